@@ -1,0 +1,1 @@
+"""NATS: connect, streams, consumers, publish. The only room that knows nats."""

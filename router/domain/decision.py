@@ -1,0 +1,136 @@
+"""What a decide can come to. Expected answers are values; only bugs raise."""
+
+from enum import IntEnum, StrEnum
+
+from msgspec import Struct
+
+from router.domain.json import JsonObject
+
+
+class Code(StrEnum):
+    """Every error code a caller can see (CONTRACTS §3)."""
+
+    INVALID_REQUEST = "invalid_request"
+    UNAUTHORIZED = "unauthorized"
+    POLICY_NOT_FOUND = "policy_not_found"
+    EXTENSION_NOT_FOUND = "extension_not_found"
+    DECISION_NOT_FOUND = "decision_not_found"
+    RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
+    QUOTA_EXCEEDED = "quota_exceeded"
+    SERVICE_OVERLOADED = "service_overloaded"
+    UNAVAILABLE = "unavailable"
+    VALIDATOR_BLOCKED = "validator_blocked"
+    EXTENSION_UNAVAILABLE = "extension_unavailable"
+    EXTENSION_TIMEOUT = "extension_timeout"
+    EXTENSION_ERROR = "extension_error"
+    POST_PROCESSOR_FAILED = "post_processor_failed"
+    DECISION_FAILED = "decision_failed"
+    INTERNAL = "internal"
+
+
+class Intake(StrEnum):
+    """Why a request was turned away before it was planned; travels in details.intake_error_code."""
+
+    SCHEMA_VALIDATION_FAILED = "SCHEMA_VALIDATION_FAILED"
+    VERSION_UNSUPPORTED = "VERSION_UNSUPPORTED"
+    CORRELATION_FIELDS_INVALID = "CORRELATION_FIELDS_INVALID"
+    IDEMPOTENCY_VIOLATION = "IDEMPOTENCY_VIOLATION"
+    PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
+    TENANT_FORBIDDEN = "TENANT_FORBIDDEN"
+
+
+class Reason(IntEnum):
+    """Why this provider; the numbers are stored and are the same in lua/decide.lua."""
+
+    WEIGHTED = 1
+    BEST_SCORE = 2
+    STICKY = 3
+    RETRY = 4
+    FALLBACK = 5
+    CIRCUIT_BREAKER_FALLBACK = 6
+
+    @property
+    def label(self) -> str:
+        """The word on the wire."""
+        return self.name.lower()
+
+
+PRIORITY = {
+    Reason.STICKY: 100,
+    Reason.WEIGHTED: 50,
+    Reason.BEST_SCORE: 50,
+    Reason.RETRY: 50,
+    Reason.FALLBACK: 25,
+    Reason.CIRCUIT_BREAKER_FALLBACK: 20,
+}
+
+
+class Verdict(IntEnum):
+    """What the walk said of one candidate; the numbers are stored and are the same in lua/decide.lua."""
+
+    NOT_REACHED = 0
+    CHOSEN = 1
+    BREAKER_OPEN = 2
+    PROBES_BUSY = 3
+    CONCURRENCY_FULL = 4
+    PROVIDER_LIMIT = 5
+    DRAINED = 6
+    FORCED_OPEN = 7
+    CONSTRAINT = 8
+
+    @property
+    def label(self) -> str:
+        """The word in explanations and errors."""
+        return self.name.lower()
+
+
+class PinState(IntEnum):
+    """What became of the request's pin; stored in the audit record."""
+
+    NONE = 0
+    NEW = 1
+    HELD = 2
+    LEFT = 3
+
+
+class CandidateVerdict(Struct, frozen=True):
+    """One line of "why not this one?"."""
+
+    provider_id: str
+    verdict: Verdict
+
+
+class Decision(Struct, frozen=True):
+    """The answer. `decision_id` and `assignment_id` are UUID texts; costs are micro-USD."""
+
+    provider_id: str
+    reason: Reason
+    expected_latency_ms: int
+    expected_cost_microusd: int
+    policy_id: str
+    policy_revision: int
+    decision_id: str
+    sticky_key: str | None = None
+    fallback_used: bool = False
+    degraded: bool = False
+    metadata: JsonObject = {}
+
+
+class Decided(Struct, frozen=True):
+    """ok:true. `replayed`: this very request was answered before, and this is that answer."""
+
+    decision: Decision
+    replayed: bool = False
+    assignment_id: str | None = None
+    explain: JsonObject | None = None
+
+
+class Refused(Struct, frozen=True):
+    """ok:false. `details` is JSON-safe and holds no secret and no payload."""
+
+    code: Code
+    message: str
+    details: JsonObject = {}
+
+
+Answer = Decided | Refused

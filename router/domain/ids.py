@@ -1,0 +1,104 @@
+"""Names that say where their record is.
+
+A tenant belongs to one partition. Every id that we hand out is a UUID, version 4 in shape, that opens with
+its partition (2 bytes, big-endian), so that a result finds its record without trusting its tenant field:
+
+    decision_id    pp pp nn nn nn nn nn nn nn nn nn nn rr rr rr rr
+    task_id        pp pp tt tt tt tt tt tt tt tt tt tt tt tt tt 01
+    assignment_id  as task_id, with the attempt number in the last byte
+
+n names the idempotency key (a keyed hash of tenant, namespace, key and step), r is random per decision, and t is a
+hash of the decision_id: the same request a day later gets new ids, and all ids of a task follow from its decision_id.
+"""
+
+from hashlib import blake2b
+
+PARTITION_BYTES = 2
+NAME_BYTES = 10
+RANDOM_BYTES = 4
+MAX_ATTEMPT = 255
+
+_VERSION_MASK, _VERSION_4 = 0x0F, 0x40
+_VARIANT_MASK, _VARIANT_RFC = 0x3F, 0x80
+
+
+def partition_of(tenant_id: str, partitions: int) -> int:
+    """The tenant's partition: stable over versions, machines and restarts; uniform."""
+    return int.from_bytes(blake2b(tenant_id.encode(), digest_size=8).digest()) % partitions
+
+
+def _uuid4_shaped(raw: bytearray) -> bytes:
+    raw[6] = raw[6] & _VERSION_MASK | _VERSION_4
+    raw[8] = raw[8] & _VARIANT_MASK | _VARIANT_RFC
+    return bytes(raw)
+
+
+def idempotency_name(tenant_id: str, namespace: str, key: str, step: str = "") -> bytes:
+    """The 10 bytes that name one idempotency key of one tenant (74 bits of hash; UUID shape bits are set).
+
+    `namespace` keeps request ids and idempotency keys apart; `step` is the caller's fallback step, so that asking for the
+    next provider is a new decision. Fields are joined by NUL, which no field may hold.
+    """
+    raw = bytearray(PARTITION_BYTES)
+    raw += blake2b(f"{tenant_id}\0{namespace}\0{key}\0{step}".encode(), digest_size=NAME_BYTES).digest()
+    return _uuid4_shaped(raw)[PARTITION_BYTES:]
+
+
+def decision_id(partition: int, name: bytes, random: bytes) -> bytes:
+    """The decision's 16 bytes. `name` is from `idempotency_name`, `random` is 4 fresh random bytes."""
+    return partition.to_bytes(PARTITION_BYTES) + name + random
+
+
+def name_in(decision: bytes) -> bytes:
+    """The idempotency name that a decision_id carries."""
+    return decision[PARTITION_BYTES : PARTITION_BYTES + NAME_BYTES]
+
+
+def partition_in(some_id: bytes) -> int:
+    """The partition that a decision, task or assignment id carries."""
+    return int.from_bytes(some_id[:PARTITION_BYTES])
+
+
+def task_id(decision: bytes) -> bytes:
+    """The task of a dispatched decision: the assignment_id of its first attempt."""
+    raw = bytearray(decision[:PARTITION_BYTES])
+    raw += blake2b(decision, digest_size=13, person=b"task").digest()
+    raw.append(1)
+    return _uuid4_shaped(raw)
+
+
+def assignment_id(task: bytes, attempt: int) -> bytes:
+    """The id of one attempt of a task; attempts count from 1.
+
+    :raises ValueError: beyond attempt 255.
+    """
+    if not 1 <= attempt <= MAX_ATTEMPT:
+        raise ValueError(f"attempt {attempt} is outside 1..{MAX_ATTEMPT}")
+    return task[:-1] + bytes((attempt,))
+
+
+def task_of(assignment: bytes) -> bytes:
+    """The task that an assignment belongs to."""
+    return assignment[:-1] + b"\x01"
+
+
+def attempt_in(assignment: bytes) -> int:
+    """The attempt that an assignment_id names."""
+    return assignment[-1]
+
+
+def to_text(some_id: bytes) -> str:
+    """The usual UUID text of 16 bytes."""
+    h = some_id.hex()
+    return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
+
+
+def from_text(text: str) -> bytes | None:
+    """The 16 bytes of a UUID text, or None when it is none."""
+    h = text.replace("-", "")
+    if len(h) != 32 or len(text) != 36:
+        return None
+    try:
+        return bytes.fromhex(h)
+    except ValueError:
+        return None

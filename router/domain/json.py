@@ -1,0 +1,8 @@
+"""The shape of what a caller may send: plain JSON."""
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+JsonValue: TypeAlias = "None | bool | int | float | str | list[JsonValue] | dict[str, JsonValue]"
+JsonObject: TypeAlias = dict[str, JsonValue]
+ReadOnlyJson: TypeAlias = Mapping[str, JsonValue]

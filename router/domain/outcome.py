@@ -1,0 +1,78 @@
+"""What one row of the batch came to, as the store saw it."""
+
+from msgspec import Struct
+
+from router.domain.decision import PinState, Reason
+
+
+class Admitted(Struct, frozen=True):
+    """Decided and written. `candidate` and `verdicts` index the plan's candidates; ids are 16 bytes."""
+
+    candidate: int
+    reason: Reason
+    verdicts: bytes
+    pin: PinState
+    decision_id: bytes
+    shadow: tuple[int, ...] = ()
+
+
+class Remembered(Struct, frozen=True):
+    """What the store keeps of an answered request for 24 hours: enough to say the same decision again."""
+
+    decision_id: bytes
+    provider_id: str
+    reason: Reason
+    policy_id: str
+    policy_revision: int
+    expected_latency_ms: int
+    expected_cost_microusd: int
+    pushed: bool
+    fallback_used: bool
+    settled: bool
+    sticky_key: str | None = None
+    requires_cp: tuple[str, ...] = ()
+    charged_ms: int = 0
+    reserved: bytes = b""
+
+
+class Replay(Struct, frozen=True):
+    """The same request was answered before; nothing was written."""
+
+    remembered: Remembered
+
+
+class Conflict(Struct, frozen=True):
+    """The same key came with another request; audited, nothing else written."""
+
+
+class LimitHit(Struct, frozen=True):
+    """A limit refuses. `charge` indexes the plan's charges. `retry_after_ms` None: it can never pass."""
+
+    charge: int
+    retry_after_ms: int | None
+
+
+class NoCandidate(Struct, frozen=True):
+    """Every candidate was passed over. `retry_after_ms`: when the next probe or slot is due, if one is."""
+
+    verdicts: bytes
+    retry_after_ms: int | None
+
+
+class TenantOff(Struct, frozen=True):
+    """An operator switched the tenant off."""
+
+
+class RowFault(Struct, frozen=True):
+    """The script could not run this row (a bug, or a key of a wrong type); its neighbours ran."""
+
+    message: str
+
+
+class Away(Struct, frozen=True):
+    """The store did not answer. `sent`: the row may have been executed."""
+
+    sent: bool
+
+
+Outcome = Admitted | Replay | Conflict | LimitHit | NoCandidate | TenantOff | RowFault | Away

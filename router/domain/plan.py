@@ -1,0 +1,320 @@
+"""Request and policy → what the store is asked to do. No clock, no dice: a replay of the inputs plans the same.
+
+The candidates are **ordered** here; the script only walks the list. The order is weighted rendezvous hashing (Highest
+Random Weight with the logarithm method): the score of a provider is −w / ln(h), h uniform in (0, 1) from the hash of
+(tenant, policy, request) seeded by the provider. Removing a provider moves only its own share.
+"""
+
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from math import log
+from typing import NamedTuple
+
+from msgspec import Struct
+from xxhash import xxh3_64_intdigest
+
+from router.domain.decision import CandidateVerdict, Reason, Verdict
+from router.domain.ids import idempotency_name
+from router.domain.policy import Fallback, Limit, Provider, Resource, Scope, Selection, StoredPolicy
+from router.domain.request import DecideRequest
+
+PIN_NAME_BYTES = 10
+ANONYMOUS = "~anonymous"
+DEFAULT_MAX_ATTEMPTS = 2
+_TWO_TO_64 = float(1 << 64)
+
+
+class Features(Struct, frozen=True):
+    """What the CP gate allows; refused ones are named in decision.metadata.requires_cp."""
+
+    pins: bool = True
+    retries: bool = True
+    best_score: bool = True
+    explain: bool = True
+    extensions: bool = True
+    multi_tenant: bool = True
+
+
+ALL_FEATURES = Features()
+
+
+class Figures(NamedTuple):
+    """Live figures of a provider, from settled results."""
+
+    latency_ms: float
+    cost_microusd: float
+
+
+class Snapshot(Struct, frozen=True):
+    """Live figures of all providers of a tenant at one moment; `version` goes into the audit."""
+
+    version: int
+    figures: Mapping[str, Figures]
+
+
+NO_FIGURES = Snapshot(0, {})
+
+
+class Deadlines(Struct, frozen=True):
+    """deadline_ms = min(most, max(least, factor × expected_latency_ms)) unless the request gives one."""
+
+    factor: float = 5.0
+    least_ms: int = 5_000
+    most_ms: int = 60_000
+
+
+class Charge(Struct, frozen=True):
+    """`units` against `limit`, counted for `owner` (a user, policy or provider; "" for the tenant)."""
+
+    limit: Limit
+    owner: str
+    units: int
+
+
+class Candidate(Struct, frozen=True):
+    """One provider in the order of preference, and what choosing it means."""
+
+    provider: Provider
+    reason: Reason
+    expected_latency_ms: int
+    expected_cost_microusd: int
+    charges: tuple[Charge, ...] = ()
+
+
+class Pin(Struct, frozen=True):
+    """A soft pin: `name` is a hash of policy and session; `key` is what the caller sent."""
+
+    name: bytes
+    key: str
+    ttl_ms: int
+
+
+class Plan(Struct, frozen=True):
+    """Everything the store needs for one decision. `name` names its idempotency key."""
+
+    name: bytes
+    stored: StoredPolicy
+    candidates: tuple[Candidate, ...]
+    charges: tuple[Charge, ...]
+    pin: Pin | None
+    deadline_ms: int
+    max_attempts: int
+    passed_over: tuple[CandidateVerdict, ...] = ()
+    requires_cp: tuple[str, ...] = ()
+    figures_version: int = 0
+
+
+def plan(
+    request: DecideRequest,
+    stored: StoredPolicy,
+    features: Features = ALL_FEATURES,
+    deadlines: Deadlines = Deadlines(),
+    snapshot: Snapshot = NO_FIGURES,
+) -> Plan:
+    """The plan of one request under one policy."""
+    policy = stored.policy
+    refused = _refused_features(request, stored, features) if features is not ALL_FEATURES else ()
+    ordered, passed_over = _order(request, stored, features, snapshot)
+    deadline_ms = request.options.deadline_ms
+    if deadline_ms is None:
+        first = ordered[0].expected_latency_ms if ordered else 0
+        deadline_ms = int(min(deadlines.most_ms, max(deadlines.least_ms, deadlines.factor * first)))
+    return Plan(
+        _name(request),
+        stored,
+        ordered,
+        _charges(request, stored, ordered) if policy.limits else (),
+        _pin(request, stored) if policy.sticky is not None and features.pins else None,
+        deadline_ms,
+        _max_attempts(request, stored) if features.retries else 1,
+        passed_over,
+        refused,
+        snapshot.version,
+    )
+
+
+def _name(request: DecideRequest) -> bytes:
+    step = request.step.key
+    if request.idempotency_key is not None:
+        return idempotency_name(request.tenant_id, "key", request.idempotency_key, step)
+    return idempotency_name(request.tenant_id, "request", request.request_id, step)
+
+
+def _refused_features(request: DecideRequest, stored: StoredPolicy, features: Features) -> tuple[str, ...]:
+    """The features that this request would have used, had the gate allowed them."""
+    policy = stored.policy
+    wanted = (
+        ("pins", features.pins, _session(request, stored) is not None),
+        ("retries", features.retries, request.push_assignment and _max_attempts(request, stored) > 1),
+        ("best_score", features.best_score, policy.selection is Selection.BEST_SCORE),
+        ("explain", features.explain, request.options.explain),
+        ("extensions", features.extensions, bool(policy.pre or policy.validators or policy.post)),
+    )
+    return tuple(name for name, allowed, used in wanted if used and not allowed)
+
+
+def _session(request: DecideRequest, stored: StoredPolicy) -> str | None:
+    sticky = stored.policy.sticky
+    if sticky is None:
+        return None
+    value = request.context.get(sticky.session_key)
+    if isinstance(value, str) and value:
+        return value
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _pin(request: DecideRequest, stored: StoredPolicy) -> Pin | None:
+    session = _session(request, stored)
+    sticky = stored.policy.sticky
+    if session is None or sticky is None:
+        return None
+    digest = blake2b(f"{stored.policy_id}\0{session}".encode(), digest_size=PIN_NAME_BYTES)
+    return Pin(digest.digest(), session, sticky.ttl_ms)
+
+
+def _order(
+    request: DecideRequest, stored: StoredPolicy, features: Features, snapshot: Snapshot
+) -> tuple[tuple[Candidate, ...], tuple[CandidateVerdict, ...]]:
+    policy = stored.policy
+    key = f"{request.tenant_id}\0{stored.policy_id}\0{request.request_id}".encode()
+    best = policy.selection is Selection.BEST_SCORE and features.best_score
+    if best:
+        ranked = sorted(policy.providers, key=lambda p: (-p.priority, _live_score(p, snapshot), p.name))
+    else:
+        ranked = _rendezvous(policy.providers, key)
+    reason = Reason.BEST_SCORE if best else Reason.WEIGHTED
+    order = [(p, reason) for p in ranked]
+    if policy.fallbacks:
+        order = _with_fallbacks(request, stored, order)
+    return _within_constraints(request, stored, order, snapshot)
+
+
+def _rendezvous(providers: tuple[Provider, ...], key: bytes) -> list[Provider]:
+    """By priority tier, then by weighted rendezvous; weight 0 is never chosen this way."""
+    if len(providers) == 1:
+        return [p for p in providers if p.weight > 0]
+    scored = [
+        # (h + 0.5) / 2⁶⁴ is in (0, 1), so the logarithm is finite and negative.
+        (-p.priority, p.weight / log((xxh3_64_intdigest(key, p.seed) + 0.5) / _TWO_TO_64), p.name, p)
+        for p in providers
+        if p.weight > 0
+    ]
+    scored.sort()
+    return [s[3] for s in scored]
+
+
+def _live_score(p: Provider, snapshot: Snapshot) -> float:
+    """Lower is better: latency in ms plus cost in micro-USD per thousand (0.001 USD weighs as one second)."""
+    latency, cost = _figures(p, snapshot)
+    return latency + cost
+
+
+def _figures(p: Provider, snapshot: Snapshot) -> Figures:
+    return snapshot.figures.get(p.name) or Figures(p.expected_latency_ms, p.expected_cost_microusd)
+
+
+def _with_fallbacks(
+    request: DecideRequest, stored: StoredPolicy, order: list[tuple[Provider, Reason]]
+) -> list[tuple[Provider, Reason]]:
+    """The rule that matches the caller's step goes first; then the pool, then every other matching rule's target."""
+    by_name = {p.name: p for p in stored.policy.providers}
+    for p in stored.policy.fallback_providers:
+        by_name.setdefault(p.name, p)
+    step = request.step
+    rules = [r for r in stored.policy.fallbacks if _attributes_match(r, request)]
+    front: list[tuple[Provider, Reason]] = []
+    if step.status is not None and step.status != "success":
+        rule = next((r for r in rules if status_matches(r.statuses, step.status)), None)
+        failed = by_name.get(step.current_provider or "")
+        if rule is not None:
+            if failed is not None and step.retry_attempts < rule.retry:
+                front.append((failed, Reason.RETRY))
+            front.append((by_name[rule.to], Reason.FALLBACK))
+        if failed is not None and not (front and front[0][0] is failed):
+            # Failed and not to be retried: the last resort of the list instead of its head.
+            order = [o for o in order if o[0] is not failed]
+            order.append((failed, Reason.RETRY))
+    chain = front + order + [(by_name[r.to], Reason.FALLBACK) for r in rules]
+    seen: set[str] = set()
+    return [c for c in chain if not (c[0].name in seen or seen.add(c[0].name))]  # type: ignore[func-returns-value]
+
+
+def status_matches(statuses: tuple[str, ...], status: str) -> bool:
+    """Whether a rule's `when.status` list covers a status; `5xx` is a class, an empty list covers all."""
+    if not statuses:
+        return True
+    status = status.lower().removeprefix("http_")
+    if status in statuses:
+        return True
+    return len(status) == 3 and status.isdigit() and f"{status[0]}xx" in statuses
+
+
+def _attributes_match(rule: Fallback, request: DecideRequest) -> bool:
+    return all(_attribute(name, request) in values for name, values in rule.attributes)
+
+
+def _attribute(name: str, request: DecideRequest) -> str | None:
+    if name in {"message_type", "task_type"}:
+        return request.task_type
+    value = request.context.get(name, request.metadata.get(name))
+    return value if isinstance(value, str) else None
+
+
+def _within_constraints(
+    request: DecideRequest,
+    stored: StoredPolicy,
+    order: list[tuple[Provider, Reason]],
+    snapshot: Snapshot,
+) -> tuple[tuple[Candidate, ...], tuple[CandidateVerdict, ...]]:
+    latency_bound = request.constraints.max_latency_ms
+    cost_bound = request.constraints.max_cost_microusd
+    per_provider = [x for x in stored.policy.limits if x.scope is Scope.PROVIDER]
+    kept: list[Candidate] = []
+    passed: list[CandidateVerdict] = []
+    for p, reason in order:
+        if snapshot.version:
+            figures = _figures(p, snapshot)
+            latency, cost = round(figures.latency_ms), round(figures.cost_microusd)
+        else:
+            latency, cost = p.expected_latency_ms, p.expected_cost_microusd
+        if (latency_bound is not None and latency > latency_bound) or (cost_bound is not None and cost > cost_bound):
+            passed.append(CandidateVerdict(p.name, Verdict.CONSTRAINT))
+            continue
+        charges = tuple(Charge(x, p.name, _units(x, request, cost)) for x in per_provider) if per_provider else ()
+        kept.append(Candidate(p, reason, latency, cost, charges))
+    return tuple(kept), tuple(passed)
+
+
+def _units(limit: Limit, request: DecideRequest, provider_cost: int) -> int:
+    """What one decision reserves of a limit: the request's estimate, else the provider's figure, else the limit's."""
+    match limit.resource:
+        case Resource.REQUESTS | Resource.CONCURRENCY:
+            return 1
+        case Resource.TOKENS:
+            estimate = request.options.estimate_tokens
+            return limit.default_estimate if estimate is None else estimate
+        case Resource.COST:
+            estimate = request.options.estimate_cost_microusd
+            return (provider_cost or limit.default_estimate) if estimate is None else estimate
+
+
+def _charges(request: DecideRequest, stored: StoredPolicy, candidates: tuple[Candidate, ...]) -> tuple[Charge, ...]:
+    """Tenant, user and policy limits. Cost reserves for the dearest candidate, since any of them may be chosen."""
+    dearest = max((c.expected_cost_microusd for c in candidates), default=0)
+    owners: dict[Scope, Callable[[], str]] = {
+        Scope.TENANT: lambda: "",
+        Scope.POLICY: lambda: stored.policy_id,
+        Scope.USER: lambda: request.user_id or ANONYMOUS,
+    }
+    return tuple(
+        Charge(x, owners[x.scope](), _units(x, request, dearest))
+        for x in stored.policy.limits
+        if x.scope is not Scope.PROVIDER
+    )
+
+
+def _max_attempts(request: DecideRequest, stored: StoredPolicy) -> int:
+    if request.options.max_attempts is not None:
+        return request.options.max_attempts
+    rule = next((r for r in stored.policy.fallbacks if _attributes_match(r, request)), None)
+    return DEFAULT_MAX_ATTEMPTS if rule is None else 1 + rule.retry

@@ -1,0 +1,226 @@
+"""A tenant's policy, compiled: what `plan` reads. Costs are integer micro-USD, times are milliseconds."""
+
+from enum import IntEnum, StrEnum
+from hashlib import blake2b
+
+from msgspec import Struct
+
+from router.domain.json import JsonObject
+
+DEFAULT_POLICY_ID = "default"
+ENTRY_BYTES = 8
+
+
+class Scope(StrEnum):
+    """Who shares a limit's counter."""
+
+    TENANT = "tenant"
+    USER = "user"
+    POLICY = "policy"
+    PROVIDER = "provider"
+
+
+class Resource(StrEnum):
+    """What a limit counts."""
+
+    REQUESTS = "requests"
+    TOKENS = "tokens"
+    COST = "cost"
+    CONCURRENCY = "concurrency"
+
+
+class Algorithm(StrEnum):
+    """`sliding`: 12 sub-buckets, freed within one bucket after the window. `log`: exact."""
+
+    SLIDING = "sliding"
+    LOG = "log"
+
+
+class Selection(StrEnum):
+    """How the candidates are ordered."""
+
+    WEIGHTED = "weighted"
+    BEST_SCORE = "best_score"
+
+
+class WhenAllOpen(StrEnum):
+    """What to do when every candidate's breaker is open."""
+
+    FAIL = "fail"
+    PROBE_ONE = "probe_one"
+    LAST_RESORT = "last_resort"
+
+
+class OnStoreError(StrEnum):
+    """What a limit says while its counter cannot be reached."""
+
+    DENY = "deny"
+    ALLOW = "allow"
+
+
+class OnFail(StrEnum):
+    """What a validator's refusal does."""
+
+    BLOCK = "block"
+    WARN = "warn"
+    IGNORE = "ignore"
+
+
+class Kind(IntEnum):
+    """What an entry of a packed state string is; the numbers are stored."""
+
+    SLIDING = 1
+    BREAKER = 2
+    LOG = 3
+
+
+def entry_id(*parts: str) -> bytes:
+    """The 8 bytes by which a state string finds an entry: never its position, so two revisions read one string."""
+    return blake2b("\0".join(parts).encode(), digest_size=ENTRY_BYTES).digest()
+
+
+class Provider(Struct, frozen=True):
+    """One who can run tasks. `entry` names its breaker; `seed` is its share of the rendezvous hash."""
+
+    name: str
+    weight: float
+    entry: bytes
+    seed: int
+    priority: int = 0
+    expected_latency_ms: int = 0
+    expected_cost_microusd: int = 0
+    max_concurrency: int = 0
+    endpoint: str | None = None
+
+
+def provider(
+    name: str,
+    weight: float = 100,
+    *,
+    priority: int = 0,
+    expected_latency_ms: int = 0,
+    expected_cost_microusd: int = 0,
+    max_concurrency: int = 0,
+    endpoint: str | None = None,
+) -> Provider:
+    """A provider with its derived ids. `max_concurrency` 0: unbounded."""
+    entry = entry_id("provider", name)
+    return Provider(
+        name,
+        weight,
+        entry,
+        int.from_bytes(entry),
+        priority,
+        expected_latency_ms,
+        expected_cost_microusd,
+        max_concurrency,
+        endpoint,
+    )
+
+
+class Limit(Struct, frozen=True):
+    """At most `limit` units of `resource` in any window of `window_ms`.
+
+    The counter is found by `entry` (id and window), so a changed limit keeps its usage and a changed window starts anew.
+    """
+
+    id: str
+    scope: Scope
+    resource: Resource
+    limit: int
+    window_ms: int
+    entry: bytes
+    algorithm: Algorithm = Algorithm.SLIDING
+    shadow: bool = False
+    on_store_error: OnStoreError = OnStoreError.DENY
+    default_estimate: int = 0
+
+
+class Sticky(Struct, frozen=True):
+    """Requests with the same context[session_key] go to the same provider while it is fit."""
+
+    session_key: str = "session_id"
+    ttl_ms: int = 600_000
+
+
+class Backoff(Struct, frozen=True):
+    """Delay before a retry: base · 2ⁿ (exponential), base · n (linear) or base (fixed), at most max."""
+
+    strategy: str = "exponential"
+    base_ms: int = 200
+    max_ms: int = 30_000
+    jitter: bool = True
+
+
+class Fallback(Struct, frozen=True):
+    """Where to go when `statuses` (empty: any failure) and `attributes` match, after `retry` tries on the failed one."""
+
+    to: str
+    statuses: tuple[str, ...] = ()
+    attributes: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    retry: int = 1
+    backoff: Backoff | None = None
+
+
+class Breaker(Struct, frozen=True):
+    """When a provider is left alone, and when it is tried again."""
+
+    failure_threshold: int = 5
+    error_rate_threshold: float = 0.5
+    error_rate_window_ms: int = 60_000
+    minimum_requests: int = 10
+    timeout_ms: int = 60_000
+    success_threshold: int = 2
+    half_open_max_calls: int = 3
+    when_all_open: WhenAllOpen = WhenAllOpen.FAIL
+
+
+class Extension(Struct, frozen=True):
+    """A step of the pipeline, called over NATS. `required`: for `pre` and `post`; `on_fail`: for validators."""
+
+    id: str
+    required: bool = False
+    on_fail: OnFail = OnFail.IGNORE
+    when: JsonObject = {}
+    config: JsonObject = {}
+    timeout_ms: int = 1000
+    retry: int = 0
+
+
+class Policy(Struct, frozen=True):
+    """A compiled policy. `fallback_providers` holds every provider that a rule names, in rule order, without repeats."""
+
+    providers: tuple[Provider, ...]
+    selection: Selection = Selection.WEIGHTED
+    sticky: Sticky | None = None
+    fallbacks: tuple[Fallback, ...] = ()
+    fallback_providers: tuple[Provider, ...] = ()
+    breaker: Breaker | None = None
+    limits: tuple[Limit, ...] = ()
+    pre: tuple[Extension, ...] = ()
+    validators: tuple[Extension, ...] = ()
+    post: tuple[Extension, ...] = ()
+    metadata: JsonObject = {}
+
+    @property
+    def needs_extensions(self) -> bool:
+        """Whether it may not be answered without its extensions."""
+        return any(e.required for e in self.pre) or any(v.on_fail is OnFail.BLOCK for v in self.validators)
+
+
+class StoredPolicy(Struct, frozen=True):
+    """A policy as the store has it: `revision` grows with every write of the tenant, `hash` is of its canonical JSON."""
+
+    policy_id: str
+    revision: int
+    hash: str
+    policy: Policy
+
+
+class TenantPolicies(Struct, frozen=True):
+    """All policies of a tenant at one moment. `stamp` is what every decide row answers: when it differs, reload."""
+
+    tenant_id: str
+    revision: int
+    stamp: bytes
+    policies: dict[str, StoredPolicy]

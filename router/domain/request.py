@@ -1,0 +1,89 @@
+"""A decide request after normalisation: whatever its shape on the wire, this is what is decided on."""
+
+from msgspec import Struct
+
+from router.domain.json import JsonObject, JsonValue
+
+
+class Constraints(Struct, frozen=True):
+    """What a provider must keep to; None: no bound. Cost in micro-USD."""
+
+    max_latency_ms: int | None = None
+    max_cost_microusd: int | None = None
+
+
+class Options(Struct, frozen=True):
+    """The caller's wishes for this task; None: the policy's or the fleet's default."""
+
+    estimate_tokens: int | None = None
+    estimate_cost_microusd: int | None = None
+    deadline_ms: int | None = None
+    max_attempts: int | None = None
+    backoff_ms: int | None = None
+    priority: str | None = None
+    result_subject: str | None = None
+    explain: bool = False
+    meter: bool = False
+
+
+NO_CONSTRAINTS = Constraints()
+DEFAULT_OPTIONS = Options()
+
+
+class Correlation(Struct, frozen=True):
+    """Ids that travel with everything this request causes; absent ones are None."""
+
+    trace_id: str | None = None
+    run_id: str | None = None
+    flow_id: str | None = None
+    step_id: str | None = None
+    traceparent: str | None = None
+
+
+NO_CORRELATION = Correlation()
+
+
+class Step(Struct, frozen=True):
+    """Where the caller is in its own fallback chain (context.status, current_provider, retry_attempts)."""
+
+    status: str | None = None
+    current_provider: str | None = None
+    retry_attempts: int = 0
+
+    @property
+    def key(self) -> str:
+        """What tells one step's decision from the next one's; empty when there is no step."""
+        if self.status is None and self.current_provider is None and not self.retry_attempts:
+            return ""
+        return f"{self.status or ''}\x1f{self.current_provider or ''}\x1f{self.retry_attempts}"
+
+
+NO_STEP = Step()
+
+
+class DecideRequest(Struct, frozen=True):
+    """One question: who runs this task for this tenant?
+
+    `fingerprint` covers everything that may change the answer and nothing else (DESIGN, Idempotency); `payload` is None when
+    the task gives a `payload_ref`. `payload_bytes` is the size of the payload as JSON.
+    """
+
+    tenant_id: str
+    request_id: str
+    policy_id: str
+    task_type: str
+    fingerprint: bytes
+    payload: JsonValue = None
+    payload_ref: str | None = None
+    context: JsonObject = {}
+    metadata: JsonObject = {}
+    idempotency_key: str | None = None
+    message_id: str | None = None
+    user_id: str | None = None
+    client_ip: str | None = None
+    step: Step = NO_STEP
+    constraints: Constraints = NO_CONSTRAINTS
+    options: Options = DEFAULT_OPTIONS
+    correlation: Correlation = NO_CORRELATION
+    push_assignment: bool = False
+    assignment_subject: str | None = None

@@ -1,0 +1,66 @@
+"""The faults of this package. Expected answers are values (`domain.decision`), not exceptions.
+
+RouterError
+├── InvalidInput          a document or request is wrong; carries every problem found
+├── StoreError            talking to Redis went wrong
+│   ├── StoreUnavailable  nothing was executed: not connected, breaker open, refused before sending
+│   └── OutcomeUnknown    sent, but not answered in time: it may have been executed
+├── BusError              talking to NATS went wrong
+├── RevisionConflict      compare-and-set lost: somebody wrote in between
+└── StartupRefused        this pod must not run with these settings against this store
+"""
+
+from dataclasses import dataclass
+
+
+class RouterError(Exception):
+    """Every fault that this package raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with an input: where (a field path, "" for the whole), what, and how to fix it."""
+
+    path: str
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.path}: " if self.path else ""
+        return f"{where}{self.message}" + (f" ({self.hint})" if self.hint else "")
+
+
+class InvalidInput(RouterError):
+    """The input is wrong; `problems` has all that was found, never empty."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
+
+
+class StoreError(RouterError):
+    """Redis did not do what was asked."""
+
+
+class StoreUnavailable(StoreError):
+    """Nothing was executed."""
+
+
+class OutcomeUnknown(StoreError):
+    """It may have been executed."""
+
+
+class BusError(RouterError):
+    """NATS did not do what was asked."""
+
+
+class RevisionConflict(RouterError):
+    """The compare-and-set lost; `current` is the revision that is there now."""
+
+    def __init__(self, current: int) -> None:
+        super().__init__(f"the store is at revision {current}: read it again and re-apply")
+        self.current = current
+
+
+class StartupRefused(RouterError):
+    """The settings contradict the store or each other; the message says which and what to change."""

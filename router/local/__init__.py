@@ -1,0 +1,1 @@
+"""The local fleet: embedded servers, pods and the proof, for `make run`."""

@@ -1,0 +1,75 @@
+"""What the use cases need from outside. Each method is one atomic act; its docstring is the promise."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from msgspec import Struct
+
+from router.domain.outcome import Outcome, Remembered
+from router.domain.plan import Plan
+from router.domain.policy import TenantPolicies
+from router.domain.request import DecideRequest
+
+
+class DecisionStore(Protocol):
+    """Decides, for the whole fleet."""
+
+    def decide(
+        self, request: DecideRequest, plan: Plan, job: bytes | None, done: Callable[[Outcome, bytes], None]
+    ) -> None:
+        """Queue one row for this tick's batch; `done(outcome, stamp)` is called exactly once, later, from the event loop.
+
+        The row is atomic: limits, breaker, lease, pin, idempotency, delivery record and audit change together or not at
+        all. It writes nothing after its deadline. `job` is the work item of a pushed task (kept until the task's end).
+        `stamp` is the tenant's policy stamp as the store has it now, empty when it was not reached. Never raises.
+        """
+
+    async def remembered(self, tenant_id: str, name: bytes) -> Remembered | None:
+        """The stored answer under an idempotency name, if it is that tenant's.
+
+        :raises StoreError: Redis did not answer.
+        """
+
+
+class PolicyStore(Protocol):
+    """Policies of all tenants, with revisions."""
+
+    async def load(self, tenant_id: str) -> TenantPolicies | None:
+        """All policies of a tenant at one moment; None when it has none.
+
+        :raises StoreError: Redis did not answer.
+        """
+
+    async def apply(self, tenant_id: str, policy_id: str, document: bytes, *, expect_revision: int | None) -> int:
+        """Write a canonical policy document; returns the tenant's new revision.
+
+        `expect_revision` None: whatever is there; 0: only if the policy is absent; n: only if it is at revision n.
+
+        :raises RevisionConflict: the expectation did not hold; nothing was written.
+        :raises StoreError: Redis did not answer.
+        """
+
+    async def delete(self, tenant_id: str, policy_id: str, *, expect_revision: int | None) -> int:
+        """Remove a policy; returns the tenant's new revision (it grows over deletes too).
+
+        :raises RevisionConflict: the expectation did not hold, or there is no such policy.
+        :raises StoreError: Redis did not answer.
+        """
+
+
+class Publication(Struct, frozen=True):
+    """One message for JetStream. `message_id` becomes Nats-Msg-Id."""
+
+    subject: str
+    payload: bytes
+    message_id: str
+    headers: dict[str, str] = {}
+
+
+class Publisher(Protocol):
+    """Publishes into streams."""
+
+    def publish(self, publication: Publication, done: Callable[[bool], None]) -> None:
+        """Queue a publish; `done(stored)` is called exactly once: True after the server's ack (a duplicate counts as stored),
+        False when it was refused or not acknowledged in time. Never raises.
+        """

@@ -1,0 +1,1 @@
+"""What the router does, told in terms of ports."""

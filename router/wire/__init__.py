@@ -1,0 +1,1 @@
+"""Bytes ⇄ domain: the only room that knows protobuf."""

@@ -1,0 +1,1 @@
+"""The example worker: a client of the fleet, not a part of it."""
