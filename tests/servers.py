@@ -86,7 +86,7 @@ class ServerProcess:
         return self.data / "server.log"
 
     def start(self) -> Self:
-        """Start and wait until it answers; a port lost to somebody else is replaced, unless it was the server's before."""
+        """Start and wait until it answers; a port lost to another is replaced, unless the server had it before."""
         assert self.process is None, "the server runs already"
         self.data.mkdir(parents=True, exist_ok=True)
         for attempt in range(_PORT_ATTEMPTS):
