@@ -1,0 +1,174 @@
+"""Every key that we write: one function a kind, one table that says what it is.
+
+A tenant belongs to one partition; the hash tag of a key is that partition, so a batch holds many tenants and a Cluster
+still gets one slot a call. `~` cannot be in a tenant's name: `~:` keys belong to a partition and hold ids only.
+"""
+
+from functools import lru_cache
+from hashlib import blake2b
+from itertools import product
+from string import ascii_lowercase, digits
+from typing import NamedTuple
+
+from msgspec import Struct
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
+from router.domain.ids import partition_of
+
+_USER_BYTES = 12
+_TENANTS_REMEMBERED = 20_000
+
+
+class KeyKind(NamedTuple):
+    """One row of the reference: pattern, Redis type, life time, content."""
+
+    pattern: str
+    type: str
+    ttl: str
+    holds: str
+
+
+KEYS = {
+    "meta": KeyKind("<schema>:meta", "hash", "none", "partitions, store id; absent means an empty store"),
+    "epochs": KeyKind("<schema>:epochs", "hash", "none", "alert epochs by condition and scope"),
+    "head": KeyKind(
+        "<schema>:{p}:<tenant>:head", "string", "none", "tenant revision, stamp, off switch, drains, forced breakers"
+    ),
+    "policies": KeyKind("<schema>:{p}:<tenant>:policies", "hash", "none", "policy id → revision, hash, document"),
+    "state": KeyKind("<schema>:{p}:<tenant>:s", "string", "longest window in it", "tenant limits and all breakers"),
+    "state_policy": KeyKind("<schema>:{p}:<tenant>:sp:<policy>", "string", "longest window in it", "policy limits"),
+    "state_user": KeyKind("<schema>:{p}:<tenant>:su:<hash>", "string", "longest window in it", "a user's limits"),
+    "state_provider": KeyKind(
+        "<schema>:{p}:<tenant>:sv:<provider>", "string", "longest window in it", "limits of one provider"
+    ),
+    "lease": KeyKind(
+        "<schema>:{p}:<tenant>:c:<owner>", "zset", "longest lease in it", "concurrency leases: id → expiry in ms"
+    ),
+    "pin": KeyKind("<schema>:{p}:<tenant>:pin:<hash>", "string", "the policy's sticky ttl", "provider of a session"),
+    "audit": KeyKind("<schema>:{p}:<tenant>:audit", "stream", "MAXLEN and retention", "the tenant's audit log"),
+    "idem": KeyKind(
+        "<schema>{p}<name>", "string", "24 h", "answer of one request; name is 10 bytes of hash, the tenant in it"
+    ),
+    "task": KeyKind("<schema>:{p}:~:task:<task id>", "string", "job's, then tombstone's", "delivery record of a task"),
+    "job": KeyKind("<schema>:{p}:~:job:<task id>", "string", "last deadline + 5 min", "work item of a dispatched task"),
+    "due": KeyKind("<schema>:{p}:~:due", "zset", "bounded by tasks in flight", "task id → when to look at it, in ms"),
+    "outbox": KeyKind("<schema>:{p}:~:outbox", "hash", "bounded by unpublished usage", "task id → usage event"),
+}
+
+
+def partition_tags(partitions: int) -> tuple[bytes, ...]:
+    """One short tag a partition, such that partition p lies in the p-th of `partitions` equal parts of the slots.
+
+    Deterministic: every version must choose the same tags.
+
+    :raises ValueError: unless 1 ≤ partitions ≤ 4096.
+    """
+    if not 1 <= partitions <= 4096:
+        raise ValueError(f"{partitions} partitions: must be 1 to 4096")
+    tags: dict[int, bytes] = {}
+    for length in (2, 3):
+        for letters in product(ascii_lowercase + digits, repeat=length):
+            tag = "".join(letters).encode()
+            part = key_slot(tag) * partitions // REDIS_CLUSTER_HASH_SLOTS
+            tags.setdefault(part, tag)
+            if len(tags) == partitions:
+                return tuple(tags[p] for p in range(partitions))
+    raise ValueError(f"{partitions} partitions: no tag for every one")
+
+
+class TenantKeys(Struct, frozen=True):
+    """The keys of one tenant; those with an owner are made from `prefix`."""
+
+    partition: int
+    prefix: bytes
+    idem_prefix: bytes
+    head: bytes
+    policies: bytes
+    state: bytes
+    audit: bytes
+    due: bytes
+    shared: bytes
+
+    def policy_state(self, policy_id: str) -> bytes:
+        """Policy-scope limits."""
+        return b"%bsp:%b" % (self.prefix, policy_id.encode())
+
+    def user_state(self, user_id: str) -> bytes:
+        """User-scope limits; a user's name may be long or odd, so it is hashed."""
+        return b"%bsu:%b" % (self.prefix, blake2b(user_id.encode(), digest_size=_USER_BYTES).digest())
+
+    def provider_state(self, provider: str) -> bytes:
+        """Provider-scope limits."""
+        return b"%bsv:%b" % (self.prefix, provider.encode())
+
+    def lease(self, owner: bytes) -> bytes:
+        """Concurrency leases of one limit, or of one provider."""
+        return b"%bc:%b" % (self.prefix, owner)
+
+    def pin(self, name: bytes) -> bytes:
+        """The provider that a session is pinned to."""
+        return b"%bpin:%b" % (self.prefix, name)
+
+    def idem(self, name: bytes) -> bytes:
+        """The remembered answer of a request."""
+        return self.idem_prefix + name
+
+    def task(self, task_id: bytes) -> bytes:
+        """The delivery record."""
+        return b"%btask:%b" % (self.shared, task_id)
+
+    def job(self, task_id: bytes) -> bytes:
+        """The work item."""
+        return b"%bjob:%b" % (self.shared, task_id)
+
+
+class Keys:
+    """The names of one schema with one number of partitions."""
+
+    def __init__(self, schema: str = "r1", partitions: int = 64) -> None:
+        self.schema = schema
+        self.partitions = partitions
+        self.meta = f"{schema}:meta".encode()
+        self.epochs = f"{schema}:epochs".encode()
+        self._tags = partition_tags(partitions)
+        self.tenant = lru_cache(maxsize=_TENANTS_REMEMBERED)(self._tenant)
+
+    def _tenant(self, tenant_id: str) -> TenantKeys:
+        """The keys of a tenant (cached, bounded)."""
+        p = partition_of(tenant_id, self.partitions)
+        prefix = self._prefix(p) + tenant_id.encode() + b":"
+        shared = self._prefix(p) + b"~:"
+        return TenantKeys(
+            p,
+            prefix,
+            self.idem_prefix(p),
+            prefix + b"head",
+            prefix + b"policies",
+            prefix + b"s",
+            prefix + b"audit",
+            self.due(p),
+            shared,
+        )
+
+    def _prefix(self, partition: int) -> bytes:
+        return b"%b:{%b}:" % (self.schema.encode(), self._tags[partition])
+
+    def idem_prefix(self, partition: int) -> bytes:
+        """What precedes the 10-byte name; short, because there are millions of these keys."""
+        return b"%b{%b}" % (self.schema.encode(), self._tags[partition])
+
+    def due(self, partition: int) -> bytes:
+        """When to look at which task."""
+        return self._prefix(partition) + b"~:due"
+
+    def outbox(self, partition: int) -> bytes:
+        """Usage that is settled and not yet published."""
+        return self._prefix(partition) + b"~:outbox"
+
+    def task(self, task_id: bytes) -> bytes:
+        """The delivery record of a task, by the partition in its id."""
+        return self._prefix(int.from_bytes(task_id[:2]) % self.partitions) + b"~:task:" + task_id
+
+    def job(self, task_id: bytes) -> bytes:
+        """The work item of a task, by the partition in its id."""
+        return self._prefix(int.from_bytes(task_id[:2]) % self.partitions) + b"~:job:" + task_id
