@@ -1,0 +1,37 @@
+# Needs: make and Python ≥ 3.11. Everything else is installed into .venv from requirements.lock, by hash.
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+.PHONY: help venv run test test-long lint types bench proto docs lock
+
+help: ## what there is
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
+
+venv: ## .venv, installed or brought up to date (nothing to do: instant)
+	@sh .ci/venv
+
+run: venv ## a small fleet on real servers, proven on real input; serves until Ctrl-C (ONCE=1: ends after the proof)
+	@exec $(BIN)/python -m router local $(if $(filter-out 0,$(ONCE)),--once)
+
+test: venv ## all tests but the long ones
+	@$(BIN)/python -m pytest -m "not long" $(ARGS)
+
+test-long: venv ## the long state machines, Redis Cluster and fault runs
+	@$(BIN)/python -m pytest -m long --timeout 1800 $(ARGS)
+
+lint: venv ## ruff, its formatter, and who may import whom
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
+
+types: venv ## mypy, strict
+	@$(BIN)/mypy
+
+bench: venv ## decisions per second and CPU per decision, beside a naive pod and the raw ceilings
+	@$(BIN)/python -m bench $(ARGS)
+
+proto: venv ## generate the protobuf code again
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python proto/generate.py
+
+docs: venv ## generate the reference again from the code
+	@$(BIN)/python docs/generate.py
+
+lock: venv ## requirements.lock from pyproject.toml (ARGS=--upgrade for newer versions)
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet -o requirements.lock $(ARGS)
