@@ -1,0 +1,104 @@
+"""Settings that are each fine but contradict each other. A check names the fields it looked at, the first one first."""
+
+import re
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from router.settings.groups import Settings
+
+Contradiction = tuple[tuple[str, ...], str]
+"""The fields that were compared (the one to change first), and what is wrong with them."""
+
+_LITERAL = re.compile(r"caf\.exec(\.[A-Za-z0-9_-]+)+")
+_OWN_SUBJECTS = {"caf.exec.assign.v1", "caf.exec.assigned.v1", "caf.exec.assign.v1.ack", "caf.exec.result.v1"}
+_STREAMS = ("assign", "assigned", "ack", "result", "usage", "alert", "dlq")
+_WITH_DEDUP = ("assign", "assigned", "usage", "alert", "dlq")
+
+
+def contradictions(s: Settings) -> Iterator[Contradiction]:
+    """Everything in these settings that a pod must not start with."""
+    yield from _nats(s)
+    yield from _redis(s)
+    yield from _deadlines(s)
+    yield from _streams(s)
+    yield from _dispatch(s)
+    yield from _admin(s)
+    if s.policy_source == "files" and s.policy_dir is None:
+        yield ("policy_dir", "policy_source"), "is needed when files win over the store"
+
+
+def _nats(s: Settings) -> Iterator[Contradiction]:
+    if (s.nats_user is None) != (s.nats_password is None):
+        yield ("nats_user", "nats_password"), "user and password go together: set both or neither"
+    ways = [n for n in ("nats_user", "nats_token", "nats_creds_file") if getattr(s, n) is not None]
+    if len(ways) > 1:
+        yield tuple(ways), f"only one way to log in can be used, not {' and '.join(ways)}"
+    if (s.nats_tls_cert is None) != (s.nats_tls_key is None):
+        yield ("nats_tls_cert", "nats_tls_key"), "certificate and key go together: set both or neither"
+
+
+def _redis(s: Settings) -> Iterator[Contradiction]:
+    url = urlsplit(s.redis_url)
+    if s.redis_cluster and url.path not in {"", "/", "/0"}:
+        yield ("redis_url", "redis_cluster"), "a cluster has only database 0: drop the number at the end"
+    if s.redis_tls_ca is not None and url.scheme != "rediss":
+        yield ("redis_tls_ca", "redis_url"), "is used only over TLS: the URL must start with rediss://"
+    if s.redis_password is not None and url.password:
+        yield ("redis_password", "redis_url"), "the URL has a password too: keep one of them"
+
+
+def _deadlines(s: Settings) -> Iterator[Contradiction]:
+    if s.deadline_least_ms > s.deadline_most_ms:
+        yield ("deadline_least_ms", "deadline_most_ms"), f"is more than the most, {s.deadline_most_ms} ms"
+    if s.deadline_most_ms > s.deadline_max_ms:
+        yield ("deadline_most_ms", "deadline_max_ms"), f"is more than the bound on all, {s.deadline_max_ms} ms"
+
+
+def _streams(s: Settings) -> Iterator[Contradiction]:
+    names: dict[str, str] = {}
+    for stream in _STREAMS:
+        field = f"stream_{stream}_name"
+        name = getattr(s, field)
+        if name in names:
+            yield (field, names[name]), f"two streams cannot both be called {name}"
+        names[name] = field
+    for stream in _WITH_DEDUP:
+        age = s.assign_max_age_s if stream == "assign" else getattr(s, f"stream_{stream}_max_age_s")
+        dedup = f"stream_{stream}_dedup_s"
+        if getattr(s, dedup) > age:
+            yield (dedup, f"stream_{stream}_max_age_s"), f"a dedup window cannot be longer than the maximum age, {age}s"
+    if s.assign_max_age_s * 1_000 < s.deadline_max_ms:
+        yield ("stream_assign_max_age_s", "deadline_max_ms"), "a work item would vanish before its deadline"
+    if s.tombstone_ttl_s <= s.stream_result_max_age_s:
+        yield (
+            ("tombstone_ttl_s", "stream_result_max_age_s"),
+            f"must be longer than results live, {s.stream_result_max_age_s}s, or a repeated one is metered again",
+        )
+    if s.tombstone_ttl_s <= s.stream_usage_dedup_s:
+        yield (
+            ("tombstone_ttl_s", "stream_usage_dedup_s"),
+            f"must be longer than the usage dedup window, {s.stream_usage_dedup_s}s",
+        )
+
+
+def _dispatch(s: Settings) -> Iterator[Contradiction]:
+    for subject in s.assign_subjects:
+        if not _LITERAL.fullmatch(subject) or subject in _OWN_SUBJECTS or subject.endswith((".ack", ".dlq")):
+            rule = "a literal under caf.exec., none of the router's own, not ending in .ack or .dlq"
+            yield ("assign_subjects",), f"{subject!r} is not allowed: {rule}"
+    for prefix in s.result_subject_prefixes:
+        if not re.fullmatch(r"([A-Za-z0-9_-]+\.)+", prefix):
+            yield ("result_subject_prefixes",), f"{prefix!r} is no prefix: literal tokens, ending in a dot"
+
+
+def _admin(s: Settings) -> Iterator[Contradiction]:
+    seen: dict[str, str] = {}
+    for field in ("viewer_token", "operator_token", "admin_token"):
+        token: SecretStr | None = getattr(s, field)
+        if token is None:
+            continue
+        other = seen.setdefault(token.get_secret_value(), field)
+        if other != field:
+            yield (field, other), "two roles cannot share one token"

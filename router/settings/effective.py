@@ -1,0 +1,76 @@
+"""Settings as rows, for `router config` and the reference. Secrets are never in them."""
+
+import re
+from pathlib import Path
+
+from msgspec import Struct
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from router.settings.environment import is_secret, unit_of, variable
+from router.settings.groups import GROUPS, Settings
+from router.settings.types import Unit, duration_text, size_text
+
+_USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_HIDDEN = "***"
+
+
+class Row(Struct, frozen=True):
+    """One setting. `value` and `default` are texts as the variable would hold them; empty: not set."""
+
+    group: str
+    variable: str
+    value: str
+    default: str
+    unit: str
+    secret: bool
+    description: str
+
+
+def effective(settings: Settings) -> list[Row]:
+    """Every setting with its value in force; secrets and credentials in URLs are replaced."""
+    return [_row(group.__doc__ or "", f, settings) for group in GROUPS for f in group.__annotations__]
+
+
+def reference() -> list[Row]:
+    """Every setting with its default only; the same on every machine."""
+    return effective(Settings.model_construct(pod_name="", _fields_set=set()))
+
+
+def _row(group: str, field: str, settings: Settings) -> Row:
+    info = Settings.model_fields[field]
+    unit = unit_of(info)
+    return Row(
+        group,
+        variable(field),
+        _text(getattr(settings, field), unit),
+        _default(info, unit),
+        unit.name if unit else "",
+        is_secret(info),
+        info.description or "",
+    )
+
+
+def _default(info: FieldInfo, unit: Unit | None) -> str:
+    extra = info.json_schema_extra
+    if isinstance(extra, dict) and "default_text" in extra:
+        return str(extra["default_text"])
+    return _text(info.default, unit)
+
+
+def _text(value: object, unit: Unit | None = None) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case int() if unit is not None:
+            return duration_text(value, unit.name) if unit.is_duration else size_text(value)
+        case SecretStr():
+            return _HIDDEN
+        case tuple():
+            return ",".join(map(_text, value))
+        case Path() | str():
+            return _USERINFO.sub(_HIDDEN, str(value))
+        case _:
+            return str(value)

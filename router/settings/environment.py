@@ -1,0 +1,132 @@
+"""Environment → settings. The only place of this package that reads environment variables.
+
+A variable is `ROUTER_` and the field's name in capitals; a duration's unit is in its value (`ROUTER_CP_GRACE=60s`), not
+in its name. A secret may come from a file instead: `ROUTER_ADMIN_TOKEN_FILE=/run/secrets/admin`. An empty variable
+counts as not set. Any other `ROUTER_…` is refused, except what Kubernetes injects for Services called `router` or
+`router-…`.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import get_args
+
+from pydantic import SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from router.errors import InvalidInput, Problem
+from router.settings.checks import contradictions
+from router.settings.groups import Settings
+from router.settings.types import Unit
+
+PREFIX = "ROUTER_"
+_FILE = "_FILE"
+_PROTOCOL = "(?:TCP|UDP|SCTP)"
+# https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+_INJECTED_NAME = re.compile(
+    rf"ROUTER_(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_{_PROTOCOL}(?:_(?:PROTO|PORT|ADDR))?)"
+)
+_INJECTED_PORT_VALUE = re.compile(r"(?:tcp|udp|sctp)://")
+
+
+def unit_of(info: FieldInfo) -> Unit | None:
+    """The unit a field's type carries; optional types carry it inside their union."""
+    marks = [*info.metadata]
+    for part in get_args(info.annotation):
+        marks.extend(getattr(part, "__metadata__", ()))
+    return next((m for m in marks if isinstance(m, Unit)), None)
+
+
+def is_secret(info: FieldInfo) -> bool:
+    """Whether the value must never be shown."""
+    return SecretStr in get_args(info.annotation)
+
+
+@cache
+def variable(field: str) -> str:
+    """The environment variable of a field."""
+    unit = unit_of(Settings.model_fields[field])
+    name = field.removesuffix(f"_{unit.name}") if unit is not None and unit.is_duration else field
+    return PREFIX + name.upper()
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process.
+
+    :raises InvalidInput: with every problem found, each naming its variable and what to change.
+    """
+    values, problems = _read(os.environ if environ is None else environ)
+    bad = {p.path for p in problems}
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as e:
+        for error in e.errors(include_url=False, include_input=False):
+            field = str(error["loc"][0])
+            problems.append(_explain(field, error))
+            bad.add(variable(field))
+            values.pop(field, None)
+        # What is left is valid on its own: look for contradictions there too, so that one run shows everything.
+        settings = Settings.model_validate(values)
+    for fields, message in contradictions(settings):
+        names = [variable(f) for f in fields]
+        if bad.isdisjoint(names):
+            hint = f"see also {', '.join(names[1:])}" if names[1:] else ""
+            problems.append(Problem(names[0], message, hint))
+    if problems:
+        raise InvalidInput(sorted(problems, key=lambda p: p.path))
+    return settings
+
+
+def _read(environ: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:
+    by_variable = {variable(f): f for f in Settings.model_fields}
+    by_file = {variable(f) + _FILE: f for f, info in Settings.model_fields.items() if is_secret(info)}
+    values: dict[str, str] = {}
+    problems: list[Problem] = []
+    for name, value in _ours(environ):
+        if name in by_variable:
+            values[by_variable[name]] = value
+        elif name in by_file:
+            field = by_file[name]
+            if environ.get(variable(field)):
+                problems.append(Problem(name, f"{variable(field)} is set too", "set only one of the two"))
+                continue
+            secret = _secret(name, value)
+            if isinstance(secret, Problem):
+                problems.append(secret)
+            else:
+                values[field] = secret
+        else:
+            close = get_close_matches(name, [*by_variable, *by_file], n=1)
+            hint = f"did you mean {close[0]}?" if close else "remove it; `router config` lists all settings"
+            problems.append(Problem(name, "there is no such setting", hint))
+    return values, problems
+
+
+def _secret(name: str, path: str) -> str | Problem:
+    try:
+        text = Path(path).read_text().strip()
+    except (OSError, UnicodeError) as e:
+        return Problem(name, f"the file cannot be read: {e}", "give the path of a readable text file")
+    return text or Problem(name, f"the file {path} is empty", "write the secret into it")
+
+
+def _ours(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for name, value in environ.items():
+        if not name.startswith(PREFIX) or _INJECTED_NAME.fullmatch(name):
+            continue
+        if name.endswith("_PORT") and _INJECTED_PORT_VALUE.match(value):
+            continue
+        if value:
+            yield name, value
+
+
+def _explain(field: str, error: ErrorDetails) -> Problem:
+    """pydantic's words, with the variable's name and without the value, which may be secret."""
+    message = error["msg"].removeprefix("Value error, ")
+    unit = unit_of(Settings.model_fields[field])
+    hint = f"in {unit.name}" if unit is not None and error["type"] != "value_error" else ""
+    return Problem(variable(field), message[0].lower() + message[1:], hint)
