@@ -1,0 +1,269 @@
+"""Packed values: what the scripts and the pods both read. Every one opens with a format byte.
+
+remembered  B 1, 8s fingerprint, 4s random, B reason, B outcome flags, offer, tail [, d charged_ms]
+offer       varint latency_ms, varint cost_microusd, B length, provider name
+tail        varint revision, B length, policy id, varint length, extras (msgpack, empty when there are none)
+head        B 1, I revision, 4s random (the two are the stamp), B off, H levers, per lever: 8s provider entry, B verdict
+pin         B 1, 8s provider entry, d set at (Redis ms)
+task        B 1, B state, B attempt, d charged_ms, d deadline_at_ms, 16s decision_id, 8s provider entry, B reason,
+            H length, offer, msgpack of TaskFacts
+"""
+
+from enum import IntEnum, IntFlag
+from struct import Struct as Layout
+
+import msgspec
+from msgspec import Struct, msgpack
+
+from router.domain.decision import Reason
+from router.domain.ids import decision_id
+from router.domain.outcome import Remembered
+from router.domain.plan import Candidate
+
+FORMAT = 1
+NO_STAMP = bytes(8)
+
+_REMEMBERED = Layout(">B8s4sBB")
+_TASK = Layout(">BBBdd16s8sBH")
+_HEAD = Layout(">BI4sBH")
+_DOUBLE = Layout(">d")
+
+
+class FormatError(Exception):
+    """A stored value is not of a format that this version reads."""
+
+
+class OutcomeFlag(IntFlag):
+    """Bits of a remembered answer."""
+
+    PUSHED = 1
+    FALLBACK_USED = 2
+    SETTLED = 4
+    RESERVED = 8
+
+
+class TaskState(IntEnum):
+    """Where a dispatched task is; the numbers are stored and are the same in the scripts."""
+
+    NEW = 1
+    PUBLISHED = 2
+    ACCEPTED = 3
+    SUCCEEDED = 4
+    FAILED = 5
+    TIMED_OUT = 6
+    CANCELLED = 7
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self >= TaskState.SUCCEEDED
+
+
+class Reservation(Struct, frozen=True, array_like=True):
+    """Units that were reserved by estimate, or a lease: what a result settles. `units` −1: the chosen provider's cost."""
+
+    scope: str
+    owner: str
+    resource: str
+    entry: bytes
+    window_ms: int
+    units: int
+
+
+class Extras(Struct, frozen=True, array_like=True, omit_defaults=True):
+    """What only some remembered answers have."""
+
+    sticky_key: str | None = None
+    requires_cp: tuple[str, ...] = ()
+    reserved: tuple[Reservation, ...] = ()
+
+
+class TaskFacts(Struct, frozen=True, array_like=True):
+    """What is the same for all attempts of a task."""
+
+    tenant_id: str
+    policy_id: str
+    policy_revision: int
+    request_id: str
+    task_type: str
+    subject: str | None
+    max_attempts: int
+    attempt_ms: int
+    result_subject: str | None
+    trace_id: str | None
+    run_id: str | None
+    flow_id: str | None
+    step_id: str | None
+    idempotency_key: str | None
+    user_id: str | None
+    reserved: tuple[Reservation, ...]
+
+
+class TaskRecord(Struct, frozen=True):
+    """The delivery record of a task, unpacked. `raw` is what the compare-and-set of settle and sweep compares."""
+
+    state: TaskState
+    attempt: int
+    charged_ms: int
+    deadline_at_ms: int
+    decision_id: bytes
+    provider_entry: bytes
+    provider_id: str
+    reason: Reason
+    expected_latency_ms: int
+    expected_cost_microusd: int
+    facts: TaskFacts
+    raw: bytes
+
+
+_pack_facts = msgpack.Encoder().encode
+_unpack_facts = msgpack.Decoder(TaskFacts).decode
+_pack_extras = msgpack.Encoder().encode
+_unpack_extras = msgpack.Decoder(Extras).decode
+
+
+def varint(n: int) -> bytes:
+    """LEB128, for n ≥ 0."""
+    out = bytearray()
+    while n > 0x7F:
+        out.append(n & 0x7F | 0x80)
+        n >>= 7
+    out.append(n)
+    return bytes(out)
+
+
+def _read_varint(raw: bytes, pos: int) -> tuple[int, int]:
+    n = shift = 0
+    while True:
+        b = raw[pos]
+        pos += 1
+        n |= (b & 0x7F) << shift
+        if b < 0x80:
+            return n, pos
+        shift += 7
+
+
+def offer(candidate: Candidate) -> bytes:
+    """The part of an answer that belongs to the chosen candidate."""
+    name = candidate.provider.name.encode()
+    return b"%b%b%c%b" % (
+        varint(candidate.expected_latency_ms),
+        varint(candidate.expected_cost_microusd),
+        len(name),
+        name,
+    )
+
+
+def tail(policy_id: str, revision: int, extras: Extras | None) -> bytes:
+    """The part of an answer that belongs to the request."""
+    name = policy_id.encode()
+    packed = b"" if extras is None else _pack_extras(extras)
+    return b"%b%c%b%b%b" % (varint(revision), len(name), name, varint(len(packed)), packed)
+
+
+def _read_name(raw: bytes, pos: int) -> tuple[str, int]:
+    end = pos + 1 + raw[pos]
+    return raw[pos + 1 : end].decode(), end
+
+
+def remembered(raw: bytes, partition: int, name: bytes) -> Remembered:
+    """A remembered answer; its decision_id follows from where it lies and its random bytes.
+
+    :raises FormatError: not a format that this version reads.
+    """
+    if raw[0] != FORMAT:
+        raise FormatError(f"remembered answer of format {raw[0]}")
+    _, _, random, reason, flags = _REMEMBERED.unpack_from(raw)
+    latency, pos = _read_varint(raw, _REMEMBERED.size)
+    cost, pos = _read_varint(raw, pos)
+    provider_id, pos = _read_name(raw, pos)
+    revision, pos = _read_varint(raw, pos)
+    policy_id, pos = _read_name(raw, pos)
+    size, pos = _read_varint(raw, pos)
+    extras = _unpack_extras(raw[pos : pos + size]) if size else Extras()
+    charged = _DOUBLE.unpack_from(raw, pos + size)[0] if flags & OutcomeFlag.RESERVED else 0
+    return Remembered(
+        decision_id(partition, name, random),
+        provider_id,
+        Reason(reason),
+        policy_id,
+        revision,
+        latency,
+        cost,
+        bool(flags & OutcomeFlag.PUSHED),
+        bool(flags & OutcomeFlag.FALLBACK_USED),
+        bool(flags & OutcomeFlag.SETTLED),
+        extras.sticky_key,
+        extras.requires_cp,
+        int(charged),
+        msgpack.encode(extras.reserved) if extras.reserved else b"",
+    )
+
+
+def reservations(packed: bytes) -> tuple[Reservation, ...]:
+    """The reservations of a remembered answer."""
+    return msgpack.decode(packed, type=tuple[Reservation, ...]) if packed else ()
+
+
+def task_facts(facts: TaskFacts) -> bytes:
+    """The part of a delivery record that no attempt changes."""
+    return _pack_facts(facts)
+
+
+def task_record(raw: bytes) -> TaskRecord:
+    """A delivery record.
+
+    :raises FormatError: not a format that this version reads.
+    """
+    if raw[0] != FORMAT:
+        raise FormatError(f"delivery record of format {raw[0]}")
+    _, state, attempt, charged, deadline, decision, entry, reason, size = _TASK.unpack_from(raw)
+    latency, pos = _read_varint(raw, _TASK.size)
+    cost, pos = _read_varint(raw, pos)
+    provider_id, _ = _read_name(raw, pos)
+    try:
+        facts = _unpack_facts(raw[_TASK.size + size :])
+    except msgspec.ValidationError as fault:
+        raise FormatError(f"delivery record: {fault}") from fault
+    return TaskRecord(
+        TaskState(state),
+        attempt,
+        int(charged),
+        int(deadline),
+        decision,
+        entry,
+        provider_id,
+        Reason(reason),
+        latency,
+        cost,
+        facts,
+        raw,
+    )
+
+
+def retask(record: TaskRecord, state: TaskState, *, deadline_at_ms: int | None = None) -> bytes:
+    """The record's bytes with another state (and deadline)."""
+    head = _TASK.unpack_from(record.raw)
+    deadline = head[4] if deadline_at_ms is None else deadline_at_ms
+    return _TASK.pack(FORMAT, state, head[2], head[3], deadline, *head[5:]) + record.raw[_TASK.size :]
+
+
+class Head(Struct, frozen=True):
+    """The tenant's head string, unpacked; levers map a provider's entry to the verdict that it forces."""
+
+    revision: int
+    stamp: bytes
+    off: bool
+    levers: dict[bytes, int]
+
+
+def head(raw: bytes) -> Head:
+    """A tenant's head.
+
+    :raises FormatError: not a format that this version reads.
+    """
+    if raw[0] != FORMAT:
+        raise FormatError(f"head of format {raw[0]}")
+    _, revision, _, off, n = _HEAD.unpack_from(raw)
+    levers = {raw[pos : pos + 8]: raw[pos + 8] for pos in range(_HEAD.size, _HEAD.size + 9 * n, 9)}
+    return Head(revision, raw[1:9], bool(off), levers)
