@@ -1,1 +1,1 @@
-"""The example worker: a client of the fleet, not a part of it."""
+"""The example worker: takes assignments from JetStream, runs them, reports results. It knows the wire only."""

@@ -1,0 +1,213 @@
+"""The worker's loop.
+
+An assignment is acknowledged to JetStream only after its result is stored, so a worker that dies loses nothing: the
+server hands the message to another one after its ack wait (long tasks prolong it), or the router starts the next
+attempt at the deadline, whichever is first. The last 4096 assignment ids are remembered, so a second delivery is not
+run twice here. A drain stops fetching, finishes what runs, and gives back what is not done in time.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import msgspec
+import nats
+import nats.errors
+from msgspec import Struct
+from nats.js.errors import APIError
+
+from router.worker import messages, tasks
+from router.worker.messages import Assignment, Finished
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.js import JetStreamContext
+
+log = logging.getLogger(__name__)
+
+REMEMBERED = 4096
+FETCH_S = 1.0
+PROLONG_S = 10.0
+HEARTBEAT_S = 5.0
+RETRY_S = (0.05, 0.2, 1.0, 2.0)
+
+
+class Options(Struct, frozen=True):
+    """How a worker runs. `aliases` maps further task types to echo, sleep or http; times in seconds."""
+
+    nats_url: str
+    worker_id: str
+    concurrency: int = 32
+    drain_s: float = 20.0
+    aliases: dict[str, str] = {}
+
+
+class Worker:
+    """One worker process. `run` returns after `stop` when everything taken is finished or given back."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._stopping = asyncio.Event()
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._done: OrderedDict[str, None] = OrderedDict()
+        self._freed = asyncio.Event()
+
+    def stop(self) -> None:
+        """Begin the drain; safe to call more than once and from a signal handler of the loop."""
+        self._stopping.set()
+        self._freed.set()
+
+    async def run(self) -> None:
+        """Work until `stop`. A NATS that is away, now or later, is waited for."""
+        client = await nats.connect(
+            self._options.nats_url,
+            name=self._options.worker_id,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.25,
+            error_cb=_report,
+        )
+        beating = asyncio.create_task(self._beat(client))
+        try:
+            await self._work(client)
+            await self._drain(client)
+        finally:
+            beating.cancel()
+            await client.close()
+
+    async def _work(self, client: "Client") -> None:
+        js = client.jetstream()
+        source = await js.pull_subscribe_bind(consumer=messages.ASSIGN_CONSUMER, stream=messages.ASSIGN_STREAM)
+        failures = 0
+        while not self._stopping.is_set():
+            free = self._options.concurrency - len(self._running)
+            if free <= 0:
+                self._freed.clear()
+                await self._freed.wait()
+                continue
+            try:
+                batch = await source.fetch(free, timeout=FETCH_S)
+            except TimeoutError:
+                failures = 0
+                continue
+            except (nats.errors.Error, APIError) as e:
+                delay = RETRY_S[min(failures, len(RETRY_S) - 1)]
+                failures += 1
+                log.warning("cannot fetch assignments (%s); trying again in %.2f s", e or type(e).__name__, delay)
+                await self._pause(delay)
+                continue
+            failures = 0
+            for message in batch:
+                await self._take(client, js, message)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return
+
+    async def _take(self, client: "Client", js: "JetStreamContext", message: "Msg") -> None:
+        try:
+            assignment = messages.read_assignment(message.data)
+        except msgspec.DecodeError as e:
+            reason = "DECODE_ERROR" if isinstance(e, msgspec.ValidationError) else "PARSE_ERROR"
+            where = f"{messages.ASSIGN_STREAM}:{message.metadata.sequence.stream}"
+            log.warning("not an assignment: %s is %s", where, e)
+            await client.publish(messages.DEAD_LETTER_SUBJECT, messages.dead_letter(reason, where, _now_ms()))
+            await message.term()
+            return
+        name = assignment.assignment_id
+        if name in self._running:
+            await message.in_progress()
+        elif name in self._done:
+            await message.ack()
+        else:
+            task = asyncio.create_task(self._perform(client, js, message, assignment))
+            self._running[name] = task
+            task.add_done_callback(lambda t: self._ended(name, t))
+
+    def _ended(self, name: str, task: asyncio.Task[None]) -> None:
+        self._running.pop(name, None)
+        self._freed.set()
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            log.error("assignment %s was not finished; it will be delivered again", name, exc_info=error)
+            return
+        self._done[name] = None
+        while len(self._done) > REMEMBERED:
+            self._done.popitem(last=False)
+
+    async def _perform(self, client: "Client", js: "JetStreamContext", message: "Msg", assignment: Assignment) -> None:
+        await client.publish(messages.ACK_SUBJECT, messages.acceptance(assignment))
+        started = time.monotonic()
+        work = asyncio.create_task(tasks.run(assignment, self._options.aliases, _time_left_s(assignment)))
+        try:
+            while not (await asyncio.wait({work}, timeout=PROLONG_S))[0]:
+                await message.in_progress()
+            finished = work.result()
+        except asyncio.CancelledError:
+            work.cancel()
+            await message.nak()
+            raise
+        latency_ms = round((time.monotonic() - started) * 1000)
+        await self._store(js, assignment, finished, latency_ms)
+        await message.ack()
+
+    async def _store(self, js: "JetStreamContext", assignment: Assignment, finished: Finished, latency_ms: int) -> None:
+        """Store the result; the same Nats-Msg-Id makes the repeats harmless."""
+        payload = messages.result(assignment, finished, latency_ms, _now_ms())
+        headers = {"Nats-Msg-Id": f"{assignment.assignment_id}:result", "tenant_id": assignment.tenant_id}
+        for delay in RETRY_S:
+            try:
+                await js.publish(messages.RESULT_SUBJECT, payload, headers=headers, timeout=2)
+            except (nats.errors.Error, APIError, TimeoutError) as e:
+                log.warning("result of %s is not stored yet: %s", assignment.assignment_id, e or type(e).__name__)
+                await asyncio.sleep(delay)
+            else:
+                return
+        await js.publish(messages.RESULT_SUBJECT, payload, headers=headers, timeout=5)
+
+    async def _drain(self, client: "Client") -> None:
+        running = list(self._running.values())
+        log.info("draining: %d running", len(running))
+        if running:
+            await client.publish(messages.HEARTBEAT_SUBJECT, self._heartbeat("draining"))
+            _, late = await asyncio.wait(running, timeout=self._options.drain_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await client.publish(messages.HEARTBEAT_SUBJECT, self._heartbeat("stopped"))
+        await client.flush()
+
+    async def _beat(self, client: "Client") -> None:
+        while True:
+            status = "draining" if self._stopping.is_set() else "busy" if self._running else "idle"
+            if client.is_connected:
+                await client.publish(messages.HEARTBEAT_SUBJECT, self._heartbeat(status))
+            await asyncio.sleep(HEARTBEAT_S)
+
+    def _heartbeat(self, status: str) -> bytes:
+        return messages.heartbeat(self._options.worker_id, status, len(self._running) / self._options.concurrency)
+
+
+async def _report(error: Exception) -> None:
+    log.warning("NATS: %s", error or type(error).__name__)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _time_left_s(assignment: Assignment) -> float | None:
+    """Seconds until the deadline or the payload's timeout_ms, whichever is sooner; None without either."""
+    bounds: list[float] = []
+    if assignment.deadline_at_ms is not None:
+        bounds.append((assignment.deadline_at_ms - _now_ms()) / 1000)
+    timeout_ms = assignment.job.payload.get("timeout_ms")
+    if isinstance(timeout_ms, int | float) and not isinstance(timeout_ms, bool):
+        bounds.append(timeout_ms / 1000)
+    return max(0.0, min(bounds)) if bounds else None
