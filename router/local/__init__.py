@@ -1,1 +1,1 @@
-"""The local fleet: embedded servers, pods and the proof, for `make run`."""
+"""A small fleet on this machine: real servers, two pods, a worker, and the proof that all of it works."""
