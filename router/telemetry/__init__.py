@@ -1,0 +1,8 @@
+"""What a pod says of itself: all event names (`events`) and all metrics (`metrics`), counted cheaply (`tally`)."""
+
+from router.telemetry.events import Event
+from router.telemetry.loop import LoopLag
+from router.telemetry.metrics import CONTENT_TYPE, Telemetry, render
+from router.telemetry.tally import Buckets, Decisions, Histogram
+
+__all__ = ["CONTENT_TYPE", "Buckets", "Decisions", "Event", "Histogram", "LoopLag", "Telemetry", "render"]

@@ -1,0 +1,121 @@
+"""Every metric of a pod, by name, in one place. Label sets are closed: a value is from an enum, code or settings.
+
+Children with labels are made at start-up (`telemetry.redeliveries.labels("result")`) and kept by whoever counts.
+"""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
+from prometheus_client.exposition import generate_latest
+
+from router.telemetry.tally import Decisions, Histogram
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_LATENCY = (0.0002, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_LAG = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+
+class Telemetry:
+    """The metrics of one pod, in the registry it is given. `tenants` are those with a label of their own."""
+
+    def __init__(self, registry: CollectorRegistry, tenants: Iterable[str] = ()) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = registry
+        ProcessCollector(registry=registry)
+        self._decide(tenants)
+        self._store()
+        self._policies_and_gate()
+        self._tasks()
+        self._bus()
+        self._pod()
+
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(f"router_{name}", documentation, labels, registry=self.registry)
+
+    def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+        return Gauge(f"router_{name}", documentation, labels, registry=self.registry)
+
+    def _histogram(self, name: str, documentation: str, bounds: tuple[float, ...], *labels: str) -> Histogram:
+        histogram = Histogram(f"router_{name}", documentation, bounds, labels)
+        self.registry.register(histogram)
+        return histogram
+
+    def _decide(self, tenants: Iterable[str]) -> None:
+        latency = self._histogram("decision_seconds", "From the request's arrival to its answer.", _LATENCY).child()
+        self.latency = latency
+        self.decisions = Decisions(tenants, latency)
+        self.registry.register(self.decisions)
+        self.in_flight = self._gauge("in_flight", "Requests in the pod that have no answer yet.")
+        self.shed = self._counter("shed", "Requests refused before decoding because too many were in flight.")
+        self.pins = self._counter("pins", "Decisions with a pin, by what became of it.", "state")
+        self.shadow_hits = self._counter(
+            "shadow_limit_hits", "Decisions that a limit in shadow mode would have refused."
+        )
+
+    def _store(self) -> None:
+        self.batch_rows = self._histogram("batch_rows", "Decide rows in one store call.", _ROWS).child()
+        self.store_call_seconds = self._histogram(
+            "store_call_seconds", "One call of a script, from send to reply or deadline.", _LATENCY, "script"
+        )
+        self.store_timeouts = self._counter("store_timeouts", "Store calls not answered by their deadline.")
+        self.store_errors = self._counter("store_errors", "Store calls that failed otherwise.")
+        self.store_late_rows = self._counter("store_late_rows", "Rows that reached the store after their not_after.")
+        self.store_row_faults = self._counter("store_row_faults", "Rows that the script could not run.")
+        self.store_breaker_open = self._gauge("store_breaker_open", "1 while the store is held to be away.")
+        self.store_reseeded = self._counter("store_reseeded", "Times an empty store was found and seeded again.")
+        self.audit_deferred = self._gauge(
+            "audit_deferred", "Audit records of degraded decisions that wait for the store."
+        )
+
+    def _policies_and_gate(self) -> None:
+        self.policy_reloads = self._counter("policy_reloads", "Policy loads, by what caused them.", "cause")
+        self.policy_load_failures = self._counter(
+            "policy_load_failures", "Policy loads that failed; the last good one is kept."
+        )
+        self.policy_cache_bytes = self._gauge("policy_cache_bytes", "Estimated size of the compiled policies.")
+        self.policy_cache_entries = self._gauge("policy_cache_entries", "Tenants in the policy cache.")
+        self.policy_skew = self._gauge(
+            "policy_revision_skew", "Cached tenants whose revision differs from the store's."
+        )
+        self.cp_fallbacks = self._counter("cp_fallback", "Times the gate fell back to the CP1 baseline.", "reason")
+        self.gate_open = self._gauge("gate_open", "1 while the CP gate lets all features through.")
+
+    def _tasks(self) -> None:
+        self.results_settled = self._counter("results_settled", "Results that settled an attempt.", "status")
+        self.results_refused = self._counter("results_refused", "Results that settled nothing.", "reason")
+        self.usage_settled = self._counter("usage_settled", "Usage events that settling wrote into the outbox.")
+        self.usage_published = self._counter("usage_published", "Usage events that JetStream has acknowledged.")
+        self.usage_outbox = self._gauge("usage_outbox", "Usage events in the outbox; drains to zero.")
+        self.assignments_published = self._counter("assignments_published", "Assignments published, retries included.")
+        self.assignments_timed_out = self._counter("assignments_timed_out", "Attempts whose deadline passed.")
+        self.isolation_violations = self._counter("isolation_violations", "Results that named another tenant's task.")
+        self.dead_letters = self._counter("dead_letters", "Messages given up on, by who gave up.", "source")
+        self.breaker_transitions = self._counter("breaker_transitions", "Breaker changes seen, by new state.", "to")
+        self.worker_heartbeats = self._counter("worker_heartbeats", "Heartbeats of workers.", "status")
+        self.workers = self._gauge("workers", "Workers heard of in the last minute.")
+
+    def _bus(self) -> None:
+        self.publishes = self._counter(
+            "publishes", "JetStream publishes: stored, duplicate or failed.", "stream", "outcome"
+        )
+        self.redeliveries = self._counter("redeliveries", "Messages delivered more than once.", "stream")
+        self.consumer_lag = self._gauge(
+            "consumer_lag", "Messages a consumer has not been given or not acked.", "stream"
+        )
+        self.consumer_stalls = self._counter("consumer_stalls", "Pull loops that the watchdog started again.", "stream")
+        self.nats_connected = self._gauge("nats_connected", "1 while connected.")
+        self.nats_rtt = self._gauge("nats_rtt_seconds", "Last round trip to the NATS server.")
+        self.nats_reconnects = self._counter("nats_reconnects", "Connections made again.")
+        self.nats_dropped = self._counter("nats_dropped", "Messages dropped because a subscription was full.")
+
+    def _pod(self) -> None:
+        self.ready = self._gauge("ready", "1 while /readyz says so.")
+        self.alerts_raised = self._counter("alerts_raised", "Alerts raised by this pod.", "condition", "severity")
+        self.alerts_lost = self._counter("alerts_lost", "Alerts that could not be published.")
+        self.loop_lag = self._histogram("loop_lag_seconds", "How late the event loop ran a timer.", _LAG).child()
+
+
+def render(registry: CollectorRegistry, *, backpressure_active: bool) -> bytes:
+    """The text format 0.0.4. An existing gateway reads only the very first line (CONTRACTS §6)."""
+    return b"router_intake_backpressure_active %d\n" % backpressure_active + generate_latest(registry)
