@@ -62,7 +62,7 @@ class Child:
 
 async def spawn(name: str, command: list[str], log: Path, env: Mapping[str, str] | None = None) -> Child:
     """Start a child in a session of its own (a Ctrl-C in the terminal reaches only us), its output in `log`."""
-    guarded = [sys.executable, "-m", "router.local.guard", str(os.getpid()), "--", *command]
+    guarded = [sys.executable, "-P", "-m", "router.local.guard", str(os.getpid()), "--", *command]
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *guarded,

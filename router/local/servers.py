@@ -4,7 +4,7 @@ import shutil
 import socket
 import sys
 import sysconfig
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from pathlib import Path
 
 from router.local.processes import Child, LocalError, spawn, talk, until_ready
@@ -16,18 +16,20 @@ MAX_PAYLOAD = "4MB"
 _EXTRA = "install the extra: pip install 'router-fleet[local]'"
 
 
-def free_port(usual: int) -> int:
-    """The usual port of 127.0.0.1 if nobody has it, else one that was free a moment ago."""
-    for port in (usual, 0):
+def free_port(usual: int, taken: Container[int] = ()) -> int:
+    """The usual port of 127.0.0.1 if nobody has it, else one that was free a moment ago; never one of `taken`."""
+    for port in (usual, *(0,) * 16):
+        if port in taken:
+            continue
         with socket.socket() as probe:
             try:
-                if sys.platform != "win32":
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a closed one in TIME_WAIT is free
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one in TIME_WAIT is free
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
             found: int = probe.getsockname()[1]
-            return found
+            if found not in taken:
+                return found
     raise LocalError("no TCP port of 127.0.0.1 is free")
 
 
