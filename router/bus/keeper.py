@@ -1,0 +1,113 @@
+"""Keeps the streams there, and looks for streams that must not be: at each connection, every 30 s, and when asked.
+
+A stream over a request/reply subject answers the caller before the router does (DESIGN): the pod is then not ready.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from router.bus.connection import Bus
+from router.bus.stream_specs import Ensured
+from router.bus.streams import Streams
+from router.errors import BusError
+
+log = logging.getLogger(__name__)
+
+REQUEST_SUBJECTS = (
+    "beamline.router.v1.decide",
+    "beamline.router.v1.decide.>",
+    "beamline.router.v1.get_decision",
+    "beamline.router.v1.status.backpressure",
+    "beamline.router.v1.admin.>",
+    "beamline.ext.>",
+)
+
+
+class StreamKeeper:
+    """`ready` after the first complete look; `covered` maps request/reply subjects to the streams over them: none is good.
+
+    `on_look(ensured, covered)` is told after each complete look, `on_fault(error)` when one failed; the next is then
+    after `retry_s`.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        streams: Streams,
+        *,
+        request_subjects: Sequence[str] = REQUEST_SUBJECTS,
+        every_s: float = 30.0,
+        retry_s: float = 1.0,
+        on_look: Callable[[Ensured, dict[str, list[str]]], None] | None = None,
+        on_fault: Callable[[BusError], None] | None = None,
+    ) -> None:
+        self._bus = bus
+        self._streams = streams
+        self._subjects = tuple(request_subjects)
+        self._every_s = every_s
+        self._retry_s = retry_s
+        self._on_look = on_look
+        self._on_fault = on_fault
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.ready = False
+        self.covered: dict[str, list[str]] = {}
+        self.ensured = Ensured()
+
+    async def start(self) -> None:
+        """Look now and from then on."""
+        if self._task is None:
+            self._bus.on_connect.append(self.look_soon)
+            self._task = asyncio.create_task(self._run(), name="stream keeper")
+
+    async def stop(self) -> None:
+        """Look no more."""
+        if self._task is not None:
+            self._bus.on_connect.remove(self.look_soon)
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def look_soon(self) -> None:
+        """Something is missing, or may be: look now instead of in up to 30 s."""
+        self._wake.set()
+
+    async def look(self) -> None:
+        """One look.
+
+        :raises BusError: JetStream cannot be reached.
+        """
+        ensured = await self._streams.ensure()
+        covered = {}
+        for subject in self._subjects:
+            if names := await self._streams.covering(subject):
+                covered[subject] = names
+        if ensured.created:
+            log.info("created what was missing in JetStream", extra={"created": ensured.created})
+        if ensured.differences != self.ensured.differences:
+            for difference in ensured.differences:
+                log.warning("a stream or consumer is not as specified", extra={"difference": str(difference)})
+        if covered != self.covered:
+            for subject, names in covered.items():
+                log.error("a stream lies over a request/reply subject", extra={"subject": subject, "streams": names})
+        self.ensured, self.covered, self.ready = ensured, covered, True
+        if self._on_look is not None:
+            self._on_look(ensured, covered)
+
+    async def _run(self) -> None:
+        while True:
+            pause = self._every_s
+            self._wake.clear()
+            try:
+                if self._bus.connected:
+                    await self.look()
+            except BusError as error:
+                pause = self._retry_s
+                log.warning("cannot look after the streams", extra={"error": str(error)})
+                if self._on_fault is not None:
+                    self._on_fault(error)
+            try:
+                await asyncio.wait_for(self._wake.wait(), pause)
+            except TimeoutError:
+                continue

@@ -1,0 +1,89 @@
+"""Where NATS is and who we are: checked once, then nats-py's own keywords."""
+
+import importlib.util
+import random
+import ssl
+
+from msgspec import Struct
+
+from router.errors import InvalidInput, Problem
+
+
+class BusOptions(Struct, frozen=True):
+    """Where NATS is and who we are. At most one of user and password, token, and creds."""
+
+    urls: tuple[str, ...]
+    name: str = "router"
+    user: str | None = None
+    password: str | None = None
+    token: str | None = None
+    creds: str | None = None
+    """Path of a credentials file; needs the package `nkeys`."""
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_hostname: str | None = None
+    inbox_prefix: str = "_INBOX"
+    js_prefix: str = "$JS.API"
+    """`$JS.<domain>.API` behind a leaf node."""
+    connect_timeout_s: float = 2.0
+    ping_interval_s: float = 5.0
+    """A connection that misses two pings is replaced: a dead host is noticed within three of these."""
+    max_unsent_bytes: int = 64 << 20
+    """What may wait for a slow or absent server; more is refused and counted."""
+
+
+def connect_arguments(options: BusOptions) -> dict[str, object]:
+    """nats-py's keywords, checked.
+
+    :raises InvalidInput: all that is wrong with the options.
+    """
+    problems: list[Problem] = []
+    if not options.urls:
+        problems.append(Problem("urls", "no NATS server is named", "nats://host:4222"))
+    problems.extend(
+        Problem(
+            "urls", f"{url.split('@')[-1]!r} is not an address of a NATS server", "nats://host:4222 or tls://host:4222"
+        )
+        for url in options.urls
+        if not url.startswith(("nats://", "tls://"))
+    )
+    if (options.user is None) != (options.password is None):
+        problems.append(Problem("user", "user and password go together", "set both or neither"))
+    if sum(way is not None for way in (options.user, options.token, options.creds)) > 1:
+        problems.append(Problem("user", "more than one way to log in", "user and password, or token, or creds"))
+    if options.creds is not None and importlib.util.find_spec("nkeys") is None:
+        problems.append(Problem("creds", "a credentials file needs the package nkeys", "install nats-py[nkeys]"))
+    context = None
+    try:
+        context = _tls(options)
+    except (OSError, ssl.SSLError) as error:
+        problems.append(Problem("tls", f"cannot be loaded: {error}", "check tls_ca, tls_cert and tls_key"))
+    if problems:
+        raise InvalidInput(problems)
+    return {
+        "name": options.name,
+        "user": options.user,
+        "password": options.password,
+        "token": options.token,
+        "user_credentials": options.creds,
+        "tls": context,
+        "tls_hostname": options.tls_hostname,
+        "inbox_prefix": options.inbox_prefix,
+        "connect_timeout": options.connect_timeout_s,
+        "ping_interval": options.ping_interval_s,
+        "max_outstanding_pings": 2,
+        "allow_reconnect": True,
+        "max_reconnect_attempts": -1,
+        # not all pods of a fleet in the same moment
+        "reconnect_time_wait": random.uniform(0.2, 0.5),  # noqa: S311 - spread, not secrecy
+    }
+
+
+def _tls(options: BusOptions) -> ssl.SSLContext | None:
+    if not (options.tls_ca or options.tls_cert or any(url.startswith("tls://") for url in options.urls)):
+        return None
+    context = ssl.create_default_context(cafile=options.tls_ca)
+    if options.tls_cert is not None:
+        context.load_cert_chain(options.tls_cert, options.tls_key)
+    return context
