@@ -1,0 +1,157 @@
+"""Decide requests: bytes → `DecideRequest` (CONTRACTS §2).
+
+Every field is checked in one pass that also runs when all is well: the checks of absent fields cost a comparison, so
+there is no second, quicker set of rules that could come to differ. 3–4 µs for a usual request.
+"""
+
+from collections.abc import Callable, Mapping
+
+import orjson
+from google.protobuf.message import DecodeError
+from msgspec.structs import force_setattr
+
+from router.domain.decision import Intake
+from router.domain.json import JsonObject
+from router.domain.policy import DEFAULT_POLICY_ID
+from router.domain.request import DecideRequest
+from router.wire.fields import loose_flag, name, text
+from router.wire.fingerprint import fingerprint
+from router.wire.identity import (
+    correlation_of,
+    idempotency_key_of,
+    insist,
+    new_request_id,
+    tenant_of,
+)
+from router.wire.parse import MAX_DEPTH, NotJsonError, is_writable, parse
+from router.wire.problems import Problems, Rejected, named
+from router.wire.route_request import is_protobuf, to_message_shape
+from router.wire.shapes import work_of
+from router.wire.wishes import assignment_subject_of, constraints_of, context_of, options_of
+
+MAX_BYTES = 1 << 20
+_NO_HEADERS: Mapping[str, str] = {}
+_TOO_DEEP = (f"is nested more than {MAX_DEPTH} deep", "flatten it, or send it as a string")
+_READ = frozenset(("tenant_id", "trace_id", "version", "idempotency-key", "x-client-ip", "traceparent", "content-type"))
+
+
+def decode(
+    data: bytes,
+    headers: Mapping[str, str] | None,
+    subject_tenant: str | None,
+    *,
+    strict: bool = False,
+    max_bytes: int = MAX_BYTES,
+    result_prefixes: tuple[str, ...] = (),
+    new_id: Callable[[], str] = new_request_id,
+) -> DecideRequest | Rejected:
+    """The request in the body, or everything that is wrong with it. Never raises, whatever the bytes.
+
+    `headers` are matched without regard to case. `subject_tenant` is what followed `decide.` in the subject.
+    `strict` is ROUTER_STRICT_CORRELATION. `result_prefixes` are allowed in options.result_subject beside `_INBOX.`.
+    """
+    head = lowered(headers) if headers else _NO_HEADERS
+    doc = _document(data, head, max_bytes)
+    if isinstance(doc, Rejected):
+        return doc
+    return _normalise(doc, head, subject_tenant, strict=strict, result_prefixes=result_prefixes, new_id=new_id)
+
+
+def lowered(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """The headers under lower-case names."""
+    return headers if _READ.issuperset(headers) else {k.lower(): v for k, v in headers.items()}
+
+
+def _document(data: bytes, head: Mapping[str, str], max_bytes: int) -> JsonObject | Rejected:
+    if len(data) > max_bytes:
+        found = Problems()
+        hint = f"at most {max_bytes} bytes: store the payload elsewhere and send its payload_ref"
+        found.add("", f"has {len(data)} bytes", hint, Intake.PAYLOAD_TOO_LARGE)
+        return found.rejected()
+    try:
+        if head and data and is_protobuf(head.get("content-type")):
+            return to_message_shape(data, head)
+        doc = parse(data)
+    except NotJsonError as e:
+        return _unreadable(str(e), "send one JSON object in UTF-8")
+    except DecodeError:
+        return _unreadable("is not a beamline.flow.v1.RouteRequest", "drop the Content-Type header to send JSON")
+    if type(doc) is dict:
+        return doc
+    return _unreadable(f"is {named(doc)}", "send one JSON object")
+
+
+def _unreadable(what: str, hint: str) -> Rejected:
+    found = Problems()
+    found.add("", what, hint)
+    return found.rejected()
+
+
+def _normalise(
+    doc: JsonObject,
+    head: Mapping[str, str],
+    subject_tenant: str | None,
+    *,
+    strict: bool,
+    result_prefixes: tuple[str, ...],
+    new_id: Callable[[], str],
+) -> DecideRequest | Rejected:
+    found = Problems()
+    get = doc.get
+    work = work_of(doc, head, found)
+    if (message_id := work.message_id) is not None:
+        message_id = text(found, "message_id", message_id)
+    given = get("request_id")
+    request_id = message_id if given is None else text(found, "request_id", given)
+    tenant_id = tenant_of(get("tenant_id"), work.inner_tenant, head, subject_tenant, found)
+    if (policy_id := get("policy_id")) is not None:
+        policy_id = name(found, "policy_id", policy_id)
+    if (key := work.ids.get("idempotency_key")) is not None or head:
+        key = idempotency_key_of(key, head, found)
+    correlation = correlation_of(work.ids, head, found)
+    context = context_of(get("context"), head.get("x-client-ip"), found)
+    constraints = constraints_of(get("constraints"), found)
+    options = options_of(get("options"), result_prefixes, found)
+    push = loose_flag(found, "push_assignment", get("push_assignment"))
+    if (subject := get("assignment_subject")) is not None:
+        subject = assignment_subject_of(subject, found)
+    if strict:
+        insist(request_id, work, correlation, found)
+    if work.metadata and not is_writable(work.metadata):
+        found.add("metadata", *_TOO_DEEP)
+    if found.found:
+        return found.rejected(request_id, correlation.trace_id)
+    if request_id is None:
+        request_id = new_id()
+    request = DecideRequest(
+        tenant_id,
+        request_id,
+        policy_id or DEFAULT_POLICY_ID,
+        work.task_type,
+        b"",
+        work.payload,
+        work.payload_ref,
+        context.values,
+        work.metadata,
+        key,
+        message_id,
+        context.user_id,
+        context.client_ip,
+        context.step,
+        constraints,
+        options,
+        correlation,
+        push,
+        subject,
+    )
+    return _sealed(request)
+
+
+def _sealed(request: DecideRequest) -> DecideRequest | Rejected:
+    try:
+        force_setattr(request, "fingerprint", fingerprint(request))  # Nobody else has seen the request yet.
+    except orjson.JSONEncodeError:
+        found = Problems()
+        found.add("", *_TOO_DEEP)
+        return found.rejected(request.request_id, request.correlation.trace_id)
+    return request
