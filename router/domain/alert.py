@@ -1,0 +1,82 @@
+"""What is worth waking somebody for: the closed list of conditions, each with its severity and words (CONTRACTS §7)."""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from router.domain.json import JsonObject
+
+FLEET = "fleet"
+
+
+class Severity(StrEnum):
+    """Last token of the alert's subject."""
+
+    CRITICAL = "critical"
+    WARNING = "warning"
+    INFO = "info"
+
+
+class Condition(StrEnum):
+    """First part of an alert's identity."""
+
+    STORE_AWAY = "store_away"
+    STORE_MEMORY = "store_memory"
+    STORE_RESEEDED = "store_reseeded"
+    BUS_AWAY = "bus_away"
+    STREAM_COVERS_REQUESTS = "stream_covers_requests"
+    CONSUMER_STALLED = "consumer_stalled"
+    AUDIT_SLOW = "audit_slow"
+    AUDIT_CUT = "audit_cut"
+    CP_STATE_UNUSABLE = "cp_state_unusable"
+    CP_STATE_OLD = "cp_state_old"
+    CP_FALLBACK_FREQUENT = "cp_fallback_frequent"
+    BREAKER_OPENED = "breaker_opened"
+    ISOLATION_VIOLATION = "isolation_violation"
+    DEAD_LETTERS = "dead_letters"
+    USAGE_NOT_DRAINING = "usage_not_draining"
+
+
+class Kind(NamedTuple):
+    """What is fixed about a condition. `scope` says what one alert of it is about."""
+
+    severity: Severity
+    component: str
+    scope: str
+    message: str
+
+
+_C, _W = Severity.CRITICAL, Severity.WARNING
+
+ALERTS: dict[Condition, Kind] = {
+    Condition.STORE_AWAY: Kind(_C, "store", FLEET, "Redis does not answer; on_store_error decides until it does"),
+    Condition.STORE_MEMORY: Kind(_W, "store", "node", "Redis is near its memory bound"),
+    Condition.STORE_RESEEDED: Kind(_C, "store", FLEET, "the store was found empty and was seeded again"),
+    Condition.BUS_AWAY: Kind(_C, "bus", FLEET, "NATS was away"),
+    Condition.STREAM_COVERS_REQUESTS: Kind(
+        _C, "bus", "stream", "a stream covers a request/reply subject: its acks reach callers before the answers"
+    ),
+    Condition.CONSUMER_STALLED: Kind(_C, "bus", "consumer", "a consumer has messages and makes no progress"),
+    Condition.AUDIT_SLOW: Kind(_W, "audit", FLEET, "writing or querying audit is slow"),
+    Condition.AUDIT_CUT: Kind(_W, "audit", "tenant", "audit entries are cut before their retention has passed"),
+    Condition.CP_STATE_UNUSABLE: Kind(_W, "gate", FLEET, "no usable CP state: running as CP1 baseline"),
+    Condition.CP_STATE_OLD: Kind(_W, "gate", FLEET, "the CP state file was not updated for too long"),
+    Condition.CP_FALLBACK_FREQUENT: Kind(_C, "gate", FLEET, "the CP gate falls back to the baseline again and again"),
+    Condition.BREAKER_OPENED: Kind(_W, "breaker", "tenant/provider", "a breaker opened"),
+    Condition.ISOLATION_VIOLATION: Kind(_C, "results", "tenant", "a result named a task of another tenant"),
+    Condition.DEAD_LETTERS: Kind(_W, "results", "subject", "messages were given up on"),
+    Condition.USAGE_NOT_DRAINING: Kind(_C, "usage", FLEET, "usage events wait in the outbox"),
+}
+
+
+class Alert(Struct, frozen=True):
+    """One message of an alert; the one that says `resolved` has the same id and severity info."""
+
+    alert_id: str
+    condition: Condition
+    severity: Severity
+    component: str
+    message: str
+    timestamp_ms: int
+    metadata: JsonObject = {}

@@ -1,0 +1,84 @@
+"""The CP gate: what the mounted state file says, and which features that allows (CONTRACTS §10, DESIGN).
+
+Only `current_cp` and `updated_at` of the file matter. Checkpoints are ordered by their number. From CP2-LC on
+everything is allowed; below, and without a usable file, the pod runs as the CP1 baseline.
+"""
+
+import re
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+from msgspec import Struct
+
+from router.domain.plan import ALL_FEATURES, Features
+
+MAX_STATE_BYTES = 1 << 20
+FIRST_FULL = 2
+BASELINE = Features(pins=False, retries=False, best_score=False, explain=False, extensions=False, multi_tenant=False)
+_CHECKPOINT = re.compile(r"CP([0-9]{1,6})-([A-Z]{1,32})")
+
+
+class Fault(StrEnum):
+    """Why the gate is closed."""
+
+    MISSING = "missing"
+    UNREADABLE = "unreadable"
+    MALFORMED = "malformed"
+    OLDER = "older"
+
+
+class Checkpoint(Struct, frozen=True):
+    """A usable state file. `updated_at_ms` (Unix time) is None when the file has none that can be read."""
+
+    name: str
+    number: int
+    updated_at_ms: int | None = None
+
+
+class Unusable(Struct, frozen=True):
+    """No state: why, in a word and in a sentence."""
+
+    fault: Fault
+    detail: str
+
+
+class _StateFile(Struct):
+    current_cp: str
+    updated_at: object = None
+
+
+def parse(content: bytes) -> Checkpoint | Unusable:
+    """What a state file says."""
+    if len(content) > MAX_STATE_BYTES:
+        return Unusable(Fault.MALFORMED, f"larger than {MAX_STATE_BYTES} bytes")
+    try:
+        state = msgspec.json.decode(content, type=_StateFile)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        return Unusable(Fault.MALFORMED, str(e) or "empty")
+    match = _CHECKPOINT.fullmatch(state.current_cp)
+    if match is None:
+        return Unusable(Fault.MALFORMED, f"current_cp {state.current_cp[:64]!r} does not look like CP2-LC")
+    return Checkpoint(state.current_cp, int(match[1]), _unix_ms(state.updated_at))
+
+
+def fault_of(state: Checkpoint | Unusable) -> Fault | None:
+    """Why this state closes the gate; None when it opens it."""
+    if isinstance(state, Unusable):
+        return state.fault
+    return None if state.number >= FIRST_FULL else Fault.OLDER
+
+
+def features_of(state: Checkpoint | Unusable) -> Features:
+    """What this state allows. It is `ALL_FEATURES` itself when everything is."""
+    return ALL_FEATURES if fault_of(state) is None else BASELINE
+
+
+def _unix_ms(value: object) -> int | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return round(moment.timestamp() * 1000) if moment.tzinfo is not None else None
