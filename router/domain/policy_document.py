@@ -1,0 +1,173 @@
+"""A policy document (CONTRACTS §8) → compiled policy and canonical document.
+
+The canonical document says the same in the present form: old forms are rewritten, defaults are left out (so that older
+pods can read a document that uses nothing new), and equal policies have equal canonical documents. Costs are US dollars
+in documents (`expected_cost`, cost limits and their estimates) and integer micro-USD in the compiled policy.
+"""
+
+from enum import StrEnum
+from hashlib import blake2b
+from math import isclose
+
+from msgspec import Struct
+
+from router.domain.json import JsonObject, JsonValue
+from router.domain.policy import Limit, Policy, Provider, Resource, Selection, provider
+from router.domain.policy_extensions import POST, PRE, VALIDATORS, check_extensions
+from router.domain.policy_fallbacks import FALLBACKS, warn_unreachable
+from router.domain.policy_fields import BREAKER, MAX_PROVIDERS, PROVIDER, STICKY, WeightsMap
+from router.domain.policy_kinds import Choice, Free, Report, plain, shown
+from router.domain.policy_limits import LIMITS, RATE_LIMIT, RATE_LIMIT_ID, check_limits
+from router.domain.policy_tables import Field, ListOf, Row, Table, written
+from router.errors import InvalidInput, Problem
+
+HASH_BYTES = 8
+
+
+class Version(StrEnum):
+    """Versions of the language that this parser reads."""
+
+    V1_0 = "1.0"
+    V1 = "1"
+
+
+VERSION = Field("version", Choice(Version), "The version of the policy language.", Version.V1_0)
+PROVIDERS = Field(
+    "providers",
+    ListOf(PROVIDER, MAX_PROVIDERS, least=1),
+    "Who can run the tasks: at least one.",
+    old=(("weights", WeightsMap()),),
+)
+SELECTION = Field("selection", Choice(Selection), "By weight, or by live latency and cost.", Selection.WEIGHTED)
+STICKY_SECTION = Field("sticky", STICKY, "Keeps a session on its provider.", None)
+BREAKER_SECTION = Field("circuit_breaker", BREAKER, "Leaves a failing provider alone for a while.", None)
+METADATA: Field[JsonObject] = Field("metadata", Free(), "Yours; kept as it is.", {})
+
+DOCUMENT = Table(
+    "a policy",
+    (
+        VERSION,
+        PROVIDERS,
+        SELECTION,
+        STICKY_SECTION,
+        FALLBACKS,
+        BREAKER_SECTION,
+        LIMITS,
+        RATE_LIMIT,
+        PRE,
+        VALIDATORS,
+        POST,
+        METADATA,
+    ),
+)
+
+
+class Parsed(Struct, frozen=True):
+    """A good document. `warnings` are for its author; they change nothing."""
+
+    policy: Policy
+    canonical: JsonObject
+    warnings: list[Problem]
+
+
+def parse(document: JsonValue) -> Parsed:
+    """Compile a decoded policy document.
+
+    :raises InvalidInput: with every problem of the document.
+    """
+    report = Report()
+    row = DOCUMENT.read(document, "", report)
+    if row is not None:
+        _check(row, report)
+    if row is None or report.problems:
+        raise InvalidInput(report.problems)
+    policy = _build(row)
+    return Parsed(policy, canonical(policy), report.warnings)
+
+
+def canonical(policy: Policy) -> JsonObject:
+    """The document that parses to this policy."""
+    return {"version": Version.V1_0.value} | written(
+        PROVIDERS.entry(policy.providers),
+        SELECTION.entry(policy.selection),
+        ("sticky", STICKY.write(policy.sticky)) if policy.sticky else None,
+        FALLBACKS.entry(policy.fallbacks),
+        ("circuit_breaker", BREAKER.write(policy.breaker)) if policy.breaker else None,
+        LIMITS.entry(policy.limits),
+        PRE.entry(policy.pre),
+        VALIDATORS.entry(policy.validators),
+        POST.entry(policy.post),
+        METADATA.entry(policy.metadata),
+    )
+
+
+def content_hash(canonical_bytes: bytes) -> bytes:
+    """The 8 bytes that name a policy's content; `canonical_bytes` has sorted keys (`wire.policies.encode`)."""
+    return blake2b(canonical_bytes, digest_size=HASH_BYTES).digest()
+
+
+def _check(row: Row, report: Report) -> None:
+    """What stands between the sections that could be read."""
+    limits = row.get(LIMITS) or ()
+    check_limits(limits, report)
+    check_extensions([row.get(PRE), row.get(VALIDATORS), row.get(POST)], report)
+    if row.get(RATE_LIMIT) is not None and any(x.id == RATE_LIMIT_ID for x in limits):
+        report.warn("rate_limit", f'is ignored: a limit with the id "{RATE_LIMIT_ID}" stands beside it', "remove it")
+    providers = row.get(PROVIDERS)
+    if providers is not None:
+        rules = row.get(FALLBACKS) or ()
+        _check_providers(providers, row.get(SELECTION), row.given(FALLBACKS), report)
+        _check_estimates(limits, providers, report)
+        warn_unreachable(rules, tuple(p.name for p in providers), report)
+
+
+def _build(row: Row) -> Policy:
+    providers = row[PROVIDERS]
+    rules = row[FALLBACKS]
+    known = {p.name: p for p in providers}
+    targets = {r.to: known.get(r.to) or provider(r.to, 0) for r in rules}
+    return Policy(
+        providers,
+        row[SELECTION],
+        row[STICKY_SECTION],
+        rules,
+        tuple(targets.values()),
+        row[BREAKER_SECTION],
+        _with_rate_limit(row[LIMITS], row[RATE_LIMIT]),
+        row[PRE],
+        row[VALIDATORS],
+        row[POST],
+        row[METADATA],
+    )
+
+
+def _check_providers(
+    providers: tuple[Provider, ...], selection: Selection | None, has_fallbacks: bool, report: Report
+) -> None:
+    seen: dict[str, int] = {}
+    for i, p in enumerate(providers):
+        first = seen.setdefault(p.name, i)
+        if first != i:
+            report.problem(f"providers[{i}].name", f"{shown(p.name)} is the name of providers[{first}] too")
+    if selection is not Selection.WEIGHTED:
+        return
+    total = sum(p.weight for p in providers)
+    if total == 0 and not has_fallbacks:
+        report.problem("providers", "all weights are 0: no request could ever be given to anybody")
+    elif not isclose(total, 100, abs_tol=0.01):
+        report.warn("providers", f"weights sum to {plain(round(total, 6))}, not 100", "shares are relative to the sum")
+
+
+def _with_rate_limit(limits: tuple[Limit, ...], old: Limit | None) -> tuple[Limit, ...]:
+    """The old `rate_limit` as one more limit: both are enforced, unless a limit takes its place by its id."""
+    if old is None or any(x.id == RATE_LIMIT_ID for x in limits):
+        return limits
+    return (*limits, old)
+
+
+def _check_estimates(limits: tuple[Limit, ...], providers: tuple[Provider, ...], report: Report) -> None:
+    unpriced = [p.name for p in providers if not p.expected_cost_microusd]
+    for i, x in enumerate(limits):
+        if x.resource is Resource.COST and unpriced and not x.default_estimate:
+            hint = f"give a default_estimate, or an expected_cost to {', '.join(unpriced[:5])}"
+            report.warn(f"limits[{i}]", "reserves nothing for a request whose cost nobody estimates", hint)

@@ -1,0 +1,82 @@
+"""The policy language: the pipeline's extensions, called over NATS before and after the decision."""
+
+from enum import StrEnum
+from typing import Final
+
+from router.domain.json import JsonObject, JsonValue
+from router.domain.policy import Extension, OnFail
+from router.domain.policy_fallbacks import CONTEXT, MAX_RETRY, MESSAGE_TYPE
+from router.domain.policy_kinds import Choice, Free, Int, Report, Text
+from router.domain.policy_tables import Field, ListOf, Nested, Row, Table, written
+
+MAX_OF_A_KIND: Final = 5
+MAX_EXTENSIONS: Final = 10
+
+
+class Mode(StrEnum):
+    """What the failure of a `pre` or `post` extension does: the request fails, or goes on without."""
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
+
+
+ID = Field(
+    "id",
+    Text("[A-Za-z0-9_-]{1,128}", "an extension id: 1 to 128 of A-Z a-z 0-9 _ -"),
+    "Names the subject beamline.ext.<kind>.<id>.v1.",
+)
+MODE = Field("mode", Choice(Mode), "required: the request fails with it.", Mode.REQUIRED)
+ON_FAIL = Field("on_fail", Choice(OnFail), "What its refusal does.", OnFail.BLOCK)
+
+
+def _build_when(row: Row) -> JsonObject:
+    return written(MESSAGE_TYPE.entry(row[MESSAGE_TYPE]), CONTEXT.entry(row[CONTEXT]))
+
+
+WHEN: Field[JsonObject] = Field(
+    "when",
+    Nested[JsonObject](Table("when", (MESSAGE_TYPE, CONTEXT)), _build_when, lambda when: when),
+    "What it is for; absent: every request.",
+    {},
+)
+CONFIG: Field[JsonObject] = Field("config", Free(), "Sent with every call.", {})
+TIMEOUT = Field("timeout_ms", Int(10, 5000), "How long one call may take, in ms.", 1000)
+RETRY = Field("retry", Int(0, MAX_RETRY), "Further calls after a failed one.", 0)
+
+
+def _build_step(row: Row) -> Extension:
+    required = row[MODE] is Mode.REQUIRED
+    return Extension(row[ID], required, OnFail.IGNORE, row[WHEN], row[CONFIG], row[TIMEOUT], row[RETRY])
+
+
+def _build_validator(row: Row) -> Extension:
+    return Extension(row[ID], False, row[ON_FAIL], row[WHEN], row[CONFIG], row[TIMEOUT], row[RETRY])
+
+
+def _unbuild_step(e: Extension) -> JsonObject:
+    return written(ID.entry(e.id), MODE.entry(Mode.REQUIRED if e.required else Mode.OPTIONAL), *_shared(e))
+
+
+def _unbuild_validator(e: Extension) -> JsonObject:
+    return written(ID.entry(e.id), ON_FAIL.entry(e.on_fail), *_shared(e))
+
+
+def _shared(e: Extension) -> tuple[tuple[str, JsonValue] | None, ...]:
+    return WHEN.entry(e.when), CONFIG.entry(e.config), TIMEOUT.entry(e.timeout_ms), RETRY.entry(e.retry)
+
+
+_STEP = Nested(Table("an extension", (ID, MODE, WHEN, CONFIG, TIMEOUT, RETRY)), _build_step, _unbuild_step)
+_VALIDATOR = Nested(
+    Table("a validator", (ID, ON_FAIL, WHEN, CONFIG, TIMEOUT, RETRY)), _build_validator, _unbuild_validator
+)
+
+PRE = Field("pre", ListOf(_STEP, MAX_OF_A_KIND), "Called before the decision, in order.", ())
+VALIDATORS = Field("validators", ListOf(_VALIDATOR, MAX_OF_A_KIND), "Asked whether the request may pass.", ())
+POST = Field("post", ListOf(_STEP, MAX_OF_A_KIND), "Called after the decision, in order.", ())
+
+
+def check_extensions(kinds: list[tuple[Extension, ...] | None], report: Report) -> None:
+    """Refuse a pipeline of too many calls: each adds its time to the answer."""
+    count = sum(len(extensions) for extensions in kinds if extensions)
+    if count > MAX_EXTENSIONS:
+        report.problem("", f"has {count} extensions in all, allowed are up to {MAX_EXTENSIONS}")

@@ -1,0 +1,217 @@
+"""The policy language: where a request goes when its provider failed."""
+
+from enum import StrEnum
+from typing import Final
+
+from msgspec import Struct
+
+from router.domain.json import JsonObject, JsonValue
+from router.domain.plan import status_matches
+from router.domain.policy import Backoff, Fallback
+from router.domain.policy_fields import PROVIDER_NAME, WORD
+from router.domain.policy_kinds import Choice, Flag, Int, Report, shown
+from router.domain.policy_tables import Field, ListOf, MapOf, Maybe, Nested, Row, Table, at, written
+
+MAX_FALLBACKS: Final = 64
+MAX_RETRY: Final = 10
+MAX_WORDS: Final = 64
+STATUSES: Final = (
+    "success",
+    "error",
+    "timeout",
+    "cancelled",
+    "rate_limited",
+    "circuit_breaker_open",
+    "all_providers_failed",
+)
+_TASK_TYPE_NAMES = {"message_type", "task_type"}
+
+
+class Status:
+    """A status word, an HTTP number (503 or "503") or a class of them ("5xx").
+
+    Inside it is in lower case and without "HTTP_", as `plan` compares it.
+    """
+
+    def read(self, value: JsonValue, path: str, report: Report) -> str | None:
+        """The status in its one spelling."""
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            report.wrong_type(path, "a status", value)
+            return None
+        status = str(value).lower().removeprefix("http_")
+        is_number = len(status) == 3 and status[0] in "12345" and (status[1:].isdecimal() or status[1:] == "xx")
+        if status in STATUSES or (is_number and status.isascii()):
+            return status
+        hint = f"one of {', '.join(STATUSES)}, a number such as 503, or a class such as 5xx"
+        report.problem(path, f"{shown(str(value))} is not a status", hint)
+        return None
+
+    def write(self, value: str) -> JsonValue:
+        """Numbers are written as strings."""
+        return value
+
+    def schema(self) -> JsonObject:
+        """As `read` accepts it, in the usual spellings."""
+        return {
+            "anyOf": [
+                {"enum": list(STATUSES)},
+                {"type": "string", "pattern": "^([Hh][Tt][Tt][Pp]_)?[1-5]([0-9]{2}|[Xx]{2})$"},
+                {"type": "integer", "minimum": 100, "maximum": 599},
+            ]
+        }
+
+
+class Strategy(StrEnum):
+    """How the delay before a retry grows."""
+
+    EXPONENTIAL = "exponential"
+    LINEAR = "linear"
+    FIXED = "fixed"
+
+
+_BACKOFF = Backoff()
+STRATEGY = Field("strategy", Choice(Strategy), "base · 2ⁿ, base · n, or base.", Strategy(_BACKOFF.strategy))
+BASE = Field("base_ms", Int(1, 600_000), "The first delay, in ms.", _BACKOFF.base_ms)
+MOST = Field("max_ms", Int(1, 600_000), "The longest delay, in ms.", _BACKOFF.max_ms)
+JITTER = Field("jitter", Flag(), "Spread the delays.", _BACKOFF.jitter)
+
+
+def _check_backoff(row: Row, path: str, report: Report) -> None:
+    base, most = row.get(BASE), row.get(MOST)
+    if base is not None and most is not None and base > most:
+        report.problem(at(path, "base_ms"), f"{base} is above max_ms ({most})")
+
+
+def _build_backoff(row: Row) -> Backoff:
+    return Backoff(row[STRATEGY].value, row[BASE], row[MOST], row[JITTER])
+
+
+def _unbuild_backoff(b: Backoff) -> JsonObject:
+    return written(
+        STRATEGY.entry(Strategy(b.strategy)), BASE.entry(b.base_ms), MOST.entry(b.max_ms), JITTER.entry(b.jitter)
+    )
+
+
+WORDS = ListOf(WORD, MAX_WORDS, least=1)
+STATUS = Field("status", ListOf(Status(), MAX_WORDS, least=1), "Statuses that it is for; absent: any failure.", ())
+MESSAGE_TYPE = Field("message_type", WORDS, "Task types that it is for; absent: all.", ())
+CONTEXT = Field(
+    "context",
+    MapOf(WORD, WORDS, MAX_WORDS),
+    "Fields of the request's context (or metadata) and the values that it is for.",
+    (),
+)
+WHEN_TABLE = Table("when", (STATUS, MESSAGE_TYPE, CONTEXT))
+
+
+class Match(Struct, frozen=True):
+    """The `when` of a rule."""
+
+    statuses: tuple[str, ...] = ()
+    attributes: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+def _check_when(row: Row, path: str, report: Report) -> None:
+    for name, _ in row.get(CONTEXT) or ():
+        if name in _TASK_TYPE_NAMES:
+            report.problem(at(at(path, "context"), name), "is not a field of the context", "use `when.message_type`")
+
+
+def _build_when(row: Row) -> Match:
+    types = (("message_type", row[MESSAGE_TYPE]),) if row.given(MESSAGE_TYPE) else ()
+    return Match(row[STATUS], types + row[CONTEXT])
+
+
+def _unbuild_when(m: Match) -> JsonObject:
+    types = dict(m.attributes).get("message_type", ())
+    context = tuple(a for a in m.attributes if a[0] != "message_type")
+    return written(STATUS.entry(m.statuses), MESSAGE_TYPE.entry(types), CONTEXT.entry(context))
+
+
+WHEN = Field(
+    "when", Nested(WHEN_TABLE, _build_when, _unbuild_when, _check_when), "What it is for; absent: any failure.", Match()
+)
+RETRY = Field("retry", Int(0, MAX_RETRY), "Retries on the failed provider before `to`.", 1)
+BACKOFF: Field[Backoff | None] = Field(
+    "backoff",
+    Maybe(Nested(Table("backoff", (STRATEGY, BASE, MOST, JITTER)), _build_backoff, _unbuild_backoff, _check_backoff)),
+    "Delays before retries.",
+    None,
+)
+TO = Field("to", PROVIDER_NAME, "The provider to go to; it need not be among `providers`.")
+
+
+def _build_fallback(row: Row) -> Fallback:
+    when = row[WHEN]
+    return Fallback(row[TO], when.statuses, when.attributes, row[RETRY], row[BACKOFF])
+
+
+def _unbuild_fallback(f: Fallback) -> JsonObject:
+    when = Match(f.statuses, f.attributes)
+    return written(WHEN.entry(when), RETRY.entry(f.retry), BACKOFF.entry(f.backoff), TO.entry(f.to))
+
+
+FALLBACK = Nested(Table("a fallback", (WHEN, RETRY, BACKOFF, TO)), _build_fallback, _unbuild_fallback)
+
+PROVIDER = Field("provider", PROVIDER_NAME, "The provider to go to.")
+CONDITIONS = Field("conditions", ListOf(Status(), MAX_WORDS), "Statuses that it is for; empty: any failure.", ())
+
+
+class OldFallback:
+    """The old form of `fallbacks`: one provider's name, or {"provider": name, "conditions": [statuses]}."""
+
+    _table = Table("fallback", (PROVIDER, CONDITIONS))
+
+    def read(self, value: JsonValue, path: str, report: Report) -> tuple[Fallback, ...] | None:
+        """One rule with the default number of retries."""
+        if isinstance(value, str):
+            name = PROVIDER_NAME.read(value, path, report)
+            return None if name is None else (Fallback(name),)
+        if not isinstance(value, dict):
+            report.wrong_type(path, "a provider name or an object", value)
+            return None
+        row = self._table.read(value, path, report)
+        return (Fallback(row[PROVIDER], row[CONDITIONS]),) if row is not None and row.complete else None
+
+    def write(self, value: tuple[Fallback, ...]) -> JsonValue:
+        """The object that reads as the first of these rules."""
+        return written(PROVIDER.entry(value[0].to), CONDITIONS.entry(value[0].statuses))
+
+    def schema(self) -> JsonObject:
+        """As `read` accepts it."""
+        return {"anyOf": [PROVIDER_NAME.schema(), self._table.schema()]}
+
+
+FALLBACKS = Field(
+    "fallbacks",
+    ListOf(FALLBACK, MAX_FALLBACKS),
+    "Where to go after a failure; the first rule that matches counts.",
+    (),
+    old=(("fallback", OldFallback()),),
+)
+
+
+def warn_unreachable(rules: tuple[Fallback, ...], providers: tuple[str, ...], report: Report) -> None:
+    """Warn about rules that no request can reach, and about targets that are not among the policy's providers."""
+    for i, rule in enumerate(rules):
+        path = f"fallbacks[{i}]"
+        if rule.to not in providers:
+            report.warn(
+                f"{path}.to", f"{shown(rule.to)} is not in providers", "it gets default figures, no concurrency bound"
+            )
+        if rule.statuses == ("success",):
+            report.warn(path, "can never be reached: a success needs no fallback")
+        elif (covering := next((j for j in range(i) if _covers(rules[j], rule)), None)) is not None:
+            report.warn(
+                path, f"can never be reached: fallbacks[{covering}] matches first", "put the narrower rule first"
+            )
+        elif providers == (rule.to,):
+            report.warn(path, "can never be reached: it leads to the only provider")
+
+
+def _covers(earlier: Fallback, later: Fallback) -> bool:
+    """Whether the earlier rule matches whatever the later one does."""
+    if earlier.statuses and not (later.statuses and all(status_matches(earlier.statuses, s) for s in later.statuses)):
+        return False
+    wanted = dict(later.attributes)
+    return all(name in wanted and set(wanted[name]) <= set(values) for name, values in earlier.attributes)

@@ -1,0 +1,165 @@
+"""The policy language: who may run tasks, and how one is chosen.
+
+Fallbacks, limits and extensions have modules of their own. Each table is the only place that knows its fields: parser,
+canonical form and JSON Schema come from it.
+"""
+
+from typing import Final
+
+from router.domain.json import JsonObject, JsonValue
+from router.domain.policy import Breaker, Provider, Sticky, WhenAllOpen, provider
+from router.domain.policy_kinds import Choice, Duration, Flag, Int, Number, Report, Seconds, Text, Usd, plain
+from router.domain.policy_tables import Field, MapOf, Maybe, Nested, Row, Table, written
+
+MAX_PROVIDERS: Final = 128
+LONGEST_MS: Final = 3_600_000
+PROVIDER_NAME = Text("[A-Za-z0-9_.:/-]{1,255}", "a provider name: 1 to 255 of A-Z a-z 0-9 _ . : / -")
+WORD = Text(r"[^\x00-\x1f\x7f]{1,256}", "1 to 256 characters without control characters")
+
+NAME = Field("name", PROVIDER_NAME, "The provider's name, unique in the policy.", old=(("id", PROVIDER_NAME),))
+WEIGHT = Field("weight", Number(0, 100), "Its share of the requests; all together 100. 0: only as a fallback.")
+PRIORITY = Field("priority", Int(0, 1000), "Higher ones go first; weights share within one priority.", 0)
+LATENCY = Field("expected_latency_ms", Int(0, LONGEST_MS), "Expected time of a task, in ms.", 0)
+COST = Field("expected_cost", Usd(1_000_000), "Expected cost of a task, in USD.", 0)
+MAX_CONCURRENCY = Field(
+    "max_concurrency", Int(0, 1_000_000), "Tasks of this tenant at once, fleet-wide; 0: no bound.", 0
+)
+ENDPOINT: Field[str | None] = Field(
+    "endpoint",
+    Maybe(Text(r"[^\x00-\x20\x7f]{1,1024}", "an address: 1 to 1024 characters, no spaces")),
+    "For the worker.",
+    None,
+)
+
+
+def _build_provider(row: Row) -> Provider:
+    return provider(
+        row[NAME],
+        row[WEIGHT],
+        priority=row[PRIORITY],
+        expected_latency_ms=row[LATENCY],
+        expected_cost_microusd=row[COST],
+        max_concurrency=row[MAX_CONCURRENCY],
+        endpoint=row[ENDPOINT],
+    )
+
+
+def _unbuild_provider(p: Provider) -> JsonObject:
+    return written(
+        NAME.entry(p.name),
+        WEIGHT.entry(p.weight),
+        PRIORITY.entry(p.priority),
+        LATENCY.entry(p.expected_latency_ms),
+        COST.entry(p.expected_cost_microusd),
+        MAX_CONCURRENCY.entry(p.max_concurrency),
+        ENDPOINT.entry(p.endpoint),
+    )
+
+
+PROVIDER = Nested(
+    Table("a provider", (NAME, WEIGHT, PRIORITY, LATENCY, COST, MAX_CONCURRENCY, ENDPOINT)),
+    _build_provider,
+    _unbuild_provider,
+)
+
+
+class WeightsMap:
+    """The old form of `providers`: {"name": weight}, in 0..1 when no weight is above 1, else in 0..100."""
+
+    def read(self, value: JsonValue, path: str, report: Report) -> tuple[Provider, ...] | None:
+        """Providers with these weights and no figures."""
+        pairs = MapOf(PROVIDER_NAME, Number(0, 100), MAX_PROVIDERS).read(value, path, report)
+        if pairs is None:
+            return None
+        if not pairs:
+            report.problem(path, "names no provider")
+            return None
+        scale = 100 if max(w for _, w in pairs) <= 1 else 1
+        return tuple(provider(name, round(w * scale, 9)) for name, w in pairs)
+
+    def write(self, value: tuple[Provider, ...]) -> JsonValue:
+        """The map that reads as these weights."""
+        return {p.name: plain(p.weight) for p in value}
+
+    def schema(self) -> JsonObject:
+        """As `read` accepts it."""
+        return MapOf(PROVIDER_NAME, Number(0, 100), MAX_PROVIDERS).schema()
+
+
+ENABLED = Field("enabled", Flag(), "false: as if the section were absent.", True)
+
+SESSION_KEY = Field("session_key", WORD, "The field of the request's context that names the session.", "session_id")
+TTL = Field(
+    "ttl",
+    Duration("1s", "30d"),
+    "How long an unused pin stays.",
+    600_000,
+    old=(("ttl_seconds", Seconds(1, 2_592_000)), ("ttl_sec", Seconds(1, 2_592_000))),
+)
+STICKY = Nested[Sticky | None](
+    Table("sticky", (ENABLED, SESSION_KEY, TTL)),
+    lambda row: Sticky(row[SESSION_KEY], row[TTL]) if row[ENABLED] else None,
+    lambda s: {} if s is None else written(SESSION_KEY.entry(s.session_key), TTL.entry(s.ttl_ms)),
+)
+
+_BREAKER = Breaker()
+FAILURES = Field("failure_threshold", Int(1, 1000), "Failures in a row that open it.", _BREAKER.failure_threshold)
+ERROR_RATE = Field(
+    "error_rate_threshold",
+    Number(0, 1, positive=True),
+    "Share of failures in the window that opens it.",
+    _BREAKER.error_rate_threshold,
+)
+ERROR_WINDOW = Field(
+    "error_rate_window_seconds",
+    Seconds(1, 3600),
+    "Window of the error rate, in seconds.",
+    _BREAKER.error_rate_window_ms,
+)
+MINIMUM = Field("minimum_requests", Int(1, 1_000_000), "Below this volume no rate opens it.", _BREAKER.minimum_requests)
+TIMEOUT = Field("timeout_ms", Int(1, LONGEST_MS), "How long it stays open before a probe.", _BREAKER.timeout_ms)
+SUCCESSES = Field("success_threshold", Int(1, 100), "Successful probes that close it.", _BREAKER.success_threshold)
+PROBES = Field("half_open_max_calls", Int(1, 100), "Probes at once while half open.", _BREAKER.half_open_max_calls)
+WHEN_ALL_OPEN = Field(
+    "when_all_open", Choice(WhenAllOpen), "When every candidate's breaker is open.", _BREAKER.when_all_open
+)
+
+
+def _unbuild_breaker(b: Breaker | None) -> JsonObject:
+    if b is None:
+        return {}
+    return written(
+        FAILURES.entry(b.failure_threshold),
+        ERROR_RATE.entry(b.error_rate_threshold),
+        ERROR_WINDOW.entry(b.error_rate_window_ms),
+        MINIMUM.entry(b.minimum_requests),
+        TIMEOUT.entry(b.timeout_ms),
+        SUCCESSES.entry(b.success_threshold),
+        PROBES.entry(b.half_open_max_calls),
+        WHEN_ALL_OPEN.entry(b.when_all_open),
+    )
+
+
+def _build_breaker(row: Row) -> Breaker | None:
+    if not row[ENABLED]:
+        return None
+    return Breaker(
+        row[FAILURES],
+        row[ERROR_RATE],
+        row[ERROR_WINDOW],
+        row[MINIMUM],
+        row[TIMEOUT],
+        row[SUCCESSES],
+        row[PROBES],
+        row[WHEN_ALL_OPEN],
+    )
+
+
+BREAKER = Nested[Breaker | None](
+    Table(
+        "circuit_breaker",
+        (ENABLED, FAILURES, ERROR_RATE, ERROR_WINDOW, MINIMUM, TIMEOUT, SUCCESSES, PROBES, WHEN_ALL_OPEN),
+    ),
+    _build_breaker,
+    _unbuild_breaker,
+)

@@ -1,0 +1,282 @@
+"""What one field of a policy document may hold: how it is read, written back and described in the JSON Schema.
+
+A kind reads plain JSON into the domain's value and reports, instead of raising, what is wrong, so that a document's
+author sees all mistakes at once. Nothing is clamped, rounded into range or converted from a string that holds a number.
+"""
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Generic, Protocol, TypeVar
+
+from msgspec import Struct
+
+from router.domain.json import JsonObject, JsonValue
+from router.errors import Problem
+
+T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
+
+MICRO = 1_000_000
+_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_DURATION = re.compile(r"(0|[1-9][0-9]{0,11})(ms|s|m|h|d)")
+_TYPE_NAMES = {type(None): "null", bool: "a boolean", str: "a string", list: "a list", dict: "an object"}
+
+
+class Report:
+    """All that is wrong (`problems`) and all that is odd (`warnings`) with one document."""
+
+    __slots__ = ("problems", "warnings")
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
+
+    def problem(self, path: str, message: str, hint: str = "") -> None:
+        """Refuse the document."""
+        self.problems.append(Problem(path, message, hint))
+
+    def warn(self, path: str, message: str, hint: str = "") -> None:
+        """Accept the document, but say so."""
+        self.warnings.append(Problem(path, message, hint))
+
+    def wrong_type(self, path: str, wanted: str, value: JsonValue, hint: str = "") -> None:
+        """Refuse a value of another type."""
+        got = _TYPE_NAMES.get(type(value), "a number")
+        self.problem(path, f"expected {wanted}, got {got}", hint)
+
+
+class Kind(Protocol[T]):
+    """Reads a JSON value into a T (None: refused, and reported), and writes it back so that it reads as the same T."""
+
+    def read(self, value: JsonValue, path: str, report: Report) -> T | None:
+        """The domain's value, or None after a problem was reported."""
+
+    def write(self, value: T) -> JsonValue:
+        """The canonical JSON of a value: equal values are written alike."""
+
+    def schema(self) -> JsonObject:
+        """The JSON Schema (draft 2020-12) of what `read` accepts."""
+
+
+def plain(value: float) -> int | float:
+    """A number without a needless fraction."""
+    return int(value) if value == int(value) else value
+
+
+class Int(Struct, frozen=True):
+    """A whole number in least..most; `30.0` is whole too, as JSON Schema has it."""
+
+    least: int
+    most: int
+
+    def read(self, value: JsonValue, path: str, report: Report) -> int | None:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            hint = f"write {value} without quotes" if isinstance(value, str) and value.isdigit() else ""
+            report.wrong_type(path, "a whole number", value, hint)
+            return None
+        if value != value // 1:
+            report.problem(path, f"{value} is not a whole number")
+            return None
+        if not self.least <= value <= self.most:
+            report.problem(path, f"{plain(value)} is outside {self.least}..{self.most}")
+            return None
+        return int(value)
+
+    def write(self, value: int) -> JsonValue:
+        return value
+
+    def schema(self) -> JsonObject:
+        return {"type": "integer", "minimum": self.least, "maximum": self.most}
+
+
+class Number(Struct, frozen=True):
+    """A number in least..most; with `positive`, above zero."""
+
+    least: float
+    most: float
+    positive: bool = False
+
+    def read(self, value: JsonValue, path: str, report: Report) -> float | None:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            report.wrong_type(path, "a number", value)
+            return None
+        if not self.least <= value <= self.most:
+            report.problem(path, f"{value} is outside {plain(self.least)}..{plain(self.most)}")
+            return None
+        if self.positive and value <= 0:
+            report.problem(path, "must be above 0")
+            return None
+        return float(value)
+
+    def write(self, value: float) -> JsonValue:
+        return plain(value)
+
+    def schema(self) -> JsonObject:
+        low = "exclusiveMinimum" if self.positive else "minimum"
+        return {"type": "number", low: plain(self.least), "maximum": plain(self.most)}
+
+
+class Usd(Struct, frozen=True):
+    """An amount of US dollars in the document, whole micro-USD inside (0.0025 → 2500); finer fractions are rounded."""
+
+    most: int
+
+    def read(self, value: JsonValue, path: str, report: Report) -> int | None:
+        usd = Number(0, self.most).read(value, path, report)
+        return None if usd is None else round(usd * MICRO)
+
+    def write(self, value: int) -> JsonValue:
+        return plain(value / MICRO)
+
+    def schema(self) -> JsonObject:
+        return Number(0, self.most).schema()
+
+
+class Flag(Struct, frozen=True):
+    """true or false."""
+
+    def read(self, value: JsonValue, path: str, report: Report) -> bool | None:
+        if isinstance(value, bool):
+            return value
+        report.wrong_type(path, "true or false", value)
+        return None
+
+    def write(self, value: bool) -> JsonValue:
+        return value
+
+    def schema(self) -> JsonObject:
+        return {"type": "boolean"}
+
+
+class Text(Struct, frozen=True):
+    """A string that matches `pattern` as a whole; `what` says the same to a reader."""
+
+    pattern: str
+    what: str
+
+    def read(self, value: JsonValue, path: str, report: Report) -> str | None:
+        if not isinstance(value, str):
+            report.wrong_type(path, "a string", value)
+            return None
+        if re.fullmatch(self.pattern, value) is None:
+            report.problem(path, f"{shown(value)} is not {self.what}")
+            return None
+        return value
+
+    def write(self, value: str) -> JsonValue:
+        return value
+
+    def schema(self) -> JsonObject:
+        return {"type": "string", "pattern": f"^{self.pattern}$"}
+
+
+class Choice(Struct, Generic[E], frozen=True):
+    """One of a few words. `later`: words of the language that come with a later version, and what to use until then."""
+
+    words: type[E]
+    later: Mapping[str, str] = {}
+
+    def read(self, value: JsonValue, path: str, report: Report) -> E | None:
+        if not isinstance(value, str):
+            report.wrong_type(path, "a string", value, f"one of {self._allowed()}")
+            return None
+        if value in self.later:
+            report.problem(path, f'"{value}" comes with a later version', self.later[value])
+            return None
+        word = next((w for w in self.words if w.value == value), None)
+        if word is None:
+            report.problem(path, f"{shown(value)} is not one of {self._allowed()}")
+        return word
+
+    def write(self, value: E) -> JsonValue:
+        return value.value
+
+    def schema(self) -> JsonObject:
+        return {"enum": [w.value for w in self.words if w.value not in self.later]}
+
+    def _allowed(self) -> str:
+        return ", ".join(w.value for w in self.words if w.value not in self.later)
+
+
+class Duration(Struct, frozen=True):
+    """A time such as "500ms", "60s", "10m", "24h" or "7d"; milliseconds inside."""
+
+    least: str
+    most: str
+
+    def read(self, value: JsonValue, path: str, report: Report) -> int | None:
+        if not isinstance(value, str):
+            hint = f'write "{value}s" for {value} seconds' if type(value) in {int, float} else ""
+            report.wrong_type(path, 'a duration such as "60s"', value, hint)
+            return None
+        if _DURATION.fullmatch(value) is None:
+            report.problem(path, f"{shown(value)} is not a duration", 'a whole number and ms, s, m, h or d: "60s"')
+            return None
+        ms = duration_ms(value)
+        if not duration_ms(self.least) <= ms <= duration_ms(self.most):
+            report.problem(path, f"{value} is outside {self.least}..{self.most}")
+            return None
+        return ms
+
+    def write(self, value: int) -> JsonValue:
+        unit = next(u for u in reversed(_UNITS_MS) if value % _UNITS_MS[u] == 0)
+        return f"{value // _UNITS_MS[unit]}{unit}"
+
+    def schema(self) -> JsonObject:
+        return {"type": "string", "pattern": f"^{_DURATION.pattern}$"}
+
+
+def duration_ms(text: str) -> int:
+    """The milliseconds of a well-formed duration."""
+    digits = text.rstrip("mshd")
+    return int(digits) * _UNITS_MS[text[len(digits) :]]
+
+
+class Seconds(Struct, frozen=True):
+    """A whole number of seconds; milliseconds inside."""
+
+    least: int
+    most: int
+
+    def read(self, value: JsonValue, path: str, report: Report) -> int | None:
+        seconds = Int(self.least, self.most).read(value, path, report)
+        return None if seconds is None else seconds * 1000
+
+    def write(self, value: int) -> JsonValue:
+        return value // 1000
+
+    def schema(self) -> JsonObject:
+        return Int(self.least, self.most).schema()
+
+
+class Free(Struct, frozen=True):
+    """An object that is kept as it is; only its depth is bounded."""
+
+    deepest: int = 32
+
+    def read(self, value: JsonValue, path: str, report: Report) -> JsonObject | None:
+        if not isinstance(value, dict):
+            report.wrong_type(path, "an object", value)
+            return None
+        if _deeper_than(value, self.deepest):
+            report.problem(path, f"is nested deeper than {self.deepest} levels")
+            return None
+        return value
+
+    def write(self, value: JsonObject) -> JsonValue:
+        return value
+
+    def schema(self) -> JsonObject:
+        return {"type": "object"}
+
+
+def _deeper_than(value: JsonValue, levels: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_deeper_than(v, levels - 1) for v in inner)
+
+
+def shown(text: str) -> str:
+    """A string from the document, quoted and short enough for a message."""
+    quoted = ascii(text if len(text) <= 64 else text[:61] + "...")
+    return f'"{quoted[1:-1]}"'

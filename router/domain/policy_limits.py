@@ -1,0 +1,197 @@
+"""The policy language: limits, and the old `rate_limit`."""
+
+from enum import StrEnum
+from math import ceil
+from typing import Final
+
+from router.domain.json import JsonObject
+from router.domain.policy import Algorithm, Limit, OnStoreError, Resource, Scope, entry_id
+from router.domain.policy_fields import ENABLED
+from router.domain.policy_kinds import MICRO, Choice, Duration, Int, Number, Report, Text, duration_ms
+from router.domain.policy_tables import Field, ListOf, Nested, Row, Table, at, written
+
+MAX_LIMITS: Final = 32
+LARGEST: Final = 10**15
+LONGEST_WINDOW: Final = "31d"
+RATE_LIMIT_ID: Final = "rate_limit"
+
+
+class Mode(StrEnum):
+    """Whether a limit refuses, or only counts and reports."""
+
+    ENFORCE = "enforce"
+    SHADOW = "shadow"
+
+
+LIMIT_ID = Text("[A-Za-z0-9_.:-]{1,128}", "a limit id: 1 to 128 of A-Z a-z 0-9 _ . : -")
+ID = Field("id", LIMIT_ID, "Names the limit in refusals and its counter in the store; unique in the policy.")
+SCOPE = Field("scope", Choice(Scope), "Who shares the counter.")
+RESOURCE = Field("resource", Choice(Resource), "What is counted.")
+LIMIT = Field(
+    "limit", Number(0, LARGEST, positive=True), "Units in any window: a whole number; for cost USD, to a millionth."
+)
+WINDOW = Field(
+    "window",
+    Duration("1ms", LONGEST_WINDOW),
+    "No window of this length holds more than `limit`; not for concurrency.",
+    0,
+)
+ALGORITHM = Field(
+    "algorithm",
+    # The one place that says what the store cannot do yet.
+    Choice(Algorithm, {"log": 'use "sliding"'}),
+    "How the window moves.",
+    Algorithm.SLIDING,
+)
+MODE = Field("mode", Choice(Mode), "shadow: count and report, never refuse.", Mode.ENFORCE)
+ON_STORE_ERROR = Field(
+    "on_store_error",
+    Choice(OnStoreError, {"local_share": 'use "deny" or "allow"'}),
+    "What to say while the counter cannot be reached.",
+    OnStoreError.DENY,
+)
+ESTIMATE = Field(
+    "default_estimate",
+    Number(0, LARGEST),
+    "Tokens, or USD of cost, reserved for a request that brings no estimate.",
+    0.0,
+)
+_TABLE = Table("a limit", (ID, SCOPE, RESOURCE, LIMIT, WINDOW, ALGORITHM, MODE, ON_STORE_ERROR, ESTIMATE))
+
+
+def limit(
+    id_: str,
+    scope: Scope,
+    resource: Resource,
+    most: int,
+    window_ms: int,
+    *,
+    algorithm: Algorithm = Algorithm.SLIDING,
+    shadow: bool = False,
+    on_store_error: OnStoreError = OnStoreError.DENY,
+    default_estimate: int = 0,
+) -> Limit:
+    """A limit with its derived entry: id, window, scope and resource name the counter; revision and bound do not."""
+    entry = entry_id("limit", id_, str(window_ms), scope.value, resource.value)
+    return Limit(id_, scope, resource, most, window_ms, entry, algorithm, shadow, on_store_error, default_estimate)
+
+
+def _check(row: Row, path: str, report: Report) -> None:
+    resource = row.get(RESOURCE)
+    if resource is None:
+        return
+    concurrent = resource is Resource.CONCURRENCY
+    if concurrent and row.given(WINDOW):
+        report.warn(at(path, "window"), "has no meaning for concurrency: a slot is free again when its task ends")
+    if not concurrent and not row.given(WINDOW):
+        report.problem(at(path, "window"), "is required", 'a duration such as "60s"')
+    most = _check_units(row.get(LIMIT), resource, at(path, "limit"), report)
+    estimate = _check_units(row.get(ESTIMATE), resource, at(path, "default_estimate"), report)
+    if most == 0:
+        report.problem(at(path, "limit"), "is less than a millionth of a USD")
+    elif most is not None and estimate is not None and estimate > most:
+        hint = "no request without an estimate of its own would ever pass"
+        report.problem(at(path, "default_estimate"), "is above the limit", hint)
+    if resource not in {Resource.TOKENS, Resource.COST} and row.given(ESTIMATE):
+        report.problem(at(path, "default_estimate"), f"has no meaning for {resource.value}: a request counts 1")
+    if resource is Resource.TOKENS and estimate == 0:
+        report.warn(path, "reserves nothing for a request without an estimate of its tokens", "give a default_estimate")
+
+
+def _build(row: Row) -> Limit:
+    resource = row[RESOURCE]
+    return limit(
+        row[ID],
+        row[SCOPE],
+        resource,
+        _units(row[LIMIT], resource),
+        0 if resource is Resource.CONCURRENCY else row[WINDOW],
+        algorithm=row[ALGORITHM],
+        shadow=row[MODE] is Mode.SHADOW,
+        on_store_error=row[ON_STORE_ERROR],
+        default_estimate=_units(row[ESTIMATE], resource),
+    )
+
+
+def _units(value: float, resource: Resource) -> int:
+    """Whole units of a resource: micro-USD for cost, which the document gives in USD."""
+    return round(value * MICRO) if resource is Resource.COST else int(value)
+
+
+def _check_units(value: float | None, resource: Resource, path: str, report: Report) -> int | None:
+    if value is None:
+        return None
+    if resource is not Resource.COST and value != int(value):
+        report.problem(path, f"{value} is not a whole number of {resource.value}")
+    elif _units(value, resource) > LARGEST:
+        report.problem(path, f"is above {LARGEST // MICRO} USD")
+    return _units(value, resource)
+
+
+def _unbuild(x: Limit) -> JsonObject:
+    scale = MICRO if x.resource is Resource.COST else 1
+    return written(
+        ID.entry(x.id),
+        SCOPE.entry(x.scope),
+        RESOURCE.entry(x.resource),
+        LIMIT.entry(x.limit / scale),
+        WINDOW.entry(x.window_ms),
+        ALGORITHM.entry(x.algorithm),
+        MODE.entry(Mode.SHADOW if x.shadow else Mode.ENFORCE),
+        ON_STORE_ERROR.entry(x.on_store_error),
+        ESTIMATE.entry(x.default_estimate / scale),
+    )
+
+
+LIMITS = Field(
+    "limits", ListOf(Nested(_TABLE, _build, _unbuild, _check), MAX_LIMITS), "All must admit, or nothing is charged.", ()
+)
+
+RATE = Field("requests_per_second", Number(0, 1_000_000, positive=True), "Requests a second, on average.")
+BURST = Field("burst", Int(1, 1_000_000), "Requests at once; absent: a second's worth.", 0)
+
+
+def _rate_window(rate: float, burst: int) -> tuple[int, int]:
+    most = burst or ceil(rate)
+    return most, ceil(most * 1000 / rate)
+
+
+def _check_rate_limit(row: Row, path: str, report: Report) -> None:
+    rate, burst = row.get(RATE), row.get(BURST)
+    if rate and burst is not None and _rate_window(rate, burst)[1] > duration_ms(LONGEST_WINDOW):
+        report.problem(path, f"burst / requests_per_second is a window above {LONGEST_WINDOW}")
+
+
+def _build_rate_limit(row: Row) -> Limit | None:
+    """`burst` (else the rate, rounded up) requests of this policy in any window of burst / rate.
+
+    The section stands in a policy and speaks of its requests, so its scope is the policy: two policies of a tenant that
+    each have one do not share a counter.
+    """
+    if not row[ENABLED]:
+        return None
+    most, window_ms = _rate_window(row[RATE], row[BURST])
+    return limit(RATE_LIMIT_ID, Scope.POLICY, Resource.REQUESTS, most, window_ms)
+
+
+RATE_LIMIT: Field[Limit | None] = Field(
+    "rate_limit",
+    Nested[Limit | None](
+        Table("rate_limit", (ENABLED, RATE, BURST)),
+        _build_rate_limit,
+        # Canonical documents have it among `limits`.
+        lambda x: {} if x is None else written(RATE.entry(x.limit * 1000 / x.window_ms), BURST.entry(x.limit)),
+        _check_rate_limit,
+    ),
+    "A requests limit of this policy: `burst` in any window of burst / requests_per_second.",
+    None,
+)
+
+
+def check_limits(limits: tuple[Limit, ...], report: Report) -> None:
+    """Refuse limits that share an id: refusals name the id, and equal ones would charge one counter twice."""
+    seen: dict[str, int] = {}
+    for i, x in enumerate(limits):
+        first = seen.setdefault(x.id, i)
+        if first != i:
+            report.problem(f"limits[{i}].id", f'"{x.id}" is the id of limits[{first}] too')

@@ -1,0 +1,253 @@
+"""Objects of a policy document as tables of fields: one table reads, writes and describes an object.
+
+A field may have old names. The new name wins over an old one that stands beside it, with a warning; the old one is not
+read then.
+"""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any, Final, Generic, TypeVar, cast
+
+from msgspec import Struct
+
+from router.domain.json import JsonObject, JsonValue
+from router.domain.policy_kinds import Kind, Report, shown
+
+T = TypeVar("T")
+
+
+class _Required:
+    """The default of a field that has none."""
+
+
+REQUIRED: Final = _Required()
+
+
+class Field(Struct, Generic[T], frozen=True):
+    """One field. `old`: earlier names of it, each with how it was written then."""
+
+    name: str
+    kind: Kind[T]
+    doc: str
+    default: T | _Required = REQUIRED
+    old: tuple[tuple[str, Kind[T]], ...] = ()
+
+    def entry(self, value: T) -> tuple[str, JsonValue] | None:
+        """The field in canonical JSON; None when the value is the default."""
+        return None if value == self.default else (self.name, self.kind.write(value))
+
+
+class Row:
+    """The values of one object, typed by their fields. `complete`: no field was refused."""
+
+    __slots__ = ("_values", "complete")
+
+    def __init__(self) -> None:
+        self._values: dict[str, object] = {}
+        self.complete = True
+
+    def __getitem__(self, field: Field[T]) -> T:
+        """The value, or the default of an absent field; only for complete rows."""
+        return cast(T, self._values.get(field.name, field.default))
+
+    def get(self, field: Field[T]) -> T | None:
+        """The value, or the default of an absent field; None when it was refused, or is required and absent."""
+        value = self._values.get(field.name, field.default)
+        return None if value is REQUIRED else cast(T, value)
+
+    def given(self, field: Field[T]) -> bool:
+        """Whether the document holds it, well-formed or not."""
+        return field.name in self._values
+
+    def put(self, name: str, value: object) -> None:
+        """Set a field; None: it was refused."""
+        self._values[name] = value
+
+
+class Table(Struct, frozen=True):
+    """The fields of one object; `what` names the object to a reader."""
+
+    what: str
+    fields: tuple[Field[Any], ...]
+
+    def read(self, value: JsonValue, path: str, report: Report) -> Row | None:
+        """The fields of an object, or None when it is none."""
+        if not isinstance(value, dict):
+            report.wrong_type(path, f"an object ({self.what})", value)
+            return None
+        before = len(report.problems)
+        self._refuse_unknown(value, path, report)
+        row = Row()
+        for field in self.fields:
+            self._read_field(field, value, path, report, row)
+        row.complete = len(report.problems) == before
+        return row
+
+    def schema(self) -> JsonObject:
+        """The object's JSON Schema; old names are marked deprecated."""
+        properties: JsonObject = {}
+        required: list[JsonValue] = []
+        either: list[JsonValue] = []
+        for field in self.fields:
+            properties[field.name] = _described(field)
+            for old, kind in field.old:
+                properties[old] = {**kind.schema(), "deprecated": True, "description": f"Old form of `{field.name}`."}
+            if field.default is not REQUIRED:
+                continue
+            if field.old:
+                names = (field.name, *(old for old, _ in field.old))
+                either.append({"anyOf": [{"required": [name]} for name in names]})
+            else:
+                required.append(field.name)
+        schema: JsonObject = {"type": "object", "properties": properties, "additionalProperties": False}
+        if required:
+            schema["required"] = required
+        if either:
+            schema["allOf"] = either
+        return schema
+
+    def _read_field(self, field: Field[Any], value: JsonObject, path: str, report: Report, row: Row) -> None:
+        winner: str | None = None
+        for name, kind in ((field.name, field.kind), *field.old):
+            if name not in value:
+                continue
+            if winner is not None:
+                report.warn(at(path, name), f"is ignored: `{winner}` stands beside it", f"remove `{name}`")
+                continue
+            winner = name
+            row.put(field.name, kind.read(value[name], at(path, name), report))
+        if winner is None and field.default is REQUIRED:
+            report.problem(at(path, field.name), "is required", field.doc)
+
+    def _refuse_unknown(self, value: JsonObject, path: str, report: Report) -> None:
+        known = [name for f in self.fields for name in (f.name, *(old for old, _ in f.old))]
+        for name in value:
+            if name not in known:
+                near = get_close_matches(name.lower(), known, 1, 0.6)
+                hint = (
+                    f"did you mean `{near[0]}`?"
+                    if near
+                    else f"{self.what} has {', '.join(f.name for f in self.fields)}"
+                )
+                report.problem(at(path, name), "unknown field", hint)
+
+
+def _described(field: Field[Any]) -> JsonObject:
+    schema = {**field.kind.schema(), "description": field.doc}
+    if field.default is not REQUIRED and (field.default or field.default is False):
+        schema["default"] = field.kind.write(field.default)
+    return schema
+
+
+def at(path: str, name: str) -> str:
+    """The path of a field of the object at `path`."""
+    name = name if name.isidentifier() or name.replace("-", "_").isidentifier() else f"[{shown(name)}]"
+    return f"{path}.{name}" if path and not name.startswith("[") else f"{path}{name}"
+
+
+def written(*entries: tuple[str, JsonValue] | None) -> JsonObject:
+    """An object of the fields that are not at their defaults."""
+    return dict(e for e in entries if e is not None)
+
+
+def _nothing_between(row: Row, path: str, report: Report) -> None:
+    """The fields of most objects are independent of each other."""
+
+
+class Nested(Struct, Generic[T], frozen=True):
+    """An object that compiles to a T. `check` reports what is wrong between those of its fields that could be read."""
+
+    table: Table
+    build: Callable[[Row], T]
+    unbuild: Callable[[T], JsonObject]
+    check: Callable[[Row, str, Report], None] = _nothing_between
+
+    def read(self, value: JsonValue, path: str, report: Report) -> T | None:
+        row = self.table.read(value, path, report)
+        if row is None:
+            return None
+        before = len(report.problems)
+        self.check(row, path, report)
+        return self.build(row) if row.complete and len(report.problems) == before else None
+
+    def write(self, value: T) -> JsonValue:
+        return self.unbuild(value)
+
+    def schema(self) -> JsonObject:
+        return self.table.schema()
+
+
+class Maybe(Struct, Generic[T], frozen=True):
+    """The kind of a field that may be absent: None inside, nothing in the document."""
+
+    kind: Kind[T]
+
+    def read(self, value: JsonValue, path: str, report: Report) -> T | None:
+        return self.kind.read(value, path, report)
+
+    def write(self, value: T | None) -> JsonValue:
+        return None if value is None else self.kind.write(value)
+
+    def schema(self) -> JsonObject:
+        return self.kind.schema()
+
+
+class ListOf(Struct, Generic[T], frozen=True):
+    """A list of least..most items."""
+
+    item: Kind[T]
+    most: int
+    least: int = 0
+
+    def read(self, value: JsonValue, path: str, report: Report) -> tuple[T, ...] | None:
+        if not isinstance(value, list):
+            report.wrong_type(path, "a list", value)
+            return None
+        if not self.least <= len(value) <= self.most:
+            report.problem(path, f"has {len(value)} items, allowed are {self.least}..{self.most}")
+            return None
+        items = [self.item.read(v, f"{path}[{i}]", report) for i, v in enumerate(value)]
+        good = tuple(i for i in items if i is not None)
+        return good if len(good) == len(items) else None
+
+    def write(self, value: tuple[T, ...]) -> JsonValue:
+        return [self.item.write(v) for v in value]
+
+    def schema(self) -> JsonObject:
+        schema: JsonObject = {"type": "array", "items": self.item.schema(), "maxItems": self.most}
+        return {**schema, "minItems": self.least} if self.least else schema
+
+
+class MapOf(Struct, Generic[T], frozen=True):
+    """An object with free names of one pattern; pairs inside, sorted by name."""
+
+    key: Kind[str]
+    item: Kind[T]
+    most: int
+
+    def read(self, value: JsonValue, path: str, report: Report) -> tuple[tuple[str, T], ...] | None:
+        if not isinstance(value, dict):
+            report.wrong_type(path, "an object", value)
+            return None
+        if len(value) > self.most:
+            report.problem(path, f"has {len(value)} fields, allowed are up to {self.most}")
+            return None
+        before = len(report.problems)
+        pairs: list[tuple[str, T]] = []
+        for name, inner in value.items():
+            key = self.key.read(name, at(path, name), report)
+            item = self.item.read(inner, at(path, name), report)
+            if key is not None and item is not None:
+                pairs.append((key, item))
+        return tuple(sorted(pairs, key=lambda p: p[0])) if len(report.problems) == before else None
+
+    def write(self, value: tuple[tuple[str, T], ...]) -> JsonValue:
+        return {name: self.item.write(item) for name, item in value}
+
+    def schema(self) -> JsonObject:
+        return {
+            "type": "object",
+            "propertyNames": self.key.schema(),
+            "additionalProperties": self.item.schema(),
+            "maxProperties": self.most,
+        }
