@@ -4,6 +4,7 @@ import orjson
 
 from router.domain.json import JsonObject, JsonValue
 from router.domain.policy_document import Parsed, parse
+from router.domain.policy_schema import policy_schema
 from router.errors import InvalidInput, Problem
 
 MAX_DOCUMENT_BYTES = 64 * 1024
@@ -28,3 +29,8 @@ def decode(data: bytes) -> Parsed:
 def encode(canonical: JsonObject) -> bytes:
     """The canonical bytes: sorted keys, no spaces, UTF-8."""
     return orjson.dumps(canonical, option=orjson.OPT_SORT_KEYS)
+
+
+def schema_file() -> bytes:
+    """The published JSON Schema: what docs/policy.schema.json holds."""
+    return orjson.dumps(policy_schema(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
