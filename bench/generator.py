@@ -50,7 +50,7 @@ class Generator:
         return self._load("open", subject, rate, warmup_s, measure_s, expect)
 
     def echo(self, subject: str) -> list[str]:
-        """A responder that answers with the request, to see what the NATS server itself can do; None without a compiler."""
+        """A responder that answers with the request, to see what the NATS server itself can do; for `native` only."""
         return [*self._program, HOST, self._port, "echo", subject]
 
     def next_id_base(self) -> int:

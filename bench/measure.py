@@ -70,8 +70,8 @@ class Measurement(Struct, frozen=True):
 def measure(command: Sequence[str], cpus: str, watched: Mapping[str, Process], redis_port: int | None) -> Measurement:
     """Run a load command on these CPUs; `watched` are the processes to bill.
 
-    `foreign_cpus` is the CPUs' worth of work in the window by processes that are none of this bench: when it is not near
-    zero the machine was shared and throughput and latency suffered (CPU per decision hardly does).
+    `foreign_cpus` is the CPUs' worth of work in the window by processes that are none of this bench: when it is not
+    near zero the machine was shared, and throughput and latency suffered.
 
     :raises BenchFailed: the load command failed.
     """
@@ -84,7 +84,10 @@ def measure(command: Sequence[str], cpus: str, watched: Mapping[str, Process], r
         try:
             before = _bill(child, watched, redis, "START")
             after = _bill(child, watched, redis, "END")
-            out, err = child.stdout.readline(), child.stderr.read()  # not communicate(): it loses what readline buffered
+            out, err = (
+                child.stdout.readline(),
+                child.stderr.read(),
+            )  # not communicate(): it loses what readline buffered
             code = child.wait(_TIMEOUT_S)
         finally:
             child.kill()

@@ -49,7 +49,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(env or {})},
+                env={k: v for k, v in os.environ.items() if not k.startswith("ROUTER_")} | dict(env or {}),
             )
 
     @property

@@ -1,14 +1,17 @@
 """The full-feature workload: what the bench asks, and under which policies.
 
-100 tenants, each with one policy: four providers, a breaker, sticky sessions, a fallback, and three limits (requests and
-tokens of the tenant, requests of the user) so high that they never refuse. 50 users and 200 sessions a tenant. Every
-request has an id of its own, so each one writes an idempotency key, three counters, a pin and an audit record.
+100 tenants, each with one policy: four providers, a breaker, sticky sessions, a fallback, and three limits (requests
+and tokens of the tenant, requests of the user) so high that they never refuse. 50 users and 200 sessions a tenant.
+Every request has an id of its own, so each one writes an idempotency key, three counters and an audit record, and
+finds its session's pin or makes it.
 """
 
 import json
 import random
 import struct
 from pathlib import Path
+
+from router.domain.json import JsonObject
 
 TENANTS, USERS, SESSIONS = 100, 50, 200
 TEMPLATES = 8192
@@ -23,7 +26,7 @@ def tenant(number: int) -> str:
     return f"tenant-{number:03d}"
 
 
-def policy() -> dict[str, object]:
+def policy() -> JsonObject:
     """The policy document that every tenant has."""
     weights = {"openai-gpt": 40, "anthropic-claude": 30, "mistral-large": 20, "local-llama": 10}
     return {

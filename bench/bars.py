@@ -1,0 +1,73 @@
+"""What the figures must reach (issue 2), computed from the records of one run."""
+
+from collections.abc import Callable, Iterable
+from statistics import median
+
+from msgspec import Struct
+
+from bench.rounds import MAIN, MAIN_RATE, Record
+
+Pick = Callable[[Record], float]
+
+
+class Bar(Struct, frozen=True):
+    """One promise: what was measured, what was asked, and whether it holds."""
+
+    name: str
+    value: float
+    bound: float
+    at_least: bool
+    unit: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether the value is on the right side of the bound."""
+        return self.value >= self.bound if self.at_least else self.value <= self.bound
+
+
+def select(records: Iterable[Record], series: str, mode: str, amount: int | None = None) -> list[Record]:
+    """The records of one series, in order; `amount` None: whatever amount."""
+    return [r for r in records if r.series == series and r.mode == mode and amount in (None, r.amount)]
+
+
+def typical(records: Iterable[Record], pick: Pick) -> float:
+    """The median over the rounds; NaN when there are none."""
+    values = [pick(r) for r in records]
+    return median(values) if values else float("nan")
+
+
+def ratio(above: list[Record], below: list[Record]) -> float:
+    """The median over the rounds of the ratio within a round."""
+    rates = {r.round: rate(r) for r in below}
+    return median(rate(r) / rates[r.round] for r in above)
+
+
+def rate(record: Record) -> float:
+    """Requests answered a second."""
+    return record.measurement.load.rate
+
+
+def cpu_us(process: str) -> Pick:
+    """The CPU of one process for one request."""
+    return lambda record: record.measurement.cpu_us.get(process, 0.0)
+
+
+def bars(records: list[Record]) -> list[Bar]:
+    """Every promise of the issue, in its order."""
+    pod = select(records, "pod", "closed", MAIN)
+    at_rate = [r.measurement.load.latency_us for r in select(records, "pod", "open", MAIN_RATE)]
+    best = min(at_rate, key=lambda latency: (latency.p99, latency.p50))
+    return [
+        Bar("pod ÷ naive pod, decisions/s", ratio(pod, select(records, "naive", "closed", MAIN)), 4, True, "×"),
+        Bar("pod ÷ its script alone, same batch", 100 * ratio(pod, select(records, "script", "script")), 40, True, "%"),
+        Bar("Redis CPU per decision (AOF off)", typical(pod, cpu_us("redis")), 14, False, "µs"),
+        Bar("pod CPU per decision", typical(pod, cpu_us("pod")), 20, False, "µs"),
+        Bar(f"open loop {MAIN_RATE}/s p50, best run", best.p50 / 1000, 2, False, "ms"),
+        Bar(f"open loop {MAIN_RATE}/s p99, best run", best.p99 / 1000, 10, False, "ms"),
+        Bar("requests not answered once and well", sum(_bad(r) for r in records), 0, False, ""),
+    ]
+
+
+def _bad(record: Record) -> int:
+    load = record.measurement.load
+    return load.lost + load.duplicates + load.replayed + sum(load.errors.values())

@@ -1,0 +1,82 @@
+"""Bytes per key, two ways: MEMORY USAGE of a sample, and how much `used_memory` grows or falls per key.
+
+The idempotency key has a budget of 200 bytes at a million keys: real values, without the optional tail, under random
+names. The others are what real decisions leave behind.
+"""
+
+from collections.abc import Iterator
+from statistics import mean
+
+from msgspec import Struct
+from redis import Redis
+
+from bench.rows import Calls, idempotency_pairs
+
+_SAMPLE = 200
+_CHUNK = 5_000
+
+
+class KeyCost(Struct, frozen=True):
+    """Bytes of one kind of key, names and overhead included; `delta` None: not measured that way."""
+
+    kind: str
+    keys: int
+    usage: float
+    delta: float | None
+
+
+def used_memory(redis: Redis) -> int:
+    """Bytes that Redis has allocated."""
+    found = redis.info("memory")
+    assert isinstance(found, dict)
+    return int(found["used_memory"])
+
+
+def idempotency(redis: Redis, keys: int) -> KeyCost:
+    """Fill with that many idempotency keys, look, and remove them again."""
+    made = idempotency_pairs(keys)
+    before = used_memory(redis)
+    sample: list[bytes] = []
+    left = keys
+    while left:
+        pipeline = redis.pipeline(transaction=False)
+        for _, (key, value) in zip(range(min(left, _CHUNK)), made, strict=False):
+            pipeline.set(key, value, px=86_400_000)
+            if len(sample) < _SAMPLE:
+                sample.append(key)
+        left -= len(pipeline.execute())
+    grown = used_memory(redis) - before
+    usage = _usage(redis, sample)
+    redis.flushall()
+    return KeyCost("idempotency key", keys, usage, grown / keys)
+
+
+def left_behind(redis: Redis) -> Iterator[KeyCost]:
+    """What the last measurement left, kind by kind; each kind is removed to see what it gave back."""
+    for kind, pattern in (
+        ("tenant's state: 2 limits", "r1:*:s"),
+        ("user's state: 1 limit", "r1:*:su:*"),
+        ("pin", "r1:*:pin:*"),
+        ("audit entry", "r1:*:audit"),
+    ):
+        keys = list(redis.scan_iter(pattern, count=_CHUNK))
+        units = sum(redis.xlen(k) for k in keys) if kind == "audit entry" else len(keys)
+        if not units:
+            continue
+        usage = _usage(redis, keys[:_SAMPLE]) if kind != "audit entry" else _usage(redis, keys, 0) * len(keys) / units
+        before = used_memory(redis)
+        for at in range(0, len(keys), _CHUNK):
+            redis.delete(*keys[at : at + _CHUNK])
+        yield KeyCost(kind, units, usage, (before - used_memory(redis)) / units)
+
+
+def _usage(redis: Redis, keys: list[bytes], samples: int = 5) -> float:
+    return mean(int(redis.memory_usage(k, samples=samples) or 0) for k in keys)
+
+
+def filled(redis: Redis, rows: int, id_base: int) -> None:
+    """Decide `rows` requests through the script, in batches."""
+    calls = Calls()
+    redis.script_load(calls.script.source)
+    for keys, arguments in calls.batches(rows, 100, id_base):
+        redis.evalsha(calls.script.sha.decode(), len(keys), *keys, *arguments)

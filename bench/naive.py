@@ -1,0 +1,101 @@
+"""What one would write first: a task per message, a pooled redis-py client, the same script with one row a call.
+
+It shares everything that is not the point (decoding, planning, packing, encoding, the script) with the real pod, and
+does less than it: no policy lookup in Redis, no dispatch, no metrics, no deadlines.
+
+`python -m bench.naive NATS_URL REDIS_PORT SUBJECT`
+"""
+
+import asyncio
+import sys
+
+import nats
+from nats.aio.msg import Msg
+from redis.asyncio import BlockingConnectionPool, Redis
+
+from bench.processes import HOST
+from bench.rows import Calls, stored_policy
+from router.domain.decision import Answer, Code, Decided, Decision, Refused
+from router.domain.ids import to_text
+from router.domain.outcome import Admitted, Outcome
+from router.domain.plan import Plan, plan
+from router.domain.request import DecideRequest
+from router.store.replies import HEAD, outcome
+from router.wire.decide import decode
+from router.wire.reply import encode
+
+_CONNECTIONS = 64  # more of them only cost: one Redis serves them one at a time
+
+
+class NaivePod:
+    """Answers each request in a task of its own."""
+
+    def __init__(self, redis_port: int) -> None:
+        pool = BlockingConnectionPool(host=HOST, port=redis_port, max_connections=_CONNECTIONS, timeout=10)
+        self._redis = Redis(connection_pool=pool)
+        self._calls = Calls()
+        self._stored = stored_policy()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def load(self) -> None:
+        """Load the script."""
+        await self._redis.script_load(self._calls.script.source)
+
+    async def on_message(self, msg: Msg) -> None:
+        """Start the task of a message."""
+        task = asyncio.create_task(self._answer(msg))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, msg: Msg) -> None:
+        request = decode(msg.data, msg.headers, None)
+        if not isinstance(request, DecideRequest):
+            await msg.respond(
+                encode(request.refused, request_id=request.request_id, trace_id=request.trace_id, legacy_codes=False)
+            )
+            return
+        planned = plan(request, self._stored)
+        answer = as_answer(await self._decide(request, planned), planned)
+        trace_id = request.correlation.trace_id
+        await msg.respond(encode(answer, request_id=request.request_id, trace_id=trace_id, legacy_codes=False))
+
+    async def _decide(self, request: DecideRequest, planned: Plan) -> Outcome:
+        keys, arguments, decision = self._calls.single(request, planned)
+        reply = await self._redis.evalsha(self._calls.script.sha.decode(), len(keys), *keys, *arguments)
+        row = reply[3]
+        _nonce, code, _stamp = HEAD.unpack_from(row)
+        return outcome(row, code, decision)
+
+
+def as_answer(result: Outcome, planned: Plan) -> Answer:
+    """The answer that an outcome means; the bench's workload is always admitted."""
+    if not isinstance(result, Admitted):
+        return Refused(Code.INTERNAL, f"the bench expected to be admitted: {type(result).__name__}")
+    chosen = planned.candidates[result.candidate]
+    return Decided(
+        Decision(
+            chosen.provider.name,
+            result.reason,
+            chosen.expected_latency_ms,
+            chosen.expected_cost_microusd,
+            planned.stored.policy_id,
+            planned.stored.revision,
+            to_text(result.decision_id),
+            None if planned.pin is None else planned.pin.key,
+        )
+    )
+
+
+async def main(url: str, redis_port: str, subject: str) -> None:
+    """Serve until killed."""
+    pod = NaivePod(int(redis_port))
+    await pod.load()
+    client = await nats.connect(url)
+    await client.subscribe(subject, queue="router", cb=pod.on_message, pending_msgs_limit=-1, pending_bytes_limit=-1)
+    await client.flush()
+    print("LISTENING", flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,106 @@
+"""Requests → the very arguments that a pod would send to lua/decide.lua, for callers without a pod."""
+
+import os
+import struct
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from hiredis import pack_command
+
+from bench.workload import policy, requests
+from router.domain.ids import NAME_BYTES
+from router.domain.outcome import Outcome
+from router.domain.plan import Plan, plan
+from router.domain.policy import StoredPolicy
+from router.domain.policy_document import parse
+from router.domain.request import DecideRequest
+from router.store.decisions import decide_script
+from router.store.keys import Keys
+from router.store.lane import LaneSettings
+from router.store.packing import offer, tail
+from router.store.rows import Batch, RowPacker, Waiting
+from router.store.scripts import Script
+from router.wire.decide import decode
+
+SCHEMA, PARTITIONS = "r1", 64
+FAR_FUTURE_MS = 4_102_444_800_000.0  # the year 2100: a row of the bench is never late
+_BATCH = struct.Struct(">IIII")
+
+
+def stored_policy() -> StoredPolicy:
+    """The workload's policy, compiled as a pod compiles it."""
+    return StoredPolicy("default", 1, "0" * 16, parse(policy()).policy)
+
+
+def batch_header() -> bytes:
+    """ARGV[1] of every call, as a pod with default settings packs it."""
+    s = LaneSettings()
+    return _BATCH.pack(s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms)
+
+
+def planned(count: int, first_id: int) -> Iterator[tuple[DecideRequest, Plan]]:
+    """`count` requests of the workload, decoded and planned."""
+    stored = stored_policy()
+    for data in requests(count, first_id):
+        request = decode(data, None, None)
+        assert isinstance(request, DecideRequest), request
+        yield request, plan(request, stored)
+
+
+def idempotency_pairs(count: int) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values of remembered answers under random names, without the optional tail."""
+    _, one = next(planned(1, 0))
+    prefixes = [Keys(SCHEMA, PARTITIONS).idem_prefix(p) for p in range(PARTITIONS)]
+    said = b"\x01\x00" + offer(one.candidates[0]) + tail("default", 1, None)
+    for i in range(count):
+        name = os.urandom(NAME_BYTES)
+        yield prefixes[i % PARTITIONS] + name, b"\x01" + os.urandom(12) + said
+
+
+class Calls:
+    """Packs planned requests into ready RESP commands."""
+
+    def __init__(self) -> None:
+        self.script: Script = decide_script()
+        self._header = batch_header()
+        self._keys = Keys(SCHEMA, PARTITIONS)
+        self._packer = RowPacker(self._keys, os.urandom)
+
+    def single(self, request: DecideRequest, one: Plan) -> tuple[list[bytes], list[bytes], bytes]:
+        """Keys, arguments and decision id of a call with one row."""
+        batch = self.batch([(request, one)])
+        return list(batch.index), [self._header, *batch.rows], batch.waiting[0].decision
+
+    def batch(self, wanted: Iterable[tuple[DecideRequest, Plan]]) -> Batch:
+        """One batch of rows."""
+        batch = Batch()
+        for nonce, (request, planned_one) in enumerate(wanted):
+            keys = self._keys.tenant(request.tenant_id)
+            decision = self._packer.decision_id(keys, planned_one)
+            waiting = Waiting(request, planned_one, keys, None, _nobody_waits, decision, FAR_FUTURE_MS)
+            self._packer.add(batch, waiting, nonce, FAR_FUTURE_MS)
+        return batch
+
+    def batches(self, rows: int, per_call: int, first_id: int) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """Keys and arguments of `rows` requests in calls of `per_call` rows."""
+        source = planned(rows, first_id)
+        for _ in range(rows // per_call):
+            batch = self.batch(islice(source, per_call))
+            yield list(batch.index), [self._header, *batch.rows]
+
+    def commands(self, rows: int, per_call: int, first_id: int) -> list[bytes]:
+        """The same as EVALSHA commands, as bytes for the socket."""
+        sha = self.script.sha
+        return [
+            command("EVALSHA", sha, len(keys), *keys, *arguments)
+            for keys, arguments in self.batches(rows, per_call, first_id)
+        ]
+
+
+def command(*words: bytes | str | int) -> bytes:
+    """A Redis command as bytes for the socket."""
+    return pack_command(words)  # type: ignore[arg-type]  # hiredis types a tuple of one
+
+
+def _nobody_waits(outcome: Outcome, stamp: bytes) -> None:
+    raise AssertionError("a bench row has no caller")
