@@ -8,6 +8,7 @@ Secrets do not get out: fields with a telling name, credentials in URLs, bearer 
 settings are replaced, also inside tracebacks.
 """
 
+import json
 import logging
 import re
 import sys
@@ -98,7 +99,12 @@ class JsonFormatter(_Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        return orjson.dumps(self.fields(record), default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        fields = self.fields(record)
+        try:
+            return orjson.dumps(fields).decode()
+        except orjson.JSONEncodeError:
+            # Lone surrogates and integers beyond 64 bits: rare, and the line must not be lost.
+            return json.dumps(fields, default=str, ensure_ascii=False).encode(errors="replace").decode()
 
 
 class HumanFormatter(_Formatter):

@@ -17,7 +17,7 @@ from msgspec import Struct
 from router.telemetry import Event
 
 MAX_HEAD_BYTES = 16 << 10
-_READ_BYTES = 16 << 10
+_READ_BYTES = 4 << 10
 
 log = logging.getLogger("router.http")
 
@@ -91,6 +91,7 @@ class HttpServer:
                     if protocol.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
                         status = e.error_status_hint if 400 <= e.error_status_hint < 600 else 400
                         await _send(protocol, writer, _problem(status, str(e)), head=False, close=True)
+                        await _linger(reader, writer)
                     return
                 if request is None:
                     return
@@ -99,6 +100,8 @@ class HttpServer:
                 # A request with a body we do not read ends the connection, so that the body is not taken for a request.
                 close = protocol.their_state is not h11.DONE
                 await _send(protocol, writer, response, head=head, close=close)
+                if close:
+                    await _linger(reader, writer)
             if protocol.our_state is not h11.DONE or protocol.their_state is not h11.DONE:
                 return
             protocol.start_next_cycle()
@@ -150,6 +153,14 @@ async def _send(
     out += protocol.send(h11.EndOfMessage()) or b""
     writer.write(out)
     await writer.drain()
+
+
+async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Let the peer finish: closing over unread bytes resets the connection, and the answer may be lost with it."""
+    if writer.can_write_eof():
+        writer.write_eof()
+    while await reader.read(_READ_BYTES):
+        pass
 
 
 def _problem(status: int, message: str) -> Response:
