@@ -14,8 +14,10 @@ from router.domain.decision import Intake
 from router.domain.json import JsonObject
 from router.domain.policy import DEFAULT_POLICY_ID
 from router.domain.request import DecideRequest
+from router.wire.envelope import unreadable
 from router.wire.fields import loose_flag, name, text
 from router.wire.fingerprint import fingerprint
+from router.wire.headers import lowered
 from router.wire.identity import (
     correlation_of,
     idempotency_key_of,
@@ -30,9 +32,7 @@ from router.wire.shapes import work_of
 from router.wire.wishes import assignment_subject_of, constraints_of, context_of, options_of
 
 MAX_BYTES = 1 << 20
-_NO_HEADERS: Mapping[str, str] = {}
 _TOO_DEEP = (f"is nested more than {MAX_DEPTH} deep", "flatten it, or send it as a string")
-_READ = frozenset(("tenant_id", "trace_id", "version", "idempotency-key", "x-client-ip", "traceparent", "content-type"))
 
 
 def decode(
@@ -50,16 +50,11 @@ def decode(
     `headers` are matched without regard to case. `subject_tenant` is what followed `decide.` in the subject.
     `strict` is ROUTER_STRICT_CORRELATION. `result_prefixes` are allowed in options.result_subject beside `_INBOX.`.
     """
-    head = lowered(headers) if headers else _NO_HEADERS
+    head = lowered(headers)
     doc = _document(data, head, max_bytes)
     if isinstance(doc, Rejected):
         return doc
     return _normalise(doc, head, subject_tenant, strict=strict, result_prefixes=result_prefixes, new_id=new_id)
-
-
-def lowered(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """The headers under lower-case names."""
-    return headers if _READ.issuperset(headers) else {k.lower(): v for k, v in headers.items()}
 
 
 def _document(data: bytes, head: Mapping[str, str], max_bytes: int) -> JsonObject | Rejected:
@@ -73,18 +68,12 @@ def _document(data: bytes, head: Mapping[str, str], max_bytes: int) -> JsonObjec
             return to_message_shape(data, head)
         doc = parse(data)
     except NotJsonError as e:
-        return _unreadable(str(e), "send one JSON object in UTF-8")
+        return unreadable(str(e), "send one JSON object in UTF-8")
     except DecodeError:
-        return _unreadable("is not a beamline.flow.v1.RouteRequest", "drop the Content-Type header to send JSON")
+        return unreadable("is not a beamline.flow.v1.RouteRequest", "drop the Content-Type header to send JSON")
     if type(doc) is dict:
         return doc
-    return _unreadable(f"is {named(doc)}", "send one JSON object")
-
-
-def _unreadable(what: str, hint: str) -> Rejected:
-    found = Problems()
-    found.add("", what, hint)
-    return found.rejected()
+    return unreadable(f"is {named(doc)}", "send one JSON object")
 
 
 def _normalise(

@@ -9,10 +9,10 @@ from router.domain.ids import to_text
 from router.domain.json import JsonObject
 from router.domain.request import NO_CORRELATION, Correlation
 from router.wire.fields import LONGEST_ID, LONGEST_TRACE_ID, name, text
+from router.wire.headers import traceparent_of
 from router.wire.problems import Problems, named
 from router.wire.shapes import Work
 
-_traceparent = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?").fullmatch
 _uuid = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
 _ulid = re.compile(r"[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}").fullmatch
 _w3c_trace = re.compile(r"[0-9a-f]{32}").fullmatch
@@ -74,9 +74,7 @@ def correlation_of(ids: JsonObject, head: Mapping[str, str], found: Problems) ->
     if head:
         if trace_id is None:
             trace_id = text(found, "header trace_id", head.get("trace_id") or None, LONGEST_TRACE_ID, _CORRELATION)
-        traceparent = head.get("traceparent")
-        if traceparent is not None and not _traceparent(traceparent):
-            traceparent = None  # W3C Trace Context: an invalid one is as good as none.
+        traceparent = traceparent_of(head)
     elif trace_id is None and run_id is None and flow_id is None and step_id is None:
         return NO_CORRELATION
     return Correlation(trace_id, run_id, flow_id, step_id, traceparent)

@@ -1,0 +1,116 @@
+"""What workers and callers report, and what a result means to a breaker."""
+
+import re
+from enum import Enum, StrEnum
+
+from msgspec import Struct
+
+from router.domain.json import JsonValue
+from router.domain.request import NO_CORRELATION, Correlation
+
+
+class Status(StrEnum):
+    """How an attempt ended."""
+
+    SUCCESS = "success"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+
+
+class ExecResult(Struct, frozen=True):
+    """A result as told. It names an assignment, or, with tenant_id, the decision, the request or its key.
+
+    `provider_id` is information only: the delivery record knows the true one. With `provider_is_worker` it is the
+    worker's own id. `assignment_id` and `decision_id` are 16 bytes; costs are micro-USD.
+    """
+
+    status: Status
+    assignment_id: bytes | None = None
+    decision_id: bytes | None = None
+    request_id: str | None = None
+    idempotency_key: str | None = None
+    tenant_id: str | None = None
+    provider_id: str | None = None
+    provider_is_worker: bool = False
+    job_type: str | None = None
+    latency_ms: int | None = None
+    cost_microusd: int | None = None
+    tokens: int | None = None
+    output: JsonValue = None
+    error_code: str | None = None
+    error_message: str | None = None
+    timestamp: JsonValue = None
+    correlation: Correlation = NO_CORRELATION
+
+
+class BreakerVerdict(Enum):
+    """What a result tells the breaker of its provider."""
+
+    SUCCESS = 1
+    FAILURE = 2
+    NEITHER = 3
+
+
+_FAULTS = frozenset({"TIMEOUT", "CONNECTION_ERROR", "PROVIDER_UNAVAILABLE", "SERVER_ERROR"})
+_is_server_fault = re.compile(r"(?:HTTP_)?5(?:[0-9]{2}|XX)").fullmatch
+
+
+def breaker_verdict(result: ExecResult) -> BreakerVerdict:
+    """Success, failure or neither (CONTRACTS §4): an error counts only when it is the provider's, not the task's."""
+    match result.status:
+        case Status.SUCCESS:
+            return BreakerVerdict.SUCCESS
+        case Status.TIMEOUT:
+            return BreakerVerdict.FAILURE
+        case Status.CANCELLED:
+            return BreakerVerdict.NEITHER
+        case Status.ERROR:
+            code = (result.error_code or "").upper()
+            at_fault = code in _FAULTS or _is_server_fault(code) is not None
+            return BreakerVerdict.FAILURE if at_fault else BreakerVerdict.NEITHER
+
+
+class AckStatus(StrEnum):
+    """What a worker says to an assignment; all but `accepted` mean: next attempt at once."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    ERROR = "error"
+
+
+class ExecAck(Struct, frozen=True):
+    """A receipt for an assignment. `message` is the worker's message or reason."""
+
+    assignment_id: bytes
+    status: AckStatus
+    message: str | None = None
+    request_id: str | None = None
+    tenant_id: str | None = None
+    trace_id: str | None = None
+
+
+class WorkerState(StrEnum):
+    """What a worker is doing."""
+
+    IDLE = "idle"
+    BUSY = "busy"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+class Heartbeat(Struct, frozen=True):
+    """A sign of life. `load` is in [0, 1]; `timestamp` is the worker's word (RFC 3339)."""
+
+    worker_id: str
+    status: WorkerState
+    load: float | None = None
+    timestamp: str | None = None
+
+
+class WorkerDeadLetter(Struct, frozen=True):
+    """What a worker could not handle. `reason` is PARSE_ERROR, DECODE_ERROR or PUBLISH_ERROR, else as told."""
+
+    reason: str
+    payload_ref: str | None = None
+    timestamp: JsonValue = None
