@@ -10,8 +10,8 @@
 --   lease           <schema>:{p}:<tenant>:c:<owner>     concurrency
 --   pin             <schema>:{p}:<tenant>:pin:<hash>    sticky session
 --   audit           <schema>:{p}:<tenant>:audit         one record a row that is not a replay
---   task            <schema>:{p}:~:task:<task id>       delivery record, pushed rows
---   job             <schema>:{p}:~:job:<task id>        work item, set by the pod just before
+--   task            <schema>:{p}:~:task:<task>          delivery record, pushed rows
+--   job             <schema>:{p}:~:job:<task>           work item, set by the pod just before
 --   due             <schema>:{p}:~:due                  pushed rows
 -- ARGV
 --   batch           struct: I4 idempotency ms, I4 audit records kept, I4 audit ms kept, I4 publish grace ms
@@ -41,7 +41,7 @@ local V_CHOSEN, V_OPEN, V_PROBES, V_CONCURRENCY, V_LIMIT, V_DRAINED, V_FORCED = 
 local STICKY, FALLBACK, BREAKER_FALLBACK = 3, 5, 6
 local PIN_NONE, PIN_NEW, PIN_HELD, PIN_LEFT = 0, 1, 2, 3
 local ALL_OPEN_FAIL, ALL_OPEN_PROBE_ONE = 0, 1
-local F_PUSH, F_RESERVED = 1, 2
+local F_PUSH, F_RESERVED, F_RENEW = 1, 2, 4
 local C_SHADOW, C_CONCURRENCY = 1, 2
 local AUDIT_MADE, AUDIT_REFUSED, AUDIT_CONFLICT, AUDIT_HALF_OPENED = 1, 2, 3, 13
 local NO_STAMP = '\0\0\0\0\0\0\0\0'
@@ -49,8 +49,10 @@ local call, char, concat = redis.call, string.char, table.concat
 
 local now, now_us = server_time()
 local idem_ms, audit_max, audit_ms, grace_ms = unpack('>I4I4I4I4', ARGV[1])
+-- Arguments of commands are strings: made once.
+idem_ms, audit_max, audit_ms = tostring(idem_ms), tostring(audit_max), tostring(audit_ms)
+local alive = '(' .. string.format('%.0f', now)
 local heads = {}
-local audited = {}
 
 -- Stamp, whether the tenant is on, and the operators' levers (provider entry -> verdict), read once a batch.
 local function head_at(k)
@@ -61,7 +63,7 @@ local function head_at(k)
     head = { stamp = NO_STAMP }
   else
     local format, stamp, off, n, pos = unpack('>Bc8BH', raw)
-    if format ~= 1 then error('head format ' .. format) end
+    if format ~= 1 then error('head of format ' .. format) end
     head = { stamp = stamp, off = off == 1 }
     if n > 0 then
       head.levers = {}
@@ -76,273 +78,304 @@ local function head_at(k)
   return head
 end
 
--- The charges that start at `pos`: checks each, keeps what a charge needs, and returns the worst refusal.
-local function check_charges(row, pos, n, charges, first)
+-- What a row will charge once it is sure: six values a charge, from `charged + 1` on; the table is used again.
+local charges, charged = {}, 0
+
+-- Checks the `n` charges at `pos` and keeps them. Returns the next position, the index of the worst refusal and its wait
+-- (nil when all admit), and the indexes of shadow limits that would have refused.
+local function check_charges(row, pos, n)
   local worst, worst_wait, shadow
-  for i = 1, n do
-    local k, id, window, limit, units, flags
-    k, id, window, limit, units, flags, pos = unpack('>Hc8I4ddB', row, pos)
-    local wait
+  for i = 0, n - 1 do
+    local k, id, window, limit, units, flags, after = unpack('>Hc8I4ddB', row, pos)
+    pos = after
+    local wait, st
     if flags >= C_CONCURRENCY then
-      if call('ZCOUNT', KEYS[k], '(' .. now, '+inf') + units > limit then
+      if call('ZCOUNT', KEYS[k], alive, '+inf') + units > limit then
         wait = -1
         if units <= limit then
-          local soonest = call('ZRANGEBYSCORE', KEYS[k], '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-          wait = tonumber(soonest[2]) - now
+          wait = tonumber(call('ZRANGEBYSCORE', KEYS[k], alive, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]) - now
         end
       end
-      charges[#charges + 1] = k
-      charges[#charges + 1] = false
-      charges[#charges + 1] = units
     else
-      local st = state_at(k)
+      st = states[k] or state_at(k)
       local e = sliding_at(st, id, window, now)
-      if e.sum + units > limit then wait = sliding_wait(e, limit, units, now) end
-      charges[#charges + 1] = st
-      charges[#charges + 1] = e
-      charges[#charges + 1] = units
+      if e then
+        if e.sum + units > limit then wait = sliding_wait(e, limit, units, now) end
+      elseif units > limit then
+        wait = -1
+      end
     end
+    charges[charged + 1], charges[charged + 2], charges[charged + 3] = st or k, id, window
+    charges[charged + 4] = units
+    charged = charged + 4
     if wait then
       if flags % 2 == C_SHADOW then
-        shadow = (shadow or '') .. char(first + i - 2)
+        shadow = (shadow or '') .. char(i)
       elseif not worst or wait < 0 or (worst_wait >= 0 and wait > worst_wait) then
-        worst, worst_wait = first + i - 2, wait
+        worst, worst_wait = i, wait
       end
     end
   end
-  return worst, worst_wait, pos, shadow
+  return pos, worst, worst_wait, shadow
 end
 
--- Reads the next candidate of the walk: { id, reason, bound, lease key, position of its charges, their number, blob }.
-local function candidate_at(row, pos)
-  local id, reason, bound, lease, charges, blob
-  id, reason, bound, lease, charges, blob, pos = unpack('>c8BI4HBBc0', row, pos)
-  local c = { id, reason, bound, lease, pos, charges, blob }
-  return c, pos + charges * 31
-end
-
--- Why the candidate is not fit; nil when it is. `forced`: look past the breaker. Sets c.wait when a moment is known.
+-- Why a candidate is not fit; nil when it is. `c` is an unpacked candidate; sets c.wait when a moment is known, and c.probe
+-- when a breaker lets it through on trial. `forced`: look past the breaker.
 local function unfit(c, row, st, head, probes_max, forced)
-  if head.levers then
-    local verdict = head.levers[c[1]]
-    if verdict then return verdict end
-  end
-  if st and not forced then
-    local b = breaker_at(st, c[1])
-    if b and b.state ~= CLOSED then
-      if b.state == OPEN and now < b.open_until then
-        c.wait = b.open_until - now
-        return V_OPEN
-      end
-      local live = breaker_live_probes(b, now)
-      if #live >= probes_max then
-        c.wait = live[1].expires - now
-        return V_PROBES
-      end
-      c.breaker, c.live = b, live
+  local verdict = head.levers and head.levers[c.id]
+  if verdict then return verdict end
+  local b = not forced and st and st[c.id]
+  if b and b.state ~= CLOSED then
+    if b.state == OPEN and now < b.open_until then
+      c.wait = b.open_until - now
+      return V_OPEN
     end
+    local live = breaker_live_probes(b, now)
+    if #live >= probes_max then
+      c.wait = live[1].expires - now
+      return V_PROBES
+    end
+    c.probe = live
   end
-  if c[3] > 0 and call('ZCOUNT', KEYS[c[4]], '(' .. now, '+inf') >= c[3] then return V_CONCURRENCY end
-  if c[6] > 0 then
-    c.charges = {}
-    local worst, wait, _, shadow = check_charges(row, c[5], c[6], c.charges, 1)
+  if c.bound > 0 and call('ZCOUNT', KEYS[c.lease], alive, '+inf') >= c.bound then return V_CONCURRENCY end
+  if c.charges > 0 then
+    local before = charged
+    local _, worst, wait, shadow = check_charges(row, c.pos, c.charges)
     c.shadow = shadow
     if worst then
+      charged = before
       if wait >= 0 then c.wait = wait end
       return V_LIMIT
     end
   end
 end
 
-local function audit(k, record)
-  call('XADD', KEYS[k], 'MAXLEN', '~', audit_max, '*', 'r', record)
-  if not audited[k] then
-    audited[k] = true
-    call('PEXPIRE', KEYS[k], audit_ms)
-  end
+-- The candidate at `pos` and the position after it.
+local function candidate_at(row, pos)
+  local id, reason, bound, lease, n, offer, after = unpack('>c8BI4HBBc0', row, pos)
+  return { id = id, reason = reason, bound = bound, lease = lease, charges = n, offer = offer, pos = after }, after + n * 31
 end
 
--- All that a breaker let through on trial: half open, and a probe lease for this decision.
-local function take_probe(st, c, probe_id, until_ms, k_audit, blob)
-  local b = c.breaker
-  if b.state == OPEN and now >= b.open_until then
-    b.state, b.successes = HALF_OPEN, 0
-    audit(k_audit, pack('>BBddc8', 1, AUDIT_HALF_OPENED, now, now_us, c[1]) .. blob)
-  end
-  b.probes = c.live
-  b.probes[#b.probes + 1] = { id = probe_id, expires = until_ms }
-  if until_ms > b.keep then b.keep = until_ms end
-  st.dirty = true
-end
-
--- Charges kept by check_charges: sliding entries are locals until the flush, leases are written now.
-local function charge(charges, member, expires)
-  for i = 1, #charges, 3 do
-    local e, units = charges[i + 1], charges[i + 2]
-    if e then
-      if units > 0 then sliding_charge(charges[i], e, units) end
-    else
-      call('ZADD', KEYS[charges[i]], expires, member)
-      call('PEXPIRE', KEYS[charges[i]], expires - now + 1000)
+-- Every breaker stands in the way: the policy may send one probe (or everything) to the one that is due first.
+local function when_all_open(list, verdicts, row, st, head, all_open)
+  local best, index
+  for i = 1, #list do
+    if verdicts[i] == V_OPEN or verdicts[i] == V_PROBES then
+      local b = st[list[i].id]
+      if not best or b.open_until < best.open_until then best, index = b, i end
     end
   end
+  if not best then return nil end
+  local live = breaker_live_probes(best, now)
+  if all_open == ALL_OPEN_PROBE_ONE and #live > 0 then return nil end
+  local c = list[index]
+  local why = unfit(c, row, st, head, 0, true)
+  verdicts[index] = why or V_CHOSEN
+  if why then return nil end
+  if all_open == ALL_OPEN_PROBE_ONE then c.probe = live end
+  return c, index
 end
 
--- Walks the candidates; returns the chosen one, its 0-based index, whether a breaker stood in the way, the wait, verdicts.
+local reached = {}
+
+-- The verdicts of a walk that ended at its first look, `index`.
+local function verdict_of_first(index, n)
+  local known = reached[index * 256 + n]
+  if not known then
+    known = string.rep('\0', index - 1) .. char(V_CHOSEN) .. string.rep('\0', n - index)
+    reached[index * 256 + n] = known
+  end
+  return known
+end
+
+-- Where the walk looks first: the pinned candidate if it is there, else the first of the list.
+local function first_look(row, pos, n, pinned)
+  if pinned then
+    local at = pos
+    for i = 1, n do
+      local id, _, _, _, charges, _, after = unpack('>c8BI4HBBc0', row, at)
+      if id == pinned then return at, i end
+      at = after + charges * 31
+    end
+  end
+  return pos, 1
+end
+
+-- Walks pin, then candidates in their order. Returns the chosen one and its index (nil: none), the verdicts, whether a
+-- breaker stood in the way, and the soonest known moment.
 local function walk(row, pos, n, pinned, st, head, probes_max, all_open)
+  if n > 0 then
+    -- Nearly every walk ends here, so the list is made only after this.
+    local at, i = first_look(row, pos, n, pinned)
+    local before, c = charged, candidate_at(row, at)
+    if not unfit(c, row, st, head, probes_max, false) then return c, i, verdict_of_first(i, n) end
+    charged = before
+  end
   local list, verdicts = {}, {}
   local chosen, index, broke, wait
   for i = 1, n do
-    list[i] = false
+    list[i], pos = candidate_at(row, pos)
     verdicts[i] = 0
+    if pinned == list[i].id then index = i end
   end
-  local parsed = 0
-  local function get(i)
-    while parsed < i do
-      parsed = parsed + 1
-      list[parsed], pos = candidate_at(row, pos)
-    end
-    return list[i]
-  end
-  local function try(i)
-    local c = get(i)
-    local why = unfit(c, row, st, head, probes_max, false)
-    if not why then
-      chosen, index = c, i
-      verdicts[i] = V_CHOSEN
-      return true
-    end
-    verdicts[i] = why
-    if why == V_OPEN or why == V_PROBES or why == V_FORCED then broke = true end
-    if c.wait and (not wait or c.wait < wait) then wait = c.wait end
-  end
-  if pinned then
-    for i = 1, n do
-      if get(i)[1] == pinned then
-        try(i)
+  local first = index or 1
+  for step = index and 0 or 1, n do
+    local i = step == 0 and first or step
+    if verdicts[i] == 0 then
+      local c = list[i]
+      local why = unfit(c, row, st, head, probes_max, false)
+      verdicts[i] = why or V_CHOSEN
+      if not why then
+        chosen, index = c, i
         break
       end
+      if why == V_OPEN or why == V_PROBES or why == V_FORCED then broke = true end
+      if c.wait and (not wait or c.wait < wait) then wait = c.wait end
     end
   end
-  if not chosen then
-    for i = 1, n do
-      if verdicts[i] == 0 and try(i) then break end
-    end
+  if not chosen and broke and all_open ~= ALL_OPEN_FAIL then
+    chosen, index = when_all_open(list, verdicts, row, st, head, all_open)
   end
-  if not chosen and all_open ~= ALL_OPEN_FAIL then
-    local best
-    for i = 1, n do
-      local b = (verdicts[i] == V_OPEN or verdicts[i] == V_PROBES) and breaker_at(st, list[i][1])
-      if b and (not best or b.open_until < best.open_until) then best, index = b, i end
-    end
-    local live = best and breaker_live_probes(best, now)
-    if best and (all_open ~= ALL_OPEN_PROBE_ONE or #live == 0) then
-      local c = list[index]
-      local why = unfit(c, row, st, head, probes_max, true)
-      if why then
-        verdicts[index] = why
-      else
-        chosen, broke = c, true
-        verdicts[index] = V_CHOSEN
-        if all_open == ALL_OPEN_PROBE_ONE then c.breaker, c.live = best, live end
-      end
-    end
-  end
-  return chosen, index, broke, wait or -1, verdicts
+  return chosen, index, n > 0 and char(spread(verdicts)) or '', broke, wait or -1
 end
+
+local function audit(k, record)
+  call('XADD', KEYS[k], 'MAXLEN', '~', audit_max, '*', 'r', record)
+end
+
+local RECORD = '>BBddc16BBdBc0c0'
+
+local function refuse(k, action, decision, code, index, wait, seen, blob)
+  audit(k, pack(RECORD, 1, action, now, now_us, decision, code, index, wait, #seen, seen, blob))
+end
+
+-- A breaker lets this decision through on trial: half open, and a probe lease.
+local function take_probe(st, c, decision, until_ms, k_audit, blob)
+  local b = st[c.id]
+  if b.state == OPEN and now >= b.open_until then
+    b.state, b.successes = HALF_OPEN, 0
+    audit(k_audit, pack('>BBddc8', 1, AUDIT_HALF_OPENED, now, now_us, c.id) .. blob)
+  end
+  b.probes = c.probe
+  b.probes[#b.probes + 1] = { id = decision:sub(9, 16), expires = until_ms }
+  if until_ms > b.kept then b.kept = until_ms end
+  st.DIRTY = true
+end
+
+local function lease(k, decision, until_ms)
+  call('ZREMRANGEBYSCORE', KEYS[k], '-inf', now)
+  call('ZADD', KEYS[k], until_ms, decision)
+  if call('PTTL', KEYS[k]) < until_ms - now then call('PEXPIRE', KEYS[k], until_ms - now + 1000) end
+end
+
+-- Sliding entries are locals until the flush; leases are written now.
+local function charge(decision, until_ms)
+  for i = 1, charged, 4 do
+    local st = charges[i]
+    if type(st) == 'number' then
+      lease(st, decision, until_ms)
+    elseif charges[i + 3] > 0 then
+      sliding_charge(st, charges[i + 1], charges[i + 2], charges[i + 3], now)
+    end
+  end
+end
+
+local function reply(nonce, code, stamp, rest)
+  return pack('>I4Bc8c0', nonce, code, stamp, rest)
+end
+
+local ROW = '>I4dBHHHHHHHHc8c16BBI4I4I4Hc0Hc0Hc0BB'
 
 local function run(row)
   local nonce, not_after, flags, k_idem, k_head, k_state, k_audit, k_pin, k_task, k_due, k_job, fingerprint, decision,
-    all_open, probes_max, lease_ms, pin_ms, job_ms, blob, tail, record, n_charges, n_candidates, pos =
-    unpack('>I4dBHHHHHHHHc8c16BBI4I4I4Hc0Hc0Hc0BB', row)
-  if not_after < now then return nonce, LATE, NO_STAMP end
-  local head = head_at(k_head)
+    all_open, probes_max, lease_ms, pin_ms, job_ms, blob, tail, record, n_charges, n_candidates, pos = unpack(ROW, row)
+  if not_after < now then return reply(nonce, LATE, NO_STAMP, '') end
+  local head = heads[k_head] or head_at(k_head)
   local remembered = call('GET', KEYS[k_idem])
   if remembered then
-    if remembered:byte(1) ~= 1 then error('remembered format ' .. remembered:byte(1)) end
-    if remembered:sub(2, 9) == fingerprint then return nonce, REPLAY, head.stamp, remembered end
-    audit(k_audit, pack('>BBddc16BBdB', 1, AUDIT_CONFLICT, now, now_us, decision, CONFLICT, 0, -1, 0) .. blob)
-    return nonce, CONFLICT, head.stamp
+    if remembered:byte(1) ~= 1 then error('remembered answer of format ' .. remembered:byte(1)) end
+    if remembered:sub(2, 9) == fingerprint then return reply(nonce, REPLAY, head.stamp, remembered) end
+    refuse(k_audit, AUDIT_CONFLICT, decision, CONFLICT, 0, -1, '', blob)
+    return reply(nonce, CONFLICT, head.stamp, '')
   end
   if head.off then
-    audit(k_audit, pack('>BBddc16BBdB', 1, AUDIT_REFUSED, now, now_us, decision, OFF, 0, -1, 0) .. blob)
-    return nonce, OFF, head.stamp
+    refuse(k_audit, AUDIT_REFUSED, decision, OFF, 0, -1, '', blob)
+    return reply(nonce, OFF, head.stamp, '')
   end
 
   -- Read and validate: nothing has been written yet.
-  local charges = {}
+  charged = 0
   local worst, wait, shadow
-  worst, wait, pos, shadow = check_charges(row, pos, n_charges, charges, 1)
+  pos, worst, wait, shadow = check_charges(row, pos, n_charges)
   if worst then
-    audit(k_audit, pack('>BBddc16BBdB', 1, AUDIT_REFUSED, now, now_us, decision, LIMITED, worst, wait, 0) .. blob)
-    return nonce, LIMITED, head.stamp, pack('>Bd', worst, wait)
+    refuse(k_audit, AUDIT_REFUSED, decision, LIMITED, worst, wait, '', blob)
+    return reply(nonce, LIMITED, head.stamp, pack('>Bd', worst, wait))
   end
-  local pinned
-  if k_pin > 0 then
-    pinned = call('GET', KEYS[k_pin])
-    if pinned and #pinned ~= 17 then error('pin of ' .. #pinned .. ' bytes') end
+  local pin = k_pin > 0 and call('GET', KEYS[k_pin])
+  local pinned, pinned_at
+  if pin then
+    local format
+    format, pinned, pinned_at = unpack('>Bc8d', pin)
+    if format ~= 1 then error('pin of format ' .. format) end
   end
   local pushed = flags % 2 == F_PUSH
   if pushed and call('EXISTS', KEYS[k_job]) == 0 then error('the work item is missing') end
-  local st = k_state > 0 and state_at(k_state)
-  local c, index, broke, verdicts
-  c, index, broke, wait, verdicts =
-    walk(row, pos, n_candidates, pinned and pinned:sub(2, 9), st, head, probes_max, all_open)
-  local seen = n_candidates > 0 and char(spread(verdicts)) or ''
+  local st = k_state > 0 and (states[k_state] or state_at(k_state))
+  local c, index, seen, broke
+  c, index, seen, broke, wait = walk(row, pos, n_candidates, pinned, st, head, probes_max, all_open)
   if not c then
-    audit(k_audit, pack('>BBddc16BBdB', 1, AUDIT_REFUSED, now, now_us, decision, NONE, 0, wait, #seen) .. seen .. blob)
-    return nonce, NONE, head.stamp, pack('>d', wait) .. seen
+    refuse(k_audit, AUDIT_REFUSED, decision, NONE, 0, wait, seen, blob)
+    return reply(nonce, NONE, head.stamp, pack('>d', wait) .. seen)
   end
 
-  -- Write: from here on nothing can fail but the first two calls, which leave nothing that counts.
-  local pin_state = PIN_NONE
-  local reason = c[2]
+  -- Write: the first two calls may still fail and leave nothing that counts; after them nothing can.
+  local pin_state, reason = PIN_NONE, c.reason
   if k_pin > 0 then
-    if not pinned then pin_state = PIN_NEW
-    elseif pinned:sub(2, 9) == c[1] then pin_state, reason = PIN_HELD, STICKY
-    else pin_state = PIN_LEFT end
+    if not pin then
+      pin_state = PIN_NEW
+    elseif pinned == c.id then
+      pin_state, reason = PIN_HELD, STICKY
+    else
+      pin_state = PIN_LEFT
+    end
   end
   if broke and reason ~= STICKY then reason = BREAKER_FALLBACK end
   local until_ms = now + lease_ms
   if pushed then call('ZADD', KEYS[k_due], now + grace_ms, KEYS[k_task]:sub(-16)) end
-  audit(k_audit, pack('>BBddc16BBdB', 1, AUDIT_MADE, now, now_us, decision, reason, index - 1, pin_state, #seen)
-    .. seen .. blob)
-  charge(charges, decision, until_ms)
-  if c.charges then charge(c.charges, decision, until_ms) end
-  if c[3] > 0 then
-    call('ZADD', KEYS[c[4]], until_ms, decision)
-    call('PEXPIRE', KEYS[c[4]], lease_ms + 1000)
-  end
-  if c.breaker then take_probe(st, c, decision:sub(9, 16), until_ms, k_audit, blob) end
-  if k_pin > 0 and (pin_state ~= PIN_HELD or now - unpack('>d', pinned, 10) > pin_ms / 10) then
-    call('SET', KEYS[k_pin], '\1' .. c[1] .. pack('>d', now), 'PX', pin_ms)
+  audit(k_audit, pack(RECORD, 1, AUDIT_MADE, now, now_us, decision, reason, index - 1, pin_state, #seen, seen, blob))
+  if floor(flags / F_RENEW) % 2 == 1 then call('PEXPIRE', KEYS[k_audit], audit_ms) end
+  charge(decision, until_ms)
+  if c.bound > 0 then lease(c.lease, decision, until_ms) end
+  if c.probe then take_probe(st, c, decision, until_ms, k_audit, blob) end
+  -- A pin in use is refreshed once it has aged by a tenth: its session outlives its TTL all the same.
+  if k_pin > 0 and (pin_state ~= PIN_HELD or now - pinned_at > pin_ms / 10) then
+    call('SET', KEYS[k_pin], pack('>Bc8d', 1, c.id, now), 'PX', pin_ms)
   end
   local outcome = (pushed and 1 or 0) + (reason >= FALLBACK and 2 or 0)
-  local charged = ''
-  if flags >= F_RESERVED then
-    outcome = outcome + 8
-    charged = pack('>d', now)
-  end
   if pushed then
     call('PEXPIRE', KEYS[k_job], job_ms)
     call('SET', KEYS[k_task],
-      pack('>BBBddc16c8BHc0', 1, 1, 1, now, until_ms, decision, c[1], reason, #c[7], c[7]) .. record, 'PX', job_ms)
+      pack('>BBBddc16c8BHc0', 1, 1, 1, now, until_ms, decision, c.id, reason, #c.offer, c.offer) .. record, 'PX', job_ms)
   end
-  call('SET', KEYS[k_idem],
-    pack('>Bc8c4BB', 1, fingerprint, decision:sub(13, 16), reason, outcome) .. c[7] .. tail .. charged, 'PX', idem_ms)
+  local answer
+  if floor(flags / F_RESERVED) % 2 == 1 then
+    answer = pack('>Bc8c4BBc0c0d', 1, fingerprint, decision:sub(13), reason, outcome + 8, c.offer, tail, now)
+  else
+    answer = pack('>Bc8c4BBc0c0', 1, fingerprint, decision:sub(13), reason, outcome, c.offer, tail)
+  end
+  call('SET', KEYS[k_idem], answer, 'PX', idem_ms)
   shadow = (shadow or '') .. (c.shadow or '')
-  return nonce, ADMITTED, head.stamp, pack('>BBBBB', index - 1, reason, pin_state, #shadow, #seen) .. seen .. shadow
+  return pack('>I4Bc8BBBBBc0c0', nonce, ADMITTED, head.stamp, index - 1, reason, pin_state, #shadow, #seen, seen, shadow)
 end
 
-local replies = { 0, math.floor(now / 1000), (now % 1000) * 1000 + now_us }
+local replies = { 0, floor(now / 1000), (now % 1000) * 1000 + now_us }
 for i = 2, #ARGV do
-  local ok, nonce, code, stamp, rest = pcall(run, ARGV[i])
-  if ok then
-    replies[i + 2] = pack('>I4B', nonce, code) .. stamp .. (rest or '')
-  else
-    local text = type(nonce) == 'table' and nonce.err or tostring(nonce)
-    replies[i + 2] = pack('>I4B', unpack('>I4', ARGV[i]), FAULT) .. NO_STAMP .. text
+  local ok, answer = pcall(run, ARGV[i])
+  if not ok then
+    local text = type(answer) == 'table' and answer.err or tostring(answer)
+    answer = reply((unpack('>I4', ARGV[i])), FAULT, NO_STAMP, text)
   end
+  replies[i + 2] = answer
 end
 flush_states(now)
 return replies

@@ -1,82 +1,79 @@
 -- One packed string per owner: its sliding limits and (the tenant's) its breakers.
 --
---   string  B format = 1, H entries, then per entry: c8 id, B kind, H length, body
---   limit   I4 window_ms, d bucket index, d sum of 12 buckets, d current bucket, 12 d ring (slot = index % 12)
---   breaker see include/breaker.lua
+--   string   B format = 1, then entries: B kind, c8 id, body
+--   sliding  I4 window_ms, d bucket index, d sum of 12 buckets, d current bucket, 12 d ring (slot = index % 12)
+--   breaker  see include/breaker.lua
 --
--- An entry is found by its id, never by position. One that no row names is kept until `entry_end`. The current bucket's
--- slot in the ring is stale: `cur` has it. Buckets are 1/11 of the window wide, the oldest counted whole, so that no
--- window of length W ever holds more than the sum of 12.
-local KIND_SLIDING, KIND_BREAKER = 1, 2
-local BUCKETS = 12
-local RING = '>dddddddddddd'
-local EMPTY_RING = struct.pack(RING, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+-- An entry is found by its id, never by position. One that no row names is kept until it ends. The current bucket's slot
+-- in the ring is stale: `cur` has it. Buckets are 1/11 of the window wide and the oldest counts whole, so that no window
+-- of length W ever holds more than the sum of 12.
+--
+-- A state is a table: its entries by id (8 bytes), and the fields KEY and DIRTY, whose names no id can have. Tables and
+-- strings are what a row costs, so entries are unpacked in one go and scratch tables are used again.
 local spread = unpack
 local pack, unpack = struct.pack, struct.unpack
 local floor, ceil = math.floor, math.ceil
+local KIND_SLIDING, KIND_BREAKER = 1, 2
+local SLIDING = '>Bc8I4dddc96'
+local BUCKETS = 12
+local RING = '>dddddddddddd'
+local EMPTY_RING = string.rep('\0', 96)
+local breaker_unpack
 
-local states = {}      -- KEYS index -> state
-local state_order = {}
+local states = {}
 
 -- The state behind KEYS[k], read once a batch. Fails on a wrong type or a foreign format, before anything is written.
 local function state_at(k)
   local st = states[k]
   if st then return st end
-  st = { key = KEYS[k], ids = {}, list = {}, dirty = false }
+  st = { KEY = KEYS[k], DIRTY = false }
   local raw = redis.call('GET', KEYS[k])
   if raw then
-    local format, n, pos = unpack('>BH', raw)
-    if format ~= 1 then error('state format ' .. format) end
-    for i = 1, n do
-      local id, kind, body
-      id, kind, body, pos = unpack('>c8BHc0', raw, pos)
-      local e = { id = id, kind = kind, body = body }
-      st.ids[id] = e
-      st.list[i] = e
+    if raw:byte(1) ~= 1 then error('state of format ' .. raw:byte(1)) end
+    local pos, size = 2, #raw
+    while pos <= size do
+      if raw:byte(pos) == KIND_SLIDING then
+        local _, id, window, idx, sum, cur, ring, after = unpack(SLIDING, raw, pos)
+        st[id] = { window = window, idx = idx, sum = sum, cur = cur, ring = ring }
+        pos = after
+      else
+        local e
+        e, pos = breaker_unpack(raw, pos)
+        st[e.id] = e
+      end
     end
   end
   states[k] = st
-  state_order[#state_order + 1] = st
   return st
 end
 
-local function state_add(st, e)
-  st.ids[e.id] = e
-  st.list[#st.list + 1] = e
-  return e
+-- Rolls a sliding entry forward to `bucket`.
+local function sliding_roll(e, bucket)
+  if bucket - e.idx >= BUCKETS then
+    e.ring, e.sum = EMPTY_RING, 0
+  else
+    local ring = { unpack(RING, e.ring) }
+    ring[e.idx % BUCKETS + 1] = e.cur
+    local sum = e.sum
+    for i = e.idx + 1, bucket do
+      local slot = i % BUCKETS + 1
+      sum = sum - ring[slot]
+      ring[slot] = 0
+    end
+    e.ring = pack(RING, spread(ring, 1, BUCKETS))
+    e.sum = sum
+  end
+  e.idx, e.cur = bucket, 0
 end
 
--- The sliding entry `id`, rolled forward to `now`. A clock that stepped back counts into the newest bucket.
+-- The sliding entry `id`, rolled to `now`; nil when nothing is counted. A clock that stepped back counts into the newest
+-- bucket.
 local function sliding_at(st, id, window, now)
-  local width = ceil(window / 11)
-  local bucket = floor(now / width)
-  local e = st.ids[id]
-  if not e then
-    return { id = id, kind = KIND_SLIDING, window = window, idx = bucket, sum = 0, cur = 0, ring = EMPTY_RING, fresh = true }
-  end
-  if not e.idx then
-    e.window, e.idx, e.sum, e.cur, e.ring = unpack('>I4dddc96', e.body)
-    if e.window ~= window then error('window of a limit entry') end
-  end
-  if bucket > e.idx then
-    if bucket - e.idx >= BUCKETS then
-      e.ring, e.sum = EMPTY_RING, 0
-    else
-      local ring = { unpack(RING, e.ring) }
-      ring[e.idx % BUCKETS + 1] = e.cur
-      local sum = e.sum
-      for i = e.idx + 1, bucket do
-        local slot = i % BUCKETS + 1
-        sum = sum - ring[slot]
-        ring[slot] = 0
-      end
-      ring[BUCKETS + 1] = nil
-      e.ring = pack(RING, ring[1], ring[2], ring[3], ring[4], ring[5], ring[6], ring[7], ring[8], ring[9], ring[10],
-        ring[11], ring[12])
-      e.sum = sum
-    end
-    e.idx, e.cur = bucket, 0
-  end
+  local e = st[id]
+  if not e then return nil end
+  if e.window ~= window then error('window of a limit entry') end
+  local bucket = floor(now / ceil(window / 11))
+  if bucket > e.idx then sliding_roll(e, bucket) end
   return e
 end
 
@@ -94,16 +91,13 @@ local function sliding_wait(e, limit, units, now)
   error('sum of a limit entry')
 end
 
-local function sliding_charge(st, e, units)
-  if e.fresh then
-    e.fresh = nil
-    state_add(st, e)
+local function sliding_charge(st, id, window, units, now)
+  local e = st[id]
+  if e then
+    e.sum = e.sum + units
+    e.cur = e.cur + units
+  else
+    st[id] = { window = window, idx = floor(now / ceil(window / 11)), sum = units, cur = units, ring = EMPTY_RING }
   end
-  e.sum = e.sum + units
-  e.cur = e.cur + units
-  st.dirty = true
-end
-
-local function sliding_body(e)
-  return pack('>I4ddd', e.window, e.idx, e.sum, e.cur) .. e.ring
+  st.DIRTY = true
 end

@@ -4,6 +4,7 @@ from enum import IntEnum, StrEnum
 from hashlib import blake2b
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from router.domain.json import JsonObject
 
@@ -188,7 +189,11 @@ class Extension(Struct, frozen=True):
 
 
 class Policy(Struct, frozen=True):
-    """A compiled policy. `fallback_providers` holds every provider that a rule names, in rule order, without repeats."""
+    """A compiled policy.
+
+    `fallback_providers` holds every provider that a rule names, in rule order, without repeats. `reserves`: a decision
+    holds something that its result gives back (tokens, cost, a concurrency lease); derived, whatever is passed.
+    """
 
     providers: tuple[Provider, ...]
     selection: Selection = Selection.WEIGHTED
@@ -201,6 +206,11 @@ class Policy(Struct, frozen=True):
     validators: tuple[Extension, ...] = ()
     post: tuple[Extension, ...] = ()
     metadata: JsonObject = {}
+    reserves: bool = False
+
+    def __post_init__(self) -> None:
+        holds = any(x.resource is not Resource.REQUESTS for x in self.limits)
+        force_setattr(self, "reserves", holds or any(p.max_concurrency for p in self.providers))
 
     @property
     def needs_extensions(self) -> bool:

@@ -49,8 +49,8 @@ KEYS = {
     "idem": KeyKind(
         "<schema>{p}<name>", "string", "24 h", "answer of one request; name is 10 bytes of hash, the tenant in it"
     ),
-    "task": KeyKind("<schema>:{p}:~:task:<task id>", "string", "job's, then tombstone's", "delivery record of a task"),
-    "job": KeyKind("<schema>:{p}:~:job:<task id>", "string", "last deadline + 5 min", "work item of a dispatched task"),
+    "task": KeyKind("<schema>:{p}:~:task:<task>", "string", "job's, then tombstone's", "delivery record of a task"),
+    "job": KeyKind("<schema>:{p}:~:job:<task>", "string", "last deadline + 5 min", "work item of a dispatched task"),
     "due": KeyKind("<schema>:{p}:~:due", "zset", "bounded by tasks in flight", "task id → when to look at it, in ms"),
     "outbox": KeyKind("<schema>:{p}:~:outbox", "hash", "bounded by unpublished usage", "task id → usage event"),
 }
@@ -149,6 +149,10 @@ class Keys:
             self.due(p),
             shared,
         )
+
+    def tag(self, partition: int) -> bytes:
+        """The hash tag of a partition."""
+        return self._tags[partition]
 
     def _prefix(self, partition: int) -> bytes:
         return b"%b:{%b}:" % (self.schema.encode(), self._tags[partition])

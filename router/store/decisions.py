@@ -1,0 +1,72 @@
+"""`ports.DecisionStore` on Redis: each tenant's rows go to the node that has its partition."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from router.domain.outcome import Outcome, Remembered
+from router.domain.plan import Plan
+from router.domain.request import DecideRequest
+from router.store.keys import Keys
+from router.store.lanes import Lanes
+from router.store.nodes import Nodes
+from router.store.packing import remembered
+from router.store.replies import DECIDE_RETURNS
+from router.store.rows import Waiting
+from router.store.scripts import Script, load
+
+DECIDE_KEYS = (
+    "idem",
+    "head",
+    "state",
+    "state_policy",
+    "state_user",
+    "state_provider",
+    "lease",
+    "pin",
+    "audit",
+    "task",
+    "job",
+    "due",
+)
+
+
+def decide_script(**options: Any) -> Script:
+    """lua/decide.lua, held against what this room expects of it; options as of `scripts.load`."""
+    return load("decide", keys=DECIDE_KEYS, argv=("batch", "row"), returns=DECIDE_RETURNS, **options)
+
+
+class RedisDecisions:
+    """Decides, for the whole fleet; see the port for the promises."""
+
+    def __init__(self, keys: Keys, nodes: Nodes, lanes: Lanes, deadline_ms: float) -> None:
+        self._keys = keys
+        self._nodes = nodes
+        self._lanes = lanes
+        self._deadline_ms = deadline_ms
+        self._now = asyncio.get_running_loop().time
+
+    def decide(
+        self, request: DecideRequest, plan: Plan, job: bytes | None, done: Callable[[Outcome, bytes], None]
+    ) -> None:
+        """See `ports.DecisionStore.decide`."""
+        tenant = self._keys.tenant(request.tenant_id)
+        lane, group = self._lanes.of(tenant.partition)
+        lane.submit(
+            Waiting(
+                request,
+                plan,
+                tenant,
+                job,
+                done,
+                self._lanes.packer.decision_id(tenant, plan),
+                self._now() * 1000 + self._deadline_ms,
+                group,
+            )
+        )
+
+    async def remembered(self, tenant_id: str, name: bytes) -> Remembered | None:
+        """See `ports.DecisionStore.remembered`."""
+        tenant = self._keys.tenant(tenant_id)
+        raw = await self._nodes.call("GET", tenant.idem(name))
+        return None if raw is None else remembered(raw, tenant.partition, name)

@@ -1,0 +1,334 @@
+"""The road of decide rows to one Redis node: what waits in this tick goes together, one pipeline in flight.
+
+Life of a row: packed into an open batch → sent → answered, or answered `Away` at its deadline. Life of the lane:
+
+    idle ──submit──▶ flying ──reply──▶ flying (what came meanwhile) or idle
+                       │ deadline missed, or connection lost
+                       ▼
+                     down: rows are refused at once ──PING answered in time──▶ idle
+
+Slow is down: while a call is late nothing more is queued behind it. The late call may still execute; its rows carry
+`not_after` (Redis time), after which they write nothing, and a nonce that is checked.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from struct import Struct as Layout
+from struct import error as PackingError
+from typing import Any
+
+from msgspec import Struct
+from redis.exceptions import NoScriptError, ResponseError
+
+from router.domain.outcome import Away, Outcome, RowFault
+from router.errors import OutcomeUnknown, StoreError
+from router.store.link import Command, Link
+from router.store.packing import NO_STAMP
+from router.store.replies import HEAD, LATE, outcome
+from router.store.rows import Batch, RowPacker, Waiting
+from router.store.scripts import Script
+
+log = logging.getLogger(__name__)
+
+_BATCH_HEADER = Layout(">IIII")
+_MIN_ROWS = 32
+_JOB_MS = 10_000
+
+
+class LaneSettings(Struct, frozen=True):
+    """Bounds of one call. Times in milliseconds; `call_budget_ms` is how long a call may keep Redis busy."""
+
+    deadline_ms: float = 50
+    max_rows: int = 256
+    max_bytes: int = 1 << 20
+    call_budget_ms: float = 3
+    retry_ms: float = 100
+    audit_max_len: int = 100_000
+    audit_ms: int = 8 * 86_400_000
+    publish_grace_ms: int = 3_000
+    idempotency_ms: int = 86_400_000
+
+
+class LaneHooks(Struct):
+    """What a lane reports of itself: a call's script, seconds and rows; a missed deadline; down or up, and why."""
+
+    on_call: Callable[[str, float, int], None]
+    on_timeout: Callable[[], None]
+    on_down: Callable[[bool, str], None]
+
+
+class Lane:
+    """Rows of one node. `submit` may be called from the event loop only; it never waits and never raises."""
+
+    def __init__(
+        self,
+        link: Link,
+        packer: RowPacker,
+        script: Script,
+        settings: LaneSettings,
+        hooks: LaneHooks,
+        redirect: Callable[[Batch, ResponseError], bool],
+    ) -> None:
+        self._link = link
+        self._packer = packer
+        self._script = script
+        self._settings = settings
+        self._hooks = hooks
+        self._redirect = redirect
+        self._header = _BATCH_HEADER.pack(
+            settings.idempotency_ms, settings.audit_max_len, settings.audit_ms, settings.publish_grace_ms
+        )
+        self._loop = asyncio.get_running_loop()
+        self._open: dict[int, Batch] = {}
+        self._full: list[Batch] = []
+        self._task: asyncio.Task[None] | None = None
+        self._nonce = 0
+        self._clock_offset: float | None = None
+        self._rows_cap = settings.max_rows
+        self._row_ms = 0.0
+        self._down = False
+        self._closing = False
+
+    @property
+    def down(self) -> bool:
+        """Whether rows are refused at once."""
+        return self._down
+
+    def submit(self, w: Waiting) -> None:
+        """Queue a row; rows of one group go in one call (a Cluster's call has one slot)."""
+        if self._down or self._clock_offset is None:
+            self._start()
+            if self._down or self._loop.time() * 1000 >= w.expires:
+                self._loop.call_soon(w.done, Away(sent=False), NO_STAMP)
+                return
+        batch = self._open.get(w.group)
+        if batch is None:
+            batch = self._open[w.group] = Batch()
+        self._nonce = nonce = (self._nonce + 1) & 0xFFFFFFFF
+        try:
+            self._packer.add(batch, w, nonce, w.expires + (self._clock_offset or 0.0))
+        except (PackingError, ValueError, KeyError, AttributeError, TypeError) as bug:
+            log.exception("a row could not be packed")
+            self._loop.call_soon(w.done, RowFault(f"cannot be packed: {bug}"), NO_STAMP)
+            return
+        if len(batch.rows) >= self._rows_cap or batch.size >= self._settings.max_bytes:
+            self._full.append(self._open.pop(w.group))
+        self._start()
+
+    def resend(self, batch: Batch) -> None:
+        """Queue a batch that another node refused without executing it; rows past their deadline are answered."""
+        now = self._loop.time() * 1000
+        if self._down or self._closing or all(w.expires <= now for w in batch.waiting):
+            self._answer(batch, Away(sent=False))
+            return
+        self._full.append(batch)
+        self._start()
+
+    async def open(self) -> None:
+        """Connect; returns after the first try, whatever it came to."""
+        if self._clock_offset is None:
+            await self._ping()
+        if self._down:
+            self._start()
+
+    def _start(self) -> None:
+        if self._task is None and not self._closing:
+            self._task = self._loop.create_task(self._run())
+            self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            log.error("the lane broke and starts anew", exc_info=bug)
+            self._refuse_waiting()
+            self._clock_offset = None
+        if self._full or self._open:
+            self._start()
+
+    async def _run(self) -> None:
+        """Pump batches until there are none. Replies are handed out while Redis works on the next batch."""
+        if (self._down or self._clock_offset is None) and not await self._recover():
+            return
+        # Let everything of this tick join the first batch.
+        await asyncio.sleep(0)
+        done: list[tuple[Batch, Any]] = []
+        while True:
+            batches = self._take()
+            if not batches:
+                self._hand_out(done)
+                done = []
+                if not (self._full or self._open):
+                    return
+                continue
+            watch = self._loop.call_later(self._settings.deadline_ms / 1000, self._missed, batches)
+            started = self._loop.time()
+            try:
+                await self._link.send(self._commands(batches))
+                previous, done = done, []
+                self._hand_out(previous)
+                replies = await self._receive(batches)
+            except StoreError as fault:
+                await self._link.close()
+                self._lost([*batches, *(b for b, _ in done)], fault)
+                await self._recover()
+                return
+            finally:
+                watch.cancel()
+            elapsed = self._loop.time() - started
+            self._learn(elapsed * 1000, sum(len(b.rows) for b in batches))
+            self._hooks.on_call(self._script.name, elapsed, sum(len(b.rows) for b in batches))
+            self._set_down(False, "answers again")
+            done = list(zip(batches, replies, strict=True))
+
+    def _take(self) -> list[Batch]:
+        """What goes next: one call a group, so that no partition has two calls in flight."""
+        if len(self._open) + len(self._full) == 1:
+            batches = self._full or list(self._open.values())
+            self._full, self._open = [], {}
+            return batches
+        if self._full:
+            # A full batch may have a successor of its own group; one is enough for now.
+            return [self._full.pop(0)]
+        batches = list(self._open.values())
+        self._open = {}
+        return batches
+
+    def _commands(self, batches: list[Batch]) -> list[Command]:
+        commands: list[Command] = []
+        for b in batches:
+            for command in (*(("SET", key, job, "PX", _JOB_MS) for key, job in b.jobs), self._evalsha(b)):
+                commands += [("ASKING",), command] if b.asking else [command]
+        return commands
+
+    def _evalsha(self, b: Batch) -> Command:
+        return ("EVALSHA", self._script.sha, len(b.index), *b.index, self._header, *b.rows)
+
+    async def _receive(self, batches: list[Batch]) -> list[Any]:
+        counts = [(len(b.jobs) + 1) * (2 if b.asking else 1) for b in batches]
+        replies = await self._link.receive(sum(counts))
+        found: list[Any] = []
+        at = 0
+        for b, count in zip(batches, counts, strict=True):
+            at += count
+            reply = replies[at - 1]
+            if isinstance(reply, NoScriptError):
+                # Redis restarted or failed over: nothing was executed.
+                await self._link.send([("SCRIPT", "LOAD", self._script.source), self._evalsha(b)])
+                reply = (await self._link.receive(2))[1]
+            found.append(reply)
+        return found
+
+    def _hand_out(self, done: list[tuple[Batch, Any]]) -> None:
+        for batch, reply in done:
+            if isinstance(reply, ResponseError):
+                if self._redirect(batch, reply):
+                    continue
+                # Refused as a whole (out of memory, loading, a replica, a moved slot): nothing was executed.
+                log.warning("Redis refused a decide call: %s", reply)
+                self._answer(batch, Away(sent=False))
+                continue
+            self._clock_offset = reply[1] * 1000 + reply[2] / 1000 - self._loop.time() * 1000
+            for w, row in zip(batch.waiting, reply[3:], strict=True):
+                nonce, code, stamp = HEAD.unpack_from(row)
+                if nonce != w.nonce:
+                    raise OutcomeUnknown("a reply was for another request; the connection is not to be trusted")
+                if code == LATE:
+                    self._late(w)
+                    continue
+                done_, w.done = w.done, _answered
+                done_(outcome(row, code, w.decision), stamp)
+
+    def _late(self, w: Waiting) -> None:
+        """The row came after its `not_after`. If its caller still waits, our idea of Redis time was old: once more."""
+        if w.done is _answered:
+            return
+        if not w.again and self._loop.time() * 1000 < w.expires:
+            w.again = True
+            self.submit(w)
+        else:
+            done, w.done = w.done, _answered
+            done(Away(sent=False), NO_STAMP)
+
+    def _missed(self, batches: list[Batch]) -> None:
+        self._hooks.on_timeout()
+        self._set_down(True, f"no answer within {self._settings.deadline_ms:g} ms")
+        for b in batches:
+            self._answer(b, Away(sent=True))
+        self._refuse_waiting()
+
+    def _lost(self, batches: list[Batch], fault: StoreError) -> None:
+        self._set_down(True, str(fault))
+        sent = isinstance(fault, OutcomeUnknown)
+        for b in batches:
+            self._answer(b, Away(sent=sent))
+        self._refuse_waiting()
+
+    def _refuse_waiting(self) -> None:
+        waiting = [*self._full, *self._open.values()]
+        self._full, self._open = [], {}
+        for b in waiting:
+            self._answer(b, Away(sent=False))
+
+    def _answer(self, batch: Batch, what: Outcome) -> None:
+        for w in batch.waiting:
+            done, w.done = w.done, _answered
+            done(what, NO_STAMP)
+
+    def _set_down(self, down: bool, why: str) -> None:
+        if down != self._down:
+            self._down = down
+            self._hooks.on_down(down, why)
+
+    async def _recover(self) -> bool:
+        """Reconnect until Redis answers within the deadline."""
+        while not self._closing:
+            if await self._ping():
+                return True
+            self._refuse_waiting()
+            await asyncio.sleep(self._settings.retry_ms / 1000)
+        return False
+
+    async def _ping(self) -> bool:
+        """Connect if need be, and learn Redis time. Down unless the second of two answers came within the deadline."""
+        try:
+            # The first one may pay for the connection.
+            await self._link.send([("TIME",)])
+            await self._link.receive(1)
+            started = self._loop.time()
+            await self._link.send([("TIME",)])
+            (reply,) = await self._link.receive(1)
+        except StoreError as fault:
+            self._set_down(True, str(fault))
+            return False
+        now = self._loop.time()
+        if isinstance(reply, ResponseError):
+            self._set_down(True, str(reply))
+            return False
+        self._clock_offset = int(reply[0]) * 1000 + int(reply[1]) / 1000 - now * 1000
+        took_ms = (now - started) * 1000
+        if took_ms > self._settings.deadline_ms:
+            self._set_down(True, f"a ping took {took_ms:.0f} ms")
+            return False
+        self._set_down(False, "answers again")
+        return True
+
+    def _learn(self, call_ms: float, rows: int) -> None:
+        """Cap a call by time: what a row cost lately says how many fit the budget."""
+        if rows >= _MIN_ROWS // 2:
+            self._row_ms += (call_ms / rows - self._row_ms) * 0.1 if self._row_ms else call_ms / rows
+            fit = int(self._settings.call_budget_ms / self._row_ms)
+            self._rows_cap = max(_MIN_ROWS, min(self._settings.max_rows, fit))
+
+    async def close(self) -> None:
+        """Stop; whoever still waits is answered `Away`."""
+        self._closing = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        self._refuse_waiting()
+        await self._link.close()
+
+
+def _answered(_outcome: Outcome, _stamp: bytes) -> None:
+    """In the place of a caller who has had an answer already."""

@@ -1,0 +1,101 @@
+"""Which lane a partition's rows take, and what happens when a Cluster moves a partition."""
+
+import asyncio
+import logging
+
+from redis.exceptions import AskError, MovedError, ResponseError, TryAgainError
+
+from router.errors import StoreError
+from router.store.keys import Keys
+from router.store.lane import Lane, LaneHooks, LaneSettings
+from router.store.link import Link
+from router.store.nodes import Address, Nodes
+from router.store.rows import Batch, RowPacker
+from router.store.scripts import Script
+
+log = logging.getLogger(__name__)
+_REPLY_TIMEOUT_S = 1.0
+_TRY_AGAIN_S = 0.005
+
+
+class Lanes:
+    """One lane a node. With one node all partitions share a call; in a Cluster every partition has its own."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        nodes: Nodes,
+        packer: RowPacker,
+        script: Script,
+        settings: LaneSettings,
+        hooks: LaneHooks,
+    ) -> None:
+        self._keys = keys
+        self._nodes = nodes
+        self.packer = packer
+        self._script = script
+        self._settings = settings
+        self._hooks = hooks
+        self._lanes: dict[Address, Lane] = {}
+        self._by_partition: list[tuple[Lane, int] | None] = [None] * keys.partitions
+        self._refreshing: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def of(self, partition: int) -> tuple[Lane, int]:
+        """The lane of a partition's node, and the group within which its rows may share a call."""
+        return self._by_partition[partition] or self._find(partition)
+
+    def _find(self, partition: int) -> tuple[Lane, int]:
+        address = self._nodes.address_of(self._keys.tag(partition))
+        found = self._lane_at(address), (0 if address is None else partition)
+        self._by_partition[partition] = found
+        return found
+
+    def _lane_at(self, address: Address) -> Lane:
+        lane = self._lanes.get(address)
+        if lane is None:
+            link = Link(self._nodes.connections(address), _REPLY_TIMEOUT_S)
+            lane = Lane(link, self.packer, self._script, self._settings, self._hooks, self._redirect)
+            self._lanes[address] = lane
+        return lane
+
+    @property
+    def down(self) -> bool:
+        """Whether some node does not answer."""
+        return any(lane.down for lane in self._lanes.values())
+
+    def _redirect(self, batch: Batch, refusal: ResponseError) -> bool:
+        """A Cluster said "not here": send the batch where it belongs. True when it will be answered from there."""
+        if isinstance(refusal, AskError):
+            batch.asking = True
+            self._lane_at((refusal.host, refusal.port)).resend(batch)
+        elif isinstance(refusal, MovedError):
+            self._by_partition = [None] * self._keys.partitions
+            if self._refreshing is None:
+                self._refreshing = self._loop.create_task(self._refresh())
+            self._lane_at((refusal.host, refusal.port)).resend(batch)
+        elif isinstance(refusal, TryAgainError):
+            # A slot on the move refuses fresh keys until it has moved; the rows' deadline bounds the tries.
+            group = batch.waiting[0].group
+            self._loop.call_later(_TRY_AGAIN_S, lambda: self.of(group)[0].resend(batch))
+        else:
+            return False
+        return True
+
+    async def _refresh(self) -> None:
+        try:
+            await self._nodes.refresh()
+        except StoreError as fault:
+            log.warning("the Cluster's slots could not be read again: %s", fault)
+        finally:
+            self._by_partition = [None] * self._keys.partitions
+            self._refreshing = None
+
+    async def open(self) -> None:
+        """Connect to every node that has a partition; returns when the first try of each has ended."""
+        lanes = {self.of(p)[0] for p in range(self._keys.partitions)}
+        await asyncio.gather(*(lane.open() for lane in lanes))
+
+    async def close(self) -> None:
+        """Close every lane; whoever waits is answered `Away`."""
+        await asyncio.gather(*(lane.close() for lane in self._lanes.values()))

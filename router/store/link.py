@@ -1,0 +1,115 @@
+"""One connection to one Redis node, for scripts: a pipeline out, its replies back, nobody in between.
+
+Requests never own this socket, so nothing a caller does can cancel a command on the wire and leave its reply for the
+next one. After any fault the connection is closed: a reply that comes late has nowhere to go. redis-py's own retries
+are off.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+    parse_url,
+)
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+
+from router.errors import OutcomeUnknown, StoreUnavailable
+
+Command = Sequence[bytes | str | int | float]
+CONNECT_TIMEOUT_S = 1.0
+
+
+def connection_factory(
+    url: str, *, host: str | None = None, port: int | None = None, password: str | None = None
+) -> Callable[[], AbstractConnection]:
+    """Makes connections as the URL says; `host` and `port` replace the URL's (a Cluster's node)."""
+    options: dict[str, Any] = dict(parse_url(url))
+    kind: type[AbstractConnection] = options.pop("connection_class", Connection)
+    if host is not None and kind is not UnixDomainSocketConnection:
+        options |= {"host": host, "port": port}
+    if password is not None:
+        options["password"] = password
+    options |= {
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": None,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "decode_responses": False,
+        "protocol": 2,
+    }
+    if kind is SSLConnection:
+        options.pop("socket_keepalive", None)
+    return lambda: kind(**options)
+
+
+class Link:
+    """Sends pipelines and reads their replies, in order. One user at a time: `send`, then `receive`."""
+
+    def __init__(self, make: Callable[[], AbstractConnection], reply_timeout_s: float) -> None:
+        self._make = make
+        self._timeout = reply_timeout_s
+        self._connection: AbstractConnection | None = None
+
+    async def send(self, commands: Sequence[Command]) -> None:
+        """Write a pipeline.
+
+        :raises StoreUnavailable: there is no connection; nothing was sent.
+        :raises OutcomeUnknown: the connection broke while writing.
+        """
+        connection = self._connection or await self._connect()
+        try:
+            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        except (RedisError, OSError) as fault:
+            await self.close()
+            raise OutcomeUnknown(f"Redis: {fault}") from fault
+
+    async def receive(self, replies: int) -> list[Any]:
+        """The replies of a pipeline; an error reply is in the list as a ResponseError.
+
+        :raises OutcomeUnknown: not answered in time, or the connection broke; it is closed now.
+        """
+        connection = self._connection
+        if connection is None:
+            raise OutcomeUnknown("Redis: the connection was closed")
+        found: list[Any] = []
+        try:
+            async with asyncio.timeout(self._timeout):
+                for _ in range(replies):
+                    try:
+                        found.append(await connection.read_response(disconnect_on_error=False))
+                    except RedisConnectionError:
+                        raise
+                    except ResponseError as refused:
+                        found.append(refused)
+        except (RedisError, OSError, TimeoutError) as fault:
+            await self.close()
+            raise OutcomeUnknown(f"Redis: {fault or 'no reply in time'}") from fault
+        except BaseException:
+            await self.close()
+            raise
+        return found
+
+    async def _connect(self) -> AbstractConnection:
+        connection = self._make()
+        try:
+            # The handshake has to be answered, too: a frozen Redis still accepts.
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await connection.connect()  # type: ignore[no-untyped-call]
+        except (RedisError, OSError, TimeoutError) as fault:
+            await connection.disconnect(nowait=True)
+            raise StoreUnavailable(f"Redis: {fault}") from fault
+        self._connection = connection
+        return connection
+
+    async def close(self) -> None:
+        """Drop the connection; the next `send` makes another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)

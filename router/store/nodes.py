@@ -1,0 +1,209 @@
+"""The Redis that we talk to: one server, or a Cluster whose nodes own partitions.
+
+The general client is for everything but decide: it may wait, and its commands are shielded, so that a cancelled caller
+never leaves a reply on the wire for the next one.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.crc import key_slot
+from redis.exceptions import ClusterDownError, NoScriptError, RedisError, ResponseError, TryAgainError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from router.errors import OutcomeUnknown, StoreError, StoreUnavailable
+from router.store.link import Command, connection_factory
+from router.store.scripts import Script
+
+Address = tuple[str, int] | None
+
+
+class Nodes(Protocol):
+    """One server or a Cluster."""
+
+    async def open(self) -> None:
+        """Connect (and learn the slots).
+
+        :raises StoreUnavailable: there is no answer.
+        """
+
+    def address_of(self, tag: bytes) -> Address:
+        """Which node has the keys with this hash tag; None: the only one."""
+
+    def connections(self, address: Address) -> Callable[[], AbstractConnection]:
+        """Makes connections to a node."""
+
+    async def refresh(self) -> None:
+        """Learn the slots anew (after MOVED)."""
+
+    async def call(self, *command: bytes | str | int | float) -> Any:
+        """One command, by its key.
+
+        :raises StoreError: it did not work; `OutcomeUnknown` when it may have been executed.
+        """
+
+    async def gather(self, commands: Sequence[Command]) -> list[Any]:
+        """Several reads in as few round trips as possible, each by its key, in order.
+
+        :raises StoreError: it did not work.
+        """
+
+    async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | str | int | float]) -> Any:
+        """A script; all keys have one tag.
+
+        :raises StoreError: it did not work.
+        """
+
+    async def each(self, *command: bytes | str | int) -> list[Any]:
+        """One command on every primary.
+
+        :raises StoreError: it did not work.
+        """
+
+    async def close(self) -> None:
+        """Close every connection."""
+
+
+class _Client:
+    """What both kinds share: shielded calls, one translation of errors."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    async def _shielded(self, awaitable: Awaitable[Any]) -> Any:
+        try:
+            return await asyncio.shield(asyncio.ensure_future(awaitable))
+        except RedisTimeoutError as fault:
+            raise OutcomeUnknown(f"Redis: {fault}") from fault
+        except (RedisConnectionError, ClusterDownError, TryAgainError, OSError) as fault:
+            raise StoreUnavailable(f"Redis: {fault}") from fault
+        except ResponseError:
+            raise
+        except RedisError as fault:
+            raise StoreError(f"Redis: {fault}") from fault
+
+    async def call(self, *command: bytes | str | int | float) -> Any:
+        try:
+            return await self._shielded(self._client.execute_command(*command))
+        except ResponseError as fault:
+            raise StoreError(f"Redis refused {command[0]!r}: {fault}") from fault
+
+    async def gather(self, commands: Sequence[Command]) -> list[Any]:
+        if not commands:
+            return []
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        try:
+            found: list[Any] = await self._shielded(pipeline.execute())
+        except ResponseError as fault:
+            raise StoreError(f"Redis: {fault}") from fault
+        return found
+
+    async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | str | int | float]) -> Any:
+        try:
+            try:
+                return await self._shielded(self._client.evalsha(script.sha.decode(), len(keys), *keys, *args))
+            except NoScriptError:
+                # EVAL also loads it; nothing had been executed.
+                return await self._shielded(self._client.eval(script.source.decode(), len(keys), *keys, *args))
+        except ResponseError as fault:
+            raise StoreError(f"Redis refused {script.name}: {fault}") from fault
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+class SingleNode(_Client):
+    """One server (a primary)."""
+
+    def __init__(self, url: str, *, username: str | None = None, password: str | None = None, timeout_s: float = 1.0):
+        super().__init__(
+            Redis.from_url(
+                url,
+                socket_timeout=timeout_s,
+                socket_connect_timeout=timeout_s,
+                retry=Retry(NoBackoff(), 0),
+                protocol=2,
+                **_credentials(username, password),
+            )
+        )
+        self._make = connection_factory(url, **_credentials(username, password))
+
+    async def open(self) -> None:
+        await self.call("PING")
+
+    def address_of(self, tag: bytes) -> Address:  # noqa: ARG002 - one node has all tags
+        return None
+
+    def connections(self, address: Address) -> Callable[[], AbstractConnection]:  # noqa: ARG002
+        return self._make
+
+    async def refresh(self) -> None:
+        return
+
+    async def each(self, *command: bytes | str | int) -> list[Any]:
+        return [await self.call(*command)]
+
+
+class Cluster(_Client):
+    """A Redis Cluster."""
+
+    def __init__(self, url: str, *, username: str | None = None, password: str | None = None, timeout_s: float = 1.0):
+        super().__init__(
+            RedisCluster.from_url(
+                url,
+                socket_timeout=timeout_s,
+                socket_connect_timeout=timeout_s,
+                retry=Retry(NoBackoff(), 0),
+                protocol=2,
+                **_credentials(username, password),
+            )
+        )
+        self._url = url
+        self._credentials = _credentials(username, password)
+
+    async def open(self) -> None:
+        await self._shielded(self._client.initialize())
+
+    def address_of(self, tag: bytes) -> Address:
+        node = self._client.nodes_manager.get_node_from_slot(key_slot(tag))
+        return node.host, int(node.port)
+
+    def connections(self, address: Address) -> Callable[[], AbstractConnection]:
+        if address is None:
+            raise ValueError("a Cluster's node has an address")
+        return connection_factory(self._url, host=address[0], port=address[1], **self._credentials)
+
+    async def refresh(self) -> None:
+        await self._shielded(self._client.nodes_manager.initialize())
+
+    async def gather(self, commands: Sequence[Command]) -> list[Any]:
+        # A Cluster pipeline has no `transaction` argument; it splits by node itself.
+        if not commands:
+            return []
+        pipeline = self._client.pipeline()
+        for command in commands:
+            pipeline.execute_command(*command)
+        try:
+            found: list[Any] = await self._shielded(pipeline.execute())
+        except ResponseError as fault:
+            raise StoreError(f"Redis: {fault}") from fault
+        return found
+
+    async def each(self, *command: bytes | str | int) -> list[Any]:
+        try:
+            return [await self._shielded(node.execute_command(*command)) for node in self._client.get_primaries()]
+        except ResponseError as fault:
+            raise StoreError(f"Redis refused {command[0]!r}: {fault}") from fault
+
+
+def _credentials(username: str | None, password: str | None) -> dict[str, Any]:
+    given = {"username": username, "password": password}
+    return {k: v for k, v in given.items() if v is not None}

@@ -1,0 +1,138 @@
+"""Policies in Redis: one hash a tenant, and the head whose stamp changes with every write.
+
+policy  B format = 1, I revision, 8s hash, d created (Redis ms), then the canonical document
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from secrets import token_bytes
+from struct import Struct as Layout
+
+from router.domain.policy import StoredPolicy, TenantPolicies
+from router.domain.policy_document import HASH_BYTES, content_hash
+from router.errors import InvalidInput, Problem, RevisionConflict
+from router.store.keys import Keys
+from router.store.nodes import Nodes
+from router.store.packing import NO_STAMP
+from router.store.scripts import load as load_script
+from router.usecases.publish_policy import Record, Records
+from router.wire.policies import decode
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+MAX_POLICIES = 256
+_HEADER = Layout(f">BI{HASH_BYTES}sd")
+_ANY = -1
+
+Unreadable = Callable[[str, str, str], None]
+
+
+def _warn(tenant_id: str, policy_id: str, why: str) -> None:
+    log.warning("policy %s of tenant %s cannot be read and is left out: %s", policy_id, tenant_id, why)
+
+
+class RedisPolicies:
+    """`ports.PolicyStore` and `publish_policy.PolicyRecords` on Redis.
+
+    `on_unreadable(tenant, policy, why)` hears of a stored policy that this version cannot read (a newer language, a foreign
+    format): it is left out, and the tenant's others serve.
+    """
+
+    def __init__(self, nodes: Nodes, keys: Keys, *, on_unreadable: Unreadable = _warn) -> None:
+        self._nodes = nodes
+        self._keys = keys
+        self._on_unreadable = on_unreadable
+        kinds = ("head", "policies")
+        self._load = load_script("load_policies", keys=kinds, argv=(), returns={0: "loaded"})
+        self._apply = load_script(
+            "apply_policy",
+            keys=kinds,
+            argv=("policy", "expect", "hash", "random", "most", "document"),
+            returns={0: "applied", 1: "conflict", 2: "full"},
+        )
+        self._delete = load_script(
+            "delete_policy",
+            keys=kinds,
+            argv=("policy", "expect", "random"),
+            returns={0: "deleted", 1: "conflict"},
+        )
+
+    async def load(self, tenant_id: str) -> TenantPolicies | None:
+        """As `ports.PolicyStore.load`. Compiling yields to the loop between policies, so many of them do not hold it up."""
+        found = await self.records(tenant_id)
+        if not found.records:
+            return None
+        policies: dict[str, StoredPolicy] = {}
+        for record in found.records:
+            try:
+                policy = decode(record.document).policy
+            except InvalidInput as unreadable:
+                self._on_unreadable(tenant_id, record.policy_id, str(unreadable))
+                continue
+            policies[record.policy_id] = StoredPolicy(record.policy_id, record.revision, record.hash, policy)
+            await asyncio.sleep(0)
+        return TenantPolicies(tenant_id, found.revision, found.stamp, policies)
+
+    async def records(self, tenant_id: str) -> Records:
+        """All stored documents of a tenant at one moment, by policy id.
+
+        :raises StoreError: Redis did not answer.
+        """
+        _, stamp, *fields = await self._nodes.run(self._load, self._tenant_keys(tenant_id), ())
+        stamp = stamp or NO_STAMP
+        records: list[Record] = []
+        for name, packed in zip(fields[::2], fields[1::2], strict=True):
+            policy_id = name.decode()
+            if packed[0] != FORMAT:
+                self._on_unreadable(tenant_id, policy_id, f"stored in format {packed[0]}")
+                continue
+            _, revision, digest, created_ms = _HEADER.unpack_from(packed)
+            document = packed[_HEADER.size :]
+            records.append(Record(policy_id, revision, digest.hex(), int(created_ms), document))
+        records.sort(key=lambda r: r.policy_id)
+        return Records(int.from_bytes(stamp[:4]), stamp, tuple(records))
+
+    async def apply(self, tenant_id: str, policy_id: str, document: bytes, *, expect_revision: int | None) -> int:
+        """As `ports.PolicyStore.apply`.
+
+        :raises InvalidInput: the tenant has as many policies as it may have.
+        """
+        expect = _ANY if expect_revision is None else expect_revision
+        args = (policy_id, expect, content_hash(document), token_bytes(4), MAX_POLICIES, document)
+        code, number = await self._nodes.run(self._apply, self._tenant_keys(tenant_id), args)
+        match self._apply.returns[code]:
+            case "applied":
+                return int(number)
+            case "conflict":
+                raise RevisionConflict(number)
+            case _:
+                raise InvalidInput([Problem("policy_id", f"the tenant has {number} policies", f"at most {MAX_POLICIES}")])
+
+    async def delete(self, tenant_id: str, policy_id: str, *, expect_revision: int | None) -> int:
+        """As `ports.PolicyStore.delete`."""
+        expect = _ANY if expect_revision is None else expect_revision
+        args = (policy_id, expect, token_bytes(4))
+        code, number = await self._nodes.run(self._delete, self._tenant_keys(tenant_id), args)
+        if self._delete.returns[code] == "conflict":
+            raise RevisionConflict(number)
+        return int(number)
+
+    async def seeded(self) -> bool:
+        """Whether `mark_seeded` was called since the store was last empty.
+
+        :raises StoreError: Redis did not answer.
+        """
+        return bool(await self._nodes.call("HEXISTS", self._keys.meta, "seeded"))
+
+    async def mark_seeded(self) -> None:
+        """Say that the seed is complete. Call it only when `meta` exists: an absent one means an empty store.
+
+        :raises StoreError: Redis did not answer.
+        """
+        await self._nodes.call("HSET", self._keys.meta, "seeded", 1)
+
+    def _tenant_keys(self, tenant_id: str) -> tuple[bytes, bytes]:
+        keys = self._keys.tenant(tenant_id)
+        return keys.head, keys.policies

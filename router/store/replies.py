@@ -1,0 +1,79 @@
+"""Replies of `decide` → outcomes."""
+
+from collections.abc import Callable
+from struct import Struct as Layout
+
+from router.domain.decision import PinState, Reason
+from router.domain.ids import name_in, partition_in
+from router.domain.outcome import (
+    Admitted,
+    Conflict,
+    LimitHit,
+    NoCandidate,
+    Outcome,
+    Replay,
+    RowFault,
+    TenantOff,
+)
+from router.store.packing import remembered
+
+ADMITTED, REPLAY, CONFLICT, LIMITED, NONE, LATE, OFF, FAULT = range(8)
+DECIDE_RETURNS = {
+    ADMITTED: "admitted",
+    REPLAY: "replay",
+    CONFLICT: "conflict",
+    LIMITED: "limited",
+    NONE: "none",
+    LATE: "late",
+    OFF: "off",
+    FAULT: "fault",
+}
+BODY = 13
+HEAD = Layout(">IB8s")
+_LIMITED = Layout(">Bd")
+_DOUBLE = Layout(">d")
+_REASONS = {r.value: r for r in Reason}
+_PINS = {p.value: p for p in PinState}
+
+
+def _wait(ms: float) -> int | None:
+    return None if ms < 0 else int(ms)
+
+
+def _admitted(reply: bytes, decision: bytes) -> Outcome:
+    shadows = reply[BODY + 3]
+    verdicts_end = BODY + 5 + reply[BODY + 4]
+    return Admitted(
+        reply[BODY],
+        _REASONS[reply[BODY + 1]],
+        reply[BODY + 5 : verdicts_end],
+        _PINS[reply[BODY + 2]],
+        decision,
+        tuple(reply[verdicts_end:]) if shadows else (),
+    )
+
+
+def _limited(reply: bytes, _: bytes) -> Outcome:
+    charge, wait = _LIMITED.unpack_from(reply, BODY)
+    return LimitHit(charge, _wait(wait))
+
+
+def _none(reply: bytes, _: bytes) -> Outcome:
+    (wait,) = _DOUBLE.unpack_from(reply, BODY)
+    return NoCandidate(reply[BODY + 8 :], _wait(wait))
+
+
+_READERS: dict[int, Callable[[bytes, bytes], Outcome]] = {
+    ADMITTED: _admitted,
+    REPLAY: lambda reply, decision: Replay(remembered(reply[BODY:], partition_in(decision), name_in(decision))),
+    CONFLICT: lambda _reply, _decision: Conflict(),
+    LIMITED: _limited,
+    NONE: _none,
+    OFF: lambda _reply, _decision: TenantOff(),
+    FAULT: lambda reply, _decision: RowFault(reply[BODY:].decode(errors="replace")),
+}
+
+
+def outcome(reply: bytes, code: int, decision: bytes) -> Outcome:
+    """What one row came to. `decision` is the id that the row proposed; a replay brings its own."""
+    return _READERS[code](reply, decision)
