@@ -18,8 +18,8 @@ from nats.aio.msg import Msg
 from tenacity import AsyncRetrying, retry_if_not_exception_type, wait_random_exponential
 
 from router.bus import headers as wire
-from router.bus.faults import translated
 from router.bus.fast import Direct, FastClient
+from router.bus.faults import translated
 from router.bus.options import BusOptions, connect_arguments
 from router.errors import BusError, InvalidInput
 

@@ -6,6 +6,7 @@ What it changes, and nothing else:
   in the order of arrival, inside the read loop. All other messages and commands go to nats-py as before.
 - `send` appends a command to nats-py's own outgoing list and asks for one flush per tick of the event loop, so what is
   sent in one tick is one write. Order is kept, and what is unsent at a disconnect goes out after the reconnect.
+- A flush covers what was queued before it.
 - An `-ERR` of the server never closes the client for good: nats-py gives up on all but two kinds, a pod must not.
 
 CPU of the receiving process per request, receive and a 411-byte reply with one header, Python 3.11, one closed-loop
@@ -185,19 +186,27 @@ class FastClient(Client):
         self._pending_data_size += len(command)
         if not self._flush_asked:
             self._flush_asked = True
-            asyncio.get_running_loop().call_soon(self._flush_now)
+            asyncio.get_running_loop().call_soon(self._flush_asked_for)
 
     def _writer(self) -> asyncio.StreamWriter | None:
         return getattr(self._transport, "_io_writer", None)
 
-    def _flush_now(self) -> None:
+    def _flush_asked_for(self) -> None:
         self._flush_asked = False
+        self._flush_now()
+
+    def _flush_now(self) -> None:
         writer = self._writer()
         if writer is None or not self.is_connected or not self._pending:
             return  # kept: nats-py sends it once it is connected again
         pending, self._pending, self._pending_data_size = self._pending, [], 0
         self.stats["out_msgs"] += len(pending)
         writer.write(b"".join(pending))
+
+    async def _send_ping(self, future: "asyncio.Future[bool] | None" = None) -> None:
+        """nats-py writes the PING ahead of what is queued; a flush is to say that the queued was read, too."""
+        self._flush_now()
+        await super()._send_ping(future)
 
     async def _process_err(self, err_msg: str) -> None:
         """Reconnect on whatever the server complains about; a refused permission concerns one subject only."""

@@ -25,7 +25,7 @@ REQUEST_SUBJECTS = (
 
 
 class StreamKeeper:
-    """`ready` after the first complete look; `covered` maps request/reply subjects to the streams over them: none is good.
+    """`ready` after the first complete look; `covered` maps request/reply subjects to streams over them: empty is good.
 
     `on_look(ensured, covered)` is told after each complete look, `on_fault(error)` when one failed; the next is then
     after `retry_s`.

@@ -1,4 +1,4 @@
-"""The fleet's streams and durable consumers on the server: created when missing, reported when different, never altered.
+"""The streams and durable consumers on the server: created when missing, never altered, differences reported.
 
 A difference is for an operator to resolve: altering a stream under other people's consumers can lose their messages.
 """

@@ -1,0 +1,112 @@
+"""Request/reply for the rare acts (admin, status, get_decision): a task per request, bounded, and always one reply."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from router.bus import headers as wire
+from router.bus.connection import Bus, Subscription
+from router.errors import BusError
+
+log = logging.getLogger(__name__)
+
+Headers = Mapping[str, str]
+Handler = Callable[[bytes, Headers, str], Awaitable[tuple[bytes, Headers]]]
+"""`await handler(data, headers, subject)` → `(body, headers)` of the reply."""
+
+FaultReply = Callable[[str, str], bytes]
+"""`fault_reply(code, message)` → an error reply's body; code: `internal`, `unavailable` or `service_overloaded`."""
+
+
+class Service:
+    """One served subject; see `serve`."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        handler: Handler,
+        fault_reply: FaultReply,
+        *,
+        headers: Headers,
+        max_in_flight: int,
+        timeout_s: float,
+    ) -> None:
+        self._bus = bus
+        self._handler = handler
+        self._fault_reply = fault_reply
+        self._headers = headers
+        self._max_in_flight = max_in_flight
+        self._timeout_s = timeout_s
+        self._subscriptions: list[Subscription] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.faults = 0
+
+    async def listen(self, subject: str, queue: str) -> None:
+        """Begin to serve."""
+        self._subscriptions.append(await self._bus.subscribe(subject, self._on_message, queue=queue))
+
+    async def stop(self) -> None:
+        """Take no more requests, and return when those that came are answered."""
+        subscriptions, self._subscriptions = self._subscriptions, []
+        for subscription in subscriptions:
+            await subscription.close()
+        await asyncio.gather(*self._tasks)
+
+    def _on_message(self, subject: bytes, reply: bytes, data: bytes, raw: bytes | None) -> None:
+        if not reply:
+            return  # nobody to answer
+        if len(self._tasks) >= self._max_in_flight:
+            self._send(reply, self._fault_reply("service_overloaded", "too many requests at once: try again"), {})
+            return
+        headers = wire.decode(raw) if raw is not None else {}
+        task = asyncio.get_running_loop().create_task(
+            self._serve(subject.decode("utf-8", "replace"), reply, data, headers)
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, subject: str, reply: bytes, data: bytes, headers: Headers) -> None:
+        answer: Headers = {}
+        try:
+            body, answer = await asyncio.wait_for(self._handler(data, headers, subject), self._timeout_s)
+        except TimeoutError:
+            self.faults += 1
+            log.error("a request was not served in time", extra={"subject": subject})
+            body = self._fault_reply("unavailable", "the answer was not ready in time")
+        except Exception:  # the caller must not wait in vain; the fault is logged whole
+            self.faults += 1
+            log.exception("a request failed", extra={"subject": subject})
+            body = self._fault_reply("internal", "the request failed; the router's log has the fault")
+        self._send(reply, body, answer)
+
+    def _send(self, to: bytes, body: bytes, headers: Headers) -> None:
+        try:
+            if len(body) > self._bus.max_payload - 4096:
+                body = self._fault_reply("internal", "the answer is larger than the server takes")
+            merged = {**headers, **self._headers}
+            self._bus.send(wire.publish(to, b"", wire.encode(merged) if merged else b"", body))
+        except (BusError, ValueError) as error:
+            self.faults += 1
+            log.error("a reply could not be sent", extra={"error": str(error)})
+
+
+async def serve(
+    bus: Bus,
+    subject: str,
+    queue: str,
+    handler: Handler,
+    fault_reply: FaultReply,
+    *,
+    headers: Headers | None = None,
+    max_in_flight: int = 64,
+    timeout_s: float = 10.0,
+) -> Service:
+    """Answer each request on the subject once: with what the handler returns, else with a fault reply (and a log line).
+
+    `headers` go on every reply. At most `max_in_flight` requests are served at a time, each for `timeout_s` at most.
+    """
+    service = Service(
+        bus, handler, fault_reply, headers=headers or {}, max_in_flight=max_in_flight, timeout_s=timeout_s
+    )
+    await service.listen(subject, queue)
+    return service

@@ -1,0 +1,29 @@
+"""What workers say beside results: heartbeats and their own dead letters, by core NATS to every pod."""
+
+from collections.abc import Callable, Mapping
+
+from router.bus import headers as wire
+from router.bus.connection import Bus, Subscription
+
+HEARTBEAT = "caf.status.heartbeat.v1"
+DEAD_LETTER = "caf.deadletter.v1"
+
+Listener = Callable[[bytes, Mapping[str, str]], None]
+"""`listener(data, headers)`, in the read loop: quick, and without waiting."""
+
+
+async def listen(
+    bus: Bus, on_heartbeat: Listener, on_dead_letter: Listener, *, dead_letter_queue: str = "router"
+) -> list[Subscription]:
+    """Every pod hears every heartbeat; a dead letter goes to one pod, so that it is counted once."""
+    return [
+        await bus.subscribe(HEARTBEAT, _direct(on_heartbeat)),
+        await bus.subscribe(DEAD_LETTER, _direct(on_dead_letter), queue=dead_letter_queue),
+    ]
+
+
+def _direct(listener: Listener) -> Callable[[bytes, bytes, bytes, bytes | None], None]:
+    def on_message(_subject: bytes, _reply: bytes, data: bytes, raw: bytes | None) -> None:
+        listener(data, wire.decode(raw) if raw is not None else {})
+
+    return on_message
