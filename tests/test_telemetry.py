@@ -113,6 +113,18 @@ def test_counting_a_decision_costs_less_than_a_microsecond() -> None:
     assert best < 1e-6
 
 
+def test_every_metric_is_in_the_reference_as_it_is() -> None:
+    """Name and type; nothing is served that is not described."""
+    telemetry = Telemetry(CollectorRegistry())
+    text = render(telemetry.registry, backpressure_active=False).decode()
+    families = {f.name: f.type for f in text_string_to_metric_families(text) if not f.name.startswith("process_")}
+    described = {r.name.removesuffix("_total"): r.kind for r in telemetry.rows}
+    first = "router_intake_backpressure_active"
+    assert families.pop(first) == "unknown"
+    assert described.pop(first) == "gauge"
+    assert families == described
+
+
 def test_labels_must_fit_the_family() -> None:
     """A wrong number of label values is a bug at start-up, not a broken scrape."""
     with pytest.raises(ValueError, match="labels"):

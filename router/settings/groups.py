@@ -34,7 +34,7 @@ class Pod(Group):
     pod_name: str = setting(
         socket.gethostname,
         "Names this pod in the reply header `router-pod`, logs and audit.",
-        default_text="the host name",
+        default_text="(the host name)",
         pattern=r"^[A-Za-z0-9_.-]{1,255}$",
     )
     http_host: str = setting("0.0.0.0", "Address of /livez, /readyz and /metrics.", min_length=1)  # noqa: S104 - a container's door
@@ -51,7 +51,7 @@ class Nats(Group):
     nats_url: NatsUrls = setting(("nats://127.0.0.1:4222",), "Servers, comma-separated.", min_length=1)
     nats_name: str = setting("router", "Connection name shown by the server.", min_length=1, max_length=128)
     nats_user: str | None = setting(None, "User name.")
-    nats_password: SecretStr | None = setting(None, "Password of `nats_user`.")
+    nats_password: SecretStr | None = setting(None, "Password of that user.")
     nats_token: SecretStr | None = setting(None, "Token, instead of a user.")
     nats_creds_file: ExistingFile | None = setting(None, "Path of a .creds file (JWT and seed), instead of a user.")
     nats_tls_ca: ExistingFile | None = setting(None, "CA bundle that signs the server's certificate.")
@@ -139,7 +139,7 @@ class Streams(Group):
     stream_replicas: int = setting(1, "Replicas of every stream.", ge=1, le=5)
     stream_assign_name: StreamName = setting("ASSIGN", "Work items.")
     stream_assign_max_age_s: Seconds | None = setting(
-        None, "Their maximum age.", ge=60, default_text="max(1h, 2 × ROUTER_DEADLINE_MAX)"
+        None, "Their maximum age.", ge=60, default_text="(1h or 2 × ROUTER_DEADLINE_MAX, the longer)"
     )
     stream_assign_dedup_s: Seconds = setting(3_600, "Their dedup window.", ge=1)
     stream_assign_max_bytes: Size | None = setting(None, "Their bound in bytes.", ge=1 << 20)

@@ -2,7 +2,7 @@
 
 from router.telemetry.events import Event
 from router.telemetry.loop import LoopLag
-from router.telemetry.metrics import CONTENT_TYPE, Telemetry, render
+from router.telemetry.metrics import CONTENT_TYPE, MetricRow, Telemetry, render
 from router.telemetry.tally import Buckets, Decisions, Histogram
 
-__all__ = ["CONTENT_TYPE", "Buckets", "Decisions", "Event", "Histogram", "LoopLag", "Telemetry", "render"]
+__all__ = ["CONTENT_TYPE", "Buckets", "Decisions", "Event", "Histogram", "LoopLag", "MetricRow", "Telemetry", "render"]

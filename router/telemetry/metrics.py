@@ -4,6 +4,7 @@ Children with labels are made at start-up (`telemetry.redeliveries.labels("resul
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import generate_latest
@@ -16,12 +17,30 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _LAG = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 
+class MetricRow(NamedTuple):
+    """One line of the reference. `name` is what a scraper sees."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    documentation: str
+
+
+BACKPRESSURE = MetricRow(
+    "router_intake_backpressure_active", "gauge", (), "1 while callers should slow down; always the very first line."
+)
+
+
 class Telemetry:
-    """The metrics of one pod, in the registry it is given. `tenants` are those with a label of their own."""
+    """The metrics of one pod, in the registry it is given. `tenants` are those with a label of their own.
+
+    `rows` describes them all.
+    """
 
     def __init__(self, registry: CollectorRegistry, tenants: Iterable[str] = ()) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry
+        self.rows: list[MetricRow] = [BACKPRESSURE]
         ProcessCollector(registry=registry)
         self._decide(tenants)
         self._store()
@@ -31,12 +50,15 @@ class Telemetry:
         self._pod()
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        self.rows.append(MetricRow(f"router_{name}_total", "counter", labels, documentation))
         return Counter(f"router_{name}", documentation, labels, registry=self.registry)
 
     def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+        self.rows.append(MetricRow(f"router_{name}", "gauge", labels, documentation))
         return Gauge(f"router_{name}", documentation, labels, registry=self.registry)
 
     def _histogram(self, name: str, documentation: str, bounds: tuple[float, ...], *labels: str) -> Histogram:
+        self.rows.append(MetricRow(f"router_{name}", "histogram", labels, documentation))
         histogram = Histogram(f"router_{name}", documentation, bounds, labels)
         self.registry.register(histogram)
         return histogram
@@ -46,6 +68,7 @@ class Telemetry:
         self.latency = latency
         self.decisions = Decisions(tenants, latency)
         self.registry.register(self.decisions)
+        self.rows.append(MetricRow(f"{Decisions.NAME}_total", "counter", Decisions.LABELS, Decisions.DOCUMENTATION))
         self.in_flight = self._gauge("in_flight", "Requests in the pod that have no answer yet.")
         self.shed = self._counter("shed", "Requests refused before decoding because too many were in flight.")
         self.pins = self._counter("pins", "Decisions with a pin, by what became of it.", "state")
@@ -118,4 +141,4 @@ class Telemetry:
 
 def render(registry: CollectorRegistry, *, backpressure_active: bool) -> bytes:
     """The text format 0.0.4. An existing gateway reads only the very first line (CONTRACTS §6)."""
-    return b"router_intake_backpressure_active %d\n" % backpressure_active + generate_latest(registry)
+    return f"{BACKPRESSURE.name} {int(backpressure_active)}\n".encode() + generate_latest(registry)

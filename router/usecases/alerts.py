@@ -2,8 +2,8 @@
 
 An episode of (condition, scope) begins and ends; in between, whoever sees it again says nothing. Its epoch is counted
 in Redis, so every pod gives it the same id, and JetStream drops the others' copies: no pod needs a lock. With Redis
-away the epoch is the wall clock's 10 minutes, and copies are possible. Messages are sent one after the other and kept, in
-order, while NATS is away.
+away the epoch is the wall clock's 10 minutes, and copies are possible. Messages are sent one after the other and kept,
+in order, while NATS is away.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ from router.domain.json import JsonObject
 from router.errors import StoreError
 from router.ports import Publication, Publisher
 from router.telemetry import Event, Telemetry
+from router.wire.alerts import alert_subject
 
-SUBJECT = "beamline.alert.v1"
 QUIET_MS = 600_000
 _WALL_EPOCH_MS = 600_000
 _MAX_WAITING = 1_000
@@ -217,7 +217,7 @@ class Alerts:
             if not stored.done():
                 stored.set_result(ok)
 
-        self._publisher.publish(Publication(f"{SUBJECT}.{severity}", payload, message_id, headers), done)
+        self._publisher.publish(Publication(alert_subject(severity), payload, message_id, headers), done)
         return await stored
 
 
