@@ -27,8 +27,8 @@ SETTINGS = """
 Every setting is an environment variable. Durations are written with their unit (`500ms`, `60s`, `30m`, `24h`, `7d`; a
 bare number is in the unit shown), sizes as `64KiB` or `1MiB`, lists with commas. An empty variable counts as not set. A
 secret (🔑) may come from a file instead: append `_FILE` and give the path; setting both is refused. Any other
-`ROUTER_…` variable is refused, except what Kubernetes injects for Services called `router` or `router-…`. `router config` prints
-what is in force.
+`ROUTER_…` variable is refused, except what Kubernetes injects for Services called `router` or `router-…`.
+`router config` prints what is in force.
 """
 
 
