@@ -45,6 +45,34 @@ def test_an_unknown_name_is_refused_with_a_suggestion() -> None:
     assert "ROUTER_HTTP_PORT" in problem.hint
 
 
+def test_a_name_like_no_other_gets_no_wild_guess() -> None:
+    """All names share ROUTER_; that alone is no likeness."""
+    assert "did you mean" not in problems_of(ROUTER_NOPE="1")["ROUTER_NOPE"].hint
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("ROUTER_HTTP_PORT", "99999", "must be at most 65535"),
+        ("ROUTER_DEADLINE_MAX", "25h", "must be at most 1d"),
+        ("ROUTER_BATCH_MAX_BYTES", "1", "must be at least 64KiB"),
+        ("ROUTER_PARTITIONS", "x", "must be a whole number"),
+        ("ROUTER_REDIS_CLUSTER", "maybe", "must be true or false"),
+        ("ROUTER_ON_STORE_ERROR", "open", "must be 'deny' or 'allow'"),
+        ("ROUTER_POD_NAME", "a b", "must match ^[A-Za-z0-9_.-]{1,255}$"),
+        ("ROUTER_ADMIN_TOKEN", "short", "must have at least 16 characters"),
+        ("ROUTER_NATS_URL", "localhost", "expected a URL that starts with nats:// or tls:// or ws:// or wss://"),
+        ("ROUTER_NATS_TLS_CA", "/nope", "there is no file /nope"),
+        ("ROUTER_DEADLINE_FACTOR", "inf", "must be a finite number"),
+    ],
+)
+def test_each_mistake_has_its_own_words(name: str, value: str, message: str) -> None:
+    """One problem, which says what would be right."""
+    with pytest.raises(InvalidInput) as caught:
+        load({name: value})
+    assert caught.value.problems == [Problem(name, message)]
+
+
 def test_a_units_suffix_in_the_name_leads_to_the_right_name() -> None:
     """ROUTER_CP_GRACE_S is a likely guess."""
     assert "ROUTER_CP_GRACE?" in problems_of(ROUTER_CP_GRACE_S="5")["ROUTER_CP_GRACE_S"].hint

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 from router.settings.environment import is_secret, unit_of, variable
 from router.settings.groups import GROUPS, Settings
-from router.settings.types import Unit, duration_text, size_text
+from router.settings.types import Unit, in_words
 
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 _HIDDEN = "***"
@@ -64,8 +64,6 @@ def _text(value: object, unit: Unit | None = None) -> str:
             return ""
         case bool():
             return str(value).lower()
-        case int() if unit is not None:
-            return duration_text(value, unit.name) if unit.is_duration else size_text(value)
         case SecretStr():
             return _HIDDEN
         case tuple():
@@ -73,4 +71,4 @@ def _text(value: object, unit: Unit | None = None) -> str:
         case Path() | str():
             return _USERINFO.sub(_HIDDEN, str(value))
         case _:
-            return str(value)
+            return in_words(value, unit)

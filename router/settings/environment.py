@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails
 from router.errors import InvalidInput, Problem
 from router.settings.checks import contradictions
 from router.settings.groups import Settings
-from router.settings.types import Unit
+from router.settings.types import Unit, in_words
 
 PREFIX = "ROUTER_"
 _FILE = "_FILE"
@@ -66,6 +66,8 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     except ValidationError as e:
         for error in e.errors(include_url=False, include_input=False):
             field = str(error["loc"][0])
+            if error["type"] == "too_short" and field not in values:
+                continue  # A list is reported as short too when an item of it is bad.
             problems.append(_explain(field, error))
             bad.add(variable(field))
             values.pop(field, None)
@@ -100,9 +102,7 @@ def _read(environ: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:
             else:
                 values[field] = secret
         else:
-            close = get_close_matches(name, [*by_variable, *by_file], n=1)
-            hint = f"did you mean {close[0]}?" if close else "remove it; `router config` lists all settings"
-            problems.append(Problem(name, "there is no such setting", hint))
+            problems.append(Problem(name, "there is no such setting", _did_you_mean(name, [*by_variable, *by_file])))
     return values, problems
 
 
@@ -124,9 +124,35 @@ def _ours(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
             yield name, value
 
 
+def _did_you_mean(name: str, known: list[str]) -> str:
+    # Compared without the prefix, which all have in common.
+    close = get_close_matches(name.removeprefix(PREFIX), [k.removeprefix(PREFIX) for k in known], n=1, cutoff=0.7)
+    return f"did you mean {PREFIX}{close[0]}?" if close else "remove it; `router config` lists all settings"
+
+
+_WORDS = {
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "int_parsing": "must be a whole number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_parsing": "must be true or false",
+    "literal_error": "must be {expected}",
+    "string_pattern_mismatch": "must match {pattern}",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "too_short": "must have at least {min_length} characters",
+    "too_long": "must have at most {max_length} items",
+}
+
+
 def _explain(field: str, error: ErrorDetails) -> Problem:
-    """pydantic's words, with the variable's name and without the value, which may be secret."""
-    message = error["msg"].removeprefix("Value error, ")
-    unit = unit_of(Settings.model_fields[field])
-    hint = f"in {unit.name}" if unit is not None and error["type"] != "value_error" else ""
-    return Problem(variable(field), message[0].lower() + message[1:], hint)
+    """What is wrong, with the variable's name and without the value, which may be secret."""
+    info = Settings.model_fields[field]
+    words = _WORDS.get(error["type"])
+    if words is None:
+        return Problem(variable(field), error["msg"].removeprefix("Value error, "))
+    context = {name: in_words(value, unit_of(info)) for name, value in error.get("ctx", {}).items()}
+    return Problem(variable(field), words.format(**context))

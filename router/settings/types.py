@@ -57,6 +57,13 @@ def size_text(value: int) -> str:
     return str(value)
 
 
+def in_words(value: object, unit: Unit | None) -> str:
+    """A number as the variable would hold it, in its unit; anything else as text."""
+    if unit is None or not isinstance(value, int) or isinstance(value, bool):
+        return str(value)
+    return duration_text(value, unit.name) if unit.is_duration else size_text(value)
+
+
 def _size(value: object) -> object:
     if not isinstance(value, str):
         return value
