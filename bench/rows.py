@@ -99,7 +99,8 @@ class Calls:
 
 def command(*words: bytes | str | int) -> bytes:
     """A Redis command as bytes for the socket."""
-    return pack_command(words)  # type: ignore[arg-type]  # hiredis types a tuple of one
+    packed: bytes = pack_command(words)  # type: ignore[arg-type]  # hiredis types a tuple of one
+    return packed
 
 
 def _nobody_waits(outcome: Outcome, stamp: bytes) -> None:
