@@ -36,8 +36,8 @@ def _warn(tenant_id: str, policy_id: str, why: str) -> None:
 class RedisPolicies:
     """`ports.PolicyStore` and `publish_policy.PolicyRecords` on Redis.
 
-    `on_unreadable(tenant, policy, why)` hears of a stored policy that this version cannot read (a newer language, a foreign
-    format): it is left out, and the tenant's others serve.
+    `on_unreadable(tenant, policy, why)` hears of a stored policy that this version cannot read (a newer language, a
+    foreign format): it is left out, and the tenant's others serve.
     """
 
     def __init__(self, nodes: Nodes, keys: Keys, *, on_unreadable: Unreadable = _warn) -> None:
@@ -60,7 +60,7 @@ class RedisPolicies:
         )
 
     async def load(self, tenant_id: str) -> TenantPolicies | None:
-        """As `ports.PolicyStore.load`. Compiling yields to the loop between policies, so many of them do not hold it up."""
+        """As `ports.PolicyStore.load`. It yields to the loop between policies, so many of them do not hold it up."""
         found = await self.records(tenant_id)
         if not found.records:
             return None
@@ -108,7 +108,9 @@ class RedisPolicies:
             case "conflict":
                 raise RevisionConflict(number)
             case _:
-                raise InvalidInput([Problem("policy_id", f"the tenant has {number} policies", f"at most {MAX_POLICIES}")])
+                raise InvalidInput(
+                    [Problem("policy_id", f"the tenant has {number} policies", f"at most {MAX_POLICIES}")]
+                )
 
     async def delete(self, tenant_id: str, policy_id: str, *, expect_revision: int | None) -> int:
         """As `ports.PolicyStore.delete`."""

@@ -1,0 +1,60 @@
+"""What changes between two canonical policy documents, in the words of the document."""
+
+from msgspec import Struct
+
+from router.domain.json import JsonObject, JsonValue
+
+_NAMES = ("name", "id")
+
+
+class Change(Struct, frozen=True):
+    """One difference. `path` names providers and limits, as in `providers[gpu-1].weight`; None: not there."""
+
+    path: str
+    before: JsonValue
+    after: JsonValue
+
+    def __str__(self) -> str:
+        if self.before is None:
+            return f"+ {self.path}: {self.after}"
+        if self.after is None:
+            return f"- {self.path}: {self.before}"
+        return f"~ {self.path}: {self.before} → {self.after}"
+
+
+def diff(before: JsonObject | None, after: JsonObject | None) -> tuple[Change, ...]:
+    """All differences, by path. None: there is no such policy. A default that is written out is no difference (the
+    documents are canonical), nor is the order of providers and limits.
+    """
+    changes: list[Change] = []
+    _compare("", before or {}, after or {}, changes)
+    return tuple(sorted(changes, key=lambda c: c.path))
+
+
+def _compare(path: str, before: JsonValue, after: JsonValue, changes: list[Change]) -> None:
+    old, new = _by_name(before), _by_name(after)
+    if old is None or new is None:
+        if before != after:
+            changes.append(Change(path, before, after))
+        return
+    for key in old.keys() | new.keys():
+        inner = f"{path}{key}" if key.startswith("[") or not path else f"{path}.{key}"
+        if key in old and key in new:
+            _compare(inner, old[key], new[key], changes)
+        else:
+            changes.append(Change(inner, old.get(key), new.get(key)))
+
+
+def _by_name(value: JsonValue) -> JsonObject | None:
+    """The parts of a value by their name in a path; None when it has no named parts."""
+    if isinstance(value, dict):
+        return value
+    if not isinstance(value, list):
+        return None
+    parts: JsonObject = {}
+    for item in value:
+        name = next((item[n] for n in _NAMES if n in item), None) if isinstance(item, dict) else None
+        if name is None or f"[{name}]" in parts:
+            return None
+        parts[f"[{name}]"] = item
+    return parts

@@ -1,0 +1,275 @@
+"""The pod's compiled policies: a bounded cache in front of the store, with the last good ones when the store is away.
+
+Life of a tenant in the cache:
+
+    LOADING ──load──▶ cached ──TTL, another stamp, an announcement──▶ cached, reload in the background ──▶ cached
+       │                 └── least recently used, and the bound is reached ──▶ LOADING
+       └── has no policies ──▶ None, for `negative_ttl_s` ──▶ LOADING
+
+A cached tenant is answered from memory, always: a reload replaces the entry when it has succeeded, and one that fails
+leaves it as it is, also past its TTL. One load a tenant is in flight. The least recently used is found by second chance
+(a mark that a hit sets), because moving entries around at every hit costs more than the hit.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from enum import Enum, StrEnum
+from sys import getsizeof
+from typing import Final, Protocol
+
+from msgspec import Struct
+
+from router.domain.policy import TenantPolicies
+from router.errors import StoreError
+from router.ports import PolicyStore
+
+log = logging.getLogger("router.policies")
+
+MAX_ABSENT: Final = 10_000
+REFRESHES_AT_ONCE: Final = 16
+
+
+class Loading(Enum):
+    """The tenant is not known to this pod yet: await `load`."""
+
+    LOADING = "loading"
+
+
+LOADING: Final = Loading.LOADING
+
+
+class Cause(StrEnum):
+    """Why policies are loaded: the label of the reload counter."""
+
+    ASKED = "asked"
+    EXPIRED = "expired"
+    STAMP = "stamp"
+    ANNOUNCED = "announced"
+
+
+class CacheHooks(Protocol):
+    """What the cache reports of itself. Called on the event loop; must be quick and must not raise."""
+
+    def loaded(self, cause: Cause) -> None:
+        """A load succeeded."""
+
+    def failed(self, tenant_id: str, why: str) -> None:
+        """A load failed; the last good policies are kept, if there are any."""
+
+    def sized(self, tenants: int, size_bytes: int, skewed: int) -> None:
+        """How many tenants are cached, their estimated size, and how many are known to be out of date."""
+
+    def head_missing(self, tenant_id: str) -> None:
+        """The store has no head for a tenant that had policies: it may have lost its data."""
+
+
+class CacheSettings(Struct, frozen=True):
+    """Times in seconds. `max_bytes` bounds the estimated size: about 100 KB for each of 1000 tenants."""
+
+    ttl_s: float = 300.0
+    max_bytes: int = 100_000 * 1000
+    negative_ttl_s: float = 2.0
+    retry_s: float = 1.0
+    tick_s: float = 0.25
+
+
+DEFAULT_SETTINGS: Final = CacheSettings()
+
+
+class _Entry:
+    __slots__ = ("due", "policies", "quiet_until", "size", "stamp", "used")
+
+    def __init__(self, policies: TenantPolicies, due: float) -> None:
+        self.policies = policies
+        self.stamp = policies.stamp
+        self.size = size_of(policies)
+        self.due = due
+        self.quiet_until = 0.0
+        self.used = True
+
+
+class PolicyCache:
+    """Policies by tenant. For one event loop; `get`, `observe` and `announced` neither wait nor raise."""
+
+    def __init__(
+        self,
+        store: PolicyStore,
+        hooks: CacheHooks,
+        settings: CacheSettings = DEFAULT_SETTINGS,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._hooks = hooks
+        self._settings = settings
+        self._clock = clock
+        self._entries: dict[str, _Entry] = {}
+        self._absent: dict[str, float] = {}
+        self._loads: dict[str, asyncio.Task[TenantPolicies | None]] = {}
+        self._again: set[str] = set()
+        self._skewed: set[str] = set()
+        self._size = 0
+
+    def get(self, tenant_id: str) -> TenantPolicies | Loading | None:
+        """The tenant's policies; None: it has none; LOADING: await `load`."""
+        entry = self._entries.get(tenant_id)
+        if entry is not None:
+            entry.used = True
+            return entry.policies
+        until = self._absent.get(tenant_id)
+        if until is not None:
+            if self._clock() < until:
+                return None
+            del self._absent[tenant_id]
+        return LOADING
+
+    async def load(self, tenant_id: str) -> TenantPolicies | None:
+        """Read the tenant's policies from the store; callers at the same time share one read.
+
+        :raises StoreError: the store did not answer.
+        """
+        # Shielded: a caller that gives up must not take the answer from the others.
+        return await asyncio.shield(self._loads.get(tenant_id) or self._start(tenant_id, Cause.ASKED))
+
+    def observe(self, tenant_id: str, stamp: bytes) -> None:
+        """A decide row of this tenant has answered the store's stamp; empty: it was not reached."""
+        entry = self._entries.get(tenant_id)
+        if entry is not None and entry.stamp != stamp and stamp:
+            self._differs(tenant_id, entry, stamp)
+
+    def announced(self, tenant_id: str) -> None:
+        """The tenant's policies have changed: read them again, if this pod uses them."""
+        self._absent.pop(tenant_id, None)
+        if tenant_id in self._loads:
+            # That load may have read what was there before.
+            self._again.add(tenant_id)
+        elif tenant_id in self._entries:
+            self._start(tenant_id, Cause.ANNOUNCED)
+
+    def announced_all(self) -> None:
+        """Anything may have changed (the store was empty, or announcements may have been missed)."""
+        self._absent.clear()
+        for tenant_id in self._entries:
+            self.announced(tenant_id)
+
+    @property
+    def tenants(self) -> int:
+        """How many tenants are cached."""
+        return len(self._entries)
+
+    @property
+    def size_bytes(self) -> int:
+        """Their estimated size."""
+        return self._size
+
+    async def run(self) -> None:
+        """Refresh what has passed its TTL, until cancelled."""
+        while True:
+            await asyncio.sleep(self._settings.tick_s)
+            self.refresh_due()
+
+    def refresh_due(self) -> None:
+        """Start to reload what has passed its TTL, a few at a time."""
+        now = self._clock()
+        due = [t for t, e in self._entries.items() if e.due <= now and t not in self._loads]
+        for tenant_id in due[: max(0, REFRESHES_AT_ONCE - len(self._loads))]:
+            self._start(tenant_id, Cause.EXPIRED)
+
+    async def settled(self) -> None:
+        """Wait for the loads that are in flight."""
+        while self._loads:
+            await asyncio.wait(self._loads.values())
+
+    def _differs(self, tenant_id: str, entry: _Entry, stamp: bytes) -> None:
+        if not any(stamp):
+            self._hooks.head_missing(tenant_id)
+            return
+        self._skewed.add(tenant_id)
+        if tenant_id not in self._loads and self._clock() >= entry.quiet_until:
+            self._start(tenant_id, Cause.STAMP)
+
+    def _start(self, tenant_id: str, cause: Cause) -> asyncio.Task[TenantPolicies | None]:
+        task = asyncio.get_running_loop().create_task(self._load(tenant_id, cause), name=f"policies:{tenant_id}")
+        self._loads[tenant_id] = task
+        task.add_done_callback(lambda done: self._done(tenant_id, done))
+        return task
+
+    def _done(self, tenant_id: str, task: asyncio.Task[TenantPolicies | None]) -> None:
+        del self._loads[tenant_id]
+        fault = None if task.cancelled() else task.exception()
+        if fault is not None and not isinstance(fault, StoreError):
+            log.error("policies of tenant %s could not be loaded", tenant_id, exc_info=fault)
+        if tenant_id in self._again:
+            self._again.discard(tenant_id)
+            self._start(tenant_id, Cause.ANNOUNCED)
+
+    async def _load(self, tenant_id: str, cause: Cause) -> TenantPolicies | None:
+        try:
+            found = await self._store.load(tenant_id)
+        except Exception as fault:  # not swallowed: whatever it was, the last good ones stay, and the next try waits
+            entry = self._entries.get(tenant_id)
+            if entry is not None:
+                entry.due = entry.quiet_until = self._clock() + self._settings.retry_s
+            self._hooks.failed(tenant_id, str(fault) or type(fault).__name__)
+            raise
+        self._keep(tenant_id, found)
+        self._hooks.loaded(cause)
+        return found
+
+    def _keep(self, tenant_id: str, found: TenantPolicies | None) -> None:
+        now = self._clock()
+        old = self._entries.pop(tenant_id, None)
+        self._skewed.discard(tenant_id)
+        if old is not None:
+            self._size -= old.size
+        if found is None:
+            while len(self._absent) >= MAX_ABSENT:
+                del self._absent[next(iter(self._absent))]
+            self._absent[tenant_id] = now + self._settings.negative_ttl_s
+        else:
+            self._absent.pop(tenant_id, None)
+            entry = _Entry(found, now + self._settings.ttl_s)
+            if old is not None and old.stamp == found.stamp:
+                # Rows that were answered before a change, or by a lagging replica: not a load for each of them.
+                entry.quiet_until = now + self._settings.retry_s
+            self._entries[tenant_id] = entry
+            self._size += entry.size
+            self._evict(tenant_id)
+        self._hooks.sized(len(self._entries), self._size, len(self._skewed))
+
+    def _evict(self, newest: str) -> None:
+        """Down to the bound; the newest stays, even when it alone is above it."""
+        while self._size > self._settings.max_bytes and len(self._entries) > 1:
+            tenant_id, entry = next(iter(self._entries.items()))
+            del self._entries[tenant_id]
+            if entry.used or tenant_id == newest:
+                entry.used = False
+                self._entries[tenant_id] = entry
+            else:
+                self._size -= entry.size
+                self._skewed.discard(tenant_id)
+
+
+def size_of(policies: TenantPolicies) -> int:
+    """The bytes that a tenant's policies take in memory, each object counted once; words of the language are shared."""
+    seen: set[int] = set()
+    waiting: list[object] = [policies]
+    size = 0
+    while waiting:
+        value = waiting.pop()
+        if value is None or isinstance(value, Enum | bool) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        size += getsizeof(value)
+        match value:
+            case Struct():
+                waiting.extend(getattr(value, name) for name in value.__struct_fields__)
+            case dict():
+                waiting.extend(value.keys())
+                waiting.extend(value.values())
+            case list() | tuple():
+                waiting.extend(value)
+            case _:
+                pass
+    return size

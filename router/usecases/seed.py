@@ -1,0 +1,226 @@
+"""An empty store is seeded from a mounted folder: at boot, and when a running pod finds that the store lost its data.
+
+The seed is complete when it is marked so in the store, after its last write. A pod that dies halfway leaves no mark, and
+the next look of any pod starts over; several at once do no harm, because each policy is written only where it is absent.
+A policy that was deleted on purpose does not come back: the mark is there.
+
+`ROUTER_POLICY_SOURCE=files`: besides, whatever differs from a file is overwritten at boot and when that file changes; a
+policy without a file stays. `redis`: files count only for an empty store.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Protocol
+
+from msgspec import Struct
+
+from router.domain.policy_document import content_hash
+from router.errors import InvalidInput, RevisionConflict, StoreError
+from router.usecases.policy_folder import BadFile, FolderContents, PolicyFile
+from router.usecases.publish_policy import Announcer, PolicyRecords
+from router.wire.policies import decode, encode
+
+log = logging.getLogger("router.seed")
+
+
+class Source(StrEnum):
+    """Who wins after the seed."""
+
+    REDIS = "redis"
+    FILES = "files"
+
+
+class SeedStore(PolicyRecords, Protocol):
+    """The store of policies, with the mark of a complete seed."""
+
+    async def seeded(self) -> bool:
+        """Whether the seed is complete; False again when the store lost its data.
+
+        :raises StoreError: the store did not answer.
+        """
+
+    async def mark_seeded(self) -> None:
+        """The seed is complete.
+
+        :raises StoreError: the store did not answer.
+        """
+
+
+class Meta(Protocol):
+    """The store's own record (`P`, ids): the first thing in it."""
+
+    async def ensure(self) -> bool:
+        """Write it if it is not there, and check it against this pod. True: it was not there.
+
+        :raises StoreError: the store did not answer.
+        """
+
+
+class SeedReport(Struct, frozen=True):
+    """What came of the files: names written, names left as they were, and those that are no policies."""
+
+    written: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    bad: tuple[BadFile, ...] = ()
+
+
+class SeedHooks(Protocol):
+    """What the guard reports. Called on the event loop; must be quick and must not raise."""
+
+    def reseeded(self, report: SeedReport) -> None:
+        """A store that had been seeded was found empty, and is seeded again."""
+
+    def seeded(self, report: SeedReport) -> None:
+        """Files were read into the store (at boot, or after a change)."""
+
+    def away(self, why: str) -> None:
+        """The store did not answer; the guard tries again."""
+
+
+class Seeder:
+    """Writes the files of a folder into the store."""
+
+    def __init__(self, store: PolicyRecords, read: Callable[[], FolderContents], announcer: Announcer) -> None:
+        self._store = store
+        self._read = read
+        self._announcer = announcer
+        self._last: FolderContents | None = None
+
+    async def seed(self) -> SeedReport:
+        """Write every policy that is absent. A bad file is reported and does not stop the others.
+
+        :raises StoreError: the store did not answer; what was written stays, and the next call goes on.
+        """
+        return await self._each(await asyncio.to_thread(self._read), self._write_absent)
+
+    async def enforce(self) -> SeedReport | None:
+        """Write every policy whose content differs from its file, if any file has changed since the last call.
+
+        :raises StoreError: as `seed`.
+        """
+        contents = await asyncio.to_thread(self._read)
+        if contents == self._last:
+            return None
+        unchanged = set(self._last.files) if self._last is not None else set()
+        fresh = FolderContents(tuple(f for f in contents.files if f not in unchanged), contents.bad)
+        report = await self._each(fresh, self._write_different)
+        self._last = contents
+        return report
+
+    async def _each(self, contents: FolderContents, write: "_Write") -> SeedReport:
+        written: list[str] = []
+        kept: list[str] = []
+        bad = list(contents.bad)
+        for file in contents.files:
+            try:
+                document = encode(decode(file.data).canonical)
+                revision = await write(file, document)
+            except InvalidInput as refused:
+                bad.append(BadFile(file.name, tuple(refused.problems)))
+                continue
+            if revision is None:
+                kept.append(file.name)
+                continue
+            written.append(file.name)
+            self._announcer.policy_changed(file.tenant_id, revision)
+        return SeedReport(tuple(written), tuple(kept), tuple(bad))
+
+    async def _write_absent(self, file: PolicyFile, document: bytes) -> int | None:
+        try:
+            return await self._store.apply(file.tenant_id, file.policy_id, document, expect_revision=0)
+        except RevisionConflict:
+            return None
+
+    async def _write_different(self, file: PolicyFile, document: bytes) -> int | None:
+        found = (await self._store.records(file.tenant_id)).find(file.policy_id)
+        if found is not None and found.hash == content_hash(document).hex():
+            return None
+        # Files win: no expectation. Another pod with the same folder writes the same.
+        return await self._store.apply(file.tenant_id, file.policy_id, document, expect_revision=None)
+
+
+class _Write(Protocol):
+    async def __call__(self, file: PolicyFile, document: bytes) -> int | None: ...
+
+
+class StoreGuard:
+    """Looks after the seed. `check` at boot; then `run` looks every `interval_s`, and at once after `suspect`.
+
+    `reload(tenant_id)` is called for a suspect tenant once the store is known to be in order, `reload_all` after a store
+    was seeded again: the pod's cache has what was there before.
+    """
+
+    def __init__(
+        self,
+        store: SeedStore,
+        meta: Meta,
+        seeder: Seeder,
+        hooks: SeedHooks,
+        *,
+        source: Source,
+        reload: Callable[[str], None],
+        reload_all: Callable[[], None],
+        interval_s: float = 1.0,
+    ) -> None:
+        self._store = store
+        self._meta = meta
+        self._seeder = seeder
+        self._hooks = hooks
+        self._source = source
+        self._reload = reload
+        self._reload_all = reload_all
+        self._interval_s = interval_s
+        self._in_order_before = False
+        self._suspects: set[str] = set()
+        self._woken = asyncio.Event()
+
+    def suspect(self, tenant_id: str) -> None:
+        """A row found no head for a tenant that had policies. Neither waits nor raises."""
+        self._suspects.add(tenant_id)
+        self._woken.set()
+
+    async def check(self) -> None:
+        """See that the store is seeded, and in `files` mode that it says what the files say.
+
+        :raises StoreError: the store did not answer.
+        """
+        suspects, self._suspects = self._suspects, set()
+        try:
+            await self._look()
+        except StoreError:
+            self._suspects |= suspects
+            raise
+        for tenant_id in suspects:
+            self._reload(tenant_id)
+
+    async def run(self) -> None:
+        """Check again and again, until cancelled. A store that is away is reported and waited for."""
+        while True:
+            try:
+                async with asyncio.timeout(self._interval_s):
+                    await self._woken.wait()
+            except TimeoutError:
+                pass
+            self._woken.clear()
+            try:
+                await self.check()
+            except StoreError as fault:
+                self._hooks.away(str(fault))
+
+    async def _look(self) -> None:
+        created = await self._meta.ensure()
+        if created or not await self._store.seeded():
+            report = await self._seeder.seed()
+            await self._store.mark_seeded()
+            if self._in_order_before:
+                self._hooks.reseeded(report)
+                self._reload_all()
+            else:
+                self._hooks.seeded(report)
+        self._in_order_before = True
+        if self._source is Source.FILES:
+            enforced = await self._seeder.enforce()
+            if enforced is not None and (enforced.written or enforced.bad):
+                self._hooks.seeded(enforced)
