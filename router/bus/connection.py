@@ -83,6 +83,11 @@ class Bus:
         """The server's bound on a message in bytes; 1 MiB before the first connection."""
         return 1 << 20 if self._client is None else self._client.max_payload
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait to be sent."""
+        return 0 if self._client is None else self._client.unsent
+
     async def start(self) -> None:
         """Begin to connect; returns at once, whether or not a server is there."""
         if self._task is None:

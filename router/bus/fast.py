@@ -26,6 +26,7 @@ client, the same machine and minute (µs):
 # ruff: noqa: SLF001 - private names of nats-py are what this module is for
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable
 
@@ -202,6 +203,13 @@ class FastClient(Client):
         pending, self._pending, self._pending_data_size = self._pending, [], 0
         self.stats["out_msgs"] += len(pending)
         writer.write(b"".join(pending))
+
+    async def close(self) -> None:
+        """End, in whatever state the connection is; what cannot be sent any more is dropped."""
+        if not self.is_connected:
+            self._pending, self._pending_data_size = [], 0
+        with contextlib.suppress(OSError):  # lost while it was being closed
+            await super().close()
 
     async def _send_ping(self, future: "asyncio.Future[bool] | None" = None) -> None:
         """nats-py writes the PING ahead of what is queued; a flush is to say that the queued was read, too."""

@@ -1,0 +1,188 @@
+"""Publishes into a real JetStream."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from router.bus.connection import Bus
+from router.bus.publisher import StreamPublisher
+from router.bus.stream_specs import StreamSpec
+from router.bus.streams import Streams
+from router.ports import Publication, Publisher
+from tests.bus.conftest import Heard
+from tests.bus.test_streams import create, delete
+from tests.servers import NatsProcess
+
+
+@pytest.fixture
+async def streams(bus: Bus, name: str) -> Streams:
+    """A stream over `<name>.in`."""
+    streams = Streams(bus, [StreamSpec(name, (f"{name}.in",), 3600, 3600)])
+    await streams.ensure()
+    return streams
+
+
+@pytest.fixture
+async def publisher(bus: Bus, streams: Streams) -> AsyncIterator[StreamPublisher]:
+    """Started, with a small window."""
+    publisher = StreamPublisher(bus, streams, window=16, ack_timeout_s=0.5, give_up_s=2)
+    await publisher.start()
+    yield publisher
+    await publisher.stop()
+
+
+async def stored(bus: Bus, stream: str) -> int:
+    """How many messages a stream holds."""
+    count: int = json.loads((await bus.request(f"$JS.API.STREAM.INFO.{stream}", b"")).data)["state"]["messages"]
+    return count
+
+
+async def test_all_are_stored_through_a_small_window(bus: Bus, publisher: Publisher, name: str) -> None:
+    """A thousand publishes through a window of 16: each done(True) once, all in the stream."""
+    done = Heard()
+    for index in range(1000):
+        publisher.publish(Publication(f"{name}.in", b"x", f"id-{index}", {"trace_id": "t"}), done)
+    assert done.items == []
+    assert await done.until(1000) == [True] * 1000
+    assert await stored(bus, name) == 1000
+
+
+async def test_a_repeated_id_is_stored_once_and_counted(bus: Bus, publisher: StreamPublisher, name: str) -> None:
+    """A duplicate is done(True), a distinct outcome in the counters, and not a second message."""
+    done = Heard()
+    for _ in range(3):
+        publisher.publish(Publication(f"{name}.in", b"x", "same"), done)
+    assert await done.until(3) == [True] * 3
+    assert (publisher.stored, publisher.duplicates) == (3, 2)
+    assert await stored(bus, name) == 1
+
+
+async def test_headers_and_id_arrive(bus: Bus, publisher: Publisher, name: str) -> None:
+    """A subscriber sees the payload, the headers and Nats-Msg-Id."""
+    heard, done = Heard(), Heard()
+    await bus.subscribe(f"{name}.in", lambda _s, _r, data, raw: heard(data, raw))
+    publisher.publish(Publication(f"{name}.in", b"body", "m1", {"tenant_id": "acme"}), done)
+    await done.until(1)
+    assert await heard.until(1) == [(b"body", b"NATS/1.0\r\nNats-Msg-Id: m1\r\ntenant_id: acme\r\n\r\n")]
+
+
+async def test_an_uncovered_subject_goes_core_once(bus: Bus, client: Bus, streams: Streams, name: str) -> None:
+    """No stream: a core subscriber gets it once, it counts as handed over, the hook is told once per subject."""
+    told, heard, done = Heard(), Heard(), Heard()
+    await client.subscribe(f"{name}.core", lambda _s, reply, data, _h: heard(data, reply))
+    publisher = StreamPublisher(bus, streams, on_uncovered=told)
+    await publisher.start()
+    for index in range(3):
+        publisher.publish(Publication(f"{name}.core", b"%d" % index, f"i{index}"), done)
+    assert await done.until(3) == [True] * 3
+    assert await heard.until(3) == [(b"0", b""), (b"1", b""), (b"2", b"")]
+    assert told.items == [f"{name}.core"]
+    assert publisher.published_core == 3
+    await publisher.stop()
+
+
+async def test_a_foreign_stream_over_the_subject_is_found(bus: Bus, publisher: StreamPublisher, name: str) -> None:
+    """A subject outside the specification that somebody's stream covers is published with an ack."""
+    await create(bus, f"{name}-their", [f"{name}.theirs"])
+    done = Heard()
+    publisher.publish(Publication(f"{name}.theirs", b"x", "i"), done)
+    assert await done.until(1) == [True]
+    assert publisher.published_core == 0
+    assert await stored(bus, f"{name}-their") == 1
+
+
+async def test_a_deleted_stream_is_asked_for_and_then_served(bus: Bus, streams: Streams, name: str) -> None:
+    """A specified subject without a stream is never published core: it waits for the stream to be created again."""
+    missing, done = Heard(), Heard()
+    publisher = StreamPublisher(bus, streams, on_stream_missing=lambda: missing(1))
+    await publisher.start()
+    await delete(bus, f"STREAM.DELETE.{name}")
+    publisher.publish(Publication(f"{name}.in", b"x", "i"), done)
+    await missing.until(1)
+    await streams.ensure()
+    assert await done.until(1) == [True]
+    assert await stored(bus, name) == 1
+    await publisher.stop()
+
+
+async def test_it_gives_up_in_time(bus: Bus, streams: Streams, name: str) -> None:
+    """Without a stream for longer than `give_up_s`: done(False), once."""
+    done = Heard()
+    publisher = StreamPublisher(bus, streams, give_up_s=0.3)
+    await publisher.start()
+    await delete(bus, f"STREAM.DELETE.{name}")
+    publisher.publish(Publication(f"{name}.in", b"x", "i"), done)
+    assert await done.until(1) == [False]
+    assert publisher.failed == 1
+    assert publisher.pending == 0
+    await publisher.stop()
+
+
+async def test_what_the_stream_refuses_fails_at_once(bus: Bus, streams: Streams, name: str) -> None:
+    """A message above the stream's own bound is done(False) without retries."""
+    await create(bus, f"{name}-small", [f"{name}.small"], max_msg_size=10)
+    publisher = StreamPublisher(bus, streams)
+    await publisher.start()
+    done = Heard()
+    publisher.publish(Publication(f"{name}.small", bytes(100), "i"), done)
+    assert await done.until(1) == [False]
+    assert publisher.resent == 0
+    await publisher.stop()
+
+
+@pytest.mark.parametrize(
+    "publication",
+    [
+        Publication("a b", b"", "i"),
+        Publication("a", b"", "i", {"bad name": "x"}),
+        Publication("a", bytes(5 << 20), "i"),
+    ],
+    ids=["subject", "header", "size"],
+)
+async def test_what_cannot_be_sent_is_refused(publisher: StreamPublisher, publication: Publication) -> None:
+    """done(False), later, and the connection is not risked."""
+    done = Heard()
+    publisher.publish(publication, done)
+    assert done.items == []
+    assert await done.until(1) == [False]
+
+
+async def test_the_queue_is_bounded(own_server: NatsProcess, own_bus: Bus) -> None:
+    """While NATS is away the window and the queue fill up, the next is refused; stop() ends all others with False."""
+    streams = Streams(own_bus, [StreamSpec("S", ("s",), 3600, 60)])
+    publisher = StreamPublisher(own_bus, streams, max_waiting=5)
+    gone, done = Heard(), Heard()
+    own_bus.on_disconnect.append(gone)
+    await publisher.start()
+    own_server.kill()
+    await gone.until(1)
+    for index in range(6):
+        publisher.publish(Publication("s", b"", f"{index}"), done)
+    assert await done.until(1) == [False]
+    assert publisher.pending == 5
+    await publisher.stop(timeout_s=0.01)
+    assert done.items == [False] * 6
+
+
+async def test_nothing_is_lost_or_doubled_over_kills_of_the_server(own_server: NatsProcess, own_bus: Bus) -> None:
+    """kill -9 three times while publishing: every message is acked and in the stream exactly once."""
+    streams = Streams(own_bus, [StreamSpec("S", ("s",), 3600, 3600)])
+    await streams.ensure()
+    publisher = StreamPublisher(own_bus, streams, window=64, ack_timeout_s=0.5, give_up_s=30)
+    done, back = Heard(), Heard()
+    own_bus.on_connect.append(back)
+    await publisher.start()
+    sent = 0
+    for round_ in range(3):
+        for _ in range(300):
+            publisher.publish(Publication("s", b"x", f"m{sent}"), done)
+            sent += 1
+        await done.until(sent - 250)
+        await asyncio.to_thread(own_server.kill)
+        await asyncio.to_thread(own_server.start)
+        await back.until(round_ + 1)
+    assert await done.until(sent, 30) == [True] * sent
+    assert await stored(own_bus, "S") == sent
+    await publisher.stop()

@@ -1,0 +1,156 @@
+"""Streams and consumers on a real JetStream."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.bus import stream_specs as specs
+from router.bus.connection import Bus
+from router.bus.keeper import StreamKeeper
+from router.bus.stream_specs import ConsumerSpec, StreamSpec
+from router.bus.streams import Streams
+from router.errors import StartupRefused
+from tests.bus.conftest import Heard
+
+
+def fleet(bus: Bus, name: str) -> Streams:
+    """One stream and one consumer of a test's own."""
+    stream = StreamSpec(name.upper(), (f"{name}.a", f"{name}.b.*"), max_age_s=3600, dedup_s=600)
+    return Streams(bus, [stream], [ConsumerSpec(name.upper(), "workers")])
+
+
+async def delete(bus: Bus, what: str) -> None:
+    """Another client's doing."""
+    answer = json.loads((await bus.request(f"$JS.API.{what}", b"")).data)
+    assert answer.get("success"), answer
+
+
+async def create(bus: Bus, name: str, subjects: list[str], **config: object) -> None:
+    """A stream of somebody else."""
+    payload = json.dumps({"name": name, "subjects": subjects, "storage": "memory", **config}).encode()
+    assert "error" not in json.loads((await bus.request(f"$JS.API.STREAM.CREATE.{name}", payload)).data)
+
+
+async def test_missing_ones_are_created_as_specified(bus: Bus, name: str) -> None:
+    """The first look creates, the second finds nothing to do and no difference."""
+    streams = fleet(bus, name)
+    first = await streams.ensure()
+    assert first.created == (name.upper(), f"{name.upper()}/workers")
+    assert first.differences == ()
+    assert await streams.ensure() == specs.Ensured()
+
+
+async def test_what_was_deleted_is_created_again(bus: Bus, name: str) -> None:
+    """A deleted consumer, and a deleted stream with all on it."""
+    streams = fleet(bus, name)
+    await streams.ensure()
+    await delete(bus, f"CONSUMER.DELETE.{name.upper()}.workers")
+    assert (await streams.ensure()).created == (f"{name.upper()}/workers",)
+    await delete(bus, f"STREAM.DELETE.{name.upper()}")
+    assert (await streams.ensure_consumer(streams.consumers[0])).created == (name.upper(), f"{name.upper()}/workers")
+
+
+async def test_differences_are_reported_and_nothing_is_altered(bus: Bus, name: str) -> None:
+    """Another age and other subjects are named field by field, again at each look: they stay as they are."""
+    await create(bus, name.upper(), [f"{name}.a"], max_age=60_000_000_000, duplicate_window=60_000_000_000)
+    streams = fleet(bus, name)
+    await streams.ensure()
+    ensured = await streams.ensure()
+    assert [(one.field, one.actual, one.wanted) for one in ensured.differences] == [
+        ("subjects", f"['{name}.a']", f"['{name}.a', '{name}.b.*']"),
+        ("max_age_s", "60.0", "3600.0"),
+        ("dedup_s", "60.0", "600.0"),
+    ]
+    assert ensured.created == ()
+
+
+async def test_a_different_consumer_is_reported(bus: Bus, name: str) -> None:
+    """An ack wait that somebody changed is a difference."""
+    streams = fleet(bus, name)
+    await streams.ensure()
+    other = Streams(bus, streams.specs, [ConsumerSpec(name.upper(), "workers", ack_wait_s=5)])
+    assert [str(one) for one in (await other.ensure()).differences] == [
+        "consumer workers: ack_wait_s is 30.0, specified is 5.0"
+    ]
+
+
+async def test_subjects_in_another_stream_are_a_difference_not_a_fault(bus: Bus, name: str) -> None:
+    """A stream that cannot be created is reported with the one in its way, and the rest is still looked after."""
+    await create(bus, f"{name}-other", [f"{name}.>"])
+    streams = fleet(bus, name)
+    ensured = await streams.ensure()
+    assert [(one.what, one.field, one.actual) for one in ensured.differences] == [
+        (f"stream {name.upper()}", "subjects", ""),
+        ("consumer workers", "stream", ""),
+    ]
+    assert f"{name}-other" in ensured.differences[0].wanted
+
+
+async def test_streams_over_a_subject_are_found(bus: Bus, name: str) -> None:
+    """By the literal subject, by a wildcard of the stream, and by a wildcard that is asked for."""
+    await create(bus, f"{name}-lit", [f"{name}.lit"])
+    await create(bus, f"{name}-wild", [f"{name}.w.>"])
+    streams = fleet(bus, name)
+    assert await streams.covering(f"{name}.lit") == [f"{name}-lit"]
+    assert await streams.covering(f"{name}.w.x.y") == [f"{name}-wild"]
+    assert await streams.covering(f"{name}.>") == [f"{name}-lit", f"{name}-wild"]
+    assert await streams.covering(f"{name}.none") == []
+
+
+async def test_a_stream_that_answers_nobody_is_fine(bus: Bus, name: str) -> None:
+    """no_ack streams over a request subject do not count."""
+    await create(bus, f"{name}-quiet", [f"{name}.q"], no_ack=True)
+    assert await fleet(bus, name).covering(f"{name}.q") == []
+
+
+async def test_the_keeper_sees_a_stream_over_a_request_subject(bus: Bus, name: str) -> None:
+    """It says so at the look after the stream came, and takes it back when the stream is gone."""
+    looks = Heard()
+    subject = f"{name}.decide"
+    keeper = StreamKeeper(bus, fleet(bus, name), request_subjects=[subject], on_look=lambda _e, covered: looks(covered))
+    await keeper.start()
+    await looks.until(1)
+    assert keeper.ready
+    await create(bus, f"{name}-over", [f"{name}.decide"])
+    keeper.look_soon()
+    await looks.until(2)
+    await delete(bus, f"STREAM.DELETE.{name}-over")
+    keeper.look_soon()
+    assert await looks.until(3) == [{}, {subject: [f"{name}-over"]}, {}]
+    await keeper.stop()
+
+
+def test_a_dedup_window_longer_than_the_age_is_refused() -> None:
+    """The server would refuse it at creation (10052); the pod says so at start-up, for all such streams."""
+    bad = [StreamSpec("A", ("a",), 60, 61), StreamSpec("B", ("b",), 60, 60), StreamSpec("C", ("c",), 1, 2)]
+    with pytest.raises(StartupRefused, match=r"A: .*61 s.*60 s; C: "):
+        specs.check(bad)
+
+
+TOKENS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=4)
+
+
+@given(TOKENS, TOKENS)
+def test_literal_patterns_match_only_themselves(pattern: list[str], subject: list[str]) -> None:
+    """Without wildcards matching is equality."""
+    assert specs.matches(".".join(pattern), ".".join(subject)) == (pattern == subject)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "subject", "expected"),
+    [
+        ("a.*", "a.b", True),
+        ("a.*", "a", False),
+        ("a.*", "a.b.c", False),
+        ("a.>", "a.b.c", True),
+        ("a.>", "a", False),
+        (">", "a", True),
+        ("*.b", "a.b", True),
+        ("a.*.c", "a.b.d", False),
+    ],
+)
+def test_wildcards(pattern: str, subject: str, expected: bool) -> None:
+    """`*` is one token, `>` one or more at the end."""
+    assert specs.matches(pattern, subject) is expected
