@@ -113,6 +113,14 @@ def test_counting_a_decision_costs_less_than_a_microsecond() -> None:
     assert best < 1e-6
 
 
+def test_a_total_is_read_when_somebody_looks() -> None:
+    """The room that counts needs to know nothing of metrics."""
+    telemetry, seen = Telemetry(CollectorRegistry()), [1]
+    telemetry.redeliveries.read_from(lambda: seen[0], "result")
+    seen[0] = 5
+    assert sample(telemetry, "router_redeliveries_total", stream="result") == 5
+
+
 def test_every_metric_is_in_the_reference_as_it_is() -> None:
     """Name and type; nothing is served that is not described."""
     telemetry = Telemetry(CollectorRegistry())
@@ -129,6 +137,8 @@ def test_labels_must_fit_the_family() -> None:
     """A wrong number of label values is a bug at start-up, not a broken scrape."""
     with pytest.raises(ValueError, match="labels"):
         Telemetry(CollectorRegistry()).store_call_seconds.child("decide", "extra")
+    with pytest.raises(ValueError, match="labels"):
+        Telemetry(CollectorRegistry()).redeliveries.read_from(lambda: 0)
 
 
 async def test_loop_lag_sees_a_blocked_loop() -> None:

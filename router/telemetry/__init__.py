@@ -3,6 +3,17 @@
 from router.telemetry.events import Event
 from router.telemetry.loop import LoopLag
 from router.telemetry.metrics import CONTENT_TYPE, MetricRow, Telemetry, render
-from router.telemetry.tally import Buckets, Decisions, Histogram
+from router.telemetry.tally import Buckets, Decisions, Histogram, Totals
 
-__all__ = ["CONTENT_TYPE", "Buckets", "Decisions", "Event", "Histogram", "LoopLag", "MetricRow", "Telemetry", "render"]
+__all__ = [
+    "CONTENT_TYPE",
+    "Buckets",
+    "Decisions",
+    "Event",
+    "Histogram",
+    "LoopLag",
+    "MetricRow",
+    "Telemetry",
+    "Totals",
+    "render",
+]

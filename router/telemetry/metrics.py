@@ -1,6 +1,7 @@
 """Every metric of a pod, by name, in one place. Label sets are closed: a value is from an enum, code or settings.
 
-Children with labels are made at start-up (`telemetry.redeliveries.labels("result")`) and kept by whoever counts.
+Children with labels are made at start-up (`telemetry.results_settled.labels("success")`) and kept by whoever counts;
+totals that a room keeps for itself are read from it (`redeliveries.read_from(lambda: loop.redelivered, "result")`).
 """
 
 from collections.abc import Iterable
@@ -9,7 +10,7 @@ from typing import NamedTuple
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import generate_latest
 
-from router.telemetry.tally import Decisions, Histogram
+from router.telemetry.tally import Decisions, Histogram, Totals
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LATENCY = (0.0002, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -62,6 +63,12 @@ class Telemetry:
         histogram = Histogram(f"router_{name}", documentation, bounds, labels)
         self.registry.register(histogram)
         return histogram
+
+    def _totals(self, name: str, documentation: str, *labels: str) -> Totals:
+        self.rows.append(MetricRow(f"router_{name}_total", "counter", labels, documentation))
+        totals = Totals(f"router_{name}", documentation, labels)
+        self.registry.register(totals)
+        return totals
 
     def _decide(self, tenants: Iterable[str]) -> None:
         latency = self._histogram("decision_seconds", "From the request's arrival to its answer.", _LATENCY).child()
@@ -119,18 +126,18 @@ class Telemetry:
         self.workers = self._gauge("workers", "Workers heard of in the last minute.")
 
     def _bus(self) -> None:
-        self.publishes = self._counter(
-            "publishes", "JetStream publishes: stored, duplicate or failed.", "stream", "outcome"
+        self.publishes = self._totals(
+            "publishes", "JetStream publishes: stored, duplicate, failed, resent, or core (no stream there).", "outcome"
         )
-        self.redeliveries = self._counter("redeliveries", "Messages delivered more than once.", "stream")
+        self.redeliveries = self._totals("redeliveries", "Messages delivered more than once.", "stream")
+        self.consumer_stalls = self._totals("consumer_stalls", "Pull loops that the watchdog started again.", "stream")
         self.consumer_lag = self._gauge(
-            "consumer_lag", "Messages a consumer has not been given or not acked.", "stream"
+            "consumer_lag", "Messages a consumer was not given yet or did not ack.", "stream"
         )
-        self.consumer_stalls = self._counter("consumer_stalls", "Pull loops that the watchdog started again.", "stream")
         self.nats_connected = self._gauge("nats_connected", "1 while connected.")
         self.nats_rtt = self._gauge("nats_rtt_seconds", "Last round trip to the NATS server.")
-        self.nats_reconnects = self._counter("nats_reconnects", "Connections made again.")
-        self.nats_dropped = self._counter("nats_dropped", "Messages dropped because a subscription was full.")
+        self.nats_connects = self._totals("nats_connects", "Connections made, the first included.")
+        self.nats_dropped = self._totals("nats_dropped", "Messages dropped because a subscription was full.")
 
     def _pod(self) -> None:
         self.ready = self._gauge("ready", "1 while /readyz says so.")

@@ -5,7 +5,7 @@ this 0.25 µs (tests/test_telemetry.py holds a bound). Only the event loop's thr
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
@@ -64,6 +64,31 @@ class Histogram(Collector):
         family = HistogramMetricFamily(self._name, self._documentation, labels=self._labels)
         for labels, buckets in self._children.items():
             family.add_metric(labels, buckets.cumulative(), buckets.total)
+        return [family]
+
+
+class Totals(Collector):
+    """A counter family over totals that somebody else keeps as plain ints: they are read at a scrape."""
+
+    def __init__(self, name: str, documentation: str, labels: Sequence[str] = ()) -> None:
+        self._name, self._documentation, self._labels = name, documentation, list(labels)
+        self._sources: dict[tuple[str, ...], Callable[[], int]] = {}
+
+    def read_from(self, source: Callable[[], int], *labels: str) -> None:
+        """Read these label values' total from `source`, which never raises and never goes back."""
+        if len(labels) != len(self._labels):
+            raise ValueError(f"{self._name} has labels {self._labels}, not {labels}")
+        self._sources[labels] = source
+
+    def describe(self) -> Iterable[Metric]:
+        """The family without samples."""
+        return [CounterMetricFamily(self._name, self._documentation, labels=self._labels)]
+
+    def collect(self) -> Iterable[Metric]:
+        """The family as it stands."""
+        family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
+        for labels, source in self._sources.items():
+            family.add_metric(labels, source())
         return [family]
 
 
