@@ -1,0 +1,232 @@
+from typing import Any
+
+import orjson
+import pytest
+
+from router.domain.decision import Code, Reason, Refused
+from router.domain.request import Correlation
+from router.domain.result import ExecResult, Status
+from router.wire.assignment import Attempt, Usage, assigned_event, assignment, final_result, usage_event
+from router.wire.job import encode_job, origin_of, request_of
+from tests.wire.examples import accepted, task_shape
+
+PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+ATTEMPT = Attempt("a-1", "k-1", 1, "p1", Reason.WEIGHTED, "default", 7, 250, 1500, 1000, 6000, "http://p1")
+
+
+def job(**changes: Any) -> bytes:
+    """The stored job of a pushed request."""
+    stored = encode_job(accepted(task_shape(push_assignment=True, **changes), {"traceparent": PARENT}), 5000)
+    assert isinstance(stored, bytes), stored
+    return stored
+
+
+def assigned(stored: bytes, attempt: Attempt = ATTEMPT) -> Any:
+    """The assignment of an attempt."""
+    return orjson.loads(assignment(stored, attempt)[0])
+
+
+def test_an_assignment_is_written_as_the_contract_says() -> None:
+    """The golden assignment, all of it."""
+    stored = job(metadata={"team": "red"}, run_id="run", flow_id="f", step_id="s", idempotency_key="k")
+    assert assigned(stored) == {
+        "version": "1",
+        "assignment_id": "a-1",
+        "task_id": "k-1",
+        "attempt": 1,
+        "request_id": "r-1",
+        "tenant_id": "acme",
+        "executor": {"provider_id": "p1", "channel": "nats", "endpoint": "http://p1"},
+        "job": {"type": "chat", "payload": {"text": "hello", "timeout_ms": 5000}},
+        "options": {"priority": "normal", "deadline_ms": 5000, "retry": {"max_attempts": 2, "backoff_ms": 200}},
+        "correlation": {"trace_id": "t-1"},
+        "decision": {
+            "provider_id": "p1",
+            "priority": 50,
+            "expected_latency_ms": 250,
+            "expected_cost": 0.0015,
+            "reason": "weighted",
+        },
+        "metadata": {"team": "red"},
+        "created_at_ms": 1000,
+        "deadline_at_ms": 6000,
+        "trace_id": "t-1",
+        "run_id": "run",
+        "flow_id": "f",
+        "step_id": "s",
+        "idempotency_key": "k",
+    }
+
+
+def test_headers_name_tenant_trace_version_and_traceparent() -> None:
+    """What workers and tracing read without opening the payload."""
+    assert assignment(job(), ATTEMPT)[1] == {
+        "tenant_id": "acme",
+        "trace_id": "t-1",
+        "version": "1",
+        "traceparent": PARENT,
+    }
+
+
+@pytest.mark.parametrize(
+    ("task", "payload"),
+    [
+        ({"type": "t"}, {"timeout_ms": 5000}),
+        ({"type": "t", "payload": {}}, {"timeout_ms": 5000}),
+        ({"type": "t", "payload": {"timeout_ms": 7}}, {"timeout_ms": 7}),
+        ({"type": "t", "payload": [1]}, {"value": [1]}),
+        ({"type": "t", "payload": "x"}, {"value": "x"}),
+        ({"type": "t", "payload": False}, {"value": False}),
+        ({"type": "t", "payload_ref": "s3://x"}, {"timeout_ms": 5000}),
+    ],
+)
+def test_the_payload_is_always_an_object(task: dict[str, Any], payload: object) -> None:
+    """An object gets timeout_ms unless it has one, anything else is wrapped, nothing is {}."""
+    assert assigned(job(task=task))["job"]["payload"] == payload
+
+
+def test_a_reference_travels() -> None:
+    """payload_ref is in the job."""
+    assert assigned(job(task={"type": "t", "payload_ref": "s3://x"}))["job"]["payload_ref"] == "s3://x"
+
+
+def test_the_requests_wishes_win() -> None:
+    """priority and retry of the request replace the defaults."""
+    options = {"priority": "high", "retry": {"max_attempts": 4, "backoff_ms": 0}}
+    assert assigned(job(options=options))["options"] == {
+        "priority": "high",
+        "deadline_ms": 5000,
+        "retry": {"max_attempts": 4, "backoff_ms": 0},
+    }
+
+
+def test_the_callers_payload_is_not_touched() -> None:
+    """timeout_ms is added to a copy."""
+    request = accepted(task_shape())
+    encode_job(request, 5000)
+    assert request.payload == {"text": "hello"}
+
+
+def test_the_deepest_payload_that_is_accepted_is_dispatched() -> None:
+    """What `decode` lets in can be written into an assignment."""
+    deep = b'{"a":' * 250 + b"1" + b"}" * 250
+    request = accepted(b'{"version":"1","tenant_id":"a","task":{"type":"t","payload":' + deep + b"}}")
+    stored = encode_job(request, 1)
+    assert isinstance(stored, bytes)
+    assert deep[5:-1] in assignment(stored, ATTEMPT)[0]
+
+
+def test_a_large_payload_is_refused_with_a_way_out() -> None:
+    """Over 64 KiB: PAYLOAD_TOO_LARGE, and the hint names payload_ref."""
+    answer = encode_job(accepted(task_shape(task={"type": "t", "payload": "x" * 65536})), 1)
+    assert isinstance(answer, Refused)
+    assert answer.code is Code.INVALID_REQUEST
+    assert "payload_ref" in answer.message
+
+
+def test_a_large_context_is_refused() -> None:
+    """The head of the work item is bounded too."""
+    answer = encode_job(accepted(task_shape(context={"a": "x" * 70_000})), 1)
+    assert isinstance(answer, Refused)
+    assert "context" in answer.message
+
+
+def test_the_request_comes_back_from_its_job() -> None:
+    """All that the next attempt is planned by; payload and fingerprint stay behind."""
+    doc = task_shape(
+        push_assignment=True,
+        metadata={"a": [1, None]},
+        context={"session_id": "s", "user_id": "u", "status": "timeout", "ip_address": "192.0.2.1"},
+        constraints={"max_cost": 1},
+        options={"retry": {"max_attempts": 3}, "result_subject": "_INBOX.a", "meter": True},
+        idempotency_key="k",
+        message_id="m",
+        assignment_subject="caf.exec.x",
+    )
+    request = accepted(doc)
+    stored = encode_job(request, 1)
+    assert isinstance(stored, bytes)
+    back = request_of(stored)
+    for field in request.__struct_fields__:
+        if field not in {"payload", "fingerprint"}:
+            assert getattr(back, field) == getattr(request, field), field
+
+
+def test_a_job_of_another_format_is_told() -> None:
+    """A newer version's job is an error that names its format, not a wrong assignment."""
+    with pytest.raises(ValueError, match="format 02"):
+        request_of(b"\x02" + job()[1:])
+    with pytest.raises(ValueError, match="format none"):
+        assignment(b"", ATTEMPT)
+
+
+def test_the_assigned_event_holds_no_payload() -> None:
+    """The golden event."""
+    event = orjson.loads(assigned_event(job(run_id="run"), ATTEMPT, subject="caf.exec.assign.v1", timestamp_ms=1001))
+    assert event == {
+        "version": "1",
+        "assignment_id": "a-1",
+        "task_id": "k-1",
+        "attempt": 1,
+        "request_id": "r-1",
+        "tenant_id": "acme",
+        "provider_id": "p1",
+        "policy_id": "default",
+        "policy_revision": 7,
+        "reason": "weighted",
+        "subject": "caf.exec.assign.v1",
+        "deadline_at_ms": 6000,
+        "timestamp": 1001,
+        "trace_id": "t-1",
+        "run_id": "run",
+    }
+
+
+def test_usage_is_written_as_the_contract_says() -> None:
+    """The golden usage event; an undispatched one has no assignment_id."""
+    usage = Usage("k-1", "acme", "p1", "chat", 120, 2000, Status.SUCCESS, 1001, "r-1", "a-1", 7, "k", Correlation("t"))
+    assert orjson.loads(usage_event(usage)) == {
+        "version": "1",
+        "usage_id": "k-1",
+        "tenant_id": "acme",
+        "provider_id": "p1",
+        "event_type": "chat",
+        "latency_ms": 120,
+        "cost": 0.002,
+        "status": "success",
+        "timestamp": 1001,
+        "assignment_id": "a-1",
+        "request_id": "r-1",
+        "tokens": 7,
+        "trace_id": "t",
+        "idempotency_key": "k",
+    }
+    bare = orjson.loads(usage_event(Usage("d-1", "acme", "p1", "chat", 1, 0, Status.SUCCESS, 1, "r-1")))
+    assert "assignment_id" not in bare
+
+
+def test_the_final_result_for_the_caller() -> None:
+    """The golden final result; `ok` only after a success."""
+    result = ExecResult(Status.SUCCESS, latency_ms=5, cost_microusd=1000, output={"a": 1})
+    told = orjson.loads(
+        final_result(result, task_id="k", assignment_id="a", attempt=2, provider_id="p", origin=origin_of(job()))
+    )
+    assert told == {
+        "ok": True,
+        "task_id": "k",
+        "assignment_id": "a",
+        "attempt": 2,
+        "status": "success",
+        "provider_id": "p",
+        "output": {"a": 1},
+        "latency_ms": 5,
+        "cost": 0.001,
+        "request_id": "r-1",
+        "tenant_id": "acme",
+        "trace_id": "t-1",
+    }
+    late = ExecResult(Status.TIMEOUT, error_code="DEADLINE")
+    told = orjson.loads(
+        final_result(late, task_id="k", assignment_id="a", attempt=2, provider_id="p", origin=origin_of(job()))
+    )
+    assert (told["ok"], told["status"], told["error_code"], told["cost"]) == (False, "timeout", "DEADLINE", None)

@@ -1,0 +1,127 @@
+from typing import Any
+
+import orjson
+import pytest
+
+from router.domain.decision import Code, Decided, Decision, Reason
+from router.domain.ids import from_text
+from router.wire.problems import Rejected
+from router.wire.status import (
+    AdminRequest,
+    AssignmentState,
+    DecisionQuery,
+    Load,
+    Pressure,
+    decode_admin,
+    decode_decision_query,
+    encode_admin,
+    encode_backpressure,
+    encode_stored,
+    pressure,
+)
+from tests.wire.examples import paths
+
+ID = "00070000-0000-4000-8000-000000000001"
+
+
+def test_backpressure_is_written_as_the_contract_says() -> None:
+    """The golden reply."""
+    load = Load(10, 12.5, 3)
+    assert orjson.loads(encode_backpressure(load, retry_after_s=1, max_retry_attempts=3, timestamp_ms=5)) == {
+        "success": True,
+        "data": {
+            "subject": "beamline.router.v1.decide",
+            "status": "inactive",
+            "metrics": {"pending_messages": 10, "latency_p95_ms": 12.5, "inflight_messages": 3},
+            "thresholds": {"queue_overload": 1000, "latency_overload_ms": 5000, "inflight_overload": 500},
+            "policy": {"retry_after_seconds": 1, "max_retry_attempts": 3},
+            "timestamp": 5,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("load", "level"),
+    [
+        (Load(0, 0, 0), Pressure.INACTIVE),
+        (Load(799, 3999, 399), Pressure.INACTIVE),
+        (Load(800, 0, 0), Pressure.WARNING),
+        (Load(0, 4000, 0), Pressure.WARNING),
+        (Load(0, 0, 400), Pressure.WARNING),
+        (Load(1000, 0, 0), Pressure.ACTIVE),
+        (Load(0, 5000, 0), Pressure.ACTIVE),
+        (Load(0, 0, 500), Pressure.ACTIVE),
+        (Load(None, 0, 0), Pressure.UNKNOWN),
+        (Load(None, None, 500), Pressure.ACTIVE),
+        (Load(None, None, None), Pressure.UNKNOWN),
+    ],
+)
+def test_pressure_is_that_of_the_worst_measure(load: Load, level: Pressure) -> None:
+    """Active at a threshold, warning from 80 % on, and calm only when all three are known."""
+    assert pressure(load) is level
+
+
+@pytest.mark.parametrize(
+    ("doc", "query"),
+    [
+        ({"tenant_id": "a", "request_id": "r"}, DecisionQuery("a", request_id="r")),
+        ({"tenant_id": "a", "idempotency_key": "k"}, DecisionQuery("a", idempotency_key="k")),
+        ({"tenant_id": "a", "decision_id": ID}, DecisionQuery("a", from_text(ID))),
+        ({"message_id": "m"}, DecisionQuery(None, message_id="m")),
+    ],
+)
+def test_a_decision_is_asked_for_by_one_of_its_names(doc: dict[str, Any], query: DecisionQuery) -> None:
+    """Tenant and id, or a message_id alone."""
+    assert decode_decision_query(orjson.dumps(doc), None) == query
+
+
+@pytest.mark.parametrize(
+    ("doc", "path"),
+    [
+        ({}, "request_id"),
+        ({"tenant_id": "a"}, "request_id"),
+        ({"request_id": "r"}, "tenant_id"),
+        ({"tenant_id": "a", "decision_id": "x"}, "decision_id"),
+        ({"tenant_id": "a b", "request_id": "r"}, "tenant_id"),
+    ],
+)
+def test_a_vague_query_is_refused(doc: dict[str, Any], path: str) -> None:
+    """With the path of what is missing or wrong."""
+    answer = decode_decision_query(orjson.dumps(doc), None)
+    assert isinstance(answer, Rejected)
+    assert paths(answer) == [path]
+
+
+def test_a_query_for_two_tenants_is_refused() -> None:
+    """Header and body."""
+    answer = decode_decision_query(b'{"tenant_id":"a","request_id":"r"}', {"tenant_id": "b"})
+    assert isinstance(answer, Rejected)
+    assert answer.refused.code is Code.UNAUTHORIZED
+
+
+def test_a_stored_decision_says_where_its_task_is() -> None:
+    """The decision as it was answered, and the assignment beside it."""
+    decided = Decided(Decision("p", Reason.WEIGHTED, 1, 2, "d", 3, "id"))
+    state = AssignmentState("a", "k", 2, "running")
+    said = orjson.loads(encode_stored(decided, request_id="r", trace_id=None, assignment=state))
+    assert said["decision"]["decision_id"] == "id"
+    assert said["assignment"] == {"assignment_id": "a", "task_id": "k", "attempt": 2, "state": "running"}
+    assert "assignment" not in orjson.loads(encode_stored(decided, request_id="r", trace_id="t"))
+
+
+def test_an_admin_act_brings_its_token_in_header_or_body() -> None:
+    """The header wins; the token is never among the fields."""
+    assert decode_admin(b"", None) == AdminRequest({}, None)
+    assert decode_admin(b'{"api_key":"k","a":1}', None) == AdminRequest({"a": 1}, "k")
+    assert decode_admin(b'{"api_key":"k"}', {"Authorization": "Bearer t"}) == AdminRequest({}, "t")
+
+
+@pytest.mark.parametrize("data", [b"[]", b"x", b"\xff", b" " * 70_000])
+def test_an_admin_act_must_be_an_object(data: bytes) -> None:
+    """Anything else is refused."""
+    assert isinstance(decode_admin(data, None), Rejected)
+
+
+def test_an_admin_answer_is_ok() -> None:
+    """ok beside the fields."""
+    assert encode_admin({"states": []}) == b'{"ok":true,"states":[]}'
