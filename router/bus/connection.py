@@ -203,20 +203,28 @@ class Bus:
 
     async def _keep(self) -> None:
         """Connect, watch, replace."""
-        while not self._closing:
+        while True:
             client = await self._connect()
-            for subscription in self._subscriptions.values():
-                subscription.sid = None
-            while missing := [one for one in self._subscriptions.values() if one.sid is None]:
-                for one in missing:
-                    one.sid = await client.subscribe_direct(one.subject, one.direct, queue=one.queue)
-            self._client = client  # no await since the check: who subscribes from now on does it on this client
-            self._connected()
-            while not client.stuck:  # noqa: ASYNC110 - nats-py has no event for it
+            try:
+                await self._take(client)
+                while not client.stuck:  # noqa: ASYNC110 - nats-py has no event for it
+                    await asyncio.sleep(_WATCH_S)
+                log.error("the NATS client gave up and is replaced", extra={"error": repr(client.last_error)})
+            except Exception:  # lost while it was being set up, or a callback's bug: without this loop nothing connects
+                log.exception("the NATS client is replaced after a fault")
                 await asyncio.sleep(_WATCH_S)
             self.counters.replaced_clients += 1
-            log.error("the NATS client gave up and is replaced", extra={"error": repr(client.last_error)})
             await client.close()
+
+    async def _take(self, client: FastClient) -> None:
+        """Make it the client of all subscriptions."""
+        for subscription in self._subscriptions.values():
+            subscription.sid = None
+        while missing := [one for one in self._subscriptions.values() if one.sid is None]:
+            for one in missing:
+                one.sid = await client.subscribe_direct(one.subject, one.direct, queue=one.queue)
+        self._client = client  # no await since the check: who subscribes from now on does it on this client
+        self._connected()
 
     async def _connect(self) -> FastClient:
         """A connected client; nats-py tries for ever, and what it does not expect is tried again by us."""

@@ -117,19 +117,27 @@ class PullLoop:
     async def _run(self) -> None:
         try:
             while not self._stopping:
-                self._wake.clear()
-                if self._paused or self._anew:
-                    self._anew = False
-                    await self._let_go()
-                if not self._paused:
-                    await self._pull()
-                    if self._arrived:
-                        batch, self._arrived = self._arrived, []
-                        await self._hand_over(batch)
-                        continue
-                await self._sleep()
+                try:
+                    await self._turn()
+                except Exception:  # a bug of ours; a consumer that nobody serves would be worse
+                    log.exception("a pull loop begins anew after a fault", extra={"consumer": self.spec.name})
+                    self._anew = True
+                    await asyncio.sleep(self._heartbeat_s)
         finally:
             await self._let_go()
+
+    async def _turn(self) -> None:
+        self._wake.clear()
+        if self._paused or self._anew:
+            self._anew = False
+            await self._let_go()
+        if not self._paused:
+            await self._pull()
+            if self._arrived:
+                batch, self._arrived = self._arrived, []
+                await self._hand_over(batch)
+                return
+        await self._sleep()
 
     async def _sleep(self) -> None:
         """Until something happens, but not longer than a heartbeat."""
@@ -221,13 +229,16 @@ class PullLoop:
             except BusError as error:
                 log.warning("cannot look at a consumer", extra={"consumer": self.spec.name, "error": str(error)})
                 received = -1
+            except Exception:  # a bug of ours or of a callback; the watchdog must live
+                log.exception("a look at a consumer failed", extra={"consumer": self.spec.name})
+                received = -1
 
     async def _look_at_consumer(self, received: int) -> int:
         """Create it when it is missing; begin anew when nothing came since `received` although something waits."""
         info = await self._streams.consumer(self.spec.stream, self.spec.name)
         if info is None:
             ensured = await self._streams.ensure_consumer(self.spec)
-            log.warning("a consumer was missing", extra={"consumer": self.spec.name, "created": ensured.created})
+            log.warning("a consumer was missing", extra={"consumer": self.spec.name, "made": ensured.created})
             self.recreated += 1
             self._reconnected()
             if self._on_recreated is not None:

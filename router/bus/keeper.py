@@ -84,7 +84,7 @@ class StreamKeeper:
             if names := await self._streams.covering(subject):
                 covered[subject] = names
         if ensured.created:
-            log.info("created what was missing in JetStream", extra={"created": ensured.created})
+            log.info("created what was missing in JetStream", extra={"made": ensured.created})
         if ensured.differences != self.ensured.differences:
             for difference in ensured.differences:
                 log.warning("a stream or consumer is not as specified", extra={"difference": str(difference)})
@@ -107,6 +107,8 @@ class StreamKeeper:
                 log.warning("cannot look after the streams", extra={"error": str(error)})
                 if self._on_fault is not None:
                     self._on_fault(error)
+            except Exception:  # a bug of ours or of a callback; somebody must go on looking
+                log.exception("a look after the streams failed")
             try:
                 await asyncio.wait_for(self._wake.wait(), pause)
             except TimeoutError:

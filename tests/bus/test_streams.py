@@ -105,6 +105,35 @@ async def test_a_stream_that_answers_nobody_is_fine(bus: Bus, name: str) -> None
     assert await fleet(bus, name).covering(f"{name}.q") == []
 
 
+async def test_the_keeper_creates_and_says_so(bus: Bus, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The first look creates what is missing, with a line in the log."""
+    looks = Heard()
+    keeper = StreamKeeper(
+        bus, fleet(bus, name), request_subjects=[], on_look=lambda ensured, _c: looks(ensured.created)
+    )
+    with caplog.at_level("INFO", "router.bus"):
+        await keeper.start()
+        assert await looks.until(1) == [(name.upper(), f"{name.upper()}/workers")]
+    await keeper.stop()
+    assert [record.made for record in caplog.records if "created" in record.message] == looks.items  # type: ignore[attr-defined]
+
+
+async def test_the_keeper_lives_through_a_failing_callback(bus: Bus, name: str) -> None:
+    """A bug of the one who listens does not end the looking."""
+    looks = Heard()
+
+    def broken(*_: object) -> None:
+        looks(1)
+        raise KeyError("x")
+
+    keeper = StreamKeeper(bus, fleet(bus, name), request_subjects=[], on_look=broken)
+    await keeper.start()
+    await looks.until(1)
+    keeper.look_soon()
+    await looks.until(2)
+    await keeper.stop()
+
+
 async def test_the_keeper_sees_a_stream_over_a_request_subject(bus: Bus, name: str) -> None:
     """It says so at the look after the stream came, and takes it back when the stream is gone."""
     looks = Heard()
