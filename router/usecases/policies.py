@@ -23,20 +23,12 @@ from msgspec import Struct
 from router.domain.policy import TenantPolicies
 from router.errors import StoreError
 from router.ports import PolicyStore
+from router.usecases.decide import LOADING, Loading
 
 log = logging.getLogger("router.policies")
 
 MAX_ABSENT: Final = 10_000
 REFRESHES_AT_ONCE: Final = 16
-
-
-class Loading(Enum):
-    """The tenant is not known to this pod yet: await `load`."""
-
-    LOADING = "loading"
-
-
-LOADING: Final = Loading.LOADING
 
 
 class Cause(StrEnum):

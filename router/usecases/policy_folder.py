@@ -42,7 +42,7 @@ class FolderContents(Struct, frozen=True):
 def read_folder(folder: Path) -> FolderContents:
     """Read all policy files of a folder. Blocks; call it from a thread.
 
-    A file that cannot be taken is in `bad` and does not stop the others; so is the folder itself when it cannot be read.
+    A file that cannot be taken is in `bad` and does not stop the others; so is a folder that cannot be read.
     """
     files: list[PolicyFile] = []
     bad: list[BadFile] = []
@@ -50,9 +50,7 @@ def read_folder(folder: Path) -> FolderContents:
     try:
         paths = _json_files(folder)
     except OSError as fault:
-        return FolderContents(
-            (), (BadFile(".", (Problem("", f"the folder cannot be read: {fault.strerror or fault}"),)),)
-        )
+        return FolderContents((), (BadFile(".", (_unreadable(fault),)),))
     for path in paths:
         name = path.relative_to(folder).as_posix()
         try:
@@ -64,8 +62,12 @@ def read_folder(folder: Path) -> FolderContents:
         except InvalidInput as refused:
             bad.append(BadFile(name, tuple(refused.problems)))
         except OSError as fault:
-            bad.append(BadFile(name, (Problem("", f"cannot be read: {fault.strerror or fault}"),)))
+            bad.append(BadFile(name, (_unreadable(fault),)))
     return FolderContents(tuple(files), tuple(bad))
+
+
+def _unreadable(fault: OSError) -> Problem:
+    return Problem("", f"cannot be read: {fault.strerror or fault}")
 
 
 def _json_files(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Policies are written by compare-and-set and announced; a pod that misses that notices by the stamp of its next row."""
+"""Policies are written by compare-and-set and announced; a pod that misses it notices by the stamp of its next row."""
 
 import re
 from typing import Final, Protocol
@@ -58,8 +58,8 @@ class Announcer(Protocol):
 class Published(Struct, frozen=True):
     """What an act came to, or would come to (`dry_run`).
 
-    `revision` is the tenant's, after what was written. `changes` say what is different for requests of this tenant under
-    this policy. `changed` False: it says the same as what is there, and nothing was written.
+    `revision` is the tenant's, after what was written. `changes` say what is different for requests of this tenant
+    under this policy. `changed` False: it says the same as what is there, and nothing was written.
     """
 
     tenant_id: str

@@ -1,8 +1,8 @@
 """An empty store is seeded from a mounted folder: at boot, and when a running pod finds that the store lost its data.
 
-The seed is complete when it is marked so in the store, after its last write. A pod that dies halfway leaves no mark, and
-the next look of any pod starts over; several at once do no harm, because each policy is written only where it is absent.
-A policy that was deleted on purpose does not come back: the mark is there.
+The seed is complete when it is marked so in the store, after its last write. A pod that dies halfway leaves no mark,
+and the next look of any pod starts over; several at once do no harm, because each policy is written only where it is
+absent. A policy that was deleted on purpose does not come back: the mark is there.
 
 `ROUTER_POLICY_SOURCE=files`: besides, whatever differs from a file is overwritten at boot and when that file changes; a
 policy without a file stays. `redis`: files count only for an empty store.
@@ -148,8 +148,8 @@ class _Write(Protocol):
 class StoreGuard:
     """Looks after the seed. `check` at boot; then `run` looks every `interval_s`, and at once after `suspect`.
 
-    `reload(tenant_id)` is called for a suspect tenant once the store is known to be in order, `reload_all` after a store
-    was seeded again: the pod's cache has what was there before.
+    `reload(tenant_id)` is called for a suspect tenant once the store is known to be in order, `reload_all` after a
+    store was seeded again: the pod's cache has what was there before.
     """
 
     def __init__(
