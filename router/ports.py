@@ -1,6 +1,6 @@
 """What the use cases need from outside. Each method is one atomic act; its docstring is the promise."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -9,6 +9,7 @@ from router.domain.outcome import Outcome, Remembered
 from router.domain.plan import Plan
 from router.domain.policy import TenantPolicies
 from router.domain.request import DecideRequest
+from router.domain.task import Move, MoveOutcome, TaskRecord
 
 
 class DecisionStore(Protocol):
@@ -55,6 +56,45 @@ class PolicyStore(Protocol):
         :raises RevisionConflict: the expectation did not hold, or there is no such policy.
         :raises StoreError: Redis did not answer.
         """
+
+
+class Claimed(Struct, frozen=True):
+    """Tasks that are due, claimed for this pod, and the Redis time in ms at which they were."""
+
+    now_ms: int
+    task_ids: tuple[bytes, ...]
+
+
+class UsageWaiting(Struct, frozen=True):
+    """A usage event that the outbox holds, under its usage_id (16 bytes)."""
+
+    usage_id: bytes
+    event: bytes
+
+
+class TaskStore(Protocol):
+    """Dispatched tasks, for the whole fleet. Every method raises `StoreError` when Redis did not do it."""
+
+    async def records(self, task_ids: Sequence[bytes]) -> list[TaskRecord | None]:
+        """The delivery records, in order; None: not known (any more)."""
+
+    async def jobs(self, task_ids: Sequence[bytes]) -> list[bytes | None]:
+        """The work items, in order; None: not there (any more)."""
+
+    async def move(self, moves: Sequence[Move]) -> list[MoveOutcome]:
+        """Make moves, each atomic; outcomes are in order. A repeated call changes nothing."""
+
+    async def claim(self, lease_ms: int, most: int) -> Claimed:
+        """Take tasks that are due; other pods do not get them for `lease_ms`."""
+
+    async def forget_due(self, task_ids: Sequence[bytes]) -> None:
+        """Nothing is due for these any more (they have no record)."""
+
+    async def usage_waiting(self, most: int) -> list[UsageWaiting]:
+        """Up to `most` usage events of each partition that nobody has confirmed as published."""
+
+    async def usage_published(self, usage_ids: Sequence[bytes]) -> None:
+        """These are in the stream: drop them from the outbox."""
 
 
 class Publication(Struct, frozen=True):

@@ -139,10 +139,10 @@ class SingleNode(_Client):
     async def open(self) -> None:
         await self.call("PING")
 
-    def address_of(self, tag: bytes) -> Address:  # noqa: ARG002 - one node has all tags
+    def address_of(self, tag: bytes) -> Address:
         return None
 
-    def connections(self, address: Address) -> Callable[[], AbstractConnection]:  # noqa: ARG002
+    def connections(self, address: Address) -> Callable[[], AbstractConnection]:
         return self._make
 
     async def refresh(self) -> None:

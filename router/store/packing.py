@@ -9,7 +9,7 @@ task        B 1, B state, B attempt, d charged_ms, d deadline_at_ms, 16s decisio
             H length, offer, msgpack of TaskFacts
 """
 
-from enum import IntEnum, IntFlag
+from enum import IntFlag
 from struct import Struct as Layout
 
 import msgspec
@@ -19,6 +19,7 @@ from router.domain.decision import Reason
 from router.domain.ids import decision_id
 from router.domain.outcome import Remembered
 from router.domain.plan import Candidate
+from router.domain.task import Reservation, TaskFacts, TaskRecord, TaskState
 
 FORMAT = 1
 NO_STAMP = bytes(8)
@@ -42,78 +43,12 @@ class OutcomeFlag(IntFlag):
     RESERVED = 8
 
 
-class TaskState(IntEnum):
-    """Where a dispatched task is; the numbers are stored and are the same in the scripts."""
-
-    NEW = 1
-    PUBLISHED = 2
-    ACCEPTED = 3
-    SUCCEEDED = 4
-    FAILED = 5
-    TIMED_OUT = 6
-    CANCELLED = 7
-
-    @property
-    def final(self) -> bool:
-        """Whether nothing more will happen to it."""
-        return self >= TaskState.SUCCEEDED
-
-
-class Reservation(Struct, frozen=True, array_like=True):
-    """Units that were reserved by estimate, or a lease: what a result settles. `units` −1: the chosen provider's cost."""
-
-    scope: str
-    owner: str
-    resource: str
-    entry: bytes
-    window_ms: int
-    units: int
-
-
 class Extras(Struct, frozen=True, array_like=True, omit_defaults=True):
     """What only some remembered answers have."""
 
     sticky_key: str | None = None
     requires_cp: tuple[str, ...] = ()
     reserved: tuple[Reservation, ...] = ()
-
-
-class TaskFacts(Struct, frozen=True, array_like=True):
-    """What is the same for all attempts of a task."""
-
-    tenant_id: str
-    policy_id: str
-    policy_revision: int
-    request_id: str
-    task_type: str
-    subject: str | None
-    max_attempts: int
-    attempt_ms: int
-    result_subject: str | None
-    trace_id: str | None
-    run_id: str | None
-    flow_id: str | None
-    step_id: str | None
-    idempotency_key: str | None
-    user_id: str | None
-    reserved: tuple[Reservation, ...]
-
-
-class TaskRecord(Struct, frozen=True):
-    """The delivery record of a task, unpacked. `raw` is what the compare-and-set of settle and sweep compares."""
-
-    state: TaskState
-    attempt: int
-    charged_ms: int
-    deadline_at_ms: int
-    decision_id: bytes
-    provider_entry: bytes
-    provider_id: str
-    reason: Reason
-    expected_latency_ms: int
-    expected_cost_microusd: int
-    facts: TaskFacts
-    raw: bytes
 
 
 _pack_facts = msgpack.Encoder().encode
@@ -237,15 +172,7 @@ def task_record(raw: bytes) -> TaskRecord:
         latency,
         cost,
         facts,
-        raw,
     )
-
-
-def retask(record: TaskRecord, state: TaskState, *, deadline_at_ms: int | None = None) -> bytes:
-    """The record's bytes with another state (and deadline)."""
-    head = _TASK.unpack_from(record.raw)
-    deadline = head[4] if deadline_at_ms is None else deadline_at_ms
-    return _TASK.pack(FORMAT, state, head[2], head[3], deadline, *head[5:]) + record.raw[_TASK.size :]
 
 
 class Head(Struct, frozen=True):

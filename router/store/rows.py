@@ -11,8 +11,9 @@ from router.domain.outcome import Outcome
 from router.domain.plan import Candidate, Charge, Plan
 from router.domain.policy import Resource, Scope, WhenAllOpen
 from router.domain.request import DecideRequest
+from router.domain.task import Reservation, TaskFacts
 from router.store.keys import Keys, TenantKeys
-from router.store.packing import Extras, Reservation, TaskFacts, offer, tail, task_facts
+from router.store.packing import Extras, offer, tail, task_facts
 
 PUSH, RESERVED, RENEW = 1, 2, 4
 _RENEW_EVERY_MS = 3_600_000

@@ -1,0 +1,190 @@
+"""A dispatched task as the fleet remembers it, and the moves that the store makes for it."""
+
+from enum import IntEnum
+
+from msgspec import Struct
+
+from router.domain.decision import Reason
+from router.domain.policy import Breaker
+from router.domain.result import BreakerVerdict
+
+
+class TaskState(IntEnum):
+    """Where a dispatched task is; the numbers are stored and are the same in the scripts."""
+
+    NEW = 1
+    PUBLISHED = 2
+    ACCEPTED = 3
+    SUCCEEDED = 4
+    FAILED = 5
+    TIMED_OUT = 6
+    CANCELLED = 7
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self >= TaskState.SUCCEEDED
+
+    @property
+    def label(self) -> str:
+        """The word in replies."""
+        return self.name.lower()
+
+
+FIRST_FINAL = TaskState.SUCCEEDED
+
+
+class Reservation(Struct, frozen=True, array_like=True):
+    """Units that were reserved by estimate, or a lease: what a result settles. `units` −1: the chosen provider's cost.
+
+    `owner` "" with scope provider stands for the chosen provider.
+    """
+
+    scope: str
+    owner: str
+    resource: str
+    entry: bytes
+    window_ms: int
+    units: int
+
+
+class TaskFacts(Struct, frozen=True, array_like=True):
+    """What is the same for all attempts of a task."""
+
+    tenant_id: str
+    policy_id: str
+    policy_revision: int
+    request_id: str
+    task_type: str
+    subject: str | None
+    max_attempts: int
+    attempt_ms: int
+    result_subject: str | None
+    trace_id: str | None
+    run_id: str | None
+    flow_id: str | None
+    step_id: str | None
+    idempotency_key: str | None
+    user_id: str | None
+    reserved: tuple[Reservation, ...]
+
+
+class TaskRecord(Struct, frozen=True):
+    """The delivery record of a task. Ids and `provider_entry` are bytes, times are Redis milliseconds."""
+
+    state: TaskState
+    attempt: int
+    charged_ms: int
+    deadline_at_ms: int
+    decision_id: bytes
+    provider_entry: bytes
+    provider_id: str
+    reason: Reason
+    expected_latency_ms: int
+    expected_cost_microusd: int
+    facts: TaskFacts
+
+
+class Action(IntEnum):
+    """The audit vocabulary (CONTRACTS §9) with its stored numbers; the same in the scripts."""
+
+    DECISION_MADE = 1
+    DECISION_REFUSED = 2
+    DECISION_CONFLICT = 3
+    DECISION_DEGRADED = 4
+    ASSIGNMENT_PUBLISHED = 5
+    ASSIGNMENT_ACCEPTED = 6
+    ASSIGNMENT_REJECTED = 7
+    ASSIGNMENT_TIMED_OUT = 8
+    RESULT_SETTLED = 9
+    RESULT_LATE = 10
+    RESULT_DUPLICATE = 11
+    BREAKER_OPENED = 12
+    BREAKER_HALF_OPENED = 13
+    BREAKER_CLOSED = 14
+    RESULT_VIOLATION = 15
+    BREAKER_FORCED = 16
+    POLICY_APPLIED = 17
+    POLICY_DELETED = 18
+    POLICY_ROLLED_BACK = 19
+    PROVIDER_DRAINED = 20
+    PROVIDER_ENABLED = 21
+    TENANT_DISABLED = 22
+    TENANT_ENABLED = 23
+    TENANT_PURGED = 24
+    GATE_CHANGED = 25
+    ROLE_USED = 26
+
+    @property
+    def label(self) -> str:
+        """The word, e.g. `decision.made`."""
+        subject, _, verb = self.name.lower().partition("_")
+        return f"{subject}.{verb}"
+
+
+class Correction(Struct, frozen=True):
+    """A reservation against what was used: `delta` units more (charged now) or fewer (given back where charged)."""
+
+    reservation: Reservation
+    owner: str
+    delta: int
+
+
+class Move(Struct, frozen=True):
+    """One step of a task (`task_id`), or of an undispatched decision (`task_id` None), or a note in the audit.
+
+    A task moves only if it is of this decision and attempt and its state is below `below`. `due_ms` 0: nothing more is
+    due. `verdict` and `breaker` teach the provider's breaker. `usage` goes into the outbox under the task's id, or the
+    decision's. `note` only writes the audit record.
+    """
+
+    tenant_id: str
+    decision_id: bytes
+    action: Action | None
+    features: bytes
+    code: int = 0
+    task_id: bytes | None = None
+    attempt: int = 0
+    below: TaskState = FIRST_FINAL
+    state: TaskState = TaskState.NEW
+    keep_ms: int = 0
+    due_ms: int = 0
+    verdict: BreakerVerdict = BreakerVerdict.NEITHER
+    breaker: Breaker | None = None
+    provider_entry: bytes = bytes(8)
+    usage: bytes = b""
+    charged_ms: int = 0
+    corrections: tuple[Correction, ...] = ()
+    leases: tuple[Correction, ...] = ()
+    note: bool = False
+
+
+class BreakerTurn(IntEnum):
+    """What a move did to the breaker."""
+
+    UNCHANGED = 0
+    OPENED = 1
+    HALF_OPENED = 2
+    CLOSED = 3
+
+
+class Moved(Struct, frozen=True):
+    """It is done."""
+
+    turn: BreakerTurn
+
+
+class NotMoved(Struct, frozen=True):
+    """It was elsewhere already; nothing was written. `state` None: the task (or decision) is not known any more."""
+
+    state: TaskState | None
+    attempt: int
+
+
+class MoveFault(Struct, frozen=True):
+    """The script could not run this row: a bug, or a key of a wrong type."""
+
+    message: str
+
+
+MoveOutcome = Moved | NotMoved | MoveFault

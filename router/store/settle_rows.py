@@ -1,0 +1,113 @@
+"""Moves → the arguments of one `settle` call (see lua/settle.lua)."""
+
+from struct import Struct as Layout
+
+from router.domain.ids import name_in
+from router.domain.policy import Breaker, Resource, Scope, entry_id
+from router.domain.result import BreakerVerdict
+from router.domain.task import Correction, Move
+from router.store.keys import Keys, TenantKeys
+
+KIND_TASK, KIND_REMEMBERED, KIND_NOTE = 1, 2, 3
+
+_ROW = Layout(">IBHHHHHH16sBBBBIdB8sIdIIIIBH")
+_USAGE = Layout(">I")
+_COUNTS = Layout(">BB")
+_CORRECTION = Layout(">H8sIdd")
+_KEY = Layout(">H")
+_VERDICTS = {BreakerVerdict.NEITHER: 0, BreakerVerdict.SUCCESS: 1, BreakerVerdict.FAILURE: 2}
+
+
+class MoveBatch:
+    """Rows that go in one call. Keys are listed once; rows name them by index, from 1."""
+
+    __slots__ = ("index", "positions", "rows")
+
+    def __init__(self) -> None:
+        self.index: dict[bytes, int] = {}
+        self.rows: list[bytes] = []
+        self.positions: list[int] = []
+
+    def _key(self, name: bytes) -> int:
+        return self.index.setdefault(name, len(self.index) + 1)
+
+    def add(self, move: Move, keys: Keys, position: int) -> None:
+        """Append a move; `position` is the caller's index of it."""
+        key = self._key
+        tenant = keys.tenant(move.tenant_id)
+        breaker = move.breaker or Breaker()
+        verdict = _VERDICTS[move.verdict] if move.breaker is not None else 0
+        partition = tenant.partition
+        job = 0
+        if move.note:
+            kind, subject = KIND_NOTE, 0
+        elif move.task_id is not None:
+            kind, subject, job = KIND_TASK, key(keys.task(move.task_id)), key(keys.job(move.task_id))
+        else:
+            kind, subject = KIND_REMEMBERED, key(tenant.idem(name_in(move.decision_id)))
+        self.rows.append(
+            b"".join(
+                (
+                    _ROW.pack(
+                        len(self.rows),
+                        kind,
+                        subject,
+                        job,
+                        key(keys.due(partition)) if kind == KIND_TASK else 0,
+                        key(keys.outbox(partition)) if move.usage else 0,
+                        key(tenant.state) if verdict else 0,
+                        key(tenant.audit),
+                        move.decision_id,
+                        move.attempt,
+                        move.below,
+                        move.state,
+                        move.code,
+                        move.keep_ms,
+                        move.due_ms,
+                        verdict,
+                        move.provider_entry,
+                        breaker.failure_threshold,
+                        breaker.error_rate_threshold,
+                        breaker.error_rate_window_ms,
+                        breaker.minimum_requests,
+                        breaker.timeout_ms,
+                        breaker.success_threshold,
+                        0 if move.action is None else move.action,
+                        len(move.features),
+                    ),
+                    move.features,
+                    _USAGE.pack(len(move.usage)),
+                    move.usage,
+                    _COUNTS.pack(len(move.corrections), len(move.leases)),
+                    *(self._correction(tenant, move, c) for c in move.corrections),
+                    *(_KEY.pack(key(_lease(tenant, c))) for c in move.leases),
+                )
+            )
+        )
+        self.positions.append(position)
+
+    def _correction(self, tenant: TenantKeys, move: Move, c: Correction) -> bytes:
+        r = c.reservation
+        match Scope(r.scope):
+            case Scope.TENANT:
+                state = tenant.state
+            case Scope.USER:
+                state = tenant.user_state(c.owner)
+            case Scope.POLICY:
+                state = tenant.policy_state(c.owner)
+            case Scope.PROVIDER:
+                state = tenant.provider_state(c.owner)
+        return _CORRECTION.pack(self._key(state), r.entry, r.window_ms, move.charged_ms, c.delta)
+
+
+def _lease(tenant: TenantKeys, c: Correction) -> bytes:
+    """The key of a lease: a limit's, by its entry and owner, or a provider's own bound, by its name."""
+    r = c.reservation
+    if r.entry:
+        return tenant.lease(b"%b:%b" % (r.entry, c.owner.encode()))
+    return tenant.lease(entry_id("provider", c.owner))
+
+
+def is_lease(resource: str) -> bool:
+    """Whether a reservation is a lease rather than units."""
+    return resource == Resource.CONCURRENCY

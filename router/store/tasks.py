@@ -1,0 +1,133 @@
+"""`ports.TaskStore` on Redis: delivery records, moves, claims, the usage outbox."""
+
+from collections.abc import Sequence
+from struct import Struct as Layout
+from typing import Any
+
+from router.domain.ids import partition_in
+from router.domain.task import BreakerTurn, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskRecord, TaskState
+from router.errors import StoreError
+from router.ports import Claimed, UsageWaiting
+from router.store.keys import Keys
+from router.store.nodes import Nodes
+from router.store.packing import OutcomeFlag, task_record
+from router.store.scripts import Script, load
+from router.store.settle_rows import MoveBatch
+
+SETTLED, CHANGED, FAULT = range(3)
+SETTLE_RETURNS = {SETTLED: "settled", CHANGED: "changed", FAULT: "fault"}
+SETTLE_KEYS = (
+    "task",
+    "idem",
+    "job",
+    "due",
+    "outbox",
+    "state",
+    "state_policy",
+    "state_user",
+    "state_provider",
+    "lease",
+    "audit",
+)
+_HEAD = Layout(">IB")
+_BODY = 5
+_MOST_ROWS = 128
+
+
+def settle_script(**options: Any) -> Script:
+    """lua/settle.lua, held against what this room expects of it; options as of `scripts.load`."""
+    return load("settle", keys=SETTLE_KEYS, argv=("batch", "row"), returns=SETTLE_RETURNS, **options)
+
+
+def claim_script(**options: Any) -> Script:
+    """lua/claim.lua, likewise."""
+    return load("claim", keys=("due",), argv=("lease_ms", "most"), returns={0: "claimed"}, **options)
+
+
+class RedisTasks:
+    """What has been dispatched; see the port for the promises."""
+
+    def __init__(self, keys: Keys, nodes: Nodes, *, audit_max_len: int = 100_000, shared_calls: bool = True) -> None:
+        self._keys = keys
+        self._nodes = nodes
+        self._settle = settle_script()
+        self._claim = claim_script()
+        self._header = Layout(">I").pack(audit_max_len)
+        # One node takes rows of all partitions in a call; a Cluster wants a call a partition.
+        self._shared = shared_calls
+
+    async def records(self, task_ids: Sequence[bytes]) -> list[TaskRecord | None]:
+        """See `ports.TaskStore.records`."""
+        raws = await self._nodes.gather([("GET", self._keys.task(t)) for t in task_ids])
+        return [None if raw is None else task_record(raw) for raw in raws]
+
+    async def jobs(self, task_ids: Sequence[bytes]) -> list[bytes | None]:
+        """See `ports.TaskStore.jobs`."""
+        return await self._nodes.gather([("GET", self._keys.job(t)) for t in task_ids])
+
+    async def move(self, moves: Sequence[Move]) -> list[MoveOutcome]:
+        """See `ports.TaskStore.move`."""
+        outcomes: list[MoveOutcome | None] = [None] * len(moves)
+        for batch in self._batches(moves):
+            reply = await self._nodes.run(self._settle, list(batch.index), [self._header, *batch.rows])
+            for row, (position, raw) in enumerate(zip(batch.positions, reply[3:], strict=True)):
+                nonce, code = _HEAD.unpack_from(raw)
+                if nonce != row:
+                    raise StoreError("a settle reply was for another row")
+                outcomes[position] = _outcome(moves[position], code, raw[_BODY:])
+        return [o for o in outcomes if o is not None]
+
+    def _batches(self, moves: Sequence[Move]) -> list[MoveBatch]:
+        by_group: dict[tuple[int, int], MoveBatch] = {}
+        for i, move in enumerate(moves):
+            group = 0 if self._shared else self._keys.tenant(move.tenant_id).partition
+            by_group.setdefault((group, i // _MOST_ROWS), MoveBatch()).add(move, self._keys, i)
+        return list(by_group.values())
+
+    async def claim(self, lease_ms: int, most: int) -> Claimed:
+        """See `ports.TaskStore.claim`."""
+        dues = [self._keys.due(p) for p in range(self._keys.partitions)]
+        groups = [dues] if self._shared else [[due] for due in dues]
+        found: list[bytes] = []
+        now = 0
+        for group in groups:
+            if len(found) >= most:
+                break
+            reply = await self._nodes.run(self._claim, group, [lease_ms, most - len(found)])
+            now = int(reply[1])
+            found += reply[3::2]
+        return Claimed(now, tuple(found))
+
+    async def forget_due(self, task_ids: Sequence[bytes]) -> None:
+        """See `ports.TaskStore.forget_due`."""
+        await self._nodes.gather([("ZREM", self._due(t), t) for t in task_ids])
+
+    def _due(self, task_id: bytes) -> bytes:
+        return self._keys.due(partition_in(task_id) % self._keys.partitions)
+
+    async def usage_waiting(self, most: int) -> list[UsageWaiting]:
+        """See `ports.TaskStore.usage_waiting`."""
+        commands = [("HRANDFIELD", self._keys.outbox(p), most, "WITHVALUES") for p in range(self._keys.partitions)]
+        found: list[UsageWaiting] = []
+        for flat in await self._nodes.gather(commands):
+            found += [UsageWaiting(k, v) for k, v in zip(flat[::2], flat[1::2], strict=True)]
+        return found
+
+    async def usage_published(self, usage_ids: Sequence[bytes]) -> None:
+        """See `ports.TaskStore.usage_published`."""
+        await self._nodes.gather(
+            [("HDEL", self._keys.outbox(partition_in(u) % self._keys.partitions), u) for u in usage_ids]
+        )
+
+
+def _outcome(move: Move, code: int, body: bytes) -> MoveOutcome:
+    if code == SETTLED:
+        return Moved(BreakerTurn(body[0]))
+    if code == FAULT:
+        return MoveFault(body.decode(errors="replace"))
+    if not body:
+        return NotMoved(None, 0)
+    if move.task_id is not None:
+        return NotMoved(TaskState(body[1]), body[2])
+    settled = bool(body[14] & OutcomeFlag.SETTLED)
+    return NotMoved(TaskState.SUCCEEDED if settled else None, 0)

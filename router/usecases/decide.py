@@ -1,0 +1,311 @@
+"""One request, from its bytes to its reply.
+
+    bytes → wire.decode → gate, tenant, policy (in process) → domain.plan → store.decide → reply (→ dispatch)
+
+No task per request: all but loading an uncached policy runs in callbacks, and everyone gets one reply.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Protocol
+
+from msgspec import Struct
+
+from router.domain.answers import answer, degraded, overloaded
+from router.domain.decision import Answer, Code, Decided, Intake, Refused
+from router.domain.ids import to_text
+from router.domain.outcome import Admitted, Away, Outcome, RowFault
+from router.domain.plan import NO_FIGURES, Deadlines, Features, Plan, Snapshot, plan
+from router.domain.policy import OnStoreError, StoredPolicy, TenantPolicies
+from router.domain.request import DecideRequest
+from router.errors import StoreError
+from router.ports import DecisionStore
+from router.telemetry import Event, Telemetry
+from router.wire.decide import decode
+from router.wire.job import encode_job
+from router.wire.problems import Rejected
+from router.wire.reply import encode, encode_protobuf
+from router.wire.route_request import is_protobuf
+
+log = logging.getLogger("router.decide")
+
+Reply = Callable[[bytes, Mapping[str, str] | None], None]
+
+
+class Loading:
+    """The type of `LOADING`: nothing is known of the tenant yet."""
+
+
+LOADING = Loading()
+
+
+class Policies(Protocol):
+    """Policies in process."""
+
+    def get(self, tenant_id: str) -> TenantPolicies | Loading | None:
+        """What is cached; None: the tenant is known to have none; `LOADING`: ask `load`."""
+
+    async def load(self, tenant_id: str) -> TenantPolicies | None:
+        """Read them from the store; loads of one tenant are shared.
+
+        :raises StoreError: the store did not answer and nothing is cached.
+        """
+
+    def observe(self, tenant_id: str, stamp: bytes) -> None:
+        """What the store answered beside a decision; another stamp than the cached one starts a reload."""
+
+
+class Dispatch(Protocol):
+    """What happens to a pushed task after its reply."""
+
+    def admitted(self, request: DecideRequest, plan: Plan, outcome: Admitted, job: bytes) -> None:
+        """Publish the first attempt."""
+
+
+class DecideSettings(Struct, frozen=True):
+    """What the fleet's settings say about deciding."""
+
+    max_in_flight: int = 4096
+    strict_correlation: bool = False
+    legacy_error_codes: bool = False
+    allowed_tenants: frozenset[str] = frozenset()
+    baseline_tenant: str = "default"
+    on_store_error: OnStoreError = OnStoreError.DENY
+    deadlines: Deadlines = Deadlines()
+    deadline_max_ms: int = 1_800_000
+    result_subject_prefixes: tuple[str, ...] = ()
+
+
+class Open(Struct):
+    """A request that has no answer yet."""
+
+    request: DecideRequest
+    protobuf: bool
+    reply: Reply | None
+    started: float
+    plan: Plan | None = None
+    job: bytes | None = None
+
+
+class Decide:
+    """Answers decide requests; `handle` is what a door calls."""
+
+    def __init__(
+        self,
+        store: DecisionStore,
+        policies: Policies,
+        features: Callable[[], Features],
+        dispatch: Dispatch,
+        telemetry: Telemetry,
+        settings: DecideSettings,
+        *,
+        degraded_made: Callable[[DecideRequest, Plan, Decided], None],
+        new_decision_id: Callable[[DecideRequest, Plan], bytes],
+        snapshot: Callable[[str], Snapshot] = lambda _: NO_FIGURES,
+    ) -> None:
+        self._store = store
+        self._policies = policies
+        self._features = features
+        self._dispatch = dispatch
+        self._telemetry = telemetry
+        self._settings = settings
+        self._degraded_made = degraded_made
+        self._new_decision_id = new_decision_id
+        self._snapshot = snapshot
+        self._loop = asyncio.get_running_loop()
+        self._loads: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.in_flight = 0
+
+    def handle(
+        self, data: bytes, headers: Mapping[str, str] | None, subject_tenant: str | None, reply: Reply | None
+    ) -> None:
+        """Take one request; `reply` is called once. Without one, only a request that pushes is decided."""
+        protobuf = headers is not None and is_protobuf(_content_type(headers))
+        if self.in_flight >= self._settings.max_in_flight:
+            self._telemetry.shed.inc()
+            self._tell(reply, protobuf, overloaded(self.in_flight), None, None)
+            return
+        started = self._loop.time()
+        request = decode(
+            data,
+            headers,
+            subject_tenant,
+            strict=self._settings.strict_correlation,
+            result_prefixes=self._settings.result_subject_prefixes,
+        )
+        if isinstance(request, Rejected):
+            self._telemetry.decisions.count(request.refused, "", self._loop.time() - started)
+            self._tell(reply, protobuf, request.refused, request.request_id, request.trace_id)
+            return
+        if reply is None and not request.push_assignment:
+            return
+        if self.in_flight == 0:
+            self._idle.clear()
+        self.in_flight += 1
+        opened = Open(request, protobuf, reply, started)
+        try:
+            self._decide(opened)
+        except Exception:  # the caller must not wait in vain; the bug is logged whole
+            log.exception("a request could not be decided", extra={"event": Event.BUG})
+            self._finish(opened, Refused(Code.INTERNAL, "the decision could not be made"))
+
+    async def drained(self) -> None:
+        """Returns when every request that was taken has its answer."""
+        await self._idle.wait()
+
+    def _decide(self, opened: Open) -> None:
+        request = opened.request
+        features = self._features()
+        refused = self._forbidden(request, features)
+        if refused is not None:
+            self._finish(opened, refused)
+            return
+        known = self._policies.get(request.tenant_id)
+        if isinstance(known, Loading):
+            task = self._loop.create_task(self._load(opened))
+            self._loads.add(task)
+            task.add_done_callback(self._loads.discard)
+            return
+        self._decide_under(opened, known)
+
+    async def _load(self, opened: Open) -> None:
+        try:
+            known = await self._policies.load(opened.request.tenant_id)
+        except StoreError:
+            self._finish(opened, _store_away(opened.request))
+            return
+        try:
+            self._decide_under(opened, known)
+        except Exception:  # as in `handle`
+            log.exception("a request could not be decided", extra={"event": Event.BUG})
+            self._finish(opened, Refused(Code.INTERNAL, "the decision could not be made"))
+
+    def _forbidden(self, request: DecideRequest, features: Features) -> Refused | None:
+        s = self._settings
+        tenant_id = request.tenant_id
+        if s.allowed_tenants and tenant_id not in s.allowed_tenants:
+            return Refused(
+                Code.UNAUTHORIZED,
+                "this tenant is not allowed here",
+                {"intake_error_code": Intake.TENANT_FORBIDDEN.value, "tenant_id": tenant_id},
+            )
+        if not features.multi_tenant and tenant_id != s.baseline_tenant:
+            return Refused(
+                Code.UNAUTHORIZED,
+                f"only the tenant {s.baseline_tenant} is served in the CP1 baseline",
+                {"requires_cp": "CP2-LC", "tenant_id": tenant_id},
+            )
+        deadline_ms = request.options.deadline_ms
+        if deadline_ms is not None and deadline_ms > s.deadline_max_ms:
+            return Refused(
+                Code.INVALID_REQUEST,
+                f"options.deadline_ms: {deadline_ms} is more than {s.deadline_max_ms}",
+                {
+                    "intake_error_code": Intake.SCHEMA_VALIDATION_FAILED.value,
+                    "problems": [{"path": "options.deadline_ms", "message": f"must be at most {s.deadline_max_ms}"}],
+                },
+            )
+        return None
+
+    def _decide_under(self, opened: Open, known: TenantPolicies | None) -> None:
+        request = opened.request
+        stored = None if known is None else known.policies.get(request.policy_id)
+        if stored is None:
+            self._finish(opened, _no_policy(request, known))
+            return
+        features = self._features()
+        if (refused := _needs_extensions(stored, features)) is not None:
+            self._finish(opened, refused)
+            return
+        made = plan(request, stored, features, self._settings.deadlines, self._snapshot(request.tenant_id))
+        opened.plan = made
+        if request.push_assignment:
+            job = encode_job(request, made.deadline_ms, max_attempts=made.max_attempts)
+            if isinstance(job, Refused):
+                self._finish(opened, job)
+                return
+            opened.job = job
+        self._store.decide(request, made, opened.job, partial(self._decided, opened))
+
+    def _decided(self, opened: Open, outcome: Outcome, stamp: bytes) -> None:
+        request, made = opened.request, opened.plan
+        if made is None:
+            raise AssertionError("decided before it was planned")
+        if isinstance(outcome, Away):
+            if not outcome.sent:
+                found = degraded(
+                    request,
+                    made,
+                    default=self._settings.on_store_error,
+                    decision_id=to_text(self._new_decision_id(request, made)),
+                )
+                if isinstance(found, Decided):
+                    self._degraded_made(request, made, found)
+                self._finish(opened, found)
+                return
+        else:
+            self._policies.observe(request.tenant_id, stamp)
+        if isinstance(outcome, RowFault):
+            self._telemetry.store_row_faults.inc()
+            log.error(outcome.message, extra={"event": Event.STORE_ROW_FAULT, "tenant_id": request.tenant_id})
+        explain = request.options.explain and "explain" not in made.requires_cp
+        self._finish(opened, answer(outcome, request, made, explain=explain))
+        if opened.job is not None and isinstance(outcome, Admitted):
+            self._dispatch.admitted(request, made, outcome, opened.job)
+
+    def _finish(self, opened: Open, found: Answer) -> None:
+        """The one place where a request that was taken gets its answer."""
+        request = opened.request
+        self.in_flight -= 1
+        if self.in_flight == 0:
+            self._idle.set()
+        self._telemetry.decisions.count(found, request.tenant_id, self._loop.time() - opened.started)
+        self._tell(opened.reply, opened.protobuf, found, request.request_id, request.correlation.trace_id)
+
+    def _tell(
+        self, reply: Reply | None, protobuf: bool, found: Answer, request_id: str | None, trace_id: str | None
+    ) -> None:
+        if reply is None:
+            return
+        legacy = self._settings.legacy_error_codes
+        if protobuf:
+            reply(*encode_protobuf(found, request_id=request_id, trace_id=trace_id, legacy_codes=legacy))
+        else:
+            reply(encode(found, request_id=request_id, trace_id=trace_id, legacy_codes=legacy), None)
+
+
+def _content_type(headers: Mapping[str, str]) -> str | None:
+    return next((v for k, v in headers.items() if k.lower() == "content-type"), None)
+
+
+def _store_away(request: DecideRequest) -> Refused:
+    return Refused(
+        Code.UNAVAILABLE,
+        "the store is away and the tenant's policies are not known yet",
+        {"retry_after_ms": 500, "tenant_id": request.tenant_id},
+    )
+
+
+def _no_policy(request: DecideRequest, known: TenantPolicies | None) -> Refused:
+    if known is None:
+        message = f"tenant {request.tenant_id} has no policy: apply one with `router policy apply`"
+    else:
+        message = f"tenant {request.tenant_id} has no policy {request.policy_id}"
+    return Refused(Code.POLICY_NOT_FOUND, message, {"tenant_id": request.tenant_id, "policy_id": request.policy_id})
+
+
+def _needs_extensions(stored: StoredPolicy, features: Features) -> Refused | None:
+    """A policy that may not be answered without its extensions is refused rather than answered without them."""
+    if not stored.policy.needs_extensions:
+        return None
+    if not features.extensions:
+        return Refused(Code.EXTENSION_UNAVAILABLE, "the policy requires extensions", {"requires_cp": "CP2-LC"})
+    return Refused(
+        Code.EXTENSION_UNAVAILABLE,
+        "the policy requires extensions, which this version does not call yet",
+        {"policy_id": stored.policy_id},
+    )
