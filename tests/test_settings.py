@@ -96,6 +96,12 @@ def test_all_problems_come_at_once() -> None:
     }
 
 
+def test_a_bad_value_is_not_blamed_for_a_contradiction_too() -> None:
+    """What its default would contradict is nobody's question."""
+    found = problems_of(ROUTER_DEADLINE_LEAST="2m", ROUTER_DEADLINE_MOST="long", ROUTER_DEADLINE_MAX="10m")
+    assert set(found) == {"ROUTER_DEADLINE_MOST"}
+
+
 @pytest.mark.parametrize(
     "environ",
     [

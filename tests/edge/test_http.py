@@ -174,6 +174,14 @@ async def test_a_body_is_not_taken_for_the_next_request(pod: Pod) -> None:
         assert await client.closed() == b""
 
 
+async def test_an_answer_survives_a_body_that_nobody_reads(pod: Pod) -> None:
+    """Closing over unread bytes would reset the connection before the client has the answer."""
+    async with pod.connection() as client:
+        client.send(b"POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n" + b"a" * 4_000_000)
+        await client.writer.drain()
+        assert (await client.answer())[0] == 405
+
+
 async def test_http_1_0_and_connection_close_are_honoured(pod: Pod) -> None:
     """Old probes do not keep alive."""
     for request in (b"GET /livez HTTP/1.0\r\n\r\n", b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"):

@@ -1,7 +1,7 @@
 """The gate follows the mounted file: at once to what is good, with patience to what may pass."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from router.domain.alert import Condition
+from router.domain.decision import Code, Refused
 from router.domain.gate import BASELINE, Fault
 from router.domain.json import JsonObject
 from router.domain.plan import ALL_FEATURES
@@ -40,12 +41,12 @@ class OpenAlerts:
 class Pod:
     """A gate over a real file, with a clock that stands still."""
 
-    def __init__(self, path: Path, *, max_age_s: int | None = None) -> None:
+    def __init__(self, path: Path, *, max_age_s: int | None = None, metrics_tenants: Iterable[str] = ()) -> None:
         self.path = path
         self.now_ms = 0
         self.wall_ms = UPDATED_MS
         self.alerts = OpenAlerts()
-        self.telemetry = Telemetry(CollectorRegistry())
+        self.telemetry = Telemetry(CollectorRegistry(), metrics_tenants)
         self.changes: list[GateState] = []
         self.gate = Gate(
             MountedFile(path),
@@ -118,6 +119,17 @@ async def test_a_good_file_opens_it_and_lifts_the_alert(pod: Pod) -> None:
     assert pod.gate.features is ALL_FEATURES
     assert not pod.alerts.open
     assert pod.telemetry.registry.get_sample_value("router_gate_open") == 1
+
+
+async def test_tenants_have_labels_only_while_it_is_open(tmp_path: Path) -> None:
+    """Per-tenant metrics are no part of the baseline."""
+    pod = Pod(tmp_path / "state.json", metrics_tenants=["acme"])
+    refused = Refused(Code.RATE_LIMIT_EXCEEDED, "no")
+    for content in (OLDER, GOOD, OLDER):
+        await pod.sees(content)
+        pod.telemetry.decisions.count(refused, "acme", 0.001)
+    labels = {"outcome": "rate_limit_exceeded", "reason": "none", "tenant": "acme"}
+    assert pod.telemetry.registry.get_sample_value("router_decisions_total", labels) == 1
 
 
 async def test_an_older_checkpoint_closes_it_at_once(pod: Pod) -> None:
