@@ -78,7 +78,8 @@ class _Entry:
         self.size = size_of(policies)
         self.due = due
         self.quiet_until = 0.0
-        self.used = True
+        # Set by a hit: a tenant that was loaded and never asked for again goes first.
+        self.used = False
 
 
 class PolicyCache:
