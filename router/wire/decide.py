@@ -17,7 +17,7 @@ from router.domain.request import DecideRequest
 from router.wire.envelope import unreadable
 from router.wire.fields import loose_flag, name, text
 from router.wire.fingerprint import fingerprint
-from router.wire.headers import lowered
+from router.wire.headers import NO_HEADERS, lowered
 from router.wire.identity import (
     correlation_of,
     idempotency_key_of,
@@ -50,30 +50,23 @@ def decode(
     `headers` are matched without regard to case. `subject_tenant` is what followed `decide.` in the subject.
     `strict` is ROUTER_STRICT_CORRELATION. `result_prefixes` are allowed in options.result_subject beside `_INBOX.`.
     """
-    head = lowered(headers)
-    doc = _document(data, head, max_bytes)
-    if isinstance(doc, Rejected):
-        return doc
-    return _normalise(doc, head, subject_tenant, strict=strict, result_prefixes=result_prefixes, new_id=new_id)
-
-
-def _document(data: bytes, head: Mapping[str, str], max_bytes: int) -> JsonObject | Rejected:
+    head = lowered(headers) if headers else NO_HEADERS
     if len(data) > max_bytes:
-        found = Problems()
         hint = f"at most {max_bytes} bytes: store the payload elsewhere and send its payload_ref"
-        found.add("", f"has {len(data)} bytes", hint, Intake.PAYLOAD_TOO_LARGE)
-        return found.rejected()
+        return unreadable(f"has {len(data)} bytes", hint, Intake.PAYLOAD_TOO_LARGE)
     try:
-        if head and data and is_protobuf(head.get("content-type")):
-            return to_message_shape(data, head)
-        doc = parse(data)
+        doc = to_message_shape(data, head) if head and _as_protobuf(data, head) else parse(data)
     except NotJsonError as e:
         return unreadable(str(e), "send one JSON object in UTF-8")
     except DecodeError:
         return unreadable("is not a beamline.flow.v1.RouteRequest", "drop the Content-Type header to send JSON")
-    if type(doc) is dict:
-        return doc
-    return unreadable(f"is {named(doc)}", "send one JSON object")
+    if type(doc) is not dict:
+        return unreadable(f"is {named(doc)}", "send one JSON object")
+    return _normalise(doc, head, subject_tenant, strict=strict, result_prefixes=result_prefixes, new_id=new_id)
+
+
+def _as_protobuf(data: bytes, head: Mapping[str, str]) -> bool:
+    return len(data) > 0 and is_protobuf(head.get("content-type"))
 
 
 def _normalise(
@@ -108,7 +101,7 @@ def _normalise(
         insist(request_id, work, correlation, found)
     if work.metadata and not is_writable(work.metadata):
         found.add("metadata", *_TOO_DEEP)
-    if found.found:
+    if found:
         return found.rejected(request_id, correlation.trace_id)
     if request_id is None:
         request_id = new_id()

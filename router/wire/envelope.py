@@ -22,9 +22,7 @@ class Body(NamedTuple):
 def body_of(data: bytes, kind: str, max_bytes: int) -> Body | Rejected:
     """The message of that kind; versions 1, 1.0 and v1 are the same, and none at all is taken for it."""
     if len(data) > max_bytes:
-        found = Problems()
-        found.add("", f"has {len(data)} bytes", f"at most {max_bytes} bytes", Intake.PAYLOAD_TOO_LARGE)
-        return found.rejected()
+        return unreadable(f"has {len(data)} bytes", f"at most {max_bytes} bytes", Intake.PAYLOAD_TOO_LARGE)
     try:
         doc = parse(data)
     except NotJsonError as e:
@@ -43,7 +41,7 @@ def body_of(data: bytes, kind: str, max_bytes: int) -> Body | Rejected:
         else:
             found.add("data", f"is {named(inner)}", "an object")
     _check_version(found, "data.version" if enveloped else "version", fields.get("version"))
-    return found.rejected() if found.found else Body(fields, enveloped)
+    return found.rejected() if found else Body(fields, enveloped)
 
 
 def _check_version(found: Problems, path: str, version: JsonValue) -> None:
@@ -64,8 +62,8 @@ def word(found: Problems, path: str, value: JsonValue, words: type[Word]) -> Wor
     return None
 
 
-def unreadable(what: str, hint: str) -> Rejected:
+def unreadable(what: str, hint: str, intake: Intake = Intake.SCHEMA_VALIDATION_FAILED) -> Rejected:
     """A refusal of bytes that have no fields."""
     found = Problems()
-    found.add("", what, hint)
+    found.add("", what, hint, intake)
     return found.rejected()

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 
 _READ = frozenset(("tenant_id", "trace_id", "version", "idempotency-key", "x-client-ip", "traceparent", "content-type"))
 _traceparent = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{1,256})?").fullmatch
-_NONE: Mapping[str, str] = {}
+NO_HEADERS: Mapping[str, str] = {}
 
 
 def lowered(headers: Mapping[str, str] | None) -> Mapping[str, str]:
     """The headers under lower-case names; usually they have them already, and then it is the same mapping."""
     if not headers:
-        return _NONE
+        return NO_HEADERS
     return headers if _READ.issuperset(headers) else {k.lower(): v for k, v in headers.items()}
 
 

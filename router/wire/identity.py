@@ -28,7 +28,11 @@ def new_request_id() -> str:
 
 def tenant_of(body: object, inner: object, head: Mapping[str, str], subject: str | None, found: Problems) -> str:
     """The one tenant that subject, header, body and message agree on; "" after noting why there is none."""
-    if subject is None and inner is None and (not head or head.get("tenant_id", body) == body):
+    if (
+        (subject is None or (subject == body and _fits_subject(subject)))
+        and (inner is None or inner == body)
+        and (not head or head.get("tenant_id", body) == body)
+    ):
         tenant = name(found, "tenant_id", body)
         if body is None:
             found.add("tenant_id", "is missing", "name the tenant")
@@ -50,13 +54,13 @@ def tenant_of(body: object, inner: object, head: Mapping[str, str], subject: str
             "name one tenant, once",
             Intake.TENANT_FORBIDDEN,
         )
-    elif not tenants and not found.found:
+    elif not tenants and not found:
         found.add("tenant_id", "is missing", "name the tenant")
     return next((t for t in told if t is not None), "")
 
 
 def _fits_subject(tenant: str) -> bool:
-    return bool(tenant) and not (tenant.startswith(".") or tenant.endswith(".") or ".." in tenant)
+    return tenant != "" and tenant[0] != "." and tenant[-1] != "." and ".." not in tenant
 
 
 def correlation_of(ids: JsonObject, head: Mapping[str, str], found: Problems) -> Correlation:

@@ -29,31 +29,24 @@ class Rejected(Struct, frozen=True):
     trace_id: str | None = None
 
 
-class Problems:
+class Problems(list[tuple[Intake, Problem]]):
     """Collects problems while a document is read; paths are cut to 128 characters, and values are never repeated."""
-
-    __slots__ = ("found",)
-
-    def __init__(self) -> None:
-        self.found: list[tuple[Intake, Problem]] = []
 
     def add(self, path: str, message: str, hint: str = "", intake: Intake = Intake.SCHEMA_VALIDATION_FAILED) -> None:
         """Note one problem."""
-        self.found.append((intake, Problem(shown(path, _LONGEST_PATH), message, hint)))
+        self.append((intake, Problem(shown(path, _LONGEST_PATH), message, hint)))
 
     def rejected(self, request_id: str | None = None, trace_id: str | None = None) -> Rejected:
         """All that was found, as one refusal; there must be at least one."""
-        kinds = {intake for intake, _ in self.found}
+        kinds = {intake for intake, _ in self}
         intake = next(i for i in _PRECEDENCE if i in kinds)
-        first = next(p for i, p in self.found if i is intake)
+        first = next(p for i, p in self if i is intake)
         message = str(first)
-        if len(self.found) > 1:
-            message += f"; {len(self.found) - 1} more in details.problems"
-        listed: list[JsonValue] = [
-            {"path": p.path, "message": p.message, "hint": p.hint} for _, p in self.found[:MOST_SHOWN]
-        ]
+        if len(self) > 1:
+            message += f"; {len(self) - 1} more in details.problems"
+        listed: list[JsonValue] = [{"path": p.path, "message": p.message, "hint": p.hint} for _, p in self[:MOST_SHOWN]]
         details: JsonObject = {"intake_error_code": intake.value, "problems": listed}
-        if len(self.found) > MOST_SHOWN:
+        if len(self) > MOST_SHOWN:
             details["truncated"] = True
         code = Code.UNAUTHORIZED if intake is Intake.TENANT_FORBIDDEN else Code.INVALID_REQUEST
         return Rejected(Refused(code, message[:_LONGEST_MESSAGE], details), request_id, trace_id)

@@ -63,7 +63,7 @@ def _result(doc: JsonObject, head: Mapping[str, str], enveloped: bool) -> ExecRe
     tokens = whole(found, "tokens", get("tokens"), 0, MOST_TOKENS)
     error_code = _code(found, get("error_code"))
     error_message = _message(found, "error_message", get("error_message"))
-    if found.found or status is None:
+    if found or status is None:
         return found.rejected(request_id, correlation.trace_id)
     return ExecResult(
         status=status,
@@ -130,7 +130,7 @@ def _ack(doc: JsonObject, head: Mapping[str, str]) -> ExecAck | Rejected:
     request_id = text(found, "request_id", get("request_id"))
     tenant_id = _tenant(doc, head, found)
     trace_id = _correlation(doc, head, found).trace_id
-    if found.found or status is None or assignment_id is None:
+    if found or status is None or assignment_id is None:
         return found.rejected(request_id, trace_id)
     return ExecAck(assignment_id, status, message, request_id, tenant_id, trace_id)
 

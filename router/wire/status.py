@@ -121,11 +121,11 @@ def decode_decision_query(data: bytes, headers: Mapping[str, str] | None) -> Dec
         text(found, "trace_id", get("trace_id")),
     )
     named_by_tenant = query.decision_id or query.idempotency_key or query.request_id
-    if not found.found and not named_by_tenant and query.message_id is None:
+    if not found and not named_by_tenant and query.message_id is None:
         found.add("request_id", "is missing", "name request_id, idempotency_key, decision_id or message_id")
-    if not found.found and named_by_tenant and query.tenant_id is None:
+    if not found and named_by_tenant and query.tenant_id is None:
         found.add("tenant_id", "is missing", "name the tenant")
-    return found.rejected(query.request_id, query.trace_id) if found.found else query
+    return found.rejected(query.request_id, query.trace_id) if found else query
 
 
 class AssignmentState(Struct, frozen=True):
@@ -182,7 +182,7 @@ def encode_admin(body: JsonObject) -> bytes:
 
 def _object(data: bytes) -> JsonObject | Rejected:
     if len(data) > _MAX_BYTES:
-        return unreadable(f"has {len(data)} bytes", f"at most {_MAX_BYTES} bytes")
+        return unreadable(f"has {len(data)} bytes", f"at most {_MAX_BYTES} bytes", Intake.PAYLOAD_TOO_LARGE)
     try:
         doc = parse(data)
     except NotJsonError as e:

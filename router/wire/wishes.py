@@ -37,7 +37,7 @@ def context_of(value: object, header_ip: str | None, found: Problems) -> Context
     """The context. The address in the header `x-client-ip` (a gateway's word) wins over context.ip_address."""
     if value is None and header_ip is None:
         return _NO_CONTEXT
-    values = table(found, "context", value) or {}
+    values: JsonObject = value if type(value) is dict else table(found, "context", value) or {}
     get = values.get
     if (session := get("session_id")) is not None:
         text(found, "context.session_id", session)
@@ -79,7 +79,7 @@ def constraints_of(value: object, found: Problems) -> Constraints:
     """The bounds that a provider must keep to."""
     if value is None:
         return NO_CONSTRAINTS
-    values = table(found, "constraints", value) or {}
+    values: JsonObject = value if type(value) is dict else table(found, "constraints", value) or {}
     return Constraints(
         whole(found, "constraints.max_latency_ms", values.get("max_latency_ms"), 1, MOST_MS),
         microusd(found, "constraints.max_cost", values.get("max_cost")),
@@ -90,7 +90,8 @@ def options_of(value: object, prefixes: tuple[str, ...], found: Problems) -> Opt
     """The caller's wishes; a bad one is refused, never changed."""
     if value is None:
         return DEFAULT_OPTIONS
-    get = (table(found, "options", value) or {}).get
+    values: JsonObject = value if type(value) is dict else table(found, "options", value) or {}
+    get = values.get
     tokens = cost = attempts = backoff = None
     if (part := get("estimate")) is not None:
         tokens, cost = _estimate(part, found)
@@ -110,7 +111,8 @@ def options_of(value: object, prefixes: tuple[str, ...], found: Problems) -> Opt
 
 
 def _estimate(value: object, found: Problems) -> tuple[int | None, int | None]:
-    get = (table(found, "options.estimate", value) or {}).get
+    values: JsonObject = value if type(value) is dict else table(found, "options.estimate", value) or {}
+    get = values.get
     return (
         whole(found, "options.estimate.tokens", get("tokens"), 0, MOST_TOKENS),
         microusd(found, "options.estimate.cost", get("cost")),

@@ -23,7 +23,7 @@ def decode_heartbeat(data: bytes) -> Heartbeat | Rejected:
     load, at = get("load"), get("timestamp")
     if load is not None and (isinstance(load, bool) or not isinstance(load, int | float) or not 0 <= load <= 1):
         found.add("load", f"is {named(load)} that is no share", "a number from 0 to 1")
-    if found.found or worker_id is None or status is None:
+    if found or worker_id is None or status is None:
         return found.rejected()
     return Heartbeat(
         worker_id,
@@ -44,6 +44,6 @@ def decode_worker_dead_letter(data: bytes) -> WorkerDeadLetter | Rejected:
     if get("reason") is None:
         found.add("reason", "is missing", "PARSE_ERROR, DECODE_ERROR or PUBLISH_ERROR")
     payload_ref = text(found, "payload_ref", get("payload_ref"), LONGEST_REFERENCE)
-    if found.found or reason is None:
+    if found or reason is None:
         return found.rejected()
     return WorkerDeadLetter(reason, payload_ref, get("ts"))

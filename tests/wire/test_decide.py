@@ -309,7 +309,7 @@ def test_the_subject_or_the_header_is_enough() -> None:
 @pytest.mark.parametrize("tenant", [".a", "a.", "a..b", "", "a b", "*"])
 def test_a_bad_tenant_in_the_subject_is_refused(tenant: str) -> None:
     """Tenants that start or end with a dot, or hold two in a row, cannot use this form."""
-    assert "subject" in paths(refused(task_shape(tenant_id=tenant or None), None, tenant))
+    assert paths(refused(task_shape(tenant_id=None), None, tenant)) == ["subject"]
 
 
 def test_headers_give_trace_key_address_and_traceparent() -> None:
