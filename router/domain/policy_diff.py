@@ -16,10 +16,22 @@ class Change(Struct, frozen=True):
 
     def __str__(self) -> str:
         if self.before is None:
-            return f"+ {self.path}: {self.after}"
+            return f"+ {self.path}: {_text(self.after)}"
         if self.after is None:
-            return f"- {self.path}: {self.before}"
-        return f"~ {self.path}: {self.before} → {self.after}"
+            return f"- {self.path}: {_text(self.before)}"
+        return f"~ {self.path}: {_text(self.before)} → {_text(self.after)}"
+
+
+def _text(value: JsonValue) -> str:
+    match value:
+        case dict():
+            return ", ".join(f"{k} {_text(v)}" for k, v in sorted(value.items()) if k not in _NAMES) or "on"
+        case list():
+            return "[" + ", ".join(map(_text, value)) + "]"
+        case bool():
+            return str(value).lower()
+        case _:
+            return str(value)
 
 
 def diff(before: JsonObject | None, after: JsonObject | None) -> tuple[Change, ...]:
@@ -41,6 +53,8 @@ def _compare(path: str, before: JsonValue, after: JsonValue, changes: list[Chang
         inner = f"{path}{key}" if key.startswith("[") or not path else f"{path}.{key}"
         if key in old and key in new:
             _compare(inner, old[key], new[key], changes)
+        elif _by_name(part := old.get(key, new.get(key))) is not None and isinstance(part, list):
+            _compare(inner, old.get(key, []), new.get(key, []), changes)
         else:
             changes.append(Change(inner, old.get(key), new.get(key)))
 

@@ -44,6 +44,7 @@ class RedisPolicies:
         self._nodes = nodes
         self._keys = keys
         self._on_unreadable = on_unreadable
+        self._unreadable: dict[str, frozenset[str]] = {}
         kinds = ("head", "policies")
         self._load = load_script("load_policies", keys=kinds, argv=(), returns={0: "loaded"})
         self._apply = load_script(
@@ -62,6 +63,7 @@ class RedisPolicies:
     async def load(self, tenant_id: str) -> TenantPolicies | None:
         """As `ports.PolicyStore.load`. It yields to the loop between policies, so many of them do not hold it up."""
         found = await self.records(tenant_id)
+        self._unreadable.pop(tenant_id, None)
         if not found.records:
             return None
         policies: dict[str, StoredPolicy] = {}
@@ -73,7 +75,13 @@ class RedisPolicies:
                 continue
             policies[record.policy_id] = StoredPolicy(record.policy_id, record.revision, record.hash, policy)
             await asyncio.sleep(0)
+        if len(policies) < len(found.records):
+            self._unreadable[tenant_id] = frozenset(r.policy_id for r in found.records) - policies.keys()
         return TenantPolicies(tenant_id, found.revision, found.stamp, policies)
+
+    def unreadable(self, tenant_id: str) -> frozenset[str]:
+        """The policies that the tenant's last load left out: they are there, but this version cannot read them."""
+        return self._unreadable.get(tenant_id, frozenset())
 
     async def records(self, tenant_id: str) -> Records:
         """All stored documents of a tenant at one moment, by policy id.

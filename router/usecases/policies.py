@@ -7,7 +7,8 @@ Life of a tenant in the cache:
        └── has no policies ──▶ None, for `negative_ttl_s` ──▶ LOADING
 
 A cached tenant is answered from memory, always: a reload replaces the entry when it has succeeded, and one that fails
-leaves it as it is, also past its TTL. One load a tenant is in flight. The least recently used is found by second chance
+leaves it as it is, also past its TTL; a policy that was applied in a newer language than this pod reads keeps its last
+readable content. One load a tenant is in flight. The least recently used is found by second chance
 (a mark that a hit sets), because moving entries around at every hit costs more than the hit.
 """
 
@@ -19,6 +20,7 @@ from sys import getsizeof
 from typing import Final, Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from router.domain.policy import TenantPolicies
 from router.errors import StoreError
@@ -83,7 +85,11 @@ class _Entry:
 
 
 class PolicyCache:
-    """Policies by tenant. For one event loop; `get`, `observe` and `announced` neither wait nor raise."""
+    """Policies by tenant. For one event loop; `get`, `observe` and `announced` neither wait nor raise.
+
+    `clock` is monotonic, in seconds. `unreadable(tenant)` names the policies that the last load left out
+    (`store.policies.RedisPolicies.unreadable`).
+    """
 
     def __init__(
         self,
@@ -92,8 +98,10 @@ class PolicyCache:
         settings: CacheSettings = DEFAULT_SETTINGS,
         *,
         clock: Callable[[], float],
+        unreadable: Callable[[str], frozenset[str]] = lambda _: frozenset(),
     ) -> None:
         self._store = store
+        self._unreadable = unreadable
         self._hooks = hooks
         self._settings = settings
         self._clock = clock
@@ -206,9 +214,18 @@ class PolicyCache:
                 entry.due = entry.quiet_until = self._clock() + self._settings.retry_s
             self._hooks.failed(tenant_id, str(fault) or type(fault).__name__)
             raise
+        found = self._with_last_readable(found)
         self._keep(tenant_id, found)
         self._hooks.loaded(cause)
         return found
+
+    def _with_last_readable(self, found: TenantPolicies | None) -> TenantPolicies | None:
+        """During a roll an older pod goes on with what it had, instead of refusing the policy's requests."""
+        old = None if found is None else self._entries.get(found.tenant_id)
+        if found is None or old is None:
+            return found
+        kept = {p: old.policies.policies[p] for p in self._unreadable(found.tenant_id) if p in old.policies.policies}
+        return replace(found, policies={**found.policies, **kept}) if kept else found
 
     def _keep(self, tenant_id: str, found: TenantPolicies | None) -> None:
         now = self._clock()

@@ -161,6 +161,10 @@ async def test_a_policy_of_a_newer_language_is_left_out(nodes: SingleNode, tenan
     assert loaded is not None
     assert list(loaded.policies) == ["default"]
     assert sorted((t, p) for t, p, _ in told) == [(tenant, "foreign"), (tenant, "newer")]
+    assert store.unreadable(tenant) == {"newer"}
+    await store.apply(tenant, "newer", ONE, expect_revision=None)
+    await store.load(tenant)
+    assert store.unreadable(tenant) == frozenset()
 
 
 async def test_tenants_do_not_see_each_other(store: RedisPolicies, tenant: str) -> None:

@@ -242,6 +242,25 @@ async def test_a_bug_in_the_store_keeps_the_last_good(world: World, caplog: pyte
     assert "a bug" in caplog.text
 
 
+async def test_a_policy_of_a_newer_language_keeps_its_last_content() -> None:
+    """During a roll: what this pod cannot read any more is answered by what it had; new ones are taken."""
+    store = MemoryPolicies()
+    left_out: set[str] = set()
+    cache = PolicyCache(store, HeardCache(), clock=lambda: 0.0, unreadable=lambda _: frozenset(left_out))
+    await store.apply("acme", "default", ONE, expect_revision=None)
+    await cache.load("acme")
+    await store.delete("acme", "default", expect_revision=None)
+    await store.apply("acme", "other", TWO, expect_revision=None)
+    left_out.add("default")
+    found = await cache.load("acme")
+    assert found is not None
+    assert {k: p.policy.providers[0].name for k, p in found.policies.items()} == {"default": "a", "other": "b"}
+    left_out.clear()
+    found = await cache.load("acme")
+    assert found is not None
+    assert list(found.policies) == ["other"]
+
+
 async def test_memory_is_bounded() -> None:
     """Above the bound the least recently used go; those in use stay."""
     world = World()
