@@ -10,6 +10,7 @@ import pytest
 
 from router.resources import examples_dir
 from router.store.keys import Keys
+from router.store.meta import RedisMeta
 from router.store.nodes import SingleNode
 from router.store.policies import RedisPolicies
 from router.usecases.policies import PolicyCache
@@ -19,18 +20,6 @@ from tests.servers import ValkeyProcess
 from tests.usecases.policy_fakes import HeardCache, HeardSeed
 
 TENANTS = ("acme", "globex", "initech")
-
-
-class Meta:
-    """The store's own record, as far as this test needs it."""
-
-    def __init__(self, nodes: SingleNode, keys: Keys) -> None:
-        self._nodes = nodes
-        self._key = keys.meta
-
-    async def ensure(self) -> bool:
-        """Write P when it is absent."""
-        return bool(await self._nodes.call("HSETNX", self._key, "partitions", 64))
 
 
 class Pod:
@@ -43,7 +32,7 @@ class Pod:
         self.cache = PolicyCache(self.store, HeardCache(), clock=time.monotonic)
         self.guard = StoreGuard(
             self.store,
-            Meta(nodes, keys),
+            RedisMeta(keys, nodes),
             Seeder(self.store, partial(read_folder, examples_dir() / "policies"), self.heard),
             self.heard,
             source=Source.REDIS,
