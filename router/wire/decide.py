@@ -1,7 +1,8 @@
 """Decide requests: bytes → `DecideRequest` (CONTRACTS §2).
 
 Every field is checked in one pass that also runs when all is well: the checks of absent fields cost a comparison, so
-there is no second, quicker set of rules that could come to differ. 3–4 µs for a usual request.
+there is no second, quicker set of rules that could come to differ. About 6 µs for a usual request of 400 bytes, of
+which 1 µs is orjson and 0.6 µs the hash.
 """
 
 from collections.abc import Callable, Mapping
@@ -91,7 +92,7 @@ def _normalise(
     if (key := work.ids.get("idempotency_key")) is not None or head:
         key = idempotency_key_of(key, head, found)
     correlation = correlation_of(work.ids, head, found)
-    context = context_of(get("context"), head.get("x-client-ip"), found)
+    context, user_id, client_ip, step = context_of(get("context"), head.get("x-client-ip"), found)
     constraints = constraints_of(get("constraints"), found)
     options = options_of(get("options"), result_prefixes, found)
     push = loose_flag(found, "push_assignment", get("push_assignment"))
@@ -113,13 +114,13 @@ def _normalise(
         b"",
         work.payload,
         work.payload_ref,
-        context.values,
+        context,
         work.metadata,
         key,
         message_id,
-        context.user_id,
-        context.client_ip,
-        context.step,
+        user_id,
+        client_ip,
+        step,
         constraints,
         options,
         correlation,

@@ -3,6 +3,7 @@
 from typing import assert_never
 
 import orjson
+from msgspec import Struct
 
 from router.domain.decision import PRIORITY, Answer, Decided, Decision, Reason, Refused
 from router.domain.json import JsonObject, JsonValue
@@ -18,6 +19,15 @@ _LONGEST_HEADER = 1024
 _SCALAR_BYTES = 1024
 
 _LABELS = {reason: reason.label for reason in Reason}
+
+
+class AssignmentState(Struct, frozen=True):
+    """Where the task of a decision is. Ids are UUID texts."""
+
+    assignment_id: str
+    task_id: str
+    attempt: int
+    state: str
 
 
 def encode(answer: Answer, *, request_id: str | None, trace_id: str | None, legacy_codes: bool = False) -> bytes:
@@ -71,11 +81,34 @@ def _decided(answer: Decided, context: JsonObject) -> bytes:
     decision = decision_object(answer.decision)
     body: JsonObject = {"ok": True, "decision": decision, "context": context}
     data = orjson.dumps(body)
-    if len(data) <= MAX_REPLY_BYTES:
-        return data
+    return data if len(data) <= MAX_REPLY_BYTES else _shrunk(body, decision, context)
+
+
+def encode_stored(
+    answer: Decided, *, request_id: str | None, trace_id: str | None, assignment: AssignmentState | None = None
+) -> bytes:
+    """The reply of `get_decision`: the decision as it was answered, and what became of its task."""
+    context: JsonObject = {"request_id": request_id}
+    if trace_id is not None:
+        context["trace_id"] = trace_id
+    decision = decision_object(answer.decision)
+    body: JsonObject = {"ok": True, "decision": decision, "context": context}
+    if assignment is not None:
+        body["assignment"] = {
+            "assignment_id": assignment.assignment_id,
+            "task_id": assignment.task_id,
+            "attempt": assignment.attempt,
+            "state": assignment.state,
+        }
+    data = orjson.dumps(body)
+    return data if len(data) <= MAX_REPLY_BYTES else _shrunk(body, decision, context)
+
+
+def _shrunk(body: JsonObject, decision: JsonObject, context: JsonObject) -> bytes:
+    """Without what is only told for information, most dispensable first."""
     if "explain" in context:
         context["explain"] = {"truncated": True}
-        data = orjson.dumps(body)
+    data = orjson.dumps(body)
     for field in ("metadata", "sticky_key"):
         if len(data) > MAX_REPLY_BYTES and decision.pop(field, None) is not None:
             context["truncated"] = True

@@ -6,7 +6,7 @@ from enum import StrEnum
 import orjson
 from msgspec import Struct
 
-from router.domain.decision import Decided, Intake
+from router.domain.decision import Intake
 from router.domain.ids import from_text
 from router.domain.json import JsonObject
 from router.wire.envelope import unreadable
@@ -14,7 +14,6 @@ from router.wire.fields import name, text
 from router.wire.headers import lowered
 from router.wire.parse import NotJsonError, parse
 from router.wire.problems import Problems, Rejected, named
-from router.wire.reply import decision_object
 from router.wire.subjects import DECIDE
 
 QUEUE_OVERLOAD = 1000
@@ -126,33 +125,6 @@ def decode_decision_query(data: bytes, headers: Mapping[str, str] | None) -> Dec
     if not found and named_by_tenant and query.tenant_id is None:
         found.add("tenant_id", "is missing", "name the tenant")
     return found.rejected(query.request_id, query.trace_id) if found else query
-
-
-class AssignmentState(Struct, frozen=True):
-    """Where the task of a decision is. Ids are UUID texts."""
-
-    assignment_id: str
-    task_id: str
-    attempt: int
-    state: str
-
-
-def encode_stored(
-    answer: Decided, *, request_id: str | None, trace_id: str | None, assignment: AssignmentState | None = None
-) -> bytes:
-    """The reply of `get_decision`: the decision as it was answered, and what became of its task."""
-    context: JsonObject = {"request_id": request_id}
-    if trace_id is not None:
-        context["trace_id"] = trace_id
-    body: JsonObject = {"ok": True, "decision": decision_object(answer.decision), "context": context}
-    if assignment is not None:
-        body["assignment"] = {
-            "assignment_id": assignment.assignment_id,
-            "task_id": assignment.task_id,
-            "attempt": assignment.attempt,
-            "state": assignment.state,
-        }
-    return orjson.dumps(body)
 
 
 class AdminRequest(Struct, frozen=True):

@@ -1,7 +1,5 @@
 """Context, constraints and options of a decide request."""
 
-from msgspec import Struct
-
 from router.domain.ids import MAX_ATTEMPT
 from router.domain.json import JsonObject
 from router.domain.request import (
@@ -21,22 +19,16 @@ LONGEST_PRIORITY = 64
 _RETRIES = "retry_attempts"
 
 
-class Context(Struct, frozen=True):
-    """The caller's context, and what the router itself reads in it."""
-
-    values: JsonObject
-    user_id: str | None
-    client_ip: str | None
-    step: Step
-
-
-_NO_CONTEXT = Context({}, None, None, NO_STEP)
+Context = tuple[JsonObject, str | None, str | None, Step]
 
 
 def context_of(value: object, header_ip: str | None, found: Problems) -> Context:
-    """The context. The address in the header `x-client-ip` (a gateway's word) wins over context.ip_address."""
+    """The caller's context, and in it the user_id, the client's address, and the step.
+
+    The address in the header `x-client-ip` (a gateway's word) wins over context.ip_address.
+    """
     if value is None and header_ip is None:
-        return _NO_CONTEXT
+        return {}, None, None, NO_STEP
     values: JsonObject = value if type(value) is dict else table(found, "context", value) or {}
     get = values.get
     if (session := get("session_id")) is not None:
@@ -47,7 +39,7 @@ def context_of(value: object, header_ip: str | None, found: Problems) -> Context
         address = client_ip(found, "context.ip_address", address)
     if header_ip is not None:
         address = client_ip(found, "header x-client-ip", header_ip)
-    return Context(values, user, address, _step(values, found))
+    return values, user, address, _step(values, found)
 
 
 def _step(values: JsonObject, found: Problems) -> Step:

@@ -6,9 +6,9 @@ import pytest
 from router.domain.decision import Code, Decided, Decision, Reason
 from router.domain.ids import from_text
 from router.wire.problems import Rejected
+from router.wire.reply import AssignmentState, encode_stored
 from router.wire.status import (
     AdminRequest,
-    AssignmentState,
     DecisionQuery,
     Load,
     Pressure,
@@ -16,7 +16,6 @@ from router.wire.status import (
     decode_decision_query,
     encode_admin,
     encode_backpressure,
-    encode_stored,
     pressure,
 )
 from tests.wire.examples import paths
