@@ -9,6 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from router.bus.connection import Bus, Subscription
+from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ async def listen(bus: Bus, on_change: Callable[[str, int], None]) -> Subscriptio
         try:
             change = msgspec.json.decode(data, type=PolicyChanged)
         except msgspec.DecodeError as error:
-            log.warning("an announcement of a policy change cannot be read", extra={"error": str(error)})
+            log.warning("a policy announcement cannot be read: %s", error, extra={"event": Event.POLICY_STALE})
             return
         on_change(change.tenant_id, change.revision)
 

@@ -22,6 +22,7 @@ from router.bus.fast import Direct, FastClient
 from router.bus.faults import translated
 from router.bus.options import BusOptions, connect_arguments
 from router.errors import BusError, InvalidInput
+from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,8 @@ class Bus:
     def __init__(self, options: BusOptions) -> None:
         self.options = options
         self.counters = BusCounters()
+        self.max_payload = 1 << 20
+        """The server's bound on a message in bytes; 1 MiB before the first connection."""
         self.on_connect: list[Callable[[], None]] = []
         self.on_disconnect: list[Callable[[], None]] = []
         self.on_lame_duck: list[Callable[[], None]] = []
@@ -72,16 +75,12 @@ class Bus:
         self._up = asyncio.Event()
         self._logged_at = -_LOG_EVERY_S
         self._closing = False
+        self._max_unsent = options.max_unsent_bytes
 
     @property
     def connected(self) -> bool:
         """Whether a server is on the other end right now, as far as known."""
         return self._client is not None and self._client.is_connected
-
-    @property
-    def max_payload(self) -> int:
-        """The server's bound on a message in bytes; 1 MiB before the first connection."""
-        return 1 << 20 if self._client is None else self._client.max_payload
 
     @property
     def unsent(self) -> int:
@@ -165,7 +164,7 @@ class Bus:
         client = self._client
         if client is None:
             raise BusError("not connected to NATS yet")
-        if client.unsent > self.options.max_unsent_bytes:
+        if client.pending_data_size > self._max_unsent:
             self.counters.unsent_refused += 1
             raise BusError("too much waits to be sent to NATS")
         client.send(command)
@@ -209,9 +208,11 @@ class Bus:
                 await self._take(client)
                 while not client.stuck:  # noqa: ASYNC110 - nats-py has no event for it
                     await asyncio.sleep(_WATCH_S)
-                log.error("the NATS client gave up and is replaced", extra={"error": repr(client.last_error)})
+                log.error(
+                    "the NATS client gave up and is replaced: %r", client.last_error, extra={"event": Event.BUS_ERROR}
+                )
             except Exception:  # lost while it was being set up, or a callback's bug: without this loop nothing connects
-                log.exception("the NATS client is replaced after a fault")
+                log.exception("the NATS client is replaced after a fault", extra={"event": Event.BUG})
                 await asyncio.sleep(_WATCH_S)
             self.counters.replaced_clients += 1
             await client.close()
@@ -255,9 +256,12 @@ class Bus:
 
     def _connected(self) -> None:
         self.counters.connects += 1
+        if self._client is not None:
+            self.max_payload = self._client.max_payload
         self._logged_at = -_LOG_EVERY_S
         self._up.set()
-        log.info("connected to NATS", extra={"reconnects": self.counters.connects - 1})
+        event = Event.BUS_CONNECTED if self.counters.connects == 1 else Event.BUS_BACK
+        log.info("connected to NATS", extra={"event": event, "connects": self.counters.connects})
         _tell(self.on_connect)
 
     async def _reconnected(self) -> None:
@@ -266,25 +270,27 @@ class Bus:
     async def _disconnected(self) -> None:
         self.counters.disconnects += 1
         if not self._closing:
-            log.warning("disconnected from NATS")
+            log.warning("disconnected from NATS", extra={"event": Event.BUS_AWAY})
             _tell(self.on_disconnect)
 
     async def _lame_duck(self) -> None:
         self.counters.lame_ducks += 1
-        log.warning("the NATS server is going away (lame duck)")
+        log.warning("the NATS server is going away (lame duck)", extra={"event": Event.BUS_AWAY})
         _tell(self.on_lame_duck)
 
     async def _failed(self, error: Exception) -> None:
         """nats-py's error callback: counted always, logged once a minute while there is no connection."""
         self.counters.errors += 1
+        event = Event.BUS_ERROR
         if isinstance(error, nats.errors.SlowConsumerError) or "slow consumer" in str(error).lower():
             self.counters.slow_consumers += 1
+            event = Event.BUS_SLOW_CONSUMER
         now = asyncio.get_running_loop().time()
         if self.connected:
-            log.error("NATS error", exc_info=error)
+            log.error("NATS error: %s", error, exc_info=error, extra={"event": event})
         elif now - self._logged_at >= _LOG_EVERY_S:
             self._logged_at = now
-            log.warning("cannot reach NATS, still trying", extra={"error": repr(error)})
+            log.warning("cannot reach NATS, still trying: %r", error, extra={"event": Event.BUS_AWAY})
         for callback in self.on_error:
             callback(error)
 

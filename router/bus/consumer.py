@@ -22,6 +22,7 @@ from router.bus.delivery import Delivery
 from router.bus.stream_specs import ConsumerSpec, Ensured
 from router.bus.streams import Streams
 from router.errors import BusError
+from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,9 @@ class PullLoop:
                 try:
                     await self._turn()
                 except Exception:  # a bug of ours; a consumer that nobody serves would be worse
-                    log.exception("a pull loop begins anew after a fault", extra={"consumer": self.spec.name})
+                    log.exception(
+                        "the pull loop of %s begins anew after a fault", self.spec.name, extra={"event": Event.BUG}
+                    )
                     self._anew = True
                     await asyncio.sleep(self._heartbeat_s)
         finally:
@@ -155,7 +158,7 @@ class PullLoop:
             _give_back(batch, 0.0)
             raise
         except Exception:  # whatever it was, the messages come again; the loop must live
-            log.exception("a batch could not be handled and is given back", extra={"consumer": self.spec.name})
+            log.exception("a batch of %s failed and is given back", self.spec.name, extra={"event": Event.BUG})
             _give_back(batch, _NAK_S)
         finally:
             self._busy = False
@@ -180,7 +183,7 @@ class PullLoop:
         try:
             self._bus.send(wire.publish(self._next_subject, self._inbox + b"%x" % self._token, b"", self._request))
         except BusError as error:
-            log.warning("cannot pull", extra={"consumer": self.spec.name, "error": str(error)})
+            log.warning("cannot pull from %s: %s", self.spec.name, error, extra={"event": Event.BUS_ERROR})
             return
         self._remaining = self._batch
         self._heard_at = asyncio.get_running_loop().time()
@@ -227,10 +230,10 @@ class PullLoop:
             try:
                 received = await self._look_at_consumer(received)
             except BusError as error:
-                log.warning("cannot look at a consumer", extra={"consumer": self.spec.name, "error": str(error)})
+                log.warning("cannot look at %s: %s", self.spec.name, error, extra={"event": Event.BUS_ERROR})
                 received = -1
             except Exception:  # a bug of ours or of a callback; the watchdog must live
-                log.exception("a look at a consumer failed", extra={"consumer": self.spec.name})
+                log.exception("a look at %s failed", self.spec.name, extra={"event": Event.BUG})
                 received = -1
 
     async def _look_at_consumer(self, received: int) -> int:
@@ -238,7 +241,8 @@ class PullLoop:
         info = await self._streams.consumer(self.spec.stream, self.spec.name)
         if info is None:
             ensured = await self._streams.ensure_consumer(self.spec)
-            log.warning("a consumer was missing", extra={"consumer": self.spec.name, "made": ensured.created})
+            made = ", ".join(ensured.created) or "nothing"
+            log.warning("%s was missing; created: %s", self.spec.name, made, extra={"event": Event.CONSUMER_CREATED})
             self.recreated += 1
             self._reconnected()
             if self._on_recreated is not None:
@@ -248,7 +252,7 @@ class PullLoop:
         idle = self.received == received and not self._busy and not self._arrived
         if idle and info.num_pending > 0 and info.num_ack_pending < self.spec.max_ack_pending:
             self.stalls += 1
-            log.warning("a consumer stalled, its pull begins anew", extra={"consumer": self.spec.name})
+            log.warning("%s stalled, its pull begins anew", self.spec.name, extra={"event": Event.CONSUMER_STALLED})
             self._anew = True
             self._wake.set()
             if self._on_stall is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from router.bus.streams import Streams
 from router.errors import BusError
+from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Coverage:
                 covered = bool(await self._streams.covering(subject))
             except BusError as error:
                 if now() >= give_up:
-                    log.error("cannot look up a subject's stream", extra={"subject": subject, "error": str(error)})
+                    log.error("cannot look up the stream of %s: %s", subject, error, extra={"event": Event.BUS_ERROR})
                     break
                 await asyncio.sleep(_RETRY_S)
         if covered is not None:

@@ -14,6 +14,7 @@ from functools import partial
 from router.bus import headers as wire
 from router.bus.connection import Bus, Subscription
 from router.errors import BusError
+from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,6 @@ class DecideDoor:
             self._bus.send(wire.publish(to, b"", block, body))
         except (BusError, ValueError) as error:
             self.unanswered += 1
-            log.error("a decide reply could not be sent", extra={"error": str(error)})
+            log.error("a decide reply could not be sent: %s", error, extra={"event": Event.BUS_ERROR})
             return
         self.replied += 1

@@ -42,6 +42,8 @@ _M, _H = b"MH"
 _MAX_MESSAGE = 128 << 20  # twice what a server can be set to; more is not NATS
 _YIELD_AFTER = 64  # messages: then the rest of the loop gets its turn, and what they queued is flushed
 _FLUSH_S = 5
+_SOCKET_FULL = 8 << 20
+_SOCKET_RETRY_S = 0.01
 
 
 class FastParser(Parser):
@@ -182,7 +184,10 @@ class FastClient(Client):
         return self._pending_data_size + (0 if writer is None else writer.transport.get_write_buffer_size())
 
     def send(self, command: bytes) -> None:
-        """Queue a complete protocol command; all of this tick leave in one write. The caller bounds `unsent`."""
+        """Queue a complete protocol command; all of this tick leave in one write.
+
+        When the socket is full they stay in `pending_data_size`, which the caller bounds.
+        """
         self._pending.append(command)
         self._pending_data_size += len(command)
         if not self._flush_asked:
@@ -194,7 +199,12 @@ class FastClient(Client):
 
     def _flush_asked_for(self) -> None:
         self._flush_asked = False
-        self._flush_now()
+        writer = self._writer()
+        if writer is not None and writer.transport.get_write_buffer_size() > _SOCKET_FULL:
+            self._flush_asked = True
+            asyncio.get_running_loop().call_later(_SOCKET_RETRY_S, self._flush_asked_for)
+        else:
+            self._flush_now()
 
     def _flush_now(self) -> None:
         writer = self._writer()

@@ -11,6 +11,7 @@ from router.bus.connection import Bus
 from router.bus.stream_specs import Ensured
 from router.bus.streams import Streams
 from router.errors import BusError
+from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
 
@@ -84,13 +85,18 @@ class StreamKeeper:
             if names := await self._streams.covering(subject):
                 covered[subject] = names
         if ensured.created:
-            log.info("created what was missing in JetStream", extra={"made": ensured.created})
+            log.info("created in JetStream: %s", ", ".join(ensured.created), extra={"event": Event.STREAM_CREATED})
         if ensured.differences != self.ensured.differences:
             for difference in ensured.differences:
-                log.warning("a stream or consumer is not as specified", extra={"difference": str(difference)})
+                log.warning("not as specified: %s", difference, extra={"event": Event.STREAM_DIFFERS})
         if covered != self.covered:
             for subject, names in covered.items():
-                log.error("a stream lies over a request/reply subject", extra={"subject": subject, "streams": names})
+                log.error(
+                    "streams %s answer the requests on %s before the router does",
+                    ", ".join(names),
+                    subject,
+                    extra={"event": Event.STREAM_COVERS_REQUESTS},
+                )
         self.ensured, self.covered, self.ready = ensured, covered, True
         if self._on_look is not None:
             self._on_look(ensured, covered)
@@ -104,11 +110,11 @@ class StreamKeeper:
                     await self.look()
             except BusError as error:
                 pause = self._retry_s
-                log.warning("cannot look after the streams", extra={"error": str(error)})
+                log.warning("cannot look after the streams: %s", error, extra={"event": Event.BUS_ERROR})
                 if self._on_fault is not None:
                     self._on_fault(error)
             except Exception:  # a bug of ours or of a callback; somebody must go on looking
-                log.exception("a look after the streams failed")
+                log.exception("a look after the streams failed", extra={"event": Event.BUG})
             try:
                 await asyncio.wait_for(self._wake.wait(), pause)
             except TimeoutError:

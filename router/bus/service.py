@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from router.bus import headers as wire
 from router.bus.connection import Bus, Subscription
 from router.errors import BusError
+from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
 
@@ -71,11 +72,11 @@ class Service:
             body, answer = await asyncio.wait_for(self._handler(data, headers, subject), self._timeout_s)
         except TimeoutError:
             self.faults += 1
-            log.error("a request was not served in time", extra={"subject": subject})
+            log.error("a request on %s was not served in time", subject, extra={"event": Event.BUS_ERROR})
             body = self._fault_reply("unavailable", "the answer was not ready in time")
         except Exception:  # the caller must not wait in vain; the fault is logged whole
             self.faults += 1
-            log.exception("a request failed", extra={"subject": subject})
+            log.exception("a request on %s failed", subject, extra={"event": Event.BUG})
             body = self._fault_reply("internal", "the request failed; the router's log has the fault")
         self._send(reply, body, answer)
 
@@ -87,7 +88,7 @@ class Service:
             self._bus.send(wire.publish(to, b"", wire.encode(merged) if merged else b"", body))
         except (BusError, ValueError) as error:
             self.faults += 1
-            log.error("a reply could not be sent", extra={"error": str(error)})
+            log.error("a reply could not be sent: %s", error, extra={"event": Event.BUS_ERROR})
 
 
 async def serve(
