@@ -7,6 +7,7 @@ A server keeps its port and its data over `kill()` and `start()`, so that a test
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -116,6 +117,7 @@ class ServerProcess:
         """End it in order, by pid; killed when that takes too long. Nothing happens when it is down."""
         if self.process is None:
             return
+        self.thaw()  # a frozen process would not hear it
         self.process.terminate()
         try:
             self.process.wait(STOP_TIMEOUT_S)
@@ -131,6 +133,14 @@ class ServerProcess:
         self.process.kill()
         self.process.wait()
         self.process = None
+
+    def freeze(self) -> None:
+        """Stop its clock (SIGSTOP): connections stay open and nothing answers, which is worse than a dead server."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen server go on."""
+        os.kill(self.pid, signal.SIGCONT)
 
     def __enter__(self) -> Self:
         return self.start()

@@ -22,6 +22,8 @@ from router.bus.stream_specs import (
     matches,
 )
 
+_FINAL = {10074, 10047, 10023}  # more replicas than servers; no storage left; no resources
+
 
 class _Names(Struct):
     streams: list[str] | None = None
@@ -45,9 +47,9 @@ class Streams:
     async def ensure(self) -> Ensured:
         """Create the streams and consumers that are missing, and report how the others differ.
 
-        A stream that cannot be created because its subjects lie in another one is a difference, and the rest goes on.
+        What the server does not let be created (subjects in another stream, no storage) is a difference too.
 
-        :raises BusError: JetStream cannot be reached, or refused for another reason.
+        :raises BusError: JetStream cannot be reached, or has no leader now.
         """
         created: list[str] = []
         differences: list[Difference] = []
@@ -131,15 +133,20 @@ class Streams:
                 created.append(spec.name)
                 return
             except api.JetStreamError as error:
-                if error.err_code != api.SUBJECTS_OVERLAP:
-                    raise
-            info = await self._stream(spec.name)  # another pod may have been quicker, with other settings
-            if info is None:
-                taken = {name for subject in spec.subjects for name in await self.covering(subject)}
-                wanted = f"{', '.join(spec.subjects)} (now in stream {', '.join(sorted(taken))})"
-                differences.append(Difference(f"stream {spec.name}", "subjects", "", wanted))
-                return
+                info = await self._stream(spec.name)  # another pod may have been quicker, with other settings
+                if info is None:
+                    differences.append(await self._why_not(spec, error))
+                    return
         differences.extend(compare_stream(spec, info.config))
+
+    async def _why_not(self, spec: StreamSpec, error: api.JetStreamError) -> Difference:
+        if error.code >= 500 and error.err_code not in _FINAL:
+            raise error  # no leader, or busy: it may be possible in a second
+        taken = {name for subject in spec.subjects for name in await self.covering(subject)}
+        where = f" (now in {', '.join(sorted(taken))})" if taken else ""
+        return Difference(
+            f"stream {spec.name}", "creation", "", f"{', '.join(spec.subjects)}{where}: {error.description}"
+        )
 
     async def _ensure_consumer(self, spec: ConsumerSpec, created: list[str], differences: list[Difference]) -> None:
         info = await self.consumer(spec.stream, spec.name)
@@ -158,12 +165,17 @@ class Streams:
         }
         if spec.filter_subject is not None:
             config["filter_subject"] = spec.filter_subject
-        request = {"stream_name": spec.stream, "config": config}
+        # "create": never the update that this call otherwise is, when another pod was quicker
+        request = {"stream_name": spec.stream, "config": config, "action": "create"}
         try:
             await api.call(self._bus, f"CONSUMER.DURABLE.CREATE.{spec.stream}.{spec.name}", request, ConsumerInfo)
         except api.JetStreamError as error:
-            if error.err_code != api.STREAM_NOT_FOUND:
+            if error.err_code == api.CONSUMER_EXISTS:
+                return  # the next look compares it
+            if error.code >= 500:
                 raise
-            differences.append(Difference(f"consumer {spec.name}", "stream", "", spec.stream))
+            differences.append(
+                Difference(f"consumer {spec.name}", "creation", "", f"{spec.stream}: {error.description}")
+            )
             return
         created.append(f"{spec.stream}/{spec.name}")

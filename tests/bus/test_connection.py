@@ -2,6 +2,8 @@
 # ruff: noqa: S106 - secrets of servers that live for a test
 
 import asyncio
+import shutil
+import subprocess
 from pathlib import Path
 
 import msgspec
@@ -12,7 +14,7 @@ from router.bus.faults import BusTimeoutError, NoRespondersError
 from router.bus.options import BusOptions
 from router.errors import BusError, InvalidInput
 from tests.bus.conftest import Heard
-from tests.servers import NatsProcess, free_port
+from tests.servers import NatsProcess, free_port, missing
 
 
 async def test_a_pod_boots_without_a_server(tmp_path: Path) -> None:
@@ -62,6 +64,66 @@ async def test_subscriptions_outlive_the_server(own_server: NatsProcess, own_bus
     await back.until(1)
     own_bus.publish("outlive", b"after")
     assert await heard.until(2) == [b"queued while away", b"after"]
+
+
+async def test_a_frozen_server_is_noticed(own_server: NatsProcess) -> None:
+    """A server that keeps the connection and answers nothing is left within three pings; when it is back, all works."""
+    bus = Bus(BusOptions((own_server.url,), ping_interval_s=0.1, connect_timeout_s=0.3))
+    gone, back, heard = Heard(), Heard(), Heard()
+    bus.on_disconnect.append(gone)
+    await bus.start()
+    assert await bus.wait_connected(10)
+    await bus.subscribe("frozen", lambda _s, _r, data, _h: heard(data))
+    bus.on_connect.append(back)
+    own_server.freeze()
+    await gone.until(1, timeout_s=2)
+    assert not bus.connected
+    own_server.thaw()
+    await back.until(1)
+    bus.publish("frozen", b"x")
+    assert await heard.until(1) == [b"x"]
+    await bus.close()
+
+
+async def test_over_tls(tmp_path: Path) -> None:
+    """With the CA of the server there is a connection, without it there is none."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        missing("openssl")
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    make = [
+        str(openssl),
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        str(key),
+        "-out",
+        str(cert),
+        *names,
+    ]
+    await asyncio.to_thread(subprocess.run, make, check=True, capture_output=True)
+    server = NatsProcess(tmp_path / "data", extra=f"tls {{ cert_file: '{cert}', key_file: '{key}' }}")
+    await asyncio.to_thread(server.start)
+    good, bad = Bus(BusOptions((server.url,), tls_ca=str(cert))), Bus(BusOptions((server.url.replace("nats", "tls"),)))
+    failed, heard = Heard(), Heard()
+    bad.on_error.append(failed)
+    try:
+        await good.start()
+        await bad.start()
+        assert await good.wait_connected(10)
+        await good.subscribe("tls", lambda _s, _r, data, _h: heard(data))
+        good.publish("tls", b"secret")
+        assert await heard.until(1) == [b"secret"]
+        await failed.until(1)
+        assert not bad.connected
+    finally:
+        await good.close()
+        await bad.close()
+        await asyncio.to_thread(server.stop)
 
 
 async def test_a_client_that_gave_up_is_replaced(own_bus: Bus) -> None:

@@ -7,6 +7,7 @@ from router.bus import headers as wire
 from router.bus.connection import Bus
 from router.bus.decide_door import DecideDoor, Reply
 from tests.bus.conftest import Heard
+from tests.servers import NatsProcess
 
 Request = tuple[bytes, Mapping[str, str] | None, str | None, Reply | None]
 
@@ -128,3 +129,28 @@ async def test_a_header_that_comes_twice_is_joined(bus: Bus, client: Bus, name: 
     await client.request(f"{name}.decide", b"")
     assert seen[0][1] == {"tenant_id": "a, b", "trace_id": "t"}
     await made.pause()
+
+
+async def test_the_door_outlives_the_server(own_server: NatsProcess, own_bus: Bus, name: str) -> None:
+    """After kill -9 and a restart requests are answered again, without anybody opening the door."""
+    made, _ = door(own_bus, name)
+    back = Heard()
+    own_bus.on_connect.append(back)
+    await made.open()
+    await asyncio.to_thread(own_server.kill)
+    await asyncio.to_thread(own_server.start)
+    await back.until(1)
+    assert (await own_bus.request(f"{name}.decide", b"still here")).data == b"still here"
+    await made.pause()
+
+
+async def test_pausing_without_a_server_ends(own_server: NatsProcess, own_bus: Bus, name: str) -> None:
+    """A pod that is told to go while NATS is away goes."""
+    made, _ = door(own_bus, name)
+    gone = Heard()
+    own_bus.on_disconnect.append(gone)
+    await made.open()
+    await asyncio.to_thread(own_server.kill)
+    await gone.until(1)
+    await asyncio.wait_for(made.pause(), 1)
+    assert not made.is_open

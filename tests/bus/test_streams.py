@@ -1,6 +1,8 @@
 """Streams and consumers on a real JetStream."""
 
+import asyncio
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,10 +11,12 @@ from hypothesis import strategies as st
 from router.bus import stream_specs as specs
 from router.bus.connection import Bus
 from router.bus.keeper import StreamKeeper
+from router.bus.options import BusOptions
 from router.bus.stream_specs import ConsumerSpec, StreamSpec
 from router.bus.streams import Streams
 from router.errors import StartupRefused
 from tests.bus.conftest import Heard
+from tests.servers import NatsProcess
 
 
 def fleet(bus: Bus, name: str) -> Streams:
@@ -82,10 +86,44 @@ async def test_subjects_in_another_stream_are_a_difference_not_a_fault(bus: Bus,
     streams = fleet(bus, name)
     ensured = await streams.ensure()
     assert [(one.what, one.field, one.actual) for one in ensured.differences] == [
-        (f"stream {name.upper()}", "subjects", ""),
-        ("consumer workers", "stream", ""),
+        (f"stream {name.upper()}", "creation", ""),
+        ("consumer workers", "creation", ""),
     ]
+    assert ensured.impossible == ensured.differences
     assert f"{name}-other" in ensured.differences[0].wanted
+
+
+async def test_what_the_server_cannot_hold_does_not_stop_the_rest(bus: Bus, name: str) -> None:
+    """More replicas than there are servers: reported, and the next stream is created."""
+    wide = StreamSpec(f"{name}-wide", (f"{name}.w",), 60, replicas=3)
+    streams = Streams(bus, [wide, StreamSpec(f"{name}-ok", (f"{name}.ok",), 60)])
+    ensured = await streams.ensure()
+    assert [one.what for one in ensured.impossible] == [f"stream {name}-wide"]
+    assert ensured.created == (f"{name}-ok",)
+
+
+async def test_two_pods_may_look_at_once(bus: Bus, client: Bus, name: str) -> None:
+    """Both find them missing and create them: no fault, and no difference afterwards."""
+    one, other = fleet(bus, name), fleet(client, name)
+    await asyncio.gather(one.ensure(), other.ensure())
+    assert await one.ensure() == specs.Ensured()
+
+
+async def test_without_jetstream_the_keeper_says_so(tmp_path: Path, name: str) -> None:
+    """A server without JetStream: not ready, told why, tried again."""
+    server = NatsProcess(tmp_path, extra="jetstream: disabled")
+    await asyncio.to_thread(server.start)
+    bus = Bus(BusOptions((server.url,)))
+    faults = Heard()
+    keeper = StreamKeeper(bus, fleet(bus, name), retry_s=0.05, on_fault=faults)
+    await bus.start()
+    await bus.wait_connected(10)
+    await keeper.start()
+    await faults.until(2)
+    assert not keeper.ready
+    await keeper.stop()
+    await bus.close()
+    await asyncio.to_thread(server.stop)
 
 
 async def test_streams_over_a_subject_are_found(bus: Bus, name: str) -> None:
