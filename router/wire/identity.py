@@ -37,6 +37,7 @@ def tenant_of(body: object, inner: object, head: Mapping[str, str], subject: str
         if body is None:
             found.add("tenant_id", "is missing", "name the tenant")
         return tenant or ""
+    noted = len(found)
     if subject is not None and not _fits_subject(subject):
         found.add("subject", "its tenant has a bad form", "beamline.router.v1.decide.<tenant>, without empty parts")
         subject = None
@@ -54,7 +55,7 @@ def tenant_of(body: object, inner: object, head: Mapping[str, str], subject: str
             "name one tenant, once",
             Intake.TENANT_FORBIDDEN,
         )
-    elif not tenants and not found:
+    elif not tenants and len(found) == noted:
         found.add("tenant_id", "is missing", "name the tenant")
     return next((t for t in told if t is not None), "")
 

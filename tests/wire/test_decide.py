@@ -83,6 +83,11 @@ def test_all_problems_come_at_once() -> None:
     assert (answer.request_id, answer.trace_id) == ("r-1", "t-1")
 
 
+def test_a_missing_tenant_is_told_beside_other_problems() -> None:
+    """Also when headers came along."""
+    assert paths(refused(task_shape(tenant_id=None, task={}), {"version": "1"})) == ["task.type", "tenant_id"]
+
+
 NOT_A_STRING = [5, 1.5, True, [], {}, ""]
 NOT_A_WHOLE = ["5", True, 1.5, -1, 2**40, [], {}]
 NOT_AN_AMOUNT = ["0.1", True, -0.01, 1e9, [], {}]
