@@ -1,0 +1,34 @@
+"""The command `router`.
+
+Exit codes: 0 done, 1 refused or a negative answer, 2 wrong usage or input, 3 a server cannot be reached, 4 a fault of
+this program or the fleet, 130 interrupted. Results go to standard output, everything else to standard error.
+
+Every module here imports what its commands need inside them, so that `router --help` is quick.
+"""
+
+import sys
+import traceback
+
+from router.cli.exits import Exit, exit_code_of
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line of this process and exit."""
+    from router.cli.commands import build
+
+    try:
+        build()(prog_name="router")
+    except KeyboardInterrupt:
+        sys.exit(Exit.INTERRUPTED)
+    except BrokenPipeError:
+        # The reader (head, less) has gone; Python would complain once more while it flushes.
+        sys.stderr.close()
+        sys.exit(Exit.OK)
+    except Exception as error:  # the outermost frame: what is expected is told in words, the rest is a bug
+        code, text = exit_code_of(error)
+        sys.stderr.write(text + "\n")
+        if code is Exit.INTERNAL:
+            traceback.print_exception(error)
+        sys.exit(code)

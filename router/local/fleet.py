@@ -38,6 +38,9 @@ _OURS = (
     "ROUTER_POD_",
     "ROUTER_POLICY_",
     "ROUTER_CP_",
+    "ROUTER_STORE_SCHEMA",
+    "ROUTER_PARTITIONS",
+    "ROUTER_STREAM_",
 )
 
 Say = Callable[[str], None]
@@ -114,12 +117,15 @@ class Fleet:
 
         :raises LocalError: a server died, or a pod or the worker died too often.
         """
-        async with asyncio.TaskGroup() as group:
-            for server in self._servers:
-                group.create_task(self._watch_server(server))
-            for pod in self.pods:
-                group.create_task(self._watch_pod(pod))
-            group.create_task(self._watch_worker())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for server in self._servers:
+                    group.create_task(self._watch_server(server))
+                for pod in self.pods:
+                    group.create_task(self._watch_pod(pod))
+                group.create_task(self._watch_worker())
+        except ExceptionGroup as group_of_one:
+            raise group_of_one.exceptions[0] from None
 
     async def _start(self) -> None:
         self._say("starting Valkey and NATS")

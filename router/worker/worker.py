@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import nats
@@ -36,13 +36,14 @@ RETRY_S = (0.05, 0.2, 1.0, 2.0)
 
 
 class Options(Struct, frozen=True):
-    """How a worker runs. `aliases` maps further task types to echo, sleep or http; times in seconds."""
+    """How a worker runs: `aliases` maps further task types to echo, sleep or http, `connect` has nats-py's keywords."""
 
-    nats_url: str
+    nats_urls: tuple[str, ...]
     worker_id: str
     concurrency: int = 32
     drain_s: float = 20.0
     aliases: dict[str, str] = {}
+    connect: dict[str, object] = {}
 
 
 class Worker:
@@ -62,13 +63,8 @@ class Worker:
 
     async def run(self) -> None:
         """Work until `stop`. A NATS that is away, now or later, is waited for."""
-        client = await nats.connect(
-            self._options.nats_url,
-            name=self._options.worker_id,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=0.25,
-            error_cb=_report,
-        )
+        known: dict[str, Any] = {"name": self._options.worker_id, "max_reconnect_attempts": -1, "error_cb": _report}
+        client = await nats.connect(list(self._options.nats_urls), **known | self._options.connect)
         beating = asyncio.create_task(self._beat(client))
         try:
             await self._work(client)

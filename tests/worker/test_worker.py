@@ -76,7 +76,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
 @pytest.fixture
 async def worker(desk: Desk) -> AsyncIterator[tuple[Worker, asyncio.Task[None]]]:
     """A running worker; stopped at the end whatever happened."""
-    worker = Worker(Options(desk.url, "w1", concurrency=4))
+    worker = Worker(Options((desk.url,), "w1", concurrency=4))
     running = asyncio.create_task(worker.run())
     yield worker, running
     worker.stop()
@@ -164,7 +164,7 @@ async def test_a_drain_finishes_what_runs(desk: Desk, worker: Running) -> None:
 
 async def test_what_is_not_done_in_time_is_given_back(desk: Desk) -> None:
     """A task that outlasts the drain goes to the next worker at once."""
-    first = Worker(Options(desk.url, "w1", drain_s=0.05))
+    first = Worker(Options((desk.url,), "w1", drain_s=0.05))
     running = asyncio.create_task(first.run())
     accepted: asyncio.Queue[bytes] = asyncio.Queue()
 
@@ -177,7 +177,7 @@ async def test_what_is_not_done_in_time_is_given_back(desk: Desk) -> None:
     await asyncio.wait_for(accepted.get(), 10)
     first.stop()
     await asyncio.wait_for(running, 10)
-    second = Worker(Options(desk.url, "w2"))
+    second = Worker(Options((desk.url,), "w2"))
     running = asyncio.create_task(second.run())
     assert (await desk.result())["status"] == "success"
     second.stop()

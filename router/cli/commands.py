@@ -1,0 +1,29 @@
+"""All commands in one place: what they are called and in which order the help shows them."""
+
+import typer
+
+from router.cli import audit, config, decide, local, policy, serve, worker
+
+
+def build() -> typer.Typer:
+    """The whole command line."""
+    app = typer.Typer(
+        name="router",
+        help=(
+            "A fleet of stateless routers: who runs this task for this tenant?\n\n"
+            "Exit codes: 0 done, 1 refused or a negative answer, 2 wrong usage or input, 3 a server cannot be reached, "
+            "4 a fault of the program or the fleet."
+        ),
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.command()(local.local)
+    app.command()(serve.serve)
+    app.command()(decide.decide)
+    app.add_typer(policy.app, name="policy")
+    app.add_typer(audit.app, name="audit")
+    app.command()(worker.worker)
+    app.command()(config.config)
+    app.command()(config.version)
+    return app

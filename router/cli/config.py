@@ -1,0 +1,31 @@
+"""`router config` and `router version`."""
+
+from typing import Annotated
+
+import typer
+
+from router.cli.output import print_json, print_table
+from router.cli.target import JsonOption
+
+
+def config(
+    json: JsonOption = False,
+    changed: Annotated[bool, typer.Option("--changed", help="Only what differs from the default.")] = False,
+) -> None:
+    """Show the settings that a pod started here would run with; secrets are not shown."""
+    from router.settings import effective, load
+
+    rows = [r for r in effective(load()) if not changed or r.value != r.default]
+    if json:
+        print_json({r.variable: r.value for r in rows})
+        return
+    print_table(
+        ("setting", "value", "default", "what it does"), ((r.variable, r.value, r.default, r.description) for r in rows)
+    )
+
+
+def version() -> None:
+    """Show the version."""
+    from router import __version__
+
+    typer.echo(__version__)

@@ -1,0 +1,172 @@
+"""`router decide`: ask the fleet over NATS, as any caller would."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from router.cli.exits import Exit
+from router.cli.output import note, print_facts, print_json
+from router.cli.target import JsonOption, NatsOption
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+DECIDE = "beamline.router.v1.decide"
+
+
+def decide(
+    tenant: Annotated[str, typer.Option(help="The tenant.")],
+    task: Annotated[str, typer.Option(help="The task's type.")],
+    payload: Annotated[
+        str, typer.Option(metavar="JSON", help="The task's payload: JSON, @FILE, or - for stdin.")
+    ] = "{}",
+    policy: Annotated[str | None, typer.Option(help="Policy id; without it the tenant's `default`.")] = None,
+    request_id: Annotated[str | None, typer.Option(help="Repeat one to get the same decision again.")] = None,
+    session: Annotated[str | None, typer.Option(help="context.session_id, for sticky policies.")] = None,
+    user: Annotated[str | None, typer.Option(help="context.user_id, for user limits.")] = None,
+    push: Annotated[bool, typer.Option("--push", help="Also dispatch the task to a worker.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Dispatch, and wait for the final result.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Ask why this provider.")] = False,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the reply, and for the result.")] = 5.0,
+    json: JsonOption = False,
+    nats: NatsOption = None,
+) -> None:
+    """Ask who runs a task for a tenant, and print the decision.
+
+    Exit code 1: the fleet refused, or the task's result is not a success.
+    """
+    import asyncio
+    import uuid
+
+    from router.bus.options import connect_arguments
+    from router.cli.target import bus_options, settings_for
+
+    body: dict[str, Any] = {
+        "version": "1",
+        "tenant_id": tenant,
+        "request_id": request_id or str(uuid.uuid4()),
+        "task": {"type": task, "payload": _payload(payload)},
+    }
+    context = {k: v for k, v in (("session_id", session), ("user_id", user)) if v is not None}
+    if policy is not None:
+        body["policy_id"] = policy
+    if context:
+        body["context"] = context
+    if push or wait:
+        body["push_assignment"] = True
+    if explain:
+        body["options"] = {"explain": True}
+    where = bus_options(settings_for(nats=nats), "router-cli")
+    connection = connect_arguments(where) | {
+        "servers": list(where.urls),
+        "allow_reconnect": False,
+        "max_reconnect_attempts": 0,
+    }
+    answer, result = asyncio.run(_ask(connection, body, timeout, wait=wait))
+    if json:
+        print_json(answer["reply"] if result is None else {"reply": answer["reply"], "result": result})
+    else:
+        _show(answer, result)
+    succeeded = result is None or result.get("status") == "success"
+    raise typer.Exit(Exit.OK if answer["reply"].get("ok") is True and succeeded else Exit.NEGATIVE)
+
+
+def _payload(text: str) -> Any:
+    import sys
+
+    import orjson
+
+    try:
+        if text == "-":
+            return orjson.loads(sys.stdin.buffer.read())
+        if text.startswith("@"):
+            return orjson.loads(Path(text[1:]).read_bytes())
+        return orjson.loads(text)
+    except OSError as e:
+        raise typer.BadParameter(f"{text[1:]} cannot be read: {e.strerror}", param_hint="--payload") from e
+    except ValueError as e:
+        raise typer.BadParameter(f"not JSON: {e}; a text needs quotes: '\"hello\"'", param_hint="--payload") from e
+
+
+async def _ask(
+    connection: dict[str, Any], body: dict[str, Any], timeout_s: float, *, wait: bool
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The reply with pod and time, and the final result when asked to wait for it.
+
+    :raises BusError: NATS or the fleet did not answer in time.
+    """
+    import asyncio
+    import time
+
+    import nats
+    import orjson
+
+    from router.bus.faults import translated
+
+    loop = asyncio.get_running_loop()
+    arrived: asyncio.Future[dict[str, Any]] = loop.create_future()
+
+    async def deliver(message: Any) -> None:
+        if not arrived.done():
+            arrived.set_result(orjson.loads(message.data))
+
+    with translated(", ".join(connection["servers"])):
+        client: Client = await nats.connect(**connection, error_cb=_quiet)
+    try:
+        with translated(DECIDE):
+            if wait:
+                inbox = client.new_inbox()
+                await client.subscribe(inbox, cb=deliver)
+                body["options"] = body.get("options", {}) | {"result_subject": inbox}
+            started = time.monotonic()
+            message = await client.request(DECIDE, orjson.dumps(body), timeout=timeout_s)
+            ms = (time.monotonic() - started) * 1000
+        reply = orjson.loads(message.data)
+        answer = {"reply": reply, "pod": (message.headers or {}).get("router-pod"), "ms": ms}
+        if not wait or reply.get("ok") is not True:
+            return answer, None
+        with translated("the final result"):
+            return answer, await asyncio.wait_for(arrived, timeout_s)
+    finally:
+        await client.close()
+
+
+async def _quiet(_: Exception) -> None:
+    """The failed call says it; nats-py would print it once more."""
+
+
+def _show(answer: dict[str, Any], result: dict[str, Any] | None) -> None:
+    reply, context = answer["reply"], answer["reply"].get("context") or {}
+    if reply.get("ok") is True:
+        _show_decision(reply["decision"], context)
+    else:
+        error = reply.get("error") or {}
+        note(f"refused: {error.get('code')}: {error.get('message')}")
+        print_facts((k, v) for k, v in (error.get("details") or {}).items())
+    print_facts([("request", context.get("request_id")), ("answered by", f"{answer['pod']} in {answer['ms']:.1f} ms")])
+    if result is not None:
+        print_facts(
+            [
+                ("result", f"{result.get('status')} in {result.get('latency_ms')} ms, attempt {result.get('attempt')}"),
+                ("error", result.get("error_code")),
+                ("output", result.get("output")),
+            ]
+        )
+
+
+def _show_decision(decision: dict[str, Any], context: dict[str, Any]) -> None:
+    print_facts(
+        [
+            ("provider", decision["provider_id"]),
+            ("reason", f"{decision['reason']} (priority {decision['priority']})"),
+            ("policy", f"{decision['policy_id']}, revision {decision['policy_revision']}"),
+            ("expected", f"{decision['expected_latency_ms']} ms, cost {decision['expected_cost']}"),
+            ("decision", decision["decision_id"]),
+            ("assignment", context.get("assignment_id")),
+            ("replayed", "yes: this request was answered before" if context.get("replayed") else None),
+            ("sticky key", decision.get("sticky_key")),
+            ("metadata", decision.get("metadata") or None),
+            ("explain", context.get("explain")),
+        ]
+    )

@@ -1,0 +1,166 @@
+"""`router policy`: check, apply, list, show, delete."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from router.cli.exits import Exit
+from router.cli.output import note, print_facts, print_json, print_table
+from router.cli.publishing import with_publisher
+from router.cli.target import JsonOption, NatsOption, RedisOption
+
+if TYPE_CHECKING:
+    from router.usecases.publish_policy import PolicyPublisher, Published, Record
+
+app = typer.Typer(help="Check, write and read policies.", no_args_is_help=True)
+
+TenantOption = Annotated[str, typer.Option(help="The tenant.")]
+PolicyOption = Annotated[str, typer.Option("--policy", help="Policy id.")]
+ExpectOption = Annotated[
+    int | None, typer.Option(min=0, help="Write only if the policy is at this revision; 0: only if there is none.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")]
+
+
+@app.command()
+def check(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Policy documents; - reads standard input.")],
+    json: JsonOption = False,
+) -> None:
+    """Name every mistake in policy documents; needs no server. Exit code 1: there is one."""
+    from router.errors import InvalidInput
+    from router.wire.policies import decode
+
+    report: list[dict[str, Any]] = []
+    for file in files:
+        try:
+            parsed = decode(_read(file))
+            errors, warnings = [], parsed.warnings
+        except InvalidInput as e:
+            errors, warnings = e.problems, []
+        report.append({"file": str(file), "errors": [*map(str, errors)], "warnings": [*map(str, warnings)]})
+    if json:
+        print_json(report)
+    else:
+        for one in report:
+            for kind in ("errors", "warnings"):
+                for line in one[kind]:
+                    typer.echo(f"{one['file']}: {kind[:-1]}: {line}")
+            if not one["errors"]:
+                typer.echo(f"{one['file']}: ok")
+    raise typer.Exit(Exit.NEGATIVE if any(one["errors"] for one in report) else Exit.OK)
+
+
+@app.command()
+def apply(
+    file: Annotated[Path, typer.Argument(help="A policy document; - reads standard input.")],
+    tenant: TenantOption,
+    policy: PolicyOption = "default",
+    expect_revision: ExpectOption = None,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+    redis: RedisOption = None,
+    nats: NatsOption = None,
+) -> None:
+    """Write a policy and tell the pods. Exit code 1: somebody wrote in between (see --expect-revision)."""
+    document = _read(file)
+
+    async def act(publisher: "PolicyPublisher") -> "Published":
+        return await publisher.apply(tenant, policy, document, expect_revision=expect_revision, dry_run=dry_run)
+
+    _show_published(with_publisher(act, redis=redis, nats=nats), json)
+
+
+@app.command()
+def delete(
+    tenant: TenantOption,
+    policy: Annotated[str, typer.Option("--policy", help="Policy id.")],
+    expect_revision: ExpectOption = None,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+    redis: RedisOption = None,
+    nats: NatsOption = None,
+) -> None:
+    """Remove a policy and tell the pods. Exit code 1: there is none, or somebody wrote in between."""
+
+    async def act(publisher: "PolicyPublisher") -> "Published":
+        return await publisher.delete(tenant, policy, expect_revision=expect_revision, dry_run=dry_run)
+
+    _show_published(with_publisher(act, redis=redis, nats=nats), json)
+
+
+@app.command("list")
+def list_(tenant: TenantOption, json: JsonOption = False, redis: RedisOption = None) -> None:
+    """List a tenant's policies. Exit code 1: it has none."""
+
+    async def act(publisher: "PolicyPublisher") -> "tuple[Record, ...]":
+        return (await publisher.list(tenant)).records
+
+    records = with_publisher(act, redis=redis, nats=None)
+    if json:
+        print_json([_facts(r) for r in records])
+    elif records:
+        print_table(("policy", "revision", "hash", "written"), [tuple(_facts(r).values()) for r in records])
+    else:
+        note(f"{tenant} has no policy")
+    raise typer.Exit(Exit.OK if records else Exit.NEGATIVE)
+
+
+@app.command()
+def show(
+    tenant: TenantOption, policy: PolicyOption = "default", json: JsonOption = False, redis: RedisOption = None
+) -> None:
+    """Show a policy. Exit code 1: there is none of that id."""
+    import orjson
+
+    async def act(publisher: "PolicyPublisher") -> "Record | None":
+        return await publisher.show(tenant, policy)
+
+    record = with_publisher(act, redis=redis, nats=None)
+    if record is None:
+        note(f"{tenant} has no policy {policy}")
+        raise typer.Exit(Exit.NEGATIVE)
+    document = orjson.loads(record.document)
+    if json:
+        print_json(_facts(record) | {"document": document})
+        return
+    print_facts(_facts(record).items())
+    typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+
+
+def _read(file: Path) -> bytes:
+    import sys
+
+    if str(file) == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return file.read_bytes()
+    except OSError as e:
+        raise typer.BadParameter(f"{file} cannot be read: {e.strerror}", param_hint="FILE") from e
+
+
+def _facts(record: "Record") -> dict[str, Any]:
+    from datetime import UTC, datetime
+
+    written = datetime.fromtimestamp(record.created_ms / 1000, UTC).isoformat(timespec="seconds")
+    return {"policy": record.policy_id, "revision": record.revision, "hash": record.hash, "written": written}
+
+
+def _show_published(published: "Published", json: bool) -> None:
+    import msgspec
+
+    if json:
+        print_json(msgspec.to_builtins(published))
+        return
+    for warning in published.warnings:
+        note(f"warning: {warning}")
+    for change in published.changes:
+        typer.echo(change)
+    what = f"{published.tenant_id}/{published.policy_id}"
+    if not published.changed:
+        typer.echo(f"{what} is like that already (revision {published.revision})")
+    elif published.dry_run:
+        typer.echo(f"{what} would be {'written' if published.hash else 'deleted'}; nothing was changed")
+    else:
+        typer.echo(f"{what} is {'written' if published.hash else 'deleted'}, revision {published.revision}")

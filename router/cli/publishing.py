@@ -1,0 +1,69 @@
+"""A publisher of policies for one command: the store it writes to, and the word to the pods afterwards."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from router.cli.output import note
+from router.cli.target import bus_options, settings_for
+
+if TYPE_CHECKING:
+    from router.settings import Settings
+    from router.usecases.publish_policy import PolicyPublisher
+
+CONNECT_S = 2.0
+
+T = TypeVar("T")
+Act = Callable[["PolicyPublisher"], Awaitable[T]]
+
+
+class Changes:
+    """Collects what is to be announced; the store is written by then, and the pods notice it in any case."""
+
+    def __init__(self) -> None:
+        self.made: list[tuple[str, int]] = []
+
+    def policy_changed(self, tenant_id: str, revision: int) -> None:
+        """See `publish_policy.Announcer`."""
+        self.made.append((tenant_id, revision))
+
+
+def with_publisher(act: Act[T], *, redis: str | None, nats: str | None) -> T:
+    """What `act` returns; then every change it made is announced. A NATS that is away is only mentioned.
+
+    :raises StoreError: Redis did not answer.
+    """
+    return asyncio.run(_with_publisher(act, settings_for(redis=redis, nats=nats)))
+
+
+async def _with_publisher(act: Act[T], settings: "Settings") -> T:
+    from router.cli.room import store
+    from router.store.policies import RedisPolicies
+    from router.usecases.publish_policy import PolicyPublisher
+
+    changes = Changes()
+    async with store(settings) as room:
+        result = await act(PolicyPublisher(RedisPolicies(room.nodes, room.keys), changes))
+    if changes.made and not await _announce(settings, changes.made):
+        note("NATS could not be reached: each pod notices the change with its next decision for the tenant")
+    return result
+
+
+async def _announce(settings: "Settings", changes: list[tuple[str, int]]) -> bool:
+    from router.bus.announce import announce
+    from router.bus.connection import Bus
+    from router.errors import BusError
+
+    bus = Bus(bus_options(settings, "router-cli"))
+    await bus.start()
+    try:
+        if not await bus.wait_connected(CONNECT_S):
+            return False
+        for tenant_id, revision in changes:
+            announce(bus, tenant_id, revision)
+        await bus.flush()
+    except BusError:
+        return False
+    finally:
+        await bus.close()
+    return True

@@ -1,0 +1,79 @@
+"""Which fleet a command talks to: an option, else the environment, else the local fleet of this folder.
+
+A running `router local` leaves `ready.json` in its data folder; a command in the folder above it finds the fleet there.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from router.errors import InvalidInput, Problem
+
+if TYPE_CHECKING:
+    from router.bus.options import BusOptions
+    from router.settings import Settings
+
+READY = Path(".local/ready.json")
+
+NatsOption = Annotated[
+    str | None,
+    typer.Option("--nats", metavar="URL", help="NATS server. [env: ROUTER_NATS_URL; else .local/ready.json]"),
+]
+RedisOption = Annotated[
+    str | None, typer.Option("--redis", metavar="URL", help="Redis. [env: ROUTER_REDIS_URL; else .local/ready.json]")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document instead of a table.")]
+
+
+def settings_for(*, nats: str | None = None, redis: str | None = None) -> "Settings":
+    """The settings of this process, pointed at the fleet meant.
+
+    :raises InvalidInput: the environment, an option, or ready.json is wrong.
+    """
+    from router.settings import load
+
+    local = _local_fleet()
+    environ = dict(os.environ)
+    for variable, option, key in (("ROUTER_NATS_URL", nats, "nats"), ("ROUTER_REDIS_URL", redis, "redis")):
+        if option is not None:
+            environ[variable] = option
+        elif not environ.get(variable) and key in local:
+            environ[variable] = local[key]
+    return load(environ)
+
+
+def bus_options(settings: "Settings", name: str) -> "BusOptions":
+    """How to connect to NATS; `name` is shown by the server."""
+    from router.bus.options import BusOptions
+
+    password, token = settings.nats_password, settings.nats_token
+    return BusOptions(
+        settings.nats_url,
+        name,
+        user=settings.nats_user,
+        password=None if password is None else password.get_secret_value(),
+        token=None if token is None else token.get_secret_value(),
+        creds=_text(settings.nats_creds_file),
+        tls_ca=_text(settings.nats_tls_ca),
+        tls_cert=_text(settings.nats_tls_cert),
+        tls_key=_text(settings.nats_tls_key),
+    )
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _local_fleet() -> dict[str, str]:
+    import orjson
+
+    try:
+        facts = orjson.loads(READY.read_bytes())
+        return {key: str(facts[key]) for key in ("nats", "redis")}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        hint = "remove it, and start `router local` again"
+        raise InvalidInput([Problem(str(READY), f"is not what `router local` writes: {e}", hint)]) from e

@@ -1,0 +1,29 @@
+"""The audit entries of one request, for the proof. No caller can see them: this looks into the store, as `router audit`."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from router.store.audit import RedisAudit
+from router.store.keys import Keys
+from router.store.nodes import SingleNode
+
+ReadAudit = Callable[[str, str], Awaitable[list[str]]]
+"""(tenant_id, request_id) → the actions of the audit entries of that request, oldest first."""
+
+_PAGE = 500
+
+
+@asynccontextmanager
+async def audit_reader(redis_url: str) -> AsyncIterator[ReadAudit]:
+    """Reads the newest entries of a tenant's log; the local fleet has the default schema and partitions."""
+    nodes = SingleNode(redis_url)
+    log = RedisAudit(Keys(), nodes)
+
+    async def read(tenant_id: str, request_id: str) -> list[str]:
+        newest = await log.newest(tenant_id, most=_PAGE)
+        return [e.action for e in reversed(newest) if e.details.get("request_id") == request_id]
+
+    try:
+        yield read
+    finally:
+        await nodes.close()
