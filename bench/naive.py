@@ -15,9 +15,8 @@ from redis.asyncio import BlockingConnectionPool, Redis
 
 from bench.processes import HOST
 from bench.rows import Calls, stored_policy
-from router.domain.decision import Answer, Code, Decided, Decision, Refused
-from router.domain.ids import to_text
-from router.domain.outcome import Admitted, Outcome
+from router.domain.answers import answer
+from router.domain.outcome import Outcome
 from router.domain.plan import Plan, plan
 from router.domain.request import DecideRequest
 from router.store.replies import HEAD, outcome
@@ -55,9 +54,9 @@ class NaivePod:
             )
             return
         planned = plan(request, self._stored)
-        answer = as_answer(await self._decide(request, planned), planned)
+        found = answer(await self._decide(request, planned), request, planned, explain=False)
         trace_id = request.correlation.trace_id
-        await msg.respond(encode(answer, request_id=request.request_id, trace_id=trace_id, legacy_codes=False))
+        await msg.respond(encode(found, request_id=request.request_id, trace_id=trace_id, legacy_codes=False))
 
     async def _decide(self, request: DecideRequest, planned: Plan) -> Outcome:
         keys, arguments, decision = self._calls.single(request, planned)
@@ -65,25 +64,6 @@ class NaivePod:
         row = reply[3]
         _nonce, code, _stamp = HEAD.unpack_from(row)
         return outcome(row, code, decision)
-
-
-def as_answer(result: Outcome, planned: Plan) -> Answer:
-    """The answer that an outcome means; the bench's workload is always admitted."""
-    if not isinstance(result, Admitted):
-        return Refused(Code.INTERNAL, f"the bench expected to be admitted: {type(result).__name__}")
-    chosen = planned.candidates[result.candidate]
-    return Decided(
-        Decision(
-            chosen.provider.name,
-            result.reason,
-            chosen.expected_latency_ms,
-            chosen.expected_cost_microusd,
-            planned.stored.policy_id,
-            planned.stored.revision,
-            to_text(result.decision_id),
-            None if planned.pin is None else planned.pin.key,
-        )
-    )
 
 
 async def main(url: str, redis_port: str, subject: str) -> None:
