@@ -16,6 +16,9 @@ from router.domain.policy_kinds import Kind, Report, shown
 T = TypeVar("T")
 
 
+_MANY = 50
+
+
 class _Required:
     """The default of a field that has none."""
 
@@ -123,7 +126,8 @@ class Table(Struct, frozen=True):
         known = [name for f in self.fields for name in (f.name, *(old for old, _ in f.old))]
         for name in value:
             if name not in known:
-                near = get_close_matches(name.lower(), known, 1, 0.6)
+                # Looking for near names is slow; a document full of strangers is not worth it.
+                near = get_close_matches(name.lower(), known, 1, 0.6) if len(report.problems) < _MANY else []
                 hint = (
                     f"did you mean `{near[0]}`?"
                     if near

@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.domain.json import JsonObject
+from router.domain.json import JsonObject, JsonValue
 from router.domain.policy_document import DOCUMENT, canonical, parse
+from router.errors import InvalidInput
 from router.wire.policies import encode, schema_file
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "policy.schema.json"
@@ -86,6 +88,53 @@ documents = st.fixed_dictionaries(
         "metadata": some(x=st.integers(-(2**63), 2**63), y=st.text(max_size=5)),
     },
 )
+
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@st.composite
+def spoilt(draw: st.DrawFn) -> Any:
+    """A good document in which one value, somewhere, is replaced by anything."""
+    document: Any = draw(documents)
+    place = document
+    while True:
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        if not keys:
+            return document
+        key = draw(st.sampled_from(keys))
+        if not isinstance(place[key], dict | list) or draw(st.booleans()):
+            place[key] = draw(anything)
+            return document
+        place = place[key]
+
+
+@settings(max_examples=200, deadline=None)
+@given(spoilt() | anything)
+def test_any_json_is_read_or_refused(document: JsonValue) -> None:
+    """Whatever comes, it is a policy or an InvalidInput with problems that can be printed; never another exception."""
+    try:
+        read = bool(parse(document).policy.providers)
+    except InvalidInput as refused:
+        read = bool(refused.problems) and all(str(p) for p in refused.problems)
+    assert read
+
+
+def test_a_document_of_strangers_is_refused_quickly() -> None:
+    """Ten thousand unknown fields are all named, without a search for near names in each."""
+    with pytest.raises(InvalidInput) as refused:
+        parse({f"fallback{n}": n for n in range(10_000)})
+    assert len(refused.value.problems) == 10_001
+    assert refused.value.problems[0].hint == "did you mean `fallback`?"
+    assert "did you mean" not in refused.value.problems[9_000].hint
 
 
 def test_the_published_schema_is_the_codes() -> None:
