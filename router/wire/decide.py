@@ -5,7 +5,7 @@ there is no second, quicker set of rules that could come to differ. About 6 µs 
 which 1 µs is orjson and 0.6 µs the hash.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import orjson
 from google.protobuf.message import DecodeError
@@ -44,7 +44,6 @@ def decode(
     strict: bool = False,
     max_bytes: int = MAX_BYTES,
     result_prefixes: tuple[str, ...] = (),
-    new_id: Callable[[], str] = new_request_id,
 ) -> DecideRequest | Rejected:
     """The request in the body, or everything that is wrong with it. Never raises, whatever the bytes.
 
@@ -63,7 +62,7 @@ def decode(
         return unreadable("is not a beamline.flow.v1.RouteRequest", "drop the Content-Type header to send JSON")
     if type(doc) is not dict:
         return unreadable(f"is {named(doc)}", "send one JSON object")
-    return _normalise(doc, head, subject_tenant, strict=strict, result_prefixes=result_prefixes, new_id=new_id)
+    return _normalise(doc, head, subject_tenant, strict, result_prefixes)
 
 
 def _as_protobuf(data: bytes, head: Mapping[str, str]) -> bool:
@@ -71,13 +70,7 @@ def _as_protobuf(data: bytes, head: Mapping[str, str]) -> bool:
 
 
 def _normalise(
-    doc: JsonObject,
-    head: Mapping[str, str],
-    subject_tenant: str | None,
-    *,
-    strict: bool,
-    result_prefixes: tuple[str, ...],
-    new_id: Callable[[], str],
+    doc: JsonObject, head: Mapping[str, str], subject_tenant: str | None, strict: bool, result_prefixes: tuple[str, ...]
 ) -> DecideRequest | Rejected:
     found = Problems()
     get = doc.get
@@ -100,15 +93,11 @@ def _normalise(
         subject = assignment_subject_of(subject, found)
     if strict:
         insist(request_id, work, correlation, found)
-    if work.metadata and not is_writable(work.metadata):
-        found.add("metadata", *_TOO_DEEP)
     if found:
         return found.rejected(request_id, correlation.trace_id)
-    if request_id is None:
-        request_id = new_id()
     request = DecideRequest(
         tenant_id,
-        request_id,
+        request_id or new_request_id(),
         policy_id or DEFAULT_POLICY_ID,
         work.task_type,
         b"",
@@ -131,10 +120,11 @@ def _normalise(
 
 
 def _sealed(request: DecideRequest) -> DecideRequest | Rejected:
+    found = Problems()
+    if request.metadata and not is_writable(request.metadata):
+        found.add("metadata", *_TOO_DEEP)
     try:
         force_setattr(request, "fingerprint", fingerprint(request))  # Nobody else has seen the request yet.
     except orjson.JSONEncodeError:
-        found = Problems()
         found.add("", *_TOO_DEEP)
-        return found.rejected(request.request_id, request.correlation.trace_id)
-    return request
+    return found.rejected(request.request_id, request.correlation.trace_id) if found else request
