@@ -13,12 +13,13 @@ from msgspec import Struct
 
 from router.domain.json import JsonObject, JsonValue
 from router.domain.policy import Limit, Policy, Provider, Resource, Selection, provider
+from router.domain.policy_collections import ListOf
 from router.domain.policy_extensions import POST, PRE, VALIDATORS, check_extensions
 from router.domain.policy_fallbacks import FALLBACKS, warn_unreachable
 from router.domain.policy_fields import BREAKER, MAX_PROVIDERS, PROVIDER, STICKY, WeightsMap
 from router.domain.policy_kinds import Choice, Free, Report, plain, shown
 from router.domain.policy_limits import LIMITS, RATE_LIMIT, RATE_LIMIT_ID, check_limits
-from router.domain.policy_tables import Field, ListOf, Row, Table, written
+from router.domain.policy_tables import Field, Row, Table, written
 from router.errors import InvalidInput, Problem
 
 HASH_BYTES = 8

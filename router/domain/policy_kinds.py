@@ -18,8 +18,6 @@ T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
 
 MICRO = 1_000_000
-_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION = re.compile(r"(0|[1-9][0-9]{0,11})(ms|s|m|h|d)")
 _TYPE_NAMES = {type(None): "null", bool: "a boolean", str: "a string", list: "a list", dict: "an object"}
 
 
@@ -197,57 +195,6 @@ class Choice(Struct, Generic[E], frozen=True):
 
     def _allowed(self) -> str:
         return ", ".join(w.value for w in self.words if w.value not in self.later)
-
-
-class Duration(Struct, frozen=True):
-    """A time such as "500ms", "60s", "10m", "24h" or "7d"; milliseconds inside."""
-
-    least: str
-    most: str
-
-    def read(self, value: JsonValue, path: str, report: Report) -> int | None:
-        if not isinstance(value, str):
-            hint = f'write "{value}s" for {value} seconds' if type(value) in {int, float} else ""
-            report.wrong_type(path, 'a duration such as "60s"', value, hint)
-            return None
-        if _DURATION.fullmatch(value) is None:
-            report.problem(path, f"{shown(value)} is not a duration", 'a whole number and ms, s, m, h or d: "60s"')
-            return None
-        ms = duration_ms(value)
-        if not duration_ms(self.least) <= ms <= duration_ms(self.most):
-            report.problem(path, f"{value} is outside {self.least}..{self.most}")
-            return None
-        return ms
-
-    def write(self, value: int) -> JsonValue:
-        unit = next(u for u in reversed(_UNITS_MS) if value % _UNITS_MS[u] == 0)
-        return f"{value // _UNITS_MS[unit]}{unit}"
-
-    def schema(self) -> JsonObject:
-        return {"type": "string", "pattern": f"^{_DURATION.pattern}$"}
-
-
-def duration_ms(text: str) -> int:
-    """The milliseconds of a well-formed duration."""
-    digits = text.rstrip("mshd")
-    return int(digits) * _UNITS_MS[text[len(digits) :]]
-
-
-class Seconds(Struct, frozen=True):
-    """A whole number of seconds; milliseconds inside."""
-
-    least: int
-    most: int
-
-    def read(self, value: JsonValue, path: str, report: Report) -> int | None:
-        seconds = Int(self.least, self.most).read(value, path, report)
-        return None if seconds is None else seconds * 1000
-
-    def write(self, value: int) -> JsonValue:
-        return value // 1000
-
-    def schema(self) -> JsonObject:
-        return Int(self.least, self.most).schema()
 
 
 class Free(Struct, frozen=True):

@@ -15,8 +15,7 @@ readable content. One load a tenant is in flight. The least recently used is fou
 import asyncio
 import logging
 from collections.abc import Callable
-from enum import Enum, StrEnum
-from sys import getsizeof
+from enum import StrEnum
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -26,6 +25,7 @@ from router.domain.policy import TenantPolicies
 from router.errors import StoreError
 from router.ports import PolicyStore
 from router.usecases.decide import LOADING, Loading
+from router.usecases.policy_size import size_of
 
 log = logging.getLogger("router.policies")
 
@@ -259,27 +259,3 @@ class PolicyCache:
             else:
                 self._size -= entry.size
                 self._skewed.discard(tenant_id)
-
-
-def size_of(policies: TenantPolicies) -> int:
-    """The bytes that a tenant's policies take in memory, each object counted once; words of the language are shared."""
-    seen: set[int] = set()
-    waiting: list[object] = [policies]
-    size = 0
-    while waiting:
-        value = waiting.pop()
-        if value is None or isinstance(value, Enum | bool) or id(value) in seen:
-            continue
-        seen.add(id(value))
-        size += getsizeof(value)
-        match value:
-            case Struct():
-                waiting.extend(getattr(value, name) for name in value.__struct_fields__)
-            case dict():
-                waiting.extend(value.keys())
-                waiting.extend(value.values())
-            case list() | tuple():
-                waiting.extend(value)
-            case _:
-                pass
-    return size

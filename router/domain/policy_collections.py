@@ -1,0 +1,87 @@
+"""Kinds made of kinds: what may be absent, lists, and objects with free names."""
+
+from typing import Generic, TypeVar
+
+from msgspec import Struct
+
+from router.domain.json import JsonObject, JsonValue
+from router.domain.policy_kinds import Kind, Report
+from router.domain.policy_tables import at
+
+T = TypeVar("T")
+
+
+class Maybe(Struct, Generic[T], frozen=True):
+    """The kind of a field that may be absent: None inside, nothing in the document."""
+
+    kind: Kind[T]
+
+    def read(self, value: JsonValue, path: str, report: Report) -> T | None:
+        return self.kind.read(value, path, report)
+
+    def write(self, value: T | None) -> JsonValue:
+        return None if value is None else self.kind.write(value)
+
+    def schema(self) -> JsonObject:
+        return self.kind.schema()
+
+
+class ListOf(Struct, Generic[T], frozen=True):
+    """A list of least..most items."""
+
+    item: Kind[T]
+    most: int
+    least: int = 0
+
+    def read(self, value: JsonValue, path: str, report: Report) -> tuple[T, ...] | None:
+        if not isinstance(value, list):
+            report.wrong_type(path, "a list", value)
+            return None
+        if not self.least <= len(value) <= self.most:
+            report.problem(path, f"has {len(value)} items, allowed are {self.least}..{self.most}")
+            return None
+        items = [self.item.read(v, f"{path}[{i}]", report) for i, v in enumerate(value)]
+        good = tuple(i for i in items if i is not None)
+        return good if len(good) == len(items) else None
+
+    def write(self, value: tuple[T, ...]) -> JsonValue:
+        return [self.item.write(v) for v in value]
+
+    def schema(self) -> JsonObject:
+        schema: JsonObject = {"type": "array", "items": self.item.schema(), "maxItems": self.most}
+        return {**schema, "minItems": self.least} if self.least else schema
+
+
+class MapOf(Struct, Generic[T], frozen=True):
+    """An object with free names of one pattern; pairs inside, sorted by name."""
+
+    key: Kind[str]
+    item: Kind[T]
+    most: int
+
+    def read(self, value: JsonValue, path: str, report: Report) -> tuple[tuple[str, T], ...] | None:
+        if not isinstance(value, dict):
+            report.wrong_type(path, "an object", value)
+            return None
+        if len(value) > self.most:
+            report.problem(path, f"has {len(value)} fields, allowed are up to {self.most}")
+            return None
+        before = len(report.problems)
+        pairs: list[tuple[str, T]] = []
+        for name, inner in value.items():
+            key = self.key.read(name, at(path, name), report)
+            item = self.item.read(inner, at(path, name), report)
+            if key is not None and item is not None:
+                pairs.append((key, item))
+        return tuple(sorted(pairs, key=lambda p: p[0])) if len(report.problems) == before else None
+
+    def write(self, value: tuple[tuple[str, T], ...]) -> JsonValue:
+        return {name: self.item.write(item) for name, item in value}
+
+    def schema(self) -> JsonObject:
+        return {
+            "type": "object",
+            "propertyNames": self.key.schema(),
+            "additionalProperties": self.item.schema(),
+            "maxProperties": self.most,
+        }
