@@ -41,7 +41,7 @@ local V_CHOSEN, V_OPEN, V_PROBES, V_CONCURRENCY, V_LIMIT, V_DRAINED, V_FORCED = 
 local STICKY, FALLBACK, BREAKER_FALLBACK = 3, 5, 6
 local PIN_NONE, PIN_NEW, PIN_HELD, PIN_LEFT = 0, 1, 2, 3
 local ALL_OPEN_FAIL, ALL_OPEN_PROBE_ONE = 0, 1
-local F_PUSH, F_RESERVED, F_RENEW = 1, 2, 4
+local F_PUSH, F_RESERVED, F_RENEW, F_METER = 1, 2, 4, 8
 local C_SHADOW, C_CONCURRENCY = 1, 2
 local AUDIT_MADE, AUDIT_REFUSED, AUDIT_CONFLICT, AUDIT_HALF_OPENED = 1, 2, 3, 13
 local NO_STAMP = '\0\0\0\0\0\0\0\0'
@@ -351,7 +351,7 @@ local function run(row)
   if k_pin > 0 and (pin_state ~= PIN_HELD or now - pinned_at > pin_ms / 10) then
     call('SET', KEYS[k_pin], pack('>Bc8d', 1, c.id, now), 'PX', pin_ms)
   end
-  local outcome = (pushed and 1 or 0) + (reason >= FALLBACK and 2 or 0)
+  local outcome = (pushed and 1 or 0) + (reason >= FALLBACK and 2 or 0) + (flags >= F_METER and 16 or 0)
   if pushed then
     call('PEXPIRE', KEYS[k_job], job_ms)
     call('SET', KEYS[k_task],

@@ -100,10 +100,12 @@ local function run(row)
   if action > 0 then audit(k_audit, action, decision, code, attempt, blob) end
   if #usage > 0 then call('HSET', KEYS[k_outbox], k_job > 0 and KEYS[k_job]:sub(-16) or decision, usage) end
   if kind == KIND_TASK then
-    call('SET', KEYS[k_subject], after, 'PX', ttl)
     if due_at > 0 then
+      call('SET', KEYS[k_subject], after, 'KEEPTTL')
       call('ZADD', KEYS[k_due], due_at, KEYS[k_subject]:sub(-16))
     else
+      -- The end: a tombstone, so that a repeated or late result finds what came of the task.
+      call('SET', KEYS[k_subject], after, 'PX', ttl)
       call('ZREM', KEYS[k_due], KEYS[k_subject]:sub(-16))
       call('UNLINK', KEYS[k_job])
     end

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from router.domain.audit import AuditEntry
 from router.domain.outcome import Outcome, Remembered
 from router.domain.plan import Plan
 from router.domain.policy import TenantPolicies
@@ -25,8 +26,30 @@ class DecisionStore(Protocol):
         `stamp` is the tenant's policy stamp as the store has it now, empty when it was not reached. Never raises.
         """
 
+    def now_ms(self, tenant_id: str) -> int:
+        """The Redis time that decisions of this tenant are made at, estimated from the last reply."""
+
+    def new_decision_id(self, request: DecideRequest, plan: Plan) -> bytes:
+        """An id for a decision that was made without the store; of the same form as every other."""
+
     async def remembered(self, tenant_id: str, name: bytes) -> Remembered | None:
         """The stored answer under an idempotency name, if it is that tenant's.
+
+        :raises StoreError: Redis did not answer.
+        """
+
+
+class AuditLog(Protocol):
+    """A tenant's audit log. A query costs what its page costs, and names its tenant always."""
+
+    async def newest(self, tenant_id: str, *, before: str | None = None, most: int = 100) -> list[AuditEntry]:
+        """Up to `most` entries (at most 1,000), newest first, older than the entry `before`.
+
+        :raises StoreError: Redis did not answer.
+        """
+
+    async def after(self, tenant_id: str, last: str, *, most: int = 100) -> list[AuditEntry]:
+        """Up to `most` entries, oldest first, newer than the entry `last` ("0-0": from the beginning).
 
         :raises StoreError: Redis did not answer.
         """
@@ -93,8 +116,8 @@ class TaskStore(Protocol):
     async def usage_waiting(self, most: int) -> list[UsageWaiting]:
         """Up to `most` usage events of each partition that nobody has confirmed as published."""
 
-    async def usage_published(self, usage_ids: Sequence[bytes]) -> None:
-        """These are in the stream: drop them from the outbox."""
+    async def usage_published(self, usage_ids: Sequence[bytes]) -> int:
+        """These are in the stream: drop them from the outbox. Returns how many of them were in it still."""
 
 
 class Publication(Struct, frozen=True):

@@ -3,6 +3,7 @@
 from msgspec import Struct
 
 from router.domain.decision import PinState, Reason
+from router.domain.task import Reservation
 
 
 class Admitted(Struct, frozen=True):
@@ -32,7 +33,8 @@ class Remembered(Struct, frozen=True):
     sticky_key: str | None = None
     requires_cp: tuple[str, ...] = ()
     charged_ms: int = 0
-    reserved: bytes = b""
+    reserved: tuple[Reservation, ...] = ()
+    meter: bool = False
 
 
 class Replay(Struct, frozen=True):

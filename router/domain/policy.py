@@ -80,6 +80,11 @@ def entry_id(*parts: str) -> bytes:
     return blake2b("\0".join(parts).encode(), digest_size=ENTRY_BYTES).digest()
 
 
+def provider_entry(name: str) -> bytes:
+    """The id of a provider's breaker and levers."""
+    return entry_id("provider", name)
+
+
 class Provider(Struct, frozen=True):
     """One who can run tasks. `entry` names its breaker; `seed` is its share of the rendezvous hash."""
 
@@ -105,7 +110,7 @@ def provider(
     endpoint: str | None = None,
 ) -> Provider:
     """A provider with its derived ids. `max_concurrency` 0: unbounded."""
-    entry = entry_id("provider", name)
+    entry = provider_entry(name)
     return Provider(
         name,
         weight,

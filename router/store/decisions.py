@@ -65,6 +65,15 @@ class RedisDecisions:
             )
         )
 
+    def now_ms(self, tenant_id: str) -> int:
+        """See `ports.DecisionStore.now_ms`."""
+        lane, _ = self._lanes.of(self._keys.tenant(tenant_id).partition)
+        return int(lane.now_ms())
+
+    def new_decision_id(self, request: DecideRequest, plan: Plan) -> bytes:
+        """See `ports.DecisionStore.new_decision_id`."""
+        return self._lanes.packer.decision_id(self._keys.tenant(request.tenant_id), plan)
+
     async def remembered(self, tenant_id: str, name: bytes) -> Remembered | None:
         """See `ports.DecisionStore.remembered`."""
         tenant = self._keys.tenant(tenant_id)

@@ -13,6 +13,7 @@ Slow is down: while a call is late nothing more is queued behind it. The late ca
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from struct import Struct as Layout
 from struct import error as PackingError
@@ -21,11 +22,12 @@ from typing import Any
 from msgspec import Struct
 from redis.exceptions import NoScriptError, ResponseError
 
+from router.domain.ids import task_id
 from router.domain.outcome import Away, Outcome, RowFault
 from router.errors import OutcomeUnknown, StoreError
 from router.store.link import Command, Link
 from router.store.packing import NO_STAMP
-from router.store.replies import HEAD, LATE, outcome
+from router.store.replies import ADMITTED, HEAD, LATE, outcome
 from router.store.rows import Batch, RowPacker, Waiting
 from router.store.scripts import Script
 
@@ -87,6 +89,8 @@ class Lane:
         self._clock_offset: float | None = None
         self._rows_cap = settings.max_rows
         self._row_ms = 0.0
+        # Work items of rows that were refused or replayed: they go with the next pipeline, not when they expire.
+        self._unwanted: list[bytes] = []
         self._down = False
         self._closing = False
 
@@ -94,6 +98,11 @@ class Lane:
     def down(self) -> bool:
         """Whether rows are refused at once."""
         return self._down
+
+    def now_ms(self) -> float:
+        """Redis time in ms: the last reply's, and what has passed since. The pod's own clock before the first one."""
+        offset = self._clock_offset
+        return time.time() * 1000 if offset is None else self._loop.time() * 1000 + offset
 
     def submit(self, w: Waiting) -> None:
         """Queue a row; rows of one group go in one call (a Cluster's call has one slot)."""
@@ -158,16 +167,19 @@ class Lane:
             if not batches:
                 self._hand_out(done)
                 done = []
-                if not (self._full or self._open):
+                if self._full or self._open:
+                    continue
+                if not self._unwanted:
                     return
-                continue
             watch = self._loop.call_later(self._settings.deadline_ms / 1000, self._missed, batches)
             started = self._loop.time()
+            unlinks = [("UNLINK", key) for key in self._unwanted]
+            self._unwanted = []
             try:
-                await self._link.send(self._commands(batches))
+                await self._link.send([*unlinks, *self._commands(batches)])
                 previous, done = done, []
                 self._hand_out(previous)
-                replies = await self._receive(batches)
+                replies = await self._receive(batches, len(unlinks))
             except StoreError as fault:
                 await self._link.close()
                 self._lost([*batches, *(b for b, _ in done)], fault)
@@ -176,8 +188,9 @@ class Lane:
             finally:
                 watch.cancel()
             elapsed = self._loop.time() - started
-            self._learn(elapsed * 1000, sum(len(b.rows) for b in batches))
-            self._hooks.on_call(self._script.name, elapsed, sum(len(b.rows) for b in batches))
+            rows = sum(len(b.rows) for b in batches)
+            self._learn(elapsed * 1000, rows)
+            self._hooks.on_call(self._script.name, elapsed, rows)
             self._set_down(False, "answers again")
             done = list(zip(batches, replies, strict=True))
 
@@ -204,11 +217,12 @@ class Lane:
     def _evalsha(self, b: Batch) -> Command:
         return ("EVALSHA", self._script.sha, len(b.index), *b.index, self._header, *b.rows)
 
-    async def _receive(self, batches: list[Batch]) -> list[Any]:
+    async def _receive(self, batches: list[Batch], before: int) -> list[Any]:
+        """The reply of each batch's call, `before` other replies skipped."""
         counts = [(len(b.jobs) + 1) * (2 if b.asking else 1) for b in batches]
-        replies = await self._link.receive(sum(counts))
+        replies = await self._link.receive(before + sum(counts))
         found: list[Any] = []
-        at = 0
+        at = before
         for b, count in zip(batches, counts, strict=True):
             at += count
             reply = replies[at - 1]
@@ -236,6 +250,8 @@ class Lane:
                 if code == LATE:
                     self._late(w)
                     continue
+                if w.job is not None and code != ADMITTED:
+                    self._unwanted.append(w.keys.job(task_id(w.decision)))
                 done_, w.done = w.done, _answered
                 done_(outcome(row, code, w.decision), stamp)
 

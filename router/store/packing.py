@@ -41,6 +41,7 @@ class OutcomeFlag(IntFlag):
     FALLBACK_USED = 2
     SETTLED = 4
     RESERVED = 8
+    METER = 16
 
 
 class Extras(Struct, frozen=True, array_like=True, omit_defaults=True):
@@ -131,13 +132,9 @@ def remembered(raw: bytes, partition: int, name: bytes) -> Remembered:
         extras.sticky_key,
         extras.requires_cp,
         int(charged),
-        msgpack.encode(extras.reserved) if extras.reserved else b"",
+        extras.reserved,
+        bool(flags & OutcomeFlag.METER),
     )
-
-
-def reservations(packed: bytes) -> tuple[Reservation, ...]:
-    """The reservations of a remembered answer."""
-    return msgpack.decode(packed, type=tuple[Reservation, ...]) if packed else ()
 
 
 def task_facts(facts: TaskFacts) -> bytes:

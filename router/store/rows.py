@@ -6,6 +6,7 @@ from struct import Struct as Layout
 
 from msgspec import Struct, msgpack
 
+from router.domain.audit import DecisionFeatures
 from router.domain.ids import RANDOM_BYTES, decision_id, task_id
 from router.domain.outcome import Outcome
 from router.domain.plan import Candidate, Charge, Plan
@@ -15,7 +16,7 @@ from router.domain.task import Reservation, TaskFacts
 from router.store.keys import Keys, TenantKeys
 from router.store.packing import Extras, offer, tail, task_facts
 
-PUSH, RESERVED, RENEW = 1, 2, 4
+PUSH, RESERVED, RENEW, METER = 1, 2, 4, 8
 _RENEW_EVERY_MS = 3_600_000
 SHADOW, CONCURRENCY = 1, 2
 JOB_GRACE_MS = 300_000
@@ -29,22 +30,6 @@ _SIZE = Layout(">H")
 _ALL_OPEN = {WhenAllOpen.FAIL: 0, WhenAllOpen.PROBE_ONE: 1, WhenAllOpen.LAST_RESORT: 2}
 _CACHE_SIZE = 50_000
 _pack_features = msgpack.Encoder().encode
-
-
-class AuditFeatures(Struct, frozen=True, array_like=True):
-    """What a decision's audit record keeps of request and policy: never the payload."""
-
-    request_id: str
-    policy_id: str
-    policy_revision: int
-    policy_hash: str
-    task_type: str
-    user_id: str | None
-    ip_address: str | None
-    trace_id: str | None
-    providers: tuple[str, ...]
-    limits: tuple[str, ...]
-    figures_version: int
 
 
 class Waiting(Struct):
@@ -113,6 +98,8 @@ class RowPacker:
         breaker = stored.policy.breaker
         reserved = _reservations(plan) if stored.policy.reserves else ()
         flags = RESERVED if reserved else 0
+        if request.options.meter:
+            flags |= METER
         if w.expires >= self._renew_at.get(request.tenant_id, 0.0):
             flags |= RENEW
             self._renewed(request.tenant_id, w.expires)
@@ -220,7 +207,7 @@ class RowPacker:
     def _features(request: DecideRequest, plan: Plan) -> bytes:
         stored = plan.stored
         return _pack_features(
-            AuditFeatures(
+            DecisionFeatures(
                 request.request_id,
                 stored.policy_id,
                 stored.revision,

@@ -3,7 +3,7 @@
 from struct import Struct as Layout
 
 from router.domain.ids import name_in
-from router.domain.policy import Breaker, Resource, Scope, entry_id
+from router.domain.policy import Breaker, Scope, provider_entry
 from router.domain.result import BreakerVerdict
 from router.domain.task import Correction, Move
 from router.store.keys import Keys, TenantKeys
@@ -88,6 +88,7 @@ class MoveBatch:
 
     def _correction(self, tenant: TenantKeys, move: Move, c: Correction) -> bytes:
         r = c.reservation
+        state: bytes
         match Scope(r.scope):
             case Scope.TENANT:
                 state = tenant.state
@@ -105,9 +106,4 @@ def _lease(tenant: TenantKeys, c: Correction) -> bytes:
     r = c.reservation
     if r.entry:
         return tenant.lease(b"%b:%b" % (r.entry, c.owner.encode()))
-    return tenant.lease(entry_id("provider", c.owner))
-
-
-def is_lease(resource: str) -> bool:
-    """Whether a reservation is a lease rather than units."""
-    return resource == Resource.CONCURRENCY
+    return tenant.lease(provider_entry(c.owner))

@@ -113,10 +113,12 @@ class RedisTasks:
             found += [UsageWaiting(k, v) for k, v in zip(flat[::2], flat[1::2], strict=True)]
         return found
 
-    async def usage_published(self, usage_ids: Sequence[bytes]) -> None:
+    async def usage_published(self, usage_ids: Sequence[bytes]) -> int:
         """See `ports.TaskStore.usage_published`."""
-        await self._nodes.gather(
-            [("HDEL", self._keys.outbox(partition_in(u) % self._keys.partitions), u) for u in usage_ids]
+        return sum(
+            await self._nodes.gather(
+                [("HDEL", self._keys.outbox(partition_in(u) % self._keys.partitions), u) for u in usage_ids]
+            )
         )
 
 

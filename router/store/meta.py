@@ -1,0 +1,81 @@
+"""The store's own record: how many partitions it was made with. Its absence means an empty store."""
+
+from secrets import token_hex
+
+from router.errors import StartupRefused
+from router.store.keys import Keys
+from router.store.nodes import Nodes
+from router.store.scripts import load
+
+_EPISODE_MS = 6 * 3_600_000
+
+
+class RedisMeta:
+    """Reads and keeps the store's record."""
+
+    def __init__(self, keys: Keys, nodes: Nodes, *, allow_eviction: bool = False) -> None:
+        self._keys = keys
+        self._nodes = nodes
+        self._allow_eviction = allow_eviction
+
+    async def ensure(self) -> bool:
+        """Write the record if there is none, and check it against this pod. True: there was none.
+
+        :raises StartupRefused: the store was made with another number of partitions.
+        :raises StoreError: Redis did not answer.
+        """
+        meta = self._keys.meta
+        mine = self._keys.partitions
+        created = bool(await self._nodes.call("HSETNX", meta, "partitions", mine))
+        if created:
+            await self._nodes.call("HSETNX", meta, "store_id", token_hex(8))
+        stored = await self._nodes.call("HGET", meta, "partitions")
+        if stored is not None and int(stored) != mine:
+            raise StartupRefused(
+                f"the store has {int(stored)} partitions and ROUTER_PARTITIONS is {mine}: set it to {int(stored)}; "
+                "the number is fixed at the fleet's first boot"
+            )
+        return created
+
+    async def check_server(self) -> list[str]:
+        """What is wrong with how the server is set up, in sentences; empty: nothing.
+
+        :raises StoreError: Redis did not answer.
+        """
+        problems: list[str] = []
+        for reply in await self._nodes.each("CONFIG", "GET", "maxmemory-policy"):
+            policy = _config_value(reply)
+            if policy not in ("noeviction", "") and not self._allow_eviction:
+                problems.append(
+                    f"maxmemory-policy is {policy}: it may evict counters; set noeviction, or ROUTER_ALLOW_EVICTION=true"
+                )
+        return problems
+
+
+def _config_value(reply: object) -> str:
+    if isinstance(reply, dict):
+        value = next(iter(reply.values()), b"")
+    elif isinstance(reply, list):
+        value = reply[1] if len(reply) > 1 else b""
+    else:
+        value = b""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+class RedisEpochs:
+    """`usecases.alerts.Epochs` on Redis: episodes by condition and scope, shared by all pods."""
+
+    def __init__(self, keys: Keys, nodes: Nodes) -> None:
+        self._keys = keys
+        self._nodes = nodes
+        self._begin = load("begin_epoch", keys=("epochs",), argv=("scope", "stale_ms"), returns={0: "begun"})
+        self._end = load("end_epoch", keys=("epochs",), argv=("scope", "epoch"), returns={0: "ended"})
+
+    async def begin(self, condition: str, scope: str) -> int:
+        """See `usecases.alerts.Epochs.begin`. An episode that nobody joined for 6 hours counts as over."""
+        reply = await self._nodes.run(self._begin, [self._keys.epochs], [f"{condition}:{scope}", _EPISODE_MS])
+        return int(reply[1])
+
+    async def end(self, condition: str, scope: str, epoch: int) -> None:
+        """See `usecases.alerts.Epochs.end`."""
+        await self._nodes.run(self._end, [self._keys.epochs], [f"{condition}:{scope}", epoch])

@@ -1,0 +1,170 @@
+"""A pushed task on its way to a worker: published, then marked so.
+
+The record and the work item were written inside the decision, so a pod that dies anywhere here leaves work that the
+sweeper publishes: `sweep` uses the same `publish`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from router.domain.audit import TaskFeatures
+from router.domain.ids import assignment_id, task_id, to_text
+from router.domain.outcome import Admitted
+from router.domain.plan import Plan
+from router.domain.request import DecideRequest
+from router.domain.task import Action, Move, TaskRecord, TaskState
+from router.errors import StoreError
+from router.ports import Publication, Publisher, TaskStore
+from router.telemetry import Event, Telemetry
+from router.usecases.tasks import pack_features
+from router.wire.assignment import Attempt, assigned_event, assignment
+
+log = logging.getLogger("router.dispatch")
+
+ASSIGN_SUBJECT = "caf.exec.assign.v1"
+ASSIGNED_SUBJECT = "caf.exec.assigned.v1"
+
+
+class Dispatcher:
+    """Publishes attempts and marks them published, in batches of a tick."""
+
+    def __init__(
+        self, tasks: TaskStore, publisher: Publisher, telemetry: Telemetry, now_ms: Callable[[str], int]
+    ) -> None:
+        self._tasks = tasks
+        self._publisher = publisher
+        self._telemetry = telemetry
+        self._now_ms = now_ms
+        self._marks: list[Move] = []
+        self._marking: asyncio.Task[None] | None = None
+        self._open = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def admitted(self, request: DecideRequest, plan: Plan, outcome: Admitted, job: bytes) -> None:
+        """See `usecases.decide.Dispatch`."""
+        chosen = plan.candidates[outcome.candidate]
+        task = task_id(outcome.decision_id)
+        now = self._now_ms(request.tenant_id)
+        attempt = Attempt(
+            to_text(task),
+            to_text(task),
+            1,
+            chosen.provider.name,
+            outcome.reason,
+            plan.stored.policy_id,
+            plan.stored.revision,
+            chosen.expected_latency_ms,
+            chosen.expected_cost_microusd,
+            now,
+            now + plan.deadline_ms,
+            chosen.provider.endpoint,
+        )
+        features = TaskFeatures(
+            request.request_id,
+            plan.stored.policy_id,
+            plan.stored.revision,
+            chosen.provider.name,
+            attempt.assignment_id,
+            request.user_id,
+            request.correlation.trace_id,
+        )
+        mark = _mark(request.tenant_id, outcome.decision_id, 1, attempt.deadline_at_ms, features)
+        self._publish(request.assignment_subject, attempt, job, mark)
+
+    def again(self, record: TaskRecord, job: bytes) -> None:
+        """Publish the current attempt of a record that was never marked as published."""
+        facts = record.facts
+        task = task_id(record.decision_id)
+        attempt = Attempt(
+            to_text(assignment_id(task, record.attempt)),
+            to_text(task),
+            record.attempt,
+            record.provider_id,
+            record.reason,
+            facts.policy_id,
+            facts.policy_revision,
+            record.expected_latency_ms,
+            record.expected_cost_microusd,
+            record.charged_ms,
+            record.deadline_at_ms,
+        )
+        features = TaskFeatures(
+            facts.request_id,
+            facts.policy_id,
+            facts.policy_revision,
+            record.provider_id,
+            attempt.assignment_id,
+            facts.user_id,
+            facts.trace_id,
+            note="published by the sweeper",
+        )
+        mark = _mark(facts.tenant_id, record.decision_id, record.attempt, record.deadline_at_ms, features)
+        self._publish(facts.subject, attempt, job, mark)
+
+    def _publish(self, subject: str | None, attempt: Attempt, job: bytes, mark: Move) -> None:
+        subject = subject or ASSIGN_SUBJECT
+        payload, headers = assignment(job, attempt)
+        if self._open == 0:
+            self._idle.clear()
+        self._open += 1
+        self._publisher.publish(
+            Publication(subject, payload, attempt.assignment_id, headers),
+            partial(self._published, subject, attempt, job, mark),
+        )
+
+    def _published(self, subject: str, attempt: Attempt, job: bytes, mark: Move, stored: bool) -> None:
+        if not stored:
+            # The record says NEW still: the sweeper publishes it.
+            log.warning(
+                "an assignment was not published; the sweeper tries again",
+                extra={"event": Event.PUBLISH_FAILED, "assignment_id": attempt.assignment_id},
+            )
+            self._closed()
+            return
+        self._telemetry.assignments_published.inc()
+        event = assigned_event(job, attempt, subject=subject, timestamp_ms=attempt.created_at_ms)
+        self._publisher.publish(
+            Publication(ASSIGNED_SUBJECT, event, f"{attempt.assignment_id}:assigned"), lambda _stored: None
+        )
+        self._marks.append(mark)
+        if self._marking is None:
+            self._marking = asyncio.get_running_loop().create_task(self._mark_all())
+
+    async def _mark_all(self) -> None:
+        try:
+            while self._marks:
+                marks, self._marks = self._marks, []
+                try:
+                    await self._tasks.move(marks)
+                except StoreError as fault:
+                    # Unmarked ones are published again, with the same message id: the stream drops the repeats.
+                    log.warning("assignments could not be marked as published: %s", fault)
+                self._closed(len(marks))
+        finally:
+            self._marking = None
+
+    def _closed(self, n: int = 1) -> None:
+        self._open -= n
+        if self._open == 0:
+            self._idle.set()
+
+    async def drained(self) -> None:
+        """Returns when everything that was to be published is, or is left to the sweeper."""
+        await self._idle.wait()
+
+
+def _mark(tenant_id: str, decision: bytes, attempt: int, deadline_at_ms: int, features: TaskFeatures) -> Move:
+    return Move(
+        tenant_id,
+        decision,
+        Action.ASSIGNMENT_PUBLISHED,
+        pack_features(features),
+        task_id=task_id(decision),
+        attempt=attempt,
+        below=TaskState.PUBLISHED,
+        state=TaskState.PUBLISHED,
+        due_ms=deadline_at_ms,
+    )

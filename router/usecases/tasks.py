@@ -1,0 +1,111 @@
+"""What dispatch, settling and sweeping share: moves of a task, told by its record."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from msgspec import msgpack
+
+from router.domain.audit import TaskFeatures
+from router.domain.ids import assignment_id, task_id, to_text
+from router.domain.policy import Breaker, Resource, Scope, TenantPolicies
+from router.domain.request import Correlation
+from router.domain.result import ExecResult
+from router.domain.task import Action, Correction, Move, Reservation, TaskFacts, TaskRecord
+from router.usecases.decide import Loading
+from router.wire.job import Origin
+
+CoreSend = Callable[[str, bytes], None]
+"""Publishes without a stream: for inboxes. Never raises."""
+
+_pack = msgpack.Encoder().encode
+STATUS_CODES = {"success": 0, "error": 1, "timeout": 2, "cancelled": 3}
+
+
+class Policies(Protocol):
+    """Policies in process; see `usecases.decide.Policies`."""
+
+    def get(self, tenant_id: str) -> TenantPolicies | Loading | None:
+        """What is cached."""
+
+    async def load(self, tenant_id: str) -> TenantPolicies | None:
+        """Read them from the store."""
+
+
+async def policies_of(policies: Policies, tenant_id: str) -> TenantPolicies | None:
+    """The tenant's policies, from the cache if they are there.
+
+    :raises StoreError: they are not, and the store did not answer.
+    """
+    known = policies.get(tenant_id)
+    return await policies.load(tenant_id) if isinstance(known, Loading) else known
+
+
+def origin_of(facts: TaskFacts) -> Origin:
+    """Whose task it is and what it correlates with, for events."""
+    correlation = Correlation(facts.trace_id, facts.run_id, facts.flow_id, facts.step_id)
+    return Origin(facts.tenant_id, facts.request_id, facts.task_type, facts.idempotency_key, correlation)
+
+
+def note(
+    tenant_id: str, decision_id: bytes, action: Action, features: TaskFeatures, *, attempt: int = 0, code: int = 0
+) -> Move:
+    """A record in the audit, and nothing else."""
+    return Move(tenant_id, decision_id, action, _pack(features), code, attempt=attempt, note=True)
+
+
+def features_of(
+    record: TaskRecord,
+    attempt: int,
+    result: ExecResult | None = None,
+    *,
+    status: str | None = None,
+    note: str | None = None,
+) -> TaskFeatures:
+    """What the audit keeps of a step of a task."""
+    facts = record.facts
+    return TaskFeatures(
+        facts.request_id,
+        facts.policy_id,
+        facts.policy_revision,
+        record.provider_id,
+        to_text(assignment_id(task_id(record.decision_id), attempt)),
+        facts.user_id,
+        facts.trace_id,
+        status if result is None else result.status.value,
+        None if result is None else result.error_code,
+        None if result is None else result.latency_ms,
+        None if result is None else result.cost_microusd,
+        None if result is None else result.tokens,
+        note,
+    )
+
+
+def pack_features(features: TaskFeatures) -> bytes:
+    """The bytes that an audit record holds."""
+    return _pack(features)
+
+
+def split_reservations(
+    reserved: tuple[Reservation, ...], provider_id: str, provider_cost: int, result: ExecResult | None
+) -> tuple[tuple[Correction, ...], tuple[Correction, ...]]:
+    """(units to correct, leases to free). Only a result that tells its figures corrects; an unsettled estimate stands."""
+    corrections: list[Correction] = []
+    leases: list[Correction] = []
+    for r in reserved:
+        owner = provider_id if r.scope == Scope.PROVIDER and not r.owner else r.owner
+        if r.resource == Resource.CONCURRENCY:
+            leases.append(Correction(r, owner, 0))
+            continue
+        used = None
+        if result is not None:
+            used = result.tokens if r.resource == Resource.TOKENS else result.cost_microusd
+        units = provider_cost if r.units < 0 else r.units
+        if used is not None and used != units:
+            corrections.append(Correction(r, owner, used - units))
+    return tuple(corrections), tuple(leases)
+
+
+def breaker_of(policies: TenantPolicies | None, policy_id: str) -> Breaker | None:
+    """The breaker's figures as the policy has them now; None when it has none (any more)."""
+    stored = None if policies is None else policies.policies.get(policy_id)
+    return None if stored is None else stored.policy.breaker
