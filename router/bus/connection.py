@@ -10,37 +10,30 @@ Everything runs on one event loop. Callbacks are plain functions and are told, n
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from uuid import uuid4
 
-import nats.errors
-from nats.aio.msg import Msg
+from msgspec import Struct
 from tenacity import AsyncRetrying, retry_if_not_exception_type, wait_random_exponential
 
 from router.bus import headers as wire
 from router.bus.fast import Direct, FastClient
 from router.bus.faults import translated
 from router.bus.options import BusOptions, connect_arguments
+from router.bus.reporter import Reporter
 from router.errors import BusError, InvalidInput
 from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
 
 _WATCH_S = 1.0
-_LOG_EVERY_S = 60.0
 
 
-class BusCounters:
-    """Running totals since the start, for the metrics."""
+class Answer(Struct, frozen=True):
+    """What came back for a request."""
 
-    def __init__(self) -> None:
-        self.connects = 0
-        self.disconnects = 0
-        self.errors = 0
-        self.slow_consumers = 0
-        self.lame_ducks = 0
-        self.unsent_refused = 0
-        self.replaced_clients = 0
+    data: bytes
+    headers: Mapping[str, str]
 
 
 class Subscription:
@@ -61,20 +54,19 @@ class Bus:
 
     def __init__(self, options: BusOptions) -> None:
         self.options = options
-        self.counters = BusCounters()
+        self._reporter = Reporter()
+        self.counters = self._reporter.counters
+        self.on_connect = self._reporter.on_connect
+        self.on_disconnect = self._reporter.on_disconnect
+        self.on_lame_duck = self._reporter.on_lame_duck
+        self.on_error = self._reporter.on_error
         self.max_payload = 1 << 20
         """The server's bound on a message in bytes; 1 MiB before the first connection."""
-        self.on_connect: list[Callable[[], None]] = []
-        self.on_disconnect: list[Callable[[], None]] = []
-        self.on_lame_duck: list[Callable[[], None]] = []
-        self.on_error: list[Callable[[Exception], None]] = []
         self._arguments = connect_arguments(options)
         self._client: FastClient | None = None
         self._subscriptions: dict[int, Subscription] = {}
         self._task: asyncio.Task[None] | None = None
         self._up = asyncio.Event()
-        self._logged_at = -_LOG_EVERY_S
-        self._closing = False
         self._max_unsent = options.max_unsent_bytes
 
     @property
@@ -121,7 +113,7 @@ class Bus:
         if self.connected:
             with contextlib.suppress(BusError):  # a server that is going away is no reason to stay
                 await self.flush()
-        self._closing = True
+        self._reporter.closing = True
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._task = None
@@ -184,7 +176,7 @@ class Bus:
 
     async def request(
         self, subject: str, payload: bytes, headers: dict[str, str] | None = None, *, timeout_s: float = 2.0
-    ) -> Msg:
+    ) -> Answer:
         """One request, the first answer.
 
         :raises NoRespondersError: nobody listens.
@@ -193,7 +185,8 @@ class Bus:
         """
         client = self._live()
         with translated(subject):
-            return await client.request(subject, payload, timeout=timeout_s, headers=headers)
+            message = await client.request(subject, payload, timeout=timeout_s, headers=headers)
+        return Answer(message.data, message.headers or {})
 
     def _live(self) -> FastClient:
         if self._client is None or not self._client.is_connected:
@@ -239,62 +232,26 @@ class Bus:
                 try:
                     await client.connect(
                         servers=list(self.options.urls),
-                        error_cb=self._failed,
-                        disconnected_cb=self._disconnected,
+                        error_cb=self._reporter.failed,
+                        disconnected_cb=self._reporter.disconnected,
                         reconnected_cb=self._reconnected,
-                        lame_duck_mode_cb=self._lame_duck,
+                        lame_duck_mode_cb=self._reporter.lame_duck,
                         **self._arguments,  # type: ignore[arg-type]  # one mapping for keywords of several types
                     )
                 except asyncio.CancelledError:
                     await client.close()
                     raise
                 except Exception as error:
-                    await self._failed(error)
+                    await self._reporter.failed(error)
                     raise
                 return client
         raise AssertionError("tenacity ended without a result")
 
-    def _connected(self) -> None:
-        self.counters.connects += 1
-        if self._client is not None:
-            self.max_payload = self._client.max_payload
-        self._logged_at = -_LOG_EVERY_S
-        self._up.set()
-        event = Event.BUS_CONNECTED if self.counters.connects == 1 else Event.BUS_BACK
-        log.info("connected to NATS", extra={"event": event, "connects": self.counters.connects})
-        _tell(self.on_connect)
-
     async def _reconnected(self) -> None:
         self._connected()
 
-    async def _disconnected(self) -> None:
-        self.counters.disconnects += 1
-        if not self._closing:
-            log.warning("disconnected from NATS", extra={"event": Event.BUS_AWAY})
-            _tell(self.on_disconnect)
-
-    async def _lame_duck(self) -> None:
-        self.counters.lame_ducks += 1
-        log.warning("the NATS server is going away (lame duck)", extra={"event": Event.BUS_AWAY})
-        _tell(self.on_lame_duck)
-
-    async def _failed(self, error: Exception) -> None:
-        """nats-py's error callback: counted always, logged once a minute while there is no connection."""
-        self.counters.errors += 1
-        event = Event.BUS_ERROR
-        if isinstance(error, nats.errors.SlowConsumerError) or "slow consumer" in str(error).lower():
-            self.counters.slow_consumers += 1
-            event = Event.BUS_SLOW_CONSUMER
-        now = asyncio.get_running_loop().time()
-        if self.connected:
-            log.error("NATS error: %s", error, exc_info=error, extra={"event": event})
-        elif now - self._logged_at >= _LOG_EVERY_S:
-            self._logged_at = now
-            log.warning("cannot reach NATS, still trying: %r", error, extra={"event": Event.BUS_AWAY})
-        for callback in self.on_error:
-            callback(error)
-
-
-def _tell(callbacks: list[Callable[[], None]]) -> None:
-    for callback in list(callbacks):
-        callback()
+    def _connected(self) -> None:
+        if self._client is not None:
+            self.max_payload = self._client.max_payload
+        self._up.set()
+        self._reporter.connected()

@@ -20,11 +20,11 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-import msgspec
-
 from router.bus import headers as wire
+from router.bus import puback
 from router.bus.connection import Bus, Subscription
 from router.bus.coverage import Coverage
+from router.bus.puback import Verdict
 from router.bus.streams import Streams
 from router.errors import BusError
 from router.ports import Publication
@@ -34,17 +34,6 @@ log = logging.getLogger(__name__)
 
 _SWEEP_S = 0.1
 _SUBJECTS_TOLD = 4096
-
-
-class _Fault(msgspec.Struct):
-    code: int = 0
-    description: str = ""
-
-
-class _Ack(msgspec.Struct):
-    seq: int = 0
-    duplicate: bool = False
-    error: _Fault | None = None
 
 
 class _Entry:
@@ -92,7 +81,6 @@ class StreamPublisher:
         self._in_flight: dict[bytes, _Entry] = {}
         self._looked_up: set[_Entry] = set()
         self._told: set[str] = set()
-        self._decoder = msgspec.json.Decoder(_Ack)
         self._acks: Subscription | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
@@ -209,22 +197,15 @@ class StreamPublisher:
         if raw is not None and not data:
             self._not_answered(entry)
             return
-        try:
-            ack = self._decoder.decode(data)
-        except msgspec.DecodeError:
-            # Not from JetStream: a core subscriber that answers work items. The stream's ack is still to come.
+        verdict, why = puback.read(data)
+        if verdict is Verdict.FOREIGN:
             return
-        if ack.error is None:
-            if not ack.seq:
-                return
-            del self._in_flight[entry.token]
-            self.duplicates += ack.duplicate
-            self._end(entry, stored=True)
-        elif ack.error.code in (408, 429, 500, 503):
+        if verdict is Verdict.AGAIN:
             self._later(entry)
         else:
             del self._in_flight[entry.token]
-            self._end(entry, stored=False, why=ack.error.description)
+            self.duplicates += verdict is Verdict.DUPLICATE
+            self._end(entry, stored=verdict is not Verdict.REFUSED, why=why)
         if self._waiting:
             self._pump()
 

@@ -126,6 +126,22 @@ async def test_over_tls(tmp_path: Path) -> None:
         await asyncio.to_thread(server.stop)
 
 
+async def test_a_failing_listener_stops_nothing(own_server: NatsProcess, own_bus: Bus) -> None:
+    """A bug in one who listens for connections: the others are told, and the bus goes on reconnecting."""
+    back = Heard()
+
+    def broken() -> None:
+        raise KeyError("x")
+
+    own_bus.on_disconnect.append(broken)
+    own_bus.on_connect.append(broken)
+    own_bus.on_connect.append(back)
+    for round_ in range(2):
+        await asyncio.to_thread(own_server.kill)
+        await asyncio.to_thread(own_server.start)
+        await back.until(round_ + 1)
+
+
 async def test_a_client_that_gave_up_is_replaced(own_bus: Bus) -> None:
     """Whatever closes nats-py's client, the bus makes another one and subscribes everything again."""
     heard, back = Heard(), Heard()

@@ -78,7 +78,7 @@ async def test_pausing_loses_nothing(bus: Bus, client: Bus, name: str) -> None:
     await second.open()
 
     async def ask(index: int) -> bytes:
-        return bytes((await client.request(f"{name}.decide", b"%d" % index, timeout_s=5)).data)
+        return (await client.request(f"{name}.decide", b"%d" % index, timeout_s=5)).data
 
     flight = [asyncio.create_task(ask(index)) for index in range(500)]
     await client.flush()

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from router.bus import puback
 from router.bus.connection import Bus
+from router.bus.puback import Verdict
 from router.bus.publisher import StreamPublisher
 from router.bus.stream_specs import StreamSpec
 from router.bus.streams import Streams
@@ -130,6 +132,36 @@ async def test_what_the_stream_refuses_fails_at_once(bus: Bus, streams: Streams,
     assert await done.until(1) == [False]
     assert publisher.resent == 0
     await publisher.stop()
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict"),
+    [
+        (b'{"stream":"S","seq":1}', Verdict.STORED),
+        (b'{"stream":"S","seq":1,"duplicate":true}', Verdict.DUPLICATE),
+        (b'{"error":{"code":503,"err_code":10008,"description":"no leader"}}', Verdict.AGAIN),
+        (b'{"error":{"code":400,"err_code":10054,"description":"too large"}}', Verdict.REFUSED),
+        (b"thanks", Verdict.FOREIGN),
+        (b'{"ok":true}', Verdict.FOREIGN),
+        (b"[]", Verdict.FOREIGN),
+    ],
+)
+def test_what_an_answer_means(answer: bytes, verdict: Verdict) -> None:
+    """Stored, a duplicate, to be sent again, refused, or not JetStream's at all."""
+    assert puback.read(answer)[0] is verdict
+
+
+async def test_a_worker_that_answers_is_not_taken_for_the_stream(
+    bus: Bus, client: Bus, publisher: StreamPublisher, name: str
+) -> None:
+    """A core subscriber that replies `ok` to work items does not end the publish: JetStream's ack does."""
+    done = Heard()
+    await client.subscribe(f"{name}.in", lambda _s, reply, _d, _h: client.publish(reply.decode(), b"ok"))
+    for index in range(20):
+        publisher.publish(Publication(f"{name}.in", b"x", f"i{index}"), done)
+    assert await done.until(20) == [True] * 20
+    assert await stored(bus, name) == 20
+    assert publisher.resent == 0
 
 
 @pytest.mark.parametrize(
