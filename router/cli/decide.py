@@ -58,11 +58,8 @@ def decide(
     if explain:
         body["options"] = {"explain": True}
     where = bus_options(settings_for(nats=nats), "router-cli")
-    connection = connect_arguments(where) | {
-        "servers": list(where.urls),
-        "allow_reconnect": False,
-        "max_reconnect_attempts": 0,
-    }
+    # nats-py reads 0 as "for ever", and gives up after the second try only with 1.
+    connection = connect_arguments(where) | {"servers": list(where.urls), "max_reconnect_attempts": 1}
     answer, result = asyncio.run(_ask(connection, body, timeout, wait=wait))
     if json:
         print_json(answer["reply"] if result is None else {"reply": answer["reply"], "result": result})

@@ -1,4 +1,4 @@
-"""The audit entries of one request, for the proof. No caller can see them: this looks into the store, as `router audit`."""
+"""The audit entries of one request, for the proof: read from the store, as `router audit` does, not as a caller."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager

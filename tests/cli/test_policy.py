@@ -1,0 +1,127 @@
+"""`router policy` on real files and a real store."""
+
+import json
+import uuid
+from pathlib import Path
+
+import pytest
+
+from router.cli.exits import Exit
+from router.resources import examples_dir
+from tests.cli.conftest import Run
+
+GOOD = '{"version":"1.0","providers":[{"name":"p1","weight":100}]}'
+OTHER = '{"version":"1.0","providers":[{"name":"p1","weight":60},{"name":"p2","weight":40}]}'
+
+
+@pytest.fixture
+def tenant() -> str:
+    """A tenant nobody else has."""
+    return f"t-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def policy(run: Run, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`router policy …` pointed at the store; NATS is away."""
+    monkeypatch.setenv("ROUTER_REDIS_URL", redis_url)
+    monkeypatch.setenv("ROUTER_NATS_URL", "nats://127.0.0.1:1")
+    monkeypatch.setattr("router.cli.publishing.CONNECT_S", 0.05)
+    return lambda *arguments: run("policy", *arguments)
+
+
+def written(text: str) -> str:
+    """A file with this text in the present folder."""
+    path = Path("policy.json")
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_examples_are_good(run: Run) -> None:
+    """Every example policy passes the check."""
+    files = sorted(map(str, examples_dir().glob("policies/*/*.json")))
+    assert len(files) >= 3
+    assert run("policy", "check", *files).code == Exit.OK
+
+
+def test_a_bad_file_is_told_with_all_its_mistakes(run: Run) -> None:
+    """Every mistake is a line with file and path, and the exit code is 1."""
+    done = run("policy", "check", written('{"version":"1.0","providers":[{"name":"p","weight":101}],"limit":[]}'))
+    assert done.code == Exit.NEGATIVE
+    assert "policy.json: error: providers[0].weight:" in done.out
+    assert "policy.json: error: limit:" in done.out
+
+
+def test_a_missing_file_is_wrong_usage(run: Run) -> None:
+    """A file that is not there is wrong usage."""
+    done = run("policy", "check", "nowhere.json")
+    assert done.code == Exit.USAGE
+    assert "nowhere.json" in done.err
+
+
+def test_what_is_applied_is_shown(policy: Run, tenant: str) -> None:
+    """An applied policy is listed and shown."""
+    assert policy("apply", written(GOOD), "--tenant", tenant).code == Exit.OK
+    listed = json.loads(policy("list", "--tenant", tenant, "--json").out)
+    shown = json.loads(policy("show", "--tenant", tenant, "--json").out)
+    assert [p["policy"] for p in listed] == ["default"]
+    assert shown["document"]["providers"] == [{"name": "p1", "weight": 100}]
+
+
+def test_nats_away_is_mentioned_and_no_failure(policy: Run, tenant: str) -> None:
+    """A policy is written also when NATS cannot be told; the user reads what that means."""
+    done = policy("apply", written(GOOD), "--tenant", tenant)
+    assert done.code == Exit.OK
+    assert "NATS could not be reached" in done.err
+
+
+def test_the_same_policy_is_not_written_again(policy: Run, tenant: str) -> None:
+    """Applying what is there changes nothing and says so."""
+    policy("apply", written(GOOD), "--tenant", tenant)
+    assert "is like that already (revision 1)" in policy("apply", written(GOOD), "--tenant", tenant).out
+
+
+def test_a_dry_run_changes_nothing(policy: Run, tenant: str) -> None:
+    """A dry run tells the changes and writes none."""
+    policy("apply", written(GOOD), "--tenant", tenant)
+    done = policy("apply", written(OTHER), "--tenant", tenant, "--dry-run")
+    assert "providers[p1].weight: 100 → 60" in done.out
+    assert json.loads(policy("list", "--tenant", tenant, "--json").out)[0]["revision"] == 1
+
+
+def test_a_lost_race_is_a_refusal(policy: Run, tenant: str) -> None:
+    """A write against another revision is refused with code 1."""
+    policy("apply", written(GOOD), "--tenant", tenant)
+    done = policy("apply", written(OTHER), "--tenant", tenant, "--expect-revision", "7")
+    assert done.code == Exit.NEGATIVE
+    assert "revision 1" in done.err
+
+
+def test_a_deleted_policy_is_gone(policy: Run, tenant: str) -> None:
+    """After a delete there is nothing to list, which is a negative answer."""
+    policy("apply", written(GOOD), "--tenant", tenant)
+    assert policy("delete", "--tenant", tenant, "--policy", "default").code == Exit.OK
+    assert policy("list", "--tenant", tenant).code == Exit.NEGATIVE
+
+
+def test_no_such_policy_is_a_negative_answer(policy: Run, tenant: str) -> None:
+    """Showing what is not there ends with code 1."""
+    assert policy("show", "--tenant", tenant, "--policy", "none").code == Exit.NEGATIVE
+
+
+def test_a_store_that_is_away_is_named_with_the_fix(run: Run) -> None:
+    """Without Redis the exit code is 3 and the message says where to name it."""
+    done = run("policy", "list", "--tenant", "acme", "--redis", "redis://127.0.0.1:1/0")
+    assert done.code == Exit.UNREACHABLE
+    assert "--redis" in done.err
+
+
+def test_an_empty_log_is_a_negative_answer(run: Run, redis_url: str, tenant: str) -> None:
+    """No audit entry at all ends with code 1."""
+    assert run("audit", "query", "--tenant", tenant, "--redis", redis_url).code == Exit.NEGATIVE
+
+
+def test_a_wrong_time_is_wrong_usage(run: Run, redis_url: str, tenant: str) -> None:
+    """A time that is none is wrong usage, and the message shows the right form."""
+    done = run("audit", "query", "--tenant", tenant, "--redis", redis_url, "--since", "yesterday")
+    assert done.code == Exit.USAGE
+    assert "15m" in done.err
