@@ -1,0 +1,197 @@
+"""`router local` as its users start it: a process in an empty folder."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from msgspec import Struct
+
+USUAL_PORTS = (6379, 4222, 8080)
+START_S = 90
+
+
+class Ran(Struct, frozen=True):
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+async def router(*arguments: str, cwd: Path) -> Ran:
+    """Run a command to its end."""
+    process = await start(*arguments, cwd=cwd)
+    out, err = await asyncio.wait_for(process.communicate(), START_S)
+    return Ran(process.returncode or 0, out.decode(), err.decode())
+
+
+async def start(*arguments: str, cwd: Path) -> asyncio.subprocess.Process:
+    """Start a command."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "router", *arguments),
+        cwd=cwd,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={k: v for k, v in os.environ.items() if not k.startswith("ROUTER_")},
+    )
+
+
+def left_in(folder: Path) -> list[str]:
+    """Command lines of the processes that still have to do with a folder."""
+    found: list[str] = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            line = " ".join(process.cmdline())
+            if str(folder) in line or process.cwd() == str(folder):
+                found.append(line)
+    return found
+
+
+@pytest.fixture
+def usual_ports_taken() -> Iterator[None]:
+    """Somebody listens on 6379, 4222 and 8080 (this test, if nobody else does)."""
+    with contextlib.ExitStack() as stack:
+        for port in USUAL_PORTS:
+            holder = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                holder.bind(("127.0.0.1", port))
+                holder.listen()
+        yield
+
+
+class Serving(Struct):
+    """A fleet that serves."""
+
+    folder: Path
+    process: asyncio.subprocess.Process
+    ready: dict[str, Any]
+
+    async def end(self, number: signal.Signals) -> int:
+        """Ask it to stop; its exit code."""
+        self.process.send_signal(number)
+        await asyncio.wait_for(self.process.communicate(), 60)
+        assert self.process.returncode is not None
+        return self.process.returncode
+
+
+@pytest.fixture
+async def serving(tmp_path: Path) -> AsyncIterator[Serving]:
+    """A fleet after its READY line; killed at the end if a test left it running."""
+    process = await start("local", cwd=tmp_path)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    errors = asyncio.create_task(process.stderr.read())
+    ready: dict[str, Any] | None = None
+    async with asyncio.timeout(START_S):
+        async for line in process.stdout:
+            if line.startswith(b"READY "):
+                ready = json.loads(line.removeprefix(b"READY "))
+                break
+    if ready is None:
+        pytest.fail(f"no READY line:\n{(await errors).decode()}")
+    yield Serving(tmp_path, process, ready)
+    if process.returncode is None:
+        process.kill()
+        await process.wait()
+    await errors
+
+
+@pytest.mark.usefixtures("usual_ports_taken")
+async def test_it_proves_itself_twice_in_a_folder_with_the_usual_ports_taken(tmp_path: Path) -> None:
+    """`local --once` ends with 0, and again on the data of the first run, though 4222, 6379 and 8080 are taken."""
+    for _ in range(2):
+        done = await router("local", "--once", cwd=tmp_path)
+        assert done.code == 0, done.out + done.err
+    assert left_in(tmp_path) == []
+
+
+async def test_ctrl_c_stops_all_of_it(serving: Serving) -> None:
+    """Ctrl-C on a serving fleet ends with 0 and leaves no process and no ready file."""
+    assert (serving.folder / ".local" / "ready.json").exists()
+    assert await serving.end(signal.SIGINT) == 0
+    assert left_in(serving.folder) == []
+    assert not (serving.folder / ".local" / "ready.json").exists()
+
+
+async def test_sigterm_stops_all_of_it(serving: Serving) -> None:
+    """SIGTERM is as good as Ctrl-C."""
+    assert await serving.end(signal.SIGTERM) == 0
+    assert left_in(serving.folder) == []
+
+
+async def test_ready_says_where_everything_is(serving: Serving) -> None:
+    """The READY line has the documented keys, and what it names answers."""
+    facts = serving.ready
+    assert {"nats", "redis", "http", "pods", "tenants", "admin_token"} <= facts.keys()
+    assert facts["pods"][0] == facts["http"]
+    assert facts["tenants"] == ["acme", "globex", "initech"]
+    for base in facts["pods"]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(base.rpartition(":")[2]))
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
+async def test_a_pod_that_dies_is_started_again(serving: Serving) -> None:
+    """kill -9 of a pod: another takes its place on the same address."""
+    child = next(p for p in psutil.Process(serving.process.pid).children() if p.cmdline()[-1] == "serve")
+    child.kill()
+    port = int(serving.ready["http"].rpartition(":")[2])
+
+    async def answers() -> bool:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            return False
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        line = await reader.read(15)
+        writer.close()
+        return line.startswith(b"HTTP/1.1 200")
+
+    async with asyncio.timeout(60):
+        await asyncio.to_thread(child.wait, 10)
+        while not await answers():
+            await asyncio.sleep(0.1)
+    pods = [p for p in psutil.Process(serving.process.pid).children() if p.cmdline()[-1] == "serve"]
+    assert len(pods) == 2
+    assert child.pid not in {p.pid for p in pods}
+
+
+async def test_a_killed_fleet_leaves_no_orphan(serving: Serving) -> None:
+    """kill -9 of the fleet itself takes servers, pods and worker along."""
+    children = psutil.Process(serving.process.pid).children(recursive=True)
+    serving.process.kill()
+    await serving.process.wait()
+    _, alive = await asyncio.to_thread(psutil.wait_procs, children, 10)
+    assert alive == []
+
+
+async def test_a_folder_has_one_fleet(serving: Serving) -> None:
+    """A second fleet in the same folder is refused, and told which process has it."""
+    done = await router("local", "--once", cwd=serving.folder)
+    assert done.code == 4
+    assert f"pid {serving.process.pid}" in done.err
+    assert "--data-dir" in done.err
+
+
+async def test_the_command_line_finds_the_fleet(serving: Serving) -> None:
+    """In the folder of a serving fleet `router decide --wait` has a task run without any address."""
+    done = await router("decide", "--tenant", "acme", "--task", "chat", "--wait", "--json", cwd=serving.folder)
+    assert done.code == 0, done.out + done.err
+    answer = json.loads(done.out)
+    assert answer["reply"]["ok"] is True
+    assert answer["result"]["status"] == "success"
+    request_id = answer["reply"]["context"]["request_id"]
+    done = await router(
+        *("audit", "query", "--tenant", "acme", "--request-id", request_id, "--json"), cwd=serving.folder
+    )
+    assert {"decision.made", "result.settled"} <= {e["action"] for e in json.loads(done.out)}
