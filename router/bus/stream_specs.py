@@ -6,10 +6,6 @@ from msgspec import Struct
 
 from router.errors import Problem, StartupRefused
 
-WORKERS = "workers"
-ACKS = "router-fleet-acks"
-RESULTS = "router-fleet-results"
-
 _S = 1_000_000_000
 _DEFAULT_DEDUP_NS = 120 * _S  # what the server takes when a stream names none
 
@@ -71,15 +67,6 @@ def check(specs: Iterable[StreamSpec]) -> None:
     ]
     if problems:
         raise StartupRefused("; ".join(map(str, problems)))
-
-
-def fleet_consumers(*, assign: str = "ASSIGN", ack: str = "ACK", result: str = "RESULT") -> tuple[ConsumerSpec, ...]:
-    """The consumers of CONTRACTS §1, for streams of these names."""
-    return (
-        ConsumerSpec(assign, WORKERS),
-        ConsumerSpec(ack, ACKS),
-        ConsumerSpec(result, RESULTS),
-    )
 
 
 def matches(pattern: str, subject: str) -> bool:
