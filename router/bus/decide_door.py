@@ -15,10 +15,10 @@ from router.bus import headers as wire
 from router.bus.connection import Bus, Subscription
 from router.errors import BusError
 from router.telemetry.events import Event
+from router.wire import subjects
 
 log = logging.getLogger(__name__)
 
-SUBJECT = "beamline.router.v1.decide"
 QUEUE = "router"
 
 Reply = Callable[[bytes, Mapping[str, str] | None], None]
@@ -31,7 +31,9 @@ Handle = Callable[[bytes, Mapping[str, str] | None, str | None, Reply | None], N
 class DecideDoor:
     """Closed until `open()`; `received` and `replied` count, `unanswered` counts replies that could not be sent."""
 
-    def __init__(self, bus: Bus, handle: Handle, pod: str, *, subject: str = SUBJECT, queue: str = QUEUE) -> None:
+    def __init__(
+        self, bus: Bus, handle: Handle, pod: str, *, subject: str = subjects.DECIDE, queue: str = QUEUE
+    ) -> None:
         self._bus = bus
         self._handle = handle
         self._subject = subject

@@ -8,21 +8,13 @@ import logging
 from collections.abc import Callable, Sequence
 
 from router.bus.connection import Bus
+from router.bus.fleet import REQUEST_SUBJECTS
 from router.bus.stream_specs import Ensured
 from router.bus.streams import Streams
 from router.errors import BusError
 from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
-
-REQUEST_SUBJECTS = (
-    "beamline.router.v1.decide",
-    "beamline.router.v1.decide.>",
-    "beamline.router.v1.get_decision",
-    "beamline.router.v1.status.backpressure",
-    "beamline.router.v1.admin.>",
-    "beamline.ext.>",
-)
 
 
 class StreamKeeper:

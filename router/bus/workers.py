@@ -4,9 +4,7 @@ from collections.abc import Callable, Mapping
 
 from router.bus import headers as wire
 from router.bus.connection import Bus, Subscription
-
-HEARTBEAT = "caf.status.heartbeat.v1"
-DEAD_LETTER = "caf.deadletter.v1"
+from router.wire import subjects
 
 Listener = Callable[[bytes, Mapping[str, str]], None]
 """`listener(data, headers)`, in the read loop: quick, and without waiting."""
@@ -17,8 +15,8 @@ async def listen(
 ) -> list[Subscription]:
     """Every pod hears every heartbeat; a dead letter goes to one pod, so that it is counted once."""
     return [
-        await bus.subscribe(HEARTBEAT, _direct(on_heartbeat)),
-        await bus.subscribe(DEAD_LETTER, _direct(on_dead_letter), queue=dead_letter_queue),
+        await bus.subscribe(subjects.HEARTBEAT, _direct(on_heartbeat)),
+        await bus.subscribe(subjects.WORKER_DEAD_LETTER, _direct(on_dead_letter), queue=dead_letter_queue),
     ]
 
 

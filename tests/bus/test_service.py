@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from router.bus import announce, workers
 from router.bus.connection import Bus
 from router.bus.service import serve
+from router.wire import subjects
 from tests.bus.conftest import Heard
 
 
@@ -91,8 +92,8 @@ async def test_worker_messages_reach_the_listeners(bus: Bus, client: Bus) -> Non
     """Every pod hears a heartbeat; a dead letter is heard by one of them."""
     beats, letters = Heard(), Heard()
     made = [*await workers.listen(bus, beats, letters), *await workers.listen(client, beats, letters)]
-    client.publish(workers.HEARTBEAT, b"alive", {"h": "1"})
-    client.publish(workers.DEAD_LETTER, b"dead")
+    client.publish(subjects.HEARTBEAT, b"alive", {"h": "1"})
+    client.publish(subjects.WORKER_DEAD_LETTER, b"dead")
     assert await beats.until(2) == [(b"alive", {"h": "1"})] * 2
     await letters.until(1)
     await client.flush()
