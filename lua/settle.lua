@@ -41,7 +41,7 @@ local ROW = '>I4BHHHHHHc16BBBBI4d' .. 'Bc8I4dI4I4I4I4' .. 'BHc0I4c0BB'
 
 local function audit(k, action, decision, code, index, blob)
   call('XADD', KEYS[k], 'MAXLEN', '~', audit_max, '*', 'r',
-    pack(RECORD, 1, action, now, now_us, decision, code, 0, -1, index, '', blob))
+    pack(RECORD, 1, action, now, now_us, decision, code, index, -1, 0, '', blob))
 end
 
 -- Units differ from what was reserved at `charged_ms`: give back there, or charge the rest now.

@@ -111,9 +111,6 @@ def _decision_entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -
         details["candidates"] = walked
     if f.figures_version:
         details["figures_version"] = f.figures_version
-    made = action in (Action.DECISION_MADE, Action.DECISION_DEGRADED)
-    if made:
-        details["decision_id"] = to_text(decision)
     return AuditEntry(
         entry_id,
         _micros(ms, us),

@@ -27,6 +27,11 @@ class Buckets:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
+    @property
+    def bounds_ms(self) -> list[float]:
+        """The upper bounds of counts in seconds, in ms."""
+        return [bound * 1000 for bound in self._bounds]
+
     def observe(self, value: float) -> None:
         """Count one value."""
         self.counts[bisect_left(self._bounds, value)] += 1

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from router.domain.answers import answer, degraded, overloaded
 from router.domain.decision import Answer, Code, Decided, Intake, Refused
@@ -23,6 +24,7 @@ from router.domain.request import DecideRequest
 from router.errors import StoreError
 from router.ports import DecisionStore
 from router.telemetry import Event, Telemetry
+from router.tracing import Span, Tracing
 from router.wire.decide import decode
 from router.wire.job import encode_job
 from router.wire.problems import Rejected
@@ -85,6 +87,7 @@ class Open(Struct):
     protobuf: bool
     reply: Reply | None
     started: float
+    span: Span | None = None
     plan: Plan | None = None
     job: bytes | None = None
 
@@ -102,7 +105,7 @@ class Decide:
         settings: DecideSettings,
         *,
         degraded_made: Callable[[DecideRequest, Plan, Decided], None],
-        new_decision_id: Callable[[DecideRequest, Plan], bytes],
+        tracing: Tracing,
         snapshot: Callable[[str], Snapshot] = lambda _: NO_FIGURES,
     ) -> None:
         self._store = store
@@ -112,7 +115,7 @@ class Decide:
         self._telemetry = telemetry
         self._settings = settings
         self._degraded_made = degraded_made
-        self._new_decision_id = new_decision_id
+        self._tracing = tracing
         self._snapshot = snapshot
         self._loop = asyncio.get_running_loop()
         self._loads: set[asyncio.Task[None]] = set()
@@ -147,11 +150,22 @@ class Decide:
             self._idle.clear()
         self.in_flight += 1
         opened = Open(request, protobuf, reply, started)
+        if self._tracing.enabled:
+            self._trace(opened)
         try:
             self._decide(opened)
         except Exception:  # the caller must not wait in vain; the bug is logged whole
             log.exception("a request could not be decided", extra={"event": Event.BUG})
             self._finish(opened, Refused(Code.INTERNAL, "the decision could not be made"))
+
+    def _trace(self, opened: Open) -> None:
+        """A span from arrival to answer; whatever the request causes continues it."""
+        request = opened.request
+        attributes = {"tenant_id": request.tenant_id, "request_id": request.request_id, "policy_id": request.policy_id}
+        span = self._tracing.begin("decide", request.correlation.traceparent, attributes)
+        if span is not None:
+            correlation = replace(request.correlation, traceparent=span.traceparent)
+            opened.span, opened.request = span, replace(request, correlation=correlation)
 
     async def drained(self) -> None:
         """Returns when every request that was taken has its answer."""
@@ -241,7 +255,7 @@ class Decide:
                     request,
                     made,
                     default=self._settings.on_store_error,
-                    decision_id=to_text(self._new_decision_id(request, made)),
+                    decision_id=to_text(self._store.new_decision_id(request, made)),
                 )
                 if isinstance(found, Decided):
                     self._degraded_made(request, made, found)
@@ -265,6 +279,8 @@ class Decide:
             self._idle.set()
         self._telemetry.decisions.count(found, request.tenant_id, self._loop.time() - opened.started)
         self._tell(opened.reply, opened.protobuf, found, request.request_id, request.correlation.trace_id)
+        if opened.span is not None:
+            opened.span.end({"outcome": found.code.value if isinstance(found, Refused) else "decided"})
 
     def _tell(
         self, reply: Reply | None, protobuf: bool, found: Answer, request_id: str | None, trace_id: str | None

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from msgspec import msgpack
 
-from router.domain.audit import TaskFeatures
+from router.domain.audit import DecisionFeatures, TaskFeatures
 from router.domain.ids import assignment_id, task_id, to_text
 from router.domain.policy import Breaker, Resource, Scope, TenantPolicies
 from router.domain.request import Correlation
@@ -82,6 +82,11 @@ def features_of(
 
 def pack_features(features: TaskFeatures) -> bytes:
     """The bytes that an audit record holds."""
+    return _pack(features)
+
+
+def pack_decision_features(features: DecisionFeatures) -> bytes:
+    """The bytes that the audit record of a decision holds."""
     return _pack(features)
 
 

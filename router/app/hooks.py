@@ -1,0 +1,133 @@
+"""What rooms report of themselves → metrics, logs and alerts."""
+
+import logging
+from collections.abc import Callable
+
+from router.bus.announce import announce
+from router.bus.connection import Bus
+from router.domain.alert import FLEET, Condition
+from router.errors import BusError
+from router.store.lane import LaneHooks
+from router.telemetry import Event, Telemetry
+from router.usecases.alerts import Alerts
+from router.usecases.policies import Cause
+from router.usecases.seed import SeedReport
+
+log = logging.getLogger("router.app")
+
+
+class StoreWatch:
+    """Hears the lanes: the store is away while one of them is."""
+
+    def __init__(self, telemetry: Telemetry, on_back: Callable[[], None]) -> None:
+        self._telemetry = telemetry
+        self._decide_seconds = telemetry.store_call_seconds.child("decide")
+        self._on_back = on_back
+        self.alerts: Alerts | None = None
+
+    def hooks(self) -> LaneHooks:
+        """For the lanes."""
+        return LaneHooks(self._called, self._telemetry.store_timeouts.inc, self._down)
+
+    def _called(self, _script: str, seconds: float, rows: int) -> None:
+        if rows:
+            self._decide_seconds.observe(seconds)
+            self._telemetry.batch_rows.observe(rows)
+
+    def _down(self, down: bool, why: str) -> None:
+        self._telemetry.store_breaker_open.set(int(down))
+        if down:
+            self._telemetry.store_errors.inc()
+            log.error("the store is away: %s", why, extra={"event": Event.STORE_AWAY})
+            if self.alerts is not None:
+                self.alerts.raise_(Condition.STORE_AWAY, FLEET, metadata={"reason": why})
+            return
+        log.info("the store answers again", extra={"event": Event.STORE_BACK})
+        if self.alerts is not None:
+            self.alerts.resolve(Condition.STORE_AWAY, FLEET)
+        self._on_back()
+
+
+class CacheWatch:
+    """`usecases.policies.CacheHooks`; `suspect` is the guard's, set once there is one."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+        self.suspect: Callable[[str], None] = _nobody
+
+    def loaded(self, cause: Cause) -> None:
+        """A load succeeded."""
+        self._telemetry.policy_reloads.labels(cause.value).inc()
+
+    def failed(self, tenant_id: str, why: str) -> None:
+        """A load failed; the last good policies are kept."""
+        self._telemetry.policy_load_failures.inc()
+        log.warning(
+            "policies could not be loaded: %s", why, extra={"event": Event.POLICY_STALE, "tenant_id": tenant_id}
+        )
+
+    def sized(self, tenants: int, size_bytes: int, skewed: int) -> None:
+        """The cache changed."""
+        self._telemetry.policy_cache_entries.set(tenants)
+        self._telemetry.policy_cache_bytes.set(size_bytes)
+        self._telemetry.policy_skew.set(skewed)
+
+    def head_missing(self, tenant_id: str) -> None:
+        """The store may have lost its data."""
+        self.suspect(tenant_id)
+
+
+def _nobody(_tenant_id: str) -> None:
+    """Before the guard is there."""
+
+
+class SeedWatch:
+    """`usecases.seed.SeedHooks`."""
+
+    def __init__(self, telemetry: Telemetry, alerts: Alerts) -> None:
+        self._telemetry = telemetry
+        self._alerts = alerts
+
+    def reseeded(self, report: SeedReport) -> None:
+        """A store that had been seeded was found empty."""
+        self._telemetry.store_reseeded.inc()
+        log.error(
+            "the store was found empty and was seeded again: %d policies",
+            len(report.written),
+            extra={"event": Event.STORE_RESEEDED},
+        )
+        self._alerts.happened(Condition.STORE_RESEEDED, FLEET, metadata={"policies": len(report.written)})
+        self._bad(report)
+
+    def seeded(self, report: SeedReport) -> None:
+        """Files were read into the store."""
+        log.info(
+            "seeded %d policies, %d were there",
+            len(report.written),
+            len(report.kept),
+            extra={"event": Event.POLICY_APPLIED},
+        )
+        self._bad(report)
+
+    def away(self, why: str) -> None:
+        """The guard tries again; the lanes say when the store is away."""
+        log.debug("the seed waits for the store: %s", why)
+
+    @staticmethod
+    def _bad(report: SeedReport) -> None:
+        for bad in report.bad:
+            log.error("a policy file is refused: %s", bad, extra={"event": Event.POLICY_REFUSED})
+
+
+class Announcements:
+    """`usecases.publish_policy.Announcer`: a hint that may be lost, since every decide row tells as well."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    def policy_changed(self, tenant_id: str, revision: int) -> None:
+        """Tell all pods."""
+        try:
+            announce(self._bus, tenant_id, revision)
+        except BusError as fault:
+            log.info("a policy change was not announced: %s", fault)

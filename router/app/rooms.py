@@ -1,0 +1,116 @@
+"""Settings → the adapters of a pod. Nothing here decides anything; it only passes what parts need."""
+
+from router.bus.options import BusOptions
+from router.bus.stream_specs import StreamSpec
+from router.domain.plan import Deadlines
+from router.domain.policy import OnStoreError
+from router.settings import Settings
+from router.store.lane import LaneSettings
+from router.usecases.decide import DecideSettings
+from router.usecases.policies import CacheSettings
+from router.wire import subjects
+
+DAY_MS = 86_400_000
+# A tenant that goes quiet keeps its last entries for the whole retention: the TTL is renewed once an hour.
+AUDIT_TTL_MARGIN_MS = DAY_MS
+
+
+def bus_options(s: Settings) -> BusOptions:
+    """Where NATS is and who we are."""
+    return BusOptions(
+        s.nats_url,
+        f"{s.nats_name}:{s.pod_name}",
+        s.nats_user,
+        None if s.nats_password is None else s.nats_password.get_secret_value(),
+        None if s.nats_token is None else s.nats_token.get_secret_value(),
+        None if s.nats_creds_file is None else str(s.nats_creds_file),
+        None if s.nats_tls_ca is None else str(s.nats_tls_ca),
+        None if s.nats_tls_cert is None else str(s.nats_tls_cert),
+        None if s.nats_tls_key is None else str(s.nats_tls_key),
+    )
+
+
+def lane_settings(s: Settings) -> LaneSettings:
+    """Bounds of a decide call."""
+    return LaneSettings(
+        deadline_ms=s.store_deadline_ms,
+        max_rows=s.batch_max_rows,
+        max_bytes=s.batch_max_bytes,
+        retry_ms=s.store_breaker_retry_ms,
+        audit_max_len=s.audit_max_len,
+        audit_ms=s.audit_retention_days * DAY_MS + AUDIT_TTL_MARGIN_MS,
+    )
+
+
+def decide_settings(s: Settings) -> DecideSettings:
+    """What deciding needs to know."""
+    return DecideSettings(
+        s.max_in_flight,
+        s.strict_correlation,
+        s.legacy_error_codes,
+        frozenset(s.allowed_tenants),
+        s.baseline_tenant,
+        OnStoreError(s.on_store_error),
+        Deadlines(s.deadline_factor, s.deadline_least_ms, s.deadline_most_ms),
+        s.deadline_max_ms,
+        s.result_subject_prefixes,
+    )
+
+
+def cache_settings(s: Settings) -> CacheSettings:
+    """Bounds of the policy cache."""
+    return CacheSettings(ttl_s=s.policy_cache_ttl_s, max_bytes=s.policy_cache_max_bytes)
+
+
+def stream_specs(s: Settings) -> tuple[StreamSpec, ...]:
+    """The streams of CONTRACTS §1."""
+    letters = tuple(f"{subject}.dlq" for subject in (subjects.RESULT, subjects.ACK))
+    rows = (
+        (
+            s.stream_assign_name,
+            (subjects.ASSIGN, *s.assign_subjects),
+            s.assign_max_age_s,
+            s.stream_assign_dedup_s,
+            s.stream_assign_max_bytes,
+        ),
+        (
+            s.stream_assigned_name,
+            (subjects.ASSIGNED,),
+            s.stream_assigned_max_age_s,
+            s.stream_assigned_dedup_s,
+            s.stream_assigned_max_bytes,
+        ),
+        (s.stream_ack_name, (subjects.ACK,), s.stream_ack_max_age_s, None, s.stream_ack_max_bytes),
+        (s.stream_result_name, (subjects.RESULT,), s.stream_result_max_age_s, None, s.stream_result_max_bytes),
+        (
+            s.stream_usage_name,
+            (subjects.USAGE,),
+            s.stream_usage_max_age_s,
+            s.stream_usage_dedup_s,
+            s.stream_usage_max_bytes,
+        ),
+        (
+            s.stream_alert_name,
+            (f"{subjects.ALERT}.*",),
+            s.stream_alert_max_age_s,
+            s.stream_alert_dedup_s,
+            s.stream_alert_max_bytes,
+        ),
+        (s.stream_dlq_name, letters, s.stream_dlq_max_age_s, s.stream_dlq_dedup_s, s.stream_dlq_max_bytes),
+    )
+    return tuple(
+        StreamSpec(name, covered, age, dedup, s.stream_replicas, most) for name, covered, age, dedup, most in rows
+    )
+
+
+def secrets_of(s: Settings) -> tuple[str, ...]:
+    """Every secret value that must never be written anywhere."""
+    held = (
+        s.nats_password,
+        s.nats_token,
+        s.redis_password,
+        s.viewer_token,
+        s.operator_token,
+        s.admin_token,
+    )
+    return tuple(secret.get_secret_value() for secret in held if secret is not None)

@@ -1,0 +1,139 @@
+"""Read-only questions over NATS: `get_decision` and the backpressure status, answered from shared state."""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+from router.domain.answers import replayed
+from router.domain.decision import Code, Refused
+from router.domain.ids import assignment_id, idempotency_name, name_in, task_id, to_text
+from router.domain.outcome import Remembered
+from router.errors import StoreError
+from router.ports import DecisionStore, TaskStore
+from router.wire.problems import Rejected
+from router.wire.reply import AssignmentState, encode, encode_stored
+from router.wire.status import (
+    DecisionQuery,
+    Load,
+    Pressure,
+    decode_decision_query,
+    encode_backpressure,
+    pressure,
+)
+
+Answered = tuple[bytes, Mapping[str, str]]
+
+
+class GetDecision:
+    """Serves `beamline.router.v1.get_decision`."""
+
+    def __init__(self, decisions: DecisionStore, tasks: TaskStore) -> None:
+        self._decisions = decisions
+        self._tasks = tasks
+
+    async def __call__(self, data: bytes, headers: Mapping[str, str], _subject: str) -> Answered:
+        """The stored decision, with its assignment's state when it was dispatched."""
+        query = decode_decision_query(data, headers)
+        if isinstance(query, Rejected):
+            return encode(query.refused, request_id=query.request_id, trace_id=query.trace_id), {}
+        try:
+            found = await self._find(query)
+            if found is None:
+                return encode(_not_found(query), request_id=query.request_id, trace_id=query.trace_id), {}
+            state = await self._state(found) if found.pushed else None
+        except StoreError:
+            away = Refused(Code.UNAVAILABLE, "the store is away", {"retry_after_ms": 500})
+            return encode(away, request_id=query.request_id, trace_id=query.trace_id), {}
+        answer = replayed(found, explain=False)
+        return encode_stored(answer, request_id=query.request_id, trace_id=query.trace_id, assignment=state), {}
+
+    async def _find(self, query: DecisionQuery) -> Remembered | None:
+        tenant = query.tenant_id
+        if tenant is None:
+            return None
+        if query.decision_id is not None:
+            found = await self._decisions.remembered(tenant, name_in(query.decision_id))
+            return found if found is not None and found.decision_id == query.decision_id else None
+        if query.idempotency_key is not None:
+            return await self._decisions.remembered(tenant, idempotency_name(tenant, "key", query.idempotency_key))
+        # A message_id finds its decision where it was the identity, as in the shapes without a request_id.
+        request_id = query.request_id or query.message_id or ""
+        return await self._decisions.remembered(tenant, idempotency_name(tenant, "request", request_id))
+
+    async def _state(self, found: Remembered) -> AssignmentState | None:
+        task = task_id(found.decision_id)
+        (record,) = await self._tasks.records([task])
+        if record is None:
+            return None
+        return AssignmentState(
+            to_text(assignment_id(task, record.attempt)), to_text(task), record.attempt, record.state.label
+        )
+
+
+def _not_found(query: DecisionQuery) -> Refused:
+    return Refused(
+        Code.DECISION_NOT_FOUND,
+        "no decision is remembered under this name: it was refused, never asked, or is older than 24 hours",
+        {"tenant_id": query.tenant_id},
+    )
+
+
+class RecentLatency:
+    """The 95th percentile of the last seconds, from the counts of a histogram."""
+
+    def __init__(self, counts: Sequence[int], bounds_ms: Sequence[float], *, looks: int = 10) -> None:
+        self._counts = counts
+        self._bounds_ms = bounds_ms
+        self._looks: deque[list[int]] = deque([list(counts)], maxlen=looks)
+
+    def look(self) -> None:
+        """Call once a second."""
+        self._looks.append(list(self._counts))
+
+    def p95_ms(self) -> float:
+        """The bucket bound under which 95 % of the recent decisions lie; 0 when there were none."""
+        recent = [now - then for now, then in zip(self._counts, self._looks[0], strict=True)]
+        total = sum(recent)
+        seen = 0
+        for count, bound in zip(recent, [*self._bounds_ms, self._bounds_ms[-1] * 2], strict=True):
+            seen += count
+            if total and seen >= 0.95 * total:
+                return bound
+        return 0.0
+
+
+class Backpressure:
+    """Serves `beamline.router.v1.status.backpressure`, and the first line of /metrics."""
+
+    def __init__(
+        self,
+        lag: Callable[[], int | None],
+        latency: RecentLatency,
+        in_flight: Callable[[], int],
+        wall_ms: Callable[[], int],
+        *,
+        retry_after_s: int = 1,
+        max_retry_attempts: int = 3,
+    ) -> None:
+        self._lag = lag
+        self._latency = latency
+        self._in_flight = in_flight
+        self._wall_ms = wall_ms
+        self._retry_after_s = retry_after_s
+        self._max_retry_attempts = max_retry_attempts
+
+    def _load(self) -> Load:
+        return Load(self._lag(), self._latency.p95_ms(), self._in_flight())
+
+    def active(self) -> bool:
+        """Whether callers should slow down."""
+        return pressure(self._load()) is Pressure.ACTIVE
+
+    async def __call__(self, _data: bytes, _headers: Mapping[str, str], _subject: str) -> Answered:
+        """The status as it is now."""
+        body = encode_backpressure(
+            self._load(),
+            retry_after_s=self._retry_after_s,
+            max_retry_attempts=self._max_retry_attempts,
+            timestamp_ms=self._wall_ms(),
+        )
+        return body, {}
