@@ -46,24 +46,11 @@ def settings_for(*, nats: str | None = None, redis: str | None = None) -> "Setti
 
 def bus_options(settings: "Settings", name: str) -> "BusOptions":
     """How to connect to NATS; `name` is shown by the server."""
-    from router.bus.options import BusOptions
+    from msgspec.structs import replace
 
-    password, token = settings.nats_password, settings.nats_token
-    return BusOptions(
-        settings.nats_url,
-        name,
-        user=settings.nats_user,
-        password=None if password is None else password.get_secret_value(),
-        token=None if token is None else token.get_secret_value(),
-        creds=_text(settings.nats_creds_file),
-        tls_ca=_text(settings.nats_tls_ca),
-        tls_cert=_text(settings.nats_tls_cert),
-        tls_key=_text(settings.nats_tls_key),
-    )
+    from router.app.rooms import bus_options as of_a_pod
 
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
+    return replace(of_a_pod(settings), name=name)
 
 
 def _local_fleet() -> dict[str, str]:

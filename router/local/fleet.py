@@ -204,6 +204,7 @@ class Fleet:
                 return
             self._say(f"{pod.name} ended with code {code}: starting it again (log: {child.log})")
             await self._start_pod(pod)
+            self._say(f"{pod.name} is ready again")
 
     async def _watch_worker(self) -> None:
         while self._worker is not None:

@@ -68,12 +68,39 @@ def usual_ports_taken() -> Iterator[None]:
         yield
 
 
-class Serving(Struct):
+class Serving:
     """A fleet that serves."""
 
-    folder: Path
-    process: asyncio.subprocess.Process
-    ready: dict[str, Any]
+    def __init__(self, folder: Path, process: asyncio.subprocess.Process) -> None:
+        self.folder = folder
+        self.process = process
+        self.ready: dict[str, Any] = {}
+        self.said = ""
+
+    async def until_ready(self) -> None:
+        """Wait for the READY line."""
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        async with asyncio.timeout(START_S):
+            async for line in self.process.stdout:
+                if line.startswith(b"READY "):
+                    self.ready = json.loads(line.removeprefix(b"READY "))
+                    return
+            pytest.fail(f"no READY line:\n{(await self.process.stderr.read()).decode()}")
+
+    async def says(self, text: str) -> None:
+        """Wait until this is said on standard error."""
+        assert self.process.stderr is not None
+        async with asyncio.timeout(60):
+            async for line in self.process.stderr:
+                if text in line.decode():
+                    return
+            pytest.fail(f"ended without saying {text!r}")
+
+    def pods(self) -> dict[int, psutil.Process]:
+        """Its pods by pid."""
+        children = psutil.Process(self.process.pid).children()
+        return {p.pid: p for p in children if p.cmdline()[-1:] == ["serve"]}
 
     async def end(self, number: signal.Signals) -> int:
         """Ask it to stop; its exit code."""
@@ -83,26 +110,31 @@ class Serving(Struct):
         return self.process.returncode
 
 
+@contextlib.asynccontextmanager
+async def fleet(folder: Path) -> AsyncIterator[Serving]:
+    """A fleet after its READY line; killed at the end if it was left running."""
+    serving = Serving(folder, await start("local", cwd=folder))
+    try:
+        await serving.until_ready()
+        yield serving
+    finally:
+        if serving.process.returncode is None:
+            serving.process.kill()
+            await serving.process.communicate()
+
+
 @pytest.fixture
-async def serving(tmp_path: Path) -> AsyncIterator[Serving]:
-    """A fleet after its READY line; killed at the end if a test left it running."""
-    process = await start("local", cwd=tmp_path)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    errors = asyncio.create_task(process.stderr.read())
-    ready: dict[str, Any] | None = None
-    async with asyncio.timeout(START_S):
-        async for line in process.stdout:
-            if line.startswith(b"READY "):
-                ready = json.loads(line.removeprefix(b"READY "))
-                break
-    if ready is None:
-        pytest.fail(f"no READY line:\n{(await errors).decode()}")
-    yield Serving(tmp_path, process, ready)
-    if process.returncode is None:
-        process.kill()
-        await process.wait()
-    await errors
+async def mortal(tmp_path: Path) -> AsyncIterator[Serving]:
+    """A fleet that the test ends."""
+    async with fleet(tmp_path) as serving:
+        yield serving
+
+
+@pytest.fixture(scope="module")
+async def serving(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serving]:
+    """A fleet that these tests share."""
+    async with fleet(tmp_path_factory.mktemp("fleet")) as serving:
+        yield serving
 
 
 @pytest.mark.usefixtures("usual_ports_taken")
@@ -114,18 +146,27 @@ async def test_it_proves_itself_twice_in_a_folder_with_the_usual_ports_taken(tmp
     assert left_in(tmp_path) == []
 
 
-async def test_ctrl_c_stops_all_of_it(serving: Serving) -> None:
+async def test_ctrl_c_stops_all_of_it(mortal: Serving) -> None:
     """Ctrl-C on a serving fleet ends with 0 and leaves no process and no ready file."""
-    assert (serving.folder / ".local" / "ready.json").exists()
-    assert await serving.end(signal.SIGINT) == 0
-    assert left_in(serving.folder) == []
-    assert not (serving.folder / ".local" / "ready.json").exists()
+    assert (mortal.folder / ".local" / "ready.json").exists()
+    assert await mortal.end(signal.SIGINT) == 0
+    assert left_in(mortal.folder) == []
+    assert not (mortal.folder / ".local" / "ready.json").exists()
 
 
-async def test_sigterm_stops_all_of_it(serving: Serving) -> None:
+async def test_sigterm_stops_all_of_it(mortal: Serving) -> None:
     """SIGTERM is as good as Ctrl-C."""
-    assert await serving.end(signal.SIGTERM) == 0
-    assert left_in(serving.folder) == []
+    assert await mortal.end(signal.SIGTERM) == 0
+    assert left_in(mortal.folder) == []
+
+
+async def test_a_killed_fleet_leaves_no_orphan(mortal: Serving) -> None:
+    """kill -9 of the fleet itself takes servers, pods and worker along."""
+    children = psutil.Process(mortal.process.pid).children(recursive=True)
+    mortal.process.kill()
+    await mortal.process.wait()
+    _, alive = await asyncio.to_thread(psutil.wait_procs, children, 10)
+    assert alive == []
 
 
 async def test_ready_says_where_everything_is(serving: Serving) -> None:
@@ -139,40 +180,6 @@ async def test_ready_says_where_everything_is(serving: Serving) -> None:
         writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 200")
         writer.close()
-
-
-async def test_a_pod_that_dies_is_started_again(serving: Serving) -> None:
-    """kill -9 of a pod: another takes its place on the same address."""
-    child = next(p for p in psutil.Process(serving.process.pid).children() if p.cmdline()[-1] == "serve")
-    child.kill()
-    port = int(serving.ready["http"].rpartition(":")[2])
-
-    async def answers() -> bool:
-        try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            return False
-        writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        line = await reader.read(15)
-        writer.close()
-        return line.startswith(b"HTTP/1.1 200")
-
-    async with asyncio.timeout(60):
-        await asyncio.to_thread(child.wait, 10)
-        while not await answers():
-            await asyncio.sleep(0.1)
-    pods = [p for p in psutil.Process(serving.process.pid).children() if p.cmdline()[-1] == "serve"]
-    assert len(pods) == 2
-    assert child.pid not in {p.pid for p in pods}
-
-
-async def test_a_killed_fleet_leaves_no_orphan(serving: Serving) -> None:
-    """kill -9 of the fleet itself takes servers, pods and worker along."""
-    children = psutil.Process(serving.process.pid).children(recursive=True)
-    serving.process.kill()
-    await serving.process.wait()
-    _, alive = await asyncio.to_thread(psutil.wait_procs, children, 10)
-    assert alive == []
 
 
 async def test_a_folder_has_one_fleet(serving: Serving) -> None:
@@ -195,3 +202,14 @@ async def test_the_command_line_finds_the_fleet(serving: Serving) -> None:
         *("audit", "query", "--tenant", "acme", "--request-id", request_id, "--json"), cwd=serving.folder
     )
     assert {"decision.made", "result.settled"} <= {e["action"] for e in json.loads(done.out)}
+
+
+async def test_a_pod_that_dies_is_started_again(serving: Serving) -> None:
+    """kill -9 of a pod: it is told, and another takes its place."""
+    before = serving.pods()
+    victim = next(iter(before.values()))
+    victim.kill()
+    await serving.says("is ready again")
+    after = serving.pods()
+    assert len(after) == len(before)
+    assert victim.pid not in after
