@@ -19,7 +19,7 @@ class DecisionStore(Protocol):
     def decide(
         self, request: DecideRequest, plan: Plan, job: bytes | None, done: Callable[[Outcome, bytes], None]
     ) -> None:
-        """Queue one row for this tick's batch; `done(outcome, stamp)` is called exactly once, later, from the event loop.
+        """Queue one row for this tick's batch; `done(outcome, stamp)` is called once, later, from the event loop.
 
         The row is atomic: limits, breaker, lease, pin, idempotency, delivery record and audit change together or not at
         all. It writes nothing after its deadline. `job` is the work item of a pushed task (kept until the task's end).
@@ -133,6 +133,7 @@ class Publisher(Protocol):
     """Publishes into streams."""
 
     def publish(self, publication: Publication, done: Callable[[bool], None]) -> None:
-        """Queue a publish; `done(stored)` is called exactly once: True after the server's ack (a duplicate counts as stored),
-        False when it was refused or not acknowledged in time. Never raises.
+        """Queue a publish; `done(stored)` is called exactly once. Never raises.
+
+        True after the server's ack (a duplicate counts as stored), False when it was refused or not acked in time.
         """

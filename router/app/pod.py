@@ -25,9 +25,9 @@ from router.bus import announce, service, workers
 from router.bus.connection import Bus
 from router.bus.consumer import PullLoop
 from router.bus.decide_door import DecideDoor
+from router.bus.fleet import consumers
 from router.bus.keeper import StreamKeeper
 from router.bus.publisher import StreamPublisher
-from router.bus.fleet import fleet_consumers
 from router.bus.stream_specs import Ensured
 from router.bus.streams import Streams
 from router.domain.alert import FLEET, Condition
@@ -102,6 +102,7 @@ class Pod:
 
     def __init__(self, settings: Settings) -> None:
         self._s = settings
+        self._streams_fit = asyncio.Event()
         self.telemetry = Telemetry(CollectorRegistry(), settings.metrics_tenants)
         self._tasks: list[asyncio.Task[None]] = []
         self.readiness = Readiness(_CONDITIONS, self._ready_changed)
@@ -116,10 +117,10 @@ class Pod:
     def _bus_parts(self, s: Settings) -> None:
         t = self.telemetry
         self.bus = Bus(bus_options(s))
-        consumers = fleet_consumers(assign=s.stream_assign_name, ack=s.stream_ack_name, result=s.stream_result_name)
-        self.streams = Streams(self.bus, stream_specs(s), consumers)
+        own = consumers(assign=s.stream_assign_name, ack=s.stream_ack_name, result=s.stream_result_name)
+        self.streams = Streams(self.bus, stream_specs(s), own)
         self.publisher = StreamPublisher(
-            self.bus, self.streams, on_uncovered=self._uncovered, on_stream_missing=lambda: self.keeper.look_soon()
+            self.bus, self.streams, on_uncovered=self._uncovered, on_stream_missing=self._stream_missing
         )
         self.keeper = StreamKeeper(self.bus, self.streams, on_look=self._looked)
         self.bus.on_connect.append(self._bus_up)
@@ -132,7 +133,7 @@ class Pod:
 
     def _store_parts(self, s: Settings) -> None:
         t = self.telemetry
-        self.store_watch = StoreWatch(t, on_back=lambda: self.deferred.store_is_back())
+        self.store_watch = StoreWatch(t, on_back=self._store_is_back)
         self.store = Store(s, self.store_watch.hooks())
         self.alerts = Alerts(self.publisher, self.store.epochs, encode_alert, t, _wall_ms)
         self.store_watch.alerts = self.alerts
@@ -277,8 +278,7 @@ class Pod:
             self.readiness.not_ok("bus", "NATS does not answer; see the log")
         await self._until_done("bus", self._open_bus)
         await self.keeper.start()
-        while not self.keeper.ready:
-            await asyncio.sleep(0.02)
+        await self._streams_fit.wait()
         for pull in self.loops:
             await pull.start()
         self._run(self.alerts.run(), "alerts")
@@ -374,6 +374,9 @@ class Pod:
     def _gate_changed(self, state: GateState) -> None:
         self.tracing.set_enabled(state.fault is None)
 
+    def _store_is_back(self) -> None:
+        self.deferred.store_is_back()
+
     def _bus_up(self) -> None:
         self.alerts.resolve(Condition.BUS_AWAY, FLEET)
         self.alerts.nudge()
@@ -386,10 +389,11 @@ class Pod:
     def _looked(self, _ensured: Ensured, covered: dict[str, list[str]]) -> None:
         if not covered:
             self.readiness.ok("streams")
+            self._streams_fit.set()
             self.alerts.resolve(Condition.STREAM_COVERS_REQUESTS, FLEET)
             return
         names = sorted({name for streams in covered.values() for name in streams})
-        why = f"stream {', '.join(names)} covers {', '.join(covered)}: narrow its subjects, or its acks reach callers first"
+        why = f"stream {', '.join(names)} covers {', '.join(covered)}: narrow it, or its acks reach callers first"
         self.readiness.not_ok("streams", why)
         self.alerts.raise_(Condition.STREAM_COVERS_REQUESTS, FLEET, why, {"streams": list(names)})
 
@@ -399,6 +403,9 @@ class Pod:
             subject,
             extra={"event": Event.PUBLISHED_CORE},
         )
+
+    def _stream_missing(self) -> None:
+        self.keeper.look_soon()
 
     def _stalled(self, name: str) -> None:
         self.alerts.happened(Condition.CONSUMER_STALLED, name)

@@ -36,8 +36,8 @@ def _uuid4_shaped(raw: bytearray) -> bytes:
 def idempotency_name(tenant_id: str, namespace: str, key: str, step: str = "") -> bytes:
     """The 10 bytes that name one idempotency key of one tenant (74 bits of hash; UUID shape bits are set).
 
-    `namespace` keeps request ids and idempotency keys apart; `step` is the caller's fallback step, so that asking for the
-    next provider is a new decision. Fields are joined by NUL, which no field may hold.
+    `namespace` keeps request ids and idempotency keys apart; `step` is the caller's fallback step, so that asking for
+    the next provider is a new decision. Fields are joined by NUL, which no field may hold.
     """
     raw = bytearray(PARTITION_BYTES)
     raw += blake2b(f"{tenant_id}\0{namespace}\0{key}\0{step}".encode(), digest_size=NAME_BYTES).digest()

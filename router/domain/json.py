@@ -3,6 +3,6 @@
 from collections.abc import Mapping
 from typing import TypeAlias
 
-JsonValue: TypeAlias = "None | bool | int | float | str | list[JsonValue] | dict[str, JsonValue]"
+JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 JsonObject: TypeAlias = dict[str, JsonValue]
 ReadOnlyJson: TypeAlias = Mapping[str, JsonValue]

@@ -63,6 +63,9 @@ class Deadlines(Struct, frozen=True):
     most_ms: int = 60_000
 
 
+DEFAULT_DEADLINES = Deadlines()
+
+
 class Charge(Struct, frozen=True):
     """`units` against `limit`, counted for `owner` (a user, policy or provider; "" for the tenant)."""
 
@@ -108,7 +111,7 @@ def plan(
     request: DecideRequest,
     stored: StoredPolicy,
     features: Features = ALL_FEATURES,
-    deadlines: Deadlines = Deadlines(),
+    deadlines: Deadlines = DEFAULT_DEADLINES,
     snapshot: Snapshot = NO_FIGURES,
 ) -> Plan:
     """The plan of one request under one policy."""

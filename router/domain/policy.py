@@ -127,7 +127,7 @@ def provider(
 class Limit(Struct, frozen=True):
     """At most `limit` units of `resource` in any window of `window_ms`.
 
-    The counter is found by `entry` (id and window), so a changed limit keeps its usage and a changed window starts anew.
+    The counter is found by `entry` (of id and window): a changed limit keeps its usage, a changed window starts anew.
     """
 
     id: str
@@ -159,7 +159,7 @@ class Backoff(Struct, frozen=True):
 
 
 class Fallback(Struct, frozen=True):
-    """Where to go when `statuses` (empty: any failure) and `attributes` match, after `retry` tries on the failed one."""
+    """Where to go when `statuses` (empty: any failure) and `attributes` match, after `retry` tries on the same one."""
 
     to: str
     statuses: tuple[str, ...] = ()
@@ -224,7 +224,7 @@ class Policy(Struct, frozen=True):
 
 
 class StoredPolicy(Struct, frozen=True):
-    """A policy as the store has it: `revision` grows with every write of the tenant, `hash` is of its canonical JSON."""
+    """A policy as the store has it: `revision` grows with every write of the tenant; `hash` is its canonical JSON's."""
 
     policy_id: str
     revision: int

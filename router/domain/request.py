@@ -64,8 +64,8 @@ NO_STEP = Step()
 class DecideRequest(Struct, frozen=True):
     """One question: who runs this task for this tenant?
 
-    `fingerprint` covers everything that may change the answer and nothing else (DESIGN, Idempotency); `payload` is None when
-    the task gives a `payload_ref`. `payload_bytes` is the size of the payload as JSON.
+    `fingerprint` covers everything that may change the answer and nothing else (DESIGN, Idempotency); `payload` is None
+    when the task gives a `payload_ref`.
     """
 
     tenant_id: str

@@ -55,13 +55,13 @@ class RedisAudit:
         return [entry(tenant_id, row) for row in rows]
 
 
-def entry(tenant_id: str, row: tuple[bytes, list[bytes]]) -> AuditEntry:
+def entry(tenant_id: str, row: tuple[bytes, dict[bytes, bytes]]) -> AuditEntry:
     """One stream entry.
 
     :raises FormatError: not a record of a format that this version reads.
     """
     raw_id, fields = row
-    raw = fields[1]
+    raw = fields[b"r"]
     if raw[0] != FORMAT:
         raise FormatError(f"audit record of format {raw[0]}")
     action = Action(raw[1])
@@ -81,7 +81,8 @@ def _micros(ms: float, us: float) -> int:
 
 def _decision_entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEntry:
     _, _, ms, us, decision, code, index, wait, count = _HEAD.unpack_from(raw)
-    # A made decision has its reason, candidate and pin state where a refusal has code, limit and wait.
+    # A made decision has reason, candidate and pin state where a refusal has code, limit and wait.
+    pin = int(wait)
     at = _HEAD.size
     verdicts = raw[at : at + count]
     f = _decision(raw[at + count :])
@@ -94,10 +95,12 @@ def _decision_entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -
     }
     if action in (Action.DECISION_MADE, Action.DECISION_DEGRADED):
         details |= {
+            "decision_id": to_text(decision),
             "provider_id": f.providers[index],
             "reason": Reason(code).label,
-            "pin": PinState(int(wait)).name.lower(),
         }
+        if action is Action.DECISION_MADE:
+            details["pin"] = PinState(pin).name.lower()
     else:
         details["refusal"] = _REFUSALS.get(code, str(code))
         if code == 3:

@@ -13,10 +13,10 @@ Slow is down: while a call is late nothing more is queued behind it. The late ca
 
 import asyncio
 import logging
+import struct
 import time
 from collections.abc import Callable
 from struct import Struct as Layout
-from struct import error as PackingError
 from typing import Any
 
 from msgspec import Struct
@@ -117,7 +117,7 @@ class Lane:
         self._nonce = nonce = (self._nonce + 1) & 0xFFFFFFFF
         try:
             self._packer.add(batch, w, nonce, w.expires + (self._clock_offset or 0.0))
-        except (PackingError, ValueError, KeyError, AttributeError, TypeError) as bug:
+        except (struct.error, ValueError, KeyError, AttributeError, TypeError) as bug:
             log.exception("a row could not be packed")
             self._loop.call_soon(w.done, RowFault(f"cannot be packed: {bug}"), NO_STAMP)
             return

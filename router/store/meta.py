@@ -47,7 +47,7 @@ class RedisMeta:
             policy = _config_value(reply)
             if policy not in ("noeviction", "") and not self._allow_eviction:
                 problems.append(
-                    f"maxmemory-policy is {policy}: it may evict counters; set noeviction, or ROUTER_ALLOW_EVICTION=true"
+                    f"maxmemory-policy is {policy} and may evict counters: set noeviction, or ROUTER_ALLOW_EVICTION"
                 )
         return problems
 

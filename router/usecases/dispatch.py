@@ -9,12 +9,14 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
+from msgspec.structs import replace
+
 from router.domain.audit import TaskFeatures
 from router.domain.ids import assignment_id, task_id, to_text
 from router.domain.outcome import Admitted
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
-from router.domain.task import Action, Move, TaskRecord, TaskState
+from router.domain.task import Action, Move, NotMoved, TaskRecord, TaskState
 from router.errors import StoreError
 from router.ports import Publication, Publisher, TaskStore
 from router.telemetry import Event, Telemetry
@@ -138,7 +140,17 @@ class Dispatcher:
             while self._marks:
                 marks, self._marks = self._marks, []
                 try:
-                    await self._tasks.move(marks)
+                    outcomes = await self._tasks.move(marks)
+                    # A worker may be quicker than the mark: the task is further, and the log says it all the same.
+                    overtaken = [
+                        replace(mark, note=True)
+                        for mark, outcome in zip(marks, outcomes, strict=True)
+                        if isinstance(outcome, NotMoved)
+                        and outcome.state is not None
+                        and outcome.state > TaskState.PUBLISHED
+                    ]
+                    if overtaken:
+                        await self._tasks.move(overtaken)
                 except StoreError as fault:
                     # Unmarked ones are published again, with the same message id: the stream drops the repeats.
                     log.warning("assignments could not be marked as published: %s", fault)

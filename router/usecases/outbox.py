@@ -1,4 +1,4 @@
-"""Usage on its way from the outbox in Redis into the stream: at least once, known by its usage_id, cleared after the ack."""
+"""Usage on its way from the outbox in Redis into the stream: at least once, known by its usage_id, then cleared."""
 
 import asyncio
 import logging

@@ -1,10 +1,10 @@
 """Results: what workers report, settled once.
 
-    result → its task's record (or the remembered decision) → one move: state, breaker, reservations, leases, audit, usage in
-    the outbox → usage published → cleared after the stream has it
+    result → its task's record (or the remembered decision) → one move: state, breaker, reservations, leases, audit,
+    usage in the outbox → usage published → cleared after the stream has it
 
-The first result of an attempt wins. A repeat changes nothing, a result of a superseded attempt or an ended task is late,
-one that names another tenant's task is a violation: all are counted and audited with the task's own tenant.
+The first result of an attempt wins. A repeat changes nothing, one of a superseded attempt or an ended task is late, one
+that names another tenant's task is a violation: all are counted and audited with the task's own tenant.
 """
 
 import logging
@@ -127,7 +127,7 @@ class Settle:
             one.delivery.ack()
 
     async def _find(self, opened: list[_Open]) -> None:
-        """Read the records that the results name, all in one round trip, then the remembered decisions of the others."""
+        """Read the records that the results name, in one round trip, then the remembered decisions of the others."""
         named = [o for o in opened if o.result.assignment_id is not None]
         ids = [task_of(o.result.assignment_id or b"") for o in named]
         for one, record in zip(named, await self._tasks.records(ids), strict=True):
@@ -143,7 +143,7 @@ class Settle:
                         (one.record,) = await self._tasks.records([task_id(kept.decision_id)])
 
     async def _move_of(self, one: _Open) -> Move | None:
-        """The move that settles this result (then `one.move` is it), or a note that it cannot be settled, or nothing."""
+        """The move that settles this result (then `one.move` is it), or a note that it cannot be, or nothing."""
         result = one.result
         if one.record is not None:
             return await self._task_move(one, one.record)

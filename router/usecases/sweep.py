@@ -35,7 +35,7 @@ OUTBOX_EVERY = 4
 
 
 class Sweeper:
-    """Looks every `every_s` seconds; each look takes at most `MOST` tasks and asks again at once when there are more."""
+    """Looks every `every_s` seconds; a look takes at most `MOST` tasks, and the next follows at once when it did."""
 
     def __init__(
         self,

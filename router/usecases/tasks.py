@@ -93,7 +93,7 @@ def pack_decision_features(features: DecisionFeatures) -> bytes:
 def split_reservations(
     reserved: tuple[Reservation, ...], provider_id: str, provider_cost: int, result: ExecResult | None
 ) -> tuple[tuple[Correction, ...], tuple[Correction, ...]]:
-    """(units to correct, leases to free). Only a result that tells its figures corrects; an unsettled estimate stands."""
+    """(units to correct, leases to free). Only a result that tells its figures corrects; else the estimate stands."""
     corrections: list[Correction] = []
     leases: list[Correction] = []
     for r in reserved:
