@@ -105,6 +105,17 @@ class Caller:
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         await self._client.close()
 
+    async def workers_wait(self, within_s: float) -> bool:
+        """Whether a worker asks stream ASSIGN for work within the time; so no step's latency has its start-up in it."""
+        js = self._client.jetstream()
+        give_up = time.monotonic() + within_s
+        while time.monotonic() < give_up:
+            info = await js.consumer_info("ASSIGN", "workers")
+            if info.num_waiting:
+                return True
+            await asyncio.sleep(0.02)
+        return False
+
     async def decide(self, body: dict[str, Any]) -> Reply:
         """Ask; one reply comes for every request.
 

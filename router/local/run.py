@@ -16,6 +16,8 @@ from router.local.view import View
 
 PROVEN, NOT_PROVEN, FAILED, INTERRUPTED = 0, 1, 4, 130
 
+WORKER_S = 20.0
+
 T = TypeVar("T")
 
 
@@ -81,9 +83,11 @@ async def _steps(fleet: Fleet, view: View) -> list[Step]:
     steps: list[Step] = []
     view.say("proving")
     async with Caller(fleet.nats_url) as caller, audit_reader(fleet.redis_url) as read_audit:
+        if not await caller.workers_wait(WORKER_S):
+            raise LocalError(f"no worker asks for assignments; see {fleet.data}/worker.log")
         async for step in prove(caller, fleet.tenants, len(fleet.pods), read_audit):
             steps.append(step)
-            view.say(f"proving: {step.tenant}, {step.name}")
+            view.step(f"proving: {step.tenant}, {step.name}")
     return steps
 
 

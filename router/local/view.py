@@ -10,12 +10,16 @@ from rich.table import Table
 
 from router.local.proof import Step
 
+FILE_WIDTH = 132
+
 
 class View:
     """Progress and failures go to standard error, the table and the READY line to standard output."""
 
     def __init__(self) -> None:
         self._out = Console(highlight=False)
+        if not self._out.is_terminal:
+            self._out.width = FILE_WIDTH
         self._err = Console(stderr=True, highlight=False)
         self._status: Status | None = None
 
@@ -42,6 +46,11 @@ class View:
             self._status.update(text)
         else:
             self._err.print(text, markup=False, soft_wrap=True)
+
+    def step(self, text: str) -> None:
+        """Progress inside a line; only a spinner shows it."""
+        if self._status is not None:
+            self._status.update(text)
 
     def proof(self, steps: list[Step]) -> None:
         """The proof as a table, a failed step in red."""
