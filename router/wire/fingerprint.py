@@ -28,7 +28,8 @@ _PER_SENDING = frozenset(
 def fingerprint(request: DecideRequest) -> bytes:
     """8 bytes over all that may change the answer: equal for equal meaning, whatever the shape, key order or encoding.
 
-    Not in it: ids, trace, timestamps, explain, headers, the client's address, metadata.
+    Not in it: ids, trace, timestamps, explain, headers, the client's address, metadata, and `result_subject`: a caller
+    that sends a request again has a new inbox by then.
 
     :raises orjson.JSONEncodeError: payload or context are nested too deep to be written (250 levels always pass).
     """
@@ -53,7 +54,6 @@ def fingerprint(request: DecideRequest) -> bytes:
         options.max_attempts,
         options.backoff_ms,
         options.priority,
-        options.result_subject,
         options.meter,
     )
     return blake2b(orjson.dumps(meaning, option=orjson.OPT_SORT_KEYS), digest_size=FINGERPRINT_BYTES).digest()
