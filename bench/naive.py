@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from redis.asyncio import BlockingConnectionPool, Redis
 
 from bench.processes import HOST
-from bench.rows import Calls, stored_policy
+from bench.rows import Calls, stored_policies
 from router.domain.answers import answer
 from router.domain.outcome import Outcome
 from router.domain.plan import Plan, plan
@@ -33,7 +33,7 @@ class NaivePod:
         pool = BlockingConnectionPool(host=HOST, port=redis_port, max_connections=_CONNECTIONS, timeout=10)
         self._redis = Redis(connection_pool=pool)
         self._calls = Calls()
-        self._stored = stored_policy()
+        self._stored = stored_policies()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def load(self) -> None:
@@ -53,7 +53,7 @@ class NaivePod:
                 encode(request.refused, request_id=request.request_id, trace_id=request.trace_id, legacy_codes=False)
             )
             return
-        planned = plan(request, self._stored)
+        planned = plan(request, self._stored[request.tenant_id])
         found = answer(await self._decide(request, planned), request, planned, explain=False)
         trace_id = request.correlation.trace_id
         await msg.respond(encode(found, request_id=request.request_id, trace_id=trace_id, legacy_codes=False))

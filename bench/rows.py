@@ -7,7 +7,7 @@ from itertools import islice
 
 from hiredis import pack_command
 
-from bench.workload import policy, requests
+from bench.workload import TENANTS, policy, requests, tenant
 from router.domain.ids import NAME_BYTES
 from router.domain.outcome import Outcome
 from router.domain.plan import Plan, plan
@@ -27,9 +27,9 @@ FAR_FUTURE_MS = 4_102_444_800_000.0  # the year 2100: a row of the bench is neve
 _BATCH = struct.Struct(">IIII")
 
 
-def stored_policy() -> StoredPolicy:
-    """The workload's policy, compiled as a pod compiles it."""
-    return StoredPolicy("default", 1, "0" * 16, parse(policy()).policy)
+def stored_policies() -> dict[str, StoredPolicy]:
+    """Every tenant's policy, each compiled by itself as in a pod: equal ones share nothing."""
+    return {tenant(n): StoredPolicy("default", 1, "0" * 16, parse(policy()).policy) for n in range(TENANTS)}
 
 
 def batch_header() -> bytes:
@@ -40,11 +40,11 @@ def batch_header() -> bytes:
 
 def planned(count: int, first_id: int) -> Iterator[tuple[DecideRequest, Plan]]:
     """`count` requests of the workload, decoded and planned."""
-    stored = stored_policy()
+    stored = stored_policies()
     for data in requests(count, first_id):
         request = decode(data, None, None)
         assert isinstance(request, DecideRequest), request
-        yield request, plan(request, stored)
+        yield request, plan(request, stored[request.tenant_id])
 
 
 def idempotency_pairs(count: int) -> Iterator[tuple[bytes, bytes]]:

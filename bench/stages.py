@@ -7,7 +7,7 @@ import gc
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from bench.rows import Calls, command, stored_policy
+from bench.rows import Calls, command, stored_policies
 from bench.workload import requests
 from router.domain.answers import answer
 from router.domain.decision import PinState, Reason
@@ -25,8 +25,8 @@ def main() -> None:
     data = requests(_COUNT, 1)
     decoded = [r for r in (decode(d, None, None) for d in data) if isinstance(r, DecideRequest)]
     assert len(decoded) == _COUNT
-    stored = stored_policy()
-    pairs = [(r, plan(r, stored)) for r in decoded]
+    stored = stored_policies()
+    pairs = [(r, plan(r, stored[r.tenant_id])) for r in decoded]
     calls = Calls()
     chunks = [pairs[at : at + _BATCH] for at in range(0, _COUNT, _BATCH)]
     batches = [calls.batch(chunk) for chunk in chunks]
@@ -34,7 +34,7 @@ def main() -> None:
     answers = [answer(outcome, r, p, explain=False) for r, p in pairs]
     stages: dict[str, Iterable[object]] = {
         "decode": Again(lambda: (decode(d, None, None) for d in data)),
-        "plan": Again(lambda: (plan(r, stored) for r in decoded)),
+        "plan": Again(lambda: (plan(r, stored[r.tenant_id]) for r in decoded)),
         "pack rows": Again(lambda: (calls.batch(chunk) for chunk in chunks)),
         "RESP": Again(lambda: (command("EVALSHA", "x" * 40, len(b.index), *b.index, *b.rows) for b in batches)),
         "answer": Again(lambda: (answer(outcome, r, p, explain=False) for r, p in pairs)),
