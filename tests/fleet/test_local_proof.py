@@ -1,0 +1,126 @@
+"""The proof can fail: each thing it must see is taken away once, by a scripted pod on a real NATS."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import nats
+import orjson
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import StreamConfig
+
+from router.local import proof
+from router.local.client import Caller
+from router.local.proof import Step, prove
+from tests.servers import NatsProcess
+
+STREAMS = {"ASSIGN": "caf.exec.assign.v1", "RESULT": "caf.exec.result.v1", "USAGE": "beamline.usage.v1.metered"}
+ACTIONS = ["decision.made", "assignment.published", "result.settled"]
+
+
+class ScriptedFleet:
+    """Does for one tenant what a fleet does, but for what is named in `without`."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.without: set[str] = set()
+        self.seen: dict[str, dict[str, Any]] = {}
+        self.audit = [*ACTIONS]
+
+    async def serve(self, message: Msg) -> None:
+        """The reply, then assignment, result and usage."""
+        body = orjson.loads(message.data)
+        request_id = body["request_id"]
+        replayed = request_id in self.seen and "replay" not in self.without
+        if not replayed:
+            decision = {"provider_id": "p1", "reason": "weighted", "policy_id": "default", "policy_revision": 1}
+            self.seen[request_id] = decision | {"decision_id": f"d-{len(self.seen)}-{message.reply}"}
+        context = {"request_id": request_id, "assignment_id": f"a-{request_id}"} | (
+            {"replayed": True} if replayed else {}
+        )
+        reply = {"ok": "decision" not in self.without, "decision": self.seen[request_id], "context": context}
+        await self.client.publish(message.reply, orjson.dumps(reply), headers={"router-pod": "pod-1"})
+        if replayed:
+            return
+        event = {"assignment_id": context["assignment_id"], "request_id": request_id, "tenant_id": body["tenant_id"]}
+        for name, more in (
+            ("ASSIGN", {"executor": {"provider_id": "p1"}, "attempt": 1}),
+            ("RESULT", {"status": "success", "latency_ms": 1}),
+            ("USAGE", {"provider_id": "p1", "cost": 0.1}),
+        ):
+            if name not in self.without:
+                await self.client.publish(STREAMS[name], orjson.dumps(event | more))
+
+
+@pytest.fixture
+async def scripted(tmp_path: Path) -> AsyncIterator[tuple[ScriptedFleet, str]]:
+    """A NATS of its own with the streams, and the script behind the decide subject."""
+    with NatsProcess(tmp_path / "nats") as server:
+        client = await nats.connect(server.url)
+        for name, subject in STREAMS.items():
+            await client.jetstream().add_stream(StreamConfig(name=name, subjects=[subject]))
+        fleet = ScriptedFleet(client)
+        await client.subscribe("beamline.router.v1.decide", cb=fleet.serve)
+        await client.flush()
+        yield fleet, server.url
+        await client.close()
+
+
+async def steps(fleet: ScriptedFleet, url: str, most: int) -> list[Step]:
+    """The first steps of the proof for one tenant."""
+
+    async def read_audit(_tenant: str, _request: str) -> list[str]:
+        return fleet.audit
+
+    found: list[Step] = []
+    async with Caller(url) as caller:
+        async for step in prove(caller, ["acme"], 2, read_audit):
+            found.append(step)
+            if len(found) == most:
+                break
+    return found
+
+
+Scripted = tuple[ScriptedFleet, str]
+
+
+async def test_a_fleet_that_does_it_all_passes_a_tenants_steps(scripted: Scripted) -> None:
+    """Decision, assignment, result, usage, audit and replay are all seen."""
+    found = await steps(*scripted, most=6)
+    assert [s.ok for s in found] == [True] * 6, found
+
+
+@pytest.mark.parametrize(
+    ("without", "step"),
+    [
+        ("decision", "decision"),
+        ("ASSIGN", "assignment in stream ASSIGN"),
+        ("RESULT", "result from the worker"),
+        ("USAGE", "usage event"),
+        ("replay", "duplicate replays"),
+    ],
+)
+async def test_what_did_not_happen_fails_its_step(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch, without: str, step: str
+) -> None:
+    """Whatever is missing, the proof ends at the step that should have seen it, and names it."""
+    monkeypatch.setattr(proof, "STEP_S", 0.3)
+    fleet, url = scripted
+    fleet.without.add(without)
+    last = (await asyncio.wait_for(steps(fleet, url, most=6), 20))[-1]
+    assert (last.name, last.ok) == (step, False)
+
+
+@pytest.mark.parametrize("audit", [[], ACTIONS[:2], ["decision.made", *ACTIONS]])
+async def test_an_audit_log_that_misses_or_doubles_fails_its_step(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch, audit: list[str]
+) -> None:
+    """An audit log without an entry, or with the decision twice, is no proof."""
+    monkeypatch.setattr(proof, "STEP_S", 0.3)
+    fleet, url = scripted
+    fleet.audit = audit
+    last = (await asyncio.wait_for(steps(fleet, url, most=6), 20))[-1]
+    assert (last.name, last.ok) == ("audit entries", False)
