@@ -1,0 +1,223 @@
+"""The scripts on a real server, at a time that the test chooses, in a schema that nobody else uses.
+
+`Store` packs rows as a pod does, calls the scripts synchronously and reads the replies as a pod does. Its clock is a key
+that the scripts' clock include is replaced to read; life times (PX) still run in real time, so windows and timeouts in
+tests are minutes, which no test takes.
+"""
+
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from itertools import count
+from secrets import token_hex
+from typing import Any, NamedTuple
+
+from redis import Redis, RedisCluster
+from redis.exceptions import NoScriptError
+
+from router.domain.audit import AuditEntry
+from router.domain.outcome import Away, Outcome
+from router.domain.plan import Plan, plan
+from router.domain.policy import Breaker, Limit, Policy, Provider, Sticky, StoredPolicy, provider
+from router.domain.request import DEFAULT_OPTIONS, DecideRequest, Options
+from router.domain.task import Move, MoveOutcome, TaskRecord
+from router.store.audit import entry
+from router.store.decisions import decide_script
+from router.store.keys import Keys, TenantKeys
+from router.store.lane import LaneSettings
+from router.store.packing import task_record
+from router.store.replies import HEAD, LATE, outcome
+from router.store.rows import Batch, RowPacker, Waiting
+from router.store.scripts import Script
+from router.store.settle_rows import MoveBatch
+from router.store.tasks import _outcome as move_outcome
+from router.store.tasks import claim_script, settle_script
+
+START_MS = 1_700_000_000_000
+MINUTE = 60_000
+NEVER = 1e15
+TEST_CLOCK = """
+local clock_schema, clock_tag = KEYS[1]:match('^(%w+):?{(%w+)}')
+local clock_key = clock_tag and clock_schema .. ':clock:{' .. clock_tag .. '}' or KEYS[1] .. ':clock'
+local function server_time()
+  return tonumber(redis.call('GET', clock_key)), 7
+end
+"""
+SETTINGS = LaneSettings()
+Client = Redis | RedisCluster
+
+
+class Ask(NamedTuple):
+    """One row: who asks under which policy; `job` for a pushed one."""
+
+    request: DecideRequest
+    stored: StoredPolicy
+    job: bytes | None = None
+    not_after: float = NEVER
+
+    @property
+    def plan(self) -> Plan:
+        """What the pod would plan."""
+        return plan(self.request, self.stored)
+
+
+def policy(
+    *names: str | Provider,
+    limits: Sequence[Limit] = (),
+    breaker: Breaker | None = None,
+    sticky: Sticky | None = None,
+    policy_id: str = "default",
+    revision: int = 1,
+) -> StoredPolicy:
+    """A policy of these providers, preferred in the order of their names here."""
+    chosen = [
+        n if isinstance(n, Provider) else provider(n, priority=len(names) - i, expected_latency_ms=100)
+        for i, n in enumerate(names)
+    ]
+    return StoredPolicy(
+        policy_id,
+        revision,
+        "0" * 16,
+        Policy(tuple(chosen), limits=tuple(limits), breaker=breaker, sticky=sticky),
+    )
+
+
+def request(
+    tenant: str,
+    request_id: str,
+    *,
+    session: str | None = None,
+    user: str | None = None,
+    same_as: str = "one",
+    push: bool = False,
+    options: Options = DEFAULT_OPTIONS,
+    policy_id: str = "default",
+) -> DecideRequest:
+    """A request; `same_as` tells apart what its fingerprint covers."""
+    return DecideRequest(
+        tenant,
+        request_id,
+        policy_id,
+        "chat",
+        blake2b(same_as.encode(), digest_size=8).digest(),
+        payload={},
+        context={} if session is None else {"session_id": session},
+        user_id=user,
+        options=options,
+        push_assignment=push,
+    )
+
+
+class Store:
+    """One schema on one server or Cluster. `now` is the time at which scripts run."""
+
+    def __init__(self, client: Client, *, replace: dict[str, str] | None = None) -> None:
+        self.client = client
+        self.keys = Keys(schema=f"t{token_hex(5)}")
+        self.now = START_MS
+        self.clock = {"clock": TEST_CLOCK} | (replace or {})
+        self.decide_script = decide_script(replace=self.clock)
+        self.settle_script = settle_script(replace={"clock": TEST_CLOCK})
+        self.claim_script = claim_script(replace={"clock": TEST_CLOCK})
+        self.stamps: list[bytes] = []
+        self._numbers = count(1)
+        random = count(1)
+        self._packer = RowPacker(self.keys, lambda n: b"".join(next(random).to_bytes(4) for _ in range(n // 4)))
+
+    def tenant(self) -> str:
+        """A tenant that nobody else uses."""
+        return f"tenant-{next(self._numbers)}"
+
+    def of(self, tenant: str) -> TenantKeys:
+        """The keys of a tenant."""
+        return self.keys.tenant(tenant)
+
+    def batch(self, asks: Sequence[Ask], decisions: list[bytes] | None = None) -> Batch:
+        """The rows of one call; work items are stored as the pod does."""
+        batch = Batch()
+        for nonce, ask in enumerate(asks):
+            keys = self.of(ask.request.tenant_id)
+            planned = ask.plan
+            decision = self._packer.decision_id(keys, planned)
+            if decisions is not None:
+                decisions.append(decision)
+            w = Waiting(ask.request, planned, keys, ask.job, lambda _o, _s: None, decision, ask.not_after)
+            self._packer.add(batch, w, nonce, ask.not_after)
+        for key, job in batch.jobs:
+            self.client.set(key, job, px=10_000)
+        return batch
+
+    def decide(self, *asks: Ask) -> list[Outcome]:
+        """All rows in one call; `Away(sent=False)` stands for a late row."""
+        batch = self.batch(asks)
+        return self.read(batch, self.call(self.decide_script, list(batch.index), [self.header(), *batch.rows]))
+
+    def read(self, batch: Batch, replies: list[Any]) -> list[Outcome]:
+        """The replies as outcomes; the stamps are kept."""
+        self.stamps = []
+        found: list[Outcome] = []
+        assert replies[0] == 0
+        assert len(replies) == 3 + len(batch.waiting)
+        for w, row in zip(batch.waiting, replies[3:], strict=True):
+            nonce, code, stamp = HEAD.unpack_from(row)
+            assert nonce == w.nonce
+            self.stamps.append(stamp)
+            found.append(Away(sent=False) if code == LATE else outcome(row, code, w.decision))
+        return found
+
+    def header(self) -> bytes:
+        """ARGV[1] of decide."""
+        s = SETTINGS
+        return b"".join(
+            n.to_bytes(4) for n in (s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms)
+        )
+
+    def one(self, *args: Any, **kwargs: Any) -> Outcome:
+        """One row in a call of its own."""
+        (found,) = self.decide(Ask(*args, **kwargs))
+        return found
+
+    def settle(self, *moves: Move) -> list[MoveOutcome]:
+        """All moves in one call."""
+        batch = MoveBatch()
+        for i, move in enumerate(moves):
+            batch.add(move, self.keys, i)
+        reply = self.call(self.settle_script, list(batch.index), [(100_000).to_bytes(4), *batch.rows])
+        return [move_outcome(m, raw[4], raw[5:]) for m, raw in zip(moves, reply[3:], strict=True)]
+
+    def claim(self, partition: int, lease_ms: int, most: int) -> list[bytes]:
+        """Tasks of one partition that are due, taken for a while."""
+        reply = self.call(self.claim_script, [self.keys.due(partition)], [lease_ms, most])
+        assert reply[:2] == [0, self.now]
+        return list(reply[3::2])
+
+    def call(self, script: Script, keys: list[bytes], args: list[Any]) -> Any:
+        """A script at the store's own time."""
+        tag = keys[0][keys[0].find(b"{") :].split(b"}")[0] + b"}" if b"{" in keys[0] else b""
+        clock = self.keys.schema.encode() + b":clock:" + tag if tag else keys[0] + b":clock"
+        self.client.set(clock, self.now)
+        try:
+            return self.client.evalsha(script.sha.decode(), len(keys), *keys, *args)  # type: ignore[arg-type]
+        except NoScriptError:
+            return self.client.eval(script.source.decode(), len(keys), *keys, *args)  # type: ignore[arg-type]
+
+    def audit(self, tenant: str) -> list[AuditEntry]:
+        """The tenant's log, oldest first."""
+        rows: Any = self.client.xrange(self.of(tenant).audit)
+        return [entry(tenant, row) for row in rows]
+
+    def actions(self, tenant: str) -> list[str]:
+        """What the tenant's log says, oldest first."""
+        return [e.action for e in self.audit(tenant)]
+
+    def record(self, task: bytes) -> TaskRecord | None:
+        """A delivery record."""
+        raw: Any = self.client.get(self.keys.task(task))
+        return None if raw is None else task_record(raw)
+
+    def value(self, key: bytes) -> bytes | None:
+        """What lies under a key."""
+        raw: Any = self.client.get(key)
+        return raw if raw is None else bytes(raw)
+
+
+Maker = Callable[..., Store]
