@@ -21,6 +21,7 @@ TenantOption = Annotated[str, typer.Option(help="The tenant.")]
 PAGE = 500
 LOOK_S = 0.5
 _AGO = re.compile(r"(\d+)(s|m|h|d)")
+_LEFT_OUT = {"request_id", "decision_id", "policy_hash"}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -83,7 +84,7 @@ def query(
     if json:
         print_json([_facts(e) for e in entries])
     elif entries:
-        print_table(("time", "action", "resource", "user", "details"), map(_row, entries))
+        print_table(("time", "action", "request", "what"), map(_row, entries), whole=("time", "action"))
     else:
         note("no entry is like that")
     raise typer.Exit(Exit.OK if entries else Exit.NEGATIVE)
@@ -144,8 +145,14 @@ def _facts(entry: "AuditEntry") -> dict[str, Any]:
 
 
 def _row(entry: "AuditEntry") -> tuple[object, ...]:
-    details = ", ".join(f"{k} {v}" for k, v in entry.details.items() if not isinstance(v, dict | list))
-    return _time(entry.ts_us), entry.action, f"{entry.resource_type} {entry.resource_id}", entry.user_id, details
+    """Time, action, request, and the rest in words; what only machines need is left to --json."""
+    facts = {k: v for k, v in entry.details.items() if k not in _LEFT_OUT and not isinstance(v, dict | list)}
+    if entry.resource_type != "request":
+        facts = {entry.resource_type: entry.resource_id} | facts
+    if entry.user_id is not None:
+        facts["user"] = entry.user_id
+    what = ", ".join(f"{k} {v}" for k, v in facts.items())
+    return _time(entry.ts_us), entry.action, entry.details.get("request_id"), what
 
 
 def _time(ts_us: int) -> str:

@@ -135,35 +135,33 @@ async def _quiet(_: Exception) -> None:
 
 def _show(answer: dict[str, Any], result: dict[str, Any] | None) -> None:
     reply, context = answer["reply"], answer["reply"].get("context") or {}
+    facts: list[tuple[str, Any]]
     if reply.get("ok") is True:
-        _show_decision(reply["decision"], context)
+        facts = _decision(reply["decision"], context)
     else:
         error = reply.get("error") or {}
         note(f"refused: {error.get('code')}: {error.get('message')}")
-        print_facts((k, v) for k, v in (error.get("details") or {}).items())
-    print_facts([("request", context.get("request_id")), ("answered by", f"{answer['pod']} in {answer['ms']:.1f} ms")])
+        facts = list((error.get("details") or {}).items())
+    facts += [("request", context.get("request_id")), ("answered by", f"{answer['pod']} in {answer['ms']:.1f} ms")]
     if result is not None:
-        print_facts(
-            [
-                ("result", f"{result.get('status')} in {result.get('latency_ms')} ms, attempt {result.get('attempt')}"),
-                ("error", result.get("error_code")),
-                ("output", result.get("output")),
-            ]
-        )
-
-
-def _show_decision(decision: dict[str, Any], context: dict[str, Any]) -> None:
-    print_facts(
-        [
-            ("provider", decision["provider_id"]),
-            ("reason", f"{decision['reason']} (priority {decision['priority']})"),
-            ("policy", f"{decision['policy_id']}, revision {decision['policy_revision']}"),
-            ("expected", f"{decision['expected_latency_ms']} ms, cost {decision['expected_cost']}"),
-            ("decision", decision["decision_id"]),
-            ("assignment", context.get("assignment_id")),
-            ("replayed", "yes: this request was answered before" if context.get("replayed") else None),
-            ("sticky key", decision.get("sticky_key")),
-            ("metadata", decision.get("metadata") or None),
-            ("explain", context.get("explain")),
+        facts += [
+            ("result", f"{result.get('status')} in {result.get('latency_ms')} ms, attempt {result.get('attempt')}"),
+            ("error", result.get("error_code")),
+            ("output", result.get("output")),
         ]
-    )
+    print_facts(facts)
+
+
+def _decision(decision: dict[str, Any], context: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [
+        ("provider", decision["provider_id"]),
+        ("reason", f"{decision['reason']} (priority {decision['priority']})"),
+        ("policy", f"{decision['policy_id']}, revision {decision['policy_revision']}"),
+        ("expected", f"{decision['expected_latency_ms']} ms, cost {decision['expected_cost']}"),
+        ("decision", decision["decision_id"]),
+        ("assignment", context.get("assignment_id")),
+        ("replayed", "yes: this request was answered before" if context.get("replayed") else None),
+        ("sticky key", decision.get("sticky_key")),
+        ("metadata", decision.get("metadata") or None),
+        ("explain", context.get("explain")),
+    ]
