@@ -146,7 +146,9 @@ def _facts(entry: "AuditEntry") -> dict[str, Any]:
 
 def _row(entry: "AuditEntry") -> tuple[object, ...]:
     """Time, action, request, and the rest in words; what only machines need is left to --json."""
-    facts = {k: v for k, v in entry.details.items() if k not in _LEFT_OUT and not isinstance(v, dict | list)}
+    facts: dict[str, Any] = {
+        k: v for k, v in entry.details.items() if k not in _LEFT_OUT and not isinstance(v, dict | list)
+    }
     if entry.resource_type != "request":
         facts = {entry.resource_type: entry.resource_id} | facts
     if entry.user_id is not None:

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 
 import orjson
 
-
 FILE_WIDTH = 160
 
 
