@@ -1,0 +1,134 @@
+"""The bench's own instruments: a load generator that miscounts would make every figure a lie."""
+
+import asyncio
+import random
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import nats
+import pytest
+from nats.aio.msg import Msg
+
+from bench.bars import bars
+from bench.generator import Generator
+from bench.measure import LoadReport, Measurement, measure
+from bench.pyclient import read_templates
+from bench.rounds import Record
+from bench.workload import policy, request, requests, write_templates
+from router.domain.policy_document import parse
+from router.domain.request import DecideRequest
+from router.wire.decide import decode
+
+SUBJECT = "bench.test"
+
+
+@pytest.fixture
+async def responder(nats_url: str) -> AsyncIterator[None]:
+    """Refuses every tenth request; the others are answered well, with headers as the router's are."""
+    client = await nats.connect(nats_url)
+    seen = 0
+
+    async def answer(msg: Msg) -> None:
+        nonlocal seen
+        seen += 1
+        body = b'{"ok":false,"error":{"code":"quota_exceeded"}}' if seen % 10 == 0 else b'{"ok":true}'
+        await client.publish(msg.reply, body, headers={"router-pod": "test"})
+
+    await client.subscribe(SUBJECT, cb=answer)
+    await client.flush()
+    yield
+    await client.close()
+
+
+def generators(folder: Path, nats_url: str) -> list[Generator]:
+    """The compiled generator (where there is a compiler) and its Python stand-in."""
+    templates = folder / "templates.bin"
+    write_templates(templates)
+    port = urlsplit(nats_url).port or 0
+    found = [Generator([sys.executable, "-m", "bench.pyclient"], port, templates, native=False)]
+    built = Generator.build(folder, port, templates)
+    return [*found, built] if built.native else found
+
+
+async def load(command: list[str]) -> LoadReport:
+    """Run a load command beside the responder of this event loop."""
+    return (await asyncio.to_thread(measure, command, "any", {}, None)).load
+
+
+async def test_closed_loop_counts_good_and_bad_answers(tmp_path: Path, nats_url: str, responder: None) -> None:
+    """Every answer in the window is counted once, refusals under their code, and none is lost."""
+    for generator in generators(tmp_path, nats_url):
+        report = await load(generator.closed(SUBJECT, 8, 0.1, 0.4))
+        assert report.answered == report.ok + report.errors["quota_exceeded"] > 50
+        assert abs(report.errors["quota_exceeded"] - report.answered / 10) <= 2
+        assert (report.lost, report.duplicates) == (0, 0)
+
+
+async def test_open_loop_keeps_its_rate(tmp_path: Path, nats_url: str, responder: None) -> None:
+    """An open loop offers the asked rate: one sample for each moment that was due in the window."""
+    for generator in generators(tmp_path, nats_url):
+        report = await load(generator.open(SUBJECT, 500, 0.1, 0.4))
+        assert abs(report.ok + report.errors["quota_exceeded"] - 200) <= 2
+        assert report.latency_us.p99 >= report.latency_us.p50 > 0
+
+
+async def test_no_responder_is_an_error(tmp_path: Path, nats_url: str) -> None:
+    """The server's 503 is counted as a bad answer, not as a decision."""
+    for generator in generators(tmp_path, nats_url):
+        report = await load(generator.open("bench.nobody", 100, 0.05, 0.2))
+        assert report.ok == 0
+        assert sum(report.errors.values()) == pytest.approx(20, abs=2)
+
+
+def test_request_ids_never_repeat(tmp_path: Path) -> None:
+    """Each run of a generator starts at ids that no other run reaches."""
+    generator = Generator(["x"], 1, tmp_path, native=True)
+    assert generator.next_id_base() + (1 << 40) == generator.next_id_base()
+
+
+def test_templates_are_requests_with_a_hole(tmp_path: Path) -> None:
+    """What the template file holds is what the wire room reads, whatever id fills the hole."""
+    write_templates(tmp_path / "t")
+    before, after = read_templates(tmp_path / "t")[7]
+    decoded = decode(before + b"00000000deadbeef" + after, None, None)
+    assert isinstance(decoded, DecideRequest)
+    assert decoded.request_id == "00000000deadbeef"
+
+
+def test_workload_is_full_featured() -> None:
+    """The policy compiles, with three limits, pins, a breaker and four providers; a request brings what they need."""
+    compiled = parse(policy()).policy
+    assert (len(compiled.limits), len(compiled.providers)) == (3, 4)
+    assert compiled.sticky is not None
+    assert compiled.breaker is not None
+    decoded = decode(request(random.Random(1), "r"), None, None)  # noqa: S311 (not a secret)
+    assert isinstance(decoded, DecideRequest)
+    assert decoded.user_id
+    assert decoded.options.estimate_tokens
+    assert decoded.context["session_id"]
+
+
+def test_workload_is_the_same_every_time() -> None:
+    """Two runs ask the same questions."""
+    assert requests(5, 1) == requests(5, 1)
+
+
+def record(series: str, mode: str, amount: int, rate: float, **more: int) -> Record:
+    """A record with a rate and nothing else."""
+    report = LoadReport(int(rate), 1, rate, **more)  # type: ignore[arg-type]  # counters only
+    return Record(series, mode, amount, 1, Measurement(report, {"pod": 10.0, "redis": 10.0}))
+
+
+def test_bars_compare_within_a_round() -> None:
+    """The ratios are of the same round, and a single lost answer fails the run."""
+    records = [
+        record("pod", "closed", 256, 400),
+        record("naive", "closed", 256, 100),
+        record("script", "script", 90, 1000),
+        record("pod", "open", 5000, 5000),
+    ]
+    assert [b.value for b in bars(records)[:2]] == [4, 40]
+    assert all(b.holds for b in bars(records))
+    assert not bars([*records, record("pod", "open", 1000, 1000, lost=1)])[-1].holds
