@@ -5,8 +5,6 @@ is reported and started again, up to five times a minute; beyond that, and when 
 """
 
 import asyncio
-import contextlib
-import fcntl
 import os
 import secrets
 import sys
@@ -15,16 +13,15 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
-import orjson
 from msgspec import Struct
 
 from router.local import servers
+from router.local.folder import ADMIN_TOKEN, CP_STATE, Folder
 from router.local.processes import Child, LocalError, spawn, talk, until_ready
 from router.resources import examples_dir
 
-READY_FILE = "ready.json"
 POD_READY_S = 60.0
 RESTARTS, RESTARTS_WITHIN_S = 5, 60.0
 TASK_ALIASES = ("chat=echo", "completion=echo", "embedding=echo")
@@ -75,19 +72,19 @@ class Fleet:
         self._options = options
         self._say = say
         self.data = options.data.resolve()
+        self._folder = Folder(self.data)
         self.pods: list[Pod] = []
         self.tenants = sorted(p.name for p in (examples_dir() / "policies").iterdir() if p.is_dir())
         self.admin_token = secrets.token_urlsafe(24)
         self.nats_url = ""
         self.redis_url = ""
-        self._lock: IO[str] | None = None
         self._servers: list[Child] = []
         self._worker: Child | None = None
         self._starts: dict[str, deque[float]] = {}
 
     async def __aenter__(self) -> Self:
         try:
-            self._claim_folder()
+            self._folder.claim()
             await self._start()
         except BaseException:
             await self._stop()
@@ -110,7 +107,7 @@ class Fleet:
 
     def publish_ready(self) -> None:
         """Write the READY facts where `router decide` and friends look for them; only this user can read the file."""
-        _write_private(self.data / READY_FILE, orjson.dumps(self.ready()))
+        self._folder.write_ready(self.ready())
 
     async def watch(self) -> None:
         """Start again what dies. Never returns.
@@ -136,7 +133,7 @@ class Fleet:
         valkey, nats = (_or_raise(r) for r in results)
         self.redis_url = f"redis://127.0.0.1:{valkey.port}/0"
         self.nats_url = f"nats://127.0.0.1:{nats.port}"
-        self._write_state()
+        self._folder.write_state(self.admin_token)
         for n in range(self._options.pods):
             port = servers.free_port(self._options.http_port + n, taken=[p.port for p in self.pods])
             self.pods.append(Pod(f"router-{n + 1}", port))
@@ -186,8 +183,8 @@ class Fleet:
             "ROUTER_HTTP_HOST": "127.0.0.1",
             "ROUTER_HTTP_PORT": str(pod.port),
             "ROUTER_POLICY_DIR": str(examples_dir() / "policies"),
-            "ROUTER_CP_STATE_PATH": str(self.data / "cp_state.json"),
-            "ROUTER_ADMIN_TOKEN_FILE": str(self.data / "admin_token"),
+            "ROUTER_CP_STATE_PATH": str(self.data / CP_STATE),
+            "ROUTER_ADMIN_TOKEN_FILE": str(self.data / ADMIN_TOKEN),
             "ROUTER_ADMIN_NATS_READ": "open",
         }
 
@@ -217,58 +214,15 @@ class Fleet:
 
     async def _stop(self) -> None:
         """Callers first: worker, pods, then the servers they need for their drain."""
-        with contextlib.suppress(FileNotFoundError):
-            (self.data / READY_FILE).unlink()
         clients = [c for c in (self._worker, *(p.child for p in self.pods)) if c is not None]
         await asyncio.gather(*(c.stop() for c in clients))
         await asyncio.gather(*(c.stop() for c in self._servers))
-        if self._lock is not None:
-            self._lock.close()
-
-    def _claim_folder(self) -> None:
-        try:
-            self.data.mkdir(parents=True, exist_ok=True)
-            # Append mode: the pid in it is the holder's until the lock is ours.
-            lock = (self.data / "lock").open("a+")
-        except OSError as e:
-            raise LocalError(f"{self.data} cannot be used ({e.strerror}): name another folder with --data-dir") from e
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            lock.seek(0)
-            holder = lock.read().strip() or "?"
-            lock.close()
-            raise LocalError(
-                f"another fleet (pid {holder}) runs in {self.data}: stop it, or name another folder with --data-dir"
-            ) from e
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        self._lock = lock
-
-    def _write_state(self) -> None:
-        state = {
-            "project": "router-local",
-            "version": "1",
-            "current_cp": "CP2-LC",
-            "no_drift": True,
-            "agents": [],
-            "artifact_checksums": [],
-            "updated_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        }
-        (self.data / "cp_state.json").write_bytes(orjson.dumps(state, option=orjson.OPT_INDENT_2))
-        _write_private(self.data / "admin_token", self.admin_token.encode())
+        self._folder.release()
 
 
 def _router(*arguments: str) -> list[str]:
     # -P: a folder called router in the caller's working folder must not be taken for the package.
     return [sys.executable, "-P", "-m", "router", *arguments]
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
 
 
 def _or_raise(result: servers.Server | BaseException) -> servers.Server:

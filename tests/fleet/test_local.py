@@ -183,11 +183,12 @@ async def test_ready_says_where_everything_is(serving: Serving) -> None:
 
 
 async def test_a_folder_has_one_fleet(serving: Serving) -> None:
-    """A second fleet in the same folder is refused, and told which process has it."""
+    """A second fleet in the same folder is refused, told which process has it, and leaves the first one alone."""
     done = await router("local", "--once", cwd=serving.folder)
     assert done.code == 4
     assert f"pid {serving.process.pid}" in done.err
     assert "--data-dir" in done.err
+    assert (serving.folder / ".local" / "ready.json").exists()
 
 
 async def test_the_command_line_finds_the_fleet(serving: Serving) -> None:

@@ -1,0 +1,81 @@
+"""The fleet's folder: who has it, and the small files that lie in it beside data and logs."""
+
+import fcntl
+import os
+import time
+from pathlib import Path
+from typing import IO
+
+import orjson
+
+from router.local.processes import LocalError
+
+READY = "ready.json"
+CP_STATE = "cp_state.json"
+ADMIN_TOKEN = "admin_token"  # noqa: S105 - a file's name
+
+
+class Folder:
+    """One fleet at a time has a folder; the lock ends with the process, whatever way it ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock: IO[str] | None = None
+
+    def claim(self) -> None:
+        """Take the folder, making it if need be.
+
+        :raises LocalError: another fleet has it, or it cannot be written.
+        """
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+            # Append mode: the pid in it is the holder's until the lock is ours.
+            lock = (self._path / "lock").open("a+")
+        except OSError as e:
+            raise LocalError(f"{self._path} cannot be used ({e.strerror}): name another one with --data-dir") from e
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            lock.seek(0)
+            holder = lock.read().strip() or "?"
+            lock.close()
+            raise LocalError(
+                f"another fleet (pid {holder}) runs in {self._path}: stop it, or name another folder with --data-dir"
+            ) from e
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._lock = lock
+        # A killed fleet could not take it away; until the next READY it would name servers that are gone.
+        (self._path / READY).unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """Give the folder back; nothing happens when it was never ours."""
+        if self._lock is not None:
+            (self._path / READY).unlink(missing_ok=True)
+            self._lock.close()
+            self._lock = None
+
+    def write_state(self, admin_token: str) -> None:
+        """The CP state file that opens all features, and the token; only this user can read the latter."""
+        state = {
+            "project": "router-local",
+            "version": "1",
+            "current_cp": "CP2-LC",
+            "no_drift": True,
+            "agents": [],
+            "artifact_checksums": [],
+            "updated_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        (self._path / CP_STATE).write_bytes(orjson.dumps(state, option=orjson.OPT_INDENT_2))
+        self._write_private(ADMIN_TOKEN, admin_token.encode())
+
+    def write_ready(self, facts: dict[str, object]) -> None:
+        """Where everything is, for the command line; it holds the token, so only this user can read it."""
+        self._write_private(READY, orjson.dumps(facts))
+
+    def _write_private(self, name: str, content: bytes) -> None:
+        path = self._path / name
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
