@@ -11,15 +11,17 @@ from itertools import count
 from secrets import token_hex
 from typing import Any, NamedTuple
 
+from msgspec import msgpack
 from redis import Redis, RedisCluster
 from redis.exceptions import NoScriptError
 
-from router.domain.audit import AuditEntry
+from router.domain.audit import AuditEntry, TaskFeatures
 from router.domain.outcome import Away, Outcome
 from router.domain.plan import Plan, plan
 from router.domain.policy import Breaker, Limit, Policy, Provider, Sticky, StoredPolicy, provider
 from router.domain.request import DEFAULT_OPTIONS, DecideRequest, Options
-from router.domain.task import Move, MoveOutcome, TaskRecord
+from router.domain.result import BreakerVerdict
+from router.domain.task import Action, Move, MoveOutcome, TaskRecord, TaskState
 from router.store.audit import entry
 from router.store.decisions import decide_script
 from router.store.keys import Keys, TenantKeys
@@ -43,6 +45,7 @@ local function server_time()
 end
 """
 SETTINGS = LaneSettings()
+FEATURES = msgpack.encode(TaskFeatures("r", "default", 1, "a", None, None, None))
 Client = Redis | RedisCluster
 
 
@@ -221,3 +224,25 @@ class Store:
 
 
 Maker = Callable[..., Store]
+
+
+def undispatched(
+    tenant: str,
+    decision: bytes,
+    verdict: BreakerVerdict,
+    breaker: Breaker | None = None,
+    entry_of: bytes = bytes(8),
+    **more: Any,
+) -> Move:
+    """The result of a decision that its caller ran by itself."""
+    return Move(
+        tenant,
+        decision,
+        Action.RESULT_SETTLED,
+        FEATURES,
+        state=TaskState.SUCCEEDED,
+        verdict=verdict,
+        breaker=breaker,
+        provider_entry=entry_of,
+        **more,
+    )
