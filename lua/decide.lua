@@ -43,6 +43,8 @@ local PIN_NONE, PIN_NEW, PIN_HELD, PIN_LEFT = 0, 1, 2, 3
 local ALL_OPEN_FAIL, ALL_OPEN_PROBE_ONE = 0, 1
 local F_PUSH, F_RESERVED, F_RENEW, F_METER = 1, 2, 4, 8
 local C_SHADOW, C_CONCURRENCY = 1, 2
+local CHARGE_BYTES = 31
+local MOST_UNITS = 2 ^ 53
 local AUDIT_MADE, AUDIT_REFUSED, AUDIT_CONFLICT, AUDIT_HALF_OPENED = 1, 2, 3, 13
 local NO_STAMP = '\0\0\0\0\0\0\0\0'
 local call, char, concat = redis.call, string.char, table.concat
@@ -78,39 +80,40 @@ local function head_at(k)
   return head
 end
 
--- What a row will charge once it is sure: six values a charge, from `charged + 1` on; the table is used again.
-local charges, charged = {}, 0
+-- What a row will charge once it is sure: state and offset (of a lease: key index and false) and units, for each charge.
+-- The table is used again for every row.
+local charges, charged, row_charges = {}, 0, 0
+
+-- Milliseconds until the next lease ends by itself.
+local function lease_wait(k)
+  return tonumber(call('ZRANGEBYSCORE', KEYS[k], alive, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]) - now
+end
 
 -- Checks the `n` charges at `pos` and keeps them. Returns the next position, the index of the worst refusal and its wait
--- (nil when all admit), and the indexes of shadow limits that would have refused.
-local function check_charges(row, pos, n)
+-- (nil when all admit), and the indexes of shadow limits that would have refused, `from` the first one's.
+local function check_charges(row, pos, n, from)
   local worst, worst_wait, shadow
   for i = 0, n - 1 do
     local k, id, window, limit, units, flags, after = unpack('>Hc8I4ddB', row, pos)
     pos = after
-    local wait, st
+    -- Not NaN, not below nothing: either would spoil the counter for good.
+    if not (units >= 0 and units <= MOST_UNITS) then error('units of a charge') end
+    local wait, st, o
     if flags >= C_CONCURRENCY then
       if call('ZCOUNT', KEYS[k], alive, '+inf') + units > limit then
         wait = -1
-        if units <= limit then
-          wait = tonumber(call('ZRANGEBYSCORE', KEYS[k], alive, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]) - now
-        end
+        if units <= limit then wait = lease_wait(k) end
       end
     else
       st = states[k] or state_at(k)
-      local e = sliding_at(st, id, window, now)
-      if e then
-        if e.sum + units > limit then wait = sliding_wait(e, limit, units, now) end
-      elseif units > limit then
-        wait = -1
-      end
+      o = sliding_at(st, id, window, now)
+      if st.v[o + SUM] + units > limit then wait = sliding_wait(st.v, o, limit, units, now) end
     end
-    charges[charged + 1], charges[charged + 2], charges[charged + 3] = st or k, id, window
-    charges[charged + 4] = units
-    charged = charged + 4
+    charges[charged + 1], charges[charged + 2], charges[charged + 3] = st or k, o or false, units
+    charged = charged + 3
     if wait then
       if flags % 2 == C_SHADOW then
-        shadow = (shadow or '') .. char(i)
+        shadow = (shadow or '') .. char(from + i)
       elseif not worst or wait < 0 or (worst_wait >= 0 and wait > worst_wait) then
         worst, worst_wait = i, wait
       end
@@ -124,7 +127,7 @@ end
 local function unfit(c, row, st, head, probes_max, forced)
   local verdict = head.levers and head.levers[c.id]
   if verdict then return verdict end
-  local b = not forced and st and st[c.id]
+  local b = not forced and st and st.breakers and st.breakers[c.id]
   if b and b.state ~= CLOSED then
     if b.state == OPEN and now < b.open_until then
       c.wait = b.open_until - now
@@ -132,15 +135,20 @@ local function unfit(c, row, st, head, probes_max, forced)
     end
     local live = breaker_live_probes(b, now)
     if #live >= probes_max then
-      c.wait = live[1].expires - now
+      for i = 1, #live do
+        if not c.wait or live[i].expires - now < c.wait then c.wait = live[i].expires - now end
+      end
       return V_PROBES
     end
     c.probe = live
   end
-  if c.bound > 0 and call('ZCOUNT', KEYS[c.lease], alive, '+inf') >= c.bound then return V_CONCURRENCY end
+  if c.bound > 0 and call('ZCOUNT', KEYS[c.lease], alive, '+inf') >= c.bound then
+    c.wait = lease_wait(c.lease)
+    return V_CONCURRENCY
+  end
   if c.charges > 0 then
     local before = charged
-    local _, worst, wait, shadow = check_charges(row, c.pos, c.charges)
+    local _, worst, wait, shadow = check_charges(row, c.pos, c.charges, row_charges)
     c.shadow = shadow
     if worst then
       charged = before
@@ -150,10 +158,12 @@ local function unfit(c, row, st, head, probes_max, forced)
   end
 end
 
--- The candidate at `pos` and the position after it.
-local function candidate_at(row, pos)
-  local id, reason, bound, lease, n, offer, after = unpack('>c8BI4HBBc0', row, pos)
-  return { id = id, reason = reason, bound = bound, lease = lease, charges = n, offer = offer, pos = after }, after + n * 31
+-- The candidate at `pos`, read into table `c`, and the position after it.
+local function candidate_at(row, pos, c)
+  local after
+  c.id, c.reason, c.bound, c.lease, c.charges, c.offer, after = unpack('>c8BI4HBBc0', row, pos)
+  c.pos, c.wait, c.probe, c.shadow = after, nil, nil, nil
+  return c, after + c.charges * CHARGE_BYTES
 end
 
 -- Every breaker stands in the way: the policy may send one probe (or everything) to the one that is due first.
@@ -161,7 +171,7 @@ local function when_all_open(list, verdicts, row, st, head, all_open)
   local best, index
   for i = 1, #list do
     if verdicts[i] == V_OPEN or verdicts[i] == V_PROBES then
-      local b = st[list[i].id]
+      local b = st.breakers[list[i].id]
       if not best or b.open_until < best.open_until then best, index = b, i end
     end
   end
@@ -176,7 +186,7 @@ local function when_all_open(list, verdicts, row, st, head, all_open)
   return c, index
 end
 
-local reached = {}
+local reached, first = {}, {}
 
 -- The verdicts of a walk that ended at its first look, `index`.
 local function verdict_of_first(index, n)
@@ -195,7 +205,7 @@ local function first_look(row, pos, n, pinned)
     for i = 1, n do
       local id, _, _, _, charges, _, after = unpack('>c8BI4HBBc0', row, at)
       if id == pinned then return at, i end
-      at = after + charges * 31
+      at = after + charges * CHARGE_BYTES
     end
   end
   return pos, 1
@@ -207,20 +217,20 @@ local function walk(row, pos, n, pinned, st, head, probes_max, all_open)
   if n > 0 then
     -- Nearly every walk ends here, so the list is made only after this.
     local at, i = first_look(row, pos, n, pinned)
-    local before, c = charged, candidate_at(row, at)
+    local before, c = charged, candidate_at(row, at, first)
     if not unfit(c, row, st, head, probes_max, false) then return c, i, verdict_of_first(i, n) end
     charged = before
   end
   local list, verdicts = {}, {}
   local chosen, index, broke, wait
   for i = 1, n do
-    list[i], pos = candidate_at(row, pos)
+    list[i], pos = candidate_at(row, pos, {})
     verdicts[i] = 0
     if pinned == list[i].id then index = i end
   end
-  local first = index or 1
-  for step = index and 0 or 1, n do
-    local i = step == 0 and first or step
+  local start = index
+  for step = start and 0 or 1, n do
+    local i = step == 0 and start or step
     if verdicts[i] == 0 then
       local c = list[i]
       local why = unfit(c, row, st, head, probes_max, false)
@@ -239,8 +249,14 @@ local function walk(row, pos, n, pinned, st, head, probes_max, all_open)
   return chosen, index, n > 0 and char(spread(verdicts)) or '', broke, wait or -1
 end
 
+-- Writes a record; the row that is asked to also renews the log's life time, whatever came of it.
+local renew = false
 local function audit(k, record)
   call('XADD', KEYS[k], 'MAXLEN', '~', audit_max, '*', 'r', record)
+  if renew then
+    call('PEXPIRE', KEYS[k], audit_ms)
+    renew = false
+  end
 end
 
 local RECORD = '>BBddc16BBdBc0c0'
@@ -251,7 +267,7 @@ end
 
 -- A breaker lets this decision through on trial: half open, and a probe lease.
 local function take_probe(st, c, decision, until_ms, k_audit, blob)
-  local b = st[c.id]
+  local b = st.breakers[c.id]
   if b.state == OPEN and now >= b.open_until then
     b.state, b.successes = HALF_OPEN, 0
     audit(k_audit, pack('>BBddc8', 1, AUDIT_HALF_OPENED, now, now_us, c.id) .. blob)
@@ -259,7 +275,7 @@ local function take_probe(st, c, decision, until_ms, k_audit, blob)
   b.probes = c.probe
   b.probes[#b.probes + 1] = { id = decision:sub(9, 16), expires = until_ms }
   if until_ms > b.kept then b.kept = until_ms end
-  st.DIRTY = true
+  st.dirty = true
 end
 
 local function lease(k, decision, until_ms)
@@ -268,14 +284,14 @@ local function lease(k, decision, until_ms)
   if call('PTTL', KEYS[k]) < until_ms - now then call('PEXPIRE', KEYS[k], until_ms - now + 1000) end
 end
 
--- Sliding entries are locals until the flush; leases are written now.
+-- Sliding limits are locals until the flush; leases are written now.
 local function charge(decision, until_ms)
-  for i = 1, charged, 4 do
-    local st = charges[i]
-    if type(st) == 'number' then
+  for i = 1, charged, 3 do
+    local st, o = charges[i], charges[i + 1]
+    if not o then
       lease(st, decision, until_ms)
-    elseif charges[i + 3] > 0 then
-      sliding_charge(st, charges[i + 1], charges[i + 2], charges[i + 3], now)
+    elseif charges[i + 2] > 0 then
+      sliding_charge(st, o, charges[i + 2])
     end
   end
 end
@@ -290,6 +306,7 @@ local function run(row)
   local nonce, not_after, flags, k_idem, k_head, k_state, k_audit, k_pin, k_task, k_due, k_job, fingerprint, decision,
     all_open, probes_max, lease_ms, pin_ms, job_ms, blob, tail, record, n_charges, n_candidates, pos = unpack(ROW, row)
   if not_after < now then return reply(nonce, LATE, NO_STAMP, '') end
+  renew = floor(flags / F_RENEW) % 2 == 1
   local head = heads[k_head] or head_at(k_head)
   local remembered = call('GET', KEYS[k_idem])
   if remembered then
@@ -304,9 +321,9 @@ local function run(row)
   end
 
   -- Read and validate: nothing has been written yet.
-  charged = 0
+  charged, row_charges = 0, n_charges
   local worst, wait, shadow
-  pos, worst, wait, shadow = check_charges(row, pos, n_charges)
+  pos, worst, wait, shadow = check_charges(row, pos, n_charges, 0)
   if worst then
     refuse(k_audit, AUDIT_REFUSED, decision, LIMITED, worst, wait, '', blob)
     return reply(nonce, LIMITED, head.stamp, pack('>Bd', worst, wait))
@@ -343,7 +360,6 @@ local function run(row)
   local until_ms = now + lease_ms
   if pushed then call('ZADD', KEYS[k_due], now + grace_ms, KEYS[k_task]:sub(-16)) end
   audit(k_audit, pack(RECORD, 1, AUDIT_MADE, now, now_us, decision, reason, index - 1, pin_state, #seen, seen, blob))
-  if floor(flags / F_RENEW) % 2 == 1 then call('PEXPIRE', KEYS[k_audit], audit_ms) end
   charge(decision, until_ms)
   if c.bound > 0 then lease(c.lease, decision, until_ms) end
   if c.probe then take_probe(st, c, decision, until_ms, k_audit, blob) end
@@ -373,7 +389,7 @@ for i = 2, #ARGV do
   local ok, answer = pcall(run, ARGV[i])
   if not ok then
     local text = type(answer) == 'table' and answer.err or tostring(answer)
-    answer = reply((unpack('>I4', ARGV[i])), FAULT, NO_STAMP, text)
+    answer = reply(#ARGV[i] >= 4 and unpack('>I4', ARGV[i]) or 0, FAULT, NO_STAMP, text)
   end
   replies[i + 2] = answer
 end

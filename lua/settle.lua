@@ -48,23 +48,25 @@ end
 local function adjust(row, pos)
   local k, id, window, charged_ms, delta, after = unpack('>Hc8I4dd', row, pos)
   local st = state_at(k)
-  local e = sliding_at(st, id, window, now)
+  local o, v = sliding_at(st, id, window, now), st.v
   if delta > 0 then
-    sliding_charge(st, id, window, delta, now)
-  elseif e and delta < 0 then
-    local bucket = floor(charged_ms / ceil(window / 11))
-    if bucket == e.idx then
-      local back = math.min(-delta, e.cur)
-      e.cur, e.sum, st.DIRTY = e.cur - back, e.sum - back, true
-    elseif bucket < e.idx and e.idx - bucket < BUCKETS then
-      local ring = { unpack(RING, e.ring) }
-      local slot = bucket % BUCKETS + 1
-      local back = math.min(-delta, ring[slot])
-      ring[slot] = ring[slot] - back
-      e.ring = pack(RING, spread(ring, 1, BUCKETS))
-      e.sum, st.DIRTY = e.sum - back, true
-    end
+    sliding_charge(st, o, delta)
+    return after
   end
+  local bucket = floor(charged_ms / ceil(window / 11))
+  local back = 0
+  if bucket == v[o + INDEX] then
+    back = math.min(-delta, v[o + CURRENT])
+    v[o + CURRENT] = v[o + CURRENT] - back
+  elseif bucket < v[o + INDEX] and v[o + INDEX] - bucket < BUCKETS then
+    local ring = { unpack(BUCKET_RING, v[o + RING]) }
+    local slot = bucket % BUCKETS + 1
+    back = math.min(-delta, ring[slot])
+    ring[slot] = ring[slot] - back
+    v[o + RING] = pack(BUCKET_RING, spread(ring, 1, BUCKETS))
+  end
+  v[o + SUM] = v[o + SUM] - back
+  if back > 0 then st.dirty = true end
   return after
 end
 
@@ -96,7 +98,19 @@ local function run(row)
   local after = moved(kind, there, decision, attempt, below, state, due_at)
   if not after then return nonce, CHANGED, there end
   local st = verdict ~= NONE and state_at(k_state)
+  local adjust_at = pos
+  for _ = 1, n_adjust do
+    local k, id, window
+    k, id, window, _, pos = unpack('>Hc8I4c16', row, pos)
+    sliding_at(state_at(k), id, window, now)
+  end
 
+  -- Write: leases first, because their keys may be of a wrong type and ending one twice does no harm.
+  for _ = 1, n_leases do
+    local k
+    k, pos = unpack('>H', row, pos)
+    call('ZREM', KEYS[k], decision)
+  end
   if action > 0 then audit(k_audit, action, decision, code, attempt, blob) end
   if #usage > 0 then call('HSET', KEYS[k_outbox], k_job > 0 and KEYS[k_job]:sub(-16) or decision, usage) end
   if kind == KIND_TASK then
@@ -112,12 +126,7 @@ local function run(row)
   else
     call('SET', KEYS[k_subject], after, 'KEEPTTL')
   end
-  for _ = 1, n_adjust do pos = adjust(row, pos) end
-  for _ = 1, n_leases do
-    local k
-    k, pos = unpack('>H', row, pos)
-    call('ZREM', KEYS[k], decision)
-  end
+  for _ = 1, n_adjust do adjust_at = adjust(row, adjust_at) end
   local turned = 0
   if st then
     turned = breaker_settle(st, entry, verdict == 1, decision:sub(9, 16), now, {
@@ -134,7 +143,8 @@ local replies = { 0, floor(now / 1000), (now % 1000) * 1000 + now_us }
 for i = 2, #ARGV do
   local ok, nonce, code, rest = pcall(run, ARGV[i])
   if not ok then
-    nonce, code, rest = (unpack('>I4', ARGV[i])), FAULT, type(nonce) == 'table' and nonce.err or tostring(nonce)
+    local text = type(nonce) == 'table' and nonce.err or tostring(nonce)
+    nonce, code, rest = #ARGV[i] >= 4 and unpack('>I4', ARGV[i]) or 0, FAULT, text
   end
   replies[i + 2] = pack('>I4Bc0', nonce, code, rest)
 end

@@ -50,15 +50,16 @@ local function breaker_open(e, timeout, now)
 end
 
 local function breaker_settle(st, id, ok, probe_id, now, with)
-  local e = st[id]
+  if not st.breakers then st.breakers = {} end
+  local e = st.breakers[id]
   if not e then
     e = {
-      id = id, state = CLOSED, opened_at = 0, open_until = 0, failures = 0, successes = 0, kept = 0, bucket_ms = 0,
+      state = CLOSED, opened_at = 0, open_until = 0, failures = 0, successes = 0, kept = 0, bucket_ms = 0,
       bucket = 0, rate = RATE_EMPTY, probes = {},
     }
-    st[id] = e
+    st.breakers[id] = e
   end
-  st.DIRTY = true
+  st.dirty = true
   local was_probe = breaker_end_probe(e, probe_id, now)
   local calls, failed = breaker_count(e, ok, with.window, now)
   local turned = 0

@@ -1,39 +1,49 @@
 -- Write back every changed state of the batch: always, also when rows failed. TTL: the longest window or timeout in it.
--- One pack makes the whole string: every string that Lua makes is hashed and copied.
-local flush_formats = {}
-local flush_values = {}
 
+-- Drops the limits that have ended or count nothing; returns how many are left and when the last of them ends.
+local function limits_left(st, now)
+  local v, kept, last = st.v, 0, 0
+  for o = 1, st.n * STRIDE, STRIDE do
+    local ends = (v[o + INDEX] + BUCKETS) * ceil(v[o + WINDOW] / 11)
+    if ends > now and v[o + SUM] > 0 then
+      local to = kept * STRIDE + 1
+      if to ~= o then
+        for i = 0, STRIDE - 1 do v[to + i] = v[o + i] end
+      end
+      kept = kept + 1
+      if ends > last then last = ends end
+    end
+  end
+  return kept, last
+end
+
+-- A damaged string may name any moment; none of ours lives longer than a window or timeout.
+local LONGEST_MS = 400 * 86400000
+
+local function flush_state(st, now)
+  local n, last = limits_left(st, now)
+  local breakers = ''
+  if st.breakers then
+    local ends
+    breakers, ends = breakers_pack(st.breakers, now)
+    if ends > last then last = ends end
+  end
+  if last > 0 then
+    local packed = n > 0 and pack(limits_format(n), spread(st.v, 1, n * STRIDE)) or ''
+    redis.call('SET', st.key, '\1' .. string.char(n) .. packed .. breakers, 'PX', math.min(ceil(last - now), LONGEST_MS))
+  else
+    redis.call('DEL', st.key)
+  end
+end
+
+-- One owner's string that cannot be written must not take the counts of the others with it.
 local function flush_states(now)
   for _, st in pairs(states) do
-    if st.DIRTY then
-      local n, entries, last, breakers = 0, 0, 0, nil
-      for id, e in pairs(st) do
-        if #id == 8 then
-          local ends = e.kept or (e.idx + BUCKETS) * ceil(e.window / 11)
-          if ends > now then
-            if ends > last then last = ends end
-            if e.kept then
-              breakers = (breakers or '') .. breaker_pack(e)
-            else
-              flush_values[n + 1], flush_values[n + 2], flush_values[n + 3] = KIND_SLIDING, id, e.window
-              flush_values[n + 4], flush_values[n + 5], flush_values[n + 6] = e.idx, e.sum, e.cur
-              flush_values[n + 7] = e.ring
-              n, entries = n + 7, entries + 1
-            end
-          end
-        end
-      end
-      if last > 0 then
-        local format = flush_formats[entries]
-        if not format then
-          format = '>B' .. string.rep('Bc8I4dddc96', entries)
-          flush_formats[entries] = format
-        end
-        local packed = pack(format, 1, spread(flush_values, 1, n))
-        if breakers then packed = packed .. breakers end
-        redis.call('SET', st.KEY, packed, 'PX', ceil(last - now))
-      else
-        redis.call('DEL', st.KEY)
+    if st.dirty then
+      local ok, fault = pcall(flush_state, st, now)
+      if not ok then
+        fault = type(fault) == 'table' and fault.err or tostring(fault)
+        redis.log(redis.LOG_WARNING, 'router: a state was not written: ' .. fault)
       end
     end
   end

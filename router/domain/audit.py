@@ -8,20 +8,26 @@ from msgspec import Struct
 from router.domain.json import JsonObject
 
 
+class PolicyFrame(Struct, frozen=True, array_like=True):
+    """Under which policy a decision was made, and what its candidates and limits are called, in the plan's order."""
+
+    policy_id: str
+    policy_revision: int
+    policy_hash: str
+    providers: tuple[str, ...]
+    limits: tuple[str, ...]
+
+
 class DecisionFeatures(Struct, frozen=True, array_like=True):
     """What the record of a decision keeps of request and policy; packed by the pod, told on by the script."""
 
     request_id: str
-    policy_id: str
-    policy_revision: int
-    policy_hash: str
     task_type: str
     user_id: str | None
     ip_address: str | None
     trace_id: str | None
-    providers: tuple[str, ...]
-    limits: tuple[str, ...]
     figures_version: int
+    frame: PolicyFrame
 
 
 class TaskFeatures(Struct, frozen=True, array_like=True):

@@ -5,23 +5,24 @@ Random Weight with the logarithm method): the score of a provider is −w / ln(h
 (tenant, policy, request) seeded by the provider. Removing a provider moves only its own share.
 """
 
-from collections.abc import Callable, Mapping
-from hashlib import blake2b
+from collections.abc import Mapping
 from math import log
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from msgspec import Struct
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
 from router.domain.decision import CandidateVerdict, Reason, Verdict
 from router.domain.ids import idempotency_name
 from router.domain.policy import Fallback, Limit, Provider, Resource, Scope, Selection, StoredPolicy
-from router.domain.request import DecideRequest
+from router.domain.request import NO_CONSTRAINTS, NO_STEP, DecideRequest
 
 PIN_NAME_BYTES = 10
 ANONYMOUS = "~anonymous"
 DEFAULT_MAX_ATTEMPTS = 2
+MOST_ORDERS = 720
 _TWO_TO_64 = float(1 << 64)
+_ONLY = (0,)
 
 
 class Features(Struct, frozen=True):
@@ -114,7 +115,11 @@ def plan(
     deadlines: Deadlines = DEFAULT_DEADLINES,
     snapshot: Snapshot = NO_FIGURES,
 ) -> Plan:
-    """The plan of one request under one policy."""
+    """The plan of one request under one policy.
+
+    Equal candidate lists of a policy are one and the same tuple as far as the policy's memo reaches, and so are charges
+    that no estimate and no user tells apart: the store packs each of them once.
+    """
     policy = stored.policy
     refused = _refused_features(request, stored, features) if features is not ALL_FEATURES else ()
     ordered, passed_over = _order(request, stored, features, snapshot)
@@ -171,39 +176,55 @@ def _pin(request: DecideRequest, stored: StoredPolicy) -> Pin | None:
     sticky = stored.policy.sticky
     if session is None or sticky is None:
         return None
-    digest = blake2b(f"{stored.policy_id}\0{session}".encode(), digest_size=PIN_NAME_BYTES)
-    return Pin(digest.digest(), session, sticky.ttl_ms)
+    # Pins are the tenant's own: a collision is among its own sessions, so a quick hash will do.
+    digest = xxh3_128_digest(f"{stored.policy_id}\0{session}".encode())
+    return Pin(digest[:PIN_NAME_BYTES], session, sticky.ttl_ms)
 
 
 def _order(
     request: DecideRequest, stored: StoredPolicy, features: Features, snapshot: Snapshot
 ) -> tuple[tuple[Candidate, ...], tuple[CandidateVerdict, ...]]:
     policy = stored.policy
-    key = f"{request.tenant_id}\0{stored.policy_id}\0{request.request_id}".encode()
     best = policy.selection is Selection.BEST_SCORE and features.best_score
-    if best:
-        ranked = sorted(policy.providers, key=lambda p: (-p.priority, _live_score(p, snapshot), p.name))
-    else:
-        ranked = _rendezvous(policy.providers, key)
+    ranked = _by_score(policy.pool, snapshot) if best else _rendezvous(request, stored)
+    plain = (
+        request.constraints is NO_CONSTRAINTS
+        and request.step is NO_STEP
+        and not snapshot.version
+        and not policy.has_attributes
+    )
+    remembered_as = (best, ranked)
+    if plain and (known := policy.memo.orders.get(remembered_as)) is not None:
+        return cast(tuple[Candidate, ...], known), ()
     reason = Reason.BEST_SCORE if best else Reason.WEIGHTED
-    order = [(p, reason) for p in ranked]
+    order = [(policy.pool[i], reason) for i in ranked]
     if policy.fallbacks:
         order = _with_fallbacks(request, stored, order)
-    return _within_constraints(request, stored, order, snapshot)
+    found, passed = _within_constraints(request, stored, order, snapshot)
+    if plain and not any(c.charges for c in found) and len(policy.memo.orders) < MOST_ORDERS:
+        policy.memo.orders[remembered_as] = found
+    return found, passed
 
 
-def _rendezvous(providers: tuple[Provider, ...], key: bytes) -> list[Provider]:
-    """By priority tier, then by weighted rendezvous; weight 0 is never chosen this way."""
-    if len(providers) == 1:
-        return [p for p in providers if p.weight > 0]
+def _by_score(pool: tuple[Provider, ...], snapshot: Snapshot) -> tuple[int, ...]:
+    return tuple(
+        sorted(range(len(pool)), key=lambda i: (-pool[i].priority, _live_score(pool[i], snapshot), pool[i].name))
+    )
+
+
+def _rendezvous(request: DecideRequest, stored: StoredPolicy) -> tuple[int, ...]:
+    """Places in the pool: by priority tier, then by weighted rendezvous."""
+    pool = stored.policy.pool
+    if len(pool) == 1:
+        return _ONLY
+    key = f"{request.tenant_id}\0{stored.policy_id}\0{request.request_id}".encode()
+    # (h + 0.5) / 2⁶⁴ is in (0, 1), so the logarithm is finite and negative.
     scored = [
-        # (h + 0.5) / 2⁶⁴ is in (0, 1), so the logarithm is finite and negative.
-        (-p.priority, p.weight / log((xxh3_64_intdigest(key, p.seed) + 0.5) / _TWO_TO_64), p.name, p)
-        for p in providers
-        if p.weight > 0
+        (-p.priority, p.weight / log((xxh3_64_intdigest(key, p.seed) + 0.5) / _TWO_TO_64), i)
+        for i, p in enumerate(pool)
     ]
     scored.sort()
-    return [s[3] for s in scored]
+    return tuple([s[2] for s in scored])
 
 
 def _live_score(p: Provider, snapshot: Snapshot) -> float:
@@ -303,21 +324,34 @@ def _units(limit: Limit, request: DecideRequest, provider_cost: int) -> int:
 
 def _charges(request: DecideRequest, stored: StoredPolicy, candidates: tuple[Candidate, ...]) -> tuple[Charge, ...]:
     """Tenant, user and policy limits. Cost reserves for the dearest candidate, since any of them may be chosen."""
+    policy = stored.policy
+    options = request.options
+    plain = not policy.varies and options.estimate_tokens is None and options.estimate_cost_microusd is None
+    if plain and policy.memo.charges is not None:
+        return cast(tuple[Charge, ...], policy.memo.charges)
     dearest = max((c.expected_cost_microusd for c in candidates), default=0)
-    owners: dict[Scope, Callable[[], str]] = {
-        Scope.TENANT: lambda: "",
-        Scope.POLICY: lambda: stored.policy_id,
-        Scope.USER: lambda: request.user_id or ANONYMOUS,
-    }
-    return tuple(
-        Charge(x, owners[x.scope](), _units(x, request, dearest))
-        for x in stored.policy.limits
-        if x.scope is not Scope.PROVIDER
-    )
+    found: list[Charge] = []
+    for x in policy.limits:
+        match x.scope:
+            case Scope.PROVIDER:
+                continue
+            case Scope.TENANT:
+                owner = ""
+            case Scope.POLICY:
+                owner = stored.policy_id
+            case Scope.USER:
+                owner = request.user_id or ANONYMOUS
+        found.append(Charge(x, owner, _units(x, request, dearest)))
+    charges = tuple(found)
+    if plain:
+        policy.memo.charges = charges
+    return charges
 
 
 def _max_attempts(request: DecideRequest, stored: StoredPolicy) -> int:
     if request.options.max_attempts is not None:
         return request.options.max_attempts
+    if not stored.policy.fallbacks:
+        return DEFAULT_MAX_ATTEMPTS
     rule = next((r for r in stored.policy.fallbacks if _attributes_match(r, request)), None)
     return DEFAULT_MAX_ATTEMPTS if rule is None else 1 + rule.retry

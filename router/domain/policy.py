@@ -3,6 +3,7 @@
 from enum import IntEnum, StrEnum
 from hashlib import blake2b
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
@@ -193,11 +194,31 @@ class Extension(Struct, frozen=True):
     retry: int = 0
 
 
+class Memo:
+    """What was worked out from a policy before, within a bound. It is no part of the policy: memos are always equal."""
+
+    __slots__ = ("charges", "orders")
+
+    def __init__(self) -> None:
+        self.orders: dict[object, object] = {}
+        self.charges: object = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Memo)
+
+    __hash__ = None  # type: ignore[assignment]  # as any mutable value
+
+    def __repr__(self) -> str:
+        return "Memo()"
+
+
 class Policy(Struct, frozen=True):
     """A compiled policy.
 
     `fallback_providers` holds every provider that a rule names, in rule order, without repeats. `reserves`: a decision
-    holds something that its result gives back (tokens, cost, a concurrency lease); derived, whatever is passed.
+    holds something that its result gives back (tokens, cost, a concurrency lease). `pool`: the providers with weight.
+    `varies`: its charges depend on user or candidates; `has_attributes`: its rules look at the request. All four are
+    derived, whatever is passed.
     """
 
     providers: tuple[Provider, ...]
@@ -212,8 +233,15 @@ class Policy(Struct, frozen=True):
     post: tuple[Extension, ...] = ()
     metadata: JsonObject = {}
     reserves: bool = False
+    pool: tuple[Provider, ...] = ()
+    varies: bool = False
+    has_attributes: bool = False
+    memo: Memo = msgspec.field(default_factory=Memo)
 
     def __post_init__(self) -> None:
+        force_setattr(self, "varies", any(x.scope is Scope.USER or x.resource is Resource.COST for x in self.limits))
+        force_setattr(self, "has_attributes", any(rule.attributes for rule in self.fallbacks))
+        force_setattr(self, "pool", tuple(p for p in self.providers if p.weight > 0))
         holds = any(x.resource is not Resource.REQUESTS for x in self.limits)
         force_setattr(self, "reserves", holds or any(p.max_concurrency for p in self.providers))
 

@@ -88,15 +88,15 @@ def _decision_entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -
     f = _decision(raw[at + count :])
     details: JsonObject = {
         "request_id": f.request_id,
-        "policy_id": f.policy_id,
-        "policy_revision": f.policy_revision,
-        "policy_hash": f.policy_hash,
+        "policy_id": f.frame.policy_id,
+        "policy_revision": f.frame.policy_revision,
+        "policy_hash": f.frame.policy_hash,
         "task_type": f.task_type,
     }
     if action in (Action.DECISION_MADE, Action.DECISION_DEGRADED):
         details |= {
             "decision_id": to_text(decision),
-            "provider_id": f.providers[index],
+            "provider_id": f.frame.providers[index],
             "reason": Reason(code).label,
         }
         if action is Action.DECISION_MADE:
@@ -104,12 +104,13 @@ def _decision_entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -
     else:
         details["refusal"] = _REFUSALS.get(code, str(code))
         if code == 3:
-            details["limit_id"] = f.limits[index]
+            details["limit_id"] = f.frame.limits[index]
         if wait >= 0:
             details["retry_after_ms"] = int(wait)
     if verdicts:
         walked: list[JsonValue] = [
-            {"provider_id": name, "verdict": Verdict(v).label} for name, v in zip(f.providers, verdicts, strict=False)
+            {"provider_id": name, "verdict": Verdict(v).label}
+            for name, v in zip(f.frame.providers, verdicts, strict=False)
         ]
         details["candidates"] = walked
     if f.figures_version:
@@ -167,8 +168,12 @@ def _task_entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> Au
 def _half_opened(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEntry:
     _, _, ms, us, provider = _HALF_OPENED.unpack_from(raw)
     f = _decision(raw[_HALF_OPENED.size :])
-    names = {provider_entry(name): name for name in f.providers}
-    details: JsonObject = {"request_id": f.request_id, "policy_id": f.policy_id, "policy_revision": f.policy_revision}
+    names = {provider_entry(name): name for name in f.frame.providers}
+    details: JsonObject = {
+        "request_id": f.request_id,
+        "policy_id": f.frame.policy_id,
+        "policy_revision": f.frame.policy_revision,
+    }
     return AuditEntry(
         entry_id,
         _micros(ms, us),

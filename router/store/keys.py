@@ -17,6 +17,7 @@ from router.domain.ids import partition_of
 
 _USER_BYTES = 12
 _TENANTS_REMEMBERED = 20_000
+_USERS_REMEMBERED = 50_000
 
 
 class KeyKind(NamedTuple):
@@ -76,6 +77,11 @@ def partition_tags(partitions: int) -> tuple[bytes, ...]:
     raise ValueError(f"{partitions} partitions: no tag for every one")
 
 
+@lru_cache(maxsize=_USERS_REMEMBERED)
+def _user_name(user_id: str) -> bytes:
+    return blake2b(user_id.encode(), digest_size=_USER_BYTES).digest()
+
+
 class TenantKeys(Struct, frozen=True):
     """The keys of one tenant; those with an owner are made from `prefix`."""
 
@@ -88,6 +94,7 @@ class TenantKeys(Struct, frozen=True):
     audit: bytes
     due: bytes
     shared: bytes
+    pins: bytes
 
     def policy_state(self, policy_id: str) -> bytes:
         """Policy-scope limits."""
@@ -95,7 +102,7 @@ class TenantKeys(Struct, frozen=True):
 
     def user_state(self, user_id: str) -> bytes:
         """User-scope limits; a user's name may be long or odd, so it is hashed."""
-        return b"%bsu:%b" % (self.prefix, blake2b(user_id.encode(), digest_size=_USER_BYTES).digest())
+        return b"%bsu:%b" % (self.prefix, _user_name(user_id))
 
     def provider_state(self, provider: str) -> bytes:
         """Provider-scope limits."""
@@ -107,7 +114,7 @@ class TenantKeys(Struct, frozen=True):
 
     def pin(self, name: bytes) -> bytes:
         """The provider that a session is pinned to."""
-        return b"%bpin:%b" % (self.prefix, name)
+        return self.pins + name
 
     def idem(self, name: bytes) -> bytes:
         """The remembered answer of a request."""
@@ -148,6 +155,7 @@ class Keys:
             prefix + b"audit",
             self.due(p),
             shared,
+            prefix + b"pin:",
         )
 
     def tag(self, partition: int) -> bytes:

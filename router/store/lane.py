@@ -25,7 +25,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from router.domain.ids import task_id
 from router.domain.outcome import Away, Outcome, RowFault
 from router.errors import OutcomeUnknown, StoreError
-from router.store.link import Command, Link
+from router.store.link import Link
 from router.store.packing import NO_STAMP
 from router.store.replies import ADMITTED, HEAD, LATE, outcome
 from router.store.rows import Batch, RowPacker, Waiting
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 _BATCH_HEADER = Layout(">IIII")
 _MIN_ROWS = 32
 _JOB_MS = 10_000
+_ASKING = b"*1\r\n$6\r\nASKING\r\n"
 
 
 class LaneSettings(Struct, frozen=True):
@@ -173,10 +174,9 @@ class Lane:
                     return
             watch = self._loop.call_later(self._settings.deadline_ms / 1000, self._missed, batches)
             started = self._loop.time()
-            unlinks = [("UNLINK", key) for key in self._unwanted]
-            self._unwanted = []
+            unlinks, self._unwanted = self._unwanted, []
             try:
-                await self._link.send([*unlinks, *self._commands(batches)])
+                await self._link.send_packed(self._wire(batches, unlinks))
                 previous, done = done, []
                 self._hand_out(previous)
                 replies = await self._receive(batches, len(unlinks))
@@ -207,15 +207,19 @@ class Lane:
         self._open = {}
         return batches
 
-    def _commands(self, batches: list[Batch]) -> list[Command]:
-        commands: list[Command] = []
+    def _wire(self, batches: list[Batch], unlinks: list[bytes]) -> list[bytes]:
+        """Everything that goes in one write."""
+        parts = self._link.pack([("UNLINK", key) for key in unlinks])
         for b in batches:
-            for command in (*(("SET", key, job, "PX", _JOB_MS) for key, job in b.jobs), self._evalsha(b)):
-                commands += [("ASKING",), command] if b.asking else [command]
-        return commands
+            for command in (
+                *self._link.pack_each([("SET", k, job, "PX", _JOB_MS) for k, job in b.jobs]),
+                self._evalsha(b),
+            ):
+                parts += [_ASKING, command] if b.asking else [command]
+        return parts
 
-    def _evalsha(self, b: Batch) -> Command:
-        return ("EVALSHA", self._script.sha, len(b.index), *b.index, self._header, *b.rows)
+    def _evalsha(self, b: Batch) -> bytes:
+        return b.evalsha(self._script.sha, self._header)
 
     async def _receive(self, batches: list[Batch], before: int) -> list[Any]:
         """The reply of each batch's call, `before` other replies skipped."""
@@ -228,7 +232,8 @@ class Lane:
             reply = replies[at - 1]
             if isinstance(reply, NoScriptError):
                 # Redis restarted or failed over: nothing was executed.
-                await self._link.send([("SCRIPT", "LOAD", self._script.source), self._evalsha(b)])
+                load = self._link.pack([("SCRIPT", "LOAD", self._script.source)])
+                await self._link.send_packed([*load, self._evalsha(b)])
                 reply = (await self._link.receive(2))[1]
             found.append(reply)
         return found
@@ -332,7 +337,8 @@ class Lane:
     def _learn(self, call_ms: float, rows: int) -> None:
         """Cap a call by time: what a row cost lately says how many fit the budget."""
         if rows >= _MIN_ROWS // 2:
-            self._row_ms += (call_ms / rows - self._row_ms) * 0.1 if self._row_ms else call_ms / rows
+            # The quickest of late: a pause of the machine says nothing about what a row costs Redis.
+            self._row_ms = min(self._row_ms * 1.02, call_ms / rows) if self._row_ms else call_ms / rows
             fit = int(self._settings.call_budget_ms / self._row_ms)
             self._rows_cap = max(_MIN_ROWS, min(self._settings.max_rows, fit))
 

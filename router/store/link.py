@@ -55,17 +55,30 @@ class Link:
     def __init__(self, make: Callable[[], AbstractConnection], reply_timeout_s: float) -> None:
         self._make = make
         self._timeout = reply_timeout_s
+        self._packer = make()
         self._connection: AbstractConnection | None = None
 
+    def pack(self, commands: Sequence[Command]) -> list[bytes]:
+        """Commands as they go over the wire."""
+        return self._packer.pack_commands(commands) if commands else []
+
+    def pack_each(self, commands: Sequence[Command]) -> list[bytes]:
+        """Commands as they go over the wire, each in one piece."""
+        return [b"".join(self._packer.pack_command(*command)) for command in commands]
+
     async def send(self, commands: Sequence[Command]) -> None:
-        """Write a pipeline.
+        """Write a pipeline; see `send_packed`."""
+        await self.send_packed(self.pack(commands))
+
+    async def send_packed(self, packed: list[bytes]) -> None:
+        """Write a pipeline that is packed already.
 
         :raises StoreUnavailable: there is no connection; nothing was sent.
         :raises OutcomeUnknown: the connection broke while writing.
         """
         connection = self._connection or await self._connect()
         try:
-            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            await connection.send_packed_command(packed, check_health=False)
         except (RedisError, OSError) as fault:
             await self.close()
             raise OutcomeUnknown(f"Redis: {fault}") from fault

@@ -47,11 +47,11 @@ class OutcomeFlag(IntFlag):
 class Extras(Struct, frozen=True, array_like=True, omit_defaults=True):
     """What only some remembered answers have."""
 
-    sticky_key: str | None = None
     requires_cp: tuple[str, ...] = ()
     reserved: tuple[Reservation, ...] = ()
 
 
+_NOTHING = b"\0"
 _pack_facts = msgpack.Encoder().encode
 _unpack_facts = msgpack.Decoder(TaskFacts).decode
 _pack_extras = msgpack.Encoder().encode
@@ -90,11 +90,21 @@ def offer(candidate: Candidate) -> bytes:
     )
 
 
-def tail(policy_id: str, revision: int, extras: Extras | None) -> bytes:
-    """The part of an answer that belongs to the request."""
+def tail_head(policy_id: str, revision: int) -> bytes:
+    """The first part of what an answer keeps of its request: the policy."""
     name = policy_id.encode()
-    packed = b"" if extras is None else _pack_extras(extras)
-    return b"%b%c%b%b%b" % (varint(revision), len(name), name, varint(len(packed)), packed)
+    return b"%b%c%b" % (varint(revision), len(name), name)
+
+
+def tail_extras(extras: Extras | None) -> bytes:
+    """The last part: what only some answers have. The sticky key stands between, as `sized` packs it."""
+    return _NOTHING if extras is None else sized(_pack_extras(extras))
+
+
+def sized(packed: bytes) -> bytes:
+    """Bytes after their length."""
+    n = len(packed)
+    return b"%c%b" % (n, packed) if n < 0x80 else varint(n) + packed
 
 
 def _read_name(raw: bytes, pos: int) -> tuple[str, int]:
@@ -116,6 +126,8 @@ def remembered(raw: bytes, partition: int, name: bytes) -> Remembered:
     revision, pos = _read_varint(raw, pos)
     policy_id, pos = _read_name(raw, pos)
     size, pos = _read_varint(raw, pos)
+    sticky_key = raw[pos : pos + size].decode() if size else None
+    size, pos = _read_varint(raw, pos + size)
     extras = _unpack_extras(raw[pos : pos + size]) if size else Extras()
     charged = _DOUBLE.unpack_from(raw, pos + size)[0] if flags & OutcomeFlag.RESERVED else 0
     return Remembered(
@@ -129,7 +141,7 @@ def remembered(raw: bytes, partition: int, name: bytes) -> Remembered:
         bool(flags & OutcomeFlag.PUSHED),
         bool(flags & OutcomeFlag.FALLBACK_USED),
         bool(flags & OutcomeFlag.SETTLED),
-        extras.sticky_key,
+        sticky_key,
         extras.requires_cp,
         int(charged),
         extras.reserved,

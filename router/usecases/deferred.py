@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections import deque
 
-from router.domain.audit import DecisionFeatures
+from router.domain.audit import DecisionFeatures, PolicyFrame
 from router.domain.decision import Decided
 from router.domain.ids import from_text
 from router.domain.plan import Plan
@@ -45,16 +45,12 @@ class DeferredAudit:
         stored = plan.stored
         features = DecisionFeatures(
             request.request_id,
-            stored.policy_id,
-            stored.revision,
-            stored.hash,
             request.task_type,
             request.user_id,
             request.client_ip,
             request.correlation.trace_id,
-            tuple(names),
-            (),
             plan.figures_version,
+            PolicyFrame(stored.policy_id, stored.revision, stored.hash, tuple(names), ()),
         )
         self._waiting.append(
             Move(
