@@ -1,0 +1,273 @@
+"""A fleet of real processes: Valkey, NATS, and pods that are started as an operator starts them, by `ROUTER_*` alone.
+
+Pods are stopped by pid; their logs lie in the fleet's folder and are shown when one does not get ready.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+
+from router.domain.audit import AuditEntry
+from router.store.audit import RedisAudit
+from router.store.keys import Keys
+from router.store.nodes import SingleNode
+from router.store.policies import RedisPolicies
+from router.usecases.publish_policy import PolicyPublisher
+from tests.servers import NatsProcess, ValkeyProcess, free_port
+
+READY_S = 20.0
+STOP_S = 20.0
+_LOOK_S = 0.01
+
+Document = dict[str, Any]
+
+PLAIN: Document = {
+    "version": "1.0",
+    "providers": [
+        {"name": "alpha", "weight": 60, "expected_latency_ms": 100, "expected_cost": 0.01},
+        {"name": "beta", "weight": 40, "expected_latency_ms": 200, "expected_cost": 0.02},
+    ],
+}
+STATE = {"project": "tests", "version": "1", "current_cp": "CP2-LC", "updated_at": "2026-01-01T00:00:00Z"}
+
+
+async def until(look: Callable[[], Any], within_s: float, what: str) -> Any:
+    """The first true value of `look` (plain or awaitable), asked again and again: servers have no event to wait for."""
+    give_up = time.monotonic() + within_s
+    while True:
+        found = look()
+        if asyncio.iscoroutine(found):
+            found = await found
+        if found:
+            return found
+        assert time.monotonic() < give_up, f"{what}: not within {within_s:g} s"
+        await asyncio.sleep(_LOOK_S)
+
+
+class Pod:
+    """One pod process. `start` returns when /readyz says 200, unless told not to wait."""
+
+    def __init__(self, name: str, folder: Path, env: Mapping[str, str]) -> None:
+        self.name = name
+        self.port = free_port()
+        self.log = folder / f"{name}.log"
+        self._env = dict(env)
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self, *, wait: bool = True, **env: str) -> Self:
+        """Start the process; `env` is added."""
+        outer = {k: v for k, v in os.environ.items() if not k.startswith("ROUTER_")}
+        own = {"ROUTER_POD_NAME": self.name, "ROUTER_HTTP_PORT": str(self.port)}
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "router", "serve"),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=outer | own | self._env | env,
+            )
+        if wait:
+            await self.until_ready()
+        return self
+
+    async def until_ready(self) -> None:
+        """Wait for /readyz."""
+        try:
+            await until(self._ready, READY_S, f"{self.name} is ready")
+        except AssertionError as e:
+            raise AssertionError(f"{e}\n{await self.readyz()}\n{self.log.read_text()[-3000:]}") from e
+
+    async def _ready(self) -> bool:
+        assert self.process is not None
+        assert self.process.returncode is None, f"{self.name} ended:\n{self.log.read_text()[-3000:]}"
+        return (await self.readyz())[0] == 200
+
+    async def http(self, path: str) -> tuple[int, bytes]:
+        """Status and body; (0, b"") when nobody listens."""
+        try:
+            async with asyncio.timeout(5):
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                writer.write(b"GET %b HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n" % path.encode())
+                raw = await reader.read()
+                writer.close()
+        except OSError:
+            return 0, b""
+        head, _, body = raw.partition(b"\r\n\r\n")
+        return int(head.split(b" ", 2)[1]), body
+
+    async def readyz(self) -> tuple[int, dict[str, Any]]:
+        """Status and what it says."""
+        status, body = await self.http("/readyz")
+        return status, orjson.loads(body) if body else {}
+
+    async def metrics(self) -> dict[str, float]:
+        """Every sample by its name with labels, as it stands in the text."""
+        _, body = await self.http("/metrics")
+        rows = (line.rsplit(" ", 1) for line in body.decode().splitlines() if line and line[0] != "#")
+        return {name: float(value) for name, value in rows}
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+
+    async def ended(self) -> int:
+        """Wait for the end; the exit code."""
+        assert self.process is not None
+        return await asyncio.wait_for(self.process.wait(), STOP_S)
+
+    async def stop(self) -> int:
+        """SIGTERM, and the exit code; nothing happens when it has ended."""
+        if self.process is None:
+            return 0
+        if self.process.returncode is None:
+            self.terminate()
+        try:
+            return await self.ended()
+        except TimeoutError:
+            await self.kill()
+            raise AssertionError(f"{self.name} did not stop:\n{self.log.read_text()[-3000:]}") from None
+
+    async def kill(self) -> None:
+        """kill -9."""
+        assert self.process is not None
+        self.process.kill()
+        await self.process.wait()
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """The log lines of one event."""
+        lines = (orjson.loads(x) for x in self.log.read_text().splitlines() if x.startswith("{"))
+        return [x for x in lines if x.get("event") == event]
+
+
+class Fleet:
+    """Servers and pods in one folder. `env` is every pod's; `policies`: the mounted folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        pods: int = 2,
+        env: Mapping[str, str] | None = None,
+        policies: Mapping[str, Mapping[str, Any]] | None = None,
+        state: Mapping[str, Any] | None = STATE,
+        nats: NatsProcess | None = None,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.valkey = ValkeyProcess(folder / "valkey")
+        self.nats = nats or NatsProcess(folder / "nats")
+        self.state_path = folder / "cp" / "state.json"
+        self.policy_dir = folder / "policies"
+        self.policy_dir.mkdir()
+        self.state_path.parent.mkdir()
+        if state is not None:
+            self.state_path.write_bytes(orjson.dumps(state))
+        for tenant, documents in (policies or {}).items():
+            (self.policy_dir / tenant).mkdir()
+            for name, document in documents.items():
+                (self.policy_dir / tenant / f"{name}.json").write_bytes(orjson.dumps(document))
+        base = {
+            "ROUTER_HTTP_HOST": "127.0.0.1",
+            "ROUTER_POLICY_DIR": str(self.policy_dir),
+            "ROUTER_CP_STATE_PATH": str(self.state_path),
+            "ROUTER_CP_POLL": "50ms",
+            "ROUTER_STORE_DEADLINE": "250ms",
+            "ROUTER_LOG_FORMAT": "json",
+        }
+        self._env = base | dict(env or {})
+        self._count = pods
+        self.pods: list[Pod] = []
+        self._tenants = 0
+        self._stack = AsyncExitStack()
+
+    @property
+    def pod_env(self) -> dict[str, str]:
+        """What a pod of this fleet is started with."""
+        return self._env | {"ROUTER_NATS_URL": self.nats.url, "ROUTER_REDIS_URL": self.valkey.url}
+
+    def pod(self, name: str | None = None, **env: str) -> Pod:
+        """A further pod, not started."""
+        made = Pod(name or f"pod-{len(self.pods) + 1}", self.folder, self.pod_env | env)
+        self.pods.append(made)
+        return made
+
+    async def __aenter__(self) -> Self:
+        try:
+            for server in (self.valkey, self.nats):
+                if server.process is None:
+                    await asyncio.to_thread(server.start)
+            self._open_store()
+            for _ in range(self._count):
+                self.pod()
+            await asyncio.gather(*(p.start() for p in self.pods))
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        await self._stop()
+
+    def _open_store(self) -> None:
+        self.keys = Keys()
+        self.nodes = SingleNode(self.valkey.url)
+        self._stack.push_async_callback(self.nodes.close)
+        self._audit = RedisAudit(self.keys, self.nodes)
+        self.publisher = PolicyPublisher(RedisPolicies(self.nodes, self.keys), self)
+
+    def policy_changed(self, _tenant_id: str, _revision: int) -> None:
+        """Announces nothing: a test that wants it announced uses the command line."""
+
+    async def _stop(self) -> None:
+        await asyncio.gather(*(p.kill() for p in self.pods if p.process is not None and p.process.returncode is None))
+        await self._stack.aclose()
+        for server in (self.nats, self.valkey):
+            await asyncio.to_thread(server.stop)
+
+    async def tenant(self, default: Mapping[str, Any] = PLAIN, **more: Mapping[str, Any]) -> str:
+        """A fresh tenant with these policies, in the store."""
+        self._tenants += 1
+        name = f"tenant-{self._tenants}"
+        for policy, document in {"default": default, **more}.items():
+            await self.publisher.apply(name, policy, orjson.dumps(document))
+        return name
+
+    async def redis(self, *command: bytes | str | int) -> Any:
+        """One command."""
+        return await self.nodes.call(*command)
+
+    async def audit(self, tenant: str, request_id: str | None = None) -> list[AuditEntry]:
+        """The tenant's audit log, oldest first; of one request if named."""
+        found: list[AuditEntry] = []
+        last = "0-0"
+        while page := await self._audit.after(tenant, last, most=1000):
+            found += page
+            last = page[-1].id
+        return [e for e in found if request_id is None or e.details.get("request_id") == request_id]
+
+    async def actions(self, tenant: str, request_id: str | None = None) -> list[str]:
+        """The actions of the audit entries."""
+        return [e.action for e in await self.audit(tenant, request_id)]
+
+    async def total(self, metric: str) -> float:
+        """A metric summed over the running pods and all its labels."""
+        sums = 0.0
+        for pod in self.pods:
+            if pod.process is not None and pod.process.returncode is None:
+                sums += sum(v for k, v in (await pod.metrics()).items() if k.partition("{")[0] == metric)
+        return sums
+
+    async def outbox(self) -> int:
+        """How many usage events wait in the store."""
+        sizes = [await self.redis("HLEN", self.keys.outbox(p)) for p in range(self.keys.partitions)]
+        return sum(int(n) for n in sizes)
