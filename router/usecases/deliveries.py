@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Protocol
 
 from router.domain.alert import Condition
-from router.domain.decision import Refused
+from router.domain.decision import Code, Intake, Refused
 from router.ports import Publication, Publisher
 from router.telemetry import Event, Telemetry
 from router.usecases.gate import AlertSink
@@ -40,6 +40,14 @@ def again(delivery: Delivery) -> None:
     delivery.nak(NAK_DELAYS_S[min(delivery.delivered, len(NAK_DELAYS_S)) - 1])
 
 
+VIOLATION = Refused(
+    Code.UNAUTHORIZED,
+    "names a tenant whose task it is not",
+    {"intake_error_code": Intake.TENANT_FORBIDDEN.value},
+)
+"""Why a report of somebody else's task is given up on."""
+
+
 def violation(telemetry: Telemetry, alerts: AlertSink, named: str, owner: str) -> None:
     """Somebody reported on a task that belongs to another tenant: counted, logged, alerted; nothing is settled."""
     telemetry.isolation_violations.inc()
@@ -68,8 +76,19 @@ class DeadLetters:
         self._keep_payload = keep_payload
         self._wall_ms = wall_ms
 
-    def give_up(self, subject: str, delivery: Delivery, refused: Refused) -> None:
-        """To `<subject>.dlq`; the message is acked once its letter is stored, and comes again otherwise."""
+    def give_up(
+        self,
+        subject: str,
+        delivery: Delivery,
+        refused: Refused,
+        *,
+        tenant_id: str | None = None,
+        trace_id: str | None = None,
+    ) -> None:
+        """To `<subject>.dlq`; the message is acked once its letter is stored, and comes again otherwise.
+
+        `tenant_id` is the one whose task it is about, if that is known.
+        """
         self._telemetry.dead_letters.labels("router").inc()
         self._alerts.happened(Condition.DEAD_LETTERS, subject)
         letter = DeadLetter(
@@ -80,6 +99,8 @@ class DeadLetters:
             delivery.data,
             keep_payload=self._keep_payload,
             original_msg_id=delivery.headers.get("Nats-Msg-Id"),
+            tenant_id=tenant_id,
+            trace_id=trace_id,
         )
         payload, headers = encode_dead_letter(letter)
         # The same message makes the same id, however often it is delivered.

@@ -9,7 +9,7 @@ from router.domain.task import Action, Move, TaskRecord, TaskState
 from router.errors import StoreError
 from router.ports import TaskStore
 from router.telemetry import Event, Telemetry
-from router.usecases.deliveries import DeadLetters, Delivery, again, violation
+from router.usecases.deliveries import VIOLATION, DeadLetters, Delivery, again, violation
 from router.usecases.gate import AlertSink
 from router.usecases.tasks import features_of, note, pack_features
 from router.wire.problems import Rejected
@@ -35,7 +35,7 @@ class Receipts:
         for delivery in batch:
             decoded = decode_ack(delivery.data, delivery.headers)
             if isinstance(decoded, Rejected):
-                self._dead_letters.give_up(ACK_SUBJECT, delivery, decoded.refused)
+                self._dead_letters.give_up(ACK_SUBJECT, delivery, decoded.refused, trace_id=decoded.trace_id)
             else:
                 receipts.append((delivery, decoded))
         try:
@@ -52,16 +52,20 @@ class Receipts:
             for delivery, _ in receipts:
                 again(delivery)
             return
-        for delivery, _ in receipts:
-            delivery.ack()
+        for (delivery, ack), record in zip(receipts, records, strict=True):
+            if record is not None and _foreign(ack, record):
+                owner = record.facts.tenant_id
+                self._dead_letters.give_up(ACK_SUBJECT, delivery, VIOLATION, tenant_id=owner, trace_id=ack.trace_id)
+            else:
+                delivery.ack()
 
     def _move_of(self, ack: ExecAck, record: TaskRecord) -> Move | None:
         attempt = attempt_in(ack.assignment_id)
         facts = record.facts
         told = features_of(record, attempt, status=ack.status.value, note=ack.message)
-        if ack.tenant_id is not None and ack.tenant_id != facts.tenant_id:
+        if _foreign(ack, record):
             self._telemetry.results_refused.labels("violation").inc()
-            violation(self._telemetry, self._alerts, ack.tenant_id, facts.tenant_id)
+            violation(self._telemetry, self._alerts, ack.tenant_id or "", facts.tenant_id)
             return note(facts.tenant_id, record.decision_id, Action.RESULT_VIOLATION, told, attempt=attempt)
         if attempt != record.attempt:
             return None
@@ -78,3 +82,7 @@ class Receipts:
             state=TaskState.ACCEPTED,
             due_ms=record.deadline_at_ms,
         )
+
+
+def _foreign(ack: ExecAck, record: TaskRecord) -> bool:
+    return ack.tenant_id is not None and ack.tenant_id != record.facts.tenant_id

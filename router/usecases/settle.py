@@ -22,7 +22,7 @@ from router.domain.task import Action, BreakerTurn, Move, Moved, MoveFault, Move
 from router.errors import StoreError
 from router.ports import DecisionStore, TaskStore
 from router.telemetry import Event, Telemetry
-from router.usecases.deliveries import DeadLetters, Delivery, again, violation
+from router.usecases.deliveries import VIOLATION, DeadLetters, Delivery, again, violation
 from router.usecases.gate import AlertSink
 from router.usecases.outbox import Outbox
 from router.usecases.tasks import (
@@ -61,6 +61,7 @@ class _Open(Struct):
     kept: Remembered | None = None
     move: Move | None = None
     usage: bytes = b""
+    foreign: bool = False
 
 
 class Settle:
@@ -97,7 +98,7 @@ class Settle:
         for delivery in batch:
             decoded = decode_result(delivery.data, delivery.headers)
             if isinstance(decoded, Rejected):
-                self._dead_letters.give_up(RESULT_SUBJECT, delivery, decoded.refused)
+                self._dead_letters.give_up(RESULT_SUBJECT, delivery, decoded.refused, trace_id=decoded.trace_id)
             else:
                 opened.append(_Open(delivery, decoded))
         try:
@@ -124,7 +125,13 @@ class Settle:
         if late:
             await self._tasks.move(late)
         for one in opened:
-            one.delivery.ack()
+            if one.foreign and one.record is not None:
+                tenant_id, trace_id = one.record.facts.tenant_id, one.result.correlation.trace_id
+                self._dead_letters.give_up(
+                    RESULT_SUBJECT, one.delivery, VIOLATION, tenant_id=tenant_id, trace_id=trace_id
+                )
+            else:
+                one.delivery.ack()
 
     async def _find(self, opened: list[_Open]) -> None:
         """Read the records that the results name, in one round trip, then the remembered decisions of the others."""
@@ -156,6 +163,7 @@ class Settle:
         result, facts = one.result, record.facts
         attempt = record.attempt if result.assignment_id is None else attempt_in(result.assignment_id)
         if result.tenant_id is not None and result.tenant_id != facts.tenant_id:
+            one.foreign = True
             self._violation(result.tenant_id, facts.tenant_id)
             told = features_of(record, attempt, result, note=f"named tenant {result.tenant_id}")
             return note(facts.tenant_id, record.decision_id, Action.RESULT_VIOLATION, told, attempt=attempt)
