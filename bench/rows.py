@@ -17,7 +17,7 @@ from router.domain.request import DecideRequest
 from router.store.decisions import decide_script
 from router.store.keys import Keys
 from router.store.lane import LaneSettings
-from router.store.packing import offer, tail
+from router.store.packing import offer, sized, tail_extras, tail_head
 from router.store.rows import Batch, RowPacker, Waiting
 from router.store.scripts import Script
 from router.wire.decide import decode
@@ -51,7 +51,7 @@ def idempotency_pairs(count: int) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of remembered answers under random names, without the optional tail."""
     _, one = next(planned(1, 0))
     prefixes = [Keys(SCHEMA, PARTITIONS).idem_prefix(p) for p in range(PARTITIONS)]
-    said = b"\x01\x00" + offer(one.candidates[0]) + tail("default", 1, None)
+    said = b"\x01\x00" + offer(one.candidates[0]) + tail_head("default", 1) + sized(b"") + tail_extras(None)
     for i in range(count):
         name = os.urandom(NAME_BYTES)
         yield prefixes[i % PARTITIONS] + name, b"\x01" + os.urandom(12) + said

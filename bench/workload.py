@@ -56,7 +56,7 @@ def write_policies(folder: Path) -> None:
 
 
 def request(rng: random.Random, request_id: str) -> bytes:
-    """One decide request in the task shape, about 450 bytes."""
+    """One decide request in the task shape, about 420 bytes."""
     of = rng.randrange(TENANTS)
     document = {
         "version": "1",
@@ -69,7 +69,6 @@ def request(rng: random.Random, request_id: str) -> bytes:
             "payload": {"messages": [{"role": "user", "content": "Say why the sky is blue, in one sentence."}]},
         },
         "context": {"session_id": f"s-{rng.randrange(SESSIONS):04d}", "user_id": f"u-{rng.randrange(USERS):03d}"},
-        "constraints": {"max_latency_ms": 5000},
         "options": {"estimate": {"tokens": rng.randrange(100, 2000)}},
     }
     return json.dumps(document, separators=(",", ":")).encode()
