@@ -100,9 +100,9 @@ local function run(row)
   local st = verdict ~= NONE and state_at(k_state)
   local adjust_at = pos
   for _ = 1, n_adjust do
-    local k, id, window
-    k, id, window, _, pos = unpack('>Hc8I4c16', row, pos)
+    local k, id, window, _, after_it = unpack('>Hc8I4c16', row, pos)
     sliding_at(state_at(k), id, window, now)
+    pos = after_it
   end
 
   -- Write: leases first, because their keys may be of a wrong type and ending one twice does no harm.

@@ -1,8 +1,8 @@
 """The scripts on a real server, at a time that the test chooses, in a schema that nobody else uses.
 
-`Store` packs rows as a pod does, calls the scripts synchronously and reads the replies as a pod does. Its clock is a key
-that the scripts' clock include is replaced to read; life times (PX) still run in real time, so windows and timeouts in
-tests are minutes, which no test takes.
+`Store` packs rows as a pod does, calls the scripts synchronously and reads the replies as a pod does. Its clock is a
+key that the scripts' clock include is replaced to read. Life times (PX) still run in real time, so windows and timeouts
+in tests are minutes, which no test takes.
 """
 
 from collections.abc import Callable, Sequence
@@ -170,9 +170,7 @@ class Store:
     def header(self) -> bytes:
         """ARGV[1] of decide."""
         s = SETTINGS
-        return b"".join(
-            n.to_bytes(4) for n in (s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms)
-        )
+        return b"".join(n.to_bytes(4) for n in (s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms))
 
     def one(self, *args: Any, **kwargs: Any) -> Outcome:
         """One row in a call of its own."""
@@ -199,9 +197,9 @@ class Store:
         clock = self.keys.schema.encode() + b":clock:" + tag if tag else keys[0] + b":clock"
         self.client.set(clock, self.now)
         try:
-            return self.client.evalsha(script.sha.decode(), len(keys), *keys, *args)  # type: ignore[arg-type]
+            return self.client.evalsha(script.sha.decode(), len(keys), *keys, *args)
         except NoScriptError:
-            return self.client.eval(script.source.decode(), len(keys), *keys, *args)  # type: ignore[arg-type]
+            return self.client.eval(script.source.decode(), len(keys), *keys, *args)
 
     def audit(self, tenant: str) -> list[AuditEntry]:
         """The tenant's log, oldest first."""

@@ -156,7 +156,7 @@ def test_no_number_in_a_state_fails_a_batch(store: Store) -> None:
 @given(cut=some.integers(0, 400), noise=some.binary(max_size=40))
 @settings(max_examples=200, deadline=None)
 def test_a_cut_row_never_fails_its_batch(store_at_once: Store, cut: int, noise: bytes) -> None:
-    """A row that ends early, or in noise, is answered (or does what it says); its neighbours are decided and counted."""
+    """A row that ends early, or in noise, is answered; its neighbours are decided and counted."""
     store = store_at_once
     broken, tenant = strangers(store)
     batch = store.batch([full_ask(tenant, "before"), full_ask(broken, "r"), full_ask(tenant, "after")])
@@ -193,7 +193,9 @@ def test_many_limits_of_one_owner(store: Store) -> None:
     limits = [limit(f"m{i}", Scope.TENANT, Resource.REQUESTS, 9, MINUTE) for i in range(31)]
     assert isinstance(store.one(request(tenant, "r"), policy("a", limits=limits)), Admitted)
     one_more = policy("a", limits=[limit("more", Scope.TENANT, Resource.REQUESTS, 9, MINUTE)])
-    fault, fine = store.decide(Ask(request(tenant, "x"), one_more), Ask(request(tenant, "y"), policy("a", limits=limits)))
+    fault, fine = store.decide(
+        Ask(request(tenant, "x"), one_more), Ask(request(tenant, "y"), policy("a", limits=limits))
+    )
     assert isinstance(fault, RowFault)
     assert isinstance(fine, Admitted)
     store.now += 2 * MINUTE
@@ -284,7 +286,7 @@ def test_a_fault_before_the_charges_charges_nothing(single: Redis) -> None:
             return
         assert isinstance(outcome, RowFault)
         keys = store.of(tenant)
-        left = {k for k in store.client.scan_iter(keys.prefix + b"*")}
+        left = set(store.client.scan_iter(keys.prefix + b"*"))
         assert left == set()
     raise AssertionError("no call wrote an audit record")
 
@@ -292,7 +294,9 @@ def test_a_fault_before_the_charges_charges_nothing(single: Redis) -> None:
 def test_one_state_that_cannot_be_written(single: Redis) -> None:
     """When the write-back of one owner fails, every other owner's is written and the call is answered."""
     source = (lua_dir() / "include" / "flush.lua").read_text()
-    source, found = re.subn(r"redis\.call\('SET', ", "(st.key:find(':tenant%-1:') and error or redis.call)('SET', ", source)
+    source, found = re.subn(
+        r"redis\.call\('SET', ", "(st.key:find(':tenant%-1:') and error or redis.call)('SET', ", source
+    )
     assert found == 1
     store = Store(single, replace={"flush": source})
     tenants = [store.tenant() for _ in range(4)]

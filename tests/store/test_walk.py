@@ -115,14 +115,14 @@ def test_a_pin_that_is_used_lives_on(store: Store) -> None:
     p = policy("a", sticky=STICKY)
     first = request(tenant, "1", session="s")
     store.one(first, p)
-    (key,) = [k for k in store.client.scan_iter(store.of(tenant).prefix + b"pin:*")]
+    (key,) = store.client.scan_iter(store.of(tenant).prefix + b"pin:*")
     store.client.pexpire(key, 1_000_000)
     store.now += 60_000
     store.one(request(tenant, "2", session="s"), p)
-    assert int(store.client.pttl(key)) > 900_000  # type: ignore[arg-type]
+    assert int(store.client.pttl(key)) > 900_000
     store.now += 1
     store.one(request(tenant, "3", session="s"), p)
-    assert 590_000 < int(store.client.pttl(key)) <= 600_000  # type: ignore[arg-type]
+    assert 590_000 < int(store.client.pttl(key)) <= 600_000
 
 
 def test_a_refused_request_leaves_no_pin(store: Store) -> None:
@@ -240,7 +240,9 @@ def test_failures_must_be_in_a_row(store: Store) -> None:
 
 def test_a_share_of_failures_opens_it(store: Store) -> None:
     """Half of at least `minimum_requests` calls in the window; calls older than the window do not count."""
-    rate = Breaker(failure_threshold=1000, error_rate_threshold=0.5, minimum_requests=4, error_rate_window_ms=10 * MINUTE)
+    rate = Breaker(
+        failure_threshold=1000, error_rate_threshold=0.5, minimum_requests=4, error_rate_window_ms=10 * MINUTE
+    )
     b = Breakers(store, policy("a", breaker=rate))
     success, failure = BreakerVerdict.SUCCESS, BreakerVerdict.FAILURE
     for verdict in (success, failure):
