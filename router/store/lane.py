@@ -92,6 +92,8 @@ class Lane:
         self._row_ms = 0.0
         # Work items of rows that were refused or replayed: they go with the next pipeline, not when they expire.
         self._unwanted: list[bytes] = []
+        # Sent, or answered and not yet handed out: they get an answer also when the lane breaks or closes.
+        self._flying: list[Batch] = []
         self._down = False
         self._closing = False
 
@@ -149,10 +151,15 @@ class Lane:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._task = None
-        if not task.cancelled() and (bug := task.exception()) is not None:
+        bug = None if task.cancelled() else task.exception()
+        if bug is not None:
             log.error("the lane broke and starts anew", exc_info=bug)
             self._refuse_waiting()
             self._clock_offset = None
+        if bug is not None or task.cancelled():
+            for batch in self._flying:
+                self._answer(batch, Away(sent=True))
+        self._flying = []
         if self._full or self._open:
             self._start()
 
@@ -175,6 +182,7 @@ class Lane:
             watch = self._loop.call_later(self._settings.deadline_ms / 1000, self._missed, batches)
             started = self._loop.time()
             unlinks, self._unwanted = self._unwanted, []
+            self._flying = [*batches, *(b for b, _ in done)]
             try:
                 await self._link.send_packed(self._wire(batches, unlinks))
                 previous, done = done, []
@@ -251,6 +259,8 @@ class Lane:
             for w, row in zip(batch.waiting, reply[3:], strict=True):
                 nonce, code, stamp = HEAD.unpack_from(row)
                 if nonce != w.nonce:
+                    for b, _ in done:
+                        self._answer(b, Away(sent=True))
                     raise OutcomeUnknown("a reply was for another request; the connection is not to be trusted")
                 if code == LATE:
                     self._late(w)
@@ -258,7 +268,10 @@ class Lane:
                 if w.job is not None and code != ADMITTED:
                     self._unwanted.append(w.keys.job(task_id(w.decision)))
                 done_, w.done = w.done, _answered
-                done_(outcome(row, code, w.decision), stamp)
+                try:
+                    done_(outcome(row, code, w.decision), stamp)
+                except Exception:  # a bug of one caller must not cost the others their answers
+                    log.exception("a caller failed on its answer")
 
     def _late(self, w: Waiting) -> None:
         """The row came after its `not_after`. If its caller still waits, our idea of Redis time was old: once more."""
@@ -269,7 +282,7 @@ class Lane:
             self.submit(w)
         else:
             done, w.done = w.done, _answered
-            done(Away(sent=False), NO_STAMP)
+            _tell(done, Away(sent=False))
 
     def _missed(self, batches: list[Batch]) -> None:
         self._hooks.on_timeout()
@@ -294,7 +307,7 @@ class Lane:
     def _answer(self, batch: Batch, what: Outcome) -> None:
         for w in batch.waiting:
             done, w.done = w.done, _answered
-            done(what, NO_STAMP)
+            _tell(done, what)
 
     def _set_down(self, down: bool, why: str) -> None:
         if down != self._down:
@@ -302,7 +315,8 @@ class Lane:
             self._hooks.on_down(down, why)
 
     async def _recover(self) -> bool:
-        """Reconnect until Redis answers within the deadline."""
+        """Reconnect until Redis answers within the deadline. What the old connection may bring has nowhere to go."""
+        await self._link.close()
         while not self._closing:
             if await self._ping():
                 return True
@@ -350,6 +364,13 @@ class Lane:
             await asyncio.wait([self._task])
         self._refuse_waiting()
         await self._link.close()
+
+
+def _tell(done: Callable[[Outcome, bytes], None], what: Outcome) -> None:
+    try:
+        done(what, NO_STAMP)
+    except Exception:  # a bug of one caller must not cost the others their answers
+        log.exception("a caller failed on its answer")
 
 
 def _answered(_outcome: Outcome, _stamp: bytes) -> None:

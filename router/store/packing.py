@@ -9,6 +9,7 @@ task        B 1, B state, B attempt, d charged_ms, d deadline_at_ms, 16s decisio
             H length, offer, msgpack of TaskFacts
 """
 
+import struct
 from enum import IntFlag
 from struct import Struct as Layout
 
@@ -51,6 +52,8 @@ class Extras(Struct, frozen=True, array_like=True, omit_defaults=True):
     reserved: tuple[Reservation, ...] = ()
 
 
+# What reading a value that is cut or changed may raise.
+_DAMAGE = (IndexError, ValueError, struct.error, msgspec.MsgspecError)
 _NOTHING = b"\0"
 _pack_facts = msgpack.Encoder().encode
 _unpack_facts = msgpack.Decoder(TaskFacts).decode
@@ -115,8 +118,15 @@ def _read_name(raw: bytes, pos: int) -> tuple[str, int]:
 def remembered(raw: bytes, partition: int, name: bytes) -> Remembered:
     """A remembered answer; its decision_id follows from where it lies and its random bytes.
 
-    :raises FormatError: not a format that this version reads.
+    :raises FormatError: not a format that this version reads, or damaged.
     """
+    try:
+        return _remembered(raw, partition, name)
+    except _DAMAGE as fault:
+        raise FormatError(f"remembered answer: {fault}") from fault
+
+
+def _remembered(raw: bytes, partition: int, name: bytes) -> Remembered:
     if raw[0] != FORMAT:
         raise FormatError(f"remembered answer of format {raw[0]}")
     _, _, random, reason, flags = _REMEMBERED.unpack_from(raw)
@@ -157,18 +167,22 @@ def task_facts(facts: TaskFacts) -> bytes:
 def task_record(raw: bytes) -> TaskRecord:
     """A delivery record.
 
-    :raises FormatError: not a format that this version reads.
+    :raises FormatError: not a format that this version reads, or damaged.
     """
+    try:
+        return _task_record(raw)
+    except _DAMAGE as fault:
+        raise FormatError(f"delivery record: {fault}") from fault
+
+
+def _task_record(raw: bytes) -> TaskRecord:
     if raw[0] != FORMAT:
         raise FormatError(f"delivery record of format {raw[0]}")
     _, state, attempt, charged, deadline, decision, entry, reason, size = _TASK.unpack_from(raw)
     latency, pos = _read_varint(raw, _TASK.size)
     cost, pos = _read_varint(raw, pos)
     provider_id, _ = _read_name(raw, pos)
-    try:
-        facts = _unpack_facts(raw[_TASK.size + size :])
-    except msgspec.ValidationError as fault:
-        raise FormatError(f"delivery record: {fault}") from fault
+    facts = _unpack_facts(raw[_TASK.size + size :])
     return TaskRecord(
         TaskState(state),
         attempt,

@@ -15,7 +15,7 @@ from router.domain.outcome import (
     RowFault,
     TenantOff,
 )
-from router.store.packing import remembered
+from router.store.packing import FormatError, remembered
 
 ADMITTED, REPLAY, CONFLICT, LIMITED, NONE, LATE, OFF, FAULT = range(8)
 DECIDE_RETURNS = {
@@ -63,9 +63,16 @@ def _none(reply: bytes, _: bytes) -> Outcome:
     return NoCandidate(reply[BODY + 8 :], _wait(wait))
 
 
+def _replay(reply: bytes, decision: bytes) -> Outcome:
+    try:
+        return Replay(remembered(reply[BODY:], partition_in(decision), name_in(decision)))
+    except FormatError as fault:
+        return RowFault(str(fault))
+
+
 _READERS: dict[int, Callable[[bytes, bytes], Outcome]] = {
     ADMITTED: _admitted,
-    REPLAY: lambda reply, decision: Replay(remembered(reply[BODY:], partition_in(decision), name_in(decision))),
+    REPLAY: _replay,
     CONFLICT: lambda _reply, _decision: Conflict(),
     LIMITED: _limited,
     NONE: _none,

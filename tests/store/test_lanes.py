@@ -1,0 +1,366 @@
+"""The road of decide rows: one round trip a tick, deadlines, a Redis that freezes, dies, forgets, or lies."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from msgspec.structs import replace
+from redis import Redis
+
+from router.domain.ids import name_in
+from router.domain.outcome import Admitted, Away, Outcome, Replay, RowFault
+from router.domain.policy import Breaker, Resource, Scope, Sticky
+from router.domain.policy_limits import limit
+from router.errors import StartupRefused
+from router.store.decisions import decide_script
+from router.store.keys import Keys
+from router.store.lane import LaneSettings
+from router.store.meta import RedisMeta
+from router.store.nodes import SingleNode
+from router.store.scripts import Script
+from tests.servers import ValkeyProcess, free_port
+from tests.store.harness import MINUTE, Ask, policy, request
+from tests.store.pods import Pod
+
+QUICK = LaneSettings(deadline_ms=60, retry_ms=20)
+MARGIN_S = 0.5
+PLAIN = policy("a", "b")
+FULL = policy(
+    "a",
+    "b",
+    limits=[limit(s, s, Resource.REQUESTS, 10_000, MINUTE) for s in (Scope.TENANT, Scope.USER, Scope.POLICY)],
+    breaker=Breaker(),
+    sticky=Sticky(),
+)
+
+
+def fresh_keys() -> Keys:
+    """A schema that nobody else uses."""
+    return Keys(schema=f"t{token_hex(5)}")
+
+
+@pytest.fixture
+async def pod(redis_url: str) -> AsyncIterator[Pod]:
+    """A pod on the session's server."""
+    nodes = SingleNode(redis_url)
+    async with Pod(nodes, fresh_keys()) as opened:
+        yield opened
+    await nodes.close()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[ValkeyProcess]:
+    """A server that the test may take away."""
+    with ValkeyProcess(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+async def own_pod(own: ValkeyProcess) -> AsyncIterator[Pod]:
+    """A pod with a short deadline on that server."""
+    nodes = SingleNode(own.url)
+    async with Pod(nodes, fresh_keys(), settings=QUICK) as opened:
+        yield opened
+        own.thaw() if own.process is not None else None
+    await nodes.close()
+
+
+def ask(request_id: str | None = None, *, tenant: str = "acme", **more: Any) -> Ask:
+    """A plain request."""
+    return Ask(request(tenant, request_id or uuid4().hex, **more), PLAIN)
+
+
+_CONNECTING = {"CLIENT", "HELLO", "AUTH", "SELECT"}
+
+
+class Heard:
+    """What clients sent to a server (not what scripts called) while the block ran."""
+
+    def __init__(self, client: Redis) -> None:
+        self.client = client
+        self.commands: list[str] = []
+
+    async def __aenter__(self) -> "Heard":
+        self.monitor = self.client.monitor().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        mark = uuid4().hex
+        self.client.echo(mark)
+        await asyncio.to_thread(self._read, mark)
+        self.monitor.__exit__(None, None, None)
+
+    def _read(self, mark: str) -> None:
+        while True:
+            heard: dict[str, str] = self.monitor.next_command()
+            if mark in heard["command"]:
+                return
+            command = heard["command"].split()[0].upper()
+            if heard["client_type"] != "lua" and command not in _CONNECTING:
+                self.commands.append(command)
+
+
+# Round trips
+
+
+async def test_one_decide_is_one_round_trip(pod: Pod, single: Redis) -> None:
+    """Limits, breaker, pin, idempotency and audit: exactly one EVALSHA and nothing else."""
+    await pod.decide(ask())
+    async with Heard(single) as heard:
+        (outcome,) = await pod.decide(Ask(request("acme", "r", session="s", user="u"), FULL))
+    assert isinstance(outcome, Admitted)
+    assert heard.commands == ["EVALSHA"]
+
+
+async def test_all_of_a_tick_share_one_round_trip(pod: Pod, single: Redis) -> None:
+    """A hundred callers of eight tenants in one tick: one EVALSHA."""
+    asks = [Ask(request(f"tenant{i % 8}", f"r{i}", session=f"s{i}", user=f"u{i}"), FULL) for i in range(100)]
+    async with Heard(single) as heard:
+        outcomes = await pod.decide(*asks)
+    assert {type(o) for o in outcomes} == {Admitted}
+    assert heard.commands == ["EVALSHA"]
+    assert pod.calls == [100]
+
+
+async def test_a_pushed_decide_adds_its_work_item_only(pod: Pod, single: Redis) -> None:
+    """A pushed row is a SET and the EVALSHA, in one pipeline."""
+    async with Heard(single) as heard:
+        await pod.decide(Ask(request("acme", "r", push=True), PLAIN, b"work"))
+    assert heard.commands == ["SET", "EVALSHA"]
+
+
+async def test_a_call_has_a_bound(redis_url: str) -> None:
+    """More rows than max_rows go in several calls, and all are answered."""
+    nodes = SingleNode(redis_url)
+    async with Pod(nodes, fresh_keys(), settings=LaneSettings(deadline_ms=1000, max_rows=40)) as pod:
+        outcomes = await pod.decide(*(ask() for _ in range(100)))
+        assert {type(o) for o in outcomes} == {Admitted}
+        assert sum(pod.calls) == 100
+        assert max(pod.calls) <= 40
+    await nodes.close()
+
+
+async def test_what_comes_during_a_call_goes_with_the_next(pod: Pod) -> None:
+    """Everything is answered, each caller with a decision under its own request's name."""
+    rounds = []
+    for _ in range(20):
+        asks = [ask() for _ in range(7)]
+        rounds.append((asks, [pod.submit(a) for a in asks]))
+        await asyncio.sleep(0)
+    for asks, futures in rounds:
+        for a, outcome in zip(asks, await asyncio.gather(*futures), strict=True):
+            assert isinstance(outcome, Admitted)
+            assert name_in(outcome.decision_id) == a.plan.name
+
+
+# Callers
+
+
+async def test_a_cancelled_caller_shifts_no_reply(pod: Pod) -> None:
+    """Half of the callers go away while their rows are on the wire: the others get their own decisions."""
+    for _ in range(10):
+        asks = [ask(tenant=f"t{i}") for i in range(40)]
+        futures = [pod.submit(a) for a in asks]
+        await asyncio.sleep(0)
+        for future in futures[::2]:
+            future.cancel()
+        for a, future in list(zip(asks, futures, strict=True))[1::2]:
+            outcome = await asyncio.wait_for(future, 5)
+            assert isinstance(outcome, Admitted)
+            assert name_in(outcome.decision_id) == a.plan.name
+
+
+async def test_a_caller_that_raises_costs_nobody_an_answer(pod: Pod, caplog: pytest.LogCaptureFixture) -> None:
+    """A bug in one caller's callback is logged; its neighbours and the next tick are answered."""
+
+    def bug(_outcome: Outcome, _stamp: bytes) -> None:
+        raise RuntimeError("a bug of the caller")
+
+    before, broken, after = ask(), ask(), ask()
+    futures = [pod.submit(before)]
+    pod.decisions.decide(broken.request, broken.plan, None, bug)
+    futures.append(pod.submit(after))
+    outcomes = await asyncio.wait_for(asyncio.gather(*futures), 5)
+    assert {type(o) for o in outcomes} == {Admitted}
+    assert "a bug of the caller" in caplog.text
+    assert isinstance((await pod.decide(ask()))[0], Admitted)
+
+
+@pytest.mark.parametrize(
+    "rest", [b"", b"\xff\xff\xff", b"\x00\x00\x00\x01\x00\x80", b"\x00\x00\x00\x01\x63\x01\x01\x01a"]
+)
+async def test_a_remembered_answer_that_cannot_be_read(pod: Pod, single: Redis, rest: bytes) -> None:
+    """A replay of a damaged answer is that row's fault; its neighbours are answered."""
+    broken = ask("broken")
+    key = pod.keys.tenant("acme").idem(broken.plan.name)
+    single.set(key, b"\x01" + broken.request.fingerprint + rest)
+    before, fault, after = await pod.decide(ask(), broken, ask())
+    assert isinstance(before, Admitted)
+    assert isinstance(fault, RowFault)
+    assert isinstance(after, Admitted)
+
+
+async def test_a_reply_for_another_row_is_never_handed_out(redis_url: str) -> None:
+    """Replies in a wrong order: nobody gets another's answer, everybody gets one, and the lane goes on."""
+    true = decide_script()
+    swap = b"if #replies > 4 then replies[4], replies[5] = replies[5], replies[4] end\nreturn replies"
+    source = true.source.replace(b"return replies", swap)
+    swapped: Script = replace(true, source=source, sha=_sha(source))
+    nodes = SingleNode(redis_url)
+    async with Pod(nodes, fresh_keys(), script=swapped) as pod:
+        outcomes = await pod.decide(*(ask() for _ in range(4)))
+        assert outcomes == [Away(sent=True)] * 4
+        assert isinstance((await pod.decide(ask()))[0], Admitted)
+    await nodes.close()
+
+
+def _sha(source: bytes) -> bytes:
+    from hashlib import sha1  # noqa: PLC0415 - as Redis names scripts
+
+    return sha1(source, usedforsecurity=False).hexdigest().encode()
+
+
+# Jobs
+
+
+async def test_work_items_that_nobody_needs_are_unlinked(pod: Pod, single: Redis) -> None:
+    """The work items of a replay and of a refusal go at once; that of the dispatched row stays."""
+    none = policy("a", limits=[limit("l", Scope.TENANT, Resource.REQUESTS, 1, MINUTE)])
+    first = Ask(request("acme", "r", push=True), none, b"work")
+    made, replayed, refused = await pod.decide(first, first, Ask(request("acme", "s", push=True), none, b"work"))
+    assert isinstance(made, Admitted)
+    assert isinstance(replayed, Replay)
+    assert not isinstance(refused, Admitted)
+    await pod.decide(ask())
+    jobs = list(single.scan_iter(f"{pod.keys.schema}:*:job:*"))
+    assert len(jobs) == 1
+
+
+# Redis in trouble
+
+
+async def test_a_forgotten_script_is_loaded_again(pod: Pod, single: Redis) -> None:
+    """After SCRIPT FLUSH the next decides are answered as if nothing had been."""
+    await pod.decide(ask())
+    single.script_flush()
+    outcomes = await pod.decide(*(ask() for _ in range(5)))
+    assert {type(o) for o in outcomes} == {Admitted}
+
+
+async def test_a_frozen_redis(own: ValkeyProcess, own_pod: Pod) -> None:
+    """In flight: `sent` at the deadline; then: not sent, at once. It recovers, and what was late wrote nothing."""
+    (fine,) = await own_pod.decide(ask())
+    assert isinstance(fine, Admitted)
+    own.freeze()
+    started = time.monotonic()
+    late = await own_pod.decide(ask("late", tenant="frozen"))
+    assert late == [Away(sent=True)]
+    assert time.monotonic() - started < QUICK.deadline_ms / 1000 + MARGIN_S
+    started = time.monotonic()
+    assert await own_pod.decide(*(ask() for _ in range(50))) == [Away(sent=False)] * 50
+    assert time.monotonic() - started < MARGIN_S
+    assert own_pod.lanes.down
+    own.thaw()
+    await asyncio.wait_for(own_pod.up.wait(), 5)
+    (after,) = await own_pod.decide(ask())
+    assert isinstance(after, Admitted)
+    assert await own_pod.nodes.call("EXISTS", own_pod.keys.tenant("frozen").audit) == 0
+    (again,) = await own_pod.decide(ask("late", tenant="frozen"))
+    assert isinstance(again, Admitted)
+
+
+async def test_what_waits_behind_a_frozen_call(own: ValkeyProcess, own_pod: Pod) -> None:
+    """Rows that came while a call was in flight are answered with it: nothing waits for a second deadline."""
+    await own_pod.decide(ask())
+    own.freeze()
+    started = time.monotonic()
+    first = own_pod.submit(ask())
+    for _ in range(5):  # passes of the loop: the first call is on the wire by then
+        await asyncio.sleep(0)
+    second = own_pod.submit(ask())
+    outcomes = await asyncio.wait_for(asyncio.gather(first, second), 5)
+    assert outcomes[0] == Away(sent=True)
+    assert isinstance(outcomes[1], Away)
+    assert time.monotonic() - started < QUICK.deadline_ms / 1000 + MARGIN_S
+
+
+async def test_a_killed_redis_comes_back(own: ValkeyProcess, own_pod: Pod) -> None:
+    """kill -9: answers are quick and say that nothing was sent; a new server at the address is used by itself."""
+    await own_pod.decide(ask())
+    await asyncio.to_thread(own.kill)
+    started = time.monotonic()
+    (gone,) = await own_pod.decide(ask())
+    assert isinstance(gone, Away)
+    assert await own_pod.decide(ask()) == [Away(sent=False)]
+    assert time.monotonic() - started < MARGIN_S
+    own_pod.up.clear()
+    await asyncio.to_thread(own.start)
+    await asyncio.wait_for(own_pod.up.wait(), 5)
+    (back,) = await own_pod.decide(ask())
+    assert isinstance(back, Admitted)
+
+
+async def test_nobody_listens_at_boot(tmp_path: Path) -> None:
+    """Opening returns, decides are refused at once, and the server that comes later is found."""
+    server = ValkeyProcess(tmp_path, port=free_port())
+    nodes = SingleNode(server.url)
+    async with Pod(nodes, fresh_keys(), settings=QUICK) as pod:
+        assert pod.lanes.down
+        assert await pod.decide(ask()) == [Away(sent=False)]
+        await asyncio.to_thread(server.start)
+        await asyncio.wait_for(pod.up.wait(), 5)
+        (made,) = await pod.decide(ask())
+        assert isinstance(made, Admitted)
+    await nodes.close()
+    await asyncio.to_thread(server.stop)
+
+
+async def test_closing_answers_whoever_waits(own: ValkeyProcess, own_pod: Pod) -> None:
+    """A pod that closes its lanes leaves no caller without an answer."""
+    await own_pod.decide(ask())
+    own.freeze()
+    futures = [own_pod.submit(ask()) for _ in range(5)]
+    await asyncio.sleep(0)
+    await own_pod.lanes.close()
+    outcomes = await asyncio.wait_for(asyncio.gather(*futures), 2)
+    assert {type(o) for o in outcomes} == {Away}
+
+
+async def test_a_full_redis_is_away(own: ValkeyProcess, own_pod: Pod) -> None:
+    """Out of memory: the call is refused as a whole, nothing was written, and the lane is not broken."""
+    await own_pod.decide(ask())
+    await own_pod.nodes.call("CONFIG", "SET", "maxmemory", 1)
+    assert await own_pod.decide(ask(tenant="full")) == [Away(sent=False)]
+    await own_pod.nodes.call("CONFIG", "SET", "maxmemory", 0)
+    assert await own_pod.nodes.call("EXISTS", own_pod.keys.tenant("full").audit) == 0
+    assert isinstance((await own_pod.decide(ask()))[0], Admitted)
+
+
+# The store's own record
+
+
+async def test_another_number_of_partitions_is_refused(redis_url: str) -> None:
+    """The number is fixed by the first pod; one with another number must not run, and the message says what to set."""
+    nodes = SingleNode(redis_url)
+    schema = fresh_keys().schema
+    assert await RedisMeta(Keys(schema, 64), nodes).ensure() is True
+    assert await RedisMeta(Keys(schema, 64), nodes).ensure() is False
+    with pytest.raises(StartupRefused, match="set it to 64"):
+        await RedisMeta(Keys(schema, 32), nodes).ensure()
+    await nodes.close()
+
+
+async def test_a_server_that_evicts_is_named(own: ValkeyProcess) -> None:
+    """A policy that may evict counters is a problem, unless it is allowed."""
+    nodes = SingleNode(own.url)
+    assert await RedisMeta(fresh_keys(), nodes).check_server() == []
+    await nodes.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    (problem,) = await RedisMeta(fresh_keys(), nodes).check_server()
+    assert "allkeys-lru" in problem
+    assert await RedisMeta(fresh_keys(), nodes, allow_eviction=True).check_server() == []
+    await nodes.close()
