@@ -11,7 +11,7 @@ import nats
 import pytest
 from nats.aio.msg import Msg
 
-from bench.bars import bars
+from bench.bars import bars, best_run
 from bench.generator import Generator
 from bench.measure import LoadReport, Measurement, measure
 from bench.pyclient import read_templates
@@ -132,3 +132,10 @@ def test_bars_compare_within_a_round() -> None:
     assert [b.value for b in bars(records)[:2]] == [4, 40]
     assert all(b.holds for b in bars(records))
     assert not bars([*records, record("pod", "open", 1000, 1000, lost=1)])[-1].holds
+
+
+def test_a_run_with_refusals_is_not_the_best() -> None:
+    """Quick refusals do not make a latency look good: without a clean run the promise fails."""
+    refused = record("pod", "open", 5000, 5000, lost=1)
+    assert best_run([refused]).p99 == float("inf")
+    assert best_run([refused, record("pod", "open", 5000, 5000)]).p99 == 0
