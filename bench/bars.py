@@ -54,7 +54,7 @@ def cpu_us(process: str) -> Pick:
 
 
 def best_run(records: list[Record]) -> Latency:
-    """The latencies of the best run without a fault (a refusal is quick, and no answer); infinite when there is none."""
+    """Latencies of the best run without a fault (a refusal is quick, and no answer); infinite when there is none."""
     clean = [r.measurement.load.latency_us for r in records if not _bad(r)]
     never = Latency(*[float("inf")] * len(Latency.__struct_fields__))
     return min(clean, key=lambda latency: (latency.p99, latency.p50), default=never)
