@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
-from redis import Redis
+from redis import Redis, RedisCluster
 
+from tests.servers import ValkeyCluster
 from tests.store.harness import Store
 
 
@@ -16,10 +17,25 @@ def single(redis_url: str) -> Iterator[Redis]:
     client.close()
 
 
-@pytest.fixture
-def store(single: Redis) -> Store:
-    """A schema that nobody else uses, on the session's server."""
-    return Store(single)
+@pytest.fixture(scope="session")
+def valkey_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyCluster]:
+    """A real Cluster of three nodes; shared, so a test takes a fresh schema and never flushes."""
+    with ValkeyCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def cluster(valkey_cluster: ValkeyCluster) -> Iterator[RedisCluster]:
+    """A client of the session's Cluster."""
+    client = RedisCluster.from_url(valkey_cluster.url)
+    yield client
+    client.close()
+
+
+@pytest.fixture(params=["single", "cluster"])
+def store(request: pytest.FixtureRequest) -> Store:
+    """A schema that nobody else uses, on the session's server and on the session's Cluster."""
+    return Store(request.getfixturevalue(request.param))
 
 
 @pytest.fixture(scope="session")

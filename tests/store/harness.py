@@ -115,6 +115,7 @@ class Store:
 
     def __init__(self, client: Client, *, replace: dict[str, str] | None = None) -> None:
         self.client = client
+        self.cluster = isinstance(client, RedisCluster)
         self.keys = Keys(schema=f"t{token_hex(5)}")
         self.now = START_MS
         self.clock = {"clock": TEST_CLOCK} | (replace or {})
@@ -150,12 +151,25 @@ class Store:
         return batch
 
     def decide(self, *asks: Ask) -> list[Outcome]:
-        """All rows in one call; `Away(sent=False)` stands for a late row."""
-        batch = self.batch(asks)
-        return self.read(batch, self.call(self.decide_script, list(batch.index), [self.header(), *batch.rows]))
+        """All rows in one call (a Cluster: one a partition); `Away(sent=False)` stands for a late row."""
+        told: dict[int, tuple[Outcome, bytes]] = {}
+        for group in self._groups([a.request.tenant_id for a in asks]):
+            batch = self.batch([asks[i] for i in group])
+            reply = self.call(self.decide_script, list(batch.index), [self.header(), *batch.rows])
+            outcomes = self.read(batch, reply)
+            told |= dict(zip(group, zip(outcomes, self.stamps, strict=True), strict=True))
+        self.stamps = [told[i][1] for i in range(len(asks))]
+        return [told[i][0] for i in range(len(asks))]
+
+    def _groups(self, tenants: Sequence[str]) -> list[list[int]]:
+        """Which rows may go together."""
+        groups: dict[int, list[int]] = {}
+        for i, tenant in enumerate(tenants):
+            groups.setdefault(self.of(tenant).partition if self.cluster else 0, []).append(i)
+        return list(groups.values())
 
     def read(self, batch: Batch, replies: list[Any]) -> list[Outcome]:
-        """The replies as outcomes; the stamps are kept."""
+        """The replies of one call as outcomes; the stamps are kept."""
         self.stamps = []
         found: list[Outcome] = []
         assert replies[0] == 0
@@ -178,12 +192,15 @@ class Store:
         return found
 
     def settle(self, *moves: Move) -> list[MoveOutcome]:
-        """All moves in one call."""
-        batch = MoveBatch()
-        for i, move in enumerate(moves):
-            batch.add(move, self.keys, i)
-        reply = self.call(self.settle_script, list(batch.index), [(100_000).to_bytes(4), *batch.rows])
-        return [move_outcome(m, raw[4], raw[5:]) for m, raw in zip(moves, reply[3:], strict=True)]
+        """All moves in one call (a Cluster: one a partition)."""
+        told: dict[int, MoveOutcome] = {}
+        for group in self._groups([m.tenant_id for m in moves]):
+            batch = MoveBatch()
+            for i in group:
+                batch.add(moves[i], self.keys, i)
+            reply = self.call(self.settle_script, list(batch.index), [(100_000).to_bytes(4), *batch.rows])
+            told |= {i: move_outcome(moves[i], raw[4], raw[5:]) for i, raw in zip(group, reply[3:], strict=True)}
+        return [told[i] for i in range(len(moves))]
 
     def claim(self, partition: int, lease_ms: int, most: int) -> list[bytes]:
         """Tasks of one partition that are due, taken for a while."""

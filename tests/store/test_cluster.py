@@ -1,0 +1,178 @@
+"""A pod on a real Cluster of three nodes: every partition's own node, and slots that move under it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from secrets import token_hex
+
+import pytest
+from redis.crc import key_slot
+
+from router.domain.outcome import Admitted, LimitHit, Replay
+from router.domain.policy import Resource, Scope
+from router.domain.policy_limits import limit
+from router.domain.result import BreakerVerdict
+from router.domain.task import BreakerTurn, Moved
+from router.store.keys import Keys
+from router.store.lane import LaneSettings
+from router.store.nodes import Cluster
+from router.store.policies import RedisPolicies
+from router.store.tasks import RedisTasks
+from tests.servers import ValkeyCluster, ValkeyNode
+from tests.store.harness import MINUTE, Ask, policy, request, undispatched
+from tests.store.pods import Pod
+
+PATIENT = LaneSettings(deadline_ms=5_000, retry_ms=20)
+TEN = policy("a", limits=[limit("l", Scope.TENANT, Resource.REQUESTS, 10, MINUTE)])
+
+
+@pytest.fixture
+async def nodes(valkey_cluster: ValkeyCluster) -> AsyncIterator[Cluster]:
+    """A pod's client of the Cluster."""
+    client = Cluster(valkey_cluster.url)
+    await client.open()
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def pod(nodes: Cluster) -> AsyncIterator[Pod]:
+    """A pod on the Cluster, patient enough to outlast a slot's move."""
+    async with Pod(nodes, Keys(schema=f"t{token_hex(5)}"), settings=PATIENT) as opened:
+        yield opened
+
+
+def asks(tenant: str, start: int, count: int) -> list[Ask]:
+    """Requests against ten a minute."""
+    return [Ask(request(tenant, f"r{i}"), TEN) for i in range(start, start + count)]
+
+
+async def test_tenants_of_all_nodes_in_one_tick(pod: Pod) -> None:
+    """A hundred tenants over three nodes: each is decided once and replayed once."""
+    wanted = [Ask(request(f"tenant{i}", "r"), TEN) for i in range(100)]
+    assert {type(o) for o in await pod.decide(*wanted)} == {Admitted}
+    assert {type(o) for o in await pod.decide(*wanted)} == {Replay}
+    assert len({pod.lanes.of(pod.keys.tenant(f"tenant{i}").partition)[0] for i in range(100)}) == 3
+
+
+async def test_limits_hold_on_a_cluster(pod: Pod) -> None:
+    """Of fifty requests in one tick ten are admitted."""
+    outcomes = await pod.decide(*asks("acme", 0, 50))
+    assert [type(o) for o in outcomes].count(Admitted) == 10
+
+
+async def test_policies_and_results_on_a_cluster(pod: Pod, nodes: Cluster) -> None:
+    """The other adapters of the store find their nodes too, also for many tenants in one call."""
+    policies = RedisPolicies(nodes, pod.keys)
+    document = b'{"providers":[{"name":"a","weight":100}],"version":"1.0"}'
+    assert await policies.apply("acme", "default", document, expect_revision=0) == 1
+    assert await policies.load("acme") is not None
+    made = await pod.decide(*(Ask(request(f"tenant{i}", "r"), TEN) for i in range(20)))
+    moves = [
+        undispatched(f"tenant{i}", o.decision_id, BreakerVerdict.NEITHER, usage=b"u")
+        for i, o in enumerate(made)
+        if isinstance(o, Admitted)
+    ]
+    tasks = RedisTasks(pod.keys, nodes, shared_calls=False)
+    assert await tasks.move(moves) == [Moved(BreakerTurn.UNCHANGED)] * 20
+    waiting = await tasks.usage_waiting(100)
+    assert {w.usage_id for w in waiting} == {m.decision_id for m in moves}
+    assert await tasks.usage_published([w.usage_id for w in waiting]) == 20
+    assert await tasks.usage_waiting(100) == []
+    assert (await tasks.claim(1_000, 10)).task_ids == ()
+
+
+async def test_a_forgotten_script_on_one_node(pod: Pod, valkey_cluster: ValkeyCluster) -> None:
+    """A node that lost its scripts (a failover) gets them again."""
+    wanted = [Ask(request(f"tenant{i}", "r"), TEN) for i in range(30)]
+    await pod.decide(*wanted)
+    valkey_cluster.nodes[1].ask("SCRIPT", "FLUSH")
+    again = [Ask(request(f"tenant{i}", "s"), TEN) for i in range(30)]
+    assert {type(o) for o in await pod.decide(*again)} == {Admitted}
+
+
+# A slot on the move
+
+
+class Move:
+    """One slot going from its node to the next one."""
+
+    def __init__(self, cluster: ValkeyCluster, slot: int) -> None:
+        self.slot = str(slot)
+        owner = next(i for i, (first, last) in enumerate(cluster.SLOTS) if first <= slot <= last)
+        self.source: ValkeyNode = cluster.nodes[owner]
+        self.target: ValkeyNode = cluster.nodes[(owner + 1) % 3]
+        self.others = [n for n in cluster.nodes if n not in (self.source, self.target)]
+        self.ids = {n: n.ask("CLUSTER", "MYID") for n in cluster.nodes}
+
+    def begin(self) -> None:
+        """From now on the source answers ASK or TRYAGAIN for what it has not."""
+        self.source.ask("CONFIG", "RESETSTAT")
+        self.target.ask("CLUSTER", "SETSLOT", self.slot, "IMPORTING", self.ids[self.source])
+        self.source.ask("CLUSTER", "SETSLOT", self.slot, "MIGRATING", self.ids[self.target])
+
+    def refused(self, *words: str) -> None:
+        """Returns when the source has refused something in one of these words."""
+        give_up = time.monotonic() + 5
+        while not any(f"errorstat_{w}" in self.source.ask("INFO", "errorstats") for w in words):
+            assert time.monotonic() < give_up, f"the source never said {words}"
+
+    def keys(self) -> None:
+        """Every key of the slot goes over."""
+        from redis import Redis  # noqa: PLC0415 - binary key names
+
+        with Redis(port=self.source.port, protocol=2) as client:
+            while found := client.execute_command("CLUSTER", "GETKEYSINSLOT", self.slot, 100):
+                client.execute_command("MIGRATE", "127.0.0.1", self.target.port, "", 0, 5_000, "KEYS", *found)
+
+    def end(self) -> None:
+        """The target owns it; everybody is told."""
+        for node in (self.target, self.source, *self.others):
+            node.ask("CLUSTER", "SETSLOT", self.slot, "NODE", self.ids[self.target])
+
+
+def slot_of(pod: Pod, tenant: str) -> int:
+    """The slot of a tenant's partition."""
+    return key_slot(pod.keys.tag(pod.keys.tenant(tenant).partition))
+
+
+async def test_a_moved_slot_is_followed(pod: Pod, valkey_cluster: ValkeyCluster) -> None:
+    """After a slot has moved with its keys, usage and answers are what they were, without a lost decision."""
+    await pod.decide(*asks("moved", 0, 6))
+    move = Move(valkey_cluster, slot_of(pod, "moved"))
+    await asyncio.to_thread(move.begin)
+    await asyncio.to_thread(move.keys)
+    await asyncio.to_thread(move.end)
+    outcomes = await pod.decide(*asks("moved", 0, 6), *asks("moved", 10, 10))
+    await asyncio.to_thread(move.refused, "MOVED")
+    assert [type(o) for o in outcomes] == [Replay] * 6 + [Admitted] * 4 + [LimitHit] * 6
+    assert {type(o) for o in await pod.decide(*asks("moved", 0, 6))} == {Replay}
+
+
+async def test_decides_during_a_move_wait_for_its_end(pod: Pod, valkey_cluster: ValkeyCluster) -> None:
+    """ASK and TRYAGAIN while the keys go over: rows are answered once the slot has moved, and none is counted twice."""
+    tenant, fresh = "asked", "another"
+    await pod.decide(*asks(tenant, 0, 6))
+    move = Move(valkey_cluster, slot_of(pod, tenant))
+    await asyncio.to_thread(move.begin)
+    during = [pod.submit(a) for a in asks(tenant, 10, 10)]
+    await asyncio.to_thread(move.refused, "TRYAGAIN")
+    await asyncio.to_thread(move.keys)
+    later = [pod.submit(a) for a in asks(tenant, 0, 6)]
+    await asyncio.to_thread(move.end)
+    outcomes = await asyncio.wait_for(asyncio.gather(*during, *later), 10)
+    assert [type(o) for o in outcomes] == [Admitted] * 4 + [LimitHit] * 6 + [Replay] * 6
+    assert {type(o) for o in await pod.decide(*asks(fresh, 0, 3))} == {Admitted}
+
+
+async def test_a_tenant_without_keys_during_a_move(pod: Pod, valkey_cluster: ValkeyCluster) -> None:
+    """A tenant of whom the source knows nothing is asked for at the target, and decided there at the latest after."""
+    tenant = "unknown.yet"
+    move = Move(valkey_cluster, slot_of(pod, tenant))
+    await asyncio.to_thread(move.begin)
+    during = [pod.submit(a) for a in asks(tenant, 0, 12)]
+    await asyncio.to_thread(move.refused, "ASK")
+    await asyncio.to_thread(move.keys)
+    await asyncio.to_thread(move.end)
+    outcomes = await asyncio.wait_for(asyncio.gather(*during), 10)
+    assert [type(o) for o in outcomes] == [Admitted] * 10 + [LimitHit] * 2
