@@ -193,7 +193,7 @@ class Pod:
         t = self.telemetry
         tombstone_ms = s.tombstone_ttl_s * 1000
         letters = DeadLetters(self.publisher, t, self.alerts, keep_payload=s.dead_letter_payloads, wall_ms=_wall_ms)
-        self.outbox = Outbox(self.store.tasks, self.publisher, t)
+        self.outbox = Outbox(self.store.tasks, self.publisher, t, self.alerts)
         self.settle = Settle(
             self.store.tasks,
             self.store.decisions,

@@ -27,8 +27,6 @@ class Condition(StrEnum):
     BUS_AWAY = "bus_away"
     STREAM_COVERS_REQUESTS = "stream_covers_requests"
     CONSUMER_STALLED = "consumer_stalled"
-    AUDIT_SLOW = "audit_slow"
-    AUDIT_CUT = "audit_cut"
     CP_STATE_UNUSABLE = "cp_state_unusable"
     CP_STATE_OLD = "cp_state_old"
     CP_FALLBACK_FREQUENT = "cp_fallback_frequent"
@@ -58,8 +56,6 @@ ALERTS: dict[Condition, Kind] = {
         _C, "bus", "stream", "a stream covers a request/reply subject: its acks reach callers before the answers"
     ),
     Condition.CONSUMER_STALLED: Kind(_C, "bus", "consumer", "a consumer has messages and makes no progress"),
-    Condition.AUDIT_SLOW: Kind(_W, "audit", FLEET, "writing or querying audit is slow"),
-    Condition.AUDIT_CUT: Kind(_W, "audit", "tenant", "audit entries are cut before their retention has passed"),
     Condition.CP_STATE_UNUSABLE: Kind(_W, "gate", FLEET, "no usable CP state: running as CP1 baseline"),
     Condition.CP_STATE_OLD: Kind(_W, "gate", FLEET, "the CP state file was not updated for too long"),
     Condition.CP_FALLBACK_FREQUENT: Kind(_C, "gate", FLEET, "the CP gate falls back to the baseline again and again"),

@@ -78,9 +78,6 @@ class Store(Group):
     store_schema: str = setting("r1", "First part of every key.", pattern=r"^[a-z0-9]{1,16}$")
     partitions: int = setting(64, "Partitions of the key space; fixed at the fleet's first boot.", ge=1, le=4096)
     store_deadline_ms: Ms = setting(50, "Deadline over a whole call.", ge=1, le=60_000)
-    store_breaker_failures: int = setting(
-        5, "Failed or late calls in a row after which the store is away.", ge=1, le=1000
-    )
     store_breaker_retry_ms: Ms = setting(500, "Wait between probes of a store that is away.", ge=10, le=60_000)
     batch_max_rows: int = setting(256, "Requests in one call.", ge=1, le=4096)
     batch_max_bytes: Size = setting(1 << 20, "Bytes of arguments in one call.", ge=1 << 16, le=64 << 20)

@@ -266,6 +266,8 @@ class Decide:
         if isinstance(outcome, RowFault):
             self._telemetry.store_row_faults.inc()
             log.error(outcome.message, extra={"event": Event.STORE_ROW_FAULT, "tenant_id": request.tenant_id})
+        elif isinstance(outcome, Admitted) and outcome.shadow:
+            self._telemetry.shadow_hits.inc()
         explain = request.options.explain and "explain" not in made.requires_cp
         self._finish(opened, answer(outcome, request, made, explain=explain))
         if opened.job is not None and isinstance(outcome, Admitted):

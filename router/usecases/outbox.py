@@ -4,24 +4,30 @@ import asyncio
 import logging
 from functools import partial
 
+from router.domain.alert import FLEET, Condition
 from router.domain.ids import to_text
 from router.errors import StoreError
 from router.ports import Publication, Publisher, TaskStore
 from router.telemetry import Telemetry
+from router.usecases.gate import AlertSink
 
 log = logging.getLogger("router.outbox")
 
 USAGE_SUBJECT = "beamline.usage.v1.metered"
 MOST_A_LOOK = 256
+# Looks in a row that found events of the look before: about half a minute.
+LOOKS_UNTIL_ALERT = 15
 
 
 class Outbox:
     """Publishes usage that settling has put down, and what a pod that died has left."""
 
-    def __init__(self, tasks: TaskStore, publisher: Publisher, telemetry: Telemetry) -> None:
+    def __init__(self, tasks: TaskStore, publisher: Publisher, telemetry: Telemetry, alerts: AlertSink) -> None:
         self._tasks = tasks
         self._publisher = publisher
         self._telemetry = telemetry
+        self._alerts = alerts
+        self._looks_with_rest = 0
         self._on_the_way: set[bytes] = set()
         self._stored: list[bytes] = []
         self._seen: set[bytes] = set()
@@ -44,6 +50,12 @@ class Outbox:
         for one in waiting:
             if one.usage_id in self._seen:
                 self.publish(one.usage_id, one.event)
+        rest = self._seen & {one.usage_id for one in waiting}
+        self._looks_with_rest = self._looks_with_rest + 1 if rest else 0
+        if self._looks_with_rest >= LOOKS_UNTIL_ALERT:
+            self._alerts.raise_(Condition.USAGE_NOT_DRAINING, FLEET, metadata={"waiting": len(waiting)})
+        elif not waiting:
+            self._alerts.resolve(Condition.USAGE_NOT_DRAINING, FLEET)
         self._seen = {one.usage_id for one in waiting}
 
     def _done(self, usage_id: bytes, stored: bool) -> None:
