@@ -3,12 +3,13 @@
 Life of a row: packed into an open batch → sent → answered, or answered `Away` at its deadline. Life of the lane:
 
     idle ──submit──▶ flying ──reply──▶ flying (what came meanwhile) or idle
-                       │ deadline missed, or connection lost
+                       │ some deadlines missed in a row, or connection lost
                        ▼
                      down: rows are refused at once ──PING answered in time──▶ idle
 
-Slow is down: while a call is late nothing more is queued behind it. The late call may still execute; its rows carry
-`not_after` (Redis time), after which they write nothing, and a nonce that is checked.
+Slow is down, a hiccup is not: rows behind a late call are answered at their own deadlines, and when it misses several
+the lane is down. A late call may still execute; its rows carry `not_after` (Redis time), after which they write
+nothing, and a nonce that is checked.
 """
 
 import asyncio
@@ -36,16 +37,22 @@ log = logging.getLogger(__name__)
 _BATCH_HEADER = Layout(">IIII")
 _MIN_ROWS = 32
 _JOB_MS = 10_000
+_LOOK_S = 0.005
+_STALL_S = 0.005
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
 
 
 class LaneSettings(Struct, frozen=True):
-    """Bounds of one call. Times in milliseconds; `call_budget_ms` is how long a call may keep Redis busy."""
+    """Bounds of one call. Times in milliseconds; `call_budget_ms` is how long a call may keep Redis busy.
+
+    `missed_until_down`: how many deadlines one call may miss before the lane is down and refuses at once.
+    """
 
     deadline_ms: float = 50
     max_rows: int = 256
     max_bytes: int = 1 << 20
     call_budget_ms: float = 3
+    missed_until_down: int = 3
     retry_ms: float = 100
     audit_max_len: int = 100_000
     audit_ms: int = 8 * 86_400_000
@@ -82,7 +89,8 @@ class Lane:
         self._header = _BATCH_HEADER.pack(
             settings.idempotency_ms, settings.audit_max_len, settings.audit_ms, settings.publish_grace_ms
         )
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
+        self.deadline_s = settings.deadline_ms / 1000
         self._open: dict[int, Batch] = {}
         self._full: list[Batch] = []
         self._task: asyncio.Task[None] | None = None
@@ -105,14 +113,14 @@ class Lane:
     def now_ms(self) -> float:
         """Redis time in ms: the last reply's, and what has passed since. The pod's own clock before the first one."""
         offset = self._clock_offset
-        return time.time() * 1000 if offset is None else self._loop.time() * 1000 + offset
+        return time.time() * 1000 if offset is None else self.loop.time() * 1000 + offset
 
     def submit(self, w: Waiting) -> None:
         """Queue a row; rows of one group go in one call (a Cluster's call has one slot)."""
         if self._down or self._clock_offset is None:
             self._start()
-            if self._down or self._loop.time() * 1000 >= w.expires:
-                self._loop.call_soon(w.done, Away(sent=False), NO_STAMP)
+            if self._down or self.loop.time() * 1000 >= w.expires:
+                self.loop.call_soon(w.done, Away(sent=False), NO_STAMP)
                 return
         batch = self._open.get(w.group)
         if batch is None:
@@ -122,7 +130,7 @@ class Lane:
             self._packer.add(batch, w, nonce, w.expires + (self._clock_offset or 0.0))
         except (struct.error, ValueError, KeyError, AttributeError, TypeError) as bug:
             log.exception("a row could not be packed")
-            self._loop.call_soon(w.done, RowFault(f"cannot be packed: {bug}"), NO_STAMP)
+            self.loop.call_soon(w.done, RowFault(f"cannot be packed: {bug}"), NO_STAMP)
             return
         if len(batch.rows) >= self._rows_cap or batch.size >= self._settings.max_bytes:
             self._full.append(self._open.pop(w.group))
@@ -130,7 +138,7 @@ class Lane:
 
     def resend(self, batch: Batch) -> None:
         """Queue a batch that another node refused without executing it; rows past their deadline are answered."""
-        now = self._loop.time() * 1000
+        now = self.loop.time() * 1000
         if self._down or self._closing or all(w.expires <= now for w in batch.waiting):
             self._answer(batch, Away(sent=False))
             return
@@ -146,7 +154,7 @@ class Lane:
 
     def _start(self) -> None:
         if self._task is None and not self._closing:
-            self._task = self._loop.create_task(self._run())
+            self._task = self.loop.create_task(self._run())
             self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -179,8 +187,8 @@ class Lane:
                     continue
                 if not self._unwanted:
                     return
-            watch = self._loop.call_later(self._settings.deadline_ms / 1000, self._missed, batches)
-            started = self._loop.time()
+            started = self.loop.time()
+            watch = _Watch(self, batches)
             unlinks, self._unwanted = self._unwanted, []
             self._flying = [*batches, *(b for b, _ in done)]
             try:
@@ -195,7 +203,7 @@ class Lane:
                 return
             finally:
                 watch.cancel()
-            elapsed = self._loop.time() - started
+            elapsed = self.loop.time() - started
             rows = sum(len(b.rows) for b in batches)
             self._learn(elapsed * 1000, rows)
             self._hooks.on_call(self._script.name, elapsed, rows)
@@ -255,7 +263,7 @@ class Lane:
                 log.warning("Redis refused a decide call: %s", reply)
                 self._answer(batch, Away(sent=False))
                 continue
-            self._clock_offset = reply[1] * 1000 + reply[2] / 1000 - self._loop.time() * 1000
+            self._clock_offset = reply[1] * 1000 + reply[2] / 1000 - self.loop.time() * 1000
             for w, row in zip(batch.waiting, reply[3:], strict=True):
                 nonce, code, stamp = HEAD.unpack_from(row)
                 if nonce != w.nonce:
@@ -277,19 +285,34 @@ class Lane:
         """The row came after its `not_after`. If its caller still waits, our idea of Redis time was old: once more."""
         if w.done is _answered:
             return
-        if not w.again and self._loop.time() * 1000 < w.expires:
+        if not w.again and self.loop.time() * 1000 < w.expires:
             w.again = True
             self.submit(w)
         else:
             done, w.done = w.done, _answered
             _tell(done, Away(sent=False))
 
-    def _missed(self, batches: list[Batch]) -> None:
+    def missed(self, batches: list[Batch], times: int) -> None:
+        """A call's deadline has passed for the n-th time: its rows are answered, and the lane is down after some."""
         self._hooks.on_timeout()
-        self._set_down(True, f"no answer within {self._settings.deadline_ms:g} ms")
         for b in batches:
             self._answer(b, Away(sent=True))
-        self._refuse_waiting()
+        if times >= self._settings.missed_until_down:
+            late_ms = times * self._settings.deadline_ms
+            self._set_down(True, f"a call was not answered within {late_ms:g} ms")
+            self._refuse_waiting()
+
+    def expire_waiting(self) -> None:
+        """Answer the rows that wait behind a late call and whose own deadline has passed.
+
+        They stay in their batch: when it is sent, the script refuses them as late.
+        """
+        now = self.loop.time() * 1000
+        for batch in (*self._full, *self._open.values()):
+            for w in batch.waiting:
+                if w.expires <= now:
+                    done, w.done = w.done, _answered
+                    _tell(done, Away(sent=False))
 
     def _lost(self, batches: list[Batch], fault: StoreError) -> None:
         self._set_down(True, str(fault))
@@ -330,13 +353,13 @@ class Lane:
             # The first one may pay for the connection.
             await self._link.send([("TIME",)])
             await self._link.receive(1)
-            started = self._loop.time()
+            started = self.loop.time()
             await self._link.send([("TIME",)])
             (reply,) = await self._link.receive(1)
         except StoreError as fault:
             self._set_down(True, str(fault))
             return False
-        now = self._loop.time()
+        now = self.loop.time()
         if isinstance(reply, ResponseError):
             self._set_down(True, str(reply))
             return False
@@ -371,6 +394,40 @@ def _tell(done: Callable[[Outcome, bytes], None], what: Outcome) -> None:
         done(what, NO_STAMP)
     except Exception:  # a bug of one caller must not cost the others their answers
         log.exception("a caller failed on its answer")
+
+
+class _Watch:
+    """Looks at one call in flight until it is cancelled: at its deadline, and every few ms once that has passed."""
+
+    __slots__ = ("_batches", "_due", "_handle", "_lane", "_missed", "_own_stall")
+
+    def __init__(self, lane: Lane, batches: list[Batch]) -> None:
+        self._lane = lane
+        self._batches = batches
+        self._missed = 0
+        self._own_stall = False
+        self._due = lane.loop.time() + lane.deadline_s
+        self._handle = lane.loop.call_at(self._due, self._look)
+
+    def cancel(self) -> None:
+        """The call has come back."""
+        self._handle.cancel()
+
+    def _look(self) -> None:
+        lane = self._lane
+        now = lane.loop.time()
+        if not self._own_stall and now - self._due > _STALL_S:
+            # It was this pod that stood still: the reply may be here already, so it is looked for before it is missed.
+            self._own_stall = True
+            self._due = now + _STALL_S
+            self._handle = lane.loop.call_at(self._due, self._look)
+            return
+        if now >= self._due:
+            self._missed += 1
+            self._due += lane.deadline_s
+            lane.missed(self._batches, self._missed)
+        lane.expire_waiting()
+        self._handle = lane.loop.call_later(_LOOK_S, self._look)
 
 
 def _answered(_outcome: Outcome, _stamp: bytes) -> None:
