@@ -14,15 +14,18 @@ from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
 from router.domain.decision import CandidateVerdict, Reason, Verdict
 from router.domain.ids import idempotency_name
-from router.domain.policy import Fallback, Limit, Provider, Resource, Scope, Selection, StoredPolicy
+from router.domain.policy import DEFAULT_ATTEMPTS, Fallback, Limit, Provider, Resource, Scope, Selection, StoredPolicy
 from router.domain.request import NO_CONSTRAINTS, NO_STEP, DecideRequest
 
 PIN_NAME_BYTES = 10
 ANONYMOUS = "~anonymous"
-DEFAULT_MAX_ATTEMPTS = 2
 MOST_ORDERS = 720
 _TWO_TO_64 = float(1 << 64)
 _ONLY = (0,)
+# Members of an enum cost 60 ns each on Python 3.11, a global 5.
+_TENANT, _USER, _PROVIDER = Scope.TENANT, Scope.USER, Scope.PROVIDER
+_TOKENS, _COST = Resource.TOKENS, Resource.COST
+_BEST_SCORE = Selection.BEST_SCORE
 
 
 class Features(Struct, frozen=True):
@@ -185,7 +188,7 @@ def _order(
     request: DecideRequest, stored: StoredPolicy, features: Features, snapshot: Snapshot
 ) -> tuple[tuple[Candidate, ...], tuple[CandidateVerdict, ...]]:
     policy = stored.policy
-    best = policy.selection is Selection.BEST_SCORE and features.best_score
+    best = policy.selection is _BEST_SCORE and features.best_score
     ranked = _by_score(policy.pool, snapshot) if best else _rendezvous(request, stored)
     plain = (
         request.constraints is NO_CONSTRAINTS
@@ -311,15 +314,14 @@ def _within_constraints(
 
 def _units(limit: Limit, request: DecideRequest, provider_cost: int) -> int:
     """What one decision reserves of a limit: the request's estimate, else the provider's figure, else the limit's."""
-    match limit.resource:
-        case Resource.REQUESTS | Resource.CONCURRENCY:
-            return 1
-        case Resource.TOKENS:
-            estimate = request.options.estimate_tokens
-            return limit.default_estimate if estimate is None else estimate
-        case Resource.COST:
-            estimate = request.options.estimate_cost_microusd
-            return (provider_cost or limit.default_estimate) if estimate is None else estimate
+    resource = limit.resource
+    if resource is _TOKENS:
+        estimate = request.options.estimate_tokens
+        return limit.default_estimate if estimate is None else estimate
+    if resource is _COST:
+        estimate = request.options.estimate_cost_microusd
+        return (provider_cost or limit.default_estimate) if estimate is None else estimate
+    return 1
 
 
 def _charges(request: DecideRequest, stored: StoredPolicy, candidates: tuple[Candidate, ...]) -> tuple[Charge, ...]:
@@ -329,18 +331,18 @@ def _charges(request: DecideRequest, stored: StoredPolicy, candidates: tuple[Can
     plain = not policy.varies and options.estimate_tokens is None and options.estimate_cost_microusd is None
     if plain and policy.memo.charges is not None:
         return cast(tuple[Charge, ...], policy.memo.charges)
-    dearest = max((c.expected_cost_microusd for c in candidates), default=0)
+    dearest = max([c.expected_cost_microusd for c in candidates], default=0) if policy.varies else 0
     found: list[Charge] = []
     for x in policy.limits:
-        match x.scope:
-            case Scope.PROVIDER:
-                continue
-            case Scope.TENANT:
-                owner = ""
-            case Scope.POLICY:
-                owner = stored.policy_id
-            case Scope.USER:
-                owner = request.user_id or ANONYMOUS
+        scope = x.scope
+        if scope is _PROVIDER:
+            continue
+        if scope is _TENANT:
+            owner = ""
+        elif scope is _USER:
+            owner = request.user_id or ANONYMOUS
+        else:
+            owner = stored.policy_id
         found.append(Charge(x, owner, _units(x, request, dearest)))
     charges = tuple(found)
     if plain:
@@ -351,7 +353,8 @@ def _charges(request: DecideRequest, stored: StoredPolicy, candidates: tuple[Can
 def _max_attempts(request: DecideRequest, stored: StoredPolicy) -> int:
     if request.options.max_attempts is not None:
         return request.options.max_attempts
-    if not stored.policy.fallbacks:
-        return DEFAULT_MAX_ATTEMPTS
-    rule = next((r for r in stored.policy.fallbacks if _attributes_match(r, request)), None)
-    return DEFAULT_MAX_ATTEMPTS if rule is None else 1 + rule.retry
+    policy = stored.policy
+    if not policy.has_attributes:
+        return policy.attempts
+    rule = next((r for r in policy.fallbacks if _attributes_match(r, request)), None)
+    return DEFAULT_ATTEMPTS if rule is None else 1 + rule.retry

@@ -10,6 +10,7 @@ from msgspec.structs import force_setattr
 from router.domain.json import JsonObject
 
 DEFAULT_POLICY_ID = "default"
+DEFAULT_ATTEMPTS = 2
 ENTRY_BYTES = 8
 
 
@@ -217,8 +218,8 @@ class Policy(Struct, frozen=True):
 
     `fallback_providers` holds every provider that a rule names, in rule order, without repeats. `reserves`: a decision
     holds something that its result gives back (tokens, cost, a concurrency lease). `pool`: the providers with weight.
-    `varies`: its charges depend on user or candidates; `has_attributes`: its rules look at the request. All four are
-    derived, whatever is passed.
+    `varies`: its charges depend on user or candidates; `has_attributes`: its rules look at the request; `attempts` of
+    a dispatched task when they do not. All five are derived, whatever is passed.
     """
 
     providers: tuple[Provider, ...]
@@ -236,10 +237,13 @@ class Policy(Struct, frozen=True):
     pool: tuple[Provider, ...] = ()
     varies: bool = False
     has_attributes: bool = False
+    attempts: int = DEFAULT_ATTEMPTS
     memo: Memo = msgspec.field(default_factory=Memo)
 
     def __post_init__(self) -> None:
         force_setattr(self, "varies", any(x.scope is Scope.USER or x.resource is Resource.COST for x in self.limits))
+        if self.fallbacks:
+            force_setattr(self, "attempts", 1 + self.fallbacks[0].retry)
         force_setattr(self, "has_attributes", any(rule.attributes for rule in self.fallbacks))
         force_setattr(self, "pool", tuple(p for p in self.providers if p.weight > 0))
         holds = any(x.resource is not Resource.REQUESTS for x in self.limits)
