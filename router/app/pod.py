@@ -278,11 +278,12 @@ class Pod:
         while not await self.bus.wait_connected(_BUS_AWAY_S):
             self.readiness.not_ok("bus", "NATS does not answer; see the log")
         await self._until_done("bus", self._open_bus)
+        # Before the streams are looked at: a stream that must not be there is an alert, and the boot waits for its end.
+        self._run(self.alerts.run(), "alerts")
         await self.keeper.start()
         await self._streams_fit.wait()
         for pull in self.loops:
             await pull.start()
-        self._run(self.alerts.run(), "alerts")
         self._run(self.sweeper.run(), "sweeper")
         await self._until_done("serving", self.door.open)
         _settle_garbage_collector()
@@ -315,7 +316,10 @@ class Pod:
         await workers.listen(self.bus, self._heartbeat, self._worker_dead_letter)
         headers = {"router-pod": self._s.pod_name}
         for subject, handler in (
-            (subjects.GET_DECISION, GetDecision(self.store.decisions, self.store.tasks)),
+            (
+                subjects.GET_DECISION,
+                GetDecision(self.store.decisions, self.store.tasks, legacy_codes=self._s.legacy_error_codes),
+            ),
             (subjects.BACKPRESSURE, self.backpressure),
         ):
             self.services.append(

@@ -1,4 +1,5 @@
-"""Keeps the streams there, and looks for streams that must not be: at each connection, every 30 s, and when asked.
+"""Keeps the streams there, and looks for streams that must not be: at each connection, every 30 s, and when asked;
+every 2 s while there is one, since the pod waits for its end.
 
 A stream over a request/reply subject answers the caller before the router does (DESIGN): the pod is then not ready.
 """
@@ -32,6 +33,7 @@ class StreamKeeper:
         request_subjects: Sequence[str] = REQUEST_SUBJECTS,
         every_s: float = 30.0,
         retry_s: float = 1.0,
+        covered_s: float = 2.0,
         on_look: Callable[[Ensured, dict[str, list[str]]], None] | None = None,
         on_fault: Callable[[BusError], None] | None = None,
     ) -> None:
@@ -40,6 +42,7 @@ class StreamKeeper:
         self._subjects = tuple(request_subjects)
         self._every_s = every_s
         self._retry_s = retry_s
+        self._covered_s = covered_s
         self._on_look = on_look
         self._on_fault = on_fault
         self._wake = asyncio.Event()
@@ -100,6 +103,7 @@ class StreamKeeper:
             try:
                 if self._bus.connected:
                     await self.look()
+                    pause = self._covered_s if self.covered else self._every_s
             except BusError as error:
                 pause = self._retry_s
                 log.warning("cannot look after the streams: %s", error, extra={"event": Event.BUS_ERROR})

@@ -26,25 +26,29 @@ Answered = tuple[bytes, Mapping[str, str]]
 class GetDecision:
     """Serves `beamline.router.v1.get_decision`."""
 
-    def __init__(self, decisions: DecisionStore, tasks: TaskStore) -> None:
+    def __init__(self, decisions: DecisionStore, tasks: TaskStore, *, legacy_codes: bool = False) -> None:
         self._decisions = decisions
         self._tasks = tasks
+        self._legacy_codes = legacy_codes
 
     async def __call__(self, data: bytes, headers: Mapping[str, str], _subject: str) -> Answered:
         """The stored decision, with its assignment's state when it was dispatched."""
         query = decode_decision_query(data, headers)
         if isinstance(query, Rejected):
-            return encode(query.refused, request_id=query.request_id, trace_id=query.trace_id), {}
+            return self._refused(query.refused, query), {}
         try:
             found = await self._find(query)
             if found is None:
-                return encode(_not_found(query), request_id=query.request_id, trace_id=query.trace_id), {}
+                return self._refused(_not_found(query), query), {}
             state = await self._state(found) if found.pushed else None
         except StoreError:
             away = Refused(Code.UNAVAILABLE, "the store is away", {"retry_after_ms": 500})
-            return encode(away, request_id=query.request_id, trace_id=query.trace_id), {}
+            return self._refused(away, query), {}
         answer = replayed(found, explain=False)
         return encode_stored(answer, request_id=query.request_id, trace_id=query.trace_id, assignment=state), {}
+
+    def _refused(self, refused: Refused, query: DecisionQuery | Rejected) -> bytes:
+        return encode(refused, request_id=query.request_id, trace_id=query.trace_id, legacy_codes=self._legacy_codes)
 
     async def _find(self, query: DecisionQuery) -> Remembered | None:
         tenant = query.tenant_id
