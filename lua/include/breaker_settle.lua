@@ -43,7 +43,8 @@ end
 
 local function breaker_open(e, timeout, now)
   local turned = e.state ~= OPEN and 1 or 0
-  if turned == 1 then e.opened_at = now end
+  -- Probes that are still out belong to the trial that has failed: they count no more.
+  if turned == 1 then e.opened_at, e.probes = now, {} end
   e.state, e.successes = OPEN, 0
   e.open_until = math.max(e.open_until, now + timeout)
   return turned

@@ -209,6 +209,17 @@ def test_a_bad_probe_opens_it_again(store: Store) -> None:
     assert b.ask() == NoCandidate(b"\x02", TIMEOUT)
 
 
+def test_a_probe_of_a_failed_trial_counts_no_more(store: Store) -> None:
+    """Two probes are out and the first fails: the other's success does not cut the new timeout short."""
+    b = Breakers(store, policy("a", breaker=TRIP_AT_ONCE))
+    b.trip("a")
+    store.now += TIMEOUT
+    bad, good = b.ask(), b.ask()
+    assert b.tell(bad, BreakerVerdict.FAILURE) is BreakerTurn.OPENED
+    assert b.tell(good, BreakerVerdict.SUCCESS) is BreakerTurn.UNCHANGED
+    assert b.ask() == NoCandidate(b"\x02", TIMEOUT)
+
+
 def test_a_retrip_only_extends(store: Store) -> None:
     """A failure of an older decision while open moves the end outwards; it never brings it nearer."""
     long = policy("a", breaker=TRIP_AT_ONCE)

@@ -1,0 +1,456 @@
+"""Random walks against small models: limits, idempotency, pins and leases; breakers with settled results; the window.
+
+The short runs are part of every test run; `long` repeats them with more than 100,000 steps.
+"""
+
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from redis import Redis
+
+from router.domain.decision import Verdict
+from router.domain.ids import name_in
+from router.domain.outcome import Admitted, Conflict, LimitHit, NoCandidate, Outcome, Replay
+from router.domain.policy import Breaker, Limit, Resource, Scope, Sticky, provider, provider_entry
+from router.domain.policy_limits import limit
+from router.domain.request import Options
+from router.domain.result import BreakerVerdict
+from router.domain.task import BreakerTurn, Correction, Moved, NotMoved, Reservation
+from tests.store.harness import MINUTE, START_MS, Ask, Store, policy, request, undispatched
+
+QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+SHORT = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=QUIET)
+LONG = settings(max_examples=2_200, stateful_step_count=50, deadline=None, suppress_health_check=QUIET)
+
+TOKENS = limit("tokens", Scope.TENANT, Resource.TOKENS, 50, MINUTE)
+USER = limit("user", Scope.USER, Resource.REQUESTS, 6, 2 * MINUTE)
+PROVIDER = limit("provider", Scope.PROVIDER, Resource.REQUESTS, 5, 90_000)
+SLOTS = limit("slots", Scope.TENANT, Resource.CONCURRENCY, 4, 0)
+A_SLOTS = 2
+POLICY = policy(
+    provider("a", priority=2, max_concurrency=A_SLOTS),
+    provider("b", priority=1),
+    limits=[TOKENS, USER, PROVIDER, SLOTS],
+    sticky=Sticky(ttl_ms=10 * MINUTE),
+)
+
+
+class Sliding:
+    """The model of one sliding counter: charges by bucket."""
+
+    def __init__(self, of: Limit) -> None:
+        self.of = of
+        self.width = -(-of.window_ms // 11)
+        self.charges: list[list[int]] = []
+        self.admitted: list[tuple[int, int]] = []
+
+    def fits(self, units: int, now: int) -> bool:
+        """Whether so many units pass now: the newest 12 buckets count."""
+        used = sum(n for bucket, n in self.charges if bucket > now // self.width - 12)
+        return used + units <= self.of.limit
+
+    def charge(self, units: int, now: int) -> None:
+        """They pass."""
+        self.charges.append([now // self.width, units])
+        self.admitted.append((now, units))
+
+    def give_back(self, units: int, charged: int) -> None:
+        """Unused units leave the bucket that was charged."""
+        for entry in self.charges:
+            if entry[0] == charged // self.width and units:
+                taken = min(units, entry[1])
+                entry[1] -= taken
+                units -= taken
+
+
+class Given(NamedTuple):
+    """A decision as the model remembers it."""
+
+    decision: bytes
+    name: str
+    same_as: str
+    units: int
+    at: int
+
+
+class Decisions(RuleBasedStateMachine):
+    """Two tenants, two users, two providers, every kind of limit."""
+
+    client: Redis
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = Store(self.client)
+        self.tenants = [self.store.tenant(), self.store.tenant()]
+        self.counters: dict[tuple[str, ...], Sliding] = {}
+        self.leases: dict[tuple[str, str], dict[bytes, int]] = {}
+        self.given: dict[tuple[str, int], Given] = {}
+        self.pins: dict[tuple[str, str], str] = {}
+        self.settled: set[bytes] = set()
+
+    def counter(self, of: Limit, *owner: str) -> Sliding:
+        """The model's counter of one owner."""
+        return self.counters.setdefault((of.id, *owner), Sliding(of))
+
+    def live(self, tenant: str, owner: str) -> int:
+        """How many leases are held."""
+        now = self.store.now
+        return sum(1 for end in self.leases.setdefault((tenant, owner), {}).values() if end > now)
+
+    def fit(self, tenant: str, name: str) -> bool:
+        """Whether a candidate is fit."""
+        free = name != "a" or self.live(tenant, "a") < A_SLOTS
+        return free and self.counter(PROVIDER, tenant, name).fits(1, self.store.now)
+
+    def expect(self, tenant: str, number: int, same_as: str, units: int, user: str, session: str) -> object:
+        """What the model says: the class of outcome, or the name of the provider."""
+        known = self.given.get((tenant, number))
+        if known is not None:
+            return Replay if known.same_as == same_as else Conflict
+        now = self.store.now
+        if not (
+            self.counter(TOKENS, tenant).fits(units, now)
+            and self.counter(USER, tenant, user).fits(1, now)
+            and self.live(tenant, "") < SLOTS.limit
+        ):
+            return LimitHit
+        pinned = self.pins.get((tenant, session))
+        order = ["a", "b"] if pinned in (None, "a") else ["b", "a"]
+        return next((name for name in order if self.fit(tenant, name)), NoCandidate)
+
+    @rule(
+        rows=some.lists(
+            some.tuples(
+                some.integers(0, 1),
+                some.integers(0, 60),
+                some.sampled_from(["x", "x", "x", "y"]),
+                some.integers(0, 20),
+                some.sampled_from(["ann", "bob"]),
+                some.sampled_from(["s", "t"]),
+                some.sampled_from([5_000, 40_000]),
+            ),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    def decide(self, rows: list[tuple[int, int, str, int, str, str, int]]) -> None:
+        """A batch; the model takes its rows one by one."""
+        asks = []
+        for which, number, same_as, units, user, session, deadline in rows:
+            options = Options(estimate_tokens=units, deadline_ms=deadline)
+            wanted = request(
+                self.tenants[which], f"r{number}", same_as=same_as, user=user, session=session, options=options
+            )
+            asks.append(Ask(wanted, POLICY))
+        outcomes = self.store.decide(*asks)
+        for row, outcome in zip(rows, outcomes, strict=True):
+            which, number, same_as, units, user, session, deadline = row
+            tenant = self.tenants[which]
+            expected = self.expect(tenant, number, same_as, units, user, session)
+            if isinstance(expected, type):
+                assert isinstance(outcome, expected), (row, outcome, expected)
+                if isinstance(outcome, Replay):
+                    assert outcome.remembered.decision_id == self.given[tenant, number].decision
+                continue
+            assert isinstance(outcome, Admitted), (row, outcome, expected)
+            name = POLICY.policy.providers[outcome.candidate].name
+            assert name == expected
+            now = self.store.now
+            self.given[tenant, number] = Given(outcome.decision_id, name, same_as, units, now)
+            self.pins[tenant, session] = name
+            self.counter(TOKENS, tenant).charge(units, now)
+            self.counter(USER, tenant, user).charge(1, now)
+            self.counter(PROVIDER, tenant, name).charge(1, now)
+            for owner in ("", "a") if name == "a" else ("",):
+                self.leases.setdefault((tenant, owner), {})[outcome.decision_id] = now + deadline
+
+    @rule(ms=some.sampled_from([1, 999, 5_454, 5_455, 5_456, 8_182, 12_000, 40_000, 61_000]))
+    def wait(self, ms: int) -> None:
+        """Time passes."""
+        self.store.now += ms
+
+    @precondition(lambda self: len(self.given) > len(self.settled))
+    @rule(data=some.data())
+    def settle(self, data: some.DataObject) -> None:
+        """A result: fewer tokens than were reserved, its leases end; the same again changes nothing."""
+        known = data.draw(some.sampled_from(sorted(self.given)))
+        tenant, _ = known
+        one = self.given[known]
+        unused = data.draw(some.integers(0, one.units))
+        leases = [self.correction(SLOTS, "", -1)]
+        if one.name == "a":
+            leases.append(Correction(Reservation(Scope.PROVIDER, "", Resource.CONCURRENCY, b"", 0, 1), "a", -1))
+        move = undispatched(
+            tenant,
+            one.decision,
+            BreakerVerdict.NEITHER,
+            charged_ms=one.at,
+            corrections=(self.correction(TOKENS, "", -unused),) if unused else (),
+            leases=tuple(leases),
+        )
+        (moved,) = self.store.settle(move)
+        if one.decision in self.settled:
+            assert isinstance(moved, NotMoved)
+            return
+        assert moved == Moved(BreakerTurn.UNCHANGED)
+        self.settled.add(one.decision)
+        counter = self.counter(TOKENS, tenant)
+        if one.at // counter.width > self.store.now // counter.width - 12:
+            counter.give_back(unused, one.at)
+        for owner in ("", "a"):
+            self.leases.get((tenant, owner), {}).pop(one.decision, None)
+
+    @staticmethod
+    def correction(of: Limit, owner: str, delta: int) -> Correction:
+        """What a result changes of a limit."""
+        return Correction(Reservation(of.scope, owner, of.resource, of.entry, of.window_ms, 0), owner, delta)
+
+    def teardown(self) -> None:
+        """The log has one entry for each decision; no window of requests held more than its limit."""
+        for tenant in self.tenants:
+            made = sum(1 for t, _ in self.given if t == tenant)
+            assert self.store.actions(tenant).count("decision.made") == made
+        for counter in self.counters.values():
+            if counter.of is not TOKENS:
+                assert worst(counter.admitted, counter.of.window_ms) <= counter.of.limit
+        drop(self.store)
+
+
+def worst(admitted: list[tuple[int, int]], window: int) -> int:
+    """The most units in any window of that length, both ends included."""
+    most = 0
+    for at, _ in admitted:
+        most = max(most, sum(n for t, n in admitted if at <= t <= at + window))
+    return most
+
+
+def drop(store: Store) -> None:
+    """Forget a schema, so that long runs do not fill the server."""
+    keys = list(store.client.scan_iter(store.keys.schema.encode() + b"*", count=10_000))
+    if keys:
+        store.client.unlink(*keys)
+
+
+class BreakerModel:
+    """What the documents say of one breaker."""
+
+    def __init__(self, with_: Breaker) -> None:
+        self.with_ = with_
+        self.state = "closed"
+        self.open_until = 0
+        self.failures = self.successes = 0
+        self.kept = 0
+        self.probes: dict[bytes, int] = {}
+        self.calls: list[tuple[int, bool]] = []
+
+    def live(self, now: int) -> int:
+        """Probes that are out."""
+        return sum(1 for end in self.probes.values() if end > now)
+
+    def verdict(self, now: int) -> Verdict | None:
+        """Why not; None when it lets a request through."""
+        if self.state == "closed":
+            return None
+        if self.state == "open" and now < self.open_until:
+            return Verdict.BREAKER_OPEN
+        return Verdict.PROBES_BUSY if self.live(now) >= self.with_.half_open_max_calls else None
+
+    def admitted(self, decision: bytes, now: int, until: int) -> None:
+        """A request goes through; on trial unless it is closed."""
+        if self.state == "closed":
+            return
+        if self.state == "open":
+            self.state, self.successes = "half_open", 0
+        self.probes = {d: end for d, end in self.probes.items() if end > now} | {decision: until}
+        self.kept = max(self.kept, until)
+
+    def told(self, decision: bytes, ok: bool, now: int) -> BreakerTurn:
+        """A result."""
+        w = self.with_
+        was_probe = self.probes.pop(decision, 0) > now
+        self.probes = {d: end for d, end in self.probes.items() if end > now}
+        size = -(-w.error_rate_window_ms // 10)
+        self.calls.append((now // size, ok))
+        recent = [good for bucket, good in self.calls if bucket > now // size - 10]
+        failed = recent.count(False)
+        turn = BreakerTurn.UNCHANGED
+        if self.state == "closed":
+            self.failures = 0 if ok else self.failures + 1
+            rate = len(recent) >= w.minimum_requests and failed / len(recent) >= w.error_rate_threshold and not ok
+            if self.failures >= w.failure_threshold or rate:
+                turn = self.trip(now)
+        elif not ok:
+            if self.state == "open" or was_probe:
+                turn = self.trip(now)
+        elif was_probe:
+            self.successes += 1
+            if self.successes >= w.success_threshold:
+                self.state, self.failures, self.successes, self.probes, self.calls = "closed", 0, 0, {}, []
+                turn = BreakerTurn.CLOSED
+        self.kept = max(self.kept, now + w.error_rate_window_ms)
+        if self.state != "closed":
+            self.kept = max(self.kept, self.open_until + max(w.timeout_ms, w.error_rate_window_ms))
+        return turn
+
+    def trip(self, now: int) -> BreakerTurn:
+        """Open, or open for longer."""
+        turn = BreakerTurn.UNCHANGED
+        if self.state != "open":
+            turn, self.probes = BreakerTurn.OPENED, {}
+        self.state, self.successes = "open", 0
+        self.open_until = max(self.open_until, now + self.with_.timeout_ms)
+        return turn
+
+
+class Breakers(RuleBasedStateMachine):
+    """Two providers of one tenant; results come late, twice, or never."""
+
+    client: Redis
+    breaker = Breaker(
+        failure_threshold=3,
+        error_rate_threshold=0.5,
+        error_rate_window_ms=100_000,
+        minimum_requests=6,
+        timeout_ms=60_000,
+        success_threshold=2,
+        half_open_max_calls=2,
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = Store(self.client)
+        self.tenant = self.store.tenant()
+        self.policy = policy("a", "b", breaker=self.breaker)
+        self.models = {n: BreakerModel(self.breaker) for n in "ab"}
+        self.made: list[tuple[bytes, str]] = []
+        self.count = 0
+
+    def forget(self) -> None:
+        """The write-back drops breakers that have ended."""
+        for name, model in self.models.items():
+            if model.kept <= self.store.now:
+                self.models[name] = BreakerModel(self.breaker)
+
+    @rule(deadline=some.sampled_from([5_000, 30_000]))
+    def ask(self, deadline: int) -> None:
+        """A request: the first provider whose breaker lets it through."""
+        self.count += 1
+        now = self.store.now
+        wanted = request(self.tenant, f"r{self.count}", options=Options(deadline_ms=deadline))
+        outcome: Outcome = self.store.one(wanted, self.policy)
+        verdicts = {n: m.verdict(now) for n, m in self.models.items()}
+        name = next((n for n in "ab" if verdicts[n] is None), None)
+        if name is None:
+            assert isinstance(outcome, NoCandidate), (outcome, verdicts)
+            assert [Verdict(v) for v in outcome.verdicts] == list(verdicts.values())
+            assert outcome.retry_after_ms is not None
+            assert outcome.retry_after_ms > 0
+            return
+        assert isinstance(outcome, Admitted), (outcome, verdicts)
+        assert "ab"[outcome.candidate] == name
+        model = self.models[name]
+        trial = model.state != "closed"
+        model.admitted(outcome.decision_id, now, now + deadline)
+        if trial:
+            self.forget()
+        self.made.append((outcome.decision_id, name))
+
+    @precondition(lambda self: self.made)
+    @rule(back=some.integers(0, 6), ok=some.sampled_from([True, False, False]))
+    def tell(self, back: int, ok: bool) -> None:
+        """A result of one of the last decisions; each counts once."""
+        decision, name = self.made.pop(max(0, len(self.made) - 1 - back))
+        verdict = BreakerVerdict.SUCCESS if ok else BreakerVerdict.FAILURE
+        move = undispatched(self.tenant, decision, verdict, self.breaker, provider_entry(name))
+        first, again = self.store.settle(move, move)
+        assert isinstance(again, NotMoved)
+        assert first == Moved(self.models[name].told(decision, ok, self.store.now))
+        self.forget()
+
+    @rule(ms=some.sampled_from([1, 4_999, 5_000, 10_000, 30_000, 59_999, 60_000, 130_000]))
+    def wait(self, ms: int) -> None:
+        """Time passes."""
+        self.store.now += ms
+
+    def teardown(self) -> None:
+        """Every decision is remembered under its own name."""
+        keys = self.store.of(self.tenant)
+        for decision, _ in self.made[-3:]:
+            assert self.store.value(keys.idem(name_in(decision))) is not None
+        drop(self.store)
+
+
+def run(machine: type[RuleBasedStateMachine], client: Redis, how: settings) -> None:
+    """One run of a machine on a server."""
+    bound = type(machine.__name__, (machine,), {"client": client})
+    run_state_machine_as_test(bound, settings=how)
+
+
+def test_decisions_follow_the_model(single: Redis) -> None:
+    """Limits, idempotency, pins and leases: a thousand steps do what the model says."""
+    run(Decisions, single, SHORT)
+
+
+def test_breakers_follow_the_model(single: Redis) -> None:
+    """Breakers with settled results: a thousand steps do what the model says."""
+    run(Breakers, single, SHORT)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_decisions_follow_the_model_for_long(single: Redis) -> None:
+    """The same for more than 100,000 steps."""
+    run(Decisions, single, LONG)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_breakers_follow_the_model_for_long(single: Redis) -> None:
+    """The same for more than 100,000 steps."""
+    run(Breakers, single, LONG)
+
+
+# The window
+
+ARRIVALS = some.tuples(
+    some.sampled_from([60_000, 61_003, 90_001, 3_600_000]),
+    some.integers(1, 12),
+    some.integers(0, 400_000),
+    some.lists(some.tuples(some.floats(0, 0.4), some.integers(1, 4)), min_size=20, max_size=80),
+)
+
+
+def holds(store: Store, window: int, most: int, start: int, arrivals: list[tuple[float, int]]) -> None:
+    """No window of that length admits more, and what is refused would have been too much for 12 buckets."""
+    tenant = store.tenant()
+    store.now = START_MS + start
+    p = policy("a", limits=[limit("l", Scope.TENANT, Resource.TOKENS, most, window)])
+    model = Sliding(p.policy.limits[0])
+    for i, (gap, units) in enumerate(arrivals):
+        store.now += int(gap * gap * window)
+        outcome = store.one(request(tenant, f"r{i}", options=Options(estimate_tokens=units)), p)
+        assert isinstance(outcome, Admitted) == model.fits(units, store.now), (i, outcome)
+        if isinstance(outcome, Admitted):
+            model.charge(units, store.now)
+        elif units > most:
+            assert outcome == LimitHit(0, None)
+    assert worst(model.admitted, window) <= most
+
+
+@given(case=ARRIVALS)
+@settings(max_examples=60, deadline=None, suppress_health_check=QUIET)
+def test_no_window_admits_more(store_at_once: Store, case: Any) -> None:
+    """For any arrivals: no window of length W ever admits more than L units."""
+    holds(store_at_once, *case)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@given(case=ARRIVALS)
+@settings(max_examples=3_000, deadline=None, suppress_health_check=QUIET)
+def test_no_window_admits_more_for_long(store_at_once: Store, case: Any) -> None:
+    """The same for more than 100,000 arrivals."""
+    holds(store_at_once, *case)
