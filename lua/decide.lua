@@ -44,6 +44,7 @@ local ALL_OPEN_FAIL, ALL_OPEN_PROBE_ONE = 0, 1
 local F_PUSH, F_RESERVED, F_RENEW, F_METER = 1, 2, 4, 8
 local C_SHADOW, C_CONCURRENCY = 1, 2
 local CHARGE_BYTES = 31
+local TASK_NEW, TASK_WAITING = 1, 4
 local MOST_UNITS = 2 ^ 53
 local AUDIT_MADE, AUDIT_REFUSED, AUDIT_CONFLICT, AUDIT_HALF_OPENED = 1, 2, 3, 13
 local NO_STAMP = '\0\0\0\0\0\0\0\0'
@@ -300,14 +301,51 @@ local function reply(nonce, code, stamp, rest)
   return pack('>I4Bc8c0', nonce, code, stamp, rest)
 end
 
-local ROW = '>I4dBHHHHHHHHc8c16BBI4I4I4Hc0Hc0Hc0BB'
+-- The next attempt of a task: no charge, no pin, no answer to remember. What the first one reserved carries on; its
+-- leases (the row's only charges) are held anew, whoever else has one.
+local function next_attempt(row, pos, nonce, attempt, head, st, k_audit, k_task, k_due, decision, all_open, probes_max, lease_ms,
+    job_ms, blob, record, n_leases, n_candidates)
+  local there = call('GET', KEYS[k_task])
+  if not there then return reply(nonce, CONFLICT, head.stamp, '') end
+  local format, state, attempt_now, _, charged_ms, _, decision_now = unpack('>BBBHddc16', there)
+  if format ~= 1 then error('delivery record of format ' .. format) end
+  if state ~= TASK_WAITING or attempt_now ~= attempt - 1 or decision_now ~= decision then
+    return reply(nonce, CONFLICT, head.stamp, '')
+  end
+  local leases = {}
+  for i = 1, n_leases do
+    leases[i] = unpack('>H', row, pos)
+    call('ZCARD', KEYS[leases[i]])
+    pos = pos + CHARGE_BYTES
+  end
+  charged, row_charges = 0, 0
+  local c, index, seen, broke, wait = walk(row, pos, n_candidates, nil, st, head, probes_max, all_open)
+  if not c then return reply(nonce, NONE, head.stamp, pack('>d', wait) .. seen) end
+  local until_ms = now + lease_ms
+  call('ZADD', KEYS[k_due], now + grace_ms, KEYS[k_task]:sub(-16))
+  for i = 1, n_leases do lease(leases[i], decision, until_ms) end
+  charge(decision, until_ms)
+  if c.bound > 0 then lease(c.lease, decision, until_ms) end
+  if c.probe then take_probe(st, c, decision, until_ms, k_audit, blob) end
+  local reason = broke and BREAKER_FALLBACK or c.reason
+  call('SET', KEYS[k_task], pack('>BBBHddc16c8BHc0', 1, TASK_NEW, attempt, 0, charged_ms, until_ms, decision, c.id, reason,
+    #c.offer, c.offer) .. record, 'PX', job_ms)
+  return pack('>I4Bc8BBBBBc0', nonce, ADMITTED, head.stamp, index - 1, reason, PIN_NONE, 0, #seen, seen)
+end
+
+local ROW = '>I4dBHHHHHHHHc8c16BBI4I4I4Hc0Hc0Hc0BBB'
 
 local function run(row)
   local nonce, not_after, flags, k_idem, k_head, k_state, k_audit, k_pin, k_task, k_due, k_job, fingerprint, decision,
-    all_open, probes_max, lease_ms, pin_ms, job_ms, blob, tail, record, n_charges, n_candidates, pos = unpack(ROW, row)
+    all_open, probes_max, lease_ms, pin_ms, job_ms, blob, tail, record, attempt, n_charges, n_candidates, pos = unpack(ROW, row)
   if not_after < now then return reply(nonce, LATE, NO_STAMP, '') end
   renew = floor(flags / F_RENEW) % 2 == 1
   local head = heads[k_head] or head_at(k_head)
+  if attempt > 1 then
+    local st = k_state > 0 and (states[k_state] or state_at(k_state))
+    return next_attempt(row, pos, nonce, attempt, head, st, k_audit, k_task, k_due, decision, all_open, probes_max, lease_ms,
+      job_ms, blob, record, n_charges, n_candidates)
+  end
   local remembered = call('GET', KEYS[k_idem])
   if remembered then
     if remembered:byte(1) ~= 1 then error('remembered answer of format ' .. remembered:byte(1)) end
@@ -371,7 +409,7 @@ local function run(row)
   if pushed then
     call('PEXPIRE', KEYS[k_job], job_ms)
     call('SET', KEYS[k_task],
-      pack('>BBBddc16c8BHc0', 1, 1, 1, now, until_ms, decision, c.id, reason, #c.offer, c.offer) .. record, 'PX', job_ms)
+      pack('>BBBHddc16c8BHc0', 1, TASK_NEW, 1, 0, now, until_ms, decision, c.id, reason, #c.offer, c.offer) .. record, 'PX', job_ms)
   end
   local answer
   if floor(flags / F_RESERVED) % 2 == 1 then

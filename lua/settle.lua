@@ -37,7 +37,7 @@ local call = redis.call
 local now, now_us = server_time()
 local audit_max = tostring(unpack('>I4', ARGV[1]))
 local RECORD = '>BBddc16BBdBc0c0'
-local ROW = '>I4BHHHHHHc16BBBBI4d' .. 'Bc8I4dI4I4I4I4' .. 'BHc0I4c0BB'
+local ROW = '>I4BHHHHHHc16BBBBHI4d' .. 'Bc8I4dI4I4I4I4' .. 'BHc0I4c0BB'
 
 local function audit(k, action, decision, code, index, blob)
   call('XADD', KEYS[k], 'MAXLEN', '~', audit_max, '*', 'r',
@@ -71,13 +71,13 @@ local function adjust(row, pos)
 end
 
 -- The value after the move; nil and what is there when the row does not fit it.
-local function moved(kind, there, decision, attempt, below, state, deadline)
+local function moved(kind, there, decision, attempt, below, state, why, deadline)
   if kind == KIND_TASK then
-    local format, state_now, attempt_now, charged_ms, deadline_now, decision_now = unpack('>BBBddc16', there)
+    local format, state_now, attempt_now, _, charged_ms, deadline_now, decision_now = unpack('>BBBHddc16', there)
     if format ~= 1 then error('delivery record of format ' .. format) end
     if decision_now ~= decision or attempt_now ~= attempt or state_now >= below then return nil end
     if deadline == 0 then deadline = deadline_now end
-    return pack('>BBBdd', 1, state, attempt, charged_ms, deadline) .. there:sub(20)
+    return pack('>BBBHdd', 1, state, attempt, why, charged_ms, deadline) .. there:sub(22)
   end
   local format, random, flags = unpack('>B', there), there:sub(10, 13), there:byte(15)
   if format ~= 1 then error('remembered answer of format ' .. format) end
@@ -86,7 +86,7 @@ local function moved(kind, there, decision, attempt, below, state, deadline)
 end
 
 local function run(row)
-  local nonce, kind, k_subject, k_job, k_due, k_outbox, k_state, k_audit, decision, attempt, below, state, code, ttl, due_at,
+  local nonce, kind, k_subject, k_job, k_due, k_outbox, k_state, k_audit, decision, attempt, below, state, code, why, ttl, due_at,
     verdict, entry, failures_max, rate_max, window, minimum, timeout, successes_needed, action, blob, usage, n_adjust,
     n_leases, pos = unpack(ROW, row)
   if kind == KIND_NOTE then
@@ -95,7 +95,7 @@ local function run(row)
   end
   local there = call('GET', KEYS[k_subject])
   if not there then return nonce, CHANGED, '' end
-  local after = moved(kind, there, decision, attempt, below, state, due_at)
+  local after = moved(kind, there, decision, attempt, below, state, why, due_at)
   if not after then return nonce, CHANGED, there end
   local st = verdict ~= NONE and state_at(k_state)
   local adjust_at = pos

@@ -26,6 +26,20 @@ class DecisionStore(Protocol):
         `stamp` is the tenant's policy stamp as the store has it now, empty when it was not reached. Never raises.
         """
 
+    def next_attempt(
+        self,
+        request: DecideRequest,
+        plan: Plan,
+        record: TaskRecord,
+        job: bytes,
+        done: Callable[[Outcome, bytes], None],
+    ) -> None:
+        """Queue the next attempt of a task that waits for one; `done` as in `decide`.
+
+        Atomic as a decide row, but nothing is charged or remembered: what the first attempt reserved carries on.
+        `Conflict`: the task does not wait for this attempt (any more).
+        """
+
     def now_ms(self, tenant_id: str) -> int:
         """The Redis time that decisions of this tenant are made at, estimated from the last reply."""
 

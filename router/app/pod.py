@@ -43,6 +43,7 @@ from router.settings import Settings
 from router.telemetry import Event, LoopLag, Telemetry
 from router.tracing import Tracing
 from router.usecases.alerts import Alerts
+from router.usecases.attempts import Attempts
 from router.usecases.decide import Decide
 from router.usecases.deferred import DeferredAudit
 from router.usecases.deliveries import DeadLetters
@@ -206,7 +207,24 @@ class Pod:
             tombstone_ms=tombstone_ms,
             wall_ms=_wall_ms,
         )
-        receipts = Receipts(self.store.tasks, letters, t, self.alerts)
+        receipts = Receipts(
+            self.store.tasks,
+            self.store.decisions,
+            self.policies,
+            self.settle,
+            letters,
+            t,
+            self.alerts,
+            tombstone_ms=tombstone_ms,
+        )
+        attempts = Attempts(
+            self.store.decisions,
+            self.policies,
+            self.dispatcher,
+            lambda: self.gate.features,
+            decide_settings(s).deadlines,
+            self.settle.give_up,
+        )
         _, ack_spec, result_spec = self.streams.consumers
         self.loops = [
             PullLoop(
@@ -222,11 +240,14 @@ class Pod:
             self.dispatcher,
             self.settle,
             self.outbox,
+            attempts,
             self.policies,
             t,
             tombstone_ms=tombstone_ms,
+            now_ms=self.store.decisions.now_ms,
             may_work=lambda: self.bus.connected and not self._draining,
         )
+        self.settle.next_due = self.sweeper.soon
 
     def _edge_parts(self, s: Settings) -> None:
         t = self.telemetry

@@ -243,7 +243,10 @@ def _figures(p: Provider, snapshot: Snapshot) -> Figures:
 def _with_fallbacks(
     request: DecideRequest, stored: StoredPolicy, order: list[tuple[Provider, Reason]]
 ) -> list[tuple[Provider, Reason]]:
-    """The rule that matches the caller's step goes first; then the pool, then every other matching rule's target."""
+    """The rule that matches the caller's step goes first; then the pool, then every other matching rule's target.
+
+    A rule's `retry` counts the tries on the failed provider, the first one included (CONTRACTS §8).
+    """
     by_name = {p.name: p for p in stored.policy.providers}
     for p in stored.policy.fallback_providers:
         by_name.setdefault(p.name, p)
@@ -254,9 +257,10 @@ def _with_fallbacks(
         rule = next((r for r in rules if status_matches(r.statuses, step.status)), None)
         failed = by_name.get(step.current_provider or "")
         if rule is not None:
-            if failed is not None and step.retry_attempts < rule.retry:
+            if failed is not None and step.retry_attempts + 1 < rule.retry:
                 front.append((failed, Reason.RETRY))
-            front.append((by_name[rule.to], Reason.FALLBACK))
+            if failed is None or rule.to != failed.name:
+                front.append((by_name[rule.to], Reason.FALLBACK))
         if failed is not None and not (front and front[0][0] is failed):
             # Failed and not to be retried: the last resort of the list instead of its head.
             order = [o for o in order if o[0] is not failed]

@@ -161,7 +161,7 @@ class Backoff(Struct, frozen=True):
 
 
 class Fallback(Struct, frozen=True):
-    """Where to go when `statuses` (empty: any failure) and `attributes` match, after `retry` tries on the same one."""
+    """Where to go when `statuses` (empty: any failure) and `attributes` match, after `retry` tries on one provider."""
 
     to: str
     statuses: tuple[str, ...] = ()

@@ -10,15 +10,20 @@ from router.domain.result import BreakerVerdict
 
 
 class TaskState(IntEnum):
-    """Where a dispatched task is; the numbers are stored and are the same in the scripts."""
+    """Where a dispatched task is; the numbers are stored and are the same in the scripts.
+
+    `WAITING`: an attempt has failed and the next one is due. A task only ever moves to a greater number, but for the
+    next attempt, which begins at `NEW`.
+    """
 
     NEW = 1
     PUBLISHED = 2
     ACCEPTED = 3
-    SUCCEEDED = 4
-    FAILED = 5
-    TIMED_OUT = 6
-    CANCELLED = 7
+    WAITING = 4
+    SUCCEEDED = 5
+    FAILED = 6
+    TIMED_OUT = 7
+    CANCELLED = 8
 
     @property
     def final(self) -> bool:
@@ -67,10 +72,14 @@ class TaskFacts(Struct, frozen=True, array_like=True):
     idempotency_key: str | None
     user_id: str | None
     reserved: tuple[Reservation, ...]
+    backoff_ms: int | None = None
 
 
 class TaskRecord(Struct, frozen=True):
-    """The delivery record of a task. Ids and `provider_entry` are bytes, times are Redis milliseconds."""
+    """The delivery record of a task. Ids and `provider_entry` are bytes, times are Redis milliseconds.
+
+    `why`: what ended the attempt before, for a task that waits for the next one (`domain.attempts`).
+    """
 
     state: TaskState
     attempt: int
@@ -83,6 +92,7 @@ class TaskRecord(Struct, frozen=True):
     expected_latency_ms: int
     expected_cost_microusd: int
     facts: TaskFacts
+    why: int = 0
 
 
 class Action(IntEnum):
@@ -157,6 +167,7 @@ class Move(Struct, frozen=True):
     corrections: tuple[Correction, ...] = ()
     leases: tuple[Correction, ...] = ()
     note: bool = False
+    why: int = 0
 
 
 class BreakerTurn(IntEnum):

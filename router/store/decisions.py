@@ -7,6 +7,7 @@ from typing import Any
 from router.domain.outcome import Outcome, Remembered
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
+from router.domain.task import TaskRecord
 from router.store.keys import Keys
 from router.store.lanes import Lanes
 from router.store.nodes import Nodes
@@ -64,6 +65,23 @@ class RedisDecisions:
                 group,
             )
         )
+
+    def next_attempt(
+        self,
+        request: DecideRequest,
+        plan: Plan,
+        record: TaskRecord,
+        job: bytes,
+        done: Callable[[Outcome, bytes], None],
+    ) -> None:
+        """See `ports.DecisionStore.next_attempt`."""
+        tenant = self._keys.tenant(request.tenant_id)
+        lane, group = self._lanes.of(tenant.partition)
+        waiting = Waiting(
+            request, plan, tenant, job, done, record.decision_id, self._now() * 1000 + self._deadline_ms, group
+        )
+        waiting.attempt, waiting.reserved = record.attempt + 1, record.facts.reserved
+        lane.submit(waiting)
 
     def now_ms(self, tenant_id: str) -> int:
         """See `ports.DecisionStore.now_ms`."""

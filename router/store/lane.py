@@ -14,7 +14,6 @@ nothing, and a nonce that is checked.
 
 import asyncio
 import logging
-import struct
 import time
 from collections.abc import Callable
 from struct import Struct as Layout
@@ -128,7 +127,7 @@ class Lane:
         self._nonce = nonce = (self._nonce + 1) & 0xFFFFFFFF
         try:
             self._packer.add(batch, w, nonce, w.expires + (self._clock_offset or 0.0))
-        except (struct.error, ValueError, KeyError, AttributeError, TypeError) as bug:
+        except Exception as bug:  # one request's bug must not cost the others their answers; it is logged whole
             log.exception("a row could not be packed")
             self.loop.call_soon(w.done, RowFault(f"cannot be packed: {bug}"), NO_STAMP)
             return
@@ -273,7 +272,7 @@ class Lane:
                 if code == LATE:
                     self._late(w)
                     continue
-                if w.job is not None and code != ADMITTED:
+                if w.job is not None and code != ADMITTED and w.attempt == 1:
                     self._unwanted.append(w.keys.job(task_id(w.decision)))
                 done_, w.done = w.done, _answered
                 try:

@@ -2,11 +2,12 @@
 
 remembered  B 1, 8s fingerprint, 4s random, B reason, B outcome flags, offer, tail [, d charged_ms]
 offer       varint latency_ms, varint cost_microusd, B length, provider name
-tail        varint revision, B length, policy id, varint length, extras (msgpack, empty when there are none)
+tail        varint revision, B length, policy id, varint length, sticky key, varint length, extras (msgpack); a length
+            is 0 where there is none
 head        B 1, I revision, 4s random (the two are the stamp), B off, H levers, per lever: 8s provider entry, B verdict
 pin         B 1, 8s provider entry, d set at (Redis ms)
-task        B 1, B state, B attempt, d charged_ms, d deadline_at_ms, 16s decision_id, 8s provider entry, B reason,
-            H length, offer, msgpack of TaskFacts
+task        B 1, B state, B attempt, H why, d charged_ms, d deadline_at_ms, 16s decision_id, 8s provider entry,
+            B reason, H length, offer, msgpack of TaskFacts
 """
 
 import struct
@@ -26,7 +27,7 @@ FORMAT = 1
 NO_STAMP = bytes(8)
 
 _REMEMBERED = Layout(">B8s4sBB")
-_TASK = Layout(">BBBdd16s8sBH")
+_TASK = Layout(">BBBHdd16s8sBH")
 _HEAD = Layout(">BI4sBH")
 _DOUBLE = Layout(">d")
 
@@ -178,7 +179,7 @@ def task_record(raw: bytes) -> TaskRecord:
 def _task_record(raw: bytes) -> TaskRecord:
     if raw[0] != FORMAT:
         raise FormatError(f"delivery record of format {raw[0]}")
-    _, state, attempt, charged, deadline, decision, entry, reason, size = _TASK.unpack_from(raw)
+    _, state, attempt, why, charged, deadline, decision, entry, reason, size = _TASK.unpack_from(raw)
     latency, pos = _read_varint(raw, _TASK.size)
     cost, pos = _read_varint(raw, pos)
     provider_id, _ = _read_name(raw, pos)
@@ -195,6 +196,7 @@ def _task_record(raw: bytes) -> TaskRecord:
         latency,
         cost,
         facts,
+        why,
     )
 
 

@@ -30,7 +30,7 @@ _ROW = Layout(">IdBHHHHHHHH8s16sBBIIIH")
 _LIMIT = Layout(">8sId")
 _CHARGE = Layout(">H20sdB")
 _CANDIDATE = Layout(">8sBIHBB")
-_COUNTS = Layout(">BB")
+_COUNTS = Layout(">BBB")
 _SIZE = Layout(">H")
 _ALL_OPEN = {WhenAllOpen.FAIL: 0, WhenAllOpen.PROBE_ONE: 1, WhenAllOpen.LAST_RESORT: 2}
 _NO_RECORD = _SIZE.pack(0)
@@ -62,7 +62,10 @@ _pack = msgpack.Encoder().encode
 
 
 class Waiting(Struct):
-    """A caller that waits for its row until `expires` (monotonic ms). Rows of one `group` may go in one call."""
+    """A caller that waits for its row until `expires` (monotonic ms). Rows of one `group` may go in one call.
+
+    `attempt` above 1: the next attempt of a task, with what its first one has `reserved`.
+    """
 
     request: DecideRequest
     plan: Plan
@@ -74,6 +77,8 @@ class Waiting(Struct):
     group: int = 0
     nonce: int = 0
     again: bool = False
+    attempt: int = 1
+    reserved: tuple[Reservation, ...] = ()
 
 
 class Batch:
@@ -171,7 +176,10 @@ class RowPacker:
         stored = plan.stored
         part = self._policies.of(stored)
         key = batch.key
-        reserved = _reservations(plan, part) if part.reserving or part.by_candidate else ()
+        if w.attempt > 1:
+            reserved = w.reserved
+        else:
+            reserved = _reservations(plan, part) if part.reserving or part.by_candidate else ()
         flags = RESERVED if reserved else 0
         extras = (
             _NO_EXTRAS if not reserved and not plan.requires_cp else tail_extras(Extras(plan.requires_cp, reserved))
@@ -190,7 +198,10 @@ class RowPacker:
             job_ms = plan.max_attempts * (plan.deadline_ms + MAX_BACKOFF_MS) + JOB_GRACE_MS
             facts = _record(request, plan, reserved)
             record = _SIZE.pack(len(facts)) + facts
-            batch.jobs.append((keys.job(task), w.job))
+            if w.attempt == 1:
+                batch.jobs.append((keys.job(task), w.job))
+        # A next attempt holds leases only.
+        limits = part.limits if w.attempt == 1 else [_limit_part(c.limit) for c in plan.charges]
         pin = plan.pin
         if pin is None:
             k_pin = pin_ms = 0
@@ -237,10 +248,10 @@ class RowPacker:
                 sticky,
                 extras,
                 record,
-                _COUNTS.pack(len(plan.charges), len(plan.candidates)),
+                _COUNTS.pack(w.attempt, len(plan.charges), len(plan.candidates)),
                 *[
                     _CHARGE.pack(key(_charged_key(keys, charge)), limit.packed, charge.units, limit.flags)
-                    for charge, limit in zip(plan.charges, part.limits, strict=True)
+                    for charge, limit in zip(plan.charges, limits, strict=True)
                 ],
                 self._candidates.of(plan.candidates) or self._bound_candidates(batch, keys, plan.candidates),
             )
@@ -382,5 +393,6 @@ def _record(request: DecideRequest, plan: Plan, reserved: tuple[Reservation, ...
             request.idempotency_key,
             request.user_id,
             reserved,
+            request.options.backoff_ms,
         )
     )

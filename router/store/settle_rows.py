@@ -10,7 +10,7 @@ from router.store.keys import Keys, TenantKeys
 
 KIND_TASK, KIND_REMEMBERED, KIND_NOTE = 1, 2, 3
 
-_ROW = Layout(">IBHHHHHH16sBBBBIdB8sIdIIIIBH")
+_ROW = Layout(">IBHHHHHH16sBBBBHIdB8sIdIIIIBH")
 _USAGE = Layout(">I")
 _COUNTS = Layout(">BB")
 _CORRECTION = Layout(">H8sIdd")
@@ -62,6 +62,7 @@ class MoveBatch:
                         move.below,
                         move.state,
                         move.code,
+                        move.why,
                         move.keep_ms,
                         move.due_ms,
                         verdict,

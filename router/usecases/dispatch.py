@@ -47,13 +47,24 @@ class Dispatcher:
 
     def admitted(self, request: DecideRequest, plan: Plan, outcome: Admitted, job: bytes) -> None:
         """See `usecases.decide.Dispatch`."""
+        self._begin(request, plan, outcome, job, outcome.decision_id, 1)
+
+    def next_attempt(
+        self, request: DecideRequest, plan: Plan, record: TaskRecord, outcome: Admitted, job: bytes
+    ) -> None:
+        """Publish the attempt that follows the record's."""
+        self._begin(request, plan, outcome, job, record.decision_id, record.attempt + 1)
+
+    def _begin(
+        self, request: DecideRequest, plan: Plan, outcome: Admitted, job: bytes, decision: bytes, number: int
+    ) -> None:
         chosen = plan.candidates[outcome.candidate]
-        task = task_id(outcome.decision_id)
+        task = task_id(decision)
         now = self._now_ms(request.tenant_id)
         attempt = Attempt(
+            to_text(assignment_id(task, number)),
             to_text(task),
-            to_text(task),
-            1,
+            number,
             chosen.provider.name,
             outcome.reason,
             plan.stored.policy_id,
@@ -73,7 +84,7 @@ class Dispatcher:
             request.user_id,
             request.correlation.trace_id,
         )
-        mark = _mark(request.tenant_id, outcome.decision_id, 1, attempt.deadline_at_ms, features)
+        mark = _mark(request.tenant_id, decision, number, attempt.deadline_at_ms, features)
         self._publish(request.assignment_subject, attempt, job, mark)
 
     def again(self, record: TaskRecord, job: bytes) -> None:

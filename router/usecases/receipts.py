@@ -1,17 +1,28 @@
-"""Receipts of workers for assignments: accepted ones move the task on, the others are audited; the deadline stays."""
+"""Receipts of workers for assignments: accepted ones move the task on, others begin its next attempt at once."""
 
 import logging
 from collections.abc import Sequence
 
+from router.domain.attempts import has_next, why_status
+from router.domain.audit import TaskFeatures
 from router.domain.ids import attempt_in, task_id, task_of
-from router.domain.result import AckStatus, ExecAck
-from router.domain.task import Action, Move, TaskRecord, TaskState
+from router.domain.result import AckStatus, ExecAck, ExecResult, Status
+from router.domain.task import Action, Move, Moved, TaskRecord, TaskState
 from router.errors import StoreError
-from router.ports import TaskStore
+from router.ports import DecisionStore, TaskStore
 from router.telemetry import Event, Telemetry
 from router.usecases.deliveries import VIOLATION, DeadLetters, Delivery, again, violation
 from router.usecases.gate import AlertSink
-from router.usecases.tasks import features_of, note, pack_features
+from router.usecases.settle import Settle
+from router.usecases.tasks import (
+    Policies,
+    ending_move,
+    features_of,
+    note,
+    pack_features,
+    policies_of,
+    waiting_move,
+)
 from router.wire.problems import Rejected
 from router.wire.results import decode_ack
 
@@ -23,11 +34,26 @@ ACK_SUBJECT = "caf.exec.assign.v1.ack"
 class Receipts:
     """Takes batches of receipts."""
 
-    def __init__(self, tasks: TaskStore, dead_letters: DeadLetters, telemetry: Telemetry, alerts: AlertSink) -> None:
+    def __init__(
+        self,
+        tasks: TaskStore,
+        decisions: DecisionStore,
+        policies: Policies,
+        settle: Settle,
+        dead_letters: DeadLetters,
+        telemetry: Telemetry,
+        alerts: AlertSink,
+        *,
+        tombstone_ms: int,
+    ) -> None:
         self._tasks = tasks
+        self._decisions = decisions
+        self._policies = policies
+        self._settle = settle
         self._dead_letters = dead_letters
         self._telemetry = telemetry
         self._alerts = alerts
+        self._tombstone_ms = tombstone_ms
 
     async def receive(self, batch: Sequence[Delivery]) -> None:
         """Note receipts: accepted ones move the task on; the deadline stays the guarantee."""
@@ -40,13 +66,12 @@ class Receipts:
                 receipts.append((delivery, decoded))
         try:
             records = await self._tasks.records([task_of(a.assignment_id) for _, a in receipts])
-            moves = [
-                move
-                for (delivery, ack), record in zip(receipts, records, strict=True)
-                if record is not None and (move := self._move_of(ack, record)) is not None
-            ]
-            if moves:
-                await self._tasks.move(moves)
+            moved: list[tuple[TaskRecord, Move]] = []
+            for (_, ack), record in zip(receipts, records, strict=True):
+                if record is not None and (move := await self._move_of(ack, record)) is not None:
+                    moved.append((record, move))
+            if moved:
+                await self._move(moved)
         except StoreError as fault:
             log.warning("receipts wait for the store: %s", fault, extra={"event": Event.STORE_AWAY})
             for delivery, _ in receipts:
@@ -59,7 +84,18 @@ class Receipts:
             else:
                 delivery.ack()
 
-    def _move_of(self, ack: ExecAck, record: TaskRecord) -> Move | None:
+    async def _move(self, moved: list[tuple[TaskRecord, Move]]) -> None:
+        """Make the moves, and go on from those that ended an attempt."""
+        outcomes = await self._tasks.move([move for _, move in moved])
+        for (record, move), outcome in zip(moved, outcomes, strict=True):
+            if not isinstance(outcome, Moved) or move.note:
+                continue
+            if move.state is TaskState.WAITING:
+                self._settle.next_due(0)
+            elif move.state is TaskState.FAILED:
+                self._settle.tell_caller(record, ExecResult(Status.ERROR, error_code="REJECTED"))
+
+    async def _move_of(self, ack: ExecAck, record: TaskRecord) -> Move | None:
         attempt = attempt_in(ack.assignment_id)
         facts = record.facts
         told = features_of(record, attempt, status=ack.status.value, note=ack.message)
@@ -70,7 +106,7 @@ class Receipts:
         if attempt != record.attempt:
             return None
         if ack.status is not AckStatus.ACCEPTED:
-            return note(facts.tenant_id, record.decision_id, Action.ASSIGNMENT_REJECTED, told, attempt=attempt)
+            return await self._rejected(record, told)
         return Move(
             facts.tenant_id,
             record.decision_id,
@@ -82,6 +118,15 @@ class Receipts:
             state=TaskState.ACCEPTED,
             due_ms=record.deadline_at_ms,
         )
+
+    async def _rejected(self, record: TaskRecord, told: TaskFeatures) -> Move:
+        """The worker will not do it: the next attempt at once, or the task's end. The provider is not to blame."""
+        policies = await policies_of(self._policies, record.facts.tenant_id)
+        action = Action.ASSIGNMENT_REJECTED
+        if has_next(record):
+            due = self._decisions.now_ms(record.facts.tenant_id)
+            return waiting_move(record, policies, action, told, why=why_status(Status.ERROR), due_ms=due)
+        return ending_move(record, policies, action, told, state=TaskState.FAILED, keep_ms=self._tombstone_ms)
 
 
 def _foreign(ack: ExecAck, record: TaskRecord) -> bool:

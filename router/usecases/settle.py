@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from router.domain.alert import Condition
+from router.domain.attempts import backoff_ms, has_next, why_of
 from router.domain.audit import TaskFeatures
 from router.domain.ids import assignment_id, attempt_in, idempotency_name, name_in, task_id, task_of, to_text
 from router.domain.outcome import Remembered
-from router.domain.policy import provider_entry
+from router.domain.policy import TenantPolicies, provider_entry
 from router.domain.result import ExecResult, Status, breaker_verdict
 from router.domain.task import Action, BreakerTurn, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskRecord, TaskState
 from router.errors import StoreError
@@ -30,12 +31,15 @@ from router.usecases.tasks import (
     CoreSend,
     Policies,
     breaker_of,
+    ending_move,
     features_of,
     note,
     origin_of,
     pack_features,
     policies_of,
+    policy_of,
     split_reservations,
+    waiting_move,
 )
 from router.wire.assignment import Usage, final_result, usage_event
 from router.wire.problems import Rejected
@@ -44,6 +48,7 @@ from router.wire.results import decode_result
 log = logging.getLogger("router.settle")
 
 RESULT_SUBJECT = "caf.exec.result.v1"
+_RETRIED = (Status.ERROR, Status.TIMEOUT)
 _STATES = {
     Status.SUCCESS: TaskState.SUCCEEDED,
     Status.ERROR: TaskState.FAILED,
@@ -90,6 +95,8 @@ class Settle:
         self._telemetry = telemetry
         self._alerts = alerts
         self._tombstone_ms = tombstone_ms
+        # Told how many ms there are until a next attempt is due; the sweeper's, once there is one.
+        self.next_due: Callable[[int], None] = _nobody
         self._wall_ms = wall_ms
 
     async def results(self, batch: Sequence[Delivery]) -> None:
@@ -172,6 +179,9 @@ class Settle:
             told = features_of(record, attempt, result)
             return note(facts.tenant_id, record.decision_id, Action.RESULT_LATE, told, attempt=attempt)
         policies = await policies_of(self._policies, facts.tenant_id)
+        if result.status in _RETRIED and has_next(record):
+            one.move = self._waiting_move(record, policies, result)
+            return one.move
         corrections, leases = split_reservations(
             facts.reserved, record.provider_id, record.expected_cost_microusd, result
         )
@@ -197,6 +207,33 @@ class Settle:
             leases=leases,
         )
         return one.move
+
+    def _waiting_move(self, record: TaskRecord, policies: TenantPolicies | None, result: ExecResult) -> Move:
+        why = why_of(result)
+        wait = backoff_ms(policy_of(policies, record.facts.policy_id), record, why)
+        return waiting_move(
+            record,
+            policies,
+            Action.RESULT_SETTLED,
+            features_of(record, record.attempt, result, note="another attempt follows"),
+            why=why,
+            due_ms=self._decisions.now_ms(record.facts.tenant_id) + wait,
+            verdict=breaker_verdict(result),
+        )
+
+    async def give_up(self, record: TaskRecord, why: str) -> None:
+        """End a task that waits for an attempt which no provider can take.
+
+        :raises StoreError: Redis did not answer; the task is due again.
+        """
+        result = ExecResult(Status.ERROR, error_code=why)
+        features = features_of(record, record.attempt, result)
+        move = ending_move(
+            record, None, Action.RESULT_SETTLED, features, state=TaskState.FAILED, keep_ms=self._tombstone_ms
+        )
+        (outcome,) = await self._tasks.move([move])
+        if isinstance(outcome, Moved):
+            self.tell_caller(record, result)
 
     async def _remembered_move(self, one: _Open, kept: Remembered, tenant_id: str) -> Move:
         result = one.result
@@ -234,7 +271,9 @@ class Settle:
                     self._telemetry.usage_settled.inc()
                     usage_id = move.decision_id if move.task_id is None else move.task_id
                     self._outbox.publish(usage_id, one.usage)
-                if one.record is not None:
+                if one.record is not None and not move.state.final:
+                    self.next_due(move.due_ms - self._decisions.now_ms(move.tenant_id))
+                elif one.record is not None:
                     self.tell_caller(one.record, result)
                 return []
             case NotMoved(state, _):
@@ -295,6 +334,10 @@ class Settle:
     def _violation(self, named: str, owner: str) -> None:
         self._refused("violation")
         violation(self._telemetry, self._alerts, named, owner)
+
+
+def _nobody(_delay_ms: int) -> None:
+    """Before the sweeper is there: it looks by itself."""
 
 
 def _name_of(result: ExecResult) -> bytes | None:

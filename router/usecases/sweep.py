@@ -1,4 +1,4 @@
-"""What is due: tasks whose pod died before the publish, attempts whose deadline has passed, usage that was left behind.
+"""What is due: unpublished tasks of a pod that died, missed deadlines, next attempts, usage that was left behind.
 
 Any pod does it. A claim keeps the others away for a short while, and every step is a move that happens once, so two
 pods at the same task do no harm.
@@ -7,25 +7,19 @@ pods at the same task do no harm.
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
-from router.domain.ids import task_id
+from router.domain.attempts import backoff_ms, has_next, why_status
 from router.domain.result import BreakerVerdict, ExecResult, Status
 from router.domain.task import Action, Move, Moved, TaskRecord, TaskState
 from router.errors import StoreError
 from router.ports import TaskStore
-from router.telemetry import Telemetry
+from router.telemetry import Event, Telemetry
+from router.usecases.attempts import Attempts
 from router.usecases.dispatch import Dispatcher
 from router.usecases.outbox import Outbox
 from router.usecases.settle import Settle
-from router.usecases.tasks import (
-    STATUS_CODES,
-    Policies,
-    breaker_of,
-    features_of,
-    pack_features,
-    policies_of,
-    split_reservations,
-)
+from router.usecases.tasks import Policies, ending_move, features_of, policies_of, policy_of, waiting_move
 
 log = logging.getLogger("router.sweep")
 
@@ -43,21 +37,26 @@ class Sweeper:
         dispatcher: Dispatcher,
         settle: Settle,
         outbox: Outbox,
+        attempts: Attempts,
         policies: Policies,
         telemetry: Telemetry,
         *,
         tombstone_ms: int,
         may_work: Callable[[], bool],
+        now_ms: Callable[[str], int],
         every_s: float = 0.5,
     ) -> None:
         self._tasks = tasks
         self._dispatcher = dispatcher
         self._settle = settle
         self._outbox = outbox
+        self._attempts = attempts
+        self._wake = asyncio.Event()
         self._policies = policies
         self._telemetry = telemetry
         self._tombstone_ms = tombstone_ms
         self._may_work = may_work
+        self._now_ms = now_ms
         self._every_s = every_s
 
     async def run(self) -> None:
@@ -74,7 +73,15 @@ class Sweeper:
                         await self._outbox.look()
                 except StoreError as fault:
                     log.debug("the sweeper waits for the store: %s", fault)
-            await asyncio.sleep(0 if more >= MOST else self._every_s)
+            if more < MOST:
+                self._wake.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), self._every_s)
+
+    def soon(self, delay_ms: int) -> None:
+        """Something is due in so many ms: look then, when that is before the next look."""
+        if delay_ms < self._every_s * 1000:
+            asyncio.get_running_loop().call_later(max(0, delay_ms) / 1000, self._wake.set)
 
     async def look(self) -> int:
         """Take what is due and move it on; returns how many tasks that were.
@@ -91,40 +98,56 @@ class Sweeper:
         for task, record, job in zip(claimed.task_ids, records, jobs, strict=True):
             if record is None or record.state.final:
                 gone.append(task)
-            elif record.deadline_at_ms <= claimed.now_ms:
+            elif record.state is not TaskState.WAITING and record.deadline_at_ms <= claimed.now_ms:
                 expired.append(record)
-            elif record.state is TaskState.NEW and job is not None:
-                self._dispatcher.again(record, job)
+            else:
+                await self._go_on(record, job)
         if gone:
             await self._tasks.forget_due(gone)
         if expired:
             await self._time_out(expired)
         return len(claimed.task_ids)
 
+    async def _go_on(self, record: TaskRecord, job: bytes | None) -> None:
+        try:
+            if record.state is TaskState.WAITING:
+                await self._attempts.begin(record, job)
+            elif record.state is TaskState.NEW and job is not None:
+                self._dispatcher.again(record, job)
+        except StoreError:
+            raise
+        except Exception:  # one task that cannot be handled must not stop the fleet; it is due again, and logged again
+            log.exception(
+                "a due task could not be handled",
+                extra={"event": Event.BUG, "tenant_id": record.facts.tenant_id, "request_id": record.facts.request_id},
+            )
+
     async def _time_out(self, expired: list[TaskRecord]) -> None:
         moves = [await self._timeout_of(record) for record in expired]
-        for record, outcome in zip(expired, await self._tasks.move(moves), strict=True):
+        for record, move, outcome in zip(expired, moves, await self._tasks.move(moves), strict=True):
             if isinstance(outcome, Moved):
                 self._telemetry.assignments_timed_out.inc()
                 self._settle.turned(outcome.turn, record.facts.tenant_id, record.provider_id)
-                self._settle.tell_caller(record, ExecResult(Status.TIMEOUT, error_code="DEADLINE_EXCEEDED"))
+                if move.state.final:
+                    self._settle.tell_caller(record, ExecResult(Status.TIMEOUT, error_code="DEADLINE_EXCEEDED"))
+                else:
+                    self.soon(move.due_ms - self._now_ms(record.facts.tenant_id))
 
     async def _timeout_of(self, record: TaskRecord) -> Move:
-        facts = record.facts
-        policies = await policies_of(self._policies, facts.tenant_id)
-        _, leases = split_reservations(facts.reserved, record.provider_id, record.expected_cost_microusd, None)
-        return Move(
-            facts.tenant_id,
-            record.decision_id,
-            Action.ASSIGNMENT_TIMED_OUT,
-            pack_features(features_of(record, record.attempt, status=Status.TIMEOUT.value)),
-            STATUS_CODES[Status.TIMEOUT.value],
-            task_id(record.decision_id),
-            record.attempt,
+        policies = await policies_of(self._policies, record.facts.tenant_id)
+        features = features_of(record, record.attempt, status=Status.TIMEOUT.value)
+        action, verdict = Action.ASSIGNMENT_TIMED_OUT, BreakerVerdict.FAILURE
+        if has_next(record):
+            why = why_status(Status.TIMEOUT)
+            wait = backoff_ms(policy_of(policies, record.facts.policy_id), record, why)
+            due = self._now_ms(record.facts.tenant_id) + wait
+            return waiting_move(record, policies, action, features, why=why, due_ms=due, verdict=verdict)
+        return ending_move(
+            record,
+            policies,
+            action,
+            features,
             state=TaskState.TIMED_OUT,
             keep_ms=self._tombstone_ms,
-            verdict=BreakerVerdict.FAILURE,
-            breaker=breaker_of(policies, facts.policy_id),
-            provider_entry=record.provider_entry,
-            leases=leases,
+            verdict=verdict,
         )

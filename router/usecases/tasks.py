@@ -7,10 +7,10 @@ from msgspec import msgpack
 
 from router.domain.audit import DecisionFeatures, TaskFeatures
 from router.domain.ids import assignment_id, task_id, to_text
-from router.domain.policy import Breaker, Resource, Scope, TenantPolicies
+from router.domain.policy import Breaker, Policy, Resource, Scope, TenantPolicies
 from router.domain.request import Correlation
-from router.domain.result import ExecResult
-from router.domain.task import Action, Correction, Move, Reservation, TaskFacts, TaskRecord
+from router.domain.result import BreakerVerdict, ExecResult
+from router.domain.task import Action, Correction, Move, Reservation, TaskFacts, TaskRecord, TaskState
 from router.usecases.decide import Loading
 from router.wire.job import Origin
 
@@ -90,6 +90,68 @@ def pack_decision_features(features: DecisionFeatures) -> bytes:
     return _pack(features)
 
 
+def waiting_move(
+    record: TaskRecord,
+    policies: TenantPolicies | None,
+    action: Action,
+    features: TaskFeatures,
+    *,
+    why: int,
+    due_ms: int,
+    verdict: BreakerVerdict = BreakerVerdict.NEITHER,
+) -> Move:
+    """The attempt has failed and the next one is due at `due_ms`: its provider is let go, all else carries on."""
+    facts = record.facts
+    _, leases = split_reservations(facts.reserved, record.provider_id, record.expected_cost_microusd, None)
+    return Move(
+        facts.tenant_id,
+        record.decision_id,
+        action,
+        _pack(features),
+        STATUS_CODES.get(features.status or "", 0),
+        task_id(record.decision_id),
+        record.attempt,
+        below=TaskState.WAITING,
+        state=TaskState.WAITING,
+        due_ms=due_ms,
+        verdict=verdict,
+        breaker=breaker_of(policies, facts.policy_id),
+        provider_entry=record.provider_entry,
+        leases=tuple(x for x in leases if x.reservation.scope == Scope.PROVIDER),
+        why=why,
+    )
+
+
+def ending_move(
+    record: TaskRecord,
+    policies: TenantPolicies | None,
+    action: Action,
+    features: TaskFeatures,
+    *,
+    state: TaskState,
+    keep_ms: int,
+    verdict: BreakerVerdict = BreakerVerdict.NEITHER,
+) -> Move:
+    """The task has ended without a success that could be settled: every lease is let go, estimates stand."""
+    facts = record.facts
+    _, leases = split_reservations(facts.reserved, record.provider_id, record.expected_cost_microusd, None)
+    return Move(
+        facts.tenant_id,
+        record.decision_id,
+        action,
+        _pack(features),
+        STATUS_CODES.get(features.status or "", 0),
+        task_id(record.decision_id),
+        record.attempt,
+        state=state,
+        keep_ms=keep_ms,
+        verdict=verdict,
+        breaker=breaker_of(policies, facts.policy_id),
+        provider_entry=record.provider_entry,
+        leases=leases,
+    )
+
+
 def split_reservations(
     reserved: tuple[Reservation, ...], provider_id: str, provider_cost: int, result: ExecResult | None
 ) -> tuple[tuple[Correction, ...], tuple[Correction, ...]]:
@@ -110,7 +172,13 @@ def split_reservations(
     return tuple(corrections), tuple(leases)
 
 
+def policy_of(policies: TenantPolicies | None, policy_id: str) -> Policy | None:
+    """A policy as it is now; None when it is gone."""
+    stored = None if policies is None else policies.policies.get(policy_id)
+    return None if stored is None else stored.policy
+
+
 def breaker_of(policies: TenantPolicies | None, policy_id: str) -> Breaker | None:
     """The breaker's figures as the policy has them now; None when it has none (any more)."""
-    stored = None if policies is None else policies.policies.get(policy_id)
-    return None if stored is None else stored.policy.breaker
+    policy = policy_of(policies, policy_id)
+    return None if policy is None else policy.breaker

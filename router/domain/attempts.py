@@ -1,0 +1,79 @@
+"""The next attempt of a task: whether there is one, when, and how it is planned."""
+
+from msgspec.structs import replace
+
+from router.domain.plan import Deadlines, Features, Plan, Snapshot, plan, status_matches
+from router.domain.policy import Backoff, Policy, Resource, StoredPolicy
+from router.domain.request import DecideRequest, Step
+from router.domain.result import ExecResult, Status
+from router.domain.task import TaskRecord
+
+DEFAULT_BACKOFF_MS = 200
+
+# What ended an attempt, as it is stored in its record: an HTTP number as itself, a word by its place here.
+_WORDS = ("", "error", "timeout", "cancelled", "rate_limited", "circuit_breaker_open")
+
+
+def why_of(result: ExecResult) -> int:
+    """What a failed result says to fallback rules: its HTTP number, else a word of their vocabulary."""
+    code = (result.error_code or "").lower().removeprefix("http_")
+    if len(code) == 3 and code.isdigit():
+        return int(code)
+    if code in _WORDS[1:]:
+        return _WORDS.index(code)
+    # A provider's own fault has no number of its own; rules know it as a server error.
+    return 500 if code in ("server_error", "5xx") else _WORDS.index(result.status.value)
+
+
+def why_status(status: Status) -> int:
+    """The same for an attempt that ended without a result."""
+    return _WORDS.index(status.value)
+
+
+def status_of(why: int) -> str:
+    """The status that `when.status` is matched with."""
+    return str(why) if why >= len(_WORDS) else _WORDS[why]
+
+
+def has_next(record: TaskRecord) -> bool:
+    """Whether the task's budget has another attempt."""
+    return record.attempt < record.facts.max_attempts
+
+
+def backoff_ms(policy: Policy | None, record: TaskRecord, why: int) -> int:
+    """How long to wait before the next attempt: the request's wish, else the matching rule's, else 200 ms."""
+    if record.facts.backoff_ms is not None:
+        return record.facts.backoff_ms
+    rules = () if policy is None else policy.fallbacks
+    rule = next((r for r in rules if status_matches(r.statuses, status_of(why))), None)
+    if rule is None or rule.backoff is None:
+        return DEFAULT_BACKOFF_MS
+    return _delay(rule.backoff, record.attempt)
+
+
+def _delay(backoff: Backoff, failed_attempts: int) -> int:
+    match backoff.strategy:
+        case "exponential":
+            delay = backoff.base_ms << min(failed_attempts - 1, 20)
+        case "linear":
+            delay = backoff.base_ms * failed_attempts
+        case _:
+            delay = backoff.base_ms
+    return min(delay, backoff.max_ms)
+
+
+def next_plan(
+    request: DecideRequest,
+    stored: StoredPolicy,
+    record: TaskRecord,
+    features: Features,
+    deadlines: Deadlines,
+    snapshot: Snapshot,
+) -> Plan:
+    """The plan of the next attempt: the rules see what ended the last one; leases are the only charges."""
+    step = Step(status_of(record.why), record.provider_id, record.attempt - 1)
+    made = plan(replace(request, step=step), stored, features, deadlines, snapshot)
+    leases = tuple(c for c in made.charges if c.limit.resource is Resource.CONCURRENCY)
+    return replace(
+        made, charges=leases, pin=None, deadline_ms=record.facts.attempt_ms, max_attempts=record.facts.max_attempts
+    )
