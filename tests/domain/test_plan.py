@@ -1,0 +1,232 @@
+"""Request and policy → plan: the order of candidates, charges, pins, constraints, names."""
+
+from collections import Counter
+
+import pytest
+from msgspec.structs import replace
+
+from router.domain.decision import Reason, Verdict
+from router.domain.plan import ANONYMOUS, Deadlines, Features, Figures, Plan, Snapshot, plan
+from router.domain.policy import Limit, Policy, Provider, Resource, Scope, Selection, Sticky, StoredPolicy, provider
+from router.domain.policy_limits import limit
+from router.domain.request import Constraints, DecideRequest, Options, Step
+
+MINUTE = 60_000
+
+
+def stored(*providers: Provider, **more: object) -> StoredPolicy:
+    """A policy of these providers."""
+    return StoredPolicy("default", 1, "0" * 16, Policy(providers, **more))  # type: ignore[arg-type]
+
+
+def ask(request_id: str = "r", **more: object) -> DecideRequest:
+    """A request of one tenant."""
+    return DecideRequest("acme", request_id, "default", "chat", bytes(8), **more)  # type: ignore[arg-type]
+
+
+def names(planned: Plan) -> list[str]:
+    """Candidates in their order."""
+    return [c.provider.name for c in planned.candidates]
+
+
+def firsts(policy: StoredPolicy, count: int) -> list[str]:
+    """Who is preferred by each of so many requests."""
+    return [plan(ask(f"request-{i}"), policy).candidates[0].provider.name for i in range(count)]
+
+
+# Order
+
+
+def test_the_same_inputs_plan_the_same() -> None:
+    """No clock and no dice: two plans of one request are equal."""
+    policy = stored(*(provider(n) for n in "abcdef"), sticky=Sticky())
+    wanted = ask(context={"session_id": "s"})
+    assert plan(wanted, policy) == plan(wanted, policy)
+
+
+def test_the_order_of_the_document_does_not_matter() -> None:
+    """Providers written in another order are preferred alike."""
+    policy = stored(*(provider(n) for n in "abcdef"))
+    turned = stored(*(provider(n) for n in "fedcba"))
+    assert all(names(plan(ask(f"{i}"), policy)) == names(plan(ask(f"{i}"), turned)) for i in range(200))
+
+
+def test_weights_hold_within_a_point() -> None:
+    """Over 100,000 requests each provider's share is its weight's, within one percentage point."""
+    weights = {"a": 50, "b": 30, "c": 15, "d": 5}
+    counts = Counter(firsts(stored(*(provider(n, w) for n, w in weights.items())), 100_000))
+    for name, weight in weights.items():
+        assert abs(counts[name] / 1000 - weight) < 1
+
+
+def test_removing_a_provider_moves_only_its_share() -> None:
+    """Every request that was elsewhere stays there, and the removed share spreads over the others by their weights."""
+    weights = {"a": 40, "b": 30, "c": 20, "d": 10}
+    all_four = stored(*(provider(n, w) for n, w in weights.items()))
+    without_c = stored(*(provider(n, w) for n, w in weights.items() if n != "c"))
+    before, after = firsts(all_four, 30_000), firsts(without_c, 30_000)
+    moved = Counter(b for a, b in zip(before, after, strict=True) if a == "c")
+    assert all(a == b for a, b in zip(before, after, strict=True) if a != "c")
+    total = moved.total()
+    assert abs(total / 300 - 20) < 1
+    for name in "abd":
+        assert abs(moved[name] / total - weights[name] / 80) < 0.03
+
+
+def test_a_weight_of_nothing_is_never_chosen_by_weight() -> None:
+    """Weight 0 is no candidate, alone or among others."""
+    assert names(plan(ask(), stored(provider("a", 0)))) == []
+    assert names(plan(ask(), stored(provider("a", 0), provider("b")))) == ["b"]
+
+
+def test_priority_tiers_come_first() -> None:
+    """A higher priority is preferred whatever the weights; within a tier weights decide."""
+    policy = stored(provider("low", 100), provider("x", 1, priority=5), provider("y", 1, priority=5))
+    orders = [names(plan(ask(f"{i}"), policy)) for i in range(200)]
+    assert {o[2] for o in orders} == {"low"}
+    assert {o[0] for o in orders} == {"x", "y"}
+
+
+def test_tenants_and_policies_are_spread_apart() -> None:
+    """The same request id is not preferred alike by all tenants, nor by all policies."""
+    policy = stored(*(provider(n) for n in "abcdefgh"))
+    by_tenant = {names(plan(replace(ask(), tenant_id=f"t{i}"), policy))[0] for i in range(50)}
+    by_policy = {names(plan(ask(), replace(policy, policy_id=f"p{i}")))[0] for i in range(50)}
+    assert len(by_tenant) > 4
+    assert len(by_policy) > 4
+
+
+def test_best_score_prefers_the_better_figures() -> None:
+    """Live figures beat the policy's; without them the policy's are taken; the snapshot's version is told."""
+    policy = stored(
+        provider("a", expected_latency_ms=100), provider("b", expected_latency_ms=200), selection=Selection.BEST_SCORE
+    )
+    assert names(plan(ask(), policy)) == ["a", "b"]
+    live = plan(ask(), policy, snapshot=Snapshot(7, {"a": Figures(300, 0)}))
+    assert names(live) == ["b", "a"]
+    assert (live.figures_version, live.candidates[1].expected_latency_ms) == (7, 300)
+    assert {c.reason for c in live.candidates} == {Reason.BEST_SCORE}
+
+
+# Constraints
+
+
+def test_who_breaks_a_constraint_is_passed_over() -> None:
+    """Too slow or too dear: no candidate, and the plan says why; a bound that is just met is kept."""
+    policy = stored(
+        provider("slow", expected_latency_ms=500),
+        provider("dear", expected_latency_ms=10, expected_cost_microusd=900),
+        provider("fine", expected_latency_ms=100, expected_cost_microusd=50),
+    )
+    bounds = Constraints(max_latency_ms=100, max_cost_microusd=50)
+    planned = plan(ask(constraints=bounds), policy)
+    assert names(planned) == ["fine"]
+    assert {(p.provider_id, p.verdict) for p in planned.passed_over} == {
+        ("slow", Verdict.CONSTRAINT),
+        ("dear", Verdict.CONSTRAINT),
+    }
+
+
+# Charges
+
+
+def charged(of: Limit, wanted: DecideRequest, *providers: Provider) -> list[tuple[str, int]]:
+    """Owners and units of the plan's charges."""
+    policy = stored(*(providers or (provider("a", expected_cost_microusd=70),)), limits=(of,))
+    return [(c.owner, c.units) for c in plan(wanted, policy).charges]
+
+
+def test_a_request_without_a_user_counts_for_the_shared_one() -> None:
+    """A user limit charges the user, or one shared anonymous user."""
+    of = limit("u", Scope.USER, Resource.REQUESTS, 5, MINUTE)
+    assert charged(of, ask(user_id="ann")) == [("ann", 1)]
+    assert charged(of, ask()) == [(ANONYMOUS, 1)]
+
+
+def test_the_owner_of_a_policy_limit_is_the_policy() -> None:
+    """Tenant limits have no owner, policy limits the policy."""
+    assert charged(limit("t", Scope.TENANT, Resource.REQUESTS, 5, MINUTE), ask()) == [("", 1)]
+    assert charged(limit("p", Scope.POLICY, Resource.REQUESTS, 5, MINUTE), ask()) == [("default", 1)]
+
+
+def test_tokens_are_estimated() -> None:
+    """The request's estimate, also of nothing, else the limit's default."""
+    of = limit("t", Scope.TENANT, Resource.TOKENS, 500, MINUTE, default_estimate=40)
+    assert charged(of, ask(options=Options(estimate_tokens=7))) == [("", 7)]
+    assert charged(of, ask(options=Options(estimate_tokens=0))) == [("", 0)]
+    assert charged(of, ask()) == [("", 40)]
+
+
+def test_cost_is_reserved_for_the_dearest_candidate() -> None:
+    """The request's estimate, else the dearest candidate's figure, else the limit's default."""
+    of = limit("t", Scope.TENANT, Resource.COST, 500, MINUTE, default_estimate=40)
+    pair = provider("a", expected_cost_microusd=70), provider("b", expected_cost_microusd=90)
+    assert charged(of, ask(), *pair) == [("", 90)]
+    assert charged(of, ask(options=Options(estimate_cost_microusd=5)), *pair) == [("", 5)]
+    assert charged(of, ask(), provider("a")) == [("", 40)]
+
+
+def test_provider_limits_belong_to_the_candidates() -> None:
+    """Each candidate carries its own charge, in its own units."""
+    of = limit("v", Scope.PROVIDER, Resource.COST, 500, MINUTE)
+    policy = stored(
+        provider("a", priority=1, expected_cost_microusd=70), provider("b", expected_cost_microusd=90), limits=(of,)
+    )
+    planned = plan(ask(), policy)
+    assert planned.charges == ()
+    assert [[(x.owner, x.units) for x in c.charges] for c in planned.candidates] == [[("a", 70)], [("b", 90)]]
+
+
+# Pins, names, features
+
+
+def test_a_pin_is_named_by_policy_and_session() -> None:
+    """Same session, same pin; another session or policy, another pin; no session, no pin. Numbers are sessions too."""
+    policy = stored(provider("a"), sticky=Sticky(ttl_ms=5_000))
+    session = ask(context={"session_id": "s"})
+    pin = plan(session, policy).pin
+    assert pin is not None
+    assert (pin.key, pin.ttl_ms) == ("s", 5_000)
+    assert plan(replace(session, request_id="other"), policy).pin == pin
+    assert plan(session, replace(policy, policy_id="other")).pin != pin
+    assert plan(ask(context={"session_id": "t"}), policy).pin != pin
+    numbered = plan(ask(context={"session_id": 12}), policy).pin
+    assert numbered is not None
+    assert numbered.key == "12"
+    for nothing in ("", None, True, [], {}):
+        assert plan(ask(context={"session_id": nothing}), policy).pin is None
+
+
+def test_the_idempotency_name() -> None:
+    """The key if there is one, else the request id, apart from each other; a step of the caller is another name."""
+    policy = stored(provider("a"))
+
+    def name(wanted: DecideRequest) -> bytes:
+        return plan(wanted, policy).name
+
+    keyed = ask("r", idempotency_key="k")
+    assert name(keyed) == name(ask("another", idempotency_key="k"))
+    assert name(ask("k")) != name(keyed)
+    assert name(ask("r", step=Step("timeout", "a", 1))) != name(ask("r"))
+    assert name(ask("r", step=Step("timeout", "a", 1))) == name(ask("r", step=Step("timeout", "a", 1)))
+    assert name(replace(ask("r"), tenant_id="globex")) != name(ask("r"))
+
+
+def test_what_the_gate_closes_is_named() -> None:
+    """A refused feature that the request would have used is ignored and named; an unused one is not."""
+    policy = stored(provider("a"), provider("b"), sticky=Sticky(), selection=Selection.BEST_SCORE)
+    closed = Features(pins=False, retries=False, best_score=False, explain=False)
+    planned = plan(ask(context={"session_id": "s"}), policy, closed)
+    assert planned.pin is None
+    assert planned.max_attempts == 1
+    assert {c.reason for c in planned.candidates} == {Reason.WEIGHTED}
+    assert planned.requires_cp == ("pins", "best_score")
+
+
+@pytest.mark.parametrize(("latency", "deadline"), [(0, 5_000), (1_000, 5_000), (2_000, 10_000), (50_000, 60_000)])
+def test_the_deadline_follows_the_first_candidate(latency: int, deadline: int) -> None:
+    """Five times the expected latency, between 5 and 60 s; a given one is taken as it is."""
+    policy = stored(provider("a", expected_latency_ms=latency))
+    assert plan(ask(), policy).deadline_ms == deadline
+    assert plan(ask(options=Options(deadline_ms=123)), policy).deadline_ms == 123
+    assert plan(ask(), policy, deadlines=Deadlines(factor=1, least_ms=1, most_ms=9)).deadline_ms == min(9, latency or 1)
