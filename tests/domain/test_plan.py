@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from router.domain.decision import Reason, Verdict
+from router.domain.json import JsonValue
 from router.domain.plan import ANONYMOUS, Deadlines, Features, Figures, Plan, Snapshot, plan
 from router.domain.policy import Limit, Policy, Provider, Resource, Scope, Selection, Sticky, StoredPolicy, provider
 from router.domain.policy_limits import limit
@@ -193,7 +194,8 @@ def test_a_pin_is_named_by_policy_and_session() -> None:
     numbered = plan(ask(context={"session_id": 12}), policy).pin
     assert numbered is not None
     assert numbered.key == "12"
-    for nothing in ("", None, True, [], {}):
+    nothings: tuple[JsonValue, ...] = ("", None, True, [], {})
+    for nothing in nothings:
         assert plan(ask(context={"session_id": nothing}), policy).pin is None
 
 
