@@ -42,7 +42,7 @@ from router.logs import configure
 from router.settings import Settings
 from router.telemetry import Event, LoopLag, Telemetry
 from router.tracing import Tracing
-from router.usecases.alerts import Alerts
+from router.usecases.alerts import Alerts, Level
 from router.usecases.attempts import Attempts
 from router.usecases.decide import Decide
 from router.usecases.deferred import DeferredAudit
@@ -67,6 +67,7 @@ log = logging.getLogger("router.app")
 
 _CONDITIONS = ("store", "policies", "bus", "streams", "serving")
 _BUS_AWAY_S = 2.0
+_MEMORY_EVERY_S = 15
 
 
 def _wall_ms() -> int:
@@ -139,6 +140,7 @@ class Pod:
         self.store = Store(s, self.store_watch.hooks())
         self.alerts = Alerts(self.publisher, self.store.epochs, encode_alert, t, _wall_ms)
         self.store_watch.alerts = self.alerts
+        self._memory = Level(self.alerts, Condition.STORE_MEMORY, FLEET, raise_at=0.9, clear_at=0.8)
         self.deferred = DeferredAudit(self.store.tasks, t)
         cache_watch = CacheWatch(t)
         self.policies = PolicyCache(
@@ -348,8 +350,12 @@ class Pod:
             )
 
     async def _every_second(self) -> None:
+        seconds = 0
         while True:
             await asyncio.sleep(1.0)
+            seconds += 1
+            if seconds % _MEMORY_EVERY_S == 0:
+                await self._look_at_memory()
             self.recent.look()
             self.telemetry.in_flight.set(self.decide.in_flight)
             self.telemetry.nats_connected.set(int(self.bus.connected))
@@ -360,6 +366,12 @@ class Pod:
                     self.telemetry.nats_rtt.set(await self.bus.rtt())
                 except BusError as fault:
                     log.debug("no round trip to NATS: %s", fault)
+
+    async def _look_at_memory(self) -> None:
+        try:
+            self._memory.read(await self.store.meta.memory_share())
+        except StoreError as fault:
+            log.debug("the store does not tell its memory: %s", fault)
 
     async def stop(self) -> None:
         """Drain and stop: what was accepted is answered, published or left to the other pods."""

@@ -258,9 +258,10 @@ class Lane:
             if isinstance(reply, ResponseError):
                 if self._redirect(batch, reply):
                     continue
-                # Refused as a whole (out of memory, loading, a replica, a moved slot): nothing was executed.
+                # Refused as a whole (out of memory, loading, a replica): nothing was executed. Unless the script itself
+                # broke: its message names a line, and rows before that may stand.
                 log.warning("Redis refused a decide call: %s", reply)
-                self._answer(batch, Away(sent=False))
+                self._answer(batch, Away(sent="user_script:" in str(reply)))
                 continue
             self._clock_offset = reply[1] * 1000 + reply[2] / 1000 - self.loop.time() * 1000
             for w, row in zip(batch.waiting, reply[3:], strict=True):

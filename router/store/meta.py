@@ -51,6 +51,18 @@ class RedisMeta:
                 )
         return problems
 
+    async def memory_share(self) -> float:
+        """Used memory as a share of maxmemory, on the fullest node; 0 where there is no bound.
+
+        :raises StoreError: Redis did not answer.
+        """
+        shares = [0.0]
+        for info in await self._nodes.each("INFO", "memory"):
+            most = float(info.get("maxmemory", 0))
+            if most > 0:
+                shares.append(float(info["used_memory"]) / most)
+        return max(shares)
+
 
 def _config_value(reply: object) -> str:
     if isinstance(reply, dict):
