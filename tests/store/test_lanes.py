@@ -219,6 +219,20 @@ async def test_a_reply_for_another_row_is_never_handed_out(redis_url: str) -> No
     await nodes.close()
 
 
+async def test_a_script_that_breaks_may_have_run(redis_url: str) -> None:
+    """An error of the script itself, after its rows: nobody is told that nothing was sent, and a retry is a replay."""
+    true = decide_script()
+    source = true.source.replace(b"return replies", b"error('a bug')")
+    nodes = SingleNode(redis_url)
+    keys = fresh_keys()
+    wanted = ask()
+    async with Pod(nodes, keys, script=replace(true, source=source, sha=_sha(source))) as broken:
+        assert await broken.decide(wanted) == [Away(sent=True)]
+    async with Pod(nodes, keys) as pod:
+        assert isinstance((await pod.decide(wanted))[0], Replay)
+    await nodes.close()
+
+
 def _sha(source: bytes) -> bytes:
     from hashlib import sha1  # noqa: PLC0415 - as Redis names scripts
 

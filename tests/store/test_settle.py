@@ -27,7 +27,9 @@ from router.domain.task import (
 from router.store.keys import Keys
 from router.store.meta import RedisEpochs
 from router.store.nodes import SingleNode
-from tests.store.harness import FEATURES, MINUTE, Store, policy, request, undispatched
+from router.store.tasks import settle_script
+from tests.store.harness import FEATURES, MINUTE, TEST_CLOCK, Store, policy, request, undispatched
+from tests.store.test_bad_rows import FAILING
 
 DEADLINE = 30_000
 TRIP = Breaker(failure_threshold=1)
@@ -355,6 +357,37 @@ def test_a_foreign_record_is_a_fault(store: Store) -> None:
     (outcome,) = store.settle(task.ended())
     assert isinstance(outcome, MoveFault)
     assert store.value(store.keys.task(task.id)) == b"\x09whatever"
+
+
+def test_a_fault_at_every_call(single: Redis) -> None:
+    """Whichever call of a settlement fails: a task that ended has its audit record and its usage, once; one that did
+    not can be settled again; the neighbour is settled."""
+    slots = limit("c", Scope.TENANT, Resource.CONCURRENCY, 9, 0)
+    seen = 0
+    for n in range(2, 40):
+        store = Store(single)
+        failing = settle_script(replace={"clock": FAILING.replace("FAIL_AT", str(n)) + TEST_CLOCK})
+        healthy, store.settle_script = store.settle_script, failing
+        task, fine = Task(store, policy("a", limits=[slots])), Task(store, policy("a"))
+        move = task.ended(TaskState.FAILED, leases=(correction(-1, slots),))
+        first, second = store.settle(move, fine.ended())
+        if not isinstance(first, MoveFault):
+            break
+        seen += 1
+        assert second == Moved(BreakerTurn.UNCHANGED)
+        record = store.record(task.id)
+        assert record is not None
+        if record.state.final:
+            assert task.outbox()[task.id] == b"usage"
+            assert "result.settled" in store.actions(task.tenant)
+        store.settle_script = healthy
+        assert isinstance(store.settle(move)[0], NotMoved if record.state.final else Moved)
+        record = store.record(task.id)
+        assert record is not None
+        assert record.state is TaskState.FAILED
+        assert task.outbox()[task.id] == b"usage"
+        assert store.client.zcard(store.of(task.tenant).lease(slots.entry + b":")) == 0
+    assert seen >= 6
 
 
 # Breakers
