@@ -29,6 +29,7 @@ ONE: Document = {
     "version": "1.0",
     "providers": [{"name": "only", "weight": 100, "expected_latency_ms": 70, "expected_cost": 0.5}],
 }
+ONCE = {"retry": {"max_attempts": 1}}
 CORRELATION = {"trace_id": "trace-1", "run_id": "run-1", "flow_id": "flow-1", "step_id": "step-1"}
 
 
@@ -211,7 +212,7 @@ async def test_a_failed_task_is_not_metered(fleet: Fleet, caller: Foreign) -> No
     """Usage is for successes."""
     tenant = await fleet.tenant(ONE)
     usage = await caller.watch(USAGE)
-    failed = await pushed(caller, task(tenant))
+    failed = await pushed(caller, task(tenant, options=ONCE))
     await caller.tell(RESULT, success(failed, status="error", error_code="BAD_INPUT"))
     await settled(caller, tenant, failed["request_id"], "failed")
     good = await pushed(caller, task(tenant))
@@ -339,7 +340,7 @@ async def test_a_result_frees_its_lease(fleet: Fleet, caller: Foreign) -> None:
 async def test_a_rejected_assignment_is_audited(fleet: Fleet, caller: Foreign) -> None:
     """A worker's refusal is noted under the attempt."""
     tenant = await fleet.tenant(ONE)
-    work = await pushed(caller, task(tenant))
+    work = await pushed(caller, task(tenant, options=ONCE))
     await caller.tell(ACK, {"assignment_id": work["assignment_id"], "status": "rejected", "reason": "busy"})
     await actions(fleet, tenant, "assignment.rejected")
 

@@ -1,0 +1,119 @@
+"""Redis that forgets its scripts, drops connections, is full, or is away while something else is asked of it."""
+
+import asyncio
+import time
+
+from tests.fleet.conftest import Own
+from tests.fleet.foreign import BACKPRESSURE, GET_DECISION, RESULT, USAGE, Foreign, success, task
+from tests.fleet.harness import PLAIN, Fleet, until
+from tests.fleet.test_store_faults import POLICIES, QUICK, frozen
+
+ACME = {"acme": {"default": PLAIN}, "other": {"default": PLAIN}}
+
+
+async def test_forgotten_scripts_are_loaded_again(own: Own) -> None:
+    """SCRIPT FLUSH, as after a failover: nobody gets an error."""
+    fleet, caller = await own(pods=1, policies=ACME)
+    assert (await caller.ask(task("acme"))).ok
+    await fleet.redis("SCRIPT", "FLUSH")
+    assert all(r.ok for r in await caller.all([task("acme", push_assignment=True) for _ in range(50)]))
+    usage = await caller.watch(USAGE)
+    await fleet.redis("SCRIPT", "FLUSH")
+    work = await (await caller.watch("caf.exec.assign.v1")).one()
+    await caller.tell(RESULT, success(work))
+    await usage.one(usage_id=work["task_id"])
+
+
+async def test_dropped_connections_are_made_again(own: Own) -> None:
+    """CLIENT KILL of everybody: decisions again at once, no request without an answer."""
+    fleet, caller = await own(pods=1, policies=ACME)
+    assert (await caller.ask(task("acme"))).ok
+    for _ in range(5):
+        await fleet.redis("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        replies = await caller.all([task("acme") for _ in range(20)])
+        assert {r.error["code"] for r in replies if not r.ok} <= {"unavailable"}
+        await until(lambda: _decides(caller), 3, "decisions again")
+
+
+async def _decides(caller: Foreign) -> bool:
+    reply = await caller.ask(task("acme"))
+    return reply.ok and "degraded" not in reply.decision
+
+
+async def test_a_full_store_is_unavailable_and_recovers(own: Own) -> None:
+    """Out of memory: nothing is half written, everybody is told, and it goes on when there is room."""
+    fleet, caller = await own(pods=1, policies=ACME)
+    assert (await caller.ask(task("acme"))).ok
+    await fleet.redis("CONFIG", "SET", "maxmemory", "1")
+    replies = await caller.all([task("acme", f"full-{n}") for n in range(20)])
+    assert {r.error["code"] for r in replies} == {"unavailable"}
+    await fleet.redis("CONFIG", "SET", "maxmemory", "0")
+    await until(lambda: _decides(caller), 3, "decisions again")
+    replies = await caller.all([task("acme", f"full-{n}") for n in range(20)])
+    assert not any("replayed" in r.context for r in replies)
+
+
+async def test_an_unknown_tenant_is_answered_while_the_store_is_frozen(own: Own) -> None:
+    """Its policies are not in the pod and cannot be read: `unavailable` after the second that a load may take."""
+    fleet, caller = await own(pods=1, policies=POLICIES, env=QUICK)
+    assert (await caller.ask(task("strict"))).ok
+    async with frozen(fleet):
+        started = time.monotonic()
+        replies = await caller.all([task("plain") for _ in range(10)])
+        assert time.monotonic() - started < 2
+        assert {r.error["code"] for r in replies} == {"unavailable"}
+
+
+async def test_a_lookup_is_answered_while_the_store_is_frozen(own: Own) -> None:
+    """get_decision says `unavailable`; the backpressure status needs no store."""
+    fleet, caller = await own(pods=1, policies=POLICIES, env=QUICK)
+    assert (await caller.ask(task("strict", "r-1"))).ok
+    async with frozen(fleet):
+        started = time.monotonic()
+        reply = await caller.ask({"tenant_id": "strict", "request_id": "r-1"}, subject=GET_DECISION)
+        assert reply.error["code"] == "unavailable"
+        assert time.monotonic() - started < 2
+        assert (await caller.ask({}, subject=BACKPRESSURE)).body["success"] is True
+
+
+async def test_results_wait_for_a_frozen_store(own: Own) -> None:
+    """A result that comes while the store is away is settled, once, when it is back."""
+    fleet, caller = await own(pods=1, policies=POLICIES, env=QUICK)
+    usage = await caller.watch(USAGE)
+    assigned = await caller.watch("caf.exec.assign.v1")
+    replies = await caller.all([task("plain", push_assignment=True) for _ in range(20)])
+    works = await assigned.many(20)
+    async with frozen(fleet):
+        for work in works:
+            await caller.tell(RESULT, success(work))
+        assert (await caller.ask(task("plain"))).error["code"] == "unavailable"
+        await asyncio.wait_for(_waits(fleet), 10)
+    await usage.many(20, 15)
+    assert {u["usage_id"] for u in usage.seen} == {r.context["assignment_id"] for r in replies}
+    actions = await fleet.actions("plain")
+    assert actions.count("result.settled") == 20
+
+
+async def _waits(fleet: Fleet) -> None:
+    await until(lambda: "results wait for the store" in fleet.pods[0].log.read_text(), 10, "results wait")
+
+
+async def test_a_pod_ends_in_time_while_the_store_is_frozen(own: Own) -> None:
+    """SIGTERM with Redis away: exit code 0 within the drain time."""
+    fleet, caller = await own(pods=1, policies=POLICIES, env=QUICK | {"ROUTER_DRAIN_TIMEOUT": "3s"})
+    assert (await caller.ask(task("lenient"))).ok
+    async with frozen(fleet):
+        await caller.all([task("lenient") for _ in range(10)])
+        started = time.monotonic()
+        assert await fleet.pods[0].stop() == 0
+        assert time.monotonic() - started < 6
+
+
+async def test_a_pod_ends_in_time_without_nats(own: Own) -> None:
+    """SIGTERM with NATS away: likewise."""
+    fleet, caller = await own(pods=1, policies=ACME, env={"ROUTER_DRAIN_TIMEOUT": "3s"})
+    assert (await caller.ask(task("acme"))).ok
+    await asyncio.to_thread(fleet.nats.kill)
+    started = time.monotonic()
+    assert await fleet.pods[0].stop() == 0
+    assert time.monotonic() - started < 8
