@@ -39,10 +39,16 @@ def test_without_a_step_the_targets_come_last() -> None:
 
 
 def test_a_failed_step_is_retried_first() -> None:
-    """While `retry` is not used up the failed provider is asked again, then the target."""
-    policy = stored(Fallback("c", ("timeout",), retry=2))
-    for attempts, first in ((0, ("a", RETRY)), (1, ("a", RETRY)), (2, ("c", FALLBACK))):
+    """`retry` tries go to the failed provider, the one that failed included; then the target is asked."""
+    policy = stored(Fallback("c", ("timeout",), retry=3))
+    for attempts, first in ((0, ("a", RETRY)), (1, ("a", RETRY)), (2, ("c", FALLBACK)), (9, ("c", FALLBACK))):
         assert order(policy, ask(Step("timeout", "a", attempts)))[0] == first
+
+
+def test_a_rule_that_leads_back() -> None:
+    """A used-up provider is not asked again because it is its own rule's target: it comes last."""
+    policy = stored(Fallback("a", ("timeout",), retry=1))
+    assert order(policy, ask(Step("timeout", "a", 1))) == [("b", WEIGHTED), ("c", WEIGHTED), ("a", RETRY)]
 
 
 def test_a_used_up_provider_is_the_last_resort() -> None:
