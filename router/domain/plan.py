@@ -201,7 +201,7 @@ def _order(
         return cast(tuple[Candidate, ...], known), ()
     reason = Reason.BEST_SCORE if best else Reason.WEIGHTED
     order = [(policy.pool[i], reason) for i in ranked]
-    if policy.fallbacks:
+    if policy.fallbacks or request.step is not NO_STEP:
         order = _with_fallbacks(request, stored, order)
     found, passed = _within_constraints(request, stored, order, snapshot)
     if plain and not any(c.charges for c in found) and len(policy.memo.orders) < MOST_ORDERS:

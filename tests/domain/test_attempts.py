@@ -1,0 +1,162 @@
+"""Whether a task has another attempt, when it is due, and how it is planned."""
+
+import pytest
+from msgspec.structs import replace
+
+from router.domain.attempts import DEFAULT_BACKOFF_MS, backoff_ms, has_next, next_plan, status_of, why_of, why_status
+from router.domain.decision import Reason
+from router.domain.plan import ALL_FEATURES, DEFAULT_DEADLINES, NO_FIGURES
+from router.domain.policy import (
+    Backoff,
+    Fallback,
+    Limit,
+    Policy,
+    Resource,
+    Scope,
+    Sticky,
+    StoredPolicy,
+    entry_id,
+    provider,
+    provider_entry,
+)
+from router.domain.request import DecideRequest
+from router.domain.result import ExecResult, Status
+from router.domain.task import TaskFacts, TaskRecord, TaskState
+
+POOL = (provider("a", 100, priority=2), provider("b", 100, priority=1), provider("c", 100))
+REQUEST = DecideRequest("acme", "r", "default", "chat", b"12345678", context={"session_id": "s"}, push_assignment=True)
+
+
+def record(
+    attempt: int = 1, most: int = 3, provider_id: str = "a", why: int = 0, wish: int | None = None
+) -> TaskRecord:
+    """A waiting task of tenant acme."""
+    facts = TaskFacts(
+        "acme", "default", 1, "r", "chat", None, most, 9_000, None, None, None, None, None, None, None, (), wish
+    )
+    return TaskRecord(
+        TaskState.WAITING,
+        attempt,
+        0,
+        0,
+        bytes(16),
+        provider_entry(provider_id),
+        provider_id,
+        Reason.WEIGHTED,
+        0,
+        0,
+        facts,
+        why,
+    )
+
+
+def order(policy: Policy, waiting: TaskRecord) -> list[tuple[str, Reason]]:
+    """The candidates of the next attempt."""
+    stored = StoredPolicy("default", 1, "h", policy)
+    made = next_plan(REQUEST, stored, waiting, ALL_FEATURES, DEFAULT_DEADLINES, NO_FIGURES)
+    return [(c.provider.name, c.reason) for c in made.candidates]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "seen"),
+    [
+        (Status.ERROR, "HTTP_503", "503"),
+        (Status.ERROR, "429", "429"),
+        (Status.ERROR, "RATE_LIMITED", "rate_limited"),
+        (Status.ERROR, "SERVER_ERROR", "500"),
+        (Status.ERROR, "BAD_PROMPT", "error"),
+        (Status.ERROR, None, "error"),
+        (Status.TIMEOUT, None, "timeout"),
+    ],
+)
+def test_what_a_result_says_to_rules(status: Status, code: str | None, seen: str) -> None:
+    """A number as itself, a word of the vocabulary as itself, a server's fault as 500, all else by its status."""
+    assert status_of(why_of(ExecResult(status, error_code=code))) == seen
+
+
+def test_a_missed_deadline_is_a_timeout() -> None:
+    """An attempt without a result is matched as `timeout`."""
+    assert status_of(why_status(Status.TIMEOUT)) == "timeout"
+
+
+@pytest.mark.parametrize(("attempt", "most", "more"), [(1, 1, False), (1, 2, True), (2, 2, False), (2, 3, True)])
+def test_one_budget(attempt: int, most: int, more: bool) -> None:
+    """All attempts together, the first included, are at most `max_attempts`."""
+    assert has_next(record(attempt, most)) is more
+
+
+@pytest.mark.parametrize(
+    ("strategy", "attempt", "delay"),
+    [
+        ("fixed", 3, 100),
+        ("linear", 1, 100),
+        ("linear", 3, 300),
+        ("exponential", 1, 100),
+        ("exponential", 3, 400),
+        ("exponential", 9, 1000),
+    ],
+)
+def test_backoff_of_a_rule(strategy: str, attempt: int, delay: int) -> None:
+    """base, base · n or base · 2ⁿ⁻¹ after the n-th failed attempt, at most max."""
+    rule = Fallback("b", ("timeout",), backoff=Backoff(strategy, 100, 1000))
+    policy = Policy(POOL, fallbacks=(rule,), fallback_providers=POOL[1:2])
+    assert backoff_ms(policy, record(attempt, 20), why_status(Status.TIMEOUT)) == delay
+
+
+def test_the_request_wins_over_the_rule() -> None:
+    """options.retry.backoff_ms is what the caller asked for."""
+    rule = Fallback("b", backoff=Backoff("fixed", 100, 1000))
+    policy = Policy(POOL, fallbacks=(rule,), fallback_providers=POOL[1:2])
+    assert backoff_ms(policy, record(wish=7), why_status(Status.TIMEOUT)) == 7
+
+
+def test_the_default_backoff() -> None:
+    """Without wish and rule."""
+    assert backoff_ms(Policy(POOL), record(), why_status(Status.TIMEOUT)) == DEFAULT_BACKOFF_MS
+
+
+def test_without_a_rule_the_next_fit_one_is_tried() -> None:
+    """In the policy's order, without the one that failed: the weights' own order begins at the next tier."""
+    names = [name for name, _ in order(Policy(POOL), record(why=503))]
+    assert names.index("b") < names.index("c")
+    assert names[0] == "b"
+
+
+def test_a_rule_sends_to_its_target() -> None:
+    """`retry: 1` (the default): one try on the failed one, then `to`."""
+    policy = Policy(POOL, fallbacks=(Fallback("c", ("5xx",)),), fallback_providers=POOL[2:])
+    assert order(policy, record(why=503))[0] == ("c", Reason.FALLBACK)
+
+
+def test_a_rule_may_stay() -> None:
+    """`retry: 2`: the second attempt is on the failed one still, the third goes to `to`."""
+    policy = Policy(POOL, fallbacks=(Fallback("c", ("5xx",), retry=2),), fallback_providers=POOL[2:])
+    assert order(policy, record(1, why=503))[0] == ("a", Reason.RETRY)
+    assert order(policy, record(2, why=503))[0] == ("c", Reason.FALLBACK)
+
+
+def test_a_target_that_failed_is_not_tried_first_again() -> None:
+    """When `to` itself has failed, somebody else is tried."""
+    policy = Policy(POOL, fallbacks=(Fallback("c", ("5xx",)),), fallback_providers=POOL[2:])
+    assert order(policy, record(2, provider_id="c", why=503))[0][0] != "c"
+
+
+def test_only_leases_are_charged_again() -> None:
+    """Requests and tokens are spent by the first attempt; no pin is looked at; the deadline is the task's own."""
+    limits = (
+        Limit("requests", Scope.TENANT, Resource.REQUESTS, 10, 60_000, entry_id("1")),
+        Limit("slots", Scope.TENANT, Resource.CONCURRENCY, 10, 0, entry_id("2")),
+    )
+    stored = StoredPolicy("default", 1, "h", Policy(POOL, limits=limits, sticky=Sticky()))
+    made = next_plan(REQUEST, stored, record(), ALL_FEATURES, DEFAULT_DEADLINES, NO_FIGURES)
+    assert [c.limit.id for c in made.charges] == ["slots"]
+    assert made.pin is None
+    assert made.deadline_ms == 9_000
+
+
+def test_the_plan_of_the_first_attempt_is_untouched() -> None:
+    """The policy's memo serves decide requests: a next attempt must not leave its own order there."""
+    policy = Policy(POOL)
+    before = order(policy, replace(record(), provider_id="a"))
+    assert order(policy, replace(record(), provider_id="a")) == before
+    assert policy.memo.orders == {}
