@@ -90,6 +90,7 @@ class Open(Struct):
     span: Span | None = None
     plan: Plan | None = None
     job: bytes | None = None
+    answered: bool = False
 
 
 class Decide:
@@ -150,12 +151,16 @@ class Decide:
             self._idle.clear()
         self.in_flight += 1
         opened = Open(request, protobuf, reply, started)
-        if self._tracing.enabled:
-            self._trace(opened)
         try:
+            if self._tracing.enabled:
+                self._trace(opened)
             self._decide(opened)
         except Exception:  # the caller must not wait in vain; the bug is logged whole
-            log.exception("a request could not be decided", extra={"event": Event.BUG})
+            self._broke(opened)
+
+    def _broke(self, opened: Open) -> None:
+        log.exception("a request could not be decided", extra={"event": Event.BUG})
+        if not opened.answered:
             self._finish(opened, Refused(Code.INTERNAL, "the decision could not be made"))
 
     def _trace(self, opened: Open) -> None:
@@ -188,15 +193,11 @@ class Decide:
 
     async def _load(self, opened: Open) -> None:
         try:
-            known = await self._policies.load(opened.request.tenant_id)
+            self._decide_under(opened, await self._policies.load(opened.request.tenant_id))
         except StoreError:
             self._finish(opened, _store_away(opened.request))
-            return
-        try:
-            self._decide_under(opened, known)
         except Exception:  # as in `handle`
-            log.exception("a request could not be decided", extra={"event": Event.BUG})
-            self._finish(opened, Refused(Code.INTERNAL, "the decision could not be made"))
+            self._broke(opened)
 
     def _forbidden(self, request: DecideRequest, features: Features) -> Refused | None:
         s = self._settings
@@ -246,6 +247,12 @@ class Decide:
         self._store.decide(request, made, opened.job, partial(self._decided, opened))
 
     def _decided(self, opened: Open, outcome: Outcome, stamp: bytes) -> None:
+        try:
+            self._conclude(opened, outcome, stamp)
+        except Exception:  # as in `handle`
+            self._broke(opened)
+
+    def _conclude(self, opened: Open, outcome: Outcome, stamp: bytes) -> None:
         request, made = opened.request, opened.plan
         if made is None:
             raise AssertionError("decided before it was planned")
@@ -276,6 +283,7 @@ class Decide:
     def _finish(self, opened: Open, found: Answer) -> None:
         """The one place where a request that was taken gets its answer."""
         request = opened.request
+        opened.answered = True
         self.in_flight -= 1
         if self.in_flight == 0:
             self._idle.set()
