@@ -9,13 +9,16 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from msgspec import msgpack
 from msgspec.structs import replace
 from redis import Redis
 
-from router.domain.ids import name_in
+from router.domain.audit import TaskFeatures
+from router.domain.ids import name_in, task_id
 from router.domain.outcome import Admitted, Away, Outcome, Replay, RowFault
 from router.domain.policy import Breaker, Resource, Scope, Sticky
 from router.domain.policy_limits import limit
+from router.domain.task import Action, Move, Moved, TaskState
 from router.errors import StartupRefused
 from router.store.decisions import decide_script
 from router.store.keys import Keys
@@ -23,6 +26,7 @@ from router.store.lane import LaneSettings
 from router.store.meta import RedisMeta
 from router.store.nodes import SingleNode
 from router.store.scripts import Script
+from router.store.tasks import RedisTasks
 from tests.servers import ValkeyProcess, free_port
 from tests.store.harness import MINUTE, Ask, policy, request
 from tests.store.pods import Pod
@@ -382,3 +386,53 @@ async def test_a_server_that_evicts_is_named(own: ValkeyProcess) -> None:
     assert "allkeys-lru" in problem
     assert await RedisMeta(fresh_keys(), nodes, allow_eviction=True).check_server() == []
     await nodes.close()
+
+
+# The next attempt
+
+
+async def test_the_next_attempt_of_a_task(pod: Pod, single: Redis) -> None:
+    """A task that waits gets its next attempt once; a second pod's try is a conflict that takes nothing away; no try
+    adds to the request's limit."""
+    slots = limit("c", Scope.TENANT, Resource.CONCURRENCY, 1, 0)
+    one = policy("a", "b", limits=[limit("l", Scope.TENANT, Resource.REQUESTS, 1, MINUTE), slots])
+    first = Ask(request("acme", "r", push=True), one, b"work")
+    (made,) = await pod.decide(first)
+    assert isinstance(made, Admitted)
+    task = task_id(made.decision_id)
+    tasks = RedisTasks(pod.keys, pod.nodes)
+    features = msgpack.encode(TaskFeatures("r", "default", 1, "a", None, None, None))
+    waiting = Move(
+        "acme",
+        made.decision_id,
+        Action.RESULT_SETTLED,
+        features,
+        task_id=task,
+        attempt=1,
+        below=TaskState.WAITING,
+        state=TaskState.WAITING,
+        due_ms=pod.decisions.now_ms("acme") + 1_000,
+    )
+    (moved,) = await tasks.move([waiting])
+    assert isinstance(moved, Moved)
+    (record,) = await tasks.records([task])
+    assert record is not None
+
+    leases = tuple(c for c in first.plan.charges if c.limit.resource is Resource.CONCURRENCY)
+    again = replace(first.plan, charges=leases)
+
+    async def next_attempt() -> Outcome:
+        answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        pod.decisions.next_attempt(first.request, again, record, b"work", lambda o, _s: answered.set_result(o))
+        return await asyncio.wait_for(answered, 5)
+
+    outcomes = await asyncio.gather(next_attempt(), next_attempt())
+    assert sorted(type(o).__name__ for o in outcomes) == ["Admitted", "Conflict"]
+    await pod.decide(ask())
+    (record_now,) = await tasks.records([task])
+    assert record_now is not None
+    assert (record_now.attempt, record_now.state) == (2, TaskState.NEW)
+    assert single.get(pod.keys.job(task)) == b"work"
+    assert single.ttl(pod.keys.job(task)) > 60
+    (limited,) = await pod.decide(Ask(request("acme", "other"), one))
+    assert not isinstance(limited, Admitted)
