@@ -10,7 +10,8 @@ from router.domain.outcome import Outcome, Remembered
 from router.domain.plan import Plan
 from router.domain.policy import TenantPolicies
 from router.domain.request import DecideRequest
-from router.domain.task import Move, MoveOutcome, TaskRecord
+from router.domain.task import Move, MoveOutcome, TaskRecord, Unreadable
+from router.domain.view import BreakerView
 
 
 class DecisionStore(Protocol):
@@ -69,6 +70,16 @@ class AuditLog(Protocol):
         """
 
 
+class Inspector(Protocol):
+    """Shared state as people want to see it."""
+
+    async def breakers(self, tenant_id: str | None = None) -> list[BreakerView]:
+        """The breakers that a tenant's state holds (others are closed and clean); None: of up to 10,000 tenants.
+
+        :raises StoreError: Redis did not answer.
+        """
+
+
 class PolicyStore(Protocol):
     """Policies of all tenants, with revisions."""
 
@@ -112,8 +123,8 @@ class UsageWaiting(Struct, frozen=True):
 class TaskStore(Protocol):
     """Dispatched tasks, for the whole fleet. Every method raises `StoreError` when Redis did not do it."""
 
-    async def records(self, task_ids: Sequence[bytes]) -> list[TaskRecord | None]:
-        """The delivery records, in order; None: not known (any more)."""
+    async def records(self, task_ids: Sequence[bytes]) -> list[TaskRecord | Unreadable | None]:
+        """The delivery records, in order; None: not known (any more). One that cannot be read spoils no other."""
 
     async def jobs(self, task_ids: Sequence[bytes]) -> list[bytes | None]:
         """The work items, in order; None: not there (any more)."""

@@ -20,7 +20,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
 from router import __version__
 from router.app.hooks import Announcements, CacheWatch, SeedWatch, StoreWatch
-from router.app.rooms import bus_options, cache_settings, decide_settings, secrets_of, stream_specs
+from router.app.rooms import bus_options, cache_settings, decide_settings, reading_tokens, secrets_of, stream_specs
 from router.app.store import Store
 from router.bus import announce, service, workers
 from router.bus.connection import Bus
@@ -42,6 +42,7 @@ from router.logs import configure
 from router.settings import Settings
 from router.telemetry import Event, LoopLag, Telemetry
 from router.tracing import Tracing
+from router.usecases.admin import Admin
 from router.usecases.alerts import Alerts, Level
 from router.usecases.attempts import Attempts
 from router.usecases.decide import Decide
@@ -344,6 +345,7 @@ class Pod:
                 GetDecision(self.store.decisions, self.store.tasks, legacy_codes=self._s.legacy_error_codes),
             ),
             (subjects.BACKPRESSURE, self.backpressure),
+            (f"{subjects.ADMIN}.*", Admin(self.policies, self.store.inspector, reading_tokens(self._s))),
         ):
             self.services.append(
                 await service.serve(self.bus, subject, "router", handler, _fault_reply, headers=headers)

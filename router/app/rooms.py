@@ -103,6 +103,14 @@ def stream_specs(s: Settings) -> tuple[StreamSpec, ...]:
     )
 
 
+def reading_tokens(s: Settings) -> tuple[str, ...] | None:
+    """Who may read over the admin subjects; None: everybody."""
+    if s.admin_nats_read == "open":
+        return None
+    given = (s.viewer_token, s.operator_token, s.admin_token)
+    return tuple(token.get_secret_value() for token in given if token is not None)
+
+
 def secrets_of(s: Settings) -> tuple[str, ...]:
     """Every secret value that must never be written anywhere."""
     held = (

@@ -95,6 +95,12 @@ class TaskRecord(Struct, frozen=True):
     why: int = 0
 
 
+class Unreadable(Struct, frozen=True):
+    """A delivery record that is there and that this version cannot read: damaged, or a newer pod's. Not to be forgotten."""
+
+    message: str
+
+
 class Action(IntEnum):
     """The audit vocabulary (CONTRACTS §9) with its stored numbers; the same in the scripts."""
 

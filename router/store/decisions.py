@@ -96,4 +96,9 @@ class RedisDecisions:
         """See `ports.DecisionStore.remembered`."""
         tenant = self._keys.tenant(tenant_id)
         raw = await self._nodes.call("GET", tenant.idem(name))
-        return None if raw is None else remembered(raw, tenant.partition, name)
+        try:
+            return None if raw is None else remembered(raw, tenant.partition, name)
+        except FormatError as fault:
+            # Known to nobody, rather than a fault of every batch of results that names it.
+            log.error("a remembered answer cannot be read: %s", fault, extra={"tenant_id": tenant_id})
+            return None

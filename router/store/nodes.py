@@ -66,6 +66,12 @@ class Nodes(Protocol):
         :raises StoreError: it did not work.
         """
 
+    async def scan(self, pattern: str, step: int, most: int) -> list[bytes]:
+        """Up to `most` keys of a pattern, `step` at a time so that no node is held up. For people, not for requests.
+
+        :raises StoreError: it did not work.
+        """
+
     async def close(self) -> None:
         """Close every connection."""
 
@@ -115,6 +121,17 @@ class _Client:
                 return await self._shielded(self._client.eval(script.source.decode(), len(keys), *keys, *args))
         except ResponseError as fault:
             raise StoreError(f"Redis refused {script.name}: {fault}") from fault
+
+    async def scan(self, pattern: str, step: int, most: int) -> list[bytes]:
+        found: list[bytes] = []
+        try:
+            async for key in self._client.scan_iter(match=pattern, count=step):
+                found.append(key)
+                if len(found) >= most:
+                    break
+        except RedisError as fault:
+            raise StoreError(f"Redis: {fault}") from fault
+        return found
 
     async def close(self) -> None:
         await self._client.aclose()

@@ -5,12 +5,12 @@ from struct import Struct as Layout
 from typing import Any
 
 from router.domain.ids import partition_in
-from router.domain.task import BreakerTurn, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskRecord, TaskState
+from router.domain.task import BreakerTurn, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskRecord, TaskState, Unreadable
 from router.errors import StoreError
 from router.ports import Claimed, UsageWaiting
 from router.store.keys import Keys
 from router.store.nodes import Nodes
-from router.store.packing import OutcomeFlag, task_record
+from router.store.packing import FormatError, OutcomeFlag, task_record
 from router.store.scripts import Script, load
 from router.store.settle_rows import MoveBatch
 
@@ -56,10 +56,10 @@ class RedisTasks:
         # One node takes rows of all partitions in a call; a Cluster wants a call a partition.
         self._shared = shared_calls
 
-    async def records(self, task_ids: Sequence[bytes]) -> list[TaskRecord | None]:
+    async def records(self, task_ids: Sequence[bytes]) -> list[TaskRecord | Unreadable | None]:
         """See `ports.TaskStore.records`."""
         raws = await self._nodes.gather([("GET", self._keys.task(t)) for t in task_ids])
-        return [None if raw is None else task_record(raw) for raw in raws]
+        return [None if raw is None else _record(raw) for raw in raws]
 
     async def jobs(self, task_ids: Sequence[bytes]) -> list[bytes | None]:
         """See `ports.TaskStore.jobs`."""
@@ -120,6 +120,13 @@ class RedisTasks:
                 [("HDEL", self._keys.outbox(partition_in(u) % self._keys.partitions), u) for u in usage_ids]
             )
         )
+
+
+def _record(raw: bytes) -> TaskRecord | Unreadable:
+    try:
+        return task_record(raw)
+    except FormatError as fault:
+        return Unreadable(str(fault))
 
 
 def _outcome(move: Move, code: int, body: bytes) -> MoveOutcome:

@@ -182,6 +182,7 @@ class Fleet:
             "ROUTER_CP_STATE_PATH": str(self.state_path),
             "ROUTER_CP_POLL": "50ms",
             "ROUTER_STORE_DEADLINE": "250ms",
+            "ROUTER_ADMIN_NATS_READ": "open",
             "ROUTER_LOG_FORMAT": "json",
         }
         self._env = base | dict(env or {})

@@ -1,0 +1,175 @@
+"""Read-only admin acts over NATS (CONTRACTS §6), answered from shared state, so that every pod answers alike.
+
+Who may ask: anybody when ROUTER_ADMIN_NATS_READ is `open`, else whoever brings a token of any role.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from hmac import compare_digest
+
+from router.domain.decision import PRIORITY, Code, Refused
+from router.domain.json import JsonObject, JsonValue
+from router.domain.plan import plan
+from router.domain.policy import DEFAULT_POLICY_ID, Policy, StoredPolicy, provider_entry
+from router.domain.request import DecideRequest
+from router.domain.view import BreakerState, BreakerView
+from router.errors import StoreError
+from router.ports import Inspector
+from router.usecases.tasks import Policies, policies_of
+from router.wire.problems import Rejected
+from router.wire.reply import encode
+from router.wire.status import decode_admin, encode_admin
+from router.wire.subjects import ADMIN
+
+Answered = tuple[bytes, Mapping[str, str]]
+Act = Callable[[JsonObject], Awaitable[JsonObject | Refused]]
+
+_LIMITS: JsonObject = {"max_total": 10, "max_pre": 5, "max_validators": 5, "max_post": 5}
+_MEDIUM, _HIGH = 4, 8
+
+
+class Admin:
+    """Serves `beamline.router.v1.admin.<act>`. `tokens` are all that may read; None: no token is asked for."""
+
+    def __init__(self, policies: Policies, inspector: Inspector, tokens: Sequence[str] | None) -> None:
+        self._policies = policies
+        self._inspector = inspector
+        self._tokens = tokens
+        self._acts: dict[str, Act] = {
+            "get_circuit_breaker_states": self._breaker_states,
+            "get_extension_health": self._extension_health,
+            "dry_run_pipeline": self._dry_run,
+            "get_pipeline_complexity": self._complexity,
+        }
+
+    async def __call__(self, data: bytes, headers: Mapping[str, str], subject: str) -> Answered:
+        """One act: its answer, or why not."""
+        asked = decode_admin(data, headers)
+        if isinstance(asked, Rejected):
+            return _refusal(asked.refused)
+        if not self._may(asked.token):
+            return _refusal(Refused(Code.UNAUTHORIZED, "send a token: header `authorization: Bearer …`, or `api_key`"))
+        act = self._acts.get(subject.removeprefix(f"{ADMIN}."))
+        if act is None:
+            known = ", ".join(self._acts)
+            return _refusal(Refused(Code.INVALID_REQUEST, f"there is no such admin act: there are {known}"))
+        try:
+            answer = await act(asked.fields)
+        except StoreError:
+            return _refusal(Refused(Code.UNAVAILABLE, "the store is away", {"retry_after_ms": 500}))
+        return _refusal(answer) if isinstance(answer, Refused) else (encode_admin(answer), {})
+
+    def _may(self, token: str | None) -> bool:
+        if self._tokens is None:
+            return True
+        given = (token or "").encode()
+        # Every token is compared, so that the time tells nothing.
+        return sum(compare_digest(given, known.encode()) for known in self._tokens) > 0
+
+    async def _breaker_states(self, fields: JsonObject) -> JsonObject | Refused:
+        tenant = fields.get("tenant_id")
+        if tenant is not None and not isinstance(tenant, str):
+            return Refused(Code.INVALID_REQUEST, "tenant_id: must be a string")
+        views = await self._inspector.breakers(tenant)
+        names = {t: await self._names_of(t) for t in {v.tenant_id for v in views}}
+        states: list[JsonValue] = [_state(v, names[v.tenant_id]) for v in views]
+        return {"states": states}
+
+    async def _names_of(self, tenant_id: str) -> dict[bytes, str]:
+        known = await policies_of(self._policies, tenant_id)
+        stored = () if known is None else known.policies.values()
+        providers = [p for s in stored for p in (*s.policy.providers, *s.policy.fallback_providers)]
+        return {provider_entry(p.name): p.name for p in providers}
+
+    async def _extension_health(self, _fields: JsonObject) -> JsonObject | Refused:
+        """No extension has been called by this version, so there is nothing that could be healthy or not."""
+        return {"health": {}}
+
+    async def _stored(self, fields: JsonObject) -> StoredPolicy | Refused:
+        tenant, policy_id = fields.get("tenant_id"), fields.get("policy_id") or DEFAULT_POLICY_ID
+        if not isinstance(tenant, str) or not isinstance(policy_id, str):
+            return Refused(Code.INVALID_REQUEST, "tenant_id and policy_id: must be strings")
+        known = await policies_of(self._policies, tenant)
+        stored = None if known is None else known.policies.get(policy_id)
+        if stored is None:
+            return Refused(Code.POLICY_NOT_FOUND, f"tenant {tenant} has no policy {policy_id}")
+        return stored
+
+    async def _dry_run(self, fields: JsonObject) -> JsonObject | Refused:
+        """What a request would be told now: the plan of a decide, and the breakers as they are. Charges nothing."""
+        stored = await self._stored(fields)
+        if isinstance(stored, Refused):
+            return stored
+        tenant = str(fields["tenant_id"])
+        payload = fields.get("payload") or {}
+        request = DecideRequest(tenant, "dry-run", stored.policy_id, "unknown", bytes(8), payload=payload)
+        made = plan(request, stored)
+        shut = {v.provider_entry for v in await self._inspector.breakers(tenant) if v.state is BreakerState.OPEN}
+        fit = [c for c in made.candidates if c.provider.entry not in shut]
+        candidates: list[JsonValue] = [
+            {"provider_id": c.provider.name, "breaker_open": c.provider.entry in shut} for c in made.candidates
+        ]
+        if not fit:
+            return Refused(Code.DECISION_FAILED, "no provider is available", {"candidates": candidates})
+        chosen = fit[0]
+        decision: JsonObject = {
+            "provider_id": chosen.provider.name,
+            "reason": chosen.reason.label,
+            "priority": PRIORITY[chosen.reason],
+        }
+        explain: JsonObject = {
+            "policy_revision": stored.revision,
+            "policy_hash": stored.hash,
+            "candidates": candidates,
+        }
+        return {
+            "result": {
+                "decision": decision,
+                "executed_extensions": [],
+                "final_payload": payload,
+                "explain": explain,
+            }
+        }
+
+    async def _complexity(self, fields: JsonObject) -> JsonObject | Refused:
+        stored = await self._stored(fields)
+        return stored if isinstance(stored, Refused) else _complexity(stored.policy)
+
+
+def _state(view: BreakerView, names: Mapping[bytes, str]) -> JsonObject:
+    reason = f"{view.failures_in_a_row} failures in a row" if view.failures_in_a_row else "error rate"
+    return {
+        "tenant_id": view.tenant_id,
+        "provider_id": names.get(view.provider_entry, view.provider_entry.hex()),
+        "state": view.state.value,
+        "opened_at_ms": view.opened_at_ms or None,
+        "reason": None if view.state is BreakerState.CLOSED else reason,
+        "next_probe_at_ms": view.next_probe_at_ms or None,
+    }
+
+
+def _complexity(policy: Policy) -> JsonObject:
+    """Score: one a step, one more for each that may refuse the request. Latency: the sum of all timeouts, at worst."""
+    steps = (*policy.pre, *policy.validators, *policy.post)
+    blocking = sum(1 for e in policy.pre if e.required) + sum(1 for e in policy.validators if e.on_fail == "block")
+    score = len(steps) + blocking
+    level = "high" if score >= _HIGH else "medium" if score >= _MEDIUM else "low"
+    warnings: list[JsonValue] = []
+    if policy.needs_extensions:
+        warnings.append("this version does not call extensions: the policy is refused with extension_unavailable")
+    recommendations: list[JsonValue] = ["merge steps, or make some optional"] if level == "high" else []
+    return {
+        "total_extensions": len(steps),
+        "pre_count": len(policy.pre),
+        "validators_count": len(policy.validators),
+        "post_count": len(policy.post),
+        "complexity_score": score,
+        "complexity_level": level,
+        "estimated_latency_ms": sum(e.timeout_ms for e in steps),
+        "recommended_limits": _LIMITS,
+        "warnings": warnings,
+        "recommendations": recommendations,
+    }
+
+
+def _refusal(refused: Refused) -> Answered:
+    return encode(refused, request_id=None, trace_id=None), {}

@@ -1,0 +1,116 @@
+"""Read-only admin acts (CONTRACTS §6), asked by a client that sends no headers."""
+
+from typing import Any
+
+import orjson
+
+from tests.fleet.conftest import Own
+from tests.fleet.foreign import ASSIGN, RESULT, Body, Foreign, success, task
+from tests.fleet.harness import Document, Fleet, until
+
+ADMIN = "beamline.router.v1.admin."
+FRAGILE: Document = {
+    "version": "1.0",
+    "providers": [{"name": "frail", "weight": 100, "priority": 1}, {"name": "sound", "weight": 100}],
+    "circuit_breaker": {"enabled": True, "failure_threshold": 1, "timeout_ms": 60_000},
+}
+PIPELINE: Document = {
+    "version": "1.0",
+    "providers": [{"name": "only", "weight": 100}],
+    "pre": [{"id": "mask", "mode": "required", "timeout_ms": 500}],
+    "validators": [{"id": "pii", "on_fail": "block", "timeout_ms": 300}],
+    "post": [{"id": "tag", "mode": "optional", "timeout_ms": 200}],
+}
+TOKEN = "0123456789abcdef-viewer"  # noqa: S105 - of a fleet that lives for one test
+
+
+async def act(caller: Foreign, name: str, body: Body, headers: dict[str, str] | None = None) -> Body:
+    """The reply of one act."""
+    reply = await caller.client.request(ADMIN + name, orjson.dumps(body), timeout=5, headers=headers)
+    found: dict[str, Any] = orjson.loads(reply.data)
+    return found
+
+
+async def opened(fleet: Fleet, caller: Foreign) -> str:
+    """A tenant whose provider `frail` has an open breaker."""
+    tenant = await fleet.tenant(FRAGILE)
+    assigned = await caller.watch(ASSIGN)
+    await caller.ask(task(tenant, push_assignment=True, options={"retry": {"max_attempts": 1}}))
+    work = await assigned.one(tenant_id=tenant)
+    await caller.tell(RESULT, success(work, status="error", error_code="HTTP_503"))
+
+    async def is_open() -> bool:
+        return bool((await act(caller, "get_circuit_breaker_states", {"tenant_id": tenant}))["states"])
+
+    await until(is_open, 8, "the breaker is there")
+    return tenant
+
+
+async def test_an_open_breaker_is_shown(fleet: Fleet, caller: Foreign) -> None:
+    """State, provider by name, since when, why, and when it is tried again."""
+    tenant = await opened(fleet, caller)
+    reply = await act(caller, "get_circuit_breaker_states", {"tenant_id": tenant})
+    assert reply["ok"] is True
+    (state,) = reply["states"]
+    assert (state["tenant_id"], state["provider_id"], state["state"]) == (tenant, "frail", "open")
+    assert state["next_probe_at_ms"] - state["opened_at_ms"] == 60_000
+    assert state["reason"] == "1 failures in a row"
+
+
+async def test_breakers_of_all_tenants(fleet: Fleet, caller: Foreign) -> None:
+    """An empty body asks for every tenant."""
+    tenant = await opened(fleet, caller)
+    reply = await act(caller, "get_circuit_breaker_states", {})
+    assert tenant in {s["tenant_id"] for s in reply["states"]}
+
+
+async def test_a_dry_run_looks_past_open_breakers_and_charges_nothing(fleet: Fleet, caller: Foreign) -> None:
+    """The decision that a request would get; the payload comes back; the audit log stays as it was."""
+    tenant = await opened(fleet, caller)
+    before = await fleet.actions(tenant)
+    body = {"tenant_id": tenant, "policy_id": "default", "payload": {"text": "hello"}}
+    reply = await act(caller, "dry_run_pipeline", body)
+    result = reply["result"]
+    assert result["decision"] == {"provider_id": "sound", "reason": "weighted", "priority": 50}
+    assert (result["executed_extensions"], result["final_payload"]) == ([], {"text": "hello"})
+    assert await fleet.actions(tenant) == before
+
+
+async def test_the_complexity_of_a_pipeline(fleet: Fleet, caller: Foreign) -> None:
+    """Counts, score, level, the worst latency, and what the limits are."""
+    tenant = await fleet.tenant(PIPELINE)
+    reply = await act(caller, "get_pipeline_complexity", {"tenant_id": tenant, "policy_id": "default"})
+    assert reply["ok"] is True
+    assert [reply[k] for k in ("total_extensions", "pre_count", "validators_count", "post_count")] == [3, 1, 1, 1]
+    assert (reply["complexity_score"], reply["complexity_level"], reply["estimated_latency_ms"]) == (5, "medium", 1000)
+    assert reply["recommended_limits"] == {"max_total": 10, "max_pre": 5, "max_validators": 5, "max_post": 5}
+
+
+async def test_no_extension_was_called(caller: Foreign) -> None:
+    """Health of extensions: none, as an object."""
+    assert await act(caller, "get_extension_health", {}) == {"ok": True, "health": {}}
+
+
+async def test_an_unknown_policy(fleet: Fleet, caller: Foreign) -> None:
+    """Errors have the form of a decide reply."""
+    reply = await act(caller, "dry_run_pipeline", {"tenant_id": "nobody-here", "policy_id": "default", "payload": {}})
+    assert reply["ok"] is False
+    assert reply["error"]["code"] == "policy_not_found"
+    assert reply["error"]["intake_error_code"] is None
+
+
+async def test_an_unknown_act(caller: Foreign) -> None:
+    """The refusal names the acts there are."""
+    reply = await act(caller, "reboot", {})
+    assert reply["error"]["code"] == "invalid_request"
+    assert "get_circuit_breaker_states" in reply["error"]["message"]
+
+
+async def test_a_token_is_asked_for_by_default(own: Own) -> None:
+    """Without ROUTER_ADMIN_NATS_READ=open: no token, a wrong one, then the right one, in header or body."""
+    _, caller = await own(pods=1, env={"ROUTER_ADMIN_NATS_READ": "token", "ROUTER_VIEWER_TOKEN": TOKEN})
+    assert (await act(caller, "get_extension_health", {}))["error"]["code"] == "unauthorized"
+    assert (await act(caller, "get_extension_health", {"api_key": "wrong"}))["error"]["code"] == "unauthorized"
+    assert (await act(caller, "get_extension_health", {"api_key": TOKEN}))["ok"] is True
+    bearer = {"authorization": f"Bearer {TOKEN}"}
+    assert (await act(caller, "get_extension_health", {}, bearer))["ok"] is True
