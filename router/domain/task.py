@@ -96,7 +96,7 @@ class TaskRecord(Struct, frozen=True):
 
 
 class Unreadable(Struct, frozen=True):
-    """A delivery record that is there and that this version cannot read: damaged, or a newer pod's. Not to be forgotten."""
+    """A delivery record that this version cannot read: damaged, or a newer pod's. Not to be forgotten."""
 
     message: str
 

@@ -1,6 +1,7 @@
 """`ports.DecisionStore` on Redis: each tenant's rows go to the node that has its partition."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +12,12 @@ from router.domain.task import TaskRecord
 from router.store.keys import Keys
 from router.store.lanes import Lanes
 from router.store.nodes import Nodes
-from router.store.packing import remembered
+from router.store.packing import FormatError, remembered
 from router.store.replies import DECIDE_RETURNS
 from router.store.rows import Waiting
 from router.store.scripts import Script, load
+
+log = logging.getLogger(__name__)
 
 DECIDE_KEYS = (
     "idem",

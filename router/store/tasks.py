@@ -5,7 +5,17 @@ from struct import Struct as Layout
 from typing import Any
 
 from router.domain.ids import partition_in
-from router.domain.task import BreakerTurn, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskRecord, TaskState, Unreadable
+from router.domain.task import (
+    BreakerTurn,
+    Move,
+    Moved,
+    MoveFault,
+    MoveOutcome,
+    NotMoved,
+    TaskRecord,
+    TaskState,
+    Unreadable,
+)
 from router.errors import StoreError
 from router.ports import Claimed, UsageWaiting
 from router.store.keys import Keys

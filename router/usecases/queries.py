@@ -7,6 +7,7 @@ from router.domain.answers import replayed
 from router.domain.decision import Code, Refused
 from router.domain.ids import assignment_id, idempotency_name, name_in, task_id, to_text
 from router.domain.outcome import Remembered
+from router.domain.task import Unreadable
 from router.errors import StoreError
 from router.ports import DecisionStore, TaskStore
 from router.wire.problems import Rejected
@@ -66,7 +67,7 @@ class GetDecision:
     async def _state(self, found: Remembered) -> AssignmentState | None:
         task = task_id(found.decision_id)
         (record,) = await self._tasks.records([task])
-        if record is None:
+        if record is None or isinstance(record, Unreadable):
             return None
         return AssignmentState(
             to_text(assignment_id(task, record.attempt)), to_text(task), record.attempt, record.state.label

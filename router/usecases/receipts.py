@@ -7,7 +7,7 @@ from router.domain.attempts import has_next, why_status
 from router.domain.audit import TaskFeatures
 from router.domain.ids import attempt_in, task_id, task_of
 from router.domain.result import AckStatus, ExecAck, ExecResult, Status
-from router.domain.task import Action, Move, Moved, TaskRecord, TaskState
+from router.domain.task import Action, Move, Moved, TaskRecord, TaskState, Unreadable
 from router.errors import StoreError
 from router.ports import DecisionStore, TaskStore
 from router.telemetry import Event, Telemetry
@@ -65,7 +65,9 @@ class Receipts:
             else:
                 receipts.append((delivery, decoded))
         try:
-            records = await self._tasks.records([task_of(a.assignment_id) for _, a in receipts])
+            found = await self._tasks.records([task_of(a.assignment_id) for _, a in receipts])
+            # Of one that cannot be read the deadline takes care.
+            records = [None if isinstance(r, Unreadable) else r for r in found]
             moved: list[tuple[TaskRecord, Move]] = []
             for (_, ack), record in zip(receipts, records, strict=True):
                 if record is not None and (move := await self._move_of(ack, record)) is not None:

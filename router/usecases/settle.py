@@ -15,11 +15,23 @@ from msgspec import Struct
 from router.domain.alert import Condition
 from router.domain.attempts import backoff_ms, has_next, why_of
 from router.domain.audit import TaskFeatures
+from router.domain.decision import Code, Refused
 from router.domain.ids import assignment_id, attempt_in, idempotency_name, name_in, task_id, task_of, to_text
 from router.domain.outcome import Remembered
 from router.domain.policy import TenantPolicies, provider_entry
 from router.domain.result import ExecResult, Status, breaker_verdict
-from router.domain.task import Action, BreakerTurn, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskRecord, TaskState
+from router.domain.task import (
+    Action,
+    BreakerTurn,
+    Move,
+    Moved,
+    MoveFault,
+    MoveOutcome,
+    NotMoved,
+    TaskRecord,
+    TaskState,
+    Unreadable,
+)
 from router.errors import StoreError
 from router.ports import DecisionStore, TaskStore
 from router.telemetry import Event, Telemetry
@@ -48,6 +60,8 @@ from router.wire.results import decode_result
 log = logging.getLogger("router.settle")
 
 RESULT_SUBJECT = "caf.exec.result.v1"
+# Of a result whose task's record cannot be read: a minute and more, for other pods to come by.
+MOST_TRIES = 20
 _RETRIED = (Status.ERROR, Status.TIMEOUT)
 _STATES = {
     Status.SUCCESS: TaskState.SUCCEEDED,
@@ -67,6 +81,14 @@ class _Open(Struct):
     move: Move | None = None
     usage: bytes = b""
     foreign: bool = False
+    unreadable: str = ""
+
+    def found(self, record: TaskRecord | Unreadable | None) -> None:
+        """What the store has of its task."""
+        if isinstance(record, Unreadable):
+            self.unreadable = record.message
+        else:
+            self.record = record
 
 
 class Settle:
@@ -137,15 +159,28 @@ class Settle:
                 self._dead_letters.give_up(
                     RESULT_SUBJECT, one.delivery, VIOLATION, tenant_id=tenant_id, trace_id=trace_id
                 )
+            elif one.unreadable:
+                self._another_pod(one)
             else:
                 one.delivery.ack()
+
+    def _another_pod(self, one: _Open) -> None:
+        """During a roll a newer pod may read the record; a damaged one nobody, and the result is kept for people."""
+        log.error("a delivery record cannot be read: %s", one.unreadable, extra={"event": Event.RESULT_REFUSED})
+        if one.delivery.delivered < MOST_TRIES:
+            again(one.delivery)
+            return
+        self._refused("unreadable")
+        refused = Refused(Code.INTERNAL, "the delivery record of its task cannot be read")
+        trace_id = one.result.correlation.trace_id
+        self._dead_letters.give_up(RESULT_SUBJECT, one.delivery, refused, trace_id=trace_id)
 
     async def _find(self, opened: list[_Open]) -> None:
         """Read the records that the results name, in one round trip, then the remembered decisions of the others."""
         named = [o for o in opened if o.result.assignment_id is not None]
         ids = [task_of(o.result.assignment_id or b"") for o in named]
         for one, record in zip(named, await self._tasks.records(ids), strict=True):
-            one.record = record
+            one.found(record)
         for one in opened:
             r = one.result
             if r.assignment_id is None and r.tenant_id is not None and (name := _name_of(r)) is not None:
@@ -154,11 +189,13 @@ class Settle:
                     one.kept = kept
                     if kept.pushed:
                         # It was dispatched: its record is what counts.
-                        (one.record,) = await self._tasks.records([task_id(kept.decision_id)])
+                        one.found(*await self._tasks.records([task_id(kept.decision_id)]))
 
     async def _move_of(self, one: _Open) -> Move | None:
         """The move that settles this result (then `one.move` is it), or a note that it cannot be, or nothing."""
         result = one.result
+        if one.unreadable:
+            return None
         if one.record is not None:
             return await self._task_move(one, one.record)
         if one.kept is not None and result.tenant_id is not None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from router.domain.attempts import backoff_ms, has_next, why_status
 from router.domain.result import BreakerVerdict, ExecResult, Status
-from router.domain.task import Action, Move, Moved, TaskRecord, TaskState
+from router.domain.task import Action, Move, Moved, TaskRecord, TaskState, Unreadable
 from router.errors import StoreError
 from router.ports import TaskStore
 from router.telemetry import Event, Telemetry
@@ -96,7 +96,10 @@ class Sweeper:
         gone: list[bytes] = []
         expired: list[TaskRecord] = []
         for task, record, job in zip(claimed.task_ids, records, jobs, strict=True):
-            if record is None or record.state.final:
+            if isinstance(record, Unreadable):
+                # It stays due: a newer pod may read it.
+                log.error("a due task's record cannot be read: %s", record.message, extra={"event": Event.BUG})
+            elif record is None or record.state.final:
                 gone.append(task)
             elif record.state is not TaskState.WAITING and record.deadline_at_ms <= claimed.now_ms:
                 expired.append(record)
