@@ -2,6 +2,9 @@
 
 import asyncio
 import time
+from uuid import UUID
+
+import pytest
 
 from tests.fleet.conftest import Own
 from tests.fleet.foreign import BACKPRESSURE, GET_DECISION, RESULT, USAGE, Foreign, success, task
@@ -117,3 +120,55 @@ async def test_a_pod_ends_in_time_without_nats(own: Own) -> None:
     started = time.monotonic()
     assert await fleet.pods[0].stop() == 0
     assert time.monotonic() - started < 8
+
+
+async def test_damaged_keys_cost_one_tenant_its_answers_only(own: Own) -> None:
+    """Keys of a wrong type or nonsense: an error for each request of that tenant, its neighbours are decided."""
+    fleet, caller = await own(pods=1, policies=ACME)
+    assert (await caller.ask(task("acme"))).ok
+    keys = [fleet.keys.tenant(f"damaged-{n}") for n in range(4)]
+    await fleet.redis("SET", keys[0].policies, "no hash")
+    await fleet.redis("SET", keys[1].head, "x")
+    await fleet.redis("HSET", keys[2].policies, "default", "no record")
+    await fleet.redis("HSET", keys[3].policies, "default", b"\x01" + bytes(20) + b"{}")
+    bodies = [task(f"damaged-{n % 4}") if n % 2 else task("acme") for n in range(40)]
+    replies = await caller.all([*bodies, *(task(f"damaged-{n}") for n in range(4))])
+    assert all(r.ok for r in replies[:40:2])
+    assert not any(r.ok for r in [*replies[1:40:2], *replies[40:]])
+    await fleet.redis("SET", fleet.keys.tenant("other").audit, "no stream")
+    replies = await caller.all([task(t) for t in ("acme", "other") * 10])
+    assert [r.ok for r in replies] == [True, False] * 10
+    assert {r.error["code"] for r in replies[1::2]} == {"internal"}
+    assert (await fleet.pods[0].metrics())["router_in_flight"] == 0
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"x", b"\x09" + bytes(80), b"\x01" + b"\xff" * 80], ids=["empty", "short", "format", "noise"]
+)
+async def test_a_damaged_task_stops_no_other(own: Own, damage: bytes) -> None:
+    """A record that cannot be read: its result settles nothing, its deadline ends nothing, all others go on."""
+    fleet, caller = await own(pods=1, policies=ACME)
+    usage, assigned = await caller.watch(USAGE), await caller.watch("caf.exec.assign.v1")
+    once = {"deadline_ms": 1000, "retry": {"max_attempts": 1}}
+    bad = await caller.ask(task("acme", "bad", push_assignment=True, options=once))
+    await assigned.one(request_id="bad")
+    await until(lambda: _published(fleet, "bad"), 5, "marked as published")
+    await fleet.redis("SET", fleet.keys.task(UUID(bad.context["assignment_id"]).bytes), damage)
+    inbox = caller.client.new_inbox()
+    finals = await caller.core(inbox)
+    late = await caller.ask(task("acme", "late", push_assignment=True, options=once | {"result_subject": inbox}))
+    good = [await caller.ask(task("acme", push_assignment=True)) for _ in range(5)]
+    works = [await assigned.one(assignment_id=r.context["assignment_id"]) for r in [bad, *good]]
+    for work in works:
+        await caller.tell(RESULT, success(work))
+    for reply in good:
+        await usage.one(5, assignment_id=reply.context["assignment_id"])
+    assert (await finals.one(6))["assignment_id"] == late.context["assignment_id"]
+    assert usage.where(request_id="bad") == []
+    lookup = await caller.ask({"tenant_id": "acme", "request_id": "bad"}, subject=GET_DECISION)
+    assert lookup.ok or lookup.error["code"] in {"unavailable", "internal"}
+    assert (await fleet.pods[0].readyz())[0] == 200
+
+
+async def _published(fleet: Fleet, request_id: str) -> bool:
+    return "assignment.published" in await fleet.actions("acme", request_id)
