@@ -6,6 +6,7 @@ from router.domain.plan import Deadlines
 from router.domain.policy import OnStoreError
 from router.settings import Settings
 from router.store.lane import LaneSettings
+from router.store.nodes import Access
 from router.usecases.decide import DecideSettings
 from router.usecases.policies import CacheSettings
 from router.wire import subjects
@@ -30,6 +31,15 @@ def bus_options(s: Settings) -> BusOptions:
     )
 
 
+def redis_access(s: Settings) -> Access:
+    """Who we are to Redis."""
+    return Access(
+        s.redis_username,
+        None if s.redis_password is None else s.redis_password.get_secret_value(),
+        None if s.redis_tls_ca is None else str(s.redis_tls_ca),
+    )
+
+
 def lane_settings(s: Settings) -> LaneSettings:
     """Bounds of a decide call."""
     return LaneSettings(
@@ -37,6 +47,7 @@ def lane_settings(s: Settings) -> LaneSettings:
         max_rows=s.batch_max_rows,
         max_bytes=s.batch_max_bytes,
         retry_ms=s.store_breaker_retry_ms,
+        wait_replicas=s.wait_replicas,
         audit_max_len=s.audit_max_len,
         audit_ms=s.audit_retention_days * DAY_MS + AUDIT_TTL_MARGIN_MS,
     )

@@ -2,7 +2,7 @@
 
 import os
 
-from router.app.rooms import lane_settings
+from router.app.rooms import lane_settings, redis_access
 from router.settings import Settings
 from router.store.audit import RedisAudit
 from router.store.decisions import RedisDecisions, decide_script
@@ -22,8 +22,7 @@ class Store:
 
     def __init__(self, s: Settings, hooks: LaneHooks) -> None:
         kind = Cluster if s.redis_cluster else SingleNode
-        password = None if s.redis_password is None else s.redis_password.get_secret_value()
-        self.nodes: Nodes = kind(s.redis_url, username=s.redis_username, password=password)
+        self.nodes: Nodes = kind(s.redis_url, redis_access(s))
         self.keys = Keys(s.store_schema, s.partitions)
         packer = RowPacker(self.keys, os.urandom)
         self.lanes = Lanes(self.keys, self.nodes, packer, decide_script(), lane_settings(s), hooks)

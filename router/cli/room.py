@@ -28,16 +28,12 @@ async def store(settings: "Settings") -> AsyncIterator[Room]:
     :raises StoreError: Redis did not answer.
     :raises InvalidInput: the fleet was set up with another number of partitions than these settings say.
     """
+    from router.app.rooms import redis_access
     from router.store.keys import Keys
     from router.store.nodes import Cluster, SingleNode
 
     kind = Cluster if settings.redis_cluster else SingleNode
-    password = settings.redis_password
-    nodes: Nodes = kind(
-        settings.redis_url,
-        username=settings.redis_username,
-        password=None if password is None else password.get_secret_value(),
-    )
+    nodes: Nodes = kind(settings.redis_url, redis_access(settings))
     try:
         await nodes.open()
         keys = Keys(settings.store_schema, settings.partitions)

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 _BATCH_HEADER = Layout(">IIII")
 _MIN_ROWS = 32
 _JOB_MS = 10_000
+_NOT_REPLICATED = object()
 _LOOK_S = 0.005
 _STALL_S = 0.005
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
@@ -45,6 +46,8 @@ class LaneSettings(Struct, frozen=True):
     """Bounds of one call. Times in milliseconds; `call_budget_ms` is how long a call may keep Redis busy.
 
     `missed_until_down`: how many deadlines one call may miss before the lane is down and refuses at once.
+    `wait_replicas`: so many replicas must have a call's writes before it is answered, within half a deadline; else
+    nobody knows what became of its rows.
     """
 
     deadline_ms: float = 50
@@ -52,6 +55,7 @@ class LaneSettings(Struct, frozen=True):
     max_bytes: int = 1 << 20
     call_budget_ms: float = 3
     missed_until_down: int = 3
+    wait_replicas: int = 0
     retry_ms: float = 100
     audit_max_len: int = 100_000
     audit_ms: int = 8 * 86_400_000
@@ -251,10 +255,23 @@ class Lane:
                 await self._link.send_packed([*load, self._evalsha(b)])
                 reply = (await self._link.receive(2))[1]
             found.append(reply)
-        return found
+        return found if await self._replicated() else [_NOT_REPLICATED] * len(batches)
+
+    async def _replicated(self) -> bool:
+        """Whether as many replicas as wanted have what was written so far."""
+        wanted = self._settings.wait_replicas
+        if not wanted:
+            return True
+        await self._link.send([("WAIT", wanted, max(1, int(self._settings.deadline_ms / 2)))])
+        (have,) = await self._link.receive(1)
+        return isinstance(have, int) and have >= wanted
 
     def _hand_out(self, done: list[tuple[Batch, Any]]) -> None:
         for batch, reply in done:
+            if reply is _NOT_REPLICATED:
+                log.error("a call was not replicated to %d replicas in time", self._settings.wait_replicas)
+                self._answer(batch, Away(sent=True))
+                continue
             if isinstance(reply, ResponseError):
                 if self._redirect(batch, reply):
                     continue
@@ -302,17 +319,16 @@ class Lane:
             self._set_down(True, f"a call was not answered within {late_ms:g} ms")
             self._refuse_waiting()
 
-    def expire_waiting(self) -> None:
-        """Answer the rows that wait behind a late call and whose own deadline has passed.
+    def expire(self, flying: list[Batch]) -> None:
+        """Answer the rows whose own deadline has passed: those in flight, and those that wait behind a late call.
 
-        They stay in their batch: when it is sent, the script refuses them as late.
+        The latter stay in their batch: when it is sent, the script refuses them as late.
         """
         now = self.loop.time() * 1000
-        for batch in (*self._full, *self._open.values()):
-            for w in batch.waiting:
-                if w.expires <= now:
-                    done, w.done = w.done, _answered
-                    _tell(done, Away(sent=False))
+        for sent, batches in ((True, flying), (False, [*self._full, *self._open.values()])):
+            for w in (w for batch in batches for w in batch.waiting if w.expires <= now):
+                done, w.done = w.done, _answered
+                _tell(done, Away(sent=sent))
 
     def _lost(self, batches: list[Batch], fault: StoreError) -> None:
         self._set_down(True, str(fault))
@@ -397,9 +413,9 @@ def _tell(done: Callable[[Outcome, bytes], None], what: Outcome) -> None:
 
 
 class _Watch:
-    """Looks at one call in flight until it is cancelled: at its deadline, and every few ms once that has passed."""
+    """Looks at one call in flight until it is cancelled: when its first row expires, and every few ms from then on."""
 
-    __slots__ = ("_batches", "_due", "_handle", "_lane", "_missed", "_own_stall")
+    __slots__ = ("_batches", "_due", "_handle", "_lane", "_look_at", "_missed", "_own_stall")
 
     def __init__(self, lane: Lane, batches: list[Batch]) -> None:
         self._lane = lane
@@ -407,7 +423,9 @@ class _Watch:
         self._missed = 0
         self._own_stall = False
         self._due = lane.loop.time() + lane.deadline_s
-        self._handle = lane.loop.call_at(self._due, self._look)
+        first = min((b.waiting[0].expires / 1000 for b in batches if b.waiting), default=self._due)
+        self._look_at = min(first, self._due)
+        self._handle = lane.loop.call_at(self._look_at, self._look)
 
     def cancel(self) -> None:
         """The call has come back."""
@@ -416,17 +434,17 @@ class _Watch:
     def _look(self) -> None:
         lane = self._lane
         now = lane.loop.time()
-        if not self._own_stall and now - self._due > _STALL_S:
+        if not self._own_stall and now - self._look_at > _STALL_S:
             # It was this pod that stood still: the reply may be here already, so it is looked for before it is missed.
             self._own_stall = True
-            self._due = now + _STALL_S
-            self._handle = lane.loop.call_at(self._due, self._look)
+            self._due = max(self._due, now + _STALL_S)
+            self._handle = lane.loop.call_later(_STALL_S, self._look)
             return
         if now >= self._due:
             self._missed += 1
             self._due += lane.deadline_s
             lane.missed(self._batches, self._missed)
-        lane.expire_waiting()
+        lane.expire(self._batches)
         self._handle = lane.loop.call_later(_LOOK_S, self._look)
 
 

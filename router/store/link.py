@@ -28,15 +28,21 @@ CONNECT_TIMEOUT_S = 1.0
 
 
 def connection_factory(
-    url: str, *, host: str | None = None, port: int | None = None, password: str | None = None
+    url: str,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    username: str | None = None,
+    password: str | None = None,
+    ssl_ca_certs: str | None = None,
 ) -> Callable[[], AbstractConnection]:
     """Makes connections as the URL says; `host` and `port` replace the URL's (a Cluster's node)."""
     options: dict[str, Any] = dict(parse_url(url))
     kind: type[AbstractConnection] = options.pop("connection_class", Connection)
     if host is not None and kind is not UnixDomainSocketConnection:
         options |= {"host": host, "port": port}
-    if password is not None:
-        options["password"] = password
+    given = {"username": username, "password": password, "ssl_ca_certs": ssl_ca_certs}
+    options |= {name: value for name, value in given.items() if value is not None}
     options |= {
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": None,

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
+from msgspec import Struct
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
@@ -22,6 +23,22 @@ from router.store.link import Command, connection_factory
 from router.store.scripts import Script
 
 Address = tuple[str, int] | None
+
+
+class Access(Struct, frozen=True):
+    """Who we are to Redis, and whom we trust: what the URL does not say. `tls_ca` is the path of a CA bundle."""
+
+    username: str | None = None
+    password: str | None = None
+    tls_ca: str | None = None
+
+    def options(self) -> dict[str, Any]:
+        """As redis-py calls them; only what is given."""
+        given = {"username": self.username, "password": self.password, "ssl_ca_certs": self.tls_ca}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+ANYBODY = Access()
 
 
 class Nodes(Protocol):
@@ -140,7 +157,7 @@ class _Client:
 class SingleNode(_Client):
     """One server (a primary)."""
 
-    def __init__(self, url: str, *, username: str | None = None, password: str | None = None, timeout_s: float = 1.0):
+    def __init__(self, url: str, access: Access = ANYBODY, *, timeout_s: float = 1.0):
         super().__init__(
             Redis.from_url(
                 url,
@@ -148,10 +165,10 @@ class SingleNode(_Client):
                 socket_connect_timeout=timeout_s,
                 retry=Retry(NoBackoff(), 0),
                 protocol=2,
-                **_credentials(username, password),
+                **access.options(),
             )
         )
-        self._make = connection_factory(url, **_credentials(username, password))
+        self._make = connection_factory(url, **access.options())
 
     async def open(self) -> None:
         await self.call("PING")
@@ -172,7 +189,7 @@ class SingleNode(_Client):
 class Cluster(_Client):
     """A Redis Cluster."""
 
-    def __init__(self, url: str, *, username: str | None = None, password: str | None = None, timeout_s: float = 1.0):
+    def __init__(self, url: str, access: Access = ANYBODY, *, timeout_s: float = 1.0):
         super().__init__(
             RedisCluster.from_url(
                 url,
@@ -180,11 +197,11 @@ class Cluster(_Client):
                 socket_connect_timeout=timeout_s,
                 retry=Retry(NoBackoff(), 0),
                 protocol=2,
-                **_credentials(username, password),
+                **access.options(),
             )
         )
         self._url = url
-        self._credentials = _credentials(username, password)
+        self._access = access.options()
 
     async def open(self) -> None:
         await self._shielded(self._client.initialize())
@@ -196,7 +213,7 @@ class Cluster(_Client):
     def connections(self, address: Address) -> Callable[[], AbstractConnection]:
         if address is None:
             raise ValueError("a Cluster's node has an address")
-        return connection_factory(self._url, host=address[0], port=address[1], **self._credentials)
+        return connection_factory(self._url, host=address[0], port=address[1], **self._access)
 
     async def refresh(self) -> None:
         await self._shielded(self._client.nodes_manager.initialize())
@@ -219,8 +236,3 @@ class Cluster(_Client):
             return [await self._shielded(node.execute_command(*command)) for node in self._client.get_primaries()]
         except ResponseError as fault:
             raise StoreError(f"Redis refused {command[0]!r}: {fault}") from fault
-
-
-def _credentials(username: str | None, password: str | None) -> dict[str, Any]:
-    given = {"username": username, "password": password}
-    return {k: v for k, v in given.items() if v is not None}
