@@ -18,7 +18,7 @@ from router.domain.ids import name_in, task_id
 from router.domain.outcome import Admitted, Away, Outcome, Replay, RowFault
 from router.domain.policy import Breaker, Resource, Scope, Sticky
 from router.domain.policy_limits import limit
-from router.domain.task import Action, Move, Moved, TaskState
+from router.domain.task import Action, Move, Moved, TaskRecord, TaskState
 from router.errors import StartupRefused
 from router.store.decisions import decide_script
 from router.store.keys import Keys
@@ -416,7 +416,7 @@ async def test_the_next_attempt_of_a_task(pod: Pod, single: Redis) -> None:
     (moved,) = await tasks.move([waiting])
     assert isinstance(moved, Moved)
     (record,) = await tasks.records([task])
-    assert record is not None
+    assert isinstance(record, TaskRecord)
 
     leases = tuple(c for c in first.plan.charges if c.limit.resource is Resource.CONCURRENCY)
     again = replace(first.plan, charges=leases)
@@ -430,7 +430,7 @@ async def test_the_next_attempt_of_a_task(pod: Pod, single: Redis) -> None:
     assert sorted(type(o).__name__ for o in outcomes) == ["Admitted", "Conflict"]
     await pod.decide(ask())
     (record_now,) = await tasks.records([task])
-    assert record_now is not None
+    assert isinstance(record_now, TaskRecord)
     assert (record_now.attempt, record_now.state) == (2, TaskState.NEW)
     assert single.get(pod.keys.job(task)) == b"work"
     assert single.ttl(pod.keys.job(task)) > 60
