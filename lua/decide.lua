@@ -201,12 +201,14 @@ end
 
 -- Where the walk looks first: the pinned candidate if it is there, else the first of the list.
 local function first_look(row, pos, n, pinned)
-  if pinned then
+  local found = pinned and row:find(pinned, pos, true)
+  if found then
+    -- Count the candidates up to there by their lengths: to unpack them would make strings.
     local at = pos
     for i = 1, n do
-      local id, _, _, _, charges, _, after = unpack('>c8BI4HBBc0', row, at)
-      if id == pinned then return at, i end
-      at = after + charges * CHARGE_BYTES
+      if at >= found and row:sub(at, at + 7) == pinned then return at, i end
+      local charges, offer = row:byte(at + 15, at + 16)
+      at = at + 17 + offer + charges * CHARGE_BYTES
     end
   end
   return pos, 1

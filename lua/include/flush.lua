@@ -29,8 +29,9 @@ local function flush_state(st, now)
     if ends > last then last = ends end
   end
   if last > 0 then
-    local packed = n > 0 and pack(limits_format(n), spread(st.v, 1, n * STRIDE)) or ''
-    redis.call('SET', st.key, '\1' .. string.char(n) .. packed .. breakers, 'PX', math.min(ceil(last - now), LONGEST_MS))
+    local packed = pack(limits_format(n), 1, n, spread(st.v, 1, n * STRIDE))
+    if breakers ~= '' then packed = packed .. breakers end
+    redis.call('SET', st.key, packed, 'PX', math.min(ceil(last - now), LONGEST_MS))
   else
     redis.call('DEL', st.key)
   end

@@ -27,10 +27,15 @@ local states = {}
 local function limits_format(n)
   local format = limit_formats[n]
   if not format then
-    format = '>' .. string.rep(LIMIT, n)
+    format = '>BB' .. string.rep(LIMIT, n)
     limit_formats[n] = format
   end
   return format
+end
+
+-- The array behind a raw state string: format and number of limits go, the limits and the next position stay.
+local function limits_of(_, _, ...)
+  return { ... }
 end
 
 -- The state behind KEYS[k], read once a batch. Fails on a wrong type or a foreign format, before anything is written.
@@ -41,7 +46,7 @@ local function state_at(k)
   if raw then
     local format, n = raw:byte(1, 2)
     if format ~= 1 then error('state of format ' .. format) end
-    st = { key = KEYS[k], v = { unpack(limits_format(n), raw, 3) }, n = n }
+    st = { key = KEYS[k], v = limits_of(unpack(limits_format(n), raw)), n = n }
     local after = 3 + n * LIMIT_BYTES
     if after <= #raw then st.breakers = breakers_unpack(raw, after) end
   else
