@@ -217,9 +217,10 @@ class Policy(Struct, frozen=True):
     """A compiled policy.
 
     `fallback_providers` holds every provider that a rule names, in rule order, without repeats. `reserves`: a decision
-    holds something that its result gives back (tokens, cost, a concurrency lease). `pool`: the providers with weight.
+    holds something that its result gives back (tokens, cost, a concurrency lease). `pool`: the providers with weight;
+    `shares`: their tiers, weights, seeds and places in it.
     `varies`: its charges depend on user or candidates; `has_attributes`: its rules look at the request; `attempts` of
-    a dispatched task when they do not. All five are derived, whatever is passed.
+    a dispatched task when they do not. All six are derived, whatever is passed.
     """
 
     providers: tuple[Provider, ...]
@@ -235,6 +236,7 @@ class Policy(Struct, frozen=True):
     metadata: JsonObject = {}
     reserves: bool = False
     pool: tuple[Provider, ...] = ()
+    shares: tuple[tuple[int, float, int, int], ...] = ()
     varies: bool = False
     has_attributes: bool = False
     attempts: int = DEFAULT_ATTEMPTS
@@ -246,6 +248,8 @@ class Policy(Struct, frozen=True):
             force_setattr(self, "attempts", 1 + self.fallbacks[0].retry)
         force_setattr(self, "has_attributes", any(rule.attributes for rule in self.fallbacks))
         force_setattr(self, "pool", tuple(p for p in self.providers if p.weight > 0))
+        shares = tuple((-p.priority, p.weight, p.seed, i) for i, p in enumerate(self.pool))
+        force_setattr(self, "shares", shares)
         holds = any(x.resource is not Resource.REQUESTS for x in self.limits)
         force_setattr(self, "reserves", holds or any(p.max_concurrency for p in self.providers))
 

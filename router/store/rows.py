@@ -46,18 +46,6 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class _Features(Struct, frozen=True, array_like=True):
-    """`domain.audit.DecisionFeatures` with its frame packed already."""
-
-    request_id: str
-    task_type: str
-    user_id: str | None
-    ip_address: str | None
-    trace_id: str | None
-    figures_version: int
-    frame: msgspec.Raw
-
-
 _pack = msgpack.Encoder().encode
 
 
@@ -84,10 +72,12 @@ class Waiting(Struct):
 class Batch:
     """Rows that will go in one call. Keys are listed once; rows name them by index, from 1. `size` is in bytes."""
 
-    __slots__ = ("asking", "index", "jobs", "rows", "size", "waiting")
+    __slots__ = ("asking", "index", "jobs", "rows", "size", "tenants", "waiting")
 
     def __init__(self) -> None:
         self.index: dict[bytes, int] = {}
+        # Indexes of what nearly every row of a tenant names: head, state, audit.
+        self.tenants: dict[str, tuple[int, int, int]] = {}
         self.rows: list[bytes] = []
         self.waiting: list[Waiting] = []
         self.jobs: list[tuple[bytes, bytes]] = []
@@ -102,6 +92,11 @@ class Batch:
             n = index[name] = len(index) + 1
             self.size += len(name)
         return n
+
+    def tenant(self, tenant_id: str, keys: TenantKeys) -> tuple[int, int, int]:
+        """The indexes of a tenant's head, state and audit, added when they are new."""
+        known = self.tenants[tenant_id] = self.key(keys.head), self.key(keys.state), self.key(keys.audit)
+        return known
 
     def evalsha(self, sha: bytes, header: bytes) -> bytes:
         """The whole command on the wire: RESP bulk strings. redis-py would take 1.6 µs a row for this, it takes 0.4."""
@@ -130,11 +125,15 @@ class _ByIdentity(Generic[K, V]):
 
 
 class _LimitPart(Struct, frozen=True):
-    """What every charge of a limit has: all but key index and units. `reserves`: a result settles it."""
+    """What every charge of a limit has: all but key index and units. `reserves`: a result settles it.
+
+    `of_tenant`: it is counted in the tenant's own state.
+    """
 
     packed: bytes
     flags: int
     reserves: bool
+    of_tenant: bool
 
 
 class _PolicyPart(Struct, frozen=True):
@@ -176,6 +175,8 @@ class RowPacker:
         stored = plan.stored
         part = self._policies.of(stored)
         key = batch.key
+        tenant_id = request.tenant_id
+        k_head, k_state, k_audit = batch.tenants.get(tenant_id) or batch.tenant(tenant_id, keys)
         if w.attempt > 1:
             reserved = w.reserved
         else:
@@ -186,9 +187,9 @@ class RowPacker:
         )
         if request.options.meter:
             flags |= METER
-        if w.expires >= self._renew_at.get(request.tenant_id, 0.0):
+        if w.expires >= self._renew_at.get(tenant_id, 0.0):
             flags |= RENEW
-            self._renewed(request.tenant_id, w.expires)
+            self._renewed(tenant_id, w.expires)
         k_task = k_due = k_job = job_ms = 0
         record = _NO_RECORD
         if w.job is not None:
@@ -208,8 +209,9 @@ class RowPacker:
             sticky = _NO_STICKY
         else:
             k_pin, pin_ms, sticky = key(keys.pins + pin.name), pin.ttl_ms, sized(pin.key.encode())
+        # As `domain.audit.DecisionFeatures`, with its frame packed already.
         blob = _pack(
-            _Features(
+            (
                 request.request_id,
                 request.task_type,
                 request.user_id,
@@ -219,6 +221,12 @@ class RowPacker:
                 self._frame(plan),
             )
         )
+        charges = [
+            _CHARGE.pack(
+                k_state if limit.of_tenant else key(_charged_key(keys, charge)), limit.packed, charge.units, limit.flags
+            )
+            for charge, limit in zip(plan.charges, limits, strict=True)
+        ]
         packed = b"".join(
             (
                 _ROW.pack(
@@ -226,9 +234,9 @@ class RowPacker:
                     not_after,
                     flags,
                     key(keys.idem_prefix + plan.name),
-                    key(keys.head),
-                    key(keys.state) if part.probes else 0,
-                    key(keys.audit),
+                    k_head,
+                    k_state if part.probes else 0,
+                    k_audit,
                     k_pin,
                     k_task,
                     k_due,
@@ -249,10 +257,7 @@ class RowPacker:
                 extras,
                 record,
                 _COUNTS.pack(w.attempt, len(plan.charges), len(plan.candidates)),
-                *[
-                    _CHARGE.pack(key(_charged_key(keys, charge)), limit.packed, charge.units, limit.flags)
-                    for charge, limit in zip(plan.charges, limits, strict=True)
-                ],
+                *charges,
                 self._candidates.of(plan.candidates) or self._bound_candidates(batch, keys, plan.candidates),
             )
         )
@@ -319,18 +324,17 @@ def _policy_part(stored: StoredPolicy) -> _PolicyPart:
 def _limit_part(limit: Limit) -> _LimitPart:
     flags = SHADOW if limit.shadow else 0
     if limit.resource is _CONCURRENCY:
-        return _LimitPart(_LIMIT.pack(limit.entry, 0, limit.limit), flags | CONCURRENCY, True)
+        return _LimitPart(_LIMIT.pack(limit.entry, 0, limit.limit), flags | CONCURRENCY, True, False)
     reserves = limit.resource is not Resource.REQUESTS
-    return _LimitPart(_LIMIT.pack(limit.entry, limit.window_ms, limit.limit), flags, reserves)
+    packed = _LIMIT.pack(limit.entry, limit.window_ms, limit.limit)
+    return _LimitPart(packed, flags, reserves, limit.scope is _TENANT)
 
 
 def _charged_key(keys: TenantKeys, charge: Charge) -> bytes:
     limit = charge.limit
     if limit.resource is _CONCURRENCY:
         return keys.lease(b"%b:%b" % (limit.entry, charge.owner.encode()))
-    scope = limit.scope
-    if scope is _TENANT:
-        return keys.state
+    scope = limit.scope  # a tenant's limit is in the tenant's state, which every row names
     if scope is _USER:
         return keys.user_state(charge.owner)
     if scope is _POLICY:
