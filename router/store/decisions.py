@@ -9,12 +9,12 @@ from router.domain.outcome import Outcome, Remembered
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
 from router.domain.task import TaskRecord
+from router.store.batch import Waiting
 from router.store.keys import Keys
 from router.store.lanes import Lanes
 from router.store.nodes import Nodes
 from router.store.packing import FormatError, remembered
 from router.store.replies import DECIDE_RETURNS
-from router.store.rows import Waiting
 from router.store.scripts import Script, load
 
 log = logging.getLogger(__name__)

@@ -25,11 +25,13 @@ from redis.exceptions import NoScriptError, ResponseError
 from router.domain.ids import task_id
 from router.domain.outcome import Away, Outcome, RowFault
 from router.errors import OutcomeUnknown, StoreError
+from router.store.batch import Batch, Waiting
 from router.store.link import Link
 from router.store.packing import NO_STAMP
 from router.store.replies import ADMITTED, HEAD, LATE, outcome
-from router.store.rows import Batch, RowPacker, Waiting
+from router.store.rows import RowPacker
 from router.store.scripts import Script
+from router.store.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +39,6 @@ _BATCH_HEADER = Layout(">IIII")
 _MIN_ROWS = 32
 _JOB_MS = 10_000
 _NOT_REPLICATED = object()
-_LOOK_S = 0.005
-_STALL_S = 0.005
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
 
 
@@ -191,7 +191,7 @@ class Lane:
                 if not self._unwanted:
                     return
             started = self.loop.time()
-            watch = _Watch(self, batches)
+            watch = Watch(self, batches)
             unlinks, self._unwanted = self._unwanted, []
             self._flying = [*batches, *(b for b, _ in done)]
             try:
@@ -410,42 +410,6 @@ def _tell(done: Callable[[Outcome, bytes], None], what: Outcome) -> None:
         done(what, NO_STAMP)
     except Exception:  # a bug of one caller must not cost the others their answers
         log.exception("a caller failed on its answer")
-
-
-class _Watch:
-    """Looks at one call in flight until it is cancelled: when its first row expires, and every few ms from then on."""
-
-    __slots__ = ("_batches", "_due", "_handle", "_lane", "_look_at", "_missed", "_own_stall")
-
-    def __init__(self, lane: Lane, batches: list[Batch]) -> None:
-        self._lane = lane
-        self._batches = batches
-        self._missed = 0
-        self._own_stall = False
-        self._due = lane.loop.time() + lane.deadline_s
-        first = min((b.waiting[0].expires / 1000 for b in batches if b.waiting), default=self._due)
-        self._look_at = min(first, self._due)
-        self._handle = lane.loop.call_at(self._look_at, self._look)
-
-    def cancel(self) -> None:
-        """The call has come back."""
-        self._handle.cancel()
-
-    def _look(self) -> None:
-        lane = self._lane
-        now = lane.loop.time()
-        if not self._own_stall and now - self._look_at > _STALL_S:
-            # It was this pod that stood still: the reply may be here already, so it is looked for before it is missed.
-            self._own_stall = True
-            self._due = max(self._due, now + _STALL_S)
-            self._handle = lane.loop.call_later(_STALL_S, self._look)
-            return
-        if now >= self._due:
-            self._missed += 1
-            self._due += lane.deadline_s
-            lane.missed(self._batches, self._missed)
-        lane.expire(self._batches)
-        self._handle = lane.loop.call_later(_LOOK_S, self._look)
 
 
 def _answered(_outcome: Outcome, _stamp: bytes) -> None:

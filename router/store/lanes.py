@@ -6,11 +6,12 @@ import logging
 from redis.exceptions import AskError, MovedError, ResponseError, TryAgainError
 
 from router.errors import StoreError
+from router.store.batch import Batch
 from router.store.keys import Keys
 from router.store.lane import Lane, LaneHooks, LaneSettings
 from router.store.link import Link
 from router.store.nodes import Address, Nodes
-from router.store.rows import Batch, RowPacker
+from router.store.rows import RowPacker
 from router.store.scripts import Script
 
 log = logging.getLogger(__name__)

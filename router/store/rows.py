@@ -13,11 +13,11 @@ from msgspec import Struct, msgpack
 
 from router.domain.audit import PolicyFrame
 from router.domain.ids import RANDOM_BYTES, decision_id, task_id
-from router.domain.outcome import Outcome
 from router.domain.plan import Candidate, Charge, Plan
 from router.domain.policy import Breaker, Limit, Resource, Scope, StoredPolicy, WhenAllOpen
 from router.domain.request import DecideRequest
 from router.domain.task import Reservation, TaskFacts
+from router.store.batch import Batch, Waiting
 from router.store.keys import Keys, TenantKeys
 from router.store.packing import Extras, offer, sized, tail_extras, tail_head, task_facts
 
@@ -47,61 +47,6 @@ V = TypeVar("V")
 
 
 _pack = msgpack.Encoder().encode
-
-
-class Waiting(Struct):
-    """A caller that waits for its row until `expires` (monotonic ms). Rows of one `group` may go in one call.
-
-    `attempt` above 1: the next attempt of a task, with what its first one has `reserved`.
-    """
-
-    request: DecideRequest
-    plan: Plan
-    keys: TenantKeys
-    job: bytes | None
-    done: Callable[[Outcome, bytes], None]
-    decision: bytes
-    expires: float
-    group: int = 0
-    nonce: int = 0
-    again: bool = False
-    attempt: int = 1
-    reserved: tuple[Reservation, ...] = ()
-
-
-class Batch:
-    """Rows that will go in one call. Keys are listed once; rows name them by index, from 1. `size` is in bytes."""
-
-    __slots__ = ("asking", "index", "jobs", "rows", "size", "tenants", "waiting")
-
-    def __init__(self) -> None:
-        self.index: dict[bytes, int] = {}
-        # Indexes of what nearly every row of a tenant names: head, state, audit.
-        self.tenants: dict[str, tuple[int, int, int]] = {}
-        self.rows: list[bytes] = []
-        self.waiting: list[Waiting] = []
-        self.jobs: list[tuple[bytes, bytes]] = []
-        self.size = 0
-        self.asking = False
-
-    def key(self, name: bytes) -> int:
-        """The 1-based index of a key, added when it is new."""
-        index = self.index
-        n = index.get(name)
-        if n is None:
-            n = index[name] = len(index) + 1
-            self.size += len(name)
-        return n
-
-    def tenant(self, tenant_id: str, keys: TenantKeys) -> tuple[int, int, int]:
-        """The indexes of a tenant's head, state and audit, added when they are new."""
-        known = self.tenants[tenant_id] = self.key(keys.head), self.key(keys.state), self.key(keys.audit)
-        return known
-
-    def evalsha(self, sha: bytes, header: bytes) -> bytes:
-        """The whole command on the wire: RESP bulk strings. redis-py would take 1.6 µs a row for this, it takes 0.4."""
-        arguments = (b"EVALSHA", sha, b"%d" % len(self.index), *self.index, header, *self.rows)
-        return b"*%d\r\n" % len(arguments) + b"".join([b"$%d\r\n%b\r\n" % (len(a), a) for a in arguments])
 
 
 class _ByIdentity(Generic[K, V]):

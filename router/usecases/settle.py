@@ -53,7 +53,8 @@ from router.usecases.tasks import (
     split_reservations,
     waiting_move,
 )
-from router.wire.assignment import Usage, final_result, usage_event
+from router.usecases.usage import usage_of_decision, usage_of_task
+from router.wire.assignment import final_result
 from router.wire.problems import Rejected
 from router.wire.results import decode_result
 
@@ -224,7 +225,7 @@ class Settle:
         )
         if result.status is Status.SUCCESS:
             now_ms = self._decisions.now_ms(facts.tenant_id)
-            one.usage = _usage_of_task(record, result, now_ms, self._wall_ms())
+            one.usage = usage_of_task(record, result, now_ms, self._wall_ms())
         one.move = Move(
             facts.tenant_id,
             record.decision_id,
@@ -277,7 +278,7 @@ class Settle:
         policies = await policies_of(self._policies, tenant_id)
         corrections, leases = split_reservations(kept.reserved, kept.provider_id, kept.expected_cost_microusd, result)
         if result.status is Status.SUCCESS and kept.meter:
-            one.usage = _usage_of_decision(kept, result, tenant_id, self._wall_ms())
+            one.usage = usage_of_decision(kept, result, tenant_id, self._wall_ms())
         one.move = Move(
             tenant_id,
             kept.decision_id,
@@ -403,46 +404,4 @@ def _features_of_kept(kept: Remembered, result: ExecResult) -> TaskFeatures:
         result.latency_ms,
         result.cost_microusd,
         result.tokens,
-    )
-
-
-def _usage_of_task(record: TaskRecord, result: ExecResult, now_ms: int, wall_ms: int) -> bytes:
-    facts = record.facts
-    task = task_id(record.decision_id)
-    return usage_event(
-        Usage(
-            to_text(task),
-            facts.tenant_id,
-            record.provider_id,
-            facts.task_type,
-            max(0, now_ms - record.charged_ms) if result.latency_ms is None else result.latency_ms,
-            record.expected_cost_microusd if result.cost_microusd is None else result.cost_microusd,
-            result.status,
-            wall_ms,
-            facts.request_id,
-            to_text(assignment_id(task, record.attempt)),
-            result.tokens,
-            facts.idempotency_key,
-            origin_of(facts).correlation,
-        )
-    )
-
-
-def _usage_of_decision(kept: Remembered, result: ExecResult, tenant_id: str, wall_ms: int) -> bytes:
-    return usage_event(
-        Usage(
-            to_text(kept.decision_id),
-            tenant_id,
-            kept.provider_id,
-            result.job_type or "unknown",
-            result.latency_ms or 0,
-            kept.expected_cost_microusd if result.cost_microusd is None else result.cost_microusd,
-            result.status,
-            wall_ms,
-            result.request_id or to_text(kept.decision_id),
-            None,
-            result.tokens,
-            result.idempotency_key,
-            result.correlation,
-        )
     )

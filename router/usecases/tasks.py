@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from msgspec import msgpack
+from msgspec.structs import replace
 
 from router.domain.audit import DecisionFeatures, TaskFeatures
 from router.domain.ids import assignment_id, task_id, to_text
@@ -101,23 +102,13 @@ def waiting_move(
     verdict: BreakerVerdict = BreakerVerdict.NEITHER,
 ) -> Move:
     """The attempt has failed and the next one is due at `due_ms`: its provider is let go, all else carries on."""
-    facts = record.facts
-    _, leases = split_reservations(facts.reserved, record.provider_id, record.expected_cost_microusd, None)
-    return Move(
-        facts.tenant_id,
-        record.decision_id,
-        action,
-        _pack(features),
-        STATUS_CODES.get(features.status or "", 0),
-        task_id(record.decision_id),
-        record.attempt,
+    made = _failed_move(record, policies, action, features, verdict)
+    return replace(
+        made,
         below=TaskState.WAITING,
         state=TaskState.WAITING,
         due_ms=due_ms,
-        verdict=verdict,
-        breaker=breaker_of(policies, facts.policy_id),
-        provider_entry=record.provider_entry,
-        leases=tuple(x for x in leases if x.reservation.scope == Scope.PROVIDER),
+        leases=tuple(x for x in made.leases if x.reservation.scope == Scope.PROVIDER),
         why=why,
     )
 
@@ -133,6 +124,17 @@ def ending_move(
     verdict: BreakerVerdict = BreakerVerdict.NEITHER,
 ) -> Move:
     """The task has ended without a success that could be settled: every lease is let go, estimates stand."""
+    return replace(_failed_move(record, policies, action, features, verdict), state=state, keep_ms=keep_ms)
+
+
+def _failed_move(
+    record: TaskRecord,
+    policies: TenantPolicies | None,
+    action: Action,
+    features: TaskFeatures,
+    verdict: BreakerVerdict,
+) -> Move:
+    """What the end of an attempt and of a task have in common; it says nothing of the state yet."""
     facts = record.facts
     _, leases = split_reservations(facts.reserved, record.provider_id, record.expected_cost_microusd, None)
     return Move(
@@ -143,8 +145,6 @@ def ending_move(
         STATUS_CODES.get(features.status or "", 0),
         task_id(record.decision_id),
         record.attempt,
-        state=state,
-        keep_ms=keep_ms,
         verdict=verdict,
         breaker=breaker_of(policies, facts.policy_id),
         provider_entry=record.provider_entry,

@@ -23,12 +23,13 @@ from router.domain.request import DEFAULT_OPTIONS, DecideRequest, Options
 from router.domain.result import BreakerVerdict
 from router.domain.task import Action, Move, MoveOutcome, TaskRecord, TaskState
 from router.store.audit import entry
+from router.store.batch import Batch, Waiting
 from router.store.decisions import decide_script
 from router.store.keys import Keys, TenantKeys
 from router.store.lane import LaneSettings
 from router.store.packing import task_record
 from router.store.replies import HEAD, LATE, outcome
-from router.store.rows import Batch, RowPacker, Waiting
+from router.store.rows import RowPacker
 from router.store.scripts import Script
 from router.store.settle_rows import MoveBatch
 from router.store.tasks import _outcome as move_outcome

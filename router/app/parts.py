@@ -1,0 +1,279 @@
+"""Everything a pod is made of, and what the parts tell each other. Nothing runs before `pod.Pod.start`."""
+
+import asyncio
+import logging
+import time
+from functools import partial
+
+from prometheus_client import CollectorRegistry
+
+from router import __version__
+from router.app.hooks import Announcements, CacheWatch, SeedWatch, StoreWatch
+from router.app.rooms import bus_options, cache_settings, decide_settings, stream_specs
+from router.app.store import Store
+from router.bus import service
+from router.bus.connection import Bus
+from router.bus.consumer import PullLoop
+from router.bus.decide_door import DecideDoor
+from router.bus.fleet import consumers
+from router.bus.keeper import StreamKeeper
+from router.bus.publisher import StreamPublisher
+from router.bus.stream_specs import Ensured
+from router.bus.streams import Streams
+from router.domain.alert import FLEET, Condition
+from router.edge.http import HttpServer
+from router.edge.pages import pages
+from router.edge.readiness import Readiness
+from router.edge.state_file import MountedFile
+from router.errors import BusError
+from router.settings import Settings
+from router.telemetry import Event, LoopLag, Telemetry
+from router.tracing import Tracing
+from router.usecases.alerts import Alerts, Level
+from router.usecases.attempts import Attempts
+from router.usecases.decide import Decide
+from router.usecases.deferred import DeferredAudit
+from router.usecases.deliveries import DeadLetters
+from router.usecases.dispatch import Dispatcher
+from router.usecases.gate import Gate, GateState
+from router.usecases.outbox import Outbox
+from router.usecases.policies import PolicyCache
+from router.usecases.policy_folder import FolderContents, read_folder
+from router.usecases.queries import Backpressure, RecentLatency
+from router.usecases.receipts import Receipts
+from router.usecases.seed import Seeder, Source, StoreGuard
+from router.usecases.settle import Settle
+from router.usecases.sweep import Sweeper
+from router.wire.alerts import encode_alert
+from router.wire.problems import Rejected
+from router.wire.workers import decode_heartbeat
+
+log = logging.getLogger("router.app")
+
+_CONDITIONS = ("store", "policies", "bus", "streams", "serving")
+
+
+def _wall_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _monotonic_ms() -> int:
+    return int(time.monotonic() * 1000)
+
+
+class Parts:
+    """Settings → parts. They know each other by what they were given here; a few tell the pod what they see."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._s = settings
+        self._streams_fit = asyncio.Event()
+        self.telemetry = Telemetry(CollectorRegistry(), settings.metrics_tenants)
+        self._tasks: list[asyncio.Task[None]] = []
+        self.readiness = Readiness(_CONDITIONS, self._ready_changed)
+        self._lag = LoopLag(self.telemetry.loop_lag)
+        self._bus_parts(settings)
+        self._store_parts(settings)
+        self._decide_parts(settings)
+        self._task_parts(settings)
+        self._edge_parts(settings)
+        self._draining = False
+
+    def _bus_parts(self, s: Settings) -> None:
+        t = self.telemetry
+        self.bus = Bus(bus_options(s))
+        own = consumers(assign=s.stream_assign_name, ack=s.stream_ack_name, result=s.stream_result_name)
+        self.streams = Streams(self.bus, stream_specs(s), own)
+        self.publisher = StreamPublisher(
+            self.bus, self.streams, on_uncovered=self._uncovered, on_stream_missing=self._stream_missing
+        )
+        self.keeper = StreamKeeper(self.bus, self.streams, on_look=self._looked)
+        self.bus.on_connect.append(self._bus_up)
+        self.bus.on_disconnect.append(self._bus_down)
+        t.nats_dropped.read_from(lambda: self.bus.counters.slow_consumers)
+        t.nats_connects.read_from(lambda: self.bus.counters.connects)
+        t.publishes.read_from(lambda: self.publisher.stored, "stored")
+        t.publishes.read_from(lambda: self.publisher.duplicates, "duplicate")
+        t.publishes.read_from(lambda: self.publisher.failed, "failed")
+
+    def _store_parts(self, s: Settings) -> None:
+        t = self.telemetry
+        self.store_watch = StoreWatch(t, on_back=self._store_is_back)
+        self.store = Store(s, self.store_watch.hooks())
+        self.alerts = Alerts(self.publisher, self.store.epochs, encode_alert, t, _wall_ms)
+        self.store_watch.alerts = self.alerts
+        self._memory = Level(self.alerts, Condition.STORE_MEMORY, FLEET, raise_at=0.9, clear_at=0.8)
+        self.deferred = DeferredAudit(self.store.tasks, t)
+        cache_watch = CacheWatch(t)
+        self.policies = PolicyCache(
+            self.store.policies,
+            cache_watch,
+            cache_settings(s),
+            clock=time.monotonic,
+            unreadable=self.store.policies.unreadable,
+        )
+        read = partial(read_folder, s.policy_dir) if s.policy_dir is not None else FolderContents
+        self.guard = StoreGuard(
+            self.store.policies,
+            self.store.meta,
+            Seeder(self.store.policies, read, Announcements(self.bus)),
+            SeedWatch(t, self.alerts),
+            source=Source(s.policy_source),
+            reload=self.policies.announced,
+            reload_all=self.policies.announced_all,
+        )
+        cache_watch.suspect = self.guard.suspect
+
+    def _decide_parts(self, s: Settings) -> None:
+        t = self.telemetry
+        self.tracing = (
+            Tracing.off()
+            if s.otlp_endpoint is None
+            else Tracing.to(s.otlp_endpoint, pod=s.pod_name, version=__version__, sample_ratio=s.trace_sample_ratio)
+        )
+        self.gate = Gate(
+            MountedFile(s.cp_state_path),
+            t,
+            self.alerts,
+            monotonic_ms=_monotonic_ms,
+            wall_ms=_wall_ms,
+            grace_s=s.cp_grace_s,
+            max_age_s=s.cp_max_age_s,
+            changed=self._gate_changed,
+        )
+        self.dispatcher = Dispatcher(self.store.tasks, self.publisher, t, self.store.decisions.now_ms)
+        self.decide = Decide(
+            self.store.decisions,
+            self.policies,
+            lambda: self.gate.features,
+            self.dispatcher,
+            t,
+            decide_settings(s),
+            degraded_made=self.deferred.made,
+            tracing=self.tracing,
+        )
+        self.door = DecideDoor(self.bus, self.decide.handle, s.pod_name)
+
+    def _task_parts(self, s: Settings) -> None:
+        t = self.telemetry
+        tombstone_ms = s.tombstone_ttl_s * 1000
+        letters = DeadLetters(self.publisher, t, self.alerts, keep_payload=s.dead_letter_payloads, wall_ms=_wall_ms)
+        self.outbox = Outbox(self.store.tasks, self.publisher, t, self.alerts)
+        self.settle = Settle(
+            self.store.tasks,
+            self.store.decisions,
+            self.policies,
+            self.outbox,
+            letters,
+            self._core_send,
+            t,
+            self.alerts,
+            tombstone_ms=tombstone_ms,
+            wall_ms=_wall_ms,
+        )
+        receipts = Receipts(
+            self.store.tasks,
+            self.store.decisions,
+            self.policies,
+            self.settle,
+            letters,
+            t,
+            self.alerts,
+            tombstone_ms=tombstone_ms,
+        )
+        attempts = Attempts(
+            self.store.decisions,
+            self.policies,
+            self.dispatcher,
+            lambda: self.gate.features,
+            decide_settings(s).deadlines,
+            self.settle.give_up,
+        )
+        _, ack_spec, result_spec = self.streams.consumers
+        self.loops = [
+            PullLoop(
+                self.bus, self.streams, result_spec, self.settle.results, on_stall=partial(self._stalled, "result")
+            ),
+            PullLoop(self.bus, self.streams, ack_spec, receipts.receive, on_stall=partial(self._stalled, "ack")),
+        ]
+        for name, pull in zip(("result", "ack"), self.loops, strict=True):
+            t.redeliveries.read_from(partial(getattr, pull, "redelivered"), name)
+            t.consumer_stalls.read_from(partial(getattr, pull, "stalls"), name)
+        self.sweeper = Sweeper(
+            self.store.tasks,
+            self.dispatcher,
+            self.settle,
+            self.outbox,
+            attempts,
+            self.policies,
+            t,
+            tombstone_ms=tombstone_ms,
+            now_ms=self.store.decisions.now_ms,
+            may_work=lambda: self.bus.connected and not self._draining,
+        )
+        self.settle.next_due = self.sweeper.soon
+
+    def _edge_parts(self, s: Settings) -> None:
+        t = self.telemetry
+        self.recent = RecentLatency(t.latency.counts, t.latency.bounds_ms)
+        self.backpressure = Backpressure(
+            lambda: sum(pull.lag for pull in self.loops), self.recent, lambda: self.decide.in_flight, _wall_ms
+        )
+        self.http = HttpServer(pages(s.pod_name, __version__, self.readiness, t, self.backpressure.active))
+        self.services: list[service.Service] = []
+
+    def _ready_changed(self, ready: bool) -> None:
+        self.telemetry.ready.set(int(ready))
+
+    def _gate_changed(self, state: GateState) -> None:
+        self.tracing.set_enabled(state.fault is None)
+
+    def _store_is_back(self) -> None:
+        self.deferred.store_is_back()
+
+    def _bus_up(self) -> None:
+        self.alerts.resolve(Condition.BUS_AWAY, FLEET)
+        self.alerts.nudge()
+        self.policies.announced_all()
+
+    def _bus_down(self) -> None:
+        if not self._draining:
+            self.alerts.raise_(Condition.BUS_AWAY, FLEET)
+
+    def _looked(self, _ensured: Ensured, covered: dict[str, list[str]]) -> None:
+        if not covered:
+            self.readiness.ok("streams")
+            self._streams_fit.set()
+            self.alerts.resolve(Condition.STREAM_COVERS_REQUESTS, FLEET)
+            return
+        names = sorted({name for streams in covered.values() for name in streams})
+        why = f"stream {', '.join(names)} covers {', '.join(covered)}: narrow it, or its acks reach callers first"
+        self.readiness.not_ok("streams", why)
+        self.alerts.raise_(Condition.STREAM_COVERS_REQUESTS, FLEET, why, {"streams": list(names)})
+
+    def _uncovered(self, subject: str) -> None:
+        log.warning(
+            "no stream covers %s: published core, the deadline is the guarantee",
+            subject,
+            extra={"event": Event.PUBLISHED_CORE},
+        )
+
+    def _stream_missing(self) -> None:
+        self.keeper.look_soon()
+
+    def _stalled(self, name: str) -> None:
+        self.alerts.happened(Condition.CONSUMER_STALLED, name)
+
+    def _core_send(self, subject: str, payload: bytes) -> None:
+        try:
+            self.bus.publish(subject, payload)
+        except BusError as fault:
+            log.warning("a final result was not sent to its caller: %s", fault)
+
+    def _heartbeat(self, data: bytes, _headers: object) -> None:
+        beat = decode_heartbeat(data)
+        if not isinstance(beat, Rejected):
+            self.telemetry.worker_heartbeats.labels(beat.status.value).inc()
+
+    def _worker_dead_letter(self, _data: bytes, _headers: object) -> None:
+        self.telemetry.dead_letters.labels("worker").inc()
+        self.alerts.happened(Condition.DEAD_LETTERS, "caf.deadletter.v1")

@@ -1,0 +1,58 @@
+"""The deadlines of one call in flight: every row's own, and the call's, which says whether the lane is down."""
+
+import asyncio
+from typing import Protocol
+
+from router.store.batch import Batch
+
+_LOOK_S = 0.005
+_STALL_S = 0.005
+
+
+class Watched(Protocol):
+    """The lane, as its watch sees it."""
+
+    loop: asyncio.AbstractEventLoop
+    deadline_s: float
+
+    def missed(self, batches: list[Batch], times: int) -> None:
+        """A call's deadline has passed for the n-th time."""
+
+    def expire(self, flying: list[Batch]) -> None:
+        """Answer the rows whose own deadline has passed."""
+
+
+class Watch:
+    """Looks at one call in flight until it is cancelled: when its first row expires, and every few ms from then on."""
+
+    __slots__ = ("_batches", "_due", "_handle", "_lane", "_look_at", "_missed", "_own_stall")
+
+    def __init__(self, lane: Watched, batches: list[Batch]) -> None:
+        self._lane = lane
+        self._batches = batches
+        self._missed = 0
+        self._own_stall = False
+        self._due = lane.loop.time() + lane.deadline_s
+        first = min((b.waiting[0].expires / 1000 for b in batches if b.waiting), default=self._due)
+        self._look_at = min(first, self._due)
+        self._handle = lane.loop.call_at(self._look_at, self._look)
+
+    def cancel(self) -> None:
+        """The call has come back."""
+        self._handle.cancel()
+
+    def _look(self) -> None:
+        lane = self._lane
+        now = lane.loop.time()
+        if not self._own_stall and now - self._look_at > _STALL_S:
+            # It was this pod that stood still: the reply may be here already, so it is looked for before it is missed.
+            self._own_stall = True
+            self._due = max(self._due, now + _STALL_S)
+            self._handle = lane.loop.call_later(_STALL_S, self._look)
+            return
+        if now >= self._due:
+            self._missed += 1
+            self._due += lane.deadline_s
+            lane.missed(self._batches, self._missed)
+        lane.expire(self._batches)
+        self._handle = lane.loop.call_later(_LOOK_S, self._look)
