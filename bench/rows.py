@@ -25,7 +25,7 @@ from router.wire.decide import decode
 
 SCHEMA, PARTITIONS = "r1", 64
 FAR_FUTURE_MS = 4_102_444_800_000.0  # the year 2100: a row of the bench is never late
-_BATCH = struct.Struct(">IIII")
+_BATCH = struct.Struct(">IIIId")
 
 
 def stored_policies() -> dict[str, StoredPolicy]:
@@ -36,7 +36,7 @@ def stored_policies() -> dict[str, StoredPolicy]:
 def batch_header() -> bytes:
     """ARGV[1] of every call, as a pod with default settings packs it."""
     s = LaneSettings()
-    return _BATCH.pack(s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms)
+    return _BATCH.pack(s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms, FAR_FUTURE_MS)
 
 
 def planned(count: int, first_id: int) -> Iterator[tuple[DecideRequest, Plan]]:

@@ -14,7 +14,8 @@
 --   job             <schema>:{p}:~:job:<task>           work item, set by the pod just before
 --   due             <schema>:{p}:~:due                  pushed rows
 -- ARGV
---   batch           struct: I4 idempotency ms, I4 audit records kept, I4 audit ms kept, I4 publish grace ms
+--   batch           struct: I4 idempotency ms, I4 audit records kept, I4 audit ms kept, I4 publish grace ms, d not_after of
+--                   the call
 --   row             one a request: see store/rows.py; deduplicated KEYS are named by their index
 -- RETURNS
 --   0 admitted      B candidate, B reason, B pin state, B shadow count, B verdict count, verdicts, shadow charge indexes
@@ -51,7 +52,7 @@ local NO_STAMP = '\0\0\0\0\0\0\0\0'
 local call, char, concat = redis.call, string.char, table.concat
 
 local now, now_us = server_time()
-local idem_ms, audit_max, audit_ms, grace_ms = unpack('>I4I4I4I4', ARGV[1])
+local idem_ms, audit_max, audit_ms, grace_ms, call_not_after = unpack('>I4I4I4I4d', ARGV[1])
 -- Arguments of commands are strings: made once.
 idem_ms, audit_max, audit_ms = tostring(idem_ms), tostring(audit_max), tostring(audit_ms)
 local alive = '(' .. string.format('%.0f', now)
@@ -340,7 +341,7 @@ local ROW = '>I4dBHHHHHHHHc8c16BBI4I4I4Hc0Hc0Hc0BBB'
 local function run(row)
   local nonce, not_after, flags, k_idem, k_head, k_state, k_audit, k_pin, k_task, k_due, k_job, fingerprint, decision,
     all_open, probes_max, lease_ms, pin_ms, job_ms, blob, tail, record, attempt, n_charges, n_candidates, pos = unpack(ROW, row)
-  if not_after < now then return reply(nonce, LATE, NO_STAMP, '') end
+  if not_after < now or call_not_after < now then return reply(nonce, LATE, NO_STAMP, '') end
   renew = floor(flags / F_RENEW) % 2 == 1
   local head = heads[k_head] or head_at(k_head)
   if attempt > 1 then

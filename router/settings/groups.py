@@ -41,7 +41,7 @@ class Pod(Group):
     http_port: int = setting(8080, "Its port; 0 takes a free one.", ge=0, le=65535)
     drain_timeout_s: Seconds = setting(25, "After SIGTERM: how long accepted work may take to finish.", ge=1, le=3600)
     max_in_flight: int = setting(
-        4096, "Requests in the pod at once; beyond it `service_overloaded`, before decoding.", ge=1, le=1_000_000
+        1024, "Requests in the pod at once; beyond it `service_overloaded`, before decoding.", ge=1, le=1_000_000
     )
 
 

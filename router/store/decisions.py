@@ -40,6 +40,9 @@ def decide_script(**options: Any) -> Script:
     return load("decide", keys=DECIDE_KEYS, argv=("batch", "row"), returns=DECIDE_RETURNS, **options)
 
 
+WAIT_DEADLINES = 4
+
+
 class RedisDecisions:
     """Decides, for the whole fleet; see the port for the promises."""
 
@@ -47,7 +50,8 @@ class RedisDecisions:
         self._keys = keys
         self._nodes = nodes
         self._lanes = lanes
-        self._deadline_ms = deadline_ms
+        # A call has its deadline from when it is sent; a row may wait for the calls before it.
+        self._wait_ms = WAIT_DEADLINES * deadline_ms
         self._now = asyncio.get_running_loop().time
 
     def decide(
@@ -64,7 +68,7 @@ class RedisDecisions:
                 job,
                 done,
                 self._lanes.packer.decision_id(tenant, plan),
-                self._now() * 1000 + self._deadline_ms,
+                self._now() * 1000 + self._wait_ms,
                 group,
             )
         )
@@ -81,7 +85,7 @@ class RedisDecisions:
         tenant = self._keys.tenant(request.tenant_id)
         lane, group = self._lanes.of(tenant.partition)
         waiting = Waiting(
-            request, plan, tenant, job, done, record.decision_id, self._now() * 1000 + self._deadline_ms, group
+            request, plan, tenant, job, done, record.decision_id, self._now() * 1000 + self._wait_ms, group
         )
         waiting.attempt, waiting.reserved = record.attempt + 1, record.facts.reserved
         lane.submit(waiting)

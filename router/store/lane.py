@@ -35,7 +35,7 @@ from router.store.watch import Watch
 
 log = logging.getLogger(__name__)
 
-_BATCH_HEADER = Layout(">IIII")
+_BATCH_HEADER = Layout(">IIIId")
 _MIN_ROWS = 32
 _JOB_MS = 10_000
 _NOT_REPLICATED = object()
@@ -89,9 +89,6 @@ class Lane:
         self._settings = settings
         self._hooks = hooks
         self._redirect = redirect
-        self._header = _BATCH_HEADER.pack(
-            settings.idempotency_ms, settings.audit_max_len, settings.audit_ms, settings.publish_grace_ms
-        )
         self.loop = asyncio.get_running_loop()
         self.deadline_s = settings.deadline_ms / 1000
         self._open: dict[int, Batch] = {}
@@ -238,7 +235,11 @@ class Lane:
         return parts
 
     def _evalsha(self, b: Batch) -> bytes:
-        return b.evalsha(self._script.sha, self._header)
+        """The call, which writes nothing once its own deadline has passed, whatever its rows would wait for."""
+        s = self._settings
+        not_after = self.now_ms() + s.deadline_ms
+        header = _BATCH_HEADER.pack(s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms, not_after)
+        return b.evalsha(self._script.sha, header)
 
     async def _receive(self, batches: list[Batch], before: int) -> list[Any]:
         """The reply of each batch's call, `before` other replies skipped."""

@@ -69,7 +69,7 @@ class Dispatch(Protocol):
 class DecideSettings(Struct, frozen=True):
     """What the fleet's settings say about deciding."""
 
-    max_in_flight: int = 4096
+    max_in_flight: int = 1024
     strict_correlation: bool = False
     legacy_error_codes: bool = False
     allowed_tenants: frozenset[str] = frozenset()

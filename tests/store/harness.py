@@ -5,6 +5,7 @@ key that the scripts' clock include is replaced to read. Life times (PX) still r
 in tests are minutes, which no test takes.
 """
 
+import struct
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from itertools import count
@@ -182,10 +183,11 @@ class Store:
             found.append(Away(sent=False) if code == LATE else outcome(row, code, w.decision))
         return found
 
-    def header(self) -> bytes:
-        """ARGV[1] of decide."""
+    def header(self, not_after: float = float("inf")) -> bytes:
+        """ARGV[1] of decide; `not_after` is the whole call's."""
         s = SETTINGS
-        return b"".join(n.to_bytes(4) for n in (s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms))
+        numbers = s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms
+        return struct.pack(">IIIId", *numbers, not_after)
 
     def one(self, *args: Any, **kwargs: Any) -> Outcome:
         """One row in a call of its own."""

@@ -462,3 +462,14 @@ def test_a_pushed_row_without_its_work_item_is_a_fault(store: Store) -> None:
     keys = store.of(tenant)
     assert store.value(keys.state) is None
     assert store.client.zcard(keys.due) == 0
+
+
+@pytest.mark.parametrize(("early_ms", "runs"), [(0, True), (1, False)])
+def test_a_call_has_a_deadline_of_its_own(store: Store, early_ms: int, runs: bool) -> None:
+    """Rows may wait longer in a busy pod, but a call that comes after its deadline writes nothing for any of them."""
+    tenant = store.tenant()
+    batch = store.batch([Ask(request(tenant, "r"), policy("a", limits=[per_tenant(5)]))])
+    reply = store.call(store.decide_script, list(batch.index), [store.header(store.now - early_ms), *batch.rows])
+    (outcome,) = store.read(batch, reply)
+    assert isinstance(outcome, Admitted) is runs
+    assert (store.value(store.of(tenant).state) is not None) is runs
