@@ -27,7 +27,8 @@ class StoreWatch:
 
     def hooks(self) -> LaneHooks:
         """For the lanes."""
-        return LaneHooks(self._called, self._telemetry.store_timeouts.inc, self._down)
+        t = self._telemetry
+        return LaneHooks(self._called, t.store_timeouts.inc, self._down, t.store_late_rows.inc)
 
     def _called(self, _script: str, seconds: float, rows: int) -> None:
         if rows:

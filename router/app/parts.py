@@ -46,7 +46,7 @@ from router.usecases.settle import Settle
 from router.usecases.sweep import Sweeper
 from router.wire.alerts import encode_alert
 from router.wire.problems import Rejected
-from router.wire.workers import decode_heartbeat
+from router.wire.workers import decode_heartbeat, decode_worker_dead_letter
 
 log = logging.getLogger("router.app")
 
@@ -274,6 +274,9 @@ class Parts:
         if not isinstance(beat, Rejected):
             self.telemetry.worker_heartbeats.labels(beat.status.value).inc()
 
-    def _worker_dead_letter(self, _data: bytes, _headers: object) -> None:
+    def _worker_dead_letter(self, data: bytes, _headers: object) -> None:
+        letter = decode_worker_dead_letter(data)
+        reason = "unreadable" if isinstance(letter, Rejected) else letter.reason
+        log.warning("a worker gave up on a message", extra={"event": Event.WORKER_DEAD_LETTER, "reason": reason})
         self.telemetry.dead_letters.labels("worker").inc()
         self.alerts.happened(Condition.DEAD_LETTERS, "caf.deadletter.v1")

@@ -63,12 +63,17 @@ class LaneSettings(Struct, frozen=True):
     idempotency_ms: int = 86_400_000
 
 
+def _nothing() -> None:
+    """For whoever does not want to know."""
+
+
 class LaneHooks(Struct):
-    """What a lane reports of itself: a call's script, seconds and rows; a missed deadline; down or up, and why."""
+    """What a lane reports: a call (script, seconds, rows), a missed deadline, down or up and why, a late row."""
 
     on_call: Callable[[str, float, int], None]
     on_timeout: Callable[[], None]
     on_down: Callable[[bool, str], None]
+    on_late: Callable[[], None] = _nothing
 
 
 class Lane:
@@ -301,6 +306,7 @@ class Lane:
 
     def _late(self, w: Waiting) -> None:
         """The row came after its `not_after`. If its caller still waits, our idea of Redis time was old: once more."""
+        self._hooks.on_late()
         if w.done is _answered:
             return
         if not w.again and self.loop.time() * 1000 < w.expires:

@@ -27,13 +27,14 @@ class Pod:
         self.up = asyncio.Event()
         self.fell = asyncio.Event()
         self.calls: list[int] = []
+        self.hooks = LaneHooks(lambda _name, _s, rows: self.calls.append(rows), lambda: None, self._told)
         self.lanes = Lanes(
             keys,
             nodes,
             RowPacker(keys, os.urandom),
             script or decide_script(),
             self.settings,
-            LaneHooks(lambda _name, _s, rows: self.calls.append(rows), lambda: None, self._told),
+            self.hooks,
         )
         self.decisions = RedisDecisions(keys, nodes, self.lanes, self.settings.deadline_ms)
 

@@ -436,3 +436,19 @@ async def test_the_next_attempt_of_a_task(pod: Pod, single: Redis) -> None:
     assert single.ttl(pod.keys.job(task)) > 60
     (limited,) = await pod.decide(Ask(request("acme", "other"), one))
     assert not isinstance(limited, Admitted)
+
+
+async def test_late_rows_are_counted(own: ValkeyProcess) -> None:
+    """A row that comes after its `not_after` is told to the hook, so that the metric of that name is true."""
+    nodes = SingleNode(own.url)
+    async with Pod(nodes, fresh_keys(), settings=QUICK) as pod:
+        late: list[int] = []
+        pod.hooks.on_late = lambda: late.append(1)
+        await pod.decide(ask())
+        assert late == []
+        lane, _ = pod.lanes.of(pod.keys.tenant("acme").partition)
+        lane._clock_offset = 0.0  # an idea of Redis time that is decades old: every row is late, once
+        (outcome,) = await pod.decide(ask())
+        assert isinstance(outcome, Admitted)
+        assert late == [1]
+    await nodes.close()
