@@ -75,6 +75,14 @@ class Bus:
         return self._client is not None and self._client.is_connected
 
     @property
+    def server_version(self) -> tuple[int, int, int]:
+        """Of the server we are connected to; zeros before that."""
+        if self._client is None:
+            return 0, 0, 0
+        version = self._client.connected_server_version
+        return version.major, version.minor, version.patch
+
+    @property
     def unsent(self) -> int:
         """Bytes that wait to be sent."""
         return 0 if self._client is None else self._client.unsent

@@ -59,6 +59,20 @@ class Streams:
             await self._ensure_consumer(consumer, created, differences)
         return Ensured(tuple(created), tuple(differences))
 
+    async def differences(self) -> tuple[Difference, ...]:
+        """How the server differs from what is specified, absence included. Creates nothing.
+
+        :raises BusError: JetStream cannot be reached.
+        """
+        found: list[Difference] = []
+        for spec in self.specs:
+            info = await self._stream(spec.name)
+            found.extend([_absent(f"stream {spec.name}")] if info is None else compare_stream(spec, info.config))
+        for one in self.consumers:
+            state = await self.consumer(one.stream, one.name)
+            found.extend([_absent(f"consumer {one.name}")] if state is None else compare_consumer(one, state.config))
+        return tuple(found)
+
     async def ensure_consumer(self, spec: ConsumerSpec) -> Ensured:
         """The same for one consumer and the stream under it.
 
@@ -179,3 +193,7 @@ class Streams:
             )
             return
         created.append(f"{spec.stream}/{spec.name}")
+
+
+def _absent(what: str) -> Difference:
+    return Difference(what, "state", "missing", "there")

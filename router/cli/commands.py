@@ -2,7 +2,7 @@
 
 import typer
 
-from router.cli import audit, config, decide, local, policy, serve, worker
+from router.cli import audit, config, decide, local, policy, selftest, serve, worker
 
 
 def build() -> typer.Typer:
@@ -24,6 +24,7 @@ def build() -> typer.Typer:
     app.add_typer(policy.app, name="policy")
     app.add_typer(audit.app, name="audit")
     app.command()(worker.worker)
+    app.command()(selftest.selftest)
     app.command()(config.config)
     app.command()(config.version)
     return app

@@ -1,0 +1,73 @@
+"""Redis as the fleet needs it: version, eviction, persistence, clock."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from router.selftest.check import NotSeen
+from router.store.keys import Keys
+from router.store.meta import RedisMeta
+from router.store.nodes import Nodes
+
+LEAST_MAJOR = 7
+CLOCK_S = 1.0
+
+
+class RedisChecks:
+    """Each method returns what was seen.
+
+    :raises NotSeen: it is not as it has to be.
+    :raises StoreError: Redis did not answer.
+    """
+
+    def __init__(self, nodes: Nodes, keys: Keys, *, allow_eviction: bool, allow_volatile: bool) -> None:
+        self._nodes = nodes
+        self._meta = RedisMeta(keys, nodes, allow_eviction=allow_eviction)
+        self._allow_volatile = allow_volatile
+
+    async def version(self) -> str:
+        """Every primary is new enough for `#!lua` scripts."""
+        servers = await self._nodes.each("INFO", "server")
+        old = [s["redis_version"] for s in servers if int(str(s["redis_version"]).split(".")[0]) < LEAST_MAJOR]
+        if old:
+            raise NotSeen(f"Redis {', '.join(map(str, old))}: at least {LEAST_MAJOR}.0 is needed")
+        return ", ".join(sorted({_name(s) for s in servers}))
+
+    async def eviction(self) -> str:
+        """No key may be evicted: it would be a counter, a pin or a remembered answer."""
+        problems = await self._meta.check_server()
+        if problems:
+            raise NotSeen("; ".join(problems))
+        share = await self._meta.memory_share()
+        return f"no eviction; {share:.0%} of maxmemory in use" if share else "no eviction; no maxmemory"
+
+    async def persistence(self) -> str:
+        """What was answered survives a restart of Redis."""
+        ways: set[str] = set()
+        for info in await self._nodes.each("INFO", "persistence"):
+            if int(info.get("aof_enabled", 0)):
+                if info.get("aof_last_write_status", "ok") != "ok":
+                    raise NotSeen("the append-only file cannot be written; see the log of Redis")
+                ways.add("append-only file")
+            elif self._allow_volatile:
+                ways.add("none, as allowed")
+            else:
+                raise NotSeen(
+                    "appendonly is off: a restart of Redis loses limits, pins and answers; set appendonly yes"
+                )
+        return " and ".join(sorted(ways))
+
+    async def clock(self) -> str:
+        """Deadlines in work items are Redis time; workers compare them with their own."""
+        apart = 0.0
+        for reply in await self._nodes.each("TIME"):
+            seconds, microseconds = (int(part) for part in reply)
+            apart = max(apart, abs(seconds + microseconds / 1e6 - time.time()), key=abs)
+        if apart > CLOCK_S:
+            raise NotSeen(f"the clock of Redis and the clock here are {apart:.1f} s apart: run NTP on both")
+        return f"{apart * 1000:.0f} ms apart from here"
+
+
+def _name(info: Mapping[str, Any]) -> str:
+    valkey = info.get("valkey_version")
+    return f"Valkey {valkey}" if valkey else f"Redis {info['redis_version']}"

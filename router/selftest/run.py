@@ -1,0 +1,43 @@
+"""All checks in their order. One that fails does not stop the others; the tenant is taken away at the end."""
+
+from collections.abc import Awaitable, Callable
+
+from router.errors import BusError, StoreError
+from router.selftest.check import Check, NotChecked, NotSeen, Verdict
+from router.selftest.fleet import FleetChecks
+from router.selftest.nats import NatsChecks
+from router.selftest.redis import RedisChecks
+
+Act = Callable[[], Awaitable[str]]
+
+
+async def run(redis: RedisChecks, nats: NatsChecks, fleet: FleetChecks) -> list[Check]:
+    """What each came to."""
+    checks: tuple[tuple[str, Act], ...] = (
+        ("Redis version", redis.version),
+        ("Redis eviction", redis.eviction),
+        ("Redis persistence", redis.persistence),
+        ("Redis clock", redis.clock),
+        ("NATS version", nats.version),
+        ("streams and consumers", nats.streams),
+        ("request subjects", nats.request_subjects),
+        ("a pod decides", fleet.begin),
+        ("one counter for all pods", fleet.one_counter),
+        ("several pods answer", fleet.several_pods),
+    )
+    made: list[Check] = []
+    try:
+        for name, act in checks:
+            made.append(await _made(name, act))
+    finally:
+        made.append(await _made("cleaned up", fleet.clean_up))
+    return made
+
+
+async def _made(name: str, act: Act) -> Check:
+    try:
+        return Check(name, Verdict.OK, await act())
+    except NotChecked as why:
+        return Check(name, Verdict.NOT_CHECKED, str(why))
+    except (NotSeen, StoreError, BusError) as fault:
+        return Check(name, Verdict.FAILED, str(fault))
