@@ -5,7 +5,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from router.domain.audit import AuditEntry
+from router.domain.audit import AuditEntry, AuditQuery, AuditRead, AuditStats
 from router.domain.outcome import Outcome, Remembered
 from router.domain.plan import Plan
 from router.domain.policy import TenantPolicies
@@ -55,16 +55,24 @@ class DecisionStore(Protocol):
 
 
 class AuditLog(Protocol):
-    """A tenant's audit log. A query costs what its page costs, and names its tenant always."""
+    """A tenant's audit log. Every read names its tenant and is bounded, so that no decision waits behind it."""
 
-    async def newest(self, tenant_id: str, *, before: str | None = None, most: int = 100) -> list[AuditEntry]:
-        """Up to `most` entries (at most 1,000), newest first, older than the entry `before`.
+    async def look(self, query: AuditQuery, *, before: str | None = None, most: int = 512) -> AuditRead:
+        """Read up to `most` (at most 512) entries of the query's time range, newest first, older than `before`.
+
+        `before` need not exist (any more). What does not match is read, but not returned.
 
         :raises StoreError: Redis did not answer.
         """
 
     async def after(self, tenant_id: str, last: str, *, most: int = 100) -> list[AuditEntry]:
-        """Up to `most` entries, oldest first, newer than the entry `last` ("0-0": from the beginning).
+        """Up to `most` entries (at most 512), oldest first, newer than the entry `last` ("0-0": from the beginning).
+
+        :raises StoreError: Redis did not answer.
+        """
+
+    async def stats(self, tenant_id: str, *, sample: int) -> AuditStats:
+        """The log at a glance; actions are counted over the newest `sample` entries, in bounded reads.
 
         :raises StoreError: Redis did not answer.
         """

@@ -1,34 +1,98 @@
-"""`router audit`: tail, query."""
+"""`router audit`: query, tail, stats."""
 
-import re
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from router.cli.audit_rows import COLUMNS, facts, moment, moment_ms, print_line, row
 from router.cli.exits import Exit
-from router.cli.output import note, print_json, print_table
+from router.cli.output import note, print_facts, print_json, print_table
 from router.cli.target import JsonOption, RedisOption
 
 if TYPE_CHECKING:
-    from router.domain.audit import AuditEntry
+    from router.domain.audit import AuditQuery, AuditStats
     from router.settings import Settings
+    from router.usecases.query_audit import AuditPage
 
 app = typer.Typer(help="Read a tenant's audit log.", no_args_is_help=True)
 
 TenantOption = Annotated[str, typer.Option(help="The tenant.")]
 
-PAGE = 500
 LOOK_S = 0.5
-_AGO = re.compile(r"(\d+)(s|m|h|d)")
-_LEFT_OUT = {"request_id", "decision_id", "policy_hash"}
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+TAIL_MOST = 500
+
+
+@app.command()
+def query(
+    tenant: TenantOption,
+    action: Annotated[str | None, typer.Option(help="An action, or its beginning: decision, breaker.opened, …")] = None,
+    user: Annotated[str | None, typer.Option(help="Entries of one user or admin.")] = None,
+    resource: Annotated[
+        str | None, typer.Option(metavar="TYPE[:ID]", help="request, assignment, policy, provider, tenant or gate.")
+    ] = None,
+    request_id: Annotated[str | None, typer.Option(help="Entries of one request.")] = None,
+    decision_id: Annotated[str | None, typer.Option(help="Entries of one decision.")] = None,
+    trace: Annotated[str | None, typer.Option(help="Entries of one trace.")] = None,
+    outcome: Annotated[
+        str | None,
+        typer.Option(
+            help="decided, degraded, conflict, limited, no_candidate, tenant_off; success, error, timeout, cancelled."
+        ),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Not older: a time (2026-01-31T12:00Z) or an age (15m, 2h).")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Older than: a time or an age.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many entries.")] = 100,
+    cursor: Annotated[str | None, typer.Option(help="Go on where the page before ended.")] = None,
+    json: JsonOption = False,
+    redis: RedisOption = None,
+) -> None:
+    """Find entries, newest first, a page at a time. Exit code 1: there is none."""
+    import asyncio
+
+    from router.cli.target import settings_for
+    from router.domain.audit import AuditQuery
+
+    kind, _, resource_id = (resource or "").partition(":")
+    wanted = AuditQuery(
+        tenant,
+        moment_ms(since, "--since"),
+        moment_ms(until, "--until"),
+        action,
+        user,
+        kind or None,
+        resource_id or None,
+        trace,
+        decision_id,
+        request_id,
+        outcome,
+    )
+    page = asyncio.run(_page(settings_for(redis=redis), wanted, cursor, limit))
+    if json:
+        print_json({"entries": [facts(e) for e in page.entries], "cursor": page.cursor, "read": page.read})
+    elif page.entries:
+        print_table(COLUMNS, map(row, page.entries), whole=("time", "action"))
+    else:
+        note("no entry is like that" + (f" among the {page.read:,} that were read" if page.cursor else ""))
+    if page.cursor is not None and not json:
+        note(f"more: --cursor {page.cursor}")
+    raise typer.Exit(Exit.OK if page.entries else Exit.NEGATIVE)
+
+
+async def _page(settings: "Settings", wanted: "AuditQuery", cursor: str | None, limit: int) -> "AuditPage":
+    from router.cli.room import store
+    from router.store.audit import RedisAudit
+    from router.usecases.query_audit import QueryAudit
+
+    async with store(settings, reading=True) as room:
+        return await QueryAudit(RedisAudit(room.keys, room.nodes)).page(wanted, cursor=cursor, limit=limit)
 
 
 @app.command()
 def tail(
     tenant: TenantOption,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=1000, help="How many of the newest.")] = 20,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=TAIL_MOST, help="How many of the newest.")] = 20,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document a line.")] = False,
     redis: RedisOption = None,
@@ -41,139 +105,55 @@ def tail(
     asyncio.run(_tail(settings_for(redis=redis), tenant, lines, follow=follow, json=json))
 
 
-@app.command()
-def query(
-    tenant: TenantOption,
-    action: Annotated[str | None, typer.Option(help="An action, or its beginning: decision, breaker.opened, …")] = None,
-    request_id: Annotated[str | None, typer.Option(help="Entries of one request.")] = None,
-    user: Annotated[str | None, typer.Option(help="Entries of one user.")] = None,
-    since: Annotated[
-        str | None, typer.Option(help="Not older: a time (2026-01-31T12:00Z) or an age (15m, 2h).")
-    ] = None,
-    until: Annotated[str | None, typer.Option(help="Older than: a time or an age.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most so many entries.")] = 100,
-    json: JsonOption = False,
-    redis: RedisOption = None,
-) -> None:
-    """Find entries, newest first. Exit code 1: there is none."""
-    import asyncio
-
-    from router.cli.target import settings_for
-
-    since_us = 0 if since is None else _moment_us(since, "--since")
-    until_us = None if until is None else _moment_us(until, "--until")
-
-    def wanted(entry: "AuditEntry") -> bool:
-        return (
-            (action is None or entry.action.startswith(action))
-            and (request_id is None or entry.details.get("request_id") == request_id)
-            and (user is None or entry.user_id == user)
-            and (until_us is None or entry.ts_us < until_us)
-        )
-
-    async def find() -> "list[AuditEntry]":
-        found: list[AuditEntry] = []
-        async for entry in _newest_first(settings_for(redis=redis), tenant):
-            if entry.ts_us < since_us or len(found) == limit:
-                break
-            if wanted(entry):
-                found.append(entry)
-        return found
-
-    entries = asyncio.run(find())
-    if json:
-        print_json([_facts(e) for e in entries])
-    elif entries:
-        print_table(("time", "action", "request", "what"), map(_row, entries), whole=("time", "action"))
-    else:
-        note("no entry is like that")
-    raise typer.Exit(Exit.OK if entries else Exit.NEGATIVE)
-
-
-async def _newest_first(settings: "Settings", tenant: str) -> "AsyncIterator[AuditEntry]":
-    from router.cli.room import store
-    from router.store.audit import RedisAudit
-
-    async with store(settings) as room:
-        log = RedisAudit(room.keys, room.nodes)
-        before: str | None = None
-        while page := await log.newest(tenant, before=before, most=PAGE):
-            for entry in page:
-                yield entry
-            before = page[-1].id
-
-
 async def _tail(settings: "Settings", tenant: str, lines: int, *, follow: bool, json: bool) -> None:
     import asyncio
 
     from router.cli.room import store
+    from router.domain.audit import AuditQuery
     from router.store.audit import RedisAudit
 
-    async with store(settings) as room:
+    async with store(settings, reading=True) as room:
         log = RedisAudit(room.keys, room.nodes)
-        page = (await log.newest(tenant, most=lines))[::-1]
+        page = (await log.look(AuditQuery(tenant), most=lines)).found[::-1]
         last = "0-0"
         while True:
             for entry in page:
-                _print_line(entry, json=json)
+                print_line(entry, json=json)
                 last = entry.id
             if not follow:
                 return
             if not page:
                 await asyncio.sleep(LOOK_S)
-            page = await log.after(tenant, last)
+            page = await log.after(tenant, last, most=TAIL_MOST)
 
 
-def _print_line(entry: "AuditEntry", *, json: bool) -> None:
-    import sys
+@app.command()
+def stats(tenant: TenantOption, json: JsonOption = False, redis: RedisOption = None) -> None:
+    """The log at a glance; actions are counted over the newest 10,000 entries. Exit code 1: there is no entry."""
+    import asyncio
 
-    import orjson
-
-    if json:
-        text = orjson.dumps(_facts(entry)).decode()
-    else:
-        text = "  ".join(str(cell) for cell in _row(entry) if cell is not None)
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def _facts(entry: "AuditEntry") -> dict[str, Any]:
     import msgspec
 
-    facts: dict[str, Any] = msgspec.to_builtins(entry)
-    return facts | {"timestamp": _time(entry.ts_us)}
+    from router.cli.target import settings_for
+
+    found = asyncio.run(_stats(settings_for(redis=redis), tenant))
+    oldest, newest = (None if us is None else moment(us) for us in (found.oldest_us, found.newest_us))
+    if json:
+        print_json(msgspec.to_builtins(found) | {"tenant_id": tenant, "oldest": oldest, "newest": newest})
+    elif found.entries:
+        counts = (("entries", f"{found.entries:,}"), ("bytes", f"{found.size_bytes:,}"))
+        print_facts([*counts, ("oldest", oldest), ("newest", newest)])
+        shares = ((a, f"{n:,}", f"{n / found.sampled:.1%}") for a, n in found.actions.items())
+        print_table(("action", f"of the newest {found.sampled:,}", "share"), shares)
+    else:
+        note(f"tenant {tenant} has no audit entry")
+    raise typer.Exit(Exit.OK if found.entries else Exit.NEGATIVE)
 
 
-def _row(entry: "AuditEntry") -> tuple[object, ...]:
-    """Time, action, request, and the rest in words; what only machines need is left to --json."""
-    facts: dict[str, Any] = {
-        k: v for k, v in entry.details.items() if k not in _LEFT_OUT and not isinstance(v, dict | list)
-    }
-    if entry.resource_type != "request":
-        facts = {entry.resource_type: entry.resource_id} | facts
-    if entry.user_id is not None:
-        facts["user"] = entry.user_id
-    what = ", ".join(f"{k} {v}" for k, v in facts.items())
-    return _time(entry.ts_us), entry.action, entry.details.get("request_id"), what
+async def _stats(settings: "Settings", tenant: str) -> "AuditStats":
+    from router.cli.room import store
+    from router.store.audit import RedisAudit
+    from router.usecases.query_audit import QueryAudit
 
-
-def _time(ts_us: int) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(ts_us / 1_000_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _moment_us(text: str, option: str) -> int:
-    import time
-    from datetime import UTC, datetime
-
-    age = _AGO.fullmatch(text)
-    if age is not None:
-        return int((time.time() - int(age[1]) * _SECONDS[age[2]]) * 1_000_000)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as e:
-        raise typer.BadParameter(
-            f"{text!r} is neither a time such as 2026-01-31T12:00Z nor an age such as 15m", param_hint=option
-        ) from e
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000_000)
+    async with store(settings, reading=True) as room:
+        return await QueryAudit(RedisAudit(room.keys, room.nodes)).stats(tenant)

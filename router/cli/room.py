@@ -22,8 +22,8 @@ class Room(Struct, frozen=True):
 
 
 @asynccontextmanager
-async def store(settings: "Settings") -> AsyncIterator[Room]:
-    """The fleet's store, opened for reading and writing.
+async def store(settings: "Settings", *, reading: bool = False) -> AsyncIterator[Room]:
+    """The fleet's store, opened for reading and writing; `reading`: a replica will do, if one is named.
 
     :raises StoreError: Redis did not answer.
     :raises InvalidInput: the fleet was set up with another number of partitions than these settings say.
@@ -33,7 +33,8 @@ async def store(settings: "Settings") -> AsyncIterator[Room]:
     from router.store.nodes import Cluster, SingleNode
 
     kind = Cluster if settings.redis_cluster else SingleNode
-    nodes: Nodes = kind(settings.redis_url, redis_access(settings))
+    url = (settings.redis_replica_url if reading else None) or settings.redis_url
+    nodes: Nodes = kind(url, redis_access(settings))
     try:
         await nodes.open()
         keys = Keys(settings.store_schema, settings.partitions)

@@ -5,6 +5,7 @@ Never the payload and never a secret: only what is named here goes in.
 
 from msgspec import Struct
 
+from router.domain.ids import from_text
 from router.domain.json import JsonObject
 
 
@@ -49,7 +50,10 @@ class TaskFeatures(Struct, frozen=True, array_like=True):
 
 
 class AuditEntry(Struct, frozen=True):
-    """One record, as people and queries see it. `id` is its place in the log, `ts_us` is Redis time in microseconds."""
+    """One record, as people and queries see it. `id` is its place in the log, `ts_us` is Redis time in microseconds.
+
+    `outcome`: decided, degraded, conflict, limited, no_candidate or tenant_off of a decision, the status of a result.
+    """
 
     id: str
     ts_us: int
@@ -61,3 +65,71 @@ class AuditEntry(Struct, frozen=True):
     ip_address: str | None
     trace_id: str | None
     details: JsonObject
+    outcome: str | None = None
+
+
+class AuditQuery(Struct, frozen=True):
+    """Which entries of one tenant are wanted; what is None does not matter.
+
+    `since_ms` (inclusive) and `until_ms` (exclusive) are Unix time by the log's own clock, which never goes back.
+    `action` is an action or its beginning, all else is compared whole.
+    """
+
+    tenant_id: str
+    since_ms: int | None = None
+    until_ms: int | None = None
+    action: str | None = None
+    user_id: str | None = None
+    resource_type: str | None = None
+    resource_id: str | None = None
+    trace_id: str | None = None
+    decision_id: str | None = None
+    request_id: str | None = None
+    outcome: str | None = None
+
+    def matches(self, entry: AuditEntry) -> bool:
+        """Whether the entry is wanted; its time and tenant were looked at where it was read."""
+        if self.action is not None and not entry.action.startswith(self.action):
+            return False
+        compared = (
+            (self.user_id, entry.user_id),
+            (self.resource_type, entry.resource_type),
+            (self.resource_id, entry.resource_id),
+            (self.trace_id, entry.trace_id),
+            (self.decision_id, entry.details.get("decision_id")),
+            (self.request_id, entry.details.get("request_id")),
+            (self.outcome, entry.outcome),
+        )
+        return all(wanted is None or wanted == found for wanted, found in compared)
+
+    def traces(self) -> tuple[bytes, ...]:
+        """Bytes that every wanted record holds: a quick look that spares most records their decoding."""
+        texts = (self.user_id, self.trace_id, self.request_id)
+        found = [text.encode() for text in texts if text is not None]
+        decision = None if self.decision_id is None else from_text(self.decision_id)
+        return (*found, decision) if decision is not None else tuple(found)
+
+
+class AuditRead(Struct, frozen=True):
+    """One bounded read of a log: the entries that matched, newest first, how many were read, and the last one's id.
+
+    `last` None: nothing was there to read.
+    """
+
+    found: list[AuditEntry]
+    read: int
+    last: str | None
+
+
+class AuditStats(Struct, frozen=True):
+    """A tenant's log at a glance. `size_bytes` is Redis' own estimate; the newest `sampled` entries were counted.
+
+    `oldest_us` and `newest_us` are None for an empty log.
+    """
+
+    entries: int
+    oldest_us: int | None
+    newest_us: int | None
+    size_bytes: int
+    sampled: int
+    actions: dict[str, int]

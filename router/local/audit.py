@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from router.domain.audit import AuditQuery
 from router.store.audit import RedisAudit
 from router.store.keys import Keys
 from router.store.nodes import SingleNode
@@ -20,8 +21,8 @@ async def audit_reader(redis_url: str) -> AsyncIterator[ReadAudit]:
     log = RedisAudit(Keys(), nodes)
 
     async def read(tenant_id: str, request_id: str) -> list[str]:
-        newest = await log.newest(tenant_id, most=_PAGE)
-        return [e.action for e in reversed(newest) if e.details.get("request_id") == request_id]
+        newest = await log.look(AuditQuery(tenant_id, request_id=request_id), most=_PAGE)
+        return [e.action for e in reversed(newest.found)]
 
     try:
         yield read

@@ -45,6 +45,8 @@ def _redis(s: Settings) -> Iterator[Contradiction]:
         yield ("redis_url", "redis_cluster"), "a cluster has only database 0: drop the number at the end"
     if s.redis_tls_ca is not None and url.scheme != "rediss":
         yield ("redis_tls_ca", "redis_url"), "is used only over TLS: the URL must start with rediss://"
+    if s.redis_cluster and s.redis_replica_url is not None:
+        yield ("redis_replica_url", "redis_cluster"), "is for a single server: drop one of them"
     if s.redis_password is not None and url.password:
         yield ("redis_password", "redis_url"), "the URL has a password too: keep one of them"
 

@@ -64,6 +64,9 @@ class Redis(Group):
 
     redis_url: RedisUrl = setting("redis://127.0.0.1:6379/0", "Server, or any node of the cluster; rediss:// for TLS.")
     redis_cluster: bool = setting(False, "The server is a Redis Cluster: partitions are routed to their nodes.")
+    redis_replica_url: RedisUrl | None = setting(
+        None, "A replica that audit reads and exports use, so that they never slow a decision; not with a cluster."
+    )
     redis_username: str | None = setting(None, "ACL user.")
     redis_password: SecretStr | None = setting(None, "Its password.")
     redis_tls_ca: ExistingFile | None = setting(None, "CA bundle that signs the server's certificate.")

@@ -3,186 +3,153 @@
 record  field r: B 1, B action, d Redis ms, d microseconds of it, 16s decision_id, B reason (made) or code, B candidate
         (made), limit or attempt, d pin state (made) or wait in ms, B length, verdicts, msgpack of the features
 half opened          B 1, B action, d Redis ms, d microseconds of it, 8s provider entry, msgpack of the features
+
+A read is one XRANGE of at most `MOST_PER_READ` entries, so that no decision waits long behind it.
 """
 
+import struct
+import time
+from collections import Counter
+from collections.abc import Callable
 from struct import Struct as Layout
 
 import msgspec
 from msgspec import msgpack
 
-from router.domain.audit import AuditEntry, DecisionFeatures, TaskFeatures
-from router.domain.decision import PinState, Reason, Verdict
-from router.domain.ids import to_text
-from router.domain.json import JsonObject, JsonValue
-from router.domain.policy import provider_entry
+from router.domain.audit import AuditEntry, AuditQuery, AuditRead, AuditStats, DecisionFeatures, TaskFeatures
+from router.domain.audit_entries import DECISIONS, decision_entry, half_opened_entry, task_entry
+from router.domain.json import JsonObject
 from router.domain.task import Action
 from router.store.keys import Keys
 from router.store.nodes import Nodes
 from router.store.packing import FORMAT, FormatError
 
-MOST_PER_PAGE = 1000
+MOST_PER_READ = 512
+Row = tuple[bytes, dict[bytes, bytes]]
 
 _HEAD = Layout(">BBdd16sBBdB")
 _HALF_OPENED = Layout(">BBdd8s")
-_REFUSALS = {2: "conflict", 3: "limited", 4: "no_candidate", 6: "tenant_off"}
 _decision = msgpack.Decoder(DecisionFeatures).decode
 _task = msgpack.Decoder(TaskFeatures).decode
-_DECISIONS = frozenset(
-    (Action.DECISION_MADE, Action.DECISION_REFUSED, Action.DECISION_CONFLICT, Action.DECISION_DEGRADED)
-)
+# What reading a record that is cut or changed may raise.
+_DAMAGE = (IndexError, ValueError, struct.error, msgspec.MsgspecError)
+
+
+def _untimed(_seconds: float) -> None:
+    """Nobody wants to know how long a read took."""
 
 
 class RedisAudit:
-    """Reads; see the port for the promises."""
+    """Reads; see the port for the promises. `on_read` is told how many seconds each read took."""
 
-    def __init__(self, keys: Keys, nodes: Nodes) -> None:
+    def __init__(self, keys: Keys, nodes: Nodes, *, on_read: Callable[[float], None] = _untimed) -> None:
         self._keys = keys
         self._nodes = nodes
+        self._on_read = on_read
 
-    async def newest(self, tenant_id: str, *, before: str | None = None, most: int = 100) -> list[AuditEntry]:
-        """See `ports.AuditLog.newest`."""
-        end = "+" if before is None else f"({before}"
-        rows = await self._nodes.call(
-            "XREVRANGE", self._keys.tenant(tenant_id).audit, end, "-", "COUNT", min(most, MOST_PER_PAGE)
-        )
-        return [entry(tenant_id, row) for row in rows]
+    async def look(self, query: AuditQuery, *, before: str | None = None, most: int = MOST_PER_READ) -> AuditRead:
+        """See `ports.AuditLog.look`."""
+        end = "+" if query.until_ms is None else f"({max(query.until_ms, 0)}-0"
+        if before is not None and (query.until_ms is None or place(before) < (query.until_ms, 0)):
+            end = f"({before}"
+        start = "-" if query.since_ms is None else f"{max(query.since_ms, 0)}-0"
+        rows = await self._read("XREVRANGE", query.tenant_id, end, start, most)
+        traces = query.traces()
+        found: list[AuditEntry] = []
+        for row in rows:
+            raw = row[1].get(b"r", b"")
+            if all(t in raw for t in traces):
+                one = readable(query.tenant_id, row)
+                if query.matches(one):
+                    found.append(one)
+        return AuditRead(found, len(rows), rows[-1][0].decode() if rows else None)
 
     async def after(self, tenant_id: str, last: str, *, most: int = 100) -> list[AuditEntry]:
         """See `ports.AuditLog.after`."""
-        rows = await self._nodes.call(
-            "XRANGE", self._keys.tenant(tenant_id).audit, f"({last}", "+", "COUNT", min(most, MOST_PER_PAGE)
+        return [readable(tenant_id, row) for row in await self._read("XRANGE", tenant_id, f"({last}", "+", most)]
+
+    async def _read(self, command: str, tenant_id: str, first: str, last: str, most: int) -> list[Row]:
+        key = self._keys.tenant(tenant_id).audit
+        started = time.perf_counter()
+        rows: list[Row] = await self._nodes.call(command, key, first, last, "COUNT", min(most, MOST_PER_READ))
+        self._on_read(time.perf_counter() - started)
+        return rows
+
+    async def stats(self, tenant_id: str, *, sample: int) -> AuditStats:
+        """See `ports.AuditLog.stats`."""
+        key = self._keys.tenant(tenant_id).audit
+        entries = int(await self._nodes.call("XLEN", key))
+        size = int(await self._nodes.call("MEMORY", "USAGE", key, "SAMPLES", 5) or 0)
+        oldest = await self.after(tenant_id, "0-0", most=1)
+        counts: Counter[str] = Counter()
+        newest_us: int | None = None
+        before: str | None = None
+        while (left := sample - counts.total()) > 0:
+            read = await self.look(AuditQuery(tenant_id), before=before, most=min(left, MOST_PER_READ))
+            if not read.found:
+                break
+            newest_us = newest_us or read.found[0].ts_us
+            counts.update(e.action for e in read.found)
+            before = read.last
+        return AuditStats(
+            entries, oldest[0].ts_us if oldest else None, newest_us, size, counts.total(), dict(counts.most_common())
         )
-        return [entry(tenant_id, row) for row in rows]
 
 
-def entry(tenant_id: str, row: tuple[bytes, dict[bytes, bytes]]) -> AuditEntry:
+def place(entry_id: str) -> tuple[int, int]:
+    """Where in a log an id stands: comparable.
+
+    :raises ValueError: not an id of a log.
+    """
+    ms, _, seq = entry_id.partition("-")
+    return int(ms), int(seq)
+
+
+def readable(tenant_id: str, row: Row) -> AuditEntry:
+    """One stream entry; one that this version cannot read is said to be so, and spoils no other."""
+    try:
+        return entry(tenant_id, row)
+    except FormatError as fault:
+        at_ms = place(row[0].decode())[0]
+        facts: JsonObject = {"problem": str(fault)}
+        return AuditEntry(
+            row[0].decode(), at_ms * 1000, tenant_id, "unreadable", "request", None, None, None, None, facts
+        )
+
+
+def entry(tenant_id: str, row: Row) -> AuditEntry:
     """One stream entry.
 
     :raises FormatError: not a record of a format that this version reads.
     """
-    raw_id, fields = row
-    raw = fields[b"r"]
-    if raw[0] != FORMAT:
-        raise FormatError(f"audit record of format {raw[0]}")
-    action = Action(raw[1])
+    entry_id, raw = row[0].decode(), row[1].get(b"r", b"")
     try:
-        if action is Action.BREAKER_HALF_OPENED:
-            return _half_opened(raw_id.decode(), tenant_id, action, raw)
-        if action in _DECISIONS:
-            return _decision_entry(raw_id.decode(), tenant_id, action, raw)
-        return _task_entry(raw_id.decode(), tenant_id, action, raw)
-    except msgspec.ValidationError as fault:
-        raise FormatError(f"audit record {raw_id.decode()}: {fault}") from fault
+        if raw[0] != FORMAT:
+            raise FormatError(f"audit record of format {raw[0]}")
+        return _entry(entry_id, tenant_id, Action(raw[1]), raw)
+    except _DAMAGE as fault:
+        raise FormatError(f"audit record {entry_id}: {fault}") from fault
 
 
-def _micros(ms: float, us: float) -> int:
-    return int(ms) * 1000 + int(us)
-
-
-def _decision_entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEntry:
-    _, _, ms, us, decision, code, index, wait, count = _HEAD.unpack_from(raw)
-    # A made decision has reason, candidate and pin state where a refusal has code, limit and wait.
-    pin = int(wait)
-    at = _HEAD.size
-    verdicts = raw[at : at + count]
-    f = _decision(raw[at + count :])
-    details: JsonObject = {
-        "request_id": f.request_id,
-        "policy_id": f.frame.policy_id,
-        "policy_revision": f.frame.policy_revision,
-        "policy_hash": f.frame.policy_hash,
-        "task_type": f.task_type,
-    }
-    if action in (Action.DECISION_MADE, Action.DECISION_DEGRADED):
-        details |= {
-            "decision_id": to_text(decision),
-            "provider_id": f.frame.providers[index],
-            "reason": Reason(code).label,
-        }
-        if action is Action.DECISION_MADE:
-            details["pin"] = PinState(pin).name.lower()
-    else:
-        details["refusal"] = _REFUSALS.get(code, str(code))
-        if code == 3:
-            details["limit_id"] = f.frame.limits[index]
-        if wait >= 0:
-            details["retry_after_ms"] = int(wait)
-    if verdicts:
-        walked: list[JsonValue] = [
-            {"provider_id": name, "verdict": Verdict(v).label}
-            for name, v in zip(f.frame.providers, verdicts, strict=False)
-        ]
-        details["candidates"] = walked
-    if f.figures_version:
-        details["figures_version"] = f.figures_version
-    return AuditEntry(
-        entry_id,
-        _micros(ms, us),
-        tenant_id,
-        action.label,
-        "request",
-        f.request_id,
-        f.user_id,
-        f.ip_address,
-        f.trace_id,
-        details,
-    )
-
-
-def _task_entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEntry:
-    _, _, ms, us, decision, _, attempt, _, count = _HEAD.unpack_from(raw)
-    f = _task(raw[_HEAD.size + count :])
-    details: JsonObject = {
-        "request_id": f.request_id,
-        "decision_id": to_text(decision),
-        "policy_id": f.policy_id,
-        "policy_revision": f.policy_revision,
-        "provider_id": f.provider_id,
-    }
-    if attempt:
-        details["attempt"] = attempt
-    optional: tuple[tuple[str, JsonValue], ...] = (
-        ("status", f.status),
-        ("error_code", f.error_code),
-        ("latency_ms", f.latency_ms),
-        ("cost_microusd", f.cost_microusd),
-        ("tokens", f.tokens),
-        ("note", f.note),
-    )
-    details |= {name: value for name, value in optional if value is not None}
-    breaker = action.label.startswith("breaker.")
-    return AuditEntry(
-        entry_id,
-        _micros(ms, us),
-        tenant_id,
-        action.label,
-        "provider" if breaker else "assignment",
-        f.provider_id if breaker else f.assignment_id,
-        f.user_id,
-        None,
-        f.trace_id,
-        details,
-    )
-
-
-def _half_opened(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEntry:
-    _, _, ms, us, provider = _HALF_OPENED.unpack_from(raw)
-    f = _decision(raw[_HALF_OPENED.size :])
-    names = {provider_entry(name): name for name in f.frame.providers}
-    details: JsonObject = {
-        "request_id": f.request_id,
-        "policy_id": f.frame.policy_id,
-        "policy_revision": f.frame.policy_revision,
-    }
-    return AuditEntry(
-        entry_id,
-        _micros(ms, us),
-        tenant_id,
-        action.label,
-        "provider",
-        names.get(provider),
-        f.user_id,
-        None,
-        f.trace_id,
-        details,
-    )
+def _entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEntry:
+    if action is Action.BREAKER_HALF_OPENED:
+        _, _, ms, us, provider = _HALF_OPENED.unpack_from(raw)
+        features = _decision(raw[_HALF_OPENED.size :])
+        return half_opened_entry(entry_id, int(ms) * 1000 + int(us), tenant_id, features, provider)
+    _, _, ms, us, decision, code, index, third, count = _HEAD.unpack_from(raw)
+    at_us = int(ms) * 1000 + int(us)
+    verdicts, packed = raw[_HEAD.size : _HEAD.size + count], raw[_HEAD.size + count :]
+    if action in DECISIONS:
+        return decision_entry(
+            entry_id,
+            at_us,
+            tenant_id,
+            action,
+            _decision(packed),
+            decision_id=decision,
+            code=code,
+            index=index,
+            third=int(third),
+            verdicts=verdicts,
+        )
+    return task_entry(entry_id, at_us, tenant_id, action, _task(packed), decision_id=decision, attempt=index)

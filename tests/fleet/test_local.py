@@ -202,7 +202,7 @@ async def test_the_command_line_finds_the_fleet(serving: Serving) -> None:
     done = await router(
         *("audit", "query", "--tenant", "acme", "--request-id", request_id, "--json"), cwd=serving.folder
     )
-    assert {"decision.made", "result.settled"} <= {e["action"] for e in json.loads(done.out)}
+    assert {"decision.made", "result.settled"} <= {e["action"] for e in json.loads(done.out)["entries"]}
 
 
 async def test_a_pod_that_dies_is_started_again(serving: Serving) -> None:

@@ -1,0 +1,75 @@
+"""How audit entries look to people and to machines, and how people write a moment."""
+
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from router.domain.audit import AuditEntry
+
+_AGO = re.compile(r"(\d+)(s|m|h|d)")
+_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_LEFT_OUT = {"request_id", "decision_id", "policy_hash"}
+
+COLUMNS = ("time", "action", "request", "what")
+
+
+def facts(entry: "AuditEntry") -> dict[str, Any]:
+    """An entry for machines."""
+    import msgspec
+
+    found: dict[str, Any] = msgspec.to_builtins(entry)
+    return found | {"timestamp": moment(entry.ts_us)}
+
+
+def row(entry: "AuditEntry") -> tuple[object, ...]:
+    """Time, action, request, and the rest in words; what only machines need is left to --json."""
+    told: dict[str, Any] = {
+        k: v for k, v in entry.details.items() if k not in _LEFT_OUT and not isinstance(v, dict | list)
+    }
+    if entry.resource_type != "request":
+        told = {entry.resource_type: entry.resource_id} | told
+    if entry.user_id is not None:
+        told["user"] = entry.user_id
+    what = ", ".join(f"{k} {v}" for k, v in told.items())
+    return moment(entry.ts_us), entry.action, entry.details.get("request_id"), what
+
+
+def print_line(entry: "AuditEntry", *, json: bool) -> None:
+    """One entry, one line, at once."""
+    import orjson
+
+    if json:
+        text = orjson.dumps(facts(entry)).decode()
+    else:
+        text = "  ".join(str(cell) for cell in row(entry) if cell is not None)
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def moment(ts_us: int) -> str:
+    """RFC 3339, in ms."""
+    return datetime.fromtimestamp(ts_us / 1_000_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def moment_ms(text: str | None, option: str) -> int | None:
+    """Unix ms of a time (RFC 3339) or of an age, which counts back from this machine's clock.
+
+    :raises typer.BadParameter: it is neither.
+    """
+    if text is None:
+        return None
+    age = _AGO.fullmatch(text)
+    if age is not None:
+        return int(time.time() * 1000) - int(age[1]) * _MS[age[2]]
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as e:
+        raise typer.BadParameter(
+            f"{text!r} is neither a time such as 2026-01-31T12:00Z nor an age such as 15m", param_hint=option
+        ) from e
+    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)

@@ -1,0 +1,137 @@
+"""Features and outcome → the audit entry that people see. One place, so that the log and the log lines say the same."""
+
+from router.domain.audit import AuditEntry, DecisionFeatures, TaskFeatures
+from router.domain.decision import PinState, Reason, Verdict
+from router.domain.ids import to_text
+from router.domain.json import JsonObject, JsonValue
+from router.domain.policy import provider_entry
+from router.domain.task import Action
+
+CONFLICT, LIMITED, NO_CANDIDATE, TENANT_OFF = 2, 3, 4, 6
+_REFUSALS = {CONFLICT: "conflict", LIMITED: "limited", NO_CANDIDATE: "no_candidate", TENANT_OFF: "tenant_off"}
+DECISIONS = frozenset(
+    (Action.DECISION_MADE, Action.DECISION_REFUSED, Action.DECISION_CONFLICT, Action.DECISION_DEGRADED)
+)
+
+
+def decision_entry(
+    entry_id: str,
+    ts_us: int,
+    tenant_id: str,
+    action: Action,
+    f: DecisionFeatures,
+    *,
+    decision_id: bytes,
+    code: int,
+    index: int,
+    third: int,
+    verdicts: bytes,
+) -> AuditEntry:
+    """The record of a decision. Made: `code` is the reason, `index` the candidate, `third` the pin state.
+
+    Refused: `code` is the script's, `index` the limit, `third` the wait in ms (−1: none is known).
+    """
+    details: JsonObject = {
+        "request_id": f.request_id,
+        "policy_id": f.frame.policy_id,
+        "policy_revision": f.frame.policy_revision,
+        "policy_hash": f.frame.policy_hash,
+        "task_type": f.task_type,
+    }
+    if action in (Action.DECISION_MADE, Action.DECISION_DEGRADED):
+        outcome = "decided" if action is Action.DECISION_MADE else "degraded"
+        details |= {
+            "decision_id": to_text(decision_id),
+            "provider_id": f.frame.providers[index],
+            "reason": Reason(code).label,
+        }
+        if action is Action.DECISION_MADE:
+            details["pin"] = PinState(third).name.lower()
+    else:
+        outcome = _REFUSALS.get(code, str(code))
+        details["refusal"] = outcome
+        if code == LIMITED:
+            details["limit_id"] = f.frame.limits[index]
+        if third >= 0:
+            details["retry_after_ms"] = third
+    if verdicts:
+        walked: list[JsonValue] = [
+            {"provider_id": name, "verdict": Verdict(v).label}
+            for name, v in zip(f.frame.providers, verdicts, strict=False)
+        ]
+        details["candidates"] = walked
+    if f.figures_version:
+        details["figures_version"] = f.figures_version
+    return AuditEntry(
+        entry_id,
+        ts_us,
+        tenant_id,
+        action.label,
+        "request",
+        f.request_id,
+        f.user_id,
+        f.ip_address,
+        f.trace_id,
+        details,
+        outcome,
+    )
+
+
+def task_entry(
+    entry_id: str, ts_us: int, tenant_id: str, action: Action, f: TaskFeatures, *, decision_id: bytes, attempt: int
+) -> AuditEntry:
+    """The record of a step of a task, or of a breaker's turn; `attempt` 0: none."""
+    details: JsonObject = {
+        "request_id": f.request_id,
+        "decision_id": to_text(decision_id),
+        "policy_id": f.policy_id,
+        "policy_revision": f.policy_revision,
+        "provider_id": f.provider_id,
+    }
+    if attempt:
+        details["attempt"] = attempt
+    optional: tuple[tuple[str, JsonValue], ...] = (
+        ("status", f.status),
+        ("error_code", f.error_code),
+        ("latency_ms", f.latency_ms),
+        ("cost_microusd", f.cost_microusd),
+        ("tokens", f.tokens),
+        ("note", f.note),
+    )
+    details |= {name: value for name, value in optional if value is not None}
+    breaker = action.label.startswith("breaker.")
+    return AuditEntry(
+        entry_id,
+        ts_us,
+        tenant_id,
+        action.label,
+        "provider" if breaker else "assignment",
+        f.provider_id if breaker else f.assignment_id,
+        f.user_id,
+        None,
+        f.trace_id,
+        details,
+        f.status,
+    )
+
+
+def half_opened_entry(entry_id: str, ts_us: int, tenant_id: str, f: DecisionFeatures, provider: bytes) -> AuditEntry:
+    """The record of a breaker that let a decision through on trial; `provider` is the provider's entry."""
+    names = {provider_entry(name): name for name in f.frame.providers}
+    details: JsonObject = {
+        "request_id": f.request_id,
+        "policy_id": f.frame.policy_id,
+        "policy_revision": f.frame.policy_revision,
+    }
+    return AuditEntry(
+        entry_id,
+        ts_us,
+        tenant_id,
+        Action.BREAKER_HALF_OPENED.label,
+        "provider",
+        names.get(provider),
+        f.user_id,
+        None,
+        f.trace_id,
+        details,
+    )
