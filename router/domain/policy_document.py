@@ -12,14 +12,14 @@ from math import isclose
 from msgspec import Struct
 
 from router.domain.json import JsonObject, JsonValue
-from router.domain.policy import Limit, Policy, Provider, Resource, Selection, provider
+from router.domain.policy import Fallback, Limit, Policy, Provider, Resource, Selection, provider
 from router.domain.policy_collections import ListOf
 from router.domain.policy_extensions import POST, PRE, VALIDATORS, check_extensions
 from router.domain.policy_fallbacks import FALLBACKS, warn_unreachable
 from router.domain.policy_fields import BREAKER, MAX_PROVIDERS, PROVIDER, STICKY, WeightsMap
 from router.domain.policy_kinds import Choice, Free, Report, plain, shown
 from router.domain.policy_limits import LIMITS, RATE_LIMIT, RATE_LIMIT_ID, check_limits
-from router.domain.policy_tables import Field, Row, Table, written
+from router.domain.policy_tables import Field, Row, Table, at, written
 from router.errors import InvalidInput, Problem
 
 HASH_BYTES = 8
@@ -79,7 +79,7 @@ def parse(document: JsonValue) -> Parsed:
     report = Report()
     row = DOCUMENT.read(document, "", report)
     if row is not None:
-        _check(row, report)
+        _check(row, _old_forms(document), report)
     if row is None or report.problems:
         raise InvalidInput(report.problems)
     policy = _build(row)
@@ -107,7 +107,23 @@ def content_hash(canonical_bytes: bytes) -> bytes:
     return blake2b(canonical_bytes, digest_size=HASH_BYTES).digest()
 
 
-def _check(row: Row, report: Report) -> None:
+class _OldForms(Struct, frozen=True):
+    """Where the author wrote what the present form has in lists: messages name the document's own fields."""
+
+    weights: bool
+    fallback: bool
+
+    def provider(self, place: int, name: str) -> str:
+        """The path of a provider's weight."""
+        return at("weights", name) if self.weights else f"providers[{place}].weight"
+
+
+def _old_forms(document: JsonValue) -> _OldForms:
+    names = document if isinstance(document, dict) else {}
+    return _OldForms("providers" not in names, "fallbacks" not in names)
+
+
+def _check(row: Row, old: _OldForms, report: Report) -> None:
     """What stands between the sections that could be read."""
     limits = row.get(LIMITS) or ()
     check_limits(limits, report)
@@ -116,10 +132,11 @@ def _check(row: Row, report: Report) -> None:
         report.warn("rate_limit", f'is ignored: a limit with the id "{RATE_LIMIT_ID}" stands beside it', "remove it")
     providers = row.get(PROVIDERS)
     if providers is not None:
-        rules = row.get(FALLBACKS) or ()
-        _check_providers(providers, row.get(SELECTION), row.given(FALLBACKS), report)
+        rules = row.get(FALLBACKS)
+        _check_names(providers, report)
+        _check_weights(providers, row.get(SELECTION), rules, old, report)
         _check_estimates(limits, providers, report)
-        warn_unreachable(rules, tuple(p.name for p in providers), report)
+        warn_unreachable(rules or (), tuple(p.name for p in providers), report, old_form=old.fallback)
 
 
 def _build(row: Row) -> Policy:
@@ -142,21 +159,45 @@ def _build(row: Row) -> Policy:
     )
 
 
-def _check_providers(
-    providers: tuple[Provider, ...], selection: Selection | None, has_fallbacks: bool, report: Report
-) -> None:
+def _check_names(providers: tuple[Provider, ...], report: Report) -> None:
     seen: dict[str, int] = {}
     for i, p in enumerate(providers):
         first = seen.setdefault(p.name, i)
         if first != i:
             report.problem(f"providers[{i}].name", f"{shown(p.name)} is the name of providers[{first}] too")
-    if selection is not Selection.WEIGHTED:
-        return
+
+
+def _check_weights(
+    providers: tuple[Provider, ...],
+    selection: Selection | None,
+    rules: tuple[Fallback, ...] | None,
+    old: _OldForms,
+    report: Report,
+) -> None:
+    """`rules` None: they were refused, so nobody can say who is reached by them."""
+    section = "weights" if old.weights else "providers"
     total = sum(p.weight for p in providers)
-    if total == 0 and not has_fallbacks:
-        report.problem("providers", "all weights are 0: no request could ever be given to anybody")
-    elif not isclose(total, 100, abs_tol=0.01):
-        report.warn("providers", f"weights sum to {plain(round(total, 6))}, not 100", "shares are relative to the sum")
+    if total == 0 and rules == ():
+        report.problem(section, "all weights are 0: no request could ever be given to anybody")
+        return
+    targets = {r.to for r in rules or ()}
+    for i, p in enumerate(providers):
+        if p.weight == 0 and rules is not None and p.name not in targets:
+            hint = "give it a weight, or name it in a fallback"
+            report.warn(old.provider(i, p.name), f"is 0 and no fallback leads to {shown(p.name)}: never chosen", hint)
+    if total == 0:
+        report.warn(section, "all weights are 0: only the fallbacks are asked")
+    elif selection is Selection.WEIGHTED and not _sums_to_100(providers, total):
+        report.warn(section, f"weights sum to {plain(round(total, 6))}, not 100", "shares are relative to the sum")
+
+
+def _sums_to_100(providers: tuple[Provider, ...], total: float) -> bool:
+    """All together, or within each priority: both read well, and shares are the same."""
+    tiers: dict[int, float] = {}
+    for p in providers:
+        if p.weight:
+            tiers[p.priority] = tiers.get(p.priority, 0) + p.weight
+    return any(all(isclose(s, 100, abs_tol=0.01) for s in sums) for sums in ((total,), tiers.values()))
 
 
 def _with_rate_limit(limits: tuple[Limit, ...], old: Limit | None) -> tuple[Limit, ...]:

@@ -192,13 +192,20 @@ FALLBACKS = Field(
 )
 
 
-def warn_unreachable(rules: tuple[Fallback, ...], providers: tuple[str, ...], report: Report) -> None:
-    """Warn about rules that no request can reach, and about targets that are not among the policy's providers."""
+def warn_unreachable(
+    rules: tuple[Fallback, ...], providers: tuple[str, ...], report: Report, *, old_form: bool = False
+) -> None:
+    """Warn about rules that no request can reach, and about targets that are not among the policy's providers.
+
+    `old_form`: the author wrote `fallback`.
+    """
     for i, rule in enumerate(rules):
-        path = f"fallbacks[{i}]"
+        path = "fallback" if old_form else f"fallbacks[{i}]"
         if rule.to not in providers:
             report.warn(
-                f"{path}.to", f"{shown(rule.to)} is not in providers", "it gets default figures, no concurrency bound"
+                path if old_form else f"{path}.to",
+                f"{shown(rule.to)} is not in providers",
+                "it gets default figures, no concurrency bound",
             )
         if rule.statuses == ("success",):
             report.warn(path, "can never be reached: a success needs no fallback")

@@ -16,6 +16,7 @@ MAX_LIMITS: Final = 32
 LARGEST: Final = 10**15
 LONGEST_WINDOW: Final = "31d"
 RATE_LIMIT_ID: Final = "rate_limit"
+_COUNTED_BY: Final = ("scope", "resource", "window_ms", "algorithm", "default_estimate")
 
 
 class Mode(StrEnum):
@@ -191,9 +192,22 @@ RATE_LIMIT: Field[Limit | None] = Field(
 
 
 def check_limits(limits: tuple[Limit, ...], report: Report) -> None:
-    """Refuse limits that share an id: refusals name the id, and equal ones would charge one counter twice."""
+    """Refuse limits that share an id: refusals name the id, and equal ones would charge one counter twice.
+
+    Warn about a limit that another one makes pointless.
+    """
     seen: dict[str, int] = {}
     for i, x in enumerate(limits):
         first = seen.setdefault(x.id, i)
         if first != i:
             report.problem(f"limits[{i}].id", f'"{x.id}" is the id of limits[{first}] too')
+        if (
+            stricter := next((j for j, y in enumerate(limits) if i != j and _is_stricter(y, x, j < i)), None)
+        ) is not None:
+            report.warn(f"limits[{i}]", f"can never refuse: limits[{stricter}] admits no more than it does")
+
+
+def _is_stricter(one: Limit, other: Limit, first: bool) -> bool:
+    """Whether `one` refuses whenever the other would; of equal ones the first counts."""
+    counted_alike = all(getattr(one, name) == getattr(other, name) for name in _COUNTED_BY)
+    return counted_alike and not one.shadow and (one.limit < other.limit or (one.limit == other.limit and first))

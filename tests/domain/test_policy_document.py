@@ -233,9 +233,75 @@ def test_extensions() -> None:
 
 
 def test_best_score_needs_no_weights_that_sum() -> None:
-    """With best_score weights are not used, so any will do."""
-    assert warnings(selection="best_score", providers=[{"name": "a", "weight": 0}]) == []
+    """With best_score weights do not share, so any sum will do."""
+    assert warnings(selection="best_score", providers=[{"name": "a", "weight": 1}]) == []
     assert policy(selection="best_score").selection is Selection.BEST_SCORE
+
+
+SOLE = {"name": "a", "weight": 0}
+FIVE = {"id": "x", "scope": "tenant", "resource": "requests", "limit": 5, "window": "60s"}
+
+
+class TestWeights:
+    """What stands between weights, priorities and fallbacks."""
+
+    @pytest.mark.parametrize("selection", ["weighted", "best_score"])
+    @pytest.mark.parametrize("rules", [None, []])
+    def test_nobody_can_be_chosen(self, selection: str, rules: list[object] | None) -> None:
+        """All weights 0 and no fallback: refused, however one is selected, also when the list of rules is empty."""
+        given = {"providers": [SOLE], "selection": selection} | ({} if rules is None else {"fallbacks": rules})
+        assert problems(given) == ["providers: all weights are 0: no request could ever be given to anybody"]
+
+    def test_a_map_of_zeros(self) -> None:
+        """The old form is refused under its own name."""
+        assert problems({"weights": {"a": 0}})[0].startswith("weights: all weights are 0")
+
+    def test_only_fallbacks(self) -> None:
+        """All weights 0 with a fallback: accepted, and said."""
+        odd = warnings(providers=[SOLE], fallbacks=[{"to": "a"}])
+        assert odd[0] == "providers: all weights are 0: only the fallbacks are asked"
+
+    def test_rules_that_are_refused_say_nothing_of_weights(self) -> None:
+        """Whether weights of 0 are a mistake depends on rules that could not be read: only those are told."""
+        assert [p.split(":")[0] for p in problems({"providers": [SOLE], "fallbacks": [{}]})] == ["fallbacks[0].to"]
+
+    def test_a_provider_that_is_named_nowhere(self) -> None:
+        """Weight 0 and no rule that leads there: it never gets anything."""
+        pair = [{"name": "a", "weight": 100}, {"name": "b", "weight": 0}]
+        assert warnings(providers=pair)[0].startswith('providers[1].weight: is 0 and no fallback leads to "b"')
+        assert warnings(providers=None, weights={"a": 1, "b": 0})[0].startswith("weights.b: is 0")
+        assert warnings(providers=pair, fallbacks=[{"to": "b"}]) == []
+
+    def test_each_priority_may_sum_to_100(self) -> None:
+        """Weights share within a priority: 100 in each reads as well as 100 in all."""
+
+        def tiers(*weights: int) -> list[object]:
+            return [{"name": f"p{i}", "weight": w, "priority": i // 2} for i, w in enumerate(weights)]
+
+        assert warnings(providers=tiers(60, 40, 30, 70)) == []
+        assert warnings(providers=tiers(30, 20, 25, 25)) == []
+        assert warnings(providers=tiers(60, 40, 30, 30))[0].startswith("providers: weights sum to 160, not 100")
+
+
+@pytest.mark.parametrize(
+    ("other", "odd"),
+    [
+        ({"limit": 9}, "limits[1]: can never refuse: limits[0] admits no more than it does"),
+        ({"limit": 5}, "limits[1]: can never refuse: limits[0] admits no more than it does"),
+        ({"limit": 4}, "limits[0]: can never refuse: limits[1] admits no more than it does"),
+        ({"limit": 4, "mode": "shadow"}, None),
+        ({"limit": 9, "window": "61s"}, None),
+        ({"limit": 9, "scope": "user"}, None),
+    ],
+)
+def test_a_limit_that_another_makes_pointless(other: JsonObject, odd: str | None) -> None:
+    """Of two that count alike the wider never refuses; a shadow one stops nobody, so it makes none pointless."""
+    assert warnings(limits=[FIVE, {**FIVE, "id": "y", **other}]) == ([] if odd is None else [odd])
+
+
+def test_the_old_fallback_is_named_as_it_stands() -> None:
+    """Warnings of the old form have its path, not the present form's."""
+    assert warnings(fallback="c")[0].startswith('fallback: "c" is not in providers')
 
 
 class TestOldForms:
