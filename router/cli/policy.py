@@ -1,10 +1,11 @@
-"""`router policy`: check, apply, list, show, delete."""
+"""`router policy`: check, apply, list, show, delete, schema."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from router.cli import policy_check
 from router.cli.exits import Exit
 from router.cli.output import note, print_facts, print_json, print_table
 from router.cli.publishing import with_publisher
@@ -23,33 +24,7 @@ ExpectOption = Annotated[
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")]
 
 
-@app.command()
-def check(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Policy documents; - reads standard input.")],
-    json: JsonOption = False,
-) -> None:
-    """Name every mistake in policy documents; needs no server. Exit code 1: there is one."""
-    from router.errors import InvalidInput
-    from router.wire.policies import decode
-
-    report: list[dict[str, Any]] = []
-    for file in files:
-        try:
-            parsed = decode(_read(file))
-            errors, warnings = [], parsed.warnings
-        except InvalidInput as e:
-            errors, warnings = e.problems, []
-        report.append({"file": str(file), "errors": [*map(str, errors)], "warnings": [*map(str, warnings)]})
-    if json:
-        print_json(report)
-    else:
-        for one in report:
-            for kind in ("errors", "warnings"):
-                for line in one[kind]:
-                    typer.echo(f"{one['file']}: {kind[:-1]}: {line}")
-            if not one["errors"]:
-                typer.echo(f"{one['file']}: ok")
-    raise typer.Exit(Exit.NEGATIVE if any(one["errors"] for one in report) else Exit.OK)
+app.command()(policy_check.check)
 
 
 @app.command()
@@ -64,7 +39,7 @@ def apply(
     nats: NatsOption = None,
 ) -> None:
     """Write a policy and tell the pods. Exit code 1: somebody wrote in between (see --expect-revision)."""
-    document = _read(file)
+    document = policy_check.read(file)
 
     async def act(publisher: "PolicyPublisher") -> "Published":
         return await publisher.apply(tenant, policy, document, expect_revision=expect_revision, dry_run=dry_run)
@@ -129,15 +104,7 @@ def show(
     typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
 
 
-def _read(file: Path) -> bytes:
-    import sys
-
-    if str(file) == "-":
-        return sys.stdin.buffer.read()
-    try:
-        return file.read_bytes()
-    except OSError as e:
-        raise typer.BadParameter(f"{file} cannot be read: {e.strerror}", param_hint="FILE") from e
+app.command()(policy_check.schema)
 
 
 def _facts(record: "Record") -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 
 from router.cli.exits import Exit
 from router.resources import examples_dir
+from router.wire.policies import schema_file
 from tests.cli.conftest import Run
 
 GOOD = '{"version":"1.0","providers":[{"name":"p1","weight":100}]}'
@@ -49,6 +50,37 @@ def test_a_bad_file_is_told_with_all_its_mistakes(run: Run) -> None:
     assert done.code == Exit.NEGATIVE
     assert "policy.json: error: providers[0].weight:" in done.out
     assert "policy.json: error: limit:" in done.out
+
+
+def test_a_folder_is_checked_as_it_would_be_mounted(run: Run) -> None:
+    """Every policy of the folder is read, and a name that says no tenant is a mistake."""
+    assert run("policy", "check", str(examples_dir() / "policies")).code == Exit.OK
+    Path("mounted/acme").mkdir(parents=True)
+    Path("mounted/acme/default.json").write_text(GOOD)
+    Path("mounted/default.json").write_text(GOOD)
+    done = run("policy", "check", "mounted")
+    assert done.code == Exit.NEGATIVE
+    assert "mounted/acme/default.json: ok" in done.out
+    assert "mounted/default.json: error: the name says no tenant and policy" in done.out
+
+
+def test_an_empty_folder_is_a_mistake(run: Run) -> None:
+    """A CI job that looks into the wrong folder must not pass."""
+    Path("empty").mkdir()
+    assert run("policy", "check", "empty").code == Exit.NEGATIVE
+
+
+def test_warnings_fail_a_strict_check_only(run: Run) -> None:
+    """Legal but odd: said with code 0, refused with --strict."""
+    odd = written('{"version":"1.0","providers":[{"name":"p1","weight":90}]}')
+    assert run("policy", "check", odd).code == Exit.OK
+    done = run("policy", "check", "--strict", odd)
+    assert (done.code, "weights sum to 90" in done.out) == (Exit.NEGATIVE, True)
+
+
+def test_the_schema_is_printed(run: Run) -> None:
+    """The command prints what docs/policy.schema.json publishes."""
+    assert run("policy", "schema").out.encode() == schema_file()
 
 
 def test_a_missing_file_is_wrong_usage(run: Run) -> None:
