@@ -1,7 +1,7 @@
 """What rooms report of themselves → metrics, logs and alerts."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from router.bus.announce import announce
 from router.bus.connection import Bus
@@ -10,7 +10,7 @@ from router.errors import BusError
 from router.store.lane import LaneHooks
 from router.telemetry import Event, Telemetry
 from router.usecases.alerts import Alerts
-from router.usecases.policies import Cause
+from router.usecases.policies import Cause, PolicyCache
 from router.usecases.seed import SeedReport
 
 log = logging.getLogger("router.app")
@@ -50,10 +50,14 @@ class StoreWatch:
 
 
 class CacheWatch:
-    """`usecases.policies.CacheHooks`; `suspect` is the guard's, set once there is one."""
+    """`usecases.policies.CacheHooks`; `suspect` is the guard's, set once there is one.
 
-    def __init__(self, telemetry: Telemetry) -> None:
+    `tenants` have a label of their own.
+    """
+
+    def __init__(self, telemetry: Telemetry, tenants: Iterable[str]) -> None:
         self._telemetry = telemetry
+        self._revisions = {t: telemetry.policy_revision.labels(t) for t in tenants}
         self.suspect: Callable[[str], None] = _nobody
 
     def loaded(self, cause: Cause) -> None:
@@ -67,11 +71,19 @@ class CacheWatch:
             "policies could not be loaded: %s", why, extra={"event": Event.POLICY_STALE, "tenant_id": tenant_id}
         )
 
-    def sized(self, tenants: int, size_bytes: int, skewed: int) -> None:
-        """The cache changed."""
-        self._telemetry.policy_cache_entries.set(tenants)
-        self._telemetry.policy_cache_bytes.set(size_bytes)
-        self._telemetry.policy_skew.set(skewed)
+    def read(self, cache: PolicyCache) -> None:
+        """What the gauges show is asked for when they are scraped."""
+        t = self._telemetry
+        t.policy_cache_entries.set_function(lambda: cache.tenants)
+        t.policy_cache_bytes.set_function(lambda: cache.size_bytes)
+        t.policy_skew.set_function(lambda: len(cache.skew))
+        t.policy_skew_age.set_function(lambda: cache.skew.oldest_s)
+
+    def kept(self, tenant_id: str, revision: int | None) -> None:
+        """The tenant is cached at this revision, or not any more."""
+        gauge = self._revisions.get(tenant_id)
+        if gauge is not None:
+            gauge.set(revision or 0)
 
     def head_missing(self, tenant_id: str) -> None:
         """The store may have lost its data."""

@@ -103,7 +103,7 @@ class Parts:
         self.store_watch.alerts = self.alerts
         self._memory = Level(self.alerts, Condition.STORE_MEMORY, FLEET, raise_at=0.9, clear_at=0.8)
         self.deferred = DeferredAudit(self.store.tasks, t)
-        cache_watch = CacheWatch(t)
+        cache_watch = CacheWatch(t, s.metrics_tenants)
         self.policies = PolicyCache(
             self.store.policies,
             cache_watch,
@@ -111,6 +111,7 @@ class Parts:
             clock=time.monotonic,
             unreadable=self.store.policies.unreadable,
         )
+        cache_watch.read(self.policies)
         read = partial(read_folder, s.policy_dir) if s.policy_dir is not None else FolderContents
         self.guard = StoreGuard(
             self.store.policies,

@@ -205,7 +205,7 @@ def _order(
         order = _with_fallbacks(request, stored, order)
     found, passed = _within_constraints(request, stored, order, snapshot)
     if plain and not any(c.charges for c in found) and len(policy.memo.orders) < MOST_ORDERS:
-        policy.memo.orders[remembered_as] = found
+        policy.memo.keep_order(remembered_as, found)
     return found, passed
 
 
@@ -350,7 +350,7 @@ def _charges(request: DecideRequest, stored: StoredPolicy, candidates: tuple[Can
         found.append(Charge(x, owner, 1 if x.resource is _REQUESTS else _units(x, request, dearest)))
     charges = tuple(found)
     if plain:
-        policy.memo.charges = charges
+        policy.memo.keep_charges(charges)
     return charges
 
 

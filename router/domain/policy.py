@@ -12,6 +12,9 @@ from router.domain.json import JsonObject
 DEFAULT_POLICY_ID = "default"
 DEFAULT_ATTEMPTS = 2
 ENTRY_BYTES = 8
+# An order in a memo: two tuples, a name and the place in a dict; and for each candidate its struct and two slots.
+_ORDER_BYTES = 280
+_PLACE_BYTES = 88
 
 
 class Scope(StrEnum):
@@ -196,13 +199,31 @@ class Extension(Struct, frozen=True):
 
 
 class Memo:
-    """What was worked out from a policy before, within a bound. It is no part of the policy: memos are always equal."""
+    """What was worked out from a policy before, within a bound. It is no part of the policy: memos are always equal.
 
-    __slots__ = ("charges", "orders")
+    `size_bytes`: about what it takes; whoever holds many policies may `forget` it at any time.
+    """
+
+    __slots__ = ("charges", "orders", "size_bytes")
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Work it out again."""
         self.orders: dict[object, object] = {}
         self.charges: object = None
+        self.size_bytes = 0
+
+    def keep_order(self, name: object, order: tuple[object, ...]) -> None:
+        """Remember an order of candidates."""
+        self.orders[name] = order
+        self.size_bytes += _ORDER_BYTES + len(order) * _PLACE_BYTES
+
+    def keep_charges(self, charges: tuple[object, ...]) -> None:
+        """Remember the charges that do not depend on the request."""
+        self.charges = charges
+        self.size_bytes += _ORDER_BYTES + len(charges) * _PLACE_BYTES
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Memo)

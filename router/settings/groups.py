@@ -100,7 +100,9 @@ class Policies(Group):
     policy_dir: Path | None = setting(None, "Folder of policies that seeds an empty store.")
     policy_source: Literal["redis", "files"] = setting("redis", "Who wins after the seed.")
     policy_cache_ttl_s: Seconds = setting(300, "Age at which a cached policy is read again.", ge=1, le=86_400)
-    policy_cache_max_bytes: Size = setting(128 << 20, "Bound on the compiled policies of a pod.", ge=1 << 20)
+    policy_cache_max_bytes: Size = setting(
+        100_000 * 1000, "Bound on the compiled policies of a pod: 100 KB for each of 1,000 tenants.", ge=1 << 20
+    )
 
 
 class Gate(Group):

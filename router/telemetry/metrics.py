@@ -106,7 +106,13 @@ class Telemetry:
         self.policy_cache_bytes = self._gauge("policy_cache_bytes", "Estimated size of the compiled policies.")
         self.policy_cache_entries = self._gauge("policy_cache_entries", "Tenants in the policy cache.")
         self.policy_skew = self._gauge(
-            "policy_revision_skew", "Cached tenants whose revision differs from the store's."
+            "policy_revision_skew", "Cached tenants of which the store has another revision, as decide rows tell."
+        )
+        self.policy_skew_age = self._gauge(
+            "policy_revision_skew_seconds", "How long the oldest of these has been behind; 0 when none is."
+        )
+        self.policy_revision = self._gauge(
+            "policy_revision", "Revision that the pod decides by; 0: not cached. ROUTER_METRICS_TENANTS only.", "tenant"
         )
         self.cp_fallbacks = self._counter("cp_fallback", "Times the gate fell back to the CP1 baseline.", "reason")
         self.gate_open = self._gauge("gate_open", "1 while the CP gate lets all features through.")

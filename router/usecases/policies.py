@@ -10,10 +10,14 @@ A cached tenant is answered from memory, always: a reload replaces the entry whe
 leaves it as it is, also past its TTL; a policy that was applied in a newer language than this pod reads keeps its last
 readable content. One load a tenant is in flight. The least recently used is found by second chance
 (a mark that a hit sets), because moving entries around at every hit costs more than the hit.
+
+The bound counts what the policies take, and what planning remembers of them (`Memo`), which grows while they are used:
+when the two together are above it, the memos are forgotten first, since they come back by themselves.
 """
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Final, Protocol
@@ -26,11 +30,14 @@ from router.errors import StoreError
 from router.ports import PolicyStore
 from router.usecases.decide import LOADING, Loading
 from router.usecases.policy_size import size_of
+from router.usecases.policy_skew import Skew
 
 log = logging.getLogger("router.policies")
 
 MAX_ABSENT: Final = 10_000
 REFRESHES_AT_ONCE: Final = 16
+# A stamp opens with the tenant's revision, which grows with every write.
+REVISION_BYTES: Final = 4
 
 
 class Cause(StrEnum):
@@ -51,8 +58,8 @@ class CacheHooks(Protocol):
     def failed(self, tenant_id: str, why: str) -> None:
         """A load failed; the last good policies are kept, if there are any."""
 
-    def sized(self, tenants: int, size_bytes: int, skewed: int) -> None:
-        """How many tenants are cached, their estimated size, and how many are known to be out of date."""
+    def kept(self, tenant_id: str, revision: int | None) -> None:
+        """The tenant is cached at this revision; None: it is not cached (any more)."""
 
     def head_missing(self, tenant_id: str) -> None:
         """The store has no head for a tenant that had policies: it may have lost its data."""
@@ -63,7 +70,7 @@ class CacheSettings(Struct, frozen=True):
 
     ttl_s: float = 300.0
     max_bytes: int = 100_000 * 1000
-    negative_ttl_s: float = 2.0
+    negative_ttl_s: float = 1.0
     retry_s: float = 1.0
     tick_s: float = 0.25
 
@@ -72,14 +79,17 @@ DEFAULT_SETTINGS: Final = CacheSettings()
 
 
 class _Entry:
-    __slots__ = ("due", "policies", "quiet_until", "size", "stamp", "used")
+    __slots__ = ("due", "memos", "policies", "quiet_until", "seen", "size", "stamp", "used")
 
     def __init__(self, policies: TenantPolicies, due: float) -> None:
         self.policies = policies
         self.stamp = policies.stamp
         self.size = size_of(policies)
+        self.memos = tuple(p.policy.memo for p in policies.policies.values())
         self.due = due
         self.quiet_until = 0.0
+        # The newest other stamp that a row has answered.
+        self.seen = b""
         # Set by a hit: a tenant that was loaded and never asked for again goes first.
         self.used = False
 
@@ -109,7 +119,8 @@ class PolicyCache:
         self._absent: dict[str, float] = {}
         self._loads: dict[str, asyncio.Task[TenantPolicies | None]] = {}
         self._again: set[str] = set()
-        self._skewed: set[str] = set()
+        self._backlog: deque[str] = deque()
+        self.skew = Skew(clock)
         self._size = 0
 
     def get(self, tenant_id: str) -> TenantPolicies | Loading | None:
@@ -136,8 +147,12 @@ class PolicyCache:
     def observe(self, tenant_id: str, stamp: bytes) -> None:
         """A decide row of this tenant has answered the store's stamp; empty: it was not reached."""
         entry = self._entries.get(tenant_id)
-        if entry is not None and entry.stamp != stamp and stamp:
+        if entry is None or not stamp:
+            return
+        if entry.stamp != stamp:
             self._differs(tenant_id, entry, stamp)
+        elif self.skew:
+            self.skew.agrees(tenant_id)
 
     def announced(self, tenant_id: str) -> None:
         """The tenant's policies have changed: read them again, if this pod uses them."""
@@ -151,8 +166,9 @@ class PolicyCache:
     def announced_all(self) -> None:
         """Anything may have changed (the store was empty, or announcements may have been missed)."""
         self._absent.clear()
-        for tenant_id in self._entries:
-            self.announced(tenant_id)
+        self._again.update(self._loads)
+        self._backlog = deque(t for t in self._entries if t not in self._loads)
+        self._work_off()
 
     @property
     def tenants(self) -> int:
@@ -161,14 +177,22 @@ class PolicyCache:
 
     @property
     def size_bytes(self) -> int:
-        """Their estimated size."""
-        return self._size
+        """What they take, and what planning remembers of them."""
+        return self._size + self._memo_bytes()
 
     async def run(self) -> None:
         """Refresh what has passed its TTL, until cancelled."""
         while True:
             await asyncio.sleep(self._settings.tick_s)
             self.refresh_due()
+            self.weigh()
+
+    def weigh(self) -> None:
+        """See that what planning remembered since the last look is within the bound, too."""
+        if self.size_bytes > self._settings.max_bytes:
+            for entry in self._entries.values():
+                for memo in entry.memos:
+                    memo.forget()
 
     def refresh_due(self) -> None:
         """Start to reload what has passed its TTL, a few at a time."""
@@ -186,9 +210,21 @@ class PolicyCache:
         if not any(stamp):
             self._hooks.head_missing(tenant_id)
             return
-        self._skewed.add(tenant_id)
-        if tenant_id not in self._loads and self._clock() >= entry.quiet_until:
-            self._start(tenant_id, Cause.STAMP)
+        entry.seen = max(entry.seen, stamp)
+        if tenant_id in self._loads or self._clock() >= entry.quiet_until:
+            self.skew.behind(tenant_id)
+            if tenant_id not in self._loads:
+                self._start(tenant_id, Cause.STAMP)
+
+    def _work_off(self) -> None:
+        """Reload what may have changed, a few at a time: a load of all at once would hold up every answer."""
+        while self._backlog and len(self._loads) < REFRESHES_AT_ONCE:
+            tenant_id = self._backlog.popleft()
+            if tenant_id in self._entries and tenant_id not in self._loads:
+                self._start(tenant_id, Cause.ANNOUNCED)
+
+    def _memo_bytes(self) -> int:
+        return sum(memo.size_bytes for entry in self._entries.values() for memo in entry.memos)
 
     def _start(self, tenant_id: str, cause: Cause) -> asyncio.Task[TenantPolicies | None]:
         task = asyncio.get_running_loop().create_task(self._load(tenant_id, cause), name=f"policies:{tenant_id}")
@@ -204,6 +240,7 @@ class PolicyCache:
         if tenant_id in self._again:
             self._again.discard(tenant_id)
             self._start(tenant_id, Cause.ANNOUNCED)
+        self._work_off()
 
     async def _load(self, tenant_id: str, cause: Cause) -> TenantPolicies | None:
         try:
@@ -230,23 +267,27 @@ class PolicyCache:
     def _keep(self, tenant_id: str, found: TenantPolicies | None) -> None:
         now = self._clock()
         old = self._entries.pop(tenant_id, None)
-        self._skewed.discard(tenant_id)
+        self.skew.agrees(tenant_id)
         if old is not None:
             self._size -= old.size
         if found is None:
             while len(self._absent) >= MAX_ABSENT:
                 del self._absent[next(iter(self._absent))]
             self._absent[tenant_id] = now + self._settings.negative_ttl_s
+            self._hooks.kept(tenant_id, None)
         else:
             self._absent.pop(tenant_id, None)
             entry = _Entry(found, now + self._settings.ttl_s)
-            if old is not None and old.stamp == found.stamp:
+            if old is not None and old.seen[:REVISION_BYTES] > found.stamp[:REVISION_BYTES]:
+                # This load had read before that change, which a row has told of meanwhile.
+                self._again.add(tenant_id)
+            elif old is not None and old.stamp == found.stamp:
                 # Rows that were answered before a change, or by a lagging replica: not a load for each of them.
                 entry.quiet_until = now + self._settings.retry_s
             self._entries[tenant_id] = entry
             self._size += entry.size
+            self._hooks.kept(tenant_id, found.revision)
             self._evict(tenant_id)
-        self._hooks.sized(len(self._entries), self._size, len(self._skewed))
 
     def _evict(self, newest: str) -> None:
         """Down to the bound; the newest stays, even when it alone is above it."""
@@ -258,4 +299,5 @@ class PolicyCache:
                 self._entries[tenant_id] = entry
             else:
                 self._size -= entry.size
-                self._skewed.discard(tenant_id)
+                self.skew.agrees(tenant_id)
+                self._hooks.kept(tenant_id, None)

@@ -9,7 +9,10 @@ from router.domain.policy import TenantPolicies
 
 
 def size_of(policies: TenantPolicies) -> int:
-    """The bytes that a tenant's policies take in memory, each object counted once; words of the language are shared."""
+    """The bytes that a tenant's policies take in memory, each object counted once; words of the language are shared.
+
+    What planning remembers of them (`Memo`) counts itself.
+    """
     seen: set[int] = set()
     waiting: list[object] = [policies]
     size = 0

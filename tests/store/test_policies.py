@@ -11,6 +11,8 @@ from router.errors import InvalidInput, RevisionConflict, StoreError
 from router.store.keys import Keys
 from router.store.nodes import SingleNode
 from router.store.policies import MAX_POLICIES, RedisPolicies
+from router.usecases.policies import CacheSettings, PolicyCache
+from tests.usecases.policy_fakes import HeardCache
 
 ONE = b'{"providers":[{"name":"a","weight":100}],"version":"1.0"}'
 TWO = b'{"providers":[{"name":"b","weight":100}],"version":"1.0"}'
@@ -187,3 +189,20 @@ async def test_the_mark_of_a_complete_seed(nodes: SingleNode) -> None:
     assert await store.seeded() is False
     await store.mark_seeded()
     assert await store.seeded() is True
+
+
+async def test_ten_thousand_policies_are_loaded(store: RedisPolicies, tenant: str) -> None:
+    """100 tenants of 100 policies each: all are in the cache, within its bound, and none was left out."""
+    names = [f"{tenant}.{n}" for n in range(100)]
+
+    async def fill(name: str) -> None:
+        for n in range(100):
+            await store.apply(name, f"p{n}", ONE, expect_revision=0)
+
+    for at in range(0, 100, 20):
+        await asyncio.gather(*map(fill, names[at : at + 20]))
+    cache = PolicyCache(store, HeardCache(), clock=lambda: 0.0)
+    found = [await cache.load(name) for name in names]
+    assert sum(len(f.policies) for f in found if f is not None) == 10_000
+    assert cache.tenants == 100
+    assert cache.size_bytes < CacheSettings().max_bytes

@@ -112,7 +112,7 @@ class HeardCache:
     def __init__(self) -> None:
         self.causes: list[Cause] = []
         self.failures: list[str] = []
-        self.sizes: list[tuple[int, int, int]] = []
+        self.revisions: list[tuple[str, int | None]] = []
         self.missing: list[str] = []
 
     def loaded(self, cause: Cause) -> None:
@@ -123,9 +123,9 @@ class HeardCache:
         """Remember."""
         self.failures.append(why)
 
-    def sized(self, tenants: int, size_bytes: int, skewed: int) -> None:
+    def kept(self, tenant_id: str, revision: int | None) -> None:
         """Remember."""
-        self.sizes.append((tenants, size_bytes, skewed))
+        self.revisions.append((tenant_id, revision))
 
     def head_missing(self, tenant_id: str) -> None:
         """Remember."""

@@ -7,7 +7,7 @@ import pytest
 
 from router.errors import StoreError
 from router.usecases.decide import LOADING
-from router.usecases.policies import MAX_ABSENT, CacheSettings, Cause, PolicyCache
+from router.usecases.policies import MAX_ABSENT, REFRESHES_AT_ONCE, CacheSettings, Cause, PolicyCache
 from router.usecases.policy_size import size_of
 from tests.usecases.policy_fakes import ONE, TWO, HeardCache, MemoryPolicies
 
@@ -120,6 +120,62 @@ async def test_a_stamp_that_a_reload_does_not_find_is_not_chased(world: World) -
         world.cache.observe("acme", b"\0\0\0\0old!")
         await world.cache.settled()
     assert world.store.loads == 2
+
+
+async def test_a_change_during_a_load_is_not_missed(world: World) -> None:
+    """A load read before a change of which a row tells meanwhile: it is read again at once, not after a second."""
+    await world.cached()
+    world.store.gate.clear()
+    world.cache.announced("acme")
+    await asyncio.sleep(0)
+    await world.apply(document=TWO)
+    world.cache.observe("acme", world.store.stamp("acme"))
+    world.store.gate.set()
+    await world.cache.settled()
+    assert (world.provider(), world.store.loads) == ("b", 3)
+
+
+async def test_skew_is_known_from_the_row_to_the_load(world: World) -> None:
+    """A tenant is behind from the row that tells until the load; the oldest one's age is told."""
+    for tenant in ("acme", "globex"):
+        await world.cached(tenant)
+    world.store.away = True
+    world.cache.observe("acme", b"\0\0\0\2new!")
+    await world.cache.settled()
+    world.now += 3
+    world.cache.observe("globex", b"\0\0\0\2new!")
+    await world.cache.settled()
+    assert (len(world.cache.skew), world.cache.skew.oldest_s) == (2, 3.0)
+    world.store.away = False
+    world.now += 2
+    await world.cache.load("acme")
+    assert (len(world.cache.skew), world.cache.skew.oldest_s) == (1, 2.0)
+
+
+async def test_a_row_that_agrees_ends_skew(world: World) -> None:
+    """A late row with an old stamp does not leave a tenant behind for ever."""
+    await world.cached()
+    world.store.gate.clear()
+    world.cache.observe("acme", b"\0\0\0\0old!")
+    assert len(world.cache.skew) == 1
+    world.cache.observe("acme", world.store.stamp("acme"))
+    assert len(world.cache.skew) == 0
+    world.store.gate.set()
+    await world.cache.settled()
+
+
+async def test_announcements_that_may_be_missed_reload_a_few_at_a_time(world: World) -> None:
+    """After NATS was away everything is read again, but never more than 16 tenants at once."""
+    for n in range(50):
+        await world.cached(f"t{n}")
+    before = world.store.loads
+    world.store.gate.clear()
+    world.cache.announced_all()
+    await asyncio.sleep(0)
+    assert world.store.loads - before == REFRESHES_AT_ONCE
+    world.store.gate.set()
+    await world.cache.settled()
+    assert world.store.loads - before == 50
 
 
 async def test_a_missing_head_is_reported_and_the_last_good_kept(world: World) -> None:
@@ -293,7 +349,7 @@ async def test_the_size_counts_documents(world: World) -> None:
     found = await world.cache.load("acme")
     assert found is not None
     assert world.cache.size_bytes == size_of(found) > small
-    assert world.heard.sizes[-1] == (1, size_of(found), 0)
+    assert world.heard.revisions[-1] == ("acme", 2)
 
 
 async def test_run_refreshes() -> None:
