@@ -1,23 +1,32 @@
 #!lua
--- delete_policy: remove one policy of a tenant, by compare-and-set
+-- delete_policy: remove one policy of a tenant, by compare-and-set, and record who did it
 -- KEYS
 --   head      <schema>:{p}:<tenant>:head      revision and stamp; stays when the last policy goes
 --   policies  <schema>:{p}:<tenant>:policies  one field less
+--   audit     <schema>:{p}:<tenant>:audit     one record
 -- ARGV
 --   policy    id of the policy
 --   expect    -1: whatever is there; n: only when its revision is n
 --   random    4 fresh random bytes
+--   action    number of the audit action
+--   features  msgpack of the record (domain.audit.ActFeatures)
+--   keep_ms   how long the log is kept at least
 -- RETURNS
 --   0 deleted     the tenant's new revision
 --   1 conflict    the policy's revision now, 0 when absent; nothing was written
 -- GUARANTEES
---   Revision and stamp change with the policy, in one act. The revision grows over deletes, so no revision ever names two
---   contents. The head has no TTL.
+--   Revision and stamp change with the policy, and the record is written with it, in one act. The revision grows over
+--   deletes, so no revision ever names two contents. The head has no TTL.
+--- @include clock
 --- @include head_revision
+--- @include admin_record
 local id, expect, random = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local action, features, keep_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local revision, rest = head_revision(KEYS[1])
 local current = policy_revision(KEYS[2], id)
 if current == 0 or (expect >= 0 and expect ~= current) then return { 1, current } end
+local now, now_us = server_time()
+admin_record(KEYS[3], action, now, now_us, revision + 1, current, features, keep_ms)
 redis.call('HDEL', KEYS[2], id)
 redis.call('SET', KEYS[1], struct.pack('>BI4c4', 1, revision + 1, random) .. rest)
 return { 0, revision + 1 }

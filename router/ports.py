@@ -5,7 +5,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from router.domain.audit import AuditEntry, AuditQuery, AuditRead, AuditStats
+from router.domain.audit import ROUTER, Actor, AuditEntry, AuditQuery, AuditRead, AuditStats
 from router.domain.outcome import Outcome, Remembered
 from router.domain.plan import Plan
 from router.domain.policy import TenantPolicies
@@ -97,17 +97,27 @@ class PolicyStore(Protocol):
         :raises StoreError: Redis did not answer.
         """
 
-    async def apply(self, tenant_id: str, policy_id: str, document: bytes, *, expect_revision: int | None) -> int:
-        """Write a canonical policy document; returns the tenant's new revision.
+    async def apply(
+        self,
+        tenant_id: str,
+        policy_id: str,
+        document: bytes,
+        *,
+        expect_revision: int | None,
+        by: Actor = ROUTER,
+        restores: int | None = None,
+    ) -> int:
+        """Write a canonical policy document and, in the same act, the audit record; returns the tenant's new revision.
 
         `expect_revision` None: whatever is there; 0: only if the policy is absent; n: only if it is at revision n.
+        `restores`: the revision whose content this is (recorded as a roll-back).
 
         :raises RevisionConflict: the expectation did not hold; nothing was written.
         :raises StoreError: Redis did not answer.
         """
 
-    async def delete(self, tenant_id: str, policy_id: str, *, expect_revision: int | None) -> int:
-        """Remove a policy; returns the tenant's new revision (it grows over deletes too).
+    async def delete(self, tenant_id: str, policy_id: str, *, expect_revision: int | None, by: Actor = ROUTER) -> int:
+        """Remove a policy, recorded in the same act; returns the tenant's new revision (it grows over deletes too).
 
         :raises RevisionConflict: the expectation did not hold, or there is no such policy.
         :raises StoreError: Redis did not answer.

@@ -40,6 +40,11 @@ def redis_access(s: Settings) -> Access:
     )
 
 
+def audit_ms(s: Settings) -> int:
+    """How long a tenant's audit log is kept after its last entry."""
+    return s.audit_retention_days * DAY_MS + AUDIT_TTL_MARGIN_MS
+
+
 def lane_settings(s: Settings) -> LaneSettings:
     """Bounds of a decide call."""
     return LaneSettings(
@@ -49,7 +54,7 @@ def lane_settings(s: Settings) -> LaneSettings:
         retry_ms=s.store_breaker_retry_ms,
         wait_replicas=s.wait_replicas,
         audit_max_len=s.audit_max_len,
-        audit_ms=s.audit_retention_days * DAY_MS + AUDIT_TTL_MARGIN_MS,
+        audit_ms=audit_ms(s),
     )
 
 

@@ -37,13 +37,16 @@ def with_publisher(act: Act[T], *, redis: str | None, nats: str | None) -> T:
 
 
 async def _with_publisher(act: Act[T], settings: "Settings") -> T:
+    from router.app.rooms import audit_ms
     from router.cli.room import store
+    from router.domain.audit import Actor
     from router.store.policies import RedisPolicies
     from router.usecases.publish_policy import PolicyPublisher
 
     changes = Changes()
     async with store(settings) as room:
-        result = await act(PolicyPublisher(RedisPolicies(room.nodes, room.keys), changes))
+        policies = RedisPolicies(room.nodes, room.keys, audit_ms=audit_ms(settings))
+        result = await act(PolicyPublisher(policies, changes, Actor(settings.principal)))
     if changes.made and not await _announce(settings, changes.made):
         note("NATS could not be reached: each pod notices the change with its next decision for the tenant")
     return result

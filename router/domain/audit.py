@@ -49,6 +49,29 @@ class TaskFeatures(Struct, frozen=True, array_like=True):
     note: str | None = None
 
 
+class Actor(Struct, frozen=True):
+    """Who does an admin act. `role` None: not over an admin subject, but with access to the store itself."""
+
+    principal: str
+    role: str | None = None
+    trace_id: str | None = None
+
+
+ROUTER = Actor("router")
+"""The router itself: a pod that reads the seed folder."""
+
+
+class ActFeatures(Struct, frozen=True, array_like=True):
+    """What the record of an admin act keeps: who did it to what. `details` are plain facts, never a secret."""
+
+    principal: str
+    role: str | None
+    resource_type: str
+    resource_id: str | None
+    trace_id: str | None
+    details: dict[str, str | int | bool] = {}
+
+
 class AuditEntry(Struct, frozen=True):
     """One record, as people and queries see it. `id` is its place in the log, `ts_us` is Redis time in microseconds.
 

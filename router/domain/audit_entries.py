@@ -1,6 +1,6 @@
 """Features and outcome → the audit entry that people see. One place, so that the log and the log lines say the same."""
 
-from router.domain.audit import AuditEntry, DecisionFeatures, TaskFeatures
+from router.domain.audit import ActFeatures, AuditEntry, DecisionFeatures, TaskFeatures
 from router.domain.decision import PinState, Reason, Verdict
 from router.domain.ids import to_text
 from router.domain.json import JsonObject, JsonValue
@@ -11,6 +11,20 @@ CONFLICT, LIMITED, NO_CANDIDATE, TENANT_OFF = 2, 3, 4, 6
 _REFUSALS = {CONFLICT: "conflict", LIMITED: "limited", NO_CANDIDATE: "no_candidate", TENANT_OFF: "tenant_off"}
 DECISIONS = frozenset(
     (Action.DECISION_MADE, Action.DECISION_REFUSED, Action.DECISION_CONFLICT, Action.DECISION_DEGRADED)
+)
+ACTS = frozenset(
+    (
+        Action.BREAKER_FORCED,
+        Action.POLICY_APPLIED,
+        Action.POLICY_DELETED,
+        Action.POLICY_ROLLED_BACK,
+        Action.PROVIDER_DRAINED,
+        Action.PROVIDER_ENABLED,
+        Action.TENANT_DISABLED,
+        Action.TENANT_ENABLED,
+        Action.TENANT_PURGED,
+        Action.ROLE_USED,
+    )
 )
 
 
@@ -134,4 +148,29 @@ def half_opened_entry(entry_id: str, ts_us: int, tenant_id: str, f: DecisionFeat
         None,
         f.trace_id,
         details,
+    )
+
+
+def act_entry(
+    entry_id: str, ts_us: int, tenant_id: str, action: Action, f: ActFeatures, *, revision: int, before: int
+) -> AuditEntry:
+    """The record of an admin act; revisions are 0 where it wrote no policy, or there was none before."""
+    details: JsonObject = {}
+    if revision:
+        details["policy_revision"] = revision
+    if before:
+        details["policy_revision_before"] = before
+    if f.role is not None:
+        details["role"] = f.role
+    return AuditEntry(
+        entry_id,
+        ts_us,
+        tenant_id,
+        action.label,
+        f.resource_type,
+        f.resource_id,
+        f.principal,
+        None,
+        f.trace_id,
+        {**details, **f.details},
     )

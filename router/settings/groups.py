@@ -1,5 +1,7 @@
 """Every setting, by group: name, type, default, bounds, description. `router config` and the reference read this."""
 
+import getpass
+import os
 import socket
 from pathlib import Path
 from typing import Literal
@@ -169,9 +171,22 @@ class Streams(Group):
     stream_dlq_max_bytes: Size | None = setting(None, "Their bound in bytes.", ge=1 << 20)
 
 
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        return f"uid-{os.getuid()}"
+
+
 class Admin(Group):
     """Admin acts"""
 
+    principal: str = setting(
+        _user,
+        "Whom the audit names as the actor of commands that change something.",
+        default_text="(the user's name at the operating system)",
+        pattern=r"^[^\x00-\x1f\x7f]{1,128}$",
+    )
     admin_nats_read: Literal["token", "open"] = setting(
         "token", "Whether the read-only admin subjects ask for a token."
     )

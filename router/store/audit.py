@@ -3,6 +3,7 @@
 record  field r: B 1, B action, d Redis ms, d microseconds of it, 16s decision_id, B reason (made) or code, B candidate
         (made), limit or attempt, d pin state (made) or wait in ms, B length, verdicts, msgpack of the features
 half opened          B 1, B action, d Redis ms, d microseconds of it, 8s provider entry, msgpack of the features
+admin act            B 1, B action, d Redis ms, d microseconds of it, I revision after, I revision before, msgpack
 
 A read is one XRANGE of at most `MOST_PER_READ` entries, so that no decision waits long behind it.
 """
@@ -16,8 +17,16 @@ from struct import Struct as Layout
 import msgspec
 from msgspec import msgpack
 
-from router.domain.audit import AuditEntry, AuditQuery, AuditRead, AuditStats, DecisionFeatures, TaskFeatures
-from router.domain.audit_entries import DECISIONS, decision_entry, half_opened_entry, task_entry
+from router.domain.audit import (
+    ActFeatures,
+    AuditEntry,
+    AuditQuery,
+    AuditRead,
+    AuditStats,
+    DecisionFeatures,
+    TaskFeatures,
+)
+from router.domain.audit_entries import ACTS, DECISIONS, act_entry, decision_entry, half_opened_entry, task_entry
 from router.domain.json import JsonObject
 from router.domain.task import Action
 from router.store.keys import Keys
@@ -29,8 +38,10 @@ Row = tuple[bytes, dict[bytes, bytes]]
 
 _HEAD = Layout(">BBdd16sBBdB")
 _HALF_OPENED = Layout(">BBdd8s")
+_ACT = Layout(">BBddII")
 _decision = msgpack.Decoder(DecisionFeatures).decode
 _task = msgpack.Decoder(TaskFeatures).decode
+_act = msgpack.Decoder(ActFeatures).decode
 # What reading a record that is cut or changed may raise.
 _DAMAGE = (IndexError, ValueError, struct.error, msgspec.MsgspecError)
 
@@ -136,6 +147,10 @@ def _entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEn
         _, _, ms, us, provider = _HALF_OPENED.unpack_from(raw)
         features = _decision(raw[_HALF_OPENED.size :])
         return half_opened_entry(entry_id, int(ms) * 1000 + int(us), tenant_id, features, provider)
+    if action in ACTS:
+        _, _, ms, us, revision, before = _ACT.unpack_from(raw)
+        act = _act(raw[_ACT.size :])
+        return act_entry(entry_id, int(ms) * 1000 + int(us), tenant_id, action, act, revision=revision, before=before)
     _, _, ms, us, decision, code, index, third, count = _HEAD.unpack_from(raw)
     at_us = int(ms) * 1000 + int(us)
     verdicts, packed = raw[_HEAD.size : _HEAD.size + count], raw[_HEAD.size + count :]

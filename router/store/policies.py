@@ -9,9 +9,12 @@ from collections.abc import Callable
 from secrets import token_bytes
 from struct import Struct as Layout
 
+from router.domain.audit import ROUTER, Actor
 from router.domain.policy import StoredPolicy, TenantPolicies
 from router.domain.policy_document import HASH_BYTES, content_hash
+from router.domain.task import Action
 from router.errors import InvalidInput, Problem, RevisionConflict
+from router.store.acts import KEEP_MS, Detail, packed_act
 from router.store.keys import Keys
 from router.store.nodes import Nodes
 from router.store.packing import NO_STAMP
@@ -37,26 +40,27 @@ class RedisPolicies:
     """`ports.PolicyStore` and `publish_policy.PolicyRecords` on Redis.
 
     `on_unreadable(tenant, policy, why)` hears of a stored policy that this version cannot read (a newer language, a
-    foreign format): it is left out, and the tenant's others serve.
+    foreign format): it is left out, and the tenant's others serve. `audit_ms`: how long records of writes are kept.
     """
 
-    def __init__(self, nodes: Nodes, keys: Keys, *, on_unreadable: Unreadable = _warn) -> None:
+    def __init__(self, nodes: Nodes, keys: Keys, *, on_unreadable: Unreadable = _warn, audit_ms: int = KEEP_MS) -> None:
         self._nodes = nodes
         self._keys = keys
+        self._audit_ms = audit_ms
         self._on_unreadable = on_unreadable
         self._unreadable: dict[str, frozenset[str]] = {}
         kinds = ("head", "policies")
         self._load = load_script("load_policies", keys=kinds, argv=(), returns={0: "loaded"})
         self._apply = load_script(
             "apply_policy",
-            keys=kinds,
-            argv=("policy", "expect", "hash", "random", "most", "document"),
+            keys=(*kinds, "audit"),
+            argv=("policy", "expect", "hash", "random", "most", "document", "action", "features", "keep_ms"),
             returns={0: "applied", 1: "conflict", 2: "full"},
         )
         self._delete = load_script(
             "delete_policy",
-            keys=kinds,
-            argv=("policy", "expect", "random"),
+            keys=(*kinds, "audit"),
+            argv=("policy", "expect", "random", "action", "features", "keep_ms"),
             returns={0: "deleted", 1: "conflict"},
         )
 
@@ -102,14 +106,29 @@ class RedisPolicies:
         records.sort(key=lambda r: r.policy_id)
         return Records(int.from_bytes(stamp[:4]), stamp, tuple(records))
 
-    async def apply(self, tenant_id: str, policy_id: str, document: bytes, *, expect_revision: int | None) -> int:
+    async def apply(
+        self,
+        tenant_id: str,
+        policy_id: str,
+        document: bytes,
+        *,
+        expect_revision: int | None,
+        by: Actor = ROUTER,
+        restores: int | None = None,
+    ) -> int:
         """As `ports.PolicyStore.apply`.
 
         :raises InvalidInput: the tenant has as many policies as it may have.
         """
         expect = _ANY if expect_revision is None else expect_revision
-        args = (policy_id, expect, content_hash(document), token_bytes(4), MAX_POLICIES, document)
-        code, number = await self._nodes.run(self._apply, self._tenant_keys(tenant_id), args)
+        digest = content_hash(document)
+        action = Action.POLICY_APPLIED if restores is None else Action.POLICY_ROLLED_BACK
+        details: dict[str, Detail] = {"policy_hash": digest.hex()}
+        if restores is not None:
+            details["restored_revision"] = restores
+        features = packed_act(by, "policy", policy_id, **details)
+        args = (policy_id, expect, digest, token_bytes(4), MAX_POLICIES, document, action.value, features)
+        code, number = await self._nodes.run(self._apply, self._written_keys(tenant_id), (*args, self._audit_ms))
         match self._apply.returns[code]:
             case "applied":
                 return int(number)
@@ -120,11 +139,12 @@ class RedisPolicies:
                     [Problem("policy_id", f"the tenant has {number} policies", f"at most {MAX_POLICIES}")]
                 )
 
-    async def delete(self, tenant_id: str, policy_id: str, *, expect_revision: int | None) -> int:
+    async def delete(self, tenant_id: str, policy_id: str, *, expect_revision: int | None, by: Actor = ROUTER) -> int:
         """As `ports.PolicyStore.delete`."""
         expect = _ANY if expect_revision is None else expect_revision
-        args = (policy_id, expect, token_bytes(4))
-        code, number = await self._nodes.run(self._delete, self._tenant_keys(tenant_id), args)
+        features = packed_act(by, "policy", policy_id)
+        args = (policy_id, expect, token_bytes(4), Action.POLICY_DELETED.value, features, self._audit_ms)
+        code, number = await self._nodes.run(self._delete, self._written_keys(tenant_id), args)
         if self._delete.returns[code] == "conflict":
             raise RevisionConflict(number)
         return int(number)
@@ -146,3 +166,6 @@ class RedisPolicies:
     def _tenant_keys(self, tenant_id: str) -> tuple[bytes, bytes]:
         keys = self._keys.tenant(tenant_id)
         return keys.head, keys.policies
+
+    def _written_keys(self, tenant_id: str) -> tuple[bytes, bytes, bytes]:
+        return (*self._tenant_keys(tenant_id), self._keys.tenant(tenant_id).audit)

@@ -6,6 +6,7 @@ from typing import Final, Protocol
 import orjson
 from msgspec import Struct
 
+from router.domain.audit import ROUTER, Actor
 from router.domain.policy_diff import Change, diff
 from router.domain.policy_document import content_hash
 from router.errors import InvalidInput, Problem, RevisionConflict
@@ -73,11 +74,12 @@ class Published(Struct, frozen=True):
 
 
 class PolicyPublisher:
-    """Applies, deletes, lists and shows policies."""
+    """Applies, deletes, lists and shows policies, in the name of `by`."""
 
-    def __init__(self, store: PolicyRecords, announcer: Announcer) -> None:
+    def __init__(self, store: PolicyRecords, announcer: Announcer, by: Actor = ROUTER) -> None:
         self._store = store
         self._announcer = announcer
+        self._by = by
 
     async def apply(
         self,
@@ -113,7 +115,9 @@ class PolicyPublisher:
             if changed and not dry_run:
                 try:
                     # Against the revision that the changes were told of, so that they are true.
-                    tenant_revision = await self._store.apply(tenant_id, policy_id, written, expect_revision=revision)
+                    tenant_revision = await self._store.apply(
+                        tenant_id, policy_id, written, expect_revision=revision, by=self._by
+                    )
                 except RevisionConflict:
                     tries -= 1
                     if not tries:
@@ -140,7 +144,7 @@ class PolicyPublisher:
         changes = diff(orjson.loads(old.document), None)
         revision = found.revision
         if not dry_run:
-            revision = await self._store.delete(tenant_id, policy_id, expect_revision=old.revision)
+            revision = await self._store.delete(tenant_id, policy_id, expect_revision=old.revision, by=self._by)
             self._announcer.policy_changed(tenant_id, revision)
         return Published(tenant_id, policy_id, revision, None, True, dry_run, changes)
 

@@ -247,14 +247,16 @@ class Fleet:
         """One command."""
         return await self.nodes.call(*command)
 
-    async def audit(self, tenant: str, request_id: str | None = None) -> list[AuditEntry]:
-        """The tenant's audit log, oldest first; of one request if named."""
+    async def audit(self, tenant: str, request_id: str | None = None, *, writes: bool = False) -> list[AuditEntry]:
+        """The tenant's audit log, oldest first; of one request if named. Writes of policies (`tenant` makes some) only
+        when asked for."""
         found: list[AuditEntry] = []
         last = "0-0"
         while page := await self._audit.after(tenant, last, most=1000):
             found += page
             last = page[-1].id
-        return [e for e in found if request_id is None or e.details.get("request_id") == request_id]
+        shown = [e for e in found if writes or not e.action.startswith("policy.")]
+        return [e for e in shown if request_id is None or e.details.get("request_id") == request_id]
 
     async def actions(self, tenant: str, request_id: str | None = None) -> list[str]:
         """The actions of the audit entries."""

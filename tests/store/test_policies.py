@@ -6,8 +6,10 @@ from uuid import uuid4
 
 import pytest
 
+from router.domain.audit import Actor
 from router.domain.policy_document import content_hash
 from router.errors import InvalidInput, RevisionConflict, StoreError
+from router.store.audit import RedisAudit
 from router.store.keys import Keys
 from router.store.nodes import SingleNode
 from router.store.policies import MAX_POLICIES, RedisPolicies
@@ -206,3 +208,60 @@ async def test_ten_thousand_policies_are_loaded(store: RedisPolicies, tenant: st
     assert sum(len(f.policies) for f in found if f is not None) == 10_000
     assert cache.tenants == 100
     assert cache.size_bytes < CacheSettings().max_bytes
+
+
+async def test_every_write_says_who_made_it(store: RedisPolicies, nodes: SingleNode, tenant: str) -> None:
+    """Apply, roll back and delete leave a record each: actor, role, policy, revisions before and after, hash."""
+    alice = Actor("alice", "admin", "trace-1")
+    await store.apply(tenant, "default", ONE, expect_revision=None)
+    await store.apply(tenant, "default", TWO, expect_revision=None, by=alice)
+    await store.apply(tenant, "default", ONE, expect_revision=2, by=alice, restores=1)
+    await store.delete(tenant, "default", expect_revision=None, by=alice)
+    log = await RedisAudit(KEYS, nodes).after(tenant, "0-0")
+    assert [(e.action, e.user_id, e.resource_type, e.resource_id) for e in log] == [
+        ("policy.applied", "router", "policy", "default"),
+        ("policy.applied", "alice", "policy", "default"),
+        ("policy.rolled_back", "alice", "policy", "default"),
+        ("policy.deleted", "alice", "policy", "default"),
+    ]
+    digest, other = content_hash(ONE).hex(), content_hash(TWO).hex()
+    assert [e.details for e in log] == [
+        {"policy_revision": 1, "policy_hash": digest},
+        {"policy_revision": 2, "policy_revision_before": 1, "policy_hash": other, "role": "admin"},
+        {
+            "policy_revision": 3,
+            "policy_revision_before": 2,
+            "policy_hash": digest,
+            "role": "admin",
+            "restored_revision": 1,
+        },
+        {"policy_revision": 4, "policy_revision_before": 3, "role": "admin"},
+    ]
+    assert log[1].trace_id == "trace-1"
+
+
+async def test_a_write_that_lost_is_not_recorded(store: RedisPolicies, nodes: SingleNode, tenant: str) -> None:
+    """Nothing was written, so there is nothing in the log either, nor a key for it."""
+    with pytest.raises(RevisionConflict):
+        await store.apply(tenant, "default", ONE, expect_revision=4)
+    with pytest.raises(RevisionConflict):
+        await store.delete(tenant, "default", expect_revision=None)
+    assert await nodes.call("EXISTS", KEYS.tenant(tenant).audit) == 0
+
+
+async def test_a_record_that_cannot_be_written_stops_the_write(
+    store: RedisPolicies, nodes: SingleNode, tenant: str
+) -> None:
+    """Act and record are one: with a foreign key in the log's place neither head nor policy is there afterwards."""
+    keys = KEYS.tenant(tenant)
+    await nodes.call("SET", keys.audit, "foreign")
+    with pytest.raises(StoreError):
+        await store.apply(tenant, "default", ONE, expect_revision=None)
+    assert await nodes.call("EXISTS", keys.head, keys.policies) == 0
+
+
+async def test_a_record_only_lengthens_the_life_of_the_log(nodes: SingleNode, tenant: str) -> None:
+    """A command line with another retention than the pods' does not shorten what they keep."""
+    await RedisPolicies(nodes, KEYS, audit_ms=900_000).apply(tenant, "default", ONE, expect_revision=None)
+    await RedisPolicies(nodes, KEYS, audit_ms=1_000).apply(tenant, "default", TWO, expect_revision=None)
+    assert await nodes.call("PTTL", KEYS.tenant(tenant).audit) > 800_000

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from router.domain.audit import ROUTER, Actor
 from router.domain.policy import StoredPolicy, TenantPolicies
 from router.domain.policy_document import content_hash
 from router.errors import RevisionConflict, StoreUnavailable
@@ -58,7 +59,16 @@ class MemoryPolicies:
         records = tuple(self.tenants.get(tenant_id, {}).values())
         return Records(int.from_bytes(stamp[:4]), stamp, records)
 
-    async def apply(self, tenant_id: str, policy_id: str, document: bytes, *, expect_revision: int | None) -> int:
+    async def apply(
+        self,
+        tenant_id: str,
+        policy_id: str,
+        document: bytes,
+        *,
+        expect_revision: int | None,
+        by: Actor = ROUTER,
+        restores: int | None = None,
+    ) -> int:
         """Compare and set."""
         self._answer()
         policies = self.tenants.setdefault(tenant_id, {})
@@ -69,7 +79,7 @@ class MemoryPolicies:
         policies[policy_id] = Record(policy_id, revision, content_hash(document).hex(), 0, document)
         return revision
 
-    async def delete(self, tenant_id: str, policy_id: str, *, expect_revision: int | None) -> int:
+    async def delete(self, tenant_id: str, policy_id: str, *, expect_revision: int | None, by: Actor = ROUTER) -> int:
         """Compare and delete."""
         self._answer()
         policies = self.tenants.get(tenant_id, {})
