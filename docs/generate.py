@@ -5,10 +5,12 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
+import policy_language as language
 from prometheus_client import CollectorRegistry
 
 from router.cli.exits import Exit
 from router.domain.alert import ALERTS
+from router.domain.policy_document import DOCUMENT
 from router.settings import reference
 from router.store.keys import KEYS
 from router.telemetry import Event, Telemetry
@@ -95,9 +97,19 @@ def exits() -> str:
     return f"## Exit codes of `router`\n\n{table(('code', 'meaning'), rows)}"
 
 
+def policies() -> str:
+    """The policy language: every object with its fields, then the examples."""
+    parts = [language.INTRO]
+    for path, fields in language.sections("", DOCUMENT):
+        parts.append(f"### {code(path) or 'The policy'}\n\n{table(language.HEAD, language.rows(fields))}")
+    parts.append(language.EXAMPLES_INTRO)
+    parts.extend(language.example(name, one) for name, one in language.examples())
+    return "\n".join(parts)
+
+
 def files() -> dict[Path, str]:
     """Every generated file, with its content."""
-    parts = (INTRO, settings(), metrics(), events(), errors(), alerts(), keys(), exits())
+    parts = (INTRO, policies(), settings(), metrics(), events(), errors(), alerts(), keys(), exits())
     schema = schema_file()
     return {
         HERE / "REFERENCE.md": "\n".join(parts),

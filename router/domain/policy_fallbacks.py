@@ -99,7 +99,7 @@ MESSAGE_TYPE = Field("message_type", WORDS, "Task types that it is for; absent: 
 CONTEXT = Field(
     "context",
     MapOf(WORD, WORDS, MAX_WORDS),
-    "Fields of the request's context (or metadata) and the values that it is for.",
+    "Fields of the request's context (or metadata), and the values that it is for; all must match.",
     (),
 )
 WHEN_TABLE = Table("when", (STATUS, MESSAGE_TYPE, CONTEXT))
@@ -132,11 +132,16 @@ def _unbuild_when(m: Match) -> JsonObject:
 WHEN = Field(
     "when", Nested(WHEN_TABLE, _build_when, _unbuild_when, _check_when), "What it is for; absent: any failure.", Match()
 )
-RETRY = Field("retry", Int(0, MAX_RETRY), "Retries on the failed provider before `to`.", 1)
+RETRY = Field(
+    "retry",
+    Int(0, MAX_RETRY),
+    "Tries that stay on the failed provider, the first included, before `to`; a task has 1 + retry in all.",
+    1,
+)
 BACKOFF: Field[Backoff | None] = Field(
     "backoff",
     Maybe(Nested(Table("backoff", (STRATEGY, BASE, MOST, JITTER)), _build_backoff, _unbuild_backoff, _check_backoff)),
-    "Delays before retries.",
+    "Delays before further attempts; absent: 200 ms.",
     None,
 )
 TO = Field("to", PROVIDER_NAME, "The provider to go to; it need not be among `providers`.")

@@ -19,7 +19,11 @@ PROVIDER_NAME = Text("[A-Za-z0-9_.:/-]{1,255}", "a provider name: 1 to 255 of A-
 WORD = Text(r"[^\x00-\x1f\x7f]{1,256}", "1 to 256 characters without control characters")
 
 NAME = Field("name", PROVIDER_NAME, "The provider's name, unique in the policy.", old=(("id", PROVIDER_NAME),))
-WEIGHT = Field("weight", Number(0, 100), "Its share of the requests; all together 100. 0: only as a fallback.")
+WEIGHT = Field(
+    "weight",
+    Number(0, 100),
+    "Its share of the requests; together 100, in all or in each priority. 0: only as a fallback.",
+)
 PRIORITY = Field("priority", Int(0, 1000), "Higher ones go first; weights share within one priority.", 0)
 LATENCY = Field("expected_latency_ms", Int(0, LONGEST_MS), "Expected time of a task, in ms.", 0)
 COST = Field("expected_cost", Usd(1_000_000), "Expected cost of a task, in USD.", 0)

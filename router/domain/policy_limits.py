@@ -36,7 +36,7 @@ LIMIT = Field(
 WINDOW = Field(
     "window",
     Duration("1ms", LONGEST_WINDOW),
-    "No window of this length holds more than `limit`; not for concurrency.",
+    "No window of this length holds more than `limit`. Required, but for concurrency, which has none.",
     0,
 )
 ALGORITHM = Field(
@@ -151,7 +151,7 @@ LIMITS = Field(
 )
 
 RATE = Field("requests_per_second", Number(0, 1_000_000, positive=True), "Requests a second, on average.")
-BURST = Field("burst", Int(1, 1_000_000), "Requests at once; absent: a second's worth.", 0)
+BURST = Field("burst", Int(1, 1_000_000), "Requests at once; absent: a second's worth, rounded up.", 0)
 
 
 def _rate_window(rate: float, burst: int) -> tuple[int, int]:
