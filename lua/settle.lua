@@ -12,6 +12,7 @@
 --   state_provider  <schema>:{p}:<tenant>:sv:<provider> provider limits
 --   lease           <schema>:{p}:<tenant>:c:<owner>     concurrency
 --   audit           <schema>:{p}:<tenant>:audit         one record a settled row or note
+--   figures         <schema>:{p}:<tenant>:f             live figures: a success teaches its latency and cost
 -- ARGV
 --   batch           struct: I4 audit records kept
 --   row             see store/settle_rows.py
@@ -23,13 +24,14 @@
 --   The call returns { 0, seconds, microseconds, one string a row: I4 nonce, B code, then as above }.
 --   A task moves only forward: its decision and attempt must be the row's and its state below the row's bound, so the first
 --   result wins and a repeated call changes nothing. A result gives back only in the bucket that was charged; an overrun
---   is charged now. Runs when Redis is out of memory, because ending work frees it.
+--   is charged now. Live figures change in the same act, and never stop it. Runs when Redis is out of memory, because ending work frees it.
 --   Every key has a TTL or a bound: see KEYS in store/keys.py.
 --- @include clock
 --- @include state
 --- @include breaker
 --- @include breaker_settle
 --- @include flush
+--- @include figures
 local SETTLED, CHANGED, FAULT = 0, 1, 2
 local KIND_TASK, KIND_REMEMBERED, KIND_NOTE = 1, 2, 3
 local NONE, AUDIT_OPENED, AUDIT_CLOSED = 0, 12, 14
@@ -37,7 +39,7 @@ local call = redis.call
 local now, now_us = server_time()
 local audit_max = tostring(unpack('>I4', ARGV[1]))
 local RECORD = '>BBddc16BBdBc0c0'
-local ROW = '>I4BHHHHHHc16BBBBHI4d' .. 'Bc8I4dI4I4I4I4' .. 'BHc0I4c0BB'
+local ROW = '>I4BHHHHHHHc16BBBBHI4d' .. 'Bc8I4dI4I4I4I4dd' .. 'BHc0I4c0BB'
 
 local function audit(k, action, decision, code, index, blob)
   call('XADD', KEYS[k], 'MAXLEN', '~', audit_max, '*', 'r',
@@ -86,8 +88,8 @@ local function moved(kind, there, decision, attempt, below, state, why, deadline
 end
 
 local function run(row)
-  local nonce, kind, k_subject, k_job, k_due, k_outbox, k_state, k_audit, decision, attempt, below, state, code, why, ttl, due_at,
-    verdict, entry, failures_max, rate_max, window, minimum, timeout, successes_needed, action, blob, usage, n_adjust,
+  local nonce, kind, k_subject, k_job, k_due, k_outbox, k_state, k_audit, k_figures, decision, attempt, below, state, code, why, ttl,
+    due_at, verdict, entry, failures_max, rate_max, window, minimum, timeout, successes_needed, latency, cost, action, blob, usage, n_adjust,
     n_leases, pos = unpack(ROW, row)
   if kind == KIND_NOTE then
     audit(k_audit, action, decision, code, attempt, blob)
@@ -136,6 +138,7 @@ local function run(row)
     if turned == 1 then audit(k_audit, AUDIT_OPENED, decision, 0, 0, blob) end
     if turned == 3 then audit(k_audit, AUDIT_CLOSED, decision, 0, 0, blob) end
   end
+  if k_figures > 0 then figures_learn(k_figures, entry, latency, cost, now) end
   return nonce, SETTLED, string.char(turned)
 end
 
@@ -149,4 +152,5 @@ for i = 2, #ARGV do
   replies[i + 2] = pack('>I4Bc0', nonce, code, rest)
 end
 flush_states(now)
+flush_figures()
 return replies

@@ -6,6 +6,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from router.domain.audit import ROUTER, Actor, AuditEntry, AuditQuery, AuditRead, AuditStats
+from router.domain.figures import Snapshot
 from router.domain.outcome import Outcome, Remembered
 from router.domain.plan import Plan
 from router.domain.policy import TenantPolicies
@@ -73,6 +74,16 @@ class AuditLog(Protocol):
 
     async def stats(self, tenant_id: str, *, sample: int) -> AuditStats:
         """The log at a glance; actions are counted over the newest `sample` entries, in bounded reads.
+
+        :raises StoreError: Redis did not answer.
+        """
+
+
+class FiguresStore(Protocol):
+    """Live figures, as settled results have taught them."""
+
+    async def snapshots(self, tenant_ids: Sequence[str]) -> list[Snapshot]:
+        """The figures of each tenant as they are now, in order. Figures that cannot be read count as none.
 
         :raises StoreError: Redis did not answer.
         """

@@ -35,6 +35,7 @@ from router.usecases.decide import Decide
 from router.usecases.deferred import DeferredAudit
 from router.usecases.deliveries import DeadLetters
 from router.usecases.dispatch import Dispatcher
+from router.usecases.figures import LiveFigures
 from router.usecases.gate import Gate, GateState
 from router.usecases.outbox import Outbox
 from router.usecases.policies import PolicyCache
@@ -141,6 +142,7 @@ class Parts:
             max_age_s=s.cp_max_age_s,
             changed=self._gate_changed,
         )
+        self.figures = LiveFigures(self.store.figures, t, clock=time.monotonic)
         self.dispatcher = Dispatcher(self.store.tasks, self.publisher, t, self.store.decisions.now_ms)
         self.decide = Decide(
             self.store.decisions,
@@ -151,6 +153,7 @@ class Parts:
             decide_settings(s),
             degraded_made=self.deferred.made,
             tracing=self.tracing,
+            snapshot=self.figures.snapshot,
         )
         self.door = DecideDoor(self.bus, self.decide.handle, s.pod_name)
 
@@ -188,6 +191,7 @@ class Parts:
             lambda: self.gate.features,
             decide_settings(s).deadlines,
             self.settle.give_up,
+            self.figures.snapshot,
         )
         _, ack_spec, result_spec = self.streams.consumers
         self.loops = [

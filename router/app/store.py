@@ -6,6 +6,7 @@ from router.app.rooms import audit_ms, lane_settings, redis_access
 from router.settings import Settings
 from router.store.audit import RedisAudit
 from router.store.decisions import RedisDecisions, decide_script
+from router.store.figures import RedisFigures
 from router.store.inspect import RedisInspector
 from router.store.keys import Keys
 from router.store.lane import LaneHooks
@@ -30,6 +31,7 @@ class Store:
         self.tasks = RedisTasks(self.keys, self.nodes, audit_max_len=s.audit_max_len, shared_calls=not s.redis_cluster)
         self.policies = RedisPolicies(self.nodes, self.keys, audit_ms=audit_ms(s))
         self.audit = RedisAudit(self.keys, self.nodes)
+        self.figures = RedisFigures(self.keys, self.nodes)
         self.inspector = RedisInspector(self.keys, self.nodes)
         self.meta = RedisMeta(self.keys, self.nodes, allow_eviction=s.allow_eviction)
         self.epochs = RedisEpochs(self.keys, self.nodes)

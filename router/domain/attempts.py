@@ -2,7 +2,8 @@
 
 from msgspec.structs import replace
 
-from router.domain.plan import Deadlines, Features, Plan, Snapshot, plan, status_matches
+from router.domain.figures import Snapshot
+from router.domain.plan import Deadlines, Features, Plan, plan, status_matches
 from router.domain.policy import Backoff, Policy, Resource, StoredPolicy
 from router.domain.request import DecideRequest, Step
 from router.domain.result import ExecResult, Status

@@ -5,14 +5,14 @@ Random Weight with the logarithm method): the score of a provider is −w / ln(h
 (tenant, policy, request) seeded by the provider. Removing a provider moves only its own share.
 """
 
-from collections.abc import Mapping
 from math import log
-from typing import NamedTuple, cast
+from typing import cast
 
 from msgspec import Struct
 from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
 from router.domain.decision import CandidateVerdict, Reason, Verdict
+from router.domain.figures import NO_FIGURES, Share, Snapshot, latency_and_cost, shares_by_score
 from router.domain.ids import idempotency_name
 from router.domain.policy import DEFAULT_ATTEMPTS, Fallback, Limit, Provider, Resource, Scope, Selection, StoredPolicy
 from router.domain.request import NO_CONSTRAINTS, NO_STEP, DecideRequest
@@ -40,23 +40,6 @@ class Features(Struct, frozen=True):
 
 
 ALL_FEATURES = Features()
-
-
-class Figures(NamedTuple):
-    """Live figures of a provider, from settled results."""
-
-    latency_ms: float
-    cost_microusd: float
-
-
-class Snapshot(Struct, frozen=True):
-    """Live figures of all providers of a tenant at one moment; `version` goes into the audit."""
-
-    version: int
-    figures: Mapping[str, Figures]
-
-
-NO_FIGURES = Snapshot(0, {})
 
 
 class Deadlines(Struct, frozen=True):
@@ -188,56 +171,41 @@ def _order(
     request: DecideRequest, stored: StoredPolicy, features: Features, snapshot: Snapshot
 ) -> tuple[tuple[Candidate, ...], tuple[CandidateVerdict, ...]]:
     policy = stored.policy
+    memo = policy.memo
+    if memo.snapshot is not snapshot:
+        memo.renew(snapshot)
     best = policy.selection is _BEST_SCORE and features.best_score
-    ranked = _by_score(policy.pool, snapshot) if best else _rendezvous(request, stored)
-    plain = (
-        request.constraints is NO_CONSTRAINTS
-        and request.step is NO_STEP
-        and not snapshot.version
-        and not policy.has_attributes
-    )
+    if best:
+        if memo.by_score is None:
+            memo.by_score = shares_by_score(policy.pool, snapshot)
+        ranked = _rendezvous(request, stored, memo.by_score)
+    else:
+        ranked = _rendezvous(request, stored, policy.shares)
+    plain = request.constraints is NO_CONSTRAINTS and request.step is NO_STEP and not policy.has_attributes
     remembered_as = (best, ranked)
-    if plain and (known := policy.memo.orders.get(remembered_as)) is not None:
+    if plain and (known := memo.orders.get(remembered_as)) is not None:
         return cast(tuple[Candidate, ...], known), ()
     reason = Reason.BEST_SCORE if best else Reason.WEIGHTED
     order = [(policy.pool[i], reason) for i in ranked]
     if policy.fallbacks or request.step is not NO_STEP:
         order = _with_fallbacks(request, stored, order)
     found, passed = _within_constraints(request, stored, order, snapshot)
-    if plain and not any(c.charges for c in found) and len(policy.memo.orders) < MOST_ORDERS:
-        policy.memo.keep_order(remembered_as, found)
+    if plain and not any(c.charges for c in found) and len(memo.orders) < MOST_ORDERS:
+        memo.keep_order(remembered_as, found)
     return found, passed
 
 
-def _by_score(pool: tuple[Provider, ...], snapshot: Snapshot) -> tuple[int, ...]:
-    return tuple(
-        sorted(range(len(pool)), key=lambda i: (-pool[i].priority, _live_score(pool[i], snapshot), pool[i].name))
-    )
-
-
-def _rendezvous(request: DecideRequest, stored: StoredPolicy) -> tuple[int, ...]:
-    """Places in the pool: by priority tier, then by weighted rendezvous."""
-    pool = stored.policy.pool
-    if len(pool) == 1:
+def _rendezvous(request: DecideRequest, stored: StoredPolicy, shares: tuple[Share, ...]) -> tuple[int, ...]:
+    """Places in the pool: by rank, then by weighted rendezvous."""
+    if len(shares) == 1:
         return _ONLY
     key = f"{request.tenant_id}\0{stored.policy_id}\0{request.request_id}".encode()
     # (h + 0.5) / 2⁶⁴ is in (0, 1), so the logarithm is finite and negative.
     scored = [
-        (tier, weight / log((xxh3_64_intdigest(key, seed) + 0.5) * _PER_64), i)
-        for tier, weight, seed, i in stored.policy.shares
+        (rank, weight / log((xxh3_64_intdigest(key, seed) + 0.5) * _PER_64), i) for rank, weight, seed, i in shares
     ]
     scored.sort()
     return tuple([s[2] for s in scored])
-
-
-def _live_score(p: Provider, snapshot: Snapshot) -> float:
-    """Lower is better: latency in ms plus cost in micro-USD per thousand (0.001 USD weighs as one second)."""
-    latency, cost = _figures(p, snapshot)
-    return latency + cost
-
-
-def _figures(p: Provider, snapshot: Snapshot) -> Figures:
-    return snapshot.figures.get(p.name) or Figures(p.expected_latency_ms, p.expected_cost_microusd)
 
 
 def _with_fallbacks(
@@ -303,11 +271,7 @@ def _within_constraints(
     kept: list[Candidate] = []
     passed: list[CandidateVerdict] = []
     for p, reason in order:
-        if snapshot.version:
-            figures = _figures(p, snapshot)
-            latency, cost = round(figures.latency_ms), round(figures.cost_microusd)
-        else:
-            latency, cost = p.expected_latency_ms, p.expected_cost_microusd
+        latency, cost = latency_and_cost(p, snapshot)
         if (latency_bound is not None and latency > latency_bound) or (cost_bound is not None and cost > cost_bound):
             passed.append(CandidateVerdict(p.name, Verdict.CONSTRAINT))
             continue

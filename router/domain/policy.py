@@ -201,19 +201,26 @@ class Extension(Struct, frozen=True):
 class Memo:
     """What was worked out from a policy before, within a bound. It is no part of the policy: memos are always equal.
 
-    `size_bytes`: about what it takes; whoever holds many policies may `forget` it at any time.
+    `by_score` and `orders` hold for one snapshot of live figures. `size_bytes`: about what it takes; whoever holds many
+    policies may `forget` it at any time.
     """
 
-    __slots__ = ("charges", "orders", "size_bytes")
+    __slots__ = ("by_score", "charges", "orders", "size_bytes", "snapshot")
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
         """Work it out again."""
+        self.charges: tuple[object, ...] | None = None
+        self.renew(None)
+
+    def renew(self, snapshot: object) -> None:
+        """Forget what held for another snapshot."""
+        self.snapshot = snapshot
+        self.by_score: tuple[tuple[int, float, int, int], ...] | None = None
         self.orders: dict[object, object] = {}
-        self.charges: object = None
-        self.size_bytes = 0
+        self.size_bytes = 0 if self.charges is None else _ORDER_BYTES + len(self.charges) * _PLACE_BYTES
 
     def keep_order(self, name: object, order: tuple[object, ...]) -> None:
         """Remember an order of candidates."""

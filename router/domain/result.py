@@ -2,6 +2,7 @@
 
 import re
 from enum import Enum, StrEnum
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -42,6 +43,23 @@ class ExecResult(Struct, frozen=True):
     error_message: str | None = None
     timestamp: JsonValue = None
     correlation: Correlation = NO_CORRELATION
+
+
+class Taught(NamedTuple):
+    """What a result says of its provider's speed and price; None: it does not say."""
+
+    latency_ms: int | None = None
+    cost_microusd: int | None = None
+
+
+NOTHING_TAUGHT = Taught()
+
+
+def taught(result: ExecResult) -> Taught:
+    """Only a success teaches: how fast a provider fails is the breaker's matter, and would draw work to it."""
+    if result.status is not Status.SUCCESS:
+        return NOTHING_TAUGHT
+    return Taught(result.latency_ms, result.cost_microusd)
 
 
 class BreakerVerdict(Enum):

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from router.domain.decision import Reason
 from router.domain.policy import Breaker
-from router.domain.result import BreakerVerdict
+from router.domain.result import NOTHING_TAUGHT, BreakerVerdict, Taught
 
 
 class TaskState(IntEnum):
@@ -151,7 +151,7 @@ class Move(Struct, frozen=True):
 
     A task moves only if it is of this decision and attempt and its state is below `below`. `due_ms` 0: nothing more is
     due. `verdict` and `breaker` teach the provider's breaker. `usage` goes into the outbox under the task's id, or the
-    decision's. `note` only writes the audit record.
+    decision's. `taught` goes into the provider's live figures. `note` only writes the audit record.
     """
 
     tenant_id: str
@@ -174,6 +174,7 @@ class Move(Struct, frozen=True):
     leases: tuple[Correction, ...] = ()
     note: bool = False
     why: int = 0
+    taught: Taught = NOTHING_TAUGHT
 
 
 class BreakerTurn(IntEnum):

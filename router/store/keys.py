@@ -42,6 +42,9 @@ KEYS = {
     "state_provider": KeyKind(
         "<schema>:{p}:<tenant>:sv:<provider>", "string", "longest window in it", "limits of one provider"
     ),
+    "figures": KeyKind(
+        "<schema>:{p}:<tenant>:f", "string", "10 min", "live latency and cost of at most 64 providers, from results"
+    ),
     "lease": KeyKind(
         "<schema>:{p}:<tenant>:c:<owner>", "zset", "longest lease in it", "concurrency leases: id → expiry in ms"
     ),
@@ -95,6 +98,7 @@ class TenantKeys(Struct, frozen=True):
     due: bytes
     shared: bytes
     pins: bytes
+    figures: bytes
 
     def policy_state(self, policy_id: str) -> bytes:
         """Policy-scope limits."""
@@ -156,6 +160,7 @@ class Keys:
             self.due(p),
             shared,
             prefix + b"pin:",
+            prefix + b"f",
         )
 
     def tag(self, partition: int) -> bytes:

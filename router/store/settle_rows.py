@@ -4,13 +4,13 @@ from struct import Struct as Layout
 
 from router.domain.ids import name_in
 from router.domain.policy import Breaker, Scope, provider_entry
-from router.domain.result import BreakerVerdict
+from router.domain.result import NOTHING_TAUGHT, BreakerVerdict
 from router.domain.task import Correction, Move
 from router.store.keys import Keys, TenantKeys
 
 KIND_TASK, KIND_REMEMBERED, KIND_NOTE = 1, 2, 3
 
-_ROW = Layout(">IBHHHHHH16sBBBBHIdB8sIdIIIIBH")
+_ROW = Layout(">IBHHHHHHH16sBBBBHIdB8sIdIIIIddBH")
 _USAGE = Layout(">I")
 _COUNTS = Layout(">BB")
 _CORRECTION = Layout(">H8sIdd")
@@ -57,6 +57,7 @@ class MoveBatch:
                         key(keys.outbox(partition)) if move.usage else 0,
                         key(tenant.state) if verdict else 0,
                         key(tenant.audit),
+                        key(tenant.figures) if move.taught != NOTHING_TAUGHT else 0,
                         move.decision_id,
                         move.attempt,
                         move.below,
@@ -73,6 +74,8 @@ class MoveBatch:
                         breaker.minimum_requests,
                         breaker.timeout_ms,
                         breaker.success_threshold,
+                        _told(move.taught.latency_ms),
+                        _told(move.taught.cost_microusd),
                         0 if move.action is None else move.action,
                         len(move.features),
                     ),
@@ -100,6 +103,11 @@ class MoveBatch:
             case Scope.PROVIDER:
                 state = tenant.provider_state(c.owner)
         return _CORRECTION.pack(self._key(state), r.entry, r.window_ms, move.charged_ms, c.delta)
+
+
+def _told(figure: int | None) -> int:
+    """Below nothing: the result did not say."""
+    return -1 if figure is None else figure
 
 
 def _lease(tenant: TenantKeys, c: Correction) -> bytes:

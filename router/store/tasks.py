@@ -38,6 +38,7 @@ SETTLE_KEYS = (
     "state_provider",
     "lease",
     "audit",
+    "figures",
 )
 _HEAD = Layout(">IB")
 _BODY = 5

@@ -114,6 +114,10 @@ class Telemetry:
         self.policy_revision = self._gauge(
             "policy_revision", "Revision that the pod decides by; 0: not cached. ROUTER_METRICS_TENANTS only.", "tenant"
         )
+        self.figures_tenants = self._gauge("figures_tenants", "Tenants whose live figures the pod holds.")
+        self.figures_failures = self._counter(
+            "figures_failures", "Reads of live figures that failed; the last ones are kept."
+        )
         self.cp_fallbacks = self._counter("cp_fallback", "Times the gate fell back to the CP1 baseline.", "reason")
         self.gate_open = self._gauge("gate_open", "1 while the CP gate lets all features through.")
 

@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from router.domain.attempts import next_plan
+from router.domain.figures import NO_FIGURES, Snapshot
 from router.domain.outcome import Admitted, Away, Conflict, Outcome
-from router.domain.plan import NO_FIGURES, Deadlines, Features, Plan, Snapshot
+from router.domain.plan import Deadlines, Features, Plan
 from router.domain.request import DecideRequest
 from router.domain.task import TaskRecord
 from router.errors import StoreError

@@ -16,9 +16,10 @@ from msgspec.structs import replace
 
 from router.domain.answers import answer, degraded, overloaded
 from router.domain.decision import Answer, Code, Decided, Intake, Refused
+from router.domain.figures import NO_FIGURES, Snapshot
 from router.domain.ids import to_text
 from router.domain.outcome import Admitted, Away, Outcome, RowFault
-from router.domain.plan import NO_FIGURES, Deadlines, Features, Plan, Snapshot, plan
+from router.domain.plan import Deadlines, Features, Plan, plan
 from router.domain.policy import OnStoreError, StoredPolicy, TenantPolicies
 from router.domain.request import DecideRequest
 from router.errors import StoreError

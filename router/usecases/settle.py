@@ -19,7 +19,7 @@ from router.domain.decision import Code, Refused
 from router.domain.ids import assignment_id, attempt_in, idempotency_name, name_in, task_id, task_of, to_text
 from router.domain.outcome import Remembered
 from router.domain.policy import TenantPolicies, provider_entry
-from router.domain.result import ExecResult, Status, breaker_verdict
+from router.domain.result import ExecResult, Status, breaker_verdict, taught
 from router.domain.task import (
     Action,
     BreakerTurn,
@@ -243,6 +243,7 @@ class Settle:
             charged_ms=record.charged_ms,
             corrections=corrections,
             leases=leases,
+            taught=taught(result),
         )
         return one.move
 
@@ -292,6 +293,7 @@ class Settle:
             charged_ms=kept.charged_ms,
             corrections=corrections,
             leases=leases,
+            taught=taught(result),
         )
         return one.move
 

@@ -5,7 +5,8 @@ from msgspec.structs import replace
 
 from router.domain.attempts import DEFAULT_BACKOFF_MS, backoff_ms, has_next, next_plan, status_of, why_of, why_status
 from router.domain.decision import Reason
-from router.domain.plan import ALL_FEATURES, DEFAULT_DEADLINES, NO_FIGURES
+from router.domain.figures import NO_FIGURES
+from router.domain.plan import ALL_FEATURES, DEFAULT_DEADLINES
 from router.domain.policy import (
     Backoff,
     Fallback,

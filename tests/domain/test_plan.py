@@ -6,9 +6,21 @@ import pytest
 from msgspec.structs import replace
 
 from router.domain.decision import Reason, Verdict
+from router.domain.figures import Live, Snapshot
 from router.domain.json import JsonValue
-from router.domain.plan import ANONYMOUS, Deadlines, Features, Figures, Plan, Snapshot, plan
-from router.domain.policy import Limit, Policy, Provider, Resource, Scope, Selection, Sticky, StoredPolicy, provider
+from router.domain.plan import ANONYMOUS, Deadlines, Features, Plan, plan
+from router.domain.policy import (
+    Limit,
+    Policy,
+    Provider,
+    Resource,
+    Scope,
+    Selection,
+    Sticky,
+    StoredPolicy,
+    provider,
+    provider_entry,
+)
 from router.domain.policy_limits import limit
 from router.domain.request import Constraints, DecideRequest, Options, Step
 
@@ -103,9 +115,9 @@ def test_best_score_prefers_the_better_figures() -> None:
         provider("a", expected_latency_ms=100), provider("b", expected_latency_ms=200), selection=Selection.BEST_SCORE
     )
     assert names(plan(ask(), policy)) == ["a", "b"]
-    live = plan(ask(), policy, snapshot=Snapshot(7, {"a": Figures(300, 0)}))
+    live = plan(ask(), policy, snapshot=Snapshot(7, {provider_entry("a"): Live(300, 32, 0, 0)}))
     assert names(live) == ["b", "a"]
-    assert (live.figures_version, live.candidates[1].expected_latency_ms) == (7, 300)
+    assert (live.figures_version, live.candidates[1].expected_latency_ms) == (7, 294)
     assert {c.reason for c in live.candidates} == {Reason.BEST_SCORE}
 
 
