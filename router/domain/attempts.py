@@ -1,10 +1,12 @@
 """The next attempt of a task: whether there is one, when, and how it is planned."""
 
+from zlib import crc32
+
 from msgspec.structs import replace
 
 from router.domain.figures import Snapshot
 from router.domain.plan import Deadlines, Features, Plan, plan, status_matches
-from router.domain.policy import Backoff, Policy, Resource, StoredPolicy
+from router.domain.policy import Backoff, Fallback, Policy, Resource, StoredPolicy
 from router.domain.request import DecideRequest, Step
 from router.domain.result import ExecResult, Status
 from router.domain.task import TaskRecord
@@ -42,14 +44,32 @@ def has_next(record: TaskRecord) -> bool:
 
 
 def backoff_ms(policy: Policy | None, record: TaskRecord, why: int) -> int:
-    """How long to wait before the next attempt: the request's wish, else the matching rule's, else 200 ms."""
+    """How long to wait before the next attempt: the request's wish, else the matching rule's, else 200 ms.
+
+    A record has the task's type, but not its context: a rule that looks at the context counts as one that matches.
+    """
     if record.facts.backoff_ms is not None:
         return record.facts.backoff_ms
     rules = () if policy is None else policy.fallbacks
-    rule = next((r for r in rules if status_matches(r.statuses, status_of(why))), None)
+    rule = next((r for r in rules if status_matches(r.statuses, status_of(why)) and _is_for(r, record)), None)
     if rule is None or rule.backoff is None:
         return DEFAULT_BACKOFF_MS
-    return _delay(rule.backoff, record.attempt)
+    delay = _delay(rule.backoff, record.attempt)
+    return _spread(delay, record) if rule.backoff.jitter else delay
+
+
+def _is_for(rule: Fallback, record: TaskRecord) -> bool:
+    types = next((words for name, words in rule.attributes if name == "message_type"), None)
+    return types is None or record.facts.task_type in types
+
+
+def _spread(delay_ms: int, record: TaskRecord) -> int:
+    """Between half the delay and all of it: tasks that failed together do not come back together.
+
+    The same for every pod that looks at this attempt, so a move that is made twice is the same move.
+    """
+    half = delay_ms // 2
+    return delay_ms - crc32(record.decision_id + record.attempt.to_bytes(4)) % (half + 1)
 
 
 def _delay(backoff: Backoff, failed_attempts: int) -> int:

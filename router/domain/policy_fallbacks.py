@@ -74,7 +74,7 @@ _BACKOFF = Backoff()
 STRATEGY = Field("strategy", Choice(Strategy), "base · 2ⁿ, base · n, or base.", Strategy(_BACKOFF.strategy))
 BASE = Field("base_ms", Int(1, 600_000), "The first delay, in ms.", _BACKOFF.base_ms)
 MOST = Field("max_ms", Int(1, 600_000), "The longest delay, in ms.", _BACKOFF.max_ms)
-JITTER = Field("jitter", Flag(), "Spread the delays.", _BACKOFF.jitter)
+JITTER = Field("jitter", Flag(), "Spread the delays: each between half of it and all of it.", _BACKOFF.jitter)
 
 
 def _check_backoff(row: Row, path: str, report: Report) -> None:

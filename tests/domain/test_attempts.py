@@ -99,9 +99,33 @@ def test_one_budget(attempt: int, most: int, more: bool) -> None:
 )
 def test_backoff_of_a_rule(strategy: str, attempt: int, delay: int) -> None:
     """base, base · n or base · 2ⁿ⁻¹ after the n-th failed attempt, at most max."""
-    rule = Fallback("b", ("timeout",), backoff=Backoff(strategy, 100, 1000))
+    rule = Fallback("b", ("timeout",), backoff=Backoff(strategy, 100, 1000, jitter=False))
     policy = Policy(POOL, fallbacks=(rule,), fallback_providers=POOL[1:2])
     assert backoff_ms(policy, record(attempt, 20), why_status(Status.TIMEOUT)) == delay
+
+
+def test_jitter_spreads_the_delays() -> None:
+    """Of tasks that failed together each waits between half the delay and all of it, and always the same."""
+    policy = Policy(
+        POOL, fallbacks=(Fallback("b", backoff=Backoff("fixed", 1000, 1000)),), fallback_providers=POOL[1:2]
+    )
+    tasks = [replace(record(), decision_id=n.to_bytes(16)) for n in range(200)]
+    waits = [backoff_ms(policy, task, 503) for task in tasks]
+    assert min(waits) >= 500
+    assert max(waits) <= 1000
+    assert len(set(waits)) > 100
+    assert waits == [backoff_ms(policy, task, 503) for task in tasks]
+
+
+def test_the_backoff_is_that_of_the_task_s_type() -> None:
+    """A rule for another type does not delay this one."""
+    rules = (
+        Fallback("b", attributes=(("message_type", ("mail",)),), backoff=Backoff("fixed", 900, 900, jitter=False)),
+        Fallback("b", attributes=(("message_type", ("chat",)),), backoff=Backoff("fixed", 70, 70, jitter=False)),
+    )
+    policy = Policy(POOL, fallbacks=rules, fallback_providers=POOL[1:2])
+    facts = replace(record().facts, task_type="chat")
+    assert backoff_ms(policy, replace(record(), facts=facts), 503) == 70
 
 
 def test_the_request_wins_over_the_rule() -> None:
@@ -140,6 +164,14 @@ def test_a_target_that_failed_is_not_tried_first_again() -> None:
     """When `to` itself has failed, somebody else is tried."""
     policy = Policy(POOL, fallbacks=(Fallback("c", ("5xx",)),), fallback_providers=POOL[2:])
     assert order(policy, record(2, provider_id="c", why=503))[0][0] != "c"
+
+
+def test_a_provider_that_was_deleted_meanwhile() -> None:
+    """The failed provider has left the policy: it cannot be asked again, the rule's target is."""
+    policy = Policy(POOL, fallbacks=(Fallback("c", ("5xx",), retry=3),), fallback_providers=POOL[2:])
+    names = order(policy, record(1, provider_id="deleted", why=503))
+    assert names[0] == ("c", Reason.FALLBACK)
+    assert "deleted" not in dict(names)
 
 
 def test_only_leases_are_charged_again() -> None:
