@@ -4,7 +4,8 @@ RouterError
 ├── InvalidInput          a document or request is wrong; carries every problem found
 ├── StoreError            talking to Redis went wrong
 │   ├── StoreUnavailable  nothing was executed: not connected, breaker open, refused before sending
-│   └── OutcomeUnknown    sent, but not answered in time: it may have been executed
+│   ├── OutcomeUnknown    sent, but not answered in time: it may have been executed
+│   └── StoreDamaged      a key is not what it must be; to try again does not help
 ├── BusError              talking to NATS went wrong
 ├── RevisionConflict      compare-and-set lost: somebody wrote in between
 └── StartupRefused        this pod must not run with these settings against this store
@@ -48,6 +49,10 @@ class StoreUnavailable(StoreError):
 
 class OutcomeUnknown(StoreError):
     """It may have been executed."""
+
+
+class StoreDamaged(StoreError):
+    """A key holds something of another kind; nothing else is wrong with the store."""
 
 
 class BusError(RouterError):

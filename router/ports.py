@@ -1,6 +1,7 @@
 """What the use cases need from outside. Each method is one atomic act; its docstring is the promise."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from enum import IntEnum
 from typing import Protocol
 
 from msgspec import Struct
@@ -15,7 +16,17 @@ from router.domain.task import Move, MoveOutcome, TaskRecord, Unreadable
 from router.domain.view import BreakerView
 
 
-class DecisionStore(Protocol):
+class Answers(Protocol):
+    """What was answered in the last 24 hours."""
+
+    async def remembered(self, tenant_id: str, name: bytes) -> Remembered | None:
+        """The stored answer under an idempotency name, if it is that tenant's.
+
+        :raises StoreError: Redis did not answer.
+        """
+
+
+class DecisionStore(Answers, Protocol):
     """Decides, for the whole fleet."""
 
     def decide(
@@ -47,12 +58,6 @@ class DecisionStore(Protocol):
 
     def new_decision_id(self, request: DecideRequest, plan: Plan) -> bytes:
         """An id for a decision that was made without the store; of the same form as every other."""
-
-    async def remembered(self, tenant_id: str, name: bytes) -> Remembered | None:
-        """The stored answer under an idempotency name, if it is that tenant's.
-
-        :raises StoreError: Redis did not answer.
-        """
 
 
 class AuditLog(Protocol):
@@ -167,6 +172,12 @@ class TaskStore(Protocol):
     async def forget_due(self, task_ids: Sequence[bytes]) -> None:
         """Nothing is due for these any more (they have no record)."""
 
+    async def usage_left(self) -> int:
+        """How many usage events the whole fleet has settled and not confirmed as published."""
+
+    async def usage_waits(self, usage_ids: Sequence[bytes]) -> list[bool]:
+        """Which of these are settled and not confirmed as published, in order."""
+
     async def usage_waiting(self, most: int) -> list[UsageWaiting]:
         """Up to `most` usage events of each partition that nobody has confirmed as published."""
 
@@ -183,11 +194,51 @@ class Publication(Struct, frozen=True):
     headers: dict[str, str] = {}
 
 
+class Published(IntEnum):
+    """What came of a publish. False only when it is not known to be in the stream."""
+
+    FAILED = 0
+    """Refused, or not acked in time: it may be there all the same."""
+    STORED = 1
+    DUPLICATE = 2
+    """The stream had a message of this id already, within its dedup window; it holds that one."""
+
+
 class Publisher(Protocol):
     """Publishes into streams."""
 
-    def publish(self, publication: Publication, done: Callable[[bool], None]) -> None:
-        """Queue a publish; `done(stored)` is called exactly once. Never raises.
+    def publish(self, publication: Publication, done: Callable[[Published], None]) -> None:
+        """Queue a publish; `done(outcome)` is called exactly once, from the event loop. Never raises."""
 
-        True after the server's ack (a duplicate counts as stored), False when it was refused or not acked in time.
-        """
+
+class Kept(Struct, frozen=True):
+    """One message of a stream; `at_ms` is when the server stored it. Without its data when only headers were read."""
+
+    sequence: int
+    subject: str
+    at_ms: int
+    headers: Mapping[str, str]
+    data: bytes
+
+    @property
+    def message_id(self) -> str:
+        """Its Nats-Msg-Id; empty: it had none."""
+        return self.headers.get("Nats-Msg-Id", "")
+
+
+class History(Protocol):
+    """A stream, for looking into. Every method raises `BusError` when it could not be read."""
+
+    def read(
+        self, *, since_ms: int | None = None, subject: str | None = None, headers_only: bool = False
+    ) -> AsyncGenerator[list[Kept], None]:
+        """Batches, oldest first, of what was stored from `since_ms` (Unix time) on, up to the moment of the call."""
+
+    async def holds(self, message_ids: Collection[str], since_ms: int) -> set[str]:
+        """Which of these message ids were stored at `since_ms` (Unix time) or later."""
+
+    async def get(self, sequence: int) -> Kept | None:
+        """One message; None: it is not there (any more)."""
+
+    async def delete(self, sequence: int) -> None:
+        """Take one message out of the stream."""

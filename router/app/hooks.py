@@ -1,12 +1,14 @@
 """What rooms report of themselves → metrics, logs and alerts."""
 
+import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from router.bus.announce import announce
 from router.bus.connection import Bus
+from router.bus.consumer import PullLoop
 from router.domain.alert import FLEET, Condition
-from router.errors import BusError
+from router.errors import BusError, StoreError
 from router.store.lane import LaneHooks
 from router.telemetry import Event, Telemetry
 from router.usecases.alerts import Alerts
@@ -19,9 +21,10 @@ log = logging.getLogger("router.app")
 class StoreWatch:
     """Hears the lanes: the store is away while one of them is."""
 
-    def __init__(self, telemetry: Telemetry, on_back: Callable[[], None]) -> None:
+    def __init__(self, telemetry: Telemetry, *, on_away: Callable[[], None], on_back: Callable[[], None]) -> None:
         self._telemetry = telemetry
         self._decide_seconds = telemetry.store_call_seconds.child("decide")
+        self._on_away = on_away
         self._on_back = on_back
         self.alerts: Alerts | None = None
 
@@ -42,11 +45,58 @@ class StoreWatch:
             log.error("the store is away: %s", why, extra={"event": Event.STORE_AWAY})
             if self.alerts is not None:
                 self.alerts.raise_(Condition.STORE_AWAY, FLEET, metadata={"reason": why})
+            self._on_away()
             return
         log.info("the store answers again", extra={"event": Event.STORE_BACK})
         if self.alerts is not None:
             self.alerts.resolve(Condition.STORE_AWAY, FLEET)
         self._on_back()
+
+
+class StoreOutage:
+    """While the store is away the consumers pull nothing and give back what they hold: other pods may reach it."""
+
+    def __init__(
+        self,
+        loops: Sequence[PullLoop],
+        ping: Callable[[], Awaitable[None]],
+        telemetry: Telemetry,
+        *,
+        retry_s: float = 0.5,
+    ) -> None:
+        self._loops = loops
+        self._ping = ping
+        self._paused = telemetry.consumers_paused
+        self._retry_s = retry_s
+        self._waiting: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """The store does not answer: pause until it does. Nothing happens when it is known already."""
+        if self._waiting is None:
+            self._paused.set(1)
+            for loop in self._loops:
+                loop.pause()
+            self._waiting = asyncio.get_running_loop().create_task(self._until_back())
+
+    async def _until_back(self) -> None:
+        while True:
+            await asyncio.sleep(self._retry_s)
+            try:
+                await self._ping()
+            except StoreError as fault:
+                log.debug("the consumers wait for the store: %s", fault)
+            else:
+                break
+        self._waiting = None
+        self._paused.set(0)
+        for loop in self._loops:
+            loop.resume()
+
+    async def stop(self) -> None:
+        """Wait for it no longer."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+            await asyncio.gather(self._waiting, return_exceptions=True)
 
 
 class CacheWatch:

@@ -8,7 +8,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry
 
 from router import __version__
-from router.app.hooks import Announcements, CacheWatch, SeedWatch, StoreWatch
+from router.app.hooks import Announcements, CacheWatch, SeedWatch, StoreOutage, StoreWatch
 from router.app.rooms import bus_options, cache_settings, decide_settings, stream_specs
 from router.app.store import Store
 from router.bus import service
@@ -16,9 +16,10 @@ from router.bus.connection import Bus
 from router.bus.consumer import PullLoop
 from router.bus.decide_door import DecideDoor
 from router.bus.fleet import consumers
+from router.bus.history import StreamHistory
 from router.bus.keeper import StreamKeeper
 from router.bus.publisher import StreamPublisher
-from router.bus.stream_specs import Ensured
+from router.bus.stream_specs import ConsumerSpec, Ensured
 from router.bus.streams import Streams
 from router.domain.alert import FLEET, Condition
 from router.edge.http import HttpServer
@@ -33,8 +34,9 @@ from router.usecases.alerts import Alerts, Level
 from router.usecases.attempts import Attempts
 from router.usecases.decide import Decide
 from router.usecases.deferred import DeferredAudit
-from router.usecases.deliveries import DeadLetters
+from router.usecases.deliveries import Careful, DeadLetters, Handle
 from router.usecases.dispatch import Dispatcher
+from router.usecases.endings import Endings
 from router.usecases.figures import LiveFigures
 from router.usecases.gate import Gate, GateState
 from router.usecases.outbox import Outbox
@@ -45,6 +47,7 @@ from router.usecases.receipts import Receipts
 from router.usecases.seed import Seeder, Source, StoreGuard
 from router.usecases.settle import Settle
 from router.usecases.sweep import Sweeper
+from router.wire import subjects
 from router.wire.alerts import encode_alert
 from router.wire.problems import Rejected
 from router.wire.workers import decode_heartbeat, decode_worker_dead_letter
@@ -95,10 +98,12 @@ class Parts:
         t.publishes.read_from(lambda: self.publisher.stored, "stored")
         t.publishes.read_from(lambda: self.publisher.duplicates, "duplicate")
         t.publishes.read_from(lambda: self.publisher.failed, "failed")
+        t.publishes.read_from(lambda: self.publisher.resent, "resent")
+        t.publishes.read_from(lambda: self.publisher.published_core, "core")
 
     def _store_parts(self, s: Settings) -> None:
         t = self.telemetry
-        self.store_watch = StoreWatch(t, on_back=self._store_is_back)
+        self.store_watch = StoreWatch(t, on_away=self._store_is_away, on_back=self._store_is_back)
         self.store = Store(s, self.store_watch.hooks())
         self.alerts = Alerts(self.publisher, self.store.epochs, encode_alert, t, _wall_ms)
         self.store_watch.alerts = self.alerts
@@ -159,30 +164,37 @@ class Parts:
 
     def _task_parts(self, s: Settings) -> None:
         t = self.telemetry
-        tombstone_ms = s.tombstone_ttl_s * 1000
         letters = DeadLetters(self.publisher, t, self.alerts, keep_payload=s.dead_letter_payloads, wall_ms=_wall_ms)
-        self.outbox = Outbox(self.store.tasks, self.publisher, t, self.alerts)
-        self.settle = Settle(
+        self.outbox = Outbox(
+            self.store.tasks,
+            self.publisher,
+            StreamHistory(self.bus, s.stream_usage_name),
+            t,
+            self.alerts,
+            dedup_ms=s.stream_usage_dedup_s * 1000,
+            wall_ms=_wall_ms,
+        )
+        endings = Endings(self.store.tasks, self._core_send, t, self.alerts, tombstone_ms=s.tombstone_ttl_s * 1000)
+        settle = Settle(
             self.store.tasks,
             self.store.decisions,
             self.policies,
             self.outbox,
             letters,
-            self._core_send,
+            endings,
             t,
             self.alerts,
-            tombstone_ms=tombstone_ms,
+            strikes=s.dead_letter_after,
             wall_ms=_wall_ms,
         )
         receipts = Receipts(
             self.store.tasks,
             self.store.decisions,
             self.policies,
-            self.settle,
+            endings,
             letters,
             t,
             self.alerts,
-            tombstone_ms=tombstone_ms,
         )
         attempts = Attempts(
             self.store.decisions,
@@ -190,32 +202,34 @@ class Parts:
             self.dispatcher,
             lambda: self.gate.features,
             decide_settings(s).deadlines,
-            self.settle.give_up,
+            endings.give_up,
             self.figures.snapshot,
         )
         _, ack_spec, result_spec = self.streams.consumers
         self.loops = [
-            PullLoop(
-                self.bus, self.streams, result_spec, self.settle.results, on_stall=partial(self._stalled, "result")
-            ),
-            PullLoop(self.bus, self.streams, ack_spec, receipts.receive, on_stall=partial(self._stalled, "ack")),
+            self._loop("result", result_spec, settle.results, subjects.RESULT, letters),
+            self._loop("ack", ack_spec, receipts.receive, subjects.ACK, letters),
         ]
+        self.outage = StoreOutage(self.loops, self.store.ping, t)
         for name, pull in zip(("result", "ack"), self.loops, strict=True):
             t.redeliveries.read_from(partial(getattr, pull, "redelivered"), name)
             t.consumer_stalls.read_from(partial(getattr, pull, "stalls"), name)
         self.sweeper = Sweeper(
             self.store.tasks,
             self.dispatcher,
-            self.settle,
+            endings,
             self.outbox,
             attempts,
             self.policies,
             t,
-            tombstone_ms=tombstone_ms,
             now_ms=self.store.decisions.now_ms,
             may_work=lambda: self.bus.connected and not self._draining,
         )
-        self.settle.next_due = self.sweeper.soon
+        endings.next_due = self.sweeper.soon
+
+    def _loop(self, name: str, spec: ConsumerSpec, handle: Handle, subject: str, letters: DeadLetters) -> PullLoop:
+        careful = Careful(handle, subject, letters, strikes=self._s.dead_letter_after, away=self._store_is_away)
+        return PullLoop(self.bus, self.streams, spec, careful, on_stall=partial(self._stalled, name))
 
     def _edge_parts(self, s: Settings) -> None:
         t = self.telemetry
@@ -231,6 +245,9 @@ class Parts:
 
     def _gate_changed(self, state: GateState) -> None:
         self.tracing.set_enabled(state.fault is None)
+
+    def _store_is_away(self) -> None:
+        self.outage.begin()
 
     def _store_is_back(self) -> None:
         self.deferred.store_is_back()

@@ -203,6 +203,7 @@ class Pod(Parts):
         await self.dispatcher.drained()
         for one in self.services:
             await one.stop()
+        await self.outage.stop()
         for pull in self.loops:
             await pull.stop()
         await self.publisher.flush(5.0)

@@ -44,6 +44,13 @@ class Store:
         await self.nodes.open()
         await self.lanes.open()
 
+    async def ping(self) -> None:
+        """Returns when every node has answered.
+
+        :raises StoreError: one did not.
+        """
+        await self.nodes.each("PING")
+
     async def close(self) -> None:
         """Close every connection."""
         await self.lanes.close()

@@ -1,8 +1,13 @@
 """What JetStream answers to a publish."""
 
+from collections.abc import Mapping
 from enum import Enum
 
 import msgspec
+
+from router.bus.connection import Bus
+from router.errors import BusError
+from router.ports import Published
 
 
 class Verdict(Enum):
@@ -43,3 +48,22 @@ def read(data: bytes) -> tuple[Verdict, str]:
     if not ack.seq:
         return Verdict.FOREIGN, ""
     return (Verdict.DUPLICATE if ack.duplicate else Verdict.STORED), ""
+
+
+OUTCOMES = {
+    Verdict.STORED: Published.STORED,
+    Verdict.DUPLICATE: Published.DUPLICATE,
+    Verdict.REFUSED: Published.FAILED,
+}
+
+
+async def publish_once(bus: Bus, subject: str, payload: bytes, headers: Mapping[str, str]) -> Published:
+    """One publish that waits for its ack; for commands. Pods use the pipelined `StreamPublisher`.
+
+    :raises BusError: no stream answered in time, or it is busy.
+    """
+    answer = await bus.request(subject, payload, dict(headers), timeout_s=5.0)
+    verdict, why = read(answer.data)
+    if verdict not in OUTCOMES:
+        raise BusError(f"{subject}: {why or 'no stream answered'}")
+    return OUTCOMES[verdict]

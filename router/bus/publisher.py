@@ -2,7 +2,7 @@
 
 One inbox takes all acks; the last token of its subject finds the message. Life of a message:
 
-    publish → waiting → in flight → stored (acked; a duplicate counts as stored, and is counted)
+    publish → waiting → in flight → stored (acked), or a duplicate (acked as one)
                            │  no ack in time, no responders, server busy: sent again, same Nats-Msg-Id
                            └→ failed: refused, or older than `give_up_s`
 
@@ -27,7 +27,7 @@ from router.bus.coverage import Coverage
 from router.bus.puback import Verdict
 from router.bus.streams import Streams
 from router.errors import BusError
-from router.ports import Publication
+from router.ports import Publication, Published
 from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,9 @@ class _Entry:
 
     __slots__ = ("block", "born", "done", "payload", "resend_at", "subject", "token", "tries")
 
-    def __init__(self, subject: bytes, block: bytes, payload: bytes, done: Callable[[bool], None], born: float) -> None:
+    def __init__(
+        self, subject: bytes, block: bytes, payload: bytes, done: Callable[[Published], None], born: float
+    ) -> None:
         self.subject, self.block, self.payload, self.done, self.born = subject, block, payload, done, born
         self.token = b""
         self.tries = 0
@@ -120,7 +122,7 @@ class StreamPublisher:
         self._waiting.clear()
         self._looked_up.clear()
         for entry in rest:
-            self._end(entry, stored=False, why="the publisher stops")
+            self._end(entry, Published.FAILED, why="the publisher stops")
 
     async def flush(self, timeout_s: float) -> bool:
         """Whether everything that was queued was settled within the time."""
@@ -130,7 +132,7 @@ class StreamPublisher:
             return False
         return True
 
-    def publish(self, publication: Publication, done: Callable[[bool], None]) -> None:
+    def publish(self, publication: Publication, done: Callable[[Published], None]) -> None:
         """See `ports.Publisher.publish`; `done` is never called before this returns."""
         loop = self._loop
         if loop is None:
@@ -158,10 +160,10 @@ class StreamPublisher:
             case None:
                 self._look_up(publication.subject, entry)
 
-    def _refuse(self, done: Callable[[bool], None], why: str) -> None:
+    def _refuse(self, done: Callable[[Published], None], why: str) -> None:
         self.failed += 1
         log.error("a publish is refused: %s", why, extra={"event": Event.PUBLISH_FAILED})
-        asyncio.get_running_loop().call_soon(done, False)
+        asyncio.get_running_loop().call_soon(done, Published.FAILED)
 
     def _enqueue(self, entry: _Entry) -> None:
         if not self._waiting and len(self._in_flight) < self._window and self._bus.connected:
@@ -204,8 +206,7 @@ class StreamPublisher:
             self._later(entry)
         else:
             del self._in_flight[entry.token]
-            self.duplicates += verdict is Verdict.DUPLICATE
-            self._end(entry, stored=verdict is not Verdict.REFUSED, why=why)
+            self._end(entry, puback.OUTCOMES[verdict], why=why)
         if self._waiting:
             self._pump()
 
@@ -224,9 +225,11 @@ class StreamPublisher:
     def _later(self, entry: _Entry) -> None:
         entry.resend_at = self._now() + min(0.05 * 2**entry.tries, 1.0)
 
-    def _end(self, entry: _Entry, *, stored: bool, why: str = "") -> None:
-        if stored:
+    def _end(self, entry: _Entry, outcome: Published, *, why: str = "") -> None:
+        if outcome is Published.STORED:
             self.stored += 1
+        elif outcome is Published.DUPLICATE:
+            self.duplicates += 1
         else:
             self.failed += 1
             log.error(
@@ -237,7 +240,7 @@ class StreamPublisher:
                 extra={"event": Event.PUBLISH_FAILED},
             )
         try:
-            entry.done(stored)
+            entry.done(outcome)
         except Exception:  # a fault of one caller must not stop the others' acks
             log.exception("a publish callback failed", extra={"event": Event.BUG})
         if not self._in_flight and not self._waiting and not self._looked_up:
@@ -257,14 +260,14 @@ class StreamPublisher:
         for entry in [one for one in self._in_flight.values() if one.resend_at <= now]:
             if now - entry.born >= self._give_up_s:
                 del self._in_flight[entry.token]
-                self._end(entry, stored=False, why="no ack")
+                self._end(entry, Published.FAILED, why="no ack")
             elif self._bus.connected:
                 self.resent += 1
                 self._send(entry)
         while self._waiting and now - self._waiting[0].born >= self._give_up_s:
             entry = self._waiting.popleft()
             self._waiting_bytes -= len(entry.payload)
-            self._end(entry, stored=False, why="never sent")
+            self._end(entry, Published.FAILED, why="never sent")
         self._pump()
         if self._in_flight or self._waiting:
             self._arm()
@@ -287,14 +290,14 @@ class StreamPublisher:
             case False:
                 self._publish_core(subject, entry)
             case None:
-                self._end(entry, stored=False, why="JetStream does not say whether a stream covers the subject")
+                self._end(entry, Published.FAILED, why="JetStream does not say whether a stream covers the subject")
 
     def _publish_core(self, subject: str, entry: _Entry) -> None:
         loop = asyncio.get_running_loop()
         try:
             self._bus.send(wire.publish(entry.subject, b"", entry.block, entry.payload))
         except BusError as error:
-            loop.call_soon(partial(self._end, entry, stored=False, why=str(error)))
+            loop.call_soon(partial(self._end, entry, Published.FAILED, why=str(error)))
             return
         self.published_core += 1
         if subject not in self._told and len(self._told) < _SUBJECTS_TOLD:
@@ -302,4 +305,4 @@ class StreamPublisher:
             log.warning("no stream covers %s: published without an ack", subject, extra={"event": Event.PUBLISHED_CORE})
             if self._on_uncovered is not None:
                 self._on_uncovered(subject)
-        loop.call_soon(partial(self._end, entry, stored=True))
+        loop.call_soon(partial(self._end, entry, Published.STORED))

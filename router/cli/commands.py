@@ -2,7 +2,7 @@
 
 import typer
 
-from router.cli import audit, config, decide, local, policy, selftest, serve, worker
+from router.cli import alerts, audit, config, decide, dlq, local, policy, selftest, serve, usage, worker
 
 
 def build() -> typer.Typer:
@@ -23,6 +23,9 @@ def build() -> typer.Typer:
     app.command()(decide.decide)
     app.add_typer(policy.app, name="policy")
     app.add_typer(audit.app, name="audit")
+    app.add_typer(usage.app, name="usage")
+    app.add_typer(dlq.app, name="dlq")
+    app.command()(alerts.alerts)
     app.command()(worker.worker)
     app.command()(selftest.selftest)
     app.command()(config.config)

@@ -43,12 +43,30 @@ def decide_script(**options: Any) -> Script:
 WAIT_DEADLINES = 4
 
 
-class RedisDecisions:
+class RedisAnswers:
+    """`ports.Answers`."""
+
+    def __init__(self, keys: Keys, nodes: Nodes) -> None:
+        self._keys = keys
+        self._nodes = nodes
+
+    async def remembered(self, tenant_id: str, name: bytes) -> Remembered | None:
+        """See `ports.Answers.remembered`."""
+        tenant = self._keys.tenant(tenant_id)
+        raw = await self._nodes.call("GET", tenant.idem(name))
+        try:
+            return None if raw is None else remembered(raw, tenant.partition, name)
+        except FormatError as fault:
+            # Known to nobody, rather than a fault of every batch of results that names it.
+            log.error("a remembered answer cannot be read: %s", fault, extra={"tenant_id": tenant_id})
+            return None
+
+
+class RedisDecisions(RedisAnswers):
     """Decides, for the whole fleet; see the port for the promises."""
 
     def __init__(self, keys: Keys, nodes: Nodes, lanes: Lanes, deadline_ms: float) -> None:
-        self._keys = keys
-        self._nodes = nodes
+        super().__init__(keys, nodes)
         self._lanes = lanes
         # A call has its deadline from when it is sent; a row may wait for the calls before it.
         self._wait_ms = WAIT_DEADLINES * deadline_ms
@@ -98,14 +116,3 @@ class RedisDecisions:
     def new_decision_id(self, request: DecideRequest, plan: Plan) -> bytes:
         """See `ports.DecisionStore.new_decision_id`."""
         return self._lanes.packer.decision_id(self._keys.tenant(request.tenant_id), plan)
-
-    async def remembered(self, tenant_id: str, name: bytes) -> Remembered | None:
-        """See `ports.DecisionStore.remembered`."""
-        tenant = self._keys.tenant(tenant_id)
-        raw = await self._nodes.call("GET", tenant.idem(name))
-        try:
-            return None if raw is None else remembered(raw, tenant.partition, name)
-        except FormatError as fault:
-            # Known to nobody, rather than a fault of every batch of results that names it.
-            log.error("a remembered answer cannot be read: %s", fault, extra={"tenant_id": tenant_id})
-            return None

@@ -18,7 +18,7 @@ from redis.exceptions import ClusterDownError, NoScriptError, RedisError, Respon
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from router.errors import OutcomeUnknown, StoreError, StoreUnavailable
+from router.errors import OutcomeUnknown, StoreDamaged, StoreError, StoreUnavailable
 from router.store.link import Command, connection_factory
 from router.store.scripts import Script
 
@@ -93,6 +93,11 @@ class Nodes(Protocol):
         """Close every connection."""
 
 
+def _refused(what: str, fault: ResponseError) -> StoreError:
+    kind = StoreDamaged if "WRONGTYPE" in str(fault) else StoreError
+    return kind(f"Redis refused {what}: {fault}")
+
+
 class _Client:
     """What both kinds share: shielded calls, one translation of errors."""
 
@@ -115,7 +120,7 @@ class _Client:
         try:
             return await self._shielded(self._client.execute_command(*command))
         except ResponseError as fault:
-            raise StoreError(f"Redis refused {command[0]!r}: {fault}") from fault
+            raise _refused(str(command[0]), fault) from fault
 
     async def gather(self, commands: Sequence[Command]) -> list[Any]:
         if not commands:
@@ -126,7 +131,7 @@ class _Client:
         try:
             found: list[Any] = await self._shielded(pipeline.execute())
         except ResponseError as fault:
-            raise StoreError(f"Redis: {fault}") from fault
+            raise _refused(str(commands[0][0]), fault) from fault
         return found
 
     async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | str | int | float]) -> Any:
@@ -137,7 +142,7 @@ class _Client:
                 # EVAL also loads it; nothing had been executed.
                 return await self._shielded(self._client.eval(script.source.decode(), len(keys), *keys, *args))
         except ResponseError as fault:
-            raise StoreError(f"Redis refused {script.name}: {fault}") from fault
+            raise _refused(script.name, fault) from fault
 
     async def scan(self, pattern: str, step: int, most: int) -> list[bytes]:
         found: list[bytes] = []
@@ -235,4 +240,4 @@ class Cluster(_Client):
         try:
             return [await self._shielded(node.execute_command(*command)) for node in self._client.get_primaries()]
         except ResponseError as fault:
-            raise StoreError(f"Redis refused {command[0]!r}: {fault}") from fault
+            raise _refused(str(command[0]), fault) from fault

@@ -116,6 +116,15 @@ class RedisTasks:
     def _due(self, task_id: bytes) -> bytes:
         return self._keys.due(partition_in(task_id) % self._keys.partitions)
 
+    async def usage_left(self) -> int:
+        """See `ports.TaskStore.usage_left`."""
+        return sum(await self._nodes.gather([("HLEN", self._keys.outbox(p)) for p in range(self._keys.partitions)]))
+
+    async def usage_waits(self, usage_ids: Sequence[bytes]) -> list[bool]:
+        """See `ports.TaskStore.usage_waits`."""
+        commands = [("HEXISTS", self._keys.outbox(partition_in(u) % self._keys.partitions), u) for u in usage_ids]
+        return [bool(n) for n in await self._nodes.gather(commands)]
+
     async def usage_waiting(self, most: int) -> list[UsageWaiting]:
         """See `ports.TaskStore.usage_waiting`."""
         commands = [("HRANDFIELD", self._keys.outbox(p), most, "WITHVALUES") for p in range(self._keys.partitions)]

@@ -125,12 +125,26 @@ class Telemetry:
         self.results_settled = self._counter("results_settled", "Results that settled an attempt.", "status")
         self.results_refused = self._counter("results_refused", "Results that settled nothing.", "reason")
         self.usage_settled = self._counter("usage_settled", "Usage events that settling wrote into the outbox.")
-        self.usage_published = self._counter("usage_published", "Usage events that JetStream has acknowledged.")
-        self.usage_outbox = self._gauge("usage_outbox", "Usage events in the outbox; drains to zero.")
-        self.assignments_published = self._counter("assignments_published", "Assignments published, retries included.")
+        self.usage_published = self._counter(
+            "usage_published", "Usage events that are in the stream and left the outbox."
+        )
+        self.usage_duplicate = self._counter(
+            "usage_duplicate", "Usage publishes that the stream had already: not metered again."
+        )
+        self.usage_reconciliation = self._gauge(
+            "usage_reconciliation",
+            "Usage settled − published, of the whole fleet: what the outbox holds. Returns to zero.",
+        )
+        self.assignments_published = self._counter(
+            "assignments_published", "Assignments published, further attempts included."
+        )
+        self.assignments_duplicate = self._counter(
+            "assignments_duplicate", "Assignment publishes that the stream had already: no worker gets them again."
+        )
         self.assignments_timed_out = self._counter("assignments_timed_out", "Attempts whose deadline passed.")
         self.isolation_violations = self._counter("isolation_violations", "Results that named another tenant's task.")
         self.dead_letters = self._counter("dead_letters", "Messages given up on, by who gave up.", "source")
+        self.redriven = self._counter("redriven", "Dead letters that came again by a re-drive, by stream.", "stream")
         self.breaker_transitions = self._counter("breaker_transitions", "Breaker changes seen, by new state.", "to")
         self.worker_heartbeats = self._counter("worker_heartbeats", "Heartbeats of workers.", "status")
         self.workers = self._gauge("workers", "Workers heard of in the last minute.")
@@ -141,6 +155,7 @@ class Telemetry:
         )
         self.redeliveries = self._totals("redeliveries", "Messages delivered more than once.", "stream")
         self.consumer_stalls = self._totals("consumer_stalls", "Pull loops that the watchdog started again.", "stream")
+        self.consumers_paused = self._gauge("consumers_paused", "1 while nothing is pulled because the store is away.")
         self.consumer_lag = self._gauge(
             "consumer_lag", "Messages a consumer was not given yet or did not ack.", "stream"
         )

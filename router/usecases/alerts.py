@@ -18,7 +18,7 @@ from msgspec import Struct
 from router.domain.alert import ALERTS, Alert, Condition, Severity
 from router.domain.json import JsonObject
 from router.errors import StoreError
-from router.ports import Publication, Publisher
+from router.ports import Publication, Published, Publisher
 from router.telemetry import Event, Telemetry
 from router.wire.alerts import alert_subject
 
@@ -213,9 +213,9 @@ class Alerts:
         message_id = f"{alert_id}:resolved" if step.resolved else alert_id
         stored: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
-        def done(ok: bool) -> None:
+        def done(outcome: Published) -> None:
             if not stored.done():
-                stored.set_result(ok)
+                stored.set_result(bool(outcome))
 
         self._publisher.publish(Publication(alert_subject(severity), payload, message_id, headers), done)
         return await stored

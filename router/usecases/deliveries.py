@@ -1,12 +1,15 @@
 """What every consumer of a stream needs: deliveries, the delay of the next try, and where hopeless messages go."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Protocol
 
 from router.domain.alert import Condition
 from router.domain.decision import Code, Intake, Refused
+from router.domain.json import JsonObject
+from router.errors import StoreDamaged, StoreError
 from router.ports import Publication, Publisher
 from router.telemetry import Event, Telemetry
 from router.usecases.gate import AlertSink
@@ -14,6 +17,11 @@ from router.wire.alerts import DeadLetter, encode_dead_letter
 
 log = logging.getLogger("router.deliveries")
 
+REDRIVEN = "x-redriven"
+"""Header of a message that was a dead letter: its place in the DLQ."""
+REDRIVEN_BY = "x-redriven-by"
+"""Who sent it again."""
+_STRIKES_REMEMBERED = 4096
 NAK_DELAYS_S = (1.0, 2.0, 4.0)
 
 
@@ -28,6 +36,10 @@ class Delivery(Protocol):
     def headers(self) -> Mapping[str, str]:
         """The headers."""
 
+    @property
+    def settled(self) -> bool:
+        """Whether something final was said about it."""
+
     def ack(self) -> None:
         """Done with it."""
 
@@ -35,9 +47,84 @@ class Delivery(Protocol):
         """Again, later."""
 
 
+Handle = Callable[[Sequence[Delivery]], Awaitable[None]]
+"""Handles a batch; may raise `StoreError`, and the batch comes again."""
+
+
 def again(delivery: Delivery) -> None:
     """It could not be handled now: 1, 2, then 4 seconds later."""
     delivery.nak(NAK_DELAYS_S[min(delivery.delivered, len(NAK_DELAYS_S)) - 1])
+
+
+class Strikes:
+    """Counts how often a message failed for good in this pod; outages do not count. Bounded: the oldest goes first."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._counts: OrderedDict[int, int] = OrderedDict()
+
+    def out(self, delivery: Delivery) -> bool:
+        """Count one; whether that was the last try, after which nothing is remembered of it."""
+        count = self._counts.pop(delivery.sequence, 0) + 1
+        if count >= self._most:
+            return True
+        self._counts[delivery.sequence] = count
+        if len(self._counts) > _STRIKES_REMEMBERED:
+            self._counts.popitem(last=False)
+        return False
+
+
+class Careful:
+    """A handler for a pull loop that no message can stop.
+
+    The store is away: what is open comes again, nothing is counted, and `away` is told. Anything else that the handler
+    raises is the fault of some message: the batch is handled one by one, and a message that fails alone, `strikes`
+    times, is given up on.
+    """
+
+    def __init__(
+        self,
+        handle: Handle,
+        subject: str,
+        dead_letters: "DeadLetters",
+        *,
+        strikes: int,
+        away: Callable[[], None],
+    ) -> None:
+        self._handle = handle
+        self._subject = subject
+        self._dead_letters = dead_letters
+        self._strikes = Strikes(strikes)
+        self._away = away
+
+    async def __call__(self, batch: Sequence[Delivery]) -> None:
+        """Handle a batch; afterwards something was said about each delivery."""
+        fault = await self._fault_of(batch)
+        if fault is None:
+            return
+        for delivery in batch:
+            if not delivery.settled and (alone := await self._fault_of([delivery])) is not None:
+                if self._strikes.out(delivery):
+                    why = Refused(Code.INTERNAL, f"it cannot be handled: {type(alone).__name__}")
+                    self._dead_letters.give_up(self._subject, delivery, why)
+                else:
+                    again(delivery)
+
+    async def _fault_of(self, batch: Sequence[Delivery]) -> Exception | None:
+        try:
+            await self._handle(batch)
+        except StoreDamaged as fault:
+            log.error("a key is damaged: %s", fault, extra={"event": Event.STORE_ROW_FAULT})
+            return fault
+        except StoreError as fault:
+            log.warning("%s waits for the store: %s", self._subject, fault, extra={"event": Event.STORE_AWAY})
+            for delivery in batch:
+                again(delivery)
+            self._away()
+        except Exception as fault:  # a bug that one message finds must not stop the others
+            log.exception("a batch of %s failed", self._subject, extra={"event": Event.BUG})
+            return fault
+        return None
 
 
 VIOLATION = Refused(
@@ -56,6 +143,13 @@ def violation(telemetry: Telemetry, alerts: AlertSink, named: str, owner: str) -
         extra={"event": Event.ISOLATION_VIOLATION, "tenant_id": owner, "named": named},
     )
     alerts.happened(Condition.ISOLATION_VIOLATION, owner, metadata={"tenant_id": owner})
+
+
+def _context(delivery: Delivery) -> JsonObject:
+    """What a re-drive needs to find and read the message again."""
+    context: JsonObject = {"stream_sequence": delivery.sequence, "delivered": delivery.delivered}
+    content_type = delivery.headers.get("Content-Type")
+    return context if content_type is None else context | {"content_type": content_type}
 
 
 class DeadLetters:
@@ -101,6 +195,7 @@ class DeadLetters:
             original_msg_id=delivery.headers.get("Nats-Msg-Id"),
             tenant_id=tenant_id,
             trace_id=trace_id,
+            context=_context(delivery),
         )
         payload, headers = encode_dead_letter(letter)
         # The same message makes the same id, however often it is delivered.
@@ -108,5 +203,5 @@ class DeadLetters:
         log.warning("a message was given up on", extra={"event": Event.DEAD_LETTER, "reason": refused.message})
         self._publisher.publish(
             Publication(f"{subject}.dlq", payload, message_id, headers),
-            lambda stored: delivery.ack() if stored else again(delivery),
+            lambda outcome: delivery.ack() if outcome else again(delivery),
         )

@@ -18,7 +18,7 @@ from router.domain.plan import Plan
 from router.domain.request import DecideRequest
 from router.domain.task import Action, Move, NotMoved, TaskRecord, TaskState
 from router.errors import StoreError
-from router.ports import Publication, Publisher, TaskStore
+from router.ports import Publication, Published, Publisher, TaskStore
 from router.telemetry import Event, Telemetry
 from router.usecases.tasks import pack_features
 from router.wire.assignment import Attempt, assigned_event, assignment
@@ -128,8 +128,8 @@ class Dispatcher:
             partial(self._published, subject, attempt, job, mark),
         )
 
-    def _published(self, subject: str, attempt: Attempt, job: bytes, mark: Move, stored: bool) -> None:
-        if not stored:
+    def _published(self, subject: str, attempt: Attempt, job: bytes, mark: Move, outcome: Published) -> None:
+        if not outcome:
             # The record says NEW still: the sweeper publishes it.
             log.warning(
                 "an assignment was not published; the sweeper tries again",
@@ -137,10 +137,14 @@ class Dispatcher:
             )
             self._closed()
             return
-        self._telemetry.assignments_published.inc()
+        if outcome is Published.DUPLICATE:
+            # It was published before, by a pod that could not mark it: workers have it once.
+            self._telemetry.assignments_duplicate.inc()
+        else:
+            self._telemetry.assignments_published.inc()
         event = assigned_event(job, attempt, subject=subject, timestamp_ms=attempt.created_at_ms)
         self._publisher.publish(
-            Publication(ASSIGNED_SUBJECT, event, f"{attempt.assignment_id}:assigned"), lambda _stored: None
+            Publication(ASSIGNED_SUBJECT, event, f"{attempt.assignment_id}:assigned"), lambda _outcome: None
         )
         self._marks.append(mark)
         if self._marking is None:

@@ -1,6 +1,5 @@
 """Receipts of workers for assignments: accepted ones move the task on, others begin its next attempt at once."""
 
-import logging
 from collections.abc import Sequence
 
 from router.domain.attempts import has_next, why_status
@@ -8,12 +7,11 @@ from router.domain.audit import TaskFeatures
 from router.domain.ids import attempt_in, task_id, task_of
 from router.domain.result import AckStatus, ExecAck, ExecResult, Status
 from router.domain.task import Action, Move, Moved, TaskRecord, TaskState, Unreadable
-from router.errors import StoreError
 from router.ports import DecisionStore, TaskStore
-from router.telemetry import Event, Telemetry
-from router.usecases.deliveries import VIOLATION, DeadLetters, Delivery, again, violation
+from router.telemetry import Telemetry
+from router.usecases.deliveries import REDRIVEN, VIOLATION, DeadLetters, Delivery, violation
+from router.usecases.endings import Endings
 from router.usecases.gate import AlertSink
-from router.usecases.settle import Settle
 from router.usecases.tasks import (
     Policies,
     ending_move,
@@ -25,10 +23,7 @@ from router.usecases.tasks import (
 )
 from router.wire.problems import Rejected
 from router.wire.results import decode_ack
-
-log = logging.getLogger("router.receipts")
-
-ACK_SUBJECT = "caf.exec.assign.v1.ack"
+from router.wire.subjects import ACK
 
 
 class Receipts:
@@ -39,50 +34,47 @@ class Receipts:
         tasks: TaskStore,
         decisions: DecisionStore,
         policies: Policies,
-        settle: Settle,
+        endings: Endings,
         dead_letters: DeadLetters,
         telemetry: Telemetry,
         alerts: AlertSink,
-        *,
-        tombstone_ms: int,
     ) -> None:
         self._tasks = tasks
         self._decisions = decisions
         self._policies = policies
-        self._settle = settle
+        self._endings = endings
         self._dead_letters = dead_letters
         self._telemetry = telemetry
         self._alerts = alerts
-        self._tombstone_ms = tombstone_ms
 
     async def receive(self, batch: Sequence[Delivery]) -> None:
-        """Note receipts: accepted ones move the task on; the deadline stays the guarantee."""
+        """Note receipts: accepted ones move the task on; the deadline stays the guarantee.
+
+        :raises StoreError: Redis did not do it; what is not answered yet may be handed over again.
+        """
         receipts: list[tuple[Delivery, ExecAck]] = []
         for delivery in batch:
-            decoded = decode_ack(delivery.data, delivery.headers)
+            headers = delivery.headers
+            if REDRIVEN in headers:
+                self._telemetry.redriven.labels("ack").inc()
+            decoded = decode_ack(delivery.data, headers)
             if isinstance(decoded, Rejected):
-                self._dead_letters.give_up(ACK_SUBJECT, delivery, decoded.refused, trace_id=decoded.trace_id)
+                self._dead_letters.give_up(ACK, delivery, decoded.refused, trace_id=decoded.trace_id)
             else:
                 receipts.append((delivery, decoded))
-        try:
-            found = await self._tasks.records([task_of(a.assignment_id) for _, a in receipts])
-            # Of one that cannot be read the deadline takes care.
-            records = [None if isinstance(r, Unreadable) else r for r in found]
-            moved: list[tuple[TaskRecord, Move]] = []
-            for (_, ack), record in zip(receipts, records, strict=True):
-                if record is not None and (move := await self._move_of(ack, record)) is not None:
-                    moved.append((record, move))
-            if moved:
-                await self._move(moved)
-        except StoreError as fault:
-            log.warning("receipts wait for the store: %s", fault, extra={"event": Event.STORE_AWAY})
-            for delivery, _ in receipts:
-                again(delivery)
-            return
+        found = await self._tasks.records([task_of(a.assignment_id) for _, a in receipts])
+        # Of one that cannot be read the deadline takes care.
+        records = [None if isinstance(r, Unreadable) else r for r in found]
+        moved: list[tuple[TaskRecord, Move]] = []
+        for (_, ack), record in zip(receipts, records, strict=True):
+            if record is not None and (move := await self._move_of(ack, record)) is not None:
+                moved.append((record, move))
+        if moved:
+            await self._move(moved)
         for (delivery, ack), record in zip(receipts, records, strict=True):
             if record is not None and _foreign(ack, record):
                 owner = record.facts.tenant_id
-                self._dead_letters.give_up(ACK_SUBJECT, delivery, VIOLATION, tenant_id=owner, trace_id=ack.trace_id)
+                self._dead_letters.give_up(ACK, delivery, VIOLATION, tenant_id=owner, trace_id=ack.trace_id)
             else:
                 delivery.ack()
 
@@ -93,9 +85,9 @@ class Receipts:
             if not isinstance(outcome, Moved) or move.note:
                 continue
             if move.state is TaskState.WAITING:
-                self._settle.next_due(0)
+                self._endings.next_due(0)
             elif move.state is TaskState.FAILED:
-                self._settle.tell_caller(record, ExecResult(Status.ERROR, error_code="REJECTED"))
+                self._endings.tell_caller(record, ExecResult(Status.ERROR, error_code="REJECTED"))
 
     async def _move_of(self, ack: ExecAck, record: TaskRecord) -> Move | None:
         attempt = attempt_in(ack.assignment_id)
@@ -128,7 +120,7 @@ class Receipts:
         if has_next(record):
             due = self._decisions.now_ms(record.facts.tenant_id)
             return waiting_move(record, policies, action, told, why=why_status(Status.ERROR), due_ms=due)
-        return ending_move(record, policies, action, told, state=TaskState.FAILED, keep_ms=self._tombstone_ms)
+        return ending_move(record, policies, action, told, state=TaskState.FAILED, keep_ms=self._endings.tombstone_ms)
 
 
 def _foreign(ack: ExecAck, record: TaskRecord) -> bool:

@@ -17,8 +17,8 @@ from router.ports import TaskStore
 from router.telemetry import Event, Telemetry
 from router.usecases.attempts import Attempts
 from router.usecases.dispatch import Dispatcher
+from router.usecases.endings import Endings
 from router.usecases.outbox import Outbox
-from router.usecases.settle import Settle
 from router.usecases.tasks import Policies, ending_move, features_of, policies_of, policy_of, waiting_move
 
 log = logging.getLogger("router.sweep")
@@ -35,26 +35,24 @@ class Sweeper:
         self,
         tasks: TaskStore,
         dispatcher: Dispatcher,
-        settle: Settle,
+        endings: Endings,
         outbox: Outbox,
         attempts: Attempts,
         policies: Policies,
         telemetry: Telemetry,
         *,
-        tombstone_ms: int,
         may_work: Callable[[], bool],
         now_ms: Callable[[str], int],
         every_s: float = 0.5,
     ) -> None:
         self._tasks = tasks
         self._dispatcher = dispatcher
-        self._settle = settle
+        self._endings = endings
         self._outbox = outbox
         self._attempts = attempts
         self._wake = asyncio.Event()
         self._policies = policies
         self._telemetry = telemetry
-        self._tombstone_ms = tombstone_ms
         self._may_work = may_work
         self._now_ms = now_ms
         self._every_s = every_s
@@ -130,9 +128,9 @@ class Sweeper:
         for record, move, outcome in zip(expired, moves, await self._tasks.move(moves), strict=True):
             if isinstance(outcome, Moved):
                 self._telemetry.assignments_timed_out.inc()
-                self._settle.turned(outcome.turn, record.facts.tenant_id, record.provider_id)
+                self._endings.turned(outcome.turn, record.facts.tenant_id, record.provider_id)
                 if move.state.final:
-                    self._settle.tell_caller(record, ExecResult(Status.TIMEOUT, error_code="DEADLINE_EXCEEDED"))
+                    self._endings.tell_caller(record, ExecResult(Status.TIMEOUT, error_code="DEADLINE_EXCEEDED"))
                 else:
                     self.soon(move.due_ms - self._now_ms(record.facts.tenant_id))
 
@@ -151,6 +149,6 @@ class Sweeper:
             action,
             features,
             state=TaskState.TIMED_OUT,
-            keep_ms=self._tombstone_ms,
+            keep_ms=self._endings.tombstone_ms,
             verdict=verdict,
         )

@@ -3,7 +3,9 @@
 from base64 import b64encode
 from datetime import UTC, datetime
 from hashlib import sha256
+from typing import Any
 
+import msgspec
 import orjson
 from msgspec import Struct
 
@@ -79,6 +81,53 @@ def encode_dead_letter(letter: DeadLetter) -> tuple[bytes, dict[str, str]]:
     if letter.original_msg_id is not None:
         headers["x-original-msg-id"] = header_value(letter.original_msg_id)
     return orjson.dumps(body), headers
+
+
+class Letter(Struct, frozen=True):
+    """A dead letter as it lies in the stream. `payload` is base64; None: only its hash was kept."""
+
+    original_subject: str = ""
+    reason: str = ""
+    error_code: str = ""
+    received_at: str = ""
+    payload_sha256: str = ""
+    tenant_id: str | None = None
+    trace_id: str | None = None
+    payload: str | None = None
+    context: dict[str, Any] = {}
+
+
+_letter = msgspec.json.Decoder(Letter)
+
+
+def decode_dead_letter(data: bytes) -> Letter | None:
+    """The letter in a message; None: it is none of ours."""
+    try:
+        return _letter.decode(data)
+    except msgspec.DecodeError:
+        return None
+
+
+class ToldAlert(Struct, frozen=True):
+    """An alert as it lies in the stream."""
+
+    alert_id: str
+    severity: str
+    component: str = ""
+    message: str = ""
+    timestamp: str = ""
+    metadata: dict[str, Any] = {}
+
+
+_alert = msgspec.json.Decoder(ToldAlert)
+
+
+def decode_alert(data: bytes) -> ToldAlert | None:
+    """The alert in a message; None: it is none of ours."""
+    try:
+        return _alert.decode(data)
+    except msgspec.DecodeError:
+        return None
 
 
 def rfc3339(unix_ms: int) -> str:

@@ -1,5 +1,6 @@
 """What goes out about a task: the assignment of each attempt, its event, the usage, the final result (CONTRACTS §4)."""
 
+import msgspec
 import orjson
 from msgspec import Struct
 
@@ -133,6 +134,28 @@ def usage_event(usage: Usage) -> bytes:
     if usage.tokens is not None:
         event["tokens"] = usage.tokens
     return orjson.dumps(event)
+
+
+class UsageFacts(Struct, frozen=True):
+    """What identifies a usage event; `timestamp` is when it was settled, Unix ms."""
+
+    usage_id: str = ""
+    tenant_id: str = ""
+    timestamp: int = 0
+    request_id: str | None = None
+    assignment_id: str | None = None
+
+
+_NO_FACTS = UsageFacts()
+_usage_facts = msgspec.json.Decoder(UsageFacts)
+
+
+def usage_facts(event: bytes) -> UsageFacts:
+    """The identity of a usage event of ours; empty when the bytes are none. Never raises."""
+    try:
+        return _usage_facts.decode(event)
+    except msgspec.DecodeError:
+        return _NO_FACTS
 
 
 def final_result(

@@ -12,7 +12,7 @@ from router.bus.puback import Verdict
 from router.bus.publisher import StreamPublisher
 from router.bus.stream_specs import StreamSpec
 from router.bus.streams import Streams
-from router.ports import Publication, Publisher
+from router.ports import Publication, Published, Publisher
 from tests.bus.conftest import Heard
 from tests.bus.test_streams import create, delete
 from tests.servers import NatsProcess
@@ -42,22 +42,22 @@ async def stored(bus: Bus, stream: str) -> int:
 
 
 async def test_all_are_stored_through_a_small_window(bus: Bus, publisher: Publisher, name: str) -> None:
-    """A thousand publishes through a window of 16: each done(True) once, all in the stream."""
+    """A thousand publishes through a window of 16: each done(STORED) once, all in the stream."""
     done = Heard()
     for index in range(1000):
         publisher.publish(Publication(f"{name}.in", b"x", f"id-{index}", {"trace_id": "t"}), done)
     assert done.items == []
-    assert await done.until(1000) == [True] * 1000
+    assert await done.until(1000) == [Published.STORED] * 1000
     assert await stored(bus, name) == 1000
 
 
 async def test_a_repeated_id_is_stored_once_and_counted(bus: Bus, publisher: StreamPublisher, name: str) -> None:
-    """A duplicate is done(True), a distinct outcome in the counters, and not a second message."""
+    """A duplicate is an outcome of its own, for the caller and in the counters, and not a second message."""
     done = Heard()
     for _ in range(3):
         publisher.publish(Publication(f"{name}.in", b"x", "same"), done)
-    assert await done.until(3) == [True] * 3
-    assert (publisher.stored, publisher.duplicates) == (3, 2)
+    assert await done.until(3) == [Published.STORED, Published.DUPLICATE, Published.DUPLICATE]
+    assert (publisher.stored, publisher.duplicates) == (1, 2)
     assert await stored(bus, name) == 1
 
 
@@ -78,7 +78,7 @@ async def test_an_uncovered_subject_goes_core_once(bus: Bus, client: Bus, stream
     await publisher.start()
     for index in range(3):
         publisher.publish(Publication(f"{name}.core", b"%d" % index, f"i{index}"), done)
-    assert await done.until(3) == [True] * 3
+    assert await done.until(3) == [Published.STORED] * 3
     assert await heard.until(3) == [(b"0", b""), (b"1", b""), (b"2", b"")]
     assert told.items == [f"{name}.core"]
     assert publisher.published_core == 3
@@ -90,7 +90,7 @@ async def test_a_foreign_stream_over_the_subject_is_found(bus: Bus, publisher: S
     await create(bus, f"{name}-their", [f"{name}.theirs"])
     done = Heard()
     publisher.publish(Publication(f"{name}.theirs", b"x", "i"), done)
-    assert await done.until(1) == [True]
+    assert await done.until(1) == [Published.STORED]
     assert publisher.published_core == 0
     assert await stored(bus, f"{name}-their") == 1
 
@@ -104,32 +104,32 @@ async def test_a_deleted_stream_is_asked_for_and_then_served(bus: Bus, streams: 
     publisher.publish(Publication(f"{name}.in", b"x", "i"), done)
     await missing.until(1)
     await streams.ensure()
-    assert await done.until(1) == [True]
+    assert await done.until(1) == [Published.STORED]
     assert await stored(bus, name) == 1
     await publisher.stop()
 
 
 async def test_it_gives_up_in_time(bus: Bus, streams: Streams, name: str) -> None:
-    """Without a stream for longer than `give_up_s`: done(False), once."""
+    """Without a stream for longer than `give_up_s`: done(FAILED), once."""
     done = Heard()
     publisher = StreamPublisher(bus, streams, give_up_s=0.3)
     await publisher.start()
     await delete(bus, f"STREAM.DELETE.{name}")
     publisher.publish(Publication(f"{name}.in", b"x", "i"), done)
-    assert await done.until(1) == [False]
+    assert await done.until(1) == [Published.FAILED]
     assert publisher.failed == 1
     assert publisher.pending == 0
     await publisher.stop()
 
 
 async def test_what_the_stream_refuses_fails_at_once(bus: Bus, streams: Streams, name: str) -> None:
-    """A message above the stream's own bound is done(False) without retries."""
+    """A message above the stream's own bound is done(FAILED) without retries."""
     await create(bus, f"{name}-small", [f"{name}.small"], max_msg_size=10)
     publisher = StreamPublisher(bus, streams)
     await publisher.start()
     done = Heard()
     publisher.publish(Publication(f"{name}.small", bytes(100), "i"), done)
-    assert await done.until(1) == [False]
+    assert await done.until(1) == [Published.FAILED]
     assert publisher.resent == 0
     await publisher.stop()
 
@@ -159,7 +159,7 @@ async def test_a_worker_that_answers_is_not_taken_for_the_stream(
     await client.subscribe(f"{name}.in", lambda _s, reply, _d, _h: client.publish(reply.decode(), b"ok"))
     for index in range(20):
         publisher.publish(Publication(f"{name}.in", b"x", f"i{index}"), done)
-    assert await done.until(20) == [True] * 20
+    assert await done.until(20) == [Published.STORED] * 20
     assert await stored(bus, name) == 20
     assert publisher.resent == 0
 
@@ -174,15 +174,15 @@ async def test_a_worker_that_answers_is_not_taken_for_the_stream(
     ids=["subject", "header", "size"],
 )
 async def test_what_cannot_be_sent_is_refused(publisher: StreamPublisher, publication: Publication) -> None:
-    """done(False), later, and the connection is not risked."""
+    """done(FAILED), later, and the connection is not risked."""
     done = Heard()
     publisher.publish(publication, done)
     assert done.items == []
-    assert await done.until(1) == [False]
+    assert await done.until(1) == [Published.FAILED]
 
 
 async def test_the_queue_is_bounded(own_server: NatsProcess, own_bus: Bus) -> None:
-    """While NATS is away the window and the queue fill up, the next is refused; stop() ends all others with False."""
+    """While NATS is away the window and the queue fill up, the next is refused; stop() ends all others with FAILED."""
     streams = Streams(own_bus, [StreamSpec("S", ("s",), 3600, 60)])
     publisher = StreamPublisher(own_bus, streams, max_waiting=5)
     gone, done = Heard(), Heard()
@@ -192,10 +192,10 @@ async def test_the_queue_is_bounded(own_server: NatsProcess, own_bus: Bus) -> No
     await gone.until(1)
     for index in range(6):
         publisher.publish(Publication("s", b"", f"{index}"), done)
-    assert await done.until(1) == [False]
+    assert await done.until(1) == [Published.FAILED]
     assert publisher.pending == 5
     await publisher.stop(timeout_s=0.01)
-    assert done.items == [False] * 6
+    assert done.items == [Published.FAILED] * 6
 
 
 async def test_nothing_is_lost_or_doubled_over_kills_of_the_server(own_server: NatsProcess, own_bus: Bus) -> None:
@@ -215,6 +215,6 @@ async def test_nothing_is_lost_or_doubled_over_kills_of_the_server(own_server: N
         await asyncio.to_thread(own_server.kill)
         await asyncio.to_thread(own_server.start)
         await back.until(round_ + 1)
-    assert await done.until(sent, 30) == [True] * sent
+    assert all(await done.until(sent, 30))
     assert await stored(own_bus, "S") == sent
     await publisher.stop()

@@ -80,7 +80,7 @@ async def test_a_lookup_is_answered_while_the_store_is_frozen(own: Own) -> None:
 
 
 async def test_results_wait_for_a_frozen_store(own: Own) -> None:
-    """A result that comes while the store is away is settled, once, when it is back."""
+    """A result that comes while the store is away is settled, once, when it is back; nothing is pulled in between."""
     fleet, caller = await own(pods=1, policies=POLICIES, env=QUICK)
     usage = await caller.watch(USAGE)
     assigned = await caller.watch("caf.exec.assign.v1")
@@ -90,15 +90,17 @@ async def test_results_wait_for_a_frozen_store(own: Own) -> None:
         for work in works:
             await caller.tell(RESULT, success(work))
         assert (await caller.ask(task("plain"))).error["code"] == "unavailable"
-        await asyncio.wait_for(_waits(fleet), 10)
+        await until(lambda: _paused(fleet, 1), 10, "the consumers pause")
     await usage.many(20, 15)
+    await until(lambda: _paused(fleet, 0), 10, "the consumers go on")
     assert {u["usage_id"] for u in usage.seen} == {r.context["assignment_id"] for r in replies}
     actions = await fleet.actions("plain")
     assert actions.count("result.settled") == 20
+    assert await fleet.total("router_dead_letters_total") == 0
 
 
-async def _waits(fleet: Fleet) -> None:
-    await until(lambda: "results wait for the store" in fleet.pods[0].log.read_text(), 10, "results wait")
+async def _paused(fleet: Fleet, value: int) -> bool:
+    return (await fleet.pods[0].metrics())["router_consumers_paused"] == value
 
 
 async def test_a_pod_ends_in_time_while_the_store_is_frozen(own: Own) -> None:

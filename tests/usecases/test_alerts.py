@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from router.domain.alert import ALERTS, FLEET, Alert, Condition, Severity
 from router.domain.json import JsonObject
 from router.errors import StoreUnavailable
-from router.ports import Publication
+from router.ports import Publication, Published
 from router.telemetry import Telemetry
 from router.usecases.alerts import QUIET_MS, Alerts, Level
 
@@ -26,11 +26,11 @@ class Stream:
         self.messages: dict[str, Publication] = {}
         self.tried = asyncio.Event()
 
-    def publish(self, publication: Publication, done: Callable[[bool], None]) -> None:
+    def publish(self, publication: Publication, done: Callable[[Published], None]) -> None:
         if self.up:
             self.messages.setdefault(publication.message_id, publication)
         self.tried.set()
-        done(self.up)
+        done(Published.STORED if self.up else Published.FAILED)
 
     def bodies(self) -> list[JsonObject]:
         """The payloads in order."""

@@ -1,19 +1,54 @@
 """Usage leaves the outbox only after the stream has it, and what a dead pod left is published by another."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 
 from prometheus_client import CollectorRegistry
 
 from router.domain.alert import Condition
+from router.domain.ids import to_text
 from router.domain.json import JsonObject
 from router.domain.task import Move, MoveOutcome, TaskRecord, Unreadable
-from router.errors import StoreUnavailable
-from router.ports import Claimed, Publication, UsageWaiting
+from router.errors import BusError, StoreUnavailable
+from router.ports import Claimed, Kept, Publication, Published, UsageWaiting
 from router.telemetry import Telemetry
 from router.usecases.outbox import LOOKS_UNTIL_ALERT, Outbox
 
-ID, EVENT = bytes(range(16)), b"{}"
+ID = bytes(range(16))
+DEDUP_MS = 3_600_000
+NOW_MS = 10 * DEDUP_MS
+EVENT = b'{"timestamp":%d}' % NOW_MS
+OLD = b'{"timestamp":%d}' % (NOW_MS - DEDUP_MS)
+
+
+class UsageStream:
+    """The stream, as far as the outbox looks into it: `ids` is what it holds; None: it cannot be read."""
+
+    def __init__(self) -> None:
+        self.ids: set[str] | None = set()
+        self.looked = asyncio.Event()
+
+    async def holds(self, message_ids: Collection[str], since_ms: int) -> set[str]:
+        """Which of these it has."""
+        assert since_ms < NOW_MS - DEDUP_MS
+        self.looked.set()
+        if self.ids is None:
+            raise BusError("away")
+        return self.ids.intersection(message_ids)
+
+    def read(
+        self, *, since_ms: int | None = None, subject: str | None = None, headers_only: bool = False
+    ) -> AsyncGenerator[list[Kept], None]:
+        """Not of interest here, as the rest of the port."""
+        raise NotImplementedError
+
+    async def get(self, sequence: int) -> Kept | None:
+        """See above."""
+        raise NotImplementedError
+
+    async def delete(self, sequence: int) -> None:
+        """See above."""
+        raise NotImplementedError
 
 
 class Room:
@@ -22,9 +57,19 @@ class Room:
     def __init__(self) -> None:
         self.waiting: dict[bytes, bytes] = {}
         self.away = False
-        self.sent: list[tuple[Publication, Callable[[bool], None]]] = []
+        self.sent: list[tuple[Publication, Callable[[Published], None]]] = []
         self.raised: set[Condition] = set()
-        self.outbox = Outbox(self, self, Telemetry(CollectorRegistry()), self)
+        self.stream = UsageStream()
+        self.telemetry = Telemetry(CollectorRegistry())
+        self.outbox = Outbox(self, self, self.stream, self.telemetry, self, dedup_ms=DEDUP_MS, wall_ms=lambda: NOW_MS)
+
+    async def usage_waits(self, usage_ids: Sequence[bytes]) -> list[bool]:
+        """Which are there."""
+        return [u in self.waiting for u in usage_ids]
+
+    async def usage_left(self) -> int:
+        """How much is there."""
+        return len(self.waiting)
 
     async def usage_waiting(self, most: int) -> list[UsageWaiting]:
         """What is there."""
@@ -36,7 +81,7 @@ class Room:
             raise StoreUnavailable("away")
         return sum(self.waiting.pop(u, None) is not None for u in usage_ids)
 
-    def publish(self, publication: Publication, done: Callable[[bool], None]) -> None:
+    def publish(self, publication: Publication, done: Callable[[Published], None]) -> None:
         """On its way."""
         self.sent.append((publication, done))
 
@@ -82,7 +127,7 @@ async def test_usage_is_cleared_after_its_ack() -> None:
     assert publication.message_id.replace("-", "") == ID.hex()
     await room.outbox.drained()
     assert room.waiting
-    done(True)
+    done(Published.STORED)
     await room.outbox.drained()
     assert not room.waiting
 
@@ -92,7 +137,7 @@ async def test_usage_that_the_stream_refused_stays_and_is_published_again() -> N
     room = Room()
     room.waiting[ID] = EVENT
     room.outbox.publish(ID, EVENT)
-    room.sent[0][1](False)
+    room.sent[0][1](Published.FAILED)
     await room.outbox.look()
     assert len(room.sent) == 1
     await room.outbox.look()
@@ -115,7 +160,7 @@ async def test_a_store_that_is_away_at_the_clearing_costs_a_repeat_only() -> Non
     room.waiting[ID] = EVENT
     room.outbox.publish(ID, EVENT)
     room.away = True
-    room.sent[0][1](True)
+    room.sent[0][1](Published.STORED)
     await asyncio.wait_for(room.outbox.drained(), 1)
     room.away = False
     for _ in range(2):
@@ -133,3 +178,60 @@ async def test_an_outbox_that_does_not_drain_is_alerted_until_it_is_empty() -> N
     room.waiting.clear()
     await room.outbox.look()
     assert room.raised == set()
+
+
+async def _two_looks(room: Room) -> None:
+    """The second one takes what the first has seen; then the look-up is over."""
+    room.waiting[ID] = OLD
+    for _ in range(2):
+        await room.outbox.look()
+    await asyncio.wait_for(room.stream.looked.wait(), 1)
+    await asyncio.sleep(0)
+
+
+async def test_an_old_entry_that_the_stream_has_is_cleared_and_not_published() -> None:
+    """After the dedup window a repeat would be metered again; it is counted as the duplicate that it is."""
+    room = Room()
+    room.stream.ids = {to_text(ID)}
+    await _two_looks(room)
+    await asyncio.wait_for(room.outbox.drained(), 1)
+    assert (room.sent, room.waiting) == ([], {})
+    assert room.telemetry.registry.get_sample_value("router_usage_duplicate_total") == 1
+    assert room.telemetry.registry.get_sample_value("router_usage_published_total") == 1
+
+
+async def test_an_old_entry_that_the_stream_lacks_is_published() -> None:
+    """Nothing is lost by looking first."""
+    room = Room()
+    await _two_looks(room)
+    assert len(room.sent) == 1
+
+
+async def test_an_old_entry_waits_while_the_stream_cannot_be_read() -> None:
+    """Not published, not cleared."""
+    room = Room()
+    room.stream.ids = None
+    await _two_looks(room)
+    assert (room.sent, room.waiting) == ([], {ID: OLD})
+
+
+async def test_a_duplicate_is_counted_as_its_own_outcome() -> None:
+    """It clears the outbox as a stored one does."""
+    room = Room()
+    room.waiting[ID] = EVENT
+    room.outbox.publish(ID, EVENT)
+    room.sent[0][1](Published.DUPLICATE)
+    await asyncio.wait_for(room.outbox.drained(), 1)
+    assert not room.waiting
+    assert room.telemetry.registry.get_sample_value("router_usage_duplicate_total") == 1
+
+
+async def test_the_reconciliation_returns_to_zero() -> None:
+    """Settled − published, as the store has it."""
+    room = Room()
+    room.waiting[ID] = EVENT
+    await room.outbox.look()
+    assert room.telemetry.registry.get_sample_value("router_usage_reconciliation") == 1
+    room.waiting.clear()
+    await room.outbox.look()
+    assert room.telemetry.registry.get_sample_value("router_usage_reconciliation") == 0

@@ -1,0 +1,198 @@
+"""`router dlq`: list, show, redrive."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from router.cli.audit_rows import moment, moment_ms
+from router.cli.exits import Exit
+from router.cli.output import note, print_facts, print_json, print_table
+from router.cli.target import JsonOption, NatsOption
+
+if TYPE_CHECKING:
+    from router.bus.connection import Bus
+    from router.bus.history import StreamHistory
+    from router.usecases.letters import Filter, Found, Original, Redriven
+
+app = typer.Typer(help="Messages that were given up on.", no_args_is_help=True)
+
+SubjectOption = Annotated[str | None, typer.Option(help="Letters of this original subject.")]
+ReasonOption = Annotated[str | None, typer.Option(help="Letters whose reason or error code contains this.")]
+TenantOption = Annotated[str | None, typer.Option(help="Letters about this tenant's tasks.")]
+SinceOption = Annotated[str | None, typer.Option(help="Not older: a time (2026-01-31T12:00Z) or an age (15m, 2h).")]
+
+
+class _Room:
+    """The DLQ, and the streams that its letters come from."""
+
+    def __init__(self, bus: "Bus", dlq: "StreamHistory", origins: "dict[str, StreamHistory]") -> None:
+        self.bus, self.dlq, self.origins = bus, dlq, origins
+
+
+@app.command("list")
+def list_(
+    subject: SubjectOption = None,
+    reason: ReasonOption = None,
+    tenant: TenantOption = None,
+    since: SinceOption = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many, the newest.")] = 50,
+    json: JsonOption = False,
+    nats: NatsOption = None,
+) -> None:
+    """Show dead letters, newest first. Exit code 1: there is none."""
+    import asyncio
+
+    found = asyncio.run(_list(nats, _filter(subject, reason, tenant, since), limit))
+    if json:
+        print_json([_facts(f) for f in found])
+    elif found:
+        rows = [
+            (
+                f.sequence,
+                moment(f.at_ms * 1000),
+                f.letter.original_subject,
+                f.letter.tenant_id,
+                f.letter.error_code,
+                f.letter.reason,
+            )
+            for f in found
+        ]
+        print_table(("id", "time", "subject", "tenant", "code", "reason"), rows, whole=("id", "time", "subject"))
+    else:
+        note("no dead letter is like that")
+    raise typer.Exit(Exit.OK if found else Exit.NEGATIVE)
+
+
+@app.command()
+def show(
+    letter: Annotated[int, typer.Argument(metavar="ID", help="The id that `list` shows.")],
+    json: JsonOption = False,
+    nats: NatsOption = None,
+) -> None:
+    """Show one letter with the message, if it is kept or still in its stream. Exit code 1: no such letter."""
+    import asyncio
+
+    found, message = asyncio.run(_show(nats, letter))
+    if found is None:
+        note(f"there is no dead letter {letter}")
+        raise typer.Exit(Exit.NEGATIVE)
+    facts = _facts(found)
+    if message is not None:
+        facts |= {"payload": message.payload.decode(errors="replace"), "headers": dict(message.headers)}
+    if json:
+        print_json(facts)
+    else:
+        print_facts(facts.items())
+        if message is None:
+            note("the message itself is gone: the letter has its hash only")
+
+
+@app.command()
+def redrive(
+    ids: Annotated[list[int] | None, typer.Argument(metavar="ID", help="Ids that `list` shows.")] = None,
+    subject: SubjectOption = None,
+    reason: ReasonOption = None,
+    tenant: TenantOption = None,
+    since: SinceOption = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many of those that fit, the newest.")] = 100,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the letters in the DLQ.")] = False,
+    json: JsonOption = False,
+    nats: NatsOption = None,
+) -> None:
+    """Send letters again to where they came from, by id or by what they have in common.
+
+    Each goes out once, under a new message id; the pods count it and say in the tenant's audit who did it. A letter
+    leaves the DLQ when its message is stored. Exit code 1: one of them was not sent, or there is none.
+    """
+    import asyncio
+
+    chosen = _filter(subject, reason, tenant, since)
+    if bool(ids) == (chosen != _filter(None, None, None, None)):
+        raise typer.BadParameter("give ids, or at least one of --subject, --reason, --tenant, --since", param_hint="ID")
+    done = asyncio.run(_redrive(nats, ids or [], chosen, limit, keep=keep))
+    if json:
+        import msgspec
+
+        print_json(msgspec.to_builtins(done))
+    elif done:
+        rows = [(d.sequence, d.subject, d.outcome, d.message) for d in done]
+        print_table(("id", "subject", "outcome", "why"), rows, whole=("id", "subject"))
+    else:
+        note("no dead letter is like that")
+    sent = [d for d in done if d.outcome in ("redriven", "duplicate")]
+    raise typer.Exit(Exit.OK if done and len(sent) == len(done) else Exit.NEGATIVE)
+
+
+def _filter(subject: str | None, reason: str | None, tenant: str | None, since: str | None) -> "Filter":
+    from router.usecases.letters import Filter
+
+    return Filter(subject, reason, tenant, moment_ms(since, "--since"))
+
+
+@asynccontextmanager
+async def _room(nats: str | None) -> AsyncIterator[_Room]:
+    from router.bus.history import StreamHistory
+    from router.cli.streams import bus_of
+    from router.cli.target import settings_for
+    from router.wire import subjects
+
+    settings = settings_for(nats=nats)
+    async with bus_of(settings) as bus:
+        origins = {
+            subjects.RESULT: StreamHistory(bus, settings.stream_result_name),
+            subjects.ACK: StreamHistory(bus, settings.stream_ack_name),
+        }
+        yield _Room(bus, StreamHistory(bus, settings.stream_dlq_name), origins)
+
+
+async def _list(nats: str | None, chosen: "Filter", limit: int) -> "list[Found]":
+    from router.usecases.letters import letters
+
+    async with _room(nats) as room:
+        return await letters(room.dlq, chosen, most=limit)
+
+
+async def _show(nats: str | None, sequence: int) -> "tuple[Found | None, Original | None]":
+    from router.usecases.letters import letter, original
+
+    async with _room(nats) as room:
+        found = await letter(room.dlq, sequence)
+        return found, None if found is None else await original(found, room.origins)
+
+
+async def _redrive(nats: str | None, ids: list[int], chosen: "Filter", limit: int, *, keep: bool) -> "list[Redriven]":
+    import getpass
+    from functools import partial
+
+    from router.bus.puback import publish_once
+    from router.usecases.letters import Outcome, Redrive, Redriven, letter, letters
+
+    async with _room(nats) as room:
+        again = Redrive(room.dlq, room.origins, partial(publish_once, room.bus), by=getpass.getuser(), keep=keep)
+        if not ids:
+            return [await again(found) for found in reversed(await letters(room.dlq, chosen, most=limit))]
+        done: list[Redriven] = []
+        for sequence in ids:
+            found = await letter(room.dlq, sequence)
+            missing = Redriven(sequence, "", Outcome.FAILED, "there is no such letter")
+            done.append(missing if found is None else await again(found))
+        return done
+
+
+def _facts(found: "Found") -> dict[str, Any]:
+    made = found.letter
+    return {
+        "id": found.sequence,
+        "time": moment(found.at_ms * 1000),
+        "original_subject": made.original_subject,
+        "reason": made.reason,
+        "error_code": made.error_code,
+        "tenant_id": made.tenant_id,
+        "trace_id": made.trace_id,
+        "original_msg_id": found.original_msg_id,
+        "payload_sha256": made.payload_sha256,
+        "payload_kept": made.payload is not None,
+        "context": made.context,
+    }

@@ -1,0 +1,32 @@
+"""The bus, for commands that look into streams."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from router.cli.target import bus_options
+
+if TYPE_CHECKING:
+    from router.bus.connection import Bus
+    from router.settings import Settings
+
+CONNECT_S = 2.0
+
+
+@asynccontextmanager
+async def bus_of(settings: "Settings") -> "AsyncIterator[Bus]":
+    """The fleet's NATS.
+
+    :raises BusError: it did not answer.
+    """
+    from router.bus.connection import Bus
+    from router.errors import BusError
+
+    bus = Bus(bus_options(settings, "router-cli"))
+    await bus.start()
+    try:
+        if not await bus.wait_connected(CONNECT_S):
+            raise BusError(f"{', '.join(settings.nats_url)}: no connection within {CONNECT_S:g} s")
+        yield bus
+    finally:
+        await bus.close()

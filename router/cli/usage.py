@@ -1,0 +1,89 @@
+"""`router usage`: reconcile."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from router.cli.audit_rows import moment_ms
+from router.cli.exits import Exit
+from router.cli.output import note, print_facts, print_json, print_table
+from router.cli.target import JsonOption, NatsOption, RedisOption
+
+if TYPE_CHECKING:
+    from router.settings import Settings
+    from router.usecases.reconcile import Reconciliation
+
+app = typer.Typer(help="What was metered.", no_args_is_help=True)
+
+
+@app.callback()
+def usage() -> None:
+    """What was metered."""
+
+
+@app.command()
+def reconcile(
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant.")] = None,
+    since: Annotated[str, typer.Option(help="From a time (2026-01-31T12:00Z) or an age (15m, 1h) on.")] = "1h",
+    json: JsonOption = False,
+    nats: NatsOption = None,
+    redis: RedisOption = None,
+) -> None:
+    """Prove from the streams that every settled success was metered exactly once.
+
+    Reads RESULT and USAGE in batches and changes nothing. Exit code 1: an event is missing, doubled or unearned.
+    """
+    import asyncio
+
+    import msgspec
+
+    from router.cli.target import settings_for
+
+    settings = settings_for(nats=nats, redis=redis)
+    found = asyncio.run(_reconcile(settings, moment_ms(since, "--since") or 0, tenant))
+    if json:
+        print_json(msgspec.to_builtins(found) | {"ok": not found.findings})
+    else:
+        _show(found)
+    raise typer.Exit(Exit.NEGATIVE if found.findings else Exit.OK)
+
+
+async def _reconcile(settings: "Settings", since_ms: int, tenant: str | None) -> "Reconciliation":
+    from router.bus.history import StreamHistory
+    from router.cli.room import store
+    from router.cli.streams import bus_of
+    from router.store.decisions import RedisAnswers
+    from router.store.tasks import RedisTasks
+    from router.usecases.reconcile import reconcile
+
+    async with store(settings) as room, bus_of(settings) as bus:
+        return await reconcile(
+            StreamHistory(bus, settings.stream_result_name),
+            StreamHistory(bus, settings.stream_usage_name),
+            RedisTasks(room.keys, room.nodes),
+            RedisAnswers(room.keys, room.nodes),
+            since_ms=since_ms,
+            tenant_id=tenant,
+        )
+
+
+def _show(found: "Reconciliation") -> None:
+    print_facts(
+        [
+            ("results read", found.results),
+            ("successes", found.successes),
+            ("settled", found.settled),
+            ("refused (late, or the task ended otherwise)", found.refused or None),
+            ("not settled yet", found.in_progress or None),
+            ("not known any more", found.forgotten or None),
+            ("unreadable", found.unreadable or None),
+            ("usage events", found.usage),
+            ("in the outbox", found.waiting),
+        ]
+    )
+    if found.findings:
+        rows = [(f.what, f.usage_id, f.tenant_id, f.request_id, f.times) for f in found.findings]
+        print_table(("what", "usage", "tenant", "request", "times"), rows, whole=("usage",))
+        note(f"{len(found.findings)} events are not as they must be")
+    else:
+        note("every settled success was metered once")

@@ -1,0 +1,75 @@
+"""What others are told about moves: breakers that turned, callers whose task has ended, the sweeper of what is due."""
+
+from collections.abc import Callable
+
+from router.domain.alert import Condition
+from router.domain.ids import assignment_id, task_id, to_text
+from router.domain.result import ExecResult, Status
+from router.domain.task import Action, BreakerTurn, Moved, TaskRecord, TaskState
+from router.ports import TaskStore
+from router.telemetry import Telemetry
+from router.usecases.gate import AlertSink
+from router.usecases.tasks import CoreSend, ending_move, features_of, origin_of
+from router.wire.assignment import final_result
+
+
+class Endings:
+    """Tells. `tombstone_ms`: how long an ended task is remembered."""
+
+    def __init__(
+        self, tasks: TaskStore, core_send: CoreSend, telemetry: Telemetry, alerts: AlertSink, *, tombstone_ms: int
+    ) -> None:
+        self._tasks = tasks
+        self._core_send = core_send
+        self._telemetry = telemetry
+        self._alerts = alerts
+        self.tombstone_ms = tombstone_ms
+        # Told how many ms there are until a next attempt is due; the sweeper's, once there is one.
+        self.next_due: Callable[[int], None] = _nobody
+
+    def turned(self, turn: BreakerTurn, tenant_id: str, provider_id: str) -> None:
+        """A breaker may have turned: counted, and an alert while it is open."""
+        if turn is BreakerTurn.UNCHANGED:
+            return
+        self._telemetry.breaker_transitions.labels(turn.name.lower()).inc()
+        scope = f"{tenant_id}/{provider_id}"
+        if turn is BreakerTurn.OPENED:
+            self._alerts.raise_(
+                Condition.BREAKER_OPENED, scope, metadata={"tenant_id": tenant_id, "provider_id": provider_id}
+            )
+        elif turn is BreakerTurn.CLOSED:
+            self._alerts.resolve(Condition.BREAKER_OPENED, scope)
+
+    def tell_caller(self, record: TaskRecord, result: ExecResult) -> None:
+        """The final result, for a caller who asked for it."""
+        facts = record.facts
+        if facts.result_subject is None:
+            return
+        task = task_id(record.decision_id)
+        body = final_result(
+            result,
+            task_id=to_text(task),
+            assignment_id=to_text(assignment_id(task, record.attempt)),
+            attempt=record.attempt,
+            provider_id=record.provider_id,
+            origin=origin_of(facts),
+        )
+        self._core_send(facts.result_subject, body)
+
+    async def give_up(self, record: TaskRecord, why: str) -> None:
+        """End a task that waits for an attempt which no provider can take.
+
+        :raises StoreError: Redis did not answer; the task is due again.
+        """
+        result = ExecResult(Status.ERROR, error_code=why)
+        features = features_of(record, record.attempt, result)
+        move = ending_move(
+            record, None, Action.RESULT_SETTLED, features, state=TaskState.FAILED, keep_ms=self.tombstone_ms
+        )
+        (outcome,) = await self._tasks.move([move])
+        if isinstance(outcome, Moved):
+            self.tell_caller(record, result)
+
+
+def _nobody(_delay_ms: int) -> None:
+    """Before the sweeper is there: it looks by itself."""
