@@ -13,7 +13,7 @@ from router.domain.plan import Plan
 from router.domain.policy import TenantPolicies
 from router.domain.request import DecideRequest
 from router.domain.task import Move, MoveOutcome, TaskRecord, Unreadable
-from router.domain.view import BreakerView
+from router.domain.view import BreakerView, HeadView, Pulled
 
 
 class Answers(Protocol):
@@ -102,6 +102,38 @@ class Inspector(Protocol):
 
         :raises StoreError: Redis did not answer.
         """
+
+    async def heads(self, tenant_id: str | None = None) -> list[HeadView]:
+        """Switch and levers of a tenant, if it has ever had a policy; None: of up to 10,000 tenants.
+
+        :raises StoreError: Redis did not answer.
+        """
+
+
+class LeverStore(Protocol):
+    """Operators' acts: in force with the next decision of every pod, recorded in the same act, idempotent.
+
+    `why` is the operator's own words, for the record. Only what changes something is recorded. All raise `StoreError`
+    when Redis did not answer. Policies may be written meanwhile: levers stay.
+    """
+
+    async def drain(self, tenant_id: str, provider: str, *, on: bool, by: Actor, why: str | None = None) -> Pulled:
+        """Take a provider out of every walk of this tenant, or (`on` False) let it in again."""
+
+    async def force_open(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> Pulled:
+        """Hold a provider's breaker open, whatever its results say."""
+
+    async def reset_breaker(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> Pulled:
+        """Close a breaker and forget what it has counted, also one that is held open."""
+
+    async def switch(self, tenant_id: str, *, on: bool, by: Actor, why: str | None = None) -> Pulled:
+        """Switch a tenant off or on: nothing new is decided for one that is off; tasks that run go on."""
+
+    async def forget(self, tenant_id: str, name: bytes, *, called: str, by: Actor, why: str | None = None) -> Pulled:
+        """Forget the answer under an idempotency name; `called` is what people call it, for the record."""
+
+    async def role_used(self, by: Actor, act: str, tenant_id: str | None, outcome: str) -> None:
+        """Record that a role was used on the admin surface, in the log that belongs to no tenant."""
 
 
 class PolicyStore(Protocol):

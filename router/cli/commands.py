@@ -2,7 +2,7 @@
 
 import typer
 
-from router.cli import alerts, audit, config, decide, dlq, local, policy, selftest, serve, usage, worker
+from router.cli import alerts, audit, config, decide, dlq, levers, local, policy, selftest, serve, usage, worker
 
 
 def build() -> typer.Typer:
@@ -22,6 +22,10 @@ def build() -> typer.Typer:
     app.command()(serve.serve)
     app.command()(decide.decide)
     app.add_typer(policy.app, name="policy")
+    app.add_typer(levers.providers, name="provider")
+    app.add_typer(levers.breakers, name="breaker")
+    app.add_typer(levers.tenants, name="tenant")
+    app.add_typer(levers.answers, name="idempotency")
     app.add_typer(audit.app, name="audit")
     app.add_typer(usage.app, name="usage")
     app.add_typer(dlq.app, name="dlq")

@@ -2,10 +2,12 @@
 
 from struct import Struct as Layout
 
-from router.domain.view import BreakerState, BreakerView
+from msgspec.structs import replace
+
+from router.domain.view import BreakerState, BreakerView, HeadView
 from router.store.keys import Keys
 from router.store.nodes import Nodes
-from router.store.packing import FORMAT, FormatError
+from router.store.packing import FORMAT, FormatError, head
 
 LIMIT_BYTES = 132
 MOST_TENANTS = 10_000
@@ -26,19 +28,45 @@ class RedisInspector:
 
     async def breakers(self, tenant_id: str | None = None) -> list[BreakerView]:
         """See `ports.Inspector.breakers`."""
-        tenants = await self._tenants() if tenant_id is None else [tenant_id]
-        raws = await self._nodes.gather([("GET", self._keys.tenant(t).state) for t in tenants])
-        return [view for tenant, raw in zip(tenants, raws, strict=True) if raw for view in breakers_in(tenant, raw)]
+        if tenant_id is None:
+            tenants = sorted({*await self._tenants("s"), *await self._tenants("head")})
+        else:
+            tenants = [tenant_id]
+        states = await self._nodes.gather([("GET", self._keys.tenant(t).state) for t in tenants])
+        heads = {h.tenant_id: h for h in await self._heads(tenants)}
+        views: list[BreakerView] = []
+        for tenant, raw in zip(tenants, states, strict=True):
+            known = breakers_in(tenant, raw) if raw else []
+            views += _with_forced(tenant, known, heads[tenant].forced if tenant in heads else frozenset())
+        return views
 
-    async def _tenants(self) -> list[str]:
-        """Tenants that have a state, at most 10,000; in steps, so that no node is held up."""
+    async def heads(self, tenant_id: str | None = None) -> list[HeadView]:
+        """See `ports.Inspector.heads`."""
+        return await self._heads(await self._tenants("head") if tenant_id is None else [tenant_id])
+
+    async def _heads(self, tenants: list[str]) -> list[HeadView]:
+        raws = await self._nodes.gather([("GET", self._keys.tenant(t).head) for t in tenants])
+        return [head(tenant, raw) for tenant, raw in zip(tenants, raws, strict=True) if raw]
+
+    async def _tenants(self, kind: str) -> list[str]:
+        """Tenants that have a key of this kind, at most 10,000; in steps, so that no node is held up."""
         prefix = f"{self._keys.schema}:"
         found: set[str] = set()
-        for key in await self._nodes.scan(f"{prefix}{{*}}:*:s", _SCAN, MOST_TENANTS):
+        for key in await self._nodes.scan(f"{prefix}{{*}}:*:{kind}", _SCAN, MOST_TENANTS):
             parts = key.decode(errors="replace").split(":")
-            if len(parts) == 4 and parts[3] == "s":
+            if len(parts) == 4 and parts[3] == kind:
                 found.add(parts[2])
         return sorted(found)
+
+
+def _with_forced(tenant_id: str, known: list[BreakerView], forced: frozenset[bytes]) -> list[BreakerView]:
+    """What the state tells, and over it what operators hold open."""
+    views = [
+        replace(v, state=BreakerState.OPEN, next_probe_at_ms=0, forced=True) if v.provider_entry in forced else v
+        for v in known
+    ]
+    more = forced - {v.provider_entry for v in known}
+    return [*views, *(BreakerView(tenant_id, e, BreakerState.OPEN, 0, 0, 0, forced=True) for e in sorted(more))]
 
 
 def breakers_in(tenant_id: str, raw: bytes) -> list[BreakerView]:

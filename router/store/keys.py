@@ -15,6 +15,8 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from router.domain.ids import partition_of
 
+NO_TENANT = "~"
+"""Stands where a tenant's name would be; under it the audit log of what belongs to no tenant can be read."""
 _USER_BYTES = 12
 _TENANTS_REMEMBERED = 20_000
 _USERS_REMEMBERED = 50_000
@@ -50,6 +52,9 @@ KEYS = {
     ),
     "pin": KeyKind("<schema>:{p}:<tenant>:pin:<hash>", "string", "the policy's sticky ttl", "provider of a session"),
     "audit": KeyKind("<schema>:{p}:<tenant>:audit", "stream", "MAXLEN and retention", "the tenant's audit log"),
+    "acts": KeyKind(
+        "<schema>:{p}:~:audit", "stream", "MAXLEN and retention", "acts of admin roles, in the partition of tenant `~`"
+    ),
     "idem": KeyKind(
         "<schema>{p}<name>", "string", "24 h", "answer of one request; name is 10 bytes of hash, the tenant in it"
     ),
@@ -143,6 +148,7 @@ class Keys:
         self.epochs = f"{schema}:epochs".encode()
         self._tags = partition_tags(partitions)
         self.tenant = lru_cache(maxsize=_TENANTS_REMEMBERED)(self._tenant)
+        self.acts = self.tenant(NO_TENANT).audit
 
     def _tenant(self, tenant_id: str) -> TenantKeys:
         """The keys of a tenant (cached, bounded)."""

@@ -22,6 +22,7 @@ from router.domain.ids import decision_id
 from router.domain.outcome import Remembered
 from router.domain.plan import Candidate
 from router.domain.task import Reservation, TaskFacts, TaskRecord, TaskState
+from router.domain.view import HeadView, Lever
 
 FORMAT = 1
 NO_STAMP = bytes(8)
@@ -200,22 +201,17 @@ def _task_record(raw: bytes) -> TaskRecord:
     )
 
 
-class Head(Struct, frozen=True):
-    """The tenant's head string, unpacked; levers map a provider's entry to the verdict that it forces."""
-
-    revision: int
-    stamp: bytes
-    off: bool
-    levers: dict[bytes, int]
-
-
-def head(raw: bytes) -> Head:
+def head(tenant_id: str, raw: bytes) -> HeadView:
     """A tenant's head.
 
-    :raises FormatError: not a format that this version reads.
+    :raises FormatError: not a format that this version reads, or damaged.
     """
-    if raw[0] != FORMAT:
-        raise FormatError(f"head of format {raw[0]}")
-    _, revision, _, off, n = _HEAD.unpack_from(raw)
-    levers = {raw[pos : pos + 8]: raw[pos + 8] for pos in range(_HEAD.size, _HEAD.size + 9 * n, 9)}
-    return Head(revision, raw[1:9], bool(off), levers)
+    try:
+        if raw[0] != FORMAT:
+            raise FormatError(f"head of format {raw[0]}")
+        _, revision, _, off, n = _HEAD.unpack_from(raw)
+        levers = [(raw[pos : pos + 8], Lever(raw[pos + 8])) for pos in range(_HEAD.size, _HEAD.size + 9 * n, 9)]
+    except _DAMAGE as fault:
+        raise FormatError(f"head: {fault}") from fault
+    drained, forced = (frozenset(e for e, one in levers if one is lever) for lever in Lever)
+    return HeadView(tenant_id, revision, bool(off), drained, forced)

@@ -136,13 +136,12 @@ class Admin:
 
 
 def _state(view: BreakerView, names: Mapping[bytes, str]) -> JsonObject:
-    reason = f"{view.failures_in_a_row} failures in a row" if view.failures_in_a_row else "error rate"
     return {
         "tenant_id": view.tenant_id,
         "provider_id": names.get(view.provider_entry, view.provider_entry.hex()),
         "state": view.state.value,
         "opened_at_ms": view.opened_at_ms or None,
-        "reason": None if view.state is BreakerState.CLOSED else reason,
+        "reason": view.why,
         "next_probe_at_ms": view.next_probe_at_ms or None,
     }
 

@@ -16,11 +16,14 @@ from typing import Any, Self
 
 import orjson
 
-from router.domain.audit import AuditEntry
+from router.domain.audit import Actor, AuditEntry
 from router.store.audit import RedisAudit
+from router.store.inspect import RedisInspector
 from router.store.keys import Keys
+from router.store.levers import RedisLevers, lever_scripts
 from router.store.nodes import SingleNode
 from router.store.policies import RedisPolicies
+from router.usecases.levers import Operator
 from router.usecases.publish_policy import PolicyPublisher
 from tests.servers import NatsProcess, ValkeyProcess, free_port
 
@@ -242,6 +245,13 @@ class Fleet:
         for policy, document in {"default": default, **more}.items():
             await self.publisher.apply(name, policy, orjson.dumps(document))
         return name
+
+    def operator(self) -> Operator:
+        """An operator, as the command line makes one."""
+        levers = RedisLevers(self.keys, self.nodes, lever_scripts())
+        return Operator(
+            levers, RedisInspector(self.keys, self.nodes), RedisPolicies(self.nodes, self.keys), Actor("tester")
+        )
 
     async def redis(self, *command: bytes | str | int) -> Any:
         """One command."""

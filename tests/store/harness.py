@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from itertools import count
 from secrets import token_hex
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from msgspec import msgpack
 from redis import Redis, RedisCluster
@@ -28,6 +28,8 @@ from router.store.batch import Batch, Waiting
 from router.store.decisions import decide_script
 from router.store.keys import Keys, TenantKeys
 from router.store.lane import LaneSettings
+from router.store.levers import RedisLevers, lever_scripts
+from router.store.nodes import Nodes
 from router.store.packing import task_record
 from router.store.replies import HEAD, LATE, outcome
 from router.store.rows import RowPacker
@@ -112,6 +114,17 @@ def request(
     )
 
 
+class Direct:
+    """`Nodes.run` over a store's own client and clock."""
+
+    def __init__(self, store: "Store") -> None:
+        self._store = store
+
+    async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[Any]) -> Any:
+        """The script, now."""
+        return self._store.call(script, list(keys), list(args))
+
+
 class Store:
     """One schema on one server or Cluster. `now` is the time at which scripts run."""
 
@@ -124,6 +137,9 @@ class Store:
         self.decide_script = decide_script(replace=self.clock)
         self.settle_script = settle_script(replace={"clock": TEST_CLOCK})
         self.claim_script = claim_script(replace={"clock": TEST_CLOCK})
+        self.levers = RedisLevers(
+            self.keys, cast("Nodes", Direct(self)), lever_scripts(replace={"clock": TEST_CLOCK}), audit_max_len=1_000
+        )
         self.stamps: list[bytes] = []
         self._numbers = count(1)
         random = count(1)

@@ -1,0 +1,19 @@
+#!lua flags=allow-oom
+-- record_role: record that a role was used, or refused, on the admin surface
+-- KEYS
+--   acts      <schema>:{p}:~:audit            one record
+-- ARGV
+--   action    number of the audit action
+--   features  msgpack of the record (domain.audit.ActFeatures)
+--   most      records kept
+--   keep_ms   how long the log is kept at least
+-- RETURNS
+--   0 recorded    nothing more
+-- GUARANTEES
+--   Bounded by MAXLEN and TTL: one log for the fleet, since an act may name no tenant, or one that is not there.
+--- @include clock
+--- @include admin_record
+local now, now_us = server_time()
+admin_record(KEYS[1], tonumber(ARGV[1]), now, now_us, 0, 0, ARGV[2], tonumber(ARGV[4]))
+redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', ARGV[3])
+return { 0 }

@@ -1,0 +1,43 @@
+#!lua flags=allow-oom
+-- reset_breaker: close the breaker of a tenant's provider, forced or not, and record who did it
+-- KEYS
+--   head      <schema>:{p}:<tenant>:head      the forced lever goes; revision, stamp, switch and drains stay
+--   state     <schema>:{p}:<tenant>:s         the breaker's entry goes; limits and other breakers stay
+--   audit     <schema>:{p}:<tenant>:audit     one record, unless nothing changed
+-- ARGV
+--   provider  8 bytes of the provider's entry
+--   action    number of the audit action
+--   features  msgpack of the record (domain.audit.ActFeatures)
+--   keep_ms   how long the log is kept at least
+-- RETURNS
+--   0 changed     nothing more
+--   1 unchanged   it was closed and clean; nothing was written
+--   2 unknown     the tenant has no head; nothing was written
+-- GUARANTEES
+--   In force with the next row of any pod. What the breaker had counted is forgotten, and probes that are out count no
+--   more. A repeated call changes nothing. The state keeps a TTL: the longest window or timeout left in it.
+--- @include clock
+--- @include head_levers
+--- @include admin_record
+--- @include state
+--- @include breaker
+--- @include flush
+local FORCED = '\7'
+local provider = ARGV[1]
+local stamp, off, levers = head_open(KEYS[1])
+if not stamp then return { 2 } end
+local at = lever_at(levers, provider .. FORCED)
+local st = state_at(2)
+local there = st.breakers and st.breakers[provider]
+if not at and not there then return { 1 } end
+local now, now_us = server_time()
+admin_record(KEYS[3], tonumber(ARGV[2]), now, now_us, 0, 0, ARGV[3], tonumber(ARGV[4]))
+if at then
+  table.remove(levers, at)
+  head_close(KEYS[1], stamp, off, levers)
+end
+if there then
+  st.breakers[provider] = nil
+  flush_state(st, now)
+end
+return { 0 }

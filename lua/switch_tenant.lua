@@ -1,0 +1,28 @@
+#!lua flags=allow-oom
+-- switch_tenant: switch a tenant off or on, and record who did it
+-- KEYS
+--   head      <schema>:{p}:<tenant>:head      the switch; revision, stamp and levers stay
+--   audit     <schema>:{p}:<tenant>:audit     one record, unless nothing changed
+-- ARGV
+--   off       1: off, 0: on
+--   action    number of the audit action
+--   features  msgpack of the record (domain.audit.ActFeatures)
+--   keep_ms   how long the log is kept at least
+-- RETURNS
+--   0 changed     nothing more
+--   1 unchanged   it was like that; nothing was written
+--   2 unknown     the tenant has no head; nothing was written
+-- GUARANTEES
+--   In force with the next row of any pod, since every decide reads the head. A repeated call changes nothing. Runs when
+--   Redis is out of memory, because it writes no more than is there. The head has no TTL.
+--- @include clock
+--- @include head_levers
+--- @include admin_record
+local off = tonumber(ARGV[1])
+local stamp, was, levers = head_open(KEYS[1])
+if not stamp then return { 2 } end
+if was == off then return { 1 } end
+local now, now_us = server_time()
+admin_record(KEYS[2], tonumber(ARGV[2]), now, now_us, 0, 0, ARGV[3], tonumber(ARGV[4]))
+head_close(KEYS[1], stamp, off, levers)
+return { 0 }

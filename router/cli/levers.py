@@ -1,0 +1,219 @@
+"""Operators' levers: `router provider`, `router breaker`, `router tenant`, `router idempotency`."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from router.cli.exits import Exit
+from router.cli.operating import Room, in_room, operate
+from router.cli.output import note, print_json, print_table
+from router.cli.target import JsonOption, RedisOption
+
+if TYPE_CHECKING:
+    from router.domain.view import BreakerView
+    from router.usecases.levers import ProviderView
+
+providers = typer.Typer(help="Take providers out of a tenant's routing, and let them in again.", no_args_is_help=True)
+breakers = typer.Typer(help="Look at circuit breakers, hold them open, close them.", no_args_is_help=True)
+tenants = typer.Typer(help="Switch tenants off and on.", no_args_is_help=True)
+answers = typer.Typer(help="Forget remembered answers.", no_args_is_help=True)
+
+TenantOption = Annotated[str, typer.Option("--tenant", help="The tenant.")]
+ProviderArgument = Annotated[str, typer.Argument(metavar="PROVIDER", help="Name, as the tenant's policies have it.")]
+TenantArgument = Annotated[str, typer.Argument(metavar="TENANT")]
+WhyOption = Annotated[str | None, typer.Option("--why", help="Why, for the audit log.")]
+
+
+@providers.command()
+def drain(
+    name: ProviderArgument,
+    tenant: TenantOption,
+    why: WhyOption = None,
+    json: JsonOption = False,
+    redis: RedisOption = None,
+) -> None:
+    """No new work for a provider, on every pod at once; what it runs it may finish."""
+    changed = operate(lambda o: o.drain(tenant, name, on=True, why=why), redis)
+    _told(json, changed, f"{tenant}/{name} is drained", tenant_id=tenant, provider_id=name, drained=True)
+
+
+@providers.command()
+def enable(
+    name: ProviderArgument,
+    tenant: TenantOption,
+    why: WhyOption = None,
+    json: JsonOption = False,
+    redis: RedisOption = None,
+) -> None:
+    """Work again for a drained provider."""
+    changed = operate(lambda o: o.drain(tenant, name, on=False, why=why), redis)
+    _told(json, changed, f"{tenant}/{name} is not drained", tenant_id=tenant, provider_id=name, drained=False)
+
+
+@providers.command("list")
+def list_providers(tenant: TenantOption, json: JsonOption = False, redis: RedisOption = None) -> None:
+    """List the providers of a tenant: who names them, whether they are drained, and their breakers."""
+    found = operate(lambda o: o.providers(tenant), redis)
+    if json:
+        print_json(
+            {"tenant_id": tenant, "disabled": found.off, "providers": [_provider_facts(p) for p in found.providers]}
+        )
+        return
+    if found.off:
+        note(f"{tenant} is disabled: nothing new is decided for it")
+    rows = [
+        (p.name, ", ".join(p.policies), "drained" if p.drained else "", *_breaker_cells(p.breaker))
+        for p in found.providers
+    ]
+    print_table(("provider", "policies", "lever", "breaker", "why", "next probe"), rows)
+
+
+@breakers.command("force-open")
+def force_open(
+    name: ProviderArgument,
+    tenant: TenantOption,
+    why: WhyOption = None,
+    json: JsonOption = False,
+    redis: RedisOption = None,
+) -> None:
+    """Hold a provider's breaker open, on every pod at once, until it is reset."""
+    changed = operate(lambda o: o.force_open(tenant, name, why=why), redis)
+    what = f"the breaker of {tenant}/{name} is held open"
+    _told(json, changed, what, tenant_id=tenant, provider_id=name, state="open")
+
+
+@breakers.command()
+def reset(
+    name: ProviderArgument,
+    tenant: TenantOption,
+    why: WhyOption = None,
+    json: JsonOption = False,
+    redis: RedisOption = None,
+) -> None:
+    """Close a provider's breaker, forced or tripped, and let it count from nothing."""
+    changed = operate(lambda o: o.reset(tenant, name, why=why), redis)
+    what = f"the breaker of {tenant}/{name} is closed"
+    _told(json, changed, what, tenant_id=tenant, provider_id=name, state="closed")
+
+
+@breakers.command("list")
+def list_breakers(
+    tenant: Annotated[str | None, typer.Option("--tenant", help="One tenant; without it all of them.")] = None,
+    json: JsonOption = False,
+    redis: RedisOption = None,
+) -> None:
+    """List the breakers that are not closed and clean. Exit code 1: there is none."""
+
+    async def act(room: Room) -> "list[tuple[str, BreakerView]]":
+        views = await room.inspector.breakers(tenant)
+        names = {t: await room.names(t) for t in {v.tenant_id for v in views}}
+        return [(names[v.tenant_id].get(v.provider_entry, v.provider_entry.hex()), v) for v in views]
+
+    found = in_room(act, redis)
+    if json:
+        print_json([{"tenant_id": v.tenant_id, "provider_id": name, **_breaker_facts(v)} for name, v in found])
+    elif found:
+        rows = [(v.tenant_id, name, *_breaker_cells(v)) for name, v in found]
+        print_table(("tenant", "provider", "breaker", "why", "next probe"), rows)
+    else:
+        note("every breaker is closed and clean")
+    raise typer.Exit(Exit.OK if found else Exit.NEGATIVE)
+
+
+@tenants.command()
+def disable(name: TenantArgument, why: WhyOption = None, json: JsonOption = False, redis: RedisOption = None) -> None:
+    """Decide nothing new for a tenant, on every pod at once. Answers that are remembered and running tasks stay."""
+    changed = operate(lambda o: o.switch(name, on=False, why=why), redis)
+    _told(json, changed, f"{name} is disabled", tenant_id=name, disabled=True)
+
+
+@tenants.command("enable")
+def enable_tenant(
+    name: TenantArgument, why: WhyOption = None, json: JsonOption = False, redis: RedisOption = None
+) -> None:
+    """Decide for a tenant again."""
+    changed = operate(lambda o: o.switch(name, on=True, why=why), redis)
+    _told(json, changed, f"{name} is enabled", tenant_id=name, disabled=False)
+
+
+@tenants.command("list")
+def list_tenants(json: JsonOption = False, redis: RedisOption = None) -> None:
+    """List the tenants that have, or had, a policy. Exit code 1: there is none."""
+    heads = in_room(lambda room: room.inspector.heads(), redis)
+    facts = [
+        {
+            "tenant_id": h.tenant_id,
+            "revision": h.revision,
+            "disabled": h.off,
+            "drained": len(h.drained),
+            "forced_open": len(h.forced),
+        }
+        for h in heads
+    ]
+    if json:
+        print_json(facts)
+    elif facts:
+        rows = [(h.tenant_id, h.revision, "disabled" if h.off else "", len(h.drained), len(h.forced)) for h in heads]
+        print_table(("tenant", "revision", "switch", "drained", "forced open"), rows)
+    else:
+        note("no tenant has a policy yet")
+    raise typer.Exit(Exit.OK if facts else Exit.NEGATIVE)
+
+
+@answers.command()
+def forget(
+    tenant: TenantOption,
+    request_id: Annotated[str | None, typer.Option(help="The request_id, where it was the identity.")] = None,
+    key: Annotated[str | None, typer.Option("--key", help="The idempotency_key.")] = None,
+    why: WhyOption = None,
+    json: JsonOption = False,
+    redis: RedisOption = None,
+) -> None:
+    """Forget the answer to one request: sent again, it is decided anew. Exit code 1: none is remembered."""
+    forgotten = operate(lambda o: o.forget(tenant, request_id=request_id, idempotency_key=key, why=why), redis)
+    called = request_id or key
+    if json:
+        print_json({"tenant_id": tenant, "forgotten": forgotten, "request_id": request_id, "idempotency_key": key})
+    elif forgotten:
+        typer.echo(f"the answer to {called} is forgotten; what it has charged and started stays")
+    else:
+        note(f"no answer to {called} is remembered for {tenant}")
+    raise typer.Exit(Exit.OK if forgotten else Exit.NEGATIVE)
+
+
+def _told(json: bool, changed: bool, what: str, **facts: object) -> None:
+    if json:
+        print_json(facts | {"changed": changed})
+    else:
+        typer.echo(what if changed else f"{what} already; nothing was changed")
+
+
+def _provider_facts(view: "ProviderView") -> dict[str, Any]:
+    return {
+        "provider_id": view.name,
+        "policies": view.policies,
+        "drained": view.drained,
+        "breaker": None if view.breaker is None else _breaker_facts(view.breaker),
+    }
+
+
+def _breaker_facts(view: "BreakerView") -> dict[str, Any]:
+    return {
+        "state": view.state.value,
+        "forced": view.forced,
+        "reason": view.why,
+        "opened_at_ms": view.opened_at_ms or None,
+        "next_probe_at_ms": view.next_probe_at_ms or None,
+    }
+
+
+def _breaker_cells(view: "BreakerView | None") -> tuple[str, str | None, str]:
+    if view is None:
+        return "closed", None, ""
+    return view.state.value, view.why, _time(view.next_probe_at_ms)
+
+
+def _time(at_ms: int) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if at_ms else ""

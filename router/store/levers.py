@@ -1,0 +1,117 @@
+"""`ports.LeverStore` on Redis: one script an act; the act and its audit record are one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from router.domain.audit import Actor
+from router.domain.policy import provider_entry
+from router.domain.task import Action
+from router.domain.view import Lever, Pulled
+from router.store.acts import KEEP_MS, Detail, packed_act
+from router.store.keys import Keys
+from router.store.nodes import Nodes
+from router.store.scripts import Script, load
+
+MOST_LEVERS = 256
+_RECORD = ("action", "features", "keep_ms")
+_ROLE = ("action", "features", "most", "keep_ms")
+_PULLED = {Pulled.CHANGED.value: "changed", Pulled.UNCHANGED.value: "unchanged", Pulled.UNKNOWN_TENANT.value: "unknown"}
+_RETURNS = _PULLED | {Pulled.FULL.value: "full"}
+_ACTIONS = {
+    (Lever.DRAINED, True): Action.PROVIDER_DRAINED,
+    (Lever.DRAINED, False): Action.PROVIDER_ENABLED,
+    (Lever.FORCED_OPEN, True): Action.BREAKER_FORCED,
+}
+
+
+def lever_scripts(**options: Any) -> dict[str, Script]:
+    """The scripts of the levers, held against what this room expects of them; options as of `scripts.load`."""
+    made = (
+        load("set_lever", keys=("head", "audit"), argv=("lever", "on", "most", *_RECORD), returns=_RETURNS, **options),
+        load("switch_tenant", keys=("head", "audit"), argv=("off", *_RECORD), returns=_PULLED, **options),
+        load("reset_breaker", keys=("head", "state", "audit"), argv=("provider", *_RECORD), returns=_PULLED, **options),
+        load("forget_request", keys=("head", "idem", "audit"), argv=_RECORD, returns=_PULLED, **options),
+        load(
+            "record_role",
+            keys=("acts",),
+            argv=("action", "features", "most", "keep_ms"),
+            returns={0: "recorded"},
+            **options,
+        ),
+    )
+    return {script.name: script for script in made}
+
+
+class RedisLevers:
+    """Pulls levers; see the port for the promises. Records live `audit_ms`, of roles at most `audit_max_len`."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        nodes: Nodes,
+        scripts: Mapping[str, Script],
+        *,
+        audit_max_len: int = 100_000,
+        audit_ms: int = KEEP_MS,
+    ) -> None:
+        self._keys = keys
+        self._nodes = nodes
+        self._audit_max_len = audit_max_len
+        self._audit_ms = audit_ms
+        self._scripts = scripts
+
+    async def drain(self, tenant_id: str, provider: str, *, on: bool, by: Actor, why: str | None = None) -> Pulled:
+        """See `ports.LeverStore.drain`."""
+        return await self._set(tenant_id, provider, Lever.DRAINED, on=on, features=_features(by, provider, why))
+
+    async def force_open(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> Pulled:
+        """See `ports.LeverStore.force_open`."""
+        features = _features(by, provider, why, state="open")
+        return await self._set(tenant_id, provider, Lever.FORCED_OPEN, on=True, features=features)
+
+    async def _set(self, tenant_id: str, provider: str, lever: Lever, *, on: bool, features: bytes) -> Pulled:
+        keys = self._keys.tenant(tenant_id)
+        name = provider_entry(provider) + bytes((lever,))
+        args = (name, int(on), MOST_LEVERS, _ACTIONS[lever, on].value, features, self._audit_ms)
+        return await self._run("set_lever", (keys.head, keys.audit), args)
+
+    async def reset_breaker(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> Pulled:
+        """See `ports.LeverStore.reset_breaker`."""
+        keys = self._keys.tenant(tenant_id)
+        features = _features(by, provider, why, state="closed")
+        args = (provider_entry(provider), Action.BREAKER_FORCED.value, features, self._audit_ms)
+        return await self._run("reset_breaker", (keys.head, keys.state, keys.audit), args)
+
+    async def switch(self, tenant_id: str, *, on: bool, by: Actor, why: str | None = None) -> Pulled:
+        """See `ports.LeverStore.switch`."""
+        keys = self._keys.tenant(tenant_id)
+        action = Action.TENANT_ENABLED if on else Action.TENANT_DISABLED
+        features = packed_act(by, "tenant", tenant_id, **_reason(why))
+        return await self._run(
+            "switch_tenant", (keys.head, keys.audit), (int(not on), action.value, features, self._audit_ms)
+        )
+
+    async def forget(self, tenant_id: str, name: bytes, *, called: str, by: Actor, why: str | None = None) -> Pulled:
+        """See `ports.LeverStore.forget`."""
+        keys = self._keys.tenant(tenant_id)
+        features = packed_act(by, "request", called, act="forget_idempotency_key", **_reason(why))
+        args = (Action.ROLE_USED.value, features, self._audit_ms)
+        return await self._run("forget_request", (keys.head, keys.idem(name), keys.audit), args)
+
+    async def role_used(self, by: Actor, act: str, tenant_id: str | None, outcome: str) -> None:
+        """See `ports.LeverStore.role_used`."""
+        features = packed_act(by, "tenant", tenant_id, act=act, outcome=outcome)
+        args = (Action.ROLE_USED.value, features, self._audit_max_len, self._audit_ms)
+        await self._nodes.run(self._scripts["record_role"], (self._keys.acts,), args)
+
+    async def _run(self, script: str, keys: tuple[bytes, ...], args: tuple[bytes | str | int, ...]) -> Pulled:
+        reply = await self._nodes.run(self._scripts[script], keys, args)
+        return Pulled(reply[0])
+
+
+def _reason(why: str | None) -> dict[str, Detail]:
+    return {} if why is None else {"why": why}
+
+
+def _features(by: Actor, provider: str, why: str | None, **details: Detail) -> bytes:
+    return packed_act(by, "provider", provider, **details, **_reason(why))

@@ -1,0 +1,70 @@
+"""Operators' levers on two pods: what one act does is in force on both with their next decision."""
+
+import orjson
+
+from tests.fleet.foreign import Foreign, Reply, task
+from tests.fleet.harness import PLAIN, Fleet
+from tests.fleet.test_admin import act
+
+
+async def asked_of_both(fleet: Fleet, caller: Foreign, tenant: str) -> list[Reply]:
+    """Fresh requests until each pod has answered some, all of their replies."""
+    replies: list[Reply] = []
+    while {r.pod for r in replies} != {p.name for p in fleet.pods} or len(replies) < 40:
+        replies += await caller.all([task(tenant) for _ in range(20)])
+        assert len(replies) < 2_000, "one of the pods answers nothing"
+    return replies
+
+
+def providers(replies: list[Reply]) -> set[str]:
+    """Who was chosen."""
+    return {r.decision["provider_id"] for r in replies}
+
+
+async def test_a_drain_holds_on_every_pod_and_over_a_policy(fleet: Fleet, caller: Foreign) -> None:
+    """Once it is drained no pod chooses it, also after a policy was written; enabled, it serves again."""
+    tenant = await fleet.tenant()
+    assert providers(await asked_of_both(fleet, caller, tenant)) == {"alpha", "beta"}
+    await fleet.operator().drain(tenant, "alpha", on=True)
+    assert providers(await asked_of_both(fleet, caller, tenant)) == {"beta"}
+    await fleet.publisher.apply(tenant, "default", orjson.dumps(PLAIN | {"metadata": {"written": "again"}}))
+    assert providers(await asked_of_both(fleet, caller, tenant)) == {"beta"}
+    await fleet.operator().drain(tenant, "alpha", on=False)
+    assert providers(await asked_of_both(fleet, caller, tenant)) == {"alpha", "beta"}
+
+
+async def test_a_disabled_tenant_is_refused_by_every_pod(fleet: Fleet, caller: Foreign) -> None:
+    """Every fresh request gets `unauthorized`; what was answered before is answered still; `enable` ends it."""
+    tenant = await fleet.tenant()
+    first = await caller.ask(task(tenant, "before"))
+    await fleet.operator().switch(tenant, on=False)
+    refused = await asked_of_both(fleet, caller, tenant)
+    assert {r.error["code"] for r in refused} == {"unauthorized"}
+    assert (await caller.ask(task(tenant, "before"))).decision == first.decision
+    await fleet.operator().switch(tenant, on=True)
+    assert all(r.ok for r in await asked_of_both(fleet, caller, tenant))
+
+
+async def test_a_forced_breaker_is_shown_as_open(fleet: Fleet, caller: Foreign) -> None:
+    """No pod chooses the provider; the admin act tells it by name, with the reason; a reset ends both."""
+    tenant = await fleet.tenant()
+    await fleet.operator().force_open(tenant, "alpha")
+    assert providers(await asked_of_both(fleet, caller, tenant)) == {"beta"}
+    for body in ({"tenant_id": tenant}, {}):
+        states = (await act(caller, "get_circuit_breaker_states", body))["states"]
+        (state,) = [s for s in states if s["tenant_id"] == tenant]
+        assert (state["provider_id"], state["state"]) == ("alpha", "open")
+        assert state["reason"] == "forced open by an operator"
+    await fleet.operator().reset(tenant, "alpha")
+    assert (await act(caller, "get_circuit_breaker_states", {"tenant_id": tenant}))["states"] == []
+    assert providers(await asked_of_both(fleet, caller, tenant)) == {"alpha", "beta"}
+
+
+async def test_a_forgotten_request_is_decided_anew(fleet: Fleet, caller: Foreign) -> None:
+    """The same request gets a new decision; other requests get the old one."""
+    tenant = await fleet.tenant()
+    before = [await caller.ask(task(tenant, name)) for name in ("one", "two")]
+    assert await fleet.operator().forget(tenant, request_id="one") is True
+    after = [await caller.ask(task(tenant, name)) for name in ("one", "two")]
+    same = [a.decision["decision_id"] == b.decision["decision_id"] for a, b in zip(before, after, strict=True)]
+    assert same == [False, True]

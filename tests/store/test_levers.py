@@ -1,0 +1,238 @@
+"""Operators' levers on a real server and a real Cluster: in force at the next row, recorded, idempotent."""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+from msgspec import Struct
+
+from router.domain.audit import Actor
+from router.domain.ids import idempotency_name
+from router.domain.outcome import Admitted, NoCandidate, Replay, TenantOff
+from router.domain.policy import Breaker, Resource, Scope, provider_entry
+from router.domain.policy_limits import limit
+from router.domain.result import BreakerVerdict
+from router.domain.view import Pulled
+from router.store.keys import NO_TENANT
+from router.store.levers import MOST_LEVERS, RedisLevers
+from router.store.packing import head as head_of
+from tests.store.harness import MINUTE, Ask, Store, policy, request, undispatched
+from tests.store.test_decide import head
+
+ALICE = Actor("alice", "operator", "trace-1")
+FRAGILE = Breaker(failure_threshold=1, timeout_ms=MINUTE)
+AB = policy("a", "b", breaker=FRAGILE)
+
+
+class Act(Struct, frozen=True):
+    """One act on provider a (or the tenant), and what its record says."""
+
+    do: Callable[[RedisLevers, str], Awaitable[Pulled]]
+    action: str
+    resource: tuple[str, str | None]
+    details: dict[str, str]
+
+
+ACTS = {
+    "drain": Act(
+        lambda levers, t: levers.drain(t, "a", on=True, by=ALICE, why="too hot"),
+        "provider.drained",
+        ("provider", "a"),
+        {"why": "too hot"},
+    ),
+    "force": Act(
+        lambda levers, t: levers.force_open(t, "a", by=ALICE), "breaker.forced", ("provider", "a"), {"state": "open"}
+    ),
+    "disable": Act(lambda levers, t: levers.switch(t, on=False, by=ALICE), "tenant.disabled", ("tenant", None), {}),
+}
+
+
+@pytest.fixture
+def tenant(store: Store) -> str:
+    """A tenant that has a head, as every one with a policy has."""
+    name = store.tenant()
+    store.client.set(store.of(name).head, head())
+    return name
+
+
+def chosen(store: Store, tenant: str, request_id: str) -> int:
+    """The candidate that a fresh request gets; -1 when it gets none."""
+    outcome = store.one(request(tenant, request_id), AB)
+    assert isinstance(outcome, Admitted | NoCandidate)
+    return outcome.candidate if isinstance(outcome, Admitted) else -1
+
+
+def trip(store: Store, tenant: str, request_id: str, provider: str = "a") -> None:
+    """Open the provider's breaker by a failed result."""
+    made = store.one(request(tenant, request_id), AB)
+    assert isinstance(made, Admitted)
+    store.settle(undispatched(tenant, made.decision_id, BreakerVerdict.FAILURE, FRAGILE, provider_entry(provider)))
+
+
+async def test_a_drained_provider_gets_no_work_until_it_is_enabled(store: Store, tenant: str) -> None:
+    """The next row walks past it, the one after `enable` does not."""
+    assert chosen(store, tenant, "1") == 0
+    await store.levers.drain(tenant, "a", on=True, by=ALICE)
+    assert chosen(store, tenant, "2") == 1
+    await store.levers.drain(tenant, "b", on=True, by=ALICE)
+    assert chosen(store, tenant, "3") == -1
+    await store.levers.drain(tenant, "a", on=False, by=ALICE)
+    assert chosen(store, tenant, "4") == 0
+
+
+async def test_a_forced_breaker_is_open_until_it_is_reset(store: Store, tenant: str) -> None:
+    """It stays open over time and successes, and a reset lets traffic in at once."""
+    await store.levers.force_open(tenant, "a", by=ALICE)
+    store.now += 100 * MINUTE
+    assert chosen(store, tenant, "1") == 1
+    assert await store.levers.reset_breaker(tenant, "a", by=ALICE) is Pulled.CHANGED
+    assert chosen(store, tenant, "2") == 0
+
+
+async def test_a_tripped_breaker_is_closed_by_a_reset(store: Store, tenant: str) -> None:
+    """The entry goes, and the breaker counts from nothing; that of another provider and the limits stay."""
+    counted = policy("a", "b", breaker=FRAGILE, limits=[limit("l", Scope.TENANT, Resource.REQUESTS, 2, MINUTE)])
+    assert isinstance(store.one(request(tenant, "0"), counted), Admitted)
+    trip(store, tenant, "1")
+    trip(store, tenant, "2", "b")
+    assert chosen(store, tenant, "3") == -1
+    assert await store.levers.reset_breaker(tenant, "a", by=ALICE) is Pulled.CHANGED
+    assert chosen(store, tenant, "4") == 0
+    await store.levers.drain(tenant, "a", on=True, by=ALICE)
+    assert chosen(store, tenant, "5") == -1, "the breaker of b is still open"
+    await store.levers.drain(tenant, "a", on=False, by=ALICE)
+    assert isinstance(store.one(request(tenant, "6"), counted), Admitted)
+    assert not isinstance(store.one(request(tenant, "7"), counted), Admitted), "the limit has kept its count"
+
+
+async def test_the_state_keeps_its_life_time_over_a_reset(store: Store, tenant: str) -> None:
+    """What is left of the state has a TTL; when nothing is left the key goes."""
+    trip(store, tenant, "1")
+    trip(store, tenant, "2", "b")
+    key = store.of(tenant).state
+    await store.levers.reset_breaker(tenant, "a", by=ALICE)
+    assert 0 < int(store.client.pttl(key)) <= 3 * MINUTE
+    await store.levers.reset_breaker(tenant, "b", by=ALICE)
+    assert store.value(key) is None
+
+
+async def test_drain_and_force_are_two_levers(store: Store, tenant: str) -> None:
+    """Letting go of one leaves the other: a provider under both is out until both are gone."""
+    await store.levers.drain(tenant, "a", on=True, by=ALICE)
+    await store.levers.force_open(tenant, "a", by=ALICE)
+    await store.levers.drain(tenant, "a", on=False, by=ALICE)
+    assert chosen(store, tenant, "1") == 1
+    await store.levers.drain(tenant, "a", on=True, by=ALICE)
+    await store.levers.reset_breaker(tenant, "a", by=ALICE)
+    assert chosen(store, tenant, "2") == 1
+    await store.levers.drain(tenant, "a", on=False, by=ALICE)
+    assert chosen(store, tenant, "3") == 0
+
+
+async def test_a_disabled_tenant_gets_nothing_new(store: Store, tenant: str) -> None:
+    """Fresh requests are refused, an old answer is still told, others are not concerned; `enable` ends it."""
+    other = store.tenant()
+    store.one(request(tenant, "old"), AB)
+    await store.levers.switch(tenant, on=False, by=ALICE)
+    outcomes = store.decide(
+        Ask(request(tenant, "new"), AB), Ask(request(tenant, "old"), AB), Ask(request(other, "new"), AB)
+    )
+    assert [type(o) for o in outcomes] == [TenantOff, Replay, Admitted]
+    await store.levers.switch(tenant, on=True, by=ALICE)
+    assert chosen(store, tenant, "new") == 0
+
+
+async def test_a_forgotten_request_is_decided_anew(store: Store, tenant: str) -> None:
+    """Under its own name only: another request and another namespace are remembered still."""
+    first = store.one(request(tenant, "r"), AB)
+    assert isinstance(first, Admitted)
+    store.one(request(tenant, "other"), AB)
+    forget = store.levers.forget
+    wrong = idempotency_name(tenant, "key", "r")
+    assert await forget(tenant, wrong, called="r", by=ALICE) is Pulled.UNCHANGED
+    assert await forget(tenant, idempotency_name(tenant, "request", "r"), called="r", by=ALICE) is Pulled.CHANGED
+    again, other = store.decide(Ask(request(tenant, "r"), AB), Ask(request(tenant, "other"), AB))
+    assert isinstance(again, Admitted)
+    assert again.decision_id != first.decision_id
+    assert isinstance(other, Replay)
+    (record,) = [e for e in store.audit(tenant) if e.action == "role.used"]
+    assert (record.user_id, record.resource_type, record.resource_id) == ("alice", "request", "r")
+
+
+@pytest.mark.parametrize("name", ACTS)
+async def test_the_act_is_recorded_once(store: Store, tenant: str, name: str) -> None:
+    """Who, with which role, to what, in the log of the tenant; a repeat changes nothing and leaves no record."""
+    act = ACTS[name]
+    assert await act.do(store.levers, tenant) is Pulled.CHANGED
+    before = store.value(store.of(tenant).head)
+    assert await act.do(store.levers, tenant) is Pulled.UNCHANGED
+    assert store.value(store.of(tenant).head) == before
+    (entry,) = store.audit(tenant)
+    kind, resource = act.resource
+    assert (entry.action, entry.user_id, entry.trace_id) == (act.action, "alice", "trace-1")
+    assert (entry.resource_type, entry.resource_id) == (kind, resource or tenant)
+    assert entry.details == {"role": "operator", **act.details}
+    assert entry.ts_us == store.now * 1000 + 7
+
+
+@pytest.mark.parametrize("name", ACTS)
+async def test_the_stamp_stays(store: Store, tenant: str, name: str) -> None:
+    """A lever is no policy: pods need not read theirs again."""
+    await ACTS[name].do(store.levers, tenant)
+    store.one(request(tenant, "r"), AB)
+    assert store.stamps == [b"\x00\x00\x00\x07rand"]
+
+
+@pytest.mark.parametrize("name", ACTS)
+async def test_an_unknown_tenant_gets_no_keys(store: Store, name: str) -> None:
+    """A tenant that has never had a policy has no head, and an act leaves none."""
+    tenant = store.tenant()
+    assert await ACTS[name].do(store.levers, tenant) is Pulled.UNKNOWN_TENANT
+    assert await store.levers.reset_breaker(tenant, "a", by=ALICE) is Pulled.UNKNOWN_TENANT
+    assert await store.levers.forget(tenant, bytes(10), called="r", by=ALICE) is Pulled.UNKNOWN_TENANT
+    assert list(store.client.scan_iter(store.of(tenant).prefix + b"*")) == []
+
+
+@pytest.mark.parametrize("name", ACTS)
+async def test_an_act_that_cannot_be_recorded_is_not_done(store: Store, tenant: str, name: str) -> None:
+    """Act and record are one: a foreign key in the log's place, and the head stays as it was."""
+    store.client.set(store.of(tenant).audit, "foreign")
+    before = store.value(store.of(tenant).head)
+    with pytest.raises(Exception, match="WRONGTYPE"):
+        await ACTS[name].do(store.levers, tenant)
+    assert store.value(store.of(tenant).head) == before
+
+
+async def test_levers_have_a_bound(store: Store, tenant: str) -> None:
+    """One more than the bound is refused; to let go of one is not."""
+    for n in range(MOST_LEVERS):
+        assert await store.levers.drain(tenant, f"p{n}", on=True, by=ALICE) is Pulled.CHANGED
+    assert await store.levers.force_open(tenant, "one-more", by=ALICE) is Pulled.FULL
+    assert await store.levers.drain(tenant, "p0", on=False, by=ALICE) is Pulled.CHANGED
+    assert await store.levers.force_open(tenant, "one-more", by=ALICE) is Pulled.CHANGED
+    raw = store.value(store.of(tenant).head)
+    assert raw is not None
+    view = head_of(tenant, raw)
+    assert view.drained == {provider_entry(f"p{n}") for n in range(1, MOST_LEVERS)}
+    assert view.forced == {provider_entry("one-more")}
+
+
+async def test_a_damaged_head_is_left_alone(store: Store) -> None:
+    """A head that does not hold as many levers as it says is not written over."""
+    tenant = store.tenant()
+    raw = head(levers={provider_entry("a"): 6})[:-1]
+    store.client.set(store.of(tenant).head, raw)
+    with pytest.raises(Exception, match="levers of a head"):
+        await store.levers.drain(tenant, "b", on=True, by=ALICE)
+    assert store.value(store.of(tenant).head) == raw
+
+
+async def test_roles_are_recorded_where_no_tenant_is(store: Store) -> None:
+    """In one bounded log, that can be read like a tenant's."""
+    await store.levers.role_used(ALICE, "drain_provider", "acme", "done")
+    await store.levers.role_used(Actor("bob", "viewer"), "list_tenants", None, "refused")
+    log = store.audit(NO_TENANT)
+    assert [(e.action, e.user_id, e.resource_id, e.details) for e in log] == [
+        ("role.used", "alice", "acme", {"role": "operator", "act": "drain_provider", "outcome": "done"}),
+        ("role.used", "bob", None, {"role": "viewer", "act": "list_tenants", "outcome": "refused"}),
+    ]
+    assert int(store.client.pttl(store.keys.acts)) > 0
