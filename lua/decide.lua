@@ -13,23 +13,30 @@
 --   task            <schema>:{p}:~:task:<task>          delivery record, pushed rows
 --   job             <schema>:{p}:~:job:<task>           work item, set by the pod just before
 --   due             <schema>:{p}:~:due                  pushed rows
+--   claim           <schema>{p}<name>:claim             who prepares this request, rows that claim
+--   message         <schema>{p}m<hash>                  where the decision of a message is, rows that have one
 -- ARGV
 --   batch           struct: I4 idempotency ms, I4 audit records kept, I4 audit ms kept, I4 publish grace ms, d not_after of
 --                   the call
 --   row             one a request: see store/rows.py; deduplicated KEYS are named by their index
 -- RETURNS
---   0 admitted      B candidate, B reason, B pin state, B shadow count, B verdict count, verdicts, shadow charge indexes
+--   0 admitted      B candidate, B reason, B pin state, B shadow count, B verdict count, verdicts, shadow charge indexes, seen
 --   1 replay        the remembered value
 --   2 conflict      the key came with another request
---   3 limited       B charge, d retry_after_ms (-1: never)
---   4 none          d retry_after_ms (-1: unknown), verdicts
+--   3 limited       B charge, d retry_after_ms (-1: never), seen
+--   4 none          d retry_after_ms (-1: unknown), B verdict count, verdicts, seen
 --   5 late          not_after has passed; nothing was read or written
 --   6 off           the tenant is switched off
 --   7 fault         text; this row wrote nothing that counts
+--   8 busy          d ms: somebody else prepares this request and has so long for it (rows that claim)
 -- GUARANTEES
 --   The call returns { 0, seconds, microseconds, one string a row: I4 nonce, B code, c8 stamp, then as above }.
 --   A row reads and validates first and writes after: a refusal charges nothing. It runs under pcall, so a bad row gets
---   code 7 and its neighbours run; state strings are flushed whatever happened. Writes of a row, in this order: due set,
+--   code 7 and its neighbours run; state strings are flushed whatever happened. A row that only looks takes the same way
+--   and ends before the first write, but for the claim if it asks for one. "seen" is what the row saw on its way, in
+--   audit records and in replies to rows that look or explain: B charges, a d each (units left before this row), B
+--   candidates, a d each (ms until it may be fit, -1 unknown; none when the first look was good), c8 the provider of a pin
+--   that was left. Writes of a row, in this order: due set,
 --   audit, charges (locals), lease, probe, pin, job expiry, delivery record, remembered answer. A fault before the
 --   charges leaves at most a due entry without a record, which the sweeper drops.
 --   Every key has a TTL or a bound: see KEYS in store/keys.py.
@@ -37,12 +44,12 @@
 --- @include state
 --- @include breaker
 --- @include flush
-local ADMITTED, REPLAY, CONFLICT, LIMITED, NONE, LATE, OFF, FAULT = 0, 1, 2, 3, 4, 5, 6, 7
+local ADMITTED, REPLAY, CONFLICT, LIMITED, NONE, LATE, OFF, FAULT, BUSY = 0, 1, 2, 3, 4, 5, 6, 7, 8
 local V_CHOSEN, V_OPEN, V_PROBES, V_CONCURRENCY, V_LIMIT, V_DRAINED, V_FORCED = 1, 2, 3, 4, 5, 6, 7
 local STICKY, FALLBACK, BREAKER_FALLBACK = 3, 5, 6
 local PIN_NONE, PIN_NEW, PIN_HELD, PIN_LEFT = 0, 1, 2, 3
 local ALL_OPEN_FAIL, ALL_OPEN_PROBE_ONE = 0, 1
-local F_PUSH, F_RESERVED, F_RENEW, F_METER = 1, 2, 4, 8
+local F_PUSH, F_RESERVED, F_RENEW, F_METER, F_LOOK, F_CLAIM, F_EXPLAIN, F_MESSAGE = 1, 2, 4, 8, 16, 32, 64, 128
 local C_SHADOW, C_CONCURRENCY = 1, 2
 local CHARGE_BYTES = 31
 local TASK_NEW, TASK_WAITING = 1, 4
@@ -85,6 +92,8 @@ end
 -- What a row will charge once it is sure: state and offset (of a lease: key index and false) and units, for each charge.
 -- The table is used again for every row.
 local charges, charged, row_charges = {}, 0, 0
+-- What the row saw: units left of its charges, and the moments of the candidates if it had to look at more than one.
+local left, waits = {}, '\0'
 
 -- Milliseconds until the next lease ends by itself.
 local function lease_wait(k)
@@ -101,16 +110,20 @@ local function check_charges(row, pos, n, from)
     -- Not NaN, not below nothing: either would spoil the counter for good.
     if not (units >= 0 and units <= MOST_UNITS) then error('units of a charge') end
     local wait, st, o
+    local free
     if flags >= C_CONCURRENCY then
-      if call('ZCOUNT', KEYS[k], alive, '+inf') + units > limit then
+      free = limit - call('ZCOUNT', KEYS[k], alive, '+inf')
+      if free < units then
         wait = -1
         if units <= limit then wait = lease_wait(k) end
       end
     else
       st = states[k] or state_at(k)
       o = sliding_at(st, id, window, now)
-      if st.v[o + SUM] + units > limit then wait = sliding_wait(st.v, o, limit, units, now) end
+      free = limit - st.v[o + SUM]
+      if free < units then wait = sliding_wait(st.v, o, limit, units, now) end
     end
+    left[from + i + 1] = free
     charges[charged + 1], charges[charged + 2], charges[charged + 3] = st or k, o or false, units
     charged = charged + 3
     if wait then
@@ -189,6 +202,17 @@ local function when_all_open(list, verdicts, row, st, head, all_open)
 end
 
 local reached, first = {}, {}
+local counted_doubles = {}
+
+-- The format of a B count and so many doubles.
+local function doubles(n)
+  local format = counted_doubles[n]
+  if not format then
+    format = '>B' .. string.rep('d', n)
+    counted_doubles[n] = format
+  end
+  return format
+end
 
 -- The verdicts of a walk that ended at its first look, `index`.
 local function verdict_of_first(index, n)
@@ -225,11 +249,11 @@ local function walk(row, pos, n, pinned, st, head, probes_max, all_open)
     if not unfit(c, row, st, head, probes_max, false) then return c, i, verdict_of_first(i, n) end
     charged = before
   end
-  local list, verdicts = {}, {}
+  local list, verdicts, moments = {}, {}, {}
   local chosen, index, broke, wait
   for i = 1, n do
     list[i], pos = candidate_at(row, pos, {})
-    verdicts[i] = 0
+    verdicts[i], moments[i] = 0, -1
     if pinned == list[i].id then index = i end
   end
   local start = index
@@ -244,9 +268,13 @@ local function walk(row, pos, n, pinned, st, head, probes_max, all_open)
         break
       end
       if why == V_OPEN or why == V_PROBES or why == V_FORCED then broke = true end
-      if c.wait and (not wait or c.wait < wait) then wait = c.wait end
+      if c.wait then
+        moments[i] = c.wait
+        if not wait or c.wait < wait then wait = c.wait end
+      end
     end
   end
+  waits = pack(doubles(n), n, spread(moments))
   if not chosen and broke and all_open ~= ALL_OPEN_FAIL then
     chosen, index = when_all_open(list, verdicts, row, st, head, all_open)
   end
@@ -263,10 +291,16 @@ local function audit(k, record)
   end
 end
 
-local RECORD = '>BBddc16BBdBc0c0'
+local RECORD = '>BBddc16BBdBc0Hc0c0'
+local SAW_NOTHING = '\0\0'
 
-local function refuse(k, action, decision, code, index, wait, seen, blob)
-  audit(k, pack(RECORD, 1, action, now, now_us, decision, code, index, wait, #seen, seen, blob))
+-- What the row saw; see the guarantees.
+local function saw(pinned)
+  return pack(doubles(row_charges), row_charges, spread(left, 1, row_charges)) .. waits .. (pinned or '')
+end
+
+local function refuse(k, action, decision, code, index, wait, verdicts, seen, blob)
+  audit(k, pack(RECORD, 2, action, now, now_us, decision, code, index, wait, #verdicts, verdicts, #seen, seen, blob))
 end
 
 -- A breaker lets this decision through on trial: half open, and a probe lease.
@@ -323,7 +357,7 @@ local function next_attempt(row, pos, nonce, attempt, head, st, k_audit, k_task,
   end
   charged, row_charges = 0, 0
   local c, index, seen, broke, wait = walk(row, pos, n_candidates, nil, st, head, probes_max, all_open)
-  if not c then return reply(nonce, NONE, head.stamp, pack('>d', wait) .. seen) end
+  if not c then return reply(nonce, NONE, head.stamp, pack('>dBc0', wait, #seen, seen)) end
   local until_ms = now + lease_ms
   call('ZADD', KEYS[k_due], now + grace_ms, KEYS[k_task]:sub(-16))
   for i = 1, n_leases do lease(leases[i], decision, until_ms) end
@@ -338,10 +372,32 @@ end
 
 local ROW = '>I4dBHHHHHHHHc8c16BBI4I4I4Hc0Hc0Hc0BBB'
 
+-- Whether a claim on the request stands in the way: ms it has left.
+local function claimed(k, decision)
+  local owner = call('GET', KEYS[k])
+  if not owner or owner == decision then return nil end
+  return call('PTTL', KEYS[k])
+end
+
+-- Where the decision of a message is found by the message alone. A message of several tenants is nobody's.
+local function index_message(k, k_head, decision)
+  local tenant = KEYS[k_head]:match('}:([^:]+):head$')
+  local there = call('GET', KEYS[k])
+  local value = pack('>Bc10c0', 1, decision:sub(3, 12), tenant)
+  if there and there:sub(12) ~= tenant then value = pack('>Bc10', 1, string.rep('\0', 10)) end
+  call('SET', KEYS[k], value, 'PX', idem_ms)
+end
+
 local function run(row)
   local nonce, not_after, flags, k_idem, k_head, k_state, k_audit, k_pin, k_task, k_due, k_job, fingerprint, decision,
     all_open, probes_max, lease_ms, pin_ms, job_ms, blob, tail, record, attempt, n_charges, n_candidates, pos = unpack(ROW, row)
   if not_after < now or call_not_after < now then return reply(nonce, LATE, NO_STAMP, '') end
+  local look, claim, explain, k_message
+  if flags >= F_LOOK then
+    look, claim, explain = floor(flags / F_LOOK) % 2 == 1, floor(flags / F_CLAIM) % 2 == 1, floor(flags / F_EXPLAIN) % 2 == 1
+    if flags >= F_MESSAGE then k_message, pos = unpack('>H', row, pos) end
+    flags = flags % F_LOOK
+  end
   renew = floor(flags / F_RENEW) % 2 == 1
   local head = heads[k_head] or head_at(k_head)
   if attempt > 1 then
@@ -353,21 +409,24 @@ local function run(row)
   if remembered then
     if remembered:byte(1) ~= 1 then error('remembered answer of format ' .. remembered:byte(1)) end
     if remembered:sub(2, 9) == fingerprint then return reply(nonce, REPLAY, head.stamp, remembered) end
-    refuse(k_audit, AUDIT_CONFLICT, decision, CONFLICT, 0, -1, '', blob)
+    if not look then refuse(k_audit, AUDIT_CONFLICT, decision, CONFLICT, 0, -1, '', SAW_NOTHING, blob) end
     return reply(nonce, CONFLICT, head.stamp, '')
   end
   if head.off then
-    refuse(k_audit, AUDIT_REFUSED, decision, OFF, 0, -1, '', blob)
+    if not look then refuse(k_audit, AUDIT_REFUSED, decision, OFF, 0, -1, '', SAW_NOTHING, blob) end
     return reply(nonce, OFF, head.stamp, '')
   end
+  local busy_ms = claim and claimed(k_task, decision)
+  if busy_ms then return reply(nonce, BUSY, head.stamp, pack('>d', busy_ms)) end
 
   -- Read and validate: nothing has been written yet.
-  charged, row_charges = 0, n_charges
+  charged, row_charges, waits = 0, n_charges, '\0'
   local worst, wait, shadow
   pos, worst, wait, shadow = check_charges(row, pos, n_charges, 0)
   if worst then
-    refuse(k_audit, AUDIT_REFUSED, decision, LIMITED, worst, wait, '', blob)
-    return reply(nonce, LIMITED, head.stamp, pack('>Bd', worst, wait))
+    local seen = saw()
+    if not look then refuse(k_audit, AUDIT_REFUSED, decision, LIMITED, worst, wait, '', seen, blob) end
+    return reply(nonce, LIMITED, head.stamp, pack('>Bd', worst, wait) .. (explain and seen or ''))
   end
   local pin = k_pin > 0 and call('GET', KEYS[k_pin])
   local pinned, pinned_at
@@ -379,14 +438,13 @@ local function run(row)
   local pushed = flags % 2 == F_PUSH
   if pushed and call('EXISTS', KEYS[k_job]) == 0 then error('the work item is missing') end
   local st = k_state > 0 and (states[k_state] or state_at(k_state))
-  local c, index, seen, broke
-  c, index, seen, broke, wait = walk(row, pos, n_candidates, pinned, st, head, probes_max, all_open)
+  local c, index, verdicts, broke
+  c, index, verdicts, broke, wait = walk(row, pos, n_candidates, pinned, st, head, probes_max, all_open)
   if not c then
-    refuse(k_audit, AUDIT_REFUSED, decision, NONE, 0, wait, seen, blob)
-    return reply(nonce, NONE, head.stamp, pack('>d', wait) .. seen)
+    local seen = saw()
+    if not look then refuse(k_audit, AUDIT_REFUSED, decision, NONE, 0, wait, verdicts, seen, blob) end
+    return reply(nonce, NONE, head.stamp, pack('>dBc0', wait, #verdicts, verdicts) .. (explain and seen or ''))
   end
-
-  -- Write: the first two calls may still fail and leave nothing that counts; after them nothing can.
   local pin_state, reason = PIN_NONE, c.reason
   if k_pin > 0 then
     if not pin then
@@ -398,9 +456,21 @@ local function run(row)
     end
   end
   if broke and reason ~= STICKY then reason = BREAKER_FALLBACK end
+  local seen = saw(pin_state == PIN_LEFT and pinned)
+  shadow = (shadow or '') .. (c.shadow or '')
+  local answer = pack('>I4Bc8BBBBBc0c0c0', nonce, ADMITTED, head.stamp, index - 1, reason, pin_state, #shadow, #verdicts, verdicts,
+    shadow, explain and seen or '')
+  if look then
+    if claim then call('SET', KEYS[k_task], decision, 'PX', job_ms) end
+    return answer
+  end
+
+  -- Write: the first calls may still fail and leave nothing that counts; after them nothing can.
   local until_ms = now + lease_ms
+  if k_message then index_message(k_message, k_head, decision) end
   if pushed then call('ZADD', KEYS[k_due], now + grace_ms, KEYS[k_task]:sub(-16)) end
-  audit(k_audit, pack(RECORD, 1, AUDIT_MADE, now, now_us, decision, reason, index - 1, pin_state, #seen, seen, blob))
+  audit(k_audit, pack(RECORD, 2, AUDIT_MADE, now, now_us, decision, reason, index - 1, pin_state, #verdicts, verdicts, #seen,
+    seen, blob))
   charge(decision, until_ms)
   if c.bound > 0 then lease(c.lease, decision, until_ms) end
   if c.probe then take_probe(st, c, decision, until_ms, k_audit, blob) end
@@ -414,15 +484,14 @@ local function run(row)
     call('SET', KEYS[k_task],
       pack('>BBBHddc16c8BHc0', 1, TASK_NEW, 1, 0, now, until_ms, decision, c.id, reason, #c.offer, c.offer) .. record, 'PX', job_ms)
   end
-  local answer
+  local kept
   if floor(flags / F_RESERVED) % 2 == 1 then
-    answer = pack('>Bc8c4BBc0c0d', 1, fingerprint, decision:sub(13), reason, outcome + 8, c.offer, tail, now)
+    kept = pack('>Bc8c4BBc0c0d', 1, fingerprint, decision:sub(13), reason, outcome + 8, c.offer, tail, now)
   else
-    answer = pack('>Bc8c4BBc0c0', 1, fingerprint, decision:sub(13), reason, outcome, c.offer, tail)
+    kept = pack('>Bc8c4BBc0c0', 1, fingerprint, decision:sub(13), reason, outcome, c.offer, tail)
   end
-  call('SET', KEYS[k_idem], answer, 'PX', idem_ms)
-  shadow = (shadow or '') .. (c.shadow or '')
-  return pack('>I4Bc8BBBBBc0c0', nonce, ADMITTED, head.stamp, index - 1, reason, pin_state, #shadow, #seen, seen, shadow)
+  call('SET', KEYS[k_idem], kept, 'PX', idem_ms)
+  return answer
 end
 
 local replies = { 0, floor(now / 1000), (now % 1000) * 1000 + now_us }

@@ -39,6 +39,15 @@ class DecisionStore(Answers, Protocol):
         `stamp` is the tenant's policy stamp as the store has it now, empty when it was not reached. Never raises.
         """
 
+    def look(
+        self, request: DecideRequest, plan: Plan, done: Callable[[Outcome, bytes], None], *, claim_ms: int = 0
+    ) -> None:
+        """Queue a row that takes the same way as `decide` and answers alike, but writes, charges and audits nothing.
+
+        With `claim_ms` it claims the request for so long when it is admitted; the claim's value is `decision_id`.
+        `Busy`: another one holds the claim. A claim keeps no `decide` away.
+        """
+
     def next_attempt(
         self,
         request: DecideRequest,

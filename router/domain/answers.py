@@ -8,8 +8,10 @@ from router.domain.decision import Answer, Code, Decided, Decision, Intake, PinS
 from router.domain.ids import task_id, to_text
 from router.domain.json import JsonObject, JsonValue
 from router.domain.outcome import (
+    NOTHING_SEEN,
     Admitted,
     Away,
+    Busy,
     Conflict,
     LimitHit,
     NoCandidate,
@@ -17,6 +19,7 @@ from router.domain.outcome import (
     Remembered,
     Replay,
     RowFault,
+    Seen,
     TenantOff,
 )
 from router.domain.plan import Plan
@@ -36,10 +39,12 @@ def answer(outcome: Outcome, request: DecideRequest, plan: Plan, *, explain: boo
             return admitted(outcome, request, plan, explain=explain)
         case Replay(remembered):
             return replayed(remembered, explain=explain)
-        case LimitHit(charge, wait):
-            return _limited(plan.charges[charge].limit, wait, request)
+        case LimitHit(charge, wait, _):
+            refused = _limited(plan.charges[charge].limit, wait, request)
+            return _with_reasons(refused, outcome.seen, b"", plan) if explain else refused
         case NoCandidate():
-            return _no_candidate(outcome, request, plan)
+            refused = _no_candidate(outcome, request, plan)
+            return _with_reasons(refused, outcome.seen, outcome.verdicts, plan) if explain else refused
         case Conflict():
             key = "request_id" if request.idempotency_key is None else "idempotency_key"
             return Refused(
@@ -50,6 +55,12 @@ def answer(outcome: Outcome, request: DecideRequest, plan: Plan, *, explain: boo
         case TenantOff():
             return Refused(
                 Code.UNAUTHORIZED, "the tenant is switched off by an operator", {"tenant_id": request.tenant_id}
+            )
+        case Busy(left_ms):
+            return Refused(
+                Code.SERVICE_OVERLOADED,
+                "the same request is being prepared: repeat it with the same id",
+                {"retry_after_ms": _with_jitter(left_ms, request.request_id)},
             )
         case RowFault():
             return Refused(Code.INTERNAL, "the decision could not be made; the router's log has the fault")
@@ -170,11 +181,13 @@ def _limited(limit: Limit, wait: int | None, request: DecideRequest) -> Refused:
     return Refused(Code.RATE_LIMIT_EXCEEDED, f"limit {limit.id} ({limit.scope}, {limit.resource}) is used up", details)
 
 
-def _verdicts(seen: bytes, plan: Plan) -> list[JsonValue]:
-    walked: list[JsonValue] = [
-        {"provider_id": c.provider.name, "verdict": _VERDICT_LABELS.get(v, "unknown")}
-        for c, v in zip(plan.candidates, seen, strict=False)
-    ]
+def _verdicts(verdicts: bytes, plan: Plan, seen: Seen = NOTHING_SEEN) -> list[JsonValue]:
+    walked: list[JsonValue] = []
+    for i, (c, v) in enumerate(zip(plan.candidates, verdicts, strict=False)):
+        line: JsonObject = {"provider_id": c.provider.name, "verdict": _VERDICT_LABELS.get(v, "unknown")}
+        if i < len(seen.waits) and seen.waits[i] is not None:
+            line["fit_in_ms"] = seen.waits[i]
+        walked.append(line)
     passed: list[JsonValue] = [{"provider_id": p.provider_id, "verdict": p.verdict.label} for p in plan.passed_over]
     return passed + walked
 
@@ -188,8 +201,21 @@ def _no_candidate(outcome: NoCandidate, request: DecideRequest, plan: Plan) -> R
 
 def explained(outcome: Admitted, plan: Plan) -> JsonObject:
     """Why this provider: policy, order, verdicts, pin and limits."""
-    limits: list[JsonValue] = [
-        {
+    why = _reasons(outcome.seen, outcome.verdicts, plan)
+    why["pin"] = PinState(outcome.pin).name.lower()
+    if outcome.seen.left_pin is not None:
+        known = {c.provider.entry: c.provider.name for c in plan.candidates}
+        why["pinned_to"] = known.get(outcome.seen.left_pin, "a provider that is no candidate any more")
+    for i in outcome.shadow:
+        if i < len(plan.charges):
+            why["limits"][i]["would_refuse"] = True  # type: ignore[index, call-overload]
+    return why | {"idempotency": "fresh"}
+
+
+def _reasons(seen: Seen, verdicts: bytes, plan: Plan) -> JsonObject:
+    limits: list[JsonValue] = []
+    for i, c in enumerate(plan.charges):
+        line: JsonObject = {
             "limit_id": c.limit.id,
             "scope": c.limit.scope.value,
             "resource": c.limit.resource.value,
@@ -197,17 +223,20 @@ def explained(outcome: Admitted, plan: Plan) -> JsonObject:
             "limit": c.limit.limit,
             "window_ms": c.limit.window_ms,
             "mode": "shadow" if c.limit.shadow else "enforce",
-            "would_refuse": i in outcome.shadow,
+            "would_refuse": False,
         }
-        for i, c in enumerate(plan.charges)
-    ]
+        if i < len(seen.left):
+            line["left_before"] = seen.left[i]
+        limits.append(line)
     return {
         "policy_id": plan.stored.policy_id,
         "policy_revision": plan.stored.revision,
         "policy_hash": plan.stored.hash,
-        "candidates": _verdicts(outcome.verdicts, plan),
-        "pin": PinState(outcome.pin).name.lower(),
+        "candidates": _verdicts(verdicts, plan, seen),
         "limits": limits,
-        "idempotency": "fresh",
         "figures_version": plan.figures_version,
     }
+
+
+def _with_reasons(refused: Refused, seen: Seen, verdicts: bytes, plan: Plan) -> Refused:
+    return Refused(refused.code, refused.message, refused.details | {"explain": _reasons(seen, verdicts, plan)})

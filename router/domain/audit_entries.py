@@ -4,6 +4,7 @@ from router.domain.audit import ActFeatures, AuditEntry, DecisionFeatures, TaskF
 from router.domain.decision import PinState, Reason, Verdict
 from router.domain.ids import to_text
 from router.domain.json import JsonObject, JsonValue
+from router.domain.outcome import NOTHING_SEEN, Seen
 from router.domain.policy import provider_entry
 from router.domain.task import Action
 
@@ -40,6 +41,7 @@ def decision_entry(
     index: int,
     third: int,
     verdicts: bytes,
+    seen: Seen = NOTHING_SEEN,
 ) -> AuditEntry:
     """The record of a decision. Made: `code` is the reason, `index` the candidate, `third` the pin state.
 
@@ -69,11 +71,13 @@ def decision_entry(
         if third >= 0:
             details["retry_after_ms"] = third
     if verdicts:
-        walked: list[JsonValue] = [
-            {"provider_id": name, "verdict": Verdict(v).label}
-            for name, v in zip(f.frame.providers, verdicts, strict=False)
-        ]
-        details["candidates"] = walked
+        details["candidates"] = _candidates(f.frame.providers, verdicts, seen.waits)
+    if seen.left:
+        names = zip(f.frame.limits, seen.left, strict=True)
+        details["limits"] = [{"limit_id": name, "left_before": left} for name, left in names]
+    if seen.left_pin is not None:
+        known = {provider_entry(name): name for name in f.frame.providers}
+        details["pinned_to"] = known.get(seen.left_pin, seen.left_pin.hex())
     if f.figures_version:
         details["figures_version"] = f.figures_version
     return AuditEntry(
@@ -89,6 +93,16 @@ def decision_entry(
         details,
         outcome,
     )
+
+
+def _candidates(names: tuple[str, ...], verdicts: bytes, waits: tuple[int | None, ...]) -> list[JsonValue]:
+    walked: list[JsonValue] = []
+    for i, (name, verdict) in enumerate(zip(names, verdicts, strict=False)):
+        line: JsonObject = {"provider_id": name, "verdict": Verdict(verdict).label}
+        if i < len(waits) and waits[i] is not None:
+            line["fit_in_ms"] = waits[i]
+        walked.append(line)
+    return walked
 
 
 def task_entry(

@@ -6,6 +6,21 @@ from router.domain.decision import PinState, Reason
 from router.domain.task import Reservation
 
 
+class Seen(Struct, frozen=True):
+    """What a row saw on its way, for those who ask why.
+
+    `left`: units that each charge's limit had before this row. `waits`: ms until each candidate may be fit (None:
+    unknown), when more than one was looked at. `left_pin`: the provider entry of a pin that was left.
+    """
+
+    left: tuple[int, ...] = ()
+    waits: tuple[int | None, ...] = ()
+    left_pin: bytes | None = None
+
+
+NOTHING_SEEN = Seen()
+
+
 class Admitted(Struct, frozen=True):
     """Decided and written. `candidate` and `verdicts` index the plan's candidates; ids are 16 bytes."""
 
@@ -15,6 +30,7 @@ class Admitted(Struct, frozen=True):
     pin: PinState
     decision_id: bytes
     shadow: tuple[int, ...] = ()
+    seen: Seen = NOTHING_SEEN
 
 
 class Remembered(Struct, frozen=True):
@@ -52,6 +68,7 @@ class LimitHit(Struct, frozen=True):
 
     charge: int
     retry_after_ms: int | None
+    seen: Seen = NOTHING_SEEN
 
 
 class NoCandidate(Struct, frozen=True):
@@ -59,10 +76,17 @@ class NoCandidate(Struct, frozen=True):
 
     verdicts: bytes
     retry_after_ms: int | None
+    seen: Seen = NOTHING_SEEN
 
 
 class TenantOff(Struct, frozen=True):
     """An operator switched the tenant off."""
+
+
+class Busy(Struct, frozen=True):
+    """Somebody else prepares this very request, and has its claim for so long yet."""
+
+    left_ms: int
 
 
 class RowFault(Struct, frozen=True):
@@ -77,4 +101,4 @@ class Away(Struct, frozen=True):
     sent: bool
 
 
-Outcome = Admitted | Replay | Conflict | LimitHit | NoCandidate | TenantOff | RowFault | Away
+Outcome = Admitted | Replay | Conflict | LimitHit | NoCandidate | TenantOff | Busy | RowFault | Away

@@ -1,7 +1,8 @@
 """`ports.AuditLog` on Redis streams: reads a tenant's log; the scripts write it.
 
 record  field r: B 1, B action, d Redis ms, d microseconds of it, 16s decision_id, B reason (made) or code, B candidate
-        (made), limit or attempt, d pin state (made) or wait in ms, B length, verdicts, msgpack of the features
+        (made), limit or attempt, d pin state (made) or wait in ms, B length, verdicts, [H length, what the row saw
+        (format 2)], msgpack of the features
 half opened          B 1, B action, d Redis ms, d microseconds of it, 8s provider entry, msgpack of the features
 admin act            B 1, B action, d Redis ms, d microseconds of it, I revision after, I revision before, msgpack
 
@@ -28,15 +29,18 @@ from router.domain.audit import (
 )
 from router.domain.audit_entries import ACTS, DECISIONS, act_entry, decision_entry, half_opened_entry, task_entry
 from router.domain.json import JsonObject
+from router.domain.outcome import NOTHING_SEEN
 from router.domain.task import Action
 from router.store.keys import Keys
 from router.store.nodes import Nodes
-from router.store.packing import FORMAT, FormatError
+from router.store.packing import FORMAT, FormatError, seen
 
 MOST_PER_READ = 512
 Row = tuple[bytes, dict[bytes, bytes]]
 
 _HEAD = Layout(">BBdd16sBBdB")
+_SIZE = Layout(">H")
+_FORMATS = (FORMAT, FORMAT + 1)
 _HALF_OPENED = Layout(">BBdd8s")
 _ACT = Layout(">BBddII")
 _decision = msgpack.Decoder(DecisionFeatures).decode
@@ -135,7 +139,7 @@ def entry(tenant_id: str, row: Row) -> AuditEntry:
     """
     entry_id, raw = row[0].decode(), row[1].get(b"r", b"")
     try:
-        if raw[0] != FORMAT:
+        if raw[0] not in _FORMATS:
             raise FormatError(f"audit record of format {raw[0]}")
         return _entry(entry_id, tenant_id, Action(raw[1]), raw)
     except _DAMAGE as fault:
@@ -155,6 +159,10 @@ def _entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEn
     at_us = int(ms) * 1000 + int(us)
     verdicts, packed = raw[_HEAD.size : _HEAD.size + count], raw[_HEAD.size + count :]
     if action in DECISIONS:
+        saw = NOTHING_SEEN
+        if raw[0] > FORMAT:
+            end = _SIZE.size + _SIZE.unpack_from(packed)[0]
+            saw, packed = seen(packed[_SIZE.size : end]), packed[end:]
         return decision_entry(
             entry_id,
             at_us,
@@ -166,5 +174,6 @@ def _entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEn
             index=index,
             third=int(third),
             verdicts=verdicts,
+            seen=saw,
         )
     return task_entry(entry_id, at_us, tenant_id, action, _task(packed), decision_id=decision, attempt=index)

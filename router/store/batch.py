@@ -14,7 +14,8 @@ from router.store.keys import TenantKeys
 class Waiting(Struct):
     """A caller that waits for its row until `expires` (monotonic ms). Rows of one `group` may go in one call.
 
-    `attempt` above 1: the next attempt of a task, with what its first one has `reserved`.
+    `attempt` above 1: the next attempt of a task, with what its first one has `reserved`. `look`: nothing is
+    written, but for a claim of `claim_ms`.
     """
 
     request: DecideRequest
@@ -29,6 +30,8 @@ class Waiting(Struct):
     again: bool = False
     attempt: int = 1
     reserved: tuple[Reservation, ...] = ()
+    look: bool = False
+    claim_ms: int = 0
 
 
 class Batch:

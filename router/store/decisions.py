@@ -32,6 +32,8 @@ DECIDE_KEYS = (
     "task",
     "job",
     "due",
+    "claim",
+    "message",
 )
 
 
@@ -78,18 +80,19 @@ class RedisDecisions(RedisAnswers):
         """See `ports.DecisionStore.decide`."""
         tenant = self._keys.tenant(request.tenant_id)
         lane, group = self._lanes.of(tenant.partition)
-        lane.submit(
-            Waiting(
-                request,
-                plan,
-                tenant,
-                job,
-                done,
-                self._lanes.packer.decision_id(tenant, plan),
-                self._now() * 1000 + self._wait_ms,
-                group,
-            )
-        )
+        decision = self._lanes.packer.decision_id(tenant, plan)
+        lane.submit(Waiting(request, plan, tenant, job, done, decision, self._now() * 1000 + self._wait_ms, group))
+
+    def look(
+        self, request: DecideRequest, plan: Plan, done: Callable[[Outcome, bytes], None], *, claim_ms: int = 0
+    ) -> None:
+        """See `ports.DecisionStore.look`."""
+        tenant = self._keys.tenant(request.tenant_id)
+        lane, group = self._lanes.of(tenant.partition)
+        decision = self._lanes.packer.decision_id(tenant, plan)
+        waiting = Waiting(request, plan, tenant, None, done, decision, self._now() * 1000 + self._wait_ms, group)
+        waiting.look, waiting.claim_ms = True, claim_ms
+        lane.submit(waiting)
 
     def next_attempt(
         self,

@@ -18,6 +18,7 @@ from router.domain.ids import partition_of
 NO_TENANT = "~"
 """Stands where a tenant's name would be; under it the audit log of what belongs to no tenant can be read."""
 _USER_BYTES = 12
+_MESSAGE_BYTES = 10
 _TENANTS_REMEMBERED = 20_000
 _USERS_REMEMBERED = 50_000
 
@@ -58,6 +59,10 @@ KEYS = {
     "idem": KeyKind(
         "<schema>{p}<name>", "string", "24 h", "answer of one request; name is 10 bytes of hash, the tenant in it"
     ),
+    "claim": KeyKind(
+        "<schema>{p}<name>:claim", "string", "time for its extensions", "decision_id of who prepares a request"
+    ),
+    "message": KeyKind("<schema>{p}m<hash>", "string", "24 h", "message id → idempotency name, tenant"),
     "task": KeyKind("<schema>:{p}:~:task:<task>", "string", "job's, then tombstone's", "delivery record of a task"),
     "job": KeyKind("<schema>:{p}:~:job:<task>", "string", "last deadline + 5 min", "work item of a dispatched task"),
     "due": KeyKind("<schema>:{p}:~:due", "zset", "bounded by tasks in flight", "task id → when to look at it, in ms"),
@@ -88,6 +93,10 @@ def partition_tags(partitions: int) -> tuple[bytes, ...]:
 @lru_cache(maxsize=_USERS_REMEMBERED)
 def _user_name(user_id: str) -> bytes:
     return blake2b(user_id.encode(), digest_size=_USER_BYTES).digest()
+
+
+def _message_name(message_id: str) -> bytes:
+    return blake2b(message_id.encode(), digest_size=_MESSAGE_BYTES).digest()
 
 
 class TenantKeys(Struct, frozen=True):
@@ -128,6 +137,14 @@ class TenantKeys(Struct, frozen=True):
     def idem(self, name: bytes) -> bytes:
         """The remembered answer of a request."""
         return self.idem_prefix + name
+
+    def claim(self, name: bytes) -> bytes:
+        """Who prepares a request."""
+        return b"%b%b:claim" % (self.idem_prefix, name)
+
+    def message(self, message_id: str) -> bytes:
+        """Where the decision of a message is."""
+        return b"%bm%b" % (self.idem_prefix, _message_name(message_id))
 
     def task(self, task_id: bytes) -> bytes:
         """The delivery record."""
@@ -179,6 +196,10 @@ class Keys:
     def idem_prefix(self, partition: int) -> bytes:
         """What precedes the 10-byte name; short, because there are millions of these keys."""
         return b"%b{%b}" % (self.schema.encode(), self._tags[partition])
+
+    def message(self, partition: int, message_id: str) -> bytes:
+        """Where the decision of a message is, if a tenant of this partition has it."""
+        return b"%bm%b" % (self.idem_prefix(partition), _message_name(message_id))
 
     def due(self, partition: int) -> bytes:
         """When to look at which task."""

@@ -4,6 +4,8 @@ remembered  B 1, 8s fingerprint, 4s random, B reason, B outcome flags, offer, ta
 offer       varint latency_ms, varint cost_microusd, B length, provider name
 tail        varint revision, B length, policy id, varint length, sticky key, varint length, extras (msgpack); a length
             is 0 where there is none
+seen        B charges, a d each, B candidates, a d each, [8s provider entry of a pin that was left]
+message     B 1, 10s idempotency name (zeros: of several tenants), tenant
 head        B 1, I revision, 4s random (the two are the stamp), B off, H levers, per lever: 8s provider entry, B verdict
 pin         B 1, 8s provider entry, d set at (Redis ms)
 task        B 1, B state, B attempt, H why, d charged_ms, d deadline_at_ms, 16s decision_id, 8s provider entry,
@@ -19,7 +21,7 @@ from msgspec import Struct, msgpack
 
 from router.domain.decision import Reason
 from router.domain.ids import decision_id
-from router.domain.outcome import Remembered
+from router.domain.outcome import Remembered, Seen
 from router.domain.plan import Candidate
 from router.domain.task import Reservation, TaskFacts, TaskRecord, TaskState
 from router.domain.view import HeadView, Lever
@@ -199,6 +201,15 @@ def _task_record(raw: bytes) -> TaskRecord:
         facts,
         why,
     )
+
+
+def seen(raw: bytes, pos: int = 0) -> Seen:
+    """What a row saw on its way; see lua/decide.lua."""
+    left_end = pos + 1 + 8 * raw[pos]
+    left = struct.unpack_from(f">{raw[pos]}d", raw, pos + 1)
+    waits = struct.unpack_from(f">{raw[left_end]}d", raw, left_end + 1)
+    pin = raw[left_end + 1 + 8 * raw[left_end] :][:8]
+    return Seen(tuple(map(int, left)), tuple(None if w < 0 else int(w) for w in waits), pin or None)
 
 
 def head(tenant_id: str, raw: bytes) -> HeadView:

@@ -6,7 +6,9 @@ from struct import Struct as Layout
 from router.domain.decision import PinState, Reason
 from router.domain.ids import name_in, partition_in
 from router.domain.outcome import (
+    NOTHING_SEEN,
     Admitted,
+    Busy,
     Conflict,
     LimitHit,
     NoCandidate,
@@ -15,9 +17,9 @@ from router.domain.outcome import (
     RowFault,
     TenantOff,
 )
-from router.store.packing import FormatError, remembered
+from router.store.packing import FormatError, remembered, seen
 
-ADMITTED, REPLAY, CONFLICT, LIMITED, NONE, LATE, OFF, FAULT = range(8)
+ADMITTED, REPLAY, CONFLICT, LIMITED, NONE, LATE, OFF, FAULT, BUSY = range(9)
 DECIDE_RETURNS = {
     ADMITTED: "admitted",
     REPLAY: "replay",
@@ -27,11 +29,13 @@ DECIDE_RETURNS = {
     LATE: "late",
     OFF: "off",
     FAULT: "fault",
+    BUSY: "busy",
 }
 BODY = 13
 HEAD = Layout(">IB8s")
 _LIMITED = Layout(">Bd")
-_DOUBLE = Layout(">d")
+_NONE = Layout(">dB")
+_BUSY = Layout(">d")
 _REASONS = {r.value: r for r in Reason}
 _PINS = {p.value: p for p in PinState}
 
@@ -41,26 +45,30 @@ def _wait(ms: float) -> int | None:
 
 
 def _admitted(reply: bytes, decision: bytes) -> Outcome:
-    shadows = reply[BODY + 3]
     verdicts_end = BODY + 5 + reply[BODY + 4]
+    shadows_end = verdicts_end + reply[BODY + 3]
     return Admitted(
         reply[BODY],
         _REASONS[reply[BODY + 1]],
         reply[BODY + 5 : verdicts_end],
         _PINS[reply[BODY + 2]],
         decision,
-        tuple(reply[verdicts_end:]) if shadows else (),
+        tuple(reply[verdicts_end:shadows_end]),
+        seen(reply, shadows_end) if shadows_end < len(reply) else NOTHING_SEEN,
     )
 
 
 def _limited(reply: bytes, _: bytes) -> Outcome:
     charge, wait = _LIMITED.unpack_from(reply, BODY)
-    return LimitHit(charge, _wait(wait))
+    at = BODY + _LIMITED.size
+    return LimitHit(charge, _wait(wait), seen(reply, at) if at < len(reply) else NOTHING_SEEN)
 
 
 def _none(reply: bytes, _: bytes) -> Outcome:
-    (wait,) = _DOUBLE.unpack_from(reply, BODY)
-    return NoCandidate(reply[BODY + 8 :], _wait(wait))
+    wait, count = _NONE.unpack_from(reply, BODY)
+    at = BODY + _NONE.size
+    end = at + count
+    return NoCandidate(reply[at:end], _wait(wait), seen(reply, end) if end < len(reply) else NOTHING_SEEN)
 
 
 def _replay(reply: bytes, decision: bytes) -> Outcome:
@@ -77,6 +85,7 @@ _READERS: dict[int, Callable[[bytes, bytes], Outcome]] = {
     LIMITED: _limited,
     NONE: _none,
     OFF: lambda _reply, _decision: TenantOff(),
+    BUSY: lambda reply, _decision: Busy(max(0, int(_BUSY.unpack_from(reply, BODY)[0]))),
     FAULT: lambda reply, _decision: RowFault(reply[BODY:].decode(errors="replace")),
 }
 

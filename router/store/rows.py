@@ -21,7 +21,7 @@ from router.store.batch import Batch, Waiting
 from router.store.keys import Keys, TenantKeys
 from router.store.packing import Extras, offer, sized, tail_extras, tail_head, task_facts
 
-PUSH, RESERVED, RENEW, METER = 1, 2, 4, 8
+PUSH, RESERVED, RENEW, METER, LOOK, CLAIM, EXPLAIN, MESSAGE = 1, 2, 4, 8, 16, 32, 64, 128
 SHADOW, CONCURRENCY = 1, 2
 JOB_GRACE_MS = 300_000
 MAX_BACKOFF_MS = 30_000
@@ -132,7 +132,7 @@ class RowPacker:
         )
         if request.options.meter:
             flags |= METER
-        if w.expires >= self._renew_at.get(tenant_id, 0.0):
+        if w.expires >= self._renew_at.get(tenant_id, 0.0) and w.attempt == 1 and not w.look:
             flags |= RENEW
             self._renewed(tenant_id, w.expires)
         k_task = k_due = k_job = job_ms = 0
@@ -146,6 +146,12 @@ class RowPacker:
             record = _SIZE.pack(len(facts)) + facts
             if w.attempt == 1:
                 batch.jobs.append((keys.job(task), w.job))
+        message = b""
+        if w.look or request.options.explain or request.message_id is not None:
+            unusual, k_claim, message = _unusual(batch, w)
+            flags |= unusual
+            if k_claim:
+                k_task, job_ms = k_claim, w.claim_ms
         # A next attempt holds leases only.
         limits = part.limits if w.attempt == 1 else [_limit_part(c.limit) for c in plan.charges]
         pin = plan.pin
@@ -202,6 +208,7 @@ class RowPacker:
                 extras,
                 record,
                 _COUNTS.pack(w.attempt, len(plan.charges), len(plan.candidates)),
+                message,
                 *charges,
                 self._candidates.of(plan.candidates) or self._bound_candidates(batch, keys, plan.candidates),
             )
@@ -248,6 +255,23 @@ class RowPacker:
         if len(self._renew_at) >= _CACHE_SIZE:
             self._renew_at.clear()
         self._renew_at[tenant_id] = now_ms + _RENEW_EVERY_MS
+
+
+def _unusual(batch: Batch, w: Waiting) -> tuple[int, int, bytes]:
+    """What few rows have: flags, the key of a claim, and what stands before the charges."""
+    request = w.request
+    flags = EXPLAIN if w.look or request.options.explain else 0
+    k_claim, message = 0, b""
+    if w.look:
+        flags |= LOOK
+        if w.claim_ms:
+            flags |= CLAIM
+            k_claim = batch.key(w.keys.claim(w.plan.name))
+    indexed = request.idempotency_key is not None or request.request_id != request.message_id
+    if request.message_id is not None and indexed:  # one that is the identity needs no index
+        flags |= MESSAGE
+        message = _SIZE.pack(batch.key(w.keys.message(request.message_id)))
+    return flags, k_claim, message
 
 
 def _policy_part(stored: StoredPolicy) -> _PolicyPart:

@@ -98,6 +98,7 @@ def request(
     push: bool = False,
     options: Options = DEFAULT_OPTIONS,
     policy_id: str = "default",
+    message_id: str | None = None,
 ) -> DecideRequest:
     """A request; `same_as` tells apart what its fingerprint covers."""
     return DecideRequest(
@@ -111,6 +112,7 @@ def request(
         user_id=user,
         options=options,
         push_assignment=push,
+        message_id=message_id,
     )
 
 
@@ -178,6 +180,19 @@ class Store:
             told |= dict(zip(group, zip(outcomes, self.stamps, strict=True), strict=True))
         self.stamps = [told[i][1] for i in range(len(asks))]
         return [told[i][0] for i in range(len(asks))]
+
+    def look(self, *args: Any, claim_ms: int = 0, decision: bytes | None = None, **kwargs: Any) -> Outcome:
+        """One row that only looks; `decision` stands for who looks."""
+        ask = Ask(*args, **kwargs)
+        keys = self.of(ask.request.tenant_id)
+        planned = ask.plan
+        decision = decision or self._packer.decision_id(keys, planned)
+        w = Waiting(ask.request, planned, keys, None, lambda _o, _s: None, decision, ask.not_after)
+        w.look, w.claim_ms = True, claim_ms
+        batch = Batch()
+        self._packer.add(batch, w, 0, ask.not_after)
+        (found,) = self.read(batch, self.call(self.decide_script, list(batch.index), [self.header(), *batch.rows]))
+        return found
 
     def _groups(self, tenants: Sequence[str]) -> list[list[int]]:
         """Which rows may go together."""

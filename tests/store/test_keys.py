@@ -11,8 +11,8 @@ from router.domain.outcome import Admitted
 from router.domain.policy import Breaker, provider_entry
 from router.domain.result import BreakerVerdict
 from router.store.keys import KEYS, Keys, partition_tags
-from tests.store.harness import Store, undispatched
-from tests.store.test_bad_rows import full_ask
+from tests.store.harness import Store, request, undispatched
+from tests.store.test_bad_rows import full, full_ask
 
 _FIELD = {"schema": rb"\w+", "p": rb"[a-z0-9]{2,3}", "name": rb".{10}", "task": rb".{16}"}
 
@@ -73,6 +73,8 @@ def test_all_keys_of_a_tenant_have_one_slot() -> None:
             tenant.provider_state("v"),
             tenant.lease(b"}{"),
             tenant.idem(b"{}{}{}{}{}"),
+            tenant.claim(b"{}{}{}{}{}"),
+            tenant.message("{}"),
             tenant.task(task),
             tenant.job(task),
             keys.outbox(tenant.partition),
@@ -101,6 +103,8 @@ def test_every_key_that_is_written_is_in_the_table(store: Store) -> None:
     """After decisions and results of every kind: each key has exactly one row of the table, its type, and a life time
     unless the row says none or names a bound."""
     tenant = store.tenant()
+    store.look(request(tenant, "looked at"), full(), claim_ms=1_000)
+    store.one(request(tenant, "three", message_id="m"), full())
     first, second = store.decide(full_ask(tenant, "one"), full_ask(tenant, "two"))
     assert isinstance(first, Admitted)
     assert isinstance(second, Admitted)

@@ -41,6 +41,12 @@ class Store:
             raise RuntimeError("a bug in the store")
         self.rows.append(done)
 
+    def look(
+        self, request: DecideRequest, plan: Plan, done: Callable[[Outcome, bytes], None], *, claim_ms: int = 0
+    ) -> None:
+        """Queue."""
+        self.rows.append(done)
+
     def next_attempt(
         self,
         request: DecideRequest,

@@ -1,0 +1,164 @@
+"""Rows that only look, rows that claim, what a row saw, and the index of messages."""
+
+from router.domain.decision import Verdict
+from router.domain.ids import name_in
+from router.domain.outcome import Admitted, Busy, Conflict, LimitHit, NoCandidate, Replay, Seen
+from router.domain.policy import Breaker, Resource, Scope, Sticky, provider, provider_entry
+from router.domain.policy_limits import limit
+from router.domain.request import Options
+from router.domain.result import BreakerVerdict
+from tests.store.harness import MINUTE, Store, policy, request, undispatched
+
+ONE, OTHER = b"1" * 16, b"2" * 16
+TWO_A_MINUTE = limit("two", Scope.TENANT, Resource.REQUESTS, 2, MINUTE)
+EXPLAIN = Options(explain=True)
+
+
+def test_a_look_is_answered_like_a_decide(store: Store) -> None:
+    """Fresh, then replayed, then a conflict; and the limit that would refuse is named."""
+    tenant, p = store.tenant(), policy("a", limits=[TWO_A_MINUTE])
+    assert isinstance(store.look(request(tenant, "r"), p), Admitted)
+    assert isinstance(store.one(request(tenant, "r"), p), Admitted)
+    assert isinstance(store.look(request(tenant, "r"), p), Replay)
+    assert store.look(request(tenant, "r", same_as="another"), p) == Conflict()
+    store.one(request(tenant, "s"), p)
+    refused = store.look(request(tenant, "t"), p)
+    assert isinstance(refused, LimitHit)
+    assert refused.seen == Seen(left=(0,))
+
+
+def test_a_look_is_not_audited(store: Store) -> None:
+    """Neither what would be admitted nor what would be refused."""
+    tenant = store.tenant()
+    store.look(request(tenant, "r"), policy("a"))
+    store.look(request(tenant, "r"), policy())
+    assert store.audit(tenant) == []
+
+
+def test_a_claim_keeps_other_looks_away(store: Store) -> None:
+    """For so long as it says; its owner may look again."""
+    wanted, p = request(store.tenant(), "r"), policy("a")
+    assert isinstance(store.look(wanted, p, claim_ms=60_000, decision=ONE), Admitted)
+    busy = store.look(wanted, p, claim_ms=60_000, decision=OTHER)
+    assert isinstance(busy, Busy)
+    assert 59_000 < busy.left_ms <= 60_000
+    assert isinstance(store.look(wanted, p, claim_ms=60_000, decision=ONE), Admitted)
+
+
+def test_a_claim_that_has_gone_is_free(store: Store) -> None:
+    """Whoever looks next has it."""
+    wanted, p = request(store.tenant(), "r"), policy("a")
+    store.look(wanted, p, claim_ms=60_000, decision=ONE)
+    store.client.delete(store.of(wanted.tenant_id).claim(name_in(ONE)))
+    store.client.delete(*store.client.scan_iter(store.keys.schema.encode() + b"*:claim"))
+    assert isinstance(store.look(wanted, p, claim_ms=60_000, decision=OTHER), Admitted)
+    assert isinstance(store.look(wanted, p, claim_ms=60_000, decision=ONE), Busy)
+
+
+def test_who_would_be_refused_claims_nothing(store: Store) -> None:
+    """The claim is the last thing that a look does."""
+    tenant = store.tenant()
+    store.look(request(tenant, "r"), policy(), claim_ms=60_000, decision=ONE)
+    assert isinstance(store.look(request(tenant, "r"), policy("a"), claim_ms=60_000, decision=OTHER), Admitted)
+
+
+def test_a_claim_keeps_no_decide_away(store: Store) -> None:
+    """Who decides is whoever decides first; and then a look replays, claimed or not."""
+    wanted, p = request(store.tenant(), "r"), policy("a")
+    store.look(wanted, p, claim_ms=60_000, decision=ONE)
+    assert isinstance(store.one(wanted, p), Admitted)
+    assert isinstance(store.look(wanted, p, claim_ms=60_000, decision=OTHER), Replay)
+
+
+def test_who_explains_is_told_what_is_left(store: Store) -> None:
+    """Units before this row, of each limit in the plan's order; others are told nothing."""
+    tenant, p = store.tenant(), policy("a", limits=[TWO_A_MINUTE, limit("t", Scope.TENANT, Resource.TOKENS, 9, MINUTE)])
+    told = Options(explain=True, estimate_tokens=4)
+    first = store.one(request(tenant, "1", options=told), p)
+    second = store.one(request(tenant, "2", options=told), p)
+    assert isinstance(first, Admitted)
+    assert isinstance(second, Admitted)
+    assert (first.seen, second.seen) == (Seen(left=(2, 9)), Seen(left=(1, 5)))
+    refused = store.one(request(tenant, "3", options=told), p)
+    assert isinstance(refused, LimitHit)
+    assert refused.seen == Seen(left=(0, 1))
+    silent = store.one(request(tenant, "4"), policy("a"))
+    assert isinstance(silent, Admitted)
+    assert silent.seen == Seen()
+
+
+def test_who_explains_is_told_until_when(store: Store) -> None:
+    """A breaker's candidate comes back when it is due; a pin that was left is named."""
+    tenant, breaker = store.tenant(), Breaker(failure_threshold=1, timeout_ms=30_000)
+    p = policy("a", "b", breaker=breaker, sticky=Sticky())
+    made = store.one(request(tenant, "1", session="s"), p)
+    assert isinstance(made, Admitted)
+    store.settle(undispatched(tenant, made.decision_id, BreakerVerdict.FAILURE, breaker, provider_entry("a")))
+    store.now += 1_000
+    moved = store.one(request(tenant, "2", session="s", options=EXPLAIN), p)
+    assert isinstance(moved, Admitted)
+    assert moved.verdicts == bytes((Verdict.BREAKER_OPEN, Verdict.CHOSEN))
+    assert moved.seen == Seen((), (29_000, None), provider_entry("a"))
+    entry = store.audit(tenant)[-1]
+    assert entry.details["pinned_to"] == "a"
+    assert entry.details["candidates"] == [
+        {"provider_id": "a", "verdict": "breaker_open", "fit_in_ms": 29_000},
+        {"provider_id": "b", "verdict": "chosen"},
+    ]
+
+
+def test_nobody_is_fit_and_the_caller_knows_until_when(store: Store) -> None:
+    """The same figures come with the refusal."""
+    tenant, p = store.tenant(), policy(provider("a", max_concurrency=1))
+    store.one(request(tenant, "1", options=Options(deadline_ms=5_000)), p)
+    refused = store.one(request(tenant, "2", options=EXPLAIN), p)
+    assert refused == NoCandidate(bytes((Verdict.CONCURRENCY_FULL,)), 5_000, Seen((), (5_000,)))
+
+
+def test_the_log_has_what_was_left(store: Store) -> None:
+    """Of every limit, before the decision; made or refused, explained or not."""
+    tenant, p = store.tenant(), policy("a", limits=[TWO_A_MINUTE])
+    for number in "123":
+        store.one(request(tenant, number), p)
+    left = [entry.details["limits"] for entry in store.audit(tenant)]
+    assert left == [[{"limit_id": "two", "left_before": n}] for n in (2, 1, 0)]
+
+
+def index_of(store: Store, tenant: str) -> bytes | None:
+    """What the index has for message m in the tenant's partition."""
+    return store.value(store.of(tenant).message("m"))
+
+
+def test_a_message_leads_to_its_decision(store: Store) -> None:
+    """The index holds name and tenant, when the message's id is not the identity."""
+    tenant = store.tenant()
+    made = store.one(request(tenant, "r", message_id="m"), policy("a"))
+    assert isinstance(made, Admitted)
+    assert index_of(store, tenant) == b"\x01" + name_in(made.decision_id) + tenant.encode()
+
+
+def test_a_message_that_is_the_identity_needs_no_index(store: Store) -> None:
+    """Its name follows from its id."""
+    tenant = store.tenant()
+    store.one(request(tenant, "m", message_id="m"), policy("a"))
+    assert index_of(store, tenant) is None
+
+
+def test_a_message_that_was_refused_is_not_indexed(store: Store) -> None:
+    """There is no decision to find."""
+    tenant = store.tenant()
+    store.one(request(tenant, "r", message_id="m"), policy())
+    assert index_of(store, tenant) is None
+
+
+def test_a_message_of_two_tenants_is_nobodys(store: Store) -> None:
+    """Of one partition as of several: whoever asks by the message alone must not be shown another's."""
+    one = store.tenant()
+    other = store.tenant()
+    while store.of(other).partition != store.of(one).partition:
+        other = store.tenant()
+    store.one(request(one, "r", message_id="m"), policy("a"))
+    store.one(request(other, "r", message_id="m"), policy("a"))
+    assert index_of(store, one) == b"\x01" + bytes(10)
+    store.one(request(one, "s", message_id="m"), policy("a"))
+    assert index_of(store, one) == b"\x01" + bytes(10)
