@@ -1,8 +1,8 @@
 """`ports.AuditLog` on Redis streams: reads a tenant's log; the scripts write it.
 
-record  field r: B 1, B action, d Redis ms, d microseconds of it, 16s decision_id, B reason (made) or code, B candidate
-        (made), limit or attempt, d pin state (made) or wait in ms, B length, verdicts, [H length, what the row saw
-        (format 2)], msgpack of the features
+record  field r: B format, B action, d Redis ms, d microseconds of it, 16s decision_id, B reason (made) or code, B
+        candidate (made), limit or attempt, d pin state (made) or wait in ms, B length, verdicts, [H length, what the
+        row saw (format 2)], msgpack of the features
 half opened          B 1, B action, d Redis ms, d microseconds of it, 8s provider entry, msgpack of the features
 admin act            B 1, B action, d Redis ms, d microseconds of it, I revision after, I revision before, msgpack
 

@@ -9,7 +9,7 @@ from redis.crc import key_slot
 from router.domain.ids import partition_of, task_id
 from router.domain.outcome import Admitted
 from router.domain.policy import Breaker, provider_entry
-from router.domain.result import BreakerVerdict
+from router.domain.result import BreakerVerdict, Taught
 from router.store.keys import KEYS, Keys, partition_tags
 from tests.store.harness import Store, request, undispatched
 from tests.store.test_bad_rows import full, full_ask
@@ -108,8 +108,10 @@ def test_every_key_that_is_written_is_in_the_table(store: Store) -> None:
     first, second = store.decide(full_ask(tenant, "one"), full_ask(tenant, "two"))
     assert isinstance(first, Admitted)
     assert isinstance(second, Admitted)
-    move = undispatched(tenant, first.decision_id, BreakerVerdict.FAILURE, Breaker(), provider_entry("a"), usage=b"u")
-    store.settle(move)
+    told = {"usage": b"u", "taught": Taught(120, 30)}
+    store.settle(
+        undispatched(tenant, first.decision_id, BreakerVerdict.FAILURE, Breaker(), provider_entry("a"), **told)
+    )
     seen = set()
     for key in store.client.scan_iter(store.keys.schema.encode() + b"*"):
         if b":clock:" in key:
