@@ -4,6 +4,7 @@
 --   head      <schema>:{p}:<tenant>:head      revision and stamp; made when absent, switch and levers kept
 --   policies  <schema>:{p}:<tenant>:policies  one field more, or another value
 --   audit     <schema>:{p}:<tenant>:audit     one record
+--   history   <schema>:{p}:<tenant>:h:<policy>  one entry more; the oldest go
 -- ARGV
 --   policy    id of the policy
 --   expect    -1: whatever is there; 0: only when absent; n: only when its revision is n
@@ -14,10 +15,14 @@
 --   action    number of the audit action
 --   features  msgpack of the record (domain.audit.ActFeatures)
 --   keep_ms   how long the log is kept at least
+--   tenant    -1: whatever it is; n: only when the tenant's revision is n
+--   why       msgpack of who wrote it and why, for the history
+--   entries   entries that the history keeps
 -- RETURNS
 --   0 applied     the tenant's new revision, which is the policy's too
 --   1 conflict    the policy's revision now, 0 when absent; nothing was written
 --   2 full        how many policies the tenant has; nothing was written
+--   3 moved       the tenant's revision now; nothing was written
 -- GUARANTEES
 --   Revision and stamp change with the policy, and the record is written with it, in one act. Head and policies have no TTL:
 --   policies are configuration; their number and size are bounded. A policy is stored as B format = 1, I4 revision, c8 hash,
@@ -25,18 +30,24 @@
 --- @include clock
 --- @include head_revision
 --- @include admin_record
+--- @include policy_history
 local id, expect, hash, random, most, document = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
 local action, features, keep_ms = tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9])
+local tenant, why, entries = tonumber(ARGV[10]), ARGV[11], tonumber(ARGV[12])
 local revision, rest = head_revision(KEYS[1])
-local current = policy_revision(KEYS[2], id)
+local current, before = policy_revision(KEYS[2], id)
 if expect >= 0 and expect ~= current then return { 1, current } end
+if tenant >= 0 and tenant ~= revision then return { 3, revision } end
 if current == 0 then
   local count = redis.call('HLEN', KEYS[2])
   if count >= most then return { 2, count } end
 end
+local newest = newest_entry(KEYS[4])
 local now, now_us = server_time()
 -- The record is first: of all these writes only it may fail (on a key of a wrong type).
 admin_record(KEYS[3], action, now, now_us, revision + 1, current, features, keep_ms)
+remember(KEYS[4], newest, before, entries, revision + 1, hash, now, why, document)
+redis.call('PERSIST', KEYS[4])
 redis.call('HSET', KEYS[2], id, struct.pack('>BI4c8d', 1, revision + 1, hash, now) .. document)
 redis.call('SET', KEYS[1], struct.pack('>BI4c4', 1, revision + 1, random) .. rest)
 return { 0, revision + 1 }

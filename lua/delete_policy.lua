@@ -4,6 +4,7 @@
 --   head      <schema>:{p}:<tenant>:head      revision and stamp; stays when the last policy goes
 --   policies  <schema>:{p}:<tenant>:policies  one field less
 --   audit     <schema>:{p}:<tenant>:audit     one record
+--   history   <schema>:{p}:<tenant>:h:<policy>  one entry more, without a document; then it goes by itself
 -- ARGV
 --   policy    id of the policy
 --   expect    -1: whatever is there; n: only when its revision is n
@@ -11,6 +12,9 @@
 --   action    number of the audit action
 --   features  msgpack of the record (domain.audit.ActFeatures)
 --   keep_ms   how long the log is kept at least
+--   why       msgpack of who deleted it, for the history
+--   entries   entries that the history keeps
+--   history_ms  how long the history of a deleted policy is kept
 -- RETURNS
 --   0 deleted     the tenant's new revision
 --   1 conflict    the policy's revision now, 0 when absent; nothing was written
@@ -20,13 +24,18 @@
 --- @include clock
 --- @include head_revision
 --- @include admin_record
+--- @include policy_history
 local id, expect, random = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local action, features, keep_ms = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local why, entries, history_ms = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
 local revision, rest = head_revision(KEYS[1])
-local current = policy_revision(KEYS[2], id)
+local current, before = policy_revision(KEYS[2], id)
 if current == 0 or (expect >= 0 and expect ~= current) then return { 1, current } end
+local newest = newest_entry(KEYS[4])
 local now, now_us = server_time()
 admin_record(KEYS[3], action, now, now_us, revision + 1, current, features, keep_ms)
+remember(KEYS[4], newest, before, entries, revision + 1, string.rep('\0', 8), now, why, '')
+redis.call('PEXPIRE', KEYS[4], string.format('%.0f', history_ms))
 redis.call('HDEL', KEYS[2], id)
 redis.call('SET', KEYS[1], struct.pack('>BI4c4', 1, revision + 1, random) .. rest)
 return { 0, revision + 1 }

@@ -8,6 +8,7 @@ RouterError
 │   └── StoreDamaged      a key is not what it must be; to try again does not help
 ├── BusError              talking to NATS went wrong
 ├── RevisionConflict      compare-and-set lost: somebody wrote in between
+├── QuotaExceeded         a tenant's policies would be above one of its quotas
 └── StartupRefused        this pod must not run with these settings against this store
 """
 
@@ -65,6 +66,17 @@ class RevisionConflict(RouterError):
     def __init__(self, current: int) -> None:
         super().__init__(f"the store is at revision {current}: read it again and re-apply")
         self.current = current
+
+
+class QuotaExceeded(RouterError):
+    """`quota` (policies, providers, rules) would be at `would_be`, above `most`; nothing was written."""
+
+    def __init__(self, quota: str, would_be: int, most: int) -> None:
+        setting = f"ROUTER_QUOTA_{quota.upper()}"
+        super().__init__(f"quota_exceeded: the tenant would have {would_be} {quota}, at most {most} ({setting})")
+        self.quota = quota
+        self.would_be = would_be
+        self.most = most
 
 
 class StartupRefused(RouterError):

@@ -161,15 +161,18 @@ class PolicyStore(Protocol):
         document: bytes,
         *,
         expect_revision: int | None,
+        expect_tenant: int | None = None,
         by: Actor = ROUTER,
         restores: int | None = None,
     ) -> int:
-        """Write a canonical policy document and, in the same act, the audit record; returns the tenant's new revision.
+        """Write a canonical policy document and, in the same act, audit record and history; returns the new revision.
 
         `expect_revision` None: whatever is there; 0: only if the policy is absent; n: only if it is at revision n.
-        `restores`: the revision whose content this is (recorded as a roll-back).
+        `expect_tenant`: only if the tenant is at this revision. `restores`: the revision whose content this is: it is
+        recorded as a roll-back.
 
-        :raises RevisionConflict: the expectation did not hold; nothing was written.
+        :raises RevisionConflict: an expectation did not hold; nothing was written.
+        :raises QuotaExceeded: the tenant has as many policies as it may have.
         :raises StoreError: Redis did not answer.
         """
 

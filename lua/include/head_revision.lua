@@ -12,11 +12,11 @@ local function head_revision(key)
   return revision, raw:sub(10)
 end
 
--- The revision of one policy; 0 when it is absent.
+-- The revision of one policy and what is stored of it; 0 and false when it is absent.
 local function policy_revision(key, id)
   local raw = redis.call('HGET', key, id)
-  if not raw then return 0 end
+  if not raw then return 0, false end
   local format, revision = struct.unpack('>BI4', raw)
   if format ~= 1 then error('policy format ' .. format) end
-  return revision
+  return revision, raw
 end

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from router import __version__
 from router.app.hooks import Announcements, CacheWatch, SeedWatch, StoreOutage, StoreWatch
-from router.app.rooms import bus_options, cache_settings, decide_settings, stream_specs
+from router.app.rooms import bus_options, cache_settings, decide_settings, quotas, stream_specs
 from router.app.store import Store
 from router.bus import service
 from router.bus.connection import Bus
@@ -122,7 +122,7 @@ class Parts:
         self.guard = StoreGuard(
             self.store.policies,
             self.store.meta,
-            Seeder(self.store.policies, read, Announcements(self.bus)),
+            Seeder(self.store.policies, read, Announcements(self.bus), quotas(s)),
             SeedWatch(t, self.alerts),
             source=Source(s.policy_source),
             reload=self.policies.announced,

@@ -7,8 +7,10 @@ from router.domain.policy import OnStoreError
 from router.settings import Settings
 from router.store.lane import LaneSettings
 from router.store.nodes import Access
+from router.store.policies import Bounds
 from router.usecases.decide import DecideSettings
 from router.usecases.policies import CacheSettings
+from router.usecases.policy_quota import Quotas
 from router.wire import subjects
 
 DAY_MS = 86_400_000
@@ -71,6 +73,16 @@ def decide_settings(s: Settings) -> DecideSettings:
         s.deadline_max_ms,
         s.result_subject_prefixes,
     )
+
+
+def quotas(s: Settings) -> Quotas:
+    """How much a tenant's policies may be."""
+    return Quotas(s.quota_policies, s.quota_providers, s.quota_rules)
+
+
+def policy_bounds(s: Settings) -> Bounds:
+    """How much is kept of a tenant's policies."""
+    return Bounds(s.quota_policies, s.policy_history, s.policy_history_days * DAY_MS, audit_ms(s))
 
 
 def cache_settings(s: Settings) -> CacheSettings:

@@ -2,7 +2,7 @@
 
 import os
 
-from router.app.rooms import audit_ms, lane_settings, redis_access
+from router.app.rooms import lane_settings, policy_bounds, redis_access
 from router.settings import Settings
 from router.store.audit import RedisAudit
 from router.store.decisions import RedisDecisions, decide_script
@@ -29,7 +29,7 @@ class Store:
         self.lanes = Lanes(self.keys, self.nodes, packer, decide_script(), lane_settings(s), hooks)
         self.decisions = RedisDecisions(self.keys, self.nodes, self.lanes, s.store_deadline_ms)
         self.tasks = RedisTasks(self.keys, self.nodes, audit_max_len=s.audit_max_len, shared_calls=not s.redis_cluster)
-        self.policies = RedisPolicies(self.nodes, self.keys, audit_ms=audit_ms(s))
+        self.policies = RedisPolicies(self.nodes, self.keys, bounds=policy_bounds(s))
         self.audit = RedisAudit(self.keys, self.nodes)
         self.figures = RedisFigures(self.keys, self.nodes)
         self.inspector = RedisInspector(self.keys, self.nodes)

@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 
-from router.errors import BusError, InvalidInput, RevisionConflict, StartupRefused, StoreError
+from router.errors import BusError, InvalidInput, QuotaExceeded, RevisionConflict, StartupRefused, StoreError
 
 
 class Exit(IntEnum):
@@ -23,7 +23,7 @@ def exit_code_of(error: Exception) -> tuple[Exit, str]:
             return Exit.USAGE, "\n".join(f"error: {p}" for p in problems)
         case StartupRefused():
             return Exit.USAGE, f"error: {error}"
-        case RevisionConflict():
+        case RevisionConflict() | QuotaExceeded():
             return Exit.NEGATIVE, f"refused: {error}"
         case StoreError():
             return Exit.UNREACHABLE, f"error: {error}\nIs Redis there? Name it with --redis or ROUTER_REDIS_URL."

@@ -1,5 +1,6 @@
-"""`router policy`: check, apply, list, show, delete, schema."""
+"""`router policy`: check, apply, list, show, delete, history, rollback, schema."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,8 @@ from router.cli.publishing import with_publisher
 from router.cli.target import JsonOption, NatsOption, RedisOption
 
 if TYPE_CHECKING:
-    from router.usecases.publish_policy import PolicyPublisher, Published, Record
+    from router.usecases.policy_records import Past, Record
+    from router.usecases.publish_policy import PolicyPublisher, Published
 
 app = typer.Typer(help="Check, write and read policies.", no_args_is_help=True)
 
@@ -104,14 +106,86 @@ def show(
     typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
 
 
+@app.command()
+def history(
+    tenant: TenantOption, policy: PolicyOption = "default", json: JsonOption = False, redis: RedisOption = None
+) -> None:
+    """Show what a policy was, newest first, and who wrote it. Exit code 1: nothing is known of it."""
+
+    async def act(publisher: "PolicyPublisher") -> "tuple[Past, ...]":
+        return await publisher.history(tenant, policy)
+
+    import orjson
+
+    pasts = with_publisher(act, redis=redis, nats=None)
+    if json:
+        print_json([_past(p) | {"document": None if p.document is None else orjson.loads(p.document)} for p in pasts])
+    elif pasts:
+        columns = ("revision", "written", "by", "act", "of", "hash", "changes")
+        print_table(columns, [(*_past(p).values(), _changes(p, older)) for p, older in pairwise((*pasts, None)) if p])
+    else:
+        note(f"nothing is known of policy {policy} of {tenant}")
+    raise typer.Exit(Exit.OK if pasts else Exit.NEGATIVE)
+
+
+@app.command()
+def rollback(
+    tenant: TenantOption,
+    to: Annotated[int, typer.Option("--to", min=1, metavar="REVISION", help="A revision that `history` shows.")],
+    policy: PolicyOption = "default",
+    expect_revision: ExpectOption = None,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+    redis: RedisOption = None,
+    nats: NatsOption = None,
+) -> None:
+    """Write what a policy was, as a new revision, and tell the pods; also when it was deleted since.
+
+    Exit code 1: somebody wrote in between, or the tenant would have too much.
+    """
+
+    async def act(publisher: "PolicyPublisher") -> "Published":
+        return await publisher.rollback(tenant, policy, to, expect_revision=expect_revision, dry_run=dry_run)
+
+    _show_published(with_publisher(act, redis=redis, nats=nats), json)
+
+
 app.command()(policy_check.schema)
 
 
-def _facts(record: "Record") -> dict[str, Any]:
+def _time(ms: int) -> str:
     from datetime import UTC, datetime
 
-    written = datetime.fromtimestamp(record.created_ms / 1000, UTC).isoformat(timespec="seconds")
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")
+
+
+def _facts(record: "Record") -> dict[str, Any]:
+    written = _time(record.created_ms)
     return {"policy": record.policy_id, "revision": record.revision, "hash": record.hash, "written": written}
+
+
+def _past(p: "Past") -> dict[str, Any]:
+    written = _time(p.written_ms)
+    return {
+        "revision": p.revision,
+        "written": written,
+        "by": p.by,
+        "act": p.act,
+        "restores": p.restores,
+        "hash": p.hash,
+    }
+
+
+def _changes(p: "Past", older: "Past | None") -> str:
+    """What this revision changed, in a few words; the oldest one kept has nothing to be compared with."""
+    import orjson
+
+    from router.domain.policy_diff import diff
+
+    if older is None:
+        return ""
+    documents = [None if x.document is None else orjson.loads(x.document) for x in (older, p)]
+    return "\n".join(map(str, diff(*documents)))
 
 
 def _show_published(published: "Published", json: bool) -> None:

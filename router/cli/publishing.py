@@ -37,7 +37,7 @@ def with_publisher(act: Act[T], *, redis: str | None, nats: str | None) -> T:
 
 
 async def _with_publisher(act: Act[T], settings: "Settings") -> T:
-    from router.app.rooms import audit_ms
+    from router.app.rooms import policy_bounds, quotas
     from router.cli.room import store
     from router.domain.audit import Actor
     from router.store.policies import RedisPolicies
@@ -45,8 +45,8 @@ async def _with_publisher(act: Act[T], settings: "Settings") -> T:
 
     changes = Changes()
     async with store(settings) as room:
-        policies = RedisPolicies(room.nodes, room.keys, audit_ms=audit_ms(settings))
-        result = await act(PolicyPublisher(policies, changes, Actor(settings.principal)))
+        policies = RedisPolicies(room.nodes, room.keys, bounds=policy_bounds(settings))
+        result = await act(PolicyPublisher(policies, changes, Actor(settings.principal), quotas(settings)))
     if changes.made and not await _announce(settings, changes.made):
         note("NATS could not be reached: each pod notices the change with its next decision for the tenant")
     return result

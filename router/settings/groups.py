@@ -101,6 +101,11 @@ class Policies(Group):
 
     policy_dir: Path | None = setting(None, "Folder of policies that seeds an empty store.")
     policy_source: Literal["redis", "files"] = setting("redis", "Who wins after the seed.")
+    policy_history: int = setting(20, "Revisions kept of each policy, for `router policy rollback`.", ge=1, le=1000)
+    policy_history_days: int = setting(30, "Days that the history of a deleted policy is kept.", ge=1, le=3650)
+    quota_policies: int = setting(256, "Policies that a tenant may have.", ge=1, le=10_000)
+    quota_providers: int = setting(512, "Providers of different names in all its policies.", ge=1, le=1_000_000)
+    quota_rules: int = setting(2048, "Fallbacks and limits in all its policies.", ge=1, le=1_000_000)
     policy_cache_ttl_s: Seconds = setting(300, "Age at which a cached policy is read again.", ge=1, le=86_400)
     policy_cache_max_bytes: Size = setting(
         100_000 * 1000, "Bound on the compiled policies of a pod: 100 KB for each of 1,000 tenants.", ge=1 << 20

@@ -39,6 +39,12 @@ KEYS = {
         "<schema>:{p}:<tenant>:head", "string", "none", "tenant revision, stamp, off switch, drains, forced breakers"
     ),
     "policies": KeyKind("<schema>:{p}:<tenant>:policies", "hash", "none", "policy id → revision, hash, document"),
+    "history": KeyKind(
+        "<schema>:{p}:<tenant>:h:<policy>",
+        "list",
+        "bounded by ROUTER_POLICY_HISTORY; 30 d after a delete",
+        "what a policy was, newest first: revision, hash, when, by whom, document",
+    ),
     "state": KeyKind("<schema>:{p}:<tenant>:s", "string", "longest window in it", "tenant limits and all breakers"),
     "state_policy": KeyKind("<schema>:{p}:<tenant>:sp:<policy>", "string", "longest window in it", "policy limits"),
     "state_user": KeyKind("<schema>:{p}:<tenant>:su:<hash>", "string", "longest window in it", "a user's limits"),
@@ -113,6 +119,10 @@ class TenantKeys(Struct, frozen=True):
     shared: bytes
     pins: bytes
     figures: bytes
+
+    def history(self, policy_id: str) -> bytes:
+        """What a policy was."""
+        return b"%bh:%b" % (self.prefix, policy_id.encode())
 
     def policy_state(self, policy_id: str) -> bytes:
         """Policy-scope limits."""

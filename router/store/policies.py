@@ -1,6 +1,7 @@
 """Policies in Redis: one hash a tenant, and the head whose stamp changes with every write.
 
-policy  B format = 1, I revision, 8s hash, d created (Redis ms), then the canonical document
+policy   B format = 1, I revision, 8s hash, d created (Redis ms), then the canonical document
+history  B format = 1, I revision, 8s hash, d written, H length, msgpack of `_Why`, then the document; none: a delete
 """
 
 import asyncio
@@ -9,27 +10,55 @@ from collections.abc import Callable
 from secrets import token_bytes
 from struct import Struct as Layout
 
+from msgspec import Struct, msgpack
+
 from router.domain.audit import ROUTER, Actor
 from router.domain.policy import StoredPolicy, TenantPolicies
 from router.domain.policy_document import HASH_BYTES, content_hash
 from router.domain.task import Action
-from router.errors import InvalidInput, Problem, RevisionConflict
+from router.errors import InvalidInput, QuotaExceeded, RevisionConflict
 from router.store.acts import KEEP_MS, Detail, packed_act
 from router.store.keys import Keys
 from router.store.nodes import Nodes
 from router.store.packing import NO_STAMP
 from router.store.scripts import load as load_script
-from router.usecases.publish_policy import Record, Records
+from router.usecases.policy_quota import Quotas
+from router.usecases.policy_records import Past, Record, Records
 from router.wire.policies import decode
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-MAX_POLICIES = 256
+DAY_MS = 86_400_000
 _HEADER = Layout(f">BI{HASH_BYTES}sd")
+_PAST = Layout(f">BI{HASH_BYTES}sdH")
 _ANY = -1
 
 Unreadable = Callable[[str, str, str], None]
+
+
+class Bounds(Struct, frozen=True):
+    """How much is kept of a tenant's policies: how many, and of each so many revisions, for a while after its end.
+
+    `audit_ms`: how long the records of writes are kept at least.
+    """
+
+    policies: int = Quotas().policies
+    revisions: int = 20
+    deleted_ms: int = 30 * DAY_MS
+    audit_ms: int = KEEP_MS
+
+
+class _Why(Struct, frozen=True, array_like=True):
+    """Who wrote a revision, and which one it brings back."""
+
+    by: str
+    restores: int | None = None
+
+
+_pack_why = msgpack.Encoder().encode
+_why = msgpack.Decoder(_Why).decode
+DEFAULT_BOUNDS = Bounds()
 
 
 def _warn(tenant_id: str, policy_id: str, why: str) -> None:
@@ -40,27 +69,35 @@ class RedisPolicies:
     """`ports.PolicyStore` and `publish_policy.PolicyRecords` on Redis.
 
     `on_unreadable(tenant, policy, why)` hears of a stored policy that this version cannot read (a newer language, a
-    foreign format): it is left out, and the tenant's others serve. `audit_ms`: how long records of writes are kept.
+    foreign format): it is left out, and the tenant's others serve.
     """
 
-    def __init__(self, nodes: Nodes, keys: Keys, *, on_unreadable: Unreadable = _warn, audit_ms: int = KEEP_MS) -> None:
+    def __init__(
+        self, nodes: Nodes, keys: Keys, *, on_unreadable: Unreadable = _warn, bounds: Bounds = DEFAULT_BOUNDS
+    ) -> None:
         self._nodes = nodes
         self._keys = keys
-        self._audit_ms = audit_ms
+        self._bounds = bounds
         self._on_unreadable = on_unreadable
         self._unreadable: dict[str, frozenset[str]] = {}
         kinds = ("head", "policies")
         self._load = load_script("load_policies", keys=kinds, argv=(), returns={0: "loaded"})
         self._apply = load_script(
             "apply_policy",
-            keys=(*kinds, "audit"),
-            argv=("policy", "expect", "hash", "random", "most", "document", "action", "features", "keep_ms"),
-            returns={0: "applied", 1: "conflict", 2: "full"},
+            keys=(*kinds, "audit", "history"),
+            argv=(
+                *("policy", "expect", "hash", "random", "most", "document", "action", "features", "keep_ms"),
+                *("tenant", "why", "entries"),
+            ),
+            returns={0: "applied", 1: "conflict", 2: "full", 3: "moved"},
         )
         self._delete = load_script(
             "delete_policy",
-            keys=(*kinds, "audit"),
-            argv=("policy", "expect", "random", "action", "features", "keep_ms"),
+            keys=(*kinds, "audit", "history"),
+            argv=(
+                *("policy", "expect", "random", "action", "features", "keep_ms"),
+                *("why", "entries", "history_ms"),
+            ),
             returns={0: "deleted", 1: "conflict"},
         )
 
@@ -106,6 +143,17 @@ class RedisPolicies:
         records.sort(key=lambda r: r.policy_id)
         return Records(int.from_bytes(stamp[:4]), stamp, tuple(records))
 
+    async def history(self, tenant_id: str, policy_id: str) -> tuple[Past, ...]:
+        """As `publish_policy.PolicyRecords.history`. An entry of a foreign format is left out."""
+        packed = await self._nodes.call("LRANGE", self._keys.tenant(tenant_id).history(policy_id), 0, -1)
+        entries = []
+        for raw in packed:
+            if raw[0] == FORMAT:
+                entries.append(_past(raw))
+            else:
+                self._on_unreadable(tenant_id, policy_id, f"history in format {raw[0]}")
+        return tuple(entries)
+
     async def apply(
         self,
         tenant_id: str,
@@ -113,38 +161,53 @@ class RedisPolicies:
         document: bytes,
         *,
         expect_revision: int | None,
+        expect_tenant: int | None = None,
         by: Actor = ROUTER,
         restores: int | None = None,
     ) -> int:
-        """As `ports.PolicyStore.apply`.
-
-        :raises InvalidInput: the tenant has as many policies as it may have.
-        """
-        expect = _ANY if expect_revision is None else expect_revision
+        """As `ports.PolicyStore.apply`."""
         digest = content_hash(document)
         action = Action.POLICY_APPLIED if restores is None else Action.POLICY_ROLLED_BACK
         details: dict[str, Detail] = {"policy_hash": digest.hex()}
         if restores is not None:
             details["restored_revision"] = restores
-        features = packed_act(by, "policy", policy_id, **details)
-        args = (policy_id, expect, digest, token_bytes(4), MAX_POLICIES, document, action.value, features)
-        code, number = await self._nodes.run(self._apply, self._written_keys(tenant_id), (*args, self._audit_ms))
+        args = (
+            policy_id,
+            _ANY if expect_revision is None else expect_revision,
+            digest,
+            token_bytes(4),
+            self._bounds.policies,
+            document,
+            action.value,
+            packed_act(by, "policy", policy_id, **details),
+            self._bounds.audit_ms,
+            _ANY if expect_tenant is None else expect_tenant,
+            _pack_why(_Why(by.principal, restores)),
+            self._bounds.revisions,
+        )
+        code, number = await self._nodes.run(self._apply, self._written_keys(tenant_id, policy_id), args)
         match self._apply.returns[code]:
             case "applied":
                 return int(number)
-            case "conflict":
-                raise RevisionConflict(number)
+            case "full":
+                raise QuotaExceeded("policies", int(number) + 1, self._bounds.policies)
             case _:
-                raise InvalidInput(
-                    [Problem("policy_id", f"the tenant has {number} policies", f"at most {MAX_POLICIES}")]
-                )
+                raise RevisionConflict(number)
 
     async def delete(self, tenant_id: str, policy_id: str, *, expect_revision: int | None, by: Actor = ROUTER) -> int:
         """As `ports.PolicyStore.delete`."""
-        expect = _ANY if expect_revision is None else expect_revision
-        features = packed_act(by, "policy", policy_id)
-        args = (policy_id, expect, token_bytes(4), Action.POLICY_DELETED.value, features, self._audit_ms)
-        code, number = await self._nodes.run(self._delete, self._written_keys(tenant_id), args)
+        args = (
+            policy_id,
+            _ANY if expect_revision is None else expect_revision,
+            token_bytes(4),
+            Action.POLICY_DELETED.value,
+            packed_act(by, "policy", policy_id),
+            self._bounds.audit_ms,
+            _pack_why(_Why(by.principal)),
+            self._bounds.revisions,
+            self._bounds.deleted_ms,
+        )
+        code, number = await self._nodes.run(self._delete, self._written_keys(tenant_id, policy_id), args)
         if self._delete.returns[code] == "conflict":
             raise RevisionConflict(number)
         return int(number)
@@ -167,5 +230,20 @@ class RedisPolicies:
         keys = self._keys.tenant(tenant_id)
         return keys.head, keys.policies
 
-    def _written_keys(self, tenant_id: str) -> tuple[bytes, bytes, bytes]:
-        return (*self._tenant_keys(tenant_id), self._keys.tenant(tenant_id).audit)
+    def _written_keys(self, tenant_id: str, policy_id: str) -> tuple[bytes, bytes, bytes, bytes]:
+        keys = self._keys.tenant(tenant_id)
+        return keys.head, keys.policies, keys.audit, keys.history(policy_id)
+
+
+def _past(raw: bytes) -> Past:
+    _, revision, digest, written_ms, length = _PAST.unpack_from(raw)
+    document = raw[_PAST.size + length :] or None
+    why = _why(raw[_PAST.size : _PAST.size + length]) if length else None
+    return Past(
+        revision,
+        None if document is None else digest.hex(),
+        int(written_ms),
+        None if why is None else why.by,
+        None if why is None else why.restores,
+        document,
+    )

@@ -8,45 +8,15 @@ from msgspec import Struct
 
 from router.domain.audit import ROUTER, Actor
 from router.domain.policy_diff import Change, diff
-from router.domain.policy_document import content_hash
+from router.domain.policy_document import Parsed, content_hash
 from router.errors import InvalidInput, Problem, RevisionConflict
-from router.ports import PolicyStore
+from router.usecases.policy_quota import Quotas, check_quotas
+from router.usecases.policy_records import Past, PolicyRecords, Record, Records
 from router.wire.policies import decode, encode
 
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,255}")
-_TRIES: Final = 5
-
-
-class Record(Struct, frozen=True):
-    """A stored policy: `document` is its canonical JSON, `hash` 16 hex digits, `created_ms` the store's time."""
-
-    policy_id: str
-    revision: int
-    hash: str
-    created_ms: int
-    document: bytes
-
-
-class Records(Struct, frozen=True):
-    """All of a tenant at one moment, by policy id. `revision` is the tenant's; 0: it never had a policy."""
-
-    revision: int
-    stamp: bytes
-    records: tuple[Record, ...]
-
-    def find(self, policy_id: str) -> Record | None:
-        """The policy of that id."""
-        return next((r for r in self.records if r.policy_id == policy_id), None)
-
-
-class PolicyRecords(PolicyStore, Protocol):
-    """The store of policies, documents included."""
-
-    async def records(self, tenant_id: str) -> Records:
-        """All stored documents of a tenant at one moment.
-
-        :raises StoreError: the store did not answer.
-        """
+_TRIES: Final = 20
+DEFAULT_QUOTAS: Final = Quotas()
 
 
 class Announcer(Protocol):
@@ -73,13 +43,27 @@ class Published(Struct, frozen=True):
     warnings: tuple[Problem, ...] = ()
 
 
-class PolicyPublisher:
-    """Applies, deletes, lists and shows policies, in the name of `by`."""
+class _Write(Struct, frozen=True):
+    """What is to be written."""
 
-    def __init__(self, store: PolicyRecords, announcer: Announcer, by: Actor = ROUTER) -> None:
+    tenant_id: str
+    policy_id: str
+    parsed: Parsed
+    expect_revision: int | None
+    dry_run: bool
+    restores: int | None = None
+
+
+class PolicyPublisher:
+    """Applies, deletes, rolls back, lists and shows policies, in the name of `by`."""
+
+    def __init__(
+        self, store: PolicyRecords, announcer: Announcer, by: Actor = ROUTER, quotas: Quotas = DEFAULT_QUOTAS
+    ) -> None:
         self._store = store
         self._announcer = announcer
         self._by = by
+        self._quotas = quotas
 
     async def apply(
         self,
@@ -95,37 +79,84 @@ class PolicyPublisher:
         `expect_revision` as in `ports.PolicyStore.apply`: None: whatever is there, 0: only if absent.
 
         :raises InvalidInput: ids or document are wrong; with every problem.
+        :raises QuotaExceeded: the tenant would have too much.
         :raises RevisionConflict: the expectation does not hold.
         :raises StoreError: the store did not answer.
         """
         parsed = decode(document)
         check_ids(tenant_id, policy_id)
-        written = encode(parsed.canonical)
-        digest = content_hash(written).hex()
-        tries = _TRIES if expect_revision is None else 1
+        return await self._write(_Write(tenant_id, policy_id, parsed, expect_revision, dry_run))
+
+    async def rollback(
+        self,
+        tenant_id: str,
+        policy_id: str,
+        revision: int,
+        *,
+        expect_revision: int | None = None,
+        dry_run: bool = False,
+    ) -> Published:
+        """Write what a policy was at a revision, as a new revision; also when it was deleted since.
+
+        :raises InvalidInput: ids are wrong, the history does not have that revision, or it is a delete.
+        :raises QuotaExceeded: as `apply`.
+        :raises RevisionConflict: as `apply`.
+        :raises StoreError: the store did not answer.
+        """
+        past = await self.history(tenant_id, policy_id)
+        found = next((p for p in past if p.revision == revision), None)
+        if found is None or found.document is None:
+            kept = ", ".join(str(p.revision) for p in past if p.document is not None) or "none"
+            why = "is not in the history" if found is None else "is where the policy was deleted"
+            raise InvalidInput([Problem("revision", f"{revision} {why}", f"there are: {kept}")])
+        return await self._write(
+            _Write(tenant_id, policy_id, decode(found.document), expect_revision, dry_run, restores=revision)
+        )
+
+    async def history(self, tenant_id: str, policy_id: str) -> tuple[Past, ...]:
+        """What a policy was, newest first; empty: nothing is known of it.
+
+        :raises InvalidInput: the ids are wrong.
+        :raises StoreError: the store did not answer.
+        """
+        check_ids(tenant_id, policy_id)
+        return await self._store.history(tenant_id, policy_id)
+
+    async def _write(self, w: "_Write") -> Published:
+        document = encode(w.parsed.canonical)
+        digest = content_hash(document).hex()
+        tries = _TRIES
         while True:
-            found = await self._store.records(tenant_id)
-            old = found.find(policy_id)
+            found = await self._store.records(w.tenant_id)
+            old = found.find(w.policy_id)
             revision = old.revision if old else 0
-            if expect_revision is not None and expect_revision != revision:
+            if w.expect_revision is not None and w.expect_revision != revision:
                 raise RevisionConflict(revision)
-            changes = diff(orjson.loads(old.document) if old else None, parsed.canonical)
+            changes = diff(orjson.loads(old.document) if old else None, w.parsed.canonical)
             changed = old is None or old.hash != digest
+            if changed:
+                check_quotas(found.records, w.policy_id, w.parsed.canonical, self._quotas)
             tenant_revision = found.revision
-            if changed and not dry_run:
+            if changed and not w.dry_run:
                 try:
-                    # Against the revision that the changes were told of, so that they are true.
+                    # Against the revisions that changes and quotas were told of, so that they are true.
                     tenant_revision = await self._store.apply(
-                        tenant_id, policy_id, written, expect_revision=revision, by=self._by
+                        w.tenant_id,
+                        w.policy_id,
+                        document,
+                        expect_revision=revision,
+                        expect_tenant=found.revision,
+                        by=self._by,
+                        restores=w.restores,
                     )
                 except RevisionConflict:
                     tries -= 1
                     if not tries:
                         raise
                     continue
-                self._announcer.policy_changed(tenant_id, tenant_revision)
-            warnings = tuple(parsed.warnings)
-            return Published(tenant_id, policy_id, tenant_revision, digest, changed, dry_run, changes, warnings)
+                self._announcer.policy_changed(w.tenant_id, tenant_revision)
+            warnings = tuple(w.parsed.warnings)
+            return Published(w.tenant_id, w.policy_id, tenant_revision, digest, changed, w.dry_run, changes, warnings)
 
     async def delete(
         self, tenant_id: str, policy_id: str, *, expect_revision: int | None = None, dry_run: bool = False

@@ -16,10 +16,13 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from router.domain.json import JsonObject
 from router.domain.policy_document import content_hash
-from router.errors import InvalidInput, RevisionConflict, StoreError
+from router.errors import InvalidInput, Problem, QuotaExceeded, RevisionConflict, StoreError
 from router.usecases.policy_folder import BadFile, FolderContents, PolicyFile
-from router.usecases.publish_policy import Announcer, PolicyRecords
+from router.usecases.policy_quota import Quotas, check_quotas
+from router.usecases.policy_records import PolicyRecords
+from router.usecases.publish_policy import DEFAULT_QUOTAS, Announcer
 from router.wire.policies import decode, encode
 
 log = logging.getLogger("router.seed")
@@ -82,10 +85,17 @@ class SeedHooks(Protocol):
 class Seeder:
     """Writes the files of a folder into the store."""
 
-    def __init__(self, store: PolicyRecords, read: Callable[[], FolderContents], announcer: Announcer) -> None:
+    def __init__(
+        self,
+        store: PolicyRecords,
+        read: Callable[[], FolderContents],
+        announcer: Announcer,
+        quotas: Quotas = DEFAULT_QUOTAS,
+    ) -> None:
         self._store = store
         self._read = read
         self._announcer = announcer
+        self._quotas = quotas
         self._last: FolderContents | None = None
 
     async def seed(self) -> SeedReport:
@@ -115,10 +125,12 @@ class Seeder:
         bad = list(contents.bad)
         for file in contents.files:
             try:
-                document = encode(decode(file.data).canonical)
-                revision = await write(file, document)
+                revision = await write(file, decode(file.data).canonical)
             except InvalidInput as refused:
                 bad.append(BadFile(file.name, tuple(refused.problems)))
+                continue
+            except QuotaExceeded as refused:
+                bad.append(BadFile(file.name, (Problem("", str(refused)),)))
                 continue
             if revision is None:
                 kept.append(file.name)
@@ -127,22 +139,28 @@ class Seeder:
             self._announcer.policy_changed(file.tenant_id, revision)
         return SeedReport(tuple(written), tuple(kept), tuple(bad))
 
-    async def _write_absent(self, file: PolicyFile, document: bytes) -> int | None:
+    async def _write_absent(self, file: PolicyFile, canonical: JsonObject) -> int | None:
+        found = await self._store.records(file.tenant_id)
+        if found.find(file.policy_id) is not None:
+            return None
+        check_quotas(found.records, file.policy_id, canonical, self._quotas)
         try:
-            return await self._store.apply(file.tenant_id, file.policy_id, document, expect_revision=0)
+            return await self._store.apply(file.tenant_id, file.policy_id, encode(canonical), expect_revision=0)
         except RevisionConflict:
             return None
 
-    async def _write_different(self, file: PolicyFile, document: bytes) -> int | None:
-        found = (await self._store.records(file.tenant_id)).find(file.policy_id)
+    async def _write_different(self, file: PolicyFile, canonical: JsonObject) -> int | None:
+        records = await self._store.records(file.tenant_id)
+        document, found = encode(canonical), records.find(file.policy_id)
         if found is not None and found.hash == content_hash(document).hex():
             return None
+        check_quotas(records.records, file.policy_id, canonical, self._quotas)
         # Files win: no expectation. Another pod with the same folder writes the same.
         return await self._store.apply(file.tenant_id, file.policy_id, document, expect_revision=None)
 
 
 class _Write(Protocol):
-    async def __call__(self, file: PolicyFile, document: bytes) -> int | None: ...
+    async def __call__(self, file: PolicyFile, canonical: JsonObject) -> int | None: ...
 
 
 class StoreGuard:

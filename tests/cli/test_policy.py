@@ -135,6 +135,49 @@ def test_a_deleted_policy_is_gone(policy: Run, tenant: str) -> None:
     assert policy("list", "--tenant", tenant).code == Exit.NEGATIVE
 
 
+def test_what_was_is_shown_and_written_again(policy: Run, tenant: str) -> None:
+    """The history names revisions with author and changes; one of them is written again as a new one."""
+    policy("apply", written(GOOD), "--tenant", tenant)
+    policy("apply", written(OTHER), "--tenant", tenant)
+    shown = policy("history", "--tenant", tenant)
+    assert shown.code == Exit.OK
+    assert "providers[p1].weight: 100 → 60" in shown.out
+    assert policy("rollback", "--tenant", tenant, "--to", "1").code == Exit.OK
+    past = json.loads(policy("history", "--tenant", tenant, "--json").out)
+    assert [(p["revision"], p["act"], p["restores"]) for p in past] == [
+        (3, "rolled_back", 1),
+        (2, "applied", None),
+        (1, "applied", None),
+    ]
+    assert past[0]["document"] == past[2]["document"]
+    assert all(p["by"] for p in past)
+
+
+def test_a_dry_roll_back_changes_nothing(policy: Run, tenant: str) -> None:
+    """It tells the changes and writes none."""
+    policy("apply", written(GOOD), "--tenant", tenant)
+    policy("apply", written(OTHER), "--tenant", tenant)
+    done = policy("rollback", "--tenant", tenant, "--to", "1", "--dry-run")
+    assert "providers[p1].weight: 60 → 100" in done.out
+    assert json.loads(policy("list", "--tenant", tenant, "--json").out)[0]["revision"] == 2
+
+
+def test_an_unknown_revision_is_wrong_usage(policy: Run, tenant: str) -> None:
+    """The message names the revisions that there are; of an unknown policy nothing is known."""
+    policy("apply", written(GOOD), "--tenant", tenant)
+    done = policy("rollback", "--tenant", tenant, "--to", "9")
+    assert (done.code, "there are: 1" in done.err) == (Exit.USAGE, True)
+    assert policy("history", "--tenant", tenant, "--policy", "none").code == Exit.NEGATIVE
+
+
+def test_a_quota_is_a_refusal(policy: Run, tenant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than a tenant may have: code 1, with the setting to raise."""
+    monkeypatch.setenv("ROUTER_QUOTA_PROVIDERS", "1")
+    done = policy("apply", written(OTHER), "--tenant", tenant)
+    assert done.code == Exit.NEGATIVE
+    assert "refused: quota_exceeded: the tenant would have 2 providers, at most 1 (ROUTER_QUOTA_PROVIDERS)" in done.err
+
+
 def test_no_such_policy_is_a_negative_answer(policy: Run, tenant: str) -> None:
     """Showing what is not there ends with code 1."""
     assert policy("show", "--tenant", tenant, "--policy", "none").code == Exit.NEGATIVE

@@ -68,6 +68,7 @@ def test_all_keys_of_a_tenant_have_one_slot() -> None:
             tenant.state,
             tenant.audit,
             tenant.due,
+            tenant.history("p{x}"),
             tenant.policy_state("p{x}"),
             tenant.user_state("u}{"),
             tenant.provider_state("v"),
@@ -124,5 +125,5 @@ def test_every_key_that_is_written_is_in_the_table(store: Store) -> None:
         ttl: object = store.client.pttl(key)
         assert isinstance(ttl, int)
         assert (ttl > 0) == (kind.ttl != "none" and not kind.ttl.startswith("bounded")), (key, ttl)
-    assert seen == set(KEYS) - {"meta", "epochs", "head", "policies", "acts"}
+    assert seen == set(KEYS) - {"meta", "epochs", "head", "policies", "history", "acts"}
     assert store.value(store.keys.task(task_id(first.decision_id))) is not None

@@ -8,11 +8,11 @@ import pytest
 
 from router.domain.audit import Actor
 from router.domain.policy_document import content_hash
-from router.errors import InvalidInput, RevisionConflict, StoreError
+from router.errors import QuotaExceeded, RevisionConflict, StoreError
 from router.store.audit import RedisAudit
 from router.store.keys import Keys
 from router.store.nodes import SingleNode
-from router.store.policies import MAX_POLICIES, RedisPolicies
+from router.store.policies import Bounds, RedisPolicies
 from router.usecases.policies import CacheSettings, PolicyCache
 from tests.usecases.policy_fakes import HeardCache
 
@@ -145,11 +145,12 @@ async def test_policies_do_not_expire(store: RedisPolicies, nodes: SingleNode, t
     assert [await nodes.call("TTL", k) for k in (keys.head, keys.policies)] == [-1, -1]
 
 
-async def test_a_tenant_has_so_many_policies(store: RedisPolicies, tenant: str) -> None:
+async def test_a_tenant_has_so_many_policies(nodes: SingleNode, tenant: str) -> None:
     """One more than the bound is refused; changing one of them is not."""
-    for n in range(MAX_POLICIES):
+    store = RedisPolicies(nodes, KEYS, bounds=Bounds(policies=3))
+    for n in range(3):
         await store.apply(tenant, f"p{n}", ONE, expect_revision=0)
-    with pytest.raises(InvalidInput, match=f"the tenant has {MAX_POLICIES} policies"):
+    with pytest.raises(QuotaExceeded, match="would have 4 policies, at most 3"):
         await store.apply(tenant, "one-more", ONE, expect_revision=None)
     await store.apply(tenant, "p0", TWO, expect_revision=1)
 
@@ -262,6 +263,8 @@ async def test_a_record_that_cannot_be_written_stops_the_write(
 
 async def test_a_record_only_lengthens_the_life_of_the_log(nodes: SingleNode, tenant: str) -> None:
     """A command line with another retention than the pods' does not shorten what they keep."""
-    await RedisPolicies(nodes, KEYS, audit_ms=900_000).apply(tenant, "default", ONE, expect_revision=None)
-    await RedisPolicies(nodes, KEYS, audit_ms=1_000).apply(tenant, "default", TWO, expect_revision=None)
+    await RedisPolicies(nodes, KEYS, bounds=Bounds(audit_ms=900_000)).apply(
+        tenant, "default", ONE, expect_revision=None
+    )
+    await RedisPolicies(nodes, KEYS, bounds=Bounds(audit_ms=1_000)).apply(tenant, "default", TWO, expect_revision=None)
     assert await nodes.call("PTTL", KEYS.tenant(tenant).audit) > 800_000

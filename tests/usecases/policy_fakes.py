@@ -7,7 +7,7 @@ from router.domain.policy import StoredPolicy, TenantPolicies
 from router.domain.policy_document import content_hash
 from router.errors import RevisionConflict, StoreUnavailable
 from router.usecases.policies import Cause
-from router.usecases.publish_policy import Record, Records
+from router.usecases.policy_records import Past, Record, Records
 from router.usecases.seed import SeedReport
 from router.wire.policies import decode
 
@@ -21,6 +21,7 @@ class MemoryPolicies:
     def __init__(self) -> None:
         self.tenants: dict[str, dict[str, Record]] = {}
         self.heads: dict[str, bytes] = {}
+        self.pasts: dict[tuple[str, str], list[Past]] = {}
         self.mark = False
         self.meta = False
         self.away = False
@@ -66,6 +67,7 @@ class MemoryPolicies:
         document: bytes,
         *,
         expect_revision: int | None,
+        expect_tenant: int | None = None,
         by: Actor = ROUTER,
         restores: int | None = None,
     ) -> int:
@@ -75,8 +77,13 @@ class MemoryPolicies:
         current = policies[policy_id].revision if policy_id in policies else 0
         if expect_revision is not None and expect_revision != current:
             raise RevisionConflict(current)
+        if expect_tenant is not None and expect_tenant != int.from_bytes(self.stamp(tenant_id)[:4]):
+            raise RevisionConflict(current)
         revision = self._written(tenant_id)
-        policies[policy_id] = Record(policy_id, revision, content_hash(document).hex(), 0, document)
+        record = Record(policy_id, revision, content_hash(document).hex(), 0, document)
+        policies[policy_id] = record
+        past = Past(revision, record.hash, 0, by.principal, restores, document)
+        self.pasts.setdefault((tenant_id, policy_id), []).insert(0, past)
         return revision
 
     async def delete(self, tenant_id: str, policy_id: str, *, expect_revision: int | None, by: Actor = ROUTER) -> int:
@@ -87,7 +94,15 @@ class MemoryPolicies:
         if not current or (expect_revision is not None and expect_revision != current):
             raise RevisionConflict(current)
         del policies[policy_id]
-        return self._written(tenant_id)
+        revision = self._written(tenant_id)
+        past = Past(revision, None, 0, by.principal, None, None)
+        self.pasts[tenant_id, policy_id].insert(0, past)
+        return revision
+
+    async def history(self, tenant_id: str, policy_id: str) -> tuple[Past, ...]:
+        """All that was written."""
+        self._answer()
+        return tuple(self.pasts.get((tenant_id, policy_id), ()))
 
     async def seeded(self) -> bool:
         """The mark."""

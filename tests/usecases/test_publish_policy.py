@@ -129,6 +129,61 @@ async def test_delete(world: World) -> None:
         await world.publisher.delete("acme", "default")
 
 
+async def test_roll_back(world: World) -> None:
+    """What the policy was is written as a new revision, announced, with the changes that this means."""
+    await world.apply(ONE)
+    await world.apply(TWO)
+    back = await world.publisher.rollback("acme", "default", 1)
+    assert (back.revision, back.changed) == (3, True)
+    assert [str(c) for c in back.changes] == ["+ providers[a]: weight 100", "- providers[b]: weight 100"]
+    assert world.heard.announced[-1] == ("acme", 3)
+    past = await world.publisher.history("acme", "default")
+    assert [(p.revision, p.act, p.restores) for p in past] == [
+        (3, "rolled_back", 1),
+        (2, "applied", None),
+        (1, "applied", None),
+    ]
+
+
+async def test_roll_back_brings_a_deleted_policy_back(world: World) -> None:
+    """The history outlives the policy; the delete itself is nothing to go back to."""
+    await world.apply(ONE)
+    await world.publisher.delete("acme", "default")
+    with pytest.raises(InvalidInput, match=r"revision: 2 is where the policy was deleted \(there are: 1\)"):
+        await world.publisher.rollback("acme", "default", 2)
+    assert (await world.publisher.rollback("acme", "default", 1)).revision == 3
+    assert await world.publisher.show("acme", "default") is not None
+
+
+async def test_roll_back_to_what_is_there(world: World) -> None:
+    """Nothing is written when the policy says the same already, nor in a dry run, nor for an unknown revision."""
+    await world.apply(ONE)
+    assert not (await world.publisher.rollback("acme", "default", 1)).changed
+    await world.apply(TWO)
+    assert (await world.publisher.rollback("acme", "default", 1, dry_run=True)).changed
+    with pytest.raises(InvalidInput, match=r"revision: 9 is not in the history \(there are: 2, 1\)"):
+        await world.publisher.rollback("acme", "default", 9)
+    with pytest.raises(RevisionConflict):
+        await world.publisher.rollback("acme", "default", 1, expect_revision=1)
+    assert world.store.writes == 2
+
+
+async def test_another_policy_written_meanwhile_is_no_conflict(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quotas are of the tenant, so its revision is compared; a change of another policy only means to look again."""
+    await world.apply(ONE)
+    records = world.store.records
+
+    async def raced(tenant_id: str) -> object:
+        found = await records(tenant_id)
+        monkeypatch.setattr(world.store, "records", records)
+        await world.store.apply("acme", "other", TWO, expect_revision=None)
+        return found
+
+    monkeypatch.setattr(world.store, "records", raced)
+    done = await world.publisher.apply("acme", "default", TWO, expect_revision=1)
+    assert (done.changed, done.revision) == (True, 3)
+
+
 async def test_list(world: World) -> None:
     """All policies of the tenant, and nobody else's."""
     await world.apply(ONE)

@@ -9,6 +9,7 @@ import pytest
 
 from router.errors import StoreError
 from router.usecases.policy_folder import read_folder
+from router.usecases.policy_quota import Quotas
 from router.usecases.seed import Seeder, Source, StoreGuard
 from tests.usecases.policy_fakes import ONE, TWO, HeardSeed, MemoryPolicies
 
@@ -123,6 +124,17 @@ async def test_a_bad_file_does_not_stop_the_others(world: World) -> None:
         "sp ace/default.json": 1,
     }
     assert world.documents() == {"default": ONE}
+
+
+async def test_a_folder_above_a_quota(world: World) -> None:
+    """What is above the quota is reported as a bad file; what is within is written."""
+    world.file("acme/one.json")
+    world.file("acme/two.json")
+    seeder = Seeder(world.store, lambda: read_folder(world.folder), world.heard, Quotas(policies=1))
+    report = await seeder.seed()
+    assert report.written == ("acme/one.json",)
+    assert [b.name for b in report.bad] == ["acme/two.json"]
+    assert "at most 1 (ROUTER_QUOTA_POLICIES)" in str(report.bad[0].problems[0])
 
 
 async def test_a_folder_that_is_not_there(world: World) -> None:
