@@ -38,6 +38,7 @@ from router.usecases.deliveries import Careful, DeadLetters, Handle
 from router.usecases.dispatch import Dispatcher
 from router.usecases.endings import Endings
 from router.usecases.figures import LiveFigures
+from router.usecases.fleet_workers import FleetWorkers
 from router.usecases.gate import Gate, GateState
 from router.usecases.outbox import Outbox
 from router.usecases.policies import PolicyCache
@@ -49,8 +50,6 @@ from router.usecases.settle import Settle
 from router.usecases.sweep import Sweeper
 from router.wire import subjects
 from router.wire.alerts import encode_alert
-from router.wire.problems import Rejected
-from router.wire.workers import decode_heartbeat, decode_worker_dead_letter
 
 log = logging.getLogger("router.app")
 
@@ -210,6 +209,7 @@ class Parts:
             self._loop("result", result_spec, settle.results, subjects.RESULT, letters),
             self._loop("ack", ack_spec, receipts.receive, subjects.ACK, letters),
         ]
+        self.workers = FleetWorkers(t, self.alerts, time.monotonic)
         self.outage = StoreOutage(self.loops, self.store.ping, t)
         for name, pull in zip(("result", "ack"), self.loops, strict=True):
             t.redeliveries.read_from(partial(getattr, pull, "redelivered"), name)
@@ -261,7 +261,8 @@ class Parts:
         if not self._draining:
             self.alerts.raise_(Condition.BUS_AWAY, FLEET)
 
-    def _looked(self, _ensured: Ensured, covered: dict[str, list[str]]) -> None:
+    def _looked(self, ensured: Ensured, covered: dict[str, list[str]]) -> None:
+        self.telemetry.stream_differences.set(len(ensured.differences))
         if not covered:
             self.readiness.ok("streams")
             self._streams_fit.set()
@@ -290,15 +291,3 @@ class Parts:
             self.bus.publish(subject, payload)
         except BusError as fault:
             log.warning("a final result was not sent to its caller: %s", fault)
-
-    def _heartbeat(self, data: bytes, _headers: object) -> None:
-        beat = decode_heartbeat(data)
-        if not isinstance(beat, Rejected):
-            self.telemetry.worker_heartbeats.labels(beat.status.value).inc()
-
-    def _worker_dead_letter(self, data: bytes, _headers: object) -> None:
-        letter = decode_worker_dead_letter(data)
-        reason = "unreadable" if isinstance(letter, Rejected) else letter.reason
-        log.warning("a worker gave up on a message", extra={"event": Event.WORKER_DEAD_LETTER, "reason": reason})
-        self.telemetry.dead_letters.labels("worker").inc()
-        self.alerts.happened(Condition.DEAD_LETTERS, "caf.deadletter.v1")

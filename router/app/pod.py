@@ -137,7 +137,7 @@ class Pod(Parts):
     async def _open_bus(self) -> None:
         await self.publisher.start()
         await announce.listen(self.bus, lambda tenant_id, _revision: self.policies.announced(tenant_id))
-        await workers.listen(self.bus, self._heartbeat, self._worker_dead_letter)
+        await workers.listen(self.bus, self.workers.heartbeat, self.workers.dead_letter)
         headers = {"router-pod": self._s.pod_name}
         for subject, handler in (
             (
@@ -159,6 +159,7 @@ class Pod(Parts):
             if seconds % _MEMORY_EVERY_S == 0:
                 await self._look_at_memory()
             self.recent.look()
+            self.workers.look()
             self.telemetry.in_flight.set(self.decide.in_flight)
             self.telemetry.nats_connected.set(int(self.bus.connected))
             for name, pull in zip(("result", "ack"), self.loops, strict=True):

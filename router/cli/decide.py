@@ -10,9 +10,13 @@ from router.cli.output import note, print_facts, print_json
 from router.cli.target import JsonOption, NatsOption
 
 if TYPE_CHECKING:
+    from asyncio import Future
+
     from nats.aio.client import Client
 
 DECIDE = "beamline.router.v1.decide"
+GET_DECISION = "beamline.router.v1.get_decision"
+_STATUS_OF = {"succeeded": "success", "failed": "error", "timed_out": "timeout", "cancelled": "cancelled"}
 
 
 def decide(
@@ -34,7 +38,7 @@ def decide(
 ) -> None:
     """Ask who runs a task for a tenant, and print the decision.
 
-    Exit code 1: the fleet refused, or the task's result is not a success.
+    Exit code 1: the fleet refused, the task's result is not a success, or none came in time (then its state is told).
     """
     import asyncio
     import uuid
@@ -65,7 +69,7 @@ def decide(
         print_json(answer["reply"] if result is None else {"reply": answer["reply"], "result": result})
     else:
         _show(answer, result)
-    succeeded = result is None or result.get("status") == "success"
+    succeeded = result is None or "success" in (result.get("status"), _STATUS_OF.get(result.get("state", "")))
     raise typer.Exit(Exit.OK if answer["reply"].get("ok") is True and succeeded else Exit.NEGATIVE)
 
 
@@ -123,10 +127,36 @@ async def _ask(
         answer = {"reply": reply, "pod": (message.headers or {}).get("router-pod"), "ms": ms}
         if not wait or reply.get("ok") is not True:
             return answer, None
-        with translated("the final result"):
-            return answer, await asyncio.wait_for(arrived, timeout_s)
+        return answer, await _final(client, body, reply, arrived, timeout_s)
     finally:
         await client.close()
+
+
+async def _final(
+    client: "Client", body: dict[str, Any], reply: dict[str, Any], arrived: "Future[dict[str, Any]]", timeout_s: float
+) -> dict[str, Any]:
+    """The final result; where none comes in time, or came before this call, what the fleet knows of the task."""
+    import asyncio
+
+    replayed = (reply.get("context") or {}).get("replayed") is True
+    if replayed and (state := await _state(client, body)).get("state") in _STATUS_OF:
+        return state
+    try:
+        return await asyncio.wait_for(arrived, timeout_s)
+    except TimeoutError:
+        return await _state(client, body)
+
+
+async def _state(client: "Client", body: dict[str, Any]) -> dict[str, Any]:
+    import orjson
+
+    from router.bus.faults import translated
+
+    question = {"tenant_id": body["tenant_id"], "request_id": body["request_id"]}
+    with translated(GET_DECISION):
+        answer = await client.request(GET_DECISION, orjson.dumps(question), timeout=2.0)
+    assignment: dict[str, Any] = orjson.loads(answer.data).get("assignment") or {}
+    return {k: assignment.get(k) for k in ("state", "attempt", "task_id", "assignment_id")}
 
 
 async def _quiet(_: Exception) -> None:
@@ -143,7 +173,10 @@ def _show(answer: dict[str, Any], result: dict[str, Any] | None) -> None:
         note(f"refused: {error.get('code')}: {error.get('message')}")
         facts = list((error.get("details") or {}).items())
     facts += [("request", context.get("request_id")), ("answered by", f"{answer['pod']} in {answer['ms']:.1f} ms")]
-    if result is not None:
+    if result is not None and "state" in result:
+        note(f"no final result: the task is {result['state'] or 'not known any more'}, attempt {result['attempt']}")
+        facts.append(("task", result["task_id"]))
+    elif result is not None:
         facts += [
             ("result", f"{result.get('status')} in {result.get('latency_ms')} ms, attempt {result.get('attempt')}"),
             ("error", result.get("error_code")),

@@ -1,13 +1,10 @@
 """`router worker`."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from router.cli.target import NatsOption
-
-if TYPE_CHECKING:
-    from router.worker.worker import Options
 
 
 def worker(
@@ -21,15 +18,19 @@ def worker(
     ] = None,
 ) -> None:
     """Run the example worker until SIGTERM: task types echo, sleep and http, taken from stream ASSIGN."""
-    import asyncio
+    import logging
 
     from router.bus.options import connect_arguments
     from router.cli.target import bus_options, settings_for
-    from router.worker.worker import Options
+    from router.worker import Worker
+    from router.worker.tasks import register
 
     aliases = dict(_alias(a) for a in alias or ())
     where = bus_options(settings_for(nats=nats), name)
-    asyncio.run(_run(Options(where.urls, name, concurrency, drain_s, aliases, connect_arguments(where))))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    made = Worker(where.urls, name=name, concurrency=concurrency, drain_s=drain_s, connect=connect_arguments(where))
+    register(made, aliases)
+    made.run_until_signal()
 
 
 def _alias(text: str) -> tuple[str, str]:
@@ -41,18 +42,3 @@ def _alias(text: str) -> tuple[str, str]:
             f"{text!r} is not TYPE=KNOWN with KNOWN one of {', '.join(TASKS)}", param_hint="--alias"
         )
     return name, known
-
-
-async def _run(options: "Options") -> None:
-    import asyncio
-    import logging
-    import signal
-
-    from router.worker.worker import Worker
-
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    worker = Worker(options)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, worker.stop)
-    await worker.run()

@@ -153,6 +153,9 @@ class Telemetry:
         self.publishes = self._totals(
             "publishes", "JetStream publishes: stored, duplicate, failed, resent, or core (no stream there).", "outcome"
         )
+        self.stream_differences = self._gauge(
+            "stream_differences", "Ways in which streams and consumers are not as the settings say; the log names them."
+        )
         self.redeliveries = self._totals("redeliveries", "Messages delivered more than once.", "stream")
         self.consumer_stalls = self._totals("consumer_stalls", "Pull loops that the watchdog started again.", "stream")
         self.consumers_paused = self._gauge("consumers_paused", "1 while nothing is pulled because the store is away.")

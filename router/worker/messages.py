@@ -24,11 +24,12 @@ class Executor(Struct, frozen=True):
     endpoint: str | None = None
 
 
-class Job(Struct, frozen=True):
+class Work(Struct, frozen=True):
     """What to run."""
 
     type: str
     payload: dict[str, Any] = {}  # JsonObject is recursive: msgspec cannot build a decoder for it
+    payload_ref: str | None = None
 
 
 class Expected(Struct, frozen=True):
@@ -45,8 +46,10 @@ class Assignment(Struct, frozen=True):
     request_id: str
     tenant_id: str
     executor: Executor
-    job: Job
+    job: Work
     decision: Expected = Expected()
+    task_id: str | None = None
+    attempt: int = 1
     deadline_at_ms: int | None = None
     trace_id: str | None = None
 
@@ -59,6 +62,7 @@ class Finished(Struct, frozen=True):
     error_code: str | None = None
     error_message: str | None = None
     cost: float | None = None
+    tokens: int | None = None
 
 
 _assignments = msgspec.json.Decoder(Assignment)
@@ -72,16 +76,15 @@ def read_assignment(data: bytes) -> Assignment:
     return _assignments.decode(data)
 
 
-def acceptance(assignment: Assignment) -> bytes:
-    """The ack that says: a worker has it."""
-    return orjson.dumps(
-        {
-            "assignment_id": assignment.assignment_id,
-            "status": "accepted",
-            "request_id": assignment.request_id,
-            "tenant_id": assignment.tenant_id,
-        }
-    )
+def receipt(assignment: Assignment, status: str, message: str | None = None) -> bytes:
+    """The ack that says whether a worker does it: `status` is accepted or rejected, `message` says why."""
+    body: JsonObject = {
+        "assignment_id": assignment.assignment_id,
+        "status": status,
+        "request_id": assignment.request_id,
+        "tenant_id": assignment.tenant_id,
+    }
+    return orjson.dumps(body if message is None else body | {"message": message})
 
 
 def result(assignment: Assignment, finished: Finished, latency_ms: int, now_ms: int) -> bytes:
@@ -106,6 +109,7 @@ def result(assignment: Assignment, finished: Finished, latency_ms: int, now_ms: 
         "output": finished.output,
         "error_code": finished.error_code,
         "error_message": finished.error_message,
+        "tokens": finished.tokens,
     }
     return orjson.dumps(body | {k: v for k, v in optional.items() if v is not None})
 

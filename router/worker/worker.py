@@ -8,17 +8,19 @@ run twice here. A drain stops fetching, finishes what runs, and gives back what 
 
 import asyncio
 import logging
+import signal
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import nats
 import nats.errors
-from msgspec import Struct
 from nats.js.errors import APIError
 
-from router.worker import messages, tasks
+from router.worker import messages
+from router.worker.job import Handler, Handlers, Rejected
 from router.worker.messages import Assignment, Finished
 
 if TYPE_CHECKING:
@@ -34,27 +36,63 @@ PROLONG_S = 10.0
 HEARTBEAT_S = 5.0
 RETRY_S = (0.05, 0.2, 1.0, 2.0)
 
-
-class Options(Struct, frozen=True):
-    """How a worker runs: `aliases` maps further task types to echo, sleep or http, `connect` has nats-py's keywords."""
-
-    nats_urls: tuple[str, ...]
-    worker_id: str
-    concurrency: int = 32
-    drain_s: float = 20.0
-    aliases: dict[str, str] = {}
-    connect: dict[str, object] = {}
+H = TypeVar("H", bound=Handler)
 
 
 class Worker:
-    """One worker process. `run` returns after `stop` when everything taken is finished or given back."""
+    """One worker process; see the package for how to write one.
 
-    def __init__(self, options: Options) -> None:
-        self._options = options
+    `connect` has further keywords of nats-py's connect (credentials, TLS). `drain_s`: after a stop, how long what runs
+    may take to finish; the rest is given back.
+    """
+
+    def __init__(
+        self,
+        nats_urls: str | Sequence[str],
+        *,
+        name: str,
+        concurrency: int = 32,
+        drain_s: float = 20.0,
+        connect: Mapping[str, object] | None = None,
+    ) -> None:
+        """:raises ValueError: `concurrency` is below 1."""
+        if concurrency < 1:
+            raise ValueError(f"a concurrency of {concurrency} does nothing")
+        self._nats_urls = [nats_urls] if isinstance(nats_urls, str) else list(nats_urls)
+        self._name = name
+        self._concurrency = concurrency
+        self._drain_s = drain_s
+        self._connect = dict(connect or {})
+        self.handlers = Handlers()
         self._stopping = asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._done: OrderedDict[str, None] = OrderedDict()
         self._freed = asyncio.Event()
+
+    def job(self, job_type: str, payload: type[Any] = dict) -> Callable[[H], H]:
+        """Decorates the handler of a job type (`ANY_TYPE`: of all that have none), an async function of one `Job`.
+
+        `payload` is what its payload is decoded to, such as a `msgspec.Struct` or a dataclass; one that does not fit is
+        a BAD_PAYLOAD error.
+
+        :raises ValueError: the type has a handler already.
+        """
+
+        def register(handler: H) -> H:
+            self.handlers.add(job_type, handler, payload)
+            return handler
+
+        return register
+
+    def run_until_signal(self) -> None:
+        """Run on an event loop of its own until SIGTERM or SIGINT, then drain."""
+        asyncio.run(self._run_until_signal())
+
+    async def _run_until_signal(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        await self.run()
 
     def stop(self) -> None:
         """Begin the drain; safe to call more than once and from a signal handler of the loop."""
@@ -63,8 +101,10 @@ class Worker:
 
     async def run(self) -> None:
         """Work until `stop`. A NATS that is away, now or later, is waited for."""
-        known: dict[str, Any] = {"name": self._options.worker_id, "max_reconnect_attempts": -1, "error_cb": _report}
-        client = await nats.connect(list(self._options.nats_urls), **known | self._options.connect)
+        known: dict[str, Any] = {"name": self._name, "max_reconnect_attempts": -1, "error_cb": _report}
+        client = await self._connected(known)
+        if client is None:
+            return
         beating = asyncio.create_task(self._beat(client))
         try:
             await self._work(client)
@@ -73,12 +113,24 @@ class Worker:
             beating.cancel()
             await client.close()
 
+    async def _connected(self, known: dict[str, Any]) -> "Client | None":
+        """A connection, however long that takes; None: stopped before there was one."""
+        connecting = asyncio.ensure_future(nats.connect(self._nats_urls, **known | self._connect))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait((connecting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if connecting.done():
+            return connecting.result()
+        connecting.cancel()
+        await asyncio.gather(connecting, return_exceptions=True)
+        return None
+
     async def _work(self, client: "Client") -> None:
         js = client.jetstream()
         source = await js.pull_subscribe_bind(consumer=messages.ASSIGN_CONSUMER, stream=messages.ASSIGN_STREAM)
         failures = 0
         while not self._stopping.is_set():
-            free = self._options.concurrency - len(self._running)
+            free = self._concurrency - len(self._running)
             if free <= 0:
                 self._freed.clear()
                 await self._freed.wait()
@@ -138,19 +190,31 @@ class Worker:
             self._done.popitem(last=False)
 
     async def _perform(self, client: "Client", js: "JetStreamContext", message: "Msg", assignment: Assignment) -> None:
-        await client.publish(messages.ACK_SUBJECT, messages.acceptance(assignment))
+        if not self.handlers.takes(assignment.job.type):
+            await self._reject(client, message, assignment, f"this worker runs {', '.join(self.handlers.types)}")
+            return
+        await client.publish(messages.ACK_SUBJECT, messages.receipt(assignment, "accepted"))
         started = time.monotonic()
-        work = asyncio.create_task(tasks.run(assignment, self._options.aliases, _time_left_s(assignment)))
+        work = asyncio.create_task(self.handlers.run(assignment, _time_left_s(assignment)))
         try:
             while not (await asyncio.wait({work}, timeout=PROLONG_S))[0]:
                 await message.in_progress()
             finished = work.result()
+        except Rejected as e:
+            await self._reject(client, message, assignment, str(e))
+            return
         except asyncio.CancelledError:
             work.cancel()
             await message.nak()
             raise
         latency_ms = round((time.monotonic() - started) * 1000)
         await self._store(js, assignment, finished, latency_ms)
+        await message.ack()
+
+    async def _reject(self, client: "Client", message: "Msg", assignment: Assignment, why: str) -> None:
+        log.warning("%s of type %r is rejected: %s", assignment.assignment_id, assignment.job.type, why)
+        await client.publish(messages.ACK_SUBJECT, messages.receipt(assignment, "rejected", why))
+        await client.flush()
         await message.ack()
 
     async def _store(self, js: "JetStreamContext", assignment: Assignment, finished: Finished, latency_ms: int) -> None:
@@ -172,7 +236,7 @@ class Worker:
         log.info("draining: %d running", len(running))
         if running:
             await client.publish(messages.HEARTBEAT_SUBJECT, self._heartbeat("draining"))
-            _, late = await asyncio.wait(running, timeout=self._options.drain_s)
+            _, late = await asyncio.wait(running, timeout=self._drain_s)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
@@ -187,7 +251,7 @@ class Worker:
             await asyncio.sleep(HEARTBEAT_S)
 
     def _heartbeat(self, status: str) -> bytes:
-        return messages.heartbeat(self._options.worker_id, status, len(self._running) / self._options.concurrency)
+        return messages.heartbeat(self._name, status, len(self._running) / self._concurrency)
 
 
 async def _report(error: Exception) -> None:

@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import nats
 import orjson
 import pytest
@@ -12,7 +14,9 @@ from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig, StreamConfig
 
 from router.domain.json import JsonObject
-from router.worker.worker import Options, Worker
+from router.worker import Done, Failed, Job, Rejected, Worker
+from router.worker import worker as loop
+from router.worker.tasks import register
 from tests.servers import NatsProcess
 
 
@@ -24,6 +28,7 @@ class Desk:
         self.js = client.jetstream()
         self.url = url
         self.results: asyncio.Queue[JsonObject] = asyncio.Queue()
+        self.receipts: asyncio.Queue[JsonObject] = asyncio.Queue()
 
     async def open(self) -> None:
         """Streams and the consumer as pods make them, and an ear on the results."""
@@ -34,7 +39,11 @@ class Desk:
         async def arrived(message: Msg) -> None:
             await self.results.put(orjson.loads(message.data))
 
+        async def answered(message: Msg) -> None:
+            await self.receipts.put(orjson.loads(message.data))
+
         await self.client.subscribe("caf.exec.result.v1", cb=arrived)
+        await self.client.subscribe("caf.exec.assign.v1.ack", cb=answered)
 
     async def assign(self, assignment_id: str, task: str, payload: JsonObject, msg_id: str | None = None) -> None:
         """One assignment; the server's own duplicate check is passed by with another `msg_id`."""
@@ -53,6 +62,14 @@ class Desk:
     async def result(self) -> JsonObject:
         """The next result."""
         return await asyncio.wait_for(self.results.get(), 10)
+
+    async def receipt(self, status: str) -> JsonObject:
+        """The next ack of this status."""
+        async with asyncio.timeout(10):
+            while True:
+                found = await self.receipts.get()
+                if found["status"] == status:
+                    return found
 
     async def unfinished(self) -> int:
         """How many assignments were not acknowledged yet."""
@@ -76,11 +93,18 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
 @pytest.fixture
 async def worker(desk: Desk) -> AsyncIterator[tuple[Worker, asyncio.Task[None]]]:
     """A running worker; stopped at the end whatever happened."""
-    worker = Worker(Options((desk.url,), "w1", concurrency=4))
+    worker = example(desk, "w1", concurrency=4)
     running = asyncio.create_task(worker.run())
     yield worker, running
     worker.stop()
     await asyncio.wait_for(running, 10)
+
+
+def example(desk: Desk, name: str, **options: Any) -> Worker:
+    """The worker that `router worker` runs."""
+    made = Worker(desk.url, name=name, **options)
+    register(made, {})
+    return made
 
 
 Running = tuple[Worker, asyncio.Task[None]]
@@ -164,7 +188,7 @@ async def test_a_drain_finishes_what_runs(desk: Desk, worker: Running) -> None:
 
 async def test_what_is_not_done_in_time_is_given_back(desk: Desk) -> None:
     """A task that outlasts the drain goes to the next worker at once."""
-    first = Worker(Options((desk.url,), "w1", drain_s=0.05))
+    first = example(desk, "w1", drain_s=0.05)
     running = asyncio.create_task(first.run())
     accepted: asyncio.Queue[bytes] = asyncio.Queue()
 
@@ -177,8 +201,158 @@ async def test_what_is_not_done_in_time_is_given_back(desk: Desk) -> None:
     await asyncio.wait_for(accepted.get(), 10)
     first.stop()
     await asyncio.wait_for(running, 10)
-    second = Worker(Options((desk.url,), "w2"))
+    second = example(desk, "w2")
     running = asyncio.create_task(second.run())
     assert (await desk.result())["status"] == "success"
     second.stop()
     await asyncio.wait_for(running, 10)
+
+
+class Text(msgspec.Struct):
+    """What the handler below wants."""
+
+    text: str
+
+
+@pytest.fixture
+async def own(desk: Desk) -> AsyncIterator[Worker]:
+    """A worker with handlers of its own, running."""
+    worker = Worker(desk.url, name="own", concurrency=2)
+
+    @worker.job("typed", Text)
+    async def typed(job: Job[Text]) -> object:
+        return {"text": job.payload.text, "tenant": job.tenant_id, "task": job.task_id, "attempt": job.attempt}
+
+    @worker.job("figures")
+    async def figures(_: Job[JsonObject]) -> Done:
+        return Done("made", cost=0.5, tokens=7)
+
+    @worker.job("failing")
+    async def failing(_: Job[JsonObject]) -> None:
+        raise Failed("HTTP_503", "busy", cost=0.1)
+
+    @worker.job("rejecting")
+    async def rejecting(_: Job[JsonObject]) -> None:
+        raise Rejected("not today")
+
+    @worker.job("buggy")
+    async def buggy(_: Job[JsonObject]) -> None:
+        raise ZeroDivisionError("oh")
+
+    running = asyncio.create_task(worker.run())
+    yield worker
+    worker.stop()
+    await asyncio.wait_for(running, 10)
+
+
+async def test_a_payload_comes_as_its_type(desk: Desk, own: Worker) -> None:
+    """Decoded, with what the handler may want to know of the task."""
+    await desk.assign("b1", "typed", {"text": "hi", "other": 1})
+    assert (await desk.result())["output"] == {"text": "hi", "tenant": "acme", "task": "b1", "attempt": 1}
+
+
+async def test_a_payload_that_does_not_fit_is_an_error_that_names_the_field(desk: Desk, own: Worker) -> None:
+    """The task's fault, not the worker's."""
+    await desk.assign("b2", "typed", {"text": 5})
+    result = await desk.result()
+    assert (result["status"], result["error_code"]) == ("error", "BAD_PAYLOAD")
+    assert "$.text" in str(result["error_message"])
+
+
+async def test_figures_are_reported(desk: Desk, own: Worker) -> None:
+    """Cost and tokens of `Done`."""
+    await desk.assign("b3", "figures", {})
+    result = await desk.result()
+    assert (result["output"], result["cost"], result["tokens"]) == ("made", 0.5, 7)
+
+
+async def test_a_failure_is_told_with_its_code(desk: Desk, own: Worker) -> None:
+    """As the handler raised it."""
+    await desk.assign("b4", "failing", {})
+    result = await desk.result()
+    told = {k: result[k] for k in ("status", "error_code", "error_message", "cost")}
+    assert told == {"status": "error", "error_code": "HTTP_503", "error_message": "busy", "cost": 0.1}
+
+
+@pytest.mark.parametrize(("job_type", "why"), [("rejecting", "not today"), ("dance", "this worker runs buggy")])
+async def test_what_a_worker_will_not_do_is_rejected(desk: Desk, own: Worker, job_type: str, why: str) -> None:
+    """By the handler, or because there is none: an ack says so, no result comes, and the message is done with."""
+    await desk.assign("b5", job_type, {})
+    assert str((await desk.receipt("rejected"))["message"]).startswith(why)
+    await desk.assign("b6", "figures", {})
+    assert (await desk.result())["assignment_id"] == "b6"
+    assert await until_zero(desk)
+
+
+async def until_zero(desk: Desk) -> bool:
+    """Whether everything is acknowledged soon."""
+    for _ in range(200):
+        if await desk.unfinished() == 0:
+            return True
+    return False
+
+
+async def test_a_bug_in_a_handler_is_an_error_result(desk: Desk, own: Worker) -> None:
+    """The task ends, and the worker lives on."""
+    await desk.assign("b7", "buggy", {})
+    result = await desk.result()
+    assert (result["error_code"], result["error_message"]) == ("WORKER_ERROR", "ZeroDivisionError: oh")
+
+
+async def test_two_handlers_of_one_type_are_refused() -> None:
+    """A typo in a name would hide one of them."""
+    worker = Worker("nats://nowhere", name="w")
+    worker.job("x")(_nothing)
+    with pytest.raises(ValueError, match="'x'"):
+        worker.job("x")(_nothing)
+
+
+async def _nothing(_: Job[JsonObject]) -> None: ...
+
+
+async def test_no_more_run_at_once_than_the_concurrency(desk: Desk) -> None:
+    """The others wait in the stream."""
+    worker, running, most, done = Worker(desk.url, name="w", concurrency=2), 0, 0, asyncio.Event()
+
+    @worker.job("slow")
+    async def slow(_: Job[JsonObject]) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await done.wait()
+        running -= 1
+
+    task = asyncio.create_task(worker.run())
+    for number in range(5):
+        await desk.assign(f"c{number}", "slow", {})
+    for _ in range(2):
+        await desk.receipt("accepted")
+    done.set()
+    for _ in range(5):
+        await desk.result()
+    worker.stop()
+    await asyncio.wait_for(task, 10)
+    assert most == 2
+
+
+async def test_a_long_job_is_prolonged_and_runs_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than the server's ack wait: nobody else gets it."""
+    monkeypatch.setattr(loop, "PROLONG_S", 0.2)
+    await desk.js.delete_consumer("ASSIGN", "workers")
+    await desk.js.add_consumer("ASSIGN", ConsumerConfig(durable_name="workers", ack_wait=0.6))
+    worker = example(desk, "w1")
+    task = asyncio.create_task(worker.run())
+    await desk.assign("d1", "sleep", {"ms": 1500})
+    assert (await desk.result())["status"] == "success"
+    info = await desk.js.consumer_info("ASSIGN", "workers")
+    worker.stop()
+    await asyncio.wait_for(task, 10)
+    assert (info.num_redelivered, desk.receipts.qsize()) == (0, 1)
+
+
+async def test_a_worker_that_never_reached_nats_can_be_stopped() -> None:
+    """It waits for NATS for ever, but not against a SIGTERM."""
+    worker = Worker("nats://127.0.0.1:1", name="w")
+    task = asyncio.create_task(worker.run())
+    worker.stop()
+    await asyncio.wait_for(task, 5)
