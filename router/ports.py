@@ -205,7 +205,7 @@ class TaskStore(Protocol):
         """The delivery records, in order; None: not known (any more). One that cannot be read spoils no other."""
 
     async def jobs(self, task_ids: Sequence[bytes]) -> list[bytes | None]:
-        """The work items, in order; None: not there (any more)."""
+        """The work items, in order; None: not there (any more), or damaged. One that is damaged spoils no other."""
 
     async def move(self, moves: Sequence[Move]) -> list[MoveOutcome]:
         """Make moves, each atomic; outcomes are in order. A repeated call changes nothing."""

@@ -140,7 +140,11 @@ class Dispatch(Group):
     assign_subjects: Texts = setting((), "Further literal subjects under caf.exec. that stream ASSIGN covers.")
     result_subject_prefixes: Texts = setting((), "Prefixes that `options.result_subject` may have beside `_INBOX.`.")
     dead_letter_after: int = setting(
-        5, "Permanent faults of one message in a pod, outages not counted, until it is a dead letter.", ge=1, le=100
+        5,
+        "Faults of one message in a pod, outages not counted, until it is a dead letter; four times as many where a "
+        "newer pod may be able to read its task.",
+        ge=1,
+        le=100,
     )
     dead_letter_payloads: bool = setting(False, "Dead letters carry the payload, not only its hash.")
 

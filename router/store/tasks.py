@@ -16,7 +16,7 @@ from router.domain.task import (
     TaskState,
     Unreadable,
 )
-from router.errors import StoreError
+from router.errors import StoreDamaged, StoreError
 from router.ports import Claimed, UsageWaiting
 from router.store.keys import Keys
 from router.store.nodes import Nodes
@@ -66,15 +66,31 @@ class RedisTasks:
         self._header = Layout(">I").pack(audit_max_len)
         # One node takes rows of all partitions in a call; a Cluster wants a call a partition.
         self._shared = shared_calls
+        self._first = 0
 
     async def records(self, task_ids: Sequence[bytes]) -> list[TaskRecord | Unreadable | None]:
         """See `ports.TaskStore.records`."""
-        raws = await self._nodes.gather([("GET", self._keys.task(t)) for t in task_ids])
-        return [None if raw is None else _record(raw) for raw in raws]
+        raws = await self._values([self._keys.task(t) for t in task_ids])
+        return [_record(raw) if isinstance(raw, bytes) else raw for raw in raws]
 
     async def jobs(self, task_ids: Sequence[bytes]) -> list[bytes | None]:
         """See `ports.TaskStore.jobs`."""
-        return await self._nodes.gather([("GET", self._keys.job(t)) for t in task_ids])
+        raws = await self._values([self._keys.job(t) for t in task_ids])
+        return [None if isinstance(raw, Unreadable) else raw for raw in raws]
+
+    async def _values(self, keys: Sequence[bytes]) -> list[bytes | Unreadable | None]:
+        """What is under the keys; one that is damaged spoils no other."""
+        try:
+            return await self._nodes.gather([("GET", key) for key in keys])
+        except StoreDamaged:
+            return [await self._value(key) for key in keys]
+
+    async def _value(self, key: bytes) -> bytes | Unreadable | None:
+        try:
+            value: bytes | None = await self._nodes.call("GET", key)
+        except StoreDamaged as fault:
+            return Unreadable(str(fault))
+        return value
 
     async def move(self, moves: Sequence[Move]) -> list[MoveOutcome]:
         """See `ports.TaskStore.move`."""
@@ -97,7 +113,10 @@ class RedisTasks:
 
     async def claim(self, lease_ms: int, most: int) -> Claimed:
         """See `ports.TaskStore.claim`."""
-        dues = [self._keys.due(p) for p in range(self._keys.partitions)]
+        # Another partition is first each time: none waits until the others have nothing due.
+        self._first = (self._first + 1) % self._keys.partitions
+        order = (*range(self._first, self._keys.partitions), *range(self._first))
+        dues = [self._keys.due(p) for p in order]
         groups = [dues] if self._shared else [[due] for due in dues]
         found: list[bytes] = []
         now = 0

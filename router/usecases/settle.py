@@ -28,8 +28,8 @@ from router.wire.subjects import RESULT
 
 log = logging.getLogger("router.settle")
 
-# Of a result whose task's record cannot be read: a minute and more, for other pods to come by.
-MOST_TRIES = 20
+# Times the tries of a result whose task's record cannot be read: over a minute as a rule, for newer pods to come by.
+PATIENCE = 4
 
 
 class Settle:
@@ -56,7 +56,7 @@ class Settle:
         self._endings = endings
         self._telemetry = telemetry
         self._alerts = alerts
-        self._faults, self._unreadable = Strikes(strikes), Strikes(MOST_TRIES)
+        self._faults, self._unreadable = Strikes(strikes), Strikes(PATIENCE * strikes)
         self._moves = ResultMoves(
             decisions,
             policies,

@@ -1,11 +1,14 @@
 """The pull loop on a real JetStream, with what happens to servers and consumers."""
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from router.bus.connection import Bus
 from router.bus.consumer import PullLoop
 from router.bus.delivery import Delivery
+from router.bus.options import BusOptions
 from router.bus.stream_specs import ConsumerSpec, StreamSpec
 from router.bus.streams import Streams
 from tests.bus.conftest import Heard
@@ -295,3 +298,31 @@ async def test_the_loop_outlives_kills_of_the_server(own_server: NatsProcess, ow
     await heard.until(lambda items: b"50" in items)
     assert {int(str(item, "ascii")) for item in heard.items if isinstance(item, bytes)} == set(range(51))
     await loop.stop()
+
+
+async def test_a_lame_duck_is_outlived(tmp_path: Path) -> None:
+    """The server says that it goes, goes, and comes back: nothing is lost, and the loop pulls again."""
+    server = NatsProcess(tmp_path, extra="lame_duck_duration: '30s'\nlame_duck_grace_period: '100ms'")
+    await asyncio.to_thread(server.start)
+    bus = Bus(BusOptions((server.url,)))
+    await bus.start()
+    assert await bus.wait_connected(10)
+    streams, heard, told, back = await fleet(bus, "duck"), Heard(), Heard(), Heard()
+    bus.on_lame_duck.append(told)
+    loop = loop_of(bus, streams, acking(heard))
+    await loop.start()
+    publish(bus, "duck", range(10))
+    await heard.until(10)
+    bus.on_connect.append(back)
+    assert server.process is not None
+    server.process.send_signal(signal.SIGUSR2)  # what `nats-server --signal ldm` sends
+    await told.until(1)
+    await asyncio.to_thread(server.process.wait, 60)
+    await asyncio.to_thread(server.kill)
+    await asyncio.to_thread(server.start)
+    await back.until(1)
+    publish(bus, "duck", range(10, 20))
+    assert set(await heard.until(20)) == {b"%d" % number for number in range(20)}
+    await loop.stop()
+    await bus.close()
+    await asyncio.to_thread(server.stop)

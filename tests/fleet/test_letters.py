@@ -4,10 +4,12 @@ import asyncio
 import json
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+from router.domain.policy import provider_entry
 from tests.cli.conftest import Ran, run_process
 from tests.fleet.conftest import Own
-from tests.fleet.foreign import ASSIGN, RESULT, Body, Foreign, success, task
+from tests.fleet.foreign import ASSIGN, RESULT, USAGE, Body, Foreign, success, task
 from tests.fleet.harness import Fleet, until
 
 
@@ -69,6 +71,43 @@ async def test_a_result_that_is_sent_again_settles_and_the_audit_says_so(own: Ow
 
     notes = await until(noted, 15, "it was a violation again")
     assert f"dead letter {letter['id']}, sent again by" in notes[1]
+
+
+async def test_a_result_that_could_not_be_settled_is_metered_after_the_redrive(own: Own, tmp_path: Path) -> None:
+    """A damaged key makes the move fail for good; when it is mended, the letter settles the task, once."""
+    fleet, caller = await own(pods=1, env={"ROUTER_DEAD_LETTER_AFTER": "2"})
+    tenant = await fleet.tenant({"version": "1.0", "providers": [{"name": "only", "weight": 1, "max_concurrency": 5}]})
+    works, usage = await caller.watch(ASSIGN), await caller.watch(USAGE)
+    assert (await caller.ask(task(tenant, push_assignment=True))).ok
+    work = await works.one(tenant_id=tenant)
+    lease = fleet.keys.tenant(tenant).lease(provider_entry("only"))
+    assert await fleet.redis("DEL", lease) == 1
+    await fleet.redis("SET", lease, "damaged")
+    await caller.tell(RESULT, success(work))
+    (letter,) = await letters(fleet, tmp_path, 1, "--tenant", tenant)
+    assert "WRONGTYPE" in letter["reason"]
+    assert usage.where(tenant_id=tenant) == []
+    await fleet.redis("DEL", lease)
+    ran, _ = await command(fleet, tmp_path, "dlq", "redrive", str(letter["id"]))
+    assert ran.code == 0
+    await usage.one(tenant_id=tenant)
+    assert (await fleet.actions(tenant)).count("result.settled") == 1
+
+
+async def test_a_result_of_an_unreadable_task_waits_for_newer_pods_and_is_kept(own: Own, tmp_path: Path) -> None:
+    """After its tries it is a dead letter, and the record is left as it is."""
+    fleet, caller = await own(pods=1, env={"ROUTER_DEAD_LETTER_AFTER": "1"})
+    tenant = await fleet.tenant()
+    works = await caller.watch(ASSIGN)
+    assert (await caller.ask(task(tenant, push_assignment=True))).ok
+    work = await works.one(tenant_id=tenant)
+    key = fleet.keys.task(UUID(work["task_id"]).bytes)
+    newer = b"\x09" + bytes(80)
+    await fleet.redis("SET", key, newer)
+    await caller.tell(RESULT, success(work))
+    (letter,) = await letters(fleet, tmp_path, 1)
+    assert (letter["reason"], letter["context"]["delivered"]) == ("the delivery record of its task cannot be read", 4)
+    assert await fleet.redis("GET", key) == newer
 
 
 async def test_a_redrive_without_ids_or_filter_is_wrong_usage(tmp_path: Path) -> None:

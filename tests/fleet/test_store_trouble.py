@@ -145,9 +145,11 @@ async def test_damaged_keys_cost_one_tenant_its_answers_only(own: Own) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"x", b"\x09" + bytes(80), b"\x01" + b"\xff" * 80], ids=["empty", "short", "format", "noise"]
+    "damage",
+    [b"", b"x", b"\x09" + bytes(80), b"\x01" + b"\xff" * 80, None],
+    ids=["empty", "short", "format", "noise", "another type"],
 )
-async def test_a_damaged_task_stops_no_other(own: Own, damage: bytes) -> None:
+async def test_a_damaged_task_stops_no_other(own: Own, damage: bytes | None) -> None:
     """A record that cannot be read: its result settles nothing, its deadline ends nothing, all others go on."""
     fleet, caller = await own(pods=1, policies=ACME)
     usage, assigned = await caller.watch(USAGE), await caller.watch("caf.exec.assign.v1")
@@ -155,7 +157,9 @@ async def test_a_damaged_task_stops_no_other(own: Own, damage: bytes) -> None:
     bad = await caller.ask(task("acme", "bad", push_assignment=True, options=once))
     await assigned.one(request_id="bad")
     await until(lambda: _published(fleet, "bad"), 5, "marked as published")
-    await fleet.redis("SET", fleet.keys.task(UUID(bad.context["assignment_id"]).bytes), damage)
+    key = fleet.keys.task(UUID(bad.context["assignment_id"]).bytes)
+    await fleet.redis("DEL", key)
+    await (fleet.redis("HSET", key, "a", "b") if damage is None else fleet.redis("SET", key, damage))
     inbox = caller.client.new_inbox()
     finals = await caller.core(inbox)
     late = await caller.ask(task("acme", "late", push_assignment=True, options=once | {"result_subject": inbox}))
