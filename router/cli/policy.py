@@ -177,27 +177,30 @@ def _past(p: "Past") -> dict[str, Any]:
 
 
 def _changes(p: "Past", older: "Past | None") -> str:
-    """What this revision changed, in a few words; the oldest one kept has nothing to be compared with."""
+    """What this revision changed; nothing when there is no document to compare, or the act says it."""
     import orjson
 
     from router.domain.policy_diff import diff
 
-    if older is None:
+    if older is None or older.document is None or p.document is None:
         return ""
-    documents = [None if x.document is None else orjson.loads(x.document) for x in (older, p)]
-    return "\n".join(map(str, diff(*documents)))
+    return "\n".join(map(str, diff(orjson.loads(older.document), orjson.loads(p.document))))
 
 
 def _show_published(published: "Published", json: bool) -> None:
     import msgspec
 
     if json:
-        print_json(msgspec.to_builtins(published))
+        print_json(msgspec.to_builtins(published) | {"affects": published.affects})
         return
     for warning in published.warnings:
         note(f"warning: {warning}")
     for change in published.changes:
         typer.echo(change)
+    if published.changes:
+        typer.echo(f"for {published.affects}" + (", first given to:" if published.shares else ""))
+    for share in published.shares:
+        typer.echo(f"  {share}")
     what = f"{published.tenant_id}/{published.policy_id}"
     if not published.changed:
         typer.echo(f"{what} is like that already (revision {published.revision})")

@@ -7,8 +7,10 @@ import orjson
 from msgspec import Struct
 
 from router.domain.audit import ROUTER, Actor
+from router.domain.policy import DEFAULT_POLICY_ID, Policy
 from router.domain.policy_diff import Change, diff
 from router.domain.policy_document import Parsed, content_hash
+from router.domain.policy_shares import ShareChange, share_changes
 from router.errors import InvalidInput, Problem, RevisionConflict
 from router.usecases.policy_quota import Quotas, check_quotas
 from router.usecases.policy_records import Past, PolicyRecords, Record, Records
@@ -29,8 +31,9 @@ class Announcer(Protocol):
 class Published(Struct, frozen=True):
     """What an act came to, or would come to (`dry_run`).
 
-    `revision` is the tenant's, after what was written. `changes` say what is different for requests of this tenant
-    under this policy. `changed` False: it says the same as what is there, and nothing was written.
+    `revision` is the tenant's, after what was written. `changes` say what is different in the policy, `shares` to whom
+    its requests go first, `affects` which requests they are. `changed` False: it says the same as what is there, and
+    nothing was written.
     """
 
     tenant_id: str
@@ -41,6 +44,14 @@ class Published(Struct, frozen=True):
     dry_run: bool
     changes: tuple[Change, ...]
     warnings: tuple[Problem, ...] = ()
+    shares: tuple[ShareChange, ...] = ()
+
+    @property
+    def affects(self) -> str:
+        """Whose requests are decided by this policy."""
+        named = f"with policy_id {self.policy_id}"
+        which = f"without policy_id, or {named}" if self.policy_id == DEFAULT_POLICY_ID else named
+        return f"requests of {self.tenant_id} {which}"
 
 
 class _Write(Struct, frozen=True):
@@ -155,8 +166,17 @@ class PolicyPublisher:
                         raise
                     continue
                 self._announcer.policy_changed(w.tenant_id, tenant_revision)
-            warnings = tuple(w.parsed.warnings)
-            return Published(w.tenant_id, w.policy_id, tenant_revision, digest, changed, w.dry_run, changes, warnings)
+            return Published(
+                w.tenant_id,
+                w.policy_id,
+                tenant_revision,
+                digest,
+                changed,
+                w.dry_run,
+                changes,
+                tuple(w.parsed.warnings),
+                share_changes(_readable(old), w.parsed.policy),
+            )
 
     async def delete(
         self, tenant_id: str, policy_id: str, *, expect_revision: int | None = None, dry_run: bool = False
@@ -177,7 +197,8 @@ class PolicyPublisher:
         if not dry_run:
             revision = await self._store.delete(tenant_id, policy_id, expect_revision=old.revision, by=self._by)
             self._announcer.policy_changed(tenant_id, revision)
-        return Published(tenant_id, policy_id, revision, None, True, dry_run, changes)
+        shares = share_changes(_readable(old), None)
+        return Published(tenant_id, policy_id, revision, None, True, dry_run, changes, shares=shares)
 
     async def list(self, tenant_id: str) -> Records:
         """All policies of a tenant.
@@ -196,6 +217,14 @@ class PolicyPublisher:
         """
         check_ids(tenant_id, policy_id)
         return (await self._store.records(tenant_id)).find(policy_id)
+
+
+def _readable(record: Record | None) -> Policy | None:
+    """The policy of a record; None when there is none, or when a newer version wrote it."""
+    try:
+        return None if record is None else decode(record.document).policy
+    except InvalidInput:
+        return None
 
 
 def check_ids(tenant_id: str, policy_id: str = "default") -> None:

@@ -117,6 +117,8 @@ def test_a_dry_run_changes_nothing(policy: Run, tenant: str) -> None:
     policy("apply", written(GOOD), "--tenant", tenant)
     done = policy("apply", written(OTHER), "--tenant", tenant, "--dry-run")
     assert "providers[p1].weight: 100 → 60" in done.out
+    assert f"for requests of {tenant} without policy_id, or with policy_id default, first given to:" in done.out
+    assert "  p2 0 % → 40 %" in done.out
     assert json.loads(policy("list", "--tenant", tenant, "--json").out)[0]["revision"] == 1
 
 

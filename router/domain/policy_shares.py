@@ -1,0 +1,43 @@
+"""What a change of a policy means for its requests: whom they are given to first, before and after."""
+
+from msgspec import Struct
+
+from router.domain.policy import Policy, Selection
+
+_TENTH = 0.001
+
+
+class ShareChange(Struct, frozen=True):
+    """The share of requests, 0..1, that have this provider as their first candidate."""
+
+    provider: str
+    before: float
+    after: float
+
+    def __str__(self) -> str:
+        return f"{self.provider} {_percent(self.before)} → {_percent(self.after)}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}".removesuffix(".0") + " %"
+
+
+def share_changes(before: Policy | None, after: Policy | None) -> tuple[ShareChange, ...]:
+    """All shares that change by a tenth of a percent or more, by provider. None: there is no such policy.
+
+    Requests that no share moves keep their first candidate (rendezvous hashing), unless pins, breakers or limits say
+    otherwise. Of a policy that selects by live figures nobody knows the shares: it has none.
+    """
+    old, new = _shares(before), _shares(after)
+    changes = (ShareChange(name, old.get(name, 0.0), new.get(name, 0.0)) for name in sorted(old.keys() | new.keys()))
+    return tuple(c for c in changes if abs(c.after - c.before) >= _TENTH)
+
+
+def _shares(policy: Policy | None) -> dict[str, float]:
+    """Weights share within the highest priority that has any."""
+    if policy is None or policy.selection is not Selection.WEIGHTED or not policy.pool:
+        return {}
+    highest = max(p.priority for p in policy.pool)
+    first = [p for p in policy.pool if p.priority == highest]
+    total = sum(p.weight for p in first)
+    return {p.name: p.weight / total for p in first}
