@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.app.rooms import admin_tokens, secrets_of
+from router.domain.roles import Holder, Role
 from router.errors import InvalidInput, Problem
 from router.settings import Row, Settings, effective, load, reference, variable
 from router.settings.types import duration_text
@@ -270,3 +272,44 @@ def test_a_duration_reads_back_as_written(value: int, unit: str) -> None:
     text = duration_text(value, unit)
     digits = "".join(c for c in text if c.isdigit())
     assert int(digits) * factor[text.removeprefix(digits)] == value * factor[unit]
+
+
+def test_tokens_of_named_people_come_from_a_file(tmp_path: Path) -> None:
+    """One a line, as a mounted secret has them; none of them is shown, and all are known to the log's redactor."""
+    (tmp_path / "tokens").write_text(f"alice:operator:{TOKEN}\nbob:viewer:{TOKEN}:with-colon\n")
+    settings = load({"ROUTER_ADMIN_TOKENS_FILE": str(tmp_path / "tokens")})
+    assert row(settings, "ROUTER_ADMIN_TOKENS").value == "***"
+    assert set(secrets_of(settings)) == {TOKEN, f"{TOKEN}:with-colon"}
+    holders = [admin_tokens(settings).holder(t) for t in (TOKEN, f"{TOKEN}:with-colon", "alice")]
+    assert holders == [Holder("alice", Role.OPERATOR), Holder("bob", Role.VIEWER), None]
+
+
+@pytest.mark.parametrize(
+    ("entries", "complaint"),
+    [
+        ("alice", "entry 1 is not principal:role:token"),
+        (f"alice:operator:{TOKEN},bob:boss:{TOKEN}1", "entry 2 has an unknown role"),
+        ("alice:operator:short", "fewer than 16 characters"),
+        (f"alice:operator:{TOKEN} bob:viewer:{TOKEN}", "the token of entry 2 is that of an earlier one"),
+        (f":operator:{TOKEN}", "entry 1 is not"),
+    ],
+)
+def test_bad_tokens_are_told_without_them(entries: str, complaint: str) -> None:
+    """The message names the entry and the mistake, never a token."""
+    problem = problems_of(ROUTER_ADMIN_TOKENS=entries)["ROUTER_ADMIN_TOKENS"]
+    assert complaint in problem.message
+    assert TOKEN not in str(problem)
+    assert "short" not in str(problem)
+
+
+def test_one_token_has_one_holder() -> None:
+    """A person's token that is a role's too would make the audit lie."""
+    found = problems_of(ROUTER_ADMIN_TOKENS=f"alice:operator:{TOKEN}", ROUTER_ADMIN_TOKEN=TOKEN)
+    assert "the token of alice is that of a role too" in found["ROUTER_ADMIN_TOKENS"].message
+
+
+def test_the_principal_is_the_user_unless_named() -> None:
+    """ROUTER_PRINCIPAL, else the name at the operating system; control characters are refused."""
+    assert load({}).principal
+    assert load({"ROUTER_PRINCIPAL": "deploy bot"}).principal == "deploy bot"
+    assert "ROUTER_PRINCIPAL" in problems_of(ROUTER_PRINCIPAL="a\nb")

@@ -16,15 +16,20 @@ from collections.abc import Awaitable, Callable
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
 from router import __version__
+from router.app.hooks import Announcements
 from router.app.parts import Parts
-from router.app.rooms import reading_tokens, secrets_of
+from router.app.rooms import admin_tokens, quotas, secrets_of
 from router.bus import announce, service, workers
+from router.domain.audit import Actor
 from router.domain.decision import Code, Refused
 from router.errors import BusError, StartupRefused, StoreError
 from router.logs import configure
 from router.settings import Settings
 from router.telemetry import Event
 from router.usecases.admin import Admin
+from router.usecases.admin_acts import OperatorActs, PolicyActs
+from router.usecases.levers import Operator
+from router.usecases.publish_policy import PolicyPublisher
 from router.usecases.queries import GetDecision
 from router.wire import subjects
 from router.wire.reply import encode
@@ -145,11 +150,23 @@ class Pod(Parts):
                 GetDecision(self.store.decisions, self.store.tasks, legacy_codes=self._s.legacy_error_codes),
             ),
             (subjects.BACKPRESSURE, self.backpressure),
-            (f"{subjects.ADMIN}.*", Admin(self.policies, self.store.inspector, reading_tokens(self._s))),
+            (f"{subjects.ADMIN}.*", self._admin()),
         ):
             self.services.append(
                 await service.serve(self.bus, subject, "router", handler, _fault_reply, headers=headers)
             )
+
+    def _admin(self) -> Admin:
+        store = self.store
+
+        def operator(by: Actor) -> Operator:
+            return Operator(store.levers, store.inspector, store.policies, by)
+
+        def publisher(by: Actor) -> PolicyPublisher:
+            return PolicyPublisher(store.policies, Announcements(self.bus), by, quotas(self._s))
+
+        more = OperatorActs(operator).acts | PolicyActs(publisher).acts
+        return Admin(self.policies, store.inspector, admin_tokens(self._s), store.levers, self.telemetry, more)
 
     async def _every_second(self) -> None:
         seconds = 0

@@ -4,10 +4,13 @@ from router.bus.options import BusOptions
 from router.bus.stream_specs import StreamSpec
 from router.domain.plan import Deadlines
 from router.domain.policy import OnStoreError
+from router.domain.roles import Role
 from router.settings import Settings
+from router.settings.tokens import named_tokens
 from router.store.lane import LaneSettings
 from router.store.nodes import Access
 from router.store.policies import Bounds
+from router.usecases.access import Tokens
 from router.usecases.decide import DecideSettings
 from router.usecases.policies import CacheSettings
 from router.usecases.policy_quota import Quotas
@@ -131,12 +134,16 @@ def stream_specs(s: Settings) -> tuple[StreamSpec, ...]:
     )
 
 
-def reading_tokens(s: Settings) -> tuple[str, ...] | None:
-    """Who may read over the admin subjects; None: everybody."""
-    if s.admin_nats_read == "open":
-        return None
-    given = (s.viewer_token, s.operator_token, s.admin_token)
-    return tuple(token.get_secret_value() for token in given if token is not None)
+def admin_tokens(s: Settings) -> Tokens:
+    """Who may do admin acts: the roles' own tokens (under the role's name), and those of named people."""
+    return Tokens(_tokens(s), open_reading=s.admin_nats_read == "open")
+
+
+def _tokens(s: Settings) -> list[tuple[str, Role, str]]:
+    of_roles = ((Role.VIEWER, s.viewer_token), (Role.OPERATOR, s.operator_token), (Role.ADMIN, s.admin_token))
+    found = [(role.label, role, token.get_secret_value()) for role, token in of_roles if token is not None]
+    named = () if s.admin_tokens is None else named_tokens(s.admin_tokens.get_secret_value())
+    return [*found, *named]
 
 
 def secrets_of(s: Settings) -> tuple[str, ...]:
@@ -145,8 +152,6 @@ def secrets_of(s: Settings) -> tuple[str, ...]:
         s.nats_password,
         s.nats_token,
         s.redis_password,
-        s.viewer_token,
-        s.operator_token,
-        s.admin_token,
     )
-    return tuple(secret.get_secret_value() for secret in held if secret is not None)
+    tokens = (token for _, _, token in _tokens(s))
+    return (*(secret.get_secret_value() for secret in held if secret is not None), *tokens)

@@ -2,7 +2,7 @@
 
 import os
 
-from router.app.rooms import lane_settings, policy_bounds, redis_access
+from router.app.rooms import audit_ms, lane_settings, policy_bounds, redis_access
 from router.settings import Settings
 from router.store.audit import RedisAudit
 from router.store.decisions import RedisDecisions, decide_script
@@ -11,6 +11,7 @@ from router.store.inspect import RedisInspector
 from router.store.keys import Keys
 from router.store.lane import LaneHooks
 from router.store.lanes import Lanes
+from router.store.levers import RedisLevers, lever_scripts
 from router.store.meta import RedisEpochs, RedisMeta
 from router.store.nodes import Cluster, Nodes, SingleNode
 from router.store.policies import RedisPolicies
@@ -33,6 +34,9 @@ class Store:
         self.audit = RedisAudit(self.keys, self.nodes)
         self.figures = RedisFigures(self.keys, self.nodes)
         self.inspector = RedisInspector(self.keys, self.nodes)
+        self.levers = RedisLevers(
+            self.keys, self.nodes, lever_scripts(), audit_max_len=s.audit_max_len, audit_ms=audit_ms(s)
+        )
         self.meta = RedisMeta(self.keys, self.nodes, allow_eviction=s.allow_eviction)
         self.epochs = RedisEpochs(self.keys, self.nodes)
 

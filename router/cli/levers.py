@@ -139,7 +139,7 @@ def enable_tenant(
 @tenants.command("list")
 def list_tenants(json: JsonOption = False, redis: RedisOption = None) -> None:
     """List the tenants that have, or had, a policy. Exit code 1: there is none."""
-    heads = in_room(lambda room: room.inspector.heads(), redis)
+    heads = operate(lambda o: o.tenants(), redis)
     facts = [
         {
             "tenant_id": h.tenant_id,

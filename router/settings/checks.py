@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from router.settings.groups import Settings
+from router.settings.tokens import named_tokens
 
 Contradiction = tuple[tuple[str, ...], str]
 """The fields that were compared (the one to change first), and what is wrong with them."""
@@ -104,3 +105,7 @@ def _admin(s: Settings) -> Iterator[Contradiction]:
         other = seen.setdefault(token.get_secret_value(), field)
         if other != field:
             yield (field, other), "two roles cannot share one token"
+    if s.admin_tokens is not None:
+        for principal, _, text in named_tokens(s.admin_tokens.get_secret_value()):
+            if text in seen:
+                yield ("admin_tokens", seen[text]), f"the token of {principal} is that of a role too"

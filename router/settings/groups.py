@@ -3,11 +3,13 @@
 import getpass
 import os
 import socket
+from collections import deque
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import BaseModel, ConfigDict, SecretStr, field_validator
 
+from router.settings.tokens import named_tokens
 from router.settings.types import (
     ExistingFile,
     HttpUrl,
@@ -205,6 +207,16 @@ class Admin(Group):
     viewer_token: SecretStr | None = setting(None, "Bearer token of role viewer.", min_length=16)
     operator_token: SecretStr | None = setting(None, "Bearer token of role operator.", min_length=16)
     admin_token: SecretStr | None = setting(None, "Bearer token of role admin.", min_length=16)
+    admin_tokens: SecretStr | None = setting(
+        None, "Tokens of named people: `principal:role:token`, one a line or comma-separated."
+    )
+
+    @field_validator("admin_tokens")
+    @classmethod
+    def _entries(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            deque(named_tokens(value.get_secret_value()), maxlen=0)
+        return value
 
 
 class Observe(Group):

@@ -43,6 +43,8 @@ class Event(StrEnum):
     ISOLATION_VIOLATION = "result.isolation_violation"
     DEAD_LETTER = "dead_letter.sent"
     WORKER_DEAD_LETTER = "dead_letter.worker"
+    ADMIN_ACT = "admin.act"
+    ADMIN_REFUSED = "admin.refused"
     AUDIT = "audit"
     AUDIT_DEFERRED = "audit.deferred"
     ALERT_RAISED = "alert.raised"

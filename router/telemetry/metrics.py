@@ -168,6 +168,9 @@ class Telemetry:
         self.nats_dropped = self._totals("nats_dropped", "Messages dropped because a subscription was full.")
 
     def _pod(self) -> None:
+        self.admin_acts = self._counter(
+            "admin_acts", "Admin acts over NATS: done, forbidden (token or role), or an error code.", "act", "outcome"
+        )
         self.ready = self._gauge("ready", "1 while /readyz says so.")
         self.alerts_raised = self._counter("alerts_raised", "Alerts raised by this pod.", "condition", "severity")
         self.alerts_lost = self._counter("alerts_lost", "Alerts that could not be published.")

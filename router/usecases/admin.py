@@ -1,69 +1,126 @@
-"""Read-only admin acts over NATS (CONTRACTS §6), answered from shared state, so that every pod answers alike.
+"""Admin acts over NATS (CONTRACTS §6), answered from shared state, so that every pod answers alike.
 
-Who may ask: anybody when ROUTER_ADMIN_NATS_READ is `open`, else whoever brings a token of any role.
+Who may read: anybody when ROUTER_ADMIN_NATS_READ is `open`, else whoever brings a token of any role.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from hmac import compare_digest
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
+from router.domain.audit import Actor
 from router.domain.decision import PRIORITY, Code, Refused
 from router.domain.json import JsonObject, JsonValue
 from router.domain.plan import plan
 from router.domain.policy import DEFAULT_POLICY_ID, Policy, StoredPolicy, provider_entry
 from router.domain.request import DecideRequest
+from router.domain.roles import Holder, Role
 from router.domain.view import BreakerState, BreakerView
-from router.errors import StoreError
-from router.ports import Inspector
+from router.errors import InvalidInput, QuotaExceeded, RevisionConflict, StoreError
+from router.ports import Inspector, LeverStore
+from router.telemetry import Event, Telemetry
+from router.usecases.access import Tokens
+from router.usecases.admin_acts import Act, breaker_facts, refused_input
 from router.usecases.tasks import Policies, policies_of
 from router.wire.problems import Rejected
 from router.wire.reply import encode
-from router.wire.status import decode_admin, encode_admin
+from router.wire.status import AdminRequest, decode_admin, encode_admin
 from router.wire.subjects import ADMIN
 
 Answered = tuple[bytes, Mapping[str, str]]
-Act = Callable[[JsonObject], Awaitable[JsonObject | Refused]]
+Reading = Callable[[JsonObject], Awaitable[JsonObject | Refused]]
+
+log = logging.getLogger(__name__)
 
 _LIMITS: JsonObject = {"max_total": 10, "max_pre": 5, "max_validators": 5, "max_post": 5}
 _MEDIUM, _HIGH = 4, 8
+TENANT: Final = re.compile(r"[A-Za-z0-9_.-]{1,255}")
 
 
 class Admin:
-    """Serves `beamline.router.v1.admin.<act>`. `tokens` are all that may read; None: no token is asked for."""
+    """Serves `beamline.router.v1.admin.<act>`.
 
-    def __init__(self, policies: Policies, inspector: Inspector, tokens: Sequence[str] | None) -> None:
+    `more` are acts beside the four that only read, with the role that each needs: they always ask for a token. What a
+    token was used for, or refused, is logged, counted and recorded in the audit log of no tenant; what an act changes
+    is recorded by the act itself.
+    """
+
+    def __init__(
+        self,
+        policies: Policies,
+        inspector: Inspector,
+        tokens: Tokens,
+        levers: LeverStore,
+        telemetry: Telemetry,
+        more: Mapping[str, tuple[Role, Act]],
+    ) -> None:
         self._policies = policies
         self._inspector = inspector
         self._tokens = tokens
-        self._acts: dict[str, Act] = {
+        self._levers = levers
+        self._telemetry = telemetry
+        self._readings: dict[str, Reading] = {
             "get_circuit_breaker_states": self._breaker_states,
             "get_extension_health": self._extension_health,
             "dry_run_pipeline": self._dry_run,
             "get_pipeline_complexity": self._complexity,
         }
+        self._more = more
 
     async def __call__(self, data: bytes, headers: Mapping[str, str], subject: str) -> Answered:
         """One act: its answer, or why not."""
         asked = decode_admin(data, headers)
         if isinstance(asked, Rejected):
             return _refusal(asked.refused)
-        if not self._may(asked.token):
-            return _refusal(Refused(Code.UNAUTHORIZED, "send a token: header `authorization: Bearer …`, or `api_key`"))
-        act = self._acts.get(subject.removeprefix(f"{ADMIN}."))
-        if act is None:
-            known = ", ".join(self._acts)
-            return _refusal(Refused(Code.INVALID_REQUEST, f"there is no such admin act: there are {known}"))
-        try:
-            answer = await act(asked.fields)
-        except StoreError:
-            return _refusal(Refused(Code.UNAVAILABLE, "the store is away", {"retry_after_ms": 500}))
+        act = subject.removeprefix(f"{ADMIN}.")
+        holder = self._tokens.holder(asked.token)
+        refused = self._forbidden(act, holder)
+        answer = refused or await self._done(act, asked, holder)
+        await self._tell(act, asked, holder, answer, forbidden=refused is not None)
         return _refusal(answer) if isinstance(answer, Refused) else (encode_admin(answer), {})
 
-    def _may(self, token: str | None) -> bool:
-        if self._tokens is None:
-            return True
-        given = (token or "").encode()
-        # Every token is compared, so that the time tells nothing.
-        return sum(compare_digest(given, known.encode()) for known in self._tokens) > 0
+    def _forbidden(self, act: str, holder: Holder | None) -> Refused | None:
+        needed = self._more[act][0] if act in self._more else Role.VIEWER
+        return self._tokens.refusal(holder, needed, may_be_open=act not in self._more)
+
+    async def _done(self, act: str, asked: AdminRequest, holder: Holder | None) -> JsonObject | Refused:
+        try:
+            if act in self._readings:
+                return await self._readings[act](asked.fields)
+            if act in self._more and holder is not None:
+                return await self._more[act][1](asked.fields, _actor(holder, asked))
+        except (InvalidInput, QuotaExceeded, RevisionConflict) as fault:
+            return refused_input(fault)
+        except StoreError:
+            return Refused(Code.UNAVAILABLE, "the store is away", {"retry_after_ms": 500})
+        known = ", ".join((*self._readings, *self._more))
+        return Refused(Code.INVALID_REQUEST, f"there is no such admin act: there are {known}")
+
+    async def _tell(
+        self,
+        act: str,
+        asked: AdminRequest,
+        holder: Holder | None,
+        answer: JsonObject | Refused,
+        *,
+        forbidden: bool,
+    ) -> None:
+        name = act if act in self._readings or act in self._more else "unknown"
+        outcome = "forbidden" if forbidden else answer.code.value if isinstance(answer, Refused) else "done"
+        self._telemetry.admin_acts.labels(name, outcome).inc()
+        if holder is None:
+            if forbidden:
+                log.warning("admin act %s without a good token", name, extra={"event": Event.ADMIN_REFUSED})
+            return
+        tenant_id = asked.fields.get("tenant_id")
+        of = tenant_id if isinstance(tenant_id, str) and TENANT.fullmatch(tenant_id) else None
+        facts = {"principal": holder.principal, "role": holder.role.label, "tenant_id": of, "outcome": outcome}
+        event = Event.ADMIN_REFUSED if forbidden else Event.ADMIN_ACT
+        log.info("admin act %s: %s", name, outcome, extra={"event": event, **facts})
+        try:
+            await self._levers.role_used(_actor(holder, asked), name, of, outcome)
+        except StoreError as fault:
+            log.error("an admin act is not in the audit log: %s", fault, extra={"event": Event.ADMIN_ACT, **facts})
 
     async def _breaker_states(self, fields: JsonObject) -> JsonObject | Refused:
         tenant = fields.get("tenant_id")
@@ -139,10 +196,7 @@ def _state(view: BreakerView, names: Mapping[bytes, str]) -> JsonObject:
     return {
         "tenant_id": view.tenant_id,
         "provider_id": names.get(view.provider_entry, view.provider_entry.hex()),
-        "state": view.state.value,
-        "opened_at_ms": view.opened_at_ms or None,
-        "reason": view.why,
-        "next_probe_at_ms": view.next_probe_at_ms or None,
+        **breaker_facts(view),
     }
 
 
@@ -168,6 +222,10 @@ def _complexity(policy: Policy) -> JsonObject:
         "warnings": warnings,
         "recommendations": recommendations,
     }
+
+
+def _actor(holder: Holder, asked: AdminRequest) -> Actor:
+    return Actor(holder.principal, holder.role.label, asked.trace_id)
 
 
 def _refusal(refused: Refused) -> Answered:

@@ -121,6 +121,10 @@ class Operator:
         ]
         return TenantProviders(tenant_id, head.off, tuple(sorted(views, key=lambda v: v.name)))
 
+    async def tenants(self) -> list[HeadView]:
+        """Every tenant that has, or had, a policy (at most 10,000)."""
+        return await self._inspector.heads()
+
     async def names(self, tenant_id: str) -> dict[bytes, str]:
         """The names of the providers that the tenant's policies name, by their entries."""
         return {provider_entry(name): name for name in await self._named(tenant_id)}
@@ -152,7 +156,7 @@ class Operator:
         return pulled is Pulled.CHANGED
 
     async def _unknown_tenant(self, tenant_id: str) -> InvalidInput:
-        known = [h.tenant_id for h in await self._inspector.heads()]
+        known = [h.tenant_id for h in await self.tenants()]
         hint = f"there are {_listed(known)}" if known else "no tenant has a policy yet"
         return InvalidInput([Problem("tenant_id", f"there is no tenant {tenant_id}", hint)])
 

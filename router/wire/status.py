@@ -10,7 +10,7 @@ from router.domain.decision import Intake
 from router.domain.ids import from_text
 from router.domain.json import JsonObject
 from router.wire.envelope import unreadable
-from router.wire.fields import name, text
+from router.wire.fields import LONGEST_TRACE_ID, name, text
 from router.wire.headers import lowered
 from router.wire.parse import NotJsonError, parse
 from router.wire.problems import Problems, Rejected, named
@@ -128,10 +128,11 @@ def decode_decision_query(data: bytes, headers: Mapping[str, str] | None) -> Dec
 
 
 class AdminRequest(Struct, frozen=True):
-    """The fields of an admin act, and the token that came with it (never among the fields)."""
+    """The fields of an admin act, the token that came with it (never among the fields), and the caller's trace."""
 
     fields: JsonObject
     token: str | None
+    trace_id: str | None = None
 
 
 def decode_admin(data: bytes, headers: Mapping[str, str] | None) -> AdminRequest | Rejected:
@@ -139,12 +140,14 @@ def decode_admin(data: bytes, headers: Mapping[str, str] | None) -> AdminRequest
     doc = _object(data or b"{}")
     if isinstance(doc, Rejected):
         return doc
-    authorization = lowered(headers).get("authorization", "")
+    head = lowered(headers)
+    authorization = head.get("authorization", "")
+    trace_id = text(Problems(), "header trace_id", head.get("trace_id"), LONGEST_TRACE_ID)
     key = doc.get("api_key")
     token = key if isinstance(key, str) else None
     if authorization[: len(_BEARER)].lower() == _BEARER:
         token = authorization[len(_BEARER) :].strip()
-    return AdminRequest({k: v for k, v in doc.items() if k != "api_key"}, token or None)
+    return AdminRequest({k: v for k, v in doc.items() if k != "api_key"}, token or None, trace_id)
 
 
 def encode_admin(body: JsonObject) -> bytes:

@@ -2,9 +2,17 @@
 
 import orjson
 
+from router.store.keys import NO_TENANT
+from tests.fleet.conftest import Own
 from tests.fleet.foreign import Foreign, Reply, task
 from tests.fleet.harness import PLAIN, Fleet
 from tests.fleet.test_admin import act
+
+TOKENS = {
+    "alice": "operator:0123456789-token-of-alice",
+    "bob": "viewer:0123456789-token-of-bob",
+    "carol": "admin:0123456789-token-of-carol",
+}
 
 
 async def asked_of_both(fleet: Fleet, caller: Foreign, tenant: str) -> list[Reply]:
@@ -68,3 +76,51 @@ async def test_a_forgotten_request_is_decided_anew(fleet: Fleet, caller: Foreign
     after = [await caller.ask(task(tenant, name)) for name in ("one", "two")]
     same = [a.decision["decision_id"] == b.decision["decision_id"] for a, b in zip(before, after, strict=True)]
     assert same == [False, True]
+
+
+def bearer(name: str) -> dict[str, str]:
+    """The header of one of them."""
+    return {"authorization": f"Bearer {TOKENS[name].partition(':')[2]}", "trace_id": f"trace-of-{name}"}
+
+
+async def test_named_people_act_over_nats(own: Own) -> None:
+    """An operator drains on one pod and both obey; an admin writes a policy; each act is in the tenant's log under its
+    principal, each use of a role in the log of no tenant, and no token is anywhere: not in logs, audit or replies."""
+    env = {"ROUTER_ADMIN_TOKENS": ",".join(f"{name}:{entry}" for name, entry in TOKENS.items())}
+    fleet, caller = await own(pods=2, env=env)
+    tenant = await fleet.tenant()
+    drain = {"tenant_id": tenant, "provider_id": "alpha", "why": "maintenance"}
+    replies = [
+        await act(caller, "drain_provider", drain),
+        await act(caller, "drain_provider", drain, bearer("bob")),
+        await act(caller, "drain_provider", drain, {"authorization": "Bearer 0123456789-token-of-nobody"}),
+    ]
+    assert [r["error"]["code"] for r in replies] == ["unauthorized"] * 3
+    done = await act(caller, "drain_provider", drain, bearer("alice"))
+    assert done == {"ok": True, "changed": True}
+    assert providers(await asked_of_both(fleet, caller, tenant)) == {"beta"}
+    policy = PLAIN | {"metadata": {"written": "again"}}
+    written = await act(caller, "upsert_policy", {"tenant_id": tenant, "policy": policy}, bearer("carol"))
+    assert (written["ok"], written["revision"]) == (True, 2)
+    assert providers(await asked_of_both(fleet, caller, tenant)) == {"beta"}
+    shown = await act(caller, "list_providers", {"tenant_id": tenant, "api_key": TOKENS["bob"].partition(":")[2]})
+    assert {(p["provider_id"], p["drained"]) for p in shown["providers"]} == {("alpha", True), ("beta", False)}
+
+    log = await fleet.audit(tenant, writes=True)
+    acts = [e for e in log if e.resource_type in ("provider", "policy")]
+    assert [(e.action, e.user_id, e.details.get("role"), e.trace_id) for e in acts] == [
+        ("policy.applied", "router", None, None),
+        ("provider.drained", "alice", "operator", "trace-of-alice"),
+        ("policy.applied", "carol", "admin", "trace-of-carol"),
+    ]
+    roles = await fleet.audit(NO_TENANT)
+    assert [(e.user_id, e.resource_id, e.details["act"], e.details["outcome"]) for e in roles] == [
+        ("bob", tenant, "drain_provider", "forbidden"),
+        ("alice", tenant, "drain_provider", "done"),
+        ("carol", tenant, "upsert_policy", "done"),
+        ("bob", tenant, "list_providers", "done"),
+    ]
+    written_down = [p.log.read_bytes() for p in fleet.pods] + [repr(e).encode() for e in (*log, *roles)]
+    written_down += [orjson.dumps(r) for r in (*replies, done, written, shown)]
+    assert not [text for text in written_down if b"0123456789-token" in text]
+    assert sum(len(p.logged("admin.act")) + len(p.logged("admin.refused")) for p in fleet.pods) == 6
