@@ -8,6 +8,7 @@
 --   state_user      <schema>:{p}:<tenant>:su:<hash>     user limits
 --   state_provider  <schema>:{p}:<tenant>:sv:<provider> provider limits
 --   lease           <schema>:{p}:<tenant>:c:<owner>     concurrency
+--   log             <schema>:{p}:<tenant>:l:<owner>     limits of algorithm log
 --   pin             <schema>:{p}:<tenant>:pin:<hash>    sticky session
 --   audit           <schema>:{p}:<tenant>:audit         one record a row that is not a replay
 --   task            <schema>:{p}:~:task:<task>          delivery record, pushed rows
@@ -42,6 +43,7 @@
 --   Every key has a TTL or a bound: see KEYS in store/keys.py.
 --- @include clock
 --- @include state
+--- @include log
 --- @include breaker
 --- @include flush
 local ADMITTED, REPLAY, CONFLICT, LIMITED, NONE, LATE, OFF, FAULT, BUSY = 0, 1, 2, 3, 4, 5, 6, 7, 8
@@ -50,7 +52,7 @@ local STICKY, FALLBACK, BREAKER_FALLBACK = 3, 5, 6
 local PIN_NONE, PIN_NEW, PIN_HELD, PIN_LEFT = 0, 1, 2, 3
 local ALL_OPEN_FAIL, ALL_OPEN_PROBE_ONE = 0, 1
 local F_PUSH, F_RESERVED, F_RENEW, F_METER, F_LOOK, F_CLAIM, F_EXPLAIN, F_MESSAGE = 1, 2, 4, 8, 16, 32, 64, 128
-local C_SHADOW, C_CONCURRENCY = 1, 2
+local C_SHADOW, C_CONCURRENCY, C_LOG = 1, 2, 4
 local CHARGE_BYTES = 31
 local TASK_NEW, TASK_WAITING = 1, 4
 local MOST_UNITS = 2 ^ 53
@@ -89,7 +91,8 @@ local function head_at(k)
   return head
 end
 
--- What a row will charge once it is sure: state and offset (of a lease: key index and false) and units, for each charge.
+-- What a row will charge once it is sure: state and offset (of a lease: key index and false; of a log: key index and
+-- minus its window) and units, for each charge.
 -- The table is used again for every row.
 local charges, charged, row_charges = {}, 0, 0
 -- What the row saw: units left of its charges, and the moments of the candidates if it had to look at more than one.
@@ -111,7 +114,13 @@ local function check_charges(row, pos, n, from)
     if not (units >= 0 and units <= MOST_UNITS) then error('units of a charge') end
     local wait, st, o
     local free
-    if flags >= C_CONCURRENCY then
+    if flags >= C_LOG then
+      local used, entries = log_used(KEYS[k], window, now)
+      free, o = limit - used, -window
+      -- A full log admits no more until its oldest charge has left.
+      if entries >= MOST_LOGGED and units > 0 then used = math.max(used, limit) end
+      if used + units > limit then wait = log_wait(KEYS[k], limit, units, used, window, now) end
+    elseif flags >= C_CONCURRENCY then
       free = limit - call('ZCOUNT', KEYS[k], alive, '+inf')
       if free < units then
         wait = -1
@@ -328,6 +337,8 @@ local function charge(decision, until_ms)
     local st, o = charges[i], charges[i + 1]
     if not o then
       lease(st, decision, until_ms)
+    elseif o < 0 then
+      log_charge(KEYS[st], decision, charges[i + 2], -o, now)
     elseif charges[i + 2] > 0 then
       sliding_charge(st, o, charges[i + 2])
     end

@@ -11,6 +11,7 @@
 --   state_user      <schema>:{p}:<tenant>:su:<hash>     user limits
 --   state_provider  <schema>:{p}:<tenant>:sv:<provider> provider limits
 --   lease           <schema>:{p}:<tenant>:c:<owner>     concurrency
+--   log             <schema>:{p}:<tenant>:l:<owner>     limits of algorithm log
 --   audit           <schema>:{p}:<tenant>:audit         one record a settled row or note
 --   figures         <schema>:{p}:<tenant>:f             live figures: a success teaches its latency and cost
 -- ARGV
@@ -28,6 +29,7 @@
 --   Every key has a TTL or a bound: see KEYS in store/keys.py.
 --- @include clock
 --- @include state
+--- @include log
 --- @include breaker
 --- @include breaker_settle
 --- @include flush
@@ -47,8 +49,13 @@ local function audit(k, action, decision, code, index, blob)
 end
 
 -- Units differ from what was reserved at `charged_ms`: give back there, or charge the rest now.
-local function adjust(row, pos)
+-- The window of a log stands in the place of the id, which only a state's limits have.
+local function adjust(row, pos, decision)
   local k, id, window, charged_ms, delta, after = unpack('>Hc8I4dd', row, pos)
+  if window == 0 then
+    log_adjust(KEYS[k], decision, charged_ms, unpack('>d', id), delta, now)
+    return after
+  end
   local st = state_at(k)
   local o, v = sliding_at(st, id, window, now), st.v
   if delta > 0 then
@@ -103,7 +110,11 @@ local function run(row)
   local adjust_at = pos
   for _ = 1, n_adjust do
     local k, id, window, _, after_it = unpack('>Hc8I4c16', row, pos)
-    sliding_at(state_at(k), id, window, now)
+    if window == 0 then
+      call('ZCARD', KEYS[k])
+    else
+      sliding_at(state_at(k), id, window, now)
+    end
     pos = after_it
   end
 
@@ -128,7 +139,7 @@ local function run(row)
   else
     call('SET', KEYS[k_subject], after, 'KEEPTTL')
   end
-  for _ = 1, n_adjust do adjust_at = adjust(row, adjust_at) end
+  for _ = 1, n_adjust do adjust_at = adjust(row, adjust_at, decision) end
   local turned = 0
   if st then
     turned = breaker_settle(st, entry, verdict == 1, decision:sub(9, 16), now, {

@@ -1,6 +1,6 @@
 """A tenant's policy, compiled: what `plan` reads. Costs are integer micro-USD, times are milliseconds."""
 
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from hashlib import blake2b
 
 import msgspec
@@ -70,14 +70,6 @@ class OnFail(StrEnum):
     BLOCK = "block"
     WARN = "warn"
     IGNORE = "ignore"
-
-
-class Kind(IntEnum):
-    """What an entry of a packed state string is; the numbers are stored."""
-
-    SLIDING = 1
-    BREAKER = 2
-    LOG = 3
 
 
 def entry_id(*parts: str) -> bytes:

@@ -14,6 +14,7 @@ from router.domain.policy_tables import Field, Nested, Row, Table, at, written
 
 MAX_LIMITS: Final = 32
 LARGEST: Final = 10**15
+MOST_LOGGED: Final = 10_000
 LONGEST_WINDOW: Final = "31d"
 RATE_LIMIT_ID: Final = "rate_limit"
 _COUNTED_BY: Final = ("scope", "resource", "window_ms", "algorithm", "default_estimate")
@@ -41,9 +42,9 @@ WINDOW = Field(
 )
 ALGORITHM = Field(
     "algorithm",
-    # The one place that says what the store cannot do yet.
-    Choice(Algorithm, {"log": 'use "sliding"'}),
-    "How the window moves.",
+    Choice(Algorithm),
+    "sliding: 12 sub-buckets, a unit is free again within a twelfth after the window. log: every charge is remembered, "
+    "at most 10,000 of them, and free again to the millisecond; dearer.",
     Algorithm.SLIDING,
 )
 MODE = Field("mode", Choice(Mode), "shadow: count and report, never refuse.", Mode.ENFORCE)
@@ -88,6 +89,8 @@ def _check(row: Row, path: str, report: Report) -> None:
         report.warn(at(path, "window"), "has no meaning for concurrency: a slot is free again when its task ends")
     if not concurrent and not row.given(WINDOW):
         report.problem(at(path, "window"), "is required", 'a duration such as "60s"')
+    if row.get(ALGORITHM) is Algorithm.LOG:
+        _check_log(row, path, report)
     most = _check_units(row.get(LIMIT), resource, at(path, "limit"), report)
     estimate = _check_units(row.get(ESTIMATE), resource, at(path, "default_estimate"), report)
     if most == 0:
@@ -99,6 +102,14 @@ def _check(row: Row, path: str, report: Report) -> None:
         report.problem(at(path, "default_estimate"), f"has no meaning for {resource.value}: a request counts 1")
     if resource is Resource.TOKENS and estimate == 0:
         report.warn(path, "reserves nothing for a request without an estimate of its tokens", "give a default_estimate")
+
+
+def _check_log(row: Row, path: str, report: Report) -> None:
+    resource, most = row.get(RESOURCE), row.get(LIMIT)
+    if resource is Resource.CONCURRENCY:
+        report.problem(at(path, "algorithm"), "has no meaning for concurrency: leases are counted exactly")
+    elif resource is Resource.REQUESTS and most is not None and most > MOST_LOGGED:
+        report.problem(at(path, "limit"), f"is above {MOST_LOGGED}, the most that a log remembers", 'use "sliding"')
 
 
 def _build(row: Row) -> Limit:

@@ -39,10 +39,10 @@ class TaskState(IntEnum):
 FIRST_FINAL = TaskState.SUCCEEDED
 
 
-class Reservation(Struct, frozen=True, array_like=True):
+class Reservation(Struct, frozen=True, array_like=True, omit_defaults=True):
     """Units that were reserved by estimate, or a lease: what a result settles. `units` −1: the chosen provider's cost.
 
-    `owner` "" with scope provider stands for the chosen provider.
+    `owner` "" with scope provider stands for the chosen provider. `log`: of a limit that remembers every charge.
     """
 
     scope: str
@@ -51,6 +51,7 @@ class Reservation(Struct, frozen=True, array_like=True):
     entry: bytes
     window_ms: int
     units: int
+    log: bool = False
 
 
 class TaskFacts(Struct, frozen=True, array_like=True):

@@ -27,6 +27,7 @@ DECIDE_KEYS = (
     "state_user",
     "state_provider",
     "lease",
+    "log",
     "pin",
     "audit",
     "task",

@@ -57,6 +57,9 @@ KEYS = {
     "lease": KeyKind(
         "<schema>:{p}:<tenant>:c:<owner>", "zset", "longest lease in it", "concurrency leases: id → expiry in ms"
     ),
+    "log": KeyKind(
+        "<schema>:{p}:<tenant>:l:<owner>", "zset", "the limit's window", "charges of one limit of algorithm log"
+    ),
     "pin": KeyKind("<schema>:{p}:<tenant>:pin:<hash>", "string", "the policy's sticky ttl", "provider of a session"),
     "audit": KeyKind("<schema>:{p}:<tenant>:audit", "stream", "MAXLEN and retention", "the tenant's audit log"),
     "acts": KeyKind(
@@ -139,6 +142,10 @@ class TenantKeys(Struct, frozen=True):
     def lease(self, owner: bytes) -> bytes:
         """Concurrency leases of one limit, or of one provider."""
         return b"%bc:%b" % (self.prefix, owner)
+
+    def log(self, owner: bytes) -> bytes:
+        """Charges of one limit that remembers all of them."""
+        return b"%bl:%b" % (self.prefix, owner)
 
     def pin(self, name: bytes) -> bytes:
         """The provider that a session is pinned to."""

@@ -14,7 +14,7 @@ from msgspec import Struct, msgpack
 from router.domain.audit import PolicyFrame
 from router.domain.ids import RANDOM_BYTES, decision_id, task_id
 from router.domain.plan import Candidate, Charge, Plan
-from router.domain.policy import Breaker, Limit, Resource, Scope, StoredPolicy, WhenAllOpen
+from router.domain.policy import Algorithm, Breaker, Limit, Resource, Scope, StoredPolicy, WhenAllOpen
 from router.domain.request import DecideRequest
 from router.domain.task import Reservation, TaskFacts
 from router.store.batch import Batch, Waiting
@@ -22,7 +22,7 @@ from router.store.keys import Keys, TenantKeys
 from router.store.packing import Extras, offer, sized, tail_extras, tail_head, task_facts
 
 PUSH, RESERVED, RENEW, METER, LOOK, CLAIM, EXPLAIN, MESSAGE = 1, 2, 4, 8, 16, 32, 64, 128
-SHADOW, CONCURRENCY = 1, 2
+SHADOW, CONCURRENCY, LOG = 1, 2, 4
 JOB_GRACE_MS = 300_000
 MAX_BACKOFF_MS = 30_000
 
@@ -39,6 +39,7 @@ _NO_EXTRAS = tail_extras(None)
 # Members of an enum cost 60 ns each on Python 3.11, a global 5.
 _TENANT, _USER, _POLICY, _PROVIDER = Scope.TENANT, Scope.USER, Scope.POLICY, Scope.PROVIDER
 _CONCURRENCY = Resource.CONCURRENCY
+_LOG = Algorithm.LOG
 _RENEW_EVERY_MS = 3_600_000
 _CACHE_SIZE = 20_000
 
@@ -296,6 +297,8 @@ def _limit_part(limit: Limit) -> _LimitPart:
         return _LimitPart(_LIMIT.pack(limit.entry, 0, limit.limit), flags | CONCURRENCY, True, False)
     reserves = limit.resource is not Resource.REQUESTS
     packed = _LIMIT.pack(limit.entry, limit.window_ms, limit.limit)
+    if limit.algorithm is _LOG:
+        return _LimitPart(packed, flags | LOG, reserves, False)
     return _LimitPart(packed, flags, reserves, limit.scope is _TENANT)
 
 
@@ -303,6 +306,8 @@ def _charged_key(keys: TenantKeys, charge: Charge) -> bytes:
     limit = charge.limit
     if limit.resource is _CONCURRENCY:
         return keys.lease(b"%b:%b" % (limit.entry, charge.owner.encode()))
+    if limit.algorithm is _LOG:
+        return keys.log(b"%b:%b" % (limit.entry, charge.owner.encode()))
     scope = limit.scope  # a tenant's limit is in the tenant's state, which every row names
     if scope is _USER:
         return keys.user_state(charge.owner)
@@ -330,7 +335,8 @@ def _reservations(plan: Plan, part: _PolicyPart) -> tuple[Reservation, ...]:
     for i in part.reserving:
         c = plan.charges[i]
         limit = c.limit
-        found.append(Reservation(limit.scope, c.owner, limit.resource, limit.entry, limit.window_ms, c.units))
+        log = limit.algorithm is _LOG
+        found.append(Reservation(limit.scope, c.owner, limit.resource, limit.entry, limit.window_ms, c.units, log))
     if not part.by_candidate:
         return tuple(found)
     for candidate in plan.candidates[:1]:
@@ -340,7 +346,8 @@ def _reservations(plan: Plan, part: _PolicyPart) -> tuple[Reservation, ...]:
             if limit.resource is not Resource.REQUESTS:
                 own = limit.resource is Resource.COST and x.units == candidate.expected_cost_microusd
                 units = -1 if own else x.units
-                found.append(Reservation(_PROVIDER, "", limit.resource, limit.entry, limit.window_ms, units))
+                log = limit.algorithm is _LOG
+                found.append(Reservation(_PROVIDER, "", limit.resource, limit.entry, limit.window_ms, units, log))
     if any(c.provider.max_concurrency for c in plan.candidates):
         found.append(Reservation(_PROVIDER, "", _CONCURRENCY, b"", 0, 1))
     return tuple(found)

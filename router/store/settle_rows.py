@@ -15,6 +15,7 @@ _USAGE = Layout(">I")
 _COUNTS = Layout(">BB")
 _CORRECTION = Layout(">H8sIdd")
 _KEY = Layout(">H")
+_WINDOW = Layout(">d")
 _VERDICTS = {BreakerVerdict.NEITHER: 0, BreakerVerdict.SUCCESS: 1, BreakerVerdict.FAILURE: 2}
 
 
@@ -92,6 +93,9 @@ class MoveBatch:
 
     def _correction(self, tenant: TenantKeys, move: Move, c: Correction) -> bytes:
         r = c.reservation
+        if r.log:
+            log = tenant.log(b"%b:%b" % (r.entry, c.owner.encode()))
+            return _CORRECTION.pack(self._key(log), _WINDOW.pack(r.window_ms), 0, move.charged_ms, c.delta)
         state: bytes
         match Scope(r.scope):
             case Scope.TENANT:

@@ -37,6 +37,7 @@ SETTLE_KEYS = (
     "state_user",
     "state_provider",
     "lease",
+    "log",
     "audit",
     "figures",
 )

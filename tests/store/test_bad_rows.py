@@ -12,7 +12,17 @@ from redis import Redis
 
 from router.domain.ids import name_in, task_id
 from router.domain.outcome import Admitted, Conflict, LimitHit, NoCandidate, Outcome, Replay, RowFault
-from router.domain.policy import Breaker, Resource, Scope, Sticky, StoredPolicy, WhenAllOpen, provider, provider_entry
+from router.domain.policy import (
+    Algorithm,
+    Breaker,
+    Resource,
+    Scope,
+    Sticky,
+    StoredPolicy,
+    WhenAllOpen,
+    provider,
+    provider_entry,
+)
 from router.domain.policy_limits import limit
 from router.domain.result import BreakerVerdict
 from router.resources import lua_dir
@@ -28,6 +38,7 @@ def full(bound: int = 5) -> StoredPolicy:
     scopes = (Scope.TENANT, Scope.USER, Scope.POLICY, Scope.PROVIDER)
     limits = [limit(s, s, Resource.REQUESTS, bound, MINUTE) for s in scopes]
     limits.append(limit("c", Scope.TENANT, Resource.CONCURRENCY, bound, 0))
+    limits.append(limit("l", Scope.TENANT, Resource.REQUESTS, bound, MINUTE, algorithm=Algorithm.LOG))
     providers = [provider(n, priority=9 - i, max_concurrency=50) for i, n in enumerate("ab")]
     return policy(*providers, limits=limits, breaker=Breaker(), sticky=Sticky())
 
@@ -44,6 +55,7 @@ def pin_of(keys: TenantKeys, ask: Ask) -> bytes:
     return keys.pin(pin.name)
 
 
+LOG = limit("l", Scope.TENANT, Resource.REQUESTS, 5, MINUTE).entry
 LEASE = limit("c", Scope.TENANT, Resource.CONCURRENCY, 5, 0).entry
 KINDS: dict[str, Callable[[TenantKeys, Ask], bytes]] = {
     "idem": lambda keys, ask: keys.idem(ask.plan.name),
@@ -53,6 +65,7 @@ KINDS: dict[str, Callable[[TenantKeys, Ask], bytes]] = {
     "state_policy": lambda keys, _: keys.policy_state("default"),
     "state_provider": lambda keys, _: keys.provider_state("a"),
     "lease": lambda keys, _: keys.lease(LEASE + b":"),
+    "log": lambda keys, _: keys.log(LOG + b":"),
     "lease of a provider": lambda keys, _: keys.lease(provider_entry("a")),
     "pin": pin_of,
     "audit": lambda keys, _: keys.audit,

@@ -1,5 +1,7 @@
 """One row of lua/decide.lua: replay, limits, leases, what a refusal leaves behind."""
 
+import struct
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
@@ -7,7 +9,7 @@ from hypothesis import strategies as some
 from router.domain.decision import Reason
 from router.domain.ids import name_in, task_id
 from router.domain.outcome import Admitted, Away, Conflict, LimitHit, Replay, TenantOff
-from router.domain.policy import Limit, Resource, Scope, provider
+from router.domain.policy import Algorithm, Limit, Resource, Scope, provider
 from router.domain.policy_limits import limit
 from router.domain.request import Options
 from router.domain.task import TaskState
@@ -16,9 +18,16 @@ from tests.store.harness import MINUTE, START_MS, Ask, Store, policy, request
 REQUESTS, TOKENS, COST, CONCURRENCY = Resource.REQUESTS, Resource.TOKENS, Resource.COST, Resource.CONCURRENCY
 
 
-def per_tenant(most: int, window_ms: int = MINUTE, *, resource: Resource = REQUESTS, shadow: bool = False) -> Limit:
+def per_tenant(
+    most: int,
+    window_ms: int = MINUTE,
+    *,
+    resource: Resource = REQUESTS,
+    shadow: bool = False,
+    algorithm: Algorithm = Algorithm.SLIDING,
+) -> Limit:
     """A limit of the tenant."""
-    return limit(f"tenant-{resource}", Scope.TENANT, resource, most, window_ms, shadow=shadow)
+    return limit(f"tenant-{resource}", Scope.TENANT, resource, most, window_ms, shadow=shadow, algorithm=algorithm)
 
 
 def admitted(store: Store, tenant: str, limits: list[Limit], count: int, *, start: int = 0) -> int:
@@ -165,11 +174,12 @@ def test_the_strictest_limit_is_named(store: Store) -> None:
         assert refused.charge == index
 
 
+@pytest.mark.parametrize("algorithm", Algorithm)
 @pytest.mark.parametrize("seed", range(6))
-def test_retry_after_is_the_moment(store: Store, seed: int) -> None:
+def test_retry_after_is_the_moment(store: Store, seed: int, algorithm: Algorithm) -> None:
     """A request is refused up to one millisecond before retry_after, and admitted then."""
     tenant = store.tenant()
-    p = policy("a", limits=[per_tenant(50, resource=TOKENS)])
+    p = policy("a", limits=[per_tenant(50, resource=TOKENS, algorithm=algorithm)])
     for i in range(12):
         store.one(request(tenant, f"fill{i}", options=Options(estimate_tokens=7)), p)
         store.now += 3_333 + seed * 701
@@ -184,6 +194,42 @@ def test_retry_after_is_the_moment(store: Store, seed: int) -> None:
     assert isinstance(store.one(request(tenant, "soon", options=wanted), p), LimitHit)
     store.now += 1
     assert isinstance(store.one(request(tenant, "then", options=wanted), p), Admitted)
+
+
+def test_a_log_frees_to_the_millisecond(store: Store) -> None:
+    """A unit charged at t is free again at t + window + 1, whatever bucket that would be."""
+    tenant = store.tenant()
+    p = policy("a", limits=[per_tenant(2, algorithm=Algorithm.LOG)])
+    store.one(request(tenant, "1"), p)
+    store.now += 17
+    store.one(request(tenant, "2"), p)
+    assert store.one(request(tenant, "3"), p) == LimitHit(0, MINUTE - 17 + 1)
+    store.now += MINUTE - 17 + 1
+    assert isinstance(store.one(request(tenant, "3"), p), Admitted)
+    assert store.one(request(tenant, "4"), p) == LimitHit(0, 17)
+
+
+def test_a_log_remembers_only_so_much(store: Store) -> None:
+    """10,000 charges fill it, however few units they are; it admits again when the oldest has left."""
+    tenant = store.tenant()
+    of = per_tenant(10**9, resource=TOKENS, algorithm=Algorithm.LOG)
+    p, key = policy("a", limits=[of]), store.of(tenant).log(of.entry + b":")
+    charges = {struct.pack(">QQd", i, 0, 1): store.now + i for i in range(10_000)}
+    store.client.zadd(key, {b"t" + struct.pack(">d", 10_000): float("-inf")} | charges)
+    store.now += 20_000
+    refused = store.one(request(tenant, "r", options=Options(estimate_tokens=1)), p)
+    assert refused == LimitHit(0, MINUTE - 20_000 + 1)
+    store.now += MINUTE - 20_000 + 1
+    assert isinstance(store.one(request(tenant, "r", options=Options(estimate_tokens=1)), p), Admitted)
+
+
+def test_a_log_lives_as_long_as_its_window(store: Store) -> None:
+    """And a second: Redis drops it by itself."""
+    tenant, of = store.tenant(), per_tenant(2, algorithm=Algorithm.LOG)
+    store.one(request(tenant, "1"), policy("a", limits=[of]))
+    ttl: object = store.client.pttl(store.of(tenant).log(of.entry + b":"))
+    assert isinstance(ttl, int)
+    assert MINUTE - 5_000 < ttl <= MINUTE + 1_000
 
 
 # Scopes and units

@@ -15,7 +15,7 @@ from redis import Redis
 from router.domain.decision import Verdict
 from router.domain.ids import name_in
 from router.domain.outcome import NOTHING_SEEN, Admitted, Conflict, LimitHit, NoCandidate, Outcome, Replay
-from router.domain.policy import Breaker, Limit, Resource, Scope, Sticky, provider, provider_entry
+from router.domain.policy import Algorithm, Breaker, Limit, Resource, Scope, Sticky, provider, provider_entry
 from router.domain.policy_limits import limit
 from router.domain.request import Options
 from router.domain.result import BreakerVerdict
@@ -30,11 +30,12 @@ TOKENS = limit("tokens", Scope.TENANT, Resource.TOKENS, 50, MINUTE)
 USER = limit("user", Scope.USER, Resource.REQUESTS, 6, 2 * MINUTE)
 PROVIDER = limit("provider", Scope.PROVIDER, Resource.REQUESTS, 5, 90_000)
 SLOTS = limit("slots", Scope.TENANT, Resource.CONCURRENCY, 4, 0)
+EXACT = limit("exact", Scope.TENANT, Resource.TOKENS, 40, 50_000, algorithm=Algorithm.LOG)
 A_SLOTS = 2
 POLICY = policy(
     provider("a", priority=2, max_concurrency=A_SLOTS),
     provider("b", priority=1),
-    limits=[TOKENS, USER, PROVIDER, SLOTS],
+    limits=[TOKENS, USER, PROVIDER, SLOTS, EXACT],
     sticky=Sticky(ttl_ms=10 * MINUTE),
 )
 
@@ -67,6 +68,24 @@ class Sliding:
                 units -= taken
 
 
+class Log(Sliding):
+    """The model of one exact counter: every charge counts for the window's length, its last moment included."""
+
+    def __init__(self, of: Limit) -> None:
+        super().__init__(of)
+        self.width = 1
+
+    def fits(self, units: int, now: int) -> bool:
+        """Whether so many units pass now."""
+        used = sum(n for at, n in self.charges if at >= now - self.of.window_ms)
+        return used + units <= self.of.limit
+
+
+def model_of(of: Limit) -> Sliding:
+    """The model of a limit's algorithm."""
+    return Log(of) if of.algorithm is Algorithm.LOG else Sliding(of)
+
+
 class Given(NamedTuple):
     """A decision as the model remembers it."""
 
@@ -94,7 +113,7 @@ class Decisions(RuleBasedStateMachine):
 
     def counter(self, of: Limit, *owner: str) -> Sliding:
         """The model's counter of one owner."""
-        return self.counters.setdefault((of.id, *owner), Sliding(of))
+        return self.counters.setdefault((of.id, *owner), model_of(of))
 
     def live(self, tenant: str, owner: str) -> int:
         """How many leases are held."""
@@ -114,6 +133,7 @@ class Decisions(RuleBasedStateMachine):
         now = self.store.now
         if not (
             self.counter(TOKENS, tenant).fits(units, now)
+            and self.counter(EXACT, tenant).fits(units, now)
             and self.counter(USER, tenant, user).fits(1, now)
             and self.live(tenant, "") < SLOTS.limit
         ):
@@ -165,6 +185,7 @@ class Decisions(RuleBasedStateMachine):
             self.given[tenant, number] = Given(outcome.decision_id, name, same_as, units, now)
             self.pins[tenant, session] = name
             self.counter(TOKENS, tenant).charge(units, now)
+            self.counter(EXACT, tenant).charge(units, now)
             self.counter(USER, tenant, user).charge(1, now)
             self.counter(PROVIDER, tenant, name).charge(1, now)
             for owner in ("", "a") if name == "a" else ("",):
@@ -185,11 +206,11 @@ class Decisions(RuleBasedStateMachine):
     @precondition(lambda self: len(self.given) > len(self.settled))
     @rule(data=some.data())
     def settle(self, data: some.DataObject) -> None:
-        """A result: fewer tokens than were reserved, its leases end; the same again changes nothing."""
+        """A result: other tokens than were reserved, its leases end; the same again changes nothing."""
         known = data.draw(some.sampled_from(sorted(self.given)))
         tenant, _ = known
         one = self.given[known]
-        unused = data.draw(some.integers(0, one.units))
+        delta = data.draw(some.integers(-one.units, 6))
         leases = [self.correction(SLOTS, "", -1)]
         if one.name == "a":
             leases.append(Correction(Reservation(Scope.PROVIDER, "", Resource.CONCURRENCY, b"", 0, 1), "a", -1))
@@ -198,7 +219,7 @@ class Decisions(RuleBasedStateMachine):
             one.decision,
             BreakerVerdict.NEITHER,
             charged_ms=one.at,
-            corrections=(self.correction(TOKENS, "", -unused),) if unused else (),
+            corrections=tuple(self.correction(x, "", delta) for x in (TOKENS, EXACT)) if delta else (),
             leases=tuple(leases),
         )
         (moved,) = self.store.settle(move)
@@ -207,16 +228,20 @@ class Decisions(RuleBasedStateMachine):
             return
         assert moved == Moved(BreakerTurn.UNCHANGED)
         self.settled.add(one.decision)
-        counter = self.counter(TOKENS, tenant)
-        if one.at // counter.width > self.store.now // counter.width - 12:
-            counter.give_back(unused, one.at)
+        for of in (TOKENS, EXACT):
+            counter = self.counter(of, tenant)
+            if delta > 0:
+                counter.charges.append([self.store.now // counter.width, delta])
+            elif of is EXACT or one.at // counter.width > self.store.now // counter.width - 12:
+                counter.give_back(-delta, one.at)
         for owner in ("", "a"):
             self.leases.get((tenant, owner), {}).pop(one.decision, None)
 
     @staticmethod
     def correction(of: Limit, owner: str, delta: int) -> Correction:
         """What a result changes of a limit."""
-        return Correction(Reservation(of.scope, owner, of.resource, of.entry, of.window_ms, 0), owner, delta)
+        log = of.algorithm is Algorithm.LOG
+        return Correction(Reservation(of.scope, owner, of.resource, of.entry, of.window_ms, 0, log), owner, delta)
 
     def teardown(self) -> None:
         """The log has one entry for each decision; no window of requests held more than its limit."""
@@ -224,7 +249,7 @@ class Decisions(RuleBasedStateMachine):
             made = sum(1 for t, _ in self.given if t == tenant)
             assert self.store.actions(tenant).count("decision.made") == made
         for counter in self.counters.values():
-            if counter.of is not TOKENS:
+            if counter.of not in (TOKENS, EXACT):  # what results correct is not what was admitted
                 assert worst(counter.admitted, counter.of.window_ms) <= counter.of.limit
         drop(self.store)
 
@@ -443,15 +468,18 @@ ARRIVALS = some.tuples(
     some.integers(1, 12),
     some.integers(0, 400_000),
     some.lists(some.tuples(some.floats(0, 0.4), some.integers(1, 4)), min_size=20, max_size=80),
+    some.sampled_from(Algorithm),
 )
 
 
-def holds(store: Store, window: int, most: int, start: int, arrivals: list[tuple[float, int]]) -> None:
-    """No window of that length admits more, and what is refused would have been too much for 12 buckets."""
+def holds(
+    store: Store, window: int, most: int, start: int, arrivals: list[tuple[float, int]], algorithm: Algorithm
+) -> None:
+    """No window of that length admits more, and what is refused would have been too much for the model."""
     tenant = store.tenant()
     store.now = START_MS + start
-    p = policy("a", limits=[limit("l", Scope.TENANT, Resource.TOKENS, most, window)])
-    model = Sliding(p.policy.limits[0])
+    p = policy("a", limits=[limit("l", Scope.TENANT, Resource.TOKENS, most, window, algorithm=algorithm)])
+    model = model_of(p.policy.limits[0])
     for i, (gap, units) in enumerate(arrivals):
         store.now += int(gap * gap * window)
         outcome = store.one(request(tenant, f"r{i}", options=Options(estimate_tokens=units)), p)
