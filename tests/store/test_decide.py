@@ -214,7 +214,7 @@ def test_a_log_remembers_only_so_much(store: Store) -> None:
     tenant = store.tenant()
     of = per_tenant(10**9, resource=TOKENS, algorithm=Algorithm.LOG)
     p, key = policy("a", limits=[of]), store.of(tenant).log(of.entry + b":")
-    charges = {struct.pack(">QQd", i, 0, 1): store.now + i for i in range(10_000)}
+    charges = {struct.pack(">QQd", i, 0, 1): float(store.now + i) for i in range(10_000)}
     store.client.zadd(key, {b"t" + struct.pack(">d", 10_000): float("-inf")} | charges)
     store.now += 20_000
     refused = store.one(request(tenant, "r", options=Options(estimate_tokens=1)), p)
