@@ -1,13 +1,15 @@
 """What the use cases need from outside. Each method is one atomic act; its docstring is the promise."""
 
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from enum import IntEnum
+from enum import Enum, IntEnum
 from typing import Protocol
 
 from msgspec import Struct
 
 from router.domain.audit import ROUTER, Actor, AuditEntry, AuditQuery, AuditRead, AuditStats
+from router.domain.extension_health import ExtensionRecord, Settled, Tally
 from router.domain.figures import Snapshot
+from router.domain.json import JsonObject
 from router.domain.outcome import Outcome, Remembered
 from router.domain.plan import Plan
 from router.domain.policy import TenantPolicies
@@ -286,3 +288,64 @@ class History(Protocol):
 
     async def delete(self, sequence: int) -> None:
         """Take one message out of the stream."""
+
+
+class Missed(Enum):
+    """Why a call of an extension brought no answer."""
+
+    TIMEOUT = "timeout"
+    NOBODY = "nobody listens"
+    NOT_SENT = "NATS is away"
+    TOO_LARGE = "the call is larger than the server takes"
+
+
+class ExtensionCalls(Protocol):
+    """Calls extensions."""
+
+    async def call(self, subject: str, body: bytes, headers: Mapping[str, str], timeout_ms: int) -> bytes | Missed:
+        """One request, its first answer; `NOBODY` is known at once. Never raises but when cancelled."""
+
+
+class ExtensionStore(Protocol):
+    """How the fleet's extensions do, shared by all pods."""
+
+    async def settle(self, tallies: Sequence[Tally]) -> list[Settled]:
+        """Add what was seen to the shared records, each once, and read them; in order.
+
+        A record's breaker turns by what all pods saw. A tally that asks to probe holds the probe afterwards if the
+        record names its `probe`.
+
+        :raises StoreError: Redis did not answer; what was seen may have been added.
+        """
+
+    async def records(self) -> list[ExtensionRecord]:
+        """Every extension that was called within a day, by name.
+
+        :raises StoreError: Redis did not answer.
+        """
+
+
+class Claims(Protocol):
+    """Decisions whose last step is still to come, and who is at it. Each method is one atomic act.
+
+    `claim` is what `DecisionStore.look` gave as decision_id. Every method raises `StoreError` when Redis did not do it.
+    """
+
+    async def take(self, tenant_id: str, name: bytes, claim: bytes, claim_ms: int) -> bool:
+        """Claim an idempotency name, whatever is remembered under it. False: somebody else holds a claim."""
+
+    async def complete(self, tenant_id: str, decision_id: bytes, claim: bytes, metadata: JsonObject) -> bool:
+        """The decision is done: remember it as such, with `metadata`, and let the claim go. Once; a repeat is True.
+
+        False: it is not remembered (any more); nothing was written.
+        """
+
+    async def abandon(self, tenant_id: str, decision_id: bytes, claim: bytes) -> bool:
+        """Forget a decision that is not done, so that its request may be tried again, and let the claim go.
+
+        False: somebody else holds a claim and is at it; nothing was written. A decision that is done, or another one,
+        stays as it is.
+        """
+
+    async def release(self, tenant_id: str, name: bytes, claim: bytes) -> None:
+        """Let the claim on an idempotency name go, if it is this one."""

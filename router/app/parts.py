@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import time
 from functools import partial
 
@@ -15,6 +16,7 @@ from router.bus import service
 from router.bus.connection import Bus
 from router.bus.consumer import PullLoop
 from router.bus.decide_door import DecideDoor
+from router.bus.extensions import BusExtensions
 from router.bus.fleet import consumers
 from router.bus.history import StreamHistory
 from router.bus.keeper import StreamKeeper
@@ -37,10 +39,13 @@ from router.usecases.deferred import DeferredAudit
 from router.usecases.deliveries import Careful, DeadLetters, Handle
 from router.usecases.dispatch import Dispatcher
 from router.usecases.endings import Endings
+from router.usecases.extended import Extended, Reach
+from router.usecases.extension_watch import ExtensionWatch
 from router.usecases.figures import LiveFigures
 from router.usecases.fleet_workers import FleetWorkers
 from router.usecases.gate import Gate, GateState
 from router.usecases.outbox import Outbox
+from router.usecases.pipeline import Pipeline
 from router.usecases.policies import PolicyCache
 from router.usecases.policy_folder import FolderContents, read_folder
 from router.usecases.queries import Backpressure, RecentLatency
@@ -48,6 +53,7 @@ from router.usecases.receipts import Receipts
 from router.usecases.seed import Seeder, Source, StoreGuard
 from router.usecases.settle import Settle
 from router.usecases.sweep import Sweeper
+from router.usecases.unfinished import Unfinished
 from router.wire import subjects
 from router.wire.alerts import encode_alert
 
@@ -148,6 +154,24 @@ class Parts:
         )
         self.figures = LiveFigures(self.store.figures, t, clock=time.monotonic)
         self.dispatcher = Dispatcher(self.store.tasks, self.publisher, t, self.store.decisions.now_ms)
+        self.watch = ExtensionWatch(
+            self.store.extensions, t, self.alerts, now_ms=lambda: self.store.decisions.now_ms(""), random=os.urandom
+        )
+        self.unfinished = Unfinished(
+            self.store.tasks,
+            self.store.decisions,
+            self.store.claims,
+            t,
+            tombstone_ms=s.tombstone_ttl_s * 1000,
+            random=os.urandom,
+        )
+        reach = Reach(
+            self.store.decisions,
+            self.store.tasks,
+            self.store.claims,
+            self.unfinished,
+            Pipeline(BusExtensions(self.bus), self.watch, t),
+        )
         self.decide = Decide(
             self.store.decisions,
             self.policies,
@@ -158,6 +182,7 @@ class Parts:
             degraded_made=self.deferred.made,
             tracing=self.tracing,
             snapshot=self.figures.snapshot,
+            extensions=Extended(reach, t, most_ms=s.pipeline_deadline_ms, most=s.pipelines_max),
         )
         self.door = DecideDoor(self.bus, self.decide.handle, s.pod_name)
 
@@ -220,6 +245,7 @@ class Parts:
             endings,
             self.outbox,
             attempts,
+            self.unfinished,
             self.policies,
             t,
             now_ms=self.store.decisions.now_ms,

@@ -166,7 +166,8 @@ class Pod(Parts):
             return PolicyPublisher(store.policies, Announcements(self.bus), by, quotas(self._s))
 
         more = OperatorActs(operator).acts | PolicyActs(publisher).acts
-        return Admin(self.policies, store.inspector, admin_tokens(self._s), store.levers, self.telemetry, more)
+        tokens = admin_tokens(self._s)
+        return Admin(self.policies, store.inspector, store.extensions, tokens, store.levers, self.telemetry, more)
 
     async def _every_second(self) -> None:
         seconds = 0
@@ -227,6 +228,7 @@ class Pod(Parts):
         await self.publisher.flush(5.0)
         await self.outbox.drained()
         await self.deferred.drained()
+        await self.watch.drained()
 
 
 def _settle_garbage_collector() -> None:

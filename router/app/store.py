@@ -5,7 +5,9 @@ import os
 from router.app.rooms import audit_ms, lane_settings, policy_bounds, redis_access
 from router.settings import Settings
 from router.store.audit import RedisAudit
+from router.store.claims import RedisClaims
 from router.store.decisions import RedisDecisions, decide_script
+from router.store.extensions import RedisExtensions
 from router.store.figures import RedisFigures
 from router.store.inspect import RedisInspector
 from router.store.keys import Keys
@@ -39,6 +41,8 @@ class Store:
         )
         self.meta = RedisMeta(self.keys, self.nodes, allow_eviction=s.allow_eviction)
         self.epochs = RedisEpochs(self.keys, self.nodes)
+        self.claims = RedisClaims(self.keys, self.nodes)
+        self.extensions = RedisExtensions(self.keys, self.nodes)
 
     async def open(self) -> None:
         """Connect, and learn the server's clock.

@@ -13,7 +13,7 @@ REQUEST_SUBJECTS = (
     subjects.GET_DECISION,
     subjects.BACKPRESSURE,
     f"{subjects.ADMIN}.>",
-    "beamline.ext.>",
+    f"{subjects.EXTENSION}.>",
 )
 
 

@@ -106,7 +106,7 @@ def replayed(kept: Remembered, *, explain: bool) -> Decided:
         to_text(kept.decision_id),
         kept.sticky_key,
         kept.fallback_used,
-        metadata={"requires_cp": list(kept.requires_cp)} if kept.requires_cp else {},
+        metadata=kept.metadata | {"requires_cp": list(kept.requires_cp)} if kept.requires_cp else kept.metadata,
     )
     return Decided(
         decision,

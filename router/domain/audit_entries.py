@@ -2,6 +2,7 @@
 
 from router.domain.audit import ActFeatures, AuditEntry, DecisionFeatures, TaskFeatures
 from router.domain.decision import PinState, Reason, Verdict
+from router.domain.extensions import AUDIT_CODES
 from router.domain.ids import to_text
 from router.domain.json import JsonObject, JsonValue
 from router.domain.outcome import NOTHING_SEEN, Seen
@@ -9,7 +10,13 @@ from router.domain.policy import provider_entry
 from router.domain.task import Action
 
 CONFLICT, LIMITED, NO_CANDIDATE, TENANT_OFF = 2, 3, 4, 6
-_REFUSALS = {CONFLICT: "conflict", LIMITED: "limited", NO_CANDIDATE: "no_candidate", TENANT_OFF: "tenant_off"}
+_REFUSALS = {
+    CONFLICT: "conflict",
+    LIMITED: "limited",
+    NO_CANDIDATE: "no_candidate",
+    TENANT_OFF: "tenant_off",
+    **{number: code.value for code, number in AUDIT_CODES.items()},
+}
 DECISIONS = frozenset(
     (Action.DECISION_MADE, Action.DECISION_REFUSED, Action.DECISION_CONFLICT, Action.DECISION_DEGRADED)
 )

@@ -3,6 +3,7 @@
 from msgspec import Struct
 
 from router.domain.decision import PinState, Reason
+from router.domain.json import JsonObject
 from router.domain.task import Reservation
 
 
@@ -34,7 +35,10 @@ class Admitted(Struct, frozen=True):
 
 
 class Remembered(Struct, frozen=True):
-    """What the store keeps of an answered request for 24 hours: enough to say the same decision again."""
+    """What the store keeps of an answered request for 24 hours: enough to say the same decision again.
+
+    `unfinished`: its post extensions are at work, or their pod died: nobody has been told of it.
+    """
 
     decision_id: bytes
     provider_id: str
@@ -51,6 +55,8 @@ class Remembered(Struct, frozen=True):
     charged_ms: int = 0
     reserved: tuple[Reservation, ...] = ()
     meter: bool = False
+    unfinished: bool = False
+    metadata: JsonObject = {}
 
 
 class Replay(Struct, frozen=True):

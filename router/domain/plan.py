@@ -80,7 +80,10 @@ class Pin(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True):
-    """Everything the store needs for one decision. `name` names its idempotency key."""
+    """Everything the store needs for one decision. `name` names its idempotency key.
+
+    `unfinished`: something follows before the answer may be given or the task dispatched (post extensions).
+    """
 
     name: bytes
     stored: StoredPolicy
@@ -92,6 +95,7 @@ class Plan(Struct, frozen=True):
     passed_over: tuple[CandidateVerdict, ...] = ()
     requires_cp: tuple[str, ...] = ()
     figures_version: int = 0
+    unfinished: bool = False
 
 
 def plan(
@@ -249,10 +253,11 @@ def status_matches(statuses: tuple[str, ...], status: str) -> bool:
 
 
 def _attributes_match(rule: Fallback, request: DecideRequest) -> bool:
-    return all(_attribute(name, request) in values for name, values in rule.attributes)
+    return all(attribute(name, request) in values for name, values in rule.attributes)
 
 
-def _attribute(name: str, request: DecideRequest) -> str | None:
+def attribute(name: str, request: DecideRequest) -> str | None:
+    """What a policy's `when` looks at: the task type, else a text in the request's context, else in its metadata."""
     if name in {"message_type", "task_type"}:
         return request.task_type
     value = request.context.get(name, request.metadata.get(name))

@@ -240,7 +240,7 @@ class Policy(Struct, frozen=True):
     holds something that its result gives back (tokens, cost, a concurrency lease). `pool`: the providers with weight;
     `shares`: their tiers, weights, seeds and places in it.
     `varies`: its charges depend on user or candidates; `has_attributes`: its rules look at the request; `attempts` of
-    a dispatched task when they do not. All six are derived, whatever is passed.
+    a dispatched task when they do not; `extended`: it has extensions. All seven are derived, whatever is passed.
     """
 
     providers: tuple[Provider, ...]
@@ -260,6 +260,7 @@ class Policy(Struct, frozen=True):
     varies: bool = False
     has_attributes: bool = False
     attempts: int = DEFAULT_ATTEMPTS
+    extended: bool = False
     memo: Memo = msgspec.field(default_factory=Memo)
 
     def __post_init__(self) -> None:
@@ -267,6 +268,7 @@ class Policy(Struct, frozen=True):
         if self.fallbacks:
             force_setattr(self, "attempts", 1 + self.fallbacks[0].retry)
         force_setattr(self, "has_attributes", any(rule.attributes for rule in self.fallbacks))
+        force_setattr(self, "extended", bool(self.pre or self.validators or self.post))
         force_setattr(self, "pool", tuple(p for p in self.providers if p.weight > 0))
         shares = tuple((-p.priority, p.weight, p.seed, i) for i, p in enumerate(self.pool))
         force_setattr(self, "shares", shares)
@@ -275,8 +277,13 @@ class Policy(Struct, frozen=True):
 
     @property
     def needs_extensions(self) -> bool:
-        """Whether it may not be answered without its extensions."""
+        """Whether it may not be decided without its extensions."""
         return any(e.required for e in self.pre) or any(v.on_fail is OnFail.BLOCK for v in self.validators)
+
+    @property
+    def requires_extensions(self) -> bool:
+        """Whether some extension must have agreed before a decision of it counts."""
+        return self.needs_extensions or any(e.required for e in self.post)
 
 
 class StoredPolicy(Struct, frozen=True):

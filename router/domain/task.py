@@ -55,7 +55,7 @@ class Reservation(Struct, frozen=True, array_like=True, omit_defaults=True):
 
 
 class TaskFacts(Struct, frozen=True, array_like=True):
-    """What is the same for all attempts of a task."""
+    """What is the same for all attempts of a task. `unfinished`: published only once its decision is finished."""
 
     tenant_id: str
     policy_id: str
@@ -74,6 +74,7 @@ class TaskFacts(Struct, frozen=True, array_like=True):
     user_id: str | None
     reserved: tuple[Reservation, ...]
     backoff_ms: int | None = None
+    unfinished: bool = False
 
 
 class TaskRecord(Struct, frozen=True):
@@ -94,6 +95,11 @@ class TaskRecord(Struct, frozen=True):
     expected_cost_microusd: int
     facts: TaskFacts
     why: int = 0
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether its decision may still be taken back: it was not published yet, and must be finished first."""
+        return self.facts.unfinished and self.state is TaskState.NEW and self.attempt == 1
 
 
 class Unreadable(Struct, frozen=True):

@@ -133,6 +133,12 @@ class Intake(Group):
     deadline_factor: float = setting(5.0, "deadline = factor × the provider's expected latency …", gt=0, le=1000)
     deadline_least_ms: Ms = setting(5_000, "… but at least", ge=1)
     deadline_most_ms: Ms = setting(60_000, "… and at most.", ge=1)
+    pipeline_deadline_ms: Ms = setting(
+        10_000, "How long one request may be with its extensions in all.", ge=10, le=60_000
+    )
+    pipelines_max: int = setting(
+        256, "Requests that are with their extensions at once; beyond it `service_overloaded`.", ge=1, le=1_000_000
+    )
     deadline_max_ms: Ms = setting(1_800_000, "Bound on a deadline that the request gives itself.", ge=1, le=86_400_000)
 
 

@@ -34,6 +34,9 @@ class KeyKind(NamedTuple):
 
 KEYS = {
     "meta": KeyKind("<schema>:meta", "hash", "none", "partitions, store id; absent means an empty store"),
+    "extensions": KeyKind(
+        "<schema>:extensions", "hash", "24 h after the last call", "health and breaker of each extension; at most 1,000"
+    ),
     "epochs": KeyKind("<schema>:epochs", "hash", "none", "alert epochs by condition and scope"),
     "head": KeyKind(
         "<schema>:{p}:<tenant>:head", "string", "none", "tenant revision, stamp, off switch, drains, forced breakers"
@@ -180,6 +183,7 @@ class Keys:
         self.partitions = partitions
         self.meta = f"{schema}:meta".encode()
         self.epochs = f"{schema}:epochs".encode()
+        self.extensions = f"{schema}:extensions".encode()
         self._tags = partition_tags(partitions)
         self.tenant = lru_cache(maxsize=_TENANTS_REMEMBERED)(self._tenant)
         self.acts = self.tenant(NO_TENANT).audit

@@ -1,6 +1,7 @@
 """Packed values: what the scripts and the pods both read. Every one opens with a format byte.
 
-remembered  B 1, 8s fingerprint, 4s random, B reason, B outcome flags, offer, tail [, d charged_ms]
+remembered  B 1, 8s fingerprint, 4s random, B reason, B outcome flags, offer, tail [, d charged_ms] [, msgpack of the
+            metadata that post extensions added]
 offer       varint latency_ms, varint cost_microusd, B length, provider name
 tail        varint revision, B length, policy id, varint length, sticky key, varint length, extras (msgpack); a length
             is 0 where there is none
@@ -15,6 +16,7 @@ task        B 1, B state, B attempt, H why, d charged_ms, d deadline_at_ms, 16s 
 import struct
 from enum import IntFlag
 from struct import Struct as Layout
+from typing import Any
 
 import msgspec
 from msgspec import Struct, msgpack
@@ -47,6 +49,7 @@ class OutcomeFlag(IntFlag):
     SETTLED = 4
     RESERVED = 8
     METER = 16
+    FINISHED = 32
 
 
 class Extras(Struct, frozen=True, array_like=True, omit_defaults=True):
@@ -54,6 +57,7 @@ class Extras(Struct, frozen=True, array_like=True, omit_defaults=True):
 
     requires_cp: tuple[str, ...] = ()
     reserved: tuple[Reservation, ...] = ()
+    unfinished: bool = False
 
 
 # What reading a value that is cut or changed may raise.
@@ -63,6 +67,7 @@ _pack_facts = msgpack.Encoder().encode
 _unpack_facts = msgpack.Decoder(TaskFacts).decode
 _pack_extras = msgpack.Encoder().encode
 _unpack_extras = msgpack.Decoder(Extras).decode
+_unpack_metadata = msgpack.Decoder(dict[str, Any]).decode
 
 
 def varint(n: int) -> bytes:
@@ -143,7 +148,12 @@ def _remembered(raw: bytes, partition: int, name: bytes) -> Remembered:
     sticky_key = raw[pos : pos + size].decode() if size else None
     size, pos = _read_varint(raw, pos + size)
     extras = _unpack_extras(raw[pos : pos + size]) if size else Extras()
-    charged = _DOUBLE.unpack_from(raw, pos + size)[0] if flags & OutcomeFlag.RESERVED else 0
+    pos += size
+    charged = 0
+    if flags & OutcomeFlag.RESERVED:
+        charged, pos = _DOUBLE.unpack_from(raw, pos)[0], pos + _DOUBLE.size
+    finished = bool(flags & OutcomeFlag.FINISHED)
+    metadata = _unpack_metadata(raw[pos:]) if finished and pos < len(raw) else {}
     return Remembered(
         decision_id(partition, name, random),
         provider_id,
@@ -160,6 +170,8 @@ def _remembered(raw: bytes, partition: int, name: bytes) -> Remembered:
         int(charged),
         extras.reserved,
         bool(flags & OutcomeFlag.METER),
+        extras.unfinished and not finished,
+        metadata,
     )
 
 

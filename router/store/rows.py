@@ -129,7 +129,9 @@ class RowPacker:
             reserved = _reservations(plan, part) if part.reserving or part.by_candidate else ()
         flags = RESERVED if reserved else 0
         extras = (
-            _NO_EXTRAS if not reserved and not plan.requires_cp else tail_extras(Extras(plan.requires_cp, reserved))
+            tail_extras(Extras(plan.requires_cp, reserved, plan.unfinished))
+            if reserved or plan.requires_cp or plan.unfinished
+            else _NO_EXTRAS
         )
         if request.options.meter:
             flags |= METER
@@ -374,5 +376,6 @@ def _record(request: DecideRequest, plan: Plan, reserved: tuple[Reservation, ...
             request.user_id,
             reserved,
             request.options.backoff_ms,
+            plan.unfinished,
         )
     )

@@ -45,6 +45,8 @@ class Event(StrEnum):
     WORKER_DEAD_LETTER = "dead_letter.worker"
     ADMIN_ACT = "admin.act"
     ADMIN_REFUSED = "admin.refused"
+    EXTENSION_BREAKER = "extension.breaker"
+    DECISION_UNDONE = "decision.undone"
     AUDIT = "audit"
     AUDIT_DEFERRED = "audit.deferred"
     ALERT_RAISED = "alert.raised"

@@ -44,6 +44,7 @@ class Telemetry:
         self.rows: list[MetricRow] = [BACKPRESSURE]
         ProcessCollector(registry=registry)
         self._decide(tenants)
+        self._extensions()
         self._store()
         self._policies_and_gate()
         self._tasks()
@@ -81,6 +82,19 @@ class Telemetry:
         self.pins = self._counter("pins", "Decisions with a pin, by what became of it.", "state")
         self.shadow_hits = self._counter(
             "shadow_limit_hits", "Decisions that a limit in shadow mode would have refused."
+        )
+
+    def _extensions(self) -> None:
+        self.extension_calls = self._counter(
+            "extension_calls", "Calls of extensions, and steps without a call, by outcome.", "stage", "outcome"
+        )
+        self.extension_seconds = self._histogram("extension_seconds", "One call of an extension.", _LATENCY, "stage")
+        self.extension_breakers = self._counter(
+            "extension_breaker_transitions", "Breakers of extensions that this pod saw turn.", "to"
+        )
+        self.pipelines = self._gauge("pipelines", "Requests that are with their extensions.")
+        self.decisions_undone = self._counter(
+            "decisions_undone", "Decisions taken back because their post extensions failed or their pod died.", "cause"
         )
 
     def _store(self) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 
 from router.domain.audit import Actor
 from router.domain.decision import PRIORITY, Code, Refused
+from router.domain.extensions import worst_latency_ms
 from router.domain.json import JsonObject, JsonValue
 from router.domain.plan import plan
 from router.domain.policy import DEFAULT_POLICY_ID, Policy, StoredPolicy, provider_entry
@@ -17,11 +18,12 @@ from router.domain.request import DecideRequest
 from router.domain.roles import Holder, Role
 from router.domain.view import BreakerState, BreakerView
 from router.errors import InvalidInput, QuotaExceeded, RevisionConflict, StoreError
-from router.ports import Inspector, LeverStore
+from router.ports import ExtensionStore, Inspector, LeverStore
 from router.telemetry import Event, Telemetry
 from router.usecases.access import Tokens
 from router.usecases.admin_acts import Act, breaker_facts, refused_input
 from router.usecases.tasks import Policies, policies_of
+from router.wire.extension_views import extension_health, extension_state, would_run
 from router.wire.problems import Rejected
 from router.wire.reply import encode
 from router.wire.status import AdminRequest, decode_admin, encode_admin
@@ -49,6 +51,7 @@ class Admin:
         self,
         policies: Policies,
         inspector: Inspector,
+        extensions: ExtensionStore,
         tokens: Tokens,
         levers: LeverStore,
         telemetry: Telemetry,
@@ -56,6 +59,7 @@ class Admin:
     ) -> None:
         self._policies = policies
         self._inspector = inspector
+        self._extensions = extensions
         self._tokens = tokens
         self._levers = levers
         self._telemetry = telemetry
@@ -129,6 +133,8 @@ class Admin:
         views = await self._inspector.breakers(tenant)
         names = {t: await self._names_of(t) for t in {v.tenant_id for v in views}}
         states: list[JsonValue] = [_state(v, names[v.tenant_id]) for v in views]
+        if tenant is None:
+            states += [extension_state(r) for r in await self._extensions.records() if r.opened_at_ms]
         return {"states": states}
 
     async def _names_of(self, tenant_id: str) -> dict[bytes, str]:
@@ -137,9 +143,13 @@ class Admin:
         providers = [p for s in stored for p in (*s.policy.providers, *s.policy.fallback_providers)]
         return {provider_entry(p.name): p.name for p in providers}
 
-    async def _extension_health(self, _fields: JsonObject) -> JsonObject | Refused:
-        """No extension has been called by this version, so there is nothing that could be healthy or not."""
-        return {"health": {}}
+    async def _extension_health(self, fields: JsonObject) -> JsonObject | Refused:
+        """Every extension that was called within a day; one of them when `extension_id` names it."""
+        wanted = fields.get("extension_id")
+        records = [r for r in await self._extensions.records() if wanted is None or r.name.id == wanted]
+        if wanted is not None and not records:
+            return Refused(Code.EXTENSION_NOT_FOUND, f"no extension {wanted} was called within a day")
+        return {"health": extension_health(records)}
 
     async def _stored(self, fields: JsonObject) -> StoredPolicy | Refused:
         tenant, policy_id = fields.get("tenant_id"), fields.get("policy_id") or DEFAULT_POLICY_ID
@@ -177,6 +187,7 @@ class Admin:
             "policy_revision": stored.revision,
             "policy_hash": stored.hash,
             "candidates": candidates,
+            "extensions": would_run(stored.policy, request),
         }
         return {
             "result": {
@@ -201,14 +212,14 @@ def _state(view: BreakerView, names: Mapping[bytes, str]) -> JsonObject:
 
 
 def _complexity(policy: Policy) -> JsonObject:
-    """Score: one a step, one more for each that may refuse the request. Latency: the sum of all timeouts, at worst."""
+    """Score: one a step, one more for each that may refuse the request. Latency: when every first call times out."""
     steps = (*policy.pre, *policy.validators, *policy.post)
     blocking = sum(1 for e in policy.pre if e.required) + sum(1 for e in policy.validators if e.on_fail == "block")
     score = len(steps) + blocking
     level = "high" if score >= _HIGH else "medium" if score >= _MEDIUM else "low"
     warnings: list[JsonValue] = []
-    if policy.needs_extensions:
-        warnings.append("this version does not call extensions: the policy is refused with extension_unavailable")
+    if level == "high":
+        warnings.append("each step adds its time to the answer")
     recommendations: list[JsonValue] = ["merge steps, or make some optional"] if level == "high" else []
     return {
         "total_extensions": len(steps),
@@ -217,7 +228,7 @@ def _complexity(policy: Policy) -> JsonObject:
         "post_count": len(policy.post),
         "complexity_score": score,
         "complexity_level": level,
-        "estimated_latency_ms": sum(e.timeout_ms for e in steps),
+        "estimated_latency_ms": worst_latency_ms(policy),
         "recommended_limits": _LIMITS,
         "warnings": warnings,
         "recommendations": recommendations,

@@ -2,7 +2,8 @@
 
     bytes → wire.decode → gate, tenant, policy (in process) → domain.plan → store.decide → reply (→ dispatch)
 
-No task per request: all but loading an uncached policy runs in callbacks, and everyone gets one reply.
+No task per request: all but loading an uncached policy, and a policy's extensions (`usecases.extended`), runs in
+callbacks, and everyone gets one reply.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ from router.errors import StoreError
 from router.ports import DecisionStore
 from router.telemetry import Event, Telemetry
 from router.tracing import Span, Tracing
+from router.usecases.course import Extensions
 from router.wire.decide import decode
 from router.wire.job import encode_job
 from router.wire.problems import Rejected
@@ -108,6 +110,7 @@ class Decide:
         *,
         degraded_made: Callable[[DecideRequest, Plan, Decided], None],
         tracing: Tracing,
+        extensions: Extensions,
         snapshot: Callable[[str], Snapshot] = lambda _: NO_FIGURES,
     ) -> None:
         self._store = store
@@ -118,9 +121,10 @@ class Decide:
         self._settings = settings
         self._degraded_made = degraded_made
         self._tracing = tracing
+        self._extensions = extensions
         self._snapshot = snapshot
         self._loop = asyncio.get_running_loop()
-        self._loads: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self.in_flight = 0
@@ -187,8 +191,8 @@ class Decide:
         known = self._policies.get(request.tenant_id)
         if isinstance(known, Loading):
             task = self._loop.create_task(self._load(opened))
-            self._loads.add(task)
-            task.add_done_callback(self._loads.discard)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
             return
         self._decide_under(opened, known)
 
@@ -234,11 +238,16 @@ class Decide:
             self._finish(opened, _no_policy(request, known))
             return
         features = self._features()
-        if (refused := _needs_extensions(stored, features)) is not None:
-            self._finish(opened, refused)
-            return
-        made = plan(request, stored, features, self._settings.deadlines, self._snapshot(request.tenant_id))
-        opened.plan = made
+        if stored.policy.extended:
+            if features.extensions:
+                self._begin_extended(opened, stored)
+                return
+            if stored.policy.needs_extensions:
+                self._finish(opened, _extensions_gated())
+                return
+        made = opened.plan = plan(
+            request, stored, features, self._settings.deadlines, self._snapshot(request.tenant_id)
+        )
         if request.push_assignment:
             job = encode_job(request, made.deadline_ms, max_attempts=made.max_attempts)
             if isinstance(job, Refused):
@@ -246,6 +255,24 @@ class Decide:
                 return
             opened.job = job
         self._store.decide(request, made, opened.job, partial(self._decided, opened))
+
+    def _begin_extended(self, opened: Open, stored: StoredPolicy) -> None:
+        """The one way that takes a task: a request that its policy sends to extensions."""
+        task = self._loop.create_task(self._extended(opened, stored))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _extended(self, opened: Open, stored: StoredPolicy) -> None:
+        try:
+            course = await self._extensions.answer(opened.request, stored, self._plan, self._read)
+            self._finish(opened, course.answer)
+            if (ready := course.dispatch) is not None:
+                self._dispatch.admitted(ready.request, ready.plan, ready.outcome, ready.job)
+        except Exception:  # as in `handle`
+            self._broke(opened)
+
+    def _plan(self, request: DecideRequest, stored: StoredPolicy) -> Plan:
+        return plan(request, stored, self._features(), self._settings.deadlines, self._snapshot(request.tenant_id))
 
     def _decided(self, opened: Open, outcome: Outcome, stamp: bytes) -> None:
         try:
@@ -257,6 +284,12 @@ class Decide:
         request, made = opened.request, opened.plan
         if made is None:
             raise AssertionError("decided before it was planned")
+        self._finish(opened, self._read(request, made, outcome, stamp))
+        if opened.job is not None and isinstance(outcome, Admitted):
+            self._dispatch.admitted(request, made, outcome, opened.job)
+
+    def _read(self, request: DecideRequest, made: Plan, outcome: Outcome, stamp: bytes) -> Answer:
+        """What the store said of a row → the answer; counts, and learns the tenant's stamp."""
         if isinstance(outcome, Away):
             if not outcome.sent:
                 found = degraded(
@@ -267,8 +300,7 @@ class Decide:
                 )
                 if isinstance(found, Decided):
                     self._degraded_made(request, made, found)
-                self._finish(opened, found)
-                return
+                return found
         else:
             self._policies.observe(request.tenant_id, stamp)
         if isinstance(outcome, RowFault):
@@ -277,9 +309,7 @@ class Decide:
         elif isinstance(outcome, Admitted) and outcome.shadow:
             self._telemetry.shadow_hits.inc()
         explain = request.options.explain and "explain" not in made.requires_cp
-        self._finish(opened, answer(outcome, request, made, explain=explain))
-        if opened.job is not None and isinstance(outcome, Admitted):
-            self._dispatch.admitted(request, made, outcome, opened.job)
+        return answer(outcome, request, made, explain=explain)
 
     def _finish(self, opened: Open, found: Answer) -> None:
         """The one place where a request that was taken gets its answer."""
@@ -325,14 +355,6 @@ def _no_policy(request: DecideRequest, known: TenantPolicies | None) -> Refused:
     return Refused(Code.POLICY_NOT_FOUND, message, {"tenant_id": request.tenant_id, "policy_id": request.policy_id})
 
 
-def _needs_extensions(stored: StoredPolicy, features: Features) -> Refused | None:
+def _extensions_gated() -> Refused:
     """A policy that may not be answered without its extensions is refused rather than answered without them."""
-    if not stored.policy.needs_extensions:
-        return None
-    if not features.extensions:
-        return Refused(Code.EXTENSION_UNAVAILABLE, "the policy requires extensions", {"requires_cp": "CP2-LC"})
-    return Refused(
-        Code.EXTENSION_UNAVAILABLE,
-        "the policy requires extensions, which this version does not call yet",
-        {"policy_id": stored.policy_id},
-    )
+    return Refused(Code.EXTENSION_UNAVAILABLE, "the policy requires extensions", {"requires_cp": "CP2-LC"})

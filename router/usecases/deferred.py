@@ -7,7 +7,6 @@ import asyncio
 import logging
 from collections import deque
 
-from router.domain.audit import DecisionFeatures, PolicyFrame
 from router.domain.decision import Decided
 from router.domain.ids import from_text
 from router.domain.plan import Plan
@@ -16,7 +15,7 @@ from router.domain.task import Action, Move
 from router.errors import StoreError
 from router.ports import TaskStore
 from router.telemetry import Event, Telemetry
-from router.usecases.tasks import pack_decision_features
+from router.usecases.tasks import features_of_decision, pack_decision_features
 
 log = logging.getLogger("router.audit")
 
@@ -41,17 +40,7 @@ class DeferredAudit:
             log.error(
                 "too many audit records wait for the store: the oldest is lost", extra={"event": Event.AUDIT_DEFERRED}
             )
-        names = [c.provider.name for c in plan.candidates]
-        stored = plan.stored
-        features = DecisionFeatures(
-            request.request_id,
-            request.task_type,
-            request.user_id,
-            request.client_ip,
-            request.correlation.trace_id,
-            plan.figures_version,
-            PolicyFrame(stored.policy_id, stored.revision, stored.hash, tuple(names), ()),
-        )
+        features = features_of_decision(request, plan)
         self._waiting.append(
             Move(
                 request.tenant_id,
@@ -59,7 +48,7 @@ class DeferredAudit:
                 Action.DECISION_DEGRADED,
                 pack_decision_features(features),
                 decision.reason,
-                attempt=names.index(decision.provider_id),
+                attempt=features.frame.providers.index(decision.provider_id),
                 note=True,
             )
         )

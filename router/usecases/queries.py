@@ -39,7 +39,7 @@ class GetDecision:
             return self._refused(query.refused, query), {}
         try:
             found = await self._find(query)
-            if found is None:
+            if found is None or found.unfinished:
                 return self._refused(_not_found(query), query), {}
             state = await self._state(found) if found.pushed else None
         except StoreError:

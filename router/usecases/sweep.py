@@ -20,6 +20,7 @@ from router.usecases.dispatch import Dispatcher
 from router.usecases.endings import Endings
 from router.usecases.outbox import Outbox
 from router.usecases.tasks import Policies, ending_move, features_of, policies_of, policy_of, waiting_move
+from router.usecases.unfinished import Unfinished
 
 log = logging.getLogger("router.sweep")
 
@@ -38,6 +39,7 @@ class Sweeper:
         endings: Endings,
         outbox: Outbox,
         attempts: Attempts,
+        unfinished: Unfinished,
         policies: Policies,
         telemetry: Telemetry,
         *,
@@ -50,6 +52,7 @@ class Sweeper:
         self._endings = endings
         self._outbox = outbox
         self._attempts = attempts
+        self._unfinished = unfinished
         self._wake = asyncio.Event()
         self._policies = policies
         self._telemetry = telemetry
@@ -99,6 +102,8 @@ class Sweeper:
                 log.error("a due task's record cannot be read: %s", record.message, extra={"event": Event.BUG})
             elif record is None or record.state.final:
                 gone.append(task)
+            elif record.unfinished and not await self._unfinished.may_publish(record):
+                log.debug("a task waits for its decision's post extensions, or was taken back with it")
             elif record.state is not TaskState.WAITING and record.deadline_at_ms <= claimed.now_ms:
                 expired.append(record)
             else:

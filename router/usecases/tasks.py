@@ -6,10 +6,11 @@ from typing import Protocol
 from msgspec import msgpack
 from msgspec.structs import replace
 
-from router.domain.audit import DecisionFeatures, TaskFeatures
+from router.domain.audit import DecisionFeatures, PolicyFrame, TaskFeatures
 from router.domain.ids import assignment_id, task_id, to_text
+from router.domain.plan import Plan
 from router.domain.policy import Breaker, Policy, Resource, Scope, TenantPolicies
-from router.domain.request import Correlation
+from router.domain.request import Correlation, DecideRequest
 from router.domain.result import BreakerVerdict, ExecResult
 from router.domain.task import Action, Correction, Move, Reservation, TaskFacts, TaskRecord, TaskState
 from router.usecases.decide import Loading
@@ -78,6 +79,27 @@ def features_of(
         None if result is None else result.cost_microusd,
         None if result is None else result.tokens,
         note,
+    )
+
+
+def features_of_decision(request: DecideRequest, made: Plan) -> DecisionFeatures:
+    """What the audit keeps of a decision."""
+    stored = made.stored
+    frame = PolicyFrame(
+        stored.policy_id,
+        stored.revision,
+        stored.hash,
+        tuple(c.provider.name for c in made.candidates),
+        tuple(c.limit.id for c in made.charges),
+    )
+    return DecisionFeatures(
+        request.request_id,
+        request.task_type,
+        request.user_id,
+        request.client_ip,
+        request.correlation.trace_id,
+        made.figures_version,
+        frame,
     )
 
 

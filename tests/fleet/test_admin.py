@@ -86,8 +86,9 @@ async def test_the_complexity_of_a_pipeline(fleet: Fleet, caller: Foreign) -> No
     assert reply["recommended_limits"] == {"max_total": 10, "max_pre": 5, "max_validators": 5, "max_post": 5}
 
 
-async def test_no_extension_was_called(caller: Foreign) -> None:
+async def test_no_extension_was_called(own: Own) -> None:
     """Health of extensions: none, as an object."""
+    _, caller = await own(pods=1)
     assert await act(caller, "get_extension_health", {}) == {"ok": True, "health": {}}
 
 

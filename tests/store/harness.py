@@ -43,7 +43,7 @@ MINUTE = 60_000
 NEVER = 1e15
 TEST_CLOCK = """
 local clock_schema, clock_tag = KEYS[1]:match('^(%w+):?{(%w+)}')
-local clock_key = clock_tag and clock_schema .. ':clock:{' .. clock_tag .. '}' or KEYS[1] .. ':clock'
+local clock_key = clock_tag and clock_schema .. ':clock:{' .. clock_tag .. '}' or '{' .. KEYS[1] .. '}:clock'
 local function server_time()
   return tonumber(redis.call('GET', clock_key)), 7
 end
@@ -245,7 +245,7 @@ class Store:
     def call(self, script: Script, keys: list[bytes], args: list[Any]) -> Any:
         """A script at the store's own time."""
         tag = keys[0][keys[0].find(b"{") :].split(b"}")[0] + b"}" if b"{" in keys[0] else b""
-        clock = self.keys.schema.encode() + b":clock:" + tag if tag else keys[0] + b":clock"
+        clock = self.keys.schema.encode() + b":clock:" + tag if tag else b"{%b}:clock" % keys[0]
         self.client.set(clock, self.now)
         try:
             return self.client.evalsha(script.sha.decode(), len(keys), *keys, *args)

@@ -125,5 +125,5 @@ def test_every_key_that_is_written_is_in_the_table(store: Store) -> None:
         ttl: object = store.client.pttl(key)
         assert isinstance(ttl, int)
         assert (ttl > 0) == (kind.ttl != "none" and not kind.ttl.startswith("bounded")), (key, ttl)
-    assert seen == set(KEYS) - {"meta", "epochs", "head", "policies", "history", "acts"}
+    assert seen == set(KEYS) - {"meta", "epochs", "extensions", "head", "policies", "history", "acts"}
     assert store.value(store.keys.task(task_id(first.decision_id))) is not None

@@ -20,6 +20,7 @@ from router.usecases.admin_acts import OperatorActs, PolicyActs
 from router.usecases.levers import Operator
 from router.usecases.policies import PolicyCache
 from router.usecases.publish_policy import PolicyPublisher
+from tests.usecases.extension_fakes import Records
 from tests.usecases.policy_fakes import ONE, HeardCache, HeardSeed, MemoryPolicies
 
 SECRETS = {role: f"secret-of-the-{role.label}-00" for role in Role}
@@ -114,6 +115,7 @@ class Surface:
         self.admin = Admin(
             cache,
             self.levers,
+            Records(),
             Tokens([*tokens, ("dora", Role.OPERATOR, SECRET_OF_DORA)], open_reading=open_reading),
             self.levers,
             self.telemetry,

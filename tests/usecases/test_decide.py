@@ -17,6 +17,7 @@ from router.domain.task import TaskRecord
 from router.errors import StoreUnavailable
 from router.telemetry import Telemetry
 from router.tracing import Tracing
+from router.usecases.course import Course, MakePlan, Read
 from router.usecases.decide import LOADING, Decide, DecideSettings, Loading
 from router.wire.policies import decode
 from tests.usecases.policy_fakes import ONE
@@ -113,6 +114,7 @@ class Room:
             DecideSettings(**settings),
             degraded_made=lambda request, *_: self.deferred.append(request),
             tracing=Tracing.off(),
+            extensions=self,
         )
 
     def admitted(self, request: DecideRequest, plan: Plan, outcome: Admitted, job: bytes) -> None:
@@ -120,6 +122,10 @@ class Room:
         self.dispatched.append(job)
         if self.broken_dispatch:
             raise RuntimeError("a bug in the dispatcher")
+
+    async def answer(self, request: DecideRequest, stored: StoredPolicy, make_plan: MakePlan, read: Read) -> Course:
+        """`usecases.course.Extensions`; no policy here has any."""
+        raise NotImplementedError
 
     def reply(self, body: bytes, headers: Mapping[str, str] | None) -> None:
         """The caller's."""

@@ -1,0 +1,126 @@
+"""How an extension does: what pods saw of it, as the store keeps it, and as people see it.
+
+Figures are of the last 5 to 10 minutes in which it was called. The breaker is the fleet's: it opens on failures in a
+row or on the error rate of a minute, and closes after one good probe.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Final
+
+from msgspec import Struct
+
+from router.domain.extensions import Name, Stage
+from router.domain.view import BreakerState
+
+BOUNDS_MS: Final = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000)
+BUCKETS: Final = len(BOUNDS_MS) + 1
+
+FAILURES_IN_A_ROW: Final = 5
+ERROR_RATE: Final = 0.5
+MINIMUM_CALLS: Final = 10
+RATE_WINDOW_MS: Final = 60_000
+OPEN_MS: Final = 10_000
+GENERATION_MS: Final = 300_000
+
+_HEALTHY, _DEGRADED = 0.95, 0.80
+
+
+class Tally(Struct):
+    """What one pod saw of an extension since it told the store last. Times are Redis ms, 0 for never.
+
+    `in_a_row`: failures after the last success. `probe`: 8 bytes, when the pod asks to be the one that tries an open
+    breaker; it holds the trial for `probe_ms`.
+    """
+
+    name: Name
+    good: int = 0
+    bad: int = 0
+    in_a_row: int = 0
+    took_ms: int = 0
+    last_good_ms: int = 0
+    last_bad_ms: int = 0
+    buckets: list[int] = []
+    probe: bytes = bytes(8)
+    probe_ms: int = 0
+
+    def saw(self, good: bool, took_ms: int, at_ms: int) -> None:
+        """One call."""
+        if not self.buckets:
+            self.buckets = [0] * BUCKETS
+        if good:
+            self.good += 1
+            self.in_a_row = 0
+            self.last_good_ms = at_ms
+        else:
+            self.bad += 1
+            self.in_a_row += 1
+            self.last_bad_ms = at_ms
+        self.took_ms += took_ms
+        self.buckets[bisect_left(BOUNDS_MS, took_ms)] += 1
+
+
+class ExtensionRecord(Struct, frozen=True):
+    """What the store keeps of an extension. Times are Redis ms, 0 for never."""
+
+    name: Name
+    state: BreakerState
+    opened_at_ms: int
+    open_until_ms: int
+    in_a_row: int
+    good: int
+    bad: int
+    took_ms: int
+    last_good_ms: int
+    last_bad_ms: int
+    updated_ms: int
+    probe: bytes
+    probe_until_ms: int
+    buckets: Sequence[int]
+
+
+class Settled(Struct, frozen=True):
+    """A record after a tally, and what the tally did to its breaker (None: nothing)."""
+
+    record: ExtensionRecord
+    turned: BreakerState | None
+
+
+class Status(StrEnum):
+    """An extension's health in a word."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    UNHEALTHY = "unhealthy"
+
+
+def status(record: ExtensionRecord) -> Status:
+    """By its success rate."""
+    rate = success_rate(record)
+    return Status.HEALTHY if rate >= _HEALTHY else Status.DEGRADED if rate >= _DEGRADED else Status.UNHEALTHY
+
+
+def success_rate(record: ExtensionRecord) -> float:
+    """The share of good calls."""
+    return record.good / max(1, record.good + record.bad)
+
+
+def percentile_ms(record: ExtensionRecord, share: float) -> int:
+    """The bucket bound under which that share of the calls lies; what is beyond the last bound counts as the bound."""
+    total = sum(record.buckets)
+    seen = 0
+    for count, bound in zip(record.buckets, (*BOUNDS_MS, BOUNDS_MS[-1]), strict=True):
+        seen += count
+        if total and seen >= share * total:
+            return bound
+    return 0
+
+
+def name_of(text: str) -> Name:
+    """The name behind its text.
+
+    :raises ValueError: not one of ours.
+    """
+    stage, _, extension_id = text.partition(".")
+    return Name(Stage(stage), extension_id)

@@ -1,0 +1,53 @@
+"""Extensions as admin replies show them (CONTRACTS §6)."""
+
+from collections.abc import Sequence
+
+from router.domain.extension_health import ExtensionRecord, percentile_ms, status, success_rate
+from router.domain.extensions import Stage, wanted
+from router.domain.json import JsonObject, JsonValue
+from router.domain.policy import Policy
+from router.domain.request import DecideRequest
+
+
+def extension_health(records: Sequence[ExtensionRecord]) -> JsonObject:
+    """By id; an id that stands for services of several stages is told apart as `<stage>.<id>`."""
+    ids = [r.name.id for r in records]
+    return {r.name.id if ids.count(r.name.id) == 1 else r.name.text: _health(r) for r in records}
+
+
+def _health(r: ExtensionRecord) -> JsonObject:
+    return {
+        "extension_id": r.name.id,
+        "stage": r.name.stage.value,
+        "status": status(r).value,
+        "success_count": r.good,
+        "failure_count": r.bad,
+        "success_rate": round(success_rate(r), 4),
+        "avg_latency_ms": round(r.took_ms / max(1, r.good + r.bad), 1),
+        "p50_latency_ms": percentile_ms(r, 0.50),
+        "p95_latency_ms": percentile_ms(r, 0.95),
+        "p99_latency_ms": percentile_ms(r, 0.99),
+        "circuit_breaker_state": r.state.value,
+        "last_success": r.last_good_ms or None,
+        "last_failure": r.last_bad_ms or None,
+        "updated_at": r.updated_ms,
+    }
+
+
+def extension_state(r: ExtensionRecord) -> JsonObject:
+    """One breaker. It belongs to no tenant: extensions are the fleet's."""
+    return {
+        "tenant_id": None,
+        "extension_id": r.name.id,
+        "stage": r.name.stage.value,
+        "state": r.state.value,
+        "opened_at_ms": r.opened_at_ms or None,
+        "reason": f"{r.in_a_row} failures in a row" if r.in_a_row else "error rate",
+        "next_probe_at_ms": r.open_until_ms or None,
+    }
+
+
+def would_run(policy: Policy, request: DecideRequest) -> list[JsonValue]:
+    """The extensions that a request would be sent to, in order."""
+    stages = ((Stage.PRE, policy.pre), (Stage.VALIDATE, policy.validators), (Stage.POST, policy.post))
+    return [{"extension_id": e.id, "stage": stage.value} for stage, kind in stages for e in wanted(kind, request)]
