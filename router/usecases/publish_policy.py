@@ -12,7 +12,7 @@ from router.domain.policy_diff import Change, diff
 from router.domain.policy_document import Parsed, content_hash
 from router.domain.policy_shares import ShareChange, share_changes
 from router.errors import InvalidInput, Problem, RevisionConflict
-from router.usecases.policy_quota import Quotas, check_quotas
+from router.usecases.policy_quota import Quotas, Usage
 from router.usecases.policy_records import Past, PolicyRecords, Record, Records
 from router.wire.policies import decode, encode
 
@@ -146,7 +146,7 @@ class PolicyPublisher:
             changes = diff(orjson.loads(old.document) if old else None, w.parsed.canonical)
             changed = old is None or old.hash != digest
             if changed:
-                check_quotas(found.records, w.policy_id, w.parsed.canonical, self._quotas)
+                Usage(found.records).check(w.policy_id, w.parsed.canonical, self._quotas)
             tenant_revision = found.revision
             if changed and not w.dry_run:
                 try:

@@ -16,12 +16,11 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from router.domain.json import JsonObject
 from router.domain.policy_document import content_hash
 from router.errors import InvalidInput, Problem, QuotaExceeded, RevisionConflict, StoreError
 from router.usecases.policy_folder import BadFile, FolderContents, PolicyFile
-from router.usecases.policy_quota import Quotas, check_quotas
-from router.usecases.policy_records import PolicyRecords
+from router.usecases.policy_quota import Quotas, Usage
+from router.usecases.policy_records import PolicyRecords, Records
 from router.usecases.publish_policy import DEFAULT_QUOTAS, Announcer
 from router.wire.policies import decode, encode
 
@@ -103,7 +102,7 @@ class Seeder:
 
         :raises StoreError: the store did not answer; what was written stays, and the next call goes on.
         """
-        return await self._each(await asyncio.to_thread(self._read), self._write_absent)
+        return await self._each(await asyncio.to_thread(self._read), files_win=False)
 
     async def enforce(self) -> SeedReport | None:
         """Write every policy whose content differs from its file, if any file has changed since the last call.
@@ -115,52 +114,58 @@ class Seeder:
             return None
         unchanged = set(self._last.files) if self._last is not None else set()
         fresh = FolderContents(tuple(f for f in contents.files if f not in unchanged), contents.bad)
-        report = await self._each(fresh, self._write_different)
+        report = await self._each(fresh, files_win=True)
         self._last = contents
         return report
 
-    async def _each(self, contents: FolderContents, write: "_Write") -> SeedReport:
+    async def _each(self, contents: FolderContents, *, files_win: bool) -> SeedReport:
         written: list[str] = []
         kept: list[str] = []
         bad = list(contents.bad)
+        tenants: dict[str, list[PolicyFile]] = {}
         for file in contents.files:
-            try:
-                revision = await write(file, decode(file.data).canonical)
-            except InvalidInput as refused:
-                bad.append(BadFile(file.name, tuple(refused.problems)))
-                continue
-            except QuotaExceeded as refused:
-                bad.append(BadFile(file.name, (Problem("", str(refused)),)))
-                continue
-            if revision is None:
-                kept.append(file.name)
-                continue
-            written.append(file.name)
-            self._announcer.policy_changed(file.tenant_id, revision)
+            tenants.setdefault(file.tenant_id, []).append(file)
+        for tenant_id, files in tenants.items():
+            found = await self._store.records(tenant_id)
+            usage = Usage(found.records)
+            for file in files:
+                try:
+                    revision = await self._write(file, found, usage, files_win=files_win)
+                except InvalidInput as refused:
+                    bad.append(BadFile(file.name, tuple(refused.problems)))
+                    continue
+                except QuotaExceeded as refused:
+                    bad.append(BadFile(file.name, (Problem("", str(refused)),)))
+                    continue
+                if revision is None:
+                    kept.append(file.name)
+                    continue
+                written.append(file.name)
+                self._announcer.policy_changed(tenant_id, revision)
         return SeedReport(tuple(written), tuple(kept), tuple(bad))
 
-    async def _write_absent(self, file: PolicyFile, canonical: JsonObject) -> int | None:
-        found = await self._store.records(file.tenant_id)
-        if found.find(file.policy_id) is not None:
+    async def _write(self, file: PolicyFile, found: Records, usage: Usage, *, files_win: bool) -> int | None:
+        """The new revision, or None when the file is not to be written."""
+        canonical = decode(file.data).canonical
+        document = encode(canonical)
+        digest = content_hash(document).hex()
+        old = found.find(file.policy_id)
+        if old is not None and (not files_win or old.hash == digest):
             return None
-        check_quotas(found.records, file.policy_id, canonical, self._quotas)
-        try:
-            return await self._store.apply(file.tenant_id, file.policy_id, encode(canonical), expect_revision=0)
-        except RevisionConflict:
-            return None
-
-    async def _write_different(self, file: PolicyFile, canonical: JsonObject) -> int | None:
-        records = await self._store.records(file.tenant_id)
-        document, found = encode(canonical), records.find(file.policy_id)
-        if found is not None and found.hash == content_hash(document).hex():
-            return None
-        check_quotas(records.records, file.policy_id, canonical, self._quotas)
-        # Files win: no expectation. Another pod with the same folder writes the same.
-        return await self._store.apply(file.tenant_id, file.policy_id, document, expect_revision=None)
-
-
-class _Write(Protocol):
-    async def __call__(self, file: PolicyFile, canonical: JsonObject) -> int | None: ...
+        usage.check(file.policy_id, canonical, self._quotas)
+        expect: int | None = 0 if old is None else old.revision
+        while True:
+            try:
+                revision = await self._store.apply(file.tenant_id, file.policy_id, document, expect_revision=expect)
+            except RevisionConflict:
+                # Most likely another pod with the same folder.
+                now = (await self._store.records(file.tenant_id)).find(file.policy_id)
+                if not files_win or (now is not None and now.hash == digest):
+                    return None
+                expect = None
+                continue
+            usage.put(file.policy_id, canonical)
+            return revision
 
 
 class StoreGuard:

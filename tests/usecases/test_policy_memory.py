@@ -6,6 +6,7 @@ import tracemalloc
 from collections.abc import Iterator
 
 import orjson
+import psutil
 import pytest
 from msgspec.structs import replace
 
@@ -122,3 +123,19 @@ async def test_what_planning_remembers_is_within_the_bound() -> None:
     cache.weigh()
     assert cache.tenants == 5
     assert held() - before < one
+
+
+@pytest.mark.long
+async def test_a_thousand_tenants_of_100_kb() -> None:
+    """At the default bound, with more tenants than fit: the process grows by the bound, a quarter of slack included."""
+    process = psutil.Process()
+    cache = PolicyCache(Loader(14), HeardCache(), clock=lambda: 0.0)  # type: ignore[arg-type]
+    gc.collect()
+    before = process.memory_info().rss
+    for n in range(1_200):
+        await cache.load(f"t{n}")
+    gc.collect()
+    grown = process.memory_info().rss - before
+    bound = CacheSettings().max_bytes
+    assert 0.9 * bound < cache.size_bytes <= bound
+    assert grown < 1.25 * bound

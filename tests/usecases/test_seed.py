@@ -14,6 +14,9 @@ from router.usecases.seed import Seeder, Source, StoreGuard
 from tests.usecases.policy_fakes import ONE, TWO, HeardSeed, MemoryPolicies
 
 
+THREE = b'{"providers":[{"name":"c","weight":100}],"version":"1.0"}'
+
+
 class World:
     """A folder, a store in memory, and a guard."""
 
@@ -262,6 +265,29 @@ async def test_files_win_when_they_change(files_win: World) -> None:
     files_win.file("acme/default.json", TWO)
     await files_win.guard.check()
     assert files_win.documents() == {"default": TWO, "other": TWO}
+
+
+async def test_pods_that_enforce_together(files_win: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pod that read the store before another one wrote the same file writes no further revision of it; what somebody
+    else wrote in between is overwritten all the same."""
+    files_win.file("acme/default.json")
+    files_win.file("acme/other.json")
+    await files_win.guard.check()
+    files_win.file("acme/default.json", TWO)
+    files_win.file("acme/other.json", TWO)
+    records = files_win.store.records
+
+    async def raced(tenant_id: str) -> object:
+        found = await records(tenant_id)
+        monkeypatch.setattr(files_win.store, "records", records)
+        await files_win.store.apply("acme", "default", TWO, expect_revision=None)
+        await files_win.store.apply("acme", "other", THREE, expect_revision=None)
+        return found
+
+    monkeypatch.setattr(files_win.store, "records", raced)
+    await files_win.guard.check()
+    assert files_win.documents() == {"default": TWO, "other": TWO}
+    assert files_win.store.writes == 5
 
 
 async def test_files_that_say_the_same_write_nothing(files_win: World) -> None:
