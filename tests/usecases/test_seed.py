@@ -13,7 +13,6 @@ from router.usecases.policy_quota import Quotas
 from router.usecases.seed import Seeder, Source, StoreGuard
 from tests.usecases.policy_fakes import ONE, TWO, HeardSeed, MemoryPolicies
 
-
 THREE = b'{"providers":[{"name":"c","weight":100}],"version":"1.0"}'
 
 
