@@ -1,14 +1,15 @@
 #!lua flags=allow-oom
--- claim: take due tasks of some partitions for a while, so that one pod looks at each
+-- claim: take what is due in some partitions for a while, so that one pod looks at each
 -- KEYS
---   due             <schema>:{p}:~:due
+--   due             <schema>:{p}:~:due                  tasks …
+--   retain          <schema>:{p}:~:retain               … or tenants whose audit log is to be looked at
 -- ARGV
 --   lease_ms        how long the claim keeps other pods away
---   most            tasks to take, over all KEYS
+--   most            members to take, over all KEYS
 -- RETURNS
---   0 claimed       then the Redis time in ms, then for each task: index of its KEY, its 16 bytes
+--   0 claimed       then the Redis time in ms, then for each member: index of its KEY, itself
 -- GUARANTEES
---   A claimed task is due again when its claim runs out: a pod that dies holds nothing up for longer than lease_ms.
+--   A claimed member is due again when its claim runs out: a pod that dies holds nothing up for longer than lease_ms.
 --   No scan over tenants: the set holds what is due, in order.
 --- @include clock
 local now = server_time()

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from router.domain.audit import ROUTER, Actor, AuditEntry, AuditQuery, AuditRead, AuditStats
+from router.domain.audit import ROUTER, Actor, AuditEntry, AuditQuery, AuditRead, AuditStats, UnknownTenant
 from router.domain.extension_health import ExtensionRecord, Settled, Tally
 from router.domain.figures import Snapshot
 from router.domain.json import JsonObject
@@ -103,6 +103,65 @@ class FiguresStore(Protocol):
 
         :raises StoreError: Redis did not answer.
         """
+
+
+class UnknownTenantLog(Protocol):
+    """The fleet's one bounded log of refusals that no tenant's log can hold."""
+
+    async def record(self, records: Sequence[UnknownTenant]) -> None:
+        """Append; the oldest beyond the bound go.
+
+        :raises StoreError: Redis did not answer.
+        """
+
+    async def newest(self, most: int) -> list[AuditEntry]:
+        """Up to `most`, newest first.
+
+        :raises StoreError: Redis did not answer.
+        """
+
+
+class Trimmed(Struct, frozen=True):
+    """What became of a log since the last look at it.
+
+    `cut_inside_age` entries went by the bound on length although they were younger than the retention; `at_bound`: more
+    will. `unread` entries wait for the export, `lost` ones were cut before it read them. `oldest_ms` 0: an empty log.
+    """
+
+    entries: int
+    oldest_ms: int
+    appended: int
+    cut: int
+    cut_inside_age: int
+    unread: int
+    lost: int
+    at_bound: bool
+
+
+class AuditRetention(Protocol):
+    """Keeps audit logs within their age. Every method raises `StoreError` when Redis did not do it."""
+
+    async def notice(self, tenant_ids: Sequence[str]) -> None:
+        """These tenants have logs: they will be due."""
+
+    async def claim(self, lease_ms: int, most: int) -> list[str]:
+        """Take tenants whose log is to be looked at; other pods do not get them for `lease_ms`."""
+
+    async def trim(self, tenant_id: str, *, look_ms: int, full_ms: int, keep_unread: bool) -> Trimmed | None:
+        """Cut what is older than the retention, with a bound on the work; the rest is due at once.
+
+        The tenant is due again after `look_ms` (at its bound: `full_ms`) at the latest. `keep_unread`: what the export
+        has not read stays. None: there is no log (any more).
+        """
+
+    async def exported(self, tenant_id: str) -> str:
+        """The last entry that the export has stored outside; "0-0": none."""
+
+    async def mark_exported(self, tenant_id: str, expected: str, entry_id: str, count: int) -> bool:
+        """Move that mark on from `expected`, over `count` entries. False: somebody else has moved it."""
+
+    async def due_now(self, tenant_id: str) -> None:
+        """Look at this tenant again at once."""
 
 
 class Inspector(Protocol):

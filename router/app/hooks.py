@@ -3,16 +3,19 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypedDict
 
 from router.bus.announce import announce
 from router.bus.connection import Bus
 from router.bus.consumer import PullLoop
 from router.domain.alert import FLEET, Condition
+from router.domain.policy import TenantPolicies
 from router.errors import BusError, StoreError
 from router.store.lane import LaneHooks
 from router.telemetry import Event, Telemetry
-from router.usecases.alerts import Alerts
+from router.usecases.alerts import Alerts, Level
 from router.usecases.policies import Cause, PolicyCache
+from router.usecases.queries import RecentLatency
 from router.usecases.seed import SeedReport
 
 log = logging.getLogger("router.app")
@@ -100,7 +103,7 @@ class StoreOutage:
 
 
 class CacheWatch:
-    """`usecases.policies.CacheHooks`; `suspect` is the guard's, set once there is one.
+    """`usecases.policies.CacheHooks`; `suspect` is the guard's, `served` the retention's, set once they are there.
 
     `tenants` have a label of their own.
     """
@@ -109,10 +112,13 @@ class CacheWatch:
         self._telemetry = telemetry
         self._revisions = {t: telemetry.policy_revision.labels(t) for t in tenants}
         self.suspect: Callable[[str], None] = _nobody
+        self.served: Callable[[str], None] = _nobody
 
-    def loaded(self, cause: Cause) -> None:
-        """A load succeeded."""
+    def loaded(self, cause: Cause, found: TenantPolicies | None) -> None:
+        """A load succeeded: who has policies is decided for, and has an audit log."""
         self._telemetry.policy_reloads.labels(cause.value).inc()
+        if found is not None:
+            self.served(found.tenant_id)
 
     def failed(self, tenant_id: str, why: str) -> None:
         """A load failed; the last good policies are kept."""
@@ -141,7 +147,40 @@ class CacheWatch:
 
 
 def _nobody(_tenant_id: str) -> None:
-    """Before the guard is there."""
+    """Before those who want to know are there."""
+
+
+class AuditWatch:
+    """Whether the audit is slow: over the last seconds, the calls that append to it, and this pod's reads of it."""
+
+    def __init__(self, telemetry: Telemetry, alerts: Alerts, *, append_slow_ms: int, read_slow_ms: int) -> None:
+        append, read = telemetry.store_call_seconds.child("decide"), telemetry.audit_read_seconds
+        self._watched = [
+            (RecentLatency(counted.counts, counted.bounds_ms), Level(alerts, condition, FLEET, **bounds))
+            for counted, condition, bounds in (
+                (append, Condition.AUDIT_APPEND_SLOW, _slow(append_slow_ms)),
+                (read, Condition.AUDIT_READ_SLOW, _slow(read_slow_ms)),
+            )
+        ]
+
+    def look(self) -> None:
+        """Call once a second."""
+        for recent, level in self._watched:
+            recent.look()
+            level.read(recent.p95_ms())
+
+
+def _slow(bound_ms: int) -> "LevelBounds":
+    """Over again at half of it; ten seconds each."""
+    return {"raise_at": bound_ms, "clear_at": bound_ms / 2, "hold": 10}
+
+
+class LevelBounds(TypedDict):
+    """As `Level` calls them."""
+
+    raise_at: float
+    clear_at: float
+    hold: int
 
 
 class SeedWatch:

@@ -9,9 +9,9 @@ from functools import partial
 from prometheus_client import CollectorRegistry
 
 from router import __version__
-from router.app.hooks import Announcements, CacheWatch, SeedWatch, StoreOutage, StoreWatch
+from router.app.hooks import Announcements, AuditWatch, CacheWatch, SeedWatch, StoreOutage, StoreWatch
 from router.app.rooms import bus_options, cache_settings, decide_settings, quotas, stream_specs
-from router.app.store import Store
+from router.app.store import Store, StoreHooks
 from router.bus import service
 from router.bus.connection import Bus
 from router.bus.consumer import PullLoop
@@ -24,6 +24,7 @@ from router.bus.publisher import StreamPublisher
 from router.bus.stream_specs import ConsumerSpec, Ensured
 from router.bus.streams import Streams
 from router.domain.alert import FLEET, Condition
+from router.edge.audit_files import FileSink
 from router.edge.http import HttpServer
 from router.edge.pages import pages
 from router.edge.readiness import Readiness
@@ -34,11 +35,13 @@ from router.telemetry import Event, LoopLag, Telemetry
 from router.tracing import Tracing
 from router.usecases.alerts import Alerts, Level
 from router.usecases.attempts import Attempts
+from router.usecases.audit_lines import AuditLines
 from router.usecases.decide import Decide
 from router.usecases.deferred import DeferredAudit
 from router.usecases.deliveries import Careful, DeadLetters, Handle
 from router.usecases.dispatch import Dispatcher
 from router.usecases.endings import Endings
+from router.usecases.export_audit import AuditExport, Sink, StreamSink
 from router.usecases.extended import Extended, Reach
 from router.usecases.extension_watch import ExtensionWatch
 from router.usecases.figures import LiveFigures
@@ -50,10 +53,12 @@ from router.usecases.policies import PolicyCache
 from router.usecases.policy_folder import FolderContents, read_folder
 from router.usecases.queries import Backpressure, RecentLatency
 from router.usecases.receipts import Receipts
+from router.usecases.retention import Retention
 from router.usecases.seed import Seeder, Source, StoreGuard
 from router.usecases.settle import Settle
 from router.usecases.sweep import Sweeper
 from router.usecases.unfinished import Unfinished
+from router.usecases.unknown_tenants import UnknownTenants
 from router.wire import subjects
 from router.wire.alerts import encode_alert
 
@@ -109,12 +114,16 @@ class Parts:
     def _store_parts(self, s: Settings) -> None:
         t = self.telemetry
         self.store_watch = StoreWatch(t, on_away=self._store_is_away, on_back=self._store_is_back)
-        self.store = Store(s, self.store_watch.hooks())
+        self.audit_lines = AuditLines(s.audit_log_sample, self._redis_now_ms)
+        hooks = StoreHooks(self.store_watch.hooks(), t.audit_read_seconds.observe, self.audit_lines.moved)
+        self.store = Store(s, hooks)
         self.alerts = Alerts(self.publisher, self.store.epochs, encode_alert, t, _wall_ms)
         self.store_watch.alerts = self.alerts
         self._memory = Level(self.alerts, Condition.STORE_MEMORY, FLEET, raise_at=0.9, clear_at=0.8)
         self.deferred = DeferredAudit(self.store.tasks, t)
+        self._audit_parts(s)
         cache_watch = CacheWatch(t, s.metrics_tenants)
+        cache_watch.served = self.retention.served
         self.policies = PolicyCache(
             self.store.policies,
             cache_watch,
@@ -134,6 +143,26 @@ class Parts:
             reload_all=self.policies.announced_all,
         )
         cache_watch.suspect = self.guard.suspect
+
+    def _audit_parts(self, s: Settings) -> None:
+        t = self.telemetry
+        self.audit_watch = AuditWatch(
+            t, self.alerts, append_slow_ms=s.audit_append_slow_ms, read_slow_ms=s.audit_read_slow_ms
+        )
+        self.unknown = UnknownTenants(self.store.unknown, t)
+        sinks: list[Sink] = []
+        if s.audit_export_subject is not None:
+            sinks.append(StreamSink(self.publisher, s.audit_export_subject))
+        if s.audit_export_dir is not None:
+            sinks.append(FileSink(s.audit_export_dir))
+        self.retention = Retention(
+            self.store.retention,
+            t,
+            self.alerts,
+            max_len=s.audit_max_len,
+            export=AuditExport(self.store.audit, self.store.retention, sinks, t, allowed=lambda: self.gate.is_open),
+            may_work=lambda: not self._draining,
+        )
 
     def _decide_parts(self, s: Settings) -> None:
         t = self.telemetry
@@ -183,6 +212,8 @@ class Parts:
             tracing=self.tracing,
             snapshot=self.figures.snapshot,
             extensions=Extended(reach, t, most_ms=s.pipeline_deadline_ms, most=s.pipelines_max),
+            unknown=self.unknown.refused,
+            audit_lines=self.audit_lines,
         )
         self.door = DecideDoor(self.bus, self.decide.handle, s.pod_name)
 
@@ -271,6 +302,10 @@ class Parts:
 
     def _gate_changed(self, state: GateState) -> None:
         self.tracing.set_enabled(state.fault is None)
+        self.audit_lines.allow(state.fault is None)
+
+    def _redis_now_ms(self, tenant_id: str) -> int:
+        return self.store.decisions.now_ms(tenant_id)
 
     def _store_is_away(self) -> None:
         self.outage.begin()

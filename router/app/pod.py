@@ -25,6 +25,7 @@ from router.domain.decision import Code, Refused
 from router.errors import BusError, StartupRefused, StoreError
 from router.logs import configure
 from router.settings import Settings
+from router.store.keys import NO_TENANT
 from router.telemetry import Event
 from router.usecases.admin import Admin
 from router.usecases.admin_acts import OperatorActs, PolicyActs
@@ -114,6 +115,9 @@ class Pod(Parts):
         for pull in self.loops:
             await pull.start()
         self._run(self.sweeper.run(), "sweeper")
+        self.retention.served(NO_TENANT)
+        self._run(self.retention.run(), "retention")
+        self._run(self.unknown.run(), "unknown tenants")
         await self._until_done("serving", self.door.open)
         _settle_garbage_collector()
         log.info("pod %s serves", self._s.pod_name, extra={"event": Event.POD_READY})
@@ -178,6 +182,7 @@ class Pod(Parts):
                 await self._look_at_memory()
             self.recent.look()
             self.workers.look()
+            self.audit_watch.look()
             self.telemetry.in_flight.set(self.decide.in_flight)
             self.telemetry.nats_connected.set(int(self.bus.connected))
             for name, pull in zip(("result", "ack"), self.loops, strict=True):
@@ -229,6 +234,7 @@ class Pod(Parts):
         await self.outbox.drained()
         await self.deferred.drained()
         await self.watch.drained()
+        await self.unknown.flush()
 
 
 def _settle_garbage_collector() -> None:

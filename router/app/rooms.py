@@ -10,6 +10,7 @@ from router.settings.tokens import named_tokens
 from router.store.lane import LaneSettings
 from router.store.nodes import Access
 from router.store.policies import Bounds
+from router.store.retention import RetentionBounds
 from router.usecases.access import Tokens
 from router.usecases.decide import DecideSettings
 from router.usecases.policies import CacheSettings
@@ -63,6 +64,12 @@ def lane_settings(s: Settings) -> LaneSettings:
     )
 
 
+def retention_bounds(s: Settings) -> RetentionBounds:
+    """How long audit entries are kept."""
+    age_ms = s.audit_retention_days * DAY_MS
+    return RetentionBounds(age_ms, s.audit_max_len, audit_ms(s))
+
+
 def decide_settings(s: Settings) -> DecideSettings:
     """What deciding needs to know."""
     return DecideSettings(
@@ -96,7 +103,7 @@ def cache_settings(s: Settings) -> CacheSettings:
 def stream_specs(s: Settings) -> tuple[StreamSpec, ...]:
     """The streams of CONTRACTS §1."""
     letters = tuple(f"{subject}.dlq" for subject in (subjects.RESULT, subjects.ACK))
-    rows = (
+    rows: tuple[tuple[str, tuple[str, ...], int, int | None, int | None], ...] = (
         (
             s.stream_assign_name,
             (subjects.ASSIGN, *s.assign_subjects),
@@ -129,6 +136,16 @@ def stream_specs(s: Settings) -> tuple[StreamSpec, ...]:
         ),
         (s.stream_dlq_name, letters, s.stream_dlq_max_age_s, s.stream_dlq_dedup_s, s.stream_dlq_max_bytes),
     )
+    if s.audit_export_subject is not None:
+        rows += (
+            (
+                s.stream_audit_name,
+                (s.audit_export_subject,),
+                s.stream_audit_max_age_s,
+                s.stream_audit_dedup_s,
+                s.stream_audit_max_bytes,
+            ),
+        )
     return tuple(
         StreamSpec(name, covered, age, dedup, s.stream_replicas, most) for name, covered, age, dedup, most in rows
     )

@@ -1,8 +1,11 @@
 """The store of a pod: one connection road for decisions, one client for everything else."""
 
 import os
+from collections.abc import Callable
+from typing import NamedTuple
 
-from router.app.rooms import audit_ms, lane_settings, policy_bounds, redis_access
+from router.app.rooms import audit_ms, lane_settings, policy_bounds, redis_access, retention_bounds
+from router.domain.task import BreakerTurn, Move
 from router.settings import Settings
 from router.store.audit import RedisAudit
 from router.store.claims import RedisClaims
@@ -17,24 +20,45 @@ from router.store.levers import RedisLevers, lever_scripts
 from router.store.meta import RedisEpochs, RedisMeta
 from router.store.nodes import Cluster, Nodes, SingleNode
 from router.store.policies import RedisPolicies
+from router.store.retention import RedisRetention
 from router.store.rows import RowPacker
 from router.store.tasks import RedisTasks
+from router.store.unknown_tenants import RedisUnknownTenants
+
+
+class StoreHooks(NamedTuple):
+    """Who hears of what the store does."""
+
+    lanes: LaneHooks
+    audit_read: Callable[[float], None]
+    moved: Callable[[Move, BreakerTurn], None]
 
 
 class Store:
     """All that a pod has of Redis. Nothing is connected before `open`."""
 
-    def __init__(self, s: Settings, hooks: LaneHooks) -> None:
+    def __init__(self, s: Settings, heard: StoreHooks) -> None:
         kind = Cluster if s.redis_cluster else SingleNode
         self.nodes: Nodes = kind(s.redis_url, redis_access(s))
         self.keys = Keys(s.store_schema, s.partitions)
         packer = RowPacker(self.keys, os.urandom)
-        self.lanes = Lanes(self.keys, self.nodes, packer, decide_script(), lane_settings(s), hooks)
+        self.lanes = Lanes(self.keys, self.nodes, packer, decide_script(), lane_settings(s), heard.lanes)
         self.decisions = RedisDecisions(self.keys, self.nodes, self.lanes, s.store_deadline_ms)
-        self.tasks = RedisTasks(self.keys, self.nodes, audit_max_len=s.audit_max_len, shared_calls=not s.redis_cluster)
         self.policies = RedisPolicies(self.nodes, self.keys, bounds=policy_bounds(s))
-        self.audit = RedisAudit(self.keys, self.nodes)
         self.figures = RedisFigures(self.keys, self.nodes)
+        self.tasks = RedisTasks(
+            self.keys,
+            self.nodes,
+            audit_max_len=s.audit_max_len,
+            shared_calls=not s.redis_cluster,
+            on_moved=heard.moved,
+        )
+        # Reads for people and exports may go elsewhere.
+        self._reading = self.nodes if s.redis_replica_url is None else SingleNode(s.redis_replica_url, redis_access(s))
+        self.audit = RedisAudit(self.keys, self._reading, on_read=heard.audit_read)
+        bounds = retention_bounds(s)
+        self.retention = RedisRetention(self.keys, self.nodes, bounds, shared_calls=not s.redis_cluster)
+        self.unknown = RedisUnknownTenants(self.keys, self.nodes, bounds.ttl_ms)
         self.inspector = RedisInspector(self.keys, self.nodes)
         self.levers = RedisLevers(
             self.keys, self.nodes, lever_scripts(), audit_max_len=s.audit_max_len, audit_ms=audit_ms(s)
@@ -62,4 +86,6 @@ class Store:
     async def close(self) -> None:
         """Close every connection."""
         await self.lanes.close()
+        if self._reading is not self.nodes:
+            await self._reading.close()
         await self.nodes.close()

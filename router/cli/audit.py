@@ -1,16 +1,17 @@
-"""`router audit`: query, tail, stats."""
+"""`router audit`: query, tail, stats, and export from its own file."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from router.cli import audit_export
 from router.cli.audit_rows import COLUMNS, facts, moment, moment_ms, print_line, row
 from router.cli.exits import Exit
 from router.cli.output import note, print_facts, print_json, print_table
 from router.cli.target import JsonOption, RedisOption
 
 if TYPE_CHECKING:
-    from router.domain.audit import AuditQuery, AuditStats
+    from router.domain.audit import AuditEntry, AuditQuery, AuditStats
     from router.settings import Settings
     from router.usecases.query_audit import AuditPage
 
@@ -20,6 +21,8 @@ TenantOption = Annotated[str, typer.Option(help="The tenant.")]
 
 LOOK_S = 0.5
 TAIL_MOST = 500
+
+app.command()(audit_export.export)
 
 
 @app.command()
@@ -125,6 +128,32 @@ async def _tail(settings: "Settings", tenant: str, lines: int, *, follow: bool, 
             if not page:
                 await asyncio.sleep(LOOK_S)
             page = await log.after(tenant, last, most=TAIL_MOST)
+
+
+@app.command()
+def unknown(
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=TAIL_MOST, help="How many of the newest.")] = 20,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document a line.")] = False,
+    redis: RedisOption = None,
+) -> None:
+    """Show the newest refusals of tenants (or policies) that are not known here, oldest first. Exit code 1: none."""
+    import asyncio
+
+    from router.cli.target import settings_for
+
+    entries = asyncio.run(_unknown(settings_for(redis=redis), lines))
+    for entry in reversed(entries):
+        print_line(entry, json=json, tenant=True)
+    raise typer.Exit(Exit.OK if entries else Exit.NEGATIVE)
+
+
+async def _unknown(settings: "Settings", lines: int) -> "list[AuditEntry]":
+    from router.app.rooms import retention_bounds
+    from router.cli.room import store
+    from router.store.unknown_tenants import RedisUnknownTenants
+
+    async with store(settings, reading=True) as room:
+        return await RedisUnknownTenants(room.keys, room.nodes, retention_bounds(settings).ttl_ms).newest(lines)
 
 
 @app.command()

@@ -20,10 +20,9 @@ COLUMNS = ("time", "action", "request", "what")
 
 def facts(entry: "AuditEntry") -> dict[str, Any]:
     """An entry for machines."""
-    import msgspec
+    from router.wire.audit import audit_facts
 
-    found: dict[str, Any] = msgspec.to_builtins(entry)
-    return found | {"timestamp": moment(entry.ts_us)}
+    return audit_facts(entry)
 
 
 def row(entry: "AuditEntry") -> tuple[object, ...]:
@@ -39,21 +38,22 @@ def row(entry: "AuditEntry") -> tuple[object, ...]:
     return moment(entry.ts_us), entry.action, entry.details.get("request_id"), what
 
 
-def print_line(entry: "AuditEntry", *, json: bool) -> None:
-    """One entry, one line, at once."""
-    import orjson
+def print_line(entry: "AuditEntry", *, json: bool, tenant: bool = False) -> None:
+    """One entry, one line, at once; with its tenant and outcome if the lines are of many."""
+    from router.wire.audit import audit_line
 
-    if json:
-        text = orjson.dumps(facts(entry)).decode()
-    else:
-        text = "  ".join(str(cell) for cell in row(entry) if cell is not None)
+    cells = (*row(entry), f"tenant {entry.tenant_id}, {entry.outcome}") if tenant else row(entry)
+    words = (str(cell) for cell in cells if cell is not None)
+    text = audit_line(entry).decode() if json else "  ".join(words)
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def moment(ts_us: int) -> str:
     """RFC 3339, in ms."""
-    return datetime.fromtimestamp(ts_us / 1_000_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    from router.wire.audit import moment as text_of
+
+    return text_of(ts_us)
 
 
 def moment_ms(text: str | None, option: str) -> int | None:

@@ -34,6 +34,10 @@ class Condition(StrEnum):
     ISOLATION_VIOLATION = "isolation_violation"
     DEAD_LETTERS = "dead_letters"
     USAGE_NOT_DRAINING = "usage_not_draining"
+    AUDIT_CUT_INSIDE_AGE = "audit_cut_inside_age"
+    AUDIT_EXPORT_BEHIND = "audit_export_behind"
+    AUDIT_APPEND_SLOW = "audit_append_slow"
+    AUDIT_READ_SLOW = "audit_read_slow"
 
 
 class Kind(NamedTuple):
@@ -63,6 +67,12 @@ ALERTS: dict[Condition, Kind] = {
     Condition.ISOLATION_VIOLATION: Kind(_C, "results", "tenant", "a result named a task of another tenant"),
     Condition.DEAD_LETTERS: Kind(_W, "results", "subject", "messages were given up on"),
     Condition.USAGE_NOT_DRAINING: Kind(_C, "usage", FLEET, "usage events wait in the outbox"),
+    Condition.AUDIT_CUT_INSIDE_AGE: Kind(_W, "audit", "tenant", "an audit log is cut before its entries are old"),
+    Condition.AUDIT_EXPORT_BEHIND: Kind(
+        _C, "audit", "tenant", "the audit export is behind: entries are cut, or soon will be, before it has read them"
+    ),
+    Condition.AUDIT_APPEND_SLOW: Kind(_W, "audit", FLEET, "the store calls that write the audit are slow"),
+    Condition.AUDIT_READ_SLOW: Kind(_W, "audit", FLEET, "reads of audit logs are slow"),
 }
 
 

@@ -72,6 +72,18 @@ class ActFeatures(Struct, frozen=True, array_like=True):
     details: dict[str, str | int | bool] = {}
 
 
+class UnknownTenant(Struct, frozen=True, array_like=True):
+    """A refusal that no tenant's log can hold: what happened `times` times in a second, told by its first request."""
+
+    tenant_id: str
+    policy_id: str
+    code: str
+    times: int
+    request_id: str
+    ip_address: str | None
+    trace_id: str | None
+
+
 class AuditEntry(Struct, frozen=True):
     """One record, as people and queries see it. `id` is its place in the log, `ts_us` is Redis time in microseconds.
 

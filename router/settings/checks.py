@@ -14,8 +14,8 @@ Contradiction = tuple[tuple[str, ...], str]
 
 _LITERAL = re.compile(r"caf\.exec(\.[A-Za-z0-9_-]+)+")
 _OWN_SUBJECTS = {"caf.exec.assign.v1", "caf.exec.assigned.v1", "caf.exec.assign.v1.ack", "caf.exec.result.v1"}
-_STREAMS = ("assign", "assigned", "ack", "result", "usage", "alert", "dlq")
-_WITH_DEDUP = ("assign", "assigned", "usage", "alert", "dlq")
+_STREAMS = ("assign", "assigned", "ack", "result", "usage", "alert", "audit", "dlq")
+_WITH_DEDUP = ("assign", "assigned", "usage", "alert", "audit", "dlq")
 
 
 def contradictions(s: Settings) -> Iterator[Contradiction]:

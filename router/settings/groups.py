@@ -93,6 +93,22 @@ class Store(Group):
     )
     audit_max_len: int = setting(100_000, "Audit entries kept per tenant.", ge=100, le=100_000_000)
     audit_retention_days: int = setting(7, "Days an audit entry is meant to be readable.", ge=1, le=3650)
+    audit_log_sample: float = setting(
+        0,
+        "Share of requests whose audit records are log lines, too (level info), as they happen.",
+        ge=0,
+        le=1,
+    )
+    audit_append_slow_ms: Ms = setting(25, "Alert when 5 % of the calls that write the audit take longer.", ge=1)
+    audit_read_slow_ms: Ms = setting(250, "Alert when 5 % of a pod's reads of audit logs take longer.", ge=1)
+    audit_export_subject: str | None = setting(
+        None,
+        "Subject under beamline.audit. to which audit entries are exported before they are cut; none: not exported.",
+        pattern=r"^beamline\.audit(\.[A-Za-z0-9_-]+)+$",
+    )
+    audit_export_dir: Path | None = setting(
+        None, "Folder to which audit entries are exported before they are cut; none: not exported."
+    )
     tombstone_ttl_s: Seconds = setting(
         7_200, "How long a finished task is remembered. Longer than results and usage can be repeated.", ge=60
     )
@@ -185,6 +201,10 @@ class Streams(Group):
     stream_alert_max_age_s: Seconds = setting(604_800, "Their maximum age.", ge=60)
     stream_alert_dedup_s: Seconds = setting(3_600, "Their dedup window.", ge=1)
     stream_alert_max_bytes: Size | None = setting(None, "Their bound in bytes.", ge=1 << 20)
+    stream_audit_name: StreamName = setting("AUDIT", "Exported audit entries, if there is a subject for them.")
+    stream_audit_max_age_s: Seconds = setting(2_592_000, "Their maximum age.", ge=60)
+    stream_audit_dedup_s: Seconds = setting(3_600, "Their dedup window.", ge=1)
+    stream_audit_max_bytes: Size | None = setting(None, "Their bound in bytes.", ge=1 << 20)
     stream_dlq_name: StreamName = setting("DLQ", "Dead letters.")
     stream_dlq_max_age_s: Seconds = setting(1_209_600, "Their maximum age.", ge=60)
     stream_dlq_dedup_s: Seconds = setting(3_600, "Their dedup window.", ge=1)

@@ -38,6 +38,9 @@ KEYS = {
         "<schema>:extensions", "hash", "24 h after the last call", "health and breaker of each extension; at most 1,000"
     ),
     "epochs": KeyKind("<schema>:epochs", "hash", "none", "alert epochs by condition and scope"),
+    "unknown": KeyKind(
+        "<schema>:unknown", "stream", "MAXLEN 10,000 and retention", "refusals of tenants that are not known here"
+    ),
     "head": KeyKind(
         "<schema>:{p}:<tenant>:head", "string", "none", "tenant revision, stamp, off switch, drains, forced breakers"
     ),
@@ -68,6 +71,12 @@ KEYS = {
     "acts": KeyKind(
         "<schema>:{p}:~:audit", "stream", "MAXLEN and retention", "acts of admin roles, in the partition of tenant `~`"
     ),
+    "audit_marks": KeyKind(
+        "<schema>:{p}:<tenant>:am",
+        "hash",
+        "retention + 1 day",
+        "the audit log as last looked at, how far its export has read",
+    ),
     "idem": KeyKind(
         "<schema>{p}<name>", "string", "24 h", "answer of one request; name is 10 bytes of hash, the tenant in it"
     ),
@@ -78,6 +87,12 @@ KEYS = {
     "task": KeyKind("<schema>:{p}:~:task:<task>", "string", "job's, then tombstone's", "delivery record of a task"),
     "job": KeyKind("<schema>:{p}:~:job:<task>", "string", "last deadline + 5 min", "work item of a dispatched task"),
     "due": KeyKind("<schema>:{p}:~:due", "zset", "bounded by tasks in flight", "task id → when to look at it, in ms"),
+    "retain": KeyKind(
+        "<schema>:{p}:~:retain",
+        "zset",
+        "bounded by tenants with a log",
+        "tenant → when to look at its audit log, in ms",
+    ),
     "outbox": KeyKind("<schema>:{p}:~:outbox", "hash", "bounded by unpublished usage", "task id → usage event"),
 }
 
@@ -121,6 +136,7 @@ class TenantKeys(Struct, frozen=True):
     policies: bytes
     state: bytes
     audit: bytes
+    audit_marks: bytes
     due: bytes
     shared: bytes
     pins: bytes
@@ -184,6 +200,7 @@ class Keys:
         self.meta = f"{schema}:meta".encode()
         self.epochs = f"{schema}:epochs".encode()
         self.extensions = f"{schema}:extensions".encode()
+        self.unknown = f"{schema}:unknown".encode()
         self._tags = partition_tags(partitions)
         self.tenant = lru_cache(maxsize=_TENANTS_REMEMBERED)(self._tenant)
         self.acts = self.tenant(NO_TENANT).audit
@@ -201,6 +218,7 @@ class Keys:
             prefix + b"policies",
             prefix + b"s",
             prefix + b"audit",
+            prefix + b"am",
             self.due(p),
             shared,
             prefix + b"pin:",
@@ -225,6 +243,10 @@ class Keys:
     def due(self, partition: int) -> bytes:
         """When to look at which task."""
         return self._prefix(partition) + b"~:due"
+
+    def retain(self, partition: int) -> bytes:
+        """When to look at which tenant's audit log."""
+        return self._prefix(partition) + b"~:retain"
 
     def outbox(self, partition: int) -> bytes:
         """Usage that is settled and not yet published."""

@@ -1,6 +1,6 @@
 """`ports.TaskStore` on Redis: delivery records, moves, claims, the usage outbox."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from struct import Struct as Layout
 from typing import Any
 
@@ -53,13 +53,25 @@ def settle_script(**options: Any) -> Script:
 
 def claim_script(**options: Any) -> Script:
     """lua/claim.lua, likewise."""
-    return load("claim", keys=("due",), argv=("lease_ms", "most"), returns={0: "claimed"}, **options)
+    return load("claim", keys=("due", "retain"), argv=("lease_ms", "most"), returns={0: "claimed"}, **options)
+
+
+def _unheard(_move: Move, _turn: BreakerTurn) -> None:
+    """Nobody wants to know of moves."""
 
 
 class RedisTasks:
-    """What has been dispatched; see the port for the promises."""
+    """What has been dispatched; see the port for the promises. `on_moved` hears of every move that was made."""
 
-    def __init__(self, keys: Keys, nodes: Nodes, *, audit_max_len: int = 100_000, shared_calls: bool = True) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        nodes: Nodes,
+        *,
+        audit_max_len: int = 100_000,
+        shared_calls: bool = True,
+        on_moved: Callable[[Move, BreakerTurn], None] = _unheard,
+    ) -> None:
         self._keys = keys
         self._nodes = nodes
         self._settle = settle_script()
@@ -68,6 +80,7 @@ class RedisTasks:
         # One node takes rows of all partitions in a call; a Cluster wants a call a partition.
         self._shared = shared_calls
         self._first = 0
+        self._on_moved = on_moved
 
     async def records(self, task_ids: Sequence[bytes]) -> list[TaskRecord | Unreadable | None]:
         """See `ports.TaskStore.records`."""
@@ -102,7 +115,9 @@ class RedisTasks:
                 nonce, code = _HEAD.unpack_from(raw)
                 if nonce != row:
                     raise StoreError("a settle reply was for another row")
-                outcomes[position] = _outcome(moves[position], code, raw[_BODY:])
+                outcome = outcomes[position] = _outcome(moves[position], code, raw[_BODY:])
+                if isinstance(outcome, Moved):
+                    self._on_moved(moves[position], outcome.turn)
         return [o for o in outcomes if o is not None]
 
     def _batches(self, moves: Sequence[Move]) -> list[MoveBatch]:

@@ -48,6 +48,8 @@ class Event(StrEnum):
     EXTENSION_BREAKER = "extension.breaker"
     DECISION_UNDONE = "decision.undone"
     AUDIT = "audit"
+    AUDIT_CUT = "audit.cut_inside_age"
+    AUDIT_EXPORT_FAILED = "audit.export_failed"
     AUDIT_DEFERRED = "audit.deferred"
     ALERT_RAISED = "alert.raised"
     ALERT_RESOLVED = "alert.resolved"

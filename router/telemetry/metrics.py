@@ -46,6 +46,7 @@ class Telemetry:
         self._decide(tenants)
         self._extensions()
         self._store()
+        self._audit()
         self._policies_and_gate()
         self._tasks()
         self._bus()
@@ -111,6 +112,27 @@ class Telemetry:
         self.audit_deferred = self._gauge(
             "audit_deferred", "Audit records of degraded decisions that wait for the store."
         )
+
+    def _audit(self) -> None:
+        self.audit_appended = self._counter("audit_appended", "Audit entries written, as seen by looks at the logs.")
+        self.audit_cut = self._counter(
+            "audit_cut", "Audit entries cut for their age, or by the bound on length though they were younger.", "by"
+        )
+        for by in ("age", "length"):
+            self.audit_cut.labels(by)
+        self.audit_exported = self._counter("audit_exported", "Audit entries stored outside by the export.")
+        self.audit_export_failures = self._counter("audit_export_failures", "Exports that failed and are tried again.")
+        self.audit_export_lost = self._counter("audit_export_lost", "Audit entries cut before the export read them.")
+        self.audit_read_seconds = self._histogram(
+            "audit_read_seconds", "One bounded read of an audit log by this pod.", _LATENCY
+        ).child()
+        self.audit_unknown = self._counter(
+            "audit_unknown_tenants",
+            "Refusals without a tenant's log: recorded in the shared one, or dropped.",
+            "outcome",
+        )
+        for outcome in ("recorded", "dropped"):
+            self.audit_unknown.labels(outcome)
 
     def _policies_and_gate(self) -> None:
         self.policy_reloads = self._counter("policy_reloads", "Policy loads, by what caused them.", "cause")

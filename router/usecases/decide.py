@@ -27,6 +27,7 @@ from router.errors import StoreError
 from router.ports import DecisionStore
 from router.telemetry import Event, Telemetry
 from router.tracing import Span, Tracing
+from router.usecases.audit_lines import SILENT, AuditLines
 from router.usecases.course import Extensions
 from router.wire.decide import decode
 from router.wire.job import encode_job
@@ -112,6 +113,8 @@ class Decide:
         tracing: Tracing,
         extensions: Extensions,
         snapshot: Callable[[str], Snapshot] = lambda _: NO_FIGURES,
+        unknown: Callable[[DecideRequest, Refused], None] = lambda _request, _refused: None,
+        audit_lines: AuditLines = SILENT,
     ) -> None:
         self._store = store
         self._policies = policies
@@ -123,6 +126,8 @@ class Decide:
         self._tracing = tracing
         self._extensions = extensions
         self._snapshot = snapshot
+        self._unknown = unknown
+        self._audit_lines = audit_lines
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
@@ -186,6 +191,8 @@ class Decide:
         features = self._features()
         refused = self._forbidden(request, features)
         if refused is not None:
+            if refused.code is Code.UNAUTHORIZED:
+                self._unknown(request, refused)
             self._finish(opened, refused)
             return
         known = self._policies.get(request.tenant_id)
@@ -235,7 +242,9 @@ class Decide:
         request = opened.request
         stored = None if known is None else known.policies.get(request.policy_id)
         if stored is None:
-            self._finish(opened, _no_policy(request, known))
+            refused = _no_policy(request, known)
+            self._unknown(request, refused)
+            self._finish(opened, refused)
             return
         features = self._features()
         if stored.policy.extended:
@@ -300,9 +309,13 @@ class Decide:
                 )
                 if isinstance(found, Decided):
                     self._degraded_made(request, made, found)
+                    if self._audit_lines.on:
+                        self._audit_lines.degraded(request, made, found)
                 return found
         else:
             self._policies.observe(request.tenant_id, stamp)
+            if self._audit_lines.on:
+                self._audit_lines.decided(request, made, outcome)
         if isinstance(outcome, RowFault):
             self._telemetry.store_row_faults.inc()
             log.error(outcome.message, extra={"event": Event.STORE_ROW_FAULT, "tenant_id": request.tenant_id})

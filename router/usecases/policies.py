@@ -52,7 +52,7 @@ class Cause(StrEnum):
 class CacheHooks(Protocol):
     """What the cache reports of itself. Called on the event loop; must be quick and must not raise."""
 
-    def loaded(self, cause: Cause) -> None:
+    def loaded(self, cause: Cause, found: TenantPolicies | None) -> None:
         """A load succeeded."""
 
     def failed(self, tenant_id: str, why: str) -> None:
@@ -253,7 +253,7 @@ class PolicyCache:
             raise
         found = self._with_last_readable(found)
         self._keep(tenant_id, found)
-        self._hooks.loaded(cause)
+        self._hooks.loaded(cause, found)
         return found
 
     def _with_last_readable(self, found: TenantPolicies | None) -> TenantPolicies | None:

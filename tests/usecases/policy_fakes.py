@@ -140,7 +140,7 @@ class HeardCache:
         self.revisions: list[tuple[str, int | None]] = []
         self.missing: list[str] = []
 
-    def loaded(self, cause: Cause) -> None:
+    def loaded(self, cause: Cause, found: TenantPolicies | None) -> None:
         """Remember."""
         self.causes.append(cause)
 

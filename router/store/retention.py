@@ -1,0 +1,113 @@
+"""`ports.AuditRetention` on Redis: which logs are due, their cuts, and the marks of their export."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from router.ports import Trimmed
+from router.store.keys import Keys
+from router.store.nodes import Nodes
+from router.store.scripts import Script, load
+from router.store.tasks import claim_script
+
+TRIMMED, GONE = 0, 1
+MOST_CUT = 10_000
+
+
+class RetentionBounds(Struct, frozen=True):
+    """How long entries are kept, how many a log has at most, and the life time of a log that nobody writes to."""
+
+    age_ms: int = 7 * 86_400_000
+    max_len: int = 100_000
+    ttl_ms: int = 8 * 86_400_000
+
+
+def trim_script(**options: Any) -> Script:
+    """lua/trim_audit.lua, held against what this room expects of it; options as of `scripts.load`."""
+    return load(
+        "trim_audit",
+        keys=("audit", "audit_marks", "retain"),
+        argv=("tenant", "age_ms", "max_len", "most", "ttl_ms", "look_ms", "full_ms", "keep_unread"),
+        returns={TRIMMED: "trimmed", GONE: "gone"},
+        **options,
+    )
+
+
+class RedisRetention:
+    """Cuts and marks; see the port for the promises."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        nodes: Nodes,
+        bounds: RetentionBounds,
+        *,
+        shared_calls: bool = True,
+        most_cut: int = MOST_CUT,
+        trim: Script | None = None,
+    ) -> None:
+        self._keys = keys
+        self._nodes = nodes
+        self._bounds = bounds
+        self._most_cut = most_cut
+        self._trim = trim or trim_script()
+        self._claim = claim_script()
+        self._mark = load(
+            "mark_exported",
+            keys=("audit_marks",),
+            argv=("expected", "exported", "count", "ttl_ms"),
+            returns={0: "marked", 1: "changed"},
+        )
+        # One node takes all partitions in a call; a Cluster wants a call a partition.
+        self._shared = shared_calls
+        self._first = 0
+
+    async def notice(self, tenant_ids: Sequence[str]) -> None:
+        """See `ports.AuditRetention.notice`."""
+        await self._nodes.gather([("ZADD", self._retain(t), "NX", 0, t) for t in tenant_ids])
+
+    async def claim(self, lease_ms: int, most: int) -> list[str]:
+        """See `ports.AuditRetention.claim`."""
+        # Another partition is first each time: none waits until the others have nothing due.
+        self._first = (self._first + 1) % self._keys.partitions
+        dues = [self._keys.retain(p) for p in (*range(self._first, self._keys.partitions), *range(self._first))]
+        found: list[str] = []
+        for group in [dues] if self._shared else [[due] for due in dues]:
+            if len(found) >= most:
+                break
+            reply = await self._nodes.run(self._claim, group, [lease_ms, most - len(found)])
+            found += [name.decode() for name in reply[3::2]]
+        return found
+
+    async def trim(self, tenant_id: str, *, look_ms: int, full_ms: int, keep_unread: bool) -> Trimmed | None:
+        """See `ports.AuditRetention.trim`."""
+        tenant = self._keys.tenant(tenant_id)
+        b = self._bounds
+        reply = await self._nodes.run(
+            self._trim,
+            [tenant.audit, tenant.audit_marks, self._keys.retain(tenant.partition)],
+            [tenant_id, b.age_ms, b.max_len, self._most_cut, b.ttl_ms, look_ms, full_ms, int(keep_unread)],
+        )
+        if reply[0] == GONE:
+            return None
+        entries, oldest_ms, appended, cut, inside, unread, lost, at_bound = map(int, reply[1:])
+        return Trimmed(entries, oldest_ms, appended, cut, inside, unread, lost, at_bound == 1)
+
+    async def exported(self, tenant_id: str) -> str:
+        """See `ports.AuditRetention.exported`."""
+        found = await self._nodes.call("HGET", self._keys.tenant(tenant_id).audit_marks, "exported")
+        return "0-0" if found is None else found.decode()
+
+    async def mark_exported(self, tenant_id: str, expected: str, entry_id: str, count: int) -> bool:
+        """See `ports.AuditRetention.mark_exported`."""
+        key = self._keys.tenant(tenant_id).audit_marks
+        reply = await self._nodes.run(self._mark, [key], [expected, entry_id, count, self._bounds.ttl_ms])
+        return bool(reply[0] == 0)
+
+    async def due_now(self, tenant_id: str) -> None:
+        """See `ports.AuditRetention.due_now`."""
+        await self._nodes.call("ZADD", self._retain(tenant_id), "XX", 0, tenant_id)
+
+    def _retain(self, tenant_id: str) -> bytes:
+        return self._keys.retain(self._keys.tenant(tenant_id).partition)

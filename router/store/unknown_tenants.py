@@ -1,0 +1,61 @@
+"""`ports.UnknownTenantLog` on one Redis stream of the whole fleet: field r is B 1, then msgpack of the record."""
+
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import msgpack
+
+from router.domain.audit import AuditEntry, UnknownTenant
+from router.domain.task import Action
+from router.store.keys import Keys
+from router.store.link import Command
+from router.store.nodes import Nodes
+from router.store.packing import FORMAT
+
+MOST_KEPT = 10_000
+_pack = msgpack.Encoder().encode
+_unpack = msgpack.Decoder(UnknownTenant).decode
+
+
+class RedisUnknownTenants:
+    """Writes and reads; see the port for the promises."""
+
+    def __init__(self, keys: Keys, nodes: Nodes, ttl_ms: int) -> None:
+        self._key = keys.unknown
+        self._nodes = nodes
+        self._ttl_ms = ttl_ms
+
+    async def record(self, records: Sequence[UnknownTenant]) -> None:
+        """See `ports.UnknownTenantLog.record`."""
+        commands: list[Command] = [
+            ("XADD", self._key, "MAXLEN", "~", MOST_KEPT, "*", "r", b"%c%b" % (FORMAT, _pack(one))) for one in records
+        ]
+        await self._nodes.gather([*commands, ("PEXPIRE", self._key, self._ttl_ms)])
+
+    async def newest(self, most: int) -> list[AuditEntry]:
+        """See `ports.UnknownTenantLog.newest`."""
+        rows = await self._nodes.call("XREVRANGE", self._key, "+", "-", "COUNT", most)
+        return [found for entry_id, fields in rows if (found := _entry(entry_id.decode(), fields[b"r"])) is not None]
+
+
+def _entry(entry_id: str, raw: bytes) -> AuditEntry | None:
+    """One record; None when a newer version has written it."""
+    try:
+        one = _unpack(raw[1:]) if raw[0] == FORMAT else None
+    except msgspec.MsgspecError:
+        one = None
+    if one is None:
+        return None
+    return AuditEntry(
+        entry_id,
+        int(entry_id.partition("-")[0]) * 1000,
+        one.tenant_id,
+        Action.DECISION_REFUSED.label,
+        "request",
+        one.request_id,
+        None,
+        one.ip_address,
+        one.trace_id,
+        {"request_id": one.request_id, "policy_id": one.policy_id, "times": one.times},
+        one.code,
+    )
