@@ -13,6 +13,10 @@ from tests.fleet.foreign import ASSIGN, RESULT, USAGE, Body, Foreign, success, t
 from tests.fleet.harness import Fleet, until
 
 
+PATIENT = {"deadline_ms": 120_000}
+"""So that a slow machine does not end the attempt in between."""
+
+
 async def command(fleet: Fleet, cwd: Path, *words: str) -> tuple[Ran, Any]:
     """Run one with --json; what it did and said."""
     ran = await run_process(*words, "--nats", fleet.nats.url, "--json", cwd=cwd)
@@ -78,7 +82,7 @@ async def test_a_result_that_could_not_be_settled_is_metered_after_the_redrive(o
     fleet, caller = await own(pods=1, env={"ROUTER_DEAD_LETTER_AFTER": "2"})
     tenant = await fleet.tenant({"version": "1.0", "providers": [{"name": "only", "weight": 1, "max_concurrency": 5}]})
     works, usage = await caller.watch(ASSIGN), await caller.watch(USAGE)
-    assert (await caller.ask(task(tenant, push_assignment=True))).ok
+    assert (await caller.ask(task(tenant, push_assignment=True, options=PATIENT))).ok
     work = await works.one(tenant_id=tenant)
     lease = fleet.keys.tenant(tenant).lease(provider_entry("only"))
     assert await fleet.redis("DEL", lease) == 1
@@ -99,7 +103,7 @@ async def test_a_result_of_an_unreadable_task_waits_for_newer_pods_and_is_kept(o
     fleet, caller = await own(pods=1, env={"ROUTER_DEAD_LETTER_AFTER": "1"})
     tenant = await fleet.tenant()
     works = await caller.watch(ASSIGN)
-    assert (await caller.ask(task(tenant, push_assignment=True))).ok
+    assert (await caller.ask(task(tenant, push_assignment=True, options=PATIENT))).ok
     work = await works.one(tenant_id=tenant)
     key = fleet.keys.task(UUID(work["task_id"]).bytes)
     newer = b"\x09" + bytes(80)
