@@ -177,8 +177,9 @@ def _show(answer: dict[str, Any], result: dict[str, Any] | None) -> None:
         note(f"no final result: the task is {result['state'] or 'not known any more'}, attempt {result['attempt']}")
         facts.append(("task", result["task_id"]))
     elif result is not None:
+        took = "" if result.get("latency_ms") is None else f" in {result['latency_ms']} ms"
         facts += [
-            ("result", f"{result.get('status')} in {result.get('latency_ms')} ms, attempt {result.get('attempt')}"),
+            ("result", f"{result.get('status')}{took}, attempt {result.get('attempt')}"),
             ("error", result.get("error_code")),
             ("output", result.get("output")),
         ]
