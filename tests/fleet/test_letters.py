@@ -12,7 +12,6 @@ from tests.fleet.conftest import Own
 from tests.fleet.foreign import ASSIGN, RESULT, USAGE, Body, Foreign, success, task
 from tests.fleet.harness import Fleet, until
 
-
 PATIENT = {"deadline_ms": 120_000}
 """So that a slow machine does not end the attempt in between."""
 
