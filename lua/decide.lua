@@ -47,7 +47,7 @@
 --- @include breaker
 --- @include flush
 local ADMITTED, REPLAY, CONFLICT, LIMITED, NONE, LATE, OFF, FAULT, BUSY = 0, 1, 2, 3, 4, 5, 6, 7, 8
-local V_CHOSEN, V_OPEN, V_PROBES, V_CONCURRENCY, V_LIMIT, V_DRAINED, V_FORCED = 1, 2, 3, 4, 5, 6, 7
+local V_CHOSEN, V_OPEN, V_PROBES, V_CONCURRENCY, V_LIMIT, V_FORCED, V_SLOW = 1, 2, 3, 4, 5, 7, 9
 local STICKY, FALLBACK, BREAKER_FALLBACK = 3, 5, 6
 local PIN_NONE, PIN_NEW, PIN_HELD, PIN_LEFT = 0, 1, 2, 3
 local ALL_OPEN_FAIL, ALL_OPEN_PROBE_ONE = 0, 1
@@ -147,14 +147,17 @@ local function check_charges(row, pos, n, from)
 end
 
 -- Why a candidate is not fit; nil when it is. `c` is an unpacked candidate; sets c.wait when a moment is known, and c.probe
--- when a breaker lets it through on trial. `forced`: look past the breaker.
-local function unfit(c, row, st, head, probes_max, forced)
+-- when a breaker lets it through on trial. `forced`: look past the breaker. `part`: the request's own, for a slow start; nil
+-- when it must not be turned away for that.
+local function unfit(c, row, st, head, probes_max, forced, part)
   local verdict = head.levers and head.levers[c.id]
   if verdict then return verdict end
   local b = not forced and st and st.breakers and st.breakers[c.id]
-  if b and b.state ~= CLOSED then
-    if b.state == OPEN and now < b.open_until then
-      c.wait = b.open_until - now
+  if b and b.state == CLOSED then
+    if part and breaker_slow(b, part, now) then return V_SLOW end
+  elseif b then
+    if b.state == OPEN and now < b.until_ms then
+      c.wait = b.until_ms - now
       return V_OPEN
     end
     local live = breaker_live_probes(b, now)
@@ -196,7 +199,7 @@ local function when_all_open(list, verdicts, row, st, head, all_open)
   for i = 1, #list do
     if verdicts[i] == V_OPEN or verdicts[i] == V_PROBES then
       local b = st.breakers[list[i].id]
-      if not best or b.open_until < best.open_until then best, index = b, i end
+      if not best or b.until_ms < best.until_ms then best, index = b, i end
     end
   end
   if not best then return nil end
@@ -248,14 +251,16 @@ local function first_look(row, pos, n, pinned)
   return pos, 1
 end
 
--- Walks pin, then candidates in their order. Returns the chosen one and its index (nil: none), the verdicts, whether a
--- breaker stood in the way, and the soonest known moment.
-local function walk(row, pos, n, pinned, st, head, probes_max, all_open)
+-- Walks pin, then candidates in their order; those in their slow start once more when nobody else is fit. Returns the
+-- chosen one and its index (nil: none), the verdicts, whether a breaker stood in the way, and the soonest known moment.
+local function walk(row, pos, n, pinned, st, head, probes_max, all_open, decision)
+  -- From the request's name, so that a repeat is turned away alike.
+  local part = st and st.breakers and unpack('>I4', decision, 3) / 2 ^ 32
   if n > 0 then
     -- Nearly every walk ends here, so the list is made only after this.
     local at, i = first_look(row, pos, n, pinned)
     local before, c = charged, candidate_at(row, at, first)
-    if not unfit(c, row, st, head, probes_max, false) then return c, i, verdict_of_first(i, n) end
+    if not unfit(c, row, st, head, probes_max, false, pinned ~= c.id and part) then return c, i, verdict_of_first(i, n) end
     charged = before
   end
   local list, verdicts, moments = {}, {}, {}
@@ -270,7 +275,7 @@ local function walk(row, pos, n, pinned, st, head, probes_max, all_open)
     local i = step == 0 and start or step
     if verdicts[i] == 0 then
       local c = list[i]
-      local why = unfit(c, row, st, head, probes_max, false)
+      local why = unfit(c, row, st, head, probes_max, false, step > 0 and part)
       verdicts[i] = why or V_CHOSEN
       if not why then
         chosen, index = c, i
@@ -284,6 +289,13 @@ local function walk(row, pos, n, pinned, st, head, probes_max, all_open)
     end
   end
   waits = pack(doubles(n), n, spread(moments))
+  for i = 1, chosen and 0 or n do
+    if verdicts[i] == V_SLOW and not chosen then
+      local why = unfit(list[i], row, st, head, probes_max, false)
+      verdicts[i] = why or V_CHOSEN
+      if not why then chosen, index = list[i], i end
+    end
+  end
   if not chosen and broke and all_open ~= ALL_OPEN_FAIL then
     chosen, index = when_all_open(list, verdicts, row, st, head, all_open)
   end
@@ -315,7 +327,7 @@ end
 -- A breaker lets this decision through on trial: half open, and a probe lease.
 local function take_probe(st, c, decision, until_ms, k_audit, blob)
   local b = st.breakers[c.id]
-  if b.state == OPEN and now >= b.open_until then
+  if b.state == OPEN and now >= b.until_ms then
     b.state, b.successes = HALF_OPEN, 0
     audit(k_audit, pack('>BBddc8', 1, AUDIT_HALF_OPENED, now, now_us, c.id) .. blob)
   end
@@ -367,7 +379,7 @@ local function next_attempt(row, pos, nonce, attempt, head, st, k_audit, k_task,
     pos = pos + CHARGE_BYTES
   end
   charged, row_charges = 0, 0
-  local c, index, seen, broke, wait = walk(row, pos, n_candidates, nil, st, head, probes_max, all_open)
+  local c, index, seen, broke, wait = walk(row, pos, n_candidates, nil, st, head, probes_max, all_open, decision)
   if not c then return reply(nonce, NONE, head.stamp, pack('>dBc0', wait, #seen, seen)) end
   local until_ms = now + lease_ms
   call('ZADD', KEYS[k_due], now + grace_ms, KEYS[k_task]:sub(-16))
@@ -450,7 +462,7 @@ local function run(row)
   if pushed and call('EXISTS', KEYS[k_job]) == 0 then error('the work item is missing') end
   local st = k_state > 0 and (states[k_state] or state_at(k_state))
   local c, index, verdicts, broke
-  c, index, verdicts, broke, wait = walk(row, pos, n_candidates, pinned, st, head, probes_max, all_open)
+  c, index, verdicts, broke, wait = walk(row, pos, n_candidates, pinned, st, head, probes_max, all_open, decision)
   if not c then
     local seen = saw()
     if not look then refuse(k_audit, AUDIT_REFUSED, decision, NONE, 0, wait, verdicts, seen, blob) end

@@ -44,9 +44,12 @@ end
 local function breaker_open(e, timeout, now)
   local turned = e.state ~= OPEN and 1 or 0
   -- Probes that are still out belong to the trial that has failed: they count no more.
-  if turned == 1 then e.opened_at, e.probes = now, {} end
+  if turned == 1 then
+    if e.state == CLOSED then e.until_ms = 0 end
+    e.since, e.probes = now, {}
+  end
   e.state, e.successes = OPEN, 0
-  e.open_until = math.max(e.open_until, now + timeout)
+  e.until_ms = math.max(e.until_ms, now + timeout)
   return turned
 end
 
@@ -55,7 +58,7 @@ local function breaker_settle(st, id, ok, probe_id, now, with)
   local e = st.breakers[id]
   if not e then
     e = {
-      state = CLOSED, opened_at = 0, open_until = 0, failures = 0, successes = 0, kept = 0, bucket_ms = 0,
+      state = CLOSED, since = 0, until_ms = 0, failures = 0, successes = 0, kept = 0, bucket_ms = 0,
       bucket = 0, rate = RATE_EMPTY, probes = {},
     }
     st.breakers[id] = e
@@ -75,6 +78,8 @@ local function breaker_settle(st, id, ok, probe_id, now, with)
     e.successes = e.successes + 1
     if e.successes >= with.successes then
       e.state, e.failures, e.successes, e.rate, e.probes = CLOSED, 0, 0, RATE_EMPTY, {}
+      e.since, e.until_ms = now, now + math.min(with.timeout, SLOW_MOST_MS)
+      e.kept = math.max(e.kept, e.until_ms)
       turned = 3
     elseif e.state == OPEN then
       e.state = HALF_OPEN
@@ -82,6 +87,6 @@ local function breaker_settle(st, id, ok, probe_id, now, with)
     end
   end
   e.kept = math.max(e.kept, now + with.window)
-  if e.state ~= CLOSED then e.kept = math.max(e.kept, e.open_until + math.max(with.timeout, with.window)) end
+  if e.state ~= CLOSED then e.kept = math.max(e.kept, e.until_ms + math.max(with.timeout, with.window)) end
   return turned
 end

@@ -77,6 +77,7 @@ class Verdict(IntEnum):
     DRAINED = 6
     FORCED_OPEN = 7
     CONSTRAINT = 8
+    SLOW_START = 9
 
     @property
     def label(self) -> str:

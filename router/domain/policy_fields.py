@@ -124,7 +124,12 @@ ERROR_WINDOW = Field(
 )
 MINIMUM = Field("minimum_requests", Int(1, 1_000_000), "Below this volume no rate opens it.", _BREAKER.minimum_requests)
 TIMEOUT = Field("timeout_ms", Int(1, LONGEST_MS), "How long it stays open before a probe.", _BREAKER.timeout_ms)
-SUCCESSES = Field("success_threshold", Int(1, 100), "Successful probes that close it.", _BREAKER.success_threshold)
+SUCCESSES = Field(
+    "success_threshold",
+    Int(1, 100),
+    "Successful probes that close it; then its share comes back over timeout_ms or 10 s, whichever is shorter.",
+    _BREAKER.success_threshold,
+)
 PROBES = Field("half_open_max_calls", Int(1, 100), "Probes at once while half open.", _BREAKER.half_open_max_calls)
 WHEN_ALL_OPEN = Field(
     "when_all_open", Choice(WhenAllOpen), "When every candidate's breaker is open.", _BREAKER.when_all_open

@@ -80,6 +80,9 @@ def breakers_in(tenant_id: str, raw: bytes) -> list[BreakerView]:
     views: list[BreakerView] = []
     while at < len(raw):
         entry, state, opened, until, failures, _, _, _, _, _, probes = _BREAKER.unpack_from(raw, at)
+        if state == 0:
+            # Closed: what is left of a slow start.
+            opened = until = 0
         views.append(BreakerView(tenant_id, entry, _STATES[state], int(opened), int(until), failures))
         at += _BREAKER.size + probes * _PROBE_BYTES
     return views

@@ -13,7 +13,7 @@ from msgspec import structs
 from redis import Redis
 
 from router.domain.decision import Verdict
-from router.domain.ids import name_in
+from router.domain.ids import idempotency_name, name_in
 from router.domain.outcome import NOTHING_SEEN, Admitted, Conflict, LimitHit, NoCandidate, Outcome, Replay
 from router.domain.policy import Algorithm, Breaker, Limit, Resource, Scope, Sticky, provider, provider_entry
 from router.domain.policy_limits import limit
@@ -288,7 +288,7 @@ class BreakerModel:
     def __init__(self, with_: Breaker) -> None:
         self.with_ = with_
         self.state = "closed"
-        self.open_until = 0
+        self.since = self.until = 0
         self.failures = self.successes = 0
         self.kept = 0
         self.probes: dict[bytes, int] = {}
@@ -298,11 +298,12 @@ class BreakerModel:
         """Probes that are out."""
         return sum(1 for end in self.probes.values() if end > now)
 
-    def verdict(self, now: int) -> Verdict | None:
-        """Why not; None when it lets a request through."""
+    def verdict(self, now: int, part: float) -> Verdict | None:
+        """Why not; None when it lets a request through. `part` is the request's own, for a slow start."""
         if self.state == "closed":
-            return None
-        if self.state == "open" and now < self.open_until:
+            slow = now < self.until and part >= max(0.1, (now - self.since) / (self.until - self.since))
+            return Verdict.SLOW_START if slow else None
+        if self.state == "open" and now < self.until:
             return Verdict.BREAKER_OPEN
         return Verdict.PROBES_BUSY if self.live(now) >= self.with_.half_open_max_calls else None
 
@@ -337,10 +338,12 @@ class BreakerModel:
             self.successes += 1
             if self.successes >= w.success_threshold:
                 self.state, self.failures, self.successes, self.probes, self.calls = "closed", 0, 0, {}, []
+                self.since, self.until = now, now + min(w.timeout_ms, 10_000)
+                self.kept = max(self.kept, self.until)
                 turn = BreakerTurn.CLOSED
         self.kept = max(self.kept, now + w.error_rate_window_ms)
         if self.state != "closed":
-            self.kept = max(self.kept, self.open_until + max(w.timeout_ms, w.error_rate_window_ms))
+            self.kept = max(self.kept, self.until + max(w.timeout_ms, w.error_rate_window_ms))
         return turn
 
     def trip(self, now: int) -> BreakerTurn:
@@ -348,8 +351,10 @@ class BreakerModel:
         turn = BreakerTurn.UNCHANGED
         if self.state != "open":
             turn, self.probes = BreakerTurn.OPENED, {}
+            if self.state == "closed":
+                self.until = 0
         self.state, self.successes = "open", 0
-        self.open_until = max(self.open_until, now + self.with_.timeout_ms)
+        self.until = max(self.until, now + self.with_.timeout_ms)
         return turn
 
 
@@ -389,8 +394,10 @@ class Breakers(RuleBasedStateMachine):
         now = self.store.now
         wanted = request(self.tenant, f"r{self.count}", options=Options(deadline_ms=deadline))
         outcome: Outcome = self.store.one(wanted, self.policy)
-        verdicts = {n: m.verdict(now) for n, m in self.models.items()}
-        name = next((n for n in "ab" if verdicts[n] is None), None)
+        part = int.from_bytes(idempotency_name(self.tenant, "request", wanted.request_id)[:4]) / 2**32
+        verdicts = {n: m.verdict(now, part) for n, m in self.models.items()}
+        fit = [n for n in "ab" if verdicts[n] is None] or [n for n in "ab" if verdicts[n] is Verdict.SLOW_START]
+        name = fit[0] if fit else None
         if name is None:
             assert isinstance(outcome, NoCandidate), (outcome, verdicts)
             assert [Verdict(v) for v in outcome.verdicts] == list(verdicts.values())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from router.domain.decision import PinState, Reason
+from router.domain.decision import PinState, Reason, Verdict
 from router.domain.outcome import Admitted, NoCandidate, Outcome
 from router.domain.policy import Breaker, Resource, Scope, Sticky, StoredPolicy, WhenAllOpen, provider_entry
 from router.domain.policy_limits import limit
@@ -332,3 +332,65 @@ def test_a_policy_without_candidates(store: Store) -> None:
     tenant = store.tenant()
     assert store.one(request(tenant, "r"), policy()) == NoCandidate(b"", None)
     assert store.actions(tenant) == ["decision.refused"]
+
+
+# Slow start
+
+
+def recovered(store: Store) -> Breakers:
+    """a has failed and is closed again, this very moment; b was well all the time."""
+    b = Breakers(store, policy("a", "b", breaker=TRIP_AT_ONCE))
+    b.trip("a")
+    store.now += TIMEOUT
+    for turn in (BreakerTurn.UNCHANGED, BreakerTurn.CLOSED):
+        probe = b.ask()
+        assert chosen(probe)[0] == 0
+        assert b.tell(probe, BreakerVerdict.SUCCESS) is turn
+    return b
+
+
+def share_of_a(b: Breakers, count: int = 300) -> float:
+    """How much of fresh traffic a gets."""
+    return sum(chosen(b.ask())[0] == 0 for _ in range(count)) / count
+
+
+@pytest.mark.parametrize(("after_ms", "least", "most"), [(0, 0.04, 0.18), (5_000, 0.40, 0.60), (10_000, 1, 1)])
+def test_who_recovers_gets_its_share_back_slowly(store: Store, after_ms: int, least: float, most: float) -> None:
+    """A tenth at once, half after half of ten seconds, all after them."""
+    b = recovered(store)
+    store.now += after_ms
+    assert least <= share_of_a(b) <= most
+
+
+def test_a_slow_start_is_told(store: Store) -> None:
+    """Who was passed over for it is named so, and the reason of the next one is no breaker's."""
+    b = recovered(store)
+    others = [o for o in (b.ask() for _ in range(20)) if chosen(o)[0] == 1]
+    assert {chosen(o)[3] for o in others} == {bytes((Verdict.SLOW_START, Verdict.CHOSEN))}
+    assert {chosen(o)[1] for o in others} == {Reason.WEIGHTED}
+
+
+def test_a_slow_start_never_leaves_a_request_without_a_provider(store: Store) -> None:
+    """When nobody else is fit, it goes to the one that recovers."""
+    b = recovered(store)
+    b.trip("b")
+    assert {chosen(b.ask())[0] for _ in range(20)} == {0}
+
+
+def test_a_pinned_session_comes_back_at_once(store: Store) -> None:
+    """It is turned away from its own provider by no slow start."""
+    b = recovered(store)
+    pinned = policy("a", breaker=TRIP_AT_ONCE, sticky=STICKY)
+    for i in range(10):
+        store.one(request(b.tenant, f"pin{i}", session=f"s{i}"), pinned)
+    both = policy("a", "b", breaker=TRIP_AT_ONCE, sticky=STICKY)
+    held = [chosen(store.one(request(b.tenant, f"use{i}", session=f"s{i}"), both)) for i in range(10)]
+    assert {(candidate, pin) for candidate, _, pin, _ in held} == {(0, PinState.HELD)}
+
+
+def test_a_failure_in_the_slow_start_opens_for_the_whole_timeout(store: Store) -> None:
+    """What was left of the slow start lengthens nothing."""
+    b = recovered(store)
+    b.trip("a")
+    refused = store.one(request(b.tenant, "r"), policy("a", breaker=TRIP_AT_ONCE))
+    assert refused == NoCandidate(bytes((Verdict.BREAKER_OPEN,)), TIMEOUT)
