@@ -14,7 +14,8 @@ from router.errors import BusError, StoreError
 from router.store.lane import LaneHooks
 from router.telemetry import Event, Telemetry
 from router.usecases.alerts import Alerts, Level
-from router.usecases.policies import Cause, PolicyCache
+from router.usecases.policies import PolicyCache
+from router.usecases.policy_cache import Cause
 from router.usecases.queries import RecentLatency
 from router.usecases.seed import SeedReport
 

@@ -19,16 +19,15 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from router.domain.policy import TenantPolicies
 from router.errors import StoreError
 from router.ports import PolicyStore
 from router.usecases.decide import LOADING, Loading
+from router.usecases.policy_cache import DEFAULT_SETTINGS, CacheHooks, CacheSettings, Cause
 from router.usecases.policy_size import size_of
 from router.usecases.policy_skew import Skew
 
@@ -38,44 +37,6 @@ MAX_ABSENT: Final = 10_000
 REFRESHES_AT_ONCE: Final = 16
 # A stamp opens with the tenant's revision, which grows with every write.
 REVISION_BYTES: Final = 4
-
-
-class Cause(StrEnum):
-    """Why policies are loaded: the label of the reload counter."""
-
-    ASKED = "asked"
-    EXPIRED = "expired"
-    STAMP = "stamp"
-    ANNOUNCED = "announced"
-
-
-class CacheHooks(Protocol):
-    """What the cache reports of itself. Called on the event loop; must be quick and must not raise."""
-
-    def loaded(self, cause: Cause, found: TenantPolicies | None) -> None:
-        """A load succeeded."""
-
-    def failed(self, tenant_id: str, why: str) -> None:
-        """A load failed; the last good policies are kept, if there are any."""
-
-    def kept(self, tenant_id: str, revision: int | None) -> None:
-        """The tenant is cached at this revision; None: it is not cached (any more)."""
-
-    def head_missing(self, tenant_id: str) -> None:
-        """The store has no head for a tenant that had policies: it may have lost its data."""
-
-
-class CacheSettings(Struct, frozen=True):
-    """Times in seconds. `max_bytes` bounds the estimated size: about 100 KB for each of 1000 tenants."""
-
-    ttl_s: float = 300.0
-    max_bytes: int = 100_000 * 1000
-    negative_ttl_s: float = 1.0
-    retry_s: float = 1.0
-    tick_s: float = 0.25
-
-
-DEFAULT_SETTINGS: Final = CacheSettings()
 
 
 class _Entry:
@@ -151,7 +112,7 @@ class PolicyCache:
             return
         if entry.stamp != stamp:
             self._differs(tenant_id, entry, stamp)
-        elif self.skew:
+        elif self.skew.since:
             self.skew.agrees(tenant_id)
 
     def announced(self, tenant_id: str) -> None:

@@ -6,7 +6,7 @@ from router.domain.audit import ROUTER, Actor
 from router.domain.policy import StoredPolicy, TenantPolicies
 from router.domain.policy_document import content_hash
 from router.errors import RevisionConflict, StoreUnavailable
-from router.usecases.policies import Cause
+from router.usecases.policy_cache import Cause
 from router.usecases.policy_records import Past, Record, Records
 from router.usecases.seed import SeedReport
 from router.wire.policies import decode

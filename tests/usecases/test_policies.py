@@ -7,7 +7,8 @@ import pytest
 
 from router.errors import StoreError
 from router.usecases.decide import LOADING
-from router.usecases.policies import MAX_ABSENT, REFRESHES_AT_ONCE, CacheSettings, Cause, PolicyCache
+from router.usecases.policies import MAX_ABSENT, REFRESHES_AT_ONCE, PolicyCache
+from router.usecases.policy_cache import CacheSettings, Cause
 from router.usecases.policy_size import size_of
 from tests.usecases.policy_fakes import ONE, TWO, HeardCache, MemoryPolicies
 

@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from router.domain.plan import plan
 from router.domain.policy import Policy, StoredPolicy, TenantPolicies
 from router.domain.request import DecideRequest
-from router.usecases.policies import CacheSettings, PolicyCache
+from router.usecases.policies import PolicyCache
+from router.usecases.policy_cache import CacheSettings
 from router.usecases.policy_size import size_of
 from router.wire.policies import decode
 from tests.usecases.policy_fakes import HeardCache
