@@ -70,6 +70,14 @@ class DecisionStore(Answers, Protocol):
     def new_decision_id(self, request: DecideRequest, plan: Plan) -> bytes:
         """An id for a decision that was made without the store; of the same form as every other."""
 
+    async def of_message(self, message_id: str, tenant_id: str | None) -> tuple[str, bytes] | None:
+        """Tenant and idempotency name of the last decision of a message whose id was not the identity.
+
+        `tenant_id` None: all partitions are asked, and a message that several tenants have had is nobody's.
+
+        :raises StoreError: Redis did not answer.
+        """
+
 
 class AuditLog(Protocol):
     """A tenant's audit log. Every read names its tenant and is bounded, so that no decision waits behind it."""
@@ -85,6 +93,13 @@ class AuditLog(Protocol):
     async def after(self, tenant_id: str, last: str, *, most: int = 100) -> list[AuditEntry]:
         """Up to `most` entries (at most 512), oldest first, newer than the entry `last` ("0-0": from the beginning).
 
+        :raises StoreError: Redis did not answer.
+        """
+
+    async def one(self, tenant_id: str, entry_id: str) -> AuditEntry | None:
+        """The entry of this id.
+
+        :raises InvalidInput: not an id of a log.
         :raises StoreError: Redis did not answer.
         """
 

@@ -40,6 +40,7 @@ from router.usecases.decide import Decide
 from router.usecases.deferred import DeferredAudit
 from router.usecases.deliveries import Careful, DeadLetters, Handle
 from router.usecases.dispatch import Dispatcher
+from router.usecases.dry_run import DryRun
 from router.usecases.endings import Endings
 from router.usecases.export_audit import AuditExport, Sink, StreamSink
 from router.usecases.extended import Extended, Reach
@@ -214,6 +215,9 @@ class Parts:
             extensions=Extended(reach, t, most_ms=s.pipeline_deadline_ms, most=s.pipelines_max),
             unknown=self.unknown.refused,
             audit_lines=self.audit_lines,
+        )
+        self.dry_run = DryRun(
+            self.store.decisions, lambda: self.gate.features, decide_settings(s), self.figures.snapshot
         )
         self.door = DecideDoor(self.bus, self.decide.handle, s.pod_name)
 

@@ -170,8 +170,8 @@ class Pod(Parts):
             return PolicyPublisher(store.policies, Announcements(self.bus), by, quotas(self._s))
 
         more = OperatorActs(operator).acts | PolicyActs(publisher).acts
-        tokens = admin_tokens(self._s)
-        return Admin(self.policies, store.inspector, store.extensions, tokens, store.levers, self.telemetry, more)
+        dry, tokens = self.dry_run.ask, admin_tokens(self._s)
+        return Admin(self.policies, store.inspector, store.extensions, dry, tokens, store.levers, self.telemetry, more)
 
     async def _every_second(self) -> None:
         seconds = 0

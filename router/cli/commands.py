@@ -2,7 +2,21 @@
 
 import typer
 
-from router.cli import alerts, audit, config, decide, dlq, levers, local, policy, selftest, serve, usage, worker
+from router.cli import (
+    alerts,
+    audit,
+    config,
+    decide,
+    dlq,
+    explain,
+    levers,
+    local,
+    policy,
+    selftest,
+    serve,
+    usage,
+    worker,
+)
 
 
 def build() -> typer.Typer:
@@ -21,6 +35,7 @@ def build() -> typer.Typer:
     app.command()(local.local)
     app.command()(serve.serve)
     app.command()(decide.decide)
+    app.command()(explain.explain)
     app.add_typer(policy.app, name="policy")
     app.add_typer(levers.providers, name="provider")
     app.add_typer(levers.breakers, name="breaker")

@@ -41,22 +41,11 @@ def decide(
     Exit code 1: the fleet refused, the task's result is not a success, or none came in time (then its state is told).
     """
     import asyncio
-    import uuid
 
     from router.bus.options import connect_arguments
     from router.cli.target import bus_options, settings_for
 
-    body: dict[str, Any] = {
-        "version": "1",
-        "tenant_id": tenant,
-        "request_id": request_id or str(uuid.uuid4()),
-        "task": {"type": task, "payload": _payload(payload)},
-    }
-    context = {k: v for k, v in (("session_id", session), ("user_id", user)) if v is not None}
-    if policy is not None:
-        body["policy_id"] = policy
-    if context:
-        body["context"] = context
+    body = request_body(tenant, task, payload, policy=policy, request_id=request_id, session=session, user=user)
     if push or wait:
         body["push_assignment"] = True
     if explain:
@@ -71,6 +60,33 @@ def decide(
         _show(answer, result)
     succeeded = result is None or "success" in (result.get("status"), _STATUS_OF.get(result.get("state", "")))
     raise typer.Exit(Exit.OK if answer["reply"].get("ok") is True and succeeded else Exit.NEGATIVE)
+
+
+def request_body(
+    tenant: str,
+    task: str,
+    payload: str,
+    *,
+    policy: str | None,
+    request_id: str | None,
+    session: str | None,
+    user: str | None,
+) -> dict[str, Any]:
+    """A request as the options say; `payload` as of `--payload`."""
+    import uuid
+
+    body: dict[str, Any] = {
+        "version": "1",
+        "tenant_id": tenant,
+        "request_id": request_id or str(uuid.uuid4()),
+        "task": {"type": task, "payload": _payload(payload)},
+    }
+    context = {k: v for k, v in (("session_id", session), ("user_id", user)) if v is not None}
+    if policy is not None:
+        body["policy_id"] = policy
+    if context:
+        body["context"] = context
+    return body
 
 
 def _payload(text: str) -> Any:
@@ -113,7 +129,7 @@ async def _ask(
             arrived.set_result(orjson.loads(message.data))
 
     with translated(", ".join(connection["servers"])):
-        client: Client = await nats.connect(**connection, error_cb=_quiet)
+        client: Client = await nats.connect(**connection, error_cb=quiet)
     try:
         with translated(DECIDE):
             if wait:
@@ -159,7 +175,7 @@ async def _state(client: "Client", body: dict[str, Any]) -> dict[str, Any]:
     return {k: assignment.get(k) for k in ("state", "attempt", "task_id", "assignment_id")}
 
 
-async def _quiet(_: Exception) -> None:
+async def quiet(_: Exception) -> None:
     """The failed call says it; nats-py would print it once more."""
 
 

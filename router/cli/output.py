@@ -31,6 +31,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, who
     console.print(table)
 
 
+def print_line(text: str) -> None:
+    """One line, however long."""
+    sys.stdout.write(text + "\n")
+
+
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:
     """Names and values, one a line, lists and objects as JSON; None is left out."""
     shown = [(name, value) for name, value in facts if value is not None]

@@ -4,11 +4,11 @@ from typing import assert_never
 
 from xxhash import xxh3_64_intdigest
 
-from router.domain.decision import Answer, Code, Decided, Decision, Intake, PinState, Reason, Refused, Verdict
+from router.domain.decision import Answer, Code, Decided, Decision, Intake, Reason, Refused, Verdict
+from router.domain.explain import explanation, replay_explanation, verdict_lines
 from router.domain.ids import task_id, to_text
-from router.domain.json import JsonObject, JsonValue
+from router.domain.json import JsonObject
 from router.domain.outcome import (
-    NOTHING_SEEN,
     Admitted,
     Away,
     Busy,
@@ -19,7 +19,6 @@ from router.domain.outcome import (
     Remembered,
     Replay,
     RowFault,
-    Seen,
     TenantOff,
 )
 from router.domain.plan import Plan
@@ -29,7 +28,7 @@ from router.domain.request import DecideRequest
 JITTER_PART = 10
 JITTER_LEAST_MS = 20
 _FALLBACKS = (Reason.FALLBACK, Reason.CIRCUIT_BREAKER_FALLBACK)
-_VERDICT_LABELS = {v.value: v.label for v in Verdict}
+_FIRST = bytes((Verdict.CHOSEN,))
 
 
 def answer(outcome: Outcome, request: DecideRequest, plan: Plan, *, explain: bool) -> Answer:
@@ -39,23 +38,20 @@ def answer(outcome: Outcome, request: DecideRequest, plan: Plan, *, explain: boo
             return admitted(outcome, request, plan, explain=explain)
         case Replay(remembered):
             return replayed(remembered, explain=explain)
-        case LimitHit(charge, wait, _):
+        case LimitHit(charge, wait, seen):
             refused = _limited(plan.charges[charge].limit, wait, request)
-            return _with_reasons(refused, outcome.seen, b"", plan) if explain else refused
-        case NoCandidate():
+            return _explained(refused, explanation(request, plan, seen=seen)) if explain else refused
+        case NoCandidate(verdicts, _, seen):
             refused = _no_candidate(outcome, request, plan)
-            return _with_reasons(refused, outcome.seen, outcome.verdicts, plan) if explain else refused
+            return _explained(refused, explanation(request, plan, verdicts=verdicts, seen=seen)) if explain else refused
         case Conflict():
-            key = "request_id" if request.idempotency_key is None else "idempotency_key"
-            return Refused(
-                Code.INVALID_REQUEST,
-                f"{key} was used for another request within 24 hours: send a new one, or the same request",
-                {"intake_error_code": Intake.IDEMPOTENCY_VIOLATION.value, "field": key},
-            )
+            refused = _conflict(request)
+            return _explained(refused, explanation(request, plan, idempotency="conflict")) if explain else refused
         case TenantOff():
-            return Refused(
+            refused = Refused(
                 Code.UNAUTHORIZED, "the tenant is switched off by an operator", {"tenant_id": request.tenant_id}
             )
+            return _explained(refused, explanation(request, plan)) if explain else refused
         case Busy(left_ms):
             return Refused(
                 Code.SERVICE_OVERLOADED,
@@ -90,7 +86,9 @@ def admitted(outcome: Admitted, request: DecideRequest, plan: Plan, *, explain: 
     return Decided(
         decision,
         assignment_id=to_text(task_id(outcome.decision_id)) if request.push_assignment else None,
-        explain=explained(outcome, plan) if explain else None,
+        explain=explanation(request, plan, verdicts=outcome.verdicts, seen=outcome.seen, pin=outcome.pin)
+        if explain
+        else None,
     )
 
 
@@ -112,11 +110,13 @@ def replayed(kept: Remembered, *, explain: bool) -> Decided:
         decision,
         replayed=True,
         assignment_id=to_text(task_id(kept.decision_id)) if kept.pushed else None,
-        explain={"idempotency": "replayed"} if explain else None,
+        explain=replay_explanation(kept) if explain else None,
     )
 
 
-def degraded(request: DecideRequest, plan: Plan, *, default: OnStoreError, decision_id: str) -> Answer:
+def degraded(
+    request: DecideRequest, plan: Plan, *, default: OnStoreError, decision_id: str, explain: bool = False
+) -> Answer:
     """The answer while the store is away and the row was not sent: what the policy says, and labelled.
 
     Every enforcing limit must allow it; without one, `default` decides. A pushed task is never dispatched unrecorded.
@@ -141,7 +141,8 @@ def degraded(request: DecideRequest, plan: Plan, *, default: OnStoreError, decis
             decision_id,
             fallback_used=first.reason in _FALLBACKS,
             degraded=True,
-        )
+        ),
+        explain=explanation(request, plan, idempotency="unknown", verdicts=_FIRST, degraded=True) if explain else None,
     )
 
 
@@ -171,6 +172,15 @@ def _with_jitter(wait_ms: int, seed: str) -> int:
     return wait_ms + 1 + xxh3_64_intdigest(seed.encode()) % span
 
 
+def _conflict(request: DecideRequest) -> Refused:
+    key = "request_id" if request.idempotency_key is None else "idempotency_key"
+    return Refused(
+        Code.INVALID_REQUEST,
+        f"{key} was used for another request within 24 hours: send a new one, or the same request",
+        {"intake_error_code": Intake.IDEMPOTENCY_VIOLATION.value, "field": key},
+    )
+
+
 def _limited(limit: Limit, wait: int | None, request: DecideRequest) -> Refused:
     details: JsonObject = {"limit_id": limit.id, "scope": limit.scope.value, "resource": limit.resource.value}
     if wait is None:
@@ -181,62 +191,12 @@ def _limited(limit: Limit, wait: int | None, request: DecideRequest) -> Refused:
     return Refused(Code.RATE_LIMIT_EXCEEDED, f"limit {limit.id} ({limit.scope}, {limit.resource}) is used up", details)
 
 
-def _verdicts(verdicts: bytes, plan: Plan, seen: Seen = NOTHING_SEEN) -> list[JsonValue]:
-    walked: list[JsonValue] = []
-    for i, (c, v) in enumerate(zip(plan.candidates, verdicts, strict=False)):
-        line: JsonObject = {"provider_id": c.provider.name, "verdict": _VERDICT_LABELS.get(v, "unknown")}
-        if i < len(seen.waits) and seen.waits[i] is not None:
-            line["fit_in_ms"] = seen.waits[i]
-        walked.append(line)
-    passed: list[JsonValue] = [{"provider_id": p.provider_id, "verdict": p.verdict.label} for p in plan.passed_over]
-    return passed + walked
-
-
 def _no_candidate(outcome: NoCandidate, request: DecideRequest, plan: Plan) -> Refused:
-    details: JsonObject = {"candidates": _verdicts(outcome.verdicts, plan)}
+    details: JsonObject = {"candidates": verdict_lines(plan, outcome.verdicts)}
     if outcome.retry_after_ms is not None:
         details["retry_after_ms"] = _with_jitter(outcome.retry_after_ms, request.request_id)
     return Refused(Code.DECISION_FAILED, "no provider is available; details.candidates says why", details)
 
 
-def explained(outcome: Admitted, plan: Plan) -> JsonObject:
-    """Why this provider: policy, order, verdicts, pin and limits."""
-    why = _reasons(outcome.seen, outcome.verdicts, plan)
-    why["pin"] = PinState(outcome.pin).name.lower()
-    if outcome.seen.left_pin is not None:
-        known = {c.provider.entry: c.provider.name for c in plan.candidates}
-        why["pinned_to"] = known.get(outcome.seen.left_pin, "a provider that is no candidate any more")
-    for i in outcome.shadow:
-        if i < len(plan.charges):
-            why["limits"][i]["would_refuse"] = True  # type: ignore[index, call-overload]
-    return why | {"idempotency": "fresh"}
-
-
-def _reasons(seen: Seen, verdicts: bytes, plan: Plan) -> JsonObject:
-    limits: list[JsonValue] = []
-    for i, c in enumerate(plan.charges):
-        line: JsonObject = {
-            "limit_id": c.limit.id,
-            "scope": c.limit.scope.value,
-            "resource": c.limit.resource.value,
-            "units": c.units,
-            "limit": c.limit.limit,
-            "window_ms": c.limit.window_ms,
-            "mode": "shadow" if c.limit.shadow else "enforce",
-            "would_refuse": False,
-        }
-        if i < len(seen.left):
-            line["left_before"] = seen.left[i]
-        limits.append(line)
-    return {
-        "policy_id": plan.stored.policy_id,
-        "policy_revision": plan.stored.revision,
-        "policy_hash": plan.stored.hash,
-        "candidates": _verdicts(verdicts, plan, seen),
-        "limits": limits,
-        "figures_version": plan.figures_version,
-    }
-
-
-def _with_reasons(refused: Refused, seen: Seen, verdicts: bytes, plan: Plan) -> Refused:
-    return Refused(refused.code, refused.message, refused.details | {"explain": _reasons(seen, verdicts, plan)})
+def _explained(refused: Refused, why: JsonObject) -> Refused:
+    return Refused(refused.code, refused.message, refused.details | {"explain": why})

@@ -20,7 +20,10 @@ class PolicyFrame(Struct, frozen=True, array_like=True):
 
 
 class DecisionFeatures(Struct, frozen=True, array_like=True):
-    """What the record of a decision keeps of request and policy; packed by the pod, told on by the script."""
+    """What the record of a decision keeps of request and policy; packed by the pod, told on by the script.
+
+    `constrained`: providers that the request's constraints passed over.
+    """
 
     request_id: str
     task_type: str
@@ -29,6 +32,7 @@ class DecisionFeatures(Struct, frozen=True, array_like=True):
     trace_id: str | None
     figures_version: int
     frame: PolicyFrame
+    constrained: tuple[str, ...] = ()
 
 
 class TaskFeatures(Struct, frozen=True, array_like=True):

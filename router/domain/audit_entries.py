@@ -77,8 +77,9 @@ def decision_entry(
             details["limit_id"] = f.frame.limits[index]
         if third >= 0:
             details["retry_after_ms"] = third
-    if verdicts:
-        details["candidates"] = _candidates(f.frame.providers, verdicts, seen.waits)
+    if verdicts or f.constrained:
+        passed: list[JsonValue] = [{"provider_id": p, "verdict": Verdict.CONSTRAINT.label} for p in f.constrained]
+        details["candidates"] = passed + _candidates(f.frame.providers, verdicts, seen.waits)
     if seen.left:
         names = zip(f.frame.limits, seen.left, strict=True)
         details["limits"] = [{"limit_id": name, "left_before": left} for name, left in names]

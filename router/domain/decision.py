@@ -95,10 +95,12 @@ class PinState(IntEnum):
 
 
 class CandidateVerdict(Struct, frozen=True):
-    """One line of "why not this one?"."""
+    """One line of "why not this one?", and what was expected of it."""
 
     provider_id: str
     verdict: Verdict
+    expected_latency_ms: int = 0
+    expected_cost_microusd: int = 0
 
 
 class Decision(Struct, frozen=True):

@@ -278,7 +278,7 @@ def _within_constraints(
     for p, reason in order:
         latency, cost = latency_and_cost(p, snapshot)
         if (latency_bound is not None and latency > latency_bound) or (cost_bound is not None and cost > cost_bound):
-            passed.append(CandidateVerdict(p.name, Verdict.CONSTRAINT))
+            passed.append(CandidateVerdict(p.name, Verdict.CONSTRAINT, latency, cost))
             continue
         charges = tuple(Charge(x, p.name, _units(x, request, cost)) for x in per_provider) if per_provider else ()
         kept.append(Candidate(p, reason, latency, cost, charges))

@@ -31,6 +31,7 @@ from router.domain.audit_entries import ACTS, DECISIONS, act_entry, decision_ent
 from router.domain.json import JsonObject
 from router.domain.outcome import NOTHING_SEEN
 from router.domain.task import Action
+from router.errors import InvalidInput, Problem
 from router.store.keys import Keys
 from router.store.nodes import Nodes
 from router.store.packing import FORMAT, FormatError, seen
@@ -82,6 +83,17 @@ class RedisAudit:
     async def after(self, tenant_id: str, last: str, *, most: int = 100) -> list[AuditEntry]:
         """See `ports.AuditLog.after`."""
         return [readable(tenant_id, row) for row in await self._read("XRANGE", tenant_id, f"({last}", "+", most)]
+
+    async def one(self, tenant_id: str, entry_id: str) -> AuditEntry | None:
+        """See `ports.AuditLog.one`."""
+        try:
+            at = "{}-{}".format(*place(entry_id))
+        except ValueError as fault:
+            raise InvalidInput(
+                [Problem("id", f"{entry_id!r} is not an entry of a log", "such as 1700000000000-0")]
+            ) from fault
+        rows = await self._read("XRANGE", tenant_id, at, at, 1)
+        return readable(tenant_id, rows[0]) if rows else None
 
     async def _read(self, command: str, tenant_id: str, first: str, last: str, most: int) -> list[Row]:
         key = self._keys.tenant(tenant_id).audit

@@ -13,7 +13,7 @@ from router.store.batch import Waiting
 from router.store.keys import Keys
 from router.store.lanes import Lanes
 from router.store.nodes import Nodes
-from router.store.packing import FormatError, remembered
+from router.store.packing import FormatError, led_to, remembered
 from router.store.replies import DECIDE_RETURNS
 from router.store.scripts import Script, load
 
@@ -120,3 +120,13 @@ class RedisDecisions(RedisAnswers):
     def new_decision_id(self, request: DecideRequest, plan: Plan) -> bytes:
         """See `ports.DecisionStore.new_decision_id`."""
         return self._lanes.packer.decision_id(self._keys.tenant(request.tenant_id), plan)
+
+    async def of_message(self, message_id: str, tenant_id: str | None) -> tuple[str, bytes] | None:
+        """See `ports.DecisionStore.of_message`."""
+        keys = self._keys
+        partitions = range(keys.partitions) if tenant_id is None else (keys.tenant(tenant_id).partition,)
+        raws = await self._nodes.gather([("GET", keys.message(p, message_id)) for p in partitions])
+        found = [led_to(raw) for raw in raws if raw is not None]
+        if len(found) != 1 or found[0] is None or tenant_id not in (None, found[0][0]):
+            return None
+        return found[0]

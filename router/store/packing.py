@@ -224,6 +224,12 @@ def seen(raw: bytes, pos: int = 0) -> Seen:
     return Seen(tuple(map(int, left)), tuple(None if w < 0 else int(w) for w in waits), pin or None)
 
 
+def led_to(raw: bytes) -> tuple[str, bytes] | None:
+    """Tenant and idempotency name of a message's decision; None: of several tenants, or of a newer format."""
+    name, tenant = raw[1:11], raw[11:]
+    return (tenant.decode(), name) if raw[0] == FORMAT and tenant else None
+
+
 def head(tenant_id: str, raw: bytes) -> HeadView:
     """A tenant's head.
 

@@ -173,6 +173,7 @@ class RowPacker:
                 request.correlation.trace_id,
                 plan.figures_version,
                 self._frame(plan),
+                *(([p.provider_id for p in plan.passed_over],) if plan.passed_over else ()),
             )
         )
         charges = [

@@ -9,24 +9,23 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from router.domain.audit import Actor
-from router.domain.decision import PRIORITY, Code, Refused
+from router.domain.decision import Code, Refused
 from router.domain.extensions import worst_latency_ms
 from router.domain.json import JsonObject, JsonValue
-from router.domain.plan import plan
 from router.domain.policy import DEFAULT_POLICY_ID, Policy, StoredPolicy, provider_entry
-from router.domain.request import DecideRequest
 from router.domain.roles import Holder, Role
-from router.domain.view import BreakerState, BreakerView
+from router.domain.view import BreakerView
 from router.errors import InvalidInput, QuotaExceeded, RevisionConflict, StoreError
 from router.ports import ExtensionStore, Inspector, LeverStore
 from router.telemetry import Event, Telemetry
 from router.usecases.access import Tokens
 from router.usecases.admin_acts import Act, breaker_facts, refused_input
+from router.usecases.dry_run import DryRunner
 from router.usecases.tasks import Policies, policies_of
 from router.wire.extension_views import extension_health, extension_state, would_run
 from router.wire.problems import Rejected
-from router.wire.reply import encode
-from router.wire.status import AdminRequest, decode_admin, encode_admin
+from router.wire.reply import decision_object, encode
+from router.wire.status import AdminRequest, decode_admin, decode_dry_run, encode_admin
 from router.wire.subjects import ADMIN
 
 Answered = tuple[bytes, Mapping[str, str]]
@@ -52,6 +51,7 @@ class Admin:
         policies: Policies,
         inspector: Inspector,
         extensions: ExtensionStore,
+        dry_run: DryRunner,
         tokens: Tokens,
         levers: LeverStore,
         telemetry: Telemetry,
@@ -60,6 +60,7 @@ class Admin:
         self._policies = policies
         self._inspector = inspector
         self._extensions = extensions
+        self._dry_runner = dry_run
         self._tokens = tokens
         self._levers = levers
         self._telemetry = telemetry
@@ -162,39 +163,25 @@ class Admin:
         return stored
 
     async def _dry_run(self, fields: JsonObject) -> JsonObject | Refused:
-        """What a request would be told now: the plan of a decide, and the breakers as they are. Charges nothing."""
+        """What a request would be told now, by the very plan and script of a decide. Charges nothing."""
         stored = await self._stored(fields)
         if isinstance(stored, Refused):
             return stored
-        tenant = str(fields["tenant_id"])
-        payload = fields.get("payload") or {}
-        request = DecideRequest(tenant, "dry-run", stored.policy_id, "unknown", bytes(8), payload=payload)
-        made = plan(request, stored)
-        shut = {v.provider_entry for v in await self._inspector.breakers(tenant) if v.state is BreakerState.OPEN}
-        fit = [c for c in made.candidates if c.provider.entry not in shut]
-        candidates: list[JsonValue] = [
-            {"provider_id": c.provider.name, "breaker_open": c.provider.entry in shut} for c in made.candidates
-        ]
-        if not fit:
-            return Refused(Code.DECISION_FAILED, "no provider is available", {"candidates": candidates})
-        chosen = fit[0]
-        decision: JsonObject = {
-            "provider_id": chosen.provider.name,
-            "reason": chosen.reason.label,
-            "priority": PRIORITY[chosen.reason],
-        }
-        explain: JsonObject = {
-            "policy_revision": stored.revision,
-            "policy_hash": stored.hash,
-            "candidates": candidates,
-            "extensions": would_run(stored.policy, request),
-        }
+        request = decode_dry_run(fields)
+        if isinstance(request, Rejected):
+            return request.refused
+        found = await self._dry_runner(request, stored)
+        if isinstance(found, Refused):
+            return found
+        decision = decision_object(found.decision)
+        if found.explain is not None:
+            found.explain["extensions"] = would_run(stored.policy, request)
         return {
             "result": {
-                "decision": decision,
+                "decision": {k: decision[k] for k in ("provider_id", "reason", "priority")},
                 "executed_extensions": [],
-                "final_payload": payload,
-                "explain": explain,
+                "final_payload": request.payload,
+                "explain": dict(found.decision.metadata) if found.explain is None else found.explain,
             }
         }
 

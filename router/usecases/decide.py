@@ -189,7 +189,7 @@ class Decide:
     def _decide(self, opened: Open) -> None:
         request = opened.request
         features = self._features()
-        refused = self._forbidden(request, features)
+        refused = forbidden(request, features, self._settings)
         if refused is not None:
             if refused.code is Code.UNAUTHORIZED:
                 self._unknown(request, refused)
@@ -210,33 +210,6 @@ class Decide:
             self._finish(opened, _store_away(opened.request))
         except Exception:  # as in `handle`
             self._broke(opened)
-
-    def _forbidden(self, request: DecideRequest, features: Features) -> Refused | None:
-        s = self._settings
-        tenant_id = request.tenant_id
-        if s.allowed_tenants and tenant_id not in s.allowed_tenants:
-            return Refused(
-                Code.UNAUTHORIZED,
-                "this tenant is not allowed here",
-                {"intake_error_code": Intake.TENANT_FORBIDDEN.value, "tenant_id": tenant_id},
-            )
-        if not features.multi_tenant and tenant_id != s.baseline_tenant:
-            return Refused(
-                Code.UNAUTHORIZED,
-                f"only the tenant {s.baseline_tenant} is served in the CP1 baseline",
-                {"requires_cp": "CP2-LC", "tenant_id": tenant_id},
-            )
-        deadline_ms = request.options.deadline_ms
-        if deadline_ms is not None and deadline_ms > s.deadline_max_ms:
-            return Refused(
-                Code.INVALID_REQUEST,
-                f"options.deadline_ms: {deadline_ms} is more than {s.deadline_max_ms}",
-                {
-                    "intake_error_code": Intake.SCHEMA_VALIDATION_FAILED.value,
-                    "problems": [{"path": "options.deadline_ms", "message": f"must be at most {s.deadline_max_ms}"}],
-                },
-            )
-        return None
 
     def _decide_under(self, opened: Open, known: TenantPolicies | None) -> None:
         request = opened.request
@@ -299,6 +272,7 @@ class Decide:
 
     def _read(self, request: DecideRequest, made: Plan, outcome: Outcome, stamp: bytes) -> Answer:
         """What the store said of a row → the answer; counts, and learns the tenant's stamp."""
+        explain = request.options.explain and "explain" not in made.requires_cp
         if isinstance(outcome, Away):
             if not outcome.sent:
                 found = degraded(
@@ -306,6 +280,7 @@ class Decide:
                     made,
                     default=self._settings.on_store_error,
                     decision_id=to_text(self._store.new_decision_id(request, made)),
+                    explain=explain,
                 )
                 if isinstance(found, Decided):
                     self._degraded_made(request, made, found)
@@ -321,7 +296,6 @@ class Decide:
             log.error(outcome.message, extra={"event": Event.STORE_ROW_FAULT, "tenant_id": request.tenant_id})
         elif isinstance(outcome, Admitted) and outcome.shadow:
             self._telemetry.shadow_hits.inc()
-        explain = request.options.explain and "explain" not in made.requires_cp
         return answer(outcome, request, made, explain=explain)
 
     def _finish(self, opened: Open, found: Answer) -> None:
@@ -346,6 +320,34 @@ class Decide:
             reply(*encode_protobuf(found, request_id=request_id, trace_id=trace_id, legacy_codes=legacy))
         else:
             reply(encode(found, request_id=request_id, trace_id=trace_id, legacy_codes=legacy), None)
+
+
+def forbidden(request: DecideRequest, features: Features, s: DecideSettings) -> Refused | None:
+    """Why this fleet does not take the request at all; None: it does."""
+    tenant_id = request.tenant_id
+    if s.allowed_tenants and tenant_id not in s.allowed_tenants:
+        return Refused(
+            Code.UNAUTHORIZED,
+            "this tenant is not allowed here",
+            {"intake_error_code": Intake.TENANT_FORBIDDEN.value, "tenant_id": tenant_id},
+        )
+    if not features.multi_tenant and tenant_id != s.baseline_tenant:
+        return Refused(
+            Code.UNAUTHORIZED,
+            f"only the tenant {s.baseline_tenant} is served in the CP1 baseline",
+            {"requires_cp": "CP2-LC", "tenant_id": tenant_id},
+        )
+    deadline_ms = request.options.deadline_ms
+    if deadline_ms is not None and deadline_ms > s.deadline_max_ms:
+        return Refused(
+            Code.INVALID_REQUEST,
+            f"options.deadline_ms: {deadline_ms} is more than {s.deadline_max_ms}",
+            {
+                "intake_error_code": Intake.SCHEMA_VALIDATION_FAILED.value,
+                "problems": [{"path": "options.deadline_ms", "message": f"must be at most {s.deadline_max_ms}"}],
+            },
+        )
+    return None
 
 
 def _content_type(headers: Mapping[str, str]) -> str | None:

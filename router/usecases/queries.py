@@ -54,15 +54,23 @@ class GetDecision:
     async def _find(self, query: DecisionQuery) -> Remembered | None:
         tenant = query.tenant_id
         if tenant is None:
-            return None
+            return await self._of_message(query.message_id or "", None)
         if query.decision_id is not None:
             found = await self._decisions.remembered(tenant, name_in(query.decision_id))
             return found if found is not None and found.decision_id == query.decision_id else None
         if query.idempotency_key is not None:
             return await self._decisions.remembered(tenant, idempotency_name(tenant, "key", query.idempotency_key))
-        # A message_id finds its decision where it was the identity, as in the shapes without a request_id.
         request_id = query.request_id or query.message_id or ""
-        return await self._decisions.remembered(tenant, idempotency_name(tenant, "request", request_id))
+        found = await self._decisions.remembered(tenant, idempotency_name(tenant, "request", request_id))
+        if found is None and query.request_id is None:
+            # The message's id was not the identity.
+            found = await self._of_message(request_id, tenant)
+        return found
+
+    async def _of_message(self, message_id: str, tenant_id: str | None) -> Remembered | None:
+        """The decision of a message; `tenant_id` None: whichever tenant's, if it is of one only."""
+        led = await self._decisions.of_message(message_id, tenant_id)
+        return None if led is None else await self._decisions.remembered(*led)
 
     async def _state(self, found: Remembered) -> AssignmentState | None:
         task = task_id(found.decision_id)

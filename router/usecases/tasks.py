@@ -100,6 +100,7 @@ def features_of_decision(request: DecideRequest, made: Plan) -> DecisionFeatures
         request.correlation.trace_id,
         made.figures_version,
         frame,
+        tuple(p.provider_id for p in made.passed_over),
     )
 
 

@@ -9,11 +9,14 @@ from msgspec import Struct
 from router.domain.decision import Intake
 from router.domain.ids import from_text
 from router.domain.json import JsonObject
+from router.domain.request import DecideRequest
+from router.wire.decide import decode
 from router.wire.envelope import unreadable
 from router.wire.fields import LONGEST_TRACE_ID, name, text
 from router.wire.headers import lowered
 from router.wire.parse import NotJsonError, parse
 from router.wire.problems import Problems, Rejected, named
+from router.wire.shapes import UNKNOWN_TASK, VERSION
 from router.wire.subjects import DECIDE
 
 QUEUE_OVERLOAD = 1000
@@ -148,6 +151,15 @@ def decode_admin(data: bytes, headers: Mapping[str, str] | None) -> AdminRequest
     if authorization[: len(_BEARER)].lower() == _BEARER:
         token = authorization[len(_BEARER) :].strip()
     return AdminRequest({k: v for k, v in doc.items() if k != "api_key"}, token or None, trace_id)
+
+
+def decode_dry_run(fields: JsonObject) -> DecideRequest | Rejected:
+    """The request of a dry run: a decide request, or no more than tenant_id, policy_id and payload. Never raises."""
+    doc = dict(fields)
+    if "task" not in doc and "message" not in doc and "input" not in doc:
+        doc["task"] = {"type": UNKNOWN_TASK, "payload": doc.pop("payload", None)}
+    doc.setdefault("version", VERSION)
+    return decode(orjson.dumps(doc), None, None)
 
 
 def encode_admin(body: JsonObject) -> bytes:

@@ -71,7 +71,7 @@ async def test_a_dry_run_looks_past_open_breakers_and_charges_nothing(fleet: Fle
     body = {"tenant_id": tenant, "policy_id": "default", "payload": {"text": "hello"}}
     reply = await act(caller, "dry_run_pipeline", body)
     result = reply["result"]
-    assert result["decision"] == {"provider_id": "sound", "reason": "weighted", "priority": 50}
+    assert result["decision"] == {"provider_id": "sound", "reason": "circuit_breaker_fallback", "priority": 20}
     assert (result["executed_extensions"], result["final_payload"]) == ([], {"text": "hello"})
     assert await fleet.actions(tenant) == before
 

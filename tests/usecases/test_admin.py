@@ -9,7 +9,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from router.domain.audit import Actor
-from router.domain.policy import provider_entry
+from router.domain.decision import Answer, Decided, Decision, Reason
+from router.domain.policy import StoredPolicy, provider_entry
+from router.domain.request import DecideRequest
 from router.domain.roles import Role
 from router.domain.view import BreakerView, HeadView, Pulled
 from router.errors import StoreUnavailable
@@ -101,6 +103,11 @@ class MemoryLevers:
         return Pulled.CHANGED
 
 
+async def _dry_run(_request: DecideRequest, stored: StoredPolicy) -> Answer:
+    """It would be a."""
+    return Decided(Decision("a", Reason.WEIGHTED, 0, 0, stored.policy_id, stored.revision, "id"), explain={})
+
+
 class Surface:
     """The admin acts over fakes."""
 
@@ -116,6 +123,7 @@ class Surface:
             cache,
             self.levers,
             Records(),
+            _dry_run,
             Tokens([*tokens, ("dora", Role.OPERATOR, SECRET_OF_DORA)], open_reading=open_reading),
             self.levers,
             self.telemetry,

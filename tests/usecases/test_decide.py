@@ -67,6 +67,10 @@ class Store:
         """Any id."""
         return bytes(16)
 
+    async def of_message(self, message_id: str, tenant_id: str | None) -> tuple[str, bytes] | None:
+        """Nothing is."""
+        return None
+
     async def remembered(self, tenant_id: str, name: bytes) -> Remembered | None:
         """Nothing is."""
         return None

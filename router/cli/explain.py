@@ -1,0 +1,160 @@
+"""`router explain`: why a decision was made, from its audit entry, or what one would be made now."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from router.cli.exits import Exit
+from router.cli.output import note, print_json
+from router.cli.target import JsonOption, NatsOption, RedisOption
+
+if TYPE_CHECKING:
+    from router.domain.audit import AuditEntry
+    from router.settings import Settings
+
+DRY_RUN = "beamline.router.v1.admin.dry_run_pipeline"
+
+
+def explain(
+    tenant: Annotated[str, typer.Option(help="The tenant.")],
+    entry: Annotated[
+        str | None,
+        typer.Option("--id", metavar="ID", help="What was decided, by audit entry or decision_id."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be decided now; charges nothing. Needs --task.")
+    ] = False,
+    task: Annotated[str | None, typer.Option(help="The task's type.")] = None,
+    payload: Annotated[
+        str, typer.Option(metavar="JSON", help="The task's payload: JSON, @FILE, or - for stdin.")
+    ] = "{}",
+    policy: Annotated[str | None, typer.Option(help="Policy id; without it the tenant's `default`.")] = None,
+    request_id: Annotated[str | None, typer.Option(help="The very request; without it some request.")] = None,
+    session: Annotated[str | None, typer.Option(help="context.session_id, for sticky policies.")] = None,
+    user: Annotated[str | None, typer.Option(help="context.user_id, for user limits.")] = None,
+    max_latency_ms: Annotated[int | None, typer.Option(min=0, help="constraints.max_latency_ms.")] = None,
+    max_cost: Annotated[float | None, typer.Option(min=0, help="constraints.max_cost, in USD.")] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the reply.")] = 5.0,
+    json: JsonOption = False,
+    nats: NatsOption = None,
+    redis: RedisOption = None,
+) -> None:
+    """Tell why a request got its provider, or which it would get.
+
+    Exit code 1: there is no such entry, or the request would be refused.
+    """
+    import asyncio
+
+    from router.cli.decide import request_body
+    from router.cli.target import settings_for
+
+    if (entry is None) is not dry_run:
+        raise typer.BadParameter("name what was decided with --id, or ask with --dry-run", param_hint="--id")
+    if entry is not None:
+        found = asyncio.run(_entry(settings_for(redis=redis), tenant, entry))
+        raise typer.Exit(_tell_entry(found, tenant, entry, json=json))
+    if task is None:
+        raise typer.BadParameter("a dry run needs a task", param_hint="--task")
+    body = request_body(tenant, task, payload, policy=policy, request_id=request_id, session=session, user=user)
+    constraints = {"max_latency_ms": max_latency_ms, "max_cost": max_cost}
+    if any(v is not None for v in constraints.values()):
+        body["constraints"] = {k: v for k, v in constraints.items() if v is not None}
+    reply = asyncio.run(_dry_run(settings_for(nats=nats), body, timeout))
+    raise typer.Exit(_tell_dry_run(reply, json=json))
+
+
+async def _entry(settings: "Settings", tenant: str, name: str) -> "AuditEntry | None":
+    """The entry of this id, or the one that made the decision of this id, or of the entry's."""
+    from router.cli.room import store
+    from router.domain.audit import AuditQuery
+    from router.domain.ids import from_text
+    from router.store.audit import RedisAudit
+    from router.usecases.query_audit import QueryAudit
+
+    async with store(settings, reading=True) as room:
+        log = RedisAudit(room.keys, room.nodes)
+        found: AuditEntry | None = None
+        decision: object = name
+        if from_text(name) is None:
+            found = await log.one(tenant, name)
+            if found is None or found.action.startswith("decision."):
+                return found
+            decision = found.details.get("decision_id")
+        if isinstance(decision, str):
+            wanted = AuditQuery(tenant, action="decision.", decision_id=decision)
+            page = await QueryAudit(log).page(wanted, limit=1)
+            return page.entries[0] if page.entries else found
+        return found
+
+
+def _tell_entry(found: "AuditEntry | None", tenant: str, name: str, *, json: bool) -> Exit:
+    from router.cli.audit_rows import facts, moment
+    from router.cli.story import print_story, reason_of, refusal_of
+
+    if found is None:
+        note(f"tenant {tenant} has no audit entry {name}: see `router audit query --tenant {tenant} --json` for ids")
+        return Exit.NEGATIVE
+    if json:
+        print_json(facts(found))
+        return Exit.OK
+    why = dict(found.details)
+    head = f"{moment(found.ts_us)}  request {why.get('request_id')} ({why.get('task_type')}) of tenant {tenant} "
+    if "refusal" in why:
+        head += f"was refused: {refusal_of(why)}"
+    elif "reason" in why:
+        head += f"got provider {why['provider_id']}: {reason_of(str(why['reason']))}"
+        why["degraded"] = found.action == "decision.degraded"
+    else:
+        note(f"entry {name} is no decision, and its decision is not in the log any more")
+        head = f"{moment(found.ts_us)}  {found.action} {found.resource_id}"
+    print_story(head, why, found.ts_us)
+    return Exit.OK
+
+
+async def _dry_run(settings: "Settings", body: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    """The answer of the admin act.
+
+    :raises BusError: NATS or the fleet did not answer in time.
+    """
+    import nats
+    import orjson
+
+    from router.bus.faults import translated
+    from router.bus.options import connect_arguments
+    from router.cli.decide import quiet
+    from router.cli.target import bus_options
+
+    where = bus_options(settings, "router-cli")
+    token = settings.viewer_token or settings.operator_token or settings.admin_token
+    headers = None if token is None else {"authorization": f"Bearer {token.get_secret_value()}"}
+    connection: dict[str, Any] = connect_arguments(where) | {"servers": list(where.urls), "max_reconnect_attempts": 1}
+    with translated(", ".join(where.urls)):
+        client = await nats.connect(**connection, error_cb=quiet)
+    try:
+        with translated(DRY_RUN):
+            message = await client.request(DRY_RUN, orjson.dumps(body), timeout=timeout_s, headers=headers)
+    finally:
+        await client.close()
+    reply: dict[str, Any] = orjson.loads(message.data)
+    return reply
+
+
+def _tell_dry_run(reply: dict[str, Any], *, json: bool) -> Exit:
+    from router.cli.story import print_story, reason_of, seconds
+
+    ok = reply.get("ok") is True
+    if json:
+        print_json(reply)
+    elif ok:
+        result = reply["result"]
+        decision = result["decision"]
+        head = f"it would get provider {decision['provider_id']}: {reason_of(decision['reason'])}"
+        print_story(head, result["explain"])
+    else:
+        error = reply.get("error") or {}
+        details = error.get("details") or {}
+        wait = details.get("retry_after_ms")
+        again = "" if wait is None else f"; ask again after {seconds(wait)}"
+        why = details.get("explain") or {k: details[k] for k in ("candidates",) if k in details}
+        print_story(f"it would be refused: {error.get('code')}: {error.get('message')}{again}", why)
+    return Exit.OK if ok else Exit.NEGATIVE

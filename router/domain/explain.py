@@ -1,0 +1,113 @@
+"""Why a request was answered so: what the plan wanted and what the row saw, in one shape for every kind of answer."""
+
+from router.domain.decision import PinState, Verdict
+from router.domain.json import JsonObject, JsonValue
+from router.domain.outcome import NOTHING_SEEN, Remembered, Seen
+from router.domain.plan import Plan
+from router.domain.request import NO_CONSTRAINTS, DecideRequest
+
+_MICROUSD = 1_000_000
+_VERDICT_LABELS = {v.value: v.label for v in Verdict}
+_NOT_REACHED = Verdict.NOT_REACHED.label
+
+
+def explanation(
+    request: DecideRequest,
+    plan: Plan,
+    *,
+    idempotency: str = "fresh",
+    verdicts: bytes = b"",
+    seen: Seen = NOTHING_SEEN,
+    pin: PinState = PinState.NONE,
+    degraded: bool = False,
+) -> JsonObject:
+    """The policy, the candidates in their order, the limits, pin and idempotency.
+
+    `idempotency`: fresh, conflict, or unknown when the store was away. Costs are in USD, as in a decision.
+    """
+    why: JsonObject = {
+        "policy_id": plan.stored.policy_id,
+        "policy_revision": plan.stored.revision,
+        "policy_hash": plan.stored.hash,
+        "candidates": _candidates(plan, verdicts, seen),
+        "limits": _limits(plan, seen),
+        "pin": pin.name.lower(),
+        "idempotency": idempotency,
+        "figures_version": plan.figures_version,
+        "degraded": degraded,
+    }
+    if pin is PinState.LEFT:
+        policy = plan.stored.policy
+        known = {p.entry: p.name for p in (*policy.providers, *policy.fallback_providers)}
+        why["pinned_to"] = known.get(seen.left_pin or b"")
+    if request.constraints is not NO_CONSTRAINTS:
+        bounds = request.constraints
+        why["constraints"] = {"max_latency_ms": bounds.max_latency_ms, "max_cost": _usd(bounds.max_cost_microusd)}
+    return why
+
+
+def replay_explanation(kept: Remembered) -> JsonObject:
+    """Nothing was weighed anew; the audit log says why the decision was made then."""
+    return {
+        "policy_id": kept.policy_id,
+        "policy_revision": kept.policy_revision,
+        "idempotency": "replayed",
+        "degraded": False,
+    }
+
+
+def verdict_lines(plan: Plan, verdicts: bytes) -> list[JsonValue]:
+    """Whom a constraint passed over, then what the walk said of each candidate."""
+    passed = [(p.provider_id, p.verdict.label) for p in plan.passed_over]
+    walked = [
+        (c.provider.name, _VERDICT_LABELS.get(v, "unknown")) for c, v in zip(plan.candidates, verdicts, strict=False)
+    ]
+    return [{"provider_id": name, "verdict": verdict} for name, verdict in passed + walked]
+
+
+def _candidates(plan: Plan, verdicts: bytes, seen: Seen) -> list[JsonValue]:
+    lines: list[JsonValue] = [
+        {
+            "provider_id": p.provider_id,
+            "verdict": p.verdict.label,
+            "expected_latency_ms": p.expected_latency_ms,
+            "expected_cost": _usd(p.expected_cost_microusd),
+        }
+        for p in plan.passed_over
+    ]
+    for i, c in enumerate(plan.candidates):
+        line: JsonObject = {
+            "provider_id": c.provider.name,
+            "by": c.reason.label,
+            "verdict": _VERDICT_LABELS.get(verdicts[i], "unknown") if i < len(verdicts) else _NOT_REACHED,
+            "expected_latency_ms": c.expected_latency_ms,
+            "expected_cost": _usd(c.expected_cost_microusd),
+        }
+        if i < len(seen.waits) and seen.waits[i] is not None:
+            line["fit_in_ms"] = seen.waits[i]
+        lines.append(line)
+    return lines
+
+
+def _limits(plan: Plan, seen: Seen) -> list[JsonValue]:
+    lines: list[JsonValue] = []
+    for i, c in enumerate(plan.charges):
+        left = seen.left[i] if i < len(seen.left) else None
+        lines.append(
+            {
+                "limit_id": c.limit.id,
+                "scope": c.limit.scope.value,
+                "resource": c.limit.resource.value,
+                "mode": "shadow" if c.limit.shadow else "enforce",
+                "limit": c.limit.limit,
+                "window_ms": c.limit.window_ms,
+                "units": c.units,
+                "left_before": left,
+                "would_refuse": left is not None and left < c.units,
+            }
+        )
+    return lines
+
+
+def _usd(microusd: int | None) -> float | None:
+    return None if microusd is None else microusd / _MICROUSD
