@@ -67,6 +67,7 @@ async def test_policies_and_results_on_a_cluster(pod: Pod, nodes: Cluster) -> No
     document = b'{"providers":[{"name":"a","weight":100}],"version":"1.0"}'
     assert await policies.apply("acme", "default", document, expect_revision=0) == 1
     assert await policies.load("acme") is not None
+    assert [p.revision for p in await policies.history("acme", "default")] == [1]
     made = await pod.decide(*(Ask(request(f"tenant{i}", "r"), TEN) for i in range(20)))
     moves = [
         undispatched(f"tenant{i}", o.decision_id, BreakerVerdict.NEITHER, usage=b"u")
