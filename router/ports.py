@@ -214,8 +214,10 @@ class LeverStore(Protocol):
     async def switch(self, tenant_id: str, *, on: bool, by: Actor, why: str | None = None) -> Pulled:
         """Switch a tenant off or on: nothing new is decided for one that is off; tasks that run go on."""
 
-    async def forget(self, tenant_id: str, name: bytes, *, called: str, by: Actor, why: str | None = None) -> Pulled:
-        """Forget the answer under an idempotency name; `called` is what people call it, for the record."""
+    async def forget(
+        self, tenant_id: str, name: bytes, *, called: tuple[str, str], by: Actor, why: str | None = None
+    ) -> Pulled:
+        """Forget the answer under an idempotency name; `called`: field and value that named it, for the record."""
 
     async def role_used(self, by: Actor, act: str, tenant_id: str | None, outcome: str) -> None:
         """Record that a role was used on the admin surface, in the log that belongs to no tenant."""

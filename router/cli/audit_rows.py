@@ -30,7 +30,7 @@ def row(entry: "AuditEntry") -> tuple[object, ...]:
     told: dict[str, Any] = {
         k: v for k, v in entry.details.items() if k not in _LEFT_OUT and not isinstance(v, dict | list)
     }
-    if entry.resource_type != "request":
+    if entry.resource_type != "request" and entry.resource_id is not None:
         told = {entry.resource_type: entry.resource_id} | told
     if entry.user_id is not None:
         told["user"] = entry.user_id

@@ -1,10 +1,15 @@
 """`ports.Inspector` on Redis: reads packed states for people. It changes nothing and runs no script."""
 
+import logging
+import struct
+from collections.abc import Callable
 from struct import Struct as Layout
+from typing import TypeVar
 
 from msgspec.structs import replace
 
 from router.domain.view import BreakerState, BreakerView, HeadView
+from router.errors import StoreError
 from router.store.keys import Keys
 from router.store.nodes import Nodes
 from router.store.packing import FORMAT, FormatError, head
@@ -17,6 +22,9 @@ _BREAKER = Layout(">8sBddIBdId80sB")
 _PROBE_BYTES = 16
 _STATES = (BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN)
 _SCAN = 1000
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class RedisInspector:
@@ -33,20 +41,36 @@ class RedisInspector:
         else:
             tenants = [tenant_id]
         states = await self._nodes.gather([("GET", self._keys.tenant(t).state) for t in tenants])
-        heads = {h.tenant_id: h for h in await self._heads(tenants)}
+        heads = {h.tenant_id: h for h in await self._heads(tenants, alone=tenant_id is not None)}
         views: list[BreakerView] = []
         for tenant, raw in zip(tenants, states, strict=True):
-            known = breakers_in(tenant, raw) if raw else []
+            known = self._readable(tenant, breakers_in, raw, alone=tenant_id is not None) or []
             views += _with_forced(tenant, known, heads[tenant].forced if tenant in heads else frozenset())
         return views
 
     async def heads(self, tenant_id: str | None = None) -> list[HeadView]:
         """See `ports.Inspector.heads`."""
-        return await self._heads(await self._tenants("head") if tenant_id is None else [tenant_id])
+        tenants = await self._tenants("head") if tenant_id is None else [tenant_id]
+        return await self._heads(tenants, alone=tenant_id is not None)
 
-    async def _heads(self, tenants: list[str]) -> list[HeadView]:
+    async def _heads(self, tenants: list[str], *, alone: bool) -> list[HeadView]:
         raws = await self._nodes.gather([("GET", self._keys.tenant(t).head) for t in tenants])
-        return [head(tenant, raw) for tenant, raw in zip(tenants, raws, strict=True) if raw]
+        found = (self._readable(t, head, raw, alone=alone) for t, raw in zip(tenants, raws, strict=True))
+        return [view for view in found if view is not None]
+
+    @staticmethod
+    def _readable(tenant_id: str, read: Callable[[str, bytes], T], raw: bytes | None, *, alone: bool) -> T | None:
+        """What is there; of many tenants a damaged one is logged and left out, so that it hides no other.
+
+        :raises StoreError: the only one that was asked for cannot be read.
+        """
+        try:
+            return read(tenant_id, raw) if raw else None
+        except FormatError as fault:
+            if alone:
+                raise StoreError(f"tenant {tenant_id}: {fault}") from fault
+            log.error("a value of a tenant cannot be read: %s", fault, extra={"tenant_id": tenant_id})
+            return None
 
     async def _tenants(self, kind: str) -> list[str]:
         """Tenants that have a key of this kind, at most 10,000; in steps, so that no node is held up."""
@@ -72,8 +96,15 @@ def _with_forced(tenant_id: str, known: list[BreakerView], forced: frozenset[byt
 def breakers_in(tenant_id: str, raw: bytes) -> list[BreakerView]:
     """The breakers of a tenant's packed state.
 
-    :raises FormatError: not a format that this version reads.
+    :raises FormatError: not a format that this version reads, or damaged.
     """
+    try:
+        return _breakers_in(tenant_id, raw)
+    except (IndexError, struct.error) as fault:
+        raise FormatError(f"state: {fault}") from fault
+
+
+def _breakers_in(tenant_id: str, raw: bytes) -> list[BreakerView]:
     if raw[0] != FORMAT:
         raise FormatError(f"state of format {raw[0]}")
     at = 2 + raw[1] * LIMIT_BYTES

@@ -31,13 +31,7 @@ def lever_scripts(**options: Any) -> dict[str, Script]:
         load("switch_tenant", keys=("head", "audit"), argv=("off", *_RECORD), returns=_PULLED, **options),
         load("reset_breaker", keys=("head", "state", "audit"), argv=("provider", *_RECORD), returns=_PULLED, **options),
         load("forget_request", keys=("head", "idem", "audit"), argv=_RECORD, returns=_PULLED, **options),
-        load(
-            "record_role",
-            keys=("acts",),
-            argv=("action", "features", "most", "keep_ms"),
-            returns={0: "recorded"},
-            **options,
-        ),
+        load("record_role", keys=("acts",), argv=_ROLE, returns={0: "recorded"}, **options),
     )
     return {script.name: script for script in made}
 
@@ -91,10 +85,14 @@ class RedisLevers:
             "switch_tenant", (keys.head, keys.audit), (int(not on), action.value, features, self._audit_ms)
         )
 
-    async def forget(self, tenant_id: str, name: bytes, *, called: str, by: Actor, why: str | None = None) -> Pulled:
+    async def forget(
+        self, tenant_id: str, name: bytes, *, called: tuple[str, str], by: Actor, why: str | None = None
+    ) -> Pulled:
         """See `ports.LeverStore.forget`."""
         keys = self._keys.tenant(tenant_id)
-        features = packed_act(by, "request", called, act="forget_idempotency_key", **_reason(why))
+        field, value = called
+        details = {"act": "forget_idempotency_key", field: value, **_reason(why)}
+        features = packed_act(by, "request", value, **details)
         args = (Action.ROLE_USED.value, features, self._audit_ms)
         return await self._run("forget_request", (keys.head, keys.idem(name), keys.audit), args)
 

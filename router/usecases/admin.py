@@ -4,9 +4,7 @@ Who may read: anybody when ROUTER_ADMIN_NATS_READ is `open`, else whoever brings
 """
 
 import logging
-import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
 
 from router.domain.audit import Actor
 from router.domain.decision import Code, Refused
@@ -21,9 +19,11 @@ from router.telemetry import Event, Telemetry
 from router.usecases.access import Tokens
 from router.usecases.admin_acts import Act, breaker_facts, refused_input
 from router.usecases.dry_run import DryRunner
+from router.usecases.levers import named_providers
 from router.usecases.tasks import Policies, policies_of
 from router.wire.extension_views import extension_health, extension_state, would_run
-from router.wire.problems import Rejected
+from router.wire.fields import name as tenant_name
+from router.wire.problems import Problems, Rejected
 from router.wire.reply import decision_object, encode
 from router.wire.status import AdminRequest, decode_admin, decode_dry_run, encode_admin
 from router.wire.subjects import ADMIN
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 
 _LIMITS: JsonObject = {"max_total": 10, "max_pre": 5, "max_validators": 5, "max_post": 5}
 _MEDIUM, _HIGH = 4, 8
-TENANT: Final = re.compile(r"[A-Za-z0-9_.-]{1,255}")
 
 
 class Admin:
@@ -117,8 +116,7 @@ class Admin:
             if forbidden:
                 log.warning("admin act %s without a good token", name, extra={"event": Event.ADMIN_REFUSED})
             return
-        tenant_id = asked.fields.get("tenant_id")
-        of = tenant_id if isinstance(tenant_id, str) and TENANT.fullmatch(tenant_id) else None
+        of = tenant_name(Problems(), "tenant_id", asked.fields.get("tenant_id"))
         facts = {"principal": holder.principal, "role": holder.role.label, "tenant_id": of, "outcome": outcome}
         event = Event.ADMIN_REFUSED if forbidden else Event.ADMIN_ACT
         log.info("admin act %s: %s", name, outcome, extra={"event": event, **facts})
@@ -139,10 +137,7 @@ class Admin:
         return {"states": states}
 
     async def _names_of(self, tenant_id: str) -> dict[bytes, str]:
-        known = await policies_of(self._policies, tenant_id)
-        stored = () if known is None else known.policies.values()
-        providers = [p for s in stored for p in (*s.policy.providers, *s.policy.fallback_providers)]
-        return {provider_entry(p.name): p.name for p in providers}
+        return {provider_entry(n): n for n in named_providers(await policies_of(self._policies, tenant_id))}
 
     async def _extension_health(self, fields: JsonObject) -> JsonObject | Refused:
         """Every extension that was called within a day; one of them when `extension_id` names it."""

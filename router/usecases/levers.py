@@ -99,9 +99,12 @@ class Operator:
         _check(tenant_id, request_id=request_id, idempotency_key=idempotency_key, why=why)
         if (request_id is None) == (idempotency_key is None):
             raise InvalidInput([Problem("request_id", "name one request", "either request_id or idempotency_key")])
-        namespace, called = ("request", request_id) if idempotency_key is None else ("key", idempotency_key)
-        name = idempotency_name(tenant_id, namespace, called or "")
-        pulled = await self._store.forget(tenant_id, name, called=called or "", by=self._by, why=why)
+        if idempotency_key is None:
+            namespace, called = "request", ("request_id", request_id or "")
+        else:
+            namespace, called = "key", ("idempotency_key", idempotency_key)
+        name = idempotency_name(tenant_id, namespace, called[1])
+        pulled = await self._store.forget(tenant_id, name, called=called, by=self._by, why=why)
         return await self._told(tenant_id, pulled)
 
     async def providers(self, tenant_id: str) -> TenantProviders:

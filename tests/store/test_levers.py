@@ -1,9 +1,13 @@
 """Operators' levers on a real server and a real Cluster: in force at the next row, recorded, idempotent."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, cast
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec import Struct
+from redis import Redis
 
 from router.domain.audit import Actor
 from router.domain.ids import idempotency_name
@@ -11,13 +15,18 @@ from router.domain.outcome import Admitted, NoCandidate, Replay, TenantOff
 from router.domain.policy import Breaker, Resource, Scope, provider_entry
 from router.domain.policy_limits import limit
 from router.domain.result import BreakerVerdict
-from router.domain.view import Pulled
+from router.domain.view import BreakerState, HeadView, Pulled
+from router.errors import StoreError
+from router.store.inspect import RedisInspector
 from router.store.keys import NO_TENANT
 from router.store.levers import MOST_LEVERS, RedisLevers
+from router.store.nodes import Nodes, SingleNode
 from router.store.packing import head as head_of
-from tests.store.harness import MINUTE, Ask, Store, policy, request, undispatched
+from router.store.policies import RedisPolicies
+from tests.store.harness import MINUTE, Ask, Direct, Store, policy, request, undispatched
 from tests.store.test_decide import head
 
+R = ("request_id", "r")
 ALICE = Actor("alice", "operator", "trace-1")
 FRAGILE = Breaker(failure_threshold=1, timeout_ms=MINUTE)
 AB = policy("a", "b", breaker=FRAGILE)
@@ -148,14 +157,15 @@ async def test_a_forgotten_request_is_decided_anew(store: Store, tenant: str) ->
     store.one(request(tenant, "other"), AB)
     forget = store.levers.forget
     wrong = idempotency_name(tenant, "key", "r")
-    assert await forget(tenant, wrong, called="r", by=ALICE) is Pulled.UNCHANGED
-    assert await forget(tenant, idempotency_name(tenant, "request", "r"), called="r", by=ALICE) is Pulled.CHANGED
+    assert await forget(tenant, wrong, called=R, by=ALICE) is Pulled.UNCHANGED
+    assert await forget(tenant, idempotency_name(tenant, "request", "r"), called=R, by=ALICE) is Pulled.CHANGED
     again, other = store.decide(Ask(request(tenant, "r"), AB), Ask(request(tenant, "other"), AB))
     assert isinstance(again, Admitted)
     assert again.decision_id != first.decision_id
     assert isinstance(other, Replay)
     (record,) = [e for e in store.audit(tenant) if e.action == "role.used"]
     assert (record.user_id, record.resource_type, record.resource_id) == ("alice", "request", "r")
+    assert record.details == {"role": "operator", "act": "forget_idempotency_key", "request_id": "r"}
 
 
 @pytest.mark.parametrize("name", ACTS)
@@ -188,7 +198,7 @@ async def test_an_unknown_tenant_gets_no_keys(store: Store, name: str) -> None:
     tenant = store.tenant()
     assert await ACTS[name].do(store.levers, tenant) is Pulled.UNKNOWN_TENANT
     assert await store.levers.reset_breaker(tenant, "a", by=ALICE) is Pulled.UNKNOWN_TENANT
-    assert await store.levers.forget(tenant, bytes(10), called="r", by=ALICE) is Pulled.UNKNOWN_TENANT
+    assert await store.levers.forget(tenant, bytes(10), called=R, by=ALICE) is Pulled.UNKNOWN_TENANT
     assert list(store.client.scan_iter(store.of(tenant).prefix + b"*")) == []
 
 
@@ -236,3 +246,108 @@ async def test_roles_are_recorded_where_no_tenant_is(store: Store) -> None:
         ("role.used", "bob", None, {"role": "viewer", "act": "list_tenants", "outcome": "refused"}),
     ]
     assert int(store.client.pttl(store.keys.acts)) > 0
+
+
+async def test_a_damaged_tenant_hides_no_other(single: Redis, redis_url: str) -> None:
+    """Asked about all, the damaged one is left out of breakers and heads; asked about it alone, the fault is told."""
+    store = Store(single)
+    good, bad = store.tenant(), store.tenant()
+    for name in (good, bad):
+        single.set(store.of(name).head, head(levers={provider_entry("a"): 7}))
+    single.set(store.of(bad).head, head(levers={provider_entry("a"): 7})[:-1])
+    single.set(store.of(bad).state, b"\x01\x00cut")
+    nodes = SingleNode(redis_url)
+    inspector = RedisInspector(store.keys, nodes)
+    assert [h.tenant_id for h in await inspector.heads()] == [good]
+    assert [(v.tenant_id, v.state, v.forced) for v in await inspector.breakers()] == [(good, BreakerState.OPEN, True)]
+    for look in (inspector.heads, inspector.breakers):
+        with pytest.raises(StoreError, match=bad):
+            await look(bad)
+    await nodes.close()
+
+
+async def test_a_forced_breaker_keeps_its_own_figures(single: Redis, redis_url: str) -> None:
+    """Over a breaker that has tripped the view is one: open, forced, since when it was open, without a next probe."""
+    store = Store(single)
+    tenant = store.tenant()
+    single.set(store.of(tenant).head, head())
+    trip(store, tenant, "1")
+    await store.levers.force_open(tenant, "a", by=ALICE)
+    nodes = SingleNode(redis_url)
+    (view,) = await RedisInspector(store.keys, nodes).breakers(tenant)
+    await nodes.close()
+    assert (view.state, view.forced, view.opened_at_ms) == (BreakerState.OPEN, True, store.now)
+    assert (view.next_probe_at_ms, view.failures_in_a_row) == (0, 1)
+
+
+PULLS: dict[str, Callable[[RedisLevers, str], Coroutine[Any, Any, Pulled]]] = {
+    "drain a": lambda levers, t: levers.drain(t, "a", on=True, by=ALICE),
+    "enable a": lambda levers, t: levers.drain(t, "a", on=False, by=ALICE),
+    "drain b": lambda levers, t: levers.drain(t, "b", on=True, by=ALICE),
+    "enable b": lambda levers, t: levers.drain(t, "b", on=False, by=ALICE),
+    "force a": lambda levers, t: levers.force_open(t, "a", by=ALICE),
+    "reset a": lambda levers, t: levers.reset_breaker(t, "a", by=ALICE),
+    "off": lambda levers, t: levers.switch(t, on=False, by=ALICE),
+    "on": lambda levers, t: levers.switch(t, on=True, by=ALICE),
+}
+DOCUMENT = b'{"providers":[{"name":"a","weight":100}],"version":"1.0"}'
+
+
+@given(st.lists(st.sampled_from([*PULLS, "apply", "delete"]), max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_any_order_of_acts_and_policies(store_at_once: Store, acts: list[str]) -> None:
+    """After any acts and policy writes the head holds what a model says; each act that changed something has one record
+    and left the stamp; each write of a policy left switch and levers."""
+    store = store_at_once
+    tenant, policies = store.tenant(), RedisPolicies(cast("Nodes", Direct(store)), store.keys)
+    held, off, there, records = set[str](), False, True, 1
+    done(policies.apply(tenant, "default", DOCUMENT, expect_revision=None))
+    for act in acts:
+        before = view(store, tenant)
+        if act in ("apply", "delete"):
+            if act == "apply" or there:
+                if act == "apply":
+                    done(policies.apply(tenant, "default", DOCUMENT, expect_revision=None))
+                else:
+                    done(policies.delete(tenant, "default", expect_revision=None))
+                records += 1
+            there = act == "apply"
+            assert before.revision <= view(store, tenant).revision
+            continue
+        verb, _, name = act.partition(" ")
+        was = (held.copy(), off)
+        match verb:
+            case "drain" | "force":
+                held.add(act)
+            case "enable":
+                held.discard(f"drain {name}")
+            case "reset":
+                held.discard(f"force {name}")
+            case _:
+                off = verb == "off"
+        wanted = (held.copy(), off)
+        assert done(PULLS[act](store.levers, tenant)) is (Pulled.UNCHANGED if wanted == was else Pulled.CHANGED)
+        records += wanted != was
+        after = view(store, tenant)
+        assert after.revision == before.revision
+    last = view(store, tenant)
+    assert last.off == off
+    assert last.drained == {provider_entry(x[-1]) for x in held if x.startswith("drain")}
+    assert last.forced == {provider_entry(x[-1]) for x in held if x.startswith("force")}
+    assert len(store.audit(tenant)) == records
+
+
+def view(store: Store, tenant: str) -> HeadView:
+    """The head as it is."""
+    raw = store.value(store.of(tenant).head)
+    assert raw is not None
+    return head_of(tenant, raw)
+
+
+def done(act: Coroutine[Any, Any, Any]) -> Any:
+    """The result of an act that never waits: the store's client is a synchronous one."""
+    try:
+        act.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("it waited")

@@ -80,7 +80,9 @@ class MemoryLevers:
         """Remember."""
         return self._pulled(f"switch {on}", by)
 
-    async def forget(self, tenant_id: str, name: bytes, *, called: str, by: Actor, why: str | None = None) -> Pulled:
+    async def forget(
+        self, tenant_id: str, name: bytes, *, called: tuple[str, str], by: Actor, why: str | None = None
+    ) -> Pulled:
         """Remember."""
         return self._pulled(f"forget {called}", by)
 
