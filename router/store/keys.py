@@ -1,7 +1,8 @@
 """Every key that we write: one function a kind, one table that says what it is.
 
 A tenant belongs to one partition; the hash tag of a key is that partition, so a batch holds many tenants and a Cluster
-still gets one slot a call. `~` cannot be in a tenant's name: `~:` keys belong to a partition and hold ids only.
+still gets one slot a call. `~` cannot be in a tenant's name: `~:` keys belong to a partition and hold ids only, but
+for `~:audit`, the log of what belongs to no tenant.
 """
 
 from functools import lru_cache
