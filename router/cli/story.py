@@ -25,9 +25,11 @@ VERDICTS = {
     "provider_limit": "a limit of its own is used up",
     "drained": "drained by an operator",
     "forced_open": "its circuit breaker was opened by an operator",
+    "slow_start": "its circuit breaker has just closed: it gets its traffic back bit by bit",
     "constraint": "breaks a constraint of the request",
 }
-_PINS = {
+PINS = {
+    "none": "",
     "new": "the session had none: pinned to the chosen one",
     "held": "the session was pinned to the chosen one already",
     "left": "the session was pinned to {pinned_to}, which was not fit: pinned to the chosen one instead",
@@ -74,7 +76,7 @@ def seconds(ms: float) -> str:
 
 def _facts(why: Why) -> list[tuple[str, Any]]:
     version = why.get("figures_version")
-    pin = _PINS.get(str(why.get("pin")), "").format(pinned_to=why.get("pinned_to") or "another one")
+    pin = PINS.get(str(why.get("pin")), "").format(pinned_to=why.get("pinned_to") or "another one")
     policy = None
     if why.get("policy_id") is not None:
         policy = f"{why['policy_id']}, revision {why['policy_revision']}"

@@ -1,0 +1,30 @@
+"""`router explain` in words: whatever a record or an answer may say has words of its own."""
+
+import pytest
+
+from router.cli.story import PINS, REASONS, VERDICTS, print_story
+from router.domain.decision import PinState, Reason, Verdict
+
+
+def test_there_are_words_for_everything() -> None:
+    """Every verdict, reason and pin state."""
+    assert set(VERDICTS) == {v.label for v in Verdict}
+    assert set(REASONS) == {r.label for r in Reason}
+    assert set(PINS) == {p.name.lower() for p in PinState}
+
+
+def test_waits_of_a_record_are_moments(capsys: pytest.CaptureFixture[str]) -> None:
+    """In the log a wait began when the record was written; in an answer it begins now."""
+    why = {"candidates": [{"provider_id": "a", "verdict": "breaker_open", "fit_in_ms": 2_500}]}
+    print_story("then", why, 1_700_000_000_000_000)
+    assert "2023-11-14T22:13:22.500Z" in capsys.readouterr().out
+    print_story("now", why)
+    assert "in 2.5 s" in capsys.readouterr().out
+
+
+def test_only_what_is_known_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """A record knows less of a limit than an answer: no empty columns."""
+    print_story("then", {"limits": [{"limit_id": "few", "left_before": 0}]})
+    shown = capsys.readouterr().out
+    assert "left before" in shown
+    assert "window" not in shown
