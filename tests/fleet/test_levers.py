@@ -124,3 +124,14 @@ async def test_named_people_act_over_nats(own: Own) -> None:
     written_down += [orjson.dumps(r) for r in (*replies, done, written, shown)]
     assert not [text for text in written_down if b"0123456789-token" in text]
     assert sum(len(p.logged("admin.act")) + len(p.logged("admin.refused")) for p in fleet.pods) == 6
+
+
+async def test_a_dry_run_sees_the_levers(fleet: Fleet, caller: Foreign) -> None:
+    """It tells what a request would get: never a drained provider, and no decision for a disabled tenant."""
+    tenant = await fleet.tenant()
+    ask = {"tenant_id": tenant, "policy_id": "default", "payload": {}}
+    await fleet.operator().drain(tenant, "alpha", on=True)
+    for _ in range(5):
+        assert (await act(caller, "dry_run_pipeline", ask))["result"]["decision"]["provider_id"] == "beta"
+    await fleet.operator().switch(tenant, on=False)
+    assert (await act(caller, "dry_run_pipeline", ask))["error"]["code"] == "unauthorized"
