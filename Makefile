@@ -1,10 +1,10 @@
 # Needs: make and Python ≥ 3.11. Everything else is installed into .venv from requirements.lock, by hash.
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-long lint types bench proto docs lock
+.PHONY: help venv run test test-long lint types bench proto docs chart tools e2e-compose e2e-k8s lock
 
 help: ## what there is
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
 
 venv: ## .venv, installed or brought up to date (nothing to do: instant)
 	@sh .ci/venv
@@ -32,6 +32,18 @@ proto: venv ## generate the protobuf code again
 
 docs: venv ## generate the reference again from the code
 	@$(BIN)/python docs/generate.py
+
+chart: venv ## generate the chart's schema, README and dashboards again
+	@$(BIN)/python helm/generate.py
+
+tools: venv ## helm, kubectl and promtool into .tools/bin, for the tests of the chart
+	@$(BIN)/python .ci/get_tools.py
+
+e2e-compose: venv ## docker-compose.yml on a real engine: proof, scaling, faults, three NATS nodes
+	@$(BIN)/python -m tests.e2e.compose
+
+e2e-k8s: venv tools ## the chart on the cluster of KUBECONFIG: proof, upgrade under load, roll back, faults
+	@$(BIN)/python -m tests.e2e.k8s
 
 lock: venv ## requirements.lock from pyproject.toml (ARGS=--upgrade for newer versions)
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --quiet -o requirements.lock $(ARGS)

@@ -76,6 +76,10 @@ class Watch:
         """What has come so far with this value in this field."""
         return [s for s in self._seen if s.body.get(field) == value]
 
+    def values(self, field: str) -> set[str]:
+        """All values that this field had so far."""
+        return {str(s.body.get(field)) for s in self._seen}
+
     async def one(self, field: str, value: str, within_s: float) -> Seen | None:
         """The first event with this value in this field; None when none came in time."""
         try:

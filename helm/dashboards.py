@@ -1,0 +1,426 @@
+"""The Grafana dashboards, as data: what each panel asks and in which unit. `helm/generate.py` writes them as JSON."""
+
+import json
+from typing import Any
+
+FLEET = '{namespace=~"$namespace",job=~"$job"}'
+WIDTH = 24
+
+Panel = dict[str, Any]
+
+
+def select(more: str = "") -> str:
+    """The label selector of every query; `more` is added to it."""
+    return FLEET if not more else FLEET[:-1] + f",{more}}}"
+
+
+def rate(metric: str, by: str = "", more: str = "") -> str:
+    """Per second, over the fleet or by labels."""
+    grouped = f" by ({by})" if by else ""
+    return f"sum{grouped} (rate({metric}{select(more)}[$__rate_interval]))"
+
+
+def quantile(q: float, metric: str, by: str = "", more: str = "") -> str:
+    """A quantile of a histogram."""
+    labels = f"le, {by}" if by else "le"
+    return f"histogram_quantile({q}, sum by ({labels}) (rate({metric}_bucket{select(more)}[$__rate_interval])))"
+
+
+def panel(kind: str, title: str, queries: list[tuple[str, str]], unit: str, about: str, width: int = 8) -> Panel:
+    """One panel; `queries` are (expression, legend)."""
+    return {
+        "type": kind,
+        "title": title,
+        "description": about,
+        "datasource": {"type": "prometheus", "uid": "${datasource}"},
+        "gridPos": {"w": width, "h": 4 if kind == "stat" else 8, "x": 0, "y": 0},
+        "fieldConfig": {"defaults": {"unit": unit, "min": 0}, "overrides": []},
+        "targets": [
+            {
+                "refId": chr(ord("A") + n),
+                "expr": expression,
+                "legendFormat": legend,
+                "datasource": {"type": "prometheus", "uid": "${datasource}"},
+                **({"format": "heatmap"} if kind == "heatmap" else {}),
+            }
+            for n, (expression, legend) in enumerate(queries)
+        ],
+        **_OPTIONS[kind],
+    }
+
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "timeseries": {"options": {"tooltip": {"mode": "multi"}, "legend": {"displayMode": "list", "placement": "bottom"}}},
+    "stat": {"options": {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "value", "graphMode": "area"}},
+    "heatmap": {
+        "options": {"calculate": False, "yAxis": {"unit": "s"}, "color": {"mode": "scheme", "scheme": "Blues"}}
+    },
+}
+
+
+def lines(title: str, queries: list[tuple[str, str]], unit: str, about: str, width: int = 8) -> Panel:
+    """Curves over time."""
+    return panel("timeseries", title, queries, unit, about, width)
+
+
+def stat(title: str, query: str, unit: str, about: str) -> Panel:
+    """One number, now."""
+    return panel("stat", title, [(query, "")], unit, about, 4)
+
+
+FAILED = 'outcome=~"unavailable|service_overloaded|internal"'
+LIMITED = 'outcome=~"rate_limit_exceeded|quota_exceeded"'
+REFUSED = 'outcome!~"decided|replayed|degraded"'
+
+FLEET_PANELS = [
+    stat("Pods ready", f"sum(router_ready{select()})", "none", "Pods whose /readyz says so."),
+    stat(
+        "Requests/s", f"{rate('router_decisions_total')} + {rate('router_shed_total')}", "reqps", "Answered and shed."
+    ),
+    stat(
+        "Answered",
+        f"1 - ({rate('router_shed_total')} + ({rate('router_decisions_total', more=FAILED)} or vector(0)))"
+        f" / ({rate('router_decisions_total')} + {rate('router_shed_total')})",
+        "percentunit",
+        "Neither shed, unavailable nor a fault of the router; the objective is 99.9 %.",
+    ),
+    stat("p99", quantile(0.99, "router_decision_seconds"), "s", "The objective is 10 ms."),
+    stat("Redis held away", f"max(router_store_breaker_open{select()})", "none", "1: pods answer by on_store_error."),
+    stat("CP gate open", f"min(router_gate_open{select()})", "none", "0: a pod runs as CP1 baseline."),
+    lines("Answers", [(rate("router_decisions_total", "outcome"), "{{outcome}}")], "reqps", "By outcome."),
+    lines("Reasons", [(rate("router_decisions_total", "reason"), "{{reason}}")], "reqps", "Why this provider."),
+    lines(
+        "Refusals",
+        [(rate("router_decisions_total", "outcome", REFUSED), "{{outcome}}"), (rate("router_shed_total"), "shed")],
+        "reqps",
+        "Codes of CONTRACTS; shed are refused before they are read.",
+    ),
+    panel(
+        "heatmap",
+        "Latency",
+        [(f"sum by (le) (increase(router_decision_seconds_bucket{select()}[$__rate_interval]))", "{{le}}")],
+        "s",
+        "From a request's arrival in the pod to its answer.",
+        12,
+    ),
+    lines(
+        "Latency quantiles",
+        [(quantile(q, "router_decision_seconds"), f"p{q * 100:g}") for q in (0.5, 0.95, 0.99, 0.999)],
+        "s",
+        "Over all pods.",
+        12,
+    ),
+    lines(
+        "Breakers turning",
+        [(f"sum by (to) (increase(router_breaker_transitions_total{select()}[5m]))", "{{to}}")],
+        "none",
+        "In five minutes, by new state. Which ones: `router audit query --action breaker`.",
+    ),
+    lines(
+        "Limits near exhaustion",
+        [
+            (
+                f"{rate('router_decisions_total', more=LIMITED)} / {rate('router_decisions_total')}",
+                "refused by a limit",
+            ),
+            (
+                f"{rate('router_shadow_limit_hits_total')} / {rate('router_decisions_total')}",
+                "shadow limit would refuse",
+            ),
+        ],
+        "percentunit",
+        "Share of answers. A limit in shadow mode set below the enforced one shows exhaustion before it hurts.",
+    ),
+    lines("Pins", [(rate("router_pins_total", "state"), "{{state}}")], "reqps", "New, held, left."),
+    lines(
+        "In flight",
+        [(f"sum by (pod, instance) (router_in_flight{select()})", "{{pod}} {{instance}}")],
+        "none",
+        "Near ROUTER_MAX_IN_FLIGHT a pod sheds: add replicas.",
+    ),
+    lines(
+        "Loop lag p99",
+        [(quantile(0.99, "router_loop_lag_seconds", "pod, instance"), "{{pod}} {{instance}}")],
+        "s",
+        "How late a timer runs; above 50 ms something blocks.",
+    ),
+    lines(
+        "CPU",
+        [
+            (
+                f"sum by (pod, instance) (rate(process_cpu_seconds_total{select()}[$__rate_interval]))",
+                "{{pod}} {{instance}}",
+            )
+        ],
+        "percentunit",
+        "A pod uses one core.",
+    ),
+    lines(
+        "Memory",
+        [(f"sum by (pod, instance) (process_resident_memory_bytes{select()})", "{{pod}} {{instance}}")],
+        "bytes",
+        "Resident.",
+    ),
+]
+
+TENANT_PANELS = [
+    lines(
+        "Requests by tenant",
+        [(rate("router_decisions_total", "tenant"), "{{tenant}}")],
+        "reqps",
+        "Tenants of ROUTER_METRICS_TENANTS have their own line; the rest is `other`.",
+        12,
+    ),
+    lines(
+        "Refused share",
+        [
+            (
+                f"{rate('router_decisions_total', 'tenant', REFUSED)} / {rate('router_decisions_total', 'tenant')}",
+                "{{tenant}}",
+            )
+        ],
+        "percentunit",
+        "Of a tenant's own requests.",
+        12,
+    ),
+    lines(
+        "Refused by limits",
+        [
+            (
+                rate("router_decisions_total", "tenant, outcome", LIMITED),
+                "{{tenant}} {{outcome}}",
+            )
+        ],
+        "reqps",
+        "The limit's id is in the audit log.",
+        12,
+    ),
+    lines(
+        "No provider fits",
+        [(rate("router_decisions_total", "tenant", 'outcome="decision_failed"'), "{{tenant}}")],
+        "reqps",
+        "Breakers, drains and full providers.",
+        12,
+    ),
+    lines(
+        "Replays", [(rate("router_decisions_total", "tenant", 'outcome="replayed"'), "{{tenant}}")], "reqps", "Repeats."
+    ),
+    lines(
+        "Policy loads",
+        [
+            (rate("router_policy_reloads_total", "cause"), "{{cause}}"),
+            (rate("router_policy_load_failures_total"), "failed"),
+        ],
+        "ops",
+        "By what caused them.",
+    ),
+    lines(
+        "Policy cache",
+        [
+            (f"max(router_policy_cache_entries{select()})", "tenants in a pod"),
+            (f"max(router_policy_revision_skew{select()})", "of another revision than the store"),
+        ],
+        "none",
+        "The fullest pod.",
+    ),
+    lines(
+        "Policy cache size",
+        [(f"max(router_policy_cache_bytes{select()})", "fullest pod")],
+        "bytes",
+        "Bound: ROUTER_POLICY_CACHE_MAX_BYTES.",
+    ),
+]
+
+WORK_PANELS = [
+    stat("Workers", f"max(router_workers{select()})", "none", "Heard of in the last minute."),
+    stat("Usage in the outbox", f"max(router_usage_reconciliation{select()})", "none", "Drains to 0."),
+    stat(
+        "Streams that differ",
+        f"max(router_stream_differences{select()})",
+        "none",
+        "From what the settings say; the log and `router selftest` name them.",
+    ),
+    stat(
+        "Violations",
+        f"sum(increase(router_isolation_violations_total{select()}[1h]))",
+        "none",
+        "Results that named another tenant's task, in an hour.",
+    ),
+    lines(
+        "Assignments",
+        [
+            (rate("router_assignments_published_total"), "published"),
+            (rate("router_assignments_timed_out_total"), "deadline passed"),
+        ],
+        "ops",
+        "Retries included.",
+    ),
+    lines("Results", [(rate("router_results_settled_total", "status"), "{{status}}")], "ops", "Settled attempts."),
+    lines(
+        "Refused results", [(rate("router_results_refused_total", "reason"), "{{reason}}")], "ops", "Settled nothing."
+    ),
+    lines(
+        "Usage events",
+        [(rate("router_usage_settled_total"), "settled"), (rate("router_usage_published_total"), "published")],
+        "ops",
+        "The two lines lie on each other.",
+    ),
+    lines(
+        "Dead letters",
+        [
+            (rate("router_dead_letters_total", "source"), "by {{source}}"),
+            (rate("router_redriven_total", "stream"), "{{stream}} sent again"),
+        ],
+        "ops",
+        "Given up on, and re-driven.",
+    ),
+    lines(
+        "Extensions",
+        [
+            (f"sum(router_pipelines{select()})", "requests in pipelines"),
+            (f"sum by (cause) (increase(router_decisions_undone_total{select()}[5m]))", "undone: {{cause}}"),
+        ],
+        "none",
+        "Requests with pre, validators or post; decisions taken back in five minutes.",
+    ),
+    lines("Heartbeats", [(rate("router_worker_heartbeats_total", "status"), "{{status}}")], "ops", "Of workers."),
+    lines(
+        "Consumer lag",
+        [(f"max by (stream) (router_consumer_lag{select()})", "{{stream}}")],
+        "none",
+        "Messages not given out or not acknowledged.",
+    ),
+    lines("Redeliveries", [(rate("router_redeliveries_total", "stream"), "{{stream}}")], "ops", "Delivered again."),
+    lines("Alerts", [(rate("router_alerts_raised_total", "condition"), "{{condition}}")], "ops", "Raised by the pods."),
+]
+
+SERVER_PANELS = [
+    stat("Redis held away", f"max(router_store_breaker_open{select()})", "none", "1: away."),
+    stat("NATS connected", f"min(router_nats_connected{select()})", "none", "0: a pod has none."),
+    stat(
+        "Decide call p99",
+        quantile(0.99, "router_store_call_seconds", more='script="decide"'),
+        "s",
+        "Redis, seen by pods.",
+    ),
+    stat("NATS round trip", f"max(router_nats_rtt_seconds{select()})", "s", "Slowest pod."),
+    lines(
+        "Redis round trips p99",
+        [(quantile(0.99, "router_store_call_seconds", "script"), "{{script}}")],
+        "s",
+        "From send to reply, by script.",
+        12,
+    ),
+    lines(
+        "Calls",
+        [(f"sum by (script) (rate(router_store_call_seconds_count{select()}[$__rate_interval]))", "{{script}}")],
+        "ops",
+        "Scripts run.",
+        12,
+    ),
+    lines(
+        "Requests in one call",
+        [(quantile(q, "router_batch_rows"), f"p{q * 100:g}") for q in (0.5, 0.99)],
+        "none",
+        "More load, larger batches, less CPU a decision.",
+    ),
+    lines(
+        "Redis faults",
+        [
+            (rate("router_store_timeouts_total"), "deadline missed"),
+            (rate("router_store_errors_total"), "errors"),
+            (rate("router_store_late_rows_total"), "late rows"),
+            (rate("router_store_row_faults_total"), "row faults"),
+        ],
+        "ops",
+        "All zero in good times.",
+    ),
+    lines(
+        "Deferred audit and reseeds",
+        [
+            (f"sum(router_audit_deferred{select()})", "records waiting"),
+            (f"sum(increase(router_store_reseeded_total{select()}[1h]))", "reseeds in an hour"),
+        ],
+        "none",
+        "Degraded decisions whose record waits for Redis.",
+    ),
+    lines("Publishes", [(rate("router_publishes_total", "outcome"), "{{outcome}}")], "ops", "JetStream."),
+    lines(
+        "Connections",
+        [
+            (f"sum(increase(router_nats_connects_total{select()}[5m]))", "made in 5 min"),
+            (rate("router_nats_dropped_total"), "messages dropped/s"),
+        ],
+        "none",
+        "NATS.",
+    ),
+    lines(
+        "Backpressure",
+        [(f"max(router_intake_backpressure_active{select()})", "active")],
+        "none",
+        "What gateways read.",
+    ),
+    lines("CP gate", [(rate("router_cp_fallback_total", "reason"), "{{reason}}")], "ops", "Fallbacks to the baseline."),
+]
+
+DASHBOARDS = {
+    "router-fleet": ("Router: fleet", FLEET_PANELS),
+    "router-tenants": ("Router: tenants", TENANT_PANELS),
+    "router-work": ("Router: dispatch and usage", WORK_PANELS),
+    "router-servers": ("Router: Redis and NATS", SERVER_PANELS),
+}
+
+
+def placed(panels: list[Panel]) -> list[Panel]:
+    """Left to right, row by row, with ids."""
+    x = y = height = 0
+    found = []
+    for number, one in enumerate(panels, 1):
+        position = dict(one["gridPos"])
+        if x + position["w"] > WIDTH:
+            x, y, height = 0, y + height, 0
+        found.append(one | {"id": number, "gridPos": position | {"x": x, "y": y}})
+        x += position["w"]
+        height = max(height, position["h"])
+    return found
+
+
+def variable(name: str) -> dict[str, Any]:
+    """A choice among the values of a label of the pods."""
+    query = f"label_values(router_ready, {name})"
+    return {
+        "name": name,
+        "type": "query",
+        "datasource": {"type": "prometheus", "uid": "${datasource}"},
+        "query": {"query": query, "refId": name},
+        "definition": query,
+        "refresh": 2,
+        "includeAll": True,
+        "allValue": ".*",
+        "multi": True,
+        "current": {"text": ["All"], "value": ["$__all"]},
+    }
+
+
+def dashboard(uid: str) -> str:
+    """One dashboard as Grafana imports it."""
+    title, panels = DASHBOARDS[uid]
+    document = {
+        "uid": uid,
+        "title": title,
+        "tags": ["router-fleet"],
+        "timezone": "browser",
+        "schemaVersion": 39,
+        "refresh": "30s",
+        "time": {"from": "now-1h", "to": "now"},
+        "links": [{"type": "dashboards", "tags": ["router-fleet"], "title": "Router", "asDropdown": True}],
+        "templating": {
+            "list": [
+                {"name": "datasource", "type": "datasource", "query": "prometheus", "current": {}},
+                variable("namespace"),
+                variable("job"),
+            ]
+        },
+        "panels": placed(panels),
+    }
+    return json.dumps(document, indent=1) + "\n"

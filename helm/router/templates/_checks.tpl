@@ -1,0 +1,77 @@
+{{/* What a schema cannot see: values that contradict each other. Every message says what to change. */}}
+{{- define "router.checks" -}}
+{{- if not .Values.redis.url -}}
+{{- fail "The fleet needs a Redis: set redis.url to its address, such as redis://redis:6379/0." -}}
+{{- end -}}
+{{- if not .Values.nats.urls -}}
+{{- fail "The fleet needs NATS with JetStream: set nats.urls to its addresses, such as [nats://nats:4222]." -}}
+{{- end -}}
+{{- if and .Values.hpa.enabled .Values.keda.enabled -}}
+{{- fail "Two autoscalers would fight over the replicas: enable hpa or keda, not both." -}}
+{{- end -}}
+{{- if and .Values.hpa.enabled (not .Values.hpa.cpuPercent) (not .Values.hpa.inFlight) -}}
+{{- fail "The autoscaler has nothing to go by: set hpa.cpuPercent or hpa.inFlight." -}}
+{{- end -}}
+{{- if and .Values.hpa.enabled (gt (int .Values.hpa.minReplicas) (int .Values.hpa.maxReplicas)) -}}
+{{- fail "The autoscaler's bounds are the wrong way round: hpa.minReplicas must not be more than hpa.maxReplicas." -}}
+{{- end -}}
+{{- if and .Values.hpa.enabled .Values.hpa.cpuPercent (not (dig "requests" "cpu" "" .Values.resources)) -}}
+{{- fail "CPU use is measured against the request: set resources.requests.cpu, or set hpa.cpuPercent to 0." -}}
+{{- end -}}
+{{- if and .Values.keda.enabled (gt (int .Values.keda.minReplicas) (int .Values.keda.maxReplicas)) -}}
+{{- fail "The autoscaler's bounds are the wrong way round: keda.minReplicas must not be more than keda.maxReplicas." -}}
+{{- end -}}
+{{- if and .Values.keda.enabled (not .Values.keda.prometheusUrl) -}}
+{{- fail "KEDA asks Prometheus for the fleet's metrics: set keda.prometheusUrl." -}}
+{{- end -}}
+{{- if and .Values.podMonitor.enabled .Values.serviceMonitor.enabled -}}
+{{- fail "Every pod would be scraped twice: enable podMonitor or serviceMonitor, not both." -}}
+{{- end -}}
+{{- $grace := add (int .Values.preStopSeconds) (int .Values.drainSeconds) 30 -}}
+{{- if le (int .Values.terminationGracePeriodSeconds) $grace -}}
+{{- fail (printf "A pod would be killed while it drains: terminationGracePeriodSeconds must be more than preStopSeconds + drainSeconds + 30, here %d." $grace) -}}
+{{- end -}}
+{{- if and .Values.redis.tls.existingSecret (not (hasPrefix "rediss://" .Values.redis.url)) -}}
+{{- fail "redis.tls.existingSecret is set, but redis.url is not a TLS address: write rediss://." -}}
+{{- end -}}
+{{- if and .Values.nats.tls.mutual (not .Values.nats.tls.existingSecret) -}}
+{{- fail "nats.tls.mutual needs a certificate: set nats.tls.existingSecret to a secret with tls.crt and tls.key." -}}
+{{- end -}}
+{{- $ways := 0 -}}
+{{- range list .Values.nats.passwordKey .Values.nats.tokenKey .Values.nats.credsKey -}}
+{{- if . -}}{{- $ways = add1 $ways -}}{{- end -}}
+{{- end -}}
+{{- if gt (int $ways) 1 -}}
+{{- fail "NATS takes one kind of credential: set one of nats.passwordKey, nats.tokenKey and nats.credsKey." -}}
+{{- end -}}
+{{- if and .Values.nats.existingSecret (eq (int $ways) 0) -}}
+{{- fail "nats.existingSecret is set, but not what is in it: name nats.passwordKey, nats.tokenKey or nats.credsKey." -}}
+{{- end -}}
+{{- if and (gt (int $ways) 0) (not .Values.nats.existingSecret) -}}
+{{- fail "A key for NATS is named, but no secret: set nats.existingSecret." -}}
+{{- end -}}
+{{- if and .Values.nats.passwordKey (not .Values.nats.user) -}}
+{{- fail "A password for NATS belongs to a user: set nats.user." -}}
+{{- end -}}
+{{- if and .Values.cp.existingConfigMap (not .Values.cp.key) -}}
+{{- fail "cp.existingConfigMap is set, but not which file in it: set cp.key." -}}
+{{- end -}}
+{{- range $tenant, $documents := .Values.policies.documents -}}
+{{- range $id, $_ := $documents -}}
+{{- if or (contains "__" $tenant) (contains "__" $id) -}}
+{{- fail (printf "A ConfigMap's file is called <tenant>__<policy>.json, so neither name may hold two underscores: rename tenant %q or policy %q, or apply it with router policy apply." $tenant $id) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq .Values.policies.source "files") (not (include "router.policiesConfigMap" .)) -}}
+{{- fail "policies.source is files, but there are none: set policies.documents or policies.existingConfigMap." -}}
+{{- end -}}
+{{- if and .Values.selftest.enabled (get .Values.settings "ROUTER_ALLOWED_TENANTS") (not .Values.selftest.tenant) -}}
+{{- fail "ROUTER_ALLOWED_TENANTS keeps helm test's tenant out: set selftest.tenant to a name in that list which nobody uses, or set selftest.enabled to false." -}}
+{{- end -}}
+{{- range .Values.extraEnv -}}
+{{- if hasPrefix "ROUTER_" .name -}}
+{{- fail (printf "%s in extraEnv is a setting of the router: put it into settings, where its name is checked." .name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

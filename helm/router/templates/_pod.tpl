@@ -1,0 +1,108 @@
+{{/* What a pod and `helm test` have in common: the same settings, secrets and files. */}}
+{{- define "router.env" -}}
+- name: ROUTER_REDIS_URL
+  value: {{ .Values.redis.url | quote }}
+{{- if .Values.redis.cluster }}
+- name: ROUTER_REDIS_CLUSTER
+  value: "true"
+{{- end }}
+{{- with .Values.redis.username }}
+- name: ROUTER_REDIS_USERNAME
+  value: {{ . | quote }}
+{{- end }}
+{{- if .Values.redis.existingSecret }}
+- name: ROUTER_REDIS_PASSWORD_FILE
+  value: /etc/router/secrets/redis/{{ .Values.redis.passwordKey }}
+{{- end }}
+{{- if .Values.redis.tls.existingSecret }}
+- name: ROUTER_REDIS_TLS_CA
+  value: /etc/router/tls/redis/{{ .Values.redis.tls.caKey }}
+{{- end }}
+- name: ROUTER_NATS_URL
+  value: {{ join "," .Values.nats.urls | quote }}
+{{- with .Values.nats.user }}
+- name: ROUTER_NATS_USER
+  value: {{ . | quote }}
+{{- end }}
+{{- with .Values.nats.passwordKey }}
+- name: ROUTER_NATS_PASSWORD_FILE
+  value: /etc/router/secrets/nats/{{ . }}
+{{- end }}
+{{- with .Values.nats.tokenKey }}
+- name: ROUTER_NATS_TOKEN_FILE
+  value: /etc/router/secrets/nats/{{ . }}
+{{- end }}
+{{- with .Values.nats.credsKey }}
+- name: ROUTER_NATS_CREDS_FILE
+  value: /etc/router/secrets/nats/{{ . }}
+{{- end }}
+{{- if .Values.nats.tls.existingSecret }}
+{{- with .Values.nats.tls.caKey }}
+- name: ROUTER_NATS_TLS_CA
+  value: /etc/router/tls/nats/{{ . }}
+{{- end }}
+{{- if .Values.nats.tls.mutual }}
+- name: ROUTER_NATS_TLS_CERT
+  value: /etc/router/tls/nats/tls.crt
+- name: ROUTER_NATS_TLS_KEY
+  value: /etc/router/tls/nats/tls.key
+{{- end }}
+{{- end }}
+- name: ROUTER_PARTITIONS
+  value: {{ .Values.partitions | quote }}
+{{- range $name, $value := .Values.settings }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- end -}}
+
+{{- define "router.secretMounts" -}}
+{{- if .Values.redis.existingSecret }}
+- { name: redis-secret, mountPath: /etc/router/secrets/redis, readOnly: true }
+{{- end }}
+{{- if .Values.redis.tls.existingSecret }}
+- { name: redis-tls, mountPath: /etc/router/tls/redis, readOnly: true }
+{{- end }}
+{{- if .Values.nats.existingSecret }}
+- { name: nats-secret, mountPath: /etc/router/secrets/nats, readOnly: true }
+{{- end }}
+{{- if .Values.nats.tls.existingSecret }}
+- { name: nats-tls, mountPath: /etc/router/tls/nats, readOnly: true }
+{{- end }}
+{{- end -}}
+
+{{- define "router.secretVolumes" -}}
+{{- with .Values.redis.existingSecret }}
+- name: redis-secret
+  secret: { secretName: {{ . }}, defaultMode: 0440 }
+{{- end }}
+{{- with .Values.redis.tls.existingSecret }}
+- name: redis-tls
+  secret: { secretName: {{ . }}, defaultMode: 0440 }
+{{- end }}
+{{- with .Values.nats.existingSecret }}
+- name: nats-secret
+  secret: { secretName: {{ . }}, defaultMode: 0440 }
+{{- end }}
+{{- with .Values.nats.tls.existingSecret }}
+- name: nats-tls
+  secret: { secretName: {{ . }}, defaultMode: 0440 }
+{{- end }}
+{{- end -}}
+
+{{/* Who the pods are and where they may run. */}}
+{{- define "router.placement" -}}
+serviceAccountName: {{ include "router.serviceAccount" . }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext: {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}

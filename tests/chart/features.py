@@ -1,0 +1,69 @@
+"""One set of values per feature, and all that can be had together."""
+
+from tests.chart.chart import Values
+
+POLICY = {"version": "1.0", "providers": [{"name": "first", "weight": 100}]}
+
+FEATURES: dict[str, Values] = {
+    "default": {},
+    "one replica": {"replicas": 1},
+    "hpa": {"hpa": {"enabled": True, "inFlight": 200}},
+    "keda": {"keda": {"enabled": True, "prometheusUrl": "http://prometheus:9090"}},
+    "pod monitor": {"podMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
+    "service monitor": {"serviceMonitor": {"enabled": True}},
+    "rules": {"prometheusRule": {"enabled": True, "runbook": "https://docs.example/OPERATIONS.md"}},
+    "dashboards": {"dashboards": {"enabled": True, "annotations": {"grafana_folder": "Router"}}},
+    "no network policy": {"networkPolicy": {"enabled": False}},
+    "narrow network policy": {
+        "networkPolicy": {
+            "metricsFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
+            "redisTo": [{"podSelector": {"matchLabels": {"app": "redis"}}}],
+            "redisPorts": [6380],
+            "natsTo": [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
+            "extraEgress": [{"ports": [{"port": 443, "protocol": "TCP"}]}],
+        }
+    },
+    "redis with password and TLS": {
+        "redis": {
+            "url": "rediss://redis:6380/0",
+            "cluster": True,
+            "username": "router",
+            "existingSecret": "redis",
+            "tls": {"existingSecret": "redis-ca"},
+        }
+    },
+    "nats with creds and mutual TLS": {
+        "nats": {
+            "urls": ["tls://nats-0:4222", "tls://nats-1:4223"],
+            "existingSecret": "nats",
+            "credsKey": "router.creds",
+            "tls": {"existingSecret": "nats-tls", "mutual": True},
+        }
+    },
+    "nats with a password": {
+        "nats": {"urls": ["nats://nats:4222"], "user": "router", "existingSecret": "nats", "passwordKey": "password"}
+    },
+    "admin tokens": {"admin": {"existingSecret": "tokens", "viewerKey": "viewer"}},
+    "policies": {"policies": {"documents": {"acme": {"default": POLICY}}, "source": "files"}},
+    "files of one's own": {
+        "cp": {"existingConfigMap": "my-cp", "key": "cp.json"},
+        "policies": {"existingConfigMap": "my-policies"},
+    },
+    "tracing": {"tracing": {"endpoint": "http://collector:4318", "sampleRatio": 0.5}},
+    "settings": {"settings": {"ROUTER_ADMIN_NATS_READ": "open", "ROUTER_MAX_IN_FLIGHT": "512"}},
+    "extras": {
+        "extraEnv": [{"name": "TZ", "value": "UTC"}],
+        "extraVolumes": [{"name": "scratch", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
+        "podAnnotations": {"example.org/note": "x"},
+        "podLabels": {"team": "platform"},
+        "commonLabels": {"cost-centre": "42"},
+        "nodeSelector": {"disk": "ssd"},
+        "tolerations": [{"key": "router", "operator": "Exists"}],
+        "priorityClassName": "high",
+        "imagePullSecrets": [{"name": "pull"}],
+        "image": {"digest": "sha256:" + "0" * 64},
+    },
+    "no selftest": {"selftest": {"enabled": False}},
+    "no service account": {"serviceAccount": {"create": False, "name": "theirs"}},
+}

@@ -1,0 +1,111 @@
+"""One situation per alert, as promtool's series, on top of a fleet that is well."""
+
+from msgspec import Struct
+
+POD = 'namespace="apps",job="demo",pod="a",instance="i"'
+
+
+class Case(Struct, frozen=True):
+    """`series` replace those of the healthy fleet of the same name and labels; looked at after `minutes`.
+
+    `also` fire too, because the situation is theirs as well.
+    """
+
+    series: dict[str, str]
+    minutes: int = 15
+    also: tuple[str, ...] = ()
+    interval: str = "1m"
+
+
+def of(metric: str, more: str = "") -> str:
+    """A series of the pod."""
+    return f"{metric}{{{POD}{',' if more else ''}{more}}}"
+
+
+DECIDED = of("router_decisions_total", 'outcome="decided",reason="weighted",tenant="other"')
+FAILED = of("router_decisions_total", 'outcome="unavailable",reason="none",tenant="other"')
+QUICK = of("router_decision_seconds_bucket", 'le="0.01"')
+ALL = of("router_decision_seconds_bucket", 'le="+Inf"')
+COUNT = of("router_decision_seconds_count")
+STORE_QUICK = of("router_store_call_seconds_bucket", 'script="decide",le="0.01"')
+STORE_ALL = of("router_store_call_seconds_bucket", 'script="decide",le="0.02"')
+STORE_INF = of("router_store_call_seconds_bucket", 'script="decide",le="+Inf"')
+LAG_QUICK = of("router_loop_lag_seconds_bucket", 'le="0.05"')
+LAG_SLOW = of("router_loop_lag_seconds_bucket", 'le="0.1"')
+LAG_INF = of("router_loop_lag_seconds_bucket", 'le="+Inf"')
+STEADY = "0+60000x{n}"
+NOTHING = "0+0x{n}"
+
+WELL: dict[str, str] = {
+    **dict.fromkeys((DECIDED, QUICK, ALL, COUNT, STORE_QUICK, STORE_ALL, STORE_INF), STEADY),
+    **dict.fromkeys((LAG_QUICK, LAG_SLOW, LAG_INF), "0+600x{n}"),
+    **dict.fromkeys(map(of, ("router_ready", "router_nats_connected", "router_gate_open")), "1+0x{n}"),
+    of("router_workers"): "2+0x{n}",
+    of("router_assignments_published_total"): "0+600x{n}",
+    **dict.fromkeys(
+        map(
+            of,
+            (
+                "router_shed_total",
+                "router_store_breaker_open",
+                "router_store_reseeded_total",
+                "router_audit_deferred",
+                "router_policy_revision_skew",
+                "router_policy_load_failures_total",
+                "router_alerts_lost_total",
+                "router_usage_reconciliation",
+                "router_stream_differences",
+                "router_isolation_violations_total",
+            ),
+        ),
+        NOTHING,
+    ),
+    **{
+        of("router_alerts_raised_total", f'condition="{c}"'): NOTHING
+        for c in ("store_memory", "stream_covers_requests")
+    },
+    of("router_consumer_lag", 'stream="result"'): NOTHING,
+    of("router_consumer_stalls_total", 'stream="result"'): NOTHING,
+    of("router_dead_letters_total", 'source="router"'): NOTHING,
+    of("router_breaker_transitions_total", 'to="opened"'): NOTHING,
+    of("router_cp_fallback_total", 'reason="missing"'): NOTHING,
+}
+
+_ONCE = "0x10 1x{n}"
+_HOUR = 70
+
+CASES: dict[str, Case] = {
+    # 2 % unanswered: 20 times the budget, over an hour and over five minutes.
+    "RouterAnswersBurnFast": Case({FAILED: "0+1200x{n}"}, _HOUR, ("RouterAnswersBurnSlow",)),
+    # 0.2 %: twice the budget, seen only over days.
+    "RouterAnswersBurnSlow": Case({FAILED: "0+120x{n}"}, 20 * 300, interval="10m"),
+    # 20 % slower than 10 ms: 20 times the budget.
+    "RouterLatencyBurnFast": Case({QUICK: "0+48000x{n}"}, _HOUR, ("RouterLatencyBurnSlow",)),
+    # 2 %: twice the budget.
+    "RouterLatencyBurnSlow": Case({QUICK: "0+58800x{n}"}, 20 * 300, interval="10m"),
+    "RouterFleetDown": Case({of("router_ready"): "0+0x{n}"}, also=("RouterPodNotReady",)),
+    "RouterAbsent": Case({of("router_ready"): "_x{n}"}),
+    "RouterPodNotReady": Case({'router_ready{namespace="apps",job="demo",pod="b",instance="j"}': "0+0x{n}"}),
+    "RouterShedding": Case({of("router_shed_total"): "0+6x{n}"}),
+    "RouterLoopBlocked": Case({LAG_QUICK: "0+0x{n}"}, 20),
+    "RouterStoreAway": Case({of("router_store_breaker_open"): "1+0x{n}"}),
+    "RouterStoreSlow": Case({STORE_QUICK: "0+0x{n}"}),
+    "RouterStoreReseeded": Case({of("router_store_reseeded_total"): _ONCE}),
+    "RouterStoreFull": Case({of("router_alerts_raised_total", 'condition="store_memory"'): _ONCE}),
+    "RouterAuditDeferred": Case({of("router_audit_deferred"): "3+0x{n}"}),
+    "RouterPolicySkew": Case({of("router_policy_revision_skew"): "1+0x{n}"}),
+    "RouterPolicyUnreadable": Case({of("router_policy_load_failures_total"): _ONCE}),
+    "RouterNatsAway": Case({of("router_nats_connected"): "0+0x{n}"}),
+    "RouterStreamOverRequests": Case({of("router_alerts_raised_total", 'condition="stream_covers_requests"'): _ONCE}),
+    "RouterStreamsDiffer": Case({of("router_stream_differences"): "1+0x{n}"}),
+    "RouterConsumerBehind": Case({of("router_consumer_lag", 'stream="result"'): "2000+0x{n}"}),
+    "RouterConsumerStalled": Case({of("router_consumer_stalls_total", 'stream="result"'): "0x5 2x{n}"}),
+    "RouterAlertsLost": Case({of("router_alerts_lost_total"): _ONCE}),
+    "RouterUsageNotDraining": Case({of("router_usage_reconciliation"): "5+0x{n}"}),
+    "RouterIsolationViolation": Case({of("router_isolation_violations_total"): _ONCE}),
+    "RouterDeadLetters": Case({of("router_dead_letters_total", 'source="router"'): _ONCE}),
+    "RouterBreakersOpening": Case({of("router_breaker_transitions_total", 'to="opened"'): "0x10 30x{n}"}),
+    "RouterNoWorkers": Case({of("router_workers"): "0+0x{n}"}),
+    "RouterBaseline": Case({of("router_gate_open"): "0+0x{n}"}),
+    "RouterGateFlaps": Case({of("router_cp_fallback_total", 'reason="missing"'): "0x10 8x{n}"}),
+}

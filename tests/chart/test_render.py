@@ -1,0 +1,195 @@
+"""What the chart makes, by default and with each feature: only the difference is stated."""
+
+from typing import Any
+
+import pytest
+
+from tests.chart.chart import changes, container, environment, one, render
+from tests.chart.features import FEATURES
+
+POD = "Deployment/demo-router.spec.template.spec"
+BOX = f"{POD}.containers.router"
+
+
+def test_the_default_objects() -> None:
+    """No more than these: no rights, no sub-chart, nothing of an operator that may not be there."""
+    assert sorted((o["kind"], o["metadata"]["name"]) for o in render()) == [
+        ("ConfigMap", "demo-router-cp"),
+        ("Deployment", "demo-router"),
+        ("NetworkPolicy", "demo-router"),
+        ("Pod", "demo-router-selftest"),
+        ("PodDisruptionBudget", "demo-router"),
+        ("Service", "demo-router"),
+        ("ServiceAccount", "demo-router"),
+    ]
+
+
+def test_pods_are_replaced_without_a_gap() -> None:
+    """A pod goes only when its successor is ready, and has time for its drain and for JetStream's ack wait."""
+    deployment = one(render(), "Deployment")
+    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    pod = deployment["spec"]["template"]["spec"]
+    assert environment(render())["ROUTER_DRAIN_TIMEOUT"] == "25s"
+    assert pod["terminationGracePeriodSeconds"] > 2 + 25 + 30
+    assert pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "2"]
+    assert {c["topologyKey"] for c in pod["topologySpreadConstraints"]} == {
+        "kubernetes.io/hostname",
+        "topology.kubernetes.io/zone",
+    }
+
+
+def test_probes_ask_what_they_mean() -> None:
+    """An outage of Redis or NATS makes no pod start again: liveness asks only whether the loop runs."""
+    probes = {name: container(render())[name]["httpGet"]["path"] for name in ("startupProbe", "livenessProbe")}
+    assert probes == {"startupProbe": "/livez", "livenessProbe": "/livez"}
+    assert container(render())["readinessProbe"]["httpGet"]["path"] == "/readyz"
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Pod"])
+def test_pods_are_restricted(kind: str) -> None:
+    """The restricted profile, no token, no injected names of Services; helm test's pod too."""
+    found = one(render(), kind, "demo-router" if kind == "Deployment" else "demo-router-selftest")
+    pod = found["spec"]["template"]["spec"] if kind == "Deployment" else found["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["containers"][0]["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_mounts_are_read_only_and_whole(feature: str) -> None:
+    """A subPath would never see a change of its ConfigMap."""
+    mounts = container(render(FEATURES[feature])).get("volumeMounts", [])
+    assert all("subPath" not in m for m in mounts)
+    assert all(m.get("readOnly") for m in mounts if m["name"] != "scratch")
+
+
+def test_the_network_policy_lets_out_only_what_is_needed() -> None:
+    """Redis, NATS and DNS by default; in comes only the port of /metrics."""
+    policy = one(render(), "NetworkPolicy")["spec"]
+    assert [sorted({p["port"] for p in rule["ports"]}) for rule in policy["egress"]] == [[6379], [4222], [53]]
+    assert [rule["ports"] for rule in policy["ingress"]] == [[{"port": "http", "protocol": "TCP"}]]
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+
+
+DIFFERENCES: dict[str, dict[str, Any]] = {
+    "one replica": {
+        "Deployment/demo-router.spec.replicas": 1,
+        "Pod/demo-router-selftest.spec.containers.selftest.args": ["selftest", "--pods=1"],
+    },
+    "no selftest": {},
+    "no network policy": {},
+    "settings": {
+        f"{BOX}.env.ROUTER_ADMIN_NATS_READ.value": "open",
+        f"{BOX}.env.ROUTER_MAX_IN_FLIGHT.value": "512",
+        "Pod/demo-router-selftest.spec.containers.selftest.env.ROUTER_ADMIN_NATS_READ.value": "open",
+        "Pod/demo-router-selftest.spec.containers.selftest.env.ROUTER_MAX_IN_FLIGHT.value": "512",
+    },
+    "admin tokens": {
+        f"{BOX}.env.ROUTER_ADMIN_TOKEN_FILE.value": "/etc/router/secrets/admin/admin-token",
+        f"{BOX}.env.ROUTER_VIEWER_TOKEN_FILE.value": "/etc/router/secrets/admin/viewer",
+        f"{BOX}.volumeMounts.admin-secret.mountPath": "/etc/router/secrets/admin",
+        f"{BOX}.volumeMounts.admin-secret.readOnly": True,
+        f"{POD}.volumes.admin-secret.secret.defaultMode": 0o440,
+        f"{POD}.volumes.admin-secret.secret.secretName": "tokens",
+    },
+    "policies": {
+        "ConfigMap/demo-router-policies.data.acme__default.json": (
+            '{"providers":[{"name":"first","weight":100}],"version":"1.0"}'
+        ),
+        f"{BOX}.env.ROUTER_POLICY_DIR.value": "/etc/router/policies",
+        f"{BOX}.env.ROUTER_POLICY_SOURCE.value": "files",
+        f"{BOX}.volumeMounts.policies.mountPath": "/etc/router/policies",
+        f"{BOX}.volumeMounts.policies.readOnly": True,
+        f"{POD}.volumes.policies.configMap.name": "demo-router-policies",
+    },
+    "files of one's own": {
+        f"{BOX}.env.ROUTER_CP_STATE_PATH.value": "/etc/router/cp/cp.json",
+        f"{BOX}.env.ROUTER_POLICY_DIR.value": "/etc/router/policies",
+        f"{BOX}.env.ROUTER_POLICY_SOURCE.value": "redis",
+        f"{BOX}.volumeMounts.policies.mountPath": "/etc/router/policies",
+        f"{BOX}.volumeMounts.policies.readOnly": True,
+        f"{POD}.volumes.cp.configMap.name": "my-cp",
+        f"{POD}.volumes.policies.configMap.name": "my-policies",
+    },
+    "tracing": {
+        f"{BOX}.env.ROUTER_OTLP_ENDPOINT.value": "http://collector:4318",
+        f"{BOX}.env.ROUTER_TRACE_SAMPLE_RATIO.value": "0.5",
+    },
+}
+WHOLE_OBJECTS = {
+    "one replica": "PodDisruptionBudget/demo-router",
+    "no selftest": "Pod/demo-router-selftest",
+    "no network policy": "NetworkPolicy/demo-router",
+    "policies": "ConfigMap/demo-router-policies",
+    "files of one's own": "ConfigMap/demo-router-cp",
+    "tracing": "NetworkPolicy/demo-router",
+}
+
+
+@pytest.mark.parametrize("feature", DIFFERENCES)
+def test_a_feature_changes_just_this(feature: str) -> None:
+    """Beside an object that comes or goes as a whole, exactly these paths differ from the default rendering."""
+    whole = WHOLE_OBJECTS.get(feature, "none")
+    seen = changes(FEATURES[feature])
+    expected = DIFFERENCES[feature]
+    assert {p: v for p, v in seen.items() if p in expected or not p.startswith(f"{whole}.")} == expected
+    assert (whole == "none") or any(p.startswith(f"{whole}.") for p in seen)
+
+
+def test_an_autoscaler_owns_the_replicas() -> None:
+    """The Deployment names none then: an upgrade must not undo what was scaled."""
+    for feature, kind in (("hpa", "HorizontalPodAutoscaler"), ("keda", "ScaledObject")):
+        objects = render(FEATURES[feature])
+        assert "replicas" not in one(objects, "Deployment")["spec"]
+        assert one(objects, kind)["spec"]["scaleTargetRef"]["name"] == "demo-router"
+
+
+def test_the_autoscaler_goes_by_own_metrics() -> None:
+    """CPU, and requests in flight a pod."""
+    metrics = one(render(FEATURES["hpa"]), "HorizontalPodAutoscaler")["spec"]["metrics"]
+    assert [m["type"] for m in metrics] == ["Resource", "Pods"]
+    assert metrics[1]["pods"]["metric"]["name"] == "router_in_flight"
+    assert (
+        "router_decisions_total"
+        in one(render(FEATURES["keda"]), "ScaledObject")["spec"]["triggers"][0]["metadata"]["query"]
+    )
+
+
+def test_secrets_are_files() -> None:
+    """No secret value is in an environment variable or an argument."""
+    both = FEATURES["redis with password and TLS"] | FEATURES["nats with creds and mutual TLS"]
+    env = environment(render(both))
+    assert env["ROUTER_REDIS_PASSWORD_FILE"] == "/etc/router/secrets/redis/password"  # noqa: S105 - a path
+    assert env["ROUTER_REDIS_TLS_CA"] == "/etc/router/tls/redis/ca.crt"
+    assert env["ROUTER_NATS_CREDS_FILE"] == "/etc/router/secrets/nats/router.creds"
+    assert env["ROUTER_NATS_TLS_KEY"] == "/etc/router/tls/nats/tls.key"
+    assert "ROUTER_REDIS_PASSWORD" not in env
+    assert one(render(both), "NetworkPolicy")["spec"]["egress"][1]["ports"] == [
+        {"port": 4222, "protocol": "TCP"},
+        {"port": 4223, "protocol": "TCP"},
+    ]
+
+
+def test_runbook_links_start_where_the_values_say() -> None:
+    """Every alert has one."""
+    spec = one(render(FEATURES["rules"]), "PrometheusRule")["spec"]
+    alerts = [r for g in spec["groups"] for r in g["rules"] if "alert" in r]
+    assert len(alerts) > 20
+    assert all(a["annotations"]["runbook_url"].startswith("https://docs.example/OPERATIONS.md#") for a in alerts)
+
+
+def test_dashboards_become_config_maps() -> None:
+    """One each, with the label that Grafana's sidecar looks for."""
+    objects = [o for o in render(FEATURES["dashboards"]) if "grafana_dashboard" in o["metadata"]["labels"]]
+    assert sorted(o["metadata"]["name"] for o in objects) == [
+        "demo-router-fleet",
+        "demo-router-servers",
+        "demo-router-tenants",
+        "demo-router-work",
+    ]

@@ -1,0 +1,116 @@
+"""Wrong values fail the install, in words that say what to change."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from router.settings import load
+from tests.chart.chart import CHART, NEEDED, Refused, Values, container, environment, render, render_only
+from tests.chart.features import FEATURES, POLICY
+
+TYPOS: dict[str, Values] = {
+    "replica": {"replica": 3},
+    "image.tags": {"image": {"tags": "1"}},
+    "ROUTER_MAX_INFLIGHT": {"settings": {"ROUTER_MAX_INFLIGHT": "1"}},
+    "ROUTER_REDIS_PASSWORD": {"settings": {"ROUTER_REDIS_PASSWORD": "hunter22"}},
+    "ROUTER_PARTITIONS": {"settings": {"ROUTER_PARTITIONS": "3"}},
+    "maximum": {"partitions": 5000},
+    "two": {"replicas": "two"},
+    "redis://": {"redis": {"url": "redis://:password@redis:6379"}},
+    "subPath": {"extraVolumeMounts": [{"name": "x", "mountPath": "/x", "subPath": "y"}]},
+}
+
+GUARDS: dict[str, Values] = {
+    "enable hpa or keda, not both": {"hpa": {"enabled": True}, "keda": {"enabled": True, "prometheusUrl": "http://p"}},
+    "set hpa.cpuPercent or hpa.inFlight": {"hpa": {"enabled": True, "cpuPercent": 0}},
+    "hpa.minReplicas must not be more": {"hpa": {"enabled": True, "minReplicas": 9, "maxReplicas": 3}},
+    "set resources.requests.cpu": {"hpa": {"enabled": True}, "resources": {"requests": {"cpu": None}}},
+    "set keda.prometheusUrl": {"keda": {"enabled": True}},
+    "keda.minReplicas must not be more": {
+        "keda": {"enabled": True, "prometheusUrl": "http://p", "minReplicas": 9, "maxReplicas": 3}
+    },
+    "enable podMonitor or serviceMonitor": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}},
+    "terminationGracePeriodSeconds must be more": {"drainSeconds": 60},
+    "write rediss://": {"redis": {"url": "redis://redis:6379", "tls": {"existingSecret": "ca"}}},
+    "nats.tls.mutual needs a certificate": {"nats": {"urls": ["tls://nats:4222"], "tls": {"mutual": True}}},
+    "NATS takes one kind of credential": {
+        "nats": {"urls": ["nats://n:4222"], "existingSecret": "s", "credsKey": "c", "tokenKey": "t"}
+    },
+    "name nats.passwordKey, nats.tokenKey or nats.credsKey": {
+        "nats": {"urls": ["nats://n:4222"], "existingSecret": "s"}
+    },
+    "set nats.existingSecret": {"nats": {"urls": ["nats://n:4222"], "tokenKey": "t"}},
+    "set nats.user": {"nats": {"urls": ["nats://n:4222"], "existingSecret": "s", "passwordKey": "p"}},
+    "set cp.key": {"cp": {"existingConfigMap": "mine", "key": ""}},
+    "two underscores": {"policies": {"documents": {"a__b": {"default": POLICY}}}},
+    "policies.source is files, but there are none": {"policies": {"source": "files"}},
+    "set selftest.tenant": {"settings": {"ROUTER_ALLOWED_TENANTS": "acme"}},
+    "is a setting of the router": {"extraEnv": [{"name": "ROUTER_LOG_LEVEL", "value": "debug"}]},
+}
+
+
+@pytest.mark.parametrize("word", TYPOS)
+def test_what_the_schema_does_not_know_is_refused(word: str) -> None:
+    """Misspelt values, unknown or secret settings, numbers out of bounds, passwords in URLs."""
+    with pytest.raises(Refused, match="schema"):
+        render(TYPOS[word])
+
+
+@pytest.mark.parametrize("sentence", GUARDS)
+def test_contradictions_are_refused_in_a_sentence(sentence: str) -> None:
+    """Each names the values to change."""
+    with pytest.raises(Refused) as refused:
+        render(GUARDS[sentence])
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [({"nats": NEEDED["nats"]}, "set redis.url"), ({"redis": NEEDED["redis"]}, "set nats.urls")],
+)
+def test_the_servers_are_needed(values: Values, sentence: str) -> None:
+    """There is no default of localhost in a cluster."""
+    with pytest.raises(Refused) as refused:
+        render_only(values)
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_the_pod_understands_its_environment(feature: str, tmp_path: Path) -> None:
+    """Every variable that the chart writes is a setting with a valid value, and every file it names is mounted."""
+    objects = render(FEATURES[feature])
+    env: dict[str, str] = {}
+    for name, value in environment(objects).items():
+        if not isinstance(value, str) or not name.startswith("ROUTER_"):
+            continue
+        if value.startswith("/etc/router/"):
+            assert any(value.startswith(m["mountPath"]) for m in container(objects)["volumeMounts"]), value
+            path = tmp_path / value.removeprefix("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.is_dir():
+                path.write_text(f"{path.name}: a secret of some length")
+            value = str(path)  # noqa: PLW2901 - where a pod would find it
+        env[name] = value
+    assert load(env).redis_url.startswith("redis")
+
+
+def test_the_values_for_development_render() -> None:
+    """values-dev.yaml is whole."""
+    render_only(yaml.safe_load((CHART / "values-dev.yaml").read_text()))
+
+
+def test_no_value_may_be_unknown_at_any_depth() -> None:
+    """The schema is strict wherever the chart names the keys."""
+
+    def loose(schema: dict[str, Any], path: str) -> list[str]:
+        found = []
+        if schema.get("properties") and schema.get("additionalProperties") is not False:
+            found.append(path)
+        for name, part in schema.get("properties", {}).items():
+            found += loose(part, f"{path}.{name}")
+        return found
+
+    assert loose(json.loads((CHART / "values.schema.json").read_text()), "") == []
