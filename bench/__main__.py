@@ -11,7 +11,8 @@ import msgspec
 from redis import Redis
 from rich.console import Console
 
-from bench import memory
+from bench import audit, memory
+from bench.audit import QueryCost
 from bench.bars import bars
 from bench.memory import KeyCost
 from bench.processes import HOST, BenchFailed, Placement, start_valkey
@@ -45,7 +46,7 @@ def main() -> int:
 
 def _run(folder: Path, effort: Effort, console: Console) -> Run:
     placement = Placement.split()
-    costs = _memory(folder, placement, effort)
+    costs, queries = _store(folder, placement, effort)
     main_stack, durable = Stack(folder, placement, None), Stack(folder, placement, "everysec")
 
     def say(record: Record) -> None:
@@ -59,17 +60,19 @@ def _run(folder: Path, effort: Effort, console: Console) -> Run:
     finally:
         durable.stop()
         main_stack.stop()
-    return Run(conditions(placement, effort, native=native), records, costs, bars(records))
+    return Run(conditions(placement, effort, native=native), records, costs, queries, bars(records))
 
 
-def _memory(folder: Path, placement: Placement, effort: Effort) -> list[KeyCost]:
+def _store(folder: Path, placement: Placement, effort: Effort) -> tuple[list[KeyCost], list[QueryCost]]:
+    """Bytes per key, and pages of a long audit log, on a server of their own."""
     (folder / "memory").mkdir()
     process, port = start_valkey(folder / "memory", placement.rest, appendfsync=None)
     try:
         redis = Redis(HOST, port)
         found = [memory.idempotency(redis, effort.memory_keys)]
+        queries = audit.measure(port, effort.memory_keys)
         memory.filled(redis, _STATE_ROWS, 0)
-        return [*found, *memory.left_behind(redis)]
+        return [*found, *memory.left_behind(redis)], queries
     finally:
         process.stop()
 

@@ -8,6 +8,7 @@ from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
+from bench.audit import QueryCost
 from bench.bars import Bar, best_run, cpu_us, rate, ratio, select, typical
 from bench.memory import KeyCost
 from bench.processes import Placement
@@ -41,6 +42,7 @@ class Run(Struct, frozen=True):
     conditions: Conditions
     records: list[Record]
     memory: list[KeyCost]
+    audit: list[QueryCost]
     bars: list[Bar]
 
 
@@ -61,6 +63,8 @@ def show(run: Run, console: Console) -> None:
     console.print(_open(run.records))
     if run.memory:
         console.print(_memory(run.memory))
+    if run.audit:
+        console.print(_audit(run.audit))
     busiest = max(r.measurement.foreign_cpus for r in run.records)
     if busiest > 0.1:
         console.print(
@@ -170,6 +174,16 @@ def _memory(costs: Sequence[KeyCost]) -> Table:
     table = _table("Bytes per key", "key", "keys", "MEMORY USAGE", "used_memory")
     for c in costs:
         table.add_row(c.kind, f"{c.keys:,}", f"{c.usage:.0f}", "" if c.delta is None else f"{c.delta:.0f}")
+    return table
+
+
+def _audit(costs: Sequence[QueryCost]) -> Table:
+    table = _table(
+        f"Audit queries: a page of 100 in a log of {costs[0].entries:,} entries, {costs[0].pages} pages each, ms",
+        *("query", "entries read", "p50", "p99", "longest round trip"),
+    )
+    for c in costs:
+        table.add_row(c.query, f"{c.read:,}", f"{c.p50_ms:.1f}", f"{c.p99_ms:.1f}", f"{c.longest_read_ms:.1f}")
     return table
 
 

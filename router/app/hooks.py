@@ -14,6 +14,7 @@ from router.errors import BusError, StoreError
 from router.store.lane import LaneHooks
 from router.telemetry import Event, Telemetry
 from router.usecases.alerts import Alerts, Level
+from router.usecases.gate import AlertSink
 from router.usecases.policies import PolicyCache
 from router.usecases.policy_cache import Cause
 from router.usecases.queries import RecentLatency
@@ -154,7 +155,7 @@ def _nobody(_tenant_id: str) -> None:
 class AuditWatch:
     """Whether the audit is slow: over the last seconds, the calls that append to it, and this pod's reads of it."""
 
-    def __init__(self, telemetry: Telemetry, alerts: Alerts, *, append_slow_ms: int, read_slow_ms: int) -> None:
+    def __init__(self, telemetry: Telemetry, alerts: AlertSink, *, append_slow_ms: int, read_slow_ms: int) -> None:
         append, read = telemetry.store_call_seconds.child("decide"), telemetry.audit_read_seconds
         self._watched = [
             (RecentLatency(counted.counts, counted.bounds_ms), Level(alerts, condition, FLEET, **bounds))

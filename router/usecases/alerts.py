@@ -20,6 +20,7 @@ from router.domain.json import JsonObject
 from router.errors import StoreError
 from router.ports import Publication, Published, Publisher
 from router.telemetry import Event, Telemetry
+from router.usecases.gate import AlertSink
 from router.wire.alerts import alert_subject
 
 QUIET_MS = 600_000
@@ -225,7 +226,7 @@ class Level:
     """A number with hysteresis: raised after `hold` readings in a row ≥ `raise_at`, over after `hold` ≤ `clear_at`."""
 
     def __init__(
-        self, alerts: Alerts, condition: Condition, scope: str, *, raise_at: float, clear_at: float, hold: int = 3
+        self, alerts: AlertSink, condition: Condition, scope: str, *, raise_at: float, clear_at: float, hold: int = 3
     ) -> None:
         if clear_at > raise_at:
             raise ValueError(f"{condition}: clears at {clear_at}, above {raise_at} where it is raised")

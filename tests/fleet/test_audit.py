@@ -104,6 +104,8 @@ async def test_log_lines_say_what_the_log_says(own: Own) -> None:
 
     await until(settled, 10, "the task has ended")
     kept = [e for e in await fleet.audit("acme") if not e.action.startswith("policy.")]
+    # The store has a record before the pod has heard of it.
+    await until(lambda: len(fleet.pods[0].logged("audit")) >= len(kept), 5, "every record is a line")
     lines = fleet.pods[0].logged("audit")
     assert len(lines) == len(kept)
     for entry in kept:
