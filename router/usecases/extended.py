@@ -10,12 +10,13 @@ unfinished decision, which is then taken back.
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from router.domain.answers import unavailable
-from router.domain.decision import Code, Decided, Refused
+from router.domain.decision import Answer, Code, Decided, Refused
 from router.domain.extensions import (
     AUDIT_CODES,
     Step,
@@ -39,7 +40,7 @@ from router.telemetry import Event, Telemetry
 from router.usecases.course import Course, Dispatched, MakePlan, Read
 from router.usecases.pipeline import Pipeline
 from router.usecases.tasks import features_of_decision, pack_decision_features
-from router.usecases.unfinished import Unfinished
+from router.usecases.unfinished import POST_FAILED, UNSEEN, Unfinished
 from router.wire.job import encode_job
 from router.wire.reply import decision_object
 
@@ -116,15 +117,19 @@ class _Run:
                 return await self._claimed(made)
             case Busy():
                 return Course(_still_busy(looked))
-            case Away() if self._stored.policy.requires_extensions:
-                return Course(unavailable(request, sent=False))
             case Away():
                 # Nothing but a claim can have been written.
-                return Course(self._read(request, made, Away(sent=False), stamp))
+                return Course(self._told(request, made, Away(sent=False), stamp))
             case Replay() | RowFault():
-                return Course(self._read(request, made, looked, stamp))
+                return Course(self._told(request, made, looked, stamp))
             case _:
                 return await self._to_be_refused(made)
+
+    def _told(self, request: DecideRequest, made: Plan, outcome: Outcome, stamp: bytes) -> Answer:
+        """What a row came to, as an answer; never a degraded one where some extension must have agreed."""
+        if isinstance(outcome, Away) and self._stored.policy.requires_extensions:
+            return unavailable(request, sent=outcome.sent)
+        return self._read(request, made, outcome, stamp)
 
     async def _claimed(self, made: Plan) -> Course:
         """The time for the extensions begins with the claim, however long others had to be waited for."""
@@ -148,9 +153,9 @@ class _Run:
         made = replace(made, unfinished=True)
         outcome, stamp = await self._row(request, made, None)
         if not isinstance(outcome, Admitted):
-            return Course(self._read(request, made, outcome, stamp))
+            return Course(self._told(request, made, outcome, stamp))
         try:
-            await self._reach.unfinished.take_over(request.tenant_id, outcome.decision_id, request.request_id)
+            await self._reach.unfinished.take_over(request.tenant_id, outcome.decision_id, request.request_id, UNSEEN)
         except StoreError as fault:
             log.warning("a decision waits to be taken back: %s", fault, extra={"event": Event.STORE_AWAY})
         return Course(_still_busy(Busy(_MOST_PAUSE_MS)))
@@ -176,10 +181,8 @@ class _Run:
             pause_ms = min(_MOST_PAUSE_MS, 2 * pause_ms)
 
     async def _look_once(self, made: Plan, claim_ms: int) -> tuple[Outcome, bytes]:
-        told: asyncio.Future[tuple[Outcome, bytes]] = self._loop.create_future()
-        self._reach.decisions.look(
-            self._request, made, lambda outcome, stamp: told.set_result((outcome, stamp)), claim_ms=claim_ms
-        )
+        told, done = self._caller()
+        self._reach.decisions.look(self._request, made, done, claim_ms=claim_ms)
         return await told
 
     async def _decide(self, request: DecideRequest, made: Plan) -> Course:
@@ -196,8 +199,10 @@ class _Run:
             job = encoded
         outcome, stamp = await self._row(request, made, job)
         if isinstance(outcome, Replay) and outcome.remembered.unfinished:
+            # Of a row that was sent and not answered in time: the next try takes it over.
+            await self._let_go()
             return Course(_still_busy(Busy(_MOST_PAUSE_MS)))
-        found = self._read(request, made, outcome, stamp)
+        found = self._told(request, made, outcome, stamp)
         if not isinstance(outcome, Admitted) or not isinstance(found, Decided):
             await self._let_go()
             return Course(found)
@@ -220,9 +225,19 @@ class _Run:
         return Course(found, None if job is None else Dispatched(request, made, outcome, job))
 
     async def _row(self, request: DecideRequest, made: Plan, job: bytes | None) -> tuple[Outcome, bytes]:
-        told: asyncio.Future[tuple[Outcome, bytes]] = self._loop.create_future()
-        self._reach.decisions.decide(request, made, job, lambda outcome, stamp: told.set_result((outcome, stamp)))
+        told, done = self._caller()
+        self._reach.decisions.decide(request, made, job, done)
         return await told
+
+    def _caller(self) -> tuple["asyncio.Future[tuple[Outcome, bytes]]", Callable[[Outcome, bytes], None]]:
+        """A row's outcome to wait for, and what the store calls with it."""
+        told: asyncio.Future[tuple[Outcome, bytes]] = self._loop.create_future()
+
+        def done(outcome: Outcome, stamp: bytes) -> None:
+            if not told.done():  # whoever waited was cancelled
+                told.set_result((outcome, stamp))
+
+        return told, done
 
     async def _complete(self, request: DecideRequest, outcome: Admitted, metadata: JsonObject) -> Refused | None:
         claims, tenant_id = self._reach.claims, request.tenant_id
@@ -242,7 +257,7 @@ class _Run:
             kept = await self._reach.decisions.remembered(tenant_id, name_in(outcome.decision_id))
             if kept is not None and kept.decision_id == outcome.decision_id:
                 await self._reach.unfinished.undo(
-                    tenant_id, kept, self._claim, request.request_id, cause="post_failed", note=note
+                    tenant_id, kept, self._claim, request.request_id, cause=POST_FAILED, note=note
                 )
         except StoreError as fault:
             log.warning("a decision waits to be taken back: %s", fault, extra={"event": Event.STORE_AWAY})

@@ -4,7 +4,7 @@ What the pod sees is added up and told to the store within half a second, sooner
 is the fleet's record. So a call costs no round trip while an extension is in use, and its breaker is known with an age
 of a second at most. Only the first call after a pause, and one that tries an open breaker, ask first.
 
-While the store is away, extensions are called as it was last known, and what is seen of them is lost.
+While the store is slow or away, extensions are called as it was last known, and what is seen of them may be lost.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ log = logging.getLogger("router.extensions")
 TOLD_WITHIN_S = 0.5
 BAD_TOLD_WITHIN_S = 0.02
 FRESH_S = 1.0
+ASKED_FOR_S = 0.1
 MOST_KNOWN = 1000
 PROBE_GRACE_MS = 1000
 FREELY = bytes(8)
@@ -74,7 +75,7 @@ class ExtensionWatch:
         known = self._known.get(name)
         if known is None or self._loop.time() - known[1] > FRESH_S:
             self._tallies.setdefault(name, Tally(name))
-            await asyncio.shield(self._tell())
+            await asyncio.wait([self._tell()], timeout=ASKED_FOR_S)
             known = self._known.get(name)
         return None if known is None else known[0]
 

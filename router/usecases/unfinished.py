@@ -28,6 +28,11 @@ from router.usecases.tasks import STATUS_CODES, ending_move, features_of, pack_f
 log = logging.getLogger("router.extensions")
 
 TAKE_MS = 5_000
+POD_DIED, UNSEEN, POST_FAILED = "pod_died", "unseen", "post_failed"
+_NOTES = {
+    POD_DIED: "its pod died before the post extensions had answered",
+    UNSEEN: "no extension had seen its request",
+}
 _UNUSED = ExecResult(Status.CANCELLED, cost_microusd=0, tokens=0)
 
 
@@ -51,8 +56,8 @@ class Unfinished:
         self._tombstone_ms = tombstone_ms
         self._random = random
 
-    async def take_over(self, tenant_id: str, decision_id: bytes, request_id: str) -> bool:
-        """Undo an unfinished decision of a pod that died. False: somebody is at it.
+    async def take_over(self, tenant_id: str, decision_id: bytes, request_id: str, cause: str = POD_DIED) -> bool:
+        """Undo an unfinished decision that nobody is at any more. False: somebody is.
 
         True: it is not unfinished any more: undone now, or done, or gone before.
         """
@@ -61,8 +66,7 @@ class Unfinished:
             return False
         kept = await self._decisions.remembered(tenant_id, name)
         if kept is not None and kept.decision_id == decision_id and kept.unfinished:
-            note = "its pod died before the post extensions had answered"
-            await self.undo(tenant_id, kept, claim, request_id, cause="pod_died", note=note)
+            await self.undo(tenant_id, kept, claim, request_id, cause=cause, note=_NOTES[cause])
         else:
             await self._claims.release(tenant_id, name, claim)
         return True

@@ -7,6 +7,7 @@ from router.domain.extensions import Stage, wanted
 from router.domain.json import JsonObject, JsonValue
 from router.domain.policy import Policy
 from router.domain.request import DecideRequest
+from router.domain.view import BreakerState
 
 
 def extension_health(records: Sequence[ExtensionRecord]) -> JsonObject:
@@ -36,13 +37,14 @@ def _health(r: ExtensionRecord) -> JsonObject:
 
 def extension_state(r: ExtensionRecord) -> JsonObject:
     """One breaker. It belongs to no tenant: extensions are the fleet's."""
+    reason = f"{r.in_a_row} failures in a row" if r.in_a_row else "error rate"
     return {
         "tenant_id": None,
         "extension_id": r.name.id,
         "stage": r.name.stage.value,
         "state": r.state.value,
         "opened_at_ms": r.opened_at_ms or None,
-        "reason": f"{r.in_a_row} failures in a row" if r.in_a_row else "error rate",
+        "reason": None if r.state is BreakerState.CLOSED else reason,
         "next_probe_at_ms": r.open_until_ms or None,
     }
 

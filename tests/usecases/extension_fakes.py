@@ -49,6 +49,8 @@ class Records:
 
     def __init__(self) -> None:
         self.up = True
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.state = BreakerState.CLOSED
         self.grants = True
         self.asked = 0
@@ -58,6 +60,7 @@ class Records:
     async def settle(self, tallies: Sequence[Tally]) -> list[Settled]:
         """Added."""
         self.asked += 1
+        await self.answers.wait()
         if not self.up:
             raise StoreUnavailable("away")
         found = []

@@ -15,9 +15,9 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from router.domain.answers import answer
-from router.domain.decision import Answer, Decided, Refused
+from router.domain.decision import Answer, Code, Decided, PinState, Reason, Refused
 from router.domain.ids import from_text, name_in, task_id
-from router.domain.outcome import Outcome
+from router.domain.outcome import Admitted, Away, LimitHit, NoCandidate, Outcome
 from router.domain.plan import Plan, plan
 from router.domain.policy import Extension, StoredPolicy, provider
 from router.domain.request import DecideRequest
@@ -305,6 +305,61 @@ async def test_the_sweeper_takes_back_what_nobody_asks_for_again(redis_url: str)
         assert after is not None
         assert after.state is TaskState.CANCELLED
         assert await world.pod.decisions.remembered(asked.tenant_id, name) is None
+
+    await in_a_world(redis_url, run)
+
+
+class Scripted:
+    """Rows that come to what the test says; all else is the real store's."""
+
+    def __init__(self, inner: Any, looked: Outcome, decided: Outcome) -> None:
+        self._inner, self._looked, self._decided = inner, looked, decided
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def look(self, *args: Any, claim_ms: int = 0) -> None:
+        args[-1](self._looked, bytes(8))
+
+    def decide(self, *args: Any) -> None:
+        args[-1](self._decided, bytes(8))
+
+
+CLAIMED = Admitted(0, Reason.WEIGHTED, b"\x01", PinState.NONE, bytes(16))
+AWAY = Away(sent=False)
+
+
+@pytest.mark.parametrize(("looked", "decided"), [(AWAY, AWAY), (CLAIMED, AWAY), (NoCandidate(b"", None), AWAY)])
+async def test_nothing_is_answered_past_a_required_extension(redis_url: str, looked: Outcome, decided: Outcome) -> None:
+    """The store goes away at any row: `unavailable`, never what a policy without extensions would be told then."""
+
+    def degrades(request: DecideRequest, made: Plan, outcome: Outcome, stamp: bytes) -> Answer:
+        raise AssertionError("read as for a policy without extensions")
+
+    async def run(world: World) -> None:
+        world.pod.decisions = Scripted(world.pod.decisions, looked, decided)  # type: ignore[assignment]
+        course = await world.extended(Fate()).answer(request_of(TENANT, "r"), EXTENDED, make_plan, degrades)
+        assert isinstance(course.answer, Refused)
+        assert course.answer.code is Code.UNAVAILABLE
+
+    await in_a_world(redis_url, run)
+
+
+async def test_a_decision_that_slipped_past_the_extensions_is_taken_back(redis_url: str) -> None:
+    """The look was refused by a limit that has room again at the decide row: nobody is told of that decision."""
+
+    async def run(world: World) -> None:
+        asked = request_of(TENANT, "r")
+        real = world.pod.decisions
+        scripted = Scripted(real, LimitHit(0, 5), CLAIMED)
+        scripted.decide = real.decide  # type: ignore[method-assign]
+        world.pod.decisions = scripted  # type: ignore[assignment]
+        answered = await world.extended(Fate()).answer(asked, EXTENDED, make_plan, read)
+        assert isinstance(answered.answer, Refused)
+        assert answered.dispatch is None
+        assert world.calls.sent == []
+        world.pod.decisions = real
+        await world.check(asked, await world.until_decided(asked))
 
     await in_a_world(redis_url, run)
 

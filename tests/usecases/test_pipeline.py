@@ -201,6 +201,18 @@ async def test_extensions_are_called_while_the_store_is_away() -> None:
     assert found.outcome is Called.OK
 
 
+async def test_a_frozen_store_holds_no_call_up_for_long() -> None:
+    """Its record is waited for a tenth of a second, not for the store's own time-out."""
+    room = Room(Calls(pre_mask=OK))
+    room.records.answers.clear()
+    began = asyncio.get_running_loop().time()
+    _, (found,) = await room.pipeline.pre(REQUEST, [step("mask", timeout_ms=1000)], room.until)
+    assert found.outcome is Called.OK
+    assert asyncio.get_running_loop().time() - began < 0.3
+    room.records.answers.set()
+    await room.watch.drained()
+
+
 async def test_calls_of_an_extension_in_use_ask_the_store_once() -> None:
     """The first call reads its record; a hundred more within a second add no round trip of their own."""
     room = Room(Calls(pre_mask=OK))
