@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from router.bus import api
 from router.bus import headers as wire
-from router.bus.connection import Bus
+from router.bus.connection import Bus, Subscription
 from router.bus.faults import BusTimeoutError
 from router.errors import BusError
 from router.ports import Kept
@@ -140,12 +140,14 @@ class _Puller:
         self._next = wire.subject(f"{bus.options.js_prefix}.CONSUMER.MSG.NEXT.{stream}.{consumer}")
         self._inbox = bus.new_inbox().encode()
         self._arrived: asyncio.Queue[tuple[Kept, int] | None] = asyncio.Queue()
+        self._subscription: Subscription | None = None
 
     async def open(self) -> None:
         self._subscription = await self._bus.subscribe(self._inbox.decode(), self._on_message)
 
     async def close(self) -> None:
-        await self._subscription.close()
+        if self._subscription is not None:
+            await self._subscription.close()
 
     async def batch(self, most: int) -> tuple[list[Kept], int]:
         """Up to `most` messages, and how many are left after them; none: the stream has no more.

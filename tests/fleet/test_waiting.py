@@ -12,11 +12,12 @@ import pytest
 
 from tests.cli.conftest import Ran, run_process
 from tests.fleet.conftest import Own
-from tests.fleet.foreign import ACK, ASSIGN, RESULT, Body, Foreign, Worker, success, task
+from tests.fleet.foreign import ACK, ASSIGN, RESULT, USAGE, Body, Foreign, Worker, success, task
 from tests.fleet.harness import Fleet, until
 
 ROOT = Path(__file__).parents[2]
-ONCE = {"version": "1.0", "providers": [{"name": "only", "weight": 1, "expected_latency_ms": 50}]}
+ONCE = {"version": "1.0", "providers": [{"name": "only", "weight": 1, "expected_latency_ms": 10_000}]}
+"""Slow enough that no deadline passes while a command starts."""
 
 
 async def decided(fleet: Fleet, cwd: Path, tenant: str, *words: str) -> tuple[Ran, Body]:
@@ -132,8 +133,14 @@ async def test_a_stream_may_take_the_result(own: Own) -> None:
     assert (await (await caller.watch("done.acme")).one())["ok"] is True
 
 
-async def test_a_wait_that_ends_without_a_result_tells_the_state(fleet: Fleet, tmp_path: Path) -> None:
+async def test_a_wait_that_ends_without_a_result_tells_the_state(fleet: Fleet, caller: Foreign, tmp_path: Path) -> None:
     """Exit code 1; a repeat of the request after the end tells that end at once."""
     tenant = await fleet.tenant(ONCE)
-    ran, found = await decided(fleet, tmp_path, tenant, "--task", "x", "--request-id", "r1", "--timeout", "0.5")
+    works, usage = await caller.watch(ASSIGN), await caller.watch(USAGE)
+    asked = ("--task", "x", "--request-id", "r1", "--timeout")
+    ran, found = await decided(fleet, tmp_path, tenant, *asked, "0.5")
     assert (ran.code, found["result"]["state"]) == (1, "published")
+    await caller.tell(RESULT, success(await works.one(tenant_id=tenant)))
+    await usage.one(tenant_id=tenant)
+    ran, found = await decided(fleet, tmp_path, tenant, *asked, "20")
+    assert (ran.code, found["result"]["state"]) == (0, "succeeded")
