@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from router.domain.attempts import backoff_ms, has_next, why_status
 from router.domain.result import BreakerVerdict, ExecResult, Status
-from router.domain.task import Action, Move, Moved, TaskRecord, TaskState, Unreadable
+from router.domain.task import Action, Move, Moved, MoveFault, TaskRecord, TaskState, Unreadable
 from router.errors import StoreError
 from router.ports import TaskStore
 from router.telemetry import Event, Telemetry
@@ -138,6 +138,11 @@ class Sweeper:
                     self._endings.tell_caller(record, ExecResult(Status.TIMEOUT, error_code="DEADLINE_EXCEEDED"))
                 else:
                     self.soon(move.due_ms - self._now_ms(record.facts.tenant_id))
+            elif isinstance(outcome, MoveFault):
+                # It is due again; somebody has to mend the key that the message names.
+                self._telemetry.store_row_faults.inc()
+                fields = {"event": Event.STORE_ROW_FAULT, "tenant_id": record.facts.tenant_id}
+                log.error("a missed deadline could not be written: %s", outcome.message, extra=fields)
 
     async def _timeout_of(self, record: TaskRecord) -> Move:
         policies = await policies_of(self._policies, record.facts.tenant_id)

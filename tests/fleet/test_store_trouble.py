@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pytest
 
+from router.domain.policy import provider_entry
 from tests.fleet.conftest import Own
 from tests.fleet.foreign import BACKPRESSURE, GET_DECISION, RESULT, USAGE, Foreign, success, task
 from tests.fleet.harness import PLAIN, Fleet, until
@@ -178,3 +179,25 @@ async def test_a_damaged_task_stops_no_other(own: Own, damage: bytes | None) -> 
 
 async def _published(fleet: Fleet, request_id: str) -> bool:
     return "assignment.published" in await fleet.actions("acme", request_id)
+
+
+async def test_a_deadline_that_cannot_be_written_is_told(own: Own) -> None:
+    """A damaged lease key: counted and logged at each look, and written when the key is mended."""
+    fleet, caller = await own(pods=1)
+    tenant = await fleet.tenant({"version": "1.0", "providers": [{"name": "only", "weight": 1, "max_concurrency": 5}]})
+    lease = fleet.keys.tenant(tenant).lease(provider_entry("only"))
+    once = {"deadline_ms": 1000, "retry": {"max_attempts": 1}}
+    assert (await caller.ask(task(tenant, "r1", push_assignment=True, options=once))).ok
+    await fleet.redis("DEL", lease)
+    await fleet.redis("SET", lease, "damaged")
+
+    async def counted() -> bool:
+        return bool(await fleet.total("router_store_row_faults_total") > 0)
+
+    await until(counted, 10, "the fault is counted")
+    await fleet.redis("DEL", lease)
+
+    async def written() -> bool:
+        return "assignment.timed_out" in await fleet.actions(tenant, "r1")
+
+    await until(written, 15, "the deadline is written")
