@@ -1,9 +1,9 @@
 """Random walks against small models: limits, idempotency, pins and leases; breakers with settled results; the window.
 
-The short runs are part of every test run; `long` repeats them with more than 100,000 steps.
+The short runs are part of every test run; `long` repeats them with 300,000 steps.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,7 +15,17 @@ from redis import Redis
 from router.domain.decision import Verdict
 from router.domain.ids import idempotency_name, name_in
 from router.domain.outcome import NOTHING_SEEN, Admitted, Conflict, LimitHit, NoCandidate, Outcome, Replay
-from router.domain.policy import Algorithm, Breaker, Limit, Resource, Scope, Sticky, provider, provider_entry
+from router.domain.policy import (
+    Algorithm,
+    Breaker,
+    Limit,
+    Resource,
+    Scope,
+    Sticky,
+    StoredPolicy,
+    provider,
+    provider_entry,
+)
 from router.domain.policy_limits import limit
 from router.domain.request import Options
 from router.domain.result import BreakerVerdict
@@ -24,7 +34,7 @@ from tests.store.harness import MINUTE, START_MS, Ask, Store, policy, request, u
 
 QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 SHORT = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=QUIET)
-LONG = settings(max_examples=2_200, stateful_step_count=50, deadline=None, suppress_health_check=QUIET)
+LONG = settings(max_examples=6_000, stateful_step_count=50, deadline=None, suppress_health_check=QUIET)
 
 TOKENS = limit("tokens", Scope.TENANT, Resource.TOKENS, 50, MINUTE)
 USER = limit("user", Scope.USER, Resource.REQUESTS, 6, 2 * MINUTE)
@@ -32,12 +42,12 @@ PROVIDER = limit("provider", Scope.PROVIDER, Resource.REQUESTS, 5, 90_000)
 SLOTS = limit("slots", Scope.TENANT, Resource.CONCURRENCY, 4, 0)
 EXACT = limit("exact", Scope.TENANT, Resource.TOKENS, 40, 50_000, algorithm=Algorithm.LOG)
 A_SLOTS = 2
-POLICY = policy(
-    provider("a", priority=2, max_concurrency=A_SLOTS),
-    provider("b", priority=1),
-    limits=[TOKENS, USER, PROVIDER, SLOTS, EXACT],
-    sticky=Sticky(ttl_ms=10 * MINUTE),
-)
+
+
+def limited(*limits: Limit) -> StoredPolicy:
+    """The policy under which these limits are asked."""
+    providers = provider("a", priority=2, max_concurrency=A_SLOTS), provider("b", priority=1)
+    return policy(*providers, limits=limits, sticky=Sticky(ttl_ms=10 * MINUTE))
 
 
 class Sliding:
@@ -100,10 +110,12 @@ class Decisions(RuleBasedStateMachine):
     """Two tenants, two users, two providers, every kind of limit."""
 
     client: Redis
+    made_by: ClassVar[type[Store]] = Store
+    stored: ClassVar[StoredPolicy] = limited(TOKENS, USER, PROVIDER, SLOTS, EXACT)
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = Store(self.client)
+        self.store = self.made_by(self.client)
         self.tenants = [self.store.tenant(), self.store.tenant()]
         self.counters: dict[tuple[str, ...], Sliding] = {}
         self.leases: dict[tuple[str, str], dict[bytes, int]] = {}
@@ -133,7 +145,7 @@ class Decisions(RuleBasedStateMachine):
         now = self.store.now
         if not (
             self.counter(TOKENS, tenant).fits(units, now)
-            and self.counter(EXACT, tenant).fits(units, now)
+            and (EXACT not in self.stored.policy.limits or self.counter(EXACT, tenant).fits(units, now))
             and self.counter(USER, tenant, user).fits(1, now)
             and self.live(tenant, "") < SLOTS.limit
         ):
@@ -165,7 +177,7 @@ class Decisions(RuleBasedStateMachine):
             wanted = request(
                 self.tenants[which], f"r{number}", same_as=same_as, user=user, session=session, options=options
             )
-            asks.append(Ask(wanted, POLICY))
+            asks.append(Ask(wanted, self.stored))
         looked = self.look(asks[0])
         outcomes = self.store.decide(*asks)
         assert as_told(looked) == as_told(outcomes[0])
@@ -179,7 +191,7 @@ class Decisions(RuleBasedStateMachine):
                     assert outcome.remembered.decision_id == self.given[tenant, number].decision
                 continue
             assert isinstance(outcome, Admitted), (row, outcome, expected)
-            name = POLICY.policy.providers[outcome.candidate].name
+            name = self.stored.policy.providers[outcome.candidate].name
             assert name == expected
             now = self.store.now
             self.given[tenant, number] = Given(outcome.decision_id, name, same_as, units, now)
@@ -219,7 +231,9 @@ class Decisions(RuleBasedStateMachine):
             one.decision,
             BreakerVerdict.NEITHER,
             charged_ms=one.at,
-            corrections=tuple(self.correction(x, "", delta) for x in (TOKENS, EXACT)) if delta else (),
+            corrections=tuple(self.correction(x, "", delta) for x in (TOKENS, EXACT) if x in self.stored.policy.limits)
+            if delta
+            else (),
             leases=tuple(leases),
         )
         (moved,) = self.store.settle(move)
@@ -301,11 +315,19 @@ class BreakerModel:
     def verdict(self, now: int, part: float) -> Verdict | None:
         """Why not; None when it lets a request through. `part` is the request's own, for a slow start."""
         if self.state == "closed":
-            slow = now < self.until and part >= max(0.1, (now - self.since) / (self.until - self.since))
-            return Verdict.SLOW_START if slow else None
+            return Verdict.SLOW_START if self.slow(now, part) else None
         if self.state == "open" and now < self.until:
             return Verdict.BREAKER_OPEN
         return Verdict.PROBES_BUSY if self.live(now) >= self.with_.half_open_max_calls else None
+
+    def slow(self, now: int, part: float) -> bool:
+        """Whether the request is left to others because the breaker has just closed."""
+        return now < self.until and part >= max(0.1, (now - self.since) / (self.until - self.since))
+
+    def starts_slowly(self, now: int) -> None:
+        """It has closed."""
+        self.since, self.until = now, now + min(self.with_.timeout_ms, 10_000)
+        self.kept = max(self.kept, self.until)
 
     def admitted(self, decision: bytes, now: int, until: int) -> None:
         """A request goes through; on trial unless it is closed."""
@@ -338,8 +360,7 @@ class BreakerModel:
             self.successes += 1
             if self.successes >= w.success_threshold:
                 self.state, self.failures, self.successes, self.probes, self.calls = "closed", 0, 0, {}, []
-                self.since, self.until = now, now + min(w.timeout_ms, 10_000)
-                self.kept = max(self.kept, self.until)
+                self.starts_slowly(now)
                 turn = BreakerTurn.CLOSED
         self.kept = max(self.kept, now + w.error_rate_window_ms)
         if self.state != "closed":
@@ -362,6 +383,7 @@ class Breakers(RuleBasedStateMachine):
     """Two providers of one tenant; results come late, twice, or never."""
 
     client: Redis
+    made_by: ClassVar[type[Store]] = Store
     breaker = Breaker(
         failure_threshold=3,
         error_rate_threshold=0.5,
@@ -374,7 +396,7 @@ class Breakers(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = Store(self.client)
+        self.store = self.made_by(self.client)
         self.tenant = self.store.tenant()
         self.policy = policy("a", "b", breaker=self.breaker)
         self.models = {n: BreakerModel(self.breaker) for n in "ab"}
@@ -457,14 +479,14 @@ def test_breakers_follow_the_model(single: Redis) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_decisions_follow_the_model_for_long(single: Redis) -> None:
-    """The same for more than 100,000 steps."""
+    """The same for 300,000 steps."""
     run(Decisions, single, LONG)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_breakers_follow_the_model_for_long(single: Redis) -> None:
-    """The same for more than 100,000 steps."""
+    """The same for 300,000 steps."""
     run(Breakers, single, LONG)
 
 
