@@ -36,8 +36,8 @@
 --   code 7 and its neighbours run; state strings are flushed whatever happened. A row that only looks takes the same way
 --   and ends before the first write, but for the claim if it asks for one. "seen" is what the row saw on its way, in
 --   audit records and in replies to rows that look or explain: B charges, a d each (units left before this row), B
---   candidates, a d each (ms until it may be fit, -1 unknown; none when the first look was good), c8 the provider of a pin
---   that was left. Writes of a row, in this order: due set,
+--   candidates, a d each of the first 24 (ms until it may be fit, -1 unknown; none when the first look was good), c8 the
+--   provider of a pin that was left. Writes of a row, in this order: due set,
 --   audit, charges (locals), lease, probe, pin, job expiry, delivery record, remembered answer. A fault before the
 --   charges leaves at most a due entry without a record, which the sweeper drops.
 --   Every key has a TTL or a bound: see KEYS in store/keys.py.
@@ -97,6 +97,7 @@ end
 local charges, charged, row_charges = {}, 0, 0
 -- What the row saw: units left of its charges, and the moments of the candidates if it had to look at more than one.
 local left, waits = {}, '\0'
+local MOST_WAITS = 24
 
 -- Milliseconds until the next lease ends by itself.
 local function lease_wait(k)
@@ -288,7 +289,8 @@ local function walk(row, pos, n, pinned, st, head, probes_max, all_open, decisio
       end
     end
   end
-  waits = pack(doubles(n), n, spread(moments))
+  local told = n < MOST_WAITS and n or MOST_WAITS
+  waits = pack(doubles(told), told, spread(moments, 1, told))
   for i = 1, chosen and 0 or n do
     if verdicts[i] == V_SLOW and not chosen then
       local why = unfit(list[i], row, st, head, probes_max, false)
@@ -312,7 +314,7 @@ local function audit(k, record)
   end
 end
 
-local RECORD = '>BBddc16BBdBc0Hc0c0'
+local RECORD = '>BBddc16BBdBc0Hc0Bc0c0'
 local SAW_NOTHING = '\0\0'
 
 -- What the row saw; see the guarantees.
@@ -321,7 +323,7 @@ local function saw(pinned)
 end
 
 local function refuse(k, action, decision, code, index, wait, verdicts, seen, blob)
-  audit(k, pack(RECORD, 2, action, now, now_us, decision, code, index, wait, #verdicts, verdicts, #seen, seen, blob))
+  audit(k, pack(RECORD, 2, action, now, now_us, decision, code, index, wait, #verdicts, verdicts, #seen, seen, 0, '', blob))
 end
 
 -- A breaker lets this decision through on trial: half open, and a probe lease.
@@ -493,7 +495,7 @@ local function run(row)
   if k_message then index_message(k_message, k_head, decision) end
   if pushed then call('ZADD', KEYS[k_due], now + grace_ms, KEYS[k_task]:sub(-16)) end
   audit(k_audit, pack(RECORD, 2, AUDIT_MADE, now, now_us, decision, reason, index - 1, pin_state, #verdicts, verdicts, #seen,
-    seen, blob))
+    seen, #c.offer, c.offer, blob))
   charge(decision, until_ms)
   if c.bound > 0 then lease(c.lease, decision, until_ms) end
   if c.probe then take_probe(st, c, decision, until_ms, k_audit, blob) end

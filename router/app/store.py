@@ -41,8 +41,9 @@ class Store:
         kind = Cluster if s.redis_cluster else SingleNode
         self.nodes: Nodes = kind(s.redis_url, redis_access(s))
         self.keys = Keys(s.store_schema, s.partitions)
-        packer = RowPacker(self.keys, os.urandom)
-        self.lanes = Lanes(self.keys, self.nodes, packer, decide_script(), lane_settings(s), heard.lanes)
+        script = decide_script()
+        packer = RowPacker(self.keys, os.urandom, script=script.version)
+        self.lanes = Lanes(self.keys, self.nodes, packer, script, lane_settings(s), heard.lanes)
         self.decisions = RedisDecisions(self.keys, self.nodes, self.lanes, s.store_deadline_ms)
         self.policies = RedisPolicies(self.nodes, self.keys, bounds=policy_bounds(s))
         self.figures = RedisFigures(self.keys, self.nodes)

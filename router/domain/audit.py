@@ -7,16 +7,40 @@ from msgspec import Struct
 
 from router.domain.ids import from_text
 from router.domain.json import JsonObject
+from router.domain.plan import Plan
+
+MOST_NAME_BYTES = 400
 
 
 class PolicyFrame(Struct, frozen=True, array_like=True):
-    """Under which policy a decision was made, and what its candidates and limits are called, in the plan's order."""
+    """Under which policy a decision was made, and what its candidates and limits are called, in the plan's order.
+
+    A record is to stay below 1 KB: of very many candidates only the first are named, and `more` says how many are not.
+    `script` is the version of the script that decided.
+    """
 
     policy_id: str
     policy_revision: int
     policy_hash: str
     providers: tuple[str, ...]
     limits: tuple[str, ...]
+    script: str = ""
+    more: int = 0
+
+
+def policy_frame(plan: Plan, script: str = "") -> PolicyFrame:
+    """The frame of a plan's decision."""
+    stored = plan.stored
+    names: list[str] = []
+    left = MOST_NAME_BYTES
+    for c in plan.candidates:
+        left -= len(c.provider.name) + 1
+        if left < 0:
+            break
+        names.append(c.provider.name)
+    limits = tuple(c.limit.id for c in plan.charges)
+    more = len(plan.candidates) - len(names)
+    return PolicyFrame(stored.policy_id, stored.revision, stored.hash, tuple(names), limits, script, more)
 
 
 class DecisionFeatures(Struct, frozen=True, array_like=True):

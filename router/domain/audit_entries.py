@@ -6,6 +6,7 @@ from router.domain.extensions import AUDIT_CODES
 from router.domain.ids import to_text
 from router.domain.json import JsonObject, JsonValue
 from router.domain.outcome import NOTHING_SEEN, Seen
+from router.domain.plan import Offer
 from router.domain.policy import provider_entry
 from router.domain.task import Action
 
@@ -49,8 +50,10 @@ def decision_entry(
     third: int,
     verdicts: bytes,
     seen: Seen = NOTHING_SEEN,
+    offer: Offer | None = None,
 ) -> AuditEntry:
-    """The record of a decision. Made: `code` is the reason, `index` the candidate, `third` the pin state.
+    """The record of a decision. Made: `code` is the reason, `index` the candidate, `third` the pin state, `offer` the
+    chosen one's.
 
     Refused: `code` is the script's, `index` the limit, `third` the wait in ms (−1: none is known).
     """
@@ -65,9 +68,13 @@ def decision_entry(
         outcome = "decided" if action is Action.DECISION_MADE else "degraded"
         details |= {
             "decision_id": to_text(decision_id),
-            "provider_id": f.frame.providers[index],
+            "provider_id": f.frame.providers[index] if offer is None else offer.provider_id,
             "reason": Reason(code).label,
+            "degraded": action is Action.DECISION_DEGRADED,
         }
+        if offer is not None:
+            details["expected_latency_ms"] = offer.expected_latency_ms
+            details["expected_cost_microusd"] = offer.expected_cost_microusd
         if action is Action.DECISION_MADE:
             details["pin"] = PinState(third).name.lower()
     else:
@@ -86,6 +93,11 @@ def decision_entry(
     if seen.left_pin is not None:
         known = {provider_entry(name): name for name in f.frame.providers}
         details["pinned_to"] = known.get(seen.left_pin, seen.left_pin.hex())
+    details["idempotency"] = "conflict" if action is Action.DECISION_CONFLICT else "fresh"
+    if f.frame.more:
+        details["candidates_not_named"] = f.frame.more
+    if f.frame.script:
+        details["script"] = f.frame.script
     if f.figures_version:
         details["figures_version"] = f.figures_version
     return AuditEntry(

@@ -6,7 +6,7 @@ Random Weight with the logarithm method): the score of a provider is −w / ln(h
 """
 
 from math import log
-from typing import cast
+from typing import NamedTuple, cast
 
 from msgspec import Struct
 from xxhash import xxh3_64_intdigest, xxh3_128_digest
@@ -61,6 +61,14 @@ class Charge(Struct, frozen=True):
     units: int
 
 
+class Offer(NamedTuple):
+    """A provider, and what is expected of it; cost in micro-USD."""
+
+    provider_id: str
+    expected_latency_ms: int
+    expected_cost_microusd: int
+
+
 class Candidate(Struct, frozen=True):
     """One provider in the order of preference, and what choosing it means."""
 
@@ -69,6 +77,11 @@ class Candidate(Struct, frozen=True):
     expected_latency_ms: int
     expected_cost_microusd: int
     charges: tuple[Charge, ...] = ()
+
+    @property
+    def offer(self) -> Offer:
+        """What choosing it would come to."""
+        return Offer(self.provider.name, self.expected_latency_ms, self.expected_cost_microusd)
 
 
 class Pin(Struct, frozen=True):

@@ -286,7 +286,7 @@ class Policy(Struct, frozen=True):
         return self.needs_extensions or any(e.required for e in self.post)
 
 
-class StoredPolicy(Struct, frozen=True):
+class StoredPolicy(Struct, frozen=True, weakref=True):
     """A policy as the store has it: `revision` grows with every write of the tenant; `hash` is its canonical JSON's."""
 
     policy_id: str

@@ -2,7 +2,7 @@
 
 record  field r: B format, B action, d Redis ms, d microseconds of it, 16s decision_id, B reason (made) or code, B
         candidate (made), limit or attempt, d pin state (made) or wait in ms, B length, verdicts, [H length, what the
-        row saw (format 2)], msgpack of the features
+        row saw, B length, the chosen one's offer (format 2)], msgpack of the features
 half opened          B 1, B action, d Redis ms, d microseconds of it, 8s provider entry, msgpack of the features
 admin act            B 1, B action, d Redis ms, d microseconds of it, I revision after, I revision before, msgpack
 
@@ -34,7 +34,7 @@ from router.domain.task import Action
 from router.errors import InvalidInput, Problem
 from router.store.keys import Keys
 from router.store.nodes import Nodes
-from router.store.packing import FORMAT, FormatError, seen
+from router.store.packing import FORMAT, FormatError, offer_in, seen
 
 MOST_PER_READ = 512
 Row = tuple[bytes, dict[bytes, bytes]]
@@ -171,10 +171,12 @@ def _entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEn
     at_us = int(ms) * 1000 + int(us)
     verdicts, packed = raw[_HEAD.size : _HEAD.size + count], raw[_HEAD.size + count :]
     if action in DECISIONS:
-        saw = NOTHING_SEEN
+        saw, offered = NOTHING_SEEN, None
         if raw[0] > FORMAT:
             end = _SIZE.size + _SIZE.unpack_from(packed)[0]
-            saw, packed = seen(packed[_SIZE.size : end]), packed[end:]
+            saw, size = seen(packed[_SIZE.size : end]), packed[end]
+            offered = offer_in(packed, end + 1)[0] if size else None
+            packed = packed[end + 1 + size :]
         return decision_entry(
             entry_id,
             at_us,
@@ -187,5 +189,6 @@ def _entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEn
             third=int(third),
             verdicts=verdicts,
             seen=saw,
+            offer=offered,
         )
     return task_entry(entry_id, at_us, tenant_id, action, _task(packed), decision_id=decision, attempt=index)

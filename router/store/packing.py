@@ -24,7 +24,7 @@ from msgspec import Struct, msgpack
 from router.domain.decision import Reason
 from router.domain.ids import decision_id
 from router.domain.outcome import Remembered, Seen
-from router.domain.plan import Candidate
+from router.domain.plan import Candidate, Offer
 from router.domain.task import Reservation, TaskFacts, TaskRecord, TaskState
 from router.domain.view import HeadView, Lever
 
@@ -102,6 +102,14 @@ def offer(candidate: Candidate) -> bytes:
     )
 
 
+def offer_in(raw: bytes, pos: int) -> tuple[Offer, int]:
+    """An offer, and the position after it."""
+    latency, pos = _read_varint(raw, pos)
+    cost, pos = _read_varint(raw, pos)
+    provider_id, pos = _read_name(raw, pos)
+    return Offer(provider_id, latency, cost), pos
+
+
 def tail_head(policy_id: str, revision: int) -> bytes:
     """The first part of what an answer keeps of its request: the policy."""
     name = policy_id.encode()
@@ -139,9 +147,7 @@ def _remembered(raw: bytes, partition: int, name: bytes) -> Remembered:
     if raw[0] != FORMAT:
         raise FormatError(f"remembered answer of format {raw[0]}")
     _, _, random, reason, flags = _REMEMBERED.unpack_from(raw)
-    latency, pos = _read_varint(raw, _REMEMBERED.size)
-    cost, pos = _read_varint(raw, pos)
-    provider_id, pos = _read_name(raw, pos)
+    (provider_id, latency, cost), pos = offer_in(raw, _REMEMBERED.size)
     revision, pos = _read_varint(raw, pos)
     policy_id, pos = _read_name(raw, pos)
     size, pos = _read_varint(raw, pos)
@@ -195,9 +201,7 @@ def _task_record(raw: bytes) -> TaskRecord:
     if raw[0] != FORMAT:
         raise FormatError(f"delivery record of format {raw[0]}")
     _, state, attempt, why, charged, deadline, decision, entry, reason, size = _TASK.unpack_from(raw)
-    latency, pos = _read_varint(raw, _TASK.size)
-    cost, pos = _read_varint(raw, pos)
-    provider_id, _ = _read_name(raw, pos)
+    (provider_id, latency, cost), _ = offer_in(raw, _TASK.size)
     facts = _unpack_facts(raw[_TASK.size + size :])
     return TaskRecord(
         TaskState(state),

@@ -1,38 +1,31 @@
 """Plans → the arguments of one `decide` call: deduplicated keys and one packed row a request (see lua/decide.lua).
 
-This is the hottest code of a pod. What is the same for many rows is packed once: `plan` hands out the same tuples for
-the same candidates and charges, so a tuple's identity is enough to find its packed form.
+This is the hottest code of a pod. What is the same for many rows is packed once: see `row_parts`.
 """
 
 from collections.abc import Callable
 from struct import Struct as Layout
-from typing import Generic, TypeVar
 
-import msgspec
-from msgspec import Struct, msgpack
+from msgspec import msgpack
 
-from router.domain.audit import PolicyFrame
 from router.domain.ids import RANDOM_BYTES, decision_id, task_id
 from router.domain.plan import Candidate, Charge, Plan
-from router.domain.policy import Algorithm, Breaker, Limit, Resource, Scope, StoredPolicy, WhenAllOpen
+from router.domain.policy import Algorithm, Resource, Scope
 from router.domain.request import DecideRequest
 from router.domain.task import Reservation, TaskFacts
 from router.store.batch import Batch, Waiting
 from router.store.keys import Keys, TenantKeys
-from router.store.packing import Extras, offer, sized, tail_extras, tail_head, task_facts
+from router.store.packing import Extras, sized, tail_extras, task_facts
+from router.store.row_parts import PolicyPart, PolicyParts, candidate_head, limit_part
 
 PUSH, RESERVED, RENEW, METER, LOOK, CLAIM, EXPLAIN, MESSAGE = 1, 2, 4, 8, 16, 32, 64, 128
-SHADOW, CONCURRENCY, LOG = 1, 2, 4
 JOB_GRACE_MS = 300_000
 MAX_BACKOFF_MS = 30_000
 
 _ROW = Layout(">IdBHHHHHHHH8s16sBBIIIH")
-_LIMIT = Layout(">8sId")
 _CHARGE = Layout(">H20sdB")
-_CANDIDATE = Layout(">8sBIHBB")
 _COUNTS = Layout(">BBB")
 _SIZE = Layout(">H")
-_ALL_OPEN = {WhenAllOpen.FAIL: 0, WhenAllOpen.PROBE_ONE: 1, WhenAllOpen.LAST_RESORT: 2}
 _NO_RECORD = _SIZE.pack(0)
 _NO_STICKY = b"\0"
 _NO_EXTRAS = tail_extras(None)
@@ -42,69 +35,19 @@ _CONCURRENCY = Resource.CONCURRENCY
 _LOG = Algorithm.LOG
 _RENEW_EVERY_MS = 3_600_000
 _CACHE_SIZE = 20_000
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-
 _pack = msgpack.Encoder().encode
 
 
-class _ByIdentity(Generic[K, V]):
-    """Remembers what was made of an object, as long as it is the very same object; forgets all when it is full."""
-
-    __slots__ = ("_kept", "_make")
-
-    def __init__(self, make: Callable[[K], V]) -> None:
-        self._make = make
-        self._kept: dict[int, tuple[K, V]] = {}
-
-    def of(self, what: K) -> V:
-        found = self._kept.get(id(what))
-        if found is not None and found[0] is what:
-            return found[1]
-        if len(self._kept) >= _CACHE_SIZE:
-            self._kept.clear()
-        made = self._make(what)
-        self._kept[id(what)] = (what, made)
-        return made
-
-
-class _LimitPart(Struct, frozen=True):
-    """What every charge of a limit has: all but key index and units. `reserves`: a result settles it.
-
-    `of_tenant`: it is counted in the tenant's own state.
-    """
-
-    packed: bytes
-    flags: int
-    reserves: bool
-    of_tenant: bool
-
-
-class _PolicyPart(Struct, frozen=True):
-    """What every row of a stored policy has; `limits` are those of its plans' charges, in their order."""
-
-    tail_head: bytes
-    all_open: int
-    probes: int
-    limits: tuple[_LimitPart, ...]
-    reserving: tuple[int, ...]
-    by_candidate: bool
-
-
 class RowPacker:
-    """Packs rows."""
+    """Packs rows. `script` names the version of the script that they are for, in audit records."""
 
-    def __init__(self, keys: Keys, random: Callable[[int], bytes]) -> None:
+    def __init__(self, keys: Keys, random: Callable[[int], bytes], *, script: str = "") -> None:
         self._keys = keys
         self._random = random
         self._pool = b""
         self._pool_at = 0
         self._renew_at: dict[str, float] = {}
-        self._policies: _ByIdentity[StoredPolicy, _PolicyPart] = _ByIdentity(_policy_part)
-        self._candidates: _ByIdentity[tuple[Candidate, ...], bytes | None] = _ByIdentity(_plain_candidates)
-        self._frames: dict[tuple[int, int], tuple[Plan, msgspec.Raw]] = {}
+        self._parts = PolicyParts(script)
 
     def decision_id(self, tenant: TenantKeys, plan: Plan) -> bytes:
         """A fresh decision id for the plan's idempotency name. Random bytes are drawn from the system in blocks."""
@@ -118,8 +61,8 @@ class RowPacker:
         """Append the row of a waiting caller to a batch."""
         plan, request, keys = w.plan, w.request, w.keys
         w.nonce = nonce
-        stored = plan.stored
-        part = self._policies.of(stored)
+        part = self._parts.of(plan.stored)
+        order = self._parts.order(part, plan)
         key = batch.key
         tenant_id = request.tenant_id
         k_head, k_state, k_audit = batch.tenants.get(tenant_id) or batch.tenant(tenant_id, keys)
@@ -156,7 +99,7 @@ class RowPacker:
             if k_claim:
                 k_task, job_ms = k_claim, w.claim_ms
         # A next attempt holds leases only.
-        limits = part.limits if w.attempt == 1 else [_limit_part(c.limit) for c in plan.charges]
+        limits = part.limits if w.attempt == 1 else [limit_part(c.limit) for c in plan.charges]
         pin = plan.pin
         if pin is None:
             k_pin = pin_ms = 0
@@ -172,7 +115,7 @@ class RowPacker:
                 request.client_ip,
                 request.correlation.trace_id,
                 plan.figures_version,
-                self._frame(plan),
+                order.frame,
                 *(([p.provider_id for p in plan.passed_over],) if plan.passed_over else ()),
             )
         )
@@ -214,7 +157,7 @@ class RowPacker:
                 _COUNTS.pack(w.attempt, len(plan.charges), len(plan.candidates)),
                 message,
                 *charges,
-                self._candidates.of(plan.candidates) or self._bound_candidates(batch, keys, plan.candidates),
+                order.packed or self._bound_candidates(batch, keys, plan.candidates),
             )
         )
         batch.rows.append(packed)
@@ -226,33 +169,13 @@ class RowPacker:
         parts: list[bytes] = []
         for c in candidates:
             p = c.provider
-            parts.append(_candidate_head(c, batch.key(keys.lease(p.entry)) if p.max_concurrency else 0))
+            parts.append(candidate_head(c, batch.key(keys.lease(p.entry)) if p.max_concurrency else 0))
             for charge in c.charges:
-                limit = _limit_part(charge.limit)
+                limit = limit_part(charge.limit)
                 parts.append(
                     _CHARGE.pack(batch.key(_charged_key(keys, charge)), limit.packed, charge.units, limit.flags)
                 )
         return b"".join(parts)
-
-    def _frame(self, plan: Plan) -> msgspec.Raw:
-        """The part of the audit features that the policy and the order of its candidates decide."""
-        known = id(plan.stored), id(plan.candidates)
-        found = self._frames.get(known)
-        if found is not None and found[0].stored is plan.stored and found[0].candidates is plan.candidates:
-            return found[1]
-        stored = plan.stored
-        frame = PolicyFrame(
-            stored.policy_id,
-            stored.revision,
-            stored.hash,
-            tuple([c.provider.name for c in plan.candidates]),
-            tuple([c.limit.id for c in plan.charges]),
-        )
-        if len(self._frames) >= _CACHE_SIZE:
-            self._frames.clear()
-        raw = msgspec.Raw(_pack(frame))
-        self._frames[known] = plan, raw
-        return raw
 
     def _renewed(self, tenant_id: str, now_ms: float) -> None:
         """The TTL of a tenant's audit log is far longer than this: once an hour is enough, and cheap."""
@@ -278,33 +201,6 @@ def _unusual(batch: Batch, w: Waiting) -> tuple[int, int, bytes]:
     return flags, k_claim, message
 
 
-def _policy_part(stored: StoredPolicy) -> _PolicyPart:
-    policy = stored.policy
-    breaker: Breaker | None = policy.breaker
-    charged = [x for x in policy.limits if x.scope is not _PROVIDER]
-    limits = tuple(_limit_part(x) for x in charged)
-    others = [x for x in policy.limits if x.scope is _PROVIDER and x.resource is not Resource.REQUESTS]
-    return _PolicyPart(
-        tail_head(stored.policy_id, stored.revision),
-        0 if breaker is None else _ALL_OPEN[breaker.when_all_open],
-        0 if breaker is None else breaker.half_open_max_calls,
-        limits,
-        tuple(i for i, x in enumerate(limits) if x.reserves),
-        bool(others) or any(p.max_concurrency for p in (*policy.providers, *policy.fallback_providers)),
-    )
-
-
-def _limit_part(limit: Limit) -> _LimitPart:
-    flags = SHADOW if limit.shadow else 0
-    if limit.resource is _CONCURRENCY:
-        return _LimitPart(_LIMIT.pack(limit.entry, 0, limit.limit), flags | CONCURRENCY, True, False)
-    reserves = limit.resource is not Resource.REQUESTS
-    packed = _LIMIT.pack(limit.entry, limit.window_ms, limit.limit)
-    if limit.algorithm is _LOG:
-        return _LimitPart(packed, flags | LOG, reserves, False)
-    return _LimitPart(packed, flags, reserves, limit.scope is _TENANT)
-
-
 def _charged_key(keys: TenantKeys, charge: Charge) -> bytes:
     limit = charge.limit
     if limit.resource is _CONCURRENCY:
@@ -319,20 +215,7 @@ def _charged_key(keys: TenantKeys, charge: Charge) -> bytes:
     return keys.provider_state(charge.owner)
 
 
-def _candidate_head(c: Candidate, lease: int) -> bytes:
-    blob = offer(c)
-    bound = c.provider.max_concurrency
-    return _CANDIDATE.pack(c.provider.entry, c.reason, bound, lease, len(c.charges), len(blob)) + blob
-
-
-def _plain_candidates(candidates: tuple[Candidate, ...]) -> bytes | None:
-    """All of them packed, when none names a key; else None."""
-    if any(c.provider.max_concurrency or c.charges for c in candidates):
-        return None
-    return b"".join(_candidate_head(c, 0) for c in candidates)
-
-
-def _reservations(plan: Plan, part: _PolicyPart) -> tuple[Reservation, ...]:
+def _reservations(plan: Plan, part: PolicyPart) -> tuple[Reservation, ...]:
     """What a result will settle: estimates of tokens and cost, and leases. Requests are spent for good."""
     found = []
     for i in part.reserving:

@@ -43,6 +43,11 @@ class Script(Struct, frozen=True):
     argv: tuple[str, ...]
     returns: dict[int, str]
 
+    @property
+    def version(self) -> str:
+        """What names this very script in audit records."""
+        return self.sha[:8].decode()
+
 
 def load(
     name: str,

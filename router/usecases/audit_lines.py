@@ -11,7 +11,7 @@ from collections.abc import Callable
 from msgspec import msgpack
 from xxhash import xxh3_64_intdigest
 
-from router.domain.audit import AuditEntry, DecisionFeatures, PolicyFrame, TaskFeatures
+from router.domain.audit import AuditEntry, DecisionFeatures, TaskFeatures, policy_frame
 from router.domain.audit_entries import CONFLICT, LIMITED, NO_CANDIDATE, TENANT_OFF, decision_entry, task_entry
 from router.domain.decision import Decided
 from router.domain.ids import from_text
@@ -102,7 +102,6 @@ class AuditLines:
         verdicts: bytes = b"",
         seen: Seen = NOTHING_SEEN,
     ) -> None:
-        stored = plan.stored
         features = DecisionFeatures(
             request.request_id,
             request.task_type,
@@ -110,15 +109,11 @@ class AuditLines:
             request.client_ip,
             request.correlation.trace_id,
             plan.figures_version,
-            PolicyFrame(
-                stored.policy_id,
-                stored.revision,
-                stored.hash,
-                tuple(c.provider.name for c in plan.candidates),
-                tuple(c.limit.id for c in plan.charges),
-            ),
+            policy_frame(plan),
         )
         at_us = self._now_ms(request.tenant_id) * 1000
+        made = action in (Action.DECISION_MADE, Action.DECISION_DEGRADED)
+        offer = plan.candidates[index].offer if made else None
         _say(
             decision_entry(
                 "",
@@ -132,6 +127,7 @@ class AuditLines:
                 third=third,
                 verdicts=verdicts,
                 seen=seen,
+                offer=offer,
             )
         )
 

@@ -6,7 +6,7 @@ from typing import Protocol
 from msgspec import msgpack
 from msgspec.structs import replace
 
-from router.domain.audit import DecisionFeatures, PolicyFrame, TaskFeatures
+from router.domain.audit import DecisionFeatures, TaskFeatures, policy_frame
 from router.domain.ids import assignment_id, task_id, to_text
 from router.domain.plan import Plan
 from router.domain.policy import Breaker, Policy, Resource, Scope, TenantPolicies
@@ -84,14 +84,6 @@ def features_of(
 
 def features_of_decision(request: DecideRequest, made: Plan) -> DecisionFeatures:
     """What the audit keeps of a decision."""
-    stored = made.stored
-    frame = PolicyFrame(
-        stored.policy_id,
-        stored.revision,
-        stored.hash,
-        tuple(c.provider.name for c in made.candidates),
-        tuple(c.limit.id for c in made.charges),
-    )
     return DecisionFeatures(
         request.request_id,
         request.task_type,
@@ -99,7 +91,7 @@ def features_of_decision(request: DecideRequest, made: Plan) -> DecisionFeatures
         request.client_ip,
         request.correlation.trace_id,
         made.figures_version,
-        frame,
+        policy_frame(made),
         tuple(p.provider_id for p in made.passed_over),
     )
 

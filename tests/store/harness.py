@@ -145,7 +145,8 @@ class Store:
         self.stamps: list[bytes] = []
         self._numbers = count(1)
         random = count(1)
-        self._packer = RowPacker(self.keys, lambda n: b"".join(next(random).to_bytes(4) for _ in range(n // 4)))
+        drawn = lambda n: b"".join(next(random).to_bytes(4) for _ in range(n // 4))  # noqa: E731
+        self._packer = RowPacker(self.keys, drawn, script=self.decide_script.version)
 
     def tenant(self) -> str:
         """A tenant that nobody else uses."""

@@ -1,0 +1,128 @@
+"""What is the same for many rows, packed once: of a policy, and of each order of its candidates.
+
+`plan` hands out the same tuples for the same candidates, so an object's identity is enough to find its packed form.
+Parts live as long as their policy: a pod that drops a policy drops what was packed of it.
+"""
+
+from struct import Struct as Layout
+from weakref import ref
+
+import msgspec
+from msgspec import Struct, msgpack
+
+from router.domain.audit import policy_frame
+from router.domain.plan import Candidate, Plan
+from router.domain.policy import Algorithm, Limit, Resource, Scope, StoredPolicy, WhenAllOpen
+from router.store.packing import offer, tail_head
+
+SHADOW, CONCURRENCY, LOG = 1, 2, 4
+
+_LIMIT = Layout(">8sId")
+_CANDIDATE = Layout(">8sBIHBB")
+_ALL_OPEN = {WhenAllOpen.FAIL: 0, WhenAllOpen.PROBE_ONE: 1, WhenAllOpen.LAST_RESORT: 2}
+_MOST_ORDERS = 1024
+_pack = msgpack.Encoder().encode
+
+
+class LimitPart(Struct, frozen=True):
+    """What every charge of a limit has: all but key index and units. `reserves`: a result settles it.
+
+    `of_tenant`: it is counted in the tenant's own state.
+    """
+
+    packed: bytes
+    flags: int
+    reserves: bool
+    of_tenant: bool
+
+
+class OrderPart(Struct, frozen=True):
+    """Candidates in one order: `packed` unless they name keys; `frame` is what the audit keeps of policy and order."""
+
+    candidates: tuple[Candidate, ...]
+    packed: bytes | None
+    frame: msgspec.Raw
+
+
+class PolicyPart(Struct, frozen=True):
+    """What every row of a stored policy has; `limits` are those of its plans' charges, in their order."""
+
+    tail_head: bytes
+    all_open: int
+    probes: int
+    limits: tuple[LimitPart, ...]
+    reserving: tuple[int, ...]
+    by_candidate: bool
+    orders: dict[int, OrderPart]
+
+
+class PolicyParts:
+    """The parts of every policy that is in use. `script` names the version of the script that rows are for."""
+
+    def __init__(self, script: str) -> None:
+        self._script = script
+        self._kept: dict[int, tuple[ref[StoredPolicy], PolicyPart]] = {}
+
+    def of(self, stored: StoredPolicy) -> PolicyPart:
+        """The part of a policy."""
+        known = id(stored)
+        found = self._kept.get(known)
+        if found is not None and found[0]() is stored:
+            return found[1]
+        part = _policy_part(stored)
+        self._kept[known] = ref(stored, lambda _: self._kept.pop(known, None)), part
+        return part
+
+    def order(self, part: PolicyPart, plan: Plan) -> OrderPart:
+        """The part of a plan's candidates."""
+        candidates = plan.candidates
+        orders = part.orders
+        found = orders.get(id(candidates))
+        if found is not None and found.candidates is candidates:
+            return found
+        if len(orders) >= _MOST_ORDERS:
+            orders.clear()
+        frame = msgspec.Raw(_pack(policy_frame(plan, self._script)))
+        made = orders[id(candidates)] = OrderPart(candidates, _plain(candidates), frame)
+        return made
+
+
+def _policy_part(stored: StoredPolicy) -> PolicyPart:
+    policy, breaker = stored.policy, stored.policy.breaker
+    limits = tuple(limit_part(x) for x in policy.limits if x.scope is not Scope.PROVIDER)
+    others = [x for x in policy.limits if x.scope is Scope.PROVIDER and x.resource is not Resource.REQUESTS]
+    return PolicyPart(
+        tail_head(stored.policy_id, stored.revision),
+        0 if breaker is None else _ALL_OPEN[breaker.when_all_open],
+        0 if breaker is None else breaker.half_open_max_calls,
+        limits,
+        tuple(i for i, x in enumerate(limits) if x.reserves),
+        bool(others) or any(p.max_concurrency for p in (*policy.providers, *policy.fallback_providers)),
+        {},
+    )
+
+
+def limit_part(limit: Limit) -> LimitPart:
+    """What every charge of a limit has."""
+    flags = SHADOW if limit.shadow else 0
+    if limit.resource is Resource.CONCURRENCY:
+        return LimitPart(_LIMIT.pack(limit.entry, 0, limit.limit), flags | CONCURRENCY, True, False)
+    reserves = limit.resource is not Resource.REQUESTS
+    packed = _LIMIT.pack(limit.entry, limit.window_ms, limit.limit)
+    if limit.algorithm is Algorithm.LOG:
+        return LimitPart(packed, flags | LOG, reserves, False)
+    return LimitPart(packed, flags, reserves, limit.scope is Scope.TENANT)
+
+
+def candidate_head(c: Candidate, lease: int) -> bytes:
+    """A candidate without its charges; `lease` is the index of its own bound's key, 0: it has none."""
+    blob = offer(c)
+    bound = c.provider.max_concurrency
+    return _CANDIDATE.pack(c.provider.entry, c.reason, bound, lease, len(c.charges), len(blob)) + blob
+
+
+def _plain(candidates: tuple[Candidate, ...]) -> bytes | None:
+    """All of them packed, when none names a key; else None."""
+    if any(c.provider.max_concurrency or c.charges for c in candidates):
+        return None
+    return b"".join(candidate_head(c, 0) for c in candidates)
