@@ -25,7 +25,16 @@ OWN = {
     f"ROUTER_{name}"
     for name in (
         *("POD_NAME", "HTTP_HOST", "HTTP_PORT", "DRAIN_TIMEOUT", "PARTITIONS", "CP_STATE_PATH", "POLICY_DIR"),
-        *("POLICY_SOURCE", "REDIS_URL", "REDIS_CLUSTER", "REDIS_USERNAME", "REDIS_TLS_CA", "NATS_URL", "NATS_USER"),
+        *(
+            "POLICY_SOURCE",
+            "REDIS_URL",
+            "REDIS_REPLICA_URL",
+            "REDIS_CLUSTER",
+            "REDIS_USERNAME",
+            "REDIS_TLS_CA",
+            "NATS_URL",
+            "NATS_USER",
+        ),
         *("NATS_CREDS_FILE", "NATS_TLS_CA", "NATS_TLS_CERT", "NATS_TLS_KEY", "OTLP_ENDPOINT", "TRACE_SAMPLE_RATIO"),
     )
 }

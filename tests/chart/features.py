@@ -32,6 +32,9 @@ FEATURES: dict[str, Values] = {
             "tls": {"existingSecret": "redis-ca"},
         }
     },
+    "redis with a replica": {
+        "redis": {"url": "redis://redis:6379/0", "replicaUrl": "redis://redis-replica:6381/0"},
+    },
     "nats with creds and mutual TLS": {
         "nats": {
             "urls": ["tls://nats-0:4222", "tls://nats-1:4223"],
@@ -43,7 +46,7 @@ FEATURES: dict[str, Values] = {
     "nats with a password": {
         "nats": {"urls": ["nats://nats:4222"], "user": "router", "existingSecret": "nats", "passwordKey": "password"}
     },
-    "admin tokens": {"admin": {"existingSecret": "tokens", "viewerKey": "viewer"}},
+    "admin tokens": {"admin": {"existingSecret": "tokens", "viewerKey": "viewer", "adminKey": "admin-token"}},
     "policies": {"policies": {"documents": {"acme": {"default": POLICY}}, "source": "files"}},
     "files of one's own": {
         "cp": {"existingConfigMap": "my-cp", "key": "cp.json"},

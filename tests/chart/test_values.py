@@ -34,6 +34,9 @@ GUARDS: dict[str, Values] = {
     },
     "enable podMonitor or serviceMonitor": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}},
     "terminationGracePeriodSeconds must be more": {"drainSeconds": 60},
+    "drop redis.replicaUrl or redis.cluster": {
+        "redis": {"url": "redis://redis:6379", "replicaUrl": "redis://replica:6379", "cluster": True}
+    },
     "write rediss://": {"redis": {"url": "redis://redis:6379", "tls": {"existingSecret": "ca"}}},
     "nats.tls.mutual needs a certificate": {"nats": {"urls": ["tls://nats:4222"], "tls": {"mutual": True}}},
     "NATS takes one kind of credential": {
@@ -44,6 +47,7 @@ GUARDS: dict[str, Values] = {
     },
     "set nats.existingSecret": {"nats": {"urls": ["nats://n:4222"], "tokenKey": "t"}},
     "set nats.user": {"nats": {"urls": ["nats://n:4222"], "existingSecret": "s", "passwordKey": "p"}},
+    "name admin.viewerKey": {"admin": {"existingSecret": "tokens"}},
     "set cp.key": {"cp": {"existingConfigMap": "mine", "key": ""}},
     "two underscores": {"policies": {"documents": {"a__b": {"default": POLICY}}}},
     "policies.source is files, but there are none": {"policies": {"source": "files"}},

@@ -11,6 +11,7 @@ import subprocess
 import urllib.parse
 import urllib.request
 from functools import partial
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from router.local.client import Caller
@@ -107,21 +108,32 @@ async def changes() -> None:
             before = load.sent
             await until(lambda: load.sent > before + 200, 30, "load")
         saw(load.seen())
-    with step("redis is killed and started again") as saw:
+    async with Caller(NATS) as caller:
         body = {"version": "1", "tenant_id": TENANT, "request_id": f"before-{os.getpid()}", "task": {"type": "echo"}}
-        async with Caller(NATS) as caller:
-            first = await caller.decide(body)
-            must(first.ok, f"refused: {first.error}")
-            await asyncio.sleep(1.5)  # appendfsync everysec: what is younger may be lost, and that is documented
+        first = await caller.decide(body)
+        must(first.ok, f"refused: {first.error}")
+
+        async def the_same() -> bool:
+            again = await caller.decide(body)
+            return again.ok and again.decision == first.decision and again.context.get("replayed") is True
+
+        await asyncio.sleep(1.5)  # appendfsync everysec: what is younger may be lost, and that is documented
+        with step("Redis is killed and started again") as saw:
             sh(f"docker kill {compose('ps -q redis').strip()}")
             compose("up -d --wait --scale router=2")
-
-            async def the_same() -> bool:
-                again = await caller.decide(body)
-                return again.ok and again.decision == first.decision and again.context.get("replayed") is True
-
             await until(the_same, 30, "the decision is remembered")
-        saw("a decision from before is replayed")
+            saw("a decision from before is replayed")
+        with step("Redis is lost with its volume, and restored from a copy of appendonlydir") as saw:
+            compose("stop redis")
+            with TemporaryDirectory() as folder:
+                compose(f"cp redis:/data/appendonlydir {folder}/")
+                compose("rm -f -v redis")
+                sh(f"docker volume rm {PROJECT}_redis")
+                compose("create redis")
+                compose(f"cp {folder}/appendonlydir redis:/data/")
+            compose("start redis")
+            await until(the_same, 30, "the decision is remembered")
+            saw("a decision from before is replayed")
 
 
 async def observe() -> None:

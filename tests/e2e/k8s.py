@@ -71,13 +71,13 @@ class Release:
     """The release and the values that it has now."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = folder / "values.yaml"
+        self.file = folder / "values.yaml"
         self.values = values()
 
     def apply(self) -> None:
         """Install or upgrade, and wait until all pods are ready."""
-        self._file.write_text(yaml.safe_dump(self.values))
-        helm(f"upgrade --install {RELEASE} {ROOT}/helm/router -f {self._file} --wait --timeout 180s")
+        self.file.write_text(yaml.safe_dump(self.values))
+        helm(f"upgrade --install {RELEASE} {ROOT}/helm/router -f {self.file} --wait --timeout 180s")
 
 
 async def work() -> None:
@@ -100,6 +100,12 @@ async def work() -> None:
             saw(await proven(NATS, REDIS, 2))
         with step("helm test"):
             tested()
+        with step("the API server takes what cannot work here (dry run)") as saw:
+            more = "--set hpa.enabled=true --set networkPolicy.enabled=true"
+            rendered = helm(
+                f"template {RELEASE} {ROOT}/helm/router -f {release.file} {more} --kube-version {version()}"
+            )
+            saw(kubectl("apply --dry-run=server -f -", stdin=rendered).strip().replace("\n", ", "))
         await rolled(release)
         await watched(release)
         with step("helm test, again"):
@@ -111,9 +117,15 @@ async def work() -> None:
         def left() -> list[str]:
             return kubectl(f"get {kinds} -l app.kubernetes.io/instance={RELEASE} -o name").split()
 
-        await until(lambda: not left(), 90, "nothing is left")
+        await until(lambda: not left(), 180, "nothing is left")
         must(not kubectl("get secret -l owner=helm -o name").split(), "helm's own record is left")
         saw("no object of the release")
+
+
+def version() -> str:
+    """Of the server."""
+    found = json.loads(sh(f"{TOOLS}/kubectl version -o json"))
+    return str(found["serverVersion"]["gitVersion"]).partition("-")[0]
 
 
 def tested() -> None:

@@ -31,6 +31,9 @@
 {{- if le (int .Values.terminationGracePeriodSeconds) $grace -}}
 {{- fail (printf "A pod would be killed while it drains: terminationGracePeriodSeconds must be more than preStopSeconds + drainSeconds + 30, here %d." $grace) -}}
 {{- end -}}
+{{- if and .Values.redis.cluster .Values.redis.replicaUrl -}}
+{{- fail "A replica to read from belongs to a single server: drop redis.replicaUrl or redis.cluster." -}}
+{{- end -}}
 {{- if and .Values.redis.tls.existingSecret (not (hasPrefix "rediss://" .Values.redis.url)) -}}
 {{- fail "redis.tls.existingSecret is set, but redis.url is not a TLS address: write rediss://." -}}
 {{- end -}}
@@ -52,6 +55,9 @@
 {{- end -}}
 {{- if and .Values.nats.passwordKey (not .Values.nats.user) -}}
 {{- fail "A password for NATS belongs to a user: set nats.user." -}}
+{{- end -}}
+{{- if and .Values.admin.existingSecret (not (or .Values.admin.viewerKey .Values.admin.operatorKey .Values.admin.adminKey .Values.admin.tokensKey)) -}}
+{{- fail "admin.existingSecret is set, but not what is in it: name admin.viewerKey, operatorKey, adminKey or tokensKey." -}}
 {{- end -}}
 {{- if and .Values.cp.existingConfigMap (not .Values.cp.key) -}}
 {{- fail "cp.existingConfigMap is set, but not which file in it: set cp.key." -}}

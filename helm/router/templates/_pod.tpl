@@ -2,6 +2,10 @@
 {{- define "router.env" -}}
 - name: ROUTER_REDIS_URL
   value: {{ .Values.redis.url | quote }}
+{{- with .Values.redis.replicaUrl }}
+- name: ROUTER_REDIS_REPLICA_URL
+  value: {{ . | quote }}
+{{- end }}
 {{- if .Values.redis.cluster }}
 - name: ROUTER_REDIS_CLUSTER
   value: "true"
