@@ -22,7 +22,8 @@ class Contained:
         self._log = log
         self.args = command
         self.returncode: int | None = None
-        made = DockerContainer(image).with_command(command).with_volume_mapping(str(folder), str(folder), "rw")
+        around = str(folder.parent)  # certificates and the like lie beside it
+        made = DockerContainer(image).with_command(command).with_volume_mapping(around, around, "rw")
         self._box = made.with_kwargs(
             network_mode="host", pid_mode="host", user=f"{os.getuid()}:{os.getgid()}", working_dir=str(folder)
         )
