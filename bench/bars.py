@@ -1,4 +1,4 @@
-"""What the figures must reach (issue 2), computed from the records of one run."""
+"""What the figures must reach computed from the records of one run."""
 
 from collections.abc import Callable, Iterable
 from statistics import median

@@ -1,7 +1,8 @@
 """What Redis can do with the script when nothing else is in the way: ready-made commands over one blocking socket.
 
-`python -m bench.ceiling REDIS_PORT ROWS_PER_CALL CALLS_IN_FLIGHT ROWS ID_BASE` is a load command (see bench.measure):
-it packs ROWS requests beforehand, sends the first fifth to warm up, and times the rest. Every row must be admitted.
+`python -m bench.ceiling REDIS_PORT ROWS_PER_CALL CALLS_IN_FLIGHT ROWS ID_BASE THIRD` is a load command (see
+bench.measure): it packs ROWS requests beforehand (THIRD: whose the third limit is), sends the first fifth to warm up,
+and times the rest. Every row must be admitted.
 """
 
 import socket
@@ -64,11 +65,11 @@ class Caller:
         return done | ({"not_admitted": refused} if refused else {})
 
 
-def main(port: int, per_call: int, in_flight: int, rows: int, id_base: int) -> None:
+def main(port: int, per_call: int, in_flight: int, rows: int, id_base: int, third: str) -> None:
     """Prepare, warm up, measure, report."""
     calls, caller = Calls(), Caller(port)
     assert caller.one(command("SCRIPT", "LOAD", calls.script.source)) == calls.script.sha
-    commands = calls.commands(rows, per_call, id_base)
+    commands = calls.commands(rows, per_call, id_base, third)
     warm = max(in_flight, len(commands) // 5)
     caller.run(commands[:warm], in_flight)
     measured = commands[warm:]
@@ -85,4 +86,4 @@ def main(port: int, per_call: int, in_flight: int, rows: int, id_base: int) -> N
 
 if __name__ == "__main__":
     port, per_call, in_flight, rows = map(int, sys.argv[1:5])
-    main(port, per_call, in_flight, rows, int(sys.argv[5], 16))
+    main(port, per_call, in_flight, rows, int(sys.argv[5], 16), sys.argv[6])

@@ -78,5 +78,5 @@ def filled(redis: Redis, rows: int, id_base: int) -> None:
     """Decide `rows` requests through the script, in batches."""
     calls = Calls()
     redis.script_load(calls.script.source)
-    for keys, arguments in calls.batches(rows, 100, id_base):
+    for keys, arguments in calls.batches(rows, 100, id_base, "user"):
         redis.evalsha(calls.script.sha.decode(), len(keys), *keys, *arguments)

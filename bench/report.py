@@ -133,7 +133,8 @@ def _ceilings(records: Sequence[Record]) -> Table:
     pod = select(records, "pod", "closed", 256)
     names = {
         "script": "the script, one Python caller, ready-made calls, one in flight",
-        "script-busy": "the same, two calls in flight (Redis never waits)",
+        "script-user-limit": "the same, the hourly limit each user's",
+        "script-busy": "the script, two calls in flight (Redis never waits)",
         "script-one-row": "the script with one row a call, 256 calls pipelined",
     }
     for series, name in names.items():

@@ -28,9 +28,9 @@ FAR_FUTURE_MS = 4_102_444_800_000.0  # the year 2100: a row of the bench is neve
 _BATCH = struct.Struct(">IIIId")
 
 
-def stored_policies() -> dict[str, StoredPolicy]:
+def stored_policies(third: str = "tenant") -> dict[str, StoredPolicy]:
     """Every tenant's policy, each compiled by itself as in a pod: equal ones share nothing."""
-    return {tenant(n): StoredPolicy("default", 1, "0" * 16, parse(policy()).policy) for n in range(TENANTS)}
+    return {tenant(n): StoredPolicy("default", 1, "0" * 16, parse(policy(third)).policy) for n in range(TENANTS)}
 
 
 def batch_header() -> bytes:
@@ -39,9 +39,9 @@ def batch_header() -> bytes:
     return _BATCH.pack(s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms, FAR_FUTURE_MS)
 
 
-def planned(count: int, first_id: int) -> Iterator[tuple[DecideRequest, Plan]]:
+def planned(count: int, first_id: int, third: str = "tenant") -> Iterator[tuple[DecideRequest, Plan]]:
     """`count` requests of the workload, decoded and planned."""
-    stored = stored_policies()
+    stored = stored_policies(third)
     for data in requests(count, first_id):
         request = decode(data, None, None)
         assert isinstance(request, DecideRequest), request
@@ -82,19 +82,21 @@ class Calls:
             self._packer.add(batch, waiting, nonce, FAR_FUTURE_MS)
         return batch
 
-    def batches(self, rows: int, per_call: int, first_id: int) -> Iterator[tuple[list[bytes], list[bytes]]]:
+    def batches(
+        self, rows: int, per_call: int, first_id: int, third: str = "tenant"
+    ) -> Iterator[tuple[list[bytes], list[bytes]]]:
         """Keys and arguments of `rows` requests in calls of `per_call` rows."""
-        source = planned(rows, first_id)
+        source = planned(rows, first_id, third)
         for _ in range(rows // per_call):
             batch = self.batch(islice(source, per_call))
             yield list(batch.index), [self._header, *batch.rows]
 
-    def commands(self, rows: int, per_call: int, first_id: int) -> list[bytes]:
+    def commands(self, rows: int, per_call: int, first_id: int, third: str = "tenant") -> list[bytes]:
         """The same as EVALSHA commands, as bytes for the socket."""
         sha = self.script.sha
         return [
             command("EVALSHA", sha, len(keys), *keys, *arguments)
-            for keys, arguments in self.batches(rows, per_call, first_id)
+            for keys, arguments in self.batches(rows, per_call, first_id, third)
         ]
 
 
