@@ -14,7 +14,7 @@ from router.domain.outcome import Outcome, Remembered
 from router.domain.plan import Plan
 from router.domain.policy import TenantPolicies
 from router.domain.request import DecideRequest
-from router.domain.task import Move, MoveOutcome, TaskRecord, Unreadable
+from router.domain.task import Action, Move, MoveOutcome, TaskRecord, Unreadable
 from router.domain.view import BreakerView, HeadView, Pulled
 
 
@@ -190,6 +190,23 @@ class Inspector(Protocol):
 
     async def heads(self, tenant_id: str | None = None) -> list[HeadView]:
         """Switch and levers of a tenant, if it has ever had a policy; None: of up to 10,000 tenants.
+
+        :raises StoreError: Redis did not answer.
+        """
+
+
+class ActLog(Protocol):
+    """The fleet's one bounded audit log of what belongs to no tenant."""
+
+    async def record(
+        self,
+        action: Action,
+        by: Actor,
+        resource_type: str,
+        resource_id: str | None,
+        details: Mapping[str, str | int | bool],
+    ) -> None:
+        """Append a record. `details` are plain facts, never a secret.
 
         :raises StoreError: Redis did not answer.
         """

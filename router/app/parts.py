@@ -24,6 +24,7 @@ from router.bus.publisher import StreamPublisher
 from router.bus.stream_specs import ConsumerSpec, Ensured
 from router.bus.streams import Streams
 from router.domain.alert import FLEET, Condition
+from router.domain.json import JsonObject
 from router.edge.audit_files import FileSink
 from router.edge.http import HttpServer
 from router.edge.pages import pages
@@ -48,6 +49,7 @@ from router.usecases.extension_watch import ExtensionWatch
 from router.usecases.figures import LiveFigures
 from router.usecases.fleet_workers import FleetWorkers
 from router.usecases.gate import Gate, GateState
+from router.usecases.gate_log import GateLog
 from router.usecases.outbox import Outbox
 from router.usecases.pipeline import Pipeline
 from router.usecases.policies import PolicyCache
@@ -172,6 +174,7 @@ class Parts:
             if s.otlp_endpoint is None
             else Tracing.to(s.otlp_endpoint, pod=s.pod_name, version=__version__, sample_ratio=s.trace_sample_ratio)
         )
+        self.gate_log = GateLog(self.store.levers, s.pod_name)
         self.gate = Gate(
             MountedFile(s.cp_state_path),
             t,
@@ -298,13 +301,20 @@ class Parts:
         self.backpressure = Backpressure(
             lambda: sum(pull.lag for pull in self.loops), self.recent, lambda: self.decide.in_flight, _wall_ms
         )
-        self.http = HttpServer(pages(s.pod_name, __version__, self.readiness, t, self.backpressure.active))
+        self.http = HttpServer(
+            pages(s.pod_name, __version__, self.readiness, t, self.backpressure.active, self._gate_facts)
+        )
         self.services: list[service.Service] = []
 
     def _ready_changed(self, ready: bool) -> None:
         self.telemetry.ready.set(int(ready))
 
+    def _gate_facts(self) -> JsonObject:
+        path = self._s.cp_state_path
+        return {"file": None if path is None else str(path), **self.gate.state.facts}
+
     def _gate_changed(self, state: GateState) -> None:
+        self.gate_log.changed(state)
         self.tracing.set_enabled(state.fault is None)
         self.audit_lines.allow(state.fault is None)
 

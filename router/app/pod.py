@@ -104,6 +104,7 @@ class Pod(Parts):
         await self._until_done("policies", self.guard.check)
         self._run(self.guard.run(), "guard")
         self._run(self.policies.run(), "policies")
+        self._run(self.gate_log.run(), "gate log")
         self._run(self.figures.run(), "figures")
         while not await self.bus.wait_connected(_BUS_AWAY_S):
             self.readiness.not_ok("bus", "NATS does not answer; see the log")

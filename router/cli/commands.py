@@ -9,6 +9,7 @@ from router.cli import (
     decide,
     dlq,
     explain,
+    gate,
     levers,
     local,
     policy,
@@ -45,6 +46,7 @@ def build() -> typer.Typer:
     app.add_typer(usage.app, name="usage")
     app.add_typer(dlq.app, name="dlq")
     app.command()(alerts.alerts)
+    app.command()(gate.gate)
     app.command()(worker.worker)
     app.command()(selftest.selftest)
     app.command()(config.config)

@@ -5,7 +5,7 @@ A running `router local` leaves `ready.json` in its data folder; a command in th
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,13 +34,13 @@ def settings_for(*, nats: str | None = None, redis: str | None = None) -> "Setti
     """
     from router.settings import load
 
-    local = _local_fleet()
+    local = local_facts()
     environ = dict(os.environ)
     for variable, option, key in (("ROUTER_NATS_URL", nats, "nats"), ("ROUTER_REDIS_URL", redis, "redis")):
         if option is not None:
             environ[variable] = option
         elif not environ.get(variable) and key in local:
-            environ[variable] = local[key]
+            environ[variable] = str(local[key])
     return load(environ)
 
 
@@ -53,12 +53,16 @@ def bus_options(settings: "Settings", name: str) -> "BusOptions":
     return replace(of_a_pod(settings), name=name)
 
 
-def _local_fleet() -> dict[str, str]:
+def local_facts() -> dict[str, Any]:
+    """What the local fleet of this folder says of itself; nothing where there is none.
+
+    :raises InvalidInput: ready.json is wrong.
+    """
     import orjson
 
     try:
         facts = orjson.loads(READY.read_bytes())
-        return {key: str(facts[key]) for key in ("nats", "redis")}
+        return {"nats": str(facts["nats"]), "redis": str(facts["redis"]), "pods": list(facts.get("pods", ()))}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as e:

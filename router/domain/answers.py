@@ -6,6 +6,7 @@ from xxhash import xxh3_64_intdigest
 
 from router.domain.decision import Answer, Code, Decided, Decision, Intake, Reason, Refused, Verdict
 from router.domain.explain import explanation, replay_explanation, verdict_lines
+from router.domain.gate import REQUIRED_CP
 from router.domain.ids import task_id, to_text
 from router.domain.json import JsonObject
 from router.domain.outcome import (
@@ -81,7 +82,7 @@ def admitted(outcome: Admitted, request: DecideRequest, plan: Plan, *, explain: 
         to_text(outcome.decision_id),
         None if plan.pin is None else plan.pin.key,
         reason in _FALLBACKS,
-        metadata={"requires_cp": list(plan.requires_cp)} if plan.requires_cp else {},
+        metadata=_gated(plan.requires_cp) if plan.requires_cp else {},
     )
     return Decided(
         decision,
@@ -90,6 +91,11 @@ def admitted(outcome: Admitted, request: DecideRequest, plan: Plan, *, explain: 
         if explain
         else None,
     )
+
+
+def _gated(features: tuple[str, ...]) -> JsonObject:
+    """Which features the request would have used, and the checkpoint that each needs."""
+    return {"requires_cp": dict.fromkeys(features, REQUIRED_CP)}
 
 
 def replayed(kept: Remembered, *, explain: bool) -> Decided:
@@ -104,7 +110,7 @@ def replayed(kept: Remembered, *, explain: bool) -> Decided:
         to_text(kept.decision_id),
         kept.sticky_key,
         kept.fallback_used,
-        metadata=kept.metadata | {"requires_cp": list(kept.requires_cp)} if kept.requires_cp else kept.metadata,
+        metadata=kept.metadata | _gated(kept.requires_cp) if kept.requires_cp else kept.metadata,
     )
     return Decided(
         decision,

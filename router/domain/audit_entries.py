@@ -32,6 +32,7 @@ ACTS = frozenset(
         Action.TENANT_DISABLED,
         Action.TENANT_ENABLED,
         Action.TENANT_PURGED,
+        Action.GATE_CHANGED,
         Action.ROLE_USED,
     )
 )

@@ -16,6 +16,25 @@ from router.domain.plan import ALL_FEATURES, Features
 MAX_STATE_BYTES = 1 << 20
 FIRST_FULL = 2
 BASELINE = Features(pins=False, retries=False, best_score=False, explain=False, extensions=False, multi_tenant=False)
+REQUIRED_CP = "CP2-LC"
+KEPT = (
+    "weighted routing, limits, idempotency, breakers",
+    "dispatch with results and usage",
+    "audit in Redis, alerts, health, basic metrics",
+)
+GATED = {
+    "multi_tenant": "tenants beside ROUTER_BASELINE_TENANT",
+    "pins": "sticky sessions",
+    "retries": "second and further attempts of a task",
+    "best_score": "selection by live latency and cost",
+    "explain": "explanations in replies",
+    "extensions": "pre, validators and post of policies",
+    "audit_export": "audit export to streams and files",
+    "audit_lines": "audit records as log lines",
+    "tracing": "spans",
+    "tenant_metrics": "tenant labels of metrics",
+}
+"""What the gate opens, by name, in words; `KEPT` is what the CP1 baseline has as well (DESIGN)."""
 _CHECKPOINT = re.compile(r"CP([0-9]{1,6})-([A-Z]{1,32})")
 
 

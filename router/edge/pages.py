@@ -4,18 +4,24 @@ from collections.abc import Callable
 
 import orjson
 
+from router.domain.json import JsonObject
 from router.edge.http import Handler, Response
 from router.edge.readiness import Readiness
 from router.telemetry import CONTENT_TYPE, Telemetry, render
 
 
 def pages(
-    pod: str, version: str, readiness: Readiness, telemetry: Telemetry, backpressure_active: Callable[[], bool]
+    pod: str,
+    version: str,
+    readiness: Readiness,
+    telemetry: Telemetry,
+    backpressure_active: Callable[[], bool],
+    gate: Callable[[], JsonObject],
 ) -> dict[str, Handler]:
     """The routes for `HttpServer`.
 
-    /livez answers 200 as long as the event loop runs. /readyz answers 200 or 503, with all conditions and reasons.
-    /metrics is text format 0.0.4; its first line is the backpressure flag.
+    /livez answers 200 as long as the event loop runs. /readyz answers 200 or 503, with all conditions and reasons, and
+    how the CP gate stands. /metrics is text format 0.0.4; its first line is the backpressure flag.
     """
 
     def livez() -> Response:
@@ -28,6 +34,7 @@ def pages(
             "pod": pod,
             "reasons": readiness.reasons(),
             "conditions": {name: c.ok for name, c in readiness.states().items()},
+            "gate": gate(),
         }
         return Response(200 if ready else 503, orjson.dumps(body) + b"\n")
 

@@ -70,7 +70,10 @@ KEYS = {
     "pin": KeyKind("<schema>:{p}:<tenant>:pin:<hash>", "string", "the policy's sticky ttl", "provider of a session"),
     "audit": KeyKind("<schema>:{p}:<tenant>:audit", "stream", "MAXLEN and retention", "the tenant's audit log"),
     "acts": KeyKind(
-        "<schema>:{p}:~:audit", "stream", "MAXLEN and retention", "acts of admin roles, in the partition of tenant `~`"
+        "<schema>:{p}:~:audit",
+        "stream",
+        "MAXLEN and retention",
+        "what belongs to no tenant: roles used, turns of the gate, purges; in the partition of `~`",
     ),
     "audit_marks": KeyKind(
         "<schema>:{p}:<tenant>:am",

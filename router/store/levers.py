@@ -14,7 +14,7 @@ from router.store.scripts import Script, load
 
 MOST_LEVERS = 256
 _RECORD = ("action", "features", "keep_ms")
-_ROLE = ("action", "features", "most", "keep_ms")
+_ACT = ("action", "features", "most", "keep_ms")
 _PULLED = {Pulled.CHANGED.value: "changed", Pulled.UNCHANGED.value: "unchanged", Pulled.UNKNOWN_TENANT.value: "unknown"}
 _RETURNS = _PULLED | {Pulled.FULL.value: "full"}
 _ACTIONS = {
@@ -31,7 +31,7 @@ def lever_scripts(**options: Any) -> dict[str, Script]:
         load("switch_tenant", keys=("head", "audit"), argv=("off", *_RECORD), returns=_PULLED, **options),
         load("reset_breaker", keys=("head", "state", "audit"), argv=("provider", *_RECORD), returns=_PULLED, **options),
         load("forget_request", keys=("head", "idem", "audit"), argv=_RECORD, returns=_PULLED, **options),
-        load("record_role", keys=("acts",), argv=_ROLE, returns={0: "recorded"}, **options),
+        load("record_act", keys=("acts",), argv=_ACT, returns={0: "recorded"}, **options),
     )
     return {script.name: script for script in made}
 
@@ -98,9 +98,15 @@ class RedisLevers:
 
     async def role_used(self, by: Actor, act: str, tenant_id: str | None, outcome: str) -> None:
         """See `ports.LeverStore.role_used`."""
-        features = packed_act(by, "tenant", tenant_id, act=act, outcome=outcome)
-        args = (Action.ROLE_USED.value, features, self._audit_max_len, self._audit_ms)
-        await self._nodes.run(self._scripts["record_role"], (self._keys.acts,), args)
+        await self.record(Action.ROLE_USED, by, "tenant", tenant_id, {"act": act, "outcome": outcome})
+
+    async def record(
+        self, action: Action, by: Actor, resource_type: str, resource_id: str | None, details: Mapping[str, Detail]
+    ) -> None:
+        """See `ports.ActLog.record`."""
+        features = packed_act(by, resource_type, resource_id, **details)
+        args = (action.value, features, self._audit_max_len, self._audit_ms)
+        await self._nodes.run(self._scripts["record_act"], (self._keys.acts,), args)
 
     async def _run(self, script: str, keys: tuple[bytes, ...], args: tuple[bytes | str | int, ...]) -> Pulled:
         reply = await self._nodes.run(self._scripts[script], keys, args)

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from router.domain.answers import answer, degraded, overloaded
 from router.domain.decision import Answer, Code, Decided, Intake, Refused
 from router.domain.figures import NO_FIGURES, Snapshot
+from router.domain.gate import REQUIRED_CP
 from router.domain.ids import to_text
 from router.domain.outcome import Admitted, Away, Outcome, RowFault
 from router.domain.plan import Deadlines, Features, Plan, plan
@@ -335,7 +336,7 @@ def forbidden(request: DecideRequest, features: Features, s: DecideSettings) -> 
         return Refused(
             Code.UNAUTHORIZED,
             f"only the tenant {s.baseline_tenant} is served in the CP1 baseline",
-            {"requires_cp": "CP2-LC", "tenant_id": tenant_id},
+            {"requires_cp": REQUIRED_CP, "tenant_id": tenant_id},
         )
     deadline_ms = request.options.deadline_ms
     if deadline_ms is not None and deadline_ms > s.deadline_max_ms:
@@ -372,4 +373,4 @@ def _no_policy(request: DecideRequest, known: TenantPolicies | None) -> Refused:
 
 def _extensions_gated() -> Refused:
     """A policy that may not be answered without its extensions is refused rather than answered without them."""
-    return Refused(Code.EXTENSION_UNAVAILABLE, "the policy requires extensions", {"requires_cp": "CP2-LC"})
+    return Refused(Code.EXTENSION_UNAVAILABLE, "the policy requires extensions", {"requires_cp": REQUIRED_CP})

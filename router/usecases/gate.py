@@ -54,12 +54,31 @@ class AlertSink(Protocol):
 
 
 class GateState(Struct, frozen=True):
-    """What the gate says now, for status and audit. `fault` None: open."""
+    """What the gate says now, for status and audit. `fault` None: open.
+
+    It has been so since `since_ms` (the pod's Unix time; 0: not looked at yet). `doubt`: why this is not what the last
+    look saw.
+    """
 
     checkpoint: str | None
     updated_at_ms: int | None
     fault: Fault | None
     detail: str
+    since_ms: int = 0
+    doubt: str | None = None
+
+    @property
+    def facts(self) -> JsonObject:
+        """For people and machines; `reason` and `doubt` are null where there is none."""
+        return {
+            "open": self.fault is None,
+            "current_cp": self.checkpoint,
+            "updated_at_ms": self.updated_at_ms,
+            "since_ms": self.since_ms,
+            "reason": None if self.fault is None else self.fault.value,
+            "detail": self.detail,
+            "doubt": self.doubt,
+        }
 
 
 class Gate:
@@ -88,6 +107,7 @@ class Gate:
         self._good: Checkpoint | None = None
         self._vanished_at_ms: int | None = None
         self._doubted = False
+        self._doubt: str | None = None
         self._fallbacks: deque[int] = deque(maxlen=FREQUENT)
         self._looked = False
         telemetry.decisions.per_tenant(False)
@@ -120,6 +140,7 @@ class Gate:
 
     def _counts(self, seen: Checkpoint | Unusable, now: int) -> Checkpoint | Unusable:
         """What counts after this look: what was seen, or still the last good one."""
+        self._doubt = None
         if isinstance(seen, Checkpoint):
             self._good, self._vanished_at_ms, self._doubted = seen, None, False
             return seen
@@ -129,10 +150,13 @@ class Gate:
             if self._vanished_at_ms is None:
                 self._vanished_at_ms = now
                 log.warning("the state file vanished", extra={"event": Event.GATE_STATE_UNUSABLE, "reason": seen.fault})
-            if now - self._vanished_at_ms < self._grace_ms:
+            left_ms = self._grace_ms - (now - self._vanished_at_ms)
+            if left_ms > 0:
+                self._doubt = f"the file vanished; its last value counts for {-(-left_ms // 1000)} s more"
                 return self._good
         elif seen.fault is Fault.MALFORMED and not self._doubted:
             self._doubted = True
+            self._doubt = f"the file cannot be read just now: {seen.detail}"
             return self._good
         self._good, self._vanished_at_ms, self._doubted = None, None, False
         return seen
@@ -141,12 +165,16 @@ class Gate:
         fault = fault_of(state)
         first, self._looked = not self._looked, True
         before = self.state
+        turned = first or fault is not before.fault
+        since = self._wall_ms() if turned else before.since_ms
         self.state = (
-            GateState(None, None, fault, state.detail)
+            GateState(None, None, fault, state.detail, since)
             if isinstance(state, Unusable)
-            else GateState(state.name, state.updated_at_ms, fault, f"current_cp is {state.name}")
+            else GateState(
+                state.name, state.updated_at_ms, fault, f"current_cp is {state.name}", since, doubt=self._doubt
+            )
         )
-        if fault is before.fault and not first:
+        if not turned:
             return
         self.features = features_of(state)
         self._telemetry.gate_open.set(fault is None)

@@ -91,7 +91,11 @@ def test_a_replay_tells_the_same_decision() -> None:
     assert found.replayed
     assert (d.provider_id, d.reason, d.policy_id, d.policy_revision) == ("b", Reason.FALLBACK, "old", 2)
     assert (d.expected_latency_ms, d.expected_cost_microusd, d.sticky_key) == (55, 66, "session")
-    assert (d.fallback_used, d.metadata, found.assignment_id) == (True, {"requires_cp": ["pins"]}, to_text(task_id(ID)))
+    assert (d.fallback_used, d.metadata, found.assignment_id) == (
+        True,
+        {"requires_cp": {"pins": "CP2-LC"}},
+        to_text(task_id(ID)),
+    )
 
 
 @given(wait=some.integers(0, 10**9), request_id=some.text(min_size=1, max_size=20))

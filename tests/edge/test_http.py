@@ -48,7 +48,14 @@ class Pod:
     def __init__(self, *, timeout_s: float = 10.0, max_connections: int = 256) -> None:
         self.readiness = Readiness(["store", "bus"])
         self.overloaded = False
-        routes = pages("pod-1", "1.2.3", self.readiness, Telemetry(CollectorRegistry()), lambda: self.overloaded)
+        routes = pages(
+            "pod-1",
+            "1.2.3",
+            self.readiness,
+            Telemetry(CollectorRegistry()),
+            lambda: self.overloaded,
+            lambda: {"open": True},
+        )
 
         def broken() -> Response:
             raise RuntimeError("a bug")

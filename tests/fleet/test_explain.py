@@ -141,9 +141,9 @@ async def test_the_baseline_explains_nothing(own: Own) -> None:
     assert len(fleet.pods) == 1
     reply = await caller.ask(task("default") | EXPLAIN)
     assert "explain" not in reply.context
-    assert reply.decision["metadata"]["requires_cp"] == ["explain"]
+    assert reply.decision["metadata"]["requires_cp"] == {"explain": "CP2-LC"}
     dry = (await dry_run(caller, task("default")))["result"]
-    assert dry["explain"] == {"requires_cp": ["explain"]}
+    assert dry["explain"] == {"requires_cp": {"explain": "CP2-LC"}}
 
 
 async def test_a_message_leads_to_its_decision(fleet: Fleet, caller: Foreign) -> None:

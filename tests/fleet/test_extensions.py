@@ -22,8 +22,8 @@ Answer = Callable[[Body], bytes | Body | None]
 class Extension:
     """A responder in a queue group; `answer` makes the reply of a call, None: no reply. `calls` has what came."""
 
-    def __init__(self, caller: Foreign, stage: str, answer: Answer | Body = OK) -> None:
-        self.id = f"e{next(_ids)}"
+    def __init__(self, caller: Foreign, stage: str, answer: Answer | Body = OK, *, name: str | None = None) -> None:
+        self.id = name or f"e{next(_ids)}"
         self.stage = stage
         self.answer: Answer = answer if callable(answer) else lambda _: answer
         self.calls: list[Body] = []
@@ -371,7 +371,7 @@ async def test_the_baseline_has_no_extensions(own: Own, mode: str, passes: bool)
     fleet, caller = await own(pods=1, policies={"default": {"default": document}}, state=None)
     reply = await caller.ask(task("default"))
     if passes:
-        assert reply.decision["metadata"] == {"requires_cp": ["extensions"]}
+        assert reply.decision["metadata"] == {"requires_cp": {"extensions": "CP2-LC"}}
     else:
         assert reply.error["code"] == "extension_unavailable"
         assert reply.error["details"]["requires_cp"] == "CP2-LC"

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- record_role: record that a role was used, or refused, on the admin surface
+-- record_act: record an act that belongs to no tenant's log: a role's use, a turn of the gate, a purge
 -- KEYS
 --   acts      <schema>:{p}:~:audit            one record
 -- ARGV

@@ -1,0 +1,136 @@
+"""`router gate`: what the CP state file says, what that opens, and how the pods stand."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from router.cli.exits import Exit
+from router.cli.output import print_facts, print_json, print_table
+from router.cli.target import JsonOption, local_facts
+from router.errors import InvalidInput, Problem
+
+if TYPE_CHECKING:
+    from router.domain.gate import Checkpoint, Unusable
+
+LOCAL_STATE = Path(".local/cp_state.json")
+HTTP_S = 3.0
+
+
+def gate(
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", help="State file. [env: ROUTER_CP_STATE_PATH; else that of .local]"),
+    ] = None,
+    pod: Annotated[
+        list[str] | None,
+        typer.Option("--pod", metavar="URL", help="HTTP address of a pod; may be repeated. [else .local/ready.json]"),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Show the CP gate: state file, features, and each pod's own view. Exit code 1: it is closed here or in a pod."""
+    from router.domain.gate import GATED, fault_of
+
+    path = file or _path()
+    state = _seen(path)
+    fault = fault_of(state)
+    pods = [_asked(url) for url in pod or local_facts().get("pods", [])]
+    name = getattr(state, "name", None)
+    here = {
+        "file": None if path is None else str(path),
+        "current_cp": name,
+        "updated_at_ms": getattr(state, "updated_at_ms", None),
+        "open": fault is None,
+        "reason": None if fault is None else fault.value,
+        "detail": getattr(state, "detail", f"current_cp is {name}"),
+        "features": dict.fromkeys(GATED, fault is None),
+        "pods": pods,
+    }
+    if json:
+        print_json(here)
+    else:
+        _show(here, pods)
+    shut = fault is not None or any(not p["open"] for p in pods)
+    raise typer.Exit(Exit.NEGATIVE if shut else Exit.OK)
+
+
+def _show(here: dict[str, Any], pods: list[dict[str, Any]]) -> None:
+    from router.domain.gate import GATED, KEPT, REQUIRED_CP
+
+    verdict = "open" if here["open"] else f"closed ({here['reason']}): CP1 baseline; features need {REQUIRED_CP}"
+    print_facts(
+        (
+            ("state file", here["file"] or "none (ROUTER_CP_STATE_PATH is not set)"),
+            ("current_cp", here["current_cp"]),
+            ("updated_at", _time(here["updated_at_ms"])),
+            ("gate", verdict),
+            ("detail", None if here["open"] else here["detail"]),
+        )
+    )
+    print_table(
+        ("feature", "", "now"),
+        [(what, "kept always", "on") for what in KEPT]
+        + [(what, name, "on" if here["open"] else "off") for name, what in GATED.items()],
+    )
+    if pods:
+        rows = [
+            (p["pod"], "open" if p["open"] else "closed", p["current_cp"], _time(p["since_ms"]), _why(p)) for p in pods
+        ]
+        print_table(("pod", "gate", "current_cp", "since", "why"), rows, whole=("since",))
+
+
+def _why(pod: dict[str, Any]) -> str:
+    return " ".join(str(x) for x in (pod["reason"], None if pod["open"] else pod["detail"], pod["doubt"]) if x)
+
+
+def _path() -> Path | None:
+    from router.settings import load
+
+    configured = load().cp_state_path
+    return configured if configured is not None or not LOCAL_STATE.exists() else LOCAL_STATE
+
+
+def _seen(path: Path | None) -> "Checkpoint | Unusable":
+    """What a pod would see, without the grace of one that has seen a good file."""
+    from router.domain.gate import Fault, Unusable, parse
+    from router.edge.state_file import MountedFile
+
+    try:
+        content = MountedFile(path).read()
+    except OSError as fault:
+        return Unusable(Fault.UNREADABLE, fault.strerror or str(fault))
+    return Unusable(Fault.MISSING, "there is no file") if content is None else parse(content)
+
+
+def _asked(url: str) -> dict[str, Any]:
+    """A pod's own view.
+
+    :raises InvalidInput: it does not answer, or not as a pod does.
+    """
+    import urllib.error
+    import urllib.request
+
+    import orjson
+
+    address = f"{url.rstrip('/')}/readyz"
+    if not address.startswith(("http://", "https://")):
+        raise InvalidInput([Problem("--pod", f"{url} is not an address", "such as http://127.0.0.1:8080")])
+    try:
+        with urllib.request.urlopen(address, timeout=HTTP_S) as answer:  # noqa: S310 - the scheme was looked at
+            body = answer.read()
+    except urllib.error.HTTPError as refused:
+        # A pod that is not ready tells how its gate stands, too.
+        body = refused.read()
+    except OSError as fault:
+        raise InvalidInput([Problem("--pod", f"{url} does not answer: {fault}")]) from fault
+    try:
+        facts = orjson.loads(body)
+        return {"pod": facts["pod"], **facts["gate"]}
+    except (ValueError, KeyError, TypeError) as fault:
+        raise InvalidInput([Problem("--pod", f"{url} does not answer as a pod does")]) from fault
+
+
+def _time(at_ms: int | None) -> str | None:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if at_ms else None

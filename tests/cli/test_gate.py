@@ -1,0 +1,55 @@
+"""`router gate`: the file as a pod would read it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from router.cli.exits import Exit
+from tests.cli.conftest import Run
+
+GOOD = '{"current_cp":"CP2-LC","updated_at":"2026-01-02T03:04:05Z"}'
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "reason"),
+    [
+        (GOOD, Exit.OK, None),
+        ('{"current_cp":"CP1-LC"}', Exit.NEGATIVE, "older"),
+        (GOOD[:20], Exit.NEGATIVE, "malformed"),
+        (None, Exit.NEGATIVE, "missing"),
+    ],
+)
+def test_the_verdict_and_its_exit_code(run: Run, content: str | None, code: Exit, reason: str | None) -> None:
+    """0 only for an open gate; the reason is the one that is counted, and every gated feature is told."""
+    if content is not None:
+        Path("state.json").write_text(content)
+    ran = run("gate", "--file", "state.json", "--json")
+    facts = json.loads(ran.out)
+    assert (ran.code, facts["reason"], facts["open"]) == (code, reason, reason is None)
+    assert facts["features"]["pins"] is (reason is None)
+    assert facts["pods"] == []
+
+
+def test_the_table_says_what_is_off_and_what_would_open_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By ROUTER_CP_STATE_PATH, as a pod takes it."""
+    Path("mounted.json").write_text('{"current_cp":"CP1-LC"}')
+    monkeypatch.setenv("ROUTER_CP_STATE_PATH", "mounted.json")
+    out = run("gate").out
+    assert "closed (older): CP1 baseline; features need CP2-LC" in out
+    assert "sticky sessions" in out
+    assert "weighted routing" in out
+
+
+def test_without_a_file_it_says_so(run: Run) -> None:
+    """No path is set and no local fleet is here."""
+    ran = run("gate")
+    assert ran.code == Exit.NEGATIVE
+    assert "ROUTER_CP_STATE_PATH is not set" in ran.out
+
+
+def test_a_pod_that_does_not_answer(run: Run) -> None:
+    """Wrong input, with the address."""
+    ran = run("gate", "--pod", "http://127.0.0.1:1")
+    assert ran.code == Exit.USAGE
+    assert "http://127.0.0.1:1 does not answer" in ran.err
