@@ -164,10 +164,11 @@ class Fleet:
         policies: Mapping[str, Mapping[str, Any]] | None = None,
         state: Mapping[str, Any] | None = STATE,
         nats: NatsProcess | None = None,
+        valkey: ValkeyProcess | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.valkey = ValkeyProcess(folder / "valkey")
+        self.valkey = valkey or ValkeyProcess(folder / "valkey")
         self.nats = nats or NatsProcess(folder / "nats")
         self.state_path = folder / "cp" / "state.json"
         self.policy_dir = folder / "policies"

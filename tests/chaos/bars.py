@@ -1,0 +1,200 @@
+"""What a campaign must show, read from the streams and the store from outside, and the table of it."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from msgspec import Struct
+from nats.errors import TimeoutError as NatsTimeoutError
+
+from router.domain.audit import AuditEntry
+from router.domain.ids import from_text, task_id, to_text
+from router.domain.task import TaskRecord, TaskState
+from router.store.tasks import RedisTasks
+from tests.chaos.load import TENANTS, Asked
+from tests.chaos.world import CONSUMERS, World
+from tests.cli.conftest import run_process
+from tests.fleet.foreign import USAGE
+
+ENDS = ("result.settled", "assignment.rejected", "assignment.timed_out")
+"""The actions that end an attempt."""
+
+
+class Bar(Struct, frozen=True):
+    """One line of the table; `examples` of what missed it."""
+
+    name: str
+    wanted: int
+    found: int
+    examples: tuple[str, ...] = ()
+
+    @property
+    def held(self) -> bool:
+        """Whether it is as it must be."""
+        return self.wanted == self.found
+
+
+class Store:
+    """What the store knows of the tasks of a campaign."""
+
+    def __init__(self, world: World, asked: Mapping[str, Asked]) -> None:
+        self._fleet = world.fleet
+        self.tasks = RedisTasks(world.fleet.keys, world.fleet.nodes)
+        self.decided = {name: d for name, one in asked.items() for d in one.decisions}
+        self.ids = {name: task_id(from_text(d) or b"") for name, d in self.decided.items()}
+
+    async def records(self) -> dict[str, Any]:
+        """The delivery record of each answered request."""
+        names, ids = list(self.ids), list(self.ids.values())
+        found: list[Any] = []
+        for at in range(0, len(ids), 500):
+            found += await self.tasks.records(ids[at : at + 500])
+        return dict(zip(names, found, strict=True))
+
+    async def sizes(self) -> tuple[int, int]:
+        """Entries in the due sets, and in the outboxes."""
+        keys = self._fleet.keys
+        due = [await self._fleet.redis("ZCARD", keys.due(p)) for p in range(keys.partitions)]
+        return sum(due), await self._fleet.outbox()
+
+    async def leases(self) -> int:
+        """Leases that are still held."""
+        seconds, micros = await self._fleet.redis("TIME")
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        held = 0
+        cursor: Any = 0
+        while True:
+            cursor, keys = await self._fleet.redis("SCAN", cursor, "MATCH", "*:c:*", "COUNT", 1000)
+            for key in keys:
+                held += await self._fleet.redis("ZCOUNT", key, f"({now_ms}", "+inf")
+            if int(cursor) == 0:
+                return held
+
+    async def jobs(self) -> int:
+        """Work items of ended tasks that are still kept."""
+        ids = list(self.ids.values())
+        kept = [await self.tasks.jobs(ids[at : at + 500]) for at in range(0, len(ids), 500)]
+        return sum(job is not None for jobs in kept for job in jobs)
+
+
+async def waiting(world: World) -> dict[str, int]:
+    """What the fleet's consumers have still to do: pending and unacknowledged together."""
+    js = world.caller.client.jetstream()
+    infos = {name: await js.consumer_info(stream, name) for stream, name in CONSUMERS}
+    return {name: (i.num_pending or 0) + (i.num_ack_pending or 0) for name, i in infos.items()}
+
+
+async def usage_of(world: World) -> Counter[str]:
+    """How often each usage_id is in the stream."""
+    js = world.caller.client.jetstream()
+    left = (await js.stream_info("USAGE")).state.messages
+    source = await js.pull_subscribe(USAGE, config=None, stream="USAGE")
+    found: Counter[str] = Counter()
+    try:
+        while left > 0:
+            batch = await source.fetch(min(500, left), timeout=5)
+            left -= len(batch)
+            for message in batch:
+                found[orjson.loads(message.data)["usage_id"]] += 1
+                await message.ack()
+    except NatsTimeoutError:
+        found["(the stream was not read to its end)"] = 1
+    finally:
+        await source.unsubscribe()
+    return found
+
+
+def _some(names: Any) -> tuple[str, ...]:
+    return tuple(sorted(map(str, names)))[:5]
+
+
+def _zero(name: str, wrong: Any) -> Bar:
+    items = list(wrong)
+    return Bar(name, 0, len(items), _some(items))
+
+
+def of_requests(asked: Mapping[str, Asked], audit: Mapping[str, list[AuditEntry]]) -> list[Bar]:
+    """Accepted = answered, and one decision each."""
+    made = Counter(
+        str(e.details["request_id"]) for entries in audit.values() for e in entries if e.action == "decision.made"
+    )
+    accepted = [name for name, one in asked.items() if one.answered or made[name]]
+    return [
+        Bar("requests accepted = answered", len(accepted), sum(asked[n].answered for n in accepted)),
+        _zero("requests without an answer", (n for n, one in asked.items() if not one.answered)),
+        _zero("requests with two decisions", (n for n, one in asked.items() if len(one.decisions) > 1)),
+        _zero("requests whose decision is not audited once", (n for n in asked if made[n] != 1)),
+    ]
+
+
+def of_tasks(records: Mapping[str, Any], audit: Mapping[str, list[AuditEntry]]) -> list[Bar]:
+    """Each dispatched task ends in one terminal state; each of its attempts ends once, the last one with the task."""
+    ended = {n: r for n, r in records.items() if isinstance(r, TaskRecord) and r.state.final}
+    ends: dict[str, Counter[int]] = defaultdict(Counter)
+    last: dict[str, str | None] = {}
+    for entries in audit.values():
+        for e in entries:
+            if e.action in ENDS:
+                name = str(e.details["request_id"])
+                ends[name][int(str(e.details["attempt"]))] += 1
+                last[name] = e.outcome if e.action == "result.settled" else e.action
+    wrong = [n for n, r in ended.items() if ends[n] != Counter(range(1, r.attempt + 1))]
+    other = [n for n, r in ended.items() if (r.state is TaskState.SUCCEEDED) != (last.get(n) == "success")]
+    return [
+        Bar("tasks dispatched = ended", len(records), len(ended), _some(n for n in records if n not in ended)),
+        _zero("tasks with an attempt that ended never or twice", wrong),
+        _zero("tasks whose audit tells another end", other),
+    ]
+
+
+def of_usage(records: Mapping[str, Any], ids: Mapping[str, bytes], usage: Counter[str]) -> list[Bar]:
+    """Usage events = settled successes."""
+    earned = {
+        to_text(ids[n]) for n, r in records.items() if isinstance(r, TaskRecord) and r.state is TaskState.SUCCEEDED
+    }
+    return [
+        Bar("settled successes = usage events", len(earned), sum(usage.values())),
+        _zero("usage lost", earned - set(usage)),
+        _zero("usage doubled", (u for u, n in usage.items() if n > 1)),
+        _zero("usage of no success", set(usage) - earned),
+    ]
+
+
+async def of_rest(world: World, store: Store) -> list[Bar]:
+    """Nothing is left over anywhere, and nobody has met a bug."""
+    due, outbox = await store.sizes()
+    left = await waiting(world)
+    pods = world.fleet.pods
+    gauges = [(await pod.metrics()).get("router_usage_reconciliation", -1.0) for pod in pods]
+    where = ("--nats", world.fleet.nats.url, "--redis", world.fleet.valkey.url, "--since", "12h", "--json")
+    ran = await run_process("usage", "reconcile", *where, cwd=world.fleet.folder)
+    findings = orjson.loads(ran.out)["findings"] if ran.out else [ran.err]
+    dlq = (await world.caller.client.jetstream().stream_info("DLQ")).state.messages
+    bugs = [f"{p.name}: {x['message']}" for p in pods for x in p.logged("pod.bug")]
+    return [
+        _zero("router usage reconcile: findings", map(str, findings)),
+        _zero("pods whose reconciliation is not 0", (g for g in gauges if g != 0)),
+        Bar("leases held", 0, await store.leases()),
+        Bar("entries in the due sets", 0, due),
+        Bar("entries in the outbox", 0, outbox),
+        Bar("work items of ended tasks", 0, await store.jobs()),
+        _zero("consumers with something to do", (f"{name}: {n}" for name, n in left.items() if n)),
+        Bar("dead letters", 0, dlq),
+        _zero("bugs in the pods' logs", bugs),
+        _zero("processes that ended by themselves or not in order", world.surprises),
+    ]
+
+
+async def measured(world: World, asked: Mapping[str, Asked]) -> list[Bar]:
+    """All bars."""
+    store = Store(world, asked)
+    audit = {tenant: await world.fleet.audit(tenant) for tenant in TENANTS}
+    records = await store.records()
+    usage = await usage_of(world)
+    return [
+        *of_requests(asked, audit),
+        *of_tasks(records, audit),
+        *of_usage(records, store.ids, usage),
+        *(await of_rest(world, store)),
+    ]
