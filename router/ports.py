@@ -27,6 +27,12 @@ class Answers(Protocol):
         :raises StoreError: Redis did not answer.
         """
 
+    async def somebodys(self, decision_id: bytes) -> bool:
+        """Whether an answer of exactly this id is remembered, whosesoever.
+
+        :raises StoreError: Redis did not answer.
+        """
+
 
 class DecisionStore(Answers, Protocol):
     """Decides, for the whole fleet."""

@@ -23,7 +23,7 @@ from router.bus.keeper import StreamKeeper
 from router.bus.publisher import StreamPublisher
 from router.bus.stream_specs import ConsumerSpec, Ensured
 from router.bus.streams import Streams
-from router.domain.alert import FLEET, Condition
+from router.domain.alert import FLEET, Condition, Door
 from router.domain.json import JsonObject
 from router.edge.audit_files import FileSink
 from router.edge.http import HttpServer
@@ -50,6 +50,7 @@ from router.usecases.figures import LiveFigures
 from router.usecases.fleet_workers import FleetWorkers
 from router.usecases.gate import Gate, GateState
 from router.usecases.gate_log import GateLog
+from router.usecases.isolation import Isolation
 from router.usecases.outbox import Outbox
 from router.usecases.pipeline import Pipeline
 from router.usecases.policies import PolicyCache
@@ -122,6 +123,7 @@ class Parts:
         self.store = Store(s, hooks)
         self.alerts = Alerts(self.publisher, self.store.epochs, encode_alert, t, _wall_ms)
         self.store_watch.alerts = self.alerts
+        self.isolation = Isolation(t, self.alerts)
         self._memory = Level(self.alerts, Condition.STORE_MEMORY, FLEET, raise_at=0.9, clear_at=0.8)
         self.deferred = DeferredAudit(self.store.tasks, t)
         self._audit_parts(s)
@@ -217,6 +219,7 @@ class Parts:
             snapshot=self.figures.snapshot,
             extensions=Extended(reach, t, most_ms=s.pipeline_deadline_ms, most=s.pipelines_max),
             unknown=self.unknown.refused,
+            violated=partial(self.isolation.violated, Door.DECIDE),
             audit_lines=self.audit_lines,
         )
         self.dry_run = DryRun(
@@ -245,7 +248,7 @@ class Parts:
             letters,
             endings,
             t,
-            self.alerts,
+            self.isolation,
             strikes=s.dead_letter_after,
             wall_ms=_wall_ms,
         )
@@ -256,7 +259,7 @@ class Parts:
             endings,
             letters,
             t,
-            self.alerts,
+            self.isolation,
         )
         attempts = Attempts(
             self.store.decisions,

@@ -12,6 +12,7 @@ import gc
 import logging
 import signal
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
@@ -20,6 +21,7 @@ from router.app.hooks import Announcements
 from router.app.parts import Parts
 from router.app.rooms import admin_tokens, quotas, secrets_of
 from router.bus import announce, service, workers
+from router.domain.alert import Door
 from router.domain.audit import Actor
 from router.domain.decision import Code, Refused
 from router.errors import BusError, StartupRefused, StoreError
@@ -152,7 +154,12 @@ class Pod(Parts):
         for subject, handler in (
             (
                 subjects.GET_DECISION,
-                GetDecision(self.store.decisions, self.store.tasks, legacy_codes=self._s.legacy_error_codes),
+                GetDecision(
+                    self.store.decisions,
+                    self.store.tasks,
+                    violated=partial(self.isolation.violated, Door.QUERY),
+                    legacy_codes=self._s.legacy_error_codes,
+                ),
             ),
             (subjects.BACKPRESSURE, self.backpressure),
             (f"{subjects.ADMIN}.*", self._admin()),

@@ -40,6 +40,15 @@ class Condition(StrEnum):
     AUDIT_READ_SLOW = "audit_read_slow"
 
 
+class Door(StrEnum):
+    """Where somebody named another tenant than the one whose it is."""
+
+    RESULT = "result"
+    RECEIPT = "receipt"
+    DECIDE = "decide"
+    QUERY = "query"
+
+
 class Kind(NamedTuple):
     """What is fixed about a condition. `scope` says what one alert of it is about."""
 
@@ -64,7 +73,7 @@ ALERTS: dict[Condition, Kind] = {
     Condition.CP_STATE_OLD: Kind(_W, "gate", FLEET, "the CP state file was not updated for too long"),
     Condition.CP_FALLBACK_FREQUENT: Kind(_C, "gate", FLEET, "the CP gate falls back to the baseline again and again"),
     Condition.BREAKER_OPENED: Kind(_W, "breaker", "tenant/provider", "a breaker opened"),
-    Condition.ISOLATION_VIOLATION: Kind(_C, "results", "tenant", "a result named a task of another tenant"),
+    Condition.ISOLATION_VIOLATION: Kind(_C, "isolation", "tenant, or door", "somebody named another tenant"),
     Condition.DEAD_LETTERS: Kind(_W, "results", "subject", "messages were given up on"),
     Condition.USAGE_NOT_DRAINING: Kind(_C, "usage", FLEET, "usage events wait in the outbox"),
     Condition.AUDIT_CUT_INSIDE_AGE: Kind(_W, "audit", "tenant", "an audit log is cut before its entries are old"),

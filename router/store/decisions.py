@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from router.domain.ids import name_in, partition_in
 from router.domain.outcome import Outcome, Remembered
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
@@ -63,6 +64,17 @@ class RedisAnswers:
             # Known to nobody, rather than a fault of every batch of results that names it.
             log.error("a remembered answer cannot be read: %s", fault, extra={"tenant_id": tenant_id})
             return None
+
+    async def somebodys(self, decision_id: bytes) -> bool:
+        """See `ports.Answers.somebodys`."""
+        partition, name = partition_in(decision_id), name_in(decision_id)
+        if partition >= self._keys.partitions:
+            return False
+        raw = await self._nodes.call("GET", self._keys.idem_prefix(partition) + name)
+        try:
+            return raw is not None and remembered(raw, partition, name).decision_id == decision_id
+        except FormatError:
+            return False
 
 
 class RedisDecisions(RedisAnswers):

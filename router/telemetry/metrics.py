@@ -10,7 +10,7 @@ from typing import NamedTuple
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import generate_latest
 
-from router.domain.alert import ALERTS
+from router.domain.alert import ALERTS, Door
 from router.domain.gate import Fault
 from router.domain.task import BreakerTurn
 from router.telemetry.tally import Decisions, Histogram, Totals
@@ -183,7 +183,14 @@ class Telemetry:
             "assignments_duplicate", "Assignment publishes that the stream had already: no worker gets them again."
         )
         self.assignments_timed_out = self._counter("assignments_timed_out", "Attempts whose deadline passed.")
-        self.isolation_violations = self._counter("isolation_violations", "Results that named another tenant's task.")
+        self.isolation_violations = self._counter(
+            "isolation_violations",
+            "Refused: a result or receipt of another tenant's task, a request or query that names two tenants, a query "
+            "for another tenant's decision.",
+            "door",
+        )
+        for door in Door:
+            self.isolation_violations.labels(door.value)
         self.dead_letters = self._counter("dead_letters", "Messages given up on, by who gave up.", "source")
         self.redriven = self._counter("redriven", "Dead letters that came again by a re-drive, by stream.", "stream")
         self.breaker_transitions = self._counter("breaker_transitions", "Breaker changes seen, by new state.", "to")

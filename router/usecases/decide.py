@@ -115,6 +115,7 @@ class Decide:
         extensions: Extensions,
         snapshot: Callable[[str], Snapshot] = lambda _: NO_FIGURES,
         unknown: Callable[[DecideRequest, Refused], None] = lambda _request, _refused: None,
+        violated: Callable[[], None] = lambda: None,
         audit_lines: AuditLines = SILENT,
     ) -> None:
         self._store = store
@@ -128,6 +129,7 @@ class Decide:
         self._extensions = extensions
         self._snapshot = snapshot
         self._unknown = unknown
+        self._violated = violated
         self._audit_lines = audit_lines
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -154,6 +156,9 @@ class Decide:
         )
         if isinstance(request, Rejected):
             self._telemetry.decisions.count(request.refused, "", self._loop.time() - started)
+            if request.refused.code is Code.UNAUTHORIZED:
+                # Subject, header and body name different tenants.
+                self._violated()
             self._tell(reply, protobuf, request.refused, request.request_id, request.trace_id)
             return
         if reply is None and not request.push_assignment:

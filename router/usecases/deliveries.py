@@ -6,13 +6,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Protocol
 
-from router.domain.alert import Condition
+from router.domain.alert import Condition, Door
 from router.domain.decision import Code, Intake, Refused
 from router.domain.json import JsonObject
 from router.errors import StoreDamaged, StoreError
 from router.ports import Publication, Publisher
 from router.telemetry import Event, Telemetry
 from router.usecases.gate import AlertSink
+from router.usecases.isolation import Isolation
 from router.wire.alerts import DeadLetter, encode_dead_letter
 
 log = logging.getLogger("router.deliveries")
@@ -135,14 +136,13 @@ VIOLATION = Refused(
 """Why a report of somebody else's task is given up on."""
 
 
-def violation(telemetry: Telemetry, alerts: AlertSink, named: str, owner: str) -> None:
+def violation(isolation: Isolation, door: Door, named: str, owner: str) -> None:
     """Somebody reported on a task that belongs to another tenant: counted, logged, alerted; nothing is settled."""
-    telemetry.isolation_violations.inc()
     log.error(
         "a report named a task of another tenant",
         extra={"event": Event.ISOLATION_VIOLATION, "tenant_id": owner, "named": named},
     )
-    alerts.happened(Condition.ISOLATION_VIOLATION, owner, metadata={"tenant_id": owner})
+    isolation.violated(door, owner)
 
 
 def _context(delivery: Delivery) -> JsonObject:

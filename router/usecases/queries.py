@@ -4,10 +4,10 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from router.domain.answers import replayed
-from router.domain.decision import Code, Refused
+from router.domain.decision import Code, Intake, Refused
 from router.domain.ids import assignment_id, idempotency_name, name_in, task_id, to_text
 from router.domain.outcome import Remembered
-from router.domain.task import Unreadable
+from router.domain.task import TaskRecord, Unreadable
 from router.errors import StoreError
 from router.ports import DecisionStore, TaskStore
 from router.wire.problems import Rejected
@@ -27,26 +27,50 @@ Answered = tuple[bytes, Mapping[str, str]]
 class GetDecision:
     """Serves `beamline.router.v1.get_decision`."""
 
-    def __init__(self, decisions: DecisionStore, tasks: TaskStore, *, legacy_codes: bool = False) -> None:
+    def __init__(
+        self,
+        decisions: DecisionStore,
+        tasks: TaskStore,
+        *,
+        violated: Callable[[], None],
+        legacy_codes: bool = False,
+    ) -> None:
         self._decisions = decisions
         self._tasks = tasks
+        self._violated = violated
         self._legacy_codes = legacy_codes
 
     async def __call__(self, data: bytes, headers: Mapping[str, str], _subject: str) -> Answered:
         """The stored decision, with its assignment's state when it was dispatched."""
         query = decode_decision_query(data, headers)
         if isinstance(query, Rejected):
+            if query.refused.code is Code.UNAUTHORIZED:
+                self._violated()
             return self._refused(query.refused, query), {}
         try:
             found = await self._find(query)
+            if found is None and query.decision_id is not None and await self._decisions.somebodys(query.decision_id):
+                return self._foreign(query)
             if found is None or found.unfinished:
                 return self._refused(_not_found(query), query), {}
-            state = await self._state(found) if found.pushed else None
+            record = await self._record(found) if found.pushed else None
+            if record is not None and query.tenant_id not in (None, record.facts.tenant_id):
+                return self._foreign(query)
         except StoreError:
             away = Refused(Code.UNAVAILABLE, "the store is away", {"retry_after_ms": 500})
             return self._refused(away, query), {}
         answer = replayed(found, explain=False)
+        state = None if record is None else _state(record)
         return encode_stored(answer, request_id=query.request_id, trace_id=query.trace_id, assignment=state), {}
+
+    def _foreign(self, query: DecisionQuery) -> Answered:
+        self._violated()
+        refused = Refused(
+            Code.UNAUTHORIZED,
+            "the decision is not this tenant's",
+            {"intake_error_code": Intake.TENANT_FORBIDDEN.value, "tenant_id": query.tenant_id},
+        )
+        return self._refused(refused, query), {}
 
     def _refused(self, refused: Refused, query: DecisionQuery | Rejected) -> bytes:
         return encode(refused, request_id=query.request_id, trace_id=query.trace_id, legacy_codes=self._legacy_codes)
@@ -72,14 +96,16 @@ class GetDecision:
         led = await self._decisions.of_message(message_id, tenant_id)
         return None if led is None else await self._decisions.remembered(*led)
 
-    async def _state(self, found: Remembered) -> AssignmentState | None:
-        task = task_id(found.decision_id)
-        (record,) = await self._tasks.records([task])
-        if record is None or isinstance(record, Unreadable):
-            return None
-        return AssignmentState(
-            to_text(assignment_id(task, record.attempt)), to_text(task), record.attempt, record.state.label
-        )
+    async def _record(self, found: Remembered) -> TaskRecord | None:
+        (record,) = await self._tasks.records([task_id(found.decision_id)])
+        return None if isinstance(record, Unreadable) else record
+
+
+def _state(record: TaskRecord) -> AssignmentState:
+    task = task_id(record.decision_id)
+    return AssignmentState(
+        to_text(assignment_id(task, record.attempt)), to_text(task), record.attempt, record.state.label
+    )
 
 
 def _not_found(query: DecisionQuery) -> Refused:

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+from router.domain.alert import Door
 from router.domain.attempts import has_next, why_status
 from router.domain.audit import TaskFeatures
+from router.domain.decision import Code
 from router.domain.ids import attempt_in, task_id, task_of
 from router.domain.result import AckStatus, ExecAck, ExecResult, Status
 from router.domain.task import Action, Move, Moved, TaskRecord, TaskState, Unreadable
@@ -11,7 +13,7 @@ from router.ports import DecisionStore, TaskStore
 from router.telemetry import Telemetry
 from router.usecases.deliveries import REDRIVEN, VIOLATION, DeadLetters, Delivery, violation
 from router.usecases.endings import Endings
-from router.usecases.gate import AlertSink
+from router.usecases.isolation import Isolation
 from router.usecases.tasks import (
     Policies,
     ending_move,
@@ -37,7 +39,7 @@ class Receipts:
         endings: Endings,
         dead_letters: DeadLetters,
         telemetry: Telemetry,
-        alerts: AlertSink,
+        isolation: Isolation,
     ) -> None:
         self._tasks = tasks
         self._decisions = decisions
@@ -45,7 +47,7 @@ class Receipts:
         self._endings = endings
         self._dead_letters = dead_letters
         self._telemetry = telemetry
-        self._alerts = alerts
+        self._isolation = isolation
 
     async def receive(self, batch: Sequence[Delivery]) -> None:
         """Note receipts: accepted ones move the task on; the deadline stays the guarantee.
@@ -59,6 +61,8 @@ class Receipts:
                 self._telemetry.redriven.labels("ack").inc()
             decoded = decode_ack(delivery.data, headers)
             if isinstance(decoded, Rejected):
+                if decoded.refused.code is Code.UNAUTHORIZED:
+                    self._isolation.violated(Door.RECEIPT)
                 self._dead_letters.give_up(ACK, delivery, decoded.refused, trace_id=decoded.trace_id)
             else:
                 receipts.append((delivery, decoded))
@@ -95,7 +99,7 @@ class Receipts:
         told = features_of(record, attempt, status=ack.status.value, note=ack.message)
         if _foreign(ack, record):
             self._telemetry.results_refused.labels("violation").inc()
-            violation(self._telemetry, self._alerts, ack.tenant_id or "", facts.tenant_id)
+            violation(self._isolation, Door.RECEIPT, ack.tenant_id or "", facts.tenant_id)
             return note(facts.tenant_id, record.decision_id, Action.RESULT_VIOLATION, told, attempt=attempt)
         if attempt != record.attempt:
             return None

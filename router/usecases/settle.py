@@ -10,6 +10,7 @@ that names another tenant's task is a violation: all are counted and audited wit
 import logging
 from collections.abc import Callable, Sequence
 
+from router.domain.alert import Door
 from router.domain.decision import Code, Refused
 from router.domain.ids import task_id, task_of
 from router.domain.result import Status
@@ -18,7 +19,7 @@ from router.ports import DecisionStore, TaskStore
 from router.telemetry import Event, Telemetry
 from router.usecases.deliveries import VIOLATION, DeadLetters, Delivery, Strikes, again, violation
 from router.usecases.endings import Endings
-from router.usecases.gate import AlertSink
+from router.usecases.isolation import Isolation
 from router.usecases.outbox import Outbox
 from router.usecases.result_moves import OpenResult, Refusal, ResultMoves, name_of, redriven_by
 from router.usecases.tasks import Policies, note
@@ -44,7 +45,7 @@ class Settle:
         dead_letters: DeadLetters,
         endings: Endings,
         telemetry: Telemetry,
-        alerts: AlertSink,
+        isolation: Isolation,
         *,
         strikes: int,
         wall_ms: Callable[[], int],
@@ -55,7 +56,7 @@ class Settle:
         self._dead_letters = dead_letters
         self._endings = endings
         self._telemetry = telemetry
-        self._alerts = alerts
+        self._isolation = isolation
         self._faults, self._unreadable = Strikes(strikes), Strikes(PATIENCE * strikes)
         self._moves = ResultMoves(
             decisions,
@@ -79,6 +80,8 @@ class Settle:
                 self._telemetry.redriven.labels("result").inc()
             decoded = decode_result(delivery.data, headers)
             if isinstance(decoded, Rejected):
+                if decoded.refused.code is Code.UNAUTHORIZED:
+                    self._isolation.violated(Door.RESULT)
                 self._dead_letters.give_up(RESULT, delivery, decoded.refused, trace_id=decoded.trace_id)
             else:
                 opened.append(OpenResult(delivery, decoded, redriven))
@@ -178,4 +181,4 @@ class Settle:
         self._telemetry.results_refused.labels(refusal.value).inc()
 
     def _violation(self, named: str, owner: str) -> None:
-        violation(self._telemetry, self._alerts, named, owner)
+        violation(self._isolation, Door.RESULT, named, owner)

@@ -71,6 +71,10 @@ class Store:
         """Nothing is."""
         return None
 
+    async def somebodys(self, decision_id: bytes) -> bool:
+        """Not asked for here."""
+        raise NotImplementedError
+
     async def remembered(self, tenant_id: str, name: bytes) -> Remembered | None:
         """Nothing is."""
         return None
