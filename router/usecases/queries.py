@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from router.domain.answers import replayed
-from router.domain.decision import Code, Intake, Refused
+from router.domain.decision import Code, Refused
 from router.domain.ids import assignment_id, idempotency_name, name_in, task_id, to_text
 from router.domain.outcome import Remembered
 from router.domain.task import TaskRecord, Unreadable
@@ -64,13 +64,9 @@ class GetDecision:
         return encode_stored(answer, request_id=query.request_id, trace_id=query.trace_id, assignment=state), {}
 
     def _foreign(self, query: DecisionQuery) -> Answered:
+        """Another tenant's decision: whether there is one is not told."""
         self._violated()
-        refused = Refused(
-            Code.UNAUTHORIZED,
-            "the decision is not this tenant's",
-            {"intake_error_code": Intake.TENANT_FORBIDDEN.value, "tenant_id": query.tenant_id},
-        )
-        return self._refused(refused, query), {}
+        return self._refused(_not_found(query), query), {}
 
     def _refused(self, refused: Refused, query: DecisionQuery | Rejected) -> bytes:
         return encode(refused, request_id=query.request_id, trace_id=query.trace_id, legacy_codes=self._legacy_codes)
