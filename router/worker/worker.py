@@ -12,6 +12,7 @@ import signal
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -34,6 +35,7 @@ REMEMBERED = 4096
 FETCH_S = 1.0
 PROLONG_S = 10.0
 HEARTBEAT_S = 5.0
+FLUSH_S = 2
 RETRY_S = (0.05, 0.2, 1.0, 2.0)
 
 H = TypeVar("H", bound=Handler)
@@ -111,7 +113,7 @@ class Worker:
             await self._drain(client)
         finally:
             beating.cancel()
-            await client.close()
+            await _close(client)
 
     async def _connected(self, known: dict[str, Any]) -> "Client | None":
         """A connection, however long that takes; None: stopped before there was one."""
@@ -148,7 +150,10 @@ class Worker:
                 continue
             failures = 0
             for message in batch:
-                await self._take(client, js, message)
+                try:
+                    await self._take(client, js, message)
+                except nats.errors.Error as e:
+                    log.warning("an assignment is not taken (%s); it comes again", e or type(e).__name__)
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -235,23 +240,36 @@ class Worker:
         running = list(self._running.values())
         log.info("draining: %d running", len(running))
         if running:
-            await client.publish(messages.HEARTBEAT_SUBJECT, self._heartbeat("draining"))
+            await self._tell(client, "draining")
             _, late = await asyncio.wait(running, timeout=self._drain_s)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-        await client.publish(messages.HEARTBEAT_SUBJECT, self._heartbeat("stopped"))
-        await client.flush()
+        await self._tell(client, "stopped")
 
     async def _beat(self, client: "Client") -> None:
         while True:
             status = "draining" if self._stopping.is_set() else "busy" if self._running else "idle"
-            if client.is_connected:
-                await client.publish(messages.HEARTBEAT_SUBJECT, self._heartbeat(status))
+            await self._tell(client, status)
             await asyncio.sleep(HEARTBEAT_S)
+
+    async def _tell(self, client: "Client", status: str) -> None:
+        """One heartbeat; without NATS it is left out, since the next one says more than an old one."""
+        if client.is_connected:
+            with suppress(nats.errors.Error):
+                await client.publish(messages.HEARTBEAT_SUBJECT, self._heartbeat(status))
 
     def _heartbeat(self, status: str) -> bytes:
         return messages.heartbeat(self._name, status, len(self._running) / self._concurrency)
+
+
+async def _close(client: "Client") -> None:
+    """Send what is queued and end the connection; a NATS that is away is no fault of a worker that ends."""
+    with suppress(nats.errors.Error, OSError, TimeoutError):
+        if client.is_connected:
+            await client.flush(timeout=FLUSH_S)
+    with suppress(nats.errors.Error, OSError):  # it fails in the middle when the connection is lost; then it is closed
+        await client.close()
 
 
 async def _report(error: Exception) -> None:

@@ -129,23 +129,49 @@ def of_requests(asked: Mapping[str, Asked], audit: Mapping[str, list[AuditEntry]
 
 
 def of_tasks(records: Mapping[str, Any], audit: Mapping[str, list[AuditEntry]]) -> list[Bar]:
-    """Each dispatched task ends in one terminal state; each of its attempts ends once, the last one with the task."""
+    """Each dispatched task ends in one terminal state, and each of its attempts once.
+
+    A result that comes after its deadline and before the next attempt has begun still saves the task: that attempt has
+    timed out and is settled.
+    """
     ended = {n: r for n, r in records.items() if isinstance(r, TaskRecord) and r.state.final}
-    ends: dict[str, Counter[int]] = defaultdict(Counter)
-    last: dict[str, str | None] = {}
-    for entries in audit.values():
-        for e in entries:
-            if e.action in ENDS:
-                name = str(e.details["request_id"])
-                ends[name][int(str(e.details["attempt"]))] += 1
-                last[name] = e.outcome if e.action == "result.settled" else e.action
-    wrong = [n for n, r in ended.items() if ends[n] != Counter(range(1, r.attempt + 1))]
-    other = [n for n, r in ended.items() if (r.state is TaskState.SUCCEEDED) != (last.get(n) == "success")]
+    stories = _stories(audit)
+    wrong, other = [], []
+    for name, record in ended.items():
+        attempts = [[e for e in stories[name] if e.details["attempt"] == n + 1] for n in range(record.attempt)]
+        *early, last = [[e.action for e in entries if e.action in ENDS] for entries in attempts]
+        saved = last == ["assignment.timed_out", "result.settled"]
+        if any(len(ends) != 1 for ends in early) or not (len(last) == 1 or saved):
+            wrong.append(name)
+        final = [e for e in attempts[-1] if e.action in ENDS][-1:]
+        success = [e.action == "result.settled" and e.outcome == "success" for e in final] == [True]
+        if success != (record.state is TaskState.SUCCEEDED):
+            other.append(name)
+    open_ = [n for n in records if n not in ended]
     return [
-        Bar("tasks dispatched = ended", len(records), len(ended), _some(n for n in records if n not in ended)),
-        _zero("tasks with an attempt that ended never or twice", wrong),
-        _zero("tasks whose audit tells another end", other),
+        Bar("tasks dispatched = ended", len(records), len(ended), _told(open_, stories)),
+        Bar("tasks with an attempt that ended never or twice", 0, len(wrong), _told(wrong, stories)),
+        Bar("tasks whose audit tells another end", 0, len(other), _told(other, stories)),
     ]
+
+
+def _stories(audit: Mapping[str, list[AuditEntry]]) -> dict[str, list[AuditEntry]]:
+    """The steps of each request's task, in order."""
+    found: dict[str, list[AuditEntry]] = defaultdict(list)
+    for entries in audit.values():
+        for entry in entries:
+            if "attempt" in entry.details:
+                found[str(entry.details["request_id"])].append(entry)
+    return found
+
+
+def _told(names: list[str], stories: Mapping[str, list[AuditEntry]]) -> tuple[str, ...]:
+    """The first of them with what the audit says."""
+    return tuple(f"{name} ({'; '.join(_step(entry) for entry in stories[name])})" for name in names[:5])
+
+
+def _step(entry: AuditEntry) -> str:
+    return f"{entry.id} {entry.action} {entry.details['attempt']} {entry.outcome or ''}".rstrip()
 
 
 def of_usage(records: Mapping[str, Any], ids: Mapping[str, bytes], usage: Counter[str]) -> list[Bar]:

@@ -356,3 +356,20 @@ async def test_a_worker_that_never_reached_nats_can_be_stopped() -> None:
     task = asyncio.create_task(worker.run())
     worker.stop()
     await asyncio.wait_for(task, 5)
+
+
+async def test_a_worker_ends_in_order_although_nats_is_away(tmp_path: Path) -> None:
+    """Killed before the stop, while a task runs: the drain takes its time and no longer, and nothing is raised."""
+    server = NatsProcess(tmp_path)
+    await asyncio.to_thread(server.start)
+    client = await nats.connect(server.url)
+    desk = Desk(client, server.url)
+    await desk.open()
+    worker = example(desk, "w1", drain_s=0.3)
+    running = asyncio.create_task(worker.run())
+    await desk.assign("g1", "sleep", {"ms": 60_000})
+    await desk.receipt("accepted")
+    await client.close()
+    await asyncio.to_thread(server.kill)
+    worker.stop()
+    await asyncio.wait_for(running, 5)
