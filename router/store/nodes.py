@@ -98,6 +98,12 @@ def _refused(what: str, fault: ResponseError) -> StoreError:
     return kind(f"Redis refused {what}: {fault}")
 
 
+def _unheard(call: "asyncio.Future[Any]") -> None:
+    """Its caller has gone: that it failed concerns nobody, and asyncio need not log it as forgotten."""
+    if not call.cancelled():
+        call.exception()
+
+
 class _Client:
     """What both kinds share: shielded calls, one translation of errors."""
 
@@ -105,8 +111,12 @@ class _Client:
         self._client = client
 
     async def _shielded(self, awaitable: Awaitable[Any]) -> Any:
+        call = asyncio.ensure_future(awaitable)
         try:
-            return await asyncio.shield(asyncio.ensure_future(awaitable))
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            call.add_done_callback(_unheard)
+            raise
         except RedisTimeoutError as fault:
             raise OutcomeUnknown(f"Redis: {fault}") from fault
         except (RedisConnectionError, ClusterDownError, TryAgainError, OSError) as fault:

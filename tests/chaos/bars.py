@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -198,6 +199,7 @@ async def of_rest(world: World, store: Store) -> list[Bar]:
     findings = orjson.loads(ran.out)["findings"] if ran.out else [ran.err]
     dlq = (await world.caller.client.jetstream().stream_info("DLQ")).state.messages
     bugs = [f"{p.name}: {x['message']}" for p in pods for x in p.logged("pod.bug")]
+    bugs += [f"{p.name}: {line[:300]}" for p in (*pods, *world.workers) for line in _unhandled(p.log)]
     return [
         _zero("router usage reconcile: findings", map(str, findings)),
         _zero("pods whose reconciliation is not 0", (g for g in gauges if g != 0)),
@@ -207,9 +209,14 @@ async def of_rest(world: World, store: Store) -> list[Bar]:
         Bar("work items of ended tasks", 0, await store.jobs()),
         _zero("consumers with something to do", (f"{name}: {n}" for name, n in left.items() if n)),
         Bar("dead letters", 0, dlq),
-        _zero("bugs in the pods' logs", bugs),
+        _zero("bugs and unhandled errors in logs", bugs),
         _zero("processes that ended by themselves or not in order", world.surprises),
     ]
+
+
+def _unhandled(log: Path) -> list[str]:
+    """What asyncio complains of when it ends up nowhere."""
+    return [line for line in log.read_text().splitlines() if "was never retrieved" in line]
 
 
 async def measured(world: World, asked: Mapping[str, Asked]) -> list[Bar]:
