@@ -199,7 +199,8 @@ async def of_rest(world: World, store: Store) -> list[Bar]:
     findings = orjson.loads(ran.out)["findings"] if ran.out else [ran.err]
     dlq = (await world.caller.client.jetstream().stream_info("DLQ")).state.messages
     bugs = [f"{p.name}: {x['message']}" for p in pods for x in p.logged("pod.bug")]
-    bugs += [f"{p.name}: {line[:300]}" for p in (*pods, *world.workers) for line in _unhandled(p.log)]
+    logs = [p.log for p in pods] + [w.log for w in world.workers]
+    bugs += [f"{log.name}: {line[:300]}" for log in logs for line in _unhandled(log)]
     return [
         _zero("router usage reconcile: findings", map(str, findings)),
         _zero("pods whose reconciliation is not 0", (g for g in gauges if g != 0)),
