@@ -50,12 +50,17 @@ class Door(StrEnum):
 
 
 class Kind(NamedTuple):
-    """What is fixed about a condition. `scope` says what one alert of it is about."""
+    """What is fixed about a condition. `scope` says what one alert of it is about.
+
+    `turns`: one pod sees it begin and another may see it end (what turns is in the store); else every pod that sees
+    it begin sees it end.
+    """
 
     severity: Severity
     component: str
     scope: str
     message: str
+    turns: bool = False
 
 
 _C, _W = Severity.CRITICAL, Severity.WARNING
@@ -72,7 +77,7 @@ ALERTS: dict[Condition, Kind] = {
     Condition.CP_STATE_UNUSABLE: Kind(_W, "gate", FLEET, "no usable CP state: running as CP1 baseline"),
     Condition.CP_STATE_OLD: Kind(_W, "gate", FLEET, "the CP state file was not updated for too long"),
     Condition.CP_FALLBACK_FREQUENT: Kind(_C, "gate", FLEET, "the CP gate falls back to the baseline again and again"),
-    Condition.BREAKER_OPENED: Kind(_W, "breaker", "tenant/provider", "a breaker opened"),
+    Condition.BREAKER_OPENED: Kind(_W, "breaker", "tenant/provider", "a breaker opened", turns=True),
     Condition.ISOLATION_VIOLATION: Kind(_C, "isolation", "tenant, or door", "somebody named another tenant"),
     Condition.DEAD_LETTERS: Kind(_W, "results", "subject", "messages were given up on"),
     Condition.USAGE_NOT_DRAINING: Kind(_C, "usage", FLEET, "usage events wait in the outbox"),

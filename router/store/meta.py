@@ -88,6 +88,14 @@ class RedisEpochs:
         reply = await self._nodes.run(self._begin, [self._keys.epochs], [f"{condition}:{scope}", _EPISODE_MS])
         return int(reply[1])
 
+    async def current(self, condition: str, scope: str) -> int | None:
+        """See `usecases.alerts.Epochs.current`."""
+        stored = await self._nodes.call("HGET", self._keys.epochs, f"{condition}:{scope}")
+        if stored is None:
+            return None
+        epoch, is_open, _joined_ms = stored.split()
+        return int(epoch) if is_open == b"1" else None
+
     async def end(self, condition: str, scope: str, epoch: int) -> None:
         """See `usecases.alerts.Epochs.end`."""
         await self._nodes.run(self._end, [self._keys.epochs], [f"{condition}:{scope}", epoch])

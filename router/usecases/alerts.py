@@ -4,6 +4,9 @@ An episode of (condition, scope) begins and ends; in between, whoever sees it ag
 in Redis, so every pod gives it the same id, and JetStream drops the others' copies: no pod needs a lock. With Redis
 away the epoch is the wall clock's 10 minutes, and copies are possible. Messages are sent one after the other and kept,
 in order, while NATS is away.
+
+What turns in the store (a breaker) is seen to begin by one pod and to end by any: of that a pod remembers nothing, and
+the episode that ends is the one that Redis has open.
 """
 
 import asyncio
@@ -35,6 +38,12 @@ class Epochs(Protocol):
 
     async def begin(self, condition: str, scope: str) -> int:
         """Join the episode that is open, else open the next one; returns its number.
+
+        :raises StoreError: Redis did not answer.
+        """
+
+    async def current(self, condition: str, scope: str) -> int | None:
+        """The number of the episode that is open, if one is.
 
         :raises StoreError: Redis did not answer.
         """
@@ -102,13 +111,14 @@ class Alerts:
         key = condition, scope
         if key in self._open:
             return
+        kind = ALERTS[condition]
         if len(self._waiting) >= _MAX_WAITING:
             self._telemetry.alerts_lost.inc()
             log.error("%s: too many alerts wait to be sent", condition, extra={"event": Event.ALERT_LOST})
             return
-        self._open[key] = None
+        if not kind.turns:
+            self._open[key] = None
         step = _Step(condition, scope, message, metadata or {}, self._wall_ms(), resolved=False)
-        kind = ALERTS[condition]
         self._telemetry.alerts_raised.labels(condition.value, kind.severity.value).inc()
         fields = {"event": Event.ALERT_RAISED, "condition": condition.value, "scope": scope, **step.metadata}
         log.warning(message or kind.message, extra=fields)
@@ -117,8 +127,8 @@ class Alerts:
     def resolve(self, condition: Condition, scope: str, message: str = "") -> None:
         """The condition is over. Without an open episode nothing happens."""
         key = condition, scope
-        if key in self._open:
-            del self._open[key]
+        if key in self._open or ALERTS[condition].turns:
+            self._open.pop(key, None)
             fields = {"event": Event.ALERT_RESOLVED, "condition": condition.value, "scope": scope}
             log.info(message or "over", extra=fields)
             self._put(_Step(condition, scope, message, {}, self._wall_ms(), resolved=True))
@@ -171,17 +181,27 @@ class Alerts:
     async def _send(self, step: _Step) -> bool:
         """Whether this step needs no further try."""
         key = step.condition, step.scope
+        turns = ALERTS[step.condition].turns
         begun = self._begun.get(key)
         if begun is None:
+            try:
+                begun = await (self._ending(step) if step.resolved and turns else self._begin(step))
+            except StoreError as e:
+                log.debug("the end of %s waits: %s", step.condition, e, extra={"event": Event.LOG, "scope": step.scope})
+                # Others need not wait for the store with it.
+                self._waiting.rotate(-1)
+                return False
+            if begun is None:
+                return True
             # Kept over retries: a second try must not begin a second episode.
-            begun = self._begun[key] = await self._begin(step)
+            self._begun[key] = begun
         if not await self._publish(step, begun.alert_id):
             return False
-        if step.resolved:
+        if step.resolved or turns:
             del self._begun[key]
-            if begun.epoch is not None:
-                self._left_open[key] = begun.epoch
-                await self._close_left_open()
+        if step.resolved and begun.epoch is not None:
+            self._left_open[key] = begun.epoch
+            await self._close_left_open()
         return True
 
     async def _begin(self, step: _Step) -> _Begun:
@@ -192,6 +212,12 @@ class Alerts:
             # Decided for this case: copies are better than silence.
             return _Begun(f"{step.condition}:{step.scope}:w{step.at_ms // _WALL_EPOCH_MS}", None)
         return _Begun(f"{step.condition}:{step.scope}:{epoch}", epoch)
+
+    async def _ending(self, step: _Step) -> _Begun | None:
+        """The fleet's open episode, whoever saw it begin; None: there is none, or its end was told."""
+        await self._close_left_open()
+        epoch = await self._epochs.current(step.condition, step.scope)
+        return None if epoch is None else _Begun(f"{step.condition}:{step.scope}:{epoch}", epoch)
 
     async def _close_left_open(self) -> None:
         for (condition, scope), epoch in list(self._left_open.items()):

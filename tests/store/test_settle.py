@@ -450,6 +450,15 @@ async def test_all_pods_join_one_episode(epochs: RedisEpochs, scope: str) -> Non
     assert await epochs.begin("redis_away", scope) == first + 1
 
 
+async def test_the_open_episode_is_known_to_all(epochs: RedisEpochs, scope: str) -> None:
+    """Whoever sees an end finds the episode that began elsewhere; before it and after it there is none."""
+    assert await epochs.current("breaker_opened", scope) is None
+    first = await epochs.begin("breaker_opened", scope)
+    assert await epochs.current("breaker_opened", scope) == first
+    await epochs.end("breaker_opened", scope, first)
+    assert await epochs.current("breaker_opened", scope) is None
+
+
 async def test_an_old_episode_cannot_be_ended_again(epochs: RedisEpochs, scope: str) -> None:
     """Who ends an episode that is over does not close the one that is open."""
     first = await epochs.begin("redis_away", scope)

@@ -53,6 +53,11 @@ class CountedEpochs:
             self.open[key] = self.count[key] = self.count.get(key, 0) + 1
         return self.open[key]
 
+    async def current(self, condition: str, scope: str) -> int | None:
+        if not self.up:
+            raise StoreUnavailable("away")
+        return self.open.get((condition, scope))
+
     async def end(self, condition: str, scope: str, epoch: int) -> None:
         if not self.up:
             raise StoreUnavailable("away")
@@ -142,6 +147,42 @@ async def test_the_next_episode_has_the_next_epoch() -> None:
             alerts.resolve(AWAY, FLEET)
         await sent(alerts)
     assert [b["id"] for b in fleet.stream.bodies()] == ["store_away:fleet:1"] * 2 + ["store_away:fleet:2"] * 2
+
+
+async def test_any_pod_ends_what_turns_in_the_store() -> None:
+    """One pod sees the breaker open, another sees it close, twice: two episodes, each with its end."""
+    fleet = Fleet()
+    opened, scope = Condition.BREAKER_OPENED, "acme/p1"
+    async with fleet.pod() as one, fleet.pod() as two:
+        for pod, other in ((one, two), (one, two)):
+            pod.raise_(opened, scope)
+            await sent(pod)
+            other.resolve(opened, scope)
+            await sent(other)
+    ids = ["breaker_opened:acme/p1:1", "breaker_opened:acme/p1:2"]
+    assert list(fleet.stream.messages) == [ids[0], f"{ids[0]}:resolved", ids[1], f"{ids[1]}:resolved"]
+
+
+async def test_an_end_of_what_turns_waits_for_the_store_and_holds_nobody_up() -> None:
+    """Which episode ends is in Redis: while that is away the end waits, and what came after it is sent."""
+    fleet = Fleet()
+    opened, scope = Condition.BREAKER_OPENED, "acme/p1"
+    async with fleet.pod() as alerts:
+        alerts.raise_(opened, scope)
+        await sent(alerts)
+        fleet.epochs.up = False
+        fleet.stream.tried.clear()
+        alerts.resolve(opened, scope)
+        alerts.raise_(AWAY, FLEET)
+        while not fleet.stream.tried.is_set():
+            alerts.nudge()
+            await asyncio.sleep(0)
+        fleet.epochs.up = True
+        alerts.nudge()
+        await sent(alerts)
+    messages = list(fleet.stream.messages)
+    assert messages[-1] == "breaker_opened:acme/p1:1:resolved"
+    assert messages[1].startswith("store_away:fleet:w")
 
 
 async def test_scopes_are_episodes_of_their_own() -> None:
