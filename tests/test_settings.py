@@ -223,6 +223,7 @@ def test_an_empty_variable_is_not_set() -> None:
     ("environ", "blamed"),
     [
         ({"ROUTER_STREAM_USAGE_DEDUP": "8d", "ROUTER_TOMBSTONE_TTL": "9d"}, "ROUTER_STREAM_USAGE_DEDUP"),
+        ({"ROUTER_STREAM_USAGE_DEDUP": "30s"}, "ROUTER_STREAM_USAGE_DEDUP"),
         ({"ROUTER_STREAM_ASSIGN_DEDUP": "2h"}, "ROUTER_STREAM_ASSIGN_DEDUP"),
         ({"ROUTER_STREAM_ASSIGN_MAX_AGE": "1h", "ROUTER_DEADLINE_MAX": "2h"}, "ROUTER_STREAM_ASSIGN_MAX_AGE"),
         ({"ROUTER_TOMBSTONE_TTL": "1h"}, "ROUTER_TOMBSTONE_TTL"),

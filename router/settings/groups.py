@@ -195,7 +195,9 @@ class Streams(Group):
     stream_result_max_bytes: Size | None = setting(None, "Their bound in bytes.", ge=1 << 20)
     stream_usage_name: StreamName = setting("USAGE", "Usage events.")
     stream_usage_max_age_s: Seconds = setting(604_800, "Their maximum age.", ge=60)
-    stream_usage_dedup_s: Seconds = setting(3_600, "Their dedup window.", ge=1)
+    stream_usage_dedup_s: Seconds = setting(
+        3_600, "Their dedup window. Usage is sent again without a look into the stream for half of it.", ge=60
+    )
     stream_usage_max_bytes: Size | None = setting(None, "Their bound in bytes.", ge=1 << 20)
     stream_alert_name: StreamName = setting("ALERT", "Alerts.")
     stream_alert_max_age_s: Seconds = setting(604_800, "Their maximum age.", ge=60)

@@ -42,8 +42,10 @@ class Store:
     def __init__(self, world: World, asked: Mapping[str, Asked]) -> None:
         self._fleet = world.fleet
         self.tasks = RedisTasks(world.fleet.keys, world.fleet.nodes)
-        self.decided = {name: d for name, one in asked.items() for d in one.decisions}
-        self.ids = {name: task_id(from_text(d) or b"") for name, d in self.decided.items()}
+        decided = {name: d for name, one in asked.items() for d in one.decisions}
+        self.ids = {name: task_id(from_text(d) or b"") for name, d in decided.items() if asked[name].pushed}
+        self.reported = {d for name, d in decided.items() if not asked[name].pushed}
+        """Decisions that the caller has run itself and reported as successes."""
 
     async def records(self) -> dict[str, Any]:
         """The delivery record of each answered request."""
@@ -175,13 +177,12 @@ def _step(entry: AuditEntry) -> str:
     return f"{entry.id} {entry.action} {entry.details['attempt']} {entry.outcome or ''}".rstrip()
 
 
-def of_usage(records: Mapping[str, Any], ids: Mapping[str, bytes], usage: Counter[str]) -> list[Bar]:
+def of_usage(records: Mapping[str, Any], store: Store, usage: Counter[str]) -> list[Bar]:
     """Usage events = settled successes."""
-    earned = {
-        to_text(ids[n]) for n, r in records.items() if isinstance(r, TaskRecord) and r.state is TaskState.SUCCEEDED
-    }
+    done = [n for n, r in records.items() if isinstance(r, TaskRecord) and r.state is TaskState.SUCCEEDED]
+    earned = {to_text(store.ids[n]) for n in done} | store.reported
     return [
-        Bar("settled successes = usage events", len(earned), sum(usage.values())),
+        Bar("successes settled or reported = usage events", len(earned), sum(usage.values())),
         _zero("usage lost", earned - set(usage)),
         _zero("usage doubled", (u for u, n in usage.items() if n > 1)),
         _zero("usage of no success", set(usage) - earned),
@@ -229,6 +230,6 @@ async def measured(world: World, asked: Mapping[str, Asked]) -> list[Bar]:
     return [
         *of_requests(asked, audit),
         *of_tasks(records, audit),
-        *of_usage(records, store.ids, usage),
+        *of_usage(records, store, usage),
         *(await of_rest(world, store)),
     ]

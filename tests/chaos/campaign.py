@@ -55,13 +55,14 @@ class Campaign:
         *,
         seed: int,
         faults: int,
+        pods: int = 3,
         rate: float = 20.0,
         fsync: str = "always",
         ack_wait_s: int | None = None,
         say: Say = print,
     ) -> None:
         self._schedule = schedule(seed, faults)
-        self._world = World(folder, fsync=fsync, ack_wait_s=ack_wait_s)
+        self._world = World(folder, pods=pods, fsync=fsync, ack_wait_s=ack_wait_s)
         self._seed = seed
         self._rate = rate
         self._say = say

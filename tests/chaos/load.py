@@ -1,4 +1,7 @@
-"""A steady load of pushed tasks. Who gets no answer, or one that settles nothing, asks again with the same id."""
+"""A steady load of tasks. Most are pushed; the others the caller runs itself and reports, to have them metered.
+
+Who gets no answer, or one that settles nothing, asks again with the same id.
+"""
 
 import asyncio
 import random
@@ -7,13 +10,15 @@ from typing import Self
 
 import orjson
 from msgspec import Struct
+from nats.errors import Error as NatsError
 
 from tests.chaos.worker import JOB_TYPE
-from tests.fleet.foreign import Body, Foreign
+from tests.fleet.foreign import RESULT, Body, Foreign
 
 PATIENCE_S = 1.0
 AGAIN_S = 0.2
 MOST_OPEN = 150
+PUSHED = 0.9
 QUICK_DEADLINE_MS = 2_500
 SLOW_DEADLINE_MS = 90_000
 
@@ -60,9 +65,13 @@ class Asked(Struct):
     """One request: how often it was asked, which decisions came back, and which refusals on the way."""
 
     body: Body
-    tenant_id: str
     asks: int = 0
     decisions: set[str] = set()
+
+    @property
+    def pushed(self) -> bool:
+        """Whether the fleet dispatches it."""
+        return self.body["push_assignment"] is True
 
     @property
     def answered(self) -> bool:
@@ -142,7 +151,7 @@ class Load:
         return self._add(_request(dice, f"chaos-{number}", tenant, (_OK,)))
 
     def _add(self, body: Body) -> Asked:
-        one = self.asked[body["request_id"]] = Asked(body, body["tenant_id"])
+        one = self.asked[body["request_id"]] = Asked(body)
         self._go(one, 0.0)
         return one
 
@@ -163,7 +172,7 @@ class Load:
             one.asks += 1
             try:
                 reply = await self._caller.raw(data, within_s=PATIENCE_S)
-            except (TimeoutError, ConnectionError):
+            except (TimeoutError, ConnectionError, NatsError):
                 self.unanswered += 1
                 continue
             if not reply.data:  # no responders: the server itself says that no pod listens
@@ -173,22 +182,41 @@ class Load:
             body = reply.body
             if body["ok"]:
                 one.decisions.add(body["decision"]["decision_id"])
+                if not one.pushed:
+                    await self._report(one)
                 return
             code = body["error"]["code"]
             self.refusals[code] = self.refusals.get(code, 0) + 1
             await asyncio.sleep(AGAIN_S)
 
+    async def _report(self, one: Asked) -> None:
+        """A result without a message id, published until the stream has it: it may well be there twice.
+
+        Who asks twice reports twice, too; it is to be metered once.
+        """
+        result = {"version": "1", "tenant_id": one.body["tenant_id"], "request_id": one.body["request_id"]}
+        data = orjson.dumps(result | {"status": "success", "latency_ms": 5, "cost": 0.001})
+        while True:
+            try:
+                await self._caller.client.jetstream().publish(RESULT, data, timeout=PATIENCE_S)
+            except (NatsError, TimeoutError):
+                await asyncio.sleep(AGAIN_S)
+            else:
+                return
+
 
 def _request(dice: random.Random, request_id: str, tenant: str, plan: tuple[tuple[str, int], ...]) -> Body:
+    pushed = dice.random() < PUSHED
     return {
         "version": "1",
         "tenant_id": tenant,
         "request_id": request_id,
         "task": {"type": JOB_TYPE, "payload": {"plan": plan}},
-        "push_assignment": True,
+        "push_assignment": pushed,
         "context": {"user_id": f"u-{dice.randrange(20)}", "session_id": f"s-{dice.randrange(50)}"},
         "options": {
             "deadline_ms": SLOW_DEADLINE_MS if tenant == "patient" else QUICK_DEADLINE_MS,
             "retry": {"max_attempts": 3, "backoff_ms": 50},
-        },
+        }
+        | ({} if pushed else {"meter": True}),
     }

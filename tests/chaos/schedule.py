@@ -47,6 +47,8 @@ WEIGHTS: dict[Kind, int] = {
     "redis.hole": 4,
 }
 MEAN_PAUSE_MS = 330
+LONG = 0.03
+"""The share of faults that last longer than the fleet's own patience with publishes and deadlines."""
 
 
 class Fault(Struct, frozen=True):
@@ -67,6 +69,11 @@ class Fault(Struct, frozen=True):
         return f"{self.number} {self.kind} #{self.pick} {self.hold_ms} ms {self.after_bytes} B"
 
 
+def _hold_ms(dice: random.Random) -> int:
+    short, long = int(dice.triangular(40, 1_500, 200)), dice.randint(4_000, 18_000)
+    return long if dice.random() < LONG else short
+
+
 def schedule(seed: int, count: int) -> list[Fault]:
     """The first `count` faults of a seed; a longer campaign of the same seed begins with them.
 
@@ -81,7 +88,7 @@ def schedule(seed: int, count: int) -> list[Fault]:
             number=n + 1,
             kind=first[n] if n < len(first) else dice.choices(kinds, weights)[0],
             pick=dice.randrange(1 << 16),
-            hold_ms=int(dice.triangular(40, 1500, 200)),
+            hold_ms=_hold_ms(dice),
             after_bytes=int(dice.paretovariate(0.6)) % 40_000,
             upstream=dice.random() < 0.5,
             pause_ms=dice.randint(MEAN_PAUSE_MS // 3, MEAN_PAUSE_MS * 5 // 3),

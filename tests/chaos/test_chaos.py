@@ -11,8 +11,8 @@ from tests.chaos.proxy import Proxy
 from tests.chaos.report import table
 from tests.chaos.schedule import WEIGHTS, schedule
 
-SEED = 20
-FAULTS = 10
+SEED = 21
+FAULTS = 12
 
 
 def test_the_faults_follow_from_the_seed() -> None:
@@ -63,6 +63,7 @@ async def test_a_connection_is_cut_in_the_middle_of_a_message() -> None:
 
 
 async def test_a_short_campaign_holds_every_bar(tmp_path: Path) -> None:
-    """Ten faults under load: accepted = answered, one end a task, one usage event a success, nothing left over."""
-    run = await Campaign(tmp_path / "fleet", seed=SEED, faults=FAULTS, ack_wait_s=5, say=lambda _: None).run()
+    """A dozen faults under load: accepted = answered, one end a task, one usage event a success, nothing left over."""
+    campaign = Campaign(tmp_path / "fleet", seed=SEED, faults=FAULTS, pods=2, ack_wait_s=5, say=lambda _: None)
+    run = await campaign.run()
     assert run.held, "\n" + table([run])

@@ -54,7 +54,7 @@ class World:
     """`async with World(…)`. `ack_wait_s`: of the consumers, where it is not to be the fleet's 30 s."""
 
     def __init__(
-        self, folder: Path, *, pods: int = 2, workers: int = 2, fsync: str = "always", ack_wait_s: int | None = None
+        self, folder: Path, *, pods: int, workers: int = 2, fsync: str = "always", ack_wait_s: int | None = None
     ) -> None:
         args = ("--appendonly", "yes", "--appendfsync", fsync)
         self.fleet = Fleet(
