@@ -218,6 +218,58 @@ class ActLog(Protocol):
         """
 
 
+class KindCensus(Struct, frozen=True):
+    """Keys of one kind (`store.keys.KEYS`), and their bytes in Redis as a sample tells."""
+
+    kind: str
+    keys: int
+    size_bytes: int
+
+
+class Census(Struct, frozen=True):
+    """What a tenant has in Redis. `open_tasks` by state; `whole` False: there was more than a look may walk over."""
+
+    kinds: list[KindCensus]
+    audit_entries: int
+    open_tasks: dict[str, int]
+    whole: bool
+
+
+class Purged(Struct, frozen=True):
+    """Keys (of epochs: fields) that went, or would go, by kind.
+
+    `answers_may_remain`: the audit log was cut within a day, so answers that it named before may be remembered for the
+    rest of their 24 hours.
+    """
+
+    kinds: dict[str, int]
+    answers_may_remain: bool
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self.kinds.values())
+
+
+class TenantStore(Protocol):
+    """All that is one tenant's. Every method raises `StoreError` when Redis did not do it; none holds a node up."""
+
+    async def census(self, tenant_id: str) -> Census:
+        """Count the tenant's own keys, and its tasks that have not ended."""
+
+    async def end(self, tenant_id: str, *, keep_ms: int) -> int | None:
+        """Take its policies and levers away and switch it off for `keep_ms`, as one act; its revision then.
+
+        None: it is not known (any more).
+        """
+
+    async def purge(self, tenant_id: str, *, dry_run: bool) -> Purged:
+        """Remove what there is of it, in small steps; `dry_run`: only count. Not atomic: `end` it first.
+
+        The switch that `end` has set stays for its time. Usage that is settled and not published yet stays, too.
+        """
+
+
 class LeverStore(Protocol):
     """Operators' acts: in force with the next decision of every pod, recorded in the same act, idempotent.
 

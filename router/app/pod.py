@@ -19,7 +19,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 from router import __version__
 from router.app.hooks import Announcements
 from router.app.parts import Parts
-from router.app.rooms import admin_tokens, quotas, secrets_of
+from router.app.rooms import admin_tokens, forget_ms, quotas, secrets_of
 from router.bus import announce, service, workers
 from router.domain.alert import Door
 from router.domain.audit import Actor
@@ -30,9 +30,10 @@ from router.settings import Settings
 from router.store.keys import NO_TENANT
 from router.telemetry import Event
 from router.usecases.admin import Admin
-from router.usecases.admin_acts import OperatorActs, PolicyActs
+from router.usecases.admin_acts import OperatorActs, PolicyActs, TenantActs
 from router.usecases.levers import Operator
 from router.usecases.publish_policy import PolicyPublisher
+from router.usecases.purge import Purger
 from router.usecases.queries import GetDecision
 from router.wire import subjects
 from router.wire.reply import encode
@@ -177,7 +178,10 @@ class Pod(Parts):
         def publisher(by: Actor) -> PolicyPublisher:
             return PolicyPublisher(store.policies, Announcements(self.bus), by, quotas(self._s))
 
-        more = OperatorActs(operator).acts | PolicyActs(publisher).acts
+        def purger(by: Actor) -> Purger:
+            return Purger(store.tenants, store.levers, Announcements(self.bus), by, forget_ms=forget_ms(self._s))
+
+        more = OperatorActs(operator).acts | PolicyActs(publisher).acts | TenantActs(purger, store.tenants).acts
         dry, tokens = self.dry_run.ask, admin_tokens(self._s)
         return Admin(self.policies, store.inspector, store.extensions, dry, tokens, store.levers, self.telemetry, more)
 

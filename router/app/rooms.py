@@ -100,6 +100,11 @@ def cache_settings(s: Settings) -> CacheSettings:
     return CacheSettings(ttl_s=s.policy_cache_ttl_s, max_bytes=s.policy_cache_max_bytes)
 
 
+def forget_ms(s: Settings) -> int:
+    """When every pod has forgotten a policy that it does not hear of again; other pods may have longer lives set."""
+    return (max(s.policy_cache_ttl_s, 300) + 60) * 1000
+
+
 def stream_specs(s: Settings) -> tuple[StreamSpec, ...]:
     """The streams of CONTRACTS §1."""
     letters = tuple(f"{subject}.dlq" for subject in (subjects.RESULT, subjects.ACK))

@@ -23,6 +23,7 @@ from router.store.policies import RedisPolicies
 from router.store.retention import RedisRetention
 from router.store.rows import RowPacker
 from router.store.tasks import RedisTasks
+from router.store.tenants import RedisTenants
 from router.store.unknown_tenants import RedisUnknownTenants
 
 
@@ -61,6 +62,7 @@ class Store:
         self.retention = RedisRetention(self.keys, self.nodes, bounds, shared_calls=not s.redis_cluster)
         self.unknown = RedisUnknownTenants(self.keys, self.nodes, bounds.ttl_ms)
         self.inspector = RedisInspector(self.keys, self.nodes)
+        self.tenants = RedisTenants(self.keys, self.nodes)
         self.levers = RedisLevers(
             self.keys, self.nodes, lever_scripts(), audit_max_len=s.audit_max_len, audit_ms=audit_ms(s)
         )

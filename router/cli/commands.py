@@ -15,6 +15,7 @@ from router.cli import (
     policy,
     selftest,
     serve,
+    tenants,
     usage,
     worker,
 )
@@ -40,7 +41,7 @@ def build() -> typer.Typer:
     app.add_typer(policy.app, name="policy")
     app.add_typer(levers.providers, name="provider")
     app.add_typer(levers.breakers, name="breaker")
-    app.add_typer(levers.tenants, name="tenant")
+    app.add_typer(tenants.app, name="tenant")
     app.add_typer(levers.answers, name="idempotency")
     app.add_typer(audit.app, name="audit")
     app.add_typer(usage.app, name="usage")

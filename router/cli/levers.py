@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 providers = typer.Typer(help="Take providers out of a tenant's routing, and let them in again.", no_args_is_help=True)
 breakers = typer.Typer(help="Look at circuit breakers, hold them open, close them.", no_args_is_help=True)
-tenants = typer.Typer(help="Switch tenants off and on.", no_args_is_help=True)
+tenants = typer.Typer(help="Look at tenants, switch them off and on, purge them.", no_args_is_help=True)
 answers = typer.Typer(help="Forget remembered answers.", no_args_is_help=True)
 
 TenantOption = Annotated[str, typer.Option("--tenant", help="The tenant.")]

@@ -8,6 +8,8 @@ from router.cli.target import settings_for
 
 if TYPE_CHECKING:
     from router.store.inspect import RedisInspector
+    from router.store.policies import RedisPolicies
+    from router.store.tenants import RedisTenants
     from router.usecases.levers import Operator
 
 T = TypeVar("T")
@@ -16,9 +18,13 @@ T = TypeVar("T")
 class Room:
     """What commands look at, and the operator who pulls levers."""
 
-    def __init__(self, inspector: "RedisInspector", operator: "Operator") -> None:
+    def __init__(
+        self, inspector: "RedisInspector", operator: "Operator", policies: "RedisPolicies", tenants: "RedisTenants"
+    ) -> None:
         self.inspector = inspector
         self.operator = operator
+        self.policies = policies
+        self.tenants = tenants
 
     async def names(self, tenant_id: str) -> dict[bytes, str]:
         """Providers by their entries."""
@@ -44,6 +50,7 @@ def in_room(act: Callable[[Room], Awaitable[T]], redis: str | None) -> T:
         from router.store.inspect import RedisInspector
         from router.store.levers import RedisLevers, lever_scripts
         from router.store.policies import RedisPolicies
+        from router.store.tenants import RedisTenants
         from router.usecases.levers import Operator
 
         settings = settings_for(redis=redis)
@@ -51,6 +58,7 @@ def in_room(act: Callable[[Room], Awaitable[T]], redis: str | None) -> T:
             levers = RedisLevers(room.keys, room.nodes, lever_scripts(), audit_ms=audit_ms(settings))
             inspector = RedisInspector(room.keys, room.nodes)
             policies = RedisPolicies(room.nodes, room.keys)
-            return await act(Room(inspector, Operator(levers, inspector, policies, Actor(settings.principal))))
+            operator = Operator(levers, inspector, policies, Actor(settings.principal))
+            return await act(Room(inspector, operator, policies, RedisTenants(room.keys, room.nodes)))
 
     return asyncio.run(run())

@@ -47,9 +47,14 @@ async def _with_publisher(act: Act[T], settings: "Settings") -> T:
     async with store(settings) as room:
         policies = RedisPolicies(room.nodes, room.keys, bounds=policy_bounds(settings))
         result = await act(PolicyPublisher(policies, changes, Actor(settings.principal), quotas(settings)))
+    await announced(settings, changes)
+    return result
+
+
+async def announced(settings: "Settings", changes: Changes) -> None:
+    """Tell the pods what was changed; a NATS that is away is only mentioned."""
     if changes.made and not await _announce(settings, changes.made):
         note("NATS could not be reached: each pod notices the change with its next decision for the tenant")
-    return result
 
 
 async def _announce(settings: "Settings", changes: list[tuple[str, int]]) -> bool:

@@ -5,7 +5,7 @@ never leaves a reply on the wire for the next one.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -89,6 +89,14 @@ class Nodes(Protocol):
         :raises StoreError: it did not work.
         """
 
+    def pages(self, pattern: bytes, step: int) -> AsyncIterator[list[bytes]]:
+        """All keys of a pattern, in pages of about `step`, each a short look at a node. For people, not for requests.
+
+        Keys that are there all the while come at least once.
+
+        :raises StoreError: it did not work.
+        """
+
     async def close(self) -> None:
         """Close every connection."""
 
@@ -164,6 +172,19 @@ class _Client:
         except RedisError as fault:
             raise StoreError(f"Redis: {fault}") from fault
         return found
+
+    async def pages(self, pattern: bytes, step: int) -> AsyncIterator[list[bytes]]:
+        page: list[bytes] = []
+        try:
+            async for key in self._client.scan_iter(match=pattern, count=step):
+                page.append(key)
+                if len(page) >= step:
+                    yield page
+                    page = []
+        except RedisError as fault:
+            raise StoreError(f"Redis: {fault}") from fault
+        if page:
+            yield page
 
     async def close(self) -> None:
         await self._client.aclose()

@@ -63,25 +63,25 @@ class Operator:
 
     async def drain(self, tenant_id: str, provider: str, *, on: bool, why: str | None = None) -> bool:
         """No new work for the provider, or (`on` False) work again. What it runs it may finish."""
-        _check(tenant_id, provider_id=provider, why=why)
+        check_texts(tenant_id, provider_id=provider, why=why)
         await self._provider_is_known(tenant_id, provider)
         return await self._told(tenant_id, await self._store.drain(tenant_id, provider, on=on, by=self._by, why=why))
 
     async def force_open(self, tenant_id: str, provider: str, *, why: str | None = None) -> bool:
         """Hold the provider's breaker open until it is reset."""
-        _check(tenant_id, provider_id=provider, why=why)
+        check_texts(tenant_id, provider_id=provider, why=why)
         await self._provider_is_known(tenant_id, provider)
         return await self._told(tenant_id, await self._store.force_open(tenant_id, provider, by=self._by, why=why))
 
     async def reset(self, tenant_id: str, provider: str, *, why: str | None = None) -> bool:
         """Close the provider's breaker, forced or tripped, and let it begin anew."""
-        _check(tenant_id, provider_id=provider, why=why)
+        check_texts(tenant_id, provider_id=provider, why=why)
         await self._provider_is_known(tenant_id, provider)
         return await self._told(tenant_id, await self._store.reset_breaker(tenant_id, provider, by=self._by, why=why))
 
     async def switch(self, tenant_id: str, *, on: bool, why: str | None = None) -> bool:
         """Decide nothing new for the tenant, or (`on`) decide again. Replays and running tasks are not concerned."""
-        _check(tenant_id, why=why)
+        check_texts(tenant_id, why=why)
         return await self._told(tenant_id, await self._store.switch(tenant_id, on=on, by=self._by, why=why))
 
     async def forget(
@@ -96,7 +96,7 @@ class Operator:
 
         The answers to a caller's own fallback steps of it have names of their own and stay.
         """
-        _check(tenant_id, request_id=request_id, idempotency_key=idempotency_key, why=why)
+        check_texts(tenant_id, request_id=request_id, idempotency_key=idempotency_key, why=why)
         if (request_id is None) == (idempotency_key is None):
             raise InvalidInput([Problem("request_id", "name one request", "either request_id or idempotency_key")])
         if idempotency_key is None:
@@ -181,7 +181,11 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(ordered[:MOST_NAMED]) + more
 
 
-def _check(tenant_id: str, **texts: str | None) -> None:
+def check_texts(tenant_id: str, **texts: str | None) -> None:
+    """Refuse what is no tenant's name, and texts that are no single line.
+
+    :raises InvalidInput: with every problem.
+    """
     check_ids(tenant_id)
     hint = f"1 to {LONGEST_TEXT} characters on one line"
     problems = [

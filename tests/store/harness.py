@@ -128,12 +128,12 @@ class Direct:
 
 
 class Store:
-    """One schema on one server or Cluster. `now` is the time at which scripts run."""
+    """One schema (`keys`: that of others, too) on one server or Cluster. `now` is the time at which scripts run."""
 
-    def __init__(self, client: Client, *, replace: dict[str, str] | None = None) -> None:
+    def __init__(self, client: Client, *, replace: dict[str, str] | None = None, keys: Keys | None = None) -> None:
         self.client = client
         self.cluster = isinstance(client, RedisCluster)
-        self.keys = Keys(schema=f"t{token_hex(5)}")
+        self.keys = keys or Keys(schema=f"t{token_hex(5)}")
         self.now = START_MS
         self.clock = {"clock": TEST_CLOCK} | (replace or {})
         self.decide_script = decide_script(replace=self.clock)

@@ -1,0 +1,133 @@
+"""`router tenant show` and `router tenant purge`."""
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from router.cli.exits import Exit
+from router.cli.levers import TenantArgument, WhyOption, tenants
+from router.cli.operating import in_room
+from router.cli.output import note, print_facts, print_json, print_table
+from router.cli.publishing import Changes, announced
+from router.cli.target import JsonOption, NatsOption, RedisOption, settings_for
+from router.errors import InvalidInput, Problem
+
+if TYPE_CHECKING:
+    from router.cli.operating import Room
+    from router.ports import Purged
+    from router.settings import Settings
+
+app = tenants
+
+
+@tenants.command()
+def show(name: TenantArgument, json: JsonOption = False, redis: RedisOption = None) -> None:
+    """Show what a tenant has: policies, levers, breakers, keys and memory by kind, open tasks. Exit code 1: nothing."""
+    facts = in_room(lambda room: _facts(room, name), redis)
+    if json:
+        print_json(facts)
+    else:
+        _show(facts)
+    raise typer.Exit(Exit.OK if facts["keys"] else Exit.NEGATIVE)
+
+
+async def _facts(room: "Room", name: str) -> dict[str, Any]:
+    from router.domain.view import BreakerState
+    from router.usecases.admin_acts import census_facts
+    from router.usecases.publish_policy import check_ids
+
+    check_ids(name)
+    heads = await room.inspector.heads(name)
+    names = await room.names(name)
+    known = await room.policies.load(name)
+    breakers = [b for b in await room.inspector.breakers(name) if b.state is not BreakerState.CLOSED]
+    return {
+        "tenant_id": name,
+        "revision": heads[0].revision if heads else None,
+        "disabled": heads[0].off if heads else False,
+        "policies": [] if known is None else sorted(known.policies),
+        "drained": sorted(names.get(e, e.hex()) for h in heads for e in h.drained),
+        "forced_open": sorted(names.get(e, e.hex()) for h in heads for e in h.forced),
+        "breakers": {names.get(b.provider_entry, b.provider_entry.hex()): b.state.value for b in breakers},
+        **census_facts(await room.tenants.census(name)),
+    }
+
+
+def _show(facts: dict[str, Any]) -> None:
+    if not facts["keys"]:
+        note(f"{facts['tenant_id']} has nothing in this store")
+        return
+    told = ("tenant_id", "revision", "policies", "drained", "forced_open", "breakers", "audit_entries", "open_tasks")
+    listed = {k: facts[k] if facts[k] not in ([], {}) else None for k in told}
+    listed["disabled"] = "yes: nothing new is decided" if facts["disabled"] else None
+    print_facts((k, ", ".join(v) if isinstance(v, list) else v) for k, v in listed.items())
+    rows = [(k["kind"], f"{k['keys']:,}", f"{k['size_bytes']:,}") for k in facts["keys"]]
+    total = sum(k["size_bytes"] for k in facts["keys"])
+    print_table(("kind", "keys", "bytes"), [*rows, ("all", f"{sum(k['keys'] for k in facts['keys']):,}", f"{total:,}")])
+    if not facts["whole"]:
+        note("there is more than a look walks over: the figures are a lower bound")
+
+
+@tenants.command()
+def purge(
+    name: TenantArgument,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for the tenant's name.")] = False,
+    why: WhyOption = None,
+    json: JsonOption = False,
+    redis: RedisOption = None,
+    nats: NatsOption = None,
+) -> None:
+    """Remove all that a tenant has in the store, for good. Exit code 1: there is nothing.
+
+    Streams and exported audit stay for their own retention, usage that is settled is published still.
+    """
+    confirm = name if yes or dry_run else _asked(name)
+    purged = asyncio.run(_purge(settings_for(redis=redis, nats=nats), name, confirm, why, dry_run=dry_run))
+    if json:
+        from router.usecases.admin_acts import purged_facts
+
+        print_json(purged_facts(name, purged, dry_run=dry_run))
+    else:
+        _told(name, purged, dry_run=dry_run)
+    raise typer.Exit(Exit.OK if purged.total else Exit.NEGATIVE)
+
+
+def _asked(name: str) -> str:
+    if not sys.stdin.isatty():
+        raise InvalidInput([Problem("--yes", "is missing, and nobody can be asked", f"say --yes to purge {name}")])
+    answer: str = typer.prompt(f"All that {name} has will be gone. Type its name to go on", default="", err=True)
+    return answer
+
+
+async def _purge(settings: "Settings", name: str, confirm: str, why: str | None, *, dry_run: bool) -> "Purged":
+    from router.app.rooms import audit_ms, forget_ms
+    from router.cli.room import store
+    from router.domain.audit import Actor
+    from router.store.levers import RedisLevers, lever_scripts
+    from router.store.tenants import RedisTenants
+    from router.usecases.purge import Purger
+
+    changes = Changes()
+    async with store(settings) as room:
+        acts = RedisLevers(room.keys, room.nodes, lever_scripts(), audit_ms=audit_ms(settings))
+        by = Actor(settings.principal)
+        purger = Purger(RedisTenants(room.keys, room.nodes), acts, changes, by, forget_ms=forget_ms(settings))
+        if dry_run:
+            return await purger.would(name)
+        purged = await purger.purge(name, confirm=confirm, why=why)
+    await announced(settings, changes)
+    return purged
+
+
+def _told(name: str, purged: "Purged", *, dry_run: bool) -> None:
+    if not purged.total:
+        note(f"{name} has nothing in this store")
+        return
+    print_table(("kind", "keys"), [(kind, f"{n:,}") for kind, n in sorted(purged.kinds.items())])
+    typer.echo(f"{name}: {purged.total:,} keys " + ("would go" if dry_run else "are gone"))
+    if purged.answers_may_remain:
+        note("its audit log was cut within a day: answers older than the log expire within 24 hours by themselves")
+    note("not touched: streams, exported audit, the audit log of no tenant; settled usage is published still")

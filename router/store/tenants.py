@@ -1,0 +1,208 @@
+"""`ports.TenantStore` on Redis: all that is one tenant's, found by a bounded walk over its partition.
+
+Keys under the tenant's prefix are its own. What a partition shares names its tenant inside: delivery records, and where
+the decision of a message is. Remembered answers name nobody; the tenant's audit log has their names.
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from secrets import token_bytes
+from struct import Struct as Layout
+
+from router.domain.ids import name_in
+from router.domain.task import Action
+from router.ports import Census, KindCensus, Purged
+from router.store.keys import KEYS, Keys, TenantKeys
+from router.store.nodes import Nodes
+from router.store.packing import FormatError, led_to, task_record
+from router.store.scripts import load
+
+DAY_MS = 86_400_000
+MOST_WALKED = 5_000_000
+_STEP = 1_000
+_ROWS = 512
+_SAMPLE = 64
+_OWN = "<schema>:{p}:<tenant>:"
+_DECIDED = Layout(">BBdd16s")
+_DECISIONS = (Action.DECISION_MADE, Action.DECISION_REFUSED, Action.DECISION_CONFLICT)
+
+
+def _kinds() -> tuple[dict[bytes, str], dict[bytes, str]]:
+    """Kinds of a tenant's own keys: by their whole rest, and by how it begins."""
+    whole: dict[bytes, str] = {}
+    begins: dict[bytes, str] = {}
+    for kind, row in KEYS.items():
+        if row.pattern.startswith(_OWN):
+            rest, owner, _ = row.pattern[len(_OWN) :].partition("<")
+            (begins if owner else whole)[rest.encode()] = kind
+    return whole, begins
+
+
+_WHOLE, _BEGINS = _kinds()
+
+
+def kind_of(rest: bytes) -> str:
+    """The kind of a tenant's own key, by what follows the tenant; a newer version's is `other`."""
+    found = _WHOLE.get(rest)
+    return found or next((kind for begin, kind in _BEGINS.items() if rest.startswith(begin)), "other")
+
+
+class RedisTenants:
+    """Counts and purges; see the port for the promises."""
+
+    def __init__(self, keys: Keys, nodes: Nodes) -> None:
+        self._keys = keys
+        self._nodes = nodes
+        returns = {0: "ended", 1: "unknown"}
+        self._end = load("purge_tenant", keys=("head", "policies"), argv=("random", "keep_ms"), returns=returns)
+
+    async def census(self, tenant_id: str) -> Census:
+        """See `ports.TenantStore.census`."""
+        tenant = self._keys.tenant(tenant_id)
+        counts: Counter[str] = Counter()
+        samples: dict[str, list[bytes]] = {}
+        walked = 0
+        async for page in self._nodes.pages(tenant.prefix + b"*", _STEP):
+            for key in page:
+                kind = kind_of(key[len(tenant.prefix) :])
+                counts[kind] += 1
+                sample = samples.setdefault(kind, [])
+                if len(sample) < _SAMPLE:
+                    sample.append(key)
+            walked += len(page)
+            if walked >= MOST_WALKED:
+                break
+        sizes = {kind: await self._sizes(sample) for kind, sample in samples.items()}
+        kinds = [KindCensus(k, n, round(sizes[k] * n)) for k, n in sorted(counts.items())]
+        entries = int(await self._nodes.call("XLEN", tenant.audit))
+        return Census(kinds, entries, await self._open_tasks(tenant_id), walked < MOST_WALKED)
+
+    async def _sizes(self, sample: list[bytes]) -> float:
+        found = await self._nodes.gather([("MEMORY", "USAGE", key, "SAMPLES", 5) for key in sample])
+        sizes = [int(size) for size in found if size is not None]
+        return sum(sizes) / len(sizes) if sizes else 0.0
+
+    async def _open_tasks(self, tenant_id: str) -> dict[str, int]:
+        """Tasks that are not ended, by state: those that are due some time."""
+        tenant = self._keys.tenant(tenant_id)
+        states: Counter[str] = Counter()
+        ids = await self._nodes.call("ZRANGE", tenant.due, 0, 9_999)
+        for at in range(0, len(ids), _ROWS):
+            some = ids[at : at + _ROWS]
+            for raw in await self._nodes.gather([("GET", tenant.task(i)) for i in some]):
+                if raw is not None and _task_of(raw, tenant_id):
+                    states[task_record(raw).state.label] += 1
+        return dict(states)
+
+    async def end(self, tenant_id: str, *, keep_ms: int) -> int | None:
+        """See `ports.TenantStore.end`."""
+        tenant = self._keys.tenant(tenant_id)
+        reply = await self._nodes.run(self._end, (tenant.head, tenant.policies), (token_bytes(4), keep_ms))
+        return int(reply[1]) if reply[0] == 0 else None
+
+    async def purge(self, tenant_id: str, *, dry_run: bool) -> Purged:
+        """See `ports.TenantStore.purge`."""
+        tenant = self._keys.tenant(tenant_id)
+        counts: Counter[str] = Counter()
+        may_remain = await self._answers_cut(tenant)
+        # The log first: it names the answers, and it goes with the walk.
+        async for names in self._names(tenant):
+            counts["idem"] += await self._drop([tenant.idem(n) for n in names], dry_run=dry_run)
+            counts["claim"] += await self._drop([tenant.claim(n) for n in names], dry_run=dry_run)
+        everything = b"%b*{%b}*" % (self._keys.schema.encode(), self._keys.tag(tenant.partition))
+        async for page in self._nodes.pages(everything, _STEP):
+            counts += await self._own(tenant, page, dry_run=dry_run)
+            counts += await self._tasks(tenant, tenant_id, page, dry_run=dry_run)
+            counts += await self._messages(tenant, tenant_id, page, dry_run=dry_run)
+        if not dry_run:
+            counts["retain"] += int(await self._nodes.call("ZREM", self._keys.retain(tenant.partition), tenant_id))
+        counts["epochs"] += await self._epochs(tenant_id, dry_run=dry_run)
+        return Purged({kind: n for kind, n in sorted(counts.items()) if n}, may_remain)
+
+    async def _drop(self, keys: list[bytes], *, dry_run: bool) -> int:
+        if not keys:
+            return 0
+        return int(await self._nodes.call("EXISTS" if dry_run else "UNLINK", *keys))
+
+    async def _own(self, tenant: TenantKeys, page: list[bytes], *, dry_run: bool) -> Counter[str]:
+        """What is under the tenant's prefix, but for the head of one that was ended: it has a life time."""
+        counts: Counter[str] = Counter()
+        mine = [k for k in page if k.startswith(tenant.prefix) and (dry_run or k != tenant.head)]
+        if mine:
+            await self._drop(mine, dry_run=dry_run)
+            counts.update(kind_of(k[len(tenant.prefix) :]) for k in mine)
+        return counts
+
+    async def _tasks(self, tenant: TenantKeys, tenant_id: str, page: list[bytes], *, dry_run: bool) -> Counter[str]:
+        """Delivery records, work items and what is due of them."""
+        prefix = tenant.shared + b"task:"
+        keys = [k for k in page if k.startswith(prefix)]
+        raws = await self._nodes.gather([("GET", k) for k in keys])
+        ids = [
+            k[len(prefix) :] for k, raw in zip(keys, raws, strict=True) if raw is not None and _task_of(raw, tenant_id)
+        ]
+        if not ids:
+            return Counter()
+        if not dry_run:
+            await self._nodes.call("ZREM", tenant.due, *ids)
+        jobs = await self._drop([tenant.job(i) for i in ids], dry_run=dry_run)
+        return Counter(task=await self._drop([tenant.task(i) for i in ids], dry_run=dry_run), job=jobs)
+
+    async def _messages(self, tenant: TenantKeys, tenant_id: str, page: list[bytes], *, dry_run: bool) -> Counter[str]:
+        """Where the decisions of messages are; one that several tenants have had names nobody."""
+        prefix = tenant.idem_prefix + b"m"
+        keys = [k for k in page if k.startswith(prefix) and len(k) == len(prefix) + 10]
+        raws = await self._nodes.gather([("GET", k) for k in keys])
+        mine = [k for k, raw in zip(keys, raws, strict=True) if raw and (led := led_to(raw)) and led[0] == tenant_id]
+        return Counter(message=await self._drop(mine, dry_run=dry_run))
+
+    async def _names(self, tenant: TenantKeys) -> AsyncIterator[list[bytes]]:
+        """The idempotency names in the log, newest first, as far back as an answer may be remembered."""
+        since, before = await self._now_ms() - DAY_MS - 60_000, "+"
+        while rows := await self._nodes.call("XREVRANGE", tenant.audit, before, f"{since}-0", "COUNT", _ROWS):
+            yield [name_in(decision) for decision in _decisions(fields.get(b"r", b"") for _, fields in rows)]
+            before = f"({rows[-1][0].decode()}"
+
+    async def _answers_cut(self, tenant: TenantKeys) -> bool:
+        """Whether the log was cut although answers that it named may be remembered still."""
+        if not await self._nodes.call("EXISTS", tenant.audit):
+            return False
+        info = await self._nodes.call("XINFO", "STREAM", tenant.audit)
+        facts = info if isinstance(info, dict) else dict(zip(info[::2], info[1::2], strict=True))
+        facts = {k.decode() if isinstance(k, bytes) else k: v for k, v in facts.items()}
+        first = facts["first-entry"]
+        cut = int(facts["entries-added"]) > int(facts["length"])
+        oldest_ms = int(first[0].partition(b"-")[0]) if first else 0
+        return cut and oldest_ms > await self._now_ms() - DAY_MS
+
+    async def _epochs(self, tenant_id: str, *, dry_run: bool) -> int:
+        """Alert episodes of this tenant, or of something of it."""
+        key, cursor, found = self._keys.epochs, 0, 0
+        while True:
+            cursor, flat = await self._nodes.call("HSCAN", key, cursor, "COUNT", _STEP)
+            names = list(flat) if isinstance(flat, dict) else flat[::2]
+            mine = [n for n in names if n.decode().partition(":")[2].partition("/")[0] == tenant_id]
+            found += len(mine)
+            if mine and not dry_run:
+                await self._nodes.call("HDEL", key, *mine)
+            cursor = int(cursor)
+            if cursor == 0:
+                return found
+
+    async def _now_ms(self) -> int:
+        seconds, micros = (await self._nodes.each("TIME"))[0]
+        return int(seconds) * 1000 + int(micros) // 1000
+
+
+def _task_of(raw: bytes, tenant_id: str) -> bool:
+    """Whether a delivery record is the tenant's; one that cannot be read is nobody's."""
+    try:
+        return task_record(raw).facts.tenant_id == tenant_id
+    except FormatError:
+        return False
+
+
+def _decisions(records: Iterable[bytes]) -> Iterable[bytes]:
+    for raw in records:
+        if len(raw) >= _DECIDED.size and raw[1] in _DECISIONS:
+            yield _DECIDED.unpack_from(raw)[4]
