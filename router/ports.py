@@ -22,7 +22,13 @@ class Answers(Protocol):
     """What was answered in the last 24 hours."""
 
     async def remembered(self, tenant_id: str, name: bytes) -> Remembered | None:
-        """The stored answer under an idempotency name, if it is that tenant's.
+        """The stored answer under an idempotency name, if it is that tenant's; one that cannot be read is none.
+
+        :raises StoreError: Redis did not answer.
+        """
+
+    async def all_remembered(self, wanted: Sequence[tuple[str, bytes]]) -> list[Remembered | Unreadable | None]:
+        """The stored answers of tenants under idempotency names, in order, read in one round trip a node.
 
         :raises StoreError: Redis did not answer.
         """

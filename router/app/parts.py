@@ -260,6 +260,7 @@ class Parts:
             letters,
             t,
             self.isolation,
+            strikes=s.dead_letter_after,
         )
         attempts = Attempts(
             self.store.decisions,

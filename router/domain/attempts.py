@@ -5,7 +5,7 @@ from zlib import crc32
 from msgspec.structs import replace
 
 from router.domain.figures import Snapshot
-from router.domain.plan import Deadlines, Features, Plan, plan, status_matches
+from router.domain.plan import Deadlines, Features, Plan, attributes_match, plan, status_matches
 from router.domain.policy import Backoff, Fallback, Policy, Resource, StoredPolicy
 from router.domain.request import DecideRequest, Step
 from router.domain.result import ExecResult, Status
@@ -43,24 +43,28 @@ def has_next(record: TaskRecord) -> bool:
     return record.attempt < record.facts.max_attempts
 
 
-def backoff_ms(policy: Policy | None, record: TaskRecord, why: int) -> int:
+def backoff_ms(policy: Policy | None, record: TaskRecord, why: int, request: DecideRequest | None) -> int:
     """How long to wait before the next attempt: the request's wish, else the matching rule's, else 200 ms.
 
-    A record has the task's type, but not its context: a rule that looks at the context counts as one that matches.
+    `request` may be None where `looks_at_request` says so, or where it is lost: then no rule with attributes matches.
     """
     if record.facts.backoff_ms is not None:
         return record.facts.backoff_ms
     rules = () if policy is None else policy.fallbacks
-    rule = next((r for r in rules if status_matches(r.statuses, status_of(why)) and _is_for(r, record)), None)
+    rule = next((r for r in rules if status_matches(r.statuses, status_of(why)) and _is_for(r, request)), None)
     if rule is None or rule.backoff is None:
         return DEFAULT_BACKOFF_MS
     delay = _delay(rule.backoff, record.attempt)
     return _spread(delay, record) if rule.backoff.jitter else delay
 
 
-def _is_for(rule: Fallback, record: TaskRecord) -> bool:
-    types = next((words for name, words in rule.attributes if name == "message_type"), None)
-    return types is None or record.facts.task_type in types
+def looks_at_request(policy: Policy | None, record: TaskRecord) -> bool:
+    """Whether `backoff_ms` needs the request: a rule looks at its type, context or metadata, and it has no wish."""
+    return policy is not None and policy.has_attributes and record.facts.backoff_ms is None
+
+
+def _is_for(rule: Fallback, request: DecideRequest | None) -> bool:
+    return not rule.attributes if request is None else attributes_match(rule, request)
 
 
 def _spread(delay_ms: int, record: TaskRecord) -> int:

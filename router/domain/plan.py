@@ -236,7 +236,7 @@ def _with_fallbacks(
     for p in stored.policy.fallback_providers:
         by_name.setdefault(p.name, p)
     step = request.step
-    rules = [r for r in stored.policy.fallbacks if _attributes_match(r, request)]
+    rules = [r for r in stored.policy.fallbacks if attributes_match(r, request)]
     front: list[tuple[Provider, Reason]] = []
     if step.status is not None and step.status != "success":
         rule = next((r for r in rules if status_matches(r.statuses, step.status)), None)
@@ -265,7 +265,8 @@ def status_matches(statuses: tuple[str, ...], status: str) -> bool:
     return len(status) == 3 and status.isdigit() and f"{status[0]}xx" in statuses
 
 
-def _attributes_match(rule: Fallback, request: DecideRequest) -> bool:
+def attributes_match(rule: Fallback, request: DecideRequest) -> bool:
+    """Whether a rule's `when` is of this request, whatever its status."""
     return all(attribute(name, request) in values for name, values in rule.attributes)
 
 
@@ -342,5 +343,5 @@ def _max_attempts(request: DecideRequest, stored: StoredPolicy) -> int:
     policy = stored.policy
     if not policy.has_attributes:
         return policy.attempts
-    rule = next((r for r in policy.fallbacks if _attributes_match(r, request)), None)
+    rule = next((r for r in policy.fallbacks if attributes_match(r, request)), None)
     return DEFAULT_ATTEMPTS if rule is None else 1 + rule.retry

@@ -2,19 +2,20 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from router.domain.ids import name_in, partition_in
 from router.domain.outcome import Outcome, Remembered
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
-from router.domain.task import TaskRecord
+from router.domain.task import TaskRecord, Unreadable
 from router.store.batch import Waiting
 from router.store.keys import Keys
 from router.store.lanes import Lanes
 from router.store.nodes import Nodes
 from router.store.packing import FormatError, led_to, remembered
+from router.store.reads import read_each
 from router.store.replies import DECIDE_RETURNS
 from router.store.scripts import Script, load
 
@@ -58,12 +59,19 @@ class RedisAnswers:
         """See `ports.Answers.remembered`."""
         tenant = self._keys.tenant(tenant_id)
         raw = await self._nodes.call("GET", tenant.idem(name))
-        try:
-            return None if raw is None else remembered(raw, tenant.partition, name)
-        except FormatError as fault:
-            # Known to nobody, rather than a fault of every batch of results that names it.
-            log.error("a remembered answer cannot be read: %s", fault, extra={"tenant_id": tenant_id})
+        found = _answer(raw, tenant.partition, name) if isinstance(raw, bytes) else None
+        if isinstance(found, Unreadable):
+            log.error("a remembered answer cannot be read: %s", found.message, extra={"tenant_id": tenant_id})
             return None
+        return found
+
+    async def all_remembered(self, wanted: Sequence[tuple[str, bytes]]) -> list[Remembered | Unreadable | None]:
+        """See `ports.Answers.all_remembered`."""
+        tenants = [self._keys.tenant(tenant_id) for tenant_id, _ in wanted]
+        commands = [("GET", tenant.idem(name)) for tenant, (_, name) in zip(tenants, wanted, strict=True)]
+        raws = await read_each(self._nodes, commands)
+        found = zip(raws, tenants, wanted, strict=True)
+        return [_answer(raw, t.partition, name) if isinstance(raw, bytes) else raw for raw, t, (_, name) in found]
 
     async def somebodys(self, decision_id: bytes) -> bool:
         """See `ports.Answers.somebodys`."""
@@ -75,6 +83,13 @@ class RedisAnswers:
             return raw is not None and remembered(raw, partition, name).decision_id == decision_id
         except FormatError:
             return False
+
+
+def _answer(raw: bytes, partition: int, name: bytes) -> Remembered | Unreadable:
+    try:
+        return remembered(raw, partition, name)
+    except FormatError as fault:
+        return Unreadable(str(fault))
 
 
 class RedisDecisions(RedisAnswers):

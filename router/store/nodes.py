@@ -264,7 +264,7 @@ class Cluster(_Client):
         try:
             found: list[Any] = await self._shielded(pipeline.execute())
         except ResponseError as fault:
-            raise StoreError(f"Redis: {fault}") from fault
+            raise _refused(str(commands[0][0]), fault) from fault
         return found
 
     async def each(self, *command: bytes | str | int) -> list[Any]:

@@ -1,17 +1,18 @@
 """Receipts of workers for assignments: accepted ones move the task on, others begin its next attempt at once."""
 
+import logging
 from collections.abc import Sequence
 
 from router.domain.alert import Door
 from router.domain.attempts import has_next, why_status
 from router.domain.audit import TaskFeatures
-from router.domain.decision import Code
+from router.domain.decision import Code, Refused
 from router.domain.ids import attempt_in, task_id, task_of
 from router.domain.result import AckStatus, ExecAck, ExecResult, Status
-from router.domain.task import Action, Move, Moved, TaskRecord, TaskState, Unreadable
+from router.domain.task import Action, Move, Moved, MoveFault, NotMoved, TaskRecord, TaskState, Unreadable
 from router.ports import DecisionStore, TaskStore
-from router.telemetry import Telemetry
-from router.usecases.deliveries import REDRIVEN, VIOLATION, DeadLetters, Delivery, violation
+from router.telemetry import Event, Telemetry
+from router.usecases.deliveries import REDRIVEN, VIOLATION, DeadLetters, Delivery, Strikes, again, violation
 from router.usecases.endings import Endings
 from router.usecases.isolation import Isolation
 from router.usecases.tasks import (
@@ -27,9 +28,11 @@ from router.wire.problems import Rejected
 from router.wire.results import decode_ack
 from router.wire.subjects import ACK
 
+log = logging.getLogger("router.receipts")
+
 
 class Receipts:
-    """Takes batches of receipts."""
+    """Takes batches of receipts. `strikes`: how often one may fail for good before it is a dead letter."""
 
     def __init__(
         self,
@@ -40,6 +43,8 @@ class Receipts:
         dead_letters: DeadLetters,
         telemetry: Telemetry,
         isolation: Isolation,
+        *,
+        strikes: int,
     ) -> None:
         self._tasks = tasks
         self._decisions = decisions
@@ -48,6 +53,7 @@ class Receipts:
         self._dead_letters = dead_letters
         self._telemetry = telemetry
         self._isolation = isolation
+        self._strikes = Strikes(strikes)
 
     async def receive(self, batch: Sequence[Delivery]) -> None:
         """Note receipts: accepted ones move the task on; the deadline stays the guarantee.
@@ -69,29 +75,46 @@ class Receipts:
         found = await self._tasks.records([task_of(a.assignment_id) for _, a in receipts])
         # Of one that cannot be read the deadline takes care.
         records = [None if isinstance(r, Unreadable) else r for r in found]
-        moved: list[tuple[TaskRecord, Move]] = []
-        for (_, ack), record in zip(receipts, records, strict=True):
+        moved: list[tuple[Delivery, TaskRecord, Move]] = []
+        for (delivery, ack), record in zip(receipts, records, strict=True):
             if record is not None and (move := await self._move_of(ack, record)) is not None:
-                moved.append((record, move))
-        if moved:
-            await self._move(moved)
+                moved.append((delivery, record, move))
+        faults = await self._move(moved) if moved else {}
         for (delivery, ack), record in zip(receipts, records, strict=True):
             if record is not None and _foreign(ack, record):
                 owner = record.facts.tenant_id
                 self._dead_letters.give_up(ACK, delivery, VIOLATION, tenant_id=owner, trace_id=ack.trace_id)
+            elif record is not None and delivery.sequence in faults:
+                self._failed(delivery, faults[delivery.sequence], record.facts.tenant_id, ack.trace_id)
             else:
                 delivery.ack()
 
-    async def _move(self, moved: list[tuple[TaskRecord, Move]]) -> None:
-        """Make the moves, and go on from those that ended an attempt."""
-        outcomes = await self._tasks.move([move for _, move in moved])
-        for (record, move), outcome in zip(moved, outcomes, strict=True):
-            if not isinstance(outcome, Moved) or move.note:
+    def _failed(self, delivery: Delivery, fault: str, tenant_id: str, trace_id: str | None) -> None:
+        """A damaged key, or a bug: again later, for somebody may mend it; without a receipt the deadline decides."""
+        self._telemetry.store_row_faults.inc()
+        log.error(fault, extra={"event": Event.STORE_ROW_FAULT, "tenant_id": tenant_id})
+        if self._strikes.out(delivery):
+            why = Refused(Code.INTERNAL, f"it could not be noted: {fault}")
+            self._dead_letters.give_up(ACK, delivery, why, tenant_id=tenant_id, trace_id=trace_id)
+        else:
+            again(delivery)
+
+    async def _move(self, moved: list[tuple[Delivery, TaskRecord, Move]]) -> dict[int, str]:
+        """Make the moves, and go on from those that ended an attempt; returns what failed, by the delivery's place."""
+        outcomes = await self._tasks.move([move for _, _, move in moved])
+        faults: dict[int, str] = {}
+        for (delivery, record, move), outcome in zip(moved, outcomes, strict=True):
+            if isinstance(outcome, MoveFault):
+                faults[delivery.sequence] = outcome.message
+            # It comes again because a pod died with it: the caller may not have heard.
+            again_told = delivery.delivered > 1 and isinstance(outcome, NotMoved) and outcome.state is TaskState.FAILED
+            if move.note or not (isinstance(outcome, Moved) or again_told):
                 continue
             if move.state is TaskState.WAITING:
                 self._endings.next_due(0)
             elif move.state is TaskState.FAILED:
                 self._endings.tell_caller(record, ExecResult(Status.ERROR, error_code="REJECTED"))
+        return faults
 
     async def _move_of(self, ack: ExecAck, record: TaskRecord) -> Move | None:
         attempt = attempt_in(ack.assignment_id)

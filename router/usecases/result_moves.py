@@ -5,24 +5,24 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from router.domain.attempts import backoff_ms, has_next, why_of
+from router.domain.attempts import has_next, why_of
 from router.domain.audit import TaskFeatures
 from router.domain.ids import attempt_in, idempotency_name, name_in, task_id
 from router.domain.outcome import Remembered
 from router.domain.policy import TenantPolicies, provider_entry
 from router.domain.result import ExecResult, Status, breaker_verdict, taught
 from router.domain.task import Action, Move, TaskRecord, TaskState, Unreadable
-from router.ports import DecisionStore
+from router.ports import DecisionStore, TaskStore
 from router.usecases.deliveries import REDRIVEN, REDRIVEN_BY, Delivery
 from router.usecases.tasks import (
     STATUS_CODES,
     Policies,
+    backoff_of,
     breaker_of,
     features_of,
     note,
     pack_features,
     policies_of,
-    policy_of,
     split_reservations,
     waiting_move,
 )
@@ -95,6 +95,7 @@ class ResultMoves:
 
     def __init__(
         self,
+        tasks: TaskStore,
         decisions: DecisionStore,
         policies: Policies,
         *,
@@ -103,6 +104,7 @@ class ResultMoves:
         refused: Callable[[Refusal], None],
         violation: Callable[[str, str], None],
     ) -> None:
+        self._tasks = tasks
         self._decisions = decisions
         self._policies = policies
         self._tombstone_ms = tombstone_ms
@@ -138,7 +140,7 @@ class ResultMoves:
             return _note(one, record, Action.RESULT_LATE, attempt)
         policies = await policies_of(self._policies, facts.tenant_id)
         if result.status in _RETRIED and has_next(record):
-            one.move = self._waiting(record, policies, one)
+            one.move = await self._waiting(record, policies, one)
         else:
             one.move = self._ending(one, record, policies)
         return one.move
@@ -171,9 +173,9 @@ class ResultMoves:
             taught=taught(result),
         )
 
-    def _waiting(self, record: TaskRecord, policies: TenantPolicies | None, one: OpenResult) -> Move:
+    async def _waiting(self, record: TaskRecord, policies: TenantPolicies | None, one: OpenResult) -> Move:
         why = why_of(one.result)
-        wait = backoff_ms(policy_of(policies, record.facts.policy_id), record, why)
+        wait = await backoff_of(self._tasks, policies, record, why)
         told = "another attempt follows" if one.redriven is None else f"another attempt follows; {one.redriven}"
         return waiting_move(
             record,

@@ -14,7 +14,7 @@ from router.domain.alert import Door
 from router.domain.decision import Code, Refused
 from router.domain.ids import task_id, task_of
 from router.domain.result import Status
-from router.domain.task import Action, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskState
+from router.domain.task import Action, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskState, Unreadable
 from router.ports import DecisionStore, TaskStore
 from router.telemetry import Event, Telemetry
 from router.usecases.deliveries import VIOLATION, DeadLetters, Delivery, Strikes, again, violation
@@ -59,6 +59,7 @@ class Settle:
         self._isolation = isolation
         self._faults, self._unreadable = Strikes(strikes), Strikes(PATIENCE * strikes)
         self._moves = ResultMoves(
+            tasks,
             decisions,
             policies,
             tombstone_ms=endings.tombstone_ms,
@@ -111,8 +112,8 @@ class Settle:
             self._dead_letters.give_up(RESULT, one.delivery, VIOLATION, tenant_id=owner, trace_id=trace_id)
         elif one.unreadable:
             # During a roll a newer pod may read the record; a damaged one nobody, and the result is kept for people.
-            log.error("a delivery record cannot be read: %s", one.unreadable, extra={"event": Event.RESULT_REFUSED})
-            self._failed(one, self._unreadable, Refusal.UNREADABLE, "the delivery record of its task cannot be read")
+            log.error("what a result is of cannot be read: %s", one.unreadable, extra={"event": Event.RESULT_REFUSED})
+            self._failed(one, self._unreadable, Refusal.UNREADABLE, "the record of its task or decision cannot be read")
         elif one.fault:
             self._failed(one, self._faults, Refusal.FAULT, f"it could not be settled: {one.fault}")
         else:
@@ -130,20 +131,25 @@ class Settle:
         )
 
     async def _find(self, opened: list[OpenResult]) -> None:
-        """Read the records that the results name, in one round trip, then the remembered decisions of the others."""
-        named = [o for o in opened if o.result.assignment_id is not None]
-        ids = [task_of(o.result.assignment_id or b"") for o in named]
-        for one, record in zip(named, await self._tasks.records(ids), strict=True):
-            one.found(record)
+        """Read what the results are of: remembered decisions, then records of tasks; a round trip each."""
+        of_tasks = [(o, task_of(o.result.assignment_id)) for o in opened if o.result.assignment_id is not None]
+        wanted: list[tuple[OpenResult, tuple[str, bytes]]] = []
         for one in opened:
             r = one.result
             if r.assignment_id is None and r.tenant_id is not None and (name := name_of(r)) is not None:
-                kept = await self._decisions.remembered(r.tenant_id, name)
-                if kept is not None and (r.decision_id is None or r.decision_id == kept.decision_id):
-                    one.kept = kept
-                    if kept.pushed:
-                        # It was dispatched: its record is what counts.
-                        one.found(*await self._tasks.records([task_id(kept.decision_id)]))
+                wanted.append((one, (r.tenant_id, name)))
+        answers = await self._decisions.all_remembered([names for _, names in wanted]) if wanted else []
+        for (one, _), kept in zip(wanted, answers, strict=True):
+            if isinstance(kept, Unreadable):
+                one.found(kept)
+            elif kept is not None and one.result.decision_id in (None, kept.decision_id):
+                one.kept = kept
+                if kept.pushed:
+                    # It was dispatched: its record is what counts.
+                    of_tasks.append((one, task_id(kept.decision_id)))
+        records = await self._tasks.records([task for _, task in of_tasks]) if of_tasks else []
+        for (one, _), record in zip(of_tasks, records, strict=True):
+            one.found(record)
 
     def _told(self, one: OpenResult, outcome: MoveOutcome) -> list[Move]:
         """Count what a move came to and go on from there; returns notes for the audit."""
@@ -166,6 +172,9 @@ class Settle:
             case NotMoved(state, _):
                 late = state is TaskState.TIMED_OUT and result.status is not Status.TIMEOUT
                 self._refused(Refusal.LATE if late else Refusal.DUPLICATE)
+                if one.delivery.delivered > 1 and one.record is not None and state is move.state and state.final:
+                    # It comes again because a pod died with it, perhaps between the move and this.
+                    self._endings.tell_caller(one.record, result)
                 action = Action.RESULT_LATE if late else Action.RESULT_DUPLICATE
                 features = one.features(move.attempt)
                 if features is None:

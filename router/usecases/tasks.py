@@ -1,11 +1,13 @@
 """What dispatch, settling and sweeping share: moves of a task, told by its record."""
 
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
 from msgspec import msgpack
 from msgspec.structs import replace
 
+from router.domain.attempts import backoff_ms, looks_at_request
 from router.domain.audit import DecisionFeatures, TaskFeatures, policy_frame
 from router.domain.ids import assignment_id, task_id, to_text
 from router.domain.plan import Plan
@@ -13,8 +15,11 @@ from router.domain.policy import Breaker, Policy, Resource, Scope, TenantPolicie
 from router.domain.request import Correlation, DecideRequest
 from router.domain.result import BreakerVerdict, ExecResult
 from router.domain.task import Action, Correction, Move, Reservation, TaskFacts, TaskRecord, TaskState
+from router.ports import TaskStore
 from router.usecases.decide import Loading
-from router.wire.job import Origin
+from router.wire.job import Origin, request_of
+
+log = logging.getLogger("router.tasks")
 
 CoreSend = Callable[[str, bytes], None]
 """Publishes without a stream: for inboxes. Never raises."""
@@ -185,6 +190,23 @@ def split_reservations(
         if used is not None and used != units:
             corrections.append(Correction(r, owner, used - units))
     return tuple(corrections), tuple(leases)
+
+
+async def backoff_of(tasks: TaskStore, policies: TenantPolicies | None, record: TaskRecord, why: int) -> int:
+    """How long a task waits for its next attempt. Its work item is read only where a rule looks at the request.
+
+    :raises StoreError: Redis did not answer.
+    """
+    policy = policy_of(policies, record.facts.policy_id)
+    request = None
+    if looks_at_request(policy, record):
+        (job,) = await tasks.jobs([task_id(record.decision_id)])
+        try:
+            request = None if job is None else request_of(job)
+        except ValueError as fault:
+            # The next attempt cannot be planned without it and says so.
+            log.warning("a work item cannot be read: %s", fault)
+    return backoff_ms(policy, record, why, request)
 
 
 def policy_of(policies: TenantPolicies | None, policy_id: str) -> Policy | None:

@@ -3,7 +3,16 @@
 import pytest
 from msgspec.structs import replace
 
-from router.domain.attempts import DEFAULT_BACKOFF_MS, backoff_ms, has_next, next_plan, status_of, why_of, why_status
+from router.domain.attempts import (
+    DEFAULT_BACKOFF_MS,
+    backoff_ms,
+    has_next,
+    looks_at_request,
+    next_plan,
+    status_of,
+    why_of,
+    why_status,
+)
 from router.domain.decision import Reason
 from router.domain.figures import NO_FIGURES
 from router.domain.plan import ALL_FEATURES, DEFAULT_DEADLINES
@@ -101,7 +110,7 @@ def test_backoff_of_a_rule(strategy: str, attempt: int, delay: int) -> None:
     """base, base · n or base · 2ⁿ⁻¹ after the n-th failed attempt, at most max."""
     rule = Fallback("b", ("timeout",), backoff=Backoff(strategy, 100, 1000, jitter=False))
     policy = Policy(POOL, fallbacks=(rule,), fallback_providers=POOL[1:2])
-    assert backoff_ms(policy, record(attempt, 20), why_status(Status.TIMEOUT)) == delay
+    assert backoff_ms(policy, record(attempt, 20), why_status(Status.TIMEOUT), None) == delay
 
 
 def test_jitter_spreads_the_delays() -> None:
@@ -110,34 +119,48 @@ def test_jitter_spreads_the_delays() -> None:
         POOL, fallbacks=(Fallback("b", backoff=Backoff("fixed", 1000, 1000)),), fallback_providers=POOL[1:2]
     )
     tasks = [replace(record(), decision_id=n.to_bytes(16)) for n in range(200)]
-    waits = [backoff_ms(policy, task, 503) for task in tasks]
+    waits = [backoff_ms(policy, task, 503, None) for task in tasks]
     assert min(waits) >= 500
     assert max(waits) <= 1000
     assert len(set(waits)) > 100
-    assert waits == [backoff_ms(policy, task, 503) for task in tasks]
+    assert waits == [backoff_ms(policy, task, 503, None) for task in tasks]
 
 
-def test_the_backoff_is_that_of_the_task_s_type() -> None:
-    """A rule for another type does not delay this one."""
-    rules = (
-        Fallback("b", attributes=(("message_type", ("mail",)),), backoff=Backoff("fixed", 900, 900, jitter=False)),
-        Fallback("b", attributes=(("message_type", ("chat",)),), backoff=Backoff("fixed", 70, 70, jitter=False)),
-    )
+@pytest.mark.parametrize(
+    ("asked", "delay"),
+    [
+        (REQUEST, 70),
+        (replace(REQUEST, task_type="mail"), 900),
+        (replace(REQUEST, context={"tier": "gold"}), 5),
+        (replace(REQUEST, task_type="mail", metadata={"tier": "gold"}), 900),
+        (replace(REQUEST, task_type="image"), DEFAULT_BACKOFF_MS),
+        (None, DEFAULT_BACKOFF_MS),
+    ],
+)
+def test_the_backoff_is_that_of_the_rule_for_this_request(asked: DecideRequest | None, delay: int) -> None:
+    """Its type, context and metadata are matched as for the plan; a rule for other requests delays nobody."""
+
+    def rule(base_ms: int, **when: str) -> Fallback:
+        attributes = tuple((name, (word,)) for name, word in when.items())
+        return Fallback("b", attributes=attributes, backoff=Backoff("fixed", base_ms, base_ms, jitter=False))
+
+    rules = (rule(900, message_type="mail"), rule(5, tier="gold"), rule(70, message_type="chat"))
     policy = Policy(POOL, fallbacks=rules, fallback_providers=POOL[1:2])
-    facts = replace(record().facts, task_type="chat")
-    assert backoff_ms(policy, replace(record(), facts=facts), 503) == 70
+    assert looks_at_request(policy, record())
+    assert not looks_at_request(policy, record(wish=7))
+    assert backoff_ms(policy, record(), 503, asked) == delay
 
 
 def test_the_request_wins_over_the_rule() -> None:
     """options.retry.backoff_ms is what the caller asked for."""
     rule = Fallback("b", backoff=Backoff("fixed", 100, 1000))
     policy = Policy(POOL, fallbacks=(rule,), fallback_providers=POOL[1:2])
-    assert backoff_ms(policy, record(wish=7), why_status(Status.TIMEOUT)) == 7
+    assert backoff_ms(policy, record(wish=7), why_status(Status.TIMEOUT), None) == 7
 
 
 def test_the_default_backoff() -> None:
     """Without wish and rule."""
-    assert backoff_ms(Policy(POOL), record(), why_status(Status.TIMEOUT)) == DEFAULT_BACKOFF_MS
+    assert backoff_ms(Policy(POOL), record(), why_status(Status.TIMEOUT), None) == DEFAULT_BACKOFF_MS
 
 
 def test_without_a_rule_the_next_fit_one_is_tried() -> None:

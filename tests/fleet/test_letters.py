@@ -109,7 +109,10 @@ async def test_a_result_of_an_unreadable_task_waits_for_newer_pods_and_is_kept(o
     await fleet.redis("SET", key, newer)
     await caller.tell(RESULT, success(work))
     (letter,) = await letters(fleet, tmp_path, 1)
-    assert (letter["reason"], letter["context"]["delivered"]) == ("the delivery record of its task cannot be read", 4)
+    assert (letter["reason"], letter["context"]["delivered"]) == (
+        "the record of its task or decision cannot be read",
+        4,
+    )
     assert await fleet.redis("GET", key) == newer
 
 

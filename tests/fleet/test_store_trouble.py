@@ -8,7 +8,7 @@ import pytest
 
 from router.domain.policy import provider_entry
 from tests.fleet.conftest import Own
-from tests.fleet.foreign import BACKPRESSURE, GET_DECISION, RESULT, USAGE, Foreign, success, task
+from tests.fleet.foreign import ACK, BACKPRESSURE, GET_DECISION, RESULT, USAGE, Foreign, success, task
 from tests.fleet.harness import PLAIN, Fleet, until
 from tests.fleet.test_store_faults import POLICIES, QUICK, frozen
 
@@ -201,3 +201,25 @@ async def test_a_deadline_that_cannot_be_written_is_told(own: Own) -> None:
         return "assignment.timed_out" in await fleet.actions(tenant, "r1")
 
     await until(written, 15, "the deadline is written")
+
+
+async def test_a_receipt_that_cannot_be_written_comes_again(own: Own) -> None:
+    """A damaged lease key under a rejection: once it is mended the next attempt begins, long before the deadline."""
+    fleet, caller = await own(pods=1)
+    providers = [{"name": n, "weight": w, "max_concurrency": 5} for n, w in (("first", 99), ("second", 1))]
+    tenant = await fleet.tenant({"version": "1.0", "providers": providers})
+    assigned = await caller.watch("caf.exec.assign.v1")
+    options = {"deadline_ms": 60_000}
+    assert (await caller.ask(task(tenant, "r1", push_assignment=True, options=options))).ok
+    work = await assigned.one(tenant_id=tenant)
+    lease = fleet.keys.tenant(tenant).lease(provider_entry(work["executor"]["provider_id"]))
+    await fleet.redis("DEL", lease)
+    await fleet.redis("SET", lease, "damaged")
+    await caller.tell(ACK, {"assignment_id": work["assignment_id"], "status": "rejected", "reason": "full"})
+
+    async def counted() -> bool:
+        return bool(await fleet.total("router_store_row_faults_total") > 0)
+
+    await until(counted, 10, "the fault is counted")
+    await fleet.redis("DEL", lease)
+    await assigned.one(15, tenant_id=tenant, attempt=2)

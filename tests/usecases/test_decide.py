@@ -1,7 +1,7 @@
 """One reply for every request, whatever breaks on the way; and nothing is left in flight."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -13,7 +13,7 @@ from router.domain.outcome import Admitted, Away, Outcome, Remembered, RowFault
 from router.domain.plan import ALL_FEATURES, Plan
 from router.domain.policy import OnStoreError, StoredPolicy, TenantPolicies
 from router.domain.request import DecideRequest
-from router.domain.task import TaskRecord
+from router.domain.task import TaskRecord, Unreadable
 from router.errors import StoreUnavailable
 from router.telemetry import Telemetry
 from router.tracing import Tracing
@@ -78,6 +78,10 @@ class Store:
     async def remembered(self, tenant_id: str, name: bytes) -> Remembered | None:
         """Nothing is."""
         return None
+
+    async def all_remembered(self, wanted: Sequence[tuple[str, bytes]]) -> list[Remembered | Unreadable | None]:
+        """Nothing is."""
+        return [None for _ in wanted]
 
 
 class Policies:

@@ -1,0 +1,29 @@
+"""Many keys in one round trip, where one of them may be damaged."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from router.domain.task import Unreadable
+from router.errors import StoreDamaged
+from router.store.link import Command
+from router.store.nodes import Nodes
+
+
+async def read_each(nodes: Nodes, commands: Sequence[Command]) -> list[Any]:
+    """The answers in order; `Unreadable` stands for that of a key of another type, which spoils no other.
+
+    Only for commands that may be repeated: where one fails, all are sent again, one by one.
+
+    :raises StoreError: Redis did not answer.
+    """
+    try:
+        return await nodes.gather(commands)
+    except StoreDamaged:
+        return [await _alone(nodes, command) for command in commands]
+
+
+async def _alone(nodes: Nodes, command: Command) -> Any:
+    try:
+        return await nodes.call(*command)
+    except StoreDamaged as fault:
+        return Unreadable(str(fault))
