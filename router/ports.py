@@ -276,6 +276,24 @@ class TenantStore(Protocol):
         """
 
 
+class SamplePage(Struct, frozen=True):
+    """Some of the store's keys: how many of each kind, bytes of a few of each, and how many keys there are in all."""
+
+    total: int
+    counts: dict[str, int]
+    sizes: dict[str, list[int]]
+
+
+class StoreSample(Protocol):
+    """The store's keys, a page at a time. Every method raises `StoreError` when Redis did not answer."""
+
+    async def lead(self, lease_ms: int) -> bool:
+        """Whether this pod is the one that looks, for so long; asked again in time it stays the one."""
+
+    async def page(self) -> SamplePage:
+        """The next page of a walk over all keys, which begins anew at its end. Holds no node up."""
+
+
 class LeverStore(Protocol):
     """Operators' acts: in force with the next decision of every pod, recorded in the same act, idempotent.
 

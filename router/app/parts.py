@@ -32,11 +32,14 @@ from router.edge.readiness import Readiness
 from router.edge.state_file import MountedFile
 from router.errors import BusError
 from router.settings import Settings
+from router.store.census import OTHER, RedisSample
+from router.store.keys import KEYS
 from router.telemetry import Event, LoopLag, Telemetry
 from router.tracing import Tracing
 from router.usecases.alerts import Alerts, Level
 from router.usecases.attempts import Attempts
 from router.usecases.audit_lines import AuditLines
+from router.usecases.census import Census
 from router.usecases.decide import Decide
 from router.usecases.deferred import DeferredAudit
 from router.usecases.deliveries import Careful, DeadLetters, Handle
@@ -85,7 +88,7 @@ class Parts:
     def __init__(self, settings: Settings) -> None:
         self._s = settings
         self._streams_fit = asyncio.Event()
-        self.telemetry = Telemetry(CollectorRegistry(), settings.metrics_tenants)
+        self.telemetry = Telemetry(CollectorRegistry(), settings.metrics_tenants, (*KEYS, OTHER))
         self._tasks: list[asyncio.Task[None]] = []
         self.readiness = Readiness(_CONDITIONS, self._ready_changed)
         self._lag = LoopLag(self.telemetry.loop_lag)
@@ -125,6 +128,13 @@ class Parts:
         self.store_watch.alerts = self.alerts
         self.isolation = Isolation(t, self.alerts)
         self._memory = Level(self.alerts, Condition.STORE_MEMORY, FLEET, raise_at=0.9, clear_at=0.8)
+        self.census = Census(
+            RedisSample(self.store.keys, self.store.nodes, s.pod_name),
+            t,
+            self.alerts,
+            most_bytes=s.store_kind_max_bytes,
+            may_work=lambda: not self._draining,
+        )
         self.deferred = DeferredAudit(self.store.tasks, t)
         self._audit_parts(s)
         cache_watch = CacheWatch(t, s.metrics_tenants)

@@ -122,6 +122,7 @@ class Pod(Parts):
         self.retention.served(NO_TENANT)
         self._run(self.retention.run(), "retention")
         self._run(self.unknown.run(), "unknown tenants")
+        self._run(self.census.run(), "census")
         await self._until_done("serving", self.door.open)
         _settle_garbage_collector()
         log.info("pod %s serves", self._s.pod_name, extra={"event": Event.POD_READY})
@@ -207,7 +208,9 @@ class Pod(Parts):
 
     async def _look_at_memory(self) -> None:
         try:
-            self._memory.read(await self.store.meta.memory_share())
+            share = await self.store.meta.memory_share()
+            self.telemetry.store_memory_share.set(share)
+            self._memory.read(share)
         except StoreError as fault:
             log.debug("the store does not tell its memory: %s", fault)
 

@@ -23,6 +23,7 @@ class Condition(StrEnum):
 
     STORE_AWAY = "store_away"
     STORE_MEMORY = "store_memory"
+    STORE_KIND_LARGE = "store_kind_large"
     STORE_RESEEDED = "store_reseeded"
     BUS_AWAY = "bus_away"
     STREAM_COVERS_REQUESTS = "stream_covers_requests"
@@ -68,6 +69,7 @@ _C, _W = Severity.CRITICAL, Severity.WARNING
 ALERTS: dict[Condition, Kind] = {
     Condition.STORE_AWAY: Kind(_C, "store", FLEET, "Redis does not answer; on_store_error decides until it does"),
     Condition.STORE_MEMORY: Kind(_W, "store", "node", "Redis is near its memory bound"),
+    Condition.STORE_KIND_LARGE: Kind(_W, "store", "kind", "keys of one kind need more memory than they should"),
     Condition.STORE_RESEEDED: Kind(_C, "store", FLEET, "the store was found empty and was seeded again"),
     Condition.BUS_AWAY: Kind(_C, "bus", FLEET, "NATS was away"),
     Condition.STREAM_COVERS_REQUESTS: Kind(

@@ -109,6 +109,9 @@ class Store(Group):
     audit_export_dir: Path | None = setting(
         None, "Folder to which audit entries are exported before they are cut; none: not exported."
     )
+    store_kind_max_bytes: Size = setting(
+        1_000_000_000, "Alert when the keys of one kind need more bytes of Redis than this.", ge=1 << 20
+    )
     tombstone_ttl_s: Seconds = setting(
         7_200, "How long a finished task is remembered. Longer than results and usage can be repeated.", ge=60
     )

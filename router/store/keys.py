@@ -38,6 +38,7 @@ KEYS = {
     "extensions": KeyKind(
         "<schema>:extensions", "hash", "24 h after the last call", "health and breaker of each extension; at most 1,000"
     ),
+    "census": KeyKind("<schema>:census", "string", "30 s", "the pod that samples the store"),
     "epochs": KeyKind("<schema>:epochs", "hash", "none", "alert epochs by condition and scope"),
     "unknown": KeyKind(
         "<schema>:unknown", "stream", "MAXLEN 10,000 and retention", "refusals of tenants that are not known here"
@@ -205,6 +206,7 @@ class Keys:
         self.epochs = f"{schema}:epochs".encode()
         self.extensions = f"{schema}:extensions".encode()
         self.unknown = f"{schema}:unknown".encode()
+        self.census = f"{schema}:census".encode()
         self._tags = partition_tags(partitions)
         self.tenant = lru_cache(maxsize=_TENANTS_REMEMBERED)(self._tenant)
         self.acts = self.tenant(NO_TENANT).audit

@@ -36,14 +36,18 @@ BACKPRESSURE = MetricRow(
 
 
 class Telemetry:
-    """The metrics of one pod, in the registry it is given. `tenants` are those with a label of their own.
+    """The metrics of one pod, in the registry it is given. `tenants` are those with a label of their own,
+    `store_kinds` the kinds of keys.
 
     `rows` describes them all.
     """
 
-    def __init__(self, registry: CollectorRegistry, tenants: Iterable[str] = ()) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, tenants: Iterable[str] = (), store_kinds: Iterable[str] = ()
+    ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry
+        self.store_kinds = tuple(store_kinds)
         self.rows: list[MetricRow] = [BACKPRESSURE]
         ProcessCollector(registry=registry)
         self._decide(tenants)
@@ -112,6 +116,19 @@ class Telemetry:
         self.store_row_faults = self._counter("store_row_faults", "Rows that the script could not run.")
         self.store_breaker_open = self._gauge("store_breaker_open", "1 while the store is held to be away.")
         self.store_reseeded = self._counter("store_reseeded", "Times an empty store was found and seeded again.")
+        self.store_memory_share = self._gauge(
+            "store_memory_share", "Used memory as a share of maxmemory, on the fullest node; 0 without a bound."
+        )
+        self.store_keys = self._gauge(
+            "store_keys", "Keys of each kind, estimated from a sample by the pod that leads; 0 on the others.", "kind"
+        )
+        self.store_key_bytes = self._gauge("store_key_bytes", "Their bytes in Redis, estimated alike.", "kind")
+        self.store_sampled_share = self._gauge(
+            "store_sampled_share", "Share of all keys that the sample is; 0 on pods that do not lead."
+        )
+        for kind in self.store_kinds:
+            self.store_keys.labels(kind)
+            self.store_key_bytes.labels(kind)
         self.audit_deferred = self._gauge(
             "audit_deferred", "Audit records of degraded decisions that wait for the store."
         )

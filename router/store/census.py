@@ -1,0 +1,100 @@
+"""`ports.StoreSample` on Redis: a page of keys at a time, in the order of its hash table: as good as at random."""
+
+from collections import Counter
+from collections.abc import AsyncIterator
+
+from router.errors import StoreError
+from router.ports import SamplePage
+from router.store.keys import KEYS, Keys
+from router.store.nodes import Nodes
+from router.store.tenants import kind_of
+
+OTHER = "other"
+_STEP = 500
+_MEASURED = 16
+_FLEET = "<schema>:"
+_SHARED = "<schema>:{p}:~:"
+_NAME = 10
+
+
+def _rests(prefix: str) -> dict[bytes, str]:
+    """Kinds by what follows the prefix, up to what is their owner's."""
+    rows = ((kind, row.pattern) for kind, row in KEYS.items() if row.pattern.startswith(prefix))
+    return {p[len(prefix) :].partition("<")[0].encode(): k for k, p in rows if not p[len(prefix) :].startswith("{")}
+
+
+_OF_FLEET, _OF_PARTITION = _rests(_FLEET), _rests(_SHARED)
+
+
+def kind_of_key(schema: bytes, key: bytes) -> str:
+    """Which kind of `store.keys.KEYS` a key is; `other`: none of them."""
+    if not key.startswith(schema):
+        return OTHER
+    rest = key[len(schema) :]
+    if rest.startswith(b"{"):
+        name = rest.partition(b"}")[2]
+        if len(name) == _NAME:
+            return "idem"
+        if len(name) == _NAME + 1 and name.startswith(b"m"):
+            return "message"
+        return "claim" if name.endswith(b":claim") and len(name) == _NAME + 6 else OTHER
+    if not rest.startswith(b":"):
+        return OTHER
+    if not rest.startswith(b":{"):
+        return _OF_FLEET.get(rest[1:], OTHER)
+    owner, _, rest = rest.partition(b"}:")[2].partition(b":")
+    if owner != b"~":
+        return kind_of(rest)
+    return next((kind for begin, kind in _OF_PARTITION.items() if rest.startswith(begin)), OTHER)
+
+
+class RedisSample:
+    """Leads and looks; see the port for the promises. `who` names this pod in the lease."""
+
+    def __init__(self, keys: Keys, nodes: Nodes, who: str) -> None:
+        self._schema = keys.schema.encode()
+        self._key = keys.census
+        self._nodes = nodes
+        self._who = who
+        self._pages: AsyncIterator[list[bytes]] | None = None
+
+    async def lead(self, lease_ms: int) -> bool:
+        """See `ports.StoreSample.lead`."""
+        if await self._nodes.call("SET", self._key, self._who, "NX", "PX", lease_ms):
+            return True
+        if await self._nodes.call("GET", self._key) != self._who.encode():
+            return False
+        # Two that both believe it do no harm: each tells what it has seen.
+        await self._nodes.call("SET", self._key, self._who, "PX", lease_ms)
+        return True
+
+    async def page(self) -> SamplePage:
+        """See `ports.StoreSample.page`."""
+        keys = await self._next()
+        counts: Counter[str] = Counter()
+        measured: list[tuple[str, bytes]] = []
+        for key in keys:
+            kind = kind_of_key(self._schema, key)
+            counts[kind] += 1
+            if counts[kind] <= _MEASURED:
+                measured.append((kind, key))
+        sizes: dict[str, list[int]] = {}
+        found = await self._nodes.gather([("MEMORY", "USAGE", key, "SAMPLES", 5) for _, key in measured])
+        for (kind, _), size in zip(measured, found, strict=True):
+            if size is not None:
+                sizes.setdefault(kind, []).append(int(size))
+        return SamplePage(sum(map(int, await self._nodes.each("DBSIZE"))), dict(counts), sizes)
+
+    async def _next(self) -> list[bytes]:
+        """The next page of the walk that is under way, or the first of a new one."""
+        for _ in range(2):
+            if self._pages is None:
+                self._pages = self._nodes.pages(b"*", _STEP)
+            try:
+                return await anext(self._pages)
+            except StopAsyncIteration:
+                self._pages = None
+            except StoreError:
+                self._pages = None
+                raise
+        return []
