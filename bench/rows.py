@@ -15,9 +15,9 @@ from router.domain.policy import StoredPolicy
 from router.domain.policy_document import parse
 from router.domain.request import DecideRequest
 from router.store.batch import Batch, Waiting
+from router.store.calls import LaneSettings
 from router.store.decisions import decide_script
 from router.store.keys import Keys
-from router.store.lane import LaneSettings
 from router.store.packing import offer, sized, tail_extras, tail_head
 from router.store.rows import RowPacker
 from router.store.scripts import Script

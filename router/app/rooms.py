@@ -7,7 +7,7 @@ from router.domain.policy import OnStoreError
 from router.domain.roles import Role
 from router.settings import Settings
 from router.settings.tokens import named_tokens
-from router.store.lane import LaneSettings
+from router.store.calls import LaneSettings
 from router.store.nodes import Access
 from router.store.policies import Bounds
 from router.store.retention import RetentionBounds

@@ -16,16 +16,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from struct import Struct as Layout
 from typing import Any
 
 from msgspec import Struct
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import ResponseError
 
 from router.domain.ids import task_id
 from router.domain.outcome import Away, Outcome, RowFault
 from router.errors import OutcomeUnknown, StoreError
 from router.store.batch import Batch, Waiting
+from router.store.calls import NOT_REPLICATED, Calls, LaneSettings
 from router.store.link import Link
 from router.store.packing import NO_STAMP
 from router.store.replies import ADMITTED, HEAD, LATE, outcome
@@ -35,32 +35,7 @@ from router.store.watch import Watch
 
 log = logging.getLogger(__name__)
 
-_BATCH_HEADER = Layout(">IIIId")
 _MIN_ROWS = 32
-_JOB_MS = 10_000
-_NOT_REPLICATED = object()
-_ASKING = b"*1\r\n$6\r\nASKING\r\n"
-
-
-class LaneSettings(Struct, frozen=True):
-    """Bounds of one call. Times in milliseconds; `call_budget_ms` is how long a call may keep Redis busy.
-
-    `missed_until_down`: how many deadlines one call may miss before the lane is down and refuses at once.
-    `wait_replicas`: so many replicas must have a call's writes before it is answered, within half a deadline; else
-    nobody knows what became of its rows.
-    """
-
-    deadline_ms: float = 50
-    max_rows: int = 256
-    max_bytes: int = 1 << 20
-    call_budget_ms: float = 3
-    missed_until_down: int = 3
-    wait_replicas: int = 0
-    retry_ms: float = 100
-    audit_max_len: int = 100_000
-    audit_ms: int = 8 * 86_400_000
-    publish_grace_ms: int = 3_000
-    idempotency_ms: int = 86_400_000
 
 
 def _nothing() -> None:
@@ -94,6 +69,7 @@ class Lane:
         self._settings = settings
         self._hooks = hooks
         self._redirect = redirect
+        self._calls = Calls(link, script, settings, self.now_ms)
         self.loop = asyncio.get_running_loop()
         self.deadline_s = settings.deadline_ms / 1000
         self._open: dict[int, Batch] = {}
@@ -197,10 +173,10 @@ class Lane:
             unlinks, self._unwanted = self._unwanted, []
             self._flying = [*batches, *(b for b, _ in done)]
             try:
-                await self._link.send_packed(self._wire(batches, unlinks))
+                await self._calls.send(batches, unlinks)
                 previous, done = done, []
                 self._hand_out(previous)
-                replies = await self._receive(batches, len(unlinks))
+                replies = await self._calls.receive(batches, len(unlinks))
             except StoreError as fault:
                 await self._link.close()
                 self._lost([*batches, *(b for b, _ in done)], fault)
@@ -228,53 +204,9 @@ class Lane:
         self._open = {}
         return batches
 
-    def _wire(self, batches: list[Batch], unlinks: list[bytes]) -> list[bytes]:
-        """Everything that goes in one write."""
-        parts = self._link.pack([("UNLINK", key) for key in unlinks])
-        for b in batches:
-            for command in (
-                *self._link.pack_each([("SET", k, job, "PX", _JOB_MS) for k, job in b.jobs]),
-                self._evalsha(b),
-            ):
-                parts += [_ASKING, command] if b.asking else [command]
-        return parts
-
-    def _evalsha(self, b: Batch) -> bytes:
-        """The call, which writes nothing once its own deadline has passed, whatever its rows would wait for."""
-        s = self._settings
-        not_after = self.now_ms() + s.deadline_ms
-        header = _BATCH_HEADER.pack(s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms, not_after)
-        return b.evalsha(self._script.sha, header)
-
-    async def _receive(self, batches: list[Batch], before: int) -> list[Any]:
-        """The reply of each batch's call, `before` other replies skipped."""
-        counts = [(len(b.jobs) + 1) * (2 if b.asking else 1) for b in batches]
-        replies = await self._link.receive(before + sum(counts))
-        found: list[Any] = []
-        at = before
-        for b, count in zip(batches, counts, strict=True):
-            at += count
-            reply = replies[at - 1]
-            if isinstance(reply, NoScriptError):
-                # Redis restarted or failed over: nothing was executed.
-                load = self._link.pack([("SCRIPT", "LOAD", self._script.source)])
-                await self._link.send_packed([*load, self._evalsha(b)])
-                reply = (await self._link.receive(2))[1]
-            found.append(reply)
-        return found if await self._replicated() else [_NOT_REPLICATED] * len(batches)
-
-    async def _replicated(self) -> bool:
-        """Whether as many replicas as wanted have what was written so far."""
-        wanted = self._settings.wait_replicas
-        if not wanted:
-            return True
-        await self._link.send([("WAIT", wanted, max(1, int(self._settings.deadline_ms / 2)))])
-        (have,) = await self._link.receive(1)
-        return isinstance(have, int) and have >= wanted
-
     def _hand_out(self, done: list[tuple[Batch, Any]]) -> None:
         for batch, reply in done:
-            if reply is _NOT_REPLICATED:
+            if reply is NOT_REPLICATED:
                 log.error("a call was not replicated to %d replicas in time", self._settings.wait_replicas)
                 self._answer(batch, Away(sent=True))
                 continue

@@ -7,8 +7,9 @@ from redis.exceptions import AskError, MovedError, ResponseError, TryAgainError
 
 from router.errors import StoreError
 from router.store.batch import Batch
+from router.store.calls import LaneSettings
 from router.store.keys import Keys
-from router.store.lane import Lane, LaneHooks, LaneSettings
+from router.store.lane import Lane, LaneHooks
 from router.store.link import Link
 from router.store.nodes import Address, Nodes
 from router.store.rows import RowPacker

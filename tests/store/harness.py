@@ -25,9 +25,9 @@ from router.domain.result import BreakerVerdict
 from router.domain.task import Action, Move, MoveOutcome, TaskRecord, TaskState
 from router.store.audit import entry
 from router.store.batch import Batch, Waiting
+from router.store.calls import LaneSettings
 from router.store.decisions import decide_script
 from router.store.keys import Keys, TenantKeys
-from router.store.lane import LaneSettings
 from router.store.levers import RedisLevers, lever_scripts
 from router.store.nodes import Nodes
 from router.store.packing import task_record

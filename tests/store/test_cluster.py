@@ -13,8 +13,8 @@ from router.domain.policy import Resource, Scope
 from router.domain.policy_limits import limit
 from router.domain.result import BreakerVerdict
 from router.domain.task import BreakerTurn, Moved
+from router.store.calls import LaneSettings
 from router.store.keys import Keys
-from router.store.lane import LaneSettings
 from router.store.nodes import Cluster
 from router.store.policies import RedisPolicies
 from router.store.tasks import RedisTasks

@@ -20,9 +20,9 @@ from router.domain.policy import Breaker, Resource, Scope, Sticky
 from router.domain.policy_limits import limit
 from router.domain.task import Action, Move, Moved, TaskRecord, TaskState
 from router.errors import StartupRefused
+from router.store.calls import LaneSettings
 from router.store.decisions import decide_script
 from router.store.keys import Keys
-from router.store.lane import LaneSettings
 from router.store.meta import RedisMeta
 from router.store.nodes import SingleNode
 from router.store.scripts import Script

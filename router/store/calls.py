@@ -1,0 +1,100 @@
+"""Calls of the decide script on the wire: what goes in one write, and which reply belongs to which batch."""
+
+from collections.abc import Callable
+from struct import Struct as Layout
+from typing import Any
+
+from msgspec import Struct
+from redis.exceptions import NoScriptError
+
+from router.store.batch import Batch
+from router.store.link import Link
+from router.store.scripts import Script
+
+_BATCH_HEADER = Layout(">IIIId")
+_JOB_MS = 10_000
+_ASKING = b"*1\r\n$6\r\nASKING\r\n"
+NOT_REPLICATED = object()
+
+
+class LaneSettings(Struct, frozen=True):
+    """Bounds of one call. Times in milliseconds; `call_budget_ms` is how long a call may keep Redis busy.
+
+    `missed_until_down`: how many deadlines one call may miss before the lane is down and refuses at once.
+    `wait_replicas`: so many replicas must have a call's writes before it is answered, within half a deadline; else
+    nobody knows what became of its rows.
+    """
+
+    deadline_ms: float = 50
+    max_rows: int = 256
+    max_bytes: int = 1 << 20
+    call_budget_ms: float = 3
+    missed_until_down: int = 3
+    wait_replicas: int = 0
+    retry_ms: float = 100
+    audit_max_len: int = 100_000
+    audit_ms: int = 8 * 86_400_000
+    publish_grace_ms: int = 3_000
+    idempotency_ms: int = 86_400_000
+
+
+class Calls:
+    """Sends and receives; one write and its replies at a time. `now_ms` is Redis time."""
+
+    def __init__(self, link: Link, script: Script, settings: LaneSettings, now_ms: Callable[[], float]) -> None:
+        self._link = link
+        self._script = script
+        self._settings = settings
+        self._now_ms = now_ms
+
+    async def send(self, batches: list[Batch], unlinks: list[bytes]) -> None:
+        """One write.
+
+        :raises StoreError: it did not go out whole.
+        """
+        await self._link.send_packed(self._wire(batches, unlinks))
+
+    def _wire(self, batches: list[Batch], unlinks: list[bytes]) -> list[bytes]:
+        """Everything that goes in one write."""
+        parts = self._link.pack([("UNLINK", key) for key in unlinks])
+        for b in batches:
+            for command in (
+                *self._link.pack_each([("SET", k, job, "PX", _JOB_MS) for k, job in b.jobs]),
+                self._evalsha(b),
+            ):
+                parts += [_ASKING, command] if b.asking else [command]
+        return parts
+
+    def _evalsha(self, b: Batch) -> bytes:
+        """The call, which writes nothing once its own deadline has passed, whatever its rows would wait for."""
+        s = self._settings
+        not_after = self._now_ms() + s.deadline_ms
+        header = _BATCH_HEADER.pack(s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms, not_after)
+        return b.evalsha(self._script.sha, header)
+
+    async def receive(self, batches: list[Batch], before: int) -> list[Any]:
+        """The reply of each batch's call, `before` other replies skipped."""
+        counts = [(len(b.jobs) + 1) * (2 if b.asking else 1) for b in batches]
+        replies = await self._link.receive(before + sum(counts))
+        found: list[Any] = []
+        at = before
+        for b, count in zip(batches, counts, strict=True):
+            at += count
+            reply = replies[at - 1]
+            if isinstance(reply, NoScriptError):
+                # Redis restarted or failed over: nothing was executed.
+                load = self._link.pack([("SCRIPT", "LOAD", self._script.source)])
+                call = [_ASKING, self._evalsha(b)] if b.asking else [self._evalsha(b)]
+                await self._link.send_packed([*load, *call])
+                reply = (await self._link.receive(1 + len(call)))[-1]
+            found.append(reply)
+        return found if await self._replicated() else [NOT_REPLICATED] * len(batches)
+
+    async def _replicated(self) -> bool:
+        """Whether as many replicas as wanted have what was written so far."""
+        wanted = self._settings.wait_replicas
+        if not wanted:
+            return True
+        await self._link.send([("WAIT", wanted, max(1, int(self._settings.deadline_ms / 2)))])
+        (have,) = await self._link.receive(1)
+        return isinstance(have, int) and have >= wanted

@@ -1,0 +1,50 @@
+"""What goes out after a node said NOSCRIPT: canned replies, the bytes that follow."""
+
+from typing import Any, cast
+
+import pytest
+from redis.exceptions import NoScriptError
+
+from router.store.batch import Batch
+from router.store.calls import Calls, LaneSettings
+from router.store.decisions import decide_script
+from router.store.link import Link
+
+
+class Canned:
+    """A link that answers what it was given, and keeps what was sent."""
+
+    def __init__(self, *replies: list[Any]) -> None:
+        self.replies = list(replies)
+        self.sent: list[bytes] = []
+
+    def pack(self, commands: list[tuple[Any, ...]]) -> list[bytes]:
+        """Their names are enough here."""
+        return [str(c[0]).encode() for c in commands]
+
+    def pack_each(self, commands: list[tuple[Any, ...]]) -> list[bytes]:
+        """As `pack`."""
+        return self.pack(commands)
+
+    async def send_packed(self, parts: list[bytes]) -> None:
+        """Keep it."""
+        self.sent.append(b"".join(parts))
+
+    async def receive(self, count: int) -> list[Any]:
+        """The next canned replies, as many as were asked for."""
+        found = self.replies.pop(0)
+        assert len(found) == count
+        return found
+
+
+@pytest.mark.parametrize(("asking", "more"), [(False, 0), (True, 1)])
+async def test_a_node_without_the_script_gets_it_and_the_call_again(asking: bool, more: int) -> None:
+    """On a slot that is on its way, the second call asks too: without ASKING the node would send it back."""
+    link = Canned([*(["OK"] * more), NoScriptError("NOSCRIPT")], ["sha", *(["OK"] * more), [0, 1, 2]])
+    calls = Calls(cast(Link, link), decide_script(), LaneSettings(), lambda: 0.0)
+    batch = Batch()
+    batch.asking = asking
+    await calls.send([batch], [])
+    assert await calls.receive([batch], 0) == [[0, 1, 2]]
+    assert [b"ASKING" in sent for sent in link.sent] == [asking, asking]
+    assert b"SCRIPT" in link.sent[1]
