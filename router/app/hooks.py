@@ -31,6 +31,7 @@ class StoreWatch:
         self._decide_seconds = telemetry.store_call_seconds.child("decide")
         self._on_away = on_away
         self._on_back = on_back
+        self._lanes_down = 0
         self.alerts: Alerts | None = None
 
     def hooks(self) -> LaneHooks:
@@ -44,13 +45,17 @@ class StoreWatch:
             self._telemetry.batch_rows.observe(rows)
 
     def _down(self, down: bool, why: str) -> None:
-        self._telemetry.store_breaker_open.set(int(down))
+        self._lanes_down += 1 if down else -1
+        self._telemetry.store_breaker_open.set(int(self._lanes_down > 0))
         if down:
             self._telemetry.store_errors.inc()
             log.error("the store is away: %s", why, extra={"event": Event.STORE_AWAY})
             if self.alerts is not None:
                 self.alerts.raise_(Condition.STORE_AWAY, FLEET, metadata={"reason": why})
             self._on_away()
+            return
+        if self._lanes_down > 0:
+            # One node of a Cluster is back, another is away still.
             return
         log.info("the store answers again", extra={"event": Event.STORE_BACK})
         if self.alerts is not None:

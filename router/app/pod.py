@@ -193,6 +193,7 @@ class Pod(Parts):
             seconds += 1
             if seconds % _MEMORY_EVERY_S == 0:
                 await self._look_at_memory()
+            self.store.lanes.look()
             self.recent.look()
             self.workers.look()
             self.audit_watch.look()

@@ -15,7 +15,7 @@ nothing, and a nonce that is checked.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from msgspec import Struct
@@ -133,9 +133,29 @@ class Lane:
         if self._down:
             self._start()
 
-    def _start(self) -> None:
+    def look(self) -> None:
+        """Ask for the time if nothing else is under way: a lane that nobody uses has to know, too, when Redis is away.
+
+        Rows that come meanwhile wait as for a call in flight.
+        """
+        if not self._down:
+            self._start(self._look)
+
+    async def _look(self) -> None:
+        watch = Watch(self, [])
+        try:
+            await self._link.send([("TIME",)])
+            await self._link.receive(1)
+        except StoreError as fault:
+            self._lost([], fault)
+        finally:
+            watch.cancel()
+        if self._down:
+            await self._recover()
+
+    def _start(self, work: Callable[[], Coroutine[None, None, None]] | None = None) -> None:
         if self._task is None and not self._closing:
-            self._task = self.loop.create_task(self._run())
+            self._task = self.loop.create_task((work or self._run)())
             self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:

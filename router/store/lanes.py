@@ -93,6 +93,11 @@ class Lanes:
             self._by_partition = [None] * self._keys.partitions
             self._refreshing = None
 
+    def look(self) -> None:
+        """Notice an outage, or the end of one, without waiting for a request; every second, say."""
+        for lane in self._lanes.values():
+            lane.look()
+
     async def open(self) -> None:
         """Connect to every node that has a partition; returns when the first try of each has ended."""
         lanes = {self.of(p)[0] for p in range(self._keys.partitions)}

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import redis
 from redis.asyncio.connection import (
     AbstractConnection,
     Connection,
@@ -18,10 +19,14 @@ from redis.asyncio.connection import (
 )
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.driver_info import DriverInfo
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from router.errors import OutcomeUnknown, StoreUnavailable
+
+# What connections say of their library. Left to itself redis-py reads its version from the disk for every connection.
+DRIVER = DriverInfo(lib_version=redis.__version__)
 
 Command = Sequence[bytes | str | int | float]
 CONNECT_TIMEOUT_S = 1.0
@@ -48,6 +53,7 @@ def connection_factory(
         "socket_timeout": None,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "decode_responses": False,
+        "driver_info": DRIVER,
         "protocol": 2,
     }
     if kind is SSLConnection:

@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from router.errors import OutcomeUnknown, StoreDamaged, StoreError, StoreUnavailable
-from router.store.link import Command, connection_factory
+from router.store.link import DRIVER, Command, connection_factory
 from router.store.scripts import Script
 
 Address = tuple[str, int] | None
@@ -201,6 +201,7 @@ class SingleNode(_Client):
                 socket_connect_timeout=timeout_s,
                 retry=Retry(NoBackoff(), 0),
                 protocol=2,
+                driver_info=DRIVER,
                 **access.options(),
             )
         )
@@ -233,6 +234,7 @@ class Cluster(_Client):
                 socket_connect_timeout=timeout_s,
                 retry=Retry(NoBackoff(), 0),
                 protocol=2,
+                driver_info=DRIVER,
                 **access.options(),
             )
         )

@@ -65,6 +65,7 @@ class Pod:
         self.log = folder / f"{name}.log"
         self._env = dict(env)
         self.process: asyncio.subprocess.Process | None = None
+        self.program: tuple[str, ...] = ("-m", "router")
 
     async def start(self, *, wait: bool = True, **env: str) -> Self:
         """Start the process; `env` is added."""
@@ -72,7 +73,7 @@ class Pod:
         own = {"ROUTER_POD_NAME": self.name, "ROUTER_HTTP_PORT": str(self.port)}
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "router", "serve"),
+                *(sys.executable, "-P", *self.program, "serve"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,4 +1,4 @@
-"""A steady load of pushed tasks, with a record of who was answered."""
+"""A steady load, of pushed tasks as a rule, with a record of who was answered."""
 
 import asyncio
 from types import TracebackType
@@ -12,7 +12,10 @@ from tests.fleet.foreign import Foreign, Reply, task
 class Load:
     """`async with Load(caller, tenant) as load`: many requests at once; on exit the last ones are waited for."""
 
-    def __init__(self, caller: Foreign, tenant: str, *, open_requests: int = 32, patience_s: float = 2.0) -> None:
+    def __init__(
+        self, caller: Foreign, tenant: str, *, open_requests: int = 32, patience_s: float = 2.0, push: bool = True
+    ) -> None:
+        self._more = {"push_assignment": True} if push else {}
         self._caller = caller
         self._tenant = tenant
         self._open = open_requests
@@ -35,7 +38,7 @@ class Load:
         while not self._stop:
             self.sent += 1
             name = f"load-{self.sent}"
-            future = await self._caller.send(orjson.dumps(task(self._tenant, name, push_assignment=True)))
+            future = await self._caller.send(orjson.dumps(task(self._tenant, name, **self._more)))
             try:
                 self.answered[name] = await asyncio.wait_for(future, self._patience_s)
             except TimeoutError:
@@ -46,5 +49,5 @@ class Load:
     async def more(self, answers: int) -> None:
         """Returns when so many more are answered."""
         goal = len(self.answered) + answers
-        async with asyncio.timeout(20), self._progress:
+        async with asyncio.timeout(20 + answers / 100), self._progress:
             await self._progress.wait_for(lambda: len(self.answered) >= goal)

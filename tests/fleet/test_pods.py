@@ -90,6 +90,32 @@ async def test_a_rolling_restart_under_load_loses_nothing(own: Own) -> None:
         assert pod.logged("pod.bug") == []
 
 
+@pytest.mark.parametrize(
+    "requests", [4_000, pytest.param(100_000, marks=[pytest.mark.long, pytest.mark.timeout(1800)])]
+)
+async def test_rolling_updates_lose_no_request(own: Own, requests: int) -> None:
+    """Every pod is replaced twice, a new one beside it first, under as much load as one client makes: each request has
+    its one answer, a decision, and its one entry in the log."""
+    fleet, caller = await own(policies=ACME, env={"ROUTER_AUDIT_MAX_LEN": "1000000"})
+    share = requests // 5
+    async with Load(caller, "acme", open_requests=64, patience_s=5, push=False) as load:
+        for n in range(4):
+            await load.more(share)
+            await fleet.pod(f"new-{n}").start()
+            leaving = fleet.pods.pop(0)
+            assert await leaving.stop() == 0
+            assert leaving.logged("pod.bug") == []
+        await load.more(share)
+    assert load.unanswered == []
+    assert len(load.answered) == load.sent >= requests
+    assert [r.error for r in load.answered.values() if not r.ok] == []
+    assert caller.doubles() == 0
+    assert len({r.pod for r in load.answered.values()}) == 6
+    made = await _decided(fleet)
+    assert set(made) == set(load.answered)
+    assert max(made.values()) == 1
+
+
 async def test_a_draining_pod_says_so_and_ends_in_time(own: Own) -> None:
     """After SIGTERM: "draining" and "stopped" in the log, exit code 0, the other pod answers everything."""
     fleet, caller = await own(policies=ACME)

@@ -117,6 +117,34 @@ async def test_a_policy_that_allows_gets_degraded_decisions(own: Own) -> None:
     assert (await fleet.pods[0].metrics())["router_audit_deferred"] == 0
 
 
+async def test_degraded_decisions_while_the_store_is_gone(own: Own) -> None:
+    """No server at the address any more: degraded, and who asks why is told what is known without a store."""
+    fleet, caller = await own(pods=1, policies=POLICIES, env=QUICK)
+    assert (await caller.ask(task("lenient"))).ok
+    alerts = await caller.watch(ALERTS)
+    await asyncio.to_thread(fleet.valkey.kill)
+    # Nobody asks for anything meanwhile.
+    await until(lambda: _known_to_be_away(fleet), 5, "the store is known to be away")
+    await alerts.one(component="store", severity="critical")
+    reply = await caller.ask(task("lenient", "r-why", options={"explain": True}))
+    assert reply.decision["degraded"] is True
+    told = reply.context["explain"]
+    assert told["degraded"] is True
+    assert told["policy_id"] == "default", told
+    assert {c["provider_id"] for c in told["candidates"]} == {"alpha", "beta"}
+    assert sum(c["verdict"] == "chosen" for c in told["candidates"]) == 1
+    plain = await caller.ask(task("lenient", "r-plain"))
+    assert plain.decision["degraded"] is True
+    assert "explain" not in plain.context
+    refused = await caller.ask(task("strict", "r-no", options={"explain": True}))
+    assert refused.error["code"] == "unavailable"
+    pushed = await caller.ask(task("lenient", "r-push", push_assignment=True, options={"explain": True}))
+    assert pushed.error["code"] == "unavailable"
+    await asyncio.to_thread(fleet.valkey.start)
+    await until(lambda: _audited(fleet, 2), 10, "the degraded decisions are audited")
+    await until(lambda: _decides(caller, "lenient"), 5, "decisions again")
+
+
 async def _audited(fleet: Fleet, count: int) -> bool:
     return (await fleet.actions("lenient")).count("decision.degraded") == count
 

@@ -21,7 +21,7 @@ from router.domain.policy_limits import limit
 from router.domain.task import Action, Move, Moved, TaskRecord, TaskState
 from router.errors import StartupRefused
 from router.store.calls import LaneSettings
-from router.store.decisions import decide_script
+from router.store.decisions import WAIT_DEADLINES, decide_script
 from router.store.keys import Keys
 from router.store.meta import RedisMeta
 from router.store.nodes import SingleNode
@@ -294,6 +294,25 @@ async def test_a_frozen_redis(own: ValkeyProcess, own_pod: Pod) -> None:
     assert await own_pod.nodes.call("EXISTS", own_pod.keys.tenant("frozen").audit) == 0
     (again,) = await own_pod.decide(ask("late", tenant="frozen"))
     assert isinstance(again, Admitted)
+
+
+async def test_a_lane_that_nobody_uses_notices_an_outage(own: ValkeyProcess, own_pod: Pod) -> None:
+    """Killed or frozen, and back again, without one request; rows that come while it looks are answered in time."""
+    await own_pod.decide(ask())
+    own_pod.lanes.look()
+    assert isinstance((await own_pod.decide(ask()))[0], Admitted)
+    own.freeze()
+    own_pod.lanes.look()
+    waiting = own_pod.submit(ask())
+    assert await asyncio.wait_for(waiting, QUICK.deadline_ms * WAIT_DEADLINES / 1000 + MARGIN_S) == Away(sent=False)
+    await asyncio.wait_for(own_pod.fell.wait(), 5)
+    own.thaw()
+    await asyncio.wait_for(own_pod.up.wait(), 5)
+    await asyncio.to_thread(own.kill)
+    own_pod.lanes.look()
+    await asyncio.wait_for(own_pod.fell.wait(), 5)
+    await asyncio.to_thread(own.start)
+    await asyncio.wait_for(own_pod.up.wait(), 5)
 
 
 async def test_what_waits_behind_a_frozen_call(own: ValkeyProcess, own_pod: Pod) -> None:

@@ -1,0 +1,20 @@
+"""Whether the store is away, as the lanes of several nodes tell it."""
+
+from prometheus_client import CollectorRegistry
+
+from router.app.hooks import StoreWatch
+from router.telemetry import Telemetry
+
+
+def test_the_store_is_away_until_every_node_is_back() -> None:
+    """Of a Cluster two nodes fall and one comes back: still away, until the other one is back."""
+    told: list[str] = []
+    registry = CollectorRegistry()
+    watch = StoreWatch(Telemetry(registry), on_away=lambda: told.append("away"), on_back=lambda: told.append("back"))
+    down = watch.hooks().on_down
+    for turn in (True, True, False):
+        down(turn, "test")
+        assert registry.get_sample_value("router_store_breaker_open") == 1
+    down(False, "test")
+    assert registry.get_sample_value("router_store_breaker_open") == 0
+    assert told == ["away", "away", "back"]
