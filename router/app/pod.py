@@ -24,6 +24,7 @@ from router.bus import announce, service, workers
 from router.domain.alert import Door
 from router.domain.audit import Actor
 from router.domain.decision import Code, Refused
+from router.domain.json import JsonObject
 from router.errors import BusError, StartupRefused, StoreError
 from router.logs import configure
 from router.settings import Settings
@@ -42,6 +43,7 @@ log = logging.getLogger("router.app")
 
 _BUS_AWAY_S = 2.0
 _MEMORY_EVERY_S = 15
+_BUSY_MS = 100
 
 
 async def serve(settings: Settings) -> int:
@@ -153,6 +155,7 @@ class Pod(Parts):
         await announce.listen(self.bus, lambda tenant_id, _revision: self.policies.announced(tenant_id))
         await workers.listen(self.bus, self.workers.heartbeat, self.workers.dead_letter)
         headers = {"router-pod": self._s.pod_name}
+        fault = partial(_fault_reply, legacy_codes=self._s.legacy_error_codes)
         for subject, handler in (
             (
                 subjects.GET_DECISION,
@@ -166,9 +169,7 @@ class Pod(Parts):
             (subjects.BACKPRESSURE, self.backpressure),
             (f"{subjects.ADMIN}.*", self._admin()),
         ):
-            self.services.append(
-                await service.serve(self.bus, subject, "router", handler, _fault_reply, headers=headers)
-            )
+            self.services.append(await service.serve(self.bus, subject, "router", handler, fault, headers=headers))
 
     def _admin(self) -> Admin:
         store = self.store
@@ -184,7 +185,17 @@ class Pod(Parts):
 
         more = OperatorActs(operator).acts | PolicyActs(publisher).acts | TenantActs(purger, store.tenants).acts
         dry, tokens = self.dry_run.ask, admin_tokens(self._s)
-        return Admin(self.policies, store.inspector, store.extensions, dry, tokens, store.levers, self.telemetry, more)
+        return Admin(
+            self.policies,
+            store.inspector,
+            store.extensions,
+            dry,
+            tokens,
+            store.levers,
+            self.telemetry,
+            more,
+            legacy_codes=self._s.legacy_error_codes,
+        )
 
     async def _every_second(self) -> None:
         seconds = 0
@@ -270,5 +281,6 @@ async def _named(work: Awaitable[None], name: str) -> None:
     await work
 
 
-def _fault_reply(code: str, message: str) -> bytes:
-    return encode(Refused(Code(code), message), request_id=None, trace_id=None)
+def _fault_reply(code: str, message: str, *, legacy_codes: bool) -> bytes:
+    details: JsonObject = {} if Code(code) is Code.INTERNAL else {"retry_after_ms": _BUSY_MS}
+    return encode(Refused(Code(code), message, details), request_id=None, trace_id=None, legacy_codes=legacy_codes)

@@ -73,7 +73,7 @@ ALERTS: dict[Condition, Kind] = {
     Condition.STORE_RESEEDED: Kind(_C, "store", FLEET, "the store was found empty and was seeded again"),
     Condition.BUS_AWAY: Kind(_C, "bus", FLEET, "NATS was away"),
     Condition.STREAM_COVERS_REQUESTS: Kind(
-        _C, "bus", "stream", "a stream covers a request/reply subject: its acks reach callers before the answers"
+        _C, "bus", FLEET, "a stream covers a request/reply subject: its acks reach callers before the answers"
     ),
     Condition.CONSUMER_STALLED: Kind(_C, "bus", "consumer", "a consumer has messages and makes no progress"),
     Condition.CP_STATE_UNUSABLE: Kind(_W, "gate", FLEET, "no usable CP state: running as CP1 baseline"),

@@ -42,7 +42,7 @@ class Admin:
 
     `more` are acts beside the four that only read, with the role that each needs: they always ask for a token. What a
     token was used for, or refused, is logged, counted and recorded in the audit log of no tenant; what an act changes
-    is recorded by the act itself.
+    is recorded by the act itself. `legacy_codes` is ROUTER_LEGACY_ERROR_CODES.
     """
 
     def __init__(
@@ -55,6 +55,8 @@ class Admin:
         levers: LeverStore,
         telemetry: Telemetry,
         more: Mapping[str, tuple[Role, Act]],
+        *,
+        legacy_codes: bool = False,
     ) -> None:
         self._policies = policies
         self._inspector = inspector
@@ -70,18 +72,22 @@ class Admin:
             "get_pipeline_complexity": self._complexity,
         }
         self._more = more
+        self._legacy_codes = legacy_codes
 
     async def __call__(self, data: bytes, headers: Mapping[str, str], subject: str) -> Answered:
         """One act: its answer, or why not."""
         asked = decode_admin(data, headers)
         if isinstance(asked, Rejected):
-            return _refusal(asked.refused)
+            return self._refusal(asked.refused)
         act = subject.removeprefix(f"{ADMIN}.")
         holder = self._tokens.holder(asked.token)
         refused = self._forbidden(act, holder)
         answer = refused or await self._done(act, asked, holder)
         await self._tell(act, asked, holder, answer, forbidden=refused is not None)
-        return _refusal(answer) if isinstance(answer, Refused) else (encode_admin(answer), {})
+        return self._refusal(answer) if isinstance(answer, Refused) else (encode_admin(answer), {})
+
+    def _refusal(self, refused: Refused) -> Answered:
+        return encode(refused, request_id=None, trace_id=None, legacy_codes=self._legacy_codes), {}
 
     def _forbidden(self, act: str, holder: Holder | None) -> Refused | None:
         needed = self._more[act][0] if act in self._more else Role.VIEWER
@@ -219,7 +225,3 @@ def _complexity(policy: Policy) -> JsonObject:
 
 def _actor(holder: Holder, asked: AdminRequest) -> Actor:
     return Actor(holder.principal, holder.role.label, asked.trace_id)
-
-
-def _refusal(refused: Refused) -> Answered:
-    return encode(refused, request_id=None, trace_id=None), {}

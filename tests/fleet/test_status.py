@@ -69,6 +69,17 @@ async def test_old_gateways_get_codes_they_know(own: Own) -> None:
     assert (unknown["code"], unknown["details"]["code"]) == ("policy_not_found", "decision_not_found")
 
 
+async def test_old_gateways_know_the_codes_of_admin_acts_too(own: Own) -> None:
+    """More acts at once than a pod serves: extension_unavailable, with the true code and when to come back."""
+    _, caller = await own(pods=1, env={"ROUTER_LEGACY_ERROR_CODES": "true"})
+    asked = [await caller.send(b"{}", subject="beamline.router.v1.admin.get_extension_health") for _ in range(200)]
+    replies = [reply.body for reply in await asyncio.gather(*asked)]
+    shed = [reply["error"] for reply in replies if not reply["ok"]]
+    assert 0 < len(shed) < 200
+    assert {e["code"] for e in shed} == {"extension_unavailable"}
+    assert all(e["details"] == {"retry_after_ms": 100, "code": "service_overloaded"} for e in shed)
+
+
 async def test_decides_are_traced(own: Own) -> None:
     """A decide is a span in the caller's trace, sent to the collector; the assignment carries it on."""
     trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
