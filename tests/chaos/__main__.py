@@ -32,7 +32,7 @@ def main() -> int:
         campaign = Campaign(folder / fsync, seed=seed, faults=wanted.faults, rate=wanted.rate, fsync=fsync, say=_say)
         _say(f"{title(campaign.run_)}; data and logs are in {folder / fsync}")
         runs.append(asyncio.run(campaign.run()))
-    print(table(runs))
+        _say(table(runs))
     if not runs[0].held:
         print(f"a bar is missed with --seed {seed}; data and logs are in {folder}")
         return 1

@@ -6,7 +6,7 @@ After a round the fleet must become whole and take a fresh task of every tenant 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -163,10 +163,24 @@ class Campaign:
 
     async def _facts(self, load: Load) -> dict[str, str]:
         fleet = self._world.fleet
+        records = {
+            n: r for n, r in (await Store(self._world, load.asked).records()).items() if isinstance(r, TaskRecord)
+        }
+        ends = Counter(r.state.label for r in records.values())
+        attempts = Counter(r.attempt for r in records.values())
+        missed = [e for e in await fleet.audit("patient") if e.action == "assignment.timed_out"]
+        late = [str(e.details["request_id"]) for e in missed]
         totals: dict[str, Any] = {
+            "tasks by their end": _listed(ends),
+            "tasks by their attempts": _listed(attempts),
+            "attempts that ran into a deadline of 90 s": ", ".join([str(len(late)), *late[:5]]),
             "asked again for want of an answer": load.unanswered,
-            "refused meanwhile": ", ".join(f"{code} {n}" for code, n in sorted(load.refusals.items())) or "none",
+            "refused meanwhile": _listed(load.refusals),
             "replies that came twice": self._world.caller.doubles(),
             "watchdog began a pull anew (pods that live)": int(await fleet.total("router_consumer_stalls_total")),
         }
         return {name: str(value) for name, value in totals.items()}
+
+
+def _listed(counts: Mapping[Any, int]) -> str:
+    return ", ".join(f"{what} {n}" for what, n in sorted(counts.items())) or "none"

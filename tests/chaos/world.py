@@ -24,6 +24,8 @@ from tests.servers import ServerProcess, ValkeyProcess
 ROOT = Path(__file__).parents[2]
 CONSUMERS = (("ASSIGN", WORKERS), ("ACK", ACKS), ("RESULT", RESULTS))
 DELAY_S = 0.08
+READY_S = 60.0
+"""A pod starts in a second or two; three of them, killed together on a machine that does other work, take longer."""
 _TERM_S = 20.0
 
 
@@ -196,4 +198,4 @@ class World:
             if one.process.returncode is not None:
                 self.surprises.append(f"{one.name} had ended by itself with code {one.process.returncode}")
                 await one.start(wait=False)
-        await asyncio.gather(*(pod.until_ready() for pod in self.fleet.pods))
+        await asyncio.gather(*(pod.until_ready(READY_S) for pod in self.fleet.pods))

@@ -83,10 +83,10 @@ class Pod:
             await self.until_ready()
         return self
 
-    async def until_ready(self) -> None:
+    async def until_ready(self, within_s: float = READY_S) -> None:
         """Wait for /readyz."""
         try:
-            await until(self._ready, READY_S, f"{self.name} is ready")
+            await until(self._ready, within_s, f"{self.name} is ready")
         except AssertionError as e:
             raise AssertionError(f"{e}\n{await self.readyz()}\n{self.log.read_text()[-3000:]}") from e
 
