@@ -53,15 +53,15 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def end(self, pick: int, *, after_bytes: int, upstream: bool, hold_s: float, half: bool) -> None:
-        """Cut one connection, or close one way of it; at the end of `hold_s` it is cut whatever has passed."""
-        if not self._links:
-            return
-        link = self._links[pick % len(self._links)]
-        link.half = half
-        link.limits[UP if upstream else DOWN] = after_bytes
+    async def end(self, pick: int | None, *, after_bytes: int, upstream: bool, hold_s: float, half: bool) -> None:
+        """Cut one connection (None: each), or close one way of it; after `hold_s` it is cut whatever has passed."""
+        links = self._links[:] if pick is None else [self._links[pick % len(self._links)]] if self._links else []
+        for link in links:
+            link.half = half
+            link.limits[UP if upstream else DOWN] = after_bytes
         await asyncio.sleep(hold_s)
-        link.abort()
+        for link in links:
+            link.abort()
 
     async def delay(self, seconds: float, hold_s: float) -> None:
         """Every piece of every connection waits so long, in both ways."""

@@ -47,14 +47,16 @@ WEIGHTS: dict[Kind, int] = {
     "redis.hole": 4,
 }
 MEAN_PAUSE_MS = 330
+EVERYWHERE = 0.4
 LONG = 0.03
 """The share of faults that last longer than the fleet's own patience with publishes and deadlines."""
 
 
 class Fault(Struct, frozen=True):
     """One fault. `pick`: which pod, worker or connection, modulo how many there are. `hold_ms`: how long it lasts, or
-    until the killed process is started again. `after_bytes`: a connection is cut once so many more have passed.
-    `upstream`: the way from client to server is hit, else the way back. `pause_ms`: before the next fault.
+    until the killed process is started again. `after_bytes`: a connection is cut once so many more have passed;
+    `everywhere`: each connection is, not only the picked one. `upstream`: the way from client to server is hit, else
+    the way back. `pause_ms`: before the next fault.
     """
 
     number: int
@@ -62,11 +64,14 @@ class Fault(Struct, frozen=True):
     pick: int
     hold_ms: int
     after_bytes: int
+    everywhere: bool
     upstream: bool
     pause_ms: int
 
     def __str__(self) -> str:
-        return f"{self.number} {self.kind} #{self.pick} {self.hold_ms} ms {self.after_bytes} B"
+        where = "everywhere" if self.everywhere else f"#{self.pick}"
+        way = "up" if self.upstream else "down"
+        return f"{self.number} {self.kind} {where} {self.hold_ms} ms, {self.after_bytes} B {way}"
 
 
 def _hold_ms(dice: random.Random) -> int:
@@ -89,7 +94,8 @@ def schedule(seed: int, count: int) -> list[Fault]:
             kind=first[n] if n < len(first) else dice.choices(kinds, weights)[0],
             pick=dice.randrange(1 << 16),
             hold_ms=_hold_ms(dice),
-            after_bytes=int(dice.paretovariate(0.6)) % 40_000,
+            after_bytes=int(dice.paretovariate(0.35)) % 40_000,
+            everywhere=dice.random() < EVERYWHERE,
             upstream=dice.random() < 0.5,
             pause_ms=dice.randint(MEAN_PAUSE_MS // 3, MEAN_PAUSE_MS * 5 // 3),
         )

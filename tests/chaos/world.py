@@ -128,7 +128,7 @@ class World:
         match act:
             case "cut" | "half":
                 await proxy.end(
-                    fault.pick,
+                    None if fault.everywhere else fault.pick,
                     after_bytes=fault.after_bytes,
                     upstream=fault.upstream,
                     hold_s=hold_s,
