@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -25,6 +26,8 @@ def main() -> int:
     parser.add_argument("--everysec", action="store_true", help="the same seed with appendfsync everysec beside it")
     parser.add_argument("--folder", type=Path, default=None, help="kept; must not exist")
     wanted = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell that starts it in the background has SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     seed = secrets.randbelow(1_000_000) if wanted.seed is None else wanted.seed
     folder: Path = wanted.folder or Path(tempfile.mkdtemp(prefix="router-chaos-"))
     runs: list[Run] = []
