@@ -11,9 +11,10 @@ import msgspec
 from redis import Redis
 from rich.console import Console
 
-from bench import audit, memory
+from bench import audit, capacity, memory
 from bench.audit import QueryCost
 from bench.bars import bars
+from bench.capacity import AuditRate
 from bench.memory import KeyCost
 from bench.processes import HOST, BenchFailed, Placement, start_valkey
 from bench.report import Run, conditions, progress, show
@@ -46,7 +47,8 @@ def main() -> int:
 
 def _run(folder: Path, effort: Effort, console: Console) -> Run:
     placement = Placement.split()
-    costs, queries = _store(folder, placement, effort)
+    policies = capacity.policy_bytes()
+    costs, queries, rate = _store(folder, placement, effort)
     main_stack, durable = Stack(folder, placement, None), Stack(folder, placement, "everysec")
 
     def say(record: Record) -> None:
@@ -60,19 +62,22 @@ def _run(folder: Path, effort: Effort, console: Console) -> Run:
     finally:
         durable.stop()
         main_stack.stop()
-    return Run(conditions(placement, effort, native=native), records, costs, queries, bars(records))
+    figures = capacity.figures(rate, costs, policies)
+    return Run(conditions(placement, effort, native=native), records, costs, queries, figures, bars(records))
 
 
-def _store(folder: Path, placement: Placement, effort: Effort) -> tuple[list[KeyCost], list[QueryCost]]:
-    """Bytes per key, and pages of a long audit log, on a server of their own."""
+def _store(folder: Path, placement: Placement, effort: Effort) -> tuple[list[KeyCost], list[QueryCost], AuditRate]:
+    """Bytes per key, pages of a long audit log, and audit entries a second, on a server of their own."""
     (folder / "memory").mkdir()
     process, port = start_valkey(folder / "memory", placement.rest, appendfsync=None)
     try:
         redis = Redis(HOST, port)
         found = [memory.idempotency(redis, effort.memory_keys)]
         queries = audit.measure(port, effort.memory_keys)
+        rate = capacity.audit_rate(redis)
+        redis.flushall()
         memory.filled(redis, _STATE_ROWS, 0)
-        return [*found, *memory.left_behind(redis)], queries
+        return [*found, *memory.left_behind(redis)], queries, rate
     finally:
         process.stop()
 

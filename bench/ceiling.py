@@ -28,6 +28,10 @@ class Caller:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._reader = hiredis.Reader()
 
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
     def one(self, command: bytes) -> object:
         """Send one command and wait for its reply."""
         self._socket.sendall(command)

@@ -10,6 +10,8 @@ from rich.table import Table
 
 from bench.audit import QueryCost
 from bench.bars import Bar, best_run, cpu_us, rate, ratio, select, typical
+from bench.capacity import Figure
+from bench.capacity import table as capacity_table
 from bench.memory import KeyCost
 from bench.processes import Placement
 from bench.rounds import Effort, Record
@@ -43,6 +45,7 @@ class Run(Struct, frozen=True):
     records: list[Record]
     memory: list[KeyCost]
     audit: list[QueryCost]
+    capacity: list[Figure]
     bars: list[Bar]
 
 
@@ -65,6 +68,7 @@ def show(run: Run, console: Console) -> None:
         console.print(_memory(run.memory))
     if run.audit:
         console.print(_audit(run.audit))
+    console.print(capacity_table(run.capacity))
     busiest = max(r.measurement.foreign_cpus for r in run.records)
     if busiest > 0.1:
         console.print(

@@ -64,6 +64,9 @@ class Census:
             self._resign()
             return False
         page = await self._store.page()
+        if sum(page.counts.values()) >= page.total:
+            # All keys at once: older pages could only be wrong.
+            self._window.clear()
         self._window.append(page)
         seen: Counter[str] = Counter()
         sizes: dict[str, list[int]] = {}
