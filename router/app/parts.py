@@ -39,6 +39,7 @@ from router.tracing import Tracing
 from router.usecases.alerts import Alerts, Level
 from router.usecases.attempts import Attempts
 from router.usecases.audit_lines import AuditLines
+from router.usecases.breaker_episodes import BreakerEpisodes
 from router.usecases.census import Census
 from router.usecases.decide import Decide
 from router.usecases.deferred import DeferredAudit
@@ -134,6 +135,9 @@ class Parts:
             self.alerts,
             most_bytes=s.store_kind_max_bytes,
             may_work=lambda: not self._draining,
+        )
+        self.breaker_episodes = BreakerEpisodes(
+            self.store.epochs, self.store.inspector, self.alerts, may_work=lambda: not self._draining
         )
         self.deferred = DeferredAudit(self.store.tasks, t)
         self._audit_parts(s)

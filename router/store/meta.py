@@ -8,6 +8,7 @@ from router.store.nodes import Nodes
 from router.store.scripts import load
 
 _EPISODE_MS = 6 * 3_600_000
+_SCAN = 500
 
 
 class RedisMeta:
@@ -95,6 +96,21 @@ class RedisEpochs:
             return None
         epoch, is_open, _joined_ms = stored.split()
         return int(epoch) if is_open == b"1" else None
+
+    async def open_scopes(self, condition: str) -> list[str]:
+        """See `usecases.breaker_episodes.OpenEpisodes.open_scopes`; in steps, so that the node is not held up."""
+        found: set[str] = set()
+        prefix, cursor = f"{condition}:", 0
+        while True:
+            cursor, flat = await self._nodes.call(
+                "HSCAN", self._keys.epochs, cursor, "MATCH", f"{prefix}*", "COUNT", _SCAN
+            )
+            # A dictionary from a single server, a list from a cluster's node.
+            pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
+            found |= {n.decode().removeprefix(prefix) for n, stored in pairs if stored.split()[1] == b"1"}
+            cursor = int(cursor)
+            if cursor == 0:
+                return sorted(found)
 
     async def end(self, condition: str, scope: str, epoch: int) -> None:
         """See `usecases.alerts.Epochs.end`."""

@@ -455,8 +455,11 @@ async def test_the_open_episode_is_known_to_all(epochs: RedisEpochs, scope: str)
     assert await epochs.current("breaker_opened", scope) is None
     first = await epochs.begin("breaker_opened", scope)
     assert await epochs.current("breaker_opened", scope) == first
+    assert scope in await epochs.open_scopes("breaker_opened")
+    assert scope not in await epochs.open_scopes("redis_away")
     await epochs.end("breaker_opened", scope, first)
     assert await epochs.current("breaker_opened", scope) is None
+    assert scope not in await epochs.open_scopes("breaker_opened")
 
 
 async def test_an_old_episode_cannot_be_ended_again(epochs: RedisEpochs, scope: str) -> None:
