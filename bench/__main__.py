@@ -1,6 +1,7 @@
 """`python -m bench [--quick] [--json FILE] [--check]`: see the README in this folder."""
 
 import argparse
+import shutil
 import signal
 import sys
 import tempfile
@@ -13,11 +14,11 @@ from rich.console import Console
 
 from bench import audit, capacity, memory
 from bench.audit import QueryCost
-from bench.bars import bars
+from bench.bars import Bar, bars
 from bench.capacity import AuditRate
 from bench.memory import KeyCost
 from bench.processes import HOST, BenchFailed, Placement, start_valkey
-from bench.report import Run, conditions, progress, show
+from bench.report import Run, conditions, progress, show, show_bars, show_store
 from bench.rounds import FULL, QUICK, Bench, Effort, Record
 from bench.stack import Stack
 
@@ -34,21 +35,32 @@ def main() -> int:
     started = time.monotonic()
     try:
         with tempfile.TemporaryDirectory(prefix="router-bench-") as folder:
-            run = _run(Path(folder), effort, console)
+            done = (_memory_only if arguments.memory else _run)(Path(folder), effort, arguments.redis_server, console)
     except BenchFailed as fault:
         console.print(f"[red]{fault}[/]", markup=True)
         return 2
-    show(run, console)
+    if isinstance(done, Run):
+        show(done, console)
+    promised = done.bars if isinstance(done, Run) else done
     console.print(f"took {time.monotonic() - started:.0f} s")
     if arguments.json:
-        arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=1))
-    return int(arguments.check and not all(b.holds for b in run.bars))
+        arguments.json.write_bytes(msgspec.json.format(msgspec.json.encode(done), indent=1))
+    return int(arguments.check and not all(b.holds for b in promised))
 
 
-def _run(folder: Path, effort: Effort, console: Console) -> Run:
+def _memory_only(folder: Path, effort: Effort, redis_server: Path | None, console: Console) -> list[Bar]:
+    costs = _memory(folder, Placement.split(), effort, redis_server)
+    found = memory.bars(costs)
+    show_store(costs, [], console)
+    show_bars(found, console)
+    return found
+
+
+def _run(folder: Path, effort: Effort, redis_server: Path | None, console: Console) -> Run:
     placement = Placement.split()
     policies = capacity.policy_bytes()
-    costs, queries, rate = _store(folder, placement, effort)
+    costs = _memory(folder, placement, effort, redis_server)
+    queries, rate = _audit(folder, placement, effort)
     main_stack, durable = Stack(folder, placement, None), Stack(folder, placement, "everysec")
 
     def say(record: Record) -> None:
@@ -62,22 +74,36 @@ def _run(folder: Path, effort: Effort, console: Console) -> Run:
     finally:
         durable.stop()
         main_stack.stop()
-    figures = capacity.figures(rate, costs, policies)
-    return Run(conditions(placement, effort, native=native), records, costs, queries, figures, bars(records))
+    promised = [*bars(records), *memory.bars(costs)]
+    figures = capacity.figures(rate, [c for c in costs if c.server.startswith("valkey")], policies)
+    return Run(conditions(placement, effort, native=native), records, costs, queries, figures, promised)
 
 
-def _store(folder: Path, placement: Placement, effort: Effort) -> tuple[list[KeyCost], list[QueryCost], AuditRate]:
-    """Bytes per key, pages of a long audit log, and audit entries a second, on a server of their own."""
-    (folder / "memory").mkdir()
-    process, port = start_valkey(folder / "memory", placement.rest, appendfsync=None)
+def _memory(folder: Path, placement: Placement, effort: Effort, redis_server: Path | None) -> list[KeyCost]:
+    """Bytes per key on the embedded Valkey, and on a Redis if there is one."""
+    found: list[KeyCost] = []
+    for name, binary in (("valkey", None), ("redis", redis_server)):
+        if name == "redis" and binary is None:
+            continue
+        at = folder / f"memory-{name}"
+        at.mkdir()
+        process, port = start_valkey(at, placement.rest, appendfsync=None, binary=binary)
+        try:
+            redis = Redis(HOST, port)
+            found.append(memory.idempotency(redis, effort.memory_keys))
+            memory.filled(redis, _STATE_ROWS, 0)
+            found += memory.left_behind(redis)
+        finally:
+            process.stop()
+    return sorted(found, key=lambda c: c.kind)
+
+
+def _audit(folder: Path, placement: Placement, effort: Effort) -> tuple[list[QueryCost], AuditRate]:
+    """Pages of a long audit log, and audit entries a second, on a server of their own."""
+    (folder / "audit").mkdir()
+    process, port = start_valkey(folder / "audit", placement.rest, appendfsync=None)
     try:
-        redis = Redis(HOST, port)
-        found = [memory.idempotency(redis, effort.memory_keys)]
-        queries = audit.measure(port, effort.memory_keys)
-        rate = capacity.audit_rate(redis)
-        redis.flushall()
-        memory.filled(redis, _STATE_ROWS, 0)
-        return [*found, *memory.left_behind(redis)], queries, rate
+        return audit.measure(port, effort.memory_keys), capacity.audit_rate(Redis(HOST, port))
     finally:
         process.stop()
 
@@ -86,6 +112,14 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="How fast one pod is, and beside what.")
     parser.add_argument("--quick", action="store_true", help="under a minute instead of about ten, and rougher")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement to FILE")
+    parser.add_argument("--memory", action="store_true", help="bytes per key only")
+    parser.add_argument(
+        "--redis-server",
+        type=Path,
+        metavar="FILE",
+        default=shutil.which("redis-server"),
+        help="a Redis to measure bytes per key on as well; redis-server on PATH when there is one",
+    )
     parser.add_argument("--check", action="store_true", help="exit 1 when a promise does not hold")
     return parser.parse_args()
 

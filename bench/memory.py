@@ -4,25 +4,47 @@ The idempotency key has a budget of 200 bytes at a million keys: real values, wi
 names. The others are what real decisions leave behind.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import mean
 
 from msgspec import Struct
 from redis import Redis
 
+from bench.bars import Bar
 from bench.rows import Calls, idempotency_pairs
 
+IDEMPOTENCY, AUDIT = "idempotency key", "audit entry"
+MOST_BYTES = {IDEMPOTENCY: 200, AUDIT: 1_024}
 _SAMPLE = 200
 _CHUNK = 5_000
 
 
 class KeyCost(Struct, frozen=True):
-    """Bytes of one kind of key, names and overhead included; `delta` None: not measured that way."""
+    """Bytes of one kind of key on one server, names and overhead included; `delta` None: not measured that way."""
 
+    server: str
     kind: str
     keys: int
     usage: float
     delta: float | None
+
+
+def name_of(redis: Redis) -> str:
+    """What server it is, e.g. `redis 7.0.15`."""
+    found = redis.info("server")
+    assert isinstance(found, dict)
+    if found.get("server_name") == "valkey":
+        return f"valkey {found['valkey_version']}"
+    return f"redis {found['redis_version']}"
+
+
+def bars(costs: Sequence[KeyCost]) -> list[Bar]:
+    """What a key may cost at most, by either way of measuring, on every server."""
+    return [
+        Bar(f"{c.kind} on {c.server}", max(c.usage, c.delta or 0.0), MOST_BYTES[c.kind], False, "B")
+        for c in costs
+        if c.kind in MOST_BYTES
+    ]
 
 
 def used_memory(redis: Redis) -> int:
@@ -48,7 +70,7 @@ def idempotency(redis: Redis, keys: int) -> KeyCost:
     grown = used_memory(redis) - before
     usage = _usage(redis, sample)
     redis.flushall()
-    return KeyCost("idempotency key", keys, usage, grown / keys)
+    return KeyCost(name_of(redis), IDEMPOTENCY, keys, usage, grown / keys)
 
 
 def left_behind(redis: Redis) -> Iterator[KeyCost]:
@@ -57,17 +79,17 @@ def left_behind(redis: Redis) -> Iterator[KeyCost]:
         ("tenant's state: 2 limits", "r1:*:s"),
         ("user's state: 1 limit", "r1:*:su:*"),
         ("pin", "r1:*:pin:*"),
-        ("audit entry", "r1:*:audit"),
+        (AUDIT, "r1:*:audit"),
     ):
         keys = list(redis.scan_iter(pattern, count=_CHUNK))
-        units = sum(redis.xlen(k) for k in keys) if kind == "audit entry" else len(keys)
+        units = sum(redis.xlen(k) for k in keys) if kind == AUDIT else len(keys)
         if not units:
             continue
-        usage = _usage(redis, keys[:_SAMPLE]) if kind != "audit entry" else _usage(redis, keys, 0) * len(keys) / units
+        usage = _usage(redis, keys[:_SAMPLE]) if kind != AUDIT else _usage(redis, keys, 0) * len(keys) / units
         before = used_memory(redis)
         for at in range(0, len(keys), _CHUNK):
             redis.delete(*keys[at : at + _CHUNK])
-        yield KeyCost(kind, units, usage, (before - used_memory(redis)) / units)
+        yield KeyCost(name_of(redis), kind, units, usage, (before - used_memory(redis)) / units)
 
 
 def _usage(redis: Redis, keys: list[bytes], samples: int = 5) -> float:

@@ -116,14 +116,17 @@ def greeted(port: int, send: bytes, expect: bytes) -> bool:
         return expect in s.recv(4096)
 
 
-def start_valkey(folder: Path, cpus: str, *, appendfsync: str | None) -> tuple[Process, int]:
-    """Valkey and its port. `appendfsync` None: no persistence at all; the AOF is never rewritten meanwhile."""
+def start_valkey(
+    folder: Path, cpus: str, *, appendfsync: str | None, binary: Path | None = None
+) -> tuple[Process, int]:
+    """Valkey and its port. `appendfsync` None: no persistence at all; the AOF is never rewritten meanwhile. `binary`:
+    another server that takes the same options, for the embedded one."""
     port = free_port()
     data = folder / f"valkey-{port}"
     data.mkdir()
     aof = ["--appendonly", "no"] if appendfsync is None else ["--appendonly", "yes", "--appendfsync", appendfsync]
     command = [
-        *(str(get_binary_path()), "--port", str(port), "--bind", HOST, "--dir", str(data), "--save", ""),
+        *(str(binary or get_binary_path()), "--port", str(port), "--bind", HOST, "--dir", str(data), "--save", ""),
         *("--maxmemory-policy", "noeviction", "--auto-aof-rewrite-percentage", "0", *aof),
     ]
     process = Process(f"valkey-{appendfsync or 'off'}", command, cpus, folder)

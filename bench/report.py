@@ -64,10 +64,7 @@ def show(run: Run, console: Console) -> None:
     console.print(_closed(run.records))
     console.print(_ceilings(run.records))
     console.print(_open(run.records))
-    if run.memory:
-        console.print(_memory(run.memory))
-    if run.audit:
-        console.print(_audit(run.audit))
+    show_store(run.memory, run.audit, console)
     console.print(capacity_table(run.capacity))
     busiest = max(r.measurement.foreign_cpus for r in run.records)
     if busiest > 0.1:
@@ -75,7 +72,20 @@ def show(run: Run, console: Console) -> None:
             f"[yellow]This machine was shared: up to {busiest:.1f} CPUs were busy with something else. "
             "Throughput and latency suffered from it.[/]"
         )
-    console.print(_bars(run.bars))
+    show_bars(run.bars, console)
+
+
+def show_store(costs: Sequence[KeyCost], queries: Sequence[QueryCost], console: Console) -> None:
+    """Print what keys and audit queries cost."""
+    if costs:
+        console.print(_memory(costs))
+    if queries:
+        console.print(_audit(queries))
+
+
+def show_bars(found: Sequence[Bar], console: Console) -> None:
+    """Print what was promised."""
+    console.print(_bars(found))
 
 
 def progress(record: Record) -> str:
@@ -176,9 +186,9 @@ def _open(records: Sequence[Record]) -> Table:
 
 
 def _memory(costs: Sequence[KeyCost]) -> Table:
-    table = _table("Bytes per key", "key", "keys", "MEMORY USAGE", "used_memory")
+    table = _table("Bytes per key", "key", "server", "keys", "MEMORY USAGE", "used_memory")
     for c in costs:
-        table.add_row(c.kind, f"{c.keys:,}", f"{c.usage:.0f}", "" if c.delta is None else f"{c.delta:.0f}")
+        table.add_row(c.kind, c.server, f"{c.keys:,}", f"{c.usage:.0f}", "" if c.delta is None else f"{c.delta:.0f}")
     return table
 
 

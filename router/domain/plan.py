@@ -125,7 +125,8 @@ def plan(
     """
     policy = stored.policy
     refused = _refused_features(request, stored, features) if features is not ALL_FEATURES else ()
-    ordered, passed_over = _order(request, stored, features, snapshot)
+    pin = _pin(request, stored) if policy.sticky is not None and features.pins else None
+    ordered, passed_over = _order(request, stored, features, snapshot, pin)
     deadline_ms = request.options.deadline_ms
     if deadline_ms is None:
         first = ordered[0].expected_latency_ms if ordered else 0
@@ -135,7 +136,7 @@ def plan(
         stored,
         ordered,
         _charges(request, stored, ordered) if policy.limits else (),
-        _pin(request, stored) if policy.sticky is not None and features.pins else None,
+        pin,
         deadline_ms,
         _max_attempts(request, stored) if features.retries else 1,
         passed_over,
@@ -185,7 +186,7 @@ def _pin(request: DecideRequest, stored: StoredPolicy) -> Pin | None:
 
 
 def _order(
-    request: DecideRequest, stored: StoredPolicy, features: Features, snapshot: Snapshot
+    request: DecideRequest, stored: StoredPolicy, features: Features, snapshot: Snapshot, pin: Pin | None
 ) -> tuple[tuple[Candidate, ...], tuple[CandidateVerdict, ...]]:
     policy = stored.policy
     memo = policy.memo
@@ -195,9 +196,9 @@ def _order(
     if best:
         if memo.by_score is None:
             memo.by_score = shares_by_score(policy.pool, snapshot)
-        ranked = _rendezvous(request, stored, memo.by_score)
+        ranked = _rendezvous(request, stored, memo.by_score, pin)
     else:
-        ranked = _rendezvous(request, stored, policy.shares)
+        ranked = _rendezvous(request, stored, policy.shares, pin)
     plain = request.constraints is NO_CONSTRAINTS and request.step is NO_STEP and not policy.has_attributes
     remembered_as = (best, ranked)
     if plain and (known := memo.orders.get(remembered_as)) is not None:
@@ -212,11 +213,18 @@ def _order(
     return found, passed
 
 
-def _rendezvous(request: DecideRequest, stored: StoredPolicy, shares: tuple[Share, ...]) -> tuple[int, ...]:
-    """Places in the pool: by rank, then by weighted rendezvous."""
+def _rendezvous(
+    request: DecideRequest, stored: StoredPolicy, shares: tuple[Share, ...], pin: Pin | None
+) -> tuple[int, ...]:
+    """Places in the pool: by rank, then by weighted rendezvous of the request, or of its session.
+
+    A session whose pin is lost, or cannot be read, thus goes where it went.
+    """
     if len(shares) == 1:
         return _ONLY
-    key = f"{request.tenant_id}\0{stored.policy_id}\0{request.request_id}".encode()
+    # Neither separator can be in a name before it, so no session is taken for a request.
+    who = f"\0{request.request_id}" if pin is None else f"\1{pin.key}"
+    key = f"{request.tenant_id}\0{stored.policy_id}{who}".encode()
     # (h + 0.5) / 2⁶⁴ is in (0, 1), so the logarithm is finite and negative.
     scored = [
         (rank, weight / log((xxh3_64_intdigest(key, seed) + 0.5) * _PER_64), i) for rank, weight, seed, i in shares

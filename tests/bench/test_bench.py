@@ -11,9 +11,11 @@ import nats
 import pytest
 from nats.aio.msg import Msg
 
+from bench import memory
 from bench.bars import bars, best_run
 from bench.generator import Generator
 from bench.measure import LoadReport, Measurement, measure
+from bench.memory import KeyCost
 from bench.pyclient import read_templates
 from bench.rounds import Record
 from bench.workload import policy, request, requests, write_templates
@@ -139,3 +141,18 @@ def test_a_run_with_refusals_is_not_the_best() -> None:
     refused = record("pod", "open", 5000, 5000, lost=1)
     assert best_run([refused]).p99 == float("inf")
     assert best_run([refused, record("pod", "open", 5000, 5000)]).p99 == 0
+
+
+def test_a_key_is_within_its_bytes_by_either_measure() -> None:
+    """The larger of the two counts, on every server; kinds without a promise have none."""
+    costs = [
+        KeyCost("valkey 9", "idempotency key", 1_000_000, 88.0, 117.0),
+        KeyCost("redis 7", "idempotency key", 1_000_000, 136.0, 201.0),
+        KeyCost("redis 7", "audit entry", 1_000, 1_025.0, 900.0),
+        KeyCost("redis 7", "pin", 1_000, 5_000.0, None),
+    ]
+    assert [(b.name, b.holds) for b in memory.bars(costs)] == [
+        ("idempotency key on valkey 9", True),
+        ("idempotency key on redis 7", False),
+        ("audit entry on redis 7", False),
+    ]

@@ -27,7 +27,10 @@ def test_policies_are_counted_by_growth_and_by_the_cache() -> None:
 
 def test_every_figure_of_the_specification_has_one_beside_it() -> None:
     """10K entries/s and 1 KB each, 100 KB a tenant and 100 MB, 200 B a key and 200 MB."""
-    costs = [KeyCost("idempotency key", 1_000_000, 150, 133.0), KeyCost("audit entry", 40_000, 250, None)]
+    costs = [
+        KeyCost("valkey 9", "idempotency key", 1_000_000, 150, 133.0),
+        KeyCost("valkey 9", "audit entry", 40_000, 250, None),
+    ]
     found = figures(AuditRate(20_000, 30), costs, (14_000, 14_100))
     assert {f.specification for f in found} == {"10,000/s", "1 KB", "10 MB/s", "100 KB", "100 MB", "200 B", "200 MB"}
     shown = {f.name: f.measured for f in found}

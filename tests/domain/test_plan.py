@@ -222,6 +222,30 @@ def test_a_pin_is_named_by_policy_and_session() -> None:
         assert plan(ask(context={"session_id": nothing}), policy).pin is None
 
 
+def test_a_session_is_ordered_by_its_own_name() -> None:
+    """All requests of a session prefer alike, so that it stays where it was when its pin is lost or cannot be read;
+    sessions together hold the weights. Without pins (policy or gate) each request goes by its own id."""
+    pinned = stored(*(provider(n, w) for n, w in zip("abc", (60, 30, 10), strict=True)), sticky=Sticky())
+    sessions = 20_000
+    chosen = Counter[str]()
+    for n in range(sessions):
+        first, other = (
+            names(plan(ask(f"{r}-{n}", context={"session_id": f"s-{n}"}), pinned)) for r in ("first", "other")
+        )
+        assert first == other
+        chosen[first[0]] += 1
+    for name, weight in zip("abc", (60, 30, 10), strict=True):
+        assert abs(100 * chosen[name] / sessions - weight) < 1
+    session = {"session_id": "s"}
+    for policy, features in (
+        (pinned, Features(pins=False)),
+        (stored(*(provider(n) for n in "abc")), Features()),
+    ):
+        asked = [ask(f"r{n}", context=session) for n in range(50)]
+        assert len({names(plan(a, policy, features))[0] for a in asked}) > 1
+    assert names(plan(ask("s", context=session), pinned)) == names(plan(ask("t", context=session), pinned))
+
+
 def test_the_idempotency_name() -> None:
     """The key if there is one, else the request id, apart from each other; a step of the caller is another name."""
     policy = stored(provider("a"))

@@ -44,6 +44,33 @@ async def test_a_flushed_store_is_right_again_within_five_seconds(own: Own) -> N
     assert "decision.made" in await fleet.actions("plain")
 
 
+async def test_sessions_stay_where_they_were_without_their_pins(own: Own) -> None:
+    """The store is lost, or away: the pins are made again by hash, and a degraded decision follows the same hash."""
+    sticky = limited("allow") | {"sticky": {"enabled": True, "session_key": "session_id", "ttl": "10m"}}
+    fleet, caller = await own(policies={"sticky": {"default": sticky}}, env=QUICK)
+
+    async def providers(round_: str) -> list[str]:
+        asked = [task("sticky", f"{round_}-{n}", context={"session_id": f"s{n}"}) for n in range(30)]
+        replies = await caller.all(asked)
+        return [r.decision["provider_id"] for r in replies] if all(r.ok for r in replies) else []
+
+    before = await providers("before")
+    assert set(before) == {"alpha", "beta"}
+    await fleet.redis("FLUSHALL")
+
+    async def again() -> list[str]:
+        return await providers(f"flushed-{time.monotonic_ns()}")
+
+    assert await until(again, 5, "decisions again") == before
+    async with frozen(fleet):
+        await until(lambda: _all_know(fleet), 5, "every pod knows that the store is away")
+        assert await providers("away") == before
+
+
+async def _all_know(fleet: Fleet) -> bool:
+    return await fleet.total("router_store_breaker_open") == len(fleet.pods)
+
+
 async def _reseeded(fleet: Fleet) -> bool:
     return await fleet.total("router_store_reseeded_total") >= 1
 

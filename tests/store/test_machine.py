@@ -522,6 +522,27 @@ def holds(
 
 @given(case=ARRIVALS)
 @settings(max_examples=60, deadline=None, suppress_health_check=QUIET)
+def test_retry_after_is_true(store_at_once: Store, case: Any) -> None:
+    """After any arrivals: who is refused is admitted at the moment it was told, and not a millisecond before."""
+    window, most, start, arrivals, algorithm = case
+    store, tenant = store_at_once, store_at_once.tenant()
+    store.now = START_MS + start
+    p = policy("a", limits=[limit("l", Scope.TENANT, Resource.TOKENS, most, window, algorithm=algorithm)])
+    for i, (gap, units) in enumerate(arrivals):
+        store.now += int(gap * gap * window)
+        asked = [request(tenant, f"r{i}-{n}", options=Options(estimate_tokens=units)) for n in range(3)]
+        outcome = store.one(asked[0], p)
+        if isinstance(outcome, LimitHit) and outcome.retry_after_ms is not None:
+            store.now += outcome.retry_after_ms - 1
+            assert isinstance(store.one(asked[1], p), LimitHit)
+            store.now += 1
+            assert isinstance(store.one(asked[2], p), Admitted)
+        else:
+            assert isinstance(outcome, Admitted) or units > most
+
+
+@given(case=ARRIVALS)
+@settings(max_examples=60, deadline=None, suppress_health_check=QUIET)
 def test_no_window_admits_more(store_at_once: Store, case: Any) -> None:
     """For any arrivals: no window of length W ever admits more than L units."""
     holds(store_at_once, *case)
