@@ -25,6 +25,7 @@ from router.bus.stream_specs import ConsumerSpec, Ensured
 from router.bus.streams import Streams
 from router.domain.alert import FLEET, Condition, Door
 from router.domain.json import JsonObject
+from router.domain.policy import OnStoreError
 from router.edge.audit_files import FileSink
 from router.edge.http import HttpServer
 from router.edge.pages import pages
@@ -61,6 +62,7 @@ from router.usecases.policies import PolicyCache
 from router.usecases.policy_folder import FolderContents, read_folder
 from router.usecases.queries import Backpressure, RecentLatency
 from router.usecases.receipts import Receipts
+from router.usecases.request_quota import WithQuota
 from router.usecases.retention import Retention
 from router.usecases.seed import Seeder, Source, StoreGuard
 from router.usecases.settle import Settle
@@ -143,8 +145,10 @@ class Parts:
         self._audit_parts(s)
         cache_watch = CacheWatch(t, s.metrics_tenants)
         cache_watch.served = self.retention.served
+        loader = self.store.policies
+        quota = s.quota_requests
         self.policies = PolicyCache(
-            self.store.policies,
+            loader if quota is None else WithQuota(loader, quota, OnStoreError(s.on_store_error)),
             cache_watch,
             cache_settings(s),
             clock=time.monotonic,

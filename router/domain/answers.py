@@ -23,7 +23,7 @@ from router.domain.outcome import (
     TenantOff,
 )
 from router.domain.plan import Plan
-from router.domain.policy import Limit, OnStoreError
+from router.domain.policy import QUOTA_ID, Limit, OnStoreError
 from router.domain.request import DecideRequest
 
 JITTER_PART = 10
@@ -194,6 +194,8 @@ def _limited(limit: Limit, wait: int | None, request: DecideRequest) -> Refused:
             Code.QUOTA_EXCEEDED, f"limit {limit.id} can never admit this much: its whole size is less", details
         )
     details["retry_after_ms"] = _with_jitter(wait, request.request_id)
+    if limit.id == QUOTA_ID:
+        return Refused(Code.QUOTA_EXCEEDED, "the tenant has made all decisions that it may in 24 hours", details)
     return Refused(Code.RATE_LIMIT_EXCEEDED, f"limit {limit.id} ({limit.scope}, {limit.resource}) is used up", details)
 
 

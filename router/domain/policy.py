@@ -121,6 +121,10 @@ def provider(
     )
 
 
+QUOTA_ID = "~requests"
+"""The limit that the fleet's settings add to every policy; no document can name one like that."""
+
+
 class Limit(Struct, frozen=True):
     """At most `limit` units of `resource` in any window of `window_ms`.
 

@@ -127,6 +127,12 @@ class Policies(Group):
     quota_policies: int = setting(256, "Policies that a tenant may have.", ge=1, le=10_000)
     quota_providers: int = setting(512, "Providers of different names in all its policies.", ge=1, le=1_000_000)
     quota_rules: int = setting(2048, "Fallbacks and limits in all its policies.", ge=1, le=1_000_000)
+    quota_requests: int | None = setting(
+        None,
+        "Decisions that a tenant may get in 24 hours, and so answers it has remembered; none: as its policies say.",
+        ge=1,
+        le=1_000_000_000,
+    )
     policy_cache_ttl_s: Seconds = setting(300, "Age at which a cached policy is read again.", ge=1, le=86_400)
     policy_cache_max_bytes: Size = setting(
         100_000 * 1000, "Bound on the compiled policies of a pod: 100 KB for each of 1,000 tenants.", ge=1 << 20

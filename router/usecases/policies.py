@@ -25,9 +25,8 @@ from msgspec.structs import replace
 
 from router.domain.policy import TenantPolicies
 from router.errors import StoreError
-from router.ports import PolicyStore
 from router.usecases.decide import LOADING, Loading
-from router.usecases.policy_cache import DEFAULT_SETTINGS, CacheHooks, CacheSettings, Cause
+from router.usecases.policy_cache import DEFAULT_SETTINGS, CacheHooks, CacheSettings, Cause, Loader
 from router.usecases.policy_size import size_of
 from router.usecases.policy_skew import Skew
 
@@ -64,7 +63,7 @@ class PolicyCache:
 
     def __init__(
         self,
-        store: PolicyStore,
+        store: Loader,
         hooks: CacheHooks,
         settings: CacheSettings = DEFAULT_SETTINGS,
         *,

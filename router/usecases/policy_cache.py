@@ -17,6 +17,16 @@ class Cause(StrEnum):
     ANNOUNCED = "announced"
 
 
+class Loader(Protocol):
+    """Where the cache has its policies from; see `ports.PolicyStore.load`."""
+
+    async def load(self, tenant_id: str) -> TenantPolicies | None:
+        """All policies of a tenant at one moment; None when it has none.
+
+        :raises StoreError: Redis did not answer.
+        """
+
+
 class CacheHooks(Protocol):
     """What the cache reports of itself. Called on the event loop; must be quick and must not raise."""
 

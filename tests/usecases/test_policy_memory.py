@@ -76,7 +76,7 @@ def held() -> int:
 
 def a_cache(max_bytes: int, each: int) -> PolicyCache:
     """A cache in front of made-up tenants."""
-    return PolicyCache(Loader(each), HeardCache(), CacheSettings(max_bytes=max_bytes), clock=lambda: 0.0)  # type: ignore[arg-type]
+    return PolicyCache(Loader(each), HeardCache(), CacheSettings(max_bytes=max_bytes), clock=lambda: 0.0)
 
 
 @pytest.mark.usefixtures("measured")
@@ -130,7 +130,7 @@ async def test_what_planning_remembers_is_within_the_bound() -> None:
 async def test_a_thousand_tenants_of_100_kb() -> None:
     """At the default bound, with more tenants than fit: the process grows by the bound, a quarter of slack included."""
     process = psutil.Process()
-    cache = PolicyCache(Loader(14), HeardCache(), clock=lambda: 0.0)  # type: ignore[arg-type]
+    cache = PolicyCache(Loader(14), HeardCache(), clock=lambda: 0.0)
     gc.collect()
     before = process.memory_info().rss
     for n in range(1_200):
