@@ -62,6 +62,7 @@ async def test_a_connection_is_cut_in_the_middle_of_a_message() -> None:
         server.close()
 
 
+@pytest.mark.timeout(300)  # a drain that goes wrong takes its time, and its table is worth it
 async def test_a_short_campaign_holds_every_bar(tmp_path: Path) -> None:
     """A dozen faults under load: accepted = answered, one end a task, one usage event a success, nothing left over."""
     campaign = Campaign(tmp_path / "fleet", seed=SEED, faults=FAULTS, pods=2, ack_wait_s=5, say=lambda _: None)
