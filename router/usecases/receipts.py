@@ -3,13 +3,15 @@
 import logging
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from router.domain.alert import Door
 from router.domain.attempts import has_next, why_status
 from router.domain.audit import TaskFeatures
 from router.domain.decision import Code, Refused
 from router.domain.ids import attempt_in, task_id, task_of
 from router.domain.result import AckStatus, ExecAck, ExecResult, Status
-from router.domain.task import Action, Move, Moved, MoveFault, NotMoved, TaskRecord, TaskState, Unreadable
+from router.domain.task import Action, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskRecord, TaskState, Unreadable
 from router.ports import DecisionStore, TaskStore
 from router.telemetry import Event, Telemetry
 from router.usecases.deliveries import REDRIVEN, VIOLATION, DeadLetters, Delivery, Strikes, again, violation
@@ -103,7 +105,10 @@ class Receipts:
         """Make the moves, and go on from those that ended an attempt; returns what failed, by the delivery's place."""
         outcomes = await self._tasks.move([move for _, _, move in moved])
         faults: dict[int, str] = {}
+        overtaken: list[Move] = []
         for (delivery, record, move), outcome in zip(moved, outcomes, strict=True):
+            if _overtaken(delivery, move, outcome):
+                overtaken.append(replace(move, note=True))
             if isinstance(outcome, MoveFault):
                 faults[delivery.sequence] = outcome.message
             # It comes again because a pod died with it: the caller may not have heard.
@@ -114,6 +119,8 @@ class Receipts:
                 self._endings.next_due(0)
             elif move.state is TaskState.FAILED:
                 self._endings.tell_caller(record, ExecResult(Status.ERROR, error_code="REJECTED"))
+        if overtaken:
+            await self._tasks.move(overtaken)
         return faults
 
     async def _move_of(self, ack: ExecAck, record: TaskRecord) -> Move | None:
@@ -148,6 +155,19 @@ class Receipts:
             due = self._decisions.now_ms(record.facts.tenant_id)
             return waiting_move(record, policies, action, told, why=why_status(Status.ERROR), due_ms=due)
         return ending_move(record, policies, action, told, state=TaskState.FAILED, keep_ms=self._endings.tombstone_ms)
+
+
+def _overtaken(delivery: Delivery, move: Move, outcome: MoveOutcome) -> bool:
+    """Whether a worker was quicker with its result than we with its acceptance: the log says that it accepted all the
+    same."""
+    return (
+        move.state is TaskState.ACCEPTED
+        and delivery.delivered == 1
+        and isinstance(outcome, NotMoved)
+        and outcome.attempt == move.attempt
+        and outcome.state is not None
+        and outcome.state > TaskState.ACCEPTED
+    )
 
 
 def _foreign(ack: ExecAck, record: TaskRecord) -> bool:

@@ -176,6 +176,18 @@ async def test_a_task_leaves_its_audit_trail(fleet: Fleet, caller: Foreign) -> N
     }
 
 
+async def test_an_acceptance_that_comes_after_the_result_is_in_the_log(fleet: Fleet, caller: Foreign) -> None:
+    """Acks and results are streams of their own: a quick worker's result overtakes its ack, and the log has both."""
+    tenant = await fleet.tenant(ONE)
+    work = await pushed(caller, task(tenant))
+    await caller.tell(RESULT, success(work))
+    await settled(caller, tenant, work["request_id"], "succeeded")
+    await caller.tell(ACK, {"assignment_id": work["assignment_id"], "status": "accepted"})
+    found = await actions(fleet, tenant, "assignment.accepted")
+    assert found["assignment.accepted"] == found["result.settled"] == 1
+    assert (await state_of(caller, tenant, work["request_id"]))["state"] == "succeeded"
+
+
 async def test_a_receipt_of_another_tenant_is_a_violation(fleet: Fleet, caller: Foreign) -> None:
     """A receipt that names another tenant is audited with the owner and dead-lettered; the task stays where it was."""
     tenant, thief = await fleet.tenant(ONE), await fleet.tenant(ONE)
