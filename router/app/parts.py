@@ -257,7 +257,14 @@ class Parts:
             dedup_ms=s.stream_usage_dedup_s * 1000,
             wall_ms=_wall_ms,
         )
-        endings = Endings(self.store.tasks, self._core_send, t, self.alerts, tombstone_ms=s.tombstone_ttl_s * 1000)
+        endings = Endings(
+            self.store.tasks,
+            self._core_send,
+            t,
+            self.alerts,
+            tombstone_ms=s.tombstone_ttl_s * 1000,
+            most_bytes=lambda: self.bus.max_payload,
+        )
         settle = Settle(
             self.store.tasks,
             self.store.decisions,

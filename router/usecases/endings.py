@@ -14,15 +14,23 @@ from router.wire.assignment import final_result
 
 
 class Endings:
-    """Tells. `tombstone_ms`: how long an ended task is remembered."""
+    """Tells. `tombstone_ms`: how long an ended task is remembered; `most_bytes`: of what `core_send` can send."""
 
     def __init__(
-        self, tasks: TaskStore, core_send: CoreSend, telemetry: Telemetry, alerts: AlertSink, *, tombstone_ms: int
+        self,
+        tasks: TaskStore,
+        core_send: CoreSend,
+        telemetry: Telemetry,
+        alerts: AlertSink,
+        *,
+        tombstone_ms: int,
+        most_bytes: Callable[[], int],
     ) -> None:
         self._tasks = tasks
         self._core_send = core_send
         self._telemetry = telemetry
         self._alerts = alerts
+        self._most_bytes = most_bytes
         self.tombstone_ms = tombstone_ms
         # Told how many ms there are until a next attempt is due; the sweeper's, once there is one.
         self.next_due: Callable[[int], None] = _nobody
@@ -53,6 +61,7 @@ class Endings:
             attempt=record.attempt,
             provider_id=record.provider_id,
             origin=origin_of(facts),
+            most_bytes=self._most_bytes(),
         )
         self._core_send(facts.result_subject, body)
 

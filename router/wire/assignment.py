@@ -159,9 +159,19 @@ def usage_facts(event: bytes) -> UsageFacts:
 
 
 def final_result(
-    result: ExecResult, *, task_id: str, assignment_id: str, attempt: int, provider_id: str, origin: Origin
+    result: ExecResult,
+    *,
+    task_id: str,
+    assignment_id: str,
+    attempt: int,
+    provider_id: str,
+    origin: Origin,
+    most_bytes: int,
 ) -> bytes:
-    """What `options.result_subject` gets when the task has ended. A deadline without a result is a result of ours."""
+    """What `options.result_subject` gets when the task has ended. A deadline without a result is a result of ours.
+
+    An output that makes it longer than `most_bytes` is left out, marked with `"truncated": true`.
+    """
     out: JsonObject = {
         "ok": result.status is Status.SUCCESS,
         "task_id": task_id,
@@ -181,4 +191,8 @@ def final_result(
         out["error_code"] = result.error_code
     if result.error_message is not None:
         out["error_message"] = result.error_message
-    return orjson.dumps(out)
+    data = orjson.dumps(out)
+    if len(data) > most_bytes and "output" in out:
+        del out["output"]
+        data = orjson.dumps(out | {"truncated": True})
+    return data

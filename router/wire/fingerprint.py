@@ -4,7 +4,8 @@ from hashlib import blake2b
 
 import orjson
 
-from router.domain.request import DecideRequest
+from router.domain.json import JsonValue
+from router.domain.request import NO_STEP, DecideRequest
 
 FINGERPRINT_BYTES = 8
 
@@ -24,6 +25,8 @@ _PER_SENDING = frozenset(
     }
 )
 
+_RETRIES = "retry_attempts"
+
 
 def fingerprint(request: DecideRequest) -> bytes:
     """8 bytes over all that may change the answer: equal for equal meaning, whatever the shape, key order or encoding.
@@ -34,8 +37,8 @@ def fingerprint(request: DecideRequest) -> bytes:
     :raises orjson.JSONEncodeError: payload or context are nested too deep to be written (250 levels always pass).
     """
     context = request.context
-    if not _PER_SENDING.isdisjoint(context):
-        context = {k: v for k, v in context.items() if k not in _PER_SENDING}
+    if request.step is not NO_STEP or None in context.values() or not _PER_SENDING.isdisjoint(context):
+        context = {k: _meant(k, v) for k, v in context.items() if v is not None and k not in _PER_SENDING}
     constraints, options = request.constraints, request.options
     meaning = (
         request.tenant_id,
@@ -57,3 +60,10 @@ def fingerprint(request: DecideRequest) -> bytes:
         options.meter,
     )
     return blake2b(orjson.dumps(meaning, option=orjson.OPT_SORT_KEYS), digest_size=FINGERPRINT_BYTES).digest()
+
+
+def _meant(key: str, value: JsonValue) -> JsonValue:
+    """A protobuf context holds strings only: what says where the caller is counts, not whether it is a number."""
+    if key == "status":
+        return str(value)
+    return int(value) if key.startswith(_RETRIES) and isinstance(value, str | float) else value

@@ -80,14 +80,17 @@ async def test_one_request_in_every_shape_is_one_request(fleet: Fleet, caller: F
 
 
 async def test_a_protobuf_caller_walks_the_fallbacks(fleet: Fleet, caller: Foreign) -> None:
-    """The context map has only strings: `retry_attempts` counts there as it does in JSON."""
+    """The context map has only strings: `retry_attempts` counts there as it does in JSON, and a replay in JSON fits."""
     tenant = await fleet.tenant(RULED)
     reasons = []
+    body = task(tenant, "m-step", task={"type": "unknown"})
     for attempts in ("0", "1"):
         context = {"status": "timeout", "current_provider": "alpha", "retry_attempts": attempts}
         route = RouteRequest(message=Message(message_id="m-step", tenant_id=tenant), context=context)
         reply = RouteDecision.FromString((await caller.raw(route.SerializeToString(), PROTOBUF)).data)
         reasons.append((reply.provider_id, reply.reason))
+        again = await caller.ask(body | {"context": context | {"retry_attempts": int(attempts)}})
+        assert again.context["replayed"] is True
     assert reasons == [("alpha", "retry"), ("reserve", "fallback")]
 
 

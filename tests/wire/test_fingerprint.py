@@ -35,6 +35,7 @@ def test_key_order_does_not_count() -> None:
         {"assignment_subject": "caf.exec.assign.v1"},
         {"context": {"session_id": "s-1", "user_id": "u-1", "ip_address": "192.0.2.1"}},
         {"context": {"session_id": "s-1", "user_id": "u-1", "trace_id": "x", "timestamp": 5}},
+        {"context": {"session_id": "s-1", "user_id": "u-1", "current_provider": None, "mine": None}},
         {"unknown": 1},
         {"options": {"result_subject": "_INBOX.a"}},
     ],
@@ -42,6 +43,15 @@ def test_key_order_does_not_count() -> None:
 def test_what_differs_between_two_sendings_is_not_in_it(changes: dict[str, Any]) -> None:
     """Ids, trace, timestamps, explain, the client's address, the inbox for the result, and defaults spelled out."""
     assert accepted(task_shape(**changes)).fingerprint == accepted(task_shape()).fingerprint
+
+
+@pytest.mark.parametrize("attempts", [2, "2", 2.0])
+@pytest.mark.parametrize("status", [503, "503"])
+def test_a_step_means_the_same_as_number_and_as_text(status: object, attempts: object) -> None:
+    """A protobuf context holds strings only."""
+    step = {"status": "503", "current_provider": "p", "retry_attempts": 2}
+    spelled = step | {"status": status, "retry_attempts": attempts}
+    assert accepted(task_shape(context=spelled)).fingerprint == accepted(task_shape(context=step)).fingerprint
 
 
 def test_headers_are_not_in_it() -> None:
