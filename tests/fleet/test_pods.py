@@ -136,6 +136,22 @@ async def test_redis_may_be_absent_at_boot(own: Own) -> None:
     assert (await caller.ask(task("acme"))).ok
 
 
+async def test_a_store_that_evicts_counters_is_refused(own: Own) -> None:
+    """allkeys-lru would drop limits and answers: not ready, with the name of the setting, until it is put right."""
+    fleet, caller = await own(pods=0, policies=ACME)
+    await fleet.redis("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    pod = await fleet.pod().start(wait=False)
+
+    async def told() -> bool:
+        status, body = await pod.readyz()
+        return status == 503 and "allkeys-lru" in body["reasons"].get("store", "")
+
+    await until(told, 10, "/readyz names the policy")
+    await fleet.redis("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    await pod.until_ready()
+    assert (await caller.ask(task("acme"))).ok
+
+
 async def test_nats_may_be_absent_at_boot(own: Own) -> None:
     """Likewise for NATS."""
     fleet, caller = await own(pods=0, policies=ACME)
