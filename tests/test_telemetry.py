@@ -80,6 +80,14 @@ def test_the_gate_switches_tenant_labels_off_and_keeps_what_was_counted() -> Non
     assert sample(telemetry, "router_decisions_total", outcome="decided", reason="weighted", tenant="other") == 1
 
 
+def test_other_metrics_label_tenants_alike() -> None:
+    """Named ones by name while the gate lets them, all others as `other`."""
+    telemetry = Telemetry(CollectorRegistry(), tenants=["acme"])
+    assert (telemetry.decisions.label("acme"), telemetry.decisions.label("globex")) == ("acme", "other")
+    telemetry.decisions.per_tenant(False)
+    assert telemetry.decisions.label("acme") == "other"
+
+
 @given(st.lists(st.floats(0, 100), max_size=50))
 def test_buckets_count_like_a_histogram(values: list[float]) -> None:
     """Every value is in all buckets whose bound it does not exceed."""

@@ -13,7 +13,7 @@ from prometheus_client.exposition import generate_latest
 from router.domain.alert import ALERTS, Door
 from router.domain.gate import Fault
 from router.domain.task import BreakerTurn
-from router.telemetry.tally import Decisions, Histogram, Totals
+from router.telemetry.tally import OTHER, Decisions, Histogram, Totals
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LATENCY = (0.0002, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -134,7 +134,10 @@ class Telemetry:
         )
 
     def _audit(self) -> None:
-        self.audit_appended = self._counter("audit_appended", "Audit entries written, as seen by looks at the logs.")
+        self.audit_appended = self._counter(
+            "audit_appended", "Audit entries written, as seen by looks at the logs.", "tenant"
+        )
+        self.audit_appended.labels(OTHER)
         self.audit_cut = self._counter(
             "audit_cut", "Audit entries cut for their age, or by the bound on length though they were younger.", "by"
         )

@@ -128,6 +128,10 @@ class Decisions(Collector):
         """Switch tenant labels on or off (the CP gate does); what was counted stays."""
         self._active = self._named if on else {}
 
+    def label(self, tenant_id: str) -> str:
+        """The tenant's own label, or `other`; for other metrics than this one."""
+        return tenant_id if tenant_id in self._active else OTHER
+
     def count(self, answer: Answer, tenant_id: str, seconds: float) -> None:
         """Count one answer and the time it took."""
         counts = self._active.get(tenant_id, self._other)

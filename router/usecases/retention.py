@@ -106,7 +106,7 @@ class Retention:
 
     def _tell(self, tenant_id: str, t: Trimmed) -> None:
         telemetry = self._telemetry
-        telemetry.audit_appended.inc(t.appended)
+        telemetry.audit_appended.labels(telemetry.decisions.label(tenant_id)).inc(t.appended)
         telemetry.audit_cut.labels("age").inc(t.cut)
         telemetry.audit_cut.labels("length").inc(t.cut_inside_age)
         telemetry.audit_export_lost.inc(t.lost)
