@@ -74,6 +74,7 @@ from router.wire.alerts import encode_alert
 
 log = logging.getLogger("router.app")
 
+_HEADERS_BYTES = 16_384
 _CONDITIONS = ("store", "policies", "bus", "streams", "serving")
 
 
@@ -247,7 +248,14 @@ class Parts:
 
     def _task_parts(self, s: Settings) -> None:
         t = self.telemetry
-        letters = DeadLetters(self.publisher, t, self.alerts, keep_payload=s.dead_letter_payloads, wall_ms=_wall_ms)
+        letters = DeadLetters(
+            self.publisher,
+            t,
+            self.alerts,
+            keep_payload=s.dead_letter_payloads,
+            most_bytes=lambda: self.bus.max_payload - _HEADERS_BYTES,
+            wall_ms=_wall_ms,
+        )
         self.outbox = Outbox(
             self.store.tasks,
             self.publisher,

@@ -153,7 +153,10 @@ def _context(delivery: Delivery) -> JsonObject:
 
 
 class DeadLetters:
-    """Gives up on messages that can never be handled. The payload goes along only if the setting allows."""
+    """Gives up on messages that can never be handled. The payload goes along only if the setting allows.
+
+    `most_bytes`: of a letter that can be published.
+    """
 
     def __init__(
         self,
@@ -162,12 +165,14 @@ class DeadLetters:
         alerts: AlertSink,
         *,
         keep_payload: bool,
+        most_bytes: Callable[[], int],
         wall_ms: Callable[[], int],
     ) -> None:
         self._publisher = publisher
         self._telemetry = telemetry
         self._alerts = alerts
         self._keep_payload = keep_payload
+        self._most_bytes = most_bytes
         self._wall_ms = wall_ms
 
     def give_up(
@@ -197,7 +202,7 @@ class DeadLetters:
             trace_id=trace_id,
             context=_context(delivery),
         )
-        payload, headers = encode_dead_letter(letter)
+        payload, headers = encode_dead_letter(letter, self._most_bytes())
         # The same message makes the same id, however often it is delivered.
         message_id = f"{subject}:{delivery.sequence}:{sha256(delivery.data).hexdigest()[:16]}"
         log.warning("a message was given up on", extra={"event": Event.DEAD_LETTER, "reason": refused.message})

@@ -16,6 +16,9 @@ from router.wire.subjects import ALERT
 
 SOURCE = "/router-fleet"
 
+# The field's name, quotes and padding.
+_AROUND_PAYLOAD = 32
+
 
 class DeadLetter(Struct, frozen=True):
     """A message that was given up on. `payload` is only hashed unless it is to be kept; `received_at_ms` is Unix ms."""
@@ -61,8 +64,11 @@ def encode_alert(alert: Alert) -> tuple[bytes, dict[str, str]]:
     return orjson.dumps(body), headers
 
 
-def encode_dead_letter(letter: DeadLetter) -> tuple[bytes, dict[str, str]]:
-    """Payload and headers of a dead letter; a kept payload is base64, so that a re-drive sends the very bytes."""
+def encode_dead_letter(letter: DeadLetter, most_bytes: int) -> tuple[bytes, dict[str, str]]:
+    """Payload and headers of a dead letter; a kept payload is base64, so that a re-drive sends the very bytes.
+
+    One that makes the letter longer than `most_bytes` is only hashed: better that than no letter.
+    """
     body: JsonObject = {
         "original_subject": letter.original_subject,
         "reason": letter.reason,
@@ -75,12 +81,13 @@ def encode_dead_letter(letter: DeadLetter) -> tuple[bytes, dict[str, str]]:
         body["tenant_id"] = letter.tenant_id
     if letter.trace_id is not None:
         body["trace_id"] = letter.trace_id
-    if letter.keep_payload:
-        body["payload"] = b64encode(letter.payload).decode()
+    data = orjson.dumps(body)
+    if letter.keep_payload and len(data) + len(letter.payload) * 4 // 3 + _AROUND_PAYLOAD <= most_bytes:
+        data = orjson.dumps(body | {"payload": b64encode(letter.payload).decode()})
     headers = {"x-dlq-reason": header_value(letter.reason)}
     if letter.original_msg_id is not None:
         headers["x-original-msg-id"] = header_value(letter.original_msg_id)
-    return orjson.dumps(body), headers
+    return data, headers
 
 
 class Letter(Struct, frozen=True):

@@ -46,7 +46,14 @@ class Room:
         self.wrong = wrong
         self.letters: list[JsonObject] = []
         self.away = 0
-        dead_letters = DeadLetters(self, Telemetry(CollectorRegistry()), self, keep_payload=False, wall_ms=lambda: 0)
+        dead_letters = DeadLetters(
+            self,
+            Telemetry(CollectorRegistry()),
+            self,
+            keep_payload=False,
+            most_bytes=lambda: 1 << 20,
+            wall_ms=lambda: 0,
+        )
         self.handle = Careful(self._handle, "in", dead_letters, strikes=strikes, away=self._away)
 
     async def _handle(self, batch: Sequence[Delivery]) -> None:

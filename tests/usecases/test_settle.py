@@ -134,7 +134,7 @@ class World:
 
         tasks, decisions = Mortal(self.tasks, fate), Mortal(self.pod.decisions, fate)
         stream, alerts, t = Stream(), Silent(), self.telemetry
-        letters = DeadLetters(stream, t, alerts, keep_payload=False, wall_ms=lambda: NOW_MS)
+        letters = DeadLetters(stream, t, alerts, keep_payload=False, most_bytes=lambda: 1 << 20, wall_ms=lambda: NOW_MS)
         outbox = Outbox(tasks, stream, UsageStream(), t, alerts, dedup_ms=DEDUP_MS, wall_ms=lambda: NOW_MS)
         endings = Endings(tasks, tell, t, alerts, tombstone_ms=60_000, most_bytes=lambda: 1 << 20)
         isolation = Isolation(t, alerts)

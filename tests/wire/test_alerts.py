@@ -2,6 +2,7 @@ from base64 import b64decode
 from hashlib import sha256
 
 import orjson
+import pytest
 
 from router.domain.alert import Alert, Condition, Severity
 from router.wire.alerts import DeadLetter, alert_subject, encode_alert, encode_dead_letter, rfc3339
@@ -42,15 +43,24 @@ def test_the_end_of_an_alert_is_another_event() -> None:
 def test_a_dead_letter_hashes_its_payload() -> None:
     """The payload itself is there only when the setting allows it, and then byte for byte."""
     letter = DeadLetter("caf.exec.result.v1", "bad\nreason", "invalid_request", 0, b"\xff", original_msg_id="m")
-    data, headers = encode_dead_letter(letter)
+    data, headers = encode_dead_letter(letter, 1 << 20)
     body = orjson.loads(data)
     assert body["payload_sha256"] == sha256(b"\xff").hexdigest()
     assert "payload" not in body
     assert headers == {"x-dlq-reason": "bad�reason", "x-original-msg-id": "m"}
     kept = DeadLetter("s", "r", "c", 0, b"\xff", True, tenant_id="acme", trace_id="t", context={"a": 1})
-    body = orjson.loads(encode_dead_letter(kept)[0])
+    body = orjson.loads(encode_dead_letter(kept, 1 << 20)[0])
     assert b64decode(body["payload"]) == b"\xff"
     assert (body["tenant_id"], body["trace_id"], body["context"]) == ("acme", "t", {"a": 1})
+
+
+@pytest.mark.parametrize(("size", "kept"), [(500, True), (750, False), (1000, False)])
+def test_a_payload_too_long_for_a_letter_is_only_hashed(size: int, kept: bool) -> None:
+    """A letter that cannot be published is none, and its message would come again for ever."""
+    letter = DeadLetter("s", "r", "c", 0, b"\xff" * size, keep_payload=True)
+    data, _ = encode_dead_letter(letter, 1000)
+    assert len(data) <= 1000
+    assert ("payload" in orjson.loads(data)) is kept
 
 
 def test_times_are_utc() -> None:
