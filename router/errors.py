@@ -7,6 +7,7 @@ RouterError
 │   ├── OutcomeUnknown    sent, but not answered in time: it may have been executed
 │   └── StoreDamaged      a key is not what it must be; to try again does not help
 ├── BusError              talking to NATS went wrong
+├── PodAway               a pod did not answer over HTTP
 ├── RevisionConflict      compare-and-set lost: somebody wrote in between
 ├── QuotaExceeded         a tenant's policies would be above one of its quotas
 └── StartupRefused        this pod must not run with these settings against this store
@@ -60,11 +61,18 @@ class BusError(RouterError):
     """NATS did not do what was asked."""
 
 
+class PodAway(RouterError):
+    """A pod did not answer over HTTP."""
+
+
 class RevisionConflict(RouterError):
-    """The compare-and-set lost; `current` is the revision that is there now."""
+    """The compare-and-set lost; `current` is the revision that is there now, 0: none is."""
 
     def __init__(self, current: int) -> None:
-        super().__init__(f"the store is at revision {current}: read it again and re-apply")
+        now = (
+            f"the store is at revision {current}: read it again and re-apply" if current else "there is no such policy"
+        )
+        super().__init__(now)
         self.current = current
 
 

@@ -6,8 +6,11 @@ this program or the fleet, 130 interrupted. Results go to standard output, every
 Every module here imports what its commands need inside them, so that `router --help` is quick.
 """
 
+import logging
 import sys
 import traceback
+
+import typer
 
 from router.cli.exits import Exit, exit_code_of
 
@@ -18,9 +21,14 @@ def main() -> None:
     """Run the command line of this process and exit."""
     from router.cli.commands import build
 
+    # What a command has to say it says itself; a pod and a worker set up logging of their own.
+    logging.getLogger("router").addHandler(logging.NullHandler())
     try:
-        build()(prog_name="router")
-    except KeyboardInterrupt:
+        sys.exit(build()(prog_name="router", standalone_mode=False))
+    except typer.TyperException as wrong:
+        _tell_usage(wrong)
+        sys.exit(Exit.USAGE)
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(Exit.INTERRUPTED)
     except BrokenPipeError:
         # The reader (head, less) has gone; Python would complain once more while it flushes.
@@ -32,3 +40,12 @@ def main() -> None:
         if code is Exit.INTERNAL:
             traceback.print_exception(error)
         sys.exit(code)
+
+
+def _tell_usage(wrong: typer.TyperException) -> None:
+    """One line; nothing when a group of commands came without one and has shown its help."""
+    context = getattr(wrong, "ctx", None)
+    text = wrong.format_message().strip().rstrip(".")
+    if text:
+        where = context.command_path if context is not None else "router"
+        sys.stderr.write(f"error: {text} (see `{where} --help`)\n")

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     Wanted = Callable[[Episode], bool]
 
 
+SEVERITIES = ("critical", "warning", "info")
+
+
 def alerts(
     since: Annotated[str, typer.Option(help="From a time (2026-01-31T12:00Z) or an age (15m, 1d) on.")] = "1d",
     open_: Annotated[bool, typer.Option("--open", help="Only those that hold still.")] = False,
@@ -26,12 +29,17 @@ def alerts(
     json: JsonOption = False,
     nats: NatsOption = None,
 ) -> None:
-    """Show alerts, each with its end, oldest first."""
+    """Show alerts, each with its end, oldest first. With --follow, --json prints one JSON document a line.
+
+    Example: router alerts --open --severity critical
+    """
     import asyncio
 
     from router.cli.target import settings_for
 
     settings = settings_for(nats=nats)
+    if severity is not None and severity not in SEVERITIES:
+        raise typer.BadParameter(f"{severity!r} is none of {', '.join(SEVERITIES)}", param_hint="--severity")
 
     def wanted(e: "Episode") -> bool:
         return not (open_ and e.resolved_at is not None) and severity in (None, e.severity)

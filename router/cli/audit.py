@@ -51,7 +51,11 @@ def query(
     json: JsonOption = False,
     redis: RedisOption = None,
 ) -> None:
-    """Find entries, newest first, a page at a time. Exit code 1: there is none."""
+    """Find entries, newest first, a page at a time. The tenant ~ is the log of no tenant: what roles, the gate and
+    purges did. Exit code 1: there is none.
+
+    Example: router audit query --tenant acme --action breaker --since 2h
+    """
     import asyncio
 
     from router.cli.target import settings_for
@@ -77,10 +81,15 @@ def query(
     elif page.entries:
         print_table(COLUMNS, map(row, page.entries), whole=("time", "action"))
     else:
-        note("no entry is like that" + (f" among the {page.read:,} that were read" if page.cursor else ""))
+        note(_none(tenant, "like that" + (f" among the {page.read:,} that were read" if page.cursor else "")))
     if page.cursor is not None and not json:
         note(f"more: --cursor {page.cursor}")
     raise typer.Exit(Exit.OK if page.entries else Exit.NEGATIVE)
+
+
+def _none(tenant: str, which: str = "") -> str:
+    """That there is no entry; and, as the name may be wrong, how to see which are right."""
+    return f"{tenant} has no audit entry {which}".rstrip() + " (tenants are in `router tenant list`)"
 
 
 async def _page(settings: "Settings", wanted: "AuditQuery", cursor: str | None, limit: int) -> "AuditPage":
@@ -100,15 +109,18 @@ def tail(
     json: Annotated[bool, typer.Option("--json", help="One JSON document a line.")] = False,
     redis: RedisOption = None,
 ) -> None:
-    """Show the newest entries, oldest first."""
+    """Show the newest entries, oldest first. Exit code 1: there is none."""
     import asyncio
 
     from router.cli.target import settings_for
 
-    asyncio.run(_tail(settings_for(redis=redis), tenant, lines, follow=follow, json=json))
+    if not asyncio.run(_tail(settings_for(redis=redis), tenant, lines, follow=follow, json=json)):
+        note(_none(tenant))
+        raise typer.Exit(Exit.NEGATIVE)
 
 
-async def _tail(settings: "Settings", tenant: str, lines: int, *, follow: bool, json: bool) -> None:
+async def _tail(settings: "Settings", tenant: str, lines: int, *, follow: bool, json: bool) -> bool:
+    """Whether there was an entry."""
     import asyncio
 
     from router.cli.room import store
@@ -124,7 +136,7 @@ async def _tail(settings: "Settings", tenant: str, lines: int, *, follow: bool, 
                 print_line(entry, json=json)
                 last = entry.id
             if not follow:
-                return
+                return bool(page)
             if not page:
                 await asyncio.sleep(LOOK_S)
             page = await log.after(tenant, last, most=TAIL_MOST)
@@ -144,6 +156,8 @@ def unknown(
     entries = asyncio.run(_unknown(settings_for(redis=redis), lines))
     for entry in reversed(entries):
         print_line(entry, json=json, tenant=True)
+    if not entries:
+        note("nobody has asked for a tenant or a policy that is not known here")
     raise typer.Exit(Exit.OK if entries else Exit.NEGATIVE)
 
 
@@ -175,7 +189,7 @@ def stats(tenant: TenantOption, json: JsonOption = False, redis: RedisOption = N
         shares = ((a, f"{n:,}", f"{n / found.sampled:.1%}") for a, n in found.actions.items())
         print_table(("action", f"of the newest {found.sampled:,}", "share"), shares)
     else:
-        note(f"tenant {tenant} has no audit entry")
+        note(_none(tenant))
     raise typer.Exit(Exit.OK if found.entries else Exit.NEGATIVE)
 
 

@@ -28,6 +28,8 @@ def export(
     """Write a tenant's log to a file, oldest first, with a manifest. The pods' export goes on by its own mark.
 
     Exit code 1: there is no entry.
+
+    Example: router audit export --tenant acme --since 1d --out ./audit
     """
     import asyncio
 
@@ -38,7 +40,9 @@ def export(
     since_ms, until_ms = moment_ms(since, "--since"), moment_ms(until, "--until")
     manifest = asyncio.run(_export(settings_for(redis=redis), tenant, out, since_ms, until_ms))
     if manifest is None:
-        note("there is no such entry, and no file")
+        note(f"{tenant} has no such entry, and no file was written (tenants are in `router tenant list`)")
+        if json:
+            print_json(None)
         raise typer.Exit(Exit.NEGATIVE)
     facts = msgspec.to_builtins(manifest)
     if json:

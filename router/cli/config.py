@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from router.cli.output import print_json, print_table
+from router.cli.output import note, print_json, print_table
 from router.cli.target import JsonOption
 
 
@@ -15,17 +15,23 @@ def config(
     """Show the settings that a pod started here would run with; secrets are not shown."""
     from router.settings import effective, load
 
-    rows = [r for r in effective(load()) if not changed or r.value != r.default]
+    rows = [r for r in effective(load()) if r.changed or not changed]
     if json:
         print_json({r.variable: r.value for r in rows})
+        return
+    if not rows:
+        note("every setting has its default")
         return
     print_table(
         ("setting", "value", "default", "what it does"), ((r.variable, r.value, r.default, r.description) for r in rows)
     )
 
 
-def version() -> None:
+def version(json: JsonOption = False) -> None:
     """Show the version."""
     from router import __version__
 
-    typer.echo(__version__)
+    if json:
+        print_json({"version": __version__})
+    else:
+        typer.echo(__version__)

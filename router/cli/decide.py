@@ -39,6 +39,8 @@ def decide(
     """Ask who runs a task for a tenant, and print the decision.
 
     Exit code 1: the fleet refused, the task's result is not a success, or none came in time (then its state is told).
+
+    Example: router decide --tenant acme --task chat --payload '{"prompt":"hello"}' --wait
     """
     import asyncio
 
@@ -187,7 +189,7 @@ def _show(answer: dict[str, Any], result: dict[str, Any] | None) -> None:
     else:
         error = reply.get("error") or {}
         note(f"refused: {error.get('code')}: {error.get('message')}")
-        facts = list((error.get("details") or {}).items())
+        facts = [(k, v) for k, v in (error.get("details") or {}).items() if k != "explain"]
     facts += [("request", context.get("request_id")), ("answered by", f"{answer['pod']} in {answer['ms']:.1f} ms")]
     if result is not None and "state" in result:
         note(f"no final result: the task is {result['state'] or 'not known any more'}, attempt {result['attempt']}")
@@ -200,6 +202,11 @@ def _show(answer: dict[str, Any], result: dict[str, Any] | None) -> None:
             ("output", result.get("output")),
         ]
     print_facts(facts)
+    why = context.get("explain") or ((reply.get("error") or {}).get("details") or {}).get("explain")
+    if why:
+        from router.cli.story import print_why
+
+        print_why(why)
 
 
 def _decision(decision: dict[str, Any], context: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -213,5 +220,4 @@ def _decision(decision: dict[str, Any], context: dict[str, Any]) -> list[tuple[s
         ("replayed", "yes: this request was answered before" if context.get("replayed") else None),
         ("sticky key", decision.get("sticky_key")),
         ("metadata", decision.get("metadata") or None),
-        ("explain", context.get("explain")),
     ]

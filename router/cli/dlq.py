@@ -76,7 +76,9 @@ def show(
 
     found, message = asyncio.run(_show(nats, letter))
     if found is None:
-        note(f"there is no dead letter {letter}")
+        note(f"there is no dead letter {letter} (see `router dlq list`)")
+        if json:
+            print_json(None)
         raise typer.Exit(Exit.NEGATIVE)
     facts = _facts(found)
     if message is not None:
@@ -105,6 +107,8 @@ def redrive(
 
     Each goes out once, under a new message id; the pods count it and say in the tenant's audit who did it. A letter
     leaves the DLQ when its message is stored. Exit code 1: one of them was not sent, or there is none.
+
+    Example: router dlq redrive --reason SERVER_ERROR --since 2h
     """
     import asyncio
 

@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 
-from router.errors import BusError, InvalidInput, QuotaExceeded, RevisionConflict, StartupRefused, StoreError
+from router.errors import BusError, InvalidInput, PodAway, QuotaExceeded, RevisionConflict, StartupRefused, StoreError
 
 
 class Exit(IntEnum):
@@ -26,8 +26,16 @@ def exit_code_of(error: Exception) -> tuple[Exit, str]:
         case RevisionConflict() | QuotaExceeded():
             return Exit.NEGATIVE, f"refused: {error}"
         case StoreError():
-            return Exit.UNREACHABLE, f"error: {error}\nIs Redis there? Name it with --redis or ROUTER_REDIS_URL."
+            return (
+                Exit.UNREACHABLE,
+                f"error: {str(error).rstrip('.')} (is Redis there? name it with --redis or ROUTER_REDIS_URL)",
+            )
         case BusError():
-            return Exit.UNREACHABLE, f"error: {error}\nIs NATS there? Name it with --nats or ROUTER_NATS_URL."
+            return (
+                Exit.UNREACHABLE,
+                f"error: {error} (is a fleet there? name its NATS with --nats or ROUTER_NATS_URL)",
+            )
+        case PodAway():
+            return Exit.UNREACHABLE, f"error: {error} (name a running pod with --pod)"
         case _:
             return Exit.INTERNAL, f"internal error: {type(error).__name__}: {error}"

@@ -42,6 +42,8 @@ def explain(
     """Tell why a request got its provider, or which it would get.
 
     Exit code 1: there is no such entry, or the request would be refused.
+
+    Example: router explain --tenant acme --dry-run --task chat
     """
     import asyncio
 
@@ -93,6 +95,8 @@ def _tell_entry(found: "AuditEntry | None", tenant: str, name: str, *, json: boo
 
     if found is None:
         note(f"tenant {tenant} has no audit entry {name}: see `router audit query --tenant {tenant} --json` for ids")
+        if json:
+            print_json(None)
         return Exit.NEGATIVE
     if json:
         print_json(facts(found))

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from router.cli.audit_rows import moment
 from router.cli.exits import Exit
 from router.cli.output import print_facts, print_json, print_table
 from router.cli.target import JsonOption, local_facts
-from router.errors import InvalidInput, Problem
+from router.errors import InvalidInput, PodAway, Problem
 
 if TYPE_CHECKING:
     from router.domain.gate import Checkpoint, Unusable
@@ -20,11 +21,13 @@ HTTP_S = 3.0
 def gate(
     file: Annotated[
         Path | None,
-        typer.Option("--file", help="State file. [env: ROUTER_CP_STATE_PATH; else that of .local]"),
+        typer.Option("--file", help="State file; else ROUTER_CP_STATE_PATH, else that of .local."),
     ] = None,
     pod: Annotated[
         list[str] | None,
-        typer.Option("--pod", metavar="URL", help="HTTP address of a pod; may be repeated. [else .local/ready.json]"),
+        typer.Option(
+            "--pod", metavar="URL", help="HTTP address of a pod; repeatable. Without it: those of .local/ready.json."
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -105,7 +108,8 @@ def _seen(path: Path | None) -> "Checkpoint | Unusable":
 def _asked(url: str) -> dict[str, Any]:
     """A pod's own view.
 
-    :raises InvalidInput: it does not answer, or not as a pod does.
+    :raises InvalidInput: this is no address, or does not answer as a pod does.
+    :raises PodAway: nobody answers.
     """
     import urllib.error
     import urllib.request
@@ -122,7 +126,7 @@ def _asked(url: str) -> dict[str, Any]:
         # A pod that is not ready tells how its gate stands, too.
         body = refused.read()
     except OSError as fault:
-        raise InvalidInput([Problem("--pod", f"{url} does not answer: {fault}")]) from fault
+        raise PodAway(f"{url} does not answer: {getattr(fault, 'reason', fault)}") from fault
     try:
         facts = orjson.loads(body)
         return {"pod": facts["pod"], **facts["gate"]}
@@ -131,6 +135,4 @@ def _asked(url: str) -> dict[str, Any]:
 
 
 def _time(at_ms: int | None) -> str | None:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if at_ms else None
+    return moment(at_ms * 1000) if at_ms else None

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from router.cli.audit_rows import moment
 from router.cli.exits import Exit
 from router.cli.operating import Room, in_room, operate
 from router.cli.output import note, print_json, print_table
@@ -212,10 +213,4 @@ def _breaker_facts(view: "BreakerView") -> dict[str, Any]:
 def _breaker_cells(view: "BreakerView | None") -> tuple[str, str | None, str]:
     if view is None:
         return "closed", None, ""
-    return view.state.value, view.why, _time(view.next_probe_at_ms)
-
-
-def _time(at_ms: int) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if at_ms else ""
+    return view.state.value, view.why, moment(view.next_probe_at_ms * 1000) if view.next_probe_at_ms else ""

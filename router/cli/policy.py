@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from router.cli import policy_check
+from router.cli.audit_rows import moment
 from router.cli.exits import Exit
 from router.cli.output import note, print_facts, print_json, print_table
 from router.cli.publishing import with_publisher
@@ -40,7 +41,11 @@ def apply(
     redis: RedisOption = None,
     nats: NatsOption = None,
 ) -> None:
-    """Write a policy and tell the pods. Exit code 1: somebody wrote in between (see --expect-revision)."""
+    """Write a policy and tell the pods. Exit code 1: somebody wrote in between (see --expect-revision), or the tenant
+    would have too much.
+
+    Example: router policy apply policy.json --tenant acme --dry-run
+    """
     document = policy_check.read(file)
 
     async def act(publisher: "PolicyPublisher") -> "Published":
@@ -80,7 +85,7 @@ def list_(tenant: TenantOption, json: JsonOption = False, redis: RedisOption = N
     elif records:
         print_table(("policy", "revision", "hash", "written"), [tuple(_facts(r).values()) for r in records])
     else:
-        note(f"{tenant} has no policy")
+        note(f"{tenant} has no policy (tenants are in `router tenant list`)")
     raise typer.Exit(Exit.OK if records else Exit.NEGATIVE)
 
 
@@ -96,7 +101,9 @@ def show(
 
     record = with_publisher(act, redis=redis, nats=None)
     if record is None:
-        note(f"{tenant} has no policy {policy}")
+        note(f"{tenant} has no policy {policy} (see `router policy list --tenant {tenant}`)")
+        if json:
+            print_json(None)
         raise typer.Exit(Exit.NEGATIVE)
     document = orjson.loads(record.document)
     if json:
@@ -124,7 +131,7 @@ def history(
         columns = ("revision", "written", "by", "act", "of", "hash", "changes")
         print_table(columns, [(*_past(p).values(), _changes(p, older)) for p, older in pairwise((*pasts, None)) if p])
     else:
-        note(f"nothing is known of policy {policy} of {tenant}")
+        note(f"nothing is known of policy {policy} of {tenant} (tenants are in `router tenant list`)")
     raise typer.Exit(Exit.OK if pasts else Exit.NEGATIVE)
 
 
@@ -153,19 +160,13 @@ def rollback(
 app.command()(policy_check.schema)
 
 
-def _time(ms: int) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")
-
-
 def _facts(record: "Record") -> dict[str, Any]:
-    written = _time(record.created_ms)
+    written = moment(record.created_ms * 1000)
     return {"policy": record.policy_id, "revision": record.revision, "hash": record.hash, "written": written}
 
 
 def _past(p: "Past") -> dict[str, Any]:
-    written = _time(p.written_ms)
+    written = moment(p.written_ms * 1000)
     return {
         "revision": p.revision,
         "written": written,
@@ -203,7 +204,7 @@ def _show_published(published: "Published", json: bool) -> None:
         typer.echo(f"  {share}")
     what = f"{published.tenant_id}/{published.policy_id}"
     if not published.changed:
-        typer.echo(f"{what} is like that already (revision {published.revision})")
+        typer.echo(f"{what} is like that already; nothing was changed")
     elif published.dry_run:
         typer.echo(f"{what} would be {'written' if published.hash else 'deleted'}; nothing was changed")
     else:

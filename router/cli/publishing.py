@@ -5,13 +5,11 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from router.cli.output import note
-from router.cli.target import bus_options, settings_for
+from router.cli.target import settings_for
 
 if TYPE_CHECKING:
     from router.settings import Settings
     from router.usecases.publish_policy import PolicyPublisher
-
-CONNECT_S = 2.0
 
 T = TypeVar("T")
 Act = Callable[["PolicyPublisher"], Awaitable[T]]
@@ -59,19 +57,14 @@ async def announced(settings: "Settings", changes: Changes) -> None:
 
 async def _announce(settings: "Settings", changes: list[tuple[str, int]]) -> bool:
     from router.bus.announce import announce
-    from router.bus.connection import Bus
+    from router.cli.streams import bus_of
     from router.errors import BusError
 
-    bus = Bus(bus_options(settings, "router-cli"))
-    await bus.start()
     try:
-        if not await bus.wait_connected(CONNECT_S):
-            return False
-        for tenant_id, revision in changes:
-            announce(bus, tenant_id, revision)
-        await bus.flush()
+        async with bus_of(settings) as bus:
+            for tenant_id, revision in changes:
+                announce(bus, tenant_id, revision)
+            await bus.flush()
     except BusError:
         return False
-    finally:
-        await bus.close()
     return True

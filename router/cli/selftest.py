@@ -1,7 +1,5 @@
 """`router selftest`."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,11 +9,8 @@ from router.cli.output import print_json, print_table
 from router.cli.target import JsonOption, NatsOption, RedisOption
 
 if TYPE_CHECKING:
-    from router.bus.connection import Bus
     from router.selftest.check import Check
     from router.settings import Settings
-
-CONNECT_S = 5.0
 
 
 def selftest(
@@ -23,7 +18,7 @@ def selftest(
         int, typer.Option(min=1, help="Replicas expected; with 1 it is not checked that several answer.")
     ] = 2,
     tenant: Annotated[
-        str | None, typer.Option(help="The throw-away tenant; nobody may use it. [default: a random name]")
+        str | None, typer.Option(help="The throw-away tenant; nobody may use it. Without it: a random name.")
     ] = None,
     allow_volatile: Annotated[
         bool, typer.Option("--allow-volatile", help="A Redis without an append-only file is accepted.")
@@ -58,30 +53,15 @@ async def _run(s: "Settings", tenant: str, pods: int, *, allow_volatile: bool) -
     from router.bus.fleet import consumers
     from router.bus.streams import Streams
     from router.cli.room import store
+    from router.cli.streams import bus_of
     from router.selftest.fleet import FleetChecks
     from router.selftest.nats import NatsChecks
     from router.selftest.redis import RedisChecks
     from router.selftest.run import run
 
     own = consumers(assign=s.stream_assign_name, ack=s.stream_ack_name, result=s.stream_result_name)
-    async with store(s) as room, _connected(s) as bus:
+    async with store(s) as room, bus_of(s) as bus:
         redis = RedisChecks(room.nodes, room.keys, allow_eviction=s.allow_eviction, allow_volatile=allow_volatile)
         nats = NatsChecks(bus, Streams(bus, stream_specs(s), own))
         fleet = FleetChecks(bus, room.nodes, room.keys, tenant=tenant, pods=pods)
         return await run(redis, nats, fleet)
-
-
-@asynccontextmanager
-async def _connected(s: "Settings") -> "AsyncIterator[Bus]":
-    from router.bus.connection import Bus
-    from router.cli.target import bus_options
-    from router.errors import BusError
-
-    bus = Bus(bus_options(s, "router-selftest"))
-    await bus.start()
-    try:
-        if not await bus.wait_connected(CONNECT_S):
-            raise BusError(f"NATS: no connection within {CONNECT_S:g} s")
-        yield bus
-    finally:
-        await bus.close()

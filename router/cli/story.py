@@ -18,7 +18,7 @@ REASONS = {
 }
 VERDICTS = {
     "chosen": "chosen",
-    "not_reached": "not looked at: another one was fit",
+    "not_reached": "not looked at: decided before its turn",
     "breaker_open": "its circuit breaker is open",
     "probes_busy": "its circuit breaker is half open and its probes are out",
     "concurrency_full": "all its slots are taken",
@@ -50,6 +50,11 @@ _IDEMPOTENCY = {
 def print_story(head: str, why: Why, at_us: int | None = None) -> None:
     """A sentence, the facts, then candidates and limits as tables. `at_us`: when waits began; None: now."""
     print_line(head)
+    print_why(why, at_us)
+
+
+def print_why(why: Why, at_us: int | None = None) -> None:
+    """The facts, candidates and limits of a story."""
     print_facts(_facts(why))
     if why.get("candidates"):
         _table("candidate", [_candidate(i, c, at_us) for i, c in enumerate(why["candidates"], 1)])

@@ -1,4 +1,4 @@
-"""The bus, for commands that look into streams."""
+"""The bus, for commands that need more of it than one request."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,10 +23,13 @@ async def bus_of(settings: "Settings") -> "AsyncIterator[Bus]":
     from router.errors import BusError
 
     bus = Bus(bus_options(settings, "router-cli"))
+    faults: list[Exception] = []
+    bus.on_error.append(faults.append)
     await bus.start()
     try:
         if not await bus.wait_connected(CONNECT_S):
-            raise BusError(f"{', '.join(settings.nats_url)}: no connection within {CONNECT_S:g} s")
+            why = f": {faults[-1]}" if faults else ""
+            raise BusError(f"{', '.join(settings.nats_url)}: no connection within {CONNECT_S:g} s{why}")
         yield bus
     finally:
         await bus.close()

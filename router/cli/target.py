@@ -1,4 +1,4 @@
-"""Which fleet a command talks to: an option, else the environment, else the local fleet of this folder.
+"""Which fleet a command talks to: an option, else the environment, else .local/ready.json.
 
 A running `router local` leaves `ready.json` in its data folder; a command in the folder above it finds the fleet there.
 """
@@ -19,10 +19,11 @@ READY = Path(".local/ready.json")
 
 NatsOption = Annotated[
     str | None,
-    typer.Option("--nats", metavar="URL", help="NATS server. [env: ROUTER_NATS_URL; else .local/ready.json]"),
+    typer.Option("--nats", metavar="URL", help="NATS server; else ROUTER_NATS_URL, else .local/ready.json."),
 ]
 RedisOption = Annotated[
-    str | None, typer.Option("--redis", metavar="URL", help="Redis. [env: ROUTER_REDIS_URL; else .local/ready.json]")
+    str | None,
+    typer.Option("--redis", metavar="URL", help="Redis; else ROUTER_REDIS_URL, else .local/ready.json."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document instead of a table.")]
 

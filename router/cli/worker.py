@@ -17,7 +17,10 @@ def worker(
         typer.Option(metavar="TYPE=KNOWN", help="A further task type, run as a known one. Repeatable."),
     ] = None,
 ) -> None:
-    """Run the example worker until SIGTERM: task types echo, sleep and http, taken from stream ASSIGN."""
+    """Run the example worker until SIGTERM: task types echo, sleep and http, taken from stream ASSIGN.
+
+    Example: router worker --alias chat=echo
+    """
     import logging
 
     from router.bus.options import connect_arguments

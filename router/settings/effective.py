@@ -16,7 +16,10 @@ _HIDDEN = "***"
 
 
 class Row(Struct, frozen=True):
-    """One setting. `value` and `default` are texts as the variable would hold them; empty: not set."""
+    """One setting. `value` and `default` are texts as the variable would hold them; empty: not set.
+
+    `changed`: somebody has set it, to something else than the default.
+    """
 
     group: str
     variable: str
@@ -25,6 +28,7 @@ class Row(Struct, frozen=True):
     unit: str
     secret: bool
     description: str
+    changed: bool
 
 
 def effective(settings: Settings) -> list[Row]:
@@ -40,14 +44,16 @@ def reference() -> list[Row]:
 def _row(group: str, field: str, settings: Settings) -> Row:
     info = Settings.model_fields[field]
     unit = unit_of(info)
+    value, default = _text(getattr(settings, field), unit), _default(info, unit)
     return Row(
         group,
         variable(field),
-        _text(getattr(settings, field), unit),
-        _default(info, unit),
+        value,
+        default,
         unit.name if unit else "",
         is_secret(info),
         info.description or "",
+        field in settings.model_fields_set and value != default,
     )
 
 

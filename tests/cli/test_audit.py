@@ -40,6 +40,15 @@ def test_pages_are_turned_by_the_cursor(run: Run, tenant: str, redis_url: str) -
     assert second["cursor"] is None
 
 
+def test_a_tenant_without_a_log_is_told(run: Run, redis_url: str) -> None:
+    """Each command says so in one line that names where tenants are, and ends with 1; --json is JSON all the same."""
+    nobody = ("--tenant", f"nobody-{token_hex(4)}", "--redis", redis_url)
+    for act in (("query",), ("tail",), ("stats",), ("export", "--out", "out")):
+        done = run("audit", *act, *nobody)
+        assert (done.code, done.err.count("\n"), "router tenant list" in done.err) == (Exit.NEGATIVE, 1, True), act
+    assert json.loads(run("audit", "export", "--out", "out", *nobody, "--json").out) is None
+
+
 def test_people_are_told_how_to_go_on(run: Run, tenant: str, redis_url: str) -> None:
     """The cursor is on standard error, so that the table can be piped."""
     done = run("audit", "query", "--tenant", tenant, "--redis", redis_url, "--limit", "3")

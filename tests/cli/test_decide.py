@@ -84,6 +84,14 @@ async def test_a_decision_is_printed(pod: Pod, decide: Decide) -> None:
         assert word in done.out
 
 
+async def test_why_is_told_in_words(pod: Pod, decide: Decide) -> None:
+    """--explain shows the candidates with their verdicts; --json leaves the reply as it is."""
+    candidates = [{"provider_id": "p1", "verdict": "chosen"}, {"provider_id": "p2", "verdict": "drained"}]
+    pod.reply["context"]["explain"] = {"candidates": candidates}
+    assert "drained by an operator" in (await decide("--explain")).out
+    assert orjson.loads((await decide("--explain", "--json")).out) == pod.reply
+
+
 async def test_the_request_is_the_documented_one(pod: Pod, decide: Decide) -> None:
     """The options become the fields of CONTRACTS §2."""
     await decide(

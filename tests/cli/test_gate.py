@@ -49,7 +49,7 @@ def test_without_a_file_it_says_so(run: Run) -> None:
 
 
 def test_a_pod_that_does_not_answer(run: Run) -> None:
-    """Wrong input, with the address."""
+    """A server that cannot be reached, with the address."""
     ran = run("gate", "--pod", "http://127.0.0.1:1")
-    assert ran.code == Exit.USAGE
+    assert ran.code == Exit.UNREACHABLE
     assert "http://127.0.0.1:1 does not answer" in ran.err

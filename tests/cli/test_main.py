@@ -1,12 +1,17 @@
 """The command as a whole: help, exit codes, words for faults."""
 
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from router import __version__
+from router.cli.commands import build
 from router.cli.exits import Exit, exit_code_of
 from router.errors import (
     BusError,
@@ -30,13 +35,26 @@ def test_help_imports_nothing_slow() -> None:
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize(
-    "command", ["local", "serve", "decide", "policy", "audit", "worker", "config", "version", "policy check"]
-)
-def test_every_command_has_help(run: Run, command: str) -> None:
-    """Every command explains itself."""
-    done = run(*command.split(), "--help")
-    assert (done.code, done.out != "") == (0, True)
+def _commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, command in group.commands.items():
+        yield (*path, name), command
+        if hasattr(command, "commands"):
+            yield from _commands(command, (*path, name))
+
+
+COMMANDS = dict(_commands(typer.main.get_command(build())))
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_has_help(run: Run, monkeypatch: pytest.MonkeyPatch, path: tuple[str, ...]) -> None:
+    """Every command explains itself, every word of it (brackets would be taken for markup, and left out)."""
+    monkeypatch.setenv("COLUMNS", "400")
+    done = run(*path, "--help")
+    assert done.code == Exit.OK
+    shown = re.sub(r"[\s│]+", " ", done.out)
+    assert (COMMANDS[path].help or "").split("\n")[0] in shown
+    for parameter in COMMANDS[path].params:
+        assert (parameter.help or "") in shown
 
 
 def test_version(run: Run) -> None:
@@ -44,9 +62,47 @@ def test_version(run: Run) -> None:
     assert run("version").out == f"{__version__}\n"
 
 
-def test_an_unknown_command_is_wrong_usage(run: Run) -> None:
-    """What is no command ends with code 2."""
-    assert run("dance").code == Exit.USAGE
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "dance",
+        "decide --tenant acme",
+        "policy check nowhere.json",
+        "alerts --since yesterday",
+        "alerts --severity dire",
+        "local --pods many",
+        "dlq redrive",
+    ],
+)
+def test_wrong_usage_is_told_in_one_line(run: Run, wrong: str) -> None:
+    """Code 2, nothing on standard output, and one line that names the help."""
+    done = run(*wrong.split())
+    assert (done.code, done.out) == (Exit.USAGE, "")
+    assert re.fullmatch(r"error: .+ \(see `router.* --help`\)\n", done.err)
+
+
+@pytest.mark.parametrize(
+    "command", ["alerts", "dlq list", "decide --tenant acme --task t", "explain --tenant acme --dry-run --task t"]
+)
+def test_a_nats_that_is_away_is_told_in_one_line(run: Run, command: str) -> None:
+    """Code 3 and one line that says how to name another one; no log line before it."""
+    done = run(*command.split(), "--nats", "nats://127.0.0.1:1")
+    assert (done.code, done.out) == (Exit.UNREACHABLE, "")
+    assert re.fullmatch(r"error: nats://127.0.0.1:1: .+ROUTER_NATS_URL\)\n", done.err)
+
+
+def test_a_redis_that_is_away_is_told_in_one_line(run: Run) -> None:
+    """Code 3 and one line that says how to name another one."""
+    done = run("policy", "list", "--tenant", "acme", "--redis", "redis://127.0.0.1:1")
+    assert (done.code, done.out) == (Exit.UNREACHABLE, "")
+    assert re.fullmatch(r"error: .+ROUTER_REDIS_URL\)\n", done.err)
+
+
+def test_only_what_was_set_is_changed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`config --changed` leaves out defaults that depend on the machine, or on another setting."""
+    assert run("config", "--changed", "--json").out == "{}\n"
+    monkeypatch.setenv("ROUTER_POD_NAME", "pod-7")
+    assert run("config", "--changed", "--json").out == '{"ROUTER_POD_NAME":"pod-7"}\n'
 
 
 @pytest.mark.parametrize(
