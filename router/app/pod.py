@@ -31,11 +31,12 @@ from router.settings import Settings
 from router.store.keys import NO_TENANT
 from router.telemetry import Event
 from router.usecases.admin import Admin
-from router.usecases.admin_acts import OperatorActs, PolicyActs, TenantActs
+from router.usecases.admin_acts import OperatorActs, PolicyActs
 from router.usecases.levers import Operator
 from router.usecases.publish_policy import PolicyPublisher
 from router.usecases.purge import Purger
 from router.usecases.queries import GetDecision
+from router.usecases.tenant_acts import TenantActs
 from router.wire import subjects
 from router.wire.reply import encode
 

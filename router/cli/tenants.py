@@ -35,8 +35,8 @@ def show(name: TenantArgument, json: JsonOption = False, redis: RedisOption = No
 
 async def _facts(room: "Room", name: str) -> dict[str, Any]:
     from router.domain.view import BreakerState
-    from router.usecases.admin_acts import census_facts
     from router.usecases.publish_policy import check_ids
+    from router.usecases.tenant_acts import census_facts
 
     check_ids(name)
     heads = await room.inspector.heads(name)
@@ -87,7 +87,7 @@ def purge(
     confirm = name if yes or dry_run else _asked(name)
     purged = asyncio.run(_purge(settings_for(redis=redis, nats=nats), name, confirm, why, dry_run=dry_run))
     if json:
-        from router.usecases.admin_acts import purged_facts
+        from router.usecases.tenant_acts import purged_facts
 
         print_json(purged_facts(name, purged, dry_run=dry_run))
     else:

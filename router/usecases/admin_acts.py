@@ -11,10 +11,8 @@ from router.domain.policy import DEFAULT_POLICY_ID
 from router.domain.roles import Role
 from router.domain.view import BreakerView
 from router.errors import InvalidInput, Problem, QuotaExceeded, RevisionConflict
-from router.ports import Census, Purged, TenantStore
 from router.usecases.levers import Operator
-from router.usecases.publish_policy import PolicyPublisher, Published, check_ids
-from router.usecases.purge import EXCLUDED, Purger
+from router.usecases.publish_policy import PolicyPublisher, Published
 from router.wire.problems import Problems
 
 Answer = JsonObject | Refused
@@ -43,7 +41,7 @@ class OperatorActs:
         return {"tenants": [{"tenant_id": h.tenant_id, "revision": h.revision, "disabled": h.off} for h in heads]}
 
     async def _providers(self, fields: JsonObject, by: Actor) -> Answer:
-        found = await self._operator(by).providers(_text(fields, "tenant_id"))
+        found = await self._operator(by).providers(required(fields, "tenant_id"))
         providers: list[JsonValue] = [
             {
                 "provider_id": p.name,
@@ -62,15 +60,15 @@ class OperatorActs:
         return await self._switch_provider(fields, by, on=False)
 
     async def _switch_provider(self, fields: JsonObject, by: Actor, *, on: bool) -> Answer:
-        tenant, provider, why = _text(fields, "tenant_id"), _text(fields, "provider_id"), _given(fields, "why")
+        tenant, provider, why = required(fields, "tenant_id"), required(fields, "provider_id"), given(fields, "why")
         return {"changed": await self._operator(by).drain(tenant, provider, on=on, why=why)}
 
     async def _force_open(self, fields: JsonObject, by: Actor) -> Answer:
-        tenant, provider, why = _text(fields, "tenant_id"), _text(fields, "provider_id"), _given(fields, "why")
+        tenant, provider, why = required(fields, "tenant_id"), required(fields, "provider_id"), given(fields, "why")
         return {"changed": await self._operator(by).force_open(tenant, provider, why=why)}
 
     async def _reset(self, fields: JsonObject, by: Actor) -> Answer:
-        tenant, provider, why = _text(fields, "tenant_id"), _text(fields, "provider_id"), _given(fields, "why")
+        tenant, provider, why = required(fields, "tenant_id"), required(fields, "provider_id"), given(fields, "why")
         return {"changed": await self._operator(by).reset(tenant, provider, why=why)}
 
     async def _disable(self, fields: JsonObject, by: Actor) -> Answer:
@@ -80,44 +78,18 @@ class OperatorActs:
         return await self._switch(fields, by, on=True)
 
     async def _switch(self, fields: JsonObject, by: Actor, *, on: bool) -> Answer:
-        why = _given(fields, "why")
-        return {"changed": await self._operator(by).switch(_text(fields, "tenant_id"), on=on, why=why)}
+        why = given(fields, "why")
+        return {"changed": await self._operator(by).switch(required(fields, "tenant_id"), on=on, why=why)}
 
     async def _forget(self, fields: JsonObject, by: Actor) -> Answer:
         return {
             "changed": await self._operator(by).forget(
-                _text(fields, "tenant_id"),
-                request_id=_given(fields, "request_id"),
-                idempotency_key=_given(fields, "idempotency_key"),
-                why=_given(fields, "why"),
+                required(fields, "tenant_id"),
+                request_id=given(fields, "request_id"),
+                idempotency_key=given(fields, "idempotency_key"),
+                why=given(fields, "why"),
             )
         }
-
-
-class TenantActs:
-    """All that a tenant has: an admin purges it, a viewer sees how much it is. `purger` makes one for an actor."""
-
-    def __init__(self, purger: Callable[[Actor], Purger], store: TenantStore) -> None:
-        self._purger = purger
-        self._store = store
-        self.acts: dict[str, tuple[Role, Act]] = {
-            "show_tenant": (Role.VIEWER, self._show),
-            "purge_tenant": (Role.ADMIN, self._purge),
-        }
-
-    async def _show(self, fields: JsonObject, _by: Actor) -> Answer:
-        tenant = _text(fields, "tenant_id")
-        check_ids(tenant)
-        return {"tenant_id": tenant, **census_facts(await self._store.census(tenant))}
-
-    async def _purge(self, fields: JsonObject, by: Actor) -> Answer:
-        tenant, dry_run = _text(fields, "tenant_id"), fields.get("dry_run") is True
-        if dry_run:
-            purged = await self._purger(by).would(tenant)
-        else:
-            confirm, why = _given(fields, "confirm"), _given(fields, "why")
-            purged = await self._purger(by).purge(tenant, confirm=confirm, why=why)
-        return purged_facts(tenant, purged, dry_run=dry_run)
 
 
 class PolicyActs:
@@ -134,7 +106,7 @@ class PolicyActs:
         }
 
     async def _list(self, fields: JsonObject, by: Actor) -> Answer:
-        records = (await self._publisher(by).list(_text(fields, "tenant_id"))).records
+        records = (await self._publisher(by).list(required(fields, "tenant_id"))).records
         policies: list[JsonValue] = [
             {"policy_id": r.policy_id, "revision": r.revision, "hash": r.hash, "created_ms": r.created_ms}
             for r in records
@@ -142,7 +114,7 @@ class PolicyActs:
         return {"policies": policies}
 
     async def _get(self, fields: JsonObject, by: Actor) -> Answer:
-        tenant, policy_id = _text(fields, "tenant_id"), _given(fields, "policy_id") or DEFAULT_POLICY_ID
+        tenant, policy_id = required(fields, "tenant_id"), given(fields, "policy_id") or DEFAULT_POLICY_ID
         record = await self._publisher(by).show(tenant, policy_id)
         if record is None:
             return Refused(Code.POLICY_NOT_FOUND, f"tenant {tenant} has no policy {policy_id}")
@@ -151,8 +123,8 @@ class PolicyActs:
 
     async def _upsert(self, fields: JsonObject, by: Actor) -> Answer:
         published = await self._publisher(by).apply(
-            _text(fields, "tenant_id"),
-            _given(fields, "policy_id") or DEFAULT_POLICY_ID,
+            required(fields, "tenant_id"),
+            given(fields, "policy_id") or DEFAULT_POLICY_ID,
             orjson.dumps(fields.get("policy")),
             expect_revision=_revision(fields),
             dry_run=fields.get("dry_run") is True,
@@ -164,8 +136,8 @@ class PolicyActs:
         if revision is None:
             raise InvalidInput([Problem("revision", "is missing")])
         published = await self._publisher(by).rollback(
-            _text(fields, "tenant_id"),
-            _given(fields, "policy_id") or DEFAULT_POLICY_ID,
+            required(fields, "tenant_id"),
+            given(fields, "policy_id") or DEFAULT_POLICY_ID,
             revision,
             expect_revision=_revision(fields),
             dry_run=fields.get("dry_run") is True,
@@ -174,35 +146,12 @@ class PolicyActs:
 
     async def _delete(self, fields: JsonObject, by: Actor) -> Answer:
         published = await self._publisher(by).delete(
-            _text(fields, "tenant_id"),
-            _text(fields, "policy_id"),
+            required(fields, "tenant_id"),
+            required(fields, "policy_id"),
             expect_revision=_revision(fields),
             dry_run=fields.get("dry_run") is True,
         )
         return _published(published)
-
-
-def census_facts(census: Census) -> JsonObject:
-    """What a tenant has, in replies."""
-    kinds: list[JsonValue] = [{"kind": k.kind, "keys": k.keys, "size_bytes": k.size_bytes} for k in census.kinds]
-    return {
-        "keys": kinds,
-        "audit_entries": census.audit_entries,
-        "open_tasks": dict(census.open_tasks),
-        "whole": census.whole,
-    }
-
-
-def purged_facts(tenant_id: str, purged: Purged, *, dry_run: bool) -> JsonObject:
-    """What was removed of a tenant, in replies."""
-    return {
-        "tenant_id": tenant_id,
-        "dry_run": dry_run,
-        "keys": purged.total,
-        "kinds": dict(purged.kinds),
-        "answers_may_remain": purged.answers_may_remain,
-        "excluded": EXCLUDED,
-    }
 
 
 def breaker_facts(view: BreakerView) -> JsonObject:
@@ -239,14 +188,22 @@ def _published(published: Published) -> JsonObject:
     }
 
 
-def _text(fields: JsonObject, name: str) -> str:
-    value = _given(fields, name)
+def required(fields: JsonObject, name: str) -> str:
+    """A text that the body must have.
+
+    :raises InvalidInput: it is missing, or no text.
+    """
+    value = given(fields, name)
     if value is None:
         raise InvalidInput([Problem(name, "is missing")])
     return value
 
 
-def _given(fields: JsonObject, name: str) -> str | None:
+def given(fields: JsonObject, name: str) -> str | None:
+    """A text that the body may have.
+
+    :raises InvalidInput: it is something else.
+    """
     value = fields.get(name)
     if value is not None and not isinstance(value, str):
         raise InvalidInput([Problem(name, "is not a string")])
