@@ -354,6 +354,11 @@ class Lane:
             fit = int(self._settings.call_budget_ms / self._row_ms)
             self._rows_cap = max(_MIN_ROWS, min(self._settings.max_rows, fit))
 
+    async def retire(self) -> None:
+        """Its node owns nothing any more: close, and be away no longer."""
+        await self.close()
+        self._set_down(False, "its node has left")
+
     async def close(self) -> None:
         """Stop; whoever still waits is answered `Away`."""
         self._closing = True

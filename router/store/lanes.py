@@ -41,6 +41,7 @@ class Lanes:
         self._lanes: dict[Address, Lane] = {}
         self._by_partition: list[tuple[Lane, int] | None] = [None] * keys.partitions
         self._refreshing: asyncio.Task[None] | None = None
+        self._opened = False
         self._loop = asyncio.get_running_loop()
 
     def of(self, partition: int) -> tuple[Lane, int]:
@@ -73,8 +74,7 @@ class Lanes:
             self._lane_at((refusal.host, refusal.port)).resend(batch)
         elif isinstance(refusal, MovedError):
             self._by_partition = [None] * self._keys.partitions
-            if self._refreshing is None:
-                self._refreshing = self._loop.create_task(self._refresh())
+            self._learn_slots()
             self._lane_at((refusal.host, refusal.port)).resend(batch)
         elif isinstance(refusal, TryAgainError):
             # A slot on the move refuses fresh keys until it has moved; the rows' deadline bounds the tries.
@@ -87,20 +87,42 @@ class Lanes:
     async def _refresh(self) -> None:
         try:
             await self._nodes.refresh()
+            owners = {self._nodes.address_of(self._keys.tag(p)) for p in range(self._keys.partitions)}
         except StoreError as fault:
             log.warning("the Cluster's slots could not be read again: %s", fault)
+        else:
+            for address in self._lanes.keys() - owners:
+                await self._lanes.pop(address).retire()
         finally:
             self._by_partition = [None] * self._keys.partitions
             self._refreshing = None
 
     def look(self) -> None:
-        """Notice an outage, or the end of one, without waiting for a request; every second, say."""
-        for lane in self._lanes.values():
+        """Notice an outage, or the end of one, without waiting for a request; every second, say.
+
+        A node that does not answer tells nobody where its slots have gone: while one is away the others are asked.
+        """
+        if not self._opened:
+            return
+        if self.down:
+            self._learn_slots()
+        try:
+            owners = {self.of(p)[0] for p in range(self._keys.partitions)}
+        except StoreError as fault:
+            log.warning("a partition has no node: %s", fault)
+            self._learn_slots()
+            return
+        for lane in owners:
             lane.look()
+
+    def _learn_slots(self) -> None:
+        if self._refreshing is None:
+            self._refreshing = self._loop.create_task(self._refresh())
 
     async def open(self) -> None:
         """Connect to every node that has a partition; returns when the first try of each has ended."""
         lanes = {self.of(p)[0] for p in range(self._keys.partitions)}
+        self._opened = True
         await asyncio.gather(*(lane.open() for lane in lanes))
 
     async def close(self) -> None:

@@ -51,7 +51,10 @@ class Nodes(Protocol):
         """
 
     def address_of(self, tag: bytes) -> Address:
-        """Which node has the keys with this hash tag; None: the only one."""
+        """Which node has the keys with this hash tag; None: the only one.
+
+        :raises StoreUnavailable: no node is known to have them.
+        """
 
     def connections(self, address: Address) -> Callable[[], AbstractConnection]:
         """Makes connections to a node."""
@@ -245,7 +248,10 @@ class Cluster(_Client):
         await self._shielded(self._client.initialize())
 
     def address_of(self, tag: bytes) -> Address:
-        node = self._client.nodes_manager.get_node_from_slot(key_slot(tag))
+        try:
+            node = self._client.nodes_manager.get_node_from_slot(key_slot(tag))
+        except RedisError as fault:
+            raise StoreUnavailable(f"Redis: {fault}") from fault
         return node.host, int(node.port)
 
     def connections(self, address: Address) -> Callable[[], AbstractConnection]:

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from secrets import token_hex
 
 import pytest
@@ -177,3 +178,52 @@ async def test_a_tenant_without_keys_during_a_move(pod: Pod, valkey_cluster: Val
     await asyncio.to_thread(move.end)
     outcomes = await asyncio.wait_for(asyncio.gather(*during), 10)
     assert [type(o) for o in outcomes] == [Admitted] * 10 + [LimitHit] * 2
+
+
+async def test_a_node_that_died_is_replaced_by_its_replica(tmp_path: Path) -> None:
+    """A dead node tells nobody where its slots went: the others are asked, nobody waits for the old one any more, and
+    what it had decided is replayed by its replica."""
+    with ValkeyCluster(tmp_path) as cluster:
+        replica = ValkeyNode(tmp_path / "replica").start()
+        try:
+            dying = cluster.nodes[2]
+            await asyncio.to_thread(_follow, cluster.nodes[0], dying, replica)
+            nodes = Cluster(cluster.url)
+            await nodes.open()
+            settings = LaneSettings(deadline_ms=200, retry_ms=20)
+            async with Pod(nodes, Keys(schema=f"t{token_hex(5)}"), settings=settings) as pod:
+                wanted = [Ask(request(f"tenant{i}", "r"), TEN) for i in range(30)]
+                assert {type(o) for o in await pod.decide(*wanted)} == {Admitted}
+                await asyncio.to_thread(_in_step, dying, replica)
+                await asyncio.to_thread(dying.kill)
+                pod.lanes.look()
+                await asyncio.wait_for(pod.fell.wait(), 5)
+                await asyncio.to_thread(replica.ask, "CLUSTER", "FAILOVER", "TAKEOVER")
+                give_up = time.monotonic() + 15
+                while {type(o) for o in await pod.decide(*wanted)} != {Replay}:
+                    assert time.monotonic() < give_up
+                    pod.lanes.look()
+                    await asyncio.sleep(0.05)
+                assert not pod.lanes.down
+                assert pod.up.is_set()
+            await nodes.close()
+        finally:
+            replica.stop()
+
+
+def _follow(head: ValkeyNode, of: ValkeyNode, replica: ValkeyNode) -> None:
+    head.ask("CLUSTER", "MEET", "127.0.0.1", str(replica.port), str(replica.bus_port))
+    _until(lambda: f"127.0.0.1:{of.port}" in replica.ask("CLUSTER", "NODES"))
+    replica.ask("CLUSTER", "REPLICATE", of.ask("CLUSTER", "MYID"))
+    _until(lambda: "connected" in replica.ask("ROLE"))
+
+
+def _in_step(of: ValkeyNode, replica: ValkeyNode) -> None:
+    _until(lambda: of.ask("DBSIZE") == replica.ask("DBSIZE"))
+
+
+def _until(look: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + 20
+    while not look():
+        assert time.monotonic() < give_up
+        time.sleep(0.02)  # gossip and replication cannot be waited for by an event
