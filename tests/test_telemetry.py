@@ -12,6 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from router.domain.decision import Answer, Code, Decided, Decision, Reason, Refused
 from router.telemetry import Buckets, LoopLag, Telemetry, render
+from router.usecases.queries import RecentLatency
+from router.wire.status import Load, Pressure, pressure
 
 
 def decided(*, reason: Reason = Reason.WEIGHTED, replayed: bool = False, degraded: bool = False) -> Decided:
@@ -147,6 +149,18 @@ def test_labels_must_fit_the_family() -> None:
         Telemetry(CollectorRegistry()).store_call_seconds.child("decide", "extra")
     with pytest.raises(ValueError, match="labels"):
         Telemetry(CollectorRegistry()).redeliveries.read_from(lambda: 0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "found"), [(1.5, Pressure.INACTIVE), (3.5, Pressure.WARNING), (6.0, Pressure.ACTIVE)]
+)
+def test_slow_answers_reach_the_bound_of_the_status(seconds: float, found: Pressure) -> None:
+    """The buckets go beyond the five seconds at which callers are told to slow down."""
+    latency = Telemetry(CollectorRegistry()).latency
+    recent = RecentLatency(latency.counts, latency.bounds_ms)
+    for _ in range(20):
+        latency.observe(seconds)
+    assert pressure(Load(0, recent.p95_ms(), 0)) is found
 
 
 async def test_loop_lag_sees_a_blocked_loop() -> None:

@@ -17,6 +17,8 @@ from router.telemetry.tally import OTHER, Decisions, Histogram, Totals
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LATENCY = (0.0002, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0)
+# Of what may take seconds: answers that wait for extensions, and the status' bound of 5 s for them.
+_LONG = (*_LATENCY, 2.0, 3.0, 4.0, 5.0, 10.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _LAG = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
@@ -80,7 +82,7 @@ class Telemetry:
         return totals
 
     def _decide(self, tenants: Iterable[str]) -> None:
-        latency = self._histogram("decision_seconds", "From the request's arrival to its answer.", _LATENCY).child()
+        latency = self._histogram("decision_seconds", "From the request's arrival to its answer.", _LONG).child()
         self.latency = latency
         self.decisions = Decisions(tenants, latency)
         self.registry.register(self.decisions)
@@ -96,7 +98,7 @@ class Telemetry:
         self.extension_calls = self._counter(
             "extension_calls", "Calls of extensions, and steps without a call, by outcome.", "stage", "outcome"
         )
-        self.extension_seconds = self._histogram("extension_seconds", "One call of an extension.", _LATENCY, "stage")
+        self.extension_seconds = self._histogram("extension_seconds", "One call of an extension.", _LONG, "stage")
         self.extension_breakers = self._counter(
             "extension_breaker_transitions", "Breakers of extensions that this pod saw turn.", "to"
         )
@@ -147,7 +149,7 @@ class Telemetry:
         self.audit_export_failures = self._counter("audit_export_failures", "Exports that failed and are tried again.")
         self.audit_export_lost = self._counter("audit_export_lost", "Audit entries cut before the export read them.")
         self.audit_read_seconds = self._histogram(
-            "audit_read_seconds", "One bounded read of an audit log by this pod.", _LATENCY
+            "audit_read_seconds", "One bounded read of an audit log by this pod.", _LONG
         ).child()
         self.audit_unknown = self._counter(
             "audit_unknown_tenants",
