@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from msgspec import Struct
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 
 from router.domain.ids import task_id
 from router.domain.outcome import Away, Outcome, RowFault
@@ -197,6 +197,9 @@ class Lane:
                 previous, done = done, []
                 self._hand_out(previous)
                 replies = await self._calls.receive(batches, len(unlinks))
+                if any(isinstance(reply, ReadOnlyError) for reply in replies):
+                    # The server was demoted and kept our connection: the address may lead to its successor by now.
+                    await self._link.close()
             except StoreError as fault:
                 await self._link.close()
                 self._lost([*batches, *(b for b, _ in done)], fault)

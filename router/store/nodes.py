@@ -14,7 +14,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
-from redis.exceptions import ClusterDownError, NoScriptError, RedisError, ResponseError, TryAgainError
+from redis.exceptions import ClusterDownError, NoScriptError, ReadOnlyError, RedisError, ResponseError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -132,10 +132,16 @@ class _Client:
             raise OutcomeUnknown(f"Redis: {fault}") from fault
         except (RedisConnectionError, ClusterDownError, TryAgainError, OSError) as fault:
             raise StoreUnavailable(f"Redis: {fault}") from fault
+        except ReadOnlyError:
+            await self._demoted()
+            raise
         except ResponseError:
             raise
         except RedisError as fault:
             raise StoreError(f"Redis: {fault}") from fault
+
+    async def _demoted(self) -> None:
+        """The server is a replica now; a Cluster's client looks for the primary by itself."""
 
     async def call(self, *command: bytes | str | int | float) -> Any:
         try:
@@ -212,6 +218,10 @@ class SingleNode(_Client):
 
     async def open(self) -> None:
         await self.call("PING")
+
+    async def _demoted(self) -> None:
+        # It kept our connections: the address may lead to its successor by now.
+        await self._client.connection_pool.disconnect(inuse_connections=False)
 
     def address_of(self, tag: bytes) -> Address:
         return None

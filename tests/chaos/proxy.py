@@ -44,6 +44,10 @@ class Proxy:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
+    def lead_to(self, target: int) -> None:
+        """Where the next connections go."""
+        self._target = target
+
     async def close(self) -> None:
         """Cut everything and listen no more."""
         self._server.close()

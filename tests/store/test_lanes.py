@@ -19,7 +19,7 @@ from router.domain.outcome import Admitted, Away, Outcome, Replay, RowFault
 from router.domain.policy import Breaker, Resource, Scope, Sticky
 from router.domain.policy_limits import limit
 from router.domain.task import Action, Move, Moved, TaskRecord, TaskState
-from router.errors import StartupRefused
+from router.errors import StartupRefused, StoreError
 from router.store.calls import LaneSettings
 from router.store.decisions import WAIT_DEADLINES, decide_script
 from router.store.keys import Keys
@@ -27,6 +27,7 @@ from router.store.meta import RedisMeta
 from router.store.nodes import SingleNode
 from router.store.scripts import Script
 from router.store.tasks import RedisTasks
+from tests.chaos.proxy import Proxy
 from tests.servers import ValkeyProcess, free_port
 from tests.store.harness import MINUTE, Ask, policy, request
 from tests.store.pods import Pod
@@ -359,6 +360,31 @@ async def test_nobody_listens_at_boot(tmp_path: Path) -> None:
         assert isinstance(made, Admitted)
     await nodes.close()
     await asyncio.to_thread(server.stop)
+
+
+async def test_a_demoted_server_is_left(own: ValkeyProcess, tmp_path: Path) -> None:
+    """A primary that becomes a replica keeps its connections: after the first refusal the address is asked anew."""
+    successor = ValkeyProcess(tmp_path / "successor")
+    await asyncio.to_thread(successor.start)
+    proxy = Proxy(own.port)
+    await proxy.start()
+    nodes = SingleNode(f"redis://127.0.0.1:{proxy.port}/0")
+    try:
+        async with Pod(nodes, fresh_keys(), settings=QUICK) as pod:
+            assert isinstance((await pod.decide(ask()))[0], Admitted)
+            await nodes.call("SET", "probe", "1")
+            with Redis(port=own.port) as old:
+                old.execute_command("REPLICAOF", "127.0.0.1", str(successor.port))
+            proxy.lead_to(successor.port)
+            assert await pod.decide(ask()) == [Away(sent=False)]
+            assert isinstance((await pod.decide(ask()))[0], Admitted)
+            with pytest.raises(StoreError):
+                await nodes.call("SET", "probe", "2")
+            await nodes.call("SET", "probe", "2")
+    finally:
+        await nodes.close()
+        await proxy.close()
+        await asyncio.to_thread(successor.stop)
 
 
 async def test_closing_answers_whoever_waits(own: ValkeyProcess, own_pod: Pod) -> None:
