@@ -128,6 +128,7 @@ class Parts:
         self.audit_lines = AuditLines(s.audit_log_sample, self._redis_now_ms)
         hooks = StoreHooks(self.store_watch.hooks(), t.audit_read_seconds.observe, self.audit_lines.moved)
         self.store = Store(s, hooks)
+        self.audit_lines.script = self.store.script_version
         self.alerts = Alerts(self.publisher, self.store.epochs, encode_alert, t, _wall_ms)
         self.store_watch.alerts = self.alerts
         self.isolation = Isolation(t, self.alerts)

@@ -43,6 +43,7 @@ class Store:
         self.nodes: Nodes = kind(s.redis_url, redis_access(s))
         self.keys = Keys(s.store_schema, s.partitions)
         script = decide_script()
+        self.script_version = script.version
         packer = RowPacker(self.keys, os.urandom, script=script.version)
         self.lanes = Lanes(self.keys, self.nodes, packer, script, lane_settings(s), heard.lanes)
         self.decisions = RedisDecisions(self.keys, self.nodes, self.lanes, s.store_deadline_ms)

@@ -16,6 +16,7 @@ from hashlib import blake2b
 PARTITION_BYTES = 2
 NAME_BYTES = 10
 RANDOM_BYTES = 4
+OWNER_BYTES = 4
 MAX_ATTEMPT = 255
 
 _VERSION_MASK, _VERSION_4 = 0x0F, 0x40
@@ -47,6 +48,11 @@ def idempotency_name(tenant_id: str, namespace: str, key: str, step: str = "") -
 def decision_id(partition: int, name: bytes, random: bytes) -> bytes:
     """The decision's 16 bytes. `name` is from `idempotency_name`, `random` is 4 fresh random bytes."""
     return partition.to_bytes(PARTITION_BYTES) + name + random
+
+
+def owner_mark(tenant_id: str) -> bytes:
+    """4 bytes that tell tenants of one partition apart: an id names the partition, not the tenant."""
+    return blake2b(tenant_id.encode(), digest_size=OWNER_BYTES, person=b"owner").digest()
 
 
 def name_in(decision: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from msgspec import Struct
 
 from router.domain.decision import PinState, Reason
+from router.domain.ids import owner_mark
 from router.domain.json import JsonObject
 from router.domain.task import Reservation
 
@@ -57,6 +58,11 @@ class Remembered(Struct, frozen=True):
     meter: bool = False
     unfinished: bool = False
     metadata: JsonObject = {}
+    owner: bytes = b""
+
+    def is_of(self, tenant_id: str) -> bool:
+        """Whether it is this tenant's. Answers of the first version, which had no mark, are whoever's asks."""
+        return self.owner in (b"", owner_mark(tenant_id))
 
 
 class Replay(Struct, frozen=True):

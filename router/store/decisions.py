@@ -59,7 +59,7 @@ class RedisAnswers:
         """See `ports.Answers.remembered`."""
         tenant = self._keys.tenant(tenant_id)
         raw = await self._nodes.call("GET", tenant.idem(name))
-        found = _answer(raw, tenant.partition, name) if isinstance(raw, bytes) else None
+        found = _answer(raw, tenant_id, tenant.partition, name) if isinstance(raw, bytes) else None
         if isinstance(found, Unreadable):
             log.error("a remembered answer cannot be read: %s", found.message, extra={"tenant_id": tenant_id})
             return None
@@ -71,7 +71,10 @@ class RedisAnswers:
         commands = [("GET", tenant.idem(name)) for tenant, (_, name) in zip(tenants, wanted, strict=True)]
         raws = await read_each(self._nodes, commands)
         found = zip(raws, tenants, wanted, strict=True)
-        return [_answer(raw, t.partition, name) if isinstance(raw, bytes) else raw for raw, t, (_, name) in found]
+        return [
+            _answer(raw, tenant_id, t.partition, name) if isinstance(raw, bytes) else raw
+            for raw, t, (tenant_id, name) in found
+        ]
 
     async def somebodys(self, decision_id: bytes) -> bool:
         """See `ports.Answers.somebodys`."""
@@ -85,9 +88,11 @@ class RedisAnswers:
             return False
 
 
-def _answer(raw: bytes, partition: int, name: bytes) -> Remembered | Unreadable:
+def _answer(raw: bytes, tenant_id: str, partition: int, name: bytes) -> Remembered | Unreadable | None:
+    """None: it is another tenant's of the same partition, by whose id it was asked for."""
     try:
-        return remembered(raw, partition, name)
+        found = remembered(raw, partition, name)
+        return found if found.is_of(tenant_id) else None
     except FormatError as fault:
         return Unreadable(str(fault))
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from msgspec import Struct
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from router.domain.ids import partition_of
+from router.domain.ids import owner_mark, partition_of
+from router.store.packing import Extras, tail_extras
 
 NO_TENANT = "~"
 """Stands where a tenant's name would be; under it the audit log of what belongs to no tenant can be read."""
@@ -132,7 +133,10 @@ def _message_name(message_id: str) -> bytes:
 
 
 class TenantKeys(Struct, frozen=True):
-    """The keys of one tenant; those with an owner are made from `prefix`."""
+    """The keys of one tenant; those with an owner are made from `prefix`.
+
+    `owner` is the tenant's mark in remembered answers, `no_extras` what those keep that have nothing else to keep.
+    """
 
     partition: int
     prefix: bytes
@@ -146,6 +150,8 @@ class TenantKeys(Struct, frozen=True):
     shared: bytes
     pins: bytes
     figures: bytes
+    owner: bytes
+    no_extras: bytes
 
     def history(self, policy_id: str) -> bytes:
         """What a policy was."""
@@ -229,6 +235,8 @@ class Keys:
             shared,
             prefix + b"pin:",
             prefix + b"f",
+            owner_mark(tenant_id),
+            tail_extras(Extras(owner=owner_mark(tenant_id))),
         )
 
     def tag(self, partition: int) -> bytes:

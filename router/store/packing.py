@@ -52,12 +52,13 @@ class OutcomeFlag(IntFlag):
     FINISHED = 32
 
 
-class Extras(Struct, frozen=True, array_like=True, omit_defaults=True):
-    """What only some remembered answers have."""
+class Extras(Struct, frozen=True, array_like=True):
+    """What the answer keeps beside its decision. `owner` marks the tenant: the name alone does not tell it."""
 
     requires_cp: tuple[str, ...] = ()
     reserved: tuple[Reservation, ...] = ()
     unfinished: bool = False
+    owner: bytes = b""
 
 
 # What reading a value that is cut or changed may raise.
@@ -116,9 +117,9 @@ def tail_head(policy_id: str, revision: int) -> bytes:
     return b"%b%c%b" % (varint(revision), len(name), name)
 
 
-def tail_extras(extras: Extras | None) -> bytes:
-    """The last part: what only some answers have. The sticky key stands between, as `sized` packs it."""
-    return _NOTHING if extras is None else sized(_pack_extras(extras))
+def tail_extras(extras: Extras) -> bytes:
+    """The last part of the tail. The sticky key stands between, as `sized` packs it."""
+    return sized(_pack_extras(extras))
 
 
 def sized(packed: bytes) -> bytes:
@@ -178,6 +179,7 @@ def _remembered(raw: bytes, partition: int, name: bytes) -> Remembered:
         bool(flags & OutcomeFlag.METER),
         extras.unfinished and not finished,
         metadata,
+        extras.owner,
     )
 
 

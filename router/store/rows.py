@@ -28,7 +28,6 @@ _COUNTS = Layout(">BBB")
 _SIZE = Layout(">H")
 _NO_RECORD = _SIZE.pack(0)
 _NO_STICKY = b"\0"
-_NO_EXTRAS = tail_extras(None)
 # Members of an enum cost 60 ns each on Python 3.11, a global 5.
 _TENANT, _USER, _POLICY, _PROVIDER = Scope.TENANT, Scope.USER, Scope.POLICY, Scope.PROVIDER
 _CONCURRENCY = Resource.CONCURRENCY
@@ -72,9 +71,9 @@ class RowPacker:
             reserved = _reservations(plan, part) if part.reserving or part.by_candidate else ()
         flags = RESERVED if reserved else 0
         extras = (
-            tail_extras(Extras(plan.requires_cp, reserved, plan.unfinished))
+            tail_extras(Extras(plan.requires_cp, reserved, plan.unfinished, keys.owner))
             if reserved or plan.requires_cp or plan.unfinished
-            else _NO_EXTRAS
+            else keys.no_extras
         )
         if request.options.meter:
             flags |= METER

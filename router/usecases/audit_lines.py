@@ -32,12 +32,16 @@ _STEPS = ("assignment.", "result.", "breaker.")
 
 
 class AuditLines:
-    """`on` says whether anything is told; callers look at it first, so that nothing is made for nothing."""
+    """`on` says whether anything is told; callers look at it first, so that nothing is made for nothing.
+
+    `script` is to be set to the version of the script that decides.
+    """
 
     def __init__(self, sample: float, now_ms: Callable[[str], int]) -> None:
         self._sample = sample
         self._below = int(sample * 2**64)
         self._now_ms = now_ms
+        self.script = ""
         self.on = False
 
     def allow(self, allowed: bool) -> None:
@@ -109,7 +113,7 @@ class AuditLines:
             request.client_ip,
             request.correlation.trace_id,
             plan.figures_version,
-            policy_frame(plan),
+            policy_frame(plan, "" if action is Action.DECISION_DEGRADED else self.script),
         )
         at_us = self._now_ms(request.tenant_id) * 1000
         made = action in (Action.DECISION_MADE, Action.DECISION_DEGRADED)

@@ -248,6 +248,12 @@ class Fleet:
             await self.publisher.apply(name, policy, orjson.dumps(document))
         return name
 
+    async def neighbour(self, of: str, default: Mapping[str, Any] = PLAIN) -> str:
+        """A fresh tenant whose keys lie in the same partition: ids do not tell the two apart."""
+        while self.keys.tenant(f"tenant-{self._tenants + 1}").partition != self.keys.tenant(of).partition:
+            self._tenants += 1
+        return await self.tenant(default)
+
     def operator(self) -> Operator:
         """An operator, as the command line makes one."""
         levers = RedisLevers(self.keys, self.nodes, lever_scripts())

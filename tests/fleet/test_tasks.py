@@ -291,8 +291,9 @@ async def test_an_undispatched_decision_is_settled_by_its_request_id(fleet: Flee
 
 
 async def test_an_undispatched_decision_is_settled_by_its_decision_id(fleet: Fleet, caller: Foreign) -> None:
-    """decision_id names it as well; under another tenant it names nothing."""
-    tenant, other = await fleet.tenant(ONE), await fleet.tenant(ONE)
+    """decision_id names it as well; under another tenant it names nothing, even of the same partition."""
+    tenant = await fleet.tenant(ONE)
+    other = await fleet.neighbour(tenant, ONE)
     decision_id = (await caller.ask(task(tenant))).decision["decision_id"]
     await caller.tell(RESULT, {"version": "1", "tenant_id": other, "decision_id": decision_id, "status": "success"})
     await caller.tell(RESULT, {"version": "1", "tenant_id": tenant, "decision_id": decision_id, "status": "success"})
@@ -431,7 +432,8 @@ async def _empty(fleet: Fleet) -> bool:
 
 async def test_get_decision_finds_by_every_name(fleet: Fleet, caller: Foreign) -> None:
     """request_id, idempotency_key and decision_id; unknown ones and other tenants' are not found."""
-    tenant, other = await fleet.tenant(ONE), await fleet.tenant(ONE)
+    tenant = await fleet.tenant(ONE)
+    other = await fleet.neighbour(tenant, ONE)
     by_request = (await caller.ask(task(tenant, "r-known"))).decision
     by_key = (await caller.ask(task(tenant, "r-keyed", idempotency_key="k-known"))).decision
 
