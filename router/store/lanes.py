@@ -89,7 +89,9 @@ class Lanes:
             await self._nodes.refresh()
             owners = {self._nodes.address_of(self._keys.tag(p)) for p in range(self._keys.partitions)}
         except StoreError as fault:
-            log.warning("the Cluster's slots could not be read again: %s", fault)
+            # While a node is away this is tried every second, and the outage has been told.
+            level = logging.DEBUG if self.down else logging.WARNING
+            log.log(level, "the Cluster's slots could not be read again: %s", fault)
         else:
             for address in self._lanes.keys() - owners:
                 await self._lanes.pop(address).retire()

@@ -14,7 +14,15 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
-from redis.exceptions import ClusterDownError, NoScriptError, ReadOnlyError, RedisError, ResponseError, TryAgainError
+from redis.exceptions import (
+    ClusterDownError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -130,7 +138,7 @@ class _Client:
             raise
         except RedisTimeoutError as fault:
             raise OutcomeUnknown(f"Redis: {fault}") from fault
-        except (RedisConnectionError, ClusterDownError, TryAgainError, OSError) as fault:
+        except (RedisConnectionError, ClusterDownError, TryAgainError, RedisClusterException, OSError) as fault:
             raise StoreUnavailable(f"Redis: {fault}") from fault
         except ReadOnlyError:
             await self._demoted()
@@ -260,8 +268,8 @@ class Cluster(_Client):
     def address_of(self, tag: bytes) -> Address:
         try:
             node = self._client.nodes_manager.get_node_from_slot(key_slot(tag))
-        except RedisError as fault:
-            raise StoreUnavailable(f"Redis: {fault}") from fault
+        except (KeyError, RedisClusterException) as fault:
+            raise StoreUnavailable(f"Redis: no node is known for {tag.decode()}") from fault
         return node.host, int(node.port)
 
     def connections(self, address: Address) -> Callable[[], AbstractConnection]:

@@ -9,17 +9,18 @@ from secrets import token_hex
 import pytest
 from redis.crc import key_slot
 
-from router.domain.outcome import Admitted, LimitHit, Replay
+from router.domain.outcome import Admitted, Away, LimitHit, Replay
 from router.domain.policy import Resource, Scope
 from router.domain.policy_limits import limit
 from router.domain.result import BreakerVerdict
 from router.domain.task import BreakerTurn, Moved
+from router.errors import StoreError, StoreUnavailable
 from router.store.calls import LaneSettings
 from router.store.keys import Keys
 from router.store.nodes import Cluster
 from router.store.policies import RedisPolicies
 from router.store.tasks import RedisTasks
-from tests.servers import ValkeyCluster, ValkeyNode
+from tests.servers import ValkeyCluster, ValkeyNode, free_port
 from tests.store.harness import MINUTE, Ask, policy, request, undispatched
 from tests.store.pods import Pod
 
@@ -178,6 +179,31 @@ async def test_a_tenant_without_keys_during_a_move(pod: Pod, valkey_cluster: Val
     await asyncio.to_thread(move.end)
     outcomes = await asyncio.wait_for(asyncio.gather(*during), 10)
     assert [type(o) for o in outcomes] == [Admitted] * 10 + [LimitHit] * 2
+
+
+async def test_a_cluster_that_is_away(tmp_path: Path) -> None:
+    """Nobody there at boot, or later: the store is unavailable, in our own words; a pod waits for it and lives on."""
+    nobody = Cluster(f"redis://127.0.0.1:{free_port()}")
+    with pytest.raises(StoreUnavailable):
+        await nobody.open()
+    with pytest.raises(StoreUnavailable):
+        await nobody.call("GET", "x")
+    with pytest.raises(StoreUnavailable):
+        nobody.address_of(b"x")
+    await nobody.close()
+    with ValkeyCluster(tmp_path) as cluster:
+        nodes = Cluster(cluster.url)
+        await nodes.open()
+        async with Pod(nodes, Keys(schema=f"t{token_hex(5)}"), settings=LaneSettings(deadline_ms=200)) as pod:
+            assert {type(o) for o in await pod.decide(*asks("acme", 0, 1))} == {Admitted}
+            for node in cluster.nodes:
+                await asyncio.to_thread(node.kill)
+            for _ in range(3):
+                pod.lanes.look()
+                assert {type(o) for o in await pod.decide(*asks("acme", 1, 3))} == {Away}
+                with pytest.raises(StoreError):
+                    await nodes.call("GET", "x")
+        await nodes.close()
 
 
 async def test_a_node_that_died_is_replaced_by_its_replica(tmp_path: Path) -> None:
