@@ -95,7 +95,8 @@ class Bus:
     async def wait_connected(self, timeout_s: float) -> bool:
         """Whether the first connection stood within the time."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._up.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._up.wait()
         return self._up.is_set()
 
     async def rtt(self, timeout_s: float = 2.0) -> float:

@@ -146,7 +146,8 @@ class PullLoop:
     async def _sleep(self) -> None:
         """Until something happens, but not longer than a heartbeat."""
         try:
-            await asyncio.wait_for(self._wake.wait(), self._heartbeat_s)
+            async with asyncio.timeout(self._heartbeat_s):
+                await self._wake.wait()
         except TimeoutError:
             if asyncio.get_running_loop().time() - self._heard_at > 3 * self._heartbeat_s:
                 self._remaining = 0
@@ -223,7 +224,8 @@ class PullLoop:
         received = -1
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._look.wait(), self._check_s)
+                async with asyncio.timeout(self._check_s):
+                    await self._look.wait()
             self._look.clear()
             if self._paused or not self._bus.connected:
                 received = -1

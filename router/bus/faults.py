@@ -5,6 +5,7 @@ BusError
 └── BusTimeoutError     no answer in time
 """
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 
@@ -23,9 +24,17 @@ class BusTimeoutError(BusError):
 
 @contextlib.contextmanager
 def translated(subject: str) -> Iterator[None]:
-    """Raise nats-py's errors as ours; `subject` names what was asked."""
+    """Raise nats-py's errors as ours; `subject` names what was asked.
+
+    nats-py waits by `wait_for`, which before Python 3.12 loses a cancellation that comes with the answer: it is raised
+    here, or who cancels a loop of ours and waits for its end would wait for ever.
+    """
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
     try:
         yield
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
     except nats.errors.NoRespondersError as error:
         raise NoRespondersError(f"nobody answers on {subject}") from error
     except (nats.errors.TimeoutError, nats.errors.FlushTimeoutError, TimeoutError) as error:

@@ -7,6 +7,7 @@ A stream over a request/reply subject answers the caller before the router does 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from router.bus.connection import Bus
 from router.bus.fleet import REQUEST_SUBJECTS
@@ -111,7 +112,7 @@ class StreamKeeper:
                     self._on_fault(error)
             except Exception:  # a bug of ours or of a callback; somebody must go on looking
                 log.exception("a look after the streams failed", extra={"event": Event.BUG})
-            try:
-                await asyncio.wait_for(self._wake.wait(), pause)
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                # Not wait_for: before Python 3.12 it loses a cancellation that comes with the wake-up; `stop` hung.
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()

@@ -127,7 +127,8 @@ class StreamPublisher:
     async def flush(self, timeout_s: float) -> bool:
         """Whether everything that was queued was settled within the time."""
         try:
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
         except TimeoutError:
             return False
         return True

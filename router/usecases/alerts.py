@@ -273,4 +273,5 @@ class Level:
 async def _wait(event: asyncio.Event, timeout_s: float | None) -> None:
     """Until the event is set or the time is over."""
     with suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            await event.wait()

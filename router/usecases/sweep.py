@@ -77,7 +77,8 @@ class Sweeper:
             if more < MOST:
                 self._wake.clear()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), self._every_s)
+                    async with asyncio.timeout(self._every_s):
+                        await self._wake.wait()
 
     def soon(self, delay_ms: int) -> None:
         """Something is due in so many ms: look then, when that is before the next look."""

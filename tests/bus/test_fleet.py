@@ -1,9 +1,13 @@
 """The table of the contract, on a server of its own."""
 
+import asyncio
 import json
+
+import pytest
 
 from router.bus import fleet
 from router.bus.connection import Bus
+from router.bus.faults import translated
 from router.bus.keeper import StreamKeeper
 from router.bus.stream_specs import StreamSpec
 from router.bus.streams import Streams
@@ -46,3 +50,29 @@ async def test_no_stream_of_the_contract_lies_over_a_request_subject(own_bus: Bu
     assert keeper.covered == {}
     assert keeper.ensured.differences == ()
     assert keeper.ready
+
+
+async def test_a_keeper_that_is_woken_and_stopped_at_once_stops(own_bus: Bus) -> None:
+    """The connection comes back in the very moment of the stop: the wake-up does not swallow the stop."""
+    looked = asyncio.Event()
+    keeper = StreamKeeper(own_bus, contract(own_bus), on_look=lambda *_: looked.set())
+    await keeper.start()
+    await asyncio.wait_for(looked.wait(), 10)
+    keeper.look_soon()
+    await asyncio.wait_for(keeper.stop(), 5)
+
+
+async def test_a_cancellation_that_comes_with_the_answer_is_not_lost() -> None:
+    """Whatever nats-py makes of it: who asked and was told to end does not go on."""
+    answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def ask() -> str:
+        with translated("somebody"):
+            return await asyncio.wait_for(answer, 5)
+
+    asking = asyncio.create_task(ask())
+    await asyncio.sleep(0)
+    answer.set_result("yes")
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
