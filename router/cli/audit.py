@@ -89,7 +89,8 @@ def query(
 
 def _none(tenant: str, which: str = "") -> str:
     """That there is no entry; and, as the name may be wrong, how to see which are right."""
-    return f"{tenant} has no audit entry {which}".rstrip() + " (tenants are in `router tenant list`)"
+    where = "the log of no tenant" if tenant == "~" else tenant
+    return f"{where} has no audit entry {which}".rstrip() + " (tenants are in `router tenant list`)"
 
 
 async def _page(settings: "Settings", wanted: "AuditQuery", cursor: str | None, limit: int) -> "AuditPage":

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,6 +22,7 @@ RESULT = "caf.exec.result.v1"
 USAGE = "beamline.usage.v1.metered"
 
 REPLY_S = 5.0
+PUT_OFF = ("unavailable", "service_overloaded")
 
 
 class Reply(Struct, frozen=True):
@@ -50,6 +51,19 @@ class Reply(Struct, frozen=True):
     def error(self) -> dict[str, Any]:
         """The refusal; empty in a decision."""
         return dict(self.body.get("error") or {})
+
+
+async def patiently(ask: Callable[[], Awaitable[Reply]], within_s: float = REPLY_S) -> Reply:
+    """The first answer that puts nobody off, as callers must do it: the same request again, after the time it names.
+
+    When there is none within the time: the last one.
+    """
+    give_up = time.monotonic() + within_s
+    while True:
+        reply = await ask()
+        if reply.error.get("code") not in PUT_OFF or time.monotonic() >= give_up:
+            return reply
+        await asyncio.sleep((reply.error.get("details") or {}).get("retry_after_ms", 100) / 1000)
 
 
 class Seen(Struct, frozen=True):

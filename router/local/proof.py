@@ -17,7 +17,7 @@ import orjson
 from msgspec import Struct
 
 from router.local.audit import ReadAudit
-from router.local.client import Caller, Reply
+from router.local.client import Caller, Reply, patiently
 from router.local.processes import LocalError
 from router.resources import examples_dir
 
@@ -123,9 +123,12 @@ class _Proof:
             "task": {"type": "echo", "payload": {"hello": tenant}},
         } | more
 
+    async def _ask(self, body: dict[str, Any]) -> Reply:
+        return await patiently(lambda: self._caller.decide(body))
+
     async def _decided(self, flow: _Flow) -> tuple[str, float]:
         flow.sent_at = time.monotonic()
-        flow.reply = reply = await self._caller.decide(flow.body)
+        flow.reply = reply = await self._ask(flow.body)
         flow.answered_at = time.monotonic()
         _must(reply.ok, f"refused: {reply.error}")
         _must("assignment_id" in reply.context, "the reply names no assignment_id")
@@ -172,7 +175,7 @@ class _Proof:
         return ", ".join(a for a in dict.fromkeys(actions)), _ms_since(started)
 
     async def _replayed(self, flow: _Flow) -> tuple[str, float]:
-        reply = await self._caller.decide(flow.body)
+        reply = await self._ask(flow.body)
         _must(reply.ok, f"refused: {reply.error}")
         _must(reply.decision == flow.answer.decision, f"another decision: {reply.decision}")
         _must(reply.context.get("replayed") is True, "not marked as replayed")
@@ -184,7 +187,7 @@ class _Proof:
         """A user of its own each run: what an earlier run used up is another user's, or leaves us refused at once."""
         for n in range(LIMIT_AT_MOST):
             body = self._request(tenant, f"limit-{n}", policy_id="limited", context={"user_id": f"u-{self._run}"})
-            reply = await self._caller.decide(body)
+            reply = await self._ask(body)
             if reply.ok:
                 continue
             code, details = reply.error.get("code"), reply.error.get("details") or {}
@@ -202,7 +205,7 @@ class _Proof:
         while len(pods) < self._pods:
             _must(len(replies) < SAME_POD_AT_MOST, f"only {sorted(pods)} answered {len(replies)} requests")
             body = self._request(tenant, f"sticky-{len(replies)}", policy_id="sticky", context=context)
-            reply = await self._caller.decide(body)
+            reply = await self._ask(body)
             _must(reply.ok, f"refused: {reply.error}")
             if replies:
                 first, then = replies[0].decision["provider_id"], reply.decision["provider_id"]
@@ -229,7 +232,7 @@ class _Proof:
                 task={"type": "echo", "payload": {"fail": {"error_code": "SERVER_ERROR", "provider_id": first}}},
                 options={"retry": {"max_attempts": 1}, "result_subject": inbox},
             )
-            reply = await self._caller.decide(body)
+            reply = await self._ask(body)
             _must(reply.ok, f"refused: {reply.error}")
             provider, reason = reply.decision["provider_id"], reply.decision["reason"]
             status = (await settled.get())["status"]

@@ -32,7 +32,9 @@ class Tokens:
         if may_be_open and self._open_reading:
             return None
         if holder is None:
-            return Refused(Code.UNAUTHORIZED, "send a token: header `authorization: Bearer …`, or `api_key`")
+            return Refused(
+                Code.UNAUTHORIZED, "send a token that is good here: header `authorization: Bearer …`, or `api_key`"
+            )
         if holder.role < needed:
             return Refused(
                 Code.UNAUTHORIZED,
