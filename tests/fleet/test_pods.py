@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from nats.js.api import ConsumerConfig
@@ -10,6 +11,7 @@ from tests.fleet.conftest import Own
 from tests.fleet.foreign import USAGE, Foreign, Worker, task
 from tests.fleet.harness import PLAIN, Fleet, Pod, until
 from tests.fleet.load import Load
+from tests.servers import ValkeyCluster
 
 ACME = {"acme": {"default": PLAIN}}
 
@@ -134,6 +136,22 @@ async def test_redis_may_be_absent_at_boot(own: Own) -> None:
     await asyncio.to_thread(fleet.valkey.start)
     await pod.until_ready()
     assert (await caller.ask(task("acme"))).ok
+
+
+async def test_a_cluster_may_be_absent_at_boot(own: Own, tmp_path: Path) -> None:
+    """The same for a Redis Cluster of which no node is there yet."""
+    fleet, caller = await own(pods=0, policies=ACME)
+    cluster = ValkeyCluster(tmp_path / "cluster")
+    pod = fleet.pod(ROUTER_REDIS_URL=cluster.url, ROUTER_REDIS_CLUSTER="true")
+    await pod.start(wait=False)
+    await _alive_but_not_ready(pod, "store")
+    await asyncio.to_thread(cluster.__enter__)
+    try:
+        await pod.until_ready()
+        assert (await caller.ask(task("acme"))).ok
+        assert await pod.stop() == 0
+    finally:
+        await asyncio.to_thread(cluster.__exit__)
 
 
 async def test_a_store_that_evicts_counters_is_refused(own: Own) -> None:
