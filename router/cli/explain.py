@@ -143,6 +143,12 @@ async def _dry_run(settings: "Settings", body: dict[str, Any], timeout_s: float)
     return reply
 
 
+def _token_is_wrong(reply: dict[str, Any]) -> bool:
+    """Whether the question was refused, and not the request that it is about."""
+    error = reply.get("error") or {}
+    return error.get("code") == "unauthorized" and "token" in error.get("message", "")
+
+
 def _tell_dry_run(reply: dict[str, Any], *, json: bool) -> Exit:
     from router.cli.story import print_story, reason_of, seconds
 
@@ -154,6 +160,8 @@ def _tell_dry_run(reply: dict[str, Any], *, json: bool) -> Exit:
         decision = result["decision"]
         head = f"it would get provider {decision['provider_id']}: {reason_of(decision['reason'])}"
         print_story(head, result["explain"])
+    elif _token_is_wrong(reply):
+        note(f"refused: {reply['error']['message']} (it is read from ROUTER_VIEWER_TOKEN or ROUTER_VIEWER_TOKEN_FILE)")
     else:
         error = reply.get("error") or {}
         details = error.get("details") or {}

@@ -92,6 +92,21 @@ async def test_why_is_told_in_words(pod: Pod, decide: Decide) -> None:
     assert orjson.loads((await decide("--explain", "--json")).out) == pod.reply
 
 
+async def test_a_dry_run_with_a_wrong_token_names_the_setting(pod: Pod, tmp_path: Path) -> None:
+    """That the question was refused is not taken for an answer about the request."""
+    refusal = {"ok": False, "error": {"code": "unauthorized", "message": "send a token that is good here"}}
+
+    async def refuse(message: Msg) -> None:
+        await message.respond(orjson.dumps(refusal))
+
+    await pod.client.subscribe("beamline.router.v1.admin.dry_run_pipeline", cb=refuse)
+    await pod.client.flush()
+    question = ("explain", "--nats", pod.url, "--tenant", "acme", "--task", "chat", "--dry-run")
+    done = await run_process(*question, cwd=tmp_path)
+    assert (done.code, done.out) == (Exit.NEGATIVE, "")
+    assert "ROUTER_VIEWER_TOKEN" in done.err
+
+
 async def test_the_request_is_the_documented_one(pod: Pod, decide: Decide) -> None:
     """The options become the fields of CONTRACTS §2."""
     await decide(
