@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from router.domain.figures import Snapshot
 from router.domain.plan import Deadlines, Features, Plan, attributes_match, plan, status_matches
-from router.domain.policy import Backoff, Fallback, Policy, Resource, StoredPolicy
+from router.domain.policy import DEFAULT_ATTEMPTS, Backoff, Fallback, Policy, Resource, StoredPolicy
 from router.domain.request import DecideRequest, Step
 from router.domain.result import ExecResult, Status
 from router.domain.task import TaskRecord
@@ -38,20 +38,22 @@ def status_of(why: int) -> str:
     return str(why) if why >= len(_WORDS) else _WORDS[why]
 
 
-def has_next(record: TaskRecord) -> bool:
-    """Whether the task's budget has another attempt."""
-    return record.attempt < record.facts.max_attempts
+def next_in_ms(policy: Policy | None, record: TaskRecord, why: int, request: DecideRequest | None) -> int | None:
+    """How long to wait before the next attempt; None: the task's budget is used up.
 
-
-def backoff_ms(policy: Policy | None, record: TaskRecord, why: int, request: DecideRequest | None) -> int:
-    """How long to wait before the next attempt: the request's wish, else the matching rule's, else 200 ms.
-
-    `request` may be None where `looks_at_request` says so, or where it is lost: then no rule with attributes matches.
+    Attempts: the request's wish, else 1 + `retry` of the first rule that matches the request and what ended the last
+    attempt, else 2. The wait: the request's wish, else that rule's, else 200 ms. `request` may be None where
+    `looks_at_request` says so, or where it is lost: then no rule with attributes matches.
     """
-    if record.facts.backoff_ms is not None:
-        return record.facts.backoff_ms
+    facts = record.facts
+    if record.attempt >= facts.max_attempts:
+        return None
     rules = () if policy is None else policy.fallbacks
     rule = next((r for r in rules if status_matches(r.statuses, status_of(why)) and _is_for(r, request)), None)
+    if facts.by_rule and record.attempt >= (DEFAULT_ATTEMPTS if rule is None else 1 + rule.retry):
+        return None
+    if facts.backoff_ms is not None:
+        return facts.backoff_ms
     if rule is None or rule.backoff is None:
         return DEFAULT_BACKOFF_MS
     delay = _delay(rule.backoff, record.attempt)
@@ -59,8 +61,9 @@ def backoff_ms(policy: Policy | None, record: TaskRecord, why: int, request: Dec
 
 
 def looks_at_request(policy: Policy | None, record: TaskRecord) -> bool:
-    """Whether `backoff_ms` needs the request: a rule looks at its type, context or metadata, and it has no wish."""
-    return policy is not None and policy.has_attributes and record.facts.backoff_ms is None
+    """Whether `next_in_ms` needs the request: a rule looks at its type, context or metadata, and it has no wishes."""
+    facts = record.facts
+    return policy is not None and policy.has_attributes and (facts.by_rule or facts.backoff_ms is None)
 
 
 def _is_for(rule: Fallback, request: DecideRequest | None) -> bool:
@@ -99,6 +102,12 @@ def next_plan(
     step = Step(status_of(record.why), record.provider_id, record.attempt - 1)
     made = plan(replace(request, step=step), stored, features, deadlines, snapshot)
     leases = tuple(c for c in made.charges if c.limit.resource is Resource.CONCURRENCY)
+    facts = record.facts
     return replace(
-        made, charges=leases, pin=None, deadline_ms=record.facts.attempt_ms, max_attempts=record.facts.max_attempts
+        made,
+        charges=leases,
+        pin=None,
+        deadline_ms=facts.attempt_ms,
+        max_attempts=facts.max_attempts,
+        by_rule=facts.by_rule,
     )

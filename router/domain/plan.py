@@ -96,6 +96,7 @@ class Plan(Struct, frozen=True):
     """Everything the store needs for one decision. `name` names its idempotency key.
 
     `unfinished`: something follows before the answer may be given or the task dispatched (post extensions).
+    `by_rule`: `max_attempts` is a bound; the rule that matches a failure says how many there are.
     """
 
     name: bytes
@@ -109,6 +110,7 @@ class Plan(Struct, frozen=True):
     requires_cp: tuple[str, ...] = ()
     figures_version: int = 0
     unfinished: bool = False
+    by_rule: bool = False
 
 
 def plan(
@@ -142,6 +144,7 @@ def plan(
         passed_over,
         refused,
         snapshot.version,
+        by_rule=request.options.max_attempts is None,
     )
 
 
@@ -346,10 +349,10 @@ def _charges(request: DecideRequest, stored: StoredPolicy, candidates: tuple[Can
 
 
 def _max_attempts(request: DecideRequest, stored: StoredPolicy) -> int:
+    """The request's wish, else the most that a rule for it allows (`attempts.next_in_ms` knows which rule it is)."""
     if request.options.max_attempts is not None:
         return request.options.max_attempts
     policy = stored.policy
     if not policy.has_attributes:
         return policy.attempts
-    rule = next((r for r in policy.fallbacks if attributes_match(r, request)), None)
-    return DEFAULT_ATTEMPTS if rule is None else 1 + rule.retry
+    return max([DEFAULT_ATTEMPTS, *(1 + r.retry for r in policy.fallbacks if attributes_match(r, request))])

@@ -243,8 +243,9 @@ class Policy(Struct, frozen=True):
     `fallback_providers` holds every provider that a rule names, in rule order, without repeats. `reserves`: a decision
     holds something that its result gives back (tokens, cost, a concurrency lease). `pool`: the providers with weight;
     `shares`: their tiers, weights, seeds and places in it.
-    `varies`: its charges depend on user or candidates; `has_attributes`: its rules look at the request; `attempts` of
-    a dispatched task when they do not; `extended`: it has extensions. All seven are derived, whatever is passed.
+    `varies`: its charges depend on user or candidates; `has_attributes`: its rules look at the request; `attempts`:
+    the most that a dispatched task gets when they do not; `extended`: it has extensions. All seven are derived,
+    whatever is passed.
     """
 
     providers: tuple[Provider, ...]
@@ -270,7 +271,7 @@ class Policy(Struct, frozen=True):
     def __post_init__(self) -> None:
         force_setattr(self, "varies", any(x.scope is Scope.USER or x.resource is Resource.COST for x in self.limits))
         if self.fallbacks:
-            force_setattr(self, "attempts", 1 + self.fallbacks[0].retry)
+            force_setattr(self, "attempts", max(DEFAULT_ATTEMPTS, 1 + max(r.retry for r in self.fallbacks)))
         force_setattr(self, "has_attributes", any(rule.attributes for rule in self.fallbacks))
         force_setattr(self, "extended", bool(self.pre or self.validators or self.post))
         force_setattr(self, "pool", tuple(p for p in self.providers if p.weight > 0))

@@ -55,7 +55,10 @@ class Reservation(Struct, frozen=True, array_like=True, omit_defaults=True):
 
 
 class TaskFacts(Struct, frozen=True, array_like=True):
-    """What is the same for all attempts of a task. `unfinished`: published only once its decision is finished."""
+    """What is the same for all attempts of a task. `unfinished`: published only once its decision is finished.
+
+    `max_attempts` is the budget, or its bound where the rule that matches a failure says what it is (`by_rule`).
+    """
 
     tenant_id: str
     policy_id: str
@@ -75,6 +78,7 @@ class TaskFacts(Struct, frozen=True, array_like=True):
     reserved: tuple[Reservation, ...]
     backoff_ms: int | None = None
     unfinished: bool = False
+    by_rule: bool = False
 
 
 class TaskRecord(Struct, frozen=True):

@@ -260,5 +260,6 @@ def _record(request: DecideRequest, plan: Plan, reserved: tuple[Reservation, ...
             reserved,
             request.options.backoff_ms,
             plan.unfinished,
+            plan.by_rule,
         )
     )

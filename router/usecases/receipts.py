@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from router.domain.alert import Door
-from router.domain.attempts import has_next, why_status
+from router.domain.attempts import why_status
 from router.domain.audit import TaskFeatures
 from router.domain.decision import Code, Refused
 from router.domain.ids import attempt_in, task_id, task_of
@@ -21,6 +21,7 @@ from router.usecases.tasks import (
     Policies,
     ending_move,
     features_of,
+    next_of,
     note,
     pack_features,
     policies_of,
@@ -151,9 +152,10 @@ class Receipts:
         """The worker will not do it: the next attempt at once, or the task's end. The provider is not to blame."""
         policies = await policies_of(self._policies, record.facts.tenant_id)
         action = Action.ASSIGNMENT_REJECTED
-        if has_next(record):
+        why = why_status(Status.ERROR)
+        if await next_of(self._tasks, policies, record, why) is not None:
             due = self._decisions.now_ms(record.facts.tenant_id)
-            return waiting_move(record, policies, action, told, why=why_status(Status.ERROR), due_ms=due)
+            return waiting_move(record, policies, action, told, why=why, due_ms=due)
         return ending_move(record, policies, action, told, state=TaskState.FAILED, keep_ms=self._endings.tombstone_ms)
 
 

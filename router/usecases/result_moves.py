@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from router.domain.attempts import has_next, why_of
+from router.domain.attempts import why_of
 from router.domain.audit import TaskFeatures
 from router.domain.ids import attempt_in, idempotency_name, name_in, task_id
 from router.domain.outcome import Remembered
@@ -17,9 +17,9 @@ from router.usecases.deliveries import REDRIVEN, REDRIVEN_BY, Delivery
 from router.usecases.tasks import (
     STATUS_CODES,
     Policies,
-    backoff_of,
     breaker_of,
     features_of,
+    next_of,
     note,
     pack_features,
     policies_of,
@@ -139,10 +139,10 @@ class ResultMoves:
             self._refused(Refusal.LATE)
             return _note(one, record, Action.RESULT_LATE, attempt)
         policies = await policies_of(self._policies, facts.tenant_id)
-        if result.status in _RETRIED and has_next(record):
-            one.move = await self._waiting(record, policies, one)
-        else:
-            one.move = self._ending(one, record, policies)
+        wait = None
+        if result.status in _RETRIED:
+            wait = await next_of(self._tasks, policies, record, why_of(result))
+        one.move = self._ending(one, record, policies) if wait is None else self._waiting(record, policies, one, wait)
         return one.move
 
     def _ending(self, one: OpenResult, record: TaskRecord, policies: TenantPolicies | None) -> Move:
@@ -173,16 +173,14 @@ class ResultMoves:
             taught=taught(result),
         )
 
-    async def _waiting(self, record: TaskRecord, policies: TenantPolicies | None, one: OpenResult) -> Move:
-        why = why_of(one.result)
-        wait = await backoff_of(self._tasks, policies, record, why)
+    def _waiting(self, record: TaskRecord, policies: TenantPolicies | None, one: OpenResult, wait: int) -> Move:
         told = "another attempt follows" if one.redriven is None else f"another attempt follows; {one.redriven}"
         return waiting_move(
             record,
             policies,
             Action.RESULT_SETTLED,
             features_of(record, record.attempt, one.result, note=told),
-            why=why,
+            why=why_of(one.result),
             due_ms=self._decisions.now_ms(record.facts.tenant_id) + wait,
             verdict=breaker_verdict(one.result),
         )

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
-from router.domain.attempts import has_next, why_status
+from router.domain.attempts import why_status
 from router.domain.result import BreakerVerdict, ExecResult, Status
 from router.domain.task import Action, Move, Moved, MoveFault, TaskRecord, TaskState, Unreadable
 from router.errors import StoreError
@@ -19,7 +19,7 @@ from router.usecases.attempts import Attempts
 from router.usecases.dispatch import Dispatcher
 from router.usecases.endings import Endings
 from router.usecases.outbox import Outbox
-from router.usecases.tasks import Policies, backoff_of, ending_move, features_of, policies_of, waiting_move
+from router.usecases.tasks import Policies, ending_move, features_of, next_of, policies_of, waiting_move
 from router.usecases.unfinished import Unfinished
 
 log = logging.getLogger("router.sweep")
@@ -149,9 +149,9 @@ class Sweeper:
         policies = await policies_of(self._policies, record.facts.tenant_id)
         features = features_of(record, record.attempt, status=Status.TIMEOUT.value)
         action, verdict = Action.ASSIGNMENT_TIMED_OUT, BreakerVerdict.FAILURE
-        if has_next(record):
-            why = why_status(Status.TIMEOUT)
-            wait = await backoff_of(self._tasks, policies, record, why)
+        why = why_status(Status.TIMEOUT)
+        wait = await next_of(self._tasks, policies, record, why)
+        if wait is not None:
             due = self._now_ms(record.facts.tenant_id) + wait
             return waiting_move(record, policies, action, features, why=why, due_ms=due, verdict=verdict)
         return ending_move(

@@ -7,7 +7,7 @@ from typing import Protocol
 from msgspec import msgpack
 from msgspec.structs import replace
 
-from router.domain.attempts import backoff_ms, looks_at_request
+from router.domain.attempts import looks_at_request, next_in_ms
 from router.domain.audit import DecisionFeatures, TaskFeatures, policy_frame
 from router.domain.ids import assignment_id, task_id, to_text
 from router.domain.plan import Plan
@@ -192,8 +192,10 @@ def split_reservations(
     return tuple(corrections), tuple(leases)
 
 
-async def backoff_of(tasks: TaskStore, policies: TenantPolicies | None, record: TaskRecord, why: int) -> int:
-    """How long a task waits for its next attempt. Its work item is read only where a rule looks at the request.
+async def next_of(tasks: TaskStore, policies: TenantPolicies | None, record: TaskRecord, why: int) -> int | None:
+    """How many ms a task waits for its next attempt; None: there is none.
+
+    Its work item is read only where a rule looks at the request.
 
     :raises StoreError: Redis did not answer.
     """
@@ -206,7 +208,7 @@ async def backoff_of(tasks: TaskStore, policies: TenantPolicies | None, record: 
         except ValueError as fault:
             # The next attempt cannot be planned without it and says so.
             log.warning("a work item cannot be read: %s", fault)
-    return backoff_ms(policy, record, why, request)
+    return next_in_ms(policy, record, why, request)
 
 
 def policy_of(policies: TenantPolicies | None, policy_id: str) -> Policy | None:

@@ -5,9 +5,8 @@ from msgspec.structs import replace
 
 from router.domain.attempts import (
     DEFAULT_BACKOFF_MS,
-    backoff_ms,
-    has_next,
     looks_at_request,
+    next_in_ms,
     next_plan,
     status_of,
     why_of,
@@ -92,7 +91,29 @@ def test_a_missed_deadline_is_a_timeout() -> None:
 @pytest.mark.parametrize(("attempt", "most", "more"), [(1, 1, False), (1, 2, True), (2, 2, False), (2, 3, True)])
 def test_one_budget(attempt: int, most: int, more: bool) -> None:
     """All attempts together, the first included, are at most `max_attempts`."""
-    assert has_next(record(attempt, most)) is more
+    assert (next_in_ms(None, record(attempt, most), 503, None) is not None) is more
+
+
+BY_STATUS = (Fallback("b", ("timeout",), retry=3), Fallback("c", ("error",), retry=1), Fallback("b", ("5xx",), retry=0))
+
+
+@pytest.mark.parametrize(
+    ("why", "attempts"),
+    [(why_status(Status.TIMEOUT), 4), (why_status(Status.ERROR), 2), (503, 1), (429, 2)],
+    ids=["timeout", "error", "a class", "no rule"],
+)
+def test_the_budget_is_that_of_the_rule_that_matches_the_failure(why: int, attempts: int) -> None:
+    """1 + retry of the first rule for what ended the attempt, else 2; unless the request says how many."""
+    policy = Policy(POOL, fallbacks=BY_STATUS, fallback_providers=POOL[1:])
+    assert policy.attempts == 4
+
+    def follows(attempt: int, *, by_rule: bool) -> bool:
+        task = record(attempt, policy.attempts)
+        task = replace(task, facts=replace(task.facts, by_rule=by_rule))
+        return next_in_ms(policy, task, why, None) is not None
+
+    assert [n for n in range(1, 5) if follows(n, by_rule=True)] == list(range(1, attempts))
+    assert [n for n in range(1, 5) if follows(n, by_rule=False)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +131,7 @@ def test_backoff_of_a_rule(strategy: str, attempt: int, delay: int) -> None:
     """base, base · n or base · 2ⁿ⁻¹ after the n-th failed attempt, at most max."""
     rule = Fallback("b", ("timeout",), backoff=Backoff(strategy, 100, 1000, jitter=False))
     policy = Policy(POOL, fallbacks=(rule,), fallback_providers=POOL[1:2])
-    assert backoff_ms(policy, record(attempt, 20), why_status(Status.TIMEOUT), None) == delay
+    assert next_in_ms(policy, record(attempt, 20), why_status(Status.TIMEOUT), None) == delay
 
 
 def test_jitter_spreads_the_delays() -> None:
@@ -119,11 +140,11 @@ def test_jitter_spreads_the_delays() -> None:
         POOL, fallbacks=(Fallback("b", backoff=Backoff("fixed", 1000, 1000)),), fallback_providers=POOL[1:2]
     )
     tasks = [replace(record(), decision_id=n.to_bytes(16)) for n in range(200)]
-    waits = [backoff_ms(policy, task, 503, None) for task in tasks]
+    waits = [next_in_ms(policy, task, 503, None) or 0 for task in tasks]
     assert min(waits) >= 500
     assert max(waits) <= 1000
     assert len(set(waits)) > 100
-    assert waits == [backoff_ms(policy, task, 503, None) for task in tasks]
+    assert waits == [next_in_ms(policy, task, 503, None) for task in tasks]
 
 
 @pytest.mark.parametrize(
@@ -148,19 +169,19 @@ def test_the_backoff_is_that_of_the_rule_for_this_request(asked: DecideRequest |
     policy = Policy(POOL, fallbacks=rules, fallback_providers=POOL[1:2])
     assert looks_at_request(policy, record())
     assert not looks_at_request(policy, record(wish=7))
-    assert backoff_ms(policy, record(), 503, asked) == delay
+    assert next_in_ms(policy, record(), 503, asked) == delay
 
 
 def test_the_request_wins_over_the_rule() -> None:
     """options.retry.backoff_ms is what the caller asked for."""
     rule = Fallback("b", backoff=Backoff("fixed", 100, 1000))
     policy = Policy(POOL, fallbacks=(rule,), fallback_providers=POOL[1:2])
-    assert backoff_ms(policy, record(wish=7), why_status(Status.TIMEOUT), None) == 7
+    assert next_in_ms(policy, record(wish=7), why_status(Status.TIMEOUT), None) == 7
 
 
 def test_the_default_backoff() -> None:
     """Without wish and rule."""
-    assert backoff_ms(Policy(POOL), record(), why_status(Status.TIMEOUT), None) == DEFAULT_BACKOFF_MS
+    assert next_in_ms(Policy(POOL), record(), why_status(Status.TIMEOUT), None) == DEFAULT_BACKOFF_MS
 
 
 def test_without_a_rule_the_next_fit_one_is_tried() -> None:
