@@ -16,6 +16,9 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
+_START = "`router local` starts one here"
+
+
 def exit_code_of(error: Exception) -> tuple[Exit, str]:
     """The exit code of a fault and the words for it; InvalidInput shows every problem on a line of its own."""
     match error:
@@ -26,15 +29,11 @@ def exit_code_of(error: Exception) -> tuple[Exit, str]:
         case RevisionConflict() | QuotaExceeded():
             return Exit.NEGATIVE, f"refused: {error}"
         case StoreError():
-            return (
-                Exit.UNREACHABLE,
-                f"error: {str(error).rstrip('.')} (is Redis there? name it with --redis or ROUTER_REDIS_URL)",
-            )
+            hint = f"is Redis there? --redis or ROUTER_REDIS_URL names it; {_START}"
+            return Exit.UNREACHABLE, f"error: {str(error).rstrip('.')} ({hint})"
         case BusError():
-            return (
-                Exit.UNREACHABLE,
-                f"error: {error} (is a fleet there? name its NATS with --nats or ROUTER_NATS_URL)",
-            )
+            hint = f"is a fleet there? --nats or ROUTER_NATS_URL names it; {_START}"
+            return Exit.UNREACHABLE, f"error: {error} ({hint})"
         case PodAway():
             return Exit.UNREACHABLE, f"error: {error} (name a running pod with --pod)"
         case _:

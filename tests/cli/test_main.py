@@ -88,14 +88,14 @@ def test_a_nats_that_is_away_is_told_in_one_line(run: Run, command: str) -> None
     """Code 3 and one line that says how to name another one; no log line before it."""
     done = run(*command.split(), "--nats", "nats://127.0.0.1:1")
     assert (done.code, done.out) == (Exit.UNREACHABLE, "")
-    assert re.fullmatch(r"error: nats://127.0.0.1:1: .+ROUTER_NATS_URL\)\n", done.err)
+    assert re.fullmatch(r"error: nats://127.0.0.1:1: .+ROUTER_NATS_URL.+\)\n", done.err)
 
 
 def test_a_redis_that_is_away_is_told_in_one_line(run: Run) -> None:
     """Code 3 and one line that says how to name another one."""
     done = run("policy", "list", "--tenant", "acme", "--redis", "redis://127.0.0.1:1")
     assert (done.code, done.out) == (Exit.UNREACHABLE, "")
-    assert re.fullmatch(r"error: .+ROUTER_REDIS_URL\)\n", done.err)
+    assert re.fullmatch(r"error: .+ROUTER_REDIS_URL.+\)\n", done.err)
 
 
 def test_only_what_was_set_is_changed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
