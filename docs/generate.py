@@ -8,7 +8,7 @@ from pathlib import Path
 import policy_language as language
 from prometheus_client import CollectorRegistry
 
-from router.cli.exits import Exit
+from router.cli.exits import MEANINGS
 from router.domain.alert import ALERTS
 from router.domain.policy_document import DOCUMENT
 from router.settings import reference
@@ -93,7 +93,7 @@ def keys() -> str:
 
 def exits() -> str:
     """The command line's exit codes."""
-    rows = [(str(int(e)), e.name.lower().replace("_", " ")) for e in Exit]
+    rows = [(str(int(code)), words) for code, words in MEANINGS.items()]
     return f"## Exit codes of `router`\n\n{table(('code', 'meaning'), rows)}"
 
 

@@ -19,6 +19,7 @@ from router.cli import (
     usage,
     worker,
 )
+from router.cli.exits import MEANINGS
 
 
 def build() -> typer.Typer:
@@ -27,8 +28,7 @@ def build() -> typer.Typer:
         name="router",
         help=(
             "A fleet of stateless routers: who runs this task for this tenant?\n\n"
-            "Exit codes: 0 done, 1 refused or a negative answer, 2 wrong usage or input, 3 a server cannot be reached, "
-            "4 a fault of the program or the fleet."
+            "Exit codes: " + ", ".join(f"{int(code)} {words}" for code, words in MEANINGS.items()) + "."
         ),
         no_args_is_help=True,
         add_completion=False,

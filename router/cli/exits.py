@@ -16,6 +16,15 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
+MEANINGS = {
+    Exit.OK: "done",
+    Exit.NEGATIVE: "refused or a negative answer",
+    Exit.USAGE: "wrong usage or input",
+    Exit.UNREACHABLE: "a server cannot be reached",
+    Exit.INTERNAL: "a fault of the program or the fleet",
+    Exit.INTERRUPTED: "interrupted",
+}
+
 _START = "`router local` starts one here"
 
 
