@@ -18,7 +18,7 @@ from router.store.batch import Batch, Waiting
 from router.store.calls import LaneSettings
 from router.store.decisions import decide_script
 from router.store.keys import Keys
-from router.store.packing import offer, sized, tail_head
+from router.store.packing import offer, sized, tail_extras, tail_head
 from router.store.rows import RowPacker
 from router.store.scripts import Script
 from router.wire.decide import decode
@@ -52,8 +52,7 @@ def idempotency_pairs(count: int) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of remembered answers under random names, without the optional tail."""
     _, one = next(planned(1, 0))
     prefixes = [Keys(SCHEMA, PARTITIONS).idem_prefix(p) for p in range(PARTITIONS)]
-    own = Keys(SCHEMA, PARTITIONS).tenant(tenant(0)).no_extras
-    said = b"\x01\x00" + offer(one.candidates[0]) + tail_head("default", 1) + sized(b"") + own
+    said = b"\x01\x00" + offer(one.candidates[0]) + tail_head("default", 1) + sized(b"") + tail_extras(None)
     for i in range(count):
         name = os.urandom(NAME_BYTES)
         yield prefixes[i % PARTITIONS] + name, b"\x01" + os.urandom(12) + said

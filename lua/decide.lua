@@ -433,7 +433,8 @@ local function run(row)
   local remembered = call('GET', KEYS[k_idem])
   if remembered then
     if remembered:byte(1) ~= 1 then error('remembered answer of format ' .. remembered:byte(1)) end
-    if remembered:sub(2, 9) == fingerprint then return reply(nonce, REPLAY, head.stamp, remembered) end
+    -- The other three bytes are the tenant's mark, which its answers of the first version lack.
+    if remembered:sub(2, 6) == fingerprint:sub(1, 5) then return reply(nonce, REPLAY, head.stamp, remembered) end
     if not look then refuse(k_audit, AUDIT_CONFLICT, decision, CONFLICT, 0, -1, '', SAW_NOTHING, blob) end
     return reply(nonce, CONFLICT, head.stamp, '')
   end
@@ -503,7 +504,8 @@ local function run(row)
   if k_pin > 0 and (pin_state ~= PIN_HELD or now - pinned_at > pin_ms / 10) then
     call('SET', KEYS[k_pin], pack('>Bc8d', 1, c.id, now), 'PX', pin_ms)
   end
-  local outcome = (pushed and 1 or 0) + (reason >= FALLBACK and 2 or 0) + (flags >= F_METER and 16 or 0)
+  -- 64: the tenant's mark is in it.
+  local outcome = 64 + (pushed and 1 or 0) + (reason >= FALLBACK and 2 or 0) + (flags >= F_METER and 16 or 0)
   if pushed then
     call('PEXPIRE', KEYS[k_job], job_ms)
     call('SET', KEYS[k_task],

@@ -16,7 +16,7 @@ from hashlib import blake2b
 PARTITION_BYTES = 2
 NAME_BYTES = 10
 RANDOM_BYTES = 4
-OWNER_BYTES = 4
+OWNER_BYTES = 3
 MAX_ATTEMPT = 255
 
 _VERSION_MASK, _VERSION_4 = 0x0F, 0x40
@@ -51,7 +51,7 @@ def decision_id(partition: int, name: bytes, random: bytes) -> bytes:
 
 
 def owner_mark(tenant_id: str) -> bytes:
-    """4 bytes that tell tenants of one partition apart: an id names the partition, not the tenant."""
+    """3 bytes that tell tenants of one partition apart: an id names the partition, not the tenant."""
     return blake2b(tenant_id.encode(), digest_size=OWNER_BYTES, person=b"owner").digest()
 
 

@@ -15,7 +15,6 @@ from msgspec import Struct
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from router.domain.ids import owner_mark, partition_of
-from router.store.packing import Extras, tail_extras
 
 NO_TENANT = "~"
 """Stands where a tenant's name would be; under it the audit log of what belongs to no tenant can be read."""
@@ -135,7 +134,7 @@ def _message_name(message_id: str) -> bytes:
 class TenantKeys(Struct, frozen=True):
     """The keys of one tenant; those with an owner are made from `prefix`.
 
-    `owner` is the tenant's mark in remembered answers, `no_extras` what those keep that have nothing else to keep.
+    `owner` is the tenant's mark in remembered answers.
     """
 
     partition: int
@@ -151,7 +150,6 @@ class TenantKeys(Struct, frozen=True):
     pins: bytes
     figures: bytes
     owner: bytes
-    no_extras: bytes
 
     def history(self, policy_id: str) -> bytes:
         """What a policy was."""
@@ -236,7 +234,6 @@ class Keys:
             prefix + b"pin:",
             prefix + b"f",
             owner_mark(tenant_id),
-            tail_extras(Extras(owner=owner_mark(tenant_id))),
         )
 
     def tag(self, partition: int) -> bytes:

@@ -1,7 +1,7 @@
 """Packed values: what the scripts and the pods both read. Every one opens with a format byte.
 
-remembered  B 1, 8s fingerprint, 4s random, B reason, B outcome flags, offer, tail [, d charged_ms] [, msgpack of the
-            metadata that post extensions added]
+remembered  B 1, 5s fingerprint, 3s mark of the tenant, 4s random, B reason, B outcome flags, offer, tail
+            [, d charged_ms] [, msgpack of the metadata that post extensions added]
 offer       varint latency_ms, varint cost_microusd, B length, provider name
 tail        varint revision, B length, policy id, varint length, sticky key, varint length, extras (msgpack); a length
             is 0 where there is none
@@ -50,20 +50,22 @@ class OutcomeFlag(IntFlag):
     RESERVED = 8
     METER = 16
     FINISHED = 32
+    OWNED = 64
 
 
-class Extras(Struct, frozen=True, array_like=True):
-    """What the answer keeps beside its decision. `owner` marks the tenant: the name alone does not tell it."""
+class Extras(Struct, frozen=True, array_like=True, omit_defaults=True):
+    """What only some remembered answers have."""
 
     requires_cp: tuple[str, ...] = ()
     reserved: tuple[Reservation, ...] = ()
     unfinished: bool = False
-    owner: bytes = b""
 
 
 # What reading a value that is cut or changed may raise.
 _DAMAGE = (IndexError, ValueError, struct.error, msgspec.MsgspecError)
 _NOTHING = b"\0"
+HASH_BYTES = 5
+_HASH_END, _OWNER_END = 6, 9
 _pack_facts = msgpack.Encoder().encode
 _unpack_facts = msgpack.Decoder(TaskFacts).decode
 _pack_extras = msgpack.Encoder().encode
@@ -117,9 +119,9 @@ def tail_head(policy_id: str, revision: int) -> bytes:
     return b"%b%c%b" % (varint(revision), len(name), name)
 
 
-def tail_extras(extras: Extras) -> bytes:
-    """The last part of the tail. The sticky key stands between, as `sized` packs it."""
-    return sized(_pack_extras(extras))
+def tail_extras(extras: Extras | None) -> bytes:
+    """The last part: what only some answers have. The sticky key stands between, as `sized` packs it."""
+    return _NOTHING if extras is None else sized(_pack_extras(extras))
 
 
 def sized(packed: bytes) -> bytes:
@@ -179,7 +181,7 @@ def _remembered(raw: bytes, partition: int, name: bytes) -> Remembered:
         bool(flags & OutcomeFlag.METER),
         extras.unfinished and not finished,
         metadata,
-        extras.owner,
+        raw[_HASH_END:_OWNER_END] if flags & OutcomeFlag.OWNED else b"",
     )
 
 

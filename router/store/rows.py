@@ -15,7 +15,7 @@ from router.domain.request import DecideRequest
 from router.domain.task import Reservation, TaskFacts
 from router.store.batch import Batch, Waiting
 from router.store.keys import Keys, TenantKeys
-from router.store.packing import Extras, sized, tail_extras, task_facts
+from router.store.packing import HASH_BYTES, Extras, sized, tail_extras, task_facts
 from router.store.row_parts import PolicyPart, PolicyParts, candidate_head, limit_part
 
 PUSH, RESERVED, RENEW, METER, LOOK, CLAIM, EXPLAIN, MESSAGE = 1, 2, 4, 8, 16, 32, 64, 128
@@ -28,6 +28,7 @@ _COUNTS = Layout(">BBB")
 _SIZE = Layout(">H")
 _NO_RECORD = _SIZE.pack(0)
 _NO_STICKY = b"\0"
+_NO_EXTRAS = tail_extras(None)
 # Members of an enum cost 60 ns each on Python 3.11, a global 5.
 _TENANT, _USER, _POLICY, _PROVIDER = Scope.TENANT, Scope.USER, Scope.POLICY, Scope.PROVIDER
 _CONCURRENCY = Resource.CONCURRENCY
@@ -71,9 +72,9 @@ class RowPacker:
             reserved = _reservations(plan, part) if part.reserving or part.by_candidate else ()
         flags = RESERVED if reserved else 0
         extras = (
-            tail_extras(Extras(plan.requires_cp, reserved, plan.unfinished, keys.owner))
+            tail_extras(Extras(plan.requires_cp, reserved, plan.unfinished))
             if reserved or plan.requires_cp or plan.unfinished
-            else keys.no_extras
+            else _NO_EXTRAS
         )
         if request.options.meter:
             flags |= METER
@@ -138,7 +139,7 @@ class RowPacker:
                     k_task,
                     k_due,
                     k_job,
-                    request.fingerprint,
+                    request.fingerprint[:HASH_BYTES] + keys.owner,
                     w.decision,
                     part.all_open,
                     part.probes,
