@@ -331,7 +331,7 @@ local function take_probe(st, c, decision, until_ms, k_audit, blob)
   local b = st.breakers[c.id]
   if b.state == OPEN and now >= b.until_ms then
     b.state, b.successes = HALF_OPEN, 0
-    audit(k_audit, pack('>BBddc8', 1, AUDIT_HALF_OPENED, now, now_us, c.id) .. blob)
+    audit(k_audit, pack('>BBddc8c16', 2, AUDIT_HALF_OPENED, now, now_us, c.id, decision) .. blob)
   end
   b.probes = c.probe
   b.probes[#b.probes + 1] = { id = decision:sub(9, 16), expires = until_ms }

@@ -75,6 +75,7 @@ class TaskFeatures(Struct, frozen=True, array_like=True):
     cost_microusd: int | None = None
     tokens: int | None = None
     note: str | None = None
+    ip_address: str | None = None
 
 
 class Actor(Struct, frozen=True):

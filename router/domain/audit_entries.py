@@ -157,14 +157,16 @@ def task_entry(
         "provider" if breaker else "assignment",
         f.provider_id if breaker else f.assignment_id,
         f.user_id,
-        None,
+        f.ip_address,
         f.trace_id,
         details,
         f.status,
     )
 
 
-def half_opened_entry(entry_id: str, ts_us: int, tenant_id: str, f: DecisionFeatures, provider: bytes) -> AuditEntry:
+def half_opened_entry(
+    entry_id: str, ts_us: int, tenant_id: str, f: DecisionFeatures, provider: bytes, decision_id: bytes | None
+) -> AuditEntry:
     """The record of a breaker that let a decision through on trial; `provider` is the provider's entry."""
     names = {provider_entry(name): name for name in f.frame.providers}
     details: JsonObject = {
@@ -172,6 +174,8 @@ def half_opened_entry(entry_id: str, ts_us: int, tenant_id: str, f: DecisionFeat
         "policy_id": f.frame.policy_id,
         "policy_revision": f.frame.policy_revision,
     }
+    if decision_id is not None:
+        details["decision_id"] = to_text(decision_id)
     return AuditEntry(
         entry_id,
         ts_us,

@@ -79,6 +79,7 @@ class TaskFacts(Struct, frozen=True, array_like=True):
     backoff_ms: int | None = None
     unfinished: bool = False
     by_rule: bool = False
+    client_ip: str | None = None
 
 
 class TaskRecord(Struct, frozen=True):

@@ -3,7 +3,8 @@
 record  field r: B format, B action, d Redis ms, d microseconds of it, 16s decision_id, B reason (made) or code, B
         candidate (made), limit or attempt, d pin state (made) or wait in ms, B length, verdicts, [H length, what the
         row saw, B length, the chosen one's offer (format 2)], msgpack of the features
-half opened          B 1, B action, d Redis ms, d microseconds of it, 8s provider entry, msgpack of the features
+half opened          B format, B action, d Redis ms, d microseconds of it, 8s provider entry, [16s decision_id (format
+        2)], msgpack of the features
 admin act            B 1, B action, d Redis ms, d microseconds of it, I revision after, I revision before, msgpack
 
 A read is one XRANGE of at most `MOST_PER_READ` entries, so that no decision waits long behind it.
@@ -43,6 +44,7 @@ _HEAD = Layout(">BBdd16sBBdB")
 _SIZE = Layout(">H")
 _FORMATS = (FORMAT, FORMAT + 1)
 _HALF_OPENED = Layout(">BBdd8s")
+ID_BYTES = 16
 _ACT = Layout(">BBddII")
 _decision = msgpack.Decoder(DecisionFeatures).decode
 _task = msgpack.Decoder(TaskFeatures).decode
@@ -161,8 +163,10 @@ def entry(tenant_id: str, row: Row) -> AuditEntry:
 def _entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEntry:
     if action is Action.BREAKER_HALF_OPENED:
         _, _, ms, us, provider = _HALF_OPENED.unpack_from(raw)
-        features = _decision(raw[_HALF_OPENED.size :])
-        return half_opened_entry(entry_id, int(ms) * 1000 + int(us), tenant_id, features, provider)
+        end = _HALF_OPENED.size if raw[0] == FORMAT else _HALF_OPENED.size + ID_BYTES
+        decision_id, features = raw[_HALF_OPENED.size : end] or None, _decision(raw[end:])
+        at_us = int(ms) * 1000 + int(us)
+        return half_opened_entry(entry_id, at_us, tenant_id, features, provider, decision_id)
     if action in ACTS:
         _, _, ms, us, revision, before = _ACT.unpack_from(raw)
         act = _act(raw[_ACT.size :])

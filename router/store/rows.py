@@ -262,5 +262,6 @@ def _record(request: DecideRequest, plan: Plan, reserved: tuple[Reservation, ...
             request.options.backoff_ms,
             plan.unfinished,
             plan.by_rule,
+            request.client_ip,
         )
     )

@@ -83,6 +83,7 @@ class Dispatcher:
             attempt.assignment_id,
             request.user_id,
             request.correlation.trace_id,
+            ip_address=request.client_ip,
         )
         mark = _mark(request.tenant_id, decision, number, attempt.deadline_at_ms, features)
         self._publish(request.assignment_subject, attempt, job, mark)
@@ -113,6 +114,7 @@ class Dispatcher:
             facts.user_id,
             facts.trace_id,
             note="published by the sweeper",
+            ip_address=facts.client_ip,
         )
         mark = _mark(facts.tenant_id, record.decision_id, record.attempt, record.deadline_at_ms, features)
         self._publish(facts.subject, attempt, job, mark)

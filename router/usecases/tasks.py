@@ -84,6 +84,7 @@ def features_of(
         None if result is None else result.cost_microusd,
         None if result is None else result.tokens,
         note,
+        facts.client_ip,
     )
 
 

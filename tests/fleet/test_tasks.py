@@ -301,6 +301,19 @@ async def test_an_undispatched_decision_is_settled_by_its_decision_id(fleet: Fle
     assert await fleet.actions(other) == []
 
 
+async def test_every_record_of_a_task_names_the_clients_address(fleet: Fleet, caller: Foreign) -> None:
+    """Decision, assignment and result: an auditor need not join them."""
+    tenant = await fleet.tenant(ONE)
+    work = await pushed(caller, task(tenant, context={"ip_address": "192.0.2.7"}))
+    await caller.tell(RESULT, success(work))
+    await actions(fleet, tenant, "result.settled")
+    assert {(e.action, e.ip_address) for e in await fleet.audit(tenant)} == {
+        ("decision.made", "192.0.2.7"),
+        ("assignment.published", "192.0.2.7"),
+        ("result.settled", "192.0.2.7"),
+    }
+
+
 async def test_the_caller_gets_the_final_result(fleet: Fleet, caller: Foreign) -> None:
     """`options.result_subject`: the final result, output included."""
     tenant = await fleet.tenant(ONE)

@@ -154,7 +154,9 @@ def test_all_open_says_when_the_next_probe_is_due(store: Store) -> None:
     assert b.ask() == NoCandidate(b"\x02\x02", 1)
     store.now += 1
     assert chosen(b.ask()) == (1, Reason.CIRCUIT_BREAKER_FALLBACK, PinState.NONE, b"\x02\x01")
-    assert store.actions(b.tenant)[-2:] == ["decision.made", "breaker.half_opened"]
+    made, turned = store.audit(b.tenant)[-2:]
+    assert (made.action, turned.action) == ("decision.made", "breaker.half_opened")
+    assert turned.details["decision_id"] == made.details["decision_id"]
 
 
 def test_half_open_lets_so_many_probes_through(store: Store) -> None:
