@@ -13,7 +13,7 @@ run: venv ## a small fleet on real servers, proven on real input; serves until C
 	@exec $(BIN)/python -m router local $(if $(filter-out 0,$(ONCE)),--once)
 
 test: venv ## all tests but the long ones
-	@$(BIN)/python -m pytest -m "not long" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" $(ARGS)
 
 test-long: venv ## the long state machines, Redis Cluster and fault runs
 	@$(BIN)/python -m pytest -m long --timeout 1800 $(ARGS)

@@ -27,7 +27,7 @@ from tests.usecases.policy_fakes import ONE, HeardCache, HeardSeed, MemoryPolici
 
 SECRETS = {role: f"secret-of-the-{role.label}-00" for role in Role}
 SECRET_OF_DORA = "secret-of-dora-00000"  # noqa: S105 - of these tests only
-READINGS = {"get_circuit_breaker_states", "get_extension_health", "dry_run_pipeline", "get_pipeline_complexity"}
+READINGS = ("get_circuit_breaker_states", "get_extension_health", "dry_run_pipeline", "get_pipeline_complexity")
 NEEDED = dict.fromkeys(READINGS, Role.VIEWER) | {
     "list_tenants": Role.VIEWER,
     "list_providers": Role.VIEWER,
