@@ -303,16 +303,19 @@ async def test_every_fallback_is_told_everywhere(own: Own, reason: str, content:
     """Log line, counter, alert, /readyz, and a record in the log of no tenant; the return too."""
     fleet, caller = await own(pods=1, env={"ROUTER_CP_GRACE": "0s"}, policies={TENANT: POLICIES})
     pod, path = fleet.pods[0], fleet.state_path
-    good = path.read_bytes()
-    path.unlink()
-    if reason == "unreadable":
-        path.mkdir()
-    elif content is not None:
-        path.write_bytes(content)
+    good, other = path.read_bytes(), path.with_suffix(".new")
+    # In one step: a pod without grace would see that the file is missing.
+    if content is None:
+        path.unlink()
+    elif reason == "unreadable":
+        other.symlink_to(path.name)  # which will be itself
+        other.replace(path)
+    else:
+        other.write_bytes(content)
+        other.replace(path)
     await turned(fleet, open_=False)
-    if reason == "unreadable":
-        path.rmdir()
-    path.write_bytes(good)
+    other.write_bytes(good)
+    other.replace(path)
     await turned(fleet, open_=True)
     assert [x["reason"] for x in pod.logged("gate.closed")][-1] == reason
     assert (await pod.metrics())[f'router_cp_fallback_total{{reason="{reason}"}}'] >= 1
