@@ -404,13 +404,10 @@ local function claimed(k, decision)
   return call('PTTL', KEYS[k])
 end
 
--- Where the decision of a message is found by the message alone. A message of several tenants is nobody's.
+-- Where the decision of a message is found by the message: a field for each tenant that has one of that id.
 local function index_message(k, k_head, decision)
-  local tenant = KEYS[k_head]:match('}:([^:]+):head$')
-  local there = call('GET', KEYS[k])
-  local value = pack('>Bc10c0', 1, decision:sub(3, 12), tenant)
-  if there and there:sub(12) ~= tenant then value = pack('>Bc10', 1, string.rep('\0', 10)) end
-  call('SET', KEYS[k], value, 'PX', idem_ms)
+  call('HSET', KEYS[k], KEYS[k_head]:match('}:([^:]+):head$'), decision:sub(3, 12))
+  call('PEXPIRE', KEYS[k], idem_ms)
 end
 
 local function run(row)

@@ -14,7 +14,7 @@ from router.store.batch import Waiting
 from router.store.keys import Keys
 from router.store.lanes import Lanes
 from router.store.nodes import Nodes
-from router.store.packing import FormatError, led_to, remembered
+from router.store.packing import FormatError, remembered
 from router.store.reads import read_each
 from router.store.replies import DECIDE_RETURNS
 from router.store.scripts import Script, load
@@ -157,8 +157,13 @@ class RedisDecisions(RedisAnswers):
         """See `ports.DecisionStore.of_message`."""
         keys = self._keys
         partitions = range(keys.partitions) if tenant_id is None else (keys.tenant(tenant_id).partition,)
-        raws = await self._nodes.gather([("GET", keys.message(p, message_id)) for p in partitions])
-        found = [led_to(raw) for raw in raws if raw is not None]
-        if len(found) != 1 or found[0] is None or tenant_id not in (None, found[0][0]):
+        if tenant_id is not None:
+            name = await self._nodes.call("HGET", keys.message(partitions[0], message_id), tenant_id)
+            return None if name is None else (tenant_id, name)
+        asked = [keys.message(p, message_id) for p in partitions]
+        tenants = await self._nodes.gather([("HKEYS", key) for key in asked])
+        found = [(key, tenant) for key, some in zip(asked, tenants, strict=True) for tenant in some]
+        if len(found) != 1:
             return None
-        return found[0]
+        name = await self._nodes.call("HGET", *found[0])
+        return None if name is None else (found[0][1].decode(), name)

@@ -88,7 +88,7 @@ KEYS = {
     "claim": KeyKind(
         "<schema>{p}<name>:claim", "string", "time for its extensions", "decision_id of who prepares a request"
     ),
-    "message": KeyKind("<schema>{p}m<hash>", "string", "24 h", "message id → idempotency name, tenant"),
+    "message": KeyKind("<schema>{p}m<hash>", "hash", "24 h", "of a message id: tenant → idempotency name"),
     "task": KeyKind("<schema>:{p}:~:task:<task>", "string", "job's, then tombstone's", "delivery record of a task"),
     "job": KeyKind("<schema>:{p}:~:job:<task>", "string", "last deadline + 5 min", "work item of a dispatched task"),
     "due": KeyKind("<schema>:{p}:~:due", "zset", "bounded by tasks in flight", "task id → when to look at it, in ms"),

@@ -6,7 +6,6 @@ offer       varint latency_ms, varint cost_microusd, B length, provider name
 tail        varint revision, B length, policy id, varint length, sticky key, varint length, extras (msgpack); a length
             is 0 where there is none
 seen        B charges, a d each, B candidates, a d each, [8s provider entry of a pin that was left]
-message     B 1, 10s idempotency name (zeros: of several tenants), tenant
 head        B 1, I revision, 4s random (the two are the stamp), B off, H levers, per lever: 8s provider entry, B verdict
 pin         B 1, 8s provider entry, d set at (Redis ms)
 task        B 1, B state, B attempt, H why, d charged_ms, d deadline_at_ms, 16s decision_id, 8s provider entry,
@@ -230,12 +229,6 @@ def seen(raw: bytes, pos: int = 0) -> Seen:
     waits = struct.unpack_from(f">{raw[left_end]}d", raw, left_end + 1)
     pin = raw[left_end + 1 + 8 * raw[left_end] :][:8]
     return Seen(tuple(map(int, left)), tuple(None if w < 0 else int(w) for w in waits), pin or None)
-
-
-def led_to(raw: bytes) -> tuple[str, bytes] | None:
-    """Tenant and idempotency name of a message's decision; None: of several tenants, or of a newer format."""
-    name, tenant = raw[1:11], raw[11:]
-    return (tenant.decode(), name) if raw[0] == FORMAT and tenant else None
 
 
 def head(tenant_id: str, raw: bytes) -> HeadView:

@@ -14,7 +14,7 @@ from router.domain.task import Action
 from router.ports import Census, KindCensus, Purged
 from router.store.keys import KEYS, Keys, TenantKeys
 from router.store.nodes import Nodes
-from router.store.packing import FormatError, led_to, task_record
+from router.store.packing import FormatError, task_record
 from router.store.scripts import load
 
 DAY_MS = 86_400_000
@@ -149,12 +149,11 @@ class RedisTenants:
         return Counter(task=await self._drop([tenant.task(i) for i in ids], dry_run=dry_run), job=jobs)
 
     async def _messages(self, tenant: TenantKeys, tenant_id: str, page: list[bytes], *, dry_run: bool) -> Counter[str]:
-        """Where the decisions of messages are; one that several tenants have had names nobody."""
+        """Where the decisions of messages are: the tenant's fields."""
         prefix = tenant.idem_prefix + b"m"
         keys = [k for k in page if k.startswith(prefix) and len(k) == len(prefix) + 10]
-        raws = await self._nodes.gather([("GET", k) for k in keys])
-        mine = [k for k, raw in zip(keys, raws, strict=True) if raw and (led := led_to(raw)) and led[0] == tenant_id]
-        return Counter(message=await self._drop(mine, dry_run=dry_run))
+        act = "HEXISTS" if dry_run else "HDEL"
+        return Counter(message=sum(await self._nodes.gather([(act, k, tenant_id) for k in keys])))
 
     async def _names(self, tenant: TenantKeys) -> AsyncIterator[list[bytes]]:
         """The idempotency names in the log, newest first, as far back as an answer may be remembered."""
