@@ -25,6 +25,7 @@ from router.errors import BusError, InvalidInput
 from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
+_CANCEL_AGAIN_S = 0.2
 
 _WATCH_S = 1.0
 
@@ -123,8 +124,12 @@ class Bus:
             with contextlib.suppress(BusError):  # a server that is going away is no reason to stay
                 await self.flush()
         self._reporter.closing = True
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        # Again and again: nats-py loses a cancellation that comes with a refused connection, and tries the next.
+        while not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=_CANCEL_AGAIN_S)
+        if not self._task.cancelled():
+            self._task.exception()  # told by the reporter already
         self._task = None
         if self._client is not None:
             await self._client.close()

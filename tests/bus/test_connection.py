@@ -249,3 +249,25 @@ def test_bad_options_are_told_all_at_once() -> None:
     with pytest.raises(InvalidInput) as refused:
         Bus(BusOptions(("http://x", "nats://y"), user="u", token="t", tls_ca="/nonexistent/ca.pem"))
     assert [problem.path for problem in refused.value.problems] == ["urls", "user", "user", "tls"]
+
+
+async def test_a_cancellation_that_is_lost_holds_no_close_up() -> None:
+    """nats-py may swallow one that comes with a refused connection: the next one ends it."""
+    lost = 0
+
+    async def stubborn() -> None:
+        nonlocal lost
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if lost == 2:
+                    raise
+                lost += 1
+
+    bus = Bus(BusOptions(("nats://127.0.0.1:1",)))
+    bus._task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await bus.close()
+    assert lost == 2
