@@ -85,6 +85,7 @@ class Lane:
         self._flying: list[Batch] = []
         self._down = False
         self._closing = False
+        self._opening = False
 
     @property
     def down(self) -> bool:
@@ -128,9 +129,14 @@ class Lane:
 
     async def open(self) -> None:
         """Connect; returns after the first try, whatever it came to."""
-        if self._clock_offset is None:
-            await self._ping()
-        if self._down:
+        if self._clock_offset is None and self._task is None:
+            # The link has one user at a time: nobody else begins meanwhile.
+            self._opening = True
+            try:
+                await self._ping()
+            finally:
+                self._opening = False
+        if self._down or self._full or self._open:
             self._start()
 
     def look(self) -> None:
@@ -154,7 +160,7 @@ class Lane:
             await self._recover()
 
     def _start(self, work: Callable[[], Coroutine[None, None, None]] | None = None) -> None:
-        if self._task is None and not self._closing:
+        if self._task is None and not self._closing and not self._opening:
             self._task = self.loop.create_task((work or self._run)())
             self._task.add_done_callback(self._ended)
 

@@ -497,3 +497,20 @@ async def test_late_rows_are_counted(own: ValkeyProcess) -> None:
         assert isinstance(outcome, Admitted)
         assert late == [1]
     await nodes.close()
+
+
+async def test_who_looks_while_a_lane_opens_does_not_share_its_link(redis_url: str) -> None:
+    """A pod's ticker may look at any moment: the first connection is one coroutine's."""
+    nodes = SingleNode(redis_url)
+    pod = Pod(nodes, fresh_keys())
+    lane, _ = pod.lanes.of(0)
+    opening = asyncio.create_task(lane.open())
+    for _ in range(20):
+        lane.look()
+        await asyncio.sleep(0)
+    await opening
+    assert not lane.down
+    (outcome,) = await pod.decide(Ask(request("t", "r"), PLAIN))
+    assert isinstance(outcome, Admitted)
+    await pod.lanes.close()
+    await nodes.close()
