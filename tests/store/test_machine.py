@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from msgspec import structs
-from redis import Redis
+from redis import Redis, RedisCluster
 
 from router.domain.decision import Verdict
 from router.domain.ids import idempotency_name, name_in
@@ -30,7 +30,7 @@ from router.domain.policy_limits import limit
 from router.domain.request import Options
 from router.domain.result import BreakerVerdict
 from router.domain.task import BreakerTurn, Correction, Moved, NotMoved, Reservation
-from tests.store.harness import MINUTE, START_MS, Ask, Store, policy, request, undispatched
+from tests.store.harness import MINUTE, START_MS, Ask, Client, Store, policy, request, undispatched
 
 QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 SHORT = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=QUIET)
@@ -109,7 +109,7 @@ class Given(NamedTuple):
 class Decisions(RuleBasedStateMachine):
     """Two tenants, two users, two providers, every kind of limit."""
 
-    client: Redis
+    client: Client
     made_by: ClassVar[type[Store]] = Store
     stored: ClassVar[StoredPolicy] = limited(TOKENS, USER, PROVIDER, SLOTS, EXACT)
 
@@ -285,8 +285,12 @@ def as_told(outcome: Outcome) -> Outcome:
 
 def changes(store: Store) -> int:
     """How many changes the server has seen."""
-    told: Any = store.client.info("persistence")
-    return int(told["rdb_changes_since_last_save"])
+    told: Any
+    if isinstance(store.client, RedisCluster):
+        told = store.client.info("persistence", target_nodes=RedisCluster.PRIMARIES)
+    else:
+        told = {"": store.client.info("persistence")}
+    return sum(int(node["rdb_changes_since_last_save"]) for node in told.values())
 
 
 def drop(store: Store) -> None:
@@ -382,7 +386,7 @@ class BreakerModel:
 class Breakers(RuleBasedStateMachine):
     """Two providers of one tenant; results come late, twice, or never."""
 
-    client: Redis
+    client: Client
     made_by: ClassVar[type[Store]] = Store
     breaker = Breaker(
         failure_threshold=3,
@@ -460,7 +464,7 @@ class Breakers(RuleBasedStateMachine):
         drop(self.store)
 
 
-def run(machine: type[RuleBasedStateMachine], client: Redis, how: settings) -> None:
+def run(machine: type[RuleBasedStateMachine], client: Client, how: settings) -> None:
     """One run of a machine on a server."""
     bound = type(machine.__name__, (machine,), {"client": client})
     run_state_machine_as_test(bound, settings=how)
@@ -469,6 +473,12 @@ def run(machine: type[RuleBasedStateMachine], client: Redis, how: settings) -> N
 def test_decisions_follow_the_model(single: Redis) -> None:
     """Limits, idempotency, pins and leases: a thousand steps do what the model says."""
     run(Decisions, single, SHORT)
+
+
+@pytest.mark.parametrize("machine", [Decisions, Breakers])
+def test_the_models_hold_on_a_cluster(cluster: RedisCluster, machine: type[RuleBasedStateMachine]) -> None:
+    """The same over three nodes, where each tenant's keys lie in a slot of their own."""
+    run(machine, cluster, settings(SHORT, max_examples=25))
 
 
 def test_breakers_follow_the_model(single: Redis) -> None:
