@@ -244,8 +244,9 @@ class Census(Struct, frozen=True):
 class Purged(Struct, frozen=True):
     """Keys (of epochs: fields) that went, or would go, by kind.
 
-    `answers_may_remain`: the audit log was cut within a day, so answers that it named before may be remembered for the
-    rest of their 24 hours.
+    `answers_may_remain`: there are answers of which only the audit log can tell that they are the tenant's (another
+    tenant of the partition has the same mark, or an older version wrote them), and the log was cut within a day; they
+    expire within 24 hours.
     """
 
     kinds: dict[str, int]

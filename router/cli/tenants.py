@@ -129,5 +129,7 @@ def _told(name: str, purged: "Purged", *, dry_run: bool) -> None:
     print_table(("kind", "keys"), [(kind, f"{n:,}") for kind, n in sorted(purged.kinds.items())])
     typer.echo(f"{name}: {purged.total:,} keys " + ("would go" if dry_run else "are gone"))
     if purged.answers_may_remain:
-        note("its audit log was cut within a day: answers older than the log expire within 24 hours by themselves")
+        note(
+            "its audit log was cut within a day, and nothing else tells its older answers: they expire within 24 hours"
+        )
     note("not touched: streams, exported audit, the audit log of no tenant; settled usage is published still")

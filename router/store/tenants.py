@@ -1,30 +1,24 @@
 """`ports.TenantStore` on Redis: all that is one tenant's, found by a bounded walk over its partition.
 
-Keys under the tenant's prefix are its own. What a partition shares names its tenant inside: delivery records, and where
-the decision of a message is. Remembered answers name nobody; the tenant's audit log has their names.
+Keys under the tenant's prefix are its own. What a partition shares names its tenant inside: delivery records, where
+the decision of a message is, and remembered answers (`tenant_answers`).
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
 from secrets import token_bytes
-from struct import Struct as Layout
 
-from router.domain.ids import name_in
-from router.domain.task import Action
 from router.ports import Census, KindCensus, Purged
 from router.store.keys import KEYS, Keys, TenantKeys
 from router.store.nodes import Nodes
 from router.store.packing import FormatError, task_record
 from router.store.scripts import load
+from router.store.tenant_answers import TenantAnswers
 
-DAY_MS = 86_400_000
 MOST_WALKED = 5_000_000
 _STEP = 1_000
 _ROWS = 512
 _SAMPLE = 64
 _OWN = "<schema>:{p}:<tenant>:"
-_DECIDED = Layout(">BBdd16s")
-_DECISIONS = (Action.DECISION_MADE, Action.DECISION_REFUSED, Action.DECISION_CONFLICT)
 
 
 def _kinds() -> tuple[dict[bytes, str], dict[bytes, str]]:
@@ -104,20 +98,30 @@ class RedisTenants:
         """See `ports.TenantStore.purge`."""
         tenant = self._keys.tenant(tenant_id)
         counts: Counter[str] = Counter()
-        may_remain = await self._answers_cut(tenant)
-        # The log first: it names the answers, and it goes with the walk.
-        async for names in self._names(tenant):
-            counts["idem"] += await self._drop([tenant.idem(n) for n in names], dry_run=dry_run)
+        answers = TenantAnswers(self._nodes, tenant, tenant_id)
+        cut = await answers.cut()
+        alone = await answers.alone()
+        # The log first: it names answers, and it goes with the walk.
+        async for names in answers.names():
+            mine, unmarked = await answers.of([tenant.idem(n) for n in names])
+            counts["idem"] += await self._drop(unmarked if alone else mine + unmarked, dry_run=dry_run)
             counts["claim"] += await self._drop([tenant.claim(n) for n in names], dry_run=dry_run)
-        everything = b"%b*{%b}*" % (self._keys.schema.encode(), self._keys.tag(tenant.partition))
-        async for page in self._nodes.pages(everything, _STEP):
+        unsure = False
+        async for page in self._nodes.pages(self._pattern(tenant), _STEP):
             counts += await self._own(tenant, page, dry_run=dry_run)
             counts += await self._tasks(tenant, tenant_id, page, dry_run=dry_run)
             counts += await self._messages(tenant, tenant_id, page, dry_run=dry_run)
+            mine, unmarked = await answers.of([k for k in page if answers.may_be(k)])
+            counts["idem"] += await self._drop(mine if alone else [], dry_run=dry_run)
+            unsure = unsure or bool(unmarked or (mine and not alone))
         if not dry_run:
             counts["retain"] += int(await self._nodes.call("ZREM", self._keys.retain(tenant.partition), tenant_id))
         counts["epochs"] += await self._epochs(tenant_id, dry_run=dry_run)
-        return Purged({kind: n for kind, n in sorted(counts.items()) if n}, may_remain)
+        return Purged({kind: n for kind, n in sorted(counts.items()) if n}, cut and unsure)
+
+    def _pattern(self, tenant: TenantKeys) -> bytes:
+        """All keys of the tenant's partition."""
+        return b"%b*{%b}*" % (self._keys.schema.encode(), self._keys.tag(tenant.partition))
 
     async def _drop(self, keys: list[bytes], *, dry_run: bool) -> int:
         if not keys:
@@ -155,25 +159,6 @@ class RedisTenants:
         act = "HEXISTS" if dry_run else "HDEL"
         return Counter(message=sum(await self._nodes.gather([(act, k, tenant_id) for k in keys])))
 
-    async def _names(self, tenant: TenantKeys) -> AsyncIterator[list[bytes]]:
-        """The idempotency names in the log, newest first, as far back as an answer may be remembered."""
-        since, before = await self._now_ms() - DAY_MS - 60_000, "+"
-        while rows := await self._nodes.call("XREVRANGE", tenant.audit, before, f"{since}-0", "COUNT", _ROWS):
-            yield [name_in(decision) for decision in _decisions(fields.get(b"r", b"") for _, fields in rows)]
-            before = f"({rows[-1][0].decode()}"
-
-    async def _answers_cut(self, tenant: TenantKeys) -> bool:
-        """Whether the log was cut although answers that it named may be remembered still."""
-        if not await self._nodes.call("EXISTS", tenant.audit):
-            return False
-        info = await self._nodes.call("XINFO", "STREAM", tenant.audit)
-        facts = info if isinstance(info, dict) else dict(zip(info[::2], info[1::2], strict=True))
-        facts = {k.decode() if isinstance(k, bytes) else k: v for k, v in facts.items()}
-        first = facts["first-entry"]
-        cut = int(facts["entries-added"]) > int(facts["length"])
-        oldest_ms = int(first[0].partition(b"-")[0]) if first else 0
-        return cut and oldest_ms > await self._now_ms() - DAY_MS
-
     async def _epochs(self, tenant_id: str, *, dry_run: bool) -> int:
         """Alert episodes of this tenant, or of something of it."""
         key, cursor, found = self._keys.epochs, 0, 0
@@ -188,10 +173,6 @@ class RedisTenants:
             if cursor == 0:
                 return found
 
-    async def _now_ms(self) -> int:
-        seconds, micros = (await self._nodes.each("TIME"))[0]
-        return int(seconds) * 1000 + int(micros) // 1000
-
 
 def _task_of(raw: bytes, tenant_id: str) -> bool:
     """Whether a delivery record is the tenant's; one that cannot be read is nobody's."""
@@ -199,9 +180,3 @@ def _task_of(raw: bytes, tenant_id: str) -> bool:
         return task_record(raw).facts.tenant_id == tenant_id
     except FormatError:
         return False
-
-
-def _decisions(records: Iterable[bytes]) -> Iterable[bytes]:
-    for raw in records:
-        if len(raw) >= _DECIDED.size and raw[1] in _DECISIONS:
-            yield _DECIDED.unpack_from(raw)[4]

@@ -1,6 +1,7 @@
 """Purging a tenant leaves nothing of it in the store, and nothing of another is touched; counting changes nothing."""
 
 from collections.abc import AsyncIterator
+from itertools import count
 from typing import Any
 
 import pytest
@@ -70,9 +71,9 @@ def purger(store: Store, nodes: Nodes, told: Told | None = None) -> Purger:
     return Purger(RedisTenants(store.keys, nodes), store.levers, told or Told(), ALICE, forget_ms=60_000)
 
 
-async def filled(store: Store, nodes: Nodes, requests: int = 30) -> tuple[str, list[bytes]]:
+async def filled(store: Store, nodes: Nodes, requests: int = 30, tenant: str | None = None) -> tuple[str, list[bytes]]:
     """A tenant with something of every kind, and its decisions."""
-    tenant = store.tenant()
+    tenant = tenant or store.tenant()
     policies = RedisPolicies(nodes, store.keys)
     for name in ("default", "other", "default"):
         await policies.apply(tenant, name, DOCUMENT, expect_revision=None)
@@ -184,11 +185,42 @@ async def test_a_tenant_that_is_not_there(store: Store, nodes: Nodes) -> None:
     assert store.audit(NO_TENANT) == []
 
 
-async def test_a_log_that_was_cut_within_a_day_is_told(store: Store, nodes: Nodes) -> None:
-    """Answers that it named are remembered for the rest of their day, and the operator must know."""
-    tenant, _ = await filled(store, nodes)
-    store.client.xtrim(store.of(tenant).audit, maxlen=5, approximate=False)
+@pytest.mark.parametrize("left", [5, 0])
+async def test_answers_are_found_without_the_log(store: Store, nodes: Nodes, left: int) -> None:
+    """The log was cut, to nothing even: every answer goes all the same, and those of the rest of the partition stay."""
+    tenant, decisions = await filled(store, nodes)
+    other, others = await filled(store, nodes)
+    store.client.xtrim(store.of(tenant).audit, maxlen=left, approximate=False)
+    would = await purger(store, nodes).would(tenant)
     purged = await purger(store, nodes).purge(tenant, confirm=tenant)
+    after = everything(store)
+    assert [d for d in decisions if store.of(tenant).idem(d[2:12]) in after] == []
+    assert [d for d in others if store.of(other).idem(d[2:12]) not in after] == []
+    assert (would.kinds["idem"], purged.kinds["idem"], purged.answers_may_remain) == (30, 30, False)
+
+
+def same_mark(store: Store) -> tuple[str, str]:
+    """Two tenants of one partition whose marks are the same."""
+    seen: dict[tuple[int, bytes], str] = {}
+    for n in count():
+        name = f"twin-{n}"
+        owner = store.of(name).partition, store.of(name).owner
+        if owner in seen:
+            return seen[owner], name
+        seen[owner] = name
+    raise AssertionError
+
+
+async def test_a_tenant_of_the_same_mark_loses_nothing(store: Store, nodes: Nodes) -> None:
+    """One pair of tenants in a billion: then the log tells, and if it was cut, the operator is told what may remain."""
+    mine, other = same_mark(store)
+    _, decisions = await filled(store, nodes, tenant=mine)
+    _, others = await filled(store, nodes, tenant=other)
+    store.client.xtrim(store.of(mine).audit, maxlen=5, approximate=False)
+    purged = await purger(store, nodes).purge(mine, confirm=mine)
+    after = everything(store)
+    assert 0 < len([d for d in decisions if store.of(mine).idem(d[2:12]) in after]) < 30
+    assert [d for d in others if store.of(other).idem(d[2:12]) not in after] == []
     assert purged.answers_may_remain
 
 
