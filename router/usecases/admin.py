@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from router.domain.audit import Actor
 from router.domain.decision import Code, Refused
+from router.domain.extension_health import ExtensionRecord
 from router.domain.extensions import worst_latency_ms
 from router.domain.json import JsonObject, JsonValue
 from router.domain.policy import DEFAULT_POLICY_ID, Policy, StoredPolicy, provider_entry
@@ -20,6 +21,7 @@ from router.usecases.access import Tokens
 from router.usecases.admin_acts import Act, breaker_facts, refused_input
 from router.usecases.dry_run import DryRunner
 from router.usecases.levers import named_providers
+from router.usecases.paging import page
 from router.usecases.tasks import Policies, policies_of
 from router.wire.extension_views import extension_health, extension_state, would_run
 from router.wire.fields import name as tenant_name
@@ -135,12 +137,19 @@ class Admin:
         tenant = fields.get("tenant_id")
         if tenant is not None and not isinstance(tenant, str):
             return Refused(Code.INVALID_REQUEST, "tenant_id: must be a string")
-        views = await self._inspector.breakers(tenant)
-        names = {t: await self._names_of(t) for t in {v.tenant_id for v in views}}
-        states: list[JsonValue] = [_state(v, names[v.tenant_id]) for v in views]
+        every: list[tuple[str, BreakerView | ExtensionRecord]] = [
+            (f"{v.tenant_id}/{v.provider_entry.hex()}", v) for v in await self._inspector.breakers(tenant)
+        ]
         if tenant is None:
-            states += [extension_state(r) for r in await self._extensions.records() if r.opened_at_ms]
-        return {"states": states}
+            records = await self._extensions.records()
+            # No tenant's name begins so, and none sorts behind it.
+            every += [(f"~/{r.name.text}", r) for r in records if r.opened_at_ms]
+        found, more = page(every, fields)
+        names = {t: await self._names_of(t) for t in {v.tenant_id for v in found if isinstance(v, BreakerView)}}
+        states: list[JsonValue] = [
+            _state(one, names[one.tenant_id]) if isinstance(one, BreakerView) else extension_state(one) for one in found
+        ]
+        return {"states": states, **more}
 
     async def _names_of(self, tenant_id: str) -> dict[bytes, str]:
         return {provider_entry(n): n for n in named_providers(await policies_of(self._policies, tenant_id))}

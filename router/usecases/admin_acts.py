@@ -12,6 +12,7 @@ from router.domain.roles import Role
 from router.domain.view import BreakerView
 from router.errors import InvalidInput, Problem, QuotaExceeded, RevisionConflict
 from router.usecases.levers import Operator
+from router.usecases.paging import page
 from router.usecases.publish_policy import PolicyPublisher, Published
 from router.wire.problems import Problems
 
@@ -36,9 +37,12 @@ class OperatorActs:
             "forget_idempotency_key": (Role.OPERATOR, self._forget),
         }
 
-    async def _tenants(self, _fields: JsonObject, by: Actor) -> Answer:
-        heads = await self._operator(by).tenants()
-        return {"tenants": [{"tenant_id": h.tenant_id, "revision": h.revision, "disabled": h.off} for h in heads]}
+    async def _tenants(self, fields: JsonObject, by: Actor) -> Answer:
+        heads, more = page(((h.tenant_id, h) for h in await self._operator(by).tenants()), fields)
+        tenants: list[JsonValue] = [
+            {"tenant_id": h.tenant_id, "revision": h.revision, "disabled": h.off} for h in heads
+        ]
+        return {"tenants": tenants, **more}
 
     async def _providers(self, fields: JsonObject, by: Actor) -> Answer:
         found = await self._operator(by).providers(required(fields, "tenant_id"))

@@ -64,6 +64,21 @@ async def test_breakers_of_all_tenants(fleet: Fleet, caller: Foreign) -> None:
     assert tenant in {s["tenant_id"] for s in reply["states"]}
 
 
+async def test_pages_of_breakers(fleet: Fleet, caller: Foreign) -> None:
+    """One at a time, by the cursor, over both pods: every breaker comes once, and the last page has no cursor."""
+    tenants = {await opened(fleet, caller) for _ in range(3)}
+    places: list[tuple[str, str]] = []
+    body: Body = {"limit": 1}
+    while True:
+        reply = await act(caller, "get_circuit_breaker_states", body)
+        places += [(s["tenant_id"], s.get("provider_id", s.get("extension_id"))) for s in reply["states"]]
+        if "cursor" not in reply:
+            break
+        body = {"limit": 1, "cursor": reply["cursor"]}
+    assert len(set(places)) == len(places)
+    assert tenants <= {tenant for tenant, _ in places}
+
+
 async def test_a_dry_run_looks_past_open_breakers_and_charges_nothing(fleet: Fleet, caller: Foreign) -> None:
     """The decision that a request would get; the payload comes back; the audit log stays as it was."""
     tenant = await opened(fleet, caller)

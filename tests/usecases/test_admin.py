@@ -13,7 +13,7 @@ from router.domain.decision import Answer, Decided, Decision, Reason
 from router.domain.policy import StoredPolicy, provider_entry
 from router.domain.request import DecideRequest
 from router.domain.roles import Role
-from router.domain.view import BreakerView, HeadView, Pulled
+from router.domain.view import BreakerState, BreakerView, HeadView, Pulled
 from router.errors import StoreUnavailable
 from router.telemetry import Telemetry
 from router.usecases.access import Tokens
@@ -62,6 +62,7 @@ class MemoryLevers:
         self.head = HeadView("acme", 1, off=False)
         self.done: list[tuple[str, Actor]] = []
         self.roles: list[tuple[Actor, str, str | None, str]] = []
+        self.views: list[BreakerView] = []
         self.away = False
 
     async def drain(self, tenant_id: str, provider: str, *, on: bool, by: Actor, why: str | None = None) -> Pulled:
@@ -93,8 +94,8 @@ class MemoryLevers:
         self.roles.append((by, act, tenant_id, outcome))
 
     async def breakers(self, tenant_id: str | None = None) -> list[BreakerView]:
-        """None is open."""
-        return []
+        """What the test says."""
+        return self.views
 
     async def heads(self, tenant_id: str | None = None) -> list[HeadView]:
         """The one there is."""
@@ -256,6 +257,28 @@ async def test_policies_are_written_and_read(surface: Surface) -> None:
     assert (await surface.act("delete_policy", token))["changed"] is True
     assert (await surface.act("list_policies", token))["policies"] == []
     assert (await surface.act("get_policy", token))["error"]["code"] == "policy_not_found"
+
+
+async def test_breakers_come_in_pages(surface: Surface) -> None:
+    """Each once, however many there are; a page is bounded whatever is asked for, and the last one has no cursor."""
+    surface.levers.views = [
+        BreakerView(f"t{n % 50}", n.to_bytes(8), BreakerState.OPEN, 1, 2, 3) for n in reversed(range(2_300))
+    ]
+    seen: list[tuple[str, str]] = []
+    body: dict[str, Any] = {}
+    sizes: list[int] = []
+    while True:
+        reply = await surface.act("get_circuit_breaker_states", SECRETS[Role.VIEWER], body)
+        sizes.append(len(reply["states"]))
+        seen += [(s["tenant_id"], s["provider_id"]) for s in reply["states"]]
+        if "cursor" not in reply:
+            break
+        body = {"cursor": reply["cursor"]}
+    assert sizes == [1_000, 1_000, 300]
+    assert len(set(seen)) == len(seen) == 2_300
+    for wrong in ({"limit": 0}, {"limit": 1_001}, {"limit": True}, {"limit": "9"}, {"cursor": 7}):
+        refused = await surface.act("get_circuit_breaker_states", SECRETS[Role.VIEWER], wrong)
+        assert refused["error"]["code"] == "invalid_request", wrong
 
 
 def test_no_token_is_kept() -> None:
