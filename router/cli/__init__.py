@@ -30,10 +30,11 @@ def main() -> None:
         sys.exit(Exit.USAGE)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(Exit.INTERRUPTED)
-    except BrokenPipeError:
-        # The reader (head, less) has gone; Python would complain once more while it flushes.
-        sys.stderr.close()
-        sys.exit(Exit.OK)
+    except SystemExit as end:
+        # The reader (head, less) has gone, which is no negative answer; typer ends that with 1.
+        if isinstance(end.__context__, BrokenPipeError):
+            sys.exit(Exit.OK)
+        raise
     except Exception as error:  # the outermost frame: what is expected is told in words, the rest is a bug
         code, text = exit_code_of(error)
         sys.stderr.write(text + "\n")

@@ -1,6 +1,11 @@
 """`router audit` against a real store: what people and machines see, and how they turn pages."""
 
 import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from secrets import token_hex
 from struct import pack
 
@@ -17,16 +22,21 @@ from tests.cli.conftest import Run
 FIRST_MS = 1_700_000_000_000
 
 
+def write(redis_url: str, tenant: str, n: int) -> None:
+    """The n-th result, n seconds after the first."""
+    at = FIRST_MS + n * 1000
+    head = pack(">BBdd16sBBdB", 1, Action.RESULT_SETTLED, float(at), 0.0, n.to_bytes(16), 0, 1, -1.0, 0)
+    features = TaskFeatures(f"r{n}", "default", 1, "alpha", f"a{n}", "ann" if n % 2 else "bob", None, "success")
+    with Redis.from_url(redis_url) as client:
+        client.xadd(Keys().tenant(tenant).audit, {"r": head + msgpack.encode(features)}, id=f"{at}-0")
+
+
 @pytest.fixture
 def tenant(redis_url: str) -> str:
     """A tenant with five results, a second apart."""
     name = f"audited-{token_hex(4)}"
-    with Redis.from_url(redis_url) as client:
-        for n in range(5):
-            at = FIRST_MS + n * 1000
-            head = pack(">BBdd16sBBdB", 1, Action.RESULT_SETTLED, float(at), 0.0, n.to_bytes(16), 0, 1, -1.0, 0)
-            features = TaskFeatures(f"r{n}", "default", 1, "alpha", f"a{n}", "ann" if n % 2 else "bob", None, "success")
-            client.xadd(Keys().tenant(name).audit, {"r": head + msgpack.encode(features)}, id=f"{at}-0")
+    for n in range(5):
+        write(redis_url, name, n)
     return name
 
 
@@ -93,3 +103,74 @@ def test_the_replica_is_read_when_one_is_named(
     monkeypatch.setenv("ROUTER_REDIS_REPLICA_URL", redis_url)
     done = run("audit", "tail", "--tenant", tenant, "--redis", "redis://127.0.0.1:1/0", "-n", "2", "--json")
     assert [json.loads(line)["details"]["request_id"] for line in done.out.splitlines()] == ["r3", "r4"]
+
+
+class Following:
+    """`router audit tail --follow --json` as a process of its own."""
+
+    def __init__(self, tenant: str, redis_url: str, folder: Path) -> None:
+        command = (sys.executable, "-m", "router", "audit", "tail", "--follow", "--json", "-n", "2")
+        self.process = subprocess.Popen(
+            (*command, "--tenant", tenant, "--redis", redis_url),
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def line(self) -> str:
+        """The request of the next entry; waits for it."""
+        assert self.process.stdout is not None
+        return str(json.loads(self.process.stdout.readline())["details"]["request_id"])
+
+    def end(self) -> tuple[int, bytes, bytes]:
+        """Exit code, the rest of standard output, standard error."""
+        out, err = self.process.communicate(timeout=20)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture
+def follow(redis_url: str, tmp_path: Path) -> Iterator[Callable[[str], Following]]:
+    """`follow(tenant)`; what still runs at the end is killed."""
+    begun: list[Following] = []
+
+    def begin(tenant: str) -> Following:
+        begun.append(Following(tenant, redis_url, tmp_path))
+        return begun[-1]
+
+    yield begin
+    for one in begun:
+        one.process.kill()
+        one.process.communicate()
+
+
+def test_a_tail_is_followed_until_ctrl_c(tenant: str, redis_url: str, follow: Callable[[str], Following]) -> None:
+    """The newest, then each as it comes, at once though it goes into a pipe; Ctrl-C ends it with 130 and not a word."""
+    tail = follow(tenant)
+    assert [tail.line(), tail.line()] == ["r3", "r4"]
+    for n in (5, 6):
+        write(redis_url, tenant, n)
+        assert tail.line() == f"r{n}"
+    tail.process.send_signal(signal.SIGINT)
+    assert tail.end() == (Exit.INTERRUPTED, b"", b"")
+
+
+def test_a_tail_of_an_empty_log_waits_for_the_first_entry(redis_url: str, follow: Callable[[str], Following]) -> None:
+    """A tenant that was not asked for yet is no mistake when what comes is to be followed."""
+    tenant = f"later-{token_hex(4)}"
+    tail = follow(tenant)
+    write(redis_url, tenant, 0)
+    assert tail.line() == "r0"
+    tail.process.send_signal(signal.SIGINT)
+    assert tail.end() == (Exit.INTERRUPTED, b"", b"")
+
+
+def test_a_tail_ends_with_its_reader(tenant: str, redis_url: str, follow: Callable[[str], Following]) -> None:
+    """As in `router audit tail -f … | head -2`: it ends with the next entry, in order and without a word."""
+    tail = follow(tenant)
+    assert tail.process.stdout is not None
+    assert [tail.line(), tail.line()] == ["r3", "r4"]
+    tail.process.stdout.close()
+    write(redis_url, tenant, 5)
+    assert tail.process.wait(20) == Exit.OK
+    assert tail.process.stderr is not None
+    assert tail.process.stderr.read() == b""
