@@ -111,6 +111,12 @@ FLEET_PANELS = [
         12,
     ),
     lines(
+        "Breaker states",
+        [(f"max by (state) (router_breakers{select()})", "{{state}}")],
+        "none",
+        "Of providers, of tenants in use; forced: by an operator. Which ones: `router breaker list`.",
+    ),
+    lines(
         "Breakers turning",
         [(f"sum by (to) (increase(router_breaker_transitions_total{select()}[5m]))", "{{to}}")],
         "none",
@@ -120,16 +126,27 @@ FLEET_PANELS = [
         "Limits near exhaustion",
         [
             (
-                f"{rate('router_decisions_total', more=LIMITED)} / {rate('router_decisions_total')}",
-                "refused by a limit",
-            ),
-            (
-                f"{rate('router_shadow_limit_hits_total')} / {rate('router_decisions_total')}",
-                "shadow limit would refuse",
+                f"max by (scope, resource) (router_limit_used_ratio{select()}) > 0",
+                "{{scope}} {{resource}}",
             ),
         ],
         "percentunit",
-        "Share of answers. A limit in shadow mode set below the enforced one shows exhaustion before it hurts.",
+        "How full the fullest limit of each kind is, of tenants in use; those of users are not looked at.",
+    ),
+    lines(
+        "Limits nine tenths full",
+        [(f"max by (scope, resource) (router_limits_near{select()}) > 0", "{{scope}} {{resource}}")],
+        "none",
+        "How many, by kind. Whose: dashboard tenants.",
+    ),
+    lines(
+        "Refused by limits",
+        [
+            (f"{rate('router_limit_refusals_total', 'scope, resource')} > 0", "{{scope}} {{resource}}"),
+            (rate("router_shadow_limit_hits_total"), "shadow limit would refuse"),
+        ],
+        "reqps",
+        "Users' limits, too. Which limit: `details.limit_id`, and the audit log.",
     ),
     lines("Pins", [(rate("router_pins_total", "state"), "{{state}}")], "reqps", "New, held, left."),
     lines(
@@ -193,6 +210,18 @@ TENANT_PANELS = [
         ],
         "reqps",
         "The limit's id is in the audit log.",
+        12,
+    ),
+    lines(
+        "Fullest limit",
+        [
+            (
+                f"max by (tenant, scope, resource) (router_limit_used_ratio{select()}) > 0",
+                "{{tenant}} {{scope}} {{resource}}",
+            )
+        ],
+        "percentunit",
+        "Of tenants in use. At 100 % the next request is refused (or goes to another provider).",
         12,
     ),
     lines(

@@ -14,6 +14,7 @@ from router.domain.outcome import Outcome, Remembered
 from router.domain.plan import Plan
 from router.domain.policy import TenantPolicies
 from router.domain.request import DecideRequest
+from router.domain.standing import Counter, Standing
 from router.domain.task import Action, Move, MoveOutcome, TaskRecord, Unreadable
 from router.domain.view import BreakerView, HeadView, Pulled
 
@@ -293,6 +294,18 @@ class StoreSample(Protocol):
 
     async def page(self) -> SamplePage:
         """The next page of a walk over all keys, which begins anew at its end. Holds no node up."""
+
+
+class StandingStore(Protocol):
+    """Counters and breakers as they stand."""
+
+    async def measure(self, tenants: Sequence[tuple[str, tuple[Counter, ...]]]) -> list[Standing | None]:
+        """How these counters and all breakers of tenants stand, in order; None: something of it cannot be read.
+
+        It changes nothing and holds no node up.
+
+        :raises StoreError: Redis did not answer.
+        """
 
 
 class LeverStore(Protocol):

@@ -56,6 +56,7 @@ from router.usecases.fleet_workers import FleetWorkers
 from router.usecases.gate import Gate, GateState
 from router.usecases.gate_log import GateLog
 from router.usecases.isolation import Isolation
+from router.usecases.measure import Measure
 from router.usecases.outbox import Outbox
 from router.usecases.pipeline import Pipeline
 from router.usecases.policies import PolicyCache
@@ -133,8 +134,9 @@ class Parts:
         self.store_watch.alerts = self.alerts
         self.isolation = Isolation(t, self.alerts)
         self._memory = Level(self.alerts, Condition.STORE_MEMORY, FLEET, raise_at=0.9, clear_at=0.8)
+        sample = RedisSample(self.store.keys, self.store.nodes, s.pod_name)
         self.census = Census(
-            RedisSample(self.store.keys, self.store.nodes, s.pod_name),
+            sample,
             t,
             self.alerts,
             most_bytes=s.store_kind_max_bytes,
@@ -157,6 +159,9 @@ class Parts:
             unreadable=self.store.policies.unreadable,
         )
         cache_watch.read(self.policies)
+        self.measure = Measure(
+            self.store.measure, self.policies.held, sample.lead, t, may_work=lambda: not self._draining
+        )
         read = partial(read_folder, s.policy_dir) if s.policy_dir is not None else FolderContents
         self.guard = StoreGuard(
             self.store.policies,

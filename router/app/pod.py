@@ -126,6 +126,7 @@ class Pod(Parts):
         self._run(self.retention.run(), "retention")
         self._run(self.unknown.run(), "unknown tenants")
         self._run(self.census.run(), "census")
+        self._run(self.measure.run(), "measure")
         self._run(self.breaker_episodes.run(), "breaker episodes")
         await self._until_done("serving", self.door.open)
         _settle_garbage_collector()

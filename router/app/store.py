@@ -17,6 +17,7 @@ from router.store.keys import Keys
 from router.store.lane import LaneHooks
 from router.store.lanes import Lanes
 from router.store.levers import RedisLevers, lever_scripts
+from router.store.measure import RedisMeasure
 from router.store.meta import RedisEpochs, RedisMeta
 from router.store.nodes import Cluster, Nodes, SingleNode
 from router.store.policies import RedisPolicies
@@ -71,6 +72,7 @@ class Store:
         self.epochs = RedisEpochs(self.keys, self.nodes)
         self.claims = RedisClaims(self.keys, self.nodes)
         self.extensions = RedisExtensions(self.keys, self.nodes)
+        self.measure = RedisMeasure(self.keys, self.nodes, shared_calls=not s.redis_cluster)
 
     async def open(self) -> None:
         """Connect, and learn the server's clock.

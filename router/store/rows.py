@@ -121,7 +121,7 @@ class RowPacker:
         )
         charges = [
             _CHARGE.pack(
-                k_state if limit.of_tenant else key(_charged_key(keys, charge)), limit.packed, charge.units, limit.flags
+                k_state if limit.of_tenant else key(charged_key(keys, charge)), limit.packed, charge.units, limit.flags
             )
             for charge, limit in zip(plan.charges, limits, strict=True)
         ]
@@ -173,7 +173,7 @@ class RowPacker:
             for charge in c.charges:
                 limit = limit_part(charge.limit)
                 parts.append(
-                    _CHARGE.pack(batch.key(_charged_key(keys, charge)), limit.packed, charge.units, limit.flags)
+                    _CHARGE.pack(batch.key(charged_key(keys, charge)), limit.packed, charge.units, limit.flags)
                 )
         return b"".join(parts)
 
@@ -201,7 +201,8 @@ def _unusual(batch: Batch, w: Waiting) -> tuple[int, int, bytes]:
     return flags, k_claim, message
 
 
-def _charged_key(keys: TenantKeys, charge: Charge) -> bytes:
+def charged_key(keys: TenantKeys, charge: Charge) -> bytes:
+    """Where a charge is counted, unless that is the tenant's own state."""
     limit = charge.limit
     if limit.resource is _CONCURRENCY:
         return keys.lease(b"%b:%b" % (limit.entry, charge.owner.encode()))

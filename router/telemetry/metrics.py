@@ -5,6 +5,7 @@ Totals that a room keeps for itself are read from it (`redeliveries.read_from(la
 """
 
 from collections.abc import Iterable
+from itertools import product
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
@@ -12,6 +13,7 @@ from prometheus_client.exposition import generate_latest
 
 from router.domain.alert import ALERTS, Door
 from router.domain.gate import Fault
+from router.domain.policy import Resource, Scope
 from router.domain.task import BreakerTurn
 from router.telemetry.tally import OTHER, Decisions, Histogram, Totals
 
@@ -20,6 +22,7 @@ _LATENCY = (0.0002, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.
 # Of what may take seconds: answers that wait for extensions, and the status' bound of 5 s for them.
 _LONG = (*_LATENCY, 2.0, 3.0, 4.0, 5.0, 10.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+BREAKER_STATES = ("open", "half_open", "forced")
 _LAG = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 
@@ -93,6 +96,37 @@ class Telemetry:
         self.shadow_hits = self._counter(
             "shadow_limit_hits", "Decisions that a limit in shadow mode would have refused."
         )
+        self.limit_refusals = self._counter(
+            "limit_refusals", "Requests that a limit refused, by who shares it and what it counts.", "scope", "resource"
+        )
+        for scope, resource in product(Scope, Resource):
+            self.limit_refusals.labels(scope.value, resource.value)
+        self._standing()
+
+    def _standing(self) -> None:
+        """What `usecases.measure` tells of tenants in use."""
+        self.limit_used = self._gauge(
+            "limit_used_ratio",
+            "How full the fullest limit of a kind is, by the pod that leads; 0 on the others. Without limits of users.",
+            "scope",
+            "resource",
+            "tenant",
+        )
+        self.limits_near = self._gauge(
+            "limits_near", "Limits that are nine tenths full, or more; as before.", "scope", "resource"
+        )
+        self.breakers = self._gauge(
+            "breakers", "Breakers of providers that are not closed; forced: by an operator. As before.", "state"
+        )
+        self.measured_tenants = self._gauge(
+            "measured_tenants", "Tenants in use whose limits and breakers these are; 0 on pods that do not lead."
+        )
+        for scope, resource in product(Scope, Resource):
+            if scope is not Scope.USER:
+                self.limit_used.labels(scope.value, resource.value, OTHER)
+                self.limits_near.labels(scope.value, resource.value)
+        for state in BREAKER_STATES:
+            self.breakers.labels(state)
 
     def _extensions(self) -> None:
         self.extension_calls = self._counter(

@@ -20,7 +20,7 @@ from router.domain.decision import Answer, Code, Decided, Intake, Refused
 from router.domain.figures import NO_FIGURES, Snapshot
 from router.domain.gate import REQUIRED_CP
 from router.domain.ids import to_text
-from router.domain.outcome import Admitted, Away, Outcome, RowFault
+from router.domain.outcome import Admitted, Away, LimitHit, Outcome, RowFault
 from router.domain.plan import Deadlines, Features, Plan, plan
 from router.domain.policy import OnStoreError, StoredPolicy, TenantPolicies
 from router.domain.request import DecideRequest
@@ -302,6 +302,9 @@ class Decide:
             log.error(outcome.message, extra={"event": Event.STORE_ROW_FAULT, "tenant_id": request.tenant_id})
         elif isinstance(outcome, Admitted) and outcome.shadow:
             self._telemetry.shadow_hits.inc()
+        elif isinstance(outcome, LimitHit):
+            limit = made.charges[outcome.charge].limit
+            self._telemetry.limit_refusals.labels(limit.scope.value, limit.resource.value).inc()
         return answer(outcome, request, made, explain=explain)
 
     def _finish(self, opened: Open, found: Answer) -> None:

@@ -135,6 +135,10 @@ class PolicyCache:
         """How many tenants are cached."""
         return len(self._entries)
 
+    def held(self) -> list[TenantPolicies]:
+        """What is cached now."""
+        return [entry.policies for entry in self._entries.values()]
+
     @property
     def size_bytes(self) -> int:
         """What they take, and what planning remembers of them."""

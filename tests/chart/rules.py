@@ -34,6 +34,7 @@ STORE_INF = of("router_store_call_seconds_bucket", 'script="decide",le="+Inf"')
 LAG_QUICK = of("router_loop_lag_seconds_bucket", 'le="0.05"')
 LAG_SLOW = of("router_loop_lag_seconds_bucket", 'le="0.1"')
 LAG_INF = of("router_loop_lag_seconds_bucket", 'le="+Inf"')
+LIMIT = of("router_limit_used_ratio", 'scope="tenant",resource="requests",tenant="other"')
 STEADY = "0+60000x{n}"
 NOTHING = "0+0x{n}"
 
@@ -70,6 +71,8 @@ WELL: dict[str, str] = {
     of("router_dead_letters_total", 'source="router"'): NOTHING,
     of("router_breaker_transitions_total", 'to="opened"'): NOTHING,
     of("router_cp_fallback_total", 'reason="missing"'): NOTHING,
+    of("router_breakers", 'state="open"'): NOTHING,
+    LIMIT: "0.5+0x{n}",
 }
 
 _ONCE = "0x10 1x{n}"
@@ -106,7 +109,37 @@ CASES: dict[str, Case] = {
     "RouterIsolationViolation": Case({of("router_isolation_violations_total"): _ONCE}),
     "RouterDeadLetters": Case({of("router_dead_letters_total", 'source="router"'): _ONCE}),
     "RouterBreakersOpening": Case({of("router_breaker_transitions_total", 'to="opened"'): "0x10 30x{n}"}),
+    "RouterBreakersStayOpen": Case({of("router_breakers", 'state="open"'): "2+0x{n}"}, 40),
+    "RouterLimitNearlyFull": Case({LIMIT: "0.95+0x{n}"}, 25),
     "RouterNoWorkers": Case({of("router_workers"): "0+0x{n}"}),
     "RouterBaseline": Case({of("router_gate_open"): "0+0x{n}"}),
     "RouterGateFlaps": Case({of("router_cp_fallback_total", 'reason="missing"'): "0x10 8x{n}"}),
+}
+
+# Situations beside those: what must fire in them, if anything.
+MORE: dict[str, tuple[Case, tuple[str, ...]]] = {
+    "a limit that eased a little is still nearly full": (
+        Case({LIMIT: "0.95+0x30 0.85+0x{n}"}, 60),
+        ("RouterLimitNearlyFull",),
+    ),
+    "a limit that eased is not": (Case({LIMIT: "0.95+0x30 0.75+0x{n}"}, 60), ()),
+    "a limit that was never nine tenths full is not": (Case({LIMIT: "0.85+0x{n}"}, 60), ()),
+    "a breaker that is on trial now and then stays open": (
+        Case({of("router_breakers", 'state="open"'): " ".join(["1 0 0"] * 40)}, 60),
+        ("RouterBreakersStayOpen",),
+    ),
+    "a breaker that opened for a while does not": (
+        Case({of("router_breakers", 'state="open"'): "0+0x5 1+0x15 0+0x{n}"}, 60),
+        (),
+    ),
+    "one that leads after another is no gap": (
+        Case(
+            {
+                of("router_breakers", 'state="open"'): "1+0x20 0+0x{n}",
+                'router_breakers{namespace="apps",job="demo",pod="b",instance="j",state="open"}': "0+0x22 1+0x{n}",
+            },
+            50,
+        ),
+        ("RouterBreakersStayOpen",),
+    ),
 }

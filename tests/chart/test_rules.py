@@ -9,7 +9,7 @@ import yaml
 
 from tests.chart.chart import ROOT, tool
 from tests.chart.queries import RULES, expressions, rules
-from tests.chart.rules import CASES, WELL, Case
+from tests.chart.rules import CASES, MORE, WELL, Case
 
 
 def run_promtool(folder: Path, case: Case, firing: list[str]) -> str:
@@ -43,6 +43,13 @@ def test_an_alert_fires_in_its_case(alert: str, tmp_path: Path) -> None:
     """It, and no other that the case does not name."""
     case = CASES[alert]
     assert run_promtool(tmp_path, case, [alert, *case.also]) == ""
+
+
+@pytest.mark.parametrize("situation", MORE)
+def test_what_fires_in_a_situation(situation: str, tmp_path: Path) -> None:
+    """Exactly what is named with it: alerts that have begun do not flap, and what passes raises none."""
+    case, firing = MORE[situation]
+    assert run_promtool(tmp_path, case, [*firing]) == ""
 
 
 @pytest.mark.parametrize("minutes", [15, 70])

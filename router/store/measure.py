@@ -1,0 +1,104 @@
+"""`ports.StandingStore` on Redis: one script, some tenants a call."""
+
+from collections.abc import Iterator, Sequence
+from struct import Struct as Layout
+from typing import Any
+
+from router.domain.plan import Charge
+from router.domain.policy import Algorithm, Resource, provider_entry
+from router.domain.standing import Counter, Standing
+from router.store.keys import Keys, TenantKeys
+from router.store.nodes import Nodes
+from router.store.row_parts import limit_part
+from router.store.rows import charged_key
+from router.store.scripts import Script, load
+
+MOST_TENANTS, MOST_COUNTERS = 16, 128
+_ROW = Layout(">HHH")
+_COUNTER = Layout(">H8sIB")
+_BREAKERS = Layout(">III")
+_DOUBLE = Layout(">d")
+_NO_ENTRY = bytes(8)
+
+Wanted = tuple[str, tuple[Counter, ...]]
+
+
+def measure_script(**options: Any) -> Script:
+    """lua/measure.lua, held against what this room expects of it; options as of `scripts.load`."""
+    return load(
+        "measure",
+        keys=("head", "state", "state_policy", "state_provider", "lease", "log"),
+        argv=("row",),
+        returns={0: "measured"},
+        **options,
+    )
+
+
+class RedisMeasure:
+    """Looks; see the port for the promises."""
+
+    def __init__(self, keys: Keys, nodes: Nodes, *, shared_calls: bool = True, script: Script | None = None) -> None:
+        self._keys = keys
+        self._nodes = nodes
+        self._script = script or measure_script()
+        # One node takes all partitions in a call; a Cluster wants a call a partition.
+        self._shared = shared_calls
+
+    async def measure(self, tenants: Sequence[Wanted]) -> list[Standing | None]:
+        """See `ports.StandingStore.measure`."""
+        found: dict[str, Standing | None] = {}
+        for group in self._calls(tenants):
+            index: dict[bytes, int] = {}
+            rows = [self._row(index, tenant_id, counters) for tenant_id, counters in group]
+            reply = await self._nodes.run(self._script, list(index), rows)
+            found |= {tenant_id: _standing(raw) for (tenant_id, _), raw in zip(group, reply[1:], strict=True)}
+        return [found[tenant_id] for tenant_id, _ in tenants]
+
+    def _calls(self, tenants: Sequence[Wanted]) -> Iterator[list[Wanted]]:
+        """What goes into one call: few enough that no node is held up."""
+        group: list[Wanted] = []
+        size, place = 0, 0
+        for one in sorted(tenants, key=self._place):
+            size += len(one[1])
+            if group and (self._place(one) != place or len(group) >= MOST_TENANTS or size > MOST_COUNTERS):
+                yield group
+                group, size = [], len(one[1])
+            place = self._place(one)
+            group.append(one)
+        if group:
+            yield group
+
+    def _place(self, wanted: Wanted) -> int:
+        """What goes to the same place may go in one call."""
+        return 0 if self._shared else self._keys.tenant(wanted[0]).partition
+
+    def _row(self, index: dict[bytes, int], tenant_id: str, counters: tuple[Counter, ...]) -> bytes:
+        keys = self._keys.tenant(tenant_id)
+        parts = [_ROW.pack(_at(index, keys.head), _at(index, keys.state), len(counters))]
+        for c in counters:
+            k = _at(index, _key(keys, c))
+            if c.limit is None or c.resource is Resource.CONCURRENCY:
+                parts.append(_COUNTER.pack(k, _NO_ENTRY, 0, 0))
+            else:
+                logged = c.limit.algorithm is Algorithm.LOG
+                parts.append(_COUNTER.pack(k, c.limit.entry, c.limit.window_ms, logged))
+        return b"".join(parts)
+
+
+def _at(index: dict[bytes, int], key: bytes) -> int:
+    """Which of the call's keys it is."""
+    return index.setdefault(key, len(index) + 1)
+
+
+def _key(keys: TenantKeys, c: Counter) -> bytes:
+    if c.limit is None:
+        return keys.lease(provider_entry(c.owner))
+    return keys.state if limit_part(c.limit).of_tenant else charged_key(keys, Charge(c.limit, c.owner, 0))
+
+
+def _standing(raw: bytes) -> Standing | None:
+    if not raw:
+        return None
+    opened, half_open, forced = _BREAKERS.unpack_from(raw)
+    used = tuple(units for (units,) in _DOUBLE.iter_unpack(raw[_BREAKERS.size :]))
+    return Standing(opened, half_open, forced, used)

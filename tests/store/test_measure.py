@@ -1,0 +1,153 @@
+"""lua/measure.lua: counters and breakers as decide sees them, without touching any."""
+
+from typing import cast
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from router.domain.outcome import Admitted, LimitHit
+from router.domain.policy import Algorithm, Breaker, Resource, Scope, StoredPolicy, TenantPolicies, provider_entry
+from router.domain.policy_limits import limit
+from router.domain.result import BreakerVerdict
+from router.domain.standing import Counter, Standing, counters_of
+from router.store import measure
+from router.store.measure import RedisMeasure, measure_script
+from router.store.nodes import Nodes
+from tests.store.harness import MINUTE, TEST_CLOCK, Ask, Direct, Store, policy, request, undispatched
+from tests.store.test_decide import head
+from tests.store.test_tenants import RICH, everything
+
+FRAGILE = Breaker(failure_threshold=1, timeout_ms=MINUTE)
+
+
+def measured(store: Store) -> RedisMeasure:
+    """At the store's own time."""
+    nodes = cast("Nodes", Direct(store))
+    script = measure_script(replace={"clock": TEST_CLOCK})
+    return RedisMeasure(store.keys, nodes, shared_calls=not store.cluster, script=script)
+
+
+def counters(tenant: str, *policies: StoredPolicy) -> tuple[Counter, ...]:
+    """What counts for a tenant with these policies."""
+    return counters_of(TenantPolicies(tenant, 1, bytes(8), {p.policy_id: p for p in policies}))
+
+
+async def stand(store: Store, tenant: str, *policies: StoredPolicy) -> Standing:
+    """How one tenant stands."""
+    (found,) = await measured(store).measure([(tenant, counters(tenant, *policies))])
+    assert found is not None
+    return found
+
+
+def used(standing: Standing, of: tuple[Counter, ...]) -> dict[tuple[str, str, str], float]:
+    """Units by limit, scope and owner; `bound` is a provider's own."""
+    return {
+        ("bound" if c.limit is None else c.limit.id, c.scope.value, c.owner): u
+        for c, u in zip(of, standing.used, strict=True)
+    }
+
+
+def fail(store: Store, tenant: str, provider: str) -> None:
+    """Open a provider's breaker by a failed result."""
+    made = store.one(request(tenant, f"fails {provider}"), policy("z"))
+    assert isinstance(made, Admitted)
+    store.settle(undispatched(tenant, made.decision_id, BreakerVerdict.FAILURE, FRAGILE, provider_entry(provider)))
+
+
+async def test_every_kind_of_limit_is_told(store: Store) -> None:
+    """Tenant, policy and provider; requests, leases, and what remembers every charge. Users are left out."""
+    tenant = store.tenant()
+    for i in range(3):
+        assert isinstance(store.one(request(tenant, str(i), user=f"u{i}"), RICH), Admitted)
+    of = counters(tenant, RICH)
+    assert used(await stand(store, tenant, RICH), of) == {
+        ("tenant", "tenant", ""): 3,
+        ("policy", "policy", "default"): 3,
+        ("provider", "provider", "a"): 3,
+        ("provider", "provider", "b"): 0,
+        ("slots", "tenant", ""): 3,
+        ("exact", "tenant", ""): 3,
+        ("bound", "provider", "a"): 3,
+    }
+    store.now += 20 * MINUTE
+    assert not any((await stand(store, tenant, RICH)).used)
+
+
+async def test_breakers_are_told_by_state(store: Store) -> None:
+    """Open, on trial, and held open by an operator, whatever is behind that; closed ones are not counted."""
+    tenant = store.tenant()
+    store.client.set(store.of(tenant).head, head(levers={provider_entry("c"): 7, provider_entry("b"): 6}))
+    for name in "ab":
+        fail(store, tenant, name)
+    assert await stand(store, tenant) == Standing(2, 0, 1, ())
+    store.now += MINUTE
+    assert isinstance(store.one(request(tenant, "trial"), policy("a", breaker=FRAGILE)), Admitted)
+    assert await stand(store, tenant) == Standing(1, 1, 1, ())
+    fail(store, tenant, "c")
+    assert await stand(store, tenant) == Standing(1, 1, 1, ())
+
+
+async def test_a_breaker_that_has_run_out_is_not_counted(store: Store) -> None:
+    """Nobody asked for it any more, and a longer limit keeps the string that it lies in."""
+    tenant = store.tenant()
+    long = policy("a", limits=[limit("day", Scope.TENANT, Resource.REQUESTS, 9, 24 * 60 * MINUTE)])
+    assert isinstance(store.one(request(tenant, "1"), long), Admitted)
+    fail(store, tenant, "a")
+    store.now += 60 * MINUTE
+    assert await stand(store, tenant, long) == Standing(0, 0, 0, (1,))
+
+
+async def test_what_cannot_be_read_hides_no_other(store: Store) -> None:
+    """A damaged state is told as unknown; its neighbours in the call are told."""
+    good, bad = store.tenant(), store.tenant()
+    p = policy("a", limits=[limit("l", Scope.TENANT, Resource.REQUESTS, 9, MINUTE)])
+    assert isinstance(store.one(request(good, "1"), p), Admitted)
+    store.client.set(store.of(bad).state, b"\x09\x01damaged")
+    found = await measured(store).measure([(t, counters(t, p)) for t in (bad, good, store.tenant())])
+    assert found == [None, Standing(0, 0, 0, (1,)), Standing(0, 0, 0, (0,))]
+
+
+async def test_many_tenants_take_several_calls(store: Store) -> None:
+    """In the order in which they were asked for."""
+    p = policy("a", limits=[limit("l", Scope.TENANT, Resource.REQUESTS, 9, MINUTE)])
+    tenants = [store.tenant() for _ in range(measure.MOST_TENANTS * 2 + 1)]
+    for n, tenant in enumerate(tenants):
+        store.decide(*[Ask(request(tenant, str(i)), p) for i in range(n % 5)])
+    found = await measured(store).measure([(t, counters(t, p)) for t in tenants])
+    assert found == [Standing(0, 0, 0, (n % 5,)) for n in range(len(tenants))]
+
+
+async def test_a_look_changes_nothing(store: Store) -> None:
+    """No key is made, written or dropped, though windows have passed."""
+    tenant = store.tenant()
+    store.one(request(tenant, "1"), RICH)
+    store.now += 20 * MINUTE
+    store.client.set(store.of(tenant).head, head())
+    before = dump(store)
+    await stand(store, tenant, RICH)
+    assert dump(store) == before
+
+
+def dump(store: Store) -> dict[bytes, object]:
+    """All there is, but for the clock."""
+    return {k: store.client.dump(k) for k in everything(store) if b":clock" not in k}
+
+
+STEPS = st.lists(st.tuples(st.integers(0, 30_000), st.integers(1, 4)), min_size=1, max_size=30)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=STEPS, algorithm=st.sampled_from(Algorithm))
+async def test_it_sees_what_decide_sees(
+    store_at_once: Store, steps: list[tuple[int, int]], algorithm: Algorithm
+) -> None:
+    """What is used and what a row says is left make up the limit, at any time."""
+    store = store_at_once
+    tenant = store.tenant()
+    p = policy("a", limits=[limit("l", Scope.TENANT, Resource.REQUESTS, 8, MINUTE, algorithm=algorithm)])
+    for n, (wait, asks) in enumerate(steps):
+        store.now += wait
+        store.decide(*[Ask(request(tenant, f"{n}.{i}"), p) for i in range(asks)])
+        looked = store.look(request(tenant, "look"), p)
+        assert isinstance(looked, Admitted | LimitHit)
+        assert (await stand(store, tenant, p)).used == (8 - looked.seen.left[0],)
