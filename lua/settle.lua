@@ -3,7 +3,7 @@
 -- KEYS
 --   task            <schema>:{p}:~:task:<task>          rows of kind 1
 --   idem            <schema>{p}<name>                   rows of kind 2
---   job             <schema>:{p}:~:job:<task>           deleted at the end of a task
+--   job             <schema>:{p}:~:job:<task>           at the end of a task: what its caller is to be told, else deleted
 --   due             <schema>:{p}:~:due                  when to look at the task next
 --   outbox          <schema>:{p}:~:outbox               usage to publish
 --   state           <schema>:{p}:<tenant>:s             tenant limits, breakers
@@ -24,7 +24,8 @@
 -- GUARANTEES
 --   The call returns { 0, seconds, microseconds, one string a row: I4 nonce, B code, then as above }.
 --   A task moves only forward: its decision and attempt must be the row's and its state below the row's bound, so the first
---   result wins and a repeated call changes nothing. A result gives back only in the bucket that was charged; an overrun
+--   result wins and a repeated call changes nothing. What the caller is to be told of its end is kept in the same act,
+--   and is due, until somebody has told it. A result gives back only in the bucket that was charged; an overrun
 --   is charged now. Live figures change in the same act, and never stop it. Runs when Redis is out of memory, because ending work frees it.
 --   Every key has a TTL or a bound: see KEYS in store/keys.py.
 --- @include clock
@@ -37,11 +38,12 @@
 local SETTLED, CHANGED, FAULT = 0, 1, 2
 local KIND_TASK, KIND_REMEMBERED, KIND_NOTE = 1, 2, 3
 local NONE, AUDIT_OPENED, AUDIT_CLOSED = 0, 12, 14
+local TELL_MS = 5000
 local call = redis.call
 local now, now_us = server_time()
 local audit_max = tostring(unpack('>I4', ARGV[1]))
 local RECORD = '>BBddc16BBdBc0c0'
-local ROW = '>I4BHHHHHHHc16BBBBHI4d' .. 'Bc8I4dI4I4I4I4dd' .. 'BHc0I4c0BB'
+local ROW = '>I4BHHHHHHHc16BBBBHI4d' .. 'Bc8I4dI4I4I4I4dd' .. 'BHc0I4c0I4c0BB'
 
 local function audit(k, action, decision, code, index, blob)
   call('XADD', KEYS[k], 'MAXLEN', '~', audit_max, '*', 'r',
@@ -96,8 +98,8 @@ end
 
 local function run(row)
   local nonce, kind, k_subject, k_job, k_due, k_outbox, k_state, k_audit, k_figures, decision, attempt, below, state, code, why, ttl,
-    due_at, verdict, entry, failures_max, rate_max, window, minimum, timeout, successes_needed, latency, cost, action, blob, usage, n_adjust,
-    n_leases, pos = unpack(ROW, row)
+    due_at, verdict, entry, failures_max, rate_max, window, minimum, timeout, successes_needed, latency, cost, action, blob, usage, final,
+    n_adjust, n_leases, pos = unpack(ROW, row)
   if kind == KIND_NOTE then
     audit(k_audit, action, decision, code, attempt, blob)
     return nonce, SETTLED, '\0'
@@ -131,10 +133,17 @@ local function run(row)
       call('SET', KEYS[k_subject], after, 'KEEPTTL')
       call('ZADD', KEYS[k_due], due_at, KEYS[k_subject]:sub(-16))
     else
-      -- The end: a tombstone, so that a repeated or late result finds what came of the task.
+      -- The end: a tombstone, so that a repeated or late result finds what came of the task. What its caller is to be
+      -- told takes the place of the work item and is due until it was told: by who makes this call, or after its death.
+      local task = KEYS[k_subject]:sub(-16)
+      if #final > 0 then call('ZADD', KEYS[k_due], now + TELL_MS, task) end
       call('SET', KEYS[k_subject], after, 'PX', ttl)
-      call('ZREM', KEYS[k_due], KEYS[k_subject]:sub(-16))
-      call('UNLINK', KEYS[k_job])
+      if #final > 0 then
+        call('SET', KEYS[k_job], final, 'PX', ttl)
+      else
+        call('ZREM', KEYS[k_due], task)
+        call('UNLINK', KEYS[k_job])
+      end
     end
   else
     call('SET', KEYS[k_subject], after, 'KEEPTTL')

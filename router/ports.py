@@ -15,7 +15,7 @@ from router.domain.plan import Plan
 from router.domain.policy import TenantPolicies
 from router.domain.request import DecideRequest
 from router.domain.standing import Counter, Standing
-from router.domain.task import Action, Move, MoveOutcome, TaskRecord, Unreadable
+from router.domain.task import Action, Final, Move, MoveOutcome, TaskRecord, Unreadable
 from router.domain.view import BreakerView, HeadView, Pulled
 
 
@@ -407,6 +407,15 @@ class TaskStore(Protocol):
     async def forget_due(self, task_ids: Sequence[bytes]) -> None:
         """Nothing is due for these any more (they have no record)."""
 
+    async def finals(self, task_ids: Sequence[bytes]) -> list[Final | Unreadable | None]:
+        """What the callers of these ended tasks are to be told still, in order; None: nothing (any more)."""
+
+    async def postpone(self, task_ids: Sequence[bytes], due_ms: int) -> None:
+        """Look at these again at that time, unless nothing is due for them by now."""
+
+    async def told(self, task_ids: Sequence[bytes]) -> None:
+        """The callers of these ended tasks have been told: nothing more is due for them."""
+
     async def usage_left(self) -> int:
         """How many usage events the whole fleet has settled and not confirmed as published."""
 
@@ -427,6 +436,8 @@ class Publication(Struct, frozen=True):
     payload: bytes
     message_id: str
     headers: dict[str, str] = {}
+    core_will_do: bool = False
+    """Whether a subject without a stream is nothing to tell an operator of."""
 
 
 class Published(IntEnum):
@@ -444,6 +455,20 @@ class Publisher(Protocol):
 
     def publish(self, publication: Publication, done: Callable[[Published], None]) -> None:
         """Queue a publish; `done(outcome)` is called exactly once, from the event loop. Never raises."""
+
+
+class Line(Protocol):
+    """The connection to NATS, for whoever must know that something went over it."""
+
+    @property
+    def connection(self) -> int:
+        """Its number: another one after each reconnect."""
+
+    async def flush(self) -> None:
+        """Return when the server has read all that was sent before.
+
+        :raises BusError: not connected, or no answer in time.
+        """
 
 
 class Kept(Struct, frozen=True):

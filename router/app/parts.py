@@ -31,7 +31,6 @@ from router.edge.http import HttpServer
 from router.edge.pages import pages
 from router.edge.readiness import Readiness
 from router.edge.state_file import MountedFile
-from router.errors import BusError
 from router.settings import Settings
 from router.store.census import OTHER, RedisSample
 from router.store.keys import KEYS
@@ -52,6 +51,7 @@ from router.usecases.export_audit import AuditExport, Sink, StreamSink
 from router.usecases.extended import Extended, Reach
 from router.usecases.extension_watch import ExtensionWatch
 from router.usecases.figures import LiveFigures
+from router.usecases.finals import Finals
 from router.usecases.fleet_workers import FleetWorkers
 from router.usecases.gate import Gate, GateState
 from router.usecases.gate_log import GateLog
@@ -271,13 +271,14 @@ class Parts:
             dedup_ms=s.stream_usage_dedup_s * 1000,
             wall_ms=_wall_ms,
         )
+        self.finals = Finals(self.store.tasks, self.publisher, self.bus, t)
         endings = Endings(
             self.store.tasks,
-            self._core_send,
+            self.finals,
             t,
             self.alerts,
             tombstone_ms=s.tombstone_ttl_s * 1000,
-            most_bytes=lambda: self.bus.max_payload,
+            most_bytes=lambda: self.bus.max_payload - _HEADERS_BYTES,
         )
         settle = Settle(
             self.store.tasks,
@@ -403,9 +404,3 @@ class Parts:
 
     def _stalled(self, name: str) -> None:
         self.alerts.happened(Condition.CONSUMER_STALLED, name)
-
-    def _core_send(self, subject: str, payload: bytes) -> None:
-        try:
-            self.bus.publish(subject, payload)
-        except BusError as fault:
-            log.warning("a final result was not sent to its caller: %s", fault)

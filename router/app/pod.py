@@ -262,6 +262,7 @@ class Pod(Parts):
             await pull.stop()
         await self.publisher.flush(5.0)
         await self.outbox.drained()
+        await self.finals.drained()
         await self.deferred.drained()
         await self.watch.drained()
         await self.unknown.flush()

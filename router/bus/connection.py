@@ -76,6 +76,11 @@ class Bus:
         return self._client is not None and self._client.is_connected
 
     @property
+    def connection(self) -> int:
+        """The number of the connection: another one after each reconnect."""
+        return self.counters.connects
+
+    @property
     def server_version(self) -> tuple[int, int, int]:
         """Of the server we are connected to; zeros before that."""
         if self._client is None:

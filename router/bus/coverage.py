@@ -13,6 +13,7 @@ log = logging.getLogger(__name__)
 _KEPT_S = 30.0
 _KEPT_SUBJECTS = 4096
 _RETRY_S = 0.1
+_INBOX = "_INBOX."
 
 
 class Coverage:
@@ -30,9 +31,11 @@ class Coverage:
         return self._streams.specified(subject)
 
     def known(self, subject: str) -> bool | None:
-        """True: a stream holds it; False: none does; None: ask."""
+        """True: a stream holds it; False: none does; None: ask. An inbox is somebody's own, and there are many."""
         if self._streams.specified(subject):
             return True
+        if subject.startswith(_INBOX):
+            return False
         covered, until = self._found.get(subject, (False, 0.0))
         return covered if asyncio.get_running_loop().time() < until else None
 

@@ -39,12 +39,19 @@ _SUBJECTS_TOLD = 4096
 class _Entry:
     """One message on its way."""
 
-    __slots__ = ("block", "born", "done", "payload", "resend_at", "subject", "token", "tries")
+    __slots__ = ("block", "born", "core_will_do", "done", "payload", "resend_at", "subject", "token", "tries")
 
     def __init__(
-        self, subject: bytes, block: bytes, payload: bytes, done: Callable[[Published], None], born: float
+        self,
+        subject: bytes,
+        block: bytes,
+        payload: bytes,
+        done: Callable[[Published], None],
+        born: float,
+        core_will_do: bool,
     ) -> None:
         self.subject, self.block, self.payload, self.done, self.born = subject, block, payload, done, born
+        self.core_will_do = core_will_do
         self.token = b""
         self.tries = 0
         self.resend_at = 0.0
@@ -152,7 +159,7 @@ class StreamPublisher:
             self._refuse(done, "too many publishes wait")
             return
         self._idle.clear()
-        entry = _Entry(subject, block, publication.payload, done, loop.time())
+        entry = _Entry(subject, block, publication.payload, done, loop.time(), publication.core_will_do)
         match self._coverage.known(publication.subject):
             case True:
                 self._enqueue(entry)
@@ -301,7 +308,7 @@ class StreamPublisher:
             loop.call_soon(partial(self._end, entry, Published.FAILED, why=str(error)))
             return
         self.published_core += 1
-        if subject not in self._told and len(self._told) < _SUBJECTS_TOLD:
+        if not entry.core_will_do and subject not in self._told and len(self._told) < _SUBJECTS_TOLD:
             self._told.add(subject)
             log.warning("no stream covers %s: published without an ack", subject, extra={"event": Event.PUBLISHED_CORE})
             if self._on_uncovered is not None:

@@ -158,12 +158,24 @@ class Correction(Struct, frozen=True):
     delta: int
 
 
+class Final(Struct, frozen=True):
+    """What the caller of a task is told at its end: `body`, to `subject`.
+
+    It is kept with the end until it was told; `spare` is kept instead of a body that is too large for that.
+    """
+
+    subject: str
+    body: bytes
+    spare: bytes | None = None
+
+
 class Move(Struct, frozen=True):
     """One step of a task (`task_id`), or of an undispatched decision (`task_id` None), or a note in the audit.
 
     A task moves only if it is of this decision and attempt and its state is below `below`. `due_ms` 0: nothing more is
     due. `verdict` and `breaker` teach the provider's breaker. `usage` goes into the outbox under the task's id, or the
-    decision's. `taught` goes into the provider's live figures. `note` only writes the audit record.
+    decision's. `final` is kept until the caller was told. `taught` goes into the provider's live figures. `note` only
+    writes the audit record.
     """
 
     tenant_id: str
@@ -187,6 +199,7 @@ class Move(Struct, frozen=True):
     note: bool = False
     why: int = 0
     taught: Taught = NOTHING_TAUGHT
+    final: Final | None = None
 
 
 class BreakerTurn(IntEnum):

@@ -90,7 +90,12 @@ KEYS = {
     ),
     "message": KeyKind("<schema>{p}m<hash>", "hash", "24 h", "of a message id: tenant → idempotency name"),
     "task": KeyKind("<schema>:{p}:~:task:<task>", "string", "job's, then tombstone's", "delivery record of a task"),
-    "job": KeyKind("<schema>:{p}:~:job:<task>", "string", "last deadline + 5 min", "work item of a dispatched task"),
+    "job": KeyKind(
+        "<schema>:{p}:~:job:<task>",
+        "string",
+        "last deadline + 5 min, then tombstone's",
+        "work item of a dispatched task; after its end what its caller is to be told, until it was",
+    ),
     "due": KeyKind("<schema>:{p}:~:due", "zset", "bounded by tasks in flight", "task id → when to look at it, in ms"),
     "retain": KeyKind(
         "<schema>:{p}:~:retain",

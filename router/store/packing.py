@@ -10,6 +10,7 @@ head        B 1, I revision, 4s random (the two are the stamp), B off, H levers,
 pin         B 1, 8s provider entry, d set at (Redis ms)
 task        B 1, B state, B attempt, H why, d charged_ms, d deadline_at_ms, 16s decision_id, 8s provider entry,
             B reason, H length, offer, msgpack of TaskFacts
+final       B 2, H length, subject, body; it takes the place of the work item, which is of format 1
 """
 
 import struct
@@ -24,7 +25,7 @@ from router.domain.decision import Reason
 from router.domain.ids import decision_id
 from router.domain.outcome import Remembered, Seen
 from router.domain.plan import Candidate, Offer
-from router.domain.task import Reservation, TaskFacts, TaskRecord, TaskState
+from router.domain.task import Final, Reservation, TaskFacts, TaskRecord, TaskState
 from router.domain.view import HeadView, Lever
 
 FORMAT = 1
@@ -34,6 +35,8 @@ _REMEMBERED = Layout(">B8s4sBB")
 _TASK = Layout(">BBBHdd16s8sBH")
 _HEAD = Layout(">BI4sBH")
 _DOUBLE = Layout(">d")
+_FINAL = Layout(">BH")
+FINAL_FORMAT = 2
 
 
 class FormatError(Exception):
@@ -220,6 +223,26 @@ def _task_record(raw: bytes) -> TaskRecord:
         facts,
         why,
     )
+
+
+def final(told: Final) -> bytes:
+    """What is kept of a final result until it was told."""
+    subject = told.subject.encode()
+    return _FINAL.pack(FINAL_FORMAT, len(subject)) + subject + (told.body if told.spare is None else told.spare)
+
+
+def final_in(raw: bytes) -> Final:
+    """A final result that is to be told still.
+
+    :raises FormatError: not a format that this version reads, or damaged.
+    """
+    try:
+        if raw[0] != FINAL_FORMAT:
+            raise FormatError(f"final result of format {raw[0]}")
+        end = _FINAL.size + _FINAL.unpack_from(raw)[1]
+        return Final(raw[_FINAL.size : end].decode(), raw[end:])
+    except _DAMAGE as fault:
+        raise FormatError(f"final result: {fault}") from fault
 
 
 def seen(raw: bytes, pos: int = 0) -> Seen:

@@ -7,11 +7,12 @@ from router.domain.policy import Breaker, Scope, provider_entry
 from router.domain.result import NOTHING_TAUGHT, BreakerVerdict
 from router.domain.task import Correction, Move
 from router.store.keys import Keys, TenantKeys
+from router.store.packing import final
 
 KIND_TASK, KIND_REMEMBERED, KIND_NOTE = 1, 2, 3
 
 _ROW = Layout(">IBHHHHHHH16sBBBBHIdB8sIdIIIIddBH")
-_USAGE = Layout(">I")
+_SIZE = Layout(">I")
 _COUNTS = Layout(">BB")
 _CORRECTION = Layout(">H8sIdd")
 _KEY = Layout(">H")
@@ -22,12 +23,13 @@ _VERDICTS = {BreakerVerdict.NEITHER: 0, BreakerVerdict.SUCCESS: 1, BreakerVerdic
 class MoveBatch:
     """Rows that go in one call. Keys are listed once; rows name them by index, from 1."""
 
-    __slots__ = ("index", "positions", "rows")
+    __slots__ = ("index", "positions", "rows", "size")
 
     def __init__(self) -> None:
         self.index: dict[bytes, int] = {}
         self.rows: list[bytes] = []
         self.positions: list[int] = []
+        self.size = 0
 
     def _key(self, name: bytes) -> int:
         return self.index.setdefault(name, len(self.index) + 1)
@@ -40,6 +42,7 @@ class MoveBatch:
         verdict = _VERDICTS[move.verdict] if move.breaker is not None else 0
         partition = tenant.partition
         job = 0
+        told = b"" if move.final is None else final(move.final)
         if move.note:
             kind, subject = KIND_NOTE, 0
         elif move.task_id is not None:
@@ -81,8 +84,10 @@ class MoveBatch:
                         len(move.features),
                     ),
                     move.features,
-                    _USAGE.pack(len(move.usage)),
+                    _SIZE.pack(len(move.usage)),
                     move.usage,
+                    _SIZE.pack(len(told)),
+                    told,
                     _COUNTS.pack(len(move.corrections), len(move.leases)),
                     *(self._correction(tenant, move, c) for c in move.corrections),
                     *(_KEY.pack(key(_lease(tenant, c))) for c in move.leases),
@@ -90,6 +95,7 @@ class MoveBatch:
             )
         )
         self.positions.append(position)
+        self.size += len(self.rows[-1])
 
     def _correction(self, tenant: TenantKeys, move: Move, c: Correction) -> bytes:
         r = c.reservation

@@ -8,6 +8,7 @@ from typing import Any
 from router.domain.ids import partition_in
 from router.domain.task import (
     BreakerTurn,
+    Final,
     Move,
     Moved,
     MoveFault,
@@ -20,8 +21,9 @@ from router.domain.task import (
 from router.errors import StoreError
 from router.ports import Claimed, UsageWaiting
 from router.store.keys import Keys
+from router.store.link import Command
 from router.store.nodes import Nodes
-from router.store.packing import FormatError, OutcomeFlag, task_record
+from router.store.packing import FormatError, OutcomeFlag, final_in, task_record
 from router.store.reads import read_each
 from router.store.scripts import Script, load
 from router.store.settle_rows import MoveBatch
@@ -49,6 +51,7 @@ SETTLE_KEYS = (
 _HEAD = Layout(">IB")
 _BODY = 5
 _MOST_ROWS = 128
+_MOST_BYTES = 1 << 20
 
 
 def settle_script(**options: Any) -> Script:
@@ -112,11 +115,15 @@ class RedisTasks:
         return [o for o in outcomes if o is not None]
 
     def _batches(self, moves: Sequence[Move]) -> list[MoveBatch]:
-        by_group: dict[tuple[int, int], MoveBatch] = {}
+        full: list[MoveBatch] = []
+        open_: dict[int, MoveBatch] = {}
         for i, move in enumerate(moves):
             group = 0 if self._shared else self._keys.tenant(move.tenant_id).partition
-            by_group.setdefault((group, i // _MOST_ROWS), MoveBatch()).add(move, self._keys, i)
-        return list(by_group.values())
+            batch = open_.setdefault(group, MoveBatch())
+            batch.add(move, self._keys, i)
+            if len(batch.rows) >= _MOST_ROWS or batch.size >= _MOST_BYTES:
+                full.append(open_.pop(group))
+        return [*full, *open_.values()]
 
     async def claim(self, lease_ms: int, most: int) -> Claimed:
         """See `ports.TaskStore.claim`."""
@@ -138,6 +145,20 @@ class RedisTasks:
     async def forget_due(self, task_ids: Sequence[bytes]) -> None:
         """See `ports.TaskStore.forget_due`."""
         await self._nodes.gather([("ZREM", self._due(t), t) for t in task_ids])
+
+    async def finals(self, task_ids: Sequence[bytes]) -> list[Final | Unreadable | None]:
+        """See `ports.TaskStore.finals`."""
+        raws = await read_each(self._nodes, [("GET", self._keys.job(t)) for t in task_ids])
+        return [_final(raw) if isinstance(raw, bytes) else raw for raw in raws]
+
+    async def postpone(self, task_ids: Sequence[bytes], due_ms: int) -> None:
+        """See `ports.TaskStore.postpone`."""
+        await self._nodes.gather([("ZADD", self._due(t), "XX", due_ms, t) for t in task_ids])
+
+    async def told(self, task_ids: Sequence[bytes]) -> None:
+        """See `ports.TaskStore.told`."""
+        commands: list[Command] = [("UNLINK", self._keys.job(t)) for t in task_ids]
+        await self._nodes.gather([*commands, *(("ZREM", self._due(t), t) for t in task_ids)])
 
     def _due(self, task_id: bytes) -> bytes:
         return self._keys.due(partition_in(task_id) % self._keys.partitions)
@@ -178,6 +199,13 @@ class RedisTasks:
 def _record(raw: bytes) -> TaskRecord | Unreadable:
     try:
         return task_record(raw)
+    except FormatError as fault:
+        return Unreadable(str(fault))
+
+
+def _final(raw: bytes) -> Final | Unreadable:
+    try:
+        return final_in(raw)
     except FormatError as fault:
         return Unreadable(str(fault))
 

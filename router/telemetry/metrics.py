@@ -239,6 +239,14 @@ class Telemetry:
             "assignments_duplicate", "Assignment publishes that the stream had already: no worker gets them again."
         )
         self.assignments_timed_out = self._counter("assignments_timed_out", "Attempts whose deadline passed.")
+        self.final_results = self._counter(
+            "final_results",
+            "Final results published to callers: by the pod that ended the task, by a sweeper because nobody had "
+            "confirmed it, or failed, and tried again.",
+            "outcome",
+        )
+        for outcome in ("pod", "sweeper", "failed"):
+            self.final_results.labels(outcome)
         self.isolation_violations = self._counter(
             "isolation_violations",
             "Refused: a result or receipt of another tenant's task, a request or query that names two tenants, a query "

@@ -5,21 +5,25 @@ from collections.abc import Callable
 from router.domain.alert import Condition
 from router.domain.ids import assignment_id, task_id, to_text
 from router.domain.result import ExecResult, Status
-from router.domain.task import Action, BreakerTurn, Moved, TaskRecord, TaskState
+from router.domain.task import Action, BreakerTurn, Final, Move, Moved, TaskRecord, TaskState
 from router.ports import TaskStore
 from router.telemetry import Telemetry
+from router.usecases.finals import Finals
 from router.usecases.gate import AlertSink
-from router.usecases.tasks import CoreSend, ending_move, features_of, origin_of
+from router.usecases.tasks import ending_move, features_of, origin_of
 from router.wire.assignment import final_result
+
+MOST_KEPT_BYTES = 64 * 1024
+"""Of a final result in the store, as of the work item whose place it takes."""
 
 
 class Endings:
-    """Tells. `tombstone_ms`: how long an ended task is remembered; `most_bytes`: of what `core_send` can send."""
+    """Tells. `tombstone_ms`: how long an ended task is remembered; `most_bytes`: of what can be published."""
 
     def __init__(
         self,
         tasks: TaskStore,
-        core_send: CoreSend,
+        finals: Finals,
         telemetry: Telemetry,
         alerts: AlertSink,
         *,
@@ -27,7 +31,7 @@ class Endings:
         most_bytes: Callable[[], int],
     ) -> None:
         self._tasks = tasks
-        self._core_send = core_send
+        self._finals = finals
         self._telemetry = telemetry
         self._alerts = alerts
         self._most_bytes = most_bytes
@@ -48,13 +52,13 @@ class Endings:
         elif turn is BreakerTurn.CLOSED:
             self._alerts.resolve(Condition.BREAKER_OPENED, scope)
 
-    def tell_caller(self, record: TaskRecord, result: ExecResult) -> None:
-        """The final result, for a caller who asked for it."""
+    def final(self, record: TaskRecord, result: ExecResult) -> Final | None:
+        """What a caller who asked for it is told when this ends the task. A large output is not kept, only told."""
         facts = record.facts
         if facts.result_subject is None:
-            return
+            return None
         task = task_id(record.decision_id)
-        body = final_result(
+        body, spare = final_result(
             result,
             task_id=to_text(task),
             assignment_id=to_text(assignment_id(task, record.attempt)),
@@ -62,8 +66,18 @@ class Endings:
             provider_id=record.provider_id,
             origin=origin_of(facts),
             most_bytes=self._most_bytes(),
+            most_kept=MOST_KEPT_BYTES,
         )
-        self._core_send(facts.result_subject, body)
+        return Final(facts.result_subject, body, spare)
+
+    def ended(self, move: Move) -> None:
+        """This move was made: its caller is told, if it has ended the task and the caller has asked for it."""
+        if move.final is not None and move.task_id is not None:
+            self._finals.tell(move.task_id, move.final)
+
+    def tell_again(self, task_id: bytes, final: Final) -> None:
+        """Nobody has confirmed that this caller was told: whoever ended the task has died, or could not tell."""
+        self._finals.tell(task_id, final, "sweeper")
 
     async def give_up(self, record: TaskRecord, why: str) -> None:
         """End a task that waits for an attempt which no provider can take.
@@ -73,11 +87,17 @@ class Endings:
         result = ExecResult(Status.ERROR, error_code=why)
         features = features_of(record, record.attempt, result)
         move = ending_move(
-            record, None, Action.RESULT_SETTLED, features, state=TaskState.FAILED, keep_ms=self.tombstone_ms
+            record,
+            None,
+            Action.RESULT_SETTLED,
+            features,
+            state=TaskState.FAILED,
+            keep_ms=self.tombstone_ms,
+            final=self.final(record, result),
         )
         (outcome,) = await self._tasks.move([move])
         if isinstance(outcome, Moved):
-            self.tell_caller(record, result)
+            self.ended(move)
 
 
 def _nobody(_delay_ms: int) -> None:

@@ -78,10 +78,10 @@ class Receipts:
         found = await self._tasks.records([task_of(a.assignment_id) for _, a in receipts])
         # Of one that cannot be read the deadline takes care.
         records = [None if isinstance(r, Unreadable) else r for r in found]
-        moved: list[tuple[Delivery, TaskRecord, Move]] = []
+        moved: list[tuple[Delivery, Move]] = []
         for (delivery, ack), record in zip(receipts, records, strict=True):
             if record is not None and (move := await self._move_of(ack, record)) is not None:
-                moved.append((delivery, record, move))
+                moved.append((delivery, move))
         faults = await self._move(moved) if moved else {}
         for (delivery, ack), record in zip(receipts, records, strict=True):
             if record is not None and _foreign(ack, record):
@@ -102,24 +102,20 @@ class Receipts:
         else:
             again(delivery)
 
-    async def _move(self, moved: list[tuple[Delivery, TaskRecord, Move]]) -> dict[int, str]:
+    async def _move(self, moved: list[tuple[Delivery, Move]]) -> dict[int, str]:
         """Make the moves, and go on from those that ended an attempt; returns what failed, by the delivery's place."""
-        outcomes = await self._tasks.move([move for _, _, move in moved])
+        outcomes = await self._tasks.move([move for _, move in moved])
         faults: dict[int, str] = {}
         overtaken: list[Move] = []
-        for (delivery, record, move), outcome in zip(moved, outcomes, strict=True):
+        for (delivery, move), outcome in zip(moved, outcomes, strict=True):
             if _overtaken(delivery, move, outcome):
                 overtaken.append(replace(move, note=True))
             if isinstance(outcome, MoveFault):
                 faults[delivery.sequence] = outcome.message
-            # It comes again because a pod died with it: the caller may not have heard.
-            again_told = delivery.delivered > 1 and isinstance(outcome, NotMoved) and outcome.state is TaskState.FAILED
-            if move.note or not (isinstance(outcome, Moved) or again_told):
-                continue
-            if move.state is TaskState.WAITING:
-                self._endings.next_due(0)
-            elif move.state is TaskState.FAILED:
-                self._endings.tell_caller(record, ExecResult(Status.ERROR, error_code="REJECTED"))
+            if isinstance(outcome, Moved):
+                if move.state is TaskState.WAITING:
+                    self._endings.next_due(0)
+                self._endings.ended(move)
         if overtaken:
             await self._tasks.move(overtaken)
         return faults
@@ -156,7 +152,9 @@ class Receipts:
         if await next_of(self._tasks, policies, record, why) is not None:
             due = self._decisions.now_ms(record.facts.tenant_id)
             return waiting_move(record, policies, action, told, why=why, due_ms=due)
-        return ending_move(record, policies, action, told, state=TaskState.FAILED, keep_ms=self._endings.tombstone_ms)
+        final = self._endings.final(record, ExecResult(Status.ERROR, error_code="REJECTED"))
+        keep_ms = self._endings.tombstone_ms
+        return ending_move(record, policies, action, told, state=TaskState.FAILED, keep_ms=keep_ms, final=final)
 
 
 def _overtaken(delivery: Delivery, move: Move, outcome: MoveOutcome) -> bool:

@@ -11,7 +11,7 @@ from router.domain.ids import attempt_in, idempotency_name, name_in, task_id
 from router.domain.outcome import Remembered
 from router.domain.policy import TenantPolicies, provider_entry
 from router.domain.result import ExecResult, Status, breaker_verdict, taught
-from router.domain.task import Action, Move, TaskRecord, TaskState, Unreadable
+from router.domain.task import Action, Final, Move, TaskRecord, TaskState, Unreadable
 from router.ports import DecisionStore, TaskStore
 from router.usecases.deliveries import REDRIVEN, REDRIVEN_BY, Delivery
 from router.usecases.tasks import (
@@ -91,7 +91,10 @@ def redriven_by(headers: Mapping[str, str]) -> str | None:
 
 
 class ResultMoves:
-    """Makes the moves. `refused` counts a result that settles nothing, `violation` tells of one for a foreign task."""
+    """Makes the moves. `final` makes what the caller of an ended task is told.
+
+    `refused` counts a result that settles nothing, `violation` tells of one for a foreign task.
+    """
 
     def __init__(
         self,
@@ -100,6 +103,7 @@ class ResultMoves:
         policies: Policies,
         *,
         tombstone_ms: int,
+        final: Callable[[TaskRecord, ExecResult], Final | None],
         wall_ms: Callable[[], int],
         refused: Callable[[Refusal], None],
         violation: Callable[[str, str], None],
@@ -108,6 +112,7 @@ class ResultMoves:
         self._decisions = decisions
         self._policies = policies
         self._tombstone_ms = tombstone_ms
+        self._final = final
         self._wall_ms = wall_ms
         self._refused = refused
         self._violation = violation
@@ -171,6 +176,7 @@ class ResultMoves:
             corrections=corrections,
             leases=leases,
             taught=taught(result),
+            final=self._final(record, result),
         )
 
     def _waiting(self, record: TaskRecord, policies: TenantPolicies | None, one: OpenResult, wait: int) -> Move:

@@ -1,7 +1,7 @@
 """Results: what workers report, settled once.
 
     result → its task's record (or the remembered decision) → one move: state, breaker, reservations, leases, audit,
-    usage in the outbox → usage published → cleared after the stream has it
+    usage in the outbox, what the caller is to be told → both published → cleared after the stream has them
 
 The first result of an attempt wins. A repeat changes nothing, one of a superseded attempt or an ended task is late, one
 that names another tenant's task is a violation: all are counted and audited with the task's own tenant.
@@ -63,6 +63,7 @@ class Settle:
             decisions,
             policies,
             tombstone_ms=endings.tombstone_ms,
+            final=endings.final,
             wall_ms=wall_ms,
             refused=self._refused,
             violation=self._violation,
@@ -166,15 +167,11 @@ class Settle:
                     self._outbox.publish(usage_id, one.usage)
                 if one.record is not None and not move.state.final:
                     self._endings.next_due(move.due_ms - self._decisions.now_ms(move.tenant_id))
-                elif one.record is not None:
-                    self._endings.tell_caller(one.record, result)
+                self._endings.ended(move)
                 return []
             case NotMoved(state, _):
                 late = state is TaskState.TIMED_OUT and result.status is not Status.TIMEOUT
                 self._refused(Refusal.LATE if late else Refusal.DUPLICATE)
-                if one.delivery.delivered > 1 and one.record is not None and state is move.state and state.final:
-                    # It comes again because a pod died with it, perhaps between the move and this.
-                    self._endings.tell_caller(one.record, result)
                 action = Action.RESULT_LATE if late else Action.RESULT_DUPLICATE
                 features = one.features(move.attempt)
                 if features is None:

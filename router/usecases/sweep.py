@@ -1,4 +1,5 @@
-"""What is due: unpublished tasks of a pod that died, missed deadlines, next attempts, usage that was left behind.
+"""What is due: unpublished tasks of a pod that died, missed deadlines, next attempts, final results that no caller was
+told, usage that was left behind.
 
 Any pod does it. A claim keeps the others away for a short while, and every step is a move that happens once, so two
 pods at the same task do no harm.
@@ -25,6 +26,7 @@ from router.usecases.unfinished import Unfinished
 log = logging.getLogger("router.sweep")
 
 CLAIM_MS = 5_000
+TELLING_MS = 30_000
 MOST = 256
 OUTBOX_EVERY = 4
 
@@ -96,19 +98,24 @@ class Sweeper:
         records = await self._tasks.records(claimed.task_ids)
         jobs = await self._tasks.jobs(claimed.task_ids)
         gone: list[bytes] = []
+        ended: list[bytes] = []
         expired: list[TaskRecord] = []
         for task, record, job in zip(claimed.task_ids, records, jobs, strict=True):
             if isinstance(record, Unreadable):
                 # It stays due: a newer pod may read it.
                 log.error("a due task's record cannot be read: %s", record.message, extra={"event": Event.BUG})
-            elif record is None or record.state.final:
+            elif record is None:
                 gone.append(task)
+            elif record.state.final:
+                ended.append(task)
             elif record.unfinished and not await self._unfinished.may_publish(record):
                 log.debug("a task waits for its decision's post extensions, or was taken back with it")
             elif record.state is not TaskState.WAITING and record.deadline_at_ms <= claimed.now_ms:
                 expired.append(record)
             else:
                 await self._go_on(record, job)
+        if ended:
+            gone += await self._tell(ended, claimed.now_ms)
         if gone:
             await self._tasks.forget_due(gone)
         if expired:
@@ -129,15 +136,32 @@ class Sweeper:
                 extra={"event": Event.BUG, "tenant_id": record.facts.tenant_id, "request_id": record.facts.request_id},
             )
 
+    async def _tell(self, ended: list[bytes], now_ms: int) -> list[bytes]:
+        """Tell callers of whom nobody has confirmed that they were told; returns the tasks with nothing to tell."""
+        nothing: list[bytes] = []
+        told: list[bytes] = []
+        for task, final in zip(ended, await self._tasks.finals(ended), strict=True):
+            if final is None:
+                nothing.append(task)
+                continue
+            told.append(task)
+            if isinstance(final, Unreadable):
+                log.error("a final result cannot be read: %s", final.message, extra={"event": Event.BUG})
+            else:
+                self._endings.tell_again(task, final)
+        if told:
+            # A publish may take longer than a claim: no other pod need begin one meanwhile.
+            await self._tasks.postpone(told, now_ms + TELLING_MS)
+        return nothing
+
     async def _time_out(self, expired: list[TaskRecord]) -> None:
         moves = [await self._timeout_of(record) for record in expired]
         for record, move, outcome in zip(expired, moves, await self._tasks.move(moves), strict=True):
             if isinstance(outcome, Moved):
                 self._telemetry.assignments_timed_out.inc()
                 self._endings.turned(outcome.turn, record.facts.tenant_id, record.provider_id)
-                if move.state.final:
-                    self._endings.tell_caller(record, ExecResult(Status.TIMEOUT, error_code="DEADLINE_EXCEEDED"))
-                else:
+                self._endings.ended(move)
+                if not move.state.final:
                     self.soon(move.due_ms - self._now_ms(record.facts.tenant_id))
             elif isinstance(outcome, MoveFault):
                 # It is due again; somebody has to mend the key that the message names.
@@ -162,4 +186,5 @@ class Sweeper:
             state=TaskState.TIMED_OUT,
             keep_ms=self._endings.tombstone_ms,
             verdict=verdict,
+            final=self._endings.final(record, ExecResult(Status.TIMEOUT, error_code="DEADLINE_EXCEEDED")),
         )

@@ -1,7 +1,6 @@
 """What dispatch, settling and sweeping share: moves of a task, told by its record."""
 
 import logging
-from collections.abc import Callable
 from typing import Protocol
 
 from msgspec import msgpack
@@ -14,15 +13,12 @@ from router.domain.plan import Plan
 from router.domain.policy import Breaker, Policy, Resource, Scope, TenantPolicies
 from router.domain.request import Correlation, DecideRequest
 from router.domain.result import BreakerVerdict, ExecResult
-from router.domain.task import Action, Correction, Move, Reservation, TaskFacts, TaskRecord, TaskState
+from router.domain.task import Action, Correction, Final, Move, Reservation, TaskFacts, TaskRecord, TaskState
 from router.ports import TaskStore
 from router.usecases.decide import Loading
 from router.wire.job import Origin, request_of
 
 log = logging.getLogger("router.tasks")
-
-CoreSend = Callable[[str, bytes], None]
-"""Publishes without a stream: for inboxes. Never raises."""
 
 _pack = msgpack.Encoder().encode
 STATUS_CODES = {"success": 0, "error": 1, "timeout": 2, "cancelled": 3}
@@ -143,9 +139,11 @@ def ending_move(
     state: TaskState,
     keep_ms: int,
     verdict: BreakerVerdict = BreakerVerdict.NEITHER,
+    final: Final | None = None,
 ) -> Move:
     """The task has ended without a success that could be settled: every lease is let go, estimates stand."""
-    return replace(_failed_move(record, policies, action, features, verdict), state=state, keep_ms=keep_ms)
+    made = _failed_move(record, policies, action, features, verdict)
+    return replace(made, state=state, keep_ms=keep_ms, final=final)
 
 
 def _failed_move(

@@ -70,6 +70,21 @@ async def test_headers_and_id_arrive(bus: Bus, publisher: Publisher, name: str) 
     assert await heard.until(1) == [(b"body", b"NATS/1.0\r\nNats-Msg-Id: m1\r\ntenant_id: acme\r\n\r\n")]
 
 
+async def test_an_inbox_is_not_looked_up(bus: Bus, client: Bus, streams: Streams) -> None:
+    """Every caller has one of its own: it goes core at once, and nobody is told of a missing stream."""
+    heard, told, done = Heard(), Heard(), Heard()
+    inbox = client.new_inbox()
+    await client.subscribe(inbox, lambda _s, _r, data, _h: heard(data))
+    publisher = StreamPublisher(bus, streams, on_uncovered=told)
+    await publisher.start()
+    publisher.publish(Publication(inbox, b"final", "i", core_will_do=True), done)
+    assert publisher.published_core == 1
+    assert await heard.until(1) == [b"final"]
+    assert await done.until(1) == [Published.STORED]
+    assert told.items == []
+    await publisher.stop()
+
+
 async def test_an_uncovered_subject_goes_core_once(bus: Bus, client: Bus, streams: Streams, name: str) -> None:
     """No stream: a core subscriber gets it once, it counts as handed over, the hook is told once per subject."""
     told, heard, done = Heard(), Heard(), Heard()

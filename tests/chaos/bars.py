@@ -1,7 +1,7 @@
 """What a campaign must show, read from the streams and the store from outside, and the table of it."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from router.domain.audit import AuditEntry
 from router.domain.ids import from_text, task_id, to_text
 from router.domain.task import TaskRecord, TaskState
 from router.store.tasks import RedisTasks
-from tests.chaos.load import TENANTS, Asked
+from tests.chaos.load import TENANTS, TOLD, Asked
 from tests.chaos.world import CONSUMERS, World
 from tests.cli.conftest import run_process
-from tests.fleet.foreign import USAGE
+from tests.fleet.foreign import USAGE, Body
 
 ENDS = ("result.settled", "assignment.rejected", "assignment.timed_out")
 """The actions that end an attempt."""
@@ -88,21 +88,21 @@ async def waiting(world: World) -> dict[str, int]:
     return {name: (i.num_pending or 0) + (i.num_ack_pending or 0) for name, i in infos.items()}
 
 
-async def usage_of(world: World) -> Counter[str]:
-    """How often each usage_id is in the stream."""
+async def held(world: World, stream: str, subject: str) -> list[Body]:
+    """All that a stream holds."""
     js = world.caller.client.jetstream()
-    left = (await js.stream_info("USAGE")).state.messages
-    source = await js.pull_subscribe(USAGE, config=None, stream="USAGE")
-    found: Counter[str] = Counter()
+    left = (await js.stream_info(stream)).state.messages
+    source = await js.pull_subscribe(subject, config=None, stream=stream)
+    found: list[Body] = []
     try:
         while left > 0:
             batch = await source.fetch(min(500, left), timeout=5)
             left -= len(batch)
             for message in batch:
-                found[orjson.loads(message.data)["usage_id"]] += 1
+                found.append(orjson.loads(message.data))
                 await message.ack()
     except NatsTimeoutError:
-        found["(the stream was not read to its end)"] = 1
+        found.append({"usage_id": f"({stream} was not read to its end)"})
     finally:
         await source.unsubscribe()
     return found
@@ -189,6 +189,28 @@ def of_usage(records: Mapping[str, Any], store: Store, usage: Counter[str]) -> l
     ]
 
 
+_STATUS = {
+    TaskState.SUCCEEDED: "success",
+    TaskState.FAILED: "error",
+    TaskState.TIMED_OUT: "timeout",
+    TaskState.CANCELLED: "cancelled",
+}
+
+
+def of_finals(records: Mapping[str, Any], told: Sequence[Body]) -> list[Bar]:
+    """Each caller is told the end of its task, once, and as it was."""
+    ended = {n: r for n, r in records.items() if isinstance(r, TaskRecord) and r.state.final}
+    ends: dict[str, list[str]] = defaultdict(list)
+    for final in told:
+        ends[str(final.get("request_id"))].append(str(final.get("status")))
+    other = [n for n, r in ended.items() if ends.get(n, [])[:1] != [_STATUS[r.state]]]
+    return [
+        Bar("final results told = tasks ended", len(ended), len(ended.keys() & ends.keys())),
+        _zero("tasks whose caller was told twice", (n for n, statuses in ends.items() if len(statuses) > 1)),
+        _zero("tasks whose caller was told another end", other),
+    ]
+
+
 async def of_rest(world: World, store: Store) -> list[Bar]:
     """Nothing is left over anywhere, and nobody has met a bug."""
     due, outbox = await store.sizes()
@@ -226,10 +248,12 @@ async def measured(world: World, asked: Mapping[str, Asked]) -> list[Bar]:
     store = Store(world, asked)
     audit = {tenant: await world.fleet.audit(tenant) for tenant in TENANTS}
     records = await store.records()
-    usage = await usage_of(world)
+    usage = Counter(str(event["usage_id"]) for event in await held(world, "USAGE", USAGE))
+    told = await held(world, TOLD.upper(), f"{TOLD}.>")
     return [
         *of_requests(asked, audit),
         *of_tasks(records, audit),
         *of_usage(records, store, usage),
+        *of_finals(records, told),
         *(await of_rest(world, store)),
     ]

@@ -15,6 +15,8 @@ from nats.errors import Error as NatsError
 from tests.chaos.worker import JOB_TYPE
 from tests.fleet.foreign import RESULT, Body, Foreign
 
+TOLD = "told"
+"""Below it callers are told how their tasks ended; a stream holds that."""
 PATIENCE_S = 1.0
 AGAIN_S = 0.2
 MOST_OPEN = 150
@@ -218,5 +220,5 @@ def _request(dice: random.Random, request_id: str, tenant: str, plan: tuple[tupl
             "deadline_ms": SLOW_DEADLINE_MS if tenant == "patient" else QUICK_DEADLINE_MS,
             "retry": {"max_attempts": 3, "backoff_ms": 50},
         }
-        | ({} if pushed else {"meter": True}),
+        | ({"result_subject": f"{TOLD}.{tenant}"} if pushed else {"meter": True}),
     }

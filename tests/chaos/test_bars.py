@@ -8,7 +8,7 @@ import pytest
 from router.domain.audit import AuditEntry
 from router.domain.decision import Reason
 from router.domain.task import TaskFacts, TaskRecord, TaskState
-from tests.chaos.bars import Bar, of_requests, of_tasks
+from tests.chaos.bars import Bar, of_finals, of_requests, of_tasks
 from tests.chaos.load import Asked
 
 FACTS = TaskFacts("t", "default", 1, "r", "chaos", None, 3, 1000, None, None, None, None, None, None, None, ())
@@ -74,5 +74,22 @@ def test_requests(one: Asked, audit: list[AuditEntry], names: tuple[str, ...]) -
 def test_tasks(state: TaskState, attempt: int, audit: list[AuditEntry], names: tuple[str, ...]) -> None:
     """One end a task and one an attempt; a result that saves a late attempt before the next one is no second end."""
     found = missed(of_tasks({"r": record(state, attempt)}, {"t": audit}))
+    assert len(found) == len(names)
+    assert all(any(name in bar for bar in found) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "names"),
+    [
+        (["success"], ()),
+        ([], ("told = tasks ended", "another end")),
+        (["timeout"], ("another end",)),
+        (["success", "success"], ("told twice",)),
+    ],
+)
+def test_finals(statuses: list[str], names: tuple[str, ...]) -> None:
+    """Told once, and as it ended, or it shows."""
+    told: list[dict[str, Any]] = [{"request_id": "r", "status": status} for status in statuses]
+    found = missed(of_finals({"r": record(TaskState.SUCCEEDED, 1)}, told))
     assert len(found) == len(names)
     assert all(any(name in bar for bar in found) for name in names)

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from nats.js.api import ConsumerConfig
+from nats.js.api import ConsumerConfig, StreamConfig
 
 from router.bus.fleet import ACKS, RESULTS, WORKERS
-from tests.chaos.load import TENANTS
+from tests.chaos.load import TENANTS, TOLD
 from tests.chaos.proxy import Proxy
 from tests.chaos.schedule import Fault
 from tests.fleet.foreign import Foreign
@@ -83,10 +83,13 @@ class World:
                 "ROUTER_REDIS_URL": f"redis://127.0.0.1:{self.redis.port}/0",
                 "ROUTER_NATS_URL": f"nats://127.0.0.1:{self.nats.port}",
                 "ROUTER_DRAIN_TIMEOUT": "5s",
+                "ROUTER_RESULT_SUBJECT_PREFIXES": f"{TOLD}.",
             }
             for _ in range(self._counts[0]):
                 await fleet.pod(**env).start()
             self.caller = await stack.enter_async_context(Foreign(fleet.nats.url))
+            told = StreamConfig(name=TOLD.upper(), subjects=[f"{TOLD}.>"], duplicate_window=3600)
+            await self.caller.client.jetstream().add_stream(told)
             await self._set_ack_wait()
             stack.push_async_callback(self._end_workers)
             for n in range(self._counts[1]):

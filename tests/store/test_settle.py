@@ -17,6 +17,7 @@ from router.domain.task import (
     Action,
     BreakerTurn,
     Correction,
+    Final,
     Move,
     Moved,
     MoveFault,
@@ -27,7 +28,8 @@ from router.domain.task import (
 from router.store.keys import Keys
 from router.store.meta import RedisEpochs
 from router.store.nodes import SingleNode
-from router.store.tasks import settle_script
+from router.store.packing import FormatError, final_in
+from router.store.tasks import RedisTasks, settle_script
 from tests.store.harness import FEATURES, MINUTE, TEST_CLOCK, Store, policy, request, undispatched
 from tests.store.test_bad_rows import FAILING
 
@@ -180,6 +182,54 @@ def test_the_end_leaves_a_tombstone(store: Store) -> None:
     assert store.value(store.keys.job(task.id)) is None
     assert task.due() is None
     assert task.outbox() == {task.id: b"usage"}
+
+
+def test_what_a_caller_is_to_be_told_is_kept_with_the_end(store: Store) -> None:
+    """In the work item's place, for as long as the tombstone, and due in 5 s; a repeat of the end changes nothing."""
+    task = Task(store, policy("a"))
+    move = task.ended(final=Final("_INBOX.x", b"body"))
+    store.settle(move)
+    kept = store.value(store.keys.job(task.id))
+    assert kept is not None
+    assert final_in(kept) == move.final
+    assert store.client.pttl(store.keys.job(task.id)) in range(KEEP - 20_000, KEEP + 1)
+    assert task.due() == store.now + 5000
+    assert store.settle(task.ended(TaskState.FAILED, final=Final("_INBOX.x", b"other"))) == [
+        NotMoved(TaskState.SUCCEEDED, 1)
+    ]
+    assert store.value(store.keys.job(task.id)) == kept
+
+
+def test_a_larger_form_is_told_and_a_smaller_one_kept(store: Store) -> None:
+    """What a pod that died has left is the smaller one."""
+    task = Task(store, policy("a"))
+    store.settle(task.ended(final=Final("_INBOX.x", b"whole", b"short")))
+    kept = store.value(store.keys.job(task.id))
+    assert kept is not None
+    assert final_in(kept) == Final("_INBOX.x", b"short")
+    for damaged in (b"", b"\x01", kept[:2], b"\x03" + kept[1:]):
+        with pytest.raises(FormatError):
+            final_in(damaged)
+
+
+async def test_large_rows_go_in_calls_of_their_own(single: Redis, redis_url: str) -> None:
+    """A call that holds up the server is bounded by its bytes, too; every outcome is its move's."""
+    store = Store(single)
+    works = [Task(store, policy("a")) for _ in range(40)]
+    body = bytes(60_000)
+    nodes = SingleNode(redis_url)
+    try:
+        tasks = RedisTasks(store.keys, nodes)
+        before: Any = single.info("commandstats")
+        moves = [w.ended(final=Final("_INBOX.x", b"%d" % n + body)) for n, w in enumerate(works)]
+        assert await tasks.move(moves) == [Moved(BreakerTurn.UNCHANGED)] * 40
+        finals = await tasks.finals([w.id for w in works])
+        assert [f.body[:2].rstrip(b"\0") for f in finals if isinstance(f, Final)] == [b"%d" % n for n in range(40)]
+        after: Any = single.info("commandstats")
+        calls = [x["cmdstat_evalsha"]["calls"] for x in (before, after)]
+        assert calls[1] - calls[0] >= 3
+    finally:
+        await nodes.close()
 
 
 def test_a_move_on_keeps_the_records_life(store: Store) -> None:

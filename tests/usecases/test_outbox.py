@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from router.domain.alert import Condition
 from router.domain.ids import to_text
 from router.domain.json import JsonObject
-from router.domain.task import Move, MoveOutcome, TaskRecord, Unreadable
+from router.domain.task import Final, Move, MoveOutcome, TaskRecord, Unreadable
 from router.errors import BusError, StoreUnavailable
 from router.ports import Claimed, Kept, Publication, Published, UsageWaiting
 from router.telemetry import Telemetry
@@ -114,6 +114,18 @@ class Room:
         raise NotImplementedError
 
     async def forget_due(self, task_ids: Sequence[bytes]) -> None:
+        """See above."""
+        raise NotImplementedError
+
+    async def finals(self, task_ids: Sequence[bytes]) -> list[Final | Unreadable | None]:
+        """See above."""
+        raise NotImplementedError
+
+    async def postpone(self, task_ids: Sequence[bytes], due_ms: int) -> None:
+        """See above."""
+        raise NotImplementedError
+
+    async def told(self, task_ids: Sequence[bytes]) -> None:
         """See above."""
         raise NotImplementedError
 

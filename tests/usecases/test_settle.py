@@ -6,19 +6,20 @@ hands the result to the next pod.
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from secrets import token_hex
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from router.domain.ids import assignment_id, name_in, task_id, to_text
+from router.domain.ids import assignment_id, from_text, name_in, partition_in, task_id, task_of, to_text
 from router.domain.json import JsonObject
 from router.domain.outcome import Admitted, LimitHit
 from router.domain.policy import Resource, Scope, TenantPolicies, provider
 from router.domain.policy_limits import limit
 from router.domain.request import Options
 from router.domain.task import TaskRecord, TaskState
+from router.errors import StoreUnavailable
 from router.ports import Publication, Published
 from router.store.audit import RedisAudit
 from router.store.keys import Keys
@@ -27,9 +28,12 @@ from router.store.tasks import RedisTasks
 from router.telemetry import Telemetry
 from router.usecases.deliveries import DeadLetters
 from router.usecases.endings import Endings
+from router.usecases.finals import Finals
 from router.usecases.isolation import Isolation
 from router.usecases.outbox import Outbox
+from router.usecases.receipts import Receipts
 from router.usecases.settle import Settle
+from router.usecases.sweep import Sweeper
 from tests.store.harness import MINUTE, Ask, policy, request
 from tests.store.pods import Pod
 from tests.usecases.extension_fakes import Silent
@@ -41,6 +45,7 @@ TOKENS = limit("tokens", Scope.TENANT, Resource.TOKENS, 100, 60 * MINUTE)
 STORED = policy(provider("only", weight=100, max_concurrency=1), limits=[TOKENS])
 RESERVED, USED = 60, 25
 MOST_STEPS = 12
+INBOX = "_INBOX.x"
 
 
 class Died(BaseException):
@@ -53,17 +58,23 @@ class Fate:
     def __init__(self, at: int | None = None, *, after: bool = False) -> None:
         self.at, self.after = at, after
         self.acts = 0
+        self.dead = False
 
     def at_work(self, act: Callable[[], Any]) -> Any:
         """One act."""
         now = self.at == self.acts
         self.acts += 1
         if now and not self.after:
-            raise Died
+            self.die()
         found = act()
         if now:
-            raise Died
+            self.die()
         return found
+
+    def die(self) -> None:
+        """From now on nothing of this pod gets anywhere."""
+        self.dead = True
+        raise Died
 
 
 class Mortal:
@@ -74,17 +85,41 @@ class Mortal:
 
     def __getattr__(self, name: str) -> Any:
         target = getattr(self._inner, name)
-        if name in {"now_ms", "usage_published"}:  # the one is no act, the other is of a task of its own
+        if name == "now_ms":  # no act
             return target
 
         async def act(*args: Any) -> Any:
+            if self._fate.dead:
+                raise StoreUnavailable("its pod is dead")
+            if name in {"usage_published", "told"}:  # of a task of its own
+                return await target(*args)
             # Before or after the call itself, not its beginning.
             if self._fate.at == self._fate.acts and not self._fate.after:
-                raise Died
+                self._fate.die()
             found = await target(*args)
             return self._fate.at_work(lambda: found)
 
         return act
+
+
+class Line:
+    """`ports.Line`, never lost."""
+
+    connection = 1
+
+    async def flush(self) -> None:
+        """At once."""
+
+
+class Hands(NamedTuple):
+    """What one pod has at work."""
+
+    settle: Settle
+    receipts: Receipts
+    sweeper: Sweeper
+    outbox: Outbox
+    endings: Endings
+    finals: Finals
 
 
 class World:
@@ -105,25 +140,24 @@ class World:
         """Never asked."""
         return self.get(tenant_id)
 
-    def settle(self, fate: Fate) -> tuple[Settle, Outbox]:
-        """A pod's part that is under test."""
+    def hands(self, fate: Fate) -> "Hands":
+        """A pod's parts that are under test."""
 
         def publish(publication: Publication, done: Callable[[Published], None]) -> None:
-            if publication.subject.endswith(".dlq"):
-                self.letters.append(orjson.loads(publication.payload))
-                done(Published.STORED)
-                return
-
             def stored() -> None:
-                known = publication.message_id in self.usage
-                if not known:
-                    self.usage.append(publication.message_id or "")
-                done(Published.DUPLICATE if known else Published.STORED)
+                body = orjson.loads(publication.payload)
+                if publication.subject.endswith(".dlq"):
+                    self.letters.append(body)
+                elif publication.subject == INBOX:
+                    self.told.append(body)
+                elif publication.message_id in self.usage:
+                    done(Published.DUPLICATE)
+                    return
+                else:
+                    self.usage.append(publication.message_id)
+                done(Published.STORED)
 
             fate.at_work(stored)
-
-        def tell(_subject: str, body: bytes) -> None:
-            fate.at_work(lambda: self.told.append(orjson.loads(body)))
 
         class Stream:
             """`ports.Publisher`."""
@@ -136,11 +170,27 @@ class World:
         stream, alerts, t = Stream(), Silent(), self.telemetry
         letters = DeadLetters(stream, t, alerts, keep_payload=False, most_bytes=lambda: 1 << 20, wall_ms=lambda: NOW_MS)
         outbox = Outbox(tasks, stream, UsageStream(), t, alerts, dedup_ms=DEDUP_MS, wall_ms=lambda: NOW_MS)
-        endings = Endings(tasks, tell, t, alerts, tombstone_ms=60_000, most_bytes=lambda: 1 << 20)
+        finals = Finals(tasks, stream, Line(), t)
+        endings = Endings(tasks, finals, t, alerts, tombstone_ms=60_000, most_bytes=lambda: 1 << 20)
         isolation = Isolation(t, alerts)
         parts = tasks, decisions, self, outbox, letters, endings, t, isolation
         settle = Settle(*parts, strikes=2, wall_ms=lambda: NOW_MS)
-        return settle, outbox
+        receipts = Receipts(tasks, decisions, self, endings, letters, t, isolation, strikes=2)
+        never: Any = None  # parts that no task here comes to
+        sweeper = Sweeper(
+            *(tasks, never, endings, outbox, never, never, self, t), may_work=lambda: True, now_ms=decisions.now_ms
+        )
+        return Hands(settle, receipts, sweeper, outbox, endings, finals)
+
+    def settle(self, fate: Fate) -> tuple[Settle, Outbox]:
+        """Those that settle."""
+        hands = self.hands(fate)
+        return hands.settle, hands.outbox
+
+    async def is_due(self, task: bytes) -> bool:
+        """Make what is due for a task due now; False: nothing is."""
+        due = self.pod.keys.due(partition_in(task))
+        return bool(await self.pod.nodes.call("ZADD", due, "XX", "CH", 0, task))
 
     async def actions(self) -> list[str]:
         """What the audit says."""
@@ -187,13 +237,17 @@ async def died_and_done(world: World, data: bytes, fate: Fate) -> bool:
         fate.at_work(lambda: None)
     except Died:
         died = True
-        settle, outbox = world.settle(Fate())
+        hands = world.hands(Fate())
         again = Message(1, data, delivered=2)
-        await settle.results([again])
+        await hands.settle.results([again])
         assert again.said == ["ack"]
         for _ in range(2):
-            await outbox.look()
-        await outbox.drained()
+            await hands.outbox.look()
+        await hands.outbox.drained()
+        named = orjson.loads(data).get("assignment_id")
+        if named is not None and await world.is_due(task_of(from_text(named) or b"")):
+            await hands.sweeper.look()
+        await hands.finals.drained()
     return died
 
 
@@ -203,7 +257,7 @@ async def test_a_pod_may_die_at_every_step(world: Callable[[], Any], pushed: boo
     """Settled, audited, corrected and metered once; the lease is free; a caller who waits has heard of it."""
     for at in range(MOST_STEPS):
         here: World = await world()
-        options: Mapping[str, Any] = {"result_subject": "_INBOX.x"} if pushed else {"meter": True}
+        options: Mapping[str, Any] = {"result_subject": INBOX} if pushed else {"meter": True}
         made = await here.ask("r", RESERVED, **options)
         assert isinstance(made, Admitted)
         task = task_id(made.decision_id)
@@ -221,6 +275,7 @@ async def test_a_pod_may_die_at_every_step(world: Callable[[], Any], pushed: boo
             assert record.state is TaskState.SUCCEEDED
             assert here.told
             assert all(told == here.told[0] and told["ok"] is True for told in here.told)
+            assert not await here.is_due(task)
         rest = await here.ask("rest", TOKENS.limit - USED)
         assert isinstance(rest, Admitted), at
         assert isinstance(await here.ask("more", 1), LimitHit)

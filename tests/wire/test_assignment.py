@@ -205,9 +205,9 @@ def test_usage_is_written_as_the_contract_says() -> None:
     assert "assignment_id" not in bare
 
 
-def final_of(result: ExecResult, most_bytes: int = 1 << 20) -> dict[str, Any]:
-    """What the caller gets, on a server that takes so much."""
-    data = final_result(
+def final_of(result: ExecResult, most_bytes: int = 1 << 20, most_kept: int = 1 << 20) -> list[dict[str, Any]]:
+    """What the caller gets, on a server that takes so much; then what is kept of it, if that is less."""
+    forms = final_result(
         result,
         task_id="k",
         assignment_id="a",
@@ -215,23 +215,25 @@ def final_of(result: ExecResult, most_bytes: int = 1 << 20) -> dict[str, Any]:
         provider_id="p",
         origin=origin_of(job()),
         most_bytes=most_bytes,
+        most_kept=most_kept,
     )
-    told: dict[str, Any] = orjson.loads(data)
-    return told
+    return [orjson.loads(form) for form in forms if form is not None]
 
 
 def test_an_output_too_long_to_send_does_not_cost_the_caller_its_result() -> None:
     """It is left out, and that is said; all else is there."""
     result = ExecResult(Status.SUCCESS, latency_ms=5, cost_microusd=1000, output="x" * 1000)
-    told = final_of(result, 1000)
-    assert (told["ok"], told["truncated"], told["latency_ms"]) == (True, True, 5)
-    assert "output" not in told
+    short = final_of(result, 1000)[0]
+    assert (short["ok"], short["truncated"], short["latency_ms"]) == (True, True, 5)
+    assert "output" not in short
+    whole, kept = final_of(result, most_kept=1000)
+    assert (len(whole["output"]), kept) == (1000, short)
 
 
 def test_the_final_result_for_the_caller() -> None:
     """The golden final result; `ok` only after a success."""
     result = ExecResult(Status.SUCCESS, latency_ms=5, cost_microusd=1000, output={"a": 1})
-    told = final_of(result)
+    (told,) = final_of(result)
     assert told == {
         "ok": True,
         "task_id": "k",
@@ -247,5 +249,5 @@ def test_the_final_result_for_the_caller() -> None:
         "trace_id": "t-1",
     }
     late = ExecResult(Status.TIMEOUT, error_code="DEADLINE")
-    told = final_of(late)
+    (told,) = final_of(late)
     assert (told["ok"], told["status"], told["error_code"], told["cost"]) == (False, "timeout", "DEADLINE", None)
