@@ -375,6 +375,18 @@ class PolicyStore(Protocol):
         """
 
 
+class Strikes(Protocol):
+    """How often messages could not be handled, counted by all pods together."""
+
+    async def count(self, cause: str, sequence: int, data: bytes) -> int:
+        """One more time for the message at that place with that content, for this cause; returns how often that was.
+
+        Forgotten an hour after the last time.
+
+        :raises StoreError: Redis did not answer; it may have been counted.
+        """
+
+
 class Claimed(Struct, frozen=True):
     """Tasks that are due, claimed for this pod, and the Redis time in ms at which they were."""
 

@@ -43,7 +43,7 @@ from router.usecases.breaker_episodes import BreakerEpisodes
 from router.usecases.census import Census
 from router.usecases.decide import Decide
 from router.usecases.deferred import DeferredAudit
-from router.usecases.deliveries import Careful, DeadLetters, Handle
+from router.usecases.deliveries import Careful, DeadLetters, Handle, Patience
 from router.usecases.dispatch import Dispatcher
 from router.usecases.dry_run import DryRun
 from router.usecases.endings import Endings
@@ -289,7 +289,8 @@ class Parts:
             endings,
             t,
             self.isolation,
-            strikes=s.dead_letter_after,
+            self.store.strikes,
+            most_strikes=s.dead_letter_after,
             wall_ms=_wall_ms,
         )
         receipts = Receipts(
@@ -300,7 +301,8 @@ class Parts:
             letters,
             t,
             self.isolation,
-            strikes=s.dead_letter_after,
+            self.store.strikes,
+            most_strikes=s.dead_letter_after,
         )
         attempts = Attempts(
             self.store.decisions,
@@ -336,7 +338,8 @@ class Parts:
         endings.next_due = self.sweeper.soon
 
     def _loop(self, name: str, spec: ConsumerSpec, handle: Handle, subject: str, letters: DeadLetters) -> PullLoop:
-        careful = Careful(handle, subject, letters, strikes=self._s.dead_letter_after, away=self._store_is_away)
+        patience = Patience(self.store.strikes, f"{subject} bug", self._s.dead_letter_after)
+        careful = Careful(handle, subject, letters, patience=patience, away=self._store_is_away)
         return PullLoop(self.bus, self.streams, spec, careful, on_stall=partial(self._stalled, name))
 
     def _edge_parts(self, s: Settings) -> None:

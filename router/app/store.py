@@ -23,6 +23,7 @@ from router.store.nodes import Cluster, Nodes, SingleNode
 from router.store.policies import RedisPolicies
 from router.store.retention import RedisRetention
 from router.store.rows import RowPacker
+from router.store.strikes import RedisStrikes
 from router.store.tasks import RedisTasks
 from router.store.tenants import RedisTenants
 from router.store.unknown_tenants import RedisUnknownTenants
@@ -70,6 +71,7 @@ class Store:
         )
         self.meta = RedisMeta(self.keys, self.nodes, allow_eviction=s.allow_eviction)
         self.epochs = RedisEpochs(self.keys, self.nodes)
+        self.strikes = RedisStrikes(self.keys, self.nodes)
         self.claims = RedisClaims(self.keys, self.nodes)
         self.extensions = RedisExtensions(self.keys, self.nodes)
         self.measure = RedisMeasure(self.keys, self.nodes, shared_calls=not s.redis_cluster)

@@ -174,8 +174,8 @@ class Dispatch(Group):
     result_subject_prefixes: Texts = setting((), "Prefixes that `options.result_subject` may have beside `_INBOX.`.")
     dead_letter_after: int = setting(
         5,
-        "Faults of one message in a pod, outages not counted, until it is a dead letter; four times as many where a "
-        "newer pod may be able to read its task.",
+        "Faults of one message, in all pods together, outages not counted, until it is a dead letter; four times as "
+        "many where a newer pod may be able to read its task.",
         ge=1,
         le=100,
     )

@@ -103,6 +103,9 @@ KEYS = {
         "bounded by tenants with a log",
         "tenant → when to look at its audit log, in ms",
     ),
+    "strikes": KeyKind(
+        "<schema>:{p}:~:strikes:<message>", "string", "1 h after the last", "how often a message could not be handled"
+    ),
     "outbox": KeyKind("<schema>:{p}:~:outbox", "hash", "bounded by unpublished usage", "task id → usage event"),
 }
 
@@ -267,6 +270,10 @@ class Keys:
     def outbox(self, partition: int) -> bytes:
         """Usage that is settled and not yet published."""
         return self._prefix(partition) + b"~:outbox"
+
+    def strikes(self, message: bytes) -> bytes:
+        """How often a message could not be handled, by a hash of it; it may lie in any partition."""
+        return self._prefix(int.from_bytes(message[:2]) % self.partitions) + b"~:strikes:" + message
 
     def task(self, task_id: bytes) -> bytes:
         """The delivery record of a task, by the partition in its id."""

@@ -1,7 +1,6 @@
 """What every consumer of a stream needs: deliveries, the delay of the next try, and where hopeless messages go."""
 
 import logging
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Protocol
@@ -10,7 +9,7 @@ from router.domain.alert import Condition, Door
 from router.domain.decision import Code, Intake, Refused
 from router.domain.json import JsonObject
 from router.errors import StoreDamaged, StoreError
-from router.ports import Publication, Publisher
+from router.ports import Publication, Publisher, Strikes
 from router.telemetry import Event, Telemetry
 from router.usecases.gate import AlertSink
 from router.usecases.isolation import Isolation
@@ -22,7 +21,6 @@ REDRIVEN = "x-redriven"
 """Header of a message that was a dead letter: its place in the DLQ."""
 REDRIVEN_BY = "x-redriven-by"
 """Who sent it again."""
-_STRIKES_REMEMBERED = 4096
 NAK_DELAYS_S = (1.0, 2.0, 4.0)
 
 
@@ -57,30 +55,28 @@ def again(delivery: Delivery) -> None:
     delivery.nak(NAK_DELAYS_S[min(delivery.delivered, len(NAK_DELAYS_S)) - 1])
 
 
-class Strikes:
-    """Counts how often a message failed for good in this pod; outages do not count. Bounded: the oldest goes first."""
+class Patience:
+    """How often a message may fail for good, in whichever pods, before it is given up on; outages do not count."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, strikes: Strikes, cause: str, most: int) -> None:
+        self._strikes = strikes
+        self._cause = cause
         self._most = most
-        self._counts: OrderedDict[int, int] = OrderedDict()
 
-    def out(self, delivery: Delivery) -> bool:
-        """Count one; whether that was the last try, after which nothing is remembered of it."""
-        count = self._counts.pop(delivery.sequence, 0) + 1
-        if count >= self._most:
-            return True
-        self._counts[delivery.sequence] = count
-        if len(self._counts) > _STRIKES_REMEMBERED:
-            self._counts.popitem(last=False)
-        return False
+    async def ends(self, delivery: Delivery) -> bool:
+        """Count one failure; whether that was the last try.
+
+        :raises StoreError: it could not be counted.
+        """
+        return await self._strikes.count(self._cause, delivery.sequence, delivery.data) >= self._most
 
 
 class Careful:
     """A handler for a pull loop that no message can stop.
 
     The store is away: what is open comes again, nothing is counted, and `away` is told. Anything else that the handler
-    raises is the fault of some message: the batch is handled one by one, and a message that fails alone, `strikes`
-    times, is given up on.
+    raises is the fault of some message: the batch is handled one by one, and a message that fails alone is given up on
+    when that was the end of patience.
     """
 
     def __init__(
@@ -89,13 +85,13 @@ class Careful:
         subject: str,
         dead_letters: "DeadLetters",
         *,
-        strikes: int,
+        patience: Patience,
         away: Callable[[], None],
     ) -> None:
         self._handle = handle
         self._subject = subject
         self._dead_letters = dead_letters
-        self._strikes = Strikes(strikes)
+        self._patience = patience
         self._away = away
 
     async def __call__(self, batch: Sequence[Delivery]) -> None:
@@ -105,11 +101,19 @@ class Careful:
             return
         for delivery in batch:
             if not delivery.settled and (alone := await self._fault_of([delivery])) is not None:
-                if self._strikes.out(delivery):
-                    why = Refused(Code.INTERNAL, f"it cannot be handled: {type(alone).__name__}")
-                    self._dead_letters.give_up(self._subject, delivery, why)
-                else:
-                    again(delivery)
+                await self._failed(delivery, alone)
+
+    async def _failed(self, delivery: Delivery, fault: Exception) -> None:
+        try:
+            last = await self._patience.ends(delivery)
+        except StoreError as away:
+            log.debug("a failure is not counted: %s", away)
+            last = False
+        if last:
+            why = Refused(Code.INTERNAL, f"it cannot be handled: {type(fault).__name__}")
+            self._dead_letters.give_up(self._subject, delivery, why)
+        else:
+            again(delivery)
 
     async def _fault_of(self, batch: Sequence[Delivery]) -> Exception | None:
         try:

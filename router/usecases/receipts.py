@@ -12,9 +12,9 @@ from router.domain.decision import Code, Refused
 from router.domain.ids import attempt_in, task_id, task_of
 from router.domain.result import AckStatus, ExecAck, ExecResult, Status
 from router.domain.task import Action, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskRecord, TaskState, Unreadable
-from router.ports import DecisionStore, TaskStore
+from router.ports import DecisionStore, Strikes, TaskStore
 from router.telemetry import Event, Telemetry
-from router.usecases.deliveries import REDRIVEN, VIOLATION, DeadLetters, Delivery, Strikes, again, violation
+from router.usecases.deliveries import REDRIVEN, VIOLATION, DeadLetters, Delivery, Patience, again, violation
 from router.usecases.endings import Endings
 from router.usecases.isolation import Isolation
 from router.usecases.tasks import (
@@ -35,7 +35,7 @@ log = logging.getLogger("router.receipts")
 
 
 class Receipts:
-    """Takes batches of receipts. `strikes`: how often one may fail for good before it is a dead letter."""
+    """Takes batches of receipts. `most_strikes`: how often one may fail for good before it is a dead letter."""
 
     def __init__(
         self,
@@ -46,8 +46,9 @@ class Receipts:
         dead_letters: DeadLetters,
         telemetry: Telemetry,
         isolation: Isolation,
+        strikes: Strikes,
         *,
-        strikes: int,
+        most_strikes: int,
     ) -> None:
         self._tasks = tasks
         self._decisions = decisions
@@ -56,7 +57,7 @@ class Receipts:
         self._dead_letters = dead_letters
         self._telemetry = telemetry
         self._isolation = isolation
-        self._strikes = Strikes(strikes)
+        self._patience = Patience(strikes, f"{ACK} fault", most_strikes)
 
     async def receive(self, batch: Sequence[Delivery]) -> None:
         """Note receipts: accepted ones move the task on; the deadline stays the guarantee.
@@ -83,20 +84,23 @@ class Receipts:
             if record is not None and (move := await self._move_of(ack, record)) is not None:
                 moved.append((delivery, move))
         faults = await self._move(moved) if moved else {}
+        failed: list[tuple[Delivery, str, str, str | None]] = []
         for (delivery, ack), record in zip(receipts, records, strict=True):
             if record is not None and _foreign(ack, record):
                 owner = record.facts.tenant_id
                 self._dead_letters.give_up(ACK, delivery, VIOLATION, tenant_id=owner, trace_id=ack.trace_id)
             elif record is not None and delivery.sequence in faults:
-                self._failed(delivery, faults[delivery.sequence], record.facts.tenant_id, ack.trace_id)
+                failed.append((delivery, faults[delivery.sequence], record.facts.tenant_id, ack.trace_id))
             else:
                 delivery.ack()
+        for one in failed:
+            await self._failed(*one)
 
-    def _failed(self, delivery: Delivery, fault: str, tenant_id: str, trace_id: str | None) -> None:
+    async def _failed(self, delivery: Delivery, fault: str, tenant_id: str, trace_id: str | None) -> None:
         """A damaged key, or a bug: again later, for somebody may mend it; without a receipt the deadline decides."""
         self._telemetry.store_row_faults.inc()
         log.error(fault, extra={"event": Event.STORE_ROW_FAULT, "tenant_id": tenant_id})
-        if self._strikes.out(delivery):
+        if await self._patience.ends(delivery):
             why = Refused(Code.INTERNAL, f"it could not be noted: {fault}")
             self._dead_letters.give_up(ACK, delivery, why, tenant_id=tenant_id, trace_id=trace_id)
         else:

@@ -70,6 +70,11 @@ class OpenResult(Struct):
             self.record = record
 
     @property
+    def failed(self) -> bool:
+        """Whether it could be neither settled nor refused."""
+        return not self.foreign and bool(self.unreadable or self.fault)
+
+    @property
     def provider_id(self) -> str:
         """Whose breaker it is about."""
         if self.record is not None:

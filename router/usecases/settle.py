@@ -15,9 +15,9 @@ from router.domain.decision import Code, Refused
 from router.domain.ids import task_id, task_of
 from router.domain.result import Status
 from router.domain.task import Action, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskState, Unreadable
-from router.ports import DecisionStore, TaskStore
+from router.ports import DecisionStore, Strikes, TaskStore
 from router.telemetry import Event, Telemetry
-from router.usecases.deliveries import VIOLATION, DeadLetters, Delivery, Strikes, again, violation
+from router.usecases.deliveries import VIOLATION, DeadLetters, Delivery, Patience, again, violation
 from router.usecases.endings import Endings
 from router.usecases.isolation import Isolation
 from router.usecases.outbox import Outbox
@@ -34,7 +34,7 @@ PATIENCE = 4
 
 
 class Settle:
-    """Settles batches of results. `strikes`: how often a result may fail for good before it is a dead letter."""
+    """Settles batches of results. `most_strikes`: how often a result may fail for good before it is a dead letter."""
 
     def __init__(
         self,
@@ -46,8 +46,9 @@ class Settle:
         endings: Endings,
         telemetry: Telemetry,
         isolation: Isolation,
+        strikes: Strikes,
         *,
-        strikes: int,
+        most_strikes: int,
         wall_ms: Callable[[], int],
     ) -> None:
         self._tasks = tasks
@@ -57,7 +58,8 @@ class Settle:
         self._endings = endings
         self._telemetry = telemetry
         self._isolation = isolation
-        self._faults, self._unreadable = Strikes(strikes), Strikes(PATIENCE * strikes)
+        self._faults = Patience(strikes, f"{RESULT} fault", most_strikes)
+        self._unreadable = Patience(strikes, f"{RESULT} unreadable", PATIENCE * most_strikes)
         self._moves = ResultMoves(
             tasks,
             decisions,
@@ -74,19 +76,7 @@ class Settle:
 
         :raises StoreError: Redis did not do it; what is not answered yet may be handed over again.
         """
-        opened: list[OpenResult] = []
-        for delivery in batch:
-            headers = delivery.headers
-            redriven = redriven_by(headers)
-            if redriven is not None:
-                self._telemetry.redriven.labels("result").inc()
-            decoded = decode_result(delivery.data, headers)
-            if isinstance(decoded, Rejected):
-                if decoded.refused.code is Code.UNAUTHORIZED:
-                    self._isolation.violated(Door.RESULT)
-                self._dead_letters.give_up(RESULT, delivery, decoded.refused, trace_id=decoded.trace_id)
-            else:
-                opened.append(OpenResult(delivery, decoded, redriven))
+        opened = self._opened(batch)
         await self._find(opened)
         moves: list[Move] = []
         owners: list[OpenResult | None] = []
@@ -103,25 +93,49 @@ class Settle:
         if late:
             await self._tasks.move(late)
         for one in opened:
-            self._answer(one)
+            if not one.failed:
+                self._answer(one)
+        for one in opened:
+            if one.failed:
+                await self._failed(one)
+
+    def _opened(self, batch: Sequence[Delivery]) -> list[OpenResult]:
+        """Those that can be read; the others are given up on."""
+        opened: list[OpenResult] = []
+        for delivery in batch:
+            headers = delivery.headers
+            redriven = redriven_by(headers)
+            if redriven is not None:
+                self._telemetry.redriven.labels("result").inc()
+            decoded = decode_result(delivery.data, headers)
+            if isinstance(decoded, Rejected):
+                if decoded.refused.code is Code.UNAUTHORIZED:
+                    self._isolation.violated(Door.RESULT)
+                self._dead_letters.give_up(RESULT, delivery, decoded.refused, trace_id=decoded.trace_id)
+            else:
+                opened.append(OpenResult(delivery, decoded, redriven))
+        return opened
 
     def _answer(self, one: OpenResult) -> None:
-        """Ack it, keep it for later, or give up on it."""
+        """Ack it, or give up on what is of somebody else."""
         trace_id = one.result.correlation.trace_id
         if one.foreign and one.record is not None:
             owner = one.record.facts.tenant_id
             self._dead_letters.give_up(RESULT, one.delivery, VIOLATION, tenant_id=owner, trace_id=trace_id)
-        elif one.unreadable:
-            # During a roll a newer pod may read the record; a damaged one nobody, and the result is kept for people.
-            log.error("what a result is of cannot be read: %s", one.unreadable, extra={"event": Event.RESULT_REFUSED})
-            self._failed(one, self._unreadable, Refusal.UNREADABLE, "the record of its task or decision cannot be read")
-        elif one.fault:
-            self._failed(one, self._faults, Refusal.FAULT, f"it could not be settled: {one.fault}")
         else:
             one.delivery.ack()
 
-    def _failed(self, one: OpenResult, strikes: Strikes, refusal: Refusal, why: str) -> None:
-        if not strikes.out(one.delivery):
+    async def _failed(self, one: OpenResult) -> None:
+        """Keep it for later, or give up on it."""
+        if one.unreadable:
+            # During a roll a newer pod may read the record; a damaged one nobody, and the result is kept for people.
+            log.error("what a result is of cannot be read: %s", one.unreadable, extra={"event": Event.RESULT_REFUSED})
+            patience, refusal = self._unreadable, Refusal.UNREADABLE
+            why = "the record of its task or decision cannot be read"
+        else:
+            patience, refusal = self._faults, Refusal.FAULT
+            why = f"it could not be settled: {one.fault}"
+        if not await patience.ends(one.delivery):
             again(one.delivery)
             return
         self._refused(refusal)

@@ -1,5 +1,6 @@
 """No message stops the others: outages, damaged keys, and bugs that one message finds."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import orjson
@@ -10,7 +11,7 @@ from router.domain.json import JsonObject
 from router.errors import StoreDamaged, StoreUnavailable
 from router.ports import Publication, Published
 from router.telemetry import Telemetry
-from router.usecases.deliveries import Careful, DeadLetters, Delivery, Strikes
+from router.usecases.deliveries import Careful, DeadLetters, Delivery, Patience
 
 
 class Message:
@@ -54,7 +55,19 @@ class Room:
             most_bytes=lambda: 1 << 20,
             wall_ms=lambda: 0,
         )
-        self.handle = Careful(self._handle, "in", dead_letters, strikes=strikes, away=self._away)
+        self.counts: Counter[tuple[str, int, bytes]] = Counter()
+        self.uncounted = False
+        self.handle, self.of_another_pod = (
+            Careful(self._handle, "in", dead_letters, patience=Patience(self, "in bug", strikes), away=self._away)
+            for _ in range(2)
+        )
+
+    async def count(self, cause: str, sequence: int, data: bytes) -> int:
+        """`ports.Strikes`."""
+        if self.uncounted:
+            raise StoreUnavailable("away")
+        self.counts[cause, sequence, data] += 1
+        return self.counts[cause, sequence, data]
 
     async def _handle(self, batch: Sequence[Delivery]) -> None:
         for one in batch:
@@ -130,11 +143,16 @@ async def test_what_was_answered_before_the_fault_is_not_handled_again() -> None
     assert handled == [1, 2, 3]
 
 
-def test_strikes_forget_the_oldest() -> None:
-    """Memory is bounded; a message that was forgotten begins anew."""
-    strikes = Strikes(2)
-    assert not strikes.out(Message(0))
-    for n in range(1, 5000):
-        assert not strikes.out(Message(n))
-    assert not strikes.out(Message(0))
-    assert strikes.out(Message(4999))
+async def test_pods_count_together() -> None:
+    """A message that fails in one pod and in another has failed twice; an uncounted failure is none."""
+    room = Room(lambda _: TypeError("boom"), strikes=3)
+    for handle in (room.handle, room.of_another_pod):
+        await handle([one := Message(1, b"poison")])
+        assert one.said == ["nak 1"]
+    room.uncounted = True
+    await room.handle([Message(1, b"poison")])
+    assert room.letters == []
+    room.uncounted = False
+    await room.of_another_pod([last := Message(1, b"poison")])
+    assert last.said == ["ack"]
+    assert len(room.letters) == 1

@@ -24,6 +24,7 @@ from router.ports import Publication, Published
 from router.store.audit import RedisAudit
 from router.store.keys import Keys
 from router.store.nodes import SingleNode
+from router.store.strikes import RedisStrikes
 from router.store.tasks import RedisTasks
 from router.telemetry import Telemetry
 from router.usecases.deliveries import DeadLetters
@@ -174,8 +175,9 @@ class World:
         endings = Endings(tasks, finals, t, alerts, tombstone_ms=60_000, most_bytes=lambda: 1 << 20)
         isolation = Isolation(t, alerts)
         parts = tasks, decisions, self, outbox, letters, endings, t, isolation
-        settle = Settle(*parts, strikes=2, wall_ms=lambda: NOW_MS)
-        receipts = Receipts(tasks, decisions, self, endings, letters, t, isolation, strikes=2)
+        strikes = RedisStrikes(self.pod.keys, self.pod.nodes)
+        settle = Settle(*parts, strikes, most_strikes=2, wall_ms=lambda: NOW_MS)
+        receipts = Receipts(tasks, decisions, self, endings, letters, t, isolation, strikes, most_strikes=2)
         never: Any = None  # parts that no task here comes to
         sweeper = Sweeper(
             *(tasks, never, endings, outbox, never, never, self, t), may_work=lambda: True, now_ms=decisions.now_ms
@@ -305,8 +307,8 @@ async def test_an_answer_that_cannot_be_read_keeps_its_result(world: Callable[[]
     key = here.pod.keys.tenant(TENANT).idem(name_in(bad.decision_id))
     await here.pod.nodes.call("DEL", key)
     await here.pod.nodes.call("LPUSH", key, "a list")
-    settle, _ = here.settle(Fate())
     for n in range(8):
+        settle, _ = here.settle(Fate())  # another pod each time: they count together
         batch = [Message(1, result(tenant_id=TENANT, request_id="bad"), delivered=n + 1)]
         await settle.results([*batch, *([] if n else [Message(2, result(tenant_id=TENANT, request_id="good"))])])
         assert batch[0].said == (["ack"] if n == 7 else [f"nak {min(2**n, 4)}"])
