@@ -156,6 +156,15 @@ FLEET_PANELS = [
         "Near ROUTER_MAX_IN_FLIGHT a pod sheds: add replicas.",
     ),
     lines(
+        "Redis round trips",
+        [
+            (quantile(q, "router_store_call_seconds", more='script="decide"'), f"decide p{q * 100:g}")
+            for q in (0.5, 0.99)
+        ],
+        "s",
+        "One call for all requests that wait. By script: dashboard Redis and NATS.",
+    ),
+    lines(
         "Loop lag p99",
         [(quantile(0.99, "router_loop_lag_seconds", "pod, instance"), "{{pod}} {{instance}}")],
         "s",

@@ -44,22 +44,7 @@ def render(values: Values | None = None, *, version: str = "1.31.0") -> list[Obj
 
 def render_only(values: Values, *, version: str = "1.31.0") -> list[Object]:
     """The same with nothing but these values."""
-    command = [
-        tool("helm"),
-        "template",
-        "demo",
-        str(CHART),
-        "--namespace",
-        "apps",
-        "--kube-version",
-        version,
-        "-f",
-        "-",
-    ]
-    done = subprocess.run(command, input=yaml.safe_dump(values), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise Refused(done.stderr)
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
+    return [document for document in yaml.safe_load_all(_helm(yaml.safe_dump(values), version)) if document]
 
 
 @cache

@@ -54,6 +54,11 @@ FEATURES: dict[str, Values] = {
     },
     "tracing": {"tracing": {"endpoint": "http://collector:4318", "sampleRatio": 0.5}},
     "settings": {"settings": {"ROUTER_ADMIN_NATS_READ": "open", "ROUTER_MAX_IN_FLIGHT": "512"}},
+    "audit export": {
+        "settings": {"ROUTER_AUDIT_EXPORT_DIR": "/exports/audit"},
+        "extraVolumes": [{"name": "exports", "persistentVolumeClaim": {"claimName": "exports"}}],
+        "extraVolumeMounts": [{"name": "exports", "mountPath": "/exports"}],
+    },
     "extras": {
         "extraEnv": [{"name": "TZ", "value": "UTC"}],
         "extraVolumes": [{"name": "scratch", "emptyDir": {}}],

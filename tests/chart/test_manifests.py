@@ -3,25 +3,28 @@
 import re
 
 import kubernetes_validate
+import msgspec
 import pytest
+from kubernetes_validate import SchemaNotFoundError
 
 from tests.chart.chart import Object, render
 from tests.chart.features import FEATURES
+from tests.chart.operators import SPECS
 
 VERSIONS = [f"1.{minor}" for minor in range(25, 38)]
-# Of operators: Kubernetes has no schema of them.
-FOREIGN = {"monitoring.coreos.com/v1", "keda.sh/v1alpha1"}
 
 
 def problems(objects: list[Object], version: str) -> list[str]:
     """What the schemas of that version say against them."""
     found = []
     for document in objects:
-        if document["apiVersion"] in FOREIGN:
-            continue
+        spec = SPECS.get((document["apiVersion"], document["kind"]))
         try:
-            kubernetes_validate.validate(document, version, strict=True)
-        except (kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError) as error:
+            if spec is not None:
+                msgspec.convert(document["spec"], spec)
+            else:
+                kubernetes_validate.validate(document, version, strict=True)
+        except (msgspec.ValidationError, kubernetes_validate.ValidationError, SchemaNotFoundError) as error:
             found.append(f"{document['kind']}: {error}")
     return found
 
@@ -38,6 +41,17 @@ def test_the_check_can_fail() -> None:
     [service] = [o for o in render() if o["kind"] == "Service"]
     service["spec"]["clusterIp"] = "None"
     assert problems([service], "1.31")
+
+
+@pytest.mark.parametrize(
+    ("feature", "field"),
+    [("keda", "pollInterval"), ("pod monitor", "podMetricEndpoints"), ("service monitor", "path"), ("rules", "group")],
+)
+def test_the_check_of_operators_kinds_can_fail(feature: str, field: str) -> None:
+    """Kubernetes has no schema of them, so the chart's own list of their fields must see it."""
+    [made] = [o for o in render(FEATURES[feature]) if (o["apiVersion"], o["kind"]) in SPECS]
+    made["spec"][field] = 1
+    assert problems([made], "1.31")
 
 
 def test_old_clusters_get_the_api_versions_they_have() -> None:

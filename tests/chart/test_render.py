@@ -1,14 +1,12 @@
 """What the chart makes, by default and with each feature: only the difference is stated."""
 
-from typing import Any
-
 import pytest
+import yaml
 
-from tests.chart.chart import changes, container, environment, one, render
+from tests.chart.chart import container, environment, one, render
 from tests.chart.features import FEATURES
-
-POD = "Deployment/demo-router.spec.template.spec"
-BOX = f"{POD}.containers.router"
+from tests.chart.queries import rules
+from tests.chart.update_differences import STATED, differences
 
 
 def test_the_default_objects() -> None:
@@ -22,6 +20,16 @@ def test_the_default_objects() -> None:
         ("Service", "demo-router"),
         ("ServiceAccount", "demo-router"),
     ]
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_every_object_has_the_labels(feature: str) -> None:
+    """Of name, release, version, chart; `uninstall leaves nothing` is looked for by them."""
+    for made in render(FEATURES[feature]):
+        labels = made["metadata"]["labels"]
+        assert labels["app.kubernetes.io/name"] == "router"
+        assert labels["app.kubernetes.io/instance"] == "demo"
+        assert labels.keys() >= {"app.kubernetes.io/version", "app.kubernetes.io/managed-by", "helm.sh/chart"}
 
 
 def test_pods_are_replaced_without_a_gap() -> None:
@@ -66,7 +74,7 @@ def test_mounts_are_read_only_and_whole(feature: str) -> None:
     """A subPath would never see a change of its ConfigMap."""
     mounts = container(render(FEATURES[feature])).get("volumeMounts", [])
     assert all("subPath" not in m for m in mounts)
-    assert all(m.get("readOnly") for m in mounts if m["name"] != "scratch")
+    assert all(m.get("readOnly") for m in mounts if m["name"] not in {"scratch", "exports"})
 
 
 def test_the_network_policy_lets_out_only_what_is_needed() -> None:
@@ -77,76 +85,11 @@ def test_the_network_policy_lets_out_only_what_is_needed() -> None:
     assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
 
 
-DIFFERENCES: dict[str, dict[str, Any]] = {
-    "one replica": {
-        "Deployment/demo-router.spec.replicas": 1,
-        "Pod/demo-router-selftest.spec.containers.selftest.args": ["selftest", "--pods=1"],
-    },
-    "no selftest": {},
-    "no network policy": {},
-    "settings": {
-        f"{BOX}.env.ROUTER_ADMIN_NATS_READ.value": "open",
-        f"{BOX}.env.ROUTER_MAX_IN_FLIGHT.value": "512",
-        "Pod/demo-router-selftest.spec.containers.selftest.env.ROUTER_ADMIN_NATS_READ.value": "open",
-        "Pod/demo-router-selftest.spec.containers.selftest.env.ROUTER_MAX_IN_FLIGHT.value": "512",
-    },
-    "admin tokens": {
-        f"{BOX}.env.ROUTER_ADMIN_TOKEN_FILE.value": "/etc/router/secrets/admin/admin-token",
-        f"{BOX}.env.ROUTER_VIEWER_TOKEN_FILE.value": "/etc/router/secrets/admin/viewer",
-        f"{BOX}.volumeMounts.admin-secret.mountPath": "/etc/router/secrets/admin",
-        f"{BOX}.volumeMounts.admin-secret.readOnly": True,
-        f"{POD}.volumes.admin-secret.secret.defaultMode": 0o440,
-        f"{POD}.volumes.admin-secret.secret.secretName": "tokens",
-    },
-    "policies": {
-        "ConfigMap/demo-router-policies.data.acme__default.json": (
-            '{"providers":[{"name":"first","weight":100}],"version":"1.0"}'
-        ),
-        f"{BOX}.env.ROUTER_POLICY_DIR.value": "/etc/router/policies",
-        f"{BOX}.env.ROUTER_POLICY_SOURCE.value": "files",
-        f"{BOX}.volumeMounts.policies.mountPath": "/etc/router/policies",
-        f"{BOX}.volumeMounts.policies.readOnly": True,
-        f"{POD}.volumes.policies.configMap.name": "demo-router-policies",
-    },
-    "files of one's own": {
-        f"{BOX}.env.ROUTER_CP_STATE_PATH.value": "/etc/router/cp/cp.json",
-        f"{BOX}.env.ROUTER_POLICY_DIR.value": "/etc/router/policies",
-        f"{BOX}.env.ROUTER_POLICY_SOURCE.value": "redis",
-        f"{BOX}.volumeMounts.policies.mountPath": "/etc/router/policies",
-        f"{BOX}.volumeMounts.policies.readOnly": True,
-        f"{POD}.volumes.cp.configMap.name": "my-cp",
-        f"{POD}.volumes.policies.configMap.name": "my-policies",
-    },
-    "redis with a replica": {
-        f"{BOX}.env.ROUTER_REDIS_REPLICA_URL.value": "redis://redis-replica:6381/0",
-        "Pod/demo-router-selftest.spec.containers.selftest.env.ROUTER_REDIS_REPLICA_URL.value": (
-            "redis://redis-replica:6381/0"
-        ),
-    },
-    "tracing": {
-        f"{BOX}.env.ROUTER_OTLP_ENDPOINT.value": "http://collector:4318",
-        f"{BOX}.env.ROUTER_TRACE_SAMPLE_RATIO.value": "0.5",
-    },
-}
-WHOLE_OBJECTS = {
-    "one replica": "PodDisruptionBudget/demo-router",
-    "no selftest": "Pod/demo-router-selftest",
-    "no network policy": "NetworkPolicy/demo-router",
-    "policies": "ConfigMap/demo-router-policies",
-    "files of one's own": "ConfigMap/demo-router-cp",
-    "redis with a replica": "NetworkPolicy/demo-router",
-    "tracing": "NetworkPolicy/demo-router",
-}
-
-
-@pytest.mark.parametrize("feature", DIFFERENCES)
+@pytest.mark.parametrize("feature", FEATURES)
 def test_a_feature_changes_just_this(feature: str) -> None:
-    """Beside an object that comes or goes as a whole, exactly these paths differ from the default rendering."""
-    whole = WHOLE_OBJECTS.get(feature, "none")
-    seen = changes(FEATURES[feature])
-    expected = DIFFERENCES[feature]
-    assert {p: v for p, v in seen.items() if p in expected or not p.startswith(f"{whole}.")} == expected
-    assert (whole == "none") or any(p.startswith(f"{whole}.") for p in seen)
+    """What differs from the default rendering is what differences.yaml states. After a change that is meant:
+    `python -m tests.chart.update_differences`, whose diff shows a reviewer what the chart makes."""
+    assert differences(feature) == yaml.safe_load(STATED.read_text())[feature]
 
 
 def test_an_autoscaler_owns_the_replicas() -> None:
@@ -187,6 +130,17 @@ def test_runbook_links_start_where_the_values_say() -> None:
     alerts = [r for g in spec["groups"] for r in g["rules"] if "alert" in r]
     assert len(alerts) > 20
     assert all(a["annotations"]["runbook_url"].startswith("https://docs.example/OPERATIONS.md#") for a in alerts)
+
+
+def test_the_rules_are_those_of_the_file() -> None:
+    """But for the links, and for the alert that no pod is there: another fleet must not hide that this one is gone."""
+    spec = one(render(FEATURES["rules"]), "PrometheusRule")["spec"]
+    made = [r for g in spec["groups"] for r in g["rules"]]
+    assert [r["expr"] for r in made if r.get("alert") == "RouterAbsent"] == [
+        'absent(router_ready{namespace="apps",job="demo"})'
+    ]
+    kept = [r for r in rules() if r.get("alert") != "RouterAbsent"]
+    assert [r["expr"] for r in made if r.get("alert") != "RouterAbsent"] == [r["expr"] for r in kept]
 
 
 def test_dashboards_become_config_maps() -> None:

@@ -20,6 +20,7 @@ TYPOS: dict[str, Values] = {
     "maximum": {"partitions": 5000},
     "two": {"replicas": "two"},
     "redis://": {"redis": {"url": "redis://:password@redis:6379"}},
+    "minLength": {"cp": {"existingConfigMap": "mine", "key": ""}},
     "subPath": {"extraVolumeMounts": [{"name": "x", "mountPath": "/x", "subPath": "y"}]},
 }
 
@@ -48,7 +49,13 @@ GUARDS: dict[str, Values] = {
     "set nats.existingSecret": {"nats": {"urls": ["nats://n:4222"], "tokenKey": "t"}},
     "set nats.user": {"nats": {"urls": ["nats://n:4222"], "existingSecret": "s", "passwordKey": "p"}},
     "name admin.viewerKey": {"admin": {"existingSecret": "tokens"}},
-    "set cp.key": {"cp": {"existingConfigMap": "mine", "key": ""}},
+    "policies.documents or policies.existingConfigMap, not both": {
+        "policies": {"existingConfigMap": "mine", "documents": {"acme": {"default": POLICY}}}
+    },
+    "mount a volume that all pods share there": {
+        "settings": {"ROUTER_AUDIT_EXPORT_DIR": "/exports"},
+        "extraVolumeMounts": [{"name": "other", "mountPath": "/exports-of-others"}],
+    },
     "two underscores": {"policies": {"documents": {"a__b": {"default": POLICY}}}},
     "policies.source is files, but there are none": {"policies": {"source": "files"}},
     "set selftest.tenant": {"settings": {"ROUTER_ALLOWED_TENANTS": "acme"}},

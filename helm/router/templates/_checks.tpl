@@ -59,8 +59,18 @@
 {{- if and .Values.admin.existingSecret (not (or .Values.admin.viewerKey .Values.admin.operatorKey .Values.admin.adminKey .Values.admin.tokensKey)) -}}
 {{- fail "admin.existingSecret is set, but not what is in it: name admin.viewerKey, operatorKey, adminKey or tokensKey." -}}
 {{- end -}}
-{{- if and .Values.cp.existingConfigMap (not .Values.cp.key) -}}
-{{- fail "cp.existingConfigMap is set, but not which file in it: set cp.key." -}}
+{{- if and .Values.policies.existingConfigMap .Values.policies.documents -}}
+{{- fail "Policies come from one ConfigMap: set policies.documents or policies.existingConfigMap, not both." -}}
+{{- end -}}
+{{- with get .Values.settings "ROUTER_AUDIT_EXPORT_DIR" -}}
+{{- $folder := . -}}
+{{- $mounted := false -}}
+{{- range $.Values.extraVolumeMounts -}}
+{{- if or (eq $folder .mountPath) (hasPrefix (printf "%s/" (trimSuffix "/" .mountPath)) $folder) -}}{{- $mounted = true -}}{{- end -}}
+{{- end -}}
+{{- if not $mounted -}}
+{{- fail (printf "ROUTER_AUDIT_EXPORT_DIR is %s, and the pods' own file system is read-only: mount a volume that all pods share there, with extraVolumes and extraVolumeMounts." $folder) -}}
+{{- end -}}
 {{- end -}}
 {{- range $tenant, $documents := .Values.policies.documents -}}
 {{- range $id, $_ := $documents -}}
