@@ -20,7 +20,7 @@ from router.domain.ids import name_in, task_id
 from router.domain.outcome import Remembered
 from router.domain.policy import provider_entry
 from router.domain.result import ExecResult, Status
-from router.domain.task import Action, Move, TaskRecord, TaskState
+from router.domain.task import Action, Move, TaskRecord, TaskState, Unreadable
 from router.ports import Claims, DecisionStore, TaskStore
 from router.telemetry import Event, Telemetry
 from router.usecases.tasks import STATUS_CODES, ending_move, features_of, pack_features, split_reservations
@@ -37,7 +37,10 @@ _UNUSED = ExecResult(Status.CANCELLED, cost_microusd=0, tokens=0)
 
 
 class Unfinished:
-    """Ends them. Every method raises `StoreError` when the store did not answer: it is found again later."""
+    """Ends them. Every method raises `StoreError` when the store did not answer: it is found again later.
+
+    What only a newer pod can read is left to that.
+    """
 
     def __init__(
         self,
@@ -64,18 +67,23 @@ class Unfinished:
         name, claim = name_in(decision_id), self._random(16)
         if not await self._claims.take(tenant_id, name, claim, TAKE_MS):
             return False
-        kept = await self._decisions.remembered(tenant_id, name)
-        if kept is not None and kept.decision_id == decision_id and kept.unfinished:
-            await self.undo(tenant_id, kept, claim, request_id, cause=cause, note=_NOTES[cause])
-        else:
+        kept = await self._kept(tenant_id, name)
+        if isinstance(kept, Unreadable):
             await self._claims.release(tenant_id, name, claim)
+            return False
+        if kept is not None and kept.decision_id == decision_id and kept.unfinished:
+            return await self.undo(tenant_id, kept, claim, request_id, cause=cause, note=_NOTES[cause])
+        await self._claims.release(tenant_id, name, claim)
         return True
 
     async def undo(
         self, tenant_id: str, kept: Remembered, claim: bytes, request_id: str, *, cause: str, note: str
-    ) -> None:
-        """Take a decision back; `claim` is held by the caller."""
+    ) -> bool:
+        """Take a decision back; `claim` is held by the caller. False: not done, since its task cannot be read here."""
         (record,) = await self._tasks.records([task_id(kept.decision_id)]) if kept.pushed else (None,)
+        if isinstance(record, Unreadable):
+            log.error("a task to be taken back cannot be read: %s", record.message, extra={"event": Event.BUG})
+            return False  # A newer pod may read it, and takes both back when the claim has run out.
         if isinstance(record, TaskRecord):
             await self._tasks.move([self._cancelled(record, note)])
         elif not kept.pushed:
@@ -85,11 +93,15 @@ class Unfinished:
         log.warning(
             "a decision was taken back: %s", note, extra={"event": Event.DECISION_UNDONE, "tenant_id": tenant_id}
         )
+        return True
 
     async def may_publish(self, record: TaskRecord) -> bool:
         """Whether a task that waits for its post extensions may go out; one whose decision is gone is cancelled."""
         tenant_id, decision = record.facts.tenant_id, record.decision_id
-        kept = await self._decisions.remembered(tenant_id, name_in(decision))
+        kept = await self._kept(tenant_id, name_in(decision))
+        if isinstance(kept, Unreadable):
+            # It stays due: a newer pod may read it.
+            return False
         if kept is None or kept.decision_id != decision:
             await self._tasks.move([self._cancelled(record, "its decision was taken back")])
             return False
@@ -97,6 +109,13 @@ class Unfinished:
             return True
         await self.take_over(tenant_id, decision, record.facts.request_id)
         return False
+
+    async def _kept(self, tenant_id: str, name: bytes) -> Remembered | Unreadable | None:
+        (kept,) = await self._decisions.all_remembered([(tenant_id, name)])
+        if isinstance(kept, Unreadable):
+            fields = {"event": Event.BUG, "tenant_id": tenant_id}
+            log.error("the answer of an unfinished decision cannot be read: %s", kept.message, extra=fields)
+        return kept
 
     def _cancelled(self, record: TaskRecord, note: str) -> Move:
         facts = record.facts

@@ -144,7 +144,7 @@ class World:
         """A pod's part that is under test."""
         tasks = Mortal(self.tasks, fate, ("move", "records"))
         claims = Mortal(self.claims, fate, ("take", "complete", "abandon", "release"))
-        decisions = MortalDecisions(self.pod.decisions, fate, ("remembered",))
+        decisions = MortalDecisions(self.pod.decisions, fate, ("remembered", "all_remembered"))
         watch = ExtensionWatch(Records(), self.telemetry, Silent(), now_ms=lambda: 1, random=os.urandom)
         pipeline = Pipeline(Mortal(self.calls, fate, ("call",)), watch, self.telemetry)
         reach = Reach(
@@ -280,7 +280,7 @@ async def test_a_pod_may_die_while_it_takes_over(redis_url: str) -> None:
             for at, after in product(range(1, 6), (False, True))
         )
     )
-    assert {"take", "remembered", "records", "move", "abandon"} <= died
+    assert {"take", "all_remembered", "records", "move", "abandon"} <= died
 
 
 async def test_the_sweeper_takes_back_what_nobody_asks_for_again(redis_url: str) -> None:
@@ -305,6 +305,35 @@ async def test_the_sweeper_takes_back_what_nobody_asks_for_again(redis_url: str)
         assert after is not None
         assert after.state is TaskState.CANCELLED
         assert await world.pod.decisions.remembered(asked.tenant_id, name) is None
+
+    await in_a_world(redis_url, run)
+
+
+@pytest.mark.parametrize("which", ["answer", "record"])
+async def test_what_only_a_newer_pod_can_read_is_left_to_it(redis_url: str, which: str) -> None:
+    """While two versions run: an unfinished decision is neither cancelled, forgotten nor published by the older one."""
+
+    async def run(world: World) -> None:
+        asked = request_of(TENANT, "r", push=True)
+        assert await world.ask(asked, Fate(2, after=True)) is None
+        keys, name = world.pod.keys.tenant(asked.tenant_id), plan(asked, EXTENDED).name
+        kept = await world.pod.decisions.remembered(asked.tenant_id, name)
+        assert kept is not None
+        record = await world.record(kept.decision_id)
+        assert record is not None
+        await world.pod.nodes.call("DEL", keys.claim(name))
+        key = keys.idem(name) if which == "answer" else keys.task(task_id(kept.decision_id))
+        raw = await world.pod.nodes.call("GET", key)
+        await world.pod.nodes.call("SET", key, b"\x02" + raw[1:], "KEEPTTL")
+        unfinished = world.unfinished(world.tasks, world.pod.decisions, world.claims)
+        assert not await unfinished.may_publish(record)
+        assert not await unfinished.take_over(asked.tenant_id, kept.decision_id, "r")
+        assert await world.pod.nodes.call("GET", key) == b"\x02" + raw[1:]
+        await world.pod.nodes.call("SET", key, raw, "KEEPTTL")
+        still = await world.record(kept.decision_id)
+        assert still is not None
+        assert still.state is TaskState.NEW
+        assert await world.pod.decisions.remembered(asked.tenant_id, name) == kept
 
     await in_a_world(redis_url, run)
 
