@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypedDict
 
@@ -11,6 +12,7 @@ from router.bus.consumer import PullLoop
 from router.domain.alert import FLEET, Condition
 from router.domain.policy import TenantPolicies
 from router.errors import BusError, StoreError
+from router.seldom import Seldom
 from router.store.lane import LaneHooks
 from router.telemetry import Event, Telemetry
 from router.usecases.alerts import Alerts, Level
@@ -120,6 +122,7 @@ class CacheWatch:
         self._revisions = {t: telemetry.policy_revision.labels(t) for t in tenants}
         self.suspect: Callable[[str], None] = _nobody
         self.served: Callable[[str], None] = _nobody
+        self._seldom = Seldom(time.monotonic)
 
     def loaded(self, cause: Cause, found: TenantPolicies | None) -> None:
         """A load succeeded: who has policies is decided for, and has an audit log."""
@@ -130,9 +133,10 @@ class CacheWatch:
     def failed(self, tenant_id: str, why: str) -> None:
         """A load failed; the last good policies are kept."""
         self._telemetry.policy_load_failures.inc()
-        log.warning(
-            "policies could not be loaded: %s", why, extra={"event": Event.POLICY_STALE, "tenant_id": tenant_id}
-        )
+        # Every tenant in use is asked for again and again while the store is away; the metric counts them all.
+        if (unsaid := self._seldom.due(why)) is not None:
+            fields = {"event": Event.POLICY_STALE, "tenant_id": tenant_id, "unsaid": unsaid}
+            log.warning("policies could not be loaded: %s", why, extra=fields)
 
     def read(self, cache: PolicyCache) -> None:
         """What the gauges show is asked for when they are scraped."""

@@ -1,17 +1,16 @@
 """What happens to the connection: counted, logged, and told to whoever listens."""
 
-import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
 import nats.errors
 
+from router.seldom import Seldom
 from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
-
-_LOG_EVERY_S = 60.0
 
 
 class BusCounters:
@@ -38,12 +37,12 @@ class Reporter:
         self.on_error: list[Callable[[Exception], None]] = []
         self.is_up = False
         self.closing = False
-        self._logged_at = -_LOG_EVERY_S
+        self._seldom = Seldom(time.monotonic)
 
     def connected(self) -> None:
         """A connection stands, the first or another one."""
         self.is_up = True
-        self._logged_at = -_LOG_EVERY_S
+        self._seldom.over()
         self.counters.connects += 1
         event = Event.BUS_CONNECTED if self.counters.connects == 1 else Event.BUS_BACK
         log.info("connected to NATS", extra={"event": event, "connects": self.counters.connects})
@@ -71,11 +70,9 @@ class Reporter:
         if isinstance(error, nats.errors.SlowConsumerError) or "slow consumer" in str(error).lower():
             self.counters.slow_consumers += 1
             event = Event.BUS_SLOW_CONSUMER
-        now = asyncio.get_running_loop().time()
         if self.is_up:
             log.error("NATS error: %s", error, exc_info=error, extra={"event": event})
-        elif now - self._logged_at >= _LOG_EVERY_S:
-            self._logged_at = now
+        elif self._seldom.due() is not None:
             log.warning("cannot reach NATS, still trying: %r", error, extra={"event": Event.BUS_AWAY})
         _tell(self.on_error, error)
 

@@ -20,6 +20,7 @@ import nats
 import nats.errors
 from nats.js.errors import APIError
 
+from router.seldom import Seldom
 from router.worker import messages
 from router.worker.job import Handler, Handlers, Rejected
 from router.worker.messages import Assignment, Finished
@@ -70,6 +71,7 @@ class Worker:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._done: OrderedDict[str, None] = OrderedDict()
         self._freed = asyncio.Event()
+        self._seldom = Seldom(time.monotonic)
 
     def job(self, job_type: str, payload: type[Any] = dict) -> Callable[[H], H]:
         """Decorates the handler of a job type (`ANY_TYPE`: of all that have none), an async function of one `Job`.
@@ -103,10 +105,12 @@ class Worker:
 
     async def run(self) -> None:
         """Work until `stop`. A NATS that is away, now or later, is waited for."""
-        known: dict[str, Any] = {"name": self._name, "max_reconnect_attempts": -1, "error_cb": _report}
+        known: dict[str, Any] = {"name": self._name, "max_reconnect_attempts": -1}
+        known |= {"error_cb": self._nats_failed, "reconnected_cb": self._nats_is_there}
         client = await self._connected(known)
         if client is None:
             return
+        await self._nats_is_there()
         beating = asyncio.create_task(self._beat(client))
         try:
             await self._work(client)
@@ -127,6 +131,15 @@ class Worker:
         await asyncio.gather(connecting, return_exceptions=True)
         return None
 
+    async def _nats_failed(self, error: Exception) -> None:
+        """nats-py tells every try to reconnect: said at the beginning, then once a minute."""
+        if self._seldom.due(type(error).__name__) is not None:
+            log.warning("NATS: %s", str(error) or type(error).__name__)
+
+    async def _nats_is_there(self) -> None:
+        self._seldom.over()
+        log.info("connected to NATS")
+
     async def _work(self, client: "Client") -> None:
         js = client.jetstream()
         source = await js.pull_subscribe_bind(consumer=messages.ASSIGN_CONSUMER, stream=messages.ASSIGN_STREAM)
@@ -145,7 +158,8 @@ class Worker:
             except (nats.errors.Error, APIError) as e:
                 delay = RETRY_S[min(failures, len(RETRY_S) - 1)]
                 failures += 1
-                log.warning("cannot fetch assignments (%s); trying again in %.2f s", e or type(e).__name__, delay)
+                if self._seldom.due("fetch") is not None:
+                    log.warning("cannot fetch assignments (%s); trying on", str(e) or type(e).__name__)
                 await self._pause(delay)
                 continue
             failures = 0
@@ -231,7 +245,9 @@ class Worker:
             try:
                 await js.publish(messages.RESULT_SUBJECT, payload, headers=headers, timeout=2)
             except (nats.errors.Error, APIError, TimeoutError) as e:
-                log.warning("result of %s is not stored yet: %s", assignment.assignment_id, e or type(e).__name__)
+                if self._seldom.due("store") is not None:
+                    why = str(e) or type(e).__name__
+                    log.warning("result of %s is not stored yet: %s; trying on", assignment.assignment_id, why)
                 await asyncio.sleep(delay)
             else:
                 return
@@ -271,10 +287,6 @@ async def _close(client: "Client") -> None:
             await client.flush(timeout=FLUSH_S)
     with suppress(nats.errors.Error, OSError):  # it fails in the middle when the connection is lost; then it is closed
         await client.close()
-
-
-async def _report(error: Exception) -> None:
-    log.warning("NATS: %s", error or type(error).__name__)
 
 
 def _now_ms() -> int:

@@ -17,6 +17,7 @@ from router.domain.json import JsonObject
 from router.worker import Done, Failed, Job, Rejected, Worker
 from router.worker import worker as loop
 from router.worker.tasks import register
+from tests.fleet.harness import until
 from tests.servers import NatsProcess
 
 
@@ -373,3 +374,37 @@ async def test_a_worker_ends_in_order_although_nats_is_away(tmp_path: Path) -> N
     await asyncio.to_thread(server.kill)
     worker.stop()
     await asyncio.wait_for(running, 5)
+
+
+class Failing(Worker):
+    """Counts what NATS complains of."""
+
+    failures = 0
+
+    async def _nats_failed(self, error: Exception) -> None:
+        self.failures += 1
+        await super()._nats_failed(error)
+
+
+async def test_an_outage_of_nats_is_said_once_a_minute(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """However often the connection is tried; that it is back is said, too, and the next outage is news."""
+    caplog.set_level("INFO", "router.worker.worker")
+    server = NatsProcess(tmp_path)
+    await asyncio.to_thread(server.start)
+    client = await nats.connect(server.url)
+    await Desk(client, server.url).open()
+    await client.close()
+    worker = Failing(server.url, name="w1", connect={"reconnect_time_wait": 0.02})
+    running = asyncio.create_task(worker.run())
+    for outage in (1, 2):
+        connected = lambda outage=outage: caplog.text.count("connected to NATS") == outage  # noqa: E731
+        await until(connected, 10, "it is connected")
+        before = worker.failures
+        await asyncio.to_thread(server.kill)
+        await until(lambda before=before: worker.failures > before + 10, 10, "NATS was tried often")  # type: ignore[misc]
+        said = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+        assert 1 <= len(said) <= 4 * outage, said
+        await asyncio.to_thread(server.start)
+    worker.stop()
+    await asyncio.wait_for(running, 10)
+    await asyncio.to_thread(server.stop)
