@@ -19,7 +19,7 @@ class Heard:
         """It holds."""
         self.open.add(condition)
 
-    def resolve(self, condition: Condition, scope: str, message: str = "") -> None:
+    def resolve(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
         """It is over."""
         self.open.discard(condition)
 

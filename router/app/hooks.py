@@ -15,7 +15,8 @@ from router.errors import BusError, StoreError
 from router.seldom import Seldom
 from router.store.lane import LaneHooks
 from router.telemetry import Event, Telemetry
-from router.usecases.alerts import Alerts, Level
+from router.usecases.alert_rules import Away, Level
+from router.usecases.alerts import Alerts
 from router.usecases.gate import AlertSink
 from router.usecases.policies import PolicyCache
 from router.usecases.policy_cache import Cause
@@ -26,7 +27,7 @@ log = logging.getLogger("router.app")
 
 
 class StoreWatch:
-    """Hears the lanes: the store is away while one of them is."""
+    """Hears the lanes: the store is away while one of them is. `rule` is read once a second, once it is there."""
 
     def __init__(self, telemetry: Telemetry, *, on_away: Callable[[], None], on_back: Callable[[], None]) -> None:
         self._telemetry = telemetry
@@ -34,7 +35,8 @@ class StoreWatch:
         self._on_away = on_away
         self._on_back = on_back
         self._lanes_down = 0
-        self.alerts: Alerts | None = None
+        self._fell: str | None = None
+        self.rule: Away | None = None
 
     def hooks(self) -> LaneHooks:
         """For the lanes."""
@@ -52,17 +54,22 @@ class StoreWatch:
         if down:
             self._telemetry.store_errors.inc()
             log.error("the store is away: %s", why, extra={"event": Event.STORE_AWAY})
-            if self.alerts is not None:
-                self.alerts.raise_(Condition.STORE_AWAY, FLEET, metadata={"reason": why})
+            self._fell = why
             self._on_away()
             return
         if self._lanes_down > 0:
             # One node of a Cluster is back, another is away still.
             return
         log.info("the store answers again", extra={"event": Event.STORE_BACK})
-        if self.alerts is not None:
-            self.alerts.resolve(Condition.STORE_AWAY, FLEET)
         self._on_back()
+
+    def look(self) -> None:
+        """Call once a second."""
+        why = self._fell
+        if self._lanes_down == 0:
+            self._fell = None
+        if self.rule is not None:
+            self.rule.read(why is not None, None if why is None else {"reason": why})
 
 
 class StoreOutage:

@@ -36,7 +36,8 @@ from router.store.census import OTHER, RedisSample
 from router.store.keys import KEYS
 from router.telemetry import Event, LoopLag, Telemetry
 from router.tracing import Tracing
-from router.usecases.alerts import Alerts, Level
+from router.usecases.alert_rules import Away, Level
+from router.usecases.alerts import Alerts
 from router.usecases.attempts import Attempts
 from router.usecases.audit_lines import AuditLines
 from router.usecases.breaker_episodes import BreakerEpisodes
@@ -95,6 +96,7 @@ class Parts:
         self._streams_fit = asyncio.Event()
         self.telemetry = Telemetry(CollectorRegistry(), settings.metrics_tenants, (*KEYS, OTHER))
         self._tasks: list[asyncio.Task[None]] = []
+        self._bus_fell = False
         self.readiness = Readiness(_CONDITIONS, self._ready_changed)
         self._lag = LoopLag(self.telemetry.loop_lag)
         self._bus_parts(settings)
@@ -130,8 +132,11 @@ class Parts:
         hooks = StoreHooks(self.store_watch.hooks(), t.audit_read_seconds.observe, self.audit_lines.moved)
         self.store = Store(s, hooks)
         self.audit_lines.script = self.store.script_version
-        self.alerts = Alerts(self.publisher, self.store.epochs, encode_alert, t, _wall_ms)
-        self.store_watch.alerts = self.alerts
+        self.alerts = Alerts(
+            self.publisher, self.store.epochs, encode_alert, t, _wall_ms, calm_ms=s.alert_calm_s * 1000
+        )
+        self.store_watch.rule = Away(self.alerts, Condition.STORE_AWAY, FLEET, least=s.alert_away_s)
+        self._bus_rule = Away(self.alerts, Condition.BUS_AWAY, FLEET, least=s.alert_away_s)
         self.isolation = Isolation(t, self.alerts)
         self._memory = Level(self.alerts, Condition.STORE_MEMORY, FLEET, raise_at=0.9, clear_at=0.8)
         sample = RedisSample(self.store.keys, self.store.nodes, s.pod_name)
@@ -375,13 +380,17 @@ class Parts:
         self.deferred.store_is_back()
 
     def _bus_up(self) -> None:
-        self.alerts.resolve(Condition.BUS_AWAY, FLEET)
         self.alerts.nudge()
         self.policies.announced_all()
 
     def _bus_down(self) -> None:
-        if not self._draining:
-            self.alerts.raise_(Condition.BUS_AWAY, FLEET)
+        self._bus_fell = not self._draining
+
+    def _look_at_servers(self) -> None:
+        """Call once a second."""
+        self.store_watch.look()
+        self._bus_rule.read(self._bus_fell)
+        self._bus_fell = self._bus_fell and not self.bus.connected
 
     def _looked(self, ensured: Ensured, covered: dict[str, list[str]]) -> None:
         self.telemetry.stream_differences.set(len(ensured.differences))

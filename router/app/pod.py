@@ -82,6 +82,7 @@ class Pod(Parts):
         await self.bus.start()
         self._run(self._boot(), "boot")
         self._run(self._every_second(), "ticker")
+        self._run(self._watch_servers(), "servers")
         self._run(self.gate.watch(s.cp_poll_ms / 1000), "gate")
 
     async def until(self, stop: asyncio.Event) -> None:
@@ -199,6 +200,12 @@ class Pod(Parts):
             more,
             legacy_codes=self._s.legacy_error_codes,
         )
+
+    async def _watch_servers(self) -> None:
+        """Waits for neither of them."""
+        while True:
+            await asyncio.sleep(1.0)
+            self._look_at_servers()
 
     async def _every_second(self) -> None:
         seconds = 0

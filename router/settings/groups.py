@@ -264,6 +264,10 @@ class Observe(Group):
     metrics_tenants: Tenants = setting(
         (), "Tenants with a label of their own, comma-separated; the rest is `other`.", max_length=100
     )
+    alert_away_s: Seconds = setting(
+        3, "Redis or NATS is away for so much of half a minute, in one piece or not: that is an alert.", ge=1, le=30
+    )
+    alert_calm_s: Seconds = setting(30, "A condition has not held for so long: its alert is resolved.", ge=0, le=3_600)
     otlp_endpoint: HttpUrl | None = setting(None, "OTLP/HTTP collector, such as http://collector:4318; none: no spans.")
     trace_sample_ratio: float = setting(0.05, "Share of traces kept when the caller has not decided.", ge=0, le=1)
 

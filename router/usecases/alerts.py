@@ -1,6 +1,7 @@
 """Raise an alert once for the whole fleet, and say when it is over.
 
-An episode of (condition, scope) begins and ends; in between, whoever sees it again says nothing. Its epoch is counted
+An episode of (condition, scope) begins and ends; in between, whoever sees it again says nothing. It ends when the
+condition has not held for a while (`calm_ms`), so that what comes and goes is one episode. Its epoch is counted
 in Redis, so every pod gives it the same id, and JetStream drops the others' copies: no pod needs a lock. With Redis
 away the epoch is the wall clock's 10 minutes, and copies are possible. Messages are sent one after the other and kept,
 in order, while NATS is away.
@@ -23,7 +24,6 @@ from router.domain.json import JsonObject
 from router.errors import StoreError
 from router.ports import Publication, Published, Publisher
 from router.telemetry import Event, Telemetry
-from router.usecases.gate import AlertSink
 from router.wire.alerts import alert_subject
 
 QUIET_MS = 600_000
@@ -80,10 +80,19 @@ class _Begun(Struct, frozen=True):
     epoch: int | None
 
 
+class _Held(Struct):
+    """An open episode. `ends_ms`: when it ends, unless it is seen again; `over`: what was said of its end, and when."""
+
+    metadata: JsonObject
+    ends_ms: int | None = None
+    over: tuple[str, int] | None = None
+
+
 class Alerts:
     """Raises and resolves. `raise_`, `resolve` and `happened` may be called from anywhere on the loop and never raise.
 
-    `run` sends; until it runs everything waits. `wall_ms` is Unix time in ms.
+    `run` sends; until it runs everything waits. `wall_ms` is Unix time in ms; `calm_ms`: how long a condition must not
+    have held until its episode is over.
     """
 
     def __init__(
@@ -94,11 +103,12 @@ class Alerts:
         telemetry: Telemetry,
         wall_ms: Callable[[], int],
         retry_s: float = 5.0,
+        calm_ms: int = 0,
     ) -> None:
         self._publisher, self._epochs, self._encode = publisher, epochs, encode
         self._telemetry, self._wall_ms, self._retry_s = telemetry, wall_ms, retry_s
-        # Open episodes, with the moment at which each ends by itself, if it does.
-        self._open: dict[tuple[Condition, str], int | None] = {}
+        self._calm_ms = calm_ms
+        self._open: dict[tuple[Condition, str], _Held] = {}
         self._begun: dict[tuple[Condition, str], _Begun] = {}
         # Over, but the store could not be told: until it is, the next episode would get an id that is used up.
         self._left_open: dict[tuple[Condition, str], int] = {}
@@ -109,7 +119,8 @@ class Alerts:
     def raise_(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
         """The condition holds. Only the first call of an episode says so."""
         key = condition, scope
-        if key in self._open:
+        if (held := self._open.get(key)) is not None:
+            held.ends_ms = held.over = None
             return
         kind = ALERTS[condition]
         if len(self._waiting) >= _MAX_WAITING:
@@ -117,27 +128,35 @@ class Alerts:
             log.error("%s: too many alerts wait to be sent", condition, extra={"event": Event.ALERT_LOST})
             return
         if not kind.turns:
-            self._open[key] = None
+            self._open[key] = _Held(metadata or {})
         step = _Step(condition, scope, message, metadata or {}, self._wall_ms(), resolved=False)
         self._telemetry.alerts_raised.labels(condition.value, kind.severity.value).inc()
         fields = {"event": Event.ALERT_RAISED, "condition": condition.value, "scope": scope, **step.metadata}
         log.warning(message or kind.message, extra=fields)
         self._put(step)
 
-    def resolve(self, condition: Condition, scope: str, message: str = "") -> None:
-        """The condition is over. Without an open episode nothing happens."""
+    def resolve(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
+        """The condition is over, if it does not come again at once. Without an open episode nothing happens."""
         key = condition, scope
-        if key in self._open or ALERTS[condition].turns:
-            self._open.pop(key, None)
-            fields = {"event": Event.ALERT_RESOLVED, "condition": condition.value, "scope": scope}
-            log.info(message or "over", extra=fields)
-            self._put(_Step(condition, scope, message, {}, self._wall_ms(), resolved=True))
+        if ALERTS[condition].turns:
+            self._end(key, message, metadata or {}, self._wall_ms())
+        elif (held := self._open.get(key)) is not None and held.over is None:
+            held.over = message, self._wall_ms()
+            held.ends_ms = held.over[1] + self._calm_ms
+            self._end_quiet()
+            self._come.set()
+
+    def _end(self, key: tuple[Condition, str], message: str, metadata: JsonObject, at_ms: int) -> None:
+        condition, scope = key
+        fields = {"event": Event.ALERT_RESOLVED, "condition": condition.value, "scope": scope}
+        log.info(message or "over", extra=fields)
+        self._put(_Step(condition, scope, message, metadata, at_ms, resolved=True))
 
     def happened(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
         """For what has no end of its own: the episode is over when it did not happen for 10 minutes."""
         self.raise_(condition, scope, message, metadata)
-        if (condition, scope) in self._open:
-            self._open[condition, scope] = self._wall_ms() + QUIET_MS
+        if (held := self._open.get((condition, scope))) is not None:
+            held.ends_ms = self._wall_ms() + QUIET_MS
             self._come.set()
 
     def nudge(self) -> None:
@@ -171,11 +190,13 @@ class Alerts:
 
     def _end_quiet(self) -> None:
         now = self._wall_ms()
-        for condition, scope in [k for k, quiet_at in self._open.items() if quiet_at is not None and quiet_at <= now]:
-            self.resolve(condition, scope, "did not happen again")
+        for key, held in [(k, h) for k, h in self._open.items() if h.ends_ms is not None and h.ends_ms <= now]:
+            del self._open[key]
+            message, at_ms = held.over or ("did not happen again", now)
+            self._end(key, message, held.metadata, at_ms)
 
     def _until_quiet_s(self) -> float | None:
-        moments = [m for m in self._open.values() if m is not None]
+        moments = [h.ends_ms for h in self._open.values() if h.ends_ms is not None]
         return max(0.0, (min(moments) - self._wall_ms()) / 1000) if moments else None
 
     async def _send(self, step: _Step) -> bool:
@@ -246,28 +267,6 @@ class Alerts:
 
         self._publisher.publish(Publication(alert_subject(severity), payload, message_id, headers), done)
         return await stored
-
-
-class Level:
-    """A number with hysteresis: raised after `hold` readings in a row ≥ `raise_at`, over after `hold` ≤ `clear_at`."""
-
-    def __init__(
-        self, alerts: AlertSink, condition: Condition, scope: str, *, raise_at: float, clear_at: float, hold: int = 3
-    ) -> None:
-        if clear_at > raise_at:
-            raise ValueError(f"{condition}: clears at {clear_at}, above {raise_at} where it is raised")
-        self._alerts, self._condition, self._scope = alerts, condition, scope
-        self._raise_at, self._clear_at, self._hold = raise_at, clear_at, hold
-        self._high = self._low = 0
-
-    def read(self, value: float) -> None:
-        """One reading."""
-        self._high = self._high + 1 if value >= self._raise_at else 0
-        self._low = self._low + 1 if value <= self._clear_at else 0
-        if self._high >= self._hold:
-            self._alerts.raise_(self._condition, self._scope, metadata={"value": value, "bound": self._raise_at})
-        elif self._low >= self._hold:
-            self._alerts.resolve(self._condition, self._scope)
 
 
 async def _wait(event: asyncio.Event, timeout_s: float | None) -> None:

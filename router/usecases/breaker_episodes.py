@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from router.domain.alert import Condition
+from router.domain.json import JsonObject
 from router.domain.policy import provider_entry
 from router.domain.view import BreakerState
 from router.errors import StoreError
@@ -76,4 +77,5 @@ class BreakerEpisodes:
             held = {v.provider_entry for v in views if v.state is not BreakerState.CLOSED}
             for provider in providers:
                 if provider_entry(provider) not in held:
-                    self._alerts.resolve(Condition.BREAKER_OPENED, f"{tenant}/{provider}")
+                    metadata: JsonObject = {"tenant_id": tenant, "provider_id": provider}
+                    self._alerts.resolve(Condition.BREAKER_OPENED, f"{tenant}/{provider}", metadata=metadata)

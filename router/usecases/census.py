@@ -13,7 +13,7 @@ from router.domain.alert import Condition
 from router.errors import StoreError
 from router.ports import SamplePage, StoreSample
 from router.telemetry import Telemetry
-from router.usecases.alerts import Level
+from router.usecases.alert_rules import Level
 from router.usecases.gate import AlertSink
 
 log = logging.getLogger("router.census")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from router.domain.alert import Condition
 from router.domain.ids import assignment_id, task_id, to_text
+from router.domain.json import JsonObject
 from router.domain.result import ExecResult, Status
 from router.domain.task import Action, BreakerTurn, Final, Move, Moved, TaskRecord, TaskState
 from router.ports import TaskStore
@@ -45,12 +46,11 @@ class Endings:
             return
         self._telemetry.breaker_transitions.labels(turn.name.lower()).inc()
         scope = f"{tenant_id}/{provider_id}"
+        metadata: JsonObject = {"tenant_id": tenant_id, "provider_id": provider_id}
         if turn is BreakerTurn.OPENED:
-            self._alerts.raise_(
-                Condition.BREAKER_OPENED, scope, metadata={"tenant_id": tenant_id, "provider_id": provider_id}
-            )
+            self._alerts.raise_(Condition.BREAKER_OPENED, scope, metadata=metadata)
         elif turn is BreakerTurn.CLOSED:
-            self._alerts.resolve(Condition.BREAKER_OPENED, scope)
+            self._alerts.resolve(Condition.BREAKER_OPENED, scope, metadata=metadata)
 
     def final(self, record: TaskRecord, result: ExecResult) -> Final | None:
         """What a caller who asked for it is told when this ends the task. A large output is not kept, only told."""

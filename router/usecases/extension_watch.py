@@ -14,6 +14,7 @@ from collections.abc import Callable
 from router.domain.alert import Condition
 from router.domain.extension_health import ExtensionRecord, Settled, Tally
 from router.domain.extensions import Name
+from router.domain.json import JsonObject
 from router.domain.view import BreakerState
 from router.errors import StoreError
 from router.ports import ExtensionStore
@@ -138,10 +139,11 @@ class ExtensionWatch:
             extra={"event": Event.EXTENSION_BREAKER, "extension": name.text, "state": state.value},
         )
         scope = f"extension/{name.text}"
+        metadata: JsonObject = {"extension_id": name.id}
         if state is BreakerState.OPEN:
-            self._alerts.raise_(Condition.BREAKER_OPENED, scope, metadata={"extension_id": name.id})
+            self._alerts.raise_(Condition.BREAKER_OPENED, scope, metadata=metadata)
         elif state is BreakerState.CLOSED:
-            self._alerts.resolve(Condition.BREAKER_OPENED, scope)
+            self._alerts.resolve(Condition.BREAKER_OPENED, scope, metadata=metadata)
 
     async def drained(self) -> None:
         """Tell what is not told yet; once, whatever comes of it."""

@@ -46,8 +46,8 @@ class AlertSink(Protocol):
     def raise_(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
         """The condition holds."""
 
-    def resolve(self, condition: Condition, scope: str, message: str = "") -> None:
-        """It is over."""
+    def resolve(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
+        """It is over. `metadata` names what turns in the store; else the end tells what the beginning told."""
 
     def happened(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
         """It happened, and has no end of its own."""

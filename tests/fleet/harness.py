@@ -189,6 +189,8 @@ class Fleet:
             "ROUTER_STORE_DEADLINE": "250ms",
             "ROUTER_ADMIN_NATS_READ": "open",
             "ROUTER_LOG_FORMAT": "json",
+            "ROUTER_ALERT_AWAY": "1s",
+            "ROUTER_ALERT_CALM": "0s",
         }
         self._env = base | dict(env or {})
         self._count = pods

@@ -13,7 +13,8 @@ from router.domain.json import JsonObject
 from router.errors import StoreUnavailable
 from router.ports import Publication, Published
 from router.telemetry import Telemetry
-from router.usecases.alerts import QUIET_MS, Alerts, Level
+from router.usecases.alert_rules import AWAY_READINGS, Away, Level
+from router.usecases.alerts import QUIET_MS, Alerts
 
 AWAY = Condition.STORE_AWAY
 
@@ -74,10 +75,10 @@ class Fleet:
         self.now_ms = 1_700_000_000_000
 
     @asynccontextmanager
-    async def pod(self) -> AsyncIterator[Alerts]:
+    async def pod(self, calm_ms: int = 0) -> AsyncIterator[Alerts]:
         """One pod's alerts, running."""
         telemetry = Telemetry(CollectorRegistry())
-        alerts = Alerts(self.stream, self.epochs, encode, telemetry, lambda: self.now_ms, retry_s=60)
+        alerts = Alerts(self.stream, self.epochs, encode, telemetry, lambda: self.now_ms, retry_s=60, calm_ms=calm_ms)
         task = asyncio.create_task(alerts.run())
         try:
             yield alerts
@@ -102,14 +103,15 @@ async def test_an_episode_is_told_once_and_ends_under_the_same_id() -> None:
     fleet = Fleet()
     async with fleet.pod() as alerts:
         for _ in range(5):
-            alerts.raise_(AWAY, FLEET)
+            alerts.raise_(AWAY, FLEET, metadata={"reason": "timeout"})
         alerts.resolve(AWAY, FLEET)
         alerts.resolve(AWAY, FLEET)
         await sent(alerts)
     raised, resolved = fleet.stream.bodies()
     assert raised["id"] == resolved["id"] == "store_away:fleet:1"
     assert (raised["severity"], resolved["severity"]) == ("critical", "info")
-    assert resolved["metadata"] == {"condition": "store_away", "scope": "fleet", "resolved": True}
+    assert raised["metadata"] == {"reason": "timeout", "condition": "store_away", "scope": "fleet"}
+    assert resolved["metadata"] == raised["metadata"] | {"resolved": True}
 
 
 async def test_the_subject_ends_in_the_severity() -> None:
@@ -150,17 +152,20 @@ async def test_the_next_episode_has_the_next_epoch() -> None:
 
 
 async def test_any_pod_ends_what_turns_in_the_store() -> None:
-    """One pod sees the breaker open, another sees it close, twice: two episodes, each with its end."""
+    """One pod sees the breaker open, another sees it close, twice: two episodes, each with its end, which names it."""
     fleet = Fleet()
     opened, scope = Condition.BREAKER_OPENED, "acme/p1"
+    named: JsonObject = {"tenant_id": "acme", "provider_id": "p1"}
     async with fleet.pod() as one, fleet.pod() as two:
         for pod, other in ((one, two), (one, two)):
-            pod.raise_(opened, scope)
+            pod.raise_(opened, scope, metadata=named)
             await sent(pod)
-            other.resolve(opened, scope)
+            other.resolve(opened, scope, metadata=named)
             await sent(other)
     ids = ["breaker_opened:acme/p1:1", "breaker_opened:acme/p1:2"]
     assert list(fleet.stream.messages) == [ids[0], f"{ids[0]}:resolved", ids[1], f"{ids[1]}:resolved"]
+    told = named | {"condition": opened.value, "scope": scope}
+    assert [b["metadata"] for b in fleet.stream.bodies()] == [told, told | {"resolved": True}] * 2
 
 
 async def test_an_end_of_what_turns_waits_for_the_store_and_holds_nobody_up() -> None:
@@ -258,6 +263,60 @@ async def test_what_only_happens_is_over_after_a_quiet_time() -> None:
         alerts.nudge()
         await asyncio.wait_for(fleet.stream.tried.wait(), 5)
     assert len(fleet.stream.messages) == 2
+
+
+async def test_what_comes_and_goes_is_one_episode() -> None:
+    """It ends when it was calm for a while, and says when the calm began; what comes back before that goes on."""
+    fleet = Fleet()
+    async with fleet.pod(calm_ms=30_000) as alerts:
+        for _ in range(5):
+            alerts.raise_(AWAY, FLEET)
+            alerts.resolve(AWAY, FLEET)
+            fleet.now_ms += 29_999
+            alerts.nudge()
+            await sent(alerts)
+        alerts.resolve(AWAY, FLEET)
+        assert list(fleet.stream.messages) == ["store_away:fleet:1"]
+        fleet.now_ms += 1
+        fleet.stream.tried.clear()
+        alerts.nudge()
+        await asyncio.wait_for(fleet.stream.tried.wait(), 5)
+        await sent(alerts)
+        assert list(fleet.stream.messages) == ["store_away:fleet:1", "store_away:fleet:1:resolved"]
+        alerts.raise_(AWAY, FLEET)
+        await sent(alerts)
+    assert list(fleet.stream.messages)[-1] == "store_away:fleet:2"
+
+
+@pytest.mark.parametrize(
+    ("readings", "raised"),
+    [
+        ("..!.............................", False),
+        ("..!!............................", False),
+        ("..!!!", True),
+        (".!.!.!", True),
+        ("!.........!.........!", True),
+        ("!..............!..............!", False),
+    ],
+)
+async def test_only_what_lasts_or_comes_again_is_an_outage(readings: str, raised: bool) -> None:
+    """Three seconds of the last thirty, in one piece or not: a short cut is nothing to wake somebody for."""
+    fleet = Fleet()
+    async with fleet.pod(calm_ms=30_000) as alerts:
+        away = Away(alerts, AWAY, FLEET, least=3)
+        for one in readings:
+            away.read(one == "!", {"reason": "test"})
+        await sent(alerts)
+        assert bool(fleet.stream.messages) is raised
+        for _ in range(AWAY_READINGS):
+            away.read(False)
+        fleet.now_ms += 30_000
+        alerts.nudge()
+        if raised:
+            fleet.stream.tried.clear()
+            await asyncio.wait_for(fleet.stream.tried.wait(), 5)
+            await sent(alerts)
+            assert len(fleet.stream.messages) == 2
 
 
 async def test_waiting_alerts_are_bounded() -> None:

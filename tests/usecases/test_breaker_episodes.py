@@ -31,7 +31,7 @@ class Room:
     def raise_(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
         raise AssertionError("raised")
 
-    def resolve(self, condition: Condition, scope: str, message: str = "") -> None:
+    def resolve(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
         self.over.append(scope)
 
     def happened(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:

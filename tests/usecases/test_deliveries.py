@@ -88,7 +88,7 @@ class Room:
     def raise_(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
         """`AlertSink`."""
 
-    def resolve(self, condition: Condition, scope: str, message: str = "") -> None:
+    def resolve(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
         """`AlertSink`."""
 
     def happened(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:

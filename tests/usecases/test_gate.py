@@ -31,7 +31,7 @@ class OpenAlerts:
     def raise_(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
         self.open.add(condition)
 
-    def resolve(self, condition: Condition, scope: str, message: str = "") -> None:
+    def resolve(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
         self.open.discard(condition)
 
     def happened(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:

@@ -89,7 +89,7 @@ class Room:
         """`AlertSink`."""
         self.raised.add(condition)
 
-    def resolve(self, condition: Condition, scope: str, message: str = "") -> None:
+    def resolve(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
         """`AlertSink`."""
         self.raised.discard(condition)
 

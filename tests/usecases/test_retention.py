@@ -44,7 +44,7 @@ class Heard:
         """Not used by retention."""
         raise AssertionError(condition)
 
-    def resolve(self, condition: Condition, scope: str, message: str = "") -> None:
+    def resolve(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
         """Not used by retention."""
         raise AssertionError(condition)
 
