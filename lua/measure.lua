@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=no-writes
 -- measure: how full the limits of tenants are, and how their breakers stand; it writes nothing
 -- KEYS
 --   head            <schema>:{p}:<tenant>:head          forced breakers
@@ -14,7 +14,8 @@
 --   0 measured      one string a row, struct: I4 open, I4 half open, I4 forced, then a d each: units in use of a counter;
 --                   empty when something of the row cannot be read
 -- GUARANTEES
---   A breaker that an operator holds open is counted as forced only; one whose life time has passed is not counted.
+--   A breaker that an operator holds open is counted as forced only; one whose life time has passed is not counted. Redis
+--   itself refuses a write, and runs it out of memory, too.
 --- @include clock
 --- @include state
 --- @include log

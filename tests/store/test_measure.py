@@ -1,9 +1,11 @@
 """lua/measure.lua: counters and breakers as decide sees them, without touching any."""
 
+from pathlib import Path
 from typing import cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis import Redis
 
 from router.domain.outcome import Admitted, LimitHit
 from router.domain.policy import Algorithm, Breaker, Resource, Scope, StoredPolicy, TenantPolicies, provider_entry
@@ -12,7 +14,8 @@ from router.domain.result import BreakerVerdict
 from router.domain.standing import Counter, Standing, counters_of
 from router.store import measure
 from router.store.measure import RedisMeasure, measure_script
-from router.store.nodes import Nodes
+from router.store.nodes import Nodes, SingleNode
+from tests.servers import ValkeyProcess
 from tests.store.harness import MINUTE, TEST_CLOCK, Ask, Direct, Store, policy, request, undispatched
 from tests.store.test_decide import head
 from tests.store.test_tenants import RICH, everything
@@ -126,6 +129,21 @@ async def test_a_look_changes_nothing(store: Store) -> None:
     before = dump(store)
     await stand(store, tenant, RICH)
     assert dump(store) == before
+
+
+async def test_a_store_that_is_full_is_looked_at(tmp_path: Path) -> None:
+    """Then more than ever: how full limits are is asked for when something is wrong."""
+    with ValkeyProcess(tmp_path / "full") as server:
+        store = Store(Redis.from_url(server.url))
+        tenant = store.tenant()
+        p = policy("a", limits=[limit("l", Scope.TENANT, Resource.REQUESTS, 9, MINUTE)])
+        assert isinstance(store.one(request(tenant, "1"), p), Admitted)
+        nodes = SingleNode(server.url)
+        await nodes.open()
+        await nodes.call("CONFIG", "SET", "maxmemory", 1)
+        (found,) = await RedisMeasure(store.keys, nodes).measure([(tenant, counters(tenant, p))])
+        assert found is not None
+        await nodes.close()
 
 
 def dump(store: Store) -> dict[bytes, object]:
