@@ -30,6 +30,7 @@
 --   6 off           the tenant is switched off
 --   7 fault         text; this row wrote nothing that counts
 --   8 busy          d ms: somebody else prepares this request and has so long for it (rows that claim)
+--   9 unrecorded    B charge, d retry_after_ms: refused, and the tenant's quota of records is used up, so there is none
 -- GUARANTEES
 --   The call returns { 0, seconds, microseconds, one string a row: I4 nonce, B code, c8 stamp, then as above }.
 --   A row reads and validates first and writes after: a refusal charges nothing. It runs under pcall, so a bad row gets
@@ -37,7 +38,8 @@
 --   and ends before the first write, but for the claim if it asks for one. "seen" is what the row saw on its way, in
 --   audit records and in replies to rows that look or explain: B charges, a d each (units left before this row), B
 --   candidates, a d each of the first 24 (ms until it may be fit, -1 unknown; none when the first look was good), c8 the
---   provider of a pin that was left. Writes of a row, in this order: due set,
+--   provider of a pin that was left. A tenant's quota of records is its rows' last charge. It is charged by refusals, too:
+--   no window has more of both than the limit and one, and the one says since when refusals are counted only. Writes of a row, in this order: due set,
 --   audit, charges (locals), lease, probe, pin, job expiry, delivery record, remembered answer. A fault before the
 --   charges leaves at most a due entry without a record, which the sweeper drops.
 --   Every key has a TTL or a bound: see KEYS in store/keys.py.
@@ -46,13 +48,13 @@
 --- @include log
 --- @include breaker
 --- @include flush
-local ADMITTED, REPLAY, CONFLICT, LIMITED, NONE, LATE, OFF, FAULT, BUSY = 0, 1, 2, 3, 4, 5, 6, 7, 8
+local ADMITTED, REPLAY, CONFLICT, LIMITED, NONE, LATE, OFF, FAULT, BUSY, UNRECORDED = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
 local V_CHOSEN, V_OPEN, V_PROBES, V_CONCURRENCY, V_LIMIT, V_FORCED, V_SLOW = 1, 2, 3, 4, 5, 7, 9
 local STICKY, FALLBACK, BREAKER_FALLBACK = 3, 5, 6
 local PIN_NONE, PIN_NEW, PIN_HELD, PIN_LEFT = 0, 1, 2, 3
 local ALL_OPEN_FAIL, ALL_OPEN_PROBE_ONE = 0, 1
 local F_PUSH, F_RESERVED, F_RENEW, F_METER, F_LOOK, F_CLAIM, F_EXPLAIN, F_MESSAGE = 1, 2, 4, 8, 16, 32, 64, 128
-local C_SHADOW, C_CONCURRENCY, C_LOG = 1, 2, 4
+local C_SHADOW, C_CONCURRENCY, C_LOG, C_RECORDS = 1, 2, 4, 8
 local CHARGE_BYTES = 31
 local TASK_NEW, TASK_WAITING = 1, 4
 local MOST_UNITS = 2 ^ 53
@@ -115,13 +117,13 @@ local function check_charges(row, pos, n, from)
     if not (units >= 0 and units <= MOST_UNITS) then error('units of a charge') end
     local wait, st, o
     local free
-    if flags >= C_LOG then
+    if flags >= C_LOG and flags < C_RECORDS then
       local used, entries = log_used(KEYS[k], window, now)
       free, o = limit - used, -window
       -- A full log admits no more until its oldest charge has left.
       if entries >= MOST_LOGGED and units > 0 then used = math.max(used, limit) end
       if used + units > limit then wait = log_wait(KEYS[k], limit, units, used, window, now) end
-    elseif flags >= C_CONCURRENCY then
+    elseif flags >= C_CONCURRENCY and flags < C_RECORDS then
       free = limit - call('ZCOUNT', KEYS[k], alive, '+inf')
       if free < units then
         wait = -1
@@ -322,8 +324,23 @@ local function saw(pinned)
   return pack(doubles(row_charges), row_charges, spread(left, 1, row_charges)) .. waits .. (pinned or '')
 end
 
-local function refuse(k, action, decision, code, index, wait, verdicts, seen, blob)
+local function reply(nonce, code, stamp, rest)
+  return pack('>I4Bc8c0', nonce, code, stamp, rest)
+end
+
+-- Records a refusal, or returns the answer of one that the tenant's quota leaves no record for. `pos`: of the charges.
+local function refuse(nonce, stamp, row, pos, k, action, decision, code, index, wait, verdicts, seen, blob)
+  local st, o
+  if row_charges > 0 and row:byte(pos + row_charges * CHARGE_BYTES - 1) >= C_RECORDS then
+    local k_state, id, window, limit = unpack('>Hc8I4d', row, pos + (row_charges - 1) * CHARGE_BYTES)
+    st = states[k_state] or state_at(k_state)
+    o = sliding_at(st, id, window, now)
+    if st.v[o + SUM] > limit then
+      return reply(nonce, UNRECORDED, stamp, pack('>Bd', row_charges - 1, sliding_wait(st.v, o, limit, 1, now)))
+    end
+  end
   audit(k, pack(RECORD, 2, action, now, now_us, decision, code, index, wait, #verdicts, verdicts, #seen, seen, 0, '', blob))
+  if st then sliding_charge(st, o, 1) end
 end
 
 -- A breaker lets this decision through on trial: half open, and a probe lease.
@@ -357,10 +374,6 @@ local function charge(decision, until_ms)
       sliding_charge(st, o, charges[i + 2])
     end
   end
-end
-
-local function reply(nonce, code, stamp, rest)
-  return pack('>I4Bc8c0', nonce, code, stamp, rest)
 end
 
 -- The next attempt of a task: no charge, no pin, no answer to remember. What the first one reserved carries on; its
@@ -427,29 +440,35 @@ local function run(row)
     return next_attempt(row, pos, nonce, attempt, head, st, k_audit, k_task, k_due, decision, all_open, probes_max, lease_ms,
       job_ms, blob, record, n_charges, n_candidates)
   end
-  local remembered = call('GET', KEYS[k_idem])
+  charged, row_charges, waits = 0, n_charges, '\0'
+  local remembered, at, unrecorded = call('GET', KEYS[k_idem]), pos
   if remembered then
     if remembered:byte(1) ~= 1 then error('remembered answer of format ' .. remembered:byte(1)) end
     -- The other three bytes are the tenant's mark, which its answers of the first version lack.
     if remembered:sub(2, 6) == fingerprint:sub(1, 5) then return reply(nonce, REPLAY, head.stamp, remembered) end
-    if not look then refuse(k_audit, AUDIT_CONFLICT, decision, CONFLICT, 0, -1, '', SAW_NOTHING, blob) end
-    return reply(nonce, CONFLICT, head.stamp, '')
+    if not look then
+      unrecorded = refuse(nonce, head.stamp, row, at, k_audit, AUDIT_CONFLICT, decision, CONFLICT, 0, -1, '', SAW_NOTHING, blob)
+    end
+    return unrecorded or reply(nonce, CONFLICT, head.stamp, '')
   end
   if head.off then
-    if not look then refuse(k_audit, AUDIT_REFUSED, decision, OFF, 0, -1, '', SAW_NOTHING, blob) end
-    return reply(nonce, OFF, head.stamp, '')
+    if not look then
+      unrecorded = refuse(nonce, head.stamp, row, at, k_audit, AUDIT_REFUSED, decision, OFF, 0, -1, '', SAW_NOTHING, blob)
+    end
+    return unrecorded or reply(nonce, OFF, head.stamp, '')
   end
   local busy_ms = claim and claimed(k_task, decision)
   if busy_ms then return reply(nonce, BUSY, head.stamp, pack('>d', busy_ms)) end
 
   -- Read and validate: nothing has been written yet.
-  charged, row_charges, waits = 0, n_charges, '\0'
   local worst, wait, shadow
   pos, worst, wait, shadow = check_charges(row, pos, n_charges, 0)
   if worst then
     local seen = saw()
-    if not look then refuse(k_audit, AUDIT_REFUSED, decision, LIMITED, worst, wait, '', seen, blob) end
-    return reply(nonce, LIMITED, head.stamp, pack('>Bd', worst, wait) .. (explain and seen or ''))
+    if not look then
+      unrecorded = refuse(nonce, head.stamp, row, at, k_audit, AUDIT_REFUSED, decision, LIMITED, worst, wait, '', seen, blob)
+    end
+    return unrecorded or reply(nonce, LIMITED, head.stamp, pack('>Bd', worst, wait) .. (explain and seen or ''))
   end
   local pin = k_pin > 0 and call('GET', KEYS[k_pin])
   local pinned, pinned_at
@@ -465,8 +484,10 @@ local function run(row)
   c, index, verdicts, broke, wait = walk(row, pos, n_candidates, pinned, st, head, probes_max, all_open, decision)
   if not c then
     local seen = saw()
-    if not look then refuse(k_audit, AUDIT_REFUSED, decision, NONE, 0, wait, verdicts, seen, blob) end
-    return reply(nonce, NONE, head.stamp, pack('>dBc0', wait, #verdicts, verdicts) .. (explain and seen or ''))
+    if not look then
+      unrecorded = refuse(nonce, head.stamp, row, at, k_audit, AUDIT_REFUSED, decision, NONE, 0, wait, verdicts, seen, blob)
+    end
+    return unrecorded or reply(nonce, NONE, head.stamp, pack('>dBc0', wait, #verdicts, verdicts) .. (explain and seen or ''))
   end
   local pin_state, reason = PIN_NONE, c.reason
   if k_pin > 0 then

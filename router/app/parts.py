@@ -43,6 +43,7 @@ from router.usecases.audit_lines import AuditLines
 from router.usecases.breaker_episodes import BreakerEpisodes
 from router.usecases.census import Census
 from router.usecases.decide import Decide
+from router.usecases.decision_quotas import DecisionQuotas, WithQuotas
 from router.usecases.deferred import DeferredAudit
 from router.usecases.deliveries import Careful, DeadLetters, Handle, Patience
 from router.usecases.dispatch import Dispatcher
@@ -64,13 +65,13 @@ from router.usecases.policies import PolicyCache
 from router.usecases.policy_folder import FolderContents, read_folder
 from router.usecases.queries import Backpressure, RecentLatency
 from router.usecases.receipts import Receipts
-from router.usecases.request_quota import WithQuota
 from router.usecases.retention import Retention
 from router.usecases.seed import Seeder, Source, StoreGuard
 from router.usecases.settle import Settle
 from router.usecases.sweep import Sweeper
 from router.usecases.unfinished import Unfinished
 from router.usecases.unknown_tenants import UnknownTenants
+from router.usecases.unrecorded import Unrecorded
 from router.wire import subjects
 from router.wire.alerts import encode_alert
 
@@ -151,13 +152,13 @@ class Parts:
             self.store.epochs, self.store.inspector, self.alerts, may_work=lambda: not self._draining
         )
         self.deferred = DeferredAudit(self.store.tasks, t)
+        self.unrecorded = Unrecorded(self.store.tasks, t)
         self._audit_parts(s)
         cache_watch = CacheWatch(t, s.metrics_tenants)
         cache_watch.served = self.retention.served
-        loader = self.store.policies
-        quota = s.quota_requests
+        quotas_of_decisions = DecisionQuotas(s.quota_requests, s.quota_audit_rate)
         self.policies = PolicyCache(
-            loader if quota is None else WithQuota(loader, quota, OnStoreError(s.on_store_error)),
+            WithQuotas(self.store.policies, quotas_of_decisions, OnStoreError(s.on_store_error)),
             cache_watch,
             cache_settings(s),
             clock=time.monotonic,
@@ -249,6 +250,7 @@ class Parts:
             snapshot=self.figures.snapshot,
             extensions=Extended(reach, t, most_ms=s.pipeline_deadline_ms, most=s.pipelines_max),
             unknown=self.unknown.refused,
+            unrecorded=self.unrecorded.refused,
             violated=partial(self.isolation.violated, Door.DECIDE),
             audit_lines=self.audit_lines,
         )

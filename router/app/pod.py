@@ -126,6 +126,7 @@ class Pod(Parts):
         self.retention.served(NO_TENANT)
         self._run(self.retention.run(), "retention")
         self._run(self.unknown.run(), "unknown tenants")
+        self._run(self.unrecorded.run(), "unrecorded refusals")
         self._run(self.census.run(), "census")
         self._run(self.measure.run(), "measure")
         self._run(self.breaker_episodes.run(), "breaker episodes")
@@ -273,6 +274,7 @@ class Pod(Parts):
         await self.deferred.drained()
         await self.watch.drained()
         await self.unknown.flush()
+        await self.unrecorded.flush()
 
 
 def _settle_garbage_collector() -> None:

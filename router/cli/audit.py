@@ -39,7 +39,8 @@ def query(
     outcome: Annotated[
         str | None,
         typer.Option(
-            help="decided, degraded, conflict, limited, no_candidate, tenant_off; success, error, timeout, cancelled."
+            help="decided, degraded, conflict, limited, no_candidate, tenant_off, audit_quota; "
+            "success, error, timeout, cancelled."
         ),
     ] = None,
     since: Annotated[

@@ -23,7 +23,7 @@ from router.domain.outcome import (
     TenantOff,
 )
 from router.domain.plan import Plan
-from router.domain.policy import QUOTA_ID, Limit, OnStoreError
+from router.domain.policy import AUDIT_QUOTA_ID, QUOTA_ID, Limit, OnStoreError
 from router.domain.request import DecideRequest
 
 JITTER_PART = 10
@@ -39,7 +39,7 @@ def answer(outcome: Outcome, request: DecideRequest, plan: Plan, *, explain: boo
             return admitted(outcome, request, plan, explain=explain)
         case Replay(remembered):
             return replayed(remembered, explain=explain)
-        case LimitHit(charge, wait, seen):
+        case LimitHit(charge, wait, seen, _):
             refused = _limited(plan.charges[charge].limit, wait, request)
             return _explained(refused, explanation(request, plan, seen=seen)) if explain else refused
         case NoCandidate(verdicts, _, seen):
@@ -196,6 +196,8 @@ def _limited(limit: Limit, wait: int | None, request: DecideRequest) -> Refused:
     details["retry_after_ms"] = _with_jitter(wait, request.request_id)
     if limit.id == QUOTA_ID:
         return Refused(Code.QUOTA_EXCEEDED, "the tenant has made all decisions that it may in 24 hours", details)
+    if limit.id == AUDIT_QUOTA_ID:
+        return Refused(Code.QUOTA_EXCEEDED, "the tenant's requests have made all audit records that they may", details)
     return Refused(Code.RATE_LIMIT_EXCEEDED, f"limit {limit.id} ({limit.scope}, {limit.resource}) is used up", details)
 
 

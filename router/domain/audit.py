@@ -46,7 +46,8 @@ def policy_frame(plan: Plan, script: str = "") -> PolicyFrame:
 class DecisionFeatures(Struct, frozen=True, array_like=True):
     """What the record of a decision keeps of request and policy; packed by the pod, told on by the script.
 
-    `constrained`: providers that the request's constraints passed over.
+    `constrained`: providers that the request's constraints passed over. `times`: how many refusals the record stands
+    for, told by the first of them.
     """
 
     request_id: str
@@ -57,6 +58,7 @@ class DecisionFeatures(Struct, frozen=True, array_like=True):
     figures_version: int
     frame: PolicyFrame
     constrained: tuple[str, ...] = ()
+    times: int = 1
 
 
 class TaskFeatures(Struct, frozen=True, array_like=True):
@@ -116,7 +118,8 @@ class UnknownTenant(Struct, frozen=True, array_like=True):
 class AuditEntry(Struct, frozen=True):
     """One record, as people and queries see it. `id` is its place in the log, `ts_us` is Redis time in microseconds.
 
-    `outcome`: decided, degraded, conflict, limited, no_candidate or tenant_off of a decision, the status of a result.
+    `outcome`: decided, degraded, conflict, limited, no_candidate, tenant_off or audit_quota of a decision, the status
+    of a result.
     """
 
     id: str

@@ -10,12 +10,13 @@ from router.domain.plan import Offer
 from router.domain.policy import provider_entry
 from router.domain.task import Action
 
-CONFLICT, LIMITED, NO_CANDIDATE, TENANT_OFF = 2, 3, 4, 6
+CONFLICT, LIMITED, NO_CANDIDATE, TENANT_OFF, AUDIT_QUOTA = 2, 3, 4, 6, 9
 _REFUSALS = {
     CONFLICT: "conflict",
     LIMITED: "limited",
     NO_CANDIDATE: "no_candidate",
     TENANT_OFF: "tenant_off",
+    AUDIT_QUOTA: "audit_quota",
     **{number: code.value for code, number in AUDIT_CODES.items()},
 }
 DECISIONS = frozenset(
@@ -80,11 +81,7 @@ def decision_entry(
             details["pin"] = PinState(third).name.lower()
     else:
         outcome = _REFUSALS.get(code, str(code))
-        details["refusal"] = outcome
-        if code == LIMITED:
-            details["limit_id"] = f.frame.limits[index]
-        if third >= 0:
-            details["retry_after_ms"] = third
+        details |= {"refusal": outcome} | _refusal(f, code, index, third)
     if verdicts or f.constrained:
         passed: list[JsonValue] = [{"provider_id": p, "verdict": Verdict.CONSTRAINT.label} for p in f.constrained]
         details["candidates"] = passed + _candidates(f.frame.providers, verdicts, seen.waits)
@@ -114,6 +111,18 @@ def decision_entry(
         details,
         outcome,
     )
+
+
+def _refusal(f: DecisionFeatures, code: int, index: int, wait_ms: int) -> JsonObject:
+    """Which limit, or how many refusals this one stands for; and until when."""
+    found: JsonObject = {}
+    if code == LIMITED:
+        found["limit_id"] = f.frame.limits[index]
+    elif code == AUDIT_QUOTA:
+        found["times"] = f.times
+    if wait_ms >= 0:
+        found["retry_after_ms"] = wait_ms
+    return found
 
 
 def _candidates(names: tuple[str, ...], verdicts: bytes, waits: tuple[int | None, ...]) -> list[JsonValue]:

@@ -76,11 +76,15 @@ class Conflict(Struct, frozen=True):
 
 
 class LimitHit(Struct, frozen=True):
-    """A limit refuses. `charge` indexes the plan's charges. `retry_after_ms` None: it can never pass."""
+    """A limit refuses. `charge` indexes the plan's charges. `retry_after_ms` None: it can never pass.
+
+    `recorded` False: the limit is the tenant's quota of audit records, so the audit log has no record of the refusal.
+    """
 
     charge: int
     retry_after_ms: int | None
     seen: Seen = NOTHING_SEEN
+    recorded: bool = True
 
 
 class NoCandidate(Struct, frozen=True):

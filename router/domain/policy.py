@@ -121,8 +121,8 @@ def provider(
     )
 
 
-QUOTA_ID = "~requests"
-"""The limit that the fleet's settings add to every policy; no document can name one like that."""
+QUOTA_ID, AUDIT_QUOTA_ID = "~requests", "~audit"
+"""The limits that the fleet's settings add to every policy, in this order; no document can name one like that."""
 
 
 class Limit(Struct, frozen=True):

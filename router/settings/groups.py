@@ -133,6 +133,13 @@ class Policies(Group):
         ge=1,
         le=1_000_000_000,
     )
+    quota_audit_rate: int | None = setting(
+        None,
+        "Audit records a second, over ten of them, that a tenant's requests may make, each decision or refusal one; "
+        "beyond it they are refused, and that is counted instead of recorded; none: no bound.",
+        ge=1,
+        le=1_000_000,
+    )
     policy_cache_ttl_s: Seconds = setting(300, "Age at which a cached policy is read again.", ge=1, le=86_400)
     policy_cache_max_bytes: Size = setting(
         100_000 * 1000, "Bound on the compiled policies of a pod: 100 KB for each of 1,000 tenants.", ge=1 << 20

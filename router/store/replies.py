@@ -19,7 +19,7 @@ from router.domain.outcome import (
 )
 from router.store.packing import FormatError, remembered, seen
 
-ADMITTED, REPLAY, CONFLICT, LIMITED, NONE, LATE, OFF, FAULT, BUSY = range(9)
+ADMITTED, REPLAY, CONFLICT, LIMITED, NONE, LATE, OFF, FAULT, BUSY, UNRECORDED = range(10)
 DECIDE_RETURNS = {
     ADMITTED: "admitted",
     REPLAY: "replay",
@@ -30,6 +30,7 @@ DECIDE_RETURNS = {
     OFF: "off",
     FAULT: "fault",
     BUSY: "busy",
+    UNRECORDED: "unrecorded",
 }
 BODY = 13
 HEAD = Layout(">IB8s")
@@ -64,6 +65,11 @@ def _limited(reply: bytes, _: bytes) -> Outcome:
     return LimitHit(charge, _wait(wait), seen(reply, at) if at < len(reply) else NOTHING_SEEN)
 
 
+def _unrecorded(reply: bytes, _: bytes) -> Outcome:
+    charge, wait = _LIMITED.unpack_from(reply, BODY)
+    return LimitHit(charge, _wait(wait), recorded=False)
+
+
 def _none(reply: bytes, _: bytes) -> Outcome:
     wait, count = _NONE.unpack_from(reply, BODY)
     at = BODY + _NONE.size
@@ -83,6 +89,7 @@ _READERS: dict[int, Callable[[bytes, bytes], Outcome]] = {
     REPLAY: _replay,
     CONFLICT: lambda _reply, _decision: Conflict(),
     LIMITED: _limited,
+    UNRECORDED: _unrecorded,
     NONE: _none,
     OFF: lambda _reply, _decision: TenantOff(),
     BUSY: lambda reply, _decision: Busy(max(0, int(_BUSY.unpack_from(reply, BODY)[0]))),

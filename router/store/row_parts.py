@@ -12,10 +12,10 @@ from msgspec import Struct, msgpack
 
 from router.domain.audit import policy_frame
 from router.domain.plan import Candidate, Plan
-from router.domain.policy import Algorithm, Limit, Resource, Scope, StoredPolicy, WhenAllOpen
+from router.domain.policy import AUDIT_QUOTA_ID, Algorithm, Limit, Resource, Scope, StoredPolicy, WhenAllOpen
 from router.store.packing import offer, tail_head
 
-SHADOW, CONCURRENCY, LOG = 1, 2, 4
+SHADOW, CONCURRENCY, LOG, RECORDS = 1, 2, 4, 8
 
 _LIMIT = Layout(">8sId")
 _CANDIDATE = Layout(">8sBIHBB")
@@ -104,7 +104,7 @@ def _policy_part(stored: StoredPolicy) -> PolicyPart:
 
 def limit_part(limit: Limit) -> LimitPart:
     """What every charge of a limit has."""
-    flags = SHADOW if limit.shadow else 0
+    flags = SHADOW if limit.shadow else RECORDS if limit.id == AUDIT_QUOTA_ID else 0
     if limit.resource is Resource.CONCURRENCY:
         return LimitPart(_LIMIT.pack(limit.entry, 0, limit.limit), flags | CONCURRENCY, True, False)
     reserves = limit.resource is not Resource.REQUESTS

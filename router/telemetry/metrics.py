@@ -192,6 +192,9 @@ class Telemetry:
         )
         for outcome in ("recorded", "dropped"):
             self.audit_unknown.labels(outcome)
+        self.audit_unrecorded = self._counter(
+            "audit_unrecorded", "Refusals counted in the audit instead of recorded each: ROUTER_QUOTA_AUDIT_RATE."
+        )
 
     def _policies_and_gate(self) -> None:
         self.policy_reloads = self._counter("policy_reloads", "Policy loads, by what caused them.", "cause")

@@ -58,7 +58,7 @@ class AuditLines:
                 self._decision(request, plan, made, decision_id, reason, candidate, pin, verdicts, seen)
             case Conflict():
                 self._decision(request, plan, Action.DECISION_CONFLICT, _NO_ID, CONFLICT)
-            case LimitHit(charge, wait, seen):
+            case LimitHit(charge, wait, seen, recorded) if recorded:
                 third = -1 if wait is None else wait
                 self._decision(request, plan, Action.DECISION_REFUSED, _NO_ID, LIMITED, charge, third, b"", seen)
             case NoCandidate(verdicts, wait, seen):

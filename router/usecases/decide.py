@@ -115,6 +115,7 @@ class Decide:
         extensions: Extensions,
         snapshot: Callable[[str], Snapshot] = lambda _: NO_FIGURES,
         unknown: Callable[[DecideRequest, Refused], None] = lambda _request, _refused: None,
+        unrecorded: Callable[[DecideRequest, Plan], None] = lambda _request, _plan: None,
         violated: Callable[[], None] = lambda: None,
         audit_lines: AuditLines = SILENT,
     ) -> None:
@@ -129,6 +130,7 @@ class Decide:
         self._extensions = extensions
         self._snapshot = snapshot
         self._unknown = unknown
+        self._unrecorded = unrecorded
         self._violated = violated
         self._audit_lines = audit_lines
         self._loop = asyncio.get_running_loop()
@@ -300,11 +302,14 @@ class Decide:
         if isinstance(outcome, RowFault):
             self._telemetry.store_row_faults.inc()
             log.error(outcome.message, extra={"event": Event.STORE_ROW_FAULT, "tenant_id": request.tenant_id})
-        elif isinstance(outcome, Admitted) and outcome.shadow:
-            self._telemetry.shadow_hits.inc()
+        elif isinstance(outcome, Admitted):
+            if outcome.shadow:
+                self._telemetry.shadow_hits.inc()
         elif isinstance(outcome, LimitHit):
             limit = made.charges[outcome.charge].limit
             self._telemetry.limit_refusals.labels(limit.scope.value, limit.resource.value).inc()
+            if not outcome.recorded:
+                self._unrecorded(request, made)
         return answer(outcome, request, made, explain=explain)
 
     def _finish(self, opened: Open, found: Answer) -> None:
