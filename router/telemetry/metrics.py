@@ -181,6 +181,11 @@ class Telemetry:
             self.audit_cut.labels(by)
         self.audit_exported = self._counter("audit_exported", "Audit entries stored outside by the export.")
         self.audit_export_failures = self._counter("audit_export_failures", "Exports that failed and are tried again.")
+        self.audit_export_lag = self._gauge(
+            "audit_export_lag_share",
+            "Entries that the export has not read, of the log furthest behind that this pod saw in the last minute or "
+            "two, as a share of ROUTER_AUDIT_MAX_LEN: at 1 entries are cut unread.",
+        )
         self.audit_export_lost = self._counter("audit_export_lost", "Audit entries cut before the export read them.")
         self.audit_read_seconds = self._histogram(
             "audit_read_seconds", "One bounded read of an audit log by this pod.", _LONG

@@ -7,6 +7,7 @@ happens twice does no harm.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -25,6 +26,8 @@ EXPORTING_MS = 30_000
 MOST_NOTICED = 10_000
 # The export is behind when so much of the log waits for it.
 BEHIND = 0.8
+# Every log is looked at more often than this while an export is on.
+LAG_WINDOW_S = 2 * EXPORTING_MS / 1000
 
 
 class Export(Protocol):
@@ -54,6 +57,7 @@ class Retention:
         export: Export,
         may_work: Callable[[], bool],
         every_s: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._retention = retention
         self._telemetry = telemetry
@@ -63,6 +67,7 @@ class Retention:
         self._may_work = may_work
         self._every_s = every_s
         self._noticed: set[str] = set()
+        self._lag = _Lag(clock)
 
     def served(self, tenant_id: str) -> None:
         """A tenant is decided for. Called often; never raises."""
@@ -102,6 +107,7 @@ class Retention:
             self._tell(tenant_id, trimmed)
             if exporting and trimmed.unread and await self._export.run(tenant_id):
                 await self._retention.due_now(tenant_id)
+        self._telemetry.audit_export_lag.set(self._lag.worst())
         return len(claimed)
 
     def _tell(self, tenant_id: str, t: Trimmed) -> None:
@@ -110,6 +116,7 @@ class Retention:
         telemetry.audit_cut.labels("age").inc(t.cut)
         telemetry.audit_cut.labels("length").inc(t.cut_inside_age)
         telemetry.audit_export_lost.inc(t.lost)
+        self._lag.saw(t.unread / self._max_len)
         if t.cut_inside_age or t.at_bound:
             self._alerts.happened(
                 Condition.AUDIT_CUT_INSIDE_AGE,
@@ -128,3 +135,24 @@ class Retention:
                 tenant_id,
                 metadata={"tenant_id": tenant_id, "unread": t.unread, "lost": t.lost},
             )
+
+
+class _Lag:
+    """The largest lag of this window and the last: pods share the logs, so one that was behind may not come again."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._until = clock() + LAG_WINDOW_S
+        self._last = self._now = 0.0
+
+    def saw(self, share: float) -> None:
+        """One log's."""
+        self._now = max(self._now, share)
+
+    def worst(self) -> float:
+        """Of what was seen lately."""
+        now = self._clock()
+        if now >= self._until:
+            self._last, self._now = self._now, 0.0
+            self._until = now + LAG_WINDOW_S
+        return max(self._last, self._now)

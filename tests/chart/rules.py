@@ -34,13 +34,17 @@ STORE_INF = of("router_store_call_seconds_bucket", 'script="decide",le="+Inf"')
 LAG_QUICK = of("router_loop_lag_seconds_bucket", 'le="0.05"')
 LAG_SLOW = of("router_loop_lag_seconds_bucket", 'le="0.1"')
 LAG_INF = of("router_loop_lag_seconds_bucket", 'le="+Inf"')
+READ_QUICK = of("router_audit_read_seconds_bucket", 'le="0.25"')
+READ_SLOW = of("router_audit_read_seconds_bucket", 'le="0.5"')
+READ_INF = of("router_audit_read_seconds_bucket", 'le="+Inf"')
+CUT = of("router_audit_cut_total", 'by="length"')
 LIMIT = of("router_limit_used_ratio", 'scope="tenant",resource="requests",tenant="other"')
 STEADY = "0+60000x{n}"
 NOTHING = "0+0x{n}"
 
 WELL: dict[str, str] = {
     **dict.fromkeys((DECIDED, QUICK, ALL, COUNT, STORE_QUICK, STORE_ALL, STORE_INF), STEADY),
-    **dict.fromkeys((LAG_QUICK, LAG_SLOW, LAG_INF), "0+600x{n}"),
+    **dict.fromkeys((LAG_QUICK, LAG_SLOW, LAG_INF, READ_QUICK, READ_SLOW, READ_INF), "0+600x{n}"),
     **dict.fromkeys(map(of, ("router_ready", "router_nats_connected", "router_gate_open")), "1+0x{n}"),
     of("router_workers"): "2+0x{n}",
     of("router_assignments_published_total"): "0+600x{n}",
@@ -58,14 +62,21 @@ WELL: dict[str, str] = {
                 "router_usage_reconciliation",
                 "router_stream_differences",
                 "router_isolation_violations_total",
+                "router_audit_export_lag_share",
+                "router_audit_export_lost_total",
+                "router_audit_unrecorded_total",
             ),
         ),
         NOTHING,
     ),
     **{
         of("router_alerts_raised_total", f'condition="{c}"'): NOTHING
-        for c in ("store_memory", "stream_covers_requests")
+        for c in ("store_kind_large", "cp_state_old", "stream_covers_requests")
     },
+    of("router_store_memory_share"): "0.5+0x{n}",
+    of("router_nats_rtt_seconds"): "0.001+0x{n}",
+    CUT: NOTHING,
+    of("router_audit_cut_total", 'by="age"'): "0+600x{n}",
     of("router_consumer_lag", 'stream="result"'): NOTHING,
     of("router_consumer_stalls_total", 'stream="result"'): NOTHING,
     of("router_dead_letters_total", 'source="router"'): NOTHING,
@@ -95,7 +106,15 @@ CASES: dict[str, Case] = {
     "RouterStoreAway": Case({of("router_store_breaker_open"): "1+0x{n}"}),
     "RouterStoreSlow": Case({STORE_QUICK: "0+0x{n}"}),
     "RouterStoreReseeded": Case({of("router_store_reseeded_total"): _ONCE}),
-    "RouterStoreFull": Case({of("router_alerts_raised_total", 'condition="store_memory"'): _ONCE}),
+    "RouterStoreFull": Case({of("router_store_memory_share"): "0.95+0x{n}"}),
+    "RouterStoreKindLarge": Case({of("router_alerts_raised_total", 'condition="store_kind_large"'): _ONCE}),
+    "RouterAuditReadSlow": Case({READ_QUICK: "0+500x{n}"}),
+    "RouterAuditCutYoung": Case({CUT: _ONCE}),
+    "RouterAuditExportBehind": Case({of("router_audit_export_lag_share"): "0.9+0x{n}"}),
+    "RouterAuditExportLost": Case({of("router_audit_export_lost_total"): _ONCE}),
+    "RouterAuditQuotaUsedUp": Case({of("router_audit_unrecorded_total"): _ONCE}),
+    "RouterNatsSlow": Case({of("router_nats_rtt_seconds"): "0.2+0x{n}"}),
+    "RouterStateFileOld": Case({of("router_alerts_raised_total", 'condition="cp_state_old"'): _ONCE}),
     "RouterAuditDeferred": Case({of("router_audit_deferred"): "3+0x{n}"}),
     "RouterPolicySkew": Case({of("router_policy_revision_skew"): "1+0x{n}"}),
     "RouterPolicyUnreadable": Case({of("router_policy_load_failures_total"): _ONCE}),

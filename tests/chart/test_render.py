@@ -147,6 +147,7 @@ def test_dashboards_become_config_maps() -> None:
     """One each, with the label that Grafana's sidecar looks for."""
     objects = [o for o in render(FEATURES["dashboards"]) if "grafana_dashboard" in o["metadata"]["labels"]]
     assert sorted(o["metadata"]["name"] for o in objects) == [
+        "demo-router-audit",
         "demo-router-fleet",
         "demo-router-servers",
         "demo-router-tenants",

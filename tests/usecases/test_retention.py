@@ -15,7 +15,7 @@ from router.store.nodes import SingleNode
 from router.store.retention import RedisRetention, RetentionBounds
 from router.telemetry import Telemetry
 from router.usecases.export_audit import AuditExport, ExportFailed
-from router.usecases.retention import Retention
+from router.usecases.retention import LAG_WINDOW_S, Retention
 
 
 class Outside:
@@ -63,8 +63,15 @@ class Pod:
         self.export = AuditExport(
             RedisAudit(keys, nodes), store, [sink], self.telemetry, allowed=lambda: self.allowed, most=most
         )
+        self.now = 0.0
         self.retention = Retention(
-            store, self.telemetry, self.alerts, max_len=10, export=self.export, may_work=lambda: True
+            store,
+            self.telemetry,
+            self.alerts,
+            max_len=10,
+            export=self.export,
+            may_work=lambda: True,
+            clock=lambda: self.now,
         )
 
     async def all_looks(self) -> None:
@@ -174,3 +181,20 @@ async def test_an_export_that_falls_behind_is_alerted(rig: Rig) -> None:
     await pod.all_looks()
     assert (Condition.AUDIT_EXPORT_BEHIND, "t") in pod.alerts.happened_[1:]
     assert pod.total("router_audit_export_lost_total") == 3
+
+
+async def test_the_lag_of_the_export_is_a_metric(rig: Rig) -> None:
+    """The largest share of a log's bound that waits, for as long as it takes to look at every log again."""
+    pod = rig.pod()
+    await rig.add(7)
+    rig.sink.fails = 1
+    pod.retention.served("t")
+    await pod.all_looks()
+    assert pod.total("router_audit_export_lag_share") == pytest.approx(0.7)
+    await rig.due()
+    await pod.all_looks()
+    assert len(rig.sink.ids) == 7
+    for lag in (0.7, 0.7, 0.0):
+        await pod.retention.look()
+        assert pod.total("router_audit_export_lag_share") == pytest.approx(lag)
+        pod.now += LAG_WINDOW_S
