@@ -83,9 +83,13 @@ class Rolling(Store):
 
 
 def _first_row(row: bytes) -> bytes:
-    now = settle_rows._ROW
+    now, size = settle_rows._ROW, settle_rows._SIZE
     fields = [f for i, f in enumerate(now.unpack_from(row)) if i not in _NEW_FIELDS]
-    return _FIRST_SETTLE_ROW.pack(*fields) + row[now.size :]
+    # The features, whose length is the last field, and the usage; then what the caller is to be told, which is new.
+    usage_end = now.size + fields[-1]
+    usage_end += size.size + size.unpack_from(row, usage_end)[0]
+    final_end = usage_end + size.size + size.unpack_from(row, usage_end)[0]
+    return _FIRST_SETTLE_ROW.pack(*fields) + row[now.size : usage_end] + row[final_end:]
 
 
 @pytest.fixture
