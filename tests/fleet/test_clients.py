@@ -2,13 +2,15 @@
 
 import asyncio
 
+import nats
 import orjson
 import pytest
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from router.wire.pb.beamline.flow.v1.flow_pb2 import Message, RouteDecision, RouteRequest
-from tests.fleet.foreign import ALERTS, RESULT, USAGE, Body, Foreign, success, task
-from tests.fleet.harness import Document, Fleet
+from tests.fleet.foreign import ALERTS, ASSIGN, RESULT, USAGE, Body, Foreign, success, task
+from tests.fleet.harness import Document, Fleet, until
 
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
 BRIEF: Document = {
@@ -21,6 +23,8 @@ RULED: Document = {
     "providers": [{"name": "alpha", "weight": 60}, {"name": "beta", "weight": 40}],
     "fallbacks": [{"when": {"status": ["timeout"]}, "retry": 2, "to": "reserve"}],
 }
+GARBAGE = "caf.exec.garbage.v1"
+"""Of no stream: other tests read what the streams hold."""
 OPTIONAL = (
     "policy_id",
     "constraints",
@@ -176,6 +180,74 @@ async def test_a_pull_worker_gets_its_work(fleet: Fleet, caller: Foreign) -> Non
     assert work["assignment_id"] == reply.context["assignment_id"] == (message.header or {})["Nats-Msg-Id"]
     await caller.tell(RESULT, success(work))
     assert (await usage.one(usage_id=work["task_id"]))["assignment_id"] == work["assignment_id"]
+
+
+async def existing_worker(url: str, name: str) -> Client:
+    """Plain nats-py as in the field: no JetStream, no queue group, no ack; it says that it lives, and what it cannot
+    read."""
+    client = await nats.connect(url, name=name)
+    done: set[str] = set()
+
+    def told(kind: str, **data: object) -> bytes:
+        return orjson.dumps({"version": "v1", "kind": kind, "data": data})
+
+    async def work(message: Msg) -> None:
+        try:
+            work = orjson.loads(message.data)
+            assignment_id, job = work["assignment_id"], work["job"]
+        except (ValueError, KeyError):
+            letter = told("dead_letter", reason="PARSE_ERROR", payload_ref="core", ts=1)
+            await client.publish("caf.deadletter.v1", letter)
+            return
+        if assignment_id in done:
+            return
+        done.add(assignment_id)
+        result = {"version": "1.0", "assignment_id": assignment_id, "request_id": work["request_id"]}
+        result |= {"tenant_id": work["tenant_id"], "status": "success", "provider_id": name, "job_type": job["type"]}
+        result |= {"latency_ms": 3, "cost": 0.5, "output": {"text": job["payload"]["text"].upper()}}
+        await client.publish(RESULT, told("exec_result", **result))
+
+    for subject in (ASSIGN, GARBAGE):
+        await client.subscribe(subject, cb=work)
+    beat = told("heartbeat", worker_id=name, timestamp="2026-01-01T00:00:00Z", status="idle", load=0.0)
+    await client.publish("caf.status.heartbeat.v1", beat)
+    await client.flush()
+    return client
+
+
+async def test_workers_that_only_subscribe_do_their_work(fleet: Fleet, caller: Foreign) -> None:
+    """Two of them get every assignment and both report: one usage event, one final result, the repeat a duplicate;
+    heartbeats and dead letters of theirs are in the metrics."""
+    tenant = await fleet.tenant(BRIEF)
+    inbox = caller.client.new_inbox()
+    finals, usage = await caller.core(inbox), await caller.watch(USAGE)
+    before = {name: await fleet.total(f"router_{name}_total") for name in ("worker_heartbeats", "dead_letters")}
+    workers = [await existing_worker(fleet.nats.url, f"old-{n}") for n in range(2)]
+    try:
+        reply = await caller.ask(task(tenant, push_assignment=True, options={"result_subject": inbox}))
+        final = await finals.one(tenant_id=tenant)
+        used = await usage.one(tenant_id=tenant)
+        await until(lambda: _said(fleet, tenant, "result.duplicate"), 8, "the other's report is a duplicate")
+        await caller.client.publish(GARBAGE, b"no assignment")
+        await until(lambda: _grown(fleet, before), 8, "heartbeats and dead letters are counted")
+    finally:
+        for worker in workers:
+            await worker.close()
+    assert (final["ok"], final["output"]) == (True, {"text": "HELLO"})
+    assert final["assignment_id"] == used["assignment_id"] == reply.context["assignment_id"]
+    # The provider is the decision's; these call themselves so.
+    assert (used["provider_id"], used["cost"], len(usage.where(tenant_id=tenant))) == ("only", 0.5, 1)
+    assert len(finals.seen) == 1
+
+
+async def _said(fleet: Fleet, tenant: str, action: str) -> bool:
+    return action in await fleet.actions(tenant)
+
+
+async def _grown(fleet: Fleet, before: dict[str, float]) -> bool:
+    """A heartbeat is heard by every pod, a dead letter by one."""
+    now = {name: await fleet.total(f"router_{name}_total") - n for name, n in before.items()}
+    return now == {"worker_heartbeats": 2 * len(fleet.pods), "dead_letters": 2}
 
 
 async def test_tokens_are_settled_by_the_result(fleet: Fleet, caller: Foreign) -> None:
