@@ -1,7 +1,8 @@
-"""A pushed task on its way to a worker: published, then marked so.
+"""A pushed task on its way to a worker: its event and its assignment published, then marked so.
 
 The record and the work item were written inside the decision, so a pod that dies anywhere here leaves work that the
-sweeper publishes: `sweep` uses the same `publish`.
+sweeper publishes. The event goes first, over the same connection: where the assignment arrives, its event has, too,
+however soon a worker ends the task.
 """
 
 import asyncio
@@ -27,6 +28,16 @@ log = logging.getLogger("router.dispatch")
 
 ASSIGN_SUBJECT = "caf.exec.assign.v1"
 ASSIGNED_SUBJECT = "caf.exec.assigned.v1"
+
+
+class _Leaving:
+    """An attempt that waits for two acks: its event's and its assignment's."""
+
+    __slots__ = ("assignment_id", "failed", "mark", "missing")
+
+    def __init__(self, assignment_id: str, mark: Move) -> None:
+        self.assignment_id, self.mark = assignment_id, mark
+        self.missing, self.failed = 2, False
 
 
 class Dispatcher:
@@ -122,33 +133,40 @@ class Dispatcher:
     def _publish(self, subject: str | None, attempt: Attempt, job: bytes, mark: Move) -> None:
         subject = subject or ASSIGN_SUBJECT
         payload, headers = assignment(job, attempt)
+        event = assigned_event(job, attempt, subject=subject, timestamp_ms=attempt.created_at_ms)
         if self._open == 0:
             self._idle.clear()
         self._open += 1
+        leaving = _Leaving(attempt.assignment_id, mark)
         self._publisher.publish(
-            Publication(subject, payload, attempt.assignment_id, headers),
-            partial(self._published, subject, attempt, job, mark),
+            Publication(ASSIGNED_SUBJECT, event, f"{attempt.assignment_id}:assigned"), partial(self._acked, leaving)
+        )
+        self._publisher.publish(
+            Publication(subject, payload, attempt.assignment_id, headers), partial(self._published, leaving)
         )
 
-    def _published(self, subject: str, attempt: Attempt, job: bytes, mark: Move, outcome: Published) -> None:
-        if not outcome:
-            # The record says NEW still: the sweeper publishes it.
-            log.warning(
-                "an assignment was not published; the sweeper tries again",
-                extra={"event": Event.PUBLISH_FAILED, "assignment_id": attempt.assignment_id},
-            )
-            self._closed()
-            return
+    def _published(self, leaving: _Leaving, outcome: Published) -> None:
         if outcome is Published.DUPLICATE:
             # It was published before, by a pod that could not mark it: workers have it once.
             self._telemetry.assignments_duplicate.inc()
-        else:
+        elif outcome:
             self._telemetry.assignments_published.inc()
-        event = assigned_event(job, attempt, subject=subject, timestamp_ms=attempt.created_at_ms)
-        self._publisher.publish(
-            Publication(ASSIGNED_SUBJECT, event, f"{attempt.assignment_id}:assigned"), lambda _outcome: None
-        )
-        self._marks.append(mark)
+        self._acked(leaving, outcome)
+
+    def _acked(self, leaving: _Leaving, outcome: Published) -> None:
+        leaving.missing -= 1
+        leaving.failed |= not outcome
+        if leaving.missing:
+            return
+        if leaving.failed:
+            # The record says NEW still: the sweeper publishes both, and the streams drop what they have.
+            log.warning(
+                "an assignment or its event was not published; the sweeper tries again",
+                extra={"event": Event.PUBLISH_FAILED, "assignment_id": leaving.assignment_id},
+            )
+            self._closed()
+            return
+        self._marks.append(leaving.mark)
         if self._marking is None:
             self._marking = asyncio.get_running_loop().create_task(self._mark_all())
 

@@ -90,7 +90,7 @@ def _headers(origin: Origin) -> dict[str, str]:
 
 
 def assigned_event(job: bytes, attempt: Attempt, *, subject: str, timestamp_ms: int) -> bytes:
-    """The event that an assignment was published to `subject`; it holds no payload.
+    """The event that an assignment is on its way to `subject`; it holds no payload.
 
     :raises ValueError: `job` is not a stored job of a format that this version reads.
     """

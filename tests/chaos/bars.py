@@ -16,7 +16,7 @@ from router.store.tasks import RedisTasks
 from tests.chaos.load import TENANTS, TOLD, Asked
 from tests.chaos.world import CONSUMERS, World
 from tests.cli.conftest import run_process
-from tests.fleet.foreign import USAGE, Body
+from tests.fleet.foreign import ASSIGN, ASSIGNED, USAGE, Body
 
 ENDS = ("result.settled", "assignment.rejected", "assignment.timed_out")
 """The actions that end an attempt."""
@@ -211,6 +211,15 @@ def of_finals(records: Mapping[str, Any], told: Sequence[Body]) -> list[Bar]:
     ]
 
 
+def of_events(work: Sequence[Body], events: Sequence[Body]) -> list[Bar]:
+    """Each assignment has its event, once."""
+    told = Counter(str(event.get("assignment_id")) for event in events)
+    return [
+        _zero("assignments without their event", {str(w.get("assignment_id")) for w in work} - told.keys()),
+        _zero("events of an assignment that came twice", (a for a, n in told.items() if n > 1)),
+    ]
+
+
 async def of_rest(world: World, store: Store) -> list[Bar]:
     """Nothing is left over anywhere, and nobody has met a bug."""
     due, outbox = await store.sizes()
@@ -249,11 +258,13 @@ async def measured(world: World, asked: Mapping[str, Asked]) -> list[Bar]:
     audit = {tenant: await world.fleet.audit(tenant) for tenant in TENANTS}
     records = await store.records()
     usage = Counter(str(event["usage_id"]) for event in await held(world, "USAGE", USAGE))
+    work, events = await held(world, "ASSIGN", ASSIGN), await held(world, "ASSIGNED", ASSIGNED)
     told = await held(world, TOLD.upper(), f"{TOLD}.>")
     return [
         *of_requests(asked, audit),
         *of_tasks(records, audit),
         *of_usage(records, store, usage),
         *of_finals(records, told),
+        *of_events(work, events),
         *(await of_rest(world, store)),
     ]

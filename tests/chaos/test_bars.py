@@ -8,7 +8,7 @@ import pytest
 from router.domain.audit import AuditEntry
 from router.domain.decision import Reason
 from router.domain.task import TaskFacts, TaskRecord, TaskState
-from tests.chaos.bars import Bar, of_finals, of_requests, of_tasks
+from tests.chaos.bars import Bar, of_events, of_finals, of_requests, of_tasks
 from tests.chaos.load import Asked
 
 FACTS = TaskFacts("t", "default", 1, "r", "chaos", None, 3, 1000, None, None, None, None, None, None, None, ())
@@ -91,5 +91,15 @@ def test_finals(statuses: list[str], names: tuple[str, ...]) -> None:
     """Told once, and as it ended, or it shows."""
     told: list[dict[str, Any]] = [{"request_id": "r", "status": status} for status in statuses]
     found = missed(of_finals({"r": record(TaskState.SUCCEEDED, 1)}, told))
+    assert len(found) == len(names)
+    assert all(any(name in bar for bar in found) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("events", "names"), [(["a"], ()), ([], ("without their event",)), (["a", "a"], ("came twice",))]
+)
+def test_events(events: list[str], names: tuple[str, ...]) -> None:
+    """One each, or it shows."""
+    found = missed(of_events([{"assignment_id": "a"}], [{"assignment_id": a} for a in events]))
     assert len(found) == len(names)
     assert all(any(name in bar for bar in found) for name in names)
