@@ -24,6 +24,7 @@ from tests.e2e.prove import TENANTS, proven
 from tests.e2e.steps import ROOT, main, must, sh, step, until
 
 SPACE, RELEASE = "router-e2e", "demo"
+DEV = "router-e2e-dev"
 NAME = f"{RELEASE}-router"
 PASSWORD = "e2e-only-on-the-loopback"  # noqa: S105 - the server lives as long as this run
 NATS, REDIS = "nats://127.0.0.1:30422", f"redis://:{PASSWORD}@127.0.0.1:30379/0"
@@ -82,12 +83,29 @@ class Release:
         helm(f"upgrade --install {RELEASE} {ROOT}/helm/router -f {self.file} --wait --timeout 180s")
 
 
+def try_out() -> None:
+    """The commands in values-dev.yaml, word for word."""
+    chart = ROOT / "helm" / "router"
+    version = yaml.safe_load((chart / "Chart.yaml").read_text())["appVersion"]
+    sh(f"docker tag router-fleet:dev router-fleet:{version}")
+    sh(f"{TOOLS}/kubectl create namespace {DEV}")
+    lines = (chart / "values-dev.yaml").read_text().splitlines()
+    for line in (line.removeprefix("#   ") for line in lines if line.startswith("#   ")):
+        program, _, rest = line.partition(" ")
+        sh(f"{TOOLS}/{program} -n {DEV} {rest}{' --wait --timeout 120s' if program == 'helm' else ''}")
+    sh(f"{TOOLS}/helm -n {DEV} test router --timeout 120s")
+    sh(f"{TOOLS}/helm -n {DEV} uninstall router --wait")
+    sh(f"{TOOLS}/kubectl delete namespace {DEV} --timeout=120s")
+
+
 async def work() -> None:
     """The whole story."""
     with step("images") as saw:
         sh("docker build -q --network host -t router-fleet:dev .")
         sh(f"docker build -q --network host --build-arg VERSION=e2e-next -t {NEXT} .")
         saw(sh(f"{TOOLS}/kubectl version").strip().replace("\n", ", "))
+    with step("values-dev.yaml, word for word, and helm test"):
+        try_out()
     with step("Redis, NATS and a worker"):
         sh(f"{TOOLS}/kubectl create namespace {SPACE}")
         kubectl(f"create secret generic redis --from-literal=password={PASSWORD}")
@@ -231,10 +249,10 @@ async def decided(caller: Caller) -> dict[str, Any]:
 
 
 def tidy() -> None:
-    """The namespace goes with all that is in it."""
+    """The namespaces go with all that is in them."""
     for command in (
         f"{TOOLS}/helm -n {SPACE} uninstall {RELEASE}",
-        f"{TOOLS}/kubectl delete namespace {SPACE} --timeout=120s",
+        f"{TOOLS}/kubectl delete namespace {SPACE} {DEV} --timeout=120s",
     ):
         subprocess.run(command.split(), capture_output=True, check=False)
 
