@@ -118,6 +118,7 @@ class Pod(Parts):
         await self._until_done("bus", self._open_bus)
         # Before the streams are looked at: a stream that must not be there is an alert, and the boot waits for its end.
         self._run(self.alerts.run(), "alerts")
+        self._run(self.alerts.tend(), "episodes")
         await self.keeper.start()
         await self._streams_fit.wait()
         for pull in self.loops:

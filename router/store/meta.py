@@ -76,7 +76,7 @@ def _config_value(reply: object) -> str:
 
 
 class RedisEpochs:
-    """`usecases.alerts.Epochs` on Redis: episodes by condition and scope, shared by all pods."""
+    """`usecases.alert_episodes.Epochs` on Redis: episodes by condition and scope, shared by all pods."""
 
     def __init__(self, keys: Keys, nodes: Nodes) -> None:
         self._keys = keys
@@ -85,12 +85,12 @@ class RedisEpochs:
         self._end = load("end_epoch", keys=("epochs",), argv=("scope", "epoch"), returns={0: "ended"})
 
     async def begin(self, condition: str, scope: str) -> int:
-        """See `usecases.alerts.Epochs.begin`. An episode that nobody joined for 6 hours counts as over."""
+        """See `usecases.alert_episodes.Epochs.begin`. An episode that nobody joined for 6 hours counts as over."""
         reply = await self._nodes.run(self._begin, [self._keys.epochs], [f"{condition}:{scope}", _EPISODE_MS])
         return int(reply[1])
 
     async def current(self, condition: str, scope: str) -> int | None:
-        """See `usecases.alerts.Epochs.current`."""
+        """See `usecases.alert_episodes.Epochs.current`."""
         stored = await self._nodes.call("HGET", self._keys.epochs, f"{condition}:{scope}")
         if stored is None:
             return None
@@ -98,20 +98,33 @@ class RedisEpochs:
         return int(epoch) if is_open == b"1" else None
 
     async def open_scopes(self, condition: str) -> list[str]:
-        """See `usecases.breaker_episodes.OpenEpisodes.open_scopes`; in steps, so that the node is not held up."""
-        found: set[str] = set()
-        prefix, cursor = f"{condition}:", 0
+        """See `usecases.breaker_episodes.OpenEpisodes.open_scopes`."""
+        return sorted(scope for _, scope, _ in await self._open(f"{condition}:*"))
+
+    async def left(self, quiet_ms: int) -> list[tuple[str, str]]:
+        """See `usecases.alert_episodes.Epochs.left`."""
+        # Of a Cluster any primary's: they differ by less than matters here.
+        seconds = min(int(now[0]) for now in await self._nodes.each("TIME"))
+        since_ms = seconds * 1000 - quiet_ms
+        return sorted((condition, scope) for condition, scope, at_ms in await self._open("*") if at_ms < since_ms)
+
+    async def _open(self, pattern: str) -> set[tuple[str, str, int]]:
+        """Condition, scope and last joining of open episodes; in steps, so that the node is not held up."""
+        found: set[tuple[str, str, int]] = set()
+        cursor = 0
         while True:
-            cursor, flat = await self._nodes.call(
-                "HSCAN", self._keys.epochs, cursor, "MATCH", f"{prefix}*", "COUNT", _SCAN
-            )
+            cursor, flat = await self._nodes.call("HSCAN", self._keys.epochs, cursor, "MATCH", pattern, "COUNT", _SCAN)
             # A dictionary from a single server, a list from a cluster's node.
             pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
-            found |= {n.decode().removeprefix(prefix) for n, stored in pairs if stored.split()[1] == b"1"}
+            for name, stored in pairs:
+                _, is_open, joined_ms = stored.split()
+                if is_open == b"1":
+                    condition, _, scope = name.decode().partition(":")
+                    found.add((condition, scope, int(joined_ms)))
             cursor = int(cursor)
             if cursor == 0:
-                return sorted(found)
+                return found
 
     async def end(self, condition: str, scope: str, epoch: int) -> None:
-        """See `usecases.alerts.Epochs.end`."""
+        """See `usecases.alert_episodes.Epochs.end`."""
         await self._nodes.run(self._end, [self._keys.epochs], [f"{condition}:{scope}", epoch])

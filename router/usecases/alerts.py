@@ -6,6 +6,9 @@ in Redis, so every pod gives it the same id, and JetStream drops the others' cop
 away the epoch is the wall clock's 10 minutes, and copies are possible. Messages are sent one after the other and kept,
 in order, while NATS is away.
 
+While a pod holds an episode open it joins it again every minute. One that nobody has joined for five is ended by
+whoever notices: its pods were replaced. One that another pod has ended although the condition holds here begins again.
+
 What turns in the store (a breaker) is seen to begin by one pod and to end by any: of that a pod remembers nothing, and
 the episode that ends is the one that Redis has open.
 """
@@ -15,77 +18,22 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
-
-from msgspec import Struct
 
 from router.domain.alert import ALERTS, Alert, Condition, Severity
 from router.domain.json import JsonObject
 from router.errors import StoreError
 from router.ports import Publication, Published, Publisher
 from router.telemetry import Event, Telemetry
+from router.usecases.alert_episodes import Begun, Encode, Epochs, Held, Step
 from router.wire.alerts import alert_subject
 
 QUIET_MS = 600_000
+TEND_S = 60.0
+LEFT_MS = 300_000
 _WALL_EPOCH_MS = 600_000
 _MAX_WAITING = 1_000
 
 log = logging.getLogger("router.alerts")
-
-
-class Epochs(Protocol):
-    """The fleet's count of episodes, by condition and scope."""
-
-    async def begin(self, condition: str, scope: str) -> int:
-        """Join the episode that is open, else open the next one; returns its number.
-
-        :raises StoreError: Redis did not answer.
-        """
-
-    async def current(self, condition: str, scope: str) -> int | None:
-        """The number of the episode that is open, if one is.
-
-        :raises StoreError: Redis did not answer.
-        """
-
-    async def end(self, condition: str, scope: str, epoch: int) -> None:
-        """Close that episode; nothing happens when another one is open by now.
-
-        :raises StoreError: Redis did not answer.
-        """
-
-
-class Encode(Protocol):
-    """Alert → payload and headers (CloudEvents, binary mode)."""
-
-    def __call__(self, alert: Alert) -> tuple[bytes, dict[str, str]]:
-        """Encode one alert."""
-
-
-class _Step(Struct, frozen=True):
-    """Something to send: an episode's beginning, or its end."""
-
-    condition: Condition
-    scope: str
-    message: str
-    metadata: JsonObject
-    at_ms: int
-    resolved: bool
-
-
-class _Begun(Struct, frozen=True):
-    """An episode that has its identity. `epoch` None: the wall clock's, nothing to close in the store."""
-
-    alert_id: str
-    epoch: int | None
-
-
-class _Held(Struct):
-    """An open episode. `ends_ms`: when it ends, unless it is seen again; `over`: what was said of its end, and when."""
-
-    metadata: JsonObject
-    ends_ms: int | None = None
-    over: tuple[str, int] | None = None
 
 
 class Alerts:
@@ -108,11 +56,11 @@ class Alerts:
         self._publisher, self._epochs, self._encode = publisher, epochs, encode
         self._telemetry, self._wall_ms, self._retry_s = telemetry, wall_ms, retry_s
         self._calm_ms = calm_ms
-        self._open: dict[tuple[Condition, str], _Held] = {}
-        self._begun: dict[tuple[Condition, str], _Begun] = {}
+        self._open: dict[tuple[Condition, str], Held] = {}
+        self._begun: dict[tuple[Condition, str], Begun] = {}
         # Over, but the store could not be told: until it is, the next episode would get an id that is used up.
         self._left_open: dict[tuple[Condition, str], int] = {}
-        self._waiting: deque[_Step] = deque()
+        self._waiting: deque[Step] = deque()
         self._come, self._nudged, self._idle = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._idle.set()
 
@@ -128,8 +76,8 @@ class Alerts:
             log.error("%s: too many alerts wait to be sent", condition, extra={"event": Event.ALERT_LOST})
             return
         if not kind.turns:
-            self._open[key] = _Held(metadata or {})
-        step = _Step(condition, scope, message, metadata or {}, self._wall_ms(), resolved=False)
+            self._open[key] = Held(metadata or {})
+        step = Step(condition, scope, message, metadata or {}, self._wall_ms(), resolved=False)
         self._telemetry.alerts_raised.labels(condition.value, kind.severity.value).inc()
         fields = {"event": Event.ALERT_RAISED, "condition": condition.value, "scope": scope, **step.metadata}
         log.warning(message or kind.message, extra=fields)
@@ -150,7 +98,7 @@ class Alerts:
         condition, scope = key
         fields = {"event": Event.ALERT_RESOLVED, "condition": condition.value, "scope": scope}
         log.info(message or "over", extra=fields)
-        self._put(_Step(condition, scope, message, metadata, at_ms, resolved=True))
+        self._put(Step(condition, scope, message, metadata, at_ms, resolved=True))
 
     def happened(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
         """For what has no end of its own: the episode is over when it did not happen for 10 minutes."""
@@ -158,6 +106,49 @@ class Alerts:
         if (held := self._open.get((condition, scope))) is not None:
             held.ends_ms = self._wall_ms() + QUIET_MS
             self._come.set()
+
+    async def tend(self) -> None:
+        """Every minute: join what is held here again, end what nobody holds. Cancel to stop."""
+        joined = False
+        while True:
+            await asyncio.sleep(TEND_S)
+            try:
+                await self.join()
+                # After an outage of the store the others have their turn first: what they hold was not joined either.
+                if joined:
+                    await self.end_left()
+                joined = True
+            except StoreError as fault:
+                joined = False
+                log.debug("episodes are tended later: %s", fault)
+
+    async def join(self) -> None:
+        """Say that the episodes which this pod holds are held; those that another pod has ended begin again.
+
+        :raises StoreError: Redis did not answer.
+        """
+        for key, held in list(self._open.items()):
+            begun = self._begun.get(key)
+            if begun is None or begun.epoch is None:
+                continue
+            if await self._epochs.current(*key) == begun.epoch:
+                await self._epochs.begin(*key)
+            elif self._open.get(key) is held and self._begun.get(key) is begun:
+                del self._open[key], self._begun[key]
+                if held.ends_ms is None:
+                    self.raise_(*key, metadata=held.metadata)
+
+    async def end_left(self) -> None:
+        """End the episodes that nobody holds any more. What turns in the store is looked at there.
+
+        :raises StoreError: Redis did not answer.
+        """
+        for name, scope in await self._epochs.left(LEFT_MS):
+            if name not in ALERTS:
+                continue
+            key = Condition(name), scope
+            if not ALERTS[key[0]].turns and key not in self._open and key not in self._begun:
+                self._end(key, "no pod sees it any more", {}, self._wall_ms())
 
     def nudge(self) -> None:
         """Try again now: NATS is back."""
@@ -183,7 +174,7 @@ class Alerts:
             else:
                 await _wait(self._nudged, self._retry_s)
 
-    def _put(self, step: _Step) -> None:
+    def _put(self, step: Step) -> None:
         self._waiting.append(step)
         self._idle.clear()
         self._come.set()
@@ -199,14 +190,14 @@ class Alerts:
         moments = [h.ends_ms for h in self._open.values() if h.ends_ms is not None]
         return max(0.0, (min(moments) - self._wall_ms()) / 1000) if moments else None
 
-    async def _send(self, step: _Step) -> bool:
+    async def _send(self, step: Step) -> bool:
         """Whether this step needs no further try."""
         key = step.condition, step.scope
         turns = ALERTS[step.condition].turns
         begun = self._begun.get(key)
         if begun is None:
             try:
-                begun = await (self._ending(step) if step.resolved and turns else self._begin(step))
+                begun = await (self._ending(step) if step.resolved else self._begin(step))
             except StoreError as e:
                 log.debug("the end of %s waits: %s", step.condition, e, extra={"event": Event.LOG, "scope": step.scope})
                 # Others need not wait for the store with it.
@@ -225,20 +216,20 @@ class Alerts:
             await self._close_left_open()
         return True
 
-    async def _begin(self, step: _Step) -> _Begun:
+    async def _begin(self, step: Step) -> Begun:
         await self._close_left_open()
         try:
             epoch = await self._epochs.begin(step.condition, step.scope)
         except StoreError:
             # Decided for this case: copies are better than silence.
-            return _Begun(f"{step.condition}:{step.scope}:w{step.at_ms // _WALL_EPOCH_MS}", None)
-        return _Begun(f"{step.condition}:{step.scope}:{epoch}", epoch)
+            return Begun(f"{step.condition}:{step.scope}:w{step.at_ms // _WALL_EPOCH_MS}", None)
+        return Begun(f"{step.condition}:{step.scope}:{epoch}", epoch)
 
-    async def _ending(self, step: _Step) -> _Begun | None:
+    async def _ending(self, step: Step) -> Begun | None:
         """The fleet's open episode, whoever saw it begin; None: there is none, or its end was told."""
         await self._close_left_open()
         epoch = await self._epochs.current(step.condition, step.scope)
-        return None if epoch is None else _Begun(f"{step.condition}:{step.scope}:{epoch}", epoch)
+        return None if epoch is None else Begun(f"{step.condition}:{step.scope}:{epoch}", epoch)
 
     async def _close_left_open(self) -> None:
         for (condition, scope), epoch in list(self._left_open.items()):
@@ -249,7 +240,7 @@ class Alerts:
                 return
             del self._left_open[condition, scope]
 
-    async def _publish(self, step: _Step, alert_id: str) -> bool:
+    async def _publish(self, step: Step, alert_id: str) -> bool:
         kind = ALERTS[step.condition]
         severity = Severity.INFO if step.resolved else kind.severity
         metadata = {**step.metadata, "condition": step.condition.value, "scope": step.scope}

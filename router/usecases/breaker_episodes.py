@@ -25,7 +25,7 @@ _EXTENSIONS = "extension"
 
 
 class OpenEpisodes(Protocol):
-    """The fleet's episodes (`usecases.alerts.Epochs`)."""
+    """The fleet's episodes (`usecases.alert_episodes.Epochs`)."""
 
     async def open_scopes(self, condition: str) -> list[str]:
         """The scopes that have an open episode of this condition.

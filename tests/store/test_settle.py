@@ -512,6 +512,16 @@ async def test_the_open_episode_is_known_to_all(epochs: RedisEpochs, scope: str)
     assert scope not in await epochs.open_scopes("breaker_opened")
 
 
+async def test_what_nobody_joins_is_left(epochs: RedisEpochs, scope: str) -> None:
+    """Open and not joined for that long; what is over is not."""
+    mine = "redis_away", scope
+    first = await epochs.begin(*mine)
+    assert mine in await epochs.left(-60_000)
+    assert mine not in await epochs.left(60_000)
+    await epochs.end(*mine, first)
+    assert mine not in await epochs.left(-60_000)
+
+
 async def test_an_old_episode_cannot_be_ended_again(epochs: RedisEpochs, scope: str) -> None:
     """Who ends an episode that is over does not close the one that is open."""
     first = await epochs.begin("redis_away", scope)

@@ -14,7 +14,7 @@ from router.errors import StoreUnavailable
 from router.ports import Publication, Published
 from router.telemetry import Telemetry
 from router.usecases.alert_rules import AWAY_READINGS, Away, Level
-from router.usecases.alerts import QUIET_MS, Alerts
+from router.usecases.alerts import LEFT_MS, QUIET_MS, Alerts
 
 AWAY = Condition.STORE_AWAY
 
@@ -44,6 +44,7 @@ class CountedEpochs:
     def __init__(self) -> None:
         self.up = True
         self.open: dict[tuple[str, str], int] = {}
+        self.joined: set[tuple[str, str]] = set()
         self.count: dict[tuple[str, str], int] = {}
 
     async def begin(self, condition: str, scope: str) -> int:
@@ -52,7 +53,14 @@ class CountedEpochs:
         key = condition, scope
         if key not in self.open:
             self.open[key] = self.count[key] = self.count.get(key, 0) + 1
+        self.joined.add(key)
         return self.open[key]
+
+    async def left(self, quiet_ms: int) -> list[tuple[str, str]]:
+        if not self.up:
+            raise StoreUnavailable("away")
+        assert quiet_ms == LEFT_MS
+        return sorted(self.open.keys() - self.joined)
 
     async def current(self, condition: str, scope: str) -> int | None:
         if not self.up:
@@ -317,6 +325,52 @@ async def test_only_what_lasts_or_comes_again_is_an_outage(readings: str, raised
             await asyncio.wait_for(fleet.stream.tried.wait(), 5)
             await sent(alerts)
             assert len(fleet.stream.messages) == 2
+
+
+async def test_what_its_pod_left_open_is_ended_by_another() -> None:
+    """Whoever held it was replaced: under the same id; what somebody holds, or turns in the store, stays."""
+    fleet = Fleet()
+    turning = Condition.BREAKER_OPENED, "acme/p1"
+    async with fleet.pod() as dead:
+        dead.raise_(AWAY, FLEET)
+        dead.raise_(*turning)
+        await sent(dead)
+    async with fleet.pod() as one, fleet.pod() as two:
+        two.raise_(Condition.BUS_AWAY, FLEET)
+        await sent(two)
+        fleet.epochs.joined.clear()
+        await two.join()
+        fleet.stream.tried.clear()
+        await one.end_left()
+        await sent(one)
+        await one.end_left()
+        await sent(one)
+    ends = [b for b in fleet.stream.bodies() if b["severity"] == "info"]
+    assert [b["id"] for b in ends] == ["store_away:fleet:1"]
+    assert set(fleet.epochs.open) == {turning, ("bus_away", FLEET)}
+
+
+async def test_what_holds_still_begins_again_when_another_pod_has_ended_it() -> None:
+    """One pod's view does not hide what the other one sees; what only happened there waits for the next time."""
+    fleet = Fleet()
+    letters = Condition.DEAD_LETTERS, "caf.exec.result.v1"
+    async with fleet.pod() as one, fleet.pod() as two:
+        for pod in (one, two):
+            pod.raise_(AWAY, FLEET, metadata={"reason": "timeout"})
+            pod.happened(*letters)
+            await sent(pod)
+        one.resolve(AWAY, FLEET)
+        await sent(one)
+        await fleet.epochs.end(*letters, 1)
+        await two.join()
+        await sent(two)
+        again = fleet.stream.bodies()[-1]
+        assert (again["id"], again["severity"]) == ("store_away:fleet:2", "critical")
+        assert fleet.epochs.open == {("store_away", FLEET): 2}
+        two.resolve(AWAY, FLEET)
+        two.happened(*letters)
+        await sent(two)
+    assert [b["id"] for b in fleet.stream.bodies()[-2:]] == ["store_away:fleet:2", "dead_letters:caf.exec.result.v1:2"]
 
 
 async def test_waiting_alerts_are_bounded() -> None:
