@@ -4,7 +4,8 @@ One task. It keeps a pull request open (for a batch, with an expiry and idle hea
 as one batch, and waits for the handler before the next; at most two batches are held. A pull request ends when its
 batch is full, when the server says so (a status message), when nothing was heard for three heartbeats, or at a
 reconnect; then another is made. Every `check_s` the consumer is looked at: missing → created again; something waits and
-nothing came → stalled: counted, and the pull begins anew on a fresh inbox.
+nothing came → stalled: counted, and the pull begins anew on a fresh inbox. While a handler takes its time the ack wait
+of what is held is prolonged, but not for ever: others get what a stuck one has.
 
 At least once: an ack may be lost, so the handler must accept a message again. CPU per message with its ack, batches of
 256, Python 3.11: 3.8 µs.
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 Handle = Callable[[list[Delivery]], Awaitable[None]]
 
 _NAK_S = 1.0
+_MOST_PROLONGED = 30
 
 
 class PullLoop:
@@ -68,6 +70,7 @@ class PullLoop:
         self._remaining = 0  # of the open pull request; 0: none is open
         self._heard_at = 0.0
         self._arrived: list[Delivery] = []
+        self._prolonging: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._checker: asyncio.Task[None] | None = None
@@ -154,6 +157,7 @@ class PullLoop:
 
     async def _hand_over(self, batch: list[Delivery]) -> None:
         self._busy = True
+        self._prolong_later(batch, _MOST_PROLONGED)
         try:
             await self._handle(batch)
         except asyncio.CancelledError:
@@ -164,6 +168,17 @@ class PullLoop:
             _give_back(batch, _NAK_S)
         finally:
             self._busy = False
+            if self._prolonging is not None:
+                self._prolonging.cancel()
+
+    def _prolong_later(self, batch: list[Delivery], left: int) -> None:
+        later = self.spec.ack_wait_s / 3
+        self._prolonging = asyncio.get_running_loop().call_later(later, self._prolong, batch, left) if left else None
+
+    def _prolong(self, batch: list[Delivery], left: int) -> None:
+        for delivery in (*batch, *self._arrived):
+            delivery.in_progress()
+        self._prolong_later(batch, left - 1)
 
     async def _let_go(self) -> None:
         """Withdraw the pull request (the server drops one whose inbox nobody hears) and give back what came of it."""

@@ -214,6 +214,31 @@ async def test_stopping_waits_for_the_handler_and_gives_back_the_rest(bus: Bus, 
     assert 1 <= len(heard.items) <= 5
 
 
+async def test_a_slow_handler_keeps_what_it_has(bus: Bus, name: str) -> None:
+    """Nothing is given out again while it is at work for three ack waits, nor what waits behind its batch."""
+    spec = ConsumerSpec(name, "workers", ack_wait_s=1)
+    streams = Streams(bus, [StreamSpec(name, (f"{name}.in",), 3600)], [spec])
+    await streams.ensure()
+    heard, prolonged = Heard(), Heard()
+    await bus.subscribe(
+        f"$JS.ACK.{name}.workers.>", lambda _s, _r, data, _h: prolonged(data) if data == b"+WPI" else None
+    )
+    release = asyncio.Event()
+
+    async def slow(batch: list[Delivery]) -> None:
+        await release.wait()
+        await acking(heard)(batch)
+
+    loop = loop_of(bus, streams, slow, batch=2)
+    publish(bus, name, range(4))
+    await loop.start()
+    await prolonged.until(4 * 9, 20)
+    release.set()
+    assert await heard.until(4) == [b"0", b"1", b"2", b"3"]
+    assert (loop.received, loop.redelivered) == (4, 0)
+    await loop.stop()
+
+
 async def test_a_deleted_consumer_is_created_again(bus: Bus, name: str) -> None:
     """Deleted under the running loop: it is back within a check, and messages flow."""
     streams, heard = await fleet(bus, name), Heard()
