@@ -4,6 +4,7 @@ The idempotency key has a budget of 200 bytes at a million keys: real values, wi
 names. The others are what real decisions leave behind.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from statistics import mean
 
@@ -48,10 +49,14 @@ def bars(costs: Sequence[KeyCost]) -> list[Bar]:
 
 
 def used_memory(redis: Redis) -> int:
-    """Bytes that Redis has allocated."""
-    found = redis.info("memory")
-    assert isinstance(found, dict)
-    return int(found["used_memory"])
+    """Bytes that Redis has allocated, when it has freed what was deleted (which Valkey does in the background)."""
+    until = time.monotonic() + 30
+    while True:
+        found = redis.info("memory")
+        assert isinstance(found, dict)
+        if not int(found["lazyfree_pending_objects"]) or time.monotonic() > until:
+            return int(found["used_memory"])
+        time.sleep(0.005)
 
 
 def idempotency(redis: Redis, keys: int) -> KeyCost:
