@@ -8,10 +8,12 @@ from typing import Any
 import orjson
 import pytest
 from nats.js.api import DeliverPolicy
+from redis import Redis
 
 from tests.fleet.conftest import Own
 from tests.fleet.foreign import ACK, ALERTS, ASSIGN, RESULT, Body, Foreign, Watch, Worker, success, task
 from tests.fleet.harness import PLAIN, Fleet, until
+from tests.servers import ValkeyProcess
 
 POLICIES = {"acme": {"default": PLAIN}}
 SUBJECT = "beamline.audit.v1.entries"
@@ -67,6 +69,23 @@ async def test_entries_are_exported_to_files_and_stream(own: Own, tmp_path: Path
     seen = await watch.many(len(ids))
     assert [x["id"] for x in seen] == ids
     assert {x["tenant_id"] for x in seen} == {"acme"}
+
+
+async def test_exports_read_from_the_replica(own: Own, tmp_path: Path) -> None:
+    """Where one is named, so that decisions do not wait for them; every entry is there all the same."""
+    folder = tmp_path / "out"
+    with ValkeyProcess(tmp_path / "first", args=("--repl-diskless-sync-delay", "0")) as first:
+        args = ("--replicaof", f"127.0.0.1 {first.port}")
+        with ValkeyProcess(tmp_path / "second", args=args) as second, Redis.from_url(second.url) as replica:
+            env = {"ROUTER_REDIS_REPLICA_URL": second.url, "ROUTER_AUDIT_EXPORT_DIR": str(folder)}
+            fleet, caller = await own(pods=1, policies=POLICIES, env=env, valkey=first)
+            assert all(r.ok for r in await caller.all([task("acme") for _ in range(40)]))
+            ids = [row[0].decode() for row in await fleet.redis("XRANGE", fleet.keys.tenant("acme").audit, "-", "+")]
+            await looked(fleet, lambda: exported(folder) == ids, "all entries are in the files")
+            assert len(ids) >= 40
+            stats: Any = replica.info("commandstats")
+            assert stats["cmdstat_xrange"]["calls"] > 0
+            await fleet.pods[0].stop()
 
 
 async def test_the_baseline_exports_nothing_and_writes_no_lines(own: Own, tmp_path: Path) -> None:
