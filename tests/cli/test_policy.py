@@ -112,6 +112,15 @@ def test_the_same_policy_is_not_written_again(policy: Run, tenant: str) -> None:
     assert "is like that already; nothing was changed" in policy("apply", written(GOOD), "--tenant", tenant).out
 
 
+def test_a_script_reads_the_revision_of_what_it_wrote(policy: Run, tenant: str) -> None:
+    """With --json; an apply that changes nothing tells the one that is there, for the next --expect-revision."""
+    told = [
+        json.loads(policy("apply", written(document), "--tenant", tenant, "--json").out)
+        for document in (GOOD, OTHER, OTHER)
+    ]
+    assert [(t["revision"], t["changed"]) for t in told] == [(1, True), (2, True), (2, False)]
+
+
 def test_a_dry_run_changes_nothing(policy: Run, tenant: str) -> None:
     """A dry run tells the changes and writes none."""
     policy("apply", written(GOOD), "--tenant", tenant)
