@@ -55,7 +55,7 @@ class AuditRate(Struct, frozen=True):
 def audit_rate(redis: Redis, rows: int = _ROWS) -> AuditRate:
     """How many audit entries one Redis takes, each with the decision that it records."""
     calls = Calls()
-    redis.script_load(calls.script.source)
+    redis.execute_command(*calls.script.load)  # type: ignore[no-untyped-call]
     commands = calls.commands(rows, _PER_CALL, 900_000_000)
     before = _entries(redis)
     with closing(Caller(int(redis.connection_pool.connection_kwargs["port"]))) as caller:

@@ -72,7 +72,7 @@ class Caller:
 def main(port: int, per_call: int, in_flight: int, rows: int, id_base: int, third: str) -> None:
     """Prepare, warm up, measure, report."""
     calls, caller = Calls(), Caller(port)
-    assert caller.one(command("SCRIPT", "LOAD", calls.script.source)) == calls.script.sha
+    caller.one(command(*calls.script.load))
     commands = calls.commands(rows, per_call, id_base, third)
     warm = max(in_flight, len(commands) // 5)
     caller.run(commands[:warm], in_flight)

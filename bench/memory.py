@@ -104,6 +104,6 @@ def _usage(redis: Redis, keys: list[bytes], samples: int = 5) -> float:
 def filled(redis: Redis, rows: int, id_base: int) -> None:
     """Decide `rows` requests through the script, in batches."""
     calls = Calls()
-    redis.script_load(calls.script.source)
+    redis.execute_command(*calls.script.load)  # type: ignore[no-untyped-call]
     for keys, arguments in calls.batches(rows, 100, id_base, "user"):
-        redis.evalsha(calls.script.sha.decode(), len(keys), *keys, *arguments)
+        redis.execute_command(*calls.script.call, len(keys), *keys, *arguments)  # type: ignore[no-untyped-call]

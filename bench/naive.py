@@ -38,7 +38,7 @@ class NaivePod:
 
     async def load(self) -> None:
         """Load the script."""
-        await self._redis.script_load(self._calls.script.source)
+        await self._redis.execute_command(*self._calls.script.load)  # type: ignore[no-untyped-call]
 
     async def on_message(self, msg: Msg) -> None:
         """Start the task of a message."""
@@ -60,7 +60,7 @@ class NaivePod:
 
     async def _decide(self, request: DecideRequest, planned: Plan) -> Outcome:
         keys, arguments, decision = self._calls.single(request, planned)
-        reply = await self._redis.evalsha(self._calls.script.sha.decode(), len(keys), *keys, *arguments)
+        reply = await self._redis.execute_command(*self._calls.script.call, len(keys), *keys, *arguments)  # type: ignore[no-untyped-call]
         row = reply[3]
         _nonce, code, _stamp = HEAD.unpack_from(row)
         return outcome(row, code, decision)

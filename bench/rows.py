@@ -92,10 +92,10 @@ class Calls:
             yield list(batch.index), [self._header, *batch.rows]
 
     def commands(self, rows: int, per_call: int, first_id: int, third: str = "tenant") -> list[bytes]:
-        """The same as EVALSHA commands, as bytes for the socket."""
-        sha = self.script.sha
+        """The same as commands, as bytes for the socket."""
+        call = self.script.call
         return [
-            command("EVALSHA", sha, len(keys), *keys, *arguments)
+            command(*call, len(keys), *keys, *arguments)
             for keys, arguments in self.batches(rows, per_call, first_id, third)
         ]
 

@@ -36,7 +36,7 @@ def main() -> None:
         "decode": Again(lambda: (decode(d, None, None) for d in data)),
         "plan": Again(lambda: (plan(r, stored[r.tenant_id]) for r in decoded)),
         "pack rows": Again(lambda: (calls.batch(chunk) for chunk in chunks)),
-        "RESP": Again(lambda: (command("EVALSHA", "x" * 40, len(b.index), *b.index, *b.rows) for b in batches)),
+        "RESP": Again(lambda: (command(*calls.script.call, len(b.index), *b.index, *b.rows) for b in batches)),
         "answer": Again(lambda: (answer(outcome, r, p, explain=False) for r, p in pairs)),
         "encode": Again(lambda: (encode(a, request_id="0" * 16, trace_id=None) for a in answers)),
     }

@@ -1,4 +1,4 @@
-#!lua
+#!lua name=decide
 -- decide: answer a batch of requests, each row atomic, in one call
 -- KEYS
 --   idem            <schema>{p}<name>                   the remembered answer
@@ -43,6 +43,10 @@
 --   audit, charges (locals), lease, probe, pin, job expiry, delivery record, remembered answer. A fault before the
 --   charges leaves at most a due entry without a record, which the sweeper drops.
 --   Every key has a TTL or a bound: see KEYS in store/keys.py.
+-- Set for every call.
+local KEYS, ARGV
+local now, now_us
+local idem_ms, audit_max, audit_ms, grace_ms, call_not_after, alive
 --- @include clock
 --- @include state
 --- @include log
@@ -60,14 +64,8 @@ local TASK_NEW, TASK_WAITING = 1, 4
 local MOST_UNITS = 2 ^ 53
 local AUDIT_MADE, AUDIT_REFUSED, AUDIT_CONFLICT, AUDIT_HALF_OPENED = 1, 2, 3, 13
 local NO_STAMP = '\0\0\0\0\0\0\0\0'
-local call, char, concat = redis.call, string.char, table.concat
-
-local now, now_us = server_time()
-local idem_ms, audit_max, audit_ms, grace_ms, call_not_after = unpack('>I4I4I4I4d', ARGV[1])
--- Arguments of commands are strings: made once.
-idem_ms, audit_max, audit_ms = tostring(idem_ms), tostring(audit_max), tostring(audit_ms)
-local alive = '(' .. string.format('%.0f', now)
-local heads = {}
+local call, char = redis.call, string.char
+local heads
 
 -- Stamp, whether the tenant is on, and the operators' levers (provider entry -> verdict), read once a batch.
 local function head_at(k)
@@ -110,6 +108,7 @@ end
 -- (nil when all admit), and the indexes of shadow limits that would have refused, `from` the first one's.
 local function check_charges(row, pos, n, from)
   local worst, worst_wait, shadow
+  local list, last = charges, charged
   for i = 0, n - 1 do
     local k, id, window, limit, units, flags, after = unpack('>Hc8I4ddB', row, pos)
     pos = after
@@ -131,13 +130,13 @@ local function check_charges(row, pos, n, from)
       end
     else
       st = states[k] or state_at(k)
-      o = sliding_at(st, id, window, now)
+      o = st.at[id] or sliding_at(st, id, window, now)
       free = limit - st.v[o + SUM]
       if free < units then wait = sliding_wait(st.v, o, limit, units, now) end
     end
     left[from + i + 1] = free
-    charges[charged + 1], charges[charged + 2], charges[charged + 3] = st or k, o or false, units
-    charged = charged + 3
+    list[last + 1], list[last + 2], list[last + 3] = st or k, o or false, units
+    last = last + 3
     if wait then
       if flags % 2 == C_SHADOW then
         shadow = (shadow or '') .. char(from + i)
@@ -146,6 +145,7 @@ local function check_charges(row, pos, n, from)
       end
     end
   end
+  charged = last
   return pos, worst, worst_wait, shadow
 end
 
@@ -321,7 +321,9 @@ local SAW_NOTHING = '\0\0'
 
 -- What the row saw; see the guarantees.
 local function saw(pinned)
-  return pack(doubles(row_charges), row_charges, spread(left, 1, row_charges)) .. waits .. (pinned or '')
+  local n = row_charges
+  local seen = pack(doubles(n), n, spread(left, 1, n)) .. waits
+  return pinned and seen .. pinned or seen
 end
 
 local function reply(nonce, code, stamp, rest)
@@ -429,11 +431,11 @@ local function run(row)
   if not_after < now or call_not_after < now then return reply(nonce, LATE, NO_STAMP, '') end
   local look, claim, explain, k_message
   if flags >= F_LOOK then
-    look, claim, explain = floor(flags / F_LOOK) % 2 == 1, floor(flags / F_CLAIM) % 2 == 1, floor(flags / F_EXPLAIN) % 2 == 1
+    look, claim, explain = flags % (2 * F_LOOK) >= F_LOOK, flags % (2 * F_CLAIM) >= F_CLAIM, flags % (2 * F_EXPLAIN) >= F_EXPLAIN
     if flags >= F_MESSAGE then k_message, pos = unpack('>H', row, pos) end
     flags = flags % F_LOOK
   end
-  renew = floor(flags / F_RENEW) % 2 == 1
+  renew = flags % (2 * F_RENEW) >= F_RENEW
   local head = heads[k_head] or head_at(k_head)
   if attempt > 1 then
     local st = k_state > 0 and (states[k_state] or state_at(k_state))
@@ -530,7 +532,7 @@ local function run(row)
       pack('>BBBHddc16c8BHc0', 1, TASK_NEW, 1, 0, now, until_ms, decision, c.id, reason, #c.offer, c.offer) .. record, 'PX', job_ms)
   end
   local kept
-  if floor(flags / F_RESERVED) % 2 == 1 then
+  if flags % (2 * F_RESERVED) >= F_RESERVED then
     kept = pack('>Bc8c4BBc0c0d', 1, fingerprint, decision:sub(13), reason, outcome + 8, c.offer, tail, now)
   else
     kept = pack('>Bc8c4BBc0c0', 1, fingerprint, decision:sub(13), reason, outcome, c.offer, tail)
@@ -539,14 +541,28 @@ local function run(row)
   return answer
 end
 
-local replies = { 0, floor(now / 1000), (now % 1000) * 1000 + now_us }
-for i = 2, #ARGV do
-  local ok, answer = pcall(run, ARGV[i])
-  if not ok then
-    local text = type(answer) == 'table' and answer.err or tostring(answer)
-    answer = reply(#ARGV[i] >= 4 and unpack('>I4', ARGV[i]) or 0, FAULT, NO_STAMP, text)
-  end
-  replies[i + 2] = answer
+local function begin(keys, argv)
+  KEYS, ARGV = keys, argv
+  states, heads, renew = {}, {}, false
+  now, now_us = server_time()
+  idem_ms, audit_max, audit_ms, grace_ms, call_not_after = unpack('>I4I4I4I4d', argv[1])
+  -- Arguments of commands are strings: made once.
+  idem_ms, audit_max, audit_ms = tostring(idem_ms), tostring(audit_max), tostring(audit_ms)
+  alive = '(' .. string.format('%.0f', now)
 end
-flush_states(now)
-return replies
+
+return function(keys, argv)
+  begin(keys, argv)
+  local replies = { 0, floor(now / 1000), (now % 1000) * 1000 + now_us }
+  for i = 2, #argv do
+    local ok, answer = pcall(run, argv[i])
+    if not ok then
+      local text = type(answer) == 'table' and answer.err or tostring(answer)
+      answer = reply(#argv[i] >= 4 and unpack('>I4', argv[i]) or 0, FAULT, NO_STAMP, text)
+    end
+    replies[i + 2] = answer
+  end
+  flush_states(now)
+  states, heads = nil, nil
+  return replies
+end

@@ -46,11 +46,11 @@ local function state_at(k)
   if raw then
     local format, n = raw:byte(1, 2)
     if format ~= 1 then error('state of format ' .. format) end
-    st = { key = KEYS[k], v = limits_of(unpack(limits_format(n), raw)), n = n }
+    st = { key = KEYS[k], v = limits_of(unpack(limits_format(n), raw)), n = n, at = {} }
     local after = 3 + n * LIMIT_BYTES
     if after <= #raw then st.breakers = breakers_unpack(raw, after) end
   else
-    st = { key = KEYS[k], v = {}, n = 0 }
+    st = { key = KEYS[k], v = {}, n = 0, at = {} }
   end
   states[k] = st
   return st
@@ -77,7 +77,7 @@ local function sliding_roll(v, o, bucket)
 end
 
 -- The offset of limit `id`, rolled to `now`; made when there is none (one that counts nothing is not written back). A
--- clock that stepped back counts into the newest bucket.
+-- clock that stepped back counts into the newest bucket. `st.at` has what this call has found.
 local function sliding_at(st, id, window, now)
   local v, n = st.v, st.n
   local bucket = floor(now / ceil(window / 11))
@@ -85,13 +85,14 @@ local function sliding_at(st, id, window, now)
     if v[o] == id then
       if v[o + WINDOW] ~= window then error('window of a limit') end
       if bucket > v[o + INDEX] then sliding_roll(v, o, bucket) end
+      st.at[id] = o
       return o
     end
   end
   if n >= MOST_LIMITS then error('more than 255 limits of one owner') end
   local o = n * STRIDE + 1
   v[o], v[o + WINDOW], v[o + INDEX], v[o + SUM], v[o + CURRENT], v[o + RING] = id, window, bucket, 0, 0, EMPTY_RING
-  st.n = n + 1
+  st.n, st.at[id] = n + 1, o
   return o
 end
 

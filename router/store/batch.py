@@ -63,7 +63,7 @@ class Batch:
         known = self.tenants[tenant_id] = self.key(keys.head), self.key(keys.state), self.key(keys.audit)
         return known
 
-    def evalsha(self, sha: bytes, header: bytes) -> bytes:
+    def command(self, call: tuple[bytes, bytes], header: bytes) -> bytes:
         """The whole command on the wire: RESP bulk strings. redis-py would take 1.6 µs a row for this, it takes 0.4."""
-        arguments = (b"EVALSHA", sha, b"%d" % len(self.index), *self.index, header, *self.rows)
+        arguments = (*call, b"%d" % len(self.index), *self.index, header, *self.rows)
         return b"*%d\r\n" % len(arguments) + b"".join([b"$%d\r\n%b\r\n" % (len(a), a) for a in arguments])

@@ -1,18 +1,23 @@
 """Calls of the decide script on the wire: what goes in one write, and which reply belongs to which batch."""
 
+import logging
 from collections.abc import Callable
 from struct import Struct as Layout
 from typing import Any
 
 from msgspec import Struct
-from redis.exceptions import NoScriptError
+from redis.exceptions import ResponseError
 
 from router.store.batch import Batch
 from router.store.link import Link
-from router.store.scripts import Script
+from router.store.scripts import LIBRARIES, Script
+
+log = logging.getLogger(__name__)
 
 _BATCH_HEADER = Layout(">IIIId")
 _JOB_MS = 10_000
+_OURS = ("FUNCTION", "LIST", "LIBRARYNAME", f"{LIBRARIES}*")
+MOST_LIBRARIES = 8
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
 NOT_REPLICATED = object()
 
@@ -60,17 +65,17 @@ class Calls:
         for b in batches:
             for command in (
                 *self._link.pack_each([("SET", k, job, "PX", _JOB_MS) for k, job in b.jobs]),
-                self._evalsha(b),
+                self._command(b),
             ):
                 parts += [_ASKING, command] if b.asking else [command]
         return parts
 
-    def _evalsha(self, b: Batch) -> bytes:
+    def _command(self, b: Batch) -> bytes:
         """The call, which writes nothing once its own deadline has passed, whatever its rows would wait for."""
         s = self._settings
         not_after = self._now_ms() + s.deadline_ms
         header = _BATCH_HEADER.pack(s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms, not_after)
-        return b.evalsha(self._script.sha, header)
+        return b.command(self._script.call, header)
 
     async def receive(self, batches: list[Batch], before: int) -> list[Any]:
         """The reply of each batch's call, `before` other replies skipped."""
@@ -81,14 +86,23 @@ class Calls:
         for b, count in zip(batches, counts, strict=True):
             at += count
             reply = replies[at - 1]
-            if isinstance(reply, NoScriptError):
-                # Redis restarted or failed over: nothing was executed.
-                load = self._link.pack([("SCRIPT", "LOAD", self._script.source)])
-                call = [_ASKING, self._evalsha(b)] if b.asking else [self._evalsha(b)]
-                await self._link.send_packed([*load, *call])
-                reply = (await self._link.receive(1 + len(call)))[-1]
-            found.append(reply)
+            found.append(await self._load_and_call(b) if self._script.missing(reply) else reply)
         return found if await self._replicated() else [NOT_REPLICATED] * len(batches)
+
+    async def _load_and_call(self, b: Batch) -> Any:
+        """The node is new, or has lost its scripts: nothing was executed, so once more."""
+        call = [_ASKING, self._command(b)] if b.asking else [self._command(b)]
+        await self._link.send_packed([*self._link.pack([self._script.load, _OURS]), *call])
+        loaded, ours, *_, reply = await self._link.receive(2 + len(call))
+        if isinstance(loaded, ResponseError):
+            log.error("Redis refused to load a script: %s", loaded)
+        # A node keeps libraries for good. When some versions have come together all others go; whoever still calls one
+        # loads it again.
+        if isinstance(ours, list) and len(ours) > MOST_LIBRARIES:
+            others = {dict(zip(x[::2], x[1::2], strict=True))[b"library_name"] for x in ours} - {self._script.call[1]}
+            await self._link.send([("FUNCTION", "DELETE", name) for name in others])
+            await self._link.receive(len(others))
+        return reply
 
     async def _replicated(self) -> bool:
         """Whether as many replicas as wanted have what was written so far."""

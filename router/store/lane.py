@@ -36,6 +36,8 @@ from router.store.watch import Watch
 log = logging.getLogger(__name__)
 
 _MIN_ROWS = 32
+# What a server calls the code in the message of an error that it raised.
+_SOURCES = ("user_function:", "user_script:")
 
 
 def _nothing() -> None:
@@ -245,7 +247,7 @@ class Lane:
                 # Refused as a whole (out of memory, loading, a replica): nothing was executed. Unless the script itself
                 # broke: its message names a line, and rows before that may stand.
                 log.warning("Redis refused a decide call: %s", reply)
-                self._answer(batch, Away(sent="user_script:" in str(reply)))
+                self._answer(batch, Away(sent=any(source in str(reply) for source in _SOURCES)))
                 continue
             self._clock_offset = reply[1] * 1000 + reply[2] / 1000 - self.loop.time() * 1000
             for w, row in zip(batch.waiting, reply[3:], strict=True):

@@ -12,14 +12,21 @@ A script file opens with `#!lua` and a header:
     -- GUARANTEES
     --   free text
 
-`--- @include name` is replaced by `lua/include/name.lua`.
+`--- @include name` is replaced by `lua/include/name.lua`. A script whose first line is `#!lua name=<its name>` is a
+function library: Redis keeps its closures between calls instead of making them for each, which is much of what a small
+call costs. It ends with the function that is called, with keys and arguments.
+
+Lua 5.1 has no constants: a local that a function uses is an upvalue, of which it may have sixty. So top-level locals in
+capitals that are a number or a string are written into the code where they are used.
 """
 
 import re
+from collections.abc import Mapping
 from hashlib import sha1
 from pathlib import Path
 
 from msgspec import Struct
+from redis.exceptions import NoScriptError, ResponseError
 
 from router.resources import lua_dir
 from router.store.keys import KEYS
@@ -27,6 +34,13 @@ from router.store.keys import KEYS
 _INCLUDE = re.compile(r"^--- @include (\w+)$", re.MULTILINE)
 _SECTION = re.compile(r"^-- (KEYS|ARGV|RETURNS|GUARANTEES)$")
 _ENTRY = re.compile(r"^--   (\S+)\s+(.*)$")
+_VALUE = r"(?:-?\d+(?:\.\d+)?|'[^'\n]*')"
+_CONSTANTS = re.compile(rf"^local ([A-Z][A-Z0-9_]*(?:, [A-Z][A-Z0-9_]*)*) = ({_VALUE}(?:, {_VALUE})*)$", re.MULTILINE)
+_TOKEN = re.compile(r"'(?:\\.|[^'\\\n])*'|--[^\n]*|\b[A-Z][A-Z0-9_]*\b")
+
+
+# All of ours begin so.
+LIBRARIES = "router_"
 
 
 class ScriptMismatchError(Exception):
@@ -34,7 +48,11 @@ class ScriptMismatchError(Exception):
 
 
 class Script(Struct, frozen=True):
-    """One script, ready to send. `sha` is the SHA-1 that EVALSHA wants."""
+    """One script, ready to send: `call` begins its command, `load` makes a node know it.
+
+    `sha` is the SHA-1 of the text (what EVALSHA wants); a library carries it in its name, so that versions live side
+    by side.
+    """
 
     name: str
     source: bytes
@@ -42,11 +60,24 @@ class Script(Struct, frozen=True):
     keys: dict[str, str]
     argv: tuple[str, ...]
     returns: dict[int, str]
+    call: tuple[bytes, bytes]
+    load: tuple[str | bytes, ...]
 
     @property
     def version(self) -> str:
         """What names this very script in audit records."""
         return self.sha[:8].decode()
+
+    @property
+    def library(self) -> bool:
+        """Whether it is a function library."""
+        return self.call[0] == b"FCALL"
+
+    def missing(self, fault: object) -> bool:
+        """Whether a node's answer says that it does not know the script: nothing was executed."""
+        if self.library:
+            return isinstance(fault, ResponseError) and "Function not found" in str(fault)
+        return isinstance(fault, NoScriptError)
 
 
 def load(
@@ -64,9 +95,7 @@ def load(
 
     :raises ScriptMismatchError: header, key table and caller disagree.
     """
-    folder = folder or lua_dir()
-    text = (folder / f"{name}.lua").read_text()
-    text = _INCLUDE.sub(lambda m: _include(folder, m[1], replace or {}), text)
+    text = flat(name, folder or lua_dir(), replace or {})
     header = _header(name, text)
     found_keys = {k: v.split()[0] for k, v in header["KEYS"]}
     problems = [
@@ -85,12 +114,34 @@ def load(
             problems.append(f"{what}: the script says {found}, the caller {expected}")
     if problems:
         raise ScriptMismatchError(f"lua/{name}.lua: " + "; ".join(problems))
-    source = text.encode()
-    sha = sha1(source, usedforsecurity=False).hexdigest().encode()
-    return Script(name, source, sha, found_keys, found_argv, found_returns)
+    sha = sha1(text.encode(), usedforsecurity=False).hexdigest().encode()
+    source, call, load_by = _ready(name, text, sha)
+    return Script(name, source, sha, found_keys, found_argv, found_returns, call, load_by)
 
 
-def _include(folder: Path, name: str, replace: dict[str, str]) -> str:
+def flat(name: str, folder: Path, replace: Mapping[str, str]) -> str:
+    """The text of a script: includes are in it, constants are written out."""
+    text = (folder / f"{name}.lua").read_text()
+    return _with_constants(_INCLUDE.sub(lambda m: _include(folder, m[1], replace), text))
+
+
+def _ready(name: str, text: str, sha: bytes) -> tuple[bytes, tuple[bytes, bytes], tuple[str | bytes, ...]]:
+    """What goes to the node, how it is called, how it is loaded."""
+    if not text.startswith("#!lua name="):
+        source = text.encode()
+        return source, (b"EVALSHA", sha), ("SCRIPT", "LOAD", source)
+    known_as = f"{LIBRARIES}{name}_{sha.decode()}"
+    body = text.split("\n", 1)[1]
+    # A library may not use the API while it loads: it makes its function when it is first called.
+    source = (
+        f"#!lua name={known_as}\nlocal made local function make() {body}\nend\n"
+        f"redis.register_function('{known_as}', function(keys, args)\n"
+        "made = made or make() return made(keys, args) end)\n"
+    ).encode()
+    return source, (b"FCALL", known_as.encode()), ("FUNCTION", "LOAD", "REPLACE", source)
+
+
+def _include(folder: Path, name: str, replace: Mapping[str, str]) -> str:
     return replace[name] if name in replace else (folder / "include" / f"{name}.lua").read_text()
 
 
@@ -110,3 +161,15 @@ def _header(name: str, text: str) -> dict[str, list[tuple[str, str]]]:
         elif section is not None and section != "GUARANTEES" and (entry := _ENTRY.match(line)):
             sections[section].append((entry[1], entry[2]))
     return sections
+
+
+def _with_constants(text: str) -> str:
+    """Constants replaced by their values; lines keep their numbers."""
+    values: dict[str, str] = {}
+
+    def take(found: re.Match[str]) -> str:
+        values.update(zip(found[1].split(", "), re.findall(_VALUE, found[2]), strict=True))
+        return ""
+
+    text = _CONSTANTS.sub(take, text)
+    return _TOKEN.sub(lambda found: values.get(found[0], found[0]), text)

@@ -16,13 +16,15 @@ ACME = {"acme": {"default": PLAIN}, "other": {"default": PLAIN}}
 
 
 async def test_forgotten_scripts_are_loaded_again(own: Own) -> None:
-    """SCRIPT FLUSH, as after a failover: nobody gets an error."""
+    """SCRIPT FLUSH and FUNCTION FLUSH, as after a failover: nobody gets an error."""
     fleet, caller = await own(pods=1, policies=ACME)
     assert (await caller.ask(task("acme"))).ok
     await fleet.redis("SCRIPT", "FLUSH")
+    await fleet.redis("FUNCTION", "FLUSH")
     assert all(r.ok for r in await caller.all([task("acme", push_assignment=True) for _ in range(50)]))
     usage = await caller.watch(USAGE)
     await fleet.redis("SCRIPT", "FLUSH")
+    await fleet.redis("FUNCTION", "FLUSH")
     work = await (await caller.watch("caf.exec.assign.v1")).one()
     await caller.tell(RESULT, success(work))
     await usage.one(usage_id=work["task_id"])

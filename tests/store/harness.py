@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 
 from msgspec import msgpack
 from redis import Redis, RedisCluster
-from redis.exceptions import NoScriptError
+from redis.exceptions import ResponseError
 
 from router.domain.audit import AuditEntry, TaskFeatures
 from router.domain.outcome import Away, Outcome
@@ -42,9 +42,9 @@ START_MS = 1_700_000_000_000
 MINUTE = 60_000
 NEVER = 1e15
 TEST_CLOCK = """
-local clock_schema, clock_tag = KEYS[1]:match('^(%w+):?{(%w+)}')
-local clock_key = clock_tag and clock_schema .. ':clock:{' .. clock_tag .. '}' or '{' .. KEYS[1] .. '}:clock'
 local function server_time()
+  local clock_schema, clock_tag = KEYS[1]:match('^(%w+):?{(%w+)}')
+  local clock_key = clock_tag and clock_schema .. ':clock:{' .. clock_tag .. '}' or '{' .. KEYS[1] .. '}:clock'
   return tonumber(redis.call('GET', clock_key)), 7
 end
 """
@@ -252,10 +252,18 @@ class Store:
         tag = keys[0][keys[0].find(b"{") :].split(b"}")[0] + b"}" if b"{" in keys[0] else b""
         clock = self.keys.schema.encode() + b":clock:" + tag if tag else b"{%b}:clock" % keys[0]
         self.client.set(clock, self.now)
+        command = (script.call[0].decode(), script.call[1], len(keys), *keys, *args)
         try:
-            return self.client.evalsha(script.sha.decode(), len(keys), *keys, *args)
-        except NoScriptError:
-            return self.client.eval(script.source.decode(), len(keys), *keys, *args)
+            return self.client.execute_command(*command)  # type: ignore[no-untyped-call]
+        except ResponseError as fault:
+            if not script.missing(fault):
+                raise
+            self.load(script)
+            return self.client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    def load(self, script: Script) -> None:
+        """Make the server know a script."""
+        self.client.execute_command(*script.load)  # type: ignore[no-untyped-call]
 
     def audit(self, tenant: str) -> list[AuditEntry]:
         """The tenant's log, oldest first."""

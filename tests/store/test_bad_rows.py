@@ -229,11 +229,19 @@ local redis = setmetatable({
   end,
 }, { __index = true_redis })
 """
+# A library's locals outlive its call, which begins with a look at the clock.
+EACH_CALL = """
+local look = server_time
+server_time = function()
+  calls = 0
+  return look()
+end
+"""
 
 
 def failing(single: Redis, n: int) -> Store:
     """A store whose decide script's n-th call raises."""
-    return Store(single, replace={"clock": FAILING.replace("FAIL_AT", str(n)) + TEST_CLOCK})
+    return Store(single, replace={"clock": FAILING.replace("FAIL_AT", str(n)) + TEST_CLOCK + EACH_CALL})
 
 
 def calls_of(single: Redis, batch_of: Callable[[Store], list[Ask]]) -> int:

@@ -1,9 +1,9 @@
-"""What goes out after a node said NOSCRIPT: canned replies, the bytes that follow."""
+"""What goes out after a node did not know the script: canned replies, the bytes that follow."""
 
 from typing import Any, cast
 
 import pytest
-from redis.exceptions import NoScriptError
+from redis.exceptions import ResponseError
 
 from router.store.batch import Batch
 from router.store.calls import Calls, LaneSettings
@@ -40,11 +40,11 @@ class Canned:
 @pytest.mark.parametrize(("asking", "more"), [(False, 0), (True, 1)])
 async def test_a_node_without_the_script_gets_it_and_the_call_again(asking: bool, more: int) -> None:
     """On a slot that is on its way, the second call asks too: without ASKING the node would send it back."""
-    link = Canned([*(["OK"] * more), NoScriptError("NOSCRIPT")], ["sha", *(["OK"] * more), [0, 1, 2]])
+    link = Canned([*(["OK"] * more), ResponseError("Function not found")], ["name", [], *(["OK"] * more), [0, 1, 2]])
     calls = Calls(cast(Link, link), decide_script(), LaneSettings(), lambda: 0.0)
     batch = Batch()
     batch.asking = asking
     await calls.send([batch], [])
     assert await calls.receive([batch], 0) == [[0, 1, 2]]
     assert [b"ASKING" in sent for sent in link.sent] == [asking, asking]
-    assert b"SCRIPT" in link.sent[1]
+    assert b"FUNCTION" in link.sent[1]

@@ -90,6 +90,7 @@ async def test_a_forgotten_script_on_one_node(pod: Pod, valkey_cluster: ValkeyCl
     wanted = [Ask(request(f"tenant{i}", "r"), TEN) for i in range(30)]
     await pod.decide(*wanted)
     valkey_cluster.nodes[1].ask("SCRIPT", "FLUSH")
+    valkey_cluster.nodes[1].ask("FUNCTION", "FLUSH")
     again = [Ask(request(f"tenant{i}", "s"), TEN) for i in range(30)]
     assert {type(o) for o in await pod.decide(*again)} == {Admitted}
 

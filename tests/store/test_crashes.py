@@ -35,6 +35,14 @@ local redis = setmetatable({
   end,
 }, { __index = true_redis })
 """
+# A library's locals outlive its call, which begins with a look at the clock.
+_EACH_CALL = """
+local look = server_time
+server_time = function()
+  calls, told = 0, false
+  return look()
+end
+"""
 MOST_CALLS = 30
 LOST = 0
 """The answer of a call that was made is lost; a greater number: the script's call that raises."""
@@ -43,7 +51,7 @@ LOST = 0
 @cache
 def breaking(at: int) -> tuple[Script, Script]:
     """Decide and settle that raise at that call (the first one is the test's clock)."""
-    clock = {"clock": _BREAKING.replace("BREAK_AT", str(at)) + TEST_CLOCK}
+    clock = {"clock": _BREAKING.replace("BREAK_AT", str(at)) + TEST_CLOCK + _EACH_CALL}
     return decide_script(replace=clock), settle_script(replace=clock)
 
 
@@ -55,6 +63,13 @@ class Crashing(Store):
         self.crash: int | None = None
         self.crashes = 0
         self._healthy = self.decide_script, self.settle_script
+
+    def crash_at(self, crash: int | None) -> None:
+        """From now on. Loading a library is a change, which is not to be taken for a script's."""
+        self.crash = crash
+        if crash:
+            for script in breaking(crash):
+                self.load(script)
 
     def decide(self, *asks: Ask) -> list[Outcome]:
         """As a caller sees it who repeats what was not answered."""
@@ -126,7 +141,7 @@ class CrashingDecisions(machine.Decisions):
     def crash(self, crash: int | None) -> None:
         """From now on every client crashes there once."""
         assert isinstance(self.store, Crashing)
-        self.store.crash = crash
+        self.store.crash_at(crash)
 
 
 class CrashingBreakers(machine.Breakers):
@@ -138,7 +153,7 @@ class CrashingBreakers(machine.Breakers):
     def crash(self, crash: int | None) -> None:
         """From now on every client crashes there once."""
         assert isinstance(self.store, Crashing)
-        self.store.crash = crash
+        self.store.crash_at(crash)
 
 
 SHORT = settings(machine.SHORT, max_examples=40)

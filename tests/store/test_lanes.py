@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from secrets import token_hex
+from shutil import copytree
 from typing import Any
 from uuid import uuid4
 
@@ -20,7 +21,8 @@ from router.domain.policy import Breaker, Resource, Scope, Sticky
 from router.domain.policy_limits import limit
 from router.domain.task import Action, Move, Moved, TaskRecord, TaskState
 from router.errors import StartupRefused, StoreError
-from router.store.calls import LaneSettings
+from router.resources import lua_dir
+from router.store.calls import MOST_LIBRARIES, LaneSettings
 from router.store.decisions import WAIT_DEADLINES, decide_script
 from router.store.keys import Keys
 from router.store.meta import RedisMeta
@@ -91,6 +93,8 @@ class Heard:
         self.commands: list[str] = []
 
     async def __aenter__(self) -> "Heard":
+        # A server's first call would load the script as well.
+        self.client.execute_command(*decide_script().load)  # type: ignore[no-untyped-call]
         self.monitor = self.client.monitor().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -114,29 +118,28 @@ class Heard:
 
 
 async def test_one_decide_is_one_round_trip(pod: Pod, single: Redis) -> None:
-    """Limits, breaker, pin, idempotency and audit: exactly one EVALSHA and nothing else."""
-    await pod.decide(ask())
+    """Limits, breaker, pin, idempotency and audit: exactly one call and nothing else."""
     async with Heard(single) as heard:
         (outcome,) = await pod.decide(Ask(request("acme", "r", session="s", user="u"), FULL))
     assert isinstance(outcome, Admitted)
-    assert heard.commands == ["EVALSHA"]
+    assert heard.commands == ["FCALL"]
 
 
 async def test_all_of_a_tick_share_one_round_trip(pod: Pod, single: Redis) -> None:
-    """A hundred callers of eight tenants in one tick: one EVALSHA."""
+    """A hundred callers of eight tenants in one tick: one call."""
     asks = [Ask(request(f"tenant{i % 8}", f"r{i}", session=f"s{i}", user=f"u{i}"), FULL) for i in range(100)]
     async with Heard(single) as heard:
         outcomes = await pod.decide(*asks)
     assert {type(o) for o in outcomes} == {Admitted}
-    assert heard.commands == ["EVALSHA"]
+    assert heard.commands == ["FCALL"]
     assert pod.calls == [100]
 
 
 async def test_a_pushed_decide_adds_its_work_item_only(pod: Pod, single: Redis) -> None:
-    """A pushed row is a SET and the EVALSHA, in one pipeline."""
+    """A pushed row is a SET and the call, in one pipeline."""
     async with Heard(single) as heard:
         await pod.decide(Ask(request("acme", "r", push=True), PLAIN, b"work"))
-    assert heard.commands == ["SET", "EVALSHA"]
+    assert heard.commands == ["SET", "FCALL"]
 
 
 async def test_a_call_has_a_bound(redis_url: str) -> None:
@@ -210,12 +213,10 @@ async def test_a_remembered_answer_that_cannot_be_read(pod: Pod, single: Redis, 
     assert isinstance(after, Admitted)
 
 
-async def test_a_reply_for_another_row_is_never_handed_out(redis_url: str) -> None:
+async def test_a_reply_for_another_row_is_never_handed_out(redis_url: str, tmp_path: Path) -> None:
     """Replies in a wrong order: nobody gets another's answer, everybody gets one, and the lane goes on."""
-    true = decide_script()
-    swap = b"if #replies > 4 then replies[4], replies[5] = replies[5], replies[4] end\nreturn replies"
-    source = true.source.replace(b"return replies", swap)
-    swapped: Script = replace(true, source=source, sha=_sha(source))
+    swap = "if #replies > 4 then replies[4], replies[5] = replies[5], replies[4] end\nreturn replies"
+    swapped = altered(tmp_path, "return replies", swap)
     nodes = SingleNode(redis_url)
     async with Pod(nodes, fresh_keys(), script=swapped) as pod:
         outcomes = await pod.decide(*(ask() for _ in range(4)))
@@ -224,24 +225,27 @@ async def test_a_reply_for_another_row_is_never_handed_out(redis_url: str) -> No
     await nodes.close()
 
 
-async def test_a_script_that_breaks_may_have_run(redis_url: str) -> None:
+async def test_a_script_that_breaks_may_have_run(redis_url: str, tmp_path: Path) -> None:
     """An error of the script itself, after its rows: nobody is told that nothing was sent, and a retry is a replay."""
-    true = decide_script()
-    source = true.source.replace(b"return replies", b"error('a bug')")
+    script = altered(tmp_path, "return replies", "error('a bug')")
     nodes = SingleNode(redis_url)
     keys = fresh_keys()
     wanted = ask()
-    async with Pod(nodes, keys, script=replace(true, source=source, sha=_sha(source))) as broken:
+    async with Pod(nodes, keys, script=script) as broken:
         assert await broken.decide(wanted) == [Away(sent=True)]
     async with Pod(nodes, keys) as pod:
         assert isinstance((await pod.decide(wanted))[0], Replay)
     await nodes.close()
 
 
-def _sha(source: bytes) -> bytes:
-    from hashlib import sha1  # noqa: PLC0415 - as Redis names scripts
-
-    return sha1(source, usedforsecurity=False).hexdigest().encode()
+def altered(folder: Path, old: str, new: str) -> Script:
+    """The decide script with a change, as a version of its own."""
+    made = folder / "lua"
+    copytree(lua_dir(), made)
+    text = (made / "decide.lua").read_text()
+    assert text.count(old) == 1
+    (made / "decide.lua").write_text(text.replace(old, new))
+    return decide_script(folder=made)
 
 
 # Jobs
@@ -264,11 +268,29 @@ async def test_work_items_that_nobody_needs_are_unlinked(pod: Pod, single: Redis
 
 
 async def test_a_forgotten_script_is_loaded_again(pod: Pod, single: Redis) -> None:
-    """After SCRIPT FLUSH the next decides are answered as if nothing had been."""
+    """After SCRIPT FLUSH and FUNCTION FLUSH the next decides are answered as if nothing had been."""
     await pod.decide(ask())
     single.script_flush()
+    single.function_flush()
     outcomes = await pod.decide(*(ask() for _ in range(5)))
     assert {type(o) for o in outcomes} == {Admitted}
+
+
+async def test_a_node_keeps_few_versions(own: ValkeyProcess) -> None:
+    """Libraries of many versions are taken off; a pod of one of those loads its own again and is answered."""
+    with Redis(port=own.port) as client:
+        for n in range(MOST_LIBRARIES):
+            client.function_load(f"#!lua name=router_old{n}\nredis.register_function('old{n}', function() end)")
+        client.function_load("#!lua name=another\nredis.register_function('another', function() end)")
+        nodes = SingleNode(own.url)
+        async with Pod(nodes, fresh_keys()) as pod:
+            wanted = ask()
+            assert isinstance((await pod.decide(wanted))[0], Admitted)
+            left: Any = client.function_list()
+            assert {x[1] for x in left} == {b"another", decide_script().call[1]}
+            client.function_delete(decide_script().call[1].decode())
+            assert isinstance((await pod.decide(wanted))[0], Replay)
+        await nodes.close()
 
 
 async def test_a_frozen_redis(own: ValkeyProcess, own_pod: Pod) -> None:

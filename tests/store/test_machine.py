@@ -116,6 +116,8 @@ class Decisions(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.store = self.made_by(self.client)
+        # Loading a library is a change, which is not to be taken for a row's.
+        self.store.load(self.store.decide_script)
         self.tenants = [self.store.tenant(), self.store.tenant()]
         self.counters: dict[tuple[str, ...], Sliding] = {}
         self.leases: dict[tuple[str, str], dict[bytes, int]] = {}

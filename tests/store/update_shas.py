@@ -4,7 +4,7 @@ from hashlib import sha1
 from pathlib import Path
 
 from router.resources import lua_dir
-from router.store import scripts
+from router.store.scripts import flat
 
 GOLDEN = Path(__file__).with_name("golden_shas.txt")
 
@@ -13,7 +13,7 @@ def shas() -> str:
     """A line for each script: its name and the SHA-1 of what is sent to Redis, includes and all."""
     lines = []
     for path in sorted(lua_dir().glob("*.lua")):
-        text = scripts._INCLUDE.sub(lambda m: scripts._include(lua_dir(), m[1], {}), path.read_text())
+        text = flat(path.stem, lua_dir(), {})
         lines.append(f"{path.stem} {sha1(text.encode(), usedforsecurity=False).hexdigest()}\n")
     return "".join(lines)
 
