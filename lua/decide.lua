@@ -37,8 +37,9 @@
 --   code 7 and its neighbours run; state strings are flushed whatever happened. A row that only looks takes the same way
 --   and ends before the first write, but for the claim if it asks for one. "seen" is what the row saw on its way, in
 --   audit records and in replies to rows that look or explain: B charges, a d each (units left before this row), B
---   candidates, a d each of the first 24 (ms until it may be fit, -1 unknown; none when the first look was good), c8 the
---   provider of a pin that was left. A tenant's quota of records is its rows' last charge. It is charged by refusals, too:
+--   candidates, a d each of the first 24 (ms until it may be fit, -1 unknown; none when the first look was good), B
+--   candidates that a limit of their own turned away (the first 12), each: B candidate, B its charge, d units left; c8
+--   the provider of a pin that was left. A tenant's quota of records is its rows' last charge. It is charged by refusals, too:
 --   no window has more of both than the limit and one, and the one says since when refusals are counted only. Writes of a row, in this order: due set,
 --   audit, charges (locals), lease, probe, pin, job expiry, delivery record, remembered answer. A fault before the
 --   charges leaves at most a due entry without a record, which the sweeper drops.
@@ -96,8 +97,8 @@ end
 -- The table is used again for every row.
 local charges, charged, row_charges = {}, 0, 0
 -- What the row saw: units left of its charges, and the moments of the candidates if it had to look at more than one.
-local left, waits = {}, '\0'
-local MOST_WAITS = 24
+local left, waits = {}, '\0\0'
+local MOST_WAITS, MOST_LIMITED = 24, 12
 
 -- Milliseconds until the next lease ends by itself.
 local function lease_wait(k)
@@ -182,6 +183,7 @@ local function unfit(c, row, st, head, probes_max, forced, part)
     c.shadow = shadow
     if worst then
       charged = before
+      c.limit, c.left = worst, left[row_charges + worst + 1]
       if wait >= 0 then c.wait = wait end
       return V_LIMIT
     end
@@ -254,6 +256,17 @@ local function first_look(row, pos, n, pinned)
   return pos, 1
 end
 
+-- What the row saw of the first `told` candidates; see the guarantees.
+local function waited(list, verdicts, moments, told)
+  local limited = {}
+  for i = 1, told do
+    if verdicts[i] == V_LIMIT and #limited < MOST_LIMITED then
+      limited[#limited + 1] = pack('>BBd', i - 1, list[i].limit, list[i].left)
+    end
+  end
+  return pack(doubles(told), told, spread(moments, 1, told)) .. char(#limited) .. table.concat(limited)
+end
+
 -- Walks pin, then candidates in their order; those in their slow start once more when nobody else is fit. Returns the
 -- chosen one and its index (nil: none), the verdicts, whether a breaker stood in the way, and the soonest known moment.
 local function walk(row, pos, n, pinned, st, head, probes_max, all_open, decision)
@@ -291,8 +304,7 @@ local function walk(row, pos, n, pinned, st, head, probes_max, all_open, decisio
       end
     end
   end
-  local told = n < MOST_WAITS and n or MOST_WAITS
-  waits = pack(doubles(told), told, spread(moments, 1, told))
+  waits = waited(list, verdicts, moments, n < MOST_WAITS and n or MOST_WAITS)
   for i = 1, chosen and 0 or n do
     if verdicts[i] == V_SLOW and not chosen then
       local why = unfit(list[i], row, st, head, probes_max, false)
@@ -317,7 +329,7 @@ local function audit(k, record)
 end
 
 local RECORD = '>BBddc16BBdBc0Hc0Bc0c0'
-local SAW_NOTHING = '\0\0'
+local SAW_NOTHING = '\0\0\0'
 
 -- What the row saw; see the guarantees.
 local function saw(pinned)
@@ -442,7 +454,7 @@ local function run(row)
     return next_attempt(row, pos, nonce, attempt, head, st, k_audit, k_task, k_due, decision, all_open, probes_max, lease_ms,
       job_ms, blob, record, n_charges, n_candidates)
   end
-  charged, row_charges, waits = 0, n_charges, '\0'
+  charged, row_charges, waits = 0, n_charges, '\0\0'
   local remembered, at, unrecorded = call('GET', KEYS[k_idem]), pos
   if remembered then
     if remembered:byte(1) ~= 1 then error('remembered answer of format ' .. remembered:byte(1)) end

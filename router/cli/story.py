@@ -104,10 +104,13 @@ def _candidate(place: int, c: Why, at_us: int | None) -> dict[str, object]:
     if fit is not None:
         when = f"in {seconds(fit)}" if at_us is None else moment(at_us + fit * 1000)
     latency, cost = c.get("expected_latency_ms"), c.get("expected_cost")
+    verdict = VERDICTS.get(c["verdict"], c["verdict"])
+    if "limit_id" in c:
+        verdict = f"{verdict}: {c['limit_id']}, {c['left_before']} left"
     return {
         "#": place,
         "candidate": c["provider_id"],
-        "verdict": VERDICTS.get(c["verdict"], c["verdict"]),
+        "verdict": verdict,
         "fit again": when,
         "expected": None if latency is None else f"{latency} ms, {cost} USD",
     }

@@ -16,7 +16,7 @@ class PolicyFrame(Struct, frozen=True, array_like=True):
     """Under which policy a decision was made, and what its candidates and limits are called, in the plan's order.
 
     A record is to stay below 1 KB: of very many candidates only the first are named, and `more` says how many are not.
-    `script` is the version of the script that decided.
+    `script` is the version of the script that decided. `provider_limits` are those that every candidate has of its own.
     """
 
     policy_id: str
@@ -26,6 +26,7 @@ class PolicyFrame(Struct, frozen=True, array_like=True):
     limits: tuple[str, ...]
     script: str = ""
     more: int = 0
+    provider_limits: tuple[str, ...] = ()
 
 
 def policy_frame(plan: Plan, script: str = "") -> PolicyFrame:
@@ -40,7 +41,8 @@ def policy_frame(plan: Plan, script: str = "") -> PolicyFrame:
         names.append(c.provider.name)
     limits = tuple(c.limit.id for c in plan.charges)
     more = len(plan.candidates) - len(names)
-    return PolicyFrame(stored.policy_id, stored.revision, stored.hash, tuple(names), limits, script, more)
+    own = tuple(c.limit.id for c in plan.candidates[0].charges) if plan.candidates else ()
+    return PolicyFrame(stored.policy_id, stored.revision, stored.hash, tuple(names), limits, script, more, own)
 
 
 class DecisionFeatures(Struct, frozen=True, array_like=True):

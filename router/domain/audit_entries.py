@@ -1,6 +1,6 @@
 """Features and outcome → the audit entry that people see. One place, so that the log and the log lines say the same."""
 
-from router.domain.audit import ActFeatures, AuditEntry, DecisionFeatures, TaskFeatures
+from router.domain.audit import ActFeatures, AuditEntry, DecisionFeatures, PolicyFrame, TaskFeatures
 from router.domain.decision import PinState, Reason, Verdict
 from router.domain.extensions import AUDIT_CODES
 from router.domain.ids import to_text
@@ -84,7 +84,7 @@ def decision_entry(
         details |= {"refusal": outcome} | _refusal(f, code, index, third)
     if verdicts or f.constrained:
         passed: list[JsonValue] = [{"provider_id": p, "verdict": Verdict.CONSTRAINT.label} for p in f.constrained]
-        details["candidates"] = passed + _candidates(f.frame.providers, verdicts, seen.waits)
+        details["candidates"] = passed + _candidates(f.frame, verdicts, seen)
     if seen.left:
         names = zip(f.frame.limits, seen.left, strict=True)
         details["limits"] = [{"limit_id": name, "left_before": left} for name, left in names]
@@ -125,12 +125,15 @@ def _refusal(f: DecisionFeatures, code: int, index: int, wait_ms: int) -> JsonOb
     return found
 
 
-def _candidates(names: tuple[str, ...], verdicts: bytes, waits: tuple[int | None, ...]) -> list[JsonValue]:
+def _candidates(frame: PolicyFrame, verdicts: bytes, seen: Seen) -> list[JsonValue]:
     walked: list[JsonValue] = []
-    for i, (name, verdict) in enumerate(zip(names, verdicts, strict=False)):
+    for i, (name, verdict) in enumerate(zip(frame.providers, verdicts, strict=False)):
         line: JsonObject = {"provider_id": name, "verdict": Verdict(verdict).label}
-        if i < len(waits) and waits[i] is not None:
-            line["fit_in_ms"] = waits[i]
+        if i < len(seen.waits) and seen.waits[i] is not None:
+            line["fit_in_ms"] = seen.waits[i]
+        if i in seen.limited:
+            charge, left = seen.limited[i]
+            line |= {"limit_id": frame.provider_limits[charge], "left_before": left}
         walked.append(line)
     return walked
 

@@ -22,6 +22,13 @@ def test_waits_of_a_record_are_moments(capsys: pytest.CaptureFixture[str]) -> No
     assert "in 2.5 s" in capsys.readouterr().out
 
 
+def test_a_providers_own_limit_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """With what it had left."""
+    line = {"provider_id": "a", "verdict": "provider_limit", "limit_id": "own", "left_before": 3}
+    print_story("then", {"candidates": [line]})
+    assert "own, 3 left" in capsys.readouterr().out
+
+
 def test_only_what_is_known_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     """A record knows less of a limit than an answer: no empty columns."""
     print_story("then", {"limits": [{"limit_id": "few", "left_before": 0}]})

@@ -8,6 +8,7 @@ from hypothesis import strategies as some
 
 from router.domain.answers import answer, degraded
 from router.domain.decision import Decided, PinState, Reason, Refused, Verdict
+from router.domain.explain import explanation
 from router.domain.ids import decision_id, idempotency_name
 from router.domain.outcome import (
     Admitted,
@@ -64,6 +65,15 @@ def why(outcome: Outcome) -> dict[str, Any]:
     found = answer(outcome, REQUEST, PLAN, explain=True)
     told: Any = found.explain if isinstance(found, Decided) else found.details["explain"]
     return dict(told)
+
+
+def test_a_providers_own_limit_is_named() -> None:
+    """Beside the verdict: which limit, and what it had left."""
+    own = limit("own", Scope.PROVIDER, Resource.REQUESTS, 9, 60_000)
+    made = plan(REQUEST, StoredPolicy("default", 1, "h", Policy(providers=(provider("a"),), limits=(own,))))
+    told: Any = explanation(REQUEST, made, verdicts=bytes((5,)), seen=Seen(limited={0: (0, 3)}))
+    (line,) = told["candidates"]
+    assert (line["verdict"], line["limit_id"], line["left_before"]) == ("provider_limit", "own", 3)
 
 
 def test_a_decision_says_everything() -> None:

@@ -117,6 +117,20 @@ def test_nobody_is_fit_and_the_caller_knows_until_when(store: Store) -> None:
     assert refused == NoCandidate(bytes((Verdict.CONCURRENCY_FULL,)), 5_000, Seen((), (5_000,)))
 
 
+def test_what_a_providers_own_limit_had_left(store: Store) -> None:
+    """Which of its limits turned a candidate away, and what that had left, is told at once and in the log."""
+    tenant = store.tenant()
+    own = (("few", Resource.REQUESTS, 5), ("tokens", Resource.TOKENS, 100))
+    p = policy("a", limits=[limit(name, Scope.PROVIDER, what, most, MINUTE) for name, what, most in own])
+    store.one(request(tenant, "1", options=Options(estimate_tokens=70)), p)
+    refused = store.one(request(tenant, "2", options=Options(estimate_tokens=31, explain=True)), p)
+    assert isinstance(refused, NoCandidate)
+    assert refused.seen.limited == {0: (1, 30)}
+    logged: Any = store.audit(tenant)[-1].details["candidates"]
+    (line,) = logged
+    assert (line["verdict"], line["limit_id"], line["left_before"]) == ("provider_limit", "tokens", 30)
+
+
 def test_the_log_has_what_was_left(store: Store) -> None:
     """Of every limit, before the decision; made or refused, explained or not."""
     tenant, p = store.tenant(), policy("a", limits=[TWO_A_MINUTE])
