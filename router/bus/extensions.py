@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from router.bus.connection import Bus
 from router.bus.faults import BusTimeoutError, NoRespondersError
 from router.errors import BusError
-from router.ports import Missed
+from router.ports.extensions import Missed
 
 
 class BusExtensions:

@@ -18,7 +18,7 @@ from router.bus import headers as wire
 from router.bus.connection import Bus, Subscription
 from router.bus.faults import BusTimeoutError
 from router.errors import BusError
-from router.ports import Kept
+from router.ports.bus import Kept
 
 BATCH = 256
 _EXPIRES_S = 5.0

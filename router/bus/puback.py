@@ -7,7 +7,7 @@ import msgspec
 
 from router.bus.connection import Bus
 from router.errors import BusError
-from router.ports import Published
+from router.ports.bus import Published
 
 
 class Verdict(Enum):

@@ -27,7 +27,7 @@ from router.bus.coverage import Coverage
 from router.bus.puback import Verdict
 from router.bus.streams import Streams
 from router.errors import BusError
-from router.ports import Publication, Published
+from router.ports.bus import Publication, Published
 from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from router.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
     from router.cli.operating import Room
-    from router.ports import Purged
+    from router.ports.tenants import Purged
     from router.settings import Settings
 
 app = tenants

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 
 from router.errors import StoreError
-from router.ports import SamplePage
+from router.ports.tenants import SamplePage
 from router.store.keys import KEYS, Keys
 from router.store.nodes import Nodes
 from router.store.tenants import kind_of

@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from router.ports import Trimmed
+from router.ports.audit import Trimmed
 from router.store.keys import Keys
 from router.store.nodes import Nodes
 from router.store.scripts import Script, load

@@ -19,7 +19,7 @@ from router.domain.task import (
     Unreadable,
 )
 from router.errors import StoreError
-from router.ports import Claimed, UsageWaiting
+from router.ports.tasks import Claimed, UsageWaiting
 from router.store.keys import Keys
 from router.store.link import Command
 from router.store.nodes import Nodes

@@ -7,7 +7,7 @@ the decision of a message is, and remembered answers (`tenant_answers`).
 from collections import Counter
 from secrets import token_bytes
 
-from router.ports import Census, KindCensus, Purged
+from router.ports.tenants import Census, KindCensus, Purged
 from router.store.keys import KEYS, Keys, TenantKeys
 from router.store.nodes import Nodes
 from router.store.packing import FormatError, task_record

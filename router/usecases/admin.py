@@ -15,7 +15,9 @@ from router.domain.policy import DEFAULT_POLICY_ID, Policy, StoredPolicy, provid
 from router.domain.roles import Holder, Role
 from router.domain.view import BreakerView
 from router.errors import InvalidInput, QuotaExceeded, RevisionConflict, StoreError
-from router.ports import ExtensionStore, Inspector, LeverStore
+from router.ports.extensions import ExtensionStore
+from router.ports.policies import LeverStore
+from router.ports.tenants import Inspector
 from router.telemetry import Event, Telemetry
 from router.usecases.access import Tokens
 from router.usecases.admin_acts import Act, breaker_facts, refused_input

@@ -3,7 +3,7 @@
 from msgspec import Struct
 from msgspec.structs import replace
 
-from router.ports import History
+from router.ports.bus import History
 from router.wire.alerts import ToldAlert, decode_alert
 
 

@@ -22,7 +22,7 @@ from contextlib import suppress
 from router.domain.alert import ALERTS, Alert, Condition, Severity
 from router.domain.json import JsonObject
 from router.errors import StoreError
-from router.ports import Publication, Published, Publisher
+from router.ports.bus import Publication, Published, Publisher
 from router.telemetry import Event, Telemetry
 from router.usecases.alert_episodes import Begun, Encode, Epochs, Held, Step
 from router.wire.alerts import alert_subject

@@ -18,7 +18,7 @@ from router.domain.plan import Deadlines, Features, Plan
 from router.domain.request import DecideRequest
 from router.domain.task import TaskRecord
 from router.errors import StoreError
-from router.ports import DecisionStore
+from router.ports.decisions import DecisionStore
 from router.usecases.dispatch import Dispatcher
 from router.usecases.tasks import Policies, policies_of
 from router.wire.job import request_of

@@ -14,7 +14,7 @@ from router.domain.json import JsonObject
 from router.domain.policy import provider_entry
 from router.domain.view import BreakerState
 from router.errors import StoreError
-from router.ports import Inspector
+from router.ports.tenants import Inspector
 from router.usecases.gate import AlertSink
 
 log = logging.getLogger("router.breakers")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from router.domain.alert import Condition
 from router.errors import StoreError
-from router.ports import SamplePage, StoreSample
+from router.ports.tenants import SamplePage, StoreSample
 from router.telemetry import Telemetry
 from router.usecases.alert_rules import Level
 from router.usecases.gate import AlertSink

@@ -25,7 +25,7 @@ from router.domain.plan import Deadlines, Features, Plan, plan
 from router.domain.policy import OnStoreError, StoredPolicy, TenantPolicies
 from router.domain.request import DecideRequest
 from router.errors import StoreError
-from router.ports import DecisionStore
+from router.ports.decisions import DecisionStore
 from router.telemetry import Event, Telemetry
 from router.tracing import Span, Tracing
 from router.usecases.audit_lines import SILENT, AuditLines

@@ -13,7 +13,7 @@ from router.domain.plan import Plan
 from router.domain.request import DecideRequest
 from router.domain.task import Action, Move
 from router.errors import StoreError
-from router.ports import TaskStore
+from router.ports.tasks import TaskStore
 from router.telemetry import Event, Telemetry
 from router.usecases.tasks import features_of_decision, pack_decision_features
 

@@ -9,7 +9,8 @@ from router.domain.alert import Condition, Door
 from router.domain.decision import Code, Intake, Refused
 from router.domain.json import JsonObject
 from router.errors import StoreDamaged, StoreError
-from router.ports import Publication, Publisher, Strikes
+from router.ports.bus import Publication, Publisher
+from router.ports.tasks import Strikes
 from router.telemetry import Event, Telemetry
 from router.usecases.gate import AlertSink
 from router.usecases.isolation import Isolation

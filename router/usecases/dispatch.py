@@ -19,7 +19,8 @@ from router.domain.plan import Plan
 from router.domain.request import DecideRequest
 from router.domain.task import Action, Move, NotMoved, TaskRecord, TaskState
 from router.errors import StoreError
-from router.ports import Publication, Published, Publisher, TaskStore
+from router.ports.bus import Publication, Published, Publisher
+from router.ports.tasks import TaskStore
 from router.telemetry import Event, Telemetry
 from router.usecases.tasks import pack_features
 from router.wire.assignment import Attempt, assigned_event, assignment

@@ -12,7 +12,7 @@ from router.domain.outcome import Outcome
 from router.domain.plan import Features, plan
 from router.domain.policy import StoredPolicy
 from router.domain.request import DecideRequest
-from router.ports import DecisionStore
+from router.ports.decisions import DecisionStore
 from router.usecases.decide import DecideSettings, forbidden
 
 DryRunner = Callable[[DecideRequest, StoredPolicy], Awaitable[Answer]]

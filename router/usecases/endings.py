@@ -7,7 +7,7 @@ from router.domain.ids import assignment_id, task_id, to_text
 from router.domain.json import JsonObject
 from router.domain.result import ExecResult, Status
 from router.domain.task import Action, BreakerTurn, Final, Move, Moved, TaskRecord, TaskState
-from router.ports import TaskStore
+from router.ports.tasks import TaskStore
 from router.telemetry import Telemetry
 from router.usecases.finals import Finals
 from router.usecases.gate import AlertSink

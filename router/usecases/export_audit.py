@@ -11,7 +11,8 @@ from typing import Protocol
 
 from router.domain.audit import AuditEntry
 from router.errors import RouterError
-from router.ports import AuditLog, AuditRetention, Publication, Published, Publisher
+from router.ports.audit import AuditLog, AuditRetention
+from router.ports.bus import Publication, Published, Publisher
 from router.telemetry import Event, Telemetry
 from router.wire.audit import audit_line
 

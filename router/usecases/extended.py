@@ -35,7 +35,8 @@ from router.domain.policy import StoredPolicy
 from router.domain.request import DecideRequest
 from router.domain.task import Action, Move
 from router.errors import StoreError
-from router.ports import Claims, DecisionStore, TaskStore
+from router.ports.decisions import Claims, DecisionStore
+from router.ports.tasks import TaskStore
 from router.telemetry import Event, Telemetry
 from router.usecases.course import Course, Dispatched, MakePlan, Read
 from router.usecases.pipeline import Pipeline

@@ -17,7 +17,7 @@ from router.domain.extensions import Name
 from router.domain.json import JsonObject
 from router.domain.view import BreakerState
 from router.errors import StoreError
-from router.ports import ExtensionStore
+from router.ports.extensions import ExtensionStore
 from router.telemetry import Event, Telemetry
 from router.usecases.gate import AlertSink
 

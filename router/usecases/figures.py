@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from router.domain.figures import NO_FIGURES, Snapshot
 from router.errors import StoreError
-from router.ports import FiguresStore
+from router.ports.decisions import FiguresStore
 from router.telemetry import Telemetry
 
 log = logging.getLogger("router.figures")

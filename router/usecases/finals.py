@@ -15,7 +15,8 @@ from functools import partial
 from router.domain.ids import to_text
 from router.domain.task import Final
 from router.errors import BusError, StoreError
-from router.ports import Line, Publication, Published, Publisher, TaskStore
+from router.ports.bus import Line, Publication, Published, Publisher
+from router.ports.tasks import TaskStore
 from router.telemetry import Event, Telemetry
 
 log = logging.getLogger("router.finals")

@@ -10,7 +10,7 @@ from collections import deque
 from router.domain.audit import ROUTER
 from router.domain.task import Action
 from router.errors import StoreError
-from router.ports import ActLog
+from router.ports.audit import ActLog
 from router.telemetry import Event
 from router.usecases.gate import GateState
 

@@ -13,7 +13,7 @@ from hashlib import sha256
 from msgspec import Struct
 
 from router.errors import BusError
-from router.ports import History, Kept, Published
+from router.ports.bus import History, Kept, Published
 from router.usecases.deliveries import REDRIVEN, REDRIVEN_BY
 from router.wire.alerts import Letter, decode_dead_letter
 

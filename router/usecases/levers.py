@@ -14,7 +14,8 @@ from router.domain.ids import idempotency_name
 from router.domain.policy import TenantPolicies, provider_entry
 from router.domain.view import BreakerView, HeadView, Pulled
 from router.errors import InvalidInput, Problem
-from router.ports import Inspector, LeverStore
+from router.ports.policies import LeverStore
+from router.ports.tenants import Inspector
 from router.usecases.publish_policy import check_ids
 
 MOST_NAMED = 20

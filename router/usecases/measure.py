@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from router.domain.policy import TenantPolicies
 from router.domain.standing import Counter, Standing, counters_of
 from router.errors import StoreError
-from router.ports import StandingStore
+from router.ports.tenants import StandingStore
 from router.telemetry import Telemetry
 from router.telemetry.metrics import BREAKER_STATES
 

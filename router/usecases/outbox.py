@@ -12,7 +12,8 @@ from functools import partial
 from router.domain.alert import FLEET, Condition
 from router.domain.ids import to_text
 from router.errors import BusError, StoreError
-from router.ports import History, Publication, Published, Publisher, TaskStore, UsageWaiting
+from router.ports.bus import History, Publication, Published, Publisher
+from router.ports.tasks import TaskStore, UsageWaiting
 from router.telemetry import Event, Telemetry
 from router.usecases.gate import AlertSink
 from router.wire.assignment import usage_facts

@@ -12,7 +12,7 @@ from router.domain.extensions import RETRY_PAUSE_MS, Called, Name, Reply, Stage,
 from router.domain.json import JsonObject
 from router.domain.policy import Extension
 from router.domain.request import DecideRequest
-from router.ports import ExtensionCalls, Missed
+from router.ports.extensions import ExtensionCalls, Missed
 from router.telemetry import Telemetry
 from router.usecases.extension_watch import ExtensionWatch
 from router.wire.extensions import call_headers, decode_reply, encode_call, subject

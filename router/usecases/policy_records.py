@@ -4,7 +4,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from router.ports import PolicyStore
+from router.ports.policies import PolicyStore
 
 
 class Record(Struct, frozen=True):

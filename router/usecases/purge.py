@@ -9,7 +9,8 @@ from collections import Counter
 from router.domain.audit import Actor
 from router.domain.task import Action
 from router.errors import InvalidInput, Problem
-from router.ports import ActLog, Purged, TenantStore
+from router.ports.audit import ActLog
+from router.ports.tenants import Purged, TenantStore
 from router.usecases.levers import check_texts
 from router.usecases.publish_policy import Announcer
 

@@ -9,7 +9,8 @@ from router.domain.ids import assignment_id, idempotency_name, name_in, task_id,
 from router.domain.outcome import Remembered
 from router.domain.task import TaskRecord, Unreadable
 from router.errors import StoreError
-from router.ports import DecisionStore, TaskStore
+from router.ports.decisions import DecisionStore
+from router.ports.tasks import TaskStore
 from router.wire.problems import Rejected
 from router.wire.reply import AssignmentState, encode, encode_stored
 from router.wire.status import (

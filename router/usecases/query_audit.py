@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from router.domain.audit import AuditEntry, AuditQuery, AuditStats
 from router.errors import InvalidInput, Problem
-from router.ports import AuditLog
+from router.ports.audit import AuditLog
 
 MOST_ENTRIES = 10_000
 MOST_READ = 20_000

@@ -12,7 +12,8 @@ from router.domain.decision import Code, Refused
 from router.domain.ids import attempt_in, task_id, task_of
 from router.domain.result import AckStatus, ExecAck, ExecResult, Status
 from router.domain.task import Action, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskRecord, TaskState, Unreadable
-from router.ports import DecisionStore, Strikes, TaskStore
+from router.ports.decisions import DecisionStore
+from router.ports.tasks import Strikes, TaskStore
 from router.telemetry import Event, Telemetry
 from router.usecases.deliveries import REDRIVEN, VIOLATION, DeadLetters, Delivery, Patience, again, violation
 from router.usecases.endings import Endings

@@ -16,7 +16,9 @@ from msgspec import Struct
 from router.domain.ids import from_text, idempotency_name, name_in, task_id, task_of, to_text
 from router.domain.result import ExecResult, Status
 from router.domain.task import TaskRecord, TaskState
-from router.ports import Answers, History, Kept, TaskStore
+from router.ports.bus import History, Kept
+from router.ports.decisions import Answers
+from router.ports.tasks import TaskStore
 from router.wire.assignment import UsageFacts, usage_facts
 from router.wire.problems import Rejected
 from router.wire.results import decode_result

@@ -12,7 +12,8 @@ from router.domain.outcome import Remembered
 from router.domain.policy import TenantPolicies, provider_entry
 from router.domain.result import ExecResult, Status, breaker_verdict, taught
 from router.domain.task import Action, Final, Move, TaskRecord, TaskState, Unreadable
-from router.ports import DecisionStore, TaskStore
+from router.ports.decisions import DecisionStore
+from router.ports.tasks import TaskStore
 from router.usecases.deliveries import REDRIVEN, REDRIVEN_BY, Delivery
 from router.usecases.tasks import (
     STATUS_CODES,

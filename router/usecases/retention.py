@@ -13,7 +13,7 @@ from typing import Protocol
 
 from router.domain.alert import Condition
 from router.errors import StoreError
-from router.ports import AuditRetention, Trimmed
+from router.ports.audit import AuditRetention, Trimmed
 from router.telemetry import Event, Telemetry
 from router.usecases.gate import AlertSink
 

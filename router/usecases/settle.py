@@ -15,7 +15,8 @@ from router.domain.decision import Code, Refused
 from router.domain.ids import task_id, task_of
 from router.domain.result import Status
 from router.domain.task import Action, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskState, Unreadable
-from router.ports import DecisionStore, Strikes, TaskStore
+from router.ports.decisions import DecisionStore
+from router.ports.tasks import Strikes, TaskStore
 from router.telemetry import Event, Telemetry
 from router.usecases.deliveries import VIOLATION, DeadLetters, Delivery, Patience, again, violation
 from router.usecases.endings import Endings

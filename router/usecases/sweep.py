@@ -14,7 +14,7 @@ from router.domain.attempts import why_status
 from router.domain.result import BreakerVerdict, ExecResult, Status
 from router.domain.task import Action, Move, Moved, MoveFault, TaskRecord, TaskState, Unreadable
 from router.errors import StoreError
-from router.ports import TaskStore
+from router.ports.tasks import TaskStore
 from router.telemetry import Event, Telemetry
 from router.usecases.attempts import Attempts
 from router.usecases.dispatch import Dispatcher

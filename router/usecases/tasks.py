@@ -14,7 +14,7 @@ from router.domain.policy import Breaker, Policy, Resource, Scope, TenantPolicie
 from router.domain.request import Correlation, DecideRequest
 from router.domain.result import BreakerVerdict, ExecResult
 from router.domain.task import Action, Correction, Final, Move, Reservation, TaskFacts, TaskRecord, TaskState
-from router.ports import TaskStore
+from router.ports.tasks import TaskStore
 from router.usecases.decide import Loading
 from router.wire.job import Origin, request_of
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from router.domain.audit import Actor
 from router.domain.json import JsonObject, JsonValue
 from router.domain.roles import Role
-from router.ports import Census, Purged, TenantStore
+from router.ports.tenants import Census, Purged, TenantStore
 from router.usecases.admin_acts import Act, Answer, given, required
 from router.usecases.publish_policy import check_ids
 from router.usecases.purge import EXCLUDED, Purger

@@ -21,7 +21,8 @@ from router.domain.outcome import Remembered
 from router.domain.policy import provider_entry
 from router.domain.result import ExecResult, Status
 from router.domain.task import Action, Move, TaskRecord, TaskState, Unreadable
-from router.ports import Claims, DecisionStore, TaskStore
+from router.ports.decisions import Claims, DecisionStore
+from router.ports.tasks import TaskStore
 from router.telemetry import Event, Telemetry
 from router.usecases.tasks import STATUS_CODES, ending_move, features_of, pack_features, split_reservations
 

@@ -11,7 +11,7 @@ from router.domain.audit import UnknownTenant
 from router.domain.decision import Code, Refused
 from router.domain.request import DecideRequest
 from router.errors import StoreError
-from router.ports import UnknownTenantLog
+from router.ports.audit import UnknownTenantLog
 from router.telemetry import Telemetry
 
 log = logging.getLogger("router.audit")

@@ -10,7 +10,7 @@ from router.bus.history import BATCH, StreamHistory
 from router.bus.stream_specs import StreamSpec
 from router.bus.streams import Streams
 from router.errors import BusError
-from router.ports import Kept
+from router.ports.bus import Kept
 
 
 async def stream(bus: Bus, name: str, count: int) -> StreamHistory:

@@ -12,7 +12,7 @@ from router.bus.puback import Verdict
 from router.bus.publisher import StreamPublisher
 from router.bus.stream_specs import StreamSpec
 from router.bus.streams import Streams
-from router.ports import Publication, Published, Publisher
+from router.ports.bus import Publication, Published, Publisher
 from tests.bus.conftest import Heard
 from tests.bus.test_streams import create, delete
 from tests.servers import NatsProcess

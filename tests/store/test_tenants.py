@@ -12,7 +12,7 @@ from router.domain.policy import Algorithm, Breaker, Resource, Scope, Sticky, St
 from router.domain.policy_limits import limit
 from router.domain.result import BreakerVerdict
 from router.errors import InvalidInput
-from router.ports import Purged
+from router.ports.tenants import Purged
 from router.store.keys import NO_TENANT
 from router.store.meta import RedisEpochs
 from router.store.nodes import Cluster, Nodes, SingleNode

@@ -10,7 +10,7 @@ from router.domain.extension_health import ExtensionRecord, Settled, Tally
 from router.domain.extensions import Name
 from router.domain.view import BreakerState
 from router.errors import StoreUnavailable
-from router.ports import Missed
+from router.ports.extensions import Missed
 
 Answer = bytes | Missed | Mapping[str, Any]
 

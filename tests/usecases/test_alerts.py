@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from router.domain.alert import ALERTS, FLEET, Alert, Condition, Severity
 from router.domain.json import JsonObject
 from router.errors import StoreUnavailable
-from router.ports import Publication, Published
+from router.ports.bus import Publication, Published
 from router.telemetry import Telemetry
 from router.usecases.alert_rules import AWAY_READINGS, Away, Level
 from router.usecases.alerts import LEFT_MS, QUIET_MS, Alerts

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry
 
 from router.domain.alert import Condition
-from router.ports import SamplePage
+from router.ports.tenants import SamplePage
 from router.telemetry import Telemetry
 from router.usecases.census import WINDOW, Census
 from tests.usecases.test_gate import OpenAlerts

@@ -13,7 +13,7 @@ from router.domain.policy import OnStoreError, Resource, Scope, StoredPolicy, Te
 from router.domain.policy_limits import limit
 from router.domain.task import Move, MoveOutcome
 from router.errors import StoreUnavailable
-from router.ports import TaskStore
+from router.ports.tasks import TaskStore
 from router.telemetry import Telemetry
 from router.usecases.decision_quotas import DecisionQuotas, WithQuotas
 from router.usecases.unrecorded import Unrecorded

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from router.domain.alert import Condition
 from router.domain.json import JsonObject
 from router.errors import StoreDamaged, StoreUnavailable
-from router.ports import Publication, Published
+from router.ports.bus import Publication, Published
 from router.telemetry import Telemetry
 from router.usecases.deliveries import Careful, DeadLetters, Delivery, Patience
 

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from router.domain.decision import Reason
 from router.domain.task import BreakerTurn, Move, Moved, TaskFacts, TaskRecord, TaskState
-from router.ports import Publication, Published
+from router.ports.bus import Publication, Published
 from router.telemetry import Telemetry
 from router.usecases.dispatch import Dispatcher
 from router.wire.job import encode_job

@@ -10,7 +10,7 @@ import pytest
 from router.domain.ids import assignment_id, task_id, to_text
 from router.domain.outcome import Admitted
 from router.domain.task import Final, TaskRecord
-from router.ports import Publication, Published
+from router.ports.bus import Publication, Published
 from router.usecases.finals import Finals
 from tests.fleet.harness import until
 from tests.usecases.test_deliveries import Message

@@ -10,7 +10,8 @@ from router.domain.ids import to_text
 from router.domain.json import JsonObject
 from router.domain.task import Final, Move, MoveOutcome, TaskRecord, Unreadable
 from router.errors import BusError, StoreUnavailable
-from router.ports import Claimed, Kept, Publication, Published, UsageWaiting
+from router.ports.bus import Kept, Publication, Published
+from router.ports.tasks import Claimed, UsageWaiting
 from router.telemetry import Telemetry
 from router.usecases.outbox import LOOKS_UNTIL_ALERT, Outbox
 

@@ -14,7 +14,7 @@ from router.domain.extensions import Called, Name, Stage, refusal, wanted, worst
 from router.domain.policy import Extension, OnFail, Policy, provider
 from router.domain.request import Correlation, DecideRequest
 from router.domain.view import BreakerState
-from router.ports import Missed
+from router.ports.extensions import Missed
 from router.telemetry import Telemetry
 from router.usecases.extension_watch import ExtensionWatch
 from router.usecases.pipeline import Pipeline

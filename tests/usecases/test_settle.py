@@ -20,7 +20,7 @@ from router.domain.policy_limits import limit
 from router.domain.request import Options
 from router.domain.task import TaskRecord, TaskState
 from router.errors import StoreUnavailable
-from router.ports import Publication, Published
+from router.ports.bus import Publication, Published
 from router.store.audit import RedisAudit
 from router.store.keys import Keys
 from router.store.nodes import SingleNode

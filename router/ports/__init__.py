@@ -1,0 +1,1 @@
+"""What the use cases need from outside. Each method is one atomic act; its docstring is the promise."""
