@@ -1,12 +1,12 @@
 """Features and outcome → the audit entry that people see. One place, so that the log and the log lines say the same."""
 
 from router.domain.audit import ActFeatures, AuditEntry, DecisionFeatures, PolicyFrame, TaskFeatures
+from router.domain.candidates import Offer
 from router.domain.decision import PinState, Reason, Verdict
 from router.domain.extensions import AUDIT_CODES
 from router.domain.ids import to_text
 from router.domain.json import JsonObject, JsonValue
 from router.domain.outcome import NOTHING_SEEN, Seen
-from router.domain.plan import Offer
 from router.domain.policy import provider_entry
 from router.domain.task import Action
 

@@ -11,9 +11,9 @@ from typing import cast
 
 from msgspec import Struct
 
+from router.domain.candidates import attribute
 from router.domain.decision import Code, Refused
 from router.domain.json import JsonObject, JsonValue
-from router.domain.plan import attribute
 from router.domain.policy import Extension, OnFail, Policy
 from router.domain.request import DecideRequest
 

@@ -5,8 +5,8 @@ from typing import Final
 
 from msgspec import Struct
 
+from router.domain.candidates import status_matches
 from router.domain.json import JsonObject, JsonValue
-from router.domain.plan import status_matches
 from router.domain.policy import Backoff, Fallback
 from router.domain.policy_collections import ListOf, MapOf, Maybe
 from router.domain.policy_fields import PROVIDER_NAME, WORD

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from struct import Struct as Layout
 from typing import Any
 
-from router.domain.plan import Charge
+from router.domain.candidates import Charge
 from router.domain.policy import Algorithm, Resource, provider_entry
 from router.domain.standing import Counter, Standing
 from router.store.keys import Keys, TenantKeys

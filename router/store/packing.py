@@ -22,10 +22,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct, msgpack
 
+from router.domain.candidates import Candidate, Offer
 from router.domain.decision import Reason
 from router.domain.ids import decision_id
 from router.domain.outcome import Remembered, Seen
-from router.domain.plan import Candidate, Offer
 from router.domain.task import Final, Reservation, TaskFacts, TaskRecord, TaskState
 from router.domain.view import HeadView, Lever
 

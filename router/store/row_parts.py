@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Struct, msgpack
 
 from router.domain.audit import policy_frame
-from router.domain.plan import Candidate, Plan
+from router.domain.candidates import Candidate
+from router.domain.plan import Plan
 from router.domain.policy import AUDIT_QUOTA_ID, Algorithm, Limit, Resource, Scope, StoredPolicy, WhenAllOpen
 from router.store.packing import offer, tail_head
 

@@ -8,8 +8,9 @@ from struct import Struct as Layout
 
 from msgspec import msgpack
 
+from router.domain.candidates import Candidate, Charge
 from router.domain.ids import RANDOM_BYTES, decision_id, task_id
-from router.domain.plan import Candidate, Charge, Plan
+from router.domain.plan import Plan
 from router.domain.policy import Algorithm, Resource, Scope
 from router.domain.request import DecideRequest
 from router.domain.task import Reservation, TaskFacts
