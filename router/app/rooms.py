@@ -12,7 +12,7 @@ from router.store.nodes import Access
 from router.store.policies import Bounds
 from router.store.retention import RetentionBounds
 from router.usecases.access import Tokens
-from router.usecases.decide import DecideSettings
+from router.usecases.intake import DecideSettings
 from router.usecases.policy_cache import CacheSettings
 from router.usecases.policy_quota import Quotas
 from router.wire import subjects

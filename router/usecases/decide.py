@@ -16,13 +16,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from router.domain.answers import answer, degraded, overloaded
-from router.domain.decision import Answer, Code, Decided, Intake, Refused
+from router.domain.decision import Answer, Code, Decided, Refused
 from router.domain.figures import NO_FIGURES, Snapshot
-from router.domain.gate import REQUIRED_CP
 from router.domain.ids import to_text
 from router.domain.outcome import Admitted, Away, LimitHit, Outcome, RowFault
-from router.domain.plan import Deadlines, Features, Plan, plan
-from router.domain.policy import OnStoreError, StoredPolicy, TenantPolicies
+from router.domain.plan import Features, Plan, plan
+from router.domain.policy import StoredPolicy, TenantPolicies
 from router.domain.request import DecideRequest
 from router.errors import StoreError
 from router.ports.decisions import DecisionStore
@@ -30,6 +29,7 @@ from router.telemetry import Event, Telemetry
 from router.tracing import Span, Tracing
 from router.usecases.audit_lines import SILENT, AuditLines
 from router.usecases.course import Extensions
+from router.usecases.intake import DecideSettings, Loading, Policies, extensions_gated, forbidden, no_policy, store_away
 from router.wire.decide import decode
 from router.wire.job import encode_job
 from router.wire.problems import Rejected
@@ -41,48 +41,11 @@ log = logging.getLogger("router.decide")
 Reply = Callable[[bytes, Mapping[str, str] | None], None]
 
 
-class Loading:
-    """The type of `LOADING`: nothing is known of the tenant yet."""
-
-
-LOADING = Loading()
-
-
-class Policies(Protocol):
-    """Policies in process."""
-
-    def get(self, tenant_id: str) -> TenantPolicies | Loading | None:
-        """What is cached; None: the tenant is known to have none; `LOADING`: ask `load`."""
-
-    async def load(self, tenant_id: str) -> TenantPolicies | None:
-        """Read them from the store; loads of one tenant are shared.
-
-        :raises StoreError: the store did not answer and nothing is cached.
-        """
-
-    def observe(self, tenant_id: str, stamp: bytes) -> None:
-        """What the store answered beside a decision; another stamp than the cached one starts a reload."""
-
-
 class Dispatch(Protocol):
     """What happens to a pushed task after its reply."""
 
     def admitted(self, request: DecideRequest, plan: Plan, outcome: Admitted, job: bytes) -> None:
         """Publish the first attempt."""
-
-
-class DecideSettings(Struct, frozen=True):
-    """What the fleet's settings say about deciding."""
-
-    max_in_flight: int = 1024
-    strict_correlation: bool = False
-    legacy_error_codes: bool = False
-    allowed_tenants: frozenset[str] = frozenset()
-    baseline_tenant: str = "default"
-    on_store_error: OnStoreError = OnStoreError.DENY
-    deadlines: Deadlines = Deadlines()
-    deadline_max_ms: int = 1_800_000
-    result_subject_prefixes: tuple[str, ...] = ()
 
 
 class Open(Struct):
@@ -215,7 +178,7 @@ class Decide:
         try:
             self._decide_under(opened, await self._policies.load(opened.request.tenant_id))
         except StoreError:
-            self._finish(opened, _store_away(opened.request))
+            self._finish(opened, store_away(opened.request))
         except Exception:  # as in `handle`
             self._broke(opened)
 
@@ -223,7 +186,7 @@ class Decide:
         request = opened.request
         stored = None if known is None else known.policies.get(request.policy_id)
         if stored is None:
-            refused = _no_policy(request, known)
+            refused = no_policy(request, known)
             self._unknown(request, refused)
             self._finish(opened, refused)
             return
@@ -233,7 +196,7 @@ class Decide:
                 self._begin_extended(opened, stored)
                 return
             if stored.policy.needs_extensions:
-                self._finish(opened, _extensions_gated())
+                self._finish(opened, extensions_gated())
                 return
         made = opened.plan = plan(
             request, stored, features, self._settings.deadlines, self._snapshot(request.tenant_id)
@@ -336,54 +299,5 @@ class Decide:
             reply(encode(found, request_id=request_id, trace_id=trace_id, legacy_codes=legacy), None)
 
 
-def forbidden(request: DecideRequest, features: Features, s: DecideSettings) -> Refused | None:
-    """Why this fleet does not take the request at all; None: it does."""
-    tenant_id = request.tenant_id
-    if s.allowed_tenants and tenant_id not in s.allowed_tenants:
-        return Refused(
-            Code.UNAUTHORIZED,
-            "this tenant is not allowed here",
-            {"intake_error_code": Intake.TENANT_FORBIDDEN.value, "tenant_id": tenant_id},
-        )
-    if not features.multi_tenant and tenant_id != s.baseline_tenant:
-        return Refused(
-            Code.UNAUTHORIZED,
-            f"only the tenant {s.baseline_tenant} is served in the CP1 baseline",
-            {"requires_cp": REQUIRED_CP, "tenant_id": tenant_id},
-        )
-    deadline_ms = request.options.deadline_ms
-    if deadline_ms is not None and deadline_ms > s.deadline_max_ms:
-        return Refused(
-            Code.INVALID_REQUEST,
-            f"options.deadline_ms: {deadline_ms} is more than {s.deadline_max_ms}",
-            {
-                "intake_error_code": Intake.SCHEMA_VALIDATION_FAILED.value,
-                "problems": [{"path": "options.deadline_ms", "message": f"must be at most {s.deadline_max_ms}"}],
-            },
-        )
-    return None
-
-
 def _content_type(headers: Mapping[str, str]) -> str | None:
     return next((v for k, v in headers.items() if k.lower() == "content-type"), None)
-
-
-def _store_away(request: DecideRequest) -> Refused:
-    return Refused(
-        Code.UNAVAILABLE,
-        "the store is away and the tenant's policies are not known yet",
-        {"retry_after_ms": 500, "tenant_id": request.tenant_id},
-    )
-
-
-def _no_policy(request: DecideRequest, known: TenantPolicies | None) -> Refused:
-    if known is None:
-        message = f"tenant {request.tenant_id} has no policy: apply one with `router policy apply`"
-    else:
-        message = f"tenant {request.tenant_id} has no policy {request.policy_id}"
-    return Refused(Code.POLICY_NOT_FOUND, message, {"tenant_id": request.tenant_id, "policy_id": request.policy_id})
-
-
-def _extensions_gated() -> Refused:
-    """A policy that may not be answered without its extensions is refused rather than answered without them."""
-    return Refused(Code.EXTENSION_UNAVAILABLE, "the policy requires extensions", {"requires_cp": REQUIRED_CP})

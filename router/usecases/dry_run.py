@@ -13,7 +13,7 @@ from router.domain.plan import Features, plan
 from router.domain.policy import StoredPolicy
 from router.domain.request import DecideRequest
 from router.ports.decisions import DecisionStore
-from router.usecases.decide import DecideSettings, forbidden
+from router.usecases.intake import DecideSettings, forbidden
 
 DryRunner = Callable[[DecideRequest, StoredPolicy], Awaitable[Answer]]
 """`DryRun.ask`."""

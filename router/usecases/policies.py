@@ -25,7 +25,7 @@ from msgspec.structs import replace
 
 from router.domain.policy import TenantPolicies
 from router.errors import StoreError
-from router.usecases.decide import LOADING, Loading
+from router.usecases.intake import LOADING, Loading
 from router.usecases.policy_cache import DEFAULT_SETTINGS, CacheHooks, CacheSettings, Cause, Loader
 from router.usecases.policy_size import size_of
 from router.usecases.policy_skew import Skew

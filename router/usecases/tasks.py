@@ -15,7 +15,7 @@ from router.domain.request import Correlation, DecideRequest
 from router.domain.result import BreakerVerdict, ExecResult
 from router.domain.task import Action, Correction, Final, Move, Reservation, TaskFacts, TaskRecord, TaskState
 from router.ports.tasks import TaskStore
-from router.usecases.decide import Loading
+from router.usecases.intake import Loading
 from router.wire.job import Origin, request_of
 
 log = logging.getLogger("router.tasks")

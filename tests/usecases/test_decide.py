@@ -18,7 +18,8 @@ from router.errors import StoreUnavailable
 from router.telemetry import Telemetry
 from router.tracing import Tracing
 from router.usecases.course import Course, MakePlan, Read
-from router.usecases.decide import LOADING, Decide, DecideSettings, Loading
+from router.usecases.decide import Decide
+from router.usecases.intake import LOADING, DecideSettings, Loading
 from router.wire.policies import decode
 from tests.usecases.policy_fakes import ONE
 

@@ -6,7 +6,7 @@ import timeit
 import pytest
 
 from router.errors import StoreError
-from router.usecases.decide import LOADING
+from router.usecases.intake import LOADING
 from router.usecases.policies import MAX_ABSENT, REFRESHES_AT_ONCE, PolicyCache
 from router.usecases.policy_cache import CacheSettings, Cause
 from router.usecases.policy_size import size_of
