@@ -1,5 +1,6 @@
 """What waits for one call: callers, their packed rows, and the keys that the rows name."""
 
+import logging
 from collections.abc import Callable
 
 from msgspec import Struct
@@ -9,6 +10,9 @@ from router.domain.plan import Plan
 from router.domain.request import DecideRequest
 from router.domain.task import Reservation
 from router.store.keys import TenantKeys
+from router.store.packing import NO_STAMP
+
+log = logging.getLogger(__name__)
 
 
 class Waiting(Struct):
@@ -32,6 +36,23 @@ class Waiting(Struct):
     reserved: tuple[Reservation, ...] = ()
     look: bool = False
     claim_ms: int = 0
+
+    @property
+    def answered(self) -> bool:
+        """Whether the caller has had its answer."""
+        return self.done is _answered
+
+    def tell(self, what: Outcome, stamp: bytes = NO_STAMP) -> None:
+        """Answer the caller; whatever is told later goes nowhere."""
+        done, self.done = self.done, _answered
+        try:
+            done(what, stamp)
+        except Exception:  # a bug of one caller must not cost the others their answers
+            log.exception("a caller failed on its answer")
+
+
+def _answered(_outcome: Outcome, _stamp: bytes) -> None:
+    """In the place of a caller who has had an answer already."""
 
 
 class Batch:
@@ -62,6 +83,11 @@ class Batch:
         """The indexes of a tenant's head, state and audit, added when they are new."""
         known = self.tenants[tenant_id] = self.key(keys.head), self.key(keys.state), self.key(keys.audit)
         return known
+
+    def answer(self, what: Outcome) -> None:
+        """One answer for all."""
+        for w in self.waiting:
+            w.tell(what)
 
     def command(self, call: tuple[bytes, bytes], header: bytes) -> bytes:
         """The whole command on the wire: RESP bulk strings. redis-py would take 1.6 µs a row for this, it takes 0.4."""

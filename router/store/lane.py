@@ -22,7 +22,7 @@ from msgspec import Struct
 from redis.exceptions import ReadOnlyError, ResponseError
 
 from router.domain.ids import task_id
-from router.domain.outcome import Away, Outcome, RowFault
+from router.domain.outcome import Away, RowFault
 from router.errors import OutcomeUnknown, StoreError
 from router.store.batch import Batch, Waiting
 from router.store.calls import NOT_REPLICATED, Calls, LaneSettings
@@ -124,7 +124,7 @@ class Lane:
         """Queue a batch that another node refused without executing it; rows past their deadline are answered."""
         now = self.loop.time() * 1000
         if self._down or self._closing or all(w.expires <= now for w in batch.waiting):
-            self._answer(batch, Away(sent=False))
+            batch.answer(Away(sent=False))
             return
         self._full.append(batch)
         self._start()
@@ -175,7 +175,7 @@ class Lane:
             self._clock_offset = None
         if bug is not None or task.cancelled():
             for batch in self._flying:
-                self._answer(batch, Away(sent=True))
+                batch.answer(Away(sent=True))
         self._flying = []
         if self._full or self._open:
             self._start()
@@ -239,7 +239,7 @@ class Lane:
         for batch, reply in done:
             if reply is NOT_REPLICATED:
                 log.error("a call was not replicated to %d replicas in time", self._settings.wait_replicas)
-                self._answer(batch, Away(sent=True))
+                batch.answer(Away(sent=True))
                 continue
             if isinstance(reply, ResponseError):
                 if self._redirect(batch, reply):
@@ -247,43 +247,38 @@ class Lane:
                 # Refused as a whole (out of memory, loading, a replica): nothing was executed. Unless the script itself
                 # broke: its message names a line, and rows before that may stand.
                 log.warning("Redis refused a decide call: %s", reply)
-                self._answer(batch, Away(sent=any(source in str(reply) for source in _SOURCES)))
+                batch.answer(Away(sent=any(source in str(reply) for source in _SOURCES)))
                 continue
             self._clock_offset = reply[1] * 1000 + reply[2] / 1000 - self.loop.time() * 1000
             for w, row in zip(batch.waiting, reply[3:], strict=True):
                 nonce, code, stamp = HEAD.unpack_from(row)
                 if nonce != w.nonce:
                     for b, _ in done:
-                        self._answer(b, Away(sent=True))
+                        b.answer(Away(sent=True))
                     raise OutcomeUnknown("a reply was for another request; the connection is not to be trusted")
                 if code == LATE:
                     self._late(w)
                     continue
                 if w.job is not None and code != ADMITTED and w.attempt == 1:
                     self._unwanted.append(w.keys.job(task_id(w.decision)))
-                done_, w.done = w.done, _answered
-                try:
-                    done_(outcome(row, code, w.decision), stamp)
-                except Exception:  # a bug of one caller must not cost the others their answers
-                    log.exception("a caller failed on its answer")
+                w.tell(outcome(row, code, w.decision), stamp)
 
     def _late(self, w: Waiting) -> None:
         """The row came after its `not_after`. If its caller still waits, our idea of Redis time was old: once more."""
         self._hooks.on_late()
-        if w.done is _answered:
+        if w.answered:
             return
         if not w.again and self.loop.time() * 1000 < w.expires:
             w.again = True
             self.submit(w)
         else:
-            done, w.done = w.done, _answered
-            _tell(done, Away(sent=False))
+            w.tell(Away(sent=False))
 
     def missed(self, batches: list[Batch], times: int) -> None:
         """A call's deadline has passed for the n-th time: its rows are answered, and the lane is down after some."""
         self._hooks.on_timeout()
         for b in batches:
-            self._answer(b, Away(sent=True))
+            b.answer(Away(sent=True))
         if times >= self._settings.missed_until_down:
             late_ms = times * self._settings.deadline_ms
             self._set_down(True, f"a call was not answered within {late_ms:g} ms")
@@ -297,26 +292,20 @@ class Lane:
         now = self.loop.time() * 1000
         for sent, batches in ((True, flying), (False, [*self._full, *self._open.values()])):
             for w in (w for batch in batches for w in batch.waiting if w.expires <= now):
-                done, w.done = w.done, _answered
-                _tell(done, Away(sent=sent))
+                w.tell(Away(sent=sent))
 
     def _lost(self, batches: list[Batch], fault: StoreError) -> None:
         self._set_down(True, str(fault))
         sent = isinstance(fault, OutcomeUnknown)
         for b in batches:
-            self._answer(b, Away(sent=sent))
+            b.answer(Away(sent=sent))
         self._refuse_waiting()
 
     def _refuse_waiting(self) -> None:
         waiting = [*self._full, *self._open.values()]
         self._full, self._open = [], {}
         for b in waiting:
-            self._answer(b, Away(sent=False))
-
-    def _answer(self, batch: Batch, what: Outcome) -> None:
-        for w in batch.waiting:
-            done, w.done = w.done, _answered
-            _tell(done, what)
+            b.answer(Away(sent=False))
 
     def _set_down(self, down: bool, why: str) -> None:
         if down != self._down:
@@ -378,14 +367,3 @@ class Lane:
             await asyncio.wait([self._task])
         self._refuse_waiting()
         await self._link.close()
-
-
-def _tell(done: Callable[[Outcome, bytes], None], what: Outcome) -> None:
-    try:
-        done(what, NO_STAMP)
-    except Exception:  # a bug of one caller must not cost the others their answers
-        log.exception("a caller failed on its answer")
-
-
-def _answered(_outcome: Outcome, _stamp: bytes) -> None:
-    """In the place of a caller who has had an answer already."""
