@@ -40,6 +40,9 @@ _OURS = (
     "ROUTER_STREAM_",
 )
 
+# Servers, pods, worker and callers share the cores of one machine, and what else runs there: a call in time is slower.
+_PATIENT = {"ROUTER_STORE_DEADLINE": "250ms"}
+
 Say = Callable[[str], None]
 
 
@@ -176,17 +179,21 @@ class Fleet:
 
     def _environment(self, pod: Pod) -> Mapping[str, str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(_OURS)}
-        return inherited | {
-            "ROUTER_POD_NAME": pod.name,
-            "ROUTER_NATS_URL": self.nats_url,
-            "ROUTER_REDIS_URL": self.redis_url,
-            "ROUTER_HTTP_HOST": "127.0.0.1",
-            "ROUTER_HTTP_PORT": str(pod.port),
-            "ROUTER_POLICY_DIR": str(examples_dir() / "policies"),
-            "ROUTER_CP_STATE_PATH": str(self.data / CP_STATE),
-            "ROUTER_ADMIN_TOKEN_FILE": str(self.data / ADMIN_TOKEN),
-            "ROUTER_ADMIN_NATS_READ": "open",
-        }
+        return (
+            _PATIENT
+            | inherited
+            | {
+                "ROUTER_POD_NAME": pod.name,
+                "ROUTER_NATS_URL": self.nats_url,
+                "ROUTER_REDIS_URL": self.redis_url,
+                "ROUTER_HTTP_HOST": "127.0.0.1",
+                "ROUTER_HTTP_PORT": str(pod.port),
+                "ROUTER_POLICY_DIR": str(examples_dir() / "policies"),
+                "ROUTER_CP_STATE_PATH": str(self.data / CP_STATE),
+                "ROUTER_ADMIN_TOKEN_FILE": str(self.data / ADMIN_TOKEN),
+                "ROUTER_ADMIN_NATS_READ": "open",
+            }
+        )
 
     async def _watch_server(self, server: Child) -> None:
         code = await server.ended()
