@@ -260,7 +260,7 @@ class Bus:
                 except asyncio.CancelledError:
                     await client.close()
                     raise
-                except Exception as error:
+                except Exception as error:  # tried again; what it was is said, and not lost
                     await self._reporter.failed(error)
                     raise
                 return client

@@ -7,6 +7,7 @@ What it changes, and nothing else:
 - `send` appends a command to nats-py's own outgoing list and asks for one flush per tick of the event loop, so what is
   sent in one tick is one write. Order is kept, and what is unsent at a disconnect goes out after the reconnect.
 - A flush covers what was queued before it.
+- A reconnect that was cancelled late ends without an unhandled error.
 - An `-ERR` of the server never closes the client for good: nats-py gives up on all but two kinds, a pod must not.
 
 CPU of the receiving process per request, receive and a 411-byte reply with one header, Python 3.11, one closed-loop
@@ -234,6 +235,11 @@ class FastClient(Client):
         await self._error_cb(error)
         if PERMISSIONS_ERR not in err_msg:
             await self._process_op_err(error)
+
+    async def _attempt_reconnect(self) -> None:
+        # An attempt that notices its cancellation late ends its successor's future, whose own end then fails on it.
+        with contextlib.suppress(asyncio.InvalidStateError):
+            await super()._attempt_reconnect()
 
     @property
     def stuck(self) -> bool:

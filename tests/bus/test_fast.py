@@ -193,3 +193,22 @@ def digest(function: Any) -> str:
 def test_nats_py_reads_as_it_did_when_this_was_written(function: Any) -> None:
     """When this fails: read the new source beside `router/bus/fast.py`, then write down the new digest."""
     assert digest(function) == USED[function], f"nats-py {importlib.metadata.version('nats-py')} reads differently"
+
+
+async def test_an_attempt_whose_end_was_told_already_ends_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reconnect that is cancelled late ends the future of its successor, which is cancelled in turn: no error."""
+    client, reached = FastClient(), asyncio.Event()
+
+    async def hang() -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(client, "_select_next_server", hang)
+    client._current_server = object()  # type: ignore[assignment]  # it is never looked at
+    attempt = asyncio.create_task(client._attempt_reconnect())
+    await reached.wait()
+    future = client._reconnection_task_future
+    assert future is not None
+    future.set_result(True)
+    attempt.cancel()
+    await attempt
