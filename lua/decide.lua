@@ -100,9 +100,10 @@ local charges, charged, row_charges = {}, 0, 0
 local left, waits = {}, '\0\0'
 local MOST_WAITS, MOST_LIMITED = 24, 12
 
--- Milliseconds until the next lease ends by itself.
-local function lease_wait(k)
-  return tonumber(call('ZRANGEBYSCORE', KEYS[k], alive, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]) - now
+-- Milliseconds until so many leases more than the next one have ended by themselves: a bound may have been lowered, and
+-- next attempts take theirs beyond it.
+local function lease_wait(k, more)
+  return tonumber(call('ZRANGEBYSCORE', KEYS[k], alive, '+inf', 'WITHSCORES', 'LIMIT', more, 1)[2]) - now
 end
 
 -- Checks the `n` charges at `pos` and keeps them. Returns the next position, the index of the worst refusal and its wait
@@ -127,7 +128,7 @@ local function check_charges(row, pos, n, from)
       free = limit - call('ZCOUNT', KEYS[k], alive, '+inf')
       if free < units then
         wait = -1
-        if units <= limit then wait = lease_wait(k) end
+        if units <= limit then wait = lease_wait(k, units - free - 1) end
       end
     else
       st = states[k] or state_at(k)
@@ -173,9 +174,12 @@ local function unfit(c, row, st, head, probes_max, forced, part)
     end
     c.probe = live
   end
-  if c.bound > 0 and call('ZCOUNT', KEYS[c.lease], alive, '+inf') >= c.bound then
-    c.wait = lease_wait(c.lease)
-    return V_CONCURRENCY
+  if c.bound > 0 then
+    local over = call('ZCOUNT', KEYS[c.lease], alive, '+inf') - c.bound
+    if over >= 0 then
+      c.wait = lease_wait(c.lease, over)
+      return V_CONCURRENCY
+    end
   end
   if c.charges > 0 then
     local before = charged

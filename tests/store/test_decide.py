@@ -9,7 +9,7 @@ from hypothesis import strategies as some
 from router.domain.decision import Reason
 from router.domain.ids import name_in, task_id
 from router.domain.outcome import Admitted, Away, Conflict, LimitHit, Replay, TenantOff
-from router.domain.policy import Algorithm, Limit, Resource, Scope, provider
+from router.domain.policy import Algorithm, Limit, Resource, Scope, StoredPolicy, provider
 from router.domain.policy_limits import limit
 from router.domain.request import Options
 from router.domain.task import TaskState
@@ -391,6 +391,24 @@ def test_when_a_providers_slot_is_due(store: Store) -> None:
     refused = store.one(request(tenant, "r2"), p)
     assert refused.verdicts == b"\x04\x04"  # type: ignore[union-attr]
     assert refused.retry_after_ms == 7_000  # type: ignore[union-attr]
+
+
+def test_a_lowered_bound_says_when_there_is_room(store: Store) -> None:
+    """More leases than a limit or a provider may have by now: told is when enough of them end, not the first one."""
+    tenant = store.tenant()
+
+    def bound(most: int) -> StoredPolicy:
+        return policy(provider("a", max_concurrency=most), limits=[limit("c", Scope.TENANT, CONCURRENCY, most, 0)])
+
+    for i, deadline in enumerate((20_000, 5_000, 10_000)):
+        store.one(request(tenant, f"{i}", options=Options(deadline_ms=deadline)), bound(3))
+    for narrow in (bound(2), policy(provider("a", max_concurrency=2))):
+        refused = store.one(request(tenant, "more"), narrow)
+        assert refused.retry_after_ms == 10_000  # type: ignore[union-attr]
+    store.now += 9_999
+    assert store.one(request(tenant, "more"), bound(2)) == LimitHit(0, 1)
+    store.now += 1
+    assert isinstance(store.one(request(tenant, "more"), bound(2)), Admitted)
 
 
 # Time
