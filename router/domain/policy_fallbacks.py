@@ -214,17 +214,21 @@ def warn_unreachable(
             )
         if rule.statuses == ("success",):
             report.warn(path, "can never be reached: a success needs no fallback")
-        elif (covering := next((j for j in range(i) if _covers(rules[j], rule)), None)) is not None:
-            report.warn(
-                path, f"can never be reached: fallbacks[{covering}] matches first", "put the narrower rule first"
-            )
+        elif covering := _covering(rules[:i], rule):
+            names, verb = ", ".join(f"fallbacks[{j}]" for j in covering), "matches" if len(covering) == 1 else "match"
+            report.warn(path, f"can never be reached: {names} {verb} first", "put the narrower rule first")
         elif providers == (rule.to,):
             report.warn(path, "can never be reached: it leads to the only provider")
 
 
-def _covers(earlier: Fallback, later: Fallback) -> bool:
-    """Whether the earlier rule matches whatever the later one does."""
-    if earlier.statuses and not (later.statuses and all(status_matches(earlier.statuses, s) for s in later.statuses)):
-        return False
+def _covering(earlier: tuple[Fallback, ...], later: Fallback) -> list[int]:
+    """The earlier rules that together match whatever the later one does; empty: it may be reached."""
     wanted = dict(later.attributes)
-    return all(name in wanted and set(wanted[name]) <= set(values) for name, values in earlier.attributes)
+    wider = [
+        i
+        for i, rule in enumerate(earlier)
+        if all(name in wanted and set(wanted[name]) <= set(values) for name, values in rule.attributes)
+    ]
+    failures = [s for s in later.statuses if s != "success"] or [""]
+    firsts = [next((i for i in wider if status_matches(earlier[i].statuses, s)), None) for s in failures]
+    return [] if None in firsts else sorted({i for i in firsts if i is not None})

@@ -200,11 +200,19 @@ def test_a_fallback_to_a_stranger() -> None:
             [{"to": "a", "when": {"status": ["5xx"]}}, {"to": "b", "when": {"status": [503]}}],
             "fallbacks[1]: can never be reached: fallbacks[0]",
         ),
+        (
+            [
+                {"to": "a", "when": {"status": ["timeout"]}},
+                {"to": "b", "when": {"status": ["5xx"]}},
+                {"to": "b", "when": {"status": ["timeout", 503], "message_type": ["chat"]}},
+            ],
+            "fallbacks[2]: can never be reached: fallbacks[0], fallbacks[1] match first",
+        ),
         ([{"to": "b", "when": {"status": ["success"]}}], "fallbacks[0]: can never be reached: a success"),
     ],
 )
 def test_a_fallback_that_nobody_can_reach(rules: list[object], why: str) -> None:
-    """A rule behind one that matches all it does, or for successes only, is warned about."""
+    """A rule behind others that match all it does, or for successes only, is warned about."""
     assert warnings(fallbacks=rules)[0].startswith(why)
 
 
