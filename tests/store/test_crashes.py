@@ -161,12 +161,12 @@ SHORT = settings(machine.SHORT, max_examples=40)
 
 def test_decisions_follow_the_model_over_crashes(single: Redis) -> None:
     """One decision, one audit record, charged once, whatever died on the way; results alike."""
-    machine.run(CrashingDecisions, single, SHORT)
+    machine.run(CrashingDecisions, single, SHORT, least=1_200)
 
 
 def test_breakers_follow_the_model_over_crashes(single: Redis) -> None:
     """A probe is taken once and a result counts once."""
-    machine.run(CrashingBreakers, single, SHORT)
+    machine.run(CrashingBreakers, single, SHORT, least=1_200)
 
 
 @pytest.mark.long
@@ -174,7 +174,7 @@ def test_breakers_follow_the_model_over_crashes(single: Redis) -> None:
 @pytest.mark.parametrize("which", [CrashingDecisions, CrashingBreakers])
 def test_crashes_for_long(single: Redis, which: type[CrashingDecisions | CrashingBreakers]) -> None:
     """The same for 100,000 steps each."""
-    machine.run(which, single, settings(machine.LONG, max_examples=2_000))
+    machine.run(which, single, settings(machine.LONG, max_examples=2_500), least=100_000)
 
 
 def test_the_injected_faults_are_felt(single: Redis) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from msgspec import structs
 from redis import Redis, RedisCluster
 
@@ -33,8 +33,8 @@ from router.domain.task import BreakerTurn, Correction, Moved, NotMoved, Reserva
 from tests.store.harness import MINUTE, START_MS, Ask, Client, Store, policy, request, undispatched
 
 QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
-SHORT = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=QUIET)
-LONG = settings(max_examples=6_000, stateful_step_count=50, deadline=None, suppress_health_check=QUIET)
+SHORT = settings(max_examples=70, stateful_step_count=40, deadline=None, suppress_health_check=QUIET)
+LONG = settings(max_examples=7_000, stateful_step_count=50, deadline=None, suppress_health_check=QUIET)
 
 TOKENS = limit("tokens", Scope.TENANT, Resource.TOKENS, 50, MINUTE)
 USER = limit("user", Scope.USER, Resource.REQUESTS, 6, 2 * MINUTE)
@@ -466,40 +466,56 @@ class Breakers(RuleBasedStateMachine):
         drop(self.store)
 
 
-def run(machine: type[RuleBasedStateMachine], client: Client, how: settings) -> None:
-    """One run of a machine on a server."""
-    bound = type(machine.__name__, (machine,), {"client": client})
-    run_state_machine_as_test(bound, settings=how)
+def run(machine: type[RuleBasedStateMachine], client: Client, how: settings, *, least: int) -> None:
+    """One run of a machine on a server, which is no proof unless it took at least so many steps."""
+    looks = examples = 0
+
+    class Counted(machine):  # type: ignore[misc, valid-type]  # a class of the caller's
+        def __init__(self) -> None:
+            nonlocal examples
+            examples += 1
+            super().__init__()
+
+        @invariant()
+        def after_each_step(self) -> None:
+            nonlocal looks
+            looks += 1
+
+    Counted.client = client
+    Counted.__name__ = machine.__name__
+    run_state_machine_as_test(Counted, settings=how)
+    # The first look of an example is before its first step.
+    assert looks - examples >= least
 
 
 def test_decisions_follow_the_model(single: Redis) -> None:
-    """Limits, idempotency, pins and leases: a thousand steps do what the model says."""
-    run(Decisions, single, SHORT)
+    """Limits, idempotency, pins and leases: two thousand steps do what the model says."""
+    run(Decisions, single, SHORT, least=2_000)
 
 
 @pytest.mark.parametrize("machine", [Decisions, Breakers])
 def test_the_models_hold_on_a_cluster(cluster: RedisCluster, machine: type[RuleBasedStateMachine]) -> None:
     """The same over three nodes, where each tenant's keys lie in a slot of their own."""
-    run(machine, cluster, settings(SHORT, max_examples=25))
+    run(machine, cluster, settings(SHORT, max_examples=25), least=800)
 
 
 def test_breakers_follow_the_model(single: Redis) -> None:
-    """Breakers with settled results: a thousand steps do what the model says."""
-    run(Breakers, single, SHORT)
+    """Breakers with settled results: two thousand steps do what the model says."""
+    run(Breakers, single, SHORT, least=2_000)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_decisions_follow_the_model_for_long(single: Redis) -> None:
     """The same for 300,000 steps."""
-    run(Decisions, single, LONG)
+    run(Decisions, single, LONG, least=300_000)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_breakers_follow_the_model_for_long(single: Redis) -> None:
     """The same for 300,000 steps."""
-    run(Breakers, single, LONG)
+    run(Breakers, single, LONG, least=300_000)
 
 
 # The window

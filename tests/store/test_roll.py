@@ -157,12 +157,12 @@ SHORT = settings(machine.SHORT, max_examples=40)
 
 def test_decisions_follow_the_model_while_versions_mix(single: Redis) -> None:
     """Limits, idempotency, pins and leases, whoever wrote them last."""
-    machine.run(RollingDecisions, single, SHORT)
+    machine.run(RollingDecisions, single, SHORT, least=1_200)
 
 
 def test_breakers_follow_the_model_while_versions_mix(single: Redis) -> None:
     """Breakers, whoever wrote them last."""
-    machine.run(RollingBreakers, single, SHORT)
+    machine.run(RollingBreakers, single, SHORT, least=1_200)
 
 
 @pytest.mark.long
@@ -170,7 +170,7 @@ def test_breakers_follow_the_model_while_versions_mix(single: Redis) -> None:
 @pytest.mark.parametrize("which", [RollingDecisions, RollingBreakers])
 def test_versions_mix_for_long(single: Redis, which: type[RollingDecisions | RollingBreakers]) -> None:
     """The same for 300,000 steps each."""
-    machine.run(which, single, machine.LONG)
+    machine.run(which, single, machine.LONG, least=300_000)
 
 
 @pytest.mark.parametrize("old_first", [True, False])
