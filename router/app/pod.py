@@ -11,6 +11,7 @@ import asyncio
 import gc
 import logging
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -27,6 +28,7 @@ from router.domain.decision import Code, Refused
 from router.domain.json import JsonObject
 from router.errors import BusError, StartupRefused, StoreError
 from router.logs import configure
+from router.seldom import Seldom
 from router.settings import Settings
 from router.store.keys import NO_TENANT
 from router.telemetry import Event
@@ -139,13 +141,16 @@ class Pod(Parts):
         retry = AsyncRetrying(
             retry=retry_if_exception_type((StoreError, BusError)), wait=wait_exponential(0.05, max=1.0)
         )
+        seldom = Seldom(time.monotonic)
         async for attempt in retry:
             with attempt:
                 try:
                     await step()
                 except (StoreError, BusError) as fault:
                     self.readiness.not_ok(condition, str(fault))
-                    log.warning("not ready: %s", fault, extra={"event": Event.POD_NOT_READY})
+                    if (unsaid := seldom.due(str(fault))) is not None:
+                        fields = {"event": Event.POD_NOT_READY, "unsaid": unsaid}
+                        log.warning("not ready: %s", fault, extra=fields)
                     raise
         self.readiness.ok(condition)
 

@@ -138,6 +138,26 @@ async def test_redis_may_be_absent_at_boot(own: Own) -> None:
     assert (await caller.ask(task("acme"))).ok
 
 
+async def test_an_absence_at_boot_is_logged_once(own: Own) -> None:
+    """What keeps the pod waiting is said once, not with every try."""
+    fleet, _ = await own(pods=0, policies=ACME)
+    await asyncio.to_thread(fleet.valkey.stop)
+    tries = asyncio.Semaphore(0)
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tries.release()
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", fleet.valkey.port):
+        pod = await fleet.pod().start(wait=False)
+        async with asyncio.timeout(20):
+            for _ in range(6):
+                await tries.acquire()
+    said = Counter(line["message"] for line in pod.logged("pod.not_ready"))
+    assert said
+    assert max(said.values()) == 1
+
+
 async def test_a_cluster_may_be_absent_at_boot(own: Own, tmp_path: Path) -> None:
     """The same for a Redis Cluster of which no node is there yet."""
     fleet, caller = await own(pods=0, policies=ACME)
