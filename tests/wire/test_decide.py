@@ -278,6 +278,18 @@ def test_of_duplicate_keys_the_last_one_wins(field: str, bad: str, good: str) ->
     assert paths(refused(body(good, bad))) == [field]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"version":"1","message":5,"message":{"message_type":5,"message_type":"chat","payload":5,"payload":{"a":1,"a":2}}',
+        '"message_id":5,"message_id":"m-1","input":5,"input":{"a":1,"a":2}',
+    ],
+)
+def test_of_duplicate_keys_the_last_one_wins_in_the_other_shapes(text: str) -> None:
+    """At every depth, the payload's own keys too."""
+    assert accepted(('{"tenant_id":"acme",' + text + "}").encode()).payload == {"a": 2}
+
+
 def test_null_is_absent() -> None:
     """An encoder that writes null for what it does not have is understood."""
     bare = task_shape(context=None, trace_id=None)
