@@ -118,7 +118,8 @@ def _candidate(place: int, c: Why, at_us: int | None) -> dict[str, object]:
 
 def _limit(x: Why) -> dict[str, object]:
     window = x.get("window_ms")
-    of = None if "resource" not in x else f"{x['resource']} of the {x['scope']}"
+    resource = "cost, in micro-USD," if x.get("resource") == "cost" else x.get("resource")
+    of = None if resource is None else f"{resource} of the {x['scope']}"
     return {
         "limit": x["limit_id"],
         "counts": of,

@@ -35,3 +35,10 @@ def test_only_what_is_known_is_shown(capsys: pytest.CaptureFixture[str]) -> None
     shown = capsys.readouterr().out
     assert "left before" in shown
     assert "window" not in shown
+
+
+def test_a_cost_limit_says_its_unit(capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside candidates whose cost is in USD."""
+    line = {"limit_id": "budget", "scope": "tenant", "resource": "cost", "limit": 5_000_000, "left_before": 4_999_000}
+    print_story("now", {"limits": [line]})
+    assert "cost, in micro-USD, of the tenant" in " ".join(capsys.readouterr().out.split())

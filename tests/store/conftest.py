@@ -42,3 +42,9 @@ def store(request: pytest.FixtureRequest) -> Store:
 def store_at_once(single: Redis) -> Store:
     """One schema for all examples of a property: each takes a tenant of its own."""
     return Store(single)
+
+
+@pytest.fixture(scope="session", params=["single", "cluster"])
+def either_at_once(request: pytest.FixtureRequest) -> Store:
+    """The same, once on the session's server and once on its Cluster."""
+    return Store(request.getfixturevalue(request.param))

@@ -438,9 +438,9 @@ def test_a_clock_that_steps_back_admits_no_more(store: Store) -> None:
 
 @given(used=some.integers(1, 20), window=some.sampled_from([MINUTE, 61_003, 3_600_000]), at=some.integers(0, 10**6))
 @settings(max_examples=60, deadline=None)
-def test_units_leave_after_the_window(store_at_once: Store, used: int, window: int, at: int) -> None:
+def test_units_leave_after_the_window(either_at_once: Store, used: int, window: int, at: int) -> None:
     """Units charged at t count until t + W and are gone by t + 12·ceil(W/11)."""
-    store = store_at_once
+    store = either_at_once
     tenant = store.tenant()
     store.now = START_MS + at
     limits = [per_tenant(used, window)]

@@ -550,10 +550,10 @@ def holds(
 
 @given(case=ARRIVALS)
 @settings(max_examples=60, deadline=None, suppress_health_check=QUIET)
-def test_retry_after_is_true(store_at_once: Store, case: Any) -> None:
+def test_retry_after_is_true(either_at_once: Store, case: Any) -> None:
     """After any arrivals: who is refused is admitted at the moment it was told, and not a millisecond before."""
     window, most, start, arrivals, algorithm = case
-    store, tenant = store_at_once, store_at_once.tenant()
+    store, tenant = either_at_once, either_at_once.tenant()
     store.now = START_MS + start
     p = policy("a", limits=[limit("l", Scope.TENANT, Resource.TOKENS, most, window, algorithm=algorithm)])
     for i, (gap, units) in enumerate(arrivals):
@@ -571,15 +571,15 @@ def test_retry_after_is_true(store_at_once: Store, case: Any) -> None:
 
 @given(case=ARRIVALS)
 @settings(max_examples=60, deadline=None, suppress_health_check=QUIET)
-def test_no_window_admits_more(store_at_once: Store, case: Any) -> None:
+def test_no_window_admits_more(either_at_once: Store, case: Any) -> None:
     """For any arrivals: no window of length W ever admits more than L units."""
-    holds(store_at_once, *case)
+    holds(either_at_once, *case)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 @given(case=ARRIVALS)
 @settings(max_examples=3_000, deadline=None, suppress_health_check=QUIET)
-def test_no_window_admits_more_for_long(store_at_once: Store, case: Any) -> None:
+def test_no_window_admits_more_for_long(either_at_once: Store, case: Any) -> None:
     """The same for more than 100,000 arrivals."""
-    holds(store_at_once, *case)
+    holds(either_at_once, *case)
