@@ -23,8 +23,8 @@ def explanation(
 ) -> JsonObject:
     """The policy, the candidates in their order, the limits, pin and idempotency.
 
-    `idempotency`: fresh, conflict, or unknown when the store was away. Costs of candidates are in USD, as in a decision;
-    limits are in what they count, which for cost is micro-USD.
+    `idempotency`: fresh, conflict, or unknown when the store was away. Costs of candidates are in USD, as in a
+    decision; limits are in what they count, which for cost is micro-USD.
     """
     why: JsonObject = {
         "policy_id": plan.stored.policy_id,

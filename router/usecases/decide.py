@@ -195,8 +195,8 @@ class Decide:
             if features.extensions:
                 self._begin_extended(opened, stored)
                 return
-            if stored.policy.needs_extensions:
-                self._finish(opened, extensions_gated())
+            if (gated := extensions_gated(stored.policy, features)) is not None:
+                self._finish(opened, gated)
                 return
         made = opened.plan = plan(
             request, stored, features, self._settings.deadlines, self._snapshot(request.tenant_id)

@@ -6,14 +6,15 @@ from collections.abc import Awaitable, Callable
 from msgspec.structs import replace
 
 from router.domain.answers import answer
-from router.domain.decision import Answer
+from router.domain.decision import Answer, Refused
 from router.domain.figures import Snapshot
 from router.domain.outcome import Outcome
 from router.domain.plan import Features, plan
 from router.domain.policy import StoredPolicy
 from router.domain.request import DecideRequest
 from router.ports.decisions import DecisionStore
-from router.usecases.intake import DecideSettings, forbidden
+from router.usecases.intake import DecideSettings, extensions_gated, forbidden
+from router.wire.job import encode_job
 
 DryRunner = Callable[[DecideRequest, StoredPolicy], Awaitable[Answer]]
 """`DryRun.ask`."""
@@ -37,11 +38,15 @@ class DryRun:
     async def ask(self, request: DecideRequest, stored: StoredPolicy) -> Answer:
         """The answer with its explanation, as far as the gate allows one. Charges and audits nothing, pins nobody."""
         features = self._features()
-        refused = forbidden(request, features, self._settings)
+        refused = forbidden(request, features, self._settings) or extensions_gated(stored.policy, features)
         if refused is not None:
             return refused
         wanted = replace(request, options=replace(request.options, explain=True))
         made = plan(wanted, stored, features, self._settings.deadlines, self._snapshot(request.tenant_id))
+        if request.push_assignment:
+            job = encode_job(request, made.deadline_ms, max_attempts=made.max_attempts)
+            if isinstance(job, Refused):
+                return job
         found: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
         def told(outcome: Outcome, _stamp: bytes) -> None:

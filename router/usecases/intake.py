@@ -7,7 +7,7 @@ from msgspec import Struct
 from router.domain.decision import Code, Intake, Refused
 from router.domain.gate import REQUIRED_CP
 from router.domain.plan import Deadlines, Features
-from router.domain.policy import OnStoreError, TenantPolicies
+from router.domain.policy import OnStoreError, Policy, TenantPolicies
 from router.domain.request import DecideRequest
 
 
@@ -94,6 +94,8 @@ def no_policy(request: DecideRequest, known: TenantPolicies | None) -> Refused:
     return Refused(Code.POLICY_NOT_FOUND, message, {"tenant_id": request.tenant_id, "policy_id": request.policy_id})
 
 
-def extensions_gated() -> Refused:
+def extensions_gated(policy: Policy, features: Features) -> Refused | None:
     """A policy that may not be answered without its extensions is refused rather than answered without them."""
+    if features.extensions or not policy.needs_extensions:
+        return None
     return Refused(Code.EXTENSION_UNAVAILABLE, "the policy requires extensions", {"requires_cp": REQUIRED_CP})
