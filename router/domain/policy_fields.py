@@ -98,7 +98,7 @@ SESSION_KEY = Field("session_key", WORD, "The field of the request's context tha
 TTL = Field(
     "ttl",
     Duration("1s", "30d"),
-    "How long an unused pin stays.",
+    "How long an unused pin stays, less a tenth at most: a use that soon after the last one renews nothing.",
     600_000,
     old=(("ttl_seconds", Seconds(1, 2_592_000)), ("ttl_sec", Seconds(1, 2_592_000))),
 )
