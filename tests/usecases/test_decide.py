@@ -173,6 +173,28 @@ async def test_an_admitted_row_is_answered_and_observed() -> None:
     assert room.dispatched == []
 
 
+async def test_a_policy_without_extensions_pays_nothing_for_them() -> None:
+    """Its row is with the store and its caller is told before anything else runs: no task, no turn of the loop."""
+    room = Room()
+    before = asyncio.all_tasks()
+    room.ask()
+    room.store.rows[0](ADMITTED, STAMP)
+    assert len(room.replies) == 1
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_policy_with_extensions_takes_the_other_way() -> None:
+    """A task of its own; the store gets no row from here."""
+    room = Room()
+    extended = decode(b'{"providers":[{"name":"a","weight":100}],"pre":[{"id":"x"}]}').policy
+    room.policies.cached = TenantPolicies("acme", 1, STAMP, {"default": StoredPolicy("default", 1, "h", extended)})
+    before = asyncio.all_tasks()
+    room.ask()
+    assert len(asyncio.all_tasks() - before) == 1
+    assert room.store.rows == []
+    assert await room.code() == "internal"  # as the way itself is not in this room
+
+
 async def test_a_pushed_task_is_dispatched_after_its_reply() -> None:
     """Once, and only when it was admitted."""
     room = Room()
