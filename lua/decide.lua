@@ -151,6 +151,14 @@ local function check_charges(row, pos, n, from)
   return pos, worst, worst_wait, shadow
 end
 
+-- The same for probes.
+local function probes_wait(live, more)
+  local ends = {}
+  for i = 1, #live do ends[i] = live[i].expires end
+  table.sort(ends)
+  return ends[more + 1] - now
+end
+
 -- Why a candidate is not fit; nil when it is. `c` is an unpacked candidate; sets c.wait when a moment is known, and c.probe
 -- when a breaker lets it through on trial. `forced`: look past the breaker. `part`: the request's own, for a slow start; nil
 -- when it must not be turned away for that.
@@ -167,9 +175,7 @@ local function unfit(c, row, st, head, probes_max, forced, part)
     end
     local live = breaker_live_probes(b, now)
     if #live >= probes_max then
-      for i = 1, #live do
-        if not c.wait or live[i].expires - now < c.wait then c.wait = live[i].expires - now end
-      end
+      c.wait = probes_wait(live, #live - probes_max)
       return V_PROBES
     end
     c.probe = live

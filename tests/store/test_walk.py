@@ -1,6 +1,7 @@
 """The walk of lua/decide.lua: pins, breakers, levers, and the verdicts that it tells."""
 
 import pytest
+from msgspec.structs import replace
 
 from router.domain.decision import PinState, Reason, Verdict
 from router.domain.outcome import Admitted, NoCandidate, Outcome
@@ -167,6 +168,24 @@ def test_half_open_lets_so_many_probes_through(store: Store) -> None:
     assert isinstance(b.ask(deadline_ms=60_000), Admitted)
     assert isinstance(b.ask(deadline_ms=20_000), Admitted)
     assert b.ask() == NoCandidate(b"\x03", 20_000)
+
+
+def test_fewer_probes_than_are_out(store: Store) -> None:
+    """A lowered half_open_max_calls: the moment told is when enough probes have ended, not the first one."""
+    three = Breaker(failure_threshold=1, timeout_ms=TIMEOUT, half_open_max_calls=3)
+    breakers = Breakers(store, policy("a", breaker=three))
+    breakers.trip("a")
+    store.now += TIMEOUT
+    for deadline in (20_000, 5_000, 10_000):
+        assert isinstance(breakers.ask(deadline_ms=deadline), Admitted)
+    breakers.stored = policy("a", breaker=replace(three, half_open_max_calls=2))
+    refused = breakers.ask()
+    assert isinstance(refused, NoCandidate)
+    assert refused.retry_after_ms == 10_000
+    store.now += 9_999
+    assert isinstance(breakers.ask(), NoCandidate)
+    store.now += 1
+    assert isinstance(breakers.ask(), Admitted)
 
 
 def test_an_expired_probe_is_neither(store: Store) -> None:
