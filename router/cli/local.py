@@ -23,5 +23,8 @@ def local(
 
     from router.local.fleet import Options
     from router.local.run import run_local
+    from router.local.terminal import own_terminal
 
-    raise typer.Exit(asyncio.run(run_local(Options(data_dir, port, pods), once=once)))
+    with own_terminal():
+        code = asyncio.run(run_local(Options(data_dir, port, pods), once=once))
+    raise typer.Exit(code)

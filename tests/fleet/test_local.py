@@ -83,8 +83,9 @@ class Serving:
         assert self.process.stderr is not None
         async with asyncio.timeout(START_S):
             async for line in self.process.stdout:
-                if line.startswith(b"READY "):
-                    self.ready = json.loads(line.removeprefix(b"READY "))
+                _, found, facts = line.partition(b"READY ")
+                if found and facts.startswith(b"{"):
+                    self.ready = json.loads(facts)
                     return
             pytest.fail(f"no READY line:\n{(await self.process.stderr.read()).decode()}")
 
@@ -146,12 +147,50 @@ async def test_it_proves_itself_twice_in_a_folder_with_the_usual_ports_taken(tmp
     assert left_in(tmp_path) == []
 
 
+async def test_a_step_that_is_not_seen_fails_the_command(tmp_path: Path) -> None:
+    """A tenant that was switched off in an earlier run: exit code 1, the step and why, and nothing is left running."""
+    async with fleet(tmp_path) as serving:
+        assert (await router("tenant", "disable", "acme", cwd=tmp_path)).code == 0
+        assert await serving.end(signal.SIGINT) == 0
+    done = await router("local", "--once", cwd=tmp_path)
+    assert done.code == 1
+    assert "not proven: decision (acme)" in done.err
+    assert "switched off" in done.err
+    assert "READY" not in done.out
+    assert left_in(tmp_path) == []
+
+
+async def test_ctrl_c_before_the_proof_is_over_stops_all_of_it(tmp_path: Path) -> None:
+    """Ctrl-C while servers and pods start: told, exit code 130, nothing is left running."""
+    serving = Serving(tmp_path, await start("local", cwd=tmp_path))
+    await serving.says("starting 2 pods")
+    assert await serving.end(signal.SIGINT) == 130
+    assert left_in(tmp_path) == []
+
+
 async def test_ctrl_c_stops_all_of_it(mortal: Serving) -> None:
     """Ctrl-C on a serving fleet ends with 0 and leaves no process and no ready file."""
     assert (mortal.folder / ".local" / "ready.json").exists()
     assert await mortal.end(signal.SIGINT) == 0
     assert left_in(mortal.folder) == []
     assert not (mortal.folder / ".local" / "ready.json").exists()
+
+
+async def test_ctrl_c_under_make_is_the_fleets_own(tmp_path: Path) -> None:
+    """At a terminal, as a job of make: Ctrl-C stops all of it, and make ends with 0, not by the signal."""
+    (tmp_path / "Makefile").write_text(f"run:\n\t@exec {sys.executable} -P -m router local\n")
+    at_a_terminal = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(['make', 'run'])) % 256)"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", at_a_terminal),
+        cwd=tmp_path,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    await Serving(tmp_path, process).until_ready()
+    _, said = await asyncio.wait_for(process.communicate(b"\x03"), 60)
+    assert (process.returncode, said) == (0, b"")
+    assert left_in(tmp_path) == []
 
 
 async def test_sigterm_stops_all_of_it(mortal: Serving) -> None:
