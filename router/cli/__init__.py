@@ -24,6 +24,7 @@ def main() -> None:
     # What a command has to say it says itself; a pod and a worker set up logging of their own.
     logging.getLogger("router").addHandler(logging.NullHandler())
     try:
+        _must_be_text(sys.argv[1:])
         sys.exit(build()(prog_name="router", standalone_mode=False))
     except typer.TyperException as wrong:
         _tell_usage(wrong)
@@ -41,6 +42,18 @@ def main() -> None:
         if code is Exit.INTERNAL:
             traceback.print_exception(error)
         sys.exit(code)
+
+
+def _must_be_text(arguments: list[str]) -> None:
+    """Bytes that are not UTF-8 come as surrogates, which can be sent nowhere.
+
+    :raises typer.BadParameter: there is one.
+    """
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as e:
+            raise typer.BadParameter(f"{argument!r} is not UTF-8") from e
 
 
 def _tell_usage(wrong: typer.TyperException) -> None:

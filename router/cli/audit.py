@@ -19,6 +19,7 @@ app = typer.Typer(help="Read a tenant's audit log.", no_args_is_help=True)
 
 TenantOption = Annotated[str, typer.Option(help="The tenant.")]
 
+RESOURCE_TYPES = ("request", "assignment", "policy", "provider", "tenant", "gate")
 LOOK_S = 0.5
 TAIL_MOST = 500
 
@@ -63,6 +64,8 @@ def query(
     from router.domain.audit import AuditQuery
 
     kind, _, resource_id = (resource or "").partition(":")
+    if resource is not None and kind not in RESOURCE_TYPES:
+        raise typer.BadParameter(f"{kind!r} is none of {', '.join(RESOURCE_TYPES)}", param_hint="--resource")
     wanted = AuditQuery(
         tenant,
         moment_ms(since, "--since"),

@@ -70,6 +70,8 @@ def test_version(run: Run) -> None:
         "policy check nowhere.json",
         "alerts --since yesterday",
         "alerts --severity dire",
+        "audit query --tenant acme --resource nothing",
+        "decide --tenant \udcff --task chat",
         "local --pods many",
         "dlq redrive",
     ],
