@@ -69,6 +69,7 @@ async def _work(options: Options, view: View, stop: asyncio.Event, proven: async
                     return NOT_PROVEN
                 proven.set()
                 if once:
+                    view.say(f"all {len(steps)} steps were seen: stopping")
                     return PROVEN
                 fleet.publish_ready()
                 view.line(f"READY {orjson.dumps(fleet.ready()).decode()}")

@@ -140,10 +140,12 @@ async def serving(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ser
 
 @pytest.mark.usefixtures("usual_ports_taken")
 async def test_it_proves_itself_twice_in_a_folder_with_the_usual_ports_taken(tmp_path: Path) -> None:
-    """`local --once` ends with 0, and again on the data of the first run, though 4222, 6379 and 8080 are taken."""
+    """`local --once` says that all was seen and ends with 0, and again on the data of the first run, though 4222, 6379
+    and 8080 are taken."""
     for _ in range(2):
         done = await router("local", "--once", cwd=tmp_path)
         assert done.code == 0, done.out + done.err
+        assert "all 21 steps were seen" in done.err
     assert left_in(tmp_path) == []
 
 
