@@ -290,6 +290,14 @@ def test_of_duplicate_keys_the_last_one_wins_in_the_other_shapes(text: str) -> N
     assert accepted(('{"tenant_id":"acme",' + text + "}").encode()).payload == {"a": 2}
 
 
+@pytest.mark.parametrize(("number", "meant"), [(2**64 - 1, 2**64 - 1), (-(2**63), -(2**63)), (10**22, 1e22)])
+def test_a_whole_number_beyond_64_bits_is_a_float(number: int, meant: float) -> None:
+    """As documented; up to 64 bits every digit is kept."""
+    data = b'{"version":"1","tenant_id":"acme","task":{"type":"t","payload":%d}}' % number
+    payload = accepted(data).payload
+    assert (type(payload), payload) == (type(meant), meant)
+
+
 def test_null_is_absent() -> None:
     """An encoder that writes null for what it does not have is understood."""
     bare = task_shape(context=None, trace_id=None)
