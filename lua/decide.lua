@@ -37,10 +37,11 @@
 --   code 7 and its neighbours run; state strings are flushed whatever happened. A row that only looks takes the same way
 --   and ends before the first write, but for the claim if it asks for one. "seen" is what the row saw on its way, in
 --   audit records and in replies to rows that look or explain: B charges, a d each (units left before this row), B
---   candidates, a d each of the first 24 (ms until it may be fit, -1 unknown; none when the first look was good), B
---   candidates that a limit of their own turned away (the first 12), each: B candidate, B its charge, d units left; c8
---   the provider of a pin that was left. A tenant's quota of records is its rows' last charge. It is charged by refusals, too:
---   no window has more of both than the limit and one, and the one says since when refusals are counted only. Writes of a row, in this order: due set,
+--   candidates, a d each of the first 24 (ms until it may be fit, -1 unknown; none when the first look was good), B own
+--   limits, each: B candidate, B its charge, d units left (the one that turned a candidate away, of the first 12 such, and
+--   the first 12 of the chosen one); c8 the provider of a pin that was left. A tenant's quota of records is its rows' last
+--   charge. It is charged by refusals, too: no window has more of both than the limit and one, and the one says since when
+--   refusals are counted only. Writes of a row, in this order: due set,
 --   audit, charges (locals), lease, probe, pin, job expiry, delivery record, remembered answer. A fault before the
 --   charges leaves at most a due entry without a record, which the sweeper drops.
 --   Every key has a TTL or a bound: see KEYS in store/keys.py.
@@ -96,9 +97,10 @@ end
 -- minus its window) and units, for each charge.
 -- The table is used again for every row.
 local charges, charged, row_charges = {}, 0, 0
--- What the row saw: units left of its charges, and the moments of the candidates if it had to look at more than one.
-local left, waits = {}, '\0\0'
-local MOST_WAITS, MOST_LIMITED = 24, 12
+-- What the row saw: units left of its charges, the moments of the candidates if it had to look at more than one, and what
+-- candidates' own limits had left; see the guarantees.
+local left, waits, own = {}, '\0', '\0'
+local MOST_WAITS, MOST_OWN = 24, 12
 
 -- Milliseconds until so many leases more than the next one have ended by themselves: a bound may have been lowered, and
 -- next attempts take theirs beyond it.
@@ -151,7 +153,7 @@ local function check_charges(row, pos, n, from)
   return pos, worst, worst_wait, shadow
 end
 
--- The same for probes.
+-- Milliseconds until so many probes more than the next one have ended by themselves.
 local function probes_wait(live, more)
   local ends = {}
   for i = 1, #live do ends[i] = live[i].expires end
@@ -266,15 +268,21 @@ local function first_look(row, pos, n, pinned)
   return pos, 1
 end
 
--- What the row saw of the first `told` candidates; see the guarantees.
-local function waited(list, verdicts, moments, told)
-  local limited = {}
+-- What the limit that turned a candidate away had left, of the first `told` ones.
+local function limited(list, verdicts, told)
+  local parts = {}
   for i = 1, told do
-    if verdicts[i] == V_LIMIT and #limited < MOST_LIMITED then
-      limited[#limited + 1] = pack('>BBd', i - 1, list[i].limit, list[i].left)
-    end
+    if verdicts[i] == V_LIMIT and #parts < MOST_OWN then parts[#parts + 1] = pack('>BBd', i - 1, list[i].limit, list[i].left) end
   end
-  return pack(doubles(told), told, spread(moments, 1, told)) .. char(#limited) .. table.concat(limited)
+  return char(#parts) .. table.concat(parts)
+end
+
+-- The same, and what the limits of the chosen one had: it was looked at last, so `left` has them.
+local function with_chosen(c, index)
+  local n = c.charges < MOST_OWN and c.charges or MOST_OWN
+  local parts = { char(own:byte(1) + n), own:sub(2) }
+  for i = 0, n - 1 do parts[i + 3] = pack('>BBd', index - 1, i, left[row_charges + i + 1]) end
+  return table.concat(parts)
 end
 
 -- Walks pin, then candidates in their order; those in their slow start once more when nobody else is fit. Returns the
@@ -314,7 +322,8 @@ local function walk(row, pos, n, pinned, st, head, probes_max, all_open, decisio
       end
     end
   end
-  waits = waited(list, verdicts, moments, n < MOST_WAITS and n or MOST_WAITS)
+  local told = n < MOST_WAITS and n or MOST_WAITS
+  waits, own = pack(doubles(told), told, spread(moments, 1, told)), limited(list, verdicts, told)
   for i = 1, chosen and 0 or n do
     if verdicts[i] == V_SLOW and not chosen then
       local why = unfit(list[i], row, st, head, probes_max, false)
@@ -344,7 +353,7 @@ local SAW_NOTHING = '\0\0\0'
 -- What the row saw; see the guarantees.
 local function saw(pinned)
   local n = row_charges
-  local seen = pack(doubles(n), n, spread(left, 1, n)) .. waits
+  local seen = pack(doubles(n), n, spread(left, 1, n)) .. waits .. own
   return pinned and seen .. pinned or seen
 end
 
@@ -464,7 +473,7 @@ local function run(row)
     return next_attempt(row, pos, nonce, attempt, head, st, k_audit, k_task, k_due, decision, all_open, probes_max, lease_ms,
       job_ms, blob, record, n_charges, n_candidates)
   end
-  charged, row_charges, waits = 0, n_charges, '\0\0'
+  charged, row_charges, waits, own = 0, n_charges, '\0', '\0'
   local remembered, at, unrecorded = call('GET', KEYS[k_idem]), pos
   if remembered then
     if remembered:byte(1) ~= 1 then error('remembered answer of format ' .. remembered:byte(1)) end
@@ -513,6 +522,7 @@ local function run(row)
     end
     return unrecorded or reply(nonce, NONE, head.stamp, pack('>dBc0', wait, #verdicts, verdicts) .. (explain and seen or ''))
   end
+  if c.charges > 0 then own = with_chosen(c, index) end
   local pin_state, reason = PIN_NONE, c.reason
   if k_pin > 0 then
     if not pin then

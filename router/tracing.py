@@ -19,12 +19,6 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})(
 Attributes = Mapping[str, str | int | float | bool]
 
 
-def trace_id_of(traceparent: str | None) -> str | None:
-    """The 32 hex digits of a valid traceparent, else None."""
-    match = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
-    return match[1] if match else None
-
-
 class Span:
     """One unit of work that is being recorded. `end` it exactly once."""
 

@@ -105,8 +105,9 @@ def _candidate(place: int, c: Why, at_us: int | None) -> dict[str, object]:
         when = f"in {seconds(fit)}" if at_us is None else moment(at_us + fit * 1000)
     latency, cost = c.get("expected_latency_ms"), c.get("expected_cost")
     verdict = VERDICTS.get(c["verdict"], c["verdict"])
-    if "limit_id" in c:
-        verdict = f"{verdict}: {c['limit_id']}, {c['left_before']} left"
+    if own := c.get("limits"):
+        left = ", ".join(f"{x['limit_id']} had {x['left_before']} left" for x in own)
+        verdict = f"{verdict} ({left})"
     return {
         "#": place,
         "candidate": c["provider_id"],

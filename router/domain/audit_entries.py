@@ -131,9 +131,8 @@ def _candidates(frame: PolicyFrame, verdicts: bytes, seen: Seen) -> list[JsonVal
         line: JsonObject = {"provider_id": name, "verdict": Verdict(verdict).label}
         if i < len(seen.waits) and seen.waits[i] is not None:
             line["fit_in_ms"] = seen.waits[i]
-        if i in seen.limited:
-            charge, left = seen.limited[i]
-            line |= {"limit_id": frame.provider_limits[charge], "left_before": left}
+        if own := seen.own_left.get(i):
+            line["limits"] = [{"limit_id": frame.provider_limits[n], "left_before": left} for n, left in own.items()]
         walked.append(line)
     return walked
 

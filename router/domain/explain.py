@@ -86,9 +86,8 @@ def _candidates(plan: Plan, verdicts: bytes, seen: Seen) -> list[JsonValue]:
         }
         if i < len(seen.waits) and seen.waits[i] is not None:
             line["fit_in_ms"] = seen.waits[i]
-        if i in seen.limited:
-            charge, left = seen.limited[i]
-            line |= {"limit_id": c.charges[charge].limit.id, "left_before": left}
+        if own := seen.own_left.get(i):
+            line["limits"] = [{"limit_id": c.charges[n].limit.id, "left_before": left} for n, left in own.items()]
         lines.append(line)
     return lines
 

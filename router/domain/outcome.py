@@ -12,14 +12,15 @@ class Seen(Struct, frozen=True):
     """What a row saw on its way, for those who ask why.
 
     `left`: units that each charge's limit had before this row. `waits`: ms until each candidate may be fit (None:
-    unknown), when more than one was looked at. `limited`: candidates that a limit of their own turned away, by index:
-    which of their charges, and the units that it had left. `left_pin`: the provider entry of a pin that was left.
+    unknown), when more than one was looked at. `left_pin`: the provider entry of a pin that was left. `own_left`: by
+    candidate and its own charge, the units that the limit had left: of one that turned a candidate away, and of the
+    chosen one's.
     """
 
     left: tuple[int, ...] = ()
     waits: tuple[int | None, ...] = ()
     left_pin: bytes | None = None
-    limited: dict[int, tuple[int, int]] = {}
+    own_left: dict[int, dict[int, int]] = {}
 
 
 NOTHING_SEEN = Seen()

@@ -5,7 +5,7 @@ remembered  B 1, 5s fingerprint, 3s mark of the tenant, 4s random, B reason, B o
 offer       varint latency_ms, varint cost_microusd, B length, provider name
 tail        varint revision, B length, policy id, varint length, sticky key, varint length, extras (msgpack); a length
             is 0 where there is none
-seen        B charges, a d each, B candidates, a d each, B limited, per limited: B candidate, B charge, d units left,
+seen        B charges, a d each, B candidates, a d each, B own limits, per limit: B candidate, B charge, d units left,
             [8s provider entry of a pin that was left]
 head        B 1, I revision, 4s random (the two are the stamp), B off, H levers, per lever: 8s provider entry, B verdict
 pin         B 1, 8s provider entry, d set at (Redis ms)
@@ -37,7 +37,7 @@ _TASK = Layout(">BBBHdd16s8sBH")
 _HEAD = Layout(">BI4sBH")
 _DOUBLE = Layout(">d")
 _FINAL = Layout(">BH")
-_LIMITED = Layout(">BBd")
+_OWN = Layout(">BBd")
 FINAL_FORMAT = 2
 
 
@@ -253,10 +253,12 @@ def seen(raw: bytes, pos: int = 0) -> Seen:
     left = struct.unpack_from(f">{raw[pos]}d", raw, pos + 1)
     waits = struct.unpack_from(f">{raw[left_end]}d", raw, left_end + 1)
     waits_end = left_end + 1 + 8 * raw[left_end]
-    limited_end = waits_end + 1 + _LIMITED.size * raw[waits_end]
-    limited = {i: (charge, int(units)) for i, charge, units in _LIMITED.iter_unpack(raw[waits_end + 1 : limited_end])}
-    pin = raw[limited_end:][:8]
-    return Seen(tuple(map(int, left)), tuple(None if w < 0 else int(w) for w in waits), pin or None, limited)
+    own_end = waits_end + 1 + _OWN.size * raw[waits_end]
+    own_left: dict[int, dict[int, int]] = {}
+    for candidate, charge, units in _OWN.iter_unpack(raw[waits_end + 1 : own_end]):
+        own_left.setdefault(candidate, {})[charge] = int(units)
+    pin = raw[own_end:][:8]
+    return Seen(tuple(map(int, left)), tuple(None if w < 0 else int(w) for w in waits), pin or None, own_left)
 
 
 def head(tenant_id: str, raw: bytes) -> HeadView:

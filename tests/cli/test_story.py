@@ -24,9 +24,9 @@ def test_waits_of_a_record_are_moments(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_a_providers_own_limit_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     """With what it had left."""
-    line = {"provider_id": "a", "verdict": "provider_limit", "limit_id": "own", "left_before": 3}
+    line = {"provider_id": "a", "verdict": "provider_limit", "limits": [{"limit_id": "own", "left_before": 3}]}
     print_story("then", {"candidates": [line]})
-    assert "own, 3 left" in capsys.readouterr().out
+    assert "own had 3 left" in capsys.readouterr().out
 
 
 def test_only_what_is_known_is_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,9 +71,9 @@ def test_a_providers_own_limit_is_named() -> None:
     """Beside the verdict: which limit, and what it had left."""
     own = limit("own", Scope.PROVIDER, Resource.REQUESTS, 9, 60_000)
     made = plan(REQUEST, StoredPolicy("default", 1, "h", Policy(providers=(provider("a"),), limits=(own,))))
-    told: Any = explanation(REQUEST, made, verdicts=bytes((5,)), seen=Seen(limited={0: (0, 3)}))
+    told: Any = explanation(REQUEST, made, verdicts=bytes((5,)), seen=Seen(own_left={0: {0: 3}}))
     (line,) = told["candidates"]
-    assert (line["verdict"], line["limit_id"], line["left_before"]) == ("provider_limit", "own", 3)
+    assert (line["verdict"], line["limits"]) == ("provider_limit", [{"limit_id": "own", "left_before": 3}])
 
 
 def test_a_decision_says_everything() -> None:

@@ -118,17 +118,22 @@ def test_nobody_is_fit_and_the_caller_knows_until_when(store: Store) -> None:
 
 
 def test_what_a_providers_own_limit_had_left(store: Store) -> None:
-    """Which of its limits turned a candidate away, and what that had left, is told at once and in the log."""
+    """All of the chosen one's, and the one that turned a candidate away: told at once and in the log."""
     tenant = store.tenant()
     own = (("few", Resource.REQUESTS, 5), ("tokens", Resource.TOKENS, 100))
     p = policy("a", limits=[limit(name, Scope.PROVIDER, what, most, MINUTE) for name, what, most in own])
-    store.one(request(tenant, "1", options=Options(estimate_tokens=70)), p)
+    made = store.one(request(tenant, "1", options=Options(estimate_tokens=70, explain=True)), p)
+    assert isinstance(made, Admitted)
+    assert made.seen.own_left == {0: {0: 5, 1: 100}}
     refused = store.one(request(tenant, "2", options=Options(estimate_tokens=31, explain=True)), p)
     assert isinstance(refused, NoCandidate)
-    assert refused.seen.limited == {0: (1, 30)}
-    logged: Any = store.audit(tenant)[-1].details["candidates"]
-    (line,) = logged
-    assert (line["verdict"], line["limit_id"], line["left_before"]) == ("provider_limit", "tokens", 30)
+    assert refused.seen.own_left == {0: {1: 30}}
+    logged: Any = [entry.details["candidates"] for entry in store.audit(tenant)]
+    few, tokens, left = ({"limit_id": x, "left_before": n} for x, n in (("few", 5), ("tokens", 100), ("tokens", 30)))
+    assert [(line["verdict"], line["limits"]) for (line,) in logged] == [
+        ("chosen", [few, tokens]),
+        ("provider_limit", [left]),
+    ]
 
 
 def test_the_log_has_what_was_left(store: Store) -> None:
