@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from router.domain.answers import answer
 from router.domain.decision import Answer, Code, Decided, PinState, Reason, Refused
 from router.domain.ids import from_text, name_in, task_id
-from router.domain.outcome import Admitted, Away, LimitHit, NoCandidate, Outcome
+from router.domain.outcome import Admitted, Away, LimitHit, NoCandidate, Outcome, Remembered
 from router.domain.plan import Plan, plan
 from router.domain.policy import Extension, StoredPolicy, provider
 from router.domain.request import DecideRequest
@@ -283,17 +283,23 @@ async def test_a_pod_may_die_while_it_takes_over(redis_url: str) -> None:
     assert {"take", "all_remembered", "records", "move", "abandon"} <= died
 
 
+async def left_unfinished(world: World) -> tuple[DecideRequest, Remembered, TaskRecord]:
+    """A pod died between a decision and what follows it: the request, its answer, and the record of its task."""
+    asked = request_of(TENANT, "r", push=True)
+    assert await world.ask(asked, Fate(2, after=True)) is None
+    kept = await world.pod.decisions.remembered(asked.tenant_id, plan(asked, EXTENDED).name)
+    assert kept is not None
+    record = await world.record(kept.decision_id)
+    assert record is not None
+    return asked, kept, record
+
+
 async def test_the_sweeper_takes_back_what_nobody_asks_for_again(redis_url: str) -> None:
     """A dead pod's task: not published while its claim is held, cancelled and forgotten after."""
 
     async def run(world: World) -> None:
-        asked = request_of(TENANT, "r", push=True)
-        assert await world.ask(asked, Fate(2, after=True)) is None
+        asked, kept, record = await left_unfinished(world)
         keys, name = world.pod.keys.tenant(asked.tenant_id), plan(asked, EXTENDED).name
-        kept = await world.pod.decisions.remembered(asked.tenant_id, name)
-        assert kept is not None
-        record = await world.record(kept.decision_id)
-        assert record is not None
         unfinished = world.unfinished(world.tasks, world.pod.decisions, world.claims)
         assert not await unfinished.may_publish(record)
         still = await world.record(kept.decision_id)
@@ -314,13 +320,8 @@ async def test_what_only_a_newer_pod_can_read_is_left_to_it(redis_url: str, whic
     """While two versions run: an unfinished decision is neither cancelled, forgotten nor published by the older one."""
 
     async def run(world: World) -> None:
-        asked = request_of(TENANT, "r", push=True)
-        assert await world.ask(asked, Fate(2, after=True)) is None
+        asked, kept, record = await left_unfinished(world)
         keys, name = world.pod.keys.tenant(asked.tenant_id), plan(asked, EXTENDED).name
-        kept = await world.pod.decisions.remembered(asked.tenant_id, name)
-        assert kept is not None
-        record = await world.record(kept.decision_id)
-        assert record is not None
         await world.pod.nodes.call("DEL", keys.claim(name))
         key = keys.idem(name) if which == "answer" else keys.task(task_id(kept.decision_id))
         raw = await world.pod.nodes.call("GET", key)
