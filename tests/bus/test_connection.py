@@ -89,7 +89,7 @@ async def test_over_tls(tmp_path: Path) -> None:
     """With the CA of the server there is a connection, without it there is none."""
     openssl = shutil.which("openssl")
     if openssl is None:
-        missing("openssl")
+        missing("openssl", "install it with the system's packages")
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
     make = [

@@ -26,7 +26,7 @@ def tool(name: str) -> str:
     """The path of a tool: from `.ci/get_tools.py`, else from PATH."""
     found = shutil.which(name, path=f"{TOOLS}{os.pathsep}{os.environ.get('PATH', '')}")
     if found is None:
-        missing(f"{name} (run .ci/get_tools.py)")
+        missing(name, "run `make tools`")
     return str(found)
 
 
