@@ -1,8 +1,8 @@
 """What Redis can do with the script when nothing else is in the way: ready-made commands over one blocking socket.
 
-`python -m bench.ceiling REDIS_PORT ROWS_PER_CALL CALLS_IN_FLIGHT ROWS ID_BASE THIRD` is a load command (see
+`python -m bench.ceiling REDIS_PORT ROWS_PER_CALL CALLS_IN_FLIGHT ROWS ID_BASE THIRD SCRIPT` is a load command (see
 bench.measure): it packs ROWS requests beforehand (THIRD: whose the third limit is), sends the first fifth to warm up,
-and times the rest. Every row must be admitted.
+and times the rest. SCRIPT is decide, or least: the same commands without a decision. Every row must be admitted.
 """
 
 import socket
@@ -13,7 +13,7 @@ import hiredis
 import msgspec
 
 from bench.processes import HOST
-from bench.rows import Calls, command
+from bench.rows import Calls, command, least_script
 
 _ADMITTED = 0
 _FIRST_ROW = 3
@@ -69,9 +69,9 @@ class Caller:
         return done | ({"not_admitted": refused} if refused else {})
 
 
-def main(port: int, per_call: int, in_flight: int, rows: int, id_base: int, third: str) -> None:
+def main(port: int, per_call: int, in_flight: int, rows: int, id_base: int, third: str, script: str) -> None:
     """Prepare, warm up, measure, report."""
-    calls, caller = Calls(), Caller(port)
+    calls, caller = Calls(least_script() if script == "least" else None), Caller(port)
     caller.one(command(*calls.script.load))
     commands = calls.commands(rows, per_call, id_base, third)
     warm = max(in_flight, len(commands) // 5)
@@ -90,4 +90,4 @@ def main(port: int, per_call: int, in_flight: int, rows: int, id_base: int, thir
 
 if __name__ == "__main__":
     port, per_call, in_flight, rows = map(int, sys.argv[1:5])
-    main(port, per_call, in_flight, rows, int(sys.argv[5], 16), sys.argv[6])
+    main(port, per_call, in_flight, rows, int(sys.argv[5], 16), *sys.argv[6:8])

@@ -147,7 +147,8 @@ def _ceilings(records: Sequence[Record]) -> Table:
     pod = select(records, "pod", "closed", 256)
     names = {
         "script": "the script, one Python caller, ready-made calls, one in flight",
-        "script-user-limit": "the same, the hourly limit each user's",
+        "script-least": "its commands without a decision: what Redis asks at least",
+        "script-user-limit": "the script, the hourly limit each user's",
         "script-busy": "the script, two calls in flight (Redis never waits)",
         "script-one-row": "the script with one row a call, 256 calls pipelined",
     }

@@ -79,10 +79,11 @@ class Bench:
                 yield self._open("echo", ECHO_PYTHON, rate, expect=_ECHOED)
 
     def _ceilings(self) -> Iterator[Record]:
-        """The script alone: at the batch that the pod had, at fixed ones, kept busy, and one row a call."""
+        """The script alone: at the batch that the pod had, its bare commands, kept busy, and one row a call."""
         pod = next(r for r in reversed(self.records) if r.series == "pod" and r.amount == MAIN and r.mode == "closed")
         same = max(1, round(pod.measurement.rows_per_call))
         yield self._ceiling("script", same, 1)
+        yield self._ceiling("script-least", same, 1, script="least")
         yield self._ceiling("script-user-limit", same, 1, third="user")
         yield self._ceiling("script-busy", same, 2)
         yield self._ceiling("script-one-row", 1, 256)
@@ -98,11 +99,13 @@ class Bench:
         command = self._main.generator.open(subject, rate, self._effort.warmup_s, seconds, **expect)
         return self._record(series, "open", rate, command, self._main)
 
-    def _ceiling(self, series: str, rows_per_call: int, calls_in_flight: int, third: str = "tenant") -> Record:
+    def _ceiling(
+        self, series: str, rows_per_call: int, calls_in_flight: int, third: str = "tenant", script: str = "decide"
+    ) -> Record:
         stack = self._main
         command = [
             *(sys.executable, "-m", "bench.ceiling", str(stack.redis_port), str(rows_per_call), str(calls_in_flight)),
-            *(str(self._effort.ceiling_rows), f"{stack.generator.next_id_base():x}", third),
+            *(str(self._effort.ceiling_rows), f"{stack.generator.next_id_base():x}", third, script),
         ]
         # The caller takes the pod's place, and its CPU.
         return self._record(series, "script", rows_per_call, command, stack, stack.placement.pod)

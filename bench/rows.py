@@ -4,6 +4,7 @@ import os
 import struct
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 
 from hiredis import pack_command
 
@@ -20,7 +21,7 @@ from router.store.decisions import decide_script
 from router.store.keys import Keys
 from router.store.packing import offer, sized, tail_extras, tail_head
 from router.store.rows import RowPacker
-from router.store.scripts import Script
+from router.store.scripts import Script, load
 from router.wire.decide import decode
 
 SCHEMA, PARTITIONS = "r1", 64
@@ -58,11 +59,18 @@ def idempotency_pairs(count: int) -> Iterator[tuple[bytes, bytes]]:
         yield prefixes[i % PARTITIONS] + name, b"\x01" + os.urandom(12) + said
 
 
-class Calls:
-    """Packs planned requests into ready RESP commands."""
+def least_script() -> Script:
+    """bench/least.lua."""
+    keys = ("idem", "head", "state", "pin", "audit")
+    folder = Path(__file__).parent
+    return load("least", keys=keys, argv=("batch", "row"), returns={0: "admitted"}, folder=folder)
 
-    def __init__(self) -> None:
-        self.script: Script = decide_script()
+
+class Calls:
+    """Packs planned requests into ready RESP commands; `script` stands in for decide."""
+
+    def __init__(self, script: Script | None = None) -> None:
+        self.script = script or decide_script()
         self._header = batch_header()
         self._keys = Keys(SCHEMA, PARTITIONS)
         self._packer = RowPacker(self._keys, os.urandom)

@@ -5,11 +5,13 @@ import random
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import nats
 import pytest
 from nats.aio.msg import Msg
+from redis import Redis
 
 from bench import memory
 from bench.bars import bars, best_run
@@ -18,10 +20,13 @@ from bench.measure import LoadReport, Measurement, measure
 from bench.memory import KeyCost
 from bench.pyclient import read_templates
 from bench.rounds import Record
+from bench.rows import Calls, least_script
 from bench.workload import policy, request, requests, write_templates
 from router.domain.policy_document import parse
 from router.domain.request import DecideRequest
+from router.store.decisions import decide_script
 from router.wire.decide import decode
+from tests.servers import ValkeyProcess
 
 SUBJECT = "bench.test"
 
@@ -134,6 +139,37 @@ def test_bars_compare_within_a_round() -> None:
     assert [b.value for b in bars(records)[:2]] == [4, 40]
     assert all(b.holds for b in bars(records))
     assert not bars([*records, record("pod", "open", 1000, 1000, lost=1)])[-1].holds
+
+
+def test_overload_is_answered_rightly_but_not_quickly() -> None:
+    """`service_overloaded` breaks no promise, but its run is not the best one; any other error breaks it."""
+    main = [
+        record("pod", "closed", 256, 400),
+        record("naive", "closed", 256, 100),
+        record("script", "script", 90, 1000),
+    ]
+    shed = record("pod", "open", 5000, 5000, errors={"service_overloaded": 3})  # type: ignore[arg-type]
+    wrong = record("pod", "open", 5000, 5000, errors={"internal": 1})  # type: ignore[arg-type]
+    assert bars([*main, shed])[-1].holds
+    assert best_run([shed]).p99 == float("inf")
+    assert not bars([*main, wrong])[-1].holds
+
+
+def test_least_makes_the_calls_of_decide(tmp_path: Path) -> None:
+    """The bare commands beside the script are as many as the script's, of the same kinds, for new and for held pins."""
+    with ValkeyProcess(tmp_path) as server:
+        redis = Redis.from_url(server.url)
+        counts = []
+        for script in (decide_script(), least_script()):
+            redis.flushall()
+            calls = Calls(script)
+            redis.execute_command(*script.load)  # type: ignore[no-untyped-call]
+            redis.config_resetstat()
+            for keys, arguments in calls.batches(200, 100, 1):
+                redis.execute_command(*script.call, len(keys), *keys, *arguments)  # type: ignore[no-untyped-call]
+            stats: Any = redis.info("commandstats")
+            counts.append({name: stats[f"cmdstat_{name}"]["calls"] for name in ("get", "set", "xadd", "time", "fcall")})
+    assert counts[0] == counts[1]
 
 
 def test_a_run_with_refusals_is_not_the_best() -> None:
