@@ -93,7 +93,7 @@ FLEET_PANELS = [
         "Refusals",
         [(rate("router_decisions_total", "outcome", REFUSED), "{{outcome}}"), (rate("router_shed_total"), "shed")],
         "reqps",
-        "Codes of CONTRACTS; shed are refused before they are read.",
+        "Codes of docs/REFERENCE.md; shed are refused before they are read.",
     ),
     panel(
         "heatmap",

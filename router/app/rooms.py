@@ -106,7 +106,7 @@ def forget_ms(s: Settings) -> int:
 
 
 def stream_specs(s: Settings) -> tuple[StreamSpec, ...]:
-    """The streams of CONTRACTS §1."""
+    """The streams of a fleet."""
     letters = tuple(f"{subject}.dlq" for subject in (subjects.RESULT, subjects.ACK))
     rows: tuple[tuple[str, tuple[str, ...], int, int | None, int | None], ...] = (
         (

@@ -1,4 +1,4 @@
-"""The durable consumers of CONTRACTS §1, and the subjects that no stream may cover."""
+"""The durable consumers of a fleet, and the subjects that no stream may cover."""
 
 from router.bus.stream_specs import ConsumerSpec
 from router.wire import subjects

@@ -1,7 +1,7 @@
 """Keeps the streams there, and looks for streams that must not be: at each connection, every 30 s, and when asked;
 every 2 s while there is one, since the pod waits for its end.
 
-A stream over a request/reply subject answers the caller before the router does (DESIGN): the pod is then not ready.
+A stream over a request/reply subject answers the caller before the router does: the pod is then not ready.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What is worth waking somebody for: the closed list of conditions, each with its severity and words (CONTRACTS §7)."""
+"""What is worth waking somebody for: the closed list of conditions, each with its severity and words."""
 
 from enum import StrEnum
 from typing import NamedTuple

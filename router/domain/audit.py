@@ -1,4 +1,4 @@
-"""The tenant's audit log: what its records keep, and how people see them (CONTRACTS §9).
+"""The tenant's audit log: what its records keep, and how people see them.
 
 Never the payload and never a secret: only what is named here goes in.
 """

@@ -112,7 +112,7 @@ def _with_fallbacks(
 ) -> list[tuple[Provider, Reason]]:
     """The rule that matches the caller's step goes first; then the pool, then every other matching rule's target.
 
-    A rule's `retry` counts the tries on the failed provider, the first one included (CONTRACTS §8).
+    A rule's `retry` counts the tries on the failed provider, the first one included.
     """
     by_name = {p.name: p for p in stored.policy.providers}
     for p in stored.policy.fallback_providers:

@@ -8,7 +8,7 @@ from router.domain.json import JsonObject
 
 
 class Code(StrEnum):
-    """Every error code a caller can see (CONTRACTS §3)."""
+    """Every error code a caller can see."""
 
     INVALID_REQUEST = "invalid_request"
     UNAUTHORIZED = "unauthorized"

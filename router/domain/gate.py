@@ -1,4 +1,4 @@
-"""The CP gate: what the mounted state file says, and which features that allows (CONTRACTS §10, DESIGN).
+"""The CP gate: what the mounted state file says, and which features that allows.
 
 Only `current_cp` and `updated_at` of the file matter. Checkpoints are ordered by their number. From CP2-LC on
 everything is allowed; below, and without a usable file, the pod runs as the CP1 baseline.
@@ -34,7 +34,7 @@ GATED = {
     "tracing": "spans",
     "tenant_metrics": "tenant labels of metrics",
 }
-"""What the gate opens, by name, in words; `KEPT` is what the CP1 baseline has as well (DESIGN)."""
+"""What the gate opens, by name, in words; `KEPT` is what the CP1 baseline has as well."""
 _CHECKPOINT = re.compile(r"CP([0-9]{1,6})-([A-Z]{1,32})")
 
 

@@ -1,4 +1,4 @@
-"""A policy document (CONTRACTS §8) → compiled policy and canonical document.
+"""A policy document → compiled policy and canonical document.
 
 The canonical document says the same in the present form: old forms are rewritten, defaults are left out (so that older
 pods can read a document that uses nothing new), and equal policies have equal canonical documents. Costs are US dollars

@@ -64,7 +64,7 @@ NO_STEP = Step()
 class DecideRequest(Struct, frozen=True):
     """One question: who runs this task for this tenant?
 
-    `fingerprint` covers everything that may change the answer and nothing else (DESIGN, Idempotency); `payload` is None
+    `fingerprint` covers everything that may change the answer and nothing else; `payload` is None
     when the task gives a `payload_ref`.
     """
 

@@ -75,7 +75,7 @@ _is_server_fault = re.compile(r"(?:HTTP_)?5(?:[0-9]{2}|XX)").fullmatch
 
 
 def breaker_verdict(result: ExecResult) -> BreakerVerdict:
-    """Success, failure or neither (CONTRACTS §4): an error counts only when it is the provider's, not the task's."""
+    """Success, failure or neither: an error counts only when it is the provider's, not the task's."""
     match result.status:
         case Status.SUCCESS:
             return BreakerVerdict.SUCCESS

@@ -114,7 +114,7 @@ class Unreadable(Struct, frozen=True):
 
 
 class Action(IntEnum):
-    """The audit vocabulary (CONTRACTS §9) with its stored numbers; the same in the scripts."""
+    """The audit vocabulary with its stored numbers; the same in the scripts."""
 
     DECISION_MADE = 1
     DECISION_REFUSED = 2

@@ -1,4 +1,4 @@
-"""A caller of the fleet that knows nothing but CONTRACTS.md: one NATS connection, plain JSON."""
+"""A caller of the fleet that knows nothing but subjects and JSON, over one NATS connection."""
 
 import asyncio
 import time

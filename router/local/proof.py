@@ -1,4 +1,4 @@
-"""The proof: every promise of the fleet seen to happen, by a caller that knows only CONTRACTS.md.
+"""The proof: every promise of the fleet seen to happen, by a caller that knows only subjects and JSON.
 
 Each step is a function that returns what was seen, or raises `NotSeen` with what was missing. All ids are fresh, so the
 proof works again on the data of an earlier run: it takes counters and breakers as it finds them.

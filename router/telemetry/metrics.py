@@ -305,5 +305,5 @@ class Telemetry:
 
 
 def render(registry: CollectorRegistry, *, backpressure_active: bool) -> bytes:
-    """The text format 0.0.4. An existing gateway reads only the very first line (CONTRACTS §6)."""
+    """The text format 0.0.4. An existing gateway reads only the very first line."""
     return f"{BACKPRESSURE.name} {int(backpressure_active)}\n".encode() + generate_latest(registry)

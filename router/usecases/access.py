@@ -12,7 +12,7 @@ from router.domain.roles import Holder, Role
 
 
 class Tokens:
-    """The tokens of this fleet. `open_reading`: the acts of CONTRACTS that only read ask for none."""
+    """The tokens of this fleet. `open_reading`: the acts that only read, and that older gateways know, ask for none."""
 
     def __init__(self, tokens: Iterable[tuple[str, Role, str]], *, open_reading: bool) -> None:
         self._holders = [(_digest(token), Holder(principal, role)) for principal, role, token in tokens]

@@ -1,4 +1,4 @@
-"""Admin acts over NATS (CONTRACTS §6), answered from shared state, so that every pod answers alike.
+"""Admin acts over NATS, answered from shared state, so that every pod answers alike.
 
 Who may read: anybody when ROUTER_ADMIN_NATS_READ is `open`, else whoever brings a token of any role.
 """

@@ -1,6 +1,6 @@
 """Audit records of degraded decisions: kept by the pod while the store is away, written when it is back.
 
-They are lost with the pod (DESIGN, durability), and the oldest go when there are too many; both are said.
+They are lost with the pod, and the oldest go when there are too many; both are said.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Alerts and dead letters → bytes and headers (CONTRACTS §7)."""
+"""Alerts and dead letters → bytes and headers."""
 
 from base64 import b64encode
 from datetime import UTC, datetime

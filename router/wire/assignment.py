@@ -1,4 +1,4 @@
-"""What goes out about a task: the assignment of each attempt, its event, the usage, the final result (CONTRACTS §4)."""
+"""What goes out about a task: the assignment of each attempt, its event, the usage, the final result."""
 
 import msgspec
 import orjson

@@ -1,4 +1,4 @@
-"""Error codes as numbers, and as older gateways understand them (CONTRACTS §3). The one place that knows."""
+"""Error codes as numbers, and as older gateways understand them. The one place that knows."""
 
 from typing import NamedTuple
 

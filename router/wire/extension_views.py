@@ -1,4 +1,4 @@
-"""Extensions as admin replies show them (CONTRACTS §6)."""
+"""Extensions as admin replies show them."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Calls of extensions and their replies (CONTRACTS §8): JSON both ways."""
+"""Calls of extensions and their replies: JSON both ways."""
 
 from collections.abc import Mapping
 

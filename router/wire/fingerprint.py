@@ -1,4 +1,4 @@
-"""What makes two requests the same request (DESIGN, Idempotency)."""
+"""What makes two requests the same request."""
 
 from hashlib import blake2b
 

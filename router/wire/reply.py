@@ -1,4 +1,4 @@
-"""Answers → bytes (CONTRACTS §3): always a reply, and always under 64 KiB."""
+"""Answers → bytes: always a reply, and always under 64 KiB."""
 
 from typing import assert_never
 

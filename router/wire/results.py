@@ -1,4 +1,4 @@
-"""What workers and callers report: bytes → `domain.result` (CONTRACTS §4). Liberal in form, exact in types."""
+"""What workers and callers report: bytes → `domain.result`. Liberal in form, exact in types."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""The shapes in which a decide request may come (CONTRACTS §2), each read into the same few facts."""
+"""The shapes in which a decide request may come, each read into the same few facts."""
 
 from collections.abc import Mapping
 

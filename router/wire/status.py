@@ -1,4 +1,4 @@
-"""Status, look-up and admin acts: requests and replies (CONTRACTS §1 and §6)."""
+"""Status, look-up and admin acts: requests and replies."""
 
 from collections.abc import Mapping
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""The subjects of CONTRACTS §1, each named once, and which of them a caller may choose."""
+"""Every subject, named once, and which of them a caller may choose."""
 
 import re
 

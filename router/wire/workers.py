@@ -1,4 +1,4 @@
-"""Workers' signs of life and dead letters: bytes → `domain.result` (CONTRACTS §4)."""
+"""Workers' signs of life and dead letters: bytes → `domain.result`."""
 
 from router.domain.result import Heartbeat, WorkerDeadLetter, WorkerState
 from router.wire.envelope import body_of, word

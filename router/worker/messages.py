@@ -1,4 +1,4 @@
-"""What the worker reads and writes (CONTRACTS §4): assignment in; ack, result, heartbeat and dead letter out."""
+"""What the worker reads and writes: assignment in; ack, result, heartbeat and dead letter out."""
 
 from datetime import UTC, datetime
 from typing import Any

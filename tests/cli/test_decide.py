@@ -108,7 +108,7 @@ async def test_a_dry_run_with_a_wrong_token_names_the_setting(pod: Pod, tmp_path
 
 
 async def test_the_request_is_the_documented_one(pod: Pod, decide: Decide) -> None:
-    """The options become the fields of CONTRACTS §2."""
+    """The options become the fields of a decide request."""
     await decide(
         *("--payload", '{"a":1}', "--policy", "x", "--session", "s", "--user", "u", "--request-id", "r-9", "--push"),
         "--explain",

@@ -1,4 +1,4 @@
-"""A caller and a worker whom nobody here wrote: plain nats-py, and CONTRACTS.md is all that they know."""
+"""A caller and a worker whom nobody here wrote: plain nats-py, subjects and JSON are all that they know."""
 
 import asyncio
 import itertools

@@ -1,4 +1,4 @@
-"""Read-only admin acts (CONTRACTS §6), asked by a client that sends no headers."""
+"""Read-only admin acts, asked by a client that sends no headers."""
 
 from typing import Any
 

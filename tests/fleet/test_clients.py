@@ -1,4 +1,4 @@
-"""Clients of every age ask one fleet, and it means the same to all of them (CONTRACTS §2 to §8)."""
+"""Clients of every age ask one fleet, and it means the same to all of them."""
 
 import asyncio
 

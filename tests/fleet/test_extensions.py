@@ -1,4 +1,4 @@
-"""Policies with extensions, answered by real responders that know CONTRACTS.md only."""
+"""Policies with extensions, answered by real responders that know only subjects and JSON."""
 
 import asyncio
 import itertools

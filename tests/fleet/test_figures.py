@@ -1,4 +1,4 @@
-"""Results teach the whole fleet how fast its providers are (CONTRACTS §3, expected_latency_ms)."""
+"""Results teach the whole fleet how fast its providers are (expected_latency_ms of a decision)."""
 
 from collections import Counter
 from itertools import count

@@ -80,7 +80,7 @@ PROTOBUF = {"Content-Type": "application/x-protobuf"}
 
 @pytest.mark.parametrize("name", RAW)
 async def test_garbage_gets_one_clear_error(fleet: Fleet, caller: Foreign, name: str) -> None:
-    """One reply under 64 KiB in the form of CONTRACTS §3, `intake_error_code` null, a message that says something."""
+    """One reply under 64 KiB in the form of an error, `intake_error_code` null, a message that says something."""
     reply = await caller.raw(RAW[name])
     error = reply.error
     assert error["code"] in {"invalid_request", "policy_not_found", "unauthorized"}

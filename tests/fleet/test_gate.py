@@ -1,4 +1,4 @@
-"""The gate's table (DESIGN), a cell a test, on a running pod: what the CP1 baseline keeps, what only CP2-LC has."""
+"""The gate's table, a cell a test, on a running pod: what the CP1 baseline keeps, what only CP2-LC has."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path

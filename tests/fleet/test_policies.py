@@ -1,4 +1,4 @@
-"""A policy that changes is in force on every pod; the gate that closes and opens (DESIGN)."""
+"""A policy that changes is in force on every pod; the gate that closes and opens."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Every shape of request gets the right answer from a running fleet (CONTRACTS §2 and §3)."""
+"""Every shape of request gets the right answer from a running fleet."""
 
 import orjson
 import pytest

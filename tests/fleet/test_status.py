@@ -16,7 +16,7 @@ LIMITED = PLAIN | {"limits": [{"id": "one", "scope": "tenant", "resource": "requ
 
 
 async def test_backpressure_is_answered_in_its_form(fleet: Fleet, caller: Foreign) -> None:
-    """Every field of CONTRACTS §6, whatever the body."""
+    """Every field of a backpressure reply, whatever the body."""
     for body in (b"{}", b"", b"\xff"):
         reply = (await caller.raw(body, subject=BACKPRESSURE)).body
         assert reply["success"] is True

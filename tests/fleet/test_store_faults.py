@@ -1,4 +1,4 @@
-"""Redis flushed, frozen, killed: what callers are told, and what is right again afterwards (DESIGN)."""
+"""Redis flushed, frozen, killed: what callers are told, and what is right again afterwards."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""From a pushed task to its usage, and from an undispatched decision to its settlement (CONTRACTS §4)."""
+"""From a pushed task to its usage, and from an undispatched decision to its settlement."""
 
 import asyncio
 from collections import Counter

@@ -45,7 +45,7 @@ FILES = (flow_pb2, ack_pb2, result_pb2)
 
 
 def test_field_numbers_are_those_on_other_peoples_wires() -> None:
-    """Every message and field number of CONTRACTS §5, and no other message."""
+    """Every message and field number that is on other people's wires, and no other message."""
     descriptors = {n: d for f in FILES for n, d in f.DESCRIPTOR.message_types_by_name.items()}
     assert {n: " ".join(f"{f.name} {f.number}" for f in d.fields) for n, d in descriptors.items()} == NUMBERS
 
