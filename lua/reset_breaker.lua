@@ -6,6 +6,7 @@
 --   audit     <schema>:{p}:<tenant>:audit     one record, unless nothing changed
 -- ARGV
 --   provider  8 bytes of the provider's entry
+--   random    4 bytes, the stamp's other half
 --   action    number of the audit action
 --   features  msgpack of the record (domain.audit.ActFeatures)
 --   keep_ms   how long the log is kept at least
@@ -24,17 +25,17 @@
 --- @include flush
 local FORCED = '\7'
 local provider = ARGV[1]
-local stamp, off, levers = head_open(KEYS[1])
-if not stamp then return { 2 } end
+local revision, off, levers = head_open(KEYS[1])
+if not revision then return { 2 } end
 local at = lever_at(levers, provider .. FORCED)
 local st = state_at(2)
 local there = st.breakers and st.breakers[provider]
 if not at and not there then return { 1 } end
 local now, now_us = server_time()
-admin_record(KEYS[3], tonumber(ARGV[2]), now, now_us, 0, 0, ARGV[3], tonumber(ARGV[4]))
+admin_record(KEYS[3], tonumber(ARGV[3]), now, now_us, 0, 0, ARGV[4], tonumber(ARGV[5]))
 if at then
   table.remove(levers, at)
-  head_close(KEYS[1], stamp, off, levers)
+  head_close(KEYS[1], revision, ARGV[2], off, levers)
 end
 if there then
   st.breakers[provider] = nil

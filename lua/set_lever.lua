@@ -1,12 +1,13 @@
 #!lua flags=allow-oom
 -- set_lever: pull one lever of a tenant's provider, or let go of it, and record who did it
 -- KEYS
---   head      <schema>:{p}:<tenant>:head      levers; revision, stamp and switch stay
+--   head      <schema>:{p}:<tenant>:head      levers; revision and switch stay
 --   audit     <schema>:{p}:<tenant>:audit     one record, unless nothing changed
 -- ARGV
 --   lever     8 bytes of the provider's entry, one byte of verdict: 6 drained, 7 forced open
 --   on        1: pull it, 0: let go
 --   most      levers that a tenant may have
+--   random    4 bytes, the stamp's other half
 --   action    number of the audit action
 --   features  msgpack of the record (domain.audit.ActFeatures)
 --   keep_ms   how long the log is kept at least
@@ -22,17 +23,17 @@
 --- @include head_levers
 --- @include admin_record
 local lever, on, most = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3])
-local stamp, off, levers = head_open(KEYS[1])
-if not stamp then return { 2 } end
+local revision, off, levers = head_open(KEYS[1])
+if not revision then return { 2 } end
 local at = lever_at(levers, lever)
 if on == (at ~= nil) then return { 1 } end
 if on and #levers >= most then return { 3, #levers } end
 local now, now_us = server_time()
-admin_record(KEYS[2], tonumber(ARGV[4]), now, now_us, 0, 0, ARGV[5], tonumber(ARGV[6]))
+admin_record(KEYS[2], tonumber(ARGV[5]), now, now_us, 0, 0, ARGV[6], tonumber(ARGV[7]))
 if on then
   levers[#levers + 1] = lever
 else
   table.remove(levers, at)
 end
-head_close(KEYS[1], stamp, off, levers)
+head_close(KEYS[1], revision, ARGV[4], off, levers)
 return { 0 }

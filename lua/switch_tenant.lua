@@ -1,10 +1,11 @@
 #!lua flags=allow-oom
 -- switch_tenant: switch a tenant off or on, and record who did it
 -- KEYS
---   head      <schema>:{p}:<tenant>:head      the switch; revision, stamp and levers stay
+--   head      <schema>:{p}:<tenant>:head      the switch; revision and levers stay
 --   audit     <schema>:{p}:<tenant>:audit     one record, unless nothing changed
 -- ARGV
 --   off       1: off, 0: on
+--   random    4 bytes, the stamp's other half
 --   action    number of the audit action
 --   features  msgpack of the record (domain.audit.ActFeatures)
 --   keep_ms   how long the log is kept at least
@@ -19,10 +20,10 @@
 --- @include head_levers
 --- @include admin_record
 local off = tonumber(ARGV[1])
-local stamp, was, levers = head_open(KEYS[1])
-if not stamp then return { 2 } end
+local revision, was, levers = head_open(KEYS[1])
+if not revision then return { 2 } end
 if was == off then return { 1 } end
 local now, now_us = server_time()
-admin_record(KEYS[2], tonumber(ARGV[2]), now, now_us, 0, 0, ARGV[3], tonumber(ARGV[4]))
-head_close(KEYS[1], stamp, off, levers)
+admin_record(KEYS[2], tonumber(ARGV[3]), now, now_us, 0, 0, ARGV[4], tonumber(ARGV[5]))
+head_close(KEYS[1], revision, ARGV[2], off, levers)
 return { 0 }

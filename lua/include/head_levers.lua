@@ -1,8 +1,9 @@
--- The switch and the levers of a tenant's head, for those who pull them. The stamp stays: it is of the policies.
+-- The switch and the levers of a tenant's head, for those who pull them. The stamp's random part is drawn anew, so that every
+-- pod reads the head again with its next row; the revision stays: it is of the policies.
 --
 --   head   B format = 1, c8 stamp, B off, H levers, then each: c8 provider entry, B verdict (6 drained, 7 forced open)
 
--- Format and stamp as they are, the switch, and the levers, 9 bytes each; nil when the tenant has no head.
+-- Format and revision as they are, the switch, and the levers, 9 bytes each; nil when the tenant has no head.
 local function head_open(key)
   local raw = redis.call('GET', key)
   if not raw then return nil end
@@ -11,7 +12,7 @@ local function head_open(key)
   if #raw ~= 12 + 9 * n then error('levers of a head') end
   local levers = {}
   for i = 1, n do levers[i] = raw:sub(4 + 9 * i, 12 + 9 * i) end
-  return raw:sub(1, 9), off, levers
+  return raw:sub(1, 5), off, levers
 end
 
 -- Where a lever is; nil when it is not pulled.
@@ -21,6 +22,6 @@ local function lever_at(levers, lever)
   end
 end
 
-local function head_close(key, stamp, off, levers)
-  redis.call('SET', key, stamp .. struct.pack('>BH', off, #levers) .. table.concat(levers))
+local function head_close(key, revision, random, off, levers)
+  redis.call('SET', key, revision .. random .. struct.pack('>BH', off, #levers) .. table.concat(levers))
 end

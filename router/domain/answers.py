@@ -25,11 +25,11 @@ from router.domain.outcome import (
 from router.domain.plan import Plan
 from router.domain.policy import AUDIT_QUOTA_ID, QUOTA_ID, Limit, OnStoreError
 from router.domain.request import DecideRequest
+from router.domain.view import HeadView
 
 JITTER_PART = 10
 JITTER_LEAST_MS = 20
 _FALLBACKS = (Reason.FALLBACK, Reason.CIRCUIT_BREAKER_FALLBACK)
-_FIRST = bytes((Verdict.CHOSEN,))
 
 
 def answer(outcome: Outcome, request: DecideRequest, plan: Plan, *, explain: bool) -> Answer:
@@ -121,35 +121,60 @@ def replayed(kept: Remembered, *, explain: bool) -> Decided:
 
 
 def degraded(
-    request: DecideRequest, plan: Plan, *, default: OnStoreError, decision_id: str, explain: bool = False
+    request: DecideRequest,
+    plan: Plan,
+    head: HeadView,
+    *,
+    default: OnStoreError,
+    decision_id: str,
+    explain: bool = False,
 ) -> Answer:
     """The answer while the store is away and the row was not sent: what the policy says, and labelled.
 
     Every enforcing limit must allow it; without one, `default` decides. A pushed task is never dispatched unrecorded.
+    `head`: the tenant's switch and levers when its policies were last read; what operators hold stays out.
     """
+    if head.off:
+        return answer(TenantOff(), request, plan, explain=explain)
     enforcing = [
         c.limit for c in (*plan.charges, *(x for k in plan.candidates for x in k.charges)) if not c.limit.shadow
     ]
     allowed = (
         all(x.on_store_error is OnStoreError.ALLOW for x in enforcing) if enforcing else default is OnStoreError.ALLOW
     )
-    if request.push_assignment or not allowed or not plan.candidates:
+    verdicts = _held(plan, head)
+    if request.push_assignment or not allowed or len(verdicts) == len(plan.candidates):
         return unavailable(request, sent=False)
-    first = plan.candidates[0]
+    chosen = plan.candidates[len(verdicts)]
+    reason = Reason.CIRCUIT_BREAKER_FALLBACK if Verdict.FORCED_OPEN in verdicts else chosen.reason
+    verdicts += bytes((Verdict.CHOSEN,))
     return Decided(
         Decision(
-            first.provider.name,
-            first.reason,
-            first.expected_latency_ms,
-            first.expected_cost_microusd,
+            chosen.provider.name,
+            reason,
+            chosen.expected_latency_ms,
+            chosen.expected_cost_microusd,
             plan.stored.policy_id,
             plan.stored.revision,
             decision_id,
-            fallback_used=first.reason in _FALLBACKS,
+            fallback_used=reason in _FALLBACKS,
             degraded=True,
         ),
-        explain=explanation(request, plan, idempotency="unknown", verdicts=_FIRST, degraded=True) if explain else None,
+        explain=explanation(request, plan, idempotency="unknown", verdicts=verdicts, degraded=True)
+        if explain
+        else None,
     )
+
+
+def _held(plan: Plan, head: HeadView) -> bytes:
+    """The verdicts of the candidates before the first one that no operator holds."""
+    found = bytearray()
+    for candidate in plan.candidates:
+        entry = candidate.provider.entry
+        if entry not in head.drained | head.forced:
+            break
+        found.append(Verdict.DRAINED if entry in head.drained else Verdict.FORCED_OPEN)
+    return bytes(found)
 
 
 def unavailable(request: DecideRequest, *, sent: bool) -> Refused:

@@ -8,6 +8,7 @@ from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from router.domain.json import JsonObject
+from router.domain.view import NO_HEAD, HeadView
 
 DEFAULT_POLICY_ID = "default"
 DEFAULT_ATTEMPTS = 2
@@ -301,9 +302,13 @@ class StoredPolicy(Struct, frozen=True, weakref=True):
 
 
 class TenantPolicies(Struct, frozen=True):
-    """All policies of a tenant at one moment. `stamp` is what every decide row answers: when it differs, reload."""
+    """All policies of a tenant at one moment, and what its operators held then.
+
+    `stamp` is what every decide row answers: when it differs, reload.
+    """
 
     tenant_id: str
     revision: int
     stamp: bytes
     policies: dict[str, StoredPolicy]
+    head: HeadView = NO_HEAD

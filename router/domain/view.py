@@ -54,6 +54,10 @@ class HeadView(Struct, frozen=True):
     forced: frozenset[bytes] = frozenset()
 
 
+NO_HEAD = HeadView("", 0, off=False)
+"""Of a tenant that never had a policy."""
+
+
 class Pulled(IntEnum):
     """What became of an operator's act; the numbers are the scripts'."""
 

@@ -1,6 +1,7 @@
 """`ports.LeverStore` on Redis: one script an act; the act and its audit record are one."""
 
 from collections.abc import Mapping
+from secrets import token_bytes
 from typing import Any
 
 from router.domain.audit import Actor
@@ -27,9 +28,21 @@ _ACTIONS = {
 def lever_scripts(**options: Any) -> dict[str, Script]:
     """The scripts of the levers, held against what this room expects of them; options as of `scripts.load`."""
     made = (
-        load("set_lever", keys=("head", "audit"), argv=("lever", "on", "most", *_RECORD), returns=_RETURNS, **options),
-        load("switch_tenant", keys=("head", "audit"), argv=("off", *_RECORD), returns=_PULLED, **options),
-        load("reset_breaker", keys=("head", "state", "audit"), argv=("provider", *_RECORD), returns=_PULLED, **options),
+        load(
+            "set_lever",
+            keys=("head", "audit"),
+            argv=("lever", "on", "most", "random", *_RECORD),
+            returns=_RETURNS,
+            **options,
+        ),
+        load("switch_tenant", keys=("head", "audit"), argv=("off", "random", *_RECORD), returns=_PULLED, **options),
+        load(
+            "reset_breaker",
+            keys=("head", "state", "audit"),
+            argv=("provider", "random", *_RECORD),
+            returns=_PULLED,
+            **options,
+        ),
         load("forget_request", keys=("head", "idem", "audit"), argv=_RECORD, returns=_PULLED, **options),
         load("record_act", keys=("acts",), argv=_ACT, returns={0: "recorded"}, **options),
     )
@@ -66,14 +79,14 @@ class RedisLevers:
     async def _set(self, tenant_id: str, provider: str, lever: Lever, *, on: bool, features: bytes) -> Pulled:
         keys = self._keys.tenant(tenant_id)
         name = provider_entry(provider) + bytes((lever,))
-        args = (name, int(on), MOST_LEVERS, _ACTIONS[lever, on].value, features, self._audit_ms)
+        args = (name, int(on), MOST_LEVERS, token_bytes(4), _ACTIONS[lever, on].value, features, self._audit_ms)
         return await self._run("set_lever", (keys.head, keys.audit), args)
 
     async def reset_breaker(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> Pulled:
         """See `ports.LeverStore.reset_breaker`."""
         keys = self._keys.tenant(tenant_id)
         features = _features(by, provider, why, state="closed")
-        args = (provider_entry(provider), Action.BREAKER_FORCED.value, features, self._audit_ms)
+        args = (provider_entry(provider), token_bytes(4), Action.BREAKER_FORCED.value, features, self._audit_ms)
         return await self._run("reset_breaker", (keys.head, keys.state, keys.audit), args)
 
     async def switch(self, tenant_id: str, *, on: bool, by: Actor, why: str | None = None) -> Pulled:
@@ -81,9 +94,8 @@ class RedisLevers:
         keys = self._keys.tenant(tenant_id)
         action = Action.TENANT_ENABLED if on else Action.TENANT_DISABLED
         features = packed_act(by, "tenant", tenant_id, **_reason(why))
-        return await self._run(
-            "switch_tenant", (keys.head, keys.audit), (int(not on), action.value, features, self._audit_ms)
-        )
+        args = (int(not on), token_bytes(4), action.value, features, self._audit_ms)
+        return await self._run("switch_tenant", (keys.head, keys.audit), args)
 
     async def forget(
         self, tenant_id: str, name: bytes, *, called: tuple[str, str], by: Actor, why: str | None = None

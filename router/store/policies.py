@@ -16,11 +16,12 @@ from router.domain.audit import ROUTER, Actor
 from router.domain.policy import StoredPolicy, TenantPolicies
 from router.domain.policy_document import HASH_BYTES, content_hash
 from router.domain.task import Action
-from router.errors import InvalidInput, QuotaExceeded, RevisionConflict
+from router.domain.view import NO_HEAD, HeadView
+from router.errors import InvalidInput, QuotaExceeded, RevisionConflict, StoreDamaged
 from router.store.acts import KEEP_MS, Detail, packed_act
 from router.store.keys import Keys
 from router.store.nodes import Nodes
-from router.store.packing import NO_STAMP
+from router.store.packing import NO_STAMP, FormatError, head
 from router.store.scripts import load as load_script
 from router.usecases.policy_quota import Quotas
 from router.usecases.policy_records import Past, Record, Records
@@ -63,6 +64,13 @@ DEFAULT_BOUNDS = Bounds()
 
 def _warn(tenant_id: str, policy_id: str, why: str) -> None:
     log.warning("policy %s of tenant %s cannot be read and is left out: %s", policy_id, tenant_id, why)
+
+
+def _view(tenant_id: str, raw: bytes) -> HeadView:
+    try:
+        return head(tenant_id, raw)
+    except FormatError as fault:
+        raise StoreDamaged(f"{fault} (of tenant {tenant_id})") from fault
 
 
 class RedisPolicies:
@@ -118,7 +126,7 @@ class RedisPolicies:
             await asyncio.sleep(0)
         if len(policies) < len(found.records):
             self._unreadable[tenant_id] = frozenset(r.policy_id for r in found.records) - policies.keys()
-        return TenantPolicies(tenant_id, found.revision, found.stamp, policies)
+        return TenantPolicies(tenant_id, found.revision, found.stamp, policies, found.head)
 
     def unreadable(self, tenant_id: str) -> frozenset[str]:
         """The policies that the tenant's last load left out: they are there, but this version cannot read them."""
@@ -129,8 +137,8 @@ class RedisPolicies:
 
         :raises StoreError: Redis did not answer.
         """
-        _, stamp, *fields = await self._nodes.run(self._load, self._tenant_keys(tenant_id), ())
-        stamp = stamp or NO_STAMP
+        _, raw, *fields = await self._nodes.run(self._load, self._tenant_keys(tenant_id), ())
+        view = _view(tenant_id, raw) if raw else NO_HEAD
         records: list[Record] = []
         for name, packed in zip(fields[::2], fields[1::2], strict=True):
             policy_id = name.decode()
@@ -141,7 +149,7 @@ class RedisPolicies:
             document = packed[_HEADER.size :]
             records.append(Record(policy_id, revision, digest.hex(), int(created_ms), document))
         records.sort(key=lambda r: r.policy_id)
-        return Records(int.from_bytes(stamp[:4]), stamp, tuple(records))
+        return Records(view.revision, raw[1:9] or NO_STAMP, tuple(records), view)
 
     async def history(self, tenant_id: str, policy_id: str) -> tuple[Past, ...]:
         """As `publish_policy.PolicyRecords.history`. An entry of a foreign format is left out."""

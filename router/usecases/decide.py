@@ -246,18 +246,7 @@ class Decide:
         explain = request.options.explain and "explain" not in made.requires_cp
         if isinstance(outcome, Away):
             if not outcome.sent:
-                found = degraded(
-                    request,
-                    made,
-                    default=self._settings.on_store_error,
-                    decision_id=to_text(self._store.new_decision_id(request, made)),
-                    explain=explain,
-                )
-                if isinstance(found, Decided):
-                    self._degraded_made(request, made, found)
-                    if self._audit_lines.on:
-                        self._audit_lines.degraded(request, made, found)
-                return found
+                return self._degraded(request, made, explain=explain)
         else:
             self._policies.observe(request.tenant_id, stamp)
             if self._audit_lines.on:
@@ -274,6 +263,25 @@ class Decide:
             if not outcome.recorded:
                 self._unrecorded(request, made)
         return answer(outcome, request, made, explain=explain)
+
+    def _degraded(self, request: DecideRequest, made: Plan, *, explain: bool) -> Answer:
+        known = self._policies.get(request.tenant_id)
+        if not isinstance(known, TenantPolicies):
+            # Evicted since it was planned: nobody knows what operators hold.
+            return store_away(request)
+        found = degraded(
+            request,
+            made,
+            known.head,
+            default=self._settings.on_store_error,
+            decision_id=to_text(self._store.new_decision_id(request, made)),
+            explain=explain,
+        )
+        if isinstance(found, Decided):
+            self._degraded_made(request, made, found)
+            if self._audit_lines.on:
+                self._audit_lines.degraded(request, made, found)
+        return found
 
     def _finish(self, opened: Open, found: Answer) -> None:
         """The one place where a request that was taken gets its answer."""

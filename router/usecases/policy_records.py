@@ -4,6 +4,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from router.domain.view import NO_HEAD, HeadView
 from router.ports.policies import PolicyStore
 
 
@@ -23,6 +24,7 @@ class Records(Struct, frozen=True):
     revision: int
     stamp: bytes
     records: tuple[Record, ...]
+    head: HeadView = NO_HEAD
 
     def find(self, policy_id: str) -> Record | None:
         """The policy of that id."""

@@ -21,9 +21,10 @@ from router.domain.outcome import (
     TenantOff,
 )
 from router.domain.plan import Plan, plan
-from router.domain.policy import OnStoreError, Policy, Resource, Scope, Sticky, StoredPolicy, provider
+from router.domain.policy import OnStoreError, Policy, Resource, Scope, Sticky, StoredPolicy, provider, provider_entry
 from router.domain.policy_limits import limit
 from router.domain.request import Constraints, DecideRequest
+from router.domain.view import NO_HEAD, HeadView
 
 ID = decision_id(3, idempotency_name("acme", "request", "r"), b"\x00\x00\x00\x07")
 LIMITS = (
@@ -224,7 +225,41 @@ def without_store(*how: OnStoreError, default: OnStoreError = DENY, shadow: bool
     ]
     wanted = ask(**more)
     planned: Plan = plan(wanted, policy(*limits))
-    return degraded(wanted, planned, default=default, decision_id=to_text(ID))
+    return degraded(wanted, planned, NO_HEAD, default=default, decision_id=to_text(ID))
+
+
+def away_with(*, drained: str = "", forced: str = "", off: bool = False) -> object:
+    """The answer while the store is away, with what operators hold; providers by their letters."""
+    entries = [frozenset(provider_entry(name) for name in names) for names in (drained, forced)]
+    wanted = ask()
+    planned = plan(wanted, policy())
+    return degraded(wanted, planned, HeadView("acme", 1, off, *entries), default=ALLOW, decision_id="id", explain=True)
+
+
+@pytest.mark.parametrize(
+    ("drained", "forced", "provider_id", "reason"),
+    [
+        ("b", "", "a", Reason.WEIGHTED),
+        ("a", "", "b", Reason.WEIGHTED),
+        ("", "a", "b", Reason.CIRCUIT_BREAKER_FALLBACK),
+    ],
+)
+def test_a_degraded_decision_keeps_to_the_levers(drained: str, forced: str, provider_id: str, reason: Reason) -> None:
+    """The first candidate that no operator holds, and why the others were passed over."""
+    found = away_with(drained=drained, forced=forced)
+    assert isinstance(found, Decided)
+    assert (found.decision.provider_id, found.decision.reason) == (provider_id, reason)
+    assert found.decision.fallback_used == (reason is Reason.CIRCUIT_BREAKER_FALLBACK)
+
+
+def test_nobody_is_left_without_the_store() -> None:
+    """All are held: unavailable; the tenant is off: it is refused as with a store."""
+    held = away_with(drained="a", forced="b")
+    assert isinstance(held, Refused)
+    assert held.code is Code.UNAVAILABLE
+    off = away_with(off=True)
+    assert isinstance(off, Refused)
+    assert off.code is Code.UNAUTHORIZED
 
 
 @pytest.mark.parametrize(

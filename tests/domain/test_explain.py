@@ -25,6 +25,7 @@ from router.domain.plan import plan
 from router.domain.policy import OnStoreError, Policy, Resource, Scope, Sticky, StoredPolicy, provider, provider_entry
 from router.domain.policy_limits import limit
 from router.domain.request import Constraints, DecideRequest
+from router.domain.view import NO_HEAD
 
 ID = decision_id(3, idempotency_name("acme", "request", "r"), b"\x00\x00\x00\x07")
 POLICY = StoredPolicy(
@@ -170,7 +171,7 @@ def test_a_degraded_decision_says_so() -> None:
     """The first candidate is taken, nothing was looked at, and nobody knows whether the request was answered before."""
     allowing = StoredPolicy("default", 4, "h", Policy(POLICY.policy.providers))
     made = plan(REQUEST, allowing)
-    found = degraded(REQUEST, made, default=OnStoreError.ALLOW, decision_id="id", explain=True)
+    found = degraded(REQUEST, made, NO_HEAD, default=OnStoreError.ALLOW, decision_id="id", explain=True)
     assert isinstance(found, Decided)
     assert found.explain is not None
     assert (found.explain["degraded"], found.explain["idempotency"]) == (True, "unknown")

@@ -176,6 +176,28 @@ async def _audited(fleet: Fleet, count: int) -> bool:
     return (await fleet.actions("lenient")).count("decision.degraded") == count
 
 
+async def test_levers_hold_while_the_store_is_away(own: Own) -> None:
+    """What operators drained or switched off before the outage stays out of degraded decisions."""
+    policies = {"lenient": {"default": limited("allow")}, "closed": {"default": limited("allow")}}
+    fleet, caller = await own(pods=1, policies=policies, env=QUICK)
+    for tenant in policies:
+        assert (await caller.ask(task(tenant))).ok
+    await fleet.operator().drain("lenient", "alpha", on=True)
+    await fleet.operator().switch("closed", on=False)
+    await until(lambda: _heads_read_again(fleet, caller), 5, "the next rows tell the pod of the levers")
+    async with frozen(fleet):
+        await until(lambda: _known_to_be_away(fleet), 5, "the store is known to be away")
+        replies = await caller.all([task("lenient") for _ in range(20)])
+        assert {(r.decision["provider_id"], r.decision["degraded"]) for r in replies} == {("beta", True)}
+        assert (await caller.ask(task("closed"))).error["code"] == "unauthorized"
+
+
+async def _heads_read_again(fleet: Fleet, caller: Foreign) -> bool:
+    for tenant in ("lenient", "closed"):
+        await caller.ask(task(tenant))
+    return (await fleet.pods[0].metrics()).get('router_policy_reloads_total{cause="stamp"}', 0) == 2
+
+
 async def test_without_a_limit_the_setting_decides(own: Own) -> None:
     """ROUTER_ON_STORE_ERROR=allow: a request without limits gets a degraded decision."""
     fleet, caller = await own(pods=1, policies=POLICIES, env=QUICK | {"ROUTER_ON_STORE_ERROR": "allow"})

@@ -185,11 +185,13 @@ async def test_the_act_is_recorded_once(store: Store, tenant: str, name: str) ->
 
 
 @pytest.mark.parametrize("name", ACTS)
-async def test_the_stamp_stays(store: Store, tenant: str, name: str) -> None:
-    """A lever is no policy: pods need not read theirs again."""
+async def test_the_next_row_tells_every_pod(store: Store, tenant: str, name: str) -> None:
+    """The stamp is another one, so pods read the head again; the revision is of the policies and stays."""
     await ACTS[name].do(store.levers, tenant)
     store.one(request(tenant, "r"), AB)
-    assert store.stamps == [b"\x00\x00\x00\x07rand"]
+    (stamp,) = store.stamps
+    assert stamp != b"\x00\x00\x00\x07rand"
+    assert stamp[:4] == b"\x00\x00\x00\x07"
 
 
 @pytest.mark.parametrize("name", ACTS)
@@ -297,7 +299,7 @@ DOCUMENT = b'{"providers":[{"name":"a","weight":100}],"version":"1.0"}'
 @settings(max_examples=60, deadline=None)
 def test_any_order_of_acts_and_policies(store_at_once: Store, acts: list[str]) -> None:
     """After any acts and policy writes the head holds what a model says; each act that changed something has one record
-    and left the stamp; each write of a policy left switch and levers."""
+    and left the revision; each write of a policy left switch and levers."""
     store = store_at_once
     tenant, policies = store.tenant(), RedisPolicies(cast("Nodes", Direct(store)), store.keys)
     held, off, there, records = set[str](), False, True, 1

@@ -286,6 +286,16 @@ async def test_a_deadline_above_the_bound_is_refused() -> None:
     assert await room.code() == "invalid_request"
 
 
+async def test_without_the_store_and_the_levers_nothing_is_decided() -> None:
+    """Its policies were dropped from memory meanwhile, and with them what operators hold: unavailable."""
+    room = Room(on_store_error=OnStoreError.ALLOW)
+    room.ask()
+    room.policies.cached = LOADING
+    room.store.rows[0](Away(sent=False), b"")
+    assert await room.code() == "unavailable"
+    assert room.deferred == []
+
+
 @pytest.mark.parametrize(("sent", "degraded"), [(False, True), (True, False)])
 async def test_only_a_row_that_was_not_sent_is_decided_without_the_store(sent: bool, degraded: bool) -> None:
     """A row that may have been executed must not get a second, other decision."""
