@@ -37,7 +37,7 @@
 --- @include figures
 local SETTLED, CHANGED, FAULT = 0, 1, 2
 local KIND_TASK, KIND_REMEMBERED, KIND_NOTE = 1, 2, 3
-local NONE, AUDIT_OPENED, AUDIT_CLOSED = 0, 12, 14
+local NONE, SUCCESS, NEITHER, AUDIT_OPENED, AUDIT_CLOSED = 0, 1, 3, 12, 14
 local TELL_MS = 5000
 local call = redis.call
 local now, now_us = server_time()
@@ -150,8 +150,10 @@ local function run(row)
   end
   for _ = 1, n_adjust do adjust_at = adjust(row, adjust_at, decision) end
   local turned = 0
-  if st then
-    turned = breaker_settle(st, entry, verdict == 1, decision:sub(9, 16), now, {
+  if verdict == NEITHER then
+    breaker_let_go(st, entry, decision:sub(9, 16), now)
+  elseif st then
+    turned = breaker_settle(st, entry, verdict == SUCCESS, decision:sub(9, 16), now, {
       failures = failures_max, rate = rate_max, window = window, minimum = minimum, timeout = timeout,
       successes = successes_needed,
     })

@@ -41,6 +41,12 @@ local function breaker_end_probe(e, probe_id, now)
   return was
 end
 
+-- A result that says nothing of the provider: its probe is over, and another one may be sent.
+local function breaker_let_go(st, id, probe_id, now)
+  local e = st.breakers and st.breakers[id]
+  if e and breaker_end_probe(e, probe_id, now) then st.dirty = true end
+end
+
 local function breaker_open(e, timeout, now)
   local turned = e.state ~= OPEN and 1 or 0
   -- Probes that are still out belong to the trial that has failed: they count no more.

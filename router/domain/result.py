@@ -63,7 +63,7 @@ def taught(result: ExecResult) -> Taught:
 
 
 class BreakerVerdict(Enum):
-    """What a result tells the breaker of its provider."""
+    """What a result tells the breaker of its provider; the numbers are the same in lua/settle.lua."""
 
     SUCCESS = 1
     FAILURE = 2

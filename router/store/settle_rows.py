@@ -4,7 +4,7 @@ from struct import Struct as Layout
 
 from router.domain.ids import name_in
 from router.domain.policy import Breaker, Scope, provider_entry
-from router.domain.result import NOTHING_TAUGHT, BreakerVerdict
+from router.domain.result import NOTHING_TAUGHT
 from router.domain.task import Correction, Move
 from router.store.keys import Keys, TenantKeys
 from router.store.packing import final
@@ -17,7 +17,6 @@ _COUNTS = Layout(">BB")
 _CORRECTION = Layout(">H8sIdd")
 _KEY = Layout(">H")
 _WINDOW = Layout(">d")
-_VERDICTS = {BreakerVerdict.NEITHER: 0, BreakerVerdict.SUCCESS: 1, BreakerVerdict.FAILURE: 2}
 
 
 class MoveBatch:
@@ -39,7 +38,7 @@ class MoveBatch:
         key = self._key
         tenant = keys.tenant(move.tenant_id)
         breaker = move.breaker or Breaker()
-        verdict = _VERDICTS[move.verdict] if move.breaker is not None else 0
+        verdict = move.verdict.value if move.breaker is not None else 0
         partition = tenant.partition
         job = 0
         told = b"" if move.final is None else final(move.final)

@@ -373,6 +373,10 @@ class BreakerModel:
             self.kept = max(self.kept, self.until + max(w.timeout_ms, w.error_rate_window_ms))
         return turn
 
+    def let_go(self, decision: bytes, now: int) -> bool:
+        """A result that says nothing of the provider; whether it ended a probe."""
+        return self.probes.pop(decision, 0) > now
+
     def trip(self, now: int) -> BreakerTurn:
         """Open, or open for longer."""
         turn = BreakerTurn.UNCHANGED
@@ -442,16 +446,29 @@ class Breakers(RuleBasedStateMachine):
         self.made.append((outcome.decision_id, name))
 
     @precondition(lambda self: self.made)
-    @rule(back=some.integers(0, 6), ok=some.sampled_from([True, False, False]))
-    def tell(self, back: int, ok: bool) -> None:
+    @rule(back=some.integers(0, 6), verdict=some.sampled_from([*BreakerVerdict, BreakerVerdict.FAILURE]))
+    def tell(self, back: int, verdict: BreakerVerdict) -> None:
         """A result of one of the last decisions; each counts once."""
         decision, name = self.made.pop(max(0, len(self.made) - 1 - back))
-        verdict = BreakerVerdict.SUCCESS if ok else BreakerVerdict.FAILURE
         move = undispatched(self.tenant, decision, verdict, self.breaker, provider_entry(name))
         first, again = self.store.settle(move, move)
         assert isinstance(again, NotMoved)
-        assert first == Moved(self.models[name].told(decision, ok, self.store.now))
+        model = self.models[name]
+        if verdict is BreakerVerdict.NEITHER:
+            assert first == Moved(BreakerTurn.UNCHANGED)
+            if model.let_go(decision, self.store.now):
+                self.forget()
+            return
+        assert first == Moved(model.told(decision, verdict is BreakerVerdict.SUCCESS, self.store.now))
         self.forget()
+
+    @rule(timeout_ms=some.sampled_from([1_000, 60_000]))
+    def revise(self, timeout_ms: int) -> None:
+        """Another revision of the policy: what is counted stays, the timeout is another from now on."""
+        self.breaker = structs.replace(self.breaker, timeout_ms=timeout_ms)
+        self.policy = policy("a", "b", breaker=self.breaker)
+        for model in self.models.values():
+            model.with_ = self.breaker
 
     @rule(ms=some.sampled_from([1, 4_999, 5_000, 10_000, 30_000, 59_999, 60_000, 130_000]))
     def wait(self, ms: int) -> None:

@@ -203,6 +203,21 @@ def test_an_expired_probe_is_neither(store: Store) -> None:
     assert b.tell(b.ask(), BreakerVerdict.SUCCESS) is BreakerTurn.CLOSED
 
 
+def test_a_probe_that_says_nothing_frees_its_place(store: Store) -> None:
+    """A cancelled one, or an error of the task's own: the next probe need not wait for its deadline."""
+    b = Breakers(store, policy("a", breaker=TRIP_AT_ONCE))
+    b.trip("a")
+    store.now += TIMEOUT
+    probes = [b.ask(), b.ask()]
+    assert isinstance(b.ask(), NoCandidate)
+    assert b.tell(probes[0], BreakerVerdict.NEITHER) is BreakerTurn.UNCHANGED
+    again = b.ask()
+    assert isinstance(again, Admitted)
+    assert isinstance(b.ask(), NoCandidate)
+    assert b.tell(probes[1], BreakerVerdict.SUCCESS) is BreakerTurn.UNCHANGED
+    assert b.tell(again, BreakerVerdict.SUCCESS) is BreakerTurn.CLOSED
+
+
 def test_enough_good_probes_close_it(store: Store) -> None:
     """success_threshold good probes close the breaker, and the log has every turn."""
     b = Breakers(store, policy("a", breaker=TRIP_AT_ONCE))
