@@ -27,7 +27,10 @@ log = logging.getLogger("router.app")
 
 
 class StoreWatch:
-    """Hears the lanes: the store is away while one of them is. `rule` is read once a second, once it is there."""
+    """Hears the lanes: the store is away while one of them is, or refuses every call (full, or a replica by now).
+
+    `rule` is read once a second, once it is there.
+    """
 
     def __init__(self, telemetry: Telemetry, *, on_away: Callable[[], None], on_back: Callable[[], None]) -> None:
         self._telemetry = telemetry
@@ -36,12 +39,14 @@ class StoreWatch:
         self._on_back = on_back
         self._lanes_down = 0
         self._fell: str | None = None
+        self._refuses: str | None = None
+        self._seldom = Seldom(time.monotonic)
         self.rule: Away | None = None
 
     def hooks(self) -> LaneHooks:
         """For the lanes."""
         t = self._telemetry
-        return LaneHooks(self._called, t.store_timeouts.inc, self._down, t.store_late_rows.inc)
+        return LaneHooks(self._called, t.store_timeouts.inc, self._down, t.store_late_rows.inc, self._refused)
 
     def _called(self, _script: str, seconds: float, rows: int) -> None:
         if rows:
@@ -50,7 +55,7 @@ class StoreWatch:
 
     def _down(self, down: bool, why: str) -> None:
         self._lanes_down += 1 if down else -1
-        self._telemetry.store_breaker_open.set(int(self._lanes_down > 0))
+        self._show()
         if down:
             self._telemetry.store_errors.inc()
             log.error("the store is away: %s", why, extra={"event": Event.STORE_AWAY})
@@ -63,11 +68,27 @@ class StoreWatch:
         log.info("the store answers again", extra={"event": Event.STORE_BACK})
         self._on_back()
 
+    def _refused(self, why: str | None) -> None:
+        self._refuses = why
+        self._show()
+        if why is None:
+            log.info("the store takes calls again", extra={"event": Event.STORE_BACK})
+            self._seldom.over()
+            self._on_back()
+            return
+        self._telemetry.store_errors.inc()
+        self._fell = why
+        if (unsaid := self._seldom.due(why)) is not None:
+            log.error("the store refuses calls: %s", why, extra={"event": Event.STORE_REFUSES, "unsaid": unsaid})
+
+    def _show(self) -> None:
+        self._telemetry.store_breaker_open.set(int(self._lanes_down > 0 or self._refuses is not None))
+
     def look(self) -> None:
         """Call once a second."""
         why = self._fell
         if self._lanes_down == 0:
-            self._fell = None
+            self._fell = self._refuses
         if self.rule is not None:
             self.rule.read(why is not None, None if why is None else {"reason": why})
 

@@ -67,7 +67,9 @@ class Kind(NamedTuple):
 _C, _W = Severity.CRITICAL, Severity.WARNING
 
 ALERTS: dict[Condition, Kind] = {
-    Condition.STORE_AWAY: Kind(_C, "store", FLEET, "Redis does not answer; on_store_error decides until it does"),
+    Condition.STORE_AWAY: Kind(
+        _C, "store", FLEET, "Redis does not answer, or refuses every call; on_store_error decides until that is over"
+    ),
     Condition.STORE_MEMORY: Kind(_W, "store", "node", "Redis is near its memory bound"),
     Condition.STORE_KIND_LARGE: Kind(_W, "store", "kind", "keys of one kind need more memory than they should"),
     Condition.STORE_RESEEDED: Kind(_C, "store", FLEET, "the store was found empty and was seeded again"),

@@ -44,13 +44,21 @@ def _nothing() -> None:
     """For whoever does not want to know."""
 
 
+def _unheard(_why: str | None) -> None:
+    """Likewise."""
+
+
 class LaneHooks(Struct):
-    """What a lane reports: a call (script, seconds, rows), a missed deadline, down or up and why, a late row."""
+    """What a lane reports: a call (script, seconds, rows), a missed deadline, down or up and why, a late row.
+
+    `on_refused`: Redis answers, and refuses calls as a whole (why), or no more (None).
+    """
 
     on_call: Callable[[str, float, int], None]
     on_timeout: Callable[[], None]
     on_down: Callable[[bool, str], None]
     on_late: Callable[[], None] = _nothing
+    on_refused: Callable[[str | None], None] = _unheard
 
 
 class Lane:
@@ -86,6 +94,7 @@ class Lane:
         # Sent, or answered and not yet handed out: they get an answer also when the lane breaks or closes.
         self._flying: list[Batch] = []
         self._down = False
+        self._refused = False
         self._closing = False
         self._opening = False
 
@@ -219,8 +228,12 @@ class Lane:
             rows = sum(len(b.rows) for b in batches)
             self._learn(elapsed * 1000, rows)
             self._hooks.on_call(self._script.name, elapsed, rows)
-            self._set_down(False, "answers again")
             done = list(zip(batches, replies, strict=True))
+            if self._down:
+                # Answered, but after several deadlines: slow is down until a ping is quick again.
+                self._hand_out(done)
+                await self._recover()
+                return
 
     def _take(self) -> list[Batch]:
         """What goes next: one call a group, so that no partition has two calls in flight."""
@@ -246,9 +259,13 @@ class Lane:
                     continue
                 # Refused as a whole (out of memory, loading, a replica): nothing was executed. Unless the script itself
                 # broke: its message names a line, and rows before that may stand.
-                log.warning("Redis refused a decide call: %s", reply)
+                self._refused = True
+                self._hooks.on_refused(str(reply))
                 batch.answer(Away(sent=any(source in str(reply) for source in _SOURCES)))
                 continue
+            if self._refused:
+                self._refused = False
+                self._hooks.on_refused(None)
             self._clock_offset = reply[1] * 1000 + reply[2] / 1000 - self.loop.time() * 1000
             for w, row in zip(batch.waiting, reply[3:], strict=True):
                 nonce, code, stamp = HEAD.unpack_from(row)

@@ -9,7 +9,7 @@ from router.ports.audit import Trimmed
 from router.store.keys import Keys
 from router.store.nodes import Nodes
 from router.store.scripts import Script, load
-from router.store.tasks import claim_script
+from router.store.tasks import Claims, claim_script
 
 TRIMMED, GONE = 0, 1
 MOST_CUT = 10_000
@@ -53,6 +53,7 @@ class RedisRetention:
         self._most_cut = most_cut
         self._trim = trim or trim_script()
         self._claim = claim_script()
+        self._claims = Claims("audit logs")
         self._mark = load(
             "mark_exported",
             keys=("audit_marks",),
@@ -77,7 +78,7 @@ class RedisRetention:
             if len(found) >= most:
                 break
             reply = await self._nodes.run(self._claim, group, [lease_ms, most - len(found)])
-            found += [name.decode() for name in reply[3::2]]
+            found += [name.decode() for name in self._claims.taken(group, reply)]
         return found
 
     async def trim(self, tenant_id: str, *, look_ms: int, full_ms: int, keep_unread: bool) -> Trimmed | None:

@@ -64,6 +64,25 @@ def claim_script(**options: Any) -> Script:
     return load("claim", keys=("due", "retain"), argv=("lease_ms", "most"), returns={0: "claimed"}, **options)
 
 
+class Claims:
+    """What lua/claim.lua took in each call, and which keys it could not read: said once, until others are damaged."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._known: set[bytes] = set()
+
+    def taken(self, keys: Sequence[bytes], reply: Sequence[Any]) -> list[bytes]:
+        """The members."""
+        first = 3 + int(reply[2])
+        damaged = {keys[int(k) - 1] for k in reply[3:first]}
+        if new := damaged - self._known:
+            fields = {"event": Event.STORE_ROW_FAULT}
+            names = ", ".join(sorted(k.decode(errors="replace") for k in new))
+            log.error("%s: no sorted set, so that what is due there waits: %s", self._what, names, extra=fields)
+        self._known = self._known - set(keys) | damaged
+        return list(reply[first + 1 :: 2])
+
+
 def _unheard(_move: Move, _turn: BreakerTurn) -> None:
     """Nobody wants to know of moves."""
 
@@ -84,6 +103,7 @@ class RedisTasks:
         self._nodes = nodes
         self._settle = settle_script()
         self._claim = claim_script()
+        self._claims = Claims("tasks")
         self._header = Layout(">I").pack(audit_max_len)
         # One node takes rows of all partitions in a call; a Cluster wants a call a partition.
         self._shared = shared_calls
@@ -139,7 +159,7 @@ class RedisTasks:
                 break
             reply = await self._nodes.run(self._claim, group, [lease_ms, most - len(found)])
             now = int(reply[1])
-            found += reply[3::2]
+            found += self._claims.taken(group, reply)
         return Claimed(now, tuple(found))
 
     async def forget_due(self, task_ids: Sequence[bytes]) -> None:

@@ -17,6 +17,7 @@ class Event(StrEnum):
     HTTP_LISTENING = "http.listening"
     HTTP_FAULT = "http.fault"
     STORE_AWAY = "store.away"
+    STORE_REFUSES = "store.refuses"
     STORE_BACK = "store.back"
     STORE_RESEEDED = "store.reseeded"
     STORE_ROW_FAULT = "store.row_fault"

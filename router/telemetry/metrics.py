@@ -150,7 +150,9 @@ class Telemetry:
         self.store_errors = self._counter("store_errors", "Store calls that failed otherwise.")
         self.store_late_rows = self._counter("store_late_rows", "Rows that reached the store after their not_after.")
         self.store_row_faults = self._counter("store_row_faults", "Rows that the script could not run.")
-        self.store_breaker_open = self._gauge("store_breaker_open", "1 while the store is held to be away.")
+        self.store_breaker_open = self._gauge(
+            "store_breaker_open", "1 while the store is held to be away, or refuses calls."
+        )
         self.store_reseeded = self._counter("store_reseeded", "Times an empty store was found and seeded again.")
         self.store_memory_share = self._gauge(
             "store_memory_share", "Used memory as a share of maxmemory, on the fullest node; 0 without a bound."

@@ -1,6 +1,7 @@
 """What every consumer of a stream needs: deliveries, the delay of the next try, and where hopeless messages go."""
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Protocol
@@ -11,6 +12,7 @@ from router.domain.json import JsonObject
 from router.errors import StoreDamaged, StoreError
 from router.ports.bus import Publication, Publisher
 from router.ports.tasks import Strikes
+from router.seldom import Seldom
 from router.telemetry import Event, Telemetry
 from router.usecases.gate import AlertSink
 from router.usecases.isolation import Isolation
@@ -94,6 +96,7 @@ class Careful:
         self._dead_letters = dead_letters
         self._patience = patience
         self._away = away
+        self._seldom = Seldom(time.monotonic)
 
     async def __call__(self, batch: Sequence[Delivery]) -> None:
         """Handle a batch; afterwards something was said about each delivery."""
@@ -123,13 +126,18 @@ class Careful:
             log.error("a key is damaged: %s", fault, extra={"event": Event.STORE_ROW_FAULT})
             return fault
         except StoreError as fault:
-            log.warning("%s waits for the store: %s", self._subject, fault, extra={"event": Event.STORE_AWAY})
+            # A store that answers and refuses, such as a replica, is tried again twice a second.
+            if (unsaid := self._seldom.due(str(fault))) is not None:
+                fields = {"event": Event.STORE_AWAY, "unsaid": unsaid}
+                log.warning("%s waits for the store: %s", self._subject, fault, extra=fields)
             for delivery in batch:
                 again(delivery)
             self._away()
         except Exception as fault:  # a bug that one message finds must not stop the others
             log.exception("a batch of %s failed", self._subject, extra={"event": Event.BUG})
             return fault
+        else:
+            self._seldom.over()
         return None
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from router.domain.policy import provider_entry
 from tests.fleet.conftest import Own
-from tests.fleet.foreign import ACK, BACKPRESSURE, GET_DECISION, RESULT, USAGE, Foreign, success, task
+from tests.fleet.foreign import ACK, ALERTS, BACKPRESSURE, GET_DECISION, RESULT, USAGE, Foreign, success, task
 from tests.fleet.harness import PLAIN, Fleet, until
 from tests.fleet.test_store_faults import POLICIES, QUICK, frozen
 
@@ -41,8 +41,8 @@ async def test_dropped_connections_are_made_again(own: Own) -> None:
         await until(lambda: _decides(caller), 3, "decisions again")
 
 
-async def _decides(caller: Foreign) -> bool:
-    reply = await caller.ask(task("acme"))
+async def _decides(caller: Foreign, tenant: str = "acme") -> bool:
+    reply = await caller.ask(task(tenant))
     return reply.ok and "degraded" not in reply.decision
 
 
@@ -57,6 +57,41 @@ async def test_a_full_store_is_unavailable_and_recovers(own: Own) -> None:
     await until(lambda: _decides(caller), 3, "decisions again")
     replies = await caller.all([task("acme", f"full-{n}") for n in range(20)])
     assert not any("replayed" in r.context for r in replies)
+
+
+@pytest.mark.parametrize("how", ["full", "replica"])
+async def test_a_store_that_refuses_every_call_is_an_outage(own: Own, how: str) -> None:
+    """Full, or demoted: one critical alert and one line in the log, not one a call; degraded decisions of that time are
+    in the log of their tenant when it is over."""
+    fleet, caller = await own(pods=1, policies=POLICIES)
+    alerts = await caller.watch(ALERTS)
+    assert (await caller.ask(task("strict"))).ok
+    assert (await caller.ask(task("lenient"))).ok
+    begin = {"full": ("CONFIG", "SET", "maxmemory", "1"), "replica": ("REPLICAOF", "127.0.0.1", "1")}[how]
+    end = {"full": ("CONFIG", "SET", "maxmemory", "0"), "replica": ("REPLICAOF", "NO", "ONE")}[how]
+    await fleet.redis(*begin)
+
+    async def alerted() -> bool:
+        assert (await caller.ask(task("strict"))).error["code"] == "unavailable"
+        return bool(alerts.where(component="store"))
+
+    await until(alerted, 10, "an alert")
+    (away,) = alerts.where(component="store")
+    assert away["severity"] == "critical"
+    assert away["metadata"]["reason"]
+    degraded = await caller.ask(task("lenient", "meanwhile"))
+    assert degraded.decision["degraded"] is True
+    (pod,) = fleet.pods
+    assert len(pod.logged("store.refuses")) == 1
+    await fleet.redis(*end)
+    await until(lambda: _decides(caller, "strict"), 5, "decisions again")
+    await alerts.until(lambda a: a["alert_id"] == away["alert_id"] and a["metadata"].get("resolved") is True)
+    assert len(pod.logged("store.back")) == 1
+
+    async def written() -> bool:
+        return "decision.degraded" in await fleet.actions("lenient", "meanwhile")
+
+    await until(written, 5, "the degraded decision is audited")
 
 
 async def test_an_unknown_tenant_is_answered_while_the_store_is_frozen(own: Own) -> None:

@@ -244,14 +244,12 @@ class Store:
     def claim(self, partition: int, lease_ms: int, most: int) -> list[bytes]:
         """Tasks of one partition that are due, taken for a while."""
         reply = self.call(self.claim_script, [self.keys.due(partition)], [lease_ms, most])
-        assert reply[:2] == [0, self.now]
-        return list(reply[3::2])
+        assert reply[:3] == [0, self.now, 0]
+        return list(reply[4::2])
 
     def call(self, script: Script, keys: list[bytes], args: list[Any]) -> Any:
         """A script at the store's own time."""
-        tag = keys[0][keys[0].find(b"{") :].split(b"}")[0] + b"}" if b"{" in keys[0] else b""
-        clock = self.keys.schema.encode() + b":clock:" + tag if tag else b"{%b}:clock" % keys[0]
-        self.client.set(clock, self.now)
+        self.set_clock(keys[0])
         command = (script.call[0].decode(), script.call[1], len(keys), *keys, *args)
         try:
             return self.client.execute_command(*command)  # type: ignore[no-untyped-call]
@@ -260,6 +258,12 @@ class Store:
                 raise
             self.load(script)
             return self.client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    def set_clock(self, key: bytes) -> None:
+        """The time is `now` for a script whose first key this is."""
+        tag = key[key.find(b"{") :].split(b"}")[0] + b"}" if b"{" in key else b""
+        clock = self.keys.schema.encode() + b":clock:" + tag if tag else b"{%b}:clock" % key
+        self.client.set(clock, self.now)
 
     def load(self, script: Script) -> None:
         """Make the server know a script."""

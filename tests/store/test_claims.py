@@ -102,6 +102,16 @@ def test_complete_finishes_once(begun: Begun) -> None:
     assert begun.kept() == first
 
 
+def test_complete_leaves_the_claim_of_another_alone(begun: Begun) -> None:
+    """Ours has run out and somebody else took it: the decision is finished, their claim stays theirs."""
+    begun.store.client.set(begun.keys[1], OTHER)
+    assert begun.complete() == 0
+    kept = begun.kept()
+    assert kept is not None
+    assert not kept.unfinished
+    assert begun.store.value(begun.keys[1]) == OTHER
+
+
 def test_complete_leaves_another_decision_alone(begun: Begun) -> None:
     """Ours is gone: nothing is written, and the claim of who came after us stays."""
     begun.store.client.set(begun.keys[1], OTHER)

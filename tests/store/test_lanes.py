@@ -153,6 +153,28 @@ async def test_a_call_has_a_bound(redis_url: str) -> None:
     await nodes.close()
 
 
+async def test_a_call_has_a_bound_in_bytes(redis_url: str) -> None:
+    """Rows that are large go in several calls, though few."""
+    nodes = SingleNode(redis_url)
+    async with Pod(nodes, fresh_keys(), settings=LaneSettings(deadline_ms=1000, max_bytes=8_192)) as pod:
+        outcomes = await pod.decide(*(ask(uuid4().hex * 8) for _ in range(100)))
+        assert {type(o) for o in outcomes} == {Admitted}
+        assert sum(pod.calls) == 100
+        assert max(pod.calls) < 50
+    await nodes.close()
+
+
+async def test_a_call_has_a_bound_in_time(redis_url: str) -> None:
+    """Once it is known what a row costs, no call has more rows than fit its budget, and never less than a few."""
+    nodes = SingleNode(redis_url)
+    async with Pod(nodes, fresh_keys(), settings=LaneSettings(deadline_ms=1000, call_budget_ms=0.001)) as pod:
+        await pod.decide(*(ask() for _ in range(100)))
+        assert pod.calls == [100]
+        await pod.decide(*(ask() for _ in range(100)))
+        assert pod.calls == [100, 32, 32, 32, 4]
+    await nodes.close()
+
+
 async def test_what_comes_during_a_call_goes_with_the_next(pod: Pod) -> None:
     """Everything is answered, each caller with a decision under its own request's name."""
     rounds = []
@@ -353,6 +375,67 @@ async def test_what_waits_behind_a_frozen_call(own: ValkeyProcess, own_pod: Pod)
     assert time.monotonic() - started < QUICK.deadline_ms / 1000 + MARGIN_S
 
 
+async def test_what_was_answered_as_not_sent_writes_nothing(own: ValkeyProcess) -> None:
+    """A row behind a late call is told in time that it was not sent; when it goes out after all, it is refused."""
+    nodes = SingleNode(own.url)
+    never_down = LaneSettings(deadline_ms=60, missed_until_down=1_000)
+    async with Pod(nodes, fresh_keys(), settings=never_down) as pod:
+        await pod.decide(ask())
+        own.freeze()
+        late = pod.submit(ask())
+        for _ in range(5):  # passes of the loop: the first call is on the wire by then
+            await asyncio.sleep(0)
+        behind = pod.submit(ask("behind", tenant="behind"))
+        assert await asyncio.wait_for(behind, WAIT_DEADLINES * 0.06 + MARGIN_S) == Away(sent=False)
+        assert await late == Away(sent=True)
+        own.thaw()
+        assert isinstance((await pod.decide(ask()))[0], Admitted)
+        assert await nodes.call("EXISTS", pod.keys.tenant("behind").audit) == 0
+    await nodes.close()
+
+
+async def test_a_missed_deadline_is_no_outage(own: ValkeyProcess, own_pod: Pod) -> None:
+    """One hiccup: its rows are answered, and the lane refuses nobody for it."""
+    await own_pod.decide(ask())
+    own.freeze()
+    assert await own_pod.decide(ask()) == [Away(sent=True)]
+    assert not own_pod.lanes.down
+    own.thaw()
+    assert isinstance((await own_pod.decide(ask()))[0], Admitted)
+
+
+async def test_a_call_whose_connection_breaks_may_have_run(own: ValkeyProcess) -> None:
+    """The server dies with the call on the wire: nobody can say what became of it."""
+    nodes = SingleNode(own.url)
+    async with Pod(nodes, fresh_keys(), settings=LaneSettings(deadline_ms=10_000)) as pod:
+        await pod.decide(ask())
+        own.freeze()
+        future = pod.submit(ask())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        await asyncio.to_thread(own.kill)
+        assert await asyncio.wait_for(future, 5) == Away(sent=True)
+    await nodes.close()
+
+
+async def test_slow_is_down(own: ValkeyProcess) -> None:
+    """A server that answers, but never within three deadlines, stays away until it is quick again."""
+    proxy = Proxy(own.port)
+    await proxy.start()
+    nodes = SingleNode(f"redis://127.0.0.1:{proxy.port}/0")
+    async with Pod(nodes, fresh_keys(), settings=QUICK) as pod:
+        await pod.decide(ask())
+        slow = asyncio.create_task(proxy.delay(0.1, 1.5))
+        while not pod.lanes.down:
+            assert isinstance((await pod.decide(ask()))[0], Away)
+        pod.up.clear()
+        await asyncio.wait_for(pod.up.wait(), 5)
+        assert slow.done()
+        assert isinstance((await pod.decide(ask()))[0], Admitted)
+    await nodes.close()
+    await proxy.close()
+
+
 async def test_a_killed_redis_comes_back(own: ValkeyProcess, own_pod: Pod) -> None:
     """kill -9: answers are quick and say that nothing was sent; a new server at the address is used by itself."""
     await own_pod.decide(ask())
@@ -414,7 +497,9 @@ async def test_closing_answers_whoever_waits(own: ValkeyProcess, own_pod: Pod) -
     await own_pod.decide(ask())
     own.freeze()
     futures = [own_pod.submit(ask()) for _ in range(5)]
-    await asyncio.sleep(0)
+    for _ in range(5):  # passes of the loop: these are on the wire, the next ones wait behind them
+        await asyncio.sleep(0)
+    futures += [own_pod.submit(ask()) for _ in range(5)]
     await own_pod.lanes.close()
     outcomes = await asyncio.wait_for(asyncio.gather(*futures), 2)
     assert {type(o) for o in outcomes} == {Away}

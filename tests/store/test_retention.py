@@ -112,6 +112,16 @@ async def test_entries_cut_by_the_bound_inside_their_age_are_counted(logs: Logs)
     assert (await logs.look("t")).cut_inside_age == 0
 
 
+async def test_old_entries_cut_by_the_bound_are_not_missed(logs: Logs) -> None:
+    """While the oldest that is left is past its age, so was all that went before it: nothing was cut inside its age."""
+    await logs.add("t", *range(9 * DAY, 9 * DAY - 10, -1))
+    unread = await logs.look("t", keep_unread=True)
+    assert (unread.cut, unread.cut_inside_age) == (0, 0)
+    await logs.add("t", *range(8 * DAY, 8 * DAY - 5, -1), most=10)
+    trimmed = await logs.look("t", keep_unread=True)
+    assert (trimmed.cut_inside_age, trimmed.lost, trimmed.at_bound) == (0, 5, False)
+
+
 async def test_a_log_that_is_gone_is_forgotten(logs: Logs) -> None:
     """An idle tenant's log expires by itself; then the set and the marks forget it, too."""
     await logs.add("t", 1)
@@ -143,6 +153,16 @@ async def test_a_claimed_tenant_is_no_other_pods(logs: Logs) -> None:
     assert await logs.retention.claim(30_000, 10) == ["b"]
 
 
+async def test_a_damaged_set_holds_up_no_other(logs: Logs) -> None:
+    """One partition's set of logs is of another type: the logs of the others are looked at."""
+    names = [f"tenant-{n}" for n in range(20)]
+    broken = logs.keys.tenant(names[0]).partition
+    await logs.retention.notice([t for t in names if logs.keys.tenant(t).partition != broken])
+    await logs.nodes.call("SET", logs.keys.retain(broken), "damaged")
+    claimed = await logs.retention.claim(30_000, 100)
+    assert sorted(claimed) == sorted(t for t in names if logs.keys.tenant(t).partition != broken)
+
+
 async def test_what_the_export_has_not_read_stays(logs: Logs) -> None:
     """However old; what it has read goes when it is old."""
     await logs.add("t", 9 * DAY, 8 * DAY, 1)
@@ -152,6 +172,15 @@ async def test_what_the_export_has_not_read_stays(logs: Logs) -> None:
     second = await logs.look("t", keep_unread=True)
     assert (second.cut, second.unread) == (1, 2)
     assert await logs.ages("t") == [8 * DAY, 1]
+
+
+async def test_the_first_entry_after_the_mark_stays(logs: Logs) -> None:
+    """Also when it is of the same millisecond as the last one that was read."""
+    await logs.add("t", 9 * DAY, 9 * DAY, 9 * DAY)
+    await logs.look("t", keep_unread=True)
+    assert await logs.retention.mark_exported("t", "0-0", f"{NOW - 9 * DAY}-0", 1)
+    trimmed = await logs.look("t", keep_unread=True)
+    assert (trimmed.cut, trimmed.unread, trimmed.entries) == (1, 2, 2)
 
 
 async def test_what_the_bound_cuts_before_the_export_is_lost_and_counted(logs: Logs) -> None:

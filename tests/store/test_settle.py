@@ -1,5 +1,6 @@
 """lua/settle.lua, claim, begin_epoch, end_epoch: tasks move only forward, and every act happens once."""
 
+import struct
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
@@ -9,7 +10,7 @@ from redis import Redis
 
 from router.domain.ids import name_in, partition_in, task_id
 from router.domain.outcome import Admitted, LimitHit, Replay
-from router.domain.policy import Breaker, Limit, Resource, Scope, StoredPolicy, provider, provider_entry
+from router.domain.policy import Algorithm, Breaker, Limit, Resource, Scope, StoredPolicy, provider, provider_entry
 from router.domain.policy_limits import limit
 from router.domain.request import Options
 from router.domain.result import BreakerVerdict
@@ -312,14 +313,43 @@ def test_unused_units_are_given_back_where_they_were_charged(store: Store, later
     assert not passes(store, task, of, 1) or later_ms == 0
 
 
-def test_what_has_left_is_not_given_back(store: Store) -> None:
-    """After the charge's bucket has gone, a give-back frees nothing of what others reserved since."""
+@pytest.mark.parametrize("later", [22, 12])
+def test_what_has_left_is_not_given_back(store: Store, later: int) -> None:
+    """After the charge's bucket has gone, a give-back frees nothing of what others reserved since, not even what they
+    reserved in the bucket that took its place in the ring."""
     of = tokens_limit()
     task = Task(store, policy("a", limits=[of]), tokens=100)
-    store.now += 2 * MINUTE
+    bucket = -(-MINUTE // 11)
+    store.now += later * bucket
     assert passes(store, task, of, 100)
+    store.now += bucket
     store.settle(task.ended(corrections=(correction(-70, of),)))
     assert not passes(store, task, of, 1)
+
+
+def test_a_counter_never_falls_below_nothing(store: Store) -> None:
+    """A give-back beyond what its bucket holds, at the moment of the charge: the limit admits its 100 and no more."""
+    of = tokens_limit()
+    task = Task(store, policy("a", limits=[of]), tokens=10)
+    store.settle(task.ended(corrections=(correction(-40, of),)))
+    assert passes(store, task, of, 100)
+    assert not passes(store, task, of, 1)
+
+
+def test_a_log_gives_back_what_its_own_decision_took(store: Store) -> None:
+    """Of several charges of one moment the settled one's is given back, and the others stand."""
+    of = limit("t", Scope.TENANT, Resource.TOKENS, 100, MINUTE, algorithm=Algorithm.LOG)
+    tenant, stored = store.tenant(), policy("a", limits=[of])
+    asks = [request(tenant, f"r{n}", options=Options(estimate_tokens=20)) for n in range(4)]
+    made = [store.one(ask, stored) for ask in asks]
+    decisions = sorted(m.decision_id for m in made if isinstance(m, Admitted))
+    assert len(decisions) == 4
+    back = Correction(Reservation(of.scope, "", of.resource, of.entry, of.window_ms, 20, log=True), "", -15)
+    move = undispatched(tenant, decisions[-1], BreakerVerdict.NEITHER, charged_ms=store.now, corrections=(back,))
+    assert store.settle(move) == [Moved(BreakerTurn.UNCHANGED)]
+    charges: Any = store.client.zrangebyscore(store.of(tenant).log(of.entry + b":"), store.now, store.now)
+    units = {m[:16]: struct.unpack(">d", m[16:])[0] for m in charges}
+    assert units == dict.fromkeys(decisions[:-1], 20.0) | {decisions[-1]: 5.0}
 
 
 def test_no_more_is_given_back_than_was_charged(store: Store) -> None:
@@ -473,6 +503,31 @@ def test_a_claim_takes_so_many(store: Store) -> None:
     assert store.claim(3, 5_000, 2) == [b"task000000000000", b"task000000000001"]
     assert len(store.claim(3, 5_000, 100)) == 4
     assert store.claim(3, 5_000, 100) == []
+
+
+async def test_a_claim_takes_so_many_of_all_sets(redis_url: str) -> None:
+    """`most` bounds the call, not each set; what is left over is claimed next."""
+    nodes, keys = SingleNode(redis_url), Keys(schema=f"t{uuid4().hex[:10]}")
+    tasks = RedisTasks(keys, nodes)
+    for p in range(8):
+        await nodes.call("ZADD", keys.due(p), *(x for n in range(5) for x in (0, b"%08d-%07d" % (p, n))))
+    assert len((await tasks.claim(60_000, 12)).task_ids) == 12
+    assert len((await tasks.claim(60_000, 100)).task_ids) == 28
+    await nodes.close()
+
+
+async def test_a_damaged_set_holds_up_no_other(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """One partition's due set is of another type: those of the others are claimed, and the log names it once."""
+    nodes, keys = SingleNode(redis_url), Keys(schema=f"t{uuid4().hex[:10]}")
+    tasks = RedisTasks(keys, nodes)
+    await nodes.call("SET", keys.due(5), "damaged")
+    for p in (4, 6):
+        await nodes.call("ZADD", keys.due(p), 0, b"%016d" % p)
+    assert sorted((await tasks.claim(0, 10)).task_ids) == [b"%016d" % p for p in (4, 6)]
+    assert len((await tasks.claim(0, 10)).task_ids) == 2
+    told = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+    assert [keys.due(5).decode() in text for text in told] == [True]
+    await nodes.close()
 
 
 # Epochs
