@@ -10,7 +10,7 @@ from router.telemetry import Telemetry
 def test_an_outage_is_one_line_however_many_tenants_are_asked_for(caplog: pytest.LogCaptureFixture) -> None:
     """The metric has them all; another reason is said at once."""
     registry = CollectorRegistry()
-    watch = CacheWatch(Telemetry(registry), ())
+    watch = CacheWatch(Telemetry(registry), (), served=lambda _: None)
     for n in range(1000):
         watch.failed(f"tenant-{n}", "Redis: connection refused")
     watch.failed("other", "head of format 9")

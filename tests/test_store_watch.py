@@ -10,7 +10,9 @@ def test_the_store_is_away_until_every_node_is_back() -> None:
     """Of a Cluster two nodes fall and one comes back: still away, until the other one is back."""
     told: list[str] = []
     registry = CollectorRegistry()
-    watch = StoreWatch(Telemetry(registry), on_away=lambda: told.append("away"), on_back=lambda: told.append("back"))
+    watch = StoreWatch(Telemetry(registry))
+    watch.on_away.append(lambda: told.append("away"))
+    watch.on_back.append(lambda: told.append("back"))
     down = watch.hooks().on_down
     for turn in (True, True, False):
         down(turn, "test")

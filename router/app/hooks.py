@@ -3,15 +3,16 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TypedDict
 
 from router.bus.announce import announce
 from router.bus.connection import Bus
-from router.bus.consumer import PullLoop
+from router.bus.stream_specs import Ensured
 from router.domain.alert import FLEET, Condition
 from router.domain.policy import TenantPolicies
-from router.errors import BusError, StoreError
+from router.edge.readiness import Readiness
+from router.errors import BusError
 from router.seldom import Seldom
 from router.store.lane import LaneHooks
 from router.telemetry import Event, Telemetry
@@ -29,14 +30,15 @@ log = logging.getLogger("router.app")
 class StoreWatch:
     """Hears the lanes: the store is away while one of them is, or refuses every call (full, or a replica by now).
 
-    `rule` is read once a second, once it is there.
+    `rule` is read once a second, once it is there. Append plain callbacks to the lists `on_away` (told each time one
+    more node is away) and `on_back`.
     """
 
-    def __init__(self, telemetry: Telemetry, *, on_away: Callable[[], None], on_back: Callable[[], None]) -> None:
+    def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
         self._decide_seconds = telemetry.store_call_seconds.child("decide")
-        self._on_away = on_away
-        self._on_back = on_back
+        self.on_away: list[Callable[[], None]] = []
+        self.on_back: list[Callable[[], None]] = []
         self._lanes_down = 0
         self._fell: str | None = None
         self._refuses: str | None = None
@@ -60,26 +62,30 @@ class StoreWatch:
             self._telemetry.store_errors.inc()
             log.error("the store is away: %s", why, extra={"event": Event.STORE_AWAY})
             self._fell = why
-            self._on_away()
+            for heard in self.on_away:
+                heard()
             return
         if self._lanes_down > 0:
             # One node of a Cluster is back, another is away still.
             return
-        log.info("the store answers again", extra={"event": Event.STORE_BACK})
-        self._on_back()
+        self._back("the store answers again")
 
     def _refused(self, why: str | None) -> None:
         self._refuses = why
         self._show()
         if why is None:
-            log.info("the store takes calls again", extra={"event": Event.STORE_BACK})
             self._seldom.over()
-            self._on_back()
+            self._back("the store takes calls again")
             return
         self._telemetry.store_errors.inc()
         self._fell = why
         if (unsaid := self._seldom.due(why)) is not None:
             log.error("the store refuses calls: %s", why, extra={"event": Event.STORE_REFUSES, "unsaid": unsaid})
+
+    def _back(self, said: str) -> None:
+        log.info(said, extra={"event": Event.STORE_BACK})
+        for heard in self.on_back:
+            heard()
 
     def _show(self) -> None:
         self._telemetry.store_breaker_open.set(int(self._lanes_down > 0 or self._refuses is not None))
@@ -93,70 +99,47 @@ class StoreWatch:
             self.rule.read(why is not None, None if why is None else {"reason": why})
 
 
-class StoreOutage:
-    """While the store is away the consumers pull nothing and give back what they hold: other pods may reach it."""
+class StreamWatch:
+    """Hears the keeper of the streams. `fit` is set once no stream covers a request/reply subject."""
 
-    def __init__(
-        self,
-        loops: Sequence[PullLoop],
-        ping: Callable[[], Awaitable[None]],
-        telemetry: Telemetry,
-        *,
-        retry_s: float = 0.5,
-    ) -> None:
-        self._loops = loops
-        self._ping = ping
-        self._paused = telemetry.consumers_paused
-        self._retry_s = retry_s
-        self._waiting: asyncio.Task[None] | None = None
+    def __init__(self, telemetry: Telemetry, readiness: Readiness, alerts: AlertSink) -> None:
+        self._differences = telemetry.stream_differences
+        self._readiness = readiness
+        self._alerts = alerts
+        self.fit = asyncio.Event()
 
-    def begin(self) -> None:
-        """The store does not answer: pause until it does. Nothing happens when it is known already."""
-        if self._waiting is None:
-            self._paused.set(1)
-            for loop in self._loops:
-                loop.pause()
-            self._waiting = asyncio.get_running_loop().create_task(self._until_back())
-
-    async def _until_back(self) -> None:
-        while True:
-            await asyncio.sleep(self._retry_s)
-            try:
-                await self._ping()
-            except StoreError as fault:
-                log.debug("the consumers wait for the store: %s", fault)
-            else:
-                break
-        self._waiting = None
-        self._paused.set(0)
-        for loop in self._loops:
-            loop.resume()
-
-    async def stop(self) -> None:
-        """Wait for it no longer."""
-        if self._waiting is not None:
-            self._waiting.cancel()
-            await asyncio.gather(self._waiting, return_exceptions=True)
+    def looked(self, ensured: Ensured, covered: dict[str, list[str]]) -> None:
+        """After each complete look."""
+        self._differences.set(len(ensured.differences))
+        if not covered:
+            self._readiness.ok("streams")
+            self.fit.set()
+            self._alerts.resolve(Condition.STREAM_COVERS_REQUESTS, FLEET)
+            return
+        names = sorted({name for streams in covered.values() for name in streams})
+        why = f"stream {', '.join(names)} covers {', '.join(covered)}: narrow it, or its acks reach callers first"
+        self._readiness.not_ok("streams", why)
+        self._alerts.raise_(Condition.STREAM_COVERS_REQUESTS, FLEET, why, {"streams": list(names)})
 
 
 class CacheWatch:
-    """`usecases.policies.CacheHooks`; `suspect` is the guard's, `served` the retention's, set once they are there.
+    """`usecases.policies.CacheHooks`; `suspect` is the guard's, set once it is there.
 
-    `tenants` have a label of their own.
+    `tenants` have a label of their own; `served` is told who is decided for.
     """
 
-    def __init__(self, telemetry: Telemetry, tenants: Iterable[str]) -> None:
+    def __init__(self, telemetry: Telemetry, tenants: Iterable[str], *, served: Callable[[str], None]) -> None:
         self._telemetry = telemetry
         self._revisions = {t: telemetry.policy_revision.labels(t) for t in tenants}
         self.suspect: Callable[[str], None] = _nobody
-        self.served: Callable[[str], None] = _nobody
+        self._served = served
         self._seldom = Seldom(time.monotonic)
 
     def loaded(self, cause: Cause, found: TenantPolicies | None) -> None:
         """A load succeeded: who has policies is decided for, and has an audit log."""
         self._telemetry.policy_reloads.labels(cause.value).inc()
         if found is not None:
-            self.served(found.tenant_id)
+            self._served(found.tenant_id)
 
     def failed(self, tenant_id: str, why: str) -> None:
         """A load failed; the last good policies are kept."""
@@ -186,7 +169,7 @@ class CacheWatch:
 
 
 def _nobody(_tenant_id: str) -> None:
-    """Before those who want to know are there."""
+    """Before the guard is there."""
 
 
 class AuditWatch:

@@ -1,0 +1,48 @@
+"""The audit of a pod beside its decisions: what waits to be written, how long the logs are kept, where they go."""
+
+from router.app.ground import Ground
+from router.app.hooks import AuditWatch
+from router.edge.audit_files import FileSink
+from router.settings import Settings
+from router.usecases.deferred import DeferredAudit
+from router.usecases.export_audit import AuditExport, Sink, StreamSink
+from router.usecases.retention import Retention
+from router.usecases.unknown_tenants import UnknownTenants
+from router.usecases.unrecorded import Unrecorded
+
+
+class AuditParts:
+    """See the module."""
+
+    def __init__(self, ground: Ground) -> None:
+        s, t, store = ground.settings, ground.telemetry, ground.store
+        self.deferred = DeferredAudit(store.tasks, t)
+        ground.store_watch.on_back.append(self.deferred.store_is_back)
+        self.unrecorded = Unrecorded(store.tasks, t)
+        self.unknown = UnknownTenants(store.unknown, t)
+        self.watch = AuditWatch(
+            t, ground.alerts, append_slow_ms=s.audit_append_slow_ms, read_slow_ms=s.audit_read_slow_ms
+        )
+        self.retention = Retention(
+            store.retention,
+            t,
+            ground.alerts,
+            max_len=s.audit_max_len,
+            export=AuditExport(store.audit, store.retention, _sinks(s, ground), t, allowed=lambda: ground.gate.is_open),
+            may_work=ground.may_work,
+        )
+
+    async def drained(self) -> None:
+        """Write what waits, as far as the store takes it."""
+        await self.deferred.drained()
+        await self.unknown.flush()
+        await self.unrecorded.flush()
+
+
+def _sinks(s: Settings, ground: Ground) -> list[Sink]:
+    sinks: list[Sink] = []
+    if s.audit_export_subject is not None:
+        sinks.append(StreamSink(ground.publisher, s.audit_export_subject))
+    if s.audit_export_dir is not None:
+        sinks.append(FileSink(s.audit_export_dir))
+    return sinks

@@ -1,0 +1,51 @@
+"""Decide requests: the door, the use case behind it, the extensions that a policy may call."""
+
+import os
+from functools import partial
+
+from router.app.audit import AuditParts
+from router.app.ground import Ground
+from router.app.policies import PolicyParts
+from router.app.rooms import decide_settings
+from router.app.tasks import TaskParts
+from router.bus.decide_door import DecideDoor
+from router.bus.extensions import BusExtensions
+from router.domain.alert import Door
+from router.usecases.decide import Decide
+from router.usecases.dry_run import DryRun
+from router.usecases.extended import Extended, Reach
+from router.usecases.extension_watch import ExtensionWatch
+from router.usecases.pipeline import Pipeline
+
+
+class DecideParts:
+    """See the module."""
+
+    def __init__(self, ground: Ground, audit: AuditParts, policies: PolicyParts, tasks: TaskParts) -> None:
+        s, t, store = ground.settings, ground.telemetry, ground.store
+        self.watch = ExtensionWatch(store.extensions, t, ground.alerts, now_ms=ground.now_ms, random=os.urandom)
+        reach = Reach(
+            store.decisions,
+            store.tasks,
+            store.claims,
+            tasks.unfinished,
+            Pipeline(BusExtensions(ground.bus), self.watch, t),
+        )
+        self.decide = Decide(
+            store.decisions,
+            policies.cache,
+            ground.features,
+            tasks.dispatcher,
+            t,
+            decide_settings(s),
+            degraded_made=audit.deferred.made,
+            tracing=ground.tracing,
+            snapshot=policies.figures.snapshot,
+            extensions=Extended(reach, t, most_ms=s.pipeline_deadline_ms, most=s.pipelines_max),
+            unknown=audit.unknown.refused,
+            unrecorded=audit.unrecorded.refused,
+            violated=partial(ground.isolation.violated, Door.DECIDE),
+            audit_lines=ground.audit_lines,
+        )
+        self.dry_run = DryRun(store.decisions, ground.features, decide_settings(s), policies.figures.snapshot)
+        self.door = DecideDoor(ground.bus, self.decide.handle, s.pod_name)

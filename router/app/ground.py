@@ -1,0 +1,142 @@
+"""What every part of a pod stands on: its metrics, NATS, Redis, the CP gate, and the alerts about them."""
+
+import time
+
+from prometheus_client import CollectorRegistry
+
+from router import __version__
+from router.app.hooks import StoreWatch, StreamWatch
+from router.app.rooms import bus_options, stream_specs
+from router.app.store import Store, StoreHooks
+from router.bus.connection import Bus
+from router.bus.fleet import consumers
+from router.bus.keeper import StreamKeeper
+from router.bus.publisher import StreamPublisher
+from router.bus.streams import Streams
+from router.domain.alert import FLEET, Condition
+from router.domain.json import JsonObject
+from router.domain.plan import Features
+from router.edge.readiness import Readiness
+from router.edge.state_file import MountedFile
+from router.settings import Settings
+from router.store.census import OTHER
+from router.store.keys import KEYS
+from router.telemetry import Telemetry
+from router.tracing import Tracing
+from router.usecases.alert_rules import Away
+from router.usecases.alerts import Alerts
+from router.usecases.audit_lines import AuditLines
+from router.usecases.gate import Gate, GateState
+from router.usecases.gate_log import GateLog
+from router.usecases.isolation import Isolation
+from router.wire.alerts import encode_alert
+
+_CONDITIONS = ("store", "policies", "bus", "streams", "serving")
+
+
+def wall_ms() -> int:
+    """Unix time; for what people read, never for a decision."""
+    return int(time.time() * 1000)
+
+
+def _monotonic_ms() -> int:
+    return int(time.monotonic() * 1000)
+
+
+class Ground:
+    """See the module. Nothing is connected, and nothing runs, before the pod starts it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = s = settings
+        self.draining = False
+        self.telemetry = Telemetry(CollectorRegistry(), s.metrics_tenants, (*KEYS, OTHER))
+        self.readiness = Readiness(_CONDITIONS, lambda ready: self.telemetry.ready.set(int(ready)))
+        self.bus = Bus(bus_options(s))
+        own = consumers(assign=s.stream_assign_name, ack=s.stream_ack_name, result=s.stream_result_name)
+        self.streams = Streams(self.bus, stream_specs(s), own)
+        self.publisher = StreamPublisher(self.bus, self.streams, on_stream_missing=self._stream_missing)
+        self.audit_lines = AuditLines(s.audit_log_sample, self.now_ms)
+        self.store_watch = StoreWatch(self.telemetry)
+        hooks = StoreHooks(self.store_watch.hooks(), self.telemetry.audit_read_seconds.observe, self.audit_lines.moved)
+        self.store = Store(s, hooks)
+        self.audit_lines.script = self.store.script_version
+        self.alerts = Alerts(
+            self.publisher, self.store.epochs, encode_alert, self.telemetry, wall_ms, calm_ms=s.alert_calm_s * 1000
+        )
+        self.isolation = Isolation(self.telemetry, self.alerts)
+        self.stream_watch = StreamWatch(self.telemetry, self.readiness, self.alerts)
+        self.keeper = StreamKeeper(self.bus, self.streams, on_look=self.stream_watch.looked)
+        self._bus_totals()
+        self._away_rules()
+        self._gate_parts()
+
+    def _bus_totals(self) -> None:
+        t = self.telemetry
+        t.nats_dropped.read_from(lambda: self.bus.counters.slow_consumers)
+        t.nats_connects.read_from(lambda: self.bus.counters.connects)
+        t.publishes.read_from(lambda: self.publisher.stored, "stored")
+        t.publishes.read_from(lambda: self.publisher.duplicates, "duplicate")
+        t.publishes.read_from(lambda: self.publisher.failed, "failed")
+        t.publishes.read_from(lambda: self.publisher.resent, "resent")
+        t.publishes.read_from(lambda: self.publisher.published_core, "core")
+
+    def _away_rules(self) -> None:
+        least = self.settings.alert_away_s
+        self.store_watch.rule = Away(self.alerts, Condition.STORE_AWAY, FLEET, least=least)
+        self._bus_rule = Away(self.alerts, Condition.BUS_AWAY, FLEET, least=least)
+        self._bus_fell = False
+        self.bus.on_connect.append(self.alerts.nudge)
+        self.bus.on_disconnect.append(self._bus_down)
+
+    def _gate_parts(self) -> None:
+        s = self.settings
+        self.tracing = (
+            Tracing.off()
+            if s.otlp_endpoint is None
+            else Tracing.to(s.otlp_endpoint, pod=s.pod_name, version=__version__, sample_ratio=s.trace_sample_ratio)
+        )
+        self.gate_log = GateLog(self.store.levers, s.pod_name)
+        self.gate = Gate(
+            MountedFile(s.cp_state_path),
+            self.telemetry,
+            self.alerts,
+            monotonic_ms=_monotonic_ms,
+            wall_ms=wall_ms,
+            grace_s=s.cp_grace_s,
+            max_age_s=s.cp_max_age_s,
+            changed=self._gate_changed,
+        )
+
+    def now_ms(self, tenant_id: str = "") -> int:
+        """Redis time, as far as known, on the node that has the tenant."""
+        return self.store.decisions.now_ms(tenant_id)
+
+    def may_work(self) -> bool:
+        """Whether to begin something that another pod may do as well."""
+        return not self.draining
+
+    def features(self) -> Features:
+        """What the gate lets through right now."""
+        return self.gate.features
+
+    def gate_facts(self) -> JsonObject:
+        """How the gate stands, for people."""
+        path = self.settings.cp_state_path
+        return {"file": None if path is None else str(path), **self.gate.state.facts}
+
+    def look(self) -> None:
+        """Call once a second; waits for neither server."""
+        self.store_watch.look()
+        self._bus_rule.read(self._bus_fell)
+        self._bus_fell = self._bus_fell and not self.bus.connected
+
+    def _stream_missing(self) -> None:
+        self.keeper.look_soon()
+
+    def _bus_down(self) -> None:
+        self._bus_fell = not self.draining
+
+    def _gate_changed(self, state: GateState) -> None:
+        self.gate_log.changed(state)
+        self.tracing.set_enabled(state.fault is None)
+        self.audit_lines.allow(state.fault is None)

@@ -1,0 +1,53 @@
+"""What a pod knows of the tenants that it decides for: policies, their providers' live figures, how full limits are."""
+
+import time
+from functools import partial
+
+from router.app.audit import AuditParts
+from router.app.ground import Ground
+from router.app.hooks import Announcements, CacheWatch, SeedWatch
+from router.app.rooms import cache_settings, quotas
+from router.domain.policy import OnStoreError
+from router.store.census import RedisSample
+from router.usecases.breaker_episodes import BreakerEpisodes
+from router.usecases.census import Census
+from router.usecases.decision_quotas import DecisionQuotas, WithQuotas
+from router.usecases.figures import LiveFigures
+from router.usecases.measure import Measure
+from router.usecases.policies import PolicyCache
+from router.usecases.policy_folder import FolderContents, read_folder
+from router.usecases.seed import Seeder, Source, StoreGuard
+
+
+class PolicyParts:
+    """See the module."""
+
+    def __init__(self, ground: Ground, audit: AuditParts) -> None:
+        s, t, store = ground.settings, ground.telemetry, ground.store
+        watch = CacheWatch(t, s.metrics_tenants, served=audit.retention.served)
+        of_decisions = DecisionQuotas(s.quota_requests, s.quota_audit_rate)
+        self.cache = PolicyCache(
+            WithQuotas(store.policies, of_decisions, OnStoreError(s.on_store_error)),
+            watch,
+            cache_settings(s),
+            clock=time.monotonic,
+            unreadable=store.policies.unreadable,
+        )
+        watch.read(self.cache)
+        ground.bus.on_connect.append(self.cache.announced_all)
+        read = partial(read_folder, s.policy_dir) if s.policy_dir is not None else FolderContents
+        self.guard = StoreGuard(
+            store.policies,
+            store.meta,
+            Seeder(store.policies, read, Announcements(ground.bus), quotas(s)),
+            SeedWatch(t, ground.alerts),
+            source=Source(s.policy_source),
+            reload=self.cache.announced,
+            reload_all=self.cache.announced_all,
+        )
+        watch.suspect = self.guard.suspect
+        self.figures = LiveFigures(store.figures, t, clock=time.monotonic)
+        sample = RedisSample(store.keys, store.nodes, s.pod_name)
+        self.census = Census(sample, t, ground.alerts, most_bytes=s.store_kind_max_bytes, may_work=ground.may_work)
+        self.measure = Measure(store.measure, self.cache.held, sample.lead, t, may_work=ground.may_work)
+        self.breaker_episodes = BreakerEpisodes(store.epochs, store.inspector, ground.alerts, may_work=ground.may_work)

@@ -1,0 +1,101 @@
+"""What a pod answers beside decide requests: look-ups, status and admin acts over NATS, pages over HTTP."""
+
+from functools import partial
+
+from router import __version__
+from router.app.deciding import DecideParts
+from router.app.ground import Ground, wall_ms
+from router.app.hooks import Announcements
+from router.app.policies import PolicyParts
+from router.app.rooms import admin_tokens, forget_ms, quotas
+from router.app.tasks import TaskParts
+from router.bus import service
+from router.domain.alert import Door
+from router.domain.audit import Actor
+from router.domain.decision import Code, Refused
+from router.domain.json import JsonObject
+from router.edge.http import HttpServer
+from router.edge.pages import pages
+from router.usecases.admin import Admin
+from router.usecases.admin_acts import OperatorActs, PolicyActs
+from router.usecases.levers import Operator
+from router.usecases.publish_policy import PolicyPublisher
+from router.usecases.purge import Purger
+from router.usecases.queries import Backpressure, GetDecision, RecentLatency
+from router.usecases.tenant_acts import TenantActs
+from router.wire import subjects
+from router.wire.reply import encode
+
+_BUSY_MS = 100
+
+
+class Services:
+    """`http` is started first, the subjects are opened when NATS is there."""
+
+    def __init__(self, ground: Ground, policies: PolicyParts, tasks: TaskParts, deciding: DecideParts) -> None:
+        self._ground, self._policies, self._deciding = ground, policies, deciding
+        s, t = ground.settings, ground.telemetry
+        self.recent = RecentLatency(t.latency.counts, t.latency.bounds_ms)
+        self._backpressure = Backpressure(lambda: tasks.lag, self.recent, lambda: deciding.decide.in_flight, wall_ms)
+        self.http = HttpServer(
+            pages(s.pod_name, __version__, ground.readiness, t, self._backpressure.active, ground.gate_facts)
+        )
+        self._open: list[service.Service] = []
+
+    async def open(self) -> None:
+        """Answer on the subjects.
+
+        :raises BusError: NATS is away.
+        """
+        ground = self._ground
+        s, store = ground.settings, ground.store
+        look_up = GetDecision(
+            store.decisions,
+            store.tasks,
+            violated=partial(ground.isolation.violated, Door.QUERY),
+            legacy_codes=s.legacy_error_codes,
+        )
+        headers = {"router-pod": s.pod_name}
+        fault = partial(_fault_reply, legacy_codes=s.legacy_error_codes)
+        for subject, handler in (
+            (subjects.GET_DECISION, look_up),
+            (subjects.BACKPRESSURE, self._backpressure),
+            (f"{subjects.ADMIN}.*", self._admin()),
+        ):
+            self._open.append(await service.serve(ground.bus, subject, "router", handler, fault, headers=headers))
+
+    def _admin(self) -> Admin:
+        ground = self._ground
+        s, store = ground.settings, ground.store
+        announcements = Announcements(ground.bus)
+
+        def operator(by: Actor) -> Operator:
+            return Operator(store.levers, store.inspector, store.policies, by)
+
+        def publisher(by: Actor) -> PolicyPublisher:
+            return PolicyPublisher(store.policies, announcements, by, quotas(s))
+
+        def purger(by: Actor) -> Purger:
+            return Purger(store.tenants, store.levers, announcements, by, forget_ms=forget_ms(s))
+
+        return Admin(
+            self._policies.cache,
+            store.inspector,
+            store.extensions,
+            self._deciding.dry_run.ask,
+            admin_tokens(s),
+            store.levers,
+            ground.telemetry,
+            OperatorActs(operator).acts | PolicyActs(publisher).acts | TenantActs(purger, store.tenants).acts,
+            legacy_codes=s.legacy_error_codes,
+        )
+
+    async def drained(self) -> None:
+        """Answer no more on the subjects; HTTP stays."""
+        for one in self._open:
+            await one.stop()
+
+
+def _fault_reply(code: str, message: str, *, legacy_codes: bool) -> bytes:
+    details: JsonObject = {} if Code(code) is Code.INTERNAL else {"retry_after_ms": _BUSY_MS}
+    return encode(Refused(Code(code), message, details), request_id=None, trace_id=None, legacy_codes=legacy_codes)
