@@ -8,6 +8,7 @@ What it changes, and nothing else:
   sent in one tick is one write. Order is kept, and what is unsent at a disconnect goes out after the reconnect.
 - A flush covers what was queued before it.
 - A reconnect that was cancelled late ends without an unhandled error.
+- A PONG that comes after its flush was given up is let pass; nats-py's read loop ends on it, connected and deaf.
 - An `-ERR` of the server never closes the client for good: nats-py gives up on all but two kinds, a pod must not.
 
 CPU of the receiving process per request, receive and a 411-byte reply with one header, Python 3.11, one closed-loop
@@ -77,7 +78,10 @@ class FastParser(Parser):
             self._chunks = []
         try:
             handled = await self._scan(data)
-        except (IndexError, ValueError, TypeError) as error:  # else nats-py's read loop would end, connected and deaf
+        except (errors.ProtocolError, OSError):
+            raise
+        except Exception as error:  # else nats-py's read loop would end, connected and deaf; it is told
+            await self.nc._error_cb(error)
             raise errors.ProtocolError from error
         if handled:
             self.nc.stats["in_msgs"] += handled
@@ -228,6 +232,11 @@ class FastClient(Client):
         """nats-py writes the PING ahead of what is queued; a flush is to say that the queued was read, too."""
         self._flush_now()
         await super()._send_ping(future)
+
+    async def _process_pong(self) -> None:
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.Future()
+        await super()._process_pong()
 
     async def _process_err(self, err_msg: str) -> None:
         """Reconnect on whatever the server complains about; a refused permission concerns one subject only."""

@@ -115,6 +115,31 @@ async def test_what_is_not_nats_ends_the_connection(noise: bytes) -> None:
         await made.parse(noise)
 
 
+async def test_a_fault_of_nats_py_ends_the_connection() -> None:
+    """Whatever a function of nats-py's raises is told, and leads to a reconnect: a read loop that ends is deaf."""
+    made, stub, _ = parser()
+
+    async def fail() -> None:
+        raise asyncio.InvalidStateError
+
+    stub._process_pong = fail  # type: ignore[method-assign]
+    with pytest.raises(errors.ProtocolError):
+        await made.parse(b"PONG\r\n")
+    assert [type(fault) for fault in stub.faults] == [asyncio.InvalidStateError]
+
+
+async def test_a_pong_that_nobody_waits_for_any_more_is_let_pass(nats_url: str) -> None:
+    """A flush was given up before the server answered: the connection hears all the same, without a reconnect."""
+    client = FastClient()
+    await client.connect(nats_url)
+    given_up: asyncio.Future[bool] = asyncio.Future()
+    given_up.cancel()
+    await client._send_ping(given_up)
+    await client.flush()
+    assert client.stats["reconnects"] == 0
+    await client.close()
+
+
 async def test_commands_reach_nats_py() -> None:
     """PONG, INFO and -ERR are given to nats-py's own functions."""
     made, stub, _ = parser()
@@ -181,6 +206,7 @@ USED = {
     Client._process_connect_init: "e1ed2da075c8",
     Client._send_ping: "d57b2f820443",
     Client._process_msg: "6cff75947e97",
+    Client._process_pong: "ee4c4d01a16d",
 }
 
 
