@@ -13,7 +13,7 @@ from router.domain.plan import Features, plan
 from router.domain.policy import StoredPolicy
 from router.domain.request import DecideRequest
 from router.ports.decisions import DecisionStore
-from router.usecases.intake import DecideSettings, extensions_gated, forbidden
+from router.usecases.intake import DecideSettings, extensions_gated, forbidden, overlong
 from router.wire.job import encode_job
 
 DryRunner = Callable[[DecideRequest, StoredPolicy], Awaitable[Answer]]
@@ -38,11 +38,14 @@ class DryRun:
     async def ask(self, request: DecideRequest, stored: StoredPolicy) -> Answer:
         """The answer with its explanation, as far as the gate allows one. Charges and audits nothing, pins nobody."""
         features = self._features()
-        refused = forbidden(request, features, self._settings) or extensions_gated(stored.policy, features)
+        settings = self._settings
+        refused = forbidden(request, features, settings) or overlong(request, settings)
+        if refused is None:
+            refused = extensions_gated(stored.policy, features)
         if refused is not None:
             return refused
         wanted = replace(request, options=replace(request.options, explain=True))
-        made = plan(wanted, stored, features, self._settings.deadlines, self._snapshot(request.tenant_id))
+        made = plan(wanted, stored, features, settings.deadlines, self._snapshot(request.tenant_id))
         if request.push_assignment:
             job = encode_job(request, made.deadline_ms, max_attempts=made.max_attempts)
             if isinstance(job, Refused):

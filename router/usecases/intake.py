@@ -9,6 +9,8 @@ from router.domain.gate import REQUIRED_CP
 from router.domain.plan import Deadlines, Features
 from router.domain.policy import OnStoreError, Policy, TenantPolicies
 from router.domain.request import DecideRequest
+from router.wire.fields import whole
+from router.wire.problems import Problems
 
 
 class Loading:
@@ -63,17 +65,14 @@ def forbidden(request: DecideRequest, features: Features, s: DecideSettings) -> 
             f"only the tenant {s.baseline_tenant} is served in the CP1 baseline",
             {"requires_cp": REQUIRED_CP, "tenant_id": tenant_id},
         )
-    deadline_ms = request.options.deadline_ms
-    if deadline_ms is not None and deadline_ms > s.deadline_max_ms:
-        return Refused(
-            Code.INVALID_REQUEST,
-            f"options.deadline_ms: {deadline_ms} is more than {s.deadline_max_ms}",
-            {
-                "intake_error_code": Intake.SCHEMA_VALIDATION_FAILED.value,
-                "problems": [{"path": "options.deadline_ms", "message": f"must be at most {s.deadline_max_ms}"}],
-            },
-        )
     return None
+
+
+def overlong(request: DecideRequest, s: DecideSettings) -> Refused | None:
+    """The refusal of a deadline above the fleet's bound, for a request that was decoded without one."""
+    found = Problems()
+    whole(found, "options.deadline_ms", request.options.deadline_ms, 1, s.deadline_max_ms)
+    return found.rejected().refused if found else None
 
 
 def store_away(request: DecideRequest) -> Refused:

@@ -60,9 +60,12 @@ class GetDecision:
         except StoreError:
             away = Refused(Code.UNAVAILABLE, "the store is away", {"retry_after_ms": 500})
             return self._refused(away, query), {}
-        answer = replayed(found, explain=False)
-        state = None if record is None else _state(record)
-        return encode_stored(answer, request_id=query.request_id, trace_id=query.trace_id, assignment=state), {}
+        answer, request_id, trace_id = replayed(found, explain=False), query.request_id, query.trace_id
+        if record is None:
+            return encode_stored(answer, request_id=request_id, trace_id=trace_id), {}
+        facts = record.facts
+        context = {"request_id": request_id or facts.request_id, "trace_id": trace_id or facts.trace_id}
+        return encode_stored(answer, assignment=_state(record), **context), {}
 
     def _foreign(self, query: DecisionQuery) -> Answered:
         """Another tenant's decision: whether there is one is not told."""

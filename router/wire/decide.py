@@ -16,7 +16,7 @@ from router.domain.json import JsonObject
 from router.domain.policy import DEFAULT_POLICY_ID
 from router.domain.request import DecideRequest
 from router.wire.envelope import unreadable
-from router.wire.fields import loose_flag, name, text
+from router.wire.fields import MOST_MS, loose_flag, name, text
 from router.wire.fingerprint import fingerprint
 from router.wire.headers import NO_HEADERS, lowered
 from router.wire.identity import (
@@ -26,10 +26,11 @@ from router.wire.identity import (
     new_request_id,
     tenant_of,
 )
+from router.wire.job import check_payload
 from router.wire.parse import MAX_DEPTH, NotJsonError, is_writable, parse
 from router.wire.problems import Problems, Rejected, named
 from router.wire.route_request import is_protobuf, to_message_shape
-from router.wire.shapes import work_of
+from router.wire.shapes import Work, work_of
 from router.wire.wishes import assignment_subject_of, constraints_of, context_of, options_of
 
 MAX_BYTES = 1 << 20
@@ -44,11 +45,13 @@ def decode(
     strict: bool = False,
     max_bytes: int = MAX_BYTES,
     result_prefixes: tuple[str, ...] = (),
+    longest_deadline_ms: int = MOST_MS,
 ) -> DecideRequest | Rejected:
     """The request in the body, or everything that is wrong with it. Never raises, whatever the bytes.
 
     `headers` are matched without regard to case. `subject_tenant` is what followed `decide.` in the subject.
-    `strict` is ROUTER_STRICT_CORRELATION. `result_prefixes` are allowed in options.result_subject beside `_INBOX.`.
+    `strict` is ROUTER_STRICT_CORRELATION. `result_prefixes` are allowed in options.result_subject beside `_INBOX.`,
+    `longest_deadline_ms` is allowed in options.deadline_ms.
     """
     head = lowered(headers) if headers else NO_HEADERS
     if len(data) > max_bytes:
@@ -62,7 +65,7 @@ def decode(
         return unreadable("is not a beamline.flow.v1.RouteRequest", "drop the Content-Type header to send JSON")
     if type(doc) is not dict:
         return unreadable(f"is {named(doc)}", "send one JSON object")
-    return _normalise(doc, head, subject_tenant, strict, result_prefixes)
+    return _normalise(doc, head, subject_tenant, strict, result_prefixes, longest_deadline_ms)
 
 
 def _as_protobuf(data: bytes, head: Mapping[str, str]) -> bool:
@@ -70,7 +73,12 @@ def _as_protobuf(data: bytes, head: Mapping[str, str]) -> bool:
 
 
 def _normalise(
-    doc: JsonObject, head: Mapping[str, str], subject_tenant: str | None, strict: bool, result_prefixes: tuple[str, ...]
+    doc: JsonObject,
+    head: Mapping[str, str],
+    subject_tenant: str | None,
+    strict: bool,
+    result_prefixes: tuple[str, ...],
+    longest_deadline_ms: int,
 ) -> DecideRequest | Rejected:
     found = Problems()
     get = doc.get
@@ -87,13 +95,14 @@ def _normalise(
     correlation = correlation_of(work.ids, head, found)
     context, user_id, client_ip, step = context_of(get("context"), head.get("x-client-ip"), found)
     constraints = constraints_of(get("constraints"), found)
-    options = options_of(get("options"), result_prefixes, found)
+    options = options_of(get("options"), result_prefixes, longest_deadline_ms, found)
     push = loose_flag(found, "push_assignment", get("push_assignment"))
     if (subject := get("assignment_subject")) is not None:
         subject = assignment_subject_of(subject, found)
     if strict:
         insist(request_id, work, correlation, found)
     if found:
+        _note_the_rest(work, context, push, found)
         return found.rejected(request_id, correlation.trace_id)
     request = DecideRequest(
         tenant_id,
@@ -117,6 +126,16 @@ def _normalise(
         subject,
     )
     return _sealed(request)
+
+
+def _note_the_rest(work: Work, context: JsonObject, push: bool, found: Problems) -> None:
+    """What a good request is refused for later, where it costs nothing to look: here it is told beside the others."""
+    if not is_writable(work.metadata):
+        found.add("metadata", *_TOO_DEEP)
+    if not is_writable(work.payload) or not is_writable(context):
+        found.add("", *_TOO_DEEP)
+    elif push:
+        check_payload(work.payload, found)
 
 
 def _sealed(request: DecideRequest) -> DecideRequest | Rejected:

@@ -12,7 +12,7 @@ import msgspec
 import orjson
 from msgspec import Struct
 
-from router.domain.decision import Code, Intake, Refused
+from router.domain.decision import Intake, Refused
 from router.domain.json import JsonObject, JsonValue
 from router.domain.request import (
     DEFAULT_OPTIONS,
@@ -25,6 +25,7 @@ from router.domain.request import (
     Options,
     Step,
 )
+from router.wire.problems import Problems
 
 MOST_PAYLOAD_BYTES = 64 * 1024
 MOST_HEAD_BYTES = 64 * 1024
@@ -84,10 +85,16 @@ def encode_job(
     """
     payload = orjson.dumps(_dispatched(request.payload, deadline_ms))
     if len(payload) > MOST_PAYLOAD_BYTES:
-        return _too_large("payload", len(payload), "store it elsewhere and send its payload_ref")
+        found = Problems()
+        check_payload(request.payload, found)
+        if found:
+            return found.rejected().refused
     head = msgspec.json.encode(_head_of(request))
     if len(head) > MOST_HEAD_BYTES:
-        return _too_large("context and metadata", len(head), "send only what routing and the worker need")
+        found = Problems()
+        hint = "send only what routing and the worker need"
+        found.add("context", _too_large("context and metadata", len(head)), hint, Intake.PAYLOAD_TOO_LARGE)
+        return found.rejected().refused
     options = request.options
     job: JsonObject = {"type": request.task_type}
     body: dict[str, object] = {
@@ -126,12 +133,16 @@ def _dispatched(payload: JsonValue, deadline_ms: int) -> JsonObject:
     return payload if "timeout_ms" in payload else {**payload, "timeout_ms": deadline_ms}
 
 
-def _too_large(what: str, size: int, hint: str) -> Refused:
-    message = f"{what} of a pushed task: {size} bytes are more than {MOST_PAYLOAD_BYTES}"
-    path = "task.payload" if what == "payload" else "context"
-    problem: JsonObject = {"path": path, "message": message, "hint": hint}
-    details: JsonObject = {"intake_error_code": Intake.PAYLOAD_TOO_LARGE.value, "problems": [problem]}
-    return Refused(Code.INVALID_REQUEST, f"{message} ({hint})", details)
+def check_payload(payload: JsonValue, found: Problems) -> None:
+    """Note a payload that is too large to be dispatched: as it was sent, without what dispatch puts around it."""
+    size = len(orjson.dumps(payload))
+    if size > MOST_PAYLOAD_BYTES:
+        hint = "store it elsewhere and send its payload_ref"
+        found.add("task.payload", _too_large("payload", size), hint, Intake.PAYLOAD_TOO_LARGE)
+
+
+def _too_large(what: str, size: int) -> str:
+    return f"{what} of a pushed task: {size} bytes are more than {MOST_PAYLOAD_BYTES}"
 
 
 def _head_of(r: DecideRequest) -> _Head:

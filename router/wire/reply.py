@@ -91,6 +91,8 @@ def encode_stored(
     context: JsonObject = {"request_id": request_id}
     if trace_id is not None:
         context["trace_id"] = trace_id
+    if answer.assignment_id is not None:
+        context["assignment_id"] = answer.assignment_id
     decision = decision_object(answer.decision)
     body: JsonObject = {"ok": True, "decision": decision, "context": context}
     if assignment is not None:

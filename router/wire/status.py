@@ -122,10 +122,11 @@ def decode_decision_query(data: bytes, headers: Mapping[str, str] | None) -> Dec
         text(found, "message_id", get("message_id")),
         text(found, "trace_id", get("trace_id")),
     )
-    named_by_tenant = query.decision_id or query.idempotency_key or query.request_id
-    if not found and not named_by_tenant and query.message_id is None:
+    # Bad ones were meant to name it, too.
+    names = [f for f in ("decision_id", "idempotency_key", "request_id", "message_id") if get(f) is not None]
+    if not names:
         found.add("request_id", "is missing", "name request_id, idempotency_key, decision_id or message_id")
-    if not found and named_by_tenant and query.tenant_id is None:
+    elif names != ["message_id"] and get("tenant_id") is None and "tenant_id" not in head:
         found.add("tenant_id", "is missing", "name the tenant")
     return found.rejected(query.request_id, query.trace_id) if found else query
 

@@ -78,7 +78,7 @@ def constraints_of(value: object, found: Problems) -> Constraints:
     )
 
 
-def options_of(value: object, prefixes: tuple[str, ...], found: Problems) -> Options:
+def options_of(value: object, prefixes: tuple[str, ...], longest_deadline_ms: int, found: Problems) -> Options:
     """The caller's wishes; a bad one is refused, never changed."""
     if value is None:
         return DEFAULT_OPTIONS
@@ -90,7 +90,7 @@ def options_of(value: object, prefixes: tuple[str, ...], found: Problems) -> Opt
     if (part := get("retry")) is not None:
         attempts, backoff = _retry(part, found)
     if (deadline := get("deadline_ms")) is not None:
-        deadline = whole(found, "options.deadline_ms", deadline, 1, MOST_MS)
+        deadline = whole(found, "options.deadline_ms", deadline, 1, longest_deadline_ms)
     if (priority := get("priority")) is not None:
         priority = text(found, "options.priority", priority, LONGEST_PRIORITY)
     if (subject := get("result_subject")) is not None:

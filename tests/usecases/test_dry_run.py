@@ -11,7 +11,7 @@ from router.domain.figures import NO_FIGURES
 from router.domain.outcome import Outcome
 from router.domain.plan import ALL_FEATURES, Features, Plan
 from router.domain.policy import StoredPolicy
-from router.domain.request import DecideRequest
+from router.domain.request import DecideRequest, Options
 from router.usecases.dry_run import DryRun
 from router.usecases.intake import DecideSettings
 from router.wire.policies import decode
@@ -53,6 +53,14 @@ async def test_a_required_extension_that_the_gate_closes() -> None:
     optional, looks = await asked(BASELINE, request(), pre=[{"id": "mask", "mode": "optional"}])
     assert not isinstance(optional, Refused)
     assert looks == 1
+
+
+async def test_a_deadline_above_the_bound() -> None:
+    """As the request itself would be."""
+    late, looks = await asked(ALL_FEATURES, request(options=Options(deadline_ms=1_800_001)))
+    assert isinstance(late, Refused)
+    assert (late.code, looks) == (Code.INVALID_REQUEST, 0)
+    assert "options.deadline_ms" in late.message
 
 
 async def test_a_payload_that_could_not_be_dispatched() -> None:

@@ -4,6 +4,7 @@ import orjson
 import pytest
 
 from router.domain.decision import Code, Reason, Refused
+from router.domain.json import JsonValue
 from router.domain.request import Correlation
 from router.domain.result import ExecResult, Status
 from router.wire.assignment import Attempt, Usage, assigned_event, assignment, final_result, usage_event
@@ -122,6 +123,14 @@ def test_a_large_payload_is_refused_with_a_way_out() -> None:
     assert isinstance(answer, Refused)
     assert answer.code is Code.INVALID_REQUEST
     assert "payload_ref" in answer.message
+
+
+@pytest.mark.parametrize("payload", ["x" * 65534, {"x": "y" * 65528}])
+def test_it_is_the_callers_payload_that_is_measured(payload: JsonValue) -> None:
+    """64 KiB as it was sent: what dispatch puts around it, or adds to it, does not count."""
+    request = accepted(task_shape(task={"type": "t", "payload": payload}))
+    assert len(orjson.dumps(payload)) == 65536
+    assert isinstance(encode_job(request, 5000), bytes)
 
 
 def test_a_large_context_is_refused() -> None:

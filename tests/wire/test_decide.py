@@ -88,6 +88,20 @@ def test_a_missing_tenant_is_told_beside_other_problems() -> None:
     assert paths(refused(task_shape(tenant_id=None, task={}), {"version": "1"})) == ["task.type", "tenant_id"]
 
 
+def test_what_a_good_request_is_refused_for_last_is_told_beside_other_problems() -> None:
+    """The fleet's bound on deadlines, what is nested too deep, and a pushed payload over 64 KiB."""
+    deep = b"[" * 300 + b"]" * 300
+    head = b'{"version":"1","tenant_id":"a","request_id":"r","policy_id":"?",'
+    late = head + b'"task":{"type":"t"},"options":{"deadline_ms":1001}}'
+    assert paths(refused(late, longest_deadline_ms=1000)) == ["policy_id", "options.deadline_ms"]
+    assert paths(refused(head + b'"task":{"type":"t"},"metadata":{"a":' + deep + b"}}")) == ["policy_id", "metadata"]
+    assert paths(refused(head + b'"task":{"type":"t","payload":' + deep + b"}}")) == ["policy_id", ""]
+    large = head + b'"task":{"type":"t","payload":"' + b"x" * 65535 + b'"}'
+    answer = refused(large + b',"push_assignment":true}')
+    assert (paths(answer), intake(answer)) == (["policy_id", "task.payload"], "PAYLOAD_TOO_LARGE")
+    assert paths(refused(large + b"}")) == ["policy_id"]
+
+
 NOT_A_STRING = [5, 1.5, True, [], {}, ""]
 NOT_A_WHOLE = ["5", True, 1.5, -1, 2**40, [], {}]
 NOT_AN_AMOUNT = ["0.1", True, -0.01, 1e9, [], {}]

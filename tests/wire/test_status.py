@@ -75,20 +75,23 @@ def test_a_decision_is_asked_for_by_one_of_its_names(doc: dict[str, Any], query:
 
 
 @pytest.mark.parametrize(
-    ("doc", "path"),
+    ("doc", "wrong"),
     [
-        ({}, "request_id"),
-        ({"tenant_id": "a"}, "request_id"),
-        ({"request_id": "r"}, "tenant_id"),
-        ({"tenant_id": "a", "decision_id": "x"}, "decision_id"),
-        ({"tenant_id": "a b", "request_id": "r"}, "tenant_id"),
+        ({}, ["request_id"]),
+        ({"tenant_id": "a"}, ["request_id"]),
+        ({"request_id": "r"}, ["tenant_id"]),
+        ({"tenant_id": "a", "decision_id": "x"}, ["decision_id"]),
+        ({"tenant_id": "a b", "request_id": "r"}, ["tenant_id"]),
+        ({"tenant_id": "a b"}, ["tenant_id", "request_id"]),
+        ({"request_id": ""}, ["request_id", "tenant_id"]),
+        ({"decision_id": 5, "message_id": ""}, ["decision_id", "message_id", "tenant_id"]),
     ],
 )
-def test_a_vague_query_is_refused(doc: dict[str, Any], path: str) -> None:
-    """With the path of what is missing or wrong."""
+def test_a_vague_query_is_refused(doc: dict[str, Any], wrong: list[str]) -> None:
+    """With the paths of all that is missing or wrong."""
     answer = decode_decision_query(orjson.dumps(doc), None)
     assert isinstance(answer, Rejected)
-    assert paths(answer) == [path]
+    assert paths(answer) == wrong
 
 
 def test_a_query_for_two_tenants_is_refused() -> None:
@@ -100,11 +103,12 @@ def test_a_query_for_two_tenants_is_refused() -> None:
 
 def test_a_stored_decision_says_where_its_task_is() -> None:
     """The decision as it was answered, and the assignment beside it."""
-    decided = Decided(Decision("p", Reason.WEIGHTED, 1, 2, "d", 3, "id"))
+    decided = Decided(Decision("p", Reason.WEIGHTED, 1, 2, "d", 3, "id"), assignment_id="k")
     state = AssignmentState("a", "k", 2, "running")
     said = orjson.loads(encode_stored(decided, request_id="r", trace_id=None, assignment=state))
     assert said["decision"]["decision_id"] == "id"
     assert said["assignment"] == {"assignment_id": "a", "task_id": "k", "attempt": 2, "state": "running"}
+    assert said["context"] == {"request_id": "r", "assignment_id": "k"}
     assert "assignment" not in orjson.loads(encode_stored(decided, request_id="r", trace_id="t"))
 
 
