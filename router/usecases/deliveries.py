@@ -149,11 +149,13 @@ VIOLATION = Refused(
 """Why a report of somebody else's task is given up on."""
 
 
-def violation(isolation: Isolation, door: Door, named: str, owner: str) -> None:
-    """Somebody reported on a task that belongs to another tenant: counted, logged, alerted; nothing is settled."""
+def violation(isolation: Isolation, door: Door, named: str, owner: str | None) -> None:
+    """Somebody reported on what belongs to another tenant, if known `owner`: counted, logged, alerted; nothing is
+    settled."""
+    whose = {} if owner is None else {"tenant_id": owner}
     log.error(
         "a report named a task of another tenant",
-        extra={"event": Event.ISOLATION_VIOLATION, "tenant_id": owner, "named": named},
+        extra={"event": Event.ISOLATION_VIOLATION, "named": named, **whose},
     )
     isolation.violated(door, owner)
 

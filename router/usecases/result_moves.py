@@ -27,7 +27,7 @@ from router.usecases.tasks import (
     split_reservations,
     waiting_move,
 )
-from router.usecases.usage import usage_of_decision, usage_of_task
+from router.usecases.usage import measured, usage_of_decision, usage_of_task
 
 _RETRIED = (Status.ERROR, Status.TIMEOUT)
 _STATES = {
@@ -112,7 +112,7 @@ class ResultMoves:
         final: Callable[[TaskRecord, ExecResult], Final | None],
         wall_ms: Callable[[], int],
         refused: Callable[[Refusal], None],
-        violation: Callable[[str, str], None],
+        violation: Callable[[str, str | None], None],
     ) -> None:
         self._tasks = tasks
         self._decisions = decisions
@@ -133,6 +133,11 @@ class ResultMoves:
             return None
         if one.record is not None:
             return await self._of_task(one, one.record)
+        if one.foreign and result.tenant_id is not None:
+            # An answer that is not dispatched does not tell its tenant: there is no log to put this into.
+            self._refused(Refusal.VIOLATION)
+            self._violation(result.tenant_id, None)
+            return None
         if one.kept is not None and result.tenant_id is not None:
             return await self._of_remembered(one, one.kept, result.tenant_id)
         self._refused(Refusal.UNKNOWN)
@@ -161,9 +166,10 @@ class ResultMoves:
         corrections, leases = split_reservations(
             facts.reserved, record.provider_id, record.expected_cost_microusd, result
         )
+        told = result
         if result.status is Status.SUCCESS:
-            now_ms = self._decisions.now_ms(facts.tenant_id)
-            one.usage = usage_of_task(record, result, now_ms, self._wall_ms())
+            told = measured(record, result, self._decisions.now_ms(facts.tenant_id))
+            one.usage = usage_of_task(record, told, self._wall_ms())
         return Move(
             facts.tenant_id,
             record.decision_id,
@@ -182,7 +188,7 @@ class ResultMoves:
             corrections=corrections,
             leases=leases,
             taught=taught(result),
-            final=self._final(record, result),
+            final=self._final(record, told),
         )
 
     def _waiting(self, record: TaskRecord, policies: TenantPolicies | None, one: OpenResult, wait: int) -> Move:

@@ -120,8 +120,8 @@ class Settle:
     def _answer(self, one: OpenResult) -> None:
         """Ack it, or give up on what is of somebody else."""
         trace_id = one.result.correlation.trace_id
-        if one.foreign and one.record is not None:
-            owner = one.record.facts.tenant_id
+        if one.foreign:
+            owner = None if one.record is None else one.record.facts.tenant_id
             self._dead_letters.give_up(RESULT, one.delivery, VIOLATION, tenant_id=owner, trace_id=trace_id)
         else:
             one.delivery.ack()
@@ -147,7 +147,10 @@ class Settle:
         )
 
     async def _find(self, opened: list[OpenResult]) -> None:
-        """Read what the results are of: remembered decisions, then records of tasks; a round trip each."""
+        """Read what the results are of: remembered decisions, then records of tasks; a round trip each.
+
+        An id that names neither, under its tenant, costs one more: it may be another tenant's.
+        """
         of_tasks = [(o, task_of(o.result.assignment_id)) for o in opened if o.result.assignment_id is not None]
         wanted: list[tuple[OpenResult, tuple[str, bytes]]] = []
         for one in opened:
@@ -163,9 +166,16 @@ class Settle:
                 if kept.pushed:
                     # It was dispatched: its record is what counts.
                     of_tasks.append((one, task_id(kept.decision_id)))
+            elif kept is None and one.result.decision_id is not None:
+                # Perhaps another tenant's, and a record says whose.
+                of_tasks.append((one, task_id(one.result.decision_id)))
         records = await self._tasks.records([task for _, task in of_tasks]) if of_tasks else []
         for (one, _), record in zip(of_tasks, records, strict=True):
             one.found(record)
+        for one, _ in wanted:
+            decision_id = one.result.decision_id
+            if decision_id is not None and one.record is None and one.kept is None and not one.unreadable:
+                one.foreign = await self._decisions.somebodys(decision_id)
 
     def _told(self, one: OpenResult, outcome: MoveOutcome) -> list[Move]:
         """Count what a move came to and go on from there; returns notes for the audit."""
@@ -201,5 +211,5 @@ class Settle:
     def _refused(self, refusal: Refusal) -> None:
         self._telemetry.results_refused.labels(refusal.value).inc()
 
-    def _violation(self, named: str, owner: str) -> None:
+    def _violation(self, named: str, owner: str | None) -> None:
         violation(self._isolation, Door.RESULT, named, owner)

@@ -1,5 +1,7 @@
 """What a settled success used, as the event that is metered once."""
 
+from msgspec.structs import replace
+
 from router.domain.ids import assignment_id, task_id, to_text
 from router.domain.outcome import Remembered
 from router.domain.result import ExecResult
@@ -8,8 +10,23 @@ from router.usecases.tasks import origin_of
 from router.wire.assignment import Usage, usage_event
 
 
-def usage_of_task(record: TaskRecord, result: ExecResult, now_ms: int, wall_ms: int) -> bytes:
-    """Of a dispatched task: its identity is the task's. A latency that nobody told is the time since the decision."""
+def measured(record: TaskRecord, result: ExecResult, now_ms: int) -> ExecResult:
+    """A success with the figures that its worker did not tell: the time since the decision, and the expected cost.
+
+    Its caller and the meter are told the same ones.
+    """
+    if result.latency_ms is not None and result.cost_microusd is not None:
+        return result
+    latency_ms, cost = result.latency_ms, result.cost_microusd
+    return replace(
+        result,
+        latency_ms=max(0, now_ms - record.charged_ms) if latency_ms is None else latency_ms,
+        cost_microusd=record.expected_cost_microusd if cost is None else cost,
+    )
+
+
+def usage_of_task(record: TaskRecord, result: ExecResult, wall_ms: int) -> bytes:
+    """Of a dispatched task: its identity is the task's. `result` is `measured`."""
     facts = record.facts
     task = task_id(record.decision_id)
     return usage_event(
@@ -18,8 +35,8 @@ def usage_of_task(record: TaskRecord, result: ExecResult, now_ms: int, wall_ms: 
             facts.tenant_id,
             record.provider_id,
             facts.task_type,
-            max(0, now_ms - record.charged_ms) if result.latency_ms is None else result.latency_ms,
-            record.expected_cost_microusd if result.cost_microusd is None else result.cost_microusd,
+            result.latency_ms or 0,
+            result.cost_microusd or 0,
             result.status,
             wall_ms,
             facts.request_id,

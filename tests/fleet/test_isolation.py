@@ -10,7 +10,20 @@ import pytest
 from nats.errors import Error
 
 from router.domain.ids import from_text, partition_in
-from tests.fleet.foreign import ACK, ALERTS, ASSIGN, DECIDE, GET_DECISION, RESULT, Body, Foreign, Reply, success, task
+from tests.fleet.foreign import (
+    ACK,
+    ALERTS,
+    ASSIGN,
+    DECIDE,
+    GET_DECISION,
+    RESULT,
+    USAGE,
+    Body,
+    Foreign,
+    Reply,
+    success,
+    task,
+)
 from tests.fleet.harness import PLAIN, Fleet, until
 from tests.servers import NatsProcess
 
@@ -121,6 +134,28 @@ async def test_a_report_on_another_tenants_task(fleet: Fleet, caller: Foreign, s
         return "result.violation" in await fleet.actions(tenant)
 
     await until(recorded, 10, "the owner's log has it")
+    assert await fleet.actions(thief) == []
+
+
+@pytest.mark.parametrize("pushed", [False, True], ids=["not dispatched", "dispatched"])
+async def test_a_report_on_another_tenants_decision(fleet: Fleet, caller: Foreign, pushed: bool) -> None:
+    """By the decision_id: a dead letter and an alert; it settles nothing, and the owner's own report does."""
+    tenant, thief = await fleet.tenant(), await fleet.tenant()
+    letters, usage = await caller.watch(f"{RESULT}.dlq"), await caller.watch(USAGE)
+    body = task(tenant, push_assignment=pushed, options={"meter": True})
+    decision = (await caller.ask(body)).decision["decision_id"]
+    before = await counted(fleet, "result")
+    report = {"version": "1", "decision_id": decision, "status": "success", "cost": 0.5}
+    await caller.tell(RESULT, report | {"tenant_id": thief})
+    await told(fleet, caller, "result", before, tenant if pushed else "door/result")
+    nobodys = f"{decision[:-4]}{'0000' if decision[-4:] != '0000' else '1111'}"
+    await caller.tell(RESULT, report | {"tenant_id": thief, "decision_id": nobodys})
+    await caller.tell(RESULT, report | {"tenant_id": tenant})
+    settled = await usage.one(tenant_id=tenant)
+    assert settled["cost"] == 0.5
+    assert await counted(fleet, "result") == before + 1
+    refused = [x for x in letters.seen if x["error_code"] == "TENANT_FORBIDDEN"]
+    assert refused[-1].get("tenant_id") == (tenant if pushed else None)
     assert await fleet.actions(thief) == []
 
 

@@ -334,6 +334,18 @@ async def test_the_caller_gets_the_final_result(fleet: Fleet, caller: Foreign) -
     assert (final["latency_ms"], final["cost"]) == (12, 0.003)
 
 
+async def test_figures_that_nobody_told_are_the_same_for_caller_and_meter(fleet: Fleet, caller: Foreign) -> None:
+    """A success without latency and cost: the time since the decision, and what was expected, in both messages."""
+    tenant = await fleet.tenant(ONE)
+    inbox = caller.client.new_inbox()
+    finals, usage = await caller.core(inbox), await caller.watch(USAGE)
+    work = await pushed(caller, task(tenant, options={"result_subject": inbox}))
+    await caller.tell(RESULT, success(work, latency_ms=None, cost=None))
+    metered, final = await usage.one(tenant_id=tenant), await finals.one()
+    assert (final["latency_ms"], final["cost"]) == (metered["latency_ms"], metered["cost"])
+    assert metered["cost"] == work["decision"]["expected_cost"]
+
+
 async def test_a_missed_deadline_times_out_and_frees_the_lease(fleet: Fleet, caller: Foreign) -> None:
     """No worker answers: timed out and audited, told, the lease freed; a result then is late."""
     limit = {"id": "slots", "scope": "tenant", "resource": "concurrency", "limit": 1}
@@ -465,6 +477,14 @@ async def test_get_decision_finds_by_every_name(fleet: Fleet, caller: Foreign) -
     ):
         body = await get(**unknown)
         assert (body["ok"], body["error"]["code"]) == (False, "decision_not_found"), unknown
+
+
+async def test_get_decision_says_whose_task_it_is(fleet: Fleet, caller: Foreign) -> None:
+    """Asked by decision_id: the context that the caller had, assignment_id included."""
+    tenant = await fleet.tenant(ONE)
+    reply = await caller.ask(task(tenant, push_assignment=True, trace_id="t-1"))
+    query = {"tenant_id": tenant, "decision_id": reply.decision["decision_id"]}
+    assert (await caller.ask(query, subject=GET_DECISION)).context == reply.context
 
 
 @pytest.mark.parametrize(
