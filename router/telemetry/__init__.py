@@ -1,8 +1,9 @@
 """What a pod says of itself: all event names (`events`) and all metrics (`metrics`), counted cheaply (`tally`)."""
 
 from router.telemetry.events import Event
+from router.telemetry.families import MetricRow
 from router.telemetry.loop import LoopLag
-from router.telemetry.metrics import CONTENT_TYPE, MetricRow, Telemetry, render
+from router.telemetry.metrics import CONTENT_TYPE, Telemetry, render
 from router.telemetry.tally import Buckets, Decisions, Histogram, Totals
 
 __all__ = [

@@ -11,11 +11,11 @@ recorded (`unrecorded`).
 from msgspec import Struct
 from msgspec.structs import replace
 
+from router.domain.memo import Memo
 from router.domain.policy import (
     AUDIT_QUOTA_ID,
     QUOTA_ID,
     Limit,
-    Memo,
     OnStoreError,
     Resource,
     Scope,

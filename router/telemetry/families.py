@@ -1,0 +1,56 @@
+"""Makes metric families, in one registry, and keeps the line of each for the reference."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
+from prometheus_client.registry import Collector
+
+from router.telemetry.tally import Histogram, Totals
+
+
+class MetricRow(NamedTuple):
+    """One line of the reference. `name` is what a scraper sees."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    documentation: str
+
+
+class Families:
+    """`rows` describes them all, in the order in which they were made; `first` is one that is printed otherwise."""
+
+    def __init__(self, registry: CollectorRegistry, first: MetricRow) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = registry
+        self.rows: list[MetricRow] = [first]
+        ProcessCollector(registry=registry)
+
+    def counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        """Counts up, off the hot path; `_total` is added to its name."""
+        self.rows.append(MetricRow(f"router_{name}_total", "counter", labels, documentation))
+        return Counter(f"router_{name}", documentation, labels, registry=self._registry)
+
+    def gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+        """Goes up and down."""
+        self.rows.append(MetricRow(f"router_{name}", "gauge", labels, documentation))
+        return Gauge(f"router_{name}", documentation, labels, registry=self._registry)
+
+    def histogram(self, name: str, documentation: str, bounds: tuple[float, ...], *labels: str) -> Histogram:
+        """Counts values by upper bounds, cheaply enough for the hot path."""
+        histogram = Histogram(f"router_{name}", documentation, bounds, labels)
+        self._registry.register(histogram)
+        self.rows.append(MetricRow(f"router_{name}", "histogram", labels, documentation))
+        return histogram
+
+    def totals(self, name: str, documentation: str, *labels: str) -> Totals:
+        """Counts that somebody else keeps; `_total` is added to its name."""
+        totals = Totals(f"router_{name}", documentation, labels)
+        self.own(totals, f"router_{name}", documentation, labels)
+        return totals
+
+    def own(self, counter: Collector, name: str, documentation: str, labels: Sequence[str]) -> None:
+        """A counter family of another kind, under its whole name; `_total` is added."""
+        self._registry.register(counter)
+        self.rows.append(MetricRow(f"{name}_total", "counter", tuple(labels), documentation))
