@@ -14,8 +14,7 @@ from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig, StreamConfig
 
 from router.domain.json import JsonObject
-from router.worker import Done, Failed, Job, Rejected, Worker
-from router.worker import worker as loop
+from router.worker import Done, Failed, Job, Rejected, Worker, assignments
 from router.worker.tasks import register
 from tests.fleet.harness import until
 from tests.servers import NatsProcess
@@ -338,7 +337,7 @@ async def test_no_more_run_at_once_than_the_concurrency(desk: Desk) -> None:
 
 async def test_a_long_job_is_prolonged_and_runs_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Longer than the server's ack wait: nobody else gets it."""
-    monkeypatch.setattr(loop, "PROLONG_S", 0.2)
+    monkeypatch.setattr(assignments, "PROLONG_S", 0.2)
     await desk.js.delete_consumer("ASSIGN", "workers")
     await desk.js.add_consumer("ASSIGN", ConsumerConfig(durable_name="workers", ack_wait=0.6))
     worker = example(desk, "w1")
