@@ -15,6 +15,7 @@ from router.usecases.decide import Decide
 from router.usecases.dry_run import DryRun
 from router.usecases.extended import Extended, Reach
 from router.usecases.extension_watch import ExtensionWatch
+from router.usecases.outcomes import Outcomes
 from router.usecases.pipeline import Pipeline
 
 
@@ -31,21 +32,29 @@ class DecideParts:
             tasks.unfinished,
             Pipeline(BusExtensions(ground.bus), self.watch, t),
         )
+        settings = decide_settings(s)
+        outcomes = Outcomes(
+            store.decisions,
+            policies.cache,
+            t,
+            settings.on_store_error,
+            degraded_made=audit.deferred.made,
+            unrecorded=audit.unrecorded.refused,
+            audit_lines=ground.audit_lines,
+        )
         self.decide = Decide(
             store.decisions,
             policies.cache,
             ground.features,
             tasks.dispatcher,
             t,
-            decide_settings(s),
-            degraded_made=audit.deferred.made,
+            settings,
+            read=outcomes.read,
             tracing=ground.tracing,
             snapshot=policies.figures.snapshot,
             extensions=Extended(reach, t, most_ms=s.pipeline_deadline_ms, most=s.pipelines_max),
             unknown=audit.unknown.refused,
-            unrecorded=audit.unrecorded.refused,
             violated=partial(ground.isolation.violated, Door.DECIDE),
-            audit_lines=ground.audit_lines,
         )
-        self.dry_run = DryRun(store.decisions, ground.features, decide_settings(s), policies.figures.snapshot)
+        self.dry_run = DryRun(store.decisions, ground.features, settings, policies.figures.snapshot)
         self.door = DecideDoor(ground.bus, self.decide.handle, s.pod_name)

@@ -15,11 +15,10 @@ from typing import Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from router.domain.answers import answer, degraded, overloaded
-from router.domain.decision import Answer, Code, Decided, Refused
+from router.domain.answers import overloaded
+from router.domain.decision import Answer, Code, Refused
 from router.domain.figures import NO_FIGURES, Snapshot
-from router.domain.ids import to_text
-from router.domain.outcome import Admitted, Away, LimitHit, Outcome, RowFault
+from router.domain.outcome import Admitted, Outcome
 from router.domain.plan import Features, Plan, plan
 from router.domain.policy import StoredPolicy, TenantPolicies
 from router.domain.request import DecideRequest
@@ -27,8 +26,7 @@ from router.errors import StoreError
 from router.ports.decisions import DecisionStore
 from router.telemetry import Event, Telemetry
 from router.tracing import Span, Tracing
-from router.usecases.audit_lines import SILENT, AuditLines
-from router.usecases.course import Extensions
+from router.usecases.course import Extensions, Read
 from router.usecases.intake import DecideSettings, Loading, Policies, extensions_gated, forbidden, no_policy, store_away
 from router.wire.decide import decode
 from router.wire.job import encode_job
@@ -73,14 +71,12 @@ class Decide:
         telemetry: Telemetry,
         settings: DecideSettings,
         *,
-        degraded_made: Callable[[DecideRequest, Plan, Decided], None],
+        read: Read,
         tracing: Tracing,
         extensions: Extensions,
         snapshot: Callable[[str], Snapshot] = lambda _: NO_FIGURES,
         unknown: Callable[[DecideRequest, Refused], None] = lambda _request, _refused: None,
-        unrecorded: Callable[[DecideRequest, Plan], None] = lambda _request, _plan: None,
         violated: Callable[[], None] = lambda: None,
-        audit_lines: AuditLines = SILENT,
     ) -> None:
         self._store = store
         self._policies = policies
@@ -88,14 +84,12 @@ class Decide:
         self._dispatch = dispatch
         self._telemetry = telemetry
         self._settings = settings
-        self._degraded_made = degraded_made
+        self._read = read
         self._tracing = tracing
         self._extensions = extensions
         self._snapshot = snapshot
         self._unknown = unknown
-        self._unrecorded = unrecorded
         self._violated = violated
-        self._audit_lines = audit_lines
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
@@ -241,48 +235,6 @@ class Decide:
         self._finish(opened, self._read(request, made, outcome, stamp))
         if opened.job is not None and isinstance(outcome, Admitted):
             self._dispatch.admitted(request, made, outcome, opened.job)
-
-    def _read(self, request: DecideRequest, made: Plan, outcome: Outcome, stamp: bytes) -> Answer:
-        """What the store said of a row → the answer; counts, and learns the tenant's stamp."""
-        explain = request.options.explain and "explain" not in made.requires_cp
-        if isinstance(outcome, Away):
-            if not outcome.sent:
-                return self._degraded(request, made, explain=explain)
-        else:
-            self._policies.observe(request.tenant_id, stamp)
-            if self._audit_lines.on:
-                self._audit_lines.decided(request, made, outcome)
-        if isinstance(outcome, RowFault):
-            self._telemetry.store_row_faults.inc()
-            log.error(outcome.message, extra={"event": Event.STORE_ROW_FAULT, "tenant_id": request.tenant_id})
-        elif isinstance(outcome, Admitted):
-            if outcome.shadow:
-                self._telemetry.shadow_hits.inc()
-        elif isinstance(outcome, LimitHit):
-            limit = made.charges[outcome.charge].limit
-            self._telemetry.limit_refusals.labels(limit.scope.value, limit.resource.value).inc()
-            if not outcome.recorded:
-                self._unrecorded(request, made)
-        return answer(outcome, request, made, explain=explain)
-
-    def _degraded(self, request: DecideRequest, made: Plan, *, explain: bool) -> Answer:
-        known = self._policies.get(request.tenant_id)
-        if not isinstance(known, TenantPolicies):
-            # Evicted since it was planned: nobody knows what operators hold.
-            return store_away(request)
-        found = degraded(
-            request,
-            made,
-            known.head,
-            default=self._settings.on_store_error,
-            decision_id=to_text(self._store.new_decision_id(request, made)),
-            explain=explain,
-        )
-        if isinstance(found, Decided):
-            self._degraded_made(request, made, found)
-            if self._audit_lines.on:
-                self._audit_lines.degraded(request, made, found)
-        return found
 
     def _finish(self, opened: Open, found: Answer) -> None:
         """The one place where a request that was taken gets its answer."""

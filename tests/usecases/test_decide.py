@@ -20,6 +20,7 @@ from router.tracing import Tracing
 from router.usecases.course import Course, MakePlan, Read
 from router.usecases.decide import Decide
 from router.usecases.intake import LOADING, DecideSettings, Loading
+from router.usecases.outcomes import Outcomes
 from router.wire.policies import decode
 from tests.usecases.policy_fakes import ONE
 
@@ -118,14 +119,21 @@ class Room:
         self.broken_dispatch = False
         self.deferred: list[DecideRequest] = []
         self.telemetry = Telemetry(CollectorRegistry())
+        told = DecideSettings(**settings)
         self.decide = Decide(
             self.store,
             self.policies,
             lambda: ALL_FEATURES,
             self,
             self.telemetry,
-            DecideSettings(**settings),
-            degraded_made=lambda request, *_: self.deferred.append(request),
+            told,
+            read=Outcomes(
+                self.store,
+                self.policies,
+                self.telemetry,
+                told.on_store_error,
+                degraded_made=lambda request, *_: self.deferred.append(request),
+            ).read,
             tracing=Tracing.off(),
             extensions=self,
         )
