@@ -55,6 +55,13 @@ def text(found: Problems, path: str, value: object, longest: int = LONGEST_ID, i
     return None
 
 
+def loose_text(
+    found: Problems, path: str, value: object, longest: int = LONGEST_ID, intake: Intake = _SCHEMA
+) -> str | None:
+    """A text that may be empty, as encoders write what they do not have: as good as absent, as it is in protobuf."""
+    return None if value == "" else text(found, path, value, longest, intake)
+
+
 def whole(found: Problems, path: str, value: object, least: int, most: int) -> int | None:
     """A whole number in [least, most]; 5.0 is 5."""
     if type(value) is int and least <= value <= most:

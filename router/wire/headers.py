@@ -9,9 +9,14 @@ NO_HEADERS: Mapping[str, str] = {}
 
 
 def lowered(headers: Mapping[str, str] | None) -> Mapping[str, str]:
-    """The headers under lower-case names; usually they have them already, and then it is the same mapping."""
+    """The headers under lower-case names; usually they have them already, and then it is the same mapping.
+
+    Empty ones are left out: gateways forward those that they were not given, too.
+    """
     if not headers:
         return NO_HEADERS
+    if "" in headers.values():
+        headers = {k: v for k, v in headers.items() if v}
     return headers if _READ.issuperset(headers) else {k.lower(): v for k, v in headers.items()}
 
 

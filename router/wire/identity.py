@@ -8,7 +8,7 @@ from router.domain.decision import Intake
 from router.domain.ids import to_text
 from router.domain.json import JsonObject
 from router.domain.request import NO_CORRELATION, Correlation
-from router.wire.fields import LONGEST_ID, LONGEST_TRACE_ID, name, text
+from router.wire.fields import LONGEST_ID, LONGEST_TRACE_ID, loose_text, name, text
 from router.wire.headers import traceparent_of
 from router.wire.problems import Problems, named
 from router.wire.shapes import Work
@@ -68,17 +68,17 @@ def correlation_of(ids: JsonObject, head: Mapping[str, str], found: Problems) ->
     """The ids that travel along; the trace also from the headers."""
     get = ids.get
     if (trace_id := get("trace_id")) is not None:
-        trace_id = text(found, "trace_id", trace_id, LONGEST_TRACE_ID, _CORRELATION)
+        trace_id = loose_text(found, "trace_id", trace_id, LONGEST_TRACE_ID, _CORRELATION)
     if (run_id := get("run_id")) is not None:
-        run_id = text(found, "run_id", run_id, LONGEST_ID, _CORRELATION)
+        run_id = loose_text(found, "run_id", run_id, LONGEST_ID, _CORRELATION)
     if (flow_id := get("flow_id")) is not None:
-        flow_id = text(found, "flow_id", flow_id, LONGEST_ID, _CORRELATION)
+        flow_id = loose_text(found, "flow_id", flow_id, LONGEST_ID, _CORRELATION)
     if (step_id := get("step_id")) is not None:
-        step_id = text(found, "step_id", step_id, LONGEST_ID, _CORRELATION)
+        step_id = loose_text(found, "step_id", step_id, LONGEST_ID, _CORRELATION)
     traceparent = None
     if head:
         if trace_id is None:
-            trace_id = text(found, "header trace_id", head.get("trace_id") or None, LONGEST_TRACE_ID, _CORRELATION)
+            trace_id = text(found, "header trace_id", head.get("trace_id"), LONGEST_TRACE_ID, _CORRELATION)
         traceparent = traceparent_of(head)
     elif trace_id is None and run_id is None and flow_id is None and step_id is None:
         return NO_CORRELATION

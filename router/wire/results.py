@@ -10,7 +10,7 @@ from router.domain.json import JsonObject, JsonValue
 from router.domain.request import Correlation
 from router.domain.result import AckStatus, ExecAck, ExecResult, Status
 from router.wire.envelope import body_of, unreadable, word
-from router.wire.fields import LONGEST_TRACE_ID, MOST_MS, MOST_TOKENS, microusd, name, text, whole
+from router.wire.fields import LONGEST_TRACE_ID, MOST_MS, MOST_TOKENS, loose_text, microusd, name, text, whole
 from router.wire.headers import lowered, traceparent_of
 from router.wire.parse import is_writable
 from router.wire.pb.beamline.worker.v1 import ack_pb2, result_pb2
@@ -38,7 +38,7 @@ def decode_result(
     body = body_of(data, "exec_result", max_bytes)
     if isinstance(body, Rejected):
         return body
-    return _result(body.fields, head, body.enveloped)
+    return _result(_given(body.fields), head, body.enveloped)
 
 
 def _result(doc: JsonObject, head: Mapping[str, str], enveloped: bool) -> ExecResult | Rejected:
@@ -115,7 +115,7 @@ def decode_ack(data: bytes, headers: Mapping[str, str] | None, *, max_bytes: int
             what = "is not a beamline.worker.v1.ExecAssignmentAck"
             return unreadable(what, "drop the Content-Type header to send JSON")
     body = body_of(data, "exec_assignment_ack", max_bytes)
-    return body if isinstance(body, Rejected) else _ack(body.fields, head)
+    return body if isinstance(body, Rejected) else _ack(_given(body.fields), head)
 
 
 def _ack(doc: JsonObject, head: Mapping[str, str]) -> ExecAck | Rejected:
@@ -145,6 +145,11 @@ def _from_protobuf_ack(data: bytes) -> JsonObject:
         "trace_id": a.trace_id or None,
         "tenant_id": a.tenant_id or None,
     }
+
+
+def _given(fields: JsonObject) -> JsonObject:
+    """Without empty texts: encoders write them for what they do not have, and must not lose their report by it."""
+    return {k: v for k, v in fields.items() if v != "" or k == "output"}
 
 
 def _id(found: Problems, path: str, value: JsonValue) -> bytes | None:
@@ -183,7 +188,7 @@ def _job_type(doc: JsonObject, found: Problems) -> str | None:
     job = doc.get("job")
     inner = job.get("type") if isinstance(job, dict) else None
     outer = doc.get("job_type")
-    return text(found, "job_type", outer) if outer is not None else text(found, "job.type", inner)
+    return loose_text(found, "job.type", inner) if outer is None else text(found, "job_type", outer)
 
 
 def _rounded(found: Problems, path: str, value: JsonValue) -> int | None:
@@ -197,12 +202,12 @@ def _code(found: Problems, value: JsonValue) -> str | None:
     """An error code; numbers such as 503 are codes too."""
     if type(value) is int:
         value = str(value)
-    return text(found, "error_code", value or None, _LONGEST_CODE)
+    return text(found, "error_code", value, _LONGEST_CODE)
 
 
 def _message(found: Problems, path: str, value: JsonValue) -> str | None:
     """A text for people, cut to 4,096 characters; it may hold line breaks."""
     if value is None or type(value) is str:
-        return value[:_LONGEST_MESSAGE] if value else None
+        return value and value[:_LONGEST_MESSAGE]
     found.add(path, f"is {named(value)}", "a string")
     return None

@@ -6,12 +6,13 @@ from msgspec import Struct
 
 from router.domain.decision import Intake
 from router.domain.json import JsonObject, JsonValue
-from router.wire.fields import LONGEST_REFERENCE, table, text
+from router.wire.fields import LONGEST_REFERENCE, loose_text, table, text
 from router.wire.problems import Problems, named
 
 VERSION = "1"
 UNKNOWN_TASK = "unknown"
 _BRIDGED = ("from", "to")
+_ABSENT = (None, "")
 _IDS = ("trace_id", "run_id", "flow_id", "step_id", "idempotency_key")
 
 
@@ -97,13 +98,13 @@ def _message(doc: JsonObject, message: JsonValue, found: Problems) -> Work:
     if metadata is None:
         metadata = table(found, "metadata", doc.get("metadata")) or {}
     return Work(
-        text(found, "message.message_type", message.get("message_type")) or UNKNOWN_TASK,
+        loose_text(found, "message.message_type", message.get("message_type")) or UNKNOWN_TASK,
         {} if payload is None else payload,
         None,
         metadata,
-        doc.get("message_id") if message_id is None else message_id,
+        doc.get("message_id") if message_id in _ABSENT else message_id,
         # Gateways set them outside, encoders of the message inside.
-        {field: message.get(field) if (v := doc.get(field)) is None else v for field in _IDS},
+        {field: message.get(field) if (v := doc.get(field)) in _ABSENT else v for field in _IDS},
         message.get("tenant_id"),
     )
 

@@ -17,6 +17,8 @@ from router.wire.subjects import ASSIGN, is_result_subject, is_work_subject
 MOST_RETRIES = 1_000_000
 LONGEST_PRIORITY = 64
 _RETRIES = "retry_attempts"
+# Empty, they are as good as absent.
+_OF_CALLER = frozenset(("session_id", "user_id", "status", "current_provider", "ip_address"))
 
 
 Context = tuple[JsonObject, str | None, str | None, Step]
@@ -30,6 +32,8 @@ def context_of(value: object, header_ip: str | None, found: Problems) -> Context
     if value is None and header_ip is None:
         return {}, None, None, NO_STEP
     values: JsonObject = value if type(value) is dict else table(found, "context", value) or {}
+    if "" in values.values():
+        values = {k: v for k, v in values.items() if v != "" or k not in _OF_CALLER}
     get = values.get
     if (session := get("session_id")) is not None:
         text(found, "context.session_id", session)

@@ -102,7 +102,8 @@ def test_what_a_good_request_is_refused_for_last_is_told_beside_other_problems()
     assert paths(refused(large + b"}")) == ["policy_id"]
 
 
-NOT_A_STRING = [5, 1.5, True, [], {}, ""]
+NOT_EVEN_EMPTY = [5, 1.5, True, [], {}]
+NOT_A_STRING = [*NOT_EVEN_EMPTY, ""]
 NOT_A_WHOLE = ["5", True, 1.5, -1, 2**40, [], {}]
 NOT_AN_AMOUNT = ["0.1", True, -0.01, 1e9, [], {}]
 NOT_A_FLAG = ["yes", 1, 0, [], ""]
@@ -114,20 +115,20 @@ NOT_A_FLAG = ["yes", 1, 0, [], ""]
         ("tenant_id", [*NOT_A_STRING, "a b", "a/b", "ä", "a" * 256, "a\n", "~"]),
         ("policy_id", [*NOT_A_STRING, "a b", "a" * 256]),
         ("request_id", [*NOT_A_STRING, "a" * 257, "a\x00b", "a\nb", "\x7f", "\x85"]),
-        ("trace_id", [*NOT_A_STRING, "a" * 129, "a\tb"]),
-        ("run_id", [*NOT_A_STRING, "a" * 257]),
+        ("trace_id", [*NOT_EVEN_EMPTY, "a" * 129, "a\tb"]),
+        ("run_id", [*NOT_EVEN_EMPTY, "a" * 257]),
         ("idempotency_key", [*NOT_A_STRING, "a" * 257, "\x01"]),
         ("task", ["chat", 5, [], True, ""]),
         ("task.type", [*NOT_A_STRING, "\x00"]),
         ("task.payload_ref", [*NOT_A_STRING, "a" * 2049]),
         ("metadata", ["a", 5, [], True]),
         ("context", ["a", 5, [], True]),
-        ("context.user_id", NOT_A_STRING),
-        ("context.session_id", NOT_A_STRING),
-        ("context.current_provider", [*NOT_A_STRING, "a\x1fb"]),
-        ("context.status", [True, [], {}, "", 1.5]),
+        ("context.user_id", NOT_EVEN_EMPTY),
+        ("context.session_id", NOT_EVEN_EMPTY),
+        ("context.current_provider", [*NOT_EVEN_EMPTY, "a\x1fb"]),
+        ("context.status", [True, [], {}, 1.5]),
         ("context.retry_attempts", [True, [], "x", -1, 1.5]),
-        ("context.ip_address", [5, "", "300.1.1.1", "example.org", "1.2.3.4\n", []]),
+        ("context.ip_address", [5, "300.1.1.1", "example.org", "1.2.3.4\n", []]),
         ("constraints", ["a", 5, [], True]),
         ("constraints.max_latency_ms", [*NOT_A_WHOLE, 0]),
         ("constraints.max_cost", NOT_AN_AMOUNT),
@@ -349,6 +350,20 @@ def test_the_subject_or_the_header_is_enough() -> None:
 def test_a_bad_tenant_in_the_subject_is_refused(tenant: str) -> None:
     """Tenants that start or end with a dot, or hold two in a row, cannot use this form."""
     assert paths(refused(task_shape(tenant_id=None), None, tenant)) == ["subject"]
+
+
+def test_an_empty_text_is_as_absent() -> None:
+    """Where encoders write every field: correlation ids, what is known of the caller, a message's own; all headers."""
+    ids = {"trace_id": "", "run_id": "", "flow_id": "", "step_id": ""}
+    caller = {"session_id": "", "user_id": "", "status": "", "current_provider": "", "ip_address": ""}
+    heads = ("tenant_id", "trace_id", "version", "idempotency-key", "x-client-ip", "traceparent")
+    plain = accepted(task_shape(trace_id=None, context={"other": ""}))
+    assert accepted(task_shape(**ids, context=caller | {"other": ""}), dict.fromkeys(heads, "")) == plain
+    assert accepted(task_shape(trace_id=""), {"trace_id": "t"}).correlation.trace_id == "t"
+    message = {"message_id": "", "message_type": "", "payload": {"text": "hello"}, **ids}
+    r = accepted(message_shape(message=message, **ids))
+    assert (r.request_id, r.message_id, r.task_type, r.correlation) == ("r-2", None, "unknown", plain.correlation)
+    assert accepted(message_shape(message={"trace_id": "t"}, trace_id="")).correlation.trace_id == "t"
 
 
 def test_headers_give_trace_key_address_and_traceparent() -> None:

@@ -80,6 +80,20 @@ def test_the_versions_in_the_field_are_one(version: str | None) -> None:
     assert result(bare(version=version)).status is Status.SUCCESS
 
 
+def test_an_empty_text_is_as_absent() -> None:
+    """As in protobuf: encoders that write every field must not lose their result or receipt; an output may be empty."""
+    empty = dict.fromkeys(("request_id", "provider_id", "tenant_id", "trace_id", "error_code", "error_message"), "")
+    absent = dict.fromkeys(("request_id", "provider_id", "tenant_id", "job"))
+    more = {"decision_id": "", "idempotency_key": "", "run_id": "", "job": {"type": ""}, "job_type": ""}
+    assert result(bare(**empty, **more), {"tenant_id": ""}) == result(bare(**absent))
+    assert result(bare(output="")).output == ""
+    told = {"assignment_id": ID, "status": "accepted"}
+    full = told | {"request_id": "", "tenant_id": "", "message": "", "reason": "", "trace_id": ""}
+    assert decode_ack(orjson.dumps(full), None) == decode_ack(orjson.dumps(told), None)
+    assert paths(rejected(bare(status=""))) == ["status"]
+    assert result(bare(assignment_id="")).assignment_id is None
+
+
 @pytest.mark.parametrize("version", ["2", 1, True])
 def test_other_versions_are_refused(version: object) -> None:
     """With the path of the field."""
