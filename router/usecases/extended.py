@@ -18,7 +18,6 @@ from msgspec.structs import replace
 from router.domain.answers import unavailable
 from router.domain.decision import Answer, Code, Decided, Refused
 from router.domain.extensions import (
-    AUDIT_CODES,
     Step,
     explained,
     post_metadata,
@@ -27,21 +26,19 @@ from router.domain.extensions import (
     warnings,
     worst_ms,
 )
-from router.domain.ids import name_in
 from router.domain.json import JsonObject
 from router.domain.outcome import Admitted, Away, Busy, Outcome, Replay, RowFault
 from router.domain.plan import Plan
 from router.domain.policy import StoredPolicy
 from router.domain.request import DecideRequest
-from router.domain.task import Action, Move
 from router.errors import StoreError
 from router.ports.decisions import Claims, DecisionStore
 from router.ports.tasks import TaskStore
 from router.telemetry import Event, Telemetry
+from router.usecases.claimed import Claimed
 from router.usecases.course import Course, Dispatched, MakePlan, Read
 from router.usecases.pipeline import Pipeline
-from router.usecases.tasks import features_of_decision, pack_decision_features
-from router.usecases.unfinished import POST_FAILED, UNSEEN, Unfinished
+from router.usecases.unfinished import UNSEEN, Unfinished
 from router.wire.job import encode_job
 from router.wire.reply import decision_object
 
@@ -106,7 +103,6 @@ class _Run:
         self._worst_ms = worst_ms(stored.policy, most_ms)
         self._until = 0.0
         self._steps: list[Step] = []
-        self._claim = b""
 
     async def answer(self) -> Course:
         request = self._request
@@ -114,8 +110,9 @@ class _Run:
         looked, stamp = await self._look(made)
         match looked:
             case Admitted(decision_id=claim):
-                self._claim = claim
-                return await self._claimed(made)
+                reach = self._reach
+                held = Claimed(reach.decisions, reach.tasks, reach.claims, reach.unfinished, request, claim)
+                return await self._claimed(held, made)
             case Busy():
                 return Course(_still_busy(looked))
             case Away():
@@ -132,7 +129,7 @@ class _Run:
             return unavailable(request, sent=outcome.sent)
         return self._read(request, made, outcome, stamp)
 
-    async def _claimed(self, made: Plan) -> Course:
+    async def _claimed(self, held: Claimed, made: Plan) -> Course:
         """The time for the extensions begins with the claim, however long others had to be waited for."""
         self._until = self._loop.time() + self._worst_ms / 1000
         policy, pipeline = self._stored.policy, self._reach.pipeline
@@ -141,8 +138,8 @@ class _Run:
             self._steps += await pipeline.validate(request, policy.validators, self._until)
         stopped = next((step for step in self._steps if step.stops), None)
         if stopped is not None:
-            return Course(await self._refused(request, made, refusal(stopped)))
-        return await self._decide(request, self._make_plan(request, self._stored))
+            return Course(await held.refuse(request, made, refusal(stopped)))
+        return await self._decide(held, request, self._make_plan(request, self._stored))
 
     async def _to_be_refused(self, made: Plan) -> Course:
         """The decide row refuses, and audits it.
@@ -186,7 +183,7 @@ class _Run:
         self._reach.decisions.look(self._request, made, done, claim_ms=claim_ms)
         return await told
 
-    async def _decide(self, request: DecideRequest, made: Plan) -> Course:
+    async def _decide(self, held: Claimed, request: DecideRequest, made: Plan) -> Course:
         """The decide row, and what follows it."""
         post = wanted(self._stored.policy.post, request)
         told = warnings(self._steps)
@@ -195,17 +192,17 @@ class _Run:
         if request.push_assignment:
             encoded = encode_job(request, made.deadline_ms, max_attempts=made.max_attempts)
             if isinstance(encoded, Refused):
-                await self._let_go()
+                await held.let_go()
                 return Course(encoded)
             job = encoded
         outcome, stamp = await self._row(request, made, job)
         if isinstance(outcome, Replay) and outcome.remembered.unfinished:
             # Of a row that was sent and not answered in time: the next try takes it over.
-            await self._let_go()
+            await held.let_go()
             return Course(_still_busy(Busy(_MOST_PAUSE_MS)))
         found = self._told(request, made, outcome, stamp)
         if not isinstance(outcome, Admitted) or not isinstance(found, Decided):
-            await self._let_go()
+            await held.let_go()
             return Course(found)
         if made.unfinished:
             decision = decision_object(found.decision)
@@ -214,9 +211,9 @@ class _Run:
             metadata: JsonObject = post_metadata(steps) | ({"warnings": told} if told else {})
             failed = next((step for step in steps if step.stops), None)
             refused = (
-                await self._complete(request, outcome, metadata)
+                await held.complete(request, outcome, metadata)
                 if failed is None
-                else await self._undone(request, outcome, refusal(failed))
+                else await held.undo(request, outcome, refusal(failed))
             )
             if refused is not None:
                 return Course(refused)
@@ -239,56 +236,6 @@ class _Run:
                 told.set_result((outcome, stamp))
 
         return told, done
-
-    async def _complete(self, request: DecideRequest, outcome: Admitted, metadata: JsonObject) -> Refused | None:
-        claims, tenant_id = self._reach.claims, request.tenant_id
-        try:
-            done = await claims.complete(tenant_id, outcome.decision_id, self._claim, metadata)
-        except StoreError as fault:
-            log.warning("a decision could not be completed: %s", fault, extra={"event": Event.STORE_AWAY})
-            return unavailable(request, sent=True)
-        # Not done: we were too slow, and a repeat has taken the decision back.
-        return None if done else unavailable(request, sent=False)
-
-    async def _undone(self, request: DecideRequest, outcome: Admitted, refused: Refused) -> Refused:
-        """A required post extension failed. What cannot be taken back now is when the claim has run out."""
-        tenant_id = request.tenant_id
-        note = f"{refused.code.value}: {refused.details.get('extension_id')}"
-        try:
-            kept = await self._reach.decisions.remembered(tenant_id, name_in(outcome.decision_id))
-            if kept is not None and kept.decision_id == outcome.decision_id:
-                await self._reach.unfinished.undo(
-                    tenant_id, kept, self._claim, request.request_id, cause=POST_FAILED, note=note
-                )
-        except StoreError as fault:
-            log.warning("a decision waits to be taken back: %s", fault, extra={"event": Event.STORE_AWAY})
-        return refused
-
-    async def _refused(self, request: DecideRequest, made: Plan, refused: Refused) -> Refused:
-        """Audited like every refusal, and the claim let go; without the store it runs out."""
-        move = Move(
-            request.tenant_id,
-            self._claim,
-            Action.DECISION_REFUSED,
-            pack_decision_features(features_of_decision(request, made)),
-            AUDIT_CODES[refused.code],
-            note=True,
-        )
-        try:
-            await self._reach.tasks.move([move])
-        except StoreError as fault:
-            log.warning("a refusal is not in the audit: %s", fault, extra={"event": Event.STORE_AWAY})
-        await self._let_go()
-        return refused
-
-    async def _let_go(self) -> None:
-        """Let the claim go, so that the request may be tried again at once."""
-        if not self._claim:
-            return
-        try:
-            await self._reach.claims.release(self._request.tenant_id, name_in(self._claim), self._claim)
-        except StoreError as fault:
-            log.debug("a claim runs out by itself: %s", fault)
 
 
 def _still_busy(busy: Busy) -> Refused:
