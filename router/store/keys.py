@@ -7,14 +7,12 @@ for `~:audit`, the log of what belongs to no tenant.
 
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import product
-from string import ascii_lowercase, digits
 from typing import NamedTuple
 
 from msgspec import Struct
-from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 from router.domain.ids import owner_mark, partition_of
+from router.store.tags import partition_tags
 
 NO_TENANT = "~"
 """Stands where a tenant's name would be; under it the audit log of what belongs to no tenant can be read."""
@@ -108,26 +106,6 @@ KEYS = {
     ),
     "outbox": KeyKind("<schema>:{p}:~:outbox", "hash", "bounded by unpublished usage", "task id → usage event"),
 }
-
-
-def partition_tags(partitions: int) -> tuple[bytes, ...]:
-    """One short tag a partition, such that partition p lies in the p-th of `partitions` equal parts of the slots.
-
-    Deterministic: every version must choose the same tags.
-
-    :raises ValueError: unless 1 ≤ partitions ≤ 4096.
-    """
-    if not 1 <= partitions <= 4096:
-        raise ValueError(f"{partitions} partitions: must be 1 to 4096")
-    tags: dict[int, bytes] = {}
-    for length in (2, 3):
-        for letters in product(ascii_lowercase + digits, repeat=length):
-            tag = "".join(letters).encode()
-            part = key_slot(tag) * partitions // REDIS_CLUSTER_HASH_SLOTS
-            tags.setdefault(part, tag)
-            if len(tags) == partitions:
-                return tuple(tags[p] for p in range(partitions))
-    raise ValueError(f"{partitions} partitions: no tag for every one")
 
 
 @lru_cache(maxsize=_USERS_REMEMBERED)

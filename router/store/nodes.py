@@ -160,7 +160,7 @@ class _Client:
     async def gather(self, commands: Sequence[Command]) -> list[Any]:
         if not commands:
             return []
-        pipeline = self._client.pipeline(transaction=False)
+        pipeline = self._pipeline()
         for command in commands:
             pipeline.execute_command(*command)
         try:
@@ -168,6 +168,9 @@ class _Client:
         except ResponseError as fault:
             raise _refused(str(commands[0][0]), fault) from fault
         return found
+
+    def _pipeline(self) -> Any:
+        return self._client.pipeline(transaction=False)
 
     async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | str | int | float]) -> Any:
         try:
@@ -280,18 +283,9 @@ class Cluster(_Client):
     async def refresh(self) -> None:
         await self._shielded(self._client.nodes_manager.initialize())
 
-    async def gather(self, commands: Sequence[Command]) -> list[Any]:
-        # A Cluster pipeline has no `transaction` argument; it splits by node itself.
-        if not commands:
-            return []
-        pipeline = self._client.pipeline()
-        for command in commands:
-            pipeline.execute_command(*command)
-        try:
-            found: list[Any] = await self._shielded(pipeline.execute())
-        except ResponseError as fault:
-            raise _refused(str(commands[0][0]), fault) from fault
-        return found
+    def _pipeline(self) -> Any:
+        # It has no `transaction` argument; it splits by node itself.
+        return self._client.pipeline()
 
     async def each(self, *command: bytes | str | int) -> list[Any]:
         try:

@@ -1,4 +1,4 @@
-"""Packed values: what the scripts and the pods both read. Every one opens with a format byte.
+"""Packed values: what the scripts and the pods both read. Every one opens with a format byte; tasks: `task_records`.
 
 remembered  B 1, 5s fingerprint, 3s mark of the tenant, 4s random, B reason, B outcome flags, offer, tail
             [, d charged_ms] [, msgpack of the metadata that post extensions added]
@@ -9,9 +9,6 @@ seen        B charges, a d each, B candidates, a d each, B own limits, per limit
             [8s provider entry of a pin that was left]
 head        B 1, I revision, 4s random (the two are the stamp), B off, H levers, per lever: 8s provider entry, B verdict
 pin         B 1, 8s provider entry, d set at (Redis ms)
-task        B 1, B state, B attempt, H why, d charged_ms, d deadline_at_ms, 16s decision_id, 8s provider entry,
-            B reason, H length, offer, msgpack of TaskFacts
-final       B 2, H length, subject, body; it takes the place of the work item, which is of format 1
 """
 
 import struct
@@ -26,19 +23,16 @@ from router.domain.candidates import Candidate, Offer
 from router.domain.decision import Reason
 from router.domain.ids import decision_id
 from router.domain.outcome import Remembered, Seen
-from router.domain.task import Final, Reservation, TaskFacts, TaskRecord, TaskState
+from router.domain.task import Reservation
 from router.domain.view import HeadView, Lever
 
 FORMAT = 1
 NO_STAMP = bytes(8)
 
 _REMEMBERED = Layout(">B8s4sBB")
-_TASK = Layout(">BBBHdd16s8sBH")
 _HEAD = Layout(">BI4sBH")
 _DOUBLE = Layout(">d")
-_FINAL = Layout(">BH")
 _OWN = Layout(">BBd")
-FINAL_FORMAT = 2
 
 
 class FormatError(Exception):
@@ -66,12 +60,10 @@ class Extras(Struct, frozen=True, array_like=True, omit_defaults=True):
 
 
 # What reading a value that is cut or changed may raise.
-_DAMAGE = (IndexError, ValueError, struct.error, msgspec.MsgspecError)
+DAMAGE = (IndexError, ValueError, struct.error, msgspec.MsgspecError)
 _NOTHING = b"\0"
 HASH_BYTES = 5
 _HASH_END, _OWNER_END = 6, 9
-_pack_facts = msgpack.Encoder().encode
-_unpack_facts = msgpack.Decoder(TaskFacts).decode
 _pack_extras = msgpack.Encoder().encode
 _unpack_extras = msgpack.Decoder(Extras).decode
 _unpack_metadata = msgpack.Decoder(dict[str, Any]).decode
@@ -146,7 +138,7 @@ def remembered(raw: bytes, partition: int, name: bytes) -> Remembered:
     """
     try:
         return _remembered(raw, partition, name)
-    except _DAMAGE as fault:
+    except DAMAGE as fault:
         raise FormatError(f"remembered answer: {fault}") from fault
 
 
@@ -189,64 +181,6 @@ def _remembered(raw: bytes, partition: int, name: bytes) -> Remembered:
     )
 
 
-def task_facts(facts: TaskFacts) -> bytes:
-    """The part of a delivery record that no attempt changes."""
-    return _pack_facts(facts)
-
-
-def task_record(raw: bytes) -> TaskRecord:
-    """A delivery record.
-
-    :raises FormatError: not a format that this version reads, or damaged.
-    """
-    try:
-        return _task_record(raw)
-    except _DAMAGE as fault:
-        raise FormatError(f"delivery record: {fault}") from fault
-
-
-def _task_record(raw: bytes) -> TaskRecord:
-    if raw[0] != FORMAT:
-        raise FormatError(f"delivery record of format {raw[0]}")
-    _, state, attempt, why, charged, deadline, decision, entry, reason, size = _TASK.unpack_from(raw)
-    (provider_id, latency, cost), _ = offer_in(raw, _TASK.size)
-    facts = _unpack_facts(raw[_TASK.size + size :])
-    return TaskRecord(
-        TaskState(state),
-        attempt,
-        int(charged),
-        int(deadline),
-        decision,
-        entry,
-        provider_id,
-        Reason(reason),
-        latency,
-        cost,
-        facts,
-        why,
-    )
-
-
-def final(told: Final) -> bytes:
-    """What is kept of a final result until it was told."""
-    subject = told.subject.encode()
-    return _FINAL.pack(FINAL_FORMAT, len(subject)) + subject + (told.body if told.spare is None else told.spare)
-
-
-def final_in(raw: bytes) -> Final:
-    """A final result that is to be told still.
-
-    :raises FormatError: not a format that this version reads, or damaged.
-    """
-    try:
-        if raw[0] != FINAL_FORMAT:
-            raise FormatError(f"final result of format {raw[0]}")
-        end = _FINAL.size + _FINAL.unpack_from(raw)[1]
-        return Final(raw[_FINAL.size : end].decode(), raw[end:])
-    except _DAMAGE as fault:
-        raise FormatError(f"final result: {fault}") from fault
-
-
 def seen(raw: bytes, pos: int = 0) -> Seen:
     """What a row saw on its way; see lua/decide.lua."""
     left_end = pos + 1 + 8 * raw[pos]
@@ -271,7 +205,7 @@ def head(tenant_id: str, raw: bytes) -> HeadView:
             raise FormatError(f"head of format {raw[0]}")
         _, revision, _, off, n = _HEAD.unpack_from(raw)
         levers = [(raw[pos : pos + 8], Lever(raw[pos + 8])) for pos in range(_HEAD.size, _HEAD.size + 9 * n, 9)]
-    except _DAMAGE as fault:
+    except DAMAGE as fault:
         raise FormatError(f"head: {fault}") from fault
     drained, forced = (frozenset(e for e, one in levers if one is lever) for lever in Lever)
     return HeadView(tenant_id, revision, bool(off), drained, forced)

@@ -16,8 +16,9 @@ from router.domain.request import DecideRequest
 from router.domain.task import Reservation, TaskFacts
 from router.store.batch import Batch, Waiting
 from router.store.keys import Keys, TenantKeys
-from router.store.packing import HASH_BYTES, Extras, sized, tail_extras, task_facts
+from router.store.packing import HASH_BYTES, Extras, sized, tail_extras
 from router.store.row_parts import PolicyPart, PolicyParts, candidate_head, limit_part
+from router.store.task_records import task_facts
 
 PUSH, RESERVED, RENEW, METER, LOOK, CLAIM, EXPLAIN, MESSAGE = 1, 2, 4, 8, 16, 32, 64, 128
 JOB_GRACE_MS = 300_000

@@ -7,7 +7,7 @@ from router.domain.policy import Breaker, Scope, provider_entry
 from router.domain.result import NOTHING_TAUGHT
 from router.domain.task import Correction, Move
 from router.store.keys import Keys, TenantKeys
-from router.store.packing import final
+from router.store.task_records import final
 
 KIND_TASK, KIND_REMEMBERED, KIND_NOTE = 1, 2, 3
 

@@ -23,10 +23,11 @@ from router.ports.tasks import Claimed, UsageWaiting
 from router.store.keys import Keys
 from router.store.link import Command
 from router.store.nodes import Nodes
-from router.store.packing import FormatError, OutcomeFlag, final_in, task_record
+from router.store.packing import FormatError, OutcomeFlag
 from router.store.reads import read_each
 from router.store.scripts import Script, load
 from router.store.settle_rows import MoveBatch
+from router.store.task_records import final_in, task_record
 from router.telemetry import Event
 
 log = logging.getLogger("router.tasks")

@@ -10,8 +10,9 @@ from secrets import token_bytes
 from router.ports.tenants import Census, KindCensus, Purged
 from router.store.keys import KEYS, Keys, TenantKeys
 from router.store.nodes import Nodes
-from router.store.packing import FormatError, task_record
+from router.store.packing import FormatError
 from router.store.scripts import load
+from router.store.task_records import task_record
 from router.store.tenant_answers import TenantAnswers
 
 MOST_WALKED = 5_000_000

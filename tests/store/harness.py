@@ -30,11 +30,11 @@ from router.store.decisions import decide_script
 from router.store.keys import Keys, TenantKeys
 from router.store.levers import RedisLevers, lever_scripts
 from router.store.nodes import Nodes
-from router.store.packing import task_record
 from router.store.replies import HEAD, LATE, outcome
 from router.store.rows import RowPacker
 from router.store.scripts import Script
 from router.store.settle_rows import MoveBatch
+from router.store.task_records import task_record
 from router.store.tasks import _outcome as move_outcome
 from router.store.tasks import claim_script, settle_script
 

@@ -10,7 +10,8 @@ from router.domain.ids import partition_of, task_id
 from router.domain.outcome import Admitted
 from router.domain.policy import Breaker, provider_entry
 from router.domain.result import BreakerVerdict, Taught
-from router.store.keys import KEYS, Keys, partition_tags
+from router.store.keys import KEYS, Keys
+from router.store.tags import partition_tags
 from tests.store.harness import Store, request, undispatched
 from tests.store.test_bad_rows import full, full_ask
 

@@ -29,7 +29,8 @@ from router.domain.task import (
 from router.store.keys import Keys
 from router.store.meta import RedisEpochs
 from router.store.nodes import SingleNode
-from router.store.packing import FormatError, final_in
+from router.store.packing import FormatError
+from router.store.task_records import final_in
 from router.store.tasks import RedisTasks, settle_script
 from tests.store.harness import FEATURES, MINUTE, TEST_CLOCK, Store, policy, request, undispatched
 from tests.store.test_bad_rows import FAILING
