@@ -135,7 +135,8 @@ WHEN = Field(
 RETRY = Field(
     "retry",
     Int(0, MAX_RETRY),
-    "Tries that stay on the failed provider, the first included, before `to`; a task has 1 + retry in all.",
+    "Tries that stay on the failed provider, the first included, before `to`; a task has 1 + retry in all. 0: `to` is "
+    "for callers who tell the failure themselves, a dispatched task ends with it.",
     1,
 )
 BACKOFF: Field[Backoff | None] = Field(
@@ -200,7 +201,8 @@ FALLBACKS = Field(
 def warn_unreachable(
     rules: tuple[Fallback, ...], providers: tuple[str, ...], report: Report, *, old_form: bool = False
 ) -> None:
-    """Warn about rules that no request can reach, and about targets that are not among the policy's providers.
+    """Warn about rules that no request or no dispatched task can reach, and about targets that are not among the
+    policy's providers.
 
     `old_form`: the author wrote `fallback`.
     """
@@ -219,6 +221,12 @@ def warn_unreachable(
             report.warn(path, f"can never be reached: {names} {verb} first", "put the narrower rule first")
         elif providers == (rule.to,):
             report.warn(path, "can never be reached: it leads to the only provider")
+        elif rule.retry == 0:
+            message = (
+                "0 ends a dispatched task with the failure that matches, options.retry.max_attempts aside; "
+                f"{shown(rule.to)} is for callers who tell the failure themselves, in context.status"
+            )
+            report.warn(f"{path}.retry", message, "1, the default, goes on to `to` once")
 
 
 def _covering(earlier: tuple[Fallback, ...], later: Fallback) -> list[int]:

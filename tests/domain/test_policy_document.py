@@ -216,6 +216,16 @@ def test_a_fallback_that_nobody_can_reach(rules: list[object], why: str) -> None
     assert warnings(fallbacks=rules)[0].startswith(why)
 
 
+def test_a_fallback_that_no_dispatched_task_can_reach() -> None:
+    """With `retry: 0` a task has one attempt: `to` is for callers who tell the failure themselves. Said once."""
+    (warning,) = warnings(fallbacks=[{"to": "b", "retry": 0}])
+    assert warning.startswith("fallbacks[0].retry: 0 ends a dispatched task")
+    assert "context.status" in warning
+    assert warning.endswith("(1, the default, goes on to `to` once)")
+    behind = [{"to": "a"}, {"to": "b", "retry": 0}]
+    assert [w.split(":")[0] for w in warnings(fallbacks=behind)] == ["fallbacks[1]"]
+
+
 def test_a_narrower_rule_before_a_wider_one_is_fine() -> None:
     """Rules that can all be reached give no warning."""
     narrow = {"to": "a", "when": {"status": ["timeout"], "message_type": ["chat"]}}
