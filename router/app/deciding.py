@@ -56,5 +56,5 @@ class DecideParts:
             unknown=audit.unknown.refused,
             violated=partial(ground.isolation.violated, Door.DECIDE),
         )
-        self.dry_run = DryRun(store.decisions, ground.features, settings, policies.figures.snapshot)
+        self.dry_run = DryRun(store.decisions, ground.features, settings, policies.figures.snapshot, store.extensions)
         self.door = DecideDoor(ground.bus, self.decide.handle, s.pod_name)

@@ -93,7 +93,7 @@ def _facts(why: Why) -> list[tuple[str, Any]]:
         ("pin", pin or None),
         ("idempotency", _IDEMPOTENCY.get(why.get("idempotency", ""))),
         ("degraded", "yes: the store was away, and no limit was looked at" if why.get("degraded") else None),
-        ("extensions", ", ".join(e["extension_id"] for e in why.get("extensions", ())) or None),
+        ("extensions", ", ".join(map(_extension, why.get("extensions", ()))) or None),
         ("not allowed", ", ".join(why["requires_cp"]) + ": needs CP2-LC" if why.get("requires_cp") else None),
     ]
 
@@ -137,3 +137,9 @@ def _table(whole: str, rows: Sequence[dict[str, object]]) -> None:
     """Only the columns in which something stands."""
     columns = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     print_table(columns, [[row[name] for name in columns] for row in rows], whole=(whole,))
+
+
+def _extension(told: dict[str, Any]) -> str:
+    """A dry run knows how it does (`status`), an answer what came of it (`outcome`); what is well needs no word."""
+    odd = told.get("outcome") or told.get("status")
+    return f"{told['extension_id']} ({odd})" if odd not in (None, "ok", "healthy") else str(told["extension_id"])

@@ -11,7 +11,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from router.domain.extensions import Name, Stage
+from router.domain.extensions import BREAKER_IS_OPEN, Called, Name, Stage, Step, wanted_of
+from router.domain.policy import Policy
+from router.domain.request import DecideRequest
 from router.domain.view import BreakerState
 
 BOUNDS_MS: Final = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000)
@@ -78,6 +80,22 @@ class ExtensionRecord(Struct, frozen=True):
     probe: bytes
     probe_until_ms: int
     buckets: Sequence[int]
+
+
+def is_shut(record: ExtensionRecord, now_ms: int) -> bool:
+    """Whether it is not called now: its breaker is open, and nobody may try it yet, or somebody does."""
+    waits = now_ms < record.open_until_ms or now_ms < record.probe_until_ms
+    return record.state is not BreakerState.CLOSED and waits
+
+
+def shut_out(policy: Policy, request: DecideRequest, records: Sequence[ExtensionRecord], now_ms: int) -> Step | None:
+    """The first extension that this request would end at without any being asked; None: they would be called."""
+    shut = {r.name for r in records if is_shut(r, now_ms)}
+    for stage, extension in wanted_of(policy, request):
+        step = Step(Name(stage, extension.id), extension, Called.UNAVAILABLE, 0, 0, BREAKER_IS_OPEN)
+        if step.name in shut and step.stops:
+            return step
+    return None
 
 
 class Settled(Struct, frozen=True):

@@ -19,6 +19,7 @@ from router.domain.request import DecideRequest
 
 RETRY_PAUSE_MS = 20
 MAX_REASON = 1024
+BREAKER_IS_OPEN = "its breaker is open"
 # What the audit record of a request that ended at an extension has in the place of the store's code.
 AUDIT_CODES = {
     Code.VALIDATOR_BLOCKED: 32,
@@ -116,6 +117,12 @@ _WORDS = {
 def wanted(extensions: Sequence[Extension], request: DecideRequest) -> list[Extension]:
     """Those whose `when` fits the request, in the policy's order."""
     return [e for e in extensions if _fits(e.when, request)]
+
+
+def wanted_of(policy: Policy, request: DecideRequest) -> list[tuple[Stage, Extension]]:
+    """All that a request is sent to, in the pipeline's order."""
+    stages = ((Stage.PRE, policy.pre), (Stage.VALIDATE, policy.validators), (Stage.POST, policy.post))
+    return [(stage, e) for stage, kind in stages for e in wanted(kind, request)]
 
 
 def _fits(when: JsonObject, request: DecideRequest) -> bool:

@@ -5,15 +5,19 @@ from collections.abc import Awaitable, Callable
 
 from msgspec.structs import replace
 
-from router.domain.answers import answer
-from router.domain.decision import Answer, Refused
+from router.domain.answers import answer, unavailable
+from router.domain.decision import Answer, Decided, Refused
+from router.domain.extension_health import shut_out
+from router.domain.extensions import refusal, wanted_of
 from router.domain.figures import Snapshot
-from router.domain.outcome import Outcome
+from router.domain.outcome import Admitted, Away, Outcome
 from router.domain.plan import Features, plan
-from router.domain.policy import StoredPolicy
+from router.domain.policy import Policy, StoredPolicy
 from router.domain.request import DecideRequest
 from router.ports.decisions import DecisionStore
+from router.ports.extensions import ExtensionStore
 from router.usecases.intake import DecideSettings, extensions_gated, forbidden, overlong
+from router.wire.extension_views import would_run
 from router.wire.job import encode_job
 
 DryRunner = Callable[[DecideRequest, StoredPolicy], Awaitable[Answer]]
@@ -29,14 +33,22 @@ class DryRun:
         features: Callable[[], Features],
         settings: DecideSettings,
         snapshot: Callable[[str], Snapshot],
+        extensions: ExtensionStore,
     ) -> None:
         self._decisions = decisions
         self._features = features
         self._settings = settings
         self._snapshot = snapshot
+        self._extensions = extensions
 
     async def ask(self, request: DecideRequest, stored: StoredPolicy) -> Answer:
-        """The answer with its explanation, as far as the gate allows one. Charges and audits nothing, pins nobody."""
+        """The answer with its explanation, as far as the gate allows one. Charges and audits nothing, pins nobody.
+
+        No extension is called: what one would say of the request is not known. One that is not called now, because its
+        breaker is open, refuses here as it would there.
+
+        :raises StoreError: Redis did not tell how the extensions do.
+        """
         features = self._features()
         settings = self._settings
         refused = forbidden(request, features, settings) or overlong(request, settings)
@@ -57,4 +69,18 @@ class DryRun:
                 found.set_result(outcome)
 
         self._decisions.look(wanted, made, told)
-        return answer(await found, wanted, made, explain=features.explain)
+        outcome = await found
+        if isinstance(outcome, Away) and stored.policy.requires_extensions:
+            return unavailable(wanted, sent=False)
+        would = answer(outcome, wanted, made, explain=features.explain)
+        return await self._with_extensions(would, wanted, stored.policy) if isinstance(outcome, Admitted) else would
+
+    async def _with_extensions(self, told: Answer, request: DecideRequest, policy: Policy) -> Answer:
+        uses = self._features().extensions and wanted_of(policy, request)
+        records = await self._extensions.records() if uses else []
+        step = shut_out(policy, request, records, self._decisions.now_ms(request.tenant_id))
+        if step is not None:
+            return refusal(step)
+        if isinstance(told, Decided) and told.explain is not None:
+            return replace(told, explain=told.explain | {"extensions": would_run(policy, request, records)})
+        return told

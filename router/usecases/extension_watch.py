@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 
 from router.domain.alert import Condition
-from router.domain.extension_health import ExtensionRecord, Settled, Tally
+from router.domain.extension_health import ExtensionRecord, Settled, Tally, is_shut
 from router.domain.extensions import Name
 from router.domain.json import JsonObject
 from router.domain.view import BreakerState
@@ -60,8 +60,7 @@ class ExtensionWatch:
         record = await self._record(name)
         if record is None or record.state is BreakerState.CLOSED:
             return FREELY
-        now = self._now_ms()
-        if now < record.open_until_ms or now < record.probe_until_ms:
+        if is_shut(record, self._now_ms()):
             return None
         probe = self._random(8)
         settled = await self._settle([Tally(name, probe=probe, probe_ms=timeout_ms + PROBE_GRACE_MS)])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from router.domain.extensions import RETRY_PAUSE_MS, Called, Name, Reply, Stage, Step, wanted
+from router.domain.extensions import BREAKER_IS_OPEN, RETRY_PAUSE_MS, Called, Name, Reply, Stage, Step, wanted
 from router.domain.json import JsonObject
 from router.domain.policy import Extension
 from router.domain.request import DecideRequest
@@ -82,7 +82,7 @@ class Pipeline:
         while (timeout_ms := min(extension.timeout_ms, int((until - self._now()) * 1000))) >= 1:
             admission = await self._watch.admit(name, timeout_ms)
             if admission is None:
-                outcome, reason = Called.UNAVAILABLE, "its breaker is open"
+                outcome, reason = Called.UNAVAILABLE, BREAKER_IS_OPEN
                 break
             calls += 1
             started = self._now()

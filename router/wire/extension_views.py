@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from router.domain.extension_health import ExtensionRecord, percentile_ms, status, success_rate
-from router.domain.extensions import Stage, wanted
+from router.domain.extensions import Name, wanted_of
 from router.domain.json import JsonObject, JsonValue
 from router.domain.policy import Policy
 from router.domain.request import DecideRequest
@@ -49,7 +49,10 @@ def extension_state(r: ExtensionRecord) -> JsonObject:
     }
 
 
-def would_run(policy: Policy, request: DecideRequest) -> list[JsonValue]:
-    """The extensions that a request would be sent to, in order."""
-    stages = ((Stage.PRE, policy.pre), (Stage.VALIDATE, policy.validators), (Stage.POST, policy.post))
-    return [{"extension_id": e.id, "stage": stage.value} for stage, kind in stages for e in wanted(kind, request)]
+def would_run(policy: Policy, request: DecideRequest, records: Sequence[ExtensionRecord]) -> list[JsonValue]:
+    """The extensions that a request would be sent to, in order, and how each does; null: not called within a day."""
+    known = {r.name: status(r).value for r in records}
+    return [
+        {"extension_id": e.id, "stage": stage.value, "status": known.get(Name(stage, e.id))}
+        for stage, e in wanted_of(policy, request)
+    ]

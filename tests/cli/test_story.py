@@ -42,3 +42,10 @@ def test_a_cost_limit_says_its_unit(capsys: pytest.CaptureFixture[str]) -> None:
     line = {"limit_id": "budget", "scope": "tenant", "resource": "cost", "limit": 5_000_000, "left_before": 4_999_000}
     print_story("now", {"limits": [line]})
     assert "cost, in micro-USD, of the tenant" in " ".join(capsys.readouterr().out.split())
+
+
+def test_an_extension_that_is_not_well_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a dry run knows of it, and what came of it in an answer."""
+    known = [{"extension_id": "mask", "status": "unhealthy"}, {"extension_id": "new", "status": None}]
+    print_story("now", {"extensions": [*known, {"extension_id": "pii", "outcome": "rejected"}]})
+    assert "mask (unhealthy), new, pii (rejected)" in capsys.readouterr().out

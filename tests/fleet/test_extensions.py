@@ -320,7 +320,7 @@ async def test_a_task_of_a_dead_pod_is_cancelled_by_the_sweeper(own: Own) -> Non
 
 
 async def test_health_and_breakers_are_the_fleets(fleet: Fleet, caller: Foreign) -> None:
-    """After failures in a row nobody calls it, whichever pod is asked; both pods tell the same figures."""
+    """After failures in a row nobody calls it, whichever pod is asked; both tell the same, and dry runs refuse."""
     extension = await Extension(caller, "pre", garbage).start()
     tenant = await fleet.tenant(pipeline(pre=[{"id": extension.id, "mode": "required"}]))
     for _ in range(5):
@@ -336,6 +336,8 @@ async def test_health_and_breakers_are_the_fleets(fleet: Fleet, caller: Foreign)
         return {r.error["code"] for r in replies} == {"extension_unavailable"} and len({r.pod for r in replies}) == 2
 
     await until(everywhere, 5, "both pods know")
+    dry = await act(caller, "dry_run_pipeline", {"tenant_id": tenant, "policy_id": "default", "payload": {}})
+    assert dry["error"]["code"] == "extension_unavailable"
     calls = len(extension.calls)
     seen = [await act(caller, "get_extension_health", {"extension_id": extension.id}) for _ in range(10)]
     assert all(s == seen[0] for s in seen)
@@ -360,7 +362,7 @@ async def test_a_dry_run_calls_nobody(fleet: Fleet, caller: Foreign) -> None:
     tenant = await fleet.tenant(pipeline(pre=[{"id": extension.id}]))
     reply = await act(caller, "dry_run_pipeline", {"tenant_id": tenant, "policy_id": "default", "payload": {}})
     assert reply["result"]["executed_extensions"] == []
-    assert reply["result"]["explain"]["extensions"] == [{"extension_id": extension.id, "stage": "pre"}]
+    assert reply["result"]["explain"]["extensions"] == [{"extension_id": extension.id, "stage": "pre", "status": None}]
     assert extension.calls == []
 
 
