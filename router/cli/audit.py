@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from router.cli import audit_export
-from router.cli.audit_rows import COLUMNS, facts, moment, moment_ms, print_line, row
+from router.cli.audit_rows import COLUMNS, SinceOption, UntilOption, facts, moment, moment_ms, print_line, row
 from router.cli.exits import Exit
+from router.cli.names import NO_TENANTS_LOG, LogOption
 from router.cli.output import note, print_facts, print_json, print_table
 from router.cli.target import JsonOption, RedisOption
 
@@ -17,18 +18,20 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Read a tenant's audit log.", no_args_is_help=True)
 
-TenantOption = Annotated[str, typer.Option(help="The tenant.")]
 
 RESOURCE_TYPES = ("request", "assignment", "policy", "provider", "tenant", "gate")
 LOOK_S = 0.5
 TAIL_MOST = 500
+
+LinesOption = Annotated[int, typer.Option("--lines", "-n", min=1, max=TAIL_MOST, help="How many of the newest.")]
+JsonLinesOption = Annotated[bool, typer.Option("--json", help="One JSON document a line.")]
 
 app.command()(audit_export.export)
 
 
 @app.command()
 def query(
-    tenant: TenantOption,
+    tenant: LogOption,
     action: Annotated[str | None, typer.Option(help="An action, or its beginning: decision, breaker.opened, …")] = None,
     user: Annotated[str | None, typer.Option(help="Entries of one user or admin.")] = None,
     resource: Annotated[
@@ -40,14 +43,12 @@ def query(
     outcome: Annotated[
         str | None,
         typer.Option(
-            help="decided, degraded, conflict, limited, no_candidate, tenant_off, audit_quota; "
-            "success, error, timeout, cancelled."
+            help="decided, degraded, conflict, limited, no_candidate, tenant_off, audit_quota, validator_blocked, "
+            "extension_unavailable, extension_timeout, extension_error; success, error, timeout, cancelled."
         ),
     ] = None,
-    since: Annotated[
-        str | None, typer.Option(help="Not older: a time (2026-01-31T12:00Z) or an age (15m, 2h).")
-    ] = None,
-    until: Annotated[str | None, typer.Option(help="Older than: a time or an age.")] = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many entries.")] = 100,
     cursor: Annotated[str | None, typer.Option(help="Go on where the page before ended.")] = None,
     json: JsonOption = False,
@@ -62,6 +63,7 @@ def query(
 
     from router.cli.target import settings_for
     from router.domain.audit import AuditQuery
+    from router.usecases.query_audit import checked
 
     kind, _, resource_id = (resource or "").partition(":")
     if resource is not None and kind not in RESOURCE_TYPES:
@@ -79,6 +81,7 @@ def query(
         request_id,
         outcome,
     )
+    checked(wanted, cursor, limit)
     page = asyncio.run(_page(settings_for(redis=redis), wanted, cursor, limit))
     if json:
         print_json({"entries": [facts(e) for e in page.entries], "cursor": page.cursor, "read": page.read})
@@ -93,7 +96,7 @@ def query(
 
 def _none(tenant: str, which: str = "") -> str:
     """That there is no entry; and, as the name may be wrong, how to see which are right."""
-    where = "the log of no tenant" if tenant == "~" else tenant
+    where = "the log of no tenant" if tenant == NO_TENANTS_LOG else tenant
     return f"{where} has no audit entry {which}".rstrip() + " (tenants are in `router tenant list`)"
 
 
@@ -108,10 +111,10 @@ async def _page(settings: "Settings", wanted: "AuditQuery", cursor: str | None, 
 
 @app.command()
 def tail(
-    tenant: TenantOption,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=TAIL_MOST, help="How many of the newest.")] = 20,
+    tenant: LogOption,
+    lines: LinesOption = 20,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document a line.")] = False,
+    json: JsonLinesOption = False,
     redis: RedisOption = None,
 ) -> None:
     """Show the newest entries, oldest first. Exit code 1: there is none."""
@@ -149,8 +152,8 @@ async def _tail(settings: "Settings", tenant: str, lines: int, *, follow: bool, 
 
 @app.command()
 def unknown(
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=TAIL_MOST, help="How many of the newest.")] = 20,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document a line.")] = False,
+    lines: LinesOption = 20,
+    json: JsonLinesOption = False,
     redis: RedisOption = None,
 ) -> None:
     """Show the newest refusals of tenants (or policies) that are not known here, oldest first. Exit code 1: none."""
@@ -176,7 +179,7 @@ async def _unknown(settings: "Settings", lines: int) -> "list[AuditEntry]":
 
 
 @app.command()
-def stats(tenant: TenantOption, json: JsonOption = False, redis: RedisOption = None) -> None:
+def stats(tenant: LogOption, json: JsonOption = False, redis: RedisOption = None) -> None:
     """The log at a glance; actions are counted over the newest 10,000 entries. Exit code 1: there is no entry."""
     import asyncio
 

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router.cli.audit_rows import moment_ms
+from router.cli.audit_rows import SinceOption, UntilOption, moment_ms
 from router.cli.exits import Exit
+from router.cli.names import LogOption
 from router.cli.output import note, print_facts, print_json
 from router.cli.target import JsonOption, RedisOption
 
@@ -18,10 +19,10 @@ _BATCH = 512
 
 
 def export(
-    tenant: Annotated[str, typer.Option(help="The tenant.")],
+    tenant: LogOption,
     out: Annotated[Path, typer.Option(help="The folder; the tenant gets one of its own in it.")],
-    since: Annotated[str | None, typer.Option(help="Not older: a time or an age, as in query.")] = None,
-    until: Annotated[str | None, typer.Option(help="Older than: a time or an age.")] = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     json: JsonOption = False,
     redis: RedisOption = None,
 ) -> None:

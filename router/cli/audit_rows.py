@@ -4,7 +4,7 @@ import re
 import sys
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,9 @@ _MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _LEFT_OUT = {"request_id", "decision_id", "policy_hash"}
 
 COLUMNS = ("time", "action", "request", "what")
+
+SinceOption = Annotated[str | None, typer.Option(help="Not older: a time (2026-01-31T12:00Z) or an age (15m, 2h).")]
+UntilOption = Annotated[str | None, typer.Option(help="Older than: a time or an age.")]
 
 
 def facts(entry: "AuditEntry") -> dict[str, Any]:

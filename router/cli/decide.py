@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from router.cli.exits import Exit
+from router.cli.names import AskedPolicyOption, TenantOption
 from router.cli.output import note, print_facts, print_json
 from router.cli.target import JsonOption, NatsOption
 
@@ -14,21 +15,23 @@ if TYPE_CHECKING:
 
     from nats.aio.client import Client
 
+PayloadOption = Annotated[str, typer.Option(metavar="JSON", help="The task's payload: JSON, @FILE, or - for stdin.")]
+SessionOption = Annotated[str | None, typer.Option(help="context.session_id, for sticky policies.")]
+UserOption = Annotated[str | None, typer.Option(help="context.user_id, for user limits.")]
+
 DECIDE = "beamline.router.v1.decide"
 GET_DECISION = "beamline.router.v1.get_decision"
 _STATUS_OF = {"succeeded": "success", "failed": "error", "timed_out": "timeout", "cancelled": "cancelled"}
 
 
 def decide(
-    tenant: Annotated[str, typer.Option(help="The tenant.")],
+    tenant: TenantOption,
     task: Annotated[str, typer.Option(help="The task's type.")],
-    payload: Annotated[
-        str, typer.Option(metavar="JSON", help="The task's payload: JSON, @FILE, or - for stdin.")
-    ] = "{}",
-    policy: Annotated[str | None, typer.Option(help="Policy id; without it the tenant's `default`.")] = None,
+    payload: PayloadOption = "{}",
+    policy: AskedPolicyOption = None,
     request_id: Annotated[str | None, typer.Option(help="Repeat one to get the same decision again.")] = None,
-    session: Annotated[str | None, typer.Option(help="context.session_id, for sticky policies.")] = None,
-    user: Annotated[str | None, typer.Option(help="context.user_id, for user limits.")] = None,
+    session: SessionOption = None,
+    user: UserOption = None,
     push: Annotated[bool, typer.Option("--push", help="Also dispatch the task to a worker.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Dispatch, and wait for the final result.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Ask why this provider.")] = False,

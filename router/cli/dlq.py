@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from router.cli.audit_rows import moment, moment_ms
+from router.cli.audit_rows import SinceOption, moment, moment_ms
 from router.cli.exits import Exit
+from router.cli.names import OnlyTenantOption
 from router.cli.output import note, print_facts, print_json, print_table
 from router.cli.target import JsonOption, NatsOption
 
@@ -20,8 +21,6 @@ app = typer.Typer(help="Messages that were given up on.", no_args_is_help=True)
 
 SubjectOption = Annotated[str | None, typer.Option(help="Letters of this original subject.")]
 ReasonOption = Annotated[str | None, typer.Option(help="Letters whose reason or error code contains this.")]
-TenantOption = Annotated[str | None, typer.Option(help="Letters about this tenant's tasks.")]
-SinceOption = Annotated[str | None, typer.Option(help="Not older: a time (2026-01-31T12:00Z) or an age (15m, 2h).")]
 
 
 class _Room:
@@ -35,7 +34,7 @@ class _Room:
 def list_(
     subject: SubjectOption = None,
     reason: ReasonOption = None,
-    tenant: TenantOption = None,
+    tenant: OnlyTenantOption = None,
     since: SinceOption = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many, the newest.")] = 50,
     json: JsonOption = False,
@@ -96,7 +95,7 @@ def redrive(
     ids: Annotated[list[int] | None, typer.Argument(metavar="ID", help="Ids that `list` shows.")] = None,
     subject: SubjectOption = None,
     reason: ReasonOption = None,
-    tenant: TenantOption = None,
+    tenant: OnlyTenantOption = None,
     since: SinceOption = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many of those that fit, the newest.")] = 100,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the letters in the DLQ.")] = False,

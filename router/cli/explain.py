@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from router.cli.decide import PayloadOption, SessionOption, UserOption, quiet, request_body
 from router.cli.exits import Exit
+from router.cli.names import AskedPolicyOption, LogOption
 from router.cli.output import note, print_json
 from router.cli.target import JsonOption, NatsOption, RedisOption
 
@@ -16,7 +18,7 @@ DRY_RUN = "beamline.router.v1.admin.dry_run_pipeline"
 
 
 def explain(
-    tenant: Annotated[str, typer.Option(help="The tenant.")],
+    tenant: LogOption,
     entry: Annotated[
         str | None,
         typer.Option("--id", metavar="ID", help="What was decided, by audit entry or decision_id."),
@@ -25,13 +27,11 @@ def explain(
         bool, typer.Option("--dry-run", help="Tell what would be decided now; charges nothing. Needs --task.")
     ] = False,
     task: Annotated[str | None, typer.Option(help="The task's type.")] = None,
-    payload: Annotated[
-        str, typer.Option(metavar="JSON", help="The task's payload: JSON, @FILE, or - for stdin.")
-    ] = "{}",
-    policy: Annotated[str | None, typer.Option(help="Policy id; without it the tenant's `default`.")] = None,
+    payload: PayloadOption = "{}",
+    policy: AskedPolicyOption = None,
     request_id: Annotated[str | None, typer.Option(help="The very request; without it some request.")] = None,
-    session: Annotated[str | None, typer.Option(help="context.session_id, for sticky policies.")] = None,
-    user: Annotated[str | None, typer.Option(help="context.user_id, for user limits.")] = None,
+    session: SessionOption = None,
+    user: UserOption = None,
     max_latency_ms: Annotated[int | None, typer.Option(min=0, help="constraints.max_latency_ms.")] = None,
     max_cost: Annotated[float | None, typer.Option(min=0, help="constraints.max_cost, in USD.")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the reply.")] = 5.0,
@@ -47,7 +47,6 @@ def explain(
     """
     import asyncio
 
-    from router.cli.decide import request_body
     from router.cli.target import settings_for
 
     if (entry is None) is not dry_run:
@@ -125,7 +124,6 @@ async def _dry_run(settings: "Settings", body: dict[str, Any], timeout_s: float)
 
     from router.bus.faults import translated
     from router.bus.options import connect_arguments
-    from router.cli.decide import quiet
     from router.cli.target import bus_options
 
     where = bus_options(settings, "router-cli")

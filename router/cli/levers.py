@@ -6,6 +6,7 @@ import typer
 
 from router.cli.audit_rows import moment
 from router.cli.exits import Exit
+from router.cli.names import OnlyTenantOption, ProviderArgument, TenantArgument, TenantOption
 from router.cli.operating import Room, in_room, operate
 from router.cli.output import note, print_json, print_table
 from router.cli.target import JsonOption, RedisOption
@@ -19,9 +20,6 @@ breakers = typer.Typer(help="Look at circuit breakers, hold them open, close the
 tenants = typer.Typer(help="Look at tenants, switch them off and on, purge them.", no_args_is_help=True)
 answers = typer.Typer(help="Forget remembered answers.", no_args_is_help=True)
 
-TenantOption = Annotated[str, typer.Option("--tenant", help="The tenant.")]
-ProviderArgument = Annotated[str, typer.Argument(metavar="PROVIDER", help="Name, as the tenant's policies have it.")]
-TenantArgument = Annotated[str, typer.Argument(metavar="TENANT")]
 WhyOption = Annotated[str | None, typer.Option("--why", help="Why, for the audit log.")]
 
 
@@ -98,11 +96,7 @@ def reset(
 
 
 @breakers.command("list")
-def list_breakers(
-    tenant: Annotated[str | None, typer.Option("--tenant", help="One tenant; without it all of them.")] = None,
-    json: JsonOption = False,
-    redis: RedisOption = None,
-) -> None:
+def list_breakers(tenant: OnlyTenantOption = None, json: JsonOption = False, redis: RedisOption = None) -> None:
     """List the breakers that are open or half open. Exit code 1: there is none."""
 
     from router.domain.view import BreakerState

@@ -9,6 +9,7 @@ import typer
 from router.cli import policy_check
 from router.cli.audit_rows import moment
 from router.cli.exits import Exit
+from router.cli.names import PolicyOption, TenantOption
 from router.cli.output import note, print_facts, print_json, print_table
 from router.cli.publishing import with_publisher
 from router.cli.target import JsonOption, NatsOption, RedisOption
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Check, write and read policies.", no_args_is_help=True)
 
-TenantOption = Annotated[str, typer.Option(help="The tenant.")]
-PolicyOption = Annotated[str, typer.Option("--policy", help="Policy id.")]
 ExpectOption = Annotated[
     int | None, typer.Option(min=0, help="Write only if the policy is at this revision; 0: only if there is none.")
 ]
@@ -46,7 +45,7 @@ def apply(
 
     Example: router policy apply policy.json --tenant acme --dry-run
     """
-    document = policy_check.read(file)
+    document = policy_check.read_good(file)
 
     async def act(publisher: "PolicyPublisher") -> "Published":
         return await publisher.apply(tenant, policy, document, expect_revision=expect_revision, dry_run=dry_run)
@@ -57,7 +56,7 @@ def apply(
 @app.command()
 def delete(
     tenant: TenantOption,
-    policy: Annotated[str, typer.Option("--policy", help="Policy id.")],
+    policy: PolicyOption,
     expect_revision: ExpectOption = None,
     dry_run: DryRunOption = False,
     json: JsonOption = False,

@@ -58,6 +58,19 @@ def read(file: Path) -> bytes:
         raise typer.BadParameter(f"{file} cannot be read: {e.strerror}", param_hint="FILE") from e
 
 
+def read_good(file: Path) -> bytes:
+    """The bytes of a good document, so that nobody is asked about another.
+
+    :raises InvalidInput: with every mistake.
+    :raises typer.BadParameter: it cannot be read.
+    """
+    from router.wire.policies import decode
+
+    data = read(file)
+    decode(data)
+    return data
+
+
 def _document(name: str, data: bytes) -> dict[str, Any]:
     from router.errors import InvalidInput
     from router.wire.policies import decode

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from router.cli.exits import Exit
-from router.cli.levers import TenantArgument, WhyOption, tenants
+from router.cli.levers import WhyOption, tenants
+from router.cli.names import TenantArgument
 from router.cli.operating import in_room
 from router.cli.output import note, print_facts, print_json, print_table
 from router.cli.publishing import Changes, announced

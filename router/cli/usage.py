@@ -6,6 +6,7 @@ import typer
 
 from router.cli.audit_rows import moment_ms
 from router.cli.exits import Exit
+from router.cli.names import OnlyTenantOption
 from router.cli.output import note, print_facts, print_json, print_table
 from router.cli.target import JsonOption, NatsOption, RedisOption
 
@@ -23,7 +24,7 @@ def usage() -> None:
 
 @app.command()
 def reconcile(
-    tenant: Annotated[str | None, typer.Option(help="Only this tenant.")] = None,
+    tenant: OnlyTenantOption = None,
     since: Annotated[str, typer.Option(help="From a time (2026-01-31T12:00Z) or an age (15m, 1h) on.")] = "1h",
     json: JsonOption = False,
     nats: NatsOption = None,

@@ -120,8 +120,7 @@ class UnknownTenant(Struct, frozen=True, array_like=True):
 class AuditEntry(Struct, frozen=True):
     """One record, as people and queries see it. `id` is its place in the log, `ts_us` is Redis time in microseconds.
 
-    `outcome`: decided, degraded, conflict, limited, no_candidate, tenant_off or audit_quota of a decision, the status
-    of a result.
+    `outcome`: one of `audit_entries.OUTCOMES`.
     """
 
     id: str

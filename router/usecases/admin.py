@@ -11,7 +11,7 @@ from router.domain.decision import Code, Refused
 from router.domain.extension_health import ExtensionRecord
 from router.domain.extensions import worst_latency_ms
 from router.domain.json import JsonObject, JsonValue
-from router.domain.policy import DEFAULT_POLICY_ID, Policy, StoredPolicy, provider_entry
+from router.domain.policy import Policy, StoredPolicy, provider_entry
 from router.domain.roles import Holder, Role
 from router.domain.view import BreakerView
 from router.errors import InvalidInput, QuotaExceeded, RevisionConflict, StoreError
@@ -20,12 +20,13 @@ from router.ports.policies import LeverStore
 from router.ports.tenants import Inspector
 from router.telemetry import Event, Telemetry
 from router.usecases.access import Tokens
+from router.usecases.act_fields import ActFields
 from router.usecases.admin_acts import Act, breaker_facts, refused_input
 from router.usecases.dry_run import DryRunner
 from router.usecases.levers import named_providers
 from router.usecases.paging import page
 from router.usecases.tasks import Policies, policies_of
-from router.wire.extension_views import extension_health, extension_state, would_run
+from router.wire.extension_views import extension_health, extension_state
 from router.wire.fields import name as tenant_name
 from router.wire.problems import Problems, Rejected
 from router.wire.reply import decision_object, encode
@@ -136,9 +137,9 @@ class Admin:
             log.error("an admin act is not in the audit log: %s", fault, extra={"event": Event.ADMIN_ACT, **facts})
 
     async def _breaker_states(self, fields: JsonObject) -> JsonObject | Refused:
-        tenant = fields.get("tenant_id")
-        if tenant is not None and not isinstance(tenant, str):
-            return Refused(Code.INVALID_REQUEST, "tenant_id: must be a string")
+        body = ActFields(fields)
+        tenant = body.any_tenant()
+        body.check()
         every: list[tuple[str, BreakerView | ExtensionRecord]] = [
             (f"{v.tenant_id}/{v.provider_entry.hex()}", v) for v in await self._inspector.breakers(tenant)
         ]
@@ -158,16 +159,18 @@ class Admin:
 
     async def _extension_health(self, fields: JsonObject) -> JsonObject | Refused:
         """Every extension that was called within a day; one of them when `extension_id` names it."""
-        wanted = fields.get("extension_id")
+        body = ActFields(fields)
+        wanted = body.text("extension_id")
+        body.check()
         records = [r for r in await self._extensions.records() if wanted is None or r.name.id == wanted]
         if wanted is not None and not records:
             return Refused(Code.EXTENSION_NOT_FOUND, f"no extension {wanted} was called within a day")
         return {"health": extension_health(records)}
 
     async def _stored(self, fields: JsonObject) -> StoredPolicy | Refused:
-        tenant, policy_id = fields.get("tenant_id"), fields.get("policy_id") or DEFAULT_POLICY_ID
-        if not isinstance(tenant, str) or not isinstance(policy_id, str):
-            return Refused(Code.INVALID_REQUEST, "tenant_id and policy_id: must be strings")
+        body = ActFields(fields)
+        tenant, policy_id = body.tenant(), body.policy()
+        body.check()
         known = await policies_of(self._policies, tenant)
         stored = None if known is None else known.policies.get(policy_id)
         if stored is None:
@@ -186,8 +189,6 @@ class Admin:
         if isinstance(found, Refused):
             return found
         decision = decision_object(found.decision)
-        if found.explain is not None:
-            found.explain["extensions"] = would_run(stored.policy, request)
         return {
             "result": {
                 "decision": {k: decision[k] for k in ("provider_id", "reason", "priority")},

@@ -7,10 +7,10 @@ import orjson
 from router.domain.audit import Actor
 from router.domain.decision import Code, Refused
 from router.domain.json import JsonObject, JsonValue
-from router.domain.policy import DEFAULT_POLICY_ID
 from router.domain.roles import Role
 from router.domain.view import BreakerView
-from router.errors import InvalidInput, Problem, QuotaExceeded, RevisionConflict
+from router.errors import InvalidInput, QuotaExceeded, RevisionConflict
+from router.usecases.act_fields import ActFields
 from router.usecases.levers import Operator
 from router.usecases.paging import page
 from router.usecases.publish_policy import PolicyPublisher, Published
@@ -45,7 +45,10 @@ class OperatorActs:
         return {"tenants": tenants, **more}
 
     async def _providers(self, fields: JsonObject, by: Actor) -> Answer:
-        found = await self._operator(by).providers(required(fields, "tenant_id"))
+        body = ActFields(fields)
+        tenant = body.tenant()
+        body.check()
+        found = await self._operator(by).providers(tenant)
         providers: list[JsonValue] = [
             {
                 "provider_id": p.name,
@@ -64,15 +67,15 @@ class OperatorActs:
         return await self._switch_provider(fields, by, on=False)
 
     async def _switch_provider(self, fields: JsonObject, by: Actor, *, on: bool) -> Answer:
-        tenant, provider, why = required(fields, "tenant_id"), required(fields, "provider_id"), given(fields, "why")
+        tenant, provider, why = _lever(fields)
         return {"changed": await self._operator(by).drain(tenant, provider, on=on, why=why)}
 
     async def _force_open(self, fields: JsonObject, by: Actor) -> Answer:
-        tenant, provider, why = required(fields, "tenant_id"), required(fields, "provider_id"), given(fields, "why")
+        tenant, provider, why = _lever(fields)
         return {"changed": await self._operator(by).force_open(tenant, provider, why=why)}
 
     async def _reset(self, fields: JsonObject, by: Actor) -> Answer:
-        tenant, provider, why = required(fields, "tenant_id"), required(fields, "provider_id"), given(fields, "why")
+        tenant, provider, why = _lever(fields)
         return {"changed": await self._operator(by).reset(tenant, provider, why=why)}
 
     async def _disable(self, fields: JsonObject, by: Actor) -> Answer:
@@ -82,18 +85,18 @@ class OperatorActs:
         return await self._switch(fields, by, on=True)
 
     async def _switch(self, fields: JsonObject, by: Actor, *, on: bool) -> Answer:
-        why = given(fields, "why")
-        return {"changed": await self._operator(by).switch(required(fields, "tenant_id"), on=on, why=why)}
+        body = ActFields(fields)
+        tenant, why = body.tenant(), body.text("why")
+        body.check()
+        return {"changed": await self._operator(by).switch(tenant, on=on, why=why)}
 
     async def _forget(self, fields: JsonObject, by: Actor) -> Answer:
-        return {
-            "changed": await self._operator(by).forget(
-                required(fields, "tenant_id"),
-                request_id=given(fields, "request_id"),
-                idempotency_key=given(fields, "idempotency_key"),
-                why=given(fields, "why"),
-            )
-        }
+        body = ActFields(fields)
+        tenant, why = body.tenant(), body.text("why")
+        request_id, key = body.text("request_id"), body.text("idempotency_key")
+        body.check()
+        operator = self._operator(by)
+        return {"changed": await operator.forget(tenant, request_id=request_id, idempotency_key=key, why=why)}
 
 
 class PolicyActs:
@@ -110,7 +113,10 @@ class PolicyActs:
         }
 
     async def _list(self, fields: JsonObject, by: Actor) -> Answer:
-        records = (await self._publisher(by).list(required(fields, "tenant_id"))).records
+        body = ActFields(fields)
+        tenant = body.tenant()
+        body.check()
+        records = (await self._publisher(by).list(tenant)).records
         policies: list[JsonValue] = [
             {"policy_id": r.policy_id, "revision": r.revision, "hash": r.hash, "created_ms": r.created_ms}
             for r in records
@@ -118,7 +124,9 @@ class PolicyActs:
         return {"policies": policies}
 
     async def _get(self, fields: JsonObject, by: Actor) -> Answer:
-        tenant, policy_id = required(fields, "tenant_id"), given(fields, "policy_id") or DEFAULT_POLICY_ID
+        body = ActFields(fields)
+        tenant, policy_id = body.tenant(), body.policy()
+        body.check()
         record = await self._publisher(by).show(tenant, policy_id)
         if record is None:
             return Refused(Code.POLICY_NOT_FOUND, f"tenant {tenant} has no policy {policy_id}")
@@ -126,36 +134,30 @@ class PolicyActs:
         return {"policy_id": policy_id, "revision": record.revision, "hash": record.hash, "policy": document}
 
     async def _upsert(self, fields: JsonObject, by: Actor) -> Answer:
-        published = await self._publisher(by).apply(
-            required(fields, "tenant_id"),
-            given(fields, "policy_id") or DEFAULT_POLICY_ID,
-            orjson.dumps(fields.get("policy")),
-            expect_revision=_revision(fields),
-            dry_run=fields.get("dry_run") is True,
-        )
-        return _published(published)
+        body = ActFields(fields)
+        tenant, policy_id, policy = body.tenant(), body.policy(), orjson.dumps(body.document("policy"))
+        expect, dry_run = body.revision(), body.flag("dry_run")
+        body.check()
+        publisher = self._publisher(by)
+        return _published(await publisher.apply(tenant, policy_id, policy, expect_revision=expect, dry_run=dry_run))
 
     async def _rollback(self, fields: JsonObject, by: Actor) -> Answer:
-        revision = _revision(fields, "revision")
-        if revision is None:
-            raise InvalidInput([Problem("revision", "is missing")])
-        published = await self._publisher(by).rollback(
-            required(fields, "tenant_id"),
-            given(fields, "policy_id") or DEFAULT_POLICY_ID,
-            revision,
-            expect_revision=_revision(fields),
-            dry_run=fields.get("dry_run") is True,
+        body = ActFields(fields)
+        tenant, policy_id, revision = body.tenant(), body.policy(), body.needed_revision("revision")
+        expect, dry_run = body.revision(), body.flag("dry_run")
+        body.check()
+        publisher = self._publisher(by)
+        return _published(
+            await publisher.rollback(tenant, policy_id, revision, expect_revision=expect, dry_run=dry_run)
         )
-        return _published(published)
 
     async def _delete(self, fields: JsonObject, by: Actor) -> Answer:
-        published = await self._publisher(by).delete(
-            required(fields, "tenant_id"),
-            required(fields, "policy_id"),
-            expect_revision=_revision(fields),
-            dry_run=fields.get("dry_run") is True,
-        )
-        return _published(published)
+        body = ActFields(fields)
+        tenant, policy_id = body.tenant(), body.named_policy()
+        expect, dry_run = body.revision(), body.flag("dry_run")
+        body.check()
+        publisher = self._publisher(by)
+        return _published(await publisher.delete(tenant, policy_id, expect_revision=expect, dry_run=dry_run))
 
 
 def breaker_facts(view: BreakerView) -> JsonObject:
@@ -192,30 +194,9 @@ def _published(published: Published) -> JsonObject:
     }
 
 
-def required(fields: JsonObject, name: str) -> str:
-    """A text that the body must have.
-
-    :raises InvalidInput: it is missing, or no text.
-    """
-    value = given(fields, name)
-    if value is None:
-        raise InvalidInput([Problem(name, "is missing")])
-    return value
-
-
-def given(fields: JsonObject, name: str) -> str | None:
-    """A text that the body may have.
-
-    :raises InvalidInput: it is something else.
-    """
-    value = fields.get(name)
-    if value is not None and not isinstance(value, str):
-        raise InvalidInput([Problem(name, "is not a string")])
-    return value
-
-
-def _revision(fields: JsonObject, name: str = "expect_revision") -> int | None:
-    value = fields.get(name)
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-        raise InvalidInput([Problem(name, "is not a revision")])
-    return value
+def _lever(fields: JsonObject) -> tuple[str, str, str | None]:
+    """The tenant, its provider, and why."""
+    body = ActFields(fields)
+    lever = body.tenant(), body.needed("provider_id"), body.text("why")
+    body.check()
+    return lever

@@ -110,6 +110,7 @@ class Operator:
 
     async def providers(self, tenant_id: str) -> TenantProviders:
         """What the tenant's policies name, and how operators and breakers hold each."""
+        check_ids(tenant_id)
         head = await self._head(tenant_id)
         named = await self._named(tenant_id)
         names = {provider_entry(name): name for name in named}

@@ -14,6 +14,9 @@ from msgspec import Struct, json
 from msgspec.structs import replace
 
 from router.domain.audit import AuditEntry, AuditQuery, AuditStats
+from router.domain.audit_entries import OUTCOMES
+from router.domain.ids import from_text
+from router.domain.task import Action
 from router.errors import InvalidInput, Problem
 from router.ports.audit import AuditLog
 
@@ -47,10 +50,11 @@ class QueryAudit:
     async def page(self, query: AuditQuery, *, cursor: str | None = None, limit: int = 100) -> AuditPage:
         """The next entries, at most `limit`.
 
-        :raises InvalidInput: the cursor is not of this query, the range is empty, or `limit` is not 1 to 10,000.
+        :raises InvalidInput: the cursor is not of this query, the range is empty, a filter can match nothing, or
+            `limit` is not 1 to 10,000.
         :raises StoreError: Redis did not answer.
         """
-        before = _checked(query, cursor, limit)
+        before = checked(query, cursor, limit)
         found: list[AuditEntry] = []
         read = 0
         while read < self._most_read:
@@ -77,8 +81,12 @@ class QueryAudit:
         return await self._log.stats(tenant_id, sample=STATS_SAMPLE)
 
 
-def _checked(query: AuditQuery, cursor: str | None, limit: int) -> str | None:
-    problems: list[Problem] = []
+def checked(query: AuditQuery, cursor: str | None, limit: int) -> str | None:
+    """The place where the page before ended. A filter that no entry could match is a mistake, and not an empty log.
+
+    :raises InvalidInput: as `QueryAudit.page`.
+    """
+    problems = _impossible(query)
     before: str | None = None
     if not 1 <= limit <= MOST_ENTRIES:
         problems.append(
@@ -95,6 +103,19 @@ def _checked(query: AuditQuery, cursor: str | None, limit: int) -> str | None:
     if problems:
         raise InvalidInput(problems)
     return before
+
+
+def _impossible(query: AuditQuery) -> list[Problem]:
+    problems: list[Problem] = []
+    action, outcome, decision = query.action, query.outcome, query.decision_id
+    if action is not None and not any(a.label.startswith(action) for a in Action):
+        hint = f"one of {', '.join(a.label for a in Action)}, or its beginning"
+        problems.append(Problem("action", f"{action!r} is no action, nor the beginning of one", hint))
+    if outcome is not None and outcome not in OUTCOMES:
+        problems.append(Problem("outcome", f"{outcome!r} is no outcome", f"one of {', '.join(OUTCOMES)}"))
+    if decision is not None and from_text(decision) is None:
+        problems.append(Problem("decision_id", f"{decision!r} is not of a decision_id's form", "a UUID"))
+    return problems
 
 
 def _check(query: AuditQuery) -> bytes:

@@ -6,8 +6,8 @@ from router.domain.audit import Actor
 from router.domain.json import JsonObject, JsonValue
 from router.domain.roles import Role
 from router.ports.tenants import Census, Purged, TenantStore
-from router.usecases.admin_acts import Act, Answer, given, required
-from router.usecases.publish_policy import check_ids
+from router.usecases.act_fields import ActFields
+from router.usecases.admin_acts import Act, Answer
 from router.usecases.purge import EXCLUDED, Purger
 
 
@@ -23,17 +23,18 @@ class TenantActs:
         }
 
     async def _show(self, fields: JsonObject, _by: Actor) -> Answer:
-        tenant = required(fields, "tenant_id")
-        check_ids(tenant)
+        body = ActFields(fields)
+        tenant = body.tenant()
+        body.check()
         return {"tenant_id": tenant, **census_facts(await self._store.census(tenant))}
 
     async def _purge(self, fields: JsonObject, by: Actor) -> Answer:
-        tenant, dry_run = required(fields, "tenant_id"), fields.get("dry_run") is True
-        if dry_run:
-            purged = await self._purger(by).would(tenant)
-        else:
-            confirm, why = given(fields, "confirm"), given(fields, "why")
-            purged = await self._purger(by).purge(tenant, confirm=confirm, why=why)
+        body = ActFields(fields)
+        tenant, dry_run = body.tenant(), body.flag("dry_run")
+        confirm, why = body.text("confirm"), body.text("why")
+        body.check()
+        purger = self._purger(by)
+        purged = await (purger.would(tenant) if dry_run else purger.purge(tenant, confirm=confirm, why=why))
         return purged_facts(tenant, purged, dry_run=dry_run)
 
 

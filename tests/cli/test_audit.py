@@ -85,6 +85,30 @@ def test_a_cursor_of_another_query_is_refused(run: Run, tenant: str, redis_url: 
     assert "cursor: is not a cursor of this query" in done.err
 
 
+@pytest.mark.parametrize(
+    ("filters", "wrong"),
+    [
+        ("--action decided", "action"),
+        ("--outcome decide", "outcome"),
+        ("--decision-id 17", "decision_id"),
+        ("--since 1h --until 2h", "since"),
+        ("--cursor nonsense", "cursor"),
+        ("--action nothing --outcome nothing", "action outcome"),
+    ],
+)
+def test_a_filter_that_nothing_can_match_is_refused(run: Run, filters: str, wrong: str) -> None:
+    """Instead of "no entry": all of them at once, and before the store is asked (there is none)."""
+    done = run("audit", "query", "--tenant", "acme", *filters.split(), "--redis", "redis://127.0.0.1:1")
+    assert done.code == Exit.USAGE
+    assert [line.split(":")[1].strip() for line in done.err.splitlines()] == wrong.split()
+
+
+@pytest.mark.parametrize("filters", ["--action decision", "--action role.used", "--outcome validator_blocked"])
+def test_every_word_of_the_log_may_be_asked_for(run: Run, tenant: str, redis_url: str, filters: str) -> None:
+    """An action or its beginning, an outcome: there is none like that here."""
+    assert run("audit", "query", "--tenant", tenant, *filters.split(), "--redis", redis_url).code == Exit.NEGATIVE
+
+
 def test_stats(run: Run, tenant: str, redis_url: str) -> None:
     """Entries, bytes, span and actions; a tenant without a log is a negative answer."""
     found = json.loads(run("audit", "stats", "--tenant", tenant, "--redis", redis_url, "--json").out)

@@ -100,6 +100,58 @@ def test_a_redis_that_is_away_is_told_in_one_line(run: Run) -> None:
     assert re.fullmatch(r"error: .+ROUTER_REDIS_URL.+\)\n", done.err)
 
 
+# Every command that names a tenant, a policy or a provider: what it takes beside the name.
+NAMING = (
+    "decide --task t --tenant",
+    "decide --tenant acme --task t --policy",
+    "explain --id 1-0 --tenant",
+    "explain --dry-run --task t --tenant",
+    "explain --tenant acme --dry-run --task t --policy",
+    "policy list --tenant",
+    "policy show --tenant",
+    "policy show --tenant acme --policy",
+    "policy history --tenant",
+    "policy rollback --to 1 --tenant",
+    "policy rollback --to 1 --tenant acme --policy",
+    "policy delete --policy default --tenant",
+    "policy delete --tenant acme --policy",
+    "provider list --tenant",
+    "provider drain p --tenant",
+    "provider drain --tenant acme --",
+    "provider enable --tenant acme --",
+    "breaker list --tenant",
+    "breaker force-open --tenant acme --",
+    "breaker reset --tenant acme --",
+    "tenant show --",
+    "tenant disable --",
+    "tenant enable --",
+    "tenant purge --yes --",
+    "idempotency forget --request-id r --tenant",
+    "audit query --tenant",
+    "audit tail --tenant",
+    "audit stats --tenant",
+    "audit export --out out --tenant",
+    "usage reconcile --tenant",
+    "dlq list --tenant",
+    "dlq redrive --tenant",
+)
+
+
+@pytest.mark.parametrize("naming", NAMING)
+@pytest.mark.parametrize("name", ["a b", "", "n" * 256])
+def test_a_name_that_can_be_none_is_wrong_usage(
+    run: Run, monkeypatch: pytest.MonkeyPatch, naming: str, name: str
+) -> None:
+    """Told before any server is asked: there is none here."""
+    monkeypatch.setenv("ROUTER_NATS_URL", "nats://127.0.0.1:1")
+    monkeypatch.setenv("ROUTER_REDIS_URL", "redis://127.0.0.1:1")
+    done = run(*naming.split(), name)
+    assert (done.code, done.out) == (Exit.USAGE, "")
+    assert re.fullmatch(
+        r"error: Invalid value for .+ is not a (tenant|policy|provider) name: 1 to 255 of .+\n", done.err
+    )
+
+
 def test_only_what_was_set_is_changed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """`config --changed` leaves out defaults that depend on the machine, or on another setting."""
     assert run("config", "--changed", "--json").out == "{}\n"

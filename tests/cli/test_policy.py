@@ -90,6 +90,14 @@ def test_a_missing_file_is_wrong_usage(run: Run) -> None:
     assert "nowhere.json" in done.err
 
 
+def test_a_bad_file_is_told_before_the_store_is_asked(run: Run) -> None:
+    """Every mistake of it, though there is no Redis."""
+    document = written('{"providers":[{"name":"a","weight":"x"}],"zzz":1}')
+    done = run("policy", "apply", document, "--tenant", "acme", "--redis", "redis://127.0.0.1:1")
+    assert done.code == Exit.USAGE
+    assert [line.split(":")[1] for line in done.err.splitlines()] == [" zzz", " providers[0].weight"]
+
+
 def test_what_is_applied_is_shown(policy: Run, tenant: str) -> None:
     """An applied policy is listed and shown."""
     assert policy("apply", written(GOOD), "--tenant", tenant).code == Exit.OK

@@ -232,6 +232,35 @@ async def test_unknown_names_are_told_with_those_there_are(surface: Surface) -> 
     assert missing["details"]["problems"] == [{"path": "tenant_id", "message": "is missing", "hint": ""}]
 
 
+async def test_every_mistake_of_a_body_is_told(surface: Surface) -> None:
+    """At once, by their paths, and nothing is done."""
+    body = {"tenant_id": "a b", "policy_id": 7, "policy": [], "expect_revision": "1", "dry_run": "true"}
+    error = (await surface.act("upsert_policy", SECRETS[Role.ADMIN], body))["error"]
+    assert [p["path"] for p in error["details"]["problems"]] == list(body)
+    lever = (await surface.act("drain_provider", SECRETS[Role.ADMIN], {"why": 5}))["error"]
+    assert [p["path"] for p in lever["details"]["problems"]] == ["tenant_id", "provider_id", "why"]
+    assert surface.levers.done == []
+
+
+@pytest.mark.parametrize("act", ["upsert_policy", "delete_policy", "rollback_policy"])
+async def test_a_dry_run_in_other_words_is_not_taken_for_none(surface: Surface, act: str) -> None:
+    """`"true"` for true: refused, where it would have been written."""
+    writes = surface.store.writes
+    error = (await surface.act(act, SECRETS[Role.ADMIN], BODY | {"dry_run": "true"}))["error"]
+    assert [p["path"] for p in error["details"]["problems"]] == ["dry_run"]
+    assert surface.store.writes == writes
+
+
+@pytest.mark.parametrize("act", READINGS)
+async def test_a_reading_of_what_can_be_no_tenant(surface: Surface, act: str) -> None:
+    """Refused as a mistake, in the form of every refusal; the health of extensions is of no tenant."""
+    reply = await surface.act(act, SECRETS[Role.VIEWER], BODY | {"tenant_id": "a b"})
+    if act == "get_extension_health":
+        assert reply["ok"] is True
+    else:
+        assert [p["path"] for p in reply["error"]["details"]["problems"]] == ["tenant_id"]
+
+
 async def test_a_lever_without_a_policy_is_shown_by_its_entry(surface: Surface) -> None:
     """No policy names it any more: the entry stands for the name, so that it is not hidden."""
     surface.levers.head = HeadView("acme", 1, off=True, drained=frozenset((provider_entry("gone"),)))

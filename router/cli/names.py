@@ -1,0 +1,72 @@
+"""Options that name a tenant, a policy or a provider.
+
+A name that can be none is wrong usage, and told before any server is asked.
+"""
+
+from typing import Annotated
+
+import typer
+
+NO_TENANTS_LOG = "~"
+
+
+def _id(what: str, name: str | None) -> str | None:
+    """The name; None stays what it is.
+
+    :raises typer.BadParameter: no request could carry it.
+    """
+    from router.errors import InvalidInput
+    from router.usecases.publish_policy import check_ids
+
+    try:
+        if name is not None:
+            check_ids(name)
+    except InvalidInput as wrong:
+        raise _refused(name or "", f"a {what} name: {wrong.problems[0].hint}") from wrong
+    return name
+
+
+def _tenant(name: str | None) -> str | None:
+    return _id("tenant", name)
+
+
+def _log(name: str) -> str | None:
+    return name if name == NO_TENANTS_LOG else _id("tenant", name)
+
+
+def _policy(name: str | None) -> str | None:
+    return _id("policy", name)
+
+
+def _provider(name: str) -> str:
+    """The name.
+
+    :raises typer.BadParameter: no policy could have it.
+    """
+    import re
+
+    from router.domain.policy_fields import PROVIDER_NAME
+
+    if re.fullmatch(PROVIDER_NAME.pattern, name) is None:
+        raise _refused(name, PROVIDER_NAME.what)
+    return name
+
+
+def _refused(name: str, wanted: str) -> typer.BadParameter:
+    shown = name if len(name) <= 64 else name[:61] + "..."
+    return typer.BadParameter(f"{shown!r} is not {wanted}")
+
+
+TenantOption = Annotated[str, typer.Option("--tenant", help="The tenant.", callback=_tenant)]
+OnlyTenantOption = Annotated[str | None, typer.Option("--tenant", help="Only this tenant.", callback=_tenant)]
+LogOption = Annotated[
+    str, typer.Option("--tenant", help="The tenant; ~ is the log of no tenant (see `query`).", callback=_log)
+]
+TenantArgument = Annotated[str, typer.Argument(metavar="TENANT", callback=_tenant)]
+PolicyOption = Annotated[str, typer.Option("--policy", help="Policy id.", callback=_policy)]
+AskedPolicyOption = Annotated[
+    str | None, typer.Option("--policy", help="Policy id; without it the tenant's `default`.", callback=_policy)
+]
+ProviderArgument = Annotated[
+    str, typer.Argument(metavar="PROVIDER", help="Name, as the tenant's policies have it.", callback=_provider)
+]
