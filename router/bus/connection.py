@@ -51,7 +51,7 @@ class Subscription:
 
 
 class Bus:
-    """See the module. Append plain callbacks to the lists `on_connect`, `on_disconnect`, `on_lame_duck`, `on_error`."""
+    """See the module. Append plain callbacks to the lists `on_connect`, `on_disconnect`, `on_error`."""
 
     def __init__(self, options: BusOptions) -> None:
         self.options = options
@@ -59,7 +59,6 @@ class Bus:
         self.counters = self._reporter.counters
         self.on_connect = self._reporter.on_connect
         self.on_disconnect = self._reporter.on_disconnect
-        self.on_lame_duck = self._reporter.on_lame_duck
         self.on_error = self._reporter.on_error
         self.max_payload = 1 << 20
         """The server's bound on a message in bytes; 1 MiB before the first connection."""
@@ -176,7 +175,6 @@ class Bus:
         if client is None:
             raise BusError("not connected to NATS yet")
         if client.pending_data_size > self._max_unsent:
-            self.counters.unsent_refused += 1
             raise BusError("too much waits to be sent to NATS")
         client.send(command)
 
@@ -226,7 +224,6 @@ class Bus:
             except Exception:  # lost while it was being set up, or a callback's bug: without this loop nothing connects
                 log.exception("the NATS client is replaced after a fault", extra={"event": Event.BUG})
                 await asyncio.sleep(_WATCH_S)
-            self.counters.replaced_clients += 1
             await client.close()
 
     async def _take(self, client: FastClient) -> None:

@@ -21,7 +21,7 @@ import msgspec
 from router.bus import headers as wire
 from router.bus.connection import Bus, Subscription
 from router.bus.delivery import Delivery
-from router.bus.stream_specs import ConsumerSpec, Ensured
+from router.bus.stream_specs import ConsumerSpec
 from router.bus.streams import Streams
 from router.errors import BusError
 from router.telemetry.events import Event
@@ -35,7 +35,7 @@ _MOST_PROLONGED = 30
 
 
 class PullLoop:
-    """See the module. `lag` waits in the stream, `unacked` was given out; the other public numbers are totals."""
+    """See the module. `lag` waits in the stream and was given to nobody; the other public numbers are totals."""
 
     def __init__(
         self,
@@ -49,7 +49,6 @@ class PullLoop:
         heartbeat_s: float = 1.0,
         check_s: float = 5.0,
         on_stall: Callable[[], None] | None = None,
-        on_recreated: Callable[[Ensured], None] | None = None,
     ) -> None:
         self._bus = bus
         self._streams = streams
@@ -59,7 +58,6 @@ class PullLoop:
         self._heartbeat_s = heartbeat_s
         self._check_s = check_s
         self._on_stall = on_stall
-        self._on_recreated = on_recreated
         self._request = msgspec.json.encode(
             {"batch": batch, "expires": int(expires_s * 1e9), "idle_heartbeat": int(heartbeat_s * 1e9)}
         )
@@ -80,11 +78,9 @@ class PullLoop:
         self._busy = False
         self._look = asyncio.Event()
         self.lag = 0
-        self.unacked = 0
         self.received = 0
         self.redelivered = 0
         self.stalls = 0
-        self.recreated = 0
 
     async def start(self) -> None:
         """Begin to pull, as soon as there is a connection."""
@@ -261,12 +257,9 @@ class PullLoop:
             ensured = await self._streams.ensure_consumer(self.spec)
             made = ", ".join(ensured.created) or "nothing"
             log.warning("%s was missing; created: %s", self.spec.name, made, extra={"event": Event.CONSUMER_CREATED})
-            self.recreated += 1
             self._reconnected()
-            if self._on_recreated is not None:
-                self._on_recreated(ensured)
             return -1
-        self.lag, self.unacked = info.num_pending, info.num_ack_pending
+        self.lag = info.num_pending
         idle = self.received == received and not self._busy and not self._arrived
         if idle and info.num_pending > 0 and info.num_ack_pending < self.spec.max_ack_pending:
             self.stalls += 1

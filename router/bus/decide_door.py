@@ -29,7 +29,7 @@ Handle = Callable[[bytes, Mapping[str, str] | None, str | None, Reply | None], N
 
 
 class DecideDoor:
-    """Closed until `open()`; `received` and `replied` count, `unanswered` counts replies that could not be sent."""
+    """Closed until `open()`. A reply that cannot be sent is logged, and its caller waits in vain."""
 
     def __init__(
         self, bus: Bus, handle: Handle, pod: str, *, subject: str = subjects.DECIDE, queue: str = QUEUE
@@ -42,9 +42,6 @@ class DecideDoor:
         self._pod = {"router-pod": pod}
         self._block = wire.encode(self._pod)
         self._subscriptions: list[Subscription] = []
-        self.received = 0
-        self.replied = 0
-        self.unanswered = 0
 
     @property
     def is_open(self) -> bool:
@@ -68,7 +65,6 @@ class DecideDoor:
             await subscription.close()
 
     def _on_message(self, subject: bytes, reply: bytes, data: bytes, raw: bytes | None) -> None:
-        self.received += 1
         tenant = subject[self._tenant_from :]
         self._handle(
             data,
@@ -84,7 +80,4 @@ class DecideDoor:
                 raise BusError(f"a reply of {len(body)} bytes is more than the server takes")
             self._bus.send(wire.publish(to, b"", block, body))
         except (BusError, ValueError) as error:
-            self.unanswered += 1
             log.error("a decide reply could not be sent: %s", error, extra={"event": Event.BUS_ERROR})
-            return
-        self.replied += 1

@@ -18,12 +18,7 @@ class BusCounters:
 
     def __init__(self) -> None:
         self.connects = 0
-        self.disconnects = 0
-        self.errors = 0
         self.slow_consumers = 0
-        self.lame_ducks = 0
-        self.unsent_refused = 0
-        self.replaced_clients = 0
 
 
 class Reporter:
@@ -33,7 +28,6 @@ class Reporter:
         self.counters = BusCounters()
         self.on_connect: list[Callable[[], None]] = []
         self.on_disconnect: list[Callable[[], None]] = []
-        self.on_lame_duck: list[Callable[[], None]] = []
         self.on_error: list[Callable[[Exception], None]] = []
         self.is_up = False
         self.closing = False
@@ -53,19 +47,15 @@ class Reporter:
         if self.closing or not self.is_up:
             return
         self.is_up = False
-        self.counters.disconnects += 1
         log.warning("disconnected from NATS", extra={"event": Event.BUS_AWAY})
         _tell(self.on_disconnect)
 
     async def lame_duck(self) -> None:
         """The server will end soon; nats-py moves on when it does."""
-        self.counters.lame_ducks += 1
         log.warning("the NATS server is going away (lame duck)", extra={"event": Event.BUS_AWAY})
-        _tell(self.on_lame_duck)
 
     async def failed(self, error: Exception) -> None:
-        """Counted always; while there is no connection, logged once a minute."""
-        self.counters.errors += 1
+        """Logged; while there is no connection, once a minute."""
         event = Event.BUS_ERROR
         if isinstance(error, nats.errors.SlowConsumerError) or "slow consumer" in str(error).lower():
             self.counters.slow_consumers += 1

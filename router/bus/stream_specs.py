@@ -49,11 +49,6 @@ class Ensured(Struct, frozen=True):
     created: tuple[str, ...] = ()
     differences: tuple[Difference, ...] = ()
 
-    @property
-    def impossible(self) -> tuple[Difference, ...]:
-        """The differences that mean: it is not there, and the server does not let it be created."""
-        return tuple(one for one in self.differences if not one.actual)
-
 
 def check(specs: Iterable[StreamSpec]) -> None:
     """Refuse what the server would refuse later.

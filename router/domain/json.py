@@ -1,8 +1,6 @@
 """The shape of what a caller may send: plain JSON."""
 
-from collections.abc import Mapping
 from typing import TypeAlias
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 JsonObject: TypeAlias = dict[str, JsonValue]
-ReadOnlyJson: TypeAlias = Mapping[str, JsonValue]

@@ -22,8 +22,8 @@ class Status(StrEnum):
 class ExecResult(Struct, frozen=True):
     """A result as told. It names an assignment, or, with tenant_id, the decision, the request or its key.
 
-    `provider_id` is information only: the delivery record knows the true one. With `provider_is_worker` it is the
-    worker's own id. `assignment_id` and `decision_id` are 16 bytes; costs are micro-USD.
+    `provider_id` is information only, and the worker's own id in an enveloped result: the delivery record knows the
+    true one. `assignment_id` and `decision_id` are 16 bytes; costs are micro-USD.
     """
 
     status: Status
@@ -33,7 +33,6 @@ class ExecResult(Struct, frozen=True):
     idempotency_key: str | None = None
     tenant_id: str | None = None
     provider_id: str | None = None
-    provider_is_worker: bool = False
     job_type: str | None = None
     latency_ms: int | None = None
     cost_microusd: int | None = None

@@ -71,7 +71,6 @@ class _Flow(Struct):
     body: dict[str, Any]
     reply: Reply | None = None
     sent_at: float = 0.0
-    answered_at: float = 0.0
 
     @property
     def answer(self) -> Reply:
@@ -129,7 +128,6 @@ class _Proof:
     async def _decided(self, flow: _Flow) -> tuple[str, float]:
         flow.sent_at = time.monotonic()
         flow.reply = reply = await self._ask(flow.body)
-        flow.answered_at = time.monotonic()
         _must(reply.ok, f"refused: {reply.error}")
         _must("assignment_id" in reply.context, "the reply names no assignment_id")
         d = reply.decision

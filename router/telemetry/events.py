@@ -39,7 +39,6 @@ class Event(StrEnum):
     GATE_OPENED = "gate.opened"
     GATE_CLOSED = "gate.closed"
     GATE_STATE_UNUSABLE = "gate.state_unusable"
-    GATE_STATE_OLD = "gate.state_old"
     RESULT_REFUSED = "result.refused"
     ISOLATION_VIOLATION = "result.isolation_violation"
     DEAD_LETTER = "dead_letter.sent"

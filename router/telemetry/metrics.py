@@ -255,9 +255,7 @@ class Telemetry:
         self.redeliveries = make.totals("redeliveries", "Messages delivered more than once.", "stream")
         self.consumer_stalls = make.totals("consumer_stalls", "Pull loops that the watchdog started again.", "stream")
         self.consumers_paused = make.gauge("consumers_paused", "1 while nothing is pulled because the store is away.")
-        self.consumer_lag = make.gauge(
-            "consumer_lag", "Messages a consumer was not given yet or did not ack.", "stream"
-        )
+        self.consumer_lag = make.gauge("consumer_lag", "Messages in the stream that no pod was given yet.", "stream")
         self.nats_connected = make.gauge("nats_connected", "1 while connected.")
         self.nats_rtt = make.gauge("nats_rtt_seconds", "Last round trip to the NATS server.")
         self.nats_connects = make.totals("nats_connects", "Connections made, the first included.")

@@ -73,7 +73,6 @@ def _result(doc: JsonObject, head: Mapping[str, str], enveloped: bool) -> ExecRe
         idempotency_key=key,
         tenant_id=tenant_id,
         provider_id=provider_id,
-        provider_is_worker=enveloped,
         job_type=job_type,
         latency_ms=latency_ms,
         cost_microusd=cost,

@@ -33,7 +33,6 @@ async def test_a_pod_boots_without_a_server(tmp_path: Path) -> None:
         assert await bus.wait_connected(10)
         bus.publish("boot.here", b"hello")
         assert await heard.until(1) == [b"hello"]
-        assert bus.counters.errors > 0
     finally:
         await bus.close()
         await asyncio.to_thread(server.stop)
@@ -147,12 +146,13 @@ async def test_a_client_that_gave_up_is_replaced(own_bus: Bus) -> None:
     heard, back = Heard(), Heard()
     await own_bus.subscribe("replaced", lambda _s, _r, data, _h: heard(data))
     own_bus.on_connect.append(back)
-    assert own_bus._client is not None
-    await own_bus._client.close()
+    first = own_bus._client
+    assert first is not None
+    await first.close()
     await back.until(1)
     own_bus.publish("replaced", b"x")
     assert await heard.until(1) == [b"x"]
-    assert own_bus.counters.replaced_clients == 1
+    assert own_bus._client is not first
 
 
 async def test_closing_a_subscription_hands_over_what_was_sent_before(bus: Bus, client: Bus, name: str) -> None:
@@ -198,7 +198,7 @@ async def test_too_large_is_refused_here(bus: Bus, name: str) -> None:
 
 
 async def test_what_waits_is_bounded(own_server: NatsProcess) -> None:
-    """While the server is away the queue grows to its bound, then publishes are refused and counted."""
+    """While the server is away the queue grows to its bound, then publishes are refused."""
     bus = Bus(BusOptions((own_server.url,), max_unsent_bytes=1000))
     gone = Heard()
     bus.on_disconnect.append(gone)
@@ -210,7 +210,6 @@ async def test_what_waits_is_bounded(own_server: NatsProcess) -> None:
         bus.publish("away", bytes(100))
     with pytest.raises(BusError, match="too much"):
         bus.publish("away", b"")
-    assert bus.counters.unsent_refused == 1
     await bus.close()
 
 

@@ -63,7 +63,7 @@ def test_a_bare_result_is_read_whole() -> None:
     r = result(bare(tokens=7, output={"a": 1}, trace_id="t", run_id="x", error_code="E", error_message="m\nn"))
     assert (r.assignment_id, r.status, r.job_type) == (from_text(ID), Status.SUCCESS, "chat")
     assert (r.latency_ms, r.cost_microusd, r.tokens, r.output) == (120, 2000, 7, {"a": 1})
-    assert (r.tenant_id, r.provider_id, r.provider_is_worker) == ("acme", "p1", False)
+    assert (r.tenant_id, r.provider_id) == ("acme", "p1")
     assert (r.correlation.trace_id, r.correlation.run_id, r.error_code, r.error_message) == ("t", "x", "E", "m\nn")
 
 
@@ -71,7 +71,7 @@ def test_an_enveloped_result_names_the_worker() -> None:
     """kind exec_result: the fields are in data, and provider_id is the worker's."""
     data = bare(version="1.0", job=None, job_type="chat")
     r = result({"version": "v1", "kind": "exec_result", "data": data})
-    assert (r.job_type, r.provider_id, r.provider_is_worker) == ("chat", "p1", True)
+    assert (r.job_type, r.provider_id) == ("chat", "p1")
 
 
 @pytest.mark.parametrize("version", ["1", "1.0", "v1", None])
