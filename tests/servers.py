@@ -1,10 +1,11 @@
 """Real servers as child processes: `NatsProcess` and `ValkeyProcess`, on free ports of the loopback, stopped by pid.
 
-Blocking on purpose (fixtures of the session scope use them); inside a coroutine call them through `asyncio.to_thread`.
+Blocking on purpose (fixtures of the session scope use them); inside a coroutine call them through `to_its_end`.
 With `TEST_BACKEND=docker` they are containers instead (tests/containers.py); the tests are the same.
 A server keeps its port and its data over `kill()` and `start()`, so that a test can take it away and give it back.
 """
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -13,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -25,6 +27,17 @@ START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 _PORT_ATTEMPTS = 5
 IN_CONTAINERS = os.environ.get("TEST_BACKEND") == "docker"
+
+
+async def to_its_end(call: Callable[[], object]) -> None:
+    """`call` in a thread, waited for also when the caller is cancelled: a server that starts after all was stopped
+    would stay."""
+    running = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 def missing(what: str, remedy: str = "install the extra `local`") -> None:

@@ -62,14 +62,14 @@ class DeferredAudit:
     async def _write(self) -> None:
         try:
             while self._waiting:
-                some = [self._waiting[i] for i in range(min(_PER_CALL, len(self._waiting)))]
+                # Taken out: who comes meanwhile and finds too many drops none of these.
+                some = [self._waiting.popleft() for _ in range(min(_PER_CALL, len(self._waiting)))]
                 try:
                     await self._tasks.move(some)
                 except StoreError as fault:
+                    self._waiting.extendleft(reversed(some))
                     log.warning("deferred audit records wait on: %s", fault, extra={"event": Event.AUDIT_DEFERRED})
                     return
-                for _ in some:
-                    self._waiting.popleft()
                 self._telemetry.audit_deferred.set(len(self._waiting))
         finally:
             self._writing = None

@@ -95,8 +95,9 @@ class Sweeper:
         claimed = await self._tasks.claim(CLAIM_MS, MOST)
         if not claimed.task_ids:
             return 0
-        records = await self._tasks.records(claimed.task_ids)
+        # In this order: a task that ends in between has its final result in the place of its work item.
         jobs = await self._tasks.jobs(claimed.task_ids)
+        records = await self._tasks.records(claimed.task_ids)
         gone: list[bytes] = []
         ended: list[bytes] = []
         expired: list[TaskRecord] = []

@@ -241,6 +241,67 @@ async def test_a_slow_handler_keeps_what_it_has(bus: Bus, name: str) -> None:
     await loop.stop()
 
 
+async def test_what_a_stuck_handler_has_goes_to_others(bus: Bus, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ack wait of what it holds is not prolonged for ever."""
+    monkeypatch.setattr("router.bus.consumer._MOST_PROLONGED", 2)
+    spec = ConsumerSpec(name, "workers", ack_wait_s=1)
+    streams = Streams(bus, [StreamSpec(name, (f"{name}.in",), 3600)], [spec])
+    await streams.ensure()
+    heard, taken = Heard(), Heard()
+
+    async def stuck(batch: list[Delivery]) -> None:
+        taken(len(batch))
+        await asyncio.Event().wait()
+
+    first, second = loop_of(bus, streams, stuck), loop_of(bus, streams, acking(heard))
+    publish(bus, name, range(1))
+    await first.start()
+    await taken.until(1)
+    await second.start()
+    assert await heard.until(1) == [b"0"]
+    await first.stop(0.01)
+    await second.stop()
+
+
+async def test_stopping_gives_back_what_a_stuck_handler_has(bus: Bus, name: str) -> None:
+    """At once: nobody waits for the ack wait of a pod that has gone."""
+    streams, heard, taken = await fleet(bus, name), Heard(), Heard()
+
+    async def stuck(batch: list[Delivery]) -> None:
+        taken(len(batch))
+        await asyncio.Event().wait()
+
+    first, second = loop_of(bus, streams, stuck), loop_of(bus, streams, acking(heard))
+    publish(bus, name, range(1))
+    await first.start()
+    await taken.until(1)
+    await first.stop(0.01)
+    await second.start()
+    assert await heard.until(1) == [b"0"]
+    await second.stop()
+
+
+async def test_a_pull_that_did_not_arrive_is_made_again(bus: Bus, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a word from the server for three heartbeats, long before the watchdog looks."""
+    streams, heard, lost = await fleet(bus, name), Heard(), Heard()
+    send = bus.send
+
+    def losing(data: bytes) -> None:
+        if b"CONSUMER.MSG.NEXT" in data and not lost.items:
+            lost(data)
+        else:
+            send(data)
+
+    monkeypatch.setattr(bus, "send", losing)
+    loop = PullLoop(bus, streams, streams.consumers[0], acking(heard), expires_s=60.0, heartbeat_s=0.2, check_s=3_600.0)
+    await loop.start()
+    await lost.until(1)
+    publish(bus, name, range(1))
+    assert await heard.until(1) == [b"0"]
+    assert loop.stalls == 0
+    await loop.stop()
+
+
 async def test_a_deleted_consumer_is_created_again(bus: Bus, name: str, caplog: pytest.LogCaptureFixture) -> None:
     """Deleted under the running loop: it is back within a check, and messages flow."""
     streams, heard = await fleet(bus, name), Heard()

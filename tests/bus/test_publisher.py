@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -221,6 +221,66 @@ async def test_the_queue_is_bounded(own_server: NatsProcess, own_bus: Bus) -> No
     assert publisher.pending == 5
     await publisher.stop(timeout_s=0.01)
     assert done.items == [Published.FAILED] * 6
+
+
+async def test_the_queue_is_bounded_in_bytes(own_server: NatsProcess, own_bus: Bus) -> None:
+    """While NATS is away few large publishes fill it as many small ones do."""
+    streams = Streams(own_bus, [StreamSpec("S", ("s",), 3600, 60)])
+    publisher = StreamPublisher(own_bus, streams, max_waiting_bytes=1_000)
+    gone, done = Heard(), Heard()
+    own_bus.on_disconnect.append(gone)
+    await publisher.start()
+    own_server.kill()
+    await gone.until(1)
+    for index in range(3):
+        publisher.publish(Publication("s", b"x" * 400, f"{index}"), done)
+    assert await done.until(1) == [Published.FAILED]
+    assert publisher.pending == 2
+    await publisher.stop(timeout_s=0.01)
+
+
+async def test_no_more_than_the_window_is_on_its_way(
+    bus: Bus, publisher: StreamPublisher, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand at once: the next one leaves when one has come back."""
+    on_the_way, most, done = 0, 0, Heard()
+    send = bus.send
+
+    def sending(command: bytes) -> None:
+        nonlocal on_the_way, most
+        if f"PUB {name}.in".encode() in command:
+            on_the_way += 1
+            most = max(most, on_the_way)
+        send(command)
+
+    def ended(outcome: Published) -> None:
+        nonlocal on_the_way
+        on_the_way -= 1
+        done(outcome)
+
+    monkeypatch.setattr(bus, "send", sending)
+    for index in range(1000):
+        publisher.publish(Publication(f"{name}.in", b"x", f"id-{index}"), ended)
+    assert await done.until(1000) == [Published.STORED] * 1000
+    assert most == 16
+
+
+async def test_a_bug_of_one_caller_costs_no_other(
+    bus: Bus, publisher: StreamPublisher, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its fault is logged; the acks of the others arrive, and nothing is left to wait for."""
+    done = Heard()
+
+    def bug(_outcome: Published) -> None:
+        raise ValueError("a bug of the caller")
+
+    callers: tuple[Callable[[Published], None], ...] = (done, bug, done)
+    for index, told in enumerate(callers):
+        publisher.publish(Publication(f"{name}.in", b"x", f"id-{index}"), told)
+    assert await done.until(2) == [Published.STORED] * 2
+    assert await publisher.flush(5)
+    assert "a bug of the caller" in caplog.text
+    assert await stored(bus, name) == 3
 
 
 async def test_nothing_is_lost_or_doubled_over_kills_of_the_server(own_server: NatsProcess, own_bus: Bus) -> None:

@@ -77,16 +77,28 @@ class Campaign:
         """The whole course."""
         run, world = self.run_, self._world
         async with world, Load(world.caller, self._seed, self._rate) as load:
-            self._began = time.monotonic()
-            for at in range(0, len(self._schedule), ROUND):
-                await self._round(self._schedule[at : at + ROUND], load)
-            run.facts["faults within"] = f"{time.monotonic() - self._began:.0f} s"
-            drained = await self._drain(load)
-            run.facts["drained within"] = drained
-            run.facts["slowest recovery after a round"] = f"{max(self._recoveries, default=0):.1f} s"
-            run.bars = [*await measured(world, load.asked), *self._own_bars(load)]
-            run.facts |= await self._facts(load)
+            try:
+                await self._course(run, load)
+            finally:
+                await self._end_faults()
         return run
+
+    async def _course(self, run: Run, load: Load) -> None:
+        self._began = time.monotonic()
+        for at in range(0, len(self._schedule), ROUND):
+            await self._round(self._schedule[at : at + ROUND], load)
+        run.facts["faults within"] = f"{time.monotonic() - self._began:.0f} s"
+        drained = await self._drain(load)
+        run.facts["drained within"] = drained
+        run.facts["slowest recovery after a round"] = f"{max(self._recoveries, default=0):.1f} s"
+        run.bars = [*await measured(self._world, load.asked), *self._own_bars(load)]
+        run.facts |= await self._facts(load)
+
+    async def _end_faults(self) -> None:
+        """Of an interrupted campaign: one that begins a process again must not outlive the world."""
+        for fault in self._applying:
+            fault.cancel()
+        await asyncio.gather(*self._applying, return_exceptions=True)
 
     async def _round(self, faults: list[Fault], load: Load) -> None:
         for fault in faults:

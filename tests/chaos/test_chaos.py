@@ -1,6 +1,10 @@
 """A short campaign, and what the campaign itself is made of."""
 
 import asyncio
+import os
+import signal
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,7 @@ from tests.chaos.campaign import Campaign, Run
 from tests.chaos.proxy import Proxy
 from tests.chaos.report import table
 from tests.chaos.schedule import WEIGHTS, schedule
+from tests.fleet.harness import until
 
 SEED = 21
 FAULTS = 12
@@ -60,6 +65,42 @@ async def test_a_connection_is_cut_in_the_middle_of_a_message() -> None:
     finally:
         await proxy.close()
         server.close()
+
+
+def alive(session: int) -> list[str]:
+    """The processes of a session."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _parent, _group, its_session = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(its_session) == session and state != "Z":
+                found.append(stat.with_name("cmdline").read_text().replace("\0", " "))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stage", ["valkey", "nats", "pod-1.log", "faults.log"])
+async def test_an_interrupted_campaign_leaves_no_process(tmp_path: Path, number: signal.Signals, stage: str) -> None:
+    """From its first server on, as soon as `stage` is there: all that it has started ends with it."""
+    folder = tmp_path / "chaos"
+    campaign = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.chaos", "--seed", "1", "--faults", "1000", "--folder", str(folder)),
+        cwd=Path(__file__).parents[2],
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        await until((folder / "always" / stage).exists, 60, f"{stage} is there")
+        campaign.send_signal(number)
+        out, _ = await asyncio.wait_for(campaign.communicate(), 30)
+        assert campaign.returncode == 128 + number, out.decode()
+        assert b"Traceback" not in out, out.decode()
+        assert alive(campaign.pid) == []
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(campaign.pid, signal.SIGKILL)
 
 
 @pytest.mark.timeout(300)  # a drain that goes wrong takes its time, and its table is worth it

@@ -19,7 +19,7 @@ from tests.chaos.proxy import Proxy
 from tests.chaos.schedule import Fault
 from tests.fleet.foreign import Foreign
 from tests.fleet.harness import Fleet, Pod
-from tests.servers import ServerProcess, ValkeyProcess
+from tests.servers import ServerProcess, ValkeyProcess, to_its_end
 
 ROOT = Path(__file__).parents[2]
 CONSUMERS = (("ASSIGN", WORKERS), ("ACK", ACKS), ("RESULT", RESULTS))
@@ -147,9 +147,9 @@ class World:
     async def _to_server(self, server: ServerProcess, act: str, hold_s: float) -> None:
         async with self._lock(server):
             if act == "kill":
-                await asyncio.to_thread(server.kill)
+                await to_its_end(server.kill)
                 await asyncio.sleep(hold_s)
-                await asyncio.to_thread(server.start)
+                await to_its_end(server.start)
             else:
                 server.freeze()
                 await asyncio.sleep(hold_s)

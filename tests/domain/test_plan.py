@@ -279,3 +279,41 @@ def test_the_deadline_follows_the_first_candidate(latency: int, deadline: int) -
     assert plan(ask(), policy).deadline_ms == deadline
     assert plan(ask(options=Options(deadline_ms=123)), policy).deadline_ms == 123
     assert plan(ask(), policy, deadlines=Deadlines(factor=1, least_ms=1, most_ms=9)).deadline_ms == min(9, latency or 1)
+
+
+# What a policy remembers of earlier plans
+
+
+def test_a_constraint_is_of_its_request_alone() -> None:
+    """Plans before and after it are those of a policy that has seen nothing."""
+    cheap, dear = provider("cheap", expected_cost_microusd=10_000), provider("dear", expected_cost_microusd=500_000)
+    used = stored(cheap, dear)
+    plain, bound = ask("r"), ask("r", constraints=Constraints(max_cost_microusd=100_000))
+    for wanted in (plain, bound, plain, bound, bound, plain):
+        fresh = plan(wanted, stored(cheap, dear))
+        planned = plan(wanted, used)
+        assert (names(planned), planned.passed_over) == (names(fresh), fresh.passed_over)
+    assert names(plan(bound, used)) == ["cheap"]
+
+
+@pytest.mark.parametrize("scope", list(Scope))
+@pytest.mark.parametrize("resource", [Resource.REQUESTS, Resource.TOKENS, Resource.COST])
+def test_a_charge_is_of_its_request_alone(scope: Scope, resource: Resource) -> None:
+    """Users and estimates of one request never count for another's."""
+
+    def made() -> StoredPolicy:
+        of = limit("l", scope, resource, 1_000, MINUTE, default_estimate=7)
+        return stored(provider("a"), provider("b"), limits=(of,))
+
+    def charges(planned: Plan) -> list[tuple[str, int]]:
+        all_charges = (*planned.charges, *(c for x in planned.candidates for c in x.charges))
+        return [(c.owner, c.units) for c in all_charges]
+
+    used = made()
+    asks = [
+        ask("r", user_id=user, options=Options(estimate_tokens=tokens, estimate_cost_microusd=cost))
+        for user in (None, "u", "v")
+        for tokens, cost in ((None, None), (5, None), (None, 9), (0, 0))
+    ]
+    for wanted in (*asks, *reversed(asks)):
+        assert charges(plan(wanted, used)) == charges(plan(wanted, made()))

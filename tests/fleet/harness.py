@@ -25,7 +25,7 @@ from router.store.nodes import SingleNode
 from router.store.policies import RedisPolicies
 from router.usecases.levers import Operator
 from router.usecases.publish_policy import PolicyPublisher
-from tests.servers import NatsProcess, ValkeyProcess, free_port
+from tests.servers import NatsProcess, ValkeyProcess, free_port, to_its_end
 
 READY_S = 20.0
 STOP_S = 20.0
@@ -213,7 +213,7 @@ class Fleet:
         try:
             for server in (self.valkey, self.nats):
                 if server.process is None:
-                    await asyncio.to_thread(server.start)
+                    await to_its_end(server.start)
             self._open_store()
             for _ in range(self._count):
                 self.pod()

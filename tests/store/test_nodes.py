@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
+from router.store.link import Link, connection_factory
 from router.store.nodes import SingleNode
 
 
@@ -31,3 +32,20 @@ async def test_a_call_that_fails_after_its_caller_went_is_no_error_of_anybody(re
     finally:
         loop.set_exception_handler(None)
         await nodes.close()
+
+
+async def test_a_cancelled_read_leaves_no_reply_behind(redis_url: str) -> None:
+    """Whoever uses the link next reads their own reply, not that of a caller who went while it was on the wire."""
+    link = Link(connection_factory(redis_url), reply_timeout_s=5)
+    secret = uuid4().hex
+    await link.send([("ECHO", "warm")])
+    assert await link.receive(1) == [b"warm"]
+    await link.send([("BLPOP", secret, 0.1), ("ECHO", secret)])
+    reading = asyncio.create_task(link.receive(2))
+    await asyncio.sleep(0)
+    reading.cancel()
+    with suppress(asyncio.CancelledError):
+        await reading
+    await link.send([("ECHO", "mine")])
+    assert await link.receive(1) == [b"mine"]
+    await link.close()

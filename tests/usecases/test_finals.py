@@ -9,7 +9,7 @@ import pytest
 
 from router.domain.ids import assignment_id, task_id, to_text
 from router.domain.outcome import Admitted
-from router.domain.task import Final, TaskRecord
+from router.domain.task import Final, TaskRecord, TaskState
 from router.ports.bus import Publication, Published
 from router.usecases.finals import Finals
 from tests.fleet.harness import until
@@ -103,6 +103,63 @@ async def test_the_first_end_is_the_one_that_is_told(world: Callable[[], Any]) -
     await hands.settle.results([Message(2, failed, delivered=2)])
     await hands.finals.drained()
     assert [t["error_code"] for t in here.told] == ["BAD_INPUT"]
+
+
+async def test_a_task_that_ends_while_it_is_looked_at(
+    world: Callable[[], Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its deadline has passed, it waits for its next attempt, and the late success comes between the sweeper's two
+    reads: the sweeper takes it for ended, not for a task whose work item is damaged."""
+    here: World = await world()
+    made = await here.ask("r", 1, result_subject=INBOX, max_attempts=2, deadline_ms=1)
+    task = task_id(made.decision_id)
+    hands = here.hands(Fate())
+    await missed(here, hands, task)
+    (record,) = await here.tasks.records([task])
+    assert isinstance(record, TaskRecord)
+    assert record.state is TaskState.WAITING
+    assert await here.is_due(task)
+    done = result(assignment_id=to_text(assignment_id(task, 1)))
+    reads: list[str] = []
+
+    def ending(name: str) -> Any:
+        read = getattr(here.tasks, name)
+
+        async def and_then(task_ids: Any) -> Any:
+            found = await read(task_ids)
+            reads.append(name)
+            if len(reads) == 1:
+                await here.hands(Fate()).settle.results([Message(1, done)])
+            return found
+
+        return and_then
+
+    for name in ("records", "jobs"):
+        monkeypatch.setattr(here.tasks, name, ending(name))
+    await hands.sweeper.look()
+    await hands.finals.drained()
+    assert {t["status"] for t in here.told} == {"success"}
+    assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == []
+
+
+async def test_a_pod_without_nats_claims_nothing(world: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could publish nothing, and its claims would keep the tasks from pods that can."""
+    here: World = await world()
+    task = await dispatched(here, deadline_ms=1)
+    assert await here.is_due(task)
+    sweeper, asked = here.hands(Fate()).sweeper, asyncio.Semaphore(0)
+
+    def may_work() -> bool:
+        asked.release()
+        return False
+
+    monkeypatch.setattr(sweeper, "_may_work", may_work)
+    monkeypatch.setattr(sweeper, "_every_s", 0.001)
+    running = asyncio.create_task(sweeper.run())
+    for _ in range(10):
+        await asyncio.wait_for(asked.acquire(), 5)
+    running.cancel()
+    assert (await here.tasks.claim(0, 10)).task_ids == (task,)
 
 
 async def test_a_large_output_is_told_whole_and_kept_without(world: Callable[[], Any]) -> None:
