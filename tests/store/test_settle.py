@@ -328,13 +328,20 @@ def test_what_has_left_is_not_given_back(store: Store, later: int) -> None:
     assert not passes(store, task, of, 1)
 
 
-def test_a_counter_never_falls_below_nothing(store: Store) -> None:
-    """A give-back beyond what its bucket holds, at the moment of the charge: the limit admits its 100 and no more."""
+def test_no_more_is_given_back_than_the_newest_bucket_has(store: Store) -> None:
+    """A give-back at the moment of its charge, and beyond it, leaves what others hold in older buckets."""
     of = tokens_limit()
-    task = Task(store, policy("a", limits=[of]), tokens=10)
-    store.settle(task.ended(corrections=(correction(-40, of),)))
-    assert passes(store, task, of, 100)
-    assert not passes(store, task, of, 1)
+    tenant, stored = store.tenant(), policy("a", limits=[of])
+    assert isinstance(store.one(request(tenant, "others", options=Options(estimate_tokens=50)), stored), Admitted)
+    store.now += 20_000
+    made = store.one(request(tenant, "own", options=Options(estimate_tokens=10)), stored)
+    assert isinstance(made, Admitted)
+    back = correction(-40, of)
+    store.settle(
+        undispatched(tenant, made.decision_id, BreakerVerdict.NEITHER, charged_ms=store.now, corrections=(back,))
+    )
+    assert isinstance(store.one(request(tenant, "a", options=Options(estimate_tokens=51)), stored), LimitHit)
+    assert isinstance(store.one(request(tenant, "b", options=Options(estimate_tokens=50)), stored), Admitted)
 
 
 def test_a_log_gives_back_what_its_own_decision_took(store: Store) -> None:
