@@ -16,6 +16,7 @@ CPU per publish with three headers and its ack, window 1024, Python 3.11: 6.9 µ
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -28,6 +29,7 @@ from router.bus.puback import Verdict
 from router.bus.streams import Streams
 from router.errors import BusError
 from router.ports.bus import Publication, Published
+from router.seldom import Seldom
 from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ _SUBJECTS_TOLD = 4096
 class _Entry:
     """One message on its way."""
 
-    __slots__ = ("block", "born", "core_will_do", "done", "payload", "resend_at", "subject", "token", "tries")
+    __slots__ = ("block", "born", "core_will_do", "done", "payload", "resend_at", "subject", "token", "tries", "why")
 
     def __init__(
         self,
@@ -55,6 +57,7 @@ class _Entry:
         self.token = b""
         self.tries = 0
         self.resend_at = 0.0
+        self.why = "no ack"
 
 
 class StreamPublisher:
@@ -88,6 +91,7 @@ class StreamPublisher:
         self._in_flight: dict[bytes, _Entry] = {}
         self._looked_up: set[_Entry] = set()
         self._told: set[str] = set()
+        self._seldom = Seldom(time.monotonic)
         self._acks: Subscription | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
@@ -168,7 +172,8 @@ class StreamPublisher:
 
     def _refuse(self, done: Callable[[Published], None], why: str) -> None:
         self.failed += 1
-        log.error("a publish is refused: %s", why, extra={"event": Event.PUBLISH_FAILED})
+        if (unsaid := self._seldom.due(why)) is not None:
+            log.error("a publish is refused: %s", why, extra={"event": Event.PUBLISH_FAILED, "unsaid": unsaid})
         asyncio.get_running_loop().call_soon(done, Published.FAILED)
 
     def _enqueue(self, entry: _Entry) -> None:
@@ -209,7 +214,7 @@ class StreamPublisher:
         if verdict is Verdict.FOREIGN:
             return
         if verdict is Verdict.AGAIN:
-            self._later(entry)
+            self._later(entry, why)
         else:
             del self._in_flight[entry.token]
             self._end(entry, puback.OUTCOMES[verdict], why=why)
@@ -220,7 +225,7 @@ class StreamPublisher:
         """No responders: a specified stream is missing or has no leader; any other subject is looked up again."""
         subject = entry.subject.decode()
         if self._coverage.specified(subject):
-            self._later(entry)
+            self._later(entry, "no stream answers")
             if self._on_stream_missing is not None:
                 self._on_stream_missing()
             return
@@ -228,7 +233,8 @@ class StreamPublisher:
         self._coverage.forget(subject)
         self._look_up(subject, entry)
 
-    def _later(self, entry: _Entry) -> None:
+    def _later(self, entry: _Entry, why: str) -> None:
+        entry.why = why
         entry.resend_at = self._now() + min(0.05 * 2**entry.tries, 1.0)
 
     def _end(self, entry: _Entry, outcome: Published, *, why: str = "") -> None:
@@ -238,13 +244,11 @@ class StreamPublisher:
             self.duplicates += 1
         else:
             self.failed += 1
-            log.error(
-                "a publish on %s failed after %d tries: %s",
-                entry.subject.decode(),
-                entry.tries,
-                why,
-                extra={"event": Event.PUBLISH_FAILED},
-            )
+            subject = entry.subject.decode()
+            # A stream that is full refuses everything, and all of it comes again.
+            if (unsaid := self._seldom.due(f"{subject} {why}")) is not None:
+                fields = {"event": Event.PUBLISH_FAILED, "unsaid": unsaid}
+                log.error("a publish on %s failed after %d tries: %s", subject, entry.tries, why, extra=fields)
         try:
             entry.done(outcome)
         except Exception:  # a fault of one caller must not stop the others' acks
@@ -266,7 +270,7 @@ class StreamPublisher:
         for entry in [one for one in self._in_flight.values() if one.resend_at <= now]:
             if now - entry.born >= self._give_up_s:
                 del self._in_flight[entry.token]
-                self._end(entry, Published.FAILED, why="no ack")
+                self._end(entry, Published.FAILED, why=entry.why)
             elif self._bus.connected:
                 self.resent += 1
                 self._send(entry)

@@ -1,6 +1,7 @@
 """`ports.TaskStore` on Redis: delivery records, moves, claims, the usage outbox."""
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from struct import Struct as Layout
 from typing import Any
@@ -20,6 +21,7 @@ from router.domain.task import (
 )
 from router.errors import StoreError
 from router.ports.tasks import Claimed, UsageWaiting
+from router.seldom import Seldom
 from router.store.keys import Keys
 from router.store.link import Command
 from router.store.nodes import Nodes
@@ -105,6 +107,7 @@ class RedisTasks:
         self._settle = settle_script()
         self._claim = claim_script()
         self._claims = Claims("tasks")
+        self._seldom = Seldom(time.monotonic)
         self._header = Layout(">I").pack(audit_max_len)
         # One node takes rows of all partitions in a call; a Cluster wants a call a partition.
         self._shared = shared_calls
@@ -188,7 +191,7 @@ class RedisTasks:
         """See `ports.TaskStore.usage_left`."""
         sizes = await read_each(self._nodes, [("HLEN", self._keys.outbox(p)) for p in range(self._keys.partitions)])
         damaged = [str(p) for p, n in enumerate(sizes) if isinstance(n, Unreadable)]
-        if damaged:
+        if damaged and self._seldom.due(",".join(damaged)) is not None:
             # Results of their tenants cannot be metered until somebody mends the keys; the others' can.
             fields = {"event": Event.STORE_ROW_FAULT, "partitions": ",".join(damaged)}
             log.error("the usage outbox of %d partitions is no hash", len(damaged), extra=fields)

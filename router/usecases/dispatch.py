@@ -7,6 +7,7 @@ however soon a worker ends the task.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -21,6 +22,7 @@ from router.domain.task import Action, Move, NotMoved, TaskRecord, TaskState
 from router.errors import StoreError
 from router.ports.bus import Publication, Published, Publisher
 from router.ports.tasks import TaskStore
+from router.seldom import Seldom
 from router.telemetry import Event, Telemetry
 from router.usecases.tasks import pack_features
 from router.wire.assignment import Attempt, assigned_event, assignment
@@ -56,6 +58,7 @@ class Dispatcher:
         self._open = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._seldom = Seldom(time.monotonic)
 
     def admitted(self, request: DecideRequest, plan: Plan, outcome: Admitted, job: bytes) -> None:
         """See `usecases.decide.Dispatch`."""
@@ -161,10 +164,15 @@ class Dispatcher:
             return
         if leaving.failed:
             # The record says NEW still: the sweeper publishes both, and the streams drop what they have.
-            log.warning(
-                "an assignment or its event was not published; the sweeper tries again",
-                extra={"event": Event.PUBLISH_FAILED, "assignment_id": leaving.assignment_id},
-            )
+            if (unsaid := self._seldom.due()) is not None:
+                log.warning(
+                    "an assignment or its event was not published; the sweeper tries again",
+                    extra={
+                        "event": Event.PUBLISH_FAILED,
+                        "assignment_id": leaving.assignment_id,
+                        "unsaid": unsaid,
+                    },
+                )
             self._closed()
             return
         self._marks.append(leaving.mark)

@@ -4,6 +4,7 @@ Requests with and without extensions are read alike. A call is part of every dec
 """
 
 import logging
+import time
 from collections.abc import Callable
 
 from router.domain.answers import answer, degraded
@@ -14,6 +15,7 @@ from router.domain.plan import Plan
 from router.domain.policy import OnStoreError, TenantPolicies
 from router.domain.request import DecideRequest
 from router.ports.decisions import DecisionStore
+from router.seldom import Seldom
 from router.telemetry import Event, Telemetry
 from router.usecases.audit_lines import SILENT, AuditLines
 from router.usecases.intake import Policies, store_away
@@ -42,6 +44,7 @@ class Outcomes:
         self._degraded_made = degraded_made
         self._unrecorded = unrecorded
         self._audit_lines = audit_lines
+        self._seldom = Seldom(time.monotonic)
 
     def read(self, request: DecideRequest, made: Plan, outcome: Outcome, stamp: bytes) -> Answer:
         """See `usecases.course.Read`."""
@@ -55,7 +58,10 @@ class Outcomes:
                 self._audit_lines.decided(request, made, outcome)
         if isinstance(outcome, RowFault):
             self._telemetry.store_row_faults.inc()
-            log.error(outcome.message, extra={"event": Event.STORE_ROW_FAULT, "tenant_id": request.tenant_id})
+            # A damaged key is met by every request of its tenant; the metric counts them all.
+            if (unsaid := self._seldom.due(f"{request.tenant_id} {outcome.message}")) is not None:
+                fields = {"event": Event.STORE_ROW_FAULT, "tenant_id": request.tenant_id, "unsaid": unsaid}
+                log.error(outcome.message, extra=fields)
         elif isinstance(outcome, Admitted):
             if outcome.shadow:
                 self._telemetry.shadow_hits.inc()

@@ -147,6 +147,24 @@ async def test_it_gives_up_in_time(bus: Bus, streams: Streams, name: str) -> Non
     await publisher.stop()
 
 
+async def test_a_full_stream_is_named_once(bus: Bus, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Everything is tried until it is given up; one line says what the server said, not one a message."""
+    streams = Streams(bus, [StreamSpec(name, (f"{name}.in",), 3600, 3600)])
+    full = {"name": name, "subjects": [f"{name}.in"], "max_msgs": 1, "discard": "new", "duplicate_window": 10**9}
+    await bus.request(f"$JS.API.STREAM.CREATE.{name}", json.dumps(full).encode())
+    publisher = StreamPublisher(bus, streams, ack_timeout_s=0.2, give_up_s=0.5)
+    await publisher.start()
+    done = Heard()
+    for index in range(20):
+        publisher.publish(Publication(f"{name}.in", b"x", f"id-{index}"), done)
+    outcomes = await done.until(20)
+    assert (outcomes.count(Published.STORED), outcomes.count(Published.FAILED)) == (1, 19)
+    failed = [r.getMessage() for r in caplog.records if "failed after" in r.getMessage()]
+    assert len(failed) == 1
+    assert "maximum messages exceeded" in failed[0]
+    await publisher.stop()
+
+
 async def test_what_the_stream_refuses_fails_at_once(bus: Bus, streams: Streams, name: str) -> None:
     """A message above the stream's own bound is done(FAILED) without retries."""
     await create(bus, f"{name}-small", [f"{name}.small"], max_msg_size=10)

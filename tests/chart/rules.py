@@ -125,6 +125,7 @@ CASES: dict[str, Case] = {
     "RouterConsumerStalled": Case({of("router_consumer_stalls_total", 'stream="result"'): "0x5 2x{n}"}),
     "RouterAlertsLost": Case({of("router_alerts_lost_total"): _ONCE}),
     "RouterUsageNotDraining": Case({of("router_usage_reconciliation"): "5+0x{n}"}),
+    "RouterPublishesFail": Case({of("router_publishes_total", 'outcome="failed"'): "0+3x{n}"}),
     "RouterIsolationViolation": Case({of("router_isolation_violations_total"): _ONCE}),
     "RouterDeadLetters": Case({of("router_dead_letters_total", 'source="router"'): _ONCE}),
     "RouterBreakersOpening": Case({of("router_breaker_transitions_total", 'to="opened"'): "0x10 30x{n}"}),

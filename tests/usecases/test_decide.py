@@ -118,7 +118,8 @@ class Room:
         self.dispatched: list[bytes] = []
         self.broken_dispatch = False
         self.deferred: list[DecideRequest] = []
-        self.telemetry = Telemetry(CollectorRegistry())
+        self.registry = CollectorRegistry()
+        self.telemetry = Telemetry(self.registry)
         told = DecideSettings(**settings)
         self.decide = Decide(
             self.store,
@@ -250,12 +251,17 @@ async def test_a_bug_in_the_dispatch_does_not_answer_twice() -> None:
     assert (await room.answered())[0]["ok"] is True
 
 
-async def test_a_fault_of_a_row_is_internal() -> None:
-    """And counted."""
+async def test_a_fault_of_a_row_is_internal(caplog: pytest.LogCaptureFixture) -> None:
+    """And counted. One that every request of a tenant meets, as a damaged key is, is logged once."""
     room = Room()
-    room.ask()
-    room.store.rows[0](RowFault("a bug"), STAMP)
-    assert await room.code() == "internal"
+    for _ in range(5):
+        room.ask()
+    for row in room.store.rows:
+        row(RowFault("a damaged key"), STAMP)
+    await room.answered(5)
+    assert {reply["error"]["code"] for reply in room.replies} == {"internal"}
+    assert room.registry.get_sample_value("router_store_row_faults_total") == 5
+    assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == ["a damaged key"]
 
 
 async def test_overload_is_told_before_the_request_is_read() -> None:
