@@ -12,8 +12,9 @@
     worker.run_until_signal()
 
 An assignment is accepted, run within its deadline, prolonged at the server while it runs, reported, and only then
-acknowledged: a worker that dies loses nothing. A handler returns its output (or `Done`, with figures), raises `Failed`
-for an attempt that failed, and `Rejected` for what it will not do. Any other exception is an error result too.
+acknowledged: a worker that dies loses nothing. One whose type has no handler is passed on to the other workers, and
+rejected when nobody takes it. A handler returns its output (or `Done`, with figures), raises `Failed` for an attempt
+that failed, and `Rejected` for what it will not do. Any other exception is an error result too.
 """
 
 from router.worker.job import ANY_TYPE, Done, Failed, Job, Rejected

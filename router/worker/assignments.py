@@ -8,6 +8,7 @@ run twice here.
 
 import asyncio
 import logging
+import random
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
@@ -31,6 +32,10 @@ log = logging.getLogger(__name__)
 REMEMBERED = 4096
 PROLONG_S = 10.0
 RETRY_S = (0.05, 0.2, 1.0, 2.0)
+# Workers of one fleet share a consumer, and not all need know every type: who does not know one passes it on. So often,
+# and after a pause of its own, that whoever knows it has had it, while a type that nobody knows is rejected in time.
+PASSED_ON = 20
+PASS_ON_S = 0.02, 0.2
 
 
 class Assignments:
@@ -74,6 +79,8 @@ class Assignments:
             await message.in_progress()
         elif name in self._done:
             await message.ack()
+        elif not self._handlers.takes(assignment.job.type) and message.metadata.num_delivered <= PASSED_ON:
+            await message.nak(delay=random.uniform(*PASS_ON_S))  # noqa: S311 - spreads them, hides nothing
         else:
             task = asyncio.create_task(self._perform(client, js, message, assignment))
             self._running[name] = task

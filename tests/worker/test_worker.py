@@ -310,6 +310,22 @@ async def test_two_handlers_of_one_type_are_refused() -> None:
 async def _nothing(_: Job[JsonObject]) -> None: ...
 
 
+async def test_workers_that_know_different_types_share_a_stream(desk: Desk) -> None:
+    """Whoever is given what it does not know passes it on: all is done, nothing rejected."""
+    workers = [Worker(desk.url, name=known) for known in ("cut", "join")]
+    for made, known in zip(workers, ("cut", "join"), strict=True):
+        made.job(known)(_nothing)
+    running = [asyncio.create_task(made.run()) for made in workers]
+    for number in range(20):
+        await desk.assign(f"e{number}", ("cut", "join")[number % 2], {})
+    results = [await desk.result() for _ in range(20)]
+    for made in workers:
+        made.stop()
+    await asyncio.wait_for(asyncio.gather(*running), 10)
+    assert {r["assignment_id"] for r in results} == {f"e{number}" for number in range(20)}
+    assert {desk.receipts.get_nowait()["status"] for _ in range(desk.receipts.qsize())} == {"accepted"}
+
+
 async def test_no_more_run_at_once_than_the_concurrency(desk: Desk) -> None:
     """The others wait in the stream."""
     worker, running, most, done = Worker(desk.url, name="w", concurrency=2), 0, 0, asyncio.Event()
