@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 
 from router.domain.json import JsonObject, JsonValue
-from router.domain.policy_kinds import Kind, Report
+from router.domain.policy_kinds import Kind, Report, shown
 from router.domain.policy_tables import at
 
 T = TypeVar("T")
@@ -27,11 +27,12 @@ class Maybe(Struct, Generic[T], frozen=True):
 
 
 class ListOf(Struct, Generic[T], frozen=True):
-    """A list of least..most items."""
+    """A list of least..most items. `unique`: the field whose text no two items may share, and its old names."""
 
     item: Kind[T]
     most: int
     least: int = 0
+    unique: tuple[str, ...] = ()
 
     def read(self, value: JsonValue, path: str, report: Report) -> tuple[T, ...] | None:
         if not isinstance(value, list):
@@ -41,8 +42,22 @@ class ListOf(Struct, Generic[T], frozen=True):
             report.problem(path, f"has {len(value)} items, allowed are {self.least}..{self.most}")
             return None
         items = [self.item.read(v, f"{path}[{i}]", report) for i, v in enumerate(value)]
+        if self._refuse_twice(value, path, report):
+            return None
         good = tuple(i for i in items if i is not None)
         return good if len(good) == len(items) else None
+
+    def _refuse_twice(self, value: list[JsonValue], path: str, report: Report) -> bool:
+        """In the document itself, so that it is seen in items that are refused for something else, too."""
+        seen: dict[str, int] = {}
+        before = len(report.problems)
+        for i, item in enumerate(value):
+            field = next((f for f in self.unique if isinstance(item, dict) and f in item), None)
+            text = item[field] if field is not None and isinstance(item, dict) else None
+            if field is not None and isinstance(text, str) and (first := seen.setdefault(text, i)) != i:
+                what = f"is the {self.unique[0]} of {path}[{first}] too"
+                report.problem(f"{path}[{i}].{field}", f"{shown(text)} {what}")
+        return len(report.problems) > before
 
     def write(self, value: tuple[T, ...]) -> JsonValue:
         return [self.item.write(v) for v in value]

@@ -16,9 +16,9 @@ from router.domain.policy import Fallback, Limit, Policy, Provider, Resource, Se
 from router.domain.policy_collections import ListOf
 from router.domain.policy_extensions import POST, PRE, VALIDATORS, check_extensions
 from router.domain.policy_fallbacks import FALLBACKS, warn_unreachable
-from router.domain.policy_fields import BREAKER, MAX_PROVIDERS, PROVIDER, STICKY, WeightsMap
+from router.domain.policy_fields import BREAKER, MAX_PROVIDERS, NAME, PROVIDER, STICKY, WeightsMap
 from router.domain.policy_kinds import Choice, Free, Report, plain, shown
-from router.domain.policy_limits import LIMITS, RATE_LIMIT, RATE_LIMIT_ID, check_limits
+from router.domain.policy_limits import LIMITS, RATE_LIMIT, RATE_LIMIT_ID, warn_pointless
 from router.domain.policy_tables import Field, Row, Table, at, written
 from router.errors import InvalidInput, Problem
 
@@ -35,7 +35,7 @@ class Version(StrEnum):
 VERSION = Field("version", Choice(Version), "The version of the policy language.", Version.V1_0)
 PROVIDERS = Field(
     "providers",
-    ListOf(PROVIDER, MAX_PROVIDERS, least=1),
+    ListOf(PROVIDER, MAX_PROVIDERS, least=1, unique=(NAME.name, *(old for old, _ in NAME.old))),
     "Who can run the tasks: at least one.",
     old=(("weights", WeightsMap()),),
 )
@@ -126,14 +126,13 @@ def _old_forms(document: JsonValue) -> _OldForms:
 def _check(row: Row, old: _OldForms, report: Report) -> None:
     """What stands between the sections that could be read."""
     limits = row.get(LIMITS) or ()
-    check_limits(limits, report)
+    warn_pointless(limits, report)
     check_extensions([row.get(PRE), row.get(VALIDATORS), row.get(POST)], report)
     if row.get(RATE_LIMIT) is not None and any(x.id == RATE_LIMIT_ID for x in limits):
         report.warn("rate_limit", f'is ignored: a limit with the id "{RATE_LIMIT_ID}" stands beside it', "remove it")
     providers = row.get(PROVIDERS)
     if providers is not None:
         rules = row.get(FALLBACKS)
-        _check_names(providers, report)
         _check_weights(providers, row.get(SELECTION), rules, old, report)
         _check_estimates(limits, providers, report)
         warn_unreachable(rules or (), tuple(p.name for p in providers), report, old_form=old.fallback)
@@ -157,14 +156,6 @@ def _build(row: Row) -> Policy:
         row[POST],
         row[METADATA],
     )
-
-
-def _check_names(providers: tuple[Provider, ...], report: Report) -> None:
-    seen: dict[str, int] = {}
-    for i, p in enumerate(providers):
-        first = seen.setdefault(p.name, i)
-        if first != i:
-            report.problem(f"providers[{i}].name", f"{shown(p.name)} is the name of providers[{first}] too")
 
 
 def _check_weights(

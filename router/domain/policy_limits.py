@@ -158,7 +158,10 @@ def _unbuild(x: Limit) -> JsonObject:
 
 
 LIMITS = Field(
-    "limits", ListOf(Nested(_TABLE, _build, _unbuild, _check), MAX_LIMITS), "All must admit, or nothing is charged.", ()
+    "limits",
+    ListOf(Nested(_TABLE, _build, _unbuild, _check), MAX_LIMITS, unique=(ID.name,)),
+    "All must admit, or nothing is charged.",
+    (),
 )
 
 RATE = Field("requests_per_second", Number(0, 1_000_000, positive=True), "Requests a second, on average.")
@@ -191,7 +194,7 @@ def _build_rate_limit(row: Row) -> Limit | None:
 RATE_LIMIT: Field[Limit | None] = Field(
     "rate_limit",
     Nested[Limit | None](
-        Table("rate_limit", (ENABLED, RATE, BURST)),
+        Table("rate_limit", (ENABLED, RATE, BURST), switch=ENABLED.name),
         _build_rate_limit,
         # Canonical documents have it among `limits`.
         lambda x: {} if x is None else written(RATE.entry(x.limit * 1000 / x.window_ms), BURST.entry(x.limit)),
@@ -202,16 +205,9 @@ RATE_LIMIT: Field[Limit | None] = Field(
 )
 
 
-def check_limits(limits: tuple[Limit, ...], report: Report) -> None:
-    """Refuse limits that share an id: refusals name the id, and equal ones would charge one counter twice.
-
-    Warn about a limit that another one makes pointless.
-    """
-    seen: dict[str, int] = {}
+def warn_pointless(limits: tuple[Limit, ...], report: Report) -> None:
+    """Warn about a limit that another one makes pointless."""
     for i, x in enumerate(limits):
-        first = seen.setdefault(x.id, i)
-        if first != i:
-            report.problem(f"limits[{i}].id", f'"{x.id}" is the id of limits[{first}] too')
         if (
             stricter := next((j for j, y in enumerate(limits) if i != j and _is_stricter(y, x, j < i)), None)
         ) is not None:

@@ -68,10 +68,11 @@ class Row:
 
 
 class Table(Struct, frozen=True):
-    """The fields of one object; `what` names the object to a reader."""
+    """The fields of one object; `what` names the object to a reader. While its `switch` is false, none is required."""
 
     what: str
     fields: tuple[Field[Any], ...]
+    switch: str | None = None
 
     def read(self, value: JsonValue, path: str, report: Report) -> Row | None:
         """The fields of an object, or None when it is none."""
@@ -103,7 +104,10 @@ class Table(Struct, frozen=True):
             else:
                 required.append(field.name)
         schema: JsonObject = {"type": "object", "properties": properties, "additionalProperties": False}
-        if required:
+        if required and self.switch is not None:
+            off: JsonObject = {"properties": {self.switch: {"const": False}}, "required": [self.switch]}
+            schema["anyOf"] = [{"required": required}, off]
+        elif required:
             schema["required"] = required
         if either:
             schema["allOf"] = either
@@ -119,7 +123,7 @@ class Table(Struct, frozen=True):
                 continue
             winner = name
             row.put(field.name, kind.read(value[name], at(path, name), report))
-        if winner is None and field.default is REQUIRED:
+        if winner is None and field.default is REQUIRED and value.get(self.switch or "") is not False:
             report.problem(at(path, field.name), "is required", field.doc)
 
     def _refuse_unknown(self, value: JsonObject, path: str, report: Report) -> None:

@@ -216,6 +216,25 @@ def test_a_fallback_that_nobody_can_reach(rules: list[object], why: str) -> None
     assert warnings(fallbacks=rules)[0].startswith(why)
 
 
+def test_a_rate_limit_that_is_off_needs_no_rate() -> None:
+    """`enabled: false` is as if the section were absent; what it does hold is looked at all the same."""
+    assert policy(rate_limit={"enabled": False}) == policy()
+    assert problems({**TWO, "rate_limit": {"enabled": False, "burst": 0}}) == [
+        "rate_limit.burst: 0 is outside 1..1000000"
+    ]
+    assert problems({**TWO, "rate_limit": {}})[0].startswith("rate_limit.requests_per_second: is required")
+
+
+def test_a_name_that_comes_twice_is_told_beside_other_mistakes() -> None:
+    """All at once: not only when the rest is right, and by an old name of the field, too."""
+    limit = {"id": "x", "scope": "galaxy", "resource": "requests", "limit": 1, "window": "1s"}
+    document = {"providers": [{"name": "a", "weight": "60"}, {"id": "a", "weight": 40}], "limits": [limit, limit]}
+    assert [p for p in problems(document) if "too" in p] == [
+        'providers[1].id: "a" is the name of providers[0] too',
+        'limits[1].id: "x" is the id of limits[0] too',
+    ]
+
+
 def test_a_fallback_that_no_dispatched_task_can_reach() -> None:
     """With `retry: 0` a task has one attempt: `to` is for callers who tell the failure themselves. Said once."""
     (warning,) = warnings(fallbacks=[{"to": "b", "retry": 0}])
