@@ -44,7 +44,8 @@ def query(
         str | None,
         typer.Option(
             help="decided, degraded, conflict, limited, no_candidate, tenant_off, audit_quota, validator_blocked, "
-            "extension_unavailable, extension_timeout, extension_error; success, error, timeout, cancelled."
+            "extension_unavailable, extension_timeout, extension_error; success, error, timeout, cancelled; "
+            "accepted, rejected."
         ),
     ] = None,
     since: SinceOption = None,

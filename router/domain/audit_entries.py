@@ -8,7 +8,7 @@ from router.domain.ids import to_text
 from router.domain.json import JsonObject, JsonValue
 from router.domain.outcome import NOTHING_SEEN, Seen
 from router.domain.policy import provider_entry
-from router.domain.result import Status
+from router.domain.result import AckStatus, Status
 from router.domain.task import Action
 
 CONFLICT, LIMITED, NO_CANDIDATE, TENANT_OFF, AUDIT_QUOTA = 2, 3, 4, 6, 9
@@ -20,8 +20,8 @@ _REFUSALS = {
     AUDIT_QUOTA: "audit_quota",
     **{number: code.value for code, number in AUDIT_CODES.items()},
 }
-OUTCOMES = ("decided", "degraded", *_REFUSALS.values(), *(s.value for s in Status))
-"""What `AuditEntry.outcome` may be: of a decision, a refusal, a result."""
+OUTCOMES = tuple(dict.fromkeys(("decided", "degraded", *_REFUSALS.values(), *(s.value for s in (*Status, *AckStatus)))))
+"""What `AuditEntry.outcome` may be: of a decision, a refusal, a result, an ack."""
 DECISIONS = frozenset(
     (Action.DECISION_MADE, Action.DECISION_REFUSED, Action.DECISION_CONFLICT, Action.DECISION_DEGRADED)
 )

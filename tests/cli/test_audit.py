@@ -103,7 +103,9 @@ def test_a_filter_that_nothing_can_match_is_refused(run: Run, filters: str, wron
     assert [line.split(":")[1].strip() for line in done.err.splitlines()] == wrong.split()
 
 
-@pytest.mark.parametrize("filters", ["--action decision", "--action role.used", "--outcome validator_blocked"])
+@pytest.mark.parametrize(
+    "filters", ["--action decision", "--action role.used", "--outcome validator_blocked", "--outcome rejected"]
+)
 def test_every_word_of_the_log_may_be_asked_for(run: Run, tenant: str, redis_url: str, filters: str) -> None:
     """An action or its beginning, an outcome: there is none like that here."""
     assert run("audit", "query", "--tenant", tenant, *filters.split(), "--redis", redis_url).code == Exit.NEGATIVE
