@@ -90,7 +90,7 @@ def _path() -> Path | None:
     from router.settings import load
 
     configured = load().cp_state_path
-    return configured if configured is not None or not LOCAL_STATE.exists() else LOCAL_STATE
+    return configured if configured is not None or not LOCAL_STATE.parent.is_dir() else LOCAL_STATE
 
 
 def _seen(path: Path | None) -> "Checkpoint | Unusable":

@@ -48,6 +48,13 @@ def test_without_a_file_it_says_so(run: Run) -> None:
     assert "ROUTER_CP_STATE_PATH is not set" in ran.out
 
 
+def test_the_local_fleets_file_is_named_when_it_is_gone(run: Run) -> None:
+    """Its pods look for it there, so that is where it is missing."""
+    Path(".local").mkdir()
+    ran = run("gate", "--json")
+    assert (ran.code, json.loads(ran.out)["file"]) == (Exit.NEGATIVE, ".local/cp_state.json")
+
+
 def test_a_pod_that_does_not_answer(run: Run) -> None:
     """A server that cannot be reached, with the address."""
     ran = run("gate", "--pod", "http://127.0.0.1:1")
