@@ -23,9 +23,10 @@ from router.usecases.access import Tokens
 from router.usecases.act_fields import ActFields
 from router.usecases.admin_acts import Act, breaker_facts, refused_input
 from router.usecases.dry_run import DryRunner
+from router.usecases.intake import Policies
 from router.usecases.levers import named_providers
 from router.usecases.paging import page
-from router.usecases.tasks import Policies, policies_of
+from router.usecases.tasks import policies_of
 from router.wire.extension_views import extension_health, extension_state
 from router.wire.fields import name as tenant_name
 from router.wire.problems import Problems, Rejected
@@ -172,6 +173,8 @@ class Admin:
         tenant, policy_id = body.tenant(), body.policy()
         body.check()
         known = await policies_of(self._policies, tenant)
+        if known is not None and policy_id not in known.policies and self._policies.doubtful(tenant):
+            known = await self._policies.load(tenant)
         stored = None if known is None else known.policies.get(policy_id)
         if stored is None:
             return Refused(Code.POLICY_NOT_FOUND, f"tenant {tenant} has no policy {policy_id}")

@@ -163,23 +163,30 @@ class Decide:
             return
         known = self._policies.get(request.tenant_id)
         if isinstance(known, Loading):
-            task = self._loop.create_task(self._load(opened))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin_load(opened, None)
             return
         self._decide_under(opened, known)
 
-    async def _load(self, opened: Open) -> None:
+    def _begin_load(self, opened: Open, last_good: TenantPolicies | None) -> None:
+        task = self._loop.create_task(self._load(opened, last_good))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _load(self, opened: Open, last_good: TenantPolicies | None) -> None:
         try:
             self._decide_under(opened, await self._policies.load(opened.request.tenant_id))
         except StoreError:
-            self._finish(opened, store_away(opened.request))
+            request = opened.request
+            self._finish(opened, store_away(request) if last_good is None else no_policy(request, last_good))
         except Exception:  # as in `handle`
             self._broke(opened)
 
     def _decide_under(self, opened: Open, known: TenantPolicies | None) -> None:
         request = opened.request
         stored = None if known is None else known.policies.get(request.policy_id)
+        if stored is None and known is not None and self._policies.doubtful(request.tenant_id):
+            self._begin_load(opened, known)
+            return
         if stored is None:
             refused = no_policy(request, known)
             self._unknown(request, refused)

@@ -32,6 +32,9 @@ class Policies(Protocol):
         :raises StoreError: the store did not answer and nothing is cached.
         """
 
+    def doubtful(self, tenant_id: str) -> bool:
+        """Whether what is cached is too old to say that the tenant has no policy of some name: ask `load` first."""
+
     def observe(self, tenant_id: str, stamp: bytes) -> None:
         """What the store answered beside a decision; another stamp than the cached one starts a reload."""
 

@@ -4,7 +4,7 @@ Life of a tenant in the cache:
 
     LOADING ──load──▶ cached ──TTL, another stamp, an announcement──▶ cached, reload in the background ──▶ cached
        │                 └── least recently used, and the bound is reached ──▶ LOADING
-       └── has no policies ──▶ None, for `negative_ttl_s` ──▶ LOADING
+       └── has no policies ──▶ None, for `negative_ttl_s` ──▶ LOADING    (has others than the one asked for: `doubtful`)
 
 A cached tenant is answered from memory, always: a reload replaces the entry when it has succeeded, and one that fails
 leaves it as it is, also past its TTL; a policy that was applied in a newer language than this pod reads keeps its last
@@ -39,14 +39,15 @@ REVISION_BYTES: Final = 4
 
 
 class _Entry:
-    __slots__ = ("due", "memos", "policies", "quiet_until", "seen", "size", "stamp", "used")
+    __slots__ = ("due", "memos", "policies", "quiet_until", "seen", "size", "stamp", "sure_until", "used")
 
-    def __init__(self, policies: TenantPolicies, due: float) -> None:
+    def __init__(self, policies: TenantPolicies, due: float, sure_until: float) -> None:
         self.policies = policies
         self.stamp = policies.stamp
         self.size = size_of(policies)
         self.memos = tuple(p.policy.memo for p in policies.policies.values())
         self.due = due
+        self.sure_until = sure_until
         self.quiet_until = 0.0
         # The newest other stamp that a row has answered.
         self.seen = b""
@@ -103,6 +104,15 @@ class PolicyCache:
         """
         # Shielded: a caller that gives up must not take the answer from the others.
         return await asyncio.shield(self._loads.get(tenant_id) or self._start(tenant_id, Cause.ASKED))
+
+    def doubtful(self, tenant_id: str) -> bool:
+        """Whether what is cached is too old to say that the tenant has no policy of some name.
+
+        A request for such a one meets no row whose stamp would tell of a change, so a missed announcement would last
+        until the TTL. As with tenants that have none, the store is asked again after `negative_ttl_s`.
+        """
+        entry = self._entries.get(tenant_id)
+        return entry is not None and self._clock() >= entry.sure_until
 
     def observe(self, tenant_id: str, stamp: bytes) -> None:
         """A decide row of this tenant has answered the store's stamp; empty: it was not reached."""
@@ -212,7 +222,7 @@ class PolicyCache:
         except Exception as fault:  # not swallowed: whatever it was, the last good ones stay, and the next try waits
             entry = self._entries.get(tenant_id)
             if entry is not None:
-                entry.due = entry.quiet_until = self._clock() + self._settings.retry_s
+                entry.due = entry.quiet_until = entry.sure_until = self._clock() + self._settings.retry_s
             self._hooks.failed(tenant_id, str(fault) or type(fault).__name__)
             raise
         found = self._with_last_readable(found)
@@ -241,7 +251,7 @@ class PolicyCache:
             self._hooks.kept(tenant_id, None)
         else:
             self._absent.pop(tenant_id, None)
-            entry = _Entry(found, now + self._settings.ttl_s)
+            entry = _Entry(found, now + self._settings.ttl_s, now + self._settings.negative_ttl_s)
             if old is not None and old.seen[:REVISION_BYTES] > found.stamp[:REVISION_BYTES]:
                 # This load had read before that change, which a row has told of meanwhile.
                 self._again.add(tenant_id)

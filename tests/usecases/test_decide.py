@@ -93,6 +93,11 @@ class Policies:
         self.cached: TenantPolicies | Loading | None = POLICIES
         self.loaded: TenantPolicies | Exception | None = POLICIES
         self.seen: list[bytes] = []
+        self.old = False
+
+    def doubtful(self, tenant_id: str) -> bool:
+        """Until the next load."""
+        return self.old
 
     def get(self, tenant_id: str) -> TenantPolicies | Loading | None:
         """From the cache."""
@@ -100,6 +105,7 @@ class Policies:
 
     async def load(self, tenant_id: str) -> TenantPolicies | None:
         """From the store."""
+        self.old = False
         if isinstance(self.loaded, Exception):
             raise self.loaded
         return self.loaded
@@ -232,6 +238,28 @@ async def test_a_load_that_fails_is_answered(fault: Exception, code: str) -> Non
     room.policies.cached, room.policies.loaded = LOADING, fault
     room.ask()
     assert await room.code() == code
+
+
+async def test_a_policy_that_the_pod_has_not_heard_of_is_looked_for() -> None:
+    """Its announcement was missed: the request that asks for it is decided by it."""
+    room = Room()
+    room.policies.cached, room.policies.old = TenantPolicies("acme", 1, STAMP, {}), True
+    room.ask()
+    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+    room.store.rows[0](ADMITTED, STAMP)
+    await room.answered(1)
+    assert room.replies[0]["ok"] is True
+
+
+@pytest.mark.parametrize("loaded", [TenantPolicies("acme", 1, STAMP, {}), StoreUnavailable("away")])
+async def test_a_policy_that_nobody_has_heard_of(loaded: TenantPolicies | Exception) -> None:
+    """Looked for once, and refused by name; also where the store is away, by what was there last."""
+    room = Room()
+    room.policies.cached, room.policies.old = TenantPolicies("acme", 1, STAMP, {}), True
+    room.policies.loaded = loaded
+    room.ask()
+    assert await room.code() == "policy_not_found"
+    assert room.store.rows == []
 
 
 async def test_an_outcome_that_cannot_be_told_is_answered() -> None:

@@ -5,7 +5,7 @@ import timeit
 
 import pytest
 
-from router.errors import StoreError
+from router.errors import StoreError, StoreUnavailable
 from router.usecases.intake import LOADING
 from router.usecases.policies import MAX_ABSENT, REFRESHES_AT_ONCE, PolicyCache
 from router.usecases.policy_cache import CacheSettings, Cause
@@ -80,6 +80,19 @@ async def test_a_tenant_without_policies_is_remembered_briefly(world: World) -> 
     assert world.cache.get("nobody") is None
     world.now += CacheSettings().negative_ttl_s
     assert world.cache.get("nobody") is LOADING
+
+
+async def test_what_is_cached_says_only_briefly_what_is_not_there(world: World) -> None:
+    """A name that it lacks is looked for again as seldom as a tenant that has none; a load that fails counts, too."""
+    await world.cached()
+    assert not world.cache.doubtful("acme")
+    world.now += CacheSettings().negative_ttl_s
+    assert world.cache.doubtful("acme")
+    world.store.broken = StoreUnavailable("away")
+    with pytest.raises(StoreError):
+        await world.cache.load("acme")
+    assert not world.cache.doubtful("acme")
+    assert not world.cache.doubtful("nobody")
 
 
 async def test_names_that_do_not_exist_are_bounded(world: World) -> None:
