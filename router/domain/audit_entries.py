@@ -69,31 +69,16 @@ def decision_entry(
         "policy_hash": f.frame.policy_hash,
         "task_type": f.task_type,
     }
-    if action in (Action.DECISION_MADE, Action.DECISION_DEGRADED):
-        outcome = "decided" if action is Action.DECISION_MADE else "degraded"
-        details |= {
-            "decision_id": to_text(decision_id),
-            "provider_id": f.frame.providers[index] if offer is None else offer.provider_id,
-            "reason": Reason(code).label,
-            "degraded": action is Action.DECISION_DEGRADED,
-        }
-        if offer is not None:
-            details["expected_latency_ms"] = offer.expected_latency_ms
-            details["expected_cost_microusd"] = offer.expected_cost_microusd
-        if action is Action.DECISION_MADE:
-            details["pin"] = PinState(third).name.lower()
+    if action is Action.DECISION_MADE:
+        outcome = "decided"
+        details |= _made(f, decision_id, code, index, offer) | {"degraded": False, "pin": PinState(third).name.lower()}
+    elif action is Action.DECISION_DEGRADED:
+        outcome = "degraded"
+        details |= _made(f, decision_id, code, index, offer) | {"degraded": True}
     else:
         outcome = _REFUSALS.get(code, str(code))
         details |= {"refusal": outcome} | _refusal(f, code, index, third)
-    if verdicts or f.constrained:
-        passed: list[JsonValue] = [{"provider_id": p, "verdict": Verdict.CONSTRAINT.label} for p in f.constrained]
-        details["candidates"] = passed + _candidates(f.frame, verdicts, seen)
-    if seen.left:
-        names = zip(f.frame.limits, seen.left, strict=True)
-        details["limits"] = [{"limit_id": name, "left_before": left} for name, left in names]
-    if seen.left_pin is not None:
-        known = {provider_entry(name): name for name in f.frame.providers}
-        details["pinned_to"] = known.get(seen.left_pin, seen.left_pin.hex())
+    details |= _on_its_way(f, verdicts, seen)
     details["idempotency"] = "conflict" if action is Action.DECISION_CONFLICT else "fresh"
     if f.frame.more:
         details["candidates_not_named"] = f.frame.more
@@ -114,6 +99,34 @@ def decision_entry(
         details,
         outcome,
     )
+
+
+def _made(f: DecisionFeatures, decision_id: bytes, reason: int, index: int, offer: Offer | None) -> JsonObject:
+    """Who was chosen, and why."""
+    found: JsonObject = {
+        "decision_id": to_text(decision_id),
+        "provider_id": f.frame.providers[index] if offer is None else offer.provider_id,
+        "reason": Reason(reason).label,
+    }
+    if offer is not None:
+        found["expected_latency_ms"] = offer.expected_latency_ms
+        found["expected_cost_microusd"] = offer.expected_cost_microusd
+    return found
+
+
+def _on_its_way(f: DecisionFeatures, verdicts: bytes, seen: Seen) -> JsonObject:
+    """What it passed over, what limits had left, which pin was left: only what there is."""
+    found: JsonObject = {}
+    if verdicts or f.constrained:
+        passed: list[JsonValue] = [{"provider_id": p, "verdict": Verdict.CONSTRAINT.label} for p in f.constrained]
+        found["candidates"] = passed + _candidates(f.frame, verdicts, seen)
+    if seen.left:
+        names = zip(f.frame.limits, seen.left, strict=True)
+        found["limits"] = [{"limit_id": name, "left_before": left} for name, left in names]
+    if seen.left_pin is not None:
+        known = {provider_entry(name): name for name in f.frame.providers}
+        found["pinned_to"] = known.get(seen.left_pin, seen.left_pin.hex())
+    return found
 
 
 def _refusal(f: DecisionFeatures, code: int, index: int, wait_ms: int) -> JsonObject:
