@@ -20,3 +20,18 @@ def test_the_store_is_away_until_every_node_is_back() -> None:
     down(False, "test")
     assert registry.get_sample_value("router_store_breaker_open") == 0
     assert told == ["away", "away", "back"]
+
+
+def test_the_store_refuses_until_every_node_takes_calls() -> None:
+    """Of a Cluster two nodes are full and one has room again: still away, until the other one has."""
+    told: list[str] = []
+    registry = CollectorRegistry()
+    watch = StoreWatch(Telemetry(registry))
+    watch.on_back.append(lambda: told.append("back"))
+    refused, one, other = watch.hooks().on_refused, object(), object()
+    for lane, why in ((one, "OOM"), (other, "OOM"), (one, "OOM"), (one, None)):
+        refused(lane, why)
+        assert registry.get_sample_value("router_store_breaker_open") == 1
+    refused(other, None)
+    assert registry.get_sample_value("router_store_breaker_open") == 0
+    assert told == ["back"]

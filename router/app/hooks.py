@@ -41,7 +41,7 @@ class StoreWatch:
         self.on_back: list[Callable[[], None]] = []
         self._lanes_down = 0
         self._fell: str | None = None
-        self._refuses: str | None = None
+        self._refusing: dict[object, str] = {}
         self._seldom = Seldom(time.monotonic)
         self.rule: Away | None = None
 
@@ -70,13 +70,16 @@ class StoreWatch:
             return
         self._back("the store answers again")
 
-    def _refused(self, why: str | None) -> None:
-        self._refuses = why
-        self._show()
+    def _refused(self, lane: object, why: str | None) -> None:
         if why is None:
-            self._seldom.over()
-            self._back("the store takes calls again")
+            del self._refusing[lane]
+            self._show()
+            if not self._refusing:
+                self._seldom.over()
+                self._back("the store takes calls again")
             return
+        self._refusing[lane] = why
+        self._show()
         self._telemetry.store_errors.inc()
         self._fell = why
         if (unsaid := self._seldom.due(why)) is not None:
@@ -88,13 +91,13 @@ class StoreWatch:
             heard()
 
     def _show(self) -> None:
-        self._telemetry.store_breaker_open.set(int(self._lanes_down > 0 or self._refuses is not None))
+        self._telemetry.store_breaker_open.set(int(self._lanes_down > 0 or bool(self._refusing)))
 
     def look(self) -> None:
         """Call once a second."""
         why = self._fell
         if self._lanes_down == 0:
-            self._fell = self._refuses
+            self._fell = next(iter(self._refusing.values()), None)
         if self.rule is not None:
             self.rule.read(why is not None, None if why is None else {"reason": why})
 

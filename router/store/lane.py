@@ -44,21 +44,21 @@ def _nothing() -> None:
     """For whoever does not want to know."""
 
 
-def _unheard(_why: str | None) -> None:
+def _unheard(_lane: object, _why: str | None) -> None:
     """Likewise."""
 
 
 class LaneHooks(Struct):
     """What a lane reports: a call (script, seconds, rows), a missed deadline, down or up and why, a late row.
 
-    `on_refused`: Redis answers, and refuses calls as a whole (why), or no more (None).
+    `on_refused`: the node of this lane answers, and refuses calls as a whole (why), or no more (None).
     """
 
     on_call: Callable[[str, float, int], None]
     on_timeout: Callable[[], None]
     on_down: Callable[[bool, str], None]
     on_late: Callable[[], None] = _nothing
-    on_refused: Callable[[str | None], None] = _unheard
+    on_refused: Callable[[object, str | None], None] = _unheard
 
 
 class Lane:
@@ -260,12 +260,11 @@ class Lane:
                 # Refused as a whole (out of memory, loading, a replica): nothing was executed. Unless the script itself
                 # broke: its message names a line, and rows before that may stand.
                 self._refused = True
-                self._hooks.on_refused(str(reply))
+                self._hooks.on_refused(self, str(reply))
                 batch.answer(Away(sent=any(source in str(reply) for source in _SOURCES)))
                 continue
             if self._refused:
-                self._refused = False
-                self._hooks.on_refused(None)
+                self._takes_calls()
             self._clock_offset = reply[1] * 1000 + reply[2] / 1000 - self.loop.time() * 1000
             for w, row in zip(batch.waiting, reply[3:], strict=True):
                 nonce, code, stamp = HEAD.unpack_from(row)
@@ -371,10 +370,16 @@ class Lane:
             fit = int(self._settings.call_budget_ms / self._row_ms)
             self._rows_cap = max(_MIN_ROWS, min(self._settings.max_rows, fit))
 
+    def _takes_calls(self) -> None:
+        self._refused = False
+        self._hooks.on_refused(self, None)
+
     async def retire(self) -> None:
         """Its node owns nothing any more: close, and be away no longer."""
         await self.close()
         self._set_down(False, "its node has left")
+        if self._refused:
+            self._takes_calls()
 
     async def close(self) -> None:
         """Stop; whoever still waits is answered `Away`."""

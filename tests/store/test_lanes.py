@@ -515,6 +515,20 @@ async def test_a_full_redis_is_away(own: ValkeyProcess, own_pod: Pod) -> None:
     assert isinstance((await own_pod.decide(ask()))[0], Admitted)
 
 
+async def test_a_full_node_that_leaves_is_away_no_longer(own_pod: Pod) -> None:
+    """What it refused is no outage of those that stay."""
+    told: list[str | None] = []
+    own_pod.hooks.on_refused = lambda _lane, why: told.append(why)
+    await own_pod.decide(ask())
+    await own_pod.nodes.call("CONFIG", "SET", "maxmemory", 1)
+    await own_pod.decide(ask(tenant="full"))
+    assert len(told) == 1
+    assert "maxmemory" in (told[0] or "")
+    lane, _ = own_pod.lanes.of(0)
+    await lane.retire()
+    assert told[1:] == [None]
+
+
 # The store's own record
 
 
