@@ -108,7 +108,6 @@ def next_plan(
         made,
         charges=leases,
         pin=None,
-        deadline_ms=facts.attempt_ms,
         max_attempts=facts.max_attempts,
         by_rule=facts.by_rule,
     )

@@ -43,6 +43,10 @@ class Deadlines(Struct, frozen=True):
     least_ms: int = 5_000
     most_ms: int = 60_000
 
+    def of(self, expected_latency_ms: int) -> int:
+        """How long a provider of that latency may take."""
+        return int(min(self.most_ms, max(self.least_ms, self.factor * expected_latency_ms)))
+
 
 DEFAULT_DEADLINES = Deadlines()
 
@@ -60,6 +64,7 @@ class Plan(Struct, frozen=True):
 
     `unfinished`: something follows before the answer may be given or the task dispatched (post extensions).
     `by_rule`: `max_attempts` is a bound; the rule that matches a failure says how many there are.
+    `deadline_ms`: how long leases and the record of a task last: enough for whoever is chosen and told `deadline_of`.
     """
 
     name: bytes
@@ -74,6 +79,16 @@ class Plan(Struct, frozen=True):
     figures_version: int = 0
     unfinished: bool = False
     by_rule: bool = False
+    deadlines: Deadlines = DEFAULT_DEADLINES
+
+    def deadline_of(self, candidate: Candidate) -> int:
+        """How long this one may take, in ms."""
+        return self.deadlines.of(candidate.expected_latency_ms)
+
+    @property
+    def first_deadline_ms(self) -> int:
+        """How long the first candidate may take, who is chosen as a rule."""
+        return self.deadline_of(self.candidates[0]) if self.candidates else self.deadline_ms
 
 
 def plan(
@@ -93,22 +108,25 @@ def plan(
     pin = _pin(request, stored) if policy.sticky is not None and features.pins else None
     session = None if pin is None else pin.key
     ordered, passed_over = in_order(request, stored, snapshot, best_score=features.best_score, session=session)
-    deadline_ms = request.options.deadline_ms
-    if deadline_ms is None:
-        first = ordered[0].expected_latency_ms if ordered else 0
-        deadline_ms = int(min(deadlines.most_ms, max(deadlines.least_ms, deadlines.factor * first)))
+    if (given := request.options.deadline_ms) is not None:
+        deadlines = Deadlines(0, given, given)
+    # An undispatched decision's lease lasts as its first candidate's; a task's is let go at its provider's deadline.
+    slowest = ordered[0].expected_latency_ms if ordered else 0
+    if request.push_assignment:
+        slowest = max([slowest, *[c.expected_latency_ms for c in ordered]])
     return Plan(
         _name(request),
         stored,
         ordered,
         _charges(request, stored, ordered) if policy.limits else (),
         pin,
-        deadline_ms,
+        deadlines.of(slowest),
         _max_attempts(request, stored) if features.retries else 1,
         passed_over,
         refused,
         snapshot.version,
         by_rule=request.options.max_attempts is None,
+        deadlines=deadlines,
     )
 
 

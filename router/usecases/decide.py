@@ -204,7 +204,7 @@ class Decide:
             request, stored, features, self._settings.deadlines, self._snapshot(request.tenant_id)
         )
         if request.push_assignment:
-            job = encode_job(request, made.deadline_ms, max_attempts=made.max_attempts)
+            job = encode_job(request, made.first_deadline_ms, max_attempts=made.max_attempts)
             if isinstance(job, Refused):
                 self._finish(opened, job)
                 return

@@ -8,7 +8,7 @@ however soon a worker ends the task.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from msgspec.structs import replace
@@ -18,7 +18,7 @@ from router.domain.ids import assignment_id, task_id, to_text
 from router.domain.outcome import Admitted
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
-from router.domain.task import Action, Move, NotMoved, TaskRecord, TaskState
+from router.domain.task import Action, Move, MoveOutcome, NotMoved, TaskRecord, TaskState
 from router.errors import StoreError
 from router.ports.bus import Publication, Published, Publisher
 from router.ports.tasks import TaskStore
@@ -75,7 +75,7 @@ class Dispatcher:
     ) -> None:
         chosen = plan.candidates[outcome.candidate]
         task = task_id(decision)
-        now = self._now_ms(request.tenant_id)
+        now, deadline_ms = self._now_ms(request.tenant_id), plan.deadline_of(chosen)
         attempt = Attempt(
             to_text(assignment_id(task, number)),
             to_text(task),
@@ -87,8 +87,9 @@ class Dispatcher:
             chosen.expected_latency_ms,
             chosen.expected_cost_microusd,
             now,
-            now + plan.deadline_ms,
+            now + deadline_ms,
             chosen.provider.endpoint,
+            deadline_ms,
         )
         features = TaskFeatures(
             request.request_id,
@@ -119,6 +120,7 @@ class Dispatcher:
             record.expected_cost_microusd,
             record.charged_ms,
             record.deadline_at_ms,
+            deadline_ms=facts.attempt_ms,
         )
         features = TaskFeatures(
             facts.request_id,
@@ -183,22 +185,15 @@ class Dispatcher:
         try:
             while self._marks:
                 marks, self._marks = self._marks, []
+                done = len(marks)
                 try:
                     outcomes = await self._tasks.move(marks)
-                    # A worker may be quicker than the mark: the task is further, and the log says it all the same.
-                    overtaken = [
-                        replace(mark, note=True)
-                        for mark, outcome in zip(marks, outcomes, strict=True)
-                        if isinstance(outcome, NotMoved)
-                        and outcome.state is not None
-                        and outcome.state > TaskState.PUBLISHED
-                    ]
-                    if overtaken:
-                        await self._tasks.move(overtaken)
+                    while marks := _overtaken(marks, outcomes):
+                        outcomes = await self._tasks.move(marks)
                 except StoreError as fault:
                     # Unmarked ones are published again, with the same message id: the stream drops the repeats.
                     log.warning("assignments could not be marked as published: %s", fault)
-                self._closed(len(marks))
+                self._closed(done)
         finally:
             self._marking = None
 
@@ -210,6 +205,24 @@ class Dispatcher:
     async def drained(self) -> None:
         """Returns when everything that was to be published is, or is left to the sweeper."""
         await self._idle.wait()
+
+
+def _overtaken(marks: Sequence[Move], outcomes: Sequence[MoveOutcome]) -> list[Move]:
+    """What is to be written for tasks whose worker was quicker than the mark.
+
+    An accepted one gets the deadline that its worker was told, as by the mark; for one that is further, or of another
+    attempt by now, the log says all the same that it was published.
+    """
+    late: list[Move] = []
+    for mark, outcome in zip(marks, outcomes, strict=True):
+        if mark.note or not isinstance(outcome, NotMoved):
+            continue
+        if outcome.state is not None and outcome.state > TaskState.PUBLISHED:
+            if outcome.state is TaskState.ACCEPTED and mark.state is TaskState.PUBLISHED:
+                late.append(replace(mark, below=TaskState.WAITING, state=TaskState.ACCEPTED))
+            else:
+                late.append(replace(mark, note=True))
+    return late
 
 
 def _mark(tenant_id: str, decision: bytes, attempt: int, deadline_at_ms: int, features: TaskFeatures) -> Move:

@@ -59,7 +59,7 @@ class DryRun:
         wanted = replace(request, options=replace(request.options, explain=True))
         made = plan(wanted, stored, features, settings.deadlines, self._snapshot(request.tenant_id))
         if request.push_assignment:
-            job = encode_job(request, made.deadline_ms, max_attempts=made.max_attempts)
+            job = encode_job(request, made.first_deadline_ms, max_attempts=made.max_attempts)
             if isinstance(job, Refused):
                 return job
         found: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()

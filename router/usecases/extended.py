@@ -190,7 +190,7 @@ class _Run:
         made = replace(made, unfinished=bool(post or told))
         job: bytes | None = None
         if request.push_assignment:
-            encoded = encode_job(request, made.deadline_ms, max_attempts=made.max_attempts)
+            encoded = encode_job(request, made.first_deadline_ms, max_attempts=made.max_attempts)
             if isinstance(encoded, Refused):
                 await held.let_go()
                 return Course(encoded)

@@ -9,14 +9,17 @@ from router.domain.json import JsonObject
 from router.domain.request import NO_CORRELATION, Correlation
 from router.domain.result import ExecResult, Status
 from router.wire.fields import MICROUSD
-from router.wire.job import Origin, correlation_fields, origin_of, split
+from router.wire.job import Origin, body_of, correlation_fields, origin_of
 from router.wire.reply import header_value
 
 CHANNEL = "nats"
 
 
 class Attempt(Struct, frozen=True):
-    """One attempt of a task, decided. Ids are UUID texts, the cost is micro-USD, times are Unix ms."""
+    """One attempt of a task, decided. Ids are UUID texts, the cost is micro-USD, times are Unix ms.
+
+    `deadline_ms`: how long its provider may take; None: as its job says.
+    """
 
     assignment_id: str
     task_id: str
@@ -30,6 +33,7 @@ class Attempt(Struct, frozen=True):
     created_at_ms: int
     deadline_at_ms: int
     endpoint: str | None = None
+    deadline_ms: int | None = None
 
 
 class Usage(Struct, frozen=True):
@@ -55,7 +59,8 @@ def assignment(job: bytes, attempt: Attempt) -> tuple[bytes, dict[str, str]]:
 
     :raises ValueError: `job` is not a stored job of a format that this version reads.
     """
-    _, body = split(job)
+    origin = origin_of(job)
+    body = body_of(job, origin, attempt.deadline_ms)
     executor: JsonObject = {"provider_id": attempt.provider_id, "channel": CHANNEL}
     if attempt.endpoint is not None:
         executor["endpoint"] = attempt.endpoint
@@ -77,7 +82,7 @@ def assignment(job: bytes, attempt: Attempt) -> tuple[bytes, dict[str, str]]:
         }
     )
     # Two JSON objects that share no field become one by dropping the braces between them.
-    return body[:-1] + b"," + own[1:], _headers(origin_of(job))
+    return body[:-1] + b"," + own[1:], _headers(origin)
 
 
 def _headers(origin: Origin) -> dict[str, str]:

@@ -3,7 +3,8 @@
     format byte 1 · head, JSON: what planning the next attempt needs · newline · body, JSON: what the assignments of all
     attempts have in common
 
-The body is never read again: an assignment is the body with a few fields appended, so a large payload is encoded once.
+An assignment is the body with a few fields appended, so a large payload is encoded once. It is read again only for an
+attempt whose provider has another deadline than the first candidate.
 """
 
 from typing import Any
@@ -56,16 +57,23 @@ class _Head(Struct, frozen=True, omit_defaults=True):
     options: Options = DEFAULT_OPTIONS
     correlation: Correlation = NO_CORRELATION
     assignment_subject: str | None = None
+    deadline_ms: int = 0
+    timed: bool = False
 
 
 class Origin(Struct, frozen=True):
-    """Whose job it is and what it correlates with: all that events and headers need of it."""
+    """Whose job it is and what it correlates with: all that events and headers need of it.
+
+    `deadline_ms` is what the body says, and `timed` whether dispatch has added it to the payload.
+    """
 
     tenant_id: str
     request_id: str
     task_type: str
     idempotency_key: str | None = None
     correlation: Correlation = NO_CORRELATION
+    deadline_ms: int = 0
+    timed: bool = False
 
 
 _read_head = msgspec.json.Decoder(_Head).decode
@@ -81,15 +89,16 @@ def encode_job(
 ) -> bytes | Refused:
     """The work item of a request, or the refusal of one that is too large to be kept (payload over 64 KiB).
 
-    `deadline_ms` is the plan's; `max_attempts` and `backoff_ms` are told when the request has no wish of its own.
+    `deadline_ms` is the first candidate's; `max_attempts` and `backoff_ms` are told when the request has no such wish.
     """
-    payload = orjson.dumps(_dispatched(request.payload, deadline_ms))
+    dispatched, timed = _dispatched(request.payload, deadline_ms)
+    payload = orjson.dumps(dispatched)
     if len(payload) > MOST_PAYLOAD_BYTES:
         found = Problems()
         check_payload(request.payload, found)
         if found:
             return found.rejected().refused
-    head = msgspec.json.encode(_head_of(request))
+    head = msgspec.json.encode(_head_of(request, deadline_ms, timed))
     if len(head) > MOST_HEAD_BYTES:
         found = Problems()
         hint = "send only what routing and the worker need"
@@ -124,13 +133,13 @@ def encode_job(
     return _FORMAT + head + _NEWLINE + orjson.dumps(body)
 
 
-def _dispatched(payload: JsonValue, deadline_ms: int) -> JsonObject:
-    """What goes into job.payload: an object, with the deadline that existing workers look for."""
+def _dispatched(payload: JsonValue, deadline_ms: int) -> tuple[JsonObject, bool]:
+    """What goes into job.payload: an object, and whether the deadline that existing workers look for was added."""
     if payload is None:
         payload = {}
     if type(payload) is not dict:
-        return {"value": payload}
-    return payload if "timeout_ms" in payload else {**payload, "timeout_ms": deadline_ms}
+        return {"value": payload}, False
+    return (payload, False) if "timeout_ms" in payload else ({**payload, "timeout_ms": deadline_ms}, True)
 
 
 def check_payload(payload: JsonValue, found: Problems) -> None:
@@ -145,7 +154,7 @@ def _too_large(what: str, size: int) -> str:
     return f"{what} of a pushed task: {size} bytes are more than {MOST_PAYLOAD_BYTES}"
 
 
-def _head_of(r: DecideRequest) -> _Head:
+def _head_of(r: DecideRequest, deadline_ms: int, timed: bool) -> _Head:
     return _Head(
         tenant_id=r.tenant_id,
         request_id=r.request_id,
@@ -163,6 +172,8 @@ def _head_of(r: DecideRequest) -> _Head:
         options=r.options,
         correlation=r.correlation,
         assignment_subject=r.assignment_subject,
+        deadline_ms=deadline_ms,
+        timed=timed,
     )
 
 
@@ -201,6 +212,21 @@ def origin_of(job: bytes) -> Origin:
     :raises ValueError: not a stored job, or one of a format that this version cannot read.
     """
     return _read_origin(split(job)[0])
+
+
+def body_of(job: bytes, origin: Origin, deadline_ms: int | None) -> bytes:
+    """The part that the assignments of all attempts share, but for the deadline of one whose provider has another.
+
+    :raises ValueError: not a stored job, or one of a format that this version cannot read.
+    """
+    _, body = split(job)
+    if deadline_ms in (None, origin.deadline_ms) or not origin.deadline_ms:
+        return body
+    doc = orjson.loads(body)
+    doc["options"]["deadline_ms"] = deadline_ms
+    if origin.timed:
+        doc["job"]["payload"]["timeout_ms"] = deadline_ms
+    return orjson.dumps(doc)
 
 
 def split(job: bytes) -> tuple[bytes, bytes]:

@@ -28,7 +28,7 @@ from router.domain.policy import (
     provider,
     provider_entry,
 )
-from router.domain.request import DecideRequest
+from router.domain.request import DecideRequest, Options
 from router.domain.result import ExecResult, Status
 from router.domain.task import TaskFacts, TaskRecord, TaskState
 
@@ -219,7 +219,7 @@ def test_a_provider_that_was_deleted_meanwhile() -> None:
 
 
 def test_only_leases_are_charged_again() -> None:
-    """Requests and tokens are spent by the first attempt; no pin is looked at; the deadline is the task's own."""
+    """Requests and tokens are spent by the first attempt; no pin is looked at."""
     limits = (
         Limit("requests", Scope.TENANT, Resource.REQUESTS, 10, 60_000, entry_id("1")),
         Limit("slots", Scope.TENANT, Resource.CONCURRENCY, 10, 0, entry_id("2")),
@@ -228,7 +228,17 @@ def test_only_leases_are_charged_again() -> None:
     made = next_plan(REQUEST, stored, record(), ALL_FEATURES, DEFAULT_DEADLINES, NO_FIGURES)
     assert [c.limit.id for c in made.charges] == ["slots"]
     assert made.pin is None
-    assert made.deadline_ms == 9_000
+
+
+def test_the_next_provider_has_its_own_deadline() -> None:
+    """Five times what is expected of it, not of the one that failed; a deadline that the request gave stays."""
+    slow = replace(POOL[2], expected_latency_ms=9_000)
+    policy = Policy(POOL[:2], fallbacks=(Fallback("c", ("5xx",)),), fallback_providers=(slow,))
+    stored = StoredPolicy("default", 1, "h", policy)
+    for deadline_ms, told in ((None, 45_000), (123, 123)):
+        request = replace(REQUEST, options=Options(deadline_ms=deadline_ms))
+        made = next_plan(request, stored, record(1, why=503), ALL_FEATURES, DEFAULT_DEADLINES, NO_FIGURES)
+        assert (made.candidates[0].provider.name, made.first_deadline_ms) == ("c", told)
 
 
 def test_the_plan_of_the_first_attempt_is_untouched() -> None:

@@ -272,6 +272,17 @@ def test_what_the_gate_closes_is_named() -> None:
     assert planned.requires_cp == ("pins", "best_score")
 
 
+def test_every_candidate_has_its_own_deadline() -> None:
+    """The record and the leases of a pushed task last as long as the slowest may take; what it is told is its own."""
+    policy = stored(provider("a", expected_latency_ms=1_000, priority=1), provider("b", expected_latency_ms=9_000))
+    made = plan(ask(push_assignment=True), policy)
+    assert [made.deadline_of(c) for c in made.candidates] == [5_000, 45_000]
+    assert (made.first_deadline_ms, made.deadline_ms) == (5_000, 45_000)
+    assert plan(ask(), policy).deadline_ms == 5_000
+    given = plan(ask(push_assignment=True, options=Options(deadline_ms=123)), policy)
+    assert {given.deadline_ms, *map(given.deadline_of, given.candidates)} == {123}
+
+
 @pytest.mark.parametrize(("latency", "deadline"), [(0, 5_000), (1_000, 5_000), (2_000, 10_000), (50_000, 60_000)])
 def test_the_deadline_follows_the_first_candidate(latency: int, deadline: int) -> None:
     """Five times the expected latency, between 5 and 60 s; a given one is taken as it is."""

@@ -68,6 +68,26 @@ async def test_a_rejection_is_followed_at_once(fleet: Fleet, caller: Foreign) ->
     assert (await attempt(caller, tenant, 2))["executor"]["provider_id"] == "second"
 
 
+async def test_a_slow_provider_has_time_for_its_task(fleet: Fleet, caller: Foreign) -> None:
+    """The deadline is five times what is expected of who gets the task: a fallback, and who stands in for another."""
+    policy = TWO | {
+        "providers": [
+            {"name": "first", "weight": 100, "priority": 1, "expected_latency_ms": 70},
+            {"name": "second", "weight": 100, "expected_latency_ms": 9_000},
+        ],
+        "circuit_breaker": {"enabled": True, "failure_threshold": 1, "timeout_ms": 60_000},
+    }
+    tenant, first = await begin(fleet, caller, policy)
+    await caller.tell(RESULT, failed(first))
+    second = await attempt(caller, tenant, 2)
+    assigned = await caller.watch(ASSIGN)
+    assert (await caller.ask(task(tenant, "stands-in", push_assignment=True))).decision["provider_id"] == "second"
+    stands_in = await assigned.one(tenant_id=tenant, request_id="stands-in")
+    for work, deadline_ms in ((first, 5_000), (second, 45_000), (stands_in, 45_000)):
+        assert work["options"]["deadline_ms"] == work["job"]["payload"]["timeout_ms"] == deadline_ms
+        assert work["deadline_at_ms"] - work["created_at_ms"] == deadline_ms
+
+
 async def test_a_missed_deadline_is_followed(fleet: Fleet, caller: Foreign) -> None:
     """Nobody answers: attempt 2, then a final timeout for the caller."""
     final = await caller.core("_INBOX.attempts.deadline")

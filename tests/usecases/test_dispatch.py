@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from router.domain.decision import Reason
-from router.domain.task import BreakerTurn, Move, Moved, TaskFacts, TaskRecord, TaskState
+from router.domain.task import BreakerTurn, Move, Moved, MoveOutcome, NotMoved, TaskFacts, TaskRecord, TaskState
 from router.ports.bus import Publication, Published
 from router.telemetry import Telemetry
 from router.usecases.dispatch import Dispatcher
@@ -25,6 +25,7 @@ class Room:
     def __init__(self) -> None:
         self.sent: list[tuple[Publication, Callable[[Published], None]]] = []
         self.marked: list[Move] = []
+        self.elsewhere: list[NotMoved] = []
         tasks: Any = self
         self.dispatcher = Dispatcher(tasks, self, Telemetry(CollectorRegistry()), lambda _: 0)
 
@@ -32,10 +33,10 @@ class Room:
         """`ports.Publisher`."""
         self.sent.append((publication, done))
 
-    async def move(self, moves: Sequence[Move]) -> list[Moved]:
-        """`ports.TaskStore`."""
+    async def move(self, moves: Sequence[Move]) -> list[MoveOutcome]:
+        """`ports.TaskStore`; one call for each state that the task is said to be in, and then it is moved."""
         self.marked += moves
-        return [Moved(BreakerTurn.UNCHANGED)] * len(moves)
+        return [self.elsewhere.pop(0) if self.elsewhere else Moved(BreakerTurn.UNCHANGED) for _ in moves]
 
 
 def sent() -> Room:
@@ -77,3 +78,28 @@ async def test_it_is_marked_when_both_are_there(
                 await asyncio.wait_for(room.dispatcher.drained(), 0)
     await asyncio.wait_for(room.dispatcher.drained(), 5)
     assert bool(room.marked) is marked
+
+
+@pytest.mark.parametrize(
+    ("found", "then"),
+    [
+        ([TaskState.ACCEPTED], [(TaskState.ACCEPTED, False)]),
+        ([TaskState.SUCCEEDED], [(TaskState.PUBLISHED, True)]),
+        ([TaskState.ACCEPTED, TaskState.FAILED], [(TaskState.ACCEPTED, False), (TaskState.ACCEPTED, True)]),
+        ([TaskState.ACCEPTED, TaskState.ACCEPTED], [(TaskState.ACCEPTED, False), (TaskState.ACCEPTED, True)]),
+        ([TaskState.NEW], []),
+    ],
+)
+async def test_a_worker_that_was_quicker_than_the_mark(
+    found: list[TaskState], then: list[tuple[TaskState, bool]]
+) -> None:
+    """An accepted task gets the deadline that its worker was told; of one that is further the log is told only."""
+    room = sent()
+    room.elsewhere = [NotMoved(state, 1) for state in found]
+    for _, done in room.sent:
+        done(Published.STORED)
+    await asyncio.wait_for(room.dispatcher.drained(), 5)
+    first, *more = room.marked
+    assert (first.state, first.note) == (TaskState.PUBLISHED, False)
+    assert [(m.state, m.note) for m in more] == then
+    assert {m.due_ms for m in room.marked} == {RECORD.deadline_at_ms}

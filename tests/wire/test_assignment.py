@@ -2,6 +2,7 @@ from typing import Any
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from router.domain.decision import Code, Reason, Refused
 from router.domain.json import JsonValue
@@ -9,7 +10,7 @@ from router.domain.request import Correlation
 from router.domain.result import ExecResult, Status
 from router.wire.assignment import Attempt, Usage, assigned_event, assignment, final_result, usage_event
 from router.wire.job import encode_job, origin_of, request_of
-from tests.wire.examples import accepted, task_shape
+from tests.wire.examples import Doc, accepted, task_shape
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 ATTEMPT = Attempt("a-1", "k-1", 1, "p1", Reason.WEIGHTED, "default", 7, 250, 1500, 1000, 6000, "http://p1")
@@ -99,6 +100,20 @@ def test_the_requests_wishes_win() -> None:
         "deadline_ms": 5000,
         "retry": {"max_attempts": 4, "backoff_ms": 0},
     }
+
+
+@pytest.mark.parametrize(
+    ("payload", "told"),
+    [({"a": 1}, {"a": 1, "timeout_ms": 45_000}), ({"timeout_ms": 5000}, {"timeout_ms": 5000}), ("x", {"value": "x"})],
+)
+def test_an_attempt_of_a_slower_provider_is_given_its_own_deadline(payload: JsonValue, told: Doc) -> None:
+    """In options and, where dispatch has added it, in timeout_ms; nothing else differs."""
+    stored = job(task={"type": "t", "payload": payload}, metadata={"m": [1.5, None]})
+    usual, slow = assigned(stored), assigned(stored, replace(ATTEMPT, deadline_ms=45_000))
+    assert (slow["options"].pop("deadline_ms"), usual["options"].pop("deadline_ms")) == (45_000, 5000)
+    assert slow["job"].pop("payload") == told
+    del usual["job"]["payload"]
+    assert slow == usual
 
 
 def test_the_callers_payload_is_not_touched() -> None:
