@@ -10,13 +10,11 @@ admin act            B 1, B action, d Redis ms, d microseconds of it, I revision
 A read is one XRANGE of at most `MOST_PER_READ` entries, so that no decision waits long behind it.
 """
 
-import struct
 import time
 from collections import Counter
 from collections.abc import Callable
 from struct import Struct as Layout
 
-import msgspec
 from msgspec import msgpack
 
 from router.domain.audit import (
@@ -35,7 +33,7 @@ from router.domain.task import Action
 from router.errors import InvalidInput, Problem
 from router.store.keys import Keys
 from router.store.nodes import Nodes
-from router.store.packing import FORMAT, FormatError, offer_in, seen
+from router.store.packing import DAMAGE, FORMAT, FormatError, offer_in, seen
 
 MOST_PER_READ = 512
 Row = tuple[bytes, dict[bytes, bytes]]
@@ -49,8 +47,6 @@ _ACT = Layout(">BBddII")
 _decision = msgpack.Decoder(DecisionFeatures).decode
 _task = msgpack.Decoder(TaskFeatures).decode
 _act = msgpack.Decoder(ActFeatures).decode
-# What reading a record that is cut or changed may raise.
-_DAMAGE = (IndexError, ValueError, struct.error, msgspec.MsgspecError)
 
 
 def _untimed(_seconds: float) -> None:
@@ -156,7 +152,7 @@ def entry(tenant_id: str, row: Row) -> AuditEntry:
         if raw[0] not in _FORMATS:
             raise FormatError(f"audit record of format {raw[0]}")
         return _entry(entry_id, tenant_id, Action(raw[1]), raw)
-    except _DAMAGE as fault:
+    except DAMAGE as fault:
         raise FormatError(f"audit record {entry_id}: {fault}") from fault
 
 

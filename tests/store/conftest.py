@@ -1,10 +1,11 @@
 """Stores of a test's own: a fresh schema on the session's server, and on the session's Cluster."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from redis import Redis, RedisCluster
 
+from router.store.nodes import SingleNode
 from tests.servers import ValkeyCluster
 from tests.store.harness import Store
 
@@ -15,6 +16,15 @@ def single(redis_url: str) -> Iterator[Redis]:
     client: Redis = Redis.from_url(redis_url)
     yield client
     client.close()
+
+
+@pytest.fixture
+async def nodes(redis_url: str) -> AsyncIterator[SingleNode]:
+    """A pod's client of the session's server."""
+    client = SingleNode(redis_url)
+    await client.open()
+    yield client
+    await client.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """The audit log on a real server: what is found, in which order, by which bounds."""
 
-from collections.abc import AsyncIterator
 from secrets import token_hex
 from struct import pack
 from typing import Any
@@ -25,14 +24,6 @@ from router.usecases.query_audit import QueryAudit
 from tests.store.harness import MINUTE, Ask, Store, policy, request
 
 FIVE = (11, 12, 13, 14, 15)
-
-
-@pytest.fixture
-async def nodes(redis_url: str) -> AsyncIterator[SingleNode]:
-    """A client of the session's server."""
-    nodes = SingleNode(redis_url)
-    yield nodes
-    await nodes.close()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Policies on a real server: compare-and-set, revisions that grow, stamps that change."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
@@ -20,15 +19,6 @@ from tests.usecases.policy_fakes import HeardCache
 ONE = b'{"providers":[{"name":"a","weight":100}],"version":"1.0"}'
 TWO = b'{"providers":[{"name":"b","weight":100}],"version":"1.0"}'
 KEYS = Keys()
-
-
-@pytest.fixture
-async def nodes(redis_url: str) -> AsyncIterator[SingleNode]:
-    """A client of the session's server."""
-    client = SingleNode(redis_url)
-    await client.open()
-    yield client
-    await client.close()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The history of policies on a real server: every write leaves what it wrote, within its bound."""
 
-from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
@@ -17,15 +16,6 @@ ONE = b'{"providers":[{"name":"a","weight":100}],"version":"1.0"}'
 TWO = b'{"providers":[{"name":"b","weight":100}],"version":"1.0"}'
 ANN = Actor("ann")
 KEYS = Keys()
-
-
-@pytest.fixture
-async def nodes(redis_url: str) -> AsyncIterator[SingleNode]:
-    """A client of the session's server."""
-    client = SingleNode(redis_url)
-    await client.open()
-    yield client
-    await client.close()
 
 
 @pytest.fixture
