@@ -20,10 +20,9 @@ log = logging.getLogger(__name__)
 
 
 class StreamKeeper:
-    """`ready` after the first complete look; `covered` maps request/reply subjects to streams over them: empty is good.
+    """`covered` maps request/reply subjects to streams over them: empty is good.
 
-    `on_look(ensured, covered)` is told after each complete look, `on_fault(error)` when one failed; the next is then
-    after `retry_s`.
+    `on_look(ensured, covered)` is told after each complete look; after one that failed the next is after `retry_s`.
     """
 
     def __init__(
@@ -36,7 +35,6 @@ class StreamKeeper:
         retry_s: float = 1.0,
         covered_s: float = 2.0,
         on_look: Callable[[Ensured, dict[str, list[str]]], None] | None = None,
-        on_fault: Callable[[BusError], None] | None = None,
     ) -> None:
         self._bus = bus
         self._streams = streams
@@ -45,10 +43,8 @@ class StreamKeeper:
         self._retry_s = retry_s
         self._covered_s = covered_s
         self._on_look = on_look
-        self._on_fault = on_fault
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self.ready = False
         self.covered: dict[str, list[str]] = {}
         self.ensured = Ensured()
 
@@ -93,7 +89,7 @@ class StreamKeeper:
                     subject,
                     extra={"event": Event.STREAM_COVERS_REQUESTS},
                 )
-        self.ensured, self.covered, self.ready = ensured, covered, True
+        self.ensured, self.covered = ensured, covered
         if self._on_look is not None:
             self._on_look(ensured, covered)
 
@@ -108,8 +104,6 @@ class StreamKeeper:
             except BusError as error:
                 pause = self._retry_s
                 log.warning("cannot look after the streams: %s", error, extra={"event": Event.BUS_ERROR})
-                if self._on_fault is not None:
-                    self._on_fault(error)
             except Exception:  # a bug of ours or of a callback; somebody must go on looking
                 log.exception("a look after the streams failed", extra={"event": Event.BUG})
             with suppress(TimeoutError):

@@ -49,7 +49,6 @@ async def test_no_stream_of_the_contract_lies_over_a_request_subject(own_bus: Bu
     await keeper.look()
     assert keeper.covered == {}
     assert keeper.ensured.differences == ()
-    assert keeper.ready
 
 
 async def test_a_keeper_that_is_woken_and_stopped_at_once_stops(own_bus: Bus) -> None:
