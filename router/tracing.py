@@ -30,14 +30,10 @@ class Span:
         # What goes out to whoever continues the trace.
         self.traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
-    def end(self, attributes: Attributes | None = None, *, error: str | None = None) -> None:
-        """Done; `error` marks it failed, with the reason."""
+    def end(self, attributes: Attributes | None = None) -> None:
+        """Done."""
         if attributes:
             self._span.set_attributes(dict(attributes))
-        if error is not None:
-            from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415 - costs a process without tracing 0.1 s
-
-            self._span.set_status(Status(StatusCode.ERROR, error))
         self._span.end()
 
 
@@ -57,7 +53,7 @@ class Tracing:
     @classmethod
     def to(cls, endpoint: str, *, pod: str, version: str, sample_ratio: float) -> "Tracing":
         """Send to an OTLP/HTTP collector such as http://collector:4318, in batches, from a thread of its own."""
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - see above
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - costs a process without tracing 0.1 s
 
         exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
         return cls.with_exporter(exporter, pod=pod, version=version, sample_ratio=sample_ratio)

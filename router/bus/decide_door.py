@@ -43,11 +43,6 @@ class DecideDoor:
         self._block = wire.encode(self._pod)
         self._subscriptions: list[Subscription] = []
 
-    @property
-    def is_open(self) -> bool:
-        """Whether requests are asked for."""
-        return bool(self._subscriptions)
-
     async def open(self) -> None:
         """Ask for requests; when connected, the server knows of it on return. Nothing happens when it is open."""
         if self._subscriptions:

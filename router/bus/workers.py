@@ -10,13 +10,11 @@ Listener = Callable[[bytes, Mapping[str, str]], None]
 """`listener(data, headers)`, in the read loop: quick, and without waiting."""
 
 
-async def listen(
-    bus: Bus, on_heartbeat: Listener, on_dead_letter: Listener, *, dead_letter_queue: str = "router"
-) -> list[Subscription]:
+async def listen(bus: Bus, on_heartbeat: Listener, on_dead_letter: Listener) -> list[Subscription]:
     """Every pod hears every heartbeat; a dead letter goes to one pod, so that it is counted once."""
     return [
         await bus.subscribe(subjects.HEARTBEAT, _direct(on_heartbeat)),
-        await bus.subscribe(subjects.WORKER_DEAD_LETTER, _direct(on_dead_letter), queue=dead_letter_queue),
+        await bus.subscribe(subjects.WORKER_DEAD_LETTER, _direct(on_dead_letter), queue="router"),
     ]
 
 

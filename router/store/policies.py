@@ -6,7 +6,6 @@ history  B format = 1, I revision, 8s hash, d written, H length, msgpack of `_Wh
 
 import asyncio
 import logging
-from collections.abc import Callable
 from secrets import token_bytes
 from struct import Struct as Layout
 
@@ -35,8 +34,6 @@ _HEADER = Layout(f">BI{HASH_BYTES}sd")
 _PAST = Layout(f">BI{HASH_BYTES}sdH")
 _ANY = -1
 
-Unreadable = Callable[[str, str, str], None]
-
 
 class Bounds(Struct, frozen=True):
     """How much is kept of a tenant's policies: how many, and of each so many revisions, for a while after its end.
@@ -62,7 +59,7 @@ _why = msgpack.Decoder(_Why).decode
 DEFAULT_BOUNDS = Bounds()
 
 
-def _warn(tenant_id: str, policy_id: str, why: str) -> None:
+def _left_out(tenant_id: str, policy_id: str, why: str) -> None:
     log.warning("policy %s of tenant %s cannot be read and is left out: %s", policy_id, tenant_id, why)
 
 
@@ -76,17 +73,14 @@ def _view(tenant_id: str, raw: bytes) -> HeadView:
 class RedisPolicies:
     """`ports.PolicyStore` and `publish_policy.PolicyRecords` on Redis.
 
-    `on_unreadable(tenant, policy, why)` hears of a stored policy that this version cannot read (a newer language, a
-    foreign format): it is left out, and the tenant's others serve.
+    A stored policy that this version cannot read (a newer language, a foreign format) is logged and left out, and the
+    tenant's others serve.
     """
 
-    def __init__(
-        self, nodes: Nodes, keys: Keys, *, on_unreadable: Unreadable = _warn, bounds: Bounds = DEFAULT_BOUNDS
-    ) -> None:
+    def __init__(self, nodes: Nodes, keys: Keys, *, bounds: Bounds = DEFAULT_BOUNDS) -> None:
         self._nodes = nodes
         self._keys = keys
         self._bounds = bounds
-        self._on_unreadable = on_unreadable
         self._unreadable: dict[str, frozenset[str]] = {}
         kinds = ("head", "policies")
         self._load = load_script("load_policies", keys=kinds, argv=(), returns={0: "loaded"})
@@ -120,7 +114,7 @@ class RedisPolicies:
             try:
                 policy = decode(record.document).policy
             except InvalidInput as unreadable:
-                self._on_unreadable(tenant_id, record.policy_id, str(unreadable))
+                _left_out(tenant_id, record.policy_id, str(unreadable))
                 continue
             policies[record.policy_id] = StoredPolicy(record.policy_id, record.revision, record.hash, policy)
             await asyncio.sleep(0)
@@ -143,7 +137,7 @@ class RedisPolicies:
         for name, packed in zip(fields[::2], fields[1::2], strict=True):
             policy_id = name.decode()
             if packed[0] != FORMAT:
-                self._on_unreadable(tenant_id, policy_id, f"stored in format {packed[0]}")
+                _left_out(tenant_id, policy_id, f"stored in format {packed[0]}")
                 continue
             _, revision, digest, created_ms = _HEADER.unpack_from(packed)
             document = packed[_HEADER.size :]
@@ -159,7 +153,7 @@ class RedisPolicies:
             if raw[0] == FORMAT:
                 entries.append(_past(raw))
             else:
-                self._on_unreadable(tenant_id, policy_id, f"history in format {raw[0]}")
+                _left_out(tenant_id, policy_id, f"history in format {raw[0]}")
         return tuple(entries)
 
     async def apply(
