@@ -83,7 +83,7 @@ def request_body(
     body: dict[str, Any] = {
         "version": "1",
         "tenant_id": tenant,
-        "request_id": request_id or str(uuid.uuid4()),
+        "request_id": str(uuid.uuid4()) if request_id is None else request_id,
         "task": {"type": task, "payload": _payload(payload)},
     }
     context = {k: v for k, v in (("session_id", session), ("user_id", user)) if v is not None}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Messages that were given up on.", no_args_is_help=True)
 
+LARGEST_ID = 2**64 - 1
 SubjectOption = Annotated[str | None, typer.Option(help="Letters of this original subject.")]
 ReasonOption = Annotated[str | None, typer.Option(help="Letters whose reason or error code contains this.")]
 
@@ -66,7 +67,7 @@ def list_(
 
 @app.command()
 def show(
-    letter: Annotated[int, typer.Argument(metavar="ID", help="The id that `list` shows.")],
+    letter: Annotated[int, typer.Argument(metavar="ID", min=1, max=LARGEST_ID, help="The id that `list` shows.")],
     json: JsonOption = False,
     nats: NatsOption = None,
 ) -> None:
@@ -92,7 +93,9 @@ def show(
 
 @app.command()
 def redrive(
-    ids: Annotated[list[int] | None, typer.Argument(metavar="ID", help="Ids that `list` shows.")] = None,
+    ids: Annotated[
+        list[int] | None, typer.Argument(metavar="ID", min=1, max=LARGEST_ID, help="Ids that `list` shows.")
+    ] = None,
     subject: SubjectOption = None,
     reason: ReasonOption = None,
     tenant: OnlyTenantOption = None,

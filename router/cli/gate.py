@@ -117,7 +117,7 @@ def _asked(url: str) -> dict[str, Any]:
     import orjson
 
     address = f"{url.rstrip('/')}/readyz"
-    if not address.startswith(("http://", "https://")):
+    if not _is_address(address):
         raise InvalidInput([Problem("--pod", f"{url} is not an address", "such as http://127.0.0.1:8080")])
     try:
         with urllib.request.urlopen(address, timeout=HTTP_S) as answer:  # noqa: S310 - the scheme was looked at
@@ -132,6 +132,16 @@ def _asked(url: str) -> dict[str, Any]:
         return {"pod": facts["pod"], **facts["gate"]}
     except (ValueError, KeyError, TypeError) as fault:
         raise InvalidInput([Problem("--pod", f"{url} does not answer as a pod does")]) from fault
+
+
+def _is_address(url: str) -> bool:
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and parts.hostname is not None and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _time(at_ms: int | None) -> str | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.config import JsonDict
@@ -101,9 +102,18 @@ def _url(*schemes: str) -> Callable[[str], str]:
         scheme, separator, rest = value.partition("://")
         if not separator or scheme not in schemes or not rest:
             raise ValueError(f"expected a URL that starts with {' or '.join(f'{s}://' for s in schemes)}")
+        if not _is_sound(value):
+            raise ValueError("expected a URL with an address, and a port from 1 to 65535 if it has one")
         return value
 
     return check
+
+
+def _is_sound(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:  # its text holds the URL, and with it a password
+        return False
 
 
 Ms = Annotated[int, BeforeValidator(_duration("ms")), Unit("ms", is_duration=True)]

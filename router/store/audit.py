@@ -36,6 +36,7 @@ from router.store.nodes import Nodes
 from router.store.packing import DAMAGE, FORMAT, FormatError, offer_in, seen
 
 MOST_PER_READ = 512
+LARGEST_PART = 2**64 - 1
 Row = tuple[bytes, dict[bytes, bytes]]
 
 _HEAD = Layout(">BBdd16sBBdB")
@@ -127,7 +128,10 @@ def place(entry_id: str) -> tuple[int, int]:
     :raises ValueError: not an id of a log.
     """
     ms, _, seq = entry_id.partition("-")
-    return int(ms), int(seq)
+    found = int(ms), int(seq)
+    if max(found) > LARGEST_PART:
+        raise ValueError(f"{entry_id} is beyond the ids of a stream")
+    return found
 
 
 def readable(tenant_id: str, row: Row) -> AuditEntry:

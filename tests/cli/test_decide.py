@@ -127,6 +127,12 @@ async def test_the_request_is_the_documented_one(pod: Pod, decide: Decide) -> No
     ]
 
 
+async def test_an_empty_request_id_is_no_wish_for_a_new_one(pod: Pod, decide: Decide) -> None:
+    """A variable that was not set, say: the fleet refuses it, where a task under a name of its own might run twice."""
+    await decide("--request-id", "", "--session", "")
+    assert pod.asked[0]["request_id"] == ""
+
+
 async def test_json_is_the_reply_itself(pod: Pod, decide: Decide) -> None:
     """With --json the reply is printed as it came."""
     assert orjson.loads((await decide("--json")).out) == pod.reply

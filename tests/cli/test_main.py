@@ -74,6 +74,8 @@ def test_version(run: Run) -> None:
         "decide --tenant \udcff --task chat",
         "local --pods many",
         "dlq redrive",
+        "dlq show 0",
+        "dlq redrive 18446744073709551616",
     ],
 )
 def test_wrong_usage_is_told_in_one_line(run: Run, wrong: str) -> None:
@@ -190,6 +192,24 @@ def test_a_wrong_setting_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     assert done.code == Exit.USAGE
     assert "ROUTER_LOG_LEVLE" in done.err
     assert "ROUTER_LOG_LEVEL" in done.err
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ("policy list --tenant acme --redis redis://:hunter2@127.0.0.1:port", "ROUTER_REDIS_URL"),
+        ("alerts --nats nats://127.0.0.1:99999", "ROUTER_NATS_URL"),
+        ("gate --pod http://[::1", "--pod"),
+        ("gate --pod http://", "--pod"),
+        ("gate --pod http://127.0.0.1:99999", "--pod"),
+    ],
+)
+def test_an_address_that_can_be_none_is_wrong_usage(run: Run, command: str, named: str) -> None:
+    """Told in one line, without the password that may be in it."""
+    done = run(*command.split())
+    assert (done.code, done.out, done.err.count("\n")) == (Exit.USAGE, "", 1)
+    assert named in done.err
+    assert "hunter2" not in done.err
 
 
 def test_config_shows_no_secret(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
