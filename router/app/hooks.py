@@ -126,7 +126,7 @@ class StreamWatch:
 
 
 class CacheWatch:
-    """`usecases.policies.CacheHooks`; `suspect` is the guard's, set once it is there.
+    """`usecases.policy_cache.CacheHooks`; `suspect` is the guard's, set once it is there.
 
     `tenants` have a label of their own; `served` is told who is decided for.
     """

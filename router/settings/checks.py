@@ -8,12 +8,13 @@ from pydantic import SecretStr
 
 from router.settings.groups import Settings
 from router.settings.tokens import named_tokens
+from router.wire import subjects
 
 Contradiction = tuple[tuple[str, ...], str]
 """The fields that were compared (the one to change first), and what is wrong with them."""
 
 _LITERAL = re.compile(r"caf\.exec(\.[A-Za-z0-9_-]+)+")
-_OWN_SUBJECTS = {"caf.exec.assign.v1", "caf.exec.assigned.v1", "caf.exec.assign.v1.ack", "caf.exec.result.v1"}
+_OWN_SUBJECTS = {subjects.ASSIGN, subjects.ASSIGNED, subjects.ACK, subjects.RESULT}
 _STREAMS = ("assign", "assigned", "ack", "result", "usage", "alert", "audit", "dlq")
 _WITH_DEDUP = ("assign", "assigned", "usage", "alert", "audit", "dlq")
 

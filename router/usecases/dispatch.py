@@ -25,12 +25,10 @@ from router.ports.tasks import TaskStore
 from router.seldom import Seldom
 from router.telemetry import Event, Telemetry
 from router.usecases.tasks import pack_features
+from router.wire import subjects
 from router.wire.assignment import Attempt, assigned_event, assignment
 
 log = logging.getLogger("router.dispatch")
-
-ASSIGN_SUBJECT = "caf.exec.assign.v1"
-ASSIGNED_SUBJECT = "caf.exec.assigned.v1"
 
 
 class _Leaving:
@@ -137,7 +135,7 @@ class Dispatcher:
         self._publish(facts.subject, attempt, job, mark)
 
     def _publish(self, subject: str | None, attempt: Attempt, job: bytes, mark: Move) -> None:
-        subject = subject or ASSIGN_SUBJECT
+        subject = subject or subjects.ASSIGN
         payload, headers = assignment(job, attempt)
         event = assigned_event(job, attempt, subject=subject, timestamp_ms=attempt.created_at_ms)
         if self._open == 0:
@@ -145,7 +143,7 @@ class Dispatcher:
         self._open += 1
         leaving = _Leaving(attempt.assignment_id, mark)
         self._publisher.publish(
-            Publication(ASSIGNED_SUBJECT, event, f"{attempt.assignment_id}:assigned"), partial(self._acked, leaving)
+            Publication(subjects.ASSIGNED, event, f"{attempt.assignment_id}:assigned"), partial(self._acked, leaving)
         )
         self._publisher.publish(
             Publication(subject, payload, attempt.assignment_id, headers), partial(self._published, leaving)

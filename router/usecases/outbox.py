@@ -16,11 +16,11 @@ from router.ports.bus import History, Publication, Published, Publisher
 from router.ports.tasks import TaskStore, UsageWaiting
 from router.telemetry import Event, Telemetry
 from router.usecases.gate import AlertSink
+from router.wire import subjects
 from router.wire.assignment import usage_facts
 
 log = logging.getLogger("router.outbox")
 
-USAGE_SUBJECT = "beamline.usage.v1.metered"
 MOST_A_LOOK = 256
 # Looks in a row that found events of the look before: about half a minute.
 LOOKS_UNTIL_ALERT = 15
@@ -61,7 +61,7 @@ class Outbox:
         if usage_id in self._on_the_way:
             return
         self._on_the_way.add(usage_id)
-        self._publisher.publish(Publication(USAGE_SUBJECT, event, to_text(usage_id)), partial(self._done, usage_id))
+        self._publisher.publish(Publication(subjects.USAGE, event, to_text(usage_id)), partial(self._done, usage_id))
 
     async def look(self) -> None:
         """Publish what has been in the outbox since the last look: its pod has died, or its publish failed.

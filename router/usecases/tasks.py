@@ -25,7 +25,7 @@ STATUS_CODES = {"success": 0, "error": 1, "timeout": 2, "cancelled": 3}
 
 
 class Policies(Protocol):
-    """Policies in process; see `usecases.decide.Policies`."""
+    """Policies in process; see `usecases.intake.Policies`."""
 
     def get(self, tenant_id: str) -> TenantPolicies | Loading | None:
         """What is cached."""

@@ -1,4 +1,4 @@
-"""Every subject, named once, and which of them a caller may choose."""
+"""The subjects that others know, each named once, and which of them a caller may choose."""
 
 import re
 

@@ -18,6 +18,7 @@ import nats.errors
 from nats.js.errors import APIError
 
 from router.seldom import Seldom
+from router.wire import subjects
 from router.worker import messages
 from router.worker.job import Handlers, Rejected
 from router.worker.messages import Assignment, Finished
@@ -71,7 +72,7 @@ class Assignments:
             reason = "DECODE_ERROR" if isinstance(e, msgspec.ValidationError) else "PARSE_ERROR"
             where = f"{messages.ASSIGN_STREAM}:{message.metadata.sequence.stream}"
             log.warning("not an assignment: %s is %s", where, e)
-            await client.publish(messages.DEAD_LETTER_SUBJECT, messages.dead_letter(reason, where, _now_ms()))
+            await client.publish(subjects.WORKER_DEAD_LETTER, messages.dead_letter(reason, where, _now_ms()))
             await message.term()
             return
         name = assignment.assignment_id
@@ -103,7 +104,7 @@ class Assignments:
         if not self._handlers.takes(assignment.job.type):
             await self._reject(client, message, assignment, f"this worker runs {', '.join(self._handlers.types)}")
             return
-        await client.publish(messages.ACK_SUBJECT, messages.receipt(assignment, "accepted"))
+        await client.publish(subjects.ACK, messages.receipt(assignment, "accepted"))
         started = time.monotonic()
         work = asyncio.create_task(self._handlers.run(assignment, _time_left_s(assignment)))
         try:
@@ -123,7 +124,7 @@ class Assignments:
 
     async def _reject(self, client: "Client", message: "Msg", assignment: Assignment, why: str) -> None:
         log.warning("%s of type %r is rejected: %s", assignment.assignment_id, assignment.job.type, why)
-        await client.publish(messages.ACK_SUBJECT, messages.receipt(assignment, "rejected", why))
+        await client.publish(subjects.ACK, messages.receipt(assignment, "rejected", why))
         await client.flush()
         await message.ack()
 
@@ -133,7 +134,7 @@ class Assignments:
         headers = {"Nats-Msg-Id": f"{assignment.assignment_id}:result", "tenant_id": assignment.tenant_id}
         for delay in RETRY_S:
             try:
-                await js.publish(messages.RESULT_SUBJECT, payload, headers=headers, timeout=2)
+                await js.publish(subjects.RESULT, payload, headers=headers, timeout=2)
             except (nats.errors.Error, APIError, TimeoutError) as e:
                 if self._seldom.due("store") is not None:
                     why = str(e) or type(e).__name__
@@ -141,7 +142,7 @@ class Assignments:
                 await asyncio.sleep(delay)
             else:
                 return
-        await js.publish(messages.RESULT_SUBJECT, payload, headers=headers, timeout=5)
+        await js.publish(subjects.RESULT, payload, headers=headers, timeout=5)
 
 
 def _now_ms() -> int:

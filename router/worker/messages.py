@@ -11,10 +11,6 @@ from router.domain.json import JsonObject, JsonValue
 
 ASSIGN_STREAM = "ASSIGN"
 ASSIGN_CONSUMER = "workers"
-ACK_SUBJECT = "caf.exec.assign.v1.ack"
-RESULT_SUBJECT = "caf.exec.result.v1"
-HEARTBEAT_SUBJECT = "caf.status.heartbeat.v1"
-DEAD_LETTER_SUBJECT = "caf.deadletter.v1"
 
 
 class Executor(Struct, frozen=True):

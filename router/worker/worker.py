@@ -16,6 +16,7 @@ import nats.errors
 from nats.js.errors import APIError
 
 from router.seldom import Seldom
+from router.wire import subjects
 from router.worker import messages
 from router.worker.assignments import RETRY_S, Assignments
 from router.worker.job import Handler, Handlers
@@ -181,7 +182,7 @@ class Worker:
         """One heartbeat; without NATS it is left out, since the next one says more than an old one."""
         if client.is_connected:
             with suppress(nats.errors.Error):
-                await client.publish(messages.HEARTBEAT_SUBJECT, self._heartbeat(status))
+                await client.publish(subjects.HEARTBEAT, self._heartbeat(status))
 
     def _heartbeat(self, status: str) -> bytes:
         return messages.heartbeat(self._name, status, len(self._assignments) / self._concurrency)
