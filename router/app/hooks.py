@@ -6,13 +6,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TypedDict
 
-from router.bus.announce import announce
-from router.bus.connection import Bus
 from router.bus.stream_specs import Ensured
 from router.domain.alert import FLEET, Condition
 from router.domain.policy import TenantPolicies
 from router.edge.readiness import Readiness
-from router.errors import BusError
 from router.seldom import Seldom
 from router.store.lane import LaneHooks
 from router.telemetry import Event, Telemetry
@@ -244,17 +241,3 @@ class SeedWatch:
     def _bad(report: SeedReport) -> None:
         for bad in report.bad:
             log.error("a policy file is refused: %s", bad, extra={"event": Event.POLICY_REFUSED})
-
-
-class Announcements:
-    """`usecases.publish_policy.Announcer`: a hint that may be lost, since every decide row tells as well."""
-
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
-
-    def policy_changed(self, tenant_id: str, revision: int) -> None:
-        """Tell all pods."""
-        try:
-            announce(self._bus, tenant_id, revision)
-        except BusError as fault:
-            log.info("a policy change was not announced: %s", fault)

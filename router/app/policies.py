@@ -5,8 +5,9 @@ from functools import partial
 
 from router.app.audit import AuditParts
 from router.app.ground import Ground
-from router.app.hooks import Announcements, CacheWatch, SeedWatch
+from router.app.hooks import CacheWatch, SeedWatch
 from router.app.rooms import cache_settings, quotas
+from router.bus.announce import Announcements
 from router.domain.policy import OnStoreError
 from router.store.census import RedisSample
 from router.usecases.breaker_episodes import BreakerEpisodes

@@ -5,11 +5,11 @@ from functools import partial
 from router import __version__
 from router.app.deciding import DecideParts
 from router.app.ground import Ground, wall_ms
-from router.app.hooks import Announcements
 from router.app.policies import PolicyParts
 from router.app.rooms import admin_tokens, forget_ms, quotas
 from router.app.tasks import TaskParts
 from router.bus import service
+from router.bus.announce import Announcements
 from router.domain.alert import Door
 from router.domain.audit import Actor
 from router.domain.decision import Code, Refused

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from router.bus.connection import Bus, Subscription
+from router.errors import BusError
 from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,20 @@ def announce(bus: Bus, tenant_id: str, revision: int) -> None:
     :raises BusError: it could not be queued.
     """
     bus.publish(SUBJECT, msgspec.json.encode(PolicyChanged(tenant_id, revision)))
+
+
+class Announcements:
+    """`usecases.publish_policy.Announcer`: a hint that may be lost, since every decide row tells as well."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    def policy_changed(self, tenant_id: str, revision: int) -> None:
+        """Tell all pods."""
+        try:
+            announce(self._bus, tenant_id, revision)
+        except BusError as fault:
+            log.info("a policy change was not announced: %s", fault)
 
 
 async def listen(bus: Bus, on_change: Callable[[str, int], None]) -> Subscription:
