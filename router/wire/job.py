@@ -13,8 +13,10 @@ import msgspec
 import orjson
 from msgspec import Struct
 
+from router.domain.attempts import DEFAULT_BACKOFF_MS
 from router.domain.decision import Intake, Refused
 from router.domain.json import JsonObject, JsonValue
+from router.domain.policy import DEFAULT_ATTEMPTS
 from router.domain.request import (
     DEFAULT_OPTIONS,
     NO_CONSTRAINTS,
@@ -31,8 +33,6 @@ from router.wire.problems import Problems
 MOST_PAYLOAD_BYTES = 64 * 1024
 MOST_HEAD_BYTES = 64 * 1024
 DEFAULT_PRIORITY = "normal"
-DEFAULT_MAX_ATTEMPTS = 2
-DEFAULT_BACKOFF_MS = 200
 
 _FORMAT = b"\x01"
 _NEWLINE = b"\n"
@@ -80,16 +80,10 @@ _read_head = msgspec.json.Decoder(_Head).decode
 _read_origin = msgspec.json.Decoder(Origin).decode
 
 
-def encode_job(
-    request: DecideRequest,
-    deadline_ms: int,
-    *,
-    max_attempts: int = DEFAULT_MAX_ATTEMPTS,
-    backoff_ms: int = DEFAULT_BACKOFF_MS,
-) -> bytes | Refused:
+def encode_job(request: DecideRequest, deadline_ms: int, *, max_attempts: int = DEFAULT_ATTEMPTS) -> bytes | Refused:
     """The work item of a request, or the refusal of one that is too large to be kept (payload over 64 KiB).
 
-    `deadline_ms` is the first candidate's; `max_attempts` and `backoff_ms` are told when the request has no such wish.
+    `deadline_ms` is the first candidate's; `max_attempts` is told when the request has no such wish.
     """
     dispatched, timed = _dispatched(request.payload, deadline_ms)
     payload = orjson.dumps(dispatched)
@@ -116,7 +110,7 @@ def encode_job(
             "deadline_ms": deadline_ms,
             "retry": {
                 "max_attempts": max_attempts if options.max_attempts is None else options.max_attempts,
-                "backoff_ms": backoff_ms if options.backoff_ms is None else options.backoff_ms,
+                "backoff_ms": DEFAULT_BACKOFF_MS if options.backoff_ms is None else options.backoff_ms,
             },
         },
         "correlation": {} if request.correlation.trace_id is None else {"trace_id": request.correlation.trace_id},
