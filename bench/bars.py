@@ -1,4 +1,4 @@
-"""What the figures must reach computed from the records of one run."""
+"""What the figures must reach, computed from the records of one run."""
 
 from collections.abc import Callable, Iterable
 from statistics import median
@@ -63,7 +63,7 @@ def best_run(records: list[Record]) -> Latency:
 
 
 def bars(records: list[Record]) -> list[Bar]:
-    """Every promise of the issue, in its order."""
+    """Every promise, in its order."""
     pod = select(records, "pod", "closed", MAIN)
     best = best_run(select(records, "pod", "open", MAIN_RATE))
     return [

@@ -32,6 +32,7 @@ FIRST = Path(__file__).parent / "first"
 _FIRST_SETTLE_ROW = Layout(">IBHHHHHH16sBBBBHIdB8sIdIIIIBH")
 # Of this version's row: the key of the live figures, and the two figures.
 _NEW_FIELDS = frozenset((8, 25, 26))
+_VERDICT = 17
 _WAIT = 8
 
 
@@ -84,7 +85,11 @@ class Rolling(Store):
 
 def _first_row(row: bytes) -> bytes:
     now, size = settle_rows._ROW, settle_rows._SIZE
-    fields = [f for i, f in enumerate(now.unpack_from(row)) if i not in _NEW_FIELDS]
+    given = list(now.unpack_from(row))
+    if given[_VERDICT] == BreakerVerdict.NEITHER.value:
+        # It told the breaker nothing then.
+        given[_VERDICT] = 0
+    fields = [f for i, f in enumerate(given) if i not in _NEW_FIELDS]
     # The features, whose length is the last field, and the usage; then what the caller is to be told, which is new.
     usage_end = now.size + fields[-1]
     usage_end += size.size + size.unpack_from(row, usage_end)[0]
@@ -145,6 +150,10 @@ class RollingModel(machine.BreakerModel):
     def slow(self, now: int, part: float) -> bool:
         """Only this version turns requests away for a slow start."""
         return not self.store.old and super().slow(now, part)
+
+    def let_go(self, decision: bytes, now: int) -> bool:
+        """Only this version lets go of a probe whose result says nothing."""
+        return not self.store.old and super().let_go(decision, now)
 
     def starts_slowly(self, now: int) -> None:
         """Only this version begins one."""
