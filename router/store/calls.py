@@ -25,7 +25,7 @@ NOT_REPLICATED = object()
 class LaneSettings(Struct, frozen=True):
     """Bounds of one call. Times in milliseconds; `call_budget_ms` is how long a call may keep Redis busy.
 
-    `missed_until_down`: how many deadlines one call may miss before the lane is down and refuses at once.
+    `missed_until_down`: how many deadlines calls may miss in a row before the lane is down and refuses at once.
     `wait_replicas`: so many replicas must have a call's writes before it is answered, within half a deadline; else
     nobody knows what became of its rows.
     """

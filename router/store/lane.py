@@ -7,9 +7,9 @@ Life of a row: packed into an open batch → sent → answered, or answered `Awa
                        ▼
                      down: rows are refused at once ──PING answered in time──▶ idle
 
-Slow is down, a hiccup is not: rows behind a late call are answered at their own deadlines, and when it misses several
-the lane is down. A late call may still execute; its rows carry `not_after` (Redis time), after which they write
-nothing, and a nonce that is checked.
+Slow is down, a hiccup is not: rows behind a late call are answered at their own deadlines, and the lane is down when
+several deadlines were missed, by one call or by calls with none in time between them. A late call may still execute;
+its rows carry `not_after` (Redis time), after which they write nothing, and a nonce that is checked.
 """
 
 import asyncio
@@ -94,6 +94,7 @@ class Lane:
         # Sent, or answered and not yet handed out: they get an answer also when the lane breaks or closes.
         self._flying: list[Batch] = []
         self._down = False
+        self._missed = 0
         self._refused = False
         self._closing = False
         self._opening = False
@@ -159,12 +160,15 @@ class Lane:
             self._start(self._look)
 
     async def _look(self) -> None:
+        started = self.loop.time()
         watch = Watch(self, [])
         try:
             await self._link.send([("TIME",)])
             await self._link.receive(1)
         except StoreError as fault:
             self._lost([], fault)
+        else:
+            self._came_back(started)
         finally:
             watch.cancel()
         if self._down:
@@ -224,7 +228,7 @@ class Lane:
                 return
             finally:
                 watch.cancel()
-            elapsed = self.loop.time() - started
+            elapsed = self._came_back(started)
             rows = sum(len(b.rows) for b in batches)
             self._learn(elapsed * 1000, rows)
             self._hooks.on_call(self._script.name, elapsed, rows)
@@ -290,14 +294,21 @@ class Lane:
         else:
             w.tell(Away(sent=False))
 
-    def missed(self, batches: list[Batch], times: int) -> None:
-        """A call's deadline has passed for the n-th time: its rows are answered, and the lane is down after some."""
+    def _came_back(self, started: float) -> float:
+        """How long a call took, in seconds; in time, it ends the row of missed deadlines."""
+        elapsed = self.loop.time() - started
+        if elapsed <= self.deadline_s:
+            self._missed = 0
+        return elapsed
+
+    def missed(self, batches: list[Batch]) -> None:
+        """A call's deadline has passed, once more: its rows are answered, and the lane is down after some in a row."""
         self._hooks.on_timeout()
         for b in batches:
             b.answer(Away(sent=True))
-        if times >= self._settings.missed_until_down:
-            late_ms = times * self._settings.deadline_ms
-            self._set_down(True, f"a call was not answered within {late_ms:g} ms")
+        self._missed += 1
+        if self._missed >= self._settings.missed_until_down:
+            self._set_down(True, f"{self._missed} deadlines of {self._settings.deadline_ms:g} ms were missed in a row")
             self._refuse_waiting()
 
     def expire(self, flying: list[Batch]) -> None:
@@ -359,6 +370,7 @@ class Lane:
         if took_ms > self._settings.deadline_ms:
             self._set_down(True, f"a ping took {took_ms:.0f} ms")
             return False
+        self._missed = 0
         self._set_down(False, "answers again")
         return True
 

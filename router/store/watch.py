@@ -15,8 +15,8 @@ class Watched(Protocol):
     loop: asyncio.AbstractEventLoop
     deadline_s: float
 
-    def missed(self, batches: list[Batch], times: int) -> None:
-        """A call's deadline has passed for the n-th time."""
+    def missed(self, batches: list[Batch]) -> None:
+        """A call's deadline has passed, once more."""
 
     def expire(self, flying: list[Batch]) -> None:
         """Answer the rows whose own deadline has passed."""
@@ -25,12 +25,11 @@ class Watched(Protocol):
 class Watch:
     """Looks at one call in flight until it is cancelled: when its first row expires, and every few ms from then on."""
 
-    __slots__ = ("_batches", "_due", "_handle", "_lane", "_look_at", "_missed", "_own_stall")
+    __slots__ = ("_batches", "_due", "_handle", "_lane", "_look_at", "_own_stall")
 
     def __init__(self, lane: Watched, batches: list[Batch]) -> None:
         self._lane = lane
         self._batches = batches
-        self._missed = 0
         self._own_stall = False
         self._due = lane.loop.time() + lane.deadline_s
         first = min((b.waiting[0].expires / 1000 for b in batches if b.waiting), default=self._due)
@@ -51,8 +50,7 @@ class Watch:
             self._handle = lane.loop.call_later(_STALL_S, self._look)
             return
         if now >= self._due:
-            self._missed += 1
             self._due += lane.deadline_s
-            lane.missed(self._batches, self._missed)
+            lane.missed(self._batches)
         lane.expire(self._batches)
         self._handle = lane.loop.call_later(_LOOK_S, self._look)

@@ -274,6 +274,25 @@ def test_a_used_up_provider_is_passed_over(store: Store) -> None:
     assert third.retry_after_ms is not None  # type: ignore[union-attr]
 
 
+def test_who_is_passed_over_is_charged_nothing(store: Store) -> None:
+    """A provider whose tokens are used up has its requests left, however often it was passed over for another."""
+    limits = [
+        limit("requests", Scope.PROVIDER, Resource.REQUESTS, 3, 60 * MINUTE),
+        limit("tokens", Scope.PROVIDER, Resource.TOKENS, 5, MINUTE),
+    ]
+    tenant, stored = store.tenant(), policy("a", "b", limits=limits)
+
+    def chosen(name: str, tokens: int) -> int:
+        made = store.one(request(tenant, name, options=Options(estimate_tokens=tokens)), stored)
+        assert isinstance(made, Admitted)
+        return made.candidate
+
+    assert chosen("first", 5) == 0
+    assert [chosen(f"passed-over-{n}", 1) for n in range(3)] == [1, 1, 1]
+    store.now += 2 * MINUTE
+    assert [chosen(f"later-{n}", 1) for n in range(2)] == [0, 0]
+
+
 @pytest.mark.parametrize("resource", [TOKENS, COST])
 def test_units_move_the_counter_by_units(store: Store, resource: Resource) -> None:
     """N units take N of the limit: after 7 of 10, three more pass and four do not."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from secrets import token_hex
 from shutil import copytree
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -404,6 +405,29 @@ async def test_a_missed_deadline_is_no_outage(own: ValkeyProcess, own_pod: Pod) 
     assert isinstance((await own_pod.decide(ask()))[0], Admitted)
 
 
+async def test_now_and_then_a_late_call_is_no_outage(own: ValkeyProcess) -> None:
+    """Deadlines count in a row: calls in time between them begin it anew."""
+    nodes = SingleNode(own.url)
+    async with Pod(nodes, fresh_keys(), settings=QUICK) as pod:
+        for _ in range(5):
+            assert isinstance((await pod.decide(ask()))[0], Admitted)
+            own.freeze()
+            assert await pod.decide(ask()) == [Away(sent=True)]
+            own.thaw()
+            assert isinstance((await pod.decide(ask()))[0], Admitted)
+            assert not pod.lanes.down
+    await nodes.close()
+
+
+@pytest.mark.parametrize("wrong", [0.0, 4e9])
+async def test_the_pods_own_clock_does_not_count(pod: Pod, monkeypatch: pytest.MonkeyPatch, wrong: float) -> None:
+    """Once Redis has told its time, a pod whose clock is years behind or ahead decides as any other."""
+    await pod.decide(ask())
+    monkeypatch.setattr("router.store.lane.time", SimpleNamespace(time=lambda: wrong))
+    assert isinstance((await pod.decide(ask()))[0], Admitted)
+    assert abs(pod.lanes.of(0)[0].now_ms() - time.time() * 1000) < 60_000
+
+
 async def test_a_call_whose_connection_breaks_may_have_run(own: ValkeyProcess) -> None:
     """The server dies with the call on the wire: nobody can say what became of it."""
     nodes = SingleNode(own.url)
@@ -418,14 +442,15 @@ async def test_a_call_whose_connection_breaks_may_have_run(own: ValkeyProcess) -
     await nodes.close()
 
 
-async def test_slow_is_down(own: ValkeyProcess) -> None:
-    """A server that answers, but never within three deadlines, stays away until it is quick again."""
+@pytest.mark.parametrize("way_s", [0.04, 0.1])
+async def test_slow_is_down(own: ValkeyProcess, way_s: float) -> None:
+    """A server that answers, but always after its deadline, or after several, is away until it is quick again."""
     proxy = Proxy(own.port)
     await proxy.start()
     nodes = SingleNode(f"redis://127.0.0.1:{proxy.port}/0")
     async with Pod(nodes, fresh_keys(), settings=QUICK) as pod:
         await pod.decide(ask())
-        slow = asyncio.create_task(proxy.delay(0.1, 1.5))
+        slow = asyncio.create_task(proxy.delay(way_s, 1.5))
         while not pod.lanes.down:
             assert isinstance((await pod.decide(ask()))[0], Away)
         pod.up.clear()

@@ -352,18 +352,20 @@ async def test_no_more_run_at_once_than_the_concurrency(desk: Desk) -> None:
 
 
 async def test_a_long_job_is_prolonged_and_runs_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Longer than the server's ack wait: nobody else gets it."""
+    """Longer than the server's ack wait: another worker, who is idle, does not get it meanwhile."""
     monkeypatch.setattr(assignments, "PROLONG_S", 0.2)
     await desk.js.delete_consumer("ASSIGN", "workers")
     await desk.js.add_consumer("ASSIGN", ConsumerConfig(durable_name="workers", ack_wait=0.6))
-    worker = example(desk, "w1")
-    task = asyncio.create_task(worker.run())
+    busy, idle = example(desk, "w1", concurrency=1), example(desk, "w2")
+    tasks = [asyncio.create_task(busy.run())]
     await desk.assign("d1", "sleep", {"ms": 1500})
+    await asyncio.wait_for(desk.receipts.get(), 5)
+    tasks.append(asyncio.create_task(idle.run()))
     assert (await desk.result())["status"] == "success"
-    info = await desk.js.consumer_info("ASSIGN", "workers")
-    worker.stop()
-    await asyncio.wait_for(task, 10)
-    assert (info.num_redelivered, desk.receipts.qsize()) == (0, 1)
+    for worker in (busy, idle):
+        worker.stop()
+    await asyncio.wait_for(asyncio.gather(*tasks), 10)
+    assert desk.receipts.empty()
 
 
 async def test_a_worker_that_never_reached_nats_can_be_stopped() -> None:
