@@ -26,8 +26,8 @@ from bench.memory import KeyCost, filled, idempotency, left_behind
 from bench.processes import HOST, Placement, start_valkey
 from bench.rows import Calls
 from bench.workload import policy
-from router.domain.policy import StoredPolicy, TenantPolicies
-from router.domain.policy_document import parse
+from router.domain.policy.document import parse
+from router.domain.policy.model import StoredPolicy, TenantPolicies
 from router.usecases.policy_size import size_of
 
 TENANTS = 1_000

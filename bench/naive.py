@@ -19,7 +19,7 @@ from router.domain.answers import answer
 from router.domain.outcome import Outcome
 from router.domain.plan import Plan, plan
 from router.domain.request import DecideRequest
-from router.store.replies import HEAD, outcome
+from router.store.decide.replies import HEAD, outcome
 from router.wire.decide import decode
 from router.wire.reply import encode
 

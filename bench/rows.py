@@ -12,15 +12,15 @@ from bench.workload import TENANTS, policy, requests, tenant
 from router.domain.ids import NAME_BYTES
 from router.domain.outcome import Outcome
 from router.domain.plan import Plan, plan
-from router.domain.policy import StoredPolicy
-from router.domain.policy_document import parse
+from router.domain.policy.document import parse
+from router.domain.policy.model import StoredPolicy
 from router.domain.request import DecideRequest
-from router.store.batch import Batch, Waiting
-from router.store.calls import LaneSettings
+from router.store.decide.batch import Batch, Waiting
+from router.store.decide.calls import LaneSettings
+from router.store.decide.rows import RowPacker
 from router.store.decisions import decide_script
 from router.store.keys import Keys
 from router.store.packing import offer, sized, tail_extras, tail_head
-from router.store.rows import RowPacker
 from router.store.scripts import Script, load
 from router.wire.decide import decode
 

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from router.cli.exits import MEANINGS
 from router.domain.alert import ALERTS
-from router.domain.policy_document import DOCUMENT
+from router.domain.policy.document import DOCUMENT
 from router.settings import reference
 from router.store.keys import KEYS
 from router.telemetry import Event, Telemetry

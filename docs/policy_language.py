@@ -9,12 +9,12 @@ from typing import Any
 
 import orjson
 
-from router.domain.policy_collections import ListOf, MapOf, Maybe
-from router.domain.policy_durations import Duration, Seconds
-from router.domain.policy_fallbacks import OldFallback, Status
-from router.domain.policy_fields import WeightsMap
-from router.domain.policy_kinds import Choice, Flag, Free, Int, Number, Report, Text, Usd, plain
-from router.domain.policy_tables import REQUIRED, Field, Nested, Table
+from router.domain.policy.collections import ListOf, MapOf, Maybe
+from router.domain.policy.durations import Duration, Seconds
+from router.domain.policy.fallbacks import OldFallback, Status
+from router.domain.policy.fields import WeightsMap
+from router.domain.policy.kinds import Choice, Flag, Free, Int, Number, Report, Text, Usd, plain
+from router.domain.policy.tables import REQUIRED, Field, Nested, Table
 
 EXAMPLES = Path(__file__).parent / "policy_examples"
 HEAD = ("field", "type and bounds", "default", "what it says")

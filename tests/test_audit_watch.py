@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client import CollectorRegistry
 
-from router.app.hooks import AuditWatch
+from router.app.observers import AuditWatch
 from router.domain.alert import Condition
 from router.domain.json import JsonObject
 from router.telemetry import Telemetry

@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from router.domain.plan import Plan, plan
-from router.domain.policy import StoredPolicy
-from router.domain.policy_document import DOCUMENT
+from router.domain.policy.document import DOCUMENT
+from router.domain.policy.model import StoredPolicy
 from router.domain.request import DecideRequest
 from router.errors import InvalidInput
 from router.wire.decide import decode as decode_request

@@ -1,6 +1,6 @@
 """What goes on and on is said at its beginning, then seldom."""
 
-from router.seldom import Seldom
+from router.log_throttle import Seldom
 
 
 class Clock:

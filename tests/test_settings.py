@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.app.rooms import admin_tokens, secrets_of
+from router.app.adapter_settings import admin_tokens, secrets_of
 from router.domain.roles import Holder, Role
 from router.errors import InvalidInput, Problem
 from router.settings import Row, Settings, effective, load, reference, variable

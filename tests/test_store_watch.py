@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry
 
-from router.app.hooks import StoreWatch
+from router.app.observers import StoreWatch
 from router.telemetry import Telemetry
 
 

@@ -1,7 +1,7 @@
 """The audit of a pod beside its decisions: what waits to be written, how long the logs are kept, where they go."""
 
-from router.app.ground import Ground
-from router.app.hooks import AuditWatch
+from router.app.observers import AuditWatch
+from router.app.platform import Ground
 from router.edge.audit_files import FileSink
 from router.settings import Settings
 from router.usecases.deferred import DeferredAudit

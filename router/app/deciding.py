@@ -3,10 +3,10 @@
 import os
 from functools import partial
 
+from router.app.adapter_settings import decide_settings
 from router.app.audit import AuditParts
-from router.app.ground import Ground
+from router.app.platform import Ground
 from router.app.policies import PolicyParts
-from router.app.rooms import decide_settings
 from router.app.tasks import TaskParts
 from router.bus.decide_door import DecideDoor
 from router.bus.extensions import BusExtensions

@@ -17,18 +17,18 @@ from collections.abc import Awaitable, Callable
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
 from router import __version__
+from router.app.adapter_settings import secrets_of
 from router.app.audit import AuditParts
 from router.app.deciding import DecideParts
-from router.app.ground import Ground
+from router.app.platform import Ground
 from router.app.policies import PolicyParts
-from router.app.rooms import secrets_of
 from router.app.services import Services
 from router.app.tasks import TaskParts
 from router.bus import announce, workers
 from router.domain.alert import FLEET, Condition
 from router.errors import BusError, StartupRefused, StoreError
+from router.log_throttle import Seldom
 from router.logs import configure
-from router.seldom import Seldom
 from router.settings import Settings
 from router.store.keys import NO_TENANT
 from router.telemetry import Event, LoopLag

@@ -3,12 +3,12 @@
 import time
 from functools import partial
 
+from router.app.adapter_settings import cache_settings, quotas
 from router.app.audit import AuditParts
-from router.app.ground import Ground
-from router.app.hooks import CacheWatch, SeedWatch
-from router.app.rooms import cache_settings, quotas
+from router.app.observers import CacheWatch, SeedWatch
+from router.app.platform import Ground
 from router.bus.announce import Announcements
-from router.domain.policy import OnStoreError
+from router.domain.policy.model import OnStoreError
 from router.store.census import RedisSample
 from router.usecases.breaker_episodes import BreakerEpisodes
 from router.usecases.census import Census

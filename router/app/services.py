@@ -3,10 +3,10 @@
 from functools import partial
 
 from router import __version__
+from router.app.adapter_settings import admin_tokens, forget_ms, quotas
 from router.app.deciding import DecideParts
-from router.app.ground import Ground, wall_ms
+from router.app.platform import Ground, wall_ms
 from router.app.policies import PolicyParts
-from router.app.rooms import admin_tokens, forget_ms, quotas
 from router.app.tasks import TaskParts
 from router.bus import service
 from router.bus.announce import Announcements

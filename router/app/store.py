@@ -4,26 +4,26 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from router.app.rooms import audit_ms, lane_settings, policy_bounds, redis_access, retention_bounds
+from router.app.adapter_settings import audit_ms, lane_settings, policy_bounds, redis_access, retention_bounds
 from router.domain.task import BreakerTurn, Move
 from router.settings import Settings
 from router.store.audit import RedisAudit
 from router.store.claims import RedisClaims
+from router.store.decide.lane import LaneHooks
+from router.store.decide.lanes import Lanes
+from router.store.decide.rows import RowPacker
 from router.store.decisions import RedisDecisions, decide_script
+from router.store.delivery_failures import RedisStrikes
 from router.store.extensions import RedisExtensions
 from router.store.figures import RedisFigures
 from router.store.inspect import RedisInspector
 from router.store.keys import Keys
-from router.store.lane import LaneHooks
-from router.store.lanes import Lanes
 from router.store.levers import RedisLevers, lever_scripts
 from router.store.measure import RedisMeasure
 from router.store.meta import RedisEpochs, RedisMeta
 from router.store.nodes import Cluster, Nodes, SingleNode
 from router.store.policies import RedisPolicies
 from router.store.retention import RedisRetention
-from router.store.rows import RowPacker
-from router.store.strikes import RedisStrikes
 from router.store.tasks import RedisTasks
 from router.store.tenants import RedisTenants
 from router.store.unknown_tenants import RedisUnknownTenants

@@ -4,10 +4,10 @@ import os
 import time
 from functools import partial
 
-from router.app.ground import Ground, wall_ms
+from router.app.adapter_settings import decide_settings
 from router.app.outage import StoreOutage
+from router.app.platform import Ground, wall_ms
 from router.app.policies import PolicyParts
-from router.app.rooms import decide_settings
 from router.bus.consumer import PullLoop
 from router.bus.history import StreamHistory
 from router.bus.stream_specs import ConsumerSpec

@@ -28,8 +28,8 @@ from router.bus.coverage import Coverage
 from router.bus.puback import Verdict
 from router.bus.streams import Streams
 from router.errors import BusError
+from router.log_throttle import Seldom
 from router.ports.bus import Publication, Published
-from router.seldom import Seldom
 from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import Any
 
 import nats.errors
 
-from router.seldom import Seldom
+from router.log_throttle import Seldom
 from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)

@@ -171,7 +171,7 @@ def unknown(
 
 
 async def _unknown(settings: "Settings", lines: int) -> "list[AuditEntry]":
-    from router.app.rooms import retention_bounds
+    from router.app.adapter_settings import retention_bounds
     from router.cli.room import store
     from router.store.unknown_tenants import RedisUnknownTenants
 

@@ -45,7 +45,7 @@ def _provider(name: str) -> str:
     """
     import re
 
-    from router.domain.policy_fields import PROVIDER_NAME
+    from router.domain.policy.fields import PROVIDER_NAME
 
     if re.fullmatch(PROVIDER_NAME.pattern, name) is None:
         raise _refused(name, PROVIDER_NAME.what)

@@ -44,7 +44,7 @@ def in_room(act: Callable[[Room], Awaitable[T]], redis: str | None) -> T:
     """
 
     async def run() -> T:
-        from router.app.rooms import audit_ms
+        from router.app.adapter_settings import audit_ms
         from router.cli.room import store
         from router.domain.audit import Actor
         from router.store.inspect import RedisInspector

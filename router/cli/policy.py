@@ -180,7 +180,7 @@ def _changes(p: "Past", older: "Past | None") -> str:
     """What this revision changed; nothing when there is no document to compare, or the act says it."""
     import orjson
 
-    from router.domain.policy_diff import diff
+    from router.domain.policy.diff import diff
 
     if older is None or older.document is None or p.document is None:
         return ""

@@ -35,7 +35,7 @@ def with_publisher(act: Act[T], *, redis: str | None, nats: str | None) -> T:
 
 
 async def _with_publisher(act: Act[T], settings: "Settings") -> T:
-    from router.app.rooms import policy_bounds, quotas
+    from router.app.adapter_settings import policy_bounds, quotas
     from router.cli.room import store
     from router.domain.audit import Actor
     from router.store.policies import RedisPolicies

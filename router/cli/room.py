@@ -28,7 +28,7 @@ async def store(settings: "Settings", *, reading: bool = False) -> AsyncIterator
     :raises StoreError: Redis did not answer.
     :raises InvalidInput: the fleet was set up with another number of partitions than these settings say.
     """
-    from router.app.rooms import redis_access
+    from router.app.adapter_settings import redis_access
     from router.store.keys import Keys
     from router.store.nodes import Cluster, SingleNode
 

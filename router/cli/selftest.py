@@ -49,7 +49,7 @@ def selftest(
 
 
 async def _run(s: "Settings", tenant: str, pods: int, *, allow_volatile: bool) -> "list[Check]":
-    from router.app.rooms import stream_specs
+    from router.app.adapter_settings import stream_specs
     from router.bus.fleet import consumers
     from router.bus.streams import Streams
     from router.cli.room import store

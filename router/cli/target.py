@@ -49,7 +49,7 @@ def bus_options(settings: "Settings", name: str) -> "BusOptions":
     """How to connect to NATS; `name` is shown by the server."""
     from msgspec.structs import replace
 
-    from router.app.rooms import bus_options as of_a_pod
+    from router.app.adapter_settings import bus_options as of_a_pod
 
     return replace(of_a_pod(settings), name=name)
 

@@ -104,7 +104,7 @@ def _asked(name: str) -> str:
 
 
 async def _purge(settings: "Settings", name: str, confirm: str, why: str | None, *, dry_run: bool) -> "Purged":
-    from router.app.rooms import audit_ms, forget_ms
+    from router.app.adapter_settings import audit_ms, forget_ms
     from router.cli.room import store
     from router.domain.audit import Actor
     from router.store.levers import RedisLevers, lever_scripts

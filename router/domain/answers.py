@@ -23,7 +23,7 @@ from router.domain.outcome import (
     TenantOff,
 )
 from router.domain.plan import Plan
-from router.domain.policy import AUDIT_QUOTA_ID, QUOTA_ID, Limit, OnStoreError
+from router.domain.policy.model import AUDIT_QUOTA_ID, QUOTA_ID, Limit, OnStoreError
 from router.domain.request import DecideRequest
 from router.domain.view import HeadView
 

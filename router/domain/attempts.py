@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from router.domain.candidates import attributes_match, status_matches
 from router.domain.figures import Snapshot
 from router.domain.plan import Deadlines, Features, Plan, plan
-from router.domain.policy import DEFAULT_ATTEMPTS, Backoff, Fallback, Policy, Resource, StoredPolicy
+from router.domain.policy.model import DEFAULT_ATTEMPTS, Backoff, Fallback, Policy, Resource, StoredPolicy
 from router.domain.request import DecideRequest, Step
 from router.domain.result import ExecResult, Status
 from router.domain.task import TaskRecord

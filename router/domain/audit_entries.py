@@ -7,7 +7,7 @@ from router.domain.extensions import AUDIT_CODES
 from router.domain.ids import to_text
 from router.domain.json import JsonObject, JsonValue
 from router.domain.outcome import NOTHING_SEEN, Seen
-from router.domain.policy import provider_entry
+from router.domain.policy.model import provider_entry
 from router.domain.result import AckStatus, Status
 from router.domain.task import Action
 

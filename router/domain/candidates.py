@@ -13,7 +13,7 @@ from xxhash import xxh3_64_intdigest
 
 from router.domain.decision import CandidateVerdict, Reason, Verdict
 from router.domain.figures import Share, Snapshot, latency_and_cost, shares_by_score
-from router.domain.policy import Fallback, Limit, Provider, Resource, Scope, Selection, StoredPolicy
+from router.domain.policy.model import Fallback, Limit, Provider, Resource, Scope, Selection, StoredPolicy
 from router.domain.request import NO_CONSTRAINTS, NO_STEP, DecideRequest
 
 MOST_ORDERS = 720

@@ -12,7 +12,7 @@ from typing import Final
 from msgspec import Struct
 
 from router.domain.extensions import BREAKER_IS_OPEN, Called, Name, Stage, Step, wanted_of
-from router.domain.policy import Policy
+from router.domain.policy.model import Policy
 from router.domain.request import DecideRequest
 from router.domain.view import BreakerState
 

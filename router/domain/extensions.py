@@ -14,7 +14,7 @@ from msgspec import Struct
 from router.domain.candidates import attribute
 from router.domain.decision import Code, Refused
 from router.domain.json import JsonObject, JsonValue
-from router.domain.policy import Extension, OnFail, Policy
+from router.domain.policy.model import Extension, OnFail, Policy
 from router.domain.request import DecideRequest
 
 RETRY_PAUSE_MS = 20

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from router.domain.policy import Provider
+from router.domain.policy.model import Provider
 
 NEAR_BEST = 0.1
 

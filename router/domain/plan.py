@@ -12,7 +12,7 @@ from router.domain.candidates import Candidate, Charge, attributes_match, in_ord
 from router.domain.decision import CandidateVerdict
 from router.domain.figures import NO_FIGURES, Snapshot
 from router.domain.ids import idempotency_name
-from router.domain.policy import DEFAULT_ATTEMPTS, Resource, Scope, Selection, StoredPolicy
+from router.domain.policy.model import DEFAULT_ATTEMPTS, Resource, Scope, Selection, StoredPolicy
 from router.domain.request import DecideRequest
 
 PIN_NAME_BYTES = 10

@@ -5,7 +5,7 @@ from enum import IntEnum
 from msgspec import Struct
 
 from router.domain.decision import Reason
-from router.domain.policy import Breaker
+from router.domain.policy.model import Breaker
 from router.domain.result import NOTHING_TAUGHT, BreakerVerdict, Taught
 
 

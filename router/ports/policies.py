@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from router.domain.audit import ROUTER, Actor
-from router.domain.policy import TenantPolicies
+from router.domain.policy.model import TenantPolicies
 from router.domain.view import Pulled
 
 

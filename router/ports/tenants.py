@@ -5,7 +5,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from router.domain.standing import Counter, Standing
+from router.domain.limit_usage import Counter, Standing
 from router.domain.view import BreakerView, HeadView
 
 

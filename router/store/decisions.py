@@ -10,13 +10,13 @@ from router.domain.outcome import Outcome, Remembered
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
 from router.domain.task import TaskRecord, Unreadable
-from router.store.batch import Waiting
+from router.store.decide.batch import Waiting
+from router.store.decide.lanes import Lanes
+from router.store.decide.replies import DECIDE_RETURNS
 from router.store.keys import Keys
-from router.store.lanes import Lanes
 from router.store.nodes import Nodes
 from router.store.packing import FormatError, remembered
 from router.store.reads import read_each
-from router.store.replies import DECIDE_RETURNS
 from router.store.scripts import Script, load
 
 log = logging.getLogger(__name__)

@@ -5,10 +5,10 @@ from secrets import token_bytes
 from typing import Any
 
 from router.domain.audit import Actor
-from router.domain.policy import provider_entry
+from router.domain.policy.model import provider_entry
 from router.domain.task import Action
 from router.domain.view import Lever, Pulled
-from router.store.acts import KEEP_MS, Detail, packed_act
+from router.store.admin_records import KEEP_MS, Detail, packed_act
 from router.store.keys import Keys
 from router.store.nodes import Nodes
 from router.store.scripts import Script, load

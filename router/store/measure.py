@@ -5,12 +5,12 @@ from struct import Struct as Layout
 from typing import Any
 
 from router.domain.candidates import Charge
-from router.domain.policy import Algorithm, Resource, provider_entry
-from router.domain.standing import Counter, Standing
+from router.domain.limit_usage import Counter, Standing
+from router.domain.policy.model import Algorithm, Resource, provider_entry
+from router.store.decide.row_parts import limit_part
+from router.store.decide.rows import charged_key
 from router.store.keys import Keys, TenantKeys
 from router.store.nodes import Nodes
-from router.store.row_parts import limit_part
-from router.store.rows import charged_key
 from router.store.scripts import Script, load
 
 MOST_TENANTS, MOST_COUNTERS = 16, 128

@@ -27,7 +27,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from router.errors import OutcomeUnknown, StoreDamaged, StoreError, StoreUnavailable
-from router.store.link import DRIVER, Command, connection_factory
+from router.store.decide.link import DRIVER, Command, connection_factory
 from router.store.scripts import Script
 
 Address = tuple[str, int] | None

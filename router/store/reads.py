@@ -5,7 +5,7 @@ from typing import Any
 
 from router.domain.task import Unreadable
 from router.errors import StoreDamaged
-from router.store.link import Command
+from router.store.decide.link import Command
 from router.store.nodes import Nodes
 
 

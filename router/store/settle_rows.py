@@ -3,7 +3,7 @@
 from struct import Struct as Layout
 
 from router.domain.ids import name_in
-from router.domain.policy import Breaker, Scope, provider_entry
+from router.domain.policy.model import Breaker, Scope, provider_entry
 from router.domain.result import NOTHING_TAUGHT
 from router.domain.task import Correction, Move
 from router.store.keys import Keys, TenantKeys

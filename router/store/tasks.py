@@ -20,10 +20,10 @@ from router.domain.task import (
     Unreadable,
 )
 from router.errors import StoreError
+from router.log_throttle import Seldom
 from router.ports.tasks import Claimed, UsageWaiting
-from router.seldom import Seldom
+from router.store.decide.link import Command
 from router.store.keys import Keys
-from router.store.link import Command
 from router.store.nodes import Nodes
 from router.store.packing import FormatError, OutcomeFlag
 from router.store.reads import read_each

@@ -7,8 +7,8 @@ from msgspec import msgpack
 
 from router.domain.audit import AuditEntry, UnknownTenant
 from router.domain.task import Action
+from router.store.decide.link import Command
 from router.store.keys import Keys
-from router.store.link import Command
 from router.store.nodes import Nodes
 from router.store.packing import FORMAT
 

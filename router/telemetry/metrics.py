@@ -12,7 +12,7 @@ from prometheus_client.exposition import generate_latest
 
 from router.domain.alert import ALERTS, Door
 from router.domain.gate import Fault
-from router.domain.policy import Resource, Scope
+from router.domain.policy.model import Resource, Scope
 from router.domain.task import BreakerTurn
 from router.telemetry.families import Families, MetricRow
 from router.telemetry.tally import OTHER, Decisions

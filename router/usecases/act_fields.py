@@ -1,7 +1,7 @@
 """The fields of an admin act's body: read one by one, and what is wrong with them is told all at once."""
 
 from router.domain.json import JsonObject, JsonValue
-from router.domain.policy import DEFAULT_POLICY_ID
+from router.domain.policy.model import DEFAULT_POLICY_ID
 from router.errors import InvalidInput
 from router.wire import fields as kinds
 from router.wire.problems import Problems, named

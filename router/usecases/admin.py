@@ -11,7 +11,7 @@ from router.domain.decision import Code, Refused
 from router.domain.extension_health import ExtensionRecord
 from router.domain.extensions import worst_latency_ms
 from router.domain.json import JsonObject, JsonValue
-from router.domain.policy import Policy, StoredPolicy, provider_entry
+from router.domain.policy.model import Policy, StoredPolicy, provider_entry
 from router.domain.roles import Holder, Role
 from router.domain.view import BreakerView
 from router.errors import InvalidInput, QuotaExceeded, RevisionConflict, StoreError

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from router.domain.alert import Condition
 from router.domain.json import JsonObject
-from router.domain.policy import provider_entry
+from router.domain.policy.model import provider_entry
 from router.domain.view import BreakerState
 from router.errors import StoreError
 from router.ports.tenants import Inspector

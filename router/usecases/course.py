@@ -8,7 +8,7 @@ from msgspec import Struct
 from router.domain.decision import Answer
 from router.domain.outcome import Admitted, Outcome
 from router.domain.plan import Plan
-from router.domain.policy import StoredPolicy
+from router.domain.policy.model import StoredPolicy
 from router.domain.request import DecideRequest
 
 MakePlan = Callable[[DecideRequest, StoredPolicy], Plan]

@@ -20,7 +20,7 @@ from router.domain.decision import Answer, Code, Refused
 from router.domain.figures import NO_FIGURES, Snapshot
 from router.domain.outcome import Admitted, Outcome
 from router.domain.plan import Features, Plan, plan
-from router.domain.policy import StoredPolicy, TenantPolicies
+from router.domain.policy.model import StoredPolicy, TenantPolicies
 from router.domain.request import DecideRequest
 from router.errors import StoreError
 from router.ports.decisions import DecisionStore

@@ -11,8 +11,9 @@ recorded (`unrecorded`).
 from msgspec import Struct
 from msgspec.structs import replace
 
-from router.domain.memo import Memo
-from router.domain.policy import (
+from router.domain.plan_cache import Memo
+from router.domain.policy.limits import limit
+from router.domain.policy.model import (
     AUDIT_QUOTA_ID,
     QUOTA_ID,
     Limit,
@@ -22,7 +23,6 @@ from router.domain.policy import (
     StoredPolicy,
     TenantPolicies,
 )
-from router.domain.policy_limits import limit
 from router.usecases.policy_cache import Loader
 
 DAY_MS = 86_400_000

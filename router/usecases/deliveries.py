@@ -10,9 +10,9 @@ from router.domain.alert import Condition, Door
 from router.domain.decision import Code, Intake, Refused
 from router.domain.json import JsonObject
 from router.errors import StoreDamaged, StoreError
+from router.log_throttle import Seldom
 from router.ports.bus import Publication, Publisher
 from router.ports.tasks import Strikes
-from router.seldom import Seldom
 from router.telemetry import Event, Telemetry
 from router.usecases.gate import AlertSink
 from router.usecases.isolation import Isolation

@@ -20,9 +20,9 @@ from router.domain.plan import Plan
 from router.domain.request import DecideRequest
 from router.domain.task import Action, Move, MoveOutcome, NotMoved, TaskRecord, TaskState
 from router.errors import StoreError
+from router.log_throttle import Seldom
 from router.ports.bus import Publication, Published, Publisher
 from router.ports.tasks import TaskStore
-from router.seldom import Seldom
 from router.telemetry import Event, Telemetry
 from router.usecases.tasks import pack_features
 from router.wire import subjects

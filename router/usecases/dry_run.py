@@ -12,7 +12,7 @@ from router.domain.extensions import refusal, wanted_of
 from router.domain.figures import Snapshot
 from router.domain.outcome import Admitted, Away, Outcome
 from router.domain.plan import Features, plan
-from router.domain.policy import Policy, StoredPolicy
+from router.domain.policy.model import Policy, StoredPolicy
 from router.domain.request import DecideRequest
 from router.ports.decisions import DecisionStore
 from router.ports.extensions import ExtensionStore

@@ -17,19 +17,11 @@ from msgspec.structs import replace
 
 from router.domain.answers import unavailable
 from router.domain.decision import Answer, Code, Decided, Refused
-from router.domain.extensions import (
-    Step,
-    explained,
-    post_metadata,
-    refusal,
-    wanted,
-    warnings,
-    worst_ms,
-)
+from router.domain.extensions import Step, explained, post_metadata, refusal, wanted, warnings, worst_ms
 from router.domain.json import JsonObject
 from router.domain.outcome import Admitted, Away, Busy, Outcome, Replay, RowFault
 from router.domain.plan import Plan
-from router.domain.policy import StoredPolicy
+from router.domain.policy.model import StoredPolicy
 from router.domain.request import DecideRequest
 from router.errors import StoreError
 from router.ports.decisions import Claims, DecisionStore

@@ -7,7 +7,7 @@ from msgspec import Struct
 from router.domain.decision import Code, Intake, Refused
 from router.domain.gate import REQUIRED_CP
 from router.domain.plan import Deadlines, Features
-from router.domain.policy import OnStoreError, Policy, TenantPolicies
+from router.domain.policy.model import OnStoreError, Policy, TenantPolicies
 from router.domain.request import DecideRequest
 from router.wire.fields import whole
 from router.wire.problems import Problems

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from router.domain.audit import Actor
 from router.domain.ids import idempotency_name
-from router.domain.policy import TenantPolicies, provider_entry
+from router.domain.policy.model import TenantPolicies, provider_entry
 from router.domain.view import BreakerView, HeadView, Pulled
 from router.errors import InvalidInput, Problem
 from router.ports.policies import LeverStore

@@ -9,8 +9,8 @@ import logging
 from collections import Counter as Counts
 from collections.abc import Awaitable, Callable, Sequence
 
-from router.domain.policy import TenantPolicies
-from router.domain.standing import Counter, Standing, counters_of
+from router.domain.limit_usage import Counter, Standing, counters_of
+from router.domain.policy.model import TenantPolicies
 from router.errors import StoreError
 from router.ports.tenants import StandingStore
 from router.telemetry import Telemetry

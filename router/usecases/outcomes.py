@@ -12,10 +12,10 @@ from router.domain.decision import Answer, Decided
 from router.domain.ids import to_text
 from router.domain.outcome import Admitted, Away, LimitHit, Outcome, RowFault
 from router.domain.plan import Plan
-from router.domain.policy import OnStoreError, TenantPolicies
+from router.domain.policy.model import OnStoreError, TenantPolicies
 from router.domain.request import DecideRequest
+from router.log_throttle import Seldom
 from router.ports.decisions import DecisionStore
-from router.seldom import Seldom
 from router.telemetry import Event, Telemetry
 from router.usecases.audit_lines import SILENT, AuditLines
 from router.usecases.intake import Policies, store_away

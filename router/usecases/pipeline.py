@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from router.domain.extensions import BREAKER_IS_OPEN, RETRY_PAUSE_MS, Called, Name, Reply, Stage, Step, wanted
 from router.domain.json import JsonObject
-from router.domain.policy import Extension
+from router.domain.policy.model import Extension
 from router.domain.request import DecideRequest
 from router.ports.extensions import ExtensionCalls, Missed
 from router.telemetry import Telemetry

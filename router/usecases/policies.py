@@ -23,7 +23,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from router.domain.policy import TenantPolicies
+from router.domain.policy.model import TenantPolicies
 from router.errors import StoreError
 from router.usecases.intake import LOADING, Loading
 from router.usecases.policy_cache import DEFAULT_SETTINGS, CacheHooks, CacheSettings, Cause, Loader

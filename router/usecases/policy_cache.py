@@ -5,7 +5,7 @@ from typing import Final, Protocol
 
 from msgspec import Struct
 
-from router.domain.policy import TenantPolicies
+from router.domain.policy.model import TenantPolicies
 
 
 class Cause(StrEnum):

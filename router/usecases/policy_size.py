@@ -5,7 +5,7 @@ from sys import getsizeof
 
 from msgspec import Struct
 
-from router.domain.policy import TenantPolicies
+from router.domain.policy.model import TenantPolicies
 
 
 def size_of(policies: TenantPolicies) -> int:

@@ -7,10 +7,10 @@ import orjson
 from msgspec import Struct
 
 from router.domain.audit import ROUTER, Actor
-from router.domain.policy import DEFAULT_POLICY_ID, Policy
-from router.domain.policy_diff import Change, diff
-from router.domain.policy_document import Parsed, content_hash
-from router.domain.policy_shares import ShareChange, share_changes
+from router.domain.policy.diff import Change, diff
+from router.domain.policy.document import Parsed, content_hash
+from router.domain.policy.model import DEFAULT_POLICY_ID, Policy
+from router.domain.policy.shares import ShareChange, share_changes
 from router.errors import InvalidInput, Problem, RevisionConflict
 from router.usecases.policy_quota import Quotas, Usage
 from router.usecases.policy_records import Past, PolicyRecords, Record, Records

@@ -13,14 +13,7 @@ from router.ports.decisions import DecisionStore
 from router.ports.tasks import TaskStore
 from router.wire.problems import Rejected
 from router.wire.reply import AssignmentState, encode, encode_stored
-from router.wire.status import (
-    DecisionQuery,
-    Load,
-    Pressure,
-    decode_decision_query,
-    encode_backpressure,
-    pressure,
-)
+from router.wire.status import DecisionQuery, Load, Pressure, decode_decision_query, encode_backpressure, pressure
 
 Answered = tuple[bytes, Mapping[str, str]]
 

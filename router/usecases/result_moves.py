@@ -9,7 +9,7 @@ from router.domain.attempts import why_of
 from router.domain.audit import TaskFeatures
 from router.domain.ids import attempt_in, idempotency_name, name_in, task_id
 from router.domain.outcome import Remembered
-from router.domain.policy import TenantPolicies, provider_entry
+from router.domain.policy.model import TenantPolicies, provider_entry
 from router.domain.result import ExecResult, Status, breaker_verdict, taught
 from router.domain.task import Action, Final, Move, TaskRecord, TaskState, Unreadable
 from router.ports.decisions import DecisionStore

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from router.domain.policy_document import content_hash
+from router.domain.policy.document import content_hash
 from router.errors import InvalidInput, Problem, QuotaExceeded, RevisionConflict, StoreError
 from router.usecases.policy_folder import BadFile, FolderContents, PolicyFile
 from router.usecases.policy_quota import Quotas, Usage

@@ -10,7 +10,7 @@ from router.domain.attempts import looks_at_request, next_in_ms
 from router.domain.audit import DecisionFeatures, TaskFeatures, policy_frame
 from router.domain.ids import assignment_id, task_id, to_text
 from router.domain.plan import Plan
-from router.domain.policy import Breaker, Policy, Resource, Scope, TenantPolicies
+from router.domain.policy.model import Breaker, Policy, Resource, Scope, TenantPolicies
 from router.domain.request import Correlation, DecideRequest
 from router.domain.result import BreakerVerdict, ExecResult
 from router.domain.task import Action, Correction, Final, Move, Reservation, TaskFacts, TaskRecord, TaskState

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from router.domain.audit import TaskFeatures
 from router.domain.ids import name_in, task_id
 from router.domain.outcome import Remembered
-from router.domain.policy import provider_entry
+from router.domain.policy.model import provider_entry
 from router.domain.result import ExecResult, Status
 from router.domain.task import Action, Move, TaskRecord, TaskState, Unreadable
 from router.ports.decisions import Claims, DecisionStore

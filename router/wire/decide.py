@@ -13,25 +13,19 @@ from msgspec.structs import force_setattr
 
 from router.domain.decision import Intake
 from router.domain.json import JsonObject
-from router.domain.policy import DEFAULT_POLICY_ID
+from router.domain.policy.model import DEFAULT_POLICY_ID
 from router.domain.request import DecideRequest
 from router.wire.envelope import unreadable
 from router.wire.fields import MOST_MS, loose_flag, name, text
 from router.wire.fingerprint import fingerprint
 from router.wire.headers import NO_HEADERS, lowered
-from router.wire.identity import (
-    correlation_of,
-    idempotency_key_of,
-    insist,
-    new_request_id,
-    tenant_of,
-)
+from router.wire.identity import correlation_of, idempotency_key_of, insist, new_request_id, tenant_of
 from router.wire.job import check_payload
+from router.wire.options import assignment_subject_of, constraints_of, context_of, options_of
 from router.wire.parse import MAX_DEPTH, NotJsonError, is_writable, parse
 from router.wire.problems import Problems, Rejected, named
 from router.wire.route_request import is_protobuf, to_message_shape
 from router.wire.shapes import Work, work_of
-from router.wire.wishes import assignment_subject_of, constraints_of, context_of, options_of
 
 MAX_BYTES = 1 << 20
 _TOO_DEEP = (f"is nested more than {MAX_DEPTH} deep", "flatten it, or send it as a string")

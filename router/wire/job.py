@@ -16,7 +16,7 @@ from msgspec import Struct
 from router.domain.attempts import DEFAULT_BACKOFF_MS
 from router.domain.decision import Intake, Refused
 from router.domain.json import JsonObject, JsonValue
-from router.domain.policy import DEFAULT_ATTEMPTS
+from router.domain.policy.model import DEFAULT_ATTEMPTS
 from router.domain.request import (
     DEFAULT_OPTIONS,
     NO_CONSTRAINTS,

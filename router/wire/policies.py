@@ -3,8 +3,8 @@
 import orjson
 
 from router.domain.json import JsonObject, JsonValue
-from router.domain.policy_document import Parsed, parse
-from router.domain.policy_schema import policy_schema
+from router.domain.policy.document import Parsed, parse
+from router.domain.policy.schema import policy_schema
 from router.errors import InvalidInput, Problem
 
 MAX_DOCUMENT_BYTES = 64 * 1024

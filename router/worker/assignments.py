@@ -17,7 +17,7 @@ import msgspec
 import nats.errors
 from nats.js.errors import APIError
 
-from router.seldom import Seldom
+from router.log_throttle import Seldom
 from router.wire import subjects
 from router.worker import messages
 from router.worker.job import Handlers, Rejected

@@ -15,7 +15,7 @@ import nats
 import nats.errors
 from nats.js.errors import APIError
 
-from router.seldom import Seldom
+from router.log_throttle import Seldom
 from router.wire import subjects
 from router.worker import messages
 from router.worker.assignments import RETRY_S, Assignments

@@ -22,7 +22,7 @@ from bench.pyclient import read_templates
 from bench.rounds import Record
 from bench.rows import Calls, least_script
 from bench.workload import policy, request, requests, write_templates
-from router.domain.policy_document import parse
+from router.domain.policy.document import parse
 from router.domain.request import DecideRequest
 from router.store.decisions import decide_script
 from router.wire.decide import decode

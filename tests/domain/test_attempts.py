@@ -15,7 +15,7 @@ from router.domain.attempts import (
 from router.domain.decision import Reason
 from router.domain.figures import NO_FIGURES
 from router.domain.plan import ALL_FEATURES, DEFAULT_DEADLINES
-from router.domain.policy import (
+from router.domain.policy.model import (
     Backoff,
     Fallback,
     Limit,

@@ -22,8 +22,17 @@ from router.domain.outcome import (
     TenantOff,
 )
 from router.domain.plan import plan
-from router.domain.policy import OnStoreError, Policy, Resource, Scope, Sticky, StoredPolicy, provider, provider_entry
-from router.domain.policy_limits import limit
+from router.domain.policy.limits import limit
+from router.domain.policy.model import (
+    OnStoreError,
+    Policy,
+    Resource,
+    Scope,
+    Sticky,
+    StoredPolicy,
+    provider,
+    provider_entry,
+)
 from router.domain.request import Constraints, DecideRequest
 from router.domain.view import NO_HEAD
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as some
 from router.domain.decision import Verdict
 from router.domain.figures import NO_FIGURES, Live, Snapshot, latency_and_cost, shares_by_score
 from router.domain.plan import Plan, plan
-from router.domain.policy import Policy, Provider, Selection, StoredPolicy, provider, provider_entry
+from router.domain.policy.model import Policy, Provider, Selection, StoredPolicy, provider, provider_entry
 from router.domain.request import Constraints, DecideRequest
 from router.domain.result import ExecResult, Status, Taught, taught
 

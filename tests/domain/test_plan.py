@@ -9,7 +9,8 @@ from router.domain.decision import Reason, Verdict
 from router.domain.figures import Live, Snapshot
 from router.domain.json import JsonValue
 from router.domain.plan import ANONYMOUS, Deadlines, Features, Plan, plan
-from router.domain.policy import (
+from router.domain.policy.limits import limit
+from router.domain.policy.model import (
     Fallback,
     Limit,
     Policy,
@@ -22,7 +23,6 @@ from router.domain.policy import (
     provider,
     provider_entry,
 )
-from router.domain.policy_limits import limit
 from router.domain.request import Constraints, DecideRequest, Options, Step
 
 MINUTE = 60_000

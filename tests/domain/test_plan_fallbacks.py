@@ -5,7 +5,7 @@ import pytest
 from router.domain.candidates import status_matches
 from router.domain.decision import Reason
 from router.domain.plan import plan
-from router.domain.policy import Fallback, Policy, StoredPolicy, provider
+from router.domain.policy.model import Fallback, Policy, StoredPolicy, provider
 from router.domain.request import DecideRequest, Options, Step
 
 

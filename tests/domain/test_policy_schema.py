@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.domain.json import JsonObject, JsonValue
-from router.domain.policy_document import DOCUMENT, canonical, parse
+from router.domain.policy.document import DOCUMENT, canonical, parse
 from router.errors import InvalidInput
 from router.wire.policies import encode, schema_file
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.domain.plan import plan
-from router.domain.policy import Policy, Selection, StoredPolicy, provider
-from router.domain.policy_shares import share_changes
+from router.domain.policy.model import Policy, Selection, StoredPolicy, provider
+from router.domain.policy.shares import share_changes
 from router.domain.request import DecideRequest
 
 MANY = 4_000

@@ -1,8 +1,8 @@
 """Which counters a tenant's policies have."""
 
-from router.domain.policy import Limit, Policy, Resource, Scope, StoredPolicy, TenantPolicies, provider
-from router.domain.policy_limits import limit
-from router.domain.standing import Counter, counters_of
+from router.domain.limit_usage import Counter, counters_of
+from router.domain.policy.limits import limit
+from router.domain.policy.model import Limit, Policy, Resource, Scope, StoredPolicy, TenantPolicies, provider
 
 
 def of(*policies: Policy) -> tuple[Counter, ...]:

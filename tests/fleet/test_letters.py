@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from router.domain.policy import provider_entry
+from router.domain.policy.model import provider_entry
 from tests.cli.conftest import Ran, run_process
 from tests.fleet.conftest import Own
 from tests.fleet.foreign import ASSIGN, RESULT, USAGE, Body, Foreign, success, task

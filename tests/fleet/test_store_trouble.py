@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from router.domain.policy import provider_entry
+from router.domain.policy.model import provider_entry
 from tests.fleet.conftest import Own
 from tests.fleet.foreign import ACK, ALERTS, BACKPRESSURE, GET_DECISION, RESULT, USAGE, Foreign, success, task
 from tests.fleet.harness import PLAIN, Fleet, until

@@ -19,19 +19,19 @@ from redis.exceptions import ResponseError
 from router.domain.audit import AuditEntry, TaskFeatures
 from router.domain.outcome import Away, Outcome
 from router.domain.plan import Plan, plan
-from router.domain.policy import Breaker, Limit, Policy, Provider, Sticky, StoredPolicy, provider
+from router.domain.policy.model import Breaker, Limit, Policy, Provider, Sticky, StoredPolicy, provider
 from router.domain.request import DEFAULT_OPTIONS, DecideRequest, Options
 from router.domain.result import BreakerVerdict
 from router.domain.task import Action, Move, MoveOutcome, TaskRecord, TaskState
 from router.store.audit import entry
-from router.store.batch import Batch, Waiting
-from router.store.calls import LaneSettings
+from router.store.decide.batch import Batch, Waiting
+from router.store.decide.calls import LaneSettings
+from router.store.decide.replies import HEAD, LATE, outcome
+from router.store.decide.rows import RowPacker
 from router.store.decisions import decide_script
 from router.store.keys import Keys, TenantKeys
 from router.store.levers import RedisLevers, lever_scripts
 from router.store.nodes import Nodes
-from router.store.replies import HEAD, LATE, outcome
-from router.store.rows import RowPacker
 from router.store.scripts import Script
 from router.store.settle_rows import MoveBatch
 from router.store.task_records import task_record

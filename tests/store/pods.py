@@ -5,13 +5,13 @@ import os
 from typing import Self
 
 from router.domain.outcome import Outcome
-from router.store.calls import LaneSettings
+from router.store.decide.calls import LaneSettings
+from router.store.decide.lane import LaneHooks
+from router.store.decide.lanes import Lanes
+from router.store.decide.rows import RowPacker
 from router.store.decisions import RedisDecisions, decide_script
 from router.store.keys import Keys
-from router.store.lane import LaneHooks
-from router.store.lanes import Lanes
 from router.store.nodes import Nodes
-from router.store.rows import RowPacker
 from router.store.scripts import Script
 from tests.store.harness import Ask
 

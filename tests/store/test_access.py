@@ -8,7 +8,7 @@ from redis import Redis
 
 from router.domain.outcome import Admitted, Away
 from router.errors import StoreError
-from router.store.calls import LaneSettings
+from router.store.decide.calls import LaneSettings
 from router.store.nodes import Access, SingleNode
 from tests.servers import ValkeyProcess
 from tests.store.pods import Pod

@@ -12,8 +12,8 @@ from redis import Redis
 from router.domain.audit import AuditQuery, DecisionFeatures, PolicyFrame, TaskFeatures
 from router.domain.decision import Reason
 from router.domain.outcome import Admitted, LimitHit
-from router.domain.policy import Breaker, Resource, Scope, Sticky, provider
-from router.domain.policy_limits import limit
+from router.domain.policy.limits import limit
+from router.domain.policy.model import Breaker, Resource, Scope, Sticky, provider
 from router.domain.request import Correlation
 from router.domain.task import Action, Move
 from router.errors import InvalidInput

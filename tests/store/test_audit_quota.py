@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from router.domain.outcome import Admitted, Conflict, LimitHit, NoCandidate, Outcome, TenantOff
-from router.domain.policy import AUDIT_QUOTA_ID, Algorithm, Limit, Resource, Scope, StoredPolicy
-from router.domain.policy_limits import limit
+from router.domain.policy.limits import limit
+from router.domain.policy.model import AUDIT_QUOTA_ID, Algorithm, Limit, Resource, Scope, StoredPolicy
 from tests.store.harness import MINUTE, Ask, Store, policy, request
 
 BUCKET = MINUTE // 11 + 1

@@ -12,7 +12,8 @@ from redis import Redis
 
 from router.domain.ids import name_in, task_id
 from router.domain.outcome import Admitted, Conflict, LimitHit, NoCandidate, Outcome, Replay, RowFault
-from router.domain.policy import (
+from router.domain.policy.limits import limit
+from router.domain.policy.model import (
     Algorithm,
     Breaker,
     Resource,
@@ -23,11 +24,10 @@ from router.domain.policy import (
     provider,
     provider_entry,
 )
-from router.domain.policy_limits import limit
 from router.domain.result import BreakerVerdict
 from router.resources import lua_dir
+from router.store.decide.replies import FAULT
 from router.store.keys import TenantKeys
-from router.store.replies import FAULT
 from tests.store.harness import MINUTE, TEST_CLOCK, Ask, Store, policy, request, undispatched
 
 PUSHED = b"work"

@@ -5,10 +5,10 @@ from typing import Any, cast
 import pytest
 from redis.exceptions import ResponseError
 
-from router.store.batch import Batch
-from router.store.calls import Calls, LaneSettings
+from router.store.decide.batch import Batch
+from router.store.decide.calls import Calls, LaneSettings
+from router.store.decide.link import Link
 from router.store.decisions import decide_script
-from router.store.link import Link
 
 
 class Canned:

@@ -10,12 +10,12 @@ import pytest
 from redis.crc import key_slot
 
 from router.domain.outcome import Admitted, Away, LimitHit, Replay
-from router.domain.policy import Resource, Scope
-from router.domain.policy_limits import limit
+from router.domain.policy.limits import limit
+from router.domain.policy.model import Resource, Scope
 from router.domain.result import BreakerVerdict
 from router.domain.task import BreakerTurn, Moved
 from router.errors import StoreError, StoreUnavailable
-from router.store.calls import LaneSettings
+from router.store.decide.calls import LaneSettings
 from router.store.keys import Keys
 from router.store.nodes import Cluster
 from router.store.policies import RedisPolicies

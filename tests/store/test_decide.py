@@ -9,8 +9,8 @@ from hypothesis import strategies as some
 from router.domain.decision import Reason
 from router.domain.ids import name_in, task_id
 from router.domain.outcome import Admitted, Away, Conflict, LimitHit, Replay, TenantOff
-from router.domain.policy import Algorithm, Limit, Resource, Scope, StoredPolicy, provider
-from router.domain.policy_limits import limit
+from router.domain.policy.limits import limit
+from router.domain.policy.model import Algorithm, Limit, Resource, Scope, StoredPolicy, provider
 from router.domain.request import Options
 from router.domain.task import TaskState
 from tests.store.harness import MINUTE, START_MS, Ask, Store, policy, request

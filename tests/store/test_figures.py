@@ -9,7 +9,7 @@ from hypothesis import strategies as some
 
 from router.domain.figures import NO_FIGURES, Live, Snapshot
 from router.domain.outcome import Admitted
-from router.domain.policy import provider_entry
+from router.domain.policy.model import provider_entry
 from router.domain.result import BreakerVerdict, Taught
 from router.domain.task import BreakerTurn, Move, Moved
 from router.store.figures import RedisFigures, snapshot

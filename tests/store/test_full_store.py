@@ -10,8 +10,8 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from router.domain.outcome import Admitted
-from router.domain.policy import Resource, Scope
-from router.domain.policy_limits import limit
+from router.domain.policy.limits import limit
+from router.domain.policy.model import Resource, Scope
 from router.domain.task import BreakerTurn, Moved, TaskState
 from router.store.keys import Keys
 from router.store.nodes import SingleNode

@@ -9,8 +9,8 @@ from hypothesis import strategies as some
 from redis import Redis
 
 from router.domain.audit import Actor
-from router.domain.policy import Algorithm, Breaker, Resource, Scope, Sticky, provider, provider_entry
-from router.domain.policy_limits import limit
+from router.domain.policy.limits import limit
+from router.domain.policy.model import Algorithm, Breaker, Resource, Scope, Sticky, provider, provider_entry
 from router.domain.result import BreakerVerdict
 from router.store.keys import Keys
 from router.store.nodes import SingleNode

@@ -8,7 +8,7 @@ from redis.crc import key_slot
 
 from router.domain.ids import partition_of, task_id
 from router.domain.outcome import Admitted
-from router.domain.policy import Breaker, provider_entry
+from router.domain.policy.model import Breaker, provider_entry
 from router.domain.result import BreakerVerdict, Taught
 from router.store.keys import KEYS, Keys
 from router.store.tags import partition_tags

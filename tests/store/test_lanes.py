@@ -18,12 +18,12 @@ from redis import Redis
 from router.domain.audit import TaskFeatures
 from router.domain.ids import name_in, task_id
 from router.domain.outcome import Admitted, Away, Outcome, Replay, RowFault
-from router.domain.policy import Breaker, Resource, Scope, Sticky
-from router.domain.policy_limits import limit
+from router.domain.policy.limits import limit
+from router.domain.policy.model import Breaker, Resource, Scope, Sticky
 from router.domain.task import Action, Move, Moved, TaskRecord, TaskState
 from router.errors import StartupRefused, StoreError
 from router.resources import lua_dir
-from router.store.calls import MOST_LIBRARIES, LaneSettings
+from router.store.decide.calls import MOST_LIBRARIES, LaneSettings
 from router.store.decisions import WAIT_DEADLINES, decide_script
 from router.store.keys import Keys
 from router.store.meta import RedisMeta
@@ -423,7 +423,7 @@ async def test_now_and_then_a_late_call_is_no_outage(own: ValkeyProcess) -> None
 async def test_the_pods_own_clock_does_not_count(pod: Pod, monkeypatch: pytest.MonkeyPatch, wrong: float) -> None:
     """Once Redis has told its time, a pod whose clock is years behind or ahead decides as any other."""
     await pod.decide(ask())
-    monkeypatch.setattr("router.store.lane.time", SimpleNamespace(time=lambda: wrong))
+    monkeypatch.setattr("router.store.decide.lane.time", SimpleNamespace(time=lambda: wrong))
     assert isinstance((await pod.decide(ask()))[0], Admitted)
     assert abs(pod.lanes.of(0)[0].now_ms() - time.time() * 1000) < 60_000
 

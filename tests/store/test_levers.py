@@ -12,8 +12,8 @@ from redis import Redis
 from router.domain.audit import Actor
 from router.domain.ids import idempotency_name
 from router.domain.outcome import Admitted, NoCandidate, Replay, TenantOff
-from router.domain.policy import Breaker, Resource, Scope, provider_entry
-from router.domain.policy_limits import limit
+from router.domain.policy.limits import limit
+from router.domain.policy.model import Breaker, Resource, Scope, provider_entry
 from router.domain.result import BreakerVerdict
 from router.domain.view import BreakerState, HeadView, Pulled
 from router.errors import StoreError

@@ -5,8 +5,8 @@ from typing import Any
 from router.domain.decision import Verdict
 from router.domain.ids import name_in
 from router.domain.outcome import Admitted, Busy, Conflict, LimitHit, NoCandidate, Replay, Seen
-from router.domain.policy import Breaker, Resource, Scope, Sticky, provider, provider_entry
-from router.domain.policy_limits import limit
+from router.domain.policy.limits import limit
+from router.domain.policy.model import Breaker, Resource, Scope, Sticky, provider, provider_entry
 from router.domain.request import Options
 from router.domain.result import BreakerVerdict
 from tests.store.harness import MINUTE, Store, policy, request, undispatched

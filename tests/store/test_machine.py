@@ -15,7 +15,8 @@ from redis import Redis, RedisCluster
 from router.domain.decision import Verdict
 from router.domain.ids import idempotency_name, name_in
 from router.domain.outcome import NOTHING_SEEN, Admitted, Conflict, LimitHit, NoCandidate, Outcome, Replay
-from router.domain.policy import (
+from router.domain.policy.limits import limit
+from router.domain.policy.model import (
     Algorithm,
     Breaker,
     Limit,
@@ -26,7 +27,6 @@ from router.domain.policy import (
     provider,
     provider_entry,
 )
-from router.domain.policy_limits import limit
 from router.domain.request import Options
 from router.domain.result import BreakerVerdict
 from router.domain.task import BreakerTurn, Correction, Moved, NotMoved, Reservation

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
+from router.domain.limit_usage import Counter, Standing, counters_of
 from router.domain.outcome import Admitted, LimitHit
-from router.domain.policy import Algorithm, Breaker, Resource, Scope, StoredPolicy, TenantPolicies, provider_entry
-from router.domain.policy_limits import limit
+from router.domain.policy.limits import limit
+from router.domain.policy.model import Algorithm, Breaker, Resource, Scope, StoredPolicy, TenantPolicies, provider_entry
 from router.domain.result import BreakerVerdict
-from router.domain.standing import Counter, Standing, counters_of
 from router.store import measure
 from router.store.measure import RedisMeasure, measure_script
 from router.store.nodes import Nodes, SingleNode

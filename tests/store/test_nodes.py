@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
-from router.store.link import Link, connection_factory
+from router.store.decide.link import Link, connection_factory
 from router.store.nodes import SingleNode
 
 

@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 
 from router.domain.audit import Actor
-from router.domain.policy_document import content_hash
+from router.domain.policy.document import content_hash
 from router.errors import RevisionConflict, StoreError
 from router.store.audit import RedisAudit
 from router.store.keys import Keys

@@ -6,8 +6,8 @@ import pytest
 
 from router.domain.ids import name_in
 from router.domain.outcome import Admitted, LimitHit
-from router.domain.policy import Algorithm, Limit, Resource, Scope
-from router.domain.policy_limits import limit
+from router.domain.policy.limits import limit
+from router.domain.policy.model import Algorithm, Limit, Resource, Scope
 from router.domain.request import Options
 from router.domain.result import BreakerVerdict, ExecResult, Status
 from router.domain.task import Moved

@@ -15,13 +15,13 @@ from hypothesis.stateful import rule
 from redis import Redis
 
 from router.domain.outcome import Admitted, Outcome, Replay
-from router.domain.policy import Breaker, provider_entry
+from router.domain.policy.model import Breaker, provider_entry
 from router.domain.result import BreakerVerdict
 from router.domain.task import Moved, Reservation
 from router.store import settle_rows
-from router.store.batch import Batch
+from router.store.decide.batch import Batch
+from router.store.decide.replies import BODY, DECIDE_RETURNS, NONE
 from router.store.decisions import DECIDE_KEYS
-from router.store.replies import BODY, DECIDE_RETURNS, NONE
 from router.store.scripts import load
 from router.store.settle_rows import MoveBatch
 from router.store.tasks import SETTLE_KEYS, SETTLE_RETURNS

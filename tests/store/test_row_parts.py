@@ -5,9 +5,9 @@ from typing import Any
 
 from router.domain.outcome import Admitted
 from router.domain.plan import plan
-from router.domain.policy import provider
+from router.domain.policy.model import provider
+from router.store.decide.row_parts import PolicyParts
 from router.store.decisions import decide_script
-from router.store.row_parts import PolicyParts
 from tests.store.harness import Store, policy, request
 
 

@@ -10,8 +10,17 @@ from redis import Redis
 
 from router.domain.ids import name_in, partition_in, task_id
 from router.domain.outcome import Admitted, LimitHit, Replay
-from router.domain.policy import Algorithm, Breaker, Limit, Resource, Scope, StoredPolicy, provider, provider_entry
-from router.domain.policy_limits import limit
+from router.domain.policy.limits import limit
+from router.domain.policy.model import (
+    Algorithm,
+    Breaker,
+    Limit,
+    Resource,
+    Scope,
+    StoredPolicy,
+    provider,
+    provider_entry,
+)
 from router.domain.request import Options
 from router.domain.result import BreakerVerdict
 from router.domain.task import (

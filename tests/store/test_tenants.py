@@ -8,8 +8,17 @@ import pytest
 from redis import RedisCluster
 
 from router.domain.audit import Actor
-from router.domain.policy import Algorithm, Breaker, Resource, Scope, Sticky, StoredPolicy, provider, provider_entry
-from router.domain.policy_limits import limit
+from router.domain.policy.limits import limit
+from router.domain.policy.model import (
+    Algorithm,
+    Breaker,
+    Resource,
+    Scope,
+    Sticky,
+    StoredPolicy,
+    provider,
+    provider_entry,
+)
 from router.domain.result import BreakerVerdict
 from router.errors import InvalidInput
 from router.ports.tenants import Purged

@@ -5,8 +5,8 @@ from msgspec.structs import replace
 
 from router.domain.decision import PinState, Reason, Verdict
 from router.domain.outcome import Admitted, NoCandidate, Outcome
-from router.domain.policy import Breaker, Resource, Scope, Sticky, StoredPolicy, WhenAllOpen, provider_entry
-from router.domain.policy_limits import limit
+from router.domain.policy.limits import limit
+from router.domain.policy.model import Breaker, Resource, Scope, Sticky, StoredPolicy, WhenAllOpen, provider_entry
 from router.domain.request import Options
 from router.domain.result import BreakerVerdict
 from router.domain.task import BreakerTurn, Moved

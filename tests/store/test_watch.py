@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
-from router.store.batch import Batch
-from router.store.watch import Watch
+from router.store.decide.batch import Batch
+from router.store.decide.call_deadline import Watch
 
 DEADLINE_S = 0.05
 

@@ -3,8 +3,8 @@
 import asyncio
 
 from router.domain.audit import ROUTER, Actor
-from router.domain.policy import StoredPolicy, TenantPolicies
-from router.domain.policy_document import content_hash
+from router.domain.policy.document import content_hash
+from router.domain.policy.model import StoredPolicy, TenantPolicies
 from router.errors import RevisionConflict, StoreUnavailable
 from router.usecases.policy_cache import Cause
 from router.usecases.policy_records import Past, Record, Records

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from router.domain.audit import Actor
 from router.domain.decision import Answer, Decided, Decision, Reason
-from router.domain.policy import StoredPolicy, provider_entry
+from router.domain.policy.model import StoredPolicy, provider_entry
 from router.domain.request import DecideRequest
 from router.domain.roles import Role
 from router.domain.view import BreakerState, BreakerView, HeadView, Pulled

@@ -4,7 +4,7 @@ import pytest
 
 from router.domain.alert import Condition
 from router.domain.json import JsonObject
-from router.domain.policy import provider_entry
+from router.domain.policy.model import provider_entry
 from router.domain.view import BreakerState, BreakerView, HeadView
 from router.usecases.breaker_episodes import BreakerEpisodes
 

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from router.domain.decision import PinState, Reason
 from router.domain.outcome import Admitted, Away, Outcome, Remembered, RowFault
 from router.domain.plan import ALL_FEATURES, Plan
-from router.domain.policy import OnStoreError, StoredPolicy, TenantPolicies
+from router.domain.policy.model import OnStoreError, StoredPolicy, TenantPolicies
 from router.domain.request import DecideRequest
 from router.domain.task import TaskRecord, Unreadable
 from router.errors import StoreUnavailable

@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry
 
 from router.domain.audit import DecisionFeatures
 from router.domain.plan import plan
-from router.domain.policy import OnStoreError, Resource, Scope, StoredPolicy, TenantPolicies
-from router.domain.policy_limits import limit
+from router.domain.policy.limits import limit
+from router.domain.policy.model import OnStoreError, Resource, Scope, StoredPolicy, TenantPolicies
 from router.domain.task import Move, MoveOutcome
 from router.errors import StoreUnavailable
 from router.ports.tasks import TaskStore

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from router.domain.answers import degraded
 from router.domain.decision import Decided
 from router.domain.ids import to_text
-from router.domain.policy import OnStoreError
+from router.domain.policy.model import OnStoreError
 from router.domain.task import Move
 from router.domain.view import NO_HEAD
 from router.errors import StoreUnavailable

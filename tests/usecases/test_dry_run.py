@@ -12,7 +12,7 @@ from router.domain.extensions import Name, Stage
 from router.domain.figures import NO_FIGURES
 from router.domain.outcome import Outcome
 from router.domain.plan import ALL_FEATURES, Features, Plan
-from router.domain.policy import StoredPolicy
+from router.domain.policy.model import StoredPolicy
 from router.domain.request import DecideRequest, Options
 from router.domain.view import BreakerState
 from router.usecases.dry_run import DryRun

@@ -19,7 +19,7 @@ from router.domain.decision import Answer, Code, Decided, PinState, Reason, Refu
 from router.domain.ids import from_text, name_in, task_id
 from router.domain.outcome import Admitted, Away, LimitHit, NoCandidate, Outcome, Remembered
 from router.domain.plan import Plan, plan
-from router.domain.policy import Extension, StoredPolicy, provider
+from router.domain.policy.model import Extension, StoredPolicy, provider
 from router.domain.request import DecideRequest
 from router.domain.task import TaskRecord, TaskState
 from router.store.audit import RedisAudit

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import pytest
 from prometheus_client import CollectorRegistry
 
-from router.domain.policy import Policy, Resource, Scope, StoredPolicy, TenantPolicies, provider
-from router.domain.policy_limits import limit
-from router.domain.standing import Counter, Standing
+from router.domain.limit_usage import Counter, Standing
+from router.domain.policy.limits import limit
+from router.domain.policy.model import Policy, Resource, Scope, StoredPolicy, TenantPolicies, provider
 from router.errors import StoreError, StoreUnavailable
 from router.telemetry import Telemetry
 from router.usecases.measure import AT_ONCE, Measure

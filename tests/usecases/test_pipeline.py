@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from router.domain.decision import Code
 from router.domain.extensions import Called, Name, Stage, refusal, wanted, worst_ms
-from router.domain.policy import Extension, OnFail, Policy, provider
+from router.domain.policy.model import Extension, OnFail, Policy, provider
 from router.domain.request import Correlation, DecideRequest
 from router.domain.view import BreakerState
 from router.ports.extensions import Missed

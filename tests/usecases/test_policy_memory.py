@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from router.domain.plan import plan
-from router.domain.policy import Policy, StoredPolicy, TenantPolicies
+from router.domain.policy.model import Policy, StoredPolicy, TenantPolicies
 from router.domain.request import DecideRequest
 from router.usecases.policies import PolicyCache
 from router.usecases.policy_cache import CacheSettings

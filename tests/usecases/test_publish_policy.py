@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from router.domain.json import JsonObject
-from router.domain.policy_diff import diff
+from router.domain.policy.diff import diff
 from router.errors import InvalidInput, RevisionConflict
 from router.usecases.publish_policy import PolicyPublisher
 from tests.usecases.policy_fakes import ONE, TWO, HeardSeed, MemoryPolicies

@@ -15,16 +15,16 @@ from prometheus_client import CollectorRegistry
 from router.domain.ids import assignment_id, from_text, name_in, partition_in, task_id, task_of, to_text
 from router.domain.json import JsonObject
 from router.domain.outcome import Admitted, LimitHit
-from router.domain.policy import Resource, Scope, TenantPolicies, provider
-from router.domain.policy_limits import limit
+from router.domain.policy.limits import limit
+from router.domain.policy.model import Resource, Scope, TenantPolicies, provider
 from router.domain.request import Options
 from router.domain.task import TaskRecord, TaskState
 from router.errors import StoreUnavailable
 from router.ports.bus import Publication, Published
 from router.store.audit import RedisAudit
+from router.store.delivery_failures import RedisStrikes
 from router.store.keys import Keys
 from router.store.nodes import SingleNode
-from router.store.strikes import RedisStrikes
 from router.store.tasks import RedisTasks
 from router.telemetry import Telemetry
 from router.usecases.deliveries import DeadLetters

@@ -16,7 +16,7 @@
 -- ARGV
 --   batch           struct: I4 idempotency ms, I4 audit records kept, I4 audit ms kept, I4 publish grace ms, d not_after of
 --                   the call
---   row             one a request: see store/rows.py; deduplicated KEYS are named by their index
+--   row             one a request: see store/decide/rows.py; deduplicated KEYS are named by their index
 -- RETURNS
 --   0 admitted      B candidate, B reason, B pin state, B shadow count, B verdict count, verdicts, shadow charge indexes
 --   1 replay        the remembered value

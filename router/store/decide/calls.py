@@ -8,8 +8,8 @@ from typing import Any
 from msgspec import Struct
 from redis.exceptions import ResponseError
 
-from router.store.batch import Batch
-from router.store.link import Link
+from router.store.decide.batch import Batch
+from router.store.decide.link import Link
 from router.store.scripts import LIBRARIES, Script
 
 log = logging.getLogger(__name__)

@@ -7,11 +7,11 @@ canonical form and JSON Schema come from it.
 from typing import Final
 
 from router.domain.json import JsonObject, JsonValue
-from router.domain.policy import Breaker, Provider, Sticky, WhenAllOpen, provider
-from router.domain.policy_collections import MapOf, Maybe
-from router.domain.policy_durations import Duration, Seconds
-from router.domain.policy_kinds import Choice, Flag, Int, Number, Report, Text, Usd, plain
-from router.domain.policy_tables import Field, Nested, Row, Table, written
+from router.domain.policy.collections import MapOf, Maybe
+from router.domain.policy.durations import Duration, Seconds
+from router.domain.policy.kinds import Choice, Flag, Int, Number, Report, Text, Usd, plain
+from router.domain.policy.model import Breaker, Provider, Sticky, WhenAllOpen, provider
+from router.domain.policy.tables import Field, Nested, Row, Table, written
 
 MAX_PROVIDERS: Final = 128
 LONGEST_MS: Final = 3_600_000

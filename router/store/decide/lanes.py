@@ -6,13 +6,13 @@ import logging
 from redis.exceptions import AskError, MovedError, ResponseError, TryAgainError
 
 from router.errors import StoreError
-from router.store.batch import Batch
-from router.store.calls import LaneSettings
+from router.store.decide.batch import Batch
+from router.store.decide.calls import LaneSettings
+from router.store.decide.lane import Lane, LaneHooks
+from router.store.decide.link import Link
+from router.store.decide.rows import RowPacker
 from router.store.keys import Keys
-from router.store.lane import Lane, LaneHooks
-from router.store.link import Link
 from router.store.nodes import Address, Nodes
-from router.store.rows import RowPacker
 from router.store.scripts import Script
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from router.domain.policy import Limit, Resource, Scope, StoredPolicy, TenantPolicies
+from router.domain.policy.model import Limit, Resource, Scope, StoredPolicy, TenantPolicies
 
 
 class Counter(Struct, frozen=True):

@@ -8,10 +8,10 @@ from typing import TypedDict
 
 from router.bus.stream_specs import Ensured
 from router.domain.alert import FLEET, Condition
-from router.domain.policy import TenantPolicies
+from router.domain.policy.model import TenantPolicies
 from router.edge.readiness import Readiness
-from router.seldom import Seldom
-from router.store.lane import LaneHooks
+from router.log_throttle import Seldom
+from router.store.decide.lane import LaneHooks
 from router.telemetry import Event, Telemetry
 from router.usecases.alert_rules import Away, Level
 from router.usecases.alerts import Alerts

@@ -5,7 +5,7 @@ their limits) only the parser checks: `router policy check`.
 """
 
 from router.domain.json import JsonObject
-from router.domain.policy_document import DOCUMENT
+from router.domain.policy.document import DOCUMENT
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -11,13 +11,13 @@ from msgspec import msgpack
 from router.domain.candidates import Candidate, Charge
 from router.domain.ids import RANDOM_BYTES, decision_id, task_id
 from router.domain.plan import Plan
-from router.domain.policy import Algorithm, Resource, Scope
+from router.domain.policy.model import Algorithm, Resource, Scope
 from router.domain.request import DecideRequest
 from router.domain.task import Reservation, TaskFacts
-from router.store.batch import Batch, Waiting
+from router.store.decide.batch import Batch, Waiting
+from router.store.decide.row_parts import PolicyPart, PolicyParts, candidate_head, limit_part
 from router.store.keys import Keys, TenantKeys
 from router.store.packing import HASH_BYTES, Extras, sized, tail_extras
-from router.store.row_parts import PolicyPart, PolicyParts, candidate_head, limit_part
 from router.store.task_records import task_facts
 
 PUSH, RESERVED, RENEW, METER, LOOK, CLAIM, EXPLAIN, MESSAGE = 1, 2, 4, 8, 16, 32, 64, 128

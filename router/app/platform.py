@@ -5,8 +5,8 @@ import time
 from prometheus_client import CollectorRegistry
 
 from router import __version__
-from router.app.hooks import StoreWatch, StreamWatch
-from router.app.rooms import bus_options, stream_specs
+from router.app.adapter_settings import bus_options, stream_specs
+from router.app.observers import StoreWatch, StreamWatch
 from router.app.store import Store, StoreHooks
 from router.bus.connection import Bus
 from router.bus.fleet import consumers

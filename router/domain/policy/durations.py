@@ -5,7 +5,7 @@ import re
 from msgspec import Struct
 
 from router.domain.json import JsonObject, JsonValue
-from router.domain.policy_kinds import Int, Report, shown
+from router.domain.policy.kinds import Int, Report, shown
 
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION = re.compile(r"(0|[1-9][0-9]{0,11})(ms|s|m|h|d)")

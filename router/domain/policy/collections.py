@@ -5,8 +5,8 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 
 from router.domain.json import JsonObject, JsonValue
-from router.domain.policy_kinds import Kind, Report, shown
-from router.domain.policy_tables import at
+from router.domain.policy.kinds import Kind, Report, shown
+from router.domain.policy.tables import at
 
 T = TypeVar("T")
 

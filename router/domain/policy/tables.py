@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 from msgspec import Struct
 
 from router.domain.json import JsonObject, JsonValue
-from router.domain.policy_kinds import Kind, Report, shown
+from router.domain.policy.kinds import Kind, Report, shown
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from msgspec import Struct, msgpack
 from router.domain.audit import policy_frame
 from router.domain.candidates import Candidate
 from router.domain.plan import Plan
-from router.domain.policy import AUDIT_QUOTA_ID, Algorithm, Limit, Resource, Scope, StoredPolicy, WhenAllOpen
+from router.domain.policy.model import AUDIT_QUOTA_ID, Algorithm, Limit, Resource, Scope, StoredPolicy, WhenAllOpen
 from router.store.packing import offer, tail_head
 
 SHADOW, CONCURRENCY, LOG, RECORDS = 1, 2, 4, 8

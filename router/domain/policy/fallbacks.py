@@ -7,11 +7,11 @@ from msgspec import Struct
 
 from router.domain.candidates import status_matches
 from router.domain.json import JsonObject, JsonValue
-from router.domain.policy import Backoff, Fallback
-from router.domain.policy_collections import ListOf, MapOf, Maybe
-from router.domain.policy_fields import PROVIDER_NAME, WORD
-from router.domain.policy_kinds import Choice, Flag, Int, Report, shown
-from router.domain.policy_tables import Field, Nested, Row, Table, at, written
+from router.domain.policy.collections import ListOf, MapOf, Maybe
+from router.domain.policy.fields import PROVIDER_NAME, WORD
+from router.domain.policy.kinds import Choice, Flag, Int, Report, shown
+from router.domain.policy.model import Backoff, Fallback
+from router.domain.policy.tables import Field, Nested, Row, Table, at, written
 
 MAX_FALLBACKS: Final = 64
 MAX_RETRY: Final = 10

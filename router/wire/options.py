@@ -2,14 +2,7 @@
 
 from router.domain.ids import MAX_ATTEMPT
 from router.domain.json import JsonObject
-from router.domain.request import (
-    DEFAULT_OPTIONS,
-    NO_CONSTRAINTS,
-    NO_STEP,
-    Constraints,
-    Options,
-    Step,
-)
+from router.domain.request import DEFAULT_OPTIONS, NO_CONSTRAINTS, NO_STEP, Constraints, Options, Step
 from router.wire.fields import MOST_MS, MOST_TOKENS, client_ip, flag, microusd, table, text, whole
 from router.wire.problems import Problems, named
 from router.wire.subjects import ASSIGN, is_result_subject, is_work_subject

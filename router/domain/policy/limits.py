@@ -5,12 +5,12 @@ from math import ceil
 from typing import Final
 
 from router.domain.json import JsonObject
-from router.domain.policy import Algorithm, Limit, OnStoreError, Resource, Scope, entry_id
-from router.domain.policy_collections import ListOf
-from router.domain.policy_durations import Duration, duration_ms
-from router.domain.policy_fields import ENABLED
-from router.domain.policy_kinds import MICRO, Choice, Int, Number, Report, Text
-from router.domain.policy_tables import Field, Nested, Row, Table, at, written
+from router.domain.policy.collections import ListOf
+from router.domain.policy.durations import Duration, duration_ms
+from router.domain.policy.fields import ENABLED
+from router.domain.policy.kinds import MICRO, Choice, Int, Number, Report, Text
+from router.domain.policy.model import Algorithm, Limit, OnStoreError, Resource, Scope, entry_id
+from router.domain.policy.tables import Field, Nested, Row, Table, at, written
 
 MAX_LIMITS: Final = 32
 LARGEST: Final = 10**15

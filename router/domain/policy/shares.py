@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from router.domain.policy import Policy, Selection
+from router.domain.policy.model import Policy, Selection
 
 _TENTH = 0.001
 

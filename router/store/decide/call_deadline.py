@@ -3,7 +3,7 @@
 import asyncio
 from typing import Protocol
 
-from router.store.batch import Batch
+from router.store.decide.batch import Batch
 
 _LOOK_S = 0.005
 _STALL_S = 0.005

@@ -12,14 +12,14 @@ from math import isclose
 from msgspec import Struct
 
 from router.domain.json import JsonObject, JsonValue
-from router.domain.policy import Fallback, Limit, Policy, Provider, Resource, Selection, provider
-from router.domain.policy_collections import ListOf
-from router.domain.policy_extensions import POST, PRE, VALIDATORS, check_extensions
-from router.domain.policy_fallbacks import FALLBACKS, warn_unreachable
-from router.domain.policy_fields import BREAKER, MAX_PROVIDERS, NAME, PROVIDER, STICKY, WeightsMap
-from router.domain.policy_kinds import Choice, Free, Report, plain, shown
-from router.domain.policy_limits import LIMITS, RATE_LIMIT, RATE_LIMIT_ID, warn_pointless
-from router.domain.policy_tables import Field, Row, Table, at, written
+from router.domain.policy.collections import ListOf
+from router.domain.policy.extensions import POST, PRE, VALIDATORS, check_extensions
+from router.domain.policy.fallbacks import FALLBACKS, warn_unreachable
+from router.domain.policy.fields import BREAKER, MAX_PROVIDERS, NAME, PROVIDER, STICKY, WeightsMap
+from router.domain.policy.kinds import Choice, Free, Report, plain, shown
+from router.domain.policy.limits import LIMITS, RATE_LIMIT, RATE_LIMIT_ID, warn_pointless
+from router.domain.policy.model import Fallback, Limit, Policy, Provider, Resource, Selection, provider
+from router.domain.policy.tables import Field, Row, Table, at, written
 from router.errors import InvalidInput, Problem
 
 HASH_BYTES = 8

@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from router.domain.json import JsonObject
-from router.domain.memo import Memo
+from router.domain.plan_cache import Memo
 from router.domain.view import NO_HEAD, HeadView
 
 DEFAULT_POLICY_ID = "default"

@@ -24,14 +24,14 @@ from redis.exceptions import ReadOnlyError, ResponseError
 from router.domain.ids import task_id
 from router.domain.outcome import Away, RowFault
 from router.errors import OutcomeUnknown, StoreError
-from router.store.batch import Batch, Waiting
-from router.store.calls import NOT_REPLICATED, Calls, LaneSettings
-from router.store.link import Link
+from router.store.decide.batch import Batch, Waiting
+from router.store.decide.call_deadline import Watch
+from router.store.decide.calls import NOT_REPLICATED, Calls, LaneSettings
+from router.store.decide.link import Link
+from router.store.decide.replies import ADMITTED, HEAD, LATE, outcome
+from router.store.decide.rows import RowPacker
 from router.store.packing import NO_STAMP
-from router.store.replies import ADMITTED, HEAD, LATE, outcome
-from router.store.rows import RowPacker
 from router.store.scripts import Script
-from router.store.watch import Watch
 
 log = logging.getLogger(__name__)
 

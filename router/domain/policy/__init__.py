@@ -1,0 +1,1 @@
+"""The language of policies: their model, and what reads, checks, compares and publishes a document."""
