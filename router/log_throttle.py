@@ -4,10 +4,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 EVERY_S = 60.0
-_MOST = 64
+_MAXIMUM = 64
 
 
-class Seldom:
+class LogThrottle:
     """Says when to say it. `clock` is monotonic, in seconds; `what` tells apart what goes on at the same time."""
 
     def __init__(self, clock: Callable[[], float], every_s: float = EVERY_S) -> None:
@@ -25,7 +25,7 @@ class Seldom:
             return None
         self._said[what] = now, 0
         self._said.move_to_end(what)
-        if len(self._said) > _MOST:
+        if len(self._said) > _MAXIMUM:
             self._said.popitem(last=False)
         return unsaid
 

@@ -30,14 +30,14 @@ _SECRET_TEXT = re.compile(
     r"|(?i:(?P<pair>\b(?:password|token|secret|api_?key)[\"']?\s*[=:]\s*[\"']?)[^\s\"',;}&]+)"
 )
 # Shorter ones would black out innocent text.
-_LEAST_SECRET = 6
+_MIN_SECRET = 6
 
 
 class Redactor:
     """Takes secrets out of texts and fields. `secrets` are the values that must never show."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        known = sorted({s for s in secrets if len(s) >= _LEAST_SECRET}, key=len, reverse=True)
+        known = sorted({s for s in secrets if len(s) >= _MIN_SECRET}, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, known))) if known else None
 
     def text(self, text: str) -> str:

@@ -138,7 +138,7 @@ async def _tail(settings: "Settings", tenant: str, lines: int, *, follow: bool, 
 
     async with store(settings, reading=True) as room:
         log = RedisAudit(room.keys, room.nodes)
-        page = (await log.look(AuditQuery(tenant), most=lines)).found[::-1]
+        page = (await log.search(AuditQuery(tenant), maximum=lines)).found[::-1]
         last = "0-0"
         while True:
             for entry in page:
@@ -148,7 +148,7 @@ async def _tail(settings: "Settings", tenant: str, lines: int, *, follow: bool, 
                 return bool(page)
             if not page:
                 await asyncio.sleep(LOOK_S)
-            page = await log.after(tenant, last, most=TAIL_MOST)
+            page = await log.after(tenant, last, maximum=TAIL_MOST)
 
 
 @app.command()

@@ -65,7 +65,7 @@ async def _export(
         last = f"{since_ms - 1}-{2**64 - 1}" if since_ms else "0-0"
         try:
             with AuditFile(out, tenant) as file:
-                while some := await log.after(tenant, last, most=_BATCH):
+                while some := await log.after(tenant, last, maximum=_BATCH):
                     last = some[-1].id
                     wanted = some if until_ms is None else [e for e in some if place(e.id)[0] < until_ms]
                     file.add(wanted)

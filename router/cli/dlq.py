@@ -157,7 +157,7 @@ async def _list(nats: str | None, chosen: "Filter", limit: int) -> "list[Found]"
     from router.usecases.messages.dead_letters import letters
 
     async with _room(nats) as room:
-        return await letters(room.dlq, chosen, most=limit)
+        return await letters(room.dlq, chosen, maximum=limit)
 
 
 async def _show(nats: str | None, sequence: int) -> "tuple[Found | None, Original | None]":
@@ -178,7 +178,7 @@ async def _redrive(nats: str | None, ids: list[int], chosen: "Filter", limit: in
     async with _room(nats) as room:
         again = Redrive(room.dlq, room.origins, partial(publish_once, room.bus), by=getpass.getuser(), keep=keep)
         if not ids:
-            return [await again(found) for found in reversed(await letters(room.dlq, chosen, most=limit))]
+            return [await again(found) for found in reversed(await letters(room.dlq, chosen, maximum=limit))]
         done: list[Redriven] = []
         for sequence in ids:
             found = await letter(room.dlq, sequence)

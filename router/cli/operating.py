@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from router.store.inspect import RedisInspector
     from router.store.policies import RedisPolicies
     from router.store.tenants import RedisTenants
-    from router.usecases.admin.overrides import Operator
+    from router.usecases.admin.overrides import OverrideService
 
 T = TypeVar("T")
 
@@ -19,7 +19,11 @@ class Room:
     """What commands look at, and the operator who pulls levers."""
 
     def __init__(
-        self, inspector: "RedisInspector", operator: "Operator", policies: "RedisPolicies", tenants: "RedisTenants"
+        self,
+        inspector: "RedisInspector",
+        operator: "OverrideService",
+        policies: "RedisPolicies",
+        tenants: "RedisTenants",
     ) -> None:
         self.inspector = inspector
         self.operator = operator
@@ -31,7 +35,7 @@ class Room:
         return await self.operator.names(tenant_id)
 
 
-def operate(act: "Callable[[Operator], Awaitable[T]]", redis: str | None) -> T:
+def operate(act: "Callable[[OverrideService], Awaitable[T]]", redis: str | None) -> T:
     """As `in_room`, for acts that need the operator only."""
     return in_room(lambda room: act(room.operator), redis)
 
@@ -51,14 +55,14 @@ def in_room(act: Callable[[Room], Awaitable[T]], redis: str | None) -> T:
         from router.store.levers import RedisLevers, lever_scripts
         from router.store.policies import RedisPolicies
         from router.store.tenants import RedisTenants
-        from router.usecases.admin.overrides import Operator
+        from router.usecases.admin.overrides import OverrideService
 
         settings = settings_for(redis=redis)
         async with store(settings) as room:
             levers = RedisLevers(room.keys, room.nodes, lever_scripts(), audit_ms=audit_ms(settings))
             inspector = RedisInspector(room.keys, room.nodes)
             policies = RedisPolicies(room.nodes, room.keys)
-            operator = Operator(levers, inspector, policies, Actor(settings.principal))
+            operator = OverrideService(levers, inspector, policies, Actor(settings.principal))
             return await act(Room(inspector, operator, policies, RedisTenants(room.keys, room.nodes)))
 
     return asyncio.run(run())

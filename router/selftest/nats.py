@@ -9,8 +9,8 @@ from router.bus.streams import Streams
 from router.errors import BusError
 from router.selftest.check import NotSeen
 
-LEAST = (2, 10)
-LEAST_PAYLOAD = 1 << 20
+MINIMUM = (2, 10)
+MIN_PAYLOAD = 1 << 20
 
 
 class _Account(msgspec.Struct):
@@ -32,9 +32,9 @@ class NatsChecks:
     async def version(self) -> str:
         """The server knows what the fleet asks of JetStream, and takes a request of 1 MiB."""
         version = self._bus.server_version
-        if version < LEAST:
-            raise NotSeen(f"NATS {_text(version)}: at least {_text(LEAST)} is needed")
-        if self._bus.max_payload < LEAST_PAYLOAD:
+        if version < MINIMUM:
+            raise NotSeen(f"NATS {_text(version)}: at least {_text(MINIMUM)} is needed")
+        if self._bus.max_payload < MIN_PAYLOAD:
             raise NotSeen(
                 f"max_payload is {self._bus.max_payload} bytes: set 1MB or more (4MB lets oversize be answered)"
             )

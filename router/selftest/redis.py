@@ -9,7 +9,7 @@ from router.store.keys import Keys
 from router.store.meta import RedisMeta
 from router.store.nodes import Nodes
 
-LEAST_MAJOR = 7
+MIN_MAJOR = 7
 CLOCK_S = 1.0
 
 
@@ -28,9 +28,9 @@ class RedisChecks:
     async def version(self) -> str:
         """Every primary is new enough for `#!lua` scripts."""
         servers = await self._nodes.each("INFO", "server")
-        old = [s["redis_version"] for s in servers if int(str(s["redis_version"]).split(".")[0]) < LEAST_MAJOR]
+        old = [s["redis_version"] for s in servers if int(str(s["redis_version"]).split(".")[0]) < MIN_MAJOR]
         if old:
-            raise NotSeen(f"Redis {', '.join(map(str, old))}: at least {LEAST_MAJOR}.0 is needed")
+            raise NotSeen(f"Redis {', '.join(map(str, old))}: at least {MIN_MAJOR}.0 is needed")
         return ", ".join(sorted({_name(s) for s in servers}))
 
     async def eviction(self) -> str:

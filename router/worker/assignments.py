@@ -17,7 +17,7 @@ import msgspec
 import nats.errors
 from nats.js.errors import APIError
 
-from router.log_throttle import Seldom
+from router.log_throttle import LogThrottle
 from router.wire import subjects
 from router.worker import messages
 from router.worker.job import Handlers, Rejected
@@ -42,9 +42,9 @@ PASS_ON_S = 0.02, 0.2
 class Assignments:
     """Those that run now, and the ids of those that are done. `freed` is set whenever one has ended."""
 
-    def __init__(self, handlers: Handlers, seldom: Seldom) -> None:
+    def __init__(self, handlers: Handlers, throttle: LogThrottle) -> None:
         self._handlers = handlers
-        self._seldom = seldom
+        self._throttle = throttle
         self._running: dict[str, asyncio.Task[None]] = {}
         self._done: OrderedDict[str, None] = OrderedDict()
         self.freed = asyncio.Event()
@@ -136,7 +136,7 @@ class Assignments:
             try:
                 await js.publish(subjects.RESULT, payload, headers=headers, timeout=2)
             except (nats.errors.Error, APIError, TimeoutError) as e:
-                if self._seldom.due("store") is not None:
+                if self._throttle.due("store") is not None:
                     why = str(e) or type(e).__name__
                     log.warning("result of %s is not stored yet: %s; trying on", assignment.assignment_id, why)
                 await asyncio.sleep(delay)
