@@ -28,7 +28,7 @@
 --   policies are configuration; their number and size are bounded. A policy is stored as B format = 1, I4 revision, c8 hash,
 --   d created (Redis ms), then the document.
 --- @include clock
---- @include head_revision
+--- @include revisions
 --- @include admin_record
 --- @include policy_history
 local id, expect, hash, random, most, document = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]

@@ -22,7 +22,7 @@
 --   Revision and stamp change with the policy, and the record is written with it, in one act. The revision grows over
 --   deletes, so no revision ever names two contents. The head has no TTL.
 --- @include clock
---- @include head_revision
+--- @include revisions
 --- @include admin_record
 --- @include policy_history
 local id, expect, random = ARGV[1], tonumber(ARGV[2]), ARGV[3]

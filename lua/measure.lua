@@ -20,7 +20,7 @@
 --- @include state
 --- @include log
 --- @include breaker
---- @include head_levers
+--- @include levers
 local FORCED = 7
 local COUNTER = '>Hc8I4B'
 local call = redis.call

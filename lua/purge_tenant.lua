@@ -12,7 +12,7 @@
 -- GUARANTEES
 --   With the next row of any pod nothing new is decided for it, and the pod learns that there are no policies. A policy that
 --   is written later makes it a tenant again, which is off until it is enabled. Runs when Redis is out of memory.
---- @include head_revision
+--- @include revisions
 redis.call('UNLINK', KEYS[2])
 local revision = head_revision(KEYS[1])
 if revision == 0 then return { 1 } end

@@ -18,7 +18,7 @@
 --   In force with the next row of any pod. What the breaker had counted is forgotten, and probes that are out count no
 --   more. A repeated call changes nothing. The state keeps a TTL: the longest window or timeout left in it.
 --- @include clock
---- @include head_levers
+--- @include levers
 --- @include admin_record
 --- @include state
 --- @include breaker

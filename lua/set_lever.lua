@@ -20,7 +20,7 @@
 --   In force with the next row of any pod, since every decide reads the head. A repeated call changes nothing. Runs when
 --   Redis is out of memory: the bound on levers is small. The head has no TTL.
 --- @include clock
---- @include head_levers
+--- @include levers
 --- @include admin_record
 local lever, on, most = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3])
 local revision, off, levers = head_open(KEYS[1])

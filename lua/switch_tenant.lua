@@ -17,7 +17,7 @@
 --   In force with the next row of any pod, since every decide reads the head. A repeated call changes nothing. Runs when
 --   Redis is out of memory, because it writes no more than is there. The head has no TTL.
 --- @include clock
---- @include head_levers
+--- @include levers
 --- @include admin_record
 local off = tonumber(ARGV[1])
 local revision, was, levers = head_open(KEYS[1])

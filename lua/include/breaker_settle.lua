@@ -84,7 +84,7 @@ local function breaker_settle(st, id, ok, probe_id, now, with)
     e.successes = e.successes + 1
     if e.successes >= with.successes then
       e.state, e.failures, e.successes, e.rate, e.probes = CLOSED, 0, 0, RATE_EMPTY, {}
-      e.since, e.until_ms = now, now + math.min(with.timeout, SLOW_MOST_MS)
+      e.since, e.until_ms = now, now + math.min(with.timeout, SLOW_MAX_MS)
       e.kept = math.max(e.kept, e.until_ms)
       turned = 3
     elseif e.state == OPEN then

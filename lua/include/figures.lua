@@ -10,9 +10,9 @@
 -- Figures are a hint: whatever is wrong with them must not stop a result. What is damaged begins anew, a newer format is
 -- left alone.
 local FIGURE, FIGURE_BYTES, FIGURES_HEAD = '>c8dddd', 40, 9
-local HALF_LIFE_MS, MOST_WEIGHT, LEAST_WEIGHT = 30000, 32, 0.0001
-local MOST_FIGURES, LIFE_MS = 64, 600000
-local MOST_FIGURE = 2 ^ 53
+local HALF_LIFE_MS, MAX_WEIGHT, MIN_WEIGHT = 30000, 32, 0.0001
+local MAX_FIGURES, LIFE_MS = 64, 600000
+local MAX_FIGURE = 2 ^ 53
 local figures = {}
 
 local function figures_read(f, raw, now)
@@ -45,8 +45,8 @@ end
 
 -- Puts result `x` into the mean at `i` of a provider's figures; below nothing: it was not told.
 local function figure_learn(e, i, x)
-  if not (x >= 0 and x <= MOST_FIGURE) then return end
-  local weight = math.min(e[i + 1] + 1, MOST_WEIGHT)
+  if not (x >= 0 and x <= MAX_FIGURE) then return end
+  local weight = math.min(e[i + 1] + 1, MAX_WEIGHT)
   e[i], e[i + 1] = e[i] + (x - e[i]) / weight, weight
 end
 
@@ -68,13 +68,13 @@ local function figures_flush(f)
   for id, e in pairs(f.of) do
     local weight = math.max(e[2], e[4])
     -- Also drops what is no number.
-    if weight >= LEAST_WEIGHT and e[1] >= 0 and e[1] <= MOST_FIGURE and e[3] >= 0 and e[3] <= MOST_FIGURE then
+    if weight >= MIN_WEIGHT and e[1] >= 0 and e[1] <= MAX_FIGURE and e[3] >= 0 and e[3] <= MAX_FIGURE then
       kept[#kept + 1] = { weight, pack(FIGURE, id, e[1], e[2], e[3], e[4]) }
     end
   end
-  if #kept > MOST_FIGURES then table.sort(kept, function(a, b) return a[1] > b[1] end) end
+  if #kept > MAX_FIGURES then table.sort(kept, function(a, b) return a[1] > b[1] end) end
   local parts = { pack('>Bd', 1, f.at) }
-  for i = 1, math.min(#kept, MOST_FIGURES) do parts[i + 1] = kept[i][2] end
+  for i = 1, math.min(#kept, MAX_FIGURES) do parts[i + 1] = kept[i][2] end
   redis.call('SET', f.key, table.concat(parts), 'PX', LIFE_MS)
 end
 

@@ -4,8 +4,8 @@
 --   total    't', d units of all charges in the set                     score: -inf
 --
 -- A charge at t counts in every window that t is in, both ends included: it leaves when now > t + window. What has left
--- is taken out by the next charge. More than MOST_LOGGED charges are never kept: the limit refuses first.
-local MOST_LOGGED = 10000
+-- is taken out by the next charge. More than MAX_LOGGED charges are never kept: the limit refuses first.
+local MAX_LOGGED = 10000
 local LOG_CHUNK = 256
 
 local function log_units(member)

@@ -18,7 +18,7 @@ local LIMIT = 'c8I4dddc96'
 local LIMIT_BYTES = 132
 local BUCKET_RING = '>dddddddddddd'
 local EMPTY_RING = string.rep('\0', 96)
-local MOST_LIMITS = 255
+local MAX_LIMITS = 255
 local limit_formats = {}
 local breakers_unpack
 
@@ -89,7 +89,7 @@ local function sliding_at(st, id, window, now)
       return o
     end
   end
-  if n >= MOST_LIMITS then error('more than 255 limits of one owner') end
+  if n >= MAX_LIMITS then error('more than 255 limits of one owner') end
   local o = n * STRIDE + 1
   v[o], v[o + WINDOW], v[o + INDEX], v[o + SUM], v[o + CURRENT], v[o + RING] = id, window, bucket, 0, 0, EMPTY_RING
   st.n, st.at[id] = n + 1, o

@@ -5,7 +5,6 @@ key that the scripts' clock include is replaced to read. Life times (PX) still r
 in tests are minutes, which no test takes.
 """
 
-import struct
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from itertools import count
@@ -30,6 +29,7 @@ from router.store.decide.replies import HEAD, LATE, outcome
 from router.store.decide.rows import RowPacker
 from router.store.decisions import decide_script
 from router.store.keys import Keys, TenantKeys
+from router.store.layouts import DECIDE_BATCH
 from router.store.levers import RedisLevers, lever_scripts
 from router.store.nodes import Nodes
 from router.store.scripts import Script
@@ -219,7 +219,7 @@ class Store:
         """ARGV[1] of decide; `not_after` is the whole call's."""
         s = SETTINGS
         numbers = s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms
-        return struct.pack(">IIIId", *numbers, not_after)
+        return DECIDE_BATCH.head.pack(*numbers, not_after)
 
     def one(self, *args: Any, **kwargs: Any) -> Outcome:
         """One row in a call of its own."""
