@@ -156,7 +156,9 @@ end
 -- One row, in three steps: read it, refuse it early, admit it. Lua does not roll back, so everything is read and checked before the
 -- first write: a fault on the way leaves the row undone, and a refusal charges nothing.
 local function run(row)
-  read_row(row)
+  --- @assign decide_row row -> charges_at
+  preview, claims, explain, k_message = nil, nil, nil, nil
+  if flags >= ROW_PREVIEW then read_options(row) end
   if not_after < now or call_not_after < now then return reply(LATE, NO_STAMP, '') end
   renew = flags % (2 * ROW_RENEW) >= ROW_RENEW
   head = heads[k_head] or head_at(k_head)

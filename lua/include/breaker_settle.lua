@@ -71,20 +71,20 @@ local function breaker_settle(st, id, ok, probe_id, now, with)
   end
   st.dirty = true
   local was_probe = breaker_end_probe(e, probe_id, now)
-  local calls, failed = breaker_count(e, ok, with.window, now)
+  local calls, failed = breaker_count(e, ok, with.window_ms, now)
   local turned = 0
   if e.state == CLOSED then
     e.failures = ok and 0 or e.failures + 1
-    if e.failures >= with.failures or (calls >= with.minimum and failed / calls >= with.rate and not ok) then
-      turned = breaker_open(e, with.timeout, now)
+    if e.failures >= with.failures_max or (calls >= with.minimum and failed / calls >= with.rate_max and not ok) then
+      turned = breaker_open(e, with.timeout_ms, now)
     end
   elseif not ok then
-    if e.state == OPEN or was_probe then turned = breaker_open(e, with.timeout, now) end
+    if e.state == OPEN or was_probe then turned = breaker_open(e, with.timeout_ms, now) end
   elseif was_probe then
     e.successes = e.successes + 1
-    if e.successes >= with.successes then
+    if e.successes >= with.successes_needed then
       e.state, e.failures, e.successes, e.rate, e.probes = CLOSED, 0, 0, RATE_EMPTY, {}
-      e.since, e.until_ms = now, now + math.min(with.timeout, SLOW_MAX_MS)
+      e.since, e.until_ms = now, now + math.min(with.timeout_ms, SLOW_MAX_MS)
       e.kept = math.max(e.kept, e.until_ms)
       turned = 3
     elseif e.state == OPEN then
@@ -92,7 +92,7 @@ local function breaker_settle(st, id, ok, probe_id, now, with)
       turned = 2
     end
   end
-  e.kept = math.max(e.kept, now + with.window)
-  if e.state ~= CLOSED then e.kept = math.max(e.kept, e.until_ms + math.max(with.timeout, with.window)) end
+  e.kept = math.max(e.kept, now + with.window_ms)
+  if e.state ~= CLOSED then e.kept = math.max(e.kept, e.until_ms + math.max(with.timeout_ms, with.window_ms)) end
   return turned
 end

@@ -80,17 +80,16 @@ local function first_look(row, pos, pinned)
   return pos, 1
 end
 
-local first, first_verdicts = {}, {}
+local first = {}
 
--- The verdicts of a walk that ended at its first look, at `index`.
-local function verdicts_of_first(index)
-  local known = first_verdicts[index * 256 + n_candidates]
-  if not known then
-    known = string.rep('\0', index - 1) .. char(V_CHOSEN) .. string.rep('\0', n_candidates - index)
-    first_verdicts[index * 256 + n_candidates] = known
-  end
-  return known
-end
+-- By number of candidates, then by index of the chosen one: the verdicts of a walk that ended at its first look.
+local first_verdicts = setmetatable({}, {
+  __index = function(by_size, n)
+    by_size[n] = {}
+    for i = 1, n do by_size[n][i] = string.rep('\0', i - 1) .. char(V_CHOSEN) .. string.rep('\0', n - i) end
+    return by_size[n]
+  end,
+})
 
 -- Every breaker refuses: the policy may send one probe, or everything, to the provider whose breaker is due first.
 local function when_all_open(list, verdicts, row, st)
@@ -164,7 +163,7 @@ local function walk(row, pos, pinned, st)
   if n_candidates > 0 then
     local at, i = first_look(row, pos, pinned)
     local before, c = charged, candidate_at(row, at, first)
-    if not unfit(c, row, st, probes_max, pinned ~= c.entry and part) then return c, i, verdicts_of_first(i) end
+    if not unfit(c, row, st, probes_max, pinned ~= c.entry and part) then return c, i, first_verdicts[n_candidates][i] end
     charged = before
   end
   return walk_all(row, pos, pinned, st, part)

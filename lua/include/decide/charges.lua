@@ -74,14 +74,15 @@ end
 
 -- Makes the charges. Sliding limits change in memory and are written when the call ends; the others are written now.
 local function charge(until_ms)
+  local list = charges
   for i = 1, charged, 3 do
-    local st, o = charges[i], charges[i + 1]
+    local st, o, units = list[i], list[i + 1], list[i + 2]
     if not o then
       take_lease(st, until_ms)
     elseif o < 0 then
-      log_charge(KEYS[st], decision, charges[i + 2], -o, now)
-    elseif charges[i + 2] > 0 then
-      sliding_charge(st, o, charges[i + 2])
+      log_charge(KEYS[st], decision, units, -o, now)
+    elseif units > 0 then
+      sliding_charge(st, o, units)
     end
   end
 end

@@ -25,13 +25,6 @@ local function read_options(row)
   if at ~= #row + 1 then error('optional parts of a row') end
 end
 
--- Reads a row. The flags below ROW_PREVIEW are common; a row without a higher one pays one comparison for all those.
-local function read_row(row)
-  --- @assign decide_row row -> charges_at
-  preview, claims, explain, k_message = nil, nil, nil, nil
-  if flags >= ROW_PREVIEW then read_options(row) end
-end
-
 local function reply(code, stamp, rest)
   return pack(REPLY_FORMAT, nonce, code, stamp, rest)
 end

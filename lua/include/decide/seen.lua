@@ -7,17 +7,14 @@
 --          c8 provider entry of the pin that was left, or nothing
 local SAW_NOTHING, MAX_OWN = '\0\0\0', 12
 local waits, own = '\0', '\0'
-local counted_doubles = {}
 
--- The format of a count and so many doubles.
-local function doubles(n)
-  local format = counted_doubles[n]
-  if not format then
-    format = '>B' .. string.rep('d', n)
-    counted_doubles[n] = format
-  end
-  return format
-end
+-- By number: the format of a count and so many doubles.
+local counted_doubles = setmetatable({}, {
+  __index = function(formats, n)
+    formats[n] = '>B' .. string.rep('d', n)
+    return formats[n]
+  end,
+})
 
 -- Keeps the second and the third part of a walk over the list: the waits of the first `n` candidates, and what the limits had left
 -- that turned them away.
@@ -26,7 +23,7 @@ local function note_walk(list, verdicts, moments, n)
   for i = 1, n do
     if verdicts[i] == V_LIMIT and #parts < MAX_OWN then parts[#parts + 1] = pack('>BBd', i - 1, list[i].limit, list[i].left) end
   end
-  waits, own = pack(doubles(n), n, spread(moments, 1, n)), char(#parts) .. table.concat(parts)
+  waits, own = pack(counted_doubles[n], n, spread(moments, 1, n)), char(#parts) .. table.concat(parts)
 end
 
 -- Adds what the limits of the chosen candidate had left. It was looked at last, so `left` still has them.
@@ -40,6 +37,6 @@ end
 -- All of it; `pin_left`: the entry that the pin named, when the row left it.
 local function seen_by_row(pin_left)
   local n = row_charges
-  local seen = pack(doubles(n), n, spread(left, 1, n)) .. waits .. own
+  local seen = pack(counted_doubles[n], n, spread(left, 1, n)) .. waits .. own
   return pin_left and seen .. pin_left or seen
 end

@@ -122,9 +122,7 @@ class RowPacker:
             )
         )
         charges = [
-            _CHARGE.pack(
-                k_state if limit.of_tenant else key(charged_key(keys, charge)), limit.packed, charge.units
-            )
+            _CHARGE.pack(k_state if limit.of_tenant else key(charged_key(keys, charge)), limit.packed, charge.units)
             for charge, limit in zip(plan.charges, limits, strict=True)
         ]
         packed = b"".join(
@@ -177,9 +175,7 @@ class RowPacker:
             parts.append(candidate_head(c, batch.key(keys.lease(p.entry)) if p.max_concurrency else 0))
             for charge in c.charges:
                 limit = limit_part(charge.limit)
-                parts.append(
-                    _CHARGE.pack(batch.key(charged_key(keys, charge)), limit.packed, charge.units)
-                )
+                parts.append(_CHARGE.pack(batch.key(charged_key(keys, charge)), limit.packed, charge.units))
         return b"".join(parts)
 
     def _renewed(self, tenant_id: str, now_ms: float) -> None:
