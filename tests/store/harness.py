@@ -176,7 +176,7 @@ class Store:
         told: dict[int, tuple[Outcome, bytes]] = {}
         for group in self._groups([a.request.tenant_id for a in asks]):
             batch = self.batch([asks[i] for i in group])
-            reply = self.call(self.decide_script, list(batch.index), [self.header(), *batch.rows])
+            reply = self.call(self.decide_script, list(batch.index), [self.header(), *self.decide_rows(batch)])
             outcomes = self.read(batch, reply)
             told |= dict(zip(group, zip(outcomes, self.stamps, strict=True), strict=True))
         self.stamps = [told[i][1] for i in range(len(asks))]
@@ -192,7 +192,9 @@ class Store:
         w.preview, w.claim_ms = True, claim_ms
         batch = Batch()
         self._packer.add(batch, w, 0, ask.not_after)
-        (found,) = self.read(batch, self.call(self.decide_script, list(batch.index), [self.header(), *batch.rows]))
+        (found,) = self.read(
+            batch, self.call(self.decide_script, list(batch.index), [self.header(), *self.decide_rows(batch)])
+        )
         return found
 
     def _groups(self, tenants: Sequence[str]) -> list[list[int]]:
@@ -236,6 +238,10 @@ class Store:
             reply = self.call(self.settle_script, list(batch.index), [(100_000).to_bytes(4), *self.settle_rows(batch)])
             told |= {i: move_outcome(moves[i], raw[4], raw[5:]) for i, raw in zip(group, reply[3:], strict=True)}
         return [told[i] for i in range(len(moves))]
+
+    def decide_rows(self, batch: Batch) -> list[bytes]:
+        """The rows as this version's script takes them."""
+        return batch.rows
 
     def settle_rows(self, batch: MoveBatch) -> list[bytes]:
         """The rows as this version's script takes them."""

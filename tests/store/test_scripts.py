@@ -6,8 +6,9 @@ import pytest
 
 from router.resources import lua_dir
 from router.store.decisions import decide_script
+from router.store.flatten import ScriptMismatchError
 from router.store.keys import KEYS
-from router.store.scripts import ScriptMismatchError, _header, load
+from router.store.scripts import _header, load
 from router.store.tasks import claim_script, settle_script
 from tests.store.update_shas import GOLDEN, shas
 
