@@ -32,6 +32,7 @@
 --- @names settle_kinds
 --- @names settle_flags
 --- @layout settle_reply
+--- @layout correction
 --- @layout lease
 --- @include clock
 --- @include state
@@ -75,19 +76,16 @@ local function give_back(st, o, units, charged_ms)
   if back > 0 then st.dirty = true end
 end
 
--- Reads the keys of `n` corrections, so that one of a wrong type fails before anything is written. Returns the position
--- behind them.
+-- Reads the keys of `n` corrections, so that one of a wrong type fails before anything is written.
 local function check_corrections(row, pos, n)
-  for _ = 1, n do
-    --- @unpack correction row, pos -> after
+  for at = pos, pos + (n - 1) * CORRECTION_SIZE, CORRECTION_SIZE do
+    --- @unpack correction(k, kind, id, window_ms) row, at
     if kind == KIND_LOG then
       call('ZCARD', KEYS[k])
     else
       sliding_at(state_at(k), id, window_ms, now)
     end
-    pos = after
   end
-  return pos
 end
 
 -- More units were used than reserved, or fewer: charges the rest now, or gives back.
@@ -171,7 +169,7 @@ local function count_verdict(st, settings, entry, ok, decision)
 end
 
 local function run(row)
-  --- @unpack settle_row row -> pos
+  --- @unpack settle_row row -> corrections
   if kind == SETTLE_NOTE then
     audit(k_audit, action, decision, code, attempt, features)
     return nonce, SETTLED, '\0'
@@ -186,8 +184,8 @@ local function run(row)
   end
   if not after then return nonce, CHANGED, there end
   local st = verdict ~= NO_VERDICT and state_at(k_state)
-  local corrections = pos
-  local leases = check_corrections(row, pos, n_corrections)
+  check_corrections(row, corrections, n_corrections)
+  local leases = corrections + n_corrections * CORRECTION_SIZE
   local parts = leases + n_leases * LEASE_SIZE
   if parts ~= #row - extra_bytes + 1 then error('size of a row') end
   local settings, learned = read_parts(row, parts, flags)

@@ -7,7 +7,7 @@ A line that begins with `--- @` is an instruction, indented as the code around i
     --- @layout NAME                        constants: NAME_FORMAT, NAME_SIZE (bytes of the head), NAME_AT_<FIELD> (from 0)
     --- @locals NAME                        declares a local for each field
     --- @unpack NAME ARGS -> NEXT           declares such locals and reads them: `local a, b, NEXT = unpack(FORMAT, ARGS)`
-    --- @unpack NAME(a, c) ARGS             reads some fields and skips the others
+    --- @unpack NAME(a, c) ARGS             reads some fields and skips the others; then there is no NEXT
     --- @assign NAME ARGS -> NEXT           reads into variables that are declared
     --- @assign NAME into TABLE ARGS -> NEXT    reads into fields of a table
 
@@ -37,11 +37,12 @@ class ScriptMismatchError(Exception):
 
 
 class Line(NamedTuple):
-    """A line of a script, and where it is from: a file below lua/ and the number of the line there."""
+    """A line of a script, and where it is from: a file below lua/, its number there, and the instruction that made it."""
 
     text: str
     file: str
     number: int
+    instruction: str = ""
 
 
 def flat(name: str, folder: Path, replace: Mapping[str, str]) -> str:
@@ -78,7 +79,7 @@ def _expanded(file: str, folder: Path, replace: Mapping[str, str], included: set
             code = _INSTRUCTIONS[what](rest)
         except (KeyError, ValueError) as fault:
             raise ScriptMismatchError(f"lua/{file}:{number}: {line.strip()}: {fault}") from fault
-        yield Line(indent + code, file, number)
+        yield Line(indent + code, file, number, what)
 
 
 def _names(name: str) -> str:
@@ -112,6 +113,8 @@ def _assign(rest: str) -> str:
     fields = some.split(", ") if some else list(layout.widths)
     if some and fields != [f for f in layout.widths if f in fields]:
         raise ValueError(f"fields are not those of the layout, in its order: {some}")
+    if some and after:
+        raise ValueError("-> is of all fields")
     targets = [f"{table}.{f}" if table else f for f in fields] + ([after] if after else [])
     return f"{', '.join(targets)} = unpack('{layout.lua(fields)}', {arguments})"
 
