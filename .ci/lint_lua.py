@@ -39,7 +39,16 @@ def findings(program: str, scripts: dict[str, list[Line]]) -> dict[str, dict[tup
             first, *rest = text
             # `#!` is read by Redis, not by Lua.
             Path(folder, name).write_text("".join(f"{x.text}\n" for x in (first._replace(text=""), *rest)))
-        command = [program, "--config", str(ROOT / ".luacheckrc"), "--no-cache", "--formatter", "plain", "--codes", folder]
+        command = [
+            program,
+            "--config",
+            str(ROOT / ".luacheckrc"),
+            "--no-cache",
+            "--formatter",
+            "plain",
+            "--codes",
+            folder,
+        ]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
     for line in run.stdout.splitlines():
         match = _FINDING.fullmatch(line)

@@ -15,7 +15,8 @@
 --   As many calls of Redis as decide makes for such rows: what remains between the two is what deciding costs.
 local call, pack, unpack = redis.call, struct.pack, struct.unpack
 -- The state reads as three limits that count nothing: pods look at states, too.
-local RECORD, ANSWER, STATE, PIN = string.rep('r', 270), string.rep('a', 94), '\1\3' .. string.rep('\0', 396), string.rep('p', 17)
+local RECORD, ANSWER, PIN = string.rep('r', 270), string.rep('a', 94), string.rep('p', 17)
+local STATE = '\1\3' .. string.rep('\0', 396)
 
 return function(keys, argv)
   call('TIME')

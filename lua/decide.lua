@@ -31,23 +31,28 @@
 --   8 busy          another pod prepares this request: layout busy (rows that claim)
 --   9 unrecorded    layout limited: refused, and the tenant's quota of audit records is used up, so there is no record
 -- GUARANTEES
---   The call returns { 0, seconds, microseconds, one string a row: layout reply, then as above }.
---   A row reads and checks everything before it writes anything: a refusal charges nothing. A row runs under pcall: a faulty
---   row gets code 7 and the other rows run. State strings are written back whatever the rows came to. A preview takes
---   the same way and ends before the first write; its claim, if it asks for one, is all that it writes. "seen" is what the
---   row saw on its way (include/decide/seen.lua); previews and rows that explain get it.
---   A row writes in this order: index of the message, due set, audit record, charges (in memory), leases, probe, pin, life of
---   the work item, delivery record, remembered answer. A fault before the charges leaves at most an index entry and a due entry
---   without a record, which the sweeper drops.
---   Every key has a TTL or a bound: see KEYS in router/store/keys.py.
+--   The call returns { 0, seconds, microseconds, one string a row: layout reply, then as above }. A row reads and
+--   checks everything before it writes anything: a refusal charges nothing. A row runs under pcall: a faulty row gets
+--   code 7 and the other rows run. State strings are written back whatever the rows came to. A preview takes the same
+--   way and ends before the first write; its claim, if it asks for one, is all that it writes. "seen" is what the row
+--   saw on its way (include/decide/seen.lua); previews and rows that explain get it. A row writes in this order:
+--   index of the message, due set, audit record, charges (in memory), leases, probe, pin, life of the work item,
+--   delivery record, remembered answer. A fault before the charges leaves at most an index entry and a due entry
+--   without a record, which the sweeper drops. Every key has a TTL or a bound: see KEYS in router/store/keys.py.
 -- Set for every call.
-local KEYS, ARGV
+local KEYS
+--- @include clock
+--- @include state
+--- @include log
+--- @include breaker
+--- @include flush
 local now, now_us, alive
 --- @locals decide_batch
 -- The head of the current row's tenant.
 local head
 local call, char = redis.call, string.char
 local ADMITTED, REPLAY, CONFLICT, LIMITED, NONE, LATE, OFF, FAULT, BUSY, UNRECORDED = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+local V_CHOSEN, V_OPEN, V_PROBES, V_CONCURRENCY, V_LIMIT, V_FORCED, V_SLOW = 1, 2, 3, 4, 5, 7, 9
 local STICKY, FALLBACK, BREAKER_FALLBACK = 3, 5, 6
 local PIN_NONE, PIN_NEW, PIN_HELD, PIN_LEFT = 0, 1, 2, 3
 local TASK_NEW, TASK_WAITING = 1, 4
@@ -56,11 +61,6 @@ local OUTCOME_PUSHED, OUTCOME_FALLBACK, OUTCOME_RESERVED, OUTCOME_METER, OUTCOME
 --- @layout limited
 --- @layout no_candidate
 --- @layout busy
---- @include clock
---- @include state
---- @include log
---- @include breaker
---- @include flush
 --- @include decide/row
 --- @include decide/heads
 --- @include decide/charges
@@ -82,7 +82,9 @@ local function refuse_early(row)
   if head.off then return refuse(row, AUDIT_REFUSED, OFF, 0, -1, '', SAW_NOTHING, '') end
   if claims then
     local owner = call('GET', KEYS[k_claim])
-    if owner and owner ~= decision then return reply(BUSY, head.stamp, pack(BUSY_FORMAT, call('PTTL', KEYS[k_claim]))) end
+    if owner and owner ~= decision then
+      return reply(BUSY, head.stamp, pack(BUSY_FORMAT, call('PTTL', KEYS[k_claim])))
+    end
   end
 end
 
@@ -100,8 +102,8 @@ local function write(c, st, index, reason, pin_state, pinned_at, verdicts, seen)
   local until_ms = now + lease_ms
   if k_message then index_message() end
   if k_task > 0 then add_due() end
-  audit(pack(RECORD, 2, AUDIT_MADE, now, now_us, decision, reason, index - 1, pin_state, #verdicts, verdicts, #seen, seen,
-    #c.offer, c.offer, features))
+  audit(pack(RECORD, 2, AUDIT_MADE, now, now_us, decision, reason, index - 1, pin_state, #verdicts, verdicts, #seen,
+    seen, #c.offer, c.offer, features))
   charge(until_ms)
   if c.bound > 0 then take_lease(c.k_lease, until_ms) end
   if c.probe then take_probe(st, c, until_ms) end
@@ -143,8 +145,8 @@ local function admit(row, pos, shadow)
   local seen = seen_by_row(pin_state == PIN_LEFT and pinned)
   shadow = (shadow or '') .. (c.shadow or '')
   -- Made before the writes: it may fail, too.
-  local answer = pack(ADMITTED_FORMAT, nonce, ADMITTED, head.stamp, index - 1, reason, pin_state, #shadow, #verdicts, verdicts,
-    shadow, explain and seen or '')
+  local answer = pack(ADMITTED_FORMAT, nonce, ADMITTED, head.stamp, index - 1, reason, pin_state, #shadow, #verdicts,
+    verdicts, shadow, explain and seen or '')
   if not preview then
     write(c, st, index, reason, pin_state, pinned_at, verdicts, seen)
   elseif claims then
@@ -153,8 +155,8 @@ local function admit(row, pos, shadow)
   return answer
 end
 
--- One row, in three steps: read it, refuse it early, admit it. Lua does not roll back, so everything is read and checked before the
--- first write: a fault on the way leaves the row undone, and a refusal charges nothing.
+-- One row, in three steps: read it, refuse it early, admit it. Lua does not roll back, so everything is read and
+-- checked before the first write: a fault on the way leaves the row undone, and a refusal charges nothing.
 local function run(row)
   --- @assign decide_row row -> charges_at
   preview, claims, explain, k_message = nil, nil, nil, nil
@@ -174,7 +176,7 @@ local function run(row)
 end
 
 local function begin(keys, argv)
-  KEYS, ARGV = keys, argv
+  KEYS = keys
   states, heads, renew = {}, {}, false
   now, now_us = server_time()
   --- @assign decide_batch argv[1]

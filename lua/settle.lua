@@ -3,7 +3,7 @@
 -- KEYS
 --   task            <schema>:{p}:~:task:<task>          rows of a task
 --   idem            <schema>{p}<name>                   rows of a remembered answer
---   job             <schema>:{p}:~:job:<task>           at the end of a task: its final result takes this place, or it goes
+--   job             <schema>:{p}:~:job:<task>           the work item; after the task's end the final result
 --   due             <schema>:{p}:~:due                  when to look at the task next
 --   outbox          <schema>:{p}:~:outbox               usage to publish
 --   state           <schema>:{p}:<tenant>:s             tenant limits, breakers
@@ -22,12 +22,12 @@
 --   1 changed       another call was first, or the task is gone: the value as it is now, empty when there is none
 --   2 fault         text; this row wrote nothing that counts
 -- GUARANTEES
---   The call returns { 0, seconds, microseconds, one string a row: layout settle_reply, then as above }.
---   A task moves only forward: its decision and attempt must be the row's and its state below the row's bound. So the first
---   result wins and a repeated call changes nothing. The final result for the caller is stored in the same act, and stays due
---   until a pod has published it. A result gives units back only in the bucket that was charged; units beyond the reservation
---   are charged now. Live figures change in the same act and never stop it. Runs when Redis is out of memory, because ending
---   work frees it. Every key has a TTL or a bound: see KEYS in router/store/keys.py.
+--   The call returns { 0, seconds, microseconds, one string a row: layout settle_reply, then as above }. A task moves
+--   only forward: its decision and attempt must be the row's and its state below the row's bound. So the first result
+--   wins and a repeated call changes nothing. The final result for the caller is stored in the same act, and stays
+--   due until a pod has published it. A result gives units back only in the bucket that was charged; units beyond the
+--   reservation are charged now. Live figures change in the same act and never stop it. Runs when Redis is out of
+--   memory, because ending work frees it. Every key has a TTL or a bound: see KEYS in router/store/keys.py.
 --- @names charge_kinds
 --- @names settle_kinds
 --- @names settle_flags
@@ -57,7 +57,8 @@ local function audit(k, action, decision, code, index, features)
     pack('>BBddc16BBdBc0c0', 1, action, now, now_us, decision, code, index, -1, 0, '', features))
 end
 
--- Gives units back to a sliding limit, in the bucket that was charged at `charged_ms`; units whose bucket has left are gone.
+-- Gives units back to a sliding limit, in the bucket that was charged at `charged_ms`; units whose bucket has left
+-- are gone.
 local function give_back(st, o, units, charged_ms)
   local v = st.v
   local bucket = floor(charged_ms / ceil(v[o + WINDOW] / 11))
@@ -129,9 +130,9 @@ local function keep_task(k_subject, k_due, record, due_at)
   call('ZADD', KEYS[k_due], due_at, KEYS[k_subject]:sub(-16))
 end
 
--- Writes the end of a task: the record stays as a tombstone, so that a repeated or late result finds what came of the task. The
--- final result takes the place of the work item and is due until it was published: by the pod that makes this call or, after
--- its death, by a sweeper.
+-- Writes the end of a task: the record stays as a tombstone, so that a repeated or late result finds what came of the
+-- task. The final result takes the place of the work item and is due until it was published: by the pod that makes
+-- this call or, after its death, by a sweeper.
 local function end_task(k_subject, k_job, k_due, record, keep_ms, final)
   local task = KEYS[k_subject]:sub(-16)
   if #final > 0 then call('ZADD', KEYS[k_due], now + PUBLISH_MS, task) end
@@ -144,7 +145,8 @@ local function end_task(k_subject, k_job, k_due, record, keep_ms, final)
   end
 end
 
--- The optional parts at `pos`: when the breaker turns, and what the result teaches the live figures; nil when they are not there.
+-- The optional parts at `pos`: when the breaker turns, and what the result teaches the live figures; nil when they
+-- are not there.
 local function read_parts(row, pos, flags)
   local settings, learned
   if flags % (2 * SETTLE_BREAKER) >= SETTLE_BREAKER then
@@ -159,8 +161,8 @@ local function read_parts(row, pos, flags)
   return settings, learned
 end
 
--- Counts the verdict on the provider's breaker; without settings the result says nothing of the provider, and only ends its
--- probe. Returns what became of the breaker.
+-- Counts the verdict on the provider's breaker; without settings the result says nothing of the provider, and only
+-- ends its probe. Returns what became of the breaker.
 local function count_verdict(st, settings, entry, ok, decision)
   local probe = decision:sub(9, 16)
   if settings then return breaker_settle(st, entry, ok, probe, now, settings) end

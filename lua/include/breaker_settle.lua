@@ -1,4 +1,4 @@
--- What one result does to a breaker. Returns 0 unchanged, 1 opened, 2 half open, 3 closed.
+-- What one result does to a breaker: `breaker_settle` returns 0 unchanged, 1 opened, 2 half open, 3 closed.
 --
 --   closed    failures in a row, or the share of failures in the window over a minimum of calls → open
 --   open      a failure only extends; a probe's success (when_all_open: probe_one) counts as in half open
@@ -26,7 +26,7 @@ local function breaker_count(e, ok, window, now)
   return calls, failures
 end
 
--- Takes the probe of this decision out; whether it was there and in time.
+-- Removes the probe of this decision and those that have expired; returns whether it was there and in time.
 local function breaker_end_probe(e, probe_id, now)
   local kept, was = {}, false
   for i = 1, #e.probes do
@@ -41,7 +41,7 @@ local function breaker_end_probe(e, probe_id, now)
   return was
 end
 
--- A result that says nothing of the provider: its probe is over, and another one may be sent.
+-- For a result that says nothing of the provider: ends its probe, so that another one may be sent.
 local function breaker_let_go(st, id, probe_id, now)
   local e = st.breakers and st.breakers[id]
   if e and breaker_end_probe(e, probe_id, now) then st.dirty = true end
@@ -49,7 +49,7 @@ end
 
 local function breaker_open(e, timeout, now)
   local turned = e.state ~= OPEN and 1 or 0
-  -- Probes that are still out belong to the trial that has failed: they count no more.
+  -- Probes that are still out belong to the failed trial: they no longer count.
   if turned == 1 then
     if e.state == CLOSED then e.until_ms = 0 end
     e.since, e.probes = now, {}

@@ -3,8 +3,8 @@
 --   head    B format = 1, I4 revision, c4 random (the two are the stamp), B off, H levers, then each lever
 --   lever   c8 provider entry, B verdict (6 drained, 7 forced open)
 --
--- The stamp names what a pod must know of the tenant: a pod whose stamp differs reads head and policies again. The revision
--- grows with every change of a policy; the random half changes with every act.
+-- The stamp names what a pod must know of the tenant: a pod whose stamp differs reads head and policies again. The
+-- revision grows with every change of a policy; the random half changes with every act.
 local HEAD_SIZE, LEVER_SIZE = 12, 9
 
 -- Stamp, switch (1: off), and the number of levers. Fails on a foreign format.

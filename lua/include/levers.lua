@@ -1,5 +1,6 @@
--- The switch and the levers of a tenant, for the acts that change them. Such an act draws the stamp's random half again, so
--- that every pod reads the head again with its next row. It keeps the revision, which belongs to the policies.
+-- The switch and the levers of a tenant, for the acts that change them. Such an act draws the stamp's random half
+-- again, so that every pod reads the head again with its next row. It keeps the revision, which belongs to the
+-- policies.
 --- @include head
 
 -- The first 5 bytes of the head (format and revision), the switch, and the levers as strings of 9 bytes; nil when the

@@ -241,6 +241,23 @@ SETTLE_REPLY = Layout(
     ("rest", "c0", "by code"),
 )
 
+MEASURE_ROW = Layout(
+    ("k_head", "H", "the tenant's head"),
+    ("k_state", "H", "the tenant's state"),
+    ("n_counters", "H", "counters of limits and bounds; they follow"),
+)
+COUNTER = Layout(
+    ("k", "H", "a state, a log or a set of leases"),
+    ("kind", "B", "charge_kinds"),
+    ("id", "c8", "the limit's entry in the state"),
+    ("window_ms", "I4", "the limit's window; 0 of concurrency"),
+)
+MEASURED = Layout(
+    ("open", "I4", "open breakers"),
+    ("half_open", "I4", "half-open breakers"),
+    ("forced", "I4", "breakers that an operator holds open"),
+)
+
 LAYOUTS = {
     "decide_batch": DECIDE_BATCH,
     "decide_row": DECIDE_ROW,
@@ -260,6 +277,9 @@ LAYOUTS = {
     "correction": CORRECTION,
     "lease": LEASE,
     "settle_reply": SETTLE_REPLY,
+    "measure_row": MEASURE_ROW,
+    "counter": COUNTER,
+    "measured": MEASURED,
 }
 
 ROW_RESERVED, ROW_RENEW, ROW_METER, ROW_PREVIEW, ROW_CLAIM, ROW_EXPLAIN, ROW_MESSAGE = (1 << n for n in range(7))

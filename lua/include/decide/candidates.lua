@@ -1,10 +1,9 @@
 -- The walk: pinned candidate first, then all in their order, until one is fit.
 --
--- A candidate is fit when no lever forbids it, its breaker admits, its bound has room, and its own limits admit. Most walks
--- end at the first candidate that they look at. So that one is read into a table that every row uses again, and the list of
--- all candidates is made only when the first is not fit.
+-- A candidate is fit when no lever forbids it, its breaker admits, its bound has room, and its own limits admit. Most
+-- walks end at the first candidate that they look at. So that one is read into a table that every row uses again, and
+-- the list of all candidates is made only when the first is not fit.
 --- @layout candidate
-local V_CHOSEN, V_OPEN, V_PROBES, V_CONCURRENCY, V_LIMIT, V_FORCED, V_SLOW = 1, 2, 3, 4, 5, 7, 9
 local ALL_OPEN_FAIL, ALL_OPEN_PROBE_ONE = 0, 1
 local MAX_WAITS = 24
 
@@ -16,9 +15,10 @@ local function probes_wait(live, more)
   return ends[more + 1] - now
 end
 
--- The verdict against candidate `c`; nil when it is fit. Sets c.wait when it is known when the candidate may be fit, and c.probe
--- (the probes that are out) when its breaker admits the row as a probe. `max_probes`: nil to look past the breaker. `part`: the
--- request's own number in [0, 1) for a slow start; nil or false: a slow start does not matter.
+-- The verdict against candidate `c`; nil when it is fit. Sets c.wait when it is known when the candidate may be fit,
+-- and c.probe (the probes that are out) when its breaker admits the row as a probe. `max_probes`: nil to look past
+-- the breaker. `part`: the request's own number in [0, 1) for a slow start; nil or false: a slow start does not
+-- matter.
 local function unfit(c, row, st, max_probes, part)
   local verdict = head.levers and head.levers[c.entry]
   if verdict then return verdict end
@@ -122,8 +122,8 @@ local function slow_start(list, verdicts, row, st)
   end
 end
 
--- The walk over the whole list. Returns the chosen candidate and its index (nil: none), the verdicts, whether a breaker turned
--- a candidate away, and the shortest known wait (-1: unknown).
+-- The walk over the whole list. Returns the chosen candidate and its index (nil: none), the verdicts, whether a
+-- breaker turned a candidate away, and the shortest known wait (-1: unknown).
 local function walk_all(row, pos, pinned, st, part)
   local n, list, verdicts, moments = n_candidates, {}, {}, {}
   local chosen, index, broke, wait
@@ -156,14 +156,16 @@ local function walk_all(row, pos, pinned, st, part)
   return chosen, index, n > 0 and char(spread(verdicts)) or '', broke, wait or -1
 end
 
--- Chooses a candidate; returns as `walk_all` does. `pos`: of the first candidate; `pinned`: the entry that the session's pin names.
+-- Chooses a candidate; returns as `walk_all` does. `pos`: of the first candidate; `pinned`: the entry that the
+-- session's pin names.
 local function walk(row, pos, pinned, st)
   -- Drawn from the request's name, so that a repeated request is turned away alike.
   local part = st and st.breakers and unpack('>I4', decision, 3) / 2 ^ 32
   if n_candidates > 0 then
     local at, i = first_look(row, pos, pinned)
     local before, c = charged, candidate_at(row, at, first)
-    if not unfit(c, row, st, probes_max, pinned ~= c.entry and part) then return c, i, first_verdicts[n_candidates][i] end
+    local why = unfit(c, row, st, probes_max, pinned ~= c.entry and part)
+    if not why then return c, i, first_verdicts[n_candidates][i] end
     charged = before
   end
   return walk_all(row, pos, pinned, st, part)

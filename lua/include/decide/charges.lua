@@ -9,19 +9,19 @@ local MAX_UNITS = 2 ^ 53
 --   log           key index, minus its window, units
 --   concurrency   key index, false, units
 local charges, charged = {}, 0
--- Units that each charge's limit had left before this row. The request's own charges come first; a candidate's begin behind
--- `row_charges`.
+-- Units that each charge's limit had left before this row. The request's own charges come first; a candidate's begin
+-- behind `row_charges`.
 local left, row_charges = {}, 0
 
--- Milliseconds until `more` + 1 leases have ended by themselves. More than one may have to: the bound may have been lowered,
--- and next attempts take their lease beyond it.
+-- Milliseconds until `more` + 1 leases have ended by themselves. More than one may have to: the bound may have been
+-- lowered, and next attempts take their lease beyond it.
 local function lease_wait(k, more)
   return tonumber(call('ZRANGEBYSCORE', KEYS[k], alive, '+inf', 'WITHSCORES', 'LIMIT', more, 1)[2]) - now
 end
 
--- Checks the `n` charges at `pos` and keeps them. `from`: index of the first one in `left`. Returns the position behind
--- them, the index of the refusal that waits longest and its wait (-1: for ever; nil: all admit), and the indexes of the shadow
--- limits that would have refused.
+-- Checks the `n` charges at `pos` and keeps them. `from`: index of the first one in `left`. Returns the position
+-- behind them, the index of the refusal that waits longest and its wait (-1: for ever; nil: all admit), and the
+-- indexes of the shadow limits that would have refused.
 local function check_charges(row, pos, n, from)
   local worst, worst_wait, shadow
   local list, last = charges, charged

@@ -19,16 +19,17 @@ local function index_message()
   call('PEXPIRE', KEYS[k_message], idem_ms)
 end
 
--- Makes the sweeper look at the task unless it is published in time. Of the writes of a row this is the first: an entry without a
--- delivery record does no harm, the sweeper drops it.
+-- Makes the sweeper look at the task unless it is published in time. Of the writes of a row this is the first: an
+-- entry without a delivery record does no harm, the sweeper drops it.
 local function add_due()
   call('ZADD', KEYS[k_due], now + grace_ms, KEYS[k_task]:sub(-16))
 end
 
 -- Writes the delivery record of a new attempt; see router/store/task_records.py for its format.
 local function write_task(c, reason, charged_ms, until_ms)
-  call('SET', KEYS[k_task], pack('>BBBHddc16c8BHc0', 1, TASK_NEW, attempt, 0, charged_ms, until_ms, decision, c.entry, reason,
-    #c.offer, c.offer) .. facts, 'PX', job_ms)
+  local record = pack('>BBBHddc16c8BHc0', 1, TASK_NEW, attempt, 0, charged_ms, until_ms, decision, c.entry, reason,
+    #c.offer, c.offer)
+  call('SET', KEYS[k_task], record .. facts, 'PX', job_ms)
 end
 
 -- Remembers the answer for replays; see router/store/packing.py for its format and its flags.

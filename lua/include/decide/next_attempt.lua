@@ -1,7 +1,8 @@
 -- The next attempt of a task: the walk of a new request without its charges, its pin and its remembered answer.
 --
--- What the first attempt reserved stays reserved. Its leases ended with it; they are taken again without a check, because the task
--- was admitted once. The attempt is made only if the delivery record still waits for it: the sweepers of two pods may try at once.
+-- What the first attempt reserved stays reserved. Its leases ended with it; they are taken again without a check,
+-- because the task was admitted once. The attempt is made only if the delivery record still waits for it: the
+-- sweepers of two pods may try at once.
 
 -- The first attempt's moment of charging; nil when the delivery record does not wait for this attempt.
 local function waiting_since()

@@ -1,10 +1,11 @@
 -- The audit records of decisions.
 --
---   field r  B format = 2, B action, d Redis ms, d microseconds of it, c16 decision, B code, B index, d wait, B verdicts and
---            they, H seen and they, B offer and it, msgpack of domain.audit.DecisionFeatures
+--   field r  B format = 2, B action, d Redis ms, d microseconds of it, c16 decision, B code, B index, d wait, Bc0
+--            verdicts, Hc0 seen, Bc0 offer, msgpack of domain.audit.DecisionFeatures
 --
--- A tenant's quota of audit records is its rows' last charge. Refusals are charged to it too. A window holds at most limit + 1 of
--- admissions and refusals together: the last record of a window says since when refusals are not recorded.
+-- A tenant's quota of audit records is its rows' last charge. Refusals are charged to it too. A window holds at most
+-- limit + 1 of admissions and refusals together: the last record of a window says since when refusals are not
+-- recorded.
 local RECORD = '>BBddc16BBdBc0Hc0Bc0c0'
 local AUDIT_MADE, AUDIT_REFUSED, AUDIT_CONFLICT, AUDIT_HALF_OPENED = 1, 2, 3, 13
 local renew
@@ -34,7 +35,8 @@ local function refuse(row, action, code, index, wait, verdicts, seen, rest)
   if st and st.v[o + SUM] > limit then
     return reply(UNRECORDED, head.stamp, pack(LIMITED_FORMAT, row_charges - 1, sliding_wait(st.v, o, limit, 1, now)))
   end
-  audit(pack(RECORD, 2, action, now, now_us, decision, code, index, wait, #verdicts, verdicts, #seen, seen, 0, '', features))
+  audit(pack(RECORD, 2, action, now, now_us, decision, code, index, wait, #verdicts, verdicts, #seen, seen, 0, '',
+    features))
   if st then sliding_charge(st, o, 1) end
   return reply(code, head.stamp, rest)
 end

@@ -2,8 +2,8 @@
 --
 --   seen   B charges, a d each: units left before this row
 --          B candidates, a d each of the first 24: ms until it may be fit, -1 unknown; none when the first look chose
---          B limits of candidates, each: B candidate, B its charge, d units left: of the first 12 candidates that a limit of
---          their own turned away the limit that did, and the first 12 limits of the chosen one
+--          B limits of candidates, each: B candidate, B its charge, d units left: for the first 12 candidates that a
+--          limit of their own turned away, that limit; and the first 12 limits of the chosen one
 --          c8 provider entry of the pin that was left, or nothing
 local SAW_NOTHING, MAX_OWN = '\0\0\0', 12
 local waits, own = '\0', '\0'
@@ -16,12 +16,13 @@ local counted_doubles = setmetatable({}, {
   end,
 })
 
--- Keeps the second and the third part of a walk over the list: the waits of the first `n` candidates, and what the limits had left
--- that turned them away.
+-- Keeps the second and the third part of a walk over the list: the waits of the first `n` candidates, and what the
+-- limits had left that turned them away.
 local function note_walk(list, verdicts, moments, n)
   local parts = {}
   for i = 1, n do
-    if verdicts[i] == V_LIMIT and #parts < MAX_OWN then parts[#parts + 1] = pack('>BBd', i - 1, list[i].limit, list[i].left) end
+    local c = list[i]
+    if verdicts[i] == V_LIMIT and #parts < MAX_OWN then parts[#parts + 1] = pack('>BBd', i - 1, c.limit, c.left) end
   end
   waits, own = pack(counted_doubles[n], n, spread(moments, 1, n)), char(#parts) .. table.concat(parts)
 end
