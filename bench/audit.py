@@ -20,7 +20,7 @@ from router.domain.task import Action
 from router.store.audit import RedisAudit
 from router.store.keys import Keys
 from router.store.nodes import SingleNode
-from router.usecases.query_audit import QueryAudit
+from router.usecases.audit.query import QueryAudit
 
 TENANT = "bench-audit"
 FIRST_MS = 1_700_000_000_000

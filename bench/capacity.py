@@ -28,7 +28,7 @@ from bench.rows import Calls
 from bench.workload import policy
 from router.domain.policy.document import parse
 from router.domain.policy.model import StoredPolicy, TenantPolicies
-from router.usecases.policy_size import size_of
+from router.usecases.policies.size import size_of
 
 TENANTS = 1_000
 POLICIES_EACH = 4

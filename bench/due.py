@@ -23,7 +23,7 @@ from router.domain.ids import decision_id, idempotency_name, partition_of, task_
 from router.store.keys import Keys
 from router.store.nodes import SingleNode
 from router.store.tasks import RedisTasks
-from router.usecases.sweep import CLAIM_MS, MOST
+from router.usecases.tasks.sweep import CLAIM_MS, MOST
 
 _CHUNK = 5_000
 _LATER_MS = 3_600_000

@@ -7,6 +7,7 @@ RouterError
 │   ├── OutcomeUnknown    sent, but not answered in time: it may have been executed
 │   └── StoreDamaged      a key is not what it must be; to try again does not help
 ├── BusError              talking to NATS went wrong
+├── ExportFailed          a sink of the audit did not take entries
 ├── PodAway               a pod did not answer over HTTP
 ├── RevisionConflict      compare-and-set lost: somebody wrote in between
 ├── QuotaExceeded         a tenant's policies would be above one of its quotas
@@ -89,3 +90,7 @@ class QuotaExceeded(RouterError):
 
 class StartupRefused(RouterError):
     """The settings contradict the store or each other; the message says which and what to change."""
+
+
+class ExportFailed(RouterError):
+    """A sink did not take the entries; they are tried again."""

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from router.domain.decision import Answer, Code, Decided, Decision, Reason, Refused
 from router.telemetry import Buckets, LoopLag, Telemetry, render
-from router.usecases.queries import RecentLatency
+from router.usecases.admin.queries import RecentLatency
 from router.wire.status import Load, Pressure, pressure
 
 

@@ -5,16 +5,16 @@ from router.bus.stream_specs import StreamSpec
 from router.domain.plan import Deadlines
 from router.domain.policy.model import OnStoreError
 from router.domain.roles import Role
+from router.ports.policy_records import Quotas
 from router.settings import Settings
 from router.settings.tokens import named_tokens
 from router.store.decide.calls import LaneSettings
 from router.store.nodes import Access
 from router.store.policies import Bounds
 from router.store.retention import RetentionBounds
-from router.usecases.access import Tokens
-from router.usecases.intake import DecideSettings
-from router.usecases.policy_cache import CacheSettings
-from router.usecases.policy_quota import Quotas
+from router.usecases.admin.access import Tokens
+from router.usecases.decide.intake import DecideSettings
+from router.usecases.policies.cache_settings import CacheSettings
 from router.wire import subjects
 
 DAY_MS = 86_400_000

@@ -3,12 +3,13 @@
 from router.app.observers import AuditWatch
 from router.app.platform import Ground
 from router.edge.audit_files import FileSink
+from router.ports.audit import Sink
 from router.settings import Settings
-from router.usecases.deferred import DeferredAudit
-from router.usecases.export_audit import AuditExport, Sink, StreamSink
-from router.usecases.retention import Retention
-from router.usecases.unknown_tenants import UnknownTenants
-from router.usecases.unrecorded import Unrecorded
+from router.usecases.audit.deferred import DeferredAudit
+from router.usecases.audit.export import AuditExport, StreamSink
+from router.usecases.audit.retention import Retention
+from router.usecases.audit.unknown_tenants import UnknownTenants
+from router.usecases.audit.unrecorded import Unrecorded
 
 
 class AuditParts:

@@ -11,12 +11,12 @@ from router.app.tasks import TaskParts
 from router.bus.decide_door import DecideDoor
 from router.bus.extensions import BusExtensions
 from router.domain.alert import Door
-from router.usecases.decide import Decide
-from router.usecases.dry_run import DryRun
-from router.usecases.extended import Extended, Reach
-from router.usecases.extension_watch import ExtensionWatch
-from router.usecases.outcomes import Outcomes
-from router.usecases.pipeline import Pipeline
+from router.usecases.decide.decide import Decide
+from router.usecases.decide.dry_run import DryRun
+from router.usecases.decide.outcomes import Outcomes
+from router.usecases.extensions.flow import Extended, Reach
+from router.usecases.extensions.health_watch import ExtensionWatch
+from router.usecases.extensions.pipeline import Pipeline
 
 
 class DecideParts:

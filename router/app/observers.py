@@ -11,15 +11,15 @@ from router.domain.alert import FLEET, Condition
 from router.domain.policy.model import TenantPolicies
 from router.edge.readiness import Readiness
 from router.log_throttle import Seldom
+from router.ports.alerts import AlertSink
+from router.ports.policies import Cause
+from router.ports.seeding import SeedReport
 from router.store.decide.lane import LaneHooks
 from router.telemetry import Event, Telemetry
-from router.usecases.alert_rules import Away, Level
-from router.usecases.alerts import Alerts
-from router.usecases.gate import AlertSink
-from router.usecases.policies import PolicyCache
-from router.usecases.policy_cache import Cause
-from router.usecases.queries import RecentLatency
-from router.usecases.seed import SeedReport
+from router.usecases.admin.queries import RecentLatency
+from router.usecases.alerts.alerts import Alerts
+from router.usecases.alerts.rules import Away, Level
+from router.usecases.policies.cache import PolicyCache
 
 log = logging.getLogger("router.app")
 
@@ -123,7 +123,7 @@ class StreamWatch:
 
 
 class CacheWatch:
-    """`usecases.policy_cache.CacheHooks`; `suspect` is the guard's, set once it is there.
+    """`usecases.policies.cache_settings.CacheHooks`; `suspect` is the guard's, set once it is there.
 
     `tenants` have a label of their own; `served` is told who is decided for.
     """
@@ -206,7 +206,7 @@ class LevelBounds(TypedDict):
 
 
 class SeedWatch:
-    """`usecases.seed.SeedHooks`."""
+    """`usecases.policies.seed.SeedHooks`."""
 
     def __init__(self, telemetry: Telemetry, alerts: Alerts) -> None:
         self._telemetry = telemetry

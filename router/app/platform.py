@@ -23,12 +23,12 @@ from router.store.census import OTHER
 from router.store.keys import KEYS
 from router.telemetry import Telemetry
 from router.tracing import Tracing
-from router.usecases.alert_rules import Away
-from router.usecases.alerts import Alerts
-from router.usecases.audit_lines import AuditLines
-from router.usecases.gate import Gate, GateState
-from router.usecases.gate_log import GateLog
-from router.usecases.isolation import Isolation
+from router.usecases.alerts.alerts import Alerts
+from router.usecases.alerts.rules import Away
+from router.usecases.audit.log_lines import AuditLines
+from router.usecases.gate.gate import Gate, GateState
+from router.usecases.gate.log import GateLog
+from router.usecases.messages.isolation import Isolation
 from router.wire.alerts import encode_alert
 
 _CONDITIONS = ("store", "policies", "bus", "streams", "serving")

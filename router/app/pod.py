@@ -32,7 +32,7 @@ from router.logs import configure
 from router.settings import Settings
 from router.store.keys import NO_TENANT
 from router.telemetry import Event, LoopLag
-from router.usecases.alert_rules import Level
+from router.usecases.alerts.rules import Level
 
 log = logging.getLogger("router.app")
 

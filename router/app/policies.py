@@ -10,14 +10,14 @@ from router.app.platform import Ground
 from router.bus.announce import Announcements
 from router.domain.policy.model import OnStoreError
 from router.store.census import RedisSample
-from router.usecases.breaker_episodes import BreakerEpisodes
-from router.usecases.census import Census
-from router.usecases.decision_quotas import DecisionQuotas, WithQuotas
-from router.usecases.figures import LiveFigures
-from router.usecases.measure import Measure
-from router.usecases.policies import PolicyCache
-from router.usecases.policy_folder import FolderContents, read_folder
-from router.usecases.seed import Seeder, Source, StoreGuard
+from router.usecases.alerts.breaker_episodes import BreakerEpisodes
+from router.usecases.policies.cache import PolicyCache
+from router.usecases.policies.decision_quotas import DecisionQuotas, WithQuotas
+from router.usecases.policies.folder import FolderContents, read_folder
+from router.usecases.policies.seed import Seeder, Source, StoreGuard
+from router.usecases.sampling.census import Census
+from router.usecases.sampling.figures import LiveFigures
+from router.usecases.sampling.measure import Measure
 
 
 class PolicyParts:

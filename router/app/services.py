@@ -16,13 +16,13 @@ from router.domain.decision import Code, Refused
 from router.domain.json import JsonObject
 from router.edge.http import HttpServer
 from router.edge.pages import pages
-from router.usecases.admin import Admin
-from router.usecases.admin_acts import OperatorActs, PolicyActs
-from router.usecases.levers import Operator
-from router.usecases.publish_policy import PolicyPublisher
-from router.usecases.purge import Purger
-from router.usecases.queries import Backpressure, GetDecision, RecentLatency
-from router.usecases.tenant_acts import TenantActs
+from router.usecases.admin.acts import OperatorActs, PolicyActs
+from router.usecases.admin.admin import Admin
+from router.usecases.admin.overrides import Operator
+from router.usecases.admin.purge import Purger
+from router.usecases.admin.queries import Backpressure, GetDecision, RecentLatency
+from router.usecases.admin.tenant_acts import TenantActs
+from router.usecases.policies.publish import PolicyPublisher
 from router.wire import subjects
 from router.wire.reply import encode
 

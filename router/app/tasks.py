@@ -12,17 +12,18 @@ from router.bus.consumer import PullLoop
 from router.bus.history import StreamHistory
 from router.bus.stream_specs import ConsumerSpec
 from router.domain.alert import Condition
-from router.usecases.attempts import Attempts
-from router.usecases.deliveries import Careful, DeadLetters, Handle, Patience
-from router.usecases.dispatch import Dispatcher
-from router.usecases.endings import Endings
-from router.usecases.finals import Finals
-from router.usecases.fleet_workers import FleetWorkers
-from router.usecases.outbox import Outbox
-from router.usecases.receipts import Receipts
-from router.usecases.settle import Settle
-from router.usecases.sweep import Sweeper
-from router.usecases.unfinished import Unfinished
+from router.ports.bus import Handle
+from router.usecases.messages.deliveries import Careful, DeadLetters, Patience
+from router.usecases.tasks.acks import Receipts
+from router.usecases.tasks.attempts import Attempts
+from router.usecases.tasks.dispatch import Dispatcher
+from router.usecases.tasks.final_results import Finals
+from router.usecases.tasks.fleet_workers import FleetWorkers
+from router.usecases.tasks.outbox import Outbox
+from router.usecases.tasks.settle import Settle
+from router.usecases.tasks.sweep import Sweeper
+from router.usecases.tasks.task_effects import Endings
+from router.usecases.tasks.unfinished import Unfinished
 from router.wire import subjects
 
 _HEADERS_BYTES = 16_384

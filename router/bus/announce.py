@@ -33,7 +33,7 @@ def announce(bus: Bus, tenant_id: str, revision: int) -> None:
 
 
 class Announcements:
-    """`usecases.publish_policy.Announcer`: a hint that may be lost, since every decide row tells as well."""
+    """`usecases.policies.publish.Announcer`: a hint that may be lost, since every decide row tells as well."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from router.bus.connection import Bus
     from router.settings import Settings
-    from router.usecases.alert_log import AlertLog, Episode
+    from router.usecases.alerts.log import AlertLog, Episode
 
     Wanted = Callable[[Episode], bool]
 
@@ -52,7 +52,7 @@ async def _show(settings: "Settings", since_ms: int | None, wanted: "Wanted", *,
 
     from router.bus.history import StreamHistory
     from router.cli.streams import bus_of
-    from router.usecases.alert_log import alert_log
+    from router.usecases.alerts.log import alert_log
 
     async with bus_of(settings) as bus:
         log = await alert_log(StreamHistory(bus, settings.stream_alert_name), since_ms)

@@ -14,7 +14,7 @@ from router.cli.target import JsonOption, RedisOption
 if TYPE_CHECKING:
     from router.domain.audit import AuditEntry, AuditQuery, AuditStats
     from router.settings import Settings
-    from router.usecases.query_audit import AuditPage
+    from router.usecases.audit.query import AuditPage
 
 app = typer.Typer(help="Read a tenant's audit log.", no_args_is_help=True)
 
@@ -64,7 +64,7 @@ def query(
 
     from router.cli.target import settings_for
     from router.domain.audit import AuditQuery
-    from router.usecases.query_audit import checked
+    from router.usecases.audit.query import checked
 
     kind, _, resource_id = (resource or "").partition(":")
     if resource is not None and kind not in RESOURCE_TYPES:
@@ -104,7 +104,7 @@ def _none(tenant: str, which: str = "") -> str:
 async def _page(settings: "Settings", wanted: "AuditQuery", cursor: str | None, limit: int) -> "AuditPage":
     from router.cli.room import store
     from router.store.audit import RedisAudit
-    from router.usecases.query_audit import QueryAudit
+    from router.usecases.audit.query import QueryAudit
 
     async with store(settings, reading=True) as room:
         return await QueryAudit(RedisAudit(room.keys, room.nodes)).page(wanted, cursor=cursor, limit=limit)
@@ -205,7 +205,7 @@ def stats(tenant: LogOption, json: JsonOption = False, redis: RedisOption = None
 async def _stats(settings: "Settings", tenant: str) -> "AuditStats":
     from router.cli.room import store
     from router.store.audit import RedisAudit
-    from router.usecases.query_audit import QueryAudit
+    from router.usecases.audit.query import QueryAudit
 
     async with store(settings, reading=True) as room:
         return await QueryAudit(RedisAudit(room.keys, room.nodes)).stats(tenant)

@@ -15,7 +15,7 @@ from router.cli.target import JsonOption, NatsOption
 if TYPE_CHECKING:
     from router.bus.connection import Bus
     from router.bus.history import StreamHistory
-    from router.usecases.letters import Filter, Found, Original, Redriven
+    from router.usecases.messages.dead_letters import Filter, Found, Original, Redriven
 
 app = typer.Typer(help="Messages that were given up on.", no_args_is_help=True)
 
@@ -132,7 +132,7 @@ def redrive(
 
 
 def _filter(subject: str | None, reason: str | None, tenant: str | None, since: str | None) -> "Filter":
-    from router.usecases.letters import Filter
+    from router.usecases.messages.dead_letters import Filter
 
     return Filter(subject, reason, tenant, moment_ms(since, "--since"))
 
@@ -154,14 +154,14 @@ async def _room(nats: str | None) -> AsyncIterator[_Room]:
 
 
 async def _list(nats: str | None, chosen: "Filter", limit: int) -> "list[Found]":
-    from router.usecases.letters import letters
+    from router.usecases.messages.dead_letters import letters
 
     async with _room(nats) as room:
         return await letters(room.dlq, chosen, most=limit)
 
 
 async def _show(nats: str | None, sequence: int) -> "tuple[Found | None, Original | None]":
-    from router.usecases.letters import letter, original
+    from router.usecases.messages.dead_letters import letter, original
 
     async with _room(nats) as room:
         found = await letter(room.dlq, sequence)
@@ -173,7 +173,7 @@ async def _redrive(nats: str | None, ids: list[int], chosen: "Filter", limit: in
     from functools import partial
 
     from router.bus.puback import publish_once
-    from router.usecases.letters import Outcome, Redrive, Redriven, letter, letters
+    from router.usecases.messages.dead_letters import Outcome, Redrive, Redriven, letter, letters
 
     async with _room(nats) as room:
         again = Redrive(room.dlq, room.origins, partial(publish_once, room.bus), by=getpass.getuser(), keep=keep)

@@ -70,7 +70,7 @@ async def _entry(settings: "Settings", tenant: str, name: str) -> "AuditEntry | 
     from router.domain.audit import AuditQuery
     from router.domain.ids import from_text
     from router.store.audit import RedisAudit
-    from router.usecases.query_audit import QueryAudit
+    from router.usecases.audit.query import QueryAudit
 
     async with store(settings, reading=True) as room:
         log = RedisAudit(room.keys, room.nodes)

@@ -13,7 +13,7 @@ from router.cli.target import JsonOption, RedisOption
 
 if TYPE_CHECKING:
     from router.domain.view import BreakerView
-    from router.usecases.levers import ProviderView
+    from router.usecases.admin.overrides import ProviderView
 
 providers = typer.Typer(help="Take providers out of a tenant's routing, and let them in again.", no_args_is_help=True)
 breakers = typer.Typer(help="Look at circuit breakers, hold them open, close them.", no_args_is_help=True)

@@ -16,7 +16,7 @@ def _id(what: str, name: str | None) -> str | None:
     :raises typer.BadParameter: no request could carry it.
     """
     from router.errors import InvalidInput
-    from router.usecases.publish_policy import check_ids
+    from router.usecases.policies.publish import check_ids
 
     try:
         if name is not None:

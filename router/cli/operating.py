@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from router.store.inspect import RedisInspector
     from router.store.policies import RedisPolicies
     from router.store.tenants import RedisTenants
-    from router.usecases.levers import Operator
+    from router.usecases.admin.overrides import Operator
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ def in_room(act: Callable[[Room], Awaitable[T]], redis: str | None) -> T:
         from router.store.levers import RedisLevers, lever_scripts
         from router.store.policies import RedisPolicies
         from router.store.tenants import RedisTenants
-        from router.usecases.levers import Operator
+        from router.usecases.admin.overrides import Operator
 
         settings = settings_for(redis=redis)
         async with store(settings) as room:

@@ -15,8 +15,8 @@ from router.cli.publishing import with_publisher
 from router.cli.target import JsonOption, NatsOption, RedisOption
 
 if TYPE_CHECKING:
-    from router.usecases.policy_records import Past, Record
-    from router.usecases.publish_policy import PolicyPublisher, Published
+    from router.ports.policy_records import Past, Record
+    from router.usecases.policies.publish import PolicyPublisher, Published
 
 app = typer.Typer(help="Check, write and read policies.", no_args_is_help=True)
 

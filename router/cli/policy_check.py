@@ -83,7 +83,7 @@ def _document(name: str, data: bytes) -> dict[str, Any]:
 
 def _folder(folder: Path) -> list[dict[str, Any]]:
     from router.errors import Problem
-    from router.usecases.policy_folder import read_folder
+    from router.usecases.policies.folder import read_folder
 
     found = read_folder(folder)
     entries = [_document(str(folder / f.name), f.data) for f in found.files]

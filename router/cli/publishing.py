@@ -9,7 +9,7 @@ from router.cli.target import settings_for
 
 if TYPE_CHECKING:
     from router.settings import Settings
-    from router.usecases.publish_policy import PolicyPublisher
+    from router.usecases.policies.publish import PolicyPublisher
 
 T = TypeVar("T")
 Act = Callable[["PolicyPublisher"], Awaitable[T]]
@@ -39,7 +39,7 @@ async def _with_publisher(act: Act[T], settings: "Settings") -> T:
     from router.cli.room import store
     from router.domain.audit import Actor
     from router.store.policies import RedisPolicies
-    from router.usecases.publish_policy import PolicyPublisher
+    from router.usecases.policies.publish import PolicyPublisher
 
     changes = Changes()
     async with store(settings) as room:

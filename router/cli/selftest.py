@@ -35,7 +35,7 @@ def selftest(
     from secrets import token_hex
 
     from router.cli.target import settings_for
-    from router.usecases.publish_policy import check_ids
+    from router.usecases.policies.publish import check_ids
 
     name = tenant or f"selftest-{token_hex(6)}"
     check_ids(name)

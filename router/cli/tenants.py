@@ -36,8 +36,8 @@ def show(name: TenantArgument, json: JsonOption = False, redis: RedisOption = No
 
 async def _facts(room: "Room", name: str) -> dict[str, Any]:
     from router.domain.view import BreakerState
-    from router.usecases.publish_policy import check_ids
-    from router.usecases.tenant_acts import census_facts
+    from router.usecases.admin.tenant_acts import census_facts
+    from router.usecases.policies.publish import check_ids
 
     check_ids(name)
     heads = await room.inspector.heads(name)
@@ -88,7 +88,7 @@ def purge(
     confirm = name if yes or dry_run else _asked(name)
     purged = asyncio.run(_purge(settings_for(redis=redis, nats=nats), name, confirm, why, dry_run=dry_run))
     if json:
-        from router.usecases.tenant_acts import purged_facts
+        from router.usecases.admin.tenant_acts import purged_facts
 
         print_json(purged_facts(name, purged, dry_run=dry_run))
     else:
@@ -109,7 +109,7 @@ async def _purge(settings: "Settings", name: str, confirm: str, why: str | None,
     from router.domain.audit import Actor
     from router.store.levers import RedisLevers, lever_scripts
     from router.store.tenants import RedisTenants
-    from router.usecases.purge import Purger
+    from router.usecases.admin.purge import Purger
 
     changes = Changes()
     async with store(settings) as room:

@@ -12,7 +12,7 @@ from router.cli.target import JsonOption, NatsOption, RedisOption
 
 if TYPE_CHECKING:
     from router.settings import Settings
-    from router.usecases.reconcile import Reconciliation
+    from router.usecases.tasks.reconcile import Reconciliation
 
 app = typer.Typer(help="What was metered.", no_args_is_help=True)
 
@@ -55,7 +55,7 @@ async def _reconcile(settings: "Settings", since_ms: int, tenant: str | None) ->
     from router.cli.streams import bus_of
     from router.store.decisions import RedisAnswers
     from router.store.tasks import RedisTasks
-    from router.usecases.reconcile import reconcile
+    from router.usecases.tasks.reconcile import reconcile
 
     async with store(settings) as room, bus_of(settings) as bus:
         return await reconcile(

@@ -18,7 +18,7 @@ import orjson
 from msgspec import Struct
 
 from router.domain.audit import AuditEntry
-from router.usecases.export_audit import ExportFailed
+from router.errors import ExportFailed
 from router.wire.audit import audit_line, moment
 
 _MOST_NAME = 200
@@ -120,7 +120,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 class FileSink:
-    """`usecases.export_audit.Sink`: a file and its manifest for every run."""
+    """`usecases.audit.export.Sink`: a file and its manifest for every run."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -6,7 +6,7 @@ from router.domain.gate import MAX_STATE_BYTES
 
 
 class MountedFile:
-    """Implements `usecases.gate.StateFile`. Without a path there is never a file."""
+    """Implements `usecases.gate.gate.StateFile`. Without a path there is never a file."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path

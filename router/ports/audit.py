@@ -114,3 +114,13 @@ class ActLog(Protocol):
 
         :raises StoreError: Redis did not answer.
         """
+
+
+class Sink(Protocol):
+    """A place outside."""
+
+    async def store(self, tenant_id: str, entries: Sequence[AuditEntry]) -> None:
+        """Keep them; returns when they are safe.
+
+        :raises ExportFailed: they are not.
+        """

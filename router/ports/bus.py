@@ -1,6 +1,6 @@
 """What is said over the bus, and what its streams keep."""
 
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from enum import IntEnum
 from typing import Protocol
 
@@ -80,3 +80,29 @@ class History(Protocol):
 
     async def delete(self, sequence: int) -> None:
         """Take one message out of the stream."""
+
+
+class Delivery(Protocol):
+    """A message of a stream that was handed to us."""
+
+    data: bytes
+    delivered: int
+    sequence: int
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether something final was said about it."""
+
+    def ack(self) -> None:
+        """Done with it."""
+
+    def nak(self, delay_s: float = 0.0) -> None:
+        """Again, later."""
+
+
+Handle = Callable[[Sequence[Delivery]], Awaitable[None]]
+"""Handles a batch; may raise `StoreError`, and the batch comes again."""

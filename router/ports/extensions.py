@@ -1,10 +1,17 @@
 """Extensions: calls, and what the fleet knows of their health."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Protocol
 
+from msgspec import Struct
+
+from router.domain.decision import Answer
 from router.domain.extension_health import ExtensionRecord, Settled, Tally
+from router.domain.outcome import Admitted, Outcome
+from router.domain.plan import Plan
+from router.domain.policy.model import StoredPolicy
+from router.domain.request import DecideRequest
 
 
 class Missed(Enum):
@@ -40,3 +47,36 @@ class ExtensionStore(Protocol):
 
         :raises StoreError: Redis did not answer.
         """
+
+
+MakePlan = Callable[[DecideRequest, StoredPolicy], Plan]
+
+
+class Read(Protocol):
+    """What the store said of a row → the answer; counts and learns from it."""
+
+    def __call__(self, request: DecideRequest, made: Plan, outcome: Outcome, stamp: bytes) -> Answer:
+        """As for a request without extensions."""
+
+
+class Dispatched(Struct, frozen=True):
+    """A pushed task that may go out now."""
+
+    request: DecideRequest
+    plan: Plan
+    outcome: Admitted
+    job: bytes
+
+
+class Course(Struct, frozen=True):
+    """What came of a request: its answer, and what is to be dispatched after it."""
+
+    answer: Answer
+    dispatch: Dispatched | None = None
+
+
+class Extensions(Protocol):
+    """The way of requests whose policy has extensions (`usecases.extensions.flow`)."""
+
+    async def answer(self, request: DecideRequest, stored: StoredPolicy, make_plan: MakePlan, read: Read) -> Course:
+        """The whole course of one request. Raises only for bugs."""

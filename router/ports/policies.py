@@ -1,5 +1,6 @@
 """Policies and the operators' levers."""
 
+from enum import StrEnum
 from typing import Protocol
 
 from router.domain.audit import ROUTER, Actor
@@ -72,3 +73,82 @@ class PolicyStore(Protocol):
         :raises RevisionConflict: the expectation did not hold, or there is no such policy.
         :raises StoreError: Redis did not answer.
         """
+
+
+class Loading:
+    """The type of `LOADING`: nothing is known of the tenant yet."""
+
+
+LOADING = Loading()
+
+
+class PolicyLookup(Protocol):
+    """Policies in process, by tenant."""
+
+    def get(self, tenant_id: str) -> TenantPolicies | Loading | None:
+        """The cached policies; None: the tenant is known to have none; `LOADING`: ask `load`."""
+
+    async def load(self, tenant_id: str) -> TenantPolicies | None:
+        """Read them from the store; loads of one tenant are shared.
+
+        :raises StoreError: the store did not answer and nothing is cached.
+        """
+
+
+class Policies(PolicyLookup, Protocol):
+    """The policy cache as the decide path uses it."""
+
+    def doubtful(self, tenant_id: str) -> bool:
+        """Whether what is cached is too old to say that the tenant has no policy of some name: ask `load` first."""
+
+    def observe(self, tenant_id: str, stamp: bytes) -> None:
+        """What the store answered beside a decision; another stamp than the cached one starts a reload."""
+
+
+class Cause(StrEnum):
+    """Why policies are loaded: the label of the reload counter."""
+
+    ASKED = "asked"
+    EXPIRED = "expired"
+    STAMP = "stamp"
+    ANNOUNCED = "announced"
+
+
+class Loader(Protocol):
+    """Where the cache has its policies from; see `ports.PolicyStore.load`."""
+
+    async def load(self, tenant_id: str) -> TenantPolicies | None:
+        """All policies of a tenant at one moment; None when it has none.
+
+        :raises StoreError: Redis did not answer.
+        """
+
+
+class CacheHooks(Protocol):
+    """What the cache reports of itself. Called on the event loop; must be quick and must not raise."""
+
+    def loaded(self, cause: Cause, found: TenantPolicies | None) -> None:
+        """A load succeeded."""
+
+    def failed(self, tenant_id: str, why: str) -> None:
+        """A load failed; the last good policies are kept, if there are any."""
+
+    def kept(self, tenant_id: str, revision: int | None) -> None:
+        """The tenant is cached at this revision; None: it is not cached (any more)."""
+
+    def head_missing(self, tenant_id: str) -> None:
+        """The store has no head for a tenant that had policies: it may have lost its data."""
+
+
+class Announcer(Protocol):
+    """Tells all pods, this one included."""
+
+    def policy_changed(self, tenant_id: str, revision: int) -> None:
+        """A hint, at most once. Never raises: the store is written already, and rows tell the pods that missed it."""
+
+
+class PolicyReader(Protocol):
+    """Reads a tenant's policies; see `ports.PolicyStore.load`."""
+
+    async def load(self, tenant_id: str) -> TenantPolicies | None:
+        """All policies of a tenant."""

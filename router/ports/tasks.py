@@ -5,6 +5,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from router.domain.outcome import Admitted
+from router.domain.plan import Plan
+from router.domain.request import DecideRequest
 from router.domain.task import Final, Move, MoveOutcome, TaskRecord, Unreadable
 
 
@@ -72,3 +75,10 @@ class TaskStore(Protocol):
 
     async def usage_published(self, usage_ids: Sequence[bytes]) -> int:
         """These are in the stream: drop them from the outbox. Returns how many of them were in it still."""
+
+
+class Dispatch(Protocol):
+    """What happens to a pushed task after its reply."""
+
+    def admitted(self, request: DecideRequest, plan: Plan, outcome: Admitted, job: bytes) -> None:
+        """Publish the first attempt."""

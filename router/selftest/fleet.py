@@ -19,7 +19,7 @@ from router.selftest.check import NotChecked, NotSeen
 from router.store.keys import Keys
 from router.store.nodes import Nodes
 from router.store.policies import RedisPolicies
-from router.usecases.publish_policy import PolicyPublisher
+from router.usecases.policies.publish import PolicyPublisher
 from router.wire.subjects import DECIDE
 
 _SWEEPS, _SWEEP_S = 5, 0.2

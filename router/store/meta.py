@@ -76,7 +76,7 @@ def _config_value(reply: object) -> str:
 
 
 class RedisEpochs:
-    """`usecases.alert_episodes.Epochs` on Redis: episodes by condition and scope, shared by all pods."""
+    """`usecases.alerts.episodes.Epochs` on Redis: episodes by condition and scope, shared by all pods."""
 
     def __init__(self, keys: Keys, nodes: Nodes) -> None:
         self._keys = keys
@@ -85,12 +85,12 @@ class RedisEpochs:
         self._end = load("end_epoch", keys=("epochs",), argv=("scope", "epoch"), returns={0: "ended"})
 
     async def begin(self, condition: str, scope: str) -> int:
-        """See `usecases.alert_episodes.Epochs.begin`. An episode that nobody joined for 6 hours counts as over."""
+        """See `usecases.alerts.episodes.Epochs.begin`. An episode that nobody joined for 6 hours counts as over."""
         reply = await self._nodes.run(self._begin, [self._keys.epochs], [f"{condition}:{scope}", _EPISODE_MS])
         return int(reply[1])
 
     async def current(self, condition: str, scope: str) -> int | None:
-        """See `usecases.alert_episodes.Epochs.current`."""
+        """See `usecases.alerts.episodes.Epochs.current`."""
         stored = await self._nodes.call("HGET", self._keys.epochs, f"{condition}:{scope}")
         if stored is None:
             return None
@@ -98,11 +98,11 @@ class RedisEpochs:
         return int(epoch) if is_open == b"1" else None
 
     async def open_scopes(self, condition: str) -> list[str]:
-        """See `usecases.breaker_episodes.OpenEpisodes.open_scopes`."""
+        """See `usecases.alerts.breaker_episodes.OpenEpisodes.open_scopes`."""
         return sorted(scope for _, scope, _ in await self._open(f"{condition}:*"))
 
     async def left(self, quiet_ms: int) -> list[tuple[str, str]]:
-        """See `usecases.alert_episodes.Epochs.left`."""
+        """See `usecases.alerts.episodes.Epochs.left`."""
         # Of a Cluster any primary's: they differ by less than matters here.
         seconds = min(int(now[0]) for now in await self._nodes.each("TIME"))
         since_ms = seconds * 1000 - quiet_ms
@@ -126,5 +126,5 @@ class RedisEpochs:
                 return found
 
     async def end(self, condition: str, scope: str, epoch: int) -> None:
-        """See `usecases.alert_episodes.Epochs.end`."""
+        """See `usecases.alerts.episodes.Epochs.end`."""
         await self._nodes.run(self._end, [self._keys.epochs], [f"{condition}:{scope}", epoch])

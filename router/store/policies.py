@@ -17,13 +17,12 @@ from router.domain.policy.model import StoredPolicy, TenantPolicies
 from router.domain.task import Action
 from router.domain.view import NO_HEAD, HeadView
 from router.errors import InvalidInput, QuotaExceeded, RevisionConflict, StoreDamaged
+from router.ports.policy_records import Past, Quotas, Record, Records
 from router.store.admin_records import KEEP_MS, Detail, packed_act
 from router.store.keys import Keys
 from router.store.nodes import Nodes
 from router.store.packing import NO_STAMP, FormatError, head
 from router.store.scripts import load as load_script
-from router.usecases.policy_quota import Quotas
-from router.usecases.policy_records import Past, Record, Records
 from router.wire.policies import decode
 
 log = logging.getLogger(__name__)

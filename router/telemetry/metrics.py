@@ -73,7 +73,7 @@ class Telemetry:
         self._standing(make)
 
     def _standing(self, make: Families) -> None:
-        """What `usecases.measure` tells of tenants in use."""
+        """What `usecases.sampling.measure` tells of tenants in use."""
         self.limit_used = make.gauge(
             "limit_used_ratio",
             "How full the fullest limit of a kind is, by the pod that leads; 0 on the others. Without limits of users.",

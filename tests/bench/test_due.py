@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from bench.due import measure
-from router.usecases.sweep import MOST
+from router.usecases.tasks.sweep import MOST
 
 
 async def test_looks_take_what_is_due_and_nothing_else(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from router.domain.audit import AuditEntry
 from router.edge.audit_files import FileSink, folder_of
-from router.usecases.export_audit import ExportFailed
+from router.errors import ExportFailed
 
 
 def entries(first: int, count: int) -> list[AuditEntry]:

@@ -23,8 +23,8 @@ from router.store.keys import Keys
 from router.store.levers import RedisLevers, lever_scripts
 from router.store.nodes import SingleNode
 from router.store.policies import RedisPolicies
-from router.usecases.levers import Operator
-from router.usecases.publish_policy import PolicyPublisher
+from router.usecases.admin.overrides import Operator
+from router.usecases.policies.publish import PolicyPublisher
 from tests.servers import NatsProcess, ValkeyProcess, free_port, to_its_end
 
 READY_S = 20.0

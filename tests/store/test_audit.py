@@ -20,7 +20,7 @@ from router.errors import InvalidInput
 from router.store.audit import RedisAudit
 from router.store.keys import Keys
 from router.store.nodes import SingleNode
-from router.usecases.query_audit import QueryAudit
+from router.usecases.audit.query import QueryAudit
 from tests.store.harness import MINUTE, Ask, Store, policy, request
 
 FIVE = (11, 12, 13, 14, 15)

@@ -12,9 +12,9 @@ from router.store.audit import RedisAudit
 from router.store.keys import Keys
 from router.store.nodes import SingleNode
 from router.store.policies import Bounds, RedisPolicies
-from router.usecases.policies import PolicyCache
-from router.usecases.policy_cache import CacheSettings
-from tests.usecases.policy_fakes import HeardCache
+from router.usecases.policies.cache import PolicyCache
+from router.usecases.policies.cache_settings import CacheSettings
+from tests.usecases.fakes.policies import HeardCache
 
 ONE = b'{"providers":[{"name":"a","weight":100}],"version":"1.0"}'
 TWO = b'{"providers":[{"name":"b","weight":100}],"version":"1.0"}'

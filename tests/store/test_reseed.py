@@ -13,11 +13,11 @@ from router.store.keys import Keys
 from router.store.meta import RedisMeta
 from router.store.nodes import SingleNode
 from router.store.policies import RedisPolicies
-from router.usecases.policies import PolicyCache
-from router.usecases.policy_folder import read_folder
-from router.usecases.seed import Seeder, Source, StoreGuard
+from router.usecases.policies.cache import PolicyCache
+from router.usecases.policies.folder import read_folder
+from router.usecases.policies.seed import Seeder, Source, StoreGuard
 from tests.servers import ValkeyProcess
-from tests.usecases.policy_fakes import HeardCache, HeardSeed
+from tests.usecases.fakes.policies import HeardCache, HeardSeed
 
 TENANTS = ("acme", "globex", "initech")
 

@@ -12,7 +12,7 @@ from router.domain.request import Options
 from router.domain.result import BreakerVerdict, ExecResult, Status
 from router.domain.task import Moved
 from router.store.packing import remembered
-from router.usecases.tasks import split_reservations
+from router.usecases.tasks.moves import split_reservations
 from tests.store.harness import MINUTE, Store, policy, request, undispatched
 
 MOST, RESERVED, USED = 100, 30, 12

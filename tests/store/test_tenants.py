@@ -28,7 +28,7 @@ from router.store.nodes import Cluster, Nodes, SingleNode
 from router.store.policies import RedisPolicies
 from router.store.retention import RedisRetention, RetentionBounds
 from router.store.tenants import RedisTenants, kind_of
-from router.usecases.purge import Purger
+from router.usecases.admin.purge import Purger
 from tests.servers import ValkeyCluster
 from tests.store.harness import MINUTE, Ask, Store, policy, request, undispatched
 

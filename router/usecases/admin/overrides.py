@@ -1,0 +1,191 @@
+"""Operators' levers: drain a provider, hold a breaker, switch a tenant off, forget an answer.
+
+A name that is not there is refused before anything is written, with the names that are: a lever that holds nobody would
+be taken for one that works.
+"""
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from router.domain.audit import Actor
+from router.domain.ids import idempotency_name
+from router.domain.policy.model import TenantPolicies, provider_entry
+from router.domain.view import BreakerView, HeadView, Pulled
+from router.errors import InvalidInput, Problem
+from router.ports.policies import LeverStore, PolicyReader
+from router.ports.tenants import Inspector
+from router.usecases.policies.publish import check_ids
+
+MOST_NAMED = 20
+LONGEST_TEXT = 256
+
+
+class ProviderView(Struct, frozen=True):
+    """A provider that a tenant's policies name, or that a lever holds. `breaker` None: closed and clean.
+
+    `name` is the entry in hexadecimal where no policy names it (any more).
+    """
+
+    name: str
+    policies: tuple[str, ...]
+    drained: bool
+    breaker: BreakerView | None
+
+
+class TenantProviders(Struct, frozen=True):
+    """A tenant's switch and its providers, by name."""
+
+    tenant_id: str
+    off: bool
+    providers: tuple[ProviderView, ...]
+
+
+class Operator:
+    """Pulls levers in the name of `by`. Every act answers whether it changed something, and may raise
+
+    :raises InvalidInput: tenant or provider is unknown (the message names those there are), or it has too many levers.
+    :raises StoreError: the store did not answer.
+    """
+
+    def __init__(self, store: LeverStore, inspector: Inspector, policies: PolicyReader, by: Actor) -> None:
+        self._store = store
+        self._inspector = inspector
+        self._policies = policies
+        self._by = by
+
+    async def drain(self, tenant_id: str, provider: str, *, on: bool, why: str | None = None) -> bool:
+        """No new work for the provider, or (`on` False) work again. What it runs it may finish."""
+        check_texts(tenant_id, provider_id=provider, why=why)
+        await self._provider_is_known(tenant_id, provider)
+        return await self._told(tenant_id, await self._store.drain(tenant_id, provider, on=on, by=self._by, why=why))
+
+    async def force_open(self, tenant_id: str, provider: str, *, why: str | None = None) -> bool:
+        """Hold the provider's breaker open until it is reset."""
+        check_texts(tenant_id, provider_id=provider, why=why)
+        await self._provider_is_known(tenant_id, provider)
+        return await self._told(tenant_id, await self._store.force_open(tenant_id, provider, by=self._by, why=why))
+
+    async def reset(self, tenant_id: str, provider: str, *, why: str | None = None) -> bool:
+        """Close the provider's breaker, forced or tripped, and let it begin anew."""
+        check_texts(tenant_id, provider_id=provider, why=why)
+        await self._provider_is_known(tenant_id, provider)
+        return await self._told(tenant_id, await self._store.reset_breaker(tenant_id, provider, by=self._by, why=why))
+
+    async def switch(self, tenant_id: str, *, on: bool, why: str | None = None) -> bool:
+        """Decide nothing new for the tenant, or (`on`) decide again. Replays and running tasks are not concerned."""
+        check_texts(tenant_id, why=why)
+        return await self._told(tenant_id, await self._store.switch(tenant_id, on=on, by=self._by, why=why))
+
+    async def forget(
+        self,
+        tenant_id: str,
+        *,
+        request_id: str | None = None,
+        idempotency_key: str | None = None,
+        why: str | None = None,
+    ) -> bool:
+        """Forget the answer of one request, named by exactly one of the two. False: none is remembered.
+
+        The answers to a caller's own fallback steps of it have names of their own and stay.
+        """
+        check_texts(tenant_id, request_id=request_id, idempotency_key=idempotency_key, why=why)
+        if (request_id is None) == (idempotency_key is None):
+            raise InvalidInput([Problem("request_id", "name one request", "either request_id or idempotency_key")])
+        if idempotency_key is None:
+            namespace, called = "request", ("request_id", request_id or "")
+        else:
+            namespace, called = "key", ("idempotency_key", idempotency_key)
+        name = idempotency_name(tenant_id, namespace, called[1])
+        pulled = await self._store.forget(tenant_id, name, called=called, by=self._by, why=why)
+        return await self._told(tenant_id, pulled)
+
+    async def providers(self, tenant_id: str) -> TenantProviders:
+        """What the tenant's policies name, and how operators and breakers hold each."""
+        check_ids(tenant_id)
+        head = await self._head(tenant_id)
+        named = await self._named(tenant_id)
+        names = {provider_entry(name): name for name in named}
+        breakers = {b.provider_entry: b for b in await self._inspector.breakers(tenant_id)}
+        views = [
+            ProviderView(
+                names.get(entry, entry.hex()),
+                named.get(names.get(entry, ""), ()),
+                entry in head.drained,
+                breakers.get(entry),
+            )
+            for entry in {*names, *head.drained, *head.forced}
+        ]
+        return TenantProviders(tenant_id, head.off, tuple(sorted(views, key=lambda v: v.name)))
+
+    async def tenants(self) -> list[HeadView]:
+        """Every tenant that has, or had, a policy (at most 10,000)."""
+        return await self._inspector.heads()
+
+    async def names(self, tenant_id: str) -> dict[bytes, str]:
+        """The names of the providers that the tenant's policies name, by their entries."""
+        return {provider_entry(name): name for name in await self._named(tenant_id)}
+
+    async def _head(self, tenant_id: str) -> HeadView:
+        for head in await self._inspector.heads(tenant_id):
+            return head
+        raise await self._unknown_tenant(tenant_id)
+
+    async def _named(self, tenant_id: str) -> dict[str, tuple[str, ...]]:
+        return named_providers(await self._policies.load(tenant_id))
+
+    async def _provider_is_known(self, tenant_id: str, provider: str) -> None:
+        named = await self._named(tenant_id)
+        if provider in named:
+            return
+        head = await self._head(tenant_id)
+        if provider_entry(provider) not in head.drained | head.forced:
+            hint = f"there are {_listed(named)}" if named else "the tenant has no policy"
+            raise InvalidInput([Problem("provider_id", f"tenant {tenant_id} has no provider {provider}", hint)])
+
+    async def _told(self, tenant_id: str, pulled: Pulled) -> bool:
+        if pulled is Pulled.UNKNOWN_TENANT:
+            raise await self._unknown_tenant(tenant_id)
+        if pulled is Pulled.FULL:
+            raise InvalidInput(
+                [Problem("tenant_id", f"tenant {tenant_id} has as many levers as it may have", "let go of some first")]
+            )
+        return pulled is Pulled.CHANGED
+
+    async def _unknown_tenant(self, tenant_id: str) -> InvalidInput:
+        known = [h.tenant_id for h in await self.tenants()]
+        hint = f"there are {_listed(known)}" if known else "no tenant has a policy yet"
+        return InvalidInput([Problem("tenant_id", f"there is no tenant {tenant_id}", hint)])
+
+
+def named_providers(policies: TenantPolicies | None) -> dict[str, tuple[str, ...]]:
+    """Every provider that a tenant's policies name, fallbacks included, with the policies that do."""
+    found: dict[str, list[str]] = {}
+    for stored in () if policies is None else policies.policies.values():
+        for provider in (*stored.policy.providers, *stored.policy.fallback_providers):
+            names = found.setdefault(provider.name, [])
+            if stored.policy_id not in names:
+                names.append(stored.policy_id)
+    return {name: tuple(ids) for name, ids in found.items()}
+
+
+def _listed(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    more = f" and {len(ordered) - MOST_NAMED} more" if len(ordered) > MOST_NAMED else ""
+    return ", ".join(ordered[:MOST_NAMED]) + more
+
+
+def check_texts(tenant_id: str, **texts: str | None) -> None:
+    """Refuse what is no tenant's name, and texts that are no single line.
+
+    :raises InvalidInput: with every problem.
+    """
+    check_ids(tenant_id)
+    hint = f"1 to {LONGEST_TEXT} characters on one line"
+    problems = [
+        Problem(path, "is empty, too long or holds control characters", hint)
+        for path, text in texts.items()
+        if text is not None and not (0 < len(text) <= LONGEST_TEXT and text.isprintable())
+    ]
+    if problems:
+        raise InvalidInput(problems)

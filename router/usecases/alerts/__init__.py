@@ -1,0 +1,1 @@
+"""Alerts of the fleet: raising and resolving them, their episodes and rules, and reading them back."""

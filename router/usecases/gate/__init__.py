@@ -1,0 +1,1 @@
+"""The CP gate: which features the mounted state file allows."""

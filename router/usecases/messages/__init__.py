@@ -1,0 +1,1 @@
+"""What every consumer of a stream needs: deliveries, dead letters, isolation of tenants."""

@@ -1,0 +1,95 @@
+"""A mounted folder of policies: `<tenant>/<policy_id>.json`, or, as a ConfigMap cannot hold folders,
+`<tenant>__<policy_id>.json`.
+
+Other files than *.json, and what is hidden (a ConfigMap's own `..data`), are not looked at.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from router.errors import InvalidInput, Problem
+from router.ports.seeding import BadFile
+from router.usecases.policies.publish import check_ids
+from router.wire.policies import MAX_DOCUMENT_BYTES
+
+SEPARATOR: Final = "__"
+
+
+class PolicyFile(Struct, frozen=True):
+    """One file. `name` is its path in the folder."""
+
+    name: str
+    tenant_id: str
+    policy_id: str
+    data: bytes
+
+
+class FolderContents(Struct, frozen=True):
+    """What a folder holds, in the order of the names."""
+
+    files: tuple[PolicyFile, ...] = ()
+    bad: tuple[BadFile, ...] = ()
+
+
+def read_folder(folder: Path) -> FolderContents:
+    """Read all policy files of a folder. Blocks; call it from a thread.
+
+    A file that cannot be taken is in `bad` and does not stop the others; so is a folder that cannot be read.
+    """
+    files: list[PolicyFile] = []
+    bad: list[BadFile] = []
+    seen: dict[tuple[str, str], str] = {}
+    try:
+        paths = _json_files(folder)
+    except OSError as fault:
+        return FolderContents((), (BadFile(".", (_unreadable(fault),)),))
+    for path in paths:
+        name = path.relative_to(folder).as_posix()
+        try:
+            tenant_id, policy_id = _ids(path.relative_to(folder))
+            first = seen.setdefault((tenant_id, policy_id), name)
+            if first != name:
+                raise InvalidInput([Problem("", f"is the same policy as {first}", "remove one of them")])
+            files.append(PolicyFile(name, tenant_id, policy_id, _read(path)))
+        except InvalidInput as refused:
+            bad.append(BadFile(name, tuple(refused.problems)))
+        except OSError as fault:
+            bad.append(BadFile(name, (_unreadable(fault),)))
+    return FolderContents(tuple(files), tuple(bad))
+
+
+def _unreadable(fault: OSError) -> Problem:
+    return Problem("", f"cannot be read: {fault.strerror or fault}")
+
+
+def _json_files(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    for entry in folder.iterdir():
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            found.extend(p for p in entry.iterdir() if p.suffix == ".json" and not p.name.startswith("."))
+        elif entry.suffix == ".json":
+            found.append(entry)
+    return sorted(found)
+
+
+def _ids(path: Path) -> tuple[str, str]:
+    if len(path.parts) > 1:
+        ids = (path.parts[0], path.stem)
+    else:
+        tenant_id, _, policy_id = path.stem.partition(SEPARATOR)
+        if not tenant_id or not policy_id or SEPARATOR in policy_id:
+            hint = f"<tenant>/<policy_id>.json, or <tenant>{SEPARATOR}<policy_id>.json with one {SEPARATOR}"
+            raise InvalidInput([Problem("", "the name says no tenant and policy", hint)])
+        ids = (tenant_id, policy_id)
+    check_ids(*ids)
+    return ids
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        # One more than allowed: the parser refuses it with its message.
+        return file.read(MAX_DOCUMENT_BYTES + 1)

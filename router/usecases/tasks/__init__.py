@@ -1,0 +1,1 @@
+"""Pushed tasks from dispatch to usage: attempts, acks, results, final results, the sweeper."""

@@ -1,0 +1,174 @@
+"""Receipts of workers for assignments: accepted ones move the task on, others begin its next attempt at once."""
+
+import logging
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from router.domain.alert import Door
+from router.domain.attempts import why_status
+from router.domain.audit import TaskFeatures
+from router.domain.decision import Code, Refused
+from router.domain.ids import attempt_in, task_id, task_of
+from router.domain.result import AckStatus, ExecAck, ExecResult, Status
+from router.domain.task import Action, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskRecord, TaskState, Unreadable
+from router.ports.bus import Delivery
+from router.ports.decisions import DecisionStore
+from router.ports.policies import PolicyLookup
+from router.ports.tasks import Strikes, TaskStore
+from router.telemetry import Event, Telemetry
+from router.usecases.audit.features import features_of, pack_features
+from router.usecases.messages.deliveries import REDRIVEN, VIOLATION, DeadLetters, Patience, again, violation
+from router.usecases.messages.isolation import Isolation
+from router.usecases.policies.lookups import policies_of
+from router.usecases.tasks.moves import ending_move, next_of, note, waiting_move
+from router.usecases.tasks.task_effects import Endings
+from router.wire.problems import Rejected
+from router.wire.results import decode_ack
+from router.wire.subjects import ACK
+
+log = logging.getLogger("router.receipts")
+
+
+class Receipts:
+    """Takes batches of receipts. `most_strikes`: how often one may fail for good before it is a dead letter."""
+
+    def __init__(
+        self,
+        tasks: TaskStore,
+        decisions: DecisionStore,
+        policies: PolicyLookup,
+        endings: Endings,
+        dead_letters: DeadLetters,
+        telemetry: Telemetry,
+        isolation: Isolation,
+        strikes: Strikes,
+        *,
+        most_strikes: int,
+    ) -> None:
+        self._tasks = tasks
+        self._decisions = decisions
+        self._policies = policies
+        self._endings = endings
+        self._dead_letters = dead_letters
+        self._telemetry = telemetry
+        self._isolation = isolation
+        self._patience = Patience(strikes, f"{ACK} fault", most_strikes)
+
+    async def receive(self, batch: Sequence[Delivery]) -> None:
+        """Note receipts: accepted ones move the task on; the deadline stays the guarantee.
+
+        :raises StoreError: Redis did not do it; what is not answered yet may be handed over again.
+        """
+        receipts: list[tuple[Delivery, ExecAck]] = []
+        for delivery in batch:
+            headers = delivery.headers
+            if REDRIVEN in headers:
+                self._telemetry.redriven.labels("ack").inc()
+            decoded = decode_ack(delivery.data, headers)
+            if isinstance(decoded, Rejected):
+                if decoded.refused.code is Code.UNAUTHORIZED:
+                    self._isolation.violated(Door.RECEIPT)
+                self._dead_letters.give_up(ACK, delivery, decoded.refused, trace_id=decoded.trace_id)
+            else:
+                receipts.append((delivery, decoded))
+        found = await self._tasks.records([task_of(a.assignment_id) for _, a in receipts])
+        # Of one that cannot be read the deadline takes care.
+        records = [None if isinstance(r, Unreadable) else r for r in found]
+        moved: list[tuple[Delivery, Move]] = []
+        for (delivery, ack), record in zip(receipts, records, strict=True):
+            if record is not None and (move := await self._move_of(ack, record)) is not None:
+                moved.append((delivery, move))
+        faults = await self._move(moved) if moved else {}
+        failed: list[tuple[Delivery, str, str, str | None]] = []
+        for (delivery, ack), record in zip(receipts, records, strict=True):
+            if record is not None and _foreign(ack, record):
+                owner = record.facts.tenant_id
+                self._dead_letters.give_up(ACK, delivery, VIOLATION, tenant_id=owner, trace_id=ack.trace_id)
+            elif record is not None and delivery.sequence in faults:
+                failed.append((delivery, faults[delivery.sequence], record.facts.tenant_id, ack.trace_id))
+            else:
+                delivery.ack()
+        for one in failed:
+            await self._failed(*one)
+
+    async def _failed(self, delivery: Delivery, fault: str, tenant_id: str, trace_id: str | None) -> None:
+        """A damaged key, or a bug: again later, for somebody may mend it; without a receipt the deadline decides."""
+        self._telemetry.store_row_faults.inc()
+        log.error(fault, extra={"event": Event.STORE_ROW_FAULT, "tenant_id": tenant_id})
+        if await self._patience.ends(delivery):
+            why = Refused(Code.INTERNAL, f"it could not be noted: {fault}")
+            self._dead_letters.give_up(ACK, delivery, why, tenant_id=tenant_id, trace_id=trace_id)
+        else:
+            again(delivery)
+
+    async def _move(self, moved: list[tuple[Delivery, Move]]) -> dict[int, str]:
+        """Make the moves, and go on from those that ended an attempt; returns what failed, by the delivery's place."""
+        outcomes = await self._tasks.move([move for _, move in moved])
+        faults: dict[int, str] = {}
+        overtaken: list[Move] = []
+        for (delivery, move), outcome in zip(moved, outcomes, strict=True):
+            if _overtaken(delivery, move, outcome):
+                overtaken.append(replace(move, note=True))
+            if isinstance(outcome, MoveFault):
+                faults[delivery.sequence] = outcome.message
+            if isinstance(outcome, Moved):
+                if move.state is TaskState.WAITING:
+                    self._endings.next_due(0)
+                self._endings.ended(move)
+        if overtaken:
+            await self._tasks.move(overtaken)
+        return faults
+
+    async def _move_of(self, ack: ExecAck, record: TaskRecord) -> Move | None:
+        attempt = attempt_in(ack.assignment_id)
+        facts = record.facts
+        told = features_of(record, attempt, status=ack.status.value, note=ack.message)
+        if _foreign(ack, record):
+            self._telemetry.results_refused.labels("violation").inc()
+            violation(self._isolation, Door.RECEIPT, ack.tenant_id or "", facts.tenant_id)
+            return note(facts.tenant_id, record.decision_id, Action.RESULT_VIOLATION, told, attempt=attempt)
+        if attempt != record.attempt:
+            return None
+        if ack.status is not AckStatus.ACCEPTED:
+            return await self._rejected(record, told)
+        return Move(
+            facts.tenant_id,
+            record.decision_id,
+            Action.ASSIGNMENT_ACCEPTED,
+            pack_features(told),
+            task_id=task_id(record.decision_id),
+            attempt=attempt,
+            below=TaskState.ACCEPTED,
+            state=TaskState.ACCEPTED,
+            due_ms=record.deadline_at_ms,
+        )
+
+    async def _rejected(self, record: TaskRecord, told: TaskFeatures) -> Move:
+        """The worker will not do it: the next attempt at once, or the task's end. The provider is not to blame."""
+        policies = await policies_of(self._policies, record.facts.tenant_id)
+        action = Action.ASSIGNMENT_REJECTED
+        why = why_status(Status.ERROR)
+        if await next_of(self._tasks, policies, record, why) is not None:
+            due = self._decisions.now_ms(record.facts.tenant_id)
+            return waiting_move(record, policies, action, told, why=why, due_ms=due)
+        final = self._endings.final(record, ExecResult(Status.ERROR, error_code="REJECTED"))
+        keep_ms = self._endings.tombstone_ms
+        return ending_move(record, policies, action, told, state=TaskState.FAILED, keep_ms=keep_ms, final=final)
+
+
+def _overtaken(delivery: Delivery, move: Move, outcome: MoveOutcome) -> bool:
+    """Whether a worker was quicker with its result than we with its acceptance: the log says that it accepted all the
+    same."""
+    return (
+        move.state is TaskState.ACCEPTED
+        and delivery.delivered == 1
+        and isinstance(outcome, NotMoved)
+        and outcome.attempt == move.attempt
+        and outcome.state is not None
+        and outcome.state > TaskState.ACCEPTED
+    )
+
+
+def _foreign(ack: ExecAck, record: TaskRecord) -> bool:
+    return ack.tenant_id is not None and ack.tenant_id != record.facts.tenant_id

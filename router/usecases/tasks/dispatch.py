@@ -1,0 +1,237 @@
+"""A pushed task on its way to a worker: its event and its assignment published, then marked so.
+
+The record and the work item were written inside the decision, so a pod that dies anywhere here leaves work that the
+sweeper publishes. The event goes first, over the same connection: where the assignment arrives, its event has, too,
+however soon a worker ends the task.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from msgspec.structs import replace
+
+from router.domain.audit import TaskFeatures
+from router.domain.ids import assignment_id, task_id, to_text
+from router.domain.outcome import Admitted
+from router.domain.plan import Plan
+from router.domain.request import DecideRequest
+from router.domain.task import Action, Move, MoveOutcome, NotMoved, TaskRecord, TaskState
+from router.errors import StoreError
+from router.log_throttle import Seldom
+from router.ports.bus import Publication, Published, Publisher
+from router.ports.tasks import TaskStore
+from router.telemetry import Event, Telemetry
+from router.usecases.audit.features import pack_features
+from router.wire import subjects
+from router.wire.assignment import Attempt, assigned_event, assignment
+
+log = logging.getLogger("router.dispatch")
+
+
+class _Leaving:
+    """An attempt that waits for two acks: its event's and its assignment's."""
+
+    __slots__ = ("assignment_id", "failed", "mark", "missing")
+
+    def __init__(self, assignment_id: str, mark: Move) -> None:
+        self.assignment_id, self.mark = assignment_id, mark
+        self.missing, self.failed = 2, False
+
+
+class Dispatcher:
+    """Publishes attempts and marks them published, in batches of a tick."""
+
+    def __init__(
+        self, tasks: TaskStore, publisher: Publisher, telemetry: Telemetry, now_ms: Callable[[str], int]
+    ) -> None:
+        self._tasks = tasks
+        self._publisher = publisher
+        self._telemetry = telemetry
+        self._now_ms = now_ms
+        self._marks: list[Move] = []
+        self._marking: asyncio.Task[None] | None = None
+        self._open = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._seldom = Seldom(time.monotonic)
+
+    def admitted(self, request: DecideRequest, plan: Plan, outcome: Admitted, job: bytes) -> None:
+        """See `usecases.decide.decide.Dispatch`."""
+        self._begin(request, plan, outcome, job, outcome.decision_id, 1)
+
+    def next_attempt(
+        self, request: DecideRequest, plan: Plan, record: TaskRecord, outcome: Admitted, job: bytes
+    ) -> None:
+        """Publish the attempt that follows the record's."""
+        self._begin(request, plan, outcome, job, record.decision_id, record.attempt + 1)
+
+    def _begin(
+        self, request: DecideRequest, plan: Plan, outcome: Admitted, job: bytes, decision: bytes, number: int
+    ) -> None:
+        chosen = plan.candidates[outcome.candidate]
+        task = task_id(decision)
+        now, deadline_ms = self._now_ms(request.tenant_id), plan.deadline_of(chosen)
+        attempt = Attempt(
+            to_text(assignment_id(task, number)),
+            to_text(task),
+            number,
+            chosen.provider.name,
+            outcome.reason,
+            plan.stored.policy_id,
+            plan.stored.revision,
+            chosen.expected_latency_ms,
+            chosen.expected_cost_microusd,
+            now,
+            now + deadline_ms,
+            chosen.provider.endpoint,
+            deadline_ms,
+        )
+        features = TaskFeatures(
+            request.request_id,
+            plan.stored.policy_id,
+            plan.stored.revision,
+            chosen.provider.name,
+            attempt.assignment_id,
+            request.user_id,
+            request.correlation.trace_id,
+            ip_address=request.client_ip,
+        )
+        mark = _mark(request.tenant_id, decision, number, attempt.deadline_at_ms, features)
+        self._publish(request.assignment_subject, attempt, job, mark)
+
+    def again(self, record: TaskRecord, job: bytes) -> None:
+        """Publish the current attempt of a record that was never marked as published."""
+        facts = record.facts
+        task = task_id(record.decision_id)
+        attempt = Attempt(
+            to_text(assignment_id(task, record.attempt)),
+            to_text(task),
+            record.attempt,
+            record.provider_id,
+            record.reason,
+            facts.policy_id,
+            facts.policy_revision,
+            record.expected_latency_ms,
+            record.expected_cost_microusd,
+            record.charged_ms,
+            record.deadline_at_ms,
+            deadline_ms=facts.attempt_ms,
+        )
+        features = TaskFeatures(
+            facts.request_id,
+            facts.policy_id,
+            facts.policy_revision,
+            record.provider_id,
+            attempt.assignment_id,
+            facts.user_id,
+            facts.trace_id,
+            note="published by the sweeper",
+            ip_address=facts.client_ip,
+        )
+        mark = _mark(facts.tenant_id, record.decision_id, record.attempt, record.deadline_at_ms, features)
+        self._publish(facts.subject, attempt, job, mark)
+
+    def _publish(self, subject: str | None, attempt: Attempt, job: bytes, mark: Move) -> None:
+        subject = subject or subjects.ASSIGN
+        payload, headers = assignment(job, attempt)
+        event = assigned_event(job, attempt, subject=subject, timestamp_ms=attempt.created_at_ms)
+        if self._open == 0:
+            self._idle.clear()
+        self._open += 1
+        leaving = _Leaving(attempt.assignment_id, mark)
+        self._publisher.publish(
+            Publication(subjects.ASSIGNED, event, f"{attempt.assignment_id}:assigned"), partial(self._acked, leaving)
+        )
+        self._publisher.publish(
+            Publication(subject, payload, attempt.assignment_id, headers), partial(self._published, leaving)
+        )
+
+    def _published(self, leaving: _Leaving, outcome: Published) -> None:
+        if outcome is Published.DUPLICATE:
+            # It was published before, by a pod that could not mark it: workers have it once.
+            self._telemetry.assignments_duplicate.inc()
+        elif outcome:
+            self._telemetry.assignments_published.inc()
+        self._acked(leaving, outcome)
+
+    def _acked(self, leaving: _Leaving, outcome: Published) -> None:
+        leaving.missing -= 1
+        leaving.failed |= not outcome
+        if leaving.missing:
+            return
+        if leaving.failed:
+            # The record says NEW still: the sweeper publishes both, and the streams drop what they have.
+            if (unsaid := self._seldom.due()) is not None:
+                log.warning(
+                    "an assignment or its event was not published; the sweeper tries again",
+                    extra={
+                        "event": Event.PUBLISH_FAILED,
+                        "assignment_id": leaving.assignment_id,
+                        "unsaid": unsaid,
+                    },
+                )
+            self._closed()
+            return
+        self._marks.append(leaving.mark)
+        if self._marking is None:
+            self._marking = asyncio.get_running_loop().create_task(self._mark_all())
+
+    async def _mark_all(self) -> None:
+        try:
+            while self._marks:
+                marks, self._marks = self._marks, []
+                done = len(marks)
+                try:
+                    outcomes = await self._tasks.move(marks)
+                    while marks := _overtaken(marks, outcomes):
+                        outcomes = await self._tasks.move(marks)
+                except StoreError as fault:
+                    # Unmarked ones are published again, with the same message id: the stream drops the repeats.
+                    log.warning("assignments could not be marked as published: %s", fault)
+                self._closed(done)
+        finally:
+            self._marking = None
+
+    def _closed(self, n: int = 1) -> None:
+        self._open -= n
+        if self._open == 0:
+            self._idle.set()
+
+    async def drained(self) -> None:
+        """Returns when everything that was to be published is, or is left to the sweeper."""
+        await self._idle.wait()
+
+
+def _overtaken(marks: Sequence[Move], outcomes: Sequence[MoveOutcome]) -> list[Move]:
+    """What is to be written for tasks whose worker was quicker than the mark.
+
+    An accepted one gets the deadline that its worker was told, as by the mark; for one that is further, or of another
+    attempt by now, the log says all the same that it was published.
+    """
+    late: list[Move] = []
+    for mark, outcome in zip(marks, outcomes, strict=True):
+        if mark.note or not isinstance(outcome, NotMoved):
+            continue
+        if outcome.state is not None and outcome.state > TaskState.PUBLISHED:
+            if outcome.state is TaskState.ACCEPTED and mark.state is TaskState.PUBLISHED:
+                late.append(replace(mark, below=TaskState.WAITING, state=TaskState.ACCEPTED))
+            else:
+                late.append(replace(mark, note=True))
+    return late
+
+
+def _mark(tenant_id: str, decision: bytes, attempt: int, deadline_at_ms: int, features: TaskFeatures) -> Move:
+    return Move(
+        tenant_id,
+        decision,
+        Action.ASSIGNMENT_PUBLISHED,
+        pack_features(features),
+        task_id=task_id(decision),
+        attempt=attempt,
+        below=TaskState.PUBLISHED,
+        state=TaskState.PUBLISHED,
+        due_ms=deadline_at_ms,
+    )

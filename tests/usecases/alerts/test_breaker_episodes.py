@@ -1,0 +1,59 @@
+"""Alerts of breakers end although nobody saw the breaker close."""
+
+import pytest
+
+from router.domain.alert import Condition
+from router.domain.json import JsonObject
+from router.domain.policy.model import provider_entry
+from router.domain.view import BreakerState, BreakerView, HeadView
+from router.usecases.alerts.breaker_episodes import BreakerEpisodes
+
+SCOPES = ["acme/a", "acme/pool/b", "globex/a", "extension/pre/mask"]
+
+
+class Room:
+    """Episodes, breakers and alerts in memory; `over` is what was resolved."""
+
+    def __init__(self, *views: BreakerView) -> None:
+        self._views = views
+        self.over: list[str] = []
+
+    async def open_scopes(self, condition: str) -> list[str]:
+        assert condition == "breaker_opened"
+        return SCOPES
+
+    async def breakers(self, tenant_id: str | None = None) -> list[BreakerView]:
+        return [v for v in self._views if v.tenant_id == tenant_id]
+
+    async def heads(self, tenant_id: str | None = None) -> list[HeadView]:
+        raise NotImplementedError
+
+    def raise_(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
+        raise AssertionError("raised")
+
+    def resolve(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
+        self.over.append(scope)
+
+    def happened(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
+        raise AssertionError("happened")
+
+
+def view(tenant: str, provider: str, state: BreakerState) -> BreakerView:
+    """A breaker."""
+    return BreakerView(tenant, provider_entry(provider), state, 1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("views", "over"),
+    [
+        ((), ["acme/a", "acme/pool/b", "globex/a"]),
+        ((view("acme", "a", BreakerState.OPEN),), ["acme/pool/b", "globex/a"]),
+        ((view("acme", "pool/b", BreakerState.HALF_OPEN),), ["acme/a", "globex/a"]),
+        ((view("globex", "a", BreakerState.CLOSED),), ["acme/a", "acme/pool/b", "globex/a"]),
+    ],
+)
+async def test_what_is_not_open_is_over(views: tuple[BreakerView, ...], over: list[str]) -> None:
+    """Open and half open go on, by tenant and provider; closed and gone are over; extensions are not looked at."""
+    room = Room(*views)
+    await BreakerEpisodes(room, room, room, may_work=lambda: True).look()
+    assert room.over == over

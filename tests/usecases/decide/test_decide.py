@@ -1,0 +1,351 @@
+"""One reply for every request, whatever breaks on the way; and nothing is left in flight."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+import pytest
+from prometheus_client import CollectorRegistry
+
+from router.domain.decision import PinState, Reason
+from router.domain.outcome import Admitted, Away, Outcome, Remembered, RowFault
+from router.domain.plan import ALL_FEATURES, Plan
+from router.domain.policy.model import OnStoreError, StoredPolicy, TenantPolicies
+from router.domain.request import DecideRequest
+from router.domain.task import TaskRecord, Unreadable
+from router.errors import StoreUnavailable
+from router.ports.extensions import Course, MakePlan, Read
+from router.ports.policies import LOADING, Loading
+from router.telemetry import Telemetry
+from router.tracing import Tracing
+from router.usecases.decide.decide import Decide
+from router.usecases.decide.intake import DecideSettings
+from router.usecases.decide.outcomes import Outcomes
+from router.wire.policies import decode
+from tests.usecases.fakes.policies import ONE
+
+STAMP = b"stamp..1"
+POLICIES = TenantPolicies("acme", 1, STAMP, {"default": StoredPolicy("default", 1, "h", decode(ONE).policy)})
+ADMITTED = Admitted(0, Reason.WEIGHTED, b"\x00", PinState.NONE, bytes(16))
+
+
+class Store:
+    """Keeps rows until the test answers them."""
+
+    def __init__(self) -> None:
+        self.rows: list[Callable[[Outcome, bytes], None]] = []
+        self.broken = False
+
+    def decide(
+        self, request: DecideRequest, plan: Plan, job: bytes | None, done: Callable[[Outcome, bytes], None]
+    ) -> None:
+        """Queue."""
+        if self.broken:
+            raise RuntimeError("a bug in the store")
+        self.rows.append(done)
+
+    def look(
+        self, request: DecideRequest, plan: Plan, done: Callable[[Outcome, bytes], None], *, claim_ms: int = 0
+    ) -> None:
+        """Queue."""
+        self.rows.append(done)
+
+    def next_attempt(
+        self,
+        request: DecideRequest,
+        plan: Plan,
+        record: TaskRecord,
+        job: bytes,
+        done: Callable[[Outcome, bytes], None],
+    ) -> None:
+        """Not of interest here."""
+        raise NotImplementedError
+
+    def now_ms(self, tenant_id: str) -> int:
+        """Any time."""
+        return 0
+
+    def new_decision_id(self, request: DecideRequest, plan: Plan) -> bytes:
+        """Any id."""
+        return bytes(16)
+
+    async def of_message(self, message_id: str, tenant_id: str | None) -> tuple[str, bytes] | None:
+        """Nothing is."""
+        return None
+
+    async def somebodys(self, decision_id: bytes) -> bool:
+        """Not asked for here."""
+        raise NotImplementedError
+
+    async def remembered(self, tenant_id: str, name: bytes) -> Remembered | None:
+        """Nothing is."""
+        return None
+
+    async def all_remembered(self, wanted: Sequence[tuple[str, bytes]]) -> list[Remembered | Unreadable | None]:
+        """Nothing is."""
+        return [None for _ in wanted]
+
+
+class Policies:
+    """What the cache says, and what a load comes to."""
+
+    def __init__(self) -> None:
+        self.cached: TenantPolicies | Loading | None = POLICIES
+        self.loaded: TenantPolicies | Exception | None = POLICIES
+        self.seen: list[bytes] = []
+        self.old = False
+
+    def doubtful(self, tenant_id: str) -> bool:
+        """Until the next load."""
+        return self.old
+
+    def get(self, tenant_id: str) -> TenantPolicies | Loading | None:
+        """From the cache."""
+        return self.cached
+
+    async def load(self, tenant_id: str) -> TenantPolicies | None:
+        """From the store."""
+        self.old = False
+        if isinstance(self.loaded, Exception):
+            raise self.loaded
+        return self.loaded
+
+    def observe(self, tenant_id: str, stamp: bytes) -> None:
+        """Written down."""
+        self.seen.append(stamp)
+
+
+class Room:
+    """The use case and all that is around it."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.store, self.policies = Store(), Policies()
+        self.replies: list[dict[str, Any]] = []
+        self.dispatched: list[bytes] = []
+        self.broken_dispatch = False
+        self.deferred: list[DecideRequest] = []
+        self.registry = CollectorRegistry()
+        self.telemetry = Telemetry(self.registry)
+        told = DecideSettings(**settings)
+        self.decide = Decide(
+            self.store,
+            self.policies,
+            lambda: ALL_FEATURES,
+            self,
+            self.telemetry,
+            told,
+            read=Outcomes(
+                self.store,
+                self.policies,
+                self.telemetry,
+                told.on_store_error,
+                degraded_made=lambda request, *_: self.deferred.append(request),
+            ).read,
+            tracing=Tracing.off(),
+            extensions=self,
+        )
+
+    def admitted(self, request: DecideRequest, plan: Plan, outcome: Admitted, job: bytes) -> None:
+        """`usecases.decide.decide.Dispatch`."""
+        self.dispatched.append(job)
+        if self.broken_dispatch:
+            raise RuntimeError("a bug in the dispatcher")
+
+    async def answer(self, request: DecideRequest, stored: StoredPolicy, make_plan: MakePlan, read: Read) -> Course:
+        """`usecases.course.Extensions`; no policy here has any."""
+        raise NotImplementedError
+
+    def reply(self, body: bytes, headers: Mapping[str, str] | None) -> None:
+        """The caller's."""
+        self.replies.append(orjson.loads(body))
+
+    def ask(self, **fields: Any) -> None:
+        """One request."""
+        body = {"version": "1", "tenant_id": "acme", "request_id": "r", "task": {"type": "chat"}} | fields
+        self.decide.handle(orjson.dumps(body), None, None, self.reply)
+
+    async def answered(self, count: int = 1) -> list[dict[str, Any]]:
+        """All have their reply, and nothing is in flight."""
+        await asyncio.wait_for(self.decide.drained(), 2)
+        assert self.decide.in_flight == 0
+        assert len(self.replies) == count
+        return self.replies
+
+    async def code(self) -> str:
+        """The one reply's error."""
+        (reply,) = await self.answered()
+        return str(reply["error"]["code"])
+
+
+async def test_an_admitted_row_is_answered_and_observed() -> None:
+    """The plain way, and the stamp goes to the cache."""
+    room = Room()
+    room.ask()
+    assert room.decide.in_flight == 1
+    room.store.rows[0](ADMITTED, STAMP)
+    assert (await room.answered())[0]["decision"]["provider_id"] == "a"
+    assert room.policies.seen == [STAMP]
+    assert room.dispatched == []
+
+
+async def test_a_policy_without_extensions_pays_nothing_for_them() -> None:
+    """Its row is with the store and its caller is told before anything else runs: no task, no turn of the loop."""
+    room = Room()
+    before = asyncio.all_tasks()
+    room.ask()
+    room.store.rows[0](ADMITTED, STAMP)
+    assert len(room.replies) == 1
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_policy_with_extensions_takes_the_other_way() -> None:
+    """A task of its own; the store gets no row from here."""
+    room = Room()
+    extended = decode(b'{"providers":[{"name":"a","weight":100}],"pre":[{"id":"x"}]}').policy
+    room.policies.cached = TenantPolicies("acme", 1, STAMP, {"default": StoredPolicy("default", 1, "h", extended)})
+    before = asyncio.all_tasks()
+    room.ask()
+    assert len(asyncio.all_tasks() - before) == 1
+    assert room.store.rows == []
+    assert await room.code() == "internal"  # as the way itself is not in this room
+
+
+async def test_a_pushed_task_is_dispatched_after_its_reply() -> None:
+    """Once, and only when it was admitted."""
+    room = Room()
+    room.ask(push_assignment=True)
+    room.ask(push_assignment=True)
+    room.store.rows[0](ADMITTED, STAMP)
+    room.store.rows[1](Away(sent=True), b"")
+    await room.answered(2)
+    assert len(room.dispatched) == 1
+
+
+async def test_a_bug_in_the_store_is_answered() -> None:
+    """`internal`, once."""
+    room = Room()
+    room.store.broken = True
+    room.ask()
+    assert await room.code() == "internal"
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"), [(StoreUnavailable("away"), "unavailable"), (ValueError("a record of nonsense"), "internal")]
+)
+async def test_a_load_that_fails_is_answered(fault: Exception, code: str) -> None:
+    """Whatever a load raises: one reply, nothing in flight."""
+    room = Room()
+    room.policies.cached, room.policies.loaded = LOADING, fault
+    room.ask()
+    assert await room.code() == code
+
+
+async def test_a_policy_that_the_pod_has_not_heard_of_is_looked_for() -> None:
+    """Its announcement was missed: the request that asks for it is decided by it."""
+    room = Room()
+    room.policies.cached, room.policies.old = TenantPolicies("acme", 1, STAMP, {}), True
+    room.ask()
+    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+    room.store.rows[0](ADMITTED, STAMP)
+    await room.answered(1)
+    assert room.replies[0]["ok"] is True
+
+
+@pytest.mark.parametrize("loaded", [TenantPolicies("acme", 1, STAMP, {}), StoreUnavailable("away")])
+async def test_a_policy_that_nobody_has_heard_of(loaded: TenantPolicies | Exception) -> None:
+    """Looked for once, and refused by name; also where the store is away, by what was there last."""
+    room = Room()
+    room.policies.cached, room.policies.old = TenantPolicies("acme", 1, STAMP, {}), True
+    room.policies.loaded = loaded
+    room.ask()
+    assert await room.code() == "policy_not_found"
+    assert room.store.rows == []
+
+
+async def test_an_outcome_that_cannot_be_told_is_answered() -> None:
+    """A candidate that the plan does not have, say: `internal`, and nothing is left in flight."""
+    room = Room()
+    room.ask()
+    room.store.rows[0](Admitted(7, Reason.WEIGHTED, b"", PinState.NONE, bytes(16)), STAMP)
+    assert await room.code() == "internal"
+
+
+async def test_a_bug_in_the_dispatch_does_not_answer_twice() -> None:
+    """The decision was told already; the sweeper has the rest."""
+    room = Room()
+    room.broken_dispatch = True
+    room.ask(push_assignment=True)
+    room.store.rows[0](ADMITTED, STAMP)
+    assert (await room.answered())[0]["ok"] is True
+
+
+async def test_a_fault_of_a_row_is_internal(caplog: pytest.LogCaptureFixture) -> None:
+    """And counted. One that every request of a tenant meets, as a damaged key is, is logged once."""
+    room = Room()
+    for _ in range(5):
+        room.ask()
+    for row in room.store.rows:
+        row(RowFault("a damaged key"), STAMP)
+    await room.answered(5)
+    assert {reply["error"]["code"] for reply in room.replies} == {"internal"}
+    assert room.registry.get_sample_value("router_store_row_faults_total") == 5
+    assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == ["a damaged key"]
+
+
+async def test_overload_is_told_before_the_request_is_read() -> None:
+    """Even garbage is refused as overload."""
+    room = Room(max_in_flight=1)
+    room.ask()
+    room.decide.handle(b"nonsense", None, None, room.reply)
+    assert room.replies[0]["error"]["code"] == "service_overloaded"
+    room.store.rows[0](ADMITTED, STAMP)
+    await room.answered(2)
+
+
+async def test_without_a_reply_subject_only_pushes_are_decided() -> None:
+    """Nobody would hear the others."""
+    room = Room()
+    body = {"version": "1", "tenant_id": "acme", "task": {"type": "chat"}}
+    room.decide.handle(orjson.dumps(body), None, None, None)
+    assert room.store.rows == []
+    room.decide.handle(orjson.dumps(body | {"push_assignment": True}), None, None, None)
+    room.store.rows[0](ADMITTED, STAMP)
+    assert len(room.dispatched) == 1
+    await room.answered(0)
+
+
+async def test_a_tenant_outside_the_allow_list_is_unauthorized() -> None:
+    """Before its policies are looked at."""
+    room = Room(allowed_tenants=frozenset({"other"}))
+    room.ask()
+    assert await room.code() == "unauthorized"
+
+
+async def test_a_deadline_above_the_bound_is_refused() -> None:
+    """ROUTER_DEADLINE_MAX."""
+    room = Room(deadline_max_ms=1000)
+    room.ask(options={"deadline_ms": 1001})
+    assert await room.code() == "invalid_request"
+
+
+async def test_without_the_store_and_the_levers_nothing_is_decided() -> None:
+    """Its policies were dropped from memory meanwhile, and with them what operators hold: unavailable."""
+    room = Room(on_store_error=OnStoreError.ALLOW)
+    room.ask()
+    room.policies.cached = LOADING
+    room.store.rows[0](Away(sent=False), b"")
+    assert await room.code() == "unavailable"
+    assert room.deferred == []
+
+
+@pytest.mark.parametrize(("sent", "degraded"), [(False, True), (True, False)])
+async def test_only_a_row_that_was_not_sent_is_decided_without_the_store(sent: bool, degraded: bool) -> None:
+    """A row that may have been executed must not get a second, other decision."""
+    room = Room(on_store_error=OnStoreError.ALLOW)
+    room.ask()
+    room.store.rows[0](Away(sent=sent), b"")
+    (reply,) = await room.answered()
+    assert reply["ok"] is degraded
+    assert len(room.deferred) == int(degraded)
+    assert room.policies.seen == []

@@ -1,0 +1,95 @@
+"""Extensions in memory: what they are sent, what they answer, and a store of their records that may be away."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from router.domain.extension_health import ExtensionRecord, Settled, Tally
+from router.domain.extensions import Name
+from router.domain.view import BreakerState
+from router.errors import StoreUnavailable
+from router.ports.extensions import Missed
+
+Answer = bytes | Missed | Mapping[str, Any]
+
+
+class Calls:
+    """`ports.ExtensionCalls`: each subject's answers in order, the last one again and again; without, nobody is there.
+
+    A timeout takes its time.
+    """
+
+    def __init__(self, **answers: Answer | Sequence[Answer]) -> None:
+        self.answers: dict[str, list[Answer]] = {}
+        for name, given in answers.items():
+            stage, _, extension_id = name.partition("_")
+            listed = [given] if isinstance(given, bytes | Missed | Mapping) else list(given)
+            self.answers[f"beamline.ext.{stage}.{extension_id}.v1"] = listed
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+        self.headers: list[Mapping[str, str]] = []
+
+    async def call(self, subject: str, body: bytes, headers: Mapping[str, str], timeout_ms: int) -> bytes | Missed:
+        """Written down and answered."""
+        self.sent.append((subject, orjson.loads(body)))
+        self.headers.append(headers)
+        waiting = self.answers.get(subject, [Missed.NOBODY])
+        answer = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        await asyncio.sleep(timeout_ms / 1000 if answer is Missed.TIMEOUT else 0)
+        return answer if isinstance(answer, bytes | Missed) else orjson.dumps(answer)
+
+    def of(self, name: str) -> list[dict[str, Any]]:
+        """What `<stage>.<id>` was sent."""
+        return [body for subject, body in self.sent if subject == f"beamline.ext.{name}.v1"]
+
+
+class Records:
+    """`ports.ExtensionStore`: adds up, and turns no breaker; `state` is that of every one, `probe` who may try it."""
+
+    def __init__(self) -> None:
+        self.up = True
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.state = BreakerState.CLOSED
+        self.grants = True
+        self.asked = 0
+        self.totals: dict[Name, list[int]] = {}
+        self.told = asyncio.Event()
+
+    async def settle(self, tallies: Sequence[Tally]) -> list[Settled]:
+        """Added."""
+        self.asked += 1
+        await self.answers.wait()
+        if not self.up:
+            raise StoreUnavailable("away")
+        found = []
+        for t in tallies:
+            total = self.totals.setdefault(t.name, [0, 0])
+            total[0] += t.good
+            total[1] += t.bad
+            found.append(Settled(self._record(t), None))
+        self.told.set()
+        return found
+
+    def _record(self, t: Tally) -> ExtensionRecord:
+        good, bad = self.totals[t.name]
+        probe = t.probe if self.grants else b"somebody"
+        return ExtensionRecord(t.name, self.state, 1, 2, 0, good, bad, 0, 0, 0, 0, probe, 0, [])
+
+    async def records(self) -> list[ExtensionRecord]:
+        """None was called."""
+        return []
+
+
+class Silent:
+    """`usecases.gate.gate.AlertSink` that nobody hears."""
+
+    def raise_(self, *_: object, **__: object) -> None:
+        """Unheard."""
+
+    def resolve(self, *_: object, **__: object) -> None:
+        """Unheard."""
+
+    def happened(self, *_: object, **__: object) -> None:
+        """Unheard."""
