@@ -7,6 +7,7 @@ import pkgutil
 import re
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -94,7 +95,12 @@ def texts_of(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value.value
 
 
-def _documents() -> Iterator[tuple[str, str]]:
+@cache
+def _documents() -> list[tuple[str, str]]:
+    return list(_read())
+
+
+def _read() -> Iterator[tuple[str, str]]:
     for path in DOCUMENTS:
         yield str(path.relative_to(ROOT)), path.read_text()
     for path in SOURCES:
