@@ -1,4 +1,4 @@
-"""`ports.AuditLog` on Redis streams: reads a tenant's log; the scripts write it.
+"""`ports.audit.AuditLog` on Redis streams: reads a tenant's log; the scripts write it.
 
 record  field r: B format, B action, d Redis ms, d microseconds of it, 16s decision_id, B reason (made) or code, B
         candidate (made), limit or attempt, d pin state (made) or wait in ms, B length, verdicts, [H length, what the
@@ -51,11 +51,11 @@ _act = msgpack.Decoder(ActFeatures).decode
 
 
 def _untimed(_seconds: float) -> None:
-    """Nobody wants to know how long a read took."""
+    """Discard the duration of a read."""
 
 
 class RedisAudit:
-    """Reads; see the port for the promises. `on_read` is told how many seconds each read took."""
+    """Reads audit logs; the port has the promises. `on_read` receives the seconds of each read."""
 
     def __init__(self, keys: Keys, nodes: Nodes, *, on_read: Callable[[float], None] = _untimed) -> None:
         self._keys = keys
@@ -123,7 +123,7 @@ class RedisAudit:
 
 
 def place(entry_id: str) -> tuple[int, int]:
-    """Where in a log an id stands: comparable.
+    """The position of an id in a log, as a comparable value.
 
     :raises ValueError: not an id of a log.
     """
@@ -135,7 +135,7 @@ def place(entry_id: str) -> tuple[int, int]:
 
 
 def readable(tenant_id: str, row: Row) -> AuditEntry:
-    """One stream entry; one that this version cannot read is said to be so, and spoils no other."""
+    """Decode one stream entry. An entry that this version cannot read becomes an entry that says so."""
     try:
         return entry(tenant_id, row)
     except FormatError as fault:
@@ -147,7 +147,7 @@ def readable(tenant_id: str, row: Row) -> AuditEntry:
 
 
 def entry(tenant_id: str, row: Row) -> AuditEntry:
-    """One stream entry.
+    """Decode one stream entry.
 
     :raises FormatError: not a record of a format that this version reads.
     """

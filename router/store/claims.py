@@ -1,4 +1,4 @@
-"""`ports.Claims` on Redis: decisions whose last step is still to come."""
+"""`ports.decisions.Claims` on Redis: decisions that still need their last step."""
 
 from msgspec import msgpack
 
@@ -12,7 +12,7 @@ _pack = msgpack.Encoder().encode
 
 
 class RedisClaims:
-    """Ends what a claim began; see the port for the promises."""
+    """Finishes or abandons claimed decisions; the port has the promises."""
 
     def __init__(self, keys: Keys, nodes: Nodes) -> None:
         self._keys = keys

@@ -1,4 +1,4 @@
-"""`ports.DecisionStore` on Redis: each tenant's rows go to the node that has its partition."""
+"""`ports.decisions.DecisionStore` on Redis: each tenant's rows go to the node that has its partition."""
 
 import asyncio
 import logging
@@ -41,7 +41,7 @@ DECIDE_KEYS = (
 
 
 def decide_script(**options: Any) -> Script:
-    """lua/decide.lua, held against what this room expects of it; options as of `scripts.load`."""
+    """Load lua/decide.lua and check its header against this room's calls; options as in `scripts.load`."""
     return load("decide", keys=DECIDE_KEYS, argv=("batch", "row"), returns=DECIDE_RETURNS, **options)
 
 
@@ -61,7 +61,7 @@ class RedisAnswers:
         raw = await self._nodes.call("GET", tenant.idem(name))
         found = _answer(raw, tenant_id, tenant.partition, name) if isinstance(raw, bytes) else None
         if isinstance(found, Unreadable):
-            log.error("a remembered answer cannot be read: %s", found.message, extra={"tenant_id": tenant_id})
+            log.error("a stored answer is unreadable: %s", found.message, extra={"tenant_id": tenant_id})
             return None
         return found
 
@@ -89,7 +89,7 @@ class RedisAnswers:
 
 
 def _answer(raw: bytes, tenant_id: str, partition: int, name: bytes) -> Remembered | Unreadable | None:
-    """None: it is another tenant's of the same partition, by whose id it was asked for."""
+    """None: the answer belongs to another tenant of the same partition."""
     try:
         found = remembered(raw, partition, name)
         return found if found.is_of(tenant_id) else None
@@ -98,12 +98,12 @@ def _answer(raw: bytes, tenant_id: str, partition: int, name: bytes) -> Remember
 
 
 class RedisDecisions(RedisAnswers):
-    """Decides, for the whole fleet; see the port for the promises."""
+    """Decides, for the whole fleet; the port has the promises."""
 
     def __init__(self, keys: Keys, nodes: Nodes, lanes: Lanes, deadline_ms: float) -> None:
         super().__init__(keys, nodes)
         self._lanes = lanes
-        # A call has its deadline from when it is sent; a row may wait for the calls before it.
+        # A call's deadline starts when it is sent; a row may first wait for the calls before it.
         self._wait_ms = WAIT_DEADLINES * deadline_ms
         self._now = asyncio.get_running_loop().time
 

@@ -1,4 +1,4 @@
-"""`ports.LeverStore` on Redis: one script an act; the act and its audit record are one."""
+"""`ports.policies.LeverStore` on Redis: one script per act, which writes the act and its audit record together."""
 
 from collections.abc import Mapping
 from secrets import token_bytes
@@ -26,7 +26,7 @@ _ACTIONS = {
 
 
 def lever_scripts(**options: Any) -> dict[str, Script]:
-    """The scripts of the levers, held against what this room expects of them; options as of `scripts.load`."""
+    """Load the levers' scripts and check their headers against this room's calls; options as in `scripts.load`."""
     made = (
         load(
             "set_lever",
@@ -50,7 +50,9 @@ def lever_scripts(**options: Any) -> dict[str, Script]:
 
 
 class RedisLevers:
-    """Pulls levers; see the port for the promises. Records live `audit_ms`, of roles at most `audit_max_len`."""
+    """Pulls levers; the port has the promises. Records live for `audit_ms`; the log of roles has at most
+    `audit_max_len`.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""`ports.TaskStore` on Redis: delivery records, moves, claims, the usage outbox."""
+"""`ports.tasks.TaskStore` on Redis: delivery records, moves, claims, the usage outbox."""
 
 import logging
 import time
@@ -58,7 +58,7 @@ _MAX_BYTES = 1 << 20
 
 
 def settle_script(**options: Any) -> Script:
-    """lua/settle.lua, held against what this room expects of it; options as of `scripts.load`."""
+    """Load lua/settle.lua and check its header against this room's calls; options as in `scripts.load`."""
     return load("settle", keys=SETTLE_KEYS, argv=("batch", "row"), returns=SETTLE_RETURNS, **options)
 
 
@@ -68,7 +68,7 @@ def claim_script(**options: Any) -> Script:
 
 
 class Claims:
-    """What lua/claim.lua took in each call, and which keys it could not read: said once, until others are damaged."""
+    """Collects the results of lua/claim.lua's calls. Unreadable keys are logged once, until other keys are damaged."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -81,17 +81,17 @@ class Claims:
         if new := damaged - self._known:
             fields = {"event": Event.STORE_ROW_FAULT}
             names = ", ".join(sorted(k.decode(errors="replace") for k in new))
-            log.error("%s: no sorted set, so that what is due there waits: %s", self._what, names, extra=fields)
+            log.error("%s is not a sorted set; its due entries wait: %s", self._what, names, extra=fields)
         self._known = self._known - set(keys) | damaged
         return list(reply[first + 1 :: 2])
 
 
 def _unheard(_move: Move, _turn: BreakerTurn) -> None:
-    """Nobody wants to know of moves."""
+    """Ignore a move."""
 
 
 class RedisTasks:
-    """What has been dispatched; see the port for the promises. `on_moved` hears of every move that was made."""
+    """Dispatched tasks; the port has the promises. `on_moved` receives every move that was made."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class RedisTasks:
         self._claims = Claims("tasks")
         self._throttle = LogThrottle(time.monotonic)
         self._header = Layout(">I").pack(audit_max_len)
-        # One node takes rows of all partitions in a call; a Cluster wants a call a partition.
+        # A single node takes rows of all partitions in one call; a Cluster needs one call per partition.
         self._shared = shared_calls
         self._first = 0
         self._on_moved = on_moved
@@ -132,7 +132,7 @@ class RedisTasks:
             for row, (position, raw) in enumerate(zip(batch.positions, reply[3:], strict=True)):
                 nonce, code = _HEAD.unpack_from(raw)
                 if nonce != row:
-                    raise StoreError("a settle reply was for another row")
+                    raise StoreError("a settle reply belongs to another row")
                 outcome = outcomes[position] = _outcome(moves[position], code, raw[_BODY:])
                 if isinstance(outcome, Moved):
                     self._on_moved(moves[position], outcome.turn)
@@ -151,7 +151,7 @@ class RedisTasks:
 
     async def claim(self, lease_ms: int, maximum: int) -> Claimed:
         """See `ports.TaskStore.claim`."""
-        # Another partition is first each time: none waits until the others have nothing due.
+        # Each call starts with another partition, so none waits until the others have nothing due.
         self._first = (self._first + 1) % self._keys.partitions
         order = (*range(self._first, self._keys.partitions), *range(self._first))
         dues = [self._keys.due(p) for p in order]
@@ -192,9 +192,9 @@ class RedisTasks:
         sizes = await read_each(self._nodes, [("HLEN", self._keys.outbox(p)) for p in range(self._keys.partitions)])
         damaged = [str(p) for p, n in enumerate(sizes) if isinstance(n, Unreadable)]
         if damaged and self._throttle.due(",".join(damaged)) is not None:
-            # Results of their tenants cannot be metered until somebody mends the keys; the others' can.
+            # Usage of these partitions stays unpublished until an operator repairs the keys; the others go on.
             fields = {"event": Event.STORE_ROW_FAULT, "partitions": ",".join(damaged)}
-            log.error("the usage outbox of %d partitions is no hash", len(damaged), extra=fields)
+            log.error("the usage outbox of %d partitions is not a hash", len(damaged), extra=fields)
         return sum(n for n in sizes if not isinstance(n, Unreadable))
 
     async def usage_waits(self, usage_ids: Sequence[bytes]) -> list[bool]:

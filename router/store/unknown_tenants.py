@@ -1,4 +1,4 @@
-"""`ports.UnknownTenantLog` on one Redis stream of the whole fleet: field r is B 1, then msgpack of the record."""
+"""`ports.audit.UnknownTenantLog` on one Redis stream of the whole fleet: field r is B 1, then msgpack of the record."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ _unpack = msgpack.Decoder(UnknownTenant).decode
 
 
 class RedisUnknownTenants:
-    """Writes and reads; see the port for the promises."""
+    """Writes and reads; the port has the promises."""
 
     def __init__(self, keys: Keys, nodes: Nodes, ttl_ms: int) -> None:
         self._key = keys.unknown
@@ -39,7 +39,7 @@ class RedisUnknownTenants:
 
 
 def _entry(entry_id: str, raw: bytes) -> AuditEntry | None:
-    """One record; None when a newer version has written it."""
+    """Decode one record; None if a newer version has written it."""
     try:
         one = _unpack(raw[1:]) if raw[0] == FORMAT else None
     except msgspec.MsgspecError:
