@@ -98,25 +98,27 @@ def _gated(features: tuple[str, ...]) -> JsonObject:
     return {"requires_cp": dict.fromkeys(features, REQUIRED_CP)}
 
 
-def replayed(kept: Remembered, *, explain: bool) -> Decided:
+def replayed(remembered: Remembered, *, explain: bool) -> Decided:
     """The decision that was given before."""
     decision = Decision(
-        kept.provider_id,
-        kept.reason,
-        kept.expected_latency_ms,
-        kept.expected_cost_microusd,
-        kept.policy_id,
-        kept.policy_revision,
-        to_text(kept.decision_id),
-        kept.sticky_key,
-        kept.fallback_used,
-        metadata=kept.metadata | _gated(kept.requires_cp) if kept.requires_cp else kept.metadata,
+        remembered.provider_id,
+        remembered.reason,
+        remembered.expected_latency_ms,
+        remembered.expected_cost_microusd,
+        remembered.policy_id,
+        remembered.policy_revision,
+        to_text(remembered.decision_id),
+        remembered.sticky_key,
+        remembered.fallback_used,
+        metadata=remembered.metadata | _gated(remembered.requires_cp)
+        if remembered.requires_cp
+        else remembered.metadata,
     )
     return Decided(
         decision,
         replayed=True,
-        assignment_id=to_text(task_id(kept.decision_id)) if kept.pushed else None,
-        explain=replay_explanation(kept) if explain else None,
+        assignment_id=to_text(task_id(remembered.decision_id)) if remembered.pushed else None,
+        explain=replay_explanation(remembered) if explain else None,
     )
 
 

@@ -101,11 +101,11 @@ def next_plan(
 ) -> Plan:
     """The plan of the next attempt. Rules see what ended the last attempt; leases are the only charges."""
     step = Step(status_of(record.why), record.provider_id, record.attempt - 1)
-    made = plan(replace(request, step=step), stored, features, deadlines, snapshot)
-    leases = tuple(c for c in made.charges if c.limit.resource is Resource.CONCURRENCY)
+    fresh_plan = plan(replace(request, step=step), stored, features, deadlines, snapshot)
+    leases = tuple(c for c in fresh_plan.charges if c.limit.resource is Resource.CONCURRENCY)
     facts = record.facts
     return replace(
-        made,
+        fresh_plan,
         charges=leases,
         pin=None,
         max_attempts=facts.max_attempts,

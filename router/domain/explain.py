@@ -47,11 +47,11 @@ def explanation(
     return why
 
 
-def replay_explanation(kept: Remembered) -> JsonObject:
+def replay_explanation(remembered: Remembered) -> JsonObject:
     """The explanation of a replay. Nothing was decided again; the audit log explains the first decision."""
     return {
-        "policy_id": kept.policy_id,
-        "policy_revision": kept.policy_revision,
+        "policy_id": remembered.policy_id,
+        "policy_revision": remembered.policy_revision,
         "idempotency": "replayed",
         "degraded": False,
     }

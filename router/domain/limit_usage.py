@@ -48,8 +48,8 @@ def counters_of(tenant: TenantPolicies) -> tuple[Counter, ...]:
     for stored in tenant.policies.values():
         for c in _counters(stored):
             name = (c.scope, c.owner, None if c.limit is None else c.limit.entry)
-            known = found.get(name)
-            if known is None or c.maximum < known.maximum:
+            counter = found.get(name)
+            if counter is None or c.maximum < counter.maximum:
                 found[name] = c
     return tuple(found.values())
 

@@ -141,14 +141,14 @@ def _name(request: DecideRequest) -> bytes:
 def _refused_features(request: DecideRequest, stored: StoredPolicy, features: Features) -> tuple[str, ...]:
     """The features that this request would have used, had the gate allowed them."""
     policy = stored.policy
-    wanted = (
+    checks = (
         ("pins", features.pins, _session(request, stored) is not None),
         ("retries", features.retries, request.push_assignment and _max_attempts(request, stored) > 1),
         ("best_score", features.best_score, policy.selection is Selection.BEST_SCORE),
         ("explain", features.explain, request.options.explain),
         ("extensions", features.extensions, bool(policy.pre or policy.validators or policy.post)),
     )
-    return tuple(name for name, allowed, used in wanted if used and not allowed)
+    return tuple(name for name, allowed, used in checks if used and not allowed)
 
 
 def _session(request: DecideRequest, stored: StoredPolicy) -> str | None:

@@ -63,28 +63,28 @@ class RedisAudit:
         self._on_read = on_read
 
     async def search(self, query: AuditQuery, *, before: str | None = None, maximum: int = MAX_PER_READ) -> AuditRead:
-        """See `ports.AuditLog.search`."""
+        """See `ports.audit.AuditLog.search`."""
         end = "+" if query.until_ms is None else f"({max(query.until_ms, 0)}-0"
         if before is not None and (query.until_ms is None or place(before) < (query.until_ms, 0)):
             end = f"({before}"
         start = "-" if query.since_ms is None else f"{max(query.since_ms, 0)}-0"
         rows = await self._read("XREVRANGE", query.tenant_id, end, start, maximum)
         traces = query.traces()
-        found: list[AuditEntry] = []
+        entries: list[AuditEntry] = []
         for row in rows:
             raw = row[1].get(b"r", b"")
             if all(t in raw for t in traces):
-                one = readable(query.tenant_id, row)
-                if query.matches(one):
-                    found.append(one)
-        return AuditRead(found, len(rows), rows[-1][0].decode() if rows else None)
+                entry = readable(query.tenant_id, row)
+                if query.matches(entry):
+                    entries.append(entry)
+        return AuditRead(entries, len(rows), rows[-1][0].decode() if rows else None)
 
     async def after(self, tenant_id: str, last: str, *, maximum: int = 100) -> list[AuditEntry]:
-        """See `ports.AuditLog.after`."""
+        """See `ports.audit.AuditLog.after`."""
         return [readable(tenant_id, row) for row in await self._read("XRANGE", tenant_id, f"({last}", "+", maximum)]
 
     async def one(self, tenant_id: str, entry_id: str) -> AuditEntry | None:
-        """See `ports.AuditLog.one`."""
+        """See `ports.audit.AuditLog.one`."""
         try:
             at = "{}-{}".format(*place(entry_id))
         except ValueError as fault:
@@ -102,7 +102,7 @@ class RedisAudit:
         return rows
 
     async def stats(self, tenant_id: str, *, sample: int) -> AuditStats:
-        """See `ports.AuditLog.stats`."""
+        """See `ports.audit.AuditLog.stats`."""
         key = self._keys.tenant(tenant_id).audit
         entries = int(await self._nodes.call("XLEN", key))
         size = int(await self._nodes.call("MEMORY", "USAGE", key, "SAMPLES", 5) or 0)

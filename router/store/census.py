@@ -59,7 +59,7 @@ class RedisSample:
         self._pages: AsyncIterator[list[bytes]] | None = None
 
     async def lead(self, lease_ms: int) -> bool:
-        """See `ports.StoreSample.lead`."""
+        """See `ports.tenants.StoreSample.lead`."""
         if await self._nodes.call("SET", self._key, self._who, "NX", "PX", lease_ms):
             return True
         if await self._nodes.call("GET", self._key) != self._who.encode():
@@ -69,7 +69,7 @@ class RedisSample:
         return True
 
     async def page(self) -> SamplePage:
-        """See `ports.StoreSample.page`."""
+        """See `ports.tenants.StoreSample.page`."""
         keys = await self._next()
         counts: Counter[str] = Counter()
         measured: list[tuple[str, bytes]] = []

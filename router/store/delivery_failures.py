@@ -19,7 +19,7 @@ class RedisDeliveryFailures:
         self._count = load("count_strike", keys=("strikes",), argv=("keep_ms",), returns={0: "counted"})
 
     async def count(self, cause: str, sequence: int, data: bytes) -> int:
-        """See `ports.DeliveryFailures.count`."""
+        """See `ports.tasks.DeliveryFailures.count`."""
         # The content is part of the name: a re-created stream starts with the same sequences.
         digest = blake2b(b"%b\0%d\0%b" % (cause.encode(), sequence, data), digest_size=_MESSAGE_BYTES).digest()
         reply = await self._nodes.run(self._count, [self._keys.failures(digest)], [KEEP_MS])

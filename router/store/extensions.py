@@ -62,7 +62,7 @@ class RedisExtensions:
         self._settle = settle_extensions_script()
 
     async def settle(self, tallies: Sequence[Tally]) -> list[Settled]:
-        """See `ports.ExtensionStore.settle`."""
+        """See `ports.extensions.ExtensionStore.settle`."""
         reply = await self._nodes.run(self._settle, [self._keys.extensions], [figures(), *map(packed, tallies)])
         try:
             return settled(tallies, reply)
@@ -70,7 +70,7 @@ class RedisExtensions:
             raise StoreError(str(fault)) from fault
 
     async def records(self) -> list[ExtensionRecord]:
-        """See `ports.ExtensionStore.records`."""
+        """See `ports.extensions.ExtensionStore.records`."""
         flat = await self._nodes.call("HGETALL", self._keys.extensions)
         pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
         try:

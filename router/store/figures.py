@@ -25,7 +25,7 @@ class RedisFigures:
         self._nodes = nodes
 
     async def snapshots(self, tenant_ids: Sequence[str]) -> list[Snapshot]:
-        """See `ports.FiguresStore.snapshots`."""
+        """See `ports.decisions.FiguresStore.snapshots`."""
         raws = await self._nodes.gather([("GET", self._keys.tenant(t).figures) for t in tenant_ids])
         return [NO_FIGURES if raw is None else snapshot(raw) for raw in raws]
 

@@ -35,7 +35,7 @@ class RedisInspector:
         self._nodes = nodes
 
     async def breakers(self, tenant_id: str | None = None) -> list[BreakerView]:
-        """See `ports.Inspector.breakers`."""
+        """See `ports.tenants.Inspector.breakers`."""
         if tenant_id is None:
             tenants = sorted({*await self._tenants("s"), *await self._tenants("head")})
         else:
@@ -49,7 +49,7 @@ class RedisInspector:
         return views
 
     async def heads(self, tenant_id: str | None = None) -> list[HeadView]:
-        """See `ports.Inspector.heads`."""
+        """See `ports.tenants.Inspector.heads`."""
         tenants = await self._tenants("head") if tenant_id is None else [tenant_id]
         return await self._heads(tenants, alone=tenant_id is not None)
 

@@ -45,7 +45,7 @@ class RedisMeasure:
         self._shared = shared_calls
 
     async def measure(self, tenants: Sequence[Wanted]) -> list[LimitUsage | None]:
-        """See `ports.LimitUsageStore.measure`."""
+        """See `ports.tenants.LimitUsageStore.measure`."""
         found: dict[str, LimitUsage | None] = {}
         for group in self._calls(tenants):
             index: dict[bytes, int] = {}
@@ -68,9 +68,9 @@ class RedisMeasure:
         if group:
             yield group
 
-    def _place(self, wanted: Wanted) -> int:
+    def _place(self, tenant: Wanted) -> int:
         """Group tenants by the node or partition that a call goes to."""
-        return 0 if self._shared else self._keys.tenant(wanted[0]).partition
+        return 0 if self._shared else self._keys.tenant(tenant[0]).partition
 
     def _row(self, index: dict[bytes, int], tenant_id: str, counters: tuple[Counter, ...]) -> bytes:
         keys = self._keys.tenant(tenant_id)

@@ -90,7 +90,7 @@ class RedisEpochs:
         return int(reply[1])
 
     async def current(self, condition: str, scope: str) -> int | None:
-        """See `usecases.alerts.episodes.Epochs.current`."""
+        """See `ports.alerts.Epochs.current`."""
         stored = await self._nodes.call("HGET", self._keys.epochs, f"{condition}:{scope}")
         if stored is None:
             return None
@@ -102,7 +102,7 @@ class RedisEpochs:
         return sorted(scope for _, scope, _ in await self._open(f"{condition}:*"))
 
     async def left(self, quiet_ms: int) -> list[tuple[str, str]]:
-        """See `usecases.alerts.episodes.Epochs.left`."""
+        """See `ports.alerts.Epochs.left`."""
         # In a Cluster any primary's time: the differences do not matter here.
         seconds = min(int(now[0]) for now in await self._nodes.each("TIME"))
         since_ms = seconds * 1000 - quiet_ms
@@ -126,5 +126,5 @@ class RedisEpochs:
                 return found
 
     async def end(self, condition: str, scope: str, epoch: int) -> None:
-        """See `usecases.alerts.episodes.Epochs.end`."""
+        """See `ports.alerts.Epochs.end`."""
         await self._nodes.run(self._end, [self._keys.epochs], [f"{condition}:{scope}", epoch])

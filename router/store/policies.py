@@ -168,7 +168,7 @@ class RedisPolicies:
         by: Actor = ROUTER,
         restores: int | None = None,
     ) -> int:
-        """As `ports.PolicyStore.apply`."""
+        """As `ports.policies.PolicyStore.apply`."""
         digest = content_hash(document)
         action = Action.POLICY_APPLIED if restores is None else Action.POLICY_ROLLED_BACK
         details: dict[str, Detail] = {"policy_hash": digest.hex()}
@@ -198,7 +198,7 @@ class RedisPolicies:
                 raise RevisionConflict(number)
 
     async def delete(self, tenant_id: str, policy_id: str, *, expect_revision: int | None, by: Actor = ROUTER) -> int:
-        """As `ports.PolicyStore.delete`."""
+        """As `ports.policies.PolicyStore.delete`."""
         args = (
             policy_id,
             _ANY if expect_revision is None else expect_revision,

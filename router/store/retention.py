@@ -65,11 +65,11 @@ class RedisRetention:
         self._first = 0
 
     async def notice(self, tenant_ids: Sequence[str]) -> None:
-        """See `ports.AuditRetention.notice`."""
+        """See `ports.audit.AuditRetention.notice`."""
         await self._nodes.gather([("ZADD", self._retain(t), "NX", 0, t) for t in tenant_ids])
 
     async def claim(self, lease_ms: int, maximum: int) -> list[str]:
-        """See `ports.AuditRetention.claim`."""
+        """See `ports.audit.AuditRetention.claim`."""
         # Each call starts with another partition, so none waits until the others have nothing due.
         self._first = (self._first + 1) % self._keys.partitions
         dues = [self._keys.retain(p) for p in (*range(self._first, self._keys.partitions), *range(self._first))]
@@ -82,7 +82,7 @@ class RedisRetention:
         return found
 
     async def trim(self, tenant_id: str, *, look_ms: int, full_ms: int, keep_unread: bool) -> Trimmed | None:
-        """See `ports.AuditRetention.trim`."""
+        """See `ports.audit.AuditRetention.trim`."""
         tenant = self._keys.tenant(tenant_id)
         b = self._bounds
         reply = await self._nodes.run(
@@ -96,18 +96,18 @@ class RedisRetention:
         return Trimmed(entries, oldest_ms, appended, cut, inside, unread, lost, at_bound == 1)
 
     async def exported(self, tenant_id: str) -> str:
-        """See `ports.AuditRetention.exported`."""
+        """See `ports.audit.AuditRetention.exported`."""
         found = await self._nodes.call("HGET", self._keys.tenant(tenant_id).audit_marks, "exported")
         return "0-0" if found is None else found.decode()
 
     async def mark_exported(self, tenant_id: str, expected: str, entry_id: str, count: int) -> bool:
-        """See `ports.AuditRetention.mark_exported`."""
+        """See `ports.audit.AuditRetention.mark_exported`."""
         key = self._keys.tenant(tenant_id).audit_marks
         reply = await self._nodes.run(self._mark, [key], [expected, entry_id, count, self._bounds.ttl_ms])
         return bool(reply[0] == 0)
 
     async def due_now(self, tenant_id: str) -> None:
-        """See `ports.AuditRetention.due_now`."""
+        """See `ports.audit.AuditRetention.due_now`."""
         await self._nodes.call("ZADD", self._retain(tenant_id), "XX", 0, tenant_id)
 
     def _retain(self, tenant_id: str) -> bytes:

@@ -59,10 +59,10 @@ def _task_record(raw: bytes) -> TaskRecord:
     )
 
 
-def final(told: Final) -> bytes:
+def final(result: Final) -> bytes:
     """The stored form of a final result, until it is published."""
-    subject = told.subject.encode()
-    return _FINAL.pack(FINAL_FORMAT, len(subject)) + subject + (told.body if told.spare is None else told.spare)
+    subject = result.subject.encode()
+    return _FINAL.pack(FINAL_FORMAT, len(subject)) + subject + (result.body if result.spare is None else result.spare)
 
 
 def final_in(raw: bytes) -> Final:

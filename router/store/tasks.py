@@ -115,17 +115,17 @@ class RedisTasks:
         self._on_moved = on_moved
 
     async def records(self, task_ids: Sequence[bytes]) -> list[TaskRecord | Unreadable | None]:
-        """See `ports.TaskStore.records`."""
+        """See `ports.tasks.TaskStore.records`."""
         raws = await read_each(self._nodes, [("GET", self._keys.task(t)) for t in task_ids])
         return [_record(raw) if isinstance(raw, bytes) else raw for raw in raws]
 
     async def jobs(self, task_ids: Sequence[bytes]) -> list[bytes | None]:
-        """See `ports.TaskStore.jobs`."""
+        """See `ports.tasks.TaskStore.jobs`."""
         raws = await read_each(self._nodes, [("GET", self._keys.job(t)) for t in task_ids])
         return [None if isinstance(raw, Unreadable) else raw for raw in raws]
 
     async def move(self, moves: Sequence[Move]) -> list[MoveOutcome]:
-        """See `ports.TaskStore.move`."""
+        """See `ports.tasks.TaskStore.move`."""
         outcomes: list[MoveOutcome | None] = [None] * len(moves)
         for batch in self._batches(moves):
             reply = await self._nodes.run(self._settle, list(batch.index), [self._header, *batch.rows])
@@ -150,7 +150,7 @@ class RedisTasks:
         return [*full, *open_.values()]
 
     async def claim(self, lease_ms: int, maximum: int) -> Claimed:
-        """See `ports.TaskStore.claim`."""
+        """See `ports.tasks.TaskStore.claim`."""
         # Each call starts with another partition, so none waits until the others have nothing due.
         self._first = (self._first + 1) % self._keys.partitions
         order = (*range(self._first, self._keys.partitions), *range(self._first))
@@ -167,20 +167,20 @@ class RedisTasks:
         return Claimed(now, tuple(found))
 
     async def forget_due(self, task_ids: Sequence[bytes]) -> None:
-        """See `ports.TaskStore.forget_due`."""
+        """See `ports.tasks.TaskStore.forget_due`."""
         await self._nodes.gather([("ZREM", self._due(t), t) for t in task_ids])
 
     async def final_results(self, task_ids: Sequence[bytes]) -> list[Final | Unreadable | None]:
-        """See `ports.TaskStore.final_results`."""
+        """See `ports.tasks.TaskStore.final_results`."""
         raws = await read_each(self._nodes, [("GET", self._keys.job(t)) for t in task_ids])
         return [_final(raw) if isinstance(raw, bytes) else raw for raw in raws]
 
     async def postpone(self, task_ids: Sequence[bytes], due_ms: int) -> None:
-        """See `ports.TaskStore.postpone`."""
+        """See `ports.tasks.TaskStore.postpone`."""
         await self._nodes.gather([("ZADD", self._due(t), "XX", due_ms, t) for t in task_ids])
 
     async def told(self, task_ids: Sequence[bytes]) -> None:
-        """See `ports.TaskStore.told`."""
+        """See `ports.tasks.TaskStore.told`."""
         commands: list[Command] = [("UNLINK", self._keys.job(t)) for t in task_ids]
         await self._nodes.gather([*commands, *(("ZREM", self._due(t), t) for t in task_ids)])
 
@@ -188,7 +188,7 @@ class RedisTasks:
         return self._keys.due(partition_in(task_id) % self._keys.partitions)
 
     async def usage_left(self) -> int:
-        """See `ports.TaskStore.usage_left`."""
+        """See `ports.tasks.TaskStore.usage_left`."""
         sizes = await read_each(self._nodes, [("HLEN", self._keys.outbox(p)) for p in range(self._keys.partitions)])
         damaged = [str(p) for p, n in enumerate(sizes) if isinstance(n, Unreadable)]
         if damaged and self._throttle.due(",".join(damaged)) is not None:
@@ -198,12 +198,12 @@ class RedisTasks:
         return sum(n for n in sizes if not isinstance(n, Unreadable))
 
     async def usage_waits(self, usage_ids: Sequence[bytes]) -> list[bool]:
-        """See `ports.TaskStore.usage_waits`."""
+        """See `ports.tasks.TaskStore.usage_waits`."""
         commands = [("HEXISTS", self._outbox(u), u) for u in usage_ids]
         return [not isinstance(n, Unreadable) and bool(n) for n in await read_each(self._nodes, commands)]
 
     async def usage_waiting(self, maximum: int) -> list[UsageWaiting]:
-        """See `ports.TaskStore.usage_waiting`."""
+        """See `ports.tasks.TaskStore.usage_waiting`."""
         commands = [("HRANDFIELD", self._keys.outbox(p), maximum, "WITHVALUES") for p in range(self._keys.partitions)]
         found: list[UsageWaiting] = []
         for flat in await read_each(self._nodes, commands):
@@ -212,7 +212,7 @@ class RedisTasks:
         return found
 
     async def usage_published(self, usage_ids: Sequence[bytes]) -> int:
-        """See `ports.TaskStore.usage_published`."""
+        """See `ports.tasks.TaskStore.usage_published`."""
         dropped = await read_each(self._nodes, [("HDEL", self._outbox(u), u) for u in usage_ids])
         return sum(n for n in dropped if not isinstance(n, Unreadable))
 

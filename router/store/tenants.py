@@ -52,7 +52,7 @@ class RedisTenants:
         self._end = load("purge_tenant", keys=("head", "policies"), argv=("random", "keep_ms"), returns=returns)
 
     async def census(self, tenant_id: str) -> Census:
-        """See `ports.TenantStore.census`."""
+        """See `ports.tenants.TenantStore.census`."""
         tenant = self._keys.tenant(tenant_id)
         counts: Counter[str] = Counter()
         samples: dict[str, list[bytes]] = {}
@@ -90,13 +90,13 @@ class RedisTenants:
         return dict(states)
 
     async def end(self, tenant_id: str, *, keep_ms: int) -> int | None:
-        """See `ports.TenantStore.end`."""
+        """See `ports.tenants.TenantStore.end`."""
         tenant = self._keys.tenant(tenant_id)
         reply = await self._nodes.run(self._end, (tenant.head, tenant.policies), (token_bytes(4), keep_ms))
         return int(reply[1]) if reply[0] == 0 else None
 
     async def purge(self, tenant_id: str, *, dry_run: bool) -> Purged:
-        """See `ports.TenantStore.purge`."""
+        """See `ports.tenants.TenantStore.purge`."""
         tenant = self._keys.tenant(tenant_id)
         counts: Counter[str] = Counter()
         answers = TenantAnswers(self._nodes, tenant, tenant_id)

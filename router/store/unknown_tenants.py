@@ -26,14 +26,14 @@ class RedisUnknownTenants:
         self._ttl_ms = ttl_ms
 
     async def record(self, records: Sequence[UnknownTenant]) -> None:
-        """See `ports.UnknownTenantLog.record`."""
+        """See `ports.audit.UnknownTenantLog.record`."""
         commands: list[Command] = [
             ("XADD", self._key, "MAXLEN", "~", MAX_KEPT, "*", "r", b"%c%b" % (FORMAT, _pack(one))) for one in records
         ]
         await self._nodes.gather([*commands, ("PEXPIRE", self._key, self._ttl_ms)])
 
     async def newest(self, maximum: int) -> list[AuditEntry]:
-        """See `ports.UnknownTenantLog.newest`."""
+        """See `ports.audit.UnknownTenantLog.newest`."""
         rows = await self._nodes.call("XREVRANGE", self._key, "+", "-", "COUNT", maximum)
         return [found for entry_id, fields in rows if (found := _entry(entry_id.decode(), fields[b"r"])) is not None]
 

@@ -239,11 +239,13 @@ def warn_unreachable(
 
 def _covering(earlier: tuple[Fallback, ...], later: Fallback) -> list[int]:
     """The earlier rules that together match everything the later one matches; empty: the later one can be reached."""
-    wanted = dict(later.attributes)
+    later_attributes = dict(later.attributes)
     wider = [
         i
         for i, rule in enumerate(earlier)
-        if all(name in wanted and set(wanted[name]) <= set(values) for name, values in rule.attributes)
+        if all(
+            name in later_attributes and set(later_attributes[name]) <= set(values) for name, values in rule.attributes
+        )
     ]
     failures = [s for s in later.statuses if s != "success"] or [""]
     firsts = [next((i for i in wider if status_matches(earlier[i].statuses, s)), None) for s in failures]

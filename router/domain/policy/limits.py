@@ -214,7 +214,7 @@ def warn_pointless(limits: tuple[Limit, ...], report: Report) -> None:
             report.warn(f"limits[{i}]", f"can never refuse: limits[{stricter}] admits no more than it does")
 
 
-def _is_stricter(one: Limit, other: Limit, first: bool) -> bool:
-    """Whether `one` refuses whenever the other would; of equal ones the first counts."""
-    counted_alike = all(getattr(one, name) == getattr(other, name) for name in _COUNTED_BY)
-    return counted_alike and not one.shadow and (one.limit < other.limit or (one.limit == other.limit and first))
+def _is_stricter(limit: Limit, other: Limit, first: bool) -> bool:
+    """Whether `limit` refuses whenever the other would; of equal ones the first counts."""
+    same_counter = all(getattr(limit, name) == getattr(other, name) for name in _COUNTED_BY)
+    return same_counter and not limit.shadow and (limit.limit < other.limit or (limit.limit == other.limit and first))
