@@ -77,7 +77,18 @@ def limit(
 ) -> Limit:
     """A limit with its derived entry. Id, window, scope and resource name the counter; revision and bound do not."""
     entry = entry_id("limit", id_, str(window_ms), scope.value, resource.value)
-    return Limit(id_, scope, resource, maximum, window_ms, entry, algorithm, shadow, on_store_error, default_estimate)
+    return Limit(
+        id=id_,
+        scope=scope,
+        resource=resource,
+        limit=maximum,
+        window_ms=window_ms,
+        entry=entry,
+        algorithm=algorithm,
+        shadow=shadow,
+        on_store_error=on_store_error,
+        default_estimate=default_estimate,
+    )
 
 
 def _check(row: Row, path: str, report: Report) -> None:
@@ -115,11 +126,11 @@ def _check_log(row: Row, path: str, report: Report) -> None:
 def _build(row: Row) -> Limit:
     resource = row[RESOURCE]
     return limit(
-        row[ID],
-        row[SCOPE],
-        resource,
-        _units(row[LIMIT], resource),
-        0 if resource is Resource.CONCURRENCY else row[WINDOW],
+        id_=row[ID],
+        scope=row[SCOPE],
+        resource=resource,
+        maximum=_units(row[LIMIT], resource),
+        window_ms=0 if resource is Resource.CONCURRENCY else row[WINDOW],
         algorithm=row[ALGORITHM],
         shadow=row[MODE] is Mode.SHADOW,
         on_store_error=row[ON_STORE_ERROR],
@@ -188,7 +199,9 @@ def _build_rate_limit(row: Row) -> Limit | None:
     if not row[ENABLED]:
         return None
     maximum, window_ms = _rate_window(row[RATE], row[BURST])
-    return limit(RATE_LIMIT_ID, Scope.POLICY, Resource.REQUESTS, maximum, window_ms)
+    return limit(
+        id_=RATE_LIMIT_ID, scope=Scope.POLICY, resource=Resource.REQUESTS, maximum=maximum, window_ms=window_ms
+    )
 
 
 RATE_LIMIT: Field[Limit | None] = Field(
