@@ -1,4 +1,4 @@
-"""`router policy check` and `schema`: what needs no server."""
+"""`router policy check` and `router policy schema`; they need no server."""
 
 import sys
 from pathlib import Path
@@ -59,7 +59,7 @@ def read(file: Path) -> bytes:
 
 
 def read_good(file: Path) -> bytes:
-    """The bytes of a good document, so that nobody is asked about another.
+    """The bytes of a valid document; an invalid one is refused before any server is contacted.
 
     :raises InvalidInput: with every mistake.
     :raises typer.BadParameter: it cannot be read.
@@ -95,9 +95,9 @@ def _entry(name: str, errors: "list[Problem] | tuple[Problem, ...]", warnings: "
     return {"file": name, "errors": [*map(str, errors)], "warnings": [*map(str, warnings)]}
 
 
-def _print(one: dict[str, Any]) -> None:
+def _print(report: dict[str, Any]) -> None:
     for kind in ("errors", "warnings"):
-        for line in one[kind]:
-            typer.echo(f"{one['file']}: {kind[:-1]}: {line}")
-    if not one["errors"]:
-        typer.echo(f"{one['file']}: ok")
+        for line in report[kind]:
+            typer.echo(f"{report['file']}: {kind[:-1]}: {line}")
+    if not report["errors"]:
+        typer.echo(f"{report['file']}: ok")
