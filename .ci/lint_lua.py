@@ -1,8 +1,8 @@
 """Checks the Lua scripts with luacheck, as Redis gets them: `lint_lua.py`.
 
-An include names what other files define, so it can be judged only inside the scripts that it goes into. Findings are told
-by the file and line that they come from. What is unused in an include counts when no script uses it. Without luacheck
-(`make tools`) nothing is checked; with CI=true that is an error.
+An include uses names of other files, so it is checked inside each script that it goes into. A finding is reported with
+the file and line that it comes from; what is unused in an include counts when no script uses it. Without luacheck
+(`make tools`) nothing is checked, which with CI=true is an error.
 """
 
 import os
@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -19,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 from router.store.flatten import Line, lines  # noqa: E402 - the checkout's own package
 
 FOLDERS = (ROOT / "lua", ROOT / "bench")
-MAX_LINES = 250
+MAX_LINES, MAX_FUNCTION_LINES = 250, 60
 _FINDING = re.compile(r"(.+?):(\d+):(\d+): \(([EW]\d+)\) (.*)")
 # Unused locals, arguments and values; of a table of constants or of a layout a script uses what it needs.
 _UNUSED, _TABLES = ("W2", "W3"), ("names", "layout", "locals")
@@ -82,10 +83,19 @@ def complaints(program: str, folder: Path) -> list[str]:
         f"{folder.name}/{file}:{number}: ({code.split(':')[0]}) {message}"
         for (file, number, code), message in sorted(mended.items())
     ]
-    for path in sorted(folder.rglob("*.lua")):
-        if (size := len(path.read_text().splitlines())) > MAX_LINES:
-            shown.append(f"{path.relative_to(ROOT)}: {size} lines, more than {MAX_LINES}")
-    return shown
+    return [*shown, *(text for path in sorted(folder.rglob("*.lua")) for text in too_long(path))]
+
+
+def too_long(path: Path) -> Iterator[str]:
+    """A file or a function that has outgrown the reader."""
+    text, place, begin = path.read_text().splitlines(), path.relative_to(ROOT), 0
+    if len(text) > MAX_LINES:
+        yield f"{place}: {len(text)} lines, more than {MAX_LINES}"
+    for number, line in enumerate(text, 1):
+        if line.startswith("local function"):
+            begin = number
+        if line == "end" and begin and number - begin >= MAX_FUNCTION_LINES:
+            yield f"{place}:{begin}: a function of {number - begin + 1} lines, more than {MAX_FUNCTION_LINES}"
 
 
 def main() -> int:

@@ -23,8 +23,8 @@
 --   0 admitted      layout admitted
 --   1 replay        the remembered value
 --   2 conflict      the key came with another request; of a next attempt: its task does not wait for it
---   3 limited       layout limited, seen
---   4 none          no candidate is fit: layout no_candidate, seen
+--   3 limited       layout limited; then seen
+--   4 none          no candidate is fit: layout no_candidate; then seen
 --   5 late          not_after has passed; nothing was read or written
 --   6 off           the tenant is switched off
 --   7 fault         text; this row wrote nothing that counts

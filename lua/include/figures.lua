@@ -5,8 +5,8 @@
 --
 -- A figure is a mean in which the weight of a result halves with every half-life; `weight` is the sum of those weights.
 -- The bound on it makes the figure a mean of about the last 32 results when they come fast. Every step lies between the
--- mean and the new result, so a figure never leaves the range of what was reported. All weights are as of `at` (Redis ms
--- of the last change). `at` is also the version: all who read one version read the same figures, at any time.
+-- mean and the new result, so a figure never leaves the range of what was reported. All weights are as of `at` (Redis
+-- ms of the last change). `at` is also the version: all who read one version read the same figures, at any time.
 --
 -- Figures are a hint: damage to them must not stop a result. Damaged figures start again from nothing; a newer format
 -- is left alone.

@@ -2,20 +2,21 @@
 
 A line that begins with `--- @` is an instruction, indented as the code around it:
 
-    --- @include NAME                       the text of lua/include/NAME.lua, where it is named first
-    --- @names NAME                         the constants of layouts.NAMES
-    --- @layout NAME                        constants: NAME_FORMAT, NAME_SIZE (bytes of the head), NAME_AT_<FIELD> (from 0)
-    --- @locals NAME                        declares a local for each field
-    --- @unpack NAME ARGS -> NEXT           declares such locals and reads them: `local a, b, NEXT = unpack(FORMAT, ARGS)`
-    --- @unpack NAME(a, c) ARGS             reads some fields and skips the others; then there is no NEXT
-    --- @assign NAME ARGS -> NEXT           reads into variables that are declared
-    --- @assign NAME into TABLE ARGS -> NEXT    reads into fields of a table
+    --- @include NAME                     the text of lua/include/NAME.lua, where it is named first
+    --- @names NAME                       the constants of layouts.NAMES
+    --- @layout NAME                      constants: NAME_FORMAT, NAME_SIZE (of the head), NAME_AT_<FIELD> (from 0)
+    --- @locals NAME                      declares a local for each field
+    --- @unpack NAME ARGS -> NEXT         declares such locals and reads them: `local a, b, NEXT = unpack(FORMAT, ARGS)`
+    --- @unpack NAME(a, c) ARGS           reads some fields and skips the others; then there is no NEXT
+    --- @assign NAME ARGS -> NEXT         reads into variables that are declared
+    --- @assign NAME into TABLE ARGS -> NEXT  reads into fields of a table
 
-NAME is of `layouts.LAYOUTS`; ARGS are those of Lua's struct.unpack behind the format: the string, then where to begin. NEXT,
-which may be left out, is the variable for the position behind what was read. The script's own `unpack` is struct.unpack.
+NAME is of `layouts.LAYOUTS`. ARGS are those of Lua's struct.unpack behind the format: the string, then where to begin.
+NEXT, which may be left out, is the variable for the position behind what was read. The script's own `unpack` is
+struct.unpack.
 
-Lua 5.1 has no constants: a local that a function uses is an upvalue, of which it may have sixty. So top-level locals in
-capitals that are a number or a string are written into the code where they are used.
+Lua 5.1 has no constants: a local that a function uses is an upvalue, of which it may have sixty. So the values of
+top-level locals in capitals that are a number or a string are written into the code where they are used.
 """
 
 import re
@@ -37,7 +38,7 @@ class ScriptMismatchError(Exception):
 
 
 class Line(NamedTuple):
-    """A line of a script, and where it is from: a file below lua/, its number there, and the instruction that made it."""
+    """A line of a script; the file below lua/ and the number there that it is from, and the instruction, if any."""
 
     text: str
     file: str

@@ -1,16 +1,20 @@
 """Layouts of what pods and scripts pass to each other: each field's name, width and meaning, in one place.
 
-Python packs by these tables (`Layout.head` and its neighbours), the scripts read by them: `store.scripts` expands their
-`@layout` and `@unpack` lines from here. A layout belongs to a script's version, so a field may be added, moved or widened
-at will: pods of two versions never share a call. Stored values are not here, because two versions read those: `packing`.
+Python packs by these tables (`Layout.head` and its neighbours). The scripts read by them: `store.flatten` expands their
+`@layout` and `@unpack` lines from here. A layout belongs to a script's version, so a field may be added, moved or
+widened at will: pods of two versions never share a call. Stored values are not here, because two versions read those;
+see `store.packing`.
 
-Widths, all big-endian: B, H, I4 are unsigned integers of 1, 2 and 4 bytes, d is a double, cN is N bytes; Bc0, Hc0 and I4c0 are
-bytes after their length; c0 is bytes whose length another field tells.
+Widths, all big-endian: B, H, I4 are unsigned integers of 1, 2 and 4 bytes, d is a double, cN is N bytes; Bc0, Hc0 and
+I4c0 are bytes after their length; c0 is bytes whose length another field tells.
 
-A decide row is: decide_row, its charges, its candidates (each with its own charges behind it), its optional parts. A settle
-row is: settle_row, its corrections, its leases, its optional parts. An optional part is there when its flag is set; parts
-stand in the order of their flags, and `extra_bytes` is the size of all. What few rows carry goes there: a row without it
-pays nothing. `k_` fields are 1-based indexes of the call's keys; 0 is no key.
+A decide row is: decide_row, its charges, its candidates (each followed by its own charges), its optional parts. A
+settle row is: settle_row, its corrections, its leases, its optional parts. An optional part is there when its flag is
+set; the parts stand in the order of their flags, and `extra_bytes` is the size of all. What few rows carry goes there:
+a row without it pays nothing. `k_` fields are 1-based indexes of the call's keys; 0 is no key.
+
+To add a field that most rows carry, add it to the row and pack it. To add one that few rows carry, add a flag and a
+part, pack it behind the others, and read it where the script reads them.
 """
 
 import re
@@ -290,8 +294,8 @@ SETTLE_BREAKER, SETTLE_FIGURES = 1, 2
 
 # Numbers with names; `@names` of a script makes constants of them, which are called as here.
 NAMES = {
-    # The row reserves units, renews the audit log's life, is metered. Then what few rows ask for: to write nothing, to claim
-    # the request (part CLAIM), to be told what was seen, to be found by a message (part MESSAGE).
+    # The row reserves units, renews the audit log's life, is metered. Then what few rows ask for: to write nothing, to
+    # claim the request (part CLAIM), to get what was seen, to be found by a message (part MESSAGE).
     "row_flags": {
         "ROW_RESERVED": ROW_RESERVED,
         "ROW_RENEW": ROW_RENEW,

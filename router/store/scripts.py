@@ -6,15 +6,15 @@ A script file opens with `#!lua` and a header:
     -- KEYS
     --   head     <schema>:{p}:<tenant>:head     key kinds of `store.keys.KEYS`, with their real pattern
     -- ARGV
-    --   row      what it is, with units
+    --   row      what it is, with units; `layout NAME` names one of `store.layouts`
     -- RETURNS
     --   0 admitted ...
     -- GUARANTEES
     --   free text
 
-The text that is sent is made by `flatten`. A script whose first line is `#!lua name=<its name>` is a function library:
-Redis creates its closures once when it loads it, a script's at every call, which costs more than the rows of a small call.
-It ends with the function that is called, with keys and arguments.
+`flatten` makes the text that is sent. A script whose first line is `#!lua name=<its name>` is a function library. It
+ends with the function that is called, with keys and arguments. Redis creates the closures of a library once, when it
+loads it, and those of a script in every call, which costs more than the rows of a small call.
 """
 
 import re
@@ -27,8 +27,10 @@ from redis.exceptions import NoScriptError, ResponseError
 from router.resources import lua_dir
 from router.store.flatten import ScriptMismatchError, flat
 from router.store.keys import KEYS
+from router.store.layouts import LAYOUTS
 
 _SECTION = re.compile(r"^-- (KEYS|ARGV|RETURNS|GUARANTEES)$")
+_LAYOUTS = re.compile(r"layouts? (\w+(?:, \w+)*)")
 _ENTRY = re.compile(r"^--   (\S+)\s+(.*)$")
 
 # All of ours begin so.
@@ -100,6 +102,13 @@ def load(
     ):
         if found != expected:
             problems.append(f"{what}: the script says {found}, the caller {expected}")
+    named = {
+        x
+        for _, text in (*header["ARGV"], *header["RETURNS"])
+        for found in _LAYOUTS.findall(text)
+        for x in found.split(", ")
+    }
+    problems += [f"there is no layout {x} in store.layouts" for x in sorted(named - set(LAYOUTS))]
     if problems:
         raise ScriptMismatchError(f"lua/{name}.lua: " + "; ".join(problems))
     sha = sha1(text.encode(), usedforsecurity=False).hexdigest().encode()

@@ -46,7 +46,7 @@ def parts(flagged: dict[int, Layout], flags: int, raw: bytes, at: int) -> tuple[
 
 
 def decide_row(raw: bytes) -> Fields:
-    """A decide row: its fields and those of its optional parts, `charges`, and `candidates` with charges of their own."""
+    """A decide row: its fields and those of its optional parts, `charges`, and `candidates` with their own charges."""
     row, at = fields(layouts.DECIDE_ROW, raw)
     row["charges"], at = several(layouts.CHARGE, row["n_charges"], raw, at)
     row["candidates"] = []

@@ -1,8 +1,8 @@
 """Rows of this version → the rows that pods of earlier versions send; never to be changed, but for the reading side.
 
-`tests/store/before_layouts` has the scripts of the last version whose flags were one byte, whose claims stood in the fields of
-pushed rows, and whose settle rows carried a breaker whether they needed one or not. `tests/store/first` has those of the first
-version: its decide rows are the same, its settle rows have no live figures and no final result.
+`tests/store/before_layouts` has the scripts of the last version before the table of layouts: its flags were one byte,
+its claims stood in the fields of pushed rows, its settle rows always carried a breaker. `tests/store/first` has those
+of the first version: its decide rows are the same, its settle rows have no live figures and no final result.
 """
 
 from struct import Struct as Binary
@@ -49,7 +49,7 @@ def decide_row(raw: bytes) -> bytes:
     """A decide row of both earlier versions."""
     row = layout_reader.decide_row(raw)
     flags = (_PUSH if row["k_task"] else 0) | sum(old for new, old in _FLAGS.items() if row["flags"] & new)
-    packed = _ROW.pack(
+    packed: bytes = _ROW.pack(
         row["nonce"],
         row["not_after"],
         flags,
@@ -86,10 +86,10 @@ def settle_row(raw: bytes) -> bytes:
     row = _NO_BREAKER | _NO_FIGURES | layout_reader.settle_row(raw)
     head = (
         "nonce kind k_subject k_job k_due k_outbox k_state k_audit k_figures decision attempt below state code why"
-        " keep_ms due_at verdict entry failures_max rate_max window_ms minimum timeout_ms successes_needed latency_ms cost_microusd"
-        " action"
+        " keep_ms due_at verdict entry failures_max rate_max window_ms minimum timeout_ms successes_needed"
+        " latency_ms cost_microusd action"
     )
-    packed = _SETTLE_ROW.pack(*(row[name] for name in head.split()), len(row["features"])) + row["features"]
+    packed: bytes = _SETTLE_ROW.pack(*(row[name] for name in head.split()), len(row["features"])) + row["features"]
     return packed + _sized(row["usage"]) + _sized(row["final"]) + _settle_tail(row)
 
 
@@ -102,7 +102,9 @@ def first_settle_row(raw: bytes) -> bytes:
         "nonce kind k_subject k_job k_due k_outbox k_state k_audit decision attempt below state code why keep_ms due_at"
         " verdict entry failures_max rate_max window_ms minimum timeout_ms successes_needed action"
     )
-    packed = _FIRST_SETTLE_ROW.pack(*(row[name] for name in head.split()), len(row["features"])) + row["features"]
+    packed: bytes = (
+        _FIRST_SETTLE_ROW.pack(*(row[name] for name in head.split()), len(row["features"])) + row["features"]
+    )
     return packed + _sized(row["usage"]) + _settle_tail(row)
 
 
@@ -111,7 +113,7 @@ def _sized(text: bytes) -> bytes:
 
 
 def _settle_tail(row: Fields) -> bytes:
-    packed = pack(">BB", row["n_corrections"], row["n_leases"])
+    packed: bytes = pack(">BB", row["n_corrections"], row["n_leases"])
     for c in row["corrections"]:
         # The window of a log stood in the place of the id.
         log = c["kind"] == layouts.KIND_LOG

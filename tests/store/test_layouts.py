@@ -128,7 +128,7 @@ def test_a_move_has_every_field_under_its_name() -> None:
         FEATURES,
         task_id=task,
         attempt=31,
-        below=37,
+        below=TaskState.WAITING,
         state=TaskState.SUCCEEDED,
         code=41,
         why=43,
@@ -158,10 +158,11 @@ def test_a_move_has_every_field_under_its_name() -> None:
         "k_audit": TENANT.audit,
         "k_figures": TENANT.figures,
     }
-    numbers = ("attempt", "below", "code", "why", "keep_ms", "due_at", "latency_ms", "cost_microusd")
-    assert [row[n] for n in numbers] == [31, 37, 41, 43, 47, 53, 61, 67]
+    numbers = ("attempt", "code", "why", "keep_ms", "due_at", "latency_ms", "cost_microusd")
+    assert [row[n] for n in numbers] == [31, 41, 43, 47, 53, 61, 67]
     assert (row["kind"], row["flags"]) == (layouts.SETTLE_TASK, layouts.SETTLE_BREAKER | layouts.SETTLE_FIGURES)
-    assert (row["state"], row["verdict"], row["action"]) == (TaskState.SUCCEEDED, 2, Action.RESULT_SETTLED)
+    assert (row["below"], row["state"]) == (TaskState.WAITING, TaskState.SUCCEEDED)
+    assert (row["verdict"], row["action"]) == (BreakerVerdict.FAILURE.value, Action.RESULT_SETTLED)
     assert (row["nonce"], row["decision"], row["entry"]) == (0, decision, b"provider")
     assert (row["features"], row["usage"], row["final"]) == (FEATURES, b"usage", final(ended))
     settings = ("failures_max", "rate_max", "window_ms", "minimum", "timeout_ms", "successes_needed")

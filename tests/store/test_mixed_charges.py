@@ -80,7 +80,7 @@ class Model:
         return Admitted, True, {*own, *(len(self.own) + i for i in provider)}
 
     def record(self) -> bool:
-        """Charges the quota with a refusal; one more than its limit is recorded, so that the log shows where it ends."""
+        """Charges the quota with a refusal: it admits one more than its limit, so that the log shows where it ends."""
         if not self.own or self.own[-1].id != AUDIT_QUOTA_ID:
             return True
         counted = (AUDIT_QUOTA_ID, "")

@@ -1,8 +1,8 @@
 """A rolling deploy: pods of earlier versions and of this one serve the same keys, in any order.
 
-`tests/store/first` and `tests/store/before_layouts` are scripts of earlier versions, never to be changed; their rows are
-made by `older_rows`. A script reads what another version wrote: the state machines of test_machine run here with a
-version drawn before every step, and their models must hold.
+`tests/store/first` and `tests/store/before_layouts` are scripts of earlier versions, never to be changed. `older_rows`
+makes their rows. A script reads what another version wrote: the state machines of test_machine run here with a version
+drawn before every step, and their models must hold.
 """
 
 from pathlib import Path
