@@ -23,7 +23,7 @@ from router.domain.ids import decision_id, idempotency_name, partition_of, task_
 from router.store.keys import Keys
 from router.store.nodes import SingleNode
 from router.store.tasks import RedisTasks
-from router.usecases.tasks.sweep import CLAIM_MS, MOST
+from router.usecases.tasks.sweep import CLAIM_MS, MAXIMUM
 
 _CHUNK = 5_000
 _LATER_MS = 3_600_000
@@ -67,10 +67,10 @@ async def looks(redis: Redis, keys: Keys, url: str, what: str, count: int) -> Lo
     await nodes.open()
     try:
         tasks = RedisTasks(keys, nodes)
-        await tasks.claim(CLAIM_MS, MOST)  # loads the script
+        await tasks.claim(CLAIM_MS, MAXIMUM)  # loads the script
         before, started, taken = _script_us(redis), time.perf_counter(), 0
         for _ in range(count):
-            taken += len((await tasks.claim(CLAIM_MS, MOST)).task_ids)
+            taken += len((await tasks.claim(CLAIM_MS, MAXIMUM)).task_ids)
         took = time.perf_counter() - started
         return Look(what, (_script_us(redis) - before) / count, took * 1e6 / count, taken / count)
     finally:
@@ -96,7 +96,7 @@ def measure(folder: Path, tenants: int, each: int) -> tuple[float, list[Look]]:
         redis.flushall()
         fill(redis, keys, tenants, each, now_ms - _LATER_MS)
         # No more than there is: the last looks must be as full as the first.
-        count = max(1, min(_LOOKS, tenants * each // MOST - 1))
+        count = max(1, min(_LOOKS, tenants * each // MAXIMUM - 1))
         found.append(asyncio.run(looks(redis, keys, url, "all due now", count)))
         return size, found
     finally:

@@ -15,7 +15,7 @@ from bench.bars import Bar
 from bench.rows import Calls, idempotency_pairs
 
 IDEMPOTENCY, AUDIT = "idempotency key", "audit entry"
-MOST_BYTES = {IDEMPOTENCY: 200, AUDIT: 1_024}
+MAX_BYTES = {IDEMPOTENCY: 200, AUDIT: 1_024}
 _SAMPLE = 200
 _CHUNK = 5_000
 
@@ -42,9 +42,9 @@ def name_of(redis: Redis) -> str:
 def bars(costs: Sequence[KeyCost]) -> list[Bar]:
     """What a key may cost at most, by either way of measuring, on every server."""
     return [
-        Bar(f"{c.kind} on {c.server}", max(c.usage, c.delta or 0.0), MOST_BYTES[c.kind], False, "B")
+        Bar(f"{c.kind} on {c.server}", max(c.usage, c.delta or 0.0), MAX_BYTES[c.kind], False, "B")
         for c in costs
-        if c.kind in MOST_BYTES
+        if c.kind in MAX_BYTES
     ]
 
 

@@ -60,10 +60,10 @@ def in_words(kind: Any) -> str | None:
     match kind:
         case Maybe(kind=inner):
             return kind_text(inner)
-        case ListOf(item=item, least=least, most=most):
-            return f"list of {least}..{most}: {kind_text(item)}"
-        case MapOf(key=key, item=item, most=most):
-            return f"object of up to {most}: {kind_text(key)} → {kind_text(item)}"
+        case ListOf(item=item, minimum=minimum, maximum=maximum):
+            return f"list of {minimum}..{maximum}: {kind_text(item)}"
+        case MapOf(key=key, item=item, maximum=maximum):
+            return f"object of up to {maximum}: {kind_text(key)} → {kind_text(item)}"
         case Nested(table=table):
             return f"object ({table.what})"
         case Choice(words=words, later=later):
@@ -79,16 +79,16 @@ def in_words(kind: Any) -> str | None:
 def number_in_words(kind: Any) -> str | None:
     """Numbers and times, with their bounds."""
     match kind:
-        case Int(least=least, most=most):
-            return f"whole number {least}..{most}"
-        case Number(least=least, most=most, positive=positive):
-            return f"number {'above ' if positive else ''}{plain(least)}..{plain(most)}"
-        case Usd(most=most):
-            return f"USD 0..{most}"
-        case Seconds(least=least, most=most):
-            return f"whole seconds {least}..{most}"
-        case Duration(least=least, most=most):
-            return f"duration {least}..{most}"
+        case Int(minimum=minimum, maximum=maximum):
+            return f"whole number {minimum}..{maximum}"
+        case Number(minimum=minimum, maximum=maximum, positive=positive):
+            return f"number {'above ' if positive else ''}{plain(minimum)}..{plain(maximum)}"
+        case Usd(maximum=maximum):
+            return f"USD 0..{maximum}"
+        case Seconds(minimum=minimum, maximum=maximum):
+            return f"whole seconds {minimum}..{maximum}"
+        case Duration(minimum=minimum, maximum=maximum):
+            return f"duration {minimum}..{maximum}"
         case _:
             return None
 

@@ -78,14 +78,14 @@ class RevisionConflict(RouterError):
 
 
 class QuotaExceeded(RouterError):
-    """`quota` (policies, providers, rules) would be at `would_be`, above `most`; nothing was written."""
+    """`quota` (policies, providers, rules) would be at `would_be`, above `maximum`; nothing was written."""
 
-    def __init__(self, quota: str, would_be: int, most: int) -> None:
+    def __init__(self, quota: str, would_be: int, maximum: int) -> None:
         setting = f"ROUTER_QUOTA_{quota.upper()}"
-        super().__init__(f"quota_exceeded: the tenant would have {would_be} {quota}, at most {most} ({setting})")
+        super().__init__(f"quota_exceeded: the tenant would have {would_be} {quota}, at most {maximum} ({setting})")
         self.quota = quota
         self.would_be = would_be
-        self.most = most
+        self.maximum = maximum
 
 
 class StartupRefused(RouterError):

@@ -40,7 +40,7 @@ def test_slow_audit_is_raised_and_resolved(condition: Condition) -> None:
         for _ in range(looks):
             for n in range(100):
                 counted.observe(slow if n < 10 else 0.001)
-            watch.look()
+            watch.tick()
 
     seconds(9, 0.9)
     assert heard.open == set()

@@ -1,6 +1,6 @@
 """What goes on and on is said at its beginning, then seldom."""
 
-from router.log_throttle import Seldom
+from router.log_throttle import LogThrottle
 
 
 class Clock:
@@ -16,32 +16,32 @@ class Clock:
 def test_once_a_minute_with_the_number_of_what_was_left_out() -> None:
     """At once, not again within the minute, then with how many there were."""
     clock = Clock()
-    seldom = Seldom(clock)
-    assert [seldom.due() for _ in range(4)] == [0, None, None, None]
+    throttle = LogThrottle(clock)
+    assert [throttle.due() for _ in range(4)] == [0, None, None, None]
     clock.now += 59.9
-    assert seldom.due() is None
+    assert throttle.due() is None
     clock.now += 0.1
-    assert seldom.due() == 4
-    assert seldom.due() is None
+    assert throttle.due() == 4
+    assert throttle.due() is None
 
 
 def test_another_thing_is_said_at_once() -> None:
     """Each has its own minute."""
-    seldom = Seldom(Clock())
-    assert [seldom.due(x) for x in ("a", "b", "a", "b")] == [0, 0, None, None]
+    throttle = LogThrottle(Clock())
+    assert [throttle.due(x) for x in ("a", "b", "a", "b")] == [0, 0, None, None]
 
 
 def test_after_its_end_it_begins_anew() -> None:
     """The next outage is news."""
-    seldom = Seldom(Clock())
-    assert (seldom.due(), seldom.due()) == (0, None)
-    seldom.over()
-    assert seldom.due() == 0
+    throttle = LogThrottle(Clock())
+    assert (throttle.due(), throttle.due()) == (0, None)
+    throttle.over()
+    assert throttle.due() == 0
 
 
 def test_it_remembers_only_so_many() -> None:
     """However many different texts there are; what is forgotten is said again, not kept back."""
-    seldom = Seldom(Clock())
-    assert [seldom.due(str(n)) for n in range(1000)] == [0] * 1000
-    assert seldom.due("999") is None
-    assert seldom.due("0") == 0
+    throttle = LogThrottle(Clock())
+    assert [throttle.due(str(n)) for n in range(1000)] == [0] * 1000
+    assert throttle.due("999") is None
+    assert throttle.due("0") == 0

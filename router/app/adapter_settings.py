@@ -152,7 +152,7 @@ def stream_specs(s: Settings) -> tuple[StreamSpec, ...]:
             ),
         )
     return tuple(
-        StreamSpec(name, covered, age, dedup, s.stream_replicas, most) for name, covered, age, dedup, most in rows
+        StreamSpec(name, covered, age, dedup, s.stream_replicas, maximum) for name, covered, age, dedup, maximum in rows
     )
 
 

@@ -1,7 +1,7 @@
 """The audit of a pod beside its decisions: what waits to be written, how long the logs are kept, where they go."""
 
 from router.app.observers import AuditWatch
-from router.app.platform import Ground
+from router.app.platform import Platform
 from router.edge.audit_files import FileSink
 from router.ports.audit import Sink
 from router.settings import Settings
@@ -15,22 +15,24 @@ from router.usecases.audit.unrecorded import Unrecorded
 class AuditParts:
     """See the module."""
 
-    def __init__(self, ground: Ground) -> None:
-        s, t, store = ground.settings, ground.telemetry, ground.store
+    def __init__(self, platform: Platform) -> None:
+        s, t, store = platform.settings, platform.telemetry, platform.store
         self.deferred = DeferredAudit(store.tasks, t)
-        ground.store_watch.on_back.append(self.deferred.store_is_back)
+        platform.store_watch.on_back.append(self.deferred.store_is_back)
         self.unrecorded = Unrecorded(store.tasks, t)
         self.unknown = UnknownTenants(store.unknown, t)
         self.watch = AuditWatch(
-            t, ground.alerts, append_slow_ms=s.audit_append_slow_ms, read_slow_ms=s.audit_read_slow_ms
+            t, platform.alerts, append_slow_ms=s.audit_append_slow_ms, read_slow_ms=s.audit_read_slow_ms
         )
         self.retention = Retention(
             store.retention,
             t,
-            ground.alerts,
+            platform.alerts,
             max_len=s.audit_max_len,
-            export=AuditExport(store.audit, store.retention, _sinks(s, ground), t, allowed=lambda: ground.gate.is_open),
-            may_work=ground.may_work,
+            export=AuditExport(
+                store.audit, store.retention, _sinks(s, platform), t, allowed=lambda: platform.gate.is_open
+            ),
+            may_work=platform.may_work,
         )
 
     async def drained(self) -> None:
@@ -40,10 +42,10 @@ class AuditParts:
         await self.unrecorded.flush()
 
 
-def _sinks(s: Settings, ground: Ground) -> list[Sink]:
+def _sinks(s: Settings, platform: Platform) -> list[Sink]:
     sinks: list[Sink] = []
     if s.audit_export_subject is not None:
-        sinks.append(StreamSink(ground.publisher, s.audit_export_subject))
+        sinks.append(StreamSink(platform.publisher, s.audit_export_subject))
     if s.audit_export_dir is not None:
         sinks.append(FileSink(s.audit_export_dir))
     return sinks

@@ -5,7 +5,7 @@ from functools import partial
 
 from router.app.adapter_settings import decide_settings
 from router.app.audit import AuditParts
-from router.app.platform import Ground
+from router.app.platform import Platform
 from router.app.policies import PolicyParts
 from router.app.tasks import TaskParts
 from router.bus.decide_door import DecideDoor
@@ -14,7 +14,7 @@ from router.domain.alert import Door
 from router.usecases.decide.decide import Decide
 from router.usecases.decide.dry_run import DryRun
 from router.usecases.decide.outcomes import Outcomes
-from router.usecases.extensions.flow import Extended, Reach
+from router.usecases.extensions.flow import ExtensionFlow, Reach
 from router.usecases.extensions.health_watch import ExtensionWatch
 from router.usecases.extensions.pipeline import Pipeline
 
@@ -22,15 +22,15 @@ from router.usecases.extensions.pipeline import Pipeline
 class DecideParts:
     """See the module."""
 
-    def __init__(self, ground: Ground, audit: AuditParts, policies: PolicyParts, tasks: TaskParts) -> None:
-        s, t, store = ground.settings, ground.telemetry, ground.store
-        self.watch = ExtensionWatch(store.extensions, t, ground.alerts, now_ms=ground.now_ms, random=os.urandom)
+    def __init__(self, platform: Platform, audit: AuditParts, policies: PolicyParts, tasks: TaskParts) -> None:
+        s, t, store = platform.settings, platform.telemetry, platform.store
+        self.watch = ExtensionWatch(store.extensions, t, platform.alerts, now_ms=platform.now_ms, random=os.urandom)
         reach = Reach(
             store.decisions,
             store.tasks,
             store.claims,
             tasks.unfinished,
-            Pipeline(BusExtensions(ground.bus), self.watch, t),
+            Pipeline(BusExtensions(platform.bus), self.watch, t),
         )
         settings = decide_settings(s)
         outcomes = Outcomes(
@@ -40,21 +40,21 @@ class DecideParts:
             settings.on_store_error,
             degraded_made=audit.deferred.made,
             unrecorded=audit.unrecorded.refused,
-            audit_lines=ground.audit_lines,
+            audit_lines=platform.audit_lines,
         )
         self.decide = Decide(
             store.decisions,
             policies.cache,
-            ground.features,
+            platform.features,
             tasks.dispatcher,
             t,
             settings,
             read=outcomes.read,
-            tracing=ground.tracing,
+            tracing=platform.tracing,
             snapshot=policies.figures.snapshot,
-            extensions=Extended(reach, t, most_ms=s.pipeline_deadline_ms, most=s.pipelines_max),
+            extensions=ExtensionFlow(reach, t, max_ms=s.pipeline_deadline_ms, maximum=s.pipelines_max),
             unknown=audit.unknown.refused,
-            violated=partial(ground.isolation.violated, Door.DECIDE),
+            violated=partial(platform.isolation.violated, Door.DECIDE),
         )
-        self.dry_run = DryRun(store.decisions, ground.features, settings, policies.figures.snapshot, store.extensions)
-        self.door = DecideDoor(ground.bus, self.decide.handle, s.pod_name)
+        self.dry_run = DryRun(store.decisions, platform.features, settings, policies.figures.snapshot, store.extensions)
+        self.door = DecideDoor(platform.bus, self.decide.handle, s.pod_name)

@@ -10,7 +10,7 @@ from router.bus.stream_specs import Ensured
 from router.domain.alert import FLEET, Condition
 from router.domain.policy.model import TenantPolicies
 from router.edge.readiness import Readiness
-from router.log_throttle import Seldom
+from router.log_throttle import LogThrottle
 from router.ports.alerts import AlertSink
 from router.ports.policies import Cause
 from router.ports.seeding import SeedReport
@@ -18,7 +18,7 @@ from router.store.decide.lane import LaneHooks
 from router.telemetry import Event, Telemetry
 from router.usecases.admin.queries import RecentLatency
 from router.usecases.alerts.alerts import Alerts
-from router.usecases.alerts.rules import Away, Level
+from router.usecases.alerts.rules import Level, Unavailable
 from router.usecases.policies.cache import PolicyCache
 
 log = logging.getLogger("router.app")
@@ -39,8 +39,8 @@ class StoreWatch:
         self._lanes_down = 0
         self._fell: str | None = None
         self._refusing: dict[object, str] = {}
-        self._seldom = Seldom(time.monotonic)
-        self.rule: Away | None = None
+        self._throttle = LogThrottle(time.monotonic)
+        self.rule: Unavailable | None = None
 
     def hooks(self) -> LaneHooks:
         """For the lanes."""
@@ -72,14 +72,14 @@ class StoreWatch:
             del self._refusing[lane]
             self._show()
             if not self._refusing:
-                self._seldom.over()
+                self._throttle.over()
                 self._back("the store takes calls again")
             return
         self._refusing[lane] = why
         self._show()
         self._telemetry.store_errors.inc()
         self._fell = why
-        if (unsaid := self._seldom.due(why)) is not None:
+        if (unsaid := self._throttle.due(why)) is not None:
             log.error("the store refuses calls: %s", why, extra={"event": Event.STORE_REFUSES, "unsaid": unsaid})
 
     def _back(self, said: str) -> None:
@@ -90,7 +90,7 @@ class StoreWatch:
     def _show(self) -> None:
         self._telemetry.store_breaker_open.set(int(self._lanes_down > 0 or bool(self._refusing)))
 
-    def look(self) -> None:
+    def tick(self) -> None:
         """Call once a second."""
         why = self._fell
         if self._lanes_down == 0:
@@ -133,7 +133,7 @@ class CacheWatch:
         self._revisions = {t: telemetry.policy_revision.labels(t) for t in tenants}
         self.suspect: Callable[[str], None] = _nobody
         self._served = served
-        self._seldom = Seldom(time.monotonic)
+        self._throttle = LogThrottle(time.monotonic)
 
     def loaded(self, cause: Cause, found: TenantPolicies | None) -> None:
         """A load succeeded: who has policies is decided for, and has an audit log."""
@@ -145,7 +145,7 @@ class CacheWatch:
         """A load failed; the last good policies are kept."""
         self._telemetry.policy_load_failures.inc()
         # Every tenant in use is asked for again and again while the store is away; the metric counts them all.
-        if (unsaid := self._seldom.due(why)) is not None:
+        if (unsaid := self._throttle.due(why)) is not None:
             fields = {"event": Event.POLICY_STALE, "tenant_id": tenant_id, "unsaid": unsaid}
             log.warning("policies could not be loaded: %s", why, extra=fields)
 
@@ -185,10 +185,10 @@ class AuditWatch:
             )
         ]
 
-    def look(self) -> None:
+    def tick(self) -> None:
         """Call once a second."""
         for recent, level in self._watched:
-            recent.look()
+            recent.tick()
             level.read(recent.p95_ms())
 
 

@@ -24,7 +24,7 @@ from router.store.keys import KEYS
 from router.telemetry import Telemetry
 from router.tracing import Tracing
 from router.usecases.alerts.alerts import Alerts
-from router.usecases.alerts.rules import Away
+from router.usecases.alerts.rules import Unavailable
 from router.usecases.audit.log_lines import AuditLines
 from router.usecases.gate.gate import Gate, GateState
 from router.usecases.gate.log import GateLog
@@ -43,7 +43,7 @@ def _monotonic_ms() -> int:
     return int(time.monotonic() * 1000)
 
 
-class Ground:
+class Platform:
     """See the module. Nothing is connected, and nothing runs, before the pod starts it."""
 
     def __init__(self, settings: Settings) -> None:
@@ -81,9 +81,9 @@ class Ground:
         t.publishes.read_from(lambda: self.publisher.published_core, "core")
 
     def _away_rules(self) -> None:
-        least = self.settings.alert_away_s
-        self.store_watch.rule = Away(self.alerts, Condition.STORE_AWAY, FLEET, least=least)
-        self._bus_rule = Away(self.alerts, Condition.BUS_AWAY, FLEET, least=least)
+        minimum = self.settings.alert_away_s
+        self.store_watch.rule = Unavailable(self.alerts, Condition.STORE_AWAY, FLEET, minimum=minimum)
+        self._bus_rule = Unavailable(self.alerts, Condition.BUS_AWAY, FLEET, minimum=minimum)
         self._bus_fell = False
         self.bus.on_connect.append(self.alerts.nudge)
         self.bus.on_disconnect.append(self._bus_down)
@@ -124,14 +124,14 @@ class Ground:
         path = self.settings.cp_state_path
         return {"file": None if path is None else str(path), **self.gate.state.facts}
 
-    def look(self) -> None:
+    def tick(self) -> None:
         """Call once a second; waits for neither server."""
-        self.store_watch.look()
+        self.store_watch.tick()
         self._bus_rule.read(self._bus_fell)
         self._bus_fell = self._bus_fell and not self.bus.connected
 
     def _stream_missing(self) -> None:
-        self.keeper.look_soon()
+        self.keeper.poll_soon()
 
     def _bus_down(self) -> None:
         self._bus_fell = not self.draining

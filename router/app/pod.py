@@ -20,14 +20,14 @@ from router import __version__
 from router.app.adapter_settings import secrets_of
 from router.app.audit import AuditParts
 from router.app.deciding import DecideParts
-from router.app.platform import Ground
+from router.app.platform import Platform
 from router.app.policies import PolicyParts
 from router.app.services import Services
 from router.app.tasks import TaskParts
 from router.bus import announce, workers
 from router.domain.alert import FLEET, Condition
 from router.errors import BusError, StartupRefused, StoreError
-from router.log_throttle import Seldom
+from router.log_throttle import LogThrottle
 from router.logs import configure
 from router.settings import Settings
 from router.store.keys import NO_TENANT
@@ -67,28 +67,28 @@ class Pod:
 
     def __init__(self, settings: Settings) -> None:
         self._s = settings
-        self._ground = Ground(settings)
-        self._audit = AuditParts(self._ground)
-        self._policies = PolicyParts(self._ground, self._audit)
-        self._tasks = TaskParts(self._ground, self._policies)
-        self._deciding = DecideParts(self._ground, self._audit, self._policies, self._tasks)
-        self._services = Services(self._ground, self._policies, self._tasks, self._deciding)
-        self._memory = Level(self._ground.alerts, Condition.STORE_MEMORY, FLEET, raise_at=0.9, clear_at=0.8)
-        self._lag = LoopLag(self._ground.telemetry.loop_lag)
+        self._platform = Platform(settings)
+        self._audit = AuditParts(self._platform)
+        self._policies = PolicyParts(self._platform, self._audit)
+        self._tasks = TaskParts(self._platform, self._policies)
+        self._deciding = DecideParts(self._platform, self._audit, self._policies, self._tasks)
+        self._services = Services(self._platform, self._policies, self._tasks, self._deciding)
+        self._memory = Level(self._platform.alerts, Condition.STORE_MEMORY, FLEET, raise_at=0.9, clear_at=0.8)
+        self._lag = LoopLag(self._platform.telemetry.loop_lag)
         self._running: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Start everything; returns at once. What is absent is waited for in the background."""
-        s, ground = self._s, self._ground
+        s, platform = self._s, self._platform
         log.info("pod %s of version %s starts", s.pod_name, __version__, extra={"event": Event.POD_STARTING})
         await self._services.http.start(s.http_host, s.http_port)
         self._lag.start()
-        await ground.gate.look()
-        await ground.bus.start()
+        await platform.gate.poll()
+        await platform.bus.start()
         self._run(self._boot(), "boot")
         self._run(self._every_second(), "ticker")
         self._run(self._watch_servers(), "servers")
-        self._run(ground.gate.watch(s.cp_poll_ms / 1000), "gate")
+        self._run(platform.gate.watch(s.cp_poll_ms / 1000), "gate")
 
     async def until(self, stop: asyncio.Event) -> None:
         """Returns when `stop` is set.
@@ -111,22 +111,22 @@ class Pod:
 
     async def _boot(self) -> None:
         """From "alive" to "serving"; every step is tried until it works."""
-        ground, audit, policies, tasks = self._ground, self._audit, self._policies, self._tasks
-        ground.readiness.not_ok("bus", "connecting")
+        platform, audit, policies, tasks = self._platform, self._audit, self._policies, self._tasks
+        platform.readiness.not_ok("bus", "connecting")
         await self._until_done("store", self._open_store)
         await self._until_done("policies", policies.guard.check)
         self._run(policies.guard.run(), "guard")
         self._run(policies.cache.run(), "policies")
-        self._run(ground.gate_log.run(), "gate log")
+        self._run(platform.gate_log.run(), "gate log")
         self._run(policies.figures.run(), "figures")
-        while not await ground.bus.wait_connected(_BUS_AWAY_S):
-            ground.readiness.not_ok("bus", "NATS does not answer; see the log")
+        while not await platform.bus.wait_connected(_BUS_AWAY_S):
+            platform.readiness.not_ok("bus", "NATS does not answer; see the log")
         await self._until_done("bus", self._open_bus)
         # Before the streams are looked at: a stream that must not be there is an alert, and the boot waits for its end.
-        self._run(ground.alerts.run(), "alerts")
-        self._run(ground.alerts.tend(), "episodes")
-        await ground.keeper.start()
-        await ground.stream_watch.fit.wait()
+        self._run(platform.alerts.run(), "alerts")
+        self._run(platform.alerts.tend(), "episodes")
+        await platform.keeper.start()
+        await platform.stream_watch.fit.wait()
         for pull in tasks.loops.values():
             await pull.start()
         self._run(tasks.sweeper.run(), "sweeper")
@@ -145,21 +145,21 @@ class Pod:
         retry = AsyncRetrying(
             retry=retry_if_exception_type((StoreError, BusError)), wait=wait_exponential(0.05, max=1.0)
         )
-        seldom = Seldom(time.monotonic)
+        throttle = LogThrottle(time.monotonic)
         async for attempt in retry:
             with attempt:
                 try:
                     await step()
                 except (StoreError, BusError) as fault:
-                    self._ground.readiness.not_ok(condition, str(fault))
-                    if (unsaid := seldom.due(str(fault))) is not None:
+                    self._platform.readiness.not_ok(condition, str(fault))
+                    if (unsaid := throttle.due(str(fault))) is not None:
                         fields = {"event": Event.POD_NOT_READY, "unsaid": unsaid}
                         log.warning("not ready: %s", fault, extra=fields)
                     raise
-        self._ground.readiness.ok(condition)
+        self._platform.readiness.ok(condition)
 
     async def _open_store(self) -> None:
-        store = self._ground.store
+        store = self._platform.store
         await store.open()
         await store.meta.ensure()
         problems = await store.meta.check_server()
@@ -167,8 +167,8 @@ class Pod:
             raise StoreError("; ".join(problems))
 
     async def _open_bus(self) -> None:
-        bus, seen = self._ground.bus, self._tasks.workers
-        await self._ground.publisher.start()
+        bus, seen = self._platform.bus, self._tasks.workers
+        await self._platform.publisher.start()
         await announce.listen(bus, lambda tenant_id, _revision: self._policies.cache.announced(tenant_id))
         await workers.listen(bus, seen.heartbeat, seen.dead_letter)
         await self._services.open()
@@ -176,41 +176,41 @@ class Pod:
     async def _watch_servers(self) -> None:
         while True:
             await asyncio.sleep(1.0)
-            self._ground.look()
+            self._platform.tick()
 
     async def _every_second(self) -> None:
-        ground, t = self._ground, self._ground.telemetry
+        platform, t = self._platform, self._platform.telemetry
         seconds = 0
         while True:
             await asyncio.sleep(1.0)
             seconds += 1
             if seconds % _MEMORY_EVERY_S == 0:
-                await self._look_at_memory()
-            ground.store.lanes.look()
-            self._services.recent.look()
-            self._tasks.look()
-            self._audit.watch.look()
+                await self._check_memory()
+            platform.store.lanes.tick()
+            self._services.recent.tick()
+            self._tasks.tick()
+            self._audit.watch.tick()
             t.in_flight.set(self._deciding.decide.in_flight)
-            t.nats_connected.set(int(ground.bus.connected))
-            if ground.bus.connected:
+            t.nats_connected.set(int(platform.bus.connected))
+            if platform.bus.connected:
                 try:
-                    t.nats_rtt.set(await ground.bus.rtt())
+                    t.nats_rtt.set(await platform.bus.rtt())
                 except BusError as fault:
                     log.debug("no round trip to NATS: %s", fault)
 
-    async def _look_at_memory(self) -> None:
+    async def _check_memory(self) -> None:
         try:
-            share = await self._ground.store.meta.memory_share()
-            self._ground.telemetry.store_memory_share.set(share)
+            share = await self._platform.store.meta.memory_share()
+            self._platform.telemetry.store_memory_share.set(share)
             self._memory.read(share)
         except StoreError as fault:
             log.debug("the store does not tell its memory: %s", fault)
 
     async def stop(self) -> None:
         """Drain and stop: what was accepted is answered, published or left to the other pods."""
-        ground = self._ground
-        ground.draining = True
-        ground.readiness.not_ok("serving", "draining")
+        platform = self._platform
+        platform.draining = True
+        platform.readiness.not_ok("serving", "draining")
         log.info("pod %s drains", self._s.pod_name, extra={"event": Event.POD_DRAINING})
         try:
             async with asyncio.timeout(self._s.drain_timeout_s):
@@ -220,12 +220,12 @@ class Pod:
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
-        await ground.keeper.stop()
-        await ground.publisher.stop(1.0)
-        await ground.bus.close()
-        await ground.store.close()
+        await platform.keeper.stop()
+        await platform.publisher.stop(1.0)
+        await platform.bus.close()
+        await platform.store.close()
         self._lag.stop()
-        await asyncio.to_thread(ground.tracing.close)
+        await asyncio.to_thread(platform.tracing.close)
         await self._services.http.stop()
         log.info("pod %s has stopped", self._s.pod_name, extra={"event": Event.POD_STOPPED})
 

@@ -6,7 +6,7 @@ from functools import partial
 from router.app.adapter_settings import cache_settings, quotas
 from router.app.audit import AuditParts
 from router.app.observers import CacheWatch, SeedWatch
-from router.app.platform import Ground
+from router.app.platform import Platform
 from router.bus.announce import Announcements
 from router.domain.policy.model import OnStoreError
 from router.store.census import RedisSample
@@ -23,8 +23,8 @@ from router.usecases.sampling.measure import Measure
 class PolicyParts:
     """See the module."""
 
-    def __init__(self, ground: Ground, audit: AuditParts) -> None:
-        s, t, store = ground.settings, ground.telemetry, ground.store
+    def __init__(self, platform: Platform, audit: AuditParts) -> None:
+        s, t, store = platform.settings, platform.telemetry, platform.store
         watch = CacheWatch(t, s.metrics_tenants, served=audit.retention.served)
         of_decisions = DecisionQuotas(s.quota_requests, s.quota_audit_rate)
         self.cache = PolicyCache(
@@ -35,13 +35,13 @@ class PolicyParts:
             unreadable=store.policies.unreadable,
         )
         watch.read(self.cache)
-        ground.bus.on_connect.append(self.cache.announced_all)
+        platform.bus.on_connect.append(self.cache.announced_all)
         read = partial(read_folder, s.policy_dir) if s.policy_dir is not None else FolderContents
         self.guard = StoreGuard(
             store.policies,
             store.meta,
-            Seeder(store.policies, read, Announcements(ground.bus), quotas(s)),
-            SeedWatch(t, ground.alerts),
+            Seeder(store.policies, read, Announcements(platform.bus), quotas(s)),
+            SeedWatch(t, platform.alerts),
             source=Source(s.policy_source),
             reload=self.cache.announced,
             reload_all=self.cache.announced_all,
@@ -49,6 +49,8 @@ class PolicyParts:
         watch.suspect = self.guard.suspect
         self.figures = LiveFigures(store.figures, t, clock=time.monotonic)
         sample = RedisSample(store.keys, store.nodes, s.pod_name)
-        self.census = Census(sample, t, ground.alerts, most_bytes=s.store_kind_max_bytes, may_work=ground.may_work)
-        self.measure = Measure(store.measure, self.cache.held, sample.lead, t, may_work=ground.may_work)
-        self.breaker_episodes = BreakerEpisodes(store.epochs, store.inspector, ground.alerts, may_work=ground.may_work)
+        self.census = Census(sample, t, platform.alerts, max_bytes=s.store_kind_max_bytes, may_work=platform.may_work)
+        self.measure = Measure(store.measure, self.cache.held, sample.lead, t, may_work=platform.may_work)
+        self.breaker_episodes = BreakerEpisodes(
+            store.epochs, store.inspector, platform.alerts, may_work=platform.may_work
+        )

@@ -5,7 +5,7 @@ from functools import partial
 from router import __version__
 from router.app.adapter_settings import admin_tokens, forget_ms, quotas
 from router.app.deciding import DecideParts
-from router.app.platform import Ground, wall_ms
+from router.app.platform import Platform, wall_ms
 from router.app.policies import PolicyParts
 from router.app.tasks import TaskParts
 from router.bus import service
@@ -18,7 +18,7 @@ from router.edge.http import HttpServer
 from router.edge.pages import pages
 from router.usecases.admin.acts import OperatorActs, PolicyActs
 from router.usecases.admin.admin import Admin
-from router.usecases.admin.overrides import Operator
+from router.usecases.admin.overrides import OverrideService
 from router.usecases.admin.purge import Purger
 from router.usecases.admin.queries import Backpressure, GetDecision, RecentLatency
 from router.usecases.admin.tenant_acts import TenantActs
@@ -32,13 +32,13 @@ _BUSY_MS = 100
 class Services:
     """`http` is started first, the subjects are opened when NATS is there."""
 
-    def __init__(self, ground: Ground, policies: PolicyParts, tasks: TaskParts, deciding: DecideParts) -> None:
-        self._ground, self._policies, self._deciding = ground, policies, deciding
-        s, t = ground.settings, ground.telemetry
+    def __init__(self, platform: Platform, policies: PolicyParts, tasks: TaskParts, deciding: DecideParts) -> None:
+        self._platform, self._policies, self._deciding = platform, policies, deciding
+        s, t = platform.settings, platform.telemetry
         self.recent = RecentLatency(t.latency.counts, t.latency.bounds_ms)
         self._backpressure = Backpressure(lambda: tasks.lag, self.recent, lambda: deciding.decide.in_flight, wall_ms)
         self.http = HttpServer(
-            pages(s.pod_name, __version__, ground.readiness, t, self._backpressure.active, ground.gate_facts)
+            pages(s.pod_name, __version__, platform.readiness, t, self._backpressure.active, platform.gate_facts)
         )
         self._open: list[service.Service] = []
 
@@ -47,12 +47,12 @@ class Services:
 
         :raises BusError: NATS is away.
         """
-        ground = self._ground
-        s, store = ground.settings, ground.store
+        platform = self._platform
+        s, store = platform.settings, platform.store
         look_up = GetDecision(
             store.decisions,
             store.tasks,
-            violated=partial(ground.isolation.violated, Door.QUERY),
+            violated=partial(platform.isolation.violated, Door.QUERY),
             legacy_codes=s.legacy_error_codes,
         )
         headers = {"router-pod": s.pod_name}
@@ -62,15 +62,15 @@ class Services:
             (subjects.BACKPRESSURE, self._backpressure),
             (f"{subjects.ADMIN}.*", self._admin()),
         ):
-            self._open.append(await service.serve(ground.bus, subject, "router", handler, fault, headers=headers))
+            self._open.append(await service.serve(platform.bus, subject, "router", handler, fault, headers=headers))
 
     def _admin(self) -> Admin:
-        ground = self._ground
-        s, store = ground.settings, ground.store
-        announcements = Announcements(ground.bus)
+        platform = self._platform
+        s, store = platform.settings, platform.store
+        announcements = Announcements(platform.bus)
 
-        def operator(by: Actor) -> Operator:
-            return Operator(store.levers, store.inspector, store.policies, by)
+        def operator(by: Actor) -> OverrideService:
+            return OverrideService(store.levers, store.inspector, store.policies, by)
 
         def publisher(by: Actor) -> PolicyPublisher:
             return PolicyPublisher(store.policies, announcements, by, quotas(s))
@@ -85,7 +85,7 @@ class Services:
             self._deciding.dry_run.ask,
             admin_tokens(s),
             store.levers,
-            ground.telemetry,
+            platform.telemetry,
             OperatorActs(operator).acts | PolicyActs(publisher).acts | TenantActs(purger, store.tenants).acts,
             legacy_codes=s.legacy_error_codes,
         )

@@ -13,7 +13,7 @@ from router.store.decide.lane import LaneHooks
 from router.store.decide.lanes import Lanes
 from router.store.decide.rows import RowPacker
 from router.store.decisions import RedisDecisions, decide_script
-from router.store.delivery_failures import RedisStrikes
+from router.store.delivery_failures import RedisDeliveryFailures
 from router.store.extensions import RedisExtensions
 from router.store.figures import RedisFigures
 from router.store.inspect import RedisInspector
@@ -71,7 +71,7 @@ class Store:
         )
         self.meta = RedisMeta(self.keys, self.nodes, allow_eviction=s.allow_eviction)
         self.epochs = RedisEpochs(self.keys, self.nodes)
-        self.strikes = RedisStrikes(self.keys, self.nodes)
+        self.failures = RedisDeliveryFailures(self.keys, self.nodes)
         self.claims = RedisClaims(self.keys, self.nodes)
         self.extensions = RedisExtensions(self.keys, self.nodes)
         self.measure = RedisMeasure(self.keys, self.nodes, shared_calls=not s.redis_cluster)

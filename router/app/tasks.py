@@ -6,23 +6,23 @@ from functools import partial
 
 from router.app.adapter_settings import decide_settings
 from router.app.outage import StoreOutage
-from router.app.platform import Ground, wall_ms
+from router.app.platform import Platform, wall_ms
 from router.app.policies import PolicyParts
 from router.bus.consumer import PullLoop
 from router.bus.history import StreamHistory
 from router.bus.stream_specs import ConsumerSpec
 from router.domain.alert import Condition
 from router.ports.bus import Handle
-from router.usecases.messages.deliveries import Careful, DeadLetters, Patience
-from router.usecases.tasks.acks import Receipts
+from router.usecases.messages.deliveries import DeadLetters, FailureBudget, PoisonGuard
+from router.usecases.tasks.acks import Acks
 from router.usecases.tasks.attempts import Attempts
 from router.usecases.tasks.dispatch import Dispatcher
-from router.usecases.tasks.final_results import Finals
+from router.usecases.tasks.final_results import FinalResults
 from router.usecases.tasks.fleet_workers import FleetWorkers
 from router.usecases.tasks.outbox import Outbox
 from router.usecases.tasks.settle import Settle
 from router.usecases.tasks.sweep import Sweeper
-from router.usecases.tasks.task_effects import Endings
+from router.usecases.tasks.task_effects import TaskEffects
 from router.usecases.tasks.unfinished import Unfinished
 from router.wire import subjects
 
@@ -32,18 +32,18 @@ _HEADERS_BYTES = 16_384
 class TaskParts:
     """See the module."""
 
-    def __init__(self, ground: Ground, policies: PolicyParts) -> None:
-        self._ground = ground
-        s, t, store = ground.settings, ground.telemetry, ground.store
-        self.dispatcher = Dispatcher(store.tasks, ground.publisher, t, ground.now_ms)
-        self.finals = Finals(store.tasks, ground.publisher, ground.bus, t)
-        self.workers = FleetWorkers(t, ground.alerts, time.monotonic)
+    def __init__(self, platform: Platform, policies: PolicyParts) -> None:
+        self._platform = platform
+        s, t, store = platform.settings, platform.telemetry, platform.store
+        self.dispatcher = Dispatcher(store.tasks, platform.publisher, t, platform.now_ms)
+        self.final_results = FinalResults(store.tasks, platform.publisher, platform.bus, t)
+        self.workers = FleetWorkers(t, platform.alerts, time.monotonic)
         self.outbox = Outbox(
             store.tasks,
-            ground.publisher,
-            StreamHistory(ground.bus, s.stream_usage_name),
+            platform.publisher,
+            StreamHistory(platform.bus, s.stream_usage_name),
             t,
-            ground.alerts,
+            platform.alerts,
             dedup_ms=s.stream_usage_dedup_s * 1000,
             wall_ms=wall_ms,
         )
@@ -55,58 +55,58 @@ class TaskParts:
             tombstone_ms=s.tombstone_ttl_s * 1000,
             random=os.urandom,
         )
-        endings = Endings(
+        effects = TaskEffects(
             store.tasks,
-            self.finals,
+            self.final_results,
             t,
-            ground.alerts,
+            platform.alerts,
             tombstone_ms=s.tombstone_ttl_s * 1000,
-            most_bytes=self._most_bytes,
+            max_bytes=self._max_bytes,
         )
-        self.sweeper = self._sweeper(policies, endings)
-        endings.next_due = self.sweeper.soon
-        self.loops = self._loops(policies, endings)
+        self.sweeper = self._sweeper(policies, effects)
+        effects.next_due = self.sweeper.soon
+        self.loops = self._loops(policies, effects)
         self.outage = StoreOutage(self.loops, store.ping, t)
-        ground.store_watch.on_away.append(self.outage.begin)
+        platform.store_watch.on_away.append(self.outage.begin)
 
-    def _most_bytes(self) -> int:
-        return self._ground.bus.max_payload - _HEADERS_BYTES
+    def _max_bytes(self) -> int:
+        return self._platform.bus.max_payload - _HEADERS_BYTES
 
-    def _sweeper(self, policies: PolicyParts, endings: Endings) -> Sweeper:
-        ground = self._ground
-        store = ground.store
+    def _sweeper(self, policies: PolicyParts, effects: TaskEffects) -> Sweeper:
+        platform = self._platform
+        store = platform.store
         attempts = Attempts(
             store.decisions,
             policies.cache,
             self.dispatcher,
-            ground.features,
-            decide_settings(ground.settings).deadlines,
-            endings.give_up,
+            platform.features,
+            decide_settings(platform.settings).deadlines,
+            effects.give_up,
             policies.figures.snapshot,
         )
         return Sweeper(
             store.tasks,
             self.dispatcher,
-            endings,
+            effects,
             self.outbox,
             attempts,
             self.unfinished,
             policies.cache,
-            ground.telemetry,
-            now_ms=ground.now_ms,
-            may_work=lambda: ground.bus.connected and ground.may_work(),
+            platform.telemetry,
+            now_ms=platform.now_ms,
+            may_work=lambda: platform.bus.connected and platform.may_work(),
         )
 
-    def _loops(self, policies: PolicyParts, endings: Endings) -> dict[str, PullLoop]:
+    def _loops(self, policies: PolicyParts, effects: TaskEffects) -> dict[str, PullLoop]:
         """By the name of what they pull."""
-        ground = self._ground
-        s, t, store = ground.settings, ground.telemetry, ground.store
+        platform = self._platform
+        s, t, store = platform.settings, platform.telemetry, platform.store
         letters = DeadLetters(
-            ground.publisher,
+            platform.publisher,
             t,
-            ground.alerts,
+            platform.alerts,
             keep_payload=s.dead_letter_payloads,
-            most_bytes=self._most_bytes,
+            max_bytes=self._max_bytes,
             wall_ms=wall_ms,
         )
         settle = Settle(
@@ -115,38 +115,38 @@ class TaskParts:
             policies.cache,
             self.outbox,
             letters,
-            endings,
+            effects,
             t,
-            ground.isolation,
-            store.strikes,
-            most_strikes=s.dead_letter_after,
+            platform.isolation,
+            store.failures,
+            max_failures=s.dead_letter_after,
             wall_ms=wall_ms,
         )
-        receipts = Receipts(
+        acks = Acks(
             store.tasks,
             store.decisions,
             policies.cache,
-            endings,
+            effects,
             letters,
             t,
-            ground.isolation,
-            store.strikes,
-            most_strikes=s.dead_letter_after,
+            platform.isolation,
+            store.failures,
+            max_failures=s.dead_letter_after,
         )
-        _, ack_spec, result_spec = ground.streams.consumers
+        _, ack_spec, result_spec = platform.streams.consumers
         return {
             "result": self._loop("result", result_spec, settle.results, subjects.RESULT, letters),
-            "ack": self._loop("ack", ack_spec, receipts.receive, subjects.ACK, letters),
+            "ack": self._loop("ack", ack_spec, acks.receive, subjects.ACK, letters),
         }
 
     def _loop(self, name: str, spec: ConsumerSpec, handle: Handle, subject: str, letters: DeadLetters) -> PullLoop:
-        ground = self._ground
-        patience = Patience(ground.store.strikes, f"{subject} bug", ground.settings.dead_letter_after)
-        careful = Careful(handle, subject, letters, patience=patience, away=self._store_is_away)
-        stalled = partial(ground.alerts.happened, Condition.CONSUMER_STALLED, name)
-        loop = PullLoop(ground.bus, ground.streams, spec, careful, on_stall=stalled)
-        ground.telemetry.redeliveries.read_from(lambda: loop.redelivered, name)
-        ground.telemetry.consumer_stalls.read_from(lambda: loop.stalls, name)
+        platform = self._platform
+        budget = FailureBudget(platform.store.failures, f"{subject} bug", platform.settings.dead_letter_after)
+        careful = PoisonGuard(handle, subject, letters, budget=budget, away=self._store_is_away)
+        stalled = partial(platform.alerts.happened, Condition.CONSUMER_STALLED, name)
+        loop = PullLoop(platform.bus, platform.streams, spec, careful, on_stall=stalled)
+        platform.telemetry.redeliveries.read_from(lambda: loop.redelivered, name)
+        platform.telemetry.consumer_stalls.read_from(lambda: loop.stalls, name)
         return loop
 
     def _store_is_away(self) -> None:
@@ -157,17 +157,17 @@ class TaskParts:
         """Messages that the consumers of the fleet have before them."""
         return sum(loop.lag for loop in self.loops.values())
 
-    def look(self) -> None:
+    def tick(self) -> None:
         """Call once a second."""
-        self.workers.look()
+        self.workers.tick()
         for name, loop in self.loops.items():
-            self._ground.telemetry.consumer_lag.labels(name).set(loop.lag)
+            self._platform.telemetry.consumer_lag.labels(name).set(loop.lag)
 
     async def drained(self) -> None:
         """Pull no more, and end what was begun."""
         await self.outage.stop()
         for loop in self.loops.values():
             await loop.stop()
-        await self._ground.publisher.flush(5.0)
+        await self._platform.publisher.flush(5.0)
         await self.outbox.drained()
-        await self.finals.drained()
+        await self.final_results.drained()

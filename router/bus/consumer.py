@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 Handle = Callable[[list[Delivery]], Awaitable[None]]
 
 _NAK_S = 1.0
-_MOST_PROLONGED = 30
+_MAX_PROLONGED = 30
 
 
 class PullLoop:
@@ -76,7 +76,7 @@ class PullLoop:
         self._stopping = False
         self._anew = False
         self._busy = False
-        self._look = asyncio.Event()
+        self._poll = asyncio.Event()
         self.lag = 0
         self.received = 0
         self.redelivered = 0
@@ -153,7 +153,7 @@ class PullLoop:
 
     async def _hand_over(self, batch: list[Delivery]) -> None:
         self._busy = True
-        self._prolong_later(batch, _MOST_PROLONGED)
+        self._prolong_later(batch, _MAX_PROLONGED)
         try:
             await self._handle(batch)
         except asyncio.CancelledError:
@@ -224,7 +224,7 @@ class PullLoop:
         if code in (404, 408):
             self._wake.set()  # it has run its time; after any other end the next one waits for a heartbeat
         elif code == 503 or "deleted" in text.lower():
-            self._look.set()
+            self._poll.set()
 
     def _reconnected(self) -> None:
         """The server has forgotten the pull requests; what has arrived is still good."""
@@ -236,13 +236,13 @@ class PullLoop:
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._check_s):
-                    await self._look.wait()
-            self._look.clear()
+                    await self._poll.wait()
+            self._poll.clear()
             if self._paused or not self._bus.connected:
                 received = -1
                 continue
             try:
-                received = await self._look_at_consumer(received)
+                received = await self._check_consumer(received)
             except BusError as error:
                 log.warning("cannot look at %s: %s", self.spec.name, error, extra={"event": Event.BUS_ERROR})
                 received = -1
@@ -250,7 +250,7 @@ class PullLoop:
                 log.exception("a look at %s failed", self.spec.name, extra={"event": Event.BUG})
                 received = -1
 
-    async def _look_at_consumer(self, received: int) -> int:
+    async def _check_consumer(self, received: int) -> int:
         """Create it when it is missing; begin anew when nothing came since `received` although something waits."""
         info = await self._streams.consumer(self.spec.stream, self.spec.name)
         if info is None:

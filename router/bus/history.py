@@ -149,16 +149,16 @@ class _Puller:
         if self._subscription is not None:
             await self._subscription.close()
 
-    async def batch(self, most: int) -> tuple[list[Kept], int]:
-        """Up to `most` messages, and how many are left after them; none: the stream has no more.
+    async def batch(self, maximum: int) -> tuple[list[Kept], int]:
+        """Up to `maximum` messages, and how many are left after them; none: the stream has no more.
 
         :raises BusTimeoutError: the server does not deliver.
         """
-        request = msgspec.json.encode({"batch": most, "expires": int(_EXPIRES_S * 1e9)})
+        request = msgspec.json.encode({"batch": maximum, "expires": int(_EXPIRES_S * 1e9)})
         self._bus.send(wire.publish(self._next, self._inbox, b"", request))
         found: list[Kept] = []
         pending = 0
-        while len(found) < most:
+        while len(found) < maximum:
             try:
                 item = await asyncio.wait_for(self._arrived.get(), 2 * _EXPIRES_S)
             except TimeoutError as error:

@@ -51,22 +51,22 @@ class StreamKeeper:
     async def start(self) -> None:
         """Look now and from then on."""
         if self._task is None:
-            self._bus.on_connect.append(self.look_soon)
+            self._bus.on_connect.append(self.poll_soon)
             self._task = asyncio.create_task(self._run(), name="stream keeper")
 
     async def stop(self) -> None:
         """Look no more."""
         if self._task is not None:
-            self._bus.on_connect.remove(self.look_soon)
+            self._bus.on_connect.remove(self.poll_soon)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
-    def look_soon(self) -> None:
+    def poll_soon(self) -> None:
         """Something is missing, or may be: look now instead of in up to 30 s."""
         self._wake.set()
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """One look.
 
         :raises BusError: JetStream cannot be reached.
@@ -99,7 +99,7 @@ class StreamKeeper:
             self._wake.clear()
             try:
                 if self._bus.connected:
-                    await self.look()
+                    await self.poll()
                     pause = self._covered_s if self.covered else self._every_s
             except BusError as error:
                 pause = self._retry_s

@@ -28,7 +28,7 @@ from router.bus.coverage import Coverage
 from router.bus.puback import Verdict
 from router.bus.streams import Streams
 from router.errors import BusError
-from router.log_throttle import Seldom
+from router.log_throttle import LogThrottle
 from router.ports.bus import Publication, Published
 from router.telemetry.events import Event
 
@@ -91,7 +91,7 @@ class StreamPublisher:
         self._in_flight: dict[bytes, _Entry] = {}
         self._looked_up: set[_Entry] = set()
         self._told: set[str] = set()
-        self._seldom = Seldom(time.monotonic)
+        self._throttle = LogThrottle(time.monotonic)
         self._acks: Subscription | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
@@ -172,7 +172,7 @@ class StreamPublisher:
 
     def _refuse(self, done: Callable[[Published], None], why: str) -> None:
         self.failed += 1
-        if (unsaid := self._seldom.due(why)) is not None:
+        if (unsaid := self._throttle.due(why)) is not None:
             log.error("a publish is refused: %s", why, extra={"event": Event.PUBLISH_FAILED, "unsaid": unsaid})
         asyncio.get_running_loop().call_soon(done, Published.FAILED)
 
@@ -246,7 +246,7 @@ class StreamPublisher:
             self.failed += 1
             subject = entry.subject.decode()
             # A stream that is full refuses everything, and all of it comes again.
-            if (unsaid := self._seldom.due(f"{subject} {why}")) is not None:
+            if (unsaid := self._throttle.due(f"{subject} {why}")) is not None:
                 fields = {"event": Event.PUBLISH_FAILED, "unsaid": unsaid}
                 log.error("a publish on %s failed after %d tries: %s", subject, entry.tries, why, extra=fields)
         try:

@@ -7,7 +7,7 @@ from typing import Any
 
 import nats.errors
 
-from router.log_throttle import Seldom
+from router.log_throttle import LogThrottle
 from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
@@ -31,12 +31,12 @@ class Reporter:
         self.on_error: list[Callable[[Exception], None]] = []
         self.is_up = False
         self.closing = False
-        self._seldom = Seldom(time.monotonic)
+        self._throttle = LogThrottle(time.monotonic)
 
     def connected(self) -> None:
         """A connection stands, the first or another one."""
         self.is_up = True
-        self._seldom.over()
+        self._throttle.over()
         self.counters.connects += 1
         event = Event.BUS_CONNECTED if self.counters.connects == 1 else Event.BUS_BACK
         log.info("connected to NATS", extra={"event": event, "connects": self.counters.connects})
@@ -62,7 +62,7 @@ class Reporter:
             event = Event.BUS_SLOW_CONSUMER
         if self.is_up:
             log.error("NATS error: %s", error, exc_info=error, extra={"event": event})
-        elif self._seldom.due() is not None:
+        elif self._throttle.due() is not None:
             log.warning("cannot reach NATS, still trying: %r", error, extra={"event": Event.BUS_AWAY})
         _tell(self.on_error, error)
 

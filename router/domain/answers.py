@@ -11,7 +11,6 @@ from router.domain.ids import task_id, to_text
 from router.domain.json import JsonObject
 from router.domain.outcome import (
     Admitted,
-    Away,
     Busy,
     Conflict,
     LimitHit,
@@ -21,6 +20,7 @@ from router.domain.outcome import (
     Replay,
     RowFault,
     TenantOff,
+    Unavailable,
 )
 from router.domain.plan import Plan
 from router.domain.policy.model import AUDIT_QUOTA_ID, QUOTA_ID, Limit, OnStoreError
@@ -33,7 +33,7 @@ _FALLBACKS = (Reason.FALLBACK, Reason.CIRCUIT_BREAKER_FALLBACK)
 
 
 def answer(outcome: Outcome, request: DecideRequest, plan: Plan, *, explain: bool) -> Answer:
-    """The answer to a request whose row has come back. `Away` is not for here: see `degraded`."""
+    """The answer to a request whose row has come back. `Unavailable` is not for here: see `degraded`."""
     match outcome:
         case Admitted():
             return admitted(outcome, request, plan, explain=explain)
@@ -61,7 +61,7 @@ def answer(outcome: Outcome, request: DecideRequest, plan: Plan, *, explain: boo
             )
         case RowFault():
             return Refused(Code.INTERNAL, "the decision could not be made; the router's log has the fault")
-        case Away(sent):
+        case Unavailable(sent):
             return unavailable(request, sent=sent)
         case _:
             assert_never(outcome)

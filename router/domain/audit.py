@@ -9,7 +9,7 @@ from router.domain.ids import from_text
 from router.domain.json import JsonObject
 from router.domain.plan import Plan
 
-MOST_NAME_BYTES = 400
+MAX_NAME_BYTES = 400
 
 
 class PolicyFrame(Struct, frozen=True, array_like=True):
@@ -33,7 +33,7 @@ def policy_frame(plan: Plan, script: str = "") -> PolicyFrame:
     """The frame of a plan's decision."""
     stored = plan.stored
     names: list[str] = []
-    left = MOST_NAME_BYTES
+    left = MAX_NAME_BYTES
     for c in plan.candidates:
         left -= len(c.provider.name) + 1
         if left < 0:

@@ -16,7 +16,7 @@ from router.domain.figures import Share, Snapshot, latency_and_cost, shares_by_s
 from router.domain.policy.model import Fallback, Limit, Provider, Resource, Scope, Selection, StoredPolicy
 from router.domain.request import NO_CONSTRAINTS, NO_STEP, DecideRequest
 
-MOST_ORDERS = 720
+MAX_ORDERS = 720
 _PER_64 = 1.0 / (1 << 64)
 _ONLY = (0,)
 # Members of an enum cost 60 ns each on Python 3.11, a global 5.
@@ -82,7 +82,7 @@ def in_order(
     if policy.fallbacks or request.step is not NO_STEP:
         order = _with_fallbacks(request, stored, order)
     found, passed = _within_constraints(request, stored, order, snapshot)
-    if plain and not any(c.charges for c in found) and len(memo.orders) < MOST_ORDERS:
+    if plain and not any(c.charges for c in found) and len(memo.orders) < MAX_ORDERS:
         memo.keep_order(remembered_as, found)
     return found, passed
 

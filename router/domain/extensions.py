@@ -135,11 +135,11 @@ def _fits(when: JsonObject, request: DecideRequest) -> bool:
     return all(attribute(name, request) in values for name, values in context.items())
 
 
-def worst_ms(policy: Policy, most_ms: int) -> int:
-    """How long the pipeline may take at most: every call fails at its timeout, and never more than `most_ms`."""
+def worst_ms(policy: Policy, max_ms: int) -> int:
+    """How long the pipeline may take at most: every call fails at its timeout, and never more than `max_ms`."""
     total = sum(_worst_of(e) for e in (*policy.pre, *policy.post))
     total += max((_worst_of(e) for e in policy.validators), default=0)
-    return min(most_ms, total)
+    return min(max_ms, total)
 
 
 def worst_latency_ms(policy: Policy) -> int:

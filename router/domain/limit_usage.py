@@ -8,14 +8,14 @@ from router.domain.policy.model import Limit, Resource, Scope, StoredPolicy, Ten
 
 
 class Counter(Struct, frozen=True):
-    """What counts against `most`, for `owner` (a policy or provider; "" the tenant).
+    """What counts against `maximum`, for `owner` (a policy or provider; "" the tenant).
 
     `limit` None: it is the provider's own bound of concurrency.
     """
 
     limit: Limit | None
     owner: str
-    most: int
+    maximum: int
 
     @property
     def scope(self) -> Scope:
@@ -28,7 +28,7 @@ class Counter(Struct, frozen=True):
         return Resource.CONCURRENCY if self.limit is None else self.limit.resource
 
 
-class Standing(Struct, frozen=True):
+class LimitUsage(Struct, frozen=True):
     """Breakers that are not closed, and units in use of each counter. What an operator holds open is forced only."""
 
     open: int
@@ -47,7 +47,7 @@ def counters_of(tenant: TenantPolicies) -> tuple[Counter, ...]:
         for c in _counters(stored):
             name = (c.scope, c.owner, None if c.limit is None else c.limit.entry)
             known = found.get(name)
-            if known is None or c.most < known.most:
+            if known is None or c.maximum < known.maximum:
                 found[name] = c
     return tuple(found.values())
 

@@ -114,10 +114,10 @@ class RowFault(Struct, frozen=True):
     message: str
 
 
-class Away(Struct, frozen=True):
+class Unavailable(Struct, frozen=True):
     """The store did not answer. `sent`: the row may have been executed."""
 
     sent: bool
 
 
-Outcome = Admitted | Replay | Conflict | LimitHit | NoCandidate | TenantOff | Busy | RowFault | Away
+Outcome = Admitted | Replay | Conflict | LimitHit | NoCandidate | TenantOff | Busy | RowFault | Unavailable

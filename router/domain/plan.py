@@ -40,12 +40,12 @@ class Deadlines(Struct, frozen=True):
     """deadline_ms = min(most, max(least, factor × expected_latency_ms)) unless the request gives one."""
 
     factor: float = 5.0
-    least_ms: int = 5_000
-    most_ms: int = 60_000
+    min_ms: int = 5_000
+    max_ms: int = 60_000
 
     def of(self, expected_latency_ms: int) -> int:
         """How long a provider of that latency may take."""
-        return int(min(self.most_ms, max(self.least_ms, self.factor * expected_latency_ms)))
+        return int(min(self.max_ms, max(self.min_ms, self.factor * expected_latency_ms)))
 
 
 DEFAULT_DEADLINES = Deadlines()

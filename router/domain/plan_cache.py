@@ -5,7 +5,7 @@ _ORDER_BYTES = 280
 _PLACE_BYTES = 88
 
 
-class Memo:
+class PlanCache:
     """What was worked out from a policy before, within a bound. It is no part of the policy: memos are always equal.
 
     `by_score` and `orders` hold for one snapshot of live figures. `size_bytes`: about what it takes; whoever holds many
@@ -40,7 +40,7 @@ class Memo:
         self.size_bytes += _ORDER_BYTES + len(charges) * _PLACE_BYTES
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Memo)
+        return isinstance(other, PlanCache)
 
     __hash__ = None  # type: ignore[assignment]  # as any mutable value
 

@@ -21,7 +21,7 @@ from router.domain.audit import AuditEntry
 from router.errors import ExportFailed
 from router.wire.audit import audit_line, moment
 
-_MOST_NAME = 200
+_MAX_NAME = 200
 
 
 class Manifest(Struct, frozen=True):
@@ -40,8 +40,8 @@ class Manifest(Struct, frozen=True):
 
 def folder_of(folder: Path, tenant_id: str) -> Path:
     """Where a tenant's files go. No tenant's name leads out of the folder, or is too long for a file system."""
-    if len(tenant_id) > _MOST_NAME:
-        tenant_id = f"{tenant_id[:_MOST_NAME]}~{blake2b(tenant_id.encode(), digest_size=8).hexdigest()}"
+    if len(tenant_id) > _MAX_NAME:
+        tenant_id = f"{tenant_id[:_MAX_NAME]}~{blake2b(tenant_id.encode(), digest_size=8).hexdigest()}"
     return folder / f"tenant={tenant_id}"
 
 

@@ -21,7 +21,7 @@ async def audit_reader(redis_url: str) -> AsyncIterator[ReadAudit]:
     log = RedisAudit(Keys(), nodes)
 
     async def read(tenant_id: str, request_id: str) -> list[str]:
-        newest = await log.look(AuditQuery(tenant_id, request_id=request_id), most=_PAGE)
+        newest = await log.search(AuditQuery(tenant_id, request_id=request_id), maximum=_PAGE)
         return [e.action for e in reversed(newest.found)]
 
     try:

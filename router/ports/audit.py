@@ -12,16 +12,16 @@ from router.domain.task import Action
 class AuditLog(Protocol):
     """A tenant's audit log. Every read names its tenant and is bounded, so that no decision waits behind it."""
 
-    async def look(self, query: AuditQuery, *, before: str | None = None, most: int = 512) -> AuditRead:
-        """Read up to `most` (at most 512) entries of the query's time range, newest first, older than `before`.
+    async def search(self, query: AuditQuery, *, before: str | None = None, maximum: int = 512) -> AuditRead:
+        """Read up to `maximum` (at most 512) entries of the query's time range, newest first, older than `before`.
 
         `before` need not exist (any more). What does not match is read, but not returned.
 
         :raises StoreError: Redis did not answer.
         """
 
-    async def after(self, tenant_id: str, last: str, *, most: int = 100) -> list[AuditEntry]:
-        """Up to `most` entries (at most 512), oldest first, newer than the entry `last` ("0-0": from the beginning).
+    async def after(self, tenant_id: str, last: str, *, maximum: int = 100) -> list[AuditEntry]:
+        """Up to `maximum` entries (at most 512), oldest first, newer than the entry `last` ("0-0": from the beginning).
 
         :raises StoreError: Redis did not answer.
         """
@@ -49,8 +49,8 @@ class UnknownTenantLog(Protocol):
         :raises StoreError: Redis did not answer.
         """
 
-    async def newest(self, most: int) -> list[AuditEntry]:
-        """Up to `most`, newest first.
+    async def newest(self, maximum: int) -> list[AuditEntry]:
+        """Up to `maximum`, newest first.
 
         :raises StoreError: Redis did not answer.
         """
@@ -79,7 +79,7 @@ class AuditRetention(Protocol):
     async def notice(self, tenant_ids: Sequence[str]) -> None:
         """These tenants have logs: they will be due."""
 
-    async def claim(self, lease_ms: int, most: int) -> list[str]:
+    async def claim(self, lease_ms: int, maximum: int) -> list[str]:
         """Take tenants whose log is to be looked at; other pods do not get them for `lease_ms`."""
 
     async def trim(self, tenant_id: str, *, look_ms: int, full_ms: int, keep_unread: bool) -> Trimmed | None:

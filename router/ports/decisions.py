@@ -26,7 +26,7 @@ class Answers(Protocol):
         :raises StoreError: Redis did not answer.
         """
 
-    async def somebodys(self, decision_id: bytes) -> bool:
+    async def exists_for_any_tenant(self, decision_id: bytes) -> bool:
         """Whether an answer of exactly this id is remembered, whosesoever.
 
         :raises StoreError: Redis did not answer.
@@ -46,7 +46,7 @@ class DecisionStore(Answers, Protocol):
         `stamp` is the tenant's policy stamp as the store has it now, empty when it was not reached. Never raises.
         """
 
-    def look(
+    def preview(
         self, request: DecideRequest, plan: Plan, done: Callable[[Outcome, bytes], None], *, claim_ms: int = 0
     ) -> None:
         """Queue a row that takes the same way as `decide` and answers alike, but writes, charges and audits nothing.
@@ -87,7 +87,8 @@ class DecisionStore(Answers, Protocol):
 class Claims(Protocol):
     """Decisions whose last step is still to come, and who is at it. Each method is one atomic act.
 
-    `claim` is what `DecisionStore.look` gave as decision_id. Every method raises `StoreError` when Redis did not do it.
+    `claim` is the decision_id that `DecisionStore.preview` returned. Every method raises `StoreError` when Redis did
+    not do it.
     """
 
     async def take(self, tenant_id: str, name: bytes, claim: bytes, claim_ms: int) -> bool:

@@ -52,7 +52,7 @@ class ExtensionStore(Protocol):
 MakePlan = Callable[[DecideRequest, StoredPolicy], Plan]
 
 
-class Read(Protocol):
+class OutcomeReader(Protocol):
     """What the store said of a row → the answer; counts and learns from it."""
 
     def __call__(self, request: DecideRequest, made: Plan, outcome: Outcome, stamp: bytes) -> Answer:
@@ -68,7 +68,7 @@ class Dispatched(Struct, frozen=True):
     job: bytes
 
 
-class Course(Struct, frozen=True):
+class ExtensionResult(Struct, frozen=True):
     """What came of a request: its answer, and what is to be dispatched after it."""
 
     answer: Answer
@@ -78,5 +78,7 @@ class Course(Struct, frozen=True):
 class Extensions(Protocol):
     """The way of requests whose policy has extensions (`usecases.extensions.flow`)."""
 
-    async def answer(self, request: DecideRequest, stored: StoredPolicy, make_plan: MakePlan, read: Read) -> Course:
+    async def answer(
+        self, request: DecideRequest, stored: StoredPolicy, make_plan: MakePlan, read: OutcomeReader
+    ) -> ExtensionResult:
         """The whole course of one request. Raises only for bugs."""

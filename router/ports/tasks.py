@@ -11,7 +11,7 @@ from router.domain.request import DecideRequest
 from router.domain.task import Final, Move, MoveOutcome, TaskRecord, Unreadable
 
 
-class Strikes(Protocol):
+class DeliveryFailures(Protocol):
     """How often messages could not be handled, counted by all pods together."""
 
     async def count(self, cause: str, sequence: int, data: bytes) -> int:
@@ -49,13 +49,13 @@ class TaskStore(Protocol):
     async def move(self, moves: Sequence[Move]) -> list[MoveOutcome]:
         """Make moves, each atomic; outcomes are in order. A repeated call changes nothing."""
 
-    async def claim(self, lease_ms: int, most: int) -> Claimed:
+    async def claim(self, lease_ms: int, maximum: int) -> Claimed:
         """Take tasks that are due; other pods do not get them for `lease_ms`."""
 
     async def forget_due(self, task_ids: Sequence[bytes]) -> None:
         """Nothing is due for these any more (they have no record)."""
 
-    async def finals(self, task_ids: Sequence[bytes]) -> list[Final | Unreadable | None]:
+    async def final_results(self, task_ids: Sequence[bytes]) -> list[Final | Unreadable | None]:
         """What the callers of these ended tasks are to be told still, in order; None: nothing (any more)."""
 
     async def postpone(self, task_ids: Sequence[bytes], due_ms: int) -> None:
@@ -70,8 +70,8 @@ class TaskStore(Protocol):
     async def usage_waits(self, usage_ids: Sequence[bytes]) -> list[bool]:
         """Which of these are settled and not confirmed as published, in order."""
 
-    async def usage_waiting(self, most: int) -> list[UsageWaiting]:
-        """Up to `most` usage events of each partition that nobody has confirmed as published."""
+    async def usage_waiting(self, maximum: int) -> list[UsageWaiting]:
+        """Up to `maximum` usage events of each partition that nobody has confirmed as published."""
 
     async def usage_published(self, usage_ids: Sequence[bytes]) -> int:
         """These are in the stream: drop them from the outbox. Returns how many of them were in it still."""

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from router.domain.limit_usage import Counter, Standing
+from router.domain.limit_usage import Counter, LimitUsage
 from router.domain.view import BreakerView, HeadView
 
 
@@ -96,10 +96,10 @@ class StoreSample(Protocol):
         """The next page of a walk over all keys, which begins anew at its end. Holds no node up."""
 
 
-class StandingStore(Protocol):
+class LimitUsageStore(Protocol):
     """Counters and breakers as they stand."""
 
-    async def measure(self, tenants: Sequence[tuple[str, tuple[Counter, ...]]]) -> list[Standing | None]:
+    async def measure(self, tenants: Sequence[tuple[str, tuple[Counter, ...]]]) -> list[LimitUsage | None]:
         """How these counters and all breakers of tenants stand, in order; None: something of it cannot be read.
 
         It changes nothing and holds no node up.

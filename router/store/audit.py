@@ -7,7 +7,7 @@ half opened          B format, B action, d Redis ms, d microseconds of it, 8s pr
         2)], msgpack of the features
 admin act            B 1, B action, d Redis ms, d microseconds of it, I revision after, I revision before, msgpack
 
-A read is one XRANGE of at most `MOST_PER_READ` entries, so that no decision waits long behind it.
+A read is one XRANGE of at most `MAX_PER_READ` entries, so that no decision waits long behind it.
 """
 
 import time
@@ -35,7 +35,7 @@ from router.store.keys import Keys
 from router.store.nodes import Nodes
 from router.store.packing import DAMAGE, FORMAT, FormatError, offer_in, seen
 
-MOST_PER_READ = 512
+MAX_PER_READ = 512
 LARGEST_PART = 2**64 - 1
 Row = tuple[bytes, dict[bytes, bytes]]
 
@@ -62,13 +62,13 @@ class RedisAudit:
         self._nodes = nodes
         self._on_read = on_read
 
-    async def look(self, query: AuditQuery, *, before: str | None = None, most: int = MOST_PER_READ) -> AuditRead:
-        """See `ports.AuditLog.look`."""
+    async def search(self, query: AuditQuery, *, before: str | None = None, maximum: int = MAX_PER_READ) -> AuditRead:
+        """See `ports.AuditLog.search`."""
         end = "+" if query.until_ms is None else f"({max(query.until_ms, 0)}-0"
         if before is not None and (query.until_ms is None or place(before) < (query.until_ms, 0)):
             end = f"({before}"
         start = "-" if query.since_ms is None else f"{max(query.since_ms, 0)}-0"
-        rows = await self._read("XREVRANGE", query.tenant_id, end, start, most)
+        rows = await self._read("XREVRANGE", query.tenant_id, end, start, maximum)
         traces = query.traces()
         found: list[AuditEntry] = []
         for row in rows:
@@ -79,9 +79,9 @@ class RedisAudit:
                     found.append(one)
         return AuditRead(found, len(rows), rows[-1][0].decode() if rows else None)
 
-    async def after(self, tenant_id: str, last: str, *, most: int = 100) -> list[AuditEntry]:
+    async def after(self, tenant_id: str, last: str, *, maximum: int = 100) -> list[AuditEntry]:
         """See `ports.AuditLog.after`."""
-        return [readable(tenant_id, row) for row in await self._read("XRANGE", tenant_id, f"({last}", "+", most)]
+        return [readable(tenant_id, row) for row in await self._read("XRANGE", tenant_id, f"({last}", "+", maximum)]
 
     async def one(self, tenant_id: str, entry_id: str) -> AuditEntry | None:
         """See `ports.AuditLog.one`."""
@@ -94,10 +94,10 @@ class RedisAudit:
         rows = await self._read("XRANGE", tenant_id, at, at, 1)
         return readable(tenant_id, rows[0]) if rows else None
 
-    async def _read(self, command: str, tenant_id: str, first: str, last: str, most: int) -> list[Row]:
+    async def _read(self, command: str, tenant_id: str, first: str, last: str, maximum: int) -> list[Row]:
         key = self._keys.tenant(tenant_id).audit
         started = time.perf_counter()
-        rows: list[Row] = await self._nodes.call(command, key, first, last, "COUNT", min(most, MOST_PER_READ))
+        rows: list[Row] = await self._nodes.call(command, key, first, last, "COUNT", min(maximum, MAX_PER_READ))
         self._on_read(time.perf_counter() - started)
         return rows
 
@@ -106,12 +106,12 @@ class RedisAudit:
         key = self._keys.tenant(tenant_id).audit
         entries = int(await self._nodes.call("XLEN", key))
         size = int(await self._nodes.call("MEMORY", "USAGE", key, "SAMPLES", 5) or 0)
-        oldest = await self.after(tenant_id, "0-0", most=1)
+        oldest = await self.after(tenant_id, "0-0", maximum=1)
         counts: Counter[str] = Counter()
         newest_us: int | None = None
         before: str | None = None
         while (left := sample - counts.total()) > 0:
-            read = await self.look(AuditQuery(tenant_id), before=before, most=min(left, MOST_PER_READ))
+            read = await self.search(AuditQuery(tenant_id), before=before, maximum=min(left, MAX_PER_READ))
             if not read.found:
                 break
             newest_us = newest_us or read.found[0].ts_us

@@ -76,8 +76,8 @@ class RedisAnswers:
             for raw, t, (tenant_id, name) in found
         ]
 
-    async def somebodys(self, decision_id: bytes) -> bool:
-        """See `ports.Answers.somebodys`."""
+    async def exists_for_any_tenant(self, decision_id: bytes) -> bool:
+        """See `ports.Answers.exists_for_any_tenant`."""
         partition, name = partition_in(decision_id), name_in(decision_id)
         if partition >= self._keys.partitions:
             return False
@@ -116,15 +116,15 @@ class RedisDecisions(RedisAnswers):
         decision = self._lanes.packer.decision_id(tenant, plan)
         lane.submit(Waiting(request, plan, tenant, job, done, decision, self._now() * 1000 + self._wait_ms, group))
 
-    def look(
+    def preview(
         self, request: DecideRequest, plan: Plan, done: Callable[[Outcome, bytes], None], *, claim_ms: int = 0
     ) -> None:
-        """See `ports.DecisionStore.look`."""
+        """See `ports.DecisionStore.preview`."""
         tenant = self._keys.tenant(request.tenant_id)
         lane, group = self._lanes.of(tenant.partition)
         decision = self._lanes.packer.decision_id(tenant, plan)
         waiting = Waiting(request, plan, tenant, None, done, decision, self._now() * 1000 + self._wait_ms, group)
-        waiting.look, waiting.claim_ms = True, claim_ms
+        waiting.preview, waiting.claim_ms = True, claim_ms
         lane.submit(waiting)
 
     def next_attempt(

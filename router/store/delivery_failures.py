@@ -1,4 +1,4 @@
-"""`ports.Strikes` on Redis."""
+"""`ports.DeliveryFailures` on Redis."""
 
 from hashlib import blake2b
 
@@ -10,7 +10,7 @@ KEEP_MS = 3_600_000
 _MESSAGE_BYTES = 12
 
 
-class RedisStrikes:
+class RedisDeliveryFailures:
     """Counts for the whole fleet; see the port for the promises."""
 
     def __init__(self, keys: Keys, nodes: Nodes) -> None:
@@ -19,8 +19,8 @@ class RedisStrikes:
         self._count = load("count_strike", keys=("strikes",), argv=("keep_ms",), returns={0: "counted"})
 
     async def count(self, cause: str, sequence: int, data: bytes) -> int:
-        """See `ports.Strikes.count`."""
+        """See `ports.DeliveryFailures.count`."""
         # Its content, too: a stream that was made again begins with the same numbers.
         digest = blake2b(b"%b\0%d\0%b" % (cause.encode(), sequence, data), digest_size=_MESSAGE_BYTES).digest()
-        reply = await self._nodes.run(self._count, [self._keys.strikes(digest)], [KEEP_MS])
+        reply = await self._nodes.run(self._count, [self._keys.failures(digest)], [KEEP_MS])
         return int(reply[1])

@@ -31,7 +31,7 @@ from router.store.nodes import Nodes
 from router.store.packing import FORMAT, FormatError
 from router.store.scripts import Script, load
 
-MOST_RECORDS = 1000
+MAX_RECORDS = 1000
 
 _FIGURES = Layout(">IdIIIII")
 _TALLY = Layout(f">BIIIddd8sI{BUCKETS}I")
@@ -49,7 +49,7 @@ def settle_extensions_script(**options: Any) -> Script:
 def figures() -> bytes:
     """When breakers of extensions turn, as the script reads it."""
     return _FIGURES.pack(
-        FAILURES_IN_A_ROW, ERROR_RATE, MINIMUM_CALLS, RATE_WINDOW_MS, OPEN_MS, GENERATION_MS, MOST_RECORDS
+        FAILURES_IN_A_ROW, ERROR_RATE, MINIMUM_CALLS, RATE_WINDOW_MS, OPEN_MS, GENERATION_MS, MAX_RECORDS
     )
 
 

@@ -14,7 +14,7 @@ from router.store.packing import FORMAT
 
 _HEAD = Layout(">Bd")
 _FIGURE = Layout(">8sdddd")
-_MOST = 2.0**53
+_MAXIMUM = 2.0**53
 
 
 class RedisFigures:
@@ -40,4 +40,4 @@ def snapshot(raw: bytes) -> Snapshot:
 
 
 def _sound(*numbers: float) -> bool:
-    return all(0 <= x <= _MOST for x in numbers)
+    return all(0 <= x <= _MAXIMUM for x in numbers)

@@ -15,7 +15,7 @@ from router.store.nodes import Nodes
 from router.store.packing import FORMAT, FormatError, head
 
 LIMIT_BYTES = 132
-MOST_TENANTS = 10_000
+MAX_TENANTS = 10_000
 
 # The head of a breaker (lua/include/breaker.lua); rate ring and probes follow.
 _BREAKER = Layout(">8sBddIBdId80sB")
@@ -76,7 +76,7 @@ class RedisInspector:
         """Tenants that have a key of this kind, at most 10,000; in steps, so that no node is held up."""
         prefix = f"{self._keys.schema}:"
         found: set[str] = set()
-        for key in await self._nodes.scan(f"{prefix}{{*}}:*:{kind}", _SCAN, MOST_TENANTS):
+        for key in await self._nodes.scan(f"{prefix}{{*}}:*:{kind}", _SCAN, MAX_TENANTS):
             parts = key.decode(errors="replace").split(":")
             if len(parts) == 4 and parts[3] == kind:
                 found.add(parts[2])

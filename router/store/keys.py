@@ -249,7 +249,7 @@ class Keys:
         """Usage that is settled and not yet published."""
         return self._prefix(partition) + b"~:outbox"
 
-    def strikes(self, message: bytes) -> bytes:
+    def failures(self, message: bytes) -> bytes:
         """How often a message could not be handled, by a hash of it; it may lie in any partition."""
         return self._prefix(int.from_bytes(message[:2]) % self.partitions) + b"~:strikes:" + message
 

@@ -13,7 +13,7 @@ from router.store.keys import Keys
 from router.store.nodes import Nodes
 from router.store.scripts import Script, load
 
-MOST_LEVERS = 256
+MAX_LEVERS = 256
 _RECORD = ("action", "features", "keep_ms")
 _ACT = ("action", "features", "most", "keep_ms")
 _PULLED = {Pulled.CHANGED.value: "changed", Pulled.UNCHANGED.value: "unchanged", Pulled.UNKNOWN_TENANT.value: "unknown"}
@@ -79,7 +79,7 @@ class RedisLevers:
     async def _set(self, tenant_id: str, provider: str, lever: Lever, *, on: bool, features: bytes) -> Pulled:
         keys = self._keys.tenant(tenant_id)
         name = provider_entry(provider) + bytes((lever,))
-        args = (name, int(on), MOST_LEVERS, token_bytes(4), _ACTIONS[lever, on].value, features, self._audit_ms)
+        args = (name, int(on), MAX_LEVERS, token_bytes(4), _ACTIONS[lever, on].value, features, self._audit_ms)
         return await self._run("set_lever", (keys.head, keys.audit), args)
 
     async def reset_breaker(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> Pulled:

@@ -1,11 +1,11 @@
-"""`ports.StandingStore` on Redis: one script, some tenants a call."""
+"""`ports.LimitUsageStore` on Redis: one script, some tenants a call."""
 
 from collections.abc import Iterator, Sequence
 from struct import Struct as Layout
 from typing import Any
 
 from router.domain.candidates import Charge
-from router.domain.limit_usage import Counter, Standing
+from router.domain.limit_usage import Counter, LimitUsage
 from router.domain.policy.model import Algorithm, Resource, provider_entry
 from router.store.decide.row_parts import limit_part
 from router.store.decide.rows import charged_key
@@ -13,7 +13,7 @@ from router.store.keys import Keys, TenantKeys
 from router.store.nodes import Nodes
 from router.store.scripts import Script, load
 
-MOST_TENANTS, MOST_COUNTERS = 16, 128
+MAX_TENANTS, MAX_COUNTERS = 16, 128
 _ROW = Layout(">HHH")
 _COUNTER = Layout(">H8sIB")
 _BREAKERS = Layout(">III")
@@ -44,9 +44,9 @@ class RedisMeasure:
         # One node takes all partitions in a call; a Cluster wants a call a partition.
         self._shared = shared_calls
 
-    async def measure(self, tenants: Sequence[Wanted]) -> list[Standing | None]:
-        """See `ports.StandingStore.measure`."""
-        found: dict[str, Standing | None] = {}
+    async def measure(self, tenants: Sequence[Wanted]) -> list[LimitUsage | None]:
+        """See `ports.LimitUsageStore.measure`."""
+        found: dict[str, LimitUsage | None] = {}
         for group in self._calls(tenants):
             index: dict[bytes, int] = {}
             rows = [self._row(index, tenant_id, counters) for tenant_id, counters in group]
@@ -60,7 +60,7 @@ class RedisMeasure:
         size, place = 0, 0
         for one in sorted(tenants, key=self._place):
             size += len(one[1])
-            if group and (self._place(one) != place or len(group) >= MOST_TENANTS or size > MOST_COUNTERS):
+            if group and (self._place(one) != place or len(group) >= MAX_TENANTS or size > MAX_COUNTERS):
                 yield group
                 group, size = [], len(one[1])
             place = self._place(one)
@@ -96,9 +96,9 @@ def _key(keys: TenantKeys, c: Counter) -> bytes:
     return keys.state if limit_part(c.limit).of_tenant else charged_key(keys, Charge(c.limit, c.owner, 0))
 
 
-def _standing(raw: bytes) -> Standing | None:
+def _standing(raw: bytes) -> LimitUsage | None:
     if not raw:
         return None
     opened, half_open, forced = _BREAKERS.unpack_from(raw)
     used = tuple(units for (units,) in _DOUBLE.iter_unpack(raw[_BREAKERS.size :]))
-    return Standing(opened, half_open, forced, used)
+    return LimitUsage(opened, half_open, forced, used)

@@ -59,9 +59,9 @@ class RedisMeta:
         """
         shares = [0.0]
         for info in await self._nodes.each("INFO", "memory"):
-            most = float(info.get("maxmemory", 0))
-            if most > 0:
-                shares.append(float(info["used_memory"]) / most)
+            maximum = float(info.get("maxmemory", 0))
+            if maximum > 0:
+                shares.append(float(info["used_memory"]) / maximum)
         return max(shares)
 
 

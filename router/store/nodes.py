@@ -94,8 +94,8 @@ class Nodes(Protocol):
         :raises StoreError: it did not work.
         """
 
-    async def scan(self, pattern: str, step: int, most: int) -> list[bytes]:
-        """Up to `most` keys of a pattern, `step` at a time so that no node is held up. For people, not for requests.
+    async def scan(self, pattern: str, step: int, maximum: int) -> list[bytes]:
+        """Up to `maximum` keys of a pattern, `step` at a time so that no node is held up. For people, not for requests.
 
         :raises StoreError: it did not work.
         """
@@ -182,12 +182,12 @@ class _Client:
         except ResponseError as fault:
             raise _refused(script.name, fault) from fault
 
-    async def scan(self, pattern: str, step: int, most: int) -> list[bytes]:
+    async def scan(self, pattern: str, step: int, maximum: int) -> list[bytes]:
         found: list[bytes] = []
         try:
             async for key in self._client.scan_iter(match=pattern, count=step):
                 found.append(key)
-                if len(found) >= most:
+                if len(found) >= maximum:
                     break
         except RedisError as fault:
             raise StoreError(f"Redis: {fault}") from fault

@@ -12,7 +12,7 @@ from router.store.scripts import Script, load
 from router.store.tasks import Claims, claim_script
 
 TRIMMED, GONE = 0, 1
-MOST_CUT = 10_000
+MAX_CUT = 10_000
 
 
 class RetentionBounds(Struct, frozen=True):
@@ -44,13 +44,13 @@ class RedisRetention:
         bounds: RetentionBounds,
         *,
         shared_calls: bool = True,
-        most_cut: int = MOST_CUT,
+        max_cut: int = MAX_CUT,
         trim: Script | None = None,
     ) -> None:
         self._keys = keys
         self._nodes = nodes
         self._bounds = bounds
-        self._most_cut = most_cut
+        self._max_cut = max_cut
         self._trim = trim or trim_script()
         self._claim = claim_script()
         self._claims = Claims("audit logs")
@@ -68,16 +68,16 @@ class RedisRetention:
         """See `ports.AuditRetention.notice`."""
         await self._nodes.gather([("ZADD", self._retain(t), "NX", 0, t) for t in tenant_ids])
 
-    async def claim(self, lease_ms: int, most: int) -> list[str]:
+    async def claim(self, lease_ms: int, maximum: int) -> list[str]:
         """See `ports.AuditRetention.claim`."""
         # Another partition is first each time: none waits until the others have nothing due.
         self._first = (self._first + 1) % self._keys.partitions
         dues = [self._keys.retain(p) for p in (*range(self._first, self._keys.partitions), *range(self._first))]
         found: list[str] = []
         for group in [dues] if self._shared else [[due] for due in dues]:
-            if len(found) >= most:
+            if len(found) >= maximum:
                 break
-            reply = await self._nodes.run(self._claim, group, [lease_ms, most - len(found)])
+            reply = await self._nodes.run(self._claim, group, [lease_ms, maximum - len(found)])
             found += [name.decode() for name in self._claims.taken(group, reply)]
         return found
 
@@ -88,7 +88,7 @@ class RedisRetention:
         reply = await self._nodes.run(
             self._trim,
             [tenant.audit, tenant.audit_marks, self._keys.retain(tenant.partition)],
-            [tenant_id, b.age_ms, b.max_len, self._most_cut, b.ttl_ms, look_ms, full_ms, int(keep_unread)],
+            [tenant_id, b.age_ms, b.max_len, self._max_cut, b.ttl_ms, look_ms, full_ms, int(keep_unread)],
         )
         if reply[0] == GONE:
             return None

@@ -20,7 +20,7 @@ from router.domain.task import (
     Unreadable,
 )
 from router.errors import StoreError
-from router.log_throttle import Seldom
+from router.log_throttle import LogThrottle
 from router.ports.tasks import Claimed, UsageWaiting
 from router.store.decide.link import Command
 from router.store.keys import Keys
@@ -53,8 +53,8 @@ SETTLE_KEYS = (
 )
 _HEAD = Layout(">IB")
 _BODY = 5
-_MOST_ROWS = 128
-_MOST_BYTES = 1 << 20
+_MAX_ROWS = 128
+_MAX_BYTES = 1 << 20
 
 
 def settle_script(**options: Any) -> Script:
@@ -107,7 +107,7 @@ class RedisTasks:
         self._settle = settle_script()
         self._claim = claim_script()
         self._claims = Claims("tasks")
-        self._seldom = Seldom(time.monotonic)
+        self._throttle = LogThrottle(time.monotonic)
         self._header = Layout(">I").pack(audit_max_len)
         # One node takes rows of all partitions in a call; a Cluster wants a call a partition.
         self._shared = shared_calls
@@ -145,11 +145,11 @@ class RedisTasks:
             group = 0 if self._shared else self._keys.tenant(move.tenant_id).partition
             batch = open_.setdefault(group, MoveBatch())
             batch.add(move, self._keys, i)
-            if len(batch.rows) >= _MOST_ROWS or batch.size >= _MOST_BYTES:
+            if len(batch.rows) >= _MAX_ROWS or batch.size >= _MAX_BYTES:
                 full.append(open_.pop(group))
         return [*full, *open_.values()]
 
-    async def claim(self, lease_ms: int, most: int) -> Claimed:
+    async def claim(self, lease_ms: int, maximum: int) -> Claimed:
         """See `ports.TaskStore.claim`."""
         # Another partition is first each time: none waits until the others have nothing due.
         self._first = (self._first + 1) % self._keys.partitions
@@ -159,9 +159,9 @@ class RedisTasks:
         found: list[bytes] = []
         now = 0
         for group in groups:
-            if len(found) >= most:
+            if len(found) >= maximum:
                 break
-            reply = await self._nodes.run(self._claim, group, [lease_ms, most - len(found)])
+            reply = await self._nodes.run(self._claim, group, [lease_ms, maximum - len(found)])
             now = int(reply[1])
             found += self._claims.taken(group, reply)
         return Claimed(now, tuple(found))
@@ -170,8 +170,8 @@ class RedisTasks:
         """See `ports.TaskStore.forget_due`."""
         await self._nodes.gather([("ZREM", self._due(t), t) for t in task_ids])
 
-    async def finals(self, task_ids: Sequence[bytes]) -> list[Final | Unreadable | None]:
-        """See `ports.TaskStore.finals`."""
+    async def final_results(self, task_ids: Sequence[bytes]) -> list[Final | Unreadable | None]:
+        """See `ports.TaskStore.final_results`."""
         raws = await read_each(self._nodes, [("GET", self._keys.job(t)) for t in task_ids])
         return [_final(raw) if isinstance(raw, bytes) else raw for raw in raws]
 
@@ -191,7 +191,7 @@ class RedisTasks:
         """See `ports.TaskStore.usage_left`."""
         sizes = await read_each(self._nodes, [("HLEN", self._keys.outbox(p)) for p in range(self._keys.partitions)])
         damaged = [str(p) for p, n in enumerate(sizes) if isinstance(n, Unreadable)]
-        if damaged and self._seldom.due(",".join(damaged)) is not None:
+        if damaged and self._throttle.due(",".join(damaged)) is not None:
             # Results of their tenants cannot be metered until somebody mends the keys; the others' can.
             fields = {"event": Event.STORE_ROW_FAULT, "partitions": ",".join(damaged)}
             log.error("the usage outbox of %d partitions is no hash", len(damaged), extra=fields)
@@ -202,9 +202,9 @@ class RedisTasks:
         commands = [("HEXISTS", self._outbox(u), u) for u in usage_ids]
         return [not isinstance(n, Unreadable) and bool(n) for n in await read_each(self._nodes, commands)]
 
-    async def usage_waiting(self, most: int) -> list[UsageWaiting]:
+    async def usage_waiting(self, maximum: int) -> list[UsageWaiting]:
         """See `ports.TaskStore.usage_waiting`."""
-        commands = [("HRANDFIELD", self._keys.outbox(p), most, "WITHVALUES") for p in range(self._keys.partitions)]
+        commands = [("HRANDFIELD", self._keys.outbox(p), maximum, "WITHVALUES") for p in range(self._keys.partitions)]
         found: list[UsageWaiting] = []
         for flat in await read_each(self._nodes, commands):
             if not isinstance(flat, Unreadable):

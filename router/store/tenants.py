@@ -15,7 +15,7 @@ from router.store.scripts import load
 from router.store.task_records import task_record
 from router.store.tenant_answers import TenantAnswers
 
-MOST_WALKED = 5_000_000
+MAX_WALKED = 5_000_000
 _STEP = 1_000
 _ROWS = 512
 _SAMPLE = 64
@@ -65,12 +65,12 @@ class RedisTenants:
                 if len(sample) < _SAMPLE:
                     sample.append(key)
             walked += len(page)
-            if walked >= MOST_WALKED:
+            if walked >= MAX_WALKED:
                 break
         sizes = {kind: await self._sizes(sample) for kind, sample in samples.items()}
         kinds = [KindCensus(k, n, round(sizes[k] * n)) for k, n in sorted(counts.items())]
         entries = int(await self._nodes.call("XLEN", tenant.audit))
-        return Census(kinds, entries, await self._open_tasks(tenant_id), walked < MOST_WALKED)
+        return Census(kinds, entries, await self._open_tasks(tenant_id), walked < MAX_WALKED)
 
     async def _sizes(self, sample: list[bytes]) -> float:
         found = await self._nodes.gather([("MEMORY", "USAGE", key, "SAMPLES", 5) for key in sample])

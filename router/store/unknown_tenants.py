@@ -12,7 +12,7 @@ from router.store.keys import Keys
 from router.store.nodes import Nodes
 from router.store.packing import FORMAT
 
-MOST_KEPT = 10_000
+MAX_KEPT = 10_000
 _pack = msgpack.Encoder().encode
 _unpack = msgpack.Decoder(UnknownTenant).decode
 
@@ -28,13 +28,13 @@ class RedisUnknownTenants:
     async def record(self, records: Sequence[UnknownTenant]) -> None:
         """See `ports.UnknownTenantLog.record`."""
         commands: list[Command] = [
-            ("XADD", self._key, "MAXLEN", "~", MOST_KEPT, "*", "r", b"%c%b" % (FORMAT, _pack(one))) for one in records
+            ("XADD", self._key, "MAXLEN", "~", MAX_KEPT, "*", "r", b"%c%b" % (FORMAT, _pack(one))) for one in records
         ]
         await self._nodes.gather([*commands, ("PEXPIRE", self._key, self._ttl_ms)])
 
-    async def newest(self, most: int) -> list[AuditEntry]:
+    async def newest(self, maximum: int) -> list[AuditEntry]:
         """See `ports.UnknownTenantLog.newest`."""
-        rows = await self._nodes.call("XREVRANGE", self._key, "+", "-", "COUNT", most)
+        rows = await self._nodes.call("XREVRANGE", self._key, "+", "-", "COUNT", maximum)
         return [found for entry_id, fields in rows if (found := _entry(entry_id.decode(), fields[b"r"])) is not None]
 
 

@@ -64,10 +64,10 @@ def encode_alert(alert: Alert) -> tuple[bytes, dict[str, str]]:
     return orjson.dumps(body), headers
 
 
-def encode_dead_letter(letter: DeadLetter, most_bytes: int) -> tuple[bytes, dict[str, str]]:
+def encode_dead_letter(letter: DeadLetter, max_bytes: int) -> tuple[bytes, dict[str, str]]:
     """Payload and headers of a dead letter; a kept payload is base64, so that a re-drive sends the very bytes.
 
-    One that makes the letter longer than `most_bytes` is only hashed: better that than no letter.
+    One that makes the letter longer than `max_bytes` is only hashed: better that than no letter.
     """
     body: JsonObject = {
         "original_subject": letter.original_subject,
@@ -82,7 +82,7 @@ def encode_dead_letter(letter: DeadLetter, most_bytes: int) -> tuple[bytes, dict
     if letter.trace_id is not None:
         body["trace_id"] = letter.trace_id
     data = orjson.dumps(body)
-    if letter.keep_payload and len(data) + len(letter.payload) * 4 // 3 + _AROUND_PAYLOAD <= most_bytes:
+    if letter.keep_payload and len(data) + len(letter.payload) * 4 // 3 + _AROUND_PAYLOAD <= max_bytes:
         data = orjson.dumps(body | {"payload": b64encode(letter.payload).decode()})
     headers = {"x-dlq-reason": header_value(letter.reason)}
     if letter.original_msg_id is not None:
@@ -90,7 +90,7 @@ def encode_dead_letter(letter: DeadLetter, most_bytes: int) -> tuple[bytes, dict
     return data, headers
 
 
-class Letter(Struct, frozen=True):
+class ReceivedDeadLetter(Struct, frozen=True):
     """A dead letter as it lies in the stream. `payload` is base64; None: only its hash was kept."""
 
     original_subject: str = ""
@@ -104,10 +104,10 @@ class Letter(Struct, frozen=True):
     context: dict[str, Any] = {}
 
 
-_letter = msgspec.json.Decoder(Letter)
+_letter = msgspec.json.Decoder(ReceivedDeadLetter)
 
 
-def decode_dead_letter(data: bytes) -> Letter | None:
+def decode_dead_letter(data: bytes) -> ReceivedDeadLetter | None:
     """The letter in a message; None: it is none of ours."""
     try:
         return _letter.decode(data)
@@ -115,7 +115,7 @@ def decode_dead_letter(data: bytes) -> Letter | None:
         return None
 
 
-class ToldAlert(Struct, frozen=True):
+class ReceivedAlert(Struct, frozen=True):
     """An alert as it lies in the stream."""
 
     alert_id: str
@@ -126,10 +126,10 @@ class ToldAlert(Struct, frozen=True):
     metadata: dict[str, Any] = {}
 
 
-_alert = msgspec.json.Decoder(ToldAlert)
+_alert = msgspec.json.Decoder(ReceivedAlert)
 
 
-def decode_alert(data: bytes) -> ToldAlert | None:
+def decode_alert(data: bytes) -> ReceivedAlert | None:
     """The alert in a message; None: it is none of ours."""
     try:
         return _alert.decode(data)

@@ -171,13 +171,13 @@ def final_result(
     attempt: int,
     provider_id: str,
     origin: Origin,
-    most_bytes: int,
-    most_kept: int,
+    max_bytes: int,
+    max_kept: int,
 ) -> tuple[bytes, bytes | None]:
     """What `options.result_subject` gets when the task has ended. A deadline without a result is a result of ours.
 
-    An output that makes it longer than `most_bytes` is left out, marked with `"truncated": true`; one that makes it
-    longer than `most_kept` is left out of a second form, which is None otherwise.
+    An output that makes it longer than `max_bytes` is left out, marked with `"truncated": true`; one that makes it
+    longer than `max_kept` is left out of a second form, which is None otherwise.
     """
     out: JsonObject = {
         "ok": result.status is Status.SUCCESS,
@@ -199,8 +199,8 @@ def final_result(
     if result.error_message is not None:
         out["error_message"] = result.error_message
     data = orjson.dumps(out)
-    if len(data) <= min(most_bytes, most_kept) or "output" not in out:
+    if len(data) <= min(max_bytes, max_kept) or "output" not in out:
         return data, None
     del out["output"]
     short = orjson.dumps(out | {"truncated": True})
-    return (short, None) if len(data) > most_bytes else (data, short)
+    return (short, None) if len(data) > max_bytes else (data, short)

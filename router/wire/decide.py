@@ -16,7 +16,7 @@ from router.domain.json import JsonObject
 from router.domain.policy.model import DEFAULT_POLICY_ID
 from router.domain.request import DecideRequest
 from router.wire.envelope import unreadable
-from router.wire.fields import MOST_MS, loose_flag, name, text
+from router.wire.fields import MAX_MS, loose_flag, name, text
 from router.wire.fingerprint import fingerprint
 from router.wire.headers import NO_HEADERS, lowered
 from router.wire.identity import correlation_of, idempotency_key_of, insist, new_request_id, tenant_of
@@ -39,7 +39,7 @@ def decode(
     strict: bool = False,
     max_bytes: int = MAX_BYTES,
     result_prefixes: tuple[str, ...] = (),
-    longest_deadline_ms: int = MOST_MS,
+    longest_deadline_ms: int = MAX_MS,
 ) -> DecideRequest | Rejected:
     """The request in the body, or everything that is wrong with it. Never raises, whatever the bytes.
 

@@ -14,9 +14,9 @@ from router.wire.problems import Problems, named
 LONGEST_ID = 256
 LONGEST_TRACE_ID = 128
 LONGEST_REFERENCE = 2048
-MOST_MS = 2**31 - 1
-MOST_TOKENS = 10**9
-MOST_USD = 1_000_000
+MAX_MS = 2**31 - 1
+MAX_TOKENS = 10**9
+MAX_USD = 1_000_000
 MICROUSD = 1_000_000
 
 _SCHEMA = Intake.SCHEMA_VALIDATION_FAILED
@@ -62,25 +62,25 @@ def loose_text(
     return None if value == "" else text(found, path, value, longest, intake)
 
 
-def whole(found: Problems, path: str, value: object, least: int, most: int) -> int | None:
+def whole(found: Problems, path: str, value: object, minimum: int, maximum: int) -> int | None:
     """A whole number in [least, most]; 5.0 is 5."""
-    if type(value) is int and least <= value <= most:
+    if type(value) is int and minimum <= value <= maximum:
         return value
     if type(value) is float and value.is_integer():
-        return whole(found, path, int(value), least, most)
+        return whole(found, path, int(value), minimum, maximum)
     if value is not None:
         what = "is out of range" if type(value) is int else f"is {named(value)}"
-        found.add(path, "is not whole" if type(value) is float else what, f"a whole number from {least} to {most}")
+        found.add(path, "is not whole" if type(value) is float else what, f"a whole number from {minimum} to {maximum}")
     return None
 
 
 def microusd(found: Problems, path: str, value: object) -> int | None:
     """An amount in USD (0 to a million), as integer micro-USD."""
-    if (type(value) is float or type(value) is int) and 0 <= value <= MOST_USD:
+    if (type(value) is float or type(value) is int) and 0 <= value <= MAX_USD:
         return int(value * MICROUSD + 0.5)  # Rounds halves up; half the time of round().
     if value is not None:
         what = "is out of range" if type(value) in (int, float) else f"is {named(value)}"
-        found.add(path, what, f"an amount in USD from 0 to {MOST_USD}")
+        found.add(path, what, f"an amount in USD from 0 to {MAX_USD}")
     return None
 
 

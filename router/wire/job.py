@@ -30,8 +30,8 @@ from router.domain.request import (
 )
 from router.wire.problems import Problems
 
-MOST_PAYLOAD_BYTES = 64 * 1024
-MOST_HEAD_BYTES = 64 * 1024
+MAX_PAYLOAD_BYTES = 64 * 1024
+MAX_HEAD_BYTES = 64 * 1024
 DEFAULT_PRIORITY = "normal"
 
 _FORMAT = b"\x01"
@@ -87,13 +87,13 @@ def encode_job(request: DecideRequest, deadline_ms: int, *, max_attempts: int = 
     """
     dispatched, timed = _dispatched(request.payload, deadline_ms)
     payload = orjson.dumps(dispatched)
-    if len(payload) > MOST_PAYLOAD_BYTES:
+    if len(payload) > MAX_PAYLOAD_BYTES:
         found = Problems()
         check_payload(request.payload, found)
         if found:
             return found.rejected().refused
     head = msgspec.json.encode(_head_of(request, deadline_ms, timed))
-    if len(head) > MOST_HEAD_BYTES:
+    if len(head) > MAX_HEAD_BYTES:
         found = Problems()
         hint = "send only what routing and the worker need"
         found.add("context", _too_large("context and metadata", len(head)), hint, Intake.PAYLOAD_TOO_LARGE)
@@ -139,13 +139,13 @@ def _dispatched(payload: JsonValue, deadline_ms: int) -> tuple[JsonObject, bool]
 def check_payload(payload: JsonValue, found: Problems) -> None:
     """Note a payload that is too large to be dispatched: as it was sent, without what dispatch puts around it."""
     size = len(orjson.dumps(payload))
-    if size > MOST_PAYLOAD_BYTES:
+    if size > MAX_PAYLOAD_BYTES:
         hint = "store it elsewhere and send its payload_ref"
         found.add("task.payload", _too_large("payload", size), hint, Intake.PAYLOAD_TOO_LARGE)
 
 
 def _too_large(what: str, size: int) -> str:
-    return f"{what} of a pushed task: {size} bytes are more than {MOST_PAYLOAD_BYTES}"
+    return f"{what} of a pushed task: {size} bytes are more than {MAX_PAYLOAD_BYTES}"
 
 
 def _head_of(r: DecideRequest, deadline_ms: int, timed: bool) -> _Head:

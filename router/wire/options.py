@@ -3,11 +3,11 @@
 from router.domain.ids import MAX_ATTEMPT
 from router.domain.json import JsonObject
 from router.domain.request import DEFAULT_OPTIONS, NO_CONSTRAINTS, NO_STEP, Constraints, Options, Step
-from router.wire.fields import MOST_MS, MOST_TOKENS, client_ip, flag, microusd, table, text, whole
+from router.wire.fields import MAX_MS, MAX_TOKENS, client_ip, flag, microusd, table, text, whole
 from router.wire.problems import Problems, named
 from router.wire.subjects import ASSIGN, is_result_subject, is_work_subject
 
-MOST_RETRIES = 1_000_000
+MAX_RETRIES = 1_000_000
 LONGEST_PRIORITY = 64
 _RETRIES = "retry_attempts"
 # Empty, they are as good as absent.
@@ -61,7 +61,7 @@ def _step(values: JsonObject, found: Problems) -> Step:
 def _retries(value: object, key: str, found: Problems) -> int:
     if type(value) is str and len(value) <= 9 and value.isascii() and value.isdigit():
         value = int(value)  # A protobuf context holds strings only.
-    return whole(found, f"context.{key}", value, 0, MOST_RETRIES) or 0
+    return whole(found, f"context.{key}", value, 0, MAX_RETRIES) or 0
 
 
 def constraints_of(value: object, found: Problems) -> Constraints:
@@ -70,7 +70,7 @@ def constraints_of(value: object, found: Problems) -> Constraints:
         return NO_CONSTRAINTS
     values: JsonObject = value if type(value) is dict else table(found, "constraints", value) or {}
     return Constraints(
-        whole(found, "constraints.max_latency_ms", values.get("max_latency_ms"), 1, MOST_MS),
+        whole(found, "constraints.max_latency_ms", values.get("max_latency_ms"), 1, MAX_MS),
         microusd(found, "constraints.max_cost", values.get("max_cost")),
     )
 
@@ -103,7 +103,7 @@ def _estimate(value: object, found: Problems) -> tuple[int | None, int | None]:
     values: JsonObject = value if type(value) is dict else table(found, "options.estimate", value) or {}
     get = values.get
     return (
-        whole(found, "options.estimate.tokens", get("tokens"), 0, MOST_TOKENS),
+        whole(found, "options.estimate.tokens", get("tokens"), 0, MAX_TOKENS),
         microusd(found, "options.estimate.cost", get("cost")),
     )
 
@@ -112,7 +112,7 @@ def _retry(value: object, found: Problems) -> tuple[int | None, int | None]:
     get = (table(found, "options.retry", value) or {}).get
     return (
         whole(found, "options.retry.max_attempts", get("max_attempts"), 1, MAX_ATTEMPT),
-        whole(found, "options.retry.backoff_ms", get("backoff_ms"), 0, MOST_MS),
+        whole(found, "options.retry.backoff_ms", get("backoff_ms"), 0, MAX_MS),
     )
 
 

@@ -6,7 +6,7 @@ from router.domain.decision import Code, Intake, Refused
 from router.domain.json import JsonObject, JsonValue
 from router.errors import Problem
 
-MOST_SHOWN = 50
+MAX_SHOWN = 50
 _LONGEST_PATH = 128
 _LONGEST_MESSAGE = 512
 
@@ -44,9 +44,9 @@ class Problems(list[tuple[Intake, Problem]]):
         message = str(first)
         if len(self) > 1:
             message += f"; {len(self) - 1} more in details.problems"
-        listed: list[JsonValue] = [{"path": p.path, "message": p.message, "hint": p.hint} for _, p in self[:MOST_SHOWN]]
+        listed: list[JsonValue] = [{"path": p.path, "message": p.message, "hint": p.hint} for _, p in self[:MAX_SHOWN]]
         details: JsonObject = {"intake_error_code": intake.value, "problems": listed}
-        if len(self) > MOST_SHOWN:
+        if len(self) > MAX_SHOWN:
             details["truncated"] = True
         code = Code.UNAUTHORIZED if intake is Intake.TENANT_FORBIDDEN else Code.INVALID_REQUEST
         return Rejected(Refused(code, message[:_LONGEST_MESSAGE], details), request_id, trace_id)

@@ -10,7 +10,7 @@ from router.domain.json import JsonObject, JsonValue
 from router.domain.request import Correlation
 from router.domain.result import AckStatus, ExecAck, ExecResult, Status
 from router.wire.envelope import body_of, unreadable, word
-from router.wire.fields import LONGEST_TRACE_ID, MOST_MS, MOST_TOKENS, loose_text, microusd, name, text, whole
+from router.wire.fields import LONGEST_TRACE_ID, MAX_MS, MAX_TOKENS, loose_text, microusd, name, text, whole
 from router.wire.headers import lowered, traceparent_of
 from router.wire.parse import is_writable
 from router.wire.pb.beamline.worker.v1 import ack_pb2, result_pb2
@@ -60,7 +60,7 @@ def _result(doc: JsonObject, head: Mapping[str, str], enveloped: bool) -> ExecRe
     provider_id = text(found, "provider_id", get("provider_id"))
     latency_ms = _rounded(found, "latency_ms", get("latency_ms"))
     cost = microusd(found, "cost", get("cost"))
-    tokens = whole(found, "tokens", get("tokens"), 0, MOST_TOKENS)
+    tokens = whole(found, "tokens", get("tokens"), 0, MAX_TOKENS)
     error_code = _code(found, get("error_code"))
     error_message = _message(found, "error_message", get("error_message"))
     if found or status is None:
@@ -192,9 +192,9 @@ def _job_type(doc: JsonObject, found: Problems) -> str | None:
 
 def _rounded(found: Problems, path: str, value: JsonValue) -> int | None:
     """Milliseconds, rounded: workers measure in fractions."""
-    if type(value) is float and 0 <= value <= MOST_MS:
+    if type(value) is float and 0 <= value <= MAX_MS:
         return round(value)
-    return whole(found, path, value, 0, MOST_MS)
+    return whole(found, path, value, 0, MAX_MS)
 
 
 def _code(found: Problems, value: JsonValue) -> str | None:

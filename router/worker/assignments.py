@@ -19,7 +19,7 @@ import nats.errors
 from nats.js.errors import APIError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_chain, wait_fixed
 
-from router.log_throttle import Seldom
+from router.log_throttle import LogThrottle
 from router.wire import subjects
 from router.worker import messages
 from router.worker.job import Handlers, Rejected
@@ -44,9 +44,9 @@ PASS_ON_S = 0.02, 0.2
 class Assignments:
     """Those that run now, and the ids of those that are done. `freed` is set whenever one has ended."""
 
-    def __init__(self, handlers: Handlers, seldom: Seldom) -> None:
+    def __init__(self, handlers: Handlers, throttle: LogThrottle) -> None:
         self._handlers = handlers
-        self._seldom = seldom
+        self._throttle = throttle
         self._running: dict[str, asyncio.Task[None]] = {}
         self._done: OrderedDict[str, None] = OrderedDict()
         self.freed = asyncio.Event()
@@ -148,7 +148,7 @@ class Assignments:
 
     def _not_stored(self, assignment: Assignment, state: RetryCallState) -> None:
         fault = state.outcome.exception() if state.outcome is not None else None
-        if self._seldom.due("store") is not None:
+        if self._throttle.due("store") is not None:
             why = str(fault) or type(fault).__name__
             log.warning("result of %s is not stored yet: %s; trying on", assignment.assignment_id, why)
 

@@ -15,7 +15,7 @@ import nats
 import nats.errors
 from nats.js.errors import APIError
 
-from router.log_throttle import Seldom
+from router.log_throttle import LogThrottle
 from router.wire import subjects
 from router.worker import messages
 from router.worker.assignments import RETRY_S, Assignments
@@ -59,8 +59,8 @@ class Worker:
         self._connect = dict(connect or {})
         self.handlers = Handlers()
         self._stopping = asyncio.Event()
-        self._seldom = Seldom(time.monotonic)
-        self._assignments = Assignments(self.handlers, self._seldom)
+        self._throttle = LogThrottle(time.monotonic)
+        self._assignments = Assignments(self.handlers, self._throttle)
 
     def job(self, job_type: str, payload: type[Any] = dict) -> Callable[[H], H]:
         """Decorates the handler of a job type (`ANY_TYPE`: of all that have none), an async function of one `Job`.
@@ -122,11 +122,11 @@ class Worker:
 
     async def _nats_failed(self, error: Exception) -> None:
         """nats-py tells every try to reconnect: said at the beginning, then once a minute."""
-        if self._seldom.due(type(error).__name__) is not None:
+        if self._throttle.due(type(error).__name__) is not None:
             log.warning("NATS: %s", str(error) or type(error).__name__)
 
     async def _nats_is_there(self) -> None:
-        self._seldom.over()
+        self._throttle.over()
         log.info("connected to NATS")
 
     async def _work(self, client: "Client") -> None:
@@ -147,7 +147,7 @@ class Worker:
             except (nats.errors.Error, APIError) as e:
                 delay = RETRY_S[min(failures, len(RETRY_S) - 1)]
                 failures += 1
-                if self._seldom.due("fetch") is not None:
+                if self._throttle.due("fetch") is not None:
                     log.warning("cannot fetch assignments (%s); trying on", str(e) or type(e).__name__)
                 await self._pause(delay)
                 continue

@@ -45,8 +45,8 @@ async def test_the_whole_table_is_created(own_bus: Bus) -> None:
 async def test_no_stream_of_the_contract_lies_over_a_request_subject(own_bus: Bus) -> None:
     """The keeper finds a fresh fleet in order, twice, so that nothing differs from itself."""
     keeper = StreamKeeper(own_bus, contract(own_bus))
-    await keeper.look()
-    await keeper.look()
+    await keeper.poll()
+    await keeper.poll()
     assert keeper.covered == {}
     assert keeper.ensured.differences == ()
 
@@ -57,7 +57,7 @@ async def test_a_keeper_that_is_woken_and_stopped_at_once_stops(own_bus: Bus) ->
     keeper = StreamKeeper(own_bus, contract(own_bus), on_look=lambda *_: looked.set())
     await keeper.start()
     await asyncio.wait_for(looked.wait(), 10)
-    keeper.look_soon()
+    keeper.poll_soon()
     await asyncio.wait_for(keeper.stop(), 5)
 
 

@@ -261,14 +261,14 @@ async def test_no_more_than_the_window_is_on_its_way(
     bus: Bus, publisher: StreamPublisher, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thousand at once: the next one leaves when one has come back."""
-    on_the_way, most, done = 0, 0, Heard()
+    on_the_way, maximum, done = 0, 0, Heard()
     send = bus.send
 
     def sending(command: bytes) -> None:
-        nonlocal on_the_way, most
+        nonlocal on_the_way, maximum
         if f"PUB {name}.in".encode() in command:
             on_the_way += 1
-            most = max(most, on_the_way)
+            maximum = max(maximum, on_the_way)
         send(command)
 
     def ended(outcome: Published) -> None:
@@ -280,7 +280,7 @@ async def test_no_more_than_the_window_is_on_its_way(
     for index in range(1000):
         publisher.publish(Publication(f"{name}.in", b"x", f"id-{index}"), ended)
     assert await done.until(1000) == [Published.STORED] * 1000
-    assert most == 16
+    assert maximum == 16
 
 
 async def test_a_bug_of_one_caller_costs_no_other(

@@ -170,7 +170,7 @@ async def test_the_keeper_lives_through_a_failing_callback(bus: Bus, name: str) 
     keeper = StreamKeeper(bus, fleet(bus, name), request_subjects=[], on_look=broken)
     await keeper.start()
     await looks.until(1)
-    keeper.look_soon()
+    keeper.poll_soon()
     await looks.until(2)
     await keeper.stop()
 
@@ -183,10 +183,10 @@ async def test_the_keeper_sees_a_stream_over_a_request_subject(bus: Bus, name: s
     await keeper.start()
     await looks.until(1)
     await create(bus, f"{name}-over", [f"{name}.decide"])
-    keeper.look_soon()
+    keeper.poll_soon()
     await looks.until(2)
     await delete(bus, f"STREAM.DELETE.{name}-over")
-    keeper.look_soon()
+    keeper.poll_soon()
     assert await looks.until(3) == [{}, {subject: [f"{name}-over"]}, {}]
     await keeper.stop()
 

@@ -25,7 +25,7 @@ PROGRESS = 25
 RECOVERY_S = 30.0
 DRAIN_S = 160.0
 """A lost acknowledgement of a long task: its deadline of 90 s, then two more attempts after it."""
-_MOST_AT_ONCE = 6
+_MAX_AT_ONCE = 6
 
 Say = Callable[[str], None]
 
@@ -102,7 +102,7 @@ class Campaign:
 
     async def _round(self, faults: list[Fault], load: Load) -> None:
         for fault in faults:
-            if len(self._applying) >= _MOST_AT_ONCE:
+            if len(self._applying) >= _MAX_AT_ONCE:
                 await asyncio.wait(set(self._applying), return_when=asyncio.FIRST_COMPLETED)
             task = asyncio.create_task(self._apply(fault, load))
             self._applying.add(task)

@@ -19,7 +19,7 @@ TOLD = "told"
 """Below it callers are told how their tasks ended; a stream holds that."""
 PATIENCE_S = 1.0
 AGAIN_S = 0.2
-MOST_OPEN = 150
+MAX_OPEN = 150
 PUSHED = 0.9
 QUICK_DEADLINE_MS = 2_500
 SLOW_DEADLINE_MS = 90_000
@@ -131,7 +131,7 @@ class Load:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
-            if len(self._open) < MOST_OPEN:
+            if len(self._open) < MAX_OPEN:
                 self.ask()
             due = max(due + 1 / self._rate, loop.time())
             await asyncio.sleep(due - loop.time())

@@ -95,8 +95,8 @@ class ScaledObject(Closed):
     """keda.sh/v1alpha1."""
 
     target: Target = field(name="scaleTargetRef")
-    least: Count = field(name="minReplicaCount")
-    most: Count = field(name="maxReplicaCount")
+    minimum: Count = field(name="minReplicaCount")
+    maximum: Count = field(name="maxReplicaCount")
     polling: Count = field(name="pollingInterval")
     cooldown: Count = field(name="cooldownPeriod")
     triggers: Annotated[list[Trigger], Meta(min_length=1)]

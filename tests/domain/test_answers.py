@@ -9,7 +9,6 @@ from router.domain.decision import Code, Decided, PinState, Reason, Refused, Ver
 from router.domain.ids import decision_id, idempotency_name, task_id, to_text
 from router.domain.outcome import (
     Admitted,
-    Away,
     Conflict,
     LimitHit,
     NoCandidate,
@@ -19,6 +18,7 @@ from router.domain.outcome import (
     RowFault,
     Seen,
     TenantOff,
+    Unavailable,
 )
 from router.domain.plan import Plan, plan
 from router.domain.policy.limits import limit
@@ -177,14 +177,14 @@ def test_other_refusals() -> None:
     fault = refused(RowFault("WRONGTYPE secret"))
     assert fault.code is Code.INTERNAL
     assert "secret" not in fault.message + str(fault.details)
-    gone = refused(Away(sent=False))
+    gone = refused(Unavailable(sent=False))
     assert gone.code is Code.UNAVAILABLE
     assert "outcome" not in gone.details
 
 
 def test_an_unknown_outcome_is_said() -> None:
     """The row may have run: the caller is told so, with the id under which it may safely ask again."""
-    found = refused(Away(sent=True))
+    found = refused(Unavailable(sent=True))
     assert found.code is Code.UNAVAILABLE
     assert (found.details["outcome"], found.details["request_id"]) == ("unknown", "r")
 

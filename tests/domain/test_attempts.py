@@ -37,11 +37,11 @@ REQUEST = DecideRequest("acme", "r", "default", "chat", b"12345678", context={"s
 
 
 def record(
-    attempt: int = 1, most: int = 3, provider_id: str = "a", why: int = 0, wish: int | None = None
+    attempt: int = 1, maximum: int = 3, provider_id: str = "a", why: int = 0, wish: int | None = None
 ) -> TaskRecord:
     """A waiting task of tenant acme."""
     facts = TaskFacts(
-        "acme", "default", 1, "r", "chat", None, most, 9_000, None, None, None, None, None, None, None, (), wish
+        "acme", "default", 1, "r", "chat", None, maximum, 9_000, None, None, None, None, None, None, None, (), wish
     )
     return TaskRecord(
         TaskState.WAITING,
@@ -88,10 +88,10 @@ def test_a_missed_deadline_is_a_timeout() -> None:
     assert status_of(why_status(Status.TIMEOUT)) == "timeout"
 
 
-@pytest.mark.parametrize(("attempt", "most", "more"), [(1, 1, False), (1, 2, True), (2, 2, False), (2, 3, True)])
-def test_one_budget(attempt: int, most: int, more: bool) -> None:
+@pytest.mark.parametrize(("attempt", "maximum", "more"), [(1, 1, False), (1, 2, True), (2, 2, False), (2, 3, True)])
+def test_one_budget(attempt: int, maximum: int, more: bool) -> None:
     """All attempts together, the first included, are at most `max_attempts`."""
-    assert (next_in_ms(None, record(attempt, most), 503, None) is not None) is more
+    assert (next_in_ms(None, record(attempt, maximum), 503, None) is not None) is more
 
 
 BY_STATUS = (Fallback("b", ("timeout",), retry=3), Fallback("c", ("error",), retry=1), Fallback("b", ("5xx",), retry=0))

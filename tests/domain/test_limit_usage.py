@@ -11,9 +11,9 @@ def of(*policies: Policy) -> tuple[Counter, ...]:
     return counters_of(TenantPolicies("t", 1, bytes(8), stored))
 
 
-def requests(scope: Scope, most: int = 10, *, shadow: bool = False) -> Limit:
+def requests(scope: Scope, maximum: int = 10, *, shadow: bool = False) -> Limit:
     """A limit on requests."""
-    return limit("l", scope, Resource.REQUESTS, most, 60_000, shadow=shadow)
+    return limit("l", scope, Resource.REQUESTS, maximum, 60_000, shadow=shadow)
 
 
 def test_policies_share_a_tenants_counter() -> None:
@@ -45,4 +45,4 @@ def test_users_and_shadow_limits_are_left_out() -> None:
 def test_a_providers_own_bound_is_a_counter() -> None:
     """Of concurrency, like a limit's."""
     (only,) = of(Policy((provider("a", max_concurrency=3), provider("b"))))
-    assert (only.scope, only.resource, only.owner, only.most) == (Scope.PROVIDER, Resource.CONCURRENCY, "a", 3)
+    assert (only.scope, only.resource, only.owner, only.maximum) == (Scope.PROVIDER, Resource.CONCURRENCY, "a", 3)

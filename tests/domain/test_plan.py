@@ -289,7 +289,7 @@ def test_the_deadline_follows_the_first_candidate(latency: int, deadline: int) -
     policy = stored(provider("a", expected_latency_ms=latency))
     assert plan(ask(), policy).deadline_ms == deadline
     assert plan(ask(options=Options(deadline_ms=123)), policy).deadline_ms == 123
-    assert plan(ask(), policy, deadlines=Deadlines(factor=1, least_ms=1, most_ms=9)).deadline_ms == min(9, latency or 1)
+    assert plan(ask(), policy, deadlines=Deadlines(factor=1, min_ms=1, max_ms=9)).deadline_ms == min(9, latency or 1)
 
 
 # What a policy remembers of earlier plans

@@ -162,7 +162,7 @@ async def rolled(release: Release) -> None:
         must(images == {NEXT}, f"images: {images}")
     with step("scale to 4 under load") as saw:
         release.values["replicas"] = 4
-        saw(await under_load(release.apply, least_pods=4))
+        saw(await under_load(release.apply, min_pods=4))
     with step("roll back under load: two pods, the first image") as saw:
         saw(await under_load(lambda: helm(f"rollback {RELEASE} 1 --wait --timeout 180s")))
         await until(lambda: len(pods()) == 2, 90, "two pods are left")
@@ -175,13 +175,13 @@ async def rolled(release: Release) -> None:
         kubectl(f"rollout status deployment/{NAME} --timeout=120s")
 
 
-async def under_load(act: Callable[[], object], *, least_pods: int = 1, retries: int = 0) -> str:
+async def under_load(act: Callable[[], object], *, min_pods: int = 1, retries: int = 0) -> str:
     """Do it while requests run, from before to after; what became of them."""
     async with Load(NATS, TENANT, retries=retries) as load:
         await until(lambda: load.sent > 200, 30, "load")
         await asyncio.to_thread(act)
         before = load.sent
-        await until(lambda: load.sent > before + 300 and len(load.pods) >= least_pods, 60, f"{least_pods} pods answer")
+        await until(lambda: load.sent > before + 300 and len(load.pods) >= min_pods, 60, f"{min_pods} pods answer")
     return load.seen()
 
 

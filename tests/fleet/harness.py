@@ -23,7 +23,7 @@ from router.store.keys import Keys
 from router.store.levers import RedisLevers, lever_scripts
 from router.store.nodes import SingleNode
 from router.store.policies import RedisPolicies
-from router.usecases.admin.overrides import Operator
+from router.usecases.admin.overrides import OverrideService
 from router.usecases.policies.publish import PolicyPublisher
 from tests.servers import NatsProcess, ValkeyProcess, free_port, to_its_end
 
@@ -256,10 +256,10 @@ class Fleet:
             self._tenants += 1
         return await self.tenant(default)
 
-    def operator(self) -> Operator:
+    def operator(self) -> OverrideService:
         """An operator, as the command line makes one."""
         levers = RedisLevers(self.keys, self.nodes, lever_scripts())
-        return Operator(
+        return OverrideService(
             levers, RedisInspector(self.keys, self.nodes), RedisPolicies(self.nodes, self.keys), Actor("tester")
         )
 
@@ -272,7 +272,7 @@ class Fleet:
         when asked for."""
         found: list[AuditEntry] = []
         last = "0-0"
-        while page := await self._audit.after(tenant, last, most=1000):
+        while page := await self._audit.after(tenant, last, maximum=1000):
             found += page
             last = page[-1].id
         shown = [e for e in found if writes or not e.action.startswith("policy.")]

@@ -245,9 +245,9 @@ async def test_no_payload_and_no_secret_leaves_through_audit_logs_metrics_or_let
     }
     fleet, caller = await own(pods=1, policies=POLICIES, env=env)
     await Worker(caller, _answer).start()
-    letters, receipts, alerts, work, told = await _read(caller, f"{RESULT}.dlq", f"{ACK}.dlq", ALERTS, ASSIGN, SUBJECT)
+    letters, acks, alerts, work, told = await _read(caller, f"{RESULT}.dlq", f"{ACK}.dlq", ALERTS, ASSIGN, SUBJECT)
     await _drive(fleet, caller)
-    for watch in (letters, receipts):
+    for watch in (letters, acks):
         await watch.until(lambda x: "payload_sha256" in x, 2)
     await looked(fleet, lambda: bool(exported(folder)), "entries are exported")
     await until(lambda: fleet.redis("EXISTS", fleet.keys.unknown), 10, "the unknown tenant is recorded")
@@ -268,7 +268,7 @@ async def test_no_payload_and_no_secret_leaves_through_audit_logs_metrics_or_let
         "metrics": metrics + ready,
         "files": b"".join(p.read_bytes() for p in folder.rglob("*") if p.is_file()),
         "exported": str(told.seen).encode(),
-        "letters": str(letters.seen + receipts.seen + letters.headers + receipts.headers).encode(),
+        "letters": str(letters.seen + acks.seen + letters.headers + acks.headers).encode(),
         "alerts": str(alerts.seen).encode(),
         "errors": b"".join(r.data for r in replies),
     }

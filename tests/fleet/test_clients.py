@@ -220,12 +220,12 @@ async def test_workers_that_only_subscribe_do_their_work(fleet: Fleet, caller: F
     heartbeats and dead letters of theirs are in the metrics."""
     tenant = await fleet.tenant(BRIEF)
     inbox = caller.client.new_inbox()
-    finals, usage = await caller.core(inbox), await caller.watch(USAGE)
+    final_results, usage = await caller.core(inbox), await caller.watch(USAGE)
     before = {name: await fleet.total(f"router_{name}_total") for name in ("worker_heartbeats", "dead_letters")}
     workers = [await existing_worker(fleet.nats.url, f"old-{n}") for n in range(2)]
     try:
         reply = await caller.ask(task(tenant, push_assignment=True, options={"result_subject": inbox}))
-        final = await finals.one(tenant_id=tenant)
+        final = await final_results.one(tenant_id=tenant)
         used = await usage.one(tenant_id=tenant)
         await until(lambda: _said(fleet, tenant, "result.duplicate"), 8, "the other's report is a duplicate")
         await caller.client.publish(GARBAGE, b"no assignment")
@@ -237,7 +237,7 @@ async def test_workers_that_only_subscribe_do_their_work(fleet: Fleet, caller: F
     assert final["assignment_id"] == used["assignment_id"] == reply.context["assignment_id"]
     # The provider is the decision's; these call themselves so.
     assert (used["provider_id"], used["cost"], len(usage.where(tenant_id=tenant))) == ("only", 0.5, 1)
-    assert len(finals.seen) == 1
+    assert len(final_results.seen) == 1
 
 
 async def _said(fleet: Fleet, tenant: str, action: str) -> bool:

@@ -96,7 +96,7 @@ async def scripted(tmp_path: Path) -> AsyncIterator[tuple[ScriptedFleet, str]]:
         await client.close()
 
 
-async def steps(fleet: ScriptedFleet, url: str, most: int) -> list[Step]:
+async def steps(fleet: ScriptedFleet, url: str, maximum: int) -> list[Step]:
     """The first steps of the proof for one tenant."""
 
     async def read_audit(_tenant: str, _request: str) -> list[str]:
@@ -106,7 +106,7 @@ async def steps(fleet: ScriptedFleet, url: str, most: int) -> list[Step]:
     async with Caller(url) as caller:
         async for step in prove(caller, ["acme"], 2, read_audit):
             found.append(step)
-            if len(found) == most:
+            if len(found) == maximum:
                 break
     return found
 
@@ -116,7 +116,7 @@ Scripted = tuple[ScriptedFleet, str]
 
 async def test_a_fleet_that_does_it_all_passes_a_tenants_steps(scripted: Scripted) -> None:
     """Decision, assignment, result, usage, audit and replay are all seen, and limit, session and breaker after them."""
-    found = await steps(*scripted, most=9)
+    found = await steps(*scripted, maximum=9)
     assert [s.ok for s in found] == [True] * 9, found
 
 
@@ -142,10 +142,10 @@ async def test_what_did_not_happen_fails_its_step(
 ) -> None:
     """Whatever is missing, the proof ends at the step that should have seen it, and names it."""
     monkeypatch.setattr(proof, "STEP_S", 0.3)
-    monkeypatch.setattr(proof, "LIMIT_AT_MOST", 10)
+    monkeypatch.setattr(proof, "MAX_REQUESTS", 10)
     fleet, url = scripted
     fleet.without.add(without)
-    last = (await asyncio.wait_for(steps(fleet, url, most=9), 20))[-1]
+    last = (await asyncio.wait_for(steps(fleet, url, maximum=9), 20))[-1]
     assert (last.name, last.ok) == (step, False)
 
 
@@ -157,5 +157,5 @@ async def test_an_audit_log_that_misses_or_doubles_fails_its_step(
     monkeypatch.setattr(proof, "STEP_S", 0.3)
     fleet, url = scripted
     fleet.audit = audit
-    last = (await asyncio.wait_for(steps(fleet, url, most=6), 20))[-1]
+    last = (await asyncio.wait_for(steps(fleet, url, maximum=6), 20))[-1]
     assert (last.name, last.ok) == ("audit entries", False)

@@ -199,7 +199,7 @@ async def test_a_damaged_task_stops_no_other(own: Own, damage: bytes | None) -> 
     await fleet.redis("DEL", key)
     await (fleet.redis("HSET", key, "a", "b") if damage is None else fleet.redis("SET", key, damage))
     inbox = caller.client.new_inbox()
-    finals = await caller.core(inbox)
+    final_results = await caller.core(inbox)
     late = await caller.ask(task("acme", "late", push_assignment=True, options=once | {"result_subject": inbox}))
     good = [await caller.ask(task("acme", push_assignment=True)) for _ in range(5)]
     works = [await assigned.one(assignment_id=r.context["assignment_id"]) for r in [bad, *good]]
@@ -207,7 +207,7 @@ async def test_a_damaged_task_stops_no_other(own: Own, damage: bytes | None) -> 
         await caller.tell(RESULT, success(work))
     for reply in good:
         await usage.one(5, assignment_id=reply.context["assignment_id"])
-    assert (await finals.one(6))["assignment_id"] == late.context["assignment_id"]
+    assert (await final_results.one(6))["assignment_id"] == late.context["assignment_id"]
     assert usage.where(request_id="bad") == []
     lookup = await caller.ask({"tenant_id": "acme", "request_id": "bad"}, subject=GET_DECISION)
     assert lookup.ok or lookup.error["code"] in {"unavailable", "internal"}

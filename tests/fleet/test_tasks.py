@@ -318,10 +318,10 @@ async def test_the_caller_gets_the_final_result(fleet: Fleet, caller: Foreign) -
     """`options.result_subject`: the final result, output included."""
     tenant = await fleet.tenant(ONE)
     inbox = caller.client.new_inbox()
-    finals = await caller.core(inbox)
+    final_results = await caller.core(inbox)
     work = await pushed(caller, task(tenant, options={"result_subject": inbox}))
     await caller.tell(RESULT, success(work, output={"text": "done"}))
-    final = await finals.one()
+    final = await final_results.one()
     assert {k: final[k] for k in ("ok", "task_id", "assignment_id", "attempt", "status", "provider_id", "output")} == {
         "ok": True,
         "task_id": work["task_id"],
@@ -338,10 +338,10 @@ async def test_figures_that_nobody_told_are_the_same_for_caller_and_meter(fleet:
     """A success without latency and cost: the time since the decision, and what was expected, in both messages."""
     tenant = await fleet.tenant(ONE)
     inbox = caller.client.new_inbox()
-    finals, usage = await caller.core(inbox), await caller.watch(USAGE)
+    final_results, usage = await caller.core(inbox), await caller.watch(USAGE)
     work = await pushed(caller, task(tenant, options={"result_subject": inbox}))
     await caller.tell(RESULT, success(work, latency_ms=None, cost=None))
-    metered, final = await usage.one(tenant_id=tenant), await finals.one()
+    metered, final = await usage.one(tenant_id=tenant), await final_results.one()
     assert (final["latency_ms"], final["cost"]) == (metered["latency_ms"], metered["cost"])
     assert metered["cost"] == work["decision"]["expected_cost"]
 
@@ -351,11 +351,11 @@ async def test_a_missed_deadline_times_out_and_frees_the_lease(fleet: Fleet, cal
     limit = {"id": "slots", "scope": "tenant", "resource": "concurrency", "limit": 1}
     tenant = await fleet.tenant(ONE | {"limits": [limit]})
     inbox = caller.client.new_inbox()
-    finals = await caller.core(inbox)
+    final_results = await caller.core(inbox)
     slow = task(tenant, options={"deadline_ms": 700, "result_subject": inbox, "retry": {"max_attempts": 1}})
     work = await pushed(caller, slow)
     assert (await caller.ask(task(tenant))).error["details"]["limit_id"] == "slots"
-    final = await finals.one(5)
+    final = await final_results.one(5)
     assert (final["ok"], final["status"], final["assignment_id"]) == (False, "timeout", work["assignment_id"])
     await actions(fleet, tenant, "assignment.timed_out")
     assert (await state_of(caller, tenant, work["request_id"]))["state"] == "timed_out"

@@ -17,7 +17,7 @@ from redis import Redis, RedisCluster
 from redis.exceptions import ResponseError
 
 from router.domain.audit import AuditEntry, TaskFeatures
-from router.domain.outcome import Away, Outcome
+from router.domain.outcome import Outcome, Unavailable
 from router.domain.plan import Plan, plan
 from router.domain.policy.model import Breaker, Limit, Policy, Provider, Sticky, StoredPolicy, provider
 from router.domain.request import DEFAULT_OPTIONS, DecideRequest, Options
@@ -172,7 +172,7 @@ class Store:
         return batch
 
     def decide(self, *asks: Ask) -> list[Outcome]:
-        """All rows in one call (a Cluster: one a partition); `Away(sent=False)` stands for a late row."""
+        """All rows in one call (a Cluster: one a partition); `Unavailable(sent=False)` stands for a late row."""
         told: dict[int, tuple[Outcome, bytes]] = {}
         for group in self._groups([a.request.tenant_id for a in asks]):
             batch = self.batch([asks[i] for i in group])
@@ -182,14 +182,14 @@ class Store:
         self.stamps = [told[i][1] for i in range(len(asks))]
         return [told[i][0] for i in range(len(asks))]
 
-    def look(self, *args: Any, claim_ms: int = 0, decision: bytes | None = None, **kwargs: Any) -> Outcome:
+    def preview(self, *args: Any, claim_ms: int = 0, decision: bytes | None = None, **kwargs: Any) -> Outcome:
         """One row that only looks; `decision` stands for who looks."""
         ask = Ask(*args, **kwargs)
         keys = self.of(ask.request.tenant_id)
         planned = ask.plan
         decision = decision or self._packer.decision_id(keys, planned)
         w = Waiting(ask.request, planned, keys, None, lambda _o, _s: None, decision, ask.not_after)
-        w.look, w.claim_ms = True, claim_ms
+        w.preview, w.claim_ms = True, claim_ms
         batch = Batch()
         self._packer.add(batch, w, 0, ask.not_after)
         (found,) = self.read(batch, self.call(self.decide_script, list(batch.index), [self.header(), *batch.rows]))
@@ -212,7 +212,7 @@ class Store:
             nonce, code, stamp = HEAD.unpack_from(row)
             assert nonce == w.nonce
             self.stamps.append(stamp)
-            found.append(Away(sent=False) if code == LATE else outcome(row, code, w.decision))
+            found.append(Unavailable(sent=False) if code == LATE else outcome(row, code, w.decision))
         return found
 
     def header(self, not_after: float = float("inf")) -> bytes:
@@ -241,9 +241,9 @@ class Store:
         """The rows as this version's script takes them."""
         return batch.rows
 
-    def claim(self, partition: int, lease_ms: int, most: int) -> list[bytes]:
+    def claim(self, partition: int, lease_ms: int, maximum: int) -> list[bytes]:
         """Tasks of one partition that are due, taken for a while."""
-        reply = self.call(self.claim_script, [self.keys.due(partition)], [lease_ms, most])
+        reply = self.call(self.claim_script, [self.keys.due(partition)], [lease_ms, maximum])
         assert reply[:3] == [0, self.now, 0]
         return list(reply[4::2])
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from router.domain.outcome import Admitted, Away
+from router.domain.outcome import Admitted, Unavailable
 from router.errors import StoreError
 from router.store.decide.calls import LaneSettings
 from router.store.nodes import Access, SingleNode
@@ -29,7 +29,7 @@ async def test_a_decision_that_no_replica_has_is_not_told(primary: ValkeyProcess
     """ROUTER_WAIT_REPLICAS=1 without a replica: nobody knows what will be left of it."""
     nodes = SingleNode(primary.url)
     async with Pod(nodes, fresh_keys(), settings=CAREFUL) as pod:
-        assert await pod.decide(ask()) == [Away(sent=True)]
+        assert await pod.decide(ask()) == [Unavailable(sent=True)]
     await nodes.close()
 
 

@@ -119,7 +119,7 @@ async def test_the_work_of_a_page_is_bounded(nodes: SingleNode, keys: Keys) -> N
     """A page that finds nothing within its bound says where to go on; turning pages finds what is there."""
     for ms in range(1, 31):
         await written(nodes, keys, "t", ms, record(ms, user="rare" if ms == 2 else "many"))
-    query = QueryAudit(RedisAudit(keys, nodes), most_read=10, batch=4)
+    query = QueryAudit(RedisAudit(keys, nodes), max_read=10, batch=4)
     wanted = AuditQuery("t", user_id="rare")
     page = await query.page(wanted)
     assert (page.entries, page.read, page.cursor is None) == ([], 10, False)

@@ -12,19 +12,19 @@ from tests.store.harness import MINUTE, Ask, Store, policy, request
 BUCKET = MINUTE // 11 + 1
 
 
-def quota(most: int) -> Limit:
+def quota(maximum: int) -> Limit:
     """So many records a minute."""
-    return limit(AUDIT_QUOTA_ID, Scope.TENANT, Resource.REQUESTS, most, MINUTE)
+    return limit(AUDIT_QUOTA_ID, Scope.TENANT, Resource.REQUESTS, maximum, MINUTE)
 
 
-def under(most: int, *limits: Limit) -> StoredPolicy:
+def under(maximum: int, *limits: Limit) -> StoredPolicy:
     """One provider, limits, and the quota at the end, where `decision_quotas` puts it."""
-    return policy("a", limits=[*limits, quota(most)])
+    return policy("a", limits=[*limits, quota(maximum)])
 
 
-def tenants_of(most: int) -> Limit:
+def tenants_of(maximum: int) -> Limit:
     """A limit of the tenant that has nothing to do with the quota."""
-    return limit("few", Scope.TENANT, Resource.REQUESTS, most, MINUTE)
+    return limit("few", Scope.TENANT, Resource.REQUESTS, maximum, MINUTE)
 
 
 def unrecorded(outcome: Outcome) -> bool:
@@ -89,9 +89,9 @@ def test_replays_are_free(store: Store) -> None:
 def test_a_look_makes_no_record_and_takes_none(store: Store) -> None:
     """It is told of the quota all the same."""
     tenant, p = store.tenant(), under(1)
-    assert isinstance(store.look(request(tenant, "1"), p), Admitted)
+    assert isinstance(store.preview(request(tenant, "1"), p), Admitted)
     assert isinstance(store.one(request(tenant, "1"), p), Admitted)
-    assert [store.look(request(tenant, "2"), p) for _ in range(3)] == [store.look(request(tenant, "2"), p)] * 3
+    assert [store.preview(request(tenant, "2"), p) for _ in range(3)] == [store.preview(request(tenant, "2"), p)] * 3
     assert len(store.audit(tenant)) == 1
 
 
@@ -115,10 +115,10 @@ def test_another_tenant_has_its_own(store: Store) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 15_000)), min_size=1, max_size=60), st.integers(1, 8))
-def test_no_window_has_more(store_at_once: Store, steps: list[tuple[int, int]], most: int) -> None:
+def test_no_window_has_more(store_at_once: Store, steps: list[tuple[int, int]], maximum: int) -> None:
     """Whatever comes when: no minute has more than the quota and one; records and counts add up to what was asked."""
     store = store_at_once
-    tenant, p = store.tenant(), under(most, tenants_of(3))
+    tenant, p = store.tenant(), under(maximum, tenants_of(3))
     counted, asked = 0, 0
     for n, (which, later) in enumerate(steps):
         store.now += later
@@ -127,4 +127,4 @@ def test_no_window_has_more(store_at_once: Store, steps: list[tuple[int, int]], 
         counted += unrecorded(outcome)
     at = [e.ts_us // 1000 for e in store.audit(tenant)]
     assert len(at) + counted == asked
-    assert all(sum(1 for t in at if since <= t < since + MINUTE) <= most + 1 for since in at)
+    assert all(sum(1 for t in at if since <= t < since + MINUTE) <= maximum + 1 for since in at)

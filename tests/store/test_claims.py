@@ -36,11 +36,11 @@ class Begun:
     def __init__(self, store: Store) -> None:
         self.store, self.tenant = store, store.tenant()
         self.request = request(self.tenant, "r")
-        looked = store.look(self.request, PLAIN, claim_ms=60_000)
+        previewed = store.preview(self.request, PLAIN, claim_ms=60_000)
         (made,) = store.decide(Unfinished(self.request, PLAIN))
-        assert isinstance(looked, Admitted)
+        assert isinstance(previewed, Admitted)
         assert isinstance(made, Admitted)
-        self.claim, self.decision = looked.decision_id, made.decision_id
+        self.claim, self.decision = previewed.decision_id, made.decision_id
         keys = store.of(self.tenant)
         self.partition, self.name = keys.partition, name_in(self.decision)
         self.keys = [keys.idem(self.name), keys.claim(self.name)]
@@ -74,7 +74,7 @@ def test_an_unfinished_decision_is_known_as_such(begun: Begun) -> None:
     kept = begun.kept()
     assert kept is not None
     assert (kept.decision_id, kept.unfinished, kept.metadata) == (begun.decision, True, {})
-    again = begun.store.look(begun.request, PLAIN, claim_ms=1_000)
+    again = begun.store.preview(begun.request, PLAIN, claim_ms=1_000)
     assert isinstance(again, Replay)
     assert again.remembered.unfinished
 
@@ -82,8 +82,8 @@ def test_an_unfinished_decision_is_known_as_such(begun: Begun) -> None:
 def test_a_claim_keeps_others_away(store: Store) -> None:
     """Before there is a decision: busy, with the time that is left."""
     tenant = store.tenant()
-    assert isinstance(store.look(request(tenant, "r"), PLAIN, claim_ms=60_000), Admitted)
-    busy = store.look(request(tenant, "r"), PLAIN, claim_ms=60_000)
+    assert isinstance(store.preview(request(tenant, "r"), PLAIN, claim_ms=60_000), Admitted)
+    busy = store.preview(request(tenant, "r"), PLAIN, claim_ms=60_000)
     assert isinstance(busy, Busy)
     assert 0 < busy.left_ms <= 60_000
 

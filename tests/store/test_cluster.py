@@ -9,7 +9,7 @@ from secrets import token_hex
 import pytest
 from redis.crc import key_slot
 
-from router.domain.outcome import Admitted, Away, LimitHit, Replay
+from router.domain.outcome import Admitted, LimitHit, Replay, Unavailable
 from router.domain.policy.limits import limit
 from router.domain.policy.model import Resource, Scope
 from router.domain.result import BreakerVerdict
@@ -200,8 +200,8 @@ async def test_a_cluster_that_is_away(tmp_path: Path) -> None:
             for node in cluster.nodes:
                 await asyncio.to_thread(node.kill)
             for _ in range(3):
-                pod.lanes.look()
-                assert {type(o) for o in await pod.decide(*asks("acme", 1, 3))} == {Away}
+                pod.lanes.tick()
+                assert {type(o) for o in await pod.decide(*asks("acme", 1, 3))} == {Unavailable}
                 with pytest.raises(StoreError):
                     await nodes.call("GET", "x")
         await nodes.close()
@@ -223,13 +223,13 @@ async def test_a_node_that_died_is_replaced_by_its_replica(tmp_path: Path) -> No
                 assert {type(o) for o in await pod.decide(*wanted)} == {Admitted}
                 await asyncio.to_thread(_in_step, dying, replica)
                 await asyncio.to_thread(dying.kill)
-                pod.lanes.look()
+                pod.lanes.tick()
                 await asyncio.wait_for(pod.fell.wait(), 5)
                 await asyncio.to_thread(replica.ask, "CLUSTER", "FAILOVER", "TAKEOVER")
                 give_up = time.monotonic() + 15
                 while {type(o) for o in await pod.decide(*wanted)} != {Replay}:
                     assert time.monotonic() < give_up
-                    pod.lanes.look()
+                    pod.lanes.tick()
                     await asyncio.sleep(0.05)
                 assert not pod.lanes.down
                 assert pod.up.is_set()
@@ -249,8 +249,8 @@ def _in_step(of: ValkeyNode, replica: ValkeyNode) -> None:
     _until(lambda: of.ask("DBSIZE") == replica.ask("DBSIZE"))
 
 
-def _until(look: Callable[[], bool]) -> None:
+def _until(tick: Callable[[], bool]) -> None:
     give_up = time.monotonic() + 20
-    while not look():
+    while not tick():
         assert time.monotonic() < give_up
         time.sleep(0.02)  # gossip and replication cannot be waited for by an event

@@ -43,7 +43,7 @@ server_time = function()
   return look()
 end
 """
-MOST_CALLS = 30
+MAX_CALLS = 30
 LOST = 0
 """The answer of a call that was made is lost; a greater number: the script's call that raises."""
 
@@ -129,7 +129,7 @@ def _same(unheard: Outcome, heard: Outcome) -> Outcome:
     return unheard
 
 
-CRASHES = some.one_of(some.none(), some.just(LOST), some.integers(2, MOST_CALLS))
+CRASHES = some.one_of(some.none(), some.just(LOST), some.integers(2, MAX_CALLS))
 
 
 class CrashingDecisions(machine.Decisions):
@@ -161,12 +161,12 @@ SHORT = settings(machine.SHORT, max_examples=40)
 
 def test_decisions_follow_the_model_over_crashes(single: Redis) -> None:
     """One decision, one audit record, charged once, whatever died on the way; results alike."""
-    machine.run(CrashingDecisions, single, SHORT, least=1_200)
+    machine.run(CrashingDecisions, single, SHORT, minimum=1_200)
 
 
 def test_breakers_follow_the_model_over_crashes(single: Redis) -> None:
     """A probe is taken once and a result counts once."""
-    machine.run(CrashingBreakers, single, SHORT, least=1_200)
+    machine.run(CrashingBreakers, single, SHORT, minimum=1_200)
 
 
 @pytest.mark.long
@@ -174,14 +174,14 @@ def test_breakers_follow_the_model_over_crashes(single: Redis) -> None:
 @pytest.mark.parametrize("which", [CrashingDecisions, CrashingBreakers])
 def test_crashes_for_long(single: Redis, which: type[CrashingDecisions | CrashingBreakers]) -> None:
     """The same for 100,000 steps each."""
-    machine.run(which, single, settings(machine.LONG, max_examples=2_500), least=100_000)
+    machine.run(which, single, settings(machine.LONG, max_examples=2_500), minimum=100_000)
 
 
 def test_the_injected_faults_are_felt(single: Redis) -> None:
     """A request of every feature meets a fault at each of its calls up to its record, and a result likewise."""
     store = Crashing(single)
     told = 0
-    for at in range(2, MOST_CALLS):
+    for at in range(2, MAX_CALLS):
         store.crash, before = at, store.crashes
         tenant = store.tenant()
         wanted = request(tenant, "r", user="u", session="s")

@@ -8,7 +8,7 @@ from hypothesis import strategies as some
 
 from router.domain.decision import Reason
 from router.domain.ids import name_in, task_id
-from router.domain.outcome import Admitted, Away, Conflict, LimitHit, Replay, TenantOff
+from router.domain.outcome import Admitted, Conflict, LimitHit, Replay, TenantOff, Unavailable
 from router.domain.policy.limits import limit
 from router.domain.policy.model import Algorithm, Limit, Resource, Scope, StoredPolicy, provider
 from router.domain.request import Options
@@ -19,7 +19,7 @@ REQUESTS, TOKENS, COST, CONCURRENCY = Resource.REQUESTS, Resource.TOKENS, Resour
 
 
 def per_tenant(
-    most: int,
+    maximum: int,
     window_ms: int = MINUTE,
     *,
     resource: Resource = REQUESTS,
@@ -27,7 +27,7 @@ def per_tenant(
     algorithm: Algorithm = Algorithm.SLIDING,
 ) -> Limit:
     """A limit of the tenant."""
-    return limit(f"tenant-{resource}", Scope.TENANT, resource, most, window_ms, shadow=shadow, algorithm=algorithm)
+    return limit(f"tenant-{resource}", Scope.TENANT, resource, maximum, window_ms, shadow=shadow, algorithm=algorithm)
 
 
 def admitted(store: Store, tenant: str, limits: list[Limit], count: int, *, start: int = 0) -> int:
@@ -416,8 +416,10 @@ def test_a_lowered_bound_says_when_there_is_room(store: Store) -> None:
     """More leases than a limit or a provider may have by now: told is when enough of them end, not the first one."""
     tenant = store.tenant()
 
-    def bound(most: int) -> StoredPolicy:
-        return policy(provider("a", max_concurrency=most), limits=[limit("c", Scope.TENANT, CONCURRENCY, most, 0)])
+    def bound(maximum: int) -> StoredPolicy:
+        return policy(
+            provider("a", max_concurrency=maximum), limits=[limit("c", Scope.TENANT, CONCURRENCY, maximum, 0)]
+        )
 
     for i, deadline in enumerate((20_000, 5_000, 10_000)):
         store.one(request(tenant, f"{i}", options=Options(deadline_ms=deadline)), bound(3))
@@ -437,7 +439,7 @@ def test_a_late_row_writes_nothing(store: Store) -> None:
     """After its not_after a row leaves no key at all; at that very moment it still runs."""
     tenant = store.tenant()
     p = policy("a", limits=[per_tenant(5)])
-    assert store.one(request(tenant, "r"), p, not_after=store.now - 1) == Away(sent=False)
+    assert store.one(request(tenant, "r"), p, not_after=store.now - 1) == Unavailable(sent=False)
     assert store.stamps == [bytes(8)]
     assert store.audit(tenant) == []
     assert store.value(store.of(tenant).state) is None

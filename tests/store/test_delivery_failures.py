@@ -4,7 +4,7 @@ from secrets import token_hex
 
 from redis import Redis
 
-from router.store.delivery_failures import KEEP_MS, RedisStrikes
+from router.store.delivery_failures import KEEP_MS, RedisDeliveryFailures
 from router.store.keys import Keys
 from router.store.nodes import SingleNode
 
@@ -14,7 +14,7 @@ async def test_pods_count_one_message_together(single: Redis, redis_url: str) ->
     keys = Keys(schema=f"t{token_hex(5)}")
     nodes = [SingleNode(redis_url) for _ in range(2)]
     try:
-        one, two = (RedisStrikes(keys, n) for n in nodes)
+        one, two = (RedisDeliveryFailures(keys, n) for n in nodes)
         assert [await pod.count("result fault", 7, b"poison") for pod in (one, two, one)] == [1, 2, 3]
         assert await one.count("result bug", 7, b"poison") == 1
         assert await two.count("result fault", 8, b"poison") == 1

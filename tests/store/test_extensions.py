@@ -145,7 +145,7 @@ def test_figures_are_of_the_last_minutes(store: Store) -> None:
 
 def test_records_are_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bound the one that was updated longest ago goes; the key ends a day after the last call."""
-    monkeypatch.setattr("router.store.extensions.MOST_RECORDS", 3)
+    monkeypatch.setattr("router.store.extensions.MAX_RECORDS", 3)
     for i in range(5):
         store.now += 1
         one(store, seen(good=1, name=Name(Stage.POST, f"e{i}")))

@@ -105,7 +105,7 @@ def test_every_key_that_is_written_is_in_the_table(store: Store) -> None:
     """After decisions and results of every kind: each key has exactly one row of the table, its type, and a life time
     unless the row says none or names a bound."""
     tenant = store.tenant()
-    store.look(request(tenant, "looked at"), full(), claim_ms=1_000)
+    store.preview(request(tenant, "looked at"), full(), claim_ms=1_000)
     store.one(request(tenant, "three", message_id="m"), full())
     first, second = store.decide(full_ask(tenant, "one"), full_ask(tenant, "two"))
     assert isinstance(first, Admitted)

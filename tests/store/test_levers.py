@@ -19,7 +19,7 @@ from router.domain.view import BreakerState, HeadView, Pulled
 from router.errors import StoreError
 from router.store.inspect import RedisInspector
 from router.store.keys import NO_TENANT
-from router.store.levers import MOST_LEVERS, RedisLevers
+from router.store.levers import MAX_LEVERS, RedisLevers
 from router.store.nodes import Nodes, SingleNode
 from router.store.packing import head as head_of
 from router.store.policies import RedisPolicies
@@ -216,7 +216,7 @@ async def test_an_act_that_cannot_be_recorded_is_not_done(store: Store, tenant: 
 
 async def test_levers_have_a_bound(store: Store, tenant: str) -> None:
     """One more than the bound is refused; to let go of one is not."""
-    for n in range(MOST_LEVERS):
+    for n in range(MAX_LEVERS):
         assert await store.levers.drain(tenant, f"p{n}", on=True, by=ALICE) is Pulled.CHANGED
     assert await store.levers.force_open(tenant, "one-more", by=ALICE) is Pulled.FULL
     assert await store.levers.drain(tenant, "p0", on=False, by=ALICE) is Pulled.CHANGED
@@ -224,7 +224,7 @@ async def test_levers_have_a_bound(store: Store, tenant: str) -> None:
     raw = store.value(store.of(tenant).head)
     assert raw is not None
     view = head_of(tenant, raw)
-    assert view.drained == {provider_entry(f"p{n}") for n in range(1, MOST_LEVERS)}
+    assert view.drained == {provider_entry(f"p{n}") for n in range(1, MAX_LEVERS)}
     assert view.forced == {provider_entry("one-more")}
 
 

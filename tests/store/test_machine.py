@@ -180,9 +180,9 @@ class Decisions(RuleBasedStateMachine):
                 self.tenants[which], f"r{number}", same_as=same_as, user=user, session=session, options=options
             )
             asks.append(Ask(wanted, self.stored))
-        looked = self.look(asks[0])
+        previewed = self.preview(asks[0])
         outcomes = self.store.decide(*asks)
-        assert as_told(looked) == as_told(outcomes[0])
+        assert as_told(previewed) == as_told(outcomes[0])
         for row, outcome in zip(rows, outcomes, strict=True):
             which, number, same_as, units, user, session, deadline = row
             tenant = self.tenants[which]
@@ -205,12 +205,12 @@ class Decisions(RuleBasedStateMachine):
             for owner in ("", "a") if name == "a" else ("",):
                 self.leases.setdefault((tenant, owner), {})[outcome.decision_id] = now + deadline
 
-    def look(self, ask: Ask) -> Outcome:
+    def preview(self, ask: Ask) -> Outcome:
         """A row that only looks changes nothing; the one change is the test's clock."""
         before = changes(self.store)
-        looked = self.store.look(*ask)
+        previewed = self.store.preview(*ask)
         assert changes(self.store) == before + 1
-        return looked
+        return previewed
 
     @rule(ms=some.sampled_from([1, 999, 5_454, 5_455, 5_456, 8_182, 12_000, 40_000, 61_000]))
     def wait(self, ms: int) -> None:
@@ -272,10 +272,10 @@ class Decisions(RuleBasedStateMachine):
 
 def worst(admitted: list[tuple[int, int]], window: int) -> int:
     """The most units in any window of that length, both ends included."""
-    most = 0
+    maximum = 0
     for at, _ in admitted:
-        most = max(most, sum(n for t, n in admitted if at <= t <= at + window))
-    return most
+        maximum = max(maximum, sum(n for t, n in admitted if at <= t <= at + window))
+    return maximum
 
 
 def as_told(outcome: Outcome) -> Outcome:
@@ -483,7 +483,7 @@ class Breakers(RuleBasedStateMachine):
         drop(self.store)
 
 
-def run(machine: type[RuleBasedStateMachine], client: Client, how: settings, *, least: int) -> None:
+def run(machine: type[RuleBasedStateMachine], client: Client, how: settings, *, minimum: int) -> None:
     """One run of a machine on a server, which is no proof unless it took at least so many steps."""
     looks = examples = 0
 
@@ -502,37 +502,37 @@ def run(machine: type[RuleBasedStateMachine], client: Client, how: settings, *, 
     Counted.__name__ = machine.__name__
     run_state_machine_as_test(Counted, settings=how)
     # The first look of an example is before its first step.
-    assert looks - examples >= least
+    assert looks - examples >= minimum
 
 
 def test_decisions_follow_the_model(single: Redis) -> None:
     """Limits, idempotency, pins and leases: two thousand steps do what the model says."""
-    run(Decisions, single, SHORT, least=2_000)
+    run(Decisions, single, SHORT, minimum=2_000)
 
 
 @pytest.mark.parametrize("machine", [Decisions, Breakers])
 def test_the_models_hold_on_a_cluster(cluster: RedisCluster, machine: type[RuleBasedStateMachine]) -> None:
     """The same over three nodes, where each tenant's keys lie in a slot of their own."""
-    run(machine, cluster, settings(SHORT, max_examples=25), least=800)
+    run(machine, cluster, settings(SHORT, max_examples=25), minimum=800)
 
 
 def test_breakers_follow_the_model(single: Redis) -> None:
     """Breakers with settled results: two thousand steps do what the model says."""
-    run(Breakers, single, SHORT, least=2_000)
+    run(Breakers, single, SHORT, minimum=2_000)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_decisions_follow_the_model_for_long(single: Redis) -> None:
     """The same for 300,000 steps."""
-    run(Decisions, single, LONG, least=300_000)
+    run(Decisions, single, LONG, minimum=300_000)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_breakers_follow_the_model_for_long(single: Redis) -> None:
     """The same for 300,000 steps."""
-    run(Breakers, single, LONG, least=300_000)
+    run(Breakers, single, LONG, minimum=300_000)
 
 
 # The window
@@ -547,12 +547,12 @@ ARRIVALS = some.tuples(
 
 
 def holds(
-    store: Store, window: int, most: int, start: int, arrivals: list[tuple[float, int]], algorithm: Algorithm
+    store: Store, window: int, maximum: int, start: int, arrivals: list[tuple[float, int]], algorithm: Algorithm
 ) -> None:
     """No window of that length admits more, and what is refused would have been too much for the model."""
     tenant = store.tenant()
     store.now = START_MS + start
-    p = policy("a", limits=[limit("l", Scope.TENANT, Resource.TOKENS, most, window, algorithm=algorithm)])
+    p = policy("a", limits=[limit("l", Scope.TENANT, Resource.TOKENS, maximum, window, algorithm=algorithm)])
     model = model_of(p.policy.limits[0])
     for i, (gap, units) in enumerate(arrivals):
         store.now += int(gap * gap * window)
@@ -560,19 +560,19 @@ def holds(
         assert isinstance(outcome, Admitted) == model.fits(units, store.now), (i, outcome)
         if isinstance(outcome, Admitted):
             model.charge(units, store.now)
-        elif units > most:
+        elif units > maximum:
             assert outcome == LimitHit(0, None)
-    assert worst(model.admitted, window) <= most
+    assert worst(model.admitted, window) <= maximum
 
 
 @given(case=ARRIVALS)
 @settings(max_examples=60, deadline=None, suppress_health_check=QUIET)
 def test_retry_after_is_true(either_at_once: Store, case: Any) -> None:
     """After any arrivals: who is refused is admitted at the moment it was told, and not a millisecond before."""
-    window, most, start, arrivals, algorithm = case
+    window, maximum, start, arrivals, algorithm = case
     store, tenant = either_at_once, either_at_once.tenant()
     store.now = START_MS + start
-    p = policy("a", limits=[limit("l", Scope.TENANT, Resource.TOKENS, most, window, algorithm=algorithm)])
+    p = policy("a", limits=[limit("l", Scope.TENANT, Resource.TOKENS, maximum, window, algorithm=algorithm)])
     for i, (gap, units) in enumerate(arrivals):
         store.now += int(gap * gap * window)
         asked = [request(tenant, f"r{i}-{n}", options=Options(estimate_tokens=units)) for n in range(3)]
@@ -583,7 +583,7 @@ def test_retry_after_is_true(either_at_once: Store, case: Any) -> None:
             store.now += 1
             assert isinstance(store.one(asked[2], p), Admitted)
         else:
-            assert isinstance(outcome, Admitted) or units > most
+            assert isinstance(outcome, Admitted) or units > maximum
 
 
 @given(case=ARRIVALS)

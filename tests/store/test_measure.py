@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from router.domain.limit_usage import Counter, Standing, counters_of
+from router.domain.limit_usage import Counter, LimitUsage, counters_of
 from router.domain.outcome import Admitted, LimitHit
 from router.domain.policy.limits import limit
 from router.domain.policy.model import Algorithm, Breaker, Resource, Scope, StoredPolicy, TenantPolicies, provider_entry
@@ -35,14 +35,14 @@ def counters(tenant: str, *policies: StoredPolicy) -> tuple[Counter, ...]:
     return counters_of(TenantPolicies(tenant, 1, bytes(8), {p.policy_id: p for p in policies}))
 
 
-async def stand(store: Store, tenant: str, *policies: StoredPolicy) -> Standing:
+async def stand(store: Store, tenant: str, *policies: StoredPolicy) -> LimitUsage:
     """How one tenant stands."""
     (found,) = await measured(store).measure([(tenant, counters(tenant, *policies))])
     assert found is not None
     return found
 
 
-def used(standing: Standing, of: tuple[Counter, ...]) -> dict[tuple[str, str, str], float]:
+def used(standing: LimitUsage, of: tuple[Counter, ...]) -> dict[tuple[str, str, str], float]:
     """Units by limit, scope and owner; `bound` is a provider's own."""
     return {
         ("bound" if c.limit is None else c.limit.id, c.scope.value, c.owner): u
@@ -82,12 +82,12 @@ async def test_breakers_are_told_by_state(store: Store) -> None:
     store.client.set(store.of(tenant).head, head(levers={provider_entry("c"): 7, provider_entry("b"): 6}))
     for name in "ab":
         fail(store, tenant, name)
-    assert await stand(store, tenant) == Standing(2, 0, 1, ())
+    assert await stand(store, tenant) == LimitUsage(2, 0, 1, ())
     store.now += MINUTE
     assert isinstance(store.one(request(tenant, "trial"), policy("a", breaker=FRAGILE)), Admitted)
-    assert await stand(store, tenant) == Standing(1, 1, 1, ())
+    assert await stand(store, tenant) == LimitUsage(1, 1, 1, ())
     fail(store, tenant, "c")
-    assert await stand(store, tenant) == Standing(1, 1, 1, ())
+    assert await stand(store, tenant) == LimitUsage(1, 1, 1, ())
 
 
 async def test_a_breaker_that_has_run_out_is_not_counted(store: Store) -> None:
@@ -97,7 +97,7 @@ async def test_a_breaker_that_has_run_out_is_not_counted(store: Store) -> None:
     assert isinstance(store.one(request(tenant, "1"), long), Admitted)
     fail(store, tenant, "a")
     store.now += 60 * MINUTE
-    assert await stand(store, tenant, long) == Standing(0, 0, 0, (1,))
+    assert await stand(store, tenant, long) == LimitUsage(0, 0, 0, (1,))
 
 
 async def test_what_cannot_be_read_hides_no_other(store: Store) -> None:
@@ -107,17 +107,17 @@ async def test_what_cannot_be_read_hides_no_other(store: Store) -> None:
     assert isinstance(store.one(request(good, "1"), p), Admitted)
     store.client.set(store.of(bad).state, b"\x09\x01damaged")
     found = await measured(store).measure([(t, counters(t, p)) for t in (bad, good, store.tenant())])
-    assert found == [None, Standing(0, 0, 0, (1,)), Standing(0, 0, 0, (0,))]
+    assert found == [None, LimitUsage(0, 0, 0, (1,)), LimitUsage(0, 0, 0, (0,))]
 
 
 async def test_many_tenants_take_several_calls(store: Store) -> None:
     """In the order in which they were asked for."""
     p = policy("a", limits=[limit("l", Scope.TENANT, Resource.REQUESTS, 9, MINUTE)])
-    tenants = [store.tenant() for _ in range(measure.MOST_TENANTS * 2 + 1)]
+    tenants = [store.tenant() for _ in range(measure.MAX_TENANTS * 2 + 1)]
     for n, tenant in enumerate(tenants):
         store.decide(*[Ask(request(tenant, str(i)), p) for i in range(n % 5)])
     found = await measured(store).measure([(t, counters(t, p)) for t in tenants])
-    assert found == [Standing(0, 0, 0, (n % 5,)) for n in range(len(tenants))]
+    assert found == [LimitUsage(0, 0, 0, (n % 5,)) for n in range(len(tenants))]
 
 
 async def test_a_look_changes_nothing(store: Store) -> None:
@@ -166,6 +166,6 @@ async def test_it_sees_what_decide_sees(
     for n, (wait, asks) in enumerate(steps):
         store.now += wait
         store.decide(*[Ask(request(tenant, f"{n}.{i}"), p) for i in range(asks)])
-        looked = store.look(request(tenant, "look"), p)
-        assert isinstance(looked, Admitted | LimitHit)
-        assert (await stand(store, tenant, p)).used == (8 - looked.seen.left[0],)
+        previewed = store.preview(request(tenant, "look"), p)
+        assert isinstance(previewed, Admitted | LimitHit)
+        assert (await stand(store, tenant, p)).used == (8 - previewed.seen.left[0],)

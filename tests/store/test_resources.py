@@ -15,7 +15,7 @@ from router.store.packing import remembered
 from router.usecases.tasks.moves import split_reservations
 from tests.store.harness import MINUTE, Store, policy, request, undispatched
 
-MOST, RESERVED, USED = 100, 30, 12
+MAXIMUM, RESERVED, USED = 100, 30, 12
 HELD = {
     Resource.REQUESTS: (1, 1),
     Resource.TOKENS: (RESERVED, USED),
@@ -37,22 +37,22 @@ def estimates(units: int = RESERVED) -> Options:
 
 def left(store: Store, tenant: str, of: Limit) -> float:
     """The room of the limit, as a request is told that takes nothing."""
-    looked = store.look(request(tenant, "look", user="u", options=estimates(0)), policy("a", limits=[of]))
-    assert isinstance(looked, Admitted | LimitHit)
-    (room,) = looked.seen.left
+    previewed = store.preview(request(tenant, "look", user="u", options=estimates(0)), policy("a", limits=[of]))
+    assert isinstance(previewed, Admitted | LimitHit)
+    (room,) = previewed.seen.left
     return room
 
 
 @pytest.mark.parametrize(("resource", "scope", "algorithm"), CASES)
 def test_units_are_taken_and_given_back(store: Store, resource: Resource, scope: Scope, algorithm: Algorithm) -> None:
     """From the estimate to the result, through the remembered answer; a second result gives nothing more."""
-    of = limit("l", scope, resource, MOST, 0 if resource is Resource.CONCURRENCY else MINUTE, algorithm=algorithm)
+    of = limit("l", scope, resource, MAXIMUM, 0 if resource is Resource.CONCURRENCY else MINUTE, algorithm=algorithm)
     tenant, stored = store.tenant(), policy("a", limits=[of])
-    assert left(store, tenant, of) == MOST
+    assert left(store, tenant, of) == MAXIMUM
     made = store.one(request(tenant, "r", user="u", options=estimates()), stored)
     assert isinstance(made, Admitted)
     taken, kept_units = HELD[resource]
-    assert left(store, tenant, of) == MOST - taken
+    assert left(store, tenant, of) == MAXIMUM - taken
     keys = store.of(tenant)
     name = name_in(made.decision_id)
     kept = remembered(store.value(keys.idem(name)) or b"", keys.partition, name)
@@ -66,4 +66,4 @@ def test_units_are_taken_and_given_back(store: Store, resource: Resource, scope:
     )
     first, _ = store.settle(move, move)
     assert isinstance(first, Moved)
-    assert left(store, tenant, of) == MOST - kept_units
+    assert left(store, tenant, of) == MAXIMUM - kept_units

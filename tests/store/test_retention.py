@@ -20,7 +20,7 @@ CLOCK = f"local function server_time()\n  return {NOW}, 0\nend\n"
 class Logs:
     """Audit logs in a schema of their own, looked at at one fixed time."""
 
-    def __init__(self, nodes: Nodes, *, cluster: bool, most_cut: int = 10_000) -> None:
+    def __init__(self, nodes: Nodes, *, cluster: bool, max_cut: int = 10_000) -> None:
         self.keys = Keys(f"t{token_hex(5)}")
         self.nodes = nodes
         self.retention = RedisRetention(
@@ -28,15 +28,15 @@ class Logs:
             nodes,
             BOUNDS,
             shared_calls=not cluster,
-            most_cut=most_cut,
+            max_cut=max_cut,
             trim=trim_script(replace={"clock": CLOCK}),
         )
 
-    async def add(self, tenant: str, *ages: int, most: int = 1_000_000) -> None:
-        """Entries of these ages in ms, as a script writes them (`most`: its bound)."""
+    async def add(self, tenant: str, *ages: int, maximum: int = 1_000_000) -> None:
+        """Entries of these ages in ms, as a script writes them (`maximum`: its bound)."""
         for age in ages:
             await self.nodes.call(
-                "XADD", self.keys.tenant(tenant).audit, "MAXLEN", most, f"{NOW - age}-*", "r", b"x" * 300
+                "XADD", self.keys.tenant(tenant).audit, "MAXLEN", maximum, f"{NOW - age}-*", "r", b"x" * 300
             )
 
     async def look(self, tenant: str, *, keep_unread: bool = False) -> Any:
@@ -77,7 +77,7 @@ async def test_what_is_older_than_the_retention_goes(logs: Logs) -> None:
 
 async def test_a_look_cuts_a_bounded_number_and_the_rest_is_due_at_once(logs: Logs) -> None:
     """A log with much to cut takes several looks; none blocks the server for long."""
-    small = Logs(logs.nodes, cluster=isinstance(logs.nodes, Cluster), most_cut=200)
+    small = Logs(logs.nodes, cluster=isinstance(logs.nodes, Cluster), max_cut=200)
     await small.add("t", *(9 * DAY - n for n in range(700)), 5)
     counts = []
     while (trimmed := await small.look("t")).cut:
@@ -96,7 +96,7 @@ async def test_the_next_look_is_when_the_oldest_gets_old(logs: Logs) -> None:
     await logs.add("u", 1)
     await logs.look("u")
     assert await logs.due_in("u") == 600_000
-    await logs.add("v", *range(1_100, 0, -1), most=1_000)
+    await logs.add("v", *range(1_100, 0, -1), maximum=1_000)
     assert (await logs.look("v")).at_bound
     assert await logs.due_in("v") == 60_000
 
@@ -106,7 +106,7 @@ async def test_entries_cut_by_the_bound_inside_their_age_are_counted(logs: Logs)
     await logs.add("t", 9 * DAY, *range(HOUR, HOUR - 10, -1))
     first = await logs.look("t")
     assert (first.cut, first.cut_inside_age, first.at_bound) == (1, 0, False)
-    await logs.add("t", *range(1_000, 0, -1), most=1_000)
+    await logs.add("t", *range(1_000, 0, -1), maximum=1_000)
     second = await logs.look("t")
     assert (second.cut, second.cut_inside_age, second.at_bound, second.appended) == (0, 10, True, 1_000)
     assert (await logs.look("t")).cut_inside_age == 0
@@ -117,7 +117,7 @@ async def test_old_entries_cut_by_the_bound_are_not_missed(logs: Logs) -> None:
     await logs.add("t", *range(9 * DAY, 9 * DAY - 10, -1))
     unread = await logs.look("t", keep_unread=True)
     assert (unread.cut, unread.cut_inside_age) == (0, 0)
-    await logs.add("t", *range(8 * DAY, 8 * DAY - 5, -1), most=10)
+    await logs.add("t", *range(8 * DAY, 8 * DAY - 5, -1), maximum=10)
     trimmed = await logs.look("t", keep_unread=True)
     assert (trimmed.cut_inside_age, trimmed.lost, trimmed.at_bound) == (0, 5, False)
 
@@ -188,7 +188,7 @@ async def test_what_the_bound_cuts_before_the_export_is_lost_and_counted(logs: L
     await logs.add("t", *range(100, 90, -1))
     await logs.look("t", keep_unread=True)
     assert await logs.retention.mark_exported("t", "0-0", f"{NOW - 97}-0", 4)
-    await logs.add("t", *range(20, 10, -1), most=10)
+    await logs.add("t", *range(20, 10, -1), maximum=10)
     trimmed = await logs.look("t", keep_unread=True)
     assert (trimmed.lost, trimmed.unread) == (6, 10)
     assert (await logs.look("t", keep_unread=True)).lost == 0
@@ -196,7 +196,7 @@ async def test_what_the_bound_cuts_before_the_export_is_lost_and_counted(logs: L
 
 async def test_an_export_that_begins_later_has_lost_nothing(logs: Logs) -> None:
     """What was cut while nobody exported was nobody's."""
-    await logs.add("t", *range(100, 80, -1), most=10)
+    await logs.add("t", *range(100, 80, -1), maximum=10)
     await logs.look("t")
     trimmed = await logs.look("t", keep_unread=True)
     assert (trimmed.lost, trimmed.unread) == (0, 10)
@@ -204,7 +204,7 @@ async def test_an_export_that_begins_later_has_lost_nothing(logs: Logs) -> None:
 
 async def test_a_log_made_anew_is_counted_anew(logs: Logs) -> None:
     """After its expiry the counts of the old one say nothing."""
-    await logs.add("t", *range(100, 80, -1), most=10)
+    await logs.add("t", *range(100, 80, -1), maximum=10)
     await logs.look("t", keep_unread=True)
     await logs.nodes.call("UNLINK", logs.keys.tenant("t").audit)
     await logs.add("t", 5, 4)

@@ -59,12 +59,12 @@ class Rolling(Store):
         self.old = old
         self.decide_script, self.settle_script = self._first if old else self._scripts
 
-    def look(self, *args: object, **kwargs: object) -> Outcome:
+    def preview(self, *args: object, **kwargs: object) -> Outcome:
         """Only pods of this version look."""
         was = self.old
         self.roll(old=False)
         try:
-            return super().look(*args, **kwargs)  # type: ignore[arg-type]
+            return super().preview(*args, **kwargs)  # type: ignore[arg-type]
         finally:
             self.roll(old=was)
 
@@ -166,12 +166,12 @@ SHORT = settings(machine.SHORT, max_examples=40)
 
 def test_decisions_follow_the_model_while_versions_mix(single: Redis) -> None:
     """Limits, idempotency, pins and leases, whoever wrote them last."""
-    machine.run(RollingDecisions, single, SHORT, least=1_200)
+    machine.run(RollingDecisions, single, SHORT, minimum=1_200)
 
 
 def test_breakers_follow_the_model_while_versions_mix(single: Redis) -> None:
     """Breakers, whoever wrote them last."""
-    machine.run(RollingBreakers, single, SHORT, least=1_200)
+    machine.run(RollingBreakers, single, SHORT, minimum=1_200)
 
 
 @pytest.mark.long
@@ -179,7 +179,7 @@ def test_breakers_follow_the_model_while_versions_mix(single: Redis) -> None:
 @pytest.mark.parametrize("which", [RollingDecisions, RollingBreakers])
 def test_versions_mix_for_long(single: Redis, which: type[RollingDecisions | RollingBreakers]) -> None:
     """The same for 300,000 steps each."""
-    machine.run(which, single, machine.LONG, least=300_000)
+    machine.run(which, single, machine.LONG, minimum=300_000)
 
 
 @pytest.mark.parametrize("old_first", [True, False])

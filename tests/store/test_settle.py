@@ -114,9 +114,9 @@ class Task:
         return found
 
 
-def tokens_limit(most: int = 100) -> Limit:
+def tokens_limit(maximum: int = 100) -> Limit:
     """A limit on the tenant's tokens."""
-    return limit("t", Scope.TENANT, Resource.TOKENS, most, MINUTE)
+    return limit("t", Scope.TENANT, Resource.TOKENS, maximum, MINUTE)
 
 
 def correction(delta: int, of: Limit, owner: str = "") -> Correction:
@@ -234,8 +234,10 @@ async def test_large_rows_go_in_calls_of_their_own(single: Redis, redis_url: str
         before: Any = single.info("commandstats")
         moves = [w.ended(final=Final("_INBOX.x", b"%d" % n + body)) for n, w in enumerate(works)]
         assert await tasks.move(moves) == [Moved(BreakerTurn.UNCHANGED)] * 40
-        finals = await tasks.finals([w.id for w in works])
-        assert [f.body[:2].rstrip(b"\0") for f in finals if isinstance(f, Final)] == [b"%d" % n for n in range(40)]
+        final_results = await tasks.final_results([w.id for w in works])
+        assert [f.body[:2].rstrip(b"\0") for f in final_results if isinstance(f, Final)] == [
+            b"%d" % n for n in range(40)
+        ]
         after: Any = single.info("commandstats")
         calls = [x["cmdstat_evalsha"]["calls"] for x in (before, after)]
         assert calls[1] - calls[0] >= 3
@@ -514,7 +516,7 @@ def test_a_claim_keeps_others_away(store: Store) -> None:
 
 
 def test_a_claim_takes_so_many(store: Store) -> None:
-    """At most `most`, the longest due first; nothing that is not due."""
+    """At most `maximum`, the longest due first; nothing that is not due."""
     due = store.keys.due(3)
     store.client.zadd(due, {f"task{i:012}": store.now - 100 + i * 20 for i in range(10)})
     assert store.claim(3, 5_000, 2) == [b"task000000000000", b"task000000000001"]
@@ -523,7 +525,7 @@ def test_a_claim_takes_so_many(store: Store) -> None:
 
 
 async def test_a_claim_takes_so_many_of_all_sets(redis_url: str) -> None:
-    """`most` bounds the call, not each set; what is left over is claimed next."""
+    """`maximum` bounds the call, not each set; what is left over is claimed next."""
     nodes, keys = SingleNode(redis_url), Keys(schema=f"t{uuid4().hex[:10]}")
     tasks = RedisTasks(keys, nodes)
     for p in range(8):

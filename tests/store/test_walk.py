@@ -390,12 +390,12 @@ def share_of_a(b: Breakers, count: int = 300) -> float:
     return sum(chosen(b.ask())[0] == 0 for _ in range(count)) / count
 
 
-@pytest.mark.parametrize(("after_ms", "least", "most"), [(0, 0.04, 0.18), (5_000, 0.40, 0.60), (10_000, 1, 1)])
-def test_who_recovers_gets_its_share_back_slowly(store: Store, after_ms: int, least: float, most: float) -> None:
+@pytest.mark.parametrize(("after_ms", "minimum", "maximum"), [(0, 0.04, 0.18), (5_000, 0.40, 0.60), (10_000, 1, 1)])
+def test_who_recovers_gets_its_share_back_slowly(store: Store, after_ms: int, minimum: float, maximum: float) -> None:
     """A tenth at once, half after half of ten seconds, all after them."""
     b = recovered(store)
     store.now += after_ms
-    assert least <= share_of_a(b) <= most
+    assert minimum <= share_of_a(b) <= maximum
 
 
 def test_a_slow_start_is_told(store: Store) -> None:

@@ -229,7 +229,7 @@ def test_usage_is_written_as_the_contract_says() -> None:
     assert "assignment_id" not in bare
 
 
-def final_of(result: ExecResult, most_bytes: int = 1 << 20, most_kept: int = 1 << 20) -> list[dict[str, Any]]:
+def final_of(result: ExecResult, max_bytes: int = 1 << 20, max_kept: int = 1 << 20) -> list[dict[str, Any]]:
     """What the caller gets, on a server that takes so much; then what is kept of it, if that is less."""
     forms = final_result(
         result,
@@ -238,8 +238,8 @@ def final_of(result: ExecResult, most_bytes: int = 1 << 20, most_kept: int = 1 <
         attempt=2,
         provider_id="p",
         origin=origin_of(job()),
-        most_bytes=most_bytes,
-        most_kept=most_kept,
+        max_bytes=max_bytes,
+        max_kept=max_kept,
     )
     return [orjson.loads(form) for form in forms if form is not None]
 
@@ -250,7 +250,7 @@ def test_an_output_too_long_to_send_does_not_cost_the_caller_its_result() -> Non
     short = final_of(result, 1000)[0]
     assert (short["ok"], short["truncated"], short["latency_ms"]) == (True, True, 5)
     assert "output" not in short
-    whole, kept = final_of(result, most_kept=1000)
+    whole, kept = final_of(result, max_kept=1000)
     assert (len(whole["output"]), kept) == (1000, short)
 
 

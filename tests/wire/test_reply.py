@@ -9,7 +9,7 @@ from router.wire.pb.beamline.flow.v1.flow_pb2 import RouteDecision
 from router.wire.reply import encode, encode_protobuf
 
 DECISION = Decision("p1", Reason.WEIGHTED, 250, 1500, "default", 7, "00000000-0000-4000-8000-000000000001")
-MOST = 64 * 1024
+MAXIMUM = 64 * 1024
 
 
 def reply(answer: Any, **rules: Any) -> Any:
@@ -94,7 +94,7 @@ def test_every_code_has_its_numbers() -> None:
 def test_a_reply_is_never_64_kib(answer: Any) -> None:
     """What is too long is left out and marked; what the caller acts on stays."""
     data = encode(answer, request_id="r-1", trace_id=None)
-    assert len(data) < MOST
+    assert len(data) < MAXIMUM
     said = orjson.loads(data)
     assert said["context"]["request_id"] == "r-1"
     assert "truncated" in data.decode()

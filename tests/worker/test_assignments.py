@@ -7,7 +7,7 @@ import msgspec
 import nats.errors
 import pytest
 
-from router.log_throttle import Seldom
+from router.log_throttle import LogThrottle
 from router.worker import assignments
 from router.worker.assignments import Assignments
 from router.worker.job import Handlers
@@ -50,7 +50,7 @@ BODY = {
 async def store(jetstream: Any) -> None:
     """Store the result of one assignment."""
     taken: Assignment = read_assignment(msgspec.json.encode(BODY))
-    await Assignments(Handlers(), Seldom(lambda: 0.0))._store(jetstream, taken, Finished("success"), 5)
+    await Assignments(Handlers(), LogThrottle(lambda: 0.0))._store(jetstream, taken, Finished("success"), 5)
 
 
 @pytest.mark.parametrize("refusals", [0, 1, 4])

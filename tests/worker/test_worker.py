@@ -28,7 +28,7 @@ class Desk:
         self.js = client.jetstream()
         self.url = url
         self.results: asyncio.Queue[JsonObject] = asyncio.Queue()
-        self.receipts: asyncio.Queue[JsonObject] = asyncio.Queue()
+        self.acks: asyncio.Queue[JsonObject] = asyncio.Queue()
 
     async def open(self) -> None:
         """Streams and the consumer as pods make them, and an ear on the results."""
@@ -40,7 +40,7 @@ class Desk:
             await self.results.put(orjson.loads(message.data))
 
         async def answered(message: Msg) -> None:
-            await self.receipts.put(orjson.loads(message.data))
+            await self.acks.put(orjson.loads(message.data))
 
         await self.client.subscribe("caf.exec.result.v1", cb=arrived)
         await self.client.subscribe("caf.exec.assign.v1.ack", cb=answered)
@@ -67,7 +67,7 @@ class Desk:
         """The next ack of this status."""
         async with asyncio.timeout(10):
             while True:
-                found = await self.receipts.get()
+                found = await self.acks.get()
                 if found["status"] == status:
                     return found
 
@@ -323,18 +323,18 @@ async def test_workers_that_know_different_types_share_a_stream(desk: Desk) -> N
         made.stop()
     await asyncio.wait_for(asyncio.gather(*running), 10)
     assert {r["assignment_id"] for r in results} == {f"e{number}" for number in range(20)}
-    assert {desk.receipts.get_nowait()["status"] for _ in range(desk.receipts.qsize())} == {"accepted"}
+    assert {desk.acks.get_nowait()["status"] for _ in range(desk.acks.qsize())} == {"accepted"}
 
 
 async def test_no_more_run_at_once_than_the_concurrency(desk: Desk) -> None:
     """The others wait in the stream."""
-    worker, running, most, done = Worker(desk.url, name="w", concurrency=2), 0, 0, asyncio.Event()
+    worker, running, maximum, done = Worker(desk.url, name="w", concurrency=2), 0, 0, asyncio.Event()
 
     @worker.job("slow")
     async def slow(_: Job[JsonObject]) -> None:
-        nonlocal running, most
+        nonlocal running, maximum
         running += 1
-        most = max(most, running)
+        maximum = max(maximum, running)
         await done.wait()
         running -= 1
 
@@ -348,7 +348,7 @@ async def test_no_more_run_at_once_than_the_concurrency(desk: Desk) -> None:
         await desk.result()
     worker.stop()
     await asyncio.wait_for(task, 10)
-    assert most == 2
+    assert maximum == 2
 
 
 async def test_a_long_job_is_prolonged_and_runs_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,13 +359,13 @@ async def test_a_long_job_is_prolonged_and_runs_once(desk: Desk, monkeypatch: py
     busy, idle = example(desk, "w1", concurrency=1), example(desk, "w2")
     tasks = [asyncio.create_task(busy.run())]
     await desk.assign("d1", "sleep", {"ms": 1500})
-    await asyncio.wait_for(desk.receipts.get(), 5)
+    await asyncio.wait_for(desk.acks.get(), 5)
     tasks.append(asyncio.create_task(idle.run()))
     assert (await desk.result())["status"] == "success"
     for worker in (busy, idle):
         worker.stop()
     await asyncio.wait_for(asyncio.gather(*tasks), 10)
-    assert desk.receipts.empty()
+    assert desk.acks.empty()
 
 
 async def test_a_worker_that_never_reached_nats_can_be_stopped() -> None:

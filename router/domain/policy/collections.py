@@ -30,16 +30,16 @@ class ListOf(Struct, Generic[T], frozen=True):
     """A list of least..most items. `unique`: the field whose text no two items may share, and its old names."""
 
     item: Kind[T]
-    most: int
-    least: int = 0
+    maximum: int
+    minimum: int = 0
     unique: tuple[str, ...] = ()
 
     def read(self, value: JsonValue, path: str, report: Report) -> tuple[T, ...] | None:
         if not isinstance(value, list):
             report.wrong_type(path, "a list", value)
             return None
-        if not self.least <= len(value) <= self.most:
-            report.problem(path, f"has {len(value)} items, allowed are {self.least}..{self.most}")
+        if not self.minimum <= len(value) <= self.maximum:
+            report.problem(path, f"has {len(value)} items, allowed are {self.minimum}..{self.maximum}")
             return None
         items = [self.item.read(v, f"{path}[{i}]", report) for i, v in enumerate(value)]
         if self._refuse_twice(value, path, report):
@@ -63,8 +63,8 @@ class ListOf(Struct, Generic[T], frozen=True):
         return [self.item.write(v) for v in value]
 
     def schema(self) -> JsonObject:
-        schema: JsonObject = {"type": "array", "items": self.item.schema(), "maxItems": self.most}
-        return {**schema, "minItems": self.least} if self.least else schema
+        schema: JsonObject = {"type": "array", "items": self.item.schema(), "maxItems": self.maximum}
+        return {**schema, "minItems": self.minimum} if self.minimum else schema
 
 
 class MapOf(Struct, Generic[T], frozen=True):
@@ -72,14 +72,14 @@ class MapOf(Struct, Generic[T], frozen=True):
 
     key: Kind[str]
     item: Kind[T]
-    most: int
+    maximum: int
 
     def read(self, value: JsonValue, path: str, report: Report) -> tuple[tuple[str, T], ...] | None:
         if not isinstance(value, dict):
             report.wrong_type(path, "an object", value)
             return None
-        if len(value) > self.most:
-            report.problem(path, f"has {len(value)} fields, allowed are up to {self.most}")
+        if len(value) > self.maximum:
+            report.problem(path, f"has {len(value)} fields, allowed are up to {self.maximum}")
             return None
         before = len(report.problems)
         pairs: list[tuple[str, T]] = []
@@ -98,5 +98,5 @@ class MapOf(Struct, Generic[T], frozen=True):
             "type": "object",
             "propertyNames": self.key.schema(),
             "additionalProperties": self.item.schema(),
-            "maxProperties": self.most,
+            "maxProperties": self.maximum,
         }

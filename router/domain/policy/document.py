@@ -35,7 +35,7 @@ class Version(StrEnum):
 VERSION = Field("version", Choice(Version), "The version of the policy language.", Version.V1_0)
 PROVIDERS = Field(
     "providers",
-    ListOf(PROVIDER, MAX_PROVIDERS, least=1, unique=(NAME.name, *(old for old, _ in NAME.old))),
+    ListOf(PROVIDER, MAX_PROVIDERS, minimum=1, unique=(NAME.name, *(old for old, _ in NAME.old))),
     "Who can run the tasks: at least one.",
     old=(("weights", WeightsMap()),),
 )

@@ -14,8 +14,8 @@ _DURATION = re.compile(r"(0|[1-9][0-9]{0,11})(ms|s|m|h|d)")
 class Duration(Struct, frozen=True):
     """A time such as "500ms", "60s", "10m", "24h" or "7d"; milliseconds inside."""
 
-    least: str
-    most: str
+    minimum: str
+    maximum: str
 
     def read(self, value: JsonValue, path: str, report: Report) -> int | None:
         if not isinstance(value, str):
@@ -26,8 +26,8 @@ class Duration(Struct, frozen=True):
             report.problem(path, f"{shown(value)} is not a duration", 'a whole number and ms, s, m, h or d: "60s"')
             return None
         ms = duration_ms(value)
-        if not duration_ms(self.least) <= ms <= duration_ms(self.most):
-            report.problem(path, f"{value} is outside {self.least}..{self.most}")
+        if not duration_ms(self.minimum) <= ms <= duration_ms(self.maximum):
+            report.problem(path, f"{value} is outside {self.minimum}..{self.maximum}")
             return None
         return ms
 
@@ -48,15 +48,15 @@ def duration_ms(text: str) -> int:
 class Seconds(Struct, frozen=True):
     """A whole number of seconds; milliseconds inside."""
 
-    least: int
-    most: int
+    minimum: int
+    maximum: int
 
     def read(self, value: JsonValue, path: str, report: Report) -> int | None:
-        seconds = Int(self.least, self.most).read(value, path, report)
+        seconds = Int(self.minimum, self.maximum).read(value, path, report)
         return None if seconds is None else seconds * 1000
 
     def write(self, value: int) -> JsonValue:
         return value // 1000
 
     def schema(self) -> JsonObject:
-        return Int(self.least, self.most).schema()
+        return Int(self.minimum, self.maximum).schema()

@@ -73,28 +73,28 @@ class Strategy(StrEnum):
 _BACKOFF = Backoff()
 STRATEGY = Field("strategy", Choice(Strategy), "base · 2ⁿ, base · n, or base.", Strategy(_BACKOFF.strategy))
 BASE = Field("base_ms", Int(1, 600_000), "The first delay, in ms.", _BACKOFF.base_ms)
-MOST = Field("max_ms", Int(1, 600_000), "The longest delay, in ms.", _BACKOFF.max_ms)
+MAXIMUM = Field("max_ms", Int(1, 600_000), "The longest delay, in ms.", _BACKOFF.max_ms)
 JITTER = Field("jitter", Flag(), "Spread the delays: each between half of it and all of it.", _BACKOFF.jitter)
 
 
 def _check_backoff(row: Row, path: str, report: Report) -> None:
-    base, most = row.get(BASE), row.get(MOST)
-    if base is not None and most is not None and base > most:
-        report.problem(at(path, "base_ms"), f"{base} is above max_ms ({most})")
+    base, maximum = row.get(BASE), row.get(MAXIMUM)
+    if base is not None and maximum is not None and base > maximum:
+        report.problem(at(path, "base_ms"), f"{base} is above max_ms ({maximum})")
 
 
 def _build_backoff(row: Row) -> Backoff:
-    return Backoff(row[STRATEGY].value, row[BASE], row[MOST], row[JITTER])
+    return Backoff(row[STRATEGY].value, row[BASE], row[MAXIMUM], row[JITTER])
 
 
 def _unbuild_backoff(b: Backoff) -> JsonObject:
     return written(
-        STRATEGY.entry(Strategy(b.strategy)), BASE.entry(b.base_ms), MOST.entry(b.max_ms), JITTER.entry(b.jitter)
+        STRATEGY.entry(Strategy(b.strategy)), BASE.entry(b.base_ms), MAXIMUM.entry(b.max_ms), JITTER.entry(b.jitter)
     )
 
 
-WORDS = ListOf(WORD, MAX_WORDS, least=1)
-STATUS = Field("status", ListOf(Status(), MAX_WORDS, least=1), "Statuses that it is for; absent: any failure.", ())
+WORDS = ListOf(WORD, MAX_WORDS, minimum=1)
+STATUS = Field("status", ListOf(Status(), MAX_WORDS, minimum=1), "Statuses that it is for; absent: any failure.", ())
 MESSAGE_TYPE = Field("message_type", WORDS, "Task types that it is for; absent: all.", ())
 CONTEXT = Field(
     "context",
@@ -141,7 +141,9 @@ RETRY = Field(
 )
 BACKOFF: Field[Backoff | None] = Field(
     "backoff",
-    Maybe(Nested(Table("backoff", (STRATEGY, BASE, MOST, JITTER)), _build_backoff, _unbuild_backoff, _check_backoff)),
+    Maybe(
+        Nested(Table("backoff", (STRATEGY, BASE, MAXIMUM, JITTER)), _build_backoff, _unbuild_backoff, _check_backoff)
+    ),
     "Delays before further attempts; absent: 200 ms.",
     None,
 )

@@ -65,8 +65,8 @@ def plain(value: float) -> int | float:
 class Int(Struct, frozen=True):
     """A whole number in least..most; `30.0` is whole too, as JSON Schema has it."""
 
-    least: int
-    most: int
+    minimum: int
+    maximum: int
 
     def read(self, value: JsonValue, path: str, report: Report) -> int | None:
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -76,8 +76,8 @@ class Int(Struct, frozen=True):
         if value != value // 1:
             report.problem(path, f"{value} is not a whole number")
             return None
-        if not self.least <= value <= self.most:
-            report.problem(path, f"{plain(value)} is outside {self.least}..{self.most}")
+        if not self.minimum <= value <= self.maximum:
+            report.problem(path, f"{plain(value)} is outside {self.minimum}..{self.maximum}")
             return None
         return int(value)
 
@@ -85,22 +85,22 @@ class Int(Struct, frozen=True):
         return value
 
     def schema(self) -> JsonObject:
-        return {"type": "integer", "minimum": self.least, "maximum": self.most}
+        return {"type": "integer", "minimum": self.minimum, "maximum": self.maximum}
 
 
 class Number(Struct, frozen=True):
     """A number in least..most; with `positive`, above zero."""
 
-    least: float
-    most: float
+    minimum: float
+    maximum: float
     positive: bool = False
 
     def read(self, value: JsonValue, path: str, report: Report) -> float | None:
         if isinstance(value, bool) or not isinstance(value, int | float):
             report.wrong_type(path, "a number", value)
             return None
-        if not self.least <= value <= self.most:
-            report.problem(path, f"{value} is outside {plain(self.least)}..{plain(self.most)}")
+        if not self.minimum <= value <= self.maximum:
+            report.problem(path, f"{value} is outside {plain(self.minimum)}..{plain(self.maximum)}")
             return None
         if self.positive and value <= 0:
             report.problem(path, "must be above 0")
@@ -112,23 +112,23 @@ class Number(Struct, frozen=True):
 
     def schema(self) -> JsonObject:
         low = "exclusiveMinimum" if self.positive else "minimum"
-        return {"type": "number", low: plain(self.least), "maximum": plain(self.most)}
+        return {"type": "number", low: plain(self.minimum), "maximum": plain(self.maximum)}
 
 
 class Usd(Struct, frozen=True):
     """An amount of US dollars in the document, whole micro-USD inside (0.0025 → 2500); finer fractions are rounded."""
 
-    most: int
+    maximum: int
 
     def read(self, value: JsonValue, path: str, report: Report) -> int | None:
-        usd = Number(0, self.most).read(value, path, report)
+        usd = Number(0, self.maximum).read(value, path, report)
         return None if usd is None else round(usd * MICRO)
 
     def write(self, value: int) -> JsonValue:
         return plain(value / MICRO)
 
     def schema(self) -> JsonObject:
-        return Number(0, self.most).schema()
+        return Number(0, self.maximum).schema()
 
 
 class Flag(Struct, frozen=True):

@@ -14,7 +14,7 @@ from router.domain.policy.tables import Field, Nested, Row, Table, at, written
 
 MAX_LIMITS: Final = 32
 LARGEST: Final = 10**15
-MOST_LOGGED: Final = 10_000
+MAX_LOGGED: Final = 10_000
 LONGEST_WINDOW: Final = "31d"
 RATE_LIMIT_ID: Final = "rate_limit"
 _COUNTED_BY: Final = ("scope", "resource", "window_ms", "algorithm", "default_estimate")
@@ -67,7 +67,7 @@ def limit(
     id_: str,
     scope: Scope,
     resource: Resource,
-    most: int,
+    maximum: int,
     window_ms: int,
     *,
     algorithm: Algorithm = Algorithm.SLIDING,
@@ -77,7 +77,7 @@ def limit(
 ) -> Limit:
     """A limit with its derived entry: id, window, scope and resource name the counter; revision and bound do not."""
     entry = entry_id("limit", id_, str(window_ms), scope.value, resource.value)
-    return Limit(id_, scope, resource, most, window_ms, entry, algorithm, shadow, on_store_error, default_estimate)
+    return Limit(id_, scope, resource, maximum, window_ms, entry, algorithm, shadow, on_store_error, default_estimate)
 
 
 def _check(row: Row, path: str, report: Report) -> None:
@@ -91,11 +91,11 @@ def _check(row: Row, path: str, report: Report) -> None:
         report.problem(at(path, "window"), "is required", 'a duration such as "60s"')
     if row.get(ALGORITHM) is Algorithm.LOG:
         _check_log(row, path, report)
-    most = _check_units(row.get(LIMIT), resource, at(path, "limit"), report)
+    maximum = _check_units(row.get(LIMIT), resource, at(path, "limit"), report)
     estimate = _check_units(row.get(ESTIMATE), resource, at(path, "default_estimate"), report)
-    if most == 0:
+    if maximum == 0:
         report.problem(at(path, "limit"), "is less than a millionth of a USD")
-    elif most is not None and estimate is not None and estimate > most:
+    elif maximum is not None and estimate is not None and estimate > maximum:
         hint = "no request without an estimate of its own would ever pass"
         report.problem(at(path, "default_estimate"), "is above the limit", hint)
     if resource not in {Resource.TOKENS, Resource.COST} and row.given(ESTIMATE):
@@ -105,11 +105,11 @@ def _check(row: Row, path: str, report: Report) -> None:
 
 
 def _check_log(row: Row, path: str, report: Report) -> None:
-    resource, most = row.get(RESOURCE), row.get(LIMIT)
+    resource, maximum = row.get(RESOURCE), row.get(LIMIT)
     if resource is Resource.CONCURRENCY:
         report.problem(at(path, "algorithm"), "has no meaning for concurrency: leases are counted exactly")
-    elif resource is Resource.REQUESTS and most is not None and most > MOST_LOGGED:
-        report.problem(at(path, "limit"), f"is above {MOST_LOGGED}, the most that a log remembers", 'use "sliding"')
+    elif resource is Resource.REQUESTS and maximum is not None and maximum > MAX_LOGGED:
+        report.problem(at(path, "limit"), f"is above {MAX_LOGGED}, the most that a log remembers", 'use "sliding"')
 
 
 def _build(row: Row) -> Limit:
@@ -169,8 +169,8 @@ BURST = Field("burst", Int(1, 1_000_000), "Requests at once; absent: a second's 
 
 
 def _rate_window(rate: float, burst: int) -> tuple[int, int]:
-    most = burst or ceil(rate)
-    return most, ceil(most * 1000 / rate)
+    maximum = burst or ceil(rate)
+    return maximum, ceil(maximum * 1000 / rate)
 
 
 def _check_rate_limit(row: Row, path: str, report: Report) -> None:
@@ -187,8 +187,8 @@ def _build_rate_limit(row: Row) -> Limit | None:
     """
     if not row[ENABLED]:
         return None
-    most, window_ms = _rate_window(row[RATE], row[BURST])
-    return limit(RATE_LIMIT_ID, Scope.POLICY, Resource.REQUESTS, most, window_ms)
+    maximum, window_ms = _rate_window(row[RATE], row[BURST])
+    return limit(RATE_LIMIT_ID, Scope.POLICY, Resource.REQUESTS, maximum, window_ms)
 
 
 RATE_LIMIT: Field[Limit | None] = Field(

@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from router.domain.json import JsonObject
-from router.domain.plan_cache import Memo
+from router.domain.plan_cache import PlanCache
 from router.domain.view import NO_HEAD, HeadView
 
 DEFAULT_POLICY_ID = "default"
@@ -222,7 +222,7 @@ class Policy(Struct, frozen=True):
     has_attributes: bool = False
     attempts: int = DEFAULT_ATTEMPTS
     extended: bool = False
-    memo: Memo = msgspec.field(default_factory=Memo)
+    memo: PlanCache = msgspec.field(default_factory=PlanCache)
 
     def __post_init__(self) -> None:
         force_setattr(self, "varies", any(x.scope is Scope.USER or x.resource is Resource.COST for x in self.limits))

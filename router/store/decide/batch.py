@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 class Waiting(Struct):
     """A caller that waits for its row until `expires` (monotonic ms). Rows of one `group` may go in one call.
 
-    `attempt` above 1: the next attempt of a task, with what its first one has `reserved`. `look`: nothing is
+    `attempt` above 1: the next attempt of a task, with what its first one has `reserved`. `preview`: nothing is
     written, but for a claim of `claim_ms`.
     """
 
@@ -34,7 +34,7 @@ class Waiting(Struct):
     again: bool = False
     attempt: int = 1
     reserved: tuple[Reservation, ...] = ()
-    look: bool = False
+    preview: bool = False
     claim_ms: int = 0
 
     @property

@@ -22,10 +22,10 @@ class Watched(Protocol):
         """Answer the rows whose own deadline has passed."""
 
 
-class Watch:
+class CallDeadlines:
     """Looks at one call in flight until it is cancelled: when its first row expires, and every few ms from then on."""
 
-    __slots__ = ("_batches", "_due", "_handle", "_lane", "_look_at", "_own_stall")
+    __slots__ = ("_batches", "_check_at", "_due", "_handle", "_lane", "_own_stall")
 
     def __init__(self, lane: Watched, batches: list[Batch]) -> None:
         self._lane = lane
@@ -33,24 +33,24 @@ class Watch:
         self._own_stall = False
         self._due = lane.loop.time() + lane.deadline_s
         first = min((b.waiting[0].expires / 1000 for b in batches if b.waiting), default=self._due)
-        self._look_at = min(first, self._due)
-        self._handle = lane.loop.call_at(self._look_at, self._look)
+        self._check_at = min(first, self._due)
+        self._handle = lane.loop.call_at(self._check_at, self._check)
 
     def cancel(self) -> None:
         """The call has come back."""
         self._handle.cancel()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         lane = self._lane
         now = lane.loop.time()
-        if not self._own_stall and now - self._look_at > _STALL_S:
+        if not self._own_stall and now - self._check_at > _STALL_S:
             # It was this pod that stood still: the reply may be here already, so it is looked for before it is missed.
             self._own_stall = True
             self._due = max(self._due, now + _STALL_S)
-            self._handle = lane.loop.call_later(_STALL_S, self._look)
+            self._handle = lane.loop.call_later(_STALL_S, self._check)
             return
         if now >= self._due:
             self._due += lane.deadline_s
             lane.missed(self._batches)
         lane.expire(self._batches)
-        self._handle = lane.loop.call_later(_LOOK_S, self._look)
+        self._handle = lane.loop.call_later(_LOOK_S, self._check)

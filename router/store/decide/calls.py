@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 _BATCH_HEADER = Layout(">IIIId")
 _JOB_MS = 10_000
 _OURS = ("FUNCTION", "LIST", "LIBRARYNAME", f"{LIBRARIES}*")
-MOST_LIBRARIES = 8
+MAX_LIBRARIES = 8
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
 NOT_REPLICATED = object()
 
@@ -98,7 +98,7 @@ class Calls:
             log.error("Redis refused to load a script: %s", loaded)
         # A node keeps libraries for good. When some versions have come together all others go; whoever still calls one
         # loads it again.
-        if isinstance(ours, list) and len(ours) > MOST_LIBRARIES:
+        if isinstance(ours, list) and len(ours) > MAX_LIBRARIES:
             others = {dict(zip(x[::2], x[1::2], strict=True))[b"library_name"] for x in ours} - {self._script.call[1]}
             await self._link.send([("FUNCTION", "DELETE", name) for name in others])
             await self._link.receive(len(others))

@@ -1,6 +1,6 @@
 """The road of decide rows to one Redis node: what waits in this tick goes together, one pipeline in flight.
 
-Life of a row: packed into an open batch → sent → answered, or answered `Away` at its deadline. Life of the lane:
+Life of a row: packed into an open batch → sent → answered, or answered `Unavailable` at its deadline. Life of the lane:
 
     idle ──submit──▶ flying ──reply──▶ flying (what came meanwhile) or idle
                        │ some deadlines missed in a row, or connection lost
@@ -22,10 +22,10 @@ from msgspec import Struct
 from redis.exceptions import ReadOnlyError, ResponseError
 
 from router.domain.ids import task_id
-from router.domain.outcome import Away, RowFault
+from router.domain.outcome import RowFault, Unavailable
 from router.errors import OutcomeUnknown, StoreError
 from router.store.decide.batch import Batch, Waiting
-from router.store.decide.call_deadline import Watch
+from router.store.decide.call_deadline import CallDeadlines
 from router.store.decide.calls import NOT_REPLICATED, Calls, LaneSettings
 from router.store.decide.link import Link
 from router.store.decide.replies import ADMITTED, HEAD, LATE, outcome
@@ -114,7 +114,7 @@ class Lane:
         if self._down or self._clock_offset is None:
             self._start()
             if self._down or self.loop.time() * 1000 >= w.expires:
-                self.loop.call_soon(w.done, Away(sent=False), NO_STAMP)
+                self.loop.call_soon(w.done, Unavailable(sent=False), NO_STAMP)
                 return
         batch = self._open.get(w.group)
         if batch is None:
@@ -134,7 +134,7 @@ class Lane:
         """Queue a batch that another node refused without executing it; rows past their deadline are answered."""
         now = self.loop.time() * 1000
         if self._down or self._closing or all(w.expires <= now for w in batch.waiting):
-            batch.answer(Away(sent=False))
+            batch.answer(Unavailable(sent=False))
             return
         self._full.append(batch)
         self._start()
@@ -151,17 +151,17 @@ class Lane:
         if self._down or self._full or self._open:
             self._start()
 
-    def look(self) -> None:
+    def tick(self) -> None:
         """Ask for the time if nothing else is under way: a lane that nobody uses has to know, too, when Redis is away.
 
         Rows that come meanwhile wait as for a call in flight.
         """
         if not self._down:
-            self._start(self._look)
+            self._start(self._tick)
 
-    async def _look(self) -> None:
+    async def _tick(self) -> None:
         started = self.loop.time()
-        watch = Watch(self, [])
+        watch = CallDeadlines(self, [])
         try:
             await self._link.send([("TIME",)])
             await self._link.receive(1)
@@ -188,7 +188,7 @@ class Lane:
             self._clock_offset = None
         if bug is not None or task.cancelled():
             for batch in self._flying:
-                batch.answer(Away(sent=True))
+                batch.answer(Unavailable(sent=True))
         self._flying = []
         if self._full or self._open:
             self._start()
@@ -210,7 +210,7 @@ class Lane:
                 if not self._unwanted:
                     return
             started = self.loop.time()
-            watch = Watch(self, batches)
+            watch = CallDeadlines(self, batches)
             unlinks, self._unwanted = self._unwanted, []
             self._flying = [*batches, *(b for b, _ in done)]
             try:
@@ -256,7 +256,7 @@ class Lane:
         for batch, reply in done:
             if reply is NOT_REPLICATED:
                 log.error("a call was not replicated to %d replicas in time", self._settings.wait_replicas)
-                batch.answer(Away(sent=True))
+                batch.answer(Unavailable(sent=True))
                 continue
             if isinstance(reply, ResponseError):
                 if self._redirect(batch, reply):
@@ -265,7 +265,7 @@ class Lane:
                 # broke: its message names a line, and rows before that may stand.
                 self._refused = True
                 self._hooks.on_refused(self, str(reply))
-                batch.answer(Away(sent=any(source in str(reply) for source in _SOURCES)))
+                batch.answer(Unavailable(sent=any(source in str(reply) for source in _SOURCES)))
                 continue
             if self._refused:
                 self._takes_calls()
@@ -274,7 +274,7 @@ class Lane:
                 nonce, code, stamp = HEAD.unpack_from(row)
                 if nonce != w.nonce:
                     for b, _ in done:
-                        b.answer(Away(sent=True))
+                        b.answer(Unavailable(sent=True))
                     raise OutcomeUnknown("a reply was for another request; the connection is not to be trusted")
                 if code == LATE:
                     self._late(w)
@@ -292,7 +292,7 @@ class Lane:
             w.again = True
             self.submit(w)
         else:
-            w.tell(Away(sent=False))
+            w.tell(Unavailable(sent=False))
 
     def _came_back(self, started: float) -> float:
         """How long a call took, in seconds; in time, it ends the row of missed deadlines."""
@@ -305,7 +305,7 @@ class Lane:
         """A call's deadline has passed, once more: its rows are answered, and the lane is down after some in a row."""
         self._hooks.on_timeout()
         for b in batches:
-            b.answer(Away(sent=True))
+            b.answer(Unavailable(sent=True))
         self._missed += 1
         if self._missed >= self._settings.missed_until_down:
             self._set_down(True, f"{self._missed} deadlines of {self._settings.deadline_ms:g} ms were missed in a row")
@@ -319,20 +319,20 @@ class Lane:
         now = self.loop.time() * 1000
         for sent, batches in ((True, flying), (False, [*self._full, *self._open.values()])):
             for w in (w for batch in batches for w in batch.waiting if w.expires <= now):
-                w.tell(Away(sent=sent))
+                w.tell(Unavailable(sent=sent))
 
     def _lost(self, batches: list[Batch], fault: StoreError) -> None:
         self._set_down(True, str(fault))
         sent = isinstance(fault, OutcomeUnknown)
         for b in batches:
-            b.answer(Away(sent=sent))
+            b.answer(Unavailable(sent=sent))
         self._refuse_waiting()
 
     def _refuse_waiting(self) -> None:
         waiting = [*self._full, *self._open.values()]
         self._full, self._open = [], {}
         for b in waiting:
-            b.answer(Away(sent=False))
+            b.answer(Unavailable(sent=False))
 
     def _set_down(self, down: bool, why: str) -> None:
         if down != self._down:
@@ -394,7 +394,7 @@ class Lane:
             self._takes_calls()
 
     async def close(self) -> None:
-        """Stop; whoever still waits is answered `Away`."""
+        """Stop; whoever still waits is answered `Unavailable`."""
         self._closing = True
         if self._task is not None:
             self._task.cancel()

@@ -99,7 +99,7 @@ class Lanes:
             self._by_partition = [None] * self._keys.partitions
             self._refreshing = None
 
-    def look(self) -> None:
+    def tick(self) -> None:
         """Notice an outage, or the end of one, without waiting for a request; every second, say.
 
         A node that does not answer tells nobody where its slots have gone: while one is away the others are asked.
@@ -115,7 +115,7 @@ class Lanes:
             self._learn_slots()
             return
         for lane in owners:
-            lane.look()
+            lane.tick()
 
     def _learn_slots(self) -> None:
         if self._refreshing is None:
@@ -128,5 +128,5 @@ class Lanes:
         await asyncio.gather(*(lane.open() for lane in lanes))
 
     async def close(self) -> None:
-        """Close every lane; whoever waits is answered `Away`."""
+        """Close every lane; whoever waits is answered `Unavailable`."""
         await asyncio.gather(*(lane.close() for lane in self._lanes.values()))

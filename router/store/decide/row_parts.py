@@ -21,7 +21,7 @@ SHADOW, CONCURRENCY, LOG, RECORDS = 1, 2, 4, 8
 _LIMIT = Layout(">8sId")
 _CANDIDATE = Layout(">8sBIHBB")
 _ALL_OPEN = {WhenAllOpen.FAIL: 0, WhenAllOpen.PROBE_ONE: 1, WhenAllOpen.LAST_RESORT: 2}
-_MOST_ORDERS = 1024
+_MAX_ORDERS = 1024
 _pack = msgpack.Encoder().encode
 
 
@@ -81,7 +81,7 @@ class PolicyParts:
         found = orders.get(id(candidates))
         if found is not None and found.candidates is candidates:
             return found
-        if len(orders) >= _MOST_ORDERS:
+        if len(orders) >= _MAX_ORDERS:
             orders.clear()
         frame = msgspec.Raw(_pack(policy_frame(plan, self._script)))
         made = orders[id(candidates)] = OrderPart(candidates, _plain(candidates), frame)

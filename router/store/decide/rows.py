@@ -20,7 +20,7 @@ from router.store.keys import Keys, TenantKeys
 from router.store.packing import HASH_BYTES, Extras, sized, tail_extras
 from router.store.task_records import task_facts
 
-PUSH, RESERVED, RENEW, METER, LOOK, CLAIM, EXPLAIN, MESSAGE = 1, 2, 4, 8, 16, 32, 64, 128
+PUSH, RESERVED, RENEW, METER, PREVIEW, CLAIM, EXPLAIN, MESSAGE = 1, 2, 4, 8, 16, 32, 64, 128
 JOB_GRACE_MS = 300_000
 MAX_BACKOFF_MS = 30_000
 
@@ -80,7 +80,7 @@ class RowPacker:
         )
         if request.options.meter:
             flags |= METER
-        if w.expires >= self._renew_at.get(tenant_id, 0.0) and w.attempt == 1 and not w.look:
+        if w.expires >= self._renew_at.get(tenant_id, 0.0) and w.attempt == 1 and not w.preview:
             flags |= RENEW
             self._renewed(tenant_id, w.expires)
         k_task = k_due = k_job = job_ms = 0
@@ -95,7 +95,7 @@ class RowPacker:
             if w.attempt == 1:
                 batch.jobs.append((keys.job(task), w.job))
         message = b""
-        if w.look or request.options.explain or request.message_id is not None:
+        if w.preview or request.options.explain or request.message_id is not None:
             unusual, k_claim, message = _unusual(batch, w)
             flags |= unusual
             if k_claim:
@@ -189,10 +189,10 @@ class RowPacker:
 def _unusual(batch: Batch, w: Waiting) -> tuple[int, int, bytes]:
     """What few rows have: flags, the key of a claim, and what stands before the charges."""
     request = w.request
-    flags = EXPLAIN if w.look or request.options.explain else 0
+    flags = EXPLAIN if w.preview or request.options.explain else 0
     k_claim, message = 0, b""
-    if w.look:
-        flags |= LOOK
+    if w.preview:
+        flags |= PREVIEW
         if w.claim_ms:
             flags |= CLAIM
             k_claim = batch.key(w.keys.claim(w.plan.name))

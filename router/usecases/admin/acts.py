@@ -11,7 +11,7 @@ from router.domain.roles import Role
 from router.domain.view import BreakerView
 from router.errors import InvalidInput, QuotaExceeded, RevisionConflict
 from router.usecases.admin.act_fields import ActFields
-from router.usecases.admin.overrides import Operator
+from router.usecases.admin.overrides import OverrideService
 from router.usecases.admin.paging import page
 from router.usecases.policies.publish import PolicyPublisher, Published
 from router.wire.problems import Problems
@@ -23,7 +23,7 @@ Act = Callable[[JsonObject, Actor], Awaitable[Answer]]
 class OperatorActs:
     """Levers: seven acts of an operator, and what a viewer may see of them. `operator` makes one for an actor."""
 
-    def __init__(self, operator: Callable[[Actor], Operator]) -> None:
+    def __init__(self, operator: Callable[[Actor], OverrideService]) -> None:
         self._operator = operator
         self.acts: dict[str, tuple[Role, Act]] = {
             "list_tenants": (Role.VIEWER, self._tenants),

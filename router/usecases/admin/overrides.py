@@ -17,7 +17,7 @@ from router.ports.policies import LeverStore, PolicyReader
 from router.ports.tenants import Inspector
 from router.usecases.policies.publish import check_ids
 
-MOST_NAMED = 20
+MAX_NAMED = 20
 LONGEST_TEXT = 256
 
 
@@ -41,7 +41,7 @@ class TenantProviders(Struct, frozen=True):
     providers: tuple[ProviderView, ...]
 
 
-class Operator:
+class OverrideService:
     """Pulls levers in the name of `by`. Every act answers whether it changed something, and may raise
 
     :raises InvalidInput: tenant or provider is unknown (the message names those there are), or it has too many levers.
@@ -171,8 +171,8 @@ def named_providers(policies: TenantPolicies | None) -> dict[str, tuple[str, ...
 
 def _listed(names: Iterable[str]) -> str:
     ordered = sorted(names)
-    more = f" and {len(ordered) - MOST_NAMED} more" if len(ordered) > MOST_NAMED else ""
-    return ", ".join(ordered[:MOST_NAMED]) + more
+    more = f" and {len(ordered) - MAX_NAMED} more" if len(ordered) > MAX_NAMED else ""
+    return ", ".join(ordered[:MAX_NAMED]) + more
 
 
 def check_texts(tenant_id: str, **texts: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from router.domain.json import JsonObject
 from router.errors import InvalidInput, Problem
 
-MOST = 1_000
+MAXIMUM = 1_000
 T = TypeVar("T")
 
 
@@ -31,8 +31,10 @@ def _asked(fields: JsonObject) -> tuple[str, int]:
     problems: list[Problem] = []
     if cursor is not None and not isinstance(cursor, str):
         problems.append(Problem("cursor", "is not a string", "take it from the page before"))
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MOST):
-        problems.append(Problem("limit", f"is not a number from 1 to {MOST:,}", "ask for the next page by its cursor"))
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAXIMUM):
+        problems.append(
+            Problem("limit", f"is not a number from 1 to {MAXIMUM:,}", "ask for the next page by its cursor")
+        )
     if problems:
         raise InvalidInput(problems)
-    return cursor if isinstance(cursor, str) else "", limit if isinstance(limit, int) else MOST
+    return cursor if isinstance(cursor, str) else "", limit if isinstance(limit, int) else MAXIMUM

@@ -14,7 +14,7 @@ from router.ports.policies import Announcer
 from router.ports.tenants import Purged, TenantStore
 from router.usecases.admin.overrides import check_texts
 
-MOST_PASSES = 5
+MAX_PASSES = 5
 EXCLUDED = "streams, exported audit, usage that is not published yet, and the audit log of no tenant"
 
 
@@ -52,7 +52,7 @@ class Purger:
         kinds: Counter[str] = Counter()
         may_remain = False
         # What was on its way when the tenant was ended comes in between.
-        for _ in range(MOST_PASSES):
+        for _ in range(MAX_PASSES):
             some = await self._store.purge(tenant_id, dry_run=False)
             kinds.update(some.kinds)
             may_remain = may_remain or some.answers_may_remain

@@ -43,7 +43,11 @@ class GetDecision:
             return self._refused(query.refused, query), {}
         try:
             found = await self._find(query)
-            if found is None and query.decision_id is not None and await self._decisions.somebodys(query.decision_id):
+            if (
+                found is None
+                and query.decision_id is not None
+                and await self._decisions.exists_for_any_tenant(query.decision_id)
+            ):
                 return self._foreign(query)
             if found is None or found.unfinished:
                 return self._refused(_not_found(query), query), {}
@@ -117,7 +121,7 @@ class RecentLatency:
         self._bounds_ms = bounds_ms
         self._looks: deque[list[int]] = deque([list(counts)], maxlen=looks)
 
-    def look(self) -> None:
+    def tick(self) -> None:
         """Call once a second."""
         self._looks.append(list(self._counts))
 

@@ -47,11 +47,11 @@ class BreakerEpisodes:
             await asyncio.sleep(self._every_s)
             try:
                 if self._may_work():
-                    await self.look()
+                    await self.poll()
             except StoreError as fault:
                 log.debug("open breakers are not looked at now: %s", fault)
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """End what is over.
 
         :raises StoreError: Redis did not answer.

@@ -4,7 +4,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from router.ports.bus import History
-from router.wire.alerts import ToldAlert, decode_alert
+from router.wire.alerts import ReceivedAlert, decode_alert
 
 
 class Episode(Struct, frozen=True):
@@ -47,7 +47,7 @@ class AlertLog:
         return list(self._episodes.values())
 
 
-def _episode(told: ToldAlert, raised_at: str | None) -> Episode:
+def _episode(told: ReceivedAlert, raised_at: str | None) -> Episode:
     condition, scope = str(told.metadata.get("condition", told.component)), str(told.metadata.get("scope", ""))
     return Episode(told.alert_id, told.severity, condition, scope, told.message, raised_at, None)
 

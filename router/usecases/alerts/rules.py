@@ -31,15 +31,15 @@ class Level:
             self._alerts.resolve(self._condition, self._scope)
 
 
-class Away:
-    """A server that is away: raised when it was so at `least` of the last 30 readings, and over when it is there.
+class Unavailable:
+    """A server that is away: raised when it was so at `minimum` of the last 30 readings, and over when it is there.
 
     A short cut is no alert; cuts that come again and again are one.
     """
 
-    def __init__(self, alerts: AlertSink, condition: Condition, scope: str, *, least: int) -> None:
+    def __init__(self, alerts: AlertSink, condition: Condition, scope: str, *, minimum: int) -> None:
         self._alerts, self._condition, self._scope = alerts, condition, scope
-        self._least = least
+        self._minimum = minimum
         self._readings: deque[bool] = deque(maxlen=AWAY_READINGS)
 
     def read(self, away: bool, metadata: JsonObject | None = None) -> None:
@@ -47,5 +47,5 @@ class Away:
         self._readings.append(away)
         if not away:
             self._alerts.resolve(self._condition, self._scope)
-        elif sum(self._readings) >= self._least:
+        elif sum(self._readings) >= self._minimum:
             self._alerts.raise_(self._condition, self._scope, metadata=metadata)

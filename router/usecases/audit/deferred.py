@@ -19,7 +19,7 @@ from router.usecases.audit.features import features_of_decision, pack_decision_f
 
 log = logging.getLogger("router.audit")
 
-MOST = 10_000
+MAXIMUM = 10_000
 _PER_CALL = 128
 
 
@@ -35,7 +35,7 @@ class DeferredAudit:
     def made(self, request: DecideRequest, plan: Plan, decided: Decided) -> None:
         """A degraded decision was given."""
         decision = decided.decision
-        if len(self._waiting) >= MOST:
+        if len(self._waiting) >= MAXIMUM:
             self._waiting.popleft()
             log.error(
                 "too many audit records wait for the store: the oldest is lost", extra={"event": Event.AUDIT_DEFERRED}

@@ -17,7 +17,7 @@ from router.wire.audit import audit_line
 
 log = logging.getLogger("router.audit")
 
-MOST_PER_RUN = 1_024
+MAX_PER_RUN = 1_024
 # Entries that are decoded, or published, in one go: decisions and assignments of this pod wait meanwhile.
 BATCH = 128
 
@@ -33,14 +33,14 @@ class AuditExport:
         telemetry: Telemetry,
         *,
         allowed: Callable[[], bool],
-        most: int = MOST_PER_RUN,
+        maximum: int = MAX_PER_RUN,
     ) -> None:
         self._audit = audit
         self._retention = retention
         self._sinks = sinks
         self._telemetry = telemetry
         self._allowed = allowed
-        self._most = most
+        self._maximum = maximum
 
     @property
     def on(self) -> bool:
@@ -48,15 +48,15 @@ class AuditExport:
         return bool(self._sinks) and self._allowed()
 
     async def run(self, tenant_id: str) -> bool:
-        """Export what waits, at most `most` entries; whether there is more. A sink that fails is logged and counted.
+        """Export what waits, at most `maximum` entries; whether there is more. A sink that fails is logged and counted.
 
         :raises StoreError: Redis did not answer.
         """
         mark = await self._retention.exported(tenant_id)
         entries: list[AuditEntry] = []
-        while (left := self._most - len(entries)) > 0:
+        while (left := self._maximum - len(entries)) > 0:
             last = entries[-1].id if entries else mark
-            some = await self._audit.after(tenant_id, last, most=min(left, BATCH))
+            some = await self._audit.after(tenant_id, last, maximum=min(left, BATCH))
             entries += some
             if len(some) < min(left, BATCH):
                 break
@@ -73,7 +73,7 @@ class AuditExport:
         if not await self._retention.mark_exported(tenant_id, mark, entries[-1].id, len(entries)):
             return False
         self._telemetry.audit_exported.inc(len(entries))
-        return len(entries) == self._most
+        return len(entries) == self._maximum
 
 
 class StreamSink:

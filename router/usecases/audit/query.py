@@ -20,8 +20,8 @@ from router.domain.task import Action
 from router.errors import InvalidInput, Problem
 from router.ports.audit import AuditLog
 
-MOST_ENTRIES = 10_000
-MOST_READ = 20_000
+MAX_ENTRIES = 10_000
+MAX_READ = 20_000
 BATCH = 256
 STATS_SAMPLE = 10_000
 _CURSOR = Layout(">BQQ4s")
@@ -40,11 +40,11 @@ class AuditPage(Struct, frozen=True):
 
 
 class QueryAudit:
-    """Queries of people; a page reads at most `most_read` entries, a batch at a time."""
+    """Queries of people; a page reads at most `max_read` entries, a batch at a time."""
 
-    def __init__(self, log: AuditLog, *, most_read: int = MOST_READ, batch: int = BATCH) -> None:
+    def __init__(self, log: AuditLog, *, max_read: int = MAX_READ, batch: int = BATCH) -> None:
         self._log = log
-        self._most_read = most_read
+        self._max_read = max_read
         self._batch = batch
 
     async def page(self, query: AuditQuery, *, cursor: str | None = None, limit: int = 100) -> AuditPage:
@@ -57,16 +57,16 @@ class QueryAudit:
         before = checked(query, cursor, limit)
         found: list[AuditEntry] = []
         read = 0
-        while read < self._most_read:
-            most = min(self._batch, self._most_read - read)
-            got = await self._log.look(query, before=before, most=most)
+        while read < self._max_read:
+            maximum = min(self._batch, self._max_read - read)
+            got = await self._log.search(query, before=before, maximum=maximum)
             read += got.read
             found += got.found
             if len(found) > limit:
                 found = found[:limit]
                 before = found[-1].id
                 break
-            if got.read < most or got.last is None:
+            if got.read < maximum or got.last is None:
                 return AuditPage(found, None, read)
             before = got.last
             if len(found) == limit:
@@ -88,10 +88,8 @@ def checked(query: AuditQuery, cursor: str | None, limit: int) -> str | None:
     """
     problems = _impossible(query)
     before: str | None = None
-    if not 1 <= limit <= MOST_ENTRIES:
-        problems.append(
-            Problem("limit", f"{limit} is not 1 to {MOST_ENTRIES:,}", "ask for the next page by its cursor")
-        )
+    if not 1 <= limit <= MAX_ENTRIES:
+        problems.append(Problem("limit", f"{limit} is not 1 to {MAX_ENTRIES:,}", "ask for the next page by its cursor"))
     if query.since_ms is not None and query.until_ms is not None and query.since_ms >= query.until_ms:
         problems.append(Problem("since", "is not before until", "swap them, or leave one out"))
     if cursor is not None:

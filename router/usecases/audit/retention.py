@@ -20,11 +20,11 @@ from router.telemetry import Event, Telemetry
 log = logging.getLogger("router.audit")
 
 CLAIM_MS = 30_000
-MOST = 64
+MAXIMUM = 64
 # A look costs Redis some 30 µs, and the rate at which a log grows is known by looks only.
 LOOK_MS, FULL_MS = 60_000, 30_000
 EXPORTING_MS = 30_000
-MOST_NOTICED = 10_000
+MAX_NOTICED = 10_000
 # The export is behind when so much of the log waits for it.
 BEHIND = 0.8
 # Every log is looked at more often than this while an export is on.
@@ -46,7 +46,7 @@ class Export(Protocol):
 
 
 class Retention:
-    """Looks every `every_s` seconds at the logs that are due, at most `MOST` a time."""
+    """Looks every `every_s` seconds at the logs that are due, at most `MAXIMUM` a time."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Retention:
     def served(self, tenant_id: str) -> None:
         """A tenant is decided for. Called often; never raises."""
         # More wait only while the store is away, and those come again with their next load.
-        if len(self._noticed) < MOST_NOTICED:
+        if len(self._noticed) < MAX_NOTICED:
             self._noticed.add(tenant_id)
 
     async def run(self) -> None:
@@ -82,13 +82,13 @@ class Retention:
             looked = 0
             if self._may_work():
                 try:
-                    looked = await self.look()
+                    looked = await self.poll()
                 except StoreError as fault:
                     log.debug("audit logs are looked at later: %s", fault)
-            if looked < MOST:
+            if looked < MAXIMUM:
                 await asyncio.sleep(self._every_s)
 
-    async def look(self) -> int:
+    async def poll(self) -> int:
         """Look at what is due; returns how many logs that were.
 
         :raises StoreError: Redis did not answer.
@@ -96,7 +96,7 @@ class Retention:
         noticed = list(self._noticed)
         await self._retention.notice(noticed)
         self._noticed.difference_update(noticed)
-        claimed = await self._retention.claim(CLAIM_MS, MOST)
+        claimed = await self._retention.claim(CLAIM_MS, MAXIMUM)
         exporting = self._export.on
         for tenant_id in claimed:
             look_ms = EXPORTING_MS if exporting else LOOK_MS

@@ -1,7 +1,7 @@
 """Refusals that no tenant's log can hold: a tenant without a policy or not allowed here, a policy that is not there.
 
 They go to one bounded log of the whole fleet, since unknown names create no keys. A flood makes few records: what has
-the same tenant, policy and code within a second is one record with a count; a pod writes `MOST_KINDS` a second at most.
+the same tenant, policy and code within a second is one record with a count; a pod writes `MAX_KINDS` a second at most.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from router.telemetry import Telemetry
 
 log = logging.getLogger("router.audit")
 
-MOST_KINDS = 256
+MAX_KINDS = 256
 
 
 class _Waiting:
@@ -44,7 +44,7 @@ class UnknownTenants:
         kind = request.tenant_id, request.policy_id, refused.code
         waiting = self._waiting.get(kind)
         if waiting is None:
-            if len(self._waiting) >= MOST_KINDS:
+            if len(self._waiting) >= MAX_KINDS:
                 self._dropped.inc()
                 return
             waiting = self._waiting[kind] = _Waiting(request)

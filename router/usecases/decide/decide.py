@@ -23,7 +23,7 @@ from router.domain.policy.model import StoredPolicy, TenantPolicies
 from router.domain.request import DecideRequest
 from router.errors import StoreError
 from router.ports.decisions import DecisionStore
-from router.ports.extensions import Extensions, Read
+from router.ports.extensions import Extensions, OutcomeReader
 from router.ports.policies import Loading, Policies
 from router.ports.tasks import Dispatch
 from router.telemetry import Event, Telemetry
@@ -65,7 +65,7 @@ class Decide:
         telemetry: Telemetry,
         settings: DecideSettings,
         *,
-        read: Read,
+        read: OutcomeReader,
         tracing: Tracing,
         extensions: Extensions,
         snapshot: Callable[[str], Snapshot] = lambda _: NO_FIGURES,

@@ -10,7 +10,7 @@ from router.domain.decision import Answer, Decided, Refused
 from router.domain.extension_health import shut_out
 from router.domain.extensions import refusal, wanted_of
 from router.domain.figures import Snapshot
-from router.domain.outcome import Admitted, Away, Outcome
+from router.domain.outcome import Admitted, Outcome, Unavailable
 from router.domain.plan import Features, plan
 from router.domain.policy.model import Policy, StoredPolicy
 from router.domain.request import DecideRequest
@@ -68,9 +68,9 @@ class DryRun:
             if not found.done():
                 found.set_result(outcome)
 
-        self._decisions.look(wanted, made, told)
+        self._decisions.preview(wanted, made, told)
         outcome = await found
-        if isinstance(outcome, Away) and stored.policy.requires_extensions:
+        if isinstance(outcome, Unavailable) and stored.policy.requires_extensions:
             return unavailable(wanted, sent=False)
         would = answer(outcome, wanted, made, explain=features.explain)
         return await self._with_extensions(would, wanted, stored.policy) if isinstance(outcome, Admitted) else would

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from router.domain.answers import answer, degraded
 from router.domain.decision import Answer, Decided
 from router.domain.ids import to_text
-from router.domain.outcome import Admitted, Away, LimitHit, Outcome, RowFault
+from router.domain.outcome import Admitted, LimitHit, Outcome, RowFault, Unavailable
 from router.domain.plan import Plan
 from router.domain.policy.model import OnStoreError, TenantPolicies
 from router.domain.request import DecideRequest
-from router.log_throttle import Seldom
+from router.log_throttle import LogThrottle
 from router.ports.decisions import DecisionStore
 from router.ports.policies import Policies
 from router.telemetry import Event, Telemetry
@@ -25,7 +25,7 @@ log = logging.getLogger("router.decide")
 
 
 class Outcomes:
-    """`read` is what `usecases.course.Read` promises. `on_store_error` is for requests without a limit that says it."""
+    """`read` is a `ports.extensions.OutcomeReader`. `on_store_error`: for requests without a limit that says it."""
 
     def __init__(
         self,
@@ -45,12 +45,12 @@ class Outcomes:
         self._degraded_made = degraded_made
         self._unrecorded = unrecorded
         self._audit_lines = audit_lines
-        self._seldom = Seldom(time.monotonic)
+        self._throttle = LogThrottle(time.monotonic)
 
     def read(self, request: DecideRequest, made: Plan, outcome: Outcome, stamp: bytes) -> Answer:
-        """See `usecases.course.Read`."""
+        """See `ports.extensions.OutcomeReader`."""
         explain = request.options.explain and "explain" not in made.requires_cp
-        if isinstance(outcome, Away):
+        if isinstance(outcome, Unavailable):
             if not outcome.sent:
                 return self._degraded(request, made, explain=explain)
         else:
@@ -60,7 +60,7 @@ class Outcomes:
         if isinstance(outcome, RowFault):
             self._telemetry.store_row_faults.inc()
             # A damaged key is met by every request of its tenant; the metric counts them all.
-            if (unsaid := self._seldom.due(f"{request.tenant_id} {outcome.message}")) is not None:
+            if (unsaid := self._throttle.due(f"{request.tenant_id} {outcome.message}")) is not None:
                 fields = {"event": Event.STORE_ROW_FAULT, "tenant_id": request.tenant_id, "unsaid": unsaid}
                 log.error(outcome.message, extra=fields)
         elif isinstance(outcome, Admitted):

@@ -24,7 +24,7 @@ from router.usecases.tasks.unfinished import POST_FAILED, Unfinished
 log = logging.getLogger("router.extensions")
 
 
-class Claimed:
+class ClaimedRequest:
     """One request, as the store has it while its extensions run; `claim` is what it was claimed with."""
 
     def __init__(

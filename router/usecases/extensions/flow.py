@@ -19,16 +19,16 @@ from router.domain.answers import unavailable
 from router.domain.decision import Answer, Code, Decided, Refused
 from router.domain.extensions import Step, explained, post_metadata, refusal, wanted, warnings, worst_ms
 from router.domain.json import JsonObject
-from router.domain.outcome import Admitted, Away, Busy, Outcome, Replay, RowFault
+from router.domain.outcome import Admitted, Busy, Outcome, Replay, RowFault, Unavailable
 from router.domain.plan import Plan
 from router.domain.policy.model import StoredPolicy
 from router.domain.request import DecideRequest
 from router.errors import StoreError
 from router.ports.decisions import Claims, DecisionStore
-from router.ports.extensions import Course, Dispatched, MakePlan, Read
+from router.ports.extensions import Dispatched, ExtensionResult, MakePlan, OutcomeReader
 from router.ports.tasks import TaskStore
 from router.telemetry import Event, Telemetry
-from router.usecases.extensions.claim import Claimed
+from router.usecases.extensions.claim import ClaimedRequest
 from router.usecases.extensions.pipeline import Pipeline
 from router.usecases.tasks.unfinished import UNSEEN, Unfinished
 from router.wire.job import encode_job
@@ -37,7 +37,7 @@ from router.wire.reply import decision_object
 log = logging.getLogger("router.extensions")
 
 CLAIM_MARGIN_MS = 1_000
-_PAUSE_MS, _MOST_PAUSE_MS = 10, 100
+_PAUSE_MS, _MAX_PAUSE_MS = 10, 100
 
 
 class Reach(Struct, frozen=True):
@@ -50,25 +50,29 @@ class Reach(Struct, frozen=True):
     pipeline: Pipeline
 
 
-class Extended:
-    """`most_ms`: how long one request may be with its extensions in all; `most`: how many may be at once."""
+class ExtensionFlow:
+    """`max_ms`: how long one request may be with its extensions in all; `maximum`: how many may be at once."""
 
-    def __init__(self, reach: Reach, telemetry: Telemetry, *, most_ms: int, most: int) -> None:
+    def __init__(self, reach: Reach, telemetry: Telemetry, *, max_ms: int, maximum: int) -> None:
         self._reach = reach
         self._telemetry = telemetry
-        self._most_ms = most_ms
-        self._most = most
+        self._max_ms = max_ms
+        self._maximum = maximum
         self._running = 0
 
-    async def answer(self, request: DecideRequest, stored: StoredPolicy, make_plan: MakePlan, read: Read) -> Course:
+    async def answer(
+        self, request: DecideRequest, stored: StoredPolicy, make_plan: MakePlan, read: OutcomeReader
+    ) -> ExtensionResult:
         """The course of one request. Raises only for bugs."""
-        if self._running >= self._most:
+        if self._running >= self._maximum:
             details: JsonObject = {"retry_after_ms": 100}
-            return Course(Refused(Code.SERVICE_OVERLOADED, "too many requests are with their extensions", details))
+            return ExtensionResult(
+                Refused(Code.SERVICE_OVERLOADED, "too many requests are with their extensions", details)
+            )
         self._running += 1
         self._telemetry.pipelines.set(self._running)
         try:
-            return await _Run(self._reach, self._most_ms, request, stored, make_plan, read).answer()
+            return await _Run(self._reach, self._max_ms, request, stored, make_plan, read).answer()
         finally:
             self._running -= 1
             self._telemetry.pipelines.set(self._running)
@@ -80,11 +84,11 @@ class _Run:
     def __init__(
         self,
         reach: Reach,
-        most_ms: int,
+        max_ms: int,
         request: DecideRequest,
         stored: StoredPolicy,
         make_plan: MakePlan,
-        read: Read,
+        read: OutcomeReader,
     ) -> None:
         self._reach = reach
         self._request = request
@@ -92,36 +96,36 @@ class _Run:
         self._make_plan = make_plan
         self._read = read
         self._loop = asyncio.get_running_loop()
-        self._worst_ms = worst_ms(stored.policy, most_ms)
+        self._worst_ms = worst_ms(stored.policy, max_ms)
         self._until = 0.0
         self._steps: list[Step] = []
 
-    async def answer(self) -> Course:
+    async def answer(self) -> ExtensionResult:
         request = self._request
         made = self._make_plan(request, self._stored)
-        looked, stamp = await self._look(made)
-        match looked:
+        previewed, stamp = await self._preview(made)
+        match previewed:
             case Admitted(decision_id=claim):
                 reach = self._reach
-                held = Claimed(reach.decisions, reach.tasks, reach.claims, reach.unfinished, request, claim)
+                held = ClaimedRequest(reach.decisions, reach.tasks, reach.claims, reach.unfinished, request, claim)
                 return await self._claimed(held, made)
             case Busy():
-                return Course(_still_busy(looked))
-            case Away():
+                return ExtensionResult(_still_busy(previewed))
+            case Unavailable():
                 # Nothing but a claim can have been written.
-                return Course(self._told(request, made, Away(sent=False), stamp))
+                return ExtensionResult(self._told(request, made, Unavailable(sent=False), stamp))
             case Replay() | RowFault():
-                return Course(self._told(request, made, looked, stamp))
+                return ExtensionResult(self._told(request, made, previewed, stamp))
             case _:
                 return await self._to_be_refused(made)
 
     def _told(self, request: DecideRequest, made: Plan, outcome: Outcome, stamp: bytes) -> Answer:
         """What a row came to, as an answer; never a degraded one where some extension must have agreed."""
-        if isinstance(outcome, Away) and self._stored.policy.requires_extensions:
+        if isinstance(outcome, Unavailable) and self._stored.policy.requires_extensions:
             return unavailable(request, sent=outcome.sent)
         return self._read(request, made, outcome, stamp)
 
-    async def _claimed(self, held: Claimed, made: Plan) -> Course:
+    async def _claimed(self, held: ClaimedRequest, made: Plan) -> ExtensionResult:
         """The time for the extensions begins with the claim, however long others had to be waited for."""
         self._until = self._loop.time() + self._worst_ms / 1000
         policy, pipeline = self._stored.policy, self._reach.pipeline
@@ -130,10 +134,10 @@ class _Run:
             self._steps += await pipeline.validate(request, policy.validators, self._until)
         stopped = next((step for step in self._steps if step.stops), None)
         if stopped is not None:
-            return Course(await held.refuse(request, made, refusal(stopped)))
+            return ExtensionResult(await held.refuse(request, made, refusal(stopped)))
         return await self._decide(held, request, self._make_plan(request, self._stored))
 
-    async def _to_be_refused(self, made: Plan) -> Course:
+    async def _to_be_refused(self, made: Plan) -> ExtensionResult:
         """The decide row refuses, and audits it.
 
         Should it admit all the same (a limit had room again), that decision is taken back before anybody is told: no
@@ -143,39 +147,39 @@ class _Run:
         made = replace(made, unfinished=True)
         outcome, stamp = await self._row(request, made, None)
         if not isinstance(outcome, Admitted):
-            return Course(self._told(request, made, outcome, stamp))
+            return ExtensionResult(self._told(request, made, outcome, stamp))
         try:
             await self._reach.unfinished.take_over(request.tenant_id, outcome.decision_id, request.request_id, UNSEEN)
         except StoreError as fault:
             log.warning("a decision waits to be taken back: %s", fault, extra={"event": Event.STORE_AWAY})
-        return Course(_still_busy(Busy(_MOST_PAUSE_MS)))
+        return ExtensionResult(_still_busy(Busy(_MAX_PAUSE_MS)))
 
-    async def _look(self, made: Plan) -> tuple[Outcome, bytes]:
+    async def _preview(self, made: Plan) -> tuple[Outcome, bytes]:
         """Until it says something of this request, and no claim or unfinished decision of another is in the way."""
         request, loop, pause_ms = self._request, self._loop, _PAUSE_MS
         claim_ms = self._worst_ms + CLAIM_MARGIN_MS
         until = loop.time() + claim_ms / 1000
         while True:
-            outcome, stamp = await self._look_once(made, claim_ms)
+            outcome, stamp = await self._preview_once(made, claim_ms)
             if isinstance(outcome, Replay) and outcome.remembered.unfinished:
                 try:
                     decision = outcome.remembered.decision_id
                     if await self._reach.unfinished.take_over(request.tenant_id, decision, request.request_id):
                         continue
                 except StoreError:
-                    return Away(sent=False), stamp
-                outcome = Busy(_MOST_PAUSE_MS)
+                    return Unavailable(sent=False), stamp
+                outcome = Busy(_MAX_PAUSE_MS)
             if not isinstance(outcome, Busy) or loop.time() >= until:
                 return outcome, stamp
             await asyncio.sleep(min(pause_ms, max(1, outcome.left_ms)) / 1000)
-            pause_ms = min(_MOST_PAUSE_MS, 2 * pause_ms)
+            pause_ms = min(_MAX_PAUSE_MS, 2 * pause_ms)
 
-    async def _look_once(self, made: Plan, claim_ms: int) -> tuple[Outcome, bytes]:
+    async def _preview_once(self, made: Plan, claim_ms: int) -> tuple[Outcome, bytes]:
         told, done = self._caller()
-        self._reach.decisions.look(self._request, made, done, claim_ms=claim_ms)
+        self._reach.decisions.preview(self._request, made, done, claim_ms=claim_ms)
         return await told
 
-    async def _decide(self, held: Claimed, request: DecideRequest, made: Plan) -> Course:
+    async def _decide(self, held: ClaimedRequest, request: DecideRequest, made: Plan) -> ExtensionResult:
         """The decide row, and what follows it."""
         post = wanted(self._stored.policy.post, request)
         told = warnings(self._steps)
@@ -185,17 +189,17 @@ class _Run:
             encoded = encode_job(request, made.first_deadline_ms, max_attempts=made.max_attempts)
             if isinstance(encoded, Refused):
                 await held.let_go()
-                return Course(encoded)
+                return ExtensionResult(encoded)
             job = encoded
         outcome, stamp = await self._row(request, made, job)
         if isinstance(outcome, Replay) and outcome.remembered.unfinished:
             # Of a row that was sent and not answered in time: the next try takes it over.
             await held.let_go()
-            return Course(_still_busy(Busy(_MOST_PAUSE_MS)))
+            return ExtensionResult(_still_busy(Busy(_MAX_PAUSE_MS)))
         found = self._told(request, made, outcome, stamp)
         if not isinstance(outcome, Admitted) or not isinstance(found, Decided):
             await held.let_go()
-            return Course(found)
+            return ExtensionResult(found)
         if made.unfinished:
             decision = decision_object(found.decision)
             steps = await self._reach.pipeline.post(request, decision, post, self._until)
@@ -208,11 +212,11 @@ class _Run:
                 else await held.undo(request, outcome, refusal(failed))
             )
             if refused is not None:
-                return Course(refused)
+                return ExtensionResult(refused)
             found = replace(found, decision=replace(found.decision, metadata=metadata | found.decision.metadata))
         if found.explain is not None and self._steps:
             found = replace(found, explain=found.explain | {"extensions": explained(self._steps)})
-        return Course(found, None if job is None else Dispatched(request, made, outcome, job))
+        return ExtensionResult(found, None if job is None else Dispatched(request, made, outcome, job))
 
     async def _row(self, request: DecideRequest, made: Plan, job: bytes | None) -> tuple[Outcome, bytes]:
         told, done = self._caller()
@@ -234,5 +238,5 @@ def _still_busy(busy: Busy) -> Refused:
     return Refused(
         Code.UNAVAILABLE,
         "the same request is being prepared; repeat it with the same id",
-        {"retry_after_ms": max(_MOST_PAUSE_MS, busy.left_ms)},
+        {"retry_after_ms": max(_MAX_PAUSE_MS, busy.left_ms)},
     )

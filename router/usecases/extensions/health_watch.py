@@ -27,7 +27,7 @@ TOLD_WITHIN_S = 0.5
 BAD_TOLD_WITHIN_S = 0.02
 FRESH_S = 1.0
 ASKED_FOR_S = 0.1
-MOST_KNOWN = 1000
+MAX_KNOWN = 1000
 PROBE_GRACE_MS = 1000
 FREELY = bytes(8)
 
@@ -121,7 +121,7 @@ class ExtensionWatch:
         except StoreError as fault:
             log.warning("the store was not told of extensions: %s", fault, extra={"event": Event.STORE_AWAY})
             return []
-        if len(self._known) + len(settled) > MOST_KNOWN:
+        if len(self._known) + len(settled) > MAX_KNOWN:
             self._known.clear()
         for one in settled:
             self._known[one.record.name] = one.record, self._loop.time()

@@ -87,7 +87,7 @@ class Gate:
         self._doubted = False
         self._doubt: str | None = None
         self._fallbacks: deque[int] = deque(maxlen=FREQUENT)
-        self._looked = False
+        self._polled = False
         telemetry.decisions.per_tenant(False)
 
     @property
@@ -98,10 +98,10 @@ class Gate:
     async def watch(self, every_s: float) -> None:
         """Look for ever; cancel to stop."""
         while True:
-            await self.look()
+            await self.poll()
             await asyncio.sleep(every_s)
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Look once; never raises. `features` is right when it returns."""
         seen = await asyncio.to_thread(self._read)
         now = self._monotonic_ms()
@@ -141,7 +141,7 @@ class Gate:
 
     def _apply(self, state: Checkpoint | Unusable, now: int) -> None:
         fault = fault_of(state)
-        first, self._looked = not self._looked, True
+        first, self._polled = not self._polled, True
         before = self.state
         turned = first or fault is not before.fault
         since = self._wall_ms() if turned else before.since_ms

@@ -16,7 +16,7 @@ from router.usecases.gate.gate import GateState
 
 log = logging.getLogger("router.gate")
 
-MOST_WAITING = 64
+MAX_WAITING = 64
 
 
 class GateLog:
@@ -24,7 +24,7 @@ class GateLog:
 
     def __init__(self, acts: ActLog, pod: str, *, retry_s: float = 1.0) -> None:
         self._acts, self._pod, self._retry_s = acts, pod, retry_s
-        self._waiting: deque[GateState] = deque(maxlen=MOST_WAITING)
+        self._waiting: deque[GateState] = deque(maxlen=MAX_WAITING)
         self._come = asyncio.Event()
         self._first = True
 

@@ -15,7 +15,7 @@ from msgspec import Struct
 from router.errors import BusError
 from router.ports.bus import History, Kept, Published
 from router.usecases.messages.deliveries import REDRIVEN, REDRIVEN_BY
-from router.wire.alerts import Letter, decode_dead_letter
+from router.wire.alerts import ReceivedDeadLetter, decode_dead_letter
 
 Publish = Callable[[str, bytes, Mapping[str, str]], Awaitable[Published]]
 """`await publish(subject, payload, headers)`, acked by a stream; raises `BusError`."""
@@ -28,7 +28,7 @@ class Found(Struct, frozen=True):
     at_ms: int
     message_id: str
     original_msg_id: str | None
-    letter: Letter
+    letter: ReceivedDeadLetter
 
 
 class Filter(Struct, frozen=True):
@@ -39,7 +39,7 @@ class Filter(Struct, frozen=True):
     tenant_id: str | None = None
     since_ms: int | None = None
 
-    def fits(self, letter: Letter) -> bool:
+    def fits(self, letter: ReceivedDeadLetter) -> bool:
         """Whether this is one of them; the time is looked at by the reader."""
         return (
             (self.subject is None or letter.original_subject == self.subject)
@@ -68,12 +68,12 @@ class Redriven(Struct, frozen=True):
     message: str = ""
 
 
-async def letters(dlq: History, chosen: Filter, *, most: int) -> list[Found]:
-    """The newest `most` letters that fit, newest first.
+async def letters(dlq: History, chosen: Filter, *, maximum: int) -> list[Found]:
+    """The newest `maximum` letters that fit, newest first.
 
     :raises BusError: the DLQ could not be read.
     """
-    newest: deque[Found] = deque(maxlen=most)
+    newest: deque[Found] = deque(maxlen=maximum)
     async for batch in dlq.read(since_ms=chosen.since_ms):
         for kept in batch:
             found = _found(kept)

@@ -9,10 +9,10 @@ from router.domain.alert import Condition, Door
 from router.domain.decision import Code, Intake, Refused
 from router.domain.json import JsonObject
 from router.errors import StoreDamaged, StoreError
-from router.log_throttle import Seldom
+from router.log_throttle import LogThrottle
 from router.ports.alerts import AlertSink
 from router.ports.bus import Delivery, Handle, Publication, Publisher
-from router.ports.tasks import Strikes
+from router.ports.tasks import DeliveryFailures
 from router.telemetry import Event, Telemetry
 from router.usecases.messages.isolation import Isolation
 from router.wire.alerts import DeadLetter, encode_dead_letter
@@ -31,23 +31,23 @@ def again(delivery: Delivery) -> None:
     delivery.nak(NAK_DELAYS_S[min(delivery.delivered, len(NAK_DELAYS_S)) - 1])
 
 
-class Patience:
+class FailureBudget:
     """How often a message may fail for good, in whichever pods, before it is given up on; outages do not count."""
 
-    def __init__(self, strikes: Strikes, cause: str, most: int) -> None:
-        self._strikes = strikes
+    def __init__(self, failures: DeliveryFailures, cause: str, maximum: int) -> None:
+        self._failures = failures
         self._cause = cause
-        self._most = most
+        self._maximum = maximum
 
     async def ends(self, delivery: Delivery) -> bool:
         """Count one failure; whether that was the last try.
 
         :raises StoreError: it could not be counted.
         """
-        return await self._strikes.count(self._cause, delivery.sequence, delivery.data) >= self._most
+        return await self._failures.count(self._cause, delivery.sequence, delivery.data) >= self._maximum
 
 
-class Careful:
+class PoisonGuard:
     """A handler for a pull loop that no message can stop.
 
     The store is away: what is open comes again, nothing is counted, and `away` is told. Anything else that the handler
@@ -61,15 +61,15 @@ class Careful:
         subject: str,
         dead_letters: "DeadLetters",
         *,
-        patience: Patience,
+        budget: FailureBudget,
         away: Callable[[], None],
     ) -> None:
         self._handle = handle
         self._subject = subject
         self._dead_letters = dead_letters
-        self._patience = patience
+        self._budget = budget
         self._away = away
-        self._seldom = Seldom(time.monotonic)
+        self._throttle = LogThrottle(time.monotonic)
 
     async def __call__(self, batch: Sequence[Delivery]) -> None:
         """Handle a batch; afterwards something was said about each delivery."""
@@ -82,7 +82,7 @@ class Careful:
 
     async def _failed(self, delivery: Delivery, fault: Exception) -> None:
         try:
-            last = await self._patience.ends(delivery)
+            last = await self._budget.ends(delivery)
         except StoreError as away:
             log.debug("a failure is not counted: %s", away)
             last = False
@@ -100,7 +100,7 @@ class Careful:
             return fault
         except StoreError as fault:
             # A store that answers and refuses, such as a replica, is tried again twice a second.
-            if (unsaid := self._seldom.due(str(fault))) is not None:
+            if (unsaid := self._throttle.due(str(fault))) is not None:
                 fields = {"event": Event.STORE_AWAY, "unsaid": unsaid}
                 log.warning("%s waits for the store: %s", self._subject, fault, extra=fields)
             for delivery in batch:
@@ -110,7 +110,7 @@ class Careful:
             log.exception("a batch of %s failed", self._subject, extra={"event": Event.BUG})
             return fault
         else:
-            self._seldom.over()
+            self._throttle.over()
         return None
 
 
@@ -143,7 +143,7 @@ def _context(delivery: Delivery) -> JsonObject:
 class DeadLetters:
     """Gives up on messages that can never be handled. The payload goes along only if the setting allows.
 
-    `most_bytes`: of a letter that can be published.
+    `max_bytes`: of a letter that can be published.
     """
 
     def __init__(
@@ -153,14 +153,14 @@ class DeadLetters:
         alerts: AlertSink,
         *,
         keep_payload: bool,
-        most_bytes: Callable[[], int],
+        max_bytes: Callable[[], int],
         wall_ms: Callable[[], int],
     ) -> None:
         self._publisher = publisher
         self._telemetry = telemetry
         self._alerts = alerts
         self._keep_payload = keep_payload
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._wall_ms = wall_ms
 
     def give_up(
@@ -190,7 +190,7 @@ class DeadLetters:
             trace_id=trace_id,
             context=_context(delivery),
         )
-        payload, headers = encode_dead_letter(letter, self._most_bytes())
+        payload, headers = encode_dead_letter(letter, self._max_bytes())
         # The same message makes the same id, however often it is delivered.
         message_id = f"{subject}:{delivery.sequence}:{sha256(delivery.data).hexdigest()[:16]}"
         log.warning("a message was given up on", extra={"event": Event.DEAD_LETTER, "reason": refused.message})

@@ -11,8 +11,8 @@ leaves it as it is, also past its TTL; a policy that was applied in a newer lang
 readable content. One load a tenant is in flight. The least recently used is found by second chance
 (a mark that a hit sets), because moving entries around at every hit costs more than the hit.
 
-The bound counts what the policies take, and what planning remembers of them (`Memo`), which grows while they are used:
-when the two together are above it, the memos are forgotten first, since they come back by themselves.
+The bound counts what the policies take, and what planning remembers of them (`PlanCache`), which grows while they are
+used: when the two together are above it, the plan caches are emptied first, since they fill again by themselves.
 """
 
 import asyncio

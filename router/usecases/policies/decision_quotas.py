@@ -11,7 +11,7 @@ recorded (`unrecorded`).
 from msgspec import Struct
 from msgspec.structs import replace
 
-from router.domain.plan_cache import Memo
+from router.domain.plan_cache import PlanCache
 from router.domain.policy.limits import limit
 from router.domain.policy.model import (
     AUDIT_QUOTA_ID,
@@ -58,14 +58,14 @@ class WithQuotas:
         if self._quotas.audit_rate is not None:
             # Without the store there is no record either: the policy's own limits say whether to answer.
             alone = all(x.shadow for x in limits)
-            most = self._quotas.audit_rate * AUDIT_WINDOW_MS // 1000
+            maximum = self._quotas.audit_rate * AUDIT_WINDOW_MS // 1000
             otherwise = self._on_store_error if alone else OnStoreError.ALLOW
-            limits.append(_quota(AUDIT_QUOTA_ID, most, AUDIT_WINDOW_MS, otherwise))
-        return replace(stored, policy=replace(stored.policy, limits=tuple(limits), memo=Memo()))
+            limits.append(_quota(AUDIT_QUOTA_ID, maximum, AUDIT_WINDOW_MS, otherwise))
+        return replace(stored, policy=replace(stored.policy, limits=tuple(limits), memo=PlanCache()))
 
 
 _NONE = DecisionQuotas()
 
 
-def _quota(name: str, most: int, window_ms: int, on_store_error: OnStoreError) -> Limit:
-    return limit(name, Scope.TENANT, Resource.REQUESTS, most, window_ms, on_store_error=on_store_error)
+def _quota(name: str, maximum: int, window_ms: int, on_store_error: OnStoreError) -> Limit:
+    return limit(name, Scope.TENANT, Resource.REQUESTS, maximum, window_ms, on_store_error=on_store_error)

@@ -36,14 +36,14 @@ class Usage:
         old, new = self._parts.get(policy_id, _NOTHING), _part(document)
         added = sum(1 for n in new.names if not self._names[n])
         gone = sum(1 for n in old.names - new.names if self._names[n] == 1)
-        for name, grows, most in (
+        for name, grows, maximum in (
             ("policies", int(policy_id not in self._parts), quotas.policies),
             ("providers", added - gone, quotas.providers),
             ("rules", new.rules - old.rules, quotas.rules),
         ):
             would_be = self._used(name) + grows
-            if grows > 0 and would_be > most:
-                raise QuotaExceeded(name, would_be, most)
+            if grows > 0 and would_be > maximum:
+                raise QuotaExceeded(name, would_be, maximum)
 
     def _used(self, name: str) -> int:
         match name:

@@ -163,7 +163,7 @@ class StoreGuard:
         """
         suspects, self._suspects = self._suspects, set()
         try:
-            await self._look()
+            await self._poll()
         except StoreError:
             self._suspects |= suspects
             raise
@@ -184,7 +184,7 @@ class StoreGuard:
             except StoreError as fault:
                 self._hooks.away(str(fault))
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         created = await self._meta.ensure()
         if created or not await self._store.seeded():
             report = await self._seeder.seed()

@@ -11,7 +11,7 @@ from router.domain.policy.model import TenantPolicies
 def size_of(policies: TenantPolicies) -> int:
     """The bytes that a tenant's policies take in memory, each object counted once; words of the language are shared.
 
-    What planning remembers of them (`Memo`) counts itself.
+    What planning remembers of them (`PlanCache`) counts itself.
     """
     seen: set[int] = set()
     waiting: list[object] = [policies]

@@ -24,7 +24,7 @@ LEASE_STEPS = 6
 
 
 class Census:
-    """Steps every `every_s` seconds while it leads. A kind of more than `most_bytes` is an alert."""
+    """Steps every `every_s` seconds while it leads. A kind of more than `max_bytes` is an alert."""
 
     def __init__(
         self,
@@ -32,14 +32,14 @@ class Census:
         telemetry: Telemetry,
         alerts: AlertSink,
         *,
-        most_bytes: int,
+        max_bytes: int,
         may_work: Callable[[], bool],
         every_s: float = EVERY_S,
     ) -> None:
         self._store = store
         self._telemetry = telemetry
         self._alerts = alerts
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._may_work = may_work
         self._every_s = every_s
         self._window: deque[SamplePage] = deque(maxlen=WINDOW)
@@ -105,7 +105,7 @@ class Census:
                 self._alerts,
                 Condition.STORE_KIND_LARGE,
                 kind,
-                raise_at=self._most_bytes,
-                clear_at=0.9 * self._most_bytes,
+                raise_at=self._max_bytes,
+                clear_at=0.9 * self._max_bytes,
             )
         return self._levels[kind]

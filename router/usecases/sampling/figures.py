@@ -23,11 +23,11 @@ _READ_AT_ONCE = 500
 
 
 class FiguresSettings(Struct, frozen=True):
-    """Times in seconds. `most_tenants`: beyond it, who was used longest ago is dropped."""
+    """Times in seconds. `max_tenants`: beyond it, who was used longest ago is dropped."""
 
     every_s: float = 3.0
     idle_s: float = 300.0
-    most_tenants: int = 5_000
+    max_tenants: int = 5_000
 
 
 DEFAULT_SETTINGS: Final = FiguresSettings()
@@ -94,7 +94,7 @@ class LiveFigures:
             self._held[tenant_id] = self._held.pop(tenant_id)
         for tenant_id in list(self._held):
             idle = now - self._used_at[tenant_id] >= self._settings.idle_s
-            if not idle and len(self._held) <= self._settings.most_tenants:
+            if not idle and len(self._held) <= self._settings.max_tenants:
                 break
             del self._held[tenant_id], self._used_at[tenant_id]
         self._telemetry.figures_tenants.set(len(self._held))

@@ -9,10 +9,10 @@ import logging
 from collections import Counter as Counts
 from collections.abc import Awaitable, Callable, Sequence
 
-from router.domain.limit_usage import Counter, Standing, counters_of
+from router.domain.limit_usage import Counter, LimitUsage, counters_of
 from router.domain.policy.model import TenantPolicies
 from router.errors import StoreError
-from router.ports.tenants import StandingStore
+from router.ports.tenants import LimitUsageStore
 from router.telemetry import Telemetry
 from router.telemetry.metrics import BREAKER_STATES
 
@@ -32,13 +32,13 @@ class _Seen:
         self.fullest: dict[tuple[str, str, str], float] = {}
         self.near: Counts[tuple[str, str]] = Counts()
 
-    def add(self, label: str, counters: Sequence[Counter], standing: Standing) -> None:
+    def add(self, label: str, counters: Sequence[Counter], standing: LimitUsage) -> None:
         """One tenant, by its label."""
         for state, n in zip(BREAKER_STATES, (standing.open, standing.half_open, standing.forced), strict=True):
             self.breakers[state] += n
         for counter, used in zip(counters, standing.used, strict=True):
             kind = counter.scope.value, counter.resource.value
-            ratio = used / counter.most if counter.most else 1.0
+            ratio = used / counter.maximum if counter.maximum else 1.0
             named = (*kind, label)
             self.fullest[named] = max(ratio, self.fullest.get(named, 0.0))
             self.near[kind] += ratio >= NEAR
@@ -52,7 +52,7 @@ class Measure:
 
     def __init__(
         self,
-        store: StandingStore,
+        store: LimitUsageStore,
         held: Callable[[], Sequence[TenantPolicies]],
         lead: Callable[[int], Awaitable[bool]],
         telemetry: Telemetry,
@@ -73,12 +73,12 @@ class Measure:
         while True:
             try:
                 if self._may_work():
-                    await self.look()
+                    await self.poll()
             except StoreError as fault:
                 log.debug("limits and breakers are not looked at now: %s", fault)
             await asyncio.sleep(self._every_s)
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Tell how all of them stand, if this pod leads; else nothing.
 
         :raises StoreError: Redis did not answer; what was told before stays.

@@ -15,14 +15,14 @@ from router.domain.task import Action, Move, Moved, MoveFault, MoveOutcome, NotM
 from router.ports.bus import Delivery
 from router.ports.decisions import DecisionStore
 from router.ports.policies import PolicyLookup
-from router.ports.tasks import Strikes, TaskStore
+from router.ports.tasks import DeliveryFailures, TaskStore
 from router.telemetry import Event, Telemetry
 from router.usecases.audit.features import features_of, pack_features
-from router.usecases.messages.deliveries import REDRIVEN, VIOLATION, DeadLetters, Patience, again, violation
+from router.usecases.messages.deliveries import REDRIVEN, VIOLATION, DeadLetters, FailureBudget, again, violation
 from router.usecases.messages.isolation import Isolation
 from router.usecases.policies.lookups import policies_of
 from router.usecases.tasks.moves import ending_move, next_of, note, waiting_move
-from router.usecases.tasks.task_effects import Endings
+from router.usecases.tasks.task_effects import TaskEffects
 from router.wire.problems import Rejected
 from router.wire.results import decode_ack
 from router.wire.subjects import ACK
@@ -30,37 +30,37 @@ from router.wire.subjects import ACK
 log = logging.getLogger("router.receipts")
 
 
-class Receipts:
-    """Takes batches of receipts. `most_strikes`: how often one may fail for good before it is a dead letter."""
+class Acks:
+    """Takes batches of receipts. `max_failures`: how often one may fail for good before it is a dead letter."""
 
     def __init__(
         self,
         tasks: TaskStore,
         decisions: DecisionStore,
         policies: PolicyLookup,
-        endings: Endings,
+        effects: TaskEffects,
         dead_letters: DeadLetters,
         telemetry: Telemetry,
         isolation: Isolation,
-        strikes: Strikes,
+        failures: DeliveryFailures,
         *,
-        most_strikes: int,
+        max_failures: int,
     ) -> None:
         self._tasks = tasks
         self._decisions = decisions
         self._policies = policies
-        self._endings = endings
+        self._effects = effects
         self._dead_letters = dead_letters
         self._telemetry = telemetry
         self._isolation = isolation
-        self._patience = Patience(strikes, f"{ACK} fault", most_strikes)
+        self._budget = FailureBudget(failures, f"{ACK} fault", max_failures)
 
     async def receive(self, batch: Sequence[Delivery]) -> None:
         """Note receipts: accepted ones move the task on; the deadline stays the guarantee.
 
         :raises StoreError: Redis did not do it; what is not answered yet may be handed over again.
         """
-        receipts: list[tuple[Delivery, ExecAck]] = []
+        acks: list[tuple[Delivery, ExecAck]] = []
         for delivery in batch:
             headers = delivery.headers
             if REDRIVEN in headers:
@@ -71,17 +71,17 @@ class Receipts:
                     self._isolation.violated(Door.RECEIPT)
                 self._dead_letters.give_up(ACK, delivery, decoded.refused, trace_id=decoded.trace_id)
             else:
-                receipts.append((delivery, decoded))
-        found = await self._tasks.records([task_of(a.assignment_id) for _, a in receipts])
+                acks.append((delivery, decoded))
+        found = await self._tasks.records([task_of(a.assignment_id) for _, a in acks])
         # Of one that cannot be read the deadline takes care.
         records = [None if isinstance(r, Unreadable) else r for r in found]
         moved: list[tuple[Delivery, Move]] = []
-        for (delivery, ack), record in zip(receipts, records, strict=True):
+        for (delivery, ack), record in zip(acks, records, strict=True):
             if record is not None and (move := await self._move_of(ack, record)) is not None:
                 moved.append((delivery, move))
         faults = await self._move(moved) if moved else {}
         failed: list[tuple[Delivery, str, str, str | None]] = []
-        for (delivery, ack), record in zip(receipts, records, strict=True):
+        for (delivery, ack), record in zip(acks, records, strict=True):
             if record is not None and _foreign(ack, record):
                 owner = record.facts.tenant_id
                 self._dead_letters.give_up(ACK, delivery, VIOLATION, tenant_id=owner, trace_id=ack.trace_id)
@@ -96,7 +96,7 @@ class Receipts:
         """A damaged key, or a bug: again later, for somebody may mend it; without a receipt the deadline decides."""
         self._telemetry.store_row_faults.inc()
         log.error(fault, extra={"event": Event.STORE_ROW_FAULT, "tenant_id": tenant_id})
-        if await self._patience.ends(delivery):
+        if await self._budget.ends(delivery):
             why = Refused(Code.INTERNAL, f"it could not be noted: {fault}")
             self._dead_letters.give_up(ACK, delivery, why, tenant_id=tenant_id, trace_id=trace_id)
         else:
@@ -114,8 +114,8 @@ class Receipts:
                 faults[delivery.sequence] = outcome.message
             if isinstance(outcome, Moved):
                 if move.state is TaskState.WAITING:
-                    self._endings.next_due(0)
-                self._endings.ended(move)
+                    self._effects.next_due(0)
+                self._effects.ended(move)
         if overtaken:
             await self._tasks.move(overtaken)
         return faults
@@ -152,8 +152,8 @@ class Receipts:
         if await next_of(self._tasks, policies, record, why) is not None:
             due = self._decisions.now_ms(record.facts.tenant_id)
             return waiting_move(record, policies, action, told, why=why, due_ms=due)
-        final = self._endings.final(record, ExecResult(Status.ERROR, error_code="REJECTED"))
-        keep_ms = self._endings.tombstone_ms
+        final = self._effects.final(record, ExecResult(Status.ERROR, error_code="REJECTED"))
+        keep_ms = self._effects.tombstone_ms
         return ending_move(record, policies, action, told, state=TaskState.FAILED, keep_ms=keep_ms, final=final)
 
 

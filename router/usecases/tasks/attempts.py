@@ -13,7 +13,7 @@ from functools import partial
 
 from router.domain.attempts import next_plan
 from router.domain.figures import NO_FIGURES, Snapshot
-from router.domain.outcome import Admitted, Away, Conflict, Outcome
+from router.domain.outcome import Admitted, Conflict, Outcome, Unavailable
 from router.domain.plan import Deadlines, Features, Plan
 from router.domain.request import DecideRequest
 from router.domain.task import TaskRecord
@@ -50,7 +50,7 @@ class Attempts:
         self._features = features
         self._deadlines = deadlines
         self._give_up = give_up
-        self._endings: set[asyncio.Task[None]] = set()
+        self._effects: set[asyncio.Task[None]] = set()
         self._snapshot = snapshot
 
     async def begin(self, record: TaskRecord, job: bytes | None) -> None:
@@ -78,13 +78,13 @@ class Attempts:
     ) -> None:
         if isinstance(outcome, Admitted):
             self._dispatcher.next_attempt(request, made, record, outcome, job)
-        elif isinstance(outcome, Conflict | Away):
+        elif isinstance(outcome, Conflict | Unavailable):
             # Another pod has it, or the claim runs out and it is due again.
             log.debug("a next attempt was not begun here: %s", type(outcome).__name__)
         else:
             ending = asyncio.get_running_loop().create_task(self._end(record))
-            self._endings.add(ending)
-            ending.add_done_callback(self._endings.discard)
+            self._effects.add(ending)
+            ending.add_done_callback(self._effects.discard)
 
     async def _end(self, record: TaskRecord) -> None:
         try:

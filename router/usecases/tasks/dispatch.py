@@ -20,7 +20,7 @@ from router.domain.plan import Plan
 from router.domain.request import DecideRequest
 from router.domain.task import Action, Move, MoveOutcome, NotMoved, TaskRecord, TaskState
 from router.errors import StoreError
-from router.log_throttle import Seldom
+from router.log_throttle import LogThrottle
 from router.ports.bus import Publication, Published, Publisher
 from router.ports.tasks import TaskStore
 from router.telemetry import Event, Telemetry
@@ -56,7 +56,7 @@ class Dispatcher:
         self._open = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._seldom = Seldom(time.monotonic)
+        self._throttle = LogThrottle(time.monotonic)
 
     def admitted(self, request: DecideRequest, plan: Plan, outcome: Admitted, job: bytes) -> None:
         """See `usecases.decide.decide.Dispatch`."""
@@ -164,7 +164,7 @@ class Dispatcher:
             return
         if leaving.failed:
             # The record says NEW still: the sweeper publishes both, and the streams drop what they have.
-            if (unsaid := self._seldom.due()) is not None:
+            if (unsaid := self._throttle.due()) is not None:
                 log.warning(
                     "an assignment or its event was not published; the sweeper tries again",
                     extra={

@@ -22,7 +22,7 @@ from router.telemetry import Event, Telemetry
 log = logging.getLogger("router.finals")
 
 
-class Finals:
+class FinalResults:
     """Tells them, each at a time by one of this pod's hands."""
 
     def __init__(self, tasks: TaskStore, publisher: Publisher, line: Line, telemetry: Telemetry) -> None:

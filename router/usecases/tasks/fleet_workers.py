@@ -15,7 +15,7 @@ from router.wire.workers import decode_heartbeat, decode_worker_dead_letter
 log = logging.getLogger("router.workers")
 
 SILENT_S = 60.0
-_MOST = 10_000
+_MAXIMUM = 10_000
 
 
 class FleetWorkers:
@@ -38,7 +38,7 @@ class FleetWorkers:
         self._heard.pop(beat.worker_id, None)
         if beat.status is not WorkerState.STOPPED:
             self._heard[beat.worker_id] = self._now()
-            if len(self._heard) > _MOST:
+            if len(self._heard) > _MAXIMUM:
                 self._heard.popitem(last=False)
 
     def dead_letter(self, data: bytes, _headers: object) -> None:
@@ -53,7 +53,7 @@ class FleetWorkers:
         self._telemetry.dead_letters.labels("worker").inc()
         self._alerts.happened(Condition.DEAD_LETTERS, WORKER_DEAD_LETTER)
 
-    def look(self) -> None:
+    def tick(self) -> None:
         """Forget the silent ones, and tell how many there are."""
         silent_since = self._now() - SILENT_S
         while self._heard and next(iter(self._heard.values())) < silent_since:

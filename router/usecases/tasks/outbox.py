@@ -21,7 +21,7 @@ from router.wire.assignment import usage_facts
 
 log = logging.getLogger("router.outbox")
 
-MOST_A_LOOK = 256
+MAX_A_LOOK = 256
 # Looks in a row that found events of the look before: about half a minute.
 LOOKS_UNTIL_ALERT = 15
 # Between a pod's clock, which dates the event, and the server's, which dates the message.
@@ -63,14 +63,14 @@ class Outbox:
         self._on_the_way.add(usage_id)
         self._publisher.publish(Publication(subjects.USAGE, event, to_text(usage_id)), partial(self._done, usage_id))
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Publish what has been in the outbox since the last look: its pod has died, or its publish failed.
 
         :raises StoreError: Redis did not answer.
         """
         left = await self._tasks.usage_left()
         self._telemetry.usage_reconciliation.set(left)
-        waiting = await self._tasks.usage_waiting(MOST_A_LOOK) if left else []
+        waiting = await self._tasks.usage_waiting(MAX_A_LOOK) if left else []
         oldest_fresh_ms = self._wall_ms() - self._old_ms
         old: list[UsageWaiting] = []
         for one in waiting:

@@ -18,14 +18,14 @@ from router.domain.task import Action, Move, Moved, MoveFault, MoveOutcome, NotM
 from router.ports.bus import Delivery
 from router.ports.decisions import DecisionStore
 from router.ports.policies import PolicyLookup
-from router.ports.tasks import Strikes, TaskStore
+from router.ports.tasks import DeliveryFailures, TaskStore
 from router.telemetry import Event, Telemetry
-from router.usecases.messages.deliveries import VIOLATION, DeadLetters, Patience, again, violation
+from router.usecases.messages.deliveries import VIOLATION, DeadLetters, FailureBudget, again, violation
 from router.usecases.messages.isolation import Isolation
 from router.usecases.tasks.moves import note
 from router.usecases.tasks.outbox import Outbox
 from router.usecases.tasks.result_moves import OpenResult, Refusal, ResultMoves, name_of, redriven_by
-from router.usecases.tasks.task_effects import Endings
+from router.usecases.tasks.task_effects import TaskEffects
 from router.wire.problems import Rejected
 from router.wire.results import decode_result
 from router.wire.subjects import RESULT
@@ -37,7 +37,7 @@ PATIENCE = 4
 
 
 class Settle:
-    """Settles batches of results. `most_strikes`: how often a result may fail for good before it is a dead letter."""
+    """Settles batches of results. `max_failures`: how often a result may fail for good before it is a dead letter."""
 
     def __init__(
         self,
@@ -46,29 +46,29 @@ class Settle:
         policies: PolicyLookup,
         outbox: Outbox,
         dead_letters: DeadLetters,
-        endings: Endings,
+        effects: TaskEffects,
         telemetry: Telemetry,
         isolation: Isolation,
-        strikes: Strikes,
+        failures: DeliveryFailures,
         *,
-        most_strikes: int,
+        max_failures: int,
         wall_ms: Callable[[], int],
     ) -> None:
         self._tasks = tasks
         self._decisions = decisions
         self._outbox = outbox
         self._dead_letters = dead_letters
-        self._endings = endings
+        self._effects = effects
         self._telemetry = telemetry
         self._isolation = isolation
-        self._faults = Patience(strikes, f"{RESULT} fault", most_strikes)
-        self._unreadable = Patience(strikes, f"{RESULT} unreadable", PATIENCE * most_strikes)
+        self._faults = FailureBudget(failures, f"{RESULT} fault", max_failures)
+        self._unreadable = FailureBudget(failures, f"{RESULT} unreadable", PATIENCE * max_failures)
         self._moves = ResultMoves(
             tasks,
             decisions,
             policies,
-            tombstone_ms=endings.tombstone_ms,
-            final=endings.final,
+            tombstone_ms=effects.tombstone_ms,
+            final=effects.final,
             wall_ms=wall_ms,
             refused=self._refused,
             violation=self._violation,
@@ -133,12 +133,12 @@ class Settle:
         if one.unreadable:
             # During a roll a newer pod may read the record; a damaged one nobody, and the result is kept for people.
             log.error("what a result is of cannot be read: %s", one.unreadable, extra={"event": Event.RESULT_REFUSED})
-            patience, refusal = self._unreadable, Refusal.UNREADABLE
+            budget, refusal = self._unreadable, Refusal.UNREADABLE
             why = "the record of its task or decision cannot be read"
         else:
-            patience, refusal = self._faults, Refusal.FAULT
+            budget, refusal = self._faults, Refusal.FAULT
             why = f"it could not be settled: {one.fault}"
-        if not await patience.ends(one.delivery):
+        if not await budget.ends(one.delivery):
             again(one.delivery)
             return
         self._refused(refusal)
@@ -177,7 +177,7 @@ class Settle:
         for one, _ in wanted:
             decision_id = one.result.decision_id
             if decision_id is not None and one.record is None and one.kept is None and not one.unreadable:
-                one.foreign = await self._decisions.somebodys(decision_id)
+                one.foreign = await self._decisions.exists_for_any_tenant(decision_id)
 
     def _told(self, one: OpenResult, outcome: MoveOutcome) -> list[Move]:
         """Count what a move came to and go on from there; returns notes for the audit."""
@@ -187,14 +187,14 @@ class Settle:
         match outcome:
             case Moved(turn):
                 self._telemetry.results_settled.labels(result.status.value).inc()
-                self._endings.turned(turn, move.tenant_id, one.provider_id)
+                self._effects.turned(turn, move.tenant_id, one.provider_id)
                 if one.usage:
                     self._telemetry.usage_settled.inc()
                     usage_id = move.decision_id if move.task_id is None else move.task_id
                     self._outbox.publish(usage_id, one.usage)
                 if one.record is not None and not move.state.final:
-                    self._endings.next_due(move.due_ms - self._decisions.now_ms(move.tenant_id))
-                self._endings.ended(move)
+                    self._effects.next_due(move.due_ms - self._decisions.now_ms(move.tenant_id))
+                self._effects.ended(move)
                 return []
             case NotMoved(state, _):
                 late = state is TaskState.TIMED_OUT and result.status is not Status.TIMEOUT

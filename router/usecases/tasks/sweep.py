@@ -23,25 +23,25 @@ from router.usecases.tasks.attempts import Attempts
 from router.usecases.tasks.dispatch import Dispatcher
 from router.usecases.tasks.moves import ending_move, next_of, waiting_move
 from router.usecases.tasks.outbox import Outbox
-from router.usecases.tasks.task_effects import Endings
+from router.usecases.tasks.task_effects import TaskEffects
 from router.usecases.tasks.unfinished import Unfinished
 
 log = logging.getLogger("router.sweep")
 
 CLAIM_MS = 5_000
 TELLING_MS = 30_000
-MOST = 256
+MAXIMUM = 256
 OUTBOX_EVERY = 4
 
 
 class Sweeper:
-    """Looks every `every_s` seconds; a look takes at most `MOST` tasks, and the next follows at once when it did."""
+    """Looks every `every_s` seconds; a look takes at most `MAXIMUM` tasks, and the next follows at once when it did."""
 
     def __init__(
         self,
         tasks: TaskStore,
         dispatcher: Dispatcher,
-        endings: Endings,
+        effects: TaskEffects,
         outbox: Outbox,
         attempts: Attempts,
         unfinished: Unfinished,
@@ -54,7 +54,7 @@ class Sweeper:
     ) -> None:
         self._tasks = tasks
         self._dispatcher = dispatcher
-        self._endings = endings
+        self._effects = effects
         self._outbox = outbox
         self._attempts = attempts
         self._unfinished = unfinished
@@ -73,13 +73,13 @@ class Sweeper:
             # Without NATS a claim would only keep the tasks from pods that have it.
             if self._may_work():
                 try:
-                    more = await self.look()
+                    more = await self.poll()
                     looks += 1
                     if looks % OUTBOX_EVERY == 0:
-                        await self._outbox.look()
+                        await self._outbox.poll()
                 except StoreError as fault:
                     log.debug("the sweeper waits for the store: %s", fault)
-            if more < MOST:
+            if more < MAXIMUM:
                 self._wake.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._every_s):
@@ -90,12 +90,12 @@ class Sweeper:
         if delay_ms < self._every_s * 1000:
             asyncio.get_running_loop().call_later(max(0, delay_ms) / 1000, self._wake.set)
 
-    async def look(self) -> int:
+    async def poll(self) -> int:
         """Take what is due and move it on; returns how many tasks that were.
 
         :raises StoreError: Redis did not answer.
         """
-        claimed = await self._tasks.claim(CLAIM_MS, MOST)
+        claimed = await self._tasks.claim(CLAIM_MS, MAXIMUM)
         if not claimed.task_ids:
             return 0
         # In this order: a task that ends in between has its final result in the place of its work item.
@@ -144,7 +144,7 @@ class Sweeper:
         """Tell callers of whom nobody has confirmed that they were told; returns the tasks with nothing to tell."""
         nothing: list[bytes] = []
         told: list[bytes] = []
-        for task, final in zip(ended, await self._tasks.finals(ended), strict=True):
+        for task, final in zip(ended, await self._tasks.final_results(ended), strict=True):
             if final is None:
                 nothing.append(task)
                 continue
@@ -152,7 +152,7 @@ class Sweeper:
             if isinstance(final, Unreadable):
                 log.error("a final result cannot be read: %s", final.message, extra={"event": Event.BUG})
             else:
-                self._endings.tell_again(task, final)
+                self._effects.tell_again(task, final)
         if told:
             # A publish may take longer than a claim: no other pod need begin one meanwhile.
             await self._tasks.postpone(told, now_ms + TELLING_MS)
@@ -163,8 +163,8 @@ class Sweeper:
         for record, move, outcome in zip(expired, moves, await self._tasks.move(moves), strict=True):
             if isinstance(outcome, Moved):
                 self._telemetry.assignments_timed_out.inc()
-                self._endings.turned(outcome.turn, record.facts.tenant_id, record.provider_id)
-                self._endings.ended(move)
+                self._effects.turned(outcome.turn, record.facts.tenant_id, record.provider_id)
+                self._effects.ended(move)
                 if not move.state.final:
                     self.soon(move.due_ms - self._now_ms(record.facts.tenant_id))
             elif isinstance(outcome, MoveFault):
@@ -188,7 +188,7 @@ class Sweeper:
             action,
             features,
             state=TaskState.TIMED_OUT,
-            keep_ms=self._endings.tombstone_ms,
+            keep_ms=self._effects.tombstone_ms,
             verdict=verdict,
-            final=self._endings.final(record, ExecResult(Status.TIMEOUT, error_code="DEADLINE_EXCEEDED")),
+            final=self._effects.final(record, ExecResult(Status.TIMEOUT, error_code="DEADLINE_EXCEEDED")),
         )

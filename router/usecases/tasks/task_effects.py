@@ -11,32 +11,32 @@ from router.ports.alerts import AlertSink
 from router.ports.tasks import TaskStore
 from router.telemetry import Telemetry
 from router.usecases.audit.features import features_of
-from router.usecases.tasks.final_results import Finals
+from router.usecases.tasks.final_results import FinalResults
 from router.usecases.tasks.moves import ending_move, origin_of
 from router.wire.assignment import final_result
 
-MOST_KEPT_BYTES = 64 * 1024
+MAX_KEPT_BYTES = 64 * 1024
 """Of a final result in the store, as of the work item whose place it takes."""
 
 
-class Endings:
-    """Tells. `tombstone_ms`: how long an ended task is remembered; `most_bytes`: of what can be published."""
+class TaskEffects:
+    """Tells. `tombstone_ms`: how long an ended task is remembered; `max_bytes`: of what can be published."""
 
     def __init__(
         self,
         tasks: TaskStore,
-        finals: Finals,
+        final_results: FinalResults,
         telemetry: Telemetry,
         alerts: AlertSink,
         *,
         tombstone_ms: int,
-        most_bytes: Callable[[], int],
+        max_bytes: Callable[[], int],
     ) -> None:
         self._tasks = tasks
-        self._finals = finals
+        self._final_results = final_results
         self._telemetry = telemetry
         self._alerts = alerts
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self.tombstone_ms = tombstone_ms
         # Told how many ms there are until a next attempt is due; the sweeper's, once there is one.
         self.next_due: Callable[[int], None] = _nobody
@@ -66,19 +66,19 @@ class Endings:
             attempt=record.attempt,
             provider_id=record.provider_id,
             origin=origin_of(facts),
-            most_bytes=self._most_bytes(),
-            most_kept=MOST_KEPT_BYTES,
+            max_bytes=self._max_bytes(),
+            max_kept=MAX_KEPT_BYTES,
         )
         return Final(facts.result_subject, body, spare)
 
     def ended(self, move: Move) -> None:
         """This move was made: its caller is told, if it has ended the task and the caller has asked for it."""
         if move.final is not None and move.task_id is not None:
-            self._finals.tell(move.task_id, move.final)
+            self._final_results.tell(move.task_id, move.final)
 
     def tell_again(self, task_id: bytes, final: Final) -> None:
         """Nobody has confirmed that this caller was told: whoever ended the task has died, or could not tell."""
-        self._finals.tell(task_id, final, "sweeper")
+        self._final_results.tell(task_id, final, "sweeper")
 
     async def give_up(self, record: TaskRecord, why: str) -> None:
         """End a task that waits for an attempt which no provider can take.

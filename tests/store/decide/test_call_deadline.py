@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from router.store.decide.batch import Batch
-from router.store.decide.call_deadline import Watch
+from router.store.decide.call_deadline import CallDeadlines
 
 DEADLINE_S = 0.05
 
@@ -58,7 +58,7 @@ class Lane:
 def test_every_deadline_is_told_when_it_has_passed() -> None:
     """At once, twice, three times the deadline; not before."""
     lane = Lane()
-    Watch(lane, [])
+    CallDeadlines(lane, [])
     while len(lane.heard) < 3:
         lane.clock.fire()
     assert all(n * DEADLINE_S <= at < n * DEADLINE_S + 0.01 for n, at in enumerate(lane.heard, start=1))
@@ -67,7 +67,7 @@ def test_every_deadline_is_told_when_it_has_passed() -> None:
 def test_a_pod_that_stood_still_looks_for_the_reply_first() -> None:
     """A look that comes late itself says nothing of Redis: the loop reads its sockets before the deadline counts."""
     lane = Lane()
-    Watch(lane, [])
+    CallDeadlines(lane, [])
     lane.clock.fire(late=2.0)
     assert lane.heard == []
     lane.clock.fire()
@@ -77,7 +77,7 @@ def test_a_pod_that_stood_still_looks_for_the_reply_first() -> None:
 def test_it_stands_still_once_only() -> None:
     """A pod that is always late must not wait for Redis for ever."""
     lane = Lane()
-    Watch(lane, [])
+    CallDeadlines(lane, [])
     lane.clock.fire(late=2.0)
     lane.clock.fire(late=2.0)
     assert len(lane.heard) == 1

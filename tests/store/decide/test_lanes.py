@@ -17,13 +17,13 @@ from redis import Redis
 
 from router.domain.audit import TaskFeatures
 from router.domain.ids import name_in, task_id
-from router.domain.outcome import Admitted, Away, Outcome, Replay, RowFault
+from router.domain.outcome import Admitted, Outcome, Replay, RowFault, Unavailable
 from router.domain.policy.limits import limit
 from router.domain.policy.model import Breaker, Resource, Scope, Sticky
 from router.domain.task import Action, Move, Moved, TaskRecord, TaskState
 from router.errors import StartupRefused, StoreError
 from router.resources import lua_dir
-from router.store.decide.calls import MOST_LIBRARIES, LaneSettings
+from router.store.decide.calls import MAX_LIBRARIES, LaneSettings
 from router.store.decisions import WAIT_DEADLINES, decide_script
 from router.store.keys import Keys
 from router.store.meta import RedisMeta
@@ -243,7 +243,7 @@ async def test_a_reply_for_another_row_is_never_handed_out(redis_url: str, tmp_p
     nodes = SingleNode(redis_url)
     async with Pod(nodes, fresh_keys(), script=swapped) as pod:
         outcomes = await pod.decide(*(ask() for _ in range(4)))
-        assert outcomes == [Away(sent=True)] * 4
+        assert outcomes == [Unavailable(sent=True)] * 4
         assert isinstance((await pod.decide(ask()))[0], Admitted)
     await nodes.close()
 
@@ -255,7 +255,7 @@ async def test_a_script_that_breaks_may_have_run(redis_url: str, tmp_path: Path)
     keys = fresh_keys()
     wanted = ask()
     async with Pod(nodes, keys, script=script) as broken:
-        assert await broken.decide(wanted) == [Away(sent=True)]
+        assert await broken.decide(wanted) == [Unavailable(sent=True)]
     async with Pod(nodes, keys) as pod:
         assert isinstance((await pod.decide(wanted))[0], Replay)
     await nodes.close()
@@ -302,7 +302,7 @@ async def test_a_forgotten_script_is_loaded_again(pod: Pod, single: Redis) -> No
 async def test_a_node_keeps_few_versions(own: ValkeyProcess) -> None:
     """Libraries of many versions are taken off; a pod of one of those loads its own again and is answered."""
     with Redis(port=own.port) as client:
-        for n in range(MOST_LIBRARIES):
+        for n in range(MAX_LIBRARIES):
             client.function_load(f"#!lua name=router_old{n}\nredis.register_function('old{n}', function() end)")
         client.function_load("#!lua name=another\nredis.register_function('another', function() end)")
         nodes = SingleNode(own.url)
@@ -323,15 +323,15 @@ async def test_a_frozen_redis(own: ValkeyProcess, own_pod: Pod) -> None:
     own.freeze()
     started = time.monotonic()
     late = await own_pod.decide(ask("late", tenant="frozen"))
-    assert late == [Away(sent=True)]
+    assert late == [Unavailable(sent=True)]
     assert time.monotonic() - started < QUICK.deadline_ms / 1000 + MARGIN_S
     started = time.monotonic()
-    assert await own_pod.decide(*(ask() for _ in range(50))) == [Away(sent=False)] * 50
+    assert await own_pod.decide(*(ask() for _ in range(50))) == [Unavailable(sent=False)] * 50
     assert time.monotonic() - started < QUICK.deadline_ms / 1000 + MARGIN_S
     while not own_pod.lanes.down:  # each of these is answered at its own deadline
-        assert await own_pod.decide(ask()) == [Away(sent=False)]
+        assert await own_pod.decide(ask()) == [Unavailable(sent=False)]
     started = time.monotonic()
-    assert await own_pod.decide(*(ask() for _ in range(50))) == [Away(sent=False)] * 50
+    assert await own_pod.decide(*(ask() for _ in range(50))) == [Unavailable(sent=False)] * 50
     assert time.monotonic() - started < MARGIN_S
     own.thaw()
     await asyncio.wait_for(own_pod.up.wait(), 5)
@@ -345,17 +345,19 @@ async def test_a_frozen_redis(own: ValkeyProcess, own_pod: Pod) -> None:
 async def test_a_lane_that_nobody_uses_notices_an_outage(own: ValkeyProcess, own_pod: Pod) -> None:
     """Killed or frozen, and back again, without one request; rows that come while it looks are answered in time."""
     await own_pod.decide(ask())
-    own_pod.lanes.look()
+    own_pod.lanes.tick()
     assert isinstance((await own_pod.decide(ask()))[0], Admitted)
     own.freeze()
-    own_pod.lanes.look()
+    own_pod.lanes.tick()
     waiting = own_pod.submit(ask())
-    assert await asyncio.wait_for(waiting, QUICK.deadline_ms * WAIT_DEADLINES / 1000 + MARGIN_S) == Away(sent=False)
+    assert await asyncio.wait_for(waiting, QUICK.deadline_ms * WAIT_DEADLINES / 1000 + MARGIN_S) == Unavailable(
+        sent=False
+    )
     await asyncio.wait_for(own_pod.fell.wait(), 5)
     own.thaw()
     await asyncio.wait_for(own_pod.up.wait(), 5)
     await asyncio.to_thread(own.kill)
-    own_pod.lanes.look()
+    own_pod.lanes.tick()
     await asyncio.wait_for(own_pod.fell.wait(), 5)
     await asyncio.to_thread(own.start)
     await asyncio.wait_for(own_pod.up.wait(), 5)
@@ -371,8 +373,8 @@ async def test_what_waits_behind_a_frozen_call(own: ValkeyProcess, own_pod: Pod)
         await asyncio.sleep(0)
     second = own_pod.submit(ask())
     outcomes = await asyncio.wait_for(asyncio.gather(first, second), 5)
-    assert outcomes[0] == Away(sent=True)
-    assert isinstance(outcomes[1], Away)
+    assert outcomes[0] == Unavailable(sent=True)
+    assert isinstance(outcomes[1], Unavailable)
     assert time.monotonic() - started < QUICK.deadline_ms / 1000 + MARGIN_S
 
 
@@ -387,8 +389,8 @@ async def test_what_was_answered_as_not_sent_writes_nothing(own: ValkeyProcess) 
         for _ in range(5):  # passes of the loop: the first call is on the wire by then
             await asyncio.sleep(0)
         behind = pod.submit(ask("behind", tenant="behind"))
-        assert await asyncio.wait_for(behind, WAIT_DEADLINES * 0.06 + MARGIN_S) == Away(sent=False)
-        assert await late == Away(sent=True)
+        assert await asyncio.wait_for(behind, WAIT_DEADLINES * 0.06 + MARGIN_S) == Unavailable(sent=False)
+        assert await late == Unavailable(sent=True)
         own.thaw()
         assert isinstance((await pod.decide(ask()))[0], Admitted)
         assert await nodes.call("EXISTS", pod.keys.tenant("behind").audit) == 0
@@ -399,7 +401,7 @@ async def test_a_missed_deadline_is_no_outage(own: ValkeyProcess, own_pod: Pod) 
     """One hiccup: its rows are answered, and the lane refuses nobody for it."""
     await own_pod.decide(ask())
     own.freeze()
-    assert await own_pod.decide(ask()) == [Away(sent=True)]
+    assert await own_pod.decide(ask()) == [Unavailable(sent=True)]
     assert not own_pod.lanes.down
     own.thaw()
     assert isinstance((await own_pod.decide(ask()))[0], Admitted)
@@ -412,7 +414,7 @@ async def test_now_and_then_a_late_call_is_no_outage(own: ValkeyProcess) -> None
         for _ in range(5):
             assert isinstance((await pod.decide(ask()))[0], Admitted)
             own.freeze()
-            assert await pod.decide(ask()) == [Away(sent=True)]
+            assert await pod.decide(ask()) == [Unavailable(sent=True)]
             own.thaw()
             assert isinstance((await pod.decide(ask()))[0], Admitted)
             assert not pod.lanes.down
@@ -438,7 +440,7 @@ async def test_a_call_whose_connection_breaks_may_have_run(own: ValkeyProcess) -
         for _ in range(5):
             await asyncio.sleep(0)
         await asyncio.to_thread(own.kill)
-        assert await asyncio.wait_for(future, 5) == Away(sent=True)
+        assert await asyncio.wait_for(future, 5) == Unavailable(sent=True)
     await nodes.close()
 
 
@@ -452,7 +454,7 @@ async def test_slow_is_down(own: ValkeyProcess, way_s: float) -> None:
         await pod.decide(ask())
         slow = asyncio.create_task(proxy.delay(way_s, 1.5))
         while not pod.lanes.down:
-            assert isinstance((await pod.decide(ask()))[0], Away)
+            assert isinstance((await pod.decide(ask()))[0], Unavailable)
         pod.up.clear()
         await asyncio.wait_for(pod.up.wait(), 5)
         assert slow.done()
@@ -467,8 +469,8 @@ async def test_a_killed_redis_comes_back(own: ValkeyProcess, own_pod: Pod) -> No
     await asyncio.to_thread(own.kill)
     started = time.monotonic()
     (gone,) = await own_pod.decide(ask())
-    assert isinstance(gone, Away)
-    assert await own_pod.decide(ask()) == [Away(sent=False)]
+    assert isinstance(gone, Unavailable)
+    assert await own_pod.decide(ask()) == [Unavailable(sent=False)]
     assert time.monotonic() - started < MARGIN_S
     own_pod.up.clear()
     await asyncio.to_thread(own.start)
@@ -483,7 +485,7 @@ async def test_nobody_listens_at_boot(tmp_path: Path) -> None:
     nodes = SingleNode(server.url)
     async with Pod(nodes, fresh_keys(), settings=QUICK) as pod:
         assert pod.lanes.down
-        assert await pod.decide(ask()) == [Away(sent=False)]
+        assert await pod.decide(ask()) == [Unavailable(sent=False)]
         await asyncio.to_thread(server.start)
         await asyncio.wait_for(pod.up.wait(), 5)
         (made,) = await pod.decide(ask())
@@ -506,7 +508,7 @@ async def test_a_demoted_server_is_left(own: ValkeyProcess, tmp_path: Path) -> N
             with Redis(port=own.port) as old:
                 old.execute_command("REPLICAOF", "127.0.0.1", str(successor.port))
             proxy.lead_to(successor.port)
-            assert await pod.decide(ask()) == [Away(sent=False)]
+            assert await pod.decide(ask()) == [Unavailable(sent=False)]
             assert isinstance((await pod.decide(ask()))[0], Admitted)
             with pytest.raises(StoreError):
                 await nodes.call("SET", "probe", "2")
@@ -527,14 +529,14 @@ async def test_closing_answers_whoever_waits(own: ValkeyProcess, own_pod: Pod) -
     futures += [own_pod.submit(ask()) for _ in range(5)]
     await own_pod.lanes.close()
     outcomes = await asyncio.wait_for(asyncio.gather(*futures), 2)
-    assert {type(o) for o in outcomes} == {Away}
+    assert {type(o) for o in outcomes} == {Unavailable}
 
 
 async def test_a_full_redis_is_away(own: ValkeyProcess, own_pod: Pod) -> None:
     """Out of memory: the call is refused as a whole, nothing was written, and the lane is not broken."""
     await own_pod.decide(ask())
     await own_pod.nodes.call("CONFIG", "SET", "maxmemory", 1)
-    assert await own_pod.decide(ask(tenant="full")) == [Away(sent=False)]
+    assert await own_pod.decide(ask(tenant="full")) == [Unavailable(sent=False)]
     await own_pod.nodes.call("CONFIG", "SET", "maxmemory", 0)
     assert await own_pod.nodes.call("EXISTS", own_pod.keys.tenant("full").audit) == 0
     assert isinstance((await own_pod.decide(ask()))[0], Admitted)
@@ -652,7 +654,7 @@ async def test_who_looks_while_a_lane_opens_does_not_share_its_link(redis_url: s
     lane, _ = pod.lanes.of(0)
     opening = asyncio.create_task(lane.open())
     for _ in range(20):
-        lane.look()
+        lane.tick()
         await asyncio.sleep(0)
     await opening
     assert not lane.down

@@ -19,7 +19,7 @@ from router.telemetry import Telemetry
 from router.usecases.admin.access import Tokens
 from router.usecases.admin.acts import OperatorActs, PolicyActs
 from router.usecases.admin.admin import Admin
-from router.usecases.admin.overrides import Operator
+from router.usecases.admin.overrides import OverrideService
 from router.usecases.policies.cache import PolicyCache
 from router.usecases.policies.publish import PolicyPublisher
 from tests.usecases.fakes.extensions import Records
@@ -119,7 +119,7 @@ class Surface:
         self.store = MemoryPolicies()
         cache = PolicyCache(self.store, HeardCache(), clock=lambda: 0.0)
         tokens = [(role.label, role, token) for role, token in SECRETS.items()]
-        acts = OperatorActs(lambda by: Operator(self.levers, self.levers, self.store, by)).acts
+        acts = OperatorActs(lambda by: OverrideService(self.levers, self.levers, self.store, by)).acts
         acts |= PolicyActs(lambda by: PolicyPublisher(self.store, HeardSeed(), by)).acts
         self.telemetry = Telemetry(CollectorRegistry())
         self.admin = Admin(

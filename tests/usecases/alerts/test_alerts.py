@@ -14,7 +14,7 @@ from router.errors import StoreUnavailable
 from router.ports.bus import Publication, Published
 from router.telemetry import Telemetry
 from router.usecases.alerts.alerts import LEFT_MS, QUIET_MS, Alerts
-from router.usecases.alerts.rules import AWAY_READINGS, Away, Level
+from router.usecases.alerts.rules import AWAY_READINGS, Level, Unavailable
 
 AWAY = Condition.STORE_AWAY
 
@@ -311,7 +311,7 @@ async def test_only_what_lasts_or_comes_again_is_an_outage(readings: str, raised
     """Three seconds of the last thirty, in one piece or not: a short cut is nothing to wake somebody for."""
     fleet = Fleet()
     async with fleet.pod(calm_ms=30_000) as alerts:
-        away = Away(alerts, AWAY, FLEET, least=3)
+        away = Unavailable(alerts, AWAY, FLEET, minimum=3)
         for one in readings:
             away.read(one == "!", {"reason": "test"})
         await sent(alerts)

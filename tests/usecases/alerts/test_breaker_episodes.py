@@ -55,5 +55,5 @@ def view(tenant: str, provider: str, state: BreakerState) -> BreakerView:
 async def test_what_is_not_open_is_over(views: tuple[BreakerView, ...], over: list[str]) -> None:
     """Open and half open go on, by tenant and provider; closed and gone are over; extensions are not looked at."""
     room = Room(*views)
-    await BreakerEpisodes(room, room, room, may_work=lambda: True).look()
+    await BreakerEpisodes(room, room, room, may_work=lambda: True).poll()
     assert room.over == over

@@ -97,7 +97,7 @@ async def test_what_comes_while_the_first_are_written(
     world: World, monkeypatch: pytest.MonkeyPatch, falls: bool
 ) -> None:
     """At the bound, too: those on their way are not dropped for the newest, nor the newest with those."""
-    monkeypatch.setattr("router.usecases.audit.deferred.MOST", 3)
+    monkeypatch.setattr("router.usecases.audit.deferred.MAXIMUM", 3)
     world.made("r1", "r2", "r3")
     world.tasks.go_on.clear()
     world.deferred.store_is_back()

@@ -57,12 +57,12 @@ class Heard:
 class Pod:
     """The audit parts of one pod over a store."""
 
-    def __init__(self, keys: Keys, nodes: SingleNode, sink: Outside, *, most: int = 4) -> None:
+    def __init__(self, keys: Keys, nodes: SingleNode, sink: Outside, *, maximum: int = 4) -> None:
         self.telemetry = Telemetry(CollectorRegistry())
         self.alerts, self.allowed = Heard(), True
         store = RedisRetention(keys, nodes, RetentionBounds(max_len=10))
         self.export = AuditExport(
-            RedisAudit(keys, nodes), store, [sink], self.telemetry, allowed=lambda: self.allowed, most=most
+            RedisAudit(keys, nodes), store, [sink], self.telemetry, allowed=lambda: self.allowed, maximum=maximum
         )
         self.now = 0.0
         self.retention = Retention(
@@ -77,7 +77,7 @@ class Pod:
 
     async def all_looks(self) -> None:
         """Until nothing is due."""
-        while await self.retention.look():
+        while await self.retention.poll():
             pass
 
     def total(self, name: str, **labels: str) -> float:
@@ -91,10 +91,10 @@ class Rig:
     def __init__(self, nodes: SingleNode) -> None:
         self.nodes, self.keys, self.sink = nodes, Keys(f"t{token_hex(5)}"), Outside()
 
-    async def add(self, count: int, most: int = 1_000) -> list[str]:
+    async def add(self, count: int, maximum: int = 1_000) -> list[str]:
         """Entries of now; their ids."""
         key = self.keys.tenant("t").audit
-        return [(await self.nodes.call("XADD", key, "MAXLEN", most, "*", "r", b"x")).decode() for _ in range(count)]
+        return [(await self.nodes.call("XADD", key, "MAXLEN", maximum, "*", "r", b"x")).decode() for _ in range(count)]
 
     async def due(self) -> None:
         """Look at once."""
@@ -118,7 +118,7 @@ async def test_an_export_in_steps_holds_every_entry_once_in_order(rig: Rig) -> N
     ids = await rig.add(10)
     first, second = rig.pod(), rig.pod()
     first.retention.served("t")
-    assert await first.retention.look() == 1
+    assert await first.retention.poll() == 1
     assert rig.sink.ids == ids[:4]
     await second.all_looks()
     assert rig.sink.ids == ids
@@ -161,7 +161,7 @@ async def test_a_cut_inside_the_age_is_counted_and_alerted(rig: Rig) -> None:
     pod.retention.served("t")
     await pod.all_looks()
     assert pod.alerts.happened_ == []
-    await rig.add(12, most=10)
+    await rig.add(12, maximum=10)
     await rig.due()
     await pod.all_looks()
     assert pod.alerts.happened_ == [(Condition.AUDIT_CUT_INSIDE_AGE, "t")]
@@ -177,7 +177,7 @@ async def test_an_export_that_falls_behind_is_alerted(rig: Rig) -> None:
     pod.retention.served("t")
     await pod.all_looks()
     assert pod.alerts.happened_ == [(Condition.AUDIT_EXPORT_BEHIND, "t")]
-    await rig.add(4, most=10)
+    await rig.add(4, maximum=10)
     await rig.due()
     await pod.all_looks()
     assert (Condition.AUDIT_EXPORT_BEHIND, "t") in pod.alerts.happened_[1:]
@@ -196,6 +196,6 @@ async def test_the_lag_of_the_export_is_a_metric(rig: Rig) -> None:
     await pod.all_looks()
     assert len(rig.sink.ids) == 7
     for lag in (0.7, 0.7, 0.0):
-        await pod.retention.look()
+        await pod.retention.poll()
         assert pod.total("router_audit_export_lag_share") == pytest.approx(lag)
         pod.now += LAG_WINDOW_S

@@ -9,13 +9,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from router.domain.decision import PinState, Reason
-from router.domain.outcome import Admitted, Away, Outcome, Remembered, RowFault
+from router.domain.outcome import Admitted, Outcome, Remembered, RowFault, Unavailable
 from router.domain.plan import ALL_FEATURES, Plan
 from router.domain.policy.model import OnStoreError, StoredPolicy, TenantPolicies
 from router.domain.request import DecideRequest
 from router.domain.task import TaskRecord, Unreadable
 from router.errors import StoreUnavailable
-from router.ports.extensions import Course, MakePlan, Read
+from router.ports.extensions import ExtensionResult, MakePlan, OutcomeReader
 from router.ports.policies import LOADING, Loading
 from router.telemetry import Telemetry
 from router.tracing import Tracing
@@ -45,7 +45,7 @@ class Store:
             raise RuntimeError("a bug in the store")
         self.rows.append(done)
 
-    def look(
+    def preview(
         self, request: DecideRequest, plan: Plan, done: Callable[[Outcome, bytes], None], *, claim_ms: int = 0
     ) -> None:
         """Queue."""
@@ -74,7 +74,7 @@ class Store:
         """Nothing is."""
         return None
 
-    async def somebodys(self, decision_id: bytes) -> bool:
+    async def exists_for_any_tenant(self, decision_id: bytes) -> bool:
         """Not asked for here."""
         raise NotImplementedError
 
@@ -152,8 +152,10 @@ class Room:
         if self.broken_dispatch:
             raise RuntimeError("a bug in the dispatcher")
 
-    async def answer(self, request: DecideRequest, stored: StoredPolicy, make_plan: MakePlan, read: Read) -> Course:
-        """`usecases.course.Extensions`; no policy here has any."""
+    async def answer(
+        self, request: DecideRequest, stored: StoredPolicy, make_plan: MakePlan, read: OutcomeReader
+    ) -> ExtensionResult:
+        """`ports.extensions.Extensions`; no policy here has any."""
         raise NotImplementedError
 
     def reply(self, body: bytes, headers: Mapping[str, str] | None) -> None:
@@ -217,7 +219,7 @@ async def test_a_pushed_task_is_dispatched_after_its_reply() -> None:
     room.ask(push_assignment=True)
     room.ask(push_assignment=True)
     room.store.rows[0](ADMITTED, STAMP)
-    room.store.rows[1](Away(sent=True), b"")
+    room.store.rows[1](Unavailable(sent=True), b"")
     await room.answered(2)
     assert len(room.dispatched) == 1
 
@@ -334,7 +336,7 @@ async def test_without_the_store_and_the_levers_nothing_is_decided() -> None:
     room = Room(on_store_error=OnStoreError.ALLOW)
     room.ask()
     room.policies.cached = LOADING
-    room.store.rows[0](Away(sent=False), b"")
+    room.store.rows[0](Unavailable(sent=False), b"")
     assert await room.code() == "unavailable"
     assert room.deferred == []
 
@@ -344,7 +346,7 @@ async def test_only_a_row_that_was_not_sent_is_decided_without_the_store(sent: b
     """A row that may have been executed must not get a second, other decision."""
     room = Room(on_store_error=OnStoreError.ALLOW)
     room.ask()
-    room.store.rows[0](Away(sent=sent), b"")
+    room.store.rows[0](Unavailable(sent=sent), b"")
     (reply,) = await room.answered()
     assert reply["ok"] is degraded
     assert len(room.deferred) == int(degraded)

@@ -27,7 +27,7 @@ BASELINE = Features(pins=False, retries=False, best_score=False, explain=False, 
 class Looks(Store):
     """Admits every look at once, and counts them."""
 
-    def look(
+    def preview(
         self, request: DecideRequest, plan: Plan, done: Callable[[Outcome, bytes], None], *, claim_ms: int = 0
     ) -> None:
         """Admitted."""

@@ -17,19 +17,19 @@ from prometheus_client import CollectorRegistry
 from router.domain.answers import answer
 from router.domain.decision import Answer, Code, Decided, PinState, Reason, Refused
 from router.domain.ids import from_text, name_in, task_id
-from router.domain.outcome import Admitted, Away, LimitHit, NoCandidate, Outcome, Remembered
+from router.domain.outcome import Admitted, LimitHit, NoCandidate, Outcome, Remembered, Unavailable
 from router.domain.plan import Plan, plan
 from router.domain.policy.model import Extension, StoredPolicy, provider
 from router.domain.request import DecideRequest
 from router.domain.task import TaskRecord, TaskState
-from router.ports.extensions import Course
+from router.ports.extensions import ExtensionResult
 from router.store.audit import RedisAudit
 from router.store.claims import RedisClaims
 from router.store.keys import Keys
 from router.store.nodes import SingleNode
 from router.store.tasks import RedisTasks
 from router.telemetry import Telemetry
-from router.usecases.extensions.flow import Extended, Reach
+from router.usecases.extensions.flow import ExtensionFlow, Reach
 from router.usecases.extensions.health_watch import ExtensionWatch
 from router.usecases.extensions.pipeline import Pipeline
 from router.usecases.tasks.unfinished import Unfinished
@@ -60,7 +60,7 @@ class Fate:
     def __init__(self, at: int | None = None, after: bool = False) -> None:
         self.at, self.after = at, after
         self.acts: list[str] = []
-        self.task: asyncio.Task[Course] | None = None
+        self.task: asyncio.Task[ExtensionResult] | None = None
 
     def dies(self, act: str) -> tuple[bool, bool]:
         """Whether the pod dies before this act, or after it."""
@@ -102,7 +102,7 @@ class Mortal:
 class MortalDecisions(Mortal):
     """Likewise for rows, whose answers come by a callback."""
 
-    def look(self, *args: Any, claim_ms: int = 0) -> None:
+    def preview(self, *args: Any, claim_ms: int = 0) -> None:
         self._row("look", *args, claim_ms=claim_ms)
 
     def decide(self, *args: Any) -> None:
@@ -140,7 +140,7 @@ class World:
         """What ends decisions, over these stores."""
         return Unfinished(tasks, decisions, claims, self.telemetry, tombstone_ms=60_000, random=os.urandom)
 
-    def extended(self, fate: Fate) -> Extended:
+    def extended(self, fate: Fate) -> ExtensionFlow:
         """A pod's part that is under test."""
         tasks = Mortal(self.tasks, fate, ("move", "records"))
         claims = Mortal(self.claims, fate, ("take", "complete", "abandon", "release"))
@@ -154,7 +154,7 @@ class World:
             self.unfinished(tasks, decisions, claims),
             pipeline,
         )
-        return Extended(reach, self.telemetry, most_ms=10_000, most=10)
+        return ExtensionFlow(reach, self.telemetry, max_ms=10_000, maximum=10)
 
     async def ask(self, asked: DecideRequest, fate: Fate) -> Answer | None:
         """One pod takes the request; None: it died on it."""
@@ -342,32 +342,34 @@ async def test_what_only_a_newer_pod_can_read_is_left_to_it(redis_url: str, whic
 class Scripted:
     """Rows that come to what the test says; all else is the real store's."""
 
-    def __init__(self, inner: Any, looked: Outcome, decided: Outcome) -> None:
-        self._inner, self._looked, self._decided = inner, looked, decided
+    def __init__(self, inner: Any, previewed: Outcome, decided: Outcome) -> None:
+        self._inner, self._polled, self._decided = inner, previewed, decided
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def look(self, *args: Any, claim_ms: int = 0) -> None:
-        args[-1](self._looked, bytes(8))
+    def preview(self, *args: Any, claim_ms: int = 0) -> None:
+        args[-1](self._polled, bytes(8))
 
     def decide(self, *args: Any) -> None:
         args[-1](self._decided, bytes(8))
 
 
 CLAIMED = Admitted(0, Reason.WEIGHTED, b"\x01", PinState.NONE, bytes(16))
-AWAY = Away(sent=False)
+AWAY = Unavailable(sent=False)
 
 
 @pytest.mark.parametrize(("looked", "decided"), [(AWAY, AWAY), (CLAIMED, AWAY), (NoCandidate(b"", None), AWAY)])
-async def test_nothing_is_answered_past_a_required_extension(redis_url: str, looked: Outcome, decided: Outcome) -> None:
+async def test_nothing_is_answered_past_a_required_extension(
+    redis_url: str, previewed: Outcome, decided: Outcome
+) -> None:
     """The store goes away at any row: `unavailable`, never what a policy without extensions would be told then."""
 
     def degrades(request: DecideRequest, made: Plan, outcome: Outcome, stamp: bytes) -> Answer:
         raise AssertionError("read as for a policy without extensions")
 
     async def run(world: World) -> None:
-        world.pod.decisions = Scripted(world.pod.decisions, looked, decided)  # type: ignore[assignment]
+        world.pod.decisions = Scripted(world.pod.decisions, previewed, decided)  # type: ignore[assignment]
         course = await world.extended(Fate()).answer(request_of(TENANT, "r"), EXTENDED, make_plan, degrades)
         assert isinstance(course.answer, Refused)
         assert course.answer.code is Code.UNAVAILABLE

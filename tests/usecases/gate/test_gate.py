@@ -70,7 +70,7 @@ class Pod:
     async def looks(self, after_ms: int = 1000) -> Fault | None:
         """What the gate says some time later."""
         self.now_ms += after_ms
-        await self.gate.look()
+        await self.gate.poll()
         return self.gate.state.fault
 
     def fallbacks(self, fault: Fault) -> float | None:

@@ -8,7 +8,7 @@ from router.domain.gate import Fault
 from router.domain.task import Action
 from router.errors import StoreUnavailable
 from router.usecases.gate.gate import GateState
-from router.usecases.gate.log import MOST_WAITING, GateLog
+from router.usecases.gate.log import MAX_WAITING, GateLog
 
 OPEN = GateState("CP2-LC", None, None, "current_cp is CP2-LC", 1)
 
@@ -73,5 +73,5 @@ async def test_a_start_with_all_features_is_no_turn() -> None:
 
 async def test_only_the_newest_wait() -> None:
     """A gate that turns on and on while the store is away costs no memory."""
-    times = await recorded(Acts(MOST_WAITING), *(closed(n) for n in range(200)))
-    assert times == list(range(200 - MOST_WAITING, 200))
+    times = await recorded(Acts(MAX_WAITING), *(closed(n) for n in range(200)))
+    assert times == list(range(200 - MAX_WAITING, 200))

@@ -11,7 +11,7 @@ from router.domain.json import JsonObject
 from router.errors import StoreDamaged, StoreUnavailable
 from router.ports.bus import Delivery, Publication, Published
 from router.telemetry import Telemetry
-from router.usecases.messages.deliveries import Careful, DeadLetters, Patience
+from router.usecases.messages.deliveries import DeadLetters, FailureBudget, PoisonGuard
 
 
 class Message:
@@ -43,7 +43,7 @@ class Message:
 class Room:
     """A handler that acks all but what `wrong` says, the DLQ, and the alerts."""
 
-    def __init__(self, wrong: Callable[[Delivery], Exception | None], strikes: int = 3) -> None:
+    def __init__(self, wrong: Callable[[Delivery], Exception | None], failures: int = 3) -> None:
         self.wrong = wrong
         self.letters: list[JsonObject] = []
         self.away = 0
@@ -52,18 +52,20 @@ class Room:
             Telemetry(CollectorRegistry()),
             self,
             keep_payload=False,
-            most_bytes=lambda: 1 << 20,
+            max_bytes=lambda: 1 << 20,
             wall_ms=lambda: 0,
         )
         self.counts: Counter[tuple[str, int, bytes]] = Counter()
         self.uncounted = False
         self.handle, self.of_another_pod = (
-            Careful(self._handle, "in", dead_letters, patience=Patience(self, "in bug", strikes), away=self._away)
+            PoisonGuard(
+                self._handle, "in", dead_letters, budget=FailureBudget(self, "in bug", failures), away=self._away
+            )
             for _ in range(2)
         )
 
     async def count(self, cause: str, sequence: int, data: bytes) -> int:
-        """`ports.Strikes`."""
+        """`ports.DeliveryFailures`."""
         if self.uncounted:
             raise StoreUnavailable("away")
         self.counts[cause, sequence, data] += 1
@@ -97,7 +99,7 @@ class Room:
 
 async def test_a_message_that_finds_a_bug_does_not_stop_its_batch() -> None:
     """The others are acked, it comes again, and after its strikes it is a dead letter that names the fault."""
-    room = Room(lambda d: TypeError("boom") if d.data == b"poison" else None, strikes=3)
+    room = Room(lambda d: TypeError("boom") if d.data == b"poison" else None, failures=3)
     for tries in (1, 2):
         poison = Message(2, b"poison", delivered=tries)
         batch = [Message(1), poison, Message(3)]
@@ -112,7 +114,7 @@ async def test_a_message_that_finds_a_bug_does_not_stop_its_batch() -> None:
 
 async def test_an_outage_counts_for_nobody() -> None:
     """Everything comes again, 1, 2, then 4 s later, `away` is told, and no letter is written, however often."""
-    room = Room(lambda _: StoreUnavailable("away"), strikes=1)
+    room = Room(lambda _: StoreUnavailable("away"), failures=1)
     for tries, delay in ((1, 1), (2, 2), (3, 4), (9, 4)):
         batch = [Message(1, delivered=tries), Message(2, delivered=tries)]
         await room.handle(batch)
@@ -122,7 +124,7 @@ async def test_an_outage_counts_for_nobody() -> None:
 
 async def test_a_damaged_key_is_the_fault_of_its_message_alone() -> None:
     """Its neighbours go on, and nobody holds the store to be away."""
-    room = Room(lambda d: StoreDamaged("WRONGTYPE") if d.sequence == 1 else None, strikes=2)
+    room = Room(lambda d: StoreDamaged("WRONGTYPE") if d.sequence == 1 else None, failures=2)
     batch = [Message(1), Message(2)]
     await room.handle(batch)
     assert [m.said for m in batch] == [["nak 1"], ["ack"]]
@@ -145,7 +147,7 @@ async def test_what_was_answered_before_the_fault_is_not_handled_again() -> None
 
 async def test_pods_count_together() -> None:
     """A message that fails in one pod and in another has failed twice; an uncounted failure is none."""
-    room = Room(lambda _: TypeError("boom"), strikes=3)
+    room = Room(lambda _: TypeError("boom"), failures=3)
     for handle in (room.handle, room.of_another_pod):
         await handle([one := Message(1, b"poison")])
         assert one.said == ["nak 1"]

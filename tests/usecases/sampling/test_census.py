@@ -38,7 +38,7 @@ class Pod:
         self.store = Store(pages)
         self.telemetry = Telemetry(CollectorRegistry(), store_kinds=KINDS)
         self.alerts = OpenAlerts()
-        self.census = Census(self.store, self.telemetry, self.alerts, most_bytes=MIB, may_work=lambda: True)
+        self.census = Census(self.store, self.telemetry, self.alerts, max_bytes=MIB, may_work=lambda: True)
 
     def read(self, name: str, **labels: str) -> float | None:
         """A metric."""

@@ -110,7 +110,7 @@ async def test_who_is_not_used_is_not_read(world: World) -> None:
 
 async def test_held_tenants_are_bounded() -> None:
     """Beyond the bound those go that were used longest ago."""
-    world = World(most_tenants=2)
+    world = World(max_tenants=2)
     for tenant in ("a", "b"):
         world.version(tenant)
     await world.figures.refresh()

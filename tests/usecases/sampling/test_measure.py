@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 from prometheus_client import CollectorRegistry
 
-from router.domain.limit_usage import Counter, Standing
+from router.domain.limit_usage import Counter, LimitUsage
 from router.domain.policy.limits import limit
 from router.domain.policy.model import Policy, Resource, Scope, StoredPolicy, TenantPolicies, provider
 from router.errors import StoreError, StoreUnavailable
@@ -28,23 +28,23 @@ def tenant(name: str) -> TenantPolicies:
 class Store:
     """Answers as told."""
 
-    def __init__(self, standings: dict[str, Standing | None]) -> None:
+    def __init__(self, standings: dict[str, LimitUsage | None]) -> None:
         self.standings = standings
         self.away = False
-        self.most_at_once = 0
+        self.max_at_once = 0
 
-    async def measure(self, tenants: Sequence[tuple[str, tuple[Counter, ...]]]) -> list[Standing | None]:
+    async def measure(self, tenants: Sequence[tuple[str, tuple[Counter, ...]]]) -> list[LimitUsage | None]:
         """In order."""
         if self.away:
             raise StoreUnavailable("away")
-        self.most_at_once = max(self.most_at_once, len(tenants))
+        self.max_at_once = max(self.max_at_once, len(tenants))
         return [self.standings[name] for name, _ in tenants]
 
 
 class Pod:
     """A pod that holds these tenants."""
 
-    def __init__(self, **standings: Standing | None) -> None:
+    def __init__(self, **standings: LimitUsage | None) -> None:
         self.telemetry = Telemetry(CollectorRegistry(), tenants=("acme",))
         self.store = Store(standings)
         self.leads = True
@@ -67,9 +67,11 @@ class Pod:
 async def test_the_fullest_limit_of_a_kind_is_told() -> None:
     """Of all tenants that share a label; a tenant of ROUTER_METRICS_TENANTS has its own."""
     pod = Pod(
-        acme=Standing(0, 0, 0, (2, 50, 100)), globex=Standing(0, 0, 0, (9, 1, 10)), x=Standing(0, 0, 0, (0, 95, 20))
+        acme=LimitUsage(0, 0, 0, (2, 50, 100)),
+        globex=LimitUsage(0, 0, 0, (9, 1, 10)),
+        x=LimitUsage(0, 0, 0, (0, 95, 20)),
     )
-    await pod.measure.look()
+    await pod.measure.poll()
     assert pod.full("tenant", "requests", "acme") == 0.5
     assert pod.full("tenant", "requests") == 0.95
     assert pod.full("policy", "tokens") == 0.02
@@ -80,27 +82,27 @@ async def test_the_fullest_limit_of_a_kind_is_told() -> None:
 
 async def test_breakers_add_up_over_tenants() -> None:
     """By state; a tenant that cannot be read is left out."""
-    pod = Pod(a=Standing(2, 0, 1, (0, 0, 0)), b=None, c=Standing(1, 1, 0, (0, 0, 0)))
-    await pod.measure.look()
+    pod = Pod(a=LimitUsage(2, 0, 1, (0, 0, 0)), b=None, c=LimitUsage(1, 1, 0, (0, 0, 0)))
+    await pod.measure.poll()
     assert [pod.read("breakers", state=s) for s in ("open", "half_open", "forced")] == [3, 1, 1]
 
 
 async def test_a_tenant_without_a_label_of_its_own_in_the_baseline() -> None:
     """The gate takes tenants' labels away; what was told under one is told as empty."""
-    pod = Pod(acme=Standing(0, 0, 0, (9, 0, 0)))
+    pod = Pod(acme=LimitUsage(0, 0, 0, (9, 0, 0)))
     pod.telemetry.decisions.per_tenant(True)
-    await pod.measure.look()
+    await pod.measure.poll()
     pod.telemetry.decisions.per_tenant(False)
-    await pod.measure.look()
+    await pod.measure.poll()
     assert (pod.full("tenant", "requests", "acme"), pod.full("tenant", "requests")) == (0, 0.9)
 
 
 async def test_what_is_over_is_told_as_over() -> None:
     """A limit that nobody fills any more, and tenants that have left, do not stay as they were."""
-    pod = Pod(a=Standing(3, 0, 0, (10, 0, 0)))
-    await pod.measure.look()
+    pod = Pod(a=LimitUsage(3, 0, 0, (10, 0, 0)))
+    await pod.measure.poll()
     pod.store.standings = {}
-    await pod.measure.look()
+    await pod.measure.poll()
     assert pod.full("tenant", "requests") == 0
     assert pod.read("limits_near", scope="tenant", resource="requests") == 0
     assert (pod.read("breakers", state="open"), pod.read("measured_tenants")) == (0, 0)
@@ -108,26 +110,26 @@ async def test_what_is_over_is_told_as_over() -> None:
 
 async def test_who_leads_no_more_tells_nothing_more() -> None:
     """Else what was is told beside what is."""
-    pod = Pod(a=Standing(3, 0, 0, (10, 0, 0)))
-    await pod.measure.look()
+    pod = Pod(a=LimitUsage(3, 0, 0, (10, 0, 0)))
+    await pod.measure.poll()
     pod.leads = False
-    await pod.measure.look()
+    await pod.measure.poll()
     assert (pod.full("tenant", "requests"), pod.read("breakers", state="open")) == (0, 0)
 
 
 async def test_what_was_told_stays_while_the_store_is_away() -> None:
     """An outage is no recovery of a breaker."""
-    pod = Pod(a=Standing(3, 0, 0, (10, 0, 0)))
-    await pod.measure.look()
+    pod = Pod(a=LimitUsage(3, 0, 0, (10, 0, 0)))
+    await pod.measure.poll()
     pod.store.away = True
     with pytest.raises(StoreError):
-        await pod.measure.look()
+        await pod.measure.poll()
     assert (pod.full("tenant", "requests"), pod.read("breakers", state="open")) == (1, 3)
 
 
 async def test_many_tenants_are_looked_at_in_parts() -> None:
     """So that neither the pod nor Redis is held up."""
-    pod = Pod(**{f"t{i}": Standing(1, 0, 0, (0, 0, 0)) for i in range(3 * AT_ONCE)})
-    await pod.measure.look()
-    assert pod.store.most_at_once == AT_ONCE
+    pod = Pod(**{f"t{i}": LimitUsage(1, 0, 0, (0, 0, 0)) for i in range(3 * AT_ONCE)})
+    await pod.measure.poll()
+    assert pod.store.max_at_once == AT_ONCE
     assert pod.read("breakers", state="open") == 3 * AT_ONCE

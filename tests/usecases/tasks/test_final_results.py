@@ -11,10 +11,10 @@ from router.domain.ids import assignment_id, task_id, to_text
 from router.domain.outcome import Admitted
 from router.domain.task import Final, TaskRecord, TaskState
 from router.ports.bus import Publication, Published
-from router.usecases.tasks.final_results import Finals
+from router.usecases.tasks.final_results import FinalResults
 from tests.fleet.harness import until
 from tests.usecases.messages.test_deliveries import Message
-from tests.usecases.tasks.test_settle import INBOX, MOST_STEPS, Died, Fate, Hands, World, result, world
+from tests.usecases.tasks.test_settle import INBOX, MAX_STEPS, Died, Fate, Hands, World, result, world
 
 __all__ = ["world"]
 
@@ -39,13 +39,13 @@ async def missed(here: World, hands: Hands, task: bytes) -> None:
 
     await until(passed, 5, "the deadline has passed")
     await here.is_due(task)
-    await hands.sweeper.look()
+    await hands.sweeper.poll()
 
 
 async def rejected(here: World, hands: Hands, task: bytes, delivered: int = 1) -> None:
     """No worker will do it."""
     ack = {"assignment_id": to_text(assignment_id(task, 1)), "status": "rejected"}
-    await hands.receipts.receive([Message(7, orjson.dumps(ack), delivered)])
+    await hands.acks.receive([Message(7, orjson.dumps(ack), delivered)])
 
 
 async def hopeless(here: World, hands: Hands, task: bytes) -> None:
@@ -53,7 +53,7 @@ async def hopeless(here: World, hands: Hands, task: bytes) -> None:
     (record,) = await here.tasks.records([task])
     assert isinstance(record, TaskRecord)
     if not record.state.final:
-        await hands.endings.give_up(record, "ALL_PROVIDERS_FAILED")
+        await hands.effects.give_up(record, "ALL_PROVIDERS_FAILED")
 
 
 @pytest.mark.parametrize(
@@ -69,23 +69,23 @@ async def test_an_end_is_told_whoever_dies(
     world: Callable[[], Any], end: Any, status: str, code: str, after: bool
 ) -> None:
     """At every step, before and after it: told at least once, always the same, and then nothing is due any more."""
-    for at in range(MOST_STEPS):
+    for at in range(MAX_STEPS):
         here: World = await world()
         task = await dispatched(here, deadline_ms=1)
         fate, died = Fate(at, after=after), False
         try:
             await end(here, first := here.hands(fate), task)
-            await first.finals.drained()
+            await first.final_results.drained()
         except Died:
             died = True
             hands = here.hands(Fate())
             await end(here, hands, task)
             if await here.is_due(task):
-                await hands.sweeper.look()
-            await hands.finals.drained()
+                await hands.sweeper.poll()
+            await hands.final_results.drained()
         assert {(t["status"], t["error_code"], t["task_id"]) for t in here.told} == {(status, code, to_text(task))}
         assert not await here.is_due(task)
-        assert await here.tasks.finals([task]) == [None]
+        assert await here.tasks.final_results([task]) == [None]
         if not died:
             assert at >= 2
             return
@@ -101,7 +101,7 @@ async def test_the_first_end_is_the_one_that_is_told(world: Callable[[], Any]) -
     await hands.settle.results([Message(1, failed)])
     await rejected(here, hands, task, delivered=2)
     await hands.settle.results([Message(2, failed, delivered=2)])
-    await hands.finals.drained()
+    await hands.final_results.drained()
     assert [t["error_code"] for t in here.told] == ["BAD_INPUT"]
 
 
@@ -136,8 +136,8 @@ async def test_a_task_that_ends_while_it_is_looked_at(
 
     for name in ("records", "jobs"):
         monkeypatch.setattr(here.tasks, name, ending(name))
-    await hands.sweeper.look()
-    await hands.finals.drained()
+    await hands.sweeper.poll()
+    await hands.final_results.drained()
     assert {t["status"] for t in here.told} == {"success"}
     assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == []
 
@@ -171,7 +171,7 @@ async def test_a_large_output_is_told_whole_and_kept_without(world: Callable[[],
         await here.hands(Fate(3, after=True)).settle.results([Message(1, done)])
     (told,) = here.told
     assert len(orjson.dumps(told)) > 100_000
-    (kept,) = await here.tasks.finals([task])
+    (kept,) = await here.tasks.final_results([task])
     assert isinstance(kept, Final)
     assert len(kept.body) < 1000
     assert orjson.loads(kept.body) == {k: v for k, v in told.items() if k != "output"} | {"truncated": True}
@@ -216,14 +216,14 @@ async def test_only_what_arrived_is_told(
         await missed(here, here.hands(Fate(3, after=True)), task)
     wire = Wire()
     wire.outcome, wire.loses = outcome, loses
-    finals = Finals(here.tasks, wire, wire, here.telemetry)
+    final_results = FinalResults(here.tasks, wire, wire, here.telemetry)
     for _ in range(2):
-        finals.tell(task, Final(INBOX, b"body"))
+        final_results.tell(task, Final(INBOX, b"body"))
     await asyncio.sleep(0)
-    await finals.drained()
+    await final_results.drained()
     assert wire.told == [b"body"]
     assert await here.is_due(task) is not cleared
-    finals.tell(task, Final(INBOX, b"body"))
+    final_results.tell(task, Final(INBOX, b"body"))
     assert len(wire.told) == 2
     await asyncio.sleep(0)
-    await finals.drained()
+    await final_results.drained()

@@ -35,7 +35,7 @@ class Room:
 
     def value(self, name: str, **labels: str) -> float | None:
         """A metric."""
-        self.workers.look()
+        self.workers.tick()
         return self.telemetry.registry.get_sample_value(name, labels)
 
 

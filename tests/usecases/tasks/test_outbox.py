@@ -72,7 +72,7 @@ class Room:
         """How much is there."""
         return len(self.waiting)
 
-    async def usage_waiting(self, most: int) -> list[UsageWaiting]:
+    async def usage_waiting(self, maximum: int) -> list[UsageWaiting]:
         """What is there."""
         return [UsageWaiting(k, v) for k, v in self.waiting.items()]
 
@@ -110,7 +110,7 @@ class Room:
         """See above."""
         raise NotImplementedError
 
-    async def claim(self, lease_ms: int, most: int) -> Claimed:
+    async def claim(self, lease_ms: int, maximum: int) -> Claimed:
         """See above."""
         raise NotImplementedError
 
@@ -118,7 +118,7 @@ class Room:
         """See above."""
         raise NotImplementedError
 
-    async def finals(self, task_ids: Sequence[bytes]) -> list[Final | Unreadable | None]:
+    async def final_results(self, task_ids: Sequence[bytes]) -> list[Final | Unreadable | None]:
         """See above."""
         raise NotImplementedError
 
@@ -151,9 +151,9 @@ async def test_usage_that_the_stream_refused_stays_and_is_published_again() -> N
     room.waiting[ID] = EVENT
     room.outbox.publish(ID, EVENT)
     room.sent[0][1](Published.FAILED)
-    await room.outbox.look()
+    await room.outbox.poll()
     assert len(room.sent) == 1
-    await room.outbox.look()
+    await room.outbox.poll()
     assert len(room.sent) == 2
 
 
@@ -163,7 +163,7 @@ async def test_usage_on_its_way_is_not_published_twice() -> None:
     room.waiting[ID] = EVENT
     room.outbox.publish(ID, EVENT)
     for _ in range(3):
-        await room.outbox.look()
+        await room.outbox.poll()
     assert len(room.sent) == 1
 
 
@@ -177,7 +177,7 @@ async def test_a_store_that_is_away_at_the_clearing_costs_a_repeat_only() -> Non
     await asyncio.wait_for(room.outbox.drained(), 1)
     room.away = False
     for _ in range(2):
-        await room.outbox.look()
+        await room.outbox.poll()
     assert [p.message_id for p, _ in room.sent] == [room.sent[0][0].message_id] * 2
 
 
@@ -186,10 +186,10 @@ async def test_an_outbox_that_does_not_drain_is_alerted_until_it_is_empty() -> N
     room = Room()
     room.waiting[ID] = EVENT
     for _ in range(LOOKS_UNTIL_ALERT + 1):
-        await room.outbox.look()
+        await room.outbox.poll()
     assert room.raised == {Condition.USAGE_NOT_DRAINING}
     room.waiting.clear()
-    await room.outbox.look()
+    await room.outbox.poll()
     assert room.raised == set()
 
 
@@ -197,7 +197,7 @@ async def _two_looks(room: Room) -> None:
     """The second one takes what the first has seen; then the look-up is over."""
     room.waiting[ID] = OLD
     for _ in range(2):
-        await room.outbox.look()
+        await room.outbox.poll()
     await asyncio.wait_for(room.stream.looked.wait(), 1)
     await asyncio.sleep(0)
 
@@ -243,8 +243,8 @@ async def test_the_reconciliation_returns_to_zero() -> None:
     """Settled − published, as the store has it."""
     room = Room()
     room.waiting[ID] = EVENT
-    await room.outbox.look()
+    await room.outbox.poll()
     assert room.telemetry.registry.get_sample_value("router_usage_reconciliation") == 1
     room.waiting.clear()
-    await room.outbox.look()
+    await room.outbox.poll()
     assert room.telemetry.registry.get_sample_value("router_usage_reconciliation") == 0

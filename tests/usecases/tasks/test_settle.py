@@ -22,19 +22,19 @@ from router.domain.task import TaskRecord, TaskState
 from router.errors import StoreUnavailable
 from router.ports.bus import Publication, Published
 from router.store.audit import RedisAudit
-from router.store.delivery_failures import RedisStrikes
+from router.store.delivery_failures import RedisDeliveryFailures
 from router.store.keys import Keys
 from router.store.nodes import SingleNode
 from router.store.tasks import RedisTasks
 from router.telemetry import Telemetry
 from router.usecases.messages.deliveries import DeadLetters
 from router.usecases.messages.isolation import Isolation
-from router.usecases.tasks.acks import Receipts
-from router.usecases.tasks.final_results import Finals
+from router.usecases.tasks.acks import Acks
+from router.usecases.tasks.final_results import FinalResults
 from router.usecases.tasks.outbox import Outbox
 from router.usecases.tasks.settle import Settle
 from router.usecases.tasks.sweep import Sweeper
-from router.usecases.tasks.task_effects import Endings
+from router.usecases.tasks.task_effects import TaskEffects
 from tests.store.harness import MINUTE, Ask, policy, request
 from tests.store.pods import Pod
 from tests.usecases.fakes.extensions import Silent
@@ -45,7 +45,7 @@ TENANT = "acme"
 TOKENS = limit("tokens", Scope.TENANT, Resource.TOKENS, 100, 60 * MINUTE)
 STORED = policy(provider("only", weight=100, max_concurrency=1), limits=[TOKENS])
 RESERVED, USED = 60, 25
-MOST_STEPS = 12
+MAX_STEPS = 12
 INBOX = "_INBOX.x"
 
 
@@ -116,11 +116,11 @@ class Hands(NamedTuple):
     """What one pod has at work."""
 
     settle: Settle
-    receipts: Receipts
+    acks: Acks
     sweeper: Sweeper
     outbox: Outbox
-    endings: Endings
-    finals: Finals
+    effects: TaskEffects
+    final_results: FinalResults
 
 
 class World:
@@ -134,7 +134,7 @@ class World:
         self.told: list[JsonObject] = []
 
     def get(self, tenant_id: str) -> TenantPolicies:
-        """`usecases.tasks.moves.Policies`."""
+        """`ports.policies.PolicyLookup`."""
         return TenantPolicies(tenant_id, 1, bytes(8), {"default": STORED})
 
     async def load(self, tenant_id: str) -> TenantPolicies:
@@ -169,20 +169,20 @@ class World:
 
         tasks, decisions = Mortal(self.tasks, fate), Mortal(self.pod.decisions, fate)
         stream, alerts, t = Stream(), Silent(), self.telemetry
-        letters = DeadLetters(stream, t, alerts, keep_payload=False, most_bytes=lambda: 1 << 20, wall_ms=lambda: NOW_MS)
+        letters = DeadLetters(stream, t, alerts, keep_payload=False, max_bytes=lambda: 1 << 20, wall_ms=lambda: NOW_MS)
         outbox = Outbox(tasks, stream, UsageStream(), t, alerts, dedup_ms=DEDUP_MS, wall_ms=lambda: NOW_MS)
-        finals = Finals(tasks, stream, Line(), t)
-        endings = Endings(tasks, finals, t, alerts, tombstone_ms=60_000, most_bytes=lambda: 1 << 20)
+        final_results = FinalResults(tasks, stream, Line(), t)
+        effects = TaskEffects(tasks, final_results, t, alerts, tombstone_ms=60_000, max_bytes=lambda: 1 << 20)
         isolation = Isolation(t, alerts)
-        parts = tasks, decisions, self, outbox, letters, endings, t, isolation
-        strikes = RedisStrikes(self.pod.keys, self.pod.nodes)
-        settle = Settle(*parts, strikes, most_strikes=2, wall_ms=lambda: NOW_MS)
-        receipts = Receipts(tasks, decisions, self, endings, letters, t, isolation, strikes, most_strikes=2)
+        parts = tasks, decisions, self, outbox, letters, effects, t, isolation
+        failures = RedisDeliveryFailures(self.pod.keys, self.pod.nodes)
+        settle = Settle(*parts, failures, max_failures=2, wall_ms=lambda: NOW_MS)
+        acks = Acks(tasks, decisions, self, effects, letters, t, isolation, failures, max_failures=2)
         never: Any = None  # parts that no task here comes to
         sweeper = Sweeper(
-            *(tasks, never, endings, outbox, never, never, self, t), may_work=lambda: True, now_ms=decisions.now_ms
+            *(tasks, never, effects, outbox, never, never, self, t), may_work=lambda: True, now_ms=decisions.now_ms
         )
-        return Hands(settle, receipts, sweeper, outbox, endings, finals)
+        return Hands(settle, acks, sweeper, outbox, effects, final_results)
 
     def settle(self, fate: Fate) -> tuple[Settle, Outbox]:
         """Those that settle."""
@@ -244,12 +244,12 @@ async def died_and_done(world: World, data: bytes, fate: Fate) -> bool:
         await hands.settle.results([again])
         assert again.said == ["ack"]
         for _ in range(2):
-            await hands.outbox.look()
+            await hands.outbox.poll()
         await hands.outbox.drained()
         named = orjson.loads(data).get("assignment_id")
         if named is not None and await world.is_due(task_of(from_text(named) or b"")):
-            await hands.sweeper.look()
-        await hands.finals.drained()
+            await hands.sweeper.poll()
+        await hands.final_results.drained()
     return died
 
 
@@ -257,7 +257,7 @@ async def died_and_done(world: World, data: bytes, fate: Fate) -> bool:
 @pytest.mark.parametrize("after", [True, False])
 async def test_a_pod_may_die_at_every_step(world: Callable[[], Any], pushed: bool, after: bool) -> None:
     """Settled, audited, corrected and metered once; the lease is free; a caller who waits has heard of it."""
-    for at in range(MOST_STEPS):
+    for at in range(MAX_STEPS):
         here: World = await world()
         options: Mapping[str, Any] = {"result_subject": INBOX} if pushed else {"meter": True}
         made = await here.ask("r", RESERVED, **options)
@@ -329,7 +329,7 @@ async def test_a_damaged_outbox_holds_up_no_other_partition(
     assert await here.tasks.usage_waits([usage_id, bytes([0, 3]) + bytes(14)]) == [True, False]
     _, outbox = here.settle(Fate())
     for _ in range(2):
-        await outbox.look()
+        await outbox.poll()
     await outbox.drained()
     assert here.usage == [to_text(usage_id)]
     assert await here.tasks.usage_left() == 0

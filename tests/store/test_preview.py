@@ -19,12 +19,12 @@ EXPLAIN = Options(explain=True)
 def test_a_look_is_answered_like_a_decide(store: Store) -> None:
     """Fresh, then replayed, then a conflict; and the limit that would refuse is named."""
     tenant, p = store.tenant(), policy("a", limits=[TWO_A_MINUTE])
-    assert isinstance(store.look(request(tenant, "r"), p), Admitted)
+    assert isinstance(store.preview(request(tenant, "r"), p), Admitted)
     assert isinstance(store.one(request(tenant, "r"), p), Admitted)
-    assert isinstance(store.look(request(tenant, "r"), p), Replay)
-    assert store.look(request(tenant, "r", same_as="another"), p) == Conflict()
+    assert isinstance(store.preview(request(tenant, "r"), p), Replay)
+    assert store.preview(request(tenant, "r", same_as="another"), p) == Conflict()
     store.one(request(tenant, "s"), p)
-    refused = store.look(request(tenant, "t"), p)
+    refused = store.preview(request(tenant, "t"), p)
     assert isinstance(refused, LimitHit)
     assert refused.seen == Seen(left=(0,))
 
@@ -32,44 +32,44 @@ def test_a_look_is_answered_like_a_decide(store: Store) -> None:
 def test_a_look_is_not_audited(store: Store) -> None:
     """Neither what would be admitted nor what would be refused."""
     tenant = store.tenant()
-    store.look(request(tenant, "r"), policy("a"))
-    store.look(request(tenant, "r"), policy())
+    store.preview(request(tenant, "r"), policy("a"))
+    store.preview(request(tenant, "r"), policy())
     assert store.audit(tenant) == []
 
 
 def test_a_claim_keeps_other_looks_away(store: Store) -> None:
     """For so long as it says; its owner may look again."""
     wanted, p = request(store.tenant(), "r"), policy("a")
-    assert isinstance(store.look(wanted, p, claim_ms=60_000, decision=ONE), Admitted)
-    busy = store.look(wanted, p, claim_ms=60_000, decision=OTHER)
+    assert isinstance(store.preview(wanted, p, claim_ms=60_000, decision=ONE), Admitted)
+    busy = store.preview(wanted, p, claim_ms=60_000, decision=OTHER)
     assert isinstance(busy, Busy)
     assert 59_000 < busy.left_ms <= 60_000
-    assert isinstance(store.look(wanted, p, claim_ms=60_000, decision=ONE), Admitted)
+    assert isinstance(store.preview(wanted, p, claim_ms=60_000, decision=ONE), Admitted)
 
 
 def test_a_claim_that_has_gone_is_free(store: Store) -> None:
     """Whoever looks next has it."""
     wanted, p = request(store.tenant(), "r"), policy("a")
-    store.look(wanted, p, claim_ms=60_000, decision=ONE)
+    store.preview(wanted, p, claim_ms=60_000, decision=ONE)
     store.client.delete(store.of(wanted.tenant_id).claim(name_in(ONE)))
     store.client.delete(*store.client.scan_iter(store.keys.schema.encode() + b"*:claim"))
-    assert isinstance(store.look(wanted, p, claim_ms=60_000, decision=OTHER), Admitted)
-    assert isinstance(store.look(wanted, p, claim_ms=60_000, decision=ONE), Busy)
+    assert isinstance(store.preview(wanted, p, claim_ms=60_000, decision=OTHER), Admitted)
+    assert isinstance(store.preview(wanted, p, claim_ms=60_000, decision=ONE), Busy)
 
 
 def test_who_would_be_refused_claims_nothing(store: Store) -> None:
     """The claim is the last thing that a look does."""
     tenant = store.tenant()
-    store.look(request(tenant, "r"), policy(), claim_ms=60_000, decision=ONE)
-    assert isinstance(store.look(request(tenant, "r"), policy("a"), claim_ms=60_000, decision=OTHER), Admitted)
+    store.preview(request(tenant, "r"), policy(), claim_ms=60_000, decision=ONE)
+    assert isinstance(store.preview(request(tenant, "r"), policy("a"), claim_ms=60_000, decision=OTHER), Admitted)
 
 
 def test_a_claim_keeps_no_decide_away(store: Store) -> None:
     """Who decides is whoever decides first; and then a look replays, claimed or not."""
     wanted, p = request(store.tenant(), "r"), policy("a")
-    store.look(wanted, p, claim_ms=60_000, decision=ONE)
+    store.preview(wanted, p, claim_ms=60_000, decision=ONE)
     assert isinstance(store.one(wanted, p), Admitted)
-    assert isinstance(store.look(wanted, p, claim_ms=60_000, decision=OTHER), Replay)
+    assert isinstance(store.preview(wanted, p, claim_ms=60_000, decision=OTHER), Replay)
 
 
 def test_who_explains_is_told_what_is_left(store: Store) -> None:
@@ -121,7 +121,7 @@ def test_what_a_providers_own_limit_had_left(store: Store) -> None:
     """All of the chosen one's, and the one that turned a candidate away: told at once and in the log."""
     tenant = store.tenant()
     own = (("few", Resource.REQUESTS, 5), ("tokens", Resource.TOKENS, 100))
-    p = policy("a", limits=[limit(name, Scope.PROVIDER, what, most, MINUTE) for name, what, most in own])
+    p = policy("a", limits=[limit(name, Scope.PROVIDER, what, maximum, MINUTE) for name, what, maximum in own])
     made = store.one(request(tenant, "1", options=Options(estimate_tokens=70, explain=True)), p)
     assert isinstance(made, Admitted)
     assert made.seen.own_left == {0: {0: 5, 1: 100}}
