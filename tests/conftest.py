@@ -5,6 +5,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.servers import NatsProcess, ValkeyProcess
+from tests.signals import default_signals_for_children
+
+
+def pytest_configure() -> None:
+    """Before the first child."""
+    default_signals_for_children()
 
 
 @pytest.fixture(scope="session")

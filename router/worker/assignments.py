@@ -12,11 +12,13 @@ import logging
 import random
 import time
 from collections import OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 import nats.errors
 from nats.js.errors import APIError
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_chain, wait_fixed
 
 from router.log_throttle import LogThrottle
 from router.wire import subjects
@@ -135,20 +137,27 @@ class Assignments:
 
         :raises nats.errors.Error: the last try failed; the message stays unacknowledged.
         :raises nats.js.errors.APIError: likewise.
+        :raises TimeoutError: likewise.
         """
         payload = messages.result(assignment, finished, latency_ms, _now_ms())
         headers = {"Nats-Msg-Id": f"{assignment.assignment_id}:result", "tenant_id": assignment.tenant_id}
-        for delay_s in RETRY_DELAYS_S:
-            try:
-                await js.publish(subjects.RESULT, payload, headers=headers, timeout=2)
-            except (nats.errors.Error, APIError, TimeoutError) as e:
-                if self._throttle.due("store") is not None:
-                    error = str(e) or type(e).__name__
-                    log.warning("result not stored yet; retrying: %s: %s", assignment.assignment_id, error)
-                await asyncio.sleep(delay_s)
-            else:
-                return
-        await js.publish(subjects.RESULT, payload, headers=headers, timeout=5)
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type((nats.errors.Error, APIError, TimeoutError)),
+            wait=wait_chain(*map(wait_fixed, RETRY_DELAYS_S)),
+            stop=stop_after_attempt(len(RETRY_DELAYS_S) + 1),
+            before_sleep=partial(self._log_store_failure, assignment),
+            reraise=True,
+        )
+        async for attempt in retrying:
+            with attempt:
+                is_last = attempt.retry_state.attempt_number > len(RETRY_DELAYS_S)
+                await js.publish(subjects.RESULT, payload, headers=headers, timeout=5 if is_last else 2)
+
+    def _log_store_failure(self, assignment: Assignment, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome is not None else None
+        if self._throttle.due("store") is not None:
+            reason = str(error) or type(error).__name__
+            log.warning("result not stored yet; retrying: %s: %s", assignment.assignment_id, reason)
 
 
 def _now_ms() -> int:
