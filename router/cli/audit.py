@@ -69,7 +69,7 @@ def query(
     kind, _, resource_id = (resource or "").partition(":")
     if resource is not None and kind not in RESOURCE_TYPES:
         raise typer.BadParameter(f"{kind!r} is none of {', '.join(RESOURCE_TYPES)}", param_hint="--resource")
-    wanted = AuditQuery(
+    audit_query = AuditQuery(
         tenant,
         moment_ms(since, "--since"),
         moment_ms(until, "--until"),
@@ -82,8 +82,8 @@ def query(
         request_id,
         outcome,
     )
-    checked(wanted, cursor, limit)
-    page = asyncio.run(_page(settings_for(redis=redis), wanted, cursor, limit))
+    checked(audit_query, cursor, limit)
+    page = asyncio.run(_page(settings_for(redis=redis), audit_query, cursor, limit))
     if json:
         print_json({"entries": [facts(e) for e in page.entries], "cursor": page.cursor, "read": page.read})
     elif page.entries:

@@ -67,9 +67,9 @@ async def _export(
             with AuditFile(out, tenant) as file:
                 while some := await log.after(tenant, last, maximum=_BATCH):
                     last = some[-1].id
-                    wanted = some if until_ms is None else [e for e in some if place(e.id)[0] < until_ms]
-                    file.add(wanted)
-                    if len(wanted) < len(some):
+                    entries = some if until_ms is None else [e for e in some if place(e.id)[0] < until_ms]
+                    file.add(entries)
+                    if len(entries) < len(some):
                         break
                 return file.finish()
         except OSError as e:

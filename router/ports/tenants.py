@@ -95,8 +95,7 @@ class StoreSample(Protocol):
         """Whether this pod is the one that samples, for that time; a renewal in time keeps it."""
 
     async def page(self) -> SamplePage:
-        """The next page of a walk over all keys; the walk begins again after its end. Does not block a node for long.
-        """
+        """The next page of a walk over all keys, which starts over after its end. Does not block a node for long."""
 
 
 class LimitUsageStore(Protocol):

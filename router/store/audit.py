@@ -1,4 +1,4 @@
-"""`ports.AuditLog` on Redis streams: reads a tenant's log; the scripts write it.
+"""`ports.audit.AuditLog` on Redis streams: reads a tenant's log; the scripts write it.
 
 record  field r: B format, B action, d Redis ms, d microseconds of it, 16s decision_id, B reason (made) or code, B
         candidate (made), limit or attempt, d pin state (made) or wait in ms, B length, verdicts, [H length, what the
@@ -51,11 +51,11 @@ _act = msgpack.Decoder(ActFeatures).decode
 
 
 def _untimed(_seconds: float) -> None:
-    """Nobody wants to know how long a read took."""
+    """Discard the duration of a read."""
 
 
 class RedisAudit:
-    """Reads; see the port for the promises. `on_read` is told how many seconds each read took."""
+    """Reads audit logs; the port has the promises. `on_read` receives the seconds of each read."""
 
     def __init__(self, keys: Keys, nodes: Nodes, *, on_read: Callable[[float], None] = _untimed) -> None:
         self._keys = keys
@@ -63,28 +63,28 @@ class RedisAudit:
         self._on_read = on_read
 
     async def search(self, query: AuditQuery, *, before: str | None = None, maximum: int = MAX_PER_READ) -> AuditRead:
-        """See `ports.AuditLog.search`."""
+        """See `ports.audit.AuditLog.search`."""
         end = "+" if query.until_ms is None else f"({max(query.until_ms, 0)}-0"
         if before is not None and (query.until_ms is None or place(before) < (query.until_ms, 0)):
             end = f"({before}"
         start = "-" if query.since_ms is None else f"{max(query.since_ms, 0)}-0"
         rows = await self._read("XREVRANGE", query.tenant_id, end, start, maximum)
         traces = query.traces()
-        found: list[AuditEntry] = []
+        entries: list[AuditEntry] = []
         for row in rows:
             raw = row[1].get(b"r", b"")
             if all(t in raw for t in traces):
-                one = readable(query.tenant_id, row)
-                if query.matches(one):
-                    found.append(one)
-        return AuditRead(found, len(rows), rows[-1][0].decode() if rows else None)
+                entry = readable(query.tenant_id, row)
+                if query.matches(entry):
+                    entries.append(entry)
+        return AuditRead(entries, len(rows), rows[-1][0].decode() if rows else None)
 
     async def after(self, tenant_id: str, last: str, *, maximum: int = 100) -> list[AuditEntry]:
-        """See `ports.AuditLog.after`."""
+        """See `ports.audit.AuditLog.after`."""
         return [readable(tenant_id, row) for row in await self._read("XRANGE", tenant_id, f"({last}", "+", maximum)]
 
     async def one(self, tenant_id: str, entry_id: str) -> AuditEntry | None:
-        """See `ports.AuditLog.one`."""
+        """See `ports.audit.AuditLog.one`."""
         try:
             at = "{}-{}".format(*place(entry_id))
         except ValueError as fault:
@@ -102,7 +102,7 @@ class RedisAudit:
         return rows
 
     async def stats(self, tenant_id: str, *, sample: int) -> AuditStats:
-        """See `ports.AuditLog.stats`."""
+        """See `ports.audit.AuditLog.stats`."""
         key = self._keys.tenant(tenant_id).audit
         entries = int(await self._nodes.call("XLEN", key))
         size = int(await self._nodes.call("MEMORY", "USAGE", key, "SAMPLES", 5) or 0)
@@ -123,7 +123,7 @@ class RedisAudit:
 
 
 def place(entry_id: str) -> tuple[int, int]:
-    """Where in a log an id stands: comparable.
+    """The position of an id in a log, as a comparable value.
 
     :raises ValueError: not an id of a log.
     """
@@ -135,7 +135,7 @@ def place(entry_id: str) -> tuple[int, int]:
 
 
 def readable(tenant_id: str, row: Row) -> AuditEntry:
-    """One stream entry; one that this version cannot read is said to be so, and spoils no other."""
+    """Decode one stream entry. An entry that this version cannot read becomes an entry that says so."""
     try:
         return entry(tenant_id, row)
     except FormatError as fault:
@@ -147,7 +147,7 @@ def readable(tenant_id: str, row: Row) -> AuditEntry:
 
 
 def entry(tenant_id: str, row: Row) -> AuditEntry:
-    """One stream entry.
+    """Decode one stream entry.
 
     :raises FormatError: not a record of a format that this version reads.
     """
