@@ -85,7 +85,7 @@ class Platform:
         self.store_watch.rule = Unavailable(self.alerts, Condition.STORE_AWAY, FLEET, minimum=minimum)
         self._bus_rule = Unavailable(self.alerts, Condition.BUS_AWAY, FLEET, minimum=minimum)
         self._bus_fell = False
-        self.bus.on_connect.append(self.alerts.nudge)
+        self.bus.on_connect.append(self.alerts.retry_now)
         self.bus.on_disconnect.append(self._bus_down)
 
     def _gate_parts(self) -> None:

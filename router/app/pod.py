@@ -124,7 +124,7 @@ class Pod:
         await self._until_done("bus", self._open_bus)
         # Before the streams are looked at: a stream that must not be there is an alert, and the boot waits for its end.
         self._run(platform.alerts.run(), "alerts")
-        self._run(platform.alerts.tend(), "episodes")
+        self._run(platform.alerts.maintain(), "episodes")
         await platform.keeper.start()
         await platform.stream_watch.fit.wait()
         for pull in tasks.loops.values():
