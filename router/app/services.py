@@ -52,7 +52,7 @@ class Services:
         look_up = GetDecision(
             store.decisions,
             store.tasks,
-            violated=partial(platform.isolation.violated, Door.QUERY),
+            on_isolation_violation=partial(platform.isolation.violated, Door.QUERY),
             legacy_codes=s.legacy_error_codes,
         )
         headers = {"router-pod": s.pod_name}
@@ -82,7 +82,7 @@ class Services:
             self._policies.cache,
             store.inspector,
             store.extensions,
-            self._deciding.dry_run.ask,
+            self._deciding.dry_run.answer,
             admin_tokens(s),
             store.levers,
             platform.telemetry,

@@ -26,12 +26,12 @@ class GetDecision:
         decisions: DecisionStore,
         tasks: TaskStore,
         *,
-        violated: Callable[[], None],
+        on_isolation_violation: Callable[[], None],
         legacy_codes: bool = False,
     ) -> None:
         self._decisions = decisions
         self._tasks = tasks
-        self._violated = violated
+        self._on_isolation_violation = on_isolation_violation
         self._legacy_codes = legacy_codes
 
     async def __call__(self, data: bytes, headers: Mapping[str, str], _subject: str) -> Answered:
@@ -39,7 +39,7 @@ class GetDecision:
         query = decode_decision_query(data, headers)
         if isinstance(query, Rejected):
             if query.refused.code is Code.UNAUTHORIZED:
-                self._violated()
+                self._on_isolation_violation()
             return self._refused(query.refused, query), {}
         try:
             remembered = await self._find(query)
@@ -66,7 +66,7 @@ class GetDecision:
 
     def _foreign(self, query: DecisionQuery) -> Answered:
         """Refuse another tenant's decision as unknown, so that the reply does not reveal that it exists."""
-        self._violated()
+        self._on_isolation_violation()
         return self._refused(_not_found(query), query), {}
 
     def _refused(self, refused: Refused, query: DecisionQuery | Rejected) -> bytes:
