@@ -1,34 +1,34 @@
-"""For log lines that would come again and again while something is away: at its beginning, then once a minute."""
+"""Throttles log lines that repeat while a condition lasts: one at its beginning, then one per minute."""
 
 from collections import OrderedDict
 from collections.abc import Callable
 
 EVERY_S = 60.0
-_MAXIMUM = 64
+_MAX_CONDITIONS = 64
 
 
 class LogThrottle:
-    """Says when to say it. `clock` is monotonic, in seconds; `what` tells apart what goes on at the same time."""
+    """Decides when a repeated message is due. `clock` is monotonic, in seconds; `condition` tells conditions apart."""
 
     def __init__(self, clock: Callable[[], float], every_s: float = EVERY_S) -> None:
         self._clock = clock
         self._every_s = every_s
-        # When each was said last and how often it was not since; bounded: the one that was said longest ago goes first.
-        self._said: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        # Per condition: time of the last message, and messages suppressed since. Bounded: the oldest goes first.
+        self._conditions: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
-    def due(self, what: str = "") -> int | None:
-        """How often it was left unsaid since it was said last, if it is time to say it; None: it is not."""
+    def due(self, condition: str = "") -> int | None:
+        """Number of suppressed messages if the message is due now, else None."""
         now = self._clock()
-        at, unsaid = self._said.get(what, (-self._every_s, 0))
-        if now - at < self._every_s:
-            self._said[what] = at, unsaid + 1
+        last_at, suppressed = self._conditions.get(condition, (-self._every_s, 0))
+        if now - last_at < self._every_s:
+            self._conditions[condition] = last_at, suppressed + 1
             return None
-        self._said[what] = now, 0
-        self._said.move_to_end(what)
-        if len(self._said) > _MAXIMUM:
-            self._said.popitem(last=False)
-        return unsaid
+        self._conditions[condition] = now, 0
+        self._conditions.move_to_end(condition)
+        if len(self._conditions) > _MAX_CONDITIONS:
+            self._conditions.popitem(last=False)
+        return suppressed
 
     def over(self) -> None:
-        """Whatever it was is over: the next time is a beginning."""
-        self._said.clear()
+        """The conditions have ended: the next message is due at once."""
+        self._conditions.clear()

@@ -1,11 +1,11 @@
-"""Log lines: one JSON object a line, or words for a terminal. Standard `logging`, so that libraries are in it too.
+"""Log lines: one JSON object per line, or text for a terminal. Standard `logging`, so libraries are included.
 
     log = logging.getLogger("router.store")
     log.warning("timed out after %d ms", 50, extra={"event": Event.STORE_AWAY, "tenant_id": "acme"})
 
-Every line has ts, level, event, logger, message; whatever is in `extra` joins them (trace_id, tenant_id, request_id …).
-Secrets do not get out: fields with a telling name, credentials in URLs, bearer tokens, and the secrets of this pod's
-settings are replaced, also inside tracebacks.
+Every line has ts, level, event, logger, message, and the fields of `extra` (trace_id, tenant_id, request_id …).
+Secrets are replaced: fields with a secret's name, credentials in URLs, bearer tokens, and the secrets of this pod's
+settings, also inside tracebacks.
 """
 
 import json
@@ -29,12 +29,12 @@ _SECRET_TEXT = re.compile(
     r"(?P<url>(?<=://)[^/@\s]+(?=@))|(?i:(?P<word>\bbearer|\bbasic)\s+[A-Za-z0-9._~+/=-]{8,})"
     r"|(?i:(?P<pair>\b(?:password|token|secret|api_?key)[\"']?\s*[=:]\s*[\"']?)[^\s\"',;}&]+)"
 )
-# Shorter ones would black out innocent text.
+# Shorter secrets would replace ordinary text.
 _MIN_SECRET = 6
 
 
 class Redactor:
-    """Takes secrets out of texts and fields. `secrets` are the values that must never show."""
+    """Replaces secrets in texts and fields. `secrets` are values that must never appear."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         known = sorted({s for s in secrets if len(s) >= _MIN_SECRET}, key=len, reverse=True)
@@ -87,7 +87,7 @@ class _Formatter(logging.Formatter):
         if self._pod:
             fields["pod"] = self._pod
         for name, value in extra.items():
-            # A caller's field never replaces one of ours.
+            # A field of `extra` never replaces a standard one.
             fields.setdefault(name, self._redact.value(name, value))
         if record.exc_info:
             fields["error"] = self._redact.text(self.formatException(record.exc_info))
@@ -108,7 +108,7 @@ class JsonFormatter(_Formatter):
 
 
 class HumanFormatter(_Formatter):
-    """Time, level, event, words, then the fields as name=value."""
+    """Time, level, event, message, then the fields as name=value."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line; a traceback follows on lines of its own."""
@@ -140,7 +140,7 @@ def configure(
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level.upper())
-    # Libraries say at info what is ours to say.
+    # Libraries log at info what this package reports itself.
     for chatty in ("nats", "redis", "asyncio", "opentelemetry", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     return handler

@@ -1,6 +1,6 @@
-"""Files that travel with the package: Lua scripts and example policies.
+"""Files that are installed with the package: Lua scripts and example policies.
 
-A wheel carries them inside the package (`router/_lua`, `router/_examples`); an editable install or a plain checkout has
+A wheel has them inside the package (`router/_lua`, `router/_examples`); an editable install or a plain checkout has
 them beside it (`lua/`, `examples/`).
 """
 

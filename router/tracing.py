@@ -27,7 +27,7 @@ class Span:
     def __init__(self, span: "OtelSpan") -> None:
         self._span = span
         context = span.get_span_context()
-        # What goes out to whoever continues the trace.
+        # The traceparent for the next service.
         self.traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
     def end(self, attributes: Attributes | None = None) -> None:
@@ -85,7 +85,7 @@ class Tracing:
         self.enabled = on and self._provider is not None
 
     def close(self) -> None:
-        """Send what is left; blocks for at most some seconds: call it from a thread at shutdown."""
+        """Send the remaining spans; blocks for some seconds at most, so call it from a thread at shutdown."""
         if self._provider is not None:
             self._provider.shutdown()
 
@@ -94,7 +94,7 @@ def _context(traceparent: str | None) -> "Context":
     from opentelemetry.context import Context  # noqa: PLC0415 - see above
     from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context  # noqa: PLC0415
 
-    # A context of its own: spans of concurrent requests must not become each other's parents.
+    # A separate context: spans of concurrent requests must not become each other's parents.
     match = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
     if match is None:
         return Context()

@@ -17,6 +17,7 @@ from msgspec import Struct
 from tenacity import AsyncRetrying, retry_if_not_exception_type, wait_random_exponential
 
 from router.bus import headers as wire
+from router.bus import nats_py
 from router.bus.fast import Direct, FastClient
 from router.bus.faults import translated
 from router.bus.options import BusOptions, connect_arguments
@@ -93,8 +94,12 @@ class Bus:
         return 0 if self._client is None else self._client.unsent
 
     async def start(self) -> None:
-        """Begin to connect; returns at once, whether or not a server is there."""
+        """Begin to connect; returns at once, whether or not a server is there.
+
+        :raises StartupRefused: the installed nats-py is not one that the fast path can build on.
+        """
         if self._task is None:
+            nats_py.check()
             self._task = asyncio.create_task(self._keep(), name="bus")
 
     async def wait_connected(self, timeout_s: float) -> bool:

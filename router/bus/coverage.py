@@ -4,6 +4,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
 from router.bus.streams import Streams
 from router.errors import BusError
 from router.telemetry.events import Event
@@ -59,20 +61,20 @@ class Coverage:
         self._asking.clear()
 
     async def _look_up(self, subject: str) -> None:
-        now = asyncio.get_running_loop().time
-        give_up = now() + self._give_up_s
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(BusError),
+            wait=wait_fixed(_RETRY_S),
+            stop=stop_after_delay(self._give_up_s),
+            reraise=True,
+        )
         covered: bool | None = None
-        while covered is None:
-            try:
-                covered = bool(await self._streams.covering(subject))
-            except BusError as error:
-                if now() >= give_up:
-                    log.error("cannot look up the stream of %s: %s", subject, error, extra={"event": Event.BUS_ERROR})
-                    break
-                await asyncio.sleep(_RETRY_S)
-        if covered is not None:
+        try:
+            covered = bool(await retrying(self._streams.covering, subject))
+        except BusError as error:
+            log.error("cannot look up the stream of %s: %s", subject, error, extra={"event": Event.BUS_ERROR})
+        else:
             if len(self._found) >= _KEPT_SUBJECTS:
                 self._found.clear()
-            self._found[subject] = (covered, now() + _KEPT_S)
+            self._found[subject] = (covered, asyncio.get_running_loop().time() + _KEPT_S)
         for then in self._asking.pop(subject, []):
             then(covered)

@@ -25,7 +25,7 @@ client, the same machine (µs). The door is `DecideDoor`, all in:
     the door, with two headers           30    4.4    3.5
     ================================  =====  =====  =====
 
-`tests/bus/test_fast.py` fails when a nats-py arrives whose replaced or used functions read differently.
+`router.bus.nats_py` lists the functions of nats-py that this module relies on, and refuses a nats-py where they differ.
 """
 # ruff: noqa: SLF001 - private names of nats-py are what this module is for
 

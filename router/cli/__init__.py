@@ -21,7 +21,7 @@ def main() -> None:
     """Run the command line of this process and exit."""
     from router.cli.commands import build
 
-    # What a command has to say it says itself; a pod and a worker set up logging of their own.
+    # Commands print their own messages; pods and workers set up logging themselves.
     logging.getLogger("router").addHandler(logging.NullHandler())
     try:
         _must_be_text(sys.argv[1:])
@@ -32,11 +32,11 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(Exit.INTERRUPTED)
     except SystemExit as end:
-        # The reader (head, less) has gone, which is no negative answer; typer ends that with 1.
+        # The reader (head, less) has closed the pipe. That is success; typer would exit with 1.
         if isinstance(end.__context__, BrokenPipeError):
             sys.exit(Exit.OK)
         raise
-    except Exception as error:  # the outermost frame: what is expected is told in words, the rest is a bug
+    except Exception as error:  # the outermost frame: expected faults get a message, the rest is a bug
         code, text = exit_code_of(error)
         sys.stderr.write(text + "\n")
         if code is Exit.INTERNAL:
@@ -45,9 +45,9 @@ def main() -> None:
 
 
 def _must_be_text(arguments: list[str]) -> None:
-    """Bytes that are not UTF-8 come as surrogates, which can be sent nowhere.
+    """Refuse arguments that are not UTF-8: their surrogates cannot be encoded.
 
-    :raises typer.BadParameter: there is one.
+    :raises typer.BadParameter: an argument is not UTF-8.
     """
     for argument in arguments:
         try:
@@ -57,7 +57,7 @@ def _must_be_text(arguments: list[str]) -> None:
 
 
 def _tell_usage(wrong: typer.TyperException) -> None:
-    """One line; nothing when a group of commands came without one and has shown its help."""
+    """Print one line; nothing if a command group has just shown its help."""
     context = getattr(wrong, "ctx", None)
     text = wrong.format_message().strip().rstrip(".")
     if text:

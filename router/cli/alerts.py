@@ -1,4 +1,4 @@
-"""`router alerts`: what the fleet has raised."""
+"""`router alerts`: the alerts that the fleet raised."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,10 +22,10 @@ SEVERITIES = ("critical", "warning", "info")
 
 
 def alerts(
-    since: Annotated[str, typer.Option(help="From a time (2026-01-31T12:00Z) or an age (15m, 1d) on.")] = "1d",
-    open_: Annotated[bool, typer.Option("--open", help="Only those that hold still.")] = False,
+    since: Annotated[str, typer.Option(help="Since a time (2026-01-31T12:00Z) or an age (15m, 1d).")] = "1d",
+    open_: Annotated[bool, typer.Option("--open", help="Only alerts that are still open.")] = False,
     severity: Annotated[str | None, typer.Option(help="critical, warning or info.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue with new ones, until Ctrl-C.")] = False,
     json: JsonOption = False,
     nats: NatsOption = None,
 ) -> None:
@@ -51,10 +51,10 @@ async def _show(settings: "Settings", since_ms: int | None, wanted: "Wanted", *,
     import msgspec
 
     from router.bus.history import StreamHistory
-    from router.cli.streams import bus_of
+    from router.cli.bus import open_bus
     from router.usecases.alerts.log import alert_log
 
-    async with bus_of(settings) as bus:
+    async with open_bus(settings) as bus:
         log = await alert_log(StreamHistory(bus, settings.stream_alert_name), since_ms)
         found = [e for e in log.episodes if wanted(e)]
         if json and not follow:
@@ -67,13 +67,13 @@ async def _show(settings: "Settings", since_ms: int | None, wanted: "Wanted", *,
             columns = ("raised", "resolved", "severity", "condition", "scope", "message")
             print_table(columns, rows, whole=("raised", "resolved", "severity", "condition"))
         else:
-            note("no alert is like that")
+            note("no alert matches")
         if follow:
             await _follow(bus, log, wanted, json=json)
 
 
 async def _follow(bus: "Bus", log: "AlertLog", wanted: "Wanted", *, json: bool) -> None:
-    """Print what is raised and resolved from now on; ends only by Ctrl-C."""
+    """Print alerts that are raised and resolved from now on, until Ctrl-C."""
     import asyncio
 
     from router.wire import subjects

@@ -21,9 +21,9 @@ app = typer.Typer(help="Read a tenant's audit log.", no_args_is_help=True)
 
 RESOURCE_TYPES = ("request", "assignment", "policy", "provider", "tenant", "gate")
 LOOK_S = 0.5
-TAIL_MOST = 500
+TAIL_MAX = 500
 
-LinesOption = Annotated[int, typer.Option("--lines", "-n", min=1, max=TAIL_MOST, help="How many of the newest.")]
+LinesOption = Annotated[int, typer.Option("--lines", "-n", min=1, max=TAIL_MAX, help="How many of the newest.")]
 JsonLinesOption = Annotated[bool, typer.Option("--json", help="One JSON document a line.")]
 
 app.command()(audit_export.export)
@@ -50,13 +50,13 @@ def query(
     ] = None,
     since: SinceOption = None,
     until: UntilOption = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many entries.")] = 100,
-    cursor: Annotated[str | None, typer.Option(help="Go on where the page before ended.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The newest N entries, at most.")] = 100,
+    cursor: Annotated[str | None, typer.Option(help="Continue after the previous page.")] = None,
     json: JsonOption = False,
     redis: RedisOption = None,
 ) -> None:
-    """Find entries, newest first, a page at a time. The tenant ~ is the log of no tenant: what roles, the gate and
-    purges did. Exit code 1: there is none.
+    """Find entries, newest first, page by page. The tenant ~ is the log of no tenant: uses of roles, the gate,
+    purges. Exit code 1: there is none.
 
     Example: router audit query --tenant acme --action breaker --since 2h
     """
@@ -89,32 +89,32 @@ def query(
     elif page.entries:
         print_table(COLUMNS, map(row, page.entries), whole=("time", "action"))
     else:
-        note(_none(tenant, "like that" + (f" among the {page.read:,} that were read" if page.cursor else "")))
+        note(_none(tenant, "that matches" + (f" among the {page.read:,} that were read" if page.cursor else "")))
     if page.cursor is not None and not json:
         note(f"more: --cursor {page.cursor}")
     raise typer.Exit(Exit.OK if page.entries else Exit.NEGATIVE)
 
 
 def _none(tenant: str, which: str = "") -> str:
-    """That there is no entry; and, as the name may be wrong, how to see which are right."""
+    """The note that there is no entry. The name may be wrong, so it says how to list tenants."""
     where = "the log of no tenant" if tenant == NO_TENANTS_LOG else tenant
     return f"{where} has no audit entry {which}".rstrip() + " (tenants are in `router tenant list`)"
 
 
 async def _page(settings: "Settings", wanted: "AuditQuery", cursor: str | None, limit: int) -> "AuditPage":
-    from router.cli.room import store
+    from router.cli.connections import open_store
     from router.store.audit import RedisAudit
     from router.usecases.audit.query import QueryAudit
 
-    async with store(settings, reading=True) as room:
-        return await QueryAudit(RedisAudit(room.keys, room.nodes)).page(wanted, cursor=cursor, limit=limit)
+    async with open_store(settings, reading=True) as store:
+        return await QueryAudit(RedisAudit(store.keys, store.nodes)).page(wanted, cursor=cursor, limit=limit)
 
 
 @app.command()
 def tail(
     tenant: LogOption,
     lines: LinesOption = 20,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue with new ones, until Ctrl-C.")] = False,
     json: JsonLinesOption = False,
     redis: RedisOption = None,
 ) -> None:
@@ -132,12 +132,12 @@ async def _tail(settings: "Settings", tenant: str, lines: int, *, follow: bool, 
     """Whether there was an entry."""
     import asyncio
 
-    from router.cli.room import store
+    from router.cli.connections import open_store
     from router.domain.audit import AuditQuery
     from router.store.audit import RedisAudit
 
-    async with store(settings, reading=True) as room:
-        log = RedisAudit(room.keys, room.nodes)
+    async with open_store(settings, reading=True) as store:
+        log = RedisAudit(store.keys, store.nodes)
         page = (await log.search(AuditQuery(tenant), maximum=lines)).found[::-1]
         last = "0-0"
         while True:
@@ -148,7 +148,7 @@ async def _tail(settings: "Settings", tenant: str, lines: int, *, follow: bool, 
                 return bool(page)
             if not page:
                 await asyncio.sleep(LOOK_S)
-            page = await log.after(tenant, last, maximum=TAIL_MOST)
+            page = await log.after(tenant, last, maximum=TAIL_MAX)
 
 
 @app.command()
@@ -157,7 +157,7 @@ def unknown(
     json: JsonLinesOption = False,
     redis: RedisOption = None,
 ) -> None:
-    """Show the newest refusals of tenants (or policies) that are not known here, oldest first. Exit code 1: none."""
+    """Show the newest refusals of unknown tenants and policies, oldest first. Exit code 1: there is none."""
     import asyncio
 
     from router.cli.target import settings_for
@@ -166,22 +166,22 @@ def unknown(
     for entry in reversed(entries):
         print_line(entry, json=json, tenant=True)
     if not entries:
-        note("nobody has asked for a tenant or a policy that is not known here")
+        note("no request named an unknown tenant or policy")
     raise typer.Exit(Exit.OK if entries else Exit.NEGATIVE)
 
 
 async def _unknown(settings: "Settings", lines: int) -> "list[AuditEntry]":
     from router.app.adapter_settings import retention_bounds
-    from router.cli.room import store
+    from router.cli.connections import open_store
     from router.store.unknown_tenants import RedisUnknownTenants
 
-    async with store(settings, reading=True) as room:
-        return await RedisUnknownTenants(room.keys, room.nodes, retention_bounds(settings).ttl_ms).newest(lines)
+    async with open_store(settings, reading=True) as store:
+        return await RedisUnknownTenants(store.keys, store.nodes, retention_bounds(settings).ttl_ms).newest(lines)
 
 
 @app.command()
 def stats(tenant: LogOption, json: JsonOption = False, redis: RedisOption = None) -> None:
-    """The log at a glance; actions are counted over the newest 10,000 entries. Exit code 1: there is no entry."""
+    """Show the size of a log, and its actions over the newest 10,000 entries. Exit code 1: there is no entry."""
     import asyncio
 
     import msgspec
@@ -203,9 +203,9 @@ def stats(tenant: LogOption, json: JsonOption = False, redis: RedisOption = None
 
 
 async def _stats(settings: "Settings", tenant: str) -> "AuditStats":
-    from router.cli.room import store
+    from router.cli.connections import open_store
     from router.store.audit import RedisAudit
     from router.usecases.audit.query import QueryAudit
 
-    async with store(settings, reading=True) as room:
-        return await QueryAudit(RedisAudit(room.keys, room.nodes)).stats(tenant)
+    async with open_store(settings, reading=True) as store:
+        return await QueryAudit(RedisAudit(store.keys, store.nodes)).stats(tenant)

@@ -20,13 +20,13 @@ _BATCH = 512
 
 def export(
     tenant: LogOption,
-    out: Annotated[Path, typer.Option(help="The folder; the tenant gets one of its own in it.")],
+    out: Annotated[Path, typer.Option(help="The folder; each tenant gets a sub-folder.")],
     since: SinceOption = None,
     until: UntilOption = None,
     json: JsonOption = False,
     redis: RedisOption = None,
 ) -> None:
-    """Write a tenant's log to a file, oldest first, with a manifest. The pods' export goes on by its own mark.
+    """Write a tenant's log to a file, oldest first, with a manifest. The pods' own export is not affected.
 
     Exit code 1: there is no entry.
 
@@ -41,7 +41,7 @@ def export(
     since_ms, until_ms = moment_ms(since, "--since"), moment_ms(until, "--until")
     manifest = asyncio.run(_export(settings_for(redis=redis), tenant, out, since_ms, until_ms))
     if manifest is None:
-        note(f"{tenant} has no such entry, and no file was written (tenants are in `router tenant list`)")
+        note(f"{tenant} has no entry that matches, and no file was written (tenants are in `router tenant list`)")
         if json:
             print_json(None)
         raise typer.Exit(Exit.NEGATIVE)
@@ -55,13 +55,13 @@ def export(
 async def _export(
     settings: "Settings", tenant: str, out: Path, since_ms: int | None, until_ms: int | None
 ) -> "Manifest | None":
-    from router.cli.room import store
+    from router.cli.connections import open_store
     from router.edge.audit_files import AuditFile
     from router.errors import InvalidInput, Problem
     from router.store.audit import RedisAudit, place
 
-    async with store(settings, reading=True) as room:
-        log = RedisAudit(room.keys, room.nodes)
+    async with open_store(settings, reading=True) as store:
+        log = RedisAudit(store.keys, store.nodes)
         last = f"{since_ms - 1}-{2**64 - 1}" if since_ms else "0-0"
         try:
             with AuditFile(out, tenant) as file:

@@ -1,4 +1,4 @@
-"""How audit entries look to people and to machines, and how people write a moment."""
+"""Audit entries for people and for machines, and how people write a moment in time."""
 
 import re
 import sys
@@ -17,8 +17,8 @@ _LEFT_OUT = {"request_id", "decision_id", "policy_hash"}
 
 COLUMNS = ("time", "action", "request", "what")
 
-SinceOption = Annotated[str | None, typer.Option(help="Not older: a time (2026-01-31T12:00Z) or an age (15m, 2h).")]
-UntilOption = Annotated[str | None, typer.Option(help="Older than: a time or an age.")]
+SinceOption = Annotated[str | None, typer.Option(help="Since a time (2026-01-31T12:00Z) or an age (15m, 2h).")]
+UntilOption = Annotated[str | None, typer.Option(help="Before a time or an age.")]
 
 
 def facts(entry: "AuditEntry") -> dict[str, Any]:
@@ -29,7 +29,7 @@ def facts(entry: "AuditEntry") -> dict[str, Any]:
 
 
 def row(entry: "AuditEntry") -> tuple[object, ...]:
-    """Time, action, request, and the rest in words; what only machines need is left to --json."""
+    """Time, action, request, and the details as text; fields that only machines need are in --json."""
     told: dict[str, Any] = {
         k: v for k, v in entry.details.items() if k not in _LEFT_OUT and not isinstance(v, dict | list)
     }
@@ -42,7 +42,7 @@ def row(entry: "AuditEntry") -> tuple[object, ...]:
 
 
 def print_line(entry: "AuditEntry", *, json: bool, tenant: bool = False) -> None:
-    """One entry, one line, at once; with its tenant and outcome if the lines are of many."""
+    """Print one entry on one line and flush; `tenant`: with its tenant and outcome."""
     from router.wire.audit import audit_line
 
     cells = (*row(entry), f"tenant {entry.tenant_id}, {entry.outcome}") if tenant else row(entry)

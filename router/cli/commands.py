@@ -1,4 +1,4 @@
-"""All commands in one place: what they are called and in which order the help shows them."""
+"""All commands, with their names and the order in which the help shows them."""
 
 import typer
 

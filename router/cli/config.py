@@ -10,9 +10,9 @@ from router.cli.target import JsonOption
 
 def config(
     json: JsonOption = False,
-    changed: Annotated[bool, typer.Option("--changed", help="Only what differs from the default.")] = False,
+    changed: Annotated[bool, typer.Option("--changed", help="Only settings that differ from the default.")] = False,
 ) -> None:
-    """Show the settings that a pod started here would run with; secrets are not shown."""
+    """Show the settings that a pod would have when started here; secrets are hidden."""
     from router.settings import effective, load
 
     rows = [r for r in effective(load()) if r.changed or not changed]
@@ -20,7 +20,7 @@ def config(
         print_json({r.variable: r.value for r in rows})
         return
     if not rows:
-        note("every setting has its default")
+        note("all settings have their defaults")
         return
     print_table(
         ("setting", "value", "default", "what it does"), ((r.variable, r.value, r.default, r.description) for r in rows)

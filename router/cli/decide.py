@@ -34,14 +34,15 @@ def decide(
     user: UserOption = None,
     push: Annotated[bool, typer.Option("--push", help="Also dispatch the task to a worker.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Dispatch, and wait for the final result.")] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="Ask why this provider.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Show why this provider was chosen.")] = False,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the reply, and for the result.")] = 5.0,
     json: JsonOption = False,
     nats: NatsOption = None,
 ) -> None:
     """Ask who runs a task for a tenant, and print the decision.
 
-    Exit code 1: the fleet refused, the task's result is not a success, or none came in time (then its state is told).
+    Exit code 1: the fleet refused, the task's result is not a success, or none came in time. Without a result, the
+    state of the task is shown.
 
     Example: router decide --tenant acme --task chat --payload '{"prompt":"hello"}' --wait
     """
@@ -56,7 +57,7 @@ def decide(
     if explain:
         body["options"] = {"explain": True}
     where = bus_options(settings_for(nats=nats), "router-cli")
-    # nats-py reads 0 as "for ever", and gives up after the second try only with 1.
+    # For nats-py, 0 means "for ever", and 1 gives up after the second try.
     connection = connect_arguments(where) | {"servers": list(where.urls), "max_reconnect_attempts": 1}
     answer, result = asyncio.run(_ask(connection, body, timeout, wait=wait))
     if json:
@@ -77,7 +78,7 @@ def request_body(
     session: str | None,
     user: str | None,
 ) -> dict[str, Any]:
-    """A request as the options say; `payload` as of `--payload`."""
+    """The request that the options describe; `payload` is the text of `--payload`."""
     import uuid
 
     body: dict[str, Any] = {
@@ -114,7 +115,7 @@ def _payload(text: str) -> Any:
 async def _ask(
     connection: dict[str, Any], body: dict[str, Any], timeout_s: float, *, wait: bool
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The reply with pod and time, and the final result when asked to wait for it.
+    """The reply with pod and time, and with `--wait` the final result.
 
     :raises BusError: NATS or the fleet did not answer in time.
     """
@@ -156,7 +157,7 @@ async def _ask(
 async def _final(
     client: "Client", body: dict[str, Any], reply: dict[str, Any], arrived: "Future[dict[str, Any]]", timeout_s: float
 ) -> dict[str, Any]:
-    """The final result; where none comes in time, or came before this call, what the fleet knows of the task."""
+    """The final result; if none arrives in time, or it was published before this call, the state of the task."""
     import asyncio
 
     replayed = (reply.get("context") or {}).get("replayed") is True
@@ -181,7 +182,7 @@ async def _state(client: "Client", body: dict[str, Any]) -> dict[str, Any]:
 
 
 async def quiet(_: Exception) -> None:
-    """The failed call says it; nats-py would print it once more."""
+    """Ignore the error: the failed call reports it, and nats-py would print it a second time."""
 
 
 def _show(answer: dict[str, Any], result: dict[str, Any] | None) -> None:
@@ -195,7 +196,7 @@ def _show(answer: dict[str, Any], result: dict[str, Any] | None) -> None:
         facts = [(k, v) for k, v in (error.get("details") or {}).items() if k != "explain"]
     facts += [("request", context.get("request_id")), ("answered by", f"{answer['pod']} in {answer['ms']:.1f} ms")]
     if result is not None and "state" in result:
-        note(f"no final result: the task is {result['state'] or 'not known any more'}, attempt {result['attempt']}")
+        note(f"no final result: the task is {result['state'] or 'no longer known'}, attempt {result['attempt']}")
         facts.append(("task", result["task_id"]))
     elif result is not None:
         took = "" if result.get("latency_ms") is None else f" in {result['latency_ms']} ms"

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from router.bus.history import StreamHistory
     from router.usecases.messages.dead_letters import Filter, Found, Original, Redriven
 
-app = typer.Typer(help="Messages that were given up on.", no_args_is_help=True)
+app = typer.Typer(help="Messages that could not be handled.", no_args_is_help=True)
 
 LARGEST_ID = 2**64 - 1
-SubjectOption = Annotated[str | None, typer.Option(help="Letters of this original subject.")]
-ReasonOption = Annotated[str | None, typer.Option(help="Letters whose reason or error code contains this.")]
+SubjectOption = Annotated[str | None, typer.Option(help="Dead letters of this original subject.")]
+ReasonOption = Annotated[str | None, typer.Option(help="Dead letters whose reason or error code contains this text.")]
 
 
-class _Room:
-    """The DLQ, and the streams that its letters come from."""
+class _Streams:
+    """The dead-letter stream, and the streams its messages came from."""
 
     def __init__(self, bus: "Bus", dlq: "StreamHistory", origins: "dict[str, StreamHistory]") -> None:
         self.bus, self.dlq, self.origins = bus, dlq, origins
@@ -37,7 +37,7 @@ def list_(
     reason: ReasonOption = None,
     tenant: OnlyTenantOption = None,
     since: SinceOption = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many, the newest.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The newest N, at most.")] = 50,
     json: JsonOption = False,
     nats: NatsOption = None,
 ) -> None:
@@ -61,7 +61,7 @@ def list_(
         ]
         print_table(("id", "time", "subject", "tenant", "code", "reason"), rows, whole=("id", "time", "subject"))
     else:
-        note("no dead letter is like that")
+        note("no dead letter matches")
     raise typer.Exit(Exit.OK if found else Exit.NEGATIVE)
 
 
@@ -71,7 +71,7 @@ def show(
     json: JsonOption = False,
     nats: NatsOption = None,
 ) -> None:
-    """Show one letter with the message, if it is kept or still in its stream. Exit code 1: no such letter."""
+    """Show one dead letter, with its message if that is stored. Exit code 1: there is no such dead letter."""
     import asyncio
 
     found, message = asyncio.run(_show(nats, letter))
@@ -88,7 +88,7 @@ def show(
     else:
         print_facts(facts.items())
         if message is None:
-            note("the message itself is gone: the letter has its hash only")
+            note("the message is gone: the dead letter has only its hash")
 
 
 @app.command()
@@ -100,15 +100,15 @@ def redrive(
     reason: ReasonOption = None,
     tenant: OnlyTenantOption = None,
     since: SinceOption = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many of those that fit, the newest.")] = 100,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the letters in the DLQ.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="The newest N that match, at most.")] = 100,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the dead letters in the stream.")] = False,
     json: JsonOption = False,
     nats: NatsOption = None,
 ) -> None:
-    """Send letters again to where they came from, by id or by what they have in common.
+    """Send messages again to the subjects they came from, by id or by filter.
 
-    Each goes out once, under a new message id; the pods count it and say in the tenant's audit who did it. A letter
-    leaves the DLQ when its message is stored. Exit code 1: one of them was not sent, or there is none.
+    Each is published once, with a new message id. The pods count it and record in the tenant's audit who did it. A dead
+    letter leaves the stream once its message is stored. Exit code 1: a message was not sent, or nothing matches.
 
     Example: router dlq redrive --reason SERVER_ERROR --since 2h
     """
@@ -116,7 +116,7 @@ def redrive(
 
     chosen = _filter(subject, reason, tenant, since)
     if bool(ids) == (chosen != _filter(None, None, None, None)):
-        raise typer.BadParameter("give ids, or at least one of --subject, --reason, --tenant, --since", param_hint="ID")
+        raise typer.BadParameter("give ids, or a filter: --subject, --reason, --tenant or --since", param_hint="ID")
     done = asyncio.run(_redrive(nats, ids or [], chosen, limit, keep=keep))
     if json:
         import msgspec
@@ -126,7 +126,7 @@ def redrive(
         rows = [(d.sequence, d.subject, d.outcome, d.message) for d in done]
         print_table(("id", "subject", "outcome", "why"), rows, whole=("id", "subject"))
     else:
-        note("no dead letter is like that")
+        note("no dead letter matches")
     sent = [d for d in done if d.outcome in ("redriven", "duplicate")]
     raise typer.Exit(Exit.OK if done and len(sent) == len(done) else Exit.NEGATIVE)
 
@@ -138,34 +138,34 @@ def _filter(subject: str | None, reason: str | None, tenant: str | None, since: 
 
 
 @asynccontextmanager
-async def _room(nats: str | None) -> AsyncIterator[_Room]:
+async def _open(nats: str | None) -> AsyncIterator[_Streams]:
     from router.bus.history import StreamHistory
-    from router.cli.streams import bus_of
+    from router.cli.bus import open_bus
     from router.cli.target import settings_for
     from router.wire import subjects
 
     settings = settings_for(nats=nats)
-    async with bus_of(settings) as bus:
+    async with open_bus(settings) as bus:
         origins = {
             subjects.RESULT: StreamHistory(bus, settings.stream_result_name),
             subjects.ACK: StreamHistory(bus, settings.stream_ack_name),
         }
-        yield _Room(bus, StreamHistory(bus, settings.stream_dlq_name), origins)
+        yield _Streams(bus, StreamHistory(bus, settings.stream_dlq_name), origins)
 
 
 async def _list(nats: str | None, chosen: "Filter", limit: int) -> "list[Found]":
     from router.usecases.messages.dead_letters import letters
 
-    async with _room(nats) as room:
-        return await letters(room.dlq, chosen, maximum=limit)
+    async with _open(nats) as streams:
+        return await letters(streams.dlq, chosen, maximum=limit)
 
 
 async def _show(nats: str | None, sequence: int) -> "tuple[Found | None, Original | None]":
     from router.usecases.messages.dead_letters import letter, original
 
-    async with _room(nats) as room:
-        found = await letter(room.dlq, sequence)
-        return found, None if found is None else await original(found, room.origins)
+    async with _open(nats) as streams:
+        found = await letter(streams.dlq, sequence)
+        return found, None if found is None else await original(found, streams.origins)
 
 
 async def _redrive(nats: str | None, ids: list[int], chosen: "Filter", limit: int, *, keep: bool) -> "list[Redriven]":
@@ -175,14 +175,16 @@ async def _redrive(nats: str | None, ids: list[int], chosen: "Filter", limit: in
     from router.bus.puback import publish_once
     from router.usecases.messages.dead_letters import Outcome, Redrive, Redriven, letter, letters
 
-    async with _room(nats) as room:
-        again = Redrive(room.dlq, room.origins, partial(publish_once, room.bus), by=getpass.getuser(), keep=keep)
+    async with _open(nats) as streams:
+        again = Redrive(
+            streams.dlq, streams.origins, partial(publish_once, streams.bus), by=getpass.getuser(), keep=keep
+        )
         if not ids:
-            return [await again(found) for found in reversed(await letters(room.dlq, chosen, maximum=limit))]
+            return [await again(found) for found in reversed(await letters(streams.dlq, chosen, maximum=limit))]
         done: list[Redriven] = []
         for sequence in ids:
-            found = await letter(room.dlq, sequence)
-            missing = Redriven(sequence, "", Outcome.FAILED, "there is no such letter")
+            found = await letter(streams.dlq, sequence)
+            missing = Redriven(sequence, "", Outcome.FAILED, "there is no such dead letter")
             done.append(missing if found is None else await again(found))
         return done
 

@@ -1,4 +1,4 @@
-"""Exit codes, and what an exception means to the user: which code, in which words, with which fix."""
+"""Exit codes, and the code, message and hint for each exception."""
 
 from enum import IntEnum
 
@@ -29,7 +29,7 @@ _START = "`router local` starts one here"
 
 
 def exit_code_of(error: Exception) -> tuple[Exit, str]:
-    """The exit code of a fault and the words for it; InvalidInput shows every problem on a line of its own."""
+    """The exit code and the message of a fault; `InvalidInput` has one line per problem."""
     match error:
         case InvalidInput(problems=problems):
             return Exit.USAGE, "\n".join(f"error: {p}" for p in problems)

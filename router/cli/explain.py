@@ -1,4 +1,4 @@
-"""`router explain`: why a decision was made, from its audit entry, or what one would be made now."""
+"""`router explain`: why a decision was made (from its audit entry), or which one would be made now."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,15 +21,15 @@ def explain(
     tenant: LogOption,
     entry: Annotated[
         str | None,
-        typer.Option("--id", metavar="ID", help="What was decided, by audit entry or decision_id."),
+        typer.Option("--id", metavar="ID", help="An audit entry or a decision_id."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Tell what would be decided now; charges nothing. Needs --task.")
+        bool, typer.Option("--dry-run", help="Show what would be decided now; charges nothing. Needs --task.")
     ] = False,
     task: Annotated[str | None, typer.Option(help="The task's type.")] = None,
     payload: PayloadOption = "{}",
     policy: AskedPolicyOption = None,
-    request_id: Annotated[str | None, typer.Option(help="The very request; without it some request.")] = None,
+    request_id: Annotated[str | None, typer.Option(help="The request id; without it a new one.")] = None,
     session: SessionOption = None,
     user: UserOption = None,
     max_latency_ms: Annotated[int | None, typer.Option(min=0, help="constraints.max_latency_ms.")] = None,
@@ -39,7 +39,7 @@ def explain(
     nats: NatsOption = None,
     redis: RedisOption = None,
 ) -> None:
-    """Tell why a request got its provider, or which it would get.
+    """Explain why a request got its provider, or which provider it would get.
 
     Exit code 1: there is no such entry, or the request would be refused.
 
@@ -50,7 +50,7 @@ def explain(
     from router.cli.target import settings_for
 
     if (entry is None) is not dry_run:
-        raise typer.BadParameter("name what was decided with --id, or ask with --dry-run", param_hint="--id")
+        raise typer.BadParameter("name a decision with --id, or use --dry-run", param_hint="--id")
     if entry is not None:
         found = asyncio.run(_entry(settings_for(redis=redis), tenant, entry))
         raise typer.Exit(_tell_entry(found, tenant, entry, json=json))
@@ -65,15 +65,15 @@ def explain(
 
 
 async def _entry(settings: "Settings", tenant: str, name: str) -> "AuditEntry | None":
-    """The entry of this id, or the one that made the decision of this id, or of the entry's."""
-    from router.cli.room import store
+    """The audit entry with this id, or the entry of the decision that the id or the entry names."""
+    from router.cli.connections import open_store
     from router.domain.audit import AuditQuery
     from router.domain.ids import from_text
     from router.store.audit import RedisAudit
     from router.usecases.audit.query import QueryAudit
 
-    async with store(settings, reading=True) as room:
-        log = RedisAudit(room.keys, room.nodes)
+    async with open_store(settings, reading=True) as store:
+        log = RedisAudit(store.keys, store.nodes)
         found: AuditEntry | None = None
         decision: object = name
         if from_text(name) is None:
@@ -108,7 +108,7 @@ def _tell_entry(found: "AuditEntry | None", tenant: str, name: str, *, json: boo
         head += f"got provider {why['provider_id']}: {reason_of(str(why['reason']))}"
         why["degraded"] = found.action == "decision.degraded"
     else:
-        note(f"entry {name} is no decision, and its decision is not in the log any more")
+        note(f"entry {name} is not a decision, and its decision is no longer in the log")
         head = f"{moment(found.ts_us)}  {found.action} {found.resource_id}"
     print_story(head, why, found.ts_us)
     return Exit.OK
@@ -142,7 +142,7 @@ async def _dry_run(settings: "Settings", body: dict[str, Any], timeout_s: float)
 
 
 def _token_is_wrong(reply: dict[str, Any]) -> bool:
-    """Whether the question was refused, and not the request that it is about."""
+    """Whether the admin act was refused, as opposed to the request it is about."""
     error = reply.get("error") or {}
     return error.get("code") == "unauthorized" and "token" in error.get("message", "")
 

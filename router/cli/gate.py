@@ -1,4 +1,4 @@
-"""`router gate`: what the CP state file says, what that opens, and how the pods stand."""
+"""`router gate`: the CP state file, the features it allows, and the view of each pod."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,7 +31,7 @@ def gate(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Show the CP gate: state file, features, and each pod's own view. Exit code 1: it is closed here or in a pod."""
+    """Show the CP gate: state file, features, and the view of each pod. Exit code 1: it is closed here or in a pod."""
     from router.domain.gate import GATED, fault_of
 
     path = file or _path()
@@ -94,7 +94,7 @@ def _path() -> Path | None:
 
 
 def _seen(path: Path | None) -> "Checkpoint | Unusable":
-    """What a pod would see, without the grace of one that has seen a good file."""
+    """The state that a new pod would read: without the grace time after a good file."""
     from router.domain.gate import Fault, Unusable, parse
     from router.edge.state_file import MountedFile
 
@@ -106,10 +106,10 @@ def _seen(path: Path | None) -> "Checkpoint | Unusable":
 
 
 def _asked(url: str) -> dict[str, Any]:
-    """A pod's own view.
+    """The view of one pod.
 
-    :raises InvalidInput: this is no address, or does not answer as a pod does.
-    :raises PodAway: nobody answers.
+    :raises InvalidInput: this is not an address, or the answer is not a pod's.
+    :raises PodAway: the pod does not answer.
     """
     import urllib.error
     import urllib.request
@@ -120,10 +120,10 @@ def _asked(url: str) -> dict[str, Any]:
     if not _is_address(address):
         raise InvalidInput([Problem("--pod", f"{url} is not an address", "such as http://127.0.0.1:8080")])
     try:
-        with urllib.request.urlopen(address, timeout=HTTP_S) as answer:  # noqa: S310 - the scheme was looked at
+        with urllib.request.urlopen(address, timeout=HTTP_S) as answer:  # noqa: S310 - the scheme was checked
             body = answer.read()
     except urllib.error.HTTPError as refused:
-        # A pod that is not ready tells how its gate stands, too.
+        # A pod that is not ready reports its gate, too.
         body = refused.read()
     except OSError as fault:
         raise PodAway(f"{url} does not answer: {getattr(fault, 'reason', fault)}") from fault

@@ -7,20 +7,20 @@ import typer
 from router.cli.audit_rows import moment
 from router.cli.exits import Exit
 from router.cli.names import OnlyTenantOption, ProviderArgument, TenantArgument, TenantOption
-from router.cli.operating import Room, in_room, operate
 from router.cli.output import note, print_json, print_table
+from router.cli.overriding import Services, override, with_services
 from router.cli.target import JsonOption, RedisOption
 
 if TYPE_CHECKING:
     from router.domain.view import BreakerView
     from router.usecases.admin.overrides import ProviderView
 
-providers = typer.Typer(help="Take providers out of a tenant's routing, and let them in again.", no_args_is_help=True)
-breakers = typer.Typer(help="Look at circuit breakers, hold them open, close them.", no_args_is_help=True)
-tenants = typer.Typer(help="Look at tenants, switch them off and on, purge them.", no_args_is_help=True)
-answers = typer.Typer(help="Forget remembered answers.", no_args_is_help=True)
+providers = typer.Typer(help="Drain a tenant's providers, and enable them again.", no_args_is_help=True)
+breakers = typer.Typer(help="List circuit breakers, hold them open, reset them.", no_args_is_help=True)
+tenants = typer.Typer(help="List tenants, disable, enable and purge them.", no_args_is_help=True)
+answers = typer.Typer(help="Forget stored answers.", no_args_is_help=True)
 
-WhyOption = Annotated[str | None, typer.Option("--why", help="Why, for the audit log.")]
+WhyOption = Annotated[str | None, typer.Option("--why", help="The reason, for the audit log.")]
 
 
 @providers.command()
@@ -31,8 +31,8 @@ def drain(
     json: JsonOption = False,
     redis: RedisOption = None,
 ) -> None:
-    """No new work for a provider, on every pod at once; what it runs it may finish."""
-    changed = operate(lambda o: o.drain(tenant, name, on=True, why=why), redis)
+    """Stop new work for a provider, on every pod at once. Running tasks may finish."""
+    changed = override(lambda o: o.drain(tenant, name, on=True, why=why), redis)
     _told(json, changed, f"{tenant}/{name} is drained", tenant_id=tenant, provider_id=name, drained=True)
 
 
@@ -44,22 +44,22 @@ def enable(
     json: JsonOption = False,
     redis: RedisOption = None,
 ) -> None:
-    """Work again for a drained provider."""
-    changed = operate(lambda o: o.drain(tenant, name, on=False, why=why), redis)
+    """Let a drained provider have work again."""
+    changed = override(lambda o: o.drain(tenant, name, on=False, why=why), redis)
     _told(json, changed, f"{tenant}/{name} is not drained", tenant_id=tenant, provider_id=name, drained=False)
 
 
 @providers.command("list")
 def list_providers(tenant: TenantOption, json: JsonOption = False, redis: RedisOption = None) -> None:
-    """List the providers of a tenant: who names them, whether they are drained, and their breakers."""
-    found = operate(lambda o: o.providers(tenant), redis)
+    """List a tenant's providers: the policies that name them, whether they are drained, and their breakers."""
+    found = override(lambda o: o.providers(tenant), redis)
     if json:
         print_json(
             {"tenant_id": tenant, "disabled": found.off, "providers": [_provider_facts(p) for p in found.providers]}
         )
         return
     if found.off:
-        note(f"{tenant} is disabled: nothing new is decided for it")
+        note(f"{tenant} is disabled: new requests are refused")
     rows = [
         (p.name, ", ".join(p.policies), "drained" if p.drained else "", *_breaker_cells(p.breaker))
         for p in found.providers
@@ -76,7 +76,7 @@ def force_open(
     redis: RedisOption = None,
 ) -> None:
     """Hold a provider's breaker open, on every pod at once, until it is reset."""
-    changed = operate(lambda o: o.force_open(tenant, name, why=why), redis)
+    changed = override(lambda o: o.force_open(tenant, name, why=why), redis)
     what = f"the breaker of {tenant}/{name} is held open"
     _told(json, changed, what, tenant_id=tenant, provider_id=name, state="open")
 
@@ -89,8 +89,8 @@ def reset(
     json: JsonOption = False,
     redis: RedisOption = None,
 ) -> None:
-    """Close a provider's breaker, forced or tripped, and let it count from nothing."""
-    changed = operate(lambda o: o.reset(tenant, name, why=why), redis)
+    """Close a provider's breaker, forced or tripped, and clear its counts."""
+    changed = override(lambda o: o.reset(tenant, name, why=why), redis)
     what = f"the breaker of {tenant}/{name} is closed"
     _told(json, changed, what, tenant_id=tenant, provider_id=name, state="closed")
 
@@ -101,12 +101,12 @@ def list_breakers(tenant: OnlyTenantOption = None, json: JsonOption = False, red
 
     from router.domain.view import BreakerState
 
-    async def act(room: Room) -> "list[tuple[str, BreakerView]]":
-        views = [v for v in await room.inspector.breakers(tenant) if v.state is not BreakerState.CLOSED]
-        names = {t: await room.names(t) for t in {v.tenant_id for v in views}}
+    async def act(services: Services) -> "list[tuple[str, BreakerView]]":
+        views = [v for v in await services.inspector.breakers(tenant) if v.state is not BreakerState.CLOSED]
+        names = {t: await services.names(t) for t in {v.tenant_id for v in views}}
         return [(names[v.tenant_id].get(v.provider_entry, v.provider_entry.hex()), v) for v in views]
 
-    found = in_room(act, redis)
+    found = with_services(act, redis)
     if json:
         print_json([{"tenant_id": v.tenant_id, "provider_id": name, **_breaker_facts(v)} for name, v in found])
     elif found:
@@ -119,8 +119,8 @@ def list_breakers(tenant: OnlyTenantOption = None, json: JsonOption = False, red
 
 @tenants.command()
 def disable(name: TenantArgument, why: WhyOption = None, json: JsonOption = False, redis: RedisOption = None) -> None:
-    """Decide nothing new for a tenant, on every pod at once. Answers that are remembered and running tasks stay."""
-    changed = operate(lambda o: o.switch(name, on=False, why=why), redis)
+    """Refuse new requests of a tenant, on every pod at once. Stored answers and running tasks stay."""
+    changed = override(lambda o: o.switch(name, on=False, why=why), redis)
     _told(json, changed, f"{name} is disabled", tenant_id=name, disabled=True)
 
 
@@ -128,15 +128,15 @@ def disable(name: TenantArgument, why: WhyOption = None, json: JsonOption = Fals
 def enable_tenant(
     name: TenantArgument, why: WhyOption = None, json: JsonOption = False, redis: RedisOption = None
 ) -> None:
-    """Decide for a tenant again."""
-    changed = operate(lambda o: o.switch(name, on=True, why=why), redis)
+    """Accept requests of a tenant again."""
+    changed = override(lambda o: o.switch(name, on=True, why=why), redis)
     _told(json, changed, f"{name} is enabled", tenant_id=name, disabled=False)
 
 
 @tenants.command("list")
 def list_tenants(json: JsonOption = False, redis: RedisOption = None) -> None:
     """List the tenants that have, or had, a policy. Exit code 1: there is none."""
-    heads = operate(lambda o: o.tenants(), redis)
+    heads = override(lambda o: o.tenants(), redis)
     facts = [
         {
             "tenant_id": h.tenant_id,
@@ -160,21 +160,23 @@ def list_tenants(json: JsonOption = False, redis: RedisOption = None) -> None:
 @answers.command()
 def forget(
     tenant: TenantOption,
-    request_id: Annotated[str | None, typer.Option(help="The request_id, where it was the identity.")] = None,
+    request_id: Annotated[
+        str | None, typer.Option(help="The request_id, if the request had no idempotency key.")
+    ] = None,
     key: Annotated[str | None, typer.Option("--key", help="The idempotency_key.")] = None,
     why: WhyOption = None,
     json: JsonOption = False,
     redis: RedisOption = None,
 ) -> None:
-    """Forget the answer to one request: sent again, it is decided anew. Exit code 1: none is remembered."""
-    forgotten = operate(lambda o: o.forget(tenant, request_id=request_id, idempotency_key=key, why=why), redis)
+    """Forget the answer to one request; its repeat is a new request. Exit code 1: no answer is stored."""
+    forgotten = override(lambda o: o.forget(tenant, request_id=request_id, idempotency_key=key, why=why), redis)
     called = request_id or key
     if json:
         print_json({"tenant_id": tenant, "forgotten": forgotten, "request_id": request_id, "idempotency_key": key})
     elif forgotten:
-        typer.echo(f"the answer to {called} is forgotten; what it has charged and started stays")
+        typer.echo(f"the answer to {called} is forgotten; charges and running tasks stay")
     else:
-        note(f"no answer to {called} is remembered for {tenant}")
+        note(f"no answer to {called} is stored for {tenant}")
     raise typer.Exit(Exit.OK if forgotten else Exit.NEGATIVE)
 
 

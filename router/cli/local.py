@@ -8,16 +8,16 @@ import typer
 
 def local(
     once: Annotated[
-        bool, typer.Option("--once", help="End after the proof; exit code 0 only if all was seen.")
+        bool, typer.Option("--once", help="End after the proof; the exit code is 0 only if every step happened.")
     ] = False,
-    data_dir: Annotated[Path, typer.Option(help="Data and logs; kept over restarts.")] = Path(".local"),
+    data_dir: Annotated[Path, typer.Option(help="Folder for data and logs; kept over restarts.")] = Path(".local"),
     port: Annotated[int, typer.Option(min=1, max=65535, help="HTTP port of the first pod, if it is free.")] = 8080,
     pods: Annotated[int, typer.Option(min=2, max=16, help="Router pods, each a process.")] = 2,
 ) -> None:
     """Start a small fleet on real servers here, prove it works, and serve until Ctrl-C.
 
     Valkey, NATS, two pods, a worker and policies for three example tenants. A pod or worker that dies is started again
-    (at most five times a minute). When all is proven, one line READY {json} says where everything is.
+    (at most five times a minute). After the proof, one line READY {json} names every address.
     """
     import asyncio
 

@@ -1,6 +1,6 @@
 """Options that name a tenant, a policy or a provider.
 
-A name that can be none is wrong usage, and told before any server is asked.
+An impossible name is wrong usage, and is refused before any server is contacted.
 """
 
 from typing import Annotated
@@ -13,7 +13,7 @@ NO_TENANTS_LOG = "~"
 def _id(what: str, name: str | None) -> str | None:
     """The name; None stays what it is.
 
-    :raises typer.BadParameter: no request could carry it.
+    :raises typer.BadParameter: no request may carry this name.
     """
     from router.errors import InvalidInput
     from router.usecases.policies.publish import check_ids
@@ -41,7 +41,7 @@ def _policy(name: str | None) -> str | None:
 def _provider(name: str) -> str:
     """The name.
 
-    :raises typer.BadParameter: no policy could have it.
+    :raises typer.BadParameter: no policy may contain this name.
     """
     import re
 

@@ -15,7 +15,7 @@ def print_json(value: object) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, whole: Sequence[str] = ()) -> None:
-    """A table; None shows as nothing, other values as their text, those in the columns `whole` on one line."""
+    """Print a table. None is an empty cell; columns named in `whole` are not wrapped."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -32,12 +32,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, who
 
 
 def print_line(text: str) -> None:
-    """One line, however long."""
+    """Print one line, however long."""
     sys.stdout.write(text + "\n")
 
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:
-    """Names and values, one a line, lists and objects as JSON; None is left out."""
+    """Print names and values, one per line; lists and objects as JSON. None is left out."""
     shown = [(name, value) for name, value in facts if value is not None]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
@@ -46,5 +46,5 @@ def print_facts(facts: Iterable[tuple[str, object]]) -> None:
 
 
 def note(text: str) -> None:
-    """A remark for people, on standard error."""
+    """Print a remark for people on standard error."""
     sys.stderr.write(text + "\n")

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Check, write and read policies.", no_args_is_help=True)
 
 ExpectOption = Annotated[
-    int | None, typer.Option(min=0, help="Write only if the policy is at this revision; 0: only if there is none.")
+    int | None, typer.Option(min=0, help="Write only if the policy has this revision; 0: only if there is no policy.")
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would change, and change nothing.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")]
 
 
 app.command()(policy_check.check)
@@ -40,8 +40,8 @@ def apply(
     redis: RedisOption = None,
     nats: NatsOption = None,
 ) -> None:
-    """Write a policy and tell the pods. Exit code 1: somebody wrote in between (see --expect-revision), or the tenant
-    would have too much.
+    """Write a policy and announce it. Exit code 1: it was changed meanwhile (see --expect-revision), or the tenant
+    would exceed a quota.
 
     Example: router policy apply policy.json --tenant acme --dry-run
     """
@@ -63,7 +63,7 @@ def delete(
     redis: RedisOption = None,
     nats: NatsOption = None,
 ) -> None:
-    """Remove a policy and tell the pods. Exit code 1: there is none, or somebody wrote in between."""
+    """Delete a policy and announce it. Exit code 1: there is none, or it was changed meanwhile."""
 
     async def act(publisher: "PolicyPublisher") -> "Published":
         return await publisher.delete(tenant, policy, expect_revision=expect_revision, dry_run=dry_run)
@@ -92,7 +92,7 @@ def list_(tenant: TenantOption, json: JsonOption = False, redis: RedisOption = N
 def show(
     tenant: TenantOption, policy: PolicyOption = "default", json: JsonOption = False, redis: RedisOption = None
 ) -> None:
-    """Show a policy. Exit code 1: there is none of that id."""
+    """Show a policy. Exit code 1: there is no policy with that id."""
     import orjson
 
     async def act(publisher: "PolicyPublisher") -> "Record | None":
@@ -116,7 +116,7 @@ def show(
 def history(
     tenant: TenantOption, policy: PolicyOption = "default", json: JsonOption = False, redis: RedisOption = None
 ) -> None:
-    """Show what a policy was, newest first, and who wrote it. Exit code 1: nothing is known of it."""
+    """Show the revisions of a policy, newest first, and who wrote them. Exit code 1: there are none."""
 
     async def act(publisher: "PolicyPublisher") -> "tuple[Past, ...]":
         return await publisher.history(tenant, policy)
@@ -130,7 +130,7 @@ def history(
         columns = ("revision", "written", "by", "act", "of", "hash", "changes")
         print_table(columns, [(*_past(p).values(), _changes(p, older)) for p, older in pairwise((*pasts, None)) if p])
     else:
-        note(f"nothing is known of policy {policy} of {tenant} (tenants are in `router tenant list`)")
+        note(f"policy {policy} of {tenant} has no history (tenants are in `router tenant list`)")
     raise typer.Exit(Exit.OK if pasts else Exit.NEGATIVE)
 
 
@@ -145,9 +145,9 @@ def rollback(
     redis: RedisOption = None,
     nats: NatsOption = None,
 ) -> None:
-    """Write what a policy was, as a new revision, and tell the pods; also when it was deleted since.
+    """Write an earlier revision of a policy again, as a new revision, and announce it. A deleted policy comes back.
 
-    Exit code 1: somebody wrote in between, or the tenant would have too much.
+    Exit code 1: the policy was changed meanwhile, or the tenant would exceed a quota.
     """
 
     async def act(publisher: "PolicyPublisher") -> "Published":
@@ -177,7 +177,7 @@ def _past(p: "Past") -> dict[str, Any]:
 
 
 def _changes(p: "Past", older: "Past | None") -> str:
-    """What this revision changed; nothing when there is no document to compare, or the act says it."""
+    """What this revision changed; empty when there is no document to compare, or when the act says it."""
     import orjson
 
     from router.domain.policy.diff import diff
@@ -203,7 +203,7 @@ def _show_published(published: "Published", json: bool) -> None:
         typer.echo(f"  {share}")
     what = f"{published.tenant_id}/{published.policy_id}"
     if not published.changed:
-        typer.echo(f"{what} is like that already; nothing was changed")
+        typer.echo(f"{what} is already like that; nothing was changed")
     elif published.dry_run:
         typer.echo(f"{what} would be {'written' if published.hash else 'deleted'}; nothing was changed")
     else:

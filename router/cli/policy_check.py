@@ -1,4 +1,4 @@
-"""`router policy check` and `schema`: what needs no server."""
+"""`router policy check` and `router policy schema`; they need no server."""
 
 import sys
 from pathlib import Path
@@ -59,7 +59,7 @@ def read(file: Path) -> bytes:
 
 
 def read_good(file: Path) -> bytes:
-    """The bytes of a good document, so that nobody is asked about another.
+    """The bytes of a valid document; an invalid one is refused before any server is contacted.
 
     :raises InvalidInput: with every mistake.
     :raises typer.BadParameter: it cannot be read.

@@ -1,4 +1,4 @@
-"""A publisher of policies for one command: the store it writes to, and the word to the pods afterwards."""
+"""A policy publisher for one command: it writes to the store, and announces the change to the pods."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,7 +16,7 @@ Act = Callable[["PolicyPublisher"], Awaitable[T]]
 
 
 class Changes:
-    """Collects what is to be announced; the store is written by then, and the pods notice it in any case."""
+    """Collects the changes to announce. They are in the store already, so pods notice them in any case."""
 
     def __init__(self) -> None:
         self.made: list[tuple[str, int]] = []
@@ -27,7 +27,7 @@ class Changes:
 
 
 def with_publisher(act: Act[T], *, redis: str | None, nats: str | None) -> T:
-    """What `act` returns; then every change it made is announced. A NATS that is away is only mentioned.
+    """Run `act`, announce every change, and return the result. An unreachable NATS is only noted.
 
     :raises StoreError: Redis did not answer.
     """
@@ -36,32 +36,32 @@ def with_publisher(act: Act[T], *, redis: str | None, nats: str | None) -> T:
 
 async def _with_publisher(act: Act[T], settings: "Settings") -> T:
     from router.app.adapter_settings import policy_bounds, quotas
-    from router.cli.room import store
+    from router.cli.connections import open_store
     from router.domain.audit import Actor
     from router.store.policies import RedisPolicies
     from router.usecases.policies.publish import PolicyPublisher
 
     changes = Changes()
-    async with store(settings) as room:
-        policies = RedisPolicies(room.nodes, room.keys, bounds=policy_bounds(settings))
+    async with open_store(settings) as store:
+        policies = RedisPolicies(store.nodes, store.keys, bounds=policy_bounds(settings))
         result = await act(PolicyPublisher(policies, changes, Actor(settings.principal), quotas(settings)))
     await announced(settings, changes)
     return result
 
 
 async def announced(settings: "Settings", changes: Changes) -> None:
-    """Tell the pods what was changed; a NATS that is away is only mentioned."""
+    """Announce the changes to the pods; an unreachable NATS is only noted."""
     if changes.made and not await _announce(settings, changes.made):
         note("NATS could not be reached: each pod notices the change with its next decision for the tenant")
 
 
 async def _announce(settings: "Settings", changes: list[tuple[str, int]]) -> bool:
     from router.bus.announce import announce
-    from router.cli.streams import bus_of
+    from router.cli.bus import open_bus
     from router.errors import BusError
 
     try:
-        async with bus_of(settings) as bus:
+        async with open_bus(settings) as bus:
             for tenant_id, revision in changes:
                 announce(bus, tenant_id, revision)
             await bus.flush()

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 def selftest(
     pods: Annotated[
-        int, typer.Option(min=1, help="Replicas expected; with 1 it is not checked that several answer.")
+        int, typer.Option(min=1, help="Expected replicas; with 1, answers from several pods are not checked.")
     ] = 2,
     tenant: Annotated[
-        str | None, typer.Option(help="The throw-away tenant; nobody may use it. Without it: a random name.")
+        str | None, typer.Option(help="The throw-away tenant, which must be unused. Default: a random name.")
     ] = None,
     allow_volatile: Annotated[
-        bool, typer.Option("--allow-volatile", help="A Redis without an append-only file is accepted.")
+        bool, typer.Option("--allow-volatile", help="Accept a Redis without an append-only file.")
     ] = False,
     json: JsonOption = False,
     nats: NatsOption = None,
@@ -29,7 +29,7 @@ def selftest(
 ) -> None:
     """Check a running fleet and its servers: do the pods share one counter, is Redis safe, are the streams right?
 
-    Uses a tenant of its own and removes it. Exit code 1: something is not as it has to be.
+    Uses a tenant of its own and removes it. Exit code 1: a check failed.
     """
     import asyncio
     from secrets import token_hex
@@ -52,16 +52,16 @@ async def _run(s: "Settings", tenant: str, pods: int, *, allow_volatile: bool) -
     from router.app.adapter_settings import stream_specs
     from router.bus.fleet import consumers
     from router.bus.streams import Streams
-    from router.cli.room import store
-    from router.cli.streams import bus_of
+    from router.cli.bus import open_bus
+    from router.cli.connections import open_store
     from router.selftest.fleet import FleetChecks
     from router.selftest.nats import NatsChecks
     from router.selftest.redis import RedisChecks
     from router.selftest.run import run
 
     own = consumers(assign=s.stream_assign_name, ack=s.stream_ack_name, result=s.stream_result_name)
-    async with store(s) as room, bus_of(s) as bus:
-        redis = RedisChecks(room.nodes, room.keys, allow_eviction=s.allow_eviction, allow_volatile=allow_volatile)
+    async with open_store(s) as store, open_bus(s) as bus:
+        redis = RedisChecks(store.nodes, store.keys, allow_eviction=s.allow_eviction, allow_volatile=allow_volatile)
         nats = NatsChecks(bus, Streams(bus, stream_specs(s), own))
-        fleet = FleetChecks(bus, room.nodes, room.keys, tenant=tenant, pods=pods)
+        fleet = FleetChecks(bus, store.nodes, store.keys, tenant=tenant, pods=pods)
         return await run(redis, nats, fleet)

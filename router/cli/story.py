@@ -1,4 +1,4 @@
-"""Why a decision is as it is, in words: of an audit entry, or of a dry run's answer."""
+"""An explanation of a decision in words, from an audit entry or a dry run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,52 +9,52 @@ from router.cli.output import print_facts, print_line, print_table
 Why = Mapping[str, Any]
 
 REASONS = {
-    "weighted": "it is the first fit one in the weighted order of this request",
-    "best_score": "it is the first fit one by latency and cost",
+    "weighted": "it is the first fit candidate in the weighted order of this request",
+    "best_score": "it is the first fit candidate by latency and cost",
     "sticky": "the session is pinned to it",
     "retry": "the failed attempt may be tried there again",
     "fallback": "a fallback rule leads to it",
-    "circuit_breaker_fallback": "a circuit breaker stood in the way of one before it",
+    "circuit_breaker_fallback": "the circuit breaker of an earlier candidate was open",
 }
 VERDICTS = {
     "chosen": "chosen",
-    "not_reached": "not looked at: decided before its turn",
+    "not_reached": "not reached: an earlier candidate was chosen",
     "breaker_open": "its circuit breaker is open",
-    "probes_busy": "its circuit breaker is half open and its probes are out",
+    "probes_busy": "its circuit breaker is half open and all its probes are in use",
     "concurrency_full": "all its slots are taken",
     "provider_limit": "a limit of its own is used up",
     "drained": "drained by an operator",
     "forced_open": "its circuit breaker was opened by an operator",
-    "slow_start": "its circuit breaker has just closed: it gets its traffic back bit by bit",
+    "slow_start": "its circuit breaker has just closed: its traffic comes back gradually",
     "constraint": "breaks a constraint of the request",
 }
 PINS = {
     "none": "",
-    "new": "the session had none: pinned to the chosen one",
-    "held": "the session was pinned to the chosen one already",
-    "left": "the session was pinned to {pinned_to}, which was not fit: pinned to the chosen one instead",
+    "new": "the session had none; it is now pinned to the chosen provider",
+    "held": "the session was already pinned to the chosen provider",
+    "left": "the session was pinned to {pinned_to}, which was not fit; it is now pinned to the chosen provider",
 }
 _REFUSALS = {
-    "conflict": "its key came with another request within 24 hours",
+    "conflict": "another request had the same id within 24 hours",
     "limited": "limit {limit_id} was used up",
     "no_candidate": "no provider was fit",
     "tenant_off": "the tenant is switched off by an operator",
 }
 _IDEMPOTENCY = {
-    "fresh": "this request had not been answered before",
-    "replayed": "this very request was answered before, and this is that answer",
-    "unknown": "the store was away: nobody looked",
+    "fresh": "the request is new",
+    "replayed": "this request was answered before; this is the same answer",
+    "unknown": "not checked: the store was unavailable",
 }
 
 
 def print_story(head: str, why: Why, at_us: int | None = None) -> None:
-    """A sentence, the facts, then candidates and limits as tables. `at_us`: when waits began; None: now."""
+    """Print a sentence, the facts, then candidates and limits as tables. `at_us`: when waits began; None: now."""
     print_line(head)
     print_why(why, at_us)
 
 
 def print_why(why: Why, at_us: int | None = None) -> None:
-    """The facts, candidates and limits of a story."""
+    """Print the facts, candidates and limits of an explanation."""
     print_facts(_facts(why))
     if why.get("candidates"):
         _table("candidate", [_candidate(i, c, at_us) for i, c in enumerate(why["candidates"], 1)])
@@ -71,7 +71,7 @@ def refusal_of(why: Why) -> str:
     """Why none."""
     wait = why.get("retry_after_ms")
     text = _REFUSALS.get(why["refusal"], str(why["refusal"])).format(limit_id=why.get("limit_id"))
-    return text if wait is None else f"{text}; it made sense to ask again after {seconds(wait)}"
+    return text if wait is None else f"{text}; a retry made sense after {seconds(wait)}"
 
 
 def seconds(ms: float) -> str:
@@ -89,10 +89,10 @@ def _facts(why: Why) -> list[tuple[str, Any]]:
     return [
         ("decision", why.get("decision_id")),
         ("policy", policy),
-        ("figures", f"live, as of {moment(version * 1000)}" if version else "the policy's own: no results lately"),
+        ("figures", f"learned, as of {moment(version * 1000)}" if version else "the policy's own: no recent results"),
         ("pin", pin or None),
         ("idempotency", _IDEMPOTENCY.get(why.get("idempotency", ""))),
-        ("degraded", "yes: the store was away, and no limit was looked at" if why.get("degraded") else None),
+        ("degraded", "yes: the store was unavailable, and no limit was checked" if why.get("degraded") else None),
         ("extensions", ", ".join(map(_extension, why.get("extensions", ()))) or None),
         ("not allowed", ", ".join(why["requires_cp"]) + ": needs CP2-LC" if why.get("requires_cp") else None),
     ]
@@ -134,12 +134,12 @@ def _limit(x: Why) -> dict[str, object]:
 
 
 def _table(whole: str, rows: Sequence[dict[str, object]]) -> None:
-    """Only the columns in which something stands."""
+    """Print the rows, without empty columns."""
     columns = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     print_table(columns, [[row[name] for name in columns] for row in rows], whole=(whole,))
 
 
 def _extension(told: dict[str, Any]) -> str:
-    """A dry run knows how it does (`status`), an answer what came of it (`outcome`); what is well needs no word."""
+    """The extension with its `status` (in a dry run) or `outcome` (in an answer), unless that is good."""
     odd = told.get("outcome") or told.get("status")
     return f"{told['extension_id']} ({odd})" if odd not in (None, "ok", "healthy") else str(told["extension_id"])

@@ -1,4 +1,4 @@
-"""Which fleet a command talks to: an option, else the environment, else .local/ready.json.
+"""The fleet that a command uses: an option, else the environment, else .local/ready.json.
 
 A running `router local` leaves `ready.json` in its data folder; a command in the folder above it finds the fleet there.
 """
@@ -29,7 +29,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document inst
 
 
 def settings_for(*, nats: str | None = None, redis: str | None = None) -> "Settings":
-    """The settings of this process, pointed at the fleet meant.
+    """The settings of this process, with the addresses of the chosen fleet.
 
     :raises InvalidInput: the environment, an option, or ready.json is wrong.
     """
@@ -55,7 +55,7 @@ def bus_options(settings: "Settings", name: str) -> "BusOptions":
 
 
 def local_facts() -> dict[str, Any]:
-    """What the local fleet of this folder says of itself; nothing where there is none.
+    """The facts in the local fleet's ready.json; empty when there is no local fleet.
 
     :raises InvalidInput: ready.json is wrong.
     """

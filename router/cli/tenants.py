@@ -9,14 +9,14 @@ import typer
 from router.cli.exits import Exit
 from router.cli.levers import WhyOption, tenants
 from router.cli.names import TenantArgument
-from router.cli.operating import in_room
 from router.cli.output import note, print_facts, print_json, print_table
+from router.cli.overriding import with_services
 from router.cli.publishing import Changes, announced
 from router.cli.target import JsonOption, NatsOption, RedisOption, settings_for
 from router.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
-    from router.cli.operating import Room
+    from router.cli.overriding import Services
     from router.ports.tenants import Purged
     from router.settings import Settings
 
@@ -25,8 +25,8 @@ app = tenants
 
 @tenants.command()
 def show(name: TenantArgument, json: JsonOption = False, redis: RedisOption = None) -> None:
-    """Show what a tenant has: policies, levers, breakers, keys and memory by kind, open tasks. Exit code 1: nothing."""
-    facts = in_room(lambda room: _facts(room, name), redis)
+    """Show a tenant in the store: policies, levers, breakers, keys by kind, open tasks. Exit code 1: it has nothing."""
+    facts = with_services(lambda services: _facts(services, name), redis)
     if json:
         print_json(facts)
     else:
@@ -34,16 +34,16 @@ def show(name: TenantArgument, json: JsonOption = False, redis: RedisOption = No
     raise typer.Exit(Exit.OK if facts["keys"] else Exit.NEGATIVE)
 
 
-async def _facts(room: "Room", name: str) -> dict[str, Any]:
+async def _facts(services: "Services", name: str) -> dict[str, Any]:
     from router.domain.view import BreakerState
     from router.usecases.admin.tenant_acts import census_facts
     from router.usecases.policies.publish import check_ids
 
     check_ids(name)
-    heads = await room.inspector.heads(name)
-    names = await room.names(name)
-    known = await room.policies.load(name)
-    breakers = [b for b in await room.inspector.breakers(name) if b.state is not BreakerState.CLOSED]
+    heads = await services.inspector.heads(name)
+    names = await services.names(name)
+    known = await services.policies.load(name)
+    breakers = [b for b in await services.inspector.breakers(name) if b.state is not BreakerState.CLOSED]
     return {
         "tenant_id": name,
         "revision": heads[0].revision if heads else None,
@@ -52,7 +52,7 @@ async def _facts(room: "Room", name: str) -> dict[str, Any]:
         "drained": sorted(names.get(e, e.hex()) for h in heads for e in h.drained),
         "forced_open": sorted(names.get(e, e.hex()) for h in heads for e in h.forced),
         "breakers": {names.get(b.provider_entry, b.provider_entry.hex()): b.state.value for b in breakers},
-        **census_facts(await room.tenants.census(name)),
+        **census_facts(await services.tenants.census(name)),
     }
 
 
@@ -62,28 +62,28 @@ def _show(facts: dict[str, Any]) -> None:
         return
     told = ("tenant_id", "revision", "policies", "drained", "forced_open", "breakers", "audit_entries", "open_tasks")
     listed = {k: facts[k] if facts[k] not in ([], {}) else None for k in told}
-    listed["disabled"] = "yes: nothing new is decided" if facts["disabled"] else None
+    listed["disabled"] = "yes: new requests are refused" if facts["disabled"] else None
     print_facts((k, ", ".join(v) if isinstance(v, list) else v) for k, v in listed.items())
     rows = [(k["kind"], f"{k['keys']:,}", f"{k['size_bytes']:,}") for k in facts["keys"]]
     total = sum(k["size_bytes"] for k in facts["keys"])
     print_table(("kind", "keys", "bytes"), [*rows, ("all", f"{sum(k['keys'] for k in facts['keys']):,}", f"{total:,}")])
     if not facts["whole"]:
-        note("there is more than a look walks over: the figures are a lower bound")
+        note("the tenant has more keys than one call reads: the figures are a lower bound")
 
 
 @tenants.command()
 def purge(
     name: TenantArgument,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for the tenant's name.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     why: WhyOption = None,
     json: JsonOption = False,
     redis: RedisOption = None,
     nats: NatsOption = None,
 ) -> None:
-    """Remove all that a tenant has in the store, for good. Exit code 1: there is nothing.
+    """Remove everything that the store holds of a tenant, for good. Exit code 1: there is nothing.
 
-    Streams and exported audit stay for their own retention, usage that is settled is published still.
+    Streams and exported audit stay for their own retention. Settled usage is still published.
     """
     confirm = name if yes or dry_run else _asked(name)
     purged = asyncio.run(_purge(settings_for(redis=redis, nats=nats), name, confirm, why, dry_run=dry_run))
@@ -98,24 +98,34 @@ def purge(
 
 def _asked(name: str) -> str:
     if not sys.stdin.isatty():
-        raise InvalidInput([Problem("--yes", "is missing, and nobody can be asked", f"say --yes to purge {name}")])
-    answer: str = typer.prompt(f"All that {name} has will be gone. Type its name to go on", default="", err=True)
+        raise InvalidInput(
+            [
+                Problem(
+                    "--yes",
+                    "is missing, and there is no terminal to ask for confirmation",
+                    f"say --yes to purge {name}",
+                )
+            ]
+        )
+    answer: str = typer.prompt(
+        f"Everything of {name} will be removed. Type the tenant's name to continue", default="", err=True
+    )
     return answer
 
 
 async def _purge(settings: "Settings", name: str, confirm: str, why: str | None, *, dry_run: bool) -> "Purged":
     from router.app.adapter_settings import audit_ms, forget_ms
-    from router.cli.room import store
+    from router.cli.connections import open_store
     from router.domain.audit import Actor
     from router.store.levers import RedisLevers, lever_scripts
     from router.store.tenants import RedisTenants
     from router.usecases.admin.purge import Purger
 
     changes = Changes()
-    async with store(settings) as room:
-        acts = RedisLevers(room.keys, room.nodes, lever_scripts(), audit_ms=audit_ms(settings))
+    async with open_store(settings) as store:
+        acts = RedisLevers(store.keys, store.nodes, lever_scripts(), audit_ms=audit_ms(settings))
         by = Actor(settings.principal)
-        purger = Purger(RedisTenants(room.keys, room.nodes), acts, changes, by, forget_ms=forget_ms(settings))
+        purger = Purger(RedisTenants(store.keys, store.nodes), acts, changes, by, forget_ms=forget_ms(settings))
         if dry_run:
             return await purger.would(name)
         purged = await purger.purge(name, confirm=confirm, why=why)
@@ -130,7 +140,5 @@ def _told(name: str, purged: "Purged", *, dry_run: bool) -> None:
     print_table(("kind", "keys"), [(kind, f"{n:,}") for kind, n in sorted(purged.kinds.items())])
     typer.echo(f"{name}: {purged.total:,} keys " + ("would go" if dry_run else "are gone"))
     if purged.answers_may_remain:
-        note(
-            "its audit log was cut within a day, and nothing else tells its older answers: they expire within 24 hours"
-        )
-    note("not touched: streams, exported audit, the audit log of no tenant; settled usage is published still")
+        note("its audit log was cut within a day, so older stored answers cannot be found: they expire within 24 hours")
+    note("not touched: streams, exported audit, the audit log of no tenant; settled usage is still published")

@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from router.settings import Settings
     from router.usecases.tasks.reconcile import Reconciliation
 
-app = typer.Typer(help="What was metered.", no_args_is_help=True)
+app = typer.Typer(help="The usage that was metered.", no_args_is_help=True)
 
 
 @app.callback()
 def usage() -> None:
-    """What was metered."""
+    """The usage that was metered."""
 
 
 @app.command()
 def reconcile(
     tenant: OnlyTenantOption = None,
-    since: Annotated[str, typer.Option(help="From a time (2026-01-31T12:00Z) or an age (15m, 1h) on.")] = "1h",
+    since: Annotated[str, typer.Option(help="Since a time (2026-01-31T12:00Z) or an age (15m, 1h).")] = "1h",
     json: JsonOption = False,
     nats: NatsOption = None,
     redis: RedisOption = None,
@@ -51,18 +51,18 @@ def reconcile(
 
 async def _reconcile(settings: "Settings", since_ms: int, tenant: str | None) -> "Reconciliation":
     from router.bus.history import StreamHistory
-    from router.cli.room import store
-    from router.cli.streams import bus_of
+    from router.cli.bus import open_bus
+    from router.cli.connections import open_store
     from router.store.decisions import RedisAnswers
     from router.store.tasks import RedisTasks
     from router.usecases.tasks.reconcile import reconcile
 
-    async with store(settings) as room, bus_of(settings) as bus:
+    async with open_store(settings) as store, open_bus(settings) as bus:
         return await reconcile(
             StreamHistory(bus, settings.stream_result_name),
             StreamHistory(bus, settings.stream_usage_name),
-            RedisTasks(room.keys, room.nodes),
-            RedisAnswers(room.keys, room.nodes),
+            RedisTasks(store.keys, store.nodes),
+            RedisAnswers(store.keys, store.nodes),
             since_ms=since_ms,
             tenant_id=tenant,
         )
@@ -76,7 +76,7 @@ def _show(found: "Reconciliation") -> None:
             ("settled", found.settled),
             ("refused (late, or the task ended otherwise)", found.refused or None),
             ("not settled yet", found.in_progress or None),
-            ("not known any more", found.forgotten or None),
+            ("no longer known", found.forgotten or None),
             ("unreadable", found.unreadable or None),
             ("usage events", found.usage),
             ("in the outbox", found.waiting),
@@ -85,6 +85,6 @@ def _show(found: "Reconciliation") -> None:
     if found.findings:
         rows = [(f.what, f.usage_id, f.tenant_id, f.request_id, f.times) for f in found.findings]
         print_table(("what", "usage", "tenant", "request", "times"), rows, whole=("usage",))
-        note(f"{len(found.findings)} events are not as they must be")
+        note(f"{len(found.findings)} events are wrong")
     else:
         note("every settled success was metered once")

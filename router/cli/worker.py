@@ -9,12 +9,14 @@ from router.cli.target import NatsOption
 
 def worker(
     nats: NatsOption = None,
-    name: Annotated[str, typer.Option(help="How the worker calls itself.")] = "example-worker",
-    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="Tasks at the same time.")] = 32,
-    drain_s: Annotated[float, typer.Option(min=0, help="After SIGTERM: seconds for what runs to finish.")] = 20.0,
+    name: Annotated[str, typer.Option(help="The worker's name.")] = "example-worker",
+    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="Tasks that run at the same time.")] = 32,
+    drain_s: Annotated[
+        float, typer.Option(min=0, help="Seconds that running tasks may take to finish after SIGTERM.")
+    ] = 20.0,
     alias: Annotated[
         list[str] | None,
-        typer.Option(metavar="TYPE=KNOWN", help="A further task type, run as a known one. Repeatable."),
+        typer.Option(metavar="TYPE=KNOWN", help="Run a further task type like a known one. Repeatable."),
     ] = None,
 ) -> None:
     """Run the example worker until SIGTERM: task types echo, sleep and http, taken from stream ASSIGN.

@@ -1,1 +1,1 @@
-"""A small fleet on this machine: real servers, two pods, a worker, and the proof that all of it works."""
+"""A small fleet on this machine: real servers, two pods, a worker, and a proof that everything works."""

@@ -44,7 +44,7 @@ class Reply(Struct, frozen=True):
 
     @property
     def context(self) -> dict[str, Any]:
-        """The caller's own part of the answer."""
+        """The `context` of the reply."""
         return dict(self.body.get("context") or {})
 
     @property
@@ -54,9 +54,9 @@ class Reply(Struct, frozen=True):
 
 
 async def patiently(ask: Callable[[], Awaitable[Reply]], within_s: float = REPLY_S) -> Reply:
-    """The first answer that puts nobody off, as callers must do it: the same request again, after the time it names.
+    """Ask again with the same request, after the time that the reply names, until the reply is no postponement.
 
-    When there is none within the time: the last one.
+    Returns the last reply when the time is over.
     """
     give_up = time.monotonic() + within_s
     while True:
@@ -74,7 +74,7 @@ class Seen(Struct, frozen=True):
 
 
 class Watch:
-    """Everything that comes into one stream from now on, to be waited for by a field of it."""
+    """The events that enter one stream from now on; callers wait for one by the value of a field."""
 
     def __init__(self) -> None:
         self._seen: list[Seen] = []
@@ -87,15 +87,15 @@ class Watch:
             self._changed.notify_all()
 
     def all(self, field: str, value: str) -> list[Seen]:
-        """What has come so far with this value in this field."""
+        """The events so far that have this value in this field."""
         return [s for s in self._seen if s.body.get(field) == value]
 
     def values(self, field: str) -> set[str]:
-        """All values that this field had so far."""
+        """The values of this field so far."""
         return {str(s.body.get(field)) for s in self._seen}
 
     async def one(self, field: str, value: str, within_s: float) -> Seen | None:
-        """The first event with this value in this field; None when none came in time."""
+        """The first event with this value in this field; None when there is none in time."""
         try:
             async with asyncio.timeout(within_s), self._changed:
                 await self._changed.wait_for(lambda: self.all(field, value))
@@ -135,7 +135,7 @@ class Caller:
         return False
 
     async def decide(self, body: dict[str, Any]) -> Reply:
-        """Ask; one reply comes for every request.
+        """Send a request; every request has exactly one reply.
 
         :raises nats.errors.Error: no pod answered in time.
         """

@@ -26,7 +26,7 @@ POD_READY_S = 60.0
 RESTARTS, RESTARTS_WITHIN_S = 5, 60.0
 TASK_ALIASES = ("chat=echo", "completion=echo", "embedding=echo")
 
-# A pod takes these from us; what the caller's environment says of them would contradict.
+# The fleet sets these for its pods; values from the caller's environment would contradict them.
 _OURS = (
     "ROUTER_NATS_",
     "ROUTER_REDIS_",
@@ -40,14 +40,14 @@ _OURS = (
     "ROUTER_STREAM_",
 )
 
-# Servers, pods, worker and callers share the cores of one machine, and what else runs there: a call in time is slower.
+# Servers, pods, worker and callers share the cores of one machine, so a healthy call takes longer than in production.
 _PATIENT = {"ROUTER_STORE_DEADLINE": "250ms"}
 
 Say = Callable[[str], None]
 
 
 class Options(Struct, frozen=True):
-    """Where and how large. `http_port` is the first pod's, if it is free."""
+    """Folder, size and ports. `http_port` is the first pod's, if it is free."""
 
     data: Path
     http_port: int = 8080
@@ -69,7 +69,7 @@ class Pod:
 
 
 class Fleet:
-    """`async with Fleet(options, say) as fleet`: started on entry, stopped in order on exit, whatever happened."""
+    """`async with Fleet(options, say) as fleet`: started on entry; on exit always stopped in order."""
 
     def __init__(self, options: Options, say: Say) -> None:
         self._options = options
@@ -98,7 +98,7 @@ class Fleet:
         await self._stop()
 
     def ready(self) -> dict[str, object]:
-        """What the READY line says."""
+        """The facts of the READY line."""
         return {
             "nats": self.nats_url,
             "redis": self.redis_url,
@@ -109,11 +109,11 @@ class Fleet:
         }
 
     def publish_ready(self) -> None:
-        """Write the READY facts where `router decide` and friends look for them; only this user can read the file."""
+        """Write the READY facts to the file that other commands read; only this user can read it."""
         self._folder.write_ready(self.ready())
 
     async def watch(self) -> None:
-        """Start again what dies. Never returns.
+        """Restart processes that die. Never returns.
 
         :raises LocalError: a server died, or a pod or the worker died too often.
         """
@@ -160,7 +160,7 @@ class Fleet:
         try:
             await until_ready(pod.child, ready, POD_READY_S)
         except LocalError as e:
-            raise LocalError(f"{e}\n/readyz said last: {reasons.decode(errors='replace') or 'nothing'}") from e
+            raise LocalError(f"{e}\nlast answer of /readyz: {reasons.decode(errors='replace') or 'nothing'}") from e
 
     async def _start_worker(self) -> None:
         self._count_start("worker")
@@ -220,7 +220,7 @@ class Fleet:
             await self._start_worker()
 
     async def _stop(self) -> None:
-        """Callers first: worker, pods, then the servers they need for their drain."""
+        """Stop the worker, then the pods, then the servers, which the others need for their drain."""
         clients = [c for c in (self._worker, *(p.child for p in self.pods)) if c is not None]
         await asyncio.gather(*(c.stop() for c in clients))
         await asyncio.gather(*(c.stop() for c in self._servers))

@@ -1,4 +1,4 @@
-"""The fleet's folder: who has it, and the small files that lie in it beside data and logs."""
+"""The fleet's folder: its lock, and its small files beside data and logs."""
 
 import fcntl
 import os
@@ -16,14 +16,14 @@ ADMIN_TOKEN = "admin_token"  # noqa: S105 - a file's name
 
 
 class Folder:
-    """One fleet at a time has a folder; the lock ends with the process, whatever way it ends."""
+    """One fleet at a time owns a folder. The lock ends with the process, however that ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock: IO[str] | None = None
 
     def claim(self) -> None:
-        """Take the folder, making it if need be.
+        """Lock the folder; create it if needed.
 
         :raises LocalError: another fleet has it, or it cannot be written.
         """
@@ -46,11 +46,11 @@ class Folder:
         lock.write(str(os.getpid()))
         lock.flush()
         self._lock = lock
-        # A killed fleet could not take it away; until the next READY it would name servers that are gone.
+        # A killed fleet leaves this file behind; until the next READY it would name servers that are gone.
         (self._path / READY).unlink(missing_ok=True)
 
     def release(self) -> None:
-        """Give the folder back; nothing happens when it was never ours."""
+        """Release the folder; does nothing if it was never locked."""
         if self._lock is not None:
             (self._path / READY).unlink(missing_ok=True)
             self._lock.close()
@@ -71,7 +71,7 @@ class Folder:
         self._write_private(ADMIN_TOKEN, admin_token.encode())
 
     def write_ready(self, facts: dict[str, object]) -> None:
-        """Where everything is, for the command line; it holds the token, so only this user can read it."""
+        """The addresses of the fleet, for the command line; it holds the token, so only this user can read it."""
         self._write_private(READY, orjson.dumps(facts))
 
     def _write_private(self, name: str, content: bytes) -> None:

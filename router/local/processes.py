@@ -1,4 +1,4 @@
-"""Child processes that are waited for, watched, stopped in order, and never left behind."""
+"""Child processes: started, awaited, stopped in order, and never left behind."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ FIRST_LOOK_S, LAST_LOOK_S = 0.005, 0.25
 
 
 class LocalError(Exception):
-    """The local fleet cannot start or go on; the message says what failed and what to do."""
+    """The local fleet cannot start or continue; the message says what failed and what to do."""
 
 
 class Child:
@@ -76,7 +76,7 @@ async def spawn(name: str, command: list[str], log: Path, env: Mapping[str, str]
 
 
 async def until_ready(child: Child, ready: Callable[[], Awaitable[bool]], within_s: float) -> None:
-    """Ask `ready` again and again, at first every 5 ms, later every 250 ms, until it says so.
+    """Call `ready` until it returns true, at first every 5 ms, later every 250 ms.
 
     :raises LocalError: the child ended, or was not ready in time; with the end of its log.
     """
@@ -94,7 +94,7 @@ async def until_ready(child: Child, ready: Callable[[], Awaitable[bool]], within
 
 
 async def talk(port: int, question: bytes, within_s: float = 2.0) -> bytes:
-    """Connect to 127.0.0.1, send, and return the first bytes of the answer; empty when nobody answers."""
+    """Connect to 127.0.0.1, send, and return the first bytes of the answer; empty when there is no answer."""
     try:
         async with asyncio.timeout(within_s):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)

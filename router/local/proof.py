@@ -1,4 +1,4 @@
-"""The proof: every promise of the fleet seen to happen, by a caller that knows only subjects and JSON.
+"""The proof: a caller that knows only subjects and JSON checks every promise of the fleet.
 
 Each step is a function that returns what was seen, or raises `NotSeen` with what was missing. All ids are fresh, so the
 proof works again on the data of an earlier run: it takes counters and breakers as it finds them.
@@ -23,7 +23,7 @@ from router.resources import examples_dir
 
 STEP_S = 15.0
 SAME_POD_AT_MOST = 60
-LIMIT_AT_MOST = 5000
+MAX_REQUESTS = 5000
 FAILURES_AT_MOST = 40
 
 
@@ -32,7 +32,7 @@ class NotSeen(LocalError):
 
 
 class Step(Struct, frozen=True):
-    """One step: whose, what, what was seen (or missed), and its latency."""
+    """One step: its tenant, its name, what was seen (or missing), and its latency."""
 
     tenant: str
     name: str
@@ -42,7 +42,7 @@ class Step(Struct, frozen=True):
 
 
 async def prove(caller: Caller, tenants: list[str], pods: int, read_audit: ReadAudit) -> AsyncIterator[Step]:
-    """The steps as they happen; the last one has ok=False when the proof failed."""
+    """Yield the steps as they happen; the last one has ok=False when the proof failed."""
     run = secrets.token_hex(4)
     proof = _Proof(caller, run, pods, read_audit)
     for tenant, name, act in proof.steps(tenants):
@@ -66,7 +66,7 @@ Act = Callable[[], Awaitable[tuple[str, float]]]
 
 
 class _Flow(Struct):
-    """One pushed task on its way; filled step by step."""
+    """One pushed task; its fields are filled step by step."""
 
     body: dict[str, Any]
     reply: Reply | None = None
@@ -182,8 +182,8 @@ class _Proof:
         return f"same decision from {reply.pod}, still one assignment", reply.ms
 
     async def _limited(self, tenant: str) -> tuple[str, float]:
-        """A user of its own each run: what an earlier run used up is another user's, or leaves us refused at once."""
-        for n in range(LIMIT_AT_MOST):
+        """Uses a new user in each run, because an earlier run may have used up a user's limit."""
+        for n in range(MAX_REQUESTS):
             body = self._request(tenant, f"limit-{n}", policy_id="limited", context={"user_id": f"u-{self._run}"})
             reply = await self._ask(body)
             if reply.ok:
@@ -193,13 +193,13 @@ class _Proof:
             wait = details.get("retry_after_ms")
             _must(isinstance(wait, int) and wait > 0, f"no retry_after_ms in {details}")
             return f"{n} admitted, then {code}: {details.get('limit_id')}, retry after {wait} ms", reply.ms
-        raise NotSeen(f"{LIMIT_AT_MOST} requests, none refused")
+        raise NotSeen(f"{MAX_REQUESTS} requests, none refused")
 
     async def _pinned(self, tenant: str) -> tuple[str, float]:
         context = {"session_id": f"session-{self._run}"}
         replies: list[Reply] = []
         pods: set[str] = set()
-        # The first makes the pin; the others must find it, from every pod.
+        # The first request makes the pin; the others must find it, through every pod.
         while len(pods) < self._pods:
             _must(len(replies) < SAME_POD_AT_MOST, f"only {sorted(pods)} answered {len(replies)} requests")
             body = self._request(tenant, f"sticky-{len(replies)}", policy_id="sticky", context=context)

@@ -1,4 +1,4 @@
-"""`router local`: the fleet, the proof, the READY line, and serving until it is asked to stop."""
+"""`router local`: start the fleet, prove it, print the READY line, and serve until asked to stop."""
 
 import asyncio
 import signal
@@ -25,7 +25,7 @@ async def run_local(options: Options, *, once: bool) -> int:
     """Bring the fleet up, prove it, and (unless `once`) serve until SIGINT or SIGTERM.
 
     Returns the exit code: 0 proven and stopped in order, 1 a step of the proof was not seen, 4 the fleet could not
-    start or go on, 130 asked to stop before the proof was over. Nothing that was started is left running.
+    start or continue, 130 asked to stop before the end of the proof. Every process that was started is ended.
     """
     view = View()
     stop = asyncio.Event()
@@ -33,7 +33,7 @@ async def run_local(options: Options, *, once: bool) -> int:
     work = asyncio.create_task(_work(options, view, stop, proven, once=once))
 
     def asked() -> None:
-        # Only the first signal counts: a second one must not cut the clean stop short.
+        # Only the first signal counts: a second one must not interrupt the clean stop.
         if not stop.is_set():
             stop.set()
             if not proven.is_set():
@@ -45,7 +45,7 @@ async def run_local(options: Options, *, once: bool) -> int:
     try:
         return await work
     except asyncio.CancelledError:
-        view.failure("stopped before the proof was over")
+        view.failure("stopped before the end of the proof")
         return INTERRUPTED
     except LocalError as e:
         view.failure(str(e))
@@ -93,7 +93,7 @@ async def _steps(fleet: Fleet, view: View) -> list[Step]:
 
 
 async def _beside(watch: asyncio.Task[None], act: Coroutine[object, object, T]) -> T:
-    """The result of `act`, unless the watch over the fleet ends first: then what it raised."""
+    """The result of `act`. If the supervision of the fleet ends first, its exception is raised."""
     task = asyncio.ensure_future(act)
     try:
         await asyncio.wait({watch, task}, return_when=asyncio.FIRST_COMPLETED)

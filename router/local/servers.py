@@ -17,7 +17,7 @@ _EXTRA = "install the extra: pip install 'router-fleet[local]'"
 
 
 def free_port(usual: int, taken: Container[int] = ()) -> int:
-    """The usual port of 127.0.0.1 if nobody has it, else one that was free a moment ago; never one of `taken`."""
+    """The usual port of 127.0.0.1 if it is free, else another free one; never one of `taken`."""
     for port in (usual, *(0,) * 16):
         if port in taken:
             continue
@@ -52,7 +52,7 @@ def valkey_binary() -> str:
 def nats_binary() -> str:
     """Path of nats-server: beside this interpreter, in the scripts folder, or on PATH.
 
-    :raises LocalError: it is nowhere.
+    :raises LocalError: it is not installed.
     """
     places = [Path(sys.executable).parent, Path(sysconfig.get_path("scripts"))]
     for place in places:
@@ -86,7 +86,7 @@ async def start_valkey(data: Path) -> Server:
         child = await spawn("valkey", [valkey_binary(), str(config)], data / "valkey.log")
 
         async def ready(pid: int = child.pid, port: int = port) -> bool:
-            # Its own pid: another server that took the port meanwhile is not ours.
+            # Compare the pid: another server may have taken the port meanwhile.
             # "loading:0": while the append-only file is read back, commands are refused.
             answer = await talk(port, b"INFO\r\n")
             return f"process_id:{pid}\r\n".encode() in answer and b"\nloading:0\r" in answer
@@ -120,7 +120,7 @@ async def start_nats(data: Path) -> Server:
 
 
 async def _up(child: Child, ready: Callable[[], Awaitable[bool]], *, last: bool) -> bool:
-    """Whether it came up; False: it ended at once (its port was taken meanwhile, say), try again."""
+    """Whether the server is up. False: it ended at once (its port was taken meanwhile, for example); try again."""
     try:
         await until_ready(child, ready, START_S)
     except LocalError:

@@ -1,8 +1,8 @@
-"""Whose Ctrl-C it is.
+"""Ctrl-C reaches the fleet, and make waits for it.
 
 A terminal sends it to its whole foreground group. `make run` is led by make, which then ends by the signal (130 in the
-shell), however cleanly the fleet stops. So where somebody else leads our group, the fleet takes the terminal in a group
-of its own and gives it back at the end: make waits, and ends with the fleet's own exit code.
+shell), however cleanly the fleet stops. So where another process leads our group, the fleet takes the terminal in a
+group of its own and gives it back at the end. Then make waits, and ends with the fleet's own exit code.
 """
 
 import os
@@ -15,7 +15,7 @@ _TERMINAL = 0
 
 @contextmanager
 def own_terminal() -> Iterator[None]:
-    """In the block, Ctrl-C reaches this process and none that waits for it.
+    """Within the block, Ctrl-C reaches this process, but not the processes that wait for it.
 
     Nothing happens where standard input is no terminal, another group has it, or this process leads its group anyway.
     """

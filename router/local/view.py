@@ -1,4 +1,4 @@
-"""What the terminal shows: progress while the fleet starts and is proven, then the proof as a table."""
+"""Terminal output: progress while the fleet starts and is proven, then the proof as a table."""
 
 import sys
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ class View:
             self._err.print(text, markup=False, soft_wrap=True)
 
     def step(self, text: str) -> None:
-        """Progress inside a line; only a spinner shows it."""
+        """Progress within a step; only a spinner shows it."""
         if self._status is not None:
             self._status.update(text)
 
@@ -65,10 +65,10 @@ class View:
         self._out.print(table, markup=False)
 
     def line(self, text: str) -> None:
-        """One whole line for machines, at once, whatever the width of the terminal."""
+        """Print one line for programs and flush, whatever the width of the terminal."""
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
     def failure(self, text: str) -> None:
-        """Why it ends here."""
+        """Print why the fleet ends."""
         self._err.print(text, style="red", markup=False, soft_wrap=True)

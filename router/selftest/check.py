@@ -1,4 +1,4 @@
-"""What one check came to."""
+"""The result of one check."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class Verdict(StrEnum):
-    """`NOT_CHECKED` is no failure: what was asked for does not let it be seen."""
+    """`NOT_CHECKED` is not a failure: the options or the fleet do not allow the check."""
 
     OK = "ok"
     FAILED = "failed"
@@ -14,7 +14,7 @@ class Verdict(StrEnum):
 
 
 class Check(Struct, frozen=True):
-    """One line of the report: what was looked at, and what was seen, in a sentence."""
+    """One line of the report: the check, its verdict, and what was seen, in a sentence."""
 
     name: str
     verdict: Verdict
@@ -22,8 +22,8 @@ class Check(Struct, frozen=True):
 
 
 class NotSeen(Exception):
-    """A check did not find what has to be; the message says what there was instead."""
+    """A check failed; the message says what was seen instead."""
 
 
 class NotChecked(Exception):
-    """A check cannot be made here; the message says why."""
+    """A check is not possible here; the message says why."""

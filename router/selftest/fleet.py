@@ -1,7 +1,7 @@
-"""The pods, seen by a caller: on a tenant that was not there before and is not there afterwards.
+"""Checks of the pods, as a caller, on a tenant that exists only during the checks.
 
 Its only policy has one limit of `LIMIT` requests. Whatever the number of pods, exactly that many are admitted: they
-share one counter. A request that is sent again gets the same decision from another pod.
+share one counter. A repeated request gets the same decision from another pod.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ ASKED = 64
 TOGETHER = 16
 REPEATS = 100
 ANSWER_S = 5.0
-SCAN_STEP, SCAN_MOST = 1000, 100_000
+SCAN_STEP, SCAN_MAX = 1000, 100_000
 
 POLICY = {
     "version": "1.0",
@@ -52,7 +52,7 @@ class Reply(Struct, frozen=True):
 
 
 class FleetChecks:
-    """`begin`, the checks, and `clean_up` whatever came of them.
+    """Call `begin`, then the checks, then always `clean_up`.
 
     :raises NotSeen: the fleet does not behave.
     :raises BusError: no pod answers.
@@ -67,13 +67,13 @@ class FleetChecks:
         self._ours = False
 
     def policy_changed(self, tenant_id: str, revision: int) -> None:
-        """See `publish_policy.Announcer`: a pod that misses it notices with its next decision."""
+        """See `ports.policies.Announcer`: a pod that misses it notices with its next decision."""
         announce(self._bus, tenant_id, revision)
 
     async def begin(self) -> str:
-        """Make the tenant, and see its first request answered."""
+        """Create the tenant, and have its first request answered."""
         if await self._traces():
-            raise NotSeen(f"the tenant {self._tenant} has keys in Redis: name one that nobody uses")
+            raise NotSeen(f"the tenant {self._tenant} has keys in Redis: name an unused one")
         self._ours = True
         await self._publisher.apply(self._tenant, "default", orjson.dumps(POLICY), expect_revision=0)
         await self._bus.flush()
@@ -115,17 +115,17 @@ class FleetChecks:
         raise NotSeen(f"only {_names(self._seen)} answered {ASKED + REPEATS} requests; {self._pods} pods are expected")
 
     async def clean_up(self) -> str:
-        """Take the tenant away, its remembered answers too."""
+        """Remove the tenant, with its stored answers."""
         if not self._ours:
             raise NotChecked("nothing was written")
         keys = self._keys.tenant(self._tenant)
         ids = (from_text(str(r.body["decision"]["decision_id"])) for r in self._admitted)
-        answers = [keys.idem(name_in(one)) for one in ids if one is not None]
+        answers = [keys.idem(name_in(decision_id)) for decision_id in ids if decision_id is not None]
         if (await self._publisher.list(self._tenant)).find("default") is not None:
             await self._publisher.delete(self._tenant, "default")
         removed = 0
         left = [*answers, *await self._traces()]
-        # A row that a pod gave up waiting for may still be executed, until its own deadline.
+        # A row whose pod has stopped waiting may still be executed, until its own deadline.
         for _ in range(_SWEEPS):
             for key in left:
                 removed += int(await self._nodes.call("UNLINK", key))
@@ -138,10 +138,10 @@ class FleetChecks:
         return f"{removed} keys removed, none left"
 
     async def _traces(self) -> list[bytes]:
-        """What is in Redis under the tenant's name."""
+        """The tenant's keys in Redis."""
         prefix = self._keys.tenant(self._tenant).prefix
         escaped = b"".join(b"\\" + bytes([c]) if c in b"[]*?\\" else bytes([c]) for c in prefix)
-        return await self._nodes.scan((escaped + b"*").decode(), SCAN_STEP, SCAN_MOST)
+        return await self._nodes.scan((escaped + b"*").decode(), SCAN_STEP, SCAN_MAX)
 
     async def _ask(self, number: str) -> Reply:
         body = {

@@ -1,4 +1,4 @@
-"""NATS as the fleet needs it: version, payload bound, streams and consumers as specified, request subjects free."""
+"""Checks of NATS: version, payload bound, streams and consumers as specified, no stream over request subjects."""
 
 import msgspec
 
@@ -19,9 +19,9 @@ class _Account(msgspec.Struct):
 
 
 class NatsChecks:
-    """Each method returns what was seen.
+    """Each method returns what it saw.
 
-    :raises NotSeen: it is not as it has to be.
+    :raises NotSeen: the check failed.
     :raises BusError: NATS did not answer.
     """
 
@@ -30,7 +30,7 @@ class NatsChecks:
         self._streams = streams
 
     async def version(self) -> str:
-        """The server knows what the fleet asks of JetStream, and takes a request of 1 MiB."""
+        """The server has the JetStream features that the fleet uses, and accepts a request of 1 MiB."""
         version = self._bus.server_version
         if version < MINIMUM:
             raise NotSeen(f"NATS {_text(version)}: at least {_text(MINIMUM)} is needed")
@@ -53,7 +53,7 @@ class NatsChecks:
         return f"{names} as specified; {account.streams} streams and {account.consumers} consumers in the account"
 
     async def request_subjects(self) -> str:
-        """No stream answers a request before the router does."""
+        """No stream covers a request subject: its PubAck would reach the caller before the router's reply."""
         taken = {s: found for s in REQUEST_SUBJECTS if (found := await self._streams.covering(s))}
         if taken:
             raise NotSeen("; ".join(f"stream {', '.join(names)} covers {subject}" for subject, names in taken.items()))

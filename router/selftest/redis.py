@@ -1,4 +1,4 @@
-"""Redis as the fleet needs it: version, eviction, persistence, clock."""
+"""Checks of Redis: version, eviction, persistence, clock."""
 
 import time
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ CLOCK_S = 1.0
 
 
 class RedisChecks:
-    """Each method returns what was seen.
+    """Each method returns what it saw.
 
-    :raises NotSeen: it is not as it has to be.
+    :raises NotSeen: the check failed.
     :raises StoreError: Redis did not answer.
     """
 
@@ -34,7 +34,7 @@ class RedisChecks:
         return ", ".join(sorted({_name(s) for s in servers}))
 
     async def eviction(self) -> str:
-        """No key may be evicted: it would be a counter, a pin or a remembered answer."""
+        """Redis evicts nothing: an evicted key could be a counter, a pin or a stored answer."""
         problems = await self._meta.check_server()
         if problems:
             raise NotSeen("; ".join(problems))
@@ -42,7 +42,7 @@ class RedisChecks:
         return f"no eviction; {share:.0%} of maxmemory in use" if share else "no eviction; no maxmemory"
 
     async def persistence(self) -> str:
-        """What was answered survives a restart of Redis."""
+        """Acknowledged writes survive a restart of Redis."""
         ways: set[str] = set()
         for info in await self._nodes.each("INFO", "persistence"):
             if int(info.get("aof_enabled", 0)):
@@ -58,7 +58,7 @@ class RedisChecks:
         return " and ".join(sorted(ways))
 
     async def clock(self) -> str:
-        """Deadlines in work items are Redis time; workers compare them with their own."""
+        """Deadlines in work items are Redis time; workers compare them with their own clock."""
         apart = 0.0
         for reply in await self._nodes.each("TIME"):
             seconds, microseconds = (int(part) for part in reply)

@@ -1,4 +1,4 @@
-"""All checks in their order. One that fails does not stop the others; the tenant is taken away at the end."""
+"""All checks in order. A failed check does not stop the others; the tenant is removed at the end."""
 
 from collections.abc import Awaitable, Callable
 
@@ -12,7 +12,7 @@ Act = Callable[[], Awaitable[str]]
 
 
 async def run(redis: RedisChecks, nats: NatsChecks, fleet: FleetChecks) -> list[Check]:
-    """What each came to."""
+    """Run the checks and return their results."""
     checks: tuple[tuple[str, Act], ...] = (
         ("Redis version", redis.version),
         ("Redis eviction", redis.eviction),
@@ -25,16 +25,16 @@ async def run(redis: RedisChecks, nats: NatsChecks, fleet: FleetChecks) -> list[
         ("one counter for all pods", fleet.one_counter),
         ("several pods answer", fleet.several_pods),
     )
-    made: list[Check] = []
+    results: list[Check] = []
     try:
         for name, act in checks:
-            made.append(await _made(name, act))
+            results.append(await _result(name, act))
     finally:
-        made.append(await _made("cleaned up", fleet.clean_up))
-    return made
+        results.append(await _result("cleaned up", fleet.clean_up))
+    return results
 
 
-async def _made(name: str, act: Act) -> Check:
+async def _result(name: str, act: Act) -> Check:
     try:
         return Check(name, Verdict.OK, await act())
     except NotChecked as why:

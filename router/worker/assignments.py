@@ -11,11 +11,13 @@ import logging
 import random
 import time
 from collections import OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 import nats.errors
 from nats.js.errors import APIError
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_chain, wait_fixed
 
 from router.log_throttle import LogThrottle
 from router.wire import subjects
@@ -132,17 +134,23 @@ class Assignments:
         """Store the result; the same Nats-Msg-Id makes the repeats harmless."""
         payload = messages.result(assignment, finished, latency_ms, _now_ms())
         headers = {"Nats-Msg-Id": f"{assignment.assignment_id}:result", "tenant_id": assignment.tenant_id}
-        for delay in RETRY_S:
-            try:
-                await js.publish(subjects.RESULT, payload, headers=headers, timeout=2)
-            except (nats.errors.Error, APIError, TimeoutError) as e:
-                if self._throttle.due("store") is not None:
-                    why = str(e) or type(e).__name__
-                    log.warning("result of %s is not stored yet: %s; trying on", assignment.assignment_id, why)
-                await asyncio.sleep(delay)
-            else:
-                return
-        await js.publish(subjects.RESULT, payload, headers=headers, timeout=5)
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type((nats.errors.Error, APIError, TimeoutError)),
+            wait=wait_chain(*map(wait_fixed, RETRY_S)),
+            stop=stop_after_attempt(len(RETRY_S) + 1),
+            before_sleep=partial(self._not_stored, assignment),
+            reraise=True,
+        )
+        async for attempt in retrying:
+            with attempt:
+                last = attempt.retry_state.attempt_number > len(RETRY_S)
+                await js.publish(subjects.RESULT, payload, headers=headers, timeout=5 if last else 2)
+
+    def _not_stored(self, assignment: Assignment, state: RetryCallState) -> None:
+        fault = state.outcome.exception() if state.outcome is not None else None
+        if self._throttle.due("store") is not None:
+            why = str(fault) or type(fault).__name__
+            log.warning("result of %s is not stored yet: %s; trying on", assignment.assignment_id, why)
 
 
 def _now_ms() -> int:

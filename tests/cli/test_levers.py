@@ -21,7 +21,7 @@ def cli(run: Run, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("ROUTER_REDIS_URL", redis_url)
     monkeypatch.setenv("ROUTER_NATS_URL", "nats://127.0.0.1:1")
     monkeypatch.setenv("ROUTER_PRINCIPAL", "carol")
-    monkeypatch.setattr("router.cli.streams.CONNECT_S", 0.05)
+    monkeypatch.setattr("router.cli.bus.CONNECT_S", 0.05)
     return run
 
 

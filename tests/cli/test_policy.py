@@ -26,7 +26,7 @@ def policy(run: Run, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     """`router policy …` pointed at the store; NATS is away."""
     monkeypatch.setenv("ROUTER_REDIS_URL", redis_url)
     monkeypatch.setenv("ROUTER_NATS_URL", "nats://127.0.0.1:1")
-    monkeypatch.setattr("router.cli.streams.CONNECT_S", 0.05)
+    monkeypatch.setattr("router.cli.bus.CONNECT_S", 0.05)
     return lambda *arguments: run("policy", *arguments)
 
 
@@ -117,7 +117,7 @@ def test_nats_away_is_mentioned_and_no_failure(policy: Run, tenant: str) -> None
 def test_the_same_policy_is_not_written_again(policy: Run, tenant: str) -> None:
     """Applying what is there changes nothing and says so."""
     policy("apply", written(GOOD), "--tenant", tenant)
-    assert "is like that already; nothing was changed" in policy("apply", written(GOOD), "--tenant", tenant).out
+    assert "is already like that; nothing was changed" in policy("apply", written(GOOD), "--tenant", tenant).out
 
 
 def test_a_script_reads_the_revision_of_what_it_wrote(policy: Run, tenant: str) -> None:

@@ -18,6 +18,8 @@ from router.local.client import Caller
 from router.local.proof import Step, prove
 from tests.servers import NatsProcess
 
+pytestmark = pytest.mark.usefixtures("servers")
+
 STREAMS = {"ASSIGN": "caf.exec.assign.v1", "RESULT": "caf.exec.result.v1", "USAGE": "beamline.usage.v1.metered"}
 ACTIONS = ["decision.made", "assignment.published", "result.settled"]
 
@@ -142,7 +144,7 @@ async def test_what_did_not_happen_fails_its_step(
 ) -> None:
     """Whatever is missing, the proof ends at the step that should have seen it, and names it."""
     monkeypatch.setattr(proof, "STEP_S", 0.3)
-    monkeypatch.setattr(proof, "LIMIT_AT_MOST", 10)
+    monkeypatch.setattr(proof, "MAX_REQUESTS", 10)
     fleet, url = scripted
     fleet.without.add(without)
     last = (await asyncio.wait_for(steps(fleet, url, maximum=9), 20))[-1]

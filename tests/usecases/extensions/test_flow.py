@@ -359,7 +359,7 @@ CLAIMED = Admitted(0, Reason.WEIGHTED, b"\x01", PinState.NONE, bytes(16))
 AWAY = Unavailable(sent=False)
 
 
-@pytest.mark.parametrize(("looked", "decided"), [(AWAY, AWAY), (CLAIMED, AWAY), (NoCandidate(b"", None), AWAY)])
+@pytest.mark.parametrize(("previewed", "decided"), [(AWAY, AWAY), (CLAIMED, AWAY), (NoCandidate(b"", None), AWAY)])
 async def test_nothing_is_answered_past_a_required_extension(
     redis_url: str, previewed: Outcome, decided: Outcome
 ) -> None:

@@ -1,4 +1,4 @@
-"""The bus, for commands that need more of it than one request."""
+"""The NATS connection of one command."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +14,7 @@ CONNECT_S = 2.0
 
 
 @asynccontextmanager
-async def bus_of(settings: "Settings") -> "AsyncIterator[Bus]":
+async def open_bus(settings: "Settings") -> "AsyncIterator[Bus]":
     """The fleet's NATS.
 
     :raises BusError: it did not answer.

@@ -1,4 +1,4 @@
-"""The store, for commands that look into it."""
+"""The Redis connection of one command."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from router.store.nodes import Nodes
 
 
-class Room(Struct, frozen=True):
-    """An open store."""
+class Store(Struct, frozen=True):
+    """An open store: its key names, and its nodes."""
 
     keys: "Keys"
     nodes: "Nodes"
 
 
 @asynccontextmanager
-async def store(settings: "Settings", *, reading: bool = False) -> AsyncIterator[Room]:
-    """The fleet's store, opened for reading and writing; `reading`: a replica will do, if one is named.
+async def open_store(settings: "Settings", *, reading: bool = False) -> AsyncIterator[Store]:
+    """Open the fleet's store. `reading`: use the replica, if the settings name one.
 
     :raises StoreError: Redis did not answer.
-    :raises InvalidInput: the fleet was set up with another number of partitions than these settings say.
+    :raises InvalidInput: the fleet has another number of partitions than these settings.
     """
     from router.app.adapter_settings import redis_access
     from router.store.keys import Keys
@@ -38,10 +38,10 @@ async def store(settings: "Settings", *, reading: bool = False) -> AsyncIterator
     try:
         await nodes.open()
         keys = Keys(settings.store_schema, settings.partitions)
-        found = await nodes.call("HGET", keys.meta, "partitions")
-        if found is not None and int(found) != settings.partitions:
-            message = f"is {settings.partitions}, but the fleet was set up with {int(found)}"
-            raise InvalidInput([Problem("ROUTER_PARTITIONS", message, f"set ROUTER_PARTITIONS={int(found)}")])
-        yield Room(keys, nodes)
+        partitions = await nodes.call("HGET", keys.meta, "partitions")
+        if partitions is not None and int(partitions) != settings.partitions:
+            message = f"is {settings.partitions}, but the fleet was set up with {int(partitions)}"
+            raise InvalidInput([Problem("ROUTER_PARTITIONS", message, f"set ROUTER_PARTITIONS={int(partitions)}")])
+        yield Store(keys, nodes)
     finally:
         await nodes.close()

@@ -1,4 +1,4 @@
-"""An operator for one command: the store whose levers it pulls, in the name of whom."""
+"""The services of commands that pull levers or read a tenant, in the name of ROUTER_PRINCIPAL."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,33 +15,33 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Room:
-    """What commands look at, and the operator who pulls levers."""
+class Services:
+    """The services that a command may use; all share one connection."""
 
     def __init__(
         self,
         inspector: "RedisInspector",
-        operator: "OverrideService",
+        overrides: "OverrideService",
         policies: "RedisPolicies",
         tenants: "RedisTenants",
     ) -> None:
         self.inspector = inspector
-        self.operator = operator
+        self.overrides = overrides
         self.policies = policies
         self.tenants = tenants
 
     async def names(self, tenant_id: str) -> dict[bytes, str]:
-        """Providers by their entries."""
-        return await self.operator.names(tenant_id)
+        """Provider names by their entry (8 bytes)."""
+        return await self.overrides.names(tenant_id)
 
 
-def operate(act: "Callable[[OverrideService], Awaitable[T]]", redis: str | None) -> T:
-    """As `in_room`, for acts that need the operator only."""
-    return in_room(lambda room: act(room.operator), redis)
+def override(act: "Callable[[OverrideService], Awaitable[T]]", redis: str | None) -> T:
+    """As `with_services`, for commands that only pull levers."""
+    return with_services(lambda services: act(services.overrides), redis)
 
 
-def in_room(act: Callable[[Room], Awaitable[T]], redis: str | None) -> T:
-    """What `act` returns, in the name of ROUTER_PRINCIPAL.
+def with_services(act: Callable[[Services], Awaitable[T]], redis: str | None) -> T:
+    """Run `act` on an open store and return its result.
 
     :raises InvalidInput: a name is unknown.
     :raises StoreError: Redis did not answer.
@@ -49,7 +49,7 @@ def in_room(act: Callable[[Room], Awaitable[T]], redis: str | None) -> T:
 
     async def run() -> T:
         from router.app.adapter_settings import audit_ms
-        from router.cli.room import store
+        from router.cli.connections import open_store
         from router.domain.audit import Actor
         from router.store.inspect import RedisInspector
         from router.store.levers import RedisLevers, lever_scripts
@@ -58,11 +58,11 @@ def in_room(act: Callable[[Room], Awaitable[T]], redis: str | None) -> T:
         from router.usecases.admin.overrides import OverrideService
 
         settings = settings_for(redis=redis)
-        async with store(settings) as room:
-            levers = RedisLevers(room.keys, room.nodes, lever_scripts(), audit_ms=audit_ms(settings))
-            inspector = RedisInspector(room.keys, room.nodes)
-            policies = RedisPolicies(room.nodes, room.keys)
-            operator = OverrideService(levers, inspector, policies, Actor(settings.principal))
-            return await act(Room(inspector, operator, policies, RedisTenants(room.keys, room.nodes)))
+        async with open_store(settings) as store:
+            levers = RedisLevers(store.keys, store.nodes, lever_scripts(), audit_ms=audit_ms(settings))
+            inspector = RedisInspector(store.keys, store.nodes)
+            policies = RedisPolicies(store.nodes, store.keys)
+            overrides = OverrideService(levers, inspector, policies, Actor(settings.principal))
+            return await act(Services(inspector, overrides, policies, RedisTenants(store.keys, store.nodes)))
 
     return asyncio.run(run())
