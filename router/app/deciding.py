@@ -1,4 +1,4 @@
-"""Decide requests: the door, the use case behind it, the extensions that a policy may call."""
+"""The decide parts of a pod: subscription, use case, extensions, dry run."""
 
 import os
 from functools import partial
@@ -20,7 +20,7 @@ from router.usecases.extensions.pipeline import Pipeline
 
 
 class DecideParts:
-    """See the module."""
+    """Builds the decide parts."""
 
     def __init__(self, platform: Platform, audit: AuditParts, policies: PolicyParts, tasks: TaskParts) -> None:
         s, t, store = platform.settings, platform.telemetry, platform.store
@@ -28,11 +28,11 @@ class DecideParts:
             store.extensions, t, platform.alerts, now_ms=platform.now_ms, random=os.urandom
         )
         ports = FlowPorts(
-            store.decisions,
-            store.tasks,
-            store.claims,
-            tasks.unfinished,
-            Pipeline(BusExtensions(platform.bus), self.watch, t),
+            decisions=store.decisions,
+            tasks=store.tasks,
+            claims=store.claims,
+            unfinished=tasks.unfinished,
+            pipeline=Pipeline(BusExtensions(platform.bus), self.watch, t),
         )
         settings = decide_settings(s)
         outcomes = Outcomes(
@@ -45,12 +45,12 @@ class DecideParts:
             audit_lines=platform.audit_lines,
         )
         self.decide = Decide(
-            store.decisions,
-            policies.cache,
-            platform.features,
-            tasks.dispatcher,
-            t,
-            settings,
+            store=store.decisions,
+            policies=policies.cache,
+            features=platform.features,
+            dispatch=tasks.dispatcher,
+            telemetry=t,
+            settings=settings,
             read=outcomes.read,
             tracing=platform.tracing,
             snapshot=policies.figures.snapshot,
@@ -58,5 +58,11 @@ class DecideParts:
             on_unknown_tenant=audit.unknown.refused,
             on_isolation_violation=partial(platform.isolation.violated, Door.DECIDE),
         )
-        self.dry_run = DryRun(store.decisions, platform.features, settings, policies.figures.snapshot, store.extensions)
+        self.dry_run = DryRun(
+            decisions=store.decisions,
+            features=platform.features,
+            settings=settings,
+            snapshot=policies.figures.snapshot,
+            extensions=store.extensions,
+        )
         self.door = DecideDoor(platform.bus, self.decide.handle, s.pod_name)

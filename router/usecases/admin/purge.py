@@ -63,5 +63,7 @@ class Purger:
             details: dict[str, str | int | bool] = {"keys": purged.total, "answers_may_remain": may_remain}
             if why is not None:
                 details["why"] = why
-            await self._acts.record(Action.TENANT_PURGED, self._by, "tenant", tenant_id, details)
+            await self._acts.record(
+                action=Action.TENANT_PURGED, by=self._by, resource_type="tenant", resource_id=tenant_id, details=details
+            )
         return purged

@@ -91,7 +91,9 @@ class ExtensionFlow:
         self._running += 1
         self._telemetry.pipelines.set(self._running)
         try:
-            return await _Run(self._ports, self._max_ms, request, stored, make_plan, read).answer()
+            return await _Run(
+                ports=self._ports, max_ms=self._max_ms, request=request, stored=stored, make_plan=make_plan, read=read
+            ).answer()
         finally:
             self._running -= 1
             self._telemetry.pipelines.set(self._running)
@@ -127,7 +129,12 @@ class _Run:
             case Admitted(decision_id=claim_id):
                 ports = self._ports
                 claimed = ClaimedRequest(
-                    ports.decisions, ports.tasks, ports.claims, ports.unfinished, request, claim_id
+                    decisions=ports.decisions,
+                    tasks=ports.tasks,
+                    claims=ports.claims,
+                    unfinished=ports.unfinished,
+                    request=request,
+                    claim=claim_id,
                 )
                 return await self._run_extensions(claimed, plan)
             case Busy():

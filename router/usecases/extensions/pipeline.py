@@ -46,7 +46,9 @@ class Pipeline:
         """
         steps: list[Step] = []
         for extension in wanted(extensions, request):
-            step = await self._step(Stage.PRE, extension, request, request.metadata, deadline)
+            step = await self._step(
+                stage=Stage.PRE, extension=extension, request=request, metadata=request.metadata, deadline=deadline
+            )
             steps.append(step)
             if step.stops:
                 break
@@ -59,7 +61,12 @@ class Pipeline:
         matching = wanted(extensions, request)
         return list(
             await asyncio.gather(
-                *(self._step(Stage.VALIDATE, e, request, request.metadata, deadline) for e in matching)
+                *(
+                    self._step(
+                        stage=Stage.VALIDATE, extension=e, request=request, metadata=request.metadata, deadline=deadline
+                    )
+                    for e in matching
+                )
             )
         )
 
@@ -70,7 +77,11 @@ class Pipeline:
         steps: list[Step] = []
         for extension in extensions:
             step = await self._step(
-                Stage.POST, extension, request, {**request.metadata, "decision": decision}, deadline
+                stage=Stage.POST,
+                extension=extension,
+                request=request,
+                metadata={**request.metadata, "decision": decision},
+                deadline=deadline,
             )
             steps.append(step)
             if step.stops:
@@ -103,7 +114,15 @@ class Pipeline:
             await asyncio.sleep(RETRY_PAUSE_MS / 1000)
         if calls == 0:
             self._counts.labels(stage.value, outcome.value).inc()
-        return Step(name, extension, outcome, calls, int((self._now() - started_all) * 1000), reason, reply)
+        return Step(
+            name=name,
+            extension=extension,
+            outcome=outcome,
+            calls=calls,
+            took_ms=int((self._now() - started_all) * 1000),
+            reason=reason,
+            reply=reply,
+        )
 
 
 def _read(answer: bytes | Missed, stage: Stage) -> tuple[Called, Reply | None, str]:
