@@ -390,7 +390,7 @@ async def test_the_loop_outlives_kills_of_the_server(own_server: NatsProcess, ow
     await loop.stop()
 
 
-async def test_a_lame_duck_is_outlived(tmp_path: Path) -> None:
+async def test_a_lame_duck_is_outlived(servers: None, tmp_path: Path) -> None:
     """The server says that it goes, goes, and comes back: nothing is lost, and the loop pulls again."""
     server = NatsProcess(tmp_path, extra="lame_duck_duration: '30s'\nlame_duck_grace_period: '100ms'")
     await asyncio.to_thread(server.start)

@@ -109,7 +109,7 @@ async def test_two_pods_may_look_at_once(bus: Bus, client: Bus, name: str) -> No
 
 
 async def test_without_jetstream_the_keeper_says_so(
-    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+    servers: None, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A server without JetStream: no look is complete, the log says why, it is tried again."""
     server = NatsProcess(tmp_path, extra="jetstream: disabled")

@@ -19,6 +19,8 @@ from router.worker.tasks import register
 from tests.fleet.harness import until
 from tests.servers import NatsProcess
 
+pytestmark = pytest.mark.usefixtures("servers")
+
 
 class Desk:
     """A router's side: hands out assignments and collects what comes back."""

@@ -103,7 +103,7 @@ class MortalDecisions(Mortal):
     """Likewise for rows, whose answers come by a callback."""
 
     def preview(self, *args: Any, claim_ms: int = 0) -> None:
-        self._row("look", *args, claim_ms=claim_ms)
+        self._row("preview", *args, claim_ms=claim_ms)
 
     def decide(self, *args: Any) -> None:
         self._row("decide", *args)
@@ -230,7 +230,7 @@ async def test_a_pod_may_die_at_every_step(redis_url: str, push: bool) -> None:
             for at, after in product(range(STEPS), (False, True))
         )
     )
-    assert {act for act, _ in died} == {"look", "call", "decide", "complete"}
+    assert {act for act, _ in died} == {"preview", "call", "decide", "complete"}
 
 
 @pytest.mark.parametrize("push", [False, True])
@@ -359,7 +359,7 @@ CLAIMED = Admitted(0, Reason.WEIGHTED, b"\x01", PinState.NONE, bytes(16))
 AWAY = Unavailable(sent=False)
 
 
-@pytest.mark.parametrize(("looked", "decided"), [(AWAY, AWAY), (CLAIMED, AWAY), (NoCandidate(b"", None), AWAY)])
+@pytest.mark.parametrize(("previewed", "decided"), [(AWAY, AWAY), (CLAIMED, AWAY), (NoCandidate(b"", None), AWAY)])
 async def test_nothing_is_answered_past_a_required_extension(
     redis_url: str, previewed: Outcome, decided: Outcome
 ) -> None:
