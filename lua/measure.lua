@@ -10,7 +10,7 @@
 -- ARGV
 --   row             one a tenant: layouts measure_row, counter (router/store/layouts.py)
 -- RETURNS
---   0 measured      one string a row: layout measured, then a d for each counter: its units in use; empty when the
+--   0 measured      one string a row: layout measured; then a d for each counter: its units in use; empty when the
 --                   row, or what it names, cannot be read
 -- GUARANTEES
 --   A breaker that an operator holds open is counted as forced only. One whose life time has passed is not counted.
