@@ -39,7 +39,9 @@ def export(
     from router.cli.target import settings_for
 
     since_ms, until_ms = moment_ms(since, "--since"), moment_ms(until, "--until")
-    manifest = asyncio.run(_export(settings_for(redis=redis), tenant, out, since_ms, until_ms))
+    manifest = asyncio.run(
+        _export(settings=settings_for(redis=redis), tenant=tenant, out=out, since_ms=since_ms, until_ms=until_ms)
+    )
     if manifest is None:
         note(f"{tenant} has no entry that matches, and no file was written (tenants are in `router tenant list`)")
         if json:

@@ -101,7 +101,9 @@ def next_plan(
 ) -> Plan:
     """The plan of the next attempt. Rules see what ended the last attempt; leases are the only charges."""
     step = Step(status_of(record.why), record.provider_id, record.attempt - 1)
-    fresh_plan = plan(replace(request, step=step), stored, features, deadlines, snapshot)
+    fresh_plan = plan(
+        request=replace(request, step=step), stored=stored, features=features, deadlines=deadlines, snapshot=snapshot
+    )
     leases = tuple(c for c in fresh_plan.charges if c.limit.resource is Resource.CONCURRENCY)
     facts = record.facts
     return replace(

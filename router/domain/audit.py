@@ -42,7 +42,16 @@ def policy_frame(plan: Plan, script: str = "") -> PolicyFrame:
     limits = tuple(c.limit.id for c in plan.charges)
     more = len(plan.candidates) - len(names)
     own = tuple(c.limit.id for c in plan.candidates[0].charges) if plan.candidates else ()
-    return PolicyFrame(stored.policy_id, stored.revision, stored.hash, tuple(names), limits, script, more, own)
+    return PolicyFrame(
+        policy_id=stored.policy_id,
+        policy_revision=stored.revision,
+        policy_hash=stored.hash,
+        providers=tuple(names),
+        limits=limits,
+        script=script,
+        more=more,
+        provider_limits=own,
+    )
 
 
 class DecisionFeatures(Struct, frozen=True, array_like=True):

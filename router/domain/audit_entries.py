@@ -71,10 +71,13 @@ def decision_entry(
     }
     if action is Action.DECISION_MADE:
         outcome = "decided"
-        details |= _made(f, decision_id, code, index, offer) | {"degraded": False, "pin": PinState(third).name.lower()}
+        details |= _made(f=f, decision_id=decision_id, reason=code, index=index, offer=offer) | {
+            "degraded": False,
+            "pin": PinState(third).name.lower(),
+        }
     elif action is Action.DECISION_DEGRADED:
         outcome = "degraded"
-        details |= _made(f, decision_id, code, index, offer) | {"degraded": True}
+        details |= _made(f=f, decision_id=decision_id, reason=code, index=index, offer=offer) | {"degraded": True}
     else:
         outcome = _REFUSALS.get(code, str(code))
         details |= {"refusal": outcome} | _refusal(f, code, index, third)
@@ -87,17 +90,17 @@ def decision_entry(
     if f.figures_version:
         details["figures_version"] = f.figures_version
     return AuditEntry(
-        entry_id,
-        ts_us,
-        tenant_id,
-        action.label,
-        "request",
-        f.request_id,
-        f.user_id,
-        f.ip_address,
-        f.trace_id,
-        details,
-        outcome,
+        id=entry_id,
+        ts_us=ts_us,
+        tenant_id=tenant_id,
+        action=action.label,
+        resource_type="request",
+        resource_id=f.request_id,
+        user_id=f.user_id,
+        ip_address=f.ip_address,
+        trace_id=f.trace_id,
+        details=details,
+        outcome=outcome,
     )
 
 
@@ -177,17 +180,17 @@ def task_entry(
     details |= {name: value for name, value in optional if value is not None}
     breaker = action.label.startswith("breaker.")
     return AuditEntry(
-        entry_id,
-        ts_us,
-        tenant_id,
-        action.label,
-        "provider" if breaker else "assignment",
-        f.provider_id if breaker else f.assignment_id,
-        f.user_id,
-        f.ip_address,
-        f.trace_id,
-        details,
-        f.status,
+        id=entry_id,
+        ts_us=ts_us,
+        tenant_id=tenant_id,
+        action=action.label,
+        resource_type="provider" if breaker else "assignment",
+        resource_id=f.provider_id if breaker else f.assignment_id,
+        user_id=f.user_id,
+        ip_address=f.ip_address,
+        trace_id=f.trace_id,
+        details=details,
+        outcome=f.status,
     )
 
 
@@ -204,16 +207,16 @@ def half_opened_entry(
     if decision_id is not None:
         details["decision_id"] = to_text(decision_id)
     return AuditEntry(
-        entry_id,
-        ts_us,
-        tenant_id,
-        Action.BREAKER_HALF_OPENED.label,
-        "provider",
-        names.get(provider),
-        f.user_id,
-        None,
-        f.trace_id,
-        details,
+        id=entry_id,
+        ts_us=ts_us,
+        tenant_id=tenant_id,
+        action=Action.BREAKER_HALF_OPENED.label,
+        resource_type="provider",
+        resource_id=names.get(provider),
+        user_id=f.user_id,
+        ip_address=None,
+        trace_id=f.trace_id,
+        details=details,
     )
 
 
@@ -229,14 +232,14 @@ def act_entry(
     if f.role is not None:
         details["role"] = f.role
     return AuditEntry(
-        entry_id,
-        ts_us,
-        tenant_id,
-        action.label,
-        f.resource_type,
-        f.resource_id,
-        f.principal,
-        None,
-        f.trace_id,
-        {**details, **f.details},
+        id=entry_id,
+        ts_us=ts_us,
+        tenant_id=tenant_id,
+        action=action.label,
+        resource_type=f.resource_type,
+        resource_id=f.resource_id,
+        user_id=f.principal,
+        ip_address=None,
+        trace_id=f.trace_id,
+        details={**details, **f.details},
     )

@@ -92,7 +92,14 @@ def shut_out(policy: Policy, request: DecideRequest, records: Sequence[Extension
     """The first required extension whose breaker blocks this request before any call; None: the calls are made."""
     shut = {r.name for r in records if is_shut(r, now_ms)}
     for stage, extension in wanted_of(policy, request):
-        step = Step(Name(stage, extension.id), extension, Called.UNAVAILABLE, 0, 0, BREAKER_IS_OPEN)
+        step = Step(
+            name=Name(stage, extension.id),
+            extension=extension,
+            outcome=Called.UNAVAILABLE,
+            calls=0,
+            took_ms=0,
+            reason=BREAKER_IS_OPEN,
+        )
         if step.name in shut and step.stops:
             return step
     return None

@@ -13,4 +13,13 @@ _pack = msgpack.Encoder().encode
 
 def packed_act(by: Actor, resource_type: str, resource_id: str | None, **details: Detail) -> bytes:
     """The packed features of an act. `details` are plain facts, never a secret."""
-    return _pack(ActFeatures(by.principal, by.role, resource_type, resource_id, by.trace_id, details))
+    return _pack(
+        ActFeatures(
+            principal=by.principal,
+            role=by.role,
+            resource_type=resource_type,
+            resource_id=resource_id,
+            trace_id=by.trace_id,
+            details=details,
+        )
+    )

@@ -68,7 +68,7 @@ class RedisAudit:
         if before is not None and (query.until_ms is None or place(before) < (query.until_ms, 0)):
             end = f"({before}"
         start = "-" if query.since_ms is None else f"{max(query.since_ms, 0)}-0"
-        rows = await self._read("XREVRANGE", query.tenant_id, end, start, maximum)
+        rows = await self._read(command="XREVRANGE", tenant_id=query.tenant_id, first=end, last=start, maximum=maximum)
         traces = query.traces()
         entries: list[AuditEntry] = []
         for row in rows:
@@ -81,7 +81,12 @@ class RedisAudit:
 
     async def after(self, tenant_id: str, last: str, *, maximum: int = 100) -> list[AuditEntry]:
         """See `ports.audit.AuditLog.after`."""
-        return [readable(tenant_id, row) for row in await self._read("XRANGE", tenant_id, f"({last}", "+", maximum)]
+        return [
+            readable(tenant_id, row)
+            for row in await self._read(
+                command="XRANGE", tenant_id=tenant_id, first=f"({last}", last="+", maximum=maximum
+            )
+        ]
 
     async def one(self, tenant_id: str, entry_id: str) -> AuditEntry | None:
         """See `ports.audit.AuditLog.one`."""
@@ -91,7 +96,7 @@ class RedisAudit:
             raise InvalidInput(
                 [Problem("id", f"{entry_id!r} is not an entry of a log", "such as 1700000000000-0")]
             ) from fault
-        rows = await self._read("XRANGE", tenant_id, at, at, 1)
+        rows = await self._read(command="XRANGE", tenant_id=tenant_id, first=at, last=at, maximum=1)
         return readable(tenant_id, rows[0]) if rows else None
 
     async def _read(self, command: str, tenant_id: str, first: str, last: str, maximum: int) -> list[Row]:
@@ -118,7 +123,12 @@ class RedisAudit:
             counts.update(e.action for e in read.found)
             before = read.last
         return AuditStats(
-            entries, oldest[0].ts_us if oldest else None, newest_us, size, counts.total(), dict(counts.most_common())
+            entries=entries,
+            oldest_us=oldest[0].ts_us if oldest else None,
+            newest_us=newest_us,
+            size_bytes=size,
+            sampled=counts.total(),
+            actions=dict(counts.most_common()),
         )
 
 
@@ -142,7 +152,16 @@ def readable(tenant_id: str, row: Row) -> AuditEntry:
         at_ms = place(row[0].decode())[0]
         facts: JsonObject = {"problem": str(fault)}
         return AuditEntry(
-            row[0].decode(), at_ms * 1000, tenant_id, "unreadable", "request", None, None, None, None, facts
+            id=row[0].decode(),
+            ts_us=at_ms * 1000,
+            tenant_id=tenant_id,
+            action="unreadable",
+            resource_type="request",
+            resource_id=None,
+            user_id=None,
+            ip_address=None,
+            trace_id=None,
+            details=facts,
         )
 
 
@@ -166,11 +185,21 @@ def _entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEn
         end = _HALF_OPENED.size if raw[0] == FORMAT else _HALF_OPENED.size + ID_BYTES
         decision_id, features = raw[_HALF_OPENED.size : end] or None, _decision(raw[end:])
         at_us = int(ms) * 1000 + int(us)
-        return half_opened_entry(entry_id, at_us, tenant_id, features, provider, decision_id)
+        return half_opened_entry(
+            entry_id=entry_id, ts_us=at_us, tenant_id=tenant_id, f=features, provider=provider, decision_id=decision_id
+        )
     if action in ACTS:
         _, _, ms, us, revision, before = _ACT.unpack_from(raw)
         act = _act(raw[_ACT.size :])
-        return act_entry(entry_id, int(ms) * 1000 + int(us), tenant_id, action, act, revision=revision, before=before)
+        return act_entry(
+            entry_id=entry_id,
+            ts_us=int(ms) * 1000 + int(us),
+            tenant_id=tenant_id,
+            action=action,
+            f=act,
+            revision=revision,
+            before=before,
+        )
     _, _, ms, us, decision, code, index, third, count = _HEAD.unpack_from(raw)
     at_us = int(ms) * 1000 + int(us)
     verdicts, packed = raw[_HEAD.size : _HEAD.size + count], raw[_HEAD.size + count :]
@@ -182,11 +211,11 @@ def _entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEn
             offered = offer_in(packed, end + 1)[0] if size else None
             packed = packed[end + 1 + size :]
         return decision_entry(
-            entry_id,
-            at_us,
-            tenant_id,
-            action,
-            _decision(packed),
+            entry_id=entry_id,
+            ts_us=at_us,
+            tenant_id=tenant_id,
+            action=action,
+            f=_decision(packed),
             decision_id=decision,
             code=code,
             index=index,
@@ -195,4 +224,12 @@ def _entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEn
             seen=saw,
             offer=offered,
         )
-    return task_entry(entry_id, at_us, tenant_id, action, _task(packed), decision_id=decision, attempt=index)
+    return task_entry(
+        entry_id=entry_id,
+        ts_us=at_us,
+        tenant_id=tenant_id,
+        action=action,
+        f=_task(packed),
+        decision_id=decision,
+        attempt=index,
+    )

@@ -114,7 +114,18 @@ class RedisDecisions(RedisAnswers):
         tenant = self._keys.tenant(request.tenant_id)
         lane, group = self._lanes.of(tenant.partition)
         decision = self._lanes.packer.decision_id(tenant, plan)
-        lane.submit(Waiting(request, plan, tenant, job, done, decision, self._now() * 1000 + self._wait_ms, group))
+        lane.submit(
+            Waiting(
+                request=request,
+                plan=plan,
+                keys=tenant,
+                job=job,
+                done=done,
+                decision=decision,
+                expires=self._now() * 1000 + self._wait_ms,
+                group=group,
+            )
+        )
 
     def preview(
         self, request: DecideRequest, plan: Plan, done: Callable[[Outcome, bytes], None], *, claim_ms: int = 0
@@ -123,7 +134,16 @@ class RedisDecisions(RedisAnswers):
         tenant = self._keys.tenant(request.tenant_id)
         lane, group = self._lanes.of(tenant.partition)
         decision = self._lanes.packer.decision_id(tenant, plan)
-        waiting = Waiting(request, plan, tenant, None, done, decision, self._now() * 1000 + self._wait_ms, group)
+        waiting = Waiting(
+            request=request,
+            plan=plan,
+            keys=tenant,
+            job=None,
+            done=done,
+            decision=decision,
+            expires=self._now() * 1000 + self._wait_ms,
+            group=group,
+        )
         waiting.preview, waiting.claim_ms = True, claim_ms
         lane.submit(waiting)
 
@@ -139,7 +159,14 @@ class RedisDecisions(RedisAnswers):
         tenant = self._keys.tenant(request.tenant_id)
         lane, group = self._lanes.of(tenant.partition)
         waiting = Waiting(
-            request, plan, tenant, job, done, record.decision_id, self._now() * 1000 + self._wait_ms, group
+            request=request,
+            plan=plan,
+            keys=tenant,
+            job=job,
+            done=done,
+            decision=record.decision_id,
+            expires=self._now() * 1000 + self._wait_ms,
+            group=group,
         )
         waiting.attempt, waiting.reserved = record.attempt + 1, record.facts.reserved
         lane.submit(waiting)

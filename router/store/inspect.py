@@ -90,7 +90,21 @@ def _with_forced(tenant_id: str, known: list[BreakerView], forced: frozenset[byt
         for v in known
     ]
     more = forced - {v.provider_entry for v in known}
-    return [*views, *(BreakerView(tenant_id, e, BreakerState.OPEN, 0, 0, 0, forced=True) for e in sorted(more))]
+    return [
+        *views,
+        *(
+            BreakerView(
+                tenant_id=tenant_id,
+                provider_entry=e,
+                state=BreakerState.OPEN,
+                opened_at_ms=0,
+                next_probe_at_ms=0,
+                failures_in_a_row=0,
+                forced=True,
+            )
+            for e in sorted(more)
+        ),
+    ]
 
 
 def breakers_in(tenant_id: str, raw: bytes) -> list[BreakerView]:
@@ -114,6 +128,15 @@ def _breakers_in(tenant_id: str, raw: bytes) -> list[BreakerView]:
         if state == 0:
             # Closed: the rest of a slow start.
             opened = until = 0
-        views.append(BreakerView(tenant_id, entry, _STATES[state], int(opened), int(until), failures))
+        views.append(
+            BreakerView(
+                tenant_id=tenant_id,
+                provider_entry=entry,
+                state=_STATES[state],
+                opened_at_ms=int(opened),
+                next_probe_at_ms=int(until),
+                failures_in_a_row=failures,
+            )
+        )
         at += _BREAKER.size + probes * _PROBE_BYTES
     return views

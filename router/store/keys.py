@@ -214,19 +214,19 @@ class Keys:
         prefix = self._prefix(p) + tenant_id.encode() + b":"
         shared = self._prefix(p) + b"~:"
         return TenantKeys(
-            p,
-            prefix,
-            self.idem_prefix(p),
-            prefix + b"head",
-            prefix + b"policies",
-            prefix + b"s",
-            prefix + b"audit",
-            prefix + b"am",
-            self.due(p),
-            shared,
-            prefix + b"pin:",
-            prefix + b"f",
-            owner_mark(tenant_id),
+            partition=p,
+            prefix=prefix,
+            idem_prefix=self.idem_prefix(p),
+            head=prefix + b"head",
+            policies=prefix + b"policies",
+            state=prefix + b"s",
+            audit=prefix + b"audit",
+            audit_marks=prefix + b"am",
+            due=self.due(p),
+            shared=shared,
+            pins=prefix + b"pin:",
+            figures=prefix + b"f",
+            owner=owner_mark(tenant_id),
         )
 
     def tag(self, partition: int) -> bytes:

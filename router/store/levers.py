@@ -112,7 +112,13 @@ class RedisLevers:
 
     async def role_used(self, by: Actor, act: str, tenant_id: str | None, outcome: str) -> None:
         """See `ports.policies.LeverStore.role_used`."""
-        await self.record(Action.ROLE_USED, by, "tenant", tenant_id, {"act": act, "outcome": outcome})
+        await self.record(
+            action=Action.ROLE_USED,
+            by=by,
+            resource_type="tenant",
+            resource_id=tenant_id,
+            details={"act": act, "outcome": outcome},
+        )
 
     async def record(
         self, action: Action, by: Actor, resource_type: str, resource_id: str | None, details: Mapping[str, Detail]

@@ -121,7 +121,9 @@ class RedisPolicies:
             await asyncio.sleep(0)
         if len(policies) < len(found.records):
             self._unreadable[tenant_id] = frozenset(r.policy_id for r in found.records) - policies.keys()
-        return TenantPolicies(tenant_id, found.revision, found.stamp, policies, found.head)
+        return TenantPolicies(
+            tenant_id=tenant_id, revision=found.revision, stamp=found.stamp, policies=policies, head=found.head
+        )
 
     def unreadable(self, tenant_id: str) -> frozenset[str]:
         """The policies that the tenant's last load left out, because this version cannot read them."""
@@ -142,7 +144,15 @@ class RedisPolicies:
                 continue
             _, revision, digest, created_ms = _HEADER.unpack_from(packed)
             document = packed[_HEADER.size :]
-            records.append(Record(policy_id, revision, digest.hex(), int(created_ms), document))
+            records.append(
+                Record(
+                    policy_id=policy_id,
+                    revision=revision,
+                    hash=digest.hex(),
+                    created_ms=int(created_ms),
+                    document=document,
+                )
+            )
         records.sort(key=lambda r: r.policy_id)
         return Records(view.revision, raw[1:9] or NO_STAMP, tuple(records), view)
 
@@ -243,10 +253,10 @@ def _past(raw: bytes) -> Past:
     document = raw[_PAST.size + length :] or None
     why = _why(raw[_PAST.size : _PAST.size + length]) if length else None
     return Past(
-        revision,
-        None if document is None else digest.hex(),
-        int(written_ms),
-        None if why is None else why.by,
-        None if why is None else why.restores,
-        document,
+        revision=revision,
+        hash=None if document is None else digest.hex(),
+        written_ms=int(written_ms),
+        by=None if why is None else why.by,
+        restores=None if why is None else why.restores,
+        document=document,
     )

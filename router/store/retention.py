@@ -93,7 +93,16 @@ class RedisRetention:
         if reply[0] == GONE:
             return None
         entries, oldest_ms, appended, cut, inside, unread, lost, at_bound = map(int, reply[1:])
-        return Trimmed(entries, oldest_ms, appended, cut, inside, unread, lost, at_bound == 1)
+        return Trimmed(
+            entries=entries,
+            oldest_ms=oldest_ms,
+            appended=appended,
+            cut=cut,
+            cut_inside_age=inside,
+            unread=unread,
+            lost=lost,
+            at_bound=at_bound == 1,
+        )
 
     async def exported(self, tenant_id: str) -> str:
         """See `ports.audit.AuditRetention.exported`."""

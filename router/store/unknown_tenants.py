@@ -47,15 +47,15 @@ def _entry(entry_id: str, raw: bytes) -> AuditEntry | None:
     if one is None:
         return None
     return AuditEntry(
-        entry_id,
-        int(entry_id.partition("-")[0]) * 1000,
-        one.tenant_id,
-        Action.DECISION_REFUSED.label,
-        "request",
-        one.request_id,
-        None,
-        one.ip_address,
-        one.trace_id,
-        {"request_id": one.request_id, "policy_id": one.policy_id, "times": one.times},
-        one.code,
+        id=entry_id,
+        ts_us=int(entry_id.partition("-")[0]) * 1000,
+        tenant_id=one.tenant_id,
+        action=Action.DECISION_REFUSED.label,
+        resource_type="request",
+        resource_id=one.request_id,
+        user_id=None,
+        ip_address=one.ip_address,
+        trace_id=one.trace_id,
+        details={"request_id": one.request_id, "policy_id": one.policy_id, "times": one.times},
+        outcome=one.code,
     )

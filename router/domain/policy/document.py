@@ -135,7 +135,7 @@ def _check(row: Row, old: _OldForms, report: Report) -> None:
     providers = row.get(PROVIDERS)
     if providers is not None:
         rules = row.get(FALLBACKS)
-        _check_weights(providers, row.get(SELECTION), rules, old, report)
+        _check_weights(providers=providers, selection=row.get(SELECTION), rules=rules, old=old, report=report)
         _check_estimates(limits, providers, report)
         warn_unreachable(rules or (), tuple(p.name for p in providers), report, old_form=old.fallback)
 
@@ -146,17 +146,17 @@ def _build(row: Row) -> Policy:
     known = {p.name: p for p in providers}
     targets = {r.to: known.get(r.to) or provider(r.to, 0) for r in rules}
     return Policy(
-        providers,
-        row[SELECTION],
-        row[STICKY_SECTION],
-        rules,
-        tuple(targets.values()),
-        row[BREAKER_SECTION],
-        _with_rate_limit(row[LIMITS], row[RATE_LIMIT]),
-        row[PRE],
-        row[VALIDATORS],
-        row[POST],
-        row[METADATA],
+        providers=providers,
+        selection=row[SELECTION],
+        sticky=row[STICKY_SECTION],
+        fallbacks=rules,
+        fallback_providers=tuple(targets.values()),
+        breaker=row[BREAKER_SECTION],
+        limits=_with_rate_limit(row[LIMITS], row[RATE_LIMIT]),
+        pre=row[PRE],
+        validators=row[VALIDATORS],
+        post=row[POST],
+        metadata=row[METADATA],
     )
 
 

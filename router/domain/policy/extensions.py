@@ -47,11 +47,27 @@ RETRY = Field("retry", Int(0, MAX_RETRY), "Retries after a failed call.", 0)
 
 def _build_step(row: Row) -> Extension:
     required = row[MODE] is Mode.REQUIRED
-    return Extension(row[ID], required, OnFail.IGNORE, row[WHEN], row[CONFIG], row[TIMEOUT], row[RETRY])
+    return Extension(
+        id=row[ID],
+        required=required,
+        on_fail=OnFail.IGNORE,
+        when=row[WHEN],
+        config=row[CONFIG],
+        timeout_ms=row[TIMEOUT],
+        retry=row[RETRY],
+    )
 
 
 def _build_validator(row: Row) -> Extension:
-    return Extension(row[ID], False, row[ON_FAIL], row[WHEN], row[CONFIG], row[TIMEOUT], row[RETRY])
+    return Extension(
+        id=row[ID],
+        required=False,
+        on_fail=row[ON_FAIL],
+        when=row[WHEN],
+        config=row[CONFIG],
+        timeout_ms=row[TIMEOUT],
+        retry=row[RETRY],
+    )
 
 
 def _unbuild_step(e: Extension) -> JsonObject:

@@ -159,7 +159,9 @@ TO = Field("to", PROVIDER_NAME, "The provider to go to; it need not be among `pr
 
 def _build_fallback(row: Row) -> Fallback:
     when = row[WHEN]
-    return Fallback(row[TO], when.statuses, when.attributes, row[RETRY], row[BACKOFF])
+    return Fallback(
+        to=row[TO], statuses=when.statuses, attributes=when.attributes, retry=row[RETRY], backoff=row[BACKOFF]
+    )
 
 
 def _unbuild_fallback(f: Fallback) -> JsonObject:

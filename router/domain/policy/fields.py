@@ -160,14 +160,14 @@ def _build_breaker(row: Row) -> Breaker | None:
     if not row[ENABLED]:
         return None
     return Breaker(
-        row[FAILURES],
-        row[ERROR_RATE],
-        row[ERROR_WINDOW],
-        row[MINIMUM],
-        row[TIMEOUT],
-        row[SUCCESSES],
-        row[PROBES],
-        row[WHEN_ALL_OPEN],
+        failure_threshold=row[FAILURES],
+        error_rate_threshold=row[ERROR_RATE],
+        error_rate_window_ms=row[ERROR_WINDOW],
+        minimum_requests=row[MINIMUM],
+        timeout_ms=row[TIMEOUT],
+        success_threshold=row[SUCCESSES],
+        half_open_max_calls=row[PROBES],
+        when_all_open=row[WHEN_ALL_OPEN],
     )
 
 

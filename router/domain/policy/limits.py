@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from math import ceil
-from typing import Final
+from typing import Final, assert_never
 
 from router.domain.json import JsonObject
 from router.domain.policy.collections import ListOf
@@ -77,7 +77,18 @@ def limit(
 ) -> Limit:
     """A limit with its derived entry. Id, window, scope and resource name the counter; revision and bound do not."""
     entry = entry_id("limit", id_, str(window_ms), scope.value, resource.value)
-    return Limit(id_, scope, resource, maximum, window_ms, entry, algorithm, shadow, on_store_error, default_estimate)
+    return Limit(
+        id=id_,
+        scope=scope,
+        resource=resource,
+        limit=maximum,
+        window_ms=window_ms,
+        entry=entry,
+        algorithm=algorithm,
+        shadow=shadow,
+        on_store_error=on_store_error,
+        default_estimate=default_estimate,
+    )
 
 
 def _check(row: Row, path: str, report: Report) -> None:
@@ -115,11 +126,11 @@ def _check_log(row: Row, path: str, report: Report) -> None:
 def _build(row: Row) -> Limit:
     resource = row[RESOURCE]
     return limit(
-        row[ID],
-        row[SCOPE],
-        resource,
-        _units(row[LIMIT], resource),
-        0 if resource is Resource.CONCURRENCY else row[WINDOW],
+        id_=row[ID],
+        scope=row[SCOPE],
+        resource=resource,
+        maximum=_units(row[LIMIT], resource),
+        window_ms=0 if resource is Resource.CONCURRENCY else row[WINDOW],
         algorithm=row[ALGORITHM],
         shadow=row[MODE] is Mode.SHADOW,
         on_store_error=row[ON_STORE_ERROR],
@@ -129,7 +140,18 @@ def _build(row: Row) -> Limit:
 
 def _units(value: float, resource: Resource) -> int:
     """Whole units of a resource; for cost micro-USD, which the document gives in USD."""
-    return round(value * MICRO) if resource is Resource.COST else int(value)
+    return round(value * _scale(resource))
+
+
+def _scale(resource: Resource) -> int:
+    """Units of the store per unit of the document."""
+    match resource:
+        case Resource.COST:
+            return MICRO
+        case Resource.REQUESTS | Resource.TOKENS | Resource.CONCURRENCY:
+            return 1
+        case _:
+            assert_never(resource)
 
 
 def _check_units(value: float | None, resource: Resource, path: str, report: Report) -> int | None:
@@ -143,7 +165,7 @@ def _check_units(value: float | None, resource: Resource, path: str, report: Rep
 
 
 def _unbuild(x: Limit) -> JsonObject:
-    scale = MICRO if x.resource is Resource.COST else 1
+    scale = _scale(x.resource)
     return written(
         ID.entry(x.id),
         SCOPE.entry(x.scope),
@@ -188,7 +210,9 @@ def _build_rate_limit(row: Row) -> Limit | None:
     if not row[ENABLED]:
         return None
     maximum, window_ms = _rate_window(row[RATE], row[BURST])
-    return limit(RATE_LIMIT_ID, Scope.POLICY, Resource.REQUESTS, maximum, window_ms)
+    return limit(
+        id_=RATE_LIMIT_ID, scope=Scope.POLICY, resource=Resource.REQUESTS, maximum=maximum, window_ms=window_ms
+    )
 
 
 RATE_LIMIT: Field[Limit | None] = Field(

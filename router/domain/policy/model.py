@@ -110,15 +110,15 @@ def provider(
     """A provider with its derived ids. `max_concurrency` 0: unbounded."""
     entry = provider_entry(name)
     return Provider(
-        name,
-        weight,
-        entry,
-        int.from_bytes(entry),
-        priority,
-        expected_latency_ms,
-        expected_cost_microusd,
-        max_concurrency,
-        endpoint,
+        name=name,
+        weight=weight,
+        entry=entry,
+        seed=int.from_bytes(entry),
+        priority=priority,
+        expected_latency_ms=expected_latency_ms,
+        expected_cost_microusd=expected_cost_microusd,
+        max_concurrency=max_concurrency,
+        endpoint=endpoint,
     )
 
 

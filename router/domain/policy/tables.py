@@ -82,7 +82,7 @@ class Table(Struct, frozen=True):
         self._refuse_unknown(value, path, report)
         row = Row()
         for field in self.fields:
-            self._read_field(field, value, path, report, row)
+            self._read_field(field=field, value=value, path=path, report=report, row=row)
         row.complete = len(report.problems) == before
         return row
 
