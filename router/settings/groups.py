@@ -252,7 +252,7 @@ class Streams(Group):
     stream_usage_max_age_s: Seconds = setting(604_800, "Maximum age of usage events.", ge=60)
     stream_usage_dedup_s: Seconds = setting(
         3_600,
-        "Dedup window of usage events. Usage older than half of it is looked up in the stream before a repeated publish.",
+        "Dedup window of usage events. Usage older than half of it is looked up there before a repeated publish.",
         ge=60,
     )
     stream_usage_max_bytes: Size | None = setting(
