@@ -1,7 +1,7 @@
 # Needs: make and Python ≥ 3.11. Everything else is installed into .venv from requirements.lock, by hash.
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-long test-docker lint types bench chaos proto docs chart tools e2e-compose e2e-k8s lock
+.PHONY: help venv run test test-unit test-long test-docker lint types bench chaos proto docs chart tools e2e-compose e2e-k8s lock
 
 help: ## what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -14,6 +14,10 @@ run: venv ## a small fleet on real servers, proven on real input; serves until C
 
 test: venv ## all tests but the long ones
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" $(ARGS)
+
+test-unit: venv ## the tests that need no server and start no process: half a minute
+	@$(BIN)/python -m pytest -q -n 2 -m "not server and not long" $(ARGS) \
+		tests/domain tests/wire tests/usecases tests/store tests/bus tests/edge tests/worker $(wildcard tests/test_*.py)
 
 test-long: venv ## the long state machines, Redis Cluster and fault runs
 	@$(BIN)/python -m pytest -m long --timeout 1800 $(ARGS)

@@ -1,16 +1,16 @@
 """The faults of this package. Expected answers are values (`domain.decision`), not exceptions.
 
 RouterError
-├── InvalidInput          a document or request is wrong; carries every problem found
-├── StoreError            talking to Redis went wrong
+├── InvalidInput          a document or request is wrong; carries every problem
+├── StoreError            an operation on Redis failed
 │   ├── StoreUnavailable  nothing was executed: not connected, breaker open, refused before sending
 │   ├── OutcomeUnknown    sent, but not answered in time: it may have been executed
-│   └── StoreDamaged      a key is not what it must be; to try again does not help
-├── BusError              talking to NATS went wrong
-├── ExportFailed          a sink of the audit did not take entries
+│   └── StoreDamaged      a key has a wrong type or format; a retry does not help
+├── BusError              an operation on NATS failed
+├── ExportFailed          an audit sink did not store the entries
 ├── PodAway               a pod did not answer over HTTP
-├── RevisionConflict      compare-and-set lost: somebody wrote in between
-├── QuotaExceeded         a tenant's policies would be above one of its quotas
+├── RevisionConflict      a compare-and-set failed: the policy was changed meanwhile
+├── QuotaExceeded         a tenant's policies would exceed one of its quotas
 └── StartupRefused        this pod must not run with these settings against this store
 """
 
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 
 
 class RouterError(Exception):
-    """Every fault that this package raises on purpose."""
+    """The base of every fault that this package raises on purpose."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with an input: where (a field path, "" for the whole), what, and how to fix it."""
+    """One problem of an input: where (a field path; "" is the whole input), what is wrong, and how to fix it."""
 
     path: str
     message: str
@@ -35,7 +35,7 @@ class Problem:
 
 
 class InvalidInput(RouterError):
-    """The input is wrong; `problems` has all that was found, never empty."""
+    """The input is wrong. `problems` lists every problem; it is never empty."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("; ".join(map(str, problems)))
@@ -43,7 +43,7 @@ class InvalidInput(RouterError):
 
 
 class StoreError(RouterError):
-    """Redis did not do what was asked."""
+    """Redis did not execute the operation."""
 
 
 class StoreUnavailable(StoreError):
@@ -51,15 +51,15 @@ class StoreUnavailable(StoreError):
 
 
 class OutcomeUnknown(StoreError):
-    """It may have been executed."""
+    """The operation may have been executed."""
 
 
 class StoreDamaged(StoreError):
-    """A key holds something of another kind; nothing else is wrong with the store."""
+    """A key has a wrong type or format. Nothing else is wrong with the store."""
 
 
 class BusError(RouterError):
-    """NATS did not do what was asked."""
+    """NATS did not execute the operation."""
 
 
 class PodAway(RouterError):
@@ -67,7 +67,7 @@ class PodAway(RouterError):
 
 
 class RevisionConflict(RouterError):
-    """The compare-and-set lost; `current` is the revision that is there now, 0: none is."""
+    """A compare-and-set failed. `current` is the stored revision; 0: there is no policy."""
 
     def __init__(self, current: int) -> None:
         now = (
@@ -78,7 +78,7 @@ class RevisionConflict(RouterError):
 
 
 class QuotaExceeded(RouterError):
-    """`quota` (policies, providers, rules) would be at `would_be`, above `maximum`; nothing was written."""
+    """`quota` (policies, providers, rules) would reach `would_be`, above `maximum`. Nothing was written."""
 
     def __init__(self, quota: str, would_be: int, maximum: int) -> None:
         setting = f"ROUTER_QUOTA_{quota.upper()}"
@@ -89,8 +89,8 @@ class QuotaExceeded(RouterError):
 
 
 class StartupRefused(RouterError):
-    """The settings contradict the store or each other; the message says which and what to change."""
+    """The settings contradict the store or each other; the message names them and the fix."""
 
 
 class ExportFailed(RouterError):
-    """A sink did not take the entries; they are tried again."""
+    """A sink did not store the entries; they are exported again later."""

@@ -1,4 +1,4 @@
-"""What goes on and on is said at its beginning, then seldom."""
+"""A message that repeats while a condition lasts is logged at its beginning, then once a minute."""
 
 from router.log_throttle import LogThrottle
 

@@ -42,13 +42,13 @@ async def _facts(services: "Services", name: str) -> dict[str, Any]:
     check_ids(name)
     heads = await services.inspector.heads(name)
     names = await services.names(name)
-    known = await services.policies.load(name)
+    policies = await services.policies.load(name)
     breakers = [b for b in await services.inspector.breakers(name) if b.state is not BreakerState.CLOSED]
     return {
         "tenant_id": name,
         "revision": heads[0].revision if heads else None,
         "disabled": heads[0].off if heads else False,
-        "policies": [] if known is None else sorted(known.policies),
+        "policies": [] if policies is None else sorted(policies.policies),
         "drained": sorted(names.get(e, e.hex()) for h in heads for e in h.drained),
         "forced_open": sorted(names.get(e, e.hex()) for h in heads for e in h.forced),
         "breakers": {names.get(b.provider_entry, b.provider_entry.hex()): b.state.value for b in breakers},

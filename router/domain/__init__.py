@@ -1,1 +1,1 @@
-"""Pure values and functions: no clock, no dice, no I/O."""
+"""Pure values and functions: no clock, no randomness, no I/O."""

@@ -1,4 +1,4 @@
-"""What is worth waking somebody for: the closed list of conditions, each with its severity and words."""
+"""The closed list of alert conditions, each with its severity and text."""
 
 from enum import StrEnum
 from typing import NamedTuple
@@ -11,7 +11,7 @@ FLEET = "fleet"
 
 
 class Severity(StrEnum):
-    """Last token of the alert's subject."""
+    """The last token of the alert's subject."""
 
     CRITICAL = "critical"
     WARNING = "warning"
@@ -19,7 +19,7 @@ class Severity(StrEnum):
 
 
 class Condition(StrEnum):
-    """First part of an alert's identity."""
+    """The first part of an alert's identity."""
 
     STORE_AWAY = "store_away"
     STORE_MEMORY = "store_memory"
@@ -42,7 +42,7 @@ class Condition(StrEnum):
 
 
 class Door(StrEnum):
-    """Where somebody named another tenant than the one whose it is."""
+    """The door through which a caller named another tenant than its own."""
 
     RESULT = "result"
     RECEIPT = "receipt"
@@ -51,10 +51,10 @@ class Door(StrEnum):
 
 
 class Kind(NamedTuple):
-    """What is fixed about a condition. `scope` says what one alert of it is about.
+    """The fixed properties of a condition. `scope` describes what one alert is about.
 
-    `turns`: one pod sees it begin and another may see it end (what turns is in the store); else every pod that sees
-    it begin sees it end.
+    `turns`: the state is in the store, so one pod may see the beginning and another the end. Otherwise every pod that
+    sees the beginning also sees the end.
     """
 
     severity: Severity
@@ -71,23 +71,25 @@ ALERTS: dict[Condition, Kind] = {
         _C, "store", FLEET, "Redis does not answer, or refuses every call; on_store_error decides until that is over"
     ),
     Condition.STORE_MEMORY: Kind(_W, "store", "node", "Redis is near its memory bound"),
-    Condition.STORE_KIND_LARGE: Kind(_W, "store", "kind", "keys of one kind need more memory than they should"),
+    Condition.STORE_KIND_LARGE: Kind(_W, "store", "kind", "keys of one kind exceed their memory bound"),
     Condition.STORE_RESEEDED: Kind(_C, "store", FLEET, "the store was found empty and was seeded again"),
     Condition.BUS_AWAY: Kind(_C, "bus", FLEET, "NATS was away"),
     Condition.STREAM_COVERS_REQUESTS: Kind(
-        _C, "bus", FLEET, "a stream covers a request/reply subject: its acks reach callers before the answers"
+        _C, "bus", FLEET, "a stream covers a request/reply subject: its acks reach callers before the replies"
     ),
     Condition.CONSUMER_STALLED: Kind(_C, "bus", "consumer", "a consumer has messages and makes no progress"),
     Condition.CP_STATE_UNUSABLE: Kind(_W, "gate", FLEET, "no usable CP state: running as CP1 baseline"),
-    Condition.CP_STATE_OLD: Kind(_W, "gate", FLEET, "the CP state file was not updated for too long"),
-    Condition.CP_FALLBACK_FREQUENT: Kind(_C, "gate", FLEET, "the CP gate falls back to the baseline again and again"),
+    Condition.CP_STATE_OLD: Kind(_W, "gate", FLEET, "the CP state file was not updated in time"),
+    Condition.CP_FALLBACK_FREQUENT: Kind(_C, "gate", FLEET, "the CP gate falls back to the baseline repeatedly"),
     Condition.BREAKER_OPENED: Kind(_W, "breaker", "tenant/provider", "a breaker opened", turns=True),
-    Condition.ISOLATION_VIOLATION: Kind(_C, "isolation", "tenant, or door", "somebody named another tenant"),
-    Condition.DEAD_LETTERS: Kind(_W, "results", "subject", "messages were given up on"),
+    Condition.ISOLATION_VIOLATION: Kind(_C, "isolation", "tenant, or door", "a caller named another tenant"),
+    Condition.DEAD_LETTERS: Kind(_W, "results", "subject", "messages could not be handled"),
     Condition.USAGE_NOT_DRAINING: Kind(_C, "usage", FLEET, "usage events wait in the outbox"),
-    Condition.AUDIT_CUT_INSIDE_AGE: Kind(_W, "audit", "tenant", "an audit log is cut before its entries are old"),
+    Condition.AUDIT_CUT_INSIDE_AGE: Kind(
+        _W, "audit", "tenant", "an audit log is cut before its entries reach their age"
+    ),
     Condition.AUDIT_EXPORT_BEHIND: Kind(
-        _C, "audit", "tenant", "the audit export is behind: entries are cut, or soon will be, before it has read them"
+        _C, "audit", "tenant", "the audit export is behind: entries are cut, or soon will be, before they are exported"
     ),
     Condition.AUDIT_APPEND_SLOW: Kind(_W, "audit", FLEET, "the store calls that write the audit are slow"),
     Condition.AUDIT_READ_SLOW: Kind(_W, "audit", FLEET, "reads of audit logs are slow"),
@@ -95,7 +97,7 @@ ALERTS: dict[Condition, Kind] = {
 
 
 class Alert(Struct, frozen=True):
-    """One message of an alert; the one that says `resolved` has the same id and severity info."""
+    """One message of an alert. A resolving message has the same id and severity info."""
 
     alert_id: str
     condition: Condition

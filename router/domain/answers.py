@@ -1,4 +1,4 @@
-"""What the store said of a plan → what the caller is told."""
+"""Outcomes of rows → answers for callers."""
 
 from typing import assert_never
 
@@ -33,7 +33,7 @@ _FALLBACKS = (Reason.FALLBACK, Reason.CIRCUIT_BREAKER_FALLBACK)
 
 
 def answer(outcome: Outcome, request: DecideRequest, plan: Plan, *, explain: bool) -> Answer:
-    """The answer to a request whose row has come back. `Unavailable` is not for here: see `degraded`."""
+    """The answer to a request whose row has come back. For `Unavailable`, use `degraded`."""
     match outcome:
         case Admitted():
             return admitted(outcome, request, plan, explain=explain)
@@ -56,11 +56,11 @@ def answer(outcome: Outcome, request: DecideRequest, plan: Plan, *, explain: boo
         case Busy(left_ms):
             return Refused(
                 Code.SERVICE_OVERLOADED,
-                "the same request is being prepared: repeat it with the same id",
+                "the same request is being prepared: repeat it later with the same id",
                 {"retry_after_ms": _with_jitter(left_ms, request.request_id)},
             )
         case RowFault():
-            return Refused(Code.INTERNAL, "the decision could not be made; the router's log has the fault")
+            return Refused(Code.INTERNAL, "the decision failed; the router's log has the fault")
         case Unavailable(sent):
             return unavailable(request, sent=sent)
         case _:
@@ -68,7 +68,7 @@ def answer(outcome: Outcome, request: DecideRequest, plan: Plan, *, explain: boo
 
 
 def admitted(outcome: Admitted, request: DecideRequest, plan: Plan, *, explain: bool) -> Decided:
-    """A fresh decision."""
+    """A new decision."""
     chosen = plan.candidates[outcome.candidate]
     stored = plan.stored
     reason = outcome.reason
@@ -94,29 +94,31 @@ def admitted(outcome: Admitted, request: DecideRequest, plan: Plan, *, explain: 
 
 
 def _gated(features: tuple[str, ...]) -> JsonObject:
-    """Which features the request would have used, and the checkpoint that each needs."""
+    """The features that the request would have used, and the checkpoint that each needs."""
     return {"requires_cp": dict.fromkeys(features, REQUIRED_CP)}
 
 
-def replayed(kept: Remembered, *, explain: bool) -> Decided:
-    """The very decision that was given before."""
+def replayed(remembered: Remembered, *, explain: bool) -> Decided:
+    """The decision that was given before."""
     decision = Decision(
-        kept.provider_id,
-        kept.reason,
-        kept.expected_latency_ms,
-        kept.expected_cost_microusd,
-        kept.policy_id,
-        kept.policy_revision,
-        to_text(kept.decision_id),
-        kept.sticky_key,
-        kept.fallback_used,
-        metadata=kept.metadata | _gated(kept.requires_cp) if kept.requires_cp else kept.metadata,
+        remembered.provider_id,
+        remembered.reason,
+        remembered.expected_latency_ms,
+        remembered.expected_cost_microusd,
+        remembered.policy_id,
+        remembered.policy_revision,
+        to_text(remembered.decision_id),
+        remembered.sticky_key,
+        remembered.fallback_used,
+        metadata=remembered.metadata | _gated(remembered.requires_cp)
+        if remembered.requires_cp
+        else remembered.metadata,
     )
     return Decided(
         decision,
         replayed=True,
-        assignment_id=to_text(task_id(kept.decision_id)) if kept.pushed else None,
-        explain=replay_explanation(kept) if explain else None,
+        assignment_id=to_text(task_id(remembered.decision_id)) if remembered.pushed else None,
+        explain=replay_explanation(remembered) if explain else None,
     )
 
 
@@ -129,10 +131,10 @@ def degraded(
     decision_id: str,
     explain: bool = False,
 ) -> Answer:
-    """The answer while the store is away and the row was not sent: what the policy says, and labelled.
+    """The answer when the store is unavailable and the row was not sent: by policy, and labelled.
 
-    Every enforcing limit must allow it; without one, `default` decides. A pushed task is never dispatched unrecorded.
-    `head`: the tenant's switch and levers when its policies were last read; what operators hold stays out.
+    Every enforcing limit must allow it; without limits, `default` decides. A pushed task is never dispatched
+    unrecorded. `head`: the tenant's switch and levers as last read; providers that operators hold stay out.
     """
     if head.off:
         return answer(TenantOff(), request, plan, explain=explain)
@@ -167,7 +169,7 @@ def degraded(
 
 
 def _held(plan: Plan, head: HeadView) -> bytes:
-    """The verdicts of the candidates before the first one that no operator holds."""
+    """The verdicts of the held candidates before the first one that no operator holds."""
     found = bytearray()
     for candidate in plan.candidates:
         entry = candidate.provider.entry
@@ -178,7 +180,7 @@ def _held(plan: Plan, head: HeadView) -> bytes:
 
 
 def unavailable(request: DecideRequest, *, sent: bool) -> Refused:
-    """The store did not answer. When the row was sent, nobody knows what came of it: the same id asks again safely."""
+    """The store did not answer. A row that was sent may have been executed; repeating the same id is safe."""
     details: JsonObject = {"retry_after_ms": _with_jitter(100, request.request_id)}
     if sent:
         details |= {"outcome": "unknown", "request_id": request.request_id}
@@ -189,7 +191,7 @@ def unavailable(request: DecideRequest, *, sent: bool) -> Refused:
 
 
 def overloaded(in_flight: int) -> Refused:
-    """Too much is in flight; said before the request is even decoded."""
+    """The refusal when too many requests are in flight; given before the request is decoded."""
     return Refused(
         Code.SERVICE_OVERLOADED,
         "too many requests are in flight: slow down",
@@ -198,7 +200,7 @@ def overloaded(in_flight: int) -> Refused:
 
 
 def _with_jitter(wait_ms: int, seed: str) -> int:
-    """Longer, never shorter, and another value for every request: callers must not all come back at once."""
+    """A longer delay, different for every request, so that callers do not all return at once. Never shorter."""
     span = max(JITTER_LEAST_MS, wait_ms // JITTER_PART)
     return wait_ms + 1 + xxh3_64_intdigest(seed.encode()) % span
 
@@ -216,13 +218,15 @@ def _limited(limit: Limit, wait: int | None, request: DecideRequest) -> Refused:
     details: JsonObject = {"limit_id": limit.id, "scope": limit.scope.value, "resource": limit.resource.value}
     if wait is None:
         return Refused(
-            Code.QUOTA_EXCEEDED, f"limit {limit.id} can never admit this much: its whole size is less", details
+            Code.QUOTA_EXCEEDED,
+            f"limit {limit.id} can never admit this request: it asks for more than the limit",
+            details,
         )
     details["retry_after_ms"] = _with_jitter(wait, request.request_id)
     if limit.id == QUOTA_ID:
-        return Refused(Code.QUOTA_EXCEEDED, "the tenant has made all decisions that it may in 24 hours", details)
+        return Refused(Code.QUOTA_EXCEEDED, "the tenant has used up its quota of decisions in 24 hours", details)
     if limit.id == AUDIT_QUOTA_ID:
-        return Refused(Code.QUOTA_EXCEEDED, "the tenant's requests have made all audit records that they may", details)
+        return Refused(Code.QUOTA_EXCEEDED, "the tenant has used up its quota of audit records", details)
     return Refused(Code.RATE_LIMIT_EXCEEDED, f"limit {limit.id} ({limit.scope}, {limit.resource}) is used up", details)
 
 

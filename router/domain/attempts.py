@@ -14,23 +14,23 @@ from router.domain.task import TaskRecord
 
 DEFAULT_BACKOFF_MS = 200
 
-# What ended an attempt, as it is stored in its record: an HTTP number as itself, a word by its place here.
+# What ended an attempt, as its record stores it: an HTTP number as itself, a word by its index here.
 _WORDS = ("", "error", "timeout", "cancelled", "rate_limited", "circuit_breaker_open")
 
 
 def why_of(result: ExecResult) -> int:
-    """What a failed result says to fallback rules: its HTTP number, else a word of their vocabulary."""
+    """The status of a failed result for fallback rules: its HTTP number, else a word of their vocabulary."""
     code = (result.error_code or "").lower().removeprefix("http_")
     if len(code) == 3 and code.isdigit():
         return int(code)
     if code in _WORDS[1:]:
         return _WORDS.index(code)
-    # A provider's own fault has no number of its own; rules know it as a server error.
+    # A fault of the provider has no HTTP number; rules see it as a server error.
     return 500 if code in ("server_error", "5xx") else _WORDS.index(result.status.value)
 
 
 def why_status(status: Status) -> int:
-    """The same for an attempt that ended without a result."""
+    """The status of an attempt that ended without a result."""
     return _WORDS.index(status.value)
 
 
@@ -40,11 +40,11 @@ def status_of(why: int) -> str:
 
 
 def next_in_ms(policy: Policy | None, record: TaskRecord, why: int, request: DecideRequest | None) -> int | None:
-    """How long to wait before the next attempt; None: the task's budget is used up.
+    """The delay before the next attempt in ms; None: the task has no attempt left.
 
-    Attempts: the request's wish, else 1 + `retry` of the first rule that matches the request and what ended the last
-    attempt, else 2. The wait: the request's wish, else that rule's, else 200 ms. `request` may be None where
-    `looks_at_request` says so, or where it is lost: then no rule with attributes matches.
+    Number of attempts: the request's option, else 1 + `retry` of the first rule that matches the request and the
+    failure, else 2. Delay: the request's option, else that rule's, else 200 ms. `request` may be None if
+    `looks_at_request` is false, or if the work item is lost: then no rule with attributes matches.
     """
     facts = record.facts
     if record.attempt >= facts.max_attempts:
@@ -62,7 +62,7 @@ def next_in_ms(policy: Policy | None, record: TaskRecord, why: int, request: Dec
 
 
 def looks_at_request(policy: Policy | None, record: TaskRecord) -> bool:
-    """Whether `next_in_ms` needs the request: a rule looks at its type, context or metadata, and it has no wishes."""
+    """Whether `next_in_ms` needs the request: a rule reads type, context or metadata, and it sets no retry options."""
     facts = record.facts
     return policy is not None and policy.has_attributes and (facts.by_rule or facts.backoff_ms is None)
 
@@ -72,9 +72,9 @@ def _is_for(rule: Fallback, request: DecideRequest | None) -> bool:
 
 
 def _spread(delay_ms: int, record: TaskRecord) -> int:
-    """Between half the delay and all of it: tasks that failed together do not come back together.
+    """A delay between half of it and all of it: tasks that failed together do not return together.
 
-    The same for every pod that looks at this attempt, so a move that is made twice is the same move.
+    It is the same on every pod for this attempt, so a move that is made twice is the same move.
     """
     half = delay_ms // 2
     return delay_ms - crc32(record.decision_id + record.attempt.to_bytes(4)) % (half + 1)
@@ -99,13 +99,15 @@ def next_plan(
     deadlines: Deadlines,
     snapshot: Snapshot,
 ) -> Plan:
-    """The plan of the next attempt: the rules see what ended the last one; leases are the only charges."""
+    """The plan of the next attempt. Rules see what ended the last attempt; leases are the only charges."""
     step = Step(status_of(record.why), record.provider_id, record.attempt - 1)
-    made = plan(replace(request, step=step), stored, features, deadlines, snapshot)
-    leases = tuple(c for c in made.charges if c.limit.resource is Resource.CONCURRENCY)
+    fresh_plan = plan(
+        request=replace(request, step=step), stored=stored, features=features, deadlines=deadlines, snapshot=snapshot
+    )
+    leases = tuple(c for c in fresh_plan.charges if c.limit.resource is Resource.CONCURRENCY)
     facts = record.facts
     return replace(
-        made,
+        fresh_plan,
         charges=leases,
         pin=None,
         max_attempts=facts.max_attempts,

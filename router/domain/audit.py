@@ -1,6 +1,6 @@
-"""The tenant's audit log: what its records keep, and how people see them.
+"""The tenant's audit log: the content of its records, and the entries that people read.
 
-Never the payload and never a secret: only what is named here goes in.
+A record holds only the fields named here, never a payload or a secret.
 """
 
 from msgspec import Struct
@@ -13,10 +13,10 @@ MAX_NAME_BYTES = 400
 
 
 class PolicyFrame(Struct, frozen=True, array_like=True):
-    """Under which policy a decision was made, and what its candidates and limits are called, in the plan's order.
+    """The policy of a decision, and the names of its candidates and limits in the plan's order.
 
-    A record is to stay below 1 KB: of very many candidates only the first are named, and `more` says how many are not.
-    `script` is the version of the script that decided. `provider_limits` are those that every candidate has of its own.
+    A record stays below 1 KB: of very many candidates only the first are named; `more` counts the others. `script` is
+    the version of the script that decided. `provider_limits` are the limits that every candidate has of its own.
     """
 
     policy_id: str
@@ -42,14 +42,23 @@ def policy_frame(plan: Plan, script: str = "") -> PolicyFrame:
     limits = tuple(c.limit.id for c in plan.charges)
     more = len(plan.candidates) - len(names)
     own = tuple(c.limit.id for c in plan.candidates[0].charges) if plan.candidates else ()
-    return PolicyFrame(stored.policy_id, stored.revision, stored.hash, tuple(names), limits, script, more, own)
+    return PolicyFrame(
+        policy_id=stored.policy_id,
+        policy_revision=stored.revision,
+        policy_hash=stored.hash,
+        providers=tuple(names),
+        limits=limits,
+        script=script,
+        more=more,
+        provider_limits=own,
+    )
 
 
 class DecisionFeatures(Struct, frozen=True, array_like=True):
-    """What the record of a decision keeps of request and policy; packed by the pod, told on by the script.
+    """What the record of a decision keeps of request and policy. The pod packs it; the script stores it unread.
 
-    `constrained`: providers that the request's constraints passed over. `times`: how many refusals the record stands
-    for, told by the first of them.
+    `constrained`: providers that the request's constraints passed over. `times`: the number of refusals that the record
+    stands for; the fields are those of the first.
     """
 
     request_id: str
@@ -83,7 +92,7 @@ class TaskFeatures(Struct, frozen=True, array_like=True):
 
 
 class Actor(Struct, frozen=True):
-    """Who does an admin act. `role` None: not over an admin subject, but with access to the store itself."""
+    """Who does an admin act. `role` None: by direct access to the store instead of an admin subject."""
 
     principal: str
     role: str | None = None
@@ -91,11 +100,11 @@ class Actor(Struct, frozen=True):
 
 
 ROUTER = Actor("router")
-"""The router itself: a pod that reads the seed folder."""
+"""The router itself, for example a pod that reads the seed folder."""
 
 
 class ActFeatures(Struct, frozen=True, array_like=True):
-    """What the record of an admin act keeps: who did it to what. `details` are plain facts, never a secret."""
+    """What the record of an admin act keeps. `details` are plain facts, never a secret."""
 
     principal: str
     role: str | None
@@ -106,7 +115,9 @@ class ActFeatures(Struct, frozen=True, array_like=True):
 
 
 class UnknownTenant(Struct, frozen=True, array_like=True):
-    """A refusal that no tenant's log can hold: what happened `times` times in a second, told by its first request."""
+    """A refusal whose tenant is unknown. It stands for `times` refusals within a second; the fields are those of the
+    first.
+    """
 
     tenant_id: str
     policy_id: str
@@ -118,7 +129,8 @@ class UnknownTenant(Struct, frozen=True, array_like=True):
 
 
 class AuditEntry(Struct, frozen=True):
-    """One record, as people and queries see it. `id` is its place in the log, `ts_us` is Redis time in microseconds.
+    """One audit entry, as people and queries see it. `id` is its position in the log, `ts_us` Redis time in
+    microseconds.
 
     `outcome`: one of `audit_entries.OUTCOMES`.
     """
@@ -137,10 +149,10 @@ class AuditEntry(Struct, frozen=True):
 
 
 class AuditQuery(Struct, frozen=True):
-    """Which entries of one tenant are wanted; what is None does not matter.
+    """A query for entries of one tenant; None matches everything.
 
-    `since_ms` (inclusive) and `until_ms` (exclusive) are Unix time by the log's own clock, which never goes back.
-    `action` is an action or its beginning, all else is compared whole.
+    `since_ms` (inclusive) and `until_ms` (exclusive) are Unix time by the log's own clock, which never steps back.
+    `action` matches an action or its beginning; other fields match whole.
     """
 
     tenant_id: str
@@ -156,7 +168,7 @@ class AuditQuery(Struct, frozen=True):
     outcome: str | None = None
 
     def matches(self, entry: AuditEntry) -> bool:
-        """Whether the entry is wanted; its time and tenant were looked at where it was read."""
+        """Whether the entry matches. Its time and tenant were checked where it was read."""
         if self.action is not None and not entry.action.startswith(self.action):
             return False
         compared = (
@@ -171,7 +183,7 @@ class AuditQuery(Struct, frozen=True):
         return all(wanted is None or wanted == found for wanted, found in compared)
 
     def traces(self) -> tuple[bytes, ...]:
-        """Bytes that every wanted record holds: a quick look that spares most records their decoding."""
+        """Bytes that every matching record contains: a quick check that spares most records the decoding."""
         texts = (self.user_id, self.trace_id, self.request_id)
         found = [text.encode() for text in texts if text is not None]
         decision = None if self.decision_id is None else from_text(self.decision_id)
@@ -179,9 +191,9 @@ class AuditQuery(Struct, frozen=True):
 
 
 class AuditRead(Struct, frozen=True):
-    """One bounded read of a log: the entries that matched, newest first, how many were read, and the last one's id.
+    """One bounded read of a log: the matching entries, newest first; how many were read; the id of the last one read.
 
-    `last` None: nothing was there to read.
+    `last` None: there was nothing to read.
     """
 
     found: list[AuditEntry]
@@ -190,7 +202,8 @@ class AuditRead(Struct, frozen=True):
 
 
 class AuditStats(Struct, frozen=True):
-    """A tenant's log at a glance. `size_bytes` is Redis' own estimate; the newest `sampled` entries were counted.
+    """Size and content of a tenant's log. `size_bytes` is Redis' estimate; `actions` counts the newest `sampled`
+    entries.
 
     `oldest_us` and `newest_us` are None for an empty log.
     """

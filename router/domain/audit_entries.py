@@ -1,4 +1,4 @@
-"""Features and outcome → the audit entry that people see. One place, so that the log and the log lines say the same."""
+"""Record features and outcome → the audit entry that people see. Log and log lines both use it, so they agree."""
 
 from router.domain.audit import ActFeatures, AuditEntry, DecisionFeatures, PolicyFrame, TaskFeatures
 from router.domain.candidates import Offer
@@ -21,7 +21,7 @@ _REFUSALS = {
     **{number: code.value for code, number in AUDIT_CODES.items()},
 }
 OUTCOMES = tuple(dict.fromkeys(("decided", "degraded", *_REFUSALS.values(), *(s.value for s in (*Status, *AckStatus)))))
-"""What `AuditEntry.outcome` may be: of a decision, a refusal, a result, an ack."""
+"""The values of `AuditEntry.outcome`: of a decision, a refusal, a result, an ack."""
 DECISIONS = frozenset(
     (Action.DECISION_MADE, Action.DECISION_REFUSED, Action.DECISION_CONFLICT, Action.DECISION_DEGRADED)
 )
@@ -57,10 +57,10 @@ def decision_entry(
     seen: Seen = NOTHING_SEEN,
     offer: Offer | None = None,
 ) -> AuditEntry:
-    """The record of a decision. Made: `code` is the reason, `index` the candidate, `third` the pin state, `offer` the
-    chosen one's.
+    """The entry of a decision's record. For a decision: `code` is the reason, `index` the candidate, `third` the pin
+    state, `offer` that of the chosen provider.
 
-    Refused: `code` is the script's, `index` the limit, `third` the wait in ms (−1: none is known).
+    For a refusal: `code` is the script's, `index` the limit, `third` the wait in ms (−1: unknown).
     """
     details: JsonObject = {
         "request_id": f.request_id,
@@ -71,10 +71,13 @@ def decision_entry(
     }
     if action is Action.DECISION_MADE:
         outcome = "decided"
-        details |= _made(f, decision_id, code, index, offer) | {"degraded": False, "pin": PinState(third).name.lower()}
+        details |= _made(f=f, decision_id=decision_id, reason=code, index=index, offer=offer) | {
+            "degraded": False,
+            "pin": PinState(third).name.lower(),
+        }
     elif action is Action.DECISION_DEGRADED:
         outcome = "degraded"
-        details |= _made(f, decision_id, code, index, offer) | {"degraded": True}
+        details |= _made(f=f, decision_id=decision_id, reason=code, index=index, offer=offer) | {"degraded": True}
     else:
         outcome = _REFUSALS.get(code, str(code))
         details |= {"refusal": outcome} | _refusal(f, code, index, third)
@@ -87,22 +90,22 @@ def decision_entry(
     if f.figures_version:
         details["figures_version"] = f.figures_version
     return AuditEntry(
-        entry_id,
-        ts_us,
-        tenant_id,
-        action.label,
-        "request",
-        f.request_id,
-        f.user_id,
-        f.ip_address,
-        f.trace_id,
-        details,
-        outcome,
+        id=entry_id,
+        ts_us=ts_us,
+        tenant_id=tenant_id,
+        action=action.label,
+        resource_type="request",
+        resource_id=f.request_id,
+        user_id=f.user_id,
+        ip_address=f.ip_address,
+        trace_id=f.trace_id,
+        details=details,
+        outcome=outcome,
     )
 
 
 def _made(f: DecisionFeatures, decision_id: bytes, reason: int, index: int, offer: Offer | None) -> JsonObject:
-    """Who was chosen, and why."""
+    """The chosen provider, and why."""
     found: JsonObject = {
         "decision_id": to_text(decision_id),
         "provider_id": f.frame.providers[index] if offer is None else offer.provider_id,
@@ -115,7 +118,7 @@ def _made(f: DecisionFeatures, decision_id: bytes, reason: int, index: int, offe
 
 
 def _on_its_way(f: DecisionFeatures, verdicts: bytes, seen: Seen) -> JsonObject:
-    """What it passed over, what limits had left, which pin was left: only what there is."""
+    """Passed-over candidates, what limits had left, and a pin that was left; only the parts that exist."""
     found: JsonObject = {}
     if verdicts or f.constrained:
         passed: list[JsonValue] = [{"provider_id": p, "verdict": Verdict.CONSTRAINT.label} for p in f.constrained]
@@ -130,7 +133,7 @@ def _on_its_way(f: DecisionFeatures, verdicts: bytes, seen: Seen) -> JsonObject:
 
 
 def _refusal(f: DecisionFeatures, code: int, index: int, wait_ms: int) -> JsonObject:
-    """Which limit, or how many refusals this one stands for; and until when."""
+    """The limit, or the number of refusals that this one stands for, and until when."""
     found: JsonObject = {}
     if code == LIMITED:
         found["limit_id"] = f.frame.limits[index]
@@ -156,7 +159,7 @@ def _candidates(frame: PolicyFrame, verdicts: bytes, seen: Seen) -> list[JsonVal
 def task_entry(
     entry_id: str, ts_us: int, tenant_id: str, action: Action, f: TaskFeatures, *, decision_id: bytes, attempt: int
 ) -> AuditEntry:
-    """The record of a step of a task, or of a breaker's turn; `attempt` 0: none."""
+    """The entry of a step of a task, or of a breaker's turn. `attempt` 0: none."""
     details: JsonObject = {
         "request_id": f.request_id,
         "decision_id": to_text(decision_id),
@@ -177,24 +180,24 @@ def task_entry(
     details |= {name: value for name, value in optional if value is not None}
     breaker = action.label.startswith("breaker.")
     return AuditEntry(
-        entry_id,
-        ts_us,
-        tenant_id,
-        action.label,
-        "provider" if breaker else "assignment",
-        f.provider_id if breaker else f.assignment_id,
-        f.user_id,
-        f.ip_address,
-        f.trace_id,
-        details,
-        f.status,
+        id=entry_id,
+        ts_us=ts_us,
+        tenant_id=tenant_id,
+        action=action.label,
+        resource_type="provider" if breaker else "assignment",
+        resource_id=f.provider_id if breaker else f.assignment_id,
+        user_id=f.user_id,
+        ip_address=f.ip_address,
+        trace_id=f.trace_id,
+        details=details,
+        outcome=f.status,
     )
 
 
 def half_opened_entry(
     entry_id: str, ts_us: int, tenant_id: str, f: DecisionFeatures, provider: bytes, decision_id: bytes | None
 ) -> AuditEntry:
-    """The record of a breaker that let a decision through on trial; `provider` is the provider's entry."""
+    """The entry of a breaker that admitted a probe. `provider` is the provider's entry."""
     names = {provider_entry(name): name for name in f.frame.providers}
     details: JsonObject = {
         "request_id": f.request_id,
@@ -204,23 +207,23 @@ def half_opened_entry(
     if decision_id is not None:
         details["decision_id"] = to_text(decision_id)
     return AuditEntry(
-        entry_id,
-        ts_us,
-        tenant_id,
-        Action.BREAKER_HALF_OPENED.label,
-        "provider",
-        names.get(provider),
-        f.user_id,
-        None,
-        f.trace_id,
-        details,
+        id=entry_id,
+        ts_us=ts_us,
+        tenant_id=tenant_id,
+        action=Action.BREAKER_HALF_OPENED.label,
+        resource_type="provider",
+        resource_id=names.get(provider),
+        user_id=f.user_id,
+        ip_address=None,
+        trace_id=f.trace_id,
+        details=details,
     )
 
 
 def act_entry(
     entry_id: str, ts_us: int, tenant_id: str, action: Action, f: ActFeatures, *, revision: int, before: int
 ) -> AuditEntry:
-    """The record of an admin act; revisions are 0 where it wrote no policy, or there was none before."""
+    """The entry of an admin act. Revisions are 0 if the act wrote no policy, or there was none before."""
     details: JsonObject = {}
     if revision:
         details["policy_revision"] = revision
@@ -229,14 +232,14 @@ def act_entry(
     if f.role is not None:
         details["role"] = f.role
     return AuditEntry(
-        entry_id,
-        ts_us,
-        tenant_id,
-        action.label,
-        f.resource_type,
-        f.resource_id,
-        f.principal,
-        None,
-        f.trace_id,
-        {**details, **f.details},
+        id=entry_id,
+        ts_us=ts_us,
+        tenant_id=tenant_id,
+        action=action.label,
+        resource_type=f.resource_type,
+        resource_id=f.resource_id,
+        user_id=f.principal,
+        ip_address=None,
+        trace_id=f.trace_id,
+        details={**details, **f.details},
     )

@@ -1,12 +1,12 @@
-"""Who may serve a request, in the order of preference.
+"""The candidates of a request, in the order of preference.
 
-Weighted rendezvous hashing (Highest Random Weight with the logarithm method): the score of a provider is −w / ln(h), h
-uniform in (0, 1) from the hash of (tenant, policy, request) seeded by the provider. Removing a provider moves only its
-own share.
+Weighted rendezvous hashing (Highest Random Weight with the logarithm method): the score of a provider is −w / ln(h),
+where h is uniform in (0, 1): a hash of (tenant, policy, request) seeded by the provider. Removing a provider moves only
+its own share.
 """
 
 from math import log
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, assert_never, cast
 
 from msgspec import Struct
 from xxhash import xxh3_64_intdigest
@@ -19,13 +19,16 @@ from router.domain.request import NO_CONSTRAINTS, NO_STEP, DecideRequest
 MAX_ORDERS = 720
 _PER_64 = 1.0 / (1 << 64)
 _ONLY = (0,)
-# Members of an enum cost 60 ns each on Python 3.11, a global 5.
-_TOKENS, _COST = Resource.TOKENS, Resource.COST
+# A member of an enum costs 60 ns on Python 3.11, a global 5.
+_REQUESTS: Final = Resource.REQUESTS
+_TOKENS: Final = Resource.TOKENS
+_COST: Final = Resource.COST
+_CONCURRENCY: Final = Resource.CONCURRENCY
 _BEST_SCORE = Selection.BEST_SCORE
 
 
 class Charge(Struct, frozen=True):
-    """`units` against `limit`, counted for `owner` (a user, policy or provider; "" for the tenant)."""
+    """`units` against `limit`, counted for `owner` (a user, policy or provider; "" is the tenant)."""
 
     limit: Limit
     owner: str
@@ -33,7 +36,7 @@ class Charge(Struct, frozen=True):
 
 
 class Offer(NamedTuple):
-    """A provider, and what is expected of it; cost in micro-USD."""
+    """A provider with its expected latency, and cost in micro-USD."""
 
     provider_id: str
     expected_latency_ms: int
@@ -41,7 +44,7 @@ class Offer(NamedTuple):
 
 
 class Candidate(Struct, frozen=True):
-    """One provider in the order of preference, and what choosing it means."""
+    """One provider in the order of preference, and what choosing it reserves."""
 
     provider: Provider
     reason: Reason
@@ -51,16 +54,17 @@ class Candidate(Struct, frozen=True):
 
     @property
     def offer(self) -> Offer:
-        """What choosing it would come to."""
+        """What a decision for this candidate returns to the caller."""
         return Offer(self.provider.name, self.expected_latency_ms, self.expected_cost_microusd)
 
 
 def in_order(
     request: DecideRequest, stored: StoredPolicy, snapshot: Snapshot, *, best_score: bool, session: str | None
 ) -> tuple[tuple[Candidate, ...], tuple[CandidateVerdict, ...]]:
-    """The candidates in their order, and whom the request's constraints passed over.
+    """The candidates in order, and the providers that the request's constraints passed over.
 
-    `best_score`: whether the gate allows it. `session`: what the order is of instead of the request, where pins are on.
+    `best_score`: whether the gate allows it. `session`: with pins on, candidates are ordered by a hash of the session
+    instead of the request id.
     """
     policy = stored.policy
     memo = policy.memo
@@ -90,13 +94,13 @@ def in_order(
 def _rendezvous(
     request: DecideRequest, stored: StoredPolicy, shares: tuple[Share, ...], session: str | None
 ) -> tuple[int, ...]:
-    """Places in the pool: by rank, then by weighted rendezvous of the request, or of its session.
+    """Indexes into the pool: by rank, then by weighted rendezvous of the request, or of its session.
 
-    A session whose pin is lost, or cannot be read, thus goes where it went.
+    So a session whose pin is lost or unreadable goes to the same provider as before.
     """
     if len(shares) == 1:
         return _ONLY
-    # Neither separator can be in a name before it, so no session is taken for a request.
+    # Neither separator can occur in the name before it, so a session never equals a request.
     who = f"\0{request.request_id}" if session is None else f"\1{session}"
     key = f"{request.tenant_id}\0{stored.policy_id}{who}".encode()
     # (h + 0.5) / 2⁶⁴ is in (0, 1), so the logarithm is finite and negative.
@@ -110,7 +114,8 @@ def _rendezvous(
 def _with_fallbacks(
     request: DecideRequest, stored: StoredPolicy, order: list[tuple[Provider, Reason]]
 ) -> list[tuple[Provider, Reason]]:
-    """The rule that matches the caller's step goes first; then the pool, then every other matching rule's target.
+    """The target of the rule that matches the caller's step first; then the pool; then the targets of other matching
+    rules.
 
     A rule's `retry` counts the tries on the failed provider, the first one included.
     """
@@ -129,7 +134,7 @@ def _with_fallbacks(
             if failed is None or rule.to != failed.name:
                 front.append((by_name[rule.to], Reason.FALLBACK))
         if failed is not None and not (front and front[0][0] is failed):
-            # Failed and not to be retried: the last resort of the list instead of its head.
+            # The provider failed and has no retry left: it goes to the end of the list.
             order = [o for o in order if o[0] is not failed]
             order.append((failed, Reason.RETRY))
     chain = front + order + [(by_name[r.to], Reason.FALLBACK) for r in rules]
@@ -138,7 +143,7 @@ def _with_fallbacks(
 
 
 def status_matches(statuses: tuple[str, ...], status: str) -> bool:
-    """Whether a rule's `when.status` list covers a status; `5xx` is a class, an empty list covers all."""
+    """Whether a rule's `when.status` covers a status. `5xx` is a class; an empty list covers all."""
     if not statuses:
         return True
     status = status.lower().removeprefix("http_")
@@ -148,12 +153,12 @@ def status_matches(statuses: tuple[str, ...], status: str) -> bool:
 
 
 def attributes_match(rule: Fallback, request: DecideRequest) -> bool:
-    """Whether a rule's `when` is of this request, whatever its status."""
+    """Whether a rule's `when` matches this request, whatever its status."""
     return all(attribute(name, request) in values for name, values in rule.attributes)
 
 
 def attribute(name: str, request: DecideRequest) -> str | None:
-    """What a policy's `when` looks at: the task type, else a text in the request's context, else in its metadata."""
+    """The value that `when` compares: the task type, else a text in the request's context, else in its metadata."""
     if name in {"message_type", "task_type"}:
         return request.task_type
     value = request.context.get(name, request.metadata.get(name))
@@ -182,7 +187,9 @@ def _within_constraints(
 
 
 def units(limit: Limit, request: DecideRequest, provider_cost: int) -> int:
-    """What one decision reserves of a limit: the request's estimate, else the provider's figure, else the limit's."""
+    """The units that one decision reserves of a limit: the request's estimate, else the provider's figure, else the
+    limit's default.
+    """
     resource = limit.resource
     if resource is _TOKENS:
         estimate = request.options.estimate_tokens
@@ -190,4 +197,6 @@ def units(limit: Limit, request: DecideRequest, provider_cost: int) -> int:
     if resource is _COST:
         estimate = request.options.estimate_cost_microusd
         return (provider_cost or limit.default_estimate) if estimate is None else estimate
-    return 1
+    if resource is _REQUESTS or resource is _CONCURRENCY:
+        return 1
+    assert_never(resource)

@@ -1,4 +1,4 @@
-"""Why a request was answered so: what the plan wanted and what the row saw, in one shape for every kind of answer."""
+"""The explanation of an answer: the plan, and what the row saw; one shape for every kind of answer."""
 
 from router.domain.decision import PinState, Verdict
 from router.domain.json import JsonObject, JsonValue
@@ -21,10 +21,10 @@ def explanation(
     pin: PinState = PinState.NONE,
     degraded: bool = False,
 ) -> JsonObject:
-    """The policy, the candidates in their order, the limits, pin and idempotency.
+    """Policy, candidates in order, limits, pin and idempotency.
 
-    `idempotency`: fresh, conflict, or unknown when the store was away. Costs of candidates are in USD, as in a
-    decision; limits are in what they count, which for cost is micro-USD.
+    `idempotency`: fresh, conflict, or unknown when the store was unavailable. Costs of candidates are in USD, as in a
+    decision. Limits are in their own unit, which for cost is micro-USD.
     """
     why: JsonObject = {
         "policy_id": plan.stored.policy_id,
@@ -47,18 +47,18 @@ def explanation(
     return why
 
 
-def replay_explanation(kept: Remembered) -> JsonObject:
-    """Nothing was weighed anew; the audit log says why the decision was made then."""
+def replay_explanation(remembered: Remembered) -> JsonObject:
+    """The explanation of a replay. Nothing was decided again; the audit log explains the first decision."""
     return {
-        "policy_id": kept.policy_id,
-        "policy_revision": kept.policy_revision,
+        "policy_id": remembered.policy_id,
+        "policy_revision": remembered.policy_revision,
         "idempotency": "replayed",
         "degraded": False,
     }
 
 
 def verdict_lines(plan: Plan, verdicts: bytes) -> list[JsonValue]:
-    """Whom a constraint passed over, then what the walk said of each candidate."""
+    """The providers passed over by constraints, then the verdict on each candidate."""
     passed = [(p.provider_id, p.verdict.label) for p in plan.passed_over]
     walked = [
         (c.provider.name, _VERDICT_LABELS.get(v, "unknown")) for c, v in zip(plan.candidates, verdicts, strict=False)

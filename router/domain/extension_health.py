@@ -1,7 +1,7 @@
-"""How an extension does: what pods saw of it, as the store keeps it, and as people see it.
+"""The health of an extension: counts of one pod, the fleet's record, and the view for people.
 
-Figures are of the last 5 to 10 minutes in which it was called. The breaker is the fleet's: it opens on failures in a
-row or on the error rate of a minute, and closes after one good probe.
+Counts cover the last 5 to 10 minutes in which it was called. The breaker is the fleet's: it opens on consecutive
+failures or on the error rate of a minute, and closes after one good probe.
 """
 
 from bisect import bisect_left
@@ -30,10 +30,10 @@ _HEALTHY, _DEGRADED = 0.95, 0.80
 
 
 class Tally(Struct):
-    """What one pod saw of an extension since it told the store last. Times are Redis ms, 0 for never.
+    """The calls of one pod since its last report to the store. Times are Redis ms; 0: never.
 
-    `in_a_row`: failures after the last success. `probe`: 8 bytes, when the pod asks to be the one that tries an open
-    breaker; it holds the trial for `probe_ms`.
+    `in_a_row`: failures after the last success. `probe`: 8 bytes if the pod asks to probe an open breaker; it then
+    holds the probe for `probe_ms`.
     """
 
     name: Name
@@ -64,7 +64,7 @@ class Tally(Struct):
 
 
 class ExtensionRecord(Struct, frozen=True):
-    """What the store keeps of an extension. Times are Redis ms, 0 for never."""
+    """The fleet's record of an extension. Times are Redis ms; 0: never."""
 
     name: Name
     state: BreakerState
@@ -83,30 +83,37 @@ class ExtensionRecord(Struct, frozen=True):
 
 
 def is_shut(record: ExtensionRecord, now_ms: int) -> bool:
-    """Whether it is not called now: its breaker is open, and nobody may try it yet, or somebody does."""
+    """Whether calls are blocked: the breaker is open, and no probe is due or another pod holds it."""
     waits = now_ms < record.open_until_ms or now_ms < record.probe_until_ms
     return record.state is not BreakerState.CLOSED and waits
 
 
 def shut_out(policy: Policy, request: DecideRequest, records: Sequence[ExtensionRecord], now_ms: int) -> Step | None:
-    """The first extension that this request would end at without any being asked; None: they would be called."""
+    """The first required extension whose breaker blocks this request before any call; None: the calls are made."""
     shut = {r.name for r in records if is_shut(r, now_ms)}
     for stage, extension in wanted_of(policy, request):
-        step = Step(Name(stage, extension.id), extension, Called.UNAVAILABLE, 0, 0, BREAKER_IS_OPEN)
+        step = Step(
+            name=Name(stage, extension.id),
+            extension=extension,
+            outcome=Called.UNAVAILABLE,
+            calls=0,
+            took_ms=0,
+            reason=BREAKER_IS_OPEN,
+        )
         if step.name in shut and step.stops:
             return step
     return None
 
 
 class Settled(Struct, frozen=True):
-    """A record after a tally, and what the tally did to its breaker (None: nothing)."""
+    """A record after a tally, and the turn of its breaker (None: none)."""
 
     record: ExtensionRecord
     turned: BreakerState | None
 
 
 class Status(StrEnum):
-    """An extension's health in a word."""
+    """An extension's health in one word."""
 
     HEALTHY = "healthy"
     DEGRADED = "degraded"
@@ -114,18 +121,20 @@ class Status(StrEnum):
 
 
 def status(record: ExtensionRecord) -> Status:
-    """By its success rate."""
+    """The status for a success rate."""
     rate = success_rate(record)
     return Status.HEALTHY if rate >= _HEALTHY else Status.DEGRADED if rate >= _DEGRADED else Status.UNHEALTHY
 
 
 def success_rate(record: ExtensionRecord) -> float:
-    """The share of good calls."""
+    """The share of successful calls."""
     return record.good / max(1, record.good + record.bad)
 
 
 def percentile_ms(record: ExtensionRecord, share: float) -> int:
-    """The bucket bound under which that share of the calls lies; what is beyond the last bound counts as the bound."""
+    """The upper bound of the bucket below which that share of the calls lies. Calls beyond the last bucket count as its
+    bound.
+    """
     total = sum(record.buckets)
     seen = 0
     for count, bound in zip(record.buckets, (*BOUNDS_MS, BOUNDS_MS[-1]), strict=True):
@@ -136,9 +145,9 @@ def percentile_ms(record: ExtensionRecord, share: float) -> int:
 
 
 def name_of(text: str) -> Name:
-    """The name behind its text.
+    """The name in its text form.
 
-    :raises ValueError: not one of ours.
+    :raises ValueError: it is not an extension's name.
     """
     stage, _, extension_id = text.partition(".")
     return Name(Stage(stage), extension_id)

@@ -1,13 +1,13 @@
-"""The pipeline around a decision: which extensions a request calls, what a call comes to, and what follows from it.
+"""The pipeline around a decision: which extensions a request calls, the outcome of a call, and what follows from it.
 
     pre, in order → validators, all at once → the decision → post, in order
 
-A failed extension that the policy can do without is left out, and told in the explanation.
+If an optional extension fails, the request continues without it; the explanation names it.
 """
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import cast
+from typing import assert_never, cast
 
 from msgspec import Struct
 
@@ -20,7 +20,7 @@ from router.domain.request import DecideRequest
 RETRY_PAUSE_MS = 20
 MAX_REASON = 1024
 BREAKER_IS_OPEN = "its breaker is open"
-# What the audit record of a request that ended at an extension has in the place of the store's code.
+# The audit code of a request that ended at an extension, in place of the script's code.
 AUDIT_CODES = {
     Code.VALIDATOR_BLOCKED: 32,
     Code.EXTENSION_UNAVAILABLE: 33,
@@ -30,7 +30,7 @@ AUDIT_CODES = {
 
 
 class Stage(StrEnum):
-    """Where in the pipeline: the word in the extension's subject."""
+    """The stage in the pipeline: the word in the extension's subject."""
 
     PRE = "pre"
     VALIDATE = "validate"
@@ -38,7 +38,7 @@ class Stage(StrEnum):
 
 
 class Called(StrEnum):
-    """What the calls of one extension for one request came to."""
+    """The outcome of calling one extension for one request."""
 
     OK = "ok"
     REJECTED = "rejected"
@@ -48,24 +48,24 @@ class Called(StrEnum):
 
     @property
     def failed(self) -> bool:
-        """Whether the extension did not do its work. A validator that refuses has done it."""
+        """Whether the extension failed. A validator that refuses has done its work."""
         return self not in (Called.OK, Called.REJECTED)
 
 
 class Name(Struct, frozen=True):
-    """One extension of the fleet: the same id at two stages is two services."""
+    """One extension of the fleet. The same id at two stages means two services."""
 
     stage: Stage
     id: str
 
     @property
     def text(self) -> str:
-        """As it is kept and shown: `<stage>.<id>`."""
+        """The stored and displayed form: `<stage>.<id>`."""
         return f"{self.stage.value}.{self.id}"
 
 
 class Reply(Struct, frozen=True):
-    """What an extension answered. `payload` is only meant when `changes_payload`: null is a payload, too."""
+    """The reply of an extension. `payload` counts only if `changes_payload`, because null is a payload, too."""
 
     payload: JsonValue = None
     changes_payload: bool = False
@@ -76,7 +76,7 @@ class Reply(Struct, frozen=True):
 
 
 class Step(Struct, frozen=True):
-    """One extension, done: what came of it, after how many calls and ms in all. `reply` only when it answered."""
+    """One finished extension: its outcome, calls, and ms in all. `reply` only if it answered."""
 
     name: Name
     extension: Extension
@@ -89,13 +89,17 @@ class Step(Struct, frozen=True):
     @property
     def stops(self) -> bool:
         """Whether the request ends here."""
-        if self.name.stage is Stage.VALIDATE:
-            return self.outcome is not Called.OK and self.extension.on_fail is OnFail.BLOCK
-        return self.outcome.failed and self.extension.required
+        match self.name.stage:
+            case Stage.VALIDATE:
+                return self.outcome is not Called.OK and self.extension.on_fail is OnFail.BLOCK
+            case Stage.PRE | Stage.POST:
+                return self.outcome.failed and self.extension.required
+            case _:
+                assert_never(self.name.stage)
 
     @property
     def warns(self) -> bool:
-        """Whether the answer carries a warning of it."""
+        """Whether the answer carries a warning about it."""
         if self.name.stage is Stage.VALIDATE:
             return self.outcome is not Called.OK and self.extension.on_fail is OnFail.WARN
         return False
@@ -110,17 +114,17 @@ _CODES = {
 _WORDS = {
     Called.TIMEOUT: "did not answer in time",
     Called.UNAVAILABLE: "is not available",
-    Called.ERROR: "gave an answer that cannot be used",
+    Called.ERROR: "gave an unusable answer",
 }
 
 
 def wanted(extensions: Sequence[Extension], request: DecideRequest) -> list[Extension]:
-    """Those whose `when` fits the request, in the policy's order."""
+    """The extensions whose `when` matches the request, in the policy's order."""
     return [e for e in extensions if _fits(e.when, request)]
 
 
 def wanted_of(policy: Policy, request: DecideRequest) -> list[tuple[Stage, Extension]]:
-    """All that a request is sent to, in the pipeline's order."""
+    """All extensions that the request calls, in the pipeline's order."""
     stages = ((Stage.PRE, policy.pre), (Stage.VALIDATE, policy.validators), (Stage.POST, policy.post))
     return [(stage, e) for stage, kind in stages for e in wanted(kind, request)]
 
@@ -136,14 +140,14 @@ def _fits(when: JsonObject, request: DecideRequest) -> bool:
 
 
 def worst_ms(policy: Policy, max_ms: int) -> int:
-    """How long the pipeline may take at most: every call fails at its timeout, and never more than `max_ms`."""
+    """The longest time of the pipeline, where every call fails at its timeout; at most `max_ms`."""
     total = sum(_worst_of(e) for e in (*policy.pre, *policy.post))
     total += max((_worst_of(e) for e in policy.validators), default=0)
     return min(max_ms, total)
 
 
 def worst_latency_ms(policy: Policy) -> int:
-    """How long the pipeline takes when every extension times out once."""
+    """The time of the pipeline when every extension times out once."""
     in_order = sum(e.timeout_ms for e in (*policy.pre, *policy.post))
     return in_order + max((e.timeout_ms for e in policy.validators), default=0)
 
@@ -171,7 +175,7 @@ def refusal(step: Step) -> Refused:
 
 
 def warnings(steps: Sequence[Step]) -> list[JsonValue]:
-    """What validators with `on_fail: warn` had to say, for decision.metadata."""
+    """The warnings of validators with `on_fail: warn`, for decision.metadata."""
     return [_told({"extension_id": s.name.id, "outcome": s.outcome.value}, s) for s in steps if s.warns]
 
 
@@ -197,7 +201,7 @@ def _told(fields: JsonObject, step: Step) -> JsonObject:
 
 
 def post_metadata(steps: Sequence[Step]) -> JsonObject:
-    """What the post extensions add to decision.metadata; a later one's fields win."""
+    """The fields that post extensions add to decision.metadata; later ones win."""
     merged: JsonObject = {}
     for s in steps:
         if s.reply is not None and s.name.stage is Stage.POST:

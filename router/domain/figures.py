@@ -1,17 +1,17 @@
-"""Live figures: how fast and how dear a provider has been lately, as its settled results say.
+"""Figures: latency and cost of a provider, learned from its recent settled results.
 
-    figure = (weight × live + the policy's) / (weight + 1)
+    figure = (weight × learned + the policy's) / (weight + 1)
 
-`live` is a mean of the results of successes and `weight` what they weigh together: one each, half of that after 30 s,
-never more than 32 (lua/include/figures.lua). So a few results move a figure a little, many take it over, and without
-results it returns to the policy's: a provider that was slow is tried again within ten minutes. Where the policy gives
-no figure, the live one stands alone.
+`learned` is a mean of the results of successes, and `weight` is their weight together: 1 for each, half of that after
+30 s, at most 32 (lua/include/figures.lua). So a few results move a figure a little and many take it over. Without
+results it returns to the policy's figure, so a provider that was slow is tried again within ten minutes. Where the
+policy gives no figure, the learned one stands alone.
 
-    score = latency_ms + cost_microusd          lower is better: a millisecond weighs as much as a millionth of a USD
+    score = latency_ms + cost_microusd, lower is better: a millisecond weighs as much as a millionth of a USD
 
-`best_score` orders by it. Results follow traffic and traffic follows results, so whoever is within a tenth of the best
-gets a share by weighted rendezvous, which shrinks to nothing at the edge: no herd runs from one provider to the next,
-and one whose figure recovers is tried by a few first. Without live figures nothing feeds back, and the order is strict.
+`best_score` orders by it. Results follow traffic and traffic follows results. To avoid a herd, providers within a tenth
+of the best share the traffic by weighted rendezvous; the share shrinks to nothing at the edge. A provider whose figure
+recovers thus gets a few requests first. Without learned figures nothing feeds back, and the order is strict.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ NEAR_BEST = 0.1
 
 
 class Live(NamedTuple):
-    """What recent results say of one provider: means, and the weight behind each of them."""
+    """The recent results of one provider: means, and the weight behind each of them."""
 
     latency_ms: float
     latency_weight: float
@@ -34,9 +34,9 @@ class Live(NamedTuple):
 
 
 class Snapshot(Struct, frozen=True):
-    """The live figures of a tenant at one moment, by provider entry.
+    """The learned figures of a tenant at one moment, by provider entry.
 
-    `version` is that moment (Redis ms; 0: there are none): equal versions of a tenant hold equal figures on every pod.
+    `version` is that moment (Redis ms; 0: there are none). Equal versions of a tenant have equal figures on every pod.
     """
 
     version: int
@@ -46,11 +46,11 @@ class Snapshot(Struct, frozen=True):
 NO_FIGURES = Snapshot(0, {})
 
 Share = tuple[int, float, int, int]
-"""Rank (lower first), weight among those of equal rank, seed, place in the pool."""
+"""Rank (lower first), weight among those of equal rank, seed, index in the pool."""
 
 
 def latency_and_cost(p: Provider, snapshot: Snapshot) -> tuple[int, int]:
-    """What to expect of a provider, in ms and micro-USD."""
+    """The expected latency in ms and cost in micro-USD of a provider."""
     live = snapshot.live.get(p.entry)
     if live is None:
         return p.expected_latency_ms, p.expected_cost_microusd
@@ -67,7 +67,7 @@ def _refined(policys: int, live: float, weight: float) -> int:
 
 
 def shares_by_score(pool: tuple[Provider, ...], snapshot: Snapshot) -> tuple[Share, ...]:
-    """Ranks by priority tier, then by score; providers near the best of their tier share its rank."""
+    """Ranks by priority tier, then by score. Providers near the best of their tier share its rank."""
     scores = [sum(latency_and_cost(p, snapshot)) for p in pool]
     order = sorted(range(len(pool)), key=lambda i: (-pool[i].priority, scores[i], pool[i].name))
     shares: list[Share] = []
@@ -82,6 +82,6 @@ def shares_by_score(pool: tuple[Provider, ...], snapshot: Snapshot) -> tuple[Sha
 
 
 def _nearness(score: float, best: float) -> float:
-    """1 at the best score, 0 from a tenth above it."""
+    """1 at the best score, falling to 0 at a tenth above it."""
     edge = best * NEAR_BEST
     return max(0.0, 1 - (score - best) / edge) if edge else float(score == best)

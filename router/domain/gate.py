@@ -1,7 +1,7 @@
-"""The CP gate: what the mounted state file says, and which features that allows.
+"""The CP gate: the mounted state file, and the features that it allows.
 
-Only `current_cp` and `updated_at` of the file matter. Checkpoints are ordered by their number. From CP2-LC on
-everything is allowed; below, and without a usable file, the pod runs as the CP1 baseline.
+Only `current_cp` and `updated_at` of the file matter. Checkpoints are ordered by number. From CP2-LC on everything is
+allowed; below it, and without a usable file, the pod runs as the CP1 baseline.
 """
 
 import re
@@ -23,10 +23,10 @@ KEPT = (
     "audit in Redis, alerts, health, basic metrics",
 )
 GATED = {
-    "multi_tenant": "tenants beside ROUTER_BASELINE_TENANT",
+    "multi_tenant": "tenants other than ROUTER_BASELINE_TENANT",
     "pins": "sticky sessions",
     "retries": "second and further attempts of a task",
-    "best_score": "selection by live latency and cost",
+    "best_score": "selection by learned latency and cost",
     "explain": "explanations in replies",
     "extensions": "pre, validators and post of policies",
     "audit_export": "audit export to streams and files",
@@ -34,7 +34,7 @@ GATED = {
     "tracing": "spans",
     "tenant_metrics": "tenant labels of metrics",
 }
-"""What the gate opens, by name, in words; `KEPT` is what the CP1 baseline has as well."""
+"""The features behind the gate, by name, with their texts. `KEPT` lists what the CP1 baseline has as well."""
 _CHECKPOINT = re.compile(r"CP([0-9]{1,6})-([A-Z]{1,32})")
 
 
@@ -48,7 +48,7 @@ class Fault(StrEnum):
 
 
 class Checkpoint(Struct, frozen=True):
-    """A usable state file. `updated_at_ms` (Unix time) is None when the file has none that can be read."""
+    """A usable state file. `updated_at_ms` (Unix time) is None if the file has no readable one."""
 
     name: str
     number: int
@@ -56,7 +56,7 @@ class Checkpoint(Struct, frozen=True):
 
 
 class Unusable(Struct, frozen=True):
-    """No state: why, in a word and in a sentence."""
+    """An unusable state file: why, as a word and as a sentence."""
 
     fault: Fault
     detail: str
@@ -68,7 +68,7 @@ class _StateFile(Struct):
 
 
 def parse(content: bytes) -> Checkpoint | Unusable:
-    """What a state file says."""
+    """Parse a state file."""
     if len(content) > MAX_STATE_BYTES:
         return Unusable(Fault.MALFORMED, f"larger than {MAX_STATE_BYTES} bytes")
     try:
@@ -89,7 +89,7 @@ def fault_of(state: Checkpoint | Unusable) -> Fault | None:
 
 
 def features_of(state: Checkpoint | Unusable) -> Features:
-    """What this state allows. It is `ALL_FEATURES` itself when everything is."""
+    """The features that this state allows; `ALL_FEATURES` itself when the gate is open."""
     return ALL_FEATURES if fault_of(state) is None else BASELINE
 
 

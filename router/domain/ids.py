@@ -1,14 +1,14 @@
-"""Names that say where their record is.
+"""Ids and names that carry the partition of their record.
 
-A tenant belongs to one partition. Every id that we hand out is a UUID, version 4 in shape, that opens with
-its partition (2 bytes, big-endian), so that a result finds its record without trusting its tenant field:
+A tenant belongs to one partition. Every id is a UUID, version 4 in shape, that starts with its partition (2 bytes,
+big-endian), so that a result finds its record without trusting its tenant field:
 
     decision_id    pp pp nn nn nn nn nn nn nn nn nn nn rr rr rr rr
     task_id        pp pp tt tt tt tt tt tt tt tt tt tt tt tt tt 01
     assignment_id  as task_id, with the attempt number in the last byte
 
-n names the idempotency key (a keyed hash of tenant, namespace, key and step), r is random per decision, and t is a
-hash of the decision_id: the same request a day later gets new ids, and all ids of a task follow from its decision_id.
+n names the idempotency key (a keyed hash of tenant, namespace, key and step), r is random per decision, and t is a hash
+of the decision_id. So the same request a day later gets new ids, and all ids of a task follow from its decision_id.
 """
 
 from hashlib import blake2b
@@ -35,10 +35,10 @@ def _uuid4_shaped(raw: bytearray) -> bytes:
 
 
 def idempotency_name(tenant_id: str, namespace: str, key: str, step: str = "") -> bytes:
-    """The 10 bytes that name one idempotency key of one tenant (74 bits of hash; UUID shape bits are set).
+    """The 10 bytes that name one idempotency key of one tenant (74 bits of hash; the UUID shape bits are set).
 
-    `namespace` keeps request ids and idempotency keys apart; `step` is the caller's fallback step, so that asking for
-    the next provider is a new decision. Fields are joined by NUL, which no field may hold.
+    `namespace` separates request ids from idempotency keys. `step` is the caller's fallback step, so that asking for
+    the next provider is a new decision. Fields are joined by NUL, which no field may contain.
     """
     raw = bytearray(PARTITION_BYTES)
     raw += blake2b(f"{tenant_id}\0{namespace}\0{key}\0{step}".encode(), digest_size=NAME_BYTES).digest()
@@ -46,22 +46,22 @@ def idempotency_name(tenant_id: str, namespace: str, key: str, step: str = "") -
 
 
 def decision_id(partition: int, name: bytes, random: bytes) -> bytes:
-    """The decision's 16 bytes. `name` is from `idempotency_name`, `random` is 4 fresh random bytes."""
+    """The decision's 16 bytes. `name` is from `idempotency_name`; `random` is 4 fresh random bytes."""
     return partition.to_bytes(PARTITION_BYTES) + name + random
 
 
 def owner_mark(tenant_id: str) -> bytes:
-    """3 bytes that tell tenants of one partition apart: an id names the partition, not the tenant."""
+    """3 bytes that tell tenants of one partition apart: an id names the partition, but not the tenant."""
     return blake2b(tenant_id.encode(), digest_size=OWNER_BYTES, person=b"owner").digest()
 
 
 def name_in(decision: bytes) -> bytes:
-    """The idempotency name that a decision_id carries."""
+    """The idempotency name in a decision_id."""
     return decision[PARTITION_BYTES : PARTITION_BYTES + NAME_BYTES]
 
 
 def partition_in(some_id: bytes) -> int:
-    """The partition that a decision, task or assignment id carries."""
+    """The partition in a decision, task or assignment id."""
     return int.from_bytes(some_id[:PARTITION_BYTES])
 
 
@@ -84,12 +84,12 @@ def assignment_id(task: bytes, attempt: int) -> bytes:
 
 
 def task_of(assignment: bytes) -> bytes:
-    """The task that an assignment belongs to."""
+    """The task of an assignment."""
     return assignment[:-1] + b"\x01"
 
 
 def attempt_in(assignment: bytes) -> int:
-    """The attempt that an assignment_id names."""
+    """The attempt number in an assignment_id."""
     return assignment[-1]
 
 
@@ -100,7 +100,7 @@ def to_text(some_id: bytes) -> str:
 
 
 def from_text(text: str) -> bytes | None:
-    """The 16 bytes of a UUID text, or None when it is none."""
+    """The 16 bytes of a UUID text; None if it is not one."""
     h = text.replace("-", "")
     if len(h) != 32 or len(text) != 36:
         return None

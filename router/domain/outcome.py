@@ -1,4 +1,4 @@
-"""What one row of the batch came to, as the store saw it."""
+"""The outcome of one row, as the store reports it."""
 
 from msgspec import Struct
 
@@ -9,12 +9,12 @@ from router.domain.task import Reservation
 
 
 class Seen(Struct, frozen=True):
-    """What a row saw on its way, for those who ask why.
+    """What a row saw on its way, for explanations.
 
-    `left`: units that each charge's limit had before this row. `waits`: ms until each candidate may be fit (None:
-    unknown), when more than one was looked at. `left_pin`: the provider entry of a pin that was left. `own_left`: by
-    candidate and its own charge, the units that the limit had left: of one that turned a candidate away, and of the
-    chosen one's.
+    `left`: units that the limit of each charge had before this row. `waits`: ms until each candidate may be fit (None:
+    unknown), if more than one was tried. `left_pin`: the provider entry of a pin that was left. `own_left`: by
+    candidate and its own charge, the units that the limit had left; for candidates that it turned away, and for the
+    chosen one.
     """
 
     left: tuple[int, ...] = ()
@@ -39,9 +39,9 @@ class Admitted(Struct, frozen=True):
 
 
 class Remembered(Struct, frozen=True):
-    """What the store keeps of an answered request for 24 hours: enough to say the same decision again.
+    """The stored answer of a request, kept for 24 hours: enough to give the same decision again.
 
-    `unfinished`: its post extensions are at work, or their pod died: nobody has been told of it.
+    `unfinished`: its post extensions are running, or their pod died; no caller has the decision yet.
     """
 
     decision_id: bytes
@@ -64,7 +64,7 @@ class Remembered(Struct, frozen=True):
     owner: bytes = b""
 
     def is_of(self, tenant_id: str) -> bool:
-        """Whether it is this tenant's. Answers of the first version, which had no mark, are whoever's asks."""
+        """Whether it belongs to this tenant. Answers of the first version have no mark, and match any tenant."""
         return self.owner in (b"", owner_mark(tenant_id))
 
 
@@ -75,11 +75,11 @@ class Replay(Struct, frozen=True):
 
 
 class Conflict(Struct, frozen=True):
-    """The same key came with another request; audited, nothing else written."""
+    """Another request had the same key; audited, nothing else written."""
 
 
 class LimitHit(Struct, frozen=True):
-    """A limit refuses. `charge` indexes the plan's charges. `retry_after_ms` None: it can never pass.
+    """A limit refuses. `charge` indexes the plan's charges. `retry_after_ms` None: the request can never pass.
 
     `recorded` False: the limit is the tenant's quota of audit records, so the audit log has no record of the refusal.
     """
@@ -99,17 +99,17 @@ class NoCandidate(Struct, frozen=True):
 
 
 class TenantOff(Struct, frozen=True):
-    """An operator switched the tenant off."""
+    """An operator has switched the tenant off."""
 
 
 class Busy(Struct, frozen=True):
-    """Somebody else prepares this very request, and has its claim for so long yet."""
+    """Another pod prepares the same request, and holds its claim for that time."""
 
     left_ms: int
 
 
 class RowFault(Struct, frozen=True):
-    """The script could not run this row (a bug, or a key of a wrong type); its neighbours ran."""
+    """The script could not run this row (a bug, or a key of a wrong type); the other rows ran."""
 
     message: str
 

@@ -1,4 +1,4 @@
-"""What workers and callers report, and what a result means to a breaker."""
+"""Reports of workers and callers, and the meaning of a result for a breaker."""
 
 import re
 from enum import Enum, StrEnum
@@ -20,10 +20,10 @@ class Status(StrEnum):
 
 
 class ExecResult(Struct, frozen=True):
-    """A result as told. It names an assignment, or, with tenant_id, the decision, the request or its key.
+    """A reported result. It names an assignment or, with tenant_id, the decision, the request or its key.
 
-    `provider_id` is information only, and the worker's own id in an enveloped result: the delivery record knows the
-    true one. `assignment_id` and `decision_id` are 16 bytes; costs are micro-USD.
+    `provider_id` is information only (in an enveloped result the worker's own id); the delivery record has the true
+    one. `assignment_id` and `decision_id` are 16 bytes; costs are micro-USD.
     """
 
     status: Status
@@ -45,7 +45,7 @@ class ExecResult(Struct, frozen=True):
 
 
 class Taught(NamedTuple):
-    """What a result says of its provider's speed and price; None: it does not say."""
+    """The latency and cost that a result reports for its provider; None: not reported."""
 
     latency_ms: int | None = None
     cost_microusd: int | None = None
@@ -55,14 +55,14 @@ NOTHING_TAUGHT = Taught()
 
 
 def taught(result: ExecResult) -> Taught:
-    """Only a success teaches: how fast a provider fails is the breaker's matter, and would draw work to it."""
+    """Only a success teaches: quick failures would otherwise attract work. Failures are for the breaker."""
     if result.status is not Status.SUCCESS:
         return NOTHING_TAUGHT
     return Taught(result.latency_ms, result.cost_microusd)
 
 
 class BreakerVerdict(Enum):
-    """What a result tells the breaker of its provider; the numbers are the same in lua/settle.lua."""
+    """The verdict of a result for its provider's breaker; the numbers are the same in lua/settle.lua."""
 
     SUCCESS = 1
     FAILURE = 2
@@ -74,7 +74,7 @@ _is_server_fault = re.compile(r"(?:HTTP_)?5(?:[0-9]{2}|XX)").fullmatch
 
 
 def breaker_verdict(result: ExecResult) -> BreakerVerdict:
-    """Success, failure or neither: an error counts only when it is the provider's, not the task's."""
+    """Success, failure or neither: an error counts only if it is the provider's, as opposed to the task's."""
     match result.status:
         case Status.SUCCESS:
             return BreakerVerdict.SUCCESS
@@ -89,7 +89,7 @@ def breaker_verdict(result: ExecResult) -> BreakerVerdict:
 
 
 class AckStatus(StrEnum):
-    """What a worker says to an assignment; all but `accepted` mean: next attempt at once."""
+    """The status of a worker's ack; everything but `accepted` starts the next attempt at once."""
 
     ACCEPTED = "accepted"
     REJECTED = "rejected"
@@ -97,7 +97,7 @@ class AckStatus(StrEnum):
 
 
 class ExecAck(Struct, frozen=True):
-    """A receipt for an assignment. `message` is the worker's message or reason."""
+    """An ack for an assignment. `message` is the worker's message or reason."""
 
     assignment_id: bytes
     status: AckStatus
@@ -117,7 +117,7 @@ class WorkerState(StrEnum):
 
 
 class Heartbeat(Struct, frozen=True):
-    """A sign of life. `load` is in [0, 1]; `timestamp` is the worker's word (RFC 3339)."""
+    """A heartbeat. `load` is in [0, 1]; `timestamp` is the worker's own text (RFC 3339)."""
 
     worker_id: str
     status: WorkerState
@@ -126,7 +126,9 @@ class Heartbeat(Struct, frozen=True):
 
 
 class WorkerDeadLetter(Struct, frozen=True):
-    """What a worker could not handle. `reason` is PARSE_ERROR, DECODE_ERROR or PUBLISH_ERROR, else as told."""
+    """A message that a worker could not handle. `reason` is PARSE_ERROR, DECODE_ERROR or PUBLISH_ERROR, else as
+    reported.
+    """
 
     reason: str
     payload_ref: str | None = None

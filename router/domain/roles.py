@@ -1,4 +1,4 @@
-"""Roles of the admin surface, and who has one."""
+"""Roles of the admin surface, and their holders."""
 
 from enum import IntEnum
 
@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class Role(IntEnum):
-    """Who may do what; a greater one may all that a lesser one may.
+    """Roles; a greater one includes all rights of a smaller one.
 
     A viewer reads, an operator pulls levers, an admin writes policies too.
     """
@@ -22,7 +22,7 @@ class Role(IntEnum):
 
 
 class Holder(Struct, frozen=True):
-    """Somebody who has shown a token."""
+    """The holder of a token: principal and role."""
 
     principal: str
     role: Role

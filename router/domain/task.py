@@ -1,4 +1,4 @@
-"""A dispatched task as the fleet remembers it, and the moves that the store makes for it."""
+"""A dispatched task as the fleet stores it, and the moves that the store makes for it."""
 
 from enum import IntEnum
 
@@ -10,10 +10,10 @@ from router.domain.result import NOTHING_TAUGHT, BreakerVerdict, Taught
 
 
 class TaskState(IntEnum):
-    """Where a dispatched task is; the numbers are stored and are the same in the scripts.
+    """The state of a dispatched task; the numbers are stored and are the same in the scripts.
 
-    `WAITING`: an attempt has failed and the next one is due. A task only ever moves to a greater number, but for the
-    next attempt, which begins at `NEW`.
+    `WAITING`: an attempt has failed and the next one is due. A task only moves to a greater number; a next attempt
+    begins at `NEW` again.
     """
 
     NEW = 1
@@ -27,7 +27,7 @@ class TaskState(IntEnum):
 
     @property
     def final(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether the state is final."""
         return self >= TaskState.SUCCEEDED
 
     @property
@@ -40,9 +40,9 @@ FIRST_FINAL = TaskState.SUCCEEDED
 
 
 class Reservation(Struct, frozen=True, array_like=True, omit_defaults=True):
-    """Units that were reserved by estimate, or a lease: what a result settles. `units` −1: the chosen provider's cost.
+    """Reserved units, or a lease, that a result settles. `units` −1: the chosen provider's cost.
 
-    `owner` "" with scope provider stands for the chosen provider. `log`: of a limit that remembers every charge.
+    `owner` "" with scope provider stands for the chosen provider. `log`: the limit has `algorithm: log`.
     """
 
     scope: str
@@ -55,9 +55,9 @@ class Reservation(Struct, frozen=True, array_like=True, omit_defaults=True):
 
 
 class TaskFacts(Struct, frozen=True, array_like=True):
-    """What is the same for all attempts of a task. `unfinished`: published only once its decision is finished.
+    """The facts that all attempts of a task share. `unfinished`: published only after its decision is finished.
 
-    `max_attempts` is the budget, or its bound where the rule that matches a failure says what it is (`by_rule`).
+    `max_attempts` is the number of attempts, or its bound if the matching rule decides (`by_rule`).
     """
 
     tenant_id: str
@@ -83,9 +83,9 @@ class TaskFacts(Struct, frozen=True, array_like=True):
 
 
 class TaskRecord(Struct, frozen=True):
-    """The delivery record of a task. Ids and `provider_entry` are bytes, times are Redis milliseconds.
+    """The delivery record of a task. Ids and `provider_entry` are bytes; times are Redis milliseconds.
 
-    `why`: what ended the attempt before, for a task that waits for the next one (`domain.attempts`).
+    `why`: what ended the previous attempt, for a task that waits for the next one (`domain.attempts`).
     """
 
     state: TaskState
@@ -103,12 +103,12 @@ class TaskRecord(Struct, frozen=True):
 
     @property
     def unfinished(self) -> bool:
-        """Whether its decision may still be taken back: it was not published yet, and must be finished first."""
+        """Whether its decision may still be taken back: it is unfinished, and not published yet."""
         return self.facts.unfinished and self.state is TaskState.NEW and self.attempt == 1
 
 
 class Unreadable(Struct, frozen=True):
-    """A delivery record that this version cannot read: damaged, or a newer pod's. Not to be forgotten."""
+    """A delivery record that this version cannot read: damaged, or written by a newer pod. Keep it."""
 
     message: str
 
@@ -145,13 +145,15 @@ class Action(IntEnum):
 
     @property
     def label(self) -> str:
-        """The word, e.g. `decision.made`."""
+        """The word, for example `decision.made`."""
         subject, _, verb = self.name.lower().partition("_")
         return f"{subject}.{verb}"
 
 
 class Correction(Struct, frozen=True):
-    """A reservation against what was used: `delta` units more (charged now) or fewer (given back where charged)."""
+    """The difference between a reservation and the use: `delta` > 0 is charged now, `delta` < 0 is given back where it
+    was charged.
+    """
 
     reservation: Reservation
     owner: str
@@ -159,9 +161,9 @@ class Correction(Struct, frozen=True):
 
 
 class Final(Struct, frozen=True):
-    """What the caller of a task is told at its end: `body`, to `subject`.
+    """The final result for the caller of a task: `body`, to `subject`.
 
-    It is kept with the end until it was told; `spare` is kept instead of a body that is too large for that.
+    It is stored with the task's end until it is published. `spare` is stored instead of a body that is too large.
     """
 
     subject: str
@@ -172,10 +174,10 @@ class Final(Struct, frozen=True):
 class Move(Struct, frozen=True):
     """One step of a task (`task_id`), or of an undispatched decision (`task_id` None), or a note in the audit.
 
-    A task moves only if it is of this decision and attempt and its state is below `below`. `due_ms` 0: nothing more is
-    due. `verdict` and `breaker` teach the provider's breaker. `usage` goes into the outbox under the task's id, or the
-    decision's. `final` is kept until the caller was told. `taught` goes into the provider's live figures. `note` only
-    writes the audit record.
+    A task moves only if decision and attempt match and its state is below `below`. `due_ms` 0: nothing more is due.
+    `verdict` and `breaker` teach the provider's breaker. `usage` goes into the outbox under the task's id, or the
+    decision's. `final` is stored until it is published. `taught` goes into the provider's figures. `note`: only write
+    the audit record.
     """
 
     tenant_id: str
@@ -203,7 +205,7 @@ class Move(Struct, frozen=True):
 
 
 class BreakerTurn(IntEnum):
-    """What a move did to the breaker."""
+    """The effect of a move on the breaker."""
 
     UNCHANGED = 0
     OPENED = 1
@@ -212,13 +214,15 @@ class BreakerTurn(IntEnum):
 
 
 class Moved(Struct, frozen=True):
-    """It is done."""
+    """The move was made."""
 
     turn: BreakerTurn
 
 
 class NotMoved(Struct, frozen=True):
-    """It was elsewhere already; nothing was written. `state` None: the task (or decision) is not known any more."""
+    """The move was not made: the state had changed; nothing was written. `state` None: the task (or decision) is
+    unknown.
+    """
 
     state: TaskState | None
     attempt: int

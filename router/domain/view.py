@@ -1,4 +1,4 @@
-"""What operators see of a tenant: its switch, its levers, its breakers."""
+"""A tenant as operators see it: its switch, its levers, its breakers."""
 
 from enum import IntEnum, StrEnum
 
@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class BreakerState(StrEnum):
-    """As told in admin replies; the stored numbers are their order."""
+    """The word in admin replies; the stored numbers are their order."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -14,7 +14,7 @@ class BreakerState(StrEnum):
 
 
 class BreakerView(Struct, frozen=True):
-    """One breaker that is not plainly closed and clean. `provider_entry` is its id; times are Redis ms, 0 for never.
+    """One breaker that is not closed and clean. `provider_entry` is its id; times are Redis ms, 0 for never.
 
     `forced`: an operator holds it open; the other figures are those of the breaker behind it, if there is one.
     """
@@ -38,14 +38,14 @@ class BreakerView(Struct, frozen=True):
 
 
 class Lever(IntEnum):
-    """What an operator may hold a provider in; the numbers are stored, and are the verdicts of a walk (`Verdict`)."""
+    """The levers on a provider. The numbers are stored, and are the verdicts of a walk (`Verdict`)."""
 
     DRAINED = 6
     FORCED_OPEN = 7
 
 
 class HeadView(Struct, frozen=True):
-    """A tenant's switch and levers. The sets hold providers' entries; `revision` is the tenant's."""
+    """A tenant's switch and levers. The sets hold provider entries; `revision` is the tenant's."""
 
     tenant_id: str
     revision: int
@@ -55,11 +55,11 @@ class HeadView(Struct, frozen=True):
 
 
 NO_HEAD = HeadView("", 0, off=False)
-"""Of a tenant that never had a policy."""
+"""The head of a tenant that never had a policy."""
 
 
 class Pulled(IntEnum):
-    """What became of an operator's act; the numbers are the scripts'."""
+    """The result of an operator's act; the numbers are the scripts'."""
 
     CHANGED = 0
     UNCHANGED = 1

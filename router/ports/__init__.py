@@ -1,1 +1,1 @@
-"""What the use cases need from outside. Each method is one atomic act; its docstring is the promise."""
+"""What use cases need from adapters. Each method is one atomic act, and its docstring is the promise."""

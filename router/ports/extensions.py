@@ -1,4 +1,4 @@
-"""Extensions: calls, and what the fleet knows of their health."""
+"""Extensions: their calls, their health across the fleet, and the flow of requests that use them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
@@ -15,7 +15,7 @@ from router.domain.request import DecideRequest
 
 
 class Missed(Enum):
-    """Why a call of an extension brought no answer."""
+    """Why a call of an extension has no answer."""
 
     TIMEOUT = "timeout"
     NOBODY = "nobody listens"
@@ -27,19 +27,19 @@ class ExtensionCalls(Protocol):
     """Calls extensions."""
 
     async def call(self, subject: str, body: bytes, headers: Mapping[str, str], timeout_ms: int) -> bytes | Missed:
-        """One request, its first answer; `NOBODY` is known at once. Never raises but when cancelled."""
+        """Send one request and return its first answer. `NOBODY` is known at once. Raises only when cancelled."""
 
 
 class ExtensionStore(Protocol):
-    """How the fleet's extensions do, shared by all pods."""
+    """The health of the fleet's extensions, shared by all pods."""
 
     async def settle(self, tallies: Sequence[Tally]) -> list[Settled]:
-        """Add what was seen to the shared records, each once, and read them; in order.
+        """Add each tally once to the shared records, and return the records in the same order.
 
-        A record's breaker turns by what all pods saw. A tally that asks to probe holds the probe afterwards if the
+        A record's breaker turns by the results of all pods. A tally that asks for a probe holds it afterwards if the
         record names its `probe`.
 
-        :raises StoreError: Redis did not answer; what was seen may have been added.
+        :raises StoreError: Redis did not answer; the tallies may have been added.
         """
 
     async def records(self) -> list[ExtensionRecord]:
@@ -53,14 +53,14 @@ MakePlan = Callable[[DecideRequest, StoredPolicy], Plan]
 
 
 class OutcomeReader(Protocol):
-    """What the store said of a row → the answer; counts and learns from it."""
+    """Turns the outcome of a row into the answer; counts it and learns from it."""
 
     def __call__(self, request: DecideRequest, made: Plan, outcome: Outcome, stamp: bytes) -> Answer:
-        """As for a request without extensions."""
+        """The answer, as for a request without extensions."""
 
 
 class Dispatched(Struct, frozen=True):
-    """A pushed task that may go out now."""
+    """A pushed task that may be published now."""
 
     request: DecideRequest
     plan: Plan
@@ -69,16 +69,16 @@ class Dispatched(Struct, frozen=True):
 
 
 class ExtensionResult(Struct, frozen=True):
-    """What came of a request: its answer, and what is to be dispatched after it."""
+    """The result of the extension flow: the answer, and the task to dispatch after it."""
 
     answer: Answer
     dispatch: Dispatched | None = None
 
 
 class Extensions(Protocol):
-    """The way of requests whose policy has extensions (`usecases.extensions.flow`)."""
+    """The path of requests whose policy has extensions (`usecases.extensions.flow`)."""
 
     async def answer(
         self, request: DecideRequest, stored: StoredPolicy, make_plan: MakePlan, read: OutcomeReader
     ) -> ExtensionResult:
-        """The whole course of one request. Raises only for bugs."""
+        """Take one request through the whole flow. Raises only for bugs."""

@@ -7,7 +7,7 @@ class StateFile(Protocol):
     """The mounted state file."""
 
     def read(self) -> bytes | None:
-        """All of it, as it is now; None when there is no such file. May block; called from a thread.
+        """Its current content; None when there is no file. May block, so it is called from a thread.
 
-        :raises OSError: it is there and cannot be read.
+        :raises OSError: the file exists and cannot be read.
         """

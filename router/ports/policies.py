@@ -1,4 +1,4 @@
-"""Policies and the operators' levers."""
+"""Policies in the store and in process, and the operators' levers."""
 
 from enum import StrEnum
 from typing import Protocol
@@ -9,35 +9,35 @@ from router.domain.view import Pulled
 
 
 class LeverStore(Protocol):
-    """Operators' acts: in force with the next decision of every pod, recorded in the same act, idempotent.
+    """The levers of operators: in force with the next decision of every pod, audited in the same act, idempotent.
 
-    `why` is the operator's own words, for the record. Only what changes something is recorded. All raise `StoreError`
-    when Redis did not answer. Policies may be written meanwhile: levers stay.
+    `why` is the operator's own text, for the record. Only acts that change something are recorded. All raise
+    `StoreError` when Redis did not answer. Writing policies leaves levers as they are.
     """
 
     async def drain(self, tenant_id: str, provider: str, *, on: bool, by: Actor, why: str | None = None) -> Pulled:
-        """Take a provider out of every walk of this tenant, or (`on` False) let it in again."""
+        """Take a provider out of every candidate walk of this tenant, or (`on` False) let it in again."""
 
     async def force_open(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> Pulled:
-        """Hold a provider's breaker open, whatever its results say."""
+        """Hold a provider's breaker open, whatever its results are."""
 
     async def reset_breaker(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> Pulled:
-        """Close a breaker and forget what it has counted, also one that is held open."""
+        """Close a breaker and clear its counts, also one that is held open."""
 
     async def switch(self, tenant_id: str, *, on: bool, by: Actor, why: str | None = None) -> Pulled:
-        """Switch a tenant off or on: nothing new is decided for one that is off; tasks that run go on."""
+        """Switch a tenant off or on. Off: new requests are refused, running tasks continue."""
 
     async def forget(
         self, tenant_id: str, name: bytes, *, called: tuple[str, str], by: Actor, why: str | None = None
     ) -> Pulled:
-        """Forget the answer under an idempotency name; `called`: field and value that named it, for the record."""
+        """Forget the answer under an idempotency name. `called`: the field and value that named it, for the record."""
 
     async def role_used(self, by: Actor, act: str, tenant_id: str | None, outcome: str) -> None:
-        """Record that a role was used on the admin surface, in the log that belongs to no tenant."""
+        """Record the use of a role on the admin surface, in the log that belongs to no tenant."""
 
 
 class PolicyStore(Protocol):
-    """Policies of all tenants, with revisions."""
+    """The stored policies of all tenants, with revisions."""
 
     async def load(self, tenant_id: str) -> TenantPolicies | None:
         """All policies of a tenant at one moment; None when it has none.
@@ -56,19 +56,19 @@ class PolicyStore(Protocol):
         by: Actor = ROUTER,
         restores: int | None = None,
     ) -> int:
-        """Write a canonical policy document and, in the same act, audit record and history; returns the new revision.
+        """Write a canonical policy document, its audit record and its history in one act. Returns the new revision.
 
-        `expect_revision` None: whatever is there; 0: only if the policy is absent; n: only if it is at revision n.
-        `expect_tenant`: only if the tenant is at this revision. `restores`: the revision whose content this is: it is
-        recorded as a roll-back.
+        `expect_revision` None: whatever is stored; 0: only if the policy is absent; n: only if it is at revision n.
+        `expect_tenant`: only if the tenant is at this revision. `restores`: the revision whose content this is; the act
+        is then recorded as a roll-back.
 
         :raises RevisionConflict: an expectation did not hold; nothing was written.
-        :raises QuotaExceeded: the tenant has as many policies as it may have.
+        :raises QuotaExceeded: the tenant already has as many policies as it may have.
         :raises StoreError: Redis did not answer.
         """
 
     async def delete(self, tenant_id: str, policy_id: str, *, expect_revision: int | None, by: Actor = ROUTER) -> int:
-        """Remove a policy, recorded in the same act; returns the tenant's new revision (it grows over deletes too).
+        """Delete a policy, audited in the same act. Returns the tenant's new revision, which grows over deletes too.
 
         :raises RevisionConflict: the expectation did not hold, or there is no such policy.
         :raises StoreError: Redis did not answer.
@@ -76,7 +76,7 @@ class PolicyStore(Protocol):
 
 
 class Loading:
-    """The type of `LOADING`: nothing is known of the tenant yet."""
+    """The type of `LOADING`: the tenant's policies are not known yet."""
 
 
 LOADING = Loading()
@@ -86,10 +86,10 @@ class PolicyLookup(Protocol):
     """Policies in process, by tenant."""
 
     def get(self, tenant_id: str) -> TenantPolicies | Loading | None:
-        """The cached policies; None: the tenant is known to have none; `LOADING`: ask `load`."""
+        """The cached policies; None: the tenant is known to have none; `LOADING`: call `load`."""
 
     async def load(self, tenant_id: str) -> TenantPolicies | None:
-        """Read them from the store; loads of one tenant are shared.
+        """Read them from the store; concurrent loads of one tenant share a read.
 
         :raises StoreError: the store did not answer and nothing is cached.
         """
@@ -99,10 +99,10 @@ class Policies(PolicyLookup, Protocol):
     """The policy cache as the decide path uses it."""
 
     def doubtful(self, tenant_id: str) -> bool:
-        """Whether what is cached is too old to say that the tenant has no policy of some name: ask `load` first."""
+        """Whether the cached policies are too old to prove that a policy is absent; then call `load` first."""
 
     def observe(self, tenant_id: str, stamp: bytes) -> None:
-        """What the store answered beside a decision; another stamp than the cached one starts a reload."""
+        """The stamp from a reply of the store. If it differs from the cached one, a reload starts."""
 
 
 class Cause(StrEnum):
@@ -115,7 +115,7 @@ class Cause(StrEnum):
 
 
 class Loader(Protocol):
-    """Where the cache has its policies from; see `ports.PolicyStore.load`."""
+    """The source of the cache; see `ports.policies.PolicyStore.load`."""
 
     async def load(self, tenant_id: str) -> TenantPolicies | None:
         """All policies of a tenant at one moment; None when it has none.
@@ -125,30 +125,32 @@ class Loader(Protocol):
 
 
 class CacheHooks(Protocol):
-    """What the cache reports of itself. Called on the event loop; must be quick and must not raise."""
+    """Events of the cache. Called on the event loop; must be quick and must not raise."""
 
     def loaded(self, cause: Cause, found: TenantPolicies | None) -> None:
         """A load succeeded."""
 
     def failed(self, tenant_id: str, why: str) -> None:
-        """A load failed; the last good policies are kept, if there are any."""
+        """A load failed; the last good policies stay, if there are any."""
 
     def kept(self, tenant_id: str, revision: int | None) -> None:
-        """The tenant is cached at this revision; None: it is not cached (any more)."""
+        """The tenant is cached at this revision; None: it is not cached any more."""
 
     def head_missing(self, tenant_id: str) -> None:
         """The store has no head for a tenant that had policies: it may have lost its data."""
 
 
 class Announcer(Protocol):
-    """Tells all pods, this one included."""
+    """Announces policy changes to all pods, this one included."""
 
     def policy_changed(self, tenant_id: str, revision: int) -> None:
-        """A hint, at most once. Never raises: the store is written already, and rows tell the pods that missed it."""
+        """Send a hint, at most once. Never raises: the store is written already, and pods that miss it notice by the
+        stamp.
+        """
 
 
 class PolicyReader(Protocol):
-    """Reads a tenant's policies; see `ports.PolicyStore.load`."""
+    """Reads a tenant's policies; see `ports.policies.PolicyStore.load`."""
 
     async def load(self, tenant_id: str) -> TenantPolicies | None:
         """All policies of a tenant."""

@@ -1,4 +1,4 @@
-"""Policies as the store keeps them: what is there now, and what was."""
+"""Stored policy documents: the current ones, and their history."""
 
 from typing import Protocol
 
@@ -9,7 +9,7 @@ from router.ports.policies import PolicyStore
 
 
 class Record(Struct, frozen=True):
-    """A stored policy: `document` is its canonical JSON, `hash` 16 hex digits, `created_ms` the store's time."""
+    """A stored policy. `document` is its canonical JSON, `hash` 16 hex digits, `created_ms` Redis time."""
 
     policy_id: str
     revision: int
@@ -19,7 +19,7 @@ class Record(Struct, frozen=True):
 
 
 class Records(Struct, frozen=True):
-    """All of a tenant at one moment, by policy id. `revision` is the tenant's; 0: it never had a policy."""
+    """All policies of a tenant at one moment, by policy id. `revision` is the tenant's; 0: it never had a policy."""
 
     revision: int
     stamp: bytes
@@ -27,14 +27,14 @@ class Records(Struct, frozen=True):
     head: HeadView = NO_HEAD
 
     def find(self, policy_id: str) -> Record | None:
-        """The policy of that id."""
+        """The policy with that id."""
         return next((r for r in self.records if r.policy_id == policy_id), None)
 
 
 class Past(Struct, frozen=True):
-    """What a policy was from one write to the next. `document` None: it was deleted.
+    """The content of a policy from one write to the next. `document` None: it was deleted.
 
-    `by` None: written by a version that kept no history. `restores`: the revision that was rolled back to.
+    `by` None: a version without history wrote it. `restores`: the revision that this one rolled back to.
     """
 
     revision: int
@@ -46,30 +46,30 @@ class Past(Struct, frozen=True):
 
     @property
     def act(self) -> str:
-        """What was done, in the audit's words."""
+        """The act, in the audit's words."""
         if self.document is None:
             return "deleted"
         return "applied" if self.restores is None else "rolled_back"
 
 
 class PolicyRecords(PolicyStore, Protocol):
-    """The store of policies, documents included."""
+    """The policy store, with documents."""
 
     async def records(self, tenant_id: str) -> Records:
         """All stored documents of a tenant at one moment.
 
-        :raises StoreError: the store did not answer.
+        :raises StoreError: Redis did not answer.
         """
 
     async def history(self, tenant_id: str, policy_id: str) -> tuple[Past, ...]:
-        """What a policy was, newest first, as far back as the store keeps it; the first is what is there now.
+        """The history of a policy, newest first, as far back as the store keeps it. The first entry is the current one.
 
-        :raises StoreError: the store did not answer.
+        :raises StoreError: Redis did not answer.
         """
 
 
 class Quotas(Struct, frozen=True):
-    """Bounds for all policies of a tenant together. `providers`: different names; `rules`: fallbacks and limits."""
+    """Bounds for all policies of a tenant together. `providers`: distinct names; `rules`: fallbacks and limits."""
 
     policies: int = 256
     providers: int = 512

@@ -1,4 +1,4 @@
-"""The first fill of an empty store from a folder of policies: the store's side, and what is reported of it."""
+"""Seeding an empty store from a folder of policies: the store's side, and the reports."""
 
 from typing import Protocol
 
@@ -9,40 +9,40 @@ from router.ports.policy_records import PolicyRecords
 
 
 class SeedStore(PolicyRecords, Protocol):
-    """The store of policies, with the mark of a complete seed."""
+    """The policy store, with the mark of a complete seed."""
 
     async def seeded(self) -> bool:
-        """Whether the seed is complete; False again when the store lost its data.
+        """Whether the seed is complete; False again when the store has lost its data.
 
-        :raises StoreError: the store did not answer.
+        :raises StoreError: Redis did not answer.
         """
 
     async def mark_seeded(self) -> None:
-        """The seed is complete.
+        """Mark the seed as complete.
 
-        :raises StoreError: the store did not answer.
+        :raises StoreError: Redis did not answer.
         """
 
 
 class Meta(Protocol):
-    """The store's own record (`P`, ids): the first thing in it."""
+    """The store's own record (partition count, ids): the first key in a store."""
 
     async def ensure(self) -> bool:
-        """Write it if it is not there, and check it against this pod. True: it was not there.
+        """Write the record if it is absent, and check it against this pod. True: it was absent.
 
-        :raises StoreError: the store did not answer.
+        :raises StoreError: Redis did not answer.
         """
 
 
 class BadFile(Struct, frozen=True):
-    """A file that is not a policy, and everything that is wrong with it."""
+    """A file that is not a valid policy, with every problem in it."""
 
     name: str
     problems: tuple[Problem, ...]
 
 
 class SeedReport(Struct, frozen=True):
-    """What came of the files: names written, names left as they were, and those that are no policies."""
+    """The result of reading the files: names written, names left as they were, and invalid files."""
 
     written: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
@@ -50,13 +50,13 @@ class SeedReport(Struct, frozen=True):
 
 
 class SeedHooks(Protocol):
-    """What the guard reports. Called on the event loop; must be quick and must not raise."""
+    """Events of the seed guard. Called on the event loop; must be quick and must not raise."""
 
     def reseeded(self, report: SeedReport) -> None:
-        """A store that had been seeded was found empty, and is seeded again."""
+        """A store that had been seeded was found empty, and was seeded again."""
 
     def seeded(self, report: SeedReport) -> None:
-        """Files were read into the store (at boot, or after a change)."""
+        """Files were written to the store, at boot or after a change."""
 
     def away(self, why: str) -> None:
         """The store did not answer; the guard tries again."""

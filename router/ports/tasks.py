@@ -1,4 +1,4 @@
-"""Tasks on their way, and the usage of those that have ended."""
+"""Dispatched tasks, and the usage events of those that have ended."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -12,73 +12,73 @@ from router.domain.task import Final, Move, MoveOutcome, TaskRecord, Unreadable
 
 
 class DeliveryFailures(Protocol):
-    """How often messages could not be handled, counted by all pods together."""
+    """Counts of failed deliveries, shared by all pods."""
 
     async def count(self, cause: str, sequence: int, data: bytes) -> int:
-        """One more time for the message at that place with that content, for this cause; returns how often that was.
+        """Count one more failure of the message with that sequence and content, for this cause. Returns the count.
 
-        Forgotten an hour after the last time.
+        The count expires an hour after the last failure.
 
         :raises StoreError: Redis did not answer; it may have been counted.
         """
 
 
 class Claimed(Struct, frozen=True):
-    """Tasks that are due, claimed for this pod, and the Redis time in ms at which they were."""
+    """Due tasks that this pod has claimed, and the Redis time in ms of the claim."""
 
     now_ms: int
     task_ids: tuple[bytes, ...]
 
 
 class UsageWaiting(Struct, frozen=True):
-    """A usage event that the outbox holds, under its usage_id (16 bytes)."""
+    """A usage event in the outbox, under its usage_id (16 bytes)."""
 
     usage_id: bytes
     event: bytes
 
 
 class TaskStore(Protocol):
-    """Dispatched tasks, for the whole fleet. Every method raises `StoreError` when Redis did not do it."""
+    """Dispatched tasks, for the whole fleet. Every method raises `StoreError` when Redis did not execute it."""
 
     async def records(self, task_ids: Sequence[bytes]) -> list[TaskRecord | Unreadable | None]:
-        """The delivery records, in order; None: not known (any more). One that cannot be read spoils no other."""
+        """The delivery records, in order; None: unknown. An unreadable record does not affect the others."""
 
     async def jobs(self, task_ids: Sequence[bytes]) -> list[bytes | None]:
-        """The work items, in order; None: not there (any more), or damaged. One that is damaged spoils no other."""
+        """The work items, in order; None: gone or damaged. A damaged item does not affect the others."""
 
     async def move(self, moves: Sequence[Move]) -> list[MoveOutcome]:
         """Make moves, each atomic; outcomes are in order. A repeated call changes nothing."""
 
     async def claim(self, lease_ms: int, maximum: int) -> Claimed:
-        """Take tasks that are due; other pods do not get them for `lease_ms`."""
+        """Claim due tasks; other pods do not get them for `lease_ms`."""
 
     async def forget_due(self, task_ids: Sequence[bytes]) -> None:
-        """Nothing is due for these any more (they have no record)."""
+        """Remove these from the due set; they have no record."""
 
     async def final_results(self, task_ids: Sequence[bytes]) -> list[Final | Unreadable | None]:
-        """What the callers of these ended tasks are to be told still, in order; None: nothing (any more)."""
+        """The final results that callers of these ended tasks still wait for, in order; None: nothing to send."""
 
     async def postpone(self, task_ids: Sequence[bytes], due_ms: int) -> None:
-        """Look at these again at that time, unless nothing is due for them by now."""
+        """Make these due again at that time, unless nothing is due for them any more."""
 
     async def told(self, task_ids: Sequence[bytes]) -> None:
-        """The callers of these ended tasks have been told: nothing more is due for them."""
+        """The final results of these tasks are published: nothing more is due for them."""
 
     async def usage_left(self) -> int:
-        """How many usage events the whole fleet has settled and not confirmed as published."""
+        """How many usage events of the whole fleet are settled, and not yet confirmed as published."""
 
     async def usage_waits(self, usage_ids: Sequence[bytes]) -> list[bool]:
-        """Which of these are settled and not confirmed as published, in order."""
+        """Which of these are settled and not yet confirmed as published, in order."""
 
     async def usage_waiting(self, maximum: int) -> list[UsageWaiting]:
-        """Up to `maximum` usage events of each partition that nobody has confirmed as published."""
+        """Up to `maximum` usage events of each partition that are not confirmed as published."""
 
     async def usage_published(self, usage_ids: Sequence[bytes]) -> int:
-        """These are in the stream: drop them from the outbox. Returns how many of them were in it still."""
+        """These are in the stream: drop them from the outbox. Returns how many the outbox still held."""
 
 
 class Dispatch(Protocol):
-    """What happens to a pushed task after its reply."""
+    """Dispatches a pushed task after its reply."""
 
     def admitted(self, request: DecideRequest, plan: Plan, outcome: Admitted, job: bytes) -> None:
         """Publish the first attempt."""

@@ -1,4 +1,4 @@
-"""What the store knows of tenants, and of itself."""
+"""The store's view of tenants, and of itself."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,23 +10,23 @@ from router.domain.view import BreakerView, HeadView
 
 
 class Inspector(Protocol):
-    """Shared state as people want to see it."""
+    """Shared state, for people."""
 
     async def breakers(self, tenant_id: str | None = None) -> list[BreakerView]:
-        """The breakers that a tenant's state holds (others are closed and clean); None: of up to 10,000 tenants.
+        """The breakers in a tenant's state; absent ones are closed and clean. None: those of up to 10,000 tenants.
 
         :raises StoreError: Redis did not answer.
         """
 
     async def heads(self, tenant_id: str | None = None) -> list[HeadView]:
-        """Switch and levers of a tenant, if it has ever had a policy; None: of up to 10,000 tenants.
+        """Switch and levers of a tenant, if it ever had a policy. None: those of up to 10,000 tenants.
 
         :raises StoreError: Redis did not answer.
         """
 
 
 class KindCensus(Struct, frozen=True):
-    """Keys of one kind (`store.keys.KEYS`), and their bytes in Redis as a sample tells."""
+    """The number of keys of one kind (`store.keys.KEYS`), and their bytes in Redis, estimated from a sample."""
 
     kind: str
     keys: int
@@ -34,7 +34,7 @@ class KindCensus(Struct, frozen=True):
 
 
 class Census(Struct, frozen=True):
-    """What a tenant has in Redis. `open_tasks` by state; `whole` False: there was more than a look may walk over."""
+    """What a tenant has in Redis. `open_tasks` by state. `whole` False: there are more keys than one call may read."""
 
     kinds: list[KindCensus]
     audit_entries: int
@@ -43,10 +43,10 @@ class Census(Struct, frozen=True):
 
 
 class Purged(Struct, frozen=True):
-    """Keys (of epochs: fields) that went, or would go, by kind.
+    """Keys that were removed, or would be, by kind (for epochs: fields).
 
-    `answers_may_remain`: there are answers of which only the audit log can tell that they are the tenant's (another
-    tenant of the partition has the same mark, or an older version wrote them), and the log was cut within a day; they
+    `answers_may_remain`: only the audit log can tell that some answers belong to the tenant (another tenant of the
+    partition has the same mark, or an older version wrote them), and that log was cut within a day. These answers
     expire within 24 hours.
     """
 
@@ -55,31 +55,33 @@ class Purged(Struct, frozen=True):
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The sum over all kinds."""
         return sum(self.kinds.values())
 
 
 class TenantStore(Protocol):
-    """All that is one tenant's. Every method raises `StoreError` when Redis did not do it; none holds a node up."""
+    """Everything that belongs to one tenant. Every method raises `StoreError` when Redis did not execute it; none
+    blocks a node for long.
+    """
 
     async def census(self, tenant_id: str) -> Census:
         """Count the tenant's own keys, and its tasks that have not ended."""
 
     async def end(self, tenant_id: str, *, keep_ms: int) -> int | None:
-        """Take its policies and levers away and switch it off for `keep_ms`, as one act; its revision then.
+        """Remove its policies and levers and switch it off for `keep_ms`, in one act. Returns the revision it had.
 
-        None: it is not known (any more).
+        None: the tenant is not known any more.
         """
 
     async def purge(self, tenant_id: str, *, dry_run: bool) -> Purged:
-        """Remove what there is of it, in small steps; `dry_run`: only count. Not atomic: `end` it first.
+        """Remove everything of the tenant in small steps; `dry_run`: only count. Not atomic: call `end` first.
 
         The switch that `end` has set stays for its time. Usage that is settled and not published yet stays, too.
         """
 
 
 class SamplePage(Struct, frozen=True):
-    """Some of the store's keys: how many of each kind, bytes of a few of each, and how many keys there are in all."""
+    """A sample of the store's keys: counts by kind, bytes of a few of each, and the number of all keys."""
 
     total: int
     counts: dict[str, int]
@@ -87,22 +89,22 @@ class SamplePage(Struct, frozen=True):
 
 
 class StoreSample(Protocol):
-    """The store's keys, a page at a time. Every method raises `StoreError` when Redis did not answer."""
+    """The store's keys, page by page. Every method raises `StoreError` when Redis did not answer."""
 
     async def lead(self, lease_ms: int) -> bool:
-        """Whether this pod is the one that looks, for so long; asked again in time it stays the one."""
+        """Whether this pod is the one that samples, for that time; a renewal in time keeps it."""
 
     async def page(self) -> SamplePage:
-        """The next page of a walk over all keys, which begins anew at its end. Holds no node up."""
+        """The next page of a walk over all keys, which starts over after its end. Does not block a node for long."""
 
 
 class LimitUsageStore(Protocol):
-    """Counters and breakers as they stand."""
+    """Current use of limits, and state of breakers."""
 
     async def measure(self, tenants: Sequence[tuple[str, tuple[Counter, ...]]]) -> list[LimitUsage | None]:
-        """How these counters and all breakers of tenants stand, in order; None: something of it cannot be read.
+        """The current use of these counters and all breakers of tenants, in order; None: something is unreadable.
 
-        It changes nothing and holds no node up.
+        It changes nothing and does not block a node for long.
 
         :raises StoreError: Redis did not answer.
         """

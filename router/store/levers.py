@@ -1,4 +1,4 @@
-"""`ports.LeverStore` on Redis: one script an act; the act and its audit record are one."""
+"""`ports.policies.LeverStore` on Redis: one script per act, which writes the act and its audit record together."""
 
 from collections.abc import Mapping
 from secrets import token_bytes
@@ -26,8 +26,8 @@ _ACTIONS = {
 
 
 def lever_scripts(**options: Any) -> dict[str, Script]:
-    """The scripts of the levers, held against what this room expects of them; options as of `scripts.load`."""
-    made = (
+    """Load the levers' scripts and check their headers against this room's calls; options as in `scripts.load`."""
+    scripts = (
         load(
             "set_lever",
             keys=("head", "audit"),
@@ -46,11 +46,13 @@ def lever_scripts(**options: Any) -> dict[str, Script]:
         load("forget_request", keys=("head", "idem", "audit"), argv=_RECORD, returns=_PULLED, **options),
         load("record_act", keys=("acts",), argv=_ACT, returns={0: "recorded"}, **options),
     )
-    return {script.name: script for script in made}
+    return {script.name: script for script in scripts}
 
 
 class RedisLevers:
-    """Pulls levers; see the port for the promises. Records live `audit_ms`, of roles at most `audit_max_len`."""
+    """Pulls levers; the port has the promises. Records live for `audit_ms`; the log of roles has at most
+    `audit_max_len`.
+    """
 
     def __init__(
         self,
@@ -68,11 +70,11 @@ class RedisLevers:
         self._scripts = scripts
 
     async def drain(self, tenant_id: str, provider: str, *, on: bool, by: Actor, why: str | None = None) -> Pulled:
-        """See `ports.LeverStore.drain`."""
+        """See `ports.policies.LeverStore.drain`."""
         return await self._set(tenant_id, provider, Lever.DRAINED, on=on, features=_features(by, provider, why))
 
     async def force_open(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> Pulled:
-        """See `ports.LeverStore.force_open`."""
+        """See `ports.policies.LeverStore.force_open`."""
         features = _features(by, provider, why, state="open")
         return await self._set(tenant_id, provider, Lever.FORCED_OPEN, on=True, features=features)
 
@@ -83,14 +85,14 @@ class RedisLevers:
         return await self._run("set_lever", (keys.head, keys.audit), args)
 
     async def reset_breaker(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> Pulled:
-        """See `ports.LeverStore.reset_breaker`."""
+        """See `ports.policies.LeverStore.reset_breaker`."""
         keys = self._keys.tenant(tenant_id)
         features = _features(by, provider, why, state="closed")
         args = (provider_entry(provider), token_bytes(4), Action.BREAKER_FORCED.value, features, self._audit_ms)
         return await self._run("reset_breaker", (keys.head, keys.state, keys.audit), args)
 
     async def switch(self, tenant_id: str, *, on: bool, by: Actor, why: str | None = None) -> Pulled:
-        """See `ports.LeverStore.switch`."""
+        """See `ports.policies.LeverStore.switch`."""
         keys = self._keys.tenant(tenant_id)
         action = Action.TENANT_ENABLED if on else Action.TENANT_DISABLED
         features = packed_act(by, "tenant", tenant_id, **_reason(why))
@@ -100,7 +102,7 @@ class RedisLevers:
     async def forget(
         self, tenant_id: str, name: bytes, *, called: tuple[str, str], by: Actor, why: str | None = None
     ) -> Pulled:
-        """See `ports.LeverStore.forget`."""
+        """See `ports.policies.LeverStore.forget`."""
         keys = self._keys.tenant(tenant_id)
         field, value = called
         details = {"act": "forget_idempotency_key", field: value, **_reason(why)}
@@ -109,13 +111,19 @@ class RedisLevers:
         return await self._run("forget_request", (keys.head, keys.idem(name), keys.audit), args)
 
     async def role_used(self, by: Actor, act: str, tenant_id: str | None, outcome: str) -> None:
-        """See `ports.LeverStore.role_used`."""
-        await self.record(Action.ROLE_USED, by, "tenant", tenant_id, {"act": act, "outcome": outcome})
+        """See `ports.policies.LeverStore.role_used`."""
+        await self.record(
+            action=Action.ROLE_USED,
+            by=by,
+            resource_type="tenant",
+            resource_id=tenant_id,
+            details={"act": act, "outcome": outcome},
+        )
 
     async def record(
         self, action: Action, by: Actor, resource_type: str, resource_id: str | None, details: Mapping[str, Detail]
     ) -> None:
-        """See `ports.ActLog.record`."""
+        """See `ports.audit.ActLog.record`."""
         features = packed_act(by, resource_type, resource_id, **details)
         args = (action.value, features, self._audit_max_len, self._audit_ms)
         await self._nodes.run(self._scripts["record_act"], (self._keys.acts,), args)

@@ -1,4 +1,4 @@
-"""`ports.LimitUsageStore` on Redis: one script, some tenants a call."""
+"""`ports.tenants.LimitUsageStore` on Redis: one script, some tenants per call."""
 
 from collections.abc import Iterator, Sequence
 from struct import Struct as Layout
@@ -24,7 +24,7 @@ Wanted = tuple[str, tuple[Counter, ...]]
 
 
 def measure_script(**options: Any) -> Script:
-    """lua/measure.lua, held against what this room expects of it; options as of `scripts.load`."""
+    """Load lua/measure.lua and check its header against this room's calls; options as in `scripts.load`."""
     return load(
         "measure",
         keys=("head", "state", "state_policy", "state_provider", "lease", "log"),
@@ -35,17 +35,17 @@ def measure_script(**options: Any) -> Script:
 
 
 class RedisMeasure:
-    """Looks; see the port for the promises."""
+    """Reads limit usage; the port has the promises."""
 
     def __init__(self, keys: Keys, nodes: Nodes, *, shared_calls: bool = True, script: Script | None = None) -> None:
         self._keys = keys
         self._nodes = nodes
         self._script = script or measure_script()
-        # One node takes all partitions in a call; a Cluster wants a call a partition.
+        # A single node takes all partitions in one call; a Cluster needs one call per partition.
         self._shared = shared_calls
 
     async def measure(self, tenants: Sequence[Wanted]) -> list[LimitUsage | None]:
-        """See `ports.LimitUsageStore.measure`."""
+        """See `ports.tenants.LimitUsageStore.measure`."""
         found: dict[str, LimitUsage | None] = {}
         for group in self._calls(tenants):
             index: dict[bytes, int] = {}
@@ -55,7 +55,7 @@ class RedisMeasure:
         return [found[tenant_id] for tenant_id, _ in tenants]
 
     def _calls(self, tenants: Sequence[Wanted]) -> Iterator[list[Wanted]]:
-        """What goes into one call: few enough that no node is held up."""
+        """Split tenants into calls that are small enough not to block a node."""
         group: list[Wanted] = []
         size, place = 0, 0
         for one in sorted(tenants, key=self._place):
@@ -68,9 +68,9 @@ class RedisMeasure:
         if group:
             yield group
 
-    def _place(self, wanted: Wanted) -> int:
-        """What goes to the same place may go in one call."""
-        return 0 if self._shared else self._keys.tenant(wanted[0]).partition
+    def _place(self, tenant: Wanted) -> int:
+        """Group tenants by the node or partition that a call goes to."""
+        return 0 if self._shared else self._keys.tenant(tenant[0]).partition
 
     def _row(self, index: dict[bytes, int], tenant_id: str, counters: tuple[Counter, ...]) -> bytes:
         keys = self._keys.tenant(tenant_id)
@@ -86,7 +86,7 @@ class RedisMeasure:
 
 
 def _at(index: dict[bytes, int], key: bytes) -> int:
-    """Which of the call's keys it is."""
+    """The index of a key in the call."""
     return index.setdefault(key, len(index) + 1)
 
 

@@ -1,7 +1,7 @@
-"""The Redis that we talk to: one server, or a Cluster whose nodes own partitions.
+"""The Redis servers: one server, or a Cluster whose nodes own partitions.
 
-The general client is for everything but decide: it may wait, and its commands are shielded, so that a cancelled caller
-never leaves a reply on the wire for the next one.
+This general client serves everything but decide. It may wait. Its commands are shielded, so a cancelled caller never
+leaves a reply on the wire for the next one.
 """
 
 import asyncio
@@ -34,14 +34,14 @@ Address = tuple[str, int] | None
 
 
 class Access(Struct, frozen=True):
-    """Who we are to Redis, and whom we trust: what the URL does not say. `tls_ca` is the path of a CA bundle."""
+    """Credentials and trust for Redis that the URL does not contain. `tls_ca` is the path of a CA bundle."""
 
     username: str | None = None
     password: str | None = None
     tls_ca: str | None = None
 
     def options(self) -> dict[str, Any]:
-        """As redis-py calls them; only what is given."""
+        """The arguments in redis-py's names; only those that are set."""
         given = {"username": self.username, "password": self.password, "ssl_ca_certs": self.tls_ca}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -59,7 +59,7 @@ class Nodes(Protocol):
         """
 
     def address_of(self, tag: bytes) -> Address:
-        """Which node has the keys with this hash tag; None: the only one.
+        """The node that has the keys with this hash tag; None: the only node.
 
         :raises StoreUnavailable: no node is known to have them.
         """
@@ -68,44 +68,45 @@ class Nodes(Protocol):
         """Makes connections to a node."""
 
     async def refresh(self) -> None:
-        """Learn the slots anew (after MOVED)."""
+        """Learn the slots again (after MOVED)."""
 
     async def call(self, *command: bytes | str | int | float) -> Any:
-        """One command, by its key.
+        """Run one command, routed by its key.
 
-        :raises StoreError: it did not work; `OutcomeUnknown` when it may have been executed.
+        :raises StoreError: it failed; `OutcomeUnknown` if it may have been executed.
         """
 
     async def gather(self, commands: Sequence[Command]) -> list[Any]:
-        """Several reads in as few round trips as possible, each by its key, in order.
+        """Run several reads in as few round trips as possible, each routed by its key; replies in order.
 
-        :raises StoreError: it did not work.
+        :raises StoreError: a read failed.
         """
 
     async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | str | int | float]) -> Any:
-        """A script; all keys have one tag.
+        """Run a script; all keys have one tag.
 
-        :raises StoreError: it did not work.
+        :raises StoreError: it failed.
         """
 
     async def each(self, *command: bytes | str | int) -> list[Any]:
-        """One command on every primary.
+        """Run one command on every primary.
 
-        :raises StoreError: it did not work.
+        :raises StoreError: it failed.
         """
 
     async def scan(self, pattern: str, step: int, maximum: int) -> list[bytes]:
-        """Up to `maximum` keys of a pattern, `step` at a time so that no node is held up. For people, not for requests.
+        """Up to `maximum` keys that match a pattern, scanned in steps of `step` so that no node is blocked. For people,
+        not for requests.
 
-        :raises StoreError: it did not work.
+        :raises StoreError: it failed.
         """
 
     def pages(self, pattern: bytes, step: int) -> AsyncIterator[list[bytes]]:
-        """All keys of a pattern, in pages of about `step`, each a short look at a node. For people, not for requests.
+        """All keys that match a pattern, in pages of about `step`. For people, not for requests.
 
-        Keys that are there all the while come at least once.
+        A key that exists during the whole scan comes at least once.
 
-        :raises StoreError: it did not work.
+        :raises StoreError: it failed.
         """
 
     async def close(self) -> None:
@@ -118,13 +119,13 @@ def _refused(what: str, fault: ResponseError) -> StoreError:
 
 
 def _unheard(call: "asyncio.Future[Any]") -> None:
-    """Its caller has gone: that it failed concerns nobody, and asyncio need not log it as forgotten."""
+    """Consume the exception of a call whose caller was cancelled, so that asyncio does not log it as unhandled."""
     if not call.cancelled():
         call.exception()
 
 
 class _Client:
-    """What both kinds share: shielded calls, one translation of errors."""
+    """The shared part of both kinds: shielded calls, and one translation of errors."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -149,7 +150,7 @@ class _Client:
             raise StoreError(f"Redis: {fault}") from fault
 
     async def _demoted(self) -> None:
-        """The server is a replica now; a Cluster's client looks for the primary by itself."""
+        """The server has become a replica; a Cluster's client finds the new primary by itself."""
 
     async def call(self, *command: bytes | str | int | float) -> Any:
         try:
@@ -177,7 +178,7 @@ class _Client:
             try:
                 return await self._shielded(self._client.evalsha(script.sha.decode(), len(keys), *keys, *args))
             except NoScriptError:
-                # EVAL also loads it; nothing had been executed.
+                # EVAL also loads the script; nothing had been executed before.
                 return await self._shielded(self._client.eval(script.source.decode(), len(keys), *keys, *args))
         except ResponseError as fault:
             raise _refused(script.name, fault) from fault
@@ -231,7 +232,7 @@ class SingleNode(_Client):
         await self.call("PING")
 
     async def _demoted(self) -> None:
-        # It kept our connections: the address may lead to its successor by now.
+        # The demoted server kept our connections: its address may lead to its successor now.
         await self._client.connection_pool.disconnect(inuse_connections=False)
 
     def address_of(self, tag: bytes) -> Address:
@@ -284,7 +285,7 @@ class Cluster(_Client):
         await self._shielded(self._client.nodes_manager.initialize())
 
     def _pipeline(self) -> Any:
-        # It has no `transaction` argument; it splits by node itself.
+        # The Cluster client has no `transaction` argument; it splits by node itself.
         return self._client.pipeline()
 
     async def each(self, *command: bytes | str | int) -> list[Any]:

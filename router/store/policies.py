@@ -1,4 +1,4 @@
-"""Policies in Redis: one hash a tenant, and the head whose stamp changes with every write.
+"""Policies in Redis: one hash per tenant, and the head whose stamp changes with every write.
 
 policy   B format = 1, I revision, 8s hash, d created (Redis ms), then the canonical document
 history  B format = 1, I revision, 8s hash, d written, H length, msgpack of `_Why`, then the document; none: a delete
@@ -35,9 +35,9 @@ _ANY = -1
 
 
 class Bounds(Struct, frozen=True):
-    """How much is kept of a tenant's policies: how many, and of each so many revisions, for a while after its end.
+    """Bounds of a tenant's stored policies: their number, revisions per policy, and how long history outlives a policy.
 
-    `audit_ms`: how long the records of writes are kept at least.
+    `audit_ms`: the minimum time that records of writes are kept.
     """
 
     policies: int = Quotas().policies
@@ -47,7 +47,7 @@ class Bounds(Struct, frozen=True):
 
 
 class _Why(Struct, frozen=True, array_like=True):
-    """Who wrote a revision, and which one it brings back."""
+    """Who wrote a revision, and which revision it brings back."""
 
     by: str
     restores: int | None = None
@@ -59,7 +59,7 @@ DEFAULT_BOUNDS = Bounds()
 
 
 def _left_out(tenant_id: str, policy_id: str, why: str) -> None:
-    log.warning("policy %s of tenant %s cannot be read and is left out: %s", policy_id, tenant_id, why)
+    log.warning("policy %s of tenant %s is unreadable and left out: %s", policy_id, tenant_id, why)
 
 
 def _view(tenant_id: str, raw: bytes) -> HeadView:
@@ -70,10 +70,10 @@ def _view(tenant_id: str, raw: bytes) -> HeadView:
 
 
 class RedisPolicies:
-    """`ports.PolicyStore` and `publish_policy.PolicyRecords` on Redis.
+    """`ports.policies.PolicyStore` and `ports.policy_records.PolicyRecords` on Redis.
 
-    A stored policy that this version cannot read (a newer language, a foreign format) is logged and left out, and the
-    tenant's others serve.
+    A stored policy that this version cannot read (a newer language, a foreign format) is logged and left out; the
+    tenant's other policies still serve.
     """
 
     def __init__(self, nodes: Nodes, keys: Keys, *, bounds: Bounds = DEFAULT_BOUNDS) -> None:
@@ -103,7 +103,9 @@ class RedisPolicies:
         )
 
     async def load(self, tenant_id: str) -> TenantPolicies | None:
-        """As `ports.PolicyStore.load`. It yields to the loop between policies, so many of them do not hold it up."""
+        """See `ports.policies.PolicyStore.load`. It yields to the event loop between policies, so many of them do not
+        block it.
+        """
         found = await self.records(tenant_id)
         self._unreadable.pop(tenant_id, None)
         if not found.records:
@@ -119,10 +121,12 @@ class RedisPolicies:
             await asyncio.sleep(0)
         if len(policies) < len(found.records):
             self._unreadable[tenant_id] = frozenset(r.policy_id for r in found.records) - policies.keys()
-        return TenantPolicies(tenant_id, found.revision, found.stamp, policies, found.head)
+        return TenantPolicies(
+            tenant_id=tenant_id, revision=found.revision, stamp=found.stamp, policies=policies, head=found.head
+        )
 
     def unreadable(self, tenant_id: str) -> frozenset[str]:
-        """The policies that the tenant's last load left out: they are there, but this version cannot read them."""
+        """The policies that the tenant's last load left out, because this version cannot read them."""
         return self._unreadable.get(tenant_id, frozenset())
 
     async def records(self, tenant_id: str) -> Records:
@@ -140,12 +144,20 @@ class RedisPolicies:
                 continue
             _, revision, digest, created_ms = _HEADER.unpack_from(packed)
             document = packed[_HEADER.size :]
-            records.append(Record(policy_id, revision, digest.hex(), int(created_ms), document))
+            records.append(
+                Record(
+                    policy_id=policy_id,
+                    revision=revision,
+                    hash=digest.hex(),
+                    created_ms=int(created_ms),
+                    document=document,
+                )
+            )
         records.sort(key=lambda r: r.policy_id)
         return Records(view.revision, raw[1:9] or NO_STAMP, tuple(records), view)
 
     async def history(self, tenant_id: str, policy_id: str) -> tuple[Past, ...]:
-        """As `publish_policy.PolicyRecords.history`. An entry of a foreign format is left out."""
+        """See `ports.policy_records.PolicyRecords.history`. An entry of a foreign format is left out."""
         packed = await self._nodes.call("LRANGE", self._keys.tenant(tenant_id).history(policy_id), 0, -1)
         entries = []
         for raw in packed:
@@ -166,7 +178,7 @@ class RedisPolicies:
         by: Actor = ROUTER,
         restores: int | None = None,
     ) -> int:
-        """As `ports.PolicyStore.apply`."""
+        """As `ports.policies.PolicyStore.apply`."""
         digest = content_hash(document)
         action = Action.POLICY_APPLIED if restores is None else Action.POLICY_ROLLED_BACK
         details: dict[str, Detail] = {"policy_hash": digest.hex()}
@@ -196,7 +208,7 @@ class RedisPolicies:
                 raise RevisionConflict(number)
 
     async def delete(self, tenant_id: str, policy_id: str, *, expect_revision: int | None, by: Actor = ROUTER) -> int:
-        """As `ports.PolicyStore.delete`."""
+        """As `ports.policies.PolicyStore.delete`."""
         args = (
             policy_id,
             _ANY if expect_revision is None else expect_revision,
@@ -221,7 +233,7 @@ class RedisPolicies:
         return bool(await self._nodes.call("HEXISTS", self._keys.meta, "seeded"))
 
     async def mark_seeded(self) -> None:
-        """Say that the seed is complete. Call it only when `meta` exists: an absent one means an empty store.
+        """Mark the seed as complete. Call it only when `meta` exists: an absent one means an empty store.
 
         :raises StoreError: Redis did not answer.
         """
@@ -241,10 +253,10 @@ def _past(raw: bytes) -> Past:
     document = raw[_PAST.size + length :] or None
     why = _why(raw[_PAST.size : _PAST.size + length]) if length else None
     return Past(
-        revision,
-        None if document is None else digest.hex(),
-        int(written_ms),
-        None if why is None else why.by,
-        None if why is None else why.restores,
-        document,
+        revision=revision,
+        hash=None if document is None else digest.hex(),
+        written_ms=int(written_ms),
+        by=None if why is None else why.by,
+        restores=None if why is None else why.restores,
+        document=document,
     )

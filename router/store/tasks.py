@@ -1,4 +1,4 @@
-"""`ports.TaskStore` on Redis: delivery records, moves, claims, the usage outbox."""
+"""`ports.tasks.TaskStore` on Redis: delivery records, moves, claims, the usage outbox."""
 
 import logging
 import time
@@ -58,7 +58,7 @@ _MAX_BYTES = 1 << 20
 
 
 def settle_script(**options: Any) -> Script:
-    """lua/settle.lua, held against what this room expects of it; options as of `scripts.load`."""
+    """Load lua/settle.lua and check its header against this room's calls; options as in `scripts.load`."""
     return load("settle", keys=SETTLE_KEYS, argv=("batch", "row"), returns=SETTLE_RETURNS, **options)
 
 
@@ -68,7 +68,7 @@ def claim_script(**options: Any) -> Script:
 
 
 class Claims:
-    """What lua/claim.lua took in each call, and which keys it could not read: said once, until others are damaged."""
+    """Collects the results of lua/claim.lua's calls. Unreadable keys are logged once, until other keys are damaged."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -81,17 +81,17 @@ class Claims:
         if new := damaged - self._known:
             fields = {"event": Event.STORE_ROW_FAULT}
             names = ", ".join(sorted(k.decode(errors="replace") for k in new))
-            log.error("%s: no sorted set, so that what is due there waits: %s", self._what, names, extra=fields)
+            log.error("%s is not a sorted set; its due entries wait: %s", self._what, names, extra=fields)
         self._known = self._known - set(keys) | damaged
         return list(reply[first + 1 :: 2])
 
 
 def _unheard(_move: Move, _turn: BreakerTurn) -> None:
-    """Nobody wants to know of moves."""
+    """Ignore a move."""
 
 
 class RedisTasks:
-    """What has been dispatched; see the port for the promises. `on_moved` hears of every move that was made."""
+    """Dispatched tasks; the port has the promises. `on_moved` receives every move that was made."""
 
     def __init__(
         self,
@@ -109,30 +109,30 @@ class RedisTasks:
         self._claims = Claims("tasks")
         self._throttle = LogThrottle(time.monotonic)
         self._header = Layout(">I").pack(audit_max_len)
-        # One node takes rows of all partitions in a call; a Cluster wants a call a partition.
+        # A single node takes rows of all partitions in one call; a Cluster needs one call per partition.
         self._shared = shared_calls
         self._first = 0
         self._on_moved = on_moved
 
     async def records(self, task_ids: Sequence[bytes]) -> list[TaskRecord | Unreadable | None]:
-        """See `ports.TaskStore.records`."""
+        """See `ports.tasks.TaskStore.records`."""
         raws = await read_each(self._nodes, [("GET", self._keys.task(t)) for t in task_ids])
         return [_record(raw) if isinstance(raw, bytes) else raw for raw in raws]
 
     async def jobs(self, task_ids: Sequence[bytes]) -> list[bytes | None]:
-        """See `ports.TaskStore.jobs`."""
+        """See `ports.tasks.TaskStore.jobs`."""
         raws = await read_each(self._nodes, [("GET", self._keys.job(t)) for t in task_ids])
         return [None if isinstance(raw, Unreadable) else raw for raw in raws]
 
     async def move(self, moves: Sequence[Move]) -> list[MoveOutcome]:
-        """See `ports.TaskStore.move`."""
+        """See `ports.tasks.TaskStore.move`."""
         outcomes: list[MoveOutcome | None] = [None] * len(moves)
         for batch in self._batches(moves):
             reply = await self._nodes.run(self._settle, list(batch.index), [self._header, *batch.rows])
             for row, (position, raw) in enumerate(zip(batch.positions, reply[3:], strict=True)):
                 nonce, code = _HEAD.unpack_from(raw)
                 if nonce != row:
-                    raise StoreError("a settle reply was for another row")
+                    raise StoreError("a settle reply belongs to another row")
                 outcome = outcomes[position] = _outcome(moves[position], code, raw[_BODY:])
                 if isinstance(outcome, Moved):
                     self._on_moved(moves[position], outcome.turn)
@@ -150,8 +150,8 @@ class RedisTasks:
         return [*full, *open_.values()]
 
     async def claim(self, lease_ms: int, maximum: int) -> Claimed:
-        """See `ports.TaskStore.claim`."""
-        # Another partition is first each time: none waits until the others have nothing due.
+        """See `ports.tasks.TaskStore.claim`."""
+        # Each call starts with another partition, so none waits until the others have nothing due.
         self._first = (self._first + 1) % self._keys.partitions
         order = (*range(self._first, self._keys.partitions), *range(self._first))
         dues = [self._keys.due(p) for p in order]
@@ -167,20 +167,20 @@ class RedisTasks:
         return Claimed(now, tuple(found))
 
     async def forget_due(self, task_ids: Sequence[bytes]) -> None:
-        """See `ports.TaskStore.forget_due`."""
+        """See `ports.tasks.TaskStore.forget_due`."""
         await self._nodes.gather([("ZREM", self._due(t), t) for t in task_ids])
 
     async def final_results(self, task_ids: Sequence[bytes]) -> list[Final | Unreadable | None]:
-        """See `ports.TaskStore.final_results`."""
+        """See `ports.tasks.TaskStore.final_results`."""
         raws = await read_each(self._nodes, [("GET", self._keys.job(t)) for t in task_ids])
         return [_final(raw) if isinstance(raw, bytes) else raw for raw in raws]
 
     async def postpone(self, task_ids: Sequence[bytes], due_ms: int) -> None:
-        """See `ports.TaskStore.postpone`."""
+        """See `ports.tasks.TaskStore.postpone`."""
         await self._nodes.gather([("ZADD", self._due(t), "XX", due_ms, t) for t in task_ids])
 
     async def told(self, task_ids: Sequence[bytes]) -> None:
-        """See `ports.TaskStore.told`."""
+        """See `ports.tasks.TaskStore.told`."""
         commands: list[Command] = [("UNLINK", self._keys.job(t)) for t in task_ids]
         await self._nodes.gather([*commands, *(("ZREM", self._due(t), t) for t in task_ids)])
 
@@ -188,22 +188,22 @@ class RedisTasks:
         return self._keys.due(partition_in(task_id) % self._keys.partitions)
 
     async def usage_left(self) -> int:
-        """See `ports.TaskStore.usage_left`."""
+        """See `ports.tasks.TaskStore.usage_left`."""
         sizes = await read_each(self._nodes, [("HLEN", self._keys.outbox(p)) for p in range(self._keys.partitions)])
         damaged = [str(p) for p, n in enumerate(sizes) if isinstance(n, Unreadable)]
         if damaged and self._throttle.due(",".join(damaged)) is not None:
-            # Results of their tenants cannot be metered until somebody mends the keys; the others' can.
+            # Usage of these partitions stays unpublished until an operator repairs the keys; the others go on.
             fields = {"event": Event.STORE_ROW_FAULT, "partitions": ",".join(damaged)}
-            log.error("the usage outbox of %d partitions is no hash", len(damaged), extra=fields)
+            log.error("the usage outbox of %d partitions is not a hash", len(damaged), extra=fields)
         return sum(n for n in sizes if not isinstance(n, Unreadable))
 
     async def usage_waits(self, usage_ids: Sequence[bytes]) -> list[bool]:
-        """See `ports.TaskStore.usage_waits`."""
+        """See `ports.tasks.TaskStore.usage_waits`."""
         commands = [("HEXISTS", self._outbox(u), u) for u in usage_ids]
         return [not isinstance(n, Unreadable) and bool(n) for n in await read_each(self._nodes, commands)]
 
     async def usage_waiting(self, maximum: int) -> list[UsageWaiting]:
-        """See `ports.TaskStore.usage_waiting`."""
+        """See `ports.tasks.TaskStore.usage_waiting`."""
         commands = [("HRANDFIELD", self._keys.outbox(p), maximum, "WITHVALUES") for p in range(self._keys.partitions)]
         found: list[UsageWaiting] = []
         for flat in await read_each(self._nodes, commands):
@@ -212,7 +212,7 @@ class RedisTasks:
         return found
 
     async def usage_published(self, usage_ids: Sequence[bytes]) -> int:
-        """See `ports.TaskStore.usage_published`."""
+        """See `ports.tasks.TaskStore.usage_published`."""
         dropped = await read_each(self._nodes, [("HDEL", self._outbox(u), u) for u in usage_ids])
         return sum(n for n in dropped if not isinstance(n, Unreadable))
 

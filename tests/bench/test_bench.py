@@ -155,7 +155,7 @@ def test_overload_is_answered_rightly_but_not_quickly() -> None:
     assert not bars([*main, wrong])[-1].holds
 
 
-def test_least_makes_the_calls_of_decide(tmp_path: Path) -> None:
+def test_least_makes_the_calls_of_decide(servers: None, tmp_path: Path) -> None:
     """The bare commands beside the script are as many as the script's, of the same kinds, for new and for held pins."""
     with ValkeyProcess(tmp_path) as server:
         redis = Redis.from_url(server.url)

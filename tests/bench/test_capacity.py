@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
 from redis import Redis
 
 from bench.capacity import AuditRate, audit_rate, figures, policy_bytes
 from bench.memory import KeyCost
 from tests.servers import ValkeyProcess
+
+pytestmark = pytest.mark.usefixtures("servers")
 
 
 def test_an_entry_is_written_for_every_decision(tmp_path: Path) -> None:

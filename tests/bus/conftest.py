@@ -59,7 +59,7 @@ def name() -> str:
 
 
 @pytest.fixture
-async def own_server(tmp_path: Path) -> AsyncIterator[NatsProcess]:
+async def own_server(servers: None, tmp_path: Path) -> AsyncIterator[NatsProcess]:
     """A server that the test may take away."""
     server = await asyncio.to_thread(NatsProcess(tmp_path).start)
     yield server

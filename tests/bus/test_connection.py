@@ -17,7 +17,7 @@ from tests.bus.conftest import Heard
 from tests.servers import NatsProcess, free_port, missing
 
 
-async def test_a_pod_boots_without_a_server(tmp_path: Path) -> None:
+async def test_a_pod_boots_without_a_server(servers: None, tmp_path: Path) -> None:
     """start() returns, nothing is connected, a subscription can be made; when the server comes it all works."""
     server = NatsProcess(tmp_path, port=free_port())
     bus = Bus(BusOptions((server.url,)))
@@ -84,7 +84,7 @@ async def test_a_frozen_server_is_noticed(own_server: NatsProcess) -> None:
     await bus.close()
 
 
-async def test_over_tls(tmp_path: Path) -> None:
+async def test_over_tls(servers: None, tmp_path: Path) -> None:
     """With the CA of the server there is a connection, without it there is none."""
     openssl = shutil.which("openssl")
     if openssl is None:
@@ -192,7 +192,7 @@ async def test_a_subject_cannot_add_a_command(bus: Bus, subject: str) -> None:
 
 async def test_too_large_is_refused_here(bus: Bus, name: str) -> None:
     """Above the server's max_payload nothing is sent, so the connection is not lost over it."""
-    with pytest.raises(BusError, match="more than the server takes"):
+    with pytest.raises(BusError, match="more than the NATS server takes"):
         bus.publish(name, bytes(bus.max_payload + 1))
     assert await bus.rtt() < 2
 
@@ -225,7 +225,7 @@ async def test_what_waits_is_bounded(own_server: NatsProcess) -> None:
     ],
     ids=["user", "token"],
 )
-async def test_logging_in(tmp_path: Path, right: BusOptions, wrong: BusOptions, config: str) -> None:
+async def test_logging_in(servers: None, tmp_path: Path, right: BusOptions, wrong: BusOptions, config: str) -> None:
     """With the right secret there is a connection, with a wrong one there is none, and the bus goes on trying."""
     server = await asyncio.to_thread(NatsProcess(tmp_path, extra=config).start)
     good, bad = (Bus(msgspec.structs.replace(options, urls=(server.url,))) for options in (right, wrong))

@@ -243,7 +243,7 @@ async def test_a_slow_handler_keeps_what_it_has(bus: Bus, name: str) -> None:
 
 async def test_what_a_stuck_handler_has_goes_to_others(bus: Bus, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ack wait of what it holds is not prolonged for ever."""
-    monkeypatch.setattr("router.bus.consumer._MAX_PROLONGED", 2)
+    monkeypatch.setattr("router.bus.consumer._MAX_EXTENSIONS", 2)
     spec = ConsumerSpec(name, "workers", ack_wait_s=1)
     streams = Streams(bus, [StreamSpec(name, (f"{name}.in",), 3600)], [spec])
     await streams.ensure()
@@ -390,7 +390,7 @@ async def test_the_loop_outlives_kills_of_the_server(own_server: NatsProcess, ow
     await loop.stop()
 
 
-async def test_a_lame_duck_is_outlived(tmp_path: Path) -> None:
+async def test_a_lame_duck_is_outlived(servers: None, tmp_path: Path) -> None:
     """The server says that it goes, goes, and comes back: nothing is lost, and the loop pulls again."""
     server = NatsProcess(tmp_path, extra="lame_duck_duration: '30s'\nlame_duck_grace_period: '100ms'")
     await asyncio.to_thread(server.start)

@@ -31,7 +31,7 @@ def token(issuer: nkeys.KeyPair, subject: str, claims: dict[str, object]) -> str
     return f"{text}.{base64.urlsafe_b64encode(issuer.sign(text.encode())).rstrip(b'=').decode()}"
 
 
-async def test_a_credentials_file_logs_in(tmp_path: Path) -> None:
+async def test_a_credentials_file_logs_in(servers: None, tmp_path: Path) -> None:
     """The user that the account signed is let in and can talk; the seed of another user is not."""
     operator, operator_id, _ = pair(nkeys.PREFIX_BYTE_OPERATOR)
     account, account_id, _ = pair(nkeys.PREFIX_BYTE_ACCOUNT)

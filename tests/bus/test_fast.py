@@ -1,17 +1,12 @@
-"""The client's insides: the parser, the sends, and the guard over what they rely on in nats-py."""
+"""The client's insides: the parser and the sends."""
 
 import asyncio
-import hashlib
-import importlib.metadata
-import inspect
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nats import errors
-from nats.aio.client import Client
-from nats.protocol.parser import Parser
 
 from router.bus.connection import Bus
 from router.bus.fast import FastClient, FastParser
@@ -187,38 +182,6 @@ async def test_all_sends_of_a_tick_leave_in_one_write(nats_url: str, monkeypatch
     await client.flush()
     assert writes == [b"PUB fast.write  1\r\nx\r\n" * 100, b"PING\r\n"]
     await client.close()
-
-
-USED = {
-    Parser.reset: "0f304f3f8691",
-    Parser.parse: "7d6165f1766c",
-    Client.subscribe: "30bf1c4cc1c9",
-    Client._send_subscribe: "d265ae9f821a",
-    Client._send_unsubscribe: "457a4657eeb1",
-    Client._remove_sub: "0791939ce078",
-    Client._flusher: "43957ffb357d",
-    Client._flush_pending: "317c8d7ef54b",
-    Client._send_command: "ed57e8e86389",
-    Client._read_loop: "b44b9401f436",
-    Client._process_err: "ceb70f44e38f",
-    Client._process_op_err: "d4257cb1203c",
-    Client._attempt_reconnect: "2bbc96e0f2f7",
-    Client._process_connect_init: "e1ed2da075c8",
-    Client._send_ping: "d57b2f820443",
-    Client._process_msg: "6cff75947e97",
-    Client._process_pong: "ee4c4d01a16d",
-}
-
-
-def digest(function: Any) -> str:
-    """Of the source, so that a release that reads differently is noticed."""
-    return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:12]
-
-
-@pytest.mark.parametrize("function", USED, ids=lambda function: function.__qualname__)
-def test_nats_py_reads_as_it_did_when_this_was_written(function: Any) -> None:
-    """When this fails: read the new source beside `router/bus/fast.py`, then write down the new digest."""
-    assert digest(function) == USED[function], f"nats-py {importlib.metadata.version('nats-py')} reads differently"
 
 
 async def test_an_attempt_whose_end_was_told_already_ends_in_order(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ def test_both_servers_answer(nats_url: str, redis_url: str) -> None:
             assert connection.recv(4) == greeting if greeting else True
 
 
-def test_a_killed_server_comes_back_on_its_port(tmp_path: Path) -> None:
+def test_a_killed_server_comes_back_on_its_port(servers: None, tmp_path: Path) -> None:
     """kill() and start() keep the port, and the process is another one."""
     server = ValkeyProcess(tmp_path).start()
     try:
@@ -31,7 +31,7 @@ def test_a_killed_server_comes_back_on_its_port(tmp_path: Path) -> None:
         server.stop()
 
 
-def test_stop_leaves_no_process(tmp_path: Path) -> None:
+def test_stop_leaves_no_process(servers: None, tmp_path: Path) -> None:
     """After stop() the pid is gone."""
     with NatsProcess(tmp_path) as server:
         pid = server.pid

@@ -16,6 +16,8 @@ from tests.chaos.report import table
 from tests.chaos.schedule import WEIGHTS, schedule
 from tests.fleet.harness import until
 
+pytestmark = pytest.mark.usefixtures("servers")
+
 SEED = 21
 FAULTS = 12
 

@@ -14,6 +14,8 @@ from router.cli.exits import Exit
 from tests.cli.conftest import Ran, run_process
 from tests.servers import NatsProcess
 
+pytestmark = pytest.mark.usefixtures("servers")
+
 DECISION = {
     "provider_id": "p1",
     "priority": 50,

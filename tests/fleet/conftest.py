@@ -14,7 +14,7 @@ Own = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
-async def fleet(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet]:
+async def fleet(servers: None, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Fleet]:
     """Two pods that are shared: take a fresh tenant, kill nothing."""
     async with Fleet(tmp_path_factory.mktemp("fleet")) as fleet:
         yield fleet
@@ -30,7 +30,7 @@ async def caller(fleet: Fleet) -> AsyncIterator[Foreign]:
 
 
 @pytest.fixture
-async def own(tmp_path: Path) -> AsyncIterator[Own]:
+async def own(servers: None, tmp_path: Path) -> AsyncIterator[Own]:
     """`fleet, caller = await own(pods=…, env=…, policies=…)`: servers and pods that this test may harm."""
     async with AsyncExitStack() as stack:
 

@@ -203,7 +203,7 @@ async def guarded(tmp_path: Path) -> AsyncIterator[Fleet]:
         yield fleet
 
 
-async def test_nats_permissions_hold_a_client_to_its_tenant(guarded: Fleet) -> None:
+async def test_nats_permissions_hold_a_client_to_its_tenant(servers: None, guarded: Fleet) -> None:
     """It is decided for acme, also when its body says nothing else or another tenant (refused by us); whatever else it
     publishes the server refuses: another tenant's subject, the open one, admin acts, results."""
     held = Held()

@@ -15,6 +15,8 @@ import psutil
 import pytest
 from msgspec import Struct
 
+pytestmark = pytest.mark.usefixtures("servers")
+
 USUAL_PORTS = (6379, 4222, 8080)
 START_S = 90
 

@@ -18,6 +18,8 @@ from router.local.client import Caller
 from router.local.proof import Step, prove
 from tests.servers import NatsProcess
 
+pytestmark = pytest.mark.usefixtures("servers")
+
 STREAMS = {"ASSIGN": "caf.exec.assign.v1", "RESULT": "caf.exec.result.v1", "USAGE": "beamline.usage.v1.metered"}
 ACTIONS = ["decision.made", "assignment.published", "result.settled"]
 

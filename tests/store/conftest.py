@@ -28,7 +28,7 @@ async def nodes(redis_url: str) -> AsyncIterator[SingleNode]:
 
 
 @pytest.fixture(scope="session")
-def valkey_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyCluster]:
+def valkey_cluster(servers: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyCluster]:
     """A real Cluster of three nodes; shared, so a test takes a fresh schema and never flushes."""
     with ValkeyCluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
@@ -43,7 +43,7 @@ def cluster(valkey_cluster: ValkeyCluster) -> Iterator[RedisCluster]:
 
 
 @pytest.fixture(params=["single", "cluster"])
-def store(request: pytest.FixtureRequest) -> Store:
+def store(servers: None, request: pytest.FixtureRequest) -> Store:
     """A schema that nobody else uses, on the session's server and on the session's Cluster."""
     return Store(request.getfixturevalue(request.param))
 
@@ -55,6 +55,6 @@ def store_at_once(single: Redis) -> Store:
 
 
 @pytest.fixture(scope="session", params=["single", "cluster"])
-def either_at_once(request: pytest.FixtureRequest) -> Store:
+def either_at_once(servers: None, request: pytest.FixtureRequest) -> Store:
     """The same, once on the session's server and once on its Cluster."""
     return Store(request.getfixturevalue(request.param))

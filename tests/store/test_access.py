@@ -25,7 +25,7 @@ async def primary(tmp_path: Path) -> AsyncIterator[ValkeyProcess]:
         yield server
 
 
-async def test_a_decision_that_no_replica_has_is_not_told(primary: ValkeyProcess) -> None:
+async def test_a_decision_that_no_replica_has_is_not_told(servers: None, primary: ValkeyProcess) -> None:
     """ROUTER_WAIT_REPLICAS=1 without a replica: nobody knows what will be left of it."""
     nodes = SingleNode(primary.url)
     async with Pod(nodes, fresh_keys(), settings=CAREFUL) as pod:
@@ -33,7 +33,7 @@ async def test_a_decision_that_no_replica_has_is_not_told(primary: ValkeyProcess
     await nodes.close()
 
 
-async def test_a_decision_that_a_replica_has_is_told(primary: ValkeyProcess, tmp_path: Path) -> None:
+async def test_a_decision_that_a_replica_has_is_told(servers: None, primary: ValkeyProcess, tmp_path: Path) -> None:
     """With a replica that follows, the answer is as always."""
     follow = ("--replicaof", "127.0.0.1", str(primary.port))
     with ValkeyProcess(tmp_path / "replica", args=follow), Redis.from_url(primary.url) as client:
@@ -48,7 +48,7 @@ async def test_a_decision_that_a_replica_has_is_told(primary: ValkeyProcess, tmp
         await nodes.close()
 
 
-async def test_a_named_user(tmp_path: Path) -> None:
+async def test_a_named_user(servers: None, tmp_path: Path) -> None:
     """Both roads log in: the decide lane and the general client."""
     with ValkeyProcess(tmp_path, args=ACL) as server:
         nodes = SingleNode(server.url, Access("router", "sesame"))
@@ -59,7 +59,7 @@ async def test_a_named_user(tmp_path: Path) -> None:
         await nodes.close()
 
 
-async def test_a_wrong_password(tmp_path: Path) -> None:
+async def test_a_wrong_password(servers: None, tmp_path: Path) -> None:
     """It is told as the store being away, with the server's word and without the password."""
     with ValkeyProcess(tmp_path, args=ACL) as server:
         nodes = SingleNode(server.url, Access("router", "simsalabim"))

@@ -182,7 +182,7 @@ async def test_a_tenant_without_keys_during_a_move(pod: Pod, valkey_cluster: Val
     assert [type(o) for o in outcomes] == [Admitted] * 10 + [LimitHit] * 2
 
 
-async def test_a_cluster_that_is_away(tmp_path: Path) -> None:
+async def test_a_cluster_that_is_away(servers: None, tmp_path: Path) -> None:
     """Nobody there at boot, or later: the store is unavailable, in our own words; a pod waits for it and lives on."""
     nobody = Cluster(f"redis://127.0.0.1:{free_port()}")
     with pytest.raises(StoreUnavailable):
@@ -207,7 +207,7 @@ async def test_a_cluster_that_is_away(tmp_path: Path) -> None:
         await nodes.close()
 
 
-async def test_a_node_that_died_is_replaced_by_its_replica(tmp_path: Path) -> None:
+async def test_a_node_that_died_is_replaced_by_its_replica(servers: None, tmp_path: Path) -> None:
     """A dead node tells nobody where its slots went: the others are asked, nobody waits for the old one any more, and
     what it had decided is replayed by its replica."""
     with ValkeyCluster(tmp_path) as cluster:

@@ -131,7 +131,7 @@ async def test_a_look_changes_nothing(store: Store) -> None:
     assert dump(store) == before
 
 
-async def test_a_store_that_is_full_is_looked_at(tmp_path: Path) -> None:
+async def test_a_store_that_is_full_is_looked_at(servers: None, tmp_path: Path) -> None:
     """Then more than ever: how full limits are is asked for when something is wrong."""
     with ValkeyProcess(tmp_path / "full") as server:
         store = Store(Redis.from_url(server.url))

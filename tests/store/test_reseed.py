@@ -58,7 +58,7 @@ async def nodes(tmp_path: Path) -> AsyncIterator[SingleNode]:
     await asyncio.to_thread(server.stop)
 
 
-async def test_flushall_under_running_pods(nodes: SingleNode) -> None:
+async def test_flushall_under_running_pods(servers: None, nodes: SingleNode) -> None:
     """Within five seconds all tenants have their policies again, in the store and in both pods, which never stop."""
     pods = [Pod(nodes), Pod(nodes)]
     for pod in pods:

@@ -1,1 +1,1 @@
-"""The language of policies: their model, and what reads, checks, compares and publishes a document."""
+"""The policy language: its model, and the modules that read, check, compare and describe documents."""

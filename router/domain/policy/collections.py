@@ -1,4 +1,4 @@
-"""Kinds made of kinds: what may be absent, lists, and objects with free names."""
+"""Kinds that contain other kinds: optional values, lists, and objects with free names."""
 
 from typing import Generic, TypeVar
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Maybe(Struct, Generic[T], frozen=True):
-    """The kind of a field that may be absent: None inside, nothing in the document."""
+    """A field that may be absent: None inside, nothing in the document."""
 
     kind: Kind[T]
 
@@ -27,7 +27,7 @@ class Maybe(Struct, Generic[T], frozen=True):
 
 
 class ListOf(Struct, Generic[T], frozen=True):
-    """A list of least..most items. `unique`: the field whose text no two items may share, and its old names."""
+    """A list of minimum..maximum items. `unique`: a field whose text may occur once only, with its old names."""
 
     item: Kind[T]
     maximum: int
@@ -48,7 +48,7 @@ class ListOf(Struct, Generic[T], frozen=True):
         return good if len(good) == len(items) else None
 
     def _refuse_twice(self, value: list[JsonValue], path: str, report: Report) -> bool:
-        """In the document itself, so that it is seen in items that are refused for something else, too."""
+        """Checks the raw document, so that duplicates are found in items that are refused for another reason, too."""
         seen: dict[str, int] = {}
         before = len(report.problems)
         for i, item in enumerate(value):
@@ -68,7 +68,7 @@ class ListOf(Struct, Generic[T], frozen=True):
 
 
 class MapOf(Struct, Generic[T], frozen=True):
-    """An object with free names of one pattern; pairs inside, sorted by name."""
+    """An object whose names follow one pattern; inside, pairs sorted by name."""
 
     key: Kind[str]
     item: Kind[T]

@@ -1,4 +1,4 @@
-"""What changes between two canonical policy documents, in the words of the document."""
+"""The differences between two canonical policy documents, in the document's own terms."""
 
 from msgspec import Struct
 
@@ -8,7 +8,7 @@ _NAMES = ("name", "id")
 
 
 class Change(Struct, frozen=True):
-    """One difference. `path` names providers and limits, as in `providers[gpu-1].weight`; None: not there."""
+    """One difference. `path` names providers and limits, as in `providers[gpu-1].weight`; None: absent."""
 
     path: str
     before: JsonValue
@@ -35,8 +35,10 @@ def _text(value: JsonValue) -> str:
 
 
 def diff(before: JsonObject | None, after: JsonObject | None) -> tuple[Change, ...]:
-    """All differences, by path. None: there is no such policy. A default that is written out is no difference (the
-    documents are canonical), nor is the order of providers and limits.
+    """All differences, by path. None: there is no such policy.
+
+    Defaults are left out of canonical documents, so writing one out makes no difference; nor does the order of
+    providers and limits.
     """
     changes: list[Change] = []
     _compare("", before or {}, after or {}, changes)
@@ -60,7 +62,7 @@ def _compare(path: str, before: JsonValue, after: JsonValue, changes: list[Chang
 
 
 def _by_name(value: JsonValue) -> JsonObject | None:
-    """The parts of a value by their name in a path; None when it has no named parts."""
+    """The parts of a value by their name in a path; None if it has no named parts."""
     if isinstance(value, dict):
         return value
     if not isinstance(value, list):

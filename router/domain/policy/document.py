@@ -1,8 +1,8 @@
 """A policy document → compiled policy and canonical document.
 
-The canonical document says the same in the present form: old forms are rewritten, defaults are left out (so that older
-pods can read a document that uses nothing new), and equal policies have equal canonical documents. Costs are US dollars
-in documents (`expected_cost`, cost limits and their estimates) and integer micro-USD in the compiled policy.
+The canonical document has the same meaning in the present form. Old forms are rewritten. Defaults are left out, so
+older pods can read a document that uses nothing new. Equal policies have equal canonical documents. Costs are US
+dollars in documents (`expected_cost`, cost limits and their estimates), and integer micro-USD in the compiled policy.
 """
 
 from enum import StrEnum
@@ -26,7 +26,7 @@ HASH_BYTES = 8
 
 
 class Version(StrEnum):
-    """Versions of the language that this parser reads."""
+    """The language versions that this parser reads."""
 
     V1_0 = "1.0"
     V1 = "1"
@@ -36,13 +36,15 @@ VERSION = Field("version", Choice(Version), "The version of the policy language.
 PROVIDERS = Field(
     "providers",
     ListOf(PROVIDER, MAX_PROVIDERS, minimum=1, unique=(NAME.name, *(old for old, _ in NAME.old))),
-    "Who can run the tasks: at least one.",
+    "The providers that can run tasks; at least one.",
     old=(("weights", WeightsMap()),),
 )
-SELECTION = Field("selection", Choice(Selection), "By weight, or by live latency and cost.", Selection.WEIGHTED)
+SELECTION = Field(
+    "selection", Choice(Selection), "Order candidates by weight, or by learned latency and cost.", Selection.WEIGHTED
+)
 STICKY_SECTION = Field("sticky", STICKY, "Keeps a session on its provider.", None)
-BREAKER_SECTION = Field("circuit_breaker", BREAKER, "Leaves a failing provider alone for a while.", None)
-METADATA: Field[JsonObject] = Field("metadata", Free(), "Yours; kept as it is.", {})
+BREAKER_SECTION = Field("circuit_breaker", BREAKER, "Stops sending requests to a failing provider for a time.", None)
+METADATA: Field[JsonObject] = Field("metadata", Free(), "Your own data; kept as it is.", {})
 
 DOCUMENT = Table(
     "a policy",
@@ -64,7 +66,7 @@ DOCUMENT = Table(
 
 
 class Parsed(Struct, frozen=True):
-    """A good document. `warnings` are for its author; they change nothing."""
+    """A valid document. `warnings` are for its author, and change nothing."""
 
     policy: Policy
     canonical: JsonObject
@@ -103,12 +105,12 @@ def canonical(policy: Policy) -> JsonObject:
 
 
 def content_hash(canonical_bytes: bytes) -> bytes:
-    """The 8 bytes that name a policy's content; `canonical_bytes` has sorted keys (`wire.policies.encode`)."""
+    """The 8-byte hash of a policy's content. `canonical_bytes` has sorted keys (`wire.policies.encode`)."""
     return blake2b(canonical_bytes, digest_size=HASH_BYTES).digest()
 
 
 class _OldForms(Struct, frozen=True):
-    """Where the author wrote what the present form has in lists: messages name the document's own fields."""
+    """The places where the author wrote what the present form has in lists; messages name the document's own fields."""
 
     weights: bool
     fallback: bool
@@ -124,16 +126,16 @@ def _old_forms(document: JsonValue) -> _OldForms:
 
 
 def _check(row: Row, old: _OldForms, report: Report) -> None:
-    """What stands between the sections that could be read."""
+    """Check the relations between the sections that could be read."""
     limits = row.get(LIMITS) or ()
     warn_pointless(limits, report)
     check_extensions([row.get(PRE), row.get(VALIDATORS), row.get(POST)], report)
     if row.get(RATE_LIMIT) is not None and any(x.id == RATE_LIMIT_ID for x in limits):
-        report.warn("rate_limit", f'is ignored: a limit with the id "{RATE_LIMIT_ID}" stands beside it', "remove it")
+        report.warn("rate_limit", f'is ignored: there is a limit with the id "{RATE_LIMIT_ID}"', "remove it")
     providers = row.get(PROVIDERS)
     if providers is not None:
         rules = row.get(FALLBACKS)
-        _check_weights(providers, row.get(SELECTION), rules, old, report)
+        _check_weights(providers=providers, selection=row.get(SELECTION), rules=rules, old=old, report=report)
         _check_estimates(limits, providers, report)
         warn_unreachable(rules or (), tuple(p.name for p in providers), report, old_form=old.fallback)
 
@@ -144,17 +146,17 @@ def _build(row: Row) -> Policy:
     known = {p.name: p for p in providers}
     targets = {r.to: known.get(r.to) or provider(r.to, 0) for r in rules}
     return Policy(
-        providers,
-        row[SELECTION],
-        row[STICKY_SECTION],
-        rules,
-        tuple(targets.values()),
-        row[BREAKER_SECTION],
-        _with_rate_limit(row[LIMITS], row[RATE_LIMIT]),
-        row[PRE],
-        row[VALIDATORS],
-        row[POST],
-        row[METADATA],
+        providers=providers,
+        selection=row[SELECTION],
+        sticky=row[STICKY_SECTION],
+        fallbacks=rules,
+        fallback_providers=tuple(targets.values()),
+        breaker=row[BREAKER_SECTION],
+        limits=_with_rate_limit(row[LIMITS], row[RATE_LIMIT]),
+        pre=row[PRE],
+        validators=row[VALIDATORS],
+        post=row[POST],
+        metadata=row[METADATA],
     )
 
 
@@ -165,11 +167,11 @@ def _check_weights(
     old: _OldForms,
     report: Report,
 ) -> None:
-    """`rules` None: they were refused, so nobody can say who is reached by them."""
+    """Check the weights. `rules` None: the rules were refused, so it is unknown which providers they reach."""
     section = "weights" if old.weights else "providers"
     total = sum(p.weight for p in providers)
     if total == 0 and rules == ():
-        report.problem(section, "all weights are 0: no request could ever be given to anybody")
+        report.problem(section, "all weights are 0: no provider could ever be chosen")
         return
     targets = {r.to for r in rules or ()}
     for i, p in enumerate(providers):
@@ -177,13 +179,13 @@ def _check_weights(
             hint = "give it a weight, or name it in a fallback"
             report.warn(old.provider(i, p.name), f"is 0 and no fallback leads to {shown(p.name)}: never chosen", hint)
     if total == 0:
-        report.warn(section, "all weights are 0: only the fallbacks are asked")
+        report.warn(section, "all weights are 0: only fallbacks are used")
     elif selection is Selection.WEIGHTED and not _sums_to_100(providers, total):
         report.warn(section, f"weights sum to {plain(round(total, 6))}, not 100", "shares are relative to the sum")
 
 
 def _sums_to_100(providers: tuple[Provider, ...], total: float) -> bool:
-    """All together, or within each priority: both read well, and shares are the same."""
+    """Sum the weights over all providers, or within each priority: both are valid, and the shares are equal."""
     tiers: dict[int, float] = {}
     for p in providers:
         if p.weight:
@@ -192,7 +194,7 @@ def _sums_to_100(providers: tuple[Provider, ...], total: float) -> bool:
 
 
 def _with_rate_limit(limits: tuple[Limit, ...], old: Limit | None) -> tuple[Limit, ...]:
-    """The old `rate_limit` as one more limit: both are enforced, unless a limit takes its place by its id."""
+    """The old `rate_limit` as one more limit. Both are enforced, unless a limit has the same id."""
     if old is None or any(x.id == RATE_LIMIT_ID for x in limits):
         return limits
     return (*limits, old)
@@ -203,4 +205,4 @@ def _check_estimates(limits: tuple[Limit, ...], providers: tuple[Provider, ...],
     for i, x in enumerate(limits):
         if x.resource is Resource.COST and unpriced and not x.default_estimate:
             hint = f"give a default_estimate, or an expected_cost to {', '.join(unpriced[:5])}"
-            report.warn(f"limits[{i}]", "reserves nothing for a request whose cost nobody estimates", hint)
+            report.warn(f"limits[{i}]", "reserves nothing for a request without an estimate of its cost", hint)

@@ -1,4 +1,4 @@
-"""The policy language: the pipeline's extensions, called over NATS before and after the decision."""
+"""The policy language: extensions, called over NATS before and after the decision."""
 
 from enum import StrEnum
 from typing import Final
@@ -15,7 +15,7 @@ MAX_EXTENSIONS: Final = 10
 
 
 class Mode(StrEnum):
-    """What the failure of a `pre` or `post` extension does: the request fails, or goes on without."""
+    """What happens if a `pre` or `post` extension fails: the request fails, or continues without it."""
 
     REQUIRED = "required"
     OPTIONAL = "optional"
@@ -27,7 +27,7 @@ ID = Field(
     "Names the subject beamline.ext.<kind>.<id>.v1.",
 )
 MODE = Field("mode", Choice(Mode), "required: the request fails with it.", Mode.REQUIRED)
-ON_FAIL = Field("on_fail", Choice(OnFail), "What its refusal does.", OnFail.BLOCK)
+ON_FAIL = Field("on_fail", Choice(OnFail), "What a refusal does.", OnFail.BLOCK)
 
 
 def _build_when(row: Row) -> JsonObject:
@@ -37,21 +37,37 @@ def _build_when(row: Row) -> JsonObject:
 WHEN: Field[JsonObject] = Field(
     "when",
     Nested[JsonObject](Table("when", (MESSAGE_TYPE, CONTEXT)), _build_when, lambda when: when),
-    "What it is for; absent: every request.",
+    "The requests it applies to; absent: all.",
     {},
 )
 CONFIG: Field[JsonObject] = Field("config", Free(), "Sent with every call.", {})
 TIMEOUT = Field("timeout_ms", Int(10, 5000), "How long one call may take, in ms.", 1000)
-RETRY = Field("retry", Int(0, MAX_RETRY), "Further calls after a failed one.", 0)
+RETRY = Field("retry", Int(0, MAX_RETRY), "Retries after a failed call.", 0)
 
 
 def _build_step(row: Row) -> Extension:
     required = row[MODE] is Mode.REQUIRED
-    return Extension(row[ID], required, OnFail.IGNORE, row[WHEN], row[CONFIG], row[TIMEOUT], row[RETRY])
+    return Extension(
+        id=row[ID],
+        required=required,
+        on_fail=OnFail.IGNORE,
+        when=row[WHEN],
+        config=row[CONFIG],
+        timeout_ms=row[TIMEOUT],
+        retry=row[RETRY],
+    )
 
 
 def _build_validator(row: Row) -> Extension:
-    return Extension(row[ID], False, row[ON_FAIL], row[WHEN], row[CONFIG], row[TIMEOUT], row[RETRY])
+    return Extension(
+        id=row[ID],
+        required=False,
+        on_fail=row[ON_FAIL],
+        when=row[WHEN],
+        config=row[CONFIG],
+        timeout_ms=row[TIMEOUT],
+        retry=row[RETRY],
+    )
 
 
 def _unbuild_step(e: Extension) -> JsonObject:
@@ -72,12 +88,12 @@ _VALIDATOR = Nested(
 )
 
 PRE = Field("pre", ListOf(_STEP, MAX_OF_A_KIND), "Called before the decision, in order.", ())
-VALIDATORS = Field("validators", ListOf(_VALIDATOR, MAX_OF_A_KIND), "Asked whether the request may pass.", ())
+VALIDATORS = Field("validators", ListOf(_VALIDATOR, MAX_OF_A_KIND), "Decide whether the request may pass.", ())
 POST = Field("post", ListOf(_STEP, MAX_OF_A_KIND), "Called after the decision, in order.", ())
 
 
 def check_extensions(kinds: list[tuple[Extension, ...] | None], report: Report) -> None:
-    """Refuse a pipeline of too many calls: each adds its time to the answer."""
+    """Refuse a pipeline with too many calls; each adds its time to the answer."""
     count = sum(len(extensions) for extensions in kinds if extensions)
     if count > MAX_EXTENSIONS:
         report.problem("", f"has {count} extensions in all, allowed are up to {MAX_EXTENSIONS}")

@@ -1,4 +1,4 @@
-"""The policy language: where a request goes when its provider failed."""
+"""The policy language: the providers to try after a failure."""
 
 from enum import StrEnum
 from typing import Final
@@ -29,13 +29,13 @@ _TASK_TYPE_NAMES = {"message_type", "task_type"}
 
 
 class Status:
-    """A status word, an HTTP number (503 or "503") or a class of them ("5xx").
+    """A status word, an HTTP number (503 or "503") or a class of numbers ("5xx").
 
-    Inside it is in lower case and without "HTTP_", as `plan` compares it.
+    Inside, it is lower case and without "HTTP_", as `plan` compares it.
     """
 
     def read(self, value: JsonValue, path: str, report: Report) -> str | None:
-        """The status in its one spelling."""
+        """The status in its canonical spelling."""
         if isinstance(value, bool) or not isinstance(value, int | str):
             report.wrong_type(path, "a status", value)
             return None
@@ -52,7 +52,7 @@ class Status:
         return value
 
     def schema(self) -> JsonObject:
-        """As `read` accepts it, in the usual spellings."""
+        """The schema of what `read` accepts, in the usual spellings."""
         return {
             "anyOf": [
                 {"enum": list(STATUSES)},
@@ -71,7 +71,9 @@ class Strategy(StrEnum):
 
 
 _BACKOFF = Backoff()
-STRATEGY = Field("strategy", Choice(Strategy), "base · 2ⁿ, base · n, or base.", Strategy(_BACKOFF.strategy))
+STRATEGY = Field(
+    "strategy", Choice(Strategy), "Growth of the delay: base · 2ⁿ, base · n, or base.", Strategy(_BACKOFF.strategy)
+)
 BASE = Field("base_ms", Int(1, 600_000), "The first delay, in ms.", _BACKOFF.base_ms)
 MAXIMUM = Field("max_ms", Int(1, 600_000), "The longest delay, in ms.", _BACKOFF.max_ms)
 JITTER = Field("jitter", Flag(), "Spread the delays: each between half of it and all of it.", _BACKOFF.jitter)
@@ -94,12 +96,14 @@ def _unbuild_backoff(b: Backoff) -> JsonObject:
 
 
 WORDS = ListOf(WORD, MAX_WORDS, minimum=1)
-STATUS = Field("status", ListOf(Status(), MAX_WORDS, minimum=1), "Statuses that it is for; absent: any failure.", ())
-MESSAGE_TYPE = Field("message_type", WORDS, "Task types that it is for; absent: all.", ())
+STATUS = Field(
+    "status", ListOf(Status(), MAX_WORDS, minimum=1), "Statuses that it applies to; absent: any failure.", ()
+)
+MESSAGE_TYPE = Field("message_type", WORDS, "Task types that it applies to; absent: all.", ())
 CONTEXT = Field(
     "context",
     MapOf(WORD, WORDS, MAX_WORDS),
-    "Fields of the request's context (or metadata), and the values that it is for; all must match.",
+    "Fields of the request's context (or metadata), with the values to match; all must match.",
     (),
 )
 WHEN_TABLE = Table("when", (STATUS, MESSAGE_TYPE, CONTEXT))
@@ -130,13 +134,16 @@ def _unbuild_when(m: Match) -> JsonObject:
 
 
 WHEN = Field(
-    "when", Nested(WHEN_TABLE, _build_when, _unbuild_when, _check_when), "What it is for; absent: any failure.", Match()
+    "when",
+    Nested(WHEN_TABLE, _build_when, _unbuild_when, _check_when),
+    "The failures it applies to; absent: any.",
+    Match(),
 )
 RETRY = Field(
     "retry",
     Int(0, MAX_RETRY),
     "Tries that stay on the failed provider, the first included, before `to`; a task has 1 + retry in all. 0: `to` is "
-    "for callers who tell the failure themselves, a dispatched task ends with it.",
+    "for callers who report the failure in their context; a dispatched task ends with it.",
     1,
 )
 BACKOFF: Field[Backoff | None] = Field(
@@ -152,7 +159,9 @@ TO = Field("to", PROVIDER_NAME, "The provider to go to; it need not be among `pr
 
 def _build_fallback(row: Row) -> Fallback:
     when = row[WHEN]
-    return Fallback(row[TO], when.statuses, when.attributes, row[RETRY], row[BACKOFF])
+    return Fallback(
+        to=row[TO], statuses=when.statuses, attributes=when.attributes, retry=row[RETRY], backoff=row[BACKOFF]
+    )
 
 
 def _unbuild_fallback(f: Fallback) -> JsonObject:
@@ -163,11 +172,11 @@ def _unbuild_fallback(f: Fallback) -> JsonObject:
 FALLBACK = Nested(Table("a fallback", (WHEN, RETRY, BACKOFF, TO)), _build_fallback, _unbuild_fallback)
 
 PROVIDER = Field("provider", PROVIDER_NAME, "The provider to go to.")
-CONDITIONS = Field("conditions", ListOf(Status(), MAX_WORDS), "Statuses that it is for; empty: any failure.", ())
+CONDITIONS = Field("conditions", ListOf(Status(), MAX_WORDS), "Statuses that it applies to; empty: any failure.", ())
 
 
 class OldFallback:
-    """The old form of `fallbacks`: one provider's name, or {"provider": name, "conditions": [statuses]}."""
+    """The old form of `fallbacks`: a provider's name, or {"provider": name, "conditions": [statuses]}."""
 
     _table = Table("fallback", (PROVIDER, CONDITIONS))
 
@@ -187,14 +196,14 @@ class OldFallback:
         return written(PROVIDER.entry(value[0].to), CONDITIONS.entry(value[0].statuses))
 
     def schema(self) -> JsonObject:
-        """As `read` accepts it."""
+        """The schema of what `read` accepts."""
         return {"anyOf": [PROVIDER_NAME.schema(), self._table.schema()]}
 
 
 FALLBACKS = Field(
     "fallbacks",
     ListOf(FALLBACK, MAX_FALLBACKS),
-    "Where to go after a failure; the first rule that matches counts.",
+    "Providers to try after a failure; the first matching rule counts.",
     (),
     old=(("fallback", OldFallback()),),
 )
@@ -203,8 +212,7 @@ FALLBACKS = Field(
 def warn_unreachable(
     rules: tuple[Fallback, ...], providers: tuple[str, ...], report: Report, *, old_form: bool = False
 ) -> None:
-    """Warn about rules that no request or no dispatched task can reach, and about targets that are not among the
-    policy's providers.
+    """Warn about rules that no request or no dispatched task can reach, and about targets that are not in `providers`.
 
     `old_form`: the author wrote `fallback`.
     """
@@ -226,18 +234,20 @@ def warn_unreachable(
         elif rule.retry == 0:
             message = (
                 "0 ends a dispatched task with the failure that matches, options.retry.max_attempts aside; "
-                f"{shown(rule.to)} is for callers who tell the failure themselves, in context.status"
+                f"{shown(rule.to)} is for callers who report the failure in context.status"
             )
             report.warn(f"{path}.retry", message, "1, the default, goes on to `to` once")
 
 
 def _covering(earlier: tuple[Fallback, ...], later: Fallback) -> list[int]:
-    """The earlier rules that together match whatever the later one does; empty: it may be reached."""
-    wanted = dict(later.attributes)
+    """The earlier rules that together match everything the later one matches; empty: the later one can be reached."""
+    later_attributes = dict(later.attributes)
     wider = [
         i
         for i, rule in enumerate(earlier)
-        if all(name in wanted and set(wanted[name]) <= set(values) for name, values in rule.attributes)
+        if all(
+            name in later_attributes and set(later_attributes[name]) <= set(values) for name, values in rule.attributes
+        )
     ]
     failures = [s for s in later.statuses if s != "success"] or [""]
     firsts = [next((i for i in wider if status_matches(earlier[i].statuses, s)), None) for s in failures]

@@ -1,6 +1,6 @@
-"""The policy language: who may run tasks, and how one is chosen.
+"""The policy language: providers, selection, sticky sessions and breakers.
 
-Fallbacks, limits and extensions have modules of their own. Each table is the only place that knows its fields: parser,
+Fallbacks, limits and extensions have their own modules. Each table is the only definition of its fields: parser,
 canonical form and JSON Schema come from it.
 """
 
@@ -24,16 +24,16 @@ WEIGHT = Field(
     Number(0, 100),
     "Its share of the requests; together 100, in all or in each priority. 0: only as a fallback.",
 )
-PRIORITY = Field("priority", Int(0, 1000), "Higher ones go first; weights share within one priority.", 0)
+PRIORITY = Field("priority", Int(0, 1000), "Higher priorities go first; weights count within one priority.", 0)
 LATENCY = Field("expected_latency_ms", Int(0, LONGEST_MS), "Expected time of a task, in ms.", 0)
 COST = Field("expected_cost", Usd(1_000_000), "Expected cost of a task, in USD.", 0)
 MAX_CONCURRENCY = Field(
-    "max_concurrency", Int(0, 1_000_000), "Tasks of this tenant at once, fleet-wide; 0: no bound.", 0
+    "max_concurrency", Int(0, 1_000_000), "Concurrent tasks of this tenant, fleet-wide; 0: no bound.", 0
 )
 ENDPOINT: Field[str | None] = Field(
     "endpoint",
     Maybe(Text(r"[^\x00-\x20\x7f]{1,1024}", "an address: 1 to 1024 characters, no spaces")),
-    "For the worker.",
+    "An address for the worker.",
     None,
 )
 
@@ -70,7 +70,7 @@ PROVIDER = Nested(
 
 
 class WeightsMap:
-    """The old form of `providers`: {"name": weight}, in 0..1 when no weight is above 1, else in 0..100."""
+    """The old form of `providers`: {"name": weight}, in 0..1 if no weight is above 1, else in 0..100."""
 
     def read(self, value: JsonValue, path: str, report: Report) -> tuple[Provider, ...] | None:
         """Providers with these weights and no figures."""
@@ -88,7 +88,7 @@ class WeightsMap:
         return {p.name: plain(p.weight) for p in value}
 
     def schema(self) -> JsonObject:
-        """As `read` accepts it."""
+        """The schema of what `read` accepts."""
         return MapOf(PROVIDER_NAME, Number(0, 100), MAX_PROVIDERS).schema()
 
 
@@ -98,7 +98,7 @@ SESSION_KEY = Field("session_key", WORD, "The field of the request's context tha
 TTL = Field(
     "ttl",
     Duration("1s", "30d"),
-    "How long an unused pin stays, less a tenth at most: a use that soon after the last one renews nothing.",
+    "How long an unused pin stays. A use within the first tenth does not renew it.",
     600_000,
     old=(("ttl_seconds", Seconds(1, 2_592_000)), ("ttl_sec", Seconds(1, 2_592_000))),
 )
@@ -109,7 +109,7 @@ STICKY = Nested[Sticky | None](
 )
 
 _BREAKER = Breaker()
-FAILURES = Field("failure_threshold", Int(1, 1000), "Failures in a row that open it.", _BREAKER.failure_threshold)
+FAILURES = Field("failure_threshold", Int(1, 1000), "Consecutive failures that open it.", _BREAKER.failure_threshold)
 ERROR_RATE = Field(
     "error_rate_threshold",
     Number(0, 1, positive=True),
@@ -122,7 +122,12 @@ ERROR_WINDOW = Field(
     "Window of the error rate, in seconds.",
     _BREAKER.error_rate_window_ms,
 )
-MINIMUM = Field("minimum_requests", Int(1, 1_000_000), "Below this volume no rate opens it.", _BREAKER.minimum_requests)
+MINIMUM = Field(
+    "minimum_requests",
+    Int(1, 1_000_000),
+    "Minimum number of requests before the rate can open it.",
+    _BREAKER.minimum_requests,
+)
 TIMEOUT = Field("timeout_ms", Int(1, LONGEST_MS), "How long it stays open before a probe.", _BREAKER.timeout_ms)
 SUCCESSES = Field(
     "success_threshold",
@@ -130,9 +135,9 @@ SUCCESSES = Field(
     "Successful probes that close it; then its share comes back over timeout_ms or 10 s, whichever is shorter.",
     _BREAKER.success_threshold,
 )
-PROBES = Field("half_open_max_calls", Int(1, 100), "Probes at once while half open.", _BREAKER.half_open_max_calls)
+PROBES = Field("half_open_max_calls", Int(1, 100), "Concurrent probes while half open.", _BREAKER.half_open_max_calls)
 WHEN_ALL_OPEN = Field(
-    "when_all_open", Choice(WhenAllOpen), "When every candidate's breaker is open.", _BREAKER.when_all_open
+    "when_all_open", Choice(WhenAllOpen), "What to do when every candidate's breaker is open.", _BREAKER.when_all_open
 )
 
 
@@ -155,14 +160,14 @@ def _build_breaker(row: Row) -> Breaker | None:
     if not row[ENABLED]:
         return None
     return Breaker(
-        row[FAILURES],
-        row[ERROR_RATE],
-        row[ERROR_WINDOW],
-        row[MINIMUM],
-        row[TIMEOUT],
-        row[SUCCESSES],
-        row[PROBES],
-        row[WHEN_ALL_OPEN],
+        failure_threshold=row[FAILURES],
+        error_rate_threshold=row[ERROR_RATE],
+        error_rate_window_ms=row[ERROR_WINDOW],
+        minimum_requests=row[MINIMUM],
+        timeout_ms=row[TIMEOUT],
+        success_threshold=row[SUCCESSES],
+        half_open_max_calls=row[PROBES],
+        when_all_open=row[WHEN_ALL_OPEN],
     )
 
 

@@ -1,7 +1,7 @@
-"""What one field of a policy document may hold: how it is read, written back and described in the JSON Schema.
+"""The kinds of values in a policy document: how a value is read, written back and described in the JSON Schema.
 
-A kind reads plain JSON into the domain's value and reports, instead of raising, what is wrong, so that a document's
-author sees all mistakes at once. Nothing is clamped, rounded into range or converted from a string that holds a number.
+A kind reads plain JSON into the domain's value. It reports problems instead of raising, so that an author sees all of
+them at once. Nothing is clamped, rounded into range, or converted from a string that holds a number.
 """
 
 import re
@@ -22,7 +22,7 @@ _TYPE_NAMES = {type(None): "null", bool: "a boolean", str: "a string", list: "a 
 
 
 class Report:
-    """All that is wrong (`problems`) and all that is odd (`warnings`) with one document."""
+    """All problems and warnings of one document."""
 
     __slots__ = ("problems", "warnings")
 
@@ -35,7 +35,7 @@ class Report:
         self.problems.append(Problem(path, message, hint))
 
     def warn(self, path: str, message: str, hint: str = "") -> None:
-        """Accept the document, but say so."""
+        """Accept the document, with a warning."""
         self.warnings.append(Problem(path, message, hint))
 
     def wrong_type(self, path: str, wanted: str, value: JsonValue, hint: str = "") -> None:
@@ -45,13 +45,13 @@ class Report:
 
 
 class Kind(Protocol[T]):
-    """Reads a JSON value into a T (None: refused, and reported), and writes it back so that it reads as the same T."""
+    """Reads a JSON value into a T (None: refused and reported), and writes it back so that it reads as the same T."""
 
     def read(self, value: JsonValue, path: str, report: Report) -> T | None:
-        """The domain's value, or None after a problem was reported."""
+        """The domain's value; None after a problem was reported."""
 
     def write(self, value: T) -> JsonValue:
-        """The canonical JSON of a value: equal values are written alike."""
+        """The canonical JSON of a value; equal values are written alike."""
 
     def schema(self) -> JsonObject:
         """The JSON Schema (draft 2020-12) of what `read` accepts."""
@@ -63,7 +63,7 @@ def plain(value: float) -> int | float:
 
 
 class Int(Struct, frozen=True):
-    """A whole number in least..most; `30.0` is whole too, as JSON Schema has it."""
+    """A whole number in minimum..maximum. `30.0` is whole too, as in JSON Schema."""
 
     minimum: int
     maximum: int
@@ -89,7 +89,7 @@ class Int(Struct, frozen=True):
 
 
 class Number(Struct, frozen=True):
-    """A number in least..most; with `positive`, above zero."""
+    """A number in minimum..maximum; with `positive`, above zero."""
 
     minimum: float
     maximum: float
@@ -116,7 +116,7 @@ class Number(Struct, frozen=True):
 
 
 class Usd(Struct, frozen=True):
-    """An amount of US dollars in the document, whole micro-USD inside (0.0025 → 2500); finer fractions are rounded."""
+    """An amount of US dollars in the document, whole micro-USD inside (0.0025 → 2500). Finer fractions are rounded."""
 
     maximum: int
 
@@ -148,7 +148,7 @@ class Flag(Struct, frozen=True):
 
 
 class Text(Struct, frozen=True):
-    """A string that matches `pattern` as a whole; `what` says the same to a reader."""
+    """A string that matches `pattern` as a whole; `what` describes the pattern for people."""
 
     pattern: str
     what: str
@@ -170,7 +170,7 @@ class Text(Struct, frozen=True):
 
 
 class Choice(Struct, Generic[E], frozen=True):
-    """One of a few words. `later`: words of the language that come with a later version, and what to use until then."""
+    """One of a few words. `later`: words of a later version, and what to use until then."""
 
     words: type[E]
     later: Mapping[str, str] = {}
@@ -180,7 +180,7 @@ class Choice(Struct, Generic[E], frozen=True):
             report.wrong_type(path, "a string", value, f"one of {self._allowed()}")
             return None
         if value in self.later:
-            report.problem(path, f'"{value}" comes with a later version', self.later[value])
+            report.problem(path, f'"{value}" belongs to a later version', self.later[value])
             return None
         word = next((w for w in self.words if w.value == value), None)
         if word is None:
@@ -224,6 +224,6 @@ def _deeper_than(value: JsonValue, levels: int) -> bool:
 
 
 def shown(text: str) -> str:
-    """A string from the document, quoted and short enough for a message."""
+    """A string from the document, quoted and shortened for a message."""
     quoted = ascii(text if len(text) <= 64 else text[:61] + "...")
     return f'"{quoted[1:-1]}"'

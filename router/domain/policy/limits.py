@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from math import ceil
-from typing import Final
+from typing import Final, assert_never
 
 from router.domain.json import JsonObject
 from router.domain.policy.collections import ListOf
@@ -37,27 +37,27 @@ LIMIT = Field(
 WINDOW = Field(
     "window",
     Duration("1ms", LONGEST_WINDOW),
-    "No window of this length holds more than `limit`. Required, but for concurrency, which has none.",
+    "No window of this length admits more than `limit`. Required, except for concurrency.",
     0,
 )
 ALGORITHM = Field(
     "algorithm",
     Choice(Algorithm),
-    "sliding: 12 sub-buckets, a unit is free again within a twelfth after the window. log: every charge is remembered, "
-    "at most 10,000 of them, and free again to the millisecond; dearer.",
+    "sliding: 12 sub-buckets; a unit is free again within a twelfth after the window. log: every charge is stored, "
+    "at most 10,000, and is free again to the millisecond; it costs more.",
     Algorithm.SLIDING,
 )
 MODE = Field("mode", Choice(Mode), "shadow: count and report, never refuse.", Mode.ENFORCE)
 ON_STORE_ERROR = Field(
     "on_store_error",
     Choice(OnStoreError, {"local_share": 'use "deny" or "allow"'}),
-    "What to say while the counter cannot be reached.",
+    "The answer while the counter is unavailable.",
     OnStoreError.DENY,
 )
 ESTIMATE = Field(
     "default_estimate",
     Number(0, LARGEST),
-    "Tokens, or USD of cost, reserved for a request that brings no estimate.",
+    "Tokens, or USD of cost, reserved for a request without an estimate.",
     0.0,
 )
 _TABLE = Table("a limit", (ID, SCOPE, RESOURCE, LIMIT, WINDOW, ALGORITHM, MODE, ON_STORE_ERROR, ESTIMATE))
@@ -75,9 +75,20 @@ def limit(
     on_store_error: OnStoreError = OnStoreError.DENY,
     default_estimate: int = 0,
 ) -> Limit:
-    """A limit with its derived entry: id, window, scope and resource name the counter; revision and bound do not."""
+    """A limit with its derived entry. Id, window, scope and resource name the counter; revision and bound do not."""
     entry = entry_id("limit", id_, str(window_ms), scope.value, resource.value)
-    return Limit(id_, scope, resource, maximum, window_ms, entry, algorithm, shadow, on_store_error, default_estimate)
+    return Limit(
+        id=id_,
+        scope=scope,
+        resource=resource,
+        limit=maximum,
+        window_ms=window_ms,
+        entry=entry,
+        algorithm=algorithm,
+        shadow=shadow,
+        on_store_error=on_store_error,
+        default_estimate=default_estimate,
+    )
 
 
 def _check(row: Row, path: str, report: Report) -> None:
@@ -86,7 +97,7 @@ def _check(row: Row, path: str, report: Report) -> None:
         return
     concurrent = resource is Resource.CONCURRENCY
     if concurrent and row.given(WINDOW):
-        report.warn(at(path, "window"), "has no meaning for concurrency: a slot is free again when its task ends")
+        report.warn(at(path, "window"), "does not apply to concurrency: a slot is free again when its task ends")
     if not concurrent and not row.given(WINDOW):
         report.problem(at(path, "window"), "is required", 'a duration such as "60s"')
     if row.get(ALGORITHM) is Algorithm.LOG:
@@ -96,10 +107,10 @@ def _check(row: Row, path: str, report: Report) -> None:
     if maximum == 0:
         report.problem(at(path, "limit"), "is less than a millionth of a USD")
     elif maximum is not None and estimate is not None and estimate > maximum:
-        hint = "no request without an estimate of its own would ever pass"
+        hint = "no request without its own estimate would ever pass"
         report.problem(at(path, "default_estimate"), "is above the limit", hint)
     if resource not in {Resource.TOKENS, Resource.COST} and row.given(ESTIMATE):
-        report.problem(at(path, "default_estimate"), f"has no meaning for {resource.value}: a request counts 1")
+        report.problem(at(path, "default_estimate"), f"does not apply to {resource.value}: a request counts 1")
     if resource is Resource.TOKENS and estimate == 0:
         report.warn(path, "reserves nothing for a request without an estimate of its tokens", "give a default_estimate")
 
@@ -107,19 +118,19 @@ def _check(row: Row, path: str, report: Report) -> None:
 def _check_log(row: Row, path: str, report: Report) -> None:
     resource, maximum = row.get(RESOURCE), row.get(LIMIT)
     if resource is Resource.CONCURRENCY:
-        report.problem(at(path, "algorithm"), "has no meaning for concurrency: leases are counted exactly")
+        report.problem(at(path, "algorithm"), "does not apply to concurrency: leases are counted exactly")
     elif resource is Resource.REQUESTS and maximum is not None and maximum > MAX_LOGGED:
-        report.problem(at(path, "limit"), f"is above {MAX_LOGGED}, the most that a log remembers", 'use "sliding"')
+        report.problem(at(path, "limit"), f"is above {MAX_LOGGED}, the capacity of a log", 'use "sliding"')
 
 
 def _build(row: Row) -> Limit:
     resource = row[RESOURCE]
     return limit(
-        row[ID],
-        row[SCOPE],
-        resource,
-        _units(row[LIMIT], resource),
-        0 if resource is Resource.CONCURRENCY else row[WINDOW],
+        id_=row[ID],
+        scope=row[SCOPE],
+        resource=resource,
+        maximum=_units(row[LIMIT], resource),
+        window_ms=0 if resource is Resource.CONCURRENCY else row[WINDOW],
         algorithm=row[ALGORITHM],
         shadow=row[MODE] is Mode.SHADOW,
         on_store_error=row[ON_STORE_ERROR],
@@ -128,8 +139,19 @@ def _build(row: Row) -> Limit:
 
 
 def _units(value: float, resource: Resource) -> int:
-    """Whole units of a resource: micro-USD for cost, which the document gives in USD."""
-    return round(value * MICRO) if resource is Resource.COST else int(value)
+    """Whole units of a resource; for cost micro-USD, which the document gives in USD."""
+    return round(value * _scale(resource))
+
+
+def _scale(resource: Resource) -> int:
+    """Units of the store per unit of the document."""
+    match resource:
+        case Resource.COST:
+            return MICRO
+        case Resource.REQUESTS | Resource.TOKENS | Resource.CONCURRENCY:
+            return 1
+        case _:
+            assert_never(resource)
 
 
 def _check_units(value: float | None, resource: Resource, path: str, report: Report) -> int | None:
@@ -143,7 +165,7 @@ def _check_units(value: float | None, resource: Resource, path: str, report: Rep
 
 
 def _unbuild(x: Limit) -> JsonObject:
-    scale = MICRO if x.resource is Resource.COST else 1
+    scale = _scale(x.resource)
     return written(
         ID.entry(x.id),
         SCOPE.entry(x.scope),
@@ -160,12 +182,12 @@ def _unbuild(x: Limit) -> JsonObject:
 LIMITS = Field(
     "limits",
     ListOf(Nested(_TABLE, _build, _unbuild, _check), MAX_LIMITS, unique=(ID.name,)),
-    "All must admit, or nothing is charged.",
+    "All limits must admit, or nothing is charged.",
     (),
 )
 
-RATE = Field("requests_per_second", Number(0, 1_000_000, positive=True), "Requests a second, on average.")
-BURST = Field("burst", Int(1, 1_000_000), "Requests at once; absent: a second's worth, rounded up.", 0)
+RATE = Field("requests_per_second", Number(0, 1_000_000, positive=True), "Requests per second, on average.")
+BURST = Field("burst", Int(1, 1_000_000), "Burst size; absent: the rate, rounded up.", 0)
 
 
 def _rate_window(rate: float, burst: int) -> tuple[int, int]:
@@ -180,15 +202,17 @@ def _check_rate_limit(row: Row, path: str, report: Report) -> None:
 
 
 def _build_rate_limit(row: Row) -> Limit | None:
-    """`burst` (else the rate, rounded up) requests of this policy in any window of burst / rate.
+    """A limit of `burst` (else the rate, rounded up) requests of this policy in any window of burst / rate.
 
-    The section stands in a policy and speaks of its requests, so its scope is the policy: two policies of a tenant that
+    The section belongs to a policy and counts its requests, so the scope is the policy. Two policies of a tenant that
     each have one do not share a counter.
     """
     if not row[ENABLED]:
         return None
     maximum, window_ms = _rate_window(row[RATE], row[BURST])
-    return limit(RATE_LIMIT_ID, Scope.POLICY, Resource.REQUESTS, maximum, window_ms)
+    return limit(
+        id_=RATE_LIMIT_ID, scope=Scope.POLICY, resource=Resource.REQUESTS, maximum=maximum, window_ms=window_ms
+    )
 
 
 RATE_LIMIT: Field[Limit | None] = Field(
@@ -214,7 +238,7 @@ def warn_pointless(limits: tuple[Limit, ...], report: Report) -> None:
             report.warn(f"limits[{i}]", f"can never refuse: limits[{stricter}] admits no more than it does")
 
 
-def _is_stricter(one: Limit, other: Limit, first: bool) -> bool:
-    """Whether `one` refuses whenever the other would; of equal ones the first counts."""
-    counted_alike = all(getattr(one, name) == getattr(other, name) for name in _COUNTED_BY)
-    return counted_alike and not one.shadow and (one.limit < other.limit or (one.limit == other.limit and first))
+def _is_stricter(limit: Limit, other: Limit, first: bool) -> bool:
+    """Whether `limit` refuses whenever the other would; of equal ones the first counts."""
+    same_counter = all(getattr(limit, name) == getattr(other, name) for name in _COUNTED_BY)
+    return same_counter and not limit.shadow and (limit.limit < other.limit or (limit.limit == other.limit and first))

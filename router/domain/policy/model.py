@@ -1,4 +1,4 @@
-"""A tenant's policy, compiled: what `plan` reads. Costs are integer micro-USD, times are milliseconds."""
+"""A tenant's policy, compiled for `plan`. Costs are integer micro-USD, times are milliseconds."""
 
 from enum import StrEnum
 from hashlib import blake2b
@@ -35,7 +35,7 @@ class Resource(StrEnum):
 
 
 class Algorithm(StrEnum):
-    """`sliding`: 12 sub-buckets, freed within one bucket after the window. `log`: exact."""
+    """`sliding`: 12 sub-buckets; a unit is free again within one bucket after the window. `log`: exact."""
 
     SLIDING = "sliding"
     LOG = "log"
@@ -57,7 +57,7 @@ class WhenAllOpen(StrEnum):
 
 
 class OnStoreError(StrEnum):
-    """What a limit says while its counter cannot be reached."""
+    """What a limit answers while its counter is unavailable."""
 
     DENY = "deny"
     ALLOW = "allow"
@@ -72,7 +72,9 @@ class OnFail(StrEnum):
 
 
 def entry_id(*parts: str) -> bytes:
-    """The 8 bytes by which a state string finds an entry: never its position, so two revisions read one string."""
+    """The 8-byte id of an entry in a state string. Entries are found by id, never by position, so two revisions read
+    one string.
+    """
     return blake2b("\0".join(parts).encode(), digest_size=ENTRY_BYTES).digest()
 
 
@@ -82,7 +84,7 @@ def provider_entry(name: str) -> bytes:
 
 
 class Provider(Struct, frozen=True):
-    """One who can run tasks. `entry` names its breaker; `seed` is its share of the rendezvous hash."""
+    """A provider. `entry` names its breaker; `seed` is its part of the rendezvous hash."""
 
     name: str
     weight: float
@@ -108,26 +110,27 @@ def provider(
     """A provider with its derived ids. `max_concurrency` 0: unbounded."""
     entry = provider_entry(name)
     return Provider(
-        name,
-        weight,
-        entry,
-        int.from_bytes(entry),
-        priority,
-        expected_latency_ms,
-        expected_cost_microusd,
-        max_concurrency,
-        endpoint,
+        name=name,
+        weight=weight,
+        entry=entry,
+        seed=int.from_bytes(entry),
+        priority=priority,
+        expected_latency_ms=expected_latency_ms,
+        expected_cost_microusd=expected_cost_microusd,
+        max_concurrency=max_concurrency,
+        endpoint=endpoint,
     )
 
 
 QUOTA_ID, AUDIT_QUOTA_ID = "~requests", "~audit"
-"""The limits that the fleet's settings add to every policy, in this order; no document can name one like that."""
+"""The limits that the fleet's settings add to every policy, in this order. No document can use these ids."""
 
 
 class Limit(Struct, frozen=True):
     """At most `limit` units of `resource` in any window of `window_ms`.
 
-    The counter is found by `entry` (of id and window): a changed limit keeps its usage, a changed window starts anew.
+    The counter is found by `entry` (a hash of id and window): a changed limit keeps its usage, a changed window starts
+    a new counter.
     """
 
     id: str
@@ -150,7 +153,7 @@ class Sticky(Struct, frozen=True):
 
 
 class Backoff(Struct, frozen=True):
-    """Delay before a retry: base · 2ⁿ (exponential), base · n (linear) or base (fixed), at most max."""
+    """The delay before a retry: base · 2ⁿ (exponential), base · n (linear) or base (fixed), at most max."""
 
     strategy: str = "exponential"
     base_ms: int = 200
@@ -159,7 +162,9 @@ class Backoff(Struct, frozen=True):
 
 
 class Fallback(Struct, frozen=True):
-    """Where to go when `statuses` (empty: any failure) and `attributes` match, after `retry` tries on one provider."""
+    """The provider to go to when `statuses` (empty: any failure) and `attributes` match, after `retry` tries on one
+    provider.
+    """
 
     to: str
     statuses: tuple[str, ...] = ()
@@ -169,7 +174,7 @@ class Fallback(Struct, frozen=True):
 
 
 class Breaker(Struct, frozen=True):
-    """When a provider is left alone, and when it is tried again."""
+    """When a provider's breaker opens, and when it is tried again."""
 
     failure_threshold: int = 5
     error_rate_threshold: float = 0.5
@@ -196,12 +201,11 @@ class Extension(Struct, frozen=True):
 class Policy(Struct, frozen=True):
     """A compiled policy.
 
-    `fallback_providers` holds every provider that a rule names, in rule order, without repeats. `reserves`: a decision
-    holds something that its result gives back (tokens, cost, a concurrency lease). `pool`: the providers with weight;
-    `shares`: their tiers, weights, seeds and places in it.
-    `varies`: its charges depend on user or candidates; `has_attributes`: its rules look at the request; `attempts`:
-    the most that a dispatched task gets when they do not; `extended`: it has extensions. All seven are derived,
-    whatever is passed.
+    `fallback_providers`: every provider that a rule names, in rule order, once. `reserves`: a result gives something
+    back (tokens, cost, a concurrency lease). `pool`: the providers with weight; `shares`: their tiers, weights, seeds
+    and indexes in it. `varies`: charges depend on user or candidates. `has_attributes`: rules read the request.
+    `attempts`: the maximum for a dispatched task when no rule does. `extended`: it has extensions. All seven are
+    derived; values that are passed in are ignored.
     """
 
     providers: tuple[Provider, ...]
@@ -238,17 +242,17 @@ class Policy(Struct, frozen=True):
 
     @property
     def needs_extensions(self) -> bool:
-        """Whether it may not be decided without its extensions."""
+        """Whether a decision without its extensions is not allowed."""
         return any(e.required for e in self.pre) or any(v.on_fail is OnFail.BLOCK for v in self.validators)
 
     @property
     def requires_extensions(self) -> bool:
-        """Whether some extension must have agreed before a decision of it counts."""
+        """Whether a required `post` extension must confirm a decision before it counts."""
         return self.needs_extensions or any(e.required for e in self.post)
 
 
 class StoredPolicy(Struct, frozen=True, weakref=True):
-    """A policy as the store has it: `revision` grows with every write of the tenant; `hash` is its canonical JSON's."""
+    """A policy in the store. `revision` grows with every write of the tenant; `hash` is that of its canonical JSON."""
 
     policy_id: str
     revision: int
@@ -257,9 +261,9 @@ class StoredPolicy(Struct, frozen=True, weakref=True):
 
 
 class TenantPolicies(Struct, frozen=True):
-    """All policies of a tenant at one moment, and what its operators held then.
+    """All policies of a tenant at one moment, and its levers at that moment.
 
-    `stamp` is what every decide row answers: when it differs, reload.
+    Every decide row answers the current `stamp`; when it differs, the policies are loaded again.
     """
 
     tenant_id: str

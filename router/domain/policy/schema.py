@@ -1,7 +1,7 @@
-"""The JSON Schema of policy documents, from the same tables that the parser reads with.
+"""The JSON Schema of policy documents, from the same tables that the parser uses.
 
-The schema describes the shape. What stands between fields (unique names, weights that can be chosen, estimates within
-their limits) only the parser checks: `router policy check`.
+The schema describes the shape. Relations between fields (unique names, weights that can be chosen, estimates within
+their limits) are checked by the parser only: `router policy check`.
 """
 
 from router.domain.json import JsonObject

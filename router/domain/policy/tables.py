@@ -1,7 +1,6 @@
-"""Objects of a policy document as tables of fields: one table reads, writes and describes an object.
+"""Objects of a policy document as tables of fields. One table reads, writes and describes an object.
 
-A field may have old names. The new name wins over an old one that stands beside it, with a warning; the old one is not
-read then.
+A field may have old names. A new name wins over an old one beside it, with a warning; the old one is then not read.
 """
 
 from collections.abc import Callable
@@ -20,14 +19,14 @@ _MANY = 50
 
 
 class _Required:
-    """The default of a field that has none."""
+    """The marker of a field without default."""
 
 
 REQUIRED: Final = _Required()
 
 
 class Field(Struct, Generic[T], frozen=True):
-    """One field. `old`: earlier names of it, each with how it was written then."""
+    """One field. `old`: its earlier names, each with the kind it had then."""
 
     name: str
     kind: Kind[T]
@@ -36,7 +35,7 @@ class Field(Struct, Generic[T], frozen=True):
     old: tuple[tuple[str, Kind[T]], ...] = ()
 
     def entry(self, value: T) -> tuple[str, JsonValue] | None:
-        """The field in canonical JSON; None when the value is the default."""
+        """The field in canonical JSON; None if the value is the default."""
         return None if value == self.default else (self.name, self.kind.write(value))
 
 
@@ -54,12 +53,12 @@ class Row:
         return cast(T, self._values.get(field.name, field.default))
 
     def get(self, field: Field[T]) -> T | None:
-        """The value, or the default of an absent field; None when it was refused, or is required and absent."""
+        """The value, or the default of an absent field; None if it was refused, or is required and absent."""
         value = self._values.get(field.name, field.default)
         return None if value is REQUIRED else cast(T, value)
 
     def given(self, field: Field[T]) -> bool:
-        """Whether the document holds it, well-formed or not."""
+        """Whether the document has the field, well-formed or not."""
         return field.name in self._values
 
     def put(self, name: str, value: object) -> None:
@@ -68,14 +67,14 @@ class Row:
 
 
 class Table(Struct, frozen=True):
-    """The fields of one object; `what` names the object to a reader. While its `switch` is false, none is required."""
+    """The fields of one object; `what` names it for people. While its `switch` is false, no field is required."""
 
     what: str
     fields: tuple[Field[Any], ...]
     switch: str | None = None
 
     def read(self, value: JsonValue, path: str, report: Report) -> Row | None:
-        """The fields of an object, or None when it is none."""
+        """The fields of an object; None if the value is not an object."""
         if not isinstance(value, dict):
             report.wrong_type(path, f"an object ({self.what})", value)
             return None
@@ -83,12 +82,12 @@ class Table(Struct, frozen=True):
         self._refuse_unknown(value, path, report)
         row = Row()
         for field in self.fields:
-            self._read_field(field, value, path, report, row)
+            self._read_field(field=field, value=value, path=path, report=report, row=row)
         row.complete = len(report.problems) == before
         return row
 
     def schema(self) -> JsonObject:
-        """The object's JSON Schema; old names are marked deprecated."""
+        """The object's JSON Schema; old names are marked as deprecated."""
         properties: JsonObject = {}
         required: list[JsonValue] = []
         either: list[JsonValue] = []
@@ -119,7 +118,7 @@ class Table(Struct, frozen=True):
             if name not in value:
                 continue
             if winner is not None:
-                report.warn(at(path, name), f"is ignored: `{winner}` stands beside it", f"remove `{name}`")
+                report.warn(at(path, name), f"is ignored: `{winner}` is present", f"remove `{name}`")
                 continue
             winner = name
             row.put(field.name, kind.read(value[name], at(path, name), report))
@@ -130,7 +129,7 @@ class Table(Struct, frozen=True):
         known = [name for f in self.fields for name in (f.name, *(old for old, _ in f.old))]
         for name in value:
             if name not in known:
-                # Looking for near names is slow; a document full of strangers is not worth it.
+                # The search for near names is slow, so it is skipped for a document with many unknown fields.
                 near = get_close_matches(name.lower(), known, 1, 0.6) if len(report.problems) < _MANY else []
                 hint = (
                     f"did you mean `{near[0]}`?"
@@ -154,16 +153,16 @@ def at(path: str, name: str) -> str:
 
 
 def written(*entries: tuple[str, JsonValue] | None) -> JsonObject:
-    """An object of the fields that are not at their defaults."""
+    """An object of the fields that differ from their defaults."""
     return dict(e for e in entries if e is not None)
 
 
 def _nothing_between(row: Row, path: str, report: Report) -> None:
-    """The fields of most objects are independent of each other."""
+    """The check of most objects: their fields are independent of each other."""
 
 
 class Nested(Struct, Generic[T], frozen=True):
-    """An object that compiles to a T. `check` reports what is wrong between those of its fields that could be read."""
+    """An object that compiles to a T. `check` reports problems between the fields that could be read."""
 
     table: Table
     build: Callable[[Row], T]

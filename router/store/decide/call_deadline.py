@@ -1,4 +1,4 @@
-"""The deadlines of one call in flight: every row's own, and the call's, which says whether the lane is down."""
+"""The deadlines of one call in flight: each row has its own; the call's own decides whether the lane is down."""
 
 import asyncio
 from typing import Protocol
@@ -10,20 +10,20 @@ _STALL_S = 0.005
 
 
 class Watched(Protocol):
-    """The lane, as its watch sees it."""
+    """The lane, as far as `CallDeadlines` uses it."""
 
     loop: asyncio.AbstractEventLoop
     deadline_s: float
 
     def missed(self, batches: list[Batch]) -> None:
-        """A call's deadline has passed, once more."""
+        """A further deadline of the call has passed."""
 
     def expire(self, flying: list[Batch]) -> None:
         """Answer the rows whose own deadline has passed."""
 
 
 class CallDeadlines:
-    """Looks at one call in flight until it is cancelled: when its first row expires, and every few ms from then on."""
+    """Checks one call in flight until it is cancelled: when its first row expires, and every few ms from then on."""
 
     __slots__ = ("_batches", "_check_at", "_due", "_handle", "_lane", "_own_stall")
 
@@ -37,14 +37,15 @@ class CallDeadlines:
         self._handle = lane.loop.call_at(self._check_at, self._check)
 
     def cancel(self) -> None:
-        """The call has come back."""
+        """The call has returned."""
         self._handle.cancel()
 
     def _check(self) -> None:
         lane = self._lane
         now = lane.loop.time()
         if not self._own_stall and now - self._check_at > _STALL_S:
-            # It was this pod that stood still: the reply may be here already, so it is looked for before it is missed.
+            # This pod itself stood still: the reply may be in the socket already, so read it before counting the call
+            # as missed.
             self._own_stall = True
             self._due = max(self._due, now + _STALL_S)
             self._handle = lane.loop.call_later(_STALL_S, self._check)

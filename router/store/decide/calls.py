@@ -1,4 +1,4 @@
-"""Calls of the decide script on the wire: what goes in one write, and which reply belongs to which batch."""
+"""Calls of the decide script on the wire: the content of one write, and which reply belongs to which batch."""
 
 import logging
 from collections.abc import Callable
@@ -23,11 +23,11 @@ NOT_REPLICATED = object()
 
 
 class LaneSettings(Struct, frozen=True):
-    """Bounds of one call. Times in milliseconds; `call_budget_ms` is how long a call may keep Redis busy.
+    """Bounds of one call. Times in milliseconds; `call_budget_ms` bounds the time that a call keeps Redis busy.
 
-    `missed_until_down`: how many deadlines calls may miss in a row before the lane is down and refuses at once.
-    `wait_replicas`: so many replicas must have a call's writes before it is answered, within half a deadline; else
-    nobody knows what became of its rows.
+    `missed_until_down`: consecutive missed deadlines after which the lane is down and refuses at once. `wait_replicas`:
+    the number of replicas that must have a call's writes before it is answered, within half a deadline; otherwise the
+    outcome of its rows is unknown.
     """
 
     deadline_ms: float = 50
@@ -53,14 +53,14 @@ class Calls:
         self._now_ms = now_ms
 
     async def send(self, batches: list[Batch], unlinks: list[bytes]) -> None:
-        """One write.
+        """Send one write.
 
-        :raises StoreError: it did not go out whole.
+        :raises StoreError: it was not sent completely.
         """
         await self._link.send_packed(self._wire(batches, unlinks))
 
     def _wire(self, batches: list[Batch], unlinks: list[bytes]) -> list[bytes]:
-        """Everything that goes in one write."""
+        """The commands of one write."""
         parts = self._link.pack([("UNLINK", key) for key in unlinks])
         for b in batches:
             for command in (
@@ -71,14 +71,14 @@ class Calls:
         return parts
 
     def _command(self, b: Batch) -> bytes:
-        """The call, which writes nothing once its own deadline has passed, whatever its rows would wait for."""
+        """The call. It writes nothing once its own deadline has passed, even for rows that would wait longer."""
         s = self._settings
         not_after = self._now_ms() + s.deadline_ms
         header = _BATCH_HEADER.pack(s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms, not_after)
         return b.command(self._script.call, header)
 
     async def receive(self, batches: list[Batch], before: int) -> list[Any]:
-        """The reply of each batch's call, `before` other replies skipped."""
+        """The reply of each batch's call, after `before` other replies."""
         counts = [(len(b.jobs) + 1) * (2 if b.asking else 1) for b in batches]
         replies = await self._link.receive(before + sum(counts))
         found: list[Any] = []
@@ -90,14 +90,14 @@ class Calls:
         return found if await self._replicated() else [NOT_REPLICATED] * len(batches)
 
     async def _load_and_call(self, b: Batch) -> Any:
-        """The node is new, or has lost its scripts: nothing was executed, so once more."""
+        """The node is new, or has lost its scripts: nothing was executed, so send the call again."""
         call = [_ASKING, self._command(b)] if b.asking else [self._command(b)]
         await self._link.send_packed([*self._link.pack([self._script.load, _OURS]), *call])
         loaded, ours, *_, reply = await self._link.receive(2 + len(call))
         if isinstance(loaded, ResponseError):
             log.error("Redis refused to load a script: %s", loaded)
-        # A node keeps libraries for good. When some versions have come together all others go; whoever still calls one
-        # loads it again.
+        # A node keeps libraries forever. When several versions have accumulated, all others are removed; a pod that
+        # still calls one loads it again.
         if isinstance(ours, list) and len(ours) > MAX_LIBRARIES:
             others = {dict(zip(x[::2], x[1::2], strict=True))[b"library_name"] for x in ours} - {self._script.call[1]}
             await self._link.send([("FUNCTION", "DELETE", name) for name in others])
@@ -105,7 +105,7 @@ class Calls:
         return reply
 
     async def _replicated(self) -> bool:
-        """Whether as many replicas as wanted have what was written so far."""
+        """Whether the wanted number of replicas has the writes so far."""
         wanted = self._settings.wait_replicas
         if not wanted:
             return True

@@ -1,15 +1,20 @@
-"""The road of decide rows to one Redis node: what waits in this tick goes together, one pipeline in flight.
+"""A lane carries decide rows to one Redis node: rows of one tick travel together, with one pipeline in flight.
 
-Life of a row: packed into an open batch → sent → answered, or answered `Unavailable` at its deadline. Life of the lane:
+A row is packed into an open batch, then sent, then answered by its reply, or as `Unavailable` at its deadline. The
+states of a lane:
 
-    idle ──submit──▶ flying ──reply──▶ flying (what came meanwhile) or idle
-                       │ some deadlines missed in a row, or connection lost
+    idle ──submit──▶ flying ──reply──▶ flying (with the rows that arrived meanwhile) or idle
+                       │ several deadlines missed in a row, or connection lost
                        ▼
                      down: rows are refused at once ──PING answered in time──▶ idle
 
-Slow is down, a hiccup is not: rows behind a late call are answered at their own deadlines, and the lane is down when
-several deadlines were missed, by one call or by calls with none in time between them. A late call may still execute;
-its rows carry `not_after` (Redis time), after which they write nothing, and a nonce that is checked.
+Why: a request never owns the connection, and no command is cancelled on the wire, because a late reply would then reach
+the next caller, who may belong to another tenant. So a timeout answers the caller and leaves the call in flight. Such a
+call may still execute. Its rows carry `not_after` (Redis time), after which they write nothing, and a nonce that is
+checked.
+
+A slow Redis makes the lane down, a short pause does not. Rows behind a late call are answered at their own deadlines.
+The lane is down after several missed deadlines, of one call or of consecutive calls.
 """
 
 import asyncio
@@ -36,12 +41,12 @@ from router.store.scripts import Script
 log = logging.getLogger(__name__)
 
 _MIN_ROWS = 32
-# What a server calls the code in the message of an error that it raised.
+# The code of an error that a script raised, in the server's message.
 _SOURCES = ("user_function:", "user_script:")
 
 
 def _nothing() -> None:
-    """For whoever does not want to know."""
+    """Ignore a report."""
 
 
 def _unheard(_lane: object, _why: str | None) -> None:
@@ -49,9 +54,9 @@ def _unheard(_lane: object, _why: str | None) -> None:
 
 
 class LaneHooks(Struct):
-    """What a lane reports: a call (script, seconds, rows), a missed deadline, down or up and why, a late row.
+    """Reports of a lane: a call (script, seconds, rows), a missed deadline, down or up and why, a late row.
 
-    `on_refused`: the node of this lane answers, and refuses calls as a whole (why), or no more (None).
+    `on_refused`: the node answers, but refuses whole calls (why), or accepts them again (None).
     """
 
     on_call: Callable[[str, float, int], None]
@@ -62,7 +67,7 @@ class LaneHooks(Struct):
 
 
 class Lane:
-    """Rows of one node. `submit` may be called from the event loop only; it never waits and never raises."""
+    """The rows of one node. Call `submit` from the event loop only; it never waits and never raises."""
 
     def __init__(
         self,
@@ -89,9 +94,9 @@ class Lane:
         self._clock_offset: float | None = None
         self._rows_cap = settings.max_rows
         self._row_ms = 0.0
-        # Work items of rows that were refused or replayed: they go with the next pipeline, not when they expire.
+        # Work items of rows that were refused or replayed. The next pipeline removes them, before they would expire.
         self._unwanted: list[bytes] = []
-        # Sent, or answered and not yet handed out: they get an answer also when the lane breaks or closes.
+        # Rows that are sent, or answered and not yet delivered: they get an answer also when the lane breaks or closes.
         self._flying: list[Batch] = []
         self._down = False
         self._missed = 0
@@ -105,12 +110,12 @@ class Lane:
         return self._down
 
     def now_ms(self) -> float:
-        """Redis time in ms: the last reply's, and what has passed since. The pod's own clock before the first one."""
+        """Redis time in ms: that of the last reply plus the time since; the pod's own clock before the first reply."""
         offset = self._clock_offset
         return time.time() * 1000 if offset is None else self.loop.time() * 1000 + offset
 
     def submit(self, w: Waiting) -> None:
-        """Queue a row; rows of one group go in one call (a Cluster's call has one slot)."""
+        """Queue a row. Rows of one group travel in one call (a Cluster's call has one slot)."""
         if self._down or self._clock_offset is None:
             self._start()
             if self._down or self.loop.time() * 1000 >= w.expires:
@@ -131,7 +136,7 @@ class Lane:
         self._start()
 
     def resend(self, batch: Batch) -> None:
-        """Queue a batch that another node refused without executing it; rows past their deadline are answered."""
+        """Queue a batch that another node refused without executing it. Rows past their deadline are answered."""
         now = self.loop.time() * 1000
         if self._down or self._closing or all(w.expires <= now for w in batch.waiting):
             batch.answer(Unavailable(sent=False))
@@ -140,9 +145,9 @@ class Lane:
         self._start()
 
     async def open(self) -> None:
-        """Connect; returns after the first try, whatever it came to."""
+        """Connect; returns after the first try, successful or not."""
         if self._clock_offset is None and self._task is None:
-            # The link has one user at a time: nobody else begins meanwhile.
+            # The link has one user at a time: no other task starts meanwhile.
             self._opening = True
             try:
                 await self._ping()
@@ -152,9 +157,9 @@ class Lane:
             self._start()
 
     def tick(self) -> None:
-        """Ask for the time if nothing else is under way: a lane that nobody uses has to know, too, when Redis is away.
+        """Ask for the time if nothing else is under way, so that an unused lane notices an outage, too.
 
-        Rows that come meanwhile wait as for a call in flight.
+        Rows that arrive meanwhile wait as for a call in flight.
         """
         if not self._down:
             self._start(self._tick)
@@ -183,7 +188,7 @@ class Lane:
         self._task = None
         bug = None if task.cancelled() else task.exception()
         if bug is not None:
-            log.error("the lane broke and starts anew", exc_info=bug)
+            log.error("the lane broke and starts again", exc_info=bug)
             self._refuse_waiting()
             self._clock_offset = None
         if bug is not None or task.cancelled():
@@ -194,10 +199,10 @@ class Lane:
             self._start()
 
     async def _run(self) -> None:
-        """Pump batches until there are none. Replies are handed out while Redis works on the next batch."""
+        """Send batches until there are none. Replies are delivered while Redis works on the next batch."""
         if (self._down or self._clock_offset is None) and not await self._recover():
             return
-        # Let everything of this tick join the first batch.
+        # Let all rows of this tick join the first batch.
         await asyncio.sleep(0)
         done: list[tuple[Batch, Any]] = []
         while True:
@@ -219,7 +224,7 @@ class Lane:
                 self._hand_out(previous)
                 replies = await self._calls.receive(batches, len(unlinks))
                 if any(isinstance(reply, ReadOnlyError) for reply in replies):
-                    # The server was demoted and kept our connection: the address may lead to its successor by now.
+                    # The server was demoted and kept our connection: its address may lead to its successor now.
                     await self._link.close()
             except StoreError as fault:
                 await self._link.close()
@@ -234,19 +239,19 @@ class Lane:
             self._hooks.on_call(self._script.name, elapsed, rows)
             done = list(zip(batches, replies, strict=True))
             if self._down:
-                # Answered, but after several deadlines: slow is down until a ping is quick again.
+                # Answered, but only after several deadlines: the lane stays down until a ping is quick again.
                 self._hand_out(done)
                 await self._recover()
                 return
 
     def _take(self) -> list[Batch]:
-        """What goes next: one call a group, so that no partition has two calls in flight."""
+        """The next pipeline: one call per group, so that no partition has two calls in flight."""
         if len(self._open) + len(self._full) == 1:
             batches = self._full or list(self._open.values())
             self._full, self._open = [], {}
             return batches
         if self._full:
-            # A full batch may have a successor of its own group; one is enough for now.
+            # A full batch may be followed by another of its group; one per pipeline is enough.
             return [self._full.pop(0)]
         batches = list(self._open.values())
         self._open = {}
@@ -261,8 +266,8 @@ class Lane:
             if isinstance(reply, ResponseError):
                 if self._redirect(batch, reply):
                     continue
-                # Refused as a whole (out of memory, loading, a replica): nothing was executed. Unless the script itself
-                # broke: its message names a line, and rows before that may stand.
+                # The call was refused as a whole (out of memory, loading, a replica): nothing was executed. The
+                # exception is a bug in the script: its message names a line, and rows before it may have been executed.
                 self._refused = True
                 self._hooks.on_refused(self, str(reply))
                 batch.answer(Unavailable(sent=any(source in str(reply) for source in _SOURCES)))
@@ -275,7 +280,7 @@ class Lane:
                 if nonce != w.nonce:
                     for b, _ in done:
                         b.answer(Unavailable(sent=True))
-                    raise OutcomeUnknown("a reply was for another request; the connection is not to be trusted")
+                    raise OutcomeUnknown("a reply belongs to another request; the connection is dropped")
                 if code == LATE:
                     self._late(w)
                     continue
@@ -284,7 +289,9 @@ class Lane:
                 w.tell(outcome(row, code, w.decision), stamp)
 
     def _late(self, w: Waiting) -> None:
-        """The row came after its `not_after`. If its caller still waits, our idea of Redis time was old: once more."""
+        """The row arrived after its `not_after`. If its caller still waits, our estimate of Redis time was old: send it
+        again.
+        """
         self._hooks.on_late()
         if w.answered:
             return
@@ -295,14 +302,14 @@ class Lane:
             w.tell(Unavailable(sent=False))
 
     def _came_back(self, started: float) -> float:
-        """How long a call took, in seconds; in time, it ends the row of missed deadlines."""
+        """Report how long a call took, in seconds. A call in time resets the count of missed deadlines."""
         elapsed = self.loop.time() - started
         if elapsed <= self.deadline_s:
             self._missed = 0
         return elapsed
 
     def missed(self, batches: list[Batch]) -> None:
-        """A call's deadline has passed, once more: its rows are answered, and the lane is down after some in a row."""
+        """A further deadline of a call has passed: answer its rows. After several in a row, the lane is down."""
         self._hooks.on_timeout()
         for b in batches:
             b.answer(Unavailable(sent=True))
@@ -314,7 +321,7 @@ class Lane:
     def expire(self, flying: list[Batch]) -> None:
         """Answer the rows whose own deadline has passed: those in flight, and those that wait behind a late call.
 
-        The latter stay in their batch: when it is sent, the script refuses them as late.
+        Waiting rows stay in their batch; the script refuses them as late when it is sent.
         """
         now = self.loop.time() * 1000
         for sent, batches in ((True, flying), (False, [*self._full, *self._open.values()])):
@@ -340,7 +347,7 @@ class Lane:
             self._hooks.on_down(down, why)
 
     async def _recover(self) -> bool:
-        """Reconnect until Redis answers within the deadline. What the old connection may bring has nowhere to go."""
+        """Reconnect until Redis answers within the deadline. Late replies of the old connection are dropped with it."""
         await self._link.close()
         while not self._closing:
             if await self._ping():
@@ -350,9 +357,9 @@ class Lane:
         return False
 
     async def _ping(self) -> bool:
-        """Connect if need be, and learn Redis time. Down unless the second of two answers came within the deadline."""
+        """Connect if needed, and learn Redis time. Down unless the second of two answers came within the deadline."""
         try:
-            # The first one may pay for the connection.
+            # The first answer may include the time to connect.
             await self._link.send([("TIME",)])
             await self._link.receive(1)
             started = self.loop.time()
@@ -375,9 +382,9 @@ class Lane:
         return True
 
     def _learn(self, call_ms: float, rows: int) -> None:
-        """Cap a call by time: what a row cost lately says how many fit the budget."""
+        """Limit a call by time: the recent cost of a row gives the number of rows that fit the budget."""
         if rows >= _MIN_ROWS // 2:
-            # The quickest of late: a pause of the machine says nothing about what a row costs Redis.
+            # The quickest of the last calls: a pause of the machine says nothing about the cost of a row.
             self._row_ms = min(self._row_ms * 1.02, call_ms / rows) if self._row_ms else call_ms / rows
             fit = int(self._settings.call_budget_ms / self._row_ms)
             self._rows_cap = max(_MIN_ROWS, min(self._settings.max_rows, fit))
@@ -387,14 +394,14 @@ class Lane:
         self._hooks.on_refused(self, None)
 
     async def retire(self) -> None:
-        """Its node owns nothing any more: close, and be away no longer."""
+        """The node has no partition any more: close the lane, and do not count it as down."""
         await self.close()
         self._set_down(False, "its node has left")
         if self._refused:
             self._takes_calls()
 
     async def close(self) -> None:
-        """Stop; whoever still waits is answered `Unavailable`."""
+        """Stop the lane; waiting rows are answered `Unavailable`."""
         self._closing = True
         if self._task is not None:
             self._task.cancel()

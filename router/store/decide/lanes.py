@@ -1,4 +1,4 @@
-"""Which lane a partition's rows take, and what happens when a Cluster moves a partition."""
+"""Which lane the rows of a partition take, and what happens when a Cluster moves a partition."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ _TRY_AGAIN_S = 0.005
 
 
 class Lanes:
-    """One lane a node. With one node all partitions share a call; in a Cluster every partition has its own."""
+    """One lane per node. With one node all partitions share a call; in a Cluster each partition has its own."""
 
     def __init__(
         self,
@@ -64,11 +64,13 @@ class Lanes:
 
     @property
     def down(self) -> bool:
-        """Whether some node does not answer."""
+        """Whether a node does not answer."""
         return any(lane.down for lane in self._lanes.values())
 
     def _redirect(self, batch: Batch, refusal: ResponseError) -> bool:
-        """A Cluster said "not here": send the batch where it belongs. True when it will be answered from there."""
+        """A Cluster node answered that the partition is elsewhere: send the batch there. True if it will be answered
+        from there.
+        """
         if isinstance(refusal, AskError):
             batch.asking = True
             self._lane_at((refusal.host, refusal.port)).resend(batch)
@@ -77,7 +79,7 @@ class Lanes:
             self._learn_slots()
             self._lane_at((refusal.host, refusal.port)).resend(batch)
         elif isinstance(refusal, TryAgainError):
-            # A slot on the move refuses fresh keys until it has moved; the rows' deadline bounds the tries.
+            # A slot on the move refuses fresh keys until the move ends; the rows' deadline bounds the retries.
             group = batch.waiting[0].group
             self._loop.call_later(_TRY_AGAIN_S, lambda: self.of(group)[0].resend(batch))
         else:
@@ -89,9 +91,9 @@ class Lanes:
             await self._nodes.refresh()
             owners = {self._nodes.address_of(self._keys.tag(p)) for p in range(self._keys.partitions)}
         except StoreError as fault:
-            # While a node is away this is tried every second, and the outage has been told.
+            # While a node is down this is tried every second, and the outage is already logged.
             level = logging.DEBUG if self.down else logging.WARNING
-            log.log(level, "the Cluster's slots could not be read again: %s", fault)
+            log.log(level, "the Cluster's slots could not be reloaded: %s", fault)
         else:
             for address in self._lanes.keys() - owners:
                 await self._lanes.pop(address).retire()
@@ -100,9 +102,9 @@ class Lanes:
             self._refreshing = None
 
     def tick(self) -> None:
-        """Notice an outage, or the end of one, without waiting for a request; every second, say.
+        """Notice an outage, or its end, without waiting for a request. Call it about once a second.
 
-        A node that does not answer tells nobody where its slots have gone: while one is away the others are asked.
+        A node that is down cannot tell where its slots are: then the other nodes are asked.
         """
         if not self._opened:
             return
@@ -128,5 +130,5 @@ class Lanes:
         await asyncio.gather(*(lane.open() for lane in lanes))
 
     async def close(self) -> None:
-        """Close every lane; whoever waits is answered `Unavailable`."""
+        """Close every lane; waiting rows are answered `Unavailable`."""
         await asyncio.gather(*(lane.close() for lane in self._lanes.values()))

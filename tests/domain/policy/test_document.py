@@ -92,7 +92,7 @@ def test_text_that_is_not_json() -> None:
 
 def test_a_document_is_bounded() -> None:
     """More than 64 KiB is refused before it is read."""
-    with pytest.raises(InvalidInput, match="65537 bytes"):
+    with pytest.raises(InvalidInput, match="65,537 bytes"):
         decode(b" " * (MAX_DOCUMENT_BYTES + 1))
 
 
@@ -170,7 +170,7 @@ def test_concurrency_needs_no_window() -> None:
     given = {"id": "x", "scope": "tenant", "resource": "concurrency", "limit": 10}
     assert policy(limits=[given]).limits[0].window_ms == 0
     assert policy(limits=[{**given, "window": "60s"}]) == policy(limits=[given])
-    assert warnings(limits=[{**given, "window": "60s"}])[0].startswith("limits[0].window: has no meaning")
+    assert warnings(limits=[{**given, "window": "60s"}])[0].startswith("limits[0].window: does not apply")
 
 
 def test_fallback_conditions() -> None:
@@ -287,7 +287,7 @@ class TestWeights:
     def test_nobody_can_be_chosen(self, selection: str, rules: list[object] | None) -> None:
         """All weights 0 and no fallback: refused, however one is selected, also when the list of rules is empty."""
         given = {"providers": [SOLE], "selection": selection} | ({} if rules is None else {"fallbacks": rules})
-        assert problems(given) == ["providers: all weights are 0: no request could ever be given to anybody"]
+        assert problems(given) == ["providers: all weights are 0: no provider could ever be chosen"]
 
     def test_a_map_of_zeros(self) -> None:
         """The old form is refused under its own name."""
@@ -296,7 +296,7 @@ class TestWeights:
     def test_only_fallbacks(self) -> None:
         """All weights 0 with a fallback: accepted, and said."""
         odd = warnings(providers=[SOLE], fallbacks=[{"to": "a"}])
-        assert odd[0] == "providers: all weights are 0: only the fallbacks are asked"
+        assert odd[0] == "providers: all weights are 0: only fallbacks are used"
 
     def test_rules_that_are_refused_say_nothing_of_weights(self) -> None:
         """Whether weights of 0 are a mistake depends on rules that could not be read: only those are told."""

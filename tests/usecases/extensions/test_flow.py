@@ -29,8 +29,8 @@ from router.store.keys import Keys
 from router.store.nodes import SingleNode
 from router.store.tasks import RedisTasks
 from router.telemetry import Telemetry
-from router.usecases.extensions.flow import ExtensionFlow, Reach
-from router.usecases.extensions.health_watch import ExtensionWatch
+from router.usecases.extensions.flow import ExtensionFlow, FlowPorts
+from router.usecases.extensions.health_watch import ExtensionHealthWatch
 from router.usecases.extensions.pipeline import Pipeline
 from router.usecases.tasks.unfinished import Unfinished
 from tests.store.harness import policy
@@ -103,7 +103,7 @@ class MortalDecisions(Mortal):
     """Likewise for rows, whose answers come by a callback."""
 
     def preview(self, *args: Any, claim_ms: int = 0) -> None:
-        self._row("look", *args, claim_ms=claim_ms)
+        self._row("preview", *args, claim_ms=claim_ms)
 
     def decide(self, *args: Any) -> None:
         self._row("decide", *args)
@@ -145,16 +145,16 @@ class World:
         tasks = Mortal(self.tasks, fate, ("move", "records"))
         claims = Mortal(self.claims, fate, ("take", "complete", "abandon", "release"))
         decisions = MortalDecisions(self.pod.decisions, fate, ("remembered", "all_remembered"))
-        watch = ExtensionWatch(Records(), self.telemetry, Silent(), now_ms=lambda: 1, random=os.urandom)
+        watch = ExtensionHealthWatch(Records(), self.telemetry, Silent(), now_ms=lambda: 1, random=os.urandom)
         pipeline = Pipeline(Mortal(self.calls, fate, ("call",)), watch, self.telemetry)
-        reach = Reach(
+        ports = FlowPorts(
             decisions,
             tasks,
             claims,
             self.unfinished(tasks, decisions, claims),
             pipeline,
         )
-        return ExtensionFlow(reach, self.telemetry, max_ms=10_000, maximum=10)
+        return ExtensionFlow(ports, self.telemetry, max_ms=10_000, max_running=10)
 
     async def ask(self, asked: DecideRequest, fate: Fate) -> Answer | None:
         """One pod takes the request; None: it died on it."""
@@ -230,7 +230,7 @@ async def test_a_pod_may_die_at_every_step(redis_url: str, push: bool) -> None:
             for at, after in product(range(STEPS), (False, True))
         )
     )
-    assert {act for act, _ in died} == {"look", "call", "decide", "complete"}
+    assert {act for act, _ in died} == {"preview", "call", "decide", "complete"}
 
 
 @pytest.mark.parametrize("push", [False, True])
@@ -359,7 +359,7 @@ CLAIMED = Admitted(0, Reason.WEIGHTED, b"\x01", PinState.NONE, bytes(16))
 AWAY = Unavailable(sent=False)
 
 
-@pytest.mark.parametrize(("looked", "decided"), [(AWAY, AWAY), (CLAIMED, AWAY), (NoCandidate(b"", None), AWAY)])
+@pytest.mark.parametrize(("previewed", "decided"), [(AWAY, AWAY), (CLAIMED, AWAY), (NoCandidate(b"", None), AWAY)])
 async def test_nothing_is_answered_past_a_required_extension(
     redis_url: str, previewed: Outcome, decided: Outcome
 ) -> None:

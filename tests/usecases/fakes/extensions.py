@@ -16,7 +16,7 @@ Answer = bytes | Missed | Mapping[str, Any]
 
 
 class Calls:
-    """`ports.ExtensionCalls`: each subject's answers in order, the last one again and again; without, nobody is there.
+    """`ports.extensions.ExtensionCalls`: each subject's answers in order, the last one repeatedly.
 
     A timeout takes its time.
     """
@@ -45,7 +45,7 @@ class Calls:
 
 
 class Records:
-    """`ports.ExtensionStore`: adds up, and turns no breaker; `state` is that of every one, `probe` who may try it."""
+    """`ports.extensions.ExtensionStore`: adds up, turns no breaker; `state` is every breaker's, `probe` its holder."""
 
     def __init__(self) -> None:
         self.up = True

@@ -65,7 +65,7 @@ class Room:
         )
 
     async def count(self, cause: str, sequence: int, data: bytes) -> int:
-        """`ports.DeliveryFailures`."""
+        """`ports.tasks.DeliveryFailures`."""
         if self.uncounted:
             raise StoreUnavailable("away")
         self.counts[cause, sequence, data] += 1

@@ -30,11 +30,11 @@ class Room:
         self.dispatcher = Dispatcher(tasks, self, Telemetry(CollectorRegistry()), lambda _: 0)
 
     def publish(self, publication: Publication, done: Callable[[Published], None]) -> None:
-        """`ports.Publisher`."""
+        """`ports.bus.Publisher`."""
         self.sent.append((publication, done))
 
     async def move(self, moves: Sequence[Move]) -> list[MoveOutcome]:
-        """`ports.TaskStore`; one call for each state that the task is said to be in, and then it is moved."""
+        """`ports.tasks.TaskStore`; one call for each state that the task is said to be in, and then it is moved."""
         self.marked += moves
         return [self.elsewhere.pop(0) if self.elsewhere else Moved(BreakerTurn.UNCHANGED) for _ in moves]
 

@@ -188,12 +188,12 @@ class Wire:
         self.cleared: list[bytes] = []
 
     def publish(self, publication: Publication, done: Callable[[Published], None]) -> None:
-        """`ports.Publisher`."""
+        """`ports.bus.Publisher`."""
         self.told.append(publication.payload)
         asyncio.get_running_loop().call_soon(done, self.outcome)
 
     async def flush(self) -> None:
-        """`ports.Line`."""
+        """`ports.bus.Line`."""
         self.connection += self.loses
 
 

@@ -104,7 +104,7 @@ class Mortal:
 
 
 class Line:
-    """`ports.Line`, never lost."""
+    """`ports.bus.Line`, never lost."""
 
     connection = 1
 
@@ -161,7 +161,7 @@ class World:
             fate.at_work(stored)
 
         class Stream:
-            """`ports.Publisher`."""
+            """`ports.bus.Publisher`."""
 
             def publish(self, publication: Publication, done: Callable[[Published], None]) -> None:
                 """Stored at once."""
