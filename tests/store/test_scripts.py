@@ -152,6 +152,6 @@ def test_an_include_stands_where_it_is_named_first(tmp_path: Path) -> None:
     ],
 )
 def test_a_line_that_no_layout_knows_stops_the_pod(tmp_path: Path, line: str) -> None:
-    """A wrong name, a wrong order, a position behind half a layout, bytes that cannot be skipped: file and line are told."""
+    """Wrong name, wrong order, half a layout, bytes that cannot be skipped: file and line are named."""
     with pytest.raises(ScriptMismatchError, match=r"lua/it\.lua:1"):
         expanded(tmp_path, line)
