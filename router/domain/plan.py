@@ -181,8 +181,8 @@ def _charges(request: DecideRequest, stored: StoredPolicy, candidates: tuple[Can
     policy = stored.policy
     options = request.options
     plain = not policy.varies and options.estimate_tokens is None and options.estimate_cost_microusd is None
-    if plain and policy.memo.charges is not None:
-        return cast(tuple[Charge, ...], policy.memo.charges)
+    if plain and policy.plan_cache.charges is not None:
+        return cast(tuple[Charge, ...], policy.plan_cache.charges)
     dearest = max([c.expected_cost_microusd for c in candidates], default=0) if policy.varies else 0
     found: list[Charge] = []
     for x in policy.limits:
@@ -200,7 +200,7 @@ def _charges(request: DecideRequest, stored: StoredPolicy, candidates: tuple[Can
         found.append(Charge(x, owner, 1 if x.resource is _REQUESTS else units(x, request, dearest)))
     charges = tuple(found)
     if plain:
-        policy.memo.keep_charges(charges)
+        policy.plan_cache.keep_charges(charges)
     return charges
 
 
