@@ -189,7 +189,7 @@ class Lane:
                 self._delivery.deliver(previous)
                 replies = await self._calls.receive(batches, len(unlinks))
                 if any(isinstance(reply, ReadOnlyError) for reply in replies):
-                    # The server was demoted and kept our connection: its address may lead to its successor now.
+                    # The demoted server kept our connection, and its address may lead to the new primary now.
                     await self._link.close()
             except StoreError as fault:
                 await self._link.close()

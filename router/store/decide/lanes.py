@@ -5,8 +5,9 @@ and cleared when it proves to be old. A node that refuses a call names the reaso
 
 - MOVED: the slot belongs to another node. The call is sent to that node, and the slots are loaded again. Lanes of nodes
   without partitions are closed.
-- ASK: the slot is moving and these keys are at the other node already. Only this call is sent there, after ASKING.
-- TRYAGAIN: the slot is moving and the call's keys are at both nodes. The call is sent again after a few ms.
+- ASK: the slot is moving, and the call's keys are at the other node or new. Only this call goes there, with ASKING.
+- TRYAGAIN: the slot is moving, and some of the call's keys are new or at the other node. The call is sent again after a
+  few ms.
 
 The deadline of a row bounds all of this: a row that is still unanswered then is `Unavailable`.
 """
@@ -80,7 +81,7 @@ class Lanes:
         return any(lane.down for lane in self._lanes.values())
 
     def _redirect(self, batch: Batch, refusal: ResponseError) -> bool:
-        """Send a refused batch to where its partition is. False: the refusal is none of a Cluster's redirections."""
+        """Send a refused batch to where its partition is. False: the refusal is no redirection."""
         if isinstance(refusal, AskError):
             batch.asking = True
             self._lane_at((refusal.host, refusal.port)).resend(batch)
@@ -89,7 +90,7 @@ class Lanes:
             self._learn_slots()
             self._lane_at((refusal.host, refusal.port)).resend(batch)
         elif isinstance(refusal, TryAgainError):
-            # A moving slot refuses calls with new keys until the move ends.
+            # The rows' deadline bounds the retries.
             group = batch.waiting[0].group
             self._loop.call_later(_TRY_AGAIN_S, lambda: self.of(group)[0].resend(batch))
         else:
