@@ -35,8 +35,8 @@ log = logging.getLogger("router.gate")
 class GateState(Struct, frozen=True):
     """State of the gate, for status and audit. `fault` None: open.
 
-    `since_ms`: time of the last change (the pod's Unix time; 0: no poll yet). `doubt`: why the last good checkpoint is in
-    force although the last poll did not find it.
+    `since_ms`: time of the last change (the pod's Unix time; 0: no poll yet). `doubt`: why the last good checkpoint
+    is in force although the last poll did not find it.
     """
 
     checkpoint: str | None

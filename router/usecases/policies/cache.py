@@ -1,7 +1,7 @@
 """The pod's compiled policies: a bounded cache in front of the store.
 
 **Why a cache.** Every decision needs a compiled policy, and reading it from Redis would add a round trip to each. So a
-pod decides by its cached copy, and the store tells it when the copy is old: every decide row returns the tenant's
+pod decides by its cached copy, and the store shows when the copy is old: every decide row returns the tenant's
 current stamp (`observe`). Announcements over NATS only make that faster, so a lost one costs time, never correctness.
 
     LOADING ──load──▶ cached ──TTL, another stamp, an announcement──▶ cached, reload in the background ──▶ cached
