@@ -98,8 +98,8 @@ KEYS = {
     "claim": KeyKind(
         "<schema>{p}<name>:claim",
         "string",
-        "time budget of its extensions",
-        "claim on a request whose extensions run: decision_id of the claiming pod",
+        "longest time that its extensions may take",
+        "claim on a request whose extensions run: decision_id of the claim",
     ),
     "message": KeyKind("<schema>{p}m<hash>", "hash", "24 h", "index of a message id: tenant → idempotency name"),
     "task": KeyKind(

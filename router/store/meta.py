@@ -33,8 +33,8 @@ class RedisMeta:
         stored = await self._nodes.call("HGET", meta, "partitions")
         if stored is not None and int(stored) != configured:
             raise StartupRefused(
-                f"the store has {int(stored)} partitions and ROUTER_PARTITIONS is {configured}: set it to {int(stored)}; the "
-                "number is fixed at the fleet's first boot"
+                f"the store has {int(stored)} partitions and ROUTER_PARTITIONS is {configured}: "
+                f"set it to {int(stored)}; the number is fixed at the fleet's first boot"
             )
         return created
 
