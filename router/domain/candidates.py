@@ -67,27 +67,27 @@ def in_order(
     the session instead of the request id; None: there is no session.
     """
     policy = stored.policy
-    memo = policy.memo
-    if memo.snapshot is not snapshot:
-        memo.renew(snapshot)
+    plan_cache = policy.plan_cache
+    if plan_cache.snapshot is not snapshot:
+        plan_cache.renew(snapshot)
     best = best_score and policy.selection is _BEST_SCORE
     if best:
-        if memo.by_score is None:
-            memo.by_score = shares_by_score(policy.pool, snapshot)
-        ranked = _rendezvous(request, stored, memo.by_score, session)
+        if plan_cache.by_score is None:
+            plan_cache.by_score = shares_by_score(policy.pool, snapshot)
+        ranked = _rendezvous(request, stored, plan_cache.by_score, session)
     else:
         ranked = _rendezvous(request, stored, policy.shares, session)
     plain = request.constraints is NO_CONSTRAINTS and request.step is NO_STEP and not policy.has_attributes
     order_key = (best, ranked)
-    if plain and (cached := memo.orders.get(order_key)) is not None:
+    if plain and (cached := plan_cache.orders.get(order_key)) is not None:
         return cast(tuple[Candidate, ...], cached), ()
     reason = Reason.BEST_SCORE if best else Reason.WEIGHTED
     order = [(policy.pool[i], reason) for i in ranked]
     if policy.fallbacks or request.step is not NO_STEP:
         order = _with_fallbacks(request, stored, order)
     candidates, excluded = _within_constraints(request, stored, order, snapshot)
-    if plain and not any(c.charges for c in candidates) and len(memo.orders) < MAX_ORDERS:
-        memo.keep_order(order_key, candidates)
+    if plain and not any(c.charges for c in candidates) and len(plan_cache.orders) < MAX_ORDERS:
+        plan_cache.keep_order(order_key, candidates)
     return candidates, excluded
 
 

@@ -188,8 +188,8 @@ def _charges(request: DecideRequest, stored: StoredPolicy, candidates: tuple[Can
     policy = stored.policy
     options = request.options
     plain = not policy.varies and options.estimate_tokens is None and options.estimate_cost_microusd is None
-    if plain and policy.memo.charges is not None:
-        return cast(tuple[Charge, ...], policy.memo.charges)
+    if plain and policy.plan_cache.charges is not None:
+        return cast(tuple[Charge, ...], policy.plan_cache.charges)
     max_cost = max([c.expected_cost_microusd for c in candidates], default=0) if policy.varies else 0
     charge_list: list[Charge] = []
     for x in policy.limits:
@@ -207,7 +207,7 @@ def _charges(request: DecideRequest, stored: StoredPolicy, candidates: tuple[Can
         charge_list.append(Charge(x, owner, 1 if x.resource is _REQUESTS else units(x, request, max_cost)))
     charges = tuple(charge_list)
     if plain:
-        policy.memo.keep_charges(charges)
+        policy.plan_cache.keep_charges(charges)
     return charges
 
 

@@ -68,7 +68,9 @@ class Stand(Struct, frozen=True):
 
 
 @pytest.fixture(scope="module", params=CPS)
-async def stand(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stand]:
+async def stand(
+    servers: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stand]:
     """Everything that the gate opens is switched on by settings; only the checkpoint differs."""
     folder = tmp_path_factory.mktemp(str(request.param))
     env = {

@@ -23,7 +23,7 @@ from tests.store.test_settle import TRIP, Task, correction
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
+def own(servers: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
     """A server of this module: its bound is changed."""
     with ValkeyProcess(tmp_path_factory.mktemp("full")) as server:
         yield server
