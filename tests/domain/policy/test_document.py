@@ -287,7 +287,9 @@ class TestWeights:
     def test_nobody_can_be_chosen(self, selection: str, rules: list[object] | None) -> None:
         """All weights 0 and no fallback: refused, however one is selected, also when the list of rules is empty."""
         given = {"providers": [SOLE], "selection": selection} | ({} if rules is None else {"fallbacks": rules})
-        assert problems(given) == ["providers: all weights are 0: no provider could ever be chosen (give one a weight above 0)"]
+        assert problems(given) == [
+            "providers: all weights are 0: no provider could ever be chosen (give one a weight above 0)"
+        ]
 
     def test_a_map_of_zeros(self) -> None:
         """The old form is refused under its own name."""
