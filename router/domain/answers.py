@@ -244,5 +244,5 @@ def _no_candidate(outcome: NoCandidate, request: DecideRequest, plan: Plan) -> R
     return Refused(Code.DECISION_FAILED, "no provider is available: details.candidates has the reasons", details)
 
 
-def _explained(refused: Refused, why: JsonObject) -> Refused:
-    return Refused(refused.code, refused.message, refused.details | {"explain": why})
+def _explained(refused: Refused, explain: JsonObject) -> Refused:
+    return Refused(refused.code, refused.message, refused.details | {"explain": explain})
