@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from router.store.census import OTHER, RedisSample, kind_of_key
-from router.store.keys import KEYS
-from router.store.nodes import Nodes
+from router.store.keys import KEYS, Keys
+from router.store.nodes import Nodes, SingleNode
 from tests.store.harness import Store
 from tests.store.test_tenants import everything, filled, nodes
 
@@ -28,13 +28,13 @@ def test_what_is_no_key_of_ours(key: bytes) -> None:
     assert kind_of_key(b"r1", key) == OTHER
 
 
-async def test_one_pod_leads_until_it_stops(store: Store, nodes: Nodes) -> None:
+async def test_one_pod_leads_until_it_stops(plain: SingleNode, keys: Keys) -> None:
     """It stays the one as long as it asks; when its lease has gone, another one is."""
-    first, second = RedisSample(store.keys, nodes, "pod-1"), RedisSample(store.keys, nodes, "pod-2")
+    first, second = RedisSample(keys, plain, "pod-1"), RedisSample(keys, plain, "pod-2")
     assert await first.lead(60_000)
     assert not await second.lead(60_000)
     assert await first.lead(60_000)
-    store.client.delete(store.keys.census)
+    await plain.call("DEL", keys.census)
     assert await second.lead(60_000)
     assert not await first.lead(60_000)
 
