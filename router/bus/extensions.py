@@ -1,4 +1,4 @@
-"""`ports.ExtensionCalls` over core request/reply."""
+"""Implements `ports.extensions.ExtensionCalls` with NATS request/reply."""
 
 from collections.abc import Mapping
 
@@ -9,21 +9,21 @@ from router.ports.extensions import Missed
 
 
 class BusExtensions:
-    """Calls extensions; see the port for the promises."""
+    """Calls extensions over NATS; see `ports.extensions.ExtensionCalls`."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
     async def call(self, subject: str, body: bytes, headers: Mapping[str, str], timeout_ms: int) -> bytes | Missed:
-        """See `ports.ExtensionCalls.call`."""
+        """See `ports.extensions.ExtensionCalls.call`."""
         if len(body) > self._bus.max_payload:
             return Missed.TOO_LARGE
         try:
-            answer = await self._bus.request(subject, body, dict(headers) or None, timeout_s=timeout_ms / 1000)
+            reply = await self._bus.request(subject, body, dict(headers) or None, timeout_s=timeout_ms / 1000)
         except NoRespondersError:
             return Missed.NOBODY
         except BusTimeoutError:
             return Missed.TIMEOUT
         except BusError:
             return Missed.NOT_SENT
-        return answer.data
+        return reply.data

@@ -6,7 +6,7 @@ its own share.
 """
 
 from math import log
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, assert_never, cast
 
 from msgspec import Struct
 from xxhash import xxh3_64_intdigest
@@ -20,7 +20,10 @@ MAX_ORDERS = 720
 _PER_64 = 1.0 / (1 << 64)
 _ONLY = (0,)
 # A member of an enum costs 60 ns on Python 3.11, a global 5.
-_TOKENS, _COST = Resource.TOKENS, Resource.COST
+_REQUESTS: Final = Resource.REQUESTS
+_TOKENS: Final = Resource.TOKENS
+_COST: Final = Resource.COST
+_CONCURRENCY: Final = Resource.CONCURRENCY
 _BEST_SCORE = Selection.BEST_SCORE
 
 
@@ -194,4 +197,6 @@ def units(limit: Limit, request: DecideRequest, provider_cost: int) -> int:
     if resource is _COST:
         estimate = request.options.estimate_cost_microusd
         return (provider_cost or limit.default_estimate) if estimate is None else estimate
-    return 1
+    if resource is _REQUESTS or resource is _CONCURRENCY:
+        return 1
+    assert_never(resource)

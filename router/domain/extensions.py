@@ -7,7 +7,7 @@ If an optional extension fails, the request continues without it; the explanatio
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import cast
+from typing import assert_never, cast
 
 from msgspec import Struct
 
@@ -89,9 +89,13 @@ class Step(Struct, frozen=True):
     @property
     def stops(self) -> bool:
         """Whether the request ends here."""
-        if self.name.stage is Stage.VALIDATE:
-            return self.outcome is not Called.OK and self.extension.on_fail is OnFail.BLOCK
-        return self.outcome.failed and self.extension.required
+        match self.name.stage:
+            case Stage.VALIDATE:
+                return self.outcome is not Called.OK and self.extension.on_fail is OnFail.BLOCK
+            case Stage.PRE | Stage.POST:
+                return self.outcome.failed and self.extension.required
+            case _:
+                assert_never(self.name.stage)
 
     @property
     def warns(self) -> bool:

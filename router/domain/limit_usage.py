@@ -1,6 +1,7 @@
 """How full a tenant's limits are and how its breakers stand: the counters, and one reading of them."""
 
 from collections.abc import Iterator
+from typing import assert_never
 
 from msgspec import Struct
 
@@ -58,10 +59,17 @@ def _counters(stored: StoredPolicy) -> Iterator[Counter]:
     policy = stored.policy
     providers = (*policy.providers, *policy.fallback_providers)
     for limit in policy.limits:
-        if limit.shadow or limit.scope is Scope.USER:
+        if limit.shadow:
             continue
-        if limit.scope is Scope.PROVIDER:
-            yield from (Counter(limit, p.name, limit.limit) for p in providers)
-        else:
-            yield Counter(limit, "" if limit.scope is Scope.TENANT else stored.policy_id, limit.limit)
+        match limit.scope:
+            case Scope.USER:
+                pass  # any number of them
+            case Scope.PROVIDER:
+                yield from (Counter(limit, p.name, limit.limit) for p in providers)
+            case Scope.TENANT:
+                yield Counter(limit, "", limit.limit)
+            case Scope.POLICY:
+                yield Counter(limit, stored.policy_id, limit.limit)
+            case _:
+                assert_never(limit.scope)
     yield from (Counter(None, p.name, p.max_concurrency) for p in providers if p.max_concurrency)

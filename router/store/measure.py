@@ -1,23 +1,24 @@
 """`ports.tenants.LimitUsageStore` on Redis: one script, some tenants per call."""
 
 from collections.abc import Iterator, Sequence
-from struct import Struct as Layout
+from struct import Struct as Binary
 from typing import Any
 
 from router.domain.candidates import Charge
 from router.domain.limit_usage import Counter, LimitUsage
-from router.domain.policy.model import Algorithm, Resource, provider_entry
-from router.store.decide.row_parts import limit_part
+from router.domain.policy.model import provider_entry
+from router.store import layouts
+from router.store.decide.row_parts import charge_kind, limit_part
 from router.store.decide.rows import charged_key
 from router.store.keys import Keys, TenantKeys
 from router.store.nodes import Nodes
 from router.store.scripts import Script, load
 
 MAX_TENANTS, MAX_COUNTERS = 16, 128
-_ROW = Layout(">HHH")
-_COUNTER = Layout(">H8sIB")
-_BREAKERS = Layout(">III")
-_DOUBLE = Layout(">d")
+_ROW = layouts.MEASURE_ROW.head
+_COUNTER = layouts.COUNTER.head
+_BREAKERS = layouts.MEASURED.head
+_DOUBLE = Binary(">d")
 _NO_ENTRY = bytes(8)
 
 Wanted = tuple[str, tuple[Counter, ...]]
@@ -77,11 +78,11 @@ class RedisMeasure:
         parts = [_ROW.pack(_at(index, keys.head), _at(index, keys.state), len(counters))]
         for c in counters:
             k = _at(index, _key(keys, c))
-            if c.limit is None or c.resource is Resource.CONCURRENCY:
-                parts.append(_COUNTER.pack(k, _NO_ENTRY, 0, 0))
+            kind = layouts.KIND_CONCURRENCY if c.limit is None else charge_kind(c.limit)
+            if c.limit is None or kind == layouts.KIND_CONCURRENCY:
+                parts.append(_COUNTER.pack(k, layouts.KIND_CONCURRENCY, _NO_ENTRY, 0))
             else:
-                logged = c.limit.algorithm is Algorithm.LOG
-                parts.append(_COUNTER.pack(k, c.limit.entry, c.limit.window_ms, logged))
+                parts.append(_COUNTER.pack(k, kind, c.limit.entry, c.limit.window_ms))
         return b"".join(parts)
 
 

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from struct import Struct as Layout
 from typing import Any
 
 from router.domain.ids import partition_in
@@ -22,6 +21,7 @@ from router.domain.task import (
 from router.errors import StoreError
 from router.log_throttle import LogThrottle
 from router.ports.tasks import Claimed, UsageWaiting
+from router.store import layouts
 from router.store.decide.link import Command
 from router.store.keys import Keys
 from router.store.nodes import Nodes
@@ -51,8 +51,8 @@ SETTLE_KEYS = (
     "audit",
     "figures",
 )
-_HEAD = Layout(">IB")
-_BODY = 5
+_HEAD = layouts.SETTLE_REPLY.head
+_BODY = _HEAD.size
 _MAX_ROWS = 128
 _MAX_BYTES = 1 << 20
 
@@ -108,7 +108,7 @@ class RedisTasks:
         self._claim = claim_script()
         self._claims = Claims("tasks")
         self._throttle = LogThrottle(time.monotonic)
-        self._header = Layout(">I").pack(audit_max_len)
+        self._header = layouts.SETTLE_BATCH.head.pack(audit_max_len)
         # A single node takes rows of all partitions in one call; a Cluster needs one call per partition.
         self._shared = shared_calls
         self._first = 0

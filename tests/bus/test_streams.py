@@ -62,7 +62,7 @@ async def test_differences_are_reported_and_nothing_is_altered(bus: Bus, name: s
     streams = fleet(bus, name)
     await streams.ensure()
     ensured = await streams.ensure()
-    assert [(one.field, one.actual, one.wanted) for one in ensured.differences] == [
+    assert [(one.field, one.actual, one.specified) for one in ensured.differences] == [
         ("subjects", f"['{name}.a']", f"['{name}.a', '{name}.b.*']"),
         ("max_age_s", "60.0", "3600.0"),
         ("dedup_s", "60.0", "600.0"),
@@ -89,7 +89,7 @@ async def test_subjects_in_another_stream_are_a_difference_not_a_fault(bus: Bus,
         (f"stream {name.upper()}", "creation", ""),
         ("consumer workers", "creation", ""),
     ]
-    assert f"{name}-other" in ensured.differences[0].wanted
+    assert f"{name}-other" in ensured.differences[0].specified
 
 
 async def test_what_the_server_cannot_hold_does_not_stop_the_rest(bus: Bus, name: str) -> None:
@@ -121,7 +121,7 @@ async def test_without_jetstream_the_keeper_says_so(
     await bus.wait_connected(10)
     await keeper.start()
     async with asyncio.timeout(10):
-        while len([r for r in caplog.records if "cannot look after the streams" in r.message]) < 2:
+        while len([r for r in caplog.records if "cannot check the streams" in r.message]) < 2:
             await bus.rtt()
     assert looks.items == []
     await keeper.stop()

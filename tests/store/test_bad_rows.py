@@ -188,9 +188,9 @@ def test_units_that_are_no_number_of_units(store: Store, units: float) -> None:
     tenant = store.tenant()
     p = policy("a", limits=[limit("l", Scope.TENANT, Resource.REQUESTS, 2, MINUTE)])
     batch = store.batch([Ask(request(tenant, "r"), p)])
-    charge = struct.pack(">ddB", 2.0, 1.0, 0)
+    charge = struct.pack(">dd", 2.0, 1.0)
     assert batch.rows[0].count(charge) == 1
-    batch.rows[0] = batch.rows[0].replace(charge, struct.pack(">ddB", 2.0, units, 0))
+    batch.rows[0] = batch.rows[0].replace(charge, struct.pack(">dd", 2.0, units))
     replies = store.call(store.decide_script, list(batch.index), [store.header(), *batch.rows])
     assert replies[3][4] == FAULT
     outcomes = store.decide(*(Ask(request(tenant, f"n{i}"), p) for i in range(3)))

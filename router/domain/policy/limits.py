@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from math import ceil
-from typing import Final
+from typing import Final, assert_never
 
 from router.domain.json import JsonObject
 from router.domain.policy.collections import ListOf
@@ -140,7 +140,18 @@ def _build(row: Row) -> Limit:
 
 def _units(value: float, resource: Resource) -> int:
     """Whole units of a resource; for cost micro-USD, which the document gives in USD."""
-    return round(value * MICRO) if resource is Resource.COST else int(value)
+    return round(value * _scale(resource))
+
+
+def _scale(resource: Resource) -> int:
+    """Units of the store per unit of the document."""
+    match resource:
+        case Resource.COST:
+            return MICRO
+        case Resource.REQUESTS | Resource.TOKENS | Resource.CONCURRENCY:
+            return 1
+        case _:
+            assert_never(resource)
 
 
 def _check_units(value: float | None, resource: Resource, path: str, report: Report) -> int | None:
@@ -154,7 +165,7 @@ def _check_units(value: float | None, resource: Resource, path: str, report: Rep
 
 
 def _unbuild(x: Limit) -> JsonObject:
-    scale = MICRO if x.resource is Resource.COST else 1
+    scale = _scale(x.resource)
     return written(
         ID.entry(x.id),
         SCOPE.entry(x.scope),

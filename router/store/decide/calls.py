@@ -2,19 +2,19 @@
 
 import logging
 from collections.abc import Callable
-from struct import Struct as Layout
 from typing import Any
 
 from msgspec import Struct
 from redis.exceptions import ResponseError
 
+from router.store import layouts
 from router.store.decide.batch import Batch
 from router.store.decide.link import Link
 from router.store.scripts import LIBRARIES, Script
 
 log = logging.getLogger(__name__)
 
-_BATCH_HEADER = Layout(">IIIId")
+_BATCH_HEADER = layouts.DECIDE_BATCH.head
 _JOB_MS = 10_000
 _OURS = ("FUNCTION", "LIST", "LIBRARYNAME", f"{LIBRARIES}*")
 MAX_LIBRARIES = 8

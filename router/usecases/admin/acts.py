@@ -1,4 +1,4 @@
-"""Admin acts that name a tenant's levers and policies: bodies in, bodies out, in the name of whoever asked."""
+"""Admin acts on a tenant's levers and policies: request body → reply body, on behalf of an actor."""
 
 from collections.abc import Awaitable, Callable
 
@@ -21,7 +21,7 @@ Act = Callable[[JsonObject, Actor], Awaitable[Answer]]
 
 
 class OperatorActs:
-    """Levers: seven acts of an operator, and what a viewer may see of them. `operator` makes one for an actor."""
+    """Levers: an operator pulls them, a viewer lists them. `operator` makes the service for an actor."""
 
     def __init__(self, operator: Callable[[Actor], OverrideService]) -> None:
         self._operator = operator
@@ -38,17 +38,17 @@ class OperatorActs:
         }
 
     async def _tenants(self, fields: JsonObject, by: Actor) -> Answer:
-        heads, more = page(((h.tenant_id, h) for h in await self._operator(by).tenants()), fields)
+        heads, paging = page(((h.tenant_id, h) for h in await self._operator(by).tenants()), fields)
         tenants: list[JsonValue] = [
             {"tenant_id": h.tenant_id, "revision": h.revision, "disabled": h.off} for h in heads
         ]
-        return {"tenants": tenants, **more}
+        return {"tenants": tenants, **paging}
 
     async def _providers(self, fields: JsonObject, by: Actor) -> Answer:
         body = ActFields(fields)
         tenant = body.tenant()
         body.check()
-        found = await self._operator(by).providers(tenant)
+        tenant_providers = await self._operator(by).providers(tenant)
         providers: list[JsonValue] = [
             {
                 "provider_id": p.name,
@@ -56,9 +56,9 @@ class OperatorActs:
                 "drained": p.drained,
                 "breaker": None if p.breaker is None else breaker_facts(p.breaker),
             }
-            for p in found.providers
+            for p in tenant_providers.providers
         ]
-        return {"tenant_id": found.tenant_id, "disabled": found.off, "providers": providers}
+        return {"tenant_id": tenant_providers.tenant_id, "disabled": tenant_providers.off, "providers": providers}
 
     async def _drain(self, fields: JsonObject, by: Actor) -> Answer:
         return await self._switch_provider(fields, by, on=True)
@@ -100,7 +100,7 @@ class OperatorActs:
 
 
 class PolicyActs:
-    """Policies: an admin writes, a viewer reads. `publisher` makes one for an actor."""
+    """Policies: an admin writes them, a viewer reads them. `publisher` makes the publisher for an actor."""
 
     def __init__(self, publisher: Callable[[Actor], PolicyPublisher]) -> None:
         self._publisher = publisher
@@ -143,7 +143,7 @@ class PolicyActs:
 
     async def _rollback(self, fields: JsonObject, by: Actor) -> Answer:
         body = ActFields(fields)
-        tenant, policy_id, revision = body.tenant(), body.policy(), body.needed_revision("revision")
+        tenant, policy_id, revision = body.tenant(), body.policy(), body.required_revision("revision")
         expect, dry_run = body.revision(), body.flag("dry_run")
         body.check()
         publisher = self._publisher(by)
@@ -153,7 +153,7 @@ class PolicyActs:
 
     async def _delete(self, fields: JsonObject, by: Actor) -> Answer:
         body = ActFields(fields)
-        tenant, policy_id = body.tenant(), body.named_policy()
+        tenant, policy_id = body.tenant(), body.required_policy()
         expect, dry_run = body.revision(), body.flag("dry_run")
         body.check()
         publisher = self._publisher(by)
@@ -161,7 +161,7 @@ class PolicyActs:
 
 
 def breaker_facts(view: BreakerView) -> JsonObject:
-    """A breaker in replies; times are Redis ms, null for never."""
+    """A breaker as reply fields; times are Redis ms, null for never."""
     return {
         "state": view.state.value,
         "opened_at_ms": view.opened_at_ms or None,
@@ -171,15 +171,15 @@ def breaker_facts(view: BreakerView) -> JsonObject:
 
 
 def refused_input(fault: InvalidInput | RevisionConflict | QuotaExceeded) -> Refused:
-    """What the caller is told of an act that was not done."""
+    """The refusal of an act that failed, as the caller gets it."""
     if isinstance(fault, RevisionConflict):
         return Refused(Code.INVALID_REQUEST, str(fault), {"current_revision": fault.current})
     if isinstance(fault, QuotaExceeded):
         return Refused(Code.QUOTA_EXCEEDED, str(fault))
-    found = Problems()
+    problems = Problems()
     for problem in fault.problems:
-        found.add(problem.path, problem.message, problem.hint)
-    return found.rejected(None, None).refused
+        problems.add(problem.path, problem.message, problem.hint)
+    return problems.rejected(None, None).refused
 
 
 def _published(published: Published) -> JsonObject:
@@ -195,8 +195,8 @@ def _published(published: Published) -> JsonObject:
 
 
 def _lever(fields: JsonObject) -> tuple[str, str, str | None]:
-    """The tenant, its provider, and why."""
+    """Tenant, provider and reason of a lever act."""
     body = ActFields(fields)
-    lever = body.tenant(), body.needed("provider_id"), body.text("why")
+    lever = body.tenant(), body.required_text("provider_id"), body.text("why")
     body.check()
     return lever

@@ -1,6 +1,6 @@
-"""Admin acts over NATS, answered from shared state, so that every pod answers alike.
+"""Admin acts over NATS, answered from shared state, so that every pod gives the same answer.
 
-Who may read: anybody when ROUTER_ADMIN_NATS_READ is `open`, else whoever brings a token of any role.
+Read access: everybody if ROUTER_ADMIN_NATS_READ is `open`, else every holder of a token, whatever its role.
 """
 
 import logging
@@ -45,9 +45,9 @@ _MEDIUM, _HIGH = 4, 8
 class Admin:
     """Serves `beamline.router.v1.admin.<act>`.
 
-    `more` are acts beside the four that only read, with the role that each needs: they always ask for a token. What a
-    token was used for, or refused, is logged, counted and recorded in the audit log of no tenant; what an act changes
-    is recorded by the act itself. `legacy_codes` is ROUTER_LEGACY_ERROR_CODES.
+    `token_acts` are the acts that always need a token, each with its role; the four other acts only read. Every use of
+    a token, allowed or refused, is logged, counted and recorded in the audit log of no tenant. An act records its own
+    changes. `legacy_codes` is ROUTER_LEGACY_ERROR_CODES.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Admin:
         tokens: Tokens,
         levers: LeverStore,
         telemetry: Telemetry,
-        more: Mapping[str, tuple[Role, Act]],
+        token_acts: Mapping[str, tuple[Role, Act]],
         *,
         legacy_codes: bool = False,
     ) -> None:
@@ -76,127 +76,128 @@ class Admin:
             "dry_run_pipeline": self._dry_run,
             "get_pipeline_complexity": self._complexity,
         }
-        self._more = more
+        self._token_acts = token_acts
         self._legacy_codes = legacy_codes
 
     async def __call__(self, data: bytes, headers: Mapping[str, str], subject: str) -> Answered:
-        """One act: its answer, or why not."""
-        asked = decode_admin(data, headers)
-        if isinstance(asked, Rejected):
-            return self._refusal(asked.refused)
+        """Execute one act and reply with its answer or refusal."""
+        admin_request = decode_admin(data, headers)
+        if isinstance(admin_request, Rejected):
+            return self._refusal(admin_request.refused)
         act = subject.removeprefix(f"{ADMIN}.")
-        holder = self._tokens.holder(asked.token)
+        holder = self._tokens.holder(admin_request.token)
         refused = self._forbidden(act, holder)
-        answer = refused or await self._done(act, asked, holder)
-        await self._tell(act, asked, holder, answer, forbidden=refused is not None)
+        answer = refused or await self._execute(act, admin_request, holder)
+        await self._record_use(act, admin_request, holder, answer, forbidden=refused is not None)
         return self._refusal(answer) if isinstance(answer, Refused) else (encode_admin(answer), {})
 
     def _refusal(self, refused: Refused) -> Answered:
         return encode(refused, request_id=None, trace_id=None, legacy_codes=self._legacy_codes), {}
 
     def _forbidden(self, act: str, holder: Holder | None) -> Refused | None:
-        needed = self._more[act][0] if act in self._more else Role.VIEWER
-        return self._tokens.refusal(holder, needed, may_be_open=act not in self._more)
+        needed = self._token_acts[act][0] if act in self._token_acts else Role.VIEWER
+        return self._tokens.refusal(holder, needed, may_be_open=act not in self._token_acts)
 
-    async def _done(self, act: str, asked: AdminRequest, holder: Holder | None) -> JsonObject | Refused:
+    async def _execute(self, act: str, admin_request: AdminRequest, holder: Holder | None) -> JsonObject | Refused:
         try:
             if act in self._readings:
-                return await self._readings[act](asked.fields)
-            if act in self._more and holder is not None:
-                return await self._more[act][1](asked.fields, _actor(holder, asked))
+                return await self._readings[act](admin_request.fields)
+            if act in self._token_acts and holder is not None:
+                return await self._token_acts[act][1](admin_request.fields, _actor(holder, admin_request))
         except (InvalidInput, QuotaExceeded, RevisionConflict) as fault:
             return refused_input(fault)
         except StoreError:
-            return Refused(Code.UNAVAILABLE, "the store is away", {"retry_after_ms": 500})
-        known = ", ".join((*self._readings, *self._more))
-        return Refused(Code.INVALID_REQUEST, f"there is no such admin act: there are {known}")
+            return Refused(Code.UNAVAILABLE, "the store is unavailable", {"retry_after_ms": 500})
+        known_acts = ", ".join((*self._readings, *self._token_acts))
+        return Refused(Code.INVALID_REQUEST, f"unknown admin act: there are {known_acts}")
 
-    async def _tell(
+    async def _record_use(
         self,
         act: str,
-        asked: AdminRequest,
+        admin_request: AdminRequest,
         holder: Holder | None,
         answer: JsonObject | Refused,
         *,
         forbidden: bool,
     ) -> None:
-        name = act if act in self._readings or act in self._more else "unknown"
+        name = act if act in self._readings or act in self._token_acts else "unknown"
         outcome = "forbidden" if forbidden else answer.code.value if isinstance(answer, Refused) else "done"
         self._telemetry.admin_acts.labels(name, outcome).inc()
         if holder is None:
             if forbidden:
-                log.warning("admin act %s without a good token", name, extra={"event": Event.ADMIN_REFUSED})
+                log.warning("admin act %s refused: no valid token", name, extra={"event": Event.ADMIN_REFUSED})
             return
-        of = tenant_name(Problems(), "tenant_id", asked.fields.get("tenant_id"))
-        facts = {"principal": holder.principal, "role": holder.role.label, "tenant_id": of, "outcome": outcome}
+        tenant_id = tenant_name(Problems(), "tenant_id", admin_request.fields.get("tenant_id"))
+        facts = {"principal": holder.principal, "role": holder.role.label, "tenant_id": tenant_id, "outcome": outcome}
         event = Event.ADMIN_REFUSED if forbidden else Event.ADMIN_ACT
         log.info("admin act %s: %s", name, outcome, extra={"event": event, **facts})
         try:
-            await self._levers.role_used(_actor(holder, asked), name, of, outcome)
+            await self._levers.role_used(_actor(holder, admin_request), name, tenant_id, outcome)
         except StoreError as fault:
-            log.error("an admin act is not in the audit log: %s", fault, extra={"event": Event.ADMIN_ACT, **facts})
+            log.error("admin act missing in the audit log: %s", fault, extra={"event": Event.ADMIN_ACT, **facts})
 
     async def _breaker_states(self, fields: JsonObject) -> JsonObject | Refused:
         body = ActFields(fields)
-        tenant = body.any_tenant()
+        tenant = body.optional_tenant()
         body.check()
-        every: list[tuple[str, BreakerView | ExtensionRecord]] = [
+        breakers: list[tuple[str, BreakerView | ExtensionRecord]] = [
             (f"{v.tenant_id}/{v.provider_entry.hex()}", v) for v in await self._inspector.breakers(tenant)
         ]
         if tenant is None:
             records = await self._extensions.records()
-            # No tenant's name begins so, and none sorts behind it.
-            every += [(f"~/{r.name.text}", r) for r in records if r.opened_at_ms]
-        found, more = page(every, fields)
-        names = {t: await self._names_of(t) for t in {v.tenant_id for v in found if isinstance(v, BreakerView)}}
+            # "~" is in no tenant's name and sorts after all of them.
+            breakers += [(f"~/{r.name.text}", r) for r in records if r.opened_at_ms]
+        shown, paging = page(breakers, fields)
+        names = {t: await self._names_of(t) for t in {v.tenant_id for v in shown if isinstance(v, BreakerView)}}
         states: list[JsonValue] = [
-            _state(one, names[one.tenant_id]) if isinstance(one, BreakerView) else extension_state(one) for one in found
+            _state(view, names[view.tenant_id]) if isinstance(view, BreakerView) else extension_state(view)
+            for view in shown
         ]
-        return {"states": states, **more}
+        return {"states": states, **paging}
 
     async def _names_of(self, tenant_id: str) -> dict[bytes, str]:
         return {provider_entry(n): n for n in named_providers(await policies_of(self._policies, tenant_id))}
 
     async def _extension_health(self, fields: JsonObject) -> JsonObject | Refused:
-        """Every extension that was called within a day; one of them when `extension_id` names it."""
+        """Report every extension called within a day, or only the one that `extension_id` names."""
         body = ActFields(fields)
-        wanted = body.text("extension_id")
+        extension_id = body.text("extension_id")
         body.check()
-        records = [r for r in await self._extensions.records() if wanted is None or r.name.id == wanted]
-        if wanted is not None and not records:
-            return Refused(Code.EXTENSION_NOT_FOUND, f"no extension {wanted} was called within a day")
+        records = [r for r in await self._extensions.records() if extension_id is None or r.name.id == extension_id]
+        if extension_id is not None and not records:
+            return Refused(Code.EXTENSION_NOT_FOUND, f"no extension {extension_id} was called within a day")
         return {"health": extension_health(records)}
 
     async def _stored(self, fields: JsonObject) -> StoredPolicy | Refused:
         body = ActFields(fields)
         tenant, policy_id = body.tenant(), body.policy()
         body.check()
-        known = await policies_of(self._policies, tenant)
-        if known is not None and policy_id not in known.policies and self._policies.doubtful(tenant):
-            known = await self._policies.load(tenant)
-        stored = None if known is None else known.policies.get(policy_id)
+        policies = await policies_of(self._policies, tenant)
+        if policies is not None and policy_id not in policies.policies and self._policies.doubtful(tenant):
+            policies = await self._policies.load(tenant)
+        stored = None if policies is None else policies.policies.get(policy_id)
         if stored is None:
             return Refused(Code.POLICY_NOT_FOUND, f"tenant {tenant} has no policy {policy_id}")
         return stored
 
     async def _dry_run(self, fields: JsonObject) -> JsonObject | Refused:
-        """What a request would be told now, by the very plan and script of a decide. Charges nothing."""
+        """Answer a request as a decide would now, by the same plan and script. Charges nothing."""
         stored = await self._stored(fields)
         if isinstance(stored, Refused):
             return stored
         request = decode_dry_run(fields)
         if isinstance(request, Rejected):
             return request.refused
-        found = await self._dry_runner(request, stored)
-        if isinstance(found, Refused):
-            return found
-        decision = decision_object(found.decision)
+        answer = await self._dry_runner(request, stored)
+        if isinstance(answer, Refused):
+            return answer
+        decision = decision_object(answer.decision)
         return {
             "result": {
                 "decision": {k: decision[k] for k in ("provider_id", "reason", "priority")},
                 "executed_extensions": [],
                 "final_payload": request.payload,
-                "explain": dict(found.decision.metadata) if found.explain is None else found.explain,
+                "explain": dict(answer.decision.metadata) if answer.explain is None else answer.explain,
             }
         }
 
@@ -214,7 +215,7 @@ def _state(view: BreakerView, names: Mapping[bytes, str]) -> JsonObject:
 
 
 def _complexity(policy: Policy) -> JsonObject:
-    """Score: one a step, one more for each that may refuse the request. Latency: when every first call times out."""
+    """Score: one per step, plus one per step that may refuse the request. Latency: every first call times out."""
     steps = (*policy.pre, *policy.validators, *policy.post)
     blocking = sum(1 for e in policy.pre if e.required) + sum(1 for e in policy.validators if e.on_fail == "block")
     score = len(steps) + blocking
@@ -237,5 +238,5 @@ def _complexity(policy: Policy) -> JsonObject:
     }
 
 
-def _actor(holder: Holder, asked: AdminRequest) -> Actor:
-    return Actor(holder.principal, holder.role.label, asked.trace_id)
+def _actor(holder: Holder, admin_request: AdminRequest) -> Actor:
+    return Actor(holder.principal, holder.role.label, admin_request.trace_id)

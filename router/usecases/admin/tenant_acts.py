@@ -1,4 +1,4 @@
-"""Admin acts on all that a tenant has: bodies in, bodies out."""
+"""Admin acts on all keys of a tenant: request body → reply body."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from router.usecases.admin.purge import EXCLUDED, Purger
 
 
 class TenantActs:
-    """All that a tenant has: an admin purges it, a viewer sees how much it is. `purger` makes one for an actor."""
+    """A tenant's keys: an admin purges them, a viewer counts them. `purger` makes the purger for an actor."""
 
     def __init__(self, purger: Callable[[Actor], Purger], store: TenantStore) -> None:
         self._purger = purger
@@ -39,7 +39,7 @@ class TenantActs:
 
 
 def census_facts(census: Census) -> JsonObject:
-    """What a tenant has, in replies."""
+    """A tenant's keys and open tasks as reply fields."""
     kinds: list[JsonValue] = [{"kind": k.kind, "keys": k.keys, "size_bytes": k.size_bytes} for k in census.kinds]
     return {
         "keys": kinds,
@@ -50,7 +50,7 @@ def census_facts(census: Census) -> JsonObject:
 
 
 def purged_facts(tenant_id: str, purged: Purged, *, dry_run: bool) -> JsonObject:
-    """What was removed of a tenant, in replies."""
+    """The keys that a purge removed, or would remove, as reply fields."""
     return {
         "tenant_id": tenant_id,
         "dry_run": dry_run,

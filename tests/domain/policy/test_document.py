@@ -92,7 +92,7 @@ def test_text_that_is_not_json() -> None:
 
 def test_a_document_is_bounded() -> None:
     """More than 64 KiB is refused before it is read."""
-    with pytest.raises(InvalidInput, match="65537 bytes"):
+    with pytest.raises(InvalidInput, match="65,537 bytes"):
         decode(b" " * (MAX_DOCUMENT_BYTES + 1))
 
 

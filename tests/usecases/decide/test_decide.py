@@ -140,7 +140,7 @@ class Room:
                 self.policies,
                 self.telemetry,
                 told.on_store_error,
-                degraded_made=lambda request, *_: self.deferred.append(request),
+                on_degraded=lambda request, *_: self.deferred.append(request),
             ).read,
             tracing=Tracing.off(),
             extensions=self,

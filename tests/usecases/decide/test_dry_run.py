@@ -57,7 +57,7 @@ async def asked(
     stored = StoredPolicy("default", 1, "h", decode(orjson.dumps(document)).policy)
     looks = Looks()
     run = DryRun(looks, lambda: features, DecideSettings(), lambda _: NO_FIGURES, extensions or Records())
-    return await asyncio.wait_for(run.ask(request, stored), 1), len(looks.rows)
+    return await asyncio.wait_for(run.answer(request, stored), 1), len(looks.rows)
 
 
 def request(**more: Any) -> DecideRequest:

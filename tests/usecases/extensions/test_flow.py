@@ -29,8 +29,8 @@ from router.store.keys import Keys
 from router.store.nodes import SingleNode
 from router.store.tasks import RedisTasks
 from router.telemetry import Telemetry
-from router.usecases.extensions.flow import ExtensionFlow, Reach
-from router.usecases.extensions.health_watch import ExtensionWatch
+from router.usecases.extensions.flow import ExtensionFlow, FlowPorts
+from router.usecases.extensions.health_watch import ExtensionHealthWatch
 from router.usecases.extensions.pipeline import Pipeline
 from router.usecases.tasks.unfinished import Unfinished
 from tests.store.harness import policy
@@ -145,16 +145,16 @@ class World:
         tasks = Mortal(self.tasks, fate, ("move", "records"))
         claims = Mortal(self.claims, fate, ("take", "complete", "abandon", "release"))
         decisions = MortalDecisions(self.pod.decisions, fate, ("remembered", "all_remembered"))
-        watch = ExtensionWatch(Records(), self.telemetry, Silent(), now_ms=lambda: 1, random=os.urandom)
+        watch = ExtensionHealthWatch(Records(), self.telemetry, Silent(), now_ms=lambda: 1, random=os.urandom)
         pipeline = Pipeline(Mortal(self.calls, fate, ("call",)), watch, self.telemetry)
-        reach = Reach(
+        ports = FlowPorts(
             decisions,
             tasks,
             claims,
             self.unfinished(tasks, decisions, claims),
             pipeline,
         )
-        return ExtensionFlow(reach, self.telemetry, max_ms=10_000, maximum=10)
+        return ExtensionFlow(ports, self.telemetry, max_ms=10_000, max_running=10)
 
     async def ask(self, asked: DecideRequest, fate: Fate) -> Answer | None:
         """One pod takes the request; None: it died on it."""

@@ -16,7 +16,7 @@ from router.domain.request import Correlation, DecideRequest
 from router.domain.view import BreakerState
 from router.ports.extensions import Missed
 from router.telemetry import Telemetry
-from router.usecases.extensions.health_watch import ExtensionWatch
+from router.usecases.extensions.health_watch import ExtensionHealthWatch
 from router.usecases.extensions.pipeline import Pipeline
 from tests.usecases.fakes.extensions import Calls, Records, Silent
 
@@ -40,7 +40,9 @@ class Room:
     def __init__(self, calls: Calls) -> None:
         self.calls, self.records = calls, Records()
         self.telemetry = Telemetry(CollectorRegistry())
-        self.watch = ExtensionWatch(self.records, self.telemetry, Silent(), now_ms=lambda: 1_000, random=os.urandom)
+        self.watch = ExtensionHealthWatch(
+            self.records, self.telemetry, Silent(), now_ms=lambda: 1_000, random=os.urandom
+        )
         self.pipeline = Pipeline(calls, self.watch, self.telemetry)
         self.until = asyncio.get_running_loop().time() + 5
 

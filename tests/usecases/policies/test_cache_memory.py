@@ -121,7 +121,7 @@ async def test_what_planning_remembers_is_within_the_bound() -> None:
     remembered = held() - before
     assert cache.size_bytes - counted == pytest.approx(remembered, rel=0.15)
     assert cache.size_bytes > 6 * one
-    cache.weigh()
+    cache.enforce_bound()
     assert cache.tenants == 5
     assert held() - before < one
 

@@ -44,7 +44,7 @@ def sent() -> Room:
     job = encode_job(request("t", "r", push=True), 1000)
     assert isinstance(job, bytes)
     room = Room()
-    room.dispatcher.again(RECORD, job)
+    room.dispatcher.republish(RECORD, job)
     return room
 
 

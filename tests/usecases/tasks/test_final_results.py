@@ -218,12 +218,12 @@ async def test_only_what_arrived_is_told(
     wire.outcome, wire.loses = outcome, loses
     final_results = FinalResults(here.tasks, wire, wire, here.telemetry)
     for _ in range(2):
-        final_results.tell(task, Final(INBOX, b"body"))
+        final_results.publish(task, Final(INBOX, b"body"))
     await asyncio.sleep(0)
     await final_results.drained()
     assert wire.told == [b"body"]
     assert await here.is_due(task) is not cleared
-    final_results.tell(task, Final(INBOX, b"body"))
+    final_results.publish(task, Final(INBOX, b"body"))
     assert len(wire.told) == 2
     await asyncio.sleep(0)
     await final_results.drained()

@@ -13,7 +13,7 @@ from router.errors import BusError, StoreUnavailable
 from router.ports.bus import Kept, Publication, Published
 from router.ports.tasks import Claimed, UsageWaiting
 from router.telemetry import Telemetry
-from router.usecases.tasks.outbox import LOOKS_UNTIL_ALERT, Outbox
+from router.usecases.tasks.outbox import POLLS_UNTIL_ALERT, Outbox
 
 ID = bytes(range(16))
 DEDUP_MS = 3_600_000
@@ -185,7 +185,7 @@ async def test_an_outbox_that_does_not_drain_is_alerted_until_it_is_empty() -> N
     """The same events look after look."""
     room = Room()
     room.waiting[ID] = EVENT
-    for _ in range(LOOKS_UNTIL_ALERT + 1):
+    for _ in range(POLLS_UNTIL_ALERT + 1):
         await room.outbox.poll()
     assert room.raised == {Condition.USAGE_NOT_DRAINING}
     room.waiting.clear()
