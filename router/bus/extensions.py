@@ -21,7 +21,7 @@ class BusExtensions:
         try:
             reply = await self._bus.request(subject, body, dict(headers) or None, timeout_s=timeout_ms / 1000)
         except NoRespondersError:
-            return Missed.NOBODY
+            return Missed.NO_RESPONDERS
         except BusTimeoutError:
             return Missed.TIMEOUT
         except BusError:

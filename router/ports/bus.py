@@ -14,7 +14,7 @@ class Publication(Struct, frozen=True):
     payload: bytes
     message_id: str
     headers: dict[str, str] = {}
-    core_will_do: bool = False
+    core_is_enough: bool = False
     """Whether a core publish is expected here: if no stream covers the subject, operators get no log line."""
 
 

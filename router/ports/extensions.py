@@ -18,7 +18,7 @@ class Missed(Enum):
     """Why a call of an extension got no reply. The value is the reason that callers and operators read."""
 
     TIMEOUT = "timeout"
-    NOBODY = "no service subscribes to its subject"
+    NO_RESPONDERS = "no service subscribes to its subject"
     NOT_SENT = "the pod is not connected to NATS"
     TOO_LARGE = "the call is larger than the NATS server accepts"
 
@@ -29,7 +29,7 @@ class ExtensionCalls(Protocol):
     async def call(self, subject: str, body: bytes, headers: Mapping[str, str], timeout_ms: int) -> bytes | Missed:
         """Send one request and return the first reply, or why there is none. Raises only when cancelled.
 
-        `Missed.NOBODY`, `NOT_SENT` and `TOO_LARGE` are returned at once; only `TIMEOUT` takes `timeout_ms`.
+        `Missed.NO_RESPONDERS`, `NOT_SENT` and `TOO_LARGE` are returned at once; only `TIMEOUT` takes `timeout_ms`.
         """
 
 

@@ -41,15 +41,16 @@ DECIDE_KEYS = (
 
 
 def decide_script(**options: Any) -> Script:
-    """Load lua/decide.lua and check its header against this room's calls; options as in `scripts.load`."""
+    """Load lua/decide.lua and check its header against this module's calls; options as in `scripts.load`."""
     return load("decide", keys=DECIDE_KEYS, argv=("batch", "row"), returns=DECIDE_RETURNS, **options)
 
 
 WAIT_DEADLINES = 4
+"""A row waits for at most this many call deadlines, then it is answered `Unavailable`."""
 
 
 class RedisAnswers:
-    """`ports.decisions.Answers`."""
+    """`ports.decisions.Answers` on Redis: reads stored answers."""
 
     def __init__(self, keys: Keys, nodes: Nodes) -> None:
         self._keys = keys
@@ -59,11 +60,11 @@ class RedisAnswers:
         """See `ports.decisions.Answers.remembered`."""
         tenant = self._keys.tenant(tenant_id)
         raw = await self._nodes.call("GET", tenant.idem(name))
-        found = _answer(raw, tenant_id, tenant.partition, name) if isinstance(raw, bytes) else None
-        if isinstance(found, Unreadable):
-            log.error("a stored answer is unreadable: %s", found.message, extra={"tenant_id": tenant_id})
+        answer = _answer(raw, tenant_id, tenant.partition, name) if isinstance(raw, bytes) else None
+        if isinstance(answer, Unreadable):
+            log.error("a stored answer is unreadable: %s", answer.message, extra={"tenant_id": tenant_id})
             return None
-        return found
+        return answer
 
     async def all_remembered(self, names: Sequence[tuple[str, bytes]]) -> list[Remembered | Unreadable | None]:
         """See `ports.decisions.Answers.all_remembered`."""
@@ -91,14 +92,14 @@ class RedisAnswers:
 def _answer(raw: bytes, tenant_id: str, partition: int, name: bytes) -> Remembered | Unreadable | None:
     """None: the answer belongs to another tenant of the same partition."""
     try:
-        found = remembered(raw, partition, name)
-        return found if found.is_of(tenant_id) else None
+        answer = remembered(raw, partition, name)
+        return answer if answer.is_of(tenant_id) else None
     except FormatError as fault:
         return Unreadable(str(fault))
 
 
 class RedisDecisions(RedisAnswers):
-    """Decides, for the whole fleet; the port has the promises."""
+    """Decides with the state that all pods share; the port has the promises."""
 
     def __init__(self, keys: Keys, nodes: Nodes, lanes: Lanes, deadline_ms: float) -> None:
         super().__init__(keys, nodes)

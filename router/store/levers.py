@@ -1,4 +1,7 @@
-"""`ports.policies.LeverStore` on Redis: one script per act, which writes the act and its audit record together."""
+"""`ports.policies.LeverStore` and `ports.audit.ActLog` on Redis.
+
+Each act is one script call, which writes the change and its audit record together.
+"""
 
 from collections.abc import Mapping
 from secrets import token_bytes
@@ -26,7 +29,7 @@ _ACTIONS = {
 
 
 def lever_scripts(**options: Any) -> dict[str, Script]:
-    """Load the levers' scripts and check their headers against this room's calls; options as in `scripts.load`."""
+    """Load the scripts and check their headers against this module's calls; options as in `scripts.load`."""
     scripts = (
         load(
             "set_lever",
@@ -50,8 +53,9 @@ def lever_scripts(**options: Any) -> dict[str, Script]:
 
 
 class RedisLevers:
-    """Pulls levers; the port has the promises. Records live for `audit_ms`; the log of roles has at most
-    `audit_max_len`.
+    """Changes levers; the ports have the promises.
+
+    Audit records are kept for at least `audit_ms`; the log of acts of no tenant has at most `audit_max_len` entries.
     """
 
     def __init__(

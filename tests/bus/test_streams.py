@@ -116,7 +116,7 @@ async def test_without_jetstream_the_keeper_says_so(
     await asyncio.to_thread(server.start)
     bus = Bus(BusOptions((server.url,)))
     looks = Heard()
-    keeper = StreamKeeper(bus, fleet(bus, name), retry_s=0.05, on_look=lambda _e, covered: looks(covered))
+    keeper = StreamKeeper(bus, fleet(bus, name), retry_s=0.05, on_poll=lambda _e, covered: looks(covered))
     await bus.start()
     await bus.wait_connected(10)
     await keeper.start()
@@ -150,7 +150,7 @@ async def test_the_keeper_creates_and_says_so(bus: Bus, name: str, caplog: pytes
     """The first look creates what is missing, with a line in the log."""
     looks = Heard()
     keeper = StreamKeeper(
-        bus, fleet(bus, name), request_subjects=[], on_look=lambda ensured, _c: looks(ensured.created)
+        bus, fleet(bus, name), request_subjects=[], on_poll=lambda ensured, _c: looks(ensured.created)
     )
     with caplog.at_level("INFO", "router.bus"):
         await keeper.start()
@@ -167,7 +167,7 @@ async def test_the_keeper_lives_through_a_failing_callback(bus: Bus, name: str) 
         looks(1)
         raise KeyError("x")
 
-    keeper = StreamKeeper(bus, fleet(bus, name), request_subjects=[], on_look=broken)
+    keeper = StreamKeeper(bus, fleet(bus, name), request_subjects=[], on_poll=broken)
     await keeper.start()
     await looks.until(1)
     keeper.poll_soon()
@@ -179,7 +179,7 @@ async def test_the_keeper_sees_a_stream_over_a_request_subject(bus: Bus, name: s
     """It says so at the look after the stream came, and takes it back when the stream is gone."""
     looks = Heard()
     subject = f"{name}.decide"
-    keeper = StreamKeeper(bus, fleet(bus, name), request_subjects=[subject], on_look=lambda _e, covered: looks(covered))
+    keeper = StreamKeeper(bus, fleet(bus, name), request_subjects=[subject], on_poll=lambda _e, covered: looks(covered))
     await keeper.start()
     await looks.until(1)
     await create(bus, f"{name}-over", [f"{name}.decide"])

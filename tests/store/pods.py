@@ -5,8 +5,8 @@ import os
 from typing import Self
 
 from router.domain.outcome import Outcome
+from router.store.decide.availability import LaneHooks
 from router.store.decide.calls import LaneSettings
-from router.store.decide.lane import LaneHooks
 from router.store.decide.lanes import Lanes
 from router.store.decide.rows import RowPacker
 from router.store.decisions import RedisDecisions, decide_script

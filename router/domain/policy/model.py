@@ -226,7 +226,7 @@ class Policy(Struct, frozen=True):
     has_attributes: bool = False
     attempts: int = DEFAULT_ATTEMPTS
     extended: bool = False
-    memo: PlanCache = msgspec.field(default_factory=PlanCache)
+    plan_cache: PlanCache = msgspec.field(default_factory=PlanCache)
 
     def __post_init__(self) -> None:
         force_setattr(self, "varies", any(x.scope is Scope.USER or x.resource is Resource.COST for x in self.limits))

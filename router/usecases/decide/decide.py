@@ -106,7 +106,7 @@ class Decide:
             subject_tenant,
             strict=self._settings.strict_correlation,
             result_prefixes=self._settings.result_subject_prefixes,
-            longest_deadline_ms=self._settings.deadline_max_ms,
+            max_deadline_ms=self._settings.deadline_max_ms,
         )
         if isinstance(request, Rejected):
             self._telemetry.decisions.count(request.refused, "", self._loop.time() - started)

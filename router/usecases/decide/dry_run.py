@@ -17,7 +17,7 @@ from router.domain.request import DecideRequest
 from router.ports.decisions import DecisionStore
 from router.ports.extensions import ExtensionStore
 from router.usecases.decide.intake import DecideSettings, extensions_gated, forbidden, overlong
-from router.wire.extension_views import would_run
+from router.wire.extension_views import planned_extensions
 from router.wire.job import encode_job
 
 DryRunner = Callable[[DecideRequest, StoredPolicy], Awaitable[Answer]]
@@ -84,5 +84,7 @@ class DryRun:
         if step is not None:
             return refusal(step)
         if isinstance(answered, Decided) and answered.explain is not None:
-            return replace(answered, explain=answered.explain | {"extensions": would_run(policy, request, records)})
+            return replace(
+                answered, explain=answered.explain | {"extensions": planned_extensions(policy, request, records)}
+            )
         return answered

@@ -19,7 +19,7 @@ from router.wire.extensions import call_headers, decode_reply, encode_call, subj
 
 _OUTCOME_OF = {
     Missed.TIMEOUT: Called.TIMEOUT,
-    Missed.NOBODY: Called.UNAVAILABLE,
+    Missed.NO_RESPONDERS: Called.UNAVAILABLE,
     Missed.NOT_SENT: Called.UNAVAILABLE,
     Missed.TOO_LARGE: Called.ERROR,
 }

@@ -89,7 +89,7 @@ async def letters(dlq: History, chosen: Filter, *, maximum: int) -> list[Found]:
 
 
 async def letter(dlq: History, sequence: int) -> Found | None:
-    """The dead letter with that sequence; None: there is none, or it is not one of the router.
+    """The dead letter with that sequence; None: there is none, or the router did not write it.
 
     :raises BusError: the DLQ could not be read.
     """

@@ -61,7 +61,7 @@ class _Entry:
         self.policies = policies
         self.stamp = policies.stamp
         self.size = size_of(policies)
-        self.plan_caches = tuple(p.policy.memo for p in policies.policies.values())
+        self.plan_caches = tuple(p.policy.plan_cache for p in policies.policies.values())
         self.refresh_at = refresh_at
         self.doubtful_at = doubtful_at
         self.no_reload_until = 0.0

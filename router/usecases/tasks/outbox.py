@@ -19,7 +19,7 @@ from router.ports.bus import History, Publication, Published, Publisher
 from router.ports.tasks import TaskStore, UsageWaiting
 from router.telemetry import Event, Telemetry
 from router.wire import subjects
-from router.wire.assignment import usage_facts
+from router.wire.assignment import usage_identity
 
 log = logging.getLogger("router.outbox")
 
@@ -81,7 +81,7 @@ class Outbox:
         for usage in waiting:
             if usage.usage_id not in self._last_waiting:
                 continue
-            if usage_facts(usage.event).timestamp >= oldest_fresh_ms:
+            if usage_identity(usage.event).timestamp >= oldest_fresh_ms:
                 self.publish(usage.usage_id, usage.event)
             elif usage.usage_id not in self._in_flight:
                 old.append(usage)
@@ -100,7 +100,7 @@ class Outbox:
     async def _look_up(self, old: list[UsageWaiting]) -> None:
         """Publish the events that the stream does not have; delete the others from the outbox."""
         try:
-            since_ms = min(usage_facts(usage.event).timestamp for usage in old) - MAX_CLOCK_SKEW_MS
+            since_ms = min(usage_identity(usage.event).timestamp for usage in old) - MAX_CLOCK_SKEW_MS
             stored = await self._usage_log.holds({to_text(usage.usage_id) for usage in old}, max(0, since_ms))
             for usage in old:
                 if to_text(usage.usage_id) not in stored:

@@ -425,7 +425,7 @@ async def test_now_and_then_a_late_call_is_no_outage(own: ValkeyProcess) -> None
 async def test_the_pods_own_clock_does_not_count(pod: Pod, monkeypatch: pytest.MonkeyPatch, wrong: float) -> None:
     """Once Redis has told its time, a pod whose clock is years behind or ahead decides as any other."""
     await pod.decide(ask())
-    monkeypatch.setattr("router.store.decide.lane.time", SimpleNamespace(time=lambda: wrong))
+    monkeypatch.setattr("router.store.decide.clock.time", SimpleNamespace(time=lambda: wrong))
     assert isinstance((await pod.decide(ask()))[0], Admitted)
     assert abs(pod.lanes.of(0)[0].now_ms() - time.time() * 1000) < 60_000
 
@@ -640,7 +640,7 @@ async def test_late_rows_are_counted(own: ValkeyProcess) -> None:
         await pod.decide(ask())
         assert late == []
         lane, _ = pod.lanes.of(pod.keys.tenant("acme").partition)
-        lane._clock_offset = 0.0  # an idea of Redis time that is decades old: every row is late, once
+        lane._clock.offset_ms = 0.0  # an idea of Redis time that is decades old: every row is late, once
         (outcome,) = await pod.decide(ask())
         assert isinstance(outcome, Admitted)
         assert late == [1]

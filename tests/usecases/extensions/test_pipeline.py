@@ -150,7 +150,7 @@ async def test_garbage_is_an_error(reply: bytes) -> None:
     ("missed", "code", "bad"),
     [
         (Missed.TIMEOUT, Code.EXTENSION_TIMEOUT, 1),
-        (Missed.NOBODY, Code.EXTENSION_UNAVAILABLE, 1),
+        (Missed.NO_RESPONDERS, Code.EXTENSION_UNAVAILABLE, 1),
         (Missed.NOT_SENT, Code.EXTENSION_UNAVAILABLE, 0),
         (Missed.TOO_LARGE, Code.EXTENSION_ERROR, 0),
     ],
@@ -166,7 +166,7 @@ async def test_no_answer(missed: Missed, code: Code, bad: int) -> None:
 
 async def test_a_retry_may_save_it() -> None:
     """Two failures, then an answer, within `retry`; each call counts in its health."""
-    room = Room(Calls(pre_mask=[b"?", Missed.NOBODY, OK]))
+    room = Room(Calls(pre_mask=[b"?", Missed.NO_RESPONDERS, OK]))
     _, (found,) = await room.pipeline.pre(REQUEST, [step("mask", retry=2)], room.until)
     assert (found.outcome, found.calls) == (Called.OK, 3)
     await room.watch.drained()
@@ -237,7 +237,7 @@ async def test_what_post_adds_is_bounded(size: int, outcome: Called) -> None:
 
 async def test_post_is_told_the_decision() -> None:
     """In `metadata.decision`; it ends with the first required one that fails, and its refusal says why."""
-    room = Room(Calls(post_log={"metadata": {"a": 1}}, post_sign=Missed.NOBODY, post_last=OK))
+    room = Room(Calls(post_log={"metadata": {"a": 1}}, post_sign=Missed.NO_RESPONDERS, post_last=OK))
     steps = await room.pipeline.post(
         REQUEST, {"provider_id": "p"}, [step("log"), step("sign"), step("last")], room.until
     )
@@ -265,7 +265,7 @@ def test_when(when: dict[str, Any], fits: bool) -> None:
     assert bool(wanted([step("e", when=when)], REQUEST)) is fits
 
 
-ANSWERS = st.sampled_from([OK, {"valid": False}, b"?", Missed.NOBODY, Missed.NOT_SENT])
+ANSWERS = st.sampled_from([OK, {"valid": False}, b"?", Missed.NO_RESPONDERS, Missed.NOT_SENT])
 EXTENSIONS = st.lists(
     st.tuples(st.booleans(), st.integers(0, 2), st.lists(ANSWERS, min_size=1, max_size=3)), max_size=4
 )

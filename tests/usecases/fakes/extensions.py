@@ -34,7 +34,7 @@ class Calls:
         """Written down and answered."""
         self.sent.append((subject, orjson.loads(body)))
         self.headers.append(headers)
-        waiting = self.answers.get(subject, [Missed.NOBODY])
+        waiting = self.answers.get(subject, [Missed.NO_RESPONDERS])
         answer = waiting.pop(0) if len(waiting) > 1 else waiting[0]
         await asyncio.sleep(timeout_ms / 1000 if answer is Missed.TIMEOUT else 0)
         return answer if isinstance(answer, bytes | Missed) else orjson.dumps(answer)
