@@ -7,7 +7,7 @@ import pytest
 from redis import Redis, RedisCluster
 
 from router.store.keys import Keys
-from router.store.nodes import SingleNode
+from router.store.nodes import Cluster, Nodes, SingleNode
 from tests.servers import ValkeyCluster
 from tests.store.fake import FakeNode
 from tests.store.harness import Store
@@ -76,3 +76,16 @@ def store_at_once(single: Redis) -> Store:
 def either_at_once(servers: None, request: pytest.FixtureRequest) -> Store:
     """The same, once on the session's server and once on its Cluster."""
     return Store(request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+async def store_nodes(store: Store, redis_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Nodes]:
+    """A pod's client of the server that the store is on."""
+    if isinstance(store.client, RedisCluster):
+        cluster: ValkeyCluster = request.getfixturevalue("valkey_cluster")
+        made: Nodes = Cluster(cluster.url)
+    else:
+        made = SingleNode(redis_url)
+    await made.open()
+    yield made
+    await made.close()

@@ -7,10 +7,8 @@ import pytest
 from router.store.census import OTHER, RedisSample, kind_of_key
 from router.store.keys import KEYS, Keys
 from router.store.nodes import Nodes, SingleNode
+from tests.store.filled import everything, filled
 from tests.store.harness import Store
-from tests.store.test_tenants import everything, filled, nodes
-
-__all__ = ["nodes"]
 
 
 @pytest.mark.parametrize("kind", KEYS)
@@ -39,10 +37,10 @@ async def test_one_pod_leads_until_it_stops(plain: SingleNode, keys: Keys) -> No
     assert not await first.lead(60_000)
 
 
-async def test_a_walk_sees_every_key(store: Store, nodes: Nodes) -> None:
+async def test_a_walk_sees_every_key(store: Store, store_nodes: Nodes) -> None:
     """On a Cluster, too; each kind has sizes."""
-    await filled(store, nodes)
-    sample = RedisSample(store.keys, nodes, "pod-1")
+    await filled(store, store_nodes)
+    sample = RedisSample(store.keys, store_nodes, "pod-1")
     there = Counter(kind_of_key(store.keys.schema.encode(), k) for k in everything(store))
     seen: Counter[str] = Counter()
     pages = 0
