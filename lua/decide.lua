@@ -70,9 +70,8 @@ local OUTCOME_PUSHED, OUTCOME_FALLBACK, OUTCOME_RESERVED, OUTCOME_METER, OUTCOME
 --- @include decide/effects
 --- @include decide/next_attempt
 
--- The reply of a row that needs no limit to be refused or answered; nil: it goes on.
-local function refuse_early(row)
-  local remembered = call('GET', KEYS[k_idem])
+-- The reply of a row that no limit has to answer or refuse; nil: it goes on. `remembered`: the remembered answer.
+local function refuse_early(row, remembered)
   if remembered then
     if remembered:byte(1) ~= 1 then error('remembered answer of format ' .. remembered:byte(1)) end
     -- Compares 5 bytes: the other three are the tenant's mark, which answers of the first version lack.
@@ -166,8 +165,11 @@ local function run(row)
   head = heads[k_head] or head_at(k_head)
   if attempt > 1 then return next_attempt(row) end
   charged, row_charges, waits, own = 0, n_charges, '\0', '\0'
-  local early = refuse_early(row)
-  if early then return early end
+  local remembered = call('GET', KEYS[k_idem])
+  if remembered or head.off or claims then
+    local early = refuse_early(row, remembered)
+    if early then return early end
+  end
   local pos, worst, wait, shadow = check_charges(row, charges_at, n_charges, 0)
   if not worst then return admit(row, pos, shadow) end
   local seen = seen_by_row()

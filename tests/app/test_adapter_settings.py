@@ -42,7 +42,11 @@ def test_token_and_credentials_reach_their_options(files: dict[str, str]) -> Non
 
 def test_every_redis_setting_reaches_its_option(files: dict[str, str]) -> None:
     """The user's name, the password and the CA bundle of Redis."""
-    access = redis_access(
-        load({"ROUTER_REDIS_USERNAME": "user", "ROUTER_REDIS_PASSWORD": "password", "ROUTER_REDIS_TLS_CA": files["ca"]})
-    )
+    environ = {
+        "ROUTER_REDIS_URL": "rediss://127.0.0.1:6379",
+        "ROUTER_REDIS_USERNAME": "user",
+        "ROUTER_REDIS_PASSWORD": "password",
+        "ROUTER_REDIS_TLS_CA": files["ca"],
+    }
+    access = redis_access(load(environ))
     assert (access.username, access.password, access.tls_ca) == ("user", "password", files["ca"])

@@ -96,6 +96,12 @@ def test_a_header_that_lies_stops_the_pod(tmp_path: Path, old: str, new: str, co
         load("good", keys=("due",), argv=("lease_ms",), returns={0: "claimed"}, folder=folder)
 
 
+def test_a_sentence_may_go_on_after_a_layout(tmp_path: Path) -> None:
+    """Only the plural `layouts` takes a list: a word after "layout claim," is prose."""
+    folder = written(tmp_path, GOOD.replace("how long", "layout claim, then its length"))
+    assert load("good", keys=("due",), argv=("lease_ms",), returns={0: "claimed"}, folder=folder).name == "good"
+
+
 def expanded(folder: Path, *text: str, include: str = "") -> str:
     """A script of these lines, without its constants."""
     (folder / "include").mkdir()

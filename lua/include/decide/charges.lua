@@ -82,7 +82,10 @@ local function charge(until_ms)
     elseif o < 0 then
       log_charge(KEYS[st], decision, units, -o, now)
     elseif units > 0 then
-      sliding_charge(st, o, units)
+      -- As sliding_charge, written out: a row makes some of these, and each would be a call.
+      local v = st.v
+      v[o + SUM], v[o + CURRENT] = v[o + SUM] + units, v[o + CURRENT] + units
+      st.dirty = true
     end
   end
 end
