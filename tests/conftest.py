@@ -38,7 +38,7 @@ def servers() -> None:
 
 
 def _needs_server(item: pytest.Item) -> bool:
-    return "servers" in getattr(item, "fixturenames", ())
+    return "servers" in getattr(item, "fixturenames", ()) or item.get_closest_marker("server") is not None
 
 
 def _refuse(server: ServerProcess) -> None:

@@ -15,7 +15,7 @@ from router.bus.streams import Streams
 from router.ports.bus import Publication, Published, Publisher
 from router.telemetry import Event
 from tests.bus.conftest import Heard
-from tests.bus.test_streams import create, delete
+from tests.bus.jetstream import create, delete
 from tests.servers import NatsProcess
 
 

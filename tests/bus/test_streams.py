@@ -1,7 +1,6 @@
 """Streams and consumers on a real JetStream."""
 
 import asyncio
-import json
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from router.bus.stream_specs import ConsumerSpec, StreamSpec
 from router.bus.streams import Streams
 from router.errors import StartupRefused
 from tests.bus.conftest import Heard
+from tests.bus.jetstream import create, delete
 from tests.servers import NatsProcess
 
 
@@ -23,18 +23,6 @@ def fleet(bus: Bus, name: str) -> Streams:
     """One stream and one consumer of a test's own."""
     stream = StreamSpec(name.upper(), (f"{name}.a", f"{name}.b.*"), max_age_s=3600, dedup_s=600)
     return Streams(bus, [stream], [ConsumerSpec(name.upper(), "workers")])
-
-
-async def delete(bus: Bus, what: str) -> None:
-    """Another client's doing."""
-    answer = json.loads((await bus.request(f"$JS.API.{what}", b"")).data)
-    assert answer.get("success"), answer
-
-
-async def create(bus: Bus, name: str, subjects: list[str], **config: object) -> None:
-    """A stream of somebody else."""
-    payload = json.dumps({"name": name, "subjects": subjects, "storage": "memory", **config}).encode()
-    assert "error" not in json.loads((await bus.request(f"$JS.API.STREAM.CREATE.{name}", payload)).data)
 
 
 async def test_missing_ones_are_created_as_specified(bus: Bus, name: str) -> None:

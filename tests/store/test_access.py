@@ -11,8 +11,7 @@ from router.errors import StoreError
 from router.store.decide.calls import LaneSettings
 from router.store.nodes import Access, SingleNode
 from tests.servers import ValkeyProcess
-from tests.store.decide.test_lanes import ask, fresh_keys
-from tests.store.pods import Pod
+from tests.store.pods import Pod, ask, fresh_keys
 
 ACL = ("--user", "router", "on", ">sesame", "~*", "&*", "+@all")
 CAREFUL = LaneSettings(deadline_ms=500, wait_replicas=1)

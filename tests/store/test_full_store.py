@@ -17,9 +17,9 @@ from router.store.keys import Keys
 from router.store.nodes import SingleNode
 from router.store.retention import RedisRetention, RetentionBounds
 from tests.servers import ValkeyProcess
+from tests.store.claimed import Begun
 from tests.store.harness import Store, policy, request
-from tests.store.test_claims import Begun
-from tests.store.test_settle import TRIP, Task, correction
+from tests.store.tasks import TRIP, Task, correction
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,7 @@ from router.store.levers import MAX_LEVERS, RedisLevers
 from router.store.nodes import Nodes, SingleNode
 from router.store.packing import head as head_of
 from router.store.policies import RedisPolicies
-from tests.store.harness import MINUTE, Ask, Direct, Store, policy, request, undispatched
-from tests.store.test_decide import head
+from tests.store.harness import MINUTE, Ask, Direct, Store, head, policy, request, undispatched
 
 R = ("request_id", "r")
 ALICE = Actor("alice", "operator", "trace-1")

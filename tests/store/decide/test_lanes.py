@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from secrets import token_hex
 from shutil import copytree
 from types import SimpleNamespace
 from typing import Any
@@ -33,11 +32,10 @@ from router.store.tasks import RedisTasks
 from tests.chaos.proxy import Proxy
 from tests.servers import ValkeyProcess, free_port
 from tests.store.harness import MINUTE, Ask, policy, request
-from tests.store.pods import Pod
+from tests.store.pods import PLAIN, Pod, ask, fresh_keys
 
 QUICK = LaneSettings(deadline_ms=60, retry_ms=20)
 MARGIN_S = 0.5
-PLAIN = policy("a", "b")
 FULL = policy(
     "a",
     "b",
@@ -45,11 +43,6 @@ FULL = policy(
     breaker=Breaker(),
     sticky=Sticky(),
 )
-
-
-def fresh_keys() -> Keys:
-    """A schema that nobody else uses."""
-    return Keys(schema=f"t{token_hex(5)}")
 
 
 @pytest.fixture
@@ -76,11 +69,6 @@ async def own_pod(own: ValkeyProcess) -> AsyncIterator[Pod]:
         yield opened
         own.thaw() if own.process is not None else None
     await nodes.close()
-
-
-def ask(request_id: str | None = None, *, tenant: str = "acme", **more: Any) -> Ask:
-    """A plain request."""
-    return Ask(request(tenant, request_id or uuid4().hex, **more), PLAIN)
 
 
 _CONNECTING = {"CLIENT", "HELLO", "AUTH", "SELECT"}

@@ -36,7 +36,8 @@ from router.usecases.tasks.unfinished import Unfinished
 from tests.store.harness import policy
 from tests.store.harness import request as request_of
 from tests.store.pods import Pod
-from tests.usecases.fakes.extensions import Calls, Records, Silent
+from tests.usecases.fakes.alerts import RecordedAlerts
+from tests.usecases.fakes.extensions import Calls, Records
 
 TENANT = "acme"
 STEP_MS = 500
@@ -145,7 +146,7 @@ class World:
         tasks = Mortal(self.tasks, fate, ("move", "records"))
         claims = Mortal(self.claims, fate, ("take", "complete", "abandon", "release"))
         decisions = MortalDecisions(self.pod.decisions, fate, ("remembered", "all_remembered"))
-        watch = ExtensionHealthWatch(Records(), self.telemetry, Silent(), now_ms=lambda: 1, random=os.urandom)
+        watch = ExtensionHealthWatch(Records(), self.telemetry, RecordedAlerts(), now_ms=lambda: 1, random=os.urandom)
         pipeline = Pipeline(Mortal(self.calls, fate, ("call",)), watch, self.telemetry)
         ports = FlowPorts(
             decisions,

@@ -18,7 +18,8 @@ from router.ports.extensions import Missed
 from router.telemetry import Telemetry
 from router.usecases.extensions.health_watch import ExtensionHealthWatch
 from router.usecases.extensions.pipeline import Pipeline
-from tests.usecases.fakes.extensions import Calls, Records, Silent
+from tests.usecases.fakes.alerts import RecordedAlerts
+from tests.usecases.fakes.extensions import Calls, Records
 
 REQUEST = DecideRequest(
     "acme",
@@ -41,7 +42,7 @@ class Room:
         self.calls, self.records = calls, Records()
         self.telemetry = Telemetry(CollectorRegistry())
         self.watch = ExtensionHealthWatch(
-            self.records, self.telemetry, Silent(), now_ms=lambda: 1_000, random=os.urandom
+            self.records, self.telemetry, RecordedAlerts(), now_ms=lambda: 1_000, random=os.urandom
         )
         self.pipeline = Pipeline(calls, self.watch, self.telemetry)
         self.until = asyncio.get_running_loop().time() + 5

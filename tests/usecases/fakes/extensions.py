@@ -80,16 +80,3 @@ class Records:
     async def records(self) -> list[ExtensionRecord]:
         """None was called."""
         return []
-
-
-class Silent:
-    """`usecases.gate.gate.AlertSink` that nobody hears."""
-
-    def raise_(self, *_: object, **__: object) -> None:
-        """Unheard."""
-
-    def resolve(self, *_: object, **__: object) -> None:
-        """Unheard."""
-
-    def happened(self, *_: object, **__: object) -> None:
-        """Unheard."""
