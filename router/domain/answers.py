@@ -16,9 +16,9 @@ from router.domain.outcome import (
     LimitHit,
     NoCandidate,
     Outcome,
-    Remembered,
     Replay,
     RowFault,
+    StoredAnswer,
     TenantOff,
     Unavailable,
 )
@@ -98,7 +98,7 @@ def _gated(features: tuple[str, ...]) -> JsonObject:
     return {"requires_cp": dict.fromkeys(features, REQUIRED_CP)}
 
 
-def replayed(remembered: Remembered, *, explain: bool) -> Decided:
+def replayed(remembered: StoredAnswer, *, explain: bool) -> Decided:
     """Build the answer of a replay: the decision that was made before."""
     decision = Decision(
         remembered.provider_id,
