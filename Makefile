@@ -16,7 +16,7 @@ test: venv ## all tests but the long ones
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" $(ARGS)
 
 test-unit: venv ## the tests that need no server and start no process: half a minute
-	@$(BIN)/python -m pytest -q -n 2 -m "not server and not long" $(ARGS) \
+	@$(BIN)/python -m pytest -q -n 2 -m "not server and not long" --hypothesis-profile unit $(ARGS) \
 		tests/domain tests/wire tests/usecases tests/store tests/bus tests/edge tests/worker $(wildcard tests/test_*.py)
 
 test-long: venv ## the long state machines, Redis Cluster and fault runs

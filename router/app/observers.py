@@ -14,7 +14,7 @@ from router.log_throttle import LogThrottle
 from router.ports.alerts import AlertSink
 from router.ports.policies import Cause
 from router.ports.seeding import SeedReport
-from router.store.decide.lane import LaneHooks
+from router.store.decide.availability import LaneHooks
 from router.telemetry import Event, Telemetry
 from router.usecases.admin.queries import RecentLatency
 from router.usecases.alerts.alerts import Alerts
@@ -227,7 +227,7 @@ class SeedWatch:
             len(report.written),
             extra={"event": Event.STORE_RESEEDED},
         )
-        self._alerts.happened(Condition.STORE_RESEEDED, FLEET, metadata={"policies": len(report.written)})
+        self._alerts.occurred(Condition.STORE_RESEEDED, FLEET, metadata={"policies": len(report.written)})
         self._log_bad_files(report)
 
     def seeded(self, report: SeedReport) -> None:

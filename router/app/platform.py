@@ -70,7 +70,7 @@ class Platform:
         )
         self.isolation = Isolation(self.telemetry, self.alerts)
         self.stream_watch = StreamWatch(self.telemetry, self.readiness, self.alerts)
-        self.keeper = StreamKeeper(self.bus, self.streams, on_look=self.stream_watch.checked)
+        self.keeper = StreamKeeper(self.bus, self.streams, on_poll=self.stream_watch.checked)
         self._bus_totals()
         self._outage_rules()
         self._gate_parts()

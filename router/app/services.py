@@ -16,12 +16,11 @@ from router.domain.decision import Code, Refused
 from router.domain.json import JsonObject
 from router.edge.http import HttpServer
 from router.edge.pages import pages
-from router.usecases.admin.acts import OperatorActs, PolicyActs
+from router.usecases.admin.acts import AdminServices
 from router.usecases.admin.admin import Admin
 from router.usecases.admin.overrides import OverrideService
 from router.usecases.admin.purge import Purger
 from router.usecases.admin.queries import Backpressure, GetDecision, RecentLatency
-from router.usecases.admin.tenant_acts import TenantActs
 from router.usecases.policies.publish import PolicyPublisher
 from router.wire import subjects
 from router.wire.reply import encode
@@ -85,7 +84,7 @@ class Services:
         s, store = platform.settings, platform.store
         announcements = Announcements(platform.bus)
 
-        def operator(by: Actor) -> OverrideService:
+        def overrides(by: Actor) -> OverrideService:
             return OverrideService(store.levers, store.inspector, store.policies, by)
 
         def publisher(by: Actor) -> PolicyPublisher:
@@ -94,19 +93,17 @@ class Services:
         def purger(by: Actor) -> Purger:
             return Purger(store.tenants, store.levers, announcements, by, forget_ms=forget_ms(s))
 
-        return Admin(
+        services = AdminServices(
             policies=self._policies.cache,
             inspector=store.inspector,
             extensions=store.extensions,
+            tenants=store.tenants,
             dry_run=self._deciding.dry_run.answer,
-            tokens=admin_tokens(s),
-            levers=store.levers,
-            telemetry=platform.telemetry,
-            token_acts=OperatorActs(operator).acts
-            | PolicyActs(publisher).acts
-            | TenantActs(purger, store.tenants).acts,
-            legacy_codes=s.legacy_error_codes,
+            overrides=overrides,
+            publisher=publisher,
+            purger=purger,
         )
+        return Admin(services, admin_tokens(s), store.levers, platform.telemetry, legacy_codes=s.legacy_error_codes)
 
     async def drained(self) -> None:
         """Stop answering on the subjects; HTTP stays."""

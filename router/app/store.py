@@ -9,7 +9,7 @@ from router.domain.task import BreakerTurn, Move
 from router.settings import Settings
 from router.store.audit import RedisAudit
 from router.store.claims import RedisClaims
-from router.store.decide.lane import LaneHooks
+from router.store.decide.availability import LaneHooks
 from router.store.decide.lanes import Lanes
 from router.store.decide.rows import RowPacker
 from router.store.decisions import RedisDecisions, decide_script

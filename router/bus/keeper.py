@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 class StreamKeeper:
     """The periodic check. `covered` maps request/reply subjects to the streams that cover them; it should be empty.
 
-    `on_look(ensured, covered)` is called after each complete check. After a failed check the next one follows after
+    `on_poll(ensured, covered)` is called after each complete check. After a failed check the next one follows after
     `retry_s`.
     """
 
@@ -36,7 +36,7 @@ class StreamKeeper:
         every_s: float = 30.0,
         retry_s: float = 1.0,
         covered_s: float = 2.0,
-        on_look: Callable[[Ensured, dict[str, list[str]]], None] | None = None,
+        on_poll: Callable[[Ensured, dict[str, list[str]]], None] | None = None,
     ) -> None:
         self._bus = bus
         self._streams = streams
@@ -44,7 +44,7 @@ class StreamKeeper:
         self._every_s = every_s
         self._retry_s = retry_s
         self._covered_s = covered_s
-        self._on_look = on_look
+        self._on_look = on_poll
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.covered: dict[str, list[str]] = {}

@@ -42,7 +42,18 @@ _MAX_LOGGED_SUBJECTS = 4096
 class _Entry:
     """A message that is not settled yet. `born` is loop time in seconds."""
 
-    __slots__ = ("block", "born", "core_will_do", "done", "payload", "reason", "resend_at", "subject", "token", "tries")
+    __slots__ = (
+        "block",
+        "born",
+        "core_is_enough",
+        "done",
+        "payload",
+        "reason",
+        "resend_at",
+        "subject",
+        "token",
+        "tries",
+    )
 
     def __init__(
         self,
@@ -51,10 +62,10 @@ class _Entry:
         payload: bytes,
         done: Callable[[Published], None],
         born: float,
-        core_will_do: bool,
+        core_is_enough: bool,
     ) -> None:
         self.subject, self.block, self.payload, self.done, self.born = subject, block, payload, done, born
-        self.core_will_do = core_will_do
+        self.core_is_enough = core_is_enough
         self.token = b""
         self.tries = 0
         self.resend_at = 0.0
@@ -168,7 +179,7 @@ class StreamPublisher:
             payload=publication.payload,
             done=done,
             born=loop.time(),
-            core_will_do=publication.core_will_do,
+            core_is_enough=publication.core_is_enough,
         )
         match self._coverage.known(publication.subject):
             case True:
@@ -319,7 +330,7 @@ class StreamPublisher:
             return
         self.published_core += 1
         if (
-            not entry.core_will_do
+            not entry.core_is_enough
             and subject not in self._logged_subjects
             and len(self._logged_subjects) < _MAX_LOGGED_SUBJECTS
         ):

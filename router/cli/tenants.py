@@ -36,7 +36,7 @@ def show(name: TenantArgument, json: JsonOption = False, redis: RedisOption = No
 
 async def _facts(services: "Services", name: str) -> dict[str, Any]:
     from router.domain.view import BreakerState
-    from router.usecases.admin.tenant_acts import census_facts
+    from router.usecases.admin.act_replies import census_facts
     from router.usecases.policies.publish import check_ids
 
     check_ids(name)
@@ -88,7 +88,7 @@ def purge(
     confirm = name if yes or dry_run else _asked(name)
     purged = asyncio.run(_purge(settings_for(redis=redis, nats=nats), name, confirm, why, dry_run=dry_run))
     if json:
-        from router.usecases.admin.tenant_acts import purged_facts
+        from router.usecases.admin.act_replies import purged_facts
 
         print_json(purged_facts(name, purged, dry_run=dry_run))
     else:

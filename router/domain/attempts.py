@@ -1,4 +1,8 @@
-"""The next attempt of a task: whether there is one, when, and how it is planned."""
+"""The next attempt of a task: whether there is one, its delay, and its plan.
+
+When an attempt fails, its task either ends or waits for the next attempt. The delivery record of a waiting task stores
+what ended the attempt, as a number (`why_of`). So any pod can plan the next attempt, even after a crash.
+"""
 
 from zlib import crc32
 
@@ -14,37 +18,37 @@ from router.domain.task import TaskRecord
 
 DEFAULT_BACKOFF_MS = 200
 
-# What ended an attempt, as its record stores it: an HTTP number as itself, a word by its index here.
+# The stored number of what ended an attempt: an HTTP number as it is, a word as its index here.
 _WORDS = ("", "error", "timeout", "cancelled", "rate_limited", "circuit_breaker_open")
 
 
 def why_of(result: ExecResult) -> int:
-    """The status of a failed result for fallback rules: its HTTP number, else a word of their vocabulary."""
+    """The stored number of a failed result's status: its HTTP number, else the number of its word."""
     code = (result.error_code or "").lower().removeprefix("http_")
     if len(code) == 3 and code.isdigit():
         return int(code)
     if code in _WORDS[1:]:
         return _WORDS.index(code)
-    # A fault of the provider has no HTTP number; rules see it as a server error.
+    # A server error without an HTTP number matches the rules for 500.
     return 500 if code in ("server_error", "5xx") else _WORDS.index(result.status.value)
 
 
 def why_status(status: Status) -> int:
-    """The status of an attempt that ended without a result."""
+    """The stored number of the status of an attempt that ended without a result."""
     return _WORDS.index(status.value)
 
 
 def status_of(why: int) -> str:
-    """The status that `when.status` is matched with."""
+    """The status, as text, that a rule's `when.status` is compared with."""
     return str(why) if why >= len(_WORDS) else _WORDS[why]
 
 
 def next_in_ms(policy: Policy | None, record: TaskRecord, why: int, request: DecideRequest | None) -> int | None:
     """The delay before the next attempt in ms; None: the task has no attempt left.
 
-    Number of attempts: the request's option, else 1 + `retry` of the first rule that matches the request and the
-    failure, else 2. Delay: the request's option, else that rule's, else 200 ms. `request` may be None if
-    `looks_at_request` is false, or if the work item is lost: then no rule with attributes matches.
+    The number of attempts is the request's option, else 1 + `retry` of the first rule that matches the request and the
+    failure, else 2. The delay is the request's option, else that rule's backoff, else 200 ms. `request` may be None if
+    `looks_at_request` returns False, or if the work item is lost; without it, no rule with attributes matches.
     """
     facts = record.facts
     if record.attempt >= facts.max_attempts:
@@ -62,7 +66,10 @@ def next_in_ms(policy: Policy | None, record: TaskRecord, why: int, request: Dec
 
 
 def looks_at_request(policy: Policy | None, record: TaskRecord) -> bool:
-    """Whether `next_in_ms` needs the request: a rule reads type, context or metadata, and it sets no retry options."""
+    """Whether `next_in_ms` needs the request.
+
+    It does if a rule compares the type, context or metadata, and the request does not set all retry options itself.
+    """
     facts = record.facts
     return policy is not None and policy.has_attributes and (facts.by_rule or facts.backoff_ms is None)
 
@@ -72,9 +79,9 @@ def _is_for(rule: Fallback, request: DecideRequest | None) -> bool:
 
 
 def _spread(delay_ms: int, record: TaskRecord) -> int:
-    """A delay between half of it and all of it: tasks that failed together do not return together.
+    """Shorten a delay by up to half, so that tasks that failed together are not retried together.
 
-    It is the same on every pod for this attempt, so a move that is made twice is the same move.
+    The result for an attempt is the same on every pod, so a repeated move is identical to the first.
     """
     half = delay_ms // 2
     return delay_ms - crc32(record.decision_id + record.attempt.to_bytes(4)) % (half + 1)
@@ -99,7 +106,10 @@ def next_plan(
     deadlines: Deadlines,
     snapshot: Snapshot,
 ) -> Plan:
-    """The plan of the next attempt. Rules see what ended the last attempt; leases are the only charges."""
+    """Plan the next attempt. Fallback rules match the status that ended the last attempt.
+
+    Its only charges are concurrency leases: other reservations of the first attempt stay in force.
+    """
     step = Step(status_of(record.why), record.provider_id, record.attempt - 1)
     fresh_plan = plan(
         request=replace(request, step=step), stored=stored, features=features, deadlines=deadlines, snapshot=snapshot

@@ -1,6 +1,7 @@
-"""The tenant's audit log: the content of its records, and the entries that people read.
+"""The tenant's audit log: the records as they are stored, and the entries that operators read.
 
-A record holds only the fields named here, never a payload or a secret.
+A record has two parts. The pod packs the *features*, which it knows before the store decides; the script adds the
+outcome. A record holds only the fields named here, never a payload or a secret.
 """
 
 from msgspec import Struct
@@ -13,10 +14,12 @@ MAX_NAME_BYTES = 400
 
 
 class PolicyFrame(Struct, frozen=True, array_like=True):
-    """The policy of a decision, and the names of its candidates and limits in the plan's order.
+    """The policy of a decision, and the names of its candidates and limits in the order of the plan.
 
-    A record stays below 1 KB: of very many candidates only the first are named; `more` counts the others. `script` is
-    the version of the script that decided. `provider_limits` are the limits that every candidate has of its own.
+    - `providers`: names of the first candidates, up to `MAX_NAME_BYTES`, so that a record stays below 1 KB.
+    - `more`: number of candidates that are not named.
+    - `script`: version of the script that decided.
+    - `provider_limits`: ids of the limits that are counted for each candidate separately.
     """
 
     policy_id: str
@@ -30,18 +33,18 @@ class PolicyFrame(Struct, frozen=True, array_like=True):
 
 
 def policy_frame(plan: Plan, script: str = "") -> PolicyFrame:
-    """The frame of a plan's decision."""
+    """Build the frame of a plan's decision."""
     stored = plan.stored
     names: list[str] = []
-    left = MAX_NAME_BYTES
+    bytes_left = MAX_NAME_BYTES
     for c in plan.candidates:
-        left -= len(c.provider.name) + 1
-        if left < 0:
+        bytes_left -= len(c.provider.name) + 1
+        if bytes_left < 0:
             break
         names.append(c.provider.name)
     limits = tuple(c.limit.id for c in plan.charges)
     more = len(plan.candidates) - len(names)
-    own = tuple(c.limit.id for c in plan.candidates[0].charges) if plan.candidates else ()
+    provider_limits = tuple(c.limit.id for c in plan.candidates[0].charges) if plan.candidates else ()
     return PolicyFrame(
         policy_id=stored.policy_id,
         policy_revision=stored.revision,
@@ -50,15 +53,15 @@ def policy_frame(plan: Plan, script: str = "") -> PolicyFrame:
         limits=limits,
         script=script,
         more=more,
-        provider_limits=own,
+        provider_limits=provider_limits,
     )
 
 
 class DecisionFeatures(Struct, frozen=True, array_like=True):
-    """What the record of a decision keeps of request and policy. The pod packs it; the script stores it unread.
+    """The part of a decision's record that comes from the request and the policy. The script stores it as opaque bytes.
 
-    `constrained`: providers that the request's constraints passed over. `times`: the number of refusals that the record
-    stands for; the fields are those of the first.
+    `constrained`: providers that the request's constraints excluded. `times`: the number of refusals that the record
+    stands for; its other fields are those of the first refusal.
     """
 
     request_id: str
@@ -73,7 +76,7 @@ class DecisionFeatures(Struct, frozen=True, array_like=True):
 
 
 class TaskFeatures(Struct, frozen=True, array_like=True):
-    """What the record of an assignment, a result or a breaker's turn keeps."""
+    """The features in the record of an assignment, a result, or a change of a breaker's state."""
 
     request_id: str
     policy_id: str
@@ -92,7 +95,7 @@ class TaskFeatures(Struct, frozen=True, array_like=True):
 
 
 class Actor(Struct, frozen=True):
-    """Who does an admin act. `role` None: by direct access to the store instead of an admin subject."""
+    """Who performs an admin act. `role` None: with direct access to the store, without an admin subject."""
 
     principal: str
     role: str | None = None
@@ -100,11 +103,11 @@ class Actor(Struct, frozen=True):
 
 
 ROUTER = Actor("router")
-"""The router itself, for example a pod that reads the seed folder."""
+"""The router itself, for example a pod that writes policies from the seed folder."""
 
 
 class ActFeatures(Struct, frozen=True, array_like=True):
-    """What the record of an admin act keeps. `details` are plain facts, never a secret."""
+    """The features in the record of an admin act. `details` holds plain facts, never a secret."""
 
     principal: str
     role: str | None
@@ -115,8 +118,9 @@ class ActFeatures(Struct, frozen=True, array_like=True):
 
 
 class UnknownTenant(Struct, frozen=True, array_like=True):
-    """A refusal whose tenant is unknown. It stands for `times` refusals within a second; the fields are those of the
-    first.
+    """A refusal that names an unknown tenant.
+
+    It stands for `times` refusals within a second; its other fields are those of the first.
     """
 
     tenant_id: str
@@ -129,10 +133,9 @@ class UnknownTenant(Struct, frozen=True, array_like=True):
 
 
 class AuditEntry(Struct, frozen=True):
-    """One audit entry, as people and queries see it. `id` is its position in the log, `ts_us` Redis time in
-    microseconds.
+    """One audit entry, as queries and exports return it.
 
-    `outcome`: one of `audit_entries.OUTCOMES`.
+    `id`: its position in the log; `ts_us`: Redis time in microseconds; `outcome`: one of `audit_entries.OUTCOMES`.
     """
 
     id: str
@@ -149,10 +152,10 @@ class AuditEntry(Struct, frozen=True):
 
 
 class AuditQuery(Struct, frozen=True):
-    """A query for entries of one tenant; None matches everything.
+    """A query for entries of one tenant. A field that is None matches everything.
 
-    `since_ms` (inclusive) and `until_ms` (exclusive) are Unix time by the log's own clock, which never steps back.
-    `action` matches an action or its beginning; other fields match whole.
+    `since_ms` (inclusive) and `until_ms` (exclusive) are Unix time by the log's own clock, which never goes back.
+    `action` matches a whole action or a prefix of it; the other fields match whole values.
     """
 
     tenant_id: str
@@ -168,7 +171,7 @@ class AuditQuery(Struct, frozen=True):
     outcome: str | None = None
 
     def matches(self, entry: AuditEntry) -> bool:
-        """Whether the entry matches. Its time and tenant were checked where it was read."""
+        """Whether the entry matches. The caller has read only entries of the right tenant and time range."""
         if self.action is not None and not entry.action.startswith(self.action):
             return False
         compared = (
@@ -180,20 +183,22 @@ class AuditQuery(Struct, frozen=True):
             (self.request_id, entry.details.get("request_id")),
             (self.outcome, entry.outcome),
         )
-        return all(wanted is None or wanted == found for wanted, found in compared)
+        return all(expected is None or expected == actual for expected, actual in compared)
 
     def traces(self) -> tuple[bytes, ...]:
-        """Bytes that every matching record contains: a quick check that spares most records the decoding."""
+        """Byte strings that every matching record contains, so that most records need not be decoded."""
         texts = (self.user_id, self.trace_id, self.request_id)
-        found = [text.encode() for text in texts if text is not None]
+        required = [text.encode() for text in texts if text is not None]
         decision = None if self.decision_id is None else from_text(self.decision_id)
-        return (*found, decision) if decision is not None else tuple(found)
+        return (*required, decision) if decision is not None else tuple(required)
 
 
 class AuditRead(Struct, frozen=True):
-    """One bounded read of a log: the matching entries, newest first; how many were read; the id of the last one read.
+    """The result of one bounded read of a log.
 
-    `last` None: there was nothing to read.
+    - `found`: the matching entries, newest first.
+    - `read`: number of entries that were read, with those that do not match.
+    - `last`: id of the last entry that was read; None: there was nothing to read.
     """
 
     found: list[AuditEntry]
@@ -202,10 +207,10 @@ class AuditRead(Struct, frozen=True):
 
 
 class AuditStats(Struct, frozen=True):
-    """Size and content of a tenant's log. `size_bytes` is Redis' estimate; `actions` counts the newest `sampled`
-    entries.
+    """Size and content of a tenant's log.
 
-    `oldest_us` and `newest_us` are None for an empty log.
+    `size_bytes` is an estimate by Redis. `actions` counts the newest `sampled` entries by action. `oldest_us` and
+    `newest_us` are None for an empty log.
     """
 
     entries: int

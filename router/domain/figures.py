@@ -1,17 +1,19 @@
-"""Figures: latency and cost of a provider, learned from its recent settled results.
+"""Figures: the latency and the cost of a provider, learned from its recent settled results.
 
     figure = (weight × learned + the policy's) / (weight + 1)
 
-`learned` is a mean of the results of successes, and `weight` is their weight together: 1 for each, half of that after
-30 s, at most 32 (lua/include/figures.lua). So a few results move a figure a little and many take it over. Without
-results it returns to the policy's figure, so a provider that was slow is tried again within ten minutes. Where the
-policy gives no figure, the learned one stands alone.
+`learned` is the weighted mean of successful results. `weight` is the sum of their weights: each result starts with
+weight 1, which halves every 30 s; the sum is at most 32 (lua/include/figures.lua). A few results change a figure a
+little, and many results determine it. Without results a figure returns to the policy's, so a provider that was slow is
+tried again within ten minutes. If the policy gives no figure, the learned one is used alone.
 
     score = latency_ms + cost_microusd, lower is better: a millisecond weighs as much as a millionth of a USD
 
-`best_score` orders by it. Results follow traffic and traffic follows results. To avoid a herd, providers within a tenth
-of the best share the traffic by weighted rendezvous; the share shrinks to nothing at the edge. A provider whose figure
-recovers thus gets a few requests first. Without learned figures nothing feeds back, and the order is strict.
+`best_score` orders providers by this score. The scores are a feedback loop: traffic follows results, and results follow
+traffic. If the best provider got all requests, they would move together from one provider to the next. Therefore
+providers within a tenth of the best score share the traffic by weighted rendezvous, and the share falls to zero at that
+edge. A provider whose figure recovers gets only a few requests at first. Without learned figures there is no feedback,
+and the order by score is strict.
 """
 
 from collections.abc import Mapping
@@ -25,7 +27,7 @@ NEAR_BEST = 0.1
 
 
 class Live(NamedTuple):
-    """The recent results of one provider: means, and the weight behind each of them."""
+    """The recent results of one provider: the means, and the weight of each mean."""
 
     latency_ms: float
     latency_weight: float
@@ -34,9 +36,10 @@ class Live(NamedTuple):
 
 
 class Snapshot(Struct, frozen=True):
-    """The learned figures of a tenant at one moment, by provider entry.
+    """The learned figures of a tenant as of one moment, by provider entry.
 
-    `version` is that moment (Redis ms; 0: there are none). Equal versions of a tenant have equal figures on every pod.
+    `version` is that moment in Redis ms; 0: there are no figures. Snapshots of a tenant with equal versions have equal
+    figures on every pod.
     """
 
     version: int
@@ -46,7 +49,7 @@ class Snapshot(Struct, frozen=True):
 NO_FIGURES = Snapshot(0, {})
 
 Share = tuple[int, float, int, int]
-"""Rank (lower first), weight among those of equal rank, seed, index in the pool."""
+"""Rank (lower is first), weight among providers of equal rank, seed, index in the pool."""
 
 
 def latency_and_cost(p: Provider, snapshot: Snapshot) -> tuple[int, int]:
@@ -60,24 +63,24 @@ def latency_and_cost(p: Provider, snapshot: Snapshot) -> tuple[int, int]:
     )
 
 
-def _refined(policys: int, live: float, weight: float) -> int:
+def _refined(policy_figure: int, learned: float, weight: float) -> int:
     if not weight:
-        return policys
-    return round((weight * live + policys) / (weight + 1)) if policys else round(live)
+        return policy_figure
+    return round((weight * learned + policy_figure) / (weight + 1)) if policy_figure else round(learned)
 
 
 def shares_by_score(pool: tuple[Provider, ...], snapshot: Snapshot) -> tuple[Share, ...]:
-    """Ranks by priority tier, then by score. Providers near the best of their tier share its rank."""
+    """Rank providers by priority, then by score. Providers near the best score of their priority share its rank."""
     scores = [sum(latency_and_cost(p, snapshot)) for p in pool]
     order = sorted(range(len(pool)), key=lambda i: (-pool[i].priority, scores[i], pool[i].name))
     shares: list[Share] = []
-    best, tier, rank = 0, None, 0
-    for place, i in enumerate(order):
+    best, priority, rank = 0, None, 0
+    for position, i in enumerate(order):
         p = pool[i]
-        if p.priority != tier:
-            best, tier, rank = scores[i], p.priority, place
+        if p.priority != priority:
+            best, priority, rank = scores[i], p.priority, position
         near = _nearness(scores[i], best) if snapshot.version else 0.0
-        shares.append((rank, p.weight * near, p.seed, i) if near else (place, p.weight, p.seed, i))
+        shares.append((rank, p.weight * near, p.seed, i) if near else (position, p.weight, p.seed, i))
     return tuple(shares)
 
 

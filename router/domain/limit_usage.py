@@ -1,4 +1,4 @@
-"""How full a tenant's limits are and how its breakers stand: the counters, and one reading of them."""
+"""The use of a tenant's limits and the state of its breakers: which counters to measure, and one measurement."""
 
 from collections.abc import Iterator
 from typing import assert_never
@@ -9,9 +9,9 @@ from router.domain.policy.model import Limit, Resource, Scope, StoredPolicy, Ten
 
 
 class Counter(Struct, frozen=True):
-    """A counter with its bound `maximum`, for `owner` (a policy or provider; "" is the tenant).
+    """A counter with its bound `maximum`. `owner`: the policy or provider that it counts; "": the tenant.
 
-    `limit` None: the provider's own concurrency bound.
+    `limit` None: the counter is that of the provider's own bound `max_concurrency`.
     """
 
     limit: Limit | None
@@ -25,13 +25,14 @@ class Counter(Struct, frozen=True):
 
     @property
     def resource(self) -> Resource:
-        """The resource that it counts."""
+        """The resource that is counted."""
         return Resource.CONCURRENCY if self.limit is None else self.limit.resource
 
 
 class LimitUsage(Struct, frozen=True):
-    """One reading: breakers that are not closed, and units in use of each counter. A breaker that an operator holds
-    open counts as forced only.
+    """One measurement: the number of breakers in each state but closed, and the units in use of each counter.
+
+    A breaker that an operator holds open is counted in `forced` only.
     """
 
     open: int
@@ -41,18 +42,19 @@ class LimitUsage(Struct, frozen=True):
 
 
 def counters_of(tenant: TenantPolicies) -> tuple[Counter, ...]:
-    """Every counter that may refuse the tenant's requests, once; where policies share one, its strictest bound.
+    """List the counters that may refuse requests of the tenant. If policies share a counter, its strictest bound
+    counts.
 
-    Without counters of users, whose number is unbounded, and without limits in shadow mode.
+    Limits in shadow mode refuse nothing, and the number of user counters is unbounded, so both are left out.
     """
-    found: dict[object, Counter] = {}
+    strictest: dict[object, Counter] = {}
     for stored in tenant.policies.values():
         for c in _counters(stored):
             name = (c.scope, c.owner, None if c.limit is None else c.limit.entry)
-            counter = found.get(name)
+            counter = strictest.get(name)
             if counter is None or c.maximum < counter.maximum:
-                found[name] = c
-    return tuple(found.values())
+                strictest[name] = c
+    return tuple(strictest.values())
 
 
 def _counters(stored: StoredPolicy) -> Iterator[Counter]:
@@ -63,7 +65,7 @@ def _counters(stored: StoredPolicy) -> Iterator[Counter]:
             continue
         match limit.scope:
             case Scope.USER:
-                pass  # any number of them
+                pass  # the number of users is unbounded
             case Scope.PROVIDER:
                 yield from (Counter(limit, p.name, limit.limit) for p in providers)
             case Scope.TENANT:

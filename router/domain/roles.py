@@ -1,4 +1,4 @@
-"""Roles of the admin surface, and their holders."""
+"""The roles of the admin surface, and the holders of tokens."""
 
 from enum import IntEnum
 
@@ -6,9 +6,9 @@ from msgspec import Struct
 
 
 class Role(IntEnum):
-    """Roles; a greater one includes all rights of a smaller one.
+    """The rights of a token. Each role includes all rights of those with a smaller number.
 
-    A viewer reads, an operator pulls levers, an admin writes policies too.
+    A viewer reads, an operator also pulls levers, and an admin also writes policies.
     """
 
     VIEWER = 1
@@ -17,7 +17,7 @@ class Role(IntEnum):
 
     @property
     def label(self) -> str:
-        """The word in settings, replies and the audit."""
+        """The word in settings, replies and audit entries."""
         return self.name.lower()
 
 

@@ -1,8 +1,8 @@
 """`ports.audit.AuditLog` on Redis streams: reads a tenant's log; the scripts write it.
 
 record  field r: B format, B action, d Redis ms, d microseconds of it, 16s decision_id, B reason (made) or code, B
-        candidate (made), limit or attempt, d pin state (made) or wait in ms, B length, verdicts, [H length, what the
-        row saw, B length, the chosen one's offer (format 2)], msgpack of the features
+        candidate (made), limit or attempt, d pin state (made) or wait in ms, B length, verdicts, [H length, seen, B
+        length, offer of the chosen candidate (both in format 2, see `packing`)], msgpack of the features
 half opened          B format, B action, d Redis ms, d microseconds of it, 8s provider entry, [16s decision_id (format
         2)], msgpack of the features
 admin act            B 1, B action, d Redis ms, d microseconds of it, I revision after, I revision before, msgpack
@@ -133,19 +133,19 @@ class RedisAudit:
 
 
 def place(entry_id: str) -> tuple[int, int]:
-    """The position of an id in a log, as a comparable value.
+    """The position of an entry in its log, as a comparable value.
 
-    :raises ValueError: not an id of a log.
+    :raises ValueError: `entry_id` is no id of a stream.
     """
     ms, _, seq = entry_id.partition("-")
-    found = int(ms), int(seq)
-    if max(found) > LARGEST_PART:
+    position = int(ms), int(seq)
+    if max(position) > LARGEST_PART:
         raise ValueError(f"{entry_id} is beyond the ids of a stream")
-    return found
+    return position
 
 
 def readable(tenant_id: str, row: Row) -> AuditEntry:
-    """Decode one stream entry. An entry that this version cannot read becomes an entry that says so."""
+    """Decode one stream entry. If this version cannot read it, the entry has the action `unreadable`."""
     try:
         return entry(tenant_id, row)
     except FormatError as fault:
@@ -204,11 +204,11 @@ def _entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEn
     at_us = int(ms) * 1000 + int(us)
     verdicts, packed = raw[_HEAD.size : _HEAD.size + count], raw[_HEAD.size + count :]
     if action in DECISIONS:
-        saw, offered = NOTHING_SEEN, None
+        row_seen, chosen_offer = NOTHING_SEEN, None
         if raw[0] > FORMAT:
             end = _SIZE.size + _SIZE.unpack_from(packed)[0]
-            saw, size = seen(packed[_SIZE.size : end]), packed[end]
-            offered = offer_in(packed, end + 1)[0] if size else None
+            row_seen, size = seen(packed[_SIZE.size : end]), packed[end]
+            chosen_offer = offer_in(packed, end + 1)[0] if size else None
             packed = packed[end + 1 + size :]
         return decision_entry(
             entry_id=entry_id,
@@ -221,8 +221,8 @@ def _entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEn
             index=index,
             third=int(third),
             verdicts=verdicts,
-            seen=saw,
-            offer=offered,
+            seen=row_seen,
+            offer=chosen_offer,
         )
     return task_entry(
         entry_id=entry_id,

@@ -18,7 +18,7 @@ _NAME = 10
 
 
 def _rests(prefix: str) -> dict[bytes, str]:
-    """Kinds by the text between the prefix and the owner."""
+    """Kinds of keys with this prefix, by the constant text after it."""
     rows = ((kind, row.pattern) for kind, row in KEYS.items() if row.pattern.startswith(prefix))
     return {p[len(prefix) :].partition("<")[0].encode(): k for k, p in rows if not p[len(prefix) :].startswith("{")}
 
@@ -27,7 +27,7 @@ _OF_FLEET, _OF_PARTITION = _rests(_FLEET), _rests(_SHARED)
 
 
 def kind_of_key(schema: bytes, key: bytes) -> str:
-    """The kind of a key, from `store.keys.KEYS`; `other`: none of them."""
+    """The kind of a key, one of `store.keys.KEYS`; `other`: the key matches none of them."""
     if not key.startswith(schema):
         return OTHER
     rest = key[len(schema) :]
@@ -49,23 +49,23 @@ def kind_of_key(schema: bytes, key: bytes) -> str:
 
 
 class RedisSample:
-    """Samples the store; the port has the promises. `who` names this pod in the lease."""
+    """Samples the store; the port has the promises. `pod` names this pod in the lease."""
 
-    def __init__(self, keys: Keys, nodes: Nodes, who: str) -> None:
+    def __init__(self, keys: Keys, nodes: Nodes, pod: str) -> None:
         self._schema = keys.schema.encode()
         self._key = keys.census
         self._nodes = nodes
-        self._who = who
+        self._pod = pod
         self._pages: AsyncIterator[list[bytes]] | None = None
 
     async def lead(self, lease_ms: int) -> bool:
         """See `ports.tenants.StoreSample.lead`."""
-        if await self._nodes.call("SET", self._key, self._who, "NX", "PX", lease_ms):
+        if await self._nodes.call("SET", self._key, self._pod, "NX", "PX", lease_ms):
             return True
-        if await self._nodes.call("GET", self._key) != self._who.encode():
+        if await self._nodes.call("GET", self._key) != self._pod.encode():
             return False
         # Two pods that both believe they hold the lease do no harm: each reports its own sample.
-        await self._nodes.call("SET", self._key, self._who, "PX", lease_ms)
+        await self._nodes.call("SET", self._key, self._pod, "PX", lease_ms)
         return True
 
     async def page(self) -> SamplePage:
@@ -79,14 +79,14 @@ class RedisSample:
             if counts[kind] <= _MEASURED:
                 measured.append((kind, key))
         sizes: dict[str, list[int]] = {}
-        found = await self._nodes.gather([("MEMORY", "USAGE", key, "SAMPLES", 5) for _, key in measured])
-        for (kind, _), size in zip(measured, found, strict=True):
+        replies = await self._nodes.gather([("MEMORY", "USAGE", key, "SAMPLES", 5) for _, key in measured])
+        for (kind, _), size in zip(measured, replies, strict=True):
             if size is not None:
                 sizes.setdefault(kind, []).append(int(size))
         return SamplePage(sum(map(int, await self._nodes.each("DBSIZE"))), dict(counts), sizes)
 
     async def _next(self) -> list[bytes]:
-        """The next page of the current walk, or the first page of a new one."""
+        """The next page of the current walk, or the first page of a new walk; empty when the store is empty."""
         for _ in range(2):
             if self._pages is None:
                 self._pages = self._nodes.pages(b"*", _STEP)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from router.domain.ids import name_in, partition_in
-from router.domain.outcome import Outcome, Remembered
+from router.domain.outcome import Outcome, StoredAnswer
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
 from router.domain.task import TaskRecord, Unreadable
@@ -41,32 +41,33 @@ DECIDE_KEYS = (
 
 
 def decide_script(**options: Any) -> Script:
-    """Load lua/decide.lua and check its header against this room's calls; options as in `scripts.load`."""
+    """Load lua/decide.lua and check its header against this module's calls; options as in `scripts.load`."""
     return load("decide", keys=DECIDE_KEYS, argv=("batch", "row"), returns=DECIDE_RETURNS, **options)
 
 
 WAIT_DEADLINES = 4
+"""A row waits for at most this many call deadlines, then it is answered `Unavailable`."""
 
 
 class RedisAnswers:
-    """`ports.decisions.Answers`."""
+    """`ports.decisions.Answers` on Redis: reads stored answers."""
 
     def __init__(self, keys: Keys, nodes: Nodes) -> None:
         self._keys = keys
         self._nodes = nodes
 
-    async def remembered(self, tenant_id: str, name: bytes) -> Remembered | None:
+    async def remembered(self, tenant_id: str, name: bytes) -> StoredAnswer | None:
         """See `ports.decisions.Answers.remembered`."""
         tenant = self._keys.tenant(tenant_id)
         raw = await self._nodes.call("GET", tenant.idem(name))
-        found = _answer(raw, tenant_id, tenant.partition, name) if isinstance(raw, bytes) else None
-        if isinstance(found, Unreadable):
-            log.error("a stored answer is unreadable: %s", found.message, extra={"tenant_id": tenant_id})
+        answer = _answer(raw, tenant_id, tenant.partition, name) if isinstance(raw, bytes) else None
+        if isinstance(answer, Unreadable):
+            log.error("a stored answer is unreadable: %s", answer.message, extra={"tenant_id": tenant_id})
             return None
-        return found
+        return answer
 
-    async def all_remembered(self, names: Sequence[tuple[str, bytes]]) -> list[Remembered | Unreadable | None]:
-        """See `ports.decisions.Answers.all_remembered`."""
+    async def stored_answers(self, names: Sequence[tuple[str, bytes]]) -> list[StoredAnswer | Unreadable | None]:
+        """See `ports.decisions.Answers.stored_answers`."""
         tenants = [self._keys.tenant(tenant_id) for tenant_id, _ in names]
         commands = [("GET", tenant.idem(name)) for tenant, (_, name) in zip(tenants, names, strict=True)]
         raws = await read_each(self._nodes, commands)
@@ -88,17 +89,17 @@ class RedisAnswers:
             return False
 
 
-def _answer(raw: bytes, tenant_id: str, partition: int, name: bytes) -> Remembered | Unreadable | None:
+def _answer(raw: bytes, tenant_id: str, partition: int, name: bytes) -> StoredAnswer | Unreadable | None:
     """None: the answer belongs to another tenant of the same partition."""
     try:
-        found = remembered(raw, partition, name)
-        return found if found.is_of(tenant_id) else None
+        answer = remembered(raw, partition, name)
+        return answer if answer.is_of(tenant_id) else None
     except FormatError as fault:
         return Unreadable(str(fault))
 
 
 class RedisDecisions(RedisAnswers):
-    """Decides, for the whole fleet; the port has the promises."""
+    """Decides with the state that all pods share; the port has the promises."""
 
     def __init__(self, keys: Keys, nodes: Nodes, lanes: Lanes, deadline_ms: float) -> None:
         super().__init__(keys, nodes)

@@ -42,7 +42,7 @@ _NO_BUCKETS = [0] * BUCKETS
 
 
 def settle_extensions_script(**options: Any) -> Script:
-    """Load lua/settle_extensions.lua and check its header against this room's calls; options as in `scripts.load`."""
+    """Load lua/settle_extensions.lua and check its header against this module's calls; options as in `scripts.load`."""
     return load("settle_extensions", keys=("extensions",), argv=("figures", "tally"), returns={0: "settled"}, **options)
 
 
@@ -101,12 +101,12 @@ def packed(tally: Tally) -> bytes:
 
 def settled(tallies: Sequence[Tally], reply: Sequence[bytes | int]) -> list[Settled]:
     """Decode the script's reply to these tallies."""
-    found: list[Settled] = []
-    for tally, raw, turned in zip(tallies, reply[1::2], reply[2::2], strict=True):
+    results: list[Settled] = []
+    for tally, raw, turn in zip(tallies, reply[1::2], reply[2::2], strict=True):
         if not isinstance(raw, bytes):
             raise FormatError("record of an extension: not a string")
-        found.append(Settled(record(tally.name.text, raw), None if int(turned) < 0 else _STATES[int(turned)]))
-    return found
+        results.append(Settled(record(tally.name.text, raw), None if int(turn) < 0 else _STATES[int(turn)]))
+    return results
 
 
 def record(name: str, raw: bytes) -> ExtensionRecord:

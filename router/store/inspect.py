@@ -1,4 +1,4 @@
-"""`ports.tenants.Inspector` on Redis: decodes packed states for people. It changes nothing and runs no script."""
+"""`ports.tenants.Inspector` on Redis: decodes packed states for operators. It changes nothing and runs no script."""
 
 import logging
 import struct
@@ -44,8 +44,8 @@ class RedisInspector:
         heads = {h.tenant_id: h for h in await self._heads(tenants, alone=tenant_id is not None)}
         views: list[BreakerView] = []
         for tenant, raw in zip(tenants, states, strict=True):
-            known = self._readable(tenant, breakers_in, raw, alone=tenant_id is not None) or []
-            views += _with_forced(tenant, known, heads[tenant].forced if tenant in heads else frozenset())
+            stored = self._readable(tenant, breakers_in, raw, alone=tenant_id is not None) or []
+            views += _with_forced(tenant, stored, heads[tenant].forced if tenant in heads else frozenset())
         return views
 
     async def heads(self, tenant_id: str | None = None) -> list[HeadView]:
@@ -55,14 +55,14 @@ class RedisInspector:
 
     async def _heads(self, tenants: list[str], *, alone: bool) -> list[HeadView]:
         raws = await self._nodes.gather([("GET", self._keys.tenant(t).head) for t in tenants])
-        found = (self._readable(t, head, raw, alone=alone) for t, raw in zip(tenants, raws, strict=True))
-        return [view for view in found if view is not None]
+        views = (self._readable(t, head, raw, alone=alone) for t, raw in zip(tenants, raws, strict=True))
+        return [view for view in views if view is not None]
 
     @staticmethod
     def _readable(tenant_id: str, read: Callable[[str, bytes], T], raw: bytes | None, *, alone: bool) -> T | None:
-        """The decoded value. Among many tenants, an unreadable one is logged and left out, so that it hides no other.
+        """The decoded value of a tenant, or None. Among many tenants, an unreadable value is logged and left out.
 
-        :raises StoreError: the only requested one cannot be read.
+        :raises StoreError: the value is unreadable, and its tenant is the only one requested (`alone`).
         """
         try:
             return read(tenant_id, raw) if raw else None
@@ -75,21 +75,21 @@ class RedisInspector:
     async def _tenants(self, kind: str) -> list[str]:
         """Tenants that have a key of this kind, at most 10,000; scanned in steps, so that no node is blocked."""
         prefix = f"{self._keys.schema}:"
-        found: set[str] = set()
+        tenant_ids: set[str] = set()
         for key in await self._nodes.scan(f"{prefix}{{*}}:*:{kind}", _SCAN, MAX_TENANTS):
             parts = key.decode(errors="replace").split(":")
             if len(parts) == 4 and parts[3] == kind:
-                found.add(parts[2])
-        return sorted(found)
+                tenant_ids.add(parts[2])
+        return sorted(tenant_ids)
 
 
-def _with_forced(tenant_id: str, known: list[BreakerView], forced: frozenset[bytes]) -> list[BreakerView]:
-    """The breakers in the state, overlaid with those that operators hold open."""
+def _with_forced(tenant_id: str, stored: list[BreakerView], forced: frozenset[bytes]) -> list[BreakerView]:
+    """The stored breakers, with the ones that operators hold open marked as open."""
     views = [
         replace(v, state=BreakerState.OPEN, next_probe_at_ms=0, forced=True) if v.provider_entry in forced else v
-        for v in known
+        for v in stored
     ]
-    more = forced - {v.provider_entry for v in known}
+    without_state = forced - {v.provider_entry for v in stored}
     return [
         *views,
         *(
@@ -102,7 +102,7 @@ def _with_forced(tenant_id: str, known: list[BreakerView], forced: frozenset[byt
                 failures_in_a_row=0,
                 forced=True,
             )
-            for e in sorted(more)
+            for e in sorted(without_state)
         ),
     ]
 
@@ -126,7 +126,7 @@ def _breakers_in(tenant_id: str, raw: bytes) -> list[BreakerView]:
     while at < len(raw):
         entry, state, opened, until, failures, _, _, _, _, _, probes = _BREAKER.unpack_from(raw, at)
         if state == 0:
-            # Closed: the rest of a slow start.
+            # In a closed breaker these are the times of its slow start.
             opened = until = 0
         views.append(
             BreakerView(

@@ -1,8 +1,10 @@
 """Every key that the router writes: one function per kind, and one table that describes the kinds.
 
-A tenant belongs to one partition, and the partition is the key's hash tag. So a batch holds many tenants, and a call to
-a Cluster still has one slot. `~` cannot occur in a tenant's name: `~:` keys belong to a partition and hold ids only.
-The exception is `~:audit`, the log of acts that belong to no tenant.
+A tenant belongs to one partition, and the partition is the hash tag of its keys. So one call can serve many tenants of
+a partition, although a Cluster allows a call only one slot.
+
+A tenant's name cannot contain `~`. Keys with `~` in its place belong to the whole partition. The exception is
+`~:audit`, the log of acts that belong to no tenant.
 """
 
 from functools import lru_cache
@@ -15,7 +17,9 @@ from router.domain.ids import owner_mark, partition_of
 from router.store.tags import partition_tags
 
 NO_TENANT = "~"
-"""Stands in place of a tenant's name; `router audit query --tenant '~'` reads the log of acts that belong to no tenant.
+"""Stands in place of a tenant's name.
+
+`router audit query --tenant '~'` reads the log of acts that belong to no tenant.
 """
 _USER_BYTES = 12
 _MESSAGE_BYTES = 10
@@ -37,13 +41,17 @@ KEYS = {
     "extensions": KeyKind(
         "<schema>:extensions", "hash", "24 h after the last call", "health and breaker of each extension; at most 1,000"
     ),
-    "census": KeyKind("<schema>:census", "string", "30 s", "the pod that samples the store"),
+    "census": KeyKind("<schema>:census", "string", "30 s", "lease of the pod that samples the store"),
     "epochs": KeyKind("<schema>:epochs", "hash", "none", "alert epochs by condition and scope"),
-    "unknown": KeyKind("<schema>:unknown", "stream", "MAXLEN 10,000 and retention", "refusals of unknown tenants"),
+    "unknown": KeyKind(
+        "<schema>:unknown", "stream", "MAXLEN 10,000 and retention", "refused requests of unknown tenants"
+    ),
     "head": KeyKind(
         "<schema>:{p}:<tenant>:head", "string", "none", "tenant revision, stamp, off switch, drains, forced breakers"
     ),
-    "policies": KeyKind("<schema>:{p}:<tenant>:policies", "hash", "none", "policy id → revision, hash, document"),
+    "policies": KeyKind(
+        "<schema>:{p}:<tenant>:policies", "hash", "none", "policies: policy id → revision, hash, document"
+    ),
     "history": KeyKind(
         "<schema>:{p}:<tenant>:h:<policy>",
         "list",
@@ -63,41 +71,48 @@ KEYS = {
         "<schema>:{p}:<tenant>:c:<owner>", "zset", "its longest lease", "concurrency leases: id → expiry in ms"
     ),
     "log": KeyKind(
-        "<schema>:{p}:<tenant>:l:<owner>", "zset", "the limit's window", "charges of one limit of algorithm log"
+        "<schema>:{p}:<tenant>:l:<owner>", "zset", "the limit's window", "charges of one limit with `algorithm: log`"
     ),
-    "pin": KeyKind("<schema>:{p}:<tenant>:pin:<hash>", "string", "the policy's sticky ttl", "provider of a session"),
+    "pin": KeyKind(
+        "<schema>:{p}:<tenant>:pin:<hash>", "string", "the policy's sticky ttl", "provider that a session is pinned to"
+    ),
     "audit": KeyKind("<schema>:{p}:<tenant>:audit", "stream", "MAXLEN and retention", "the tenant's audit log"),
     "acts": KeyKind(
         "<schema>:{p}:~:audit",
         "stream",
         "MAXLEN and retention",
-        "acts of no tenant: uses of roles, turns of the gate, purges; in the partition of `~`",
+        "acts that belong to no tenant: uses of roles, changes of the gate, purges; in the partition of `~`",
     ),
     "audit_marks": KeyKind(
         "<schema>:{p}:<tenant>:am",
         "hash",
         "retention + 1 day",
-        "state of the audit log at the last retention run; how far its export has read",
+        "state of the audit log at the last retention run, and how far the export has read",
     ),
     "idem": KeyKind(
         "<schema>{p}<name>",
         "string",
         "24 h",
-        "answer of one request; name is 10 bytes of hash that includes the tenant",
+        "answer to one request; the name is a 10-byte hash of tenant and idempotency key",
     ),
     "claim": KeyKind(
         "<schema>{p}<name>:claim",
         "string",
-        "time for its extensions",
-        "claim on a request: decision_id of the pod that prepares it",
+        "longest time that its extensions may take",
+        "claim on a request whose extensions run: decision_id of the claim",
     ),
     "message": KeyKind("<schema>{p}m<hash>", "hash", "24 h", "index of a message id: tenant → idempotency name"),
-    "task": KeyKind("<schema>:{p}:~:task:<task>", "string", "job's, then tombstone's", "delivery record of a task"),
+    "task": KeyKind(
+        "<schema>:{p}:~:task:<task>",
+        "string",
+        "its work item's; after the end, its tombstone's",
+        "delivery record of a task",
+    ),
     "job": KeyKind(
         "<schema>:{p}:~:job:<task>",
         "string",
-        "last deadline + 5 min, then tombstone's",
-        "work item of a dispatched task; after its end the final result, until it is published",
+        "last deadline + 5 min; after the end, its tombstone's",
+        "work item of a dispatched task; after the end its final result, until that is published",
     ),
     "due": KeyKind(
         "<schema>:{p}:~:due", "zset", "bounded by tasks in flight", "due set: task id → when it is due, in ms"
@@ -106,12 +121,17 @@ KEYS = {
         "<schema>:{p}:~:retain",
         "zset",
         "bounded by tenants with a log",
-        "tenant → when its audit log is due, in ms",
+        "retention schedule: tenant → when its audit log is due, in ms",
     ),
     "strikes": KeyKind(
         "<schema>:{p}:~:strikes:<message>", "string", "1 h after the last", "count of failed deliveries of a message"
     ),
-    "outbox": KeyKind("<schema>:{p}:~:outbox", "hash", "bounded by unpublished usage", "task id → usage event"),
+    "outbox": KeyKind(
+        "<schema>:{p}:~:outbox",
+        "hash",
+        "bounded by unpublished usage",
+        "usage outbox: task id → usage event that is not published yet",
+    ),
 }
 
 
@@ -125,9 +145,9 @@ def _message_name(message_id: str) -> bytes:
 
 
 class TenantKeys(Struct, frozen=True):
-    """The keys of one tenant; those with an owner are built from `prefix`.
+    """The keys of one tenant. Keys that contain another name or id are built by the methods.
 
-    `owner` is the tenant's mark in stored answers.
+    `owner` is the mark of the tenant in stored answers.
     """
 
     partition: int
@@ -153,7 +173,7 @@ class TenantKeys(Struct, frozen=True):
         return b"%bsp:%b" % (self.prefix, policy_id.encode())
 
     def user_state(self, user_id: str) -> bytes:
-        """User-scope limits. A user's name may be long or odd, so it is hashed."""
+        """User-scope limits. A user id has any length and any characters, so it is hashed."""
         return b"%bsu:%b" % (self.prefix, _user_name(user_id))
 
     def provider_state(self, provider: str) -> bytes:
@@ -249,15 +269,15 @@ class Keys:
         return self._prefix(partition) + b"~:due"
 
     def retain(self, partition: int) -> bytes:
-        """The audit logs to visit: tenant → when its log is due."""
+        """The retention schedule: tenant → when its audit log is due."""
         return self._prefix(partition) + b"~:retain"
 
     def outbox(self, partition: int) -> bytes:
-        """The outbox: usage that is settled and not yet published."""
+        """The usage outbox: usage events that are settled and not published yet."""
         return self._prefix(partition) + b"~:outbox"
 
     def failures(self, message: bytes) -> bytes:
-        """The failure count of a message, by a hash of it; it may be in any partition."""
+        """The count of failed deliveries of a message, by its hash, which also chooses the partition."""
         return self._prefix(int.from_bytes(message[:2]) % self.partitions) + b"~:strikes:" + message
 
     def task(self, task_id: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""`ports.tenants.LimitUsageStore` on Redis: one script, some tenants per call."""
+"""`ports.tenants.LimitUsageStore` on Redis: script calls of one tenant, or of up to 16 tenants with 128 counters."""
 
 from collections.abc import Iterator, Sequence
 from struct import Struct as Binary
@@ -21,11 +21,11 @@ _BREAKERS = layouts.MEASURED.head
 _DOUBLE = Binary(">d")
 _NO_ENTRY = bytes(8)
 
-Wanted = tuple[str, tuple[Counter, ...]]
+TenantCounters = tuple[str, tuple[Counter, ...]]
 
 
 def measure_script(**options: Any) -> Script:
-    """Load lua/measure.lua and check its header against this room's calls; options as in `scripts.load`."""
+    """Load lua/measure.lua and check its header against this module's calls; options as in `scripts.load`."""
     return load(
         "measure",
         keys=("head", "state", "state_policy", "state_provider", "lease", "log"),
@@ -45,31 +45,33 @@ class RedisMeasure:
         # A single node takes all partitions in one call; a Cluster needs one call per partition.
         self._shared = shared_calls
 
-    async def measure(self, tenants: Sequence[Wanted]) -> list[LimitUsage | None]:
+    async def measure(self, tenants: Sequence[TenantCounters]) -> list[LimitUsage | None]:
         """See `ports.tenants.LimitUsageStore.measure`."""
-        found: dict[str, LimitUsage | None] = {}
+        usage_by_tenant: dict[str, LimitUsage | None] = {}
         for group in self._calls(tenants):
             index: dict[bytes, int] = {}
             rows = [self._row(index, tenant_id, counters) for tenant_id, counters in group]
             reply = await self._nodes.run(self._script, list(index), rows)
-            found |= {tenant_id: _standing(raw) for (tenant_id, _), raw in zip(group, reply[1:], strict=True)}
-        return [found[tenant_id] for tenant_id, _ in tenants]
+            usage_by_tenant |= {
+                tenant_id: _limit_usage(raw) for (tenant_id, _), raw in zip(group, reply[1:], strict=True)
+            }
+        return [usage_by_tenant[tenant_id] for tenant_id, _ in tenants]
 
-    def _calls(self, tenants: Sequence[Wanted]) -> Iterator[list[Wanted]]:
+    def _calls(self, tenants: Sequence[TenantCounters]) -> Iterator[list[TenantCounters]]:
         """Split tenants into calls that are small enough not to block a node."""
-        group: list[Wanted] = []
-        size, place = 0, 0
-        for one in sorted(tenants, key=self._place):
-            size += len(one[1])
-            if group and (self._place(one) != place or len(group) >= MAX_TENANTS or size > MAX_COUNTERS):
+        group: list[TenantCounters] = []
+        size, destination = 0, 0
+        for tenant in sorted(tenants, key=self._destination):
+            size += len(tenant[1])
+            if group and (self._destination(tenant) != destination or len(group) >= MAX_TENANTS or size > MAX_COUNTERS):
                 yield group
-                group, size = [], len(one[1])
-            place = self._place(one)
-            group.append(one)
+                group, size = [], len(tenant[1])
+            destination = self._destination(tenant)
+            group.append(tenant)
         if group:
             yield group
 
-    def _place(self, tenant: Wanted) -> int:
+    def _destination(self, tenant: TenantCounters) -> int:
         """Group tenants by the node or partition that a call goes to."""
         return 0 if self._shared else self._keys.tenant(tenant[0]).partition
 
@@ -97,7 +99,7 @@ def _key(keys: TenantKeys, c: Counter) -> bytes:
     return keys.state if limit_part(c.limit).of_tenant else charged_key(keys, Charge(c.limit, c.owner, 0))
 
 
-def _standing(raw: bytes) -> LimitUsage | None:
+def _limit_usage(raw: bytes) -> LimitUsage | None:
     if not raw:
         return None
     opened, half_open, forced = _BREAKERS.unpack_from(raw)

@@ -26,20 +26,20 @@ class RedisMeta:
         :raises StoreError: Redis did not answer.
         """
         meta = self._keys.meta
-        mine = self._keys.partitions
-        created = bool(await self._nodes.call("HSETNX", meta, "partitions", mine))
+        configured = self._keys.partitions
+        created = bool(await self._nodes.call("HSETNX", meta, "partitions", configured))
         if created:
             await self._nodes.call("HSETNX", meta, "store_id", token_hex(8))
         stored = await self._nodes.call("HGET", meta, "partitions")
-        if stored is not None and int(stored) != mine:
+        if stored is not None and int(stored) != configured:
             raise StartupRefused(
-                f"the store has {int(stored)} partitions and ROUTER_PARTITIONS is {mine}: set it to {int(stored)}; "
-                "the number is fixed at the fleet's first boot"
+                f"the store has {int(stored)} partitions and ROUTER_PARTITIONS is {configured}: "
+                f"set it to {int(stored)}; the number is fixed at the fleet's first boot"
             )
         return created
 
     async def check_server(self) -> list[str]:
-        """Problems of the server's configuration, in sentences; empty: none.
+        """Problems in the configuration of the servers, each with its remedy, as sentences; empty: none.
 
         :raises StoreError: Redis did not answer.
         """
@@ -110,7 +110,7 @@ class RedisEpochs:
 
     async def _open(self, pattern: str) -> set[tuple[str, str, int]]:
         """Condition, scope and last joining time of open episodes; scanned in steps, so no node is blocked."""
-        found: set[tuple[str, str, int]] = set()
+        episodes: set[tuple[str, str, int]] = set()
         cursor = 0
         while True:
             cursor, flat = await self._nodes.call("HSCAN", self._keys.epochs, cursor, "MATCH", pattern, "COUNT", _SCAN)
@@ -120,10 +120,10 @@ class RedisEpochs:
                 _, is_open, joined_ms = stored.split()
                 if is_open == b"1":
                     condition, _, scope = name.decode().partition(":")
-                    found.add((condition, scope, int(joined_ms)))
+                    episodes.add((condition, scope, int(joined_ms)))
             cursor = int(cursor)
             if cursor == 0:
-                return found
+                return episodes
 
     async def end(self, condition: str, scope: str, epoch: int) -> None:
         """See `ports.alerts.Epochs.end`."""

@@ -1,7 +1,7 @@
 """The Redis servers: one server, or a Cluster whose nodes own partitions.
 
-This general client serves everything but decide. It may wait. Its commands are shielded, so a cancelled caller never
-leaves a reply on the wire for the next one.
+This client serves everything but decide rows (see `store.decide.lane`). A call may wait for a connection. Commands are
+shielded: a caller that is cancelled leaves no reply on the wire for the next caller.
 """
 
 import asyncio
@@ -42,8 +42,8 @@ class Access(Struct, frozen=True):
 
     def options(self) -> dict[str, Any]:
         """The arguments in redis-py's names; only those that are set."""
-        given = {"username": self.username, "password": self.password, "ssl_ca_certs": self.tls_ca}
-        return {name: value for name, value in given.items() if value is not None}
+        credentials = {"username": self.username, "password": self.password, "ssl_ca_certs": self.tls_ca}
+        return {name: value for name, value in credentials.items() if value is not None}
 
 
 ANYBODY = Access()
@@ -53,9 +53,9 @@ class Nodes(Protocol):
     """One server or a Cluster."""
 
     async def open(self) -> None:
-        """Connect (and learn the slots).
+        """Connect; a Cluster's slots are loaded, too.
 
-        :raises StoreUnavailable: there is no answer.
+        :raises StoreUnavailable: Redis did not answer.
         """
 
     def address_of(self, tag: bytes) -> Address:
@@ -65,10 +65,13 @@ class Nodes(Protocol):
         """
 
     def connections(self, address: Address) -> Callable[[], AbstractConnection]:
-        """Makes connections to a node."""
+        """A function that makes connections to a node."""
 
     async def refresh(self) -> None:
-        """Learn the slots again (after MOVED)."""
+        """Load the slots of a Cluster again (after MOVED).
+
+        :raises StoreError: no node answered.
+        """
 
     async def call(self, *command: bytes | str | int | float) -> Any:
         """Run one command, routed by its key.
@@ -95,16 +98,17 @@ class Nodes(Protocol):
         """
 
     async def scan(self, pattern: str, step: int, maximum: int) -> list[bytes]:
-        """Up to `maximum` keys that match a pattern, scanned in steps of `step` so that no node is blocked. For people,
-        not for requests.
+        """Up to `maximum` keys that match a pattern, scanned in steps of `step` so that no node is blocked.
+
+        Reads the whole key space: for operators' commands, never for a request.
 
         :raises StoreError: it failed.
         """
 
     def pages(self, pattern: bytes, step: int) -> AsyncIterator[list[bytes]]:
-        """All keys that match a pattern, in pages of about `step`. For people, not for requests.
+        """All keys that match a pattern, in pages of about `step`; no node is blocked.
 
-        A key that exists during the whole scan comes at least once.
+        A key that exists during the whole scan comes at least once. For background work, never for a request.
 
         :raises StoreError: it failed.
         """
@@ -113,19 +117,19 @@ class Nodes(Protocol):
         """Close every connection."""
 
 
-def _refused(what: str, fault: ResponseError) -> StoreError:
+def _refused(command: str, fault: ResponseError) -> StoreError:
     kind = StoreDamaged if "WRONGTYPE" in str(fault) else StoreError
-    return kind(f"Redis refused {what}: {fault}")
+    return kind(f"Redis refused {command}: {fault}")
 
 
-def _unheard(call: "asyncio.Future[Any]") -> None:
+def _consume_exception(call: "asyncio.Future[Any]") -> None:
     """Consume the exception of a call whose caller was cancelled, so that asyncio does not log it as unhandled."""
     if not call.cancelled():
         call.exception()
 
 
 class _Client:
-    """The shared part of both kinds: shielded calls, and one translation of errors."""
+    """The part that both kinds share: shielded calls, and the translation of redis-py's errors."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -135,7 +139,7 @@ class _Client:
         try:
             return await asyncio.shield(call)
         except asyncio.CancelledError:
-            call.add_done_callback(_unheard)
+            call.add_done_callback(_consume_exception)
             raise
         except RedisTimeoutError as fault:
             raise OutcomeUnknown(f"Redis: {fault}") from fault
@@ -165,10 +169,10 @@ class _Client:
         for command in commands:
             pipeline.execute_command(*command)
         try:
-            found: list[Any] = await self._shielded(pipeline.execute())
+            replies: list[Any] = await self._shielded(pipeline.execute())
         except ResponseError as fault:
             raise _refused(str(commands[0][0]), fault) from fault
-        return found
+        return replies
 
     def _pipeline(self) -> Any:
         return self._client.pipeline(transaction=False)
@@ -178,21 +182,21 @@ class _Client:
             try:
                 return await self._shielded(self._client.evalsha(script.sha.decode(), len(keys), *keys, *args))
             except NoScriptError:
-                # EVAL also loads the script; nothing had been executed before.
+                # Nothing was executed. EVAL also loads the script.
                 return await self._shielded(self._client.eval(script.source.decode(), len(keys), *keys, *args))
         except ResponseError as fault:
             raise _refused(script.name, fault) from fault
 
     async def scan(self, pattern: str, step: int, maximum: int) -> list[bytes]:
-        found: list[bytes] = []
+        keys: list[bytes] = []
         try:
             async for key in self._client.scan_iter(match=pattern, count=step):
-                found.append(key)
-                if len(found) >= maximum:
+                keys.append(key)
+                if len(keys) >= maximum:
                     break
         except RedisError as fault:
             raise StoreError(f"Redis: {fault}") from fault
-        return found
+        return keys
 
     async def pages(self, pattern: bytes, step: int) -> AsyncIterator[list[bytes]]:
         page: list[bytes] = []
@@ -232,7 +236,7 @@ class SingleNode(_Client):
         await self.call("PING")
 
     async def _demoted(self) -> None:
-        # The demoted server kept our connections: its address may lead to its successor now.
+        # The demoted server kept our connections, and its address may lead to the new primary now.
         await self._client.connection_pool.disconnect(inuse_connections=False)
 
     def address_of(self, tag: bytes) -> Address:

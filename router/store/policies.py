@@ -17,7 +17,7 @@ from router.domain.policy.model import StoredPolicy, TenantPolicies
 from router.domain.task import Action
 from router.domain.view import NO_HEAD, HeadView
 from router.errors import InvalidInput, QuotaExceeded, RevisionConflict, StoreDamaged
-from router.ports.policy_records import Past, Quotas, Record, Records
+from router.ports.policy_records import HistoryEntry, Quotas, Record, Records
 from router.store.admin_records import KEEP_MS, Detail, packed_act
 from router.store.keys import Keys
 from router.store.nodes import Nodes
@@ -47,7 +47,7 @@ class Bounds(Struct, frozen=True):
 
 
 class _Why(Struct, frozen=True, array_like=True):
-    """Who wrote a revision, and which revision it brings back."""
+    """The author of a revision, and the revision that it restores."""
 
     by: str
     restores: int | None = None
@@ -72,7 +72,7 @@ def _view(tenant_id: str, raw: bytes) -> HeadView:
 class RedisPolicies:
     """`ports.policies.PolicyStore` and `ports.policy_records.PolicyRecords` on Redis.
 
-    A stored policy that this version cannot read (a newer language, a foreign format) is logged and left out; the
+    A stored policy that this version cannot read (a newer policy language, another format) is logged and left out. The
     tenant's other policies still serve.
     """
 
@@ -103,15 +103,16 @@ class RedisPolicies:
         )
 
     async def load(self, tenant_id: str) -> TenantPolicies | None:
-        """See `ports.policies.PolicyStore.load`. It yields to the event loop between policies, so many of them do not
-        block it.
+        """See `ports.policies.PolicyStore.load`.
+
+        Yields to the event loop between policies, so a tenant with many policies does not block it.
         """
-        found = await self.records(tenant_id)
+        stored = await self.records(tenant_id)
         self._unreadable.pop(tenant_id, None)
-        if not found.records:
+        if not stored.records:
             return None
         policies: dict[str, StoredPolicy] = {}
-        for record in found.records:
+        for record in stored.records:
             try:
                 policy = decode(record.document).policy
             except InvalidInput as unreadable:
@@ -119,10 +120,10 @@ class RedisPolicies:
                 continue
             policies[record.policy_id] = StoredPolicy(record.policy_id, record.revision, record.hash, policy)
             await asyncio.sleep(0)
-        if len(policies) < len(found.records):
-            self._unreadable[tenant_id] = frozenset(r.policy_id for r in found.records) - policies.keys()
+        if len(policies) < len(stored.records):
+            self._unreadable[tenant_id] = frozenset(r.policy_id for r in stored.records) - policies.keys()
         return TenantPolicies(
-            tenant_id=tenant_id, revision=found.revision, stamp=found.stamp, policies=policies, head=found.head
+            tenant_id=tenant_id, revision=stored.revision, stamp=stored.stamp, policies=policies, head=stored.head
         )
 
     def unreadable(self, tenant_id: str) -> frozenset[str]:
@@ -156,8 +157,8 @@ class RedisPolicies:
         records.sort(key=lambda r: r.policy_id)
         return Records(view.revision, raw[1:9] or NO_STAMP, tuple(records), view)
 
-    async def history(self, tenant_id: str, policy_id: str) -> tuple[Past, ...]:
-        """See `ports.policy_records.PolicyRecords.history`. An entry of a foreign format is left out."""
+    async def history(self, tenant_id: str, policy_id: str) -> tuple[HistoryEntry, ...]:
+        """See `ports.policy_records.PolicyRecords.history`. An entry of another format is logged and left out."""
         packed = await self._nodes.call("LRANGE", self._keys.tenant(tenant_id).history(policy_id), 0, -1)
         entries = []
         for raw in packed:
@@ -178,7 +179,7 @@ class RedisPolicies:
         by: Actor = ROUTER,
         restores: int | None = None,
     ) -> int:
-        """As `ports.policies.PolicyStore.apply`."""
+        """See `ports.policies.PolicyStore.apply`."""
         digest = content_hash(document)
         action = Action.POLICY_APPLIED if restores is None else Action.POLICY_ROLLED_BACK
         details: dict[str, Detail] = {"policy_hash": digest.hex()}
@@ -208,7 +209,7 @@ class RedisPolicies:
                 raise RevisionConflict(number)
 
     async def delete(self, tenant_id: str, policy_id: str, *, expect_revision: int | None, by: Actor = ROUTER) -> int:
-        """As `ports.policies.PolicyStore.delete`."""
+        """See `ports.policies.PolicyStore.delete`."""
         args = (
             policy_id,
             _ANY if expect_revision is None else expect_revision,
@@ -248,11 +249,11 @@ class RedisPolicies:
         return keys.head, keys.policies, keys.audit, keys.history(policy_id)
 
 
-def _past(raw: bytes) -> Past:
+def _past(raw: bytes) -> HistoryEntry:
     _, revision, digest, written_ms, length = _PAST.unpack_from(raw)
     document = raw[_PAST.size + length :] or None
     why = _why(raw[_PAST.size : _PAST.size + length]) if length else None
-    return Past(
+    return HistoryEntry(
         revision=revision,
         hash=None if document is None else digest.hex(),
         written_ms=int(written_ms),

@@ -1,4 +1,4 @@
-"""Reads of many keys in one round trip, of which some may be damaged."""
+"""Reads of many keys in one round trip, where a damaged key does not fail the others."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""`ports.audit.AuditRetention` on Redis: due logs, their cuts, and the marks of their export."""
+"""`ports.audit.AuditRetention` on Redis: which audit logs are due, cutting them, and how far the export has read."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +24,7 @@ class RetentionBounds(Struct, frozen=True):
 
 
 def trim_script(**options: Any) -> Script:
-    """Load lua/trim_audit.lua and check its header against this room's calls; options as in `scripts.load`."""
+    """Load lua/trim_audit.lua and check its header against this module's calls; options as in `scripts.load`."""
     return load(
         "trim_audit",
         keys=("audit", "audit_marks", "retain"),
@@ -35,7 +35,7 @@ def trim_script(**options: Any) -> Script:
 
 
 class RedisRetention:
-    """Cuts logs and moves marks; the port has the promises."""
+    """Cuts logs and advances export marks; the port has the promises."""
 
     def __init__(
         self,
@@ -73,13 +73,13 @@ class RedisRetention:
         # Each call starts with another partition, so none waits until the others have nothing due.
         self._first = (self._first + 1) % self._keys.partitions
         dues = [self._keys.retain(p) for p in (*range(self._first, self._keys.partitions), *range(self._first))]
-        found: list[str] = []
+        tenant_ids: list[str] = []
         for group in [dues] if self._shared else [[due] for due in dues]:
-            if len(found) >= maximum:
+            if len(tenant_ids) >= maximum:
                 break
-            reply = await self._nodes.run(self._claim, group, [lease_ms, maximum - len(found)])
-            found += [name.decode() for name in self._claims.taken(group, reply)]
-        return found
+            reply = await self._nodes.run(self._claim, group, [lease_ms, maximum - len(tenant_ids)])
+            tenant_ids += [name.decode() for name in self._claims.taken(group, reply)]
+        return tenant_ids
 
     async def trim(self, tenant_id: str, *, look_ms: int, full_ms: int, keep_unread: bool) -> Trimmed | None:
         """See `ports.audit.AuditRetention.trim`."""
@@ -106,8 +106,8 @@ class RedisRetention:
 
     async def exported(self, tenant_id: str) -> str:
         """See `ports.audit.AuditRetention.exported`."""
-        found = await self._nodes.call("HGET", self._keys.tenant(tenant_id).audit_marks, "exported")
-        return "0-0" if found is None else found.decode()
+        entry_id = await self._nodes.call("HGET", self._keys.tenant(tenant_id).audit_marks, "exported")
+        return "0-0" if entry_id is None else entry_id.decode()
 
     async def mark_exported(self, tenant_id: str, expected: str, entry_id: str, count: int) -> bool:
         """See `ports.audit.AuditRetention.mark_exported`."""

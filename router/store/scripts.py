@@ -6,7 +6,7 @@ A script file opens with `#!lua` and a header:
     -- KEYS
     --   head     <schema>:{p}:<tenant>:head     key kinds of `store.keys.KEYS`, with their real pattern
     -- ARGV
-    --   row      what it is, with units; `layout NAME` names one of `store.layouts`
+    --   row      what it is, with units; `layout NAME` or `layouts NAME, NAME` names those of `store.layouts`
     -- RETURNS
     --   0 admitted ...
     -- GUARANTEES
@@ -30,7 +30,7 @@ from router.store.keys import KEYS
 from router.store.layouts import LAYOUTS
 
 _SECTION = re.compile(r"^-- (KEYS|ARGV|RETURNS|GUARANTEES)$")
-_LAYOUTS = re.compile(r"layouts? (\w+(?:, \w+)*)")
+_LAYOUTS = re.compile(r"layout (\w+)|layouts (\w+(?:, \w+)*)")
 _ENTRY = re.compile(r"^--   (\S+)\s+(.*)$")
 
 # All of ours begin so.
@@ -105,8 +105,8 @@ def load(
     named = {
         x
         for _, text in (*header["ARGV"], *header["RETURNS"])
-        for found in _LAYOUTS.findall(text)
-        for x in found.split(", ")
+        for single, listed in _LAYOUTS.findall(text)
+        for x in (single or listed).split(", ")
     }
     problems += [f"there is no layout {x} in store.layouts" for x in sorted(named - set(LAYOUTS))]
     if problems:

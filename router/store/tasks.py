@@ -20,7 +20,7 @@ from router.domain.task import (
 )
 from router.errors import StoreError
 from router.log_throttle import LogThrottle
-from router.ports.tasks import Claimed, UsageWaiting
+from router.ports.tasks import Claimed, OutboxEntry
 from router.store import layouts
 from router.store.decide.link import Command
 from router.store.keys import Keys
@@ -58,40 +58,40 @@ _MAX_BYTES = 1 << 20
 
 
 def settle_script(**options: Any) -> Script:
-    """Load lua/settle.lua and check its header against this room's calls; options as in `scripts.load`."""
+    """Load lua/settle.lua and check its header against this module's calls; options as in `scripts.load`."""
     return load("settle", keys=SETTLE_KEYS, argv=("batch", "row"), returns=SETTLE_RETURNS, **options)
 
 
 def claim_script(**options: Any) -> Script:
-    """lua/claim.lua, likewise."""
+    """Load lua/claim.lua, likewise."""
     return load("claim", keys=("due", "retain"), argv=("lease_ms", "most"), returns={0: "claimed"}, **options)
 
 
 class Claims:
-    """Collects the results of lua/claim.lua's calls. Unreadable keys are logged once, until other keys are damaged."""
+    """Decodes the replies of lua/claim.lua. A damaged due set is logged once, until it is repaired."""
 
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._known: set[bytes] = set()
+    def __init__(self, entries: str) -> None:
+        self._entries = entries
+        self._damaged: set[bytes] = set()
 
     def taken(self, keys: Sequence[bytes], reply: Sequence[Any]) -> list[bytes]:
-        """The members."""
+        """The claimed members of the due sets `keys`."""
         first = 3 + int(reply[2])
         damaged = {keys[int(k) - 1] for k in reply[3:first]}
-        if new := damaged - self._known:
+        if newly_damaged := damaged - self._damaged:
             fields = {"event": Event.STORE_ROW_FAULT}
-            names = ", ".join(sorted(k.decode(errors="replace") for k in new))
-            log.error("%s is not a sorted set; its due entries wait: %s", self._what, names, extra=fields)
-        self._known = self._known - set(keys) | damaged
+            names = ", ".join(sorted(k.decode(errors="replace") for k in newly_damaged))
+            log.error("due sets of %s are not sorted sets; their entries wait: %s", self._entries, names, extra=fields)
+        self._damaged = self._damaged - set(keys) | damaged
         return list(reply[first + 1 :: 2])
 
 
-def _unheard(_move: Move, _turn: BreakerTurn) -> None:
+def _ignore_move(_move: Move, _turn: BreakerTurn) -> None:
     """Ignore a move."""
 
 
 class RedisTasks:
-    """Dispatched tasks; the port has the promises. `on_moved` receives every move that was made."""
+    """Dispatched tasks; the port has the promises. `on_moved` is called for every move that was made."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class RedisTasks:
         *,
         audit_max_len: int = 100_000,
         shared_calls: bool = True,
-        on_moved: Callable[[Move, BreakerTurn], None] = _unheard,
+        on_moved: Callable[[Move, BreakerTurn], None] = _ignore_move,
     ) -> None:
         self._keys = keys
         self._nodes = nodes
@@ -156,15 +156,15 @@ class RedisTasks:
         order = (*range(self._first, self._keys.partitions), *range(self._first))
         dues = [self._keys.due(p) for p in order]
         groups = [dues] if self._shared else [[due] for due in dues]
-        found: list[bytes] = []
+        task_ids: list[bytes] = []
         now = 0
         for group in groups:
-            if len(found) >= maximum:
+            if len(task_ids) >= maximum:
                 break
-            reply = await self._nodes.run(self._claim, group, [lease_ms, maximum - len(found)])
+            reply = await self._nodes.run(self._claim, group, [lease_ms, maximum - len(task_ids)])
             now = int(reply[1])
-            found += self._claims.taken(group, reply)
-        return Claimed(now, tuple(found))
+            task_ids += self._claims.taken(group, reply)
+        return Claimed(now, tuple(task_ids))
 
     async def forget_due(self, task_ids: Sequence[bytes]) -> None:
         """See `ports.tasks.TaskStore.forget_due`."""
@@ -192,24 +192,24 @@ class RedisTasks:
         sizes = await read_each(self._nodes, [("HLEN", self._keys.outbox(p)) for p in range(self._keys.partitions)])
         damaged = [str(p) for p, n in enumerate(sizes) if isinstance(n, Unreadable)]
         if damaged and self._throttle.due(",".join(damaged)) is not None:
-            # Usage of these partitions stays unpublished until an operator repairs the keys; the others go on.
+            # Usage of these partitions stays unpublished until an operator repairs the keys; other partitions go on.
             fields = {"event": Event.STORE_ROW_FAULT, "partitions": ",".join(damaged)}
             log.error("the usage outbox of %d partitions is not a hash", len(damaged), extra=fields)
         return sum(n for n in sizes if not isinstance(n, Unreadable))
 
-    async def usage_waits(self, usage_ids: Sequence[bytes]) -> list[bool]:
-        """See `ports.tasks.TaskStore.usage_waits`."""
+    async def usage_is_waiting(self, usage_ids: Sequence[bytes]) -> list[bool]:
+        """See `ports.tasks.TaskStore.usage_is_waiting`."""
         commands = [("HEXISTS", self._outbox(u), u) for u in usage_ids]
         return [not isinstance(n, Unreadable) and bool(n) for n in await read_each(self._nodes, commands)]
 
-    async def usage_waiting(self, maximum: int) -> list[UsageWaiting]:
+    async def usage_waiting(self, maximum: int) -> list[OutboxEntry]:
         """See `ports.tasks.TaskStore.usage_waiting`."""
         commands = [("HRANDFIELD", self._keys.outbox(p), maximum, "WITHVALUES") for p in range(self._keys.partitions)]
-        found: list[UsageWaiting] = []
+        events: list[OutboxEntry] = []
         for flat in await read_each(self._nodes, commands):
             if not isinstance(flat, Unreadable):
-                found += [UsageWaiting(k, v) for k, v in zip(flat[::2], flat[1::2], strict=True)]
-        return found
+                events += [OutboxEntry(k, v) for k, v in zip(flat[::2], flat[1::2], strict=True)]
+        return events
 
     async def usage_published(self, usage_ids: Sequence[bytes]) -> int:
         """See `ports.tasks.TaskStore.usage_published`."""

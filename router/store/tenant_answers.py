@@ -51,7 +51,7 @@ class TenantAnswers:
         """Of these answers, those with the tenant's mark, and those without any mark."""
         if not keys:
             return [], []
-        mine: list[bytes] = []
+        marked: list[bytes] = []
         unmarked: list[bytes] = []
         heads = await read_each(self._nodes, [("GETRANGE", k, 0, _ANSWER.size - 1) for k in keys])
         for key, head in zip(keys, heads, strict=True):
@@ -61,8 +61,8 @@ class TenantAnswers:
             if not flags & OutcomeFlag.OWNED:
                 unmarked.append(key)
             elif mark == self._tenant.owner:
-                mine.append(key)
-        return mine, unmarked
+                marked.append(key)
+        return marked, unmarked
 
     async def names(self) -> AsyncIterator[list[bytes]]:
         """The idempotency names in the log, newest first, back to the age at which answers expire."""

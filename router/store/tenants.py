@@ -1,4 +1,4 @@
-"""`ports.tenants.TenantStore` on Redis: everything of a tenant, found by a bounded walk over its partition.
+"""`ports.tenants.TenantStore` on Redis: finds everything of a tenant by a walk over its partition, page by page.
 
 Keys under the tenant's prefix are its own. Keys that a partition shares name their tenant inside: delivery records,
 message indexes, and stored answers (`tenant_answers`).
@@ -37,9 +37,9 @@ _WHOLE, _BEGINS = _kinds()
 
 
 def kind_of(rest: bytes) -> str:
-    """The kind of a tenant's own key, by the text after the tenant; a newer version's kind is `other`."""
-    found = _WHOLE.get(rest)
-    return found or next((kind for begin, kind in _BEGINS.items() if rest.startswith(begin)), "other")
+    """The kind of a tenant's own key, by the text after the tenant; `other`: a kind of a newer version."""
+    whole_kind = _WHOLE.get(rest)
+    return whole_kind or next((kind for begin, kind in _BEGINS.items() if rest.startswith(begin)), "other")
 
 
 class RedisTenants:
@@ -73,8 +73,8 @@ class RedisTenants:
         return Census(kinds, entries, await self._open_tasks(tenant_id), walked < MAX_WALKED)
 
     async def _sizes(self, sample: list[bytes]) -> float:
-        found = await self._nodes.gather([("MEMORY", "USAGE", key, "SAMPLES", 5) for key in sample])
-        sizes = [int(size) for size in found if size is not None]
+        replies = await self._nodes.gather([("MEMORY", "USAGE", key, "SAMPLES", 5) for key in sample])
+        sizes = [int(size) for size in replies if size is not None]
         return sum(sizes) / len(sizes) if sizes else 0.0
 
     async def _open_tasks(self, tenant_id: str) -> dict[str, int]:
@@ -83,8 +83,8 @@ class RedisTenants:
         states: Counter[str] = Counter()
         ids = await self._nodes.call("ZRANGE", tenant.due, 0, 9_999)
         for at in range(0, len(ids), _ROWS):
-            some = ids[at : at + _ROWS]
-            for raw in await self._nodes.gather([("GET", tenant.task(i)) for i in some]):
+            chunk = ids[at : at + _ROWS]
+            for raw in await self._nodes.gather([("GET", tenant.task(i)) for i in chunk]):
                 if raw is not None and _task_of(raw, tenant_id):
                     states[task_record(raw).state.label] += 1
         return dict(states)
@@ -104,17 +104,17 @@ class RedisTenants:
         alone = await answers.alone()
         # The log first: it names answers, and the walk removes it.
         async for names in answers.names():
-            mine, unmarked = await answers.of([tenant.idem(n) for n in names])
-            counts["idem"] += await self._drop(unmarked if alone else mine + unmarked, dry_run=dry_run)
+            marked, unmarked = await answers.of([tenant.idem(n) for n in names])
+            counts["idem"] += await self._drop(unmarked if alone else marked + unmarked, dry_run=dry_run)
             counts["claim"] += await self._drop([tenant.claim(n) for n in names], dry_run=dry_run)
         unsure = False
         async for page in self._nodes.pages(self._pattern(tenant), _STEP):
             counts += await self._own(tenant, page, dry_run=dry_run)
             counts += await self._tasks(tenant, tenant_id, page, dry_run=dry_run)
             counts += await self._messages(tenant, tenant_id, page, dry_run=dry_run)
-            mine, unmarked = await answers.of([k for k in page if answers.may_be(k)])
-            counts["idem"] += await self._drop(mine if alone else [], dry_run=dry_run)
-            unsure = unsure or bool(unmarked or (mine and not alone))
+            marked, unmarked = await answers.of([k for k in page if answers.may_be(k)])
+            counts["idem"] += await self._drop(marked if alone else [], dry_run=dry_run)
+            unsure = unsure or bool(unmarked or (marked and not alone))
         if not dry_run:
             counts["retain"] += int(await self._nodes.call("ZREM", self._keys.retain(tenant.partition), tenant_id))
         counts["epochs"] += await self._epochs(tenant_id, dry_run=dry_run)
@@ -130,12 +130,12 @@ class RedisTenants:
         return int(await self._nodes.call("EXISTS" if dry_run else "UNLINK", *keys))
 
     async def _own(self, tenant: TenantKeys, page: list[bytes], *, dry_run: bool) -> Counter[str]:
-        """The keys under the tenant's prefix, without the head of an ended tenant, which has a life time."""
+        """Remove the keys under the tenant's prefix, except the head, which expires; a dry run counts it."""
         counts: Counter[str] = Counter()
-        mine = [k for k in page if k.startswith(tenant.prefix) and (dry_run or k != tenant.head)]
-        if mine:
-            await self._drop(mine, dry_run=dry_run)
-            counts.update(kind_of(k[len(tenant.prefix) :]) for k in mine)
+        own_keys = [k for k in page if k.startswith(tenant.prefix) and (dry_run or k != tenant.head)]
+        if own_keys:
+            await self._drop(own_keys, dry_run=dry_run)
+            counts.update(kind_of(k[len(tenant.prefix) :]) for k in own_keys)
         return counts
 
     async def _tasks(self, tenant: TenantKeys, tenant_id: str, page: list[bytes], *, dry_run: bool) -> Counter[str]:
@@ -162,17 +162,17 @@ class RedisTenants:
 
     async def _epochs(self, tenant_id: str, *, dry_run: bool) -> int:
         """Alert episodes whose scope is this tenant, or part of it."""
-        key, cursor, found = self._keys.epochs, 0, 0
+        key, cursor, count = self._keys.epochs, 0, 0
         while True:
             cursor, flat = await self._nodes.call("HSCAN", key, cursor, "COUNT", _STEP)
             names = list(flat) if isinstance(flat, dict) else flat[::2]
-            mine = [n for n in names if n.decode().partition(":")[2].partition("/")[0] == tenant_id]
-            found += len(mine)
-            if mine and not dry_run:
-                await self._nodes.call("HDEL", key, *mine)
+            fields = [n for n in names if n.decode().partition(":")[2].partition("/")[0] == tenant_id]
+            count += len(fields)
+            if fields and not dry_run:
+                await self._nodes.call("HDEL", key, *fields)
             cursor = int(cursor)
             if cursor == 0:
-                return found
+                return count
 
 
 def _task_of(raw: bytes, tenant_id: str) -> bool:

@@ -94,7 +94,7 @@ def _headers(origin: Origin) -> dict[str, str]:
     return headers
 
 
-def assigned_event(job: bytes, attempt: Attempt, *, subject: str, timestamp_ms: int) -> bytes:
+def encode_assigned_event(job: bytes, attempt: Attempt, *, subject: str, timestamp_ms: int) -> bytes:
     """Encode the event of an assignment published to `subject`; it holds no payload.
 
     :raises ValueError: `job` is not a stored job in a format that this version reads.
@@ -119,7 +119,7 @@ def assigned_event(job: bytes, attempt: Attempt, *, subject: str, timestamp_ms: 
     return orjson.dumps(event)
 
 
-def usage_event(usage: Usage) -> bytes:
+def encode_usage_event(usage: Usage) -> bytes:
     """Encode a usage event; consumers deduplicate by its usage_id."""
     event: JsonObject = {
         "version": "1",
@@ -141,7 +141,7 @@ def usage_event(usage: Usage) -> bytes:
     return orjson.dumps(event)
 
 
-class UsageFacts(Struct, frozen=True):
+class UsageIdentity(Struct, frozen=True):
     """The identity of a usage event; `timestamp` is the time of the settlement, in Unix ms."""
 
     usage_id: str = ""
@@ -151,11 +151,11 @@ class UsageFacts(Struct, frozen=True):
     assignment_id: str | None = None
 
 
-_NO_USAGE_FACTS = UsageFacts()
-_usage_facts_decoder = msgspec.json.Decoder(UsageFacts)
+_NO_USAGE_FACTS = UsageIdentity()
+_usage_facts_decoder = msgspec.json.Decoder(UsageIdentity)
 
 
-def usage_facts(event: bytes) -> UsageFacts:
+def usage_identity(event: bytes) -> UsageIdentity:
     """Read the identity of a usage event; empty when the bytes are not a usage event. Never raises."""
     try:
         return _usage_facts_decoder.decode(event)

@@ -41,13 +41,13 @@ def decode(
     strict: bool = False,
     max_bytes: int = MAX_BYTES,
     result_prefixes: tuple[str, ...] = (),
-    longest_deadline_ms: int = MAX_MS,
+    max_deadline_ms: int = MAX_MS,
 ) -> DecideRequest | Rejected:
     """Decode a decide request, or list everything that is wrong with it. Never raises, whatever the bytes.
 
     Header names are case-insensitive. `subject_tenant` is the part of the subject after `decide.`. `strict` is
     ROUTER_STRICT_CORRELATION. `options.result_subject` may start with `_INBOX.` or with one of `result_prefixes`.
-    `longest_deadline_ms` is the maximum of `options.deadline_ms`.
+    `max_deadline_ms` is the maximum of `options.deadline_ms`.
     """
     headers = with_lower_names(headers) if headers else NO_HEADERS
     if len(data) > max_bytes:
@@ -61,7 +61,7 @@ def decode(
         return unreadable("is not a beamline.flow.v1.RouteRequest", "drop the Content-Type header to send JSON")
     if type(doc) is not dict:
         return unreadable(f"is {named(doc)}", "send one JSON object")
-    return _read_request(doc, headers, subject_tenant, strict, result_prefixes, longest_deadline_ms)
+    return _read_request(doc, headers, subject_tenant, strict, result_prefixes, max_deadline_ms)
 
 
 def _has_protobuf_body(data: bytes, headers: Mapping[str, str]) -> bool:
@@ -74,7 +74,7 @@ def _read_request(
     subject_tenant: str | None,
     strict: bool,
     result_prefixes: tuple[str, ...],
-    longest_deadline_ms: int,
+    max_deadline_ms: int,
 ) -> DecideRequest | Rejected:
     problems = Problems()
     get = doc.get
@@ -91,7 +91,7 @@ def _read_request(
     correlation = correlation_of(work.ids, headers, problems)
     context, user_id, client_ip, step = context_of(get("context"), headers.get("x-client-ip"), problems)
     constraints = constraints_of(get("constraints"), problems)
-    options = options_of(get("options"), result_prefixes, longest_deadline_ms, problems)
+    options = options_of(get("options"), result_prefixes, max_deadline_ms, problems)
     push = flag_or_word(problems, "push_assignment", get("push_assignment"))
     if (subject := get("assignment_subject")) is not None:
         subject = assignment_subject_of(subject, problems)

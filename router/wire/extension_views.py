@@ -49,7 +49,7 @@ def extension_state(r: ExtensionRecord) -> JsonObject:
     }
 
 
-def would_run(policy: Policy, request: DecideRequest, records: Sequence[ExtensionRecord]) -> list[JsonValue]:
+def planned_extensions(policy: Policy, request: DecideRequest, records: Sequence[ExtensionRecord]) -> list[JsonValue]:
     """List the extensions that a request would call, in order, with their status; null: not called for a day."""
     status_of = {r.name: status(r).value for r in records}
     return [

@@ -75,7 +75,7 @@ def constraints_of(value: object, problems: Problems) -> Constraints:
     )
 
 
-def options_of(value: object, prefixes: tuple[str, ...], longest_deadline_ms: int, problems: Problems) -> Options:
+def options_of(value: object, prefixes: tuple[str, ...], max_deadline_ms: int, problems: Problems) -> Options:
     """Read the caller's options; a bad value is refused, never corrected."""
     if value is None:
         return DEFAULT_OPTIONS
@@ -87,7 +87,7 @@ def options_of(value: object, prefixes: tuple[str, ...], longest_deadline_ms: in
     if (part := get("retry")) is not None:
         attempts, backoff = _retry(part, problems)
     if (deadline := get("deadline_ms")) is not None:
-        deadline = whole(problems, "options.deadline_ms", deadline, 1, longest_deadline_ms)
+        deadline = whole(problems, "options.deadline_ms", deadline, 1, max_deadline_ms)
     if (priority := get("priority")) is not None:
         priority = text(problems, "options.priority", priority, MAX_PRIORITY_CHARS)
     if (subject := get("result_subject")) is not None:

@@ -11,8 +11,8 @@
 
     worker.run_until_signal()
 
-For each assignment the worker sends an `accepted` ack, runs the handler within the deadline, extends the server's ack
-wait meanwhile, stores the result, and only then acknowledges the message. So a worker that dies loses no assignment.
+For each assignment the worker sends an `accepted` ack and runs the handler within the deadline. Meanwhile it extends
+the server's ack wait. It stores the result and only then acknowledges the message, so a worker that dies loses nothing.
 An assignment whose job type has no handler is passed on to the other workers. After 20 deliveries it is rejected.
 
 A handler returns its output, or `Done` with cost and tokens. It raises `Failed` when the attempt failed, and `Rejected`

@@ -14,7 +14,7 @@ from router.bus.options import BusOptions
 from router.bus.stream_specs import ConsumerSpec, StreamSpec
 from router.bus.streams import Streams
 from tests.bus.conftest import Heard
-from tests.bus.test_streams import delete
+from tests.bus.jetstream import delete
 from tests.servers import NatsProcess
 
 Handle = Callable[[list[Delivery]], Awaitable[None]]

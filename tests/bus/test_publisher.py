@@ -15,7 +15,7 @@ from router.bus.streams import Streams
 from router.ports.bus import Publication, Published, Publisher
 from router.telemetry import Event
 from tests.bus.conftest import Heard
-from tests.bus.test_streams import create, delete
+from tests.bus.jetstream import create, delete
 from tests.servers import NatsProcess
 
 
@@ -85,7 +85,7 @@ async def test_an_inbox_is_not_looked_up(
     await client.subscribe(inbox, lambda _s, _r, data, _h: heard(data))
     publisher = StreamPublisher(bus, streams)
     await publisher.start()
-    publisher.publish(Publication(inbox, b"final", "i", core_will_do=True), done)
+    publisher.publish(Publication(inbox, b"final", "i", core_is_enough=True), done)
     assert publisher.published_core == 1
     assert await heard.until(1) == [b"final"]
     assert await done.until(1) == [Published.STORED]

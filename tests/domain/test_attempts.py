@@ -246,4 +246,4 @@ def test_the_plan_of_the_first_attempt_is_untouched() -> None:
     policy = Policy(POOL)
     before = order(policy, replace(record(), provider_id="a"))
     assert order(policy, replace(record(), provider_id="a")) == before
-    assert policy.memo.orders == {}
+    assert policy.plan_cache.orders == {}

@@ -18,7 +18,15 @@ from redis.exceptions import ResponseError
 from router.domain.audit import AuditEntry, TaskFeatures
 from router.domain.outcome import Outcome, Unavailable
 from router.domain.plan import Plan, plan
-from router.domain.policy.model import Breaker, Limit, Policy, Provider, Sticky, StoredPolicy, provider
+from router.domain.policy.model import (
+    Breaker,
+    Limit,
+    Policy,
+    Provider,
+    Sticky,
+    StoredPolicy,
+    provider,
+)
 from router.domain.request import DEFAULT_OPTIONS, DecideRequest, Options
 from router.domain.result import BreakerVerdict
 from router.domain.task import Action, Move, MoveOutcome, TaskRecord, TaskState
@@ -318,3 +326,10 @@ def undispatched(
         provider_entry=entry_of,
         **more,
     )
+
+
+def head(off: int = 0, levers: dict[bytes, int] | None = None) -> bytes:
+    """A tenant's head as an operator's acts leave it."""
+    levers = levers or {}
+    body = b"".join(k + bytes([v]) for k, v in levers.items())
+    return b"\x01" + b"\x00\x00\x00\x07rand" + bytes([off]) + len(levers).to_bytes(2) + body

@@ -3,14 +3,17 @@
 from itertools import count
 
 import pytest
+from msgspec.msgpack import Decoder
+from msgspec.structs import replace
 
+from router.domain.audit import DecisionFeatures
 from router.domain.ids import task_id
 from router.domain.plan import plan
 from router.domain.policy.limits import limit
 from router.domain.policy.model import Algorithm, Breaker, Resource, Scope, Sticky, WhenAllOpen, provider
-from router.domain.request import DecideRequest, Options
+from router.domain.request import Correlation, DecideRequest, Options
 from router.domain.result import BreakerVerdict, Taught
-from router.domain.task import Action, Correction, Final, Move, Reservation, TaskState
+from router.domain.task import Action, Correction, Final, Move, Reservation, TaskFacts, TaskState
 from router.store import layouts
 from router.store.decide.batch import Batch, Waiting
 from router.store.decide.rows import JOB_GRACE_MS, MAX_BACKOFF_MS, RowPacker
@@ -18,6 +21,7 @@ from router.store.keys import Keys
 from router.store.layouts import LAYOUTS, NAMES, Layout
 from router.store.settle_rows import MoveBatch
 from router.store.task_records import final
+from router.usecases.audit.features import features_of_decision
 from tests.store import layout_reader
 from tests.store.harness import FEATURES, MINUTE, policy, request
 
@@ -78,6 +82,20 @@ def test_a_pushed_row_has_every_field_under_its_name() -> None:
     assert b"chat" in row["features"]
     assert b"default" in row["tail"]
     assert b"acme" in row["facts"]
+
+
+def test_a_record_and_a_task_keep_what_the_request_says() -> None:
+    """The row packs the audit features and the facts of a task by hand; no two texts of the request are swapped."""
+    wanted = replace(
+        request("acme", "r", session="s", user="u", push=True),
+        client_ip="192.0.2.7",
+        correlation=Correlation("trace", "run", "flow", "step"),
+    )
+    row, _, w = packed(wanted)
+    assert Decoder(DecisionFeatures).decode(row["features"]) == features_of_decision(wanted, w.plan)
+    facts = Decoder(TaskFacts).decode(row["facts"])
+    assert (facts.tenant_id, facts.request_id, facts.user_id, facts.client_ip) == ("acme", "r", "u", "192.0.2.7")
+    assert (facts.trace_id, facts.run_id, facts.flow_id, facts.step_id) == ("trace", "run", "flow", "step")
 
 
 def test_charges_and_candidates_have_every_field_under_its_name() -> None:

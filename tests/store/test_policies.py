@@ -182,9 +182,9 @@ async def test_a_server_that_is_away() -> None:
     await nowhere.close()
 
 
-async def test_the_mark_of_a_complete_seed(nodes: SingleNode) -> None:
+async def test_the_mark_of_a_complete_seed(plain: SingleNode) -> None:
     """The mark is there once it is set, under the schema's own key."""
-    store = RedisPolicies(nodes, Keys(schema=f"s{uuid4().hex[:8]}"))
+    store = RedisPolicies(plain, Keys(schema=f"s{uuid4().hex[:8]}"))
     assert await store.seeded() is False
     await store.mark_seeded()
     assert await store.seeded() is True

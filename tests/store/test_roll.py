@@ -26,8 +26,7 @@ from router.store.decisions import DECIDE_KEYS
 from router.store.scripts import Script, load
 from router.store.settle_rows import MoveBatch
 from router.store.tasks import SETTLE_KEYS, SETTLE_RETURNS
-from tests.store import older_rows
-from tests.store import test_machine as machine
+from tests.store import machine, older_rows
 from tests.store.harness import TEST_CLOCK, Client, Store, policy, request, undispatched
 
 HERE = Path(__file__).parent

@@ -96,6 +96,12 @@ def test_a_header_that_lies_stops_the_pod(tmp_path: Path, old: str, new: str, co
         load("good", keys=("due",), argv=("lease_ms",), returns={0: "claimed"}, folder=folder)
 
 
+def test_a_sentence_may_go_on_after_a_layout(tmp_path: Path) -> None:
+    """Only the plural `layouts` takes a list: a word after "layout claim," is prose."""
+    folder = written(tmp_path, GOOD.replace("how long", "layout claim, then its length"))
+    assert load("good", keys=("due",), argv=("lease_ms",), returns={0: "claimed"}, folder=folder).name == "good"
+
+
 def expanded(folder: Path, *text: str, include: str = "") -> str:
     """A script of these lines, without its constants."""
     (folder / "include").mkdir()
@@ -152,6 +158,6 @@ def test_an_include_stands_where_it_is_named_first(tmp_path: Path) -> None:
     ],
 )
 def test_a_line_that_no_layout_knows_stops_the_pod(tmp_path: Path, line: str) -> None:
-    """A wrong name, a wrong order, a position behind half a layout, bytes that cannot be skipped: the line is named."""
+    """Wrong name, wrong order, half a layout, bytes that cannot be skipped: file and line are named."""
     with pytest.raises(ScriptMismatchError, match=r"lua/it\.lua:1"):
         expanded(tmp_path, line)

@@ -1,4 +1,4 @@
-"""The differences between two canonical policy documents, in the document's own terms."""
+"""The differences between two canonical policy documents, by paths in the document."""
 
 from msgspec import Struct
 
@@ -8,7 +8,7 @@ _NAMES = ("name", "id")
 
 
 class Change(Struct, frozen=True):
-    """One difference. `path` names providers and limits, as in `providers[gpu-1].weight`; None: absent."""
+    """One difference. `path` names list items, as in `providers[gpu-1].weight`. None: the field is absent."""
 
     path: str
     before: JsonValue
@@ -35,10 +35,10 @@ def _text(value: JsonValue) -> str:
 
 
 def diff(before: JsonObject | None, after: JsonObject | None) -> tuple[Change, ...]:
-    """All differences, by path. None: there is no such policy.
+    """List all differences, ordered by path. A document that is None does not exist.
 
-    Defaults are left out of canonical documents, so writing one out makes no difference; nor does the order of
-    providers and limits.
+    Canonical documents leave defaults out, so a default that is written out makes no difference. The order of providers
+    and limits makes none either.
     """
     changes: list[Change] = []
     _compare("", before or {}, after or {}, changes)
@@ -62,7 +62,7 @@ def _compare(path: str, before: JsonValue, after: JsonValue, changes: list[Chang
 
 
 def _by_name(value: JsonValue) -> JsonObject | None:
-    """The parts of a value by their name in a path; None if it has no named parts."""
+    """The parts of a value, by their name in a path; None if it has no parts with unique names."""
     if isinstance(value, dict):
         return value
     if not isinstance(value, list):

@@ -1,8 +1,9 @@
-"""A policy document → compiled policy and canonical document.
+"""Parses a policy document into a compiled policy and a canonical document.
 
-The canonical document has the same meaning in the present form. Old forms are rewritten. Defaults are left out, so
-older pods can read a document that uses nothing new. Equal policies have equal canonical documents. Costs are US
-dollars in documents (`expected_cost`, cost limits and their estimates), and integer micro-USD in the compiled policy.
+The canonical document has the same meaning, with old forms rewritten to the present form. It leaves defaults out, so
+older pods can read every document that uses nothing new. Equal policies have equal canonical documents. Costs
+(`expected_cost`, cost limits and their estimates) are US dollars in documents and integer micro-USD in compiled
+policies.
 """
 
 from enum import StrEnum
@@ -66,7 +67,7 @@ DOCUMENT = Table(
 
 
 class Parsed(Struct, frozen=True):
-    """A valid document. `warnings` are for its author, and change nothing."""
+    """A valid document, compiled. `warnings` are for its author and have no effect."""
 
     policy: Policy
     canonical: JsonObject
@@ -76,7 +77,7 @@ class Parsed(Struct, frozen=True):
 def parse(document: JsonValue) -> Parsed:
     """Compile a decoded policy document.
 
-    :raises InvalidInput: with every problem of the document.
+    :raises InvalidInput: the document is invalid; lists every problem.
     """
     report = Report()
     row = DOCUMENT.read(document, "", report)
@@ -105,33 +106,34 @@ def canonical(policy: Policy) -> JsonObject:
 
 
 def content_hash(canonical_bytes: bytes) -> bytes:
-    """The 8-byte hash of a policy's content. `canonical_bytes` has sorted keys (`wire.policies.encode`)."""
+    """The 8-byte hash of a policy's content. `canonical_bytes` must have sorted keys (`wire.policies.encode`)."""
     return blake2b(canonical_bytes, digest_size=HASH_BYTES).digest()
 
 
 class _OldForms(Struct, frozen=True):
-    """The places where the author wrote what the present form has in lists; messages name the document's own fields."""
+    """Which old forms the author used, so that messages name the fields that are in the document."""
 
     weights: bool
     fallback: bool
 
-    def provider(self, place: int, name: str) -> str:
+    def weight_path(self, index: int, name: str) -> str:
         """The path of a provider's weight."""
-        return at("weights", name) if self.weights else f"providers[{place}].weight"
+        return at("weights", name) if self.weights else f"providers[{index}].weight"
 
 
 def _old_forms(document: JsonValue) -> _OldForms:
-    names = document if isinstance(document, dict) else {}
-    return _OldForms("providers" not in names, "fallbacks" not in names)
+    fields = document if isinstance(document, dict) else {}
+    return _OldForms("providers" not in fields, "fallbacks" not in fields)
 
 
 def _check(row: Row, old: _OldForms, report: Report) -> None:
-    """Check the relations between the sections that could be read."""
+    """Check the relations between sections, as far as the sections themselves are valid."""
     limits = row.get(LIMITS) or ()
     warn_pointless(limits, report)
     check_extensions([row.get(PRE), row.get(VALIDATORS), row.get(POST)], report)
     if row.get(RATE_LIMIT) is not None and any(x.id == RATE_LIMIT_ID for x in limits):
-        report.warn("rate_limit", f'is ignored: there is a limit with the id "{RATE_LIMIT_ID}"', "remove it")
+        message = f'is ignored: `limits` has a limit with the id "{RATE_LIMIT_ID}"'
+        report.warn("rate_limit", message, "remove rate_limit")
     providers = row.get(PROVIDERS)
     if providers is not None:
         rules = row.get(FALLBACKS)
@@ -143,8 +145,8 @@ def _check(row: Row, old: _OldForms, report: Report) -> None:
 def _build(row: Row) -> Policy:
     providers = row[PROVIDERS]
     rules = row[FALLBACKS]
-    known = {p.name: p for p in providers}
-    targets = {r.to: known.get(r.to) or provider(r.to, 0) for r in rules}
+    by_name = {p.name: p for p in providers}
+    targets = {r.to: by_name.get(r.to) or provider(r.to, 0) for r in rules}
     return Policy(
         providers=providers,
         selection=row[SELECTION],
@@ -167,17 +169,17 @@ def _check_weights(
     old: _OldForms,
     report: Report,
 ) -> None:
-    """Check the weights. `rules` None: the rules were refused, so it is unknown which providers they reach."""
+    """Check the weights. `rules` None: the rules are invalid, so it is unknown which providers they lead to."""
     section = "weights" if old.weights else "providers"
     total = sum(p.weight for p in providers)
     if total == 0 and rules == ():
-        report.problem(section, "all weights are 0: no provider could ever be chosen")
+        report.problem(section, "all weights are 0: no provider could ever be chosen", "give one a weight above 0")
         return
     targets = {r.to for r in rules or ()}
     for i, p in enumerate(providers):
         if p.weight == 0 and rules is not None and p.name not in targets:
-            hint = "give it a weight, or name it in a fallback"
-            report.warn(old.provider(i, p.name), f"is 0 and no fallback leads to {shown(p.name)}: never chosen", hint)
+            message = f"is 0 and no fallback leads to {shown(p.name)}: it is never chosen"
+            report.warn(old.weight_path(i, p.name), message, "give it a weight, or name it in a fallback")
     if total == 0:
         report.warn(section, "all weights are 0: only fallbacks are used")
     elif selection is Selection.WEIGHTED and not _sums_to_100(providers, total):
@@ -185,16 +187,16 @@ def _check_weights(
 
 
 def _sums_to_100(providers: tuple[Provider, ...], total: float) -> bool:
-    """Sum the weights over all providers, or within each priority: both are valid, and the shares are equal."""
-    tiers: dict[int, float] = {}
+    """Whether the weights of all providers, or those of each priority, sum to 100. The shares are the same for both."""
+    by_priority: dict[int, float] = {}
     for p in providers:
         if p.weight:
-            tiers[p.priority] = tiers.get(p.priority, 0) + p.weight
-    return any(all(isclose(s, 100, abs_tol=0.01) for s in sums) for sums in ((total,), tiers.values()))
+            by_priority[p.priority] = by_priority.get(p.priority, 0) + p.weight
+    return any(all(isclose(s, 100, abs_tol=0.01) for s in sums) for sums in ((total,), by_priority.values()))
 
 
 def _with_rate_limit(limits: tuple[Limit, ...], old: Limit | None) -> tuple[Limit, ...]:
-    """The old `rate_limit` as one more limit. Both are enforced, unless a limit has the same id."""
+    """Add the old `rate_limit` as one more limit, unless a limit has its id."""
     if old is None or any(x.id == RATE_LIMIT_ID for x in limits):
         return limits
     return (*limits, old)
@@ -204,5 +206,5 @@ def _check_estimates(limits: tuple[Limit, ...], providers: tuple[Provider, ...],
     unpriced = [p.name for p in providers if not p.expected_cost_microusd]
     for i, x in enumerate(limits):
         if x.resource is Resource.COST and unpriced and not x.default_estimate:
-            hint = f"give a default_estimate, or an expected_cost to {', '.join(unpriced[:5])}"
+            hint = f"set default_estimate here, or expected_cost of {', '.join(unpriced[:5])}"
             report.warn(f"limits[{i}]", "reserves nothing for a request without an estimate of its cost", hint)

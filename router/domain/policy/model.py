@@ -1,4 +1,4 @@
-"""A tenant's policy, compiled for `plan`. Costs are integer micro-USD, times are milliseconds."""
+"""A tenant's policies, compiled for `domain.plan`. Costs are integer micro-USD, durations are milliseconds."""
 
 from enum import StrEnum
 from hashlib import blake2b
@@ -17,7 +17,7 @@ ENTRY_BYTES = 8
 
 
 class Scope(StrEnum):
-    """Who shares a limit's counter."""
+    """Who shares the counter of a limit."""
 
     TENANT = "tenant"
     USER = "user"
@@ -35,21 +35,28 @@ class Resource(StrEnum):
 
 
 class Algorithm(StrEnum):
-    """`sliding`: 12 sub-buckets; a unit is free again within one bucket after the window. `log`: exact."""
+    """How a limit counts.
+
+    `sliding`: in 12 sub-buckets; a unit is free again up to one bucket after its window. `log`: exact to the ms.
+    """
 
     SLIDING = "sliding"
     LOG = "log"
 
 
 class Selection(StrEnum):
-    """How the candidates are ordered."""
+    """How candidates are ordered: by weight, or by learned latency and cost."""
 
     WEIGHTED = "weighted"
     BEST_SCORE = "best_score"
 
 
 class WhenAllOpen(StrEnum):
-    """What to do when every candidate's breaker is open."""
+    """What to do if every candidate's breaker is open.
+
+    `fail`: refuse. The others use the provider whose next probe is due first: `probe_one` for one probe at a time,
+    `last_resort` for every request.
+    """
 
     FAIL = "fail"
     PROBE_ONE = "probe_one"
@@ -57,14 +64,14 @@ class WhenAllOpen(StrEnum):
 
 
 class OnStoreError(StrEnum):
-    """What a limit answers while its counter is unavailable."""
+    """Whether a limit refuses or admits requests while the store is unavailable."""
 
     DENY = "deny"
     ALLOW = "allow"
 
 
 class OnFail(StrEnum):
-    """What a validator's refusal does."""
+    """What happens if a validator rejects a request, or fails."""
 
     BLOCK = "block"
     WARN = "warn"
@@ -72,19 +79,23 @@ class OnFail(StrEnum):
 
 
 def entry_id(*parts: str) -> bytes:
-    """The 8-byte id of an entry in a state string. Entries are found by id, never by position, so two revisions read
-    one string.
+    """The 8-byte id of an entry in a state string.
+
+    Entries are found by id and never by position, so two revisions of a policy can use the same string.
     """
     return blake2b("\0".join(parts).encode(), digest_size=ENTRY_BYTES).digest()
 
 
 def provider_entry(name: str) -> bytes:
-    """The id of a provider's breaker and levers."""
+    """The entry id of a provider's breaker and levers."""
     return entry_id("provider", name)
 
 
 class Provider(Struct, frozen=True):
-    """A provider. `entry` names its breaker; `seed` is its part of the rendezvous hash."""
+    """A provider. `entry`: the id of its breaker and levers; `seed`: its seed in the rendezvous hash.
+
+    `max_concurrency` 0: unbounded.
+    """
 
     name: str
     weight: float
@@ -107,7 +118,7 @@ def provider(
     max_concurrency: int = 0,
     endpoint: str | None = None,
 ) -> Provider:
-    """A provider with its derived ids. `max_concurrency` 0: unbounded."""
+    """Build a provider with its derived entry and seed."""
     entry = provider_entry(name)
     return Provider(
         name=name,
@@ -129,8 +140,8 @@ QUOTA_ID, AUDIT_QUOTA_ID = "~requests", "~audit"
 class Limit(Struct, frozen=True):
     """At most `limit` units of `resource` in any window of `window_ms`.
 
-    The counter is found by `entry` (a hash of id and window): a changed limit keeps its usage, a changed window starts
-    a new counter.
+    `entry` identifies the counter; it is a hash of id, window, scope and resource. A changed bound therefore keeps the
+    usage, and a changed window starts a new counter.
     """
 
     id: str
@@ -146,7 +157,7 @@ class Limit(Struct, frozen=True):
 
 
 class Sticky(Struct, frozen=True):
-    """Requests with the same context[session_key] go to the same provider while it is fit."""
+    """Pins: requests with the same `context[session_key]` go to the same provider while that provider is fit."""
 
     session_key: str = "session_id"
     ttl_ms: int = 600_000
@@ -162,8 +173,10 @@ class Backoff(Struct, frozen=True):
 
 
 class Fallback(Struct, frozen=True):
-    """The provider to go to when `statuses` (empty: any failure) and `attributes` match, after `retry` tries on one
-    provider.
+    """A fallback rule: which provider to use after a failure.
+
+    The rule matches if `statuses` (empty: any failure) and all `attributes` match. `to` is used after `retry` tries on
+    the failed provider.
     """
 
     to: str
@@ -174,7 +187,7 @@ class Fallback(Struct, frozen=True):
 
 
 class Breaker(Struct, frozen=True):
-    """When a provider's breaker opens, and when it is tried again."""
+    """The settings of the providers' breakers: when one opens, when it is probed, and when it closes."""
 
     failure_threshold: int = 5
     error_rate_threshold: float = 0.5
@@ -187,7 +200,7 @@ class Breaker(Struct, frozen=True):
 
 
 class Extension(Struct, frozen=True):
-    """A step of the pipeline, called over NATS. `required`: for `pre` and `post`; `on_fail`: for validators."""
+    """An extension that requests call over NATS. `required` is for `pre` and `post`, `on_fail` for validators."""
 
     id: str
     required: bool = False
@@ -201,11 +214,16 @@ class Extension(Struct, frozen=True):
 class Policy(Struct, frozen=True):
     """A compiled policy.
 
-    `fallback_providers`: every provider that a rule names, in rule order, once. `reserves`: a result gives something
-    back (tokens, cost, a concurrency lease). `pool`: the providers with weight; `shares`: their tiers, weights, seeds
-    and indexes in it. `varies`: charges depend on user or candidates. `has_attributes`: rules read the request.
-    `attempts`: the maximum for a dispatched task when no rule does. `extended`: it has extensions. All seven are
-    derived; values that are passed in are ignored.
+    `fallback_providers`: every provider that a rule leads to, once, in the order of the rules.
+
+    These fields are derived from the others; values that are passed in are ignored:
+
+    - `reserves`: results give something back: tokens, cost or a concurrency lease.
+    - `pool`: the providers with a weight above 0. `shares`: rank, weight, seed and index of each (`figures.Share`).
+    - `varies`: charges depend on the user or the candidates.
+    - `has_attributes`: some fallback rules compare attributes of the request.
+    - `attempts`: the most attempts of a dispatched task over all rules.
+    - `extended`: the policy has extensions.
     """
 
     providers: tuple[Provider, ...]
@@ -226,7 +244,7 @@ class Policy(Struct, frozen=True):
     has_attributes: bool = False
     attempts: int = DEFAULT_ATTEMPTS
     extended: bool = False
-    memo: PlanCache = msgspec.field(default_factory=PlanCache)
+    plan_cache: PlanCache = msgspec.field(default_factory=PlanCache)
 
     def __post_init__(self) -> None:
         force_setattr(self, "varies", any(x.scope is Scope.USER or x.resource is Resource.COST for x in self.limits))
@@ -242,17 +260,17 @@ class Policy(Struct, frozen=True):
 
     @property
     def needs_extensions(self) -> bool:
-        """Whether a decision without its extensions is not allowed."""
+        """Whether requests must be refused when extensions cannot be called before the decision."""
         return any(e.required for e in self.pre) or any(v.on_fail is OnFail.BLOCK for v in self.validators)
 
     @property
     def requires_extensions(self) -> bool:
-        """Whether a required `post` extension must confirm a decision before it counts."""
+        """Whether any extension can stop a request, before or after the decision."""
         return self.needs_extensions or any(e.required for e in self.post)
 
 
 class StoredPolicy(Struct, frozen=True, weakref=True):
-    """A policy in the store. `revision` grows with every write of the tenant; `hash` is that of its canonical JSON."""
+    """A stored policy. `revision` grows with every write of the tenant; `hash` is that of the canonical JSON."""
 
     policy_id: str
     revision: int
@@ -261,9 +279,9 @@ class StoredPolicy(Struct, frozen=True, weakref=True):
 
 
 class TenantPolicies(Struct, frozen=True):
-    """All policies of a tenant at one moment, and its levers at that moment.
+    """All policies of a tenant and its levers, as of one moment.
 
-    Every decide row answers the current `stamp`; when it differs, the policies are loaded again.
+    Every decide row returns the current `stamp`. If it differs from this one, the policies are loaded again.
     """
 
     tenant_id: str

@@ -40,13 +40,15 @@ def connection_factory(
     password: str | None = None,
     ssl_ca_certs: str | None = None,
 ) -> Callable[[], AbstractConnection]:
-    """Makes connections from the URL; `host` and `port` replace those of the URL (for a Cluster node)."""
+    """Return a function that makes connections from the URL; `host` and `port` replace those of the URL (for a Cluster
+    node).
+    """
     options: dict[str, Any] = dict(parse_url(url))
     kind: type[AbstractConnection] = options.pop("connection_class", Connection)
     if host is not None and kind is not UnixDomainSocketConnection:
         options |= {"host": host, "port": port}
-    given = {"username": username, "password": password, "ssl_ca_certs": ssl_ca_certs}
-    options |= {name: value for name, value in given.items() if value is not None}
+    credentials = {"username": username, "password": password, "ssl_ca_certs": ssl_ca_certs}
+    options |= {name: value for name, value in credentials.items() if value is not None}
     options |= {
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": None,
@@ -95,30 +97,30 @@ class Link:
             raise OutcomeUnknown(f"Redis: {fault}") from fault
 
     async def receive(self, replies: int) -> list[Any]:
-        """The replies of a pipeline; an error reply is in the list as a ResponseError.
+        """The next `replies` replies of a pipeline; an error reply is in the list as a ResponseError.
 
         :raises OutcomeUnknown: not answered in time, or the connection broke; it is closed now.
         """
         connection = self._connection
         if connection is None:
             raise OutcomeUnknown("Redis: the connection was closed")
-        found: list[Any] = []
+        received: list[Any] = []
         try:
             async with asyncio.timeout(self._timeout):
                 for _ in range(replies):
                     try:
-                        found.append(await connection.read_response(disconnect_on_error=False))
+                        received.append(await connection.read_response(disconnect_on_error=False))
                     except RedisConnectionError:
                         raise
                     except ResponseError as refused:
-                        found.append(refused)
+                        received.append(refused)
         except (RedisError, OSError, TimeoutError) as fault:
             await self.close()
             raise OutcomeUnknown(f"Redis: {fault or 'no reply in time'}") from fault
         except BaseException:
             await self.close()
             raise
-        return found
+        return received
 
     async def _connect(self) -> AbstractConnection:
         connection = self._make()

@@ -11,7 +11,7 @@ from msgspec import Struct
 from router.domain.audit import Actor
 from router.domain.ids import idempotency_name
 from router.domain.policy.model import TenantPolicies, provider_entry
-from router.domain.view import BreakerView, HeadView, Pulled
+from router.domain.view import ActOutcome, BreakerView, HeadView
 from router.errors import InvalidInput, Problem
 from router.ports.policies import LeverStore, PolicyReader
 from router.ports.tenants import Inspector
@@ -147,14 +147,14 @@ class OverrideService:
             hint = f"there are {_listed(named)}" if named else "the tenant has no policy"
             raise InvalidInput([Problem("provider_id", f"tenant {tenant_id} has no provider {provider}", hint)])
 
-    async def _changed(self, tenant_id: str, outcome: Pulled) -> bool:
-        if outcome is Pulled.UNKNOWN_TENANT:
+    async def _changed(self, tenant_id: str, outcome: ActOutcome) -> bool:
+        if outcome is ActOutcome.UNKNOWN_TENANT:
             raise await self._unknown_tenant(tenant_id)
-        if outcome is Pulled.FULL:
+        if outcome is ActOutcome.FULL:
             raise InvalidInput(
                 [Problem("tenant_id", f"tenant {tenant_id} has the maximum number of levers", "release some first")]
             )
-        return outcome is Pulled.CHANGED
+        return outcome is ActOutcome.CHANGED
 
     async def _unknown_tenant(self, tenant_id: str) -> InvalidInput:
         tenant_ids = [h.tenant_id for h in await self.tenants()]

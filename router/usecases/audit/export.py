@@ -24,7 +24,7 @@ BATCH = 128
 
 
 class AuditExport:
-    """Exports one tenant's log at a time. `allowed`: whether the CP gate permits exports. `maximum`: entries per run."""
+    """Exports one tenant's log at a time. `allowed`: the CP gate permits exports. `maximum`: entries per run."""
 
     def __init__(
         self,

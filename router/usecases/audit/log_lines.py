@@ -114,8 +114,16 @@ class AuditLines:
         for action in (move.action, _TURNS.get(turn)):
             if action is not None:
                 at_us = self._now_ms(move.tenant_id) * 1000
-                decision_id, attempt = move.decision_id, move.attempt if action is move.action else 0
-                _log(task_entry("", at_us, move.tenant_id, action, features, decision_id=decision_id, attempt=attempt))
+                entry = task_entry(
+                    entry_id="",
+                    ts_us=at_us,
+                    tenant_id=move.tenant_id,
+                    action=action,
+                    f=features,
+                    decision_id=move.decision_id,
+                    attempt=move.attempt if action is move.action else 0,
+                )
+                _log(entry)
 
     def _chosen(self, request_id: str) -> bool:
         return xxh3_64_intdigest(request_id.encode()) < self._below
@@ -148,11 +156,11 @@ class AuditLines:
         offer = plan.candidates[index].offer if admitted else None
         _log(
             decision_entry(
-                "",
-                at_us,
-                request.tenant_id,
-                action,
-                features,
+                entry_id="",
+                ts_us=at_us,
+                tenant_id=request.tenant_id,
+                action=action,
+                f=features,
                 decision_id=decision_id,
                 code=code,
                 index=index,

@@ -106,7 +106,7 @@ class Decide:
             subject_tenant,
             strict=self._settings.strict_correlation,
             result_prefixes=self._settings.result_subject_prefixes,
-            longest_deadline_ms=self._settings.deadline_max_ms,
+            max_deadline_ms=self._settings.deadline_max_ms,
         )
         if isinstance(request, Rejected):
             self._telemetry.decisions.count(request.refused, "", self._loop.time() - started)
@@ -178,7 +178,7 @@ class Decide:
     def _decide_under(self, opened: OpenRequest, policies: TenantPolicies | None) -> None:
         request = opened.request
         stored = None if policies is None else policies.policies.get(request.policy_id)
-        if stored is None and policies is not None and self._policies.doubtful(request.tenant_id):
+        if stored is None and policies is not None and self._policies.may_be_outdated(request.tenant_id):
             self._begin_load(opened, policies)
             return
         if stored is None:

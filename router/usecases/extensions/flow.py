@@ -6,7 +6,7 @@
 decide call. The preview writes nothing but the claim, and only if the request would be admitted. While one pod holds
 the claim, duplicates of the request wait; when it ends, they replay the decision.
 
-    preview says     then
+    preview result   then
     admitted         this pod holds the claim and runs the extensions
     busy             the claim is held elsewhere: wait and preview again, at most as long as a claim lasts
     replay           answer with the stored decision; undo an unfinished one without a claim, and preview again

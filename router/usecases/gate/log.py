@@ -62,4 +62,10 @@ class GateLog:
         }
         if state.fault is not None:
             details["reason"] = state.fault.value
-        await self._acts.record(Action.GATE_CHANGED, ROUTER, "gate", state.checkpoint, details)
+        await self._acts.record(
+            action=Action.GATE_CHANGED,
+            by=ROUTER,
+            resource_type="gate",
+            resource_id=state.checkpoint,
+            details=details,
+        )

@@ -14,7 +14,7 @@ from hashlib import sha256
 from msgspec import Struct
 
 from router.errors import BusError
-from router.ports.bus import History, Kept, Published
+from router.ports.bus import History, Published, StoredMessage
 from router.usecases.messages.deliveries import REDRIVEN, REDRIVEN_BY
 from router.wire.alerts import ReceivedDeadLetter, decode_dead_letter
 
@@ -89,7 +89,7 @@ async def letters(dlq: History, chosen: Filter, *, maximum: int) -> list[Found]:
 
 
 async def letter(dlq: History, sequence: int) -> Found | None:
-    """The dead letter with that sequence; None: there is none, or it is not one of the router.
+    """The dead letter with that sequence; None: there is none, or the router did not write it.
 
     :raises BusError: the DLQ could not be read.
     """
@@ -97,7 +97,7 @@ async def letter(dlq: History, sequence: int) -> Found | None:
     return None if message is None else _found(message)
 
 
-def _found(message: Kept) -> Found | None:
+def _found(message: StoredMessage) -> Found | None:
     decoded = decode_dead_letter(message.data)
     if decoded is None:
         return None

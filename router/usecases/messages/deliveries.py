@@ -1,9 +1,9 @@
 """Failure handling for every stream consumer: retries with delay, failure budgets, dead letters.
 
-handler returns          it has acknowledged, dead-lettered or delayed every delivery
-store unavailable        all open deliveries are retried; nothing is counted
-any other exception      each open delivery is handled alone; if it fails again, it costs one of its budget
-budget of a message spent   the message becomes a dead letter
+handler returns        it has acknowledged, dead-lettered or delayed every delivery
+store unavailable      all open deliveries are retried; nothing is counted
+any other exception    each open delivery is handled alone; a second failure counts against its failure budget
+failure budget spent   the message becomes a dead letter
 """
 
 import logging
@@ -181,7 +181,7 @@ class DeadLetters:
         `tenant_id`: the owner of the task that the message is about, if known.
         """
         self._telemetry.dead_letters.labels("router").inc()
-        self._alerts.happened(Condition.DEAD_LETTERS, subject)
+        self._alerts.occurred(Condition.DEAD_LETTERS, subject)
         letter = DeadLetter(
             original_subject=subject,
             reason=refused.message,

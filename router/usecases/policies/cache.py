@@ -1,7 +1,7 @@
 """The pod's compiled policies: a bounded cache in front of the store.
 
 **Why a cache.** Every decision needs a compiled policy, and reading it from Redis would add a round trip to each. So a
-pod decides by its cached copy, and the store tells it when the copy is old: every decide row returns the tenant's
+pod decides by its cached copy, and the store shows when the copy is old: every decide row returns the tenant's
 current stamp (`observe`). Announcements over NATS only make that faster, so a lost one costs time, never correctness.
 
     LOADING ──load──▶ cached ──TTL, another stamp, an announcement──▶ cached, reload in the background ──▶ cached
@@ -10,7 +10,7 @@ current stamp (`observe`). Announcements over NATS only make that faster, so a l
 
 **Stale beats unavailable.** A cached tenant is always answered from memory. A successful reload replaces its entry; a
 failed one leaves it, even after its TTL. A policy written in a newer language than this pod reads keeps its last
-readable content. Only for a policy id that the entry does not have, the store is asked again (`doubtful`).
+readable content. Only for a policy id that the entry does not have, the store is asked again (`may_be_outdated`).
 
 **Loads.** At most one load per tenant is in flight; callers share it. A change during a load starts another one.
 
@@ -61,7 +61,7 @@ class _Entry:
         self.policies = policies
         self.stamp = policies.stamp
         self.size = size_of(policies)
-        self.plan_caches = tuple(p.policy.memo for p in policies.policies.values())
+        self.plan_caches = tuple(p.policy.plan_cache for p in policies.policies.values())
         self.refresh_at = refresh_at
         self.doubtful_at = doubtful_at
         self.no_reload_until = 0.0
@@ -121,7 +121,7 @@ class PolicyCache:
         # Shielded: a cancelled caller must not cancel the load for the others.
         return await asyncio.shield(self._loads.get(tenant_id) or self._start(tenant_id, Cause.ASKED))
 
-    def doubtful(self, tenant_id: str) -> bool:
+    def may_be_outdated(self, tenant_id: str) -> bool:
         """Whether the entry is too old to conclude that the tenant lacks a policy.
 
         A request for an unknown policy sends no row, so no stamp reveals a change, and a missed announcement would last

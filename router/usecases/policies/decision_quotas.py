@@ -63,7 +63,7 @@ class WithQuotas:
             maximum = self._quotas.audit_rate * AUDIT_WINDOW_MS // 1000
             without_store = self._on_store_error if no_own_limit else OnStoreError.ALLOW
             limits.append(_quota(AUDIT_QUOTA_ID, maximum, AUDIT_WINDOW_MS, without_store))
-        return replace(stored, policy=replace(stored.policy, limits=tuple(limits), memo=PlanCache()))
+        return replace(stored, policy=replace(stored.policy, limits=tuple(limits), plan_cache=PlanCache()))
 
 
 _NONE = DecisionQuotas()

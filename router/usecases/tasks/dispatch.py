@@ -28,7 +28,7 @@ from router.ports.tasks import TaskStore
 from router.telemetry import Event, Telemetry
 from router.usecases.audit.features import pack_features
 from router.wire import subjects
-from router.wire.assignment import Attempt, assigned_event, assignment
+from router.wire.assignment import Attempt, assignment, encode_assigned_event
 
 log = logging.getLogger("router.dispatch")
 
@@ -139,7 +139,7 @@ class Dispatcher:
     def _publish(self, subject: str | None, attempt: Attempt, job: bytes, mark: Move) -> None:
         subject = subject or subjects.ASSIGN
         payload, headers = assignment(job, attempt)
-        event = assigned_event(job, attempt, subject=subject, timestamp_ms=attempt.created_at_ms)
+        event = encode_assigned_event(job, attempt, subject=subject, timestamp_ms=attempt.created_at_ms)
         if self._open == 0:
             self._idle.clear()
         self._open += 1

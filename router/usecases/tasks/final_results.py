@@ -43,7 +43,7 @@ class FinalResults:
             return
         self._in_flight.add(task_id)
         message_id = f"{to_text(task_id)}:final"
-        publication = Publication(final.subject, final.body, message_id, core_will_do=True)
+        publication = Publication(final.subject, final.body, message_id, core_is_enough=True)
         self._publisher.publish(publication, partial(self._done, task_id, by))
 
     def _done(self, task_id: bytes, by: str, outcome: Published) -> None:

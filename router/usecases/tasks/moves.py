@@ -1,6 +1,7 @@
 """Moves of a task, built from its record; shared by acks, results, the sweeper and undone decisions."""
 
 import logging
+from typing import assert_never
 
 from msgspec.structs import replace
 
@@ -18,6 +19,7 @@ from router.wire.job import Origin, request_of
 
 log = logging.getLogger("router.tasks")
 
+_RESOURCES = frozenset(Resource)
 STATUS_CODES = {"success": 0, "error": 1, "timeout": 2, "cancelled": 3}
 """Stored code of each result status in audit records."""
 
@@ -126,17 +128,31 @@ def split_reservations(
     corrections: list[Correction] = []
     leases: list[Correction] = []
     for r in reserved:
+        if r.resource not in _RESOURCES:
+            continue  # a newer pod reserved it: the estimate stays
         owner = provider_id if r.scope == Scope.PROVIDER and not r.owner else r.owner
-        if r.resource == Resource.CONCURRENCY:
+        resource = Resource(r.resource)
+        if resource is Resource.CONCURRENCY:
             leases.append(Correction(r, owner, 0))
             continue
-        used = None
-        if result is not None:
-            used = result.tokens if r.resource == Resource.TOKENS else result.cost_microusd
+        used = None if result is None else _used(resource, result)
         units = provider_cost if r.units < 0 else r.units
         if used is not None and used != units:
             corrections.append(Correction(r, owner, used - units))
     return tuple(corrections), tuple(leases)
+
+
+def _used(resource: Resource, result: ExecResult) -> int | None:
+    """The units that a result reports for a resource; None: it does not report them."""
+    match resource:
+        case Resource.TOKENS:
+            return result.tokens
+        case Resource.COST:
+            return result.cost_microusd
+        case Resource.REQUESTS | Resource.CONCURRENCY:
+            return None  # a request counts 1; a lease is released
+        case _:
+            assert_never(resource)
 
 
 async def next_attempt_wait_ms(

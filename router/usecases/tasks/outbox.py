@@ -16,10 +16,10 @@ from router.domain.ids import to_text
 from router.errors import BusError, StoreError
 from router.ports.alerts import AlertSink
 from router.ports.bus import History, Publication, Published, Publisher
-from router.ports.tasks import TaskStore, UsageWaiting
+from router.ports.tasks import OutboxEntry, TaskStore
 from router.telemetry import Event, Telemetry
 from router.wire import subjects
-from router.wire.assignment import usage_facts
+from router.wire.assignment import usage_identity
 
 log = logging.getLogger("router.outbox")
 
@@ -77,11 +77,11 @@ class Outbox:
         self._telemetry.usage_reconciliation.set(left)
         waiting = await self._tasks.usage_waiting(MAX_PER_POLL) if left else []
         oldest_fresh_ms = self._wall_ms() - self._old_ms
-        old: list[UsageWaiting] = []
+        old: list[OutboxEntry] = []
         for usage in waiting:
             if usage.usage_id not in self._last_waiting:
                 continue
-            if usage_facts(usage.event).timestamp >= oldest_fresh_ms:
+            if usage_identity(usage.event).timestamp >= oldest_fresh_ms:
                 self.publish(usage.usage_id, usage.event)
             elif usage.usage_id not in self._in_flight:
                 old.append(usage)
@@ -97,10 +97,10 @@ class Outbox:
             self._alerts.resolve(Condition.USAGE_NOT_DRAINING, FLEET)
         self._last_waiting = waiting
 
-    async def _look_up(self, old: list[UsageWaiting]) -> None:
+    async def _look_up(self, old: list[OutboxEntry]) -> None:
         """Publish the events that the stream does not have; delete the others from the outbox."""
         try:
-            since_ms = min(usage_facts(usage.event).timestamp for usage in old) - MAX_CLOCK_SKEW_MS
+            since_ms = min(usage_identity(usage.event).timestamp for usage in old) - MAX_CLOCK_SKEW_MS
             stored = await self._usage_log.holds({to_text(usage.usage_id) for usage in old}, max(0, since_ms))
             for usage in old:
                 if to_text(usage.usage_id) not in stored:

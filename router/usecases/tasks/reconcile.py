@@ -16,10 +16,10 @@ from msgspec import Struct
 from router.domain.ids import from_text, idempotency_name, name_in, task_id, task_of, to_text
 from router.domain.result import ExecResult, Status
 from router.domain.task import TaskRecord, TaskState
-from router.ports.bus import History, Kept
+from router.ports.bus import History, StoredMessage
 from router.ports.decisions import Answers
 from router.ports.tasks import TaskStore
-from router.wire.assignment import UsageFacts, usage_facts
+from router.wire.assignment import UsageIdentity, usage_identity
 from router.wire.problems import Rejected
 from router.wire.results import decode_result
 
@@ -96,7 +96,7 @@ def _finding(what: Literal["missing", "doubled", "unearned"], usage_id: bytes, o
 
 async def _add_settled(
     *,
-    batch: list[Kept],
+    batch: list[StoredMessage],
     tasks: TaskStore,
     answers: Answers,
     tenant_id: str | None,
@@ -168,7 +168,7 @@ async def _metered(usage: History, since_ms: int, tenant_id: str | None) -> dict
     metered: dict[bytes, tuple[int, _Metered]] = {}
     async for batch in usage.read(since_ms=since_ms):
         for message in batch:
-            facts = usage_facts(message.data)
+            facts = usage_identity(message.data)
             usage_id = from_text(facts.usage_id)
             if usage_id is None or (tenant_id is not None and facts.tenant_id != tenant_id):
                 continue
@@ -177,7 +177,7 @@ async def _metered(usage: History, since_ms: int, tenant_id: str | None) -> dict
     return metered
 
 
-def _metered_from(facts: UsageFacts) -> _Metered:
+def _metered_from(facts: UsageIdentity) -> _Metered:
     return _Metered(_Owner(facts.tenant_id, facts.request_id), facts.assignment_id is not None)
 
 
@@ -196,5 +196,5 @@ async def _unearned(tasks: TaskStore, others: Sequence[tuple[bytes, _Metered]]) 
 async def _in_outbox(tasks: TaskStore, usage_ids: list[bytes]) -> list[bool]:
     waits: list[bool] = []
     for at in range(0, len(usage_ids), _BATCH):
-        waits += await tasks.usage_waits(usage_ids[at : at + _BATCH])
+        waits += await tasks.usage_is_waiting(usage_ids[at : at + _BATCH])
     return waits

@@ -3,11 +3,11 @@
 from msgspec.structs import replace
 
 from router.domain.ids import assignment_id, task_id, to_text
-from router.domain.outcome import Remembered
+from router.domain.outcome import StoredAnswer
 from router.domain.result import ExecResult
 from router.domain.task import TaskRecord
 from router.usecases.tasks.moves import origin_of
-from router.wire.assignment import Usage, usage_event
+from router.wire.assignment import Usage, encode_usage_event
 
 
 def complete_figures(record: TaskRecord, result: ExecResult, now_ms: int) -> ExecResult:
@@ -29,7 +29,7 @@ def usage_of_task(record: TaskRecord, result: ExecResult, wall_ms: int) -> bytes
     """The usage event of a dispatched task; the task id is its usage_id. `result` comes from `complete_figures`."""
     facts = record.facts
     task = task_id(record.decision_id)
-    return usage_event(
+    return encode_usage_event(
         Usage(
             usage_id=to_text(task),
             tenant_id=facts.tenant_id,
@@ -48,10 +48,10 @@ def usage_of_task(record: TaskRecord, result: ExecResult, wall_ms: int) -> bytes
     )
 
 
-def usage_of_decision(remembered: Remembered, result: ExecResult, tenant_id: str, wall_ms: int) -> bytes:
+def usage_of_decision(remembered: StoredAnswer, result: ExecResult, tenant_id: str, wall_ms: int) -> bytes:
     """The usage event of a decision that its caller executed and wants metered; the decision id is its usage_id."""
     cost = remembered.expected_cost_microusd if result.cost_microusd is None else result.cost_microusd
-    return usage_event(
+    return encode_usage_event(
         Usage(
             usage_id=to_text(remembered.decision_id),
             tenant_id=tenant_id,

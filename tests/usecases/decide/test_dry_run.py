@@ -18,7 +18,7 @@ from router.domain.view import BreakerState
 from router.usecases.decide.dry_run import DryRun
 from router.usecases.decide.intake import DecideSettings
 from router.wire.policies import decode
-from tests.usecases.decide.test_decide import ADMITTED, Store
+from tests.usecases.fakes.decisions import ADMITTED, Store
 from tests.usecases.fakes.extensions import Records
 
 BASELINE = Features(pins=False, retries=False, best_score=False, explain=False, extensions=False, multi_tenant=True)

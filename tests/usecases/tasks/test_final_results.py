@@ -13,10 +13,8 @@ from router.domain.task import Final, TaskRecord, TaskState
 from router.ports.bus import Publication, Published
 from router.usecases.tasks.final_results import FinalResults
 from tests.fleet.harness import until
-from tests.usecases.messages.test_deliveries import Message
-from tests.usecases.tasks.test_settle import INBOX, MAX_STEPS, Died, Fate, Hands, World, result, world
-
-__all__ = ["world"]
+from tests.usecases.fakes.bus import Message
+from tests.usecases.fakes.settling import INBOX, MAX_STEPS, Died, Fate, Hands, World, result
 
 ONCE = {"result_subject": INBOX, "max_attempts": 1}
 
