@@ -8,7 +8,7 @@ RouterError
 │   └── StoreDamaged      a key has the wrong type or format: a retry does not help
 ├── BusError              an operation on NATS failed
 ├── ExportFailed          an audit sink did not store the entries
-├── PodAway               a pod did not answer over HTTP
+├── PodUnavailable        a pod did not answer over HTTP
 ├── RevisionConflict      a compare-and-set failed: the policy has changed
 ├── QuotaExceeded         a tenant's policies would exceed a quota
 └── StartupRefused        this pod must not run with these settings against this store
@@ -62,7 +62,7 @@ class BusError(RouterError):
     """NATS did not execute the operation."""
 
 
-class PodAway(RouterError):
+class PodUnavailable(RouterError):
     """A pod did not answer over HTTP."""
 
 

@@ -19,25 +19,25 @@ from router.domain.policy import limits as limit_fields
 from router.domain.policy.model import Algorithm, WhenAllOpen
 from router.domain.result import Status
 from router.domain.task import Action, BreakerTurn
-from router.ports.extensions import Missed
+from router.ports.extensions import CallFailure
 from router.store.decide import row_parts
 from router.usecases.audit import log_lines
 from router.usecases.extensions import pipeline
 from router.usecases.tasks import result_moves
 from router.wire import codes
 
-FAILED = [called for called in extensions.Called if called.failed]
+FAILED = [called for called in extensions.CallOutcome if called.failed]
 TABLES: list[tuple[Mapping[Any, object], Iterable[Enum]]] = [
     (alert.ALERTS, alert.Condition),
     (codes.NUMBERS, decision.Code),
     (decision.PRIORITY, decision.Reason),
     (exits.MEANINGS, exits.Exit),
     (extension_fields._REQUIRED, extension_fields.Mode),
-    (extensions._ERROR_CODES, [*FAILED, extensions.Called.REJECTED]),
+    (extensions._ERROR_CODES, [*FAILED, extensions.CallOutcome.REJECTED]),
     (extensions._FAILURE_TEXTS, FAILED),
     (limit_fields._SHADOW, limit_fields.Mode),
     (log_lines._TURNS, BreakerTurn),
-    (pipeline._OUTCOME_OF, Missed),
+    (pipeline._OUTCOME_OF, CallFailure),
     (puback.OUTCOMES, set(puback.Verdict) - {puback.Verdict.FOREIGN, puback.Verdict.RETRY}),
     (result_moves._STATES, Status),
     (row_parts._ALL_OPEN, WhenAllOpen),

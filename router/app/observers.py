@@ -227,7 +227,7 @@ class SeedWatch:
             len(report.written),
             extra={"event": Event.STORE_RESEEDED},
         )
-        self._alerts.happened(Condition.STORE_RESEEDED, FLEET, metadata={"policies": len(report.written)})
+        self._alerts.occurred(Condition.STORE_RESEEDED, FLEET, metadata={"policies": len(report.written)})
         self._log_bad_files(report)
 
     def seeded(self, report: SeedReport) -> None:

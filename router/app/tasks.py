@@ -151,7 +151,7 @@ class TaskParts:
         platform = self._platform
         budget = FailureBudget(platform.store.failures, f"{subject} bug", platform.settings.dead_letter_after)
         guarded = PoisonGuard(handle, subject, dead_letters, budget=budget, away=self._store_unavailable)
-        on_stall = partial(platform.alerts.happened, Condition.CONSUMER_STALLED, name)
+        on_stall = partial(platform.alerts.occurred, Condition.CONSUMER_STALLED, name)
         loop = PullLoop(platform.bus, platform.streams, spec, guarded, on_stall=on_stall)
         platform.telemetry.redeliveries.read_from(lambda: loop.redelivered, name)
         platform.telemetry.consumer_stalls.read_from(lambda: loop.stalls, name)

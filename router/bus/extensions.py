@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from router.bus.connection import Bus
 from router.bus.faults import BusTimeoutError, NoRespondersError
 from router.errors import BusError
-from router.ports.extensions import Missed
+from router.ports.extensions import CallFailure
 
 
 class BusExtensions:
@@ -14,16 +14,16 @@ class BusExtensions:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
-    async def call(self, subject: str, body: bytes, headers: Mapping[str, str], timeout_ms: int) -> bytes | Missed:
+    async def call(self, subject: str, body: bytes, headers: Mapping[str, str], timeout_ms: int) -> bytes | CallFailure:
         """See `ports.extensions.ExtensionCalls.call`."""
         if len(body) > self._bus.max_payload:
-            return Missed.TOO_LARGE
+            return CallFailure.TOO_LARGE
         try:
             reply = await self._bus.request(subject, body, dict(headers) or None, timeout_s=timeout_ms / 1000)
         except NoRespondersError:
-            return Missed.NO_RESPONDERS
+            return CallFailure.NO_RESPONDERS
         except BusTimeoutError:
-            return Missed.TIMEOUT
+            return CallFailure.TIMEOUT
         except BusError:
-            return Missed.NOT_SENT
+            return CallFailure.NOT_SENT
         return reply.data

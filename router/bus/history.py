@@ -18,7 +18,7 @@ from router.bus import headers as wire
 from router.bus.connection import Bus, Subscription
 from router.bus.faults import BusTimeoutError
 from router.errors import BusError
-from router.ports.bus import Kept
+from router.ports.bus import StoredMessage
 
 BATCH = 256
 _EXPIRES_S = 5.0
@@ -55,7 +55,7 @@ class StreamHistory:
 
     async def read(
         self, *, since_ms: int | None = None, subject: str | None = None, headers_only: bool = False
-    ) -> AsyncGenerator[list[Kept], None]:
+    ) -> AsyncGenerator[list[StoredMessage], None]:
         """Yield the messages stored since `since_ms` (Unix time) until now, in batches, oldest first.
 
         :raises BusError: JetStream is unavailable, or there is no such stream.
@@ -107,7 +107,7 @@ class StreamHistory:
                     break
         return stored_ids
 
-    async def get(self, sequence: int) -> Kept | None:
+    async def get(self, sequence: int) -> StoredMessage | None:
         """Read one message; None: the stream does not have it, or no longer.
 
         :raises BusError: JetStream is unavailable, or there is no such stream.
@@ -120,7 +120,7 @@ class StreamHistory:
             raise
         stored = reply.message
         raw_headers = b64decode(stored.hdrs)
-        return Kept(
+        return StoredMessage(
             sequence=stored.seq,
             subject=stored.subject,
             at_ms=int(stored.time.timestamp() * 1000),
@@ -143,7 +143,7 @@ class _Puller:
         self._bus = bus
         self._next = wire.subject(f"{bus.options.js_prefix}.CONSUMER.MSG.NEXT.{stream}.{consumer}")
         self._inbox = bus.new_inbox().encode()
-        self._arrived: asyncio.Queue[tuple[Kept, int] | None] = asyncio.Queue()
+        self._arrived: asyncio.Queue[tuple[StoredMessage, int] | None] = asyncio.Queue()
         self._subscription: Subscription | None = None
 
     async def open(self) -> None:
@@ -153,14 +153,14 @@ class _Puller:
         if self._subscription is not None:
             await self._subscription.close()
 
-    async def batch(self, maximum: int) -> tuple[list[Kept], int]:
+    async def batch(self, maximum: int) -> tuple[list[StoredMessage], int]:
         """Return up to `maximum` messages and the number of messages after them; an empty batch is the end.
 
         :raises BusTimeoutError: the server delivers nothing.
         """
         request = msgspec.json.encode({"batch": maximum, "expires": int(_EXPIRES_S * 1e9)})
         self._bus.send(wire.publish(self._next, self._inbox, b"", request))
-        batch: list[Kept] = []
+        batch: list[StoredMessage] = []
         pending = 0
         while len(batch) < maximum:
             try:
@@ -181,7 +181,7 @@ class _Puller:
         first = 4 if len(parts) == 9 else 6
         sequence, at_ns, pending = int(parts[first + 1]), int(parts[first + 3]), int(parts[first + 4])
         headers = wire.decode(raw) if raw is not None else {}
-        message = Kept(
+        message = StoredMessage(
             sequence=sequence, subject=subject.decode(), at_ms=at_ns // 1_000_000, headers=headers, data=data
         )
         self._arrived.put_nowait((message, pending))

@@ -16,9 +16,9 @@ from router.domain.outcome import (
     LimitHit,
     NoCandidate,
     Outcome,
-    Remembered,
     Replay,
     RowFault,
+    StoredAnswer,
     TenantOff,
     Unavailable,
 )
@@ -98,7 +98,7 @@ def _gated(features: tuple[str, ...]) -> JsonObject:
     return {"requires_cp": dict.fromkeys(features, REQUIRED_CP)}
 
 
-def replayed(remembered: Remembered, *, explain: bool) -> Decided:
+def replayed(remembered: StoredAnswer, *, explain: bool) -> Decided:
     """Build the answer of a replay: the decision that was made before."""
     decision = Decision(
         remembered.provider_id,
@@ -244,5 +244,5 @@ def _no_candidate(outcome: NoCandidate, request: DecideRequest, plan: Plan) -> R
     return Refused(Code.DECISION_FAILED, "no provider is available: details.candidates has the reasons", details)
 
 
-def _explained(refused: Refused, why: JsonObject) -> Refused:
-    return Refused(refused.code, refused.message, refused.details | {"explain": why})
+def _explained(refused: Refused, explain: JsonObject) -> Refused:
+    return Refused(refused.code, refused.message, refused.details | {"explain": explain})

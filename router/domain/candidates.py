@@ -1,8 +1,8 @@
 """The candidates of a request, in order of preference.
 
-The order comes from weighted rendezvous hashing (Highest Random Weight, logarithm method): a provider with weight w
-scores −w / ln(h), where h is uniform in (0, 1). h is the hash of (tenant, policy, request) with the provider as seed.
-If a provider is removed, only the requests of its own share move to other providers.
+The order comes from weighted rendezvous hashing (Highest Random Weight, logarithm method). A provider with weight w has
+the score −w / ln(h), where h is uniform in (0, 1): the hash of (tenant, policy, request) with the provider as seed. If
+a provider is removed, only the requests of its own share move to other providers.
 """
 
 from math import log

@@ -2,7 +2,7 @@
 
 from router.domain.decision import PinState, Verdict
 from router.domain.json import JsonObject, JsonValue
-from router.domain.outcome import NOTHING_SEEN, Remembered, Seen
+from router.domain.outcome import NOTHING_SEEN, Seen, StoredAnswer
 from router.domain.plan import Plan
 from router.domain.request import NO_CONSTRAINTS, DecideRequest
 
@@ -47,7 +47,7 @@ def explanation(
     return fields
 
 
-def replay_explanation(remembered: Remembered) -> JsonObject:
+def replay_explanation(remembered: StoredAnswer) -> JsonObject:
     """Explain a replay. It is not decided again; the audit log explains the original decision."""
     return {
         "policy_id": remembered.policy_id,

@@ -12,7 +12,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from router.domain.extensions import BREAKER_IS_OPEN, Called, Name, Stage, Step, wanted_of
+from router.domain.extensions import BREAKER_IS_OPEN, CallOutcome, Name, Stage, Step, wanted_of
 from router.domain.policy.model import Policy
 from router.domain.request import DecideRequest
 from router.domain.view import BreakerState
@@ -84,23 +84,25 @@ class ExtensionRecord(Struct, frozen=True):
     buckets: Sequence[int]
 
 
-def is_shut(record: ExtensionRecord, now_ms: int) -> bool:
+def is_blocked(record: ExtensionRecord, now_ms: int) -> bool:
     """Whether calls are blocked: the breaker is not closed, and either no probe is due or a pod holds the probe."""
     must_wait = now_ms < record.open_until_ms or now_ms < record.probe_until_ms
     return record.state is not BreakerState.CLOSED and must_wait
 
 
-def shut_out(policy: Policy, request: DecideRequest, records: Sequence[ExtensionRecord], now_ms: int) -> Step | None:
+def first_blocked(
+    policy: Policy, request: DecideRequest, records: Sequence[ExtensionRecord], now_ms: int
+) -> Step | None:
     """The step of the first extension whose breaker ends this request before any call; None: no breaker does.
 
     Only extensions whose failure stops a request can end it here.
     """
-    blocked = {r.name for r in records if is_shut(r, now_ms)}
+    blocked = {r.name for r in records if is_blocked(r, now_ms)}
     for stage, extension in wanted_of(policy, request):
         step = Step(
             name=Name(stage, extension.id),
             extension=extension,
-            outcome=Called.UNAVAILABLE,
+            outcome=CallOutcome.UNAVAILABLE,
             calls=0,
             took_ms=0,
             reason=BREAKER_IS_OPEN,

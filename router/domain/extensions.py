@@ -37,7 +37,7 @@ class Stage(StrEnum):
     POST = "post"
 
 
-class Called(StrEnum):
+class CallOutcome(StrEnum):
     """The outcome of calling one extension for one request."""
 
     OK = "ok"
@@ -49,7 +49,7 @@ class Called(StrEnum):
     @property
     def failed(self) -> bool:
         """Whether the extension itself failed. A validator that rejects a request works as intended."""
-        return self not in (Called.OK, Called.REJECTED)
+        return self not in (CallOutcome.OK, CallOutcome.REJECTED)
 
 
 class Name(Struct, frozen=True):
@@ -83,7 +83,7 @@ class Step(Struct, frozen=True):
 
     name: Name
     extension: Extension
-    outcome: Called
+    outcome: CallOutcome
     calls: int
     took_ms: int
     reason: str = ""
@@ -94,7 +94,7 @@ class Step(Struct, frozen=True):
         """Whether the request ends at this step."""
         match self.name.stage:
             case Stage.VALIDATE:
-                return self.outcome is not Called.OK and _blocks(self.extension.on_fail)
+                return self.outcome is not CallOutcome.OK and _blocks(self.extension.on_fail)
             case Stage.PRE | Stage.POST:
                 return self.outcome.failed and self.extension.required
             case _:
@@ -104,7 +104,7 @@ class Step(Struct, frozen=True):
     def warns(self) -> bool:
         """Whether the answer carries a warning about this step."""
         if self.name.stage is Stage.VALIDATE:
-            return self.outcome is not Called.OK and self.extension.on_fail is OnFail.WARN
+            return self.outcome is not CallOutcome.OK and self.extension.on_fail is OnFail.WARN
         return False
 
 
@@ -119,15 +119,15 @@ def _blocks(on_fail: OnFail) -> bool:
 
 
 _ERROR_CODES = {
-    Called.REJECTED: Code.VALIDATOR_BLOCKED,
-    Called.TIMEOUT: Code.EXTENSION_TIMEOUT,
-    Called.UNAVAILABLE: Code.EXTENSION_UNAVAILABLE,
-    Called.ERROR: Code.EXTENSION_ERROR,
+    CallOutcome.REJECTED: Code.VALIDATOR_BLOCKED,
+    CallOutcome.TIMEOUT: Code.EXTENSION_TIMEOUT,
+    CallOutcome.UNAVAILABLE: Code.EXTENSION_UNAVAILABLE,
+    CallOutcome.ERROR: Code.EXTENSION_ERROR,
 }
 _FAILURE_TEXTS = {
-    Called.TIMEOUT: "did not answer in time",
-    Called.UNAVAILABLE: "is not available",
-    Called.ERROR: "returned an unusable reply",
+    CallOutcome.TIMEOUT: "did not answer in time",
+    CallOutcome.UNAVAILABLE: "is not available",
+    CallOutcome.ERROR: "returned an unusable reply",
 }
 
 
@@ -174,7 +174,7 @@ def refusal(step: Step) -> Refused:
     details: JsonObject = {"extension_id": step.name.id, "stage": step.name.stage.value}
     if step.reason:
         details["reason"] = step.reason
-    if step.outcome is Called.REJECTED:
+    if step.outcome is CallOutcome.REJECTED:
         if step.reply is not None and step.reply.details:
             details["details"] = step.reply.details
         return Refused(Code.VALIDATOR_BLOCKED, f"validator {step.name.id} rejected the request", details)

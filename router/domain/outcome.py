@@ -42,7 +42,7 @@ class Admitted(Struct, frozen=True):
     seen: Seen = NOTHING_SEEN
 
 
-class Remembered(Struct, frozen=True):
+class StoredAnswer(Struct, frozen=True):
     """The stored answer of a request, for replays and for results that callers report. It expires after 24 hours.
 
     `unfinished`: post extensions are still running, or their pod crashed; no caller has received the decision.
@@ -75,7 +75,7 @@ class Remembered(Struct, frozen=True):
 class Replay(Struct, frozen=True):
     """The same request was answered before. Nothing was written."""
 
-    remembered: Remembered
+    remembered: StoredAnswer
 
 
 class Conflict(Struct, frozen=True):

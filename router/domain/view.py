@@ -58,7 +58,7 @@ NO_HEAD = HeadView("", 0, off=False)
 """The head of a tenant that never had a policy."""
 
 
-class Pulled(IntEnum):
+class ActOutcome(IntEnum):
     """The result of an operator's act. The numbers are those that the scripts return.
 
     `FULL`: the tenant has as many levers as the store allows; nothing was written.

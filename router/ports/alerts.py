@@ -23,7 +23,7 @@ class AlertSink(Protocol):
         `metadata` describes the end. Without it, the resolving message repeats the metadata of the alert.
         """
 
-    def happened(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
+    def occurred(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
         """Report a condition that is an event: it occurred, and no end of it will be reported."""
 
 

@@ -50,7 +50,7 @@ class Line(Protocol):
         """
 
 
-class Kept(Struct, frozen=True):
+class StoredMessage(Struct, frozen=True):
     """One message of a stream. `at_ms`: Unix time at which the server stored it.
 
     `data` is empty if only headers were read.
@@ -73,13 +73,13 @@ class History(Protocol):
 
     def read(
         self, *, since_ms: int | None = None, subject: str | None = None, headers_only: bool = False
-    ) -> AsyncGenerator[list[Kept], None]:
+    ) -> AsyncGenerator[list[StoredMessage], None]:
         """Yield batches of messages, oldest first, that were stored from `since_ms` (Unix time) until this call."""
 
     async def holds(self, message_ids: Collection[str], since_ms: int) -> set[str]:
         """Return those of the message ids that the stream stored at `since_ms` (Unix time) or later."""
 
-    async def get(self, sequence: int) -> Kept | None:
+    async def get(self, sequence: int) -> StoredMessage | None:
         """Return one message; None if the stream does not hold it any more."""
 
     async def delete(self, sequence: int) -> None:

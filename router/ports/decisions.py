@@ -14,7 +14,7 @@ from typing import Protocol
 
 from router.domain.figures import Snapshot
 from router.domain.json import JsonObject
-from router.domain.outcome import Outcome, Remembered
+from router.domain.outcome import Outcome, StoredAnswer
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
 from router.domain.task import TaskRecord, Unreadable
@@ -23,7 +23,7 @@ from router.domain.task import TaskRecord, Unreadable
 class Answers(Protocol):
     """The stored answers of the last 24 hours."""
 
-    async def remembered(self, tenant_id: str, name: bytes) -> Remembered | None:
+    async def remembered(self, tenant_id: str, name: bytes) -> StoredAnswer | None:
         """Return the answer that this tenant stored under an idempotency name; None if there is none.
 
         An unreadable answer counts as none.
@@ -31,7 +31,7 @@ class Answers(Protocol):
         :raises StoreError: Redis did not answer.
         """
 
-    async def all_remembered(self, wanted: Sequence[tuple[str, bytes]]) -> list[Remembered | Unreadable | None]:
+    async def stored_answers(self, wanted: Sequence[tuple[str, bytes]]) -> list[StoredAnswer | Unreadable | None]:
         """Return the stored answer for each pair of tenant and idempotency name, in order.
 
         Takes one round trip per Redis node.

@@ -14,7 +14,7 @@ from router.domain.policy.model import StoredPolicy
 from router.domain.request import DecideRequest
 
 
-class Missed(Enum):
+class CallFailure(Enum):
     """Why a call of an extension got no reply. The value is the reason that callers and operators read."""
 
     TIMEOUT = "timeout"
@@ -26,10 +26,10 @@ class Missed(Enum):
 class ExtensionCalls(Protocol):
     """Calls extensions over NATS request/reply."""
 
-    async def call(self, subject: str, body: bytes, headers: Mapping[str, str], timeout_ms: int) -> bytes | Missed:
+    async def call(self, subject: str, body: bytes, headers: Mapping[str, str], timeout_ms: int) -> bytes | CallFailure:
         """Send one request and return the first reply, or why there is none. Raises only when cancelled.
 
-        `Missed.NO_RESPONDERS`, `NOT_SENT` and `TOO_LARGE` are returned at once; only `TIMEOUT` takes `timeout_ms`.
+        `CallFailure.NO_RESPONDERS`, `NOT_SENT` and `TOO_LARGE` are returned at once; only `TIMEOUT` takes `timeout_ms`.
         """
 
 

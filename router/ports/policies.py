@@ -10,7 +10,7 @@ from typing import Protocol
 
 from router.domain.audit import ROUTER, Actor
 from router.domain.policy.model import TenantPolicies
-from router.domain.view import Pulled
+from router.domain.view import ActOutcome
 
 
 class LeverStore(Protocol):
@@ -21,21 +21,21 @@ class LeverStore(Protocol):
     levers. Every method raises `StoreError` when Redis did not answer.
     """
 
-    async def drain(self, tenant_id: str, provider: str, *, on: bool, by: Actor, why: str | None = None) -> Pulled:
+    async def drain(self, tenant_id: str, provider: str, *, on: bool, by: Actor, why: str | None = None) -> ActOutcome:
         """Exclude a provider from every candidate walk of this tenant, or (`on` False) admit it again."""
 
-    async def force_open(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> Pulled:
+    async def force_open(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> ActOutcome:
         """Hold a provider's breaker open, whatever its results are, until `reset_breaker`."""
 
-    async def reset_breaker(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> Pulled:
+    async def reset_breaker(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> ActOutcome:
         """Close a breaker and clear its counts, even if an operator holds it open."""
 
-    async def switch(self, tenant_id: str, *, on: bool, by: Actor, why: str | None = None) -> Pulled:
+    async def switch(self, tenant_id: str, *, on: bool, by: Actor, why: str | None = None) -> ActOutcome:
         """Switch a tenant on or off. While it is off, new requests are refused and running tasks continue."""
 
     async def forget(
         self, tenant_id: str, name: bytes, *, called: tuple[str, str], by: Actor, why: str | None = None
-    ) -> Pulled:
+    ) -> ActOutcome:
         """Delete the answer that is stored under an idempotency name.
 
         `called` is the field and the value by which the operator named the request, for the record.
@@ -110,7 +110,7 @@ class PolicyLookup(Protocol):
 class Policies(PolicyLookup, Protocol):
     """The policy cache as the decide path uses it."""
 
-    def doubtful(self, tenant_id: str) -> bool:
+    def may_be_outdated(self, tenant_id: str) -> bool:
         """Return whether the cached policies are too old to prove that a policy does not exist.
 
         If so, call `load` before refusing a request for a missing policy.

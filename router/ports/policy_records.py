@@ -34,7 +34,7 @@ class Records(Struct, frozen=True):
         return next((r for r in self.records if r.policy_id == policy_id), None)
 
 
-class Past(Struct, frozen=True):
+class HistoryEntry(Struct, frozen=True):
     """The content of a policy from one write until the next. `document` None: the write deleted the policy.
 
     `written_ms` is Redis time. `by` None: an old version, which stored no history, wrote the policy. `restores`: the
@@ -65,7 +65,7 @@ class PolicyRecords(PolicyStore, Protocol):
         :raises StoreError: Redis did not answer.
         """
 
-    async def history(self, tenant_id: str, policy_id: str) -> tuple[Past, ...]:
+    async def history(self, tenant_id: str, policy_id: str) -> tuple[HistoryEntry, ...]:
         """Return the history of a policy, newest first, as far back as the store keeps it.
 
         The first entry is the current content.

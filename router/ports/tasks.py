@@ -37,7 +37,7 @@ class Claimed(Struct, frozen=True):
     task_ids: tuple[bytes, ...]
 
 
-class UsageWaiting(Struct, frozen=True):
+class OutboxEntry(Struct, frozen=True):
     """A usage event in the outbox, with its usage_id (16 bytes)."""
 
     usage_id: bytes
@@ -83,10 +83,10 @@ class TaskStore(Protocol):
         They are settled, and no stream has confirmed them yet.
         """
 
-    async def usage_waits(self, usage_ids: Sequence[bytes]) -> list[bool]:
+    async def usage_is_waiting(self, usage_ids: Sequence[bytes]) -> list[bool]:
         """Return for each usage event, in order, whether it is in the outbox."""
 
-    async def usage_waiting(self, maximum: int) -> list[UsageWaiting]:
+    async def usage_waiting(self, maximum: int) -> list[OutboxEntry]:
         """Return up to `maximum` usage events of each partition's outbox."""
 
     async def usage_published(self, usage_ids: Sequence[bytes]) -> int:

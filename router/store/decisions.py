@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from router.domain.ids import name_in, partition_in
-from router.domain.outcome import Outcome, Remembered
+from router.domain.outcome import Outcome, StoredAnswer
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
 from router.domain.task import TaskRecord, Unreadable
@@ -56,7 +56,7 @@ class RedisAnswers:
         self._keys = keys
         self._nodes = nodes
 
-    async def remembered(self, tenant_id: str, name: bytes) -> Remembered | None:
+    async def remembered(self, tenant_id: str, name: bytes) -> StoredAnswer | None:
         """See `ports.decisions.Answers.remembered`."""
         tenant = self._keys.tenant(tenant_id)
         raw = await self._nodes.call("GET", tenant.idem(name))
@@ -66,8 +66,8 @@ class RedisAnswers:
             return None
         return answer
 
-    async def all_remembered(self, names: Sequence[tuple[str, bytes]]) -> list[Remembered | Unreadable | None]:
-        """See `ports.decisions.Answers.all_remembered`."""
+    async def stored_answers(self, names: Sequence[tuple[str, bytes]]) -> list[StoredAnswer | Unreadable | None]:
+        """See `ports.decisions.Answers.stored_answers`."""
         tenants = [self._keys.tenant(tenant_id) for tenant_id, _ in names]
         commands = [("GET", tenant.idem(name)) for tenant, (_, name) in zip(tenants, names, strict=True)]
         raws = await read_each(self._nodes, commands)
@@ -89,7 +89,7 @@ class RedisAnswers:
             return False
 
 
-def _answer(raw: bytes, tenant_id: str, partition: int, name: bytes) -> Remembered | Unreadable | None:
+def _answer(raw: bytes, tenant_id: str, partition: int, name: bytes) -> StoredAnswer | Unreadable | None:
     """None: the answer belongs to another tenant of the same partition."""
     try:
         answer = remembered(raw, partition, name)

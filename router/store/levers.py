@@ -10,7 +10,7 @@ from typing import Any
 from router.domain.audit import Actor
 from router.domain.policy.model import provider_entry
 from router.domain.task import Action
-from router.domain.view import Lever, Pulled
+from router.domain.view import ActOutcome, Lever
 from router.store.admin_records import KEEP_MS, Detail, packed_act
 from router.store.keys import Keys
 from router.store.nodes import Nodes
@@ -19,8 +19,12 @@ from router.store.scripts import Script, load
 MAX_LEVERS = 256
 _RECORD = ("action", "features", "keep_ms")
 _ACT = ("action", "features", "most", "keep_ms")
-_PULLED = {Pulled.CHANGED.value: "changed", Pulled.UNCHANGED.value: "unchanged", Pulled.UNKNOWN_TENANT.value: "unknown"}
-_RETURNS = _PULLED | {Pulled.FULL.value: "full"}
+_PULLED = {
+    ActOutcome.CHANGED.value: "changed",
+    ActOutcome.UNCHANGED.value: "unchanged",
+    ActOutcome.UNKNOWN_TENANT.value: "unknown",
+}
+_RETURNS = _PULLED | {ActOutcome.FULL.value: "full"}
 _ACTIONS = {
     (Lever.DRAINED, True): Action.PROVIDER_DRAINED,
     (Lever.DRAINED, False): Action.PROVIDER_ENABLED,
@@ -73,29 +77,29 @@ class RedisLevers:
         self._audit_ms = audit_ms
         self._scripts = scripts
 
-    async def drain(self, tenant_id: str, provider: str, *, on: bool, by: Actor, why: str | None = None) -> Pulled:
+    async def drain(self, tenant_id: str, provider: str, *, on: bool, by: Actor, why: str | None = None) -> ActOutcome:
         """See `ports.policies.LeverStore.drain`."""
         return await self._set(tenant_id, provider, Lever.DRAINED, on=on, features=_features(by, provider, why))
 
-    async def force_open(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> Pulled:
+    async def force_open(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> ActOutcome:
         """See `ports.policies.LeverStore.force_open`."""
         features = _features(by, provider, why, state="open")
         return await self._set(tenant_id, provider, Lever.FORCED_OPEN, on=True, features=features)
 
-    async def _set(self, tenant_id: str, provider: str, lever: Lever, *, on: bool, features: bytes) -> Pulled:
+    async def _set(self, tenant_id: str, provider: str, lever: Lever, *, on: bool, features: bytes) -> ActOutcome:
         keys = self._keys.tenant(tenant_id)
         name = provider_entry(provider) + bytes((lever,))
         args = (name, int(on), MAX_LEVERS, token_bytes(4), _ACTIONS[lever, on].value, features, self._audit_ms)
         return await self._run("set_lever", (keys.head, keys.audit), args)
 
-    async def reset_breaker(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> Pulled:
+    async def reset_breaker(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> ActOutcome:
         """See `ports.policies.LeverStore.reset_breaker`."""
         keys = self._keys.tenant(tenant_id)
         features = _features(by, provider, why, state="closed")
         args = (provider_entry(provider), token_bytes(4), Action.BREAKER_FORCED.value, features, self._audit_ms)
         return await self._run("reset_breaker", (keys.head, keys.state, keys.audit), args)
 
-    async def switch(self, tenant_id: str, *, on: bool, by: Actor, why: str | None = None) -> Pulled:
+    async def switch(self, tenant_id: str, *, on: bool, by: Actor, why: str | None = None) -> ActOutcome:
         """See `ports.policies.LeverStore.switch`."""
         keys = self._keys.tenant(tenant_id)
         action = Action.TENANT_ENABLED if on else Action.TENANT_DISABLED
@@ -105,7 +109,7 @@ class RedisLevers:
 
     async def forget(
         self, tenant_id: str, name: bytes, *, called: tuple[str, str], by: Actor, why: str | None = None
-    ) -> Pulled:
+    ) -> ActOutcome:
         """See `ports.policies.LeverStore.forget`."""
         keys = self._keys.tenant(tenant_id)
         field, value = called
@@ -132,9 +136,9 @@ class RedisLevers:
         args = (action.value, features, self._audit_max_len, self._audit_ms)
         await self._nodes.run(self._scripts["record_act"], (self._keys.acts,), args)
 
-    async def _run(self, script: str, keys: tuple[bytes, ...], args: tuple[bytes | str | int, ...]) -> Pulled:
+    async def _run(self, script: str, keys: tuple[bytes, ...], args: tuple[bytes | str | int, ...]) -> ActOutcome:
         reply = await self._nodes.run(self._scripts[script], keys, args)
-        return Pulled(reply[0])
+        return ActOutcome(reply[0])
 
 
 def _reason(why: str | None) -> dict[str, Detail]:

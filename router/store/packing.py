@@ -22,7 +22,7 @@ from msgspec import Struct, msgpack
 from router.domain.candidates import Candidate, Offer
 from router.domain.decision import Reason
 from router.domain.ids import decision_id
-from router.domain.outcome import Remembered, Seen
+from router.domain.outcome import Seen, StoredAnswer
 from router.domain.task import Reservation
 from router.domain.view import HeadView, Lever
 
@@ -131,7 +131,7 @@ def _read_name(raw: bytes, pos: int) -> tuple[str, int]:
     return raw[pos + 1 : end].decode(), end
 
 
-def remembered(raw: bytes, partition: int, name: bytes) -> Remembered:
+def remembered(raw: bytes, partition: int, name: bytes) -> StoredAnswer:
     """Decode a remembered answer. Its partition, its name and its random bytes make the decision_id.
 
     :raises FormatError: not a format that this version reads, or damaged.
@@ -142,7 +142,7 @@ def remembered(raw: bytes, partition: int, name: bytes) -> Remembered:
         raise FormatError(f"remembered answer: {fault}") from fault
 
 
-def _remembered(raw: bytes, partition: int, name: bytes) -> Remembered:
+def _remembered(raw: bytes, partition: int, name: bytes) -> StoredAnswer:
     if raw[0] != FORMAT:
         raise FormatError(f"remembered answer of format {raw[0]}")
     _, _, random, reason, flags = _REMEMBERED.unpack_from(raw)
@@ -159,7 +159,7 @@ def _remembered(raw: bytes, partition: int, name: bytes) -> Remembered:
         charged, pos = _DOUBLE.unpack_from(raw, pos)[0], pos + _DOUBLE.size
     finished = bool(flags & OutcomeFlag.FINISHED)
     metadata = _unpack_metadata(raw[pos:]) if finished and pos < len(raw) else {}
-    return Remembered(
+    return StoredAnswer(
         decision_id(partition, name, random),
         provider_id,
         Reason(reason),

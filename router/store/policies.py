@@ -17,7 +17,7 @@ from router.domain.policy.model import StoredPolicy, TenantPolicies
 from router.domain.task import Action
 from router.domain.view import NO_HEAD, HeadView
 from router.errors import InvalidInput, QuotaExceeded, RevisionConflict, StoreDamaged
-from router.ports.policy_records import Past, Quotas, Record, Records
+from router.ports.policy_records import HistoryEntry, Quotas, Record, Records
 from router.store.admin_records import KEEP_MS, Detail, packed_act
 from router.store.keys import Keys
 from router.store.nodes import Nodes
@@ -157,7 +157,7 @@ class RedisPolicies:
         records.sort(key=lambda r: r.policy_id)
         return Records(view.revision, raw[1:9] or NO_STAMP, tuple(records), view)
 
-    async def history(self, tenant_id: str, policy_id: str) -> tuple[Past, ...]:
+    async def history(self, tenant_id: str, policy_id: str) -> tuple[HistoryEntry, ...]:
         """See `ports.policy_records.PolicyRecords.history`. An entry of another format is logged and left out."""
         packed = await self._nodes.call("LRANGE", self._keys.tenant(tenant_id).history(policy_id), 0, -1)
         entries = []
@@ -251,11 +251,11 @@ class RedisPolicies:
         return keys.head, keys.policies, keys.audit, keys.history(policy_id)
 
 
-def _past(raw: bytes) -> Past:
+def _past(raw: bytes) -> HistoryEntry:
     _, revision, digest, written_ms, length = _PAST.unpack_from(raw)
     document = raw[_PAST.size + length :] or None
     why = _why(raw[_PAST.size : _PAST.size + length]) if length else None
-    return Past(
+    return HistoryEntry(
         revision=revision,
         hash=None if document is None else digest.hex(),
         written_ms=int(written_ms),

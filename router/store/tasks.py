@@ -20,7 +20,7 @@ from router.domain.task import (
 )
 from router.errors import StoreError
 from router.log_throttle import LogThrottle
-from router.ports.tasks import Claimed, UsageWaiting
+from router.ports.tasks import Claimed, OutboxEntry
 from router.store import layouts
 from router.store.decide.link import Command
 from router.store.keys import Keys
@@ -197,18 +197,18 @@ class RedisTasks:
             log.error("the usage outbox of %d partitions is not a hash", len(damaged), extra=fields)
         return sum(n for n in sizes if not isinstance(n, Unreadable))
 
-    async def usage_waits(self, usage_ids: Sequence[bytes]) -> list[bool]:
-        """See `ports.tasks.TaskStore.usage_waits`."""
+    async def usage_is_waiting(self, usage_ids: Sequence[bytes]) -> list[bool]:
+        """See `ports.tasks.TaskStore.usage_is_waiting`."""
         commands = [("HEXISTS", self._outbox(u), u) for u in usage_ids]
         return [not isinstance(n, Unreadable) and bool(n) for n in await read_each(self._nodes, commands)]
 
-    async def usage_waiting(self, maximum: int) -> list[UsageWaiting]:
+    async def usage_waiting(self, maximum: int) -> list[OutboxEntry]:
         """See `ports.tasks.TaskStore.usage_waiting`."""
         commands = [("HRANDFIELD", self._keys.outbox(p), maximum, "WITHVALUES") for p in range(self._keys.partitions)]
-        events: list[UsageWaiting] = []
+        events: list[OutboxEntry] = []
         for flat in await read_each(self._nodes, commands):
             if not isinstance(flat, Unreadable):
-                events += [UsageWaiting(k, v) for k, v in zip(flat[::2], flat[1::2], strict=True)]
+                events += [OutboxEntry(k, v) for k, v in zip(flat[::2], flat[1::2], strict=True)]
         return events
 
     async def usage_published(self, usage_ids: Sequence[bytes]) -> int:

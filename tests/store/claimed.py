@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from router.domain.ids import RANDOM_BYTES, name_in
-from router.domain.outcome import Admitted, Remembered
+from router.domain.outcome import Admitted, StoredAnswer
 from router.domain.plan import Plan
 from router.store.packing import remembered
 from router.store.scripts import load
@@ -42,7 +42,7 @@ class Begun:
         self.partition, self.name = keys.partition, name_in(self.decision)
         self.keys = [keys.idem(self.name), keys.claim(self.name)]
 
-    def kept(self) -> Remembered | None:
+    def kept(self) -> StoredAnswer | None:
         """What is remembered."""
         raw = self.store.value(self.keys[0])
         return None if raw is None else remembered(raw, self.partition, self.name)

@@ -138,7 +138,7 @@ async def _stored_policy(services: AdminServices, body: ActFields) -> StoredPoli
     tenant, policy_id = body.tenant(), body.policy()
     body.check()
     policies = await policies_of(services.policies, tenant)
-    if policies is not None and policy_id not in policies.policies and services.policies.doubtful(tenant):
+    if policies is not None and policy_id not in policies.policies and services.policies.may_be_outdated(tenant):
         policies = await services.policies.load(tenant)
     stored = None if policies is None else policies.policies.get(policy_id)
     return _no_policy(tenant, policy_id) if stored is None else stored

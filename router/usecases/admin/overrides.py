@@ -12,7 +12,7 @@ from msgspec import Struct
 from router.domain.audit import Actor
 from router.domain.ids import idempotency_name
 from router.domain.policy.model import TenantPolicies, provider_entry
-from router.domain.view import BreakerView, HeadView, Pulled
+from router.domain.view import ActOutcome, BreakerView, HeadView
 from router.errors import InvalidInput, Problem
 from router.ports.policies import LeverStore, PolicyReader
 from router.ports.tenants import Inspector
@@ -148,15 +148,15 @@ class OverrideService:
             hint = f"there are {_listed(named)}" if named else "the tenant has no policy"
             raise InvalidInput([Problem("provider_id", f"tenant {tenant_id} has no provider {provider}", hint)])
 
-    async def _changed(self, tenant_id: str, outcome: Pulled) -> bool:
+    async def _changed(self, tenant_id: str, outcome: ActOutcome) -> bool:
         match outcome:
-            case Pulled.CHANGED:
+            case ActOutcome.CHANGED:
                 return True
-            case Pulled.UNCHANGED:
+            case ActOutcome.UNCHANGED:
                 return False
-            case Pulled.UNKNOWN_TENANT:
+            case ActOutcome.UNKNOWN_TENANT:
                 raise await self._unknown_tenant(tenant_id)
-            case Pulled.FULL:
+            case ActOutcome.FULL:
                 message = f"tenant {tenant_id} has the maximum number of levers"
                 raise InvalidInput([Problem("tenant_id", message, "release some first")])
             case _:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from router.domain.answers import replayed
 from router.domain.decision import Code, Refused
 from router.domain.ids import assignment_id, idempotency_name, name_in, task_id, to_text
-from router.domain.outcome import Remembered
+from router.domain.outcome import StoredAnswer
 from router.domain.task import TaskRecord, Unreadable
 from router.errors import StoreError
 from router.ports.decisions import DecisionStore
@@ -72,7 +72,7 @@ class GetDecision:
     def _refused(self, refused: Refused, query: DecisionQuery | Rejected) -> bytes:
         return encode(refused, request_id=query.request_id, trace_id=query.trace_id, legacy_codes=self._legacy_codes)
 
-    async def _find(self, query: DecisionQuery) -> Remembered | None:
+    async def _find(self, query: DecisionQuery) -> StoredAnswer | None:
         tenant = query.tenant_id
         if tenant is None:
             return await self._of_message(query.message_id or "", None)
@@ -88,12 +88,12 @@ class GetDecision:
             remembered = await self._of_message(request_id, tenant)
         return remembered
 
-    async def _of_message(self, message_id: str, tenant_id: str | None) -> Remembered | None:
+    async def _of_message(self, message_id: str, tenant_id: str | None) -> StoredAnswer | None:
         """Find the decision of a message. `tenant_id` None: of any tenant, if exactly one tenant has it."""
         name = await self._decisions.of_message(message_id, tenant_id)
         return None if name is None else await self._decisions.remembered(*name)
 
-    async def _record(self, remembered: Remembered) -> TaskRecord | None:
+    async def _record(self, remembered: StoredAnswer) -> TaskRecord | None:
         (record,) = await self._tasks.records([task_id(remembered.decision_id)])
         return None if isinstance(record, Unreadable) else record
 

@@ -43,7 +43,7 @@ log = logging.getLogger("router.alerts")
 
 
 class Alerts:
-    """Raises and resolves alerts. `raise_`, `resolve` and `happened` are called on the loop and never raise an error.
+    """Raises and resolves alerts. `raise_`, `resolve` and `occurred` are called on the loop and never raise an error.
 
     `run` publishes; until it runs, all messages wait. `wall_ms` is Unix time in ms. `calm_ms`: how long a condition
     must stay resolved before its episode ends.
@@ -115,7 +115,7 @@ class Alerts:
             Transition(condition=condition, scope=scope, message=message, metadata=metadata, at_ms=at_ms, resolved=True)
         )
 
-    def happened(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
+    def occurred(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
         """Report an event that has no end of its own: its episode ends after 10 minutes without another one."""
         self.raise_(condition, scope, message, metadata)
         if (episode := self._open.get((condition, scope))) is not None:

@@ -123,7 +123,7 @@ class Retention:
         telemetry.audit_export_lost.inc(trimmed.lost)
         self._lag.add(trimmed.unread / self._max_len)
         if trimmed.cut_inside_age or trimmed.at_bound:
-            self._alerts.happened(
+            self._alerts.occurred(
                 Condition.AUDIT_CUT_INSIDE_AGE,
                 tenant_id,
                 metadata={"tenant_id": tenant_id, "entries": trimmed.entries, "oldest_ms": trimmed.oldest_ms},
@@ -135,7 +135,7 @@ class Retention:
                     extra={"event": Event.AUDIT_CUT, "tenant_id": tenant_id},
                 )
         if trimmed.lost or trimmed.unread >= BEHIND * self._max_len:
-            self._alerts.happened(
+            self._alerts.occurred(
                 Condition.AUDIT_EXPORT_BEHIND,
                 tenant_id,
                 metadata={"tenant_id": tenant_id, "unread": trimmed.unread, "lost": trimmed.lost},

@@ -178,7 +178,7 @@ class Decide:
     def _decide_under(self, opened: OpenRequest, policies: TenantPolicies | None) -> None:
         request = opened.request
         stored = None if policies is None else policies.policies.get(request.policy_id)
-        if stored is None and policies is not None and self._policies.doubtful(request.tenant_id):
+        if stored is None and policies is not None and self._policies.may_be_outdated(request.tenant_id):
             self._begin_load(opened, policies)
             return
         if stored is None:

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from router.domain.answers import answer, unavailable
 from router.domain.decision import Answer, Decided, Refused
-from router.domain.extension_health import shut_out
+from router.domain.extension_health import first_blocked
 from router.domain.extensions import refusal, wanted_of
 from router.domain.figures import Snapshot
 from router.domain.outcome import Admitted, Outcome, Unavailable
@@ -80,7 +80,7 @@ class DryRun:
     async def _with_extensions(self, answered: Answer, request: DecideRequest, policy: Policy) -> Answer:
         called = self._features().extensions and wanted_of(policy, request)
         records = await self._extensions.records() if called else []
-        step = shut_out(policy, request, records, self._decisions.now_ms(request.tenant_id))
+        step = first_blocked(policy, request, records, self._decisions.now_ms(request.tenant_id))
         if step is not None:
             return refusal(step)
         if isinstance(answered, Decided) and answered.explain is not None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 from router.domain.alert import Condition
-from router.domain.extension_health import ExtensionRecord, Settled, Tally, is_shut
+from router.domain.extension_health import ExtensionRecord, Settled, Tally, is_blocked
 from router.domain.extensions import Name
 from router.domain.json import JsonObject
 from router.domain.view import BreakerState
@@ -65,7 +65,7 @@ class ExtensionHealthWatch:
         record = await self._record(name)
         if record is None or record.state is BreakerState.CLOSED:
             return NO_PROBE
-        if is_shut(record, self._now_ms()):
+        if is_blocked(record, self._now_ms()):
             return None
         probe = self._random(8)
         settled = await self._settle([Tally(name, probe=probe, probe_ms=timeout_ms + PROBE_GRACE_MS)])

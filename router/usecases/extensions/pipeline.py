@@ -8,23 +8,23 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from router.domain.extensions import BREAKER_IS_OPEN, RETRY_PAUSE_MS, Called, Name, Reply, Stage, Step, wanted
+from router.domain.extensions import BREAKER_IS_OPEN, RETRY_PAUSE_MS, CallOutcome, Name, Reply, Stage, Step, wanted
 from router.domain.json import JsonObject
 from router.domain.policy.model import Extension
 from router.domain.request import DecideRequest
-from router.ports.extensions import ExtensionCalls, Missed
+from router.ports.extensions import CallFailure, ExtensionCalls
 from router.telemetry import Telemetry
 from router.usecases.extensions.health_watch import ExtensionHealthWatch
 from router.wire.extensions import call_headers, decode_reply, encode_call, subject
 
 _OUTCOME_OF = {
-    Missed.TIMEOUT: Called.TIMEOUT,
-    Missed.NO_RESPONDERS: Called.UNAVAILABLE,
-    Missed.NOT_SENT: Called.UNAVAILABLE,
-    Missed.TOO_LARGE: Called.ERROR,
+    CallFailure.TIMEOUT: CallOutcome.TIMEOUT,
+    CallFailure.NO_RESPONDERS: CallOutcome.UNAVAILABLE,
+    CallFailure.NOT_SENT: CallOutcome.UNAVAILABLE,
+    CallFailure.TOO_LARGE: CallOutcome.ERROR,
 }
 # Faults on this side: they do not count against the extension's health.
-_OUR_FAULTS = (Missed.NOT_SENT, Missed.TOO_LARGE)
+_OUR_FAULTS = (CallFailure.NOT_SENT, CallFailure.TOO_LARGE)
 
 
 class Pipeline:
@@ -93,11 +93,11 @@ class Pipeline:
     ) -> Step:
         name, started_all, calls = Name(stage, extension.id), self._now(), 0
         body, headers = encode_call(request, metadata, extension.config), call_headers(request)
-        outcome, reply, reason = Called.TIMEOUT, None, "the time for all extensions is up"
+        outcome, reply, reason = CallOutcome.TIMEOUT, None, "the time for all extensions is up"
         while (timeout_ms := min(extension.timeout_ms, int((deadline - self._now()) * 1000))) >= 1:
             admission = await self._watch.admit(name, timeout_ms)
             if admission is None:
-                outcome, reason = Called.UNAVAILABLE, BREAKER_IS_OPEN
+                outcome, reason = CallOutcome.UNAVAILABLE, BREAKER_IS_OPEN
                 break
             calls += 1
             started = self._now()
@@ -106,10 +106,10 @@ class Pipeline:
             outcome, reply, reason = _read(answer, stage)
             self._counts.labels(stage.value, outcome.value).inc()
             self._seconds[stage].observe(took)
-            cut_short = answer is Missed.TIMEOUT and timeout_ms < extension.timeout_ms
+            cut_short = answer is CallFailure.TIMEOUT and timeout_ms < extension.timeout_ms
             if answer not in _OUR_FAULTS and not cut_short:
                 self._watch.record(name, not outcome.failed, int(took * 1000), admission)
-            if not outcome.failed or calls > extension.retry or answer is Missed.TOO_LARGE:
+            if not outcome.failed or calls > extension.retry or answer is CallFailure.TOO_LARGE:
                 break
             await asyncio.sleep(RETRY_PAUSE_MS / 1000)
         if calls == 0:
@@ -125,13 +125,13 @@ class Pipeline:
         )
 
 
-def _read(answer: bytes | Missed, stage: Stage) -> tuple[Called, Reply | None, str]:
-    if isinstance(answer, Missed):
+def _read(answer: bytes | CallFailure, stage: Stage) -> tuple[CallOutcome, Reply | None, str]:
+    if isinstance(answer, CallFailure):
         return _OUTCOME_OF[answer], None, answer.value
     reply = decode_reply(answer, stage)
     if isinstance(reply, str):
-        return Called.ERROR, None, reply
-    return Called.REJECTED if reply.rejected else Called.OK, reply, reply.reason if reply.rejected else ""
+        return CallOutcome.ERROR, None, reply
+    return CallOutcome.REJECTED if reply.rejected else CallOutcome.OK, reply, reply.reason if reply.rejected else ""
 
 
 def _with_changes(request: DecideRequest, reply: Reply) -> DecideRequest:

@@ -191,7 +191,7 @@ class Gate:
         self._alerts.raise_(Condition.CP_STATE_UNUSABLE, FLEET, metadata=metadata)
         self._fallbacks.append(now_ms)
         if len(self._fallbacks) == FREQUENT and now_ms - self._fallbacks[0] <= FREQUENT_WINDOW_MS:
-            self._alerts.happened(Condition.CP_FALLBACK_FREQUENT, FLEET, metadata=metadata)
+            self._alerts.occurred(Condition.CP_FALLBACK_FREQUENT, FLEET, metadata=metadata)
 
     def _check_age(self, effective: Checkpoint | Unusable) -> None:
         if self._max_age_s is None or isinstance(effective, Unusable):

@@ -15,7 +15,7 @@ from typing import assert_never
 from msgspec import Struct
 
 from router.errors import BusError
-from router.ports.bus import History, Kept, Published
+from router.ports.bus import History, Published, StoredMessage
 from router.usecases.messages.deliveries import REDRIVEN, REDRIVEN_BY
 from router.wire.alerts import ReceivedDeadLetter, decode_dead_letter
 
@@ -98,7 +98,7 @@ async def letter(dlq: History, sequence: int) -> Found | None:
     return None if message is None else _found(message)
 
 
-def _found(message: Kept) -> Found | None:
+def _found(message: StoredMessage) -> Found | None:
     decoded = decode_dead_letter(message.data)
     if decoded is None:
         return None

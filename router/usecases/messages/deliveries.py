@@ -181,7 +181,7 @@ class DeadLetters:
         `tenant_id`: the owner of the task that the message is about, if known.
         """
         self._telemetry.dead_letters.labels("router").inc()
-        self._alerts.happened(Condition.DEAD_LETTERS, subject)
+        self._alerts.occurred(Condition.DEAD_LETTERS, subject)
         letter = DeadLetter(
             original_subject=subject,
             reason=refused.message,

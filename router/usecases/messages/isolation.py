@@ -21,7 +21,7 @@ class Isolation:
         self._counts.labels(door.value).inc()
         if owner is None:
             # The slash keeps this scope apart from tenant names, which cannot contain one.
-            self._alerts.happened(Condition.ISOLATION_VIOLATION, f"door/{door}", metadata={"door": door.value})
+            self._alerts.occurred(Condition.ISOLATION_VIOLATION, f"door/{door}", metadata={"door": door.value})
         else:
             metadata: JsonObject = {"door": door.value, "tenant_id": owner}
-            self._alerts.happened(Condition.ISOLATION_VIOLATION, owner, metadata=metadata)
+            self._alerts.occurred(Condition.ISOLATION_VIOLATION, owner, metadata=metadata)

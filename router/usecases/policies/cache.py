@@ -10,7 +10,7 @@ current stamp (`observe`). Announcements over NATS only make that faster, so a l
 
 **Stale beats unavailable.** A cached tenant is always answered from memory. A successful reload replaces its entry; a
 failed one leaves it, even after its TTL. A policy written in a newer language than this pod reads keeps its last
-readable content. Only for a policy id that the entry does not have, the store is asked again (`doubtful`).
+readable content. Only for a policy id that the entry does not have, the store is asked again (`may_be_outdated`).
 
 **Loads.** At most one load per tenant is in flight; callers share it. A change during a load starts another one.
 
@@ -121,7 +121,7 @@ class PolicyCache:
         # Shielded: a cancelled caller must not cancel the load for the others.
         return await asyncio.shield(self._loads.get(tenant_id) or self._start(tenant_id, Cause.ASKED))
 
-    def doubtful(self, tenant_id: str) -> bool:
+    def may_be_outdated(self, tenant_id: str) -> bool:
         """Whether the entry is too old to conclude that the tenant lacks a policy.
 
         A request for an unknown policy sends no row, so no stamp reveals a change, and a missed announcement would last

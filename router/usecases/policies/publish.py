@@ -16,7 +16,7 @@ from router.domain.policy.model import DEFAULT_POLICY_ID, Policy
 from router.domain.policy.shares import ShareChange, share_changes
 from router.errors import InvalidInput, Problem, RevisionConflict
 from router.ports.policies import Announcer
-from router.ports.policy_records import Past, PolicyRecords, Quotas, Record, Records
+from router.ports.policy_records import HistoryEntry, PolicyRecords, Quotas, Record, Records
 from router.usecases.policies.quota import Usage
 from router.wire.policies import decode, encode
 
@@ -136,7 +136,7 @@ class PolicyPublisher:
             )
         )
 
-    async def history(self, tenant_id: str, policy_id: str) -> tuple[Past, ...]:
+    async def history(self, tenant_id: str, policy_id: str) -> tuple[HistoryEntry, ...]:
         """Return a policy's earlier contents, newest first; empty if there are none.
 
         :raises InvalidInput: the ids are wrong.

@@ -55,7 +55,7 @@ class FleetWorkers:
         )
         log.warning("worker gave up on a message", extra={"event": Event.WORKER_DEAD_LETTER, **fields})
         self._telemetry.dead_letters.labels("worker").inc()
-        self._alerts.happened(Condition.DEAD_LETTERS, WORKER_DEAD_LETTER)
+        self._alerts.occurred(Condition.DEAD_LETTERS, WORKER_DEAD_LETTER)
 
     def tick(self) -> None:
         """Forget silent workers and publish the number of the others as a metric."""

@@ -17,7 +17,7 @@ from router.domain.ids import to_text
 from router.errors import BusError, StoreError
 from router.ports.alerts import AlertSink
 from router.ports.bus import History, Publication, Published, Publisher
-from router.ports.tasks import TaskStore, UsageWaiting
+from router.ports.tasks import OutboxEntry, TaskStore
 from router.telemetry import Event, Telemetry
 from router.wire import subjects
 from router.wire.assignment import usage_identity
@@ -78,7 +78,7 @@ class Outbox:
         self._telemetry.usage_reconciliation.set(left)
         waiting = await self._tasks.usage_waiting(MAX_PER_POLL) if left else []
         oldest_fresh_ms = self._wall_ms() - self._old_ms
-        old: list[UsageWaiting] = []
+        old: list[OutboxEntry] = []
         for usage in waiting:
             if usage.usage_id not in self._last_waiting:
                 continue
@@ -98,7 +98,7 @@ class Outbox:
             self._alerts.resolve(Condition.USAGE_NOT_DRAINING, FLEET)
         self._last_waiting = waiting
 
-    async def _look_up(self, old: list[UsageWaiting]) -> None:
+    async def _look_up(self, old: list[OutboxEntry]) -> None:
         """Publish the events that the stream does not have; delete the others from the outbox."""
         try:
             since_ms = min(usage_identity(usage.event).timestamp for usage in old) - MAX_CLOCK_SKEW_MS

@@ -16,7 +16,7 @@ from msgspec import Struct
 from router.domain.ids import from_text, idempotency_name, name_in, task_id, task_of, to_text
 from router.domain.result import ExecResult, Status
 from router.domain.task import TaskRecord, TaskState
-from router.ports.bus import History, Kept
+from router.ports.bus import History, StoredMessage
 from router.ports.decisions import Answers
 from router.ports.tasks import TaskStore
 from router.wire.assignment import UsageIdentity, usage_identity
@@ -96,7 +96,7 @@ def _finding(what: Literal["missing", "doubled", "unearned"], usage_id: bytes, o
 
 async def _add_settled(
     *,
-    batch: list[Kept],
+    batch: list[StoredMessage],
     tasks: TaskStore,
     answers: Answers,
     tenant_id: str | None,
@@ -196,5 +196,5 @@ async def _unearned(tasks: TaskStore, others: Sequence[tuple[bytes, _Metered]]) 
 async def _in_outbox(tasks: TaskStore, usage_ids: list[bytes]) -> list[bool]:
     waits: list[bool] = []
     for at in range(0, len(usage_ids), _BATCH):
-        waits += await tasks.usage_waits(usage_ids[at : at + _BATCH])
+        waits += await tasks.usage_is_waiting(usage_ids[at : at + _BATCH])
     return waits

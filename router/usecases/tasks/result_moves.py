@@ -8,7 +8,7 @@ from msgspec import Struct
 from router.domain.attempts import why_of
 from router.domain.audit import TaskFeatures
 from router.domain.ids import attempt_in, idempotency_name, name_in, task_id
-from router.domain.outcome import Remembered
+from router.domain.outcome import StoredAnswer
 from router.domain.policy.model import TenantPolicies, provider_entry
 from router.domain.result import ExecResult, Status, breaker_verdict, taught
 from router.domain.task import Action, Final, Move, TaskRecord, TaskState, Unreadable
@@ -60,7 +60,7 @@ class OpenResult(Struct):
     result: ExecResult
     redriven: str | None = None
     record: TaskRecord | None = None
-    remembered: Remembered | None = None
+    remembered: StoredAnswer | None = None
     move: Move | None = None
     usage: bytes = b""
     foreign: bool = False
@@ -221,7 +221,7 @@ class ResultMoves:
             verdict=breaker_verdict(result),
         )
 
-    async def _move_of_decision(self, opened: OpenResult, remembered: Remembered, tenant_id: str) -> Move:
+    async def _move_of_decision(self, opened: OpenResult, remembered: StoredAnswer, tenant_id: str) -> Move:
         result = opened.result
         policies = await policies_of(self._policies, tenant_id)
         corrections, leases = split_reservations(
@@ -264,7 +264,7 @@ def remembered_name(result: ExecResult) -> bytes | None:
     return None if result.request_id is None else idempotency_name(tenant_id, "request", result.request_id)
 
 
-def _features_of_remembered(remembered: Remembered, result: ExecResult, note: str | None) -> TaskFeatures:
+def _features_of_remembered(remembered: StoredAnswer, result: ExecResult, note: str | None) -> TaskFeatures:
     return TaskFeatures(
         request_id=result.request_id or "",
         policy_id=remembered.policy_id,

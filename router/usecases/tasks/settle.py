@@ -160,7 +160,7 @@ class Settle:
             r = opened.result
             if r.assignment_id is None and r.tenant_id is not None and (name := remembered_name(r)) is not None:
                 of_decisions.append((opened, (r.tenant_id, name)))
-        answers = await self._decisions.all_remembered([names for _, names in of_decisions]) if of_decisions else []
+        answers = await self._decisions.stored_answers([names for _, names in of_decisions]) if of_decisions else []
         for (opened, _), remembered in zip(of_decisions, answers, strict=True):
             if isinstance(remembered, Unreadable):
                 opened.set_record(remembered)

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from router.domain.audit import TaskFeatures
 from router.domain.ids import name_in, task_id
-from router.domain.outcome import Remembered
+from router.domain.outcome import StoredAnswer
 from router.domain.policy.model import provider_entry
 from router.domain.result import ExecResult, Status
 from router.domain.task import Action, Move, TaskRecord, TaskState, Unreadable
@@ -80,7 +80,7 @@ class Unfinished:
         return True
 
     async def undo(
-        self, tenant_id: str, remembered: Remembered, claim: bytes, request_id: str, *, cause: str, note: str
+        self, tenant_id: str, remembered: StoredAnswer, claim: bytes, request_id: str, *, cause: str, note: str
     ) -> bool:
         """Undo a decision whose claim the caller holds. False: its task cannot be read, so nothing was changed."""
         (record,) = await self._tasks.records([task_id(remembered.decision_id)]) if remembered.pushed else (None,)
@@ -115,8 +115,8 @@ class Unfinished:
         await self.take_over(tenant_id, decision, record.facts.request_id)
         return False
 
-    async def _remembered(self, tenant_id: str, name: bytes) -> Remembered | Unreadable | None:
-        (remembered,) = await self._decisions.all_remembered([(tenant_id, name)])
+    async def _remembered(self, tenant_id: str, name: bytes) -> StoredAnswer | Unreadable | None:
+        (remembered,) = await self._decisions.stored_answers([(tenant_id, name)])
         if isinstance(remembered, Unreadable):
             fields = {"event": Event.BUG, "tenant_id": tenant_id}
             log.error("unfinished decision cannot be read: %s", remembered.message, extra=fields)
@@ -135,7 +135,7 @@ class Unfinished:
         return replace(move, corrections=corrections, charged_ms=record.charged_ms)
 
 
-def _undoing_move(tenant_id: str, remembered: Remembered, request_id: str, note: str) -> Move:
+def _undoing_move(tenant_id: str, remembered: StoredAnswer, request_id: str, note: str) -> Move:
     """The move that gives back the leases and units of a decision without a task."""
     corrections, leases = split_reservations(
         remembered.reserved, remembered.provider_id, remembered.expected_cost_microusd, _NOTHING_USED

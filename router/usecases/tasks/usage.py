@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from router.domain.ids import assignment_id, task_id, to_text
-from router.domain.outcome import Remembered
+from router.domain.outcome import StoredAnswer
 from router.domain.result import ExecResult
 from router.domain.task import TaskRecord
 from router.usecases.tasks.moves import origin_of
@@ -48,7 +48,7 @@ def usage_of_task(record: TaskRecord, result: ExecResult, wall_ms: int) -> bytes
     )
 
 
-def usage_of_decision(remembered: Remembered, result: ExecResult, tenant_id: str, wall_ms: int) -> bytes:
+def usage_of_decision(remembered: StoredAnswer, result: ExecResult, tenant_id: str, wall_ms: int) -> bytes:
     """The usage event of a decision that its caller executed and wants metered; the decision id is its usage_id."""
     cost = remembered.expected_cost_microusd if result.cost_microusd is None else result.cost_microusd
     return encode_usage_event(

@@ -14,7 +14,7 @@ from router.domain.policy.model import StoredPolicy, provider_entry
 from router.domain.request import DecideRequest
 from router.domain.roles import Role
 from router.domain.task import Action
-from router.domain.view import BreakerState, BreakerView, HeadView, Pulled
+from router.domain.view import ActOutcome, BreakerState, BreakerView, HeadView
 from router.errors import StoreUnavailable
 from router.ports.tenants import Census, KindCensus, Purged
 from router.telemetry import Telemetry
@@ -72,25 +72,25 @@ class MemoryLevers:
         self.views: list[BreakerView] = []
         self.away = False
 
-    async def drain(self, tenant_id: str, provider: str, *, on: bool, by: Actor, why: str | None = None) -> Pulled:
+    async def drain(self, tenant_id: str, provider: str, *, on: bool, by: Actor, why: str | None = None) -> ActOutcome:
         """Remember."""
         return self._pulled(f"drain {provider} {on}", by)
 
-    async def force_open(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> Pulled:
+    async def force_open(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> ActOutcome:
         """Remember."""
         return self._pulled(f"force {provider}", by)
 
-    async def reset_breaker(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> Pulled:
+    async def reset_breaker(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> ActOutcome:
         """Remember."""
         return self._pulled(f"reset {provider}", by)
 
-    async def switch(self, tenant_id: str, *, on: bool, by: Actor, why: str | None = None) -> Pulled:
+    async def switch(self, tenant_id: str, *, on: bool, by: Actor, why: str | None = None) -> ActOutcome:
         """Remember."""
         return self._pulled(f"switch {on}", by)
 
     async def forget(
         self, tenant_id: str, name: bytes, *, called: tuple[str, str], by: Actor, why: str | None = None
-    ) -> Pulled:
+    ) -> ActOutcome:
         """Remember."""
         return self._pulled(f"forget {called}", by)
 
@@ -108,9 +108,9 @@ class MemoryLevers:
         """The one there is."""
         return [self.head] if tenant_id in (None, "acme") else []
 
-    def _pulled(self, what: str, by: Actor) -> Pulled:
+    def _pulled(self, what: str, by: Actor) -> ActOutcome:
         self.done.append((what, by))
-        return Pulled.CHANGED
+        return ActOutcome.CHANGED
 
 
 async def _dry_run(_request: DecideRequest, stored: StoredPolicy) -> Answer:

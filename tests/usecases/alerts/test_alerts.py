@@ -259,9 +259,9 @@ async def test_what_only_happens_is_over_after_a_quiet_time() -> None:
     """Each happening starts the quiet time anew."""
     fleet = Fleet()
     async with fleet.pod() as alerts:
-        alerts.happened(Condition.DEAD_LETTERS, "caf.exec.result.v1")
+        alerts.occurred(Condition.DEAD_LETTERS, "caf.exec.result.v1")
         fleet.now_ms += QUIET_MS - 1
-        alerts.happened(Condition.DEAD_LETTERS, "caf.exec.result.v1")
+        alerts.occurred(Condition.DEAD_LETTERS, "caf.exec.result.v1")
         fleet.now_ms += QUIET_MS - 1
         alerts.retry_now()
         await sent(alerts)
@@ -357,7 +357,7 @@ async def test_what_holds_still_begins_again_when_another_pod_has_ended_it() -> 
     async with fleet.pod() as one, fleet.pod() as two:
         for pod in (one, two):
             pod.raise_(AWAY, FLEET, metadata={"reason": "timeout"})
-            pod.happened(*letters)
+            pod.occurred(*letters)
             await sent(pod)
         one.resolve(AWAY, FLEET)
         await sent(one)
@@ -368,7 +368,7 @@ async def test_what_holds_still_begins_again_when_another_pod_has_ended_it() -> 
         assert (again["id"], again["severity"]) == ("store_away:fleet:2", "critical")
         assert fleet.epochs.open == {("store_away", FLEET): 2}
         two.resolve(AWAY, FLEET)
-        two.happened(*letters)
+        two.occurred(*letters)
         await sent(two)
     assert [b["id"] for b in fleet.stream.bodies()[-2:]] == ["store_away:fleet:2", "dead_letters:caf.exec.result.v1:2"]
 

@@ -38,7 +38,7 @@ class Policies:
         self.seen: list[bytes] = []
         self.old = False
 
-    def doubtful(self, tenant_id: str) -> bool:
+    def may_be_outdated(self, tenant_id: str) -> bool:
         """Until the next load."""
         return self.old
 

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from router.domain.answers import answer
 from router.domain.decision import Answer, Code, Decided, PinState, Reason, Refused
 from router.domain.ids import from_text, name_in, task_id
-from router.domain.outcome import Admitted, LimitHit, NoCandidate, Outcome, Remembered, Unavailable
+from router.domain.outcome import Admitted, LimitHit, NoCandidate, Outcome, StoredAnswer, Unavailable
 from router.domain.plan import Plan, plan
 from router.domain.policy.model import Extension, StoredPolicy, provider
 from router.domain.request import DecideRequest
@@ -145,7 +145,7 @@ class World:
         """A pod's part that is under test."""
         tasks = Mortal(self.tasks, fate, ("move", "records"))
         claims = Mortal(self.claims, fate, ("take", "complete", "abandon", "release"))
-        decisions = MortalDecisions(self.pod.decisions, fate, ("remembered", "all_remembered"))
+        decisions = MortalDecisions(self.pod.decisions, fate, ("remembered", "stored_answers"))
         watch = ExtensionHealthWatch(Records(), self.telemetry, RecordedAlerts(), now_ms=lambda: 1, random=os.urandom)
         pipeline = Pipeline(Mortal(self.calls, fate, ("call",)), watch, self.telemetry)
         ports = FlowPorts(
@@ -281,10 +281,10 @@ async def test_a_pod_may_die_while_it_takes_over(redis_url: str) -> None:
             for at, after in product(range(1, 6), (False, True))
         )
     )
-    assert {"take", "all_remembered", "records", "move", "abandon"} <= died
+    assert {"take", "stored_answers", "records", "move", "abandon"} <= died
 
 
-async def left_unfinished(world: World) -> tuple[DecideRequest, Remembered, TaskRecord]:
+async def left_unfinished(world: World) -> tuple[DecideRequest, StoredAnswer, TaskRecord]:
     """A pod died between a decision and what follows it: the request, its answer, and the record of its task."""
     asked = request_of(TENANT, "r", push=True)
     assert await world.ask(asked, Fate(2, after=True)) is None

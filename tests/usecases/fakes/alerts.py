@@ -19,5 +19,5 @@ class RecordedAlerts:
         self.open.discard(condition)
         self.resolved.append(scope)
 
-    def happened(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
+    def occurred(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
         self.events.append((condition, scope))

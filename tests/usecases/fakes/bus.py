@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 
 from router.errors import BusError
-from router.ports.bus import Kept, Publication, Published
+from router.ports.bus import Publication, Published, StoredMessage
 
 DEDUP_MS = 3_600_000
 NOW_MS = 10 * DEDUP_MS
@@ -53,11 +53,11 @@ class UsageStream:
 
     def read(
         self, *, since_ms: int | None = None, subject: str | None = None, headers_only: bool = False
-    ) -> AsyncGenerator[list[Kept], None]:
+    ) -> AsyncGenerator[list[StoredMessage], None]:
         """Not of interest here, as the rest of the port."""
         raise NotImplementedError
 
-    async def get(self, sequence: int) -> Kept | None:
+    async def get(self, sequence: int) -> StoredMessage | None:
         """See above."""
         raise NotImplementedError
 

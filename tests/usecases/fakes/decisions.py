@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from router.domain.decision import PinState, Reason
-from router.domain.outcome import Admitted, Outcome, Remembered
+from router.domain.outcome import Admitted, Outcome, StoredAnswer
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
 from router.domain.task import TaskRecord, Unreadable
@@ -59,10 +59,10 @@ class Store:
         """Not asked for here."""
         raise NotImplementedError
 
-    async def remembered(self, tenant_id: str, name: bytes) -> Remembered | None:
+    async def remembered(self, tenant_id: str, name: bytes) -> StoredAnswer | None:
         """Nothing is."""
         return None
 
-    async def all_remembered(self, wanted: Sequence[tuple[str, bytes]]) -> list[Remembered | Unreadable | None]:
+    async def stored_answers(self, wanted: Sequence[tuple[str, bytes]]) -> list[StoredAnswer | Unreadable | None]:
         """Nothing is."""
         return [None for _ in wanted]

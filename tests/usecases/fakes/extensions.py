@@ -10,9 +10,9 @@ from router.domain.extension_health import ExtensionRecord, Settled, Tally
 from router.domain.extensions import Name
 from router.domain.view import BreakerState
 from router.errors import StoreUnavailable
-from router.ports.extensions import Missed
+from router.ports.extensions import CallFailure
 
-Answer = bytes | Missed | Mapping[str, Any]
+Answer = bytes | CallFailure | Mapping[str, Any]
 
 
 class Calls:
@@ -25,19 +25,19 @@ class Calls:
         self.answers: dict[str, list[Answer]] = {}
         for name, given in answers.items():
             stage, _, extension_id = name.partition("_")
-            listed = [given] if isinstance(given, bytes | Missed | Mapping) else list(given)
+            listed = [given] if isinstance(given, bytes | CallFailure | Mapping) else list(given)
             self.answers[f"beamline.ext.{stage}.{extension_id}.v1"] = listed
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.headers: list[Mapping[str, str]] = []
 
-    async def call(self, subject: str, body: bytes, headers: Mapping[str, str], timeout_ms: int) -> bytes | Missed:
+    async def call(self, subject: str, body: bytes, headers: Mapping[str, str], timeout_ms: int) -> bytes | CallFailure:
         """Written down and answered."""
         self.sent.append((subject, orjson.loads(body)))
         self.headers.append(headers)
-        waiting = self.answers.get(subject, [Missed.NO_RESPONDERS])
+        waiting = self.answers.get(subject, [CallFailure.NO_RESPONDERS])
         answer = waiting.pop(0) if len(waiting) > 1 else waiting[0]
-        await asyncio.sleep(timeout_ms / 1000 if answer is Missed.TIMEOUT else 0)
-        return answer if isinstance(answer, bytes | Missed) else orjson.dumps(answer)
+        await asyncio.sleep(timeout_ms / 1000 if answer is CallFailure.TIMEOUT else 0)
+        return answer if isinstance(answer, bytes | CallFailure) else orjson.dumps(answer)
 
     def of(self, name: str) -> list[dict[str, Any]]:
         """What `<stage>.<id>` was sent."""

@@ -10,7 +10,7 @@ from router.domain.ids import to_text
 from router.domain.task import Final, Move, MoveOutcome, TaskRecord, Unreadable
 from router.errors import StoreUnavailable
 from router.ports.bus import Published
-from router.ports.tasks import Claimed, UsageWaiting
+from router.ports.tasks import Claimed, OutboxEntry
 from router.telemetry import Telemetry
 from router.usecases.tasks.outbox import POLLS_UNTIL_ALERT, Outbox
 from tests.usecases.fakes.alerts import RecordedAlerts
@@ -36,7 +36,7 @@ class Room:
             self, self.publisher, self.stream, self.telemetry, self.alerts, dedup_ms=DEDUP_MS, wall_ms=lambda: NOW_MS
         )
 
-    async def usage_waits(self, usage_ids: Sequence[bytes]) -> list[bool]:
+    async def usage_is_waiting(self, usage_ids: Sequence[bytes]) -> list[bool]:
         """Which are there."""
         return [u in self.waiting for u in usage_ids]
 
@@ -44,9 +44,9 @@ class Room:
         """How much is there."""
         return len(self.waiting)
 
-    async def usage_waiting(self, maximum: int) -> list[UsageWaiting]:
+    async def usage_waiting(self, maximum: int) -> list[OutboxEntry]:
         """What is there."""
-        return [UsageWaiting(k, v) for k, v in self.waiting.items()]
+        return [OutboxEntry(k, v) for k, v in self.waiting.items()]
 
     async def usage_published(self, usage_ids: Sequence[bytes]) -> int:
         """Cleared."""

@@ -129,7 +129,7 @@ async def test_a_damaged_outbox_holds_up_no_other_partition(
     await here.pod.nodes.call("SET", keys.outbox(3), "no hash")
     await here.pod.nodes.call("HSET", keys.outbox(5), usage_id, b'{"timestamp":%d}' % NOW_MS)
     assert await here.tasks.usage_left() == 1
-    assert await here.tasks.usage_waits([usage_id, bytes([0, 3]) + bytes(14)]) == [True, False]
+    assert await here.tasks.usage_is_waiting([usage_id, bytes([0, 3]) + bytes(14)]) == [True, False]
     _, outbox = here.settle(Fate())
     for _ in range(2):
         await outbox.poll()
