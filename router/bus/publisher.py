@@ -21,6 +21,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from typing import assert_never
 
 from router.bus import headers as wire
 from router.bus import puback
@@ -261,13 +262,15 @@ class StreamPublisher:
             self.stored += 1
         elif outcome is Published.DUPLICATE:
             self.duplicates += 1
-        else:
+        elif outcome is Published.FAILED:
             self.failed += 1
             subject = entry.subject.decode()
             # A full stream refuses every message, and callers publish them again.
             if (suppressed := self._throttle.due(f"{subject} {reason}")) is not None:
                 fields = {"event": Event.PUBLISH_FAILED, "unsaid": suppressed}
                 log.error("publish on %s failed after %d tries: %s", subject, entry.tries, reason, extra=fields)
+        else:
+            assert_never(outcome)
         try:
             entry.done(outcome)
         except Exception:  # a bug of one caller must not stop the acks of the others

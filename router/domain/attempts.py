@@ -4,6 +4,7 @@ When an attempt fails, its task either ends or waits for the next attempt. The d
 what ended the attempt, as a number (`why_of`). So any pod can plan the next attempt, even after a crash.
 """
 
+from typing import assert_never
 from zlib import crc32
 
 from msgspec.structs import replace
@@ -11,7 +12,7 @@ from msgspec.structs import replace
 from router.domain.candidates import attributes_match, status_matches
 from router.domain.figures import Snapshot
 from router.domain.plan import Deadlines, Features, Plan, plan
-from router.domain.policy.model import DEFAULT_ATTEMPTS, Backoff, Fallback, Policy, Resource, StoredPolicy
+from router.domain.policy.model import DEFAULT_ATTEMPTS, Backoff, Fallback, Policy, Resource, StoredPolicy, Strategy
 from router.domain.request import DecideRequest, Step
 from router.domain.result import ExecResult, Status
 from router.domain.task import TaskRecord
@@ -89,12 +90,14 @@ def _spread(delay_ms: int, record: TaskRecord) -> int:
 
 def _delay(backoff: Backoff, failed_attempts: int) -> int:
     match backoff.strategy:
-        case "exponential":
+        case Strategy.EXPONENTIAL:
             delay = backoff.base_ms << min(failed_attempts - 1, 20)
-        case "linear":
+        case Strategy.LINEAR:
             delay = backoff.base_ms * failed_attempts
-        case _:
+        case Strategy.FIXED:
             delay = backoff.base_ms
+        case _:
+            assert_never(backoff.strategy)
     return min(delay, backoff.max_ms)
 
 

@@ -70,18 +70,21 @@ def decision_entry(
         "policy_hash": f.frame.policy_hash,
         "task_type": f.task_type,
     }
-    if action is Action.DECISION_MADE:
-        outcome = "decided"
-        details |= _chosen(f=f, decision_id=decision_id, reason=code, index=index, offer=offer) | {
-            "degraded": False,
-            "pin": PinState(third).name.lower(),
-        }
-    elif action is Action.DECISION_DEGRADED:
-        outcome = "degraded"
-        details |= _chosen(f=f, decision_id=decision_id, reason=code, index=index, offer=offer) | {"degraded": True}
-    else:
-        outcome = _REFUSALS.get(code, str(code))
-        details |= {"refusal": outcome} | _refusal(f, code, index, third)
+    match action:
+        case Action.DECISION_MADE:
+            outcome = "decided"
+            details |= _chosen(f=f, decision_id=decision_id, reason=code, index=index, offer=offer) | {
+                "degraded": False,
+                "pin": PinState(third).name.lower(),
+            }
+        case Action.DECISION_DEGRADED:
+            outcome = "degraded"
+            details |= _chosen(f=f, decision_id=decision_id, reason=code, index=index, offer=offer) | {"degraded": True}
+        case Action.DECISION_REFUSED | Action.DECISION_CONFLICT:
+            outcome = _REFUSALS.get(code, str(code))
+            details |= {"refusal": outcome} | _refusal(f, code, index, third)
+        case _:
+            raise AssertionError(f"{action.label} is no decision")
     details |= _observations(f, verdicts, seen)
     details["idempotency"] = "conflict" if action is Action.DECISION_CONFLICT else "fresh"
     if f.frame.more:

@@ -24,7 +24,8 @@ _REQUESTS: Final = Resource.REQUESTS
 _TOKENS: Final = Resource.TOKENS
 _COST: Final = Resource.COST
 _CONCURRENCY: Final = Resource.CONCURRENCY
-_BEST_SCORE = Selection.BEST_SCORE
+_BEST_SCORE: Final = Selection.BEST_SCORE
+_WEIGHTED: Final = Selection.WEIGHTED
 
 
 class Charge(Struct, frozen=True):
@@ -70,7 +71,13 @@ def in_order(
     plan_cache = policy.plan_cache
     if plan_cache.snapshot is not snapshot:
         plan_cache.renew(snapshot)
-    best = best_score and policy.selection is _BEST_SCORE
+    selection = policy.selection
+    if selection is _BEST_SCORE:
+        best = best_score
+    elif selection is _WEIGHTED:
+        best = False
+    else:
+        assert_never(selection)
     if best:
         if plan_cache.by_score is None:
             plan_cache.by_score = shares_by_score(policy.pool, snapshot)

@@ -94,7 +94,7 @@ class Step(Struct, frozen=True):
         """Whether the request ends at this step."""
         match self.name.stage:
             case Stage.VALIDATE:
-                return self.outcome is not CallOutcome.OK and self.extension.on_fail is OnFail.BLOCK
+                return self.outcome is not CallOutcome.OK and _blocks(self.extension.on_fail)
             case Stage.PRE | Stage.POST:
                 return self.outcome.failed and self.extension.required
             case _:
@@ -106,6 +106,16 @@ class Step(Struct, frozen=True):
         if self.name.stage is Stage.VALIDATE:
             return self.outcome is not CallOutcome.OK and self.extension.on_fail is OnFail.WARN
         return False
+
+
+def _blocks(on_fail: OnFail) -> bool:
+    match on_fail:
+        case OnFail.BLOCK:
+            return True
+        case OnFail.WARN | OnFail.IGNORE:
+            return False
+        case _:
+            assert_never(on_fail)
 
 
 _ERROR_CODES = {

@@ -205,8 +205,10 @@ class RedisPolicies:
                 return int(number)
             case "full":
                 raise QuotaExceeded("policies", int(number) + 1, self._bounds.policies)
-            case _:
+            case "conflict" | "moved":
                 raise RevisionConflict(number)
+            case name:
+                raise AssertionError(f"apply_policy returned {name}")
 
     async def delete(self, tenant_id: str, policy_id: str, *, expect_revision: int | None, by: Actor = ROUTER) -> int:
         """See `ports.policies.PolicyStore.delete`."""

@@ -54,13 +54,13 @@ WHEN: Field[JsonObject] = Field(
 CONFIG: Field[JsonObject] = Field("config", Free(), "Your own settings; sent with every call.", {})
 TIMEOUT = Field("timeout_ms", Int(10, 5000), "The longest duration of one call, in ms.", 1000)
 RETRY = Field("retry", Int(0, MAX_RETRY), "The number of retries after a failed call.", 0)
+_REQUIRED = {Mode.REQUIRED: True, Mode.OPTIONAL: False}
 
 
 def _build_step(row: Row) -> Extension:
-    required = row[MODE] is Mode.REQUIRED
     return Extension(
         id=row[ID],
-        required=required,
+        required=_REQUIRED[row[MODE]],
         on_fail=OnFail.IGNORE,
         when=row[WHEN],
         config=row[CONFIG],

@@ -1,6 +1,5 @@
 """The policy language: the providers to try after a failure."""
 
-from enum import StrEnum
 from typing import Final
 
 from msgspec import Struct
@@ -10,7 +9,7 @@ from router.domain.json import JsonObject, JsonValue
 from router.domain.policy.collections import ListOf, MapOf, Maybe
 from router.domain.policy.fields import PROVIDER_NAME, WORD
 from router.domain.policy.kinds import Choice, Flag, Int, Report, shown
-from router.domain.policy.model import Backoff, Fallback
+from router.domain.policy.model import Backoff, Fallback, Strategy
 from router.domain.policy.tables import Field, Nested, Row, Table, at, written
 
 MAX_FALLBACKS: Final = 64
@@ -62,20 +61,12 @@ class Status:
         }
 
 
-class Strategy(StrEnum):
-    """How the delay grows from one retry to the next."""
-
-    EXPONENTIAL = "exponential"
-    LINEAR = "linear"
-    FIXED = "fixed"
-
-
 _BACKOFF = Backoff()
 STRATEGY = Field(
     "strategy",
     Choice(Strategy),
     "How the delay grows: base · 2ⁿ (exponential), base · n (linear), or base (fixed).",
-    Strategy(_BACKOFF.strategy),
+    _BACKOFF.strategy,
 )
 BASE = Field("base_ms", Int(1, 600_000), "The first delay, in ms.", _BACKOFF.base_ms)
 MAXIMUM = Field("max_ms", Int(1, 600_000), "The longest delay, in ms.", _BACKOFF.max_ms)
@@ -89,13 +80,11 @@ def _check_backoff(row: Row, path: str, report: Report) -> None:
 
 
 def _build_backoff(row: Row) -> Backoff:
-    return Backoff(row[STRATEGY].value, row[BASE], row[MAXIMUM], row[JITTER])
+    return Backoff(row[STRATEGY], row[BASE], row[MAXIMUM], row[JITTER])
 
 
 def _unbuild_backoff(b: Backoff) -> JsonObject:
-    return written(
-        STRATEGY.entry(Strategy(b.strategy)), BASE.entry(b.base_ms), MAXIMUM.entry(b.max_ms), JITTER.entry(b.jitter)
-    )
+    return written(STRATEGY.entry(b.strategy), BASE.entry(b.base_ms), MAXIMUM.entry(b.max_ms), JITTER.entry(b.jitter))
 
 
 WORDS = ListOf(WORD, MAX_WORDS, minimum=1)

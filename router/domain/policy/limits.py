@@ -97,6 +97,9 @@ def limit(
     )
 
 
+_SHADOW = {Mode.ENFORCE: False, Mode.SHADOW: True}
+
+
 def _check(row: Row, path: str, report: Report) -> None:
     resource = row.get(RESOURCE)
     if resource is None:
@@ -143,7 +146,7 @@ def _build(row: Row) -> Limit:
         maximum=_units(row[LIMIT], resource),
         window_ms=0 if resource is Resource.CONCURRENCY else row[WINDOW],
         algorithm=row[ALGORITHM],
-        shadow=row[MODE] is Mode.SHADOW,
+        shadow=_SHADOW[row[MODE]],
         on_store_error=row[ON_STORE_ERROR],
         default_estimate=_units(row[ESTIMATE], resource),
     )

@@ -163,10 +163,18 @@ class Sticky(Struct, frozen=True):
     ttl_ms: int = 600_000
 
 
+class Strategy(StrEnum):
+    """How the delay grows from one retry to the next."""
+
+    EXPONENTIAL = "exponential"
+    LINEAR = "linear"
+    FIXED = "fixed"
+
+
 class Backoff(Struct, frozen=True):
     """The delay before a retry: base · 2ⁿ (exponential), base · n (linear) or base (fixed), at most max."""
 
-    strategy: str = "exponential"
+    strategy: Strategy = Strategy.EXPONENTIAL
     base_ms: int = 200
     max_ms: int = 30_000
     jitter: bool = True

@@ -4,6 +4,7 @@
 Parts live as long as their policy: a pod that drops a policy drops what was packed of it.
 """
 
+from typing import assert_never
 from weakref import ref
 
 import msgspec
@@ -19,6 +20,7 @@ from router.store.packing import offer, tail_head
 # All of a charge but its key and its units.
 _LIMIT = layouts.CHARGE.only("kind", "limit")
 _CANDIDATE = layouts.CANDIDATE.head
+_KINDS = {Algorithm.SLIDING: layouts.KIND_SLIDING, Algorithm.LOG: layouts.KIND_LOG}
 _ALL_OPEN = {WhenAllOpen.FAIL: 0, WhenAllOpen.PROBE_ONE: 1, WhenAllOpen.LAST_RESORT: 2}
 _MAX_ORDERS = 1024
 _pack = msgpack.Encoder().encode
@@ -115,9 +117,13 @@ def limit_part(limit: Limit) -> LimitPart:
 
 def charge_kind(limit: Limit) -> int:
     """What the charges of a limit are counted in, as `layouts` numbers it."""
-    if limit.resource is Resource.CONCURRENCY:
-        return layouts.KIND_CONCURRENCY
-    return layouts.KIND_LOG if limit.algorithm is Algorithm.LOG else layouts.KIND_SLIDING
+    match limit.resource:
+        case Resource.CONCURRENCY:
+            return layouts.KIND_CONCURRENCY
+        case Resource.REQUESTS | Resource.TOKENS | Resource.COST:
+            return _KINDS[limit.algorithm]
+        case _:
+            assert_never(limit.resource)
 
 
 def candidate_head(c: Candidate, lease: int) -> bytes:

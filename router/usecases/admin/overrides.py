@@ -5,6 +5,7 @@ a lever without effect for one that works.
 """
 
 from collections.abc import Iterable
+from typing import assert_never
 
 from msgspec import Struct
 
@@ -148,13 +149,18 @@ class OverrideService:
             raise InvalidInput([Problem("provider_id", f"tenant {tenant_id} has no provider {provider}", hint)])
 
     async def _changed(self, tenant_id: str, outcome: ActOutcome) -> bool:
-        if outcome is ActOutcome.UNKNOWN_TENANT:
-            raise await self._unknown_tenant(tenant_id)
-        if outcome is ActOutcome.FULL:
-            raise InvalidInput(
-                [Problem("tenant_id", f"tenant {tenant_id} has the maximum number of levers", "release some first")]
-            )
-        return outcome is ActOutcome.CHANGED
+        match outcome:
+            case ActOutcome.CHANGED:
+                return True
+            case ActOutcome.UNCHANGED:
+                return False
+            case ActOutcome.UNKNOWN_TENANT:
+                raise await self._unknown_tenant(tenant_id)
+            case ActOutcome.FULL:
+                message = f"tenant {tenant_id} has the maximum number of levers"
+                raise InvalidInput([Problem("tenant_id", message, "release some first")])
+            case _:
+                assert_never(outcome)
 
     async def _unknown_tenant(self, tenant_id: str) -> InvalidInput:
         tenant_ids = [h.tenant_id for h in await self.tenants()]

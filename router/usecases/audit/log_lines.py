@@ -8,6 +8,7 @@ estimates it.
 
 import logging
 from collections.abc import Callable
+from typing import assert_never
 
 from msgspec import msgpack
 from xxhash import xxh3_64_intdigest
@@ -16,7 +17,20 @@ from router.domain.audit import AuditEntry, DecisionFeatures, TaskFeatures, poli
 from router.domain.audit_entries import CONFLICT, LIMITED, NO_CANDIDATE, TENANT_OFF, decision_entry, task_entry
 from router.domain.decision import Decided
 from router.domain.ids import from_text
-from router.domain.outcome import NOTHING_SEEN, Admitted, Conflict, LimitHit, NoCandidate, Outcome, Seen, TenantOff
+from router.domain.outcome import (
+    NOTHING_SEEN,
+    Admitted,
+    Busy,
+    Conflict,
+    LimitHit,
+    NoCandidate,
+    Outcome,
+    Replay,
+    RowFault,
+    Seen,
+    TenantOff,
+    Unavailable,
+)
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
 from router.domain.task import Action, BreakerTurn, Move
@@ -26,7 +40,12 @@ from router.wire.audit import audit_facts
 log = logging.getLogger("router.audit")
 
 _task = msgpack.Decoder(TaskFeatures).decode
-_TURNS = {BreakerTurn.OPENED: Action.BREAKER_OPENED, BreakerTurn.CLOSED: Action.BREAKER_CLOSED}
+_TURNS = {
+    BreakerTurn.UNCHANGED: None,
+    BreakerTurn.OPENED: Action.BREAKER_OPENED,
+    BreakerTurn.HALF_OPENED: None,  # only the script knows the request that found it so
+    BreakerTurn.CLOSED: Action.BREAKER_CLOSED,
+}
 _NO_ID = bytes(16)
 # Prefixes of the actions whose records hold `TaskFeatures`.
 _STEPS = ("assignment.", "result.", "breaker.")
@@ -87,8 +106,10 @@ class AuditLines:
                 )
             case TenantOff():
                 self._decision(request, plan, Action.DECISION_REFUSED, code=TENANT_OFF)
-            case _:
+            case LimitHit() | Replay() | Busy() | RowFault() | Unavailable():
                 return
+            case _:
+                assert_never(outcome)
 
     def degraded(self, request: DecideRequest, plan: Plan, decided: Decided) -> None:
         """Log a decision that was made without the store."""
@@ -111,7 +132,7 @@ class AuditLines:
         features = _task(move.features)
         if not self._chosen(features.request_id):
             return
-        for action in (move.action, _TURNS.get(turn)):
+        for action in (move.action, _TURNS[turn]):
             if action is not None:
                 at_us = self._now_ms(move.tenant_id) * 1000
                 entry = task_entry(

@@ -27,6 +27,7 @@ retry of the request, or the sweeper for a task, undoes that decision (`usecases
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import assert_never
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -35,7 +36,18 @@ from router.domain.answers import unavailable
 from router.domain.decision import Answer, Code, Decided, Refused
 from router.domain.extensions import Step, explained, post_metadata, refusal, wanted, warnings, worst_ms
 from router.domain.json import JsonObject
-from router.domain.outcome import Admitted, Busy, Outcome, Replay, RowFault, Unavailable
+from router.domain.outcome import (
+    Admitted,
+    Busy,
+    Conflict,
+    LimitHit,
+    NoCandidate,
+    Outcome,
+    Replay,
+    RowFault,
+    TenantOff,
+    Unavailable,
+)
 from router.domain.plan import Plan
 from router.domain.policy.model import StoredPolicy
 from router.domain.request import DecideRequest
@@ -144,8 +156,10 @@ class _Run:
                 return ExtensionResult(self._answer_of(request, plan, Unavailable(sent=False), stamp))
             case Replay() | RowFault():
                 return ExtensionResult(self._answer_of(request, plan, previewed, stamp))
-            case _:
+            case Conflict() | LimitHit() | NoCandidate() | TenantOff():
                 return await self._refuse_by_row(plan)
+            case _:
+                assert_never(previewed)
 
     def _answer_of(self, request: DecideRequest, plan: Plan, outcome: Outcome, stamp: bytes) -> Answer:
         """Turn a row's outcome into an answer. Never a degraded one if the policy requires an extension's consent."""

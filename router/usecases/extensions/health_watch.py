@@ -11,6 +11,7 @@ While the store is slow or unavailable, the last known records apply, and the po
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import assert_never
 
 from router.domain.alert import Condition
 from router.domain.extension_health import ExtensionRecord, Settled, Tally, is_blocked
@@ -145,10 +146,15 @@ class ExtensionHealthWatch:
         )
         scope = f"extension/{name.text}"
         metadata: JsonObject = {"extension_id": name.id}
-        if state is BreakerState.OPEN:
-            self._alerts.raise_(Condition.BREAKER_OPENED, scope, metadata=metadata)
-        elif state is BreakerState.CLOSED:
-            self._alerts.resolve(Condition.BREAKER_OPENED, scope, metadata=metadata)
+        match state:
+            case BreakerState.OPEN:
+                self._alerts.raise_(Condition.BREAKER_OPENED, scope, metadata=metadata)
+            case BreakerState.CLOSED:
+                self._alerts.resolve(Condition.BREAKER_OPENED, scope, metadata=metadata)
+            case BreakerState.HALF_OPEN:
+                pass  # the alert stays open until the breaker closes
+            case _:
+                assert_never(state)
 
     async def drained(self) -> None:
         """Report what is still unreported. One attempt; failures are logged."""

@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from typing import assert_never
 
 from msgspec import Struct
 
@@ -126,18 +127,25 @@ class Gate:
             return read
         if self._good is None:
             return read
-        if read.fault is Fault.MISSING:
-            if self._vanished_at_ms is None:
-                self._vanished_at_ms = now_ms
-                log.warning("state file vanished", extra={"event": Event.GATE_STATE_UNUSABLE, "reason": read.fault})
-            left_ms = self._grace_ms - (now_ms - self._vanished_at_ms)
-            if left_ms > 0:
-                self._doubt = f"the file vanished; its last value stays in force for {-(-left_ms // 1000)} s more"
-                return self._good
-        elif read.fault is Fault.MALFORMED and not self._malformed_once:
-            self._malformed_once = True
-            self._doubt = f"the file cannot be parsed, its last value stays in force for one more poll: {read.detail}"
-            return self._good
+        match read.fault:
+            case Fault.MISSING:
+                if self._vanished_at_ms is None:
+                    self._vanished_at_ms = now_ms
+                    log.warning("state file vanished", extra={"event": Event.GATE_STATE_UNUSABLE, "reason": read.fault})
+                left_ms = self._grace_ms - (now_ms - self._vanished_at_ms)
+                if left_ms > 0:
+                    self._doubt = f"the file vanished; its last value stays in force for {-(-left_ms // 1000)} s more"
+                    return self._good
+            case Fault.MALFORMED:
+                if not self._malformed_once:
+                    self._malformed_once = True
+                    patience = "its last value stays in force for one more poll"
+                    self._doubt = f"the file cannot be parsed, {patience}: {read.detail}"
+                    return self._good
+            case Fault.UNREADABLE | Fault.OLDER:
+                pass  # the gate closes at once
+            case _:
+                assert_never(read.fault)
         self._good, self._vanished_at_ms, self._malformed_once = None, None, False
         return read
 

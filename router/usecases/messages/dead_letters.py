@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from hashlib import sha256
+from typing import assert_never
 
 from msgspec import Struct
 
@@ -173,9 +174,15 @@ class Redrive:
         if found.original_msg_id is not None:
             headers["x-original-msg-id"] = found.original_msg_id
         published = await self._publish(subject, message.payload, headers)
-        if published is Published.FAILED:
-            return Redriven(found.sequence, subject, Outcome.FAILED, "the stream refused the message")
+        match published:
+            case Published.FAILED:
+                return Redriven(found.sequence, subject, Outcome.FAILED, "the stream refused the message")
+            case Published.STORED:
+                outcome = Outcome.REDRIVEN
+            case Published.DUPLICATE:
+                outcome = Outcome.DUPLICATE
+            case _:
+                assert_never(published)
         if not self._keep:
             await self._dlq.delete(found.sequence)
-        outcome = Outcome.DUPLICATE if published is Published.DUPLICATE else Outcome.REDRIVEN
         return Redriven(found.sequence, subject, outcome)

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from enum import StrEnum
+from typing import assert_never
 
 from router.domain.policy.document import content_hash
 from router.errors import InvalidInput, Problem, QuotaExceeded, RevisionConflict, StoreError
@@ -195,7 +196,12 @@ class StoreGuard:
             else:
                 self._hooks.seeded(report)
         self._was_seeded = True
-        if self._source is Source.FILES:
-            enforced = await self._seeder.enforce()
-            if enforced is not None and (enforced.written or enforced.bad):
-                self._hooks.seeded(enforced)
+        match self._source:
+            case Source.REDIS:
+                pass
+            case Source.FILES:
+                enforced = await self._seeder.enforce()
+                if enforced is not None and (enforced.written or enforced.bad):
+                    self._hooks.seeded(enforced)
+            case _:
+                assert_never(self._source)

@@ -10,10 +10,22 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import assert_never
 
 from router.domain.attempts import next_plan
 from router.domain.figures import NO_FIGURES, Snapshot
-from router.domain.outcome import Admitted, Conflict, Outcome, Unavailable
+from router.domain.outcome import (
+    Admitted,
+    Busy,
+    Conflict,
+    LimitHit,
+    NoCandidate,
+    Outcome,
+    Replay,
+    RowFault,
+    TenantOff,
+    Unavailable,
+)
 from router.domain.plan import Deadlines, Features, Plan
 from router.domain.request import DecideRequest
 from router.domain.task import TaskRecord
@@ -87,15 +99,18 @@ class Attempts:
     def _decided(
         self, request: DecideRequest, plan: Plan, record: TaskRecord, job: bytes, outcome: Outcome, _stamp: bytes
     ) -> None:
-        if isinstance(outcome, Admitted):
-            self._dispatcher.next_attempt(request=request, plan=plan, record=record, outcome=outcome, job=job)
-        elif isinstance(outcome, Conflict | Unavailable):
-            # Another pod has started it, or the claim expires and the task is due again.
-            log.debug("next attempt not started by this pod: %s", type(outcome).__name__)
-        else:
-            ending = asyncio.get_running_loop().create_task(self._end(record))
-            self._ending.add(ending)
-            ending.add_done_callback(self._ending.discard)
+        match outcome:
+            case Admitted():
+                self._dispatcher.next_attempt(request=request, plan=plan, record=record, outcome=outcome, job=job)
+            case Conflict() | Unavailable():
+                # Another pod has started it, or the claim expires and the task is due again.
+                log.debug("next attempt not started by this pod: %s", type(outcome).__name__)
+            case NoCandidate() | LimitHit() | TenantOff() | RowFault() | Replay() | Busy():
+                ending = asyncio.get_running_loop().create_task(self._end(record))
+                self._ending.add(ending)
+                ending.add_done_callback(self._ending.discard)
+            case _:
+                assert_never(outcome)
 
     async def _end(self, record: TaskRecord) -> None:
         try:

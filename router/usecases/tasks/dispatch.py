@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import assert_never
 
 from msgspec.structs import replace
 
@@ -155,8 +156,10 @@ class Dispatcher:
         if outcome is Published.DUPLICATE:
             # An earlier publish was acknowledged but not marked: the stream holds one copy.
             self._telemetry.assignments_duplicate.inc()
-        elif outcome:
+        elif outcome is Published.STORED:
             self._telemetry.assignments_published.inc()
+        elif outcome is not Published.FAILED:
+            assert_never(outcome)
         self._acked(in_flight, outcome)
 
     def _acked(self, in_flight: _InFlight, outcome: Published) -> None:

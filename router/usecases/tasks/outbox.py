@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import assert_never
 
 from router.domain.alert import FLEET, Condition
 from router.domain.ids import to_text
@@ -115,11 +116,13 @@ class Outbox:
             self._looking_up = None
 
     def _done(self, usage_id: bytes, outcome: Published) -> None:
-        if not outcome:
+        if outcome is Published.FAILED:
             self._in_flight.discard(usage_id)
             return
         if outcome is Published.DUPLICATE:
             self._telemetry.usage_duplicate.inc()
+        elif outcome is not Published.STORED:
+            assert_never(outcome)
         self._stored.append(usage_id)
         if self._clearing is None:
             self._clearing = asyncio.get_running_loop().create_task(self._clear())

@@ -15,10 +15,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from typing import assert_never
 
 from router.domain.attempts import why_status
 from router.domain.result import BreakerVerdict, ExecResult, Status
-from router.domain.task import Action, Move, Moved, MoveFault, TaskRecord, TaskState, Unreadable
+from router.domain.task import Action, Move, Moved, MoveFault, NotMoved, TaskRecord, TaskState, Unreadable
 from router.errors import StoreError
 from router.ports.policies import PolicyLookup
 from router.ports.tasks import TaskStore
@@ -168,17 +169,22 @@ class Sweeper:
     async def _time_out(self, expired: list[TaskRecord]) -> None:
         moves = [await self._timeout_move(record) for record in expired]
         for record, move, outcome in zip(expired, moves, await self._tasks.move(moves), strict=True):
-            if isinstance(outcome, Moved):
-                self._telemetry.assignments_timed_out.inc()
-                self._effects.breaker_turned(outcome.turn, record.facts.tenant_id, record.provider_id)
-                self._effects.moved(move)
-                if not move.state.final:
-                    self.soon(move.due_ms - self._now_ms(record.facts.tenant_id))
-            elif isinstance(outcome, MoveFault):
-                # The task stays due until an operator repairs the key that the message names.
-                self._telemetry.store_row_faults.inc()
-                fields = {"event": Event.STORE_ROW_FAULT, "tenant_id": record.facts.tenant_id}
-                log.error("missed deadline could not be written: %s", outcome.message, extra=fields)
+            match outcome:
+                case Moved():
+                    self._telemetry.assignments_timed_out.inc()
+                    self._effects.breaker_turned(outcome.turn, record.facts.tenant_id, record.provider_id)
+                    self._effects.moved(move)
+                    if not move.state.final:
+                        self.soon(move.due_ms - self._now_ms(record.facts.tenant_id))
+                case MoveFault():
+                    # The task stays due until an operator repairs the key that the message names.
+                    self._telemetry.store_row_faults.inc()
+                    fields = {"event": Event.STORE_ROW_FAULT, "tenant_id": record.facts.tenant_id}
+                    log.error("missed deadline could not be written: %s", outcome.message, extra=fields)
+                case NotMoved():
+                    pass  # a result or another pod was faster
+                case _:
+                    assert_never(outcome)
 
     async def _timeout_move(self, record: TaskRecord) -> Move:
         policies = await policies_of(self._policies, record.facts.tenant_id)

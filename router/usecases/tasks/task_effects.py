@@ -1,6 +1,7 @@
 """Effects of applied moves: breaker alerts, final results for callers, wake-ups of the sweeper."""
 
 from collections.abc import Callable
+from typing import assert_never
 
 from router.domain.alert import Condition
 from router.domain.ids import assignment_id, task_id, to_text
@@ -51,10 +52,15 @@ class TaskEffects:
         self._telemetry.breaker_transitions.labels(turn.name.lower()).inc()
         scope = f"{tenant_id}/{provider_id}"
         metadata: JsonObject = {"tenant_id": tenant_id, "provider_id": provider_id}
-        if turn is BreakerTurn.OPENED:
-            self._alerts.raise_(Condition.BREAKER_OPENED, scope, metadata=metadata)
-        elif turn is BreakerTurn.CLOSED:
-            self._alerts.resolve(Condition.BREAKER_OPENED, scope, metadata=metadata)
+        match turn:
+            case BreakerTurn.OPENED:
+                self._alerts.raise_(Condition.BREAKER_OPENED, scope, metadata=metadata)
+            case BreakerTurn.CLOSED:
+                self._alerts.resolve(Condition.BREAKER_OPENED, scope, metadata=metadata)
+            case BreakerTurn.HALF_OPENED:
+                pass  # the alert stays open until the breaker closes
+            case _:
+                assert_never(turn)
 
     def final(self, record: TaskRecord, result: ExecResult) -> Final | None:
         """Build the final result that a caller asked for; None: the caller did not ask.
