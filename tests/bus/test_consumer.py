@@ -153,10 +153,15 @@ async def test_paused_nothing_comes_and_resumed_all(bus: Bus, name: str) -> None
     while loop._subscription is not None:
         await bus.rtt()
     publish(bus, name, range(1, 50))
-    await bus.flush()
-    info = await streams.consumer(name, "workers")
-    assert info is not None
-    assert (info.num_pending, info.num_ack_pending) == (49, 0)
+
+    async def outstanding() -> tuple[int | None, int | None]:
+        info = await streams.consumer(name, "workers")
+        assert info is not None
+        return info.num_pending, info.num_ack_pending
+
+    async with asyncio.timeout(5):  # a flushed publish is not stored yet
+        while await outstanding() != (49, 0):
+            await bus.rtt()
     assert len(heard.items) == 1
     loop.resume()
     assert await heard.until(50) == [b"%d" % number for number in range(50)]
