@@ -16,7 +16,7 @@ test: venv ## all tests but the long ones
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" $(ARGS)
 
 test-unit: venv ## the tests that need no server and start no process: half a minute
-	@$(BIN)/python -m pytest -q -n 2 -m "not server and not long" $(ARGS) \
+	@$(BIN)/python -m pytest -q -n 2 -m "not server and not long" --hypothesis-profile unit $(ARGS) \
 		tests/domain tests/wire tests/usecases tests/store tests/bus tests/edge tests/worker $(wildcard tests/test_*.py)
 
 test-long: venv ## the long state machines, Redis Cluster and fault runs
@@ -26,8 +26,8 @@ test-docker: venv ## the tests of store, bus, fleet and worker with redis:7 and 
 	@TEST_BACKEND=docker TESTCONTAINERS_RYUK_DISABLED=true $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" \
 		tests/store tests/bus tests/fleet tests/worker $(ARGS)
 
-lint: venv ## ruff, its formatter, and who may import whom
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
+lint: venv ## ruff, its formatter, who may import whom, and luacheck if it is there (make tools)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/python .ci/lint_lua.py
 
 types: venv ## mypy, strict
 	@$(BIN)/mypy
@@ -56,7 +56,7 @@ docs: venv ## generate the reference again from the code
 chart: venv ## generate the chart's schema, README and dashboards again
 	@$(BIN)/python helm/generate.py
 
-tools: venv ## helm, kubectl and promtool into .tools/bin, for the tests of the chart
+tools: venv ## helm, kubectl and promtool into .tools/bin, for the tests of the chart, and luacheck for make lint
 	@$(BIN)/python .ci/get_tools.py
 
 e2e-compose: venv ## docker-compose.yml on a real engine: proof, scaling, faults, three NATS nodes

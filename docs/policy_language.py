@@ -1,4 +1,4 @@
-"""The policy language as the reference shows it: every field from the tables that the parser reads with, and examples.
+"""The policy language for the reference: every field, from the tables that the parser uses, and examples.
 
 The examples are files in policy_examples/; tests/test_policy_language.py runs each of them.
 """
@@ -17,33 +17,34 @@ from router.domain.policy.kinds import Choice, Flag, Free, Int, Number, Report, 
 from router.domain.policy.tables import REQUIRED, Field, Nested, Table
 
 EXAMPLES = Path(__file__).parent / "policy_examples"
-HEAD = ("field", "type and bounds", "default", "what it says")
+HEAD = ("field", "type and bounds", "default", "description")
 
 INTRO = """## Policy language
 
-A policy is a JSON object, at most 64 KiB, named by tenant and policy id; a request without `policy_id` gets the policy
-`default`. Costs are US dollars. Unknown fields are refused, except under `metadata`; nothing is clamped. All mistakes
-of a document are told at once: `router policy check FILE…` does it without a server, `router policy schema` prints the
-JSON Schema. A field's old name still loads; beside the new one it is ignored with a warning.
+A policy is a JSON object of at most 64 KiB. Tenant and policy id name it; a request without `policy_id` gets the policy
+`default`. Costs are US dollars. Unknown fields are refused, except under `metadata`, and a value out of range is never
+clamped. All mistakes of a document are reported at once. `router policy check FILE…` checks documents without a server;
+`router policy schema` prints the JSON Schema. Old names of fields still load; beside the new name, an old one is
+ignored with a warning.
 """
 
 EXAMPLES_INTRO = """### Examples
 
-Each is a file in [policy_examples](policy_examples), and a test runs it through the parser and the planner. Try one:
-`jq .policy docs/policy_examples/weights.json | router policy check -`, or apply it and ask with `router decide`.
-*Candidates* are in the order in which the store tries them: the first that its breaker, concurrency and limits let
-through gets the task.
+Each example is a file in [policy_examples](policy_examples), and a test runs it through the parser and the planner. Try
+one with `jq .policy docs/policy_examples/weights.json | router policy check -`, or apply it and run `router decide`.
+*Candidates* are in the order in which the store tries them. The first that its breaker, concurrency and limits admit
+gets the task.
 """
 
 
 def kind_text(kind: Any) -> str:
     """A kind in words: type and bounds.
 
-    :raises TypeError: nobody has said how to describe it.
+    :raises TypeError: this module has no words for the kind.
     """
     text = in_words(kind) or number_in_words(kind) or WORDS.get(type(kind))
     if text is None:
-        raise TypeError(f"say here how to describe a {type(kind).__name__}")
+        raise TypeError(f"no words for the kind {type(kind).__name__}: add them to docs/policy_language.py")
     return text
 
 
@@ -56,7 +57,7 @@ WORDS = {
 
 
 def in_words(kind: Any) -> str | None:
-    """Texts, choices, and kinds made of kinds."""
+    """The words for texts, choices, and kinds that contain other kinds; None for other kinds."""
     match kind:
         case Maybe(kind=inner):
             return kind_text(inner)
@@ -77,7 +78,7 @@ def in_words(kind: Any) -> str | None:
 
 
 def number_in_words(kind: Any) -> str | None:
-    """Numbers and times, with their bounds."""
+    """The words for numbers and durations, with their bounds; None for other kinds."""
     match kind:
         case Int(minimum=minimum, maximum=maximum):
             return f"whole number {minimum}..{maximum}"
@@ -107,19 +108,19 @@ def inner_table(kind: Any) -> Table | None:
 
 
 def default_text(field: Field[Any]) -> str:
-    """What an absent field means; nothing when that cannot be written down (a section is off, a list is empty)."""
+    """The default of a field; empty if it cannot be written in a document (a section is off, a list is empty)."""
     if field.default is REQUIRED:
         return "**required**"
     if field.default is None or field.default in ((), {}):
         return ""
     value = field.kind.write(field.default)
-    refused = Report()
-    field.kind.read(value, "", refused)
-    return "" if refused.problems or value == {} else f"`{orjson.dumps(value).decode()}`"
+    report = Report()
+    field.kind.read(value, "", report)
+    return "" if report.problems or value == {} else f"`{orjson.dumps(value).decode()}`"
 
 
 def rows(table: Table) -> Iterator[tuple[str, ...]]:
-    """The fields of an object, each old name after the field that it names."""
+    """The rows of an object's fields, each followed by the rows of its old names."""
     for field in table.fields:
         yield f"`{field.name}`", kind_text(field.kind), default_text(field), field.doc
         for old, kind in field.old:
@@ -127,7 +128,7 @@ def rows(table: Table) -> Iterator[tuple[str, ...]]:
 
 
 def sections(path: str, table: Table) -> Iterator[tuple[str, Table]]:
-    """The object at a path, and all objects within it."""
+    """The object at a path, and all objects inside it, with their paths."""
     yield path, table
     for field in table.fields:
         inner = inner_table(field.kind)
@@ -137,30 +138,30 @@ def sections(path: str, table: Table) -> Iterator[tuple[str, Table]]:
 
 
 def examples() -> Iterator[tuple[str, dict[str, Any]]]:
-    """The examples by name, in the order that their files give."""
-    found = [(file.stem, orjson.loads(file.read_bytes())) for file in EXAMPLES.glob("*.json")]
-    yield from sorted(found, key=lambda e: (e[1]["place"], e[0]))
+    """The examples with their names, in the order of their field `place`."""
+    named = [(file.stem, orjson.loads(file.read_bytes())) for file in EXAMPLES.glob("*.json")]
+    yield from sorted(named, key=lambda e: (e[1]["place"], e[0]))
 
 
-def example(name: str, one: dict[str, Any]) -> str:
+def example(name: str, content: dict[str, Any]) -> str:
     """One example in Markdown."""
     parts = [
-        f"#### {one['title']}\n\n[{name}.json](policy_examples/{name}.json). {one['text']}\n",
-        block(one["policy"]),
+        f"#### {content['title']}\n\n[{name}.json](policy_examples/{name}.json). {content['text']}\n",
+        block(content["policy"]),
     ]
-    if "request" in one:
-        parts += ["asked with\n", block(one["request"])]
-    parts += ["gives\n", block(one["gives"])]
+    if "request" in content:
+        parts += ["with the request\n", block(content["request"])]
+    parts += ["gives\n", block(content["gives"])]
     return "\n".join(parts)
 
 
 def block(value: Any) -> str:
-    """A value as a code block: one line an entry, small things on one line."""
+    """A value as a code block: one entry per line, small values on one line."""
     return f"```json\n{compact(value, 0)}\n```\n"
 
 
 def compact(value: Any, depth: int) -> str:
-    """JSON that a reader takes in: what fits on a line is on a line."""
+    """JSON for readers: a value that fits on one line is on one line."""
     flat = json_line(value)
     if len(flat) + 2 * depth <= 110 or not isinstance(value, dict | list) or not value:
         return flat

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- abandon: forget a decision whose last step will not come, so that its request may be tried again; or only let a claim go
+-- abandon: forget a decision whose last step will not come, so that its request may be tried again; end its claim
 -- KEYS
 --   idem            <schema>{p}<name>                   deleted if it is this decision's and not finished
---   claim           <schema>{p}<name>:claim             deleted if it is this one
+--   claim           <schema>{p}<name>:claim             deleted if it is this claim
 -- ARGV
 --   random          the last 4 bytes of the decision_id; empty: there is no decision
 --   claim_id        the claim's own decision_id
@@ -10,7 +10,7 @@
 --   0 let_go        nothing of it is left
 --   1 busy          another claim is held; nothing was written
 -- GUARANTEES
---   A finished answer, and another decision's, stay. Who is at it is not disturbed.
+--   A finished answer, another decision's answer and another pod's claim stay as they are.
 local FINISHED = 32
 local claim = redis.call('GET', KEYS[2])
 if claim and claim ~= ARGV[2] then return { 1 } end

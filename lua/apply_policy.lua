@@ -1,21 +1,21 @@
 #!lua
 -- apply_policy: write one policy of a tenant, by compare-and-set, and record who did it
 -- KEYS
---   head      <schema>:{p}:<tenant>:head      revision and stamp; made when absent, switch and levers kept
+--   head      <schema>:{p}:<tenant>:head      revision and stamp; created when absent, switch and levers stay
 --   policies  <schema>:{p}:<tenant>:policies  one field more, or another value
 --   audit     <schema>:{p}:<tenant>:audit     one record
 --   history   <schema>:{p}:<tenant>:h:<policy>  one entry more; the oldest go
 -- ARGV
 --   policy    id of the policy
---   expect    -1: whatever is there; 0: only when absent; n: only when its revision is n
+--   expect    -1: any; 0: only when absent; n: only when its revision is n
 --   hash      8 bytes of the document's hash
 --   random    4 fresh random bytes
 --   most      policies that a tenant may have
 --   document  canonical JSON
 --   action    number of the audit action
 --   features  msgpack of the record (domain.audit.ActFeatures)
---   keep_ms   how long the log is kept at least
---   tenant    -1: whatever it is; n: only when the tenant's revision is n
+--   keep_ms   minimum life of the audit log, ms
+--   tenant    -1: any; n: only when the tenant's revision is n
 --   why       msgpack of who wrote it and why, for the history
 --   entries   entries that the history keeps
 -- RETURNS
@@ -24,14 +24,15 @@
 --   2 full        how many policies the tenant has; nothing was written
 --   3 moved       the tenant's revision now; nothing was written
 -- GUARANTEES
---   Revision and stamp change with the policy, and the record is written with it, in one act. Head and policies have no TTL:
---   policies are configuration; their number and size are bounded. A policy is stored as B format = 1, I4 revision, c8 hash,
---   d created (Redis ms), then the document.
+--   Revision and stamp change with the policy, and the record is written with it, in one act. Head and policies have no
+--   TTL, because policies are configuration; their number and size are bounded. For the stored format of a policy see
+--   include/revisions.lua.
 --- @include clock
---- @include head_revision
+--- @include revisions
 --- @include admin_record
 --- @include policy_history
-local id, expect, hash, random, most, document = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
+local id, expect, hash, random = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local most, document = tonumber(ARGV[5]), ARGV[6]
 local action, features, keep_ms = tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9])
 local tenant, why, entries = tonumber(ARGV[10]), ARGV[11], tonumber(ARGV[12])
 local revision, rest = head_revision(KEYS[1])
@@ -44,7 +45,7 @@ if current == 0 then
 end
 local newest = newest_entry(KEYS[4])
 local now, now_us = server_time()
--- The record is first: of all these writes only it may fail (on a key of a wrong type).
+-- The record comes first: of all these writes it is the only one that may fail (on a key of a wrong type).
 admin_record(KEYS[3], action, now, now_us, revision + 1, current, features, keep_ms)
 remember(KEYS[4], newest, before, entries, revision + 1, hash, now, why, document)
 redis.call('PERSIST', KEYS[4])

@@ -1,15 +1,15 @@
 #!lua flags=allow-oom
 -- begin_epoch: join the open episode of an alert, or open the next one
 -- KEYS
---   epochs    <schema>:epochs    one field a condition and scope: epoch, 1 open or 0 over, when it was last joined (ms)
+--   epochs    <schema>:epochs    one field a condition and scope: epoch, 1 open or 0 over, ms of the last join
 -- ARGV
 --   scope     condition and scope of the alert
---   stale_ms  an open episode that nobody joined for so long counts as over
+--   stale_ms  an open episode without a join for so long counts as over
 -- RETURNS
 --   0 begun   the episode's epoch
 -- GUARANTEES
---   All pods that see the same episode get the same epoch; the next episode gets a greater one. Bounded: conditions are a
---   closed list, and scopes are tenants, providers and streams.
+--   All pods that see the same episode get the same epoch; the next episode gets a greater one. Bounded: conditions
+--   are a closed list, and scopes are tenants, providers and streams.
 --- @include clock
 local now = server_time()
 local there = redis.call('HGET', KEYS[1], ARGV[1])

@@ -1,17 +1,17 @@
 #!lua flags=allow-oom
--- claim: take what is due in some partitions for a while, so that one pod looks at each
+-- claim: take what is due in some partitions for a while, so that only one pod works on each member
 -- KEYS
 --   due             <schema>:{p}:~:due                  tasks …
---   retain          <schema>:{p}:~:retain               … or tenants whose audit log is to be looked at
+--   retain          <schema>:{p}:~:retain               … or tenants whose audit log is to be trimmed
 -- ARGV
 --   lease_ms        how long the claim keeps other pods away
 --   most            members to take, over all KEYS
 -- RETURNS
 --   0 claimed       then the Redis time in ms, how many KEYS are damaged and the index of each, then for each member:
---                   index of its KEY, itself
+--                   the index of its KEY, the member
 -- GUARANTEES
---   A KEY of a wrong type holds up no other partition; it is told and left as it is.
---   A claimed member is due again when its claim runs out: a pod that dies holds nothing up for longer than lease_ms.
+--   A KEY of a wrong type is reported and left as it is; the other partitions go on.
+--   A claimed member is due again when its claim ends: a pod that dies delays it by lease_ms at most.
 --   No scan over tenants: the set holds what is due, in order.
 --- @include clock
 local now = server_time()

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- complete: the last step of a decision is done: remember it so, with what that step adds, and let its claim go
+-- complete: finish a decision: its last step is done; add what that step adds to the answer, and end its claim
 -- KEYS
 --   idem            <schema>{p}<name>                   the remembered answer
---   claim           <schema>{p}<name>:claim             deleted if it is this one
+--   claim           <schema>{p}<name>:claim             deleted if it is this claim
 -- ARGV
 --   random          the last 4 bytes of the decision_id
 --   claim_id        the claim's own decision_id
@@ -11,7 +11,7 @@
 --   0 done          also when it was done before
 --   1 gone          another answer is remembered, or none; nothing was written
 -- GUARANTEES
---   Whoever reads the answer sees it as unfinished, or whole. Its life time stays as it was.
+--   A reader sees the answer as unfinished, or whole. Its life time stays as it was.
 local FINISHED = 32
 local raw = redis.call('GET', KEYS[1])
 if not raw or raw:sub(10, 13) ~= ARGV[1] then return { 1 } end

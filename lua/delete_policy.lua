@@ -4,14 +4,14 @@
 --   head      <schema>:{p}:<tenant>:head      revision and stamp; stays when the last policy goes
 --   policies  <schema>:{p}:<tenant>:policies  one field less
 --   audit     <schema>:{p}:<tenant>:audit     one record
---   history   <schema>:{p}:<tenant>:h:<policy>  one entry more, without a document; then it goes by itself
+--   history   <schema>:{p}:<tenant>:h:<policy>  one entry more, without a document; from now on it has a TTL
 -- ARGV
 --   policy    id of the policy
---   expect    -1: whatever is there; n: only when its revision is n
+--   expect    -1: any; n: only when its revision is n
 --   random    4 fresh random bytes
 --   action    number of the audit action
 --   features  msgpack of the record (domain.audit.ActFeatures)
---   keep_ms   how long the log is kept at least
+--   keep_ms   minimum life of the audit log, ms
 --   why       msgpack of who deleted it, for the history
 --   entries   entries that the history keeps
 --   history_ms  how long the history of a deleted policy is kept
@@ -19,10 +19,10 @@
 --   0 deleted     the tenant's new revision
 --   1 conflict    the policy's revision now, 0 when absent; nothing was written
 -- GUARANTEES
---   Revision and stamp change with the policy, and the record is written with it, in one act. The revision grows over
---   deletes, so no revision ever names two contents. The head has no TTL.
+--   Revision and stamp change with the policy, and the record is written with it, in one act. Revisions grow over
+--   deletes, so that none ever names two contents. The head has no TTL.
 --- @include clock
---- @include head_revision
+--- @include revisions
 --- @include admin_record
 --- @include policy_history
 local id, expect, random = ARGV[1], tonumber(ARGV[2]), ARGV[3]

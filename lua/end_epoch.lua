@@ -6,9 +6,9 @@
 --   scope     condition and scope of the alert
 --   epoch     which episode
 -- RETURNS
---   0 ended   whether it was open, 0 or 1
+--   0 ended   1: it was open; 0: it was not
 -- GUARANTEES
---   An episode that has been closed, or another one that is open by now, stays as it is.
+--   An episode that is closed, and a newer one, stay as they are.
 --- @include clock
 local there = redis.call('HGET', KEYS[1], ARGV[1])
 if there and there:match('^(%d+) 1 ') == ARGV[2] then

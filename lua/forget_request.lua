@@ -1,20 +1,20 @@
 #!lua flags=allow-oom
 -- forget_request: forget the remembered answer of one request, and record who did it
 -- KEYS
---   head      <schema>:{p}:<tenant>:head      read only: whether there is such a tenant
---   idem      <schema>{p}<name>               goes
+--   head      <schema>:{p}:<tenant>:head      read only: whether the tenant exists
+--   idem      <schema>{p}<name>               deleted
 --   audit     <schema>:{p}:<tenant>:audit     one record, unless nothing changed
 -- ARGV
 --   action    number of the audit action
 --   features  msgpack of the record (domain.audit.ActFeatures)
---   keep_ms   how long the log is kept at least
+--   keep_ms   minimum life of the audit log, ms
 -- RETURNS
 --   0 changed     nothing more
---   1 unchanged   nothing is remembered under this name; nothing was written
+--   1 unchanged   no answer is remembered under this name; nothing was written
 --   2 unknown     the tenant has no head; nothing was written
 -- GUARANTEES
---   The same request is decided anew from now on. What the forgotten decision holds and runs stays: charges until their
---   window has passed, a dispatched task to its end. A repeated call changes nothing.
+--   From now on the same request gets a new decision. What the forgotten decision holds stays: charges until their
+--   window has passed, a dispatched task until its end. A repeated call changes nothing.
 --- @include clock
 --- @include admin_record
 if redis.call('EXISTS', KEYS[1]) == 0 then return { 2 } end

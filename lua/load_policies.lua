@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- load_policies: all policies of a tenant at one moment
+-- load_policies: read all policies of a tenant at one moment
 -- KEYS
 --   head      <schema>:{p}:<tenant>:head      read only
 --   policies  <schema>:{p}:<tenant>:policies  read only

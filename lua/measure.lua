@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- measure: how full the limits of tenants are, and how their breakers stand; it writes nothing
+-- measure: how full the limits of tenants are, and the state of their breakers; it writes nothing
 -- KEYS
 --   head            <schema>:{p}:<tenant>:head          forced breakers
 --   state           <schema>:{p}:<tenant>:s             tenant limits, breakers
@@ -8,21 +8,21 @@
 --   lease           <schema>:{p}:<tenant>:c:<owner>     concurrency
 --   log             <schema>:{p}:<tenant>:l:<owner>     limits of algorithm log
 -- ARGV
---   row             one a tenant, struct: H head, H state, H counters, then each: H key, c8 limit, I4 window_ms (0: leases), B 1
---                   of algorithm log; KEYS are named by their index
+--   row             one a tenant: layouts measure_row, counter (router/store/layouts.py)
 -- RETURNS
---   0 measured      one string a row, struct: I4 open, I4 half open, I4 forced, then a d each: units in use of a counter;
---                   empty when something of the row cannot be read
+--   0 measured      one string a row: layout measured; then a d for each counter: its units in use; empty when the
+--                   row, or what it names, cannot be read
 -- GUARANTEES
---   A breaker that an operator holds open is counted as forced only; one whose life time has passed is not counted. Redis
---   itself refuses a write, and runs it out of memory, too.
+--   A breaker that an operator holds open is counted as forced only. One whose life time has passed is not counted.
+--   Redis itself refuses a write of this script, and runs it when it is out of memory.
+--- @names charge_kinds
+--- @layout measured
 --- @include clock
 --- @include state
 --- @include log
 --- @include breaker
---- @include head_levers
+--- @include levers
 local FORCED = 7
-local COUNTER = '>Hc8I4B'
 local call = redis.call
 local now = server_time()
 local alive = '(' .. string.format('%.0f', now)
@@ -37,28 +37,28 @@ local function forced_at(k)
   return forced, n
 end
 
-local function used_of(k, id, window, logged)
-  if window == 0 then return call('ZCOUNT', KEYS[k], alive, '+inf') end
-  if logged then return (log_used(KEYS[k], window, now)) end
+local function used_of(k, kind, id, window_ms)
+  if kind == KIND_CONCURRENCY then return call('ZCOUNT', KEYS[k], alive, '+inf') end
+  if kind == KIND_LOG then return (log_used(KEYS[k], window_ms, now)) end
   local st = state_at(k)
-  return st.v[sliding_at(st, id, window, now) + SUM]
+  return st.v[sliding_at(st, id, window_ms, now) + SUM]
 end
 
 local function measure(row)
-  local k_head, k_state, n, pos = unpack('>HHH', row)
+  --- @unpack measure_row row -> pos
   local forced, held = forced_at(k_head)
-  local open, half = 0, 0
-  for id, b in pairs(state_at(k_state).breakers or {}) do
-    if b.kept > now and not forced[id] then
+  local open, half_open = 0, 0
+  for entry, b in pairs(state_at(k_state).breakers or {}) do
+    if b.kept > now and not forced[entry] then
       if b.state == OPEN then open = open + 1 end
-      if b.state == HALF_OPEN then half = half + 1 end
+      if b.state == HALF_OPEN then half_open = half_open + 1 end
     end
   end
-  local parts = { pack('>I4I4I4', open, half, held) }
-  for i = 1, n do
-    local k, id, window, logged
-    k, id, window, logged, pos = unpack(COUNTER, row, pos)
-    parts[i + 1] = pack('>d', used_of(k, id, window, logged == 1))
+  local parts = { pack(MEASURED_FORMAT, open, half_open, held) }
+  for i = 1, n_counters do
+    --- @unpack counter row, pos -> after
+    parts[i + 1] = pack('>d', used_of(k, kind, id, window_ms))
+    pos = after
   end
   return table.concat(parts)
 end

@@ -1,16 +1,16 @@
 #!lua flags=allow-oom
--- record_act: record an act that belongs to no tenant's log: a role's use, a turn of the gate, a purge
+-- record_act: record an act that belongs to no tenant's log: use of a role, a change of the gate, a purge
 -- KEYS
 --   acts      <schema>:{p}:~:audit            one record
 -- ARGV
 --   action    number of the audit action
 --   features  msgpack of the record (domain.audit.ActFeatures)
 --   most      records kept
---   keep_ms   how long the log is kept at least
+--   keep_ms   minimum life of the log, ms
 -- RETURNS
 --   0 recorded    nothing more
 -- GUARANTEES
---   Bounded by MAXLEN and TTL: one log for the fleet, since an act may name no tenant, or one that is not there.
+--   Bounded by MAXLEN and TTL: one log for the fleet, since an act may name no tenant, or one that does not exist.
 --- @include clock
 --- @include admin_record
 local now, now_us = server_time()

@@ -1,15 +1,15 @@
 #!lua flags=allow-oom
 -- reset_breaker: close the breaker of a tenant's provider, forced or not, and record who did it
 -- KEYS
---   head      <schema>:{p}:<tenant>:head      the forced lever goes; revision, stamp, switch and drains stay
+--   head      <schema>:{p}:<tenant>:head      the lever "forced open" goes; revision, switch and other levers stay
 --   state     <schema>:{p}:<tenant>:s         the breaker's entry goes; limits and other breakers stay
 --   audit     <schema>:{p}:<tenant>:audit     one record, unless nothing changed
 -- ARGV
 --   provider  8 bytes of the provider's entry
---   random    4 bytes, the stamp's other half
+--   random    4 bytes, the stamp's random half
 --   action    number of the audit action
 --   features  msgpack of the record (domain.audit.ActFeatures)
---   keep_ms   how long the log is kept at least
+--   keep_ms   minimum life of the audit log, ms
 -- RETURNS
 --   0 changed     nothing more
 --   1 unchanged   it was closed and clean; nothing was written
@@ -18,7 +18,7 @@
 --   In force with the next row of any pod. What the breaker had counted is forgotten, and probes that are out count no
 --   more. A repeated call changes nothing. The state keeps a TTL: the longest window or timeout left in it.
 --- @include clock
---- @include head_levers
+--- @include levers
 --- @include admin_record
 --- @include state
 --- @include breaker

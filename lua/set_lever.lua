@@ -1,26 +1,26 @@
 #!lua flags=allow-oom
--- set_lever: pull one lever of a tenant's provider, or let go of it, and record who did it
+-- set_lever: pull one lever of a tenant's provider, or release it, and record who did it
 -- KEYS
 --   head      <schema>:{p}:<tenant>:head      levers; revision and switch stay
 --   audit     <schema>:{p}:<tenant>:audit     one record, unless nothing changed
 -- ARGV
 --   lever     8 bytes of the provider's entry, one byte of verdict: 6 drained, 7 forced open
---   on        1: pull it, 0: let go
+--   on        1: pull it, 0: release it
 --   most      levers that a tenant may have
---   random    4 bytes, the stamp's other half
+--   random    4 bytes, the stamp's random half
 --   action    number of the audit action
 --   features  msgpack of the record (domain.audit.ActFeatures)
---   keep_ms   how long the log is kept at least
+--   keep_ms   minimum life of the audit log, ms
 -- RETURNS
 --   0 changed     nothing more
 --   1 unchanged   it was like that; nothing was written
 --   2 unknown     the tenant has no head; nothing was written
 --   3 full        how many levers are pulled; nothing was written
 -- GUARANTEES
---   In force with the next row of any pod, since every decide reads the head. A repeated call changes nothing. Runs when
---   Redis is out of memory: the bound on levers is small. The head has no TTL.
+--   In force with the next row of any pod, since every decide reads the head. A repeated call changes nothing. Runs
+--   when Redis is out of memory, because the number of levers is bounded. The head has no TTL.
 --- @include clock
---- @include head_levers
+--- @include levers
 --- @include admin_record
 local lever, on, most = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3])
 local revision, off, levers = head_open(KEYS[1])

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- settle: move tasks and undispatched decisions on: published, acknowledged, ended; a batch, each row atomic
 -- KEYS
---   task            <schema>:{p}:~:task:<task>          rows of kind 1
---   idem            <schema>{p}<name>                   rows of kind 2
---   job             <schema>:{p}:~:job:<task>           at the end of a task: what its caller is to be told, else deleted
+--   task            <schema>:{p}:~:task:<task>          rows of a task
+--   idem            <schema>{p}<name>                   rows of a remembered answer
+--   job             <schema>:{p}:~:job:<task>           the work item; after the task's end the final result
 --   due             <schema>:{p}:~:due                  when to look at the task next
 --   outbox          <schema>:{p}:~:outbox               usage to publish
 --   state           <schema>:{p}:<tenant>:s             tenant limits, breakers
@@ -12,22 +12,28 @@
 --   state_provider  <schema>:{p}:<tenant>:sv:<provider> provider limits
 --   lease           <schema>:{p}:<tenant>:c:<owner>     concurrency
 --   log             <schema>:{p}:<tenant>:l:<owner>     limits of algorithm log
---   audit           <schema>:{p}:<tenant>:audit         one record a settled row or note
+--   audit           <schema>:{p}:<tenant>:audit         one record a row whose action is not 0
 --   figures         <schema>:{p}:<tenant>:f             live figures: a success teaches its latency and cost
 -- ARGV
---   batch           struct: I4 audit records kept
---   row             see store/settle_rows.py
+--   batch           layout settle_batch
+--   row             layouts settle_row, correction, lease, breaker, figures (router/store/layouts.py)
 -- RETURNS
 --   0 settled       B breaker now (0 unchanged, 1 opened, 2 half open, 3 closed)
---   1 changed       somebody was first, or it is gone: the value as it is now, empty when there is none
+--   1 changed       another call was first, or the task is gone: the value as it is now, empty when there is none
 --   2 fault         text; this row wrote nothing that counts
 -- GUARANTEES
---   The call returns { 0, seconds, microseconds, one string a row: I4 nonce, B code, then as above }.
---   A task moves only forward: its decision and attempt must be the row's and its state below the row's bound, so the first
---   result wins and a repeated call changes nothing. What the caller is to be told of its end is kept in the same act,
---   and is due, until somebody has told it. A result gives back only in the bucket that was charged; an overrun
---   is charged now. Live figures change in the same act, and never stop it. Runs when Redis is out of memory, because ending work frees it.
---   Every key has a TTL or a bound: see KEYS in store/keys.py.
+--   The call returns { 0, seconds, microseconds, one string a row: layout settle_reply, then as above }. A task moves
+--   only forward: its decision and attempt must be the row's and its state below the row's bound. So the first result
+--   wins and a repeated call changes nothing. The final result for the caller is stored in the same act, and stays
+--   due until a pod has published it. A result gives units back only in the bucket that was charged; units beyond the
+--   reservation are charged now. Live figures change in the same act and never stop it. Runs when Redis is out of
+--   memory, because ending work frees it. Every key has a TTL or a bound: see KEYS in router/store/keys.py.
+--- @names charge_kinds
+--- @names settle_kinds
+--- @names settle_flags
+--- @layout settle_reply
+--- @layout correction
+--- @layout lease
 --- @include clock
 --- @include state
 --- @include log
@@ -36,131 +42,178 @@
 --- @include flush
 --- @include figures
 local SETTLED, CHANGED, FAULT = 0, 1, 2
-local KIND_TASK, KIND_REMEMBERED, KIND_NOTE = 1, 2, 3
-local NONE, SUCCESS, NEITHER, AUDIT_OPENED, AUDIT_CLOSED = 0, 1, 3, 12, 14
-local TELL_MS = 5000
+local NO_VERDICT, SUCCESS, AUDIT_OPENED, AUDIT_CLOSED = 0, 1, 12, 14
+local ANSWER_SETTLED = 4
+-- The pod that makes the call publishes the final result; after so long a sweeper does.
+local PUBLISH_MS = 5000
 local call = redis.call
 local now, now_us = server_time()
-local audit_max = tostring(unpack('>I4', ARGV[1]))
-local RECORD = '>BBddc16BBdBc0c0'
-local ROW = '>I4BHHHHHHHc16BBBBHI4d' .. 'Bc8I4dI4I4I4I4dd' .. 'BHc0I4c0I4c0BB'
+--- @unpack settle_batch ARGV[1]
+audit_max = tostring(audit_max)
 
-local function audit(k, action, decision, code, index, blob)
+-- Writes an audit record of format 1: as of decide (include/decide/record.lua), without seen and offer.
+local function audit(k, action, decision, code, index, features)
   call('XADD', KEYS[k], 'MAXLEN', '~', audit_max, '*', 'r',
-    pack(RECORD, 1, action, now, now_us, decision, code, index, -1, 0, '', blob))
+    pack('>BBddc16BBdBc0c0', 1, action, now, now_us, decision, code, index, -1, 0, '', features))
 end
 
--- Units differ from what was reserved at `charged_ms`: give back there, or charge the rest now.
--- The window of a log stands in the place of the id, which only a state's limits have.
-local function adjust(row, pos, decision)
-  local k, id, window, charged_ms, delta, after = unpack('>Hc8I4dd', row, pos)
-  if window == 0 then
-    log_adjust(KEYS[k], decision, charged_ms, unpack('>d', id), delta, now)
-    return after
-  end
-  local st = state_at(k)
-  local o, v = sliding_at(st, id, window, now), st.v
-  if delta > 0 then
-    sliding_charge(st, o, delta)
-    return after
-  end
-  local bucket = floor(charged_ms / ceil(window / 11))
+-- Gives units back to a sliding limit, in the bucket that was charged at `charged_ms`; units whose bucket has left
+-- are gone.
+local function give_back(st, o, units, charged_ms)
+  local v = st.v
+  local bucket = floor(charged_ms / ceil(v[o + WINDOW] / 11))
   local back = 0
   if bucket == v[o + INDEX] then
-    back = math.min(-delta, v[o + CURRENT])
+    back = math.min(units, v[o + CURRENT])
     v[o + CURRENT] = v[o + CURRENT] - back
   elseif bucket < v[o + INDEX] and v[o + INDEX] - bucket < BUCKETS then
     local ring = { unpack(BUCKET_RING, v[o + RING]) }
     local slot = bucket % BUCKETS + 1
-    back = math.min(-delta, ring[slot])
+    back = math.min(units, ring[slot])
     ring[slot] = ring[slot] - back
     v[o + RING] = pack(BUCKET_RING, spread(ring, 1, BUCKETS))
   end
   v[o + SUM] = v[o + SUM] - back
   if back > 0 then st.dirty = true end
-  return after
 end
 
--- The value after the move; nil and what is there when the row does not fit it.
-local function moved(kind, there, decision, attempt, below, state, why, deadline)
-  if kind == KIND_TASK then
-    local format, state_now, attempt_now, _, charged_ms, deadline_now, decision_now = unpack('>BBBHddc16', there)
-    if format ~= 1 then error('delivery record of format ' .. format) end
-    if decision_now ~= decision or attempt_now ~= attempt or state_now >= below then return nil end
-    if deadline == 0 then deadline = deadline_now end
-    return pack('>BBBHdd', 1, state, attempt, why, charged_ms, deadline) .. there:sub(22)
+-- Reads the keys of `n` corrections, so that one of a wrong type fails before anything is written.
+local function check_corrections(row, pos, n)
+  for at = pos, pos + (n - 1) * CORRECTION_SIZE, CORRECTION_SIZE do
+    --- @unpack correction(k, kind, id, window_ms) row, at
+    if kind == KIND_LOG then
+      call('ZCARD', KEYS[k])
+    else
+      sliding_at(state_at(k), id, window_ms, now)
+    end
   end
-  local format, random, flags = unpack('>B', there), there:sub(10, 13), there:byte(15)
-  if format ~= 1 then error('remembered answer of format ' .. format) end
-  if random ~= decision:sub(13) or flags % 8 >= 4 then return nil end
-  return there:sub(1, 14) .. string.char(flags + 4) .. there:sub(16)
+end
+
+-- More units were used than reserved, or fewer: charges the rest now, or gives back.
+local function correct(row, pos, n, decision)
+  for _ = 1, n do
+    --- @unpack correction row, pos -> after
+    if kind == KIND_LOG then
+      log_adjust(KEYS[k], decision, charged_ms, window_ms, delta, now)
+    else
+      local st = state_at(k)
+      local o = sliding_at(st, id, window_ms, now)
+      if delta > 0 then
+        sliding_charge(st, o, delta)
+      else
+        give_back(st, o, -delta, charged_ms)
+      end
+    end
+    pos = after
+  end
+end
+
+-- The delivery record after the move; nil when the row does not fit it.
+local function moved_task(record, decision, attempt, below, state, why, due_at)
+  local format, state_now, attempt_now, _, charged_ms, due_now, decision_now = unpack('>BBBHddc16', record)
+  if format ~= 1 then error('delivery record of format ' .. format) end
+  if decision_now ~= decision or attempt_now ~= attempt or state_now >= below then return nil end
+  return pack('>BBBHdd', 1, state, attempt, why, charged_ms, due_at > 0 and due_at or due_now) .. record:sub(22)
+end
+
+-- The remembered answer after its result; nil when it is another decision's or has its result.
+local function moved_answer(answer, decision)
+  local random, flags = answer:sub(10, 13), answer:byte(15)
+  if answer:byte(1) ~= 1 then error('remembered answer of format ' .. answer:byte(1)) end
+  if random ~= decision:sub(13) or flags % (2 * ANSWER_SETTLED) >= ANSWER_SETTLED then return nil end
+  return answer:sub(1, 14) .. string.char(flags + ANSWER_SETTLED) .. answer:sub(16)
+end
+
+-- Writes a task that goes on: it is looked at next at `due_at`.
+local function keep_task(k_subject, k_due, record, due_at)
+  call('SET', KEYS[k_subject], record, 'KEEPTTL')
+  call('ZADD', KEYS[k_due], due_at, KEYS[k_subject]:sub(-16))
+end
+
+-- Writes the end of a task: the record stays as a tombstone, so that a repeated or late result finds what came of the
+-- task. The final result takes the place of the work item and is due until it was published: by the pod that makes
+-- this call or, after its death, by a sweeper.
+local function end_task(k_subject, k_job, k_due, record, keep_ms, final)
+  local task = KEYS[k_subject]:sub(-16)
+  if #final > 0 then call('ZADD', KEYS[k_due], now + PUBLISH_MS, task) end
+  call('SET', KEYS[k_subject], record, 'PX', keep_ms)
+  if #final > 0 then
+    call('SET', KEYS[k_job], final, 'PX', keep_ms)
+  else
+    call('ZREM', KEYS[k_due], task)
+    call('UNLINK', KEYS[k_job])
+  end
+end
+
+-- The optional parts at `pos`: when the breaker turns, and what the result teaches the live figures; nil when they
+-- are not there.
+local function read_parts(row, pos, flags)
+  local settings, learned
+  if flags % (2 * SETTLE_BREAKER) >= SETTLE_BREAKER then
+    settings = {}
+    --- @assign breaker into settings row, pos -> pos
+  end
+  if flags % (2 * SETTLE_FIGURES) >= SETTLE_FIGURES then
+    learned = {}
+    --- @assign figures into learned row, pos -> pos
+  end
+  if pos ~= #row + 1 then error('size of a row') end
+  return settings, learned
+end
+
+-- Counts the verdict on the provider's breaker; without settings the result says nothing of the provider, and only
+-- ends its probe. Returns what became of the breaker.
+local function count_verdict(st, settings, entry, ok, decision)
+  local probe = decision:sub(9, 16)
+  if settings then return breaker_settle(st, entry, ok, probe, now, settings) end
+  breaker_let_go(st, entry, probe, now)
+  return 0
 end
 
 local function run(row)
-  local nonce, kind, k_subject, k_job, k_due, k_outbox, k_state, k_audit, k_figures, decision, attempt, below, state, code, why, ttl,
-    due_at, verdict, entry, failures_max, rate_max, window, minimum, timeout, successes_needed, latency, cost, action, blob, usage, final,
-    n_adjust, n_leases, pos = unpack(ROW, row)
-  if kind == KIND_NOTE then
-    audit(k_audit, action, decision, code, attempt, blob)
+  --- @unpack settle_row row -> corrections
+  if kind == SETTLE_NOTE then
+    audit(k_audit, action, decision, code, attempt, features)
     return nonce, SETTLED, '\0'
   end
   local there = call('GET', KEYS[k_subject])
   if not there then return nonce, CHANGED, '' end
-  local after = moved(kind, there, decision, attempt, below, state, why, due_at)
-  if not after then return nonce, CHANGED, there end
-  local st = verdict ~= NONE and state_at(k_state)
-  local adjust_at = pos
-  for _ = 1, n_adjust do
-    local k, id, window, _, after_it = unpack('>Hc8I4c16', row, pos)
-    if window == 0 then
-      call('ZCARD', KEYS[k])
-    else
-      sliding_at(state_at(k), id, window, now)
-    end
-    pos = after_it
+  local after
+  if kind == SETTLE_TASK then
+    after = moved_task(there, decision, attempt, below, state, why, due_at)
+  else
+    after = moved_answer(there, decision)
   end
+  if not after then return nonce, CHANGED, there end
+  local st = verdict ~= NO_VERDICT and state_at(k_state)
+  check_corrections(row, corrections, n_corrections)
+  local leases = corrections + n_corrections * CORRECTION_SIZE
+  local parts = leases + n_leases * LEASE_SIZE
+  if parts ~= #row - extra_bytes + 1 then error('size of a row') end
+  local settings, learned = read_parts(row, parts, flags)
 
-  -- Write: leases first, because their keys may be of a wrong type and ending one twice does no harm.
-  for _ = 1, n_leases do
-    local k
-    k, pos = unpack('>H', row, pos)
+  -- Write: leases first, because their keys may be of a wrong type and ending a lease twice does no harm.
+  for at = leases, parts - 1, LEASE_SIZE do
+    --- @unpack lease row, at
     call('ZREM', KEYS[k], decision)
   end
-  if action > 0 then audit(k_audit, action, decision, code, attempt, blob) end
+  if action > 0 then audit(k_audit, action, decision, code, attempt, features) end
   if #usage > 0 then call('HSET', KEYS[k_outbox], k_job > 0 and KEYS[k_job]:sub(-16) or decision, usage) end
-  if kind == KIND_TASK then
-    if due_at > 0 then
-      call('SET', KEYS[k_subject], after, 'KEEPTTL')
-      call('ZADD', KEYS[k_due], due_at, KEYS[k_subject]:sub(-16))
-    else
-      -- The end: a tombstone, so that a repeated or late result finds what came of the task. What its caller is to be
-      -- told takes the place of the work item and is due until it was told: by who makes this call, or after its death.
-      local task = KEYS[k_subject]:sub(-16)
-      if #final > 0 then call('ZADD', KEYS[k_due], now + TELL_MS, task) end
-      call('SET', KEYS[k_subject], after, 'PX', ttl)
-      if #final > 0 then
-        call('SET', KEYS[k_job], final, 'PX', ttl)
-      else
-        call('ZREM', KEYS[k_due], task)
-        call('UNLINK', KEYS[k_job])
-      end
-    end
-  else
+  if kind == SETTLE_ANSWER then
     call('SET', KEYS[k_subject], after, 'KEEPTTL')
+  elseif due_at > 0 then
+    keep_task(k_subject, k_due, after, due_at)
+  else
+    end_task(k_subject, k_job, k_due, after, keep_ms, final)
   end
-  for _ = 1, n_adjust do adjust_at = adjust(row, adjust_at, decision) end
+  correct(row, corrections, n_corrections, decision)
   local turned = 0
-  if verdict == NEITHER then
-    breaker_let_go(st, entry, decision:sub(9, 16), now)
-  elseif st then
-    turned = breaker_settle(st, entry, verdict == SUCCESS, decision:sub(9, 16), now, {
-      failures = failures_max, rate = rate_max, window = window, minimum = minimum, timeout = timeout,
-      successes = successes_needed,
-    })
-    if turned == 1 then audit(k_audit, AUDIT_OPENED, decision, 0, 0, blob) end
-    if turned == 3 then audit(k_audit, AUDIT_CLOSED, decision, 0, 0, blob) end
+  if st then
+    turned = count_verdict(st, settings, entry, verdict == SUCCESS, decision)
+    if turned == 1 then audit(k_audit, AUDIT_OPENED, decision, 0, 0, features) end
+    if turned == 3 then audit(k_audit, AUDIT_CLOSED, decision, 0, 0, features) end
   end
-  if k_figures > 0 then figures_learn(k_figures, entry, latency, cost, now) end
+  if learned then figures_learn(learned.k_figures, entry, learned.latency_ms, learned.cost_microusd, now) end
   return nonce, SETTLED, string.char(turned)
 end
 
@@ -171,8 +224,9 @@ for i = 2, #ARGV do
     local text = type(nonce) == 'table' and nonce.err or tostring(nonce)
     nonce, code, rest = #ARGV[i] >= 4 and unpack('>I4', ARGV[i]) or 0, FAULT, text
   end
-  replies[i + 2] = pack('>I4Bc0', nonce, code, rest)
+  replies[i + 2] = pack(SETTLE_REPLY_FORMAT, nonce, code, rest)
 end
+-- Whatever became of the rows: what those changed that went well must be written.
 flush_states(now)
 flush_figures()
 return replies

@@ -1,18 +1,18 @@
 #!lua flags=allow-oom
--- settle_extensions: add what a pod saw of extensions to the fleet's records, turn their breakers, and read them
+-- settle_extensions: add a pod's tallies of extensions to the fleet's records, turn their breakers, and read them
 -- KEYS
 --   extensions      <schema>:extensions                 one field an extension, `<stage>.<id>`
 -- ARGV
---   figures         struct: I4 failures in a row that open, d error rate that opens, I4 calls at least, I4 ms of its window,
---                   I4 ms open, I4 ms of a generation, I4 records kept
---   tally           one an extension: see store/extensions.py
+--   figures         struct: I4 failures in a row that open, d error rate that opens, I4 minimum of calls, I4 ms of its
+--                   window, I4 ms open, I4 ms of a generation, I4 records kept
+--   tally           one an extension: see router/store/extensions.py
 -- RETURNS
 --   0 settled       then for each tally: the record, and its breaker's turn (-1 none, 0 closed, 1 opened, 2 half open)
 -- GUARANTEES
---   All pods see one breaker. It opens on failures in a row or on the error rate, opens again after a bad probe, and closes
---   after a good one; one probe is out at a time, and one that does not come back ends by itself. An empty tally of an
---   unknown extension writes nothing. Bounded: the key lives a day after the last call, and beyond the records kept the one
---   that was updated longest ago goes.
+--   All pods see one breaker. It opens on failures in a row or on the error rate, opens again after a failed probe,
+--   and closes after a successful one. One probe is out at a time; one that does not return ends by itself. An empty
+--   tally of an unknown extension writes nothing. Bounded: the key lives a day after the last call, and the record
+--   that was updated longest ago is dropped when there are too many.
 --- @include clock
 local spread = unpack
 local pack, unpack, floor = struct.pack, struct.unpack, math.floor
@@ -90,7 +90,7 @@ local function open(r)
   return OPEN
 end
 
--- What the tally does to the breaker: its new state, or -1.
+-- Applies a tally to the breaker; returns its new state, or -1 when it did not change.
 local function turn(r, t)
   local calls = t.good + t.bad
   if r.state == CLOSED then
@@ -110,7 +110,7 @@ local function turn(r, t)
   return CLOSED
 end
 
--- Makes room for one more record.
+-- Drops the record that was updated longest ago, when there is no room for one more.
 local function make_room()
   if redis.call('HLEN', key) < kept then return end
   local all = redis.call('HGETALL', key)

@@ -5,19 +5,19 @@
 --   audit     <schema>:{p}:<tenant>:audit     one record, unless nothing changed
 -- ARGV
 --   off       1: off, 0: on
---   random    4 bytes, the stamp's other half
+--   random    4 bytes, the stamp's random half
 --   action    number of the audit action
 --   features  msgpack of the record (domain.audit.ActFeatures)
---   keep_ms   how long the log is kept at least
+--   keep_ms   minimum life of the audit log, ms
 -- RETURNS
 --   0 changed     nothing more
 --   1 unchanged   it was like that; nothing was written
 --   2 unknown     the tenant has no head; nothing was written
 -- GUARANTEES
---   In force with the next row of any pod, since every decide reads the head. A repeated call changes nothing. Runs when
---   Redis is out of memory, because it writes no more than is there. The head has no TTL.
+--   In force with the next row of any pod, since every decide reads the head. A repeated call changes nothing. Runs
+--   when Redis is out of memory, because the head does not grow. The head has no TTL.
 --- @include clock
---- @include head_levers
+--- @include levers
 --- @include admin_record
 local off = tonumber(ARGV[1])
 local revision, was, levers = head_open(KEYS[1])

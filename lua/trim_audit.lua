@@ -1,25 +1,26 @@
 #!lua flags=allow-oom
--- trim_audit: cut a tenant's audit log by age, and tell what became of it since the last look
+-- trim_audit: cut a tenant's audit log by age, and report what became of it since the last call
 -- KEYS
---   audit           <schema>:{p}:<tenant>:audit         the oldest entries go; a log without a life time gets one
---   audit_marks     <schema>:{p}:<tenant>:am            what the last look saw, how far the export has read
---   retain          <schema>:{p}:~:retain               when to look at this tenant next
+--   audit           <schema>:{p}:<tenant>:audit         the oldest entries go; a log without a TTL gets one
+--   audit_marks     <schema>:{p}:<tenant>:am            what the last call saw, how far the export has read
+--   retain          <schema>:{p}:~:retain               when the tenant is due next
 -- ARGV
 --   tenant          its name, as it is in the set
 --   age_ms          older entries go
 --   max_len         the bound that writers keep
 --   most            entries to cut in one call, about
 --   ttl_ms          life time of the marks, and of a log that has none
---   look_ms         look again after so long at the latest …
+--   look_ms         the tenant is due again after so long at the latest …
 --   full_ms         … and after so long when the log is at its bound
 --   keep_unread     1: entries that the export has not read are kept
 -- RETURNS
---   0 trimmed       entries left, ms of the oldest (0: none), appended since the last look, cut now for their age, cut
---                   before by the bound inside their age, not read by the export, lost to the export, 1 when at the bound
+--   0 trimmed       entries left, ms of the oldest (0: none), appended since the last call, cut now for their age,
+--                   cut before by the bound inside their age, not read by the export, lost to the export, 1 when at
+--                   the bound
 --   1 gone          there is no log; the set has forgotten the tenant
 -- GUARANTEES
---   A call cuts at most about `most` entries; the rest is due at once. Runs when Redis is out of memory, because cutting
---   frees it. What was cut inside its age is exact but for entries cut before the first look.
+--   A call cuts at most about `most` entries; the rest is due at once. Runs when Redis is out of memory, because
+--   cutting frees it. What was cut inside its age is exact, except for entries cut before the first call.
 --- @include clock
 local tenant, age, max_len, most, ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local look, full_look, keep_unread = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8] == '1'
@@ -42,7 +43,7 @@ local removed = added - stream.length
 local marks = call('HMGET', KEYS[2], 'added', 'removed', 'exported', 'position')
 local was_added, was_removed = tonumber(marks[1] or added), tonumber(marks[2] or removed)
 local exported, position = marks[3] or '0-0', tonumber(marks[4] or removed)
--- The log was made anew since the last look.
+-- The log is a new one since the last call.
 if added < was_added then was_added, was_removed, position = 0, 0, removed end
 
 local first = stream['first-entry']
@@ -57,7 +58,7 @@ if keep_unread then
   position = position + lost
   unread = added - position
 else
-  -- Nobody reads now: what is cut is not lost to an export that begins later.
+  -- No export reads now: what is cut is not lost to an export that begins later.
   position = math.max(position, removed)
 end
 

@@ -1,16 +1,16 @@
-"""The faults of this package. Expected answers are values (`domain.decision`), not exceptions.
+"""The exceptions of this package. Expected answers are values (`domain.decision`).
 
 RouterError
-├── InvalidInput          a document or request is wrong; carries every problem
+├── InvalidInput          a document or request is invalid; lists every problem
 ├── StoreError            an operation on Redis failed
-│   ├── StoreUnavailable  nothing was executed: not connected, breaker open, refused before sending
+│   ├── StoreUnavailable  nothing was executed: not connected, breaker open, or refused before sending
 │   ├── OutcomeUnknown    sent, but not answered in time: it may have been executed
-│   └── StoreDamaged      a key has a wrong type or format; a retry does not help
+│   └── StoreDamaged      a key has the wrong type or format: a retry does not help
 ├── BusError              an operation on NATS failed
 ├── ExportFailed          an audit sink did not store the entries
-├── PodAway               a pod did not answer over HTTP
-├── RevisionConflict      a compare-and-set failed: the policy was changed meanwhile
-├── QuotaExceeded         a tenant's policies would exceed one of its quotas
+├── PodUnavailable        a pod did not answer over HTTP
+├── RevisionConflict      a compare-and-set failed: the policy has changed
+├── QuotaExceeded         a tenant's policies would exceed a quota
 └── StartupRefused        this pod must not run with these settings against this store
 """
 
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 
 
 class RouterError(Exception):
-    """The base of every fault that this package raises on purpose."""
+    """The base of all exceptions that this package raises on purpose."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One problem of an input: where (a field path; "" is the whole input), what is wrong, and how to fix it."""
+    """One problem of an input: the field (`path` "": the whole input), what is wrong, and how to fix it."""
 
     path: str
     message: str
@@ -35,7 +35,7 @@ class Problem:
 
 
 class InvalidInput(RouterError):
-    """The input is wrong. `problems` lists every problem; it is never empty."""
+    """The input is invalid. `problems` lists every problem and is never empty."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("; ".join(map(str, problems)))
@@ -55,30 +55,35 @@ class OutcomeUnknown(StoreError):
 
 
 class StoreDamaged(StoreError):
-    """A key has a wrong type or format. Nothing else is wrong with the store."""
+    """A key has the wrong type or format. Other keys are not affected."""
 
 
 class BusError(RouterError):
     """NATS did not execute the operation."""
 
 
-class PodAway(RouterError):
+class PodUnavailable(RouterError):
     """A pod did not answer over HTTP."""
 
 
 class RevisionConflict(RouterError):
-    """A compare-and-set failed. `current` is the stored revision; 0: there is no policy."""
+    """A compare-and-set failed. `current`: the stored revision; 0: the policy does not exist."""
 
     def __init__(self, current: int) -> None:
-        now = (
-            f"the store is at revision {current}: read it again and re-apply" if current else "there is no such policy"
+        message = (
+            f"the store is at revision {current}: read the policy again and repeat the change"
+            if current
+            else "there is no such policy"
         )
-        super().__init__(now)
+        super().__init__(message)
         self.current = current
 
 
 class QuotaExceeded(RouterError):
-    """`quota` (policies, providers, rules) would reach `would_be`, above `maximum`. Nothing was written."""
+    """The tenant would have `would_be` of `quota` (policies, providers or rules), more than `maximum`.
+
+    Nothing was written.
+    """
 
     def __init__(self, quota: str, would_be: int, maximum: int) -> None:
         setting = f"ROUTER_QUOTA_{quota.upper()}"
@@ -89,8 +94,8 @@ class QuotaExceeded(RouterError):
 
 
 class StartupRefused(RouterError):
-    """The settings contradict the store or each other; the message names them and the fix."""
+    """The settings contradict the store or each other. The message names the settings and the fix."""
 
 
 class ExportFailed(RouterError):
-    """A sink did not store the entries; they are exported again later."""
+    """An audit sink did not store the entries. They stay in the log and are exported again later."""

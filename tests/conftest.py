@@ -3,9 +3,15 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.servers import NatsProcess, ServerProcess, ValkeyProcess
 from tests.signals import default_signals_for_children
+
+# No deadline: on a loaded machine an example may take any time. A test that hangs is ended by pytest's timeout.
+settings.register_profile("all", deadline=None)
+settings.register_profile("unit", deadline=None, max_examples=25)
+settings.load_profile("all")
 
 
 def pytest_configure() -> None:
@@ -16,8 +22,14 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs a server; `make test-unit` runs the others."""
     for item in items:
-        if "servers" in getattr(item, "fixturenames", ()):
+        if _needs_server(item):
             item.add_marker("server")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture: a test that does not request `servers` cannot start one, so `make test-unit` needs none."""
+    setattr(ServerProcess, "start", _start if _needs_server(item) else _refuse)  # noqa: B010 - a method
 
 
 @pytest.fixture(scope="session")
@@ -25,15 +37,15 @@ def servers() -> None:
     """Requested, directly or through another fixture, by every test that starts or uses a server."""
 
 
-@pytest.fixture(autouse=True)
-def no_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that has not requested `servers` cannot start one, so that `make test-unit` stays what it is."""
-    if "servers" not in request.fixturenames:
-        monkeypatch.setattr(ServerProcess, "start", _refuse)
+def _needs_server(item: pytest.Item) -> bool:
+    return "servers" in getattr(item, "fixturenames", ()) or item.get_closest_marker("server") is not None
 
 
 def _refuse(server: ServerProcess) -> None:
-    pytest.fail(f"{type(server).__name__} is started by a test that does not request the fixture `servers`")
+    pytest.fail(f"a test that does not request the fixture `servers` starts a {type(server).__name__}", pytrace=False)
+
+
+_start = ServerProcess.start
 
 
 @pytest.fixture(scope="session")

@@ -5,33 +5,14 @@ from prometheus_client import CollectorRegistry
 
 from router.app.observers import AuditWatch
 from router.domain.alert import Condition
-from router.domain.json import JsonObject
 from router.telemetry import Telemetry
-
-
-class Heard:
-    """What a level says to `Alerts`."""
-
-    def __init__(self) -> None:
-        self.open: set[Condition] = set()
-
-    def raise_(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        """It holds."""
-        self.open.add(condition)
-
-    def resolve(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        """It is over."""
-        self.open.discard(condition)
-
-    def happened(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        """No level calls it."""
-        raise AssertionError(condition)
+from tests.usecases.fakes.alerts import RecordedAlerts
 
 
 @pytest.mark.parametrize("condition", [Condition.AUDIT_APPEND_SLOW, Condition.AUDIT_READ_SLOW])
 def test_slow_audit_is_raised_and_resolved(condition: Condition) -> None:
     """5 % of the calls above the bound, for ten looks; a single slow look says nothing."""
-    telemetry, heard = Telemetry(CollectorRegistry()), Heard()
+    telemetry, heard = Telemetry(CollectorRegistry()), RecordedAlerts()
     watch = AuditWatch(telemetry, heard, append_slow_ms=25, read_slow_ms=250)
     append = condition is Condition.AUDIT_APPEND_SLOW
     counted = telemetry.store_call_seconds.child("decide") if append else telemetry.audit_read_seconds

@@ -291,7 +291,7 @@ def test_tokens_of_named_people_come_from_a_file(tmp_path: Path) -> None:
         ("alice", "entry 1 is not principal:role:token"),
         (f"alice:operator:{TOKEN},bob:boss:{TOKEN}1", "entry 2 has an unknown role"),
         ("alice:operator:short", "fewer than 16 characters"),
-        (f"alice:operator:{TOKEN} bob:viewer:{TOKEN}", "the token of entry 2 is that of an earlier one"),
+        (f"alice:operator:{TOKEN} bob:viewer:{TOKEN}", "the token of entry 2 is also the token of an earlier one"),
         (f":operator:{TOKEN}", "entry 1 is not"),
     ],
 )
@@ -306,7 +306,7 @@ def test_bad_tokens_are_told_without_them(entries: str, complaint: str) -> None:
 def test_one_token_has_one_holder() -> None:
     """A person's token that is a role's too would make the audit lie."""
     found = problems_of(ROUTER_ADMIN_TOKENS=f"alice:operator:{TOKEN}", ROUTER_ADMIN_TOKEN=TOKEN)
-    assert "the token of alice is that of a role too" in found["ROUTER_ADMIN_TOKENS"].message
+    assert "the token of alice is also the token of a role" in found["ROUTER_ADMIN_TOKENS"].message
 
 
 def test_the_principal_is_the_user_unless_named() -> None:

@@ -1,13 +1,15 @@
--- A breaker per (tenant, provider), an entry of the tenant's state; absent means closed and clean.
+-- The breaker of a tenant's provider, an entry of the tenant's state. Without an entry it is closed and clean.
 --
---   c8 provider, B state (0 closed, 1 open, 2 half open), d since, d until, I4 failures in a row, B successes half open,
---         d kept until, I4 bucket ms, d bucket index, 10 × (I4 calls, I4 failures), B probes, then each: c8 id, d expires
+--   c8 provider, B state (0 closed, 1 open, 2 half open), d since, d until, I4 failures in a row, B successes half
+--   open,
+--         d kept until, I4 bucket ms, d bucket index, 10 × (I4 calls, I4 failures), B probes, then each:
+--         c8 id, d expires
 --
--- Times are Redis ms. An expired probe is neither success nor failure. Open: no probe before `until`, which a re-trip only
--- extends. Closed after a trial: slow start, a share of the requests that grows from `since` to `until`.
+-- Times are Redis ms. An expired probe is neither success nor failure. Open: no probe before `until`, which a re-trip
+-- only extends. Closed after a trial: slow start, a share of the requests that grows from `since` to `until`.
 local CLOSED, OPEN, HALF_OPEN = 0, 1, 2
 local BREAKER = '>c8BddI4BdI4dc80B'
-local SLOW_MOST_MS, SLOW_LEAST = 10000, 0.1
+local SLOW_MAX_MS, SLOW_MIN = 10000, 0.1
 local RATE_BUCKETS = 10
 local RATE_RING = '>' .. string.rep('I4', 20)
 local RATE_EMPTY = string.rep('\0', 80)
@@ -47,7 +49,7 @@ end
 
 -- Whether a breaker that has just closed leaves this request to others; `part` in [0, 1) is the request's own.
 local function breaker_slow(e, part, now)
-  return now < e.until_ms and part >= math.max(SLOW_LEAST, (now - e.since) / (e.until_ms - e.since))
+  return now < e.until_ms and part >= math.max(SLOW_MIN, (now - e.since) / (e.until_ms - e.since))
 end
 
 local function breaker_live_probes(e, now)

@@ -1,4 +1,4 @@
--- What one result does to a breaker. Returns 0 unchanged, 1 opened, 2 half open, 3 closed.
+-- What one result does to a breaker: `breaker_settle` returns 0 unchanged, 1 opened, 2 half open, 3 closed.
 --
 --   closed    failures in a row, or the share of failures in the window over a minimum of calls → open
 --   open      a failure only extends; a probe's success (when_all_open: probe_one) counts as in half open
@@ -26,7 +26,7 @@ local function breaker_count(e, ok, window, now)
   return calls, failures
 end
 
--- Takes the probe of this decision out; whether it was there and in time.
+-- Removes the probe of this decision and those that have expired; returns whether it was there and in time.
 local function breaker_end_probe(e, probe_id, now)
   local kept, was = {}, false
   for i = 1, #e.probes do
@@ -41,7 +41,7 @@ local function breaker_end_probe(e, probe_id, now)
   return was
 end
 
--- A result that says nothing of the provider: its probe is over, and another one may be sent.
+-- For a result that says nothing of the provider: ends its probe, so that another one may be sent.
 local function breaker_let_go(st, id, probe_id, now)
   local e = st.breakers and st.breakers[id]
   if e and breaker_end_probe(e, probe_id, now) then st.dirty = true end
@@ -49,7 +49,7 @@ end
 
 local function breaker_open(e, timeout, now)
   local turned = e.state ~= OPEN and 1 or 0
-  -- Probes that are still out belong to the trial that has failed: they count no more.
+  -- Probes that are still out belong to the failed trial: they no longer count.
   if turned == 1 then
     if e.state == CLOSED then e.until_ms = 0 end
     e.since, e.probes = now, {}
@@ -71,20 +71,20 @@ local function breaker_settle(st, id, ok, probe_id, now, with)
   end
   st.dirty = true
   local was_probe = breaker_end_probe(e, probe_id, now)
-  local calls, failed = breaker_count(e, ok, with.window, now)
+  local calls, failed = breaker_count(e, ok, with.window_ms, now)
   local turned = 0
   if e.state == CLOSED then
     e.failures = ok and 0 or e.failures + 1
-    if e.failures >= with.failures or (calls >= with.minimum and failed / calls >= with.rate and not ok) then
-      turned = breaker_open(e, with.timeout, now)
+    if e.failures >= with.failures_max or (calls >= with.minimum and failed / calls >= with.rate_max and not ok) then
+      turned = breaker_open(e, with.timeout_ms, now)
     end
   elseif not ok then
-    if e.state == OPEN or was_probe then turned = breaker_open(e, with.timeout, now) end
+    if e.state == OPEN or was_probe then turned = breaker_open(e, with.timeout_ms, now) end
   elseif was_probe then
     e.successes = e.successes + 1
-    if e.successes >= with.successes then
+    if e.successes >= with.successes_needed then
       e.state, e.failures, e.successes, e.rate, e.probes = CLOSED, 0, 0, RATE_EMPTY, {}
-      e.since, e.until_ms = now, now + math.min(with.timeout, SLOW_MOST_MS)
+      e.since, e.until_ms = now, now + math.min(with.timeout_ms, SLOW_MAX_MS)
       e.kept = math.max(e.kept, e.until_ms)
       turned = 3
     elseif e.state == OPEN then
@@ -92,7 +92,7 @@ local function breaker_settle(st, id, ok, probe_id, now, with)
       turned = 2
     end
   end
-  e.kept = math.max(e.kept, now + with.window)
-  if e.state ~= CLOSED then e.kept = math.max(e.kept, e.until_ms + math.max(with.timeout, with.window)) end
+  e.kept = math.max(e.kept, now + with.window_ms)
+  if e.state ~= CLOSED then e.kept = math.max(e.kept, e.until_ms + math.max(with.timeout_ms, with.window_ms)) end
   return turned
 end

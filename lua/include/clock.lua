@@ -1,4 +1,4 @@
--- Server time is the only clock. Tests replace this include.
+-- Redis time is the only clock: milliseconds, and microseconds of the current one. Tests replace this include.
 local function server_time()
   local t = redis.call('TIME')
   return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000), tonumber(t[2]) % 1000

@@ -1,18 +1,19 @@
 -- Live figures of a tenant's providers, from settled successes: one string a tenant.
 --
---   string   B format = 1, d at, then each provider: c8 entry, d latency_ms, d its weight, d cost in micro-USD, d its weight
+--   string   B format = 1, d at, then each provider: c8 entry, d latency_ms, d its weight, d cost in micro-USD, d its
+--            weight
 --
--- A figure is a mean in which every result weighs half as much after each half-life; `weight` is what all of them weigh
--- together. The cap makes it a mean of about the last 32 when results come fast. Every step lies between the mean and the
--- new result, so a figure never leaves the range of what was reported. All weights are as of `at` (Redis ms of the last
--- change), which is the version: who reads the same version reads the same figures, whenever it looks.
+-- A figure is a mean in which the weight of a result halves with every half-life; `weight` is the sum of those weights.
+-- The bound on it makes the figure a mean of about the last 32 results when they come fast. Every step lies between the
+-- mean and the new result, so a figure never leaves the range of what was reported. All weights are as of `at` (Redis
+-- ms of the last change). `at` is also the version: all who read one version read the same figures, at any time.
 --
--- Figures are a hint: whatever is wrong with them must not stop a result. What is damaged begins anew, a newer format is
--- left alone.
+-- Figures are a hint: damage to them must not stop a result. Damaged figures start again from nothing; a newer format
+-- is left alone.
 local FIGURE, FIGURE_BYTES, FIGURES_HEAD = '>c8dddd', 40, 9
-local HALF_LIFE_MS, MOST_WEIGHT, LEAST_WEIGHT = 30000, 32, 0.0001
-local MOST_FIGURES, LIFE_MS = 64, 600000
-local MOST_FIGURE = 2 ^ 53
+local HALF_LIFE_MS, MAX_WEIGHT, MIN_WEIGHT = 30000, 32, 0.0001
+local MAX_FIGURES, LIFE_MS = 64, 600000
+local MAX_FIGURE = 2 ^ 53
 local figures = {}
 
 local function figures_read(f, raw, now)
@@ -21,10 +22,10 @@ local function figures_read(f, raw, now)
     f.foreign = format > 1
     return
   end
-  -- No number, or of a clock that has been set back far: none of its weights would ever halve.
+  -- NaN, or a moment in the far future (the clock was set back): its weights would never halve.
   if not (at >= 0 and at <= now + LIFE_MS) then error('moment of figures') end
   local share = now > at and 0.5 ^ ((now - at) / HALF_LIFE_MS) or 1
-  -- Two changes in one millisecond, or a clock that stepped back, are two versions.
+  -- `at` is the version, so it grows also when two changes share a millisecond or the clock steps back.
   f.at = now > at and now or at + 1
   for pos = FIGURES_HEAD + 1, #raw, FIGURE_BYTES do
     local id, latency, latency_weight, cost, cost_weight = unpack(FIGURE, raw, pos)
@@ -43,10 +44,10 @@ local function figures_at(k, now)
   return f
 end
 
--- Puts result `x` into the mean at `i` of a provider's figures; below nothing: it was not told.
+-- Puts result `x` into the mean at `i` of a provider's figures; a negative `x` is unknown.
 local function figure_learn(e, i, x)
-  if not (x >= 0 and x <= MOST_FIGURE) then return end
-  local weight = math.min(e[i + 1] + 1, MOST_WEIGHT)
+  if not (x >= 0 and x <= MAX_FIGURE) then return end
+  local weight = math.min(e[i + 1] + 1, MAX_WEIGHT)
   e[i], e[i + 1] = e[i] + (x - e[i]) / weight, weight
 end
 
@@ -67,14 +68,14 @@ local function figures_flush(f)
   local kept = {}
   for id, e in pairs(f.of) do
     local weight = math.max(e[2], e[4])
-    -- Also drops what is no number.
-    if weight >= LEAST_WEIGHT and e[1] >= 0 and e[1] <= MOST_FIGURE and e[3] >= 0 and e[3] <= MOST_FIGURE then
+    -- These comparisons also drop NaN.
+    if weight >= MIN_WEIGHT and e[1] >= 0 and e[1] <= MAX_FIGURE and e[3] >= 0 and e[3] <= MAX_FIGURE then
       kept[#kept + 1] = { weight, pack(FIGURE, id, e[1], e[2], e[3], e[4]) }
     end
   end
-  if #kept > MOST_FIGURES then table.sort(kept, function(a, b) return a[1] > b[1] end) end
+  if #kept > MAX_FIGURES then table.sort(kept, function(a, b) return a[1] > b[1] end) end
   local parts = { pack('>Bd', 1, f.at) }
-  for i = 1, math.min(#kept, MOST_FIGURES) do parts[i + 1] = kept[i][2] end
+  for i = 1, math.min(#kept, MAX_FIGURES) do parts[i + 1] = kept[i][2] end
   redis.call('SET', f.key, table.concat(parts), 'PX', LIFE_MS)
 end
 

@@ -1,6 +1,6 @@
--- Write back every changed state of the batch: always, also when rows failed. TTL: the longest window or timeout in it.
+-- Writes back every changed state of the call, also when rows failed. TTL: the longest window or timeout in the state.
 
--- Drops the limits that have ended or count nothing; returns how many are left and when the last of them ends.
+-- Drops the limits that have ended or count nothing; returns the number of those left and when the last of them ends.
 local function limits_left(st, now)
   local v, kept, last = st.v, 0, 0
   for o = 1, st.n * STRIDE, STRIDE do
@@ -17,7 +17,7 @@ local function limits_left(st, now)
   return kept, last
 end
 
--- A damaged string may name any moment; none of ours lives longer than a window or timeout.
+-- A bound on the TTL, because a damaged string may name any moment. It is longer than every window and timeout.
 local LONGEST_MS = 400 * 86400000
 
 local function flush_state(st, now)
@@ -37,7 +37,7 @@ local function flush_state(st, now)
   end
 end
 
--- One owner's string that cannot be written must not take the counts of the others with it.
+-- Writes each state by itself: one that cannot be written must not cost the other owners their counts.
 local function flush_states(now)
   for _, st in pairs(states) do
     if st.dirty then

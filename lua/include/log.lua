@@ -1,18 +1,18 @@
--- An exact limit: one sorted set per limit and owner, which remembers every charge that still counts.
+-- An exact limit: one sorted set for each limit and owner, which remembers every charge that still counts.
 --
 --   charge   decision (16 bytes; of an overrun 'o' and they), d units   score: Redis ms
 --   total    't', d units of all charges in the set                     score: -inf
 --
--- A charge at t counts in every window that t is in, both ends included: it leaves when now > t + window. What has left
--- is taken out by the next charge. More than MOST_LOGGED charges are never kept: the limit refuses first.
-local MOST_LOGGED = 10000
+-- A charge at t counts in every window that contains t, both ends included: it leaves when now > t + window. The next
+-- charge removes what has left. A set never holds more than MAX_LOGGED charges: the limit refuses first.
+local MAX_LOGGED = 10000
 local LOG_CHUNK = 256
 
 local function log_units(member)
   return (unpack('>d', member, #member - 7))
 end
 
--- Units that count now, how many charges they are, and the member that has the total.
+-- Units that count now, the number of their charges, and the member that holds the total.
 local function log_used(key, window, now)
   local total = redis.call('ZRANGE', key, 0, 0)[1]
   if not total then return 0, 0 end
@@ -22,13 +22,13 @@ local function log_used(key, window, now)
   return used, redis.call('ZCARD', key) - 1 - #gone, total
 end
 
--- Milliseconds until `units` more pass; -1 when they never can.
+-- Milliseconds until `units` more are admitted; -1 when they never can be.
 local function log_wait(key, limit, units, used, window, now)
   if units > limit then return -1 end
   local need, from, leaves = used + units - limit, 0, now
   repeat
-    local live = redis.call('ZRANGEBYSCORE', key, string.format('%.0f', now - window), '+inf', 'WITHSCORES', 'LIMIT', from,
-      LOG_CHUNK)
+    local live = redis.call('ZRANGEBYSCORE', key, string.format('%.0f', now - window), '+inf', 'WITHSCORES', 'LIMIT',
+      from, LOG_CHUNK)
     for i = 1, #live, 2 do
       need, leaves = need - log_units(live[i]), tonumber(live[i + 1]) + window + 1
       if need <= 0 then return leaves - now end
@@ -52,7 +52,8 @@ local function log_charge(key, decision, units, window, now)
   redis.call('PEXPIRE', key, string.format('%.0f', window + 1000))
 end
 
--- The units of a charge turn out to be `delta` more or less: give back in its own place, or charge the rest now.
+-- A charge of this decision used `delta` units more or fewer than reserved: charges the rest now, or gives back where
+-- it was charged.
 local function log_adjust(key, decision, charged_ms, window, delta, now)
   if delta > 0 then
     log_charge(key, 'o' .. decision, delta, window, now)

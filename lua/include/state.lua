@@ -1,24 +1,24 @@
--- One packed string per owner: its sliding limits and (the tenant's) its breakers.
+-- The state of an owner: one packed string with its sliding limits and, for a tenant, its breakers.
 --
 --   string   B format = 1, B limits, then each limit, then each breaker (include/breaker.lua)
 --   limit    c8 id, I4 window_ms, d bucket index, d sum of 12 buckets, d current bucket, 12 d ring (slot = index % 12)
 --
--- An entry is found by its id, never by position. One that no row names is kept until it ends. The current bucket's slot
--- in the ring is stale: `cur` has it. Buckets are 1/11 of the window wide and the oldest counts whole, so that no window
--- of length W ever holds more than the sum of 12.
+-- An entry is found by its id, never by position. An entry that no row names is kept until it ends. The current bucket
+-- is counted beside the ring, so its slot in the ring is stale. A bucket is 1/11 of the window wide and the oldest one
+-- counts whole. So no window of that length ever holds more than the sum of 12 buckets.
 --
--- Tables and strings are what a row costs. So all limits of a state are unpacked in one call into one array, `v`, six
--- values each, and packed back in one call; a limit is its offset in there.
+-- Most of what a row costs is the creation of tables and strings. So one call unpacks all limits of a state into one
+-- array, `v`, six values each, and one call packs them back. A limit is its offset in that array.
 local spread = unpack
 local pack, unpack = struct.pack, struct.unpack
 local floor, ceil = math.floor, math.ceil
 local BUCKETS = 12
-local STRIDE, ID, WINDOW, INDEX, SUM, CURRENT, RING = 6, 0, 1, 2, 3, 4, 5
+local STRIDE, WINDOW, INDEX, SUM, CURRENT, RING = 6, 1, 2, 3, 4, 5
 local LIMIT = 'c8I4dddc96'
 local LIMIT_BYTES = 132
 local BUCKET_RING = '>dddddddddddd'
 local EMPTY_RING = string.rep('\0', 96)
-local MOST_LIMITS = 255
+local MAX_LIMITS = 255
 local limit_formats = {}
 local breakers_unpack
 
@@ -33,12 +33,12 @@ local function limits_format(n)
   return format
 end
 
--- The array behind a raw state string: format and number of limits go, the limits and the next position stay.
+-- The array of a raw state string: drops format and number of limits, keeps the limits and the next position.
 local function limits_of(_, _, ...)
   return { ... }
 end
 
--- The state behind KEYS[k], read once a batch. Fails on a wrong type or a foreign format, before anything is written.
+-- The state behind KEYS[k], read once a call. Fails on a wrong type or a foreign format, before anything is written.
 local function state_at(k)
   local st = states[k]
   if st then return st end
@@ -76,8 +76,9 @@ local function sliding_roll(v, o, bucket)
   v[o + INDEX], v[o + CURRENT] = bucket, 0
 end
 
--- The offset of limit `id`, rolled to `now`; made when there is none (one that counts nothing is not written back). A
--- clock that stepped back counts into the newest bucket. `st.at` has what this call has found.
+-- The offset of limit `id`, rolled to `now`. A missing limit is created; it is not written back unless it counts
+-- something. When the clock stepped back, the newest bucket counts. `st.at` remembers the offsets that this call has
+-- found.
 local function sliding_at(st, id, window, now)
   local v, n = st.v, st.n
   local bucket = floor(now / ceil(window / 11))
@@ -89,14 +90,14 @@ local function sliding_at(st, id, window, now)
       return o
     end
   end
-  if n >= MOST_LIMITS then error('more than 255 limits of one owner') end
+  if n >= MAX_LIMITS then error('more than 255 limits of one owner') end
   local o = n * STRIDE + 1
   v[o], v[o + WINDOW], v[o + INDEX], v[o + SUM], v[o + CURRENT], v[o + RING] = id, window, bucket, 0, 0, EMPTY_RING
   st.n, st.at[id] = n + 1, o
   return o
 end
 
--- Milliseconds until enough units have left for `units` more to pass; -1 when they never can.
+-- Milliseconds until so many units have left that `units` more are admitted; -1 when they never can be.
 local function sliding_wait(v, o, limit, units, now)
   if units > limit then return -1 end
   local ring = { unpack(BUCKET_RING, v[o + RING]) }

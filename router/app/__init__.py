@@ -1,1 +1,1 @@
-"""Composition root: settings → a running pod. The only place that knows every room; `pod.serve` is the door."""
+"""Composition root: settings → a running pod. The only package that imports all others; start at `pod.serve`."""

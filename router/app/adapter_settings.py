@@ -1,4 +1,4 @@
-"""Settings → the adapters of a pod. Nothing here decides anything; it only passes what parts need."""
+"""Settings → the options of each adapter and use case."""
 
 from router.bus.options import BusOptions
 from router.bus.stream_specs import StreamSpec
@@ -18,27 +18,27 @@ from router.usecases.policies.cache_settings import CacheSettings
 from router.wire import subjects
 
 DAY_MS = 86_400_000
-# A tenant that goes quiet keeps its last entries for the whole retention: the TTL is renewed once an hour.
+# The TTL of an audit log is renewed at most once an hour; the margin keeps its last entries for the whole retention.
 AUDIT_TTL_MARGIN_MS = DAY_MS
 
 
 def bus_options(s: Settings) -> BusOptions:
-    """Where NATS is and who we are."""
+    """Address, credentials and TLS files of NATS."""
     return BusOptions(
-        s.nats_url,
-        f"{s.nats_name}:{s.pod_name}",
-        s.nats_user,
-        None if s.nats_password is None else s.nats_password.get_secret_value(),
-        None if s.nats_token is None else s.nats_token.get_secret_value(),
-        None if s.nats_creds_file is None else str(s.nats_creds_file),
-        None if s.nats_tls_ca is None else str(s.nats_tls_ca),
-        None if s.nats_tls_cert is None else str(s.nats_tls_cert),
-        None if s.nats_tls_key is None else str(s.nats_tls_key),
+        urls=s.nats_url,
+        name=f"{s.nats_name}:{s.pod_name}",
+        user=s.nats_user,
+        password=None if s.nats_password is None else s.nats_password.get_secret_value(),
+        token=None if s.nats_token is None else s.nats_token.get_secret_value(),
+        creds=None if s.nats_creds_file is None else str(s.nats_creds_file),
+        tls_ca=None if s.nats_tls_ca is None else str(s.nats_tls_ca),
+        tls_cert=None if s.nats_tls_cert is None else str(s.nats_tls_cert),
+        tls_key=None if s.nats_tls_key is None else str(s.nats_tls_key),
     )
 
 
 def redis_access(s: Settings) -> Access:
-    """Who we are to Redis."""
+    """Credentials and TLS file of Redis."""
     return Access(
         s.redis_username,
         None if s.redis_password is None else s.redis_password.get_secret_value(),
@@ -47,7 +47,7 @@ def redis_access(s: Settings) -> Access:
 
 
 def audit_ms(s: Settings) -> int:
-    """How long a tenant's audit log is kept after its last entry."""
+    """How long a tenant's audit log is kept after its last entry, in ms."""
     return s.audit_retention_days * DAY_MS + AUDIT_TTL_MARGIN_MS
 
 
@@ -71,27 +71,27 @@ def retention_bounds(s: Settings) -> RetentionBounds:
 
 
 def decide_settings(s: Settings) -> DecideSettings:
-    """What deciding needs to know."""
+    """Settings of the decide use case."""
     return DecideSettings(
-        s.max_in_flight,
-        s.strict_correlation,
-        s.legacy_error_codes,
-        frozenset(s.allowed_tenants),
-        s.baseline_tenant,
-        OnStoreError(s.on_store_error),
-        Deadlines(s.deadline_factor, s.deadline_least_ms, s.deadline_most_ms),
-        s.deadline_max_ms,
-        s.result_subject_prefixes,
+        max_in_flight=s.max_in_flight,
+        strict_correlation=s.strict_correlation,
+        legacy_error_codes=s.legacy_error_codes,
+        allowed_tenants=frozenset(s.allowed_tenants),
+        baseline_tenant=s.baseline_tenant,
+        on_store_error=OnStoreError(s.on_store_error),
+        deadlines=Deadlines(s.deadline_factor, s.deadline_least_ms, s.deadline_most_ms),
+        deadline_max_ms=s.deadline_max_ms,
+        result_subject_prefixes=s.result_subject_prefixes,
     )
 
 
 def quotas(s: Settings) -> Quotas:
-    """How much a tenant's policies may be."""
+    """Quotas on a tenant's policies."""
     return Quotas(s.quota_policies, s.quota_providers, s.quota_rules)
 
 
 def policy_bounds(s: Settings) -> Bounds:
-    """How much is kept of a tenant's policies."""
+    """Bounds on a tenant's stored policies and their history."""
     return Bounds(s.quota_policies, s.policy_history, s.policy_history_days * DAY_MS, audit_ms(s))
 
 
@@ -101,13 +101,16 @@ def cache_settings(s: Settings) -> CacheSettings:
 
 
 def forget_ms(s: Settings) -> int:
-    """When every pod has forgotten a policy that it does not hear of again; other pods may have longer lives set."""
+    """After how many ms every pod has dropped a deleted policy, even without the announcement.
+
+    At least 300 s plus a margin, since other pods may have another cache TTL.
+    """
     return (max(s.policy_cache_ttl_s, 300) + 60) * 1000
 
 
 def stream_specs(s: Settings) -> tuple[StreamSpec, ...]:
     """The streams of a fleet."""
-    letters = tuple(f"{subject}.dlq" for subject in (subjects.RESULT, subjects.ACK))
+    dead_letters = tuple(f"{subject}.dlq" for subject in (subjects.RESULT, subjects.ACK))
     rows: tuple[tuple[str, tuple[str, ...], int, int | None, int | None], ...] = (
         (
             s.stream_assign_name,
@@ -139,7 +142,7 @@ def stream_specs(s: Settings) -> tuple[StreamSpec, ...]:
             s.stream_alert_dedup_s,
             s.stream_alert_max_bytes,
         ),
-        (s.stream_dlq_name, letters, s.stream_dlq_max_age_s, s.stream_dlq_dedup_s, s.stream_dlq_max_bytes),
+        (s.stream_dlq_name, dead_letters, s.stream_dlq_max_age_s, s.stream_dlq_dedup_s, s.stream_dlq_max_bytes),
     )
     if s.audit_export_subject is not None:
         rows += (
@@ -152,28 +155,36 @@ def stream_specs(s: Settings) -> tuple[StreamSpec, ...]:
             ),
         )
     return tuple(
-        StreamSpec(name, covered, age, dedup, s.stream_replicas, maximum) for name, covered, age, dedup, maximum in rows
+        StreamSpec(
+            name=name,
+            subjects=subjects_of_stream,
+            max_age_s=age,
+            dedup_s=dedup,
+            replicas=s.stream_replicas,
+            max_bytes=maximum,
+        )
+        for name, subjects_of_stream, age, dedup, maximum in rows
     )
 
 
 def admin_tokens(s: Settings) -> Tokens:
-    """Who may do admin acts: the roles' own tokens (under the role's name), and those of named people."""
+    """The holders of admin tokens: one per role (the role's name is the principal), and named people."""
     return Tokens(_tokens(s), open_reading=s.admin_nats_read == "open")
 
 
 def _tokens(s: Settings) -> list[tuple[str, Role, str]]:
-    of_roles = ((Role.VIEWER, s.viewer_token), (Role.OPERATOR, s.operator_token), (Role.ADMIN, s.admin_token))
-    found = [(role.label, role, token.get_secret_value()) for role, token in of_roles if token is not None]
+    roles = ((Role.VIEWER, s.viewer_token), (Role.OPERATOR, s.operator_token), (Role.ADMIN, s.admin_token))
+    role_tokens = [(role.label, role, token.get_secret_value()) for role, token in roles if token is not None]
     named = () if s.admin_tokens is None else named_tokens(s.admin_tokens.get_secret_value())
-    return [*found, *named]
+    return [*role_tokens, *named]
 
 
 def secrets_of(s: Settings) -> tuple[str, ...]:
-    """Every secret value that must never be written anywhere."""
-    held = (
+    """Every secret value; the log formatter removes them."""
+    secrets = (
         s.nats_password,
         s.nats_token,
         s.redis_password,
     )
     tokens = (token for _, _, token in _tokens(s))
-    return (*(secret.get_secret_value() for secret in held if secret is not None), *tokens)
+    return (*(secret.get_secret_value() for secret in secrets if secret is not None), *tokens)

@@ -1,4 +1,4 @@
-"""The audit of a pod beside its decisions: what waits to be written, how long the logs are kept, where they go."""
+"""The audit parts of a pod beside the decide call: deferred records, retention and export."""
 
 from router.app.observers import AuditWatch
 from router.app.platform import Platform
@@ -13,7 +13,7 @@ from router.usecases.audit.unrecorded import Unrecorded
 
 
 class AuditParts:
-    """See the module."""
+    """Builds the audit parts."""
 
     def __init__(self, platform: Platform) -> None:
         s, t, store = platform.settings, platform.telemetry, platform.store
@@ -36,7 +36,7 @@ class AuditParts:
         )
 
     async def drained(self) -> None:
-        """Write what waits, as far as the store takes it."""
+        """Write all waiting records, as far as the store accepts them."""
         await self.deferred.drained()
         await self.unknown.flush()
         await self.unrecorded.flush()

@@ -1,4 +1,4 @@
-"""Decide requests: the door, the use case behind it, the extensions that a policy may call."""
+"""The decide parts of a pod: subscription, use case, extensions, dry run."""
 
 import os
 from functools import partial
@@ -14,23 +14,25 @@ from router.domain.alert import Door
 from router.usecases.decide.decide import Decide
 from router.usecases.decide.dry_run import DryRun
 from router.usecases.decide.outcomes import Outcomes
-from router.usecases.extensions.flow import ExtensionFlow, Reach
-from router.usecases.extensions.health_watch import ExtensionWatch
+from router.usecases.extensions.flow import ExtensionFlow, FlowPorts
+from router.usecases.extensions.health_watch import ExtensionHealthWatch
 from router.usecases.extensions.pipeline import Pipeline
 
 
 class DecideParts:
-    """See the module."""
+    """Builds the decide parts."""
 
     def __init__(self, platform: Platform, audit: AuditParts, policies: PolicyParts, tasks: TaskParts) -> None:
         s, t, store = platform.settings, platform.telemetry, platform.store
-        self.watch = ExtensionWatch(store.extensions, t, platform.alerts, now_ms=platform.now_ms, random=os.urandom)
-        reach = Reach(
-            store.decisions,
-            store.tasks,
-            store.claims,
-            tasks.unfinished,
-            Pipeline(BusExtensions(platform.bus), self.watch, t),
+        self.watch = ExtensionHealthWatch(
+            store.extensions, t, platform.alerts, now_ms=platform.now_ms, random=os.urandom
+        )
+        ports = FlowPorts(
+            decisions=store.decisions,
+            tasks=store.tasks,
+            claims=store.claims,
+            unfinished=tasks.unfinished,
+            pipeline=Pipeline(BusExtensions(platform.bus), self.watch, t),
         )
         settings = decide_settings(s)
         outcomes = Outcomes(
@@ -38,23 +40,29 @@ class DecideParts:
             policies.cache,
             t,
             settings.on_store_error,
-            degraded_made=audit.deferred.made,
-            unrecorded=audit.unrecorded.refused,
+            on_degraded=audit.deferred.made,
+            on_unrecorded=audit.unrecorded.refused,
             audit_lines=platform.audit_lines,
         )
         self.decide = Decide(
-            store.decisions,
-            policies.cache,
-            platform.features,
-            tasks.dispatcher,
-            t,
-            settings,
+            store=store.decisions,
+            policies=policies.cache,
+            features=platform.features,
+            dispatch=tasks.dispatcher,
+            telemetry=t,
+            settings=settings,
             read=outcomes.read,
             tracing=platform.tracing,
             snapshot=policies.figures.snapshot,
-            extensions=ExtensionFlow(reach, t, max_ms=s.pipeline_deadline_ms, maximum=s.pipelines_max),
-            unknown=audit.unknown.refused,
-            violated=partial(platform.isolation.violated, Door.DECIDE),
+            extensions=ExtensionFlow(ports, t, max_ms=s.pipeline_deadline_ms, max_running=s.pipelines_max),
+            on_unknown_tenant=audit.unknown.refused,
+            on_isolation_violation=partial(platform.isolation.violated, Door.DECIDE),
         )
-        self.dry_run = DryRun(store.decisions, platform.features, settings, policies.figures.snapshot, store.extensions)
+        self.dry_run = DryRun(
+            decisions=store.decisions,
+            features=platform.features,
+            settings=settings,
+            snapshot=policies.figures.snapshot,
+            extensions=store.extensions,
+        )
         self.door = DecideDoor(platform.bus, self.decide.handle, s.pod_name)

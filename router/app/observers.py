@@ -1,4 +1,4 @@
-"""What rooms report of themselves → metrics, logs and alerts."""
+"""Observers: turn what store, streams, cache, audit and seed report into metrics, logs and alerts."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ from router.log_throttle import LogThrottle
 from router.ports.alerts import AlertSink
 from router.ports.policies import Cause
 from router.ports.seeding import SeedReport
-from router.store.decide.lane import LaneHooks
+from router.store.decide.availability import LaneHooks
 from router.telemetry import Event, Telemetry
 from router.usecases.admin.queries import RecentLatency
 from router.usecases.alerts.alerts import Alerts
@@ -25,10 +25,10 @@ log = logging.getLogger("router.app")
 
 
 class StoreWatch:
-    """Hears the lanes: the store is away while one of them is, or refuses every call (full, or a replica by now).
+    """Watches the lanes. The store is unavailable while a lane is down or refuses every call (full, or now a replica).
 
-    `rule` is read once a second, once it is there. Append plain callbacks to the lists `on_away` (told each time one
-    more node is away) and `on_back`.
+    `rule` gets one reading a second once it is set. Append callbacks to `on_away`, called each time one more node is
+    unavailable, and to `on_back`, called when all answer again.
     """
 
     def __init__(self, telemetry: Telemetry) -> None:
@@ -37,70 +37,76 @@ class StoreWatch:
         self.on_away: list[Callable[[], None]] = []
         self.on_back: list[Callable[[], None]] = []
         self._lanes_down = 0
-        self._fell: str | None = None
+        self._outage_reason: str | None = None
         self._refusing: dict[object, str] = {}
         self._throttle = LogThrottle(time.monotonic)
         self.rule: Unavailable | None = None
 
     def hooks(self) -> LaneHooks:
-        """For the lanes."""
+        """The callbacks for the lanes."""
         t = self._telemetry
-        return LaneHooks(self._called, t.store_timeouts.inc, self._down, t.store_late_rows.inc, self._refused)
+        return LaneHooks(
+            on_call=self._call_done,
+            on_timeout=t.store_timeouts.inc,
+            on_down=self._lane_changed,
+            on_late=t.store_late_rows.inc,
+            on_refused=self._lane_refuses,
+        )
 
-    def _called(self, _script: str, seconds: float, rows: int) -> None:
+    def _call_done(self, _script: str, seconds: float, rows: int) -> None:
         if rows:
             self._decide_seconds.observe(seconds)
             self._telemetry.batch_rows.observe(rows)
 
-    def _down(self, down: bool, why: str) -> None:
+    def _lane_changed(self, down: bool, why: str) -> None:
         self._lanes_down += 1 if down else -1
-        self._show()
+        self._update_gauge()
         if down:
             self._telemetry.store_errors.inc()
-            log.error("the store is away: %s", why, extra={"event": Event.STORE_AWAY})
-            self._fell = why
-            for heard in self.on_away:
-                heard()
+            log.error("store unavailable: %s", why, extra={"event": Event.STORE_AWAY})
+            self._outage_reason = why
+            for callback in self.on_away:
+                callback()
             return
         if self._lanes_down > 0:
-            # One node of a Cluster is back, another is away still.
+            # Another node of the Cluster is still unavailable.
             return
-        self._back("the store answers again")
+        self._recovered("store available again")
 
-    def _refused(self, lane: object, why: str | None) -> None:
+    def _lane_refuses(self, lane: object, why: str | None) -> None:
         if why is None:
             del self._refusing[lane]
-            self._show()
+            self._update_gauge()
             if not self._refusing:
                 self._throttle.over()
-                self._back("the store takes calls again")
+                self._recovered("store accepts calls again")
             return
         self._refusing[lane] = why
-        self._show()
+        self._update_gauge()
         self._telemetry.store_errors.inc()
-        self._fell = why
-        if (unsaid := self._throttle.due(why)) is not None:
-            log.error("the store refuses calls: %s", why, extra={"event": Event.STORE_REFUSES, "unsaid": unsaid})
+        self._outage_reason = why
+        if (suppressed := self._throttle.due(why)) is not None:
+            log.error("store refuses calls: %s", why, extra={"event": Event.STORE_REFUSES, "unsaid": suppressed})
 
-    def _back(self, said: str) -> None:
-        log.info(said, extra={"event": Event.STORE_BACK})
-        for heard in self.on_back:
-            heard()
+    def _recovered(self, message: str) -> None:
+        log.info(message, extra={"event": Event.STORE_BACK})
+        for callback in self.on_back:
+            callback()
 
-    def _show(self) -> None:
+    def _update_gauge(self) -> None:
         self._telemetry.store_breaker_open.set(int(self._lanes_down > 0 or bool(self._refusing)))
 
     def tick(self) -> None:
         """Call once a second."""
-        why = self._fell
+        why = self._outage_reason
         if self._lanes_down == 0:
-            self._fell = next(iter(self._refusing.values()), None)
+            self._outage_reason = next(iter(self._refusing.values()), None)
         if self.rule is not None:
             self.rule.read(why is not None, None if why is None else {"reason": why})
 
 
 class StreamWatch:
-    """Hears the keeper of the streams. `fit` is set once no stream covers a request/reply subject."""
+    """Watches the stream keeper. `fit` is set once no stream covers a request/reply subject."""
 
     def __init__(self, telemetry: Telemetry, readiness: Readiness, alerts: AlertSink) -> None:
         self._differences = telemetry.stream_differences
@@ -108,8 +114,8 @@ class StreamWatch:
         self._alerts = alerts
         self.fit = asyncio.Event()
 
-    def looked(self, ensured: Ensured, covered: dict[str, list[str]]) -> None:
-        """After each complete look."""
+    def checked(self, ensured: Ensured, covered: dict[str, list[str]]) -> None:
+        """Called after each complete check of the streams; `covered`: request/reply subject → covering streams."""
         self._differences.set(len(ensured.differences))
         if not covered:
             self._readiness.ok("streams")
@@ -123,34 +129,35 @@ class StreamWatch:
 
 
 class CacheWatch:
-    """`usecases.policies.cache_settings.CacheHooks`; `suspect` is the guard's, set once it is there.
+    """Watches the policy cache (`ports.policies.CacheHooks`).
 
-    `tenants` have a label of their own; `served` is told who is decided for.
+    `suspect` is set to the seed guard's method once that exists. `tenants` have a metric label of their own. `served`
+    is called with each tenant that this pod decides for.
     """
 
     def __init__(self, telemetry: Telemetry, tenants: Iterable[str], *, served: Callable[[str], None]) -> None:
         self._telemetry = telemetry
         self._revisions = {t: telemetry.policy_revision.labels(t) for t in tenants}
-        self.suspect: Callable[[str], None] = _nobody
+        self.suspect: Callable[[str], None] = _no_guard_yet
         self._served = served
         self._throttle = LogThrottle(time.monotonic)
 
-    def loaded(self, cause: Cause, found: TenantPolicies | None) -> None:
-        """A load succeeded: who has policies is decided for, and has an audit log."""
+    def loaded(self, cause: Cause, policies: TenantPolicies | None) -> None:
+        """A load succeeded. A tenant with policies gets decisions, and so has an audit log."""
         self._telemetry.policy_reloads.labels(cause.value).inc()
-        if found is not None:
-            self._served(found.tenant_id)
+        if policies is not None:
+            self._served(policies.tenant_id)
 
     def failed(self, tenant_id: str, why: str) -> None:
         """A load failed; the last good policies are kept."""
         self._telemetry.policy_load_failures.inc()
-        # Every tenant in use is asked for again and again while the store is away; the metric counts them all.
-        if (unsaid := self._throttle.due(why)) is not None:
-            fields = {"event": Event.POLICY_STALE, "tenant_id": tenant_id, "unsaid": unsaid}
+        # During an outage every tenant in use is retried: the log is throttled, the metric counts all.
+        if (suppressed := self._throttle.due(why)) is not None:
+            fields = {"event": Event.POLICY_STALE, "tenant_id": tenant_id, "unsaid": suppressed}
             log.warning("policies could not be loaded: %s", why, extra=fields)
 
     def read(self, cache: PolicyCache) -> None:
-        """What the gauges show is asked for when they are scraped."""
+        """Let the gauges read their values from the cache at each scrape."""
         t = self._telemetry
         t.policy_cache_entries.set_function(lambda: cache.tenants)
         t.policy_cache_bytes.set_function(lambda: cache.size_bytes)
@@ -158,7 +165,7 @@ class CacheWatch:
         t.policy_skew_age.set_function(lambda: cache.skew.oldest_s)
 
     def kept(self, tenant_id: str, revision: int | None) -> None:
-        """The tenant is cached at this revision, or not any more."""
+        """The tenant is cached at this revision; None: it is no longer cached."""
         gauge = self._revisions.get(tenant_id)
         if gauge is not None:
             gauge.set(revision or 0)
@@ -168,12 +175,12 @@ class CacheWatch:
         self.suspect(tenant_id)
 
 
-def _nobody(_tenant_id: str) -> None:
-    """Before the guard is there."""
+def _no_guard_yet(_tenant_id: str) -> None:
+    """Stands in until the seed guard exists."""
 
 
 class AuditWatch:
-    """Whether the audit is slow: over the last seconds, the calls that append to it, and this pod's reads of it."""
+    """Watches for a slow audit: the recent latency of the calls that append to it, and of this pod's reads."""
 
     def __init__(self, telemetry: Telemetry, alerts: AlertSink, *, append_slow_ms: int, read_slow_ms: int) -> None:
         append, read = telemetry.store_call_seconds.child("decide"), telemetry.audit_read_seconds
@@ -193,12 +200,12 @@ class AuditWatch:
 
 
 def _slow(bound_ms: int) -> "LevelBounds":
-    """Over again at half of it; ten seconds each."""
+    """Raise after 10 s above the bound; resolve after 10 s below half of it."""
     return {"raise_at": bound_ms, "clear_at": bound_ms / 2, "hold": 10}
 
 
 class LevelBounds(TypedDict):
-    """As `Level` calls them."""
+    """The keyword arguments of `usecases.alerts.rules.Level`."""
 
     raise_at: float
     clear_at: float
@@ -206,38 +213,38 @@ class LevelBounds(TypedDict):
 
 
 class SeedWatch:
-    """`usecases.policies.seed.SeedHooks`."""
+    """Watches the seed (`ports.seeding.SeedHooks`)."""
 
     def __init__(self, telemetry: Telemetry, alerts: Alerts) -> None:
         self._telemetry = telemetry
         self._alerts = alerts
 
     def reseeded(self, report: SeedReport) -> None:
-        """A store that had been seeded was found empty."""
+        """A store that had been seeded was found empty and was seeded again."""
         self._telemetry.store_reseeded.inc()
         log.error(
-            "the store was found empty and was seeded again: %d policies",
+            "store found empty and seeded again: %d policies",
             len(report.written),
             extra={"event": Event.STORE_RESEEDED},
         )
-        self._alerts.happened(Condition.STORE_RESEEDED, FLEET, metadata={"policies": len(report.written)})
-        self._bad(report)
+        self._alerts.occurred(Condition.STORE_RESEEDED, FLEET, metadata={"policies": len(report.written)})
+        self._log_bad_files(report)
 
     def seeded(self, report: SeedReport) -> None:
-        """Files were read into the store."""
+        """Policy files were written into the store."""
         log.info(
-            "seeded %d policies, %d were there",
+            "policies seeded: %d written, %d already there",
             len(report.written),
             len(report.kept),
             extra={"event": Event.POLICY_APPLIED},
         )
-        self._bad(report)
+        self._log_bad_files(report)
 
     def away(self, why: str) -> None:
-        """The guard tries again; the lanes say when the store is away."""
-        log.debug("the seed waits for the store: %s", why)
+        """The store did not answer; the guard retries. `StoreWatch` reports the outage."""
+        log.debug("store unavailable; the seed check is retried: %s", why)
 
     @staticmethod
-    def _bad(report: SeedReport) -> None:
+    def _log_bad_files(report: SeedReport) -> None:
         for bad in report.bad:
-            log.error("a policy file is refused: %s", bad, extra={"event": Event.POLICY_REFUSED})
+            log.error("policy file refused: %s", bad, extra={"event": Event.POLICY_REFUSED})

@@ -1,4 +1,4 @@
-"""An outage of the store, as the consumers see it: nothing is pulled that could not be written."""
+"""Pause the consumers during an outage of the store: pull nothing whose effect could not be written."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ log = logging.getLogger("router.app")
 
 
 class StoreOutage:
-    """While the store is away the consumers pull nothing and give back what they hold: other pods may reach it."""
+    """Pauses the consumers during an outage. They return their messages: other pods may still reach the store."""
 
     def __init__(
         self,
@@ -26,15 +26,15 @@ class StoreOutage:
         self._ping = ping
         self._paused = telemetry.consumers_paused
         self._retry_s = retry_s
-        self._waiting: asyncio.Task[None] | None = None
+        self._recovery: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """The store does not answer: pause until it does. Nothing happens when it is known already."""
-        if self._waiting is None:
+        """Pause the consumers until the store answers again. No effect during a known outage."""
+        if self._recovery is None:
             self._paused.set(1)
             for loop in self._loops:
                 loop.pause()
-            self._waiting = asyncio.get_running_loop().create_task(self._until_back())
+            self._recovery = asyncio.get_running_loop().create_task(self._until_back())
 
     async def _until_back(self) -> None:
         while True:
@@ -42,16 +42,16 @@ class StoreOutage:
             try:
                 await self._ping()
             except StoreError as fault:
-                log.debug("the consumers wait for the store: %s", fault)
+                log.debug("store unavailable; consumers stay paused: %s", fault)
             else:
                 break
-        self._waiting = None
+        self._recovery = None
         self._paused.set(0)
         for loop in self._loops:
             loop.resume()
 
     async def stop(self) -> None:
-        """Wait for it no longer."""
-        if self._waiting is not None:
-            self._waiting.cancel()
-            await asyncio.gather(self._waiting, return_exceptions=True)
+        """Stop waiting for the store."""
+        if self._recovery is not None:
+            self._recovery.cancel()
+            await asyncio.gather(self._recovery, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""What every part of a pod stands on: its metrics, NATS, Redis, the CP gate, and the alerts about them."""
+"""The base that all parts of a pod share: metrics, NATS, Redis, the CP gate, and alerts about them."""
 
 import time
 
@@ -35,7 +35,7 @@ _CONDITIONS = ("store", "policies", "bus", "streams", "serving")
 
 
 def wall_ms() -> int:
-    """Unix time; for what people read, never for a decision."""
+    """Unix time in ms; for texts that people read, never for a decision."""
     return int(time.time() * 1000)
 
 
@@ -44,7 +44,7 @@ def _monotonic_ms() -> int:
 
 
 class Platform:
-    """See the module. Nothing is connected, and nothing runs, before the pod starts it."""
+    """Builds the shared parts. Nothing is connected or runs before the pod starts it."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = s = settings
@@ -61,13 +61,18 @@ class Platform:
         self.store = Store(s, hooks)
         self.audit_lines.script = self.store.script_version
         self.alerts = Alerts(
-            self.publisher, self.store.epochs, encode_alert, self.telemetry, wall_ms, calm_ms=s.alert_calm_s * 1000
+            publisher=self.publisher,
+            epochs=self.store.epochs,
+            encode=encode_alert,
+            telemetry=self.telemetry,
+            wall_ms=wall_ms,
+            calm_ms=s.alert_calm_s * 1000,
         )
         self.isolation = Isolation(self.telemetry, self.alerts)
         self.stream_watch = StreamWatch(self.telemetry, self.readiness, self.alerts)
-        self.keeper = StreamKeeper(self.bus, self.streams, on_look=self.stream_watch.looked)
+        self.keeper = StreamKeeper(self.bus, self.streams, on_poll=self.stream_watch.checked)
         self._bus_totals()
-        self._away_rules()
+        self._outage_rules()
         self._gate_parts()
 
     def _bus_totals(self) -> None:
@@ -80,12 +85,12 @@ class Platform:
         t.publishes.read_from(lambda: self.publisher.resent, "resent")
         t.publishes.read_from(lambda: self.publisher.published_core, "core")
 
-    def _away_rules(self) -> None:
+    def _outage_rules(self) -> None:
         minimum = self.settings.alert_away_s
         self.store_watch.rule = Unavailable(self.alerts, Condition.STORE_AWAY, FLEET, minimum=minimum)
         self._bus_rule = Unavailable(self.alerts, Condition.BUS_AWAY, FLEET, minimum=minimum)
-        self._bus_fell = False
-        self.bus.on_connect.append(self.alerts.nudge)
+        self._bus_was_down = False
+        self.bus.on_connect.append(self.alerts.retry_now)
         self.bus.on_disconnect.append(self._bus_down)
 
     def _gate_parts(self) -> None:
@@ -108,33 +113,33 @@ class Platform:
         )
 
     def now_ms(self, tenant_id: str = "") -> int:
-        """Redis time, as far as known, on the node that has the tenant."""
+        """Estimated Redis time in ms, on the tenant's node."""
         return self.store.decisions.now_ms(tenant_id)
 
     def may_work(self) -> bool:
-        """Whether to begin something that another pod may do as well."""
+        """Whether to begin work that any pod can do; False while this pod drains."""
         return not self.draining
 
     def features(self) -> Features:
-        """What the gate lets through right now."""
+        """The features that the gate allows now."""
         return self.gate.features
 
     def gate_facts(self) -> JsonObject:
-        """How the gate stands, for people."""
+        """The state of the gate, for people."""
         path = self.settings.cp_state_path
         return {"file": None if path is None else str(path), **self.gate.state.facts}
 
     def tick(self) -> None:
-        """Call once a second; waits for neither server."""
+        """Call once a second. Does not wait for Redis or NATS."""
         self.store_watch.tick()
-        self._bus_rule.read(self._bus_fell)
-        self._bus_fell = self._bus_fell and not self.bus.connected
+        self._bus_rule.read(self._bus_was_down)
+        self._bus_was_down = self._bus_was_down and not self.bus.connected
 
     def _stream_missing(self) -> None:
         self.keeper.poll_soon()
 
     def _bus_down(self) -> None:
-        self._bus_fell = not self.draining
+        self._bus_was_down = not self.draining
 
     def _gate_changed(self, state: GateState) -> None:
         self.gate_log.changed(state)

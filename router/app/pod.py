@@ -1,10 +1,11 @@
 """One pod: its parts, and the order in which they start and stop.
 
-    start  HTTP (alive, not ready) → gate → NATS → store → seed → streams → consumers → the decide door
-    stop   not ready → door closed → answers given → assignments published → consumers stopped → connections closed
+    start  HTTP (alive, not ready) → gate → NATS → store → seed → streams → consumers → the decide subscription
+    stop   not ready → subscription paused → answers sent → assignments published → consumers stopped → disconnect
 
-Redis or NATS may be absent at boot: the pod starts, is not ready, says why and tries again. The door opens with the
-first readiness; later outages are metrics and alerts. Only a stream over a request/reply subject takes readiness back.
+Redis or NATS may be unavailable at boot: the pod starts, is not ready, reports why, and retries. It takes requests from
+the first readiness on; later outages are metrics and alerts. Readiness is only withdrawn while a stream covers a
+request/reply subject.
 """
 
 import asyncio
@@ -41,16 +42,16 @@ _MEMORY_EVERY_S = 15
 
 
 async def serve(settings: Settings) -> int:
-    """Run a pod until SIGTERM or SIGINT; the exit code of the process.
+    """Run a pod until SIGTERM or SIGINT and return the exit code of the process.
 
-    0 after a clean stop, 2 when the settings contradict the store (the log says how).
+    0 after a clean stop, 2 if the settings contradict the store (the log holds the details).
     """
     configure(settings.log_level, settings.log_format, pod=settings.pod_name, secrets=secrets_of(settings))
     pod = Pod(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(sign, stop.set)
+    for sig in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sig, stop.set)
     try:
         await pod.start()
         await pod.until(stop)
@@ -78,7 +79,7 @@ class Pod:
         self._running: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Start everything; returns at once. What is absent is waited for in the background."""
+        """Start everything and return at once. Unavailable servers are waited for in the background."""
         s, platform = self._s, self._platform
         log.info("pod %s of version %s starts", s.pod_name, __version__, extra={"event": Event.POD_STARTING})
         await self._services.http.start(s.http_host, s.http_port)
@@ -91,7 +92,7 @@ class Pod:
         self._run(platform.gate.watch(s.cp_poll_ms / 1000), "gate")
 
     async def until(self, stop: asyncio.Event) -> None:
-        """Returns when `stop` is set.
+        """Return when `stop` is set.
 
         :raises StartupRefused: this pod must not run against this store.
         """
@@ -110,7 +111,7 @@ class Pod:
         self._running.append(asyncio.ensure_future(_named(work, name)))
 
     async def _boot(self) -> None:
-        """From "alive" to "serving"; every step is tried until it works."""
+        """Boot from "alive" to "serving"; every step is retried until it succeeds."""
         platform, audit, policies, tasks = self._platform, self._audit, self._policies, self._tasks
         platform.readiness.not_ok("bus", "connecting")
         await self._until_done("store", self._open_store)
@@ -120,11 +121,11 @@ class Pod:
         self._run(platform.gate_log.run(), "gate log")
         self._run(policies.figures.run(), "figures")
         while not await platform.bus.wait_connected(_BUS_AWAY_S):
-            platform.readiness.not_ok("bus", "NATS does not answer; see the log")
+            platform.readiness.not_ok("bus", "NATS is unavailable; the log has the cause")
         await self._until_done("bus", self._open_bus)
-        # Before the streams are looked at: a stream that must not be there is an alert, and the boot waits for its end.
+        # Before the streams are checked: a forbidden stream raises an alert, and the boot waits until it is resolved.
         self._run(platform.alerts.run(), "alerts")
-        self._run(platform.alerts.tend(), "episodes")
+        self._run(platform.alerts.maintain(), "episodes")
         await platform.keeper.start()
         await platform.stream_watch.fit.wait()
         for pull in tasks.loops.values():
@@ -167,10 +168,10 @@ class Pod:
             raise StoreError("; ".join(problems))
 
     async def _open_bus(self) -> None:
-        bus, seen = self._platform.bus, self._tasks.workers
+        bus, workers_seen = self._platform.bus, self._tasks.workers
         await self._platform.publisher.start()
         await announce.listen(bus, lambda tenant_id, _revision: self._policies.cache.announced(tenant_id))
-        await workers.listen(bus, seen.heartbeat, seen.dead_letter)
+        await workers.listen(bus, workers_seen.heartbeat, workers_seen.dead_letter)
         await self._services.open()
 
     async def _watch_servers(self) -> None:
@@ -204,10 +205,10 @@ class Pod:
             self._platform.telemetry.store_memory_share.set(share)
             self._memory.read(share)
         except StoreError as fault:
-            log.debug("the store does not tell its memory: %s", fault)
+            log.debug("memory share of the store unknown: %s", fault)
 
     async def stop(self) -> None:
-        """Drain and stop: what was accepted is answered, published or left to the other pods."""
+        """Drain and stop. Accepted work is answered and published, or left to the other pods."""
         platform = self._platform
         platform.draining = True
         platform.readiness.not_ok("serving", "draining")
@@ -216,7 +217,7 @@ class Pod:
             async with asyncio.timeout(self._s.drain_timeout_s):
                 await self._drain()
         except TimeoutError:
-            log.error("not everything was done in time; the other pods take over what is left")
+            log.error("drain timed out; the other pods take over the remaining work")
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -240,9 +241,9 @@ class Pod:
 
 
 def _settle_garbage_collector() -> None:
-    """What the boot has made stays for good: the collector need not walk it again and again.
+    """Exempt the objects of the boot from garbage collection, since they live as long as the pod.
 
-    Requests make little that is cyclic, so young collections may be rarer, too.
+    Requests create few reference cycles, so young collections may be rarer, too.
     """
     gc.collect()
     gc.freeze()

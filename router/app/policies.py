@@ -1,4 +1,4 @@
-"""What a pod knows of the tenants that it decides for: policies, their providers' live figures, how full limits are."""
+"""The tenant parts of a pod: policies, seed, live figures of providers, limit usage, breaker episodes."""
 
 import time
 from functools import partial
@@ -21,7 +21,7 @@ from router.usecases.sampling.measure import Measure
 
 
 class PolicyParts:
-    """See the module."""
+    """Builds the tenant parts."""
 
     def __init__(self, platform: Platform, audit: AuditParts) -> None:
         s, t, store = platform.settings, platform.telemetry, platform.store

@@ -1,4 +1,4 @@
-"""What a pod answers beside decide requests: look-ups, status and admin acts over NATS, pages over HTTP."""
+"""The services of a pod beside decide requests: queries, status and admin acts over NATS, pages over HTTP."""
 
 from functools import partial
 
@@ -16,12 +16,11 @@ from router.domain.decision import Code, Refused
 from router.domain.json import JsonObject
 from router.edge.http import HttpServer
 from router.edge.pages import pages
-from router.usecases.admin.acts import OperatorActs, PolicyActs
+from router.usecases.admin.acts import AdminServices
 from router.usecases.admin.admin import Admin
 from router.usecases.admin.overrides import OverrideService
 from router.usecases.admin.purge import Purger
 from router.usecases.admin.queries import Backpressure, GetDecision, RecentLatency
-from router.usecases.admin.tenant_acts import TenantActs
 from router.usecases.policies.publish import PolicyPublisher
 from router.wire import subjects
 from router.wire.reply import encode
@@ -30,7 +29,7 @@ _BUSY_MS = 100
 
 
 class Services:
-    """`http` is started first, the subjects are opened when NATS is there."""
+    """Builds the services. The pod starts `http` first, and calls `open` once NATS is available."""
 
     def __init__(self, platform: Platform, policies: PolicyParts, tasks: TaskParts, deciding: DecideParts) -> None:
         self._platform, self._policies, self._deciding = platform, policies, deciding
@@ -38,38 +37,54 @@ class Services:
         self.recent = RecentLatency(t.latency.counts, t.latency.bounds_ms)
         self._backpressure = Backpressure(lambda: tasks.lag, self.recent, lambda: deciding.decide.in_flight, wall_ms)
         self.http = HttpServer(
-            pages(s.pod_name, __version__, platform.readiness, t, self._backpressure.active, platform.gate_facts)
+            pages(
+                pod=s.pod_name,
+                version=__version__,
+                readiness=platform.readiness,
+                telemetry=t,
+                backpressure_active=self._backpressure.active,
+                gate=platform.gate_facts,
+            )
         )
         self._open: list[service.Service] = []
 
     async def open(self) -> None:
-        """Answer on the subjects.
+        """Subscribe to the subjects and answer on them.
 
-        :raises BusError: NATS is away.
+        :raises BusError: NATS is unavailable.
         """
         platform = self._platform
         s, store = platform.settings, platform.store
-        look_up = GetDecision(
+        get_decision = GetDecision(
             store.decisions,
             store.tasks,
-            violated=partial(platform.isolation.violated, Door.QUERY),
+            on_isolation_violation=partial(platform.isolation.violated, Door.QUERY),
             legacy_codes=s.legacy_error_codes,
         )
         headers = {"router-pod": s.pod_name}
         fault = partial(_fault_reply, legacy_codes=s.legacy_error_codes)
         for subject, handler in (
-            (subjects.GET_DECISION, look_up),
+            (subjects.GET_DECISION, get_decision),
             (subjects.BACKPRESSURE, self._backpressure),
             (f"{subjects.ADMIN}.*", self._admin()),
         ):
-            self._open.append(await service.serve(platform.bus, subject, "router", handler, fault, headers=headers))
+            self._open.append(
+                await service.serve(
+                    bus=platform.bus,
+                    subject=subject,
+                    queue="router",
+                    handler=handler,
+                    fault_reply=fault,
+                    headers=headers,
+                )
+            )
 
     def _admin(self) -> Admin:
         platform = self._platform
         s, store = platform.settings, platform.store
         announcements = Announcements(platform.bus)
 
-        def operator(by: Actor) -> OverrideService:
+        def overrides(by: Actor) -> OverrideService:
             return OverrideService(store.levers, store.inspector, store.policies, by)
 
         def publisher(by: Actor) -> PolicyPublisher:
@@ -78,22 +93,22 @@ class Services:
         def purger(by: Actor) -> Purger:
             return Purger(store.tenants, store.levers, announcements, by, forget_ms=forget_ms(s))
 
-        return Admin(
-            self._policies.cache,
-            store.inspector,
-            store.extensions,
-            self._deciding.dry_run.ask,
-            admin_tokens(s),
-            store.levers,
-            platform.telemetry,
-            OperatorActs(operator).acts | PolicyActs(publisher).acts | TenantActs(purger, store.tenants).acts,
-            legacy_codes=s.legacy_error_codes,
+        services = AdminServices(
+            policies=self._policies.cache,
+            inspector=store.inspector,
+            extensions=store.extensions,
+            tenants=store.tenants,
+            dry_run=self._deciding.dry_run.answer,
+            overrides=overrides,
+            publisher=publisher,
+            purger=purger,
         )
+        return Admin(services, admin_tokens(s), store.levers, platform.telemetry, legacy_codes=s.legacy_error_codes)
 
     async def drained(self) -> None:
-        """Answer no more on the subjects; HTTP stays."""
-        for one in self._open:
-            await one.stop()
+        """Stop answering on the subjects; HTTP stays."""
+        for service_handle in self._open:
+            await service_handle.stop()
 
 
 def _fault_reply(code: str, message: str, *, legacy_codes: bool) -> bytes:

@@ -1,4 +1,4 @@
-"""The store of a pod: one connection road for decisions, one client for everything else."""
+"""The store of a pod: the lanes carry decide calls, one client carries everything else."""
 
 import os
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from router.domain.task import BreakerTurn, Move
 from router.settings import Settings
 from router.store.audit import RedisAudit
 from router.store.claims import RedisClaims
-from router.store.decide.lane import LaneHooks
+from router.store.decide.availability import LaneHooks
 from router.store.decide.lanes import Lanes
 from router.store.decide.rows import RowPacker
 from router.store.decisions import RedisDecisions, decide_script
@@ -30,7 +30,7 @@ from router.store.unknown_tenants import RedisUnknownTenants
 
 
 class StoreHooks(NamedTuple):
-    """Who hears of what the store does."""
+    """Callbacks of the store."""
 
     lanes: LaneHooks
     audit_read: Callable[[float], None]
@@ -38,16 +38,18 @@ class StoreHooks(NamedTuple):
 
 
 class Store:
-    """All that a pod has of Redis. Nothing is connected before `open`."""
+    """All Redis adapters of a pod. Nothing is connected before `open`."""
 
-    def __init__(self, s: Settings, heard: StoreHooks) -> None:
-        kind = Cluster if s.redis_cluster else SingleNode
-        self.nodes: Nodes = kind(s.redis_url, redis_access(s))
+    def __init__(self, s: Settings, hooks: StoreHooks) -> None:
+        nodes_type = Cluster if s.redis_cluster else SingleNode
+        self.nodes: Nodes = nodes_type(s.redis_url, redis_access(s))
         self.keys = Keys(s.store_schema, s.partitions)
         script = decide_script()
         self.script_version = script.version
         packer = RowPacker(self.keys, os.urandom, script=script.version)
-        self.lanes = Lanes(self.keys, self.nodes, packer, script, lane_settings(s), heard.lanes)
+        self.lanes = Lanes(
+            keys=self.keys, nodes=self.nodes, packer=packer, script=script, settings=lane_settings(s), hooks=hooks.lanes
+        )
         self.decisions = RedisDecisions(self.keys, self.nodes, self.lanes, s.store_deadline_ms)
         self.policies = RedisPolicies(self.nodes, self.keys, bounds=policy_bounds(s))
         self.figures = RedisFigures(self.keys, self.nodes)
@@ -56,11 +58,13 @@ class Store:
             self.nodes,
             audit_max_len=s.audit_max_len,
             shared_calls=not s.redis_cluster,
-            on_moved=heard.moved,
+            on_moved=hooks.moved,
         )
-        # Reads for people and exports may go elsewhere.
-        self._reading = self.nodes if s.redis_replica_url is None else SingleNode(s.redis_replica_url, redis_access(s))
-        self.audit = RedisAudit(self.keys, self._reading, on_read=heard.audit_read)
+        # Audit reads (people, exports) may go to a replica.
+        self._read_nodes = (
+            self.nodes if s.redis_replica_url is None else SingleNode(s.redis_replica_url, redis_access(s))
+        )
+        self.audit = RedisAudit(self.keys, self._read_nodes, on_read=hooks.audit_read)
         bounds = retention_bounds(s)
         self.retention = RedisRetention(self.keys, self.nodes, bounds, shared_calls=not s.redis_cluster)
         self.unknown = RedisUnknownTenants(self.keys, self.nodes, bounds.ttl_ms)
@@ -77,7 +81,7 @@ class Store:
         self.measure = RedisMeasure(self.keys, self.nodes, shared_calls=not s.redis_cluster)
 
     async def open(self) -> None:
-        """Connect, and learn the server's clock.
+        """Connect and read the server's clock.
 
         :raises StoreError: Redis did not answer.
         """
@@ -85,15 +89,15 @@ class Store:
         await self.lanes.open()
 
     async def ping(self) -> None:
-        """Returns when every node has answered.
+        """Return when every node has answered.
 
-        :raises StoreError: one did not.
+        :raises StoreError: a node did not answer.
         """
         await self.nodes.each("PING")
 
     async def close(self) -> None:
         """Close every connection."""
         await self.lanes.close()
-        if self._reading is not self.nodes:
-            await self._reading.close()
+        if self._read_nodes is not self.nodes:
+            await self._read_nodes.close()
         await self.nodes.close()

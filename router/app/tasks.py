@@ -1,4 +1,4 @@
-"""What becomes of dispatched tasks: published, reported on, settled, told; and swept when nobody did."""
+"""The task parts of a pod: dispatch, acks, results, settling, final results, outbox and sweeper."""
 
 import os
 import time
@@ -30,7 +30,7 @@ _HEADERS_BYTES = 16_384
 
 
 class TaskParts:
-    """See the module."""
+    """Builds the task parts."""
 
     def __init__(self, platform: Platform, policies: PolicyParts) -> None:
         self._platform = platform
@@ -39,11 +39,11 @@ class TaskParts:
         self.final_results = FinalResults(store.tasks, platform.publisher, platform.bus, t)
         self.workers = FleetWorkers(t, platform.alerts, time.monotonic)
         self.outbox = Outbox(
-            store.tasks,
-            platform.publisher,
-            StreamHistory(platform.bus, s.stream_usage_name),
-            t,
-            platform.alerts,
+            tasks=store.tasks,
+            publisher=platform.publisher,
+            usage_log=StreamHistory(platform.bus, s.stream_usage_name),
+            telemetry=t,
+            alerts=platform.alerts,
             dedup_ms=s.stream_usage_dedup_s * 1000,
             wall_ms=wall_ms,
         )
@@ -76,32 +76,32 @@ class TaskParts:
         platform = self._platform
         store = platform.store
         attempts = Attempts(
-            store.decisions,
-            policies.cache,
-            self.dispatcher,
-            platform.features,
-            decide_settings(platform.settings).deadlines,
-            effects.give_up,
-            policies.figures.snapshot,
+            decisions=store.decisions,
+            policies=policies.cache,
+            dispatcher=self.dispatcher,
+            features=platform.features,
+            deadlines=decide_settings(platform.settings).deadlines,
+            give_up=effects.give_up,
+            snapshot=policies.figures.snapshot,
         )
         return Sweeper(
-            store.tasks,
-            self.dispatcher,
-            effects,
-            self.outbox,
-            attempts,
-            self.unfinished,
-            policies.cache,
-            platform.telemetry,
+            tasks=store.tasks,
+            dispatcher=self.dispatcher,
+            effects=effects,
+            outbox=self.outbox,
+            attempts=attempts,
+            unfinished=self.unfinished,
+            policies=policies.cache,
+            telemetry=platform.telemetry,
             now_ms=platform.now_ms,
             may_work=lambda: platform.bus.connected and platform.may_work(),
         )
 
     def _loops(self, policies: PolicyParts, effects: TaskEffects) -> dict[str, PullLoop]:
-        """By the name of what they pull."""
+        """The pull loops by the name of their stream's content."""
         platform = self._platform
         s, t, store = platform.settings, platform.telemetry, platform.store
-        letters = DeadLetters(
+        dead_letters = DeadLetters(
             platform.publisher,
             t,
             platform.alerts,
@@ -110,51 +110,59 @@ class TaskParts:
             wall_ms=wall_ms,
         )
         settle = Settle(
-            store.tasks,
-            store.decisions,
-            policies.cache,
-            self.outbox,
-            letters,
-            effects,
-            t,
-            platform.isolation,
-            store.failures,
+            tasks=store.tasks,
+            decisions=store.decisions,
+            policies=policies.cache,
+            outbox=self.outbox,
+            dead_letters=dead_letters,
+            effects=effects,
+            telemetry=t,
+            isolation=platform.isolation,
+            failures=store.failures,
             max_failures=s.dead_letter_after,
             wall_ms=wall_ms,
         )
         acks = Acks(
-            store.tasks,
-            store.decisions,
-            policies.cache,
-            effects,
-            letters,
-            t,
-            platform.isolation,
-            store.failures,
+            tasks=store.tasks,
+            decisions=store.decisions,
+            policies=policies.cache,
+            effects=effects,
+            dead_letters=dead_letters,
+            telemetry=t,
+            isolation=platform.isolation,
+            failures=store.failures,
             max_failures=s.dead_letter_after,
         )
         _, ack_spec, result_spec = platform.streams.consumers
         return {
-            "result": self._loop("result", result_spec, settle.results, subjects.RESULT, letters),
-            "ack": self._loop("ack", ack_spec, acks.receive, subjects.ACK, letters),
+            "result": self._loop(
+                name="result",
+                spec=result_spec,
+                handle=settle.results,
+                subject=subjects.RESULT,
+                dead_letters=dead_letters,
+            ),
+            "ack": self._loop(
+                name="ack", spec=ack_spec, handle=acks.receive, subject=subjects.ACK, dead_letters=dead_letters
+            ),
         }
 
-    def _loop(self, name: str, spec: ConsumerSpec, handle: Handle, subject: str, letters: DeadLetters) -> PullLoop:
+    def _loop(self, name: str, spec: ConsumerSpec, handle: Handle, subject: str, dead_letters: DeadLetters) -> PullLoop:
         platform = self._platform
         budget = FailureBudget(platform.store.failures, f"{subject} bug", platform.settings.dead_letter_after)
-        careful = PoisonGuard(handle, subject, letters, budget=budget, away=self._store_is_away)
-        stalled = partial(platform.alerts.happened, Condition.CONSUMER_STALLED, name)
-        loop = PullLoop(platform.bus, platform.streams, spec, careful, on_stall=stalled)
+        guarded = PoisonGuard(handle, subject, dead_letters, budget=budget, away=self._store_unavailable)
+        on_stall = partial(platform.alerts.occurred, Condition.CONSUMER_STALLED, name)
+        loop = PullLoop(platform.bus, platform.streams, spec, guarded, on_stall=on_stall)
         platform.telemetry.redeliveries.read_from(lambda: loop.redelivered, name)
         platform.telemetry.consumer_stalls.read_from(lambda: loop.stalls, name)
         return loop
 
-    def _store_is_away(self) -> None:
+    def _store_unavailable(self) -> None:
         self.outage.begin()
 
     @property
     def lag(self) -> int:
-        """Messages that the consumers of the fleet have before them."""
+        """The backlog of the fleet's result and ack consumers, in messages."""
         return sum(loop.lag for loop in self.loops.values())
 
     def tick(self) -> None:
@@ -164,7 +172,7 @@ class TaskParts:
             self._platform.telemetry.consumer_lag.labels(name).set(loop.lag)
 
     async def drained(self) -> None:
-        """Pull no more, and end what was begun."""
+        """Stop pulling, and finish the work that has begun."""
         await self.outage.stop()
         for loop in self.loops.values():
             await loop.stop()

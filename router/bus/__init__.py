@@ -1,6 +1,6 @@
-"""NATS: one connection kept for ever (`Bus`), and what the router does over it.
+"""NATS: the permanent connection (`Bus`) and everything that uses it.
 
-In: `DecideDoor`, `PullLoop`, `serve`, `announce.listen`, `workers.listen`. Out: `StreamPublisher`, `Bus.publish`,
-`announce.announce`. Around: `fleet`, `Streams`, `StreamKeeper`. Only this room (and the example worker) knows nats-py;
-handlers are plain callables and know nothing of it.
+Receiving: `DecideDoor`, `PullLoop`, `serve`, `announce.listen`, `workers.listen`. Sending: `StreamPublisher`,
+`Bus.publish`, `announce.announce`. Streams and consumers: `fleet`, `Streams`, `StreamKeeper`. Only this package and
+`router.worker` import nats-py; handlers are plain callables without it.
 """

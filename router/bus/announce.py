@@ -1,6 +1,6 @@
-"""Tells the other pods that a tenant's policies have changed: a hint, at most once, which the store confirms.
+"""Announcements to all pods that a tenant's policies have changed: hints, delivered at most once.
 
-A pod that misses one notices by the revision in the next decision of that tenant.
+The store confirms each hint. A pod that misses one sees the new revision in the tenant's next decision.
 """
 
 import logging
@@ -18,42 +18,42 @@ SUBJECT = "beamline.router.internal.v1.policy_changed"
 
 
 class PolicyChanged(msgspec.Struct, frozen=True):
-    """The announcement."""
+    """The body of an announcement."""
 
     tenant_id: str
     revision: int
 
 
 def announce(bus: Bus, tenant_id: str, revision: int) -> None:
-    """Tell all pods, this one included.
+    """Announce a policy change to all pods, this one included.
 
-    :raises BusError: it could not be queued.
+    :raises BusError: the message could not be queued.
     """
     bus.publish(SUBJECT, msgspec.json.encode(PolicyChanged(tenant_id, revision)))
 
 
 class Announcements:
-    """`usecases.policies.publish.Announcer`: a hint that may be lost, since every decide row tells as well."""
+    """Implements `ports.policies.Announcer`. A lost hint is harmless: every decide row has the revision too."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
     def policy_changed(self, tenant_id: str, revision: int) -> None:
-        """Tell all pods."""
+        """Announce a policy change to all pods; a failure is only logged."""
         try:
             announce(self._bus, tenant_id, revision)
-        except BusError as fault:
-            log.info("a policy change was not announced: %s", fault)
+        except BusError as error:
+            log.info("policy change not announced: %s", error)
 
 
 async def listen(bus: Bus, on_change: Callable[[str, int], None]) -> Subscription:
-    """`on_change(tenant_id, revision)` for each announcement that can be read; the others are logged."""
+    """Call `on_change(tenant_id, revision)` for each announcement; an unreadable one is logged."""
 
     def on_message(_subject: bytes, _reply: bytes, data: bytes, _raw: bytes | None) -> None:
         try:
             change = msgspec.json.decode(data, type=PolicyChanged)
         except msgspec.DecodeError as error:
-            log.warning("a policy announcement cannot be read: %s", error, extra={"event": Event.POLICY_STALE})
+            log.warning("unreadable policy announcement: %s", error, extra={"event": Event.POLICY_STALE})
             return
         on_change(change.tenant_id, change.revision)
 

@@ -1,4 +1,4 @@
-"""The JetStream API as JSON: one call, one answer, its error as an exception."""
+"""Calls of the JetStream API in JSON; an error in the reply becomes an exception."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -15,7 +15,7 @@ class _Fault(msgspec.Struct):
     description: str = ""
 
 
-class _Answer(msgspec.Struct):
+class _Reply(msgspec.Struct):
     error: _Fault | None = None
 
 
@@ -25,7 +25,7 @@ CONSUMER_EXISTS = 10148
 
 
 class JetStreamError(BusError):
-    """The server refused; `code` is like an HTTP status, `err_code` is the server's own number."""
+    """The server refused a call. `code` is similar to an HTTP status, `err_code` is a JetStream error number."""
 
     def __init__(self, verb: str, code: int, err_code: int, description: str) -> None:
         super().__init__(f"{verb}: {description} ({code}, {err_code})")
@@ -36,20 +36,20 @@ T = TypeVar("T")
 
 
 async def call(
-    bus: Bus, verb: str, payload: Mapping[str, object] | None, answer: type[T], *, timeout_s: float = 5.0
+    bus: Bus, verb: str, payload: Mapping[str, object] | None, reply: type[T], *, timeout_s: float = 5.0
 ) -> T:
-    """Call `verb` (such as `STREAM.INFO.ASSIGN`) and decode the answer as `answer`.
+    """Call `verb` (such as `STREAM.INFO.ASSIGN`) and decode the reply as `reply`.
 
-    :raises JetStreamError: the server refused.
-    :raises NoRespondersError: JetStream is not enabled, or has no leader now.
-    :raises BusError: no answer in time, not connected, or an answer in another form.
+    :raises JetStreamError: the server refused the call.
+    :raises NoRespondersError: JetStream is disabled, or has no leader now.
+    :raises BusError: no reply in time, not connected, or an unreadable reply.
     """
     body = b"" if payload is None else msgspec.json.encode(payload)
     message = await bus.request(f"{bus.options.js_prefix}.{verb}", body, timeout_s=timeout_s)
     try:
-        fault = msgspec.json.decode(message.data, type=_Answer).error
+        fault = msgspec.json.decode(message.data, type=_Reply).error
         if fault is not None:
             raise JetStreamError(verb, fault.code, fault.err_code, fault.description)
-        return msgspec.json.decode(message.data, type=answer)
+        return msgspec.json.decode(message.data, type=reply)
     except msgspec.DecodeError as error:
-        raise BusError(f"{verb}: an answer in another form: {error}") from error
+        raise BusError(f"{verb}: unreadable reply: {error}") from error

@@ -1,10 +1,10 @@
-"""`Bus`: one connection to NATS that is kept for ever, and what everything else in this room is built on.
+"""`Bus`: the permanent connection to NATS, on which the rest of this package is built.
 
-Life: `start()` returns at once and connects in the background, so that a pod boots without a server; subscriptions made
-before are set up with the first connection. After that nats-py reconnects without end; should its client give up or get
-stuck all the same, a watchdog replaces it and subscribes everything again. `close()` sends what is queued and ends.
+`start()` returns at once and connects in the background, so a pod boots without a server. Subscriptions made before the
+first connection are set up with it. Later, nats-py reconnects without limit. If its client still gives up or gets
+stuck, a watchdog replaces the client and restores all subscriptions. `close()` sends what is queued, then disconnects.
 
-Everything runs on one event loop. Callbacks are plain functions and are told, never asked.
+Everything runs on one event loop. Callbacks are plain functions; their return value is ignored.
 """
 
 import asyncio
@@ -26,20 +26,19 @@ from router.errors import BusError, InvalidInput
 from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
-_CANCEL_AGAIN_S = 0.2
-
+_CANCEL_EVERY_S = 0.2
 _WATCH_S = 1.0
 
 
 class Answer(Struct, frozen=True):
-    """What came back for a request."""
+    """The reply to a request."""
 
     data: bytes
     headers: Mapping[str, str]
 
 
 class Subscription:
-    """A direct subscription of a `Bus`; it outlives connections and clients."""
+    """A direct subscription of a `Bus`; it survives reconnects and the replacement of the client."""
 
     def __init__(self, bus: "Bus", subject: str, queue: str, direct: Direct) -> None:
         self.subject, self.queue, self.direct = subject, queue, direct
@@ -47,12 +46,12 @@ class Subscription:
         self._bus = bus
 
     async def close(self) -> None:
-        """Stop, after what the server has sent already was handed over. A lost server is no error."""
+        """Unsubscribe, after the messages that the server already sent are handled. A lost server is no error."""
         await self._bus.unsubscribe(self)
 
 
 class Bus:
-    """See the module. Append plain callbacks to the lists `on_connect`, `on_disconnect`, `on_error`."""
+    """The connection; see the module. Append plain callbacks to `on_connect`, `on_disconnect` and `on_error`."""
 
     def __init__(self, options: BusOptions) -> None:
         self.options = options
@@ -62,27 +61,27 @@ class Bus:
         self.on_disconnect = self._reporter.on_disconnect
         self.on_error = self._reporter.on_error
         self.max_payload = 1 << 20
-        """The server's bound on a message in bytes; 1 MiB before the first connection."""
+        """The maximum size of a message in bytes, set by the server; 1 MiB before the first connection."""
         self._arguments = connect_arguments(options)
         self._client: FastClient | None = None
         self._subscriptions: dict[int, Subscription] = {}
         self._task: asyncio.Task[None] | None = None
-        self._up = asyncio.Event()
+        self._ever_connected = asyncio.Event()
         self._max_unsent = options.max_unsent_bytes
 
     @property
     def connected(self) -> bool:
-        """Whether a server is on the other end right now, as far as known."""
+        """Whether the client is connected now, as far as it knows."""
         return self._client is not None and self._client.is_connected
 
     @property
     def connection(self) -> int:
-        """The number of the connection: another one after each reconnect."""
+        """The number of connects so far: it changes with each reconnect."""
         return self.counters.connects
 
     @property
     def server_version(self) -> tuple[int, int, int]:
-        """Of the server we are connected to; zeros before that."""
+        """The version of the connected server; zeros before the first connection."""
         if self._client is None:
             return 0, 0, 0
         version = self._client.connected_server_version
@@ -94,155 +93,155 @@ class Bus:
         return 0 if self._client is None else self._client.unsent
 
     async def start(self) -> None:
-        """Begin to connect; returns at once, whether or not a server is there.
+        """Start to connect and return at once, with or without a server.
 
-        :raises StartupRefused: the installed nats-py is not one that the fast path can build on.
+        :raises StartupRefused: the fast path does not fit the installed nats-py.
         """
         if self._task is None:
             nats_py.check()
-            self._task = asyncio.create_task(self._keep(), name="bus")
+            self._task = asyncio.create_task(self._run(), name="bus")
 
     async def wait_connected(self, timeout_s: float) -> bool:
-        """Whether the first connection stood within the time."""
+        """Wait for the first connection; False: there was none within `timeout_s`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await self._up.wait()
-        return self._up.is_set()
+                await self._ever_connected.wait()
+        return self._ever_connected.is_set()
 
     async def rtt(self, timeout_s: float = 2.0) -> float:
-        """Seconds for one round trip to the server.
+        """Measure one round trip to the server, in seconds.
 
-        :raises BusError: not connected, or no answer in time.
+        :raises BusError: not connected, or no reply in time.
         """
-        client = self._live()
+        client = self._connected_client()
         with translated("PING"):
-            return await client.rtt(timeout_s)  # type: ignore[arg-type]  # seconds; nats-py only says int
+            return await client.rtt(timeout_s)  # type: ignore[arg-type]  # seconds; nats-py annotates int
 
     async def flush(self, timeout_s: float = 5.0) -> None:
-        """Return when the server has read all that was sent before.
+        """Return when the server has read everything sent before.
 
-        :raises BusError: not connected, or no answer in time.
+        :raises BusError: not connected, or no reply in time.
         """
         await self.rtt(timeout_s)
 
     async def close(self) -> None:
-        """Send what is queued, then end the connection; nothing is called back afterwards."""
+        """Send what is queued, then close the connection; no callback runs afterwards."""
         if self._task is None:
             return
         if self.connected:
-            with contextlib.suppress(BusError):  # a server that is going away is no reason to stay
+            with contextlib.suppress(BusError):  # the connection is closed even if the server is lost
                 await self.flush()
         self._reporter.closing = True
-        # Again and again: nats-py loses a cancellation that comes with a refused connection, and tries the next.
+        # Cancel until the task ends: nats-py loses a cancellation that comes with a refused connection.
         while not self._task.done():
             self._task.cancel()
-            await asyncio.wait([self._task], timeout=_CANCEL_AGAIN_S)
+            await asyncio.wait([self._task], timeout=_CANCEL_EVERY_S)
         if not self._task.cancelled():
-            self._task.exception()  # told by the reporter already
+            self._task.exception()  # the reporter has reported it
         self._task = None
         if self._client is not None:
             await self._client.close()
             self._client = None
 
     async def subscribe(self, subject: str, direct: Direct, *, queue: str = "") -> Subscription:
-        """Hand the messages of a subject to a plain function, for the life of the bus.
+        """Call a plain function with each message of a subject, for the life of the bus.
 
-        When connected, the server knows of it on return; before that it is set up with the connection. A fault that
-        `direct` raises is reported to `on_error` and the next message is served.
+        When connected, the server has the subscription on return; otherwise it is set up with the connection. An
+        exception of `direct` goes to `on_error`, and the next message is handled.
         """
         subscription = Subscription(self, subject, queue, direct)
         self._subscriptions[id(subscription)] = subscription
         if self._client is not None:
-            with contextlib.suppress(BusError):  # the reconnect brings the subscription along
+            with contextlib.suppress(BusError):  # a reconnect sets up the subscription
                 with translated(subject):
                     subscription.sid = await self._client.subscribe_direct(subject, direct, queue=queue)
                 await self.flush()
         return subscription
 
     async def unsubscribe(self, subscription: Subscription) -> None:
-        """See `Subscription.close`."""
+        """End a subscription; see `Subscription.close`."""
         self._subscriptions.pop(id(subscription), None)
         if self._client is not None and subscription.sid is not None:
-            with contextlib.suppress(BusError), translated(subscription.subject):  # lost: nothing more will come
+            with contextlib.suppress(BusError), translated(subscription.subject):  # no connection: no more messages
                 await self._client.unsubscribe_direct(subscription.sid)
         subscription.sid = None
 
     def new_inbox(self) -> str:
-        """A subject nobody else listens on."""
+        """Return a new subject that has no other subscriber."""
         return f"{self.options.inbox_prefix}.{uuid4().hex}"
 
     def send(self, command: bytes) -> None:
-        """Queue a protocol command (`headers.publish`). What is queued while disconnected goes out after the reconnect.
+        """Queue a protocol command (`headers.publish`). Commands queued while disconnected go out after the reconnect.
 
-        :raises BusError: there was no connection yet, or too much waits already; nothing was queued.
+        :raises BusError: there was no connection yet, or `max_unsent_bytes` already wait; nothing was queued.
         """
         client = self._client
         if client is None:
             raise BusError("not connected to NATS yet")
         if client.pending_data_size > self._max_unsent:
-            raise BusError("too much waits to be sent to NATS")
+            raise BusError("too much data waits to be sent to NATS")
         client.send(command)
 
     def publish(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """Queue a core publish, at most once, without an answer.
+        """Queue a core publish; delivery is at most once and unconfirmed.
 
-        :raises BusError: as `send`; or the subject, a header name or the size is not for this server.
+        :raises BusError: as `send`; or the subject, a header name or the size is not valid.
         """
         try:
             command = wire.publish(wire.subject(subject), b"", wire.encode(headers) if headers else b"", payload)
         except ValueError as error:
             raise BusError(str(error)) from error
         if len(payload) > self.max_payload:
-            raise BusError(f"{len(payload)} bytes are more than the server takes ({self.max_payload})")
+            raise BusError(f"{len(payload):,} bytes are more than the NATS server takes ({self.max_payload:,})")
         self.send(command)
 
     async def request(
         self, subject: str, payload: bytes, headers: dict[str, str] | None = None, *, timeout_s: float = 2.0
     ) -> Answer:
-        """One request, the first answer.
+        """Send a request and return the first reply.
 
-        :raises NoRespondersError: nobody listens.
-        :raises BusTimeoutError: no answer in time.
-        :raises BusError: not connected, or the message is not for this server.
+        :raises NoRespondersError: the subject has no subscriber.
+        :raises BusTimeoutError: no reply in time.
+        :raises BusError: not connected, or the message is not valid.
         """
-        client = self._live()
+        client = self._connected_client()
         with translated(subject):
             message = await client.request(subject, payload, timeout=timeout_s, headers=headers)
         return Answer(message.data, message.headers or {})
 
-    def _live(self) -> FastClient:
+    def _connected_client(self) -> FastClient:
         if self._client is None or not self._client.is_connected:
             raise BusError("not connected to NATS")
         return self._client
 
-    async def _keep(self) -> None:
-        """Connect, watch, replace."""
+    async def _run(self) -> None:
+        """Connect, watch the client and replace it when it is stuck."""
         while True:
             client = await self._connect()
             try:
-                await self._take(client)
+                await self._adopt(client)
                 while not client.stuck:  # noqa: ASYNC110 - nats-py has no event for it
                     await asyncio.sleep(_WATCH_S)
-                log.error(
-                    "the NATS client gave up and is replaced: %r", client.last_error, extra={"event": Event.BUS_ERROR}
-                )
-            except Exception:  # lost while it was being set up, or a callback's bug: without this loop nothing connects
-                log.exception("the NATS client is replaced after a fault", extra={"event": Event.BUG})
+                log.error("NATS client gave up; replacing it: %r", client.last_error, extra={"event": Event.BUS_ERROR})
+            except Exception:  # a lost connection or a bug in a callback: without this loop the pod never reconnects
+                log.exception("NATS client failed; replacing it", extra={"event": Event.BUG})
                 await asyncio.sleep(_WATCH_S)
             await client.close()
 
-    async def _take(self, client: FastClient) -> None:
-        """Make it the client of all subscriptions."""
+    async def _adopt(self, client: FastClient) -> None:
+        """Set up all subscriptions on the client, then use it."""
         for subscription in self._subscriptions.values():
             subscription.sid = None
-        while missing := [one for one in self._subscriptions.values() if one.sid is None]:
-            for one in missing:
-                one.sid = await client.subscribe_direct(one.subject, one.direct, queue=one.queue)
-        self._client = client  # no await since the check: who subscribes from now on does it on this client
+        while missing := [s for s in self._subscriptions.values() if s.sid is None]:
+            for subscription in missing:
+                subscription.sid = await client.subscribe_direct(
+                    subscription.subject, subscription.direct, queue=subscription.queue
+                )
+        self._client = client  # no await since the check, so every later subscription uses this client
         self._connected()
 
     async def _connect(self) -> FastClient:
-        """A connected client; nats-py tries for ever, and what it does not expect is tried again by us."""
+        """Return a connected client. nats-py retries known errors without limit; this loop retries all others."""
         retrying = AsyncRetrying(
             wait=wait_random_exponential(multiplier=0.2, max=5),
             retry=retry_if_not_exception_type((asyncio.CancelledError, InvalidInput)),
@@ -262,7 +261,7 @@ class Bus:
                 except asyncio.CancelledError:
                     await client.close()
                     raise
-                except Exception as error:  # tried again; what it was is said, and not lost
+                except Exception as error:  # retried by the loop, so it must be reported here
                     await self._reporter.failed(error)
                     raise
                 return client
@@ -274,5 +273,5 @@ class Bus:
     def _connected(self) -> None:
         if self._client is not None:
             self.max_payload = self._client.max_payload
-        self._up.set()
+        self._ever_connected.set()
         self._reporter.connected()

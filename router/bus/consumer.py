@@ -1,14 +1,18 @@
-"""A pull loop of our own on a durable consumer: it outlives reconnects, restarts of the server and a deleted consumer.
+"""A pull loop on a durable consumer. It survives reconnects, restarts of the server and a deleted consumer.
 
-One task. It keeps a pull request open (for a batch, with an expiry and idle heartbeats), hands over what has arrived
-as one batch, and waits for the handler before the next; at most two batches are held. A pull request ends when its
-batch is full, when the server says so (a status message), when nothing was heard for three heartbeats, or at a
-reconnect; then another is made. Every `check_s` the consumer is looked at: missing → created again; something waits and
-nothing came → stalled: counted, and the pull begins anew on a fresh inbox. While a handler takes its time the ack wait
-of what is held is prolonged, but not for ever: others get what a stuck one has.
+Pulling: one task keeps a pull request open, with a batch size, an expiry and idle heartbeats. It gives the messages
+that have arrived to the handler as one batch and waits for the handler before the next. It holds at most two batches.
+A pull request ends when its batch is full, at a status message of the server, after three heartbeats of silence, or at
+a reconnect. Then the loop sends the next one.
 
-At least once: an ack may be lost, so the handler must accept a message again. CPU per message with its ack, batches of
-256, Python 3.11: 3.8 µs.
+Checking: every `check_s` a second task reads the state of the consumer. It creates a missing consumer again. If
+messages wait in the stream and none arrived, the pull has stalled: it is counted and restarts with a new inbox.
+
+Holding: while a handler runs, the loop extends the ack wait of all messages that it holds, at most 30 times. So another
+pod gets the messages of a stuck handler.
+
+Delivery is at least once: an ack may be lost, so the handler must accept a message again. A message with its ack costs
+3.8 µs CPU, in batches of 256, on Python 3.11.
 """
 
 import asyncio
@@ -30,12 +34,12 @@ log = logging.getLogger(__name__)
 
 Handle = Callable[[list[Delivery]], Awaitable[None]]
 
-_NAK_S = 1.0
-_MAX_PROLONGED = 30
+_NAK_DELAY_S = 1.0
+_MAX_EXTENSIONS = 30
 
 
 class PullLoop:
-    """See the module. `lag` waits in the stream and was given to nobody; the other public numbers are totals."""
+    """The pull loop; see the module. `lag` counts undelivered messages of the stream, the other counters are totals."""
 
     def __init__(
         self,
@@ -64,26 +68,26 @@ class PullLoop:
         self._next_subject = wire.subject(f"{bus.options.js_prefix}.CONSUMER.MSG.NEXT.{spec.stream}.{spec.name}")
         self._subscription: Subscription | None = None
         self._inbox = b""
-        self._token = 0
-        self._remaining = 0  # of the open pull request; 0: none is open
-        self._heard_at = 0.0
+        self._request_number = 0
+        self._remaining = 0  # messages left in the open pull request; 0: no request is open
+        self._last_received_at = 0.0
         self._arrived: list[Delivery] = []
-        self._prolonging: asyncio.TimerHandle | None = None
+        self._extension: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._checker: asyncio.Task[None] | None = None
         self._paused = False
         self._stopping = False
-        self._anew = False
+        self._restart = False
         self._busy = False
-        self._poll = asyncio.Event()
+        self._check_now = asyncio.Event()
         self.lag = 0
         self.received = 0
         self.redelivered = 0
         self.stalls = 0
 
     async def start(self) -> None:
-        """Begin to pull, as soon as there is a connection."""
+        """Start to pull as soon as there is a connection."""
         if self._task is None:
             self._stopping = False
             self._bus.on_connect.append(self._reconnected)
@@ -91,7 +95,7 @@ class PullLoop:
             self._checker = asyncio.create_task(self._check(), name=f"check {self.spec.name}")
 
     async def stop(self, timeout_s: float = 10.0) -> None:
-        """Ask for no more, let the handler end, and give back what it has not seen; safe to call twice."""
+        """Stop pulling, wait for the handler, and return unhandled messages to the server; safe to call twice."""
         if self._task is None:
             return
         self._stopping = True
@@ -106,12 +110,12 @@ class PullLoop:
         self._task = self._checker = None
 
     def pause(self) -> None:
-        """Pull no more and give back what no handler has; for as long as the results cannot be written."""
+        """Stop pulling and return the messages that no handler has; used while results cannot be written."""
         self._paused = True
         self._wake.set()
 
     def resume(self) -> None:
-        """Pull again."""
+        """Pull again after `pause`."""
         self._paused = False
         self._wake.set()
 
@@ -120,20 +124,18 @@ class PullLoop:
             while not self._stopping:
                 try:
                     await self._turn()
-                except Exception:  # a bug of ours; a consumer that nobody serves would be worse
-                    log.exception(
-                        "the pull loop of %s begins anew after a fault", self.spec.name, extra={"event": Event.BUG}
-                    )
-                    self._anew = True
+                except Exception:  # after a bug the consumer must still be served
+                    log.exception("pull loop of %s failed; restarting it", self.spec.name, extra={"event": Event.BUG})
+                    self._restart = True
                     await asyncio.sleep(self._heartbeat_s)
         finally:
-            await self._let_go()
+            await self._release()
 
     async def _turn(self) -> None:
         self._wake.clear()
-        if self._paused or self._anew:
-            self._anew = False
-            await self._let_go()
+        if self._paused or self._restart:
+            self._restart = False
+            await self._release()
         if not self._paused:
             await self._pull()
             if self._arrived:
@@ -143,72 +145,77 @@ class PullLoop:
         await self._sleep()
 
     async def _sleep(self) -> None:
-        """Until something happens, but not longer than a heartbeat."""
+        """Wait for an event, at most one heartbeat; three heartbeats of silence end the pull request."""
         try:
             async with asyncio.timeout(self._heartbeat_s):
                 await self._wake.wait()
         except TimeoutError:
-            if asyncio.get_running_loop().time() - self._heard_at > 3 * self._heartbeat_s:
+            if asyncio.get_running_loop().time() - self._last_received_at > 3 * self._heartbeat_s:
                 self._remaining = 0
 
     async def _hand_over(self, batch: list[Delivery]) -> None:
         self._busy = True
-        self._prolong_later(batch, _MAX_PROLONGED)
+        self._extend_ack_wait_later(batch, _MAX_EXTENSIONS)
         try:
             await self._handle(batch)
         except asyncio.CancelledError:
-            _give_back(batch, 0.0)
+            _nak(batch, 0.0)
             raise
-        except Exception:  # whatever it was, the messages come again; the loop must live
-            log.exception("a batch of %s failed and is given back", self.spec.name, extra={"event": Event.BUG})
-            _give_back(batch, _NAK_S)
+        except Exception:  # the server delivers the messages again, and the loop goes on
+            log.exception(
+                "batch of %s failed; the server delivers it again", self.spec.name, extra={"event": Event.BUG}
+            )
+            _nak(batch, _NAK_DELAY_S)
         finally:
             self._busy = False
-            if self._prolonging is not None:
-                self._prolonging.cancel()
+            if self._extension is not None:
+                self._extension.cancel()
 
-    def _prolong_later(self, batch: list[Delivery], left: int) -> None:
-        later = self.spec.ack_wait_s / 3
-        self._prolonging = asyncio.get_running_loop().call_later(later, self._prolong, batch, left) if left else None
+    def _extend_ack_wait_later(self, batch: list[Delivery], left: int) -> None:
+        delay_s = self.spec.ack_wait_s / 3
+        loop = asyncio.get_running_loop()
+        self._extension = loop.call_later(delay_s, self._extend_ack_wait, batch, left) if left else None
 
-    def _prolong(self, batch: list[Delivery], left: int) -> None:
+    def _extend_ack_wait(self, batch: list[Delivery], left: int) -> None:
         for delivery in (*batch, *self._arrived):
             delivery.in_progress()
-        self._prolong_later(batch, left - 1)
+        self._extend_ack_wait_later(batch, left - 1)
 
-    async def _let_go(self) -> None:
-        """Withdraw the pull request (the server drops one whose inbox nobody hears) and give back what came of it."""
+    async def _release(self) -> None:
+        """Withdraw the pull request and return its messages; the server drops a request without a subscriber."""
         if self._subscription is not None:
             subscription, self._subscription = self._subscription, None
             await subscription.close()
         self._remaining = 0
         arrived, self._arrived = self._arrived, []
-        _give_back(arrived, 0.0)
+        _nak(arrived, 0.0)
 
     async def _pull(self) -> None:
-        """Have a pull request open."""
+        """Open a pull request unless one is open."""
         if self._subscription is None:
             self._inbox = self._bus.new_inbox().encode() + b"."
             self._subscription = await self._bus.subscribe(self._inbox.decode() + "*", self._on_message)
         if self._remaining > 0 or not self._bus.connected:
             return
-        self._token += 1
+        self._request_number += 1
         try:
-            self._bus.send(wire.publish(self._next_subject, self._inbox + b"%x" % self._token, b"", self._request))
+            self._bus.send(
+                wire.publish(self._next_subject, self._inbox + b"%x" % self._request_number, b"", self._request)
+            )
         except BusError as error:
             log.warning("cannot pull from %s: %s", self.spec.name, error, extra={"event": Event.BUS_ERROR})
             return
         self._remaining = self._batch
-        self._heard_at = asyncio.get_running_loop().time()
+        self._last_received_at = asyncio.get_running_loop().time()
 
     def _on_message(self, subject: bytes, reply: bytes, data: bytes, raw: bytes | None) -> None:
-        """A message comes under its own subject, a word about the pull request under the request's."""
+        """Handle a message (under its own subject) or a status message (under the subject of the pull request)."""
         if subject.startswith(self._inbox):
-            if raw is not None and subject[len(self._inbox) :] == b"%x" % self._token:
+            if raw is not None and subject[len(self._inbox) :] == b"%x" % self._request_number:
                 self._on_status(*wire.status(raw))
             return
-        delivery = Delivery(self._bus, subject, reply, data, raw)
-        self._heard_at = asyncio.get_running_loop().time()
+        delivery = Delivery(bus=self._bus, subject=subject, reply=reply, data=data, raw=raw)
+        self._last_received_at = asyncio.get_running_loop().time()
         self._remaining -= 1
         self.received += 1
         self.redelivered += delivery.delivered > 1
@@ -217,17 +224,17 @@ class PullLoop:
         self._wake.set()
 
     def _on_status(self, code: int, text: str) -> None:
-        self._heard_at = asyncio.get_running_loop().time()
+        self._last_received_at = asyncio.get_running_loop().time()
         if code == 100:
             return
         self._remaining = 0
         if code in (404, 408):
-            self._wake.set()  # it has run its time; after any other end the next one waits for a heartbeat
+            self._wake.set()  # the request expired; after any other status the next one waits for a heartbeat
         elif code == 503 or "deleted" in text.lower():
-            self._poll.set()
+            self._check_now.set()
 
     def _reconnected(self) -> None:
-        """The server has forgotten the pull requests; what has arrived is still good."""
+        """Send a new pull request: the server forgot the old one. Messages that arrived stay valid."""
         self._remaining = 0
         self._wake.set()
 
@@ -236,41 +243,41 @@ class PullLoop:
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._check_s):
-                    await self._poll.wait()
-            self._poll.clear()
+                    await self._check_now.wait()
+            self._check_now.clear()
             if self._paused or not self._bus.connected:
                 received = -1
                 continue
             try:
                 received = await self._check_consumer(received)
             except BusError as error:
-                log.warning("cannot look at %s: %s", self.spec.name, error, extra={"event": Event.BUS_ERROR})
+                log.warning("cannot check %s: %s", self.spec.name, error, extra={"event": Event.BUS_ERROR})
                 received = -1
-            except Exception:  # a bug of ours or of a callback; the watchdog must live
-                log.exception("a look at %s failed", self.spec.name, extra={"event": Event.BUG})
+            except Exception:  # after a bug, also in a callback, the checks must go on
+                log.exception("check of %s failed", self.spec.name, extra={"event": Event.BUG})
                 received = -1
 
     async def _check_consumer(self, received: int) -> int:
-        """Create it when it is missing; begin anew when nothing came since `received` although something waits."""
+        """Create a missing consumer. Restart a stalled pull: messages wait, and none arrived since `received`."""
         info = await self._streams.consumer(self.spec.stream, self.spec.name)
         if info is None:
             ensured = await self._streams.ensure_consumer(self.spec)
-            made = ", ".join(ensured.created) or "nothing"
-            log.warning("%s was missing; created: %s", self.spec.name, made, extra={"event": Event.CONSUMER_CREATED})
+            created = ", ".join(ensured.created) or "nothing"
+            log.warning("%s was missing; created: %s", self.spec.name, created, extra={"event": Event.CONSUMER_CREATED})
             self._reconnected()
             return -1
         self.lag = info.num_pending
         idle = self.received == received and not self._busy and not self._arrived
         if idle and info.num_pending > 0 and info.num_ack_pending < self.spec.max_ack_pending:
             self.stalls += 1
-            log.warning("%s stalled, its pull begins anew", self.spec.name, extra={"event": Event.CONSUMER_STALLED})
-            self._anew = True
+            log.warning("%s stalled; restarting its pull", self.spec.name, extra={"event": Event.CONSUMER_STALLED})
+            self._restart = True
             self._wake.set()
             if self._on_stall is not None:
                 self._on_stall()
         return self.received
 
 
-def _give_back(batch: list[Delivery], delay_s: float) -> None:
+def _nak(batch: list[Delivery], delay_s: float) -> None:
     for delivery in batch:
         delivery.nak(delay_s)

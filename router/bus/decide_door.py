@@ -1,10 +1,10 @@
-"""The door that decide requests come through: core NATS, a queue group, no task per message.
+"""The entry for decide requests: core NATS, a queue group, no task per message.
 
-`beamline.router.v1.decide` and `….decide.<tenant>` (everything after `decide.`, dots included, names the tenant;
-whether it may be one is the handler's to say). The handler is a plain function, called in the read loop in the order of
-arrival; it queues the request and returns. So nothing waits inside the client: what the pod cannot take in time stays
-in the socket (at most 320 KiB here) and in the server (its `max_pending`); how much may be in flight is the handler's
-bound. Replies of one tick leave in one write, each with the header `router-pod`.
+Subjects: `beamline.router.v1.decide` and `….decide.<tenant>`. Everything after `decide.`, dots included, is the tenant;
+the handler checks it. The handler is a plain function that the read loop calls in the order of arrival. It queues the
+request and returns, so nothing waits inside the client. Requests that the pod cannot take in time stay in its socket
+buffers (at most 320 KiB) and in the server (`max_pending`). The handler limits how many are in flight. All replies of
+one event-loop tick leave in one write; each has the header `router-pod`.
 """
 
 import logging
@@ -22,14 +22,14 @@ log = logging.getLogger(__name__)
 QUEUE = "router"
 
 Reply = Callable[[bytes, Mapping[str, str] | None], None]
-"""`reply(body, headers)`: sends the answer; never raises. Call it once."""
+"""`reply(body, headers)` sends the reply and never raises; call it once."""
 
 Handle = Callable[[bytes, Mapping[str, str] | None, str | None, Reply | None], None]
-"""`handle(data, headers, subject_tenant, reply)`; `reply` is None when the caller left no reply subject."""
+"""`handle(data, headers, subject_tenant, reply)`; `reply` is None when the request has no reply subject."""
 
 
 class DecideDoor:
-    """Closed until `open()`. A reply that cannot be sent is logged, and its caller waits in vain."""
+    """The entry; closed until `open()`. A reply that cannot be sent is only logged: its caller times out."""
 
     def __init__(
         self, bus: Bus, handle: Handle, pod: str, *, subject: str = subjects.DECIDE, queue: str = QUEUE
@@ -44,16 +44,16 @@ class DecideDoor:
         self._subscriptions: list[Subscription] = []
 
     async def open(self) -> None:
-        """Ask for requests; when connected, the server knows of it on return. Nothing happens when it is open."""
+        """Subscribe to requests; when connected, the server has the subscriptions on return. Safe to call twice."""
         if self._subscriptions:
             return
         for subject in (self._subject, f"{self._subject}.>"):
             self._subscriptions.append(await self._bus.subscribe(subject, self._on_message, queue=self._queue))
 
     async def pause(self) -> None:
-        """Ask for no more, and return when all that this connection's server had sent was given to the handler.
+        """Unsubscribe, and return when the handler has every request that the server sent before.
 
-        The handler's answers to it may still be on their way: wait for them, then `Bus.flush`. `open()` opens it again.
+        Replies may still be pending: wait for the handler, then call `Bus.flush`. `open()` subscribes again.
         """
         subscriptions, self._subscriptions = self._subscriptions, []
         for subscription in subscriptions:
@@ -72,7 +72,7 @@ class DecideDoor:
         try:
             block = wire.encode({**headers, **self._pod}) if headers else self._block
             if len(block) + len(body) > self._bus.max_payload:
-                raise BusError(f"a reply of {len(body)} bytes is more than the server takes")
+                raise BusError(f"a reply of {len(body):,} bytes is more than the NATS server takes")
             self._bus.send(wire.publish(to, b"", block, body))
         except (BusError, ValueError) as error:
-            log.error("a decide reply could not be sent: %s", error, extra={"event": Event.BUS_ERROR})
+            log.error("decide reply could not be sent: %s", error, extra={"event": Event.BUS_ERROR})

@@ -1,4 +1,4 @@
-"""One message of a durable consumer, and the four things that can be said about it."""
+"""A message of a durable consumer, and its four acknowledgements: ack, nak, term, in progress."""
 
 import contextlib
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from router.errors import BusError
 
 
 class Delivery:
-    """A message as it was delivered this time. What is said about it first counts; a second time nothing is sent.
+    """One delivery of a message. Only the first of ack, nak and term is sent.
 
-    Nothing here raises: what cannot be sent is lost, and then the server delivers the message again after its ack wait.
+    These methods never raise. When one cannot be sent, the server delivers the message again after its ack wait.
     """
 
     __slots__ = ("_bus", "_raw", "_reply", "data", "delivered", "pending", "sequence", "settled", "subject")
@@ -23,11 +23,11 @@ class Delivery:
         if len(parts) < 9 or len(parts) == 10 or parts[1] != b"ACK":
             raise ValueError(f"not an ack subject: {reply!r}")
         self.delivered = int(parts[first])
-        """How often it was given out, this time included: 1 is the first."""
+        """The number of deliveries of the message so far; 1 is the first."""
         self.sequence = int(parts[first + 1])
-        """Its place in the stream."""
+        """The sequence of the message in the stream."""
         self.pending = int(parts[first + 4])
-        """What the consumer had not been given yet."""
+        """The number of messages that the consumer has not delivered yet."""
         self.data = data
         self.subject = subject.decode()
         self.settled = False
@@ -35,31 +35,31 @@ class Delivery:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Its headers; decoded at each call."""
+        """The headers, decoded at each call."""
         return wire.decode(self._raw) if self._raw is not None else {}
 
     def ack(self) -> None:
-        """Done: never again."""
+        """Acknowledge: the message is done."""
         self._settle(b"+ACK")
 
     def nak(self, delay_s: float = 0.0) -> None:
-        """Not done: again, after the delay."""
+        """Ask for another delivery after the delay."""
         self._settle(b'-NAK {"delay": %d}' % int(delay_s * 1e9) if delay_s > 0 else b"-NAK")
 
     def term(self) -> None:
-        """Cannot be done: never again."""
+        """Give up the message: no further delivery."""
         self._settle(b"+TERM")
 
     def in_progress(self) -> None:
-        """Still at it: the ack wait begins anew."""
+        """Restart the ack wait."""
         if not self.settled:
-            self._say(b"+WPI")
+            self._send(b"+WPI")
 
-    def _settle(self, word: bytes) -> None:
+    def _settle(self, command: bytes) -> None:
         if not self.settled:
             self.settled = True
-            self._say(word)
+            self._send(command)
 
-    def _say(self, word: bytes) -> None:
-        with contextlib.suppress(BusError):  # counted by the bus; the message comes again
-            self._bus.send(wire.publish(self._reply, b"", b"", word))
+    def _send(self, command: bytes) -> None:
+        with contextlib.suppress(BusError):  # the server delivers the message again
+            self._bus.send(wire.publish(self._reply, b"", b"", command))

@@ -1,29 +1,29 @@
-"""`ports.ExtensionCalls` over core request/reply."""
+"""Implements `ports.extensions.ExtensionCalls` with NATS request/reply."""
 
 from collections.abc import Mapping
 
 from router.bus.connection import Bus
 from router.bus.faults import BusTimeoutError, NoRespondersError
 from router.errors import BusError
-from router.ports.extensions import Missed
+from router.ports.extensions import CallFailure
 
 
 class BusExtensions:
-    """Calls extensions; see the port for the promises."""
+    """Calls extensions over NATS; see `ports.extensions.ExtensionCalls`."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
-    async def call(self, subject: str, body: bytes, headers: Mapping[str, str], timeout_ms: int) -> bytes | Missed:
-        """See `ports.ExtensionCalls.call`."""
+    async def call(self, subject: str, body: bytes, headers: Mapping[str, str], timeout_ms: int) -> bytes | CallFailure:
+        """See `ports.extensions.ExtensionCalls.call`."""
         if len(body) > self._bus.max_payload:
-            return Missed.TOO_LARGE
+            return CallFailure.TOO_LARGE
         try:
-            answer = await self._bus.request(subject, body, dict(headers) or None, timeout_s=timeout_ms / 1000)
+            reply = await self._bus.request(subject, body, dict(headers) or None, timeout_s=timeout_ms / 1000)
         except NoRespondersError:
-            return Missed.NOBODY
+            return CallFailure.NO_RESPONDERS
         except BusTimeoutError:
-            return Missed.TIMEOUT
+            return CallFailure.TIMEOUT
         except BusError:
-            return Missed.NOT_SENT
-        return answer.data
+            return CallFailure.NOT_SENT
+        return reply.data

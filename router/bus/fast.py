@@ -1,18 +1,19 @@
-"""The one place that knows the insides of nats-py: a client whose hot path has no task, queue or future per message.
+"""A nats-py client whose hot path has no task, queue or future per message. Only this module uses nats-py's internals.
 
-What it changes, and nothing else:
+It changes these things:
 
-- `FastParser` reads a whole chunk with `bytes.find` and hands messages of *direct* subscriptions to a plain function,
-  in the order of arrival, inside the read loop. All other messages and commands go to nats-py as before.
-- `send` appends a command to nats-py's own outgoing list and asks for one flush per tick of the event loop, so what is
-  sent in one tick is one write. Order is kept, and what is unsent at a disconnect goes out after the reconnect.
-- A flush covers what was queued before it.
-- A reconnect that was cancelled late ends without an unhandled error.
-- A PONG that comes after its flush was given up is let pass; nats-py's read loop ends on it, connected and deaf.
-- An `-ERR` of the server never closes the client for good: nats-py gives up on all but two kinds, a pod must not.
+- `FastParser` scans a whole chunk with `bytes.find`. It calls a plain function with each message of a *direct*
+  subscription, in the order of arrival, inside the read loop. All other messages and commands go to nats-py.
+- `send` appends a command to nats-py's outgoing list and schedules one flush per tick of the event loop. So one tick
+  makes one write. Order is kept, and commands unsent at a disconnect go out after the reconnect.
+- A flush covers everything queued before it.
+- A reconnect that is cancelled late ends without an unhandled error.
+- A PONG that comes after the timeout of its flush is ignored. In nats-py it ends the read loop: the client stays
+  connected and receives nothing.
+- An `-ERR` of the server never closes the client. nats-py gives up on all kinds but two; a pod must reconnect.
 
-CPU of the receiving process per request, receive and a 411-byte reply with one header, Python 3.11, one closed-loop
-client, the same machine (µs). The door is `DecideDoor`, all in:
+CPU of the receiving process per request in µs: receive, and reply with 411 bytes and one header. Measured with Python
+3.11 and one closed-loop client on the same machine. "The door" is the whole `DecideDoor`:
 
     ================================  =====  =====  =====
     outstanding                           1     32    256
@@ -25,9 +26,9 @@ client, the same machine (µs). The door is `DecideDoor`, all in:
     the door, with two headers           30    4.4    3.5
     ================================  =====  =====  =====
 
-`router.bus.nats_py` lists the functions of nats-py that this module relies on, and refuses a nats-py where they differ.
+`router.bus.nats_py` lists the functions of nats-py that this module uses, and refuses a nats-py in which they differ.
 """
-# ruff: noqa: SLF001 - private names of nats-py are what this module is for
+# ruff: noqa: SLF001 - this module exists to use private names of nats-py
 
 import asyncio
 import contextlib
@@ -39,37 +40,37 @@ from nats.aio.client import Client
 from nats.protocol.parser import PERMISSIONS_ERR, Parser
 
 Direct = Callable[[bytes, bytes, bytes, bytes | None], None]
-"""`(subject, reply or b"", payload, raw header block or None)`; called in the read loop: it must not block."""
+"""`(subject, reply or b"", payload, raw header block or None)`; called in the read loop, so it must not block."""
 
 _CRLF = b"\r\n"
 _M, _H = b"MH"
-_MAX_MESSAGE = 128 << 20  # twice what a server can be set to; more is not NATS
-_YIELD_AFTER = 64  # messages: then the rest of the loop gets its turn, and what they queued is flushed
+_MAX_MESSAGE_BYTES = 128 << 20  # twice the largest setting of a server; more is not NATS
+_YIELD_AFTER = 64  # messages: then other callbacks of the event loop run, and queued commands are flushed
 _FLUSH_S = 5
-_SOCKET_FULL = 8 << 20
+_SOCKET_FULL_BYTES = 8 << 20
 _SOCKET_RETRY_S = 0.01
 
 
 class FastParser(Parser):
-    """Takes the place of nats-py's parser; see the module."""
+    """The replacement of nats-py's parser; see the module."""
 
     def __init__(self, client: "FastClient") -> None:
         self.direct: dict[bytes, Direct] = {}
         super().__init__(client)
 
     def reset(self) -> None:
-        """Forget a half-read message: the connection it came from is gone."""
+        """Forget an incomplete message: its connection is closed."""
         super().reset()
         self._chunks: list[bytes] = []
         self._have = 0
         self._need = 0
 
     async def parse(self, data: bytes = b"") -> None:
-        """Handle all complete messages in what was read so far.
+        """Handle all complete messages in the data read so far.
 
-        :raises nats.errors.ProtocolError: this is not NATS; nats-py then reconnects.
+        :raises nats.errors.ProtocolError: the data is not NATS; nats-py then reconnects.
         """
-        if self._chunks:  # joined once the message is complete: a payload of 4 MiB comes in 128 pieces
+        if self._chunks:  # joined only when the message is complete: a payload of 4 MiB comes in 128 chunks
             self._chunks.append(data)
             self._have += len(data)
             if self._have < self._need:
@@ -80,7 +81,7 @@ class FastParser(Parser):
             handled = await self._scan(data)
         except (errors.ProtocolError, OSError):
             raise
-        except Exception as error:  # else nats-py's read loop would end, connected and deaf; it is told
+        except Exception as error:  # report it, and reconnect: nats-py's read loop would end in silence
             await self.nc._error_cb(error)
             raise errors.ProtocolError from error
         if handled:
@@ -90,7 +91,7 @@ class FastParser(Parser):
                 await asyncio.sleep(0)
 
     async def _scan(self, data: bytes) -> int:  # noqa: PLR0912 - one loop: a call per message is a tenth of it
-        """Returns how many messages went to direct subscriptions; keeps an incomplete rest."""
+        """Handle complete messages and keep an incomplete rest; return the number of direct messages."""
         generation = self._chunks
         pos, end, handled, need = 0, len(data), 0, 0
         while pos < end:
@@ -122,23 +123,23 @@ class FastParser(Parser):
                     handled += 1
                     try:
                         direct(line[1], reply, payload, head)
-                    except Exception as error:  # a fault in one message must not end the read loop
+                    except Exception as error:  # an error in one message must not end the read loop
                         await self.nc._error_cb(error)
             else:
                 command = data[pos:eol]
                 pos = eol + 2
                 await self._command(command)
             if self._chunks is not generation:
-                return handled  # reset while we waited: the rest came from a connection that is gone
+                return handled  # reset meanwhile: the rest came from a closed connection
         if pos < end:
-            if need > _MAX_MESSAGE:
+            if need > _MAX_MESSAGE_BYTES:
                 raise errors.ProtocolError
             self._chunks = [data[pos:]]
             self._have, self._need = end - pos, need
         return handled
 
     async def _command(self, line: bytes) -> None:
-        """Everything that is not a message; rare."""
+        """Handle a protocol line that is not a message; rare."""
         if line.startswith(b"PING"):
             await self.nc._process_ping()
         elif line.startswith(b"PONG"):
@@ -158,23 +159,23 @@ class FastClient(Client):
         super().__init__()
         self._parser = FastParser(self)
         self._ps = self._parser
-        self._flush_asked = False
+        self._is_flush_scheduled = False
 
     async def subscribe_direct(self, subject: str, direct: Direct, *, queue: str = "") -> int:
-        """Subscribe; returns the subscription's id. nats-py renews it after each reconnect.
+        """Subscribe and return the subscription id. nats-py subscribes again after each reconnect.
 
-        A fault that `direct` raises goes to the client's error callback.
+        An exception of `direct` goes to the client's error callback.
         """
         sid = self._sid + 1
-        self._parser.direct[b"%d" % sid] = direct  # before the server can send: the first message may come at once
+        self._parser.direct[b"%d" % sid] = direct  # set before the server can send the first message
         subscription = await self.subscribe(subject, queue=queue)
-        assert subscription._id == sid, "nats-py numbers its subscriptions in another way"  # noqa: S101
+        assert subscription._id == sid, "nats-py numbers its subscriptions differently"  # noqa: S101
         return sid
 
     async def unsubscribe_direct(self, sid: int) -> None:
-        """Ask for no more, handle what the server has sent until then, and forget the subscription.
+        """Unsubscribe, handle the messages sent before, and remove the subscription.
 
-        :raises nats.errors.Error: the connection was lost meanwhile; the subscription is forgotten all the same.
+        :raises nats.errors.Error: the connection was lost meanwhile; the subscription is removed nevertheless.
         """
         try:
             if self.is_connected:
@@ -186,50 +187,50 @@ class FastClient(Client):
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait to be sent: here and in the socket's buffer."""
+        """The bytes that wait in this client and in the socket's buffer."""
         writer = self._writer()
         return self._pending_data_size + (0 if writer is None else writer.transport.get_write_buffer_size())
 
     def send(self, command: bytes) -> None:
-        """Queue a complete protocol command; all of this tick leave in one write.
+        """Queue a complete protocol command; all commands of a tick leave in one write.
 
-        When the socket is full they stay in `pending_data_size`, which the caller bounds.
+        While the socket is full, commands stay in `pending_data_size`, which the caller must limit.
         """
         self._pending.append(command)
         self._pending_data_size += len(command)
-        if not self._flush_asked:
-            self._flush_asked = True
-            asyncio.get_running_loop().call_soon(self._flush_asked_for)
+        if not self._is_flush_scheduled:
+            self._is_flush_scheduled = True
+            asyncio.get_running_loop().call_soon(self._run_scheduled_flush)
 
     def _writer(self) -> asyncio.StreamWriter | None:
         return getattr(self._transport, "_io_writer", None)
 
-    def _flush_asked_for(self) -> None:
-        self._flush_asked = False
+    def _run_scheduled_flush(self) -> None:
+        self._is_flush_scheduled = False
         writer = self._writer()
-        if writer is not None and writer.transport.get_write_buffer_size() > _SOCKET_FULL:
-            self._flush_asked = True
-            asyncio.get_running_loop().call_later(_SOCKET_RETRY_S, self._flush_asked_for)
+        if writer is not None and writer.transport.get_write_buffer_size() > _SOCKET_FULL_BYTES:
+            self._is_flush_scheduled = True
+            asyncio.get_running_loop().call_later(_SOCKET_RETRY_S, self._run_scheduled_flush)
         else:
             self._flush_now()
 
     def _flush_now(self) -> None:
         writer = self._writer()
         if writer is None or not self.is_connected or not self._pending:
-            return  # kept: nats-py sends it once it is connected again
+            return  # nats-py sends the commands after the reconnect
         pending, self._pending, self._pending_data_size = self._pending, [], 0
         self.stats["out_msgs"] += len(pending)
         writer.write(b"".join(pending))
 
     async def close(self) -> None:
-        """End, in whatever state the connection is; what cannot be sent any more is dropped."""
+        """Close the connection in any state; commands that cannot be sent are dropped."""
         if not self.is_connected:
             self._pending, self._pending_data_size = [], 0
-        with contextlib.suppress(OSError):  # lost while it was being closed
+        with contextlib.suppress(OSError):  # the connection was lost meanwhile
             await super().close()
 
     async def _send_ping(self, future: "asyncio.Future[bool] | None" = None) -> None:
-        """nats-py writes the PING ahead of what is queued; a flush is to say that the queued was read, too."""
+        """Write the queued commands before the PING, so that a flush covers them; nats-py writes the PING first."""
         self._flush_now()
         await super()._send_ping(future)
 
@@ -239,19 +240,19 @@ class FastClient(Client):
         await super()._process_pong()
 
     async def _process_err(self, err_msg: str) -> None:
-        """Reconnect on whatever the server complains about; a refused permission concerns one subject only."""
+        """Report the error and reconnect, unless it is a refused permission, which affects only one subject."""
         error = errors.Error(f"nats: {err_msg}")
         await self._error_cb(error)
         if PERMISSIONS_ERR not in err_msg:
             await self._process_op_err(error)
 
     async def _attempt_reconnect(self) -> None:
-        # An attempt that notices its cancellation late ends its successor's future, whose own end then fails on it.
+        # An attempt that notices its cancellation late sets the future of its successor, which then fails to set it.
         with contextlib.suppress(asyncio.InvalidStateError):
             await super()._attempt_reconnect()
 
     @property
     def stuck(self) -> bool:
-        """Closed by nats-py, or reconnecting with nobody at it: a new client is needed."""
+        """Whether a new client is needed: nats-py closed this one, or no task is reconnecting it."""
         task = self._reconnection_task
         return self.is_closed or (self.is_reconnecting and (task is None or task.done()))

@@ -1,8 +1,8 @@
-"""What can go wrong on the bus, in this package's words.
+"""The errors of the bus, and their translation from those of nats-py.
 
 BusError
-├── NoRespondersError   nobody listens on the subject
-└── BusTimeoutError     no answer in time
+├── NoRespondersError   the subject has no subscriber
+└── BusTimeoutError     no reply in time
 """
 
 import asyncio
@@ -15,19 +15,19 @@ from router.errors import BusError
 
 
 class NoRespondersError(BusError):
-    """Nobody listens on the subject; for a JetStream subject: no stream is there."""
+    """The subject has no subscriber; on a JetStream subject: no stream covers it."""
 
 
 class BusTimeoutError(BusError):
-    """No answer in time; whether the request was seen is unknown."""
+    """No reply in time; the request may have been handled."""
 
 
 @contextlib.contextmanager
 def translated(subject: str) -> Iterator[None]:
-    """Raise nats-py's errors as ours; `subject` names what was asked.
+    """Translate errors of nats-py; `subject` appears in the messages.
 
-    nats-py waits by `wait_for`, which before Python 3.12 loses a cancellation that comes with the answer: it is raised
-    here, or who cancels a loop of ours and waits for its end would wait for ever.
+    nats-py uses `asyncio.wait_for`, which before Python 3.12 loses a cancellation that comes with the reply. It is
+    raised here: otherwise code that cancels a task and waits for its end would wait forever.
     """
     task = asyncio.current_task()
     before = 0 if task is None else task.cancelling()
@@ -36,8 +36,8 @@ def translated(subject: str) -> Iterator[None]:
         if task is not None and task.cancelling() > before:
             raise asyncio.CancelledError
     except nats.errors.NoRespondersError as error:
-        raise NoRespondersError(f"nobody answers on {subject}") from error
+        raise NoRespondersError(f"no subscriber on {subject}") from error
     except (nats.errors.TimeoutError, nats.errors.FlushTimeoutError, TimeoutError) as error:
-        raise BusTimeoutError(f"no answer on {subject} in time") from error
+        raise BusTimeoutError(f"no reply on {subject} in time") from error
     except (nats.errors.Error, OSError) as error:
         raise BusError(f"{subject}: {error}") from error

@@ -1,4 +1,4 @@
-"""The durable consumers of a fleet, and the subjects that no stream may cover."""
+"""The durable consumers of a fleet, and the request subjects that no stream may cover."""
 
 from router.bus.stream_specs import ConsumerSpec
 from router.wire import subjects
@@ -18,8 +18,8 @@ REQUEST_SUBJECTS = (
 
 
 def consumers(*, assign: str, ack: str, result: str) -> tuple[ConsumerSpec, ConsumerSpec, ConsumerSpec]:
-    """`workers`, shared by all pull workers, and the fleet's own for acks and results, shared by all pods.
+    """Return the consumers: one that all pull workers share, and two that all pods share, for acks and for results.
 
-    The arguments are the names of the streams.
+    The arguments are stream names.
     """
     return ConsumerSpec(assign, WORKERS), ConsumerSpec(ack, ACKS), ConsumerSpec(result, RESULTS)

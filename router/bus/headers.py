@@ -1,7 +1,7 @@
-"""NATS header blocks ⇄ mappings, and the check of what is written into the protocol by hand.
+"""NATS header blocks ⇄ mappings, and protocol commands from checked parts.
 
-A name that comes twice with different values is joined with ", ", as HTTP does: then two tenants in one message are an
-invalid tenant, and not whichever came last.
+Different values of a repeated name are joined with ", ", as in HTTP. So two tenants in one message make an invalid
+tenant; the last one does not win.
 """
 
 import re
@@ -13,29 +13,29 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}")
 
 
 def decode(raw: bytes) -> dict[str, str]:
-    """The names and values of a header block; lines that are no header are skipped, broken UTF-8 becomes U+FFFD."""
-    found: dict[str, str] = {}
+    """Decode a header block; lines that are not headers are skipped, and invalid UTF-8 becomes U+FFFD."""
+    headers: dict[str, str] = {}
     for line in raw.decode("utf-8", "replace").split("\r\n")[1:]:
         name, colon, value = line.partition(":")
         if not colon:
             continue
         value = value.strip()
-        before = found.get(name)
-        found[name] = value if before is None or before == value else f"{before}, {value}"
-    return found
+        earlier = headers.get(name)
+        headers[name] = value if earlier is None or earlier == value else f"{earlier}, {value}"
+    return headers
 
 
 def status(raw: bytes) -> tuple[int, str]:
-    """The inline status of a server's message, `(503, "")` for `NATS/1.0 503`; `(0, "")` when there is none."""
+    """Read the status of a server message: `(503, "")` for `NATS/1.0 503`, `(0, "")` without a status."""
     first = raw[len(LINE) - 2 : raw.index(b"\r\n")].strip()
     code, _, text = first.partition(b" ")
     return (int(code), text.decode(errors="replace").strip()) if code.isdigit() else (0, "")
 
 
 def encode(headers: Mapping[str, str]) -> bytes:
-    """The block for HPUB. A line break in a value becomes a space, so that no value can add a header.
+    """Encode a header block. A line break in a value becomes a space, so a value cannot add a header.
 
-    :raises ValueError: a name that is no HTTP token.
+    :raises ValueError: a name is not an HTTP token.
     """
     lines = [LINE]
     for name, value in headers.items():
@@ -48,9 +48,10 @@ def encode(headers: Mapping[str, str]) -> bytes:
 
 
 def subject(text: str) -> bytes:
-    """A subject as it goes over the wire.
+    """Encode a subject for the protocol.
 
-    :raises ValueError: empty, over 1024 characters, or with white space or controls (they would end the command).
+    :raises ValueError: it is empty, has over 1,024 characters, or has white space or control characters; those would
+        end the command.
     """
     if not _SUBJECT.fullmatch(text):
         raise ValueError(f"not a subject: {text!r}")
@@ -58,7 +59,7 @@ def subject(text: str) -> bytes:
 
 
 def publish(to: bytes, reply: bytes, block: bytes, payload: bytes) -> bytes:
-    """One PUB (when `block` is empty) or HPUB command; `to` and `reply` must be checked already."""
+    """Build a PUB command, or HPUB with a header `block`; `to` and `reply` must be checked already."""
     if block:
         size = len(block)
         return b"HPUB %b %b %d %d\r\n%b%b\r\n" % (to, reply, size, size + len(payload), block, payload)

@@ -1,7 +1,7 @@
-"""What a stream holds, read from the outside: no durable consumer, no acks, nothing is taken away.
+"""Reading the contents of a stream without changing it: no durable consumer and no acks.
 
-A read goes through an ephemeral consumer of its own (the server forgets it when nobody pulls), in batches that are
-awaited one after the other, so that a long stream costs time and not memory. It ends with what was there when it began.
+Each read uses an ephemeral consumer, which the server removes when no pull comes. Batches are awaited one after the
+other, so a long stream costs time and not memory. A read ends with the messages that were stored when it started.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from router.bus import headers as wire
 from router.bus.connection import Bus, Subscription
 from router.bus.faults import BusTimeoutError
 from router.errors import BusError
-from router.ports.bus import Kept
+from router.ports.bus import StoredMessage
 
 BATCH = 256
 _EXPIRES_S = 5.0
@@ -38,16 +38,16 @@ class _Stored(Struct):
     hdrs: str = ""
 
 
-class _Found(Struct):
+class _Reply(Struct):
     message: _Stored
 
 
-class _Done(Struct):
+class _Deleted(Struct):
     success: bool = False
 
 
 class StreamHistory:
-    """`ports.History` of one stream."""
+    """Implements `ports.bus.History` for one stream."""
 
     def __init__(self, bus: Bus, stream: str) -> None:
         self._bus = bus
@@ -55,10 +55,10 @@ class StreamHistory:
 
     async def read(
         self, *, since_ms: int | None = None, subject: str | None = None, headers_only: bool = False
-    ) -> AsyncGenerator[list[Kept], None]:
-        """Batches, oldest first, of what was stored from `since_ms` (Unix time) on, up to the moment of the call.
+    ) -> AsyncGenerator[list[StoredMessage], None]:
+        """Yield the messages stored since `since_ms` (Unix time) until now, in batches, oldest first.
 
-        :raises BusError: JetStream cannot be reached, or there is no such stream.
+        :raises BusError: JetStream is unavailable, or there is no such stream.
         """
         created = await self._consumer(since_ms, subject, headers_only=headers_only)
         puller = _Puller(self._bus, self.stream, created.name)
@@ -73,8 +73,8 @@ class StreamHistory:
                 left = min(left - len(batch), pending)
         finally:
             await puller.close()
-            with contextlib.suppress(BusError):  # it ends by itself when nobody pulls
-                await api.call(self._bus, f"CONSUMER.DELETE.{self.stream}.{created.name}", None, _Done)
+            with contextlib.suppress(BusError):  # the server removes it when no pull comes
+                await api.call(self._bus, f"CONSUMER.DELETE.{self.stream}.{created.name}", None, _Deleted)
 
     async def _consumer(self, since_ms: int | None, subject: str | None, *, headers_only: bool) -> _Created:
         config: dict[str, object] = {
@@ -95,51 +95,55 @@ class StreamHistory:
         return await api.call(self._bus, f"CONSUMER.CREATE.{self.stream}", request, _Created)
 
     async def holds(self, message_ids: Collection[str], since_ms: int) -> set[str]:
-        """Which of these Nats-Msg-Ids the stream has, among what was stored from `since_ms` on.
+        """Return those of the Nats-Msg-Ids that the stream has stored since `since_ms`.
 
-        :raises BusError: JetStream cannot be reached.
+        :raises BusError: JetStream is unavailable.
         """
-        wanted, found = set(message_ids), set()
+        wanted_ids, stored_ids = set(message_ids), set()
         async with contextlib.aclosing(self.read(since_ms=since_ms, headers_only=True)) as batches:
             async for batch in batches:
-                found |= wanted.intersection(kept.message_id for kept in batch)
-                if len(found) == len(wanted):
+                stored_ids |= wanted_ids.intersection(message.message_id for message in batch)
+                if len(stored_ids) == len(wanted_ids):
                     break
-        return found
+        return stored_ids
 
-    async def get(self, sequence: int) -> Kept | None:
-        """One message; None: it is not there (any more).
+    async def get(self, sequence: int) -> StoredMessage | None:
+        """Read one message; None: the stream does not have it, or no longer.
 
-        :raises BusError: JetStream cannot be reached, or there is no such stream.
+        :raises BusError: JetStream is unavailable, or there is no such stream.
         """
         try:
-            answer = await api.call(self._bus, f"STREAM.MSG.GET.{self.stream}", {"seq": sequence}, _Found)
+            reply = await api.call(self._bus, f"STREAM.MSG.GET.{self.stream}", {"seq": sequence}, _Reply)
         except api.JetStreamError as error:
             if error.err_code == _NO_MESSAGE:
                 return None
             raise
-        one = answer.message
-        raw = b64decode(one.hdrs)
-        return Kept(
-            one.seq, one.subject, int(one.time.timestamp() * 1000), wire.decode(raw) if raw else {}, b64decode(one.data)
+        stored = reply.message
+        raw_headers = b64decode(stored.hdrs)
+        return StoredMessage(
+            sequence=stored.seq,
+            subject=stored.subject,
+            at_ms=int(stored.time.timestamp() * 1000),
+            headers=wire.decode(raw_headers) if raw_headers else {},
+            data=b64decode(stored.data),
         )
 
     async def delete(self, sequence: int) -> None:
-        """Take one message out of the stream.
+        """Delete one message from the stream.
 
-        :raises BusError: JetStream cannot be reached, or it was not there.
+        :raises BusError: JetStream is unavailable, or the stream does not have the message.
         """
-        await api.call(self._bus, f"STREAM.MSG.DELETE.{self.stream}", {"seq": sequence}, _Done)
+        await api.call(self._bus, f"STREAM.MSG.DELETE.{self.stream}", {"seq": sequence}, _Deleted)
 
 
 class _Puller:
-    """Pulls one batch after the other from an ephemeral consumer."""
+    """Pulls batches from an ephemeral consumer, one after the other."""
 
     def __init__(self, bus: Bus, stream: str, consumer: str) -> None:
         self._bus = bus
         self._next = wire.subject(f"{bus.options.js_prefix}.CONSUMER.MSG.NEXT.{stream}.{consumer}")
         self._inbox = bus.new_inbox().encode()
-        self._arrived: asyncio.Queue[tuple[Kept, int] | None] = asyncio.Queue()
+        self._arrived: asyncio.Queue[tuple[StoredMessage, int] | None] = asyncio.Queue()
         self._subscription: Subscription | None = None
 
     async def open(self) -> None:
@@ -149,32 +153,35 @@ class _Puller:
         if self._subscription is not None:
             await self._subscription.close()
 
-    async def batch(self, maximum: int) -> tuple[list[Kept], int]:
-        """Up to `maximum` messages, and how many are left after them; none: the stream has no more.
+    async def batch(self, maximum: int) -> tuple[list[StoredMessage], int]:
+        """Return up to `maximum` messages and the number of messages after them; an empty batch is the end.
 
-        :raises BusTimeoutError: the server does not deliver.
+        :raises BusTimeoutError: the server delivers nothing.
         """
         request = msgspec.json.encode({"batch": maximum, "expires": int(_EXPIRES_S * 1e9)})
         self._bus.send(wire.publish(self._next, self._inbox, b"", request))
-        found: list[Kept] = []
+        batch: list[StoredMessage] = []
         pending = 0
-        while len(found) < maximum:
+        while len(batch) < maximum:
             try:
                 item = await asyncio.wait_for(self._arrived.get(), 2 * _EXPIRES_S)
             except TimeoutError as error:
-                raise BusTimeoutError("the stream was not read to its end: the server does not deliver") from error
+                raise BusTimeoutError("the stream was not read to its end: the server delivers nothing") from error
             if item is None:
                 break
-            kept, pending = item
-            found.append(kept)
-        return found, pending
+            message, pending = item
+            batch.append(message)
+        return batch, pending
 
     def _on_message(self, subject: bytes, reply: bytes, data: bytes, raw: bytes | None) -> None:
         parts = reply.split(b".")
-        if len(parts) < 9:  # a word about the pull: it has run its time
+        if len(parts) < 9:  # a status message: the pull request expired
             self._arrived.put_nowait(None)
             return
         first = 4 if len(parts) == 9 else 6
         sequence, at_ns, pending = int(parts[first + 1]), int(parts[first + 3]), int(parts[first + 4])
         headers = wire.decode(raw) if raw is not None else {}
-        self._arrived.put_nowait((Kept(sequence, subject.decode(), at_ns // 1_000_000, headers, data), pending))
+        message = StoredMessage(
+            sequence=sequence, subject=subject.decode(), at_ms=at_ns // 1_000_000, headers=headers, data=data
+        )
+        self._arrived.put_nowait((message, pending))

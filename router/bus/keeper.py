@@ -1,7 +1,8 @@
-"""Keeps the streams there, and looks for streams that must not be: at each connection, every 30 s, and when asked;
-every 2 s while there is one, since the pod waits for its end.
+"""Creates missing streams, and finds streams that cover request subjects.
 
-A stream over a request/reply subject answers the caller before the router does: the pod is then not ready.
+It checks at each connection, every 30 s, and at `poll_soon`. A stream over a request/reply subject acknowledges the
+request to the caller before the router replies. So the pod is not ready while there is such a stream, and the keeper
+checks every 2 s.
 """
 
 import asyncio
@@ -20,9 +21,10 @@ log = logging.getLogger(__name__)
 
 
 class StreamKeeper:
-    """`covered` maps request/reply subjects to streams over them: empty is good.
+    """The periodic check. `covered` maps request/reply subjects to the streams that cover them; it should be empty.
 
-    `on_look(ensured, covered)` is told after each complete look; after one that failed the next is after `retry_s`.
+    `on_poll(ensured, covered)` is called after each complete check. After a failed check the next one follows after
+    `retry_s`.
     """
 
     def __init__(
@@ -34,7 +36,7 @@ class StreamKeeper:
         every_s: float = 30.0,
         retry_s: float = 1.0,
         covered_s: float = 2.0,
-        on_look: Callable[[Ensured, dict[str, list[str]]], None] | None = None,
+        on_poll: Callable[[Ensured, dict[str, list[str]]], None] | None = None,
     ) -> None:
         self._bus = bus
         self._streams = streams
@@ -42,20 +44,20 @@ class StreamKeeper:
         self._every_s = every_s
         self._retry_s = retry_s
         self._covered_s = covered_s
-        self._on_look = on_look
+        self._on_look = on_poll
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.covered: dict[str, list[str]] = {}
         self.ensured = Ensured()
 
     async def start(self) -> None:
-        """Look now and from then on."""
+        """Check now, then periodically."""
         if self._task is None:
             self._bus.on_connect.append(self.poll_soon)
             self._task = asyncio.create_task(self._run(), name="stream keeper")
 
     async def stop(self) -> None:
-        """Look no more."""
+        """End the checks."""
         if self._task is not None:
             self._bus.on_connect.remove(self.poll_soon)
             self._task.cancel()
@@ -63,13 +65,13 @@ class StreamKeeper:
             self._task = None
 
     def poll_soon(self) -> None:
-        """Something is missing, or may be: look now instead of in up to 30 s."""
+        """Check at once: a stream is missing, or may be."""
         self._wake.set()
 
     async def poll(self) -> None:
-        """One look.
+        """Check once.
 
-        :raises BusError: JetStream cannot be reached.
+        :raises BusError: JetStream is unavailable.
         """
         ensured = await self._streams.ensure()
         covered = {}
@@ -80,11 +82,13 @@ class StreamKeeper:
             log.info("created in JetStream: %s", ", ".join(ensured.created), extra={"event": Event.STREAM_CREATED})
         if ensured.differences != self.ensured.differences:
             for difference in ensured.differences:
-                log.warning("not as specified: %s", difference, extra={"event": Event.STREAM_DIFFERS})
+                log.warning(
+                    "stream or consumer not as specified: %s", difference, extra={"event": Event.STREAM_DIFFERS}
+                )
         if covered != self.covered:
             for subject, names in covered.items():
                 log.error(
-                    "streams %s answer the requests on %s before the router does",
+                    "streams %s cover the request subject %s and answer its callers; remove the subject from them",
                     ", ".join(names),
                     subject,
                     extra={"event": Event.STREAM_COVERS_REQUESTS},
@@ -95,18 +99,19 @@ class StreamKeeper:
 
     async def _run(self) -> None:
         while True:
-            pause = self._every_s
+            pause_s = self._every_s
             self._wake.clear()
             try:
                 if self._bus.connected:
                     await self.poll()
-                    pause = self._covered_s if self.covered else self._every_s
+                    pause_s = self._covered_s if self.covered else self._every_s
             except BusError as error:
-                pause = self._retry_s
-                log.warning("cannot look after the streams: %s", error, extra={"event": Event.BUS_ERROR})
-            except Exception:  # a bug of ours or of a callback; somebody must go on looking
-                log.exception("a look after the streams failed", extra={"event": Event.BUG})
+                pause_s = self._retry_s
+                log.warning("cannot check the streams: %s", error, extra={"event": Event.BUS_ERROR})
+            except Exception:  # after a bug, also in a callback, the checks must go on
+                log.exception("check of the streams failed", extra={"event": Event.BUG})
             with suppress(TimeoutError):
-                # Not wait_for: before Python 3.12 it loses a cancellation that comes with the wake-up; `stop` hung.
-                async with asyncio.timeout(pause):
+                # Not wait_for: before Python 3.12 it loses a cancellation that comes with the wake-up, and `stop`
+                # would hang.
+                async with asyncio.timeout(pause_s):
                     await self._wake.wait()

@@ -1,12 +1,12 @@
-"""What `router.bus.fast` relies on in nats-py: the source of each function, as a digest, and the check before a start.
+"""The functions of nats-py that `router.bus.fast` relies on, with digests of their source, and the check at start.
 
 nats-py promises nothing about its private names. So each function that the fast path replaces, calls, or builds on is
 listed here. The attributes that it uses are created in the listed `__init__` functions.
 
-- The version that the digests were taken from runs without a check.
-- Another version runs if each of these functions reads the same; else `check` refuses it.
+- The version of the digests runs without a check.
+- Another version runs if the source of each listed function is the same; otherwise `check` refuses it.
 - `tests/bus/test_nats_py.py` fails when `fast.py` uses a name of nats-py that is not listed, and when the installed
-  nats-py reads differently. Then read the new source beside `fast.py`, and write down the new digest.
+  nats-py has different source. Then compare the new source with `fast.py` and update the digest.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from nats.protocol.parser import Parser
 from router.errors import StartupRefused
 
 KNOWN_VERSION = "2.16.0"
-"""The nats-py that the digests were taken from."""
+"""The version of nats-py that the digests belong to."""
 
 DIGESTS: dict[type, dict[str, str]] = {
     Client: {
@@ -76,18 +76,18 @@ DIGESTS: dict[type, dict[str, str]] = {
 
 
 def digest(owner: type, name: str) -> str:
-    """The start of the SHA-256 of a function's or a property's source; "" if there is no such name or no source."""
-    found = vars(owner).get(name)
-    function = found.fget if isinstance(found, property) else found
+    """Return the start of the SHA-256 of the source of a function or property; "" without such a name or source."""
+    member = vars(owner).get(name)
+    function = member.fget if isinstance(member, property) else member
     try:
-        source = inspect.getsource(function)  # type: ignore[arg-type]  # None, too, is a TypeError
+        source = inspect.getsource(function)  # type: ignore[arg-type]  # None raises TypeError too
     except (OSError, TypeError):
         return ""
     return hashlib.sha256(source.encode()).hexdigest()[:12]
 
 
 def changed() -> Iterator[str]:
-    """The listed functions that the installed nats-py lacks, or that read differently there."""
+    """Yield the listed functions that the installed nats-py lacks or has with different source."""
     for owner, functions in DIGESTS.items():
         for name, expected in functions.items():
             if digest(owner, name) != expected:
@@ -97,7 +97,7 @@ def changed() -> Iterator[str]:
 def check(version: str = __version__) -> None:
     """Compare the installed nats-py with the known one.
 
-    :raises StartupRefused: a function that the fast path relies on is missing or reads differently.
+    :raises StartupRefused: a function that the fast path relies on is missing or differs.
     """
     if version == KNOWN_VERSION:
         return

@@ -1,4 +1,4 @@
-"""Where NATS is and who we are: checked once, then nats-py's own keywords."""
+"""Connection options: addresses, identity and limits, checked and converted to keywords of nats-py."""
 
 import importlib.util
 import random
@@ -10,7 +10,7 @@ from router.errors import InvalidInput, Problem
 
 
 class BusOptions(Struct, frozen=True):
-    """Where NATS is and who we are. At most one of user and password, token, and creds."""
+    """The options of the connection to NATS. Set at most one login: user and password, token, or creds."""
 
     urls: tuple[str, ...]
     name: str = "router"
@@ -28,30 +28,32 @@ class BusOptions(Struct, frozen=True):
     """`$JS.<domain>.API` behind a leaf node."""
     connect_timeout_s: float = 2.0
     ping_interval_s: float = 5.0
-    """A connection that misses two pings is replaced: a dead host is noticed within three of these."""
+    """A connection that misses two pings is replaced, so a dead host is noticed within three intervals."""
     max_unsent_bytes: int = 64 << 20
-    """What may wait for a slow or absent server; more is refused and counted."""
+    """The bytes that may wait for a slow or unavailable server; more are refused and counted."""
 
 
 def connect_arguments(options: BusOptions) -> dict[str, object]:
-    """nats-py's keywords, checked.
+    """Check the options and convert them to keywords of `nats.connect`.
 
-    :raises InvalidInput: all that is wrong with the options.
+    :raises InvalidInput: the options are wrong; it lists every problem.
     """
     problems: list[Problem] = []
     if not options.urls:
-        problems.append(Problem("urls", "no NATS server is named", "nats://host:4222"))
+        problems.append(Problem("urls", "no NATS server is set", "set one such as nats://host:4222"))
     problems.extend(
         Problem(
-            "urls", f"{url.split('@')[-1]!r} is not an address of a NATS server", "nats://host:4222 or tls://host:4222"
+            "urls",
+            f"{url.split('@')[-1]!r} is not the address of a NATS server",
+            "set nats://host:4222 or tls://host:4222",
         )
         for url in options.urls
         if not url.startswith(("nats://", "tls://"))
     )
     if (options.user is None) != (options.password is None):
-        problems.append(Problem("user", "user and password go together", "set both or neither"))
-    if sum(way is not None for way in (options.user, options.token, options.creds)) > 1:
-        problems.append(Problem("user", "more than one way to log in", "user and password, or token, or creds"))
+        problems.append(Problem("user", "user and password must be set together", "set both or neither"))
+    if sum(login is not None for login in (options.user, options.token, options.creds)) > 1:
+        problems.append(Problem("user", "more than one login is set", "set one of: user and password, token, creds"))
     if options.creds is not None and importlib.util.find_spec("nkeys") is None:
         problems.append(Problem("creds", "a credentials file needs the package nkeys", "install nats-py[nkeys]"))
     context = None
@@ -75,7 +77,7 @@ def connect_arguments(options: BusOptions) -> dict[str, object]:
         "max_outstanding_pings": 2,
         "allow_reconnect": True,
         "max_reconnect_attempts": -1,
-        # not all pods of a fleet in the same moment
+        # so that the pods of a fleet do not reconnect all at once
         "reconnect_time_wait": random.uniform(0.2, 0.5),  # noqa: S311 - spread, not secrecy
     }
 

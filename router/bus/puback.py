@@ -1,4 +1,4 @@
-"""What JetStream answers to a publish."""
+"""The ack of JetStream to a publish."""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -11,15 +11,15 @@ from router.ports.bus import Published
 
 
 class Verdict(Enum):
-    """What an answer means for the message."""
+    """The meaning of a reply for the published message."""
 
     STORED = "stored"
     DUPLICATE = "duplicate"
-    AGAIN = "again"
-    """No leader, busy, out of room: send it again."""
+    RETRY = "retry"
+    """No leader, busy, or out of space: send the message again."""
     REFUSED = "refused"
     FOREIGN = "foreign"
-    """Not from JetStream: somebody answers work items. The stream's own answer is still to come."""
+    """Not from JetStream: another subscriber replied. The ack of the stream is still to come."""
 
 
 class _Fault(msgspec.Struct):
@@ -38,13 +38,13 @@ _TRANSIENT = (408, 429, 500, 503)
 
 
 def read(data: bytes) -> tuple[Verdict, str]:
-    """The verdict, and the server's words when it refused."""
+    """Read the verdict, and the description of a refusal."""
     try:
         ack = _DECODER.decode(data)
     except msgspec.DecodeError:
         return Verdict.FOREIGN, ""
     if ack.error is not None:
-        return (Verdict.AGAIN if ack.error.code in _TRANSIENT else Verdict.REFUSED), ack.error.description
+        return (Verdict.RETRY if ack.error.code in _TRANSIENT else Verdict.REFUSED), ack.error.description
     if not ack.seq:
         return Verdict.FOREIGN, ""
     return (Verdict.DUPLICATE if ack.duplicate else Verdict.STORED), ""
@@ -58,12 +58,12 @@ OUTCOMES = {
 
 
 async def publish_once(bus: Bus, subject: str, payload: bytes, headers: Mapping[str, str]) -> Published:
-    """One publish that waits for its ack; for commands. Pods use the pipelined `StreamPublisher`.
+    """Publish and wait for the ack. Used by CLI commands; pods use the pipelined `StreamPublisher`.
 
-    :raises BusError: no stream answered in time, or it is busy.
+    :raises BusError: no stream acknowledged in time, or the stream is busy.
     """
-    answer = await bus.request(subject, payload, dict(headers), timeout_s=5.0)
-    verdict, why = read(answer.data)
+    reply = await bus.request(subject, payload, dict(headers), timeout_s=5.0)
+    verdict, reason = read(reply.data)
     if verdict not in OUTCOMES:
-        raise BusError(f"{subject}: {why or 'no stream answered'}")
+        raise BusError(f"{subject}: {reason or 'no stream acknowledged'}")
     return OUTCOMES[verdict]

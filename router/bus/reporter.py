@@ -1,4 +1,4 @@
-"""What happens to the connection: counted, logged, and told to whoever listens."""
+"""Events of the connection: counted, logged, and passed to listeners."""
 
 import logging
 import time
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class BusCounters:
-    """Running totals since the start, for the metrics."""
+    """Totals since the start, for metrics."""
 
     def __init__(self) -> None:
         self.connects = 0
@@ -22,7 +22,7 @@ class BusCounters:
 
 
 class Reporter:
-    """nats-py's callbacks. A fault in a listener is logged and hurts nobody else."""
+    """The callbacks for nats-py. An error in a listener is logged and does not affect other listeners."""
 
     def __init__(self) -> None:
         self.counters = BusCounters()
@@ -34,28 +34,28 @@ class Reporter:
         self._throttle = LogThrottle(time.monotonic)
 
     def connected(self) -> None:
-        """A connection stands, the first or another one."""
+        """Report a connection: the first one or a reconnect."""
         self.is_up = True
         self._throttle.over()
         self.counters.connects += 1
         event = Event.BUS_CONNECTED if self.counters.connects == 1 else Event.BUS_BACK
         log.info("connected to NATS", extra={"event": event, "connects": self.counters.connects})
-        _tell(self.on_connect)
+        _notify(self.on_connect)
 
     async def disconnected(self) -> None:
-        """The connection is lost; also called for one that never stood."""
+        """Report a lost connection; a call without a connection is ignored."""
         if self.closing or not self.is_up:
             return
         self.is_up = False
         log.warning("disconnected from NATS", extra={"event": Event.BUS_AWAY})
-        _tell(self.on_disconnect)
+        _notify(self.on_disconnect)
 
     async def lame_duck(self) -> None:
-        """The server will end soon; nats-py moves on when it does."""
-        log.warning("the NATS server is going away (lame duck)", extra={"event": Event.BUS_AWAY})
+        """Log that the server will shut down; nats-py connects to another one then."""
+        log.warning("NATS server is shutting down (lame duck)", extra={"event": Event.BUS_AWAY})
 
     async def failed(self, error: Exception) -> None:
-        """Logged; while there is no connection, once a minute."""
+        """Report an error; without a connection the log has one line per minute."""
         event = Event.BUS_ERROR
         if isinstance(error, nats.errors.SlowConsumerError) or "slow consumer" in str(error).lower():
             self.counters.slow_consumers += 1
@@ -63,13 +63,13 @@ class Reporter:
         if self.is_up:
             log.error("NATS error: %s", error, exc_info=error, extra={"event": event})
         elif self._throttle.due() is not None:
-            log.warning("cannot reach NATS, still trying: %r", error, extra={"event": Event.BUS_AWAY})
-        _tell(self.on_error, error)
+            log.warning("cannot reach NATS; retrying: %r", error, extra={"event": Event.BUS_AWAY})
+        _notify(self.on_error, error)
 
 
-def _tell(callbacks: list[Callable[..., None]], *what: Any) -> None:
+def _notify(callbacks: list[Callable[..., None]], *arguments: Any) -> None:
     for callback in list(callbacks):
         try:
-            callback(*what)
-        except Exception:  # nats-py would stop reconnecting over it
-            log.exception("a listener of the bus failed", extra={"event": Event.BUG})
+            callback(*arguments)
+        except Exception:  # raised into nats-py, it would end the reconnects
+            log.exception("listener of the bus failed", extra={"event": Event.BUG})

@@ -1,4 +1,4 @@
-"""Request/reply for the rare acts (admin, status, get_decision): a task per request, bounded, and always one reply."""
+"""Request/reply for rare requests (admin, status, get_decision): one task and one reply per request, limited."""
 
 import asyncio
 import logging
@@ -16,11 +16,11 @@ Handler = Callable[[bytes, Headers, str], Awaitable[tuple[bytes, Headers]]]
 """`await handler(data, headers, subject)` → `(body, headers)` of the reply."""
 
 FaultReply = Callable[[str, str], bytes]
-"""`fault_reply(code, message)` → an error reply's body; code: `internal`, `unavailable` or `service_overloaded`."""
+"""`fault_reply(code, message)` → body of an error reply; code: `internal`, `unavailable` or `service_overloaded`."""
 
 
 class Service:
-    """One served subject; see `serve`."""
+    """A served subject; see `serve`."""
 
     def __init__(
         self,
@@ -43,11 +43,11 @@ class Service:
         self.faults = 0
 
     async def listen(self, subject: str, queue: str) -> None:
-        """Begin to serve."""
+        """Start to serve a subject."""
         self._subscriptions.append(await self._bus.subscribe(subject, self._on_message, queue=queue))
 
     async def stop(self) -> None:
-        """Take no more requests, and return when those that came are answered."""
+        """Stop taking requests, and return when the accepted ones have replies."""
         subscriptions, self._subscriptions = self._subscriptions, []
         for subscription in subscriptions:
             await subscription.close()
@@ -55,9 +55,9 @@ class Service:
 
     def _on_message(self, subject: bytes, reply: bytes, data: bytes, raw: bytes | None) -> None:
         if not reply:
-            return  # nobody to answer
+            return  # without a reply subject no reply is possible
         if len(self._tasks) >= self._max_in_flight:
-            self._send(reply, self._fault_reply("service_overloaded", "too many requests at once: try again"), {})
+            self._send(reply, self._fault_reply("service_overloaded", "too many requests at once: retry"), {})
             return
         headers = wire.decode(raw) if raw is not None else {}
         task = asyncio.get_running_loop().create_task(
@@ -67,28 +67,28 @@ class Service:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, subject: str, reply: bytes, data: bytes, headers: Headers) -> None:
-        answer: Headers = {}
+        reply_headers: Headers = {}
         try:
-            body, answer = await asyncio.wait_for(self._handler(data, headers, subject), self._timeout_s)
+            body, reply_headers = await asyncio.wait_for(self._handler(data, headers, subject), self._timeout_s)
         except TimeoutError:
             self.faults += 1
-            log.error("a request on %s was not served in time", subject, extra={"event": Event.BUS_ERROR})
-            body = self._fault_reply("unavailable", "the answer was not ready in time")
-        except Exception:  # the caller must not wait in vain; the fault is logged whole
+            log.error("request on %s not served in time", subject, extra={"event": Event.BUS_ERROR})
+            body = self._fault_reply("unavailable", "the reply was not ready in time: retry")
+        except Exception:  # the caller gets a reply, and the log the whole error
             self.faults += 1
-            log.exception("a request on %s failed", subject, extra={"event": Event.BUG})
-            body = self._fault_reply("internal", "the request failed; the router's log has the fault")
-        self._send(reply, body, answer)
+            log.exception("request on %s failed", subject, extra={"event": Event.BUG})
+            body = self._fault_reply("internal", "the request failed; see the router's log")
+        self._send(reply, body, reply_headers)
 
     def _send(self, to: bytes, body: bytes, headers: Headers) -> None:
         try:
             if len(body) > self._bus.max_payload - 4096:
-                body = self._fault_reply("internal", "the answer is larger than the server takes")
+                body = self._fault_reply("internal", "the reply is larger than the NATS server takes")
             merged = {**headers, **self._headers}
             self._bus.send(wire.publish(to, b"", wire.encode(merged) if merged else b"", body))
         except (BusError, ValueError) as error:
             self.faults += 1
-            log.error("a reply could not be sent: %s", error, extra={"event": Event.BUS_ERROR})
+            log.error("reply could not be sent: %s", error, extra={"event": Event.BUS_ERROR})
 
 
 async def serve(
@@ -102,9 +102,9 @@ async def serve(
     max_in_flight: int = 64,
     timeout_s: float = 10.0,
 ) -> Service:
-    """Answer each request on the subject once: with what the handler returns, else with a fault reply (and a log line).
+    """Send one reply to each request on the subject: the handler's, or else an error reply with a log line.
 
-    `headers` go on every reply. At most `max_in_flight` requests are served at a time, each for `timeout_s` at most.
+    Every reply has `headers`. At most `max_in_flight` requests run at a time, each for at most `timeout_s`.
     """
     service = Service(
         bus, handler, fault_reply, headers=headers or {}, max_in_flight=max_in_flight, timeout_s=timeout_s

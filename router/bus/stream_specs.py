@@ -1,4 +1,4 @@
-"""What the fleet's streams and durable consumers are meant to be, and how those that are there differ."""
+"""The specified streams and durable consumers of a fleet, and their differences from the actual ones."""
 
 from collections.abc import Iterable
 
@@ -7,11 +7,11 @@ from msgspec import Struct
 from router.errors import Problem, StartupRefused
 
 _S = 1_000_000_000
-_DEFAULT_DEDUP_NS = 120 * _S  # what the server takes when a stream names none
+_DEFAULT_DEDUP_NS = 120 * _S  # the default of the server
 
 
 class StreamSpec(Struct, frozen=True):
-    """One stream. `dedup_s` None leaves the server's default; `max_bytes` None is without a bound."""
+    """The specification of a stream. `dedup_s` None: the server's default; `max_bytes` None: unlimited."""
 
     name: str
     subjects: tuple[str, ...]
@@ -22,7 +22,7 @@ class StreamSpec(Struct, frozen=True):
 
 
 class ConsumerSpec(Struct, frozen=True):
-    """One durable pull consumer: explicit ack, redelivered without end and without backoff."""
+    """The specification of a durable pull consumer: explicit ack, unlimited redelivery, no backoff."""
 
     stream: str
     name: str
@@ -32,28 +32,28 @@ class ConsumerSpec(Struct, frozen=True):
 
 
 class Difference(Struct, frozen=True):
-    """What a stream or consumer has, and what was specified. `actual` is empty when it could not be created at all."""
+    """A difference between a stream or consumer and its specification; `actual` is empty if it cannot be created."""
 
     what: str
     field: str
     actual: str
-    wanted: str
+    specified: str
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.field} is {self.actual or 'not possible'}, specified is {self.wanted}"
+        return f"{self.what}: {self.field} is {self.actual or 'not possible'}, specified is {self.specified}"
 
 
 class Ensured(Struct, frozen=True):
-    """What `ensure` did and found."""
+    """The result of `Streams.ensure`."""
 
     created: tuple[str, ...] = ()
     differences: tuple[Difference, ...] = ()
 
 
 def check(specs: Iterable[StreamSpec]) -> None:
-    """Refuse what the server would refuse later.
+    """Check the specifications before the server does.
 
-    :raises StartupRefused: a dedup window longer than the stream's max age, naming every such stream.
+    :raises StartupRefused: a dedup window is longer than the max age of its stream; it names every such stream.
     """
     problems = [
         Problem(spec.name, f"a dedup window of {spec.dedup_s} s is longer than the max age of {spec.max_age_s} s")
@@ -65,18 +65,18 @@ def check(specs: Iterable[StreamSpec]) -> None:
 
 
 def matches(pattern: str, subject: str) -> bool:
-    """Whether a literal subject falls under a pattern with `*` and `>`."""
-    want, have = pattern.split("."), subject.split(".")
-    for index, part in enumerate(want):
+    """Whether a literal subject matches a pattern with `*` and `>`."""
+    pattern_parts, parts = pattern.split("."), subject.split(".")
+    for index, part in enumerate(pattern_parts):
         if part == ">":
-            return len(have) > index
-        if index >= len(have) or part not in ("*", have[index]):
+            return len(parts) > index
+        if index >= len(parts) or part not in ("*", parts[index]):
             return False
-    return len(want) == len(have)
+    return len(pattern_parts) == len(parts)
 
 
 class StreamConfig(Struct):
-    """The part of a stream's configuration that is specified."""
+    """The specified part of a stream's configuration."""
 
     subjects: list[str] = []
     retention: str = "limits"
@@ -88,13 +88,13 @@ class StreamConfig(Struct):
 
 
 class StreamInfo(Struct):
-    """A stream as the server sees it."""
+    """The state of a stream on the server."""
 
     config: StreamConfig
 
 
 class ConsumerConfig(Struct):
-    """The part of a consumer's configuration that is specified."""
+    """The specified part of a consumer's configuration."""
 
     ack_policy: str = ""
     ack_wait: int = 0
@@ -105,7 +105,7 @@ class ConsumerConfig(Struct):
 
 
 class ConsumerInfo(Struct):
-    """A consumer as the server sees it. `num_pending` waits in the stream, `num_ack_pending` was given out."""
+    """The state of a consumer on the server: `num_pending` messages wait, `num_ack_pending` are delivered."""
 
     config: ConsumerConfig
     num_pending: int = 0
@@ -115,7 +115,7 @@ class ConsumerInfo(Struct):
 
 
 def compare_stream(spec: StreamSpec, config: StreamConfig) -> list[Difference]:
-    """How a stream differs from its specification; empty is good."""
+    """Compare a stream with its specification; no difference gives an empty list."""
     dedup = spec.dedup_s * _S if spec.dedup_s is not None else min(_DEFAULT_DEDUP_NS, spec.max_age_s * _S)
     pairs: tuple[tuple[str, object, object], ...] = (
         ("subjects", sorted(config.subjects), sorted(spec.subjects)),
@@ -130,7 +130,7 @@ def compare_stream(spec: StreamSpec, config: StreamConfig) -> list[Difference]:
 
 
 def compare_consumer(spec: ConsumerSpec, config: ConsumerConfig) -> list[Difference]:
-    """How a consumer differs from its specification; empty is good."""
+    """Compare a consumer with its specification; no difference gives an empty list."""
     pairs: tuple[tuple[str, object, object], ...] = (
         ("ack_policy", config.ack_policy, "explicit"),
         ("ack_wait_s", config.ack_wait / _S, float(spec.ack_wait_s)),
@@ -143,4 +143,8 @@ def compare_consumer(spec: ConsumerSpec, config: ConsumerConfig) -> list[Differe
 
 
 def _differences(what: str, pairs: Iterable[tuple[str, object, object]]) -> list[Difference]:
-    return [Difference(what, field, str(actual), str(wanted)) for field, actual, wanted in pairs if actual != wanted]
+    return [
+        Difference(what, field, str(actual), str(specified))
+        for field, actual, specified in pairs
+        if actual != specified
+    ]

@@ -1,6 +1,6 @@
-"""The streams and durable consumers on the server: created when missing, never altered, differences reported.
+"""The streams and durable consumers on the server: missing ones are created, differences are reported.
 
-A difference is for an operator to resolve: altering a stream under other people's consumers can lose their messages.
+Nothing is altered: changing a stream can lose messages of other consumers. An operator resolves a difference.
 """
 
 from collections.abc import Sequence
@@ -31,25 +31,26 @@ class _Names(Struct):
 
 
 class Streams:
-    """The streams of one fleet on one bus. Every method may be called again at any time, by any pod."""
+    """The streams of a fleet. Any pod may call any method at any time, repeatedly."""
 
     def __init__(self, bus: Bus, specs: Sequence[StreamSpec], consumers: Sequence[ConsumerSpec] = ()) -> None:
-        """:raises StartupRefused: see `check`."""
+        """:raises StartupRefused: see `stream_specs.check`."""
         check(specs)
         self._bus = bus
         self.specs = tuple(specs)
         self.consumers = tuple(consumers)
 
     def specified(self, subject: str) -> bool:
-        """Whether one of the specified streams is meant to hold the subject."""
+        """Whether a specified stream covers the subject."""
         return any(matches(pattern, subject) for spec in self.specs for pattern in spec.subjects)
 
     async def ensure(self) -> Ensured:
-        """Create the streams and consumers that are missing, and report how the others differ.
+        """Create missing streams and consumers, and report the differences of the others.
 
-        What the server does not let be created (subjects in another stream, no storage) is a difference too.
+        A stream or consumer that the server refuses to create is a difference too. Reasons are subjects of another
+        stream, or no storage.
 
-        :raises BusError: JetStream cannot be reached, or has no leader now.
+        :raises BusError: JetStream is unavailable, or has no leader now.
         """
         created: list[str] = []
         differences: list[Difference] = []
@@ -60,23 +61,24 @@ class Streams:
         return Ensured(tuple(created), tuple(differences))
 
     async def differences(self) -> tuple[Difference, ...]:
-        """How the server differs from what is specified, absence included. Creates nothing.
+        """Compare the server with the specification, missing ones included, without creating anything.
 
-        :raises BusError: JetStream cannot be reached.
+        :raises BusError: JetStream is unavailable.
         """
-        found: list[Difference] = []
+        differences: list[Difference] = []
         for spec in self.specs:
-            info = await self._stream(spec.name)
-            found.extend([_absent(f"stream {spec.name}")] if info is None else compare_stream(spec, info.config))
-        for one in self.consumers:
-            state = await self.consumer(one.stream, one.name)
-            found.extend([_absent(f"consumer {one.name}")] if state is None else compare_consumer(one, state.config))
-        return tuple(found)
+            stream = await self._stream(spec.name)
+            differences += [_missing(f"stream {spec.name}")] if stream is None else compare_stream(spec, stream.config)
+        for wanted in self.consumers:
+            state = await self.consumer(wanted.stream, wanted.name)
+            name = f"consumer {wanted.name}"
+            differences += [_missing(name)] if state is None else compare_consumer(wanted, state.config)
+        return tuple(differences)
 
     async def ensure_consumer(self, spec: ConsumerSpec) -> Ensured:
-        """The same for one consumer and the stream under it.
+        """Create a consumer and its stream if missing, and report differences.
 
-        :raises BusError: JetStream cannot be reached, or refused.
+        :raises BusError: JetStream is unavailable, or refused.
         """
         created: list[str] = []
         differences: list[Difference] = []
@@ -87,11 +89,11 @@ class Streams:
         return Ensured(tuple(created), tuple(differences))
 
     async def covering(self, subject: str) -> list[str]:
-        """Names of the streams that would answer a publish on the subject (or on one under the pattern); sorted.
+        """Return the sorted names of the streams that would acknowledge a publish on the subject or pattern.
 
-        Streams with `no_ack` are left out: they answer nobody.
+        Streams with `no_ack` are left out: they send no acks.
 
-        :raises BusError: JetStream cannot be reached.
+        :raises BusError: JetStream is unavailable.
         """
         names: list[str] = []
         while True:
@@ -100,17 +102,17 @@ class Streams:
             names.extend(page.streams or ())
             if not page.streams or len(names) >= page.total:
                 break
-        answering = []
+        acknowledging = []
         for name in sorted(names):
             info = await self._stream(name)
             if info is not None and not info.config.no_ack:
-                answering.append(name)
-        return answering
+                acknowledging.append(name)
+        return acknowledging
 
     async def consumer(self, stream: str, name: str) -> ConsumerInfo | None:
-        """The consumer's state, None when it or its stream is not there.
+        """Read the state of a consumer; None: the consumer or its stream is missing.
 
-        :raises BusError: JetStream cannot be reached.
+        :raises BusError: JetStream is unavailable.
         """
         try:
             return await api.call(self._bus, f"CONSUMER.INFO.{stream}.{name}", None, ConsumerInfo)
@@ -147,17 +149,17 @@ class Streams:
                 created.append(spec.name)
                 return
             except api.JetStreamError as error:
-                info = await self._stream(spec.name)  # another pod may have been quicker, with other settings
+                info = await self._stream(spec.name)  # another pod may have created it, with other settings
                 if info is None:
-                    differences.append(await self._why_not(spec, error))
+                    differences.append(await self._refused(spec, error))
                     return
         differences.extend(compare_stream(spec, info.config))
 
-    async def _why_not(self, spec: StreamSpec, error: api.JetStreamError) -> Difference:
+    async def _refused(self, spec: StreamSpec, error: api.JetStreamError) -> Difference:
         if error.code >= 500 and error.err_code not in _FINAL:
-            raise error  # no leader, or busy: it may be possible in a second
-        taken = {name for subject in spec.subjects for name in await self.covering(subject)}
-        where = f" (now in {', '.join(sorted(taken))})" if taken else ""
+            raise error  # no leader, or busy: a retry may succeed
+        holders = {name for subject in spec.subjects for name in await self.covering(subject)}
+        where = f" (now in {', '.join(sorted(holders))})" if holders else ""
         return Difference(
             f"stream {spec.name}", "creation", "", f"{', '.join(spec.subjects)}{where}: {error.description}"
         )
@@ -179,13 +181,13 @@ class Streams:
         }
         if spec.filter_subject is not None:
             config["filter_subject"] = spec.filter_subject
-        # "create": never the update that this call otherwise is, when another pod was quicker
+        # "create": without it the call updates a consumer that another pod has just created
         request = {"stream_name": spec.stream, "config": config, "action": "create"}
         try:
             await api.call(self._bus, f"CONSUMER.DURABLE.CREATE.{spec.stream}.{spec.name}", request, ConsumerInfo)
         except api.JetStreamError as error:
             if error.err_code == api.CONSUMER_EXISTS:
-                return  # the next look compares it
+                return  # the next check compares it
             if error.code >= 500:
                 raise
             differences.append(
@@ -195,5 +197,5 @@ class Streams:
         created.append(f"{spec.stream}/{spec.name}")
 
 
-def _absent(what: str) -> Difference:
-    return Difference(what, "state", "missing", "there")
+def _missing(what: str) -> Difference:
+    return Difference(what, "state", "missing", "present")

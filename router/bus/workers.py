@@ -1,4 +1,4 @@
-"""What workers say beside results: heartbeats and their own dead letters, by core NATS to every pod."""
+"""Subscriptions to heartbeats and dead letters of workers, over core NATS."""
 
 from collections.abc import Callable, Mapping
 
@@ -7,11 +7,11 @@ from router.bus.connection import Bus, Subscription
 from router.wire import subjects
 
 Listener = Callable[[bytes, Mapping[str, str]], None]
-"""`listener(data, headers)`, in the read loop: quick, and without waiting."""
+"""`listener(data, headers)` runs in the read loop: it must be fast and must not block."""
 
 
 async def listen(bus: Bus, on_heartbeat: Listener, on_dead_letter: Listener) -> list[Subscription]:
-    """Every pod hears every heartbeat; a dead letter goes to one pod, so that it is counted once."""
+    """Subscribe: every pod gets every heartbeat; one pod gets each dead letter, so that it is counted once."""
     return [
         await bus.subscribe(subjects.HEARTBEAT, _direct(on_heartbeat)),
         await bus.subscribe(subjects.WORKER_DEAD_LETTER, _direct(on_dead_letter), queue="router"),

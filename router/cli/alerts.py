@@ -47,7 +47,7 @@ def alerts(
     asyncio.run(_show(settings, moment_ms(since, "--since"), wanted, follow=follow, json=json))
 
 
-async def _show(settings: "Settings", since_ms: int | None, wanted: "Wanted", *, follow: bool, json: bool) -> None:
+async def _show(settings: "Settings", since_ms: int | None, chosen: "Wanted", *, follow: bool, json: bool) -> None:
     import msgspec
 
     from router.bus.history import StreamHistory
@@ -56,7 +56,7 @@ async def _show(settings: "Settings", since_ms: int | None, wanted: "Wanted", *,
 
     async with open_bus(settings) as bus:
         log = await alert_log(StreamHistory(bus, settings.stream_alert_name), since_ms)
-        found = [e for e in log.episodes if wanted(e)]
+        found = [e for e in log.episodes if chosen(e)]
         if json and not follow:
             print_json(msgspec.to_builtins(found))
         elif json:
@@ -69,10 +69,10 @@ async def _show(settings: "Settings", since_ms: int | None, wanted: "Wanted", *,
         else:
             note("no alert matches")
         if follow:
-            await _follow(bus, log, wanted, json=json)
+            await _follow(bus, log, chosen, json=json)
 
 
-async def _follow(bus: "Bus", log: "AlertLog", wanted: "Wanted", *, json: bool) -> None:
+async def _follow(bus: "Bus", log: "AlertLog", chosen: "Wanted", *, json: bool) -> None:
     """Print alerts that are raised and resolved from now on, until Ctrl-C."""
     import asyncio
 
@@ -80,7 +80,7 @@ async def _follow(bus: "Bus", log: "AlertLog", wanted: "Wanted", *, json: bool) 
 
     def arrived(_subject: bytes, _reply: bytes, data: bytes, _raw: bytes | None) -> None:
         episode = log.add(data)
-        if episode is not None and wanted(episode):
+        if episode is not None and chosen(episode):
             _line(episode, json=json)
 
     await bus.subscribe(f"{subjects.ALERT}.*", arrived)

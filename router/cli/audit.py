@@ -69,21 +69,21 @@ def query(
     kind, _, resource_id = (resource or "").partition(":")
     if resource is not None and kind not in RESOURCE_TYPES:
         raise typer.BadParameter(f"{kind!r} is none of {', '.join(RESOURCE_TYPES)}", param_hint="--resource")
-    wanted = AuditQuery(
-        tenant,
-        moment_ms(since, "--since"),
-        moment_ms(until, "--until"),
-        action,
-        user,
-        kind or None,
-        resource_id or None,
-        trace,
-        decision_id,
-        request_id,
-        outcome,
+    audit_query = AuditQuery(
+        tenant_id=tenant,
+        since_ms=moment_ms(since, "--since"),
+        until_ms=moment_ms(until, "--until"),
+        action=action,
+        user_id=user,
+        resource_type=kind or None,
+        resource_id=resource_id or None,
+        trace_id=trace,
+        decision_id=decision_id,
+        request_id=request_id,
+        outcome=outcome,
     )
-    checked(wanted, cursor, limit)
-    page = asyncio.run(_page(settings_for(redis=redis), wanted, cursor, limit))
+    checked(audit_query, cursor, limit)
+    page = asyncio.run(_page(settings_for(redis=redis), audit_query, cursor, limit))
     if json:
         print_json({"entries": [facts(e) for e in page.entries], "cursor": page.cursor, "read": page.read})
     elif page.entries:

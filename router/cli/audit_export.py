@@ -39,7 +39,9 @@ def export(
     from router.cli.target import settings_for
 
     since_ms, until_ms = moment_ms(since, "--since"), moment_ms(until, "--until")
-    manifest = asyncio.run(_export(settings_for(redis=redis), tenant, out, since_ms, until_ms))
+    manifest = asyncio.run(
+        _export(settings=settings_for(redis=redis), tenant=tenant, out=out, since_ms=since_ms, until_ms=until_ms)
+    )
     if manifest is None:
         note(f"{tenant} has no entry that matches, and no file was written (tenants are in `router tenant list`)")
         if json:
@@ -67,9 +69,9 @@ async def _export(
             with AuditFile(out, tenant) as file:
                 while some := await log.after(tenant, last, maximum=_BATCH):
                     last = some[-1].id
-                    wanted = some if until_ms is None else [e for e in some if place(e.id)[0] < until_ms]
-                    file.add(wanted)
-                    if len(wanted) < len(some):
+                    entries = some if until_ms is None else [e for e in some if place(e.id)[0] < until_ms]
+                    file.add(entries)
+                    if len(entries) < len(some):
                         break
                 return file.finish()
         except OSError as e:

@@ -30,14 +30,14 @@ def facts(entry: "AuditEntry") -> dict[str, Any]:
 
 def row(entry: "AuditEntry") -> tuple[object, ...]:
     """Time, action, request, and the details as text; fields that only machines need are in --json."""
-    told: dict[str, Any] = {
+    shown: dict[str, Any] = {
         k: v for k, v in entry.details.items() if k not in _LEFT_OUT and not isinstance(v, dict | list)
     }
     if entry.resource_type != "request" and entry.resource_id is not None:
-        told = {entry.resource_type: entry.resource_id} | told
+        shown = {entry.resource_type: entry.resource_id} | shown
     if entry.user_id is not None:
-        told["user"] = entry.user_id
-    what = ", ".join(f"{k} {v}" for k, v in told.items())
+        shown["user"] = entry.user_id
+    what = ", ".join(f"{k} {v}" for k, v in shown.items())
     return moment(entry.ts_us), entry.action, entry.details.get("request_id"), what
 
 

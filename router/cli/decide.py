@@ -149,7 +149,7 @@ async def _ask(
         answer = {"reply": reply, "pod": (message.headers or {}).get("router-pod"), "ms": ms}
         if not wait or reply.get("ok") is not True:
             return answer, None
-        return answer, await _final(client, body, reply, arrived, timeout_s)
+        return answer, await _final(client=client, body=body, reply=reply, arrived=arrived, timeout_s=timeout_s)
     finally:
         await client.close()
 

@@ -2,7 +2,15 @@
 
 from enum import IntEnum
 
-from router.errors import BusError, InvalidInput, PodAway, QuotaExceeded, RevisionConflict, StartupRefused, StoreError
+from router.errors import (
+    BusError,
+    InvalidInput,
+    PodUnavailable,
+    QuotaExceeded,
+    RevisionConflict,
+    StartupRefused,
+    StoreError,
+)
 
 
 class Exit(IntEnum):
@@ -43,7 +51,7 @@ def exit_code_of(error: Exception) -> tuple[Exit, str]:
         case BusError():
             hint = f"is a fleet there? --nats or ROUTER_NATS_URL names it; {_START}"
             return Exit.UNREACHABLE, f"error: {error} ({hint})"
-        case PodAway():
+        case PodUnavailable():
             return Exit.UNREACHABLE, f"error: {error} (name a running pod with --pod)"
         case _:
             return Exit.INTERNAL, f"internal error: {type(error).__name__}: {error}"

@@ -9,7 +9,7 @@ from router.cli.audit_rows import moment
 from router.cli.exits import Exit
 from router.cli.output import print_facts, print_json, print_table
 from router.cli.target import JsonOption, local_facts
-from router.errors import InvalidInput, PodAway, Problem
+from router.errors import InvalidInput, PodUnavailable, Problem
 
 if TYPE_CHECKING:
     from router.domain.gate import Checkpoint, Unusable
@@ -109,7 +109,7 @@ def _asked(url: str) -> dict[str, Any]:
     """The view of one pod.
 
     :raises InvalidInput: this is not an address, or the answer is not a pod's.
-    :raises PodAway: the pod does not answer.
+    :raises PodUnavailable: the pod does not answer.
     """
     import urllib.error
     import urllib.request
@@ -126,7 +126,7 @@ def _asked(url: str) -> dict[str, Any]:
         # A pod that is not ready reports its gate, too.
         body = refused.read()
     except OSError as fault:
-        raise PodAway(f"{url} does not answer: {getattr(fault, 'reason', fault)}") from fault
+        raise PodUnavailable(f"{url} does not answer: {getattr(fault, 'reason', fault)}") from fault
     try:
         facts = orjson.loads(body)
         return {"pod": facts["pod"], **facts["gate"]}

@@ -15,7 +15,7 @@ from router.cli.publishing import with_publisher
 from router.cli.target import JsonOption, NatsOption, RedisOption
 
 if TYPE_CHECKING:
-    from router.ports.policy_records import Past, Record
+    from router.ports.policy_records import HistoryEntry, Record
     from router.usecases.policies.publish import PolicyPublisher, Published
 
 app = typer.Typer(help="Check, write and read policies.", no_args_is_help=True)
@@ -118,7 +118,7 @@ def history(
 ) -> None:
     """Show the revisions of a policy, newest first, and who wrote them. Exit code 1: there are none."""
 
-    async def act(publisher: "PolicyPublisher") -> "tuple[Past, ...]":
+    async def act(publisher: "PolicyPublisher") -> "tuple[HistoryEntry, ...]":
         return await publisher.history(tenant, policy)
 
     import orjson
@@ -164,7 +164,7 @@ def _facts(record: "Record") -> dict[str, Any]:
     return {"policy": record.policy_id, "revision": record.revision, "hash": record.hash, "written": written}
 
 
-def _past(p: "Past") -> dict[str, Any]:
+def _past(p: "HistoryEntry") -> dict[str, Any]:
     written = moment(p.written_ms * 1000)
     return {
         "revision": p.revision,
@@ -176,7 +176,7 @@ def _past(p: "Past") -> dict[str, Any]:
     }
 
 
-def _changes(p: "Past", older: "Past | None") -> str:
+def _changes(p: "HistoryEntry", older: "HistoryEntry | None") -> str:
     """What this revision changed; empty when there is no document to compare, or when the act says it."""
     import orjson
 

@@ -95,9 +95,9 @@ def _entry(name: str, errors: "list[Problem] | tuple[Problem, ...]", warnings: "
     return {"file": name, "errors": [*map(str, errors)], "warnings": [*map(str, warnings)]}
 
 
-def _print(one: dict[str, Any]) -> None:
+def _print(report: dict[str, Any]) -> None:
     for kind in ("errors", "warnings"):
-        for line in one[kind]:
-            typer.echo(f"{one['file']}: {kind[:-1]}: {line}")
-    if not one["errors"]:
-        typer.echo(f"{one['file']}: ok")
+        for line in report[kind]:
+            typer.echo(f"{report['file']}: {kind[:-1]}: {line}")
+    if not report["errors"]:
+        typer.echo(f"{report['file']}: ok")

@@ -139,7 +139,9 @@ def _table(whole: str, rows: Sequence[dict[str, object]]) -> None:
     print_table(columns, [[row[name] for name in columns] for row in rows], whole=(whole,))
 
 
-def _extension(told: dict[str, Any]) -> str:
+def _extension(extension: dict[str, Any]) -> str:
     """The extension with its `status` (in a dry run) or `outcome` (in an answer), unless that is good."""
-    odd = told.get("outcome") or told.get("status")
-    return f"{told['extension_id']} ({odd})" if odd not in (None, "ok", "healthy") else str(told["extension_id"])
+    odd = extension.get("outcome") or extension.get("status")
+    return (
+        f"{extension['extension_id']} ({odd})" if odd not in (None, "ok", "healthy") else str(extension["extension_id"])
+    )

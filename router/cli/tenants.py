@@ -36,19 +36,19 @@ def show(name: TenantArgument, json: JsonOption = False, redis: RedisOption = No
 
 async def _facts(services: "Services", name: str) -> dict[str, Any]:
     from router.domain.view import BreakerState
-    from router.usecases.admin.tenant_acts import census_facts
+    from router.usecases.admin.act_replies import census_facts
     from router.usecases.policies.publish import check_ids
 
     check_ids(name)
     heads = await services.inspector.heads(name)
     names = await services.names(name)
-    known = await services.policies.load(name)
+    policies = await services.policies.load(name)
     breakers = [b for b in await services.inspector.breakers(name) if b.state is not BreakerState.CLOSED]
     return {
         "tenant_id": name,
         "revision": heads[0].revision if heads else None,
         "disabled": heads[0].off if heads else False,
-        "policies": [] if known is None else sorted(known.policies),
+        "policies": [] if policies is None else sorted(policies.policies),
         "drained": sorted(names.get(e, e.hex()) for h in heads for e in h.drained),
         "forced_open": sorted(names.get(e, e.hex()) for h in heads for e in h.forced),
         "breakers": {names.get(b.provider_entry, b.provider_entry.hex()): b.state.value for b in breakers},
@@ -88,7 +88,7 @@ def purge(
     confirm = name if yes or dry_run else _asked(name)
     purged = asyncio.run(_purge(settings_for(redis=redis, nats=nats), name, confirm, why, dry_run=dry_run))
     if json:
-        from router.usecases.admin.tenant_acts import purged_facts
+        from router.usecases.admin.act_replies import purged_facts
 
         print_json(purged_facts(name, purged, dry_run=dry_run))
     else:

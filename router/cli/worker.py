@@ -33,9 +33,9 @@ def worker(
     aliases = dict(_alias(a) for a in alias or ())
     where = bus_options(settings_for(nats=nats), name)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    made = Worker(where.urls, name=name, concurrency=concurrency, drain_s=drain_s, connect=connect_arguments(where))
-    register(made, aliases)
-    made.run_until_signal()
+    example = Worker(where.urls, name=name, concurrency=concurrency, drain_s=drain_s, connect=connect_arguments(where))
+    register(example, aliases)
+    example.run_until_signal()
 
 
 def _alias(text: str) -> tuple[str, str]:

@@ -1,1 +1,1 @@
-"""Pure values and functions: no clock, no dice, no I/O."""
+"""The values of the router and the rules on them, as pure functions: no clock, no randomness, no I/O."""

@@ -1,4 +1,4 @@
-"""What is worth waking somebody for: the closed list of conditions, each with its severity and words."""
+"""Alerts: the closed list of conditions, each with its severity, component, scope and message."""
 
 from enum import StrEnum
 from typing import NamedTuple
@@ -8,10 +8,11 @@ from msgspec import Struct
 from router.domain.json import JsonObject
 
 FLEET = "fleet"
+"""The scope of a condition of the whole fleet."""
 
 
 class Severity(StrEnum):
-    """Last token of the alert's subject."""
+    """The severity of an alert; the last token of its NATS subject."""
 
     CRITICAL = "critical"
     WARNING = "warning"
@@ -19,7 +20,7 @@ class Severity(StrEnum):
 
 
 class Condition(StrEnum):
-    """First part of an alert's identity."""
+    """The condition that an alert reports; the first part of the alert's id."""
 
     STORE_AWAY = "store_away"
     STORE_MEMORY = "store_memory"
@@ -42,7 +43,7 @@ class Condition(StrEnum):
 
 
 class Door(StrEnum):
-    """Where somebody named another tenant than the one whose it is."""
+    """The kind of message in which a caller named a tenant other than its own."""
 
     RESULT = "result"
     RECEIPT = "receipt"
@@ -51,10 +52,10 @@ class Door(StrEnum):
 
 
 class Kind(NamedTuple):
-    """What is fixed about a condition. `scope` says what one alert of it is about.
+    """The fixed properties of a condition. `scope`: what one alert is about.
 
-    `turns`: one pod sees it begin and another may see it end (what turns is in the store); else every pod that sees
-    it begin sees it end.
+    `turns`: the condition's state is in the store, so one pod may observe its beginning and another its end. Any other
+    condition ends on each pod on which it began.
     """
 
     severity: Severity
@@ -68,34 +69,38 @@ _C, _W = Severity.CRITICAL, Severity.WARNING
 
 ALERTS: dict[Condition, Kind] = {
     Condition.STORE_AWAY: Kind(
-        _C, "store", FLEET, "Redis does not answer, or refuses every call; on_store_error decides until that is over"
+        _C, "store", FLEET, "Redis does not answer or refuses every call: on_store_error decides until it recovers"
     ),
     Condition.STORE_MEMORY: Kind(_W, "store", "node", "Redis is near its memory bound"),
-    Condition.STORE_KIND_LARGE: Kind(_W, "store", "kind", "keys of one kind need more memory than they should"),
-    Condition.STORE_RESEEDED: Kind(_C, "store", FLEET, "the store was found empty and was seeded again"),
-    Condition.BUS_AWAY: Kind(_C, "bus", FLEET, "NATS was away"),
+    Condition.STORE_KIND_LARGE: Kind(_W, "store", "kind", "keys of one kind exceed their memory bound"),
+    Condition.STORE_RESEEDED: Kind(
+        _C, "store", FLEET, "the store was empty and was seeded again: it has lost its data"
+    ),
+    Condition.BUS_AWAY: Kind(_C, "bus", FLEET, "NATS was unavailable"),
     Condition.STREAM_COVERS_REQUESTS: Kind(
-        _C, "bus", FLEET, "a stream covers a request/reply subject: its acks reach callers before the answers"
+        _C, "bus", FLEET, "a stream covers a request/reply subject: its acks reach callers before the replies"
     ),
     Condition.CONSUMER_STALLED: Kind(_C, "bus", "consumer", "a consumer has messages and makes no progress"),
-    Condition.CP_STATE_UNUSABLE: Kind(_W, "gate", FLEET, "no usable CP state: running as CP1 baseline"),
-    Condition.CP_STATE_OLD: Kind(_W, "gate", FLEET, "the CP state file was not updated for too long"),
-    Condition.CP_FALLBACK_FREQUENT: Kind(_C, "gate", FLEET, "the CP gate falls back to the baseline again and again"),
+    Condition.CP_STATE_UNUSABLE: Kind(_W, "gate", FLEET, "the CP state is not usable: running as CP1 baseline"),
+    Condition.CP_STATE_OLD: Kind(_W, "gate", FLEET, "the CP state file was not updated in time"),
+    Condition.CP_FALLBACK_FREQUENT: Kind(_C, "gate", FLEET, "the CP gate has closed repeatedly"),
     Condition.BREAKER_OPENED: Kind(_W, "breaker", "tenant/provider", "a breaker opened", turns=True),
-    Condition.ISOLATION_VIOLATION: Kind(_C, "isolation", "tenant, or door", "somebody named another tenant"),
-    Condition.DEAD_LETTERS: Kind(_W, "results", "subject", "messages were given up on"),
+    Condition.ISOLATION_VIOLATION: Kind(_C, "isolation", "tenant, or door", "a caller named another tenant"),
+    Condition.DEAD_LETTERS: Kind(_W, "results", "subject", "messages could not be handled"),
     Condition.USAGE_NOT_DRAINING: Kind(_C, "usage", FLEET, "usage events wait in the outbox"),
-    Condition.AUDIT_CUT_INSIDE_AGE: Kind(_W, "audit", "tenant", "an audit log is cut before its entries are old"),
-    Condition.AUDIT_EXPORT_BEHIND: Kind(
-        _C, "audit", "tenant", "the audit export is behind: entries are cut, or soon will be, before it has read them"
+    Condition.AUDIT_CUT_INSIDE_AGE: Kind(
+        _W, "audit", "tenant", "the length bound cuts audit entries that are younger than the retention"
     ),
-    Condition.AUDIT_APPEND_SLOW: Kind(_W, "audit", FLEET, "the store calls that write the audit are slow"),
+    Condition.AUDIT_EXPORT_BEHIND: Kind(
+        _C, "audit", "tenant", "the audit export is behind: entries are cut, or soon will be, before they are exported"
+    ),
+    Condition.AUDIT_APPEND_SLOW: Kind(_W, "audit", FLEET, "the store calls that write audit records are slow"),
     Condition.AUDIT_READ_SLOW: Kind(_W, "audit", FLEET, "reads of audit logs are slow"),
 }
 
 
 class Alert(Struct, frozen=True):
-    """One message of an alert; the one that says `resolved` has the same id and severity info."""
+    """One message of an alert. The resolving message has the same `alert_id`, and severity info."""
 
     alert_id: str
     condition: Condition

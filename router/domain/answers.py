@@ -1,4 +1,4 @@
-"""What the store said of a plan → what the caller is told."""
+"""Turns the outcome of a decide row into the answer for the caller."""
 
 from typing import assert_never
 
@@ -16,9 +16,9 @@ from router.domain.outcome import (
     LimitHit,
     NoCandidate,
     Outcome,
-    Remembered,
     Replay,
     RowFault,
+    StoredAnswer,
     TenantOff,
     Unavailable,
 )
@@ -33,7 +33,7 @@ _FALLBACKS = (Reason.FALLBACK, Reason.CIRCUIT_BREAKER_FALLBACK)
 
 
 def answer(outcome: Outcome, request: DecideRequest, plan: Plan, *, explain: bool) -> Answer:
-    """The answer to a request whose row has come back. `Unavailable` is not for here: see `degraded`."""
+    """Build the answer from a row's outcome. A row that was not sent may be answered by `degraded` instead."""
     match outcome:
         case Admitted():
             return admitted(outcome, request, plan, explain=explain)
@@ -56,11 +56,11 @@ def answer(outcome: Outcome, request: DecideRequest, plan: Plan, *, explain: boo
         case Busy(left_ms):
             return Refused(
                 Code.SERVICE_OVERLOADED,
-                "the same request is being prepared: repeat it with the same id",
+                "another pod is working on the same request: repeat it later with the same id",
                 {"retry_after_ms": _with_jitter(left_ms, request.request_id)},
             )
         case RowFault():
-            return Refused(Code.INTERNAL, "the decision could not be made; the router's log has the fault")
+            return Refused(Code.INTERNAL, "the decision failed: see the router's log for the cause")
         case Unavailable(sent):
             return unavailable(request, sent=sent)
         case _:
@@ -68,7 +68,7 @@ def answer(outcome: Outcome, request: DecideRequest, plan: Plan, *, explain: boo
 
 
 def admitted(outcome: Admitted, request: DecideRequest, plan: Plan, *, explain: bool) -> Decided:
-    """A fresh decision."""
+    """Build the answer of a new decision."""
     chosen = plan.candidates[outcome.candidate]
     stored = plan.stored
     reason = outcome.reason
@@ -94,29 +94,31 @@ def admitted(outcome: Admitted, request: DecideRequest, plan: Plan, *, explain: 
 
 
 def _gated(features: tuple[str, ...]) -> JsonObject:
-    """Which features the request would have used, and the checkpoint that each needs."""
+    """The metadata that names the features which the gate withheld, and the checkpoint that each needs."""
     return {"requires_cp": dict.fromkeys(features, REQUIRED_CP)}
 
 
-def replayed(kept: Remembered, *, explain: bool) -> Decided:
-    """The very decision that was given before."""
+def replayed(remembered: StoredAnswer, *, explain: bool) -> Decided:
+    """Build the answer of a replay: the decision that was made before."""
     decision = Decision(
-        kept.provider_id,
-        kept.reason,
-        kept.expected_latency_ms,
-        kept.expected_cost_microusd,
-        kept.policy_id,
-        kept.policy_revision,
-        to_text(kept.decision_id),
-        kept.sticky_key,
-        kept.fallback_used,
-        metadata=kept.metadata | _gated(kept.requires_cp) if kept.requires_cp else kept.metadata,
+        remembered.provider_id,
+        remembered.reason,
+        remembered.expected_latency_ms,
+        remembered.expected_cost_microusd,
+        remembered.policy_id,
+        remembered.policy_revision,
+        to_text(remembered.decision_id),
+        remembered.sticky_key,
+        remembered.fallback_used,
+        metadata=remembered.metadata | _gated(remembered.requires_cp)
+        if remembered.requires_cp
+        else remembered.metadata,
     )
     return Decided(
         decision,
         replayed=True,
-        assignment_id=to_text(task_id(kept.decision_id)) if kept.pushed else None,
-        explain=replay_explanation(kept) if explain else None,
+        assignment_id=to_text(task_id(remembered.decision_id)) if remembered.pushed else None,
+        explain=replay_explanation(remembered) if explain else None,
     )
 
 
@@ -129,10 +131,11 @@ def degraded(
     decision_id: str,
     explain: bool = False,
 ) -> Answer:
-    """The answer while the store is away and the row was not sent: what the policy says, and labelled.
+    """Build the answer while the store is unavailable and the row was not sent. A decision is marked as degraded.
 
-    Every enforcing limit must allow it; without one, `default` decides. A pushed task is never dispatched unrecorded.
-    `head`: the tenant's switch and levers when its policies were last read; what operators hold stays out.
+    Every enforcing limit must have `on_store_error: allow`; without such limits, `default` applies. A request with
+    `push_assignment` is refused, because a task is never dispatched without a record. `head`: the tenant's switch and
+    levers as last loaded; providers that an operator drained or forced open are skipped.
     """
     if head.off:
         return answer(TenantOff(), request, plan, explain=explain)
@@ -142,7 +145,7 @@ def degraded(
     allowed = (
         all(x.on_store_error is OnStoreError.ALLOW for x in enforcing) if enforcing else default is OnStoreError.ALLOW
     )
-    verdicts = _held(plan, head)
+    verdicts = _verdicts_of_levers(plan, head)
     if request.push_assignment or not allowed or len(verdicts) == len(plan.candidates):
         return unavailable(request, sent=False)
     chosen = plan.candidates[len(verdicts)]
@@ -166,39 +169,45 @@ def degraded(
     )
 
 
-def _held(plan: Plan, head: HeadView) -> bytes:
-    """The verdicts of the candidates before the first one that no operator holds."""
-    found = bytearray()
+def _verdicts_of_levers(plan: Plan, head: HeadView) -> bytes:
+    """The verdicts on the candidates before the first one that no operator has drained or forced open."""
+    verdicts = bytearray()
     for candidate in plan.candidates:
         entry = candidate.provider.entry
         if entry not in head.drained | head.forced:
             break
-        found.append(Verdict.DRAINED if entry in head.drained else Verdict.FORCED_OPEN)
-    return bytes(found)
+        verdicts.append(Verdict.DRAINED if entry in head.drained else Verdict.FORCED_OPEN)
+    return bytes(verdicts)
 
 
 def unavailable(request: DecideRequest, *, sent: bool) -> Refused:
-    """The store did not answer. When the row was sent, nobody knows what came of it: the same id asks again safely."""
+    """Build the refusal when the store did not answer.
+
+    A row that was sent may have been executed; a repeat with the same id is safe.
+    """
     details: JsonObject = {"retry_after_ms": _with_jitter(100, request.request_id)}
     if sent:
         details |= {"outcome": "unknown", "request_id": request.request_id}
         return Refused(
             Code.UNAVAILABLE, "the store did not answer in time; repeat the request with the same id", details
         )
-    return Refused(Code.UNAVAILABLE, "the store is away", details)
+    return Refused(Code.UNAVAILABLE, "the store is unavailable: repeat the request later", details)
 
 
 def overloaded(in_flight: int) -> Refused:
-    """Too much is in flight; said before the request is even decoded."""
+    """Build the refusal when too many requests are in flight. It is sent before the request is decoded."""
     return Refused(
         Code.SERVICE_OVERLOADED,
-        "too many requests are in flight: slow down",
+        "too many requests are in flight: send fewer at a time",
         {"retry_after_ms": _with_jitter(100, str(in_flight))},
     )
 
 
 def _with_jitter(wait_ms: int, seed: str) -> int:
-    """Longer, never shorter, and another value for every request: callers must not all come back at once."""
+    """Lengthen a delay by a part that differs between requests, so that callers do not all return at once.
+
+    The result is never shorter than `wait_ms`.
+    """
     span = max(JITTER_LEAST_MS, wait_ms // JITTER_PART)
     return wait_ms + 1 + xxh3_64_intdigest(seed.encode()) % span
 
@@ -216,13 +225,15 @@ def _limited(limit: Limit, wait: int | None, request: DecideRequest) -> Refused:
     details: JsonObject = {"limit_id": limit.id, "scope": limit.scope.value, "resource": limit.resource.value}
     if wait is None:
         return Refused(
-            Code.QUOTA_EXCEEDED, f"limit {limit.id} can never admit this much: its whole size is less", details
+            Code.QUOTA_EXCEEDED,
+            f"limit {limit.id} can never admit this request: the request needs more than the limit allows",
+            details,
         )
     details["retry_after_ms"] = _with_jitter(wait, request.request_id)
     if limit.id == QUOTA_ID:
-        return Refused(Code.QUOTA_EXCEEDED, "the tenant has made all decisions that it may in 24 hours", details)
+        return Refused(Code.QUOTA_EXCEEDED, "the tenant has used up its quota of decisions in 24 hours", details)
     if limit.id == AUDIT_QUOTA_ID:
-        return Refused(Code.QUOTA_EXCEEDED, "the tenant's requests have made all audit records that they may", details)
+        return Refused(Code.QUOTA_EXCEEDED, "the tenant has used up its quota of audit records", details)
     return Refused(Code.RATE_LIMIT_EXCEEDED, f"limit {limit.id} ({limit.scope}, {limit.resource}) is used up", details)
 
 
@@ -230,8 +241,8 @@ def _no_candidate(outcome: NoCandidate, request: DecideRequest, plan: Plan) -> R
     details: JsonObject = {"candidates": verdict_lines(plan, outcome.verdicts)}
     if outcome.retry_after_ms is not None:
         details["retry_after_ms"] = _with_jitter(outcome.retry_after_ms, request.request_id)
-    return Refused(Code.DECISION_FAILED, "no provider is available; details.candidates says why", details)
+    return Refused(Code.DECISION_FAILED, "no provider is available: details.candidates has the reasons", details)
 
 
-def _explained(refused: Refused, why: JsonObject) -> Refused:
-    return Refused(refused.code, refused.message, refused.details | {"explain": why})
+def _explained(refused: Refused, explain: JsonObject) -> Refused:
+    return Refused(refused.code, refused.message, refused.details | {"explain": explain})

@@ -1,5 +1,10 @@
-"""The next attempt of a task: whether there is one, when, and how it is planned."""
+"""The next attempt of a task: whether there is one, its delay, and its plan.
 
+When an attempt fails, its task either ends or waits for the next attempt. The delivery record of a waiting task stores
+what ended the attempt, as a number (`why_of`). So any pod can plan the next attempt, even after a crash.
+"""
+
+from typing import assert_never
 from zlib import crc32
 
 from msgspec.structs import replace
@@ -7,44 +12,44 @@ from msgspec.structs import replace
 from router.domain.candidates import attributes_match, status_matches
 from router.domain.figures import Snapshot
 from router.domain.plan import Deadlines, Features, Plan, plan
-from router.domain.policy.model import DEFAULT_ATTEMPTS, Backoff, Fallback, Policy, Resource, StoredPolicy
+from router.domain.policy.model import DEFAULT_ATTEMPTS, Backoff, Fallback, Policy, Resource, StoredPolicy, Strategy
 from router.domain.request import DecideRequest, Step
 from router.domain.result import ExecResult, Status
 from router.domain.task import TaskRecord
 
 DEFAULT_BACKOFF_MS = 200
 
-# What ended an attempt, as it is stored in its record: an HTTP number as itself, a word by its place here.
+# The stored number of what ended an attempt: an HTTP number as it is, a word as its index here.
 _WORDS = ("", "error", "timeout", "cancelled", "rate_limited", "circuit_breaker_open")
 
 
 def why_of(result: ExecResult) -> int:
-    """What a failed result says to fallback rules: its HTTP number, else a word of their vocabulary."""
+    """The stored number of a failed result's status: its HTTP number, else the number of its word."""
     code = (result.error_code or "").lower().removeprefix("http_")
     if len(code) == 3 and code.isdigit():
         return int(code)
     if code in _WORDS[1:]:
         return _WORDS.index(code)
-    # A provider's own fault has no number of its own; rules know it as a server error.
+    # A server error without an HTTP number matches the rules for 500.
     return 500 if code in ("server_error", "5xx") else _WORDS.index(result.status.value)
 
 
 def why_status(status: Status) -> int:
-    """The same for an attempt that ended without a result."""
+    """The stored number of the status of an attempt that ended without a result."""
     return _WORDS.index(status.value)
 
 
 def status_of(why: int) -> str:
-    """The status that `when.status` is matched with."""
+    """The status, as text, that a rule's `when.status` is compared with."""
     return str(why) if why >= len(_WORDS) else _WORDS[why]
 
 
 def next_in_ms(policy: Policy | None, record: TaskRecord, why: int, request: DecideRequest | None) -> int | None:
-    """How long to wait before the next attempt; None: the task's budget is used up.
+    """The delay before the next attempt in ms; None: the task has no attempt left.
 
-    Attempts: the request's wish, else 1 + `retry` of the first rule that matches the request and what ended the last
-    attempt, else 2. The wait: the request's wish, else that rule's, else 200 ms. `request` may be None where
-    `looks_at_request` says so, or where it is lost: then no rule with attributes matches.
+    The number of attempts is the request's option, else 1 + `retry` of the first rule that matches the request and the
+    failure, else 2. The delay is the request's option, else that rule's backoff, else 200 ms. `request` may be None if
+    `looks_at_request` returns False, or if the work item is lost; without it, no rule with attributes matches.
     """
     facts = record.facts
     if record.attempt >= facts.max_attempts:
@@ -62,7 +67,10 @@ def next_in_ms(policy: Policy | None, record: TaskRecord, why: int, request: Dec
 
 
 def looks_at_request(policy: Policy | None, record: TaskRecord) -> bool:
-    """Whether `next_in_ms` needs the request: a rule looks at its type, context or metadata, and it has no wishes."""
+    """Whether `next_in_ms` needs the request.
+
+    It does if a rule compares the type, context or metadata, and the request does not set all retry options itself.
+    """
     facts = record.facts
     return policy is not None and policy.has_attributes and (facts.by_rule or facts.backoff_ms is None)
 
@@ -72,9 +80,9 @@ def _is_for(rule: Fallback, request: DecideRequest | None) -> bool:
 
 
 def _spread(delay_ms: int, record: TaskRecord) -> int:
-    """Between half the delay and all of it: tasks that failed together do not come back together.
+    """Shorten a delay by up to half, so that tasks that failed together are not retried together.
 
-    The same for every pod that looks at this attempt, so a move that is made twice is the same move.
+    The result for an attempt is the same on every pod, so a repeated move is identical to the first.
     """
     half = delay_ms // 2
     return delay_ms - crc32(record.decision_id + record.attempt.to_bytes(4)) % (half + 1)
@@ -82,12 +90,14 @@ def _spread(delay_ms: int, record: TaskRecord) -> int:
 
 def _delay(backoff: Backoff, failed_attempts: int) -> int:
     match backoff.strategy:
-        case "exponential":
+        case Strategy.EXPONENTIAL:
             delay = backoff.base_ms << min(failed_attempts - 1, 20)
-        case "linear":
+        case Strategy.LINEAR:
             delay = backoff.base_ms * failed_attempts
-        case _:
+        case Strategy.FIXED:
             delay = backoff.base_ms
+        case _:
+            assert_never(backoff.strategy)
     return min(delay, backoff.max_ms)
 
 
@@ -99,13 +109,18 @@ def next_plan(
     deadlines: Deadlines,
     snapshot: Snapshot,
 ) -> Plan:
-    """The plan of the next attempt: the rules see what ended the last one; leases are the only charges."""
+    """Plan the next attempt. Fallback rules match the status that ended the last attempt.
+
+    Its only charges are concurrency leases: other reservations of the first attempt stay in force.
+    """
     step = Step(status_of(record.why), record.provider_id, record.attempt - 1)
-    made = plan(replace(request, step=step), stored, features, deadlines, snapshot)
-    leases = tuple(c for c in made.charges if c.limit.resource is Resource.CONCURRENCY)
+    fresh_plan = plan(
+        request=replace(request, step=step), stored=stored, features=features, deadlines=deadlines, snapshot=snapshot
+    )
+    leases = tuple(c for c in fresh_plan.charges if c.limit.resource is Resource.CONCURRENCY)
     facts = record.facts
     return replace(
-        made,
+        fresh_plan,
         charges=leases,
         pin=None,
         max_attempts=facts.max_attempts,

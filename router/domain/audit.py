@@ -1,6 +1,7 @@
-"""The tenant's audit log: what its records keep, and how people see them.
+"""The tenant's audit log: the records as they are stored, and the entries that operators read.
 
-Never the payload and never a secret: only what is named here goes in.
+A record has two parts. The pod packs the *features*, which it knows before the store decides; the script adds the
+outcome. A record holds only the fields named here, never a payload or a secret.
 """
 
 from msgspec import Struct
@@ -13,10 +14,12 @@ MAX_NAME_BYTES = 400
 
 
 class PolicyFrame(Struct, frozen=True, array_like=True):
-    """Under which policy a decision was made, and what its candidates and limits are called, in the plan's order.
+    """The policy of a decision, and the names of its candidates and limits in the order of the plan.
 
-    A record is to stay below 1 KB: of very many candidates only the first are named, and `more` says how many are not.
-    `script` is the version of the script that decided. `provider_limits` are those that every candidate has of its own.
+    - `providers`: names of the first candidates, up to `MAX_NAME_BYTES`, so that a record stays below 1 KB.
+    - `more`: number of candidates that are not named.
+    - `script`: version of the script that decided.
+    - `provider_limits`: ids of the limits that are counted for each candidate separately.
     """
 
     policy_id: str
@@ -30,26 +33,35 @@ class PolicyFrame(Struct, frozen=True, array_like=True):
 
 
 def policy_frame(plan: Plan, script: str = "") -> PolicyFrame:
-    """The frame of a plan's decision."""
+    """Build the frame of a plan's decision."""
     stored = plan.stored
     names: list[str] = []
-    left = MAX_NAME_BYTES
+    bytes_left = MAX_NAME_BYTES
     for c in plan.candidates:
-        left -= len(c.provider.name) + 1
-        if left < 0:
+        bytes_left -= len(c.provider.name) + 1
+        if bytes_left < 0:
             break
         names.append(c.provider.name)
     limits = tuple(c.limit.id for c in plan.charges)
     more = len(plan.candidates) - len(names)
-    own = tuple(c.limit.id for c in plan.candidates[0].charges) if plan.candidates else ()
-    return PolicyFrame(stored.policy_id, stored.revision, stored.hash, tuple(names), limits, script, more, own)
+    provider_limits = tuple(c.limit.id for c in plan.candidates[0].charges) if plan.candidates else ()
+    return PolicyFrame(
+        policy_id=stored.policy_id,
+        policy_revision=stored.revision,
+        policy_hash=stored.hash,
+        providers=tuple(names),
+        limits=limits,
+        script=script,
+        more=more,
+        provider_limits=provider_limits,
+    )
 
 
 class DecisionFeatures(Struct, frozen=True, array_like=True):
-    """What the record of a decision keeps of request and policy; packed by the pod, told on by the script.
+    """The part of a decision's record that comes from the request and the policy. The script stores it as opaque bytes.
 
-    `constrained`: providers that the request's constraints passed over. `times`: how many refusals the record stands
-    for, told by the first of them.
+    `constrained`: providers that the request's constraints excluded. `times`: the number of refusals that the record
+    stands for; its other fields are those of the first refusal.
     """
 
     request_id: str
@@ -64,7 +76,7 @@ class DecisionFeatures(Struct, frozen=True, array_like=True):
 
 
 class TaskFeatures(Struct, frozen=True, array_like=True):
-    """What the record of an assignment, a result or a breaker's turn keeps."""
+    """The features in the record of an assignment, a result, or a change of a breaker's state."""
 
     request_id: str
     policy_id: str
@@ -83,7 +95,7 @@ class TaskFeatures(Struct, frozen=True, array_like=True):
 
 
 class Actor(Struct, frozen=True):
-    """Who does an admin act. `role` None: not over an admin subject, but with access to the store itself."""
+    """Who performs an admin act. `role` None: with direct access to the store, without an admin subject."""
 
     principal: str
     role: str | None = None
@@ -91,11 +103,11 @@ class Actor(Struct, frozen=True):
 
 
 ROUTER = Actor("router")
-"""The router itself: a pod that reads the seed folder."""
+"""The router itself, for example a pod that writes policies from the seed folder."""
 
 
 class ActFeatures(Struct, frozen=True, array_like=True):
-    """What the record of an admin act keeps: who did it to what. `details` are plain facts, never a secret."""
+    """The features in the record of an admin act. `details` holds plain facts, never a secret."""
 
     principal: str
     role: str | None
@@ -106,7 +118,10 @@ class ActFeatures(Struct, frozen=True, array_like=True):
 
 
 class UnknownTenant(Struct, frozen=True, array_like=True):
-    """A refusal that no tenant's log can hold: what happened `times` times in a second, told by its first request."""
+    """A refusal that names an unknown tenant.
+
+    It stands for `times` refusals within a second; its other fields are those of the first.
+    """
 
     tenant_id: str
     policy_id: str
@@ -118,9 +133,9 @@ class UnknownTenant(Struct, frozen=True, array_like=True):
 
 
 class AuditEntry(Struct, frozen=True):
-    """One record, as people and queries see it. `id` is its place in the log, `ts_us` is Redis time in microseconds.
+    """One audit entry, as queries and exports return it.
 
-    `outcome`: one of `audit_entries.OUTCOMES`.
+    `id`: its position in the log; `ts_us`: Redis time in microseconds; `outcome`: one of `audit_entries.OUTCOMES`.
     """
 
     id: str
@@ -137,10 +152,10 @@ class AuditEntry(Struct, frozen=True):
 
 
 class AuditQuery(Struct, frozen=True):
-    """Which entries of one tenant are wanted; what is None does not matter.
+    """A query for entries of one tenant. A field that is None matches everything.
 
     `since_ms` (inclusive) and `until_ms` (exclusive) are Unix time by the log's own clock, which never goes back.
-    `action` is an action or its beginning, all else is compared whole.
+    `action` matches a whole action or a prefix of it; the other fields match whole values.
     """
 
     tenant_id: str
@@ -156,7 +171,7 @@ class AuditQuery(Struct, frozen=True):
     outcome: str | None = None
 
     def matches(self, entry: AuditEntry) -> bool:
-        """Whether the entry is wanted; its time and tenant were looked at where it was read."""
+        """Whether the entry matches. The caller has read only entries of the right tenant and time range."""
         if self.action is not None and not entry.action.startswith(self.action):
             return False
         compared = (
@@ -168,20 +183,22 @@ class AuditQuery(Struct, frozen=True):
             (self.request_id, entry.details.get("request_id")),
             (self.outcome, entry.outcome),
         )
-        return all(wanted is None or wanted == found for wanted, found in compared)
+        return all(expected is None or expected == actual for expected, actual in compared)
 
     def traces(self) -> tuple[bytes, ...]:
-        """Bytes that every wanted record holds: a quick look that spares most records their decoding."""
+        """Byte strings that every matching record contains, so that most records need not be decoded."""
         texts = (self.user_id, self.trace_id, self.request_id)
-        found = [text.encode() for text in texts if text is not None]
+        required = [text.encode() for text in texts if text is not None]
         decision = None if self.decision_id is None else from_text(self.decision_id)
-        return (*found, decision) if decision is not None else tuple(found)
+        return (*required, decision) if decision is not None else tuple(required)
 
 
 class AuditRead(Struct, frozen=True):
-    """One bounded read of a log: the entries that matched, newest first, how many were read, and the last one's id.
+    """The result of one bounded read of a log.
 
-    `last` None: nothing was there to read.
+    - `found`: the matching entries, newest first.
+    - `read`: number of entries that were read, with those that do not match.
+    - `last`: id of the last entry that was read; None: there was nothing to read.
     """
 
     found: list[AuditEntry]
@@ -190,9 +207,10 @@ class AuditRead(Struct, frozen=True):
 
 
 class AuditStats(Struct, frozen=True):
-    """A tenant's log at a glance. `size_bytes` is Redis' own estimate; the newest `sampled` entries were counted.
+    """Size and content of a tenant's log.
 
-    `oldest_us` and `newest_us` are None for an empty log.
+    `size_bytes` is an estimate by Redis. `actions` counts the newest `sampled` entries by action. `oldest_us` and
+    `newest_us` are None for an empty log.
     """
 
     entries: int

@@ -1,4 +1,4 @@
-"""Features and outcome → the audit entry that people see. One place, so that the log and the log lines say the same."""
+"""Builds audit entries from record features and outcomes. Queries, exports and log lines all use it, so they agree."""
 
 from router.domain.audit import ActFeatures, AuditEntry, DecisionFeatures, PolicyFrame, TaskFeatures
 from router.domain.candidates import Offer
@@ -21,7 +21,7 @@ _REFUSALS = {
     **{number: code.value for code, number in AUDIT_CODES.items()},
 }
 OUTCOMES = tuple(dict.fromkeys(("decided", "degraded", *_REFUSALS.values(), *(s.value for s in (*Status, *AckStatus)))))
-"""What `AuditEntry.outcome` may be: of a decision, a refusal, a result, an ack."""
+"""The values of `AuditEntry.outcome`: those of decisions, refusals, results and acks."""
 DECISIONS = frozenset(
     (Action.DECISION_MADE, Action.DECISION_REFUSED, Action.DECISION_CONFLICT, Action.DECISION_DEGRADED)
 )
@@ -57,10 +57,11 @@ def decision_entry(
     seen: Seen = NOTHING_SEEN,
     offer: Offer | None = None,
 ) -> AuditEntry:
-    """The record of a decision. Made: `code` is the reason, `index` the candidate, `third` the pin state, `offer` the
-    chosen one's.
+    """Build the entry of a decision or a refusal.
 
-    Refused: `code` is the script's, `index` the limit, `third` the wait in ms (−1: none is known).
+    For a decision, `code` is the reason, `index` the candidate, `third` the pin state, and `offer` the chosen provider
+    with its figures. For a refusal, `code` is the script's, `index` the limit, and `third` the wait in ms (−1:
+    unknown).
     """
     details: JsonObject = {
         "request_id": f.request_id,
@@ -69,16 +70,22 @@ def decision_entry(
         "policy_hash": f.frame.policy_hash,
         "task_type": f.task_type,
     }
-    if action is Action.DECISION_MADE:
-        outcome = "decided"
-        details |= _made(f, decision_id, code, index, offer) | {"degraded": False, "pin": PinState(third).name.lower()}
-    elif action is Action.DECISION_DEGRADED:
-        outcome = "degraded"
-        details |= _made(f, decision_id, code, index, offer) | {"degraded": True}
-    else:
-        outcome = _REFUSALS.get(code, str(code))
-        details |= {"refusal": outcome} | _refusal(f, code, index, third)
-    details |= _on_its_way(f, verdicts, seen)
+    match action:
+        case Action.DECISION_MADE:
+            outcome = "decided"
+            details |= _chosen(f=f, decision_id=decision_id, reason=code, index=index, offer=offer) | {
+                "degraded": False,
+                "pin": PinState(third).name.lower(),
+            }
+        case Action.DECISION_DEGRADED:
+            outcome = "degraded"
+            details |= _chosen(f=f, decision_id=decision_id, reason=code, index=index, offer=offer) | {"degraded": True}
+        case Action.DECISION_REFUSED | Action.DECISION_CONFLICT:
+            outcome = _REFUSALS.get(code, str(code))
+            details |= {"refusal": outcome} | _refusal(f, code, index, third)
+        case _:
+            raise AssertionError(f"{action.label} is no decision")
+    details |= _observations(f, verdicts, seen)
     details["idempotency"] = "conflict" if action is Action.DECISION_CONFLICT else "fresh"
     if f.frame.more:
         details["candidates_not_named"] = f.frame.more
@@ -87,76 +94,77 @@ def decision_entry(
     if f.figures_version:
         details["figures_version"] = f.figures_version
     return AuditEntry(
-        entry_id,
-        ts_us,
-        tenant_id,
-        action.label,
-        "request",
-        f.request_id,
-        f.user_id,
-        f.ip_address,
-        f.trace_id,
-        details,
-        outcome,
+        id=entry_id,
+        ts_us=ts_us,
+        tenant_id=tenant_id,
+        action=action.label,
+        resource_type="request",
+        resource_id=f.request_id,
+        user_id=f.user_id,
+        ip_address=f.ip_address,
+        trace_id=f.trace_id,
+        details=details,
+        outcome=outcome,
     )
 
 
-def _made(f: DecisionFeatures, decision_id: bytes, reason: int, index: int, offer: Offer | None) -> JsonObject:
-    """Who was chosen, and why."""
-    found: JsonObject = {
+def _chosen(f: DecisionFeatures, decision_id: bytes, reason: int, index: int, offer: Offer | None) -> JsonObject:
+    """The details of a decision: the chosen provider, and why."""
+    details: JsonObject = {
         "decision_id": to_text(decision_id),
         "provider_id": f.frame.providers[index] if offer is None else offer.provider_id,
         "reason": Reason(reason).label,
     }
     if offer is not None:
-        found["expected_latency_ms"] = offer.expected_latency_ms
-        found["expected_cost_microusd"] = offer.expected_cost_microusd
-    return found
+        details["expected_latency_ms"] = offer.expected_latency_ms
+        details["expected_cost_microusd"] = offer.expected_cost_microusd
+    return details
 
 
-def _on_its_way(f: DecisionFeatures, verdicts: bytes, seen: Seen) -> JsonObject:
-    """What it passed over, what limits had left, which pin was left: only what there is."""
-    found: JsonObject = {}
+def _observations(f: DecisionFeatures, verdicts: bytes, seen: Seen) -> JsonObject:
+    """The verdicts on candidates, the units that limits had left, and an abandoned pin; only the parts that exist."""
+    details: JsonObject = {}
     if verdicts or f.constrained:
-        passed: list[JsonValue] = [{"provider_id": p, "verdict": Verdict.CONSTRAINT.label} for p in f.constrained]
-        found["candidates"] = passed + _candidates(f.frame, verdicts, seen)
+        excluded: list[JsonValue] = [{"provider_id": p, "verdict": Verdict.CONSTRAINT.label} for p in f.constrained]
+        details["candidates"] = excluded + _candidates(f.frame, verdicts, seen)
     if seen.left:
         names = zip(f.frame.limits, seen.left, strict=True)
-        found["limits"] = [{"limit_id": name, "left_before": left} for name, left in names]
+        details["limits"] = [{"limit_id": name, "left_before": left} for name, left in names]
     if seen.left_pin is not None:
-        known = {provider_entry(name): name for name in f.frame.providers}
-        found["pinned_to"] = known.get(seen.left_pin, seen.left_pin.hex())
-    return found
+        names_by_entry = {provider_entry(name): name for name in f.frame.providers}
+        details["pinned_to"] = names_by_entry.get(seen.left_pin, seen.left_pin.hex())
+    return details
 
 
 def _refusal(f: DecisionFeatures, code: int, index: int, wait_ms: int) -> JsonObject:
-    """Which limit, or how many refusals this one stands for; and until when."""
-    found: JsonObject = {}
+    """The details of a refusal: the limit, or the number of refusals that the record stands for; and the wait."""
+    details: JsonObject = {}
     if code == LIMITED:
-        found["limit_id"] = f.frame.limits[index]
+        details["limit_id"] = f.frame.limits[index]
     elif code == AUDIT_QUOTA:
-        found["times"] = f.times
+        details["times"] = f.times
     if wait_ms >= 0:
-        found["retry_after_ms"] = wait_ms
-    return found
+        details["retry_after_ms"] = wait_ms
+    return details
 
 
 def _candidates(frame: PolicyFrame, verdicts: bytes, seen: Seen) -> list[JsonValue]:
-    walked: list[JsonValue] = []
+    candidates: list[JsonValue] = []
     for i, (name, verdict) in enumerate(zip(frame.providers, verdicts, strict=False)):
         line: JsonObject = {"provider_id": name, "verdict": Verdict(verdict).label}
         if i < len(seen.waits) and seen.waits[i] is not None:
             line["fit_in_ms"] = seen.waits[i]
-        if own := seen.own_left.get(i):
-            line["limits"] = [{"limit_id": frame.provider_limits[n], "left_before": left} for n, left in own.items()]
-        walked.append(line)
-    return walked
+        if units_left := seen.own_left.get(i):
+            limits = ((frame.provider_limits[n], left) for n, left in units_left.items())
+            line["limits"] = [{"limit_id": limit_id, "left_before": left} for limit_id, left in limits]
+        candidates.append(line)
+    return candidates
 
 
 def task_entry(
     entry_id: str, ts_us: int, tenant_id: str, action: Action, f: TaskFeatures, *, decision_id: bytes, attempt: int
 ) -> AuditEntry:
-    """The record of a step of a task, or of a breaker's turn; `attempt` 0: none."""
+    """Build the entry of a task's step, or of a change of a breaker's state. `attempt` 0: none."""
     details: JsonObject = {
         "request_id": f.request_id,
         "decision_id": to_text(decision_id),
@@ -175,26 +183,26 @@ def task_entry(
         ("note", f.note),
     )
     details |= {name: value for name, value in optional if value is not None}
-    breaker = action.label.startswith("breaker.")
+    is_breaker = action.label.startswith("breaker.")
     return AuditEntry(
-        entry_id,
-        ts_us,
-        tenant_id,
-        action.label,
-        "provider" if breaker else "assignment",
-        f.provider_id if breaker else f.assignment_id,
-        f.user_id,
-        f.ip_address,
-        f.trace_id,
-        details,
-        f.status,
+        id=entry_id,
+        ts_us=ts_us,
+        tenant_id=tenant_id,
+        action=action.label,
+        resource_type="provider" if is_breaker else "assignment",
+        resource_id=f.provider_id if is_breaker else f.assignment_id,
+        user_id=f.user_id,
+        ip_address=f.ip_address,
+        trace_id=f.trace_id,
+        details=details,
+        outcome=f.status,
     )
 
 
 def half_opened_entry(
     entry_id: str, ts_us: int, tenant_id: str, f: DecisionFeatures, provider: bytes, decision_id: bytes | None
 ) -> AuditEntry:
-    """The record of a breaker that let a decision through on trial; `provider` is the provider's entry."""
+    """Build the entry of a breaker that went half-open and admitted a probe. `provider` is the provider's entry."""
     names = {provider_entry(name): name for name in f.frame.providers}
     details: JsonObject = {
         "request_id": f.request_id,
@@ -204,23 +212,26 @@ def half_opened_entry(
     if decision_id is not None:
         details["decision_id"] = to_text(decision_id)
     return AuditEntry(
-        entry_id,
-        ts_us,
-        tenant_id,
-        Action.BREAKER_HALF_OPENED.label,
-        "provider",
-        names.get(provider),
-        f.user_id,
-        None,
-        f.trace_id,
-        details,
+        id=entry_id,
+        ts_us=ts_us,
+        tenant_id=tenant_id,
+        action=Action.BREAKER_HALF_OPENED.label,
+        resource_type="provider",
+        resource_id=names.get(provider),
+        user_id=f.user_id,
+        ip_address=None,
+        trace_id=f.trace_id,
+        details=details,
     )
 
 
 def act_entry(
     entry_id: str, ts_us: int, tenant_id: str, action: Action, f: ActFeatures, *, revision: int, before: int
 ) -> AuditEntry:
-    """The record of an admin act; revisions are 0 where it wrote no policy, or there was none before."""
+    """Build the entry of an admin act.
+
+    `revision` 0: the act wrote no policy. `before` 0: the policy did not exist before.
+    """
     details: JsonObject = {}
     if revision:
         details["policy_revision"] = revision
@@ -229,14 +240,14 @@ def act_entry(
     if f.role is not None:
         details["role"] = f.role
     return AuditEntry(
-        entry_id,
-        ts_us,
-        tenant_id,
-        action.label,
-        f.resource_type,
-        f.resource_id,
-        f.principal,
-        None,
-        f.trace_id,
-        {**details, **f.details},
+        id=entry_id,
+        ts_us=ts_us,
+        tenant_id=tenant_id,
+        action=action.label,
+        resource_type=f.resource_type,
+        resource_id=f.resource_id,
+        user_id=f.principal,
+        ip_address=None,
+        trace_id=f.trace_id,
+        details={**details, **f.details},
     )

@@ -1,12 +1,12 @@
-"""Who may serve a request, in the order of preference.
+"""The candidates of a request, in order of preference.
 
-Weighted rendezvous hashing (Highest Random Weight with the logarithm method): the score of a provider is −w / ln(h), h
-uniform in (0, 1) from the hash of (tenant, policy, request) seeded by the provider. Removing a provider moves only its
-own share.
+The order comes from weighted rendezvous hashing (Highest Random Weight, logarithm method). A provider with weight w has
+the score −w / ln(h), where h is uniform in (0, 1): the hash of (tenant, policy, request) with the provider as seed. If
+a provider is removed, only the requests of its own share move to other providers.
 """
 
 from math import log
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, assert_never, cast
 
 from msgspec import Struct
 from xxhash import xxh3_64_intdigest
@@ -19,13 +19,17 @@ from router.domain.request import NO_CONSTRAINTS, NO_STEP, DecideRequest
 MAX_ORDERS = 720
 _PER_64 = 1.0 / (1 << 64)
 _ONLY = (0,)
-# Members of an enum cost 60 ns each on Python 3.11, a global 5.
-_TOKENS, _COST = Resource.TOKENS, Resource.COST
-_BEST_SCORE = Selection.BEST_SCORE
+# A member of an enum costs 60 ns on Python 3.11, a global 5.
+_REQUESTS: Final = Resource.REQUESTS
+_TOKENS: Final = Resource.TOKENS
+_COST: Final = Resource.COST
+_CONCURRENCY: Final = Resource.CONCURRENCY
+_BEST_SCORE: Final = Selection.BEST_SCORE
+_WEIGHTED: Final = Selection.WEIGHTED
 
 
 class Charge(Struct, frozen=True):
-    """`units` against `limit`, counted for `owner` (a user, policy or provider; "" for the tenant)."""
+    """A charge of `units` against `limit`. `owner` of the counter: a user, policy or provider; "": the tenant."""
 
     limit: Limit
     owner: str
@@ -33,7 +37,7 @@ class Charge(Struct, frozen=True):
 
 
 class Offer(NamedTuple):
-    """A provider, and what is expected of it; cost in micro-USD."""
+    """A provider with its expected latency in ms and its expected cost in micro-USD."""
 
     provider_id: str
     expected_latency_ms: int
@@ -41,7 +45,7 @@ class Offer(NamedTuple):
 
 
 class Candidate(Struct, frozen=True):
-    """One provider in the order of preference, and what choosing it means."""
+    """One provider in the order of preference, and the charges that choosing it makes."""
 
     provider: Provider
     reason: Reason
@@ -51,54 +55,61 @@ class Candidate(Struct, frozen=True):
 
     @property
     def offer(self) -> Offer:
-        """What choosing it would come to."""
+        """The provider and its figures, as a decision for this candidate returns them."""
         return Offer(self.provider.name, self.expected_latency_ms, self.expected_cost_microusd)
 
 
 def in_order(
     request: DecideRequest, stored: StoredPolicy, snapshot: Snapshot, *, best_score: bool, session: str | None
 ) -> tuple[tuple[Candidate, ...], tuple[CandidateVerdict, ...]]:
-    """The candidates in their order, and whom the request's constraints passed over.
+    """Return the candidates in order, and the providers that the request's constraints exclude.
 
-    `best_score`: whether the gate allows it. `session`: what the order is of instead of the request, where pins are on.
+    `best_score`: whether the gate allows that selection. `session`: with pins on, candidates are ordered by a hash of
+    the session instead of the request id; None: there is no session.
     """
     policy = stored.policy
-    memo = policy.memo
-    if memo.snapshot is not snapshot:
-        memo.renew(snapshot)
-    best = best_score and policy.selection is _BEST_SCORE
+    plan_cache = policy.plan_cache
+    if plan_cache.snapshot is not snapshot:
+        plan_cache.renew(snapshot)
+    selection = policy.selection
+    if selection is _BEST_SCORE:
+        best = best_score
+    elif selection is _WEIGHTED:
+        best = False
+    else:
+        assert_never(selection)
     if best:
-        if memo.by_score is None:
-            memo.by_score = shares_by_score(policy.pool, snapshot)
-        ranked = _rendezvous(request, stored, memo.by_score, session)
+        if plan_cache.by_score is None:
+            plan_cache.by_score = shares_by_score(policy.pool, snapshot)
+        ranked = _rendezvous(request, stored, plan_cache.by_score, session)
     else:
         ranked = _rendezvous(request, stored, policy.shares, session)
     plain = request.constraints is NO_CONSTRAINTS and request.step is NO_STEP and not policy.has_attributes
-    remembered_as = (best, ranked)
-    if plain and (known := memo.orders.get(remembered_as)) is not None:
-        return cast(tuple[Candidate, ...], known), ()
+    order_key = (best, ranked)
+    if plain and (cached := plan_cache.orders.get(order_key)) is not None:
+        return cast(tuple[Candidate, ...], cached), ()
     reason = Reason.BEST_SCORE if best else Reason.WEIGHTED
     order = [(policy.pool[i], reason) for i in ranked]
     if policy.fallbacks or request.step is not NO_STEP:
         order = _with_fallbacks(request, stored, order)
-    found, passed = _within_constraints(request, stored, order, snapshot)
-    if plain and not any(c.charges for c in found) and len(memo.orders) < MAX_ORDERS:
-        memo.keep_order(remembered_as, found)
-    return found, passed
+    candidates, excluded = _within_constraints(request, stored, order, snapshot)
+    if plain and not any(c.charges for c in candidates) and len(plan_cache.orders) < MAX_ORDERS:
+        plan_cache.keep_order(order_key, candidates)
+    return candidates, excluded
 
 
 def _rendezvous(
     request: DecideRequest, stored: StoredPolicy, shares: tuple[Share, ...], session: str | None
 ) -> tuple[int, ...]:
-    """Places in the pool: by rank, then by weighted rendezvous of the request, or of its session.
+    """Return indexes into the pool, by rank, then by weighted rendezvous of the request or of its session.
 
-    A session whose pin is lost, or cannot be read, thus goes where it went.
+    With the session, a request whose pin is lost or unreadable still goes to the session's provider.
     """
     if len(shares) == 1:
         return _ONLY
-    # Neither separator can be in a name before it, so no session is taken for a request.
-    who = f"\0{request.request_id}" if session is None else f"\1{session}"
-    key = f"{request.tenant_id}\0{stored.policy_id}{who}".encode()
+    # Neither separator can occur in the policy id before it, so the key of a session never equals that of a request.
+    subject = f"\0{request.request_id}" if session is None else f"\1{session}"
+    key = f"{request.tenant_id}\0{stored.policy_id}{subject}".encode()
     # (h + 0.5) / 2⁶⁴ is in (0, 1), so the logarithm is finite and negative.
     scored = [
         (rank, weight / log((xxh3_64_intdigest(key, seed) + 0.5) * _PER_64), i) for rank, weight, seed, i in shares
@@ -110,9 +121,10 @@ def _rendezvous(
 def _with_fallbacks(
     request: DecideRequest, stored: StoredPolicy, order: list[tuple[Provider, Reason]]
 ) -> list[tuple[Provider, Reason]]:
-    """The rule that matches the caller's step goes first; then the pool, then every other matching rule's target.
+    """Add the targets of fallback rules to the order.
 
-    A rule's `retry` counts the tries on the failed provider, the first one included.
+    First comes the target of the rule that matches the caller's step, then the pool, then the targets of all rules that
+    match the request. A rule's `retry` counts the tries on the failed provider, the first try included.
     """
     by_name = {p.name: p for p in stored.policy.providers}
     for p in stored.policy.fallback_providers:
@@ -129,7 +141,7 @@ def _with_fallbacks(
             if failed is None or rule.to != failed.name:
                 front.append((by_name[rule.to], Reason.FALLBACK))
         if failed is not None and not (front and front[0][0] is failed):
-            # Failed and not to be retried: the last resort of the list instead of its head.
+            # The failed provider has no retry left, so it moves behind the pool.
             order = [o for o in order if o[0] is not failed]
             order.append((failed, Reason.RETRY))
     chain = front + order + [(by_name[r.to], Reason.FALLBACK) for r in rules]
@@ -138,7 +150,7 @@ def _with_fallbacks(
 
 
 def status_matches(statuses: tuple[str, ...], status: str) -> bool:
-    """Whether a rule's `when.status` list covers a status; `5xx` is a class, an empty list covers all."""
+    """Whether a rule's `when.status` covers a status. `5xx` covers 500 to 599; an empty list covers all."""
     if not statuses:
         return True
     status = status.lower().removeprefix("http_")
@@ -148,12 +160,15 @@ def status_matches(statuses: tuple[str, ...], status: str) -> bool:
 
 
 def attributes_match(rule: Fallback, request: DecideRequest) -> bool:
-    """Whether a rule's `when` is of this request, whatever its status."""
+    """Whether the attributes in a rule's `when` match this request. The status is not compared."""
     return all(attribute(name, request) in values for name, values in rule.attributes)
 
 
 def attribute(name: str, request: DecideRequest) -> str | None:
-    """What a policy's `when` looks at: the task type, else a text in the request's context, else in its metadata."""
+    """The value that `when` compares: the task type, or the text of this name in the request's context or metadata.
+
+    The context has precedence. None: there is no text of this name.
+    """
     if name in {"message_type", "task_type"}:
         return request.task_type
     value = request.context.get(name, request.metadata.get(name))
@@ -169,20 +184,24 @@ def _within_constraints(
     latency_bound = request.constraints.max_latency_ms
     cost_bound = request.constraints.max_cost_microusd
     per_provider = [x for x in stored.policy.limits if x.scope is Scope.PROVIDER]
-    kept: list[Candidate] = []
-    passed: list[CandidateVerdict] = []
+    candidates: list[Candidate] = []
+    excluded: list[CandidateVerdict] = []
     for p, reason in order:
         latency, cost = latency_and_cost(p, snapshot)
         if (latency_bound is not None and latency > latency_bound) or (cost_bound is not None and cost > cost_bound):
-            passed.append(CandidateVerdict(p.name, Verdict.CONSTRAINT, latency, cost))
+            excluded.append(CandidateVerdict(p.name, Verdict.CONSTRAINT, latency, cost))
             continue
         charges = tuple(Charge(x, p.name, units(x, request, cost)) for x in per_provider) if per_provider else ()
-        kept.append(Candidate(p, reason, latency, cost, charges))
-    return tuple(kept), tuple(passed)
+        candidates.append(Candidate(p, reason, latency, cost, charges))
+    return tuple(candidates), tuple(excluded)
 
 
 def units(limit: Limit, request: DecideRequest, provider_cost: int) -> int:
-    """What one decision reserves of a limit: the request's estimate, else the provider's figure, else the limit's."""
+    """The units of a limit that one decision reserves.
+
+    For tokens and cost this is the request's estimate, else (for cost) the provider's figure, else the limit's default.
+    A limit on requests or concurrency takes one unit.
+    """
     resource = limit.resource
     if resource is _TOKENS:
         estimate = request.options.estimate_tokens
@@ -190,4 +209,6 @@ def units(limit: Limit, request: DecideRequest, provider_cost: int) -> int:
     if resource is _COST:
         estimate = request.options.estimate_cost_microusd
         return (provider_cost or limit.default_estimate) if estimate is None else estimate
-    return 1
+    if resource is _REQUESTS or resource is _CONCURRENCY:
+        return 1
+    assert_never(resource)

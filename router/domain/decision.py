@@ -1,4 +1,4 @@
-"""What a decide can come to. Expected answers are values; only bugs raise."""
+"""The possible answers to a decide request. Expected answers are values; only bugs raise."""
 
 from enum import IntEnum, StrEnum
 
@@ -8,7 +8,7 @@ from router.domain.json import JsonObject
 
 
 class Code(StrEnum):
-    """Every error code a caller can see."""
+    """Every error code that a caller can receive."""
 
     INVALID_REQUEST = "invalid_request"
     UNAUTHORIZED = "unauthorized"
@@ -29,7 +29,7 @@ class Code(StrEnum):
 
 
 class Intake(StrEnum):
-    """Why a request was turned away before it was planned; travels in details.intake_error_code."""
+    """Why a request was refused before planning; sent as `details.intake_error_code`."""
 
     SCHEMA_VALIDATION_FAILED = "SCHEMA_VALIDATION_FAILED"
     VERSION_UNSUPPORTED = "VERSION_UNSUPPORTED"
@@ -40,7 +40,7 @@ class Intake(StrEnum):
 
 
 class Reason(IntEnum):
-    """Why this provider; the numbers are stored and are the same in lua/decide.lua."""
+    """Why this provider was chosen. The numbers are stored and are the same in lua/decide.lua."""
 
     WEIGHTED = 1
     BEST_SCORE = 2
@@ -66,7 +66,7 @@ PRIORITY = {
 
 
 class Verdict(IntEnum):
-    """What the walk said of one candidate; the numbers are stored and are the same in lua/decide.lua."""
+    """The verdict on one candidate in the candidate walk. The numbers are stored and the same in lua/decide.lua."""
 
     NOT_REACHED = 0
     CHOSEN = 1
@@ -81,21 +81,25 @@ class Verdict(IntEnum):
 
     @property
     def label(self) -> str:
-        """The word in explanations and errors."""
+        """The word in explanations and error details."""
         return self.name.lower()
 
 
 class PinState(IntEnum):
-    """What became of the request's pin; stored in the audit record."""
+    """What happened to the pin of the request's session; stored in the audit record."""
 
     NONE = 0
+    """The request has no pin."""
     NEW = 1
+    """The session was pinned to the chosen provider."""
     HELD = 2
+    """The pinned provider was chosen."""
     LEFT = 3
+    """The pinned provider was not fit, so the session was pinned to another provider."""
 
 
 class CandidateVerdict(Struct, frozen=True):
-    """One line of "why not this one?", and what was expected of it."""
+    """One candidate with its verdict and its expected latency and cost."""
 
     provider_id: str
     verdict: Verdict
@@ -104,7 +108,7 @@ class CandidateVerdict(Struct, frozen=True):
 
 
 class Decision(Struct, frozen=True):
-    """The answer. `decision_id` and `assignment_id` are UUID texts; costs are micro-USD."""
+    """The decision. `decision_id` is a UUID text; the cost is in micro-USD."""
 
     provider_id: str
     reason: Reason
@@ -120,7 +124,10 @@ class Decision(Struct, frozen=True):
 
 
 class Decided(Struct, frozen=True):
-    """ok:true. `replayed`: this very request was answered before, and this is that answer."""
+    """The answer with ok:true. `assignment_id` is a UUID text.
+
+    `replayed`: the request was answered before, and this is the same decision.
+    """
 
     decision: Decision
     replayed: bool = False
@@ -129,7 +136,7 @@ class Decided(Struct, frozen=True):
 
 
 class Refused(Struct, frozen=True):
-    """ok:false. `details` is JSON-safe and holds no secret and no payload."""
+    """The answer with ok:false. `details` is plain JSON and never holds a secret or a payload."""
 
     code: Code
     message: str

@@ -1,8 +1,8 @@
-"""Why a request was answered so: what the plan wanted and what the row saw, in one shape for every kind of answer."""
+"""The explanation of an answer: the plan, and what the row observed. Every kind of answer has the same shape."""
 
 from router.domain.decision import PinState, Verdict
 from router.domain.json import JsonObject, JsonValue
-from router.domain.outcome import NOTHING_SEEN, Remembered, Seen
+from router.domain.outcome import NOTHING_SEEN, Seen, StoredAnswer
 from router.domain.plan import Plan
 from router.domain.request import NO_CONSTRAINTS, DecideRequest
 
@@ -21,12 +21,12 @@ def explanation(
     pin: PinState = PinState.NONE,
     degraded: bool = False,
 ) -> JsonObject:
-    """The policy, the candidates in their order, the limits, pin and idempotency.
+    """Explain an answer: policy, candidates in order, limits, pin and idempotency.
 
-    `idempotency`: fresh, conflict, or unknown when the store was away. Costs of candidates are in USD, as in a
-    decision; limits are in what they count, which for cost is micro-USD.
+    `idempotency`: fresh, conflict, or unknown (the store was unavailable). Costs of candidates are in USD, as in a
+    decision. Limits are in their own unit, which for cost is micro-USD.
     """
-    why: JsonObject = {
+    fields: JsonObject = {
         "policy_id": plan.stored.policy_id,
         "policy_revision": plan.stored.revision,
         "policy_hash": plan.stored.hash,
@@ -39,31 +39,31 @@ def explanation(
     }
     if pin is PinState.LEFT:
         policy = plan.stored.policy
-        known = {p.entry: p.name for p in (*policy.providers, *policy.fallback_providers)}
-        why["pinned_to"] = known.get(seen.left_pin or b"")
+        names_by_entry = {p.entry: p.name for p in (*policy.providers, *policy.fallback_providers)}
+        fields["pinned_to"] = names_by_entry.get(seen.left_pin or b"")
     if request.constraints is not NO_CONSTRAINTS:
         bounds = request.constraints
-        why["constraints"] = {"max_latency_ms": bounds.max_latency_ms, "max_cost": _usd(bounds.max_cost_microusd)}
-    return why
+        fields["constraints"] = {"max_latency_ms": bounds.max_latency_ms, "max_cost": _usd(bounds.max_cost_microusd)}
+    return fields
 
 
-def replay_explanation(kept: Remembered) -> JsonObject:
-    """Nothing was weighed anew; the audit log says why the decision was made then."""
+def replay_explanation(remembered: StoredAnswer) -> JsonObject:
+    """Explain a replay. It is not decided again; the audit log explains the original decision."""
     return {
-        "policy_id": kept.policy_id,
-        "policy_revision": kept.policy_revision,
+        "policy_id": remembered.policy_id,
+        "policy_revision": remembered.policy_revision,
         "idempotency": "replayed",
         "degraded": False,
     }
 
 
 def verdict_lines(plan: Plan, verdicts: bytes) -> list[JsonValue]:
-    """Whom a constraint passed over, then what the walk said of each candidate."""
-    passed = [(p.provider_id, p.verdict.label) for p in plan.passed_over]
+    """List the providers that constraints excluded, then the candidates that the walk reached, with their verdicts."""
+    excluded = [(p.provider_id, p.verdict.label) for p in plan.passed_over]
     walked = [
         (c.provider.name, _VERDICT_LABELS.get(v, "unknown")) for c, v in zip(plan.candidates, verdicts, strict=False)
     ]
-    return [{"provider_id": name, "verdict": verdict} for name, verdict in passed + walked]
+    return [{"provider_id": name, "verdict": verdict} for name, verdict in excluded + walked]
 
 
 def _candidates(plan: Plan, verdicts: bytes, seen: Seen) -> list[JsonValue]:
@@ -86,8 +86,9 @@ def _candidates(plan: Plan, verdicts: bytes, seen: Seen) -> list[JsonValue]:
         }
         if i < len(seen.waits) and seen.waits[i] is not None:
             line["fit_in_ms"] = seen.waits[i]
-        if own := seen.own_left.get(i):
-            line["limits"] = [{"limit_id": c.charges[n].limit.id, "left_before": left} for n, left in own.items()]
+        if units_left := seen.own_left.get(i):
+            limits = ((c.charges[n].limit.id, left) for n, left in units_left.items())
+            line["limits"] = [{"limit_id": limit_id, "left_before": left} for limit_id, left in limits]
         lines.append(line)
     return lines
 

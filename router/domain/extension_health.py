@@ -1,7 +1,8 @@
-"""How an extension does: what pods saw of it, as the store keeps it, and as people see it.
+"""The health of an extension: the tally of one pod, the record of the fleet, and the status that operators read.
 
-Figures are of the last 5 to 10 minutes in which it was called. The breaker is the fleet's: it opens on failures in a
-row or on the error rate of a minute, and closes after one good probe.
+Each pod tallies its calls and adds the tally to the fleet's record in Redis. Counts cover the last 5 to 10 minutes in
+which the extension was called. All pods share one breaker per extension. It opens after consecutive failures, or on the
+error rate over a minute; one successful probe closes it.
 """
 
 from bisect import bisect_left
@@ -11,7 +12,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from router.domain.extensions import BREAKER_IS_OPEN, Called, Name, Stage, Step, wanted_of
+from router.domain.extensions import BREAKER_IS_OPEN, CallOutcome, Name, Stage, Step, wanted_of
 from router.domain.policy.model import Policy
 from router.domain.request import DecideRequest
 from router.domain.view import BreakerState
@@ -30,10 +31,11 @@ _HEALTHY, _DEGRADED = 0.95, 0.80
 
 
 class Tally(Struct):
-    """What one pod saw of an extension since it told the store last. Times are Redis ms, 0 for never.
+    """The calls of one pod since its last report to the store. Times are Redis ms; 0: never.
 
-    `in_a_row`: failures after the last success. `probe`: 8 bytes, when the pod asks to be the one that tries an open
-    breaker; it holds the trial for `probe_ms`.
+    - `in_a_row`: failures since the last success.
+    - `took_ms`: duration of all calls together. `buckets`: calls by duration, at the bounds `BOUNDS_MS`.
+    - `probe`: 8 random bytes if the pod asks to probe an open breaker, else zeros. A granted probe lasts `probe_ms`.
     """
 
     name: Name
@@ -48,7 +50,7 @@ class Tally(Struct):
     probe_ms: int = 0
 
     def saw(self, good: bool, took_ms: int, at_ms: int) -> None:
-        """One call."""
+        """Count one call."""
         if not self.buckets:
             self.buckets = [0] * BUCKETS
         if good:
@@ -64,7 +66,7 @@ class Tally(Struct):
 
 
 class ExtensionRecord(Struct, frozen=True):
-    """What the store keeps of an extension. Times are Redis ms, 0 for never."""
+    """The fleet's record of an extension. Times are Redis ms; 0: never. Fields as in `Tally`."""
 
     name: Name
     state: BreakerState
@@ -82,31 +84,43 @@ class ExtensionRecord(Struct, frozen=True):
     buckets: Sequence[int]
 
 
-def is_shut(record: ExtensionRecord, now_ms: int) -> bool:
-    """Whether it is not called now: its breaker is open, and nobody may try it yet, or somebody does."""
-    waits = now_ms < record.open_until_ms or now_ms < record.probe_until_ms
-    return record.state is not BreakerState.CLOSED and waits
+def is_blocked(record: ExtensionRecord, now_ms: int) -> bool:
+    """Whether calls are blocked: the breaker is not closed, and either no probe is due or a pod holds the probe."""
+    must_wait = now_ms < record.open_until_ms or now_ms < record.probe_until_ms
+    return record.state is not BreakerState.CLOSED and must_wait
 
 
-def shut_out(policy: Policy, request: DecideRequest, records: Sequence[ExtensionRecord], now_ms: int) -> Step | None:
-    """The first extension that this request would end at without any being asked; None: they would be called."""
-    shut = {r.name for r in records if is_shut(r, now_ms)}
+def first_blocked(
+    policy: Policy, request: DecideRequest, records: Sequence[ExtensionRecord], now_ms: int
+) -> Step | None:
+    """The step of the first extension whose breaker ends this request before any call; None: no breaker does.
+
+    Only extensions whose failure stops a request can end it here.
+    """
+    blocked = {r.name for r in records if is_blocked(r, now_ms)}
     for stage, extension in wanted_of(policy, request):
-        step = Step(Name(stage, extension.id), extension, Called.UNAVAILABLE, 0, 0, BREAKER_IS_OPEN)
-        if step.name in shut and step.stops:
+        step = Step(
+            name=Name(stage, extension.id),
+            extension=extension,
+            outcome=CallOutcome.UNAVAILABLE,
+            calls=0,
+            took_ms=0,
+            reason=BREAKER_IS_OPEN,
+        )
+        if step.name in blocked and step.stops:
             return step
     return None
 
 
 class Settled(Struct, frozen=True):
-    """A record after a tally, and what the tally did to its breaker (None: nothing)."""
+    """A record after a tally was added, and the new state of its breaker (None: unchanged)."""
 
     record: ExtensionRecord
     turned: BreakerState | None
 
 
 class Status(StrEnum):
-    """An extension's health in a word."""
+    """An extension's health in one word."""
 
     HEALTHY = "healthy"
     DEGRADED = "degraded"
@@ -114,31 +128,34 @@ class Status(StrEnum):
 
 
 def status(record: ExtensionRecord) -> Status:
-    """By its success rate."""
+    """The status that follows from the success rate."""
     rate = success_rate(record)
     return Status.HEALTHY if rate >= _HEALTHY else Status.DEGRADED if rate >= _DEGRADED else Status.UNHEALTHY
 
 
 def success_rate(record: ExtensionRecord) -> float:
-    """The share of good calls."""
+    """The share of successful calls."""
     return record.good / max(1, record.good + record.bad)
 
 
 def percentile_ms(record: ExtensionRecord, share: float) -> int:
-    """The bucket bound under which that share of the calls lies; what is beyond the last bound counts as the bound."""
+    """The duration within which this share (0..1) of the calls ended, rounded up to a bucket's bound; 0: no calls.
+
+    Calls above the last bound count as that bound.
+    """
     total = sum(record.buckets)
-    seen = 0
+    calls = 0
     for count, bound in zip(record.buckets, (*BOUNDS_MS, BOUNDS_MS[-1]), strict=True):
-        seen += count
-        if total and seen >= share * total:
+        calls += count
+        if total and calls >= share * total:
             return bound
     return 0
 
 
 def name_of(text: str) -> Name:
-    """The name behind its text.
+    """Parse the text form of a name (`Name.text`).
 
-    :raises ValueError: not one of ours.
+    :raises ValueError: the text does not begin with a stage.
     """
     stage, _, extension_id = text.partition(".")
     return Name(Stage(stage), extension_id)

@@ -1,13 +1,13 @@
-"""The pipeline around a decision: which extensions a request calls, what a call comes to, and what follows from it.
+"""The pipeline of extensions around a decision: which extensions a request calls, and the effect of their outcomes.
 
     pre, in order → validators, all at once → the decision → post, in order
 
-A failed extension that the policy can do without is left out, and told in the explanation.
+If an extension fails that the policy does not require, the request continues without it, and the explanation names it.
 """
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import cast
+from typing import assert_never, cast
 
 from msgspec import Struct
 
@@ -20,7 +20,7 @@ from router.domain.request import DecideRequest
 RETRY_PAUSE_MS = 20
 MAX_REASON = 1024
 BREAKER_IS_OPEN = "its breaker is open"
-# What the audit record of a request that ended at an extension has in the place of the store's code.
+# The audit code of a request that ended at an extension, so the script has no code for it.
 AUDIT_CODES = {
     Code.VALIDATOR_BLOCKED: 32,
     Code.EXTENSION_UNAVAILABLE: 33,
@@ -30,15 +30,15 @@ AUDIT_CODES = {
 
 
 class Stage(StrEnum):
-    """Where in the pipeline: the word in the extension's subject."""
+    """The stage of the pipeline at which an extension is called; the word in the extension's subject."""
 
     PRE = "pre"
     VALIDATE = "validate"
     POST = "post"
 
 
-class Called(StrEnum):
-    """What the calls of one extension for one request came to."""
+class CallOutcome(StrEnum):
+    """The outcome of calling one extension for one request."""
 
     OK = "ok"
     REJECTED = "rejected"
@@ -48,24 +48,24 @@ class Called(StrEnum):
 
     @property
     def failed(self) -> bool:
-        """Whether the extension did not do its work. A validator that refuses has done it."""
-        return self not in (Called.OK, Called.REJECTED)
+        """Whether the extension itself failed. A validator that rejects a request works as intended."""
+        return self not in (CallOutcome.OK, CallOutcome.REJECTED)
 
 
 class Name(Struct, frozen=True):
-    """One extension of the fleet: the same id at two stages is two services."""
+    """The name of one extension of the fleet. The same id at two stages names two services."""
 
     stage: Stage
     id: str
 
     @property
     def text(self) -> str:
-        """As it is kept and shown: `<stage>.<id>`."""
+        """The stored and displayed form: `<stage>.<id>`."""
         return f"{self.stage.value}.{self.id}"
 
 
 class Reply(Struct, frozen=True):
-    """What an extension answered. `payload` is only meant when `changes_payload`: null is a payload, too."""
+    """The reply of an extension. `payload` is valid only if `changes_payload`, because null can be a payload."""
 
     payload: JsonValue = None
     changes_payload: bool = False
@@ -76,11 +76,14 @@ class Reply(Struct, frozen=True):
 
 
 class Step(Struct, frozen=True):
-    """One extension, done: what came of it, after how many calls and ms in all. `reply` only when it answered."""
+    """The result of one extension: the outcome, the number of calls, and their total duration.
+
+    `reply` None: the extension gave no usable reply.
+    """
 
     name: Name
     extension: Extension
-    outcome: Called
+    outcome: CallOutcome
     calls: int
     took_ms: int
     reason: str = ""
@@ -88,44 +91,58 @@ class Step(Struct, frozen=True):
 
     @property
     def stops(self) -> bool:
-        """Whether the request ends here."""
-        if self.name.stage is Stage.VALIDATE:
-            return self.outcome is not Called.OK and self.extension.on_fail is OnFail.BLOCK
-        return self.outcome.failed and self.extension.required
+        """Whether the request ends at this step."""
+        match self.name.stage:
+            case Stage.VALIDATE:
+                return self.outcome is not CallOutcome.OK and _blocks(self.extension.on_fail)
+            case Stage.PRE | Stage.POST:
+                return self.outcome.failed and self.extension.required
+            case _:
+                assert_never(self.name.stage)
 
     @property
     def warns(self) -> bool:
-        """Whether the answer carries a warning of it."""
+        """Whether the answer carries a warning about this step."""
         if self.name.stage is Stage.VALIDATE:
-            return self.outcome is not Called.OK and self.extension.on_fail is OnFail.WARN
+            return self.outcome is not CallOutcome.OK and self.extension.on_fail is OnFail.WARN
         return False
 
 
-_CODES = {
-    Called.REJECTED: Code.VALIDATOR_BLOCKED,
-    Called.TIMEOUT: Code.EXTENSION_TIMEOUT,
-    Called.UNAVAILABLE: Code.EXTENSION_UNAVAILABLE,
-    Called.ERROR: Code.EXTENSION_ERROR,
+def _blocks(on_fail: OnFail) -> bool:
+    match on_fail:
+        case OnFail.BLOCK:
+            return True
+        case OnFail.WARN | OnFail.IGNORE:
+            return False
+        case _:
+            assert_never(on_fail)
+
+
+_ERROR_CODES = {
+    CallOutcome.REJECTED: Code.VALIDATOR_BLOCKED,
+    CallOutcome.TIMEOUT: Code.EXTENSION_TIMEOUT,
+    CallOutcome.UNAVAILABLE: Code.EXTENSION_UNAVAILABLE,
+    CallOutcome.ERROR: Code.EXTENSION_ERROR,
 }
-_WORDS = {
-    Called.TIMEOUT: "did not answer in time",
-    Called.UNAVAILABLE: "is not available",
-    Called.ERROR: "gave an answer that cannot be used",
+_FAILURE_TEXTS = {
+    CallOutcome.TIMEOUT: "did not answer in time",
+    CallOutcome.UNAVAILABLE: "is not available",
+    CallOutcome.ERROR: "returned an unusable reply",
 }
 
 
 def wanted(extensions: Sequence[Extension], request: DecideRequest) -> list[Extension]:
-    """Those whose `when` fits the request, in the policy's order."""
-    return [e for e in extensions if _fits(e.when, request)]
+    """The extensions whose `when` matches the request, in the policy's order."""
+    return [e for e in extensions if _matches(e.when, request)]
 
 
 def wanted_of(policy: Policy, request: DecideRequest) -> list[tuple[Stage, Extension]]:
-    """All that a request is sent to, in the pipeline's order."""
+    """The extensions that the request calls, with their stages, in the pipeline's order."""
     stages = ((Stage.PRE, policy.pre), (Stage.VALIDATE, policy.validators), (Stage.POST, policy.post))
-    return [(stage, e) for stage, kind in stages for e in wanted(kind, request)]
+    return [(stage, e) for stage, extensions in stages for e in wanted(extensions, request)]
 
 
-def _fits(when: JsonObject, request: DecideRequest) -> bool:
+def _matches(when: JsonObject, request: DecideRequest) -> bool:
     if not when:
         return True
     types = cast(list[str], when.get("message_type") or [])
@@ -136,34 +153,34 @@ def _fits(when: JsonObject, request: DecideRequest) -> bool:
 
 
 def worst_ms(policy: Policy, max_ms: int) -> int:
-    """How long the pipeline may take at most: every call fails at its timeout, and never more than `max_ms`."""
-    total = sum(_worst_of(e) for e in (*policy.pre, *policy.post))
-    total += max((_worst_of(e) for e in policy.validators), default=0)
+    """The longest duration of the pipeline: every call and every retry times out. At most `max_ms`."""
+    total = sum(_max_duration_ms(e) for e in (*policy.pre, *policy.post))
+    total += max((_max_duration_ms(e) for e in policy.validators), default=0)
     return min(max_ms, total)
 
 
 def worst_latency_ms(policy: Policy) -> int:
-    """How long the pipeline takes when every extension times out once."""
-    in_order = sum(e.timeout_ms for e in (*policy.pre, *policy.post))
-    return in_order + max((e.timeout_ms for e in policy.validators), default=0)
+    """The duration of the pipeline when every extension times out once and is not retried."""
+    sequential_ms = sum(e.timeout_ms for e in (*policy.pre, *policy.post))
+    return sequential_ms + max((e.timeout_ms for e in policy.validators), default=0)
 
 
-def _worst_of(e: Extension) -> int:
+def _max_duration_ms(e: Extension) -> int:
     return (1 + e.retry) * (e.timeout_ms + RETRY_PAUSE_MS)
 
 
 def refusal(step: Step) -> Refused:
-    """The answer to a request that ends at this step."""
+    """Build the answer to a request that ends at this step."""
     details: JsonObject = {"extension_id": step.name.id, "stage": step.name.stage.value}
     if step.reason:
         details["reason"] = step.reason
-    if step.outcome is Called.REJECTED:
+    if step.outcome is CallOutcome.REJECTED:
         if step.reply is not None and step.reply.details:
             details["details"] = step.reply.details
-        return Refused(Code.VALIDATOR_BLOCKED, f"validator {step.name.id} refused the request", details)
-    message = f"extension {step.name.id} ({step.name.stage}) {_WORDS[step.outcome]}"
+        return Refused(Code.VALIDATOR_BLOCKED, f"validator {step.name.id} rejected the request", details)
+    message = f"extension {step.name.id} ({step.name.stage}) {_FAILURE_TEXTS[step.outcome]}"
     details["calls"] = step.calls
-    code = _CODES[step.outcome]
+    code = _ERROR_CODES[step.outcome]
     if step.name.stage is Stage.POST:
         details["cause"] = code.value
         return Refused(Code.POST_PROCESSOR_FAILED, f"{message}; nothing was dispatched", details)
@@ -171,14 +188,14 @@ def refusal(step: Step) -> Refused:
 
 
 def warnings(steps: Sequence[Step]) -> list[JsonValue]:
-    """What validators with `on_fail: warn` had to say, for decision.metadata."""
-    return [_told({"extension_id": s.name.id, "outcome": s.outcome.value}, s) for s in steps if s.warns]
+    """The warnings about validators with `on_fail: warn`, for `decision.metadata`."""
+    return [_with_reason({"extension_id": s.name.id, "outcome": s.outcome.value}, s) for s in steps if s.warns]
 
 
 def explained(steps: Sequence[Step]) -> list[JsonValue]:
-    """All steps, for the explanation."""
+    """All steps, as the explanation lists them."""
     return [
-        _told(
+        _with_reason(
             {
                 "extension_id": s.name.id,
                 "stage": s.name.stage.value,
@@ -192,12 +209,12 @@ def explained(steps: Sequence[Step]) -> list[JsonValue]:
     ]
 
 
-def _told(fields: JsonObject, step: Step) -> JsonObject:
+def _with_reason(fields: JsonObject, step: Step) -> JsonObject:
     return {**fields, "reason": step.reason} if step.reason else fields
 
 
 def post_metadata(steps: Sequence[Step]) -> JsonObject:
-    """What the post extensions add to decision.metadata; a later one's fields win."""
+    """The fields that post extensions add to `decision.metadata`. If two add the same field, the later one wins."""
     merged: JsonObject = {}
     for s in steps:
         if s.reply is not None and s.name.stage is Stage.POST:

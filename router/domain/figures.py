@@ -1,17 +1,19 @@
-"""Live figures: how fast and how dear a provider has been lately, as its settled results say.
+"""Figures: the latency and the cost of a provider, learned from its recent settled results.
 
-    figure = (weight × live + the policy's) / (weight + 1)
+    figure = (weight × learned + the policy's) / (weight + 1)
 
-`live` is a mean of the results of successes and `weight` what they weigh together: one each, half of that after 30 s,
-never more than 32 (lua/include/figures.lua). So a few results move a figure a little, many take it over, and without
-results it returns to the policy's: a provider that was slow is tried again within ten minutes. Where the policy gives
-no figure, the live one stands alone.
+`learned` is the weighted mean of successful results. `weight` is the sum of their weights: each result starts with
+weight 1, which halves every 30 s; the sum is at most 32 (lua/include/figures.lua). A few results change a figure a
+little, and many results determine it. Without results a figure returns to the policy's, so a provider that was slow is
+tried again within ten minutes. If the policy gives no figure, the learned one is used alone.
 
-    score = latency_ms + cost_microusd          lower is better: a millisecond weighs as much as a millionth of a USD
+    score = latency_ms + cost_microusd, lower is better: a millisecond weighs as much as a millionth of a USD
 
-`best_score` orders by it. Results follow traffic and traffic follows results, so whoever is within a tenth of the best
-gets a share by weighted rendezvous, which shrinks to nothing at the edge: no herd runs from one provider to the next,
-and one whose figure recovers is tried by a few first. Without live figures nothing feeds back, and the order is strict.
+`best_score` orders providers by this score. The scores are a feedback loop: traffic follows results, and results follow
+traffic. If the best provider got all requests, they would move together from one provider to the next. Therefore
+providers within a tenth of the best score share the traffic by weighted rendezvous, and the share falls to zero at that
+edge. A provider whose figure recovers gets only a few requests at first. Without learned figures there is no feedback,
+and the order by score is strict.
 """
 
 from collections.abc import Mapping
@@ -25,7 +27,7 @@ NEAR_BEST = 0.1
 
 
 class Live(NamedTuple):
-    """What recent results say of one provider: means, and the weight behind each of them."""
+    """The recent results of one provider: the means, and the weight of each mean."""
 
     latency_ms: float
     latency_weight: float
@@ -34,9 +36,10 @@ class Live(NamedTuple):
 
 
 class Snapshot(Struct, frozen=True):
-    """The live figures of a tenant at one moment, by provider entry.
+    """The learned figures of a tenant as of one moment, by provider entry.
 
-    `version` is that moment (Redis ms; 0: there are none): equal versions of a tenant hold equal figures on every pod.
+    `version` is that moment in Redis ms; 0: there are no figures. Snapshots of a tenant with equal versions have equal
+    figures on every pod.
     """
 
     version: int
@@ -46,11 +49,11 @@ class Snapshot(Struct, frozen=True):
 NO_FIGURES = Snapshot(0, {})
 
 Share = tuple[int, float, int, int]
-"""Rank (lower first), weight among those of equal rank, seed, place in the pool."""
+"""Rank (lower is first), weight among providers of equal rank, seed, index in the pool."""
 
 
 def latency_and_cost(p: Provider, snapshot: Snapshot) -> tuple[int, int]:
-    """What to expect of a provider, in ms and micro-USD."""
+    """The expected latency in ms and cost in micro-USD of a provider."""
     live = snapshot.live.get(p.entry)
     if live is None:
         return p.expected_latency_ms, p.expected_cost_microusd
@@ -60,28 +63,28 @@ def latency_and_cost(p: Provider, snapshot: Snapshot) -> tuple[int, int]:
     )
 
 
-def _refined(policys: int, live: float, weight: float) -> int:
+def _refined(policy_figure: int, learned: float, weight: float) -> int:
     if not weight:
-        return policys
-    return round((weight * live + policys) / (weight + 1)) if policys else round(live)
+        return policy_figure
+    return round((weight * learned + policy_figure) / (weight + 1)) if policy_figure else round(learned)
 
 
 def shares_by_score(pool: tuple[Provider, ...], snapshot: Snapshot) -> tuple[Share, ...]:
-    """Ranks by priority tier, then by score; providers near the best of their tier share its rank."""
+    """Rank providers by priority, then by score. Providers near the best score of their priority share its rank."""
     scores = [sum(latency_and_cost(p, snapshot)) for p in pool]
     order = sorted(range(len(pool)), key=lambda i: (-pool[i].priority, scores[i], pool[i].name))
     shares: list[Share] = []
-    best, tier, rank = 0, None, 0
-    for place, i in enumerate(order):
+    best, priority, rank = 0, None, 0
+    for position, i in enumerate(order):
         p = pool[i]
-        if p.priority != tier:
-            best, tier, rank = scores[i], p.priority, place
+        if p.priority != priority:
+            best, priority, rank = scores[i], p.priority, position
         near = _nearness(scores[i], best) if snapshot.version else 0.0
-        shares.append((rank, p.weight * near, p.seed, i) if near else (place, p.weight, p.seed, i))
+        shares.append((rank, p.weight * near, p.seed, i) if near else (position, p.weight, p.seed, i))
     return tuple(shares)
 
 
 def _nearness(score: float, best: float) -> float:
-    """1 at the best score, 0 from a tenth above it."""
+    """1 at the best score, falling to 0 at a tenth above it."""
     edge = best * NEAR_BEST
     return max(0.0, 1 - (score - best) / edge) if edge else float(score == best)

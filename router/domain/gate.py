@@ -1,7 +1,7 @@
-"""The CP gate: what the mounted state file says, and which features that allows.
+"""The CP gate: parses the mounted state file, and maps it to the features that it allows.
 
-Only `current_cp` and `updated_at` of the file matter. Checkpoints are ordered by their number. From CP2-LC on
-everything is allowed; below, and without a usable file, the pod runs as the CP1 baseline.
+Only `current_cp` and `updated_at` are read. Checkpoints are ordered by their number. From CP2-LC on, all features are
+allowed. With an older checkpoint, or without a usable file, the pod runs as the CP1 baseline.
 """
 
 import re
@@ -22,11 +22,12 @@ KEPT = (
     "dispatch with results and usage",
     "audit in Redis, alerts, health, basic metrics",
 )
+"""What the CP1 baseline has, for operators."""
 GATED = {
-    "multi_tenant": "tenants beside ROUTER_BASELINE_TENANT",
+    "multi_tenant": "tenants other than ROUTER_BASELINE_TENANT",
     "pins": "sticky sessions",
     "retries": "second and further attempts of a task",
-    "best_score": "selection by live latency and cost",
+    "best_score": "selection by learned latency and cost",
     "explain": "explanations in replies",
     "extensions": "pre, validators and post of policies",
     "audit_export": "audit export to streams and files",
@@ -34,7 +35,7 @@ GATED = {
     "tracing": "spans",
     "tenant_metrics": "tenant labels of metrics",
 }
-"""What the gate opens, by name, in words; `KEPT` is what the CP1 baseline has as well."""
+"""The features that need an open gate: name → description for operators."""
 _CHECKPOINT = re.compile(r"CP([0-9]{1,6})-([A-Z]{1,32})")
 
 
@@ -48,7 +49,7 @@ class Fault(StrEnum):
 
 
 class Checkpoint(Struct, frozen=True):
-    """A usable state file. `updated_at_ms` (Unix time) is None when the file has none that can be read."""
+    """The content of a usable state file. `updated_at_ms`: Unix time; None: the file has no time with a zone."""
 
     name: str
     number: int
@@ -56,7 +57,7 @@ class Checkpoint(Struct, frozen=True):
 
 
 class Unusable(Struct, frozen=True):
-    """No state: why, in a word and in a sentence."""
+    """An unusable state file: the reason as a word, and in detail."""
 
     fault: Fault
     detail: str
@@ -68,7 +69,7 @@ class _StateFile(Struct):
 
 
 def parse(content: bytes) -> Checkpoint | Unusable:
-    """What a state file says."""
+    """Parse a state file."""
     if len(content) > MAX_STATE_BYTES:
         return Unusable(Fault.MALFORMED, f"larger than {MAX_STATE_BYTES} bytes")
     try:
@@ -77,19 +78,19 @@ def parse(content: bytes) -> Checkpoint | Unusable:
         return Unusable(Fault.MALFORMED, str(e) or "empty")
     match = _CHECKPOINT.fullmatch(state.current_cp)
     if match is None:
-        return Unusable(Fault.MALFORMED, f"current_cp {state.current_cp[:64]!r} does not look like CP2-LC")
+        return Unusable(Fault.MALFORMED, f"current_cp {state.current_cp[:64]!r} is not a checkpoint such as CP2-LC")
     return Checkpoint(state.current_cp, int(match[1]), _unix_ms(state.updated_at))
 
 
 def fault_of(state: Checkpoint | Unusable) -> Fault | None:
-    """Why this state closes the gate; None when it opens it."""
+    """Why this state closes the gate; None: it opens the gate."""
     if isinstance(state, Unusable):
         return state.fault
     return None if state.number >= FIRST_FULL else Fault.OLDER
 
 
 def features_of(state: Checkpoint | Unusable) -> Features:
-    """What this state allows. It is `ALL_FEATURES` itself when everything is."""
+    """The features that this state allows. With an open gate this is `ALL_FEATURES` itself, so `is` can compare it."""
     return ALL_FEATURES if fault_of(state) is None else BASELINE
 
 

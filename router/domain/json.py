@@ -1,4 +1,4 @@
-"""The shape of what a caller may send: plain JSON."""
+"""The types of plain JSON."""
 
 from typing import TypeAlias
 

@@ -1,6 +1,7 @@
-"""How full a tenant's limits are, and how its breakers stand: what is counted, and what a look at it tells."""
+"""The use of a tenant's limits and the state of its breakers: which counters to measure, and one measurement."""
 
 from collections.abc import Iterator
+from typing import assert_never
 
 from msgspec import Struct
 
@@ -8,9 +9,9 @@ from router.domain.policy.model import Limit, Resource, Scope, StoredPolicy, Ten
 
 
 class Counter(Struct, frozen=True):
-    """What counts against `maximum`, for `owner` (a policy or provider; "" the tenant).
+    """A counter with its bound `maximum`. `owner`: the policy or provider that it counts; "": the tenant.
 
-    `limit` None: it is the provider's own bound of concurrency.
+    `limit` None: the counter is that of the provider's own bound `max_concurrency`.
     """
 
     limit: Limit | None
@@ -19,17 +20,20 @@ class Counter(Struct, frozen=True):
 
     @property
     def scope(self) -> Scope:
-        """Who shares it."""
+        """The scope of the limit."""
         return Scope.PROVIDER if self.limit is None else self.limit.scope
 
     @property
     def resource(self) -> Resource:
-        """What it counts."""
+        """The resource that is counted."""
         return Resource.CONCURRENCY if self.limit is None else self.limit.resource
 
 
 class LimitUsage(Struct, frozen=True):
-    """Breakers that are not closed, and units in use of each counter. What an operator holds open is forced only."""
+    """One measurement: the number of breakers in each state but closed, and the units in use of each counter.
+
+    A breaker that an operator holds open is counted in `forced` only.
+    """
 
     open: int
     half_open: int
@@ -38,28 +42,36 @@ class LimitUsage(Struct, frozen=True):
 
 
 def counters_of(tenant: TenantPolicies) -> tuple[Counter, ...]:
-    """Every counter that may refuse the tenant's requests, once; the strictest bound where policies share it.
+    """List the counters that may refuse requests of the tenant. If policies share a counter, its strictest bound
+    counts.
 
-    Without those of users, of whom there may be any number, and without limits in shadow mode.
+    Limits in shadow mode refuse nothing, and the number of user counters is unbounded, so both are left out.
     """
-    found: dict[object, Counter] = {}
+    strictest: dict[object, Counter] = {}
     for stored in tenant.policies.values():
         for c in _counters(stored):
             name = (c.scope, c.owner, None if c.limit is None else c.limit.entry)
-            known = found.get(name)
-            if known is None or c.maximum < known.maximum:
-                found[name] = c
-    return tuple(found.values())
+            counter = strictest.get(name)
+            if counter is None or c.maximum < counter.maximum:
+                strictest[name] = c
+    return tuple(strictest.values())
 
 
 def _counters(stored: StoredPolicy) -> Iterator[Counter]:
     policy = stored.policy
     providers = (*policy.providers, *policy.fallback_providers)
     for limit in policy.limits:
-        if limit.shadow or limit.scope is Scope.USER:
+        if limit.shadow:
             continue
-        if limit.scope is Scope.PROVIDER:
-            yield from (Counter(limit, p.name, limit.limit) for p in providers)
-        else:
-            yield Counter(limit, "" if limit.scope is Scope.TENANT else stored.policy_id, limit.limit)
+        match limit.scope:
+            case Scope.USER:
+                pass  # the number of users is unbounded
+            case Scope.PROVIDER:
+                yield from (Counter(limit, p.name, limit.limit) for p in providers)
+            case Scope.TENANT:
+                yield Counter(limit, "", limit.limit)
+            case Scope.POLICY:
+                yield Counter(limit, stored.policy_id, limit.limit)
+            case _:
+                assert_never(limit.scope)
     yield from (Counter(None, p.name, p.max_concurrency) for p in providers if p.max_concurrency)

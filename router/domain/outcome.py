@@ -1,4 +1,4 @@
-"""What one row of the batch came to, as the store saw it."""
+"""The outcome of one decide row, as the store reports it."""
 
 from msgspec import Struct
 
@@ -9,12 +9,13 @@ from router.domain.task import Reservation
 
 
 class Seen(Struct, frozen=True):
-    """What a row saw on its way, for those who ask why.
+    """What a row observed while it was executed, for explanations and the audit.
 
-    `left`: units that each charge's limit had before this row. `waits`: ms until each candidate may be fit (None:
-    unknown), when more than one was looked at. `left_pin`: the provider entry of a pin that was left. `own_left`: by
-    candidate and its own charge, the units that the limit had left: of one that turned a candidate away, and of the
-    chosen one's.
+    - `left`: units that the limit of each charge had left before this row.
+    - `waits`: ms until each candidate may be fit (None: unknown); empty unless several candidates were tried.
+    - `left_pin`: the provider entry of a pin whose provider was not fit.
+    - `own_left`: units that per-provider limits had left, by index of the candidate and index of its charge. It covers
+      the candidates that such a limit refused, and the chosen one.
     """
 
     left: tuple[int, ...] = ()
@@ -27,7 +28,10 @@ NOTHING_SEEN = Seen()
 
 
 class Admitted(Struct, frozen=True):
-    """Decided and written. `candidate` and `verdicts` index the plan's candidates; ids are 16 bytes."""
+    """Decided and written. `candidate` and the bytes of `verdicts` refer to the plan's candidates, in order.
+
+    `decision_id` is 16 bytes. `shadow`: indexes of charges whose limit would have refused, but is in shadow mode.
+    """
 
     candidate: int
     reason: Reason
@@ -38,10 +42,10 @@ class Admitted(Struct, frozen=True):
     seen: Seen = NOTHING_SEEN
 
 
-class Remembered(Struct, frozen=True):
-    """What the store keeps of an answered request for 24 hours: enough to say the same decision again.
+class StoredAnswer(Struct, frozen=True):
+    """The stored answer of a request, for replays and for results that callers report. It expires after 24 hours.
 
-    `unfinished`: its post extensions are at work, or their pod died: nobody has been told of it.
+    `unfinished`: post extensions are still running, or their pod crashed; no caller has received the decision.
     """
 
     decision_id: bytes
@@ -64,24 +68,25 @@ class Remembered(Struct, frozen=True):
     owner: bytes = b""
 
     def is_of(self, tenant_id: str) -> bool:
-        """Whether it is this tenant's. Answers of the first version, which had no mark, are whoever's asks."""
+        """Whether the answer belongs to this tenant. Answers of the first version have no mark and match any tenant."""
         return self.owner in (b"", owner_mark(tenant_id))
 
 
 class Replay(Struct, frozen=True):
-    """The same request was answered before; nothing was written."""
+    """The same request was answered before. Nothing was written."""
 
-    remembered: Remembered
+    remembered: StoredAnswer
 
 
 class Conflict(Struct, frozen=True):
-    """The same key came with another request; audited, nothing else written."""
+    """A different request used the same idempotency name. Only an audit record was written."""
 
 
 class LimitHit(Struct, frozen=True):
-    """A limit refuses. `charge` indexes the plan's charges. `retry_after_ms` None: it can never pass.
+    """A limit refused the request. `charge`: index into the plan's charges.
 
-    `recorded` False: the limit is the tenant's quota of audit records, so the audit log has no record of the refusal.
+    `retry_after_ms` None: the limit can never admit this request. `recorded` False: the audit log has no record of the
+    refusal, because the limit is the tenant's quota of audit records.
     """
 
     charge: int
@@ -91,7 +96,7 @@ class LimitHit(Struct, frozen=True):
 
 
 class NoCandidate(Struct, frozen=True):
-    """Every candidate was passed over. `retry_after_ms`: when the next probe or slot is due, if one is."""
+    """No candidate is fit. `retry_after_ms`: time until the next probe or slot may be free; None: unknown."""
 
     verdicts: bytes
     retry_after_ms: int | None
@@ -99,23 +104,23 @@ class NoCandidate(Struct, frozen=True):
 
 
 class TenantOff(Struct, frozen=True):
-    """An operator switched the tenant off."""
+    """An operator has switched the tenant off."""
 
 
 class Busy(Struct, frozen=True):
-    """Somebody else prepares this very request, and has its claim for so long yet."""
+    """Another pod runs the extensions of the same request. Its claim lasts for `left_ms`."""
 
     left_ms: int
 
 
 class RowFault(Struct, frozen=True):
-    """The script could not run this row (a bug, or a key of a wrong type); its neighbours ran."""
+    """The script failed on this row: a bug, or a key of the wrong type. Other rows of the batch are not affected."""
 
     message: str
 
 
 class Unavailable(Struct, frozen=True):
-    """The store did not answer. `sent`: the row may have been executed."""
+    """The store did not answer. `sent`: the row was sent, so it may have been executed."""
 
     sent: bool
 

@@ -1,9 +1,10 @@
-"""Request and policy → what the store is asked to do. No clock, no dice: a replay of the inputs plans the same.
+"""Plans a decision: request, policy and figures → everything that the store needs to make it.
 
-The candidates are **ordered** here (`candidates`); the script only walks the list.
+The plan orders the candidates (`candidates`); the script walks them and picks the first that is fit. There is no clock
+and no randomness here: the same inputs give the same plan on every pod.
 """
 
-from typing import cast
+from typing import Final, assert_never, cast
 
 from msgspec import Struct
 from xxhash import xxh3_128_digest
@@ -17,13 +18,16 @@ from router.domain.request import DecideRequest
 
 PIN_NAME_BYTES = 10
 ANONYMOUS = "~anonymous"
-# Members of an enum cost 60 ns each on Python 3.11, a global 5.
-_TENANT, _USER, _PROVIDER = Scope.TENANT, Scope.USER, Scope.PROVIDER
+# A member of an enum costs 60 ns on Python 3.11, a global 5.
+_TENANT: Final = Scope.TENANT
+_USER: Final = Scope.USER
+_POLICY: Final = Scope.POLICY
+_PROVIDER: Final = Scope.PROVIDER
 _REQUESTS = Resource.REQUESTS
 
 
 class Features(Struct, frozen=True):
-    """What the CP gate allows; refused ones are named in decision.metadata.requires_cp."""
+    """The features that the CP gate allows. A decision names those that were withheld (`metadata.requires_cp`)."""
 
     pins: bool = True
     retries: bool = True
@@ -37,14 +41,14 @@ ALL_FEATURES = Features()
 
 
 class Deadlines(Struct, frozen=True):
-    """deadline_ms = min(most, max(least, factor × expected_latency_ms)) unless the request gives one."""
+    """deadline_ms = min(max_ms, max(min_ms, factor × expected_latency_ms)), unless the request sets a deadline."""
 
     factor: float = 5.0
     min_ms: int = 5_000
     max_ms: int = 60_000
 
     def of(self, expected_latency_ms: int) -> int:
-        """How long a provider of that latency may take."""
+        """The deadline in ms for a provider with this expected latency."""
         return int(min(self.max_ms, max(self.min_ms, self.factor * expected_latency_ms)))
 
 
@@ -52,7 +56,10 @@ DEFAULT_DEADLINES = Deadlines()
 
 
 class Pin(Struct, frozen=True):
-    """A soft pin: `name` is a hash of policy and session; `key` is what the caller sent."""
+    """The pin of a session to a provider. It is soft: an unfit provider loses it.
+
+    `name`: a hash of policy and session; `key`: the session as the caller sent it.
+    """
 
     name: bytes
     key: str
@@ -60,11 +67,13 @@ class Pin(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True):
-    """Everything the store needs for one decision. `name` names its idempotency key.
+    """Everything that the store needs for one decision.
 
-    `unfinished`: something follows before the answer may be given or the task dispatched (post extensions).
-    `by_rule`: `max_attempts` is a bound; the rule that matches a failure says how many there are.
-    `deadline_ms`: how long leases and the record of a task last: enough for whoever is chosen and told `deadline_of`.
+    - `name`: the idempotency name of the request (`ids.idempotency_name`).
+    - `deadline_ms`: lifetime of leases and of the task's record; at least `deadline_of` any candidate of a pushed task.
+    - `passed_over`: providers that the request's constraints exclude.
+    - `unfinished`: post extensions must run before the answer is sent or the task is dispatched.
+    - `by_rule`: `max_attempts` is only a bound; the fallback rule that matches a failure determines the number.
     """
 
     name: bytes
@@ -82,12 +91,12 @@ class Plan(Struct, frozen=True):
     deadlines: Deadlines = DEFAULT_DEADLINES
 
     def deadline_of(self, candidate: Candidate) -> int:
-        """How long this one may take, in ms."""
+        """The deadline of this candidate, in ms."""
         return self.deadlines.of(candidate.expected_latency_ms)
 
     @property
     def first_deadline_ms(self) -> int:
-        """How long the first candidate may take, who is chosen as a rule."""
+        """The deadline of the first candidate, which is usually the chosen one."""
         return self.deadline_of(self.candidates[0]) if self.candidates else self.deadline_ms
 
 
@@ -98,19 +107,20 @@ def plan(
     deadlines: Deadlines = DEFAULT_DEADLINES,
     snapshot: Snapshot = NO_FIGURES,
 ) -> Plan:
-    """The plan of one request under one policy.
+    """Plan one request under one policy.
 
-    Equal candidate lists of a policy are one and the same tuple as far as the policy's memo reaches, and so are charges
-    that no estimate and no user tells apart: the store packs each of them once.
+    Equal candidate lists of a policy are the same tuple object while its plan cache holds them, and so are charges that
+    depend on neither an estimate nor a user. The store can therefore pack each tuple once and look it up by identity.
     """
     policy = stored.policy
-    refused = _refused_features(request, stored, features) if features is not ALL_FEATURES else ()
+    withheld = _withheld_features(request, stored, features) if features is not ALL_FEATURES else ()
     pin = _pin(request, stored) if policy.sticky is not None and features.pins else None
     session = None if pin is None else pin.key
     ordered, passed_over = in_order(request, stored, snapshot, best_score=features.best_score, session=session)
-    if (given := request.options.deadline_ms) is not None:
-        deadlines = Deadlines(0, given, given)
-    # An undispatched decision's lease lasts as its first candidate's; a task's is let go at its provider's deadline.
+    if (fixed_ms := request.options.deadline_ms) is not None:
+        deadlines = Deadlines(0, fixed_ms, fixed_ms)
+    # An undispatched decision holds its lease for the deadline of the first candidate. A task holds its lease until the
+    # deadline of its provider, so its record must last as long as the slowest candidate.
     slowest = ordered[0].expected_latency_ms if ordered else 0
     if request.push_assignment:
         slowest = max([slowest, *[c.expected_latency_ms for c in ordered]])
@@ -123,7 +133,7 @@ def plan(
         deadlines.of(slowest),
         _max_attempts(request, stored) if features.retries else 1,
         passed_over,
-        refused,
+        withheld,
         snapshot.version,
         by_rule=request.options.max_attempts is None,
         deadlines=deadlines,
@@ -137,17 +147,17 @@ def _name(request: DecideRequest) -> bytes:
     return idempotency_name(request.tenant_id, "request", request.request_id, step)
 
 
-def _refused_features(request: DecideRequest, stored: StoredPolicy, features: Features) -> tuple[str, ...]:
-    """The features that this request would have used, had the gate allowed them."""
+def _withheld_features(request: DecideRequest, stored: StoredPolicy, features: Features) -> tuple[str, ...]:
+    """The features that this request would use if the gate allowed them."""
     policy = stored.policy
-    wanted = (
+    checks = (
         ("pins", features.pins, _session(request, stored) is not None),
         ("retries", features.retries, request.push_assignment and _max_attempts(request, stored) > 1),
         ("best_score", features.best_score, policy.selection is Selection.BEST_SCORE),
         ("explain", features.explain, request.options.explain),
         ("extensions", features.extensions, bool(policy.pre or policy.validators or policy.post)),
     )
-    return tuple(name for name, allowed, used in wanted if used and not allowed)
+    return tuple(name for name, allowed, used in checks if used and not allowed)
 
 
 def _session(request: DecideRequest, stored: StoredPolicy) -> str | None:
@@ -165,20 +175,23 @@ def _pin(request: DecideRequest, stored: StoredPolicy) -> Pin | None:
     sticky = stored.policy.sticky
     if session is None or sticky is None:
         return None
-    # Pins are the tenant's own: a collision is among its own sessions, so a quick hash will do.
+    # A pin belongs to one tenant, so a collision affects only that tenant's sessions: a fast hash is enough.
     digest = xxh3_128_digest(f"{stored.policy_id}\0{session}".encode())
     return Pin(digest[:PIN_NAME_BYTES], session, sticky.ttl_ms)
 
 
 def _charges(request: DecideRequest, stored: StoredPolicy, candidates: tuple[Candidate, ...]) -> tuple[Charge, ...]:
-    """Tenant, user and policy limits. Cost reserves for the dearest candidate, since any of them may be chosen."""
+    """The charges of tenant, user and policy limits.
+
+    Cost is reserved for the most expensive candidate, because any candidate may be chosen.
+    """
     policy = stored.policy
     options = request.options
     plain = not policy.varies and options.estimate_tokens is None and options.estimate_cost_microusd is None
-    if plain and policy.memo.charges is not None:
-        return cast(tuple[Charge, ...], policy.memo.charges)
-    dearest = max([c.expected_cost_microusd for c in candidates], default=0) if policy.varies else 0
-    found: list[Charge] = []
+    if plain and policy.plan_cache.charges is not None:
+        return cast(tuple[Charge, ...], policy.plan_cache.charges)
+    max_cost = max([c.expected_cost_microusd for c in candidates], default=0) if policy.varies else 0
+    charge_list: list[Charge] = []
     for x in policy.limits:
         scope = x.scope
         if scope is _PROVIDER:
@@ -187,17 +200,22 @@ def _charges(request: DecideRequest, stored: StoredPolicy, candidates: tuple[Can
             owner = ""
         elif scope is _USER:
             owner = request.user_id or ANONYMOUS
-        else:
+        elif scope is _POLICY:
             owner = stored.policy_id
-        found.append(Charge(x, owner, 1 if x.resource is _REQUESTS else units(x, request, dearest)))
-    charges = tuple(found)
+        else:
+            assert_never(scope)
+        charge_list.append(Charge(x, owner, 1 if x.resource is _REQUESTS else units(x, request, max_cost)))
+    charges = tuple(charge_list)
     if plain:
-        policy.memo.keep_charges(charges)
+        policy.plan_cache.keep_charges(charges)
     return charges
 
 
 def _max_attempts(request: DecideRequest, stored: StoredPolicy) -> int:
-    """The request's wish, else the most that a rule for it allows (`attempts.next_in_ms` knows which rule it is)."""
+    """The request's option, else the maximum over all rules whose attributes match.
+
+    Which rule applies is known only after a failure (`attempts.next_in_ms`).
+    """
     if request.options.max_attempts is not None:
         return request.options.max_attempts
     policy = stored.policy

@@ -1,4 +1,4 @@
-"""A decide request after normalisation: whatever its shape on the wire, this is what is decided on."""
+"""A decide request after normalisation, independent of its shape on the wire."""
 
 from msgspec import Struct
 
@@ -6,14 +6,14 @@ from router.domain.json import JsonObject, JsonValue
 
 
 class Constraints(Struct, frozen=True):
-    """What a provider must keep to; None: no bound. Cost in micro-USD."""
+    """The caller's bounds on the provider's expected latency and cost; None: no bound. Cost is in micro-USD."""
 
     max_latency_ms: int | None = None
     max_cost_microusd: int | None = None
 
 
 class Options(Struct, frozen=True):
-    """The caller's wishes for this task; None: the policy's or the fleet's default."""
+    """The caller's options for this task; None: the default of the policy or the fleet."""
 
     estimate_tokens: int | None = None
     estimate_cost_microusd: int | None = None
@@ -31,7 +31,7 @@ DEFAULT_OPTIONS = Options()
 
 
 class Correlation(Struct, frozen=True):
-    """Ids that travel with everything this request causes; absent ones are None."""
+    """Ids that are copied into every message that this request causes; None: the caller gave none."""
 
     trace_id: str | None = None
     run_id: str | None = None
@@ -44,7 +44,7 @@ NO_CORRELATION = Correlation()
 
 
 class Step(Struct, frozen=True):
-    """Where the caller is in its own fallback chain (context.status, current_provider, retry_attempts)."""
+    """The caller's step in a fallback chain of its own (`context.status`, `current_provider`, `retry_attempts`)."""
 
     status: str | None = None
     current_provider: str | None = None
@@ -52,7 +52,7 @@ class Step(Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """What tells one step's decision from the next one's; empty when there is no step."""
+        """The text that distinguishes this step from the caller's other steps; empty: no step was given."""
         if self.status is None and self.current_provider is None and not self.retry_attempts:
             return ""
         return f"{self.status or ''}\x1f{self.current_provider or ''}\x1f{self.retry_attempts}"
@@ -64,8 +64,8 @@ NO_STEP = Step()
 class DecideRequest(Struct, frozen=True):
     """One question: who runs this task for this tenant?
 
-    `fingerprint` covers everything that may change the answer and nothing else; `payload` is None
-    when the task gives a `payload_ref`.
+    `fingerprint` is a hash of everything that may change the answer, and of nothing else. `payload` is None if the task
+    has a `payload_ref`.
     """
 
     tenant_id: str

@@ -1,4 +1,4 @@
-"""What workers and callers report, and what a result means to a breaker."""
+"""What workers and callers report: results, acks, heartbeats and dead letters; and what a result means to a breaker."""
 
 import re
 from enum import Enum, StrEnum
@@ -20,10 +20,10 @@ class Status(StrEnum):
 
 
 class ExecResult(Struct, frozen=True):
-    """A result as told. It names an assignment, or, with tenant_id, the decision, the request or its key.
+    """A reported result. It names an assignment; or, together with `tenant_id`, a decision, a request or its key.
 
-    `provider_id` is information only, and the worker's own id in an enveloped result: the delivery record knows the
-    true one. `assignment_id` and `decision_id` are 16 bytes; costs are micro-USD.
+    `provider_id` is informative only: in an enveloped result it is the worker's own id. The delivery record has the
+    provider. `assignment_id` and `decision_id` are 16 bytes; the cost is in micro-USD.
     """
 
     status: Status
@@ -45,7 +45,7 @@ class ExecResult(Struct, frozen=True):
 
 
 class Taught(NamedTuple):
-    """What a result says of its provider's speed and price; None: it does not say."""
+    """The latency in ms and the cost in micro-USD that a result adds to its provider's figures; None: not reported."""
 
     latency_ms: int | None = None
     cost_microusd: int | None = None
@@ -55,14 +55,18 @@ NOTHING_TAUGHT = Taught()
 
 
 def taught(result: ExecResult) -> Taught:
-    """Only a success teaches: how fast a provider fails is the breaker's matter, and would draw work to it."""
+    """The measurements of a result that figures learn from.
+
+    Figures learn from successes only: otherwise a provider that fails fast would attract tasks. Failures count for the
+    breaker instead.
+    """
     if result.status is not Status.SUCCESS:
         return NOTHING_TAUGHT
     return Taught(result.latency_ms, result.cost_microusd)
 
 
 class BreakerVerdict(Enum):
-    """What a result tells the breaker of its provider; the numbers are the same in lua/settle.lua."""
+    """How a result counts for its provider's breaker. The numbers are the same in lua/settle.lua."""
 
     SUCCESS = 1
     FAILURE = 2
@@ -74,7 +78,7 @@ _is_server_fault = re.compile(r"(?:HTTP_)?5(?:[0-9]{2}|XX)").fullmatch
 
 
 def breaker_verdict(result: ExecResult) -> BreakerVerdict:
-    """Success, failure or neither: an error counts only when it is the provider's, not the task's."""
+    """Classify a result for the breaker. An error counts as a failure only if the provider caused it, not the task."""
     match result.status:
         case Status.SUCCESS:
             return BreakerVerdict.SUCCESS
@@ -84,12 +88,12 @@ def breaker_verdict(result: ExecResult) -> BreakerVerdict:
             return BreakerVerdict.NEITHER
         case Status.ERROR:
             code = (result.error_code or "").upper()
-            at_fault = code in _FAULTS or _is_server_fault(code) is not None
-            return BreakerVerdict.FAILURE if at_fault else BreakerVerdict.NEITHER
+            is_providers_fault = code in _FAULTS or _is_server_fault(code) is not None
+            return BreakerVerdict.FAILURE if is_providers_fault else BreakerVerdict.NEITHER
 
 
 class AckStatus(StrEnum):
-    """What a worker says to an assignment; all but `accepted` mean: next attempt at once."""
+    """The status in a worker's ack. Every status but `accepted` starts the next attempt at once."""
 
     ACCEPTED = "accepted"
     REJECTED = "rejected"
@@ -97,7 +101,7 @@ class AckStatus(StrEnum):
 
 
 class ExecAck(Struct, frozen=True):
-    """A receipt for an assignment. `message` is the worker's message or reason."""
+    """A worker's ack of an assignment. `message`: the message or the reason that the worker gave."""
 
     assignment_id: bytes
     status: AckStatus
@@ -108,7 +112,7 @@ class ExecAck(Struct, frozen=True):
 
 
 class WorkerState(StrEnum):
-    """What a worker is doing."""
+    """The state that a worker reports in its heartbeat."""
 
     IDLE = "idle"
     BUSY = "busy"
@@ -117,7 +121,7 @@ class WorkerState(StrEnum):
 
 
 class Heartbeat(Struct, frozen=True):
-    """A sign of life. `load` is in [0, 1]; `timestamp` is the worker's word (RFC 3339)."""
+    """A worker's heartbeat. `load` is in [0, 1]; `timestamp` is the worker's own text (RFC 3339)."""
 
     worker_id: str
     status: WorkerState
@@ -126,7 +130,10 @@ class Heartbeat(Struct, frozen=True):
 
 
 class WorkerDeadLetter(Struct, frozen=True):
-    """What a worker could not handle. `reason` is PARSE_ERROR, DECODE_ERROR or PUBLISH_ERROR, else as told."""
+    """A worker's report of a message that it could not handle.
+
+    `reason`: PARSE_ERROR, DECODE_ERROR or PUBLISH_ERROR, or any other text that the worker sent.
+    """
 
     reason: str
     payload_ref: str | None = None

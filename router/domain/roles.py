@@ -1,4 +1,4 @@
-"""Roles of the admin surface, and who has one."""
+"""The roles of the admin surface, and the holders of tokens."""
 
 from enum import IntEnum
 
@@ -6,9 +6,9 @@ from msgspec import Struct
 
 
 class Role(IntEnum):
-    """Who may do what; a greater one may all that a lesser one may.
+    """The rights of a token. Each role includes all rights of those with a smaller number.
 
-    A viewer reads, an operator pulls levers, an admin writes policies too.
+    A viewer reads, an operator also pulls levers, and an admin also writes policies.
     """
 
     VIEWER = 1
@@ -17,12 +17,12 @@ class Role(IntEnum):
 
     @property
     def label(self) -> str:
-        """The word in settings, replies and the audit."""
+        """The word in settings, replies and audit entries."""
         return self.name.lower()
 
 
 class Holder(Struct, frozen=True):
-    """Somebody who has shown a token."""
+    """The holder of a token: principal and role."""
 
     principal: str
     role: Role

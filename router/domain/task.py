@@ -1,4 +1,10 @@
-"""A dispatched task as the fleet remembers it, and the moves that the store makes for it."""
+"""A dispatched task as the fleet stores it, and the moves that change it.
+
+The delivery record in Redis holds the state of a task. Each attempt goes NEW → PUBLISHED → ACCEPTED → a final state. If
+an attempt fails and another is left, the task goes to WAITING, and the next attempt starts at NEW. A move compares
+decision, attempt and state before it writes, so a repeated or outdated move changes nothing. After a crash, another pod
+continues from the record.
+"""
 
 from enum import IntEnum
 
@@ -10,10 +16,9 @@ from router.domain.result import NOTHING_TAUGHT, BreakerVerdict, Taught
 
 
 class TaskState(IntEnum):
-    """Where a dispatched task is; the numbers are stored and are the same in the scripts.
+    """The state of a dispatched task. The numbers are stored and are the same in the scripts.
 
-    `WAITING`: an attempt has failed and the next one is due. A task only ever moves to a greater number, but for the
-    next attempt, which begins at `NEW`.
+    Within an attempt a task only moves to greater numbers. `WAITING`: an attempt has failed, and the next is scheduled.
     """
 
     NEW = 1
@@ -27,7 +32,7 @@ class TaskState(IntEnum):
 
     @property
     def final(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether the state is final."""
         return self >= TaskState.SUCCEEDED
 
     @property
@@ -40,9 +45,9 @@ FIRST_FINAL = TaskState.SUCCEEDED
 
 
 class Reservation(Struct, frozen=True, array_like=True, omit_defaults=True):
-    """Units that were reserved by estimate, or a lease: what a result settles. `units` −1: the chosen provider's cost.
+    """Reserved units, or a concurrency lease, that a result settles. `units` −1: the cost of the chosen provider.
 
-    `owner` "" with scope provider stands for the chosen provider. `log`: of a limit that remembers every charge.
+    `owner` "" with scope provider: the chosen provider. `log`: the limit has `algorithm: log`.
     """
 
     scope: str
@@ -55,9 +60,11 @@ class Reservation(Struct, frozen=True, array_like=True, omit_defaults=True):
 
 
 class TaskFacts(Struct, frozen=True, array_like=True):
-    """What is the same for all attempts of a task. `unfinished`: published only once its decision is finished.
+    """The facts that all attempts of a task share.
 
-    `max_attempts` is the budget, or its bound where the rule that matches a failure says what it is (`by_rule`).
+    - `max_attempts`: the number of attempts; with `by_rule` only its bound, because the fallback rule that matches a
+      failure determines the number.
+    - `unfinished`: the first attempt is published only after post extensions have confirmed the decision.
     """
 
     tenant_id: str
@@ -83,9 +90,9 @@ class TaskFacts(Struct, frozen=True, array_like=True):
 
 
 class TaskRecord(Struct, frozen=True):
-    """The delivery record of a task. Ids and `provider_entry` are bytes, times are Redis milliseconds.
+    """The delivery record of a task. Ids and `provider_entry` are bytes; times are Redis ms.
 
-    `why`: what ended the attempt before, for a task that waits for the next one (`domain.attempts`).
+    `why`: what ended the previous attempt of a waiting task, as a number (`attempts.why_of`).
     """
 
     state: TaskState
@@ -103,18 +110,21 @@ class TaskRecord(Struct, frozen=True):
 
     @property
     def unfinished(self) -> bool:
-        """Whether its decision may still be taken back: it was not published yet, and must be finished first."""
+        """Whether the decision can still be taken back: it is unfinished, and nothing was published."""
         return self.facts.unfinished and self.state is TaskState.NEW and self.attempt == 1
 
 
 class Unreadable(Struct, frozen=True):
-    """A delivery record that this version cannot read: damaged, or a newer pod's. Not to be forgotten."""
+    """A stored value that this version cannot read: damaged, or written by a newer pod.
+
+    Callers must keep it, so that an operator or a newer pod can still use it.
+    """
 
     message: str
 
 
 class Action(IntEnum):
-    """The audit vocabulary with its stored numbers; the same in the scripts."""
+    """The actions that the audit log records. The numbers are stored and are the same in the scripts."""
 
     DECISION_MADE = 1
     DECISION_REFUSED = 2
@@ -145,13 +155,16 @@ class Action(IntEnum):
 
     @property
     def label(self) -> str:
-        """The word, e.g. `decision.made`."""
+        """The action's name in audit entries, for example `decision.made`."""
         subject, _, verb = self.name.lower().partition("_")
         return f"{subject}.{verb}"
 
 
 class Correction(Struct, frozen=True):
-    """A reservation against what was used: `delta` units more (charged now) or fewer (given back where charged)."""
+    """The difference between a reservation and the actual use.
+
+    `delta` > 0: units that are charged now. `delta` < 0: units that are given back in the bucket that was charged.
+    """
 
     reservation: Reservation
     owner: str
@@ -159,9 +172,9 @@ class Correction(Struct, frozen=True):
 
 
 class Final(Struct, frozen=True):
-    """What the caller of a task is told at its end: `body`, to `subject`.
+    """The final result of a task for its caller: `body` is published to `subject`.
 
-    It is kept with the end until it was told; `spare` is kept instead of a body that is too large for that.
+    The move that ends the task stores it until it is published. `spare`: what is stored instead if `body` is too large.
     """
 
     subject: str
@@ -170,12 +183,18 @@ class Final(Struct, frozen=True):
 
 
 class Move(Struct, frozen=True):
-    """One step of a task (`task_id`), or of an undispatched decision (`task_id` None), or a note in the audit.
+    """One step of a task (`task_id`) or of an undispatched decision (`task_id` None), with all of its effects.
 
-    A task moves only if it is of this decision and attempt and its state is below `below`. `due_ms` 0: nothing more is
-    due. `verdict` and `breaker` teach the provider's breaker. `usage` goes into the outbox under the task's id, or the
-    decision's. `final` is kept until the caller was told. `taught` goes into the provider's live figures. `note` only
-    writes the audit record.
+    The step is made only if decision and attempt match and the state is below `below`.
+
+    - `keep_ms`: lifetime of the record of a task that ends. `due_ms`: Redis time at which the task is due again; 0:
+      never.
+    - `verdict`, `breaker`: how the result counts for the provider's breaker, and the breaker's settings.
+    - `usage`: event for the outbox, under the id of the task or else of the decision.
+    - `charged_ms`: time of the reservations, which `corrections` change. `leases`: concurrency leases to release.
+    - `why`: what ended the attempt (`attempts.why_of`). `taught`: measurements for the provider's figures.
+    - `final`: the final result, stored until it is published.
+    - `note`: write only the audit record.
     """
 
     tenant_id: str
@@ -203,7 +222,7 @@ class Move(Struct, frozen=True):
 
 
 class BreakerTurn(IntEnum):
-    """What a move did to the breaker."""
+    """The change of the breaker's state by a move."""
 
     UNCHANGED = 0
     OPENED = 1
@@ -212,20 +231,23 @@ class BreakerTurn(IntEnum):
 
 
 class Moved(Struct, frozen=True):
-    """It is done."""
+    """The move was made. `turn`: its effect on the provider's breaker."""
 
     turn: BreakerTurn
 
 
 class NotMoved(Struct, frozen=True):
-    """It was elsewhere already; nothing was written. `state` None: the task (or decision) is not known any more."""
+    """The move was not made, because the task or decision is in another state. Nothing was written.
+
+    `state` and `attempt` are the current ones; `state` None: the task or decision is unknown.
+    """
 
     state: TaskState | None
     attempt: int
 
 
 class MoveFault(Struct, frozen=True):
-    """The script could not run this row: a bug, or a key of a wrong type."""
+    """The script failed on this move: a bug, or a key of the wrong type. Other moves are not affected."""
 
     message: str
 

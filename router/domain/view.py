@@ -1,4 +1,4 @@
-"""What operators see of a tenant: its switch, its levers, its breakers."""
+"""A tenant's switch, levers and breakers, as operators read and change them."""
 
 from enum import IntEnum, StrEnum
 
@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class BreakerState(StrEnum):
-    """As told in admin replies; the stored numbers are their order."""
+    """The state of a breaker. The value is the word in admin replies; the stored number is the position here."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -14,9 +14,9 @@ class BreakerState(StrEnum):
 
 
 class BreakerView(Struct, frozen=True):
-    """One breaker that is not plainly closed and clean. `provider_entry` is its id; times are Redis ms, 0 for never.
+    """A breaker that is not closed, or has counted failures. `provider_entry` is its id; times are Redis ms, 0: never.
 
-    `forced`: an operator holds it open; the other figures are those of the breaker behind it, if there is one.
+    `forced`: an operator holds it open. The other fields then describe the breaker's own state.
     """
 
     tenant_id: str
@@ -29,7 +29,7 @@ class BreakerView(Struct, frozen=True):
 
     @property
     def why(self) -> str | None:
-        """Why it is not closed, in words; None when it is."""
+        """Why the breaker is not closed, for operators; None: it is closed."""
         if self.forced:
             return "forced open by an operator"
         if self.state is BreakerState.CLOSED:
@@ -38,14 +38,14 @@ class BreakerView(Struct, frozen=True):
 
 
 class Lever(IntEnum):
-    """What an operator may hold a provider in; the numbers are stored, and are the verdicts of a walk (`Verdict`)."""
+    """The levers on a provider. The numbers are stored and equal the verdicts of a candidate walk (`Verdict`)."""
 
     DRAINED = 6
     FORCED_OPEN = 7
 
 
 class HeadView(Struct, frozen=True):
-    """A tenant's switch and levers. The sets hold providers' entries; `revision` is the tenant's."""
+    """A tenant's switch (`off`) and levers. The sets hold provider entries. `revision` is the tenant's."""
 
     tenant_id: str
     revision: int
@@ -55,11 +55,14 @@ class HeadView(Struct, frozen=True):
 
 
 NO_HEAD = HeadView("", 0, off=False)
-"""Of a tenant that never had a policy."""
+"""The head of a tenant that never had a policy."""
 
 
-class Pulled(IntEnum):
-    """What became of an operator's act; the numbers are the scripts'."""
+class ActOutcome(IntEnum):
+    """The result of an operator's act. The numbers are those that the scripts return.
+
+    `FULL`: the tenant has as many levers as the store allows; nothing was written.
+    """
 
     CHANGED = 0
     UNCHANGED = 1

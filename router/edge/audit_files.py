@@ -1,9 +1,9 @@
-"""Audit entries in files: JSON lines, and beside each file a manifest that vouches for it.
+"""Audit entries in files: JSON lines, and a manifest beside each file to verify it.
 
     <folder>/tenant=<tenant>/<first id>_<last id>.jsonl
     <folder>/tenant=<tenant>/<first id>_<last id>.manifest.json   sha256, bytes, count, first and last id, span
 
-A file appears whole, under its final name, and its manifest after it: a file without one was not finished.
+A file gets its final name when it is complete, and its manifest after that. A file without a manifest is unfinished.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _MAX_NAME = 200
 
 
 class Manifest(Struct, frozen=True):
-    """What a file holds. Ids are places in the tenant's log."""
+    """Contents of a file. Ids are entry ids of the tenant's log; `first` and `last` are times."""
 
     tenant_id: str
     file: str
@@ -39,16 +39,16 @@ class Manifest(Struct, frozen=True):
 
 
 def folder_of(folder: Path, tenant_id: str) -> Path:
-    """Where a tenant's files go. No tenant's name leads out of the folder, or is too long for a file system."""
+    """The folder of a tenant's files, always inside `folder`. Long tenant names are shortened for the file system."""
     if len(tenant_id) > _MAX_NAME:
         tenant_id = f"{tenant_id[:_MAX_NAME]}~{blake2b(tenant_id.encode(), digest_size=8).hexdigest()}"
     return folder / f"tenant={tenant_id}"
 
 
 class AuditFile:
-    """One file in the making: `add`, then `finish`. Left without `finish`, nothing of it stays.
+    """A file being written: `add`, then `finish`. Leaving the context without `finish` removes it.
 
-    :raises OSError: the file system says no.
+    :raises OSError: the file could not be created or written.
     """
 
     def __init__(self, folder: Path, tenant_id: str) -> None:
@@ -63,7 +63,7 @@ class AuditFile:
         self._last: AuditEntry | None = None
 
     def add(self, entries: Sequence[AuditEntry]) -> None:
-        """Write entries, in the log's order."""
+        """Append entries, in the log's order."""
         if not entries:
             return
         text = b"".join(audit_line(e) + b"\n" for e in entries)
@@ -74,7 +74,7 @@ class AuditFile:
         self._first, self._last = self._first or entries[0], entries[-1]
 
     def finish(self) -> Manifest | None:
-        """Make it durable under its name, manifest last; None: nothing was added, and there is no file."""
+        """Sync the file, give it its name, then write the manifest. None: no entries were added, so no file is left."""
         first, last = self._first, self._last
         if first is None or last is None:
             return None
@@ -84,15 +84,15 @@ class AuditFile:
         self._file.close()
         self._unfinished.replace(self._folder / f"{name}.jsonl")
         manifest = Manifest(
-            self._tenant_id,
-            f"{name}.jsonl",
-            self._hash.hexdigest(),
-            self._size,
-            self._count,
-            first.id,
-            last.id,
-            moment(first.ts_us),
-            moment(last.ts_us),
+            tenant_id=self._tenant_id,
+            file=f"{name}.jsonl",
+            sha256=self._hash.hexdigest(),
+            bytes=self._size,
+            count=self._count,
+            first_id=first.id,
+            last_id=last.id,
+            first=moment(first.ts_us),
+            last=moment(last.ts_us),
         )
         with self._unfinished.open("wb") as out:
             out.write(orjson.dumps({f: getattr(manifest, f) for f in manifest.__struct_fields__}) + b"\n")
@@ -111,22 +111,22 @@ class AuditFile:
 
 
 def _sync_folder(folder: Path) -> None:
-    """The names of new files are safe, too."""
-    opened = os.open(folder, os.O_RDONLY)
+    """Make the names of new files durable too."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(opened)
+        os.fsync(descriptor)
     finally:
-        os.close(opened)
+        os.close(descriptor)
 
 
 class FileSink:
-    """`usecases.audit.export.Sink`: a file and its manifest for every run."""
+    """Implements `ports.audit.Sink`: a file and its manifest for every run of the export."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     async def store(self, tenant_id: str, entries: Sequence[AuditEntry]) -> None:
-        """See `Sink.store`."""
+        """See `ports.audit.Sink.store`."""
         try:
             await asyncio.to_thread(self._write, tenant_id, entries)
         except OSError as fault:

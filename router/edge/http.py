@@ -1,8 +1,8 @@
-"""A small HTTP/1.1 server: GET and HEAD, keep-alive, bounded headers, no request body; h11 is the protocol.
+"""A small HTTP/1.1 server on h11: GET and HEAD, keep-alive, bounded headers, no request bodies.
 
-Handlers are synchronous and answer at once. Limits: 16 KiB of request head, `timeout_s` to send a request or to sit
-idle, `max_connections` at once (the next one is closed). A handler that raises is a bug: 500, logged, and the server
-lives on.
+Handlers are synchronous and must not block. Limits: 16 KiB of request head, `timeout_s` for a request or an idle
+connection, `max_connections` at once (further ones are closed). A handler that raises is a bug: the answer is 500, the
+bug is logged, and the server goes on.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ log = logging.getLogger("router.http")
 
 
 class Response(Struct, frozen=True):
-    """What a handler answers."""
+    """Answer of a handler."""
 
     status: int
     body: bytes
@@ -34,7 +34,7 @@ Handler = Callable[[], Response]
 
 
 class HttpServer:
-    """Serves fixed paths. `start` binds; `stop` closes all connections."""
+    """Serves fixed paths. `start` listens; `stop` closes all connections."""
 
     def __init__(self, routes: Mapping[str, Handler], *, timeout_s: float = 10.0, max_connections: int = 256) -> None:
         self._routes = dict(routes)
@@ -43,7 +43,7 @@ class HttpServer:
         self._connections: set[asyncio.Task[None]] = set()
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; returns the port, which is chosen when `port` is 0.
+        """Listen; return the port. With `port` 0 the system chooses a free one.
 
         :raises OSError: the address cannot be bound.
         """
@@ -73,7 +73,7 @@ class HttpServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            # A peer that is slow or gone need not be told.
+            # A slow or disconnected peer gets no error answer.
             with suppress(TimeoutError, ConnectionError):
                 await self._converse(reader, writer)
         finally:
@@ -97,7 +97,7 @@ class HttpServer:
                     return
                 response = self._answer(request)
                 head = request.method == b"HEAD"
-                # A request with a body we do not read ends the connection, so that the body is not taken for a request.
+                # Bodies are not read. A request with one ends the connection, or its body would be read as a request.
                 close = protocol.their_state is not h11.DONE
                 await _send(protocol, writer, response, head=head, close=close)
                 if close:
@@ -110,18 +110,18 @@ class HttpServer:
         path = request.target.partition(b"?")[0].decode("ascii", "replace")
         handler = self._routes.get(path)
         if handler is None:
-            return _problem(404, f"there is {', '.join(self._routes)}")
+            return _problem(404, f"no such page; there is {', '.join(self._routes)}")
         if request.method not in {b"GET", b"HEAD"}:
-            return _problem(405, "only GET and HEAD")
+            return _problem(405, "only GET and HEAD are allowed")
         try:
             return handler()
-        except Exception:  # a bug in one page must not take the others away
-            log.exception("handler of %s", path, extra={"event": Event.HTTP_FAULT})
-            return _problem(500, "see the log")
+        except Exception:  # a bug in one page must not stop the others
+            log.exception("HTTP handler of %s failed", path, extra={"event": Event.HTTP_FAULT})
+            return _problem(500, "internal error; see the pod's log")
 
 
 async def _next_request(protocol: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
-    """The next request, its (empty) body included; None when the peer closed."""
+    """Read the next request with its (empty) body; None: the peer closed the connection."""
     request: h11.Request | None = None
     while True:
         event = protocol.next_event()
@@ -156,7 +156,7 @@ async def _send(
 
 
 async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Let the peer finish: closing over unread bytes resets the connection, and the answer may be lost with it."""
+    """Read until the peer closes: closing over unread bytes resets the connection, and the answer may be lost."""
     if writer.can_write_eof():
         writer.write_eof()
     while await reader.read(_READ_BYTES):

@@ -1,4 +1,4 @@
-"""The pages of a pod: /livez, /readyz, /metrics."""
+"""HTTP pages of a pod: /livez, /readyz, /metrics."""
 
 from collections.abc import Callable
 
@@ -20,8 +20,9 @@ def pages(
 ) -> dict[str, Handler]:
     """The routes for `HttpServer`.
 
-    /livez answers 200 as long as the event loop runs. /readyz answers 200 or 503, with all conditions and reasons, and
-    how the CP gate stands. /metrics is text format 0.0.4; its first line is the backpressure flag.
+    /livez answers 200 as long as the event loop runs. /readyz answers 200 or 503, with all conditions, the reasons of
+    those that fail, and the state of the CP gate. /metrics uses text format 0.0.4; its first line is the backpressure
+    flag.
     """
 
     def livez() -> Response:

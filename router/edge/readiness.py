@@ -1,4 +1,4 @@
-"""Why this pod is, or is not, ready for requests."""
+"""Readiness of this pod for requests, with the reasons against it."""
 
 from collections.abc import Callable, Iterable
 
@@ -6,16 +6,16 @@ from msgspec import Struct
 
 
 class ConditionState(Struct, frozen=True):
-    """One named condition: whether it holds, and why not."""
+    """State of a named condition: whether it holds, and the reason if it does not."""
 
     ok: bool
     reason: str
 
 
 class Readiness:
-    """Ready when every condition holds. Conditions are named at construction and do not hold until somebody says so.
+    """Ready when every condition holds. Conditions are named at construction and do not hold until `ok` is called.
 
-    `changed` is called with the new verdict whenever it turns.
+    `changed` is called with the new readiness whenever it changes.
     """
 
     def __init__(self, conditions: Iterable[str], changed: Callable[[bool], None] = lambda _: None) -> None:
@@ -23,24 +23,24 @@ class Readiness:
         self._changed = changed
 
     def ok(self, name: str) -> None:
-        """The condition holds."""
+        """Set a condition as met."""
         self._set(name, ConditionState(True, ""))
 
     def not_ok(self, name: str, reason: str) -> None:
-        """The condition does not hold; `reason` is for an operator."""
+        """Set a condition as not met; operators read `reason`."""
         self._set(name, ConditionState(False, reason))
 
     @property
     def ready(self) -> bool:
-        """Whether all hold."""
+        """Whether all conditions hold."""
         return all(c.ok for c in self._conditions.values())
 
     def reasons(self) -> dict[str, str]:
-        """What does not hold, and why; empty when ready."""
+        """The conditions that do not hold, with their reasons; empty when ready."""
         return {name: c.reason for name, c in self._conditions.items() if not c.ok}
 
     def states(self) -> dict[str, ConditionState]:
-        """All conditions."""
+        """All conditions with their states."""
         return dict(self._conditions)
 
     def _set(self, name: str, state: ConditionState) -> None:

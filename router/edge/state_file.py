@@ -6,15 +6,15 @@ from router.domain.gate import MAX_STATE_BYTES
 
 
 class MountedFile:
-    """Implements `usecases.gate.gate.StateFile`. Without a path there is never a file."""
+    """Implements `ports.gate.StateFile`. Without a path, the file counts as missing."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
 
     def read(self) -> bytes | None:
-        """All of it, up to one byte more than is accepted; None when there is no such file.
+        """Read the file, at most one byte more than the accepted size; None: it does not exist.
 
-        :raises OSError: it is there and cannot be read.
+        :raises OSError: it exists but cannot be read.
         """
         if self._path is None:
             return None

@@ -157,15 +157,15 @@ class _Proof:
         return f"{seen.body['provider_id']}, cost {seen.body['cost']}", (seen.at - flow.sent_at) * 1000
 
     async def _audited(self, flow: _Flow) -> tuple[str, float]:
-        wanted = {"decision.made", "assignment.published", "result.settled"}
+        expected = {"decision.made", "assignment.published", "result.settled"}
         started = time.monotonic()
         pause = 0.01
         while True:
             actions = await self._read_audit(flow.body["tenant_id"], flow.body["request_id"])
-            if wanted <= set(actions):
+            if expected <= set(actions):
                 break
             if time.monotonic() - started > STEP_S * 0.8:
-                raise NotSeen(f"missing {sorted(wanted - set(actions))}, there is {actions}")
+                raise NotSeen(f"missing {sorted(expected - set(actions))}, there is {actions}")
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.25)
         made = actions.count("decision.made")

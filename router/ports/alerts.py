@@ -1,4 +1,9 @@
-"""Alerts: their sink, and the fleet's count of their episodes."""
+"""Alerts: where they go, how they are encoded, and the fleet-wide record of their episodes.
+
+An episode lasts from the moment a condition begins until it ends. All pods that see the same condition and scope share
+one episode, so operators get one alert and one resolving message for the whole fleet. The record is in Redis and
+survives the pod that opened the episode.
+"""
 
 from typing import Protocol
 
@@ -7,43 +12,44 @@ from router.domain.json import JsonObject
 
 
 class AlertSink(Protocol):
-    """Where alerts go (`usecases.alerts.alerts.Alerts`)."""
+    """Receives the conditions that this pod observes (`usecases.alerts.alerts.Alerts`)."""
 
     def raise_(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        """The condition holds."""
+        """Report that the condition holds."""
 
     def resolve(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        """The condition has ended. `metadata` describes the end; without it, the end carries the metadata of the
-        beginning.
+        """Report that the condition has ended.
+
+        `metadata` describes the end. Without it, the resolving message repeats the metadata of the alert.
         """
 
-    def happened(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        """The condition occurred; it has no end of its own."""
+    def occurred(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
+        """Report a condition that is an event: it occurred, and no end of it will be reported."""
 
 
 class Epochs(Protocol):
-    """The fleet's count of episodes, by condition and scope."""
+    """The fleet's numbered episodes, by condition and scope."""
 
     async def begin(self, condition: str, scope: str) -> int:
-        """Join the open episode, or open the next one. Returns its number.
+        """Join the open episode, or open the next one. Returns the episode's number.
 
         :raises StoreError: Redis did not answer.
         """
 
     async def current(self, condition: str, scope: str) -> int | None:
-        """The number of the open episode, if there is one.
+        """Return the number of the open episode; None if no episode is open.
 
         :raises StoreError: Redis did not answer.
         """
 
     async def left(self, quiet_ms: int) -> list[tuple[str, str]]:
-        """Condition and scope of open episodes that no pod has joined for `quiet_ms`.
+        """Return condition and scope of each open episode that no pod has joined for `quiet_ms`.
 
         :raises StoreError: Redis did not answer.
         """
 
     async def end(self, condition: str, scope: str, epoch: int) -> None:
-        """Close that episode. Does nothing if another episode is open meanwhile.
+        """Close the episode with this number. Does nothing if a different episode is open by now.
 
         :raises StoreError: Redis did not answer.
         """
@@ -57,10 +63,10 @@ class Encode(Protocol):
 
 
 class OpenEpisodes(Protocol):
-    """The scopes of open episodes, across the fleet."""
+    """Lists open episodes across the fleet."""
 
     async def open_scopes(self, condition: str) -> list[str]:
-        """The scopes that have an open episode of this condition.
+        """Return the scopes that have an open episode of this condition.
 
         :raises StoreError: Redis did not answer.
         """

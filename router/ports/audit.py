@@ -1,4 +1,9 @@
-"""The audit logs: reading, cutting and appending."""
+"""Audit logs: reading, appending, retention and export.
+
+Each tenant has one log, bounded in length and in age. Retention cuts old entries. While the export is on, it copies
+entries to every `Sink` before they are cut. Its position in the log is stored in Redis, so it survives a crash. The
+position moves only after every sink has stored the batch. An entry may therefore reach a sink twice, with the same id.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -10,47 +15,55 @@ from router.domain.task import Action
 
 
 class AuditLog(Protocol):
-    """A tenant's audit log. Every read names its tenant and is bounded, so no decision waits behind it."""
+    """Reads the audit log of a tenant. Every read names its tenant and is bounded, so it never delays decisions."""
 
     async def search(self, query: AuditQuery, *, before: str | None = None, maximum: int = 512) -> AuditRead:
         """Read up to `maximum` (at most 512) entries in the query's time range, newest first, older than `before`.
 
-        `before` need not exist any more. Entries that do not match are read, but not returned.
+        The bound counts entries that are read; those that do not match are left out of the result. The entry `before`
+        itself may have been cut.
 
         :raises StoreError: Redis did not answer.
         """
 
     async def after(self, tenant_id: str, last: str, *, maximum: int = 100) -> list[AuditEntry]:
-        """Up to `maximum` entries (at most 512), oldest first, newer than the entry `last`. "0-0" is the beginning.
+        """Return up to `maximum` (at most 512) entries newer than the entry `last`, oldest first.
+
+        `last` "0-0" starts at the beginning of the log.
 
         :raises StoreError: Redis did not answer.
         """
 
     async def one(self, tenant_id: str, entry_id: str) -> AuditEntry | None:
-        """The entry with this id.
+        """Return the entry with this id; None if the log does not have it.
 
-        :raises InvalidInput: it is not an id of a log.
+        :raises InvalidInput: `entry_id` is not the id of a log entry.
         :raises StoreError: Redis did not answer.
         """
 
     async def stats(self, tenant_id: str, *, sample: int) -> AuditStats:
-        """Size and age of the log. Actions are counted over the newest `sample` entries, in bounded reads.
+        """Return the size and the age of the log. Actions are counted over the newest `sample` entries.
+
+        The entries are read in bounded steps.
 
         :raises StoreError: Redis did not answer.
         """
 
 
 class UnknownTenantLog(Protocol):
-    """The fleet's one bounded log of refusals whose tenant is unknown, so that no tenant's log can hold them."""
+    """The bounded log of refusals that name an unknown tenant; one for the whole fleet.
+
+    Such a refusal belongs to no tenant, so no tenant's log can hold it.
+    """
 
     async def record(self, records: Sequence[UnknownTenant]) -> None:
-        """Append entries. Beyond the bound the oldest ones are dropped.
+        """Append entries. Beyond the bound, the oldest entries are dropped.
 
         :raises StoreError: Redis did not answer.
         """
 
     async def newest(self, maximum: int) -> list[AuditEntry]:
-        """Up to `maximum` entries, newest first.
+        """Return up to `maximum` entries, newest first.
 
         :raises StoreError: Redis did not answer.
         """
@@ -59,8 +72,11 @@ class UnknownTenantLog(Protocol):
 class Trimmed(Struct, frozen=True):
     """The result of one retention run on a log.
 
-    `cut_inside_age` entries were cut by length although they were younger than the retention; `at_bound`: more will be.
-    `unread` entries wait for the export; `lost` ones were cut before it read them. `oldest_ms` 0: the log is empty.
+    - `entries`: entries left. `oldest_ms`: time of the oldest entry in Redis ms; 0: the log is empty.
+    - `appended`: entries appended since the previous run. `cut`: entries that this run cut because of their age.
+    - `cut_inside_age`: entries that the length bound cut although they were younger than the retention.
+    - `at_bound`: the log is at its length bound, so more entries will be cut inside their age.
+    - `unread`: entries that the export has not read yet. `lost`: entries that were cut before the export read them.
     """
 
     entries: int
@@ -74,33 +90,39 @@ class Trimmed(Struct, frozen=True):
 
 
 class AuditRetention(Protocol):
-    """Keeps audit logs within their age. Every method raises `StoreError` when Redis did not execute it."""
+    """Cuts audit logs at their maximum age and stores the position of the export.
+
+    Every method raises `StoreError` when Redis did not execute it.
+    """
 
     async def notice(self, tenant_ids: Sequence[str]) -> None:
-        """Register that these tenants have logs, so that retention visits them."""
+        """Register tenants that have a log, so that retention visits them."""
 
     async def claim(self, lease_ms: int, maximum: int) -> list[str]:
-        """Claim tenants whose log is due; other pods do not get them for `lease_ms`."""
+        """Claim up to `maximum` tenants whose log is due. Other pods do not get these tenants for `lease_ms`."""
 
     async def trim(self, tenant_id: str, *, look_ms: int, full_ms: int, keep_unread: bool) -> Trimmed | None:
-        """Cut entries older than the retention, with a bound on the work; a remainder is due at once.
+        """Cut entries older than the retention. Work per call is bounded; if entries remain, the tenant is due at once.
 
-        The tenant is due again after `look_ms` at the latest (at its length bound: `full_ms`). `keep_unread`: entries
-        that the export has not read stay. Returns None when there is no log any more.
+        Otherwise the tenant is due again within `look_ms`, or within `full_ms` while its log is at the length bound.
+        With `keep_unread`, entries that the export has not read stay. Returns None if the log does not exist any more.
         """
 
     async def exported(self, tenant_id: str) -> str:
-        """The last entry that the export has stored outside; "0-0": none."""
+        """Return the export position: the id of the last entry that the sink has stored; "0-0" if there is none."""
 
     async def mark_exported(self, tenant_id: str, expected: str, entry_id: str, count: int) -> bool:
-        """Move that mark on from `expected`, over `count` entries. False: another pod has moved it."""
+        """Move the export position from `expected` to `entry_id`, over `count` entries.
+
+        Returns False and changes nothing if the position is not `expected`: another pod has moved it.
+        """
 
     async def due_now(self, tenant_id: str) -> None:
-        """Make this tenant due at once."""
+        """Make the tenant due at once."""
 
 
 class ActLog(Protocol):
-    """The fleet's one bounded audit log of acts that belong to no tenant."""
+    """The bounded audit log of admin acts that belong to no tenant; one for the whole fleet."""
 
     async def record(
         self,
@@ -110,17 +132,17 @@ class ActLog(Protocol):
         resource_id: str | None,
         details: Mapping[str, str | int | bool],
     ) -> None:
-        """Append a record. `details` are plain facts, never a secret.
+        """Append a record. `details` holds plain facts and never a secret.
 
         :raises StoreError: Redis did not answer.
         """
 
 
 class Sink(Protocol):
-    """A place outside Redis that stores exported entries."""
+    """A place outside Redis where exported entries are stored."""
 
     async def store(self, tenant_id: str, entries: Sequence[AuditEntry]) -> None:
-        """Store the entries; returns when they are safe.
+        """Store the entries. Returns only when they are safely stored.
 
-        :raises ExportFailed: they are not stored.
+        :raises ExportFailed: some entries may not be stored.
         """

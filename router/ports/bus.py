@@ -1,4 +1,4 @@
-"""Publishing to NATS, reading its streams, and the messages it delivers."""
+"""NATS: publishing into streams, reading streams back, and the messages that consumers deliver."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from enum import IntEnum
@@ -8,24 +8,25 @@ from msgspec import Struct
 
 
 class Publication(Struct, frozen=True):
-    """One message for JetStream. `message_id` becomes the header Nats-Msg-Id."""
+    """One message for JetStream. `message_id` is sent as the header Nats-Msg-Id."""
 
     subject: str
     payload: bytes
     message_id: str
     headers: dict[str, str] = {}
-    core_will_do: bool = False
-    """Whether a subject without a stream needs no log line for operators."""
+    core_is_enough: bool = False
+    """Whether a core publish is expected here: if no stream covers the subject, operators get no log line."""
 
 
 class Published(IntEnum):
-    """The outcome of a publish. False only when the message is not known to be in the stream."""
+    """The outcome of a publish. Only `FAILED` is falsy."""
 
     FAILED = 0
-    """Refused, or not acknowledged in time: the message may be stored all the same."""
+    """Refused, or not acknowledged in time. The stream may hold the message all the same."""
     STORED = 1
+    """The stream acknowledged the message; or no stream covers the subject, and the message went out core."""
     DUPLICATE = 2
-    """The stream already had a message with this id within its dedup window; it keeps that one."""
+    """Within its dedup window the stream had a message with this id. It keeps the earlier message."""
 
 
 class Publisher(Protocol):
@@ -36,21 +37,24 @@ class Publisher(Protocol):
 
 
 class Line(Protocol):
-    """The connection to NATS, for callers that must know that the server has read their messages."""
+    """The connection to NATS, for callers that need proof that the server has read their messages."""
 
     @property
     def connection(self) -> int:
-        """The number of the connection; each reconnect increases it."""
+        """The number of the current connection. Each reconnect increases it."""
 
     async def flush(self) -> None:
-        """Return when the server has read everything sent before.
+        """Return when the server has read everything that was sent before the call.
 
-        :raises BusError: not connected, or no answer in time.
+        :raises BusError: the pod is not connected, or the server did not answer in time.
         """
 
 
-class Kept(Struct, frozen=True):
-    """One message of a stream. `at_ms` is when the server stored it. `data` is empty when only headers were read."""
+class StoredMessage(Struct, frozen=True):
+    """One message of a stream. `at_ms`: Unix time at which the server stored it.
+
+    `data` is empty if only headers were read.
+    """
 
     sequence: int
     subject: str
@@ -60,49 +64,55 @@ class Kept(Struct, frozen=True):
 
     @property
     def message_id(self) -> str:
-        """The header Nats-Msg-Id; empty without one."""
+        """The header Nats-Msg-Id; empty if the message has none."""
         return self.headers.get("Nats-Msg-Id", "")
 
 
 class History(Protocol):
-    """A stream, for reading back. Every method raises `BusError` when the stream could not be read."""
+    """Reads stored messages of one stream. Every method raises `BusError` when JetStream did not execute it."""
 
     def read(
         self, *, since_ms: int | None = None, subject: str | None = None, headers_only: bool = False
-    ) -> AsyncGenerator[list[Kept], None]:
-        """Batches of messages stored since `since_ms` (Unix time), oldest first, up to the moment of the call."""
+    ) -> AsyncGenerator[list[StoredMessage], None]:
+        """Yield batches of messages, oldest first, that were stored from `since_ms` (Unix time) until this call."""
 
     async def holds(self, message_ids: Collection[str], since_ms: int) -> set[str]:
-        """Which of these message ids were stored at `since_ms` (Unix time) or later."""
+        """Return those of the message ids that the stream stored at `since_ms` (Unix time) or later."""
 
-    async def get(self, sequence: int) -> Kept | None:
-        """One message; None: it is not in the stream any more."""
+    async def get(self, sequence: int) -> StoredMessage | None:
+        """Return one message; None if the stream does not hold it any more."""
 
     async def delete(self, sequence: int) -> None:
         """Delete one message from the stream."""
 
 
 class Delivery(Protocol):
-    """A delivered message of a stream."""
+    """A message that a consumer delivered.
+
+    Only the first acknowledgement, positive or negative, is sent. Without one, the server delivers the message again
+    after the consumer's ack wait.
+    """
 
     data: bytes
     delivered: int
+    """Number of deliveries of this message, this one included."""
     sequence: int
+    """Sequence number in the stream."""
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers."""
+        """The headers of the message."""
 
     @property
     def settled(self) -> bool:
-        """Whether the message was acknowledged for good."""
+        """Whether an acknowledgement, positive or negative, was sent."""
 
     def ack(self) -> None:
-        """Acknowledge: the message is handled."""
+        """Acknowledge the message: it is handled."""
 
     def nak(self, delay_s: float = 0.0) -> None:
-        """Again, later."""
+        """Ask the server to deliver the message again after `delay_s`."""
 
 
 Handle = Callable[[Sequence[Delivery]], Awaitable[None]]
-"""Handles a batch. It may raise `StoreError`; then the batch is delivered again."""
+"""Handles a batch of messages. If it raises `StoreError`, the server delivers the batch again."""

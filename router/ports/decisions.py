@@ -1,60 +1,74 @@
-"""Making and storing decisions, and preparing requests with extensions."""
+"""Making decisions, storing them, and finishing those that need extensions.
+
+A decision starts as one row in a batch, which the store executes atomically. An admitted row stores its answer under
+the request's idempotency name for 24 hours, so a repeat of the request replays the answer.
+
+A request with extensions takes two rows. `DecisionStore.preview` writes only a claim, which keeps other pods from
+running the extensions as well. `DecisionStore.decide` then stores the decision. A decision that waits for `post`
+extensions is stored as unfinished: `Claims.complete` finishes it, `Claims.abandon` deletes it. If the pod crashes, the
+claim expires, and another pod takes the unfinished decision back (`usecases.tasks.unfinished`).
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from router.domain.figures import Snapshot
 from router.domain.json import JsonObject
-from router.domain.outcome import Outcome, Remembered
+from router.domain.outcome import Outcome, StoredAnswer
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
 from router.domain.task import TaskRecord, Unreadable
 
 
 class Answers(Protocol):
-    """The answers of the last 24 hours."""
+    """The stored answers of the last 24 hours."""
 
-    async def remembered(self, tenant_id: str, name: bytes) -> Remembered | None:
-        """The stored answer under an idempotency name, if it belongs to that tenant. An unreadable answer counts as
-        none.
+    async def remembered(self, tenant_id: str, name: bytes) -> StoredAnswer | None:
+        """Return the answer that this tenant stored under an idempotency name; None if there is none.
+
+        An unreadable answer counts as none.
 
         :raises StoreError: Redis did not answer.
         """
 
-    async def all_remembered(self, wanted: Sequence[tuple[str, bytes]]) -> list[Remembered | Unreadable | None]:
-        """The stored answers of tenants under idempotency names, in order, with one round trip per node.
+    async def stored_answers(self, wanted: Sequence[tuple[str, bytes]]) -> list[StoredAnswer | Unreadable | None]:
+        """Return the stored answer for each pair of tenant and idempotency name, in order.
+
+        Takes one round trip per Redis node.
 
         :raises StoreError: Redis did not answer.
         """
 
     async def exists_for_any_tenant(self, decision_id: bytes) -> bool:
-        """Whether an answer with exactly this id is stored, for any tenant.
+        """Return whether any tenant has a stored answer with exactly this id.
 
         :raises StoreError: Redis did not answer.
         """
 
 
 class DecisionStore(Answers, Protocol):
-    """Decides, for the whole fleet."""
+    """Makes decisions on the state that all pods share."""
 
     def decide(
         self, request: DecideRequest, plan: Plan, job: bytes | None, done: Callable[[Outcome, bytes], None]
     ) -> None:
-        """Queue one row for this tick's batch. `done(outcome, stamp)` is called once, later, from the event loop.
+        """Queue one row for this tick's batch. Never raises.
 
-        The row is atomic: limits, breaker, lease, pin, idempotency, delivery record and audit change together or not at
-        all. It writes nothing after its deadline. `job` is the work item of a pushed task; it is kept until the task
-        ends. `stamp` is the tenant's current policy stamp in the store, empty when the store was not reached. Never
-        raises.
+        `done(outcome, stamp)` is called exactly once, later, from the event loop. `stamp` is the tenant's current
+        policy stamp in the store; it is empty if the store was not reached.
+
+        The row is atomic: limits, breaker, lease, pin, idempotency, delivery record and audit record change together or
+        not at all. It writes nothing after its deadline. `job` is the work item of a pushed task; the store keeps it
+        until the task ends.
         """
 
     def preview(
         self, request: DecideRequest, plan: Plan, done: Callable[[Outcome, bytes], None], *, claim_ms: int = 0
     ) -> None:
-        """Queue a row that takes the same path as `decide` and answers alike, but writes, charges and audits nothing.
+        """Queue a row that decides as `decide` would, but writes, charges and audits nothing.
 
-        With `claim_ms`, an admitted row claims the request for that time; the claim's value is `decision_id`. `Busy`:
-        another pod holds the claim. A claim does not stop a `decide`.
+        With `claim_ms`, an admitted row claims the request for that time. The claim's value is the outcome's
+        `decision_id`. The outcome is `Busy` if another pod holds the claim. A claim does not stop a `decide`.
         """
 
     def next_attempt(
@@ -67,58 +81,62 @@ class DecisionStore(Answers, Protocol):
     ) -> None:
         """Queue the next attempt of a task that waits for one; `done` as in `decide`.
 
-        Atomic like a decide row, but it charges and stores nothing: the reservations of the first attempt carry on.
-        `Conflict`: the task does not wait for this attempt any more.
+        The row is atomic as in `decide`. It reserves no units and stores no answer: the reservations of the first
+        attempt stay in force. The outcome is `Conflict` if the task does not wait for this attempt any more.
         """
 
     def now_ms(self, tenant_id: str) -> int:
-        """The Redis time at which decisions of this tenant are made, estimated from the last reply."""
+        """Return the Redis time for decisions of this tenant, estimated from the last reply of its node."""
 
     def new_decision_id(self, request: DecideRequest, plan: Plan) -> bytes:
-        """An id for a decision that was made without the store, in the same form as every other id."""
+        """Return an id for a decision that is made without the store, in the same form as every other id."""
 
     async def of_message(self, message_id: str, tenant_id: str | None) -> tuple[str, bytes] | None:
-        """Tenant and idempotency name of the last decision of a message whose id was not the identity.
+        """Return tenant and idempotency name of the last decision for a message.
 
-        `tenant_id` None: all partitions are asked. A message of several tenants is not found.
+        Finds only messages whose id was not the identity of the request. With `tenant_id` None, all partitions are
+        searched; a message id that several tenants used is then not found.
 
         :raises StoreError: Redis did not answer.
         """
 
 
 class Claims(Protocol):
-    """Decisions that still need their last step, and the claims on them. Each method is one atomic act.
+    """Claims on requests with extensions, and the last step of their decisions. Each method is one atomic act.
 
-    `claim` is the decision_id that `DecisionStore.preview` returned. Every method raises `StoreError` when Redis did
+    `claim` is the `decision_id` that `DecisionStore.preview` returned. Every method raises `StoreError` when Redis did
     not execute it.
     """
 
     async def take(self, tenant_id: str, name: bytes, claim: bytes, claim_ms: int) -> bool:
-        """Claim an idempotency name, whatever answer is stored under it. False: another pod holds a claim."""
+        """Claim an idempotency name for `claim_ms`, whatever answer is stored under it.
+
+        Returns False if the name is claimed already.
+        """
 
     async def complete(self, tenant_id: str, decision_id: bytes, claim: bytes, metadata: JsonObject) -> bool:
-        """Mark the decision as finished, with `metadata`, and release the claim. A repeat returns True and changes
-        nothing.
+        """Mark the decision as finished, add `metadata` to it, and release the claim.
 
-        False: the decision is not stored any more; nothing was written.
+        A repeat returns True and changes nothing. Returns False and writes nothing if the decision is not stored any
+        more.
         """
 
     async def abandon(self, tenant_id: str, decision_id: bytes, claim: bytes) -> bool:
-        """Forget an unfinished decision, so that its request may be tried again, and release the claim.
+        """Delete an unfinished decision and release the claim. The request can then be decided again.
 
-        False: another pod holds a claim and works on it; nothing was written. A finished decision, or another one,
-        stays as it is.
+        Returns False and writes nothing if another pod holds a claim. A finished decision stays as it is, and so does a
+        different decision under the same name.
         """
 
     async def release(self, tenant_id: str, name: bytes, claim: bytes) -> None:
-        """Release the claim on an idempotency name, if it is this one."""
+        """Release the claim on an idempotency name. Does nothing if the name is claimed with another value."""
 
 
 class FiguresStore(Protocol):
-    """The figures that settled results have taught."""
+    """The figures that the fleet has learned from settled results."""
 
     async def snapshots(self, tenant_ids: Sequence[str]) -> list[Snapshot]:
-        """The current figures of each tenant, in order. Unreadable figures count as none.
+        """Return the current figures of each tenant, in order. Unreadable figures count as none.
 
         :raises StoreError: Redis did not answer.
         """

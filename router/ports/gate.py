@@ -1,13 +1,13 @@
-"""The mounted state file of the CP gate."""
+"""The state file of the CP gate."""
 
 from typing import Protocol
 
 
 class StateFile(Protocol):
-    """The mounted state file."""
+    """The mounted state file. The router only reads it."""
 
     def read(self) -> bytes | None:
-        """Its current content; None when there is no file. May block, so it is called from a thread.
+        """Return the current content; None if the file does not exist. May block, so call it from a thread.
 
-        :raises OSError: the file exists and cannot be read.
+        :raises OSError: the file exists, but it cannot be read.
         """

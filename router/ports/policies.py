@@ -1,46 +1,55 @@
-"""Policies in the store and in process, and the operators' levers."""
+"""Policies: the store, the cache in each pod, and the levers of operators.
+
+The store keeps the policies of each tenant with a revision, which grows with every write. Each tenant also has a stamp,
+which changes with every write of its policies and levers. Every decide row returns the current stamp, so a pod whose
+cache has a different one reloads the tenant. Announcements only make this faster; a lost one does no harm.
+"""
 
 from enum import StrEnum
 from typing import Protocol
 
 from router.domain.audit import ROUTER, Actor
 from router.domain.policy.model import TenantPolicies
-from router.domain.view import Pulled
+from router.domain.view import ActOutcome
 
 
 class LeverStore(Protocol):
-    """The levers of operators: in force with the next decision of every pod, audited in the same act, idempotent.
+    """The levers of operators.
 
-    `why` is the operator's own text, for the record. Only acts that change something are recorded. All raise
-    `StoreError` when Redis did not answer. Writing policies leaves levers as they are.
+    Every act is atomic with its audit record, idempotent, and in force from the next decision of every pod. Only acts
+    that change something are recorded. `why` is the operator's own text for the record. Policy writes do not change
+    levers. Every method raises `StoreError` when Redis did not answer.
     """
 
-    async def drain(self, tenant_id: str, provider: str, *, on: bool, by: Actor, why: str | None = None) -> Pulled:
-        """Take a provider out of every candidate walk of this tenant, or (`on` False) let it in again."""
+    async def drain(self, tenant_id: str, provider: str, *, on: bool, by: Actor, why: str | None = None) -> ActOutcome:
+        """Exclude a provider from every candidate walk of this tenant, or (`on` False) admit it again."""
 
-    async def force_open(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> Pulled:
-        """Hold a provider's breaker open, whatever its results are."""
+    async def force_open(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> ActOutcome:
+        """Hold a provider's breaker open, whatever its results are, until `reset_breaker`."""
 
-    async def reset_breaker(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> Pulled:
-        """Close a breaker and clear its counts, also one that is held open."""
+    async def reset_breaker(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> ActOutcome:
+        """Close a breaker and clear its counts, even if an operator holds it open."""
 
-    async def switch(self, tenant_id: str, *, on: bool, by: Actor, why: str | None = None) -> Pulled:
-        """Switch a tenant off or on. Off: new requests are refused, running tasks continue."""
+    async def switch(self, tenant_id: str, *, on: bool, by: Actor, why: str | None = None) -> ActOutcome:
+        """Switch a tenant on or off. While it is off, new requests are refused and running tasks continue."""
 
     async def forget(
         self, tenant_id: str, name: bytes, *, called: tuple[str, str], by: Actor, why: str | None = None
-    ) -> Pulled:
-        """Forget the answer under an idempotency name. `called`: the field and value that named it, for the record."""
+    ) -> ActOutcome:
+        """Delete the answer that is stored under an idempotency name.
+
+        `called` is the field and the value by which the operator named the request, for the record.
+        """
 
     async def role_used(self, by: Actor, act: str, tenant_id: str | None, outcome: str) -> None:
-        """Record the use of a role on the admin surface, in the log that belongs to no tenant."""
+        """Record the use of a role on the admin surface, in the log of acts that belong to no tenant."""
 
 
 class PolicyStore(Protocol):
-    """The stored policies of all tenants, with revisions."""
+    """The stored policies of all tenants, with their revisions."""
 
     async def load(self, tenant_id: str) -> TenantPolicies | None:
-        """All policies of a tenant at one moment; None when it has none.
+        """Return all policies of a tenant as of one moment; None if it has none.
 
         :raises StoreError: Redis did not answer.
         """
@@ -58,55 +67,61 @@ class PolicyStore(Protocol):
     ) -> int:
         """Write a canonical policy document, its audit record and its history in one act. Returns the new revision.
 
-        `expect_revision` None: whatever is stored; 0: only if the policy is absent; n: only if it is at revision n.
-        `expect_tenant`: only if the tenant is at this revision. `restores`: the revision whose content this is; the act
-        is then recorded as a roll-back.
+        `expect_revision` None: write unconditionally; 0: only if the policy does not exist; n: only if it is at
+        revision n. `expect_tenant`: only if the tenant is at this revision. `restores`: the revision whose content this
+        is; the act is then recorded as a rollback.
 
         :raises RevisionConflict: an expectation did not hold; nothing was written.
-        :raises QuotaExceeded: the tenant already has as many policies as it may have.
+        :raises QuotaExceeded: the tenant has as many policies as its quota allows; nothing was written.
         :raises StoreError: Redis did not answer.
         """
 
     async def delete(self, tenant_id: str, policy_id: str, *, expect_revision: int | None, by: Actor = ROUTER) -> int:
-        """Delete a policy, audited in the same act. Returns the tenant's new revision, which grows over deletes too.
+        """Delete a policy and write the audit record in one act. Returns the tenant's new revision.
 
-        :raises RevisionConflict: the expectation did not hold, or there is no such policy.
+        The revision grows with deletes too. `expect_revision` as in `apply`.
+
+        :raises RevisionConflict: the expectation did not hold, or the policy does not exist.
         :raises StoreError: Redis did not answer.
         """
 
 
 class Loading:
-    """The type of `LOADING`: the tenant's policies are not known yet."""
+    """The type of `LOADING`."""
 
 
 LOADING = Loading()
+"""The tenant's policies are not in the cache, and it is unknown whether the tenant has any."""
 
 
 class PolicyLookup(Protocol):
-    """Policies in process, by tenant."""
+    """The compiled policies that this pod has in memory, by tenant."""
 
     def get(self, tenant_id: str) -> TenantPolicies | Loading | None:
-        """The cached policies; None: the tenant is known to have none; `LOADING`: call `load`."""
+        """Return the cached policies; None if the tenant has none; `LOADING` if `load` must be called first."""
 
     async def load(self, tenant_id: str) -> TenantPolicies | None:
-        """Read them from the store; concurrent loads of one tenant share a read.
+        """Read the tenant's policies from the store. Concurrent loads of one tenant share one read.
 
-        :raises StoreError: the store did not answer and nothing is cached.
+        :raises StoreError: the store did not answer, and nothing is cached.
         """
 
 
 class Policies(PolicyLookup, Protocol):
     """The policy cache as the decide path uses it."""
 
-    def doubtful(self, tenant_id: str) -> bool:
-        """Whether the cached policies are too old to prove that a policy is absent; then call `load` first."""
+    def may_be_outdated(self, tenant_id: str) -> bool:
+        """Return whether the cached policies are too old to prove that a policy does not exist.
+
+        If so, call `load` before refusing a request for a missing policy.
+        """
 
     def observe(self, tenant_id: str, stamp: bytes) -> None:
-        """The stamp from a reply of the store. If it differs from the cached one, a reload starts."""
+        """Compare the stamp of a store reply with the cached one. If they differ, a reload starts."""
 
 
 class Cause(StrEnum):
-    """Why policies are loaded: the label of the reload counter."""
+    """Why policies are loaded; the label of the reload counter."""
 
     ASKED = "asked"
     EXPIRED = "expired"
@@ -115,37 +130,38 @@ class Cause(StrEnum):
 
 
 class Loader(Protocol):
-    """The source of the cache; see `ports.policies.PolicyStore.load`."""
+    """The source from which the cache loads; see `ports.policies.PolicyStore.load`."""
 
     async def load(self, tenant_id: str) -> TenantPolicies | None:
-        """All policies of a tenant at one moment; None when it has none.
+        """Return all policies of a tenant as of one moment; None if it has none.
 
         :raises StoreError: Redis did not answer.
         """
 
 
 class CacheHooks(Protocol):
-    """Events of the cache. Called on the event loop; must be quick and must not raise."""
+    """Receives the events of the cache, on the event loop. Implementations must be quick and must not raise."""
 
     def loaded(self, cause: Cause, found: TenantPolicies | None) -> None:
-        """A load succeeded."""
+        """A load succeeded. `found` None: the tenant has no policies."""
 
     def failed(self, tenant_id: str, why: str) -> None:
-        """A load failed; the last good policies stay, if there are any."""
+        """A load failed. Policies that were cached before stay in use."""
 
     def kept(self, tenant_id: str, revision: int | None) -> None:
-        """The tenant is cached at this revision; None: it is not cached any more."""
+        """The tenant is cached at this revision; None: it has left the cache."""
 
     def head_missing(self, tenant_id: str) -> None:
-        """The store has no head for a tenant that had policies: it may have lost its data."""
+        """The store has no head for a tenant that had policies, so it may have lost its data."""
 
 
 class Announcer(Protocol):
-    """Announces policy changes to all pods, this one included."""
+    """Announces policy changes to all pods, this pod included."""
 
     def policy_changed(self, tenant_id: str, revision: int) -> None:
-        """Send a hint, at most once. Never raises: the store is written already, and pods that miss it notice by the
-        stamp.
+        """Send an announcement, at most once. Never raises.
+
+        The store already holds the change. A pod that misses the announcement finds out by the stamp.
         """
 
 
@@ -153,4 +169,7 @@ class PolicyReader(Protocol):
     """Reads a tenant's policies; see `ports.policies.PolicyStore.load`."""
 
     async def load(self, tenant_id: str) -> TenantPolicies | None:
-        """All policies of a tenant."""
+        """Return all policies of a tenant as of one moment; None if it has none.
+
+        :raises StoreError: Redis did not answer.
+        """

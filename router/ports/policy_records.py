@@ -1,4 +1,4 @@
-"""Stored policy documents: the current ones, and their history."""
+"""Stored policy documents: the current documents and their history."""
 
 from typing import Protocol
 
@@ -9,7 +9,7 @@ from router.ports.policies import PolicyStore
 
 
 class Record(Struct, frozen=True):
-    """A stored policy. `document` is its canonical JSON, `hash` 16 hex digits, `created_ms` Redis time."""
+    """A stored policy. `document`: its canonical JSON; `hash`: 16 hex digits; `created_ms`: Redis time."""
 
     policy_id: str
     revision: int
@@ -19,7 +19,10 @@ class Record(Struct, frozen=True):
 
 
 class Records(Struct, frozen=True):
-    """All policies of a tenant at one moment, by policy id. `revision` is the tenant's; 0: it never had a policy."""
+    """All policies of a tenant as of one moment, ordered by policy id.
+
+    `revision` is the tenant's; 0: the tenant never had a policy.
+    """
 
     revision: int
     stamp: bytes
@@ -27,14 +30,15 @@ class Records(Struct, frozen=True):
     head: HeadView = NO_HEAD
 
     def find(self, policy_id: str) -> Record | None:
-        """The policy with that id."""
+        """Return the policy with this id; None if there is none."""
         return next((r for r in self.records if r.policy_id == policy_id), None)
 
 
-class Past(Struct, frozen=True):
-    """The content of a policy from one write to the next. `document` None: it was deleted.
+class HistoryEntry(Struct, frozen=True):
+    """The content of a policy from one write until the next. `document` None: the write deleted the policy.
 
-    `by` None: a version without history wrote it. `restores`: the revision that this one rolled back to.
+    `written_ms` is Redis time. `by` None: an old version, which stored no history, wrote the policy. `restores`: the
+    revision to which this write rolled back.
     """
 
     revision: int
@@ -46,30 +50,32 @@ class Past(Struct, frozen=True):
 
     @property
     def act(self) -> str:
-        """The act, in the audit's words."""
+        """The act as the audit log names it: applied, rolled_back or deleted."""
         if self.document is None:
             return "deleted"
         return "applied" if self.restores is None else "rolled_back"
 
 
 class PolicyRecords(PolicyStore, Protocol):
-    """The policy store, with documents."""
+    """The policy store, with its documents."""
 
     async def records(self, tenant_id: str) -> Records:
-        """All stored documents of a tenant at one moment.
+        """Return all stored documents of a tenant as of one moment.
 
         :raises StoreError: Redis did not answer.
         """
 
-    async def history(self, tenant_id: str, policy_id: str) -> tuple[Past, ...]:
-        """The history of a policy, newest first, as far back as the store keeps it. The first entry is the current one.
+    async def history(self, tenant_id: str, policy_id: str) -> tuple[HistoryEntry, ...]:
+        """Return the history of a policy, newest first, as far back as the store keeps it.
+
+        The first entry is the current content.
 
         :raises StoreError: Redis did not answer.
         """
 
 
 class Quotas(Struct, frozen=True):
-    """Bounds for all policies of a tenant together. `providers`: distinct names; `rules`: fallbacks and limits."""
+    """Bounds on all policies of a tenant together. `providers` counts distinct names, `rules` fallbacks and limits."""
 
     policies: int = 256
     providers: int = 512

@@ -1,4 +1,8 @@
-"""Seeding an empty store from a folder of policies: the store's side, and the reports."""
+"""Seeding an empty store from a folder of policy files.
+
+The mark of a complete seed is written last. If a pod crashes before it, any pod starts the seed again; if the store
+loses its data, the mark is lost too, so the store is seeded again (`usecases.policies.seed`).
+"""
 
 from typing import Protocol
 
@@ -9,10 +13,10 @@ from router.ports.policy_records import PolicyRecords
 
 
 class SeedStore(PolicyRecords, Protocol):
-    """The policy store, with the mark of a complete seed."""
+    """The policy store, with its mark of a complete seed."""
 
     async def seeded(self) -> bool:
-        """Whether the seed is complete; False again when the store has lost its data.
+        """Return whether the seed is complete. It is False again after the store has lost its data.
 
         :raises StoreError: Redis did not answer.
         """
@@ -25,24 +29,30 @@ class SeedStore(PolicyRecords, Protocol):
 
 
 class Meta(Protocol):
-    """The store's own record (partition count, ids): the first key in a store."""
+    """The store's own record (partition count and ids): the first key that is written to a store."""
 
     async def ensure(self) -> bool:
-        """Write the record if it is absent, and check it against this pod. True: it was absent.
+        """Write the record if it does not exist, and compare it with this pod's settings. Returns whether it was new.
 
+        :raises StartupRefused: the record contradicts this pod's settings.
         :raises StoreError: Redis did not answer.
         """
 
 
 class BadFile(Struct, frozen=True):
-    """A file that is not a valid policy, with every problem in it."""
+    """A file that is not a valid policy, with all of its problems."""
 
     name: str
     problems: tuple[Problem, ...]
 
 
 class SeedReport(Struct, frozen=True):
-    """The result of reading the files: names written, names left as they were, and invalid files."""
+    """The result of reading the folder.
+
+    - `written`: names of the policies that were written.
+    - `kept`: names of the policies that were left as they were.
+    - `bad`: invalid files.
+    """
 
     written: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
@@ -50,13 +60,13 @@ class SeedReport(Struct, frozen=True):
 
 
 class SeedHooks(Protocol):
-    """Events of the seed guard. Called on the event loop; must be quick and must not raise."""
+    """Receives the events of the seed guard, on the event loop. Implementations must be quick and must not raise."""
 
     def reseeded(self, report: SeedReport) -> None:
-        """A store that had been seeded was found empty, and was seeded again."""
+        """A seeded store has lost its data and was seeded again."""
 
     def seeded(self, report: SeedReport) -> None:
-        """Files were written to the store, at boot or after a change."""
+        """Policies were written to the store, at boot or after a file changed."""
 
     def away(self, why: str) -> None:
-        """The store did not answer; the guard tries again."""
+        """The store did not answer. The guard will retry."""

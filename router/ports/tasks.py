@@ -1,4 +1,10 @@
-"""Dispatched tasks, and the usage events of those that have ended."""
+"""Dispatched tasks, their final results, and their usage events.
+
+A dispatched task has a delivery record, a work item and an entry in the due set, all written by the row that admits it.
+Moves change the record until the task ends. Its last move stores the final result in place of the work item and the
+usage event in the outbox. Both stay until they are published, so a crash of any pod loses neither: the sweeper of
+another pod claims the due task and continues.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -12,73 +18,83 @@ from router.domain.task import Final, Move, MoveOutcome, TaskRecord, Unreadable
 
 
 class DeliveryFailures(Protocol):
-    """Counts of failed deliveries, shared by all pods."""
+    """Counts how often a message could not be handled, across all pods."""
 
     async def count(self, cause: str, sequence: int, data: bytes) -> int:
-        """Count one more failure of the message with that sequence and content, for this cause. Returns the count.
+        """Count one more failure for this cause, and return the number so far.
 
-        The count expires an hour after the last failure.
+        The message is identified by its sequence number and its content, because a stream that was created again starts
+        with the same sequence numbers. The count expires an hour after the last failure.
 
-        :raises StoreError: Redis did not answer; it may have been counted.
+        :raises StoreError: Redis did not answer. The failure may have been counted.
         """
 
 
 class Claimed(Struct, frozen=True):
-    """Due tasks that this pod has claimed, and the Redis time in ms of the claim."""
+    """Due tasks that this pod has claimed. `now_ms`: Redis time of the claim."""
 
     now_ms: int
     task_ids: tuple[bytes, ...]
 
 
-class UsageWaiting(Struct, frozen=True):
-    """A usage event in the outbox, under its usage_id (16 bytes)."""
+class OutboxEntry(Struct, frozen=True):
+    """A usage event in the outbox, with its usage_id (16 bytes)."""
 
     usage_id: bytes
     event: bytes
 
 
 class TaskStore(Protocol):
-    """Dispatched tasks, for the whole fleet. Every method raises `StoreError` when Redis did not execute it."""
+    """The dispatched tasks of the whole fleet. Every method raises `StoreError` when Redis did not execute it."""
 
     async def records(self, task_ids: Sequence[bytes]) -> list[TaskRecord | Unreadable | None]:
-        """The delivery records, in order; None: unknown. An unreadable record does not affect the others."""
+        """Return the delivery records, in order; None: unknown. An unreadable record does not affect the others."""
 
     async def jobs(self, task_ids: Sequence[bytes]) -> list[bytes | None]:
-        """The work items, in order; None: gone or damaged. A damaged item does not affect the others."""
+        """Return the work items, in order; None: deleted or damaged. A damaged item does not affect the others."""
 
     async def move(self, moves: Sequence[Move]) -> list[MoveOutcome]:
-        """Make moves, each atomic; outcomes are in order. A repeated call changes nothing."""
+        """Make moves, each of them atomic. Outcomes are in order. Repeating a call changes nothing."""
 
     async def claim(self, lease_ms: int, maximum: int) -> Claimed:
-        """Claim due tasks; other pods do not get them for `lease_ms`."""
+        """Claim up to `maximum` due tasks. Other pods do not get these tasks for `lease_ms`."""
 
     async def forget_due(self, task_ids: Sequence[bytes]) -> None:
-        """Remove these from the due set; they have no record."""
+        """Remove tasks that have no record from the due set."""
 
     async def final_results(self, task_ids: Sequence[bytes]) -> list[Final | Unreadable | None]:
-        """The final results that callers of these ended tasks still wait for, in order; None: nothing to send."""
+        """Return the final results of ended tasks that are not published yet, in order; None: nothing to publish.
+
+        An unreadable result does not affect the others.
+        """
 
     async def postpone(self, task_ids: Sequence[bytes], due_ms: int) -> None:
-        """Make these due again at that time, unless nothing is due for them any more."""
+        """Make tasks due again at `due_ms` (Redis time). A task that is not in the due set stays out of it."""
 
     async def told(self, task_ids: Sequence[bytes]) -> None:
-        """The final results of these tasks are published: nothing more is due for them."""
+        """Delete the final results of these tasks after they were published, and remove the tasks from the due set.
+
+        Not atomic; repeating the call completes it.
+        """
 
     async def usage_left(self) -> int:
-        """How many usage events of the whole fleet are settled, and not yet confirmed as published."""
+        """Return the number of usage events in the outbox of the whole fleet.
 
-    async def usage_waits(self, usage_ids: Sequence[bytes]) -> list[bool]:
-        """Which of these are settled and not yet confirmed as published, in order."""
+        They are settled, and no stream has confirmed them yet.
+        """
 
-    async def usage_waiting(self, maximum: int) -> list[UsageWaiting]:
-        """Up to `maximum` usage events of each partition that are not confirmed as published."""
+    async def usage_is_waiting(self, usage_ids: Sequence[bytes]) -> list[bool]:
+        """Return for each usage event, in order, whether it is in the outbox."""
+
+    async def usage_waiting(self, maximum: int) -> list[OutboxEntry]:
+        """Return up to `maximum` usage events of each partition's outbox."""
 
     async def usage_published(self, usage_ids: Sequence[bytes]) -> int:
-        """These are in the stream: drop them from the outbox. Returns how many the outbox still held."""
+        """Remove usage events that a stream has stored from the outbox. Returns how many of them it still held."""
 
 
 class Dispatch(Protocol):
-    """Dispatches a pushed task after its reply."""
+    """Dispatches pushed tasks."""
 
     def admitted(self, request: DecideRequest, plan: Plan, outcome: Admitted, job: bytes) -> None:
-        """Publish the first attempt."""
+        """Publish the first attempt of an admitted task. Called after the reply is sent."""

@@ -1,4 +1,4 @@
-"""The store's view of tenants, and of itself."""
+"""Tenants and their keys in the store, and samples of the store itself."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,23 +10,27 @@ from router.domain.view import BreakerView, HeadView
 
 
 class Inspector(Protocol):
-    """Shared state, for people."""
+    """Reads shared state for operators."""
 
     async def breakers(self, tenant_id: str | None = None) -> list[BreakerView]:
-        """The breakers in a tenant's state; absent ones are closed and clean. None: those of up to 10,000 tenants.
+        """Return the breakers that a tenant's state holds. A breaker without state is closed and has no failures.
+
+        `tenant_id` None: the breakers of up to 10,000 tenants.
 
         :raises StoreError: Redis did not answer.
         """
 
     async def heads(self, tenant_id: str | None = None) -> list[HeadView]:
-        """Switch and levers of a tenant, if it ever had a policy. None: those of up to 10,000 tenants.
+        """Return the switch and the levers of a tenant; empty if it never had a policy.
+
+        `tenant_id` None: those of up to 10,000 tenants.
 
         :raises StoreError: Redis did not answer.
         """
 
 
 class KindCensus(Struct, frozen=True):
-    """The number of keys of one kind (`store.keys.KEYS`), and their bytes in Redis, estimated from a sample."""
+    """Number and size of the keys of one kind (`store.keys.KEYS`). `size_bytes` is estimated from a sample."""
 
     kind: str
     keys: int
@@ -34,7 +38,10 @@ class KindCensus(Struct, frozen=True):
 
 
 class Census(Struct, frozen=True):
-    """What a tenant has in Redis. `open_tasks` by state. `whole` False: there are more keys than one call may read."""
+    """What a tenant has in Redis. `open_tasks` counts tasks by state.
+
+    `whole` False: the counts are incomplete, because there are more keys than one call may read.
+    """
 
     kinds: list[KindCensus]
     audit_entries: int
@@ -43,11 +50,11 @@ class Census(Struct, frozen=True):
 
 
 class Purged(Struct, frozen=True):
-    """Keys that were removed, or would be, by kind (for epochs: fields).
+    """The number of keys, by kind, that were removed or would be removed (for epochs: fields of a hash).
 
-    `answers_may_remain`: only the audit log can tell that some answers belong to the tenant (another tenant of the
-    partition has the same mark, or an older version wrote them), and that log was cut within a day. These answers
-    expire within 24 hours.
+    `answers_may_remain`: some answers may belong to the tenant, but were left. They carry a mark that another tenant of
+    the partition shares, or an older version stored them without one. Only the audit log could show their owner, and
+    that log was cut within the last day. Such answers expire within 24 hours.
     """
 
     kinds: dict[str, int]
@@ -55,33 +62,39 @@ class Purged(Struct, frozen=True):
 
     @property
     def total(self) -> int:
-        """The sum over all kinds."""
+        """The number of keys of all kinds."""
         return sum(self.kinds.values())
 
 
 class TenantStore(Protocol):
-    """Everything that belongs to one tenant. Every method raises `StoreError` when Redis did not execute it; none
-    blocks a node for long.
+    """Everything that belongs to one tenant.
+
+    Every method raises `StoreError` when Redis did not execute it. No method blocks a Redis node for long.
     """
 
     async def census(self, tenant_id: str) -> Census:
-        """Count the tenant's own keys, and its tasks that have not ended."""
+        """Count the tenant's own keys and its tasks that have not ended."""
 
     async def end(self, tenant_id: str, *, keep_ms: int) -> int | None:
-        """Remove its policies and levers and switch it off for `keep_ms`, in one act. Returns the revision it had.
+        """Remove the tenant's policies and levers, and switch the tenant off for `keep_ms`, in one act.
 
-        None: the tenant is not known any more.
+        Returns the revision that the tenant had; None if the tenant is unknown.
         """
 
     async def purge(self, tenant_id: str, *, dry_run: bool) -> Purged:
-        """Remove everything of the tenant in small steps; `dry_run`: only count. Not atomic: call `end` first.
+        """Remove everything of the tenant in small steps; with `dry_run`, only count. Not atomic: call `end` first.
 
-        The switch that `end` has set stays for its time. Usage that is settled and not published yet stays, too.
+        Two things stay: the switch that `end` has set, until it expires, and settled usage that is not published yet.
         """
 
 
 class SamplePage(Struct, frozen=True):
-    """A sample of the store's keys: counts by kind, bytes of a few of each, and the number of all keys."""
+    """One page of the walk over the store's keys.
+
+    - `total`: number of all keys in the store.
+    - `counts`: keys of this page, by kind.
+    - `sizes`: bytes of a few keys of each kind.
+    """
 
     total: int
     counts: dict[str, int]
@@ -89,23 +102,22 @@ class SamplePage(Struct, frozen=True):
 
 
 class StoreSample(Protocol):
-    """The store's keys, page by page. Every method raises `StoreError` when Redis did not answer."""
+    """Walks over the store's keys in pages. Every method raises `StoreError` when Redis did not answer."""
 
     async def lead(self, lease_ms: int) -> bool:
-        """Whether this pod is the one that samples, for that time; a renewal in time keeps it."""
+        """Take or renew the lease on sampling. Returns whether this pod holds it, for `lease_ms` from now."""
 
     async def page(self) -> SamplePage:
-        """The next page of a walk over all keys; the walk begins again after its end. Does not block a node for long.
-        """
+        """Return the next page of the walk. After the last page the walk starts again. Never blocks a node for long."""
 
 
 class LimitUsageStore(Protocol):
-    """Current use of limits, and state of breakers."""
+    """Measures the current use of limits and the state of breakers."""
 
     async def measure(self, tenants: Sequence[tuple[str, tuple[Counter, ...]]]) -> list[LimitUsage | None]:
-        """The current use of these counters and all breakers of tenants, in order; None: something is unreadable.
+        """Measure the given counters and all breakers of each tenant, in order; None: a tenant's state is unreadable.
 
-        It changes nothing and does not block a node for long.
+        Changes nothing and never blocks a node for long.
 
         :raises StoreError: Redis did not answer.
         """

@@ -1,4 +1,4 @@
-"""The settings of a pod: what they are (`groups`), how they are read (`environment`), what contradicts (`checks`)."""
+"""Settings of a pod: definitions (`groups`), reading (`environment`), checks of combinations (`checks`)."""
 
 from router.settings.effective import Row, effective, reference
 from router.settings.environment import PREFIX, load, variable

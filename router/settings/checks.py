@@ -1,4 +1,4 @@
-"""Settings that are each fine but contradict each other. A check names the fields it looked at, the first one first."""
+"""Checks of settings that are valid alone but contradict each other."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from router.settings.tokens import named_tokens
 from router.wire import subjects
 
 Contradiction = tuple[tuple[str, ...], str]
-"""The fields that were compared (the one to change first), and what is wrong with them."""
+"""The compared fields, the one to change first, and what is wrong."""
 
 _LITERAL = re.compile(r"caf\.exec(\.[A-Za-z0-9_-]+)+")
 _OWN_SUBJECTS = {subjects.ASSIGN, subjects.ASSIGNED, subjects.ACK, subjects.RESULT}
@@ -20,7 +20,7 @@ _WITH_DEDUP = ("assign", "assigned", "usage", "alert", "audit", "dlq")
 
 
 def contradictions(s: Settings) -> Iterator[Contradiction]:
-    """Everything in these settings that a pod must not start with."""
+    """All contradictions in these settings; a pod does not start with any."""
     yield from _nats(s)
     yield from _redis(s)
     yield from _deadlines(s)
@@ -28,15 +28,15 @@ def contradictions(s: Settings) -> Iterator[Contradiction]:
     yield from _dispatch(s)
     yield from _admin(s)
     if s.policy_source == "files" and s.policy_dir is None:
-        yield ("policy_dir", "policy_source"), "is needed when files win over the store"
+        yield ("policy_dir", "policy_source"), "must be set when the policy source is files"
 
 
 def _nats(s: Settings) -> Iterator[Contradiction]:
     if (s.nats_user is None) != (s.nats_password is None):
         yield ("nats_user", "nats_password"), "user and password go together: set both or neither"
-    ways = [n for n in ("nats_user", "nats_token", "nats_creds_file") if getattr(s, n) is not None]
-    if len(ways) > 1:
-        yield tuple(ways), f"only one way to log in can be used, not {' and '.join(ways)}"
+    logins = [n for n in ("nats_user", "nats_token", "nats_creds_file") if getattr(s, n) is not None]
+    if len(logins) > 1:
+        yield tuple(logins), f"only one way to log in is possible: keep one of {', '.join(logins)}"
     if (s.nats_tls_cert is None) != (s.nats_tls_key is None):
         yield ("nats_tls_cert", "nats_tls_key"), "certificate and key go together: set both or neither"
 
@@ -44,20 +44,23 @@ def _nats(s: Settings) -> Iterator[Contradiction]:
 def _redis(s: Settings) -> Iterator[Contradiction]:
     url = urlsplit(s.redis_url)
     if s.redis_cluster and url.path not in {"", "/", "/0"}:
-        yield ("redis_url", "redis_cluster"), "a cluster has only database 0: drop the number at the end"
+        yield ("redis_url", "redis_cluster"), "a cluster has only database 0: remove the number at the end"
     if s.redis_tls_ca is not None and url.scheme != "rediss":
-        yield ("redis_tls_ca", "redis_url"), "is used only over TLS: the URL must start with rediss://"
+        yield ("redis_tls_ca", "redis_url"), "works only over TLS: the URL must start with rediss://"
     if s.redis_cluster and s.redis_replica_url is not None:
-        yield ("redis_replica_url", "redis_cluster"), "is for a single server: drop one of them"
+        yield ("redis_replica_url", "redis_cluster"), "works only with a single server: remove one of them"
     if s.redis_password is not None and url.password:
         yield ("redis_password", "redis_url"), "the URL has a password too: keep one of them"
 
 
 def _deadlines(s: Settings) -> Iterator[Contradiction]:
     if s.deadline_least_ms > s.deadline_most_ms:
-        yield ("deadline_least_ms", "deadline_most_ms"), f"is more than the most, {s.deadline_most_ms} ms"
+        yield (
+            ("deadline_least_ms", "deadline_most_ms"),
+            f"must be at most ROUTER_DEADLINE_MOST, {s.deadline_most_ms} ms",
+        )
     if s.deadline_most_ms > s.deadline_max_ms:
-        yield ("deadline_most_ms", "deadline_max_ms"), f"is more than the bound on all, {s.deadline_max_ms} ms"
+        yield ("deadline_most_ms", "deadline_max_ms"), f"must be at most ROUTER_DEADLINE_MAX, {s.deadline_max_ms} ms"
 
 
 def _streams(s: Settings) -> Iterator[Contradiction]:
@@ -66,47 +69,50 @@ def _streams(s: Settings) -> Iterator[Contradiction]:
         field = f"stream_{stream}_name"
         name = getattr(s, field)
         if name in names:
-            yield (field, names[name]), f"two streams cannot both be called {name}"
+            yield (field, names[name]), f"two streams cannot have the same name {name}"
         names[name] = field
     for stream in _WITH_DEDUP:
         age = s.assign_max_age_s if stream == "assign" else getattr(s, f"stream_{stream}_max_age_s")
         dedup = f"stream_{stream}_dedup_s"
         if getattr(s, dedup) > age:
-            yield (dedup, f"stream_{stream}_max_age_s"), f"a dedup window cannot be longer than the maximum age, {age}s"
+            yield (dedup, f"stream_{stream}_max_age_s"), f"must be at most the stream's maximum age, {age} s"
     if s.assign_max_age_s * 1_000 < s.deadline_max_ms:
-        yield ("stream_assign_max_age_s", "deadline_max_ms"), "a work item would vanish before its deadline"
+        yield (
+            ("stream_assign_max_age_s", "deadline_max_ms"),
+            "is too short: work items expire before their deadline",
+        )
     if s.tombstone_ttl_s <= s.stream_result_max_age_s:
         yield (
             ("tombstone_ttl_s", "stream_result_max_age_s"),
-            f"must be longer than results live, {s.stream_result_max_age_s}s, or a repeated one is metered again",
+            f"must exceed the maximum age of results, {s.stream_result_max_age_s} s, or repeats are metered again",
         )
     if s.tombstone_ttl_s <= s.stream_usage_dedup_s:
         yield (
             ("tombstone_ttl_s", "stream_usage_dedup_s"),
-            f"must be longer than the usage dedup window, {s.stream_usage_dedup_s}s",
+            f"must be more than the usage dedup window, {s.stream_usage_dedup_s} s",
         )
 
 
 def _dispatch(s: Settings) -> Iterator[Contradiction]:
     for subject in s.assign_subjects:
         if not _LITERAL.fullmatch(subject) or subject in _OWN_SUBJECTS or subject.endswith((".ack", ".dlq")):
-            rule = "a literal under caf.exec., none of the router's own, not ending in .ack or .dlq"
+            rule = "use a literal subject under caf.exec. that is not the router's own and does not end in .ack or .dlq"
             yield ("assign_subjects",), f"{subject!r} is not allowed: {rule}"
     for prefix in s.result_subject_prefixes:
         if not re.fullmatch(r"([A-Za-z0-9_-]+\.)+", prefix):
-            yield ("result_subject_prefixes",), f"{prefix!r} is no prefix: literal tokens, ending in a dot"
+            yield ("result_subject_prefixes",), f"{prefix!r} is not a prefix: use literal tokens and a dot at the end"
 
 
 def _admin(s: Settings) -> Iterator[Contradiction]:
-    seen: dict[str, str] = {}
+    field_of_token: dict[str, str] = {}
     for field in ("viewer_token", "operator_token", "admin_token"):
         token: SecretStr | None = getattr(s, field)
         if token is None:
             continue
-        other = seen.setdefault(token.get_secret_value(), field)
+        other = field_of_token.setdefault(token.get_secret_value(), field)
         if other != field:
-            yield (field, other), "two roles cannot share one token"
+            yield (field, other), "two roles cannot have the same token"
     if s.admin_tokens is not None:
         for principal, _, text in named_tokens(s.admin_tokens.get_secret_value()):
-            if text in seen:
-                yield ("admin_tokens", seen[text]), f"the token of {principal} is that of a role too"
+            if text in field_of_token:
+                yield ("admin_tokens", field_of_token[text]), f"the token of {principal} is also the token of a role"

@@ -1,4 +1,4 @@
-"""Settings as rows, for `router config` and the reference. Secrets are never in them."""
+"""Settings as rows for `router config` and docs/REFERENCE.md, without secrets."""
 
 import re
 from pathlib import Path
@@ -16,9 +16,9 @@ _HIDDEN = "***"
 
 
 class Row(Struct, frozen=True):
-    """One setting. `value` and `default` are texts as the variable would hold them; empty: not set.
+    """A setting. `value` and `default` are texts as the variable would hold them; empty: not set.
 
-    `changed`: somebody has set it, to something else than the default.
+    `changed`: it is set to something other than the default.
     """
 
     group: str
@@ -32,12 +32,12 @@ class Row(Struct, frozen=True):
 
 
 def effective(settings: Settings) -> list[Row]:
-    """Every setting with its value in force; secrets and credentials in URLs are replaced."""
+    """All settings with their effective values; secrets and credentials in URLs are masked."""
     return [_row(group.__doc__ or "", f, settings) for group in GROUPS for f in group.__annotations__]
 
 
 def reference() -> list[Row]:
-    """Every setting with its default only; the same on every machine."""
+    """All settings with their defaults; the same on every machine."""
     return effective(Settings.model_construct(pod_name="", _fields_set=set()))
 
 
@@ -46,14 +46,14 @@ def _row(group: str, field: str, settings: Settings) -> Row:
     unit = unit_of(info)
     value, default = _text(getattr(settings, field), unit), _default(info, unit)
     return Row(
-        group,
-        variable(field),
-        value,
-        default,
-        unit.name if unit else "",
-        is_secret(info),
-        info.description or "",
-        field in settings.model_fields_set and value != default,
+        group=group,
+        variable=variable(field),
+        value=value,
+        default=default,
+        unit=unit.name if unit else "",
+        secret=is_secret(info),
+        description=info.description or "",
+        changed=field in settings.model_fields_set and value != default,
     )
 
 

@@ -1,9 +1,9 @@
-"""Environment → settings. The only place of this package that reads environment variables.
+"""Reading of the settings from environment variables; no other module of this package reads them.
 
-A variable is `ROUTER_` and the field's name in capitals; a duration's unit is in its value (`ROUTER_CP_GRACE=60s`), not
-in its name. A secret may come from a file instead: `ROUTER_ADMIN_TOKEN_FILE=/run/secrets/admin`. An empty variable
-counts as not set. Any other `ROUTER_…` is refused, except what Kubernetes injects for Services called `router` or
-`router-…`.
+A variable is `ROUTER_` and the field's name in capitals. A duration has its unit in the value (`ROUTER_CP_GRACE=60s`)
+and not in the name. A secret may come from a file instead: `ROUTER_ADMIN_TOKEN_FILE=/run/secrets/admin`. An empty
+variable counts as not set. Any other `ROUTER_…` variable is refused, except those that Kubernetes injects for Services
+called `router` or `router-…`.
 """
 
 import os
@@ -34,7 +34,7 @@ _INJECTED_PORT_VALUE = re.compile(r"(?:tcp|udp|sctp)://")
 
 
 def unit_of(info: FieldInfo) -> Unit | None:
-    """The unit a field's type carries; optional types carry it inside their union."""
+    """The unit of a field's type; an optional type has it inside its union."""
     marks = [*info.metadata]
     for part in get_args(info.annotation):
         marks.extend(getattr(part, "__metadata__", ()))
@@ -71,7 +71,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
             problems.append(_explain(field, error))
             bad.add(variable(field))
             values.pop(field, None)
-        # What is left is valid on its own: look for contradictions there too, so that one run shows everything.
+        # The remaining values are valid alone. They are checked for contradictions too, so that one run reports all.
         settings = Settings.model_validate(values)
     for fields, message in contradictions(settings):
         names = [variable(f) for f in fields]
@@ -94,7 +94,7 @@ def _read(environ: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:
         elif name in by_file:
             field = by_file[name]
             if environ.get(variable(field)):
-                problems.append(Problem(name, f"{variable(field)} is set too", "set only one of the two"))
+                problems.append(Problem(name, f"{variable(field)} is also set", "set only one of the two"))
                 continue
             secret = _secret(name, value)
             if isinstance(secret, Problem):
@@ -125,12 +125,12 @@ def _ours(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _did_you_mean(name: str, known: list[str]) -> str:
-    # Compared without the prefix, which all have in common.
+    # Compared without the common prefix, which would make all names similar.
     close = get_close_matches(name.removeprefix(PREFIX), [k.removeprefix(PREFIX) for k in known], n=1, cutoff=0.7)
     return f"did you mean {PREFIX}{close[0]}?" if close else "remove it; `router config` lists all settings"
 
 
-_WORDS = {
+_MESSAGES = {
     "greater_than": "must be more than {gt}",
     "greater_than_equal": "must be at least {ge}",
     "less_than": "must be less than {lt}",
@@ -149,10 +149,10 @@ _WORDS = {
 
 
 def _explain(field: str, error: ErrorDetails) -> Problem:
-    """What is wrong, with the variable's name and without the value, which may be secret."""
+    """The problem, with the variable's name and without the value, which may be secret."""
     info = Settings.model_fields[field]
-    words = _WORDS.get(error["type"])
-    if words is None:
+    message = _MESSAGES.get(error["type"])
+    if message is None:
         return Problem(variable(field), error["msg"].removeprefix("Value error, "))
     context = {name: in_words(value, unit_of(info)) for name, value in error.get("ctx", {}).items()}
-    return Problem(variable(field), words.format(**context))
+    return Problem(variable(field), message.format(**context))

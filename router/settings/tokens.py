@@ -1,4 +1,4 @@
-"""The tokens of named people: `principal:role:token`, divided by commas or white space: a file has one a line."""
+"""Tokens of named principals: `principal:role:token` entries, separated by commas or white space (such as newlines)."""
 
 import re
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ _ROLES = {role.label: role for role in Role}
 
 
 def named_tokens(text: str) -> Iterator[tuple[str, Role, str]]:
-    """Principal, role and token of each entry.
+    """Yield principal, role and token of each entry.
 
-    :raises ValueError: an entry is wrong; the message says which and why, and never holds a token.
+    :raises ValueError: an entry is wrong; the message names the entry and the mistake, and never contains a token.
     """
-    seen: set[str] = set()
+    tokens: set[str] = set()
     for number, entry in enumerate(re.split(r"[\s,]+", text.strip()), 1):
         match = _ENTRY.fullmatch(entry)
         if match is None:
@@ -25,7 +25,7 @@ def named_tokens(text: str) -> Iterator[tuple[str, Role, str]]:
             raise ValueError(f"entry {number} has an unknown role: there are {', '.join(_ROLES)}")
         if len(match["token"]) < SHORTEST:
             raise ValueError(f"the token of entry {number} has fewer than {SHORTEST} characters")
-        if match["token"] in seen:
-            raise ValueError(f"the token of entry {number} is that of an earlier one too")
-        seen.add(match["token"])
+        if match["token"] in tokens:
+            raise ValueError(f"the token of entry {number} is also the token of an earlier one")
+        tokens.add(match["token"])
         yield match["principal"], role, match["token"]

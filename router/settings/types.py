@@ -1,4 +1,4 @@
-"""How the text of one environment variable becomes a value: durations, sizes, comma lists, and what is refused."""
+"""Types that parse and check the text of an environment variable: durations, sizes, lists, URLs, files."""
 
 import re
 from collections.abc import Callable
@@ -19,7 +19,7 @@ TENANT = re.compile(r"[A-Za-z0-9_.-]{1,255}")
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Marks a field's unit for the reference. A duration's variable has no unit in its name: the value carries it."""
+    """Unit of a field, for the reference. The variable of a duration has its unit in the value, not in the name."""
 
     name: str
     is_duration: bool = False
@@ -59,7 +59,7 @@ def size_text(value: int) -> str:
 
 
 def in_words(value: object, unit: Unit | None) -> str:
-    """A number as the variable would hold it, in its unit; anything else as text."""
+    """A number as the variable would hold it, with its unit; any other value as text."""
     if unit is None or not isinstance(value, int) or isinstance(value, bool):
         return str(value)
     return duration_text(value, unit.name) if unit.is_duration else size_text(value)
@@ -87,7 +87,7 @@ def _comma_list(value: object) -> object:
 
 def _tenant(value: str) -> str:
     if TENANT.fullmatch(value) is None:
-        raise ValueError(f"{value!r} is no tenant name: letters, digits, _ . - only, at most 255")
+        raise ValueError(f"{value!r} is not a tenant name: use letters, digits, _ . - and at most 255 characters")
     return value
 
 
@@ -112,7 +112,7 @@ def _url(*schemes: str) -> Callable[[str], str]:
 def _is_sound(url: str) -> bool:
     try:
         return urlsplit(url).port != 0
-    except ValueError:  # its text holds the URL, and with it a password
+    except ValueError:  # not passed on: its text contains the URL, which may contain a password
         return False
 
 
@@ -132,7 +132,7 @@ StreamName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
 def setting(default: Any, description: str, *, default_text: str = "", **constraints: Any) -> Any:
-    """A field with its line in the reference. `default_text` stands for a default that is worked out at start."""
+    """A field with its description in the reference. `default_text` describes a default that is computed at start."""
     extra: JsonDict | None = {"default_text": default_text} if default_text else None
     if callable(default):
         return Field(default_factory=default, description=description, json_schema_extra=extra, **constraints)

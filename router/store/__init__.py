@@ -1,1 +1,1 @@
-"""Redis: keys, scripts, one typed method per script. The only room that knows redis."""
+"""Redis: keys, scripts, and one typed method per script. No other package imports redis."""

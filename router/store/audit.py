@@ -1,8 +1,8 @@
-"""`ports.AuditLog` on Redis streams: reads a tenant's log; the scripts write it.
+"""`ports.audit.AuditLog` on Redis streams: reads a tenant's log; the scripts write it.
 
 record  field r: B format, B action, d Redis ms, d microseconds of it, 16s decision_id, B reason (made) or code, B
-        candidate (made), limit or attempt, d pin state (made) or wait in ms, B length, verdicts, [H length, what the
-        row saw, B length, the chosen one's offer (format 2)], msgpack of the features
+        candidate (made), limit or attempt, d pin state (made) or wait in ms, B length, verdicts, [H length, seen, B
+        length, offer of the chosen candidate (both in format 2, see `packing`)], msgpack of the features
 half opened          B format, B action, d Redis ms, d microseconds of it, 8s provider entry, [16s decision_id (format
         2)], msgpack of the features
 admin act            B 1, B action, d Redis ms, d microseconds of it, I revision after, I revision before, msgpack
@@ -51,11 +51,11 @@ _act = msgpack.Decoder(ActFeatures).decode
 
 
 def _untimed(_seconds: float) -> None:
-    """Nobody wants to know how long a read took."""
+    """Discard the duration of a read."""
 
 
 class RedisAudit:
-    """Reads; see the port for the promises. `on_read` is told how many seconds each read took."""
+    """Reads audit logs; the port has the promises. `on_read` receives the seconds of each read."""
 
     def __init__(self, keys: Keys, nodes: Nodes, *, on_read: Callable[[float], None] = _untimed) -> None:
         self._keys = keys
@@ -63,35 +63,40 @@ class RedisAudit:
         self._on_read = on_read
 
     async def search(self, query: AuditQuery, *, before: str | None = None, maximum: int = MAX_PER_READ) -> AuditRead:
-        """See `ports.AuditLog.search`."""
+        """See `ports.audit.AuditLog.search`."""
         end = "+" if query.until_ms is None else f"({max(query.until_ms, 0)}-0"
         if before is not None and (query.until_ms is None or place(before) < (query.until_ms, 0)):
             end = f"({before}"
         start = "-" if query.since_ms is None else f"{max(query.since_ms, 0)}-0"
-        rows = await self._read("XREVRANGE", query.tenant_id, end, start, maximum)
+        rows = await self._read(command="XREVRANGE", tenant_id=query.tenant_id, first=end, last=start, maximum=maximum)
         traces = query.traces()
-        found: list[AuditEntry] = []
+        entries: list[AuditEntry] = []
         for row in rows:
             raw = row[1].get(b"r", b"")
             if all(t in raw for t in traces):
-                one = readable(query.tenant_id, row)
-                if query.matches(one):
-                    found.append(one)
-        return AuditRead(found, len(rows), rows[-1][0].decode() if rows else None)
+                entry = readable(query.tenant_id, row)
+                if query.matches(entry):
+                    entries.append(entry)
+        return AuditRead(entries, len(rows), rows[-1][0].decode() if rows else None)
 
     async def after(self, tenant_id: str, last: str, *, maximum: int = 100) -> list[AuditEntry]:
-        """See `ports.AuditLog.after`."""
-        return [readable(tenant_id, row) for row in await self._read("XRANGE", tenant_id, f"({last}", "+", maximum)]
+        """See `ports.audit.AuditLog.after`."""
+        return [
+            readable(tenant_id, row)
+            for row in await self._read(
+                command="XRANGE", tenant_id=tenant_id, first=f"({last}", last="+", maximum=maximum
+            )
+        ]
 
     async def one(self, tenant_id: str, entry_id: str) -> AuditEntry | None:
-        """See `ports.AuditLog.one`."""
+        """See `ports.audit.AuditLog.one`."""
         try:
             at = "{}-{}".format(*place(entry_id))
         except ValueError as fault:
             raise InvalidInput(
                 [Problem("id", f"{entry_id!r} is not an entry of a log", "such as 1700000000000-0")]
             ) from fault
-        rows = await self._read("XRANGE", tenant_id, at, at, 1)
+        rows = await self._read(command="XRANGE", tenant_id=tenant_id, first=at, last=at, maximum=1)
         return readable(tenant_id, rows[0]) if rows else None
 
     async def _read(self, command: str, tenant_id: str, first: str, last: str, maximum: int) -> list[Row]:
@@ -102,7 +107,7 @@ class RedisAudit:
         return rows
 
     async def stats(self, tenant_id: str, *, sample: int) -> AuditStats:
-        """See `ports.AuditLog.stats`."""
+        """See `ports.audit.AuditLog.stats`."""
         key = self._keys.tenant(tenant_id).audit
         entries = int(await self._nodes.call("XLEN", key))
         size = int(await self._nodes.call("MEMORY", "USAGE", key, "SAMPLES", 5) or 0)
@@ -118,36 +123,50 @@ class RedisAudit:
             counts.update(e.action for e in read.found)
             before = read.last
         return AuditStats(
-            entries, oldest[0].ts_us if oldest else None, newest_us, size, counts.total(), dict(counts.most_common())
+            entries=entries,
+            oldest_us=oldest[0].ts_us if oldest else None,
+            newest_us=newest_us,
+            size_bytes=size,
+            sampled=counts.total(),
+            actions=dict(counts.most_common()),
         )
 
 
 def place(entry_id: str) -> tuple[int, int]:
-    """Where in a log an id stands: comparable.
+    """The position of an entry in its log, as a comparable value.
 
-    :raises ValueError: not an id of a log.
+    :raises ValueError: `entry_id` is no id of a stream.
     """
     ms, _, seq = entry_id.partition("-")
-    found = int(ms), int(seq)
-    if max(found) > LARGEST_PART:
+    position = int(ms), int(seq)
+    if max(position) > LARGEST_PART:
         raise ValueError(f"{entry_id} is beyond the ids of a stream")
-    return found
+    return position
 
 
 def readable(tenant_id: str, row: Row) -> AuditEntry:
-    """One stream entry; one that this version cannot read is said to be so, and spoils no other."""
+    """Decode one stream entry. If this version cannot read it, the entry has the action `unreadable`."""
     try:
         return entry(tenant_id, row)
     except FormatError as fault:
         at_ms = place(row[0].decode())[0]
         facts: JsonObject = {"problem": str(fault)}
         return AuditEntry(
-            row[0].decode(), at_ms * 1000, tenant_id, "unreadable", "request", None, None, None, None, facts
+            id=row[0].decode(),
+            ts_us=at_ms * 1000,
+            tenant_id=tenant_id,
+            action="unreadable",
+            resource_type="request",
+            resource_id=None,
+            user_id=None,
+            ip_address=None,
+            trace_id=None,
+            details=facts,
         )
 
 
 def entry(tenant_id: str, row: Row) -> AuditEntry:
-    """One stream entry.
+    """Decode one stream entry.
 
     :raises FormatError: not a record of a format that this version reads.
     """
@@ -166,33 +185,51 @@ def _entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEn
         end = _HALF_OPENED.size if raw[0] == FORMAT else _HALF_OPENED.size + ID_BYTES
         decision_id, features = raw[_HALF_OPENED.size : end] or None, _decision(raw[end:])
         at_us = int(ms) * 1000 + int(us)
-        return half_opened_entry(entry_id, at_us, tenant_id, features, provider, decision_id)
+        return half_opened_entry(
+            entry_id=entry_id, ts_us=at_us, tenant_id=tenant_id, f=features, provider=provider, decision_id=decision_id
+        )
     if action in ACTS:
         _, _, ms, us, revision, before = _ACT.unpack_from(raw)
         act = _act(raw[_ACT.size :])
-        return act_entry(entry_id, int(ms) * 1000 + int(us), tenant_id, action, act, revision=revision, before=before)
+        return act_entry(
+            entry_id=entry_id,
+            ts_us=int(ms) * 1000 + int(us),
+            tenant_id=tenant_id,
+            action=action,
+            f=act,
+            revision=revision,
+            before=before,
+        )
     _, _, ms, us, decision, code, index, third, count = _HEAD.unpack_from(raw)
     at_us = int(ms) * 1000 + int(us)
     verdicts, packed = raw[_HEAD.size : _HEAD.size + count], raw[_HEAD.size + count :]
     if action in DECISIONS:
-        saw, offered = NOTHING_SEEN, None
+        row_seen, chosen_offer = NOTHING_SEEN, None
         if raw[0] > FORMAT:
             end = _SIZE.size + _SIZE.unpack_from(packed)[0]
-            saw, size = seen(packed[_SIZE.size : end]), packed[end]
-            offered = offer_in(packed, end + 1)[0] if size else None
+            row_seen, size = seen(packed[_SIZE.size : end]), packed[end]
+            chosen_offer = offer_in(packed, end + 1)[0] if size else None
             packed = packed[end + 1 + size :]
         return decision_entry(
-            entry_id,
-            at_us,
-            tenant_id,
-            action,
-            _decision(packed),
+            entry_id=entry_id,
+            ts_us=at_us,
+            tenant_id=tenant_id,
+            action=action,
+            f=_decision(packed),
             decision_id=decision,
             code=code,
             index=index,
             third=int(third),
             verdicts=verdicts,
-            seen=saw,
-            offer=offered,
+            seen=row_seen,
+            offer=chosen_offer,
         )
-    return task_entry(entry_id, at_us, tenant_id, action, _task(packed), decision_id=decision, attempt=index)
+    return task_entry(
+        entry_id=entry_id,
+        ts_us=at_us,
+        tenant_id=tenant_id,
+        action=action,
+        f=_task(packed),
+        decision_id=decision,
+        attempt=index,
+    )

@@ -1,4 +1,4 @@
-"""`ports.StoreSample` on Redis: a page of keys at a time, in the order of its hash table: as good as at random."""
+"""`ports.tenants.StoreSample` on Redis: one page of keys at a time, in hash-table order, which is close to random."""
 
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ _NAME = 10
 
 
 def _rests(prefix: str) -> dict[bytes, str]:
-    """Kinds by what follows the prefix, up to what is their owner's."""
+    """Kinds of keys with this prefix, by the constant text after it."""
     rows = ((kind, row.pattern) for kind, row in KEYS.items() if row.pattern.startswith(prefix))
     return {p[len(prefix) :].partition("<")[0].encode(): k for k, p in rows if not p[len(prefix) :].startswith("{")}
 
@@ -27,7 +27,7 @@ _OF_FLEET, _OF_PARTITION = _rests(_FLEET), _rests(_SHARED)
 
 
 def kind_of_key(schema: bytes, key: bytes) -> str:
-    """Which kind of `store.keys.KEYS` a key is; `other`: none of them."""
+    """The kind of a key, one of `store.keys.KEYS`; `other`: the key matches none of them."""
     if not key.startswith(schema):
         return OTHER
     rest = key[len(schema) :]
@@ -49,27 +49,27 @@ def kind_of_key(schema: bytes, key: bytes) -> str:
 
 
 class RedisSample:
-    """Leads and looks; see the port for the promises. `who` names this pod in the lease."""
+    """Samples the store; the port has the promises. `pod` names this pod in the lease."""
 
-    def __init__(self, keys: Keys, nodes: Nodes, who: str) -> None:
+    def __init__(self, keys: Keys, nodes: Nodes, pod: str) -> None:
         self._schema = keys.schema.encode()
         self._key = keys.census
         self._nodes = nodes
-        self._who = who
+        self._pod = pod
         self._pages: AsyncIterator[list[bytes]] | None = None
 
     async def lead(self, lease_ms: int) -> bool:
-        """See `ports.StoreSample.lead`."""
-        if await self._nodes.call("SET", self._key, self._who, "NX", "PX", lease_ms):
+        """See `ports.tenants.StoreSample.lead`."""
+        if await self._nodes.call("SET", self._key, self._pod, "NX", "PX", lease_ms):
             return True
-        if await self._nodes.call("GET", self._key) != self._who.encode():
+        if await self._nodes.call("GET", self._key) != self._pod.encode():
             return False
-        # Two that both believe it do no harm: each tells what it has seen.
-        await self._nodes.call("SET", self._key, self._who, "PX", lease_ms)
+        # Two pods that both believe they hold the lease do no harm: each reports its own sample.
+        await self._nodes.call("SET", self._key, self._pod, "PX", lease_ms)
         return True
 
     async def page(self) -> SamplePage:
-        """See `ports.StoreSample.page`."""
+        """See `ports.tenants.StoreSample.page`."""
         keys = await self._next()
         counts: Counter[str] = Counter()
         measured: list[tuple[str, bytes]] = []
@@ -79,14 +79,14 @@ class RedisSample:
             if counts[kind] <= _MEASURED:
                 measured.append((kind, key))
         sizes: dict[str, list[int]] = {}
-        found = await self._nodes.gather([("MEMORY", "USAGE", key, "SAMPLES", 5) for _, key in measured])
-        for (kind, _), size in zip(measured, found, strict=True):
+        replies = await self._nodes.gather([("MEMORY", "USAGE", key, "SAMPLES", 5) for _, key in measured])
+        for (kind, _), size in zip(measured, replies, strict=True):
             if size is not None:
                 sizes.setdefault(kind, []).append(int(size))
         return SamplePage(sum(map(int, await self._nodes.each("DBSIZE"))), dict(counts), sizes)
 
     async def _next(self) -> list[bytes]:
-        """The next page of the walk that is under way, or the first of a new one."""
+        """The next page of the current walk, or the first page of a new walk; empty when the store is empty."""
         for _ in range(2):
             if self._pages is None:
                 self._pages = self._nodes.pages(b"*", _STEP)

@@ -1,4 +1,9 @@
-"""`ports.Claims` on Redis: decisions whose last step is still to come."""
+"""`ports.decisions.Claims` on Redis: decisions that still need their last step.
+
+A claim keeps two pods from running the extensions of one request at the same time. It is a key of its own with a short
+life, so the claim of a crashed pod expires. The decide row stores the decision as unfinished; `complete` finishes it.
+`abandon` forgets an unfinished decision, unless another pod holds a claim on its request by then.
+"""
 
 from msgspec import msgpack
 
@@ -12,38 +17,38 @@ _pack = msgpack.Encoder().encode
 
 
 class RedisClaims:
-    """Ends what a claim began; see the port for the promises."""
+    """Finishes or abandons claimed decisions; the port has the promises."""
 
     def __init__(self, keys: Keys, nodes: Nodes) -> None:
         self._keys = keys
         self._nodes = nodes
-        both = ("idem", "claim")
+        key_kinds = ("idem", "claim")
         self._complete = load(
-            "complete", keys=both, argv=("random", "claim_id", "metadata"), returns={0: "done", 1: "gone"}
+            "complete", keys=key_kinds, argv=("random", "claim_id", "metadata"), returns={0: "done", 1: "gone"}
         )
-        self._abandon = load("abandon", keys=both, argv=("random", "claim_id"), returns={0: "let_go", 1: "busy"})
+        self._abandon = load("abandon", keys=key_kinds, argv=("random", "claim_id"), returns={0: "let_go", 1: "busy"})
 
     async def take(self, tenant_id: str, name: bytes, claim: bytes, claim_ms: int) -> bool:
-        """See `ports.Claims.take`."""
+        """See `ports.decisions.Claims.take`."""
         key = self._keys.tenant(tenant_id).claim(name)
         return await self._nodes.call("SET", key, claim, "PX", claim_ms, "NX") is not None
 
     async def complete(self, tenant_id: str, decision_id: bytes, claim: bytes, metadata: JsonObject) -> bool:
-        """See `ports.Claims.complete`."""
+        """See `ports.decisions.Claims.complete`."""
         args = [decision_id[-RANDOM_BYTES:], claim, _pack(metadata) if metadata else b""]
-        reply = await self._nodes.run(self._complete, self._both(tenant_id, name_in(decision_id)), args)
+        reply = await self._nodes.run(self._complete, self._key_names(tenant_id, name_in(decision_id)), args)
         return int(reply[0]) == 0
 
     async def abandon(self, tenant_id: str, decision_id: bytes, claim: bytes) -> bool:
-        """See `ports.Claims.abandon`."""
+        """See `ports.decisions.Claims.abandon`."""
         args = [decision_id[-RANDOM_BYTES:], claim]
-        reply = await self._nodes.run(self._abandon, self._both(tenant_id, name_in(decision_id)), args)
+        reply = await self._nodes.run(self._abandon, self._key_names(tenant_id, name_in(decision_id)), args)
         return int(reply[0]) == 0
 
     async def release(self, tenant_id: str, name: bytes, claim: bytes) -> None:
-        """See `ports.Claims.release`."""
-        await self._nodes.run(self._abandon, self._both(tenant_id, name), [b"", claim])
+        """See `ports.decisions.Claims.release`."""
+        await self._nodes.run(self._abandon, self._key_names(tenant_id, name), [b"", claim])
 
-    def _both(self, tenant_id: str, name: bytes) -> list[bytes]:
+    def _key_names(self, tenant_id: str, name: bytes) -> list[bytes]:
         tenant = self._keys.tenant(tenant_id)
         return [tenant.idem(name), tenant.claim(name)]

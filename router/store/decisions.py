@@ -1,4 +1,4 @@
-"""`ports.DecisionStore` on Redis: each tenant's rows go to the node that has its partition."""
+"""`ports.decisions.DecisionStore` on Redis: each tenant's rows go to the node that has its partition."""
 
 import asyncio
 import logging
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from router.domain.ids import name_in, partition_in
-from router.domain.outcome import Outcome, Remembered
+from router.domain.outcome import Outcome, StoredAnswer
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
 from router.domain.task import TaskRecord, Unreadable
@@ -41,43 +41,44 @@ DECIDE_KEYS = (
 
 
 def decide_script(**options: Any) -> Script:
-    """lua/decide.lua, held against what this room expects of it; options as of `scripts.load`."""
+    """Load lua/decide.lua and check its header against this module's calls; options as in `scripts.load`."""
     return load("decide", keys=DECIDE_KEYS, argv=("batch", "row"), returns=DECIDE_RETURNS, **options)
 
 
 WAIT_DEADLINES = 4
+"""A row waits for at most this many call deadlines, then it is answered `Unavailable`."""
 
 
 class RedisAnswers:
-    """`ports.Answers`."""
+    """`ports.decisions.Answers` on Redis: reads stored answers."""
 
     def __init__(self, keys: Keys, nodes: Nodes) -> None:
         self._keys = keys
         self._nodes = nodes
 
-    async def remembered(self, tenant_id: str, name: bytes) -> Remembered | None:
-        """See `ports.Answers.remembered`."""
+    async def remembered(self, tenant_id: str, name: bytes) -> StoredAnswer | None:
+        """See `ports.decisions.Answers.remembered`."""
         tenant = self._keys.tenant(tenant_id)
         raw = await self._nodes.call("GET", tenant.idem(name))
-        found = _answer(raw, tenant_id, tenant.partition, name) if isinstance(raw, bytes) else None
-        if isinstance(found, Unreadable):
-            log.error("a remembered answer cannot be read: %s", found.message, extra={"tenant_id": tenant_id})
+        answer = _answer(raw, tenant_id, tenant.partition, name) if isinstance(raw, bytes) else None
+        if isinstance(answer, Unreadable):
+            log.error("a stored answer is unreadable: %s", answer.message, extra={"tenant_id": tenant_id})
             return None
-        return found
+        return answer
 
-    async def all_remembered(self, wanted: Sequence[tuple[str, bytes]]) -> list[Remembered | Unreadable | None]:
-        """See `ports.Answers.all_remembered`."""
-        tenants = [self._keys.tenant(tenant_id) for tenant_id, _ in wanted]
-        commands = [("GET", tenant.idem(name)) for tenant, (_, name) in zip(tenants, wanted, strict=True)]
+    async def stored_answers(self, names: Sequence[tuple[str, bytes]]) -> list[StoredAnswer | Unreadable | None]:
+        """See `ports.decisions.Answers.stored_answers`."""
+        tenants = [self._keys.tenant(tenant_id) for tenant_id, _ in names]
+        commands = [("GET", tenant.idem(name)) for tenant, (_, name) in zip(tenants, names, strict=True)]
         raws = await read_each(self._nodes, commands)
-        found = zip(raws, tenants, wanted, strict=True)
+        replies = zip(raws, tenants, names, strict=True)
         return [
             _answer(raw, tenant_id, t.partition, name) if isinstance(raw, bytes) else raw
-            for raw, t, (tenant_id, name) in found
+            for raw, t, (tenant_id, name) in replies
         ]
 
     async def exists_for_any_tenant(self, decision_id: bytes) -> bool:
-        """See `ports.Answers.exists_for_any_tenant`."""
+        """See `ports.decisions.Answers.exists_for_any_tenant`."""
         partition, name = partition_in(decision_id), name_in(decision_id)
         if partition >= self._keys.partitions:
             return False
@@ -88,42 +89,62 @@ class RedisAnswers:
             return False
 
 
-def _answer(raw: bytes, tenant_id: str, partition: int, name: bytes) -> Remembered | Unreadable | None:
-    """None: it is another tenant's of the same partition, by whose id it was asked for."""
+def _answer(raw: bytes, tenant_id: str, partition: int, name: bytes) -> StoredAnswer | Unreadable | None:
+    """None: the answer belongs to another tenant of the same partition."""
     try:
-        found = remembered(raw, partition, name)
-        return found if found.is_of(tenant_id) else None
+        answer = remembered(raw, partition, name)
+        return answer if answer.is_of(tenant_id) else None
     except FormatError as fault:
         return Unreadable(str(fault))
 
 
 class RedisDecisions(RedisAnswers):
-    """Decides, for the whole fleet; see the port for the promises."""
+    """Decides with the state that all pods share; the port has the promises."""
 
     def __init__(self, keys: Keys, nodes: Nodes, lanes: Lanes, deadline_ms: float) -> None:
         super().__init__(keys, nodes)
         self._lanes = lanes
-        # A call has its deadline from when it is sent; a row may wait for the calls before it.
+        # A call's deadline starts when it is sent; a row may first wait for the calls before it.
         self._wait_ms = WAIT_DEADLINES * deadline_ms
         self._now = asyncio.get_running_loop().time
 
     def decide(
         self, request: DecideRequest, plan: Plan, job: bytes | None, done: Callable[[Outcome, bytes], None]
     ) -> None:
-        """See `ports.DecisionStore.decide`."""
+        """See `ports.decisions.DecisionStore.decide`."""
         tenant = self._keys.tenant(request.tenant_id)
         lane, group = self._lanes.of(tenant.partition)
         decision = self._lanes.packer.decision_id(tenant, plan)
-        lane.submit(Waiting(request, plan, tenant, job, done, decision, self._now() * 1000 + self._wait_ms, group))
+        lane.submit(
+            Waiting(
+                request=request,
+                plan=plan,
+                keys=tenant,
+                job=job,
+                done=done,
+                decision=decision,
+                expires=self._now() * 1000 + self._wait_ms,
+                group=group,
+            )
+        )
 
     def preview(
         self, request: DecideRequest, plan: Plan, done: Callable[[Outcome, bytes], None], *, claim_ms: int = 0
     ) -> None:
-        """See `ports.DecisionStore.preview`."""
+        """See `ports.decisions.DecisionStore.preview`."""
         tenant = self._keys.tenant(request.tenant_id)
         lane, group = self._lanes.of(tenant.partition)
         decision = self._lanes.packer.decision_id(tenant, plan)
-        waiting = Waiting(request, plan, tenant, None, done, decision, self._now() * 1000 + self._wait_ms, group)
+        waiting = Waiting(
+            request=request,
+            plan=plan,
+            keys=tenant,
+            job=None,
+            done=done,
+            decision=decision,
+            expires=self._now() * 1000 + self._wait_ms,
+            group=group,
+        )
         waiting.preview, waiting.claim_ms = True, claim_ms
         lane.submit(waiting)
 
@@ -135,35 +156,42 @@ class RedisDecisions(RedisAnswers):
         job: bytes,
         done: Callable[[Outcome, bytes], None],
     ) -> None:
-        """See `ports.DecisionStore.next_attempt`."""
+        """See `ports.decisions.DecisionStore.next_attempt`."""
         tenant = self._keys.tenant(request.tenant_id)
         lane, group = self._lanes.of(tenant.partition)
         waiting = Waiting(
-            request, plan, tenant, job, done, record.decision_id, self._now() * 1000 + self._wait_ms, group
+            request=request,
+            plan=plan,
+            keys=tenant,
+            job=job,
+            done=done,
+            decision=record.decision_id,
+            expires=self._now() * 1000 + self._wait_ms,
+            group=group,
         )
         waiting.attempt, waiting.reserved = record.attempt + 1, record.facts.reserved
         lane.submit(waiting)
 
     def now_ms(self, tenant_id: str) -> int:
-        """See `ports.DecisionStore.now_ms`."""
+        """See `ports.decisions.DecisionStore.now_ms`."""
         lane, _ = self._lanes.of(self._keys.tenant(tenant_id).partition)
         return int(lane.now_ms())
 
     def new_decision_id(self, request: DecideRequest, plan: Plan) -> bytes:
-        """See `ports.DecisionStore.new_decision_id`."""
+        """See `ports.decisions.DecisionStore.new_decision_id`."""
         return self._lanes.packer.decision_id(self._keys.tenant(request.tenant_id), plan)
 
     async def of_message(self, message_id: str, tenant_id: str | None) -> tuple[str, bytes] | None:
-        """See `ports.DecisionStore.of_message`."""
+        """See `ports.decisions.DecisionStore.of_message`."""
         keys = self._keys
         partitions = range(keys.partitions) if tenant_id is None else (keys.tenant(tenant_id).partition,)
         if tenant_id is not None:
             name = await self._nodes.call("HGET", keys.message(partitions[0], message_id), tenant_id)
             return None if name is None else (tenant_id, name)
-        asked = [keys.message(p, message_id) for p in partitions]
-        tenants = await self._nodes.gather([("HKEYS", key) for key in asked])
-        found = [(key, tenant) for key, some in zip(asked, tenants, strict=True) for tenant in some]
-        if len(found) != 1:
+        message_keys = [keys.message(p, message_id) for p in partitions]
+        tenants = await self._nodes.gather([("HKEYS", key) for key in message_keys])
+        owners = [(key, tenant) for key, names in zip(message_keys, tenants, strict=True) for tenant in names]
+        if len(owners) != 1:
             return None
-        name = await self._nodes.call("HGET", *found[0])
-        return None if name is None else (found[0][1].decode(), name)
+        name = await self._nodes.call("HGET", *owners[0])
+        return None if name is None else (owners[0][1].decode(), name)

@@ -1,4 +1,4 @@
-"""`ports.ExtensionStore` on Redis: one hash for the whole fleet, a packed record an extension.
+"""`ports.extensions.ExtensionStore` on Redis: one hash for the whole fleet, one packed record per extension.
 
 record  B 1, B state, d opened_at, d open_until, I failures in a row, d rate window, I good, I bad in it, d generation,
         d last good, d last bad, d updated, 8s probe, d probe until, this generation, the one before
@@ -42,19 +42,19 @@ _NO_BUCKETS = [0] * BUCKETS
 
 
 def settle_extensions_script(**options: Any) -> Script:
-    """lua/settle_extensions.lua, held against what this room expects of it; options as of `scripts.load`."""
+    """Load lua/settle_extensions.lua and check its header against this module's calls; options as in `scripts.load`."""
     return load("settle_extensions", keys=("extensions",), argv=("figures", "tally"), returns={0: "settled"}, **options)
 
 
 def figures() -> bytes:
-    """When breakers of extensions turn, as the script reads it."""
+    """The thresholds of extension breakers, as the script reads them."""
     return _FIGURES.pack(
         FAILURES_IN_A_ROW, ERROR_RATE, MINIMUM_CALLS, RATE_WINDOW_MS, OPEN_MS, GENERATION_MS, MAX_RECORDS
     )
 
 
 class RedisExtensions:
-    """How the fleet's extensions do; see the port for the promises."""
+    """The health of the fleet's extensions; the port has the promises."""
 
     def __init__(self, keys: Keys, nodes: Nodes) -> None:
         self._keys = keys
@@ -62,7 +62,7 @@ class RedisExtensions:
         self._settle = settle_extensions_script()
 
     async def settle(self, tallies: Sequence[Tally]) -> list[Settled]:
-        """See `ports.ExtensionStore.settle`."""
+        """See `ports.extensions.ExtensionStore.settle`."""
         reply = await self._nodes.run(self._settle, [self._keys.extensions], [figures(), *map(packed, tallies)])
         try:
             return settled(tallies, reply)
@@ -70,7 +70,7 @@ class RedisExtensions:
             raise StoreError(str(fault)) from fault
 
     async def records(self) -> list[ExtensionRecord]:
-        """See `ports.ExtensionStore.records`."""
+        """See `ports.extensions.ExtensionStore.records`."""
         flat = await self._nodes.call("HGETALL", self._keys.extensions)
         pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
         try:
@@ -100,17 +100,17 @@ def packed(tally: Tally) -> bytes:
 
 
 def settled(tallies: Sequence[Tally], reply: Sequence[bytes | int]) -> list[Settled]:
-    """The script's reply to these tallies."""
-    found: list[Settled] = []
-    for tally, raw, turned in zip(tallies, reply[1::2], reply[2::2], strict=True):
+    """Decode the script's reply to these tallies."""
+    results: list[Settled] = []
+    for tally, raw, turn in zip(tallies, reply[1::2], reply[2::2], strict=True):
         if not isinstance(raw, bytes):
             raise FormatError("record of an extension: not a string")
-        found.append(Settled(record(tally.name.text, raw), None if int(turned) < 0 else _STATES[int(turned)]))
-    return found
+        results.append(Settled(record(tally.name.text, raw), None if int(turn) < 0 else _STATES[int(turn)]))
+    return results
 
 
 def record(name: str, raw: bytes) -> ExtensionRecord:
-    """A stored record.
+    """Decode a stored record.
 
     :raises FormatError: not a format that this version reads.
     """
@@ -121,18 +121,18 @@ def record(name: str, raw: bytes) -> ExtensionRecord:
     before = _GENERATION.unpack_from(raw, _HEAD.size + _GENERATION.size)
     good, bad, took, *buckets = (a + b for a, b in zip(recent, before, strict=True))
     return ExtensionRecord(
-        name_of(name),
-        _STATES[state],
-        int(opened),
-        int(until),
-        row,
-        int(good),
-        int(bad),
-        int(took),
-        int(good_at),
-        int(bad_at),
-        int(updated),
-        probe,
-        int(probe_until),
-        [int(n) for n in buckets],
+        name=name_of(name),
+        state=_STATES[state],
+        opened_at_ms=int(opened),
+        open_until_ms=int(until),
+        in_a_row=row,
+        good=int(good),
+        bad=int(bad),
+        took_ms=int(took),
+        last_good_ms=int(good_at),
+        last_bad_ms=int(bad_at),
+        updated_ms=int(updated),
+        probe=probe,
+        probe_until_ms=int(probe_until),
+        buckets=[int(n) for n in buckets],
     )

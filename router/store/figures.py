@@ -1,4 +1,4 @@
-"""`ports.FiguresStore` on Redis: the live figures that lua/settle.lua keeps.
+"""`ports.decisions.FiguresStore` on Redis: the figures that lua/settle.lua keeps.
 
 figures  B 1, d version (Redis ms), then each provider: 8s entry, d latency_ms, d its weight, d cost in micro-USD, d its
          weight (lua/include/figures.lua)
@@ -18,20 +18,20 @@ _MAXIMUM = 2.0**53
 
 
 class RedisFigures:
-    """Reads; see the port for the promises."""
+    """Reads figures; the port has the promises."""
 
     def __init__(self, keys: Keys, nodes: Nodes) -> None:
         self._keys = keys
         self._nodes = nodes
 
     async def snapshots(self, tenant_ids: Sequence[str]) -> list[Snapshot]:
-        """See `ports.FiguresStore.snapshots`."""
+        """See `ports.decisions.FiguresStore.snapshots`."""
         raws = await self._nodes.gather([("GET", self._keys.tenant(t).figures) for t in tenant_ids])
         return [NO_FIGURES if raw is None else snapshot(raw) for raw in raws]
 
 
 def snapshot(raw: bytes) -> Snapshot:
-    """A tenant's packed figures. What is damaged or of another format is worth nothing, and no fault: it is a hint."""
+    """Decode a tenant's figures. Damaged figures, or those of another format, count as none: figures are hints."""
     if len(raw) < _HEAD.size or raw[0] != FORMAT or (len(raw) - _HEAD.size) % _FIGURE.size:
         return NO_FIGURES
     _, version = _HEAD.unpack_from(raw)

@@ -1,8 +1,10 @@
-"""Every key that we write: one function a kind, one table that says what it is.
+"""Every key that the router writes: one function per kind, and one table that describes the kinds.
 
-A tenant belongs to one partition; the hash tag of a key is that partition, so a batch holds many tenants and a Cluster
-still gets one slot a call. `~` cannot be in a tenant's name: `~:` keys belong to a partition and hold ids only, but
-for `~:audit`, the log of what belongs to no tenant.
+A tenant belongs to one partition, and the partition is the hash tag of its keys. So one call can serve many tenants of
+a partition, although a Cluster allows a call only one slot.
+
+A tenant's name cannot contain `~`. Keys with `~` in its place belong to the whole partition. The exception is
+`~:audit`, the log of acts that belong to no tenant.
 """
 
 from functools import lru_cache
@@ -15,7 +17,10 @@ from router.domain.ids import owner_mark, partition_of
 from router.store.tags import partition_tags
 
 NO_TENANT = "~"
-"""Stands where a tenant's name would be; under it the audit log of what belongs to no tenant can be read."""
+"""Stands in place of a tenant's name.
+
+`router audit query --tenant '~'` reads the log of acts that belong to no tenant.
+"""
 _USER_BYTES = 12
 _MESSAGE_BYTES = 10
 _TENANTS_REMEMBERED = 20_000
@@ -36,75 +41,97 @@ KEYS = {
     "extensions": KeyKind(
         "<schema>:extensions", "hash", "24 h after the last call", "health and breaker of each extension; at most 1,000"
     ),
-    "census": KeyKind("<schema>:census", "string", "30 s", "the pod that samples the store"),
+    "census": KeyKind("<schema>:census", "string", "30 s", "lease of the pod that samples the store"),
     "epochs": KeyKind("<schema>:epochs", "hash", "none", "alert epochs by condition and scope"),
     "unknown": KeyKind(
-        "<schema>:unknown", "stream", "MAXLEN 10,000 and retention", "refusals of tenants that are not known here"
+        "<schema>:unknown", "stream", "MAXLEN 10,000 and retention", "refused requests of unknown tenants"
     ),
     "head": KeyKind(
         "<schema>:{p}:<tenant>:head", "string", "none", "tenant revision, stamp, off switch, drains, forced breakers"
     ),
-    "policies": KeyKind("<schema>:{p}:<tenant>:policies", "hash", "none", "policy id → revision, hash, document"),
+    "policies": KeyKind(
+        "<schema>:{p}:<tenant>:policies", "hash", "none", "policies: policy id → revision, hash, document"
+    ),
     "history": KeyKind(
         "<schema>:{p}:<tenant>:h:<policy>",
         "list",
         "bounded by ROUTER_POLICY_HISTORY; 30 d after a delete",
-        "what a policy was, newest first: revision, hash, when, by whom, document",
+        "history of a policy, newest first: revision, hash, time, author, document",
     ),
-    "state": KeyKind("<schema>:{p}:<tenant>:s", "string", "longest window in it", "tenant limits and all breakers"),
-    "state_policy": KeyKind("<schema>:{p}:<tenant>:sp:<policy>", "string", "longest window in it", "policy limits"),
-    "state_user": KeyKind("<schema>:{p}:<tenant>:su:<hash>", "string", "longest window in it", "a user's limits"),
+    "state": KeyKind("<schema>:{p}:<tenant>:s", "string", "its longest window", "tenant limits and all breakers"),
+    "state_policy": KeyKind("<schema>:{p}:<tenant>:sp:<policy>", "string", "its longest window", "policy limits"),
+    "state_user": KeyKind("<schema>:{p}:<tenant>:su:<hash>", "string", "its longest window", "a user's limits"),
     "state_provider": KeyKind(
-        "<schema>:{p}:<tenant>:sv:<provider>", "string", "longest window in it", "limits of one provider"
+        "<schema>:{p}:<tenant>:sv:<provider>", "string", "its longest window", "limits of one provider"
     ),
     "figures": KeyKind(
-        "<schema>:{p}:<tenant>:f", "string", "10 min", "live latency and cost of at most 64 providers, from results"
+        "<schema>:{p}:<tenant>:f", "string", "10 min", "learned latency and cost of at most 64 providers"
     ),
     "lease": KeyKind(
-        "<schema>:{p}:<tenant>:c:<owner>", "zset", "longest lease in it", "concurrency leases: id → expiry in ms"
+        "<schema>:{p}:<tenant>:c:<owner>", "zset", "its longest lease", "concurrency leases: id → expiry in ms"
     ),
     "log": KeyKind(
-        "<schema>:{p}:<tenant>:l:<owner>", "zset", "the limit's window", "charges of one limit of algorithm log"
+        "<schema>:{p}:<tenant>:l:<owner>", "zset", "the limit's window", "charges of one limit with `algorithm: log`"
     ),
-    "pin": KeyKind("<schema>:{p}:<tenant>:pin:<hash>", "string", "the policy's sticky ttl", "provider of a session"),
+    "pin": KeyKind(
+        "<schema>:{p}:<tenant>:pin:<hash>", "string", "the policy's sticky ttl", "provider that a session is pinned to"
+    ),
     "audit": KeyKind("<schema>:{p}:<tenant>:audit", "stream", "MAXLEN and retention", "the tenant's audit log"),
     "acts": KeyKind(
         "<schema>:{p}:~:audit",
         "stream",
         "MAXLEN and retention",
-        "what belongs to no tenant: roles used, turns of the gate, purges; in the partition of `~`",
+        "acts that belong to no tenant: uses of roles, changes of the gate, purges; in the partition of `~`",
     ),
     "audit_marks": KeyKind(
         "<schema>:{p}:<tenant>:am",
         "hash",
         "retention + 1 day",
-        "the audit log as last looked at, how far its export has read",
+        "state of the audit log at the last retention run, and how far the export has read",
     ),
     "idem": KeyKind(
-        "<schema>{p}<name>", "string", "24 h", "answer of one request; name is 10 bytes of hash, the tenant in it"
+        "<schema>{p}<name>",
+        "string",
+        "24 h",
+        "answer to one request; the name is a 10-byte hash of tenant and idempotency key",
     ),
     "claim": KeyKind(
-        "<schema>{p}<name>:claim", "string", "time for its extensions", "decision_id of who prepares a request"
+        "<schema>{p}<name>:claim",
+        "string",
+        "longest time that its extensions may take",
+        "claim on a request whose extensions run: decision_id of the claim",
     ),
-    "message": KeyKind("<schema>{p}m<hash>", "hash", "24 h", "of a message id: tenant → idempotency name"),
-    "task": KeyKind("<schema>:{p}:~:task:<task>", "string", "job's, then tombstone's", "delivery record of a task"),
+    "message": KeyKind("<schema>{p}m<hash>", "hash", "24 h", "index of a message id: tenant → idempotency name"),
+    "task": KeyKind(
+        "<schema>:{p}:~:task:<task>",
+        "string",
+        "its work item's; after the end, its tombstone's",
+        "delivery record of a task",
+    ),
     "job": KeyKind(
         "<schema>:{p}:~:job:<task>",
         "string",
-        "last deadline + 5 min, then tombstone's",
-        "work item of a dispatched task; after its end what its caller is to be told, until it was",
+        "last deadline + 5 min; after the end, its tombstone's",
+        "work item of a dispatched task; after the end its final result, until that is published",
     ),
-    "due": KeyKind("<schema>:{p}:~:due", "zset", "bounded by tasks in flight", "task id → when to look at it, in ms"),
+    "due": KeyKind(
+        "<schema>:{p}:~:due", "zset", "bounded by tasks in flight", "due set: task id → when it is due, in ms"
+    ),
     "retain": KeyKind(
         "<schema>:{p}:~:retain",
         "zset",
         "bounded by tenants with a log",
-        "tenant → when to look at its audit log, in ms",
+        "retention schedule: tenant → when its audit log is due, in ms",
     ),
     "strikes": KeyKind(
-        "<schema>:{p}:~:strikes:<message>", "string", "1 h after the last", "how often a message could not be handled"
+        "<schema>:{p}:~:strikes:<message>", "string", "1 h after the last", "count of failed deliveries of a message"
     ),
-    "outbox": KeyKind("<schema>:{p}:~:outbox", "hash", "bounded by unpublished usage", "task id → usage event"),
+    "outbox": KeyKind(
+        "<schema>:{p}:~:outbox",
+        "hash",
+        "bounded by unpublished usage",
+        "usage outbox: task id → usage event that is not published yet",
+    ),
 }
 
 
@@ -118,9 +145,9 @@ def _message_name(message_id: str) -> bytes:
 
 
 class TenantKeys(Struct, frozen=True):
-    """The keys of one tenant; those with an owner are made from `prefix`.
+    """The keys of one tenant. Keys that contain another name or id are built by the methods.
 
-    `owner` is the tenant's mark in remembered answers.
+    `owner` is the mark of the tenant in stored answers.
     """
 
     partition: int
@@ -138,7 +165,7 @@ class TenantKeys(Struct, frozen=True):
     owner: bytes
 
     def history(self, policy_id: str) -> bytes:
-        """What a policy was."""
+        """The history of a policy."""
         return b"%bh:%b" % (self.prefix, policy_id.encode())
 
     def policy_state(self, policy_id: str) -> bytes:
@@ -146,7 +173,7 @@ class TenantKeys(Struct, frozen=True):
         return b"%bsp:%b" % (self.prefix, policy_id.encode())
 
     def user_state(self, user_id: str) -> bytes:
-        """User-scope limits; a user's name may be long or odd, so it is hashed."""
+        """User-scope limits. A user id has any length and any characters, so it is hashed."""
         return b"%bsu:%b" % (self.prefix, _user_name(user_id))
 
     def provider_state(self, provider: str) -> bytes:
@@ -158,7 +185,7 @@ class TenantKeys(Struct, frozen=True):
         return b"%bc:%b" % (self.prefix, owner)
 
     def log(self, owner: bytes) -> bytes:
-        """Charges of one limit that remembers all of them."""
+        """Charges of one limit with `algorithm: log`."""
         return b"%bl:%b" % (self.prefix, owner)
 
     def pin(self, name: bytes) -> bytes:
@@ -166,15 +193,15 @@ class TenantKeys(Struct, frozen=True):
         return self.pins + name
 
     def idem(self, name: bytes) -> bytes:
-        """The remembered answer of a request."""
+        """The stored answer of a request."""
         return self.idem_prefix + name
 
     def claim(self, name: bytes) -> bytes:
-        """Who prepares a request."""
+        """The claim on a request."""
         return b"%b%b:claim" % (self.idem_prefix, name)
 
     def message(self, message_id: str) -> bytes:
-        """Where the decision of a message is."""
+        """The index of a message id."""
         return b"%bm%b" % (self.idem_prefix, _message_name(message_id))
 
     def task(self, task_id: bytes) -> bytes:
@@ -187,7 +214,7 @@ class TenantKeys(Struct, frozen=True):
 
 
 class Keys:
-    """The names of one schema with one number of partitions."""
+    """Key names for one schema and number of partitions."""
 
     def __init__(self, schema: str = "r1", partitions: int = 64) -> None:
         self.schema = schema
@@ -207,19 +234,19 @@ class Keys:
         prefix = self._prefix(p) + tenant_id.encode() + b":"
         shared = self._prefix(p) + b"~:"
         return TenantKeys(
-            p,
-            prefix,
-            self.idem_prefix(p),
-            prefix + b"head",
-            prefix + b"policies",
-            prefix + b"s",
-            prefix + b"audit",
-            prefix + b"am",
-            self.due(p),
-            shared,
-            prefix + b"pin:",
-            prefix + b"f",
-            owner_mark(tenant_id),
+            partition=p,
+            prefix=prefix,
+            idem_prefix=self.idem_prefix(p),
+            head=prefix + b"head",
+            policies=prefix + b"policies",
+            state=prefix + b"s",
+            audit=prefix + b"audit",
+            audit_marks=prefix + b"am",
+            due=self.due(p),
+            shared=shared,
+            pins=prefix + b"pin:",
+            figures=prefix + b"f",
+            owner=owner_mark(tenant_id),
         )
 
     def tag(self, partition: int) -> bytes:
@@ -230,27 +257,27 @@ class Keys:
         return b"%b:{%b}:" % (self.schema.encode(), self._tags[partition])
 
     def idem_prefix(self, partition: int) -> bytes:
-        """What precedes the 10-byte name; short, because there are millions of these keys."""
+        """The prefix of the 10-byte name; short, because there are millions of these keys."""
         return b"%b{%b}" % (self.schema.encode(), self._tags[partition])
 
     def message(self, partition: int, message_id: str) -> bytes:
-        """Where the decision of a message is, if a tenant of this partition has it."""
+        """The index of a message id, for tenants of this partition."""
         return b"%bm%b" % (self.idem_prefix(partition), _message_name(message_id))
 
     def due(self, partition: int) -> bytes:
-        """When to look at which task."""
+        """The due set: task id → when it is due."""
         return self._prefix(partition) + b"~:due"
 
     def retain(self, partition: int) -> bytes:
-        """When to look at which tenant's audit log."""
+        """The retention schedule: tenant → when its audit log is due."""
         return self._prefix(partition) + b"~:retain"
 
     def outbox(self, partition: int) -> bytes:
-        """Usage that is settled and not yet published."""
+        """The usage outbox: usage events that are settled and not published yet."""
         return self._prefix(partition) + b"~:outbox"
 
     def failures(self, message: bytes) -> bytes:
-        """How often a message could not be handled, by a hash of it; it may lie in any partition."""
+        """The count of failed deliveries of a message, by its hash, which also chooses the partition."""
         return self._prefix(int.from_bytes(message[:2]) % self.partitions) + b"~:strikes:" + message
 
     def task(self, task_id: bytes) -> bytes:

@@ -1,4 +1,7 @@
-"""`ports.LeverStore` on Redis: one script an act; the act and its audit record are one."""
+"""`ports.policies.LeverStore` and `ports.audit.ActLog` on Redis.
+
+Each act is one script call, which writes the change and its audit record together.
+"""
 
 from collections.abc import Mapping
 from secrets import token_bytes
@@ -7,7 +10,7 @@ from typing import Any
 from router.domain.audit import Actor
 from router.domain.policy.model import provider_entry
 from router.domain.task import Action
-from router.domain.view import Lever, Pulled
+from router.domain.view import ActOutcome, Lever
 from router.store.admin_records import KEEP_MS, Detail, packed_act
 from router.store.keys import Keys
 from router.store.nodes import Nodes
@@ -16,8 +19,12 @@ from router.store.scripts import Script, load
 MAX_LEVERS = 256
 _RECORD = ("action", "features", "keep_ms")
 _ACT = ("action", "features", "most", "keep_ms")
-_PULLED = {Pulled.CHANGED.value: "changed", Pulled.UNCHANGED.value: "unchanged", Pulled.UNKNOWN_TENANT.value: "unknown"}
-_RETURNS = _PULLED | {Pulled.FULL.value: "full"}
+_PULLED = {
+    ActOutcome.CHANGED.value: "changed",
+    ActOutcome.UNCHANGED.value: "unchanged",
+    ActOutcome.UNKNOWN_TENANT.value: "unknown",
+}
+_RETURNS = _PULLED | {ActOutcome.FULL.value: "full"}
 _ACTIONS = {
     (Lever.DRAINED, True): Action.PROVIDER_DRAINED,
     (Lever.DRAINED, False): Action.PROVIDER_ENABLED,
@@ -26,8 +33,8 @@ _ACTIONS = {
 
 
 def lever_scripts(**options: Any) -> dict[str, Script]:
-    """The scripts of the levers, held against what this room expects of them; options as of `scripts.load`."""
-    made = (
+    """Load the scripts and check their headers against this module's calls; options as in `scripts.load`."""
+    scripts = (
         load(
             "set_lever",
             keys=("head", "audit"),
@@ -46,11 +53,14 @@ def lever_scripts(**options: Any) -> dict[str, Script]:
         load("forget_request", keys=("head", "idem", "audit"), argv=_RECORD, returns=_PULLED, **options),
         load("record_act", keys=("acts",), argv=_ACT, returns={0: "recorded"}, **options),
     )
-    return {script.name: script for script in made}
+    return {script.name: script for script in scripts}
 
 
 class RedisLevers:
-    """Pulls levers; see the port for the promises. Records live `audit_ms`, of roles at most `audit_max_len`."""
+    """Changes levers; the ports have the promises.
+
+    Audit records are kept for at least `audit_ms`; the log of acts of no tenant has at most `audit_max_len` entries.
+    """
 
     def __init__(
         self,
@@ -67,30 +77,30 @@ class RedisLevers:
         self._audit_ms = audit_ms
         self._scripts = scripts
 
-    async def drain(self, tenant_id: str, provider: str, *, on: bool, by: Actor, why: str | None = None) -> Pulled:
-        """See `ports.LeverStore.drain`."""
+    async def drain(self, tenant_id: str, provider: str, *, on: bool, by: Actor, why: str | None = None) -> ActOutcome:
+        """See `ports.policies.LeverStore.drain`."""
         return await self._set(tenant_id, provider, Lever.DRAINED, on=on, features=_features(by, provider, why))
 
-    async def force_open(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> Pulled:
-        """See `ports.LeverStore.force_open`."""
+    async def force_open(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> ActOutcome:
+        """See `ports.policies.LeverStore.force_open`."""
         features = _features(by, provider, why, state="open")
         return await self._set(tenant_id, provider, Lever.FORCED_OPEN, on=True, features=features)
 
-    async def _set(self, tenant_id: str, provider: str, lever: Lever, *, on: bool, features: bytes) -> Pulled:
+    async def _set(self, tenant_id: str, provider: str, lever: Lever, *, on: bool, features: bytes) -> ActOutcome:
         keys = self._keys.tenant(tenant_id)
         name = provider_entry(provider) + bytes((lever,))
         args = (name, int(on), MAX_LEVERS, token_bytes(4), _ACTIONS[lever, on].value, features, self._audit_ms)
         return await self._run("set_lever", (keys.head, keys.audit), args)
 
-    async def reset_breaker(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> Pulled:
-        """See `ports.LeverStore.reset_breaker`."""
+    async def reset_breaker(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> ActOutcome:
+        """See `ports.policies.LeverStore.reset_breaker`."""
         keys = self._keys.tenant(tenant_id)
         features = _features(by, provider, why, state="closed")
         args = (provider_entry(provider), token_bytes(4), Action.BREAKER_FORCED.value, features, self._audit_ms)
         return await self._run("reset_breaker", (keys.head, keys.state, keys.audit), args)
 
-    async def switch(self, tenant_id: str, *, on: bool, by: Actor, why: str | None = None) -> Pulled:
-        """See `ports.LeverStore.switch`."""
+    async def switch(self, tenant_id: str, *, on: bool, by: Actor, why: str | None = None) -> ActOutcome:
+        """See `ports.policies.LeverStore.switch`."""
         keys = self._keys.tenant(tenant_id)
         action = Action.TENANT_ENABLED if on else Action.TENANT_DISABLED
         features = packed_act(by, "tenant", tenant_id, **_reason(why))
@@ -99,8 +109,8 @@ class RedisLevers:
 
     async def forget(
         self, tenant_id: str, name: bytes, *, called: tuple[str, str], by: Actor, why: str | None = None
-    ) -> Pulled:
-        """See `ports.LeverStore.forget`."""
+    ) -> ActOutcome:
+        """See `ports.policies.LeverStore.forget`."""
         keys = self._keys.tenant(tenant_id)
         field, value = called
         details = {"act": "forget_idempotency_key", field: value, **_reason(why)}
@@ -109,20 +119,26 @@ class RedisLevers:
         return await self._run("forget_request", (keys.head, keys.idem(name), keys.audit), args)
 
     async def role_used(self, by: Actor, act: str, tenant_id: str | None, outcome: str) -> None:
-        """See `ports.LeverStore.role_used`."""
-        await self.record(Action.ROLE_USED, by, "tenant", tenant_id, {"act": act, "outcome": outcome})
+        """See `ports.policies.LeverStore.role_used`."""
+        await self.record(
+            action=Action.ROLE_USED,
+            by=by,
+            resource_type="tenant",
+            resource_id=tenant_id,
+            details={"act": act, "outcome": outcome},
+        )
 
     async def record(
         self, action: Action, by: Actor, resource_type: str, resource_id: str | None, details: Mapping[str, Detail]
     ) -> None:
-        """See `ports.ActLog.record`."""
+        """See `ports.audit.ActLog.record`."""
         features = packed_act(by, resource_type, resource_id, **details)
         args = (action.value, features, self._audit_max_len, self._audit_ms)
         await self._nodes.run(self._scripts["record_act"], (self._keys.acts,), args)
 
-    async def _run(self, script: str, keys: tuple[bytes, ...], args: tuple[bytes | str | int, ...]) -> Pulled:
+    async def _run(self, script: str, keys: tuple[bytes, ...], args: tuple[bytes | str | int, ...]) -> ActOutcome:
         reply = await self._nodes.run(self._scripts[script], keys, args)
-        return Pulled(reply[0])
+        return ActOutcome(reply[0])
 
 
 def _reason(why: str | None) -> dict[str, Detail]:

@@ -1,30 +1,31 @@
-"""`ports.LimitUsageStore` on Redis: one script, some tenants a call."""
+"""`ports.tenants.LimitUsageStore` on Redis: script calls of one tenant, or of up to 16 tenants with 128 counters."""
 
 from collections.abc import Iterator, Sequence
-from struct import Struct as Layout
+from struct import Struct as Binary
 from typing import Any
 
 from router.domain.candidates import Charge
 from router.domain.limit_usage import Counter, LimitUsage
-from router.domain.policy.model import Algorithm, Resource, provider_entry
-from router.store.decide.row_parts import limit_part
+from router.domain.policy.model import provider_entry
+from router.store import layouts
+from router.store.decide.row_parts import charge_kind, limit_part
 from router.store.decide.rows import charged_key
 from router.store.keys import Keys, TenantKeys
 from router.store.nodes import Nodes
 from router.store.scripts import Script, load
 
 MAX_TENANTS, MAX_COUNTERS = 16, 128
-_ROW = Layout(">HHH")
-_COUNTER = Layout(">H8sIB")
-_BREAKERS = Layout(">III")
-_DOUBLE = Layout(">d")
+_ROW = layouts.MEASURE_ROW.head
+_COUNTER = layouts.COUNTER.head
+_BREAKERS = layouts.MEASURED.head
+_DOUBLE = Binary(">d")
 _NO_ENTRY = bytes(8)
 
-Wanted = tuple[str, tuple[Counter, ...]]
+TenantCounters = tuple[str, tuple[Counter, ...]]
 
 
 def measure_script(**options: Any) -> Script:
-    """lua/measure.lua, held against what this room expects of it; options as of `scripts.load`."""
+    """Load lua/measure.lua and check its header against this module's calls; options as in `scripts.load`."""
     return load(
         "measure",
         keys=("head", "state", "state_policy", "state_provider", "lease", "log"),
@@ -35,58 +36,60 @@ def measure_script(**options: Any) -> Script:
 
 
 class RedisMeasure:
-    """Looks; see the port for the promises."""
+    """Reads limit usage; the port has the promises."""
 
     def __init__(self, keys: Keys, nodes: Nodes, *, shared_calls: bool = True, script: Script | None = None) -> None:
         self._keys = keys
         self._nodes = nodes
         self._script = script or measure_script()
-        # One node takes all partitions in a call; a Cluster wants a call a partition.
+        # A single node takes all partitions in one call; a Cluster needs one call per partition.
         self._shared = shared_calls
 
-    async def measure(self, tenants: Sequence[Wanted]) -> list[LimitUsage | None]:
-        """See `ports.LimitUsageStore.measure`."""
-        found: dict[str, LimitUsage | None] = {}
+    async def measure(self, tenants: Sequence[TenantCounters]) -> list[LimitUsage | None]:
+        """See `ports.tenants.LimitUsageStore.measure`."""
+        usage_by_tenant: dict[str, LimitUsage | None] = {}
         for group in self._calls(tenants):
             index: dict[bytes, int] = {}
             rows = [self._row(index, tenant_id, counters) for tenant_id, counters in group]
             reply = await self._nodes.run(self._script, list(index), rows)
-            found |= {tenant_id: _standing(raw) for (tenant_id, _), raw in zip(group, reply[1:], strict=True)}
-        return [found[tenant_id] for tenant_id, _ in tenants]
+            usage_by_tenant |= {
+                tenant_id: _limit_usage(raw) for (tenant_id, _), raw in zip(group, reply[1:], strict=True)
+            }
+        return [usage_by_tenant[tenant_id] for tenant_id, _ in tenants]
 
-    def _calls(self, tenants: Sequence[Wanted]) -> Iterator[list[Wanted]]:
-        """What goes into one call: few enough that no node is held up."""
-        group: list[Wanted] = []
-        size, place = 0, 0
-        for one in sorted(tenants, key=self._place):
-            size += len(one[1])
-            if group and (self._place(one) != place or len(group) >= MAX_TENANTS or size > MAX_COUNTERS):
+    def _calls(self, tenants: Sequence[TenantCounters]) -> Iterator[list[TenantCounters]]:
+        """Split tenants into calls that are small enough not to block a node."""
+        group: list[TenantCounters] = []
+        size, destination = 0, 0
+        for tenant in sorted(tenants, key=self._destination):
+            size += len(tenant[1])
+            if group and (self._destination(tenant) != destination or len(group) >= MAX_TENANTS or size > MAX_COUNTERS):
                 yield group
-                group, size = [], len(one[1])
-            place = self._place(one)
-            group.append(one)
+                group, size = [], len(tenant[1])
+            destination = self._destination(tenant)
+            group.append(tenant)
         if group:
             yield group
 
-    def _place(self, wanted: Wanted) -> int:
-        """What goes to the same place may go in one call."""
-        return 0 if self._shared else self._keys.tenant(wanted[0]).partition
+    def _destination(self, tenant: TenantCounters) -> int:
+        """Group tenants by the node or partition that a call goes to."""
+        return 0 if self._shared else self._keys.tenant(tenant[0]).partition
 
     def _row(self, index: dict[bytes, int], tenant_id: str, counters: tuple[Counter, ...]) -> bytes:
         keys = self._keys.tenant(tenant_id)
         parts = [_ROW.pack(_at(index, keys.head), _at(index, keys.state), len(counters))]
         for c in counters:
             k = _at(index, _key(keys, c))
-            if c.limit is None or c.resource is Resource.CONCURRENCY:
-                parts.append(_COUNTER.pack(k, _NO_ENTRY, 0, 0))
+            kind = layouts.KIND_CONCURRENCY if c.limit is None else charge_kind(c.limit)
+            if c.limit is None or kind == layouts.KIND_CONCURRENCY:
+                parts.append(_COUNTER.pack(k, layouts.KIND_CONCURRENCY, _NO_ENTRY, 0))
             else:
-                logged = c.limit.algorithm is Algorithm.LOG
-                parts.append(_COUNTER.pack(k, c.limit.entry, c.limit.window_ms, logged))
+                parts.append(_COUNTER.pack(k, kind, c.limit.entry, c.limit.window_ms))
         return b"".join(parts)
 
 
 def _at(index: dict[bytes, int], key: bytes) -> int:
-    """Which of the call's keys it is."""
+    """The index of a key in the call."""
     return index.setdefault(key, len(index) + 1)
 
 
@@ -96,7 +99,7 @@ def _key(keys: TenantKeys, c: Counter) -> bytes:
     return keys.state if limit_part(c.limit).of_tenant else charged_key(keys, Charge(c.limit, c.owner, 0))
 
 
-def _standing(raw: bytes) -> LimitUsage | None:
+def _limit_usage(raw: bytes) -> LimitUsage | None:
     if not raw:
         return None
     opened, half_open, forced = _BREAKERS.unpack_from(raw)

@@ -1,4 +1,4 @@
-"""The store's own record: how many partitions it was made with. Its absence means an empty store."""
+"""The store's own record: the number of partitions it was created with. Its absence means an empty store."""
 
 from secrets import token_hex
 
@@ -12,7 +12,7 @@ _SCAN = 500
 
 
 class RedisMeta:
-    """Reads and keeps the store's record."""
+    """Reads and writes the store's record."""
 
     def __init__(self, keys: Keys, nodes: Nodes, *, allow_eviction: bool = False) -> None:
         self._keys = keys
@@ -20,26 +20,26 @@ class RedisMeta:
         self._allow_eviction = allow_eviction
 
     async def ensure(self) -> bool:
-        """Write the record if there is none, and check it against this pod. True: there was none.
+        """Write the record if it is absent, and check it against this pod. True: it was absent.
 
-        :raises StartupRefused: the store was made with another number of partitions.
+        :raises StartupRefused: the store was created with another number of partitions.
         :raises StoreError: Redis did not answer.
         """
         meta = self._keys.meta
-        mine = self._keys.partitions
-        created = bool(await self._nodes.call("HSETNX", meta, "partitions", mine))
+        configured = self._keys.partitions
+        created = bool(await self._nodes.call("HSETNX", meta, "partitions", configured))
         if created:
             await self._nodes.call("HSETNX", meta, "store_id", token_hex(8))
         stored = await self._nodes.call("HGET", meta, "partitions")
-        if stored is not None and int(stored) != mine:
+        if stored is not None and int(stored) != configured:
             raise StartupRefused(
-                f"the store has {int(stored)} partitions and ROUTER_PARTITIONS is {mine}: set it to {int(stored)}; "
-                "the number is fixed at the fleet's first boot"
+                f"the store has {int(stored)} partitions and ROUTER_PARTITIONS is {configured}: "
+                f"set it to {int(stored)}; the number is fixed at the fleet's first boot"
             )
         return created
 
     async def check_server(self) -> list[str]:
-        """What is wrong with how the server is set up, in sentences; empty: nothing.
+        """Problems in the configuration of the servers, each with its remedy, as sentences; empty: none.
 
         :raises StoreError: Redis did not answer.
         """
@@ -53,7 +53,7 @@ class RedisMeta:
         return problems
 
     async def memory_share(self) -> float:
-        """Used memory as a share of maxmemory, on the fullest node; 0 where there is no bound.
+        """Used memory as a share of maxmemory, on the fullest node; 0 without a bound.
 
         :raises StoreError: Redis did not answer.
         """
@@ -76,7 +76,7 @@ def _config_value(reply: object) -> str:
 
 
 class RedisEpochs:
-    """`usecases.alerts.episodes.Epochs` on Redis: episodes by condition and scope, shared by all pods."""
+    """`ports.alerts.Epochs` on Redis: episodes by condition and scope, shared by all pods."""
 
     def __init__(self, keys: Keys, nodes: Nodes) -> None:
         self._keys = keys
@@ -85,12 +85,12 @@ class RedisEpochs:
         self._end = load("end_epoch", keys=("epochs",), argv=("scope", "epoch"), returns={0: "ended"})
 
     async def begin(self, condition: str, scope: str) -> int:
-        """See `usecases.alerts.episodes.Epochs.begin`. An episode that nobody joined for 6 hours counts as over."""
+        """See `ports.alerts.Epochs.begin`. An episode that no pod has joined for 6 hours counts as ended."""
         reply = await self._nodes.run(self._begin, [self._keys.epochs], [f"{condition}:{scope}", _EPISODE_MS])
         return int(reply[1])
 
     async def current(self, condition: str, scope: str) -> int | None:
-        """See `usecases.alerts.episodes.Epochs.current`."""
+        """See `ports.alerts.Epochs.current`."""
         stored = await self._nodes.call("HGET", self._keys.epochs, f"{condition}:{scope}")
         if stored is None:
             return None
@@ -102,29 +102,29 @@ class RedisEpochs:
         return sorted(scope for _, scope, _ in await self._open(f"{condition}:*"))
 
     async def left(self, quiet_ms: int) -> list[tuple[str, str]]:
-        """See `usecases.alerts.episodes.Epochs.left`."""
-        # Of a Cluster any primary's: they differ by less than matters here.
+        """See `ports.alerts.Epochs.left`."""
+        # In a Cluster any primary's time: the differences do not matter here.
         seconds = min(int(now[0]) for now in await self._nodes.each("TIME"))
         since_ms = seconds * 1000 - quiet_ms
         return sorted((condition, scope) for condition, scope, at_ms in await self._open("*") if at_ms < since_ms)
 
     async def _open(self, pattern: str) -> set[tuple[str, str, int]]:
-        """Condition, scope and last joining of open episodes; in steps, so that the node is not held up."""
-        found: set[tuple[str, str, int]] = set()
+        """Condition, scope and last joining time of open episodes; scanned in steps, so no node is blocked."""
+        episodes: set[tuple[str, str, int]] = set()
         cursor = 0
         while True:
             cursor, flat = await self._nodes.call("HSCAN", self._keys.epochs, cursor, "MATCH", pattern, "COUNT", _SCAN)
-            # A dictionary from a single server, a list from a cluster's node.
+            # A dictionary from a single server, a list from a Cluster node.
             pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
             for name, stored in pairs:
                 _, is_open, joined_ms = stored.split()
                 if is_open == b"1":
                     condition, _, scope = name.decode().partition(":")
-                    found.add((condition, scope, int(joined_ms)))
+                    episodes.add((condition, scope, int(joined_ms)))
             cursor = int(cursor)
             if cursor == 0:
-                return found
+                return episodes
 
     async def end(self, condition: str, scope: str, epoch: int) -> None:
-        """See `usecases.alerts.episodes.Epochs.end`."""
+        """See `ports.alerts.Epochs.end`."""
         await self._nodes.run(self._end, [self._keys.epochs], [f"{condition}:{scope}", epoch])

@@ -1,7 +1,7 @@
-"""The Redis that we talk to: one server, or a Cluster whose nodes own partitions.
+"""The Redis servers: one server, or a Cluster whose nodes own partitions.
 
-The general client is for everything but decide: it may wait, and its commands are shielded, so that a cancelled caller
-never leaves a reply on the wire for the next one.
+This client serves everything but decide rows (see `store.decide.lane`). A call may wait for a connection. Commands are
+shielded: a caller that is cancelled leaves no reply on the wire for the next caller.
 """
 
 import asyncio
@@ -34,16 +34,16 @@ Address = tuple[str, int] | None
 
 
 class Access(Struct, frozen=True):
-    """Who we are to Redis, and whom we trust: what the URL does not say. `tls_ca` is the path of a CA bundle."""
+    """Credentials and trust for Redis that the URL does not contain. `tls_ca` is the path of a CA bundle."""
 
     username: str | None = None
     password: str | None = None
     tls_ca: str | None = None
 
     def options(self) -> dict[str, Any]:
-        """As redis-py calls them; only what is given."""
-        given = {"username": self.username, "password": self.password, "ssl_ca_certs": self.tls_ca}
-        return {name: value for name, value in given.items() if value is not None}
+        """The arguments in redis-py's names; only those that are set."""
+        credentials = {"username": self.username, "password": self.password, "ssl_ca_certs": self.tls_ca}
+        return {name: value for name, value in credentials.items() if value is not None}
 
 
 ANYBODY = Access()
@@ -53,78 +53,83 @@ class Nodes(Protocol):
     """One server or a Cluster."""
 
     async def open(self) -> None:
-        """Connect (and learn the slots).
+        """Connect; a Cluster's slots are loaded, too.
 
-        :raises StoreUnavailable: there is no answer.
+        :raises StoreUnavailable: Redis did not answer.
         """
 
     def address_of(self, tag: bytes) -> Address:
-        """Which node has the keys with this hash tag; None: the only one.
+        """The node that has the keys with this hash tag; None: the only node.
 
         :raises StoreUnavailable: no node is known to have them.
         """
 
     def connections(self, address: Address) -> Callable[[], AbstractConnection]:
-        """Makes connections to a node."""
+        """A function that makes connections to a node."""
 
     async def refresh(self) -> None:
-        """Learn the slots anew (after MOVED)."""
+        """Load the slots of a Cluster again (after MOVED).
+
+        :raises StoreError: no node answered.
+        """
 
     async def call(self, *command: bytes | str | int | float) -> Any:
-        """One command, by its key.
+        """Run one command, routed by its key.
 
-        :raises StoreError: it did not work; `OutcomeUnknown` when it may have been executed.
+        :raises StoreError: it failed; `OutcomeUnknown` if it may have been executed.
         """
 
     async def gather(self, commands: Sequence[Command]) -> list[Any]:
-        """Several reads in as few round trips as possible, each by its key, in order.
+        """Run several reads in as few round trips as possible, each routed by its key; replies in order.
 
-        :raises StoreError: it did not work.
+        :raises StoreError: a read failed.
         """
 
     async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | str | int | float]) -> Any:
-        """A script; all keys have one tag.
+        """Run a script; all keys have one tag.
 
-        :raises StoreError: it did not work.
+        :raises StoreError: it failed.
         """
 
     async def each(self, *command: bytes | str | int) -> list[Any]:
-        """One command on every primary.
+        """Run one command on every primary.
 
-        :raises StoreError: it did not work.
+        :raises StoreError: it failed.
         """
 
     async def scan(self, pattern: str, step: int, maximum: int) -> list[bytes]:
-        """Up to `maximum` keys of a pattern, `step` at a time so that no node is held up. For people, not for requests.
+        """Up to `maximum` keys that match a pattern, scanned in steps of `step` so that no node is blocked.
 
-        :raises StoreError: it did not work.
+        Reads the whole key space: for operators' commands, never for a request.
+
+        :raises StoreError: it failed.
         """
 
     def pages(self, pattern: bytes, step: int) -> AsyncIterator[list[bytes]]:
-        """All keys of a pattern, in pages of about `step`, each a short look at a node. For people, not for requests.
+        """All keys that match a pattern, in pages of about `step`; no node is blocked.
 
-        Keys that are there all the while come at least once.
+        A key that exists during the whole scan comes at least once. For background work, never for a request.
 
-        :raises StoreError: it did not work.
+        :raises StoreError: it failed.
         """
 
     async def close(self) -> None:
         """Close every connection."""
 
 
-def _refused(what: str, fault: ResponseError) -> StoreError:
+def _refused(command: str, fault: ResponseError) -> StoreError:
     kind = StoreDamaged if "WRONGTYPE" in str(fault) else StoreError
-    return kind(f"Redis refused {what}: {fault}")
+    return kind(f"Redis refused {command}: {fault}")
 
 
-def _unheard(call: "asyncio.Future[Any]") -> None:
-    """Its caller has gone: that it failed concerns nobody, and asyncio need not log it as forgotten."""
+def _consume_exception(call: "asyncio.Future[Any]") -> None:
+    """Consume the exception of a call whose caller was cancelled, so that asyncio does not log it as unhandled."""
     if not call.cancelled():
         call.exception()
 
 
 class _Client:
-    """What both kinds share: shielded calls, one translation of errors."""
+    """The part that both kinds share: shielded calls, and the translation of redis-py's errors."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -134,7 +139,7 @@ class _Client:
         try:
             return await asyncio.shield(call)
         except asyncio.CancelledError:
-            call.add_done_callback(_unheard)
+            call.add_done_callback(_consume_exception)
             raise
         except RedisTimeoutError as fault:
             raise OutcomeUnknown(f"Redis: {fault}") from fault
@@ -149,7 +154,7 @@ class _Client:
             raise StoreError(f"Redis: {fault}") from fault
 
     async def _demoted(self) -> None:
-        """The server is a replica now; a Cluster's client looks for the primary by itself."""
+        """The server has become a replica; a Cluster's client finds the new primary by itself."""
 
     async def call(self, *command: bytes | str | int | float) -> Any:
         try:
@@ -164,10 +169,10 @@ class _Client:
         for command in commands:
             pipeline.execute_command(*command)
         try:
-            found: list[Any] = await self._shielded(pipeline.execute())
+            replies: list[Any] = await self._shielded(pipeline.execute())
         except ResponseError as fault:
             raise _refused(str(commands[0][0]), fault) from fault
-        return found
+        return replies
 
     def _pipeline(self) -> Any:
         return self._client.pipeline(transaction=False)
@@ -177,21 +182,21 @@ class _Client:
             try:
                 return await self._shielded(self._client.evalsha(script.sha.decode(), len(keys), *keys, *args))
             except NoScriptError:
-                # EVAL also loads it; nothing had been executed.
+                # Nothing was executed. EVAL also loads the script.
                 return await self._shielded(self._client.eval(script.source.decode(), len(keys), *keys, *args))
         except ResponseError as fault:
             raise _refused(script.name, fault) from fault
 
     async def scan(self, pattern: str, step: int, maximum: int) -> list[bytes]:
-        found: list[bytes] = []
+        keys: list[bytes] = []
         try:
             async for key in self._client.scan_iter(match=pattern, count=step):
-                found.append(key)
-                if len(found) >= maximum:
+                keys.append(key)
+                if len(keys) >= maximum:
                     break
         except RedisError as fault:
             raise StoreError(f"Redis: {fault}") from fault
-        return found
+        return keys
 
     async def pages(self, pattern: bytes, step: int) -> AsyncIterator[list[bytes]]:
         page: list[bytes] = []
@@ -231,7 +236,7 @@ class SingleNode(_Client):
         await self.call("PING")
 
     async def _demoted(self) -> None:
-        # It kept our connections: the address may lead to its successor by now.
+        # The demoted server kept our connections, and its address may lead to the new primary now.
         await self._client.connection_pool.disconnect(inuse_connections=False)
 
     def address_of(self, tag: bytes) -> Address:
@@ -284,7 +289,7 @@ class Cluster(_Client):
         await self._shielded(self._client.nodes_manager.initialize())
 
     def _pipeline(self) -> Any:
-        # It has no `transaction` argument; it splits by node itself.
+        # The Cluster client has no `transaction` argument; it splits by node itself.
         return self._client.pipeline()
 
     async def each(self, *command: bytes | str | int) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Packed values: what the scripts and the pods both read. Every one opens with a format byte; tasks: `task_records`.
+"""Packed values that scripts and pods both read; each starts with a format byte. Tasks: see `task_records`.
 
 remembered  B 1, 5s fingerprint, 3s mark of the tenant, 4s random, B reason, B outcome flags, offer, tail
             [, d charged_ms] [, msgpack of the metadata that post extensions added]
@@ -22,7 +22,7 @@ from msgspec import Struct, msgpack
 from router.domain.candidates import Candidate, Offer
 from router.domain.decision import Reason
 from router.domain.ids import decision_id
-from router.domain.outcome import Remembered, Seen
+from router.domain.outcome import Seen, StoredAnswer
 from router.domain.task import Reservation
 from router.domain.view import HeadView, Lever
 
@@ -52,14 +52,14 @@ class OutcomeFlag(IntFlag):
 
 
 class Extras(Struct, frozen=True, array_like=True, omit_defaults=True):
-    """What only some remembered answers have."""
+    """Fields that only some remembered answers have."""
 
     requires_cp: tuple[str, ...] = ()
     reserved: tuple[Reservation, ...] = ()
     unfinished: bool = False
 
 
-# What reading a value that is cut or changed may raise.
+# Exceptions that decoding a truncated or changed value may raise.
 DAMAGE = (IndexError, ValueError, struct.error, msgspec.MsgspecError)
 _NOTHING = b"\0"
 HASH_BYTES = 5
@@ -91,7 +91,7 @@ def _read_varint(raw: bytes, pos: int) -> tuple[int, int]:
 
 
 def offer(candidate: Candidate) -> bytes:
-    """The part of an answer that belongs to the chosen candidate."""
+    """Pack the part of an answer that describes the chosen candidate."""
     name = candidate.provider.name.encode()
     return b"%b%b%c%b" % (
         varint(candidate.expected_latency_ms),
@@ -102,7 +102,7 @@ def offer(candidate: Candidate) -> bytes:
 
 
 def offer_in(raw: bytes, pos: int) -> tuple[Offer, int]:
-    """An offer, and the position after it."""
+    """Decode an offer. Returns it and the position after it."""
     latency, pos = _read_varint(raw, pos)
     cost, pos = _read_varint(raw, pos)
     provider_id, pos = _read_name(raw, pos)
@@ -110,18 +110,18 @@ def offer_in(raw: bytes, pos: int) -> tuple[Offer, int]:
 
 
 def tail_head(policy_id: str, revision: int) -> bytes:
-    """The first part of what an answer keeps of its request: the policy."""
+    """Pack the first part of the tail: the policy."""
     name = policy_id.encode()
     return b"%b%c%b" % (varint(revision), len(name), name)
 
 
 def tail_extras(extras: Extras | None) -> bytes:
-    """The last part: what only some answers have. The sticky key stands between, as `sized` packs it."""
+    """Pack the last part of the tail. The sticky key stands between the two, packed by `sized`."""
     return _NOTHING if extras is None else sized(_pack_extras(extras))
 
 
 def sized(packed: bytes) -> bytes:
-    """Bytes after their length."""
+    """Put the length in front of the bytes."""
     n = len(packed)
     return b"%c%b" % (n, packed) if n < 0x80 else varint(n) + packed
 
@@ -131,8 +131,8 @@ def _read_name(raw: bytes, pos: int) -> tuple[str, int]:
     return raw[pos + 1 : end].decode(), end
 
 
-def remembered(raw: bytes, partition: int, name: bytes) -> Remembered:
-    """A remembered answer; its decision_id follows from where it lies and its random bytes.
+def remembered(raw: bytes, partition: int, name: bytes) -> StoredAnswer:
+    """Decode a remembered answer. Its partition, its name and its random bytes make the decision_id.
 
     :raises FormatError: not a format that this version reads, or damaged.
     """
@@ -142,7 +142,7 @@ def remembered(raw: bytes, partition: int, name: bytes) -> Remembered:
         raise FormatError(f"remembered answer: {fault}") from fault
 
 
-def _remembered(raw: bytes, partition: int, name: bytes) -> Remembered:
+def _remembered(raw: bytes, partition: int, name: bytes) -> StoredAnswer:
     if raw[0] != FORMAT:
         raise FormatError(f"remembered answer of format {raw[0]}")
     _, _, random, reason, flags = _REMEMBERED.unpack_from(raw)
@@ -159,7 +159,7 @@ def _remembered(raw: bytes, partition: int, name: bytes) -> Remembered:
         charged, pos = _DOUBLE.unpack_from(raw, pos)[0], pos + _DOUBLE.size
     finished = bool(flags & OutcomeFlag.FINISHED)
     metadata = _unpack_metadata(raw[pos:]) if finished and pos < len(raw) else {}
-    return Remembered(
+    return StoredAnswer(
         decision_id(partition, name, random),
         provider_id,
         Reason(reason),
@@ -182,7 +182,7 @@ def _remembered(raw: bytes, partition: int, name: bytes) -> Remembered:
 
 
 def seen(raw: bytes, pos: int = 0) -> Seen:
-    """What a row saw on its way; see lua/decide.lua."""
+    """Decode the values that a row has read; see lua/decide.lua."""
     left_end = pos + 1 + 8 * raw[pos]
     left = struct.unpack_from(f">{raw[pos]}d", raw, pos + 1)
     waits = struct.unpack_from(f">{raw[left_end]}d", raw, left_end + 1)
@@ -196,7 +196,7 @@ def seen(raw: bytes, pos: int = 0) -> Seen:
 
 
 def head(tenant_id: str, raw: bytes) -> HeadView:
-    """A tenant's head.
+    """Decode the head of a tenant.
 
     :raises FormatError: not a format that this version reads, or damaged.
     """
@@ -207,5 +207,5 @@ def head(tenant_id: str, raw: bytes) -> HeadView:
         levers = [(raw[pos : pos + 8], Lever(raw[pos + 8])) for pos in range(_HEAD.size, _HEAD.size + 9 * n, 9)]
     except DAMAGE as fault:
         raise FormatError(f"head: {fault}") from fault
-    drained, forced = (frozenset(e for e, one in levers if one is lever) for lever in Lever)
+    drained, forced = (frozenset(entry for entry, set_lever in levers if set_lever is lever) for lever in Lever)
     return HeadView(tenant_id, revision, bool(off), drained, forced)

@@ -1,4 +1,4 @@
-"""Policies in Redis: one hash a tenant, and the head whose stamp changes with every write.
+"""Policies in Redis: one hash per tenant, and the head whose stamp changes with every write.
 
 policy   B format = 1, I revision, 8s hash, d created (Redis ms), then the canonical document
 history  B format = 1, I revision, 8s hash, d written, H length, msgpack of `_Why`, then the document; none: a delete
@@ -17,7 +17,7 @@ from router.domain.policy.model import StoredPolicy, TenantPolicies
 from router.domain.task import Action
 from router.domain.view import NO_HEAD, HeadView
 from router.errors import InvalidInput, QuotaExceeded, RevisionConflict, StoreDamaged
-from router.ports.policy_records import Past, Quotas, Record, Records
+from router.ports.policy_records import HistoryEntry, Quotas, Record, Records
 from router.store.admin_records import KEEP_MS, Detail, packed_act
 from router.store.keys import Keys
 from router.store.nodes import Nodes
@@ -35,9 +35,9 @@ _ANY = -1
 
 
 class Bounds(Struct, frozen=True):
-    """How much is kept of a tenant's policies: how many, and of each so many revisions, for a while after its end.
+    """Bounds of a tenant's stored policies: their number, revisions per policy, and how long history outlives a policy.
 
-    `audit_ms`: how long the records of writes are kept at least.
+    `audit_ms`: the minimum time that records of writes are kept.
     """
 
     policies: int = Quotas().policies
@@ -47,7 +47,7 @@ class Bounds(Struct, frozen=True):
 
 
 class _Why(Struct, frozen=True, array_like=True):
-    """Who wrote a revision, and which one it brings back."""
+    """The author of a revision, and the revision that it restores."""
 
     by: str
     restores: int | None = None
@@ -59,7 +59,7 @@ DEFAULT_BOUNDS = Bounds()
 
 
 def _left_out(tenant_id: str, policy_id: str, why: str) -> None:
-    log.warning("policy %s of tenant %s cannot be read and is left out: %s", policy_id, tenant_id, why)
+    log.warning("policy %s of tenant %s is unreadable and left out: %s", policy_id, tenant_id, why)
 
 
 def _view(tenant_id: str, raw: bytes) -> HeadView:
@@ -70,10 +70,10 @@ def _view(tenant_id: str, raw: bytes) -> HeadView:
 
 
 class RedisPolicies:
-    """`ports.PolicyStore` and `publish_policy.PolicyRecords` on Redis.
+    """`ports.policies.PolicyStore` and `ports.policy_records.PolicyRecords` on Redis.
 
-    A stored policy that this version cannot read (a newer language, a foreign format) is logged and left out, and the
-    tenant's others serve.
+    A stored policy that this version cannot read (a newer policy language, another format) is logged and left out. The
+    tenant's other policies still serve.
     """
 
     def __init__(self, nodes: Nodes, keys: Keys, *, bounds: Bounds = DEFAULT_BOUNDS) -> None:
@@ -103,13 +103,16 @@ class RedisPolicies:
         )
 
     async def load(self, tenant_id: str) -> TenantPolicies | None:
-        """As `ports.PolicyStore.load`. It yields to the loop between policies, so many of them do not hold it up."""
-        found = await self.records(tenant_id)
+        """See `ports.policies.PolicyStore.load`.
+
+        Yields to the event loop between policies, so a tenant with many policies does not block it.
+        """
+        stored = await self.records(tenant_id)
         self._unreadable.pop(tenant_id, None)
-        if not found.records:
+        if not stored.records:
             return None
         policies: dict[str, StoredPolicy] = {}
-        for record in found.records:
+        for record in stored.records:
             try:
                 policy = decode(record.document).policy
             except InvalidInput as unreadable:
@@ -117,12 +120,14 @@ class RedisPolicies:
                 continue
             policies[record.policy_id] = StoredPolicy(record.policy_id, record.revision, record.hash, policy)
             await asyncio.sleep(0)
-        if len(policies) < len(found.records):
-            self._unreadable[tenant_id] = frozenset(r.policy_id for r in found.records) - policies.keys()
-        return TenantPolicies(tenant_id, found.revision, found.stamp, policies, found.head)
+        if len(policies) < len(stored.records):
+            self._unreadable[tenant_id] = frozenset(r.policy_id for r in stored.records) - policies.keys()
+        return TenantPolicies(
+            tenant_id=tenant_id, revision=stored.revision, stamp=stored.stamp, policies=policies, head=stored.head
+        )
 
     def unreadable(self, tenant_id: str) -> frozenset[str]:
-        """The policies that the tenant's last load left out: they are there, but this version cannot read them."""
+        """The policies that the tenant's last load left out, because this version cannot read them."""
         return self._unreadable.get(tenant_id, frozenset())
 
     async def records(self, tenant_id: str) -> Records:
@@ -140,12 +145,20 @@ class RedisPolicies:
                 continue
             _, revision, digest, created_ms = _HEADER.unpack_from(packed)
             document = packed[_HEADER.size :]
-            records.append(Record(policy_id, revision, digest.hex(), int(created_ms), document))
+            records.append(
+                Record(
+                    policy_id=policy_id,
+                    revision=revision,
+                    hash=digest.hex(),
+                    created_ms=int(created_ms),
+                    document=document,
+                )
+            )
         records.sort(key=lambda r: r.policy_id)
         return Records(view.revision, raw[1:9] or NO_STAMP, tuple(records), view)
 
-    async def history(self, tenant_id: str, policy_id: str) -> tuple[Past, ...]:
-        """As `publish_policy.PolicyRecords.history`. An entry of a foreign format is left out."""
+    async def history(self, tenant_id: str, policy_id: str) -> tuple[HistoryEntry, ...]:
+        """See `ports.policy_records.PolicyRecords.history`. An entry of another format is logged and left out."""
         packed = await self._nodes.call("LRANGE", self._keys.tenant(tenant_id).history(policy_id), 0, -1)
         entries = []
         for raw in packed:
@@ -166,7 +179,7 @@ class RedisPolicies:
         by: Actor = ROUTER,
         restores: int | None = None,
     ) -> int:
-        """As `ports.PolicyStore.apply`."""
+        """See `ports.policies.PolicyStore.apply`."""
         digest = content_hash(document)
         action = Action.POLICY_APPLIED if restores is None else Action.POLICY_ROLLED_BACK
         details: dict[str, Detail] = {"policy_hash": digest.hex()}
@@ -192,11 +205,13 @@ class RedisPolicies:
                 return int(number)
             case "full":
                 raise QuotaExceeded("policies", int(number) + 1, self._bounds.policies)
-            case _:
+            case "conflict" | "moved":
                 raise RevisionConflict(number)
+            case name:
+                raise AssertionError(f"apply_policy returned {name}")
 
     async def delete(self, tenant_id: str, policy_id: str, *, expect_revision: int | None, by: Actor = ROUTER) -> int:
-        """As `ports.PolicyStore.delete`."""
+        """See `ports.policies.PolicyStore.delete`."""
         args = (
             policy_id,
             _ANY if expect_revision is None else expect_revision,
@@ -221,7 +236,7 @@ class RedisPolicies:
         return bool(await self._nodes.call("HEXISTS", self._keys.meta, "seeded"))
 
     async def mark_seeded(self) -> None:
-        """Say that the seed is complete. Call it only when `meta` exists: an absent one means an empty store.
+        """Mark the seed as complete. Call it only when `meta` exists: an absent one means an empty store.
 
         :raises StoreError: Redis did not answer.
         """
@@ -236,15 +251,15 @@ class RedisPolicies:
         return keys.head, keys.policies, keys.audit, keys.history(policy_id)
 
 
-def _past(raw: bytes) -> Past:
+def _past(raw: bytes) -> HistoryEntry:
     _, revision, digest, written_ms, length = _PAST.unpack_from(raw)
     document = raw[_PAST.size + length :] or None
     why = _why(raw[_PAST.size : _PAST.size + length]) if length else None
-    return Past(
-        revision,
-        None if document is None else digest.hex(),
-        int(written_ms),
-        None if why is None else why.by,
-        None if why is None else why.restores,
-        document,
+    return HistoryEntry(
+        revision=revision,
+        hash=None if document is None else digest.hex(),
+        written_ms=int(written_ms),
+        by=None if why is None else why.by,
+        restores=None if why is None else why.restores,
+        document=document,
     )

@@ -1,4 +1,4 @@
-"""Many keys in one round trip, where one of them may be damaged."""
+"""Reads of many keys in one round trip, where a damaged key does not fail the others."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,9 +10,9 @@ from router.store.nodes import Nodes
 
 
 async def read_each(nodes: Nodes, commands: Sequence[Command]) -> list[Any]:
-    """The answers in order; `Unreadable` stands for that of a key of another type, which spoils no other.
+    """The replies in order. A key of a wrong type gives `Unreadable`, and does not affect the others.
 
-    Only for commands that may be repeated: where one fails, all are sent again, one by one.
+    Only for commands that may be repeated: if one fails, all are sent again, one by one.
 
     :raises StoreError: Redis did not answer.
     """

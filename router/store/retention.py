@@ -1,4 +1,4 @@
-"""`ports.AuditRetention` on Redis: which logs are due, their cuts, and the marks of their export."""
+"""`ports.audit.AuditRetention` on Redis: which audit logs are due, cutting them, and how far the export has read."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ MAX_CUT = 10_000
 
 
 class RetentionBounds(Struct, frozen=True):
-    """How long entries are kept, how many a log has at most, and the life time of a log that nobody writes to."""
+    """Age and length bounds of a log, and the life time of a log without new entries."""
 
     age_ms: int = 7 * 86_400_000
     max_len: int = 100_000
@@ -24,7 +24,7 @@ class RetentionBounds(Struct, frozen=True):
 
 
 def trim_script(**options: Any) -> Script:
-    """lua/trim_audit.lua, held against what this room expects of it; options as of `scripts.load`."""
+    """Load lua/trim_audit.lua and check its header against this module's calls; options as in `scripts.load`."""
     return load(
         "trim_audit",
         keys=("audit", "audit_marks", "retain"),
@@ -35,7 +35,7 @@ def trim_script(**options: Any) -> Script:
 
 
 class RedisRetention:
-    """Cuts and marks; see the port for the promises."""
+    """Cuts logs and advances export marks; the port has the promises."""
 
     def __init__(
         self,
@@ -60,29 +60,29 @@ class RedisRetention:
             argv=("expected", "exported", "count", "ttl_ms"),
             returns={0: "marked", 1: "changed"},
         )
-        # One node takes all partitions in a call; a Cluster wants a call a partition.
+        # A single node takes all partitions in one call; a Cluster needs one call per partition.
         self._shared = shared_calls
         self._first = 0
 
     async def notice(self, tenant_ids: Sequence[str]) -> None:
-        """See `ports.AuditRetention.notice`."""
+        """See `ports.audit.AuditRetention.notice`."""
         await self._nodes.gather([("ZADD", self._retain(t), "NX", 0, t) for t in tenant_ids])
 
     async def claim(self, lease_ms: int, maximum: int) -> list[str]:
-        """See `ports.AuditRetention.claim`."""
-        # Another partition is first each time: none waits until the others have nothing due.
+        """See `ports.audit.AuditRetention.claim`."""
+        # Each call starts with another partition, so none waits until the others have nothing due.
         self._first = (self._first + 1) % self._keys.partitions
         dues = [self._keys.retain(p) for p in (*range(self._first, self._keys.partitions), *range(self._first))]
-        found: list[str] = []
+        tenant_ids: list[str] = []
         for group in [dues] if self._shared else [[due] for due in dues]:
-            if len(found) >= maximum:
+            if len(tenant_ids) >= maximum:
                 break
-            reply = await self._nodes.run(self._claim, group, [lease_ms, maximum - len(found)])
-            found += [name.decode() for name in self._claims.taken(group, reply)]
-        return found
+            reply = await self._nodes.run(self._claim, group, [lease_ms, maximum - len(tenant_ids)])
+            tenant_ids += [name.decode() for name in self._claims.taken(group, reply)]
+        return tenant_ids
 
     async def trim(self, tenant_id: str, *, look_ms: int, full_ms: int, keep_unread: bool) -> Trimmed | None:
-        """See `ports.AuditRetention.trim`."""
+        """See `ports.audit.AuditRetention.trim`."""
         tenant = self._keys.tenant(tenant_id)
         b = self._bounds
         reply = await self._nodes.run(
@@ -93,21 +93,30 @@ class RedisRetention:
         if reply[0] == GONE:
             return None
         entries, oldest_ms, appended, cut, inside, unread, lost, at_bound = map(int, reply[1:])
-        return Trimmed(entries, oldest_ms, appended, cut, inside, unread, lost, at_bound == 1)
+        return Trimmed(
+            entries=entries,
+            oldest_ms=oldest_ms,
+            appended=appended,
+            cut=cut,
+            cut_inside_age=inside,
+            unread=unread,
+            lost=lost,
+            at_bound=at_bound == 1,
+        )
 
     async def exported(self, tenant_id: str) -> str:
-        """See `ports.AuditRetention.exported`."""
-        found = await self._nodes.call("HGET", self._keys.tenant(tenant_id).audit_marks, "exported")
-        return "0-0" if found is None else found.decode()
+        """See `ports.audit.AuditRetention.exported`."""
+        entry_id = await self._nodes.call("HGET", self._keys.tenant(tenant_id).audit_marks, "exported")
+        return "0-0" if entry_id is None else entry_id.decode()
 
     async def mark_exported(self, tenant_id: str, expected: str, entry_id: str, count: int) -> bool:
-        """See `ports.AuditRetention.mark_exported`."""
+        """See `ports.audit.AuditRetention.mark_exported`."""
         key = self._keys.tenant(tenant_id).audit_marks
         reply = await self._nodes.run(self._mark, [key], [expected, entry_id, count, self._bounds.ttl_ms])
         return bool(reply[0] == 0)
 
     async def due_now(self, tenant_id: str) -> None:
-        """See `ports.AuditRetention.due_now`."""
+        """See `ports.audit.AuditRetention.due_now`."""
         await self._nodes.call("ZADD", self._retain(tenant_id), "XX", 0, tenant_id)
 
     def _retain(self, tenant_id: str) -> bytes:

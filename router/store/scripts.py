@@ -6,22 +6,18 @@ A script file opens with `#!lua` and a header:
     -- KEYS
     --   head     <schema>:{p}:<tenant>:head     key kinds of `store.keys.KEYS`, with their real pattern
     -- ARGV
-    --   row      what it is, with units
+    --   row      what it is, with units; `layout NAME` or `layouts NAME, NAME` names those of `store.layouts`
     -- RETURNS
     --   0 admitted ...
     -- GUARANTEES
     --   free text
 
-`--- @include name` is replaced by `lua/include/name.lua`. A script whose first line is `#!lua name=<its name>` is a
-function library: Redis keeps its closures between calls instead of making them for each, which is much of what a small
-call costs. It ends with the function that is called, with keys and arguments.
-
-Lua 5.1 has no constants: a local that a function uses is an upvalue, of which it may have sixty. So top-level locals in
-capitals that are a number or a string are written into the code where they are used.
+`flatten` makes the text that is sent. A script whose first line is `#!lua name=<its name>` is a function library. It
+ends with the function that is called, with keys and arguments. Redis creates the closures of a library once, when it
+loads it, and those of a script in every call, which costs more than the rows of a small call.
 """
 
 import re
-from collections.abc import Mapping
 from hashlib import sha1
 from pathlib import Path
 
@@ -29,22 +25,16 @@ from msgspec import Struct
 from redis.exceptions import NoScriptError, ResponseError
 
 from router.resources import lua_dir
+from router.store.flatten import ScriptMismatchError, flat
 from router.store.keys import KEYS
+from router.store.layouts import LAYOUTS
 
-_INCLUDE = re.compile(r"^--- @include (\w+)$", re.MULTILINE)
 _SECTION = re.compile(r"^-- (KEYS|ARGV|RETURNS|GUARANTEES)$")
+_LAYOUTS = re.compile(r"layout (\w+)|layouts (\w+(?:, \w+)*)")
 _ENTRY = re.compile(r"^--   (\S+)\s+(.*)$")
-_VALUE = r"(?:-?\d+(?:\.\d+)?|'[^'\n]*')"
-_CONSTANTS = re.compile(rf"^local ([A-Z][A-Z0-9_]*(?:, [A-Z][A-Z0-9_]*)*) = ({_VALUE}(?:, {_VALUE})*)$", re.MULTILINE)
-_TOKEN = re.compile(r"'(?:\\.|[^'\\\n])*'|--[^\n]*|\b[A-Z][A-Z0-9_]*\b")
-
 
 # All of ours begin so.
 LIBRARIES = "router_"
-
-
-class ScriptMismatchError(Exception):
-    """A script's header and its caller disagree: this build is broken, and the pod must not start."""
 
 
 class Script(Struct, frozen=True):
@@ -112,17 +102,18 @@ def load(
     ):
         if found != expected:
             problems.append(f"{what}: the script says {found}, the caller {expected}")
+    named = {
+        x
+        for _, text in (*header["ARGV"], *header["RETURNS"])
+        for single, listed in _LAYOUTS.findall(text)
+        for x in (single or listed).split(", ")
+    }
+    problems += [f"there is no layout {x} in store.layouts" for x in sorted(named - set(LAYOUTS))]
     if problems:
         raise ScriptMismatchError(f"lua/{name}.lua: " + "; ".join(problems))
     sha = sha1(text.encode(), usedforsecurity=False).hexdigest().encode()
     source, call, load_by = _ready(name, text, sha)
     return Script(name, source, sha, found_keys, found_argv, found_returns, call, load_by)
-
-
-def flat(name: str, folder: Path, replace: Mapping[str, str]) -> str:
-    """The text of a script: includes are in it, constants are written out."""
-    text = (folder / f"{name}.lua").read_text()
-    return _with_constants(_INCLUDE.sub(lambda m: _include(folder, m[1], replace), text))
 
 
 def _ready(name: str, text: str, sha: bytes) -> tuple[bytes, tuple[bytes, bytes], tuple[str | bytes, ...]]:
@@ -141,10 +132,6 @@ def _ready(name: str, text: str, sha: bytes) -> tuple[bytes, tuple[bytes, bytes]
     return source, (b"FCALL", known_as.encode()), ("FUNCTION", "LOAD", "REPLACE", source)
 
 
-def _include(folder: Path, name: str, replace: Mapping[str, str]) -> str:
-    return replace[name] if name in replace else (folder / "include" / f"{name}.lua").read_text()
-
-
 def _header(name: str, text: str) -> dict[str, list[tuple[str, str]]]:
     lines = text.splitlines()
     if not lines[0].startswith("#!lua"):
@@ -161,15 +148,3 @@ def _header(name: str, text: str) -> dict[str, list[tuple[str, str]]]:
         elif section is not None and section != "GUARANTEES" and (entry := _ENTRY.match(line)):
             sections[section].append((entry[1], entry[2]))
     return sections
-
-
-def _with_constants(text: str) -> str:
-    """Constants replaced by their values; lines keep their numbers."""
-    values: dict[str, str] = {}
-
-    def take(found: re.Match[str]) -> str:
-        values.update(zip(found[1].split(", "), re.findall(_VALUE, found[2]), strict=True))
-        return ""
-
-    text = _CONSTANTS.sub(take, text)
-    return _TOKEN.sub(lambda found: values.get(found[0], found[0]), text)

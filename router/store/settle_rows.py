@@ -1,22 +1,22 @@
 """Moves → the arguments of one `settle` call (see lua/settle.lua)."""
 
-from struct import Struct as Layout
+from struct import Struct as Binary
 
 from router.domain.ids import name_in
-from router.domain.policy.model import Breaker, Scope, provider_entry
-from router.domain.result import NOTHING_TAUGHT
+from router.domain.policy.model import Scope, provider_entry
+from router.domain.result import NOTHING_TAUGHT, BreakerVerdict
 from router.domain.task import Correction, Move
+from router.store import layouts
 from router.store.keys import Keys, TenantKeys
 from router.store.task_records import final
 
-KIND_TASK, KIND_REMEMBERED, KIND_NOTE = 1, 2, 3
-
-_ROW = Layout(">IBHHHHHHH16sBBBBHIdB8sIdIIIIddBH")
-_SIZE = Layout(">I")
-_COUNTS = Layout(">BB")
-_CORRECTION = Layout(">H8sIdd")
-_KEY = Layout(">H")
-_WINDOW = Layout(">d")
+_ROW = layouts.SETTLE_ROW.head
+_SIZE = Binary(">I")
+_CORRECTION = layouts.CORRECTION.head
+_LEASE = layouts.LEASE.head
+_BREAKER = layouts.BREAKER.head
+_FIGURES = layouts.FIGURES.head
+_COUNTED = (BreakerVerdict.SUCCESS, BreakerVerdict.FAILURE)
 
 
 class MoveBatch:
@@ -37,30 +37,30 @@ class MoveBatch:
         """Append a move; `position` is the caller's index of it."""
         key = self._key
         tenant = keys.tenant(move.tenant_id)
-        breaker = move.breaker or Breaker()
         verdict = move.verdict.value if move.breaker is not None else 0
         partition = tenant.partition
         job = 0
-        told = b"" if move.final is None else final(move.final)
+        final_result = b"" if move.final is None else final(move.final)
         if move.note:
-            kind, subject = KIND_NOTE, 0
+            kind, subject = layouts.SETTLE_NOTE, 0
         elif move.task_id is not None:
-            kind, subject, job = KIND_TASK, key(keys.task(move.task_id)), key(keys.job(move.task_id))
+            kind, subject, job = layouts.SETTLE_TASK, key(keys.task(move.task_id)), key(keys.job(move.task_id))
         else:
-            kind, subject = KIND_REMEMBERED, key(tenant.idem(name_in(move.decision_id)))
+            kind, subject = layouts.SETTLE_ANSWER, key(tenant.idem(name_in(move.decision_id)))
+        flags, extra = self._parts(tenant, move)
         self.rows.append(
             b"".join(
                 (
                     _ROW.pack(
                         len(self.rows),
                         kind,
+                        flags,
                         subject,
                         job,
-                        key(keys.due(partition)) if kind == KIND_TASK else 0,
+                        key(keys.due(partition)) if kind == layouts.SETTLE_TASK else 0,
                         key(keys.outbox(partition)) if move.usage else 0,
                         key(tenant.state) if verdict else 0,
                         key(tenant.audit),
-                        key(tenant.figures) if move.taught != NOTHING_TAUGHT else 0,
                         move.decision_id,
                         move.attempt,
                         move.below,
@@ -71,36 +71,51 @@ class MoveBatch:
                         move.due_ms,
                         verdict,
                         move.provider_entry,
-                        breaker.failure_threshold,
-                        breaker.error_rate_threshold,
-                        breaker.error_rate_window_ms,
-                        breaker.minimum_requests,
-                        breaker.timeout_ms,
-                        breaker.success_threshold,
-                        _told(move.taught.latency_ms),
-                        _told(move.taught.cost_microusd),
                         0 if move.action is None else move.action,
+                        len(move.corrections),
+                        len(move.leases),
+                        len(extra),
                         len(move.features),
                     ),
                     move.features,
                     _SIZE.pack(len(move.usage)),
                     move.usage,
-                    _SIZE.pack(len(told)),
-                    told,
-                    _COUNTS.pack(len(move.corrections), len(move.leases)),
+                    _SIZE.pack(len(final_result)),
+                    final_result,
                     *(self._correction(tenant, move, c) for c in move.corrections),
-                    *(_KEY.pack(key(_lease(tenant, c))) for c in move.leases),
+                    *(_LEASE.pack(key(_lease(tenant, c))) for c in move.leases),
+                    extra,
                 )
             )
         )
         self.positions.append(position)
         self.size += len(self.rows[-1])
 
+    def _parts(self, tenant: TenantKeys, move: Move) -> tuple[int, bytes]:
+        """What few moves carry: flags and optional parts, in the order of the flags."""
+        flags, parts = 0, b""
+        breaker = move.breaker
+        if breaker is not None and move.verdict in _COUNTED:
+            flags |= layouts.SETTLE_BREAKER
+            parts += _BREAKER.pack(
+                breaker.failure_threshold,
+                breaker.error_rate_threshold,
+                breaker.error_rate_window_ms,
+                breaker.minimum_requests,
+                breaker.timeout_ms,
+                breaker.success_threshold,
+            )
+        if move.taught != NOTHING_TAUGHT:
+            flags |= layouts.SETTLE_FIGURES
+            latency, cost = move.taught.latency_ms, move.taught.cost_microusd
+            parts += _FIGURES.pack(self._key(tenant.figures), _or_unknown(latency), _or_unknown(cost))
+        return flags, parts
+
     def _correction(self, tenant: TenantKeys, move: Move, c: Correction) -> bytes:
         r = c.reservation
         if r.log:
             log = tenant.log(b"%b:%b" % (r.entry, c.owner.encode()))
-            return _CORRECTION.pack(self._key(log), _WINDOW.pack(r.window_ms), 0, move.charged_ms, c.delta)
+            return _CORRECTION.pack(self._key(log), layouts.KIND_LOG, r.entry, r.window_ms, move.charged_ms, c.delta)
         state: bytes
         match Scope(r.scope):
             case Scope.TENANT:
@@ -111,11 +126,11 @@ class MoveBatch:
                 state = tenant.policy_state(c.owner)
             case Scope.PROVIDER:
                 state = tenant.provider_state(c.owner)
-        return _CORRECTION.pack(self._key(state), r.entry, r.window_ms, move.charged_ms, c.delta)
+        return _CORRECTION.pack(self._key(state), layouts.KIND_SLIDING, r.entry, r.window_ms, move.charged_ms, c.delta)
 
 
-def _told(figure: int | None) -> int:
-    """Below nothing: the result did not say."""
+def _or_unknown(figure: int | None) -> int:
+    """A figure as the script reads it: below 0 when the result does not tell it."""
     return -1 if figure is None else figure
 
 

@@ -7,7 +7,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
 
 def partition_tags(partitions: int) -> tuple[bytes, ...]:
-    """One short tag a partition, such that partition p lies in the p-th of `partitions` equal parts of the slots.
+    """One short tag per partition; partition p lies in the p-th of `partitions` equal parts of the slots.
 
     Deterministic: every version must choose the same tags.
 

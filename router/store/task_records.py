@@ -1,8 +1,8 @@
-"""Packed values of dispatched tasks (see `packing`): the delivery record, and the final result that is to be told.
+"""Packed values of dispatched tasks (see `packing`): the delivery record, and the final result until it is published.
 
 task        B 1, B state, B attempt, H why, d charged_ms, d deadline_at_ms, 16s decision_id, 8s provider entry,
             B reason, H length, offer, msgpack of TaskFacts
-final       B 2, H length, subject, body; it takes the place of the work item, which is of format 1
+final       B 2, H length, subject, body; it replaces the work item, which has format 1
 """
 
 from struct import Struct as Layout
@@ -22,12 +22,12 @@ _unpack_facts = msgpack.Decoder(TaskFacts).decode
 
 
 def task_facts(facts: TaskFacts) -> bytes:
-    """The part of a delivery record that no attempt changes."""
+    """The part of a delivery record that is the same for all attempts."""
     return _pack_facts(facts)
 
 
 def task_record(raw: bytes) -> TaskRecord:
-    """A delivery record.
+    """Decode a delivery record.
 
     :raises FormatError: not a format that this version reads, or damaged.
     """
@@ -59,14 +59,14 @@ def _task_record(raw: bytes) -> TaskRecord:
     )
 
 
-def final(told: Final) -> bytes:
-    """What is kept of a final result until it was told."""
-    subject = told.subject.encode()
-    return _FINAL.pack(FINAL_FORMAT, len(subject)) + subject + (told.body if told.spare is None else told.spare)
+def final(result: Final) -> bytes:
+    """The stored form of a final result, until it is published."""
+    subject = result.subject.encode()
+    return _FINAL.pack(FINAL_FORMAT, len(subject)) + subject + (result.body if result.spare is None else result.spare)
 
 
 def final_in(raw: bytes) -> Final:
-    """A final result that is to be told still.
+    """Decode a final result that is not published yet.
 
     :raises FormatError: not a format that this version reads, or damaged.
     """

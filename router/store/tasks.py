@@ -1,9 +1,8 @@
-"""`ports.TaskStore` on Redis: delivery records, moves, claims, the usage outbox."""
+"""`ports.tasks.TaskStore` on Redis: delivery records, moves, claims, the usage outbox."""
 
 import logging
 import time
 from collections.abc import Callable, Sequence
-from struct import Struct as Layout
 from typing import Any
 
 from router.domain.ids import partition_in
@@ -21,7 +20,8 @@ from router.domain.task import (
 )
 from router.errors import StoreError
 from router.log_throttle import LogThrottle
-from router.ports.tasks import Claimed, UsageWaiting
+from router.ports.tasks import Claimed, OutboxEntry
+from router.store import layouts
 from router.store.decide.link import Command
 from router.store.keys import Keys
 from router.store.nodes import Nodes
@@ -51,47 +51,47 @@ SETTLE_KEYS = (
     "audit",
     "figures",
 )
-_HEAD = Layout(">IB")
-_BODY = 5
+_HEAD = layouts.SETTLE_REPLY.head
+_BODY = _HEAD.size
 _MAX_ROWS = 128
 _MAX_BYTES = 1 << 20
 
 
 def settle_script(**options: Any) -> Script:
-    """lua/settle.lua, held against what this room expects of it; options as of `scripts.load`."""
+    """Load lua/settle.lua and check its header against this module's calls; options as in `scripts.load`."""
     return load("settle", keys=SETTLE_KEYS, argv=("batch", "row"), returns=SETTLE_RETURNS, **options)
 
 
 def claim_script(**options: Any) -> Script:
-    """lua/claim.lua, likewise."""
+    """Load lua/claim.lua, likewise."""
     return load("claim", keys=("due", "retain"), argv=("lease_ms", "most"), returns={0: "claimed"}, **options)
 
 
 class Claims:
-    """What lua/claim.lua took in each call, and which keys it could not read: said once, until others are damaged."""
+    """Decodes the replies of lua/claim.lua. A damaged due set is logged once, until it is repaired."""
 
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._known: set[bytes] = set()
+    def __init__(self, entries: str) -> None:
+        self._entries = entries
+        self._damaged: set[bytes] = set()
 
     def taken(self, keys: Sequence[bytes], reply: Sequence[Any]) -> list[bytes]:
-        """The members."""
+        """The claimed members of the due sets `keys`."""
         first = 3 + int(reply[2])
         damaged = {keys[int(k) - 1] for k in reply[3:first]}
-        if new := damaged - self._known:
+        if newly_damaged := damaged - self._damaged:
             fields = {"event": Event.STORE_ROW_FAULT}
-            names = ", ".join(sorted(k.decode(errors="replace") for k in new))
-            log.error("%s: no sorted set, so that what is due there waits: %s", self._what, names, extra=fields)
-        self._known = self._known - set(keys) | damaged
+            names = ", ".join(sorted(k.decode(errors="replace") for k in newly_damaged))
+            log.error("due sets of %s are not sorted sets; their entries wait: %s", self._entries, names, extra=fields)
+        self._damaged = self._damaged - set(keys) | damaged
         return list(reply[first + 1 :: 2])
 
 
-def _unheard(_move: Move, _turn: BreakerTurn) -> None:
-    """Nobody wants to know of moves."""
+def _ignore_move(_move: Move, _turn: BreakerTurn) -> None:
+    """Ignore a move."""
 
 
 class RedisTasks:
-    """What has been dispatched; see the port for the promises. `on_moved` hears of every move that was made."""
+    """Dispatched tasks; the port has the promises. `on_moved` is called for every move that was made."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class RedisTasks:
         *,
         audit_max_len: int = 100_000,
         shared_calls: bool = True,
-        on_moved: Callable[[Move, BreakerTurn], None] = _unheard,
+        on_moved: Callable[[Move, BreakerTurn], None] = _ignore_move,
     ) -> None:
         self._keys = keys
         self._nodes = nodes
@@ -108,31 +108,31 @@ class RedisTasks:
         self._claim = claim_script()
         self._claims = Claims("tasks")
         self._throttle = LogThrottle(time.monotonic)
-        self._header = Layout(">I").pack(audit_max_len)
-        # One node takes rows of all partitions in a call; a Cluster wants a call a partition.
+        self._header = layouts.SETTLE_BATCH.head.pack(audit_max_len)
+        # A single node takes rows of all partitions in one call; a Cluster needs one call per partition.
         self._shared = shared_calls
         self._first = 0
         self._on_moved = on_moved
 
     async def records(self, task_ids: Sequence[bytes]) -> list[TaskRecord | Unreadable | None]:
-        """See `ports.TaskStore.records`."""
+        """See `ports.tasks.TaskStore.records`."""
         raws = await read_each(self._nodes, [("GET", self._keys.task(t)) for t in task_ids])
         return [_record(raw) if isinstance(raw, bytes) else raw for raw in raws]
 
     async def jobs(self, task_ids: Sequence[bytes]) -> list[bytes | None]:
-        """See `ports.TaskStore.jobs`."""
+        """See `ports.tasks.TaskStore.jobs`."""
         raws = await read_each(self._nodes, [("GET", self._keys.job(t)) for t in task_ids])
         return [None if isinstance(raw, Unreadable) else raw for raw in raws]
 
     async def move(self, moves: Sequence[Move]) -> list[MoveOutcome]:
-        """See `ports.TaskStore.move`."""
+        """See `ports.tasks.TaskStore.move`."""
         outcomes: list[MoveOutcome | None] = [None] * len(moves)
         for batch in self._batches(moves):
             reply = await self._nodes.run(self._settle, list(batch.index), [self._header, *batch.rows])
             for row, (position, raw) in enumerate(zip(batch.positions, reply[3:], strict=True)):
                 nonce, code = _HEAD.unpack_from(raw)
                 if nonce != row:
-                    raise StoreError("a settle reply was for another row")
+                    raise StoreError("a settle reply belongs to another row")
                 outcome = outcomes[position] = _outcome(moves[position], code, raw[_BODY:])
                 if isinstance(outcome, Moved):
                     self._on_moved(moves[position], outcome.turn)
@@ -150,37 +150,37 @@ class RedisTasks:
         return [*full, *open_.values()]
 
     async def claim(self, lease_ms: int, maximum: int) -> Claimed:
-        """See `ports.TaskStore.claim`."""
-        # Another partition is first each time: none waits until the others have nothing due.
+        """See `ports.tasks.TaskStore.claim`."""
+        # Each call starts with another partition, so none waits until the others have nothing due.
         self._first = (self._first + 1) % self._keys.partitions
         order = (*range(self._first, self._keys.partitions), *range(self._first))
         dues = [self._keys.due(p) for p in order]
         groups = [dues] if self._shared else [[due] for due in dues]
-        found: list[bytes] = []
+        task_ids: list[bytes] = []
         now = 0
         for group in groups:
-            if len(found) >= maximum:
+            if len(task_ids) >= maximum:
                 break
-            reply = await self._nodes.run(self._claim, group, [lease_ms, maximum - len(found)])
+            reply = await self._nodes.run(self._claim, group, [lease_ms, maximum - len(task_ids)])
             now = int(reply[1])
-            found += self._claims.taken(group, reply)
-        return Claimed(now, tuple(found))
+            task_ids += self._claims.taken(group, reply)
+        return Claimed(now, tuple(task_ids))
 
     async def forget_due(self, task_ids: Sequence[bytes]) -> None:
-        """See `ports.TaskStore.forget_due`."""
+        """See `ports.tasks.TaskStore.forget_due`."""
         await self._nodes.gather([("ZREM", self._due(t), t) for t in task_ids])
 
     async def final_results(self, task_ids: Sequence[bytes]) -> list[Final | Unreadable | None]:
-        """See `ports.TaskStore.final_results`."""
+        """See `ports.tasks.TaskStore.final_results`."""
         raws = await read_each(self._nodes, [("GET", self._keys.job(t)) for t in task_ids])
         return [_final(raw) if isinstance(raw, bytes) else raw for raw in raws]
 
     async def postpone(self, task_ids: Sequence[bytes], due_ms: int) -> None:
-        """See `ports.TaskStore.postpone`."""
+        """See `ports.tasks.TaskStore.postpone`."""
         await self._nodes.gather([("ZADD", self._due(t), "XX", due_ms, t) for t in task_ids])
 
     async def told(self, task_ids: Sequence[bytes]) -> None:
-        """See `ports.TaskStore.told`."""
+        """See `ports.tasks.TaskStore.told`."""
         commands: list[Command] = [("UNLINK", self._keys.job(t)) for t in task_ids]
         await self._nodes.gather([*commands, *(("ZREM", self._due(t), t) for t in task_ids)])
 
@@ -188,31 +188,31 @@ class RedisTasks:
         return self._keys.due(partition_in(task_id) % self._keys.partitions)
 
     async def usage_left(self) -> int:
-        """See `ports.TaskStore.usage_left`."""
+        """See `ports.tasks.TaskStore.usage_left`."""
         sizes = await read_each(self._nodes, [("HLEN", self._keys.outbox(p)) for p in range(self._keys.partitions)])
         damaged = [str(p) for p, n in enumerate(sizes) if isinstance(n, Unreadable)]
         if damaged and self._throttle.due(",".join(damaged)) is not None:
-            # Results of their tenants cannot be metered until somebody mends the keys; the others' can.
+            # Usage of these partitions stays unpublished until an operator repairs the keys; other partitions go on.
             fields = {"event": Event.STORE_ROW_FAULT, "partitions": ",".join(damaged)}
-            log.error("the usage outbox of %d partitions is no hash", len(damaged), extra=fields)
+            log.error("the usage outbox of %d partitions is not a hash", len(damaged), extra=fields)
         return sum(n for n in sizes if not isinstance(n, Unreadable))
 
-    async def usage_waits(self, usage_ids: Sequence[bytes]) -> list[bool]:
-        """See `ports.TaskStore.usage_waits`."""
+    async def usage_is_waiting(self, usage_ids: Sequence[bytes]) -> list[bool]:
+        """See `ports.tasks.TaskStore.usage_is_waiting`."""
         commands = [("HEXISTS", self._outbox(u), u) for u in usage_ids]
         return [not isinstance(n, Unreadable) and bool(n) for n in await read_each(self._nodes, commands)]
 
-    async def usage_waiting(self, maximum: int) -> list[UsageWaiting]:
-        """See `ports.TaskStore.usage_waiting`."""
+    async def usage_waiting(self, maximum: int) -> list[OutboxEntry]:
+        """See `ports.tasks.TaskStore.usage_waiting`."""
         commands = [("HRANDFIELD", self._keys.outbox(p), maximum, "WITHVALUES") for p in range(self._keys.partitions)]
-        found: list[UsageWaiting] = []
+        events: list[OutboxEntry] = []
         for flat in await read_each(self._nodes, commands):
             if not isinstance(flat, Unreadable):
-                found += [UsageWaiting(k, v) for k, v in zip(flat[::2], flat[1::2], strict=True)]
-        return found
+                events += [OutboxEntry(k, v) for k, v in zip(flat[::2], flat[1::2], strict=True)]
+        return events
 
     async def usage_published(self, usage_ids: Sequence[bytes]) -> int:
-        """See `ports.TaskStore.usage_published`."""
+        """See `ports.tasks.TaskStore.usage_published`."""
         dropped = await read_each(self._nodes, [("HDEL", self._outbox(u), u) for u in usage_ids])
         return sum(n for n in dropped if not isinstance(n, Unreadable))
 

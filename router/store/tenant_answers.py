@@ -1,8 +1,8 @@
-"""Which remembered answers of a partition are one tenant's.
+"""Which stored answers of a partition belong to a tenant.
 
-An answer has its tenant's mark. A mark is 3 bytes, so it is the tenant's only while no other tenant of the partition
-has the same: then, and for answers that a first version wrote without a mark, the names in the audit log are what
-tells. (A claim has no mark; it lives for seconds.)
+An answer carries its tenant's mark of 3 bytes. The mark identifies the tenant only if no other tenant of the partition
+has the same one. In that case, and for answers that the first version wrote without a mark, the idempotency names in
+the audit log decide. (A claim has no mark; it lives for seconds.)
 """
 
 from collections.abc import AsyncIterator, Iterable
@@ -18,14 +18,14 @@ from router.store.reads import read_each
 DAY_MS = 86_400_000
 _STEP = 1_000
 _ROWS = 512
-# Format, fingerprint, the tenant's mark, random, reason, flags.
+# Format, fingerprint, the tenant's mark, random bytes, reason, flags.
 _ANSWER = Layout(">B5s3s4sBB")
 _DECIDED = Layout(">BBdd16s")
 _DECISIONS = (Action.DECISION_MADE, Action.DECISION_REFUSED, Action.DECISION_CONFLICT)
 
 
 class TenantAnswers:
-    """Looks; removes nothing. Every method raises `StoreError` when Redis did not answer."""
+    """Finds answers; removes nothing. Every method raises `StoreError` when Redis did not answer."""
 
     def __init__(self, nodes: Nodes, tenant: TenantKeys, tenant_id: str) -> None:
         self._nodes = nodes
@@ -43,15 +43,15 @@ class TenantAnswers:
         return True
 
     def may_be(self, key: bytes) -> bool:
-        """Whether this is where a remembered answer of the partition is."""
+        """Whether the key holds a stored answer of the partition."""
         prefix = self._tenant.idem_prefix
         return key.startswith(prefix) and len(key) == len(prefix) + NAME_BYTES
 
     async def of(self, keys: list[bytes]) -> tuple[list[bytes], list[bytes]]:
-        """Of these answers, those that have the tenant's mark, and those that have none."""
+        """Of these answers, those with the tenant's mark, and those without any mark."""
         if not keys:
             return [], []
-        mine: list[bytes] = []
+        marked: list[bytes] = []
         unmarked: list[bytes] = []
         heads = await read_each(self._nodes, [("GETRANGE", k, 0, _ANSWER.size - 1) for k in keys])
         for key, head in zip(keys, heads, strict=True):
@@ -61,18 +61,18 @@ class TenantAnswers:
             if not flags & OutcomeFlag.OWNED:
                 unmarked.append(key)
             elif mark == self._tenant.owner:
-                mine.append(key)
-        return mine, unmarked
+                marked.append(key)
+        return marked, unmarked
 
     async def names(self) -> AsyncIterator[list[bytes]]:
-        """The idempotency names in the log, newest first, as far back as an answer may be remembered."""
+        """The idempotency names in the log, newest first, back to the age at which answers expire."""
         since, before = await self._now_ms() - DAY_MS - 60_000, "+"
         while rows := await self._nodes.call("XREVRANGE", self._tenant.audit, before, f"{since}-0", "COUNT", _ROWS):
             yield [name_in(decision) for decision in _decisions(fields.get(b"r", b"") for _, fields in rows)]
             before = f"({rows[-1][0].decode()}"
 
     async def cut(self) -> bool:
-        """Whether the log was cut although answers that it named may be remembered still."""
+        """Whether the log was cut although answers that it named may still be stored."""
         if not await self._nodes.call("EXISTS", self._tenant.audit):
             return False
         info = await self._nodes.call("XINFO", "STREAM", self._tenant.audit)

@@ -1,7 +1,7 @@
-"""`ports.TenantStore` on Redis: all that is one tenant's, found by a bounded walk over its partition.
+"""`ports.tenants.TenantStore` on Redis: finds everything of a tenant by a walk over its partition, page by page.
 
-Keys under the tenant's prefix are its own. What a partition shares names its tenant inside: delivery records, where
-the decision of a message is, and remembered answers (`tenant_answers`).
+Keys under the tenant's prefix are its own. Keys that a partition shares name their tenant inside: delivery records,
+message indexes, and stored answers (`tenant_answers`).
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ _OWN = "<schema>:{p}:<tenant>:"
 
 
 def _kinds() -> tuple[dict[bytes, str], dict[bytes, str]]:
-    """Kinds of a tenant's own keys: by their whole rest, and by how it begins."""
+    """Kinds of a tenant's own keys: by the whole rest of the key, and by its beginning."""
     whole: dict[bytes, str] = {}
     begins: dict[bytes, str] = {}
     for kind, row in KEYS.items():
@@ -37,13 +37,13 @@ _WHOLE, _BEGINS = _kinds()
 
 
 def kind_of(rest: bytes) -> str:
-    """The kind of a tenant's own key, by what follows the tenant; a newer version's is `other`."""
-    found = _WHOLE.get(rest)
-    return found or next((kind for begin, kind in _BEGINS.items() if rest.startswith(begin)), "other")
+    """The kind of a tenant's own key, by the text after the tenant; `other`: a kind of a newer version."""
+    whole_kind = _WHOLE.get(rest)
+    return whole_kind or next((kind for begin, kind in _BEGINS.items() if rest.startswith(begin)), "other")
 
 
 class RedisTenants:
-    """Counts and purges; see the port for the promises."""
+    """Counts and purges; the port has the promises."""
 
     def __init__(self, keys: Keys, nodes: Nodes) -> None:
         self._keys = keys
@@ -52,7 +52,7 @@ class RedisTenants:
         self._end = load("purge_tenant", keys=("head", "policies"), argv=("random", "keep_ms"), returns=returns)
 
     async def census(self, tenant_id: str) -> Census:
-        """See `ports.TenantStore.census`."""
+        """See `ports.tenants.TenantStore.census`."""
         tenant = self._keys.tenant(tenant_id)
         counts: Counter[str] = Counter()
         samples: dict[str, list[bytes]] = {}
@@ -73,48 +73,48 @@ class RedisTenants:
         return Census(kinds, entries, await self._open_tasks(tenant_id), walked < MAX_WALKED)
 
     async def _sizes(self, sample: list[bytes]) -> float:
-        found = await self._nodes.gather([("MEMORY", "USAGE", key, "SAMPLES", 5) for key in sample])
-        sizes = [int(size) for size in found if size is not None]
+        replies = await self._nodes.gather([("MEMORY", "USAGE", key, "SAMPLES", 5) for key in sample])
+        sizes = [int(size) for size in replies if size is not None]
         return sum(sizes) / len(sizes) if sizes else 0.0
 
     async def _open_tasks(self, tenant_id: str) -> dict[str, int]:
-        """Tasks that are not ended, by state: those that are due some time."""
+        """Unfinished tasks by state, read from the due set."""
         tenant = self._keys.tenant(tenant_id)
         states: Counter[str] = Counter()
         ids = await self._nodes.call("ZRANGE", tenant.due, 0, 9_999)
         for at in range(0, len(ids), _ROWS):
-            some = ids[at : at + _ROWS]
-            for raw in await self._nodes.gather([("GET", tenant.task(i)) for i in some]):
+            chunk = ids[at : at + _ROWS]
+            for raw in await self._nodes.gather([("GET", tenant.task(i)) for i in chunk]):
                 if raw is not None and _task_of(raw, tenant_id):
                     states[task_record(raw).state.label] += 1
         return dict(states)
 
     async def end(self, tenant_id: str, *, keep_ms: int) -> int | None:
-        """See `ports.TenantStore.end`."""
+        """See `ports.tenants.TenantStore.end`."""
         tenant = self._keys.tenant(tenant_id)
         reply = await self._nodes.run(self._end, (tenant.head, tenant.policies), (token_bytes(4), keep_ms))
         return int(reply[1]) if reply[0] == 0 else None
 
     async def purge(self, tenant_id: str, *, dry_run: bool) -> Purged:
-        """See `ports.TenantStore.purge`."""
+        """See `ports.tenants.TenantStore.purge`."""
         tenant = self._keys.tenant(tenant_id)
         counts: Counter[str] = Counter()
         answers = TenantAnswers(self._nodes, tenant, tenant_id)
         cut = await answers.cut()
         alone = await answers.alone()
-        # The log first: it names answers, and it goes with the walk.
+        # The log first: it names answers, and the walk removes it.
         async for names in answers.names():
-            mine, unmarked = await answers.of([tenant.idem(n) for n in names])
-            counts["idem"] += await self._drop(unmarked if alone else mine + unmarked, dry_run=dry_run)
+            marked, unmarked = await answers.of([tenant.idem(n) for n in names])
+            counts["idem"] += await self._drop(unmarked if alone else marked + unmarked, dry_run=dry_run)
             counts["claim"] += await self._drop([tenant.claim(n) for n in names], dry_run=dry_run)
         unsure = False
         async for page in self._nodes.pages(self._pattern(tenant), _STEP):
             counts += await self._own(tenant, page, dry_run=dry_run)
             counts += await self._tasks(tenant, tenant_id, page, dry_run=dry_run)
             counts += await self._messages(tenant, tenant_id, page, dry_run=dry_run)
-            mine, unmarked = await answers.of([k for k in page if answers.may_be(k)])
-            counts["idem"] += await self._drop(mine if alone else [], dry_run=dry_run)
-            unsure = unsure or bool(unmarked or (mine and not alone))
+            marked, unmarked = await answers.of([k for k in page if answers.may_be(k)])
+            counts["idem"] += await self._drop(marked if alone else [], dry_run=dry_run)
+            unsure = unsure or bool(unmarked or (marked and not alone))
         if not dry_run:
             counts["retain"] += int(await self._nodes.call("ZREM", self._keys.retain(tenant.partition), tenant_id))
         counts["epochs"] += await self._epochs(tenant_id, dry_run=dry_run)
@@ -130,16 +130,16 @@ class RedisTenants:
         return int(await self._nodes.call("EXISTS" if dry_run else "UNLINK", *keys))
 
     async def _own(self, tenant: TenantKeys, page: list[bytes], *, dry_run: bool) -> Counter[str]:
-        """What is under the tenant's prefix, but for the head of one that was ended: it has a life time."""
+        """Remove the keys under the tenant's prefix, except the head, which expires; a dry run counts it."""
         counts: Counter[str] = Counter()
-        mine = [k for k in page if k.startswith(tenant.prefix) and (dry_run or k != tenant.head)]
-        if mine:
-            await self._drop(mine, dry_run=dry_run)
-            counts.update(kind_of(k[len(tenant.prefix) :]) for k in mine)
+        own_keys = [k for k in page if k.startswith(tenant.prefix) and (dry_run or k != tenant.head)]
+        if own_keys:
+            await self._drop(own_keys, dry_run=dry_run)
+            counts.update(kind_of(k[len(tenant.prefix) :]) for k in own_keys)
         return counts
 
     async def _tasks(self, tenant: TenantKeys, tenant_id: str, page: list[bytes], *, dry_run: bool) -> Counter[str]:
-        """Delivery records, work items and what is due of them."""
+        """Delivery records and work items, and their due entries."""
         prefix = tenant.shared + b"task:"
         keys = [k for k in page if k.startswith(prefix)]
         raws = await self._nodes.gather([("GET", k) for k in keys])
@@ -154,29 +154,29 @@ class RedisTenants:
         return Counter(task=await self._drop([tenant.task(i) for i in ids], dry_run=dry_run), job=jobs)
 
     async def _messages(self, tenant: TenantKeys, tenant_id: str, page: list[bytes], *, dry_run: bool) -> Counter[str]:
-        """Where the decisions of messages are: the tenant's fields."""
+        """The tenant's fields in message indexes."""
         prefix = tenant.idem_prefix + b"m"
         keys = [k for k in page if k.startswith(prefix) and len(k) == len(prefix) + 10]
         act = "HEXISTS" if dry_run else "HDEL"
         return Counter(message=sum(await self._nodes.gather([(act, k, tenant_id) for k in keys])))
 
     async def _epochs(self, tenant_id: str, *, dry_run: bool) -> int:
-        """Alert episodes of this tenant, or of something of it."""
-        key, cursor, found = self._keys.epochs, 0, 0
+        """Alert episodes whose scope is this tenant, or part of it."""
+        key, cursor, count = self._keys.epochs, 0, 0
         while True:
             cursor, flat = await self._nodes.call("HSCAN", key, cursor, "COUNT", _STEP)
             names = list(flat) if isinstance(flat, dict) else flat[::2]
-            mine = [n for n in names if n.decode().partition(":")[2].partition("/")[0] == tenant_id]
-            found += len(mine)
-            if mine and not dry_run:
-                await self._nodes.call("HDEL", key, *mine)
+            fields = [n for n in names if n.decode().partition(":")[2].partition("/")[0] == tenant_id]
+            count += len(fields)
+            if fields and not dry_run:
+                await self._nodes.call("HDEL", key, *fields)
             cursor = int(cursor)
             if cursor == 0:
-                return found
+                return count
 
 
 def _task_of(raw: bytes, tenant_id: str) -> bool:
-    """Whether a delivery record is the tenant's; one that cannot be read is nobody's."""
+    """Whether a delivery record belongs to the tenant; an unreadable one belongs to none."""
     try:
         return task_record(raw).facts.tenant_id == tenant_id
     except FormatError:

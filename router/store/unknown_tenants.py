@@ -1,4 +1,4 @@
-"""`ports.UnknownTenantLog` on one Redis stream of the whole fleet: field r is B 1, then msgpack of the record."""
+"""`ports.audit.UnknownTenantLog` on one Redis stream of the whole fleet. Field r: B 1, msgpack of the record."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ _unpack = msgpack.Decoder(UnknownTenant).decode
 
 
 class RedisUnknownTenants:
-    """Writes and reads; see the port for the promises."""
+    """Writes and reads refusals of unknown tenants; the port has the promises."""
 
     def __init__(self, keys: Keys, nodes: Nodes, ttl_ms: int) -> None:
         self._key = keys.unknown
@@ -26,36 +26,37 @@ class RedisUnknownTenants:
         self._ttl_ms = ttl_ms
 
     async def record(self, records: Sequence[UnknownTenant]) -> None:
-        """See `ports.UnknownTenantLog.record`."""
+        """See `ports.audit.UnknownTenantLog.record`."""
         commands: list[Command] = [
-            ("XADD", self._key, "MAXLEN", "~", MAX_KEPT, "*", "r", b"%c%b" % (FORMAT, _pack(one))) for one in records
+            ("XADD", self._key, "MAXLEN", "~", MAX_KEPT, "*", "r", b"%c%b" % (FORMAT, _pack(record)))
+            for record in records
         ]
         await self._nodes.gather([*commands, ("PEXPIRE", self._key, self._ttl_ms)])
 
     async def newest(self, maximum: int) -> list[AuditEntry]:
-        """See `ports.UnknownTenantLog.newest`."""
+        """See `ports.audit.UnknownTenantLog.newest`."""
         rows = await self._nodes.call("XREVRANGE", self._key, "+", "-", "COUNT", maximum)
-        return [found for entry_id, fields in rows if (found := _entry(entry_id.decode(), fields[b"r"])) is not None]
+        return [entry for entry_id, fields in rows if (entry := _entry(entry_id.decode(), fields[b"r"])) is not None]
 
 
 def _entry(entry_id: str, raw: bytes) -> AuditEntry | None:
-    """One record; None when a newer version has written it."""
+    """Decode one record. None: it is unreadable, such as one that a newer version has written."""
     try:
-        one = _unpack(raw[1:]) if raw[0] == FORMAT else None
+        record = _unpack(raw[1:]) if raw[0] == FORMAT else None
     except msgspec.MsgspecError:
-        one = None
-    if one is None:
+        record = None
+    if record is None:
         return None
     return AuditEntry(
-        entry_id,
-        int(entry_id.partition("-")[0]) * 1000,
-        one.tenant_id,
-        Action.DECISION_REFUSED.label,
-        "request",
-        one.request_id,
-        None,
-        one.ip_address,
-        one.trace_id,
-        {"request_id": one.request_id, "policy_id": one.policy_id, "times": one.times},
-        one.code,
+        id=entry_id,
+        ts_us=int(entry_id.partition("-")[0]) * 1000,
+        tenant_id=record.tenant_id,
+        action=Action.DECISION_REFUSED.label,
+        resource_type="request",
+        resource_id=record.request_id,
+        user_id=None,
+        ip_address=record.ip_address,
+        trace_id=record.trace_id,
+        details={"request_id": record.request_id, "policy_id": record.policy_id, "times": record.times},
+        outcome=record.code,
     )

@@ -1,4 +1,4 @@
-"""What a pod says of itself: all event names (`events`) and all metrics (`metrics`), counted cheaply (`tally`)."""
+"""Telemetry of a pod: all event names (`events`), all metrics (`metrics`), and their cheap counters (`tally`)."""
 
 from router.telemetry.events import Event
 from router.telemetry.families import MetricRow

@@ -1,10 +1,10 @@
-"""Every event that a log line may name. The word is stable: dashboards and alerts are built on it."""
+"""Every event name of a log line. The names are stable, because dashboards and alerts depend on them."""
 
 from enum import StrEnum
 
 
 class Event(StrEnum):
-    """What happened; goes into `event` of a log line."""
+    """The field `event` of a log line."""
 
     LOG = "log"
     POD_STARTING = "pod.starting"

@@ -1,4 +1,4 @@
-"""Makes metric families, in one registry, and keeps the line of each for the reference."""
+"""Create metric families in one registry, and keep a row of each for the reference."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from router.telemetry.tally import Histogram, Totals
 
 
 class MetricRow(NamedTuple):
-    """One line of the reference. `name` is what a scraper sees."""
+    """One row of the reference. `name` is the name in a scrape."""
 
     name: str
     kind: str
@@ -19,7 +19,7 @@ class MetricRow(NamedTuple):
 
 
 class Families:
-    """`rows` describes them all, in the order in which they were made; `first` is one that is printed otherwise."""
+    """Creates families; `rows` describes all, in order. `first` is a metric that is printed without the registry."""
 
     def __init__(self, registry: CollectorRegistry, first: MetricRow) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -28,29 +28,29 @@ class Families:
         ProcessCollector(registry=registry)
 
     def counter(self, name: str, documentation: str, *labels: str) -> Counter:
-        """Counts up, off the hot path; `_total` is added to its name."""
+        """Create a counter for use off the hot path; `_total` is added to its name."""
         self.rows.append(MetricRow(f"router_{name}_total", "counter", labels, documentation))
         return Counter(f"router_{name}", documentation, labels, registry=self._registry)
 
     def gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
-        """Goes up and down."""
+        """Create a gauge."""
         self.rows.append(MetricRow(f"router_{name}", "gauge", labels, documentation))
         return Gauge(f"router_{name}", documentation, labels, registry=self._registry)
 
     def histogram(self, name: str, documentation: str, bounds: tuple[float, ...], *labels: str) -> Histogram:
-        """Counts values by upper bounds, cheaply enough for the hot path."""
+        """Create a histogram that is cheap enough for the hot path."""
         histogram = Histogram(f"router_{name}", documentation, bounds, labels)
         self._registry.register(histogram)
         self.rows.append(MetricRow(f"router_{name}", "histogram", labels, documentation))
         return histogram
 
     def totals(self, name: str, documentation: str, *labels: str) -> Totals:
-        """Counts that somebody else keeps; `_total` is added to its name."""
+        """Create a counter whose values are read from elsewhere at a scrape; `_total` is added to its name."""
         totals = Totals(f"router_{name}", documentation, labels)
         self.own(totals, f"router_{name}", documentation, labels)
         return totals
 
     def own(self, counter: Collector, name: str, documentation: str, labels: Sequence[str]) -> None:
-        """A counter family of another kind, under its whole name; `_total` is added."""
+        """Register a counter family of another class, under its full name; `_total` is added."""
         self._registry.register(counter)
         self.rows.append(MetricRow(f"{name}_total", "counter", tuple(labels), documentation))

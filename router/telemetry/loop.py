@@ -1,4 +1,4 @@
-"""How late the event loop runs its timers: the first sign that something blocks it."""
+"""Event loop lag: how late the loop runs its timers, the first sign of blocking code."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from router.telemetry.tally import Buckets
 
 
 class LoopLag:
-    """Measures every `every_s` seconds from `start` to `stop`; each timer is set only after the last one ran."""
+    """Measures every `every_s` seconds from `start` to `stop`; a timer is set only after the previous one ran."""
 
     def __init__(self, buckets: Buckets, every_s: float = 0.25) -> None:
         self._buckets = buckets
@@ -14,11 +14,11 @@ class LoopLag:
         self._handle: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Begin; call from the loop to be measured."""
+        """Start measuring; call from the loop that is measured."""
         self._arm(asyncio.get_running_loop())
 
     def stop(self) -> None:
-        """End; idempotent."""
+        """Stop measuring; idempotent."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None

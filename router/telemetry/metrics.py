@@ -1,7 +1,8 @@
-"""Every metric of a pod, by name, in one place. Label sets are closed: a value is from an enum, code or settings.
+"""Every metric of a pod. Label sets are closed: each value comes from an enum, a constant or the settings.
 
-What an alerting rule looks at is made at start-up, with every label value: a series that begins at 1 has no increase.
-Totals that a room keeps for itself are read from it (`redeliveries.read_from(lambda: loop.redelivered, "result")`).
+Series used by alerting rules are created at start-up with every label value, since `increase()` misses the first event
+of a series that begins at 1. Totals that a component keeps itself are read from it at a scrape
+(`redeliveries.read_from(lambda: loop.redelivered, "result")`).
 """
 
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ from router.telemetry.tally import OTHER, Decisions
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LATENCY = (0.0002, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0)
-# Of what may take seconds: answers that wait for extensions, and the status' bound of 5 s for them.
+# For durations of seconds: answers that wait for extensions.
 _LONG = (*_LATENCY, 2.0, 3.0, 4.0, 5.0, 10.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 BREAKER_STATES = ("open", "half_open", "forced")
@@ -27,68 +28,74 @@ _LAG = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 
 BACKPRESSURE = MetricRow(
-    "router_intake_backpressure_active", "gauge", (), "1 while callers should slow down; always the very first line."
+    "router_intake_backpressure_active", "gauge", (), "1 while callers should slow down; always the first line."
 )
 
 
 class Telemetry:
-    """The metrics of one pod, in the registry it is given. `tenants` are those with a label of their own,
-    `store_kinds` the kinds of keys.
+    """The metrics of one pod, in the given registry; `rows` describes them all.
 
-    `rows` describes them all.
+    `tenants` are the tenants with a label of their own, `store_kinds` the kinds of Redis keys.
     """
 
     def __init__(
         self, registry: CollectorRegistry, tenants: Iterable[str] = (), store_kinds: Iterable[str] = ()
     ) -> None:
         self.registry = registry
-        make = Families(registry, BACKPRESSURE)
-        self.rows = make.rows
+        families = Families(registry, BACKPRESSURE)
+        self.rows = families.rows
         self.store_kinds = tuple(store_kinds)
-        self._decide(make, tenants)
-        self._extensions(make)
-        self._store(make)
-        self._audit(make)
-        self._policies_and_gate(make)
-        self._tasks(make)
-        self._bus(make)
-        self._pod(make)
+        self._decide(families, tenants)
+        self._extensions(families)
+        self._store(families)
+        self._audit(families)
+        self._policies_and_gate(families)
+        self._tasks(families)
+        self._bus(families)
+        self._pod(families)
 
-    def _decide(self, make: Families, tenants: Iterable[str]) -> None:
-        latency = make.histogram("decision_seconds", "From the request's arrival to its answer.", _LONG).child()
+    def _decide(self, families: Families, tenants: Iterable[str]) -> None:
+        latency = families.histogram(
+            "decision_seconds", "Time from the request's arrival to its answer.", _LONG
+        ).child()
         self.latency = latency
         self.decisions = Decisions(tenants, latency)
-        make.own(self.decisions, Decisions.NAME, Decisions.DOCUMENTATION, Decisions.LABELS)
-        self.in_flight = make.gauge("in_flight", "Requests in the pod that have no answer yet.")
-        self.shed = make.counter("shed", "Requests refused before decoding because too many were in flight.")
-        self.pins = make.counter("pins", "Decisions with a pin, by what became of it.", "state")
-        self.shadow_hits = make.counter(
+        families.own(self.decisions, Decisions.NAME, Decisions.DOCUMENTATION, Decisions.LABELS)
+        self.in_flight = families.gauge("in_flight", "Requests in the pod without an answer yet.")
+        self.shed = families.counter("shed", "Requests refused before decoding because too many were in flight.")
+        self.pins = families.counter("pins", "Decisions with a pin, by the state of the pin.", "state")
+        self.shadow_hits = families.counter(
             "shadow_limit_hits", "Decisions that a limit in shadow mode would have refused."
         )
-        self.limit_refusals = make.counter(
-            "limit_refusals", "Requests that a limit refused, by who shares it and what it counts.", "scope", "resource"
+        self.limit_refusals = families.counter(
+            "limit_refusals", "Requests that a limit refused, by its scope and resource.", "scope", "resource"
         )
         for scope, resource in product(Scope, Resource):
             self.limit_refusals.labels(scope.value, resource.value)
-        self._standing(make)
+        self._limit_usage(families)
 
-    def _standing(self, make: Families) -> None:
-        """What `usecases.sampling.measure` tells of tenants in use."""
-        self.limit_used = make.gauge(
+    def _limit_usage(self, families: Families) -> None:
+        """Limits and breakers of the tenants in use, set by `usecases.sampling.measure`."""
+        self.limit_used = families.gauge(
             "limit_used_ratio",
-            "How full the fullest limit of a kind is, by the pod that leads; 0 on the others. Without limits of users.",
+            "Usage share of the fullest limit, from the leading pod; 0 on the others. Without per-user limits.",
             "scope",
             "resource",
             "tenant",
         )
-        self.limits_near = make.gauge(
-            "limits_near", "Limits that are nine tenths full, or more; as before.", "scope", "resource"
+        self.limits_near = families.gauge(
+            "limits_near",
+            "Limits that are at least 90 % full, from the leading pod; 0 on the others.",
+            "scope",
+            "resource",
         )
-        self.breakers = make.gauge(
-            "breakers", "Breakers of providers that are not closed; forced: by an operator. As before.", "state"
+        self.breakers = families.gauge(
+            "breakers",
+            "Provider breakers that are not closed (forced: by an operator), from the leading pod; 0 on the others.",
+            "state",
         )
-        self.measured_tenants = make.gauge(
-            "measured_tenants", "Tenants in use whose limits and breakers these are; 0 on pods that do not lead."
+        self.measured_tenants = families.gauge(
+            "measured_tenants", "Tenants whose limits and breakers are measured; 0 on pods that do not lead."
         )
         for scope, resource in product(Scope, Resource):
             if scope is not Scope.USER:
@@ -97,182 +104,217 @@ class Telemetry:
         for state in BREAKER_STATES:
             self.breakers.labels(state)
 
-    def _extensions(self, make: Families) -> None:
-        self.extension_calls = make.counter(
-            "extension_calls", "Calls of extensions, and steps without a call, by outcome.", "stage", "outcome"
+    def _extensions(self, families: Families) -> None:
+        self.extension_calls = families.counter(
+            "extension_calls", "Extension calls, and steps without a call, by outcome.", "stage", "outcome"
         )
-        self.extension_seconds = make.histogram("extension_seconds", "One call of an extension.", _LONG, "stage")
-        self.extension_breakers = make.counter(
-            "extension_breaker_transitions", "Breakers of extensions that this pod saw turn.", "to"
+        self.extension_seconds = families.histogram(
+            "extension_seconds", "Duration of one extension call.", _LONG, "stage"
         )
-        self.pipelines = make.gauge("pipelines", "Requests that are with their extensions.")
-        self.decisions_undone = make.counter(
-            "decisions_undone", "Decisions taken back because their post extensions failed or their pod died.", "cause"
+        self.extension_breakers = families.counter(
+            "extension_breaker_transitions",
+            "State changes of extension breakers that this pod observed, by new state.",
+            "to",
+        )
+        self.pipelines = families.gauge("pipelines", "Requests that wait for their extensions.")
+        self.decisions_undone = families.counter(
+            "decisions_undone", "Decisions undone because their post extensions failed or their pod died.", "cause"
         )
 
-    def _store(self, make: Families) -> None:
-        self.batch_rows = make.histogram("batch_rows", "Decide rows in one store call.", _ROWS).child()
-        self.store_call_seconds = make.histogram(
-            "store_call_seconds", "One call of a script, from send to reply or deadline.", _LATENCY, "script"
+    def _store(self, families: Families) -> None:
+        self.batch_rows = families.histogram("batch_rows", "Decide rows in one store call.", _ROWS).child()
+        self.store_call_seconds = families.histogram(
+            "store_call_seconds", "Duration of one script call, from send to reply or deadline.", _LATENCY, "script"
         )
-        self.store_timeouts = make.counter("store_timeouts", "Store calls not answered by their deadline.")
-        self.store_errors = make.counter("store_errors", "Store calls that failed otherwise.")
-        self.store_late_rows = make.counter("store_late_rows", "Rows that reached the store after their not_after.")
-        self.store_row_faults = make.counter("store_row_faults", "Rows that the script could not run.")
-        self.store_breaker_open = make.gauge(
-            "store_breaker_open", "1 while the store is held to be away, or refuses calls."
+        self.store_timeouts = families.counter("store_timeouts", "Store calls without a reply by their deadline.")
+        self.store_errors = families.counter("store_errors", "Store calls that failed for other reasons.")
+        self.store_late_rows = families.counter("store_late_rows", "Rows that reached the store after their not_after.")
+        self.store_row_faults = families.counter("store_row_faults", "Rows that the script could not run.")
+        self.store_breaker_open = families.gauge(
+            "store_breaker_open", "1 while the store counts as unavailable or refuses calls."
         )
-        self.store_reseeded = make.counter("store_reseeded", "Times an empty store was found and seeded again.")
-        self.store_memory_share = make.gauge(
-            "store_memory_share", "Used memory as a share of maxmemory, on the fullest node; 0 without a bound."
+        self.store_reseeded = families.counter(
+            "store_reseeded", "Times that an empty store was found and seeded again."
         )
-        self.store_keys = make.gauge(
-            "store_keys", "Keys of each kind, estimated from a sample by the pod that leads; 0 on the others.", "kind"
+        self.store_memory_share = families.gauge(
+            "store_memory_share", "Used memory as a share of maxmemory, on the fullest node; 0 without maxmemory."
         )
-        self.store_key_bytes = make.gauge("store_key_bytes", "Their bytes in Redis, estimated alike.", "kind")
-        self.store_sampled_share = make.gauge(
-            "store_sampled_share", "Share of all keys that the sample is; 0 on pods that do not lead."
+        self.store_keys = families.gauge(
+            "store_keys", "Keys of each kind, estimated from a sample by the leading pod; 0 on the others.", "kind"
+        )
+        self.store_key_bytes = families.gauge(
+            "store_key_bytes", "Bytes of the keys of each kind in Redis, estimated like router_store_keys.", "kind"
+        )
+        self.store_sampled_share = families.gauge(
+            "store_sampled_share", "Sampled keys as a share of all keys; 0 on pods that do not lead."
         )
         for kind in self.store_kinds:
             self.store_keys.labels(kind)
             self.store_key_bytes.labels(kind)
-        self.audit_deferred = make.gauge(
+        self.audit_deferred = families.gauge(
             "audit_deferred", "Audit records of degraded decisions that wait for the store."
         )
 
-    def _audit(self, make: Families) -> None:
-        self.audit_appended = make.counter(
-            "audit_appended", "Audit entries written, as seen by looks at the logs.", "tenant"
+    def _audit(self, families: Families) -> None:
+        self.audit_appended = families.counter(
+            "audit_appended", "Audit entries written, from periodic checks of the logs.", "tenant"
         )
         self.audit_appended.labels(OTHER)
-        self.audit_cut = make.counter(
-            "audit_cut", "Audit entries cut for their age, or by the bound on length though they were younger.", "by"
+        self.audit_cut = families.counter(
+            "audit_cut", "Audit entries removed for their age, or earlier by the bound on length.", "by"
         )
         for by in ("age", "length"):
             self.audit_cut.labels(by)
-        self.audit_exported = make.counter("audit_exported", "Audit entries stored outside by the export.")
-        self.audit_export_failures = make.counter("audit_export_failures", "Exports that failed and are tried again.")
-        self.audit_export_lag = make.gauge(
-            "audit_export_lag_share",
-            "Entries that the export has not read, of the log furthest behind that this pod saw in the last minute or "
-            "two, as a share of ROUTER_AUDIT_MAX_LEN: at 1 entries are cut unread.",
+        self.audit_exported = families.counter(
+            "audit_exported", "Audit entries that the export stored outside of Redis."
         )
-        self.audit_export_lost = make.counter("audit_export_lost", "Audit entries cut before the export read them.")
-        self.audit_read_seconds = make.histogram(
-            "audit_read_seconds", "One bounded read of an audit log by this pod.", _LONG
+        self.audit_export_failures = families.counter("audit_export_failures", "Exports that failed and are retried.")
+        self.audit_export_lag = families.gauge(
+            "audit_export_lag_share",
+            "Unexported entries of the log that is furthest behind, as a share of ROUTER_AUDIT_MAX_LEN, over the logs "
+            "that this pod checked in the last 1 to 2 minutes. At 1, entries are lost unexported.",
+        )
+        self.audit_export_lost = families.counter(
+            "audit_export_lost", "Audit entries removed before the export read them."
+        )
+        self.audit_read_seconds = families.histogram(
+            "audit_read_seconds", "Duration of one bounded read of an audit log by this pod.", _LONG
         ).child()
-        self.audit_unknown = make.counter(
+        self.audit_unknown = families.counter(
             "audit_unknown_tenants",
-            "Refusals without a tenant's log: recorded in the shared one, or dropped.",
+            "Refusals for unknown tenants: recorded in the audit log of no tenant, or dropped.",
             "outcome",
         )
         for outcome in ("recorded", "dropped"):
             self.audit_unknown.labels(outcome)
-        self.audit_unrecorded = make.counter(
-            "audit_unrecorded", "Refusals counted in the audit instead of recorded each: ROUTER_QUOTA_AUDIT_RATE."
+        self.audit_unrecorded = families.counter(
+            "audit_unrecorded", "Refusals that the audit counts instead of recording each (ROUTER_QUOTA_AUDIT_RATE)."
         )
 
-    def _policies_and_gate(self, make: Families) -> None:
-        self.policy_reloads = make.counter("policy_reloads", "Policy loads, by what caused them.", "cause")
-        self.policy_load_failures = make.counter(
-            "policy_load_failures", "Policy loads that failed; the last good one is kept."
+    def _policies_and_gate(self, families: Families) -> None:
+        self.policy_reloads = families.counter("policy_reloads", "Policy loads, by cause.", "cause")
+        self.policy_load_failures = families.counter(
+            "policy_load_failures", "Policy loads that failed; the last good policies stay."
         )
-        self.policy_cache_bytes = make.gauge("policy_cache_bytes", "Estimated size of the compiled policies.")
-        self.policy_cache_entries = make.gauge("policy_cache_entries", "Tenants in the policy cache.")
-        self.policy_skew = make.gauge(
-            "policy_revision_skew", "Cached tenants of which the store has another revision, as decide rows tell."
+        self.policy_cache_bytes = families.gauge("policy_cache_bytes", "Estimated size of the compiled policies.")
+        self.policy_cache_entries = families.gauge("policy_cache_entries", "Tenants in the policy cache.")
+        self.policy_skew = families.gauge(
+            "policy_revision_skew", "Cached tenants whose revision differs from the store's, as decide rows report."
         )
-        self.policy_skew_age = make.gauge(
-            "policy_revision_skew_seconds", "How long the oldest of these has been behind; 0 when none is."
+        self.policy_skew_age = families.gauge(
+            "policy_revision_skew_seconds",
+            "Time that the oldest tenant in router_policy_revision_skew has been behind; 0 if there is none.",
         )
-        self.policy_revision = make.gauge(
-            "policy_revision", "Revision that the pod decides by; 0: not cached. ROUTER_METRICS_TENANTS only.", "tenant"
+        self.policy_revision = families.gauge(
+            "policy_revision",
+            "Policy revision that the pod decides by; 0: not cached. Only for ROUTER_METRICS_TENANTS.",
+            "tenant",
         )
-        self.figures_tenants = make.gauge("figures_tenants", "Tenants whose live figures the pod holds.")
-        self.figures_failures = make.counter(
-            "figures_failures", "Reads of live figures that failed; the last ones are kept."
+        self.figures_tenants = families.gauge("figures_tenants", "Tenants whose live figures the pod holds.")
+        self.figures_failures = families.counter(
+            "figures_failures", "Reads of live figures that failed; the last figures stay."
         )
-        self.cp_fallbacks = make.counter("cp_fallback", "Times the gate fell back to the CP1 baseline.", "reason")
+        self.cp_fallbacks = families.counter(
+            "cp_fallback", "Times that the gate fell back to the CP1 baseline.", "reason"
+        )
         for fault in Fault:
             self.cp_fallbacks.labels(fault.value)
-        self.gate_open = make.gauge("gate_open", "1 while the CP gate lets all features through.")
+        self.gate_open = families.gauge("gate_open", "1 while the CP gate allows all features.")
 
-    def _tasks(self, make: Families) -> None:
-        self.results_settled = make.counter("results_settled", "Results that settled an attempt.", "status")
-        self.results_refused = make.counter("results_refused", "Results that settled nothing.", "reason")
-        self.usage_settled = make.counter("usage_settled", "Usage events that settling wrote into the outbox.")
-        self.usage_published = make.counter(
-            "usage_published", "Usage events that are in the stream and left the outbox."
+    def _tasks(self, families: Families) -> None:
+        self.results_settled = families.counter("results_settled", "Results that settled an attempt.", "status")
+        self.results_refused = families.counter("results_refused", "Results that did not settle an attempt.", "reason")
+        self.usage_settled = families.counter("usage_settled", "Usage events that settling has put into the outbox.")
+        self.usage_published = families.counter(
+            "usage_published", "Usage events published to the stream and removed from the outbox."
         )
-        self.usage_duplicate = make.counter(
-            "usage_duplicate", "Usage publishes that the stream had already: not metered again."
+        self.usage_duplicate = families.counter(
+            "usage_duplicate", "Usage publishes that the stream dropped as duplicates: not metered again."
         )
-        self.usage_reconciliation = make.gauge(
+        self.usage_reconciliation = families.gauge(
             "usage_reconciliation",
-            "Usage settled − published, of the whole fleet: what the outbox holds. Returns to zero.",
+            "Settled minus published usage of the fleet: the size of the outbox. Returns to zero.",
         )
-        self.assignments_published = make.counter(
+        self.assignments_published = families.counter(
             "assignments_published", "Assignments published, further attempts included."
         )
-        self.assignments_duplicate = make.counter(
-            "assignments_duplicate", "Assignment publishes that the stream had already: no worker gets them again."
+        self.assignments_duplicate = families.counter(
+            "assignments_duplicate",
+            "Assignment publishes that the stream dropped as duplicates: no worker gets them again.",
         )
-        self.assignments_timed_out = make.counter("assignments_timed_out", "Attempts whose deadline passed.")
-        self.final_results = make.counter(
+        self.assignments_timed_out = families.counter("assignments_timed_out", "Attempts whose deadline passed.")
+        self.final_results = families.counter(
             "final_results",
-            "Final results published to callers: by the pod that ended the task, by a sweeper because nobody had "
-            "confirmed it, or failed, and tried again.",
+            "Final results published to callers: by the pod that ended the task, by a sweeper after no confirmation, "
+            "or failed and to be retried.",
             "outcome",
         )
         for outcome in ("pod", "sweeper", "failed"):
             self.final_results.labels(outcome)
-        self.isolation_violations = make.counter(
+        self.isolation_violations = families.counter(
             "isolation_violations",
-            "Refused: a result or receipt of another tenant's task, a request or query that names two tenants, a query "
-            "for another tenant's decision.",
+            "Refused messages that cross tenants: a result or ack for another tenant's task, a request or query that "
+            "names two tenants, a query for another tenant's decision.",
             "door",
         )
         for door in Door:
             self.isolation_violations.labels(door.value)
-        self.dead_letters = make.counter("dead_letters", "Messages given up on, by who gave up.", "source")
-        self.redriven = make.counter("redriven", "Dead letters that came again by a re-drive, by stream.", "stream")
-        self.breaker_transitions = make.counter("breaker_transitions", "Breaker changes seen, by new state.", "to")
+        self.dead_letters = families.counter("dead_letters", "Messages that became dead letters, by source.", "source")
+        self.redriven = families.counter(
+            "redriven", "Dead letters received again after a redrive, by stream.", "stream"
+        )
+        self.breaker_transitions = families.counter(
+            "breaker_transitions", "Observed breaker changes, by new state.", "to"
+        )
         for source in ("router", "worker"):
             self.dead_letters.labels(source)
         for turn in BreakerTurn:
             if turn is not BreakerTurn.UNCHANGED:
                 self.breaker_transitions.labels(turn.name.lower())
-        self.worker_heartbeats = make.counter("worker_heartbeats", "Heartbeats of workers.", "status")
-        self.workers = make.gauge("workers", "Workers heard of in the last minute.")
+        self.worker_heartbeats = families.counter(
+            "worker_heartbeats", "Worker heartbeats received, by status.", "status"
+        )
+        self.workers = families.gauge("workers", "Workers with a heartbeat in the last minute.")
 
-    def _bus(self, make: Families) -> None:
-        self.publishes = make.totals(
-            "publishes", "JetStream publishes: stored, duplicate, failed, resent, or core (no stream there).", "outcome"
+    def _bus(self, families: Families) -> None:
+        self.publishes = families.totals(
+            "publishes",
+            "JetStream publishes: stored, duplicate, failed, resent, or core (the subject has no stream).",
+            "outcome",
         )
-        self.stream_differences = make.gauge(
-            "stream_differences", "Ways in which streams and consumers are not as the settings say; the log names them."
+        self.stream_differences = families.gauge(
+            "stream_differences", "Differences of streams and consumers from the settings; the log lists them."
         )
-        self.redeliveries = make.totals("redeliveries", "Messages delivered more than once.", "stream")
-        self.consumer_stalls = make.totals("consumer_stalls", "Pull loops that the watchdog started again.", "stream")
-        self.consumers_paused = make.gauge("consumers_paused", "1 while nothing is pulled because the store is away.")
-        self.consumer_lag = make.gauge("consumer_lag", "Messages in the stream that no pod was given yet.", "stream")
-        self.nats_connected = make.gauge("nats_connected", "1 while connected.")
-        self.nats_rtt = make.gauge("nats_rtt_seconds", "Last round trip to the NATS server.")
-        self.nats_connects = make.totals("nats_connects", "Connections made, the first included.")
-        self.nats_dropped = make.totals("nats_dropped", "Messages dropped because a subscription was full.")
+        self.redeliveries = families.totals("redeliveries", "Messages delivered more than once.", "stream")
+        self.consumer_stalls = families.totals("consumer_stalls", "Pull loops that the watchdog restarted.", "stream")
+        self.consumers_paused = families.gauge(
+            "consumers_paused", "1 while consumers are paused because the store is unavailable."
+        )
+        self.consumer_lag = families.gauge(
+            "consumer_lag", "Messages in the stream that no pod has received yet.", "stream"
+        )
+        self.nats_connected = families.gauge("nats_connected", "1 while the pod is connected to NATS.")
+        self.nats_rtt = families.gauge("nats_rtt_seconds", "Last round trip to the NATS server.")
+        self.nats_connects = families.totals("nats_connects", "Connections to NATS, including the first.")
+        self.nats_dropped = families.totals("nats_dropped", "Messages dropped because a subscription was full.")
 
-    def _pod(self, make: Families) -> None:
-        self.admin_acts = make.counter(
-            "admin_acts", "Admin acts over NATS: done, forbidden (token or role), or an error code.", "act", "outcome"
+    def _pod(self, families: Families) -> None:
+        self.admin_acts = families.counter(
+            "admin_acts",
+            "Admin acts over NATS, by outcome: done, forbidden (token or role), or an error code.",
+            "act",
+            "outcome",
         )
-        self.ready = make.gauge("ready", "1 while /readyz says so.")
-        self.alerts_raised = make.counter("alerts_raised", "Alerts raised by this pod.", "condition", "severity")
+        self.ready = families.gauge("ready", "1 while /readyz reports ready.")
+        self.alerts_raised = families.counter("alerts_raised", "Alerts raised by this pod.", "condition", "severity")
         for condition, kind in ALERTS.items():
             self.alerts_raised.labels(condition.value, kind.severity.value)
-        self.alerts_lost = make.counter("alerts_lost", "Alerts that could not be published.")
-        self.loop_lag = make.histogram("loop_lag_seconds", "How late the event loop ran a timer.", _LAG).child()
+        self.alerts_lost = families.counter("alerts_lost", "Alerts that could not be published.")
+        self.loop_lag = families.histogram(
+            "loop_lag_seconds", "Delay with which the event loop ran a timer.", _LAG
+        ).child()
 
 
 def render(registry: CollectorRegistry, *, backpressure_active: bool) -> bytes:
-    """The text format 0.0.4. An existing gateway reads only the very first line."""
+    """Render the text format 0.0.4. An existing gateway reads only the first line."""
     return f"{BACKPRESSURE.name} {int(backpressure_active)}\n".encode() + generate_latest(registry)

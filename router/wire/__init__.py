@@ -1,1 +1,1 @@
-"""Bytes ⇄ domain: the only room that knows protobuf."""
+"""Conversion between bytes and domain values; protobuf is used only here."""

@@ -1,4 +1,4 @@
-"""Alerts and dead letters → bytes and headers."""
+"""Alerts and dead letters: encoding, and decoding of what the streams hold."""
 
 from base64 import b64encode
 from datetime import UTC, datetime
@@ -16,12 +16,15 @@ from router.wire.subjects import ALERT
 
 SOURCE = "/router-fleet"
 
-# The field's name, quotes and padding.
-_AROUND_PAYLOAD = 32
+# Bytes that the field `payload` adds to its base64 text: name, quotes and padding.
+_PAYLOAD_FIELD_BYTES = 32
 
 
 class DeadLetter(Struct, frozen=True):
-    """A message that was given up on. `payload` is only hashed unless it is to be kept; `received_at_ms` is Unix ms."""
+    """A message that the router gave up on. `received_at_ms` is Unix ms.
+
+    The dead letter holds a hash of `payload`, and `payload` itself only with `keep_payload`.
+    """
 
     original_subject: str
     reason: str
@@ -36,38 +39,39 @@ class DeadLetter(Struct, frozen=True):
 
 
 def alert_subject(severity: Severity) -> str:
-    """Where alerts of that severity go."""
+    """Return the subject of alerts of a severity."""
     return f"{ALERT}.{severity.value}"
 
 
 def encode_alert(alert: Alert) -> tuple[bytes, dict[str, str]]:
-    """Payload and headers of one alert, a CloudEvent in binary mode."""
-    at = rfc3339(alert.timestamp_ms)
+    """Encode an alert as payload and headers: a CloudEvent in binary content mode."""
+    time = rfc3339(alert.timestamp_ms)
     body: JsonObject = {
         "alert_id": alert.alert_id,
         "severity": alert.severity.value,
         "component": alert.component,
         "message": alert.message,
-        "timestamp": at,
+        "timestamp": time,
         "metadata": alert.metadata,
     }
-    # source and id together name one event: the end of an alert is another event than its beginning.
+    # Source and id identify one event: the end of an alert needs an id of its own.
     event_id = f"{alert.alert_id}:resolved" if alert.metadata.get("resolved") is True else alert.alert_id
     headers = {
         "ce-specversion": "1.0",
         "ce-id": header_value(event_id),
         "ce-source": f"{SOURCE}/{header_value(alert.component)}",
         "ce-type": alert_subject(alert.severity),
-        "ce-time": at,
+        "ce-time": time,
         "Content-Type": "application/json",
     }
     return orjson.dumps(body), headers
 
 
 def encode_dead_letter(letter: DeadLetter, max_bytes: int) -> tuple[bytes, dict[str, str]]:
-    """Payload and headers of a dead letter; a kept payload is base64, so that a re-drive sends the very bytes.
+    """Encode a dead letter as payload and headers.
 
-    One that makes the letter longer than `max_bytes` is only hashed: better that than no letter.
+    A kept payload is base64, so a redrive sends the same bytes. A payload that makes the dead letter longer than
+    `max_bytes` is left out: the hash alone is better than no dead letter.
     """
     body: JsonObject = {
         "original_subject": letter.original_subject,
@@ -82,7 +86,7 @@ def encode_dead_letter(letter: DeadLetter, max_bytes: int) -> tuple[bytes, dict[
     if letter.trace_id is not None:
         body["trace_id"] = letter.trace_id
     data = orjson.dumps(body)
-    if letter.keep_payload and len(data) + len(letter.payload) * 4 // 3 + _AROUND_PAYLOAD <= max_bytes:
+    if letter.keep_payload and len(data) + len(letter.payload) * 4 // 3 + _PAYLOAD_FIELD_BYTES <= max_bytes:
         data = orjson.dumps(body | {"payload": b64encode(letter.payload).decode()})
     headers = {"x-dlq-reason": header_value(letter.reason)}
     if letter.original_msg_id is not None:
@@ -91,7 +95,7 @@ def encode_dead_letter(letter: DeadLetter, max_bytes: int) -> tuple[bytes, dict[
 
 
 class ReceivedDeadLetter(Struct, frozen=True):
-    """A dead letter as it lies in the stream. `payload` is base64; None: only its hash was kept."""
+    """A dead letter from the stream. `payload` is base64; None: only its hash was kept."""
 
     original_subject: str = ""
     reason: str = ""
@@ -104,19 +108,19 @@ class ReceivedDeadLetter(Struct, frozen=True):
     context: dict[str, Any] = {}
 
 
-_letter = msgspec.json.Decoder(ReceivedDeadLetter)
+_dead_letter_decoder = msgspec.json.Decoder(ReceivedDeadLetter)
 
 
 def decode_dead_letter(data: bytes) -> ReceivedDeadLetter | None:
-    """The letter in a message; None: it is none of ours."""
+    """Decode a dead letter; None: the bytes are not a dead letter of the router."""
     try:
-        return _letter.decode(data)
+        return _dead_letter_decoder.decode(data)
     except msgspec.DecodeError:
         return None
 
 
 class ReceivedAlert(Struct, frozen=True):
-    """An alert as it lies in the stream."""
+    """An alert from the stream."""
 
     alert_id: str
     severity: str
@@ -126,18 +130,18 @@ class ReceivedAlert(Struct, frozen=True):
     metadata: dict[str, Any] = {}
 
 
-_alert = msgspec.json.Decoder(ReceivedAlert)
+_alert_decoder = msgspec.json.Decoder(ReceivedAlert)
 
 
 def decode_alert(data: bytes) -> ReceivedAlert | None:
-    """The alert in a message; None: it is none of ours."""
+    """Decode an alert; None: the bytes are not an alert of the router."""
     try:
-        return _alert.decode(data)
+        return _alert_decoder.decode(data)
     except msgspec.DecodeError:
         return None
 
 
 def rfc3339(unix_ms: int) -> str:
-    """Unix milliseconds as 2026-01-31T12:00:00.000Z."""
+    """Format Unix milliseconds as RFC 3339, such as 2026-01-31T12:00:00.000Z."""
     text = datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds")
     return text.removesuffix("+00:00") + "Z"

@@ -1,4 +1,4 @@
-"""What goes out about a task: the assignment of each attempt, its event, the usage, the final result."""
+"""The messages about a task: the assignment of each attempt, its event, the usage event, the final result."""
 
 import msgspec
 import orjson
@@ -9,16 +9,16 @@ from router.domain.json import JsonObject
 from router.domain.request import NO_CORRELATION, Correlation
 from router.domain.result import ExecResult, Status
 from router.wire.fields import MICROUSD
-from router.wire.job import Origin, body_of, correlation_fields, origin_of
+from router.wire.job import Origin, assignment_body, correlation_fields, origin_of
 from router.wire.reply import header_value
 
 CHANNEL = "nats"
 
 
 class Attempt(Struct, frozen=True):
-    """One attempt of a task, decided. Ids are UUID texts, the cost is micro-USD, times are Unix ms.
+    """One attempt of a task, after its decision. Ids are UUID texts, the cost is micro-USD, times are Unix ms.
 
-    `deadline_ms`: how long its provider may take; None: as its job says.
+    `deadline_ms` is how long the provider may take; None: the deadline in the job.
     """
 
     assignment_id: str
@@ -37,7 +37,7 @@ class Attempt(Struct, frozen=True):
 
 
 class Usage(Struct, frozen=True):
-    """What one settled success used. `usage_id` is the task_id, or the decision_id of an undispatched decision."""
+    """The usage of one settled success. `usage_id` is the task_id, or the decision_id of an undispatched decision."""
 
     usage_id: str
     tenant_id: str
@@ -55,16 +55,16 @@ class Usage(Struct, frozen=True):
 
 
 def assignment(job: bytes, attempt: Attempt) -> tuple[bytes, dict[str, str]]:
-    """Payload and headers of one attempt's assignment.
+    """Encode the assignment of an attempt as payload and headers.
 
-    :raises ValueError: `job` is not a stored job of a format that this version reads.
+    :raises ValueError: `job` is not a stored job in a format that this version reads.
     """
     origin = origin_of(job)
-    body = body_of(job, origin, attempt.deadline_ms)
+    body = assignment_body(job, origin, attempt.deadline_ms)
     executor: JsonObject = {"provider_id": attempt.provider_id, "channel": CHANNEL}
     if attempt.endpoint is not None:
         executor["endpoint"] = attempt.endpoint
-    own = orjson.dumps(
+    attempt_fields = orjson.dumps(
         {
             "assignment_id": attempt.assignment_id,
             "task_id": attempt.task_id,
@@ -81,8 +81,8 @@ def assignment(job: bytes, attempt: Attempt) -> tuple[bytes, dict[str, str]]:
             "deadline_at_ms": attempt.deadline_at_ms,
         }
     )
-    # Two JSON objects that share no field become one by dropping the braces between them.
-    return body[:-1] + b"," + own[1:], _headers(origin)
+    # The two JSON objects share no field. Dropping the braces between them makes one object.
+    return body[:-1] + b"," + attempt_fields[1:], _headers(origin)
 
 
 def _headers(origin: Origin) -> dict[str, str]:
@@ -94,10 +94,10 @@ def _headers(origin: Origin) -> dict[str, str]:
     return headers
 
 
-def assigned_event(job: bytes, attempt: Attempt, *, subject: str, timestamp_ms: int) -> bytes:
-    """The event that an assignment is on its way to `subject`; it holds no payload.
+def encode_assigned_event(job: bytes, attempt: Attempt, *, subject: str, timestamp_ms: int) -> bytes:
+    """Encode the event of an assignment published to `subject`; it holds no payload.
 
-    :raises ValueError: `job` is not a stored job of a format that this version reads.
+    :raises ValueError: `job` is not a stored job in a format that this version reads.
     """
     origin = origin_of(job)
     event: JsonObject = {
@@ -119,8 +119,8 @@ def assigned_event(job: bytes, attempt: Attempt, *, subject: str, timestamp_ms: 
     return orjson.dumps(event)
 
 
-def usage_event(usage: Usage) -> bytes:
-    """One usage event; consumers know it by its usage_id."""
+def encode_usage_event(usage: Usage) -> bytes:
+    """Encode a usage event; consumers deduplicate by its usage_id."""
     event: JsonObject = {
         "version": "1",
         "usage_id": usage.usage_id,
@@ -141,8 +141,8 @@ def usage_event(usage: Usage) -> bytes:
     return orjson.dumps(event)
 
 
-class UsageFacts(Struct, frozen=True):
-    """What identifies a usage event; `timestamp` is when it was settled, Unix ms."""
+class UsageIdentity(Struct, frozen=True):
+    """The identity of a usage event; `timestamp` is the time of the settlement, in Unix ms."""
 
     usage_id: str = ""
     tenant_id: str = ""
@@ -151,16 +151,16 @@ class UsageFacts(Struct, frozen=True):
     assignment_id: str | None = None
 
 
-_NO_FACTS = UsageFacts()
-_usage_facts = msgspec.json.Decoder(UsageFacts)
+_NO_USAGE_FACTS = UsageIdentity()
+_usage_facts_decoder = msgspec.json.Decoder(UsageIdentity)
 
 
-def usage_facts(event: bytes) -> UsageFacts:
-    """The identity of a usage event of ours; empty when the bytes are none. Never raises."""
+def usage_identity(event: bytes) -> UsageIdentity:
+    """Read the identity of a usage event; empty when the bytes are not a usage event. Never raises."""
     try:
-        return _usage_facts.decode(event)
+        return _usage_facts_decoder.decode(event)
     except msgspec.DecodeError:
-        return _NO_FACTS
+        return _NO_USAGE_FACTS
 
 
 def final_result(
@@ -174,12 +174,13 @@ def final_result(
     max_bytes: int,
     max_kept: int,
 ) -> tuple[bytes, bytes | None]:
-    """What `options.result_subject` gets when the task has ended. A deadline without a result is a result of ours.
+    """Encode the final result of a task for `options.result_subject`: the message, and a short form to store.
 
-    An output that makes it longer than `max_bytes` is left out, marked with `"truncated": true`; one that makes it
-    longer than `max_kept` is left out of a second form, which is None otherwise.
+    When a deadline passes without a result, the router makes the result itself. An output that makes the message longer
+    than `max_bytes` is left out, marked with `"truncated": true`. The short form is the same message without an output
+    that makes it longer than `max_kept`; it is None when the message itself can be stored.
     """
-    out: JsonObject = {
+    fields: JsonObject = {
         "ok": result.status is Status.SUCCESS,
         "task_id": task_id,
         "assignment_id": assignment_id,
@@ -193,14 +194,14 @@ def final_result(
         **correlation_fields(origin.correlation, origin.idempotency_key),
     }
     if result.output is not None:
-        out["output"] = result.output
+        fields["output"] = result.output
     if result.error_code is not None:
-        out["error_code"] = result.error_code
+        fields["error_code"] = result.error_code
     if result.error_message is not None:
-        out["error_message"] = result.error_message
-    data = orjson.dumps(out)
-    if len(data) <= min(max_bytes, max_kept) or "output" not in out:
+        fields["error_message"] = result.error_message
+    data = orjson.dumps(fields)
+    if len(data) <= min(max_bytes, max_kept) or "output" not in fields:
         return data, None
-    del out["output"]
-    short = orjson.dumps(out | {"truncated": True})
+    del fields["output"]
+    short = orjson.dumps(fields | {"truncated": True})
     return (short, None) if len(data) > max_bytes else (data, short)

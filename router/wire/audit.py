@@ -1,4 +1,4 @@
-"""An audit entry as JSON: the same for people, exports and log lines."""
+"""Audit entries as JSON: the same form for the CLI, exports and log lines."""
 
 from datetime import UTC, datetime
 
@@ -10,17 +10,17 @@ from router.domain.json import JsonObject
 
 
 def moment(ts_us: int) -> str:
-    """RFC 3339, in ms."""
+    """Format Unix microseconds as RFC 3339 with milliseconds."""
     return datetime.fromtimestamp(ts_us / 1_000_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def audit_facts(entry: AuditEntry) -> JsonObject:
-    """An entry as a JSON object, with its time in words too."""
-    found: JsonObject = msgspec.to_builtins(entry)
-    found["timestamp"] = moment(entry.ts_us)
-    return found
+    """Convert an entry to a JSON object; `timestamp` repeats `ts_us` as RFC 3339."""
+    fields: JsonObject = msgspec.to_builtins(entry)
+    fields["timestamp"] = moment(entry.ts_us)
+    return fields
 
 
 def audit_line(entry: AuditEntry) -> bytes:
-    """One line of an export, without its end."""
+    """Encode an entry as one line of an export, without the newline."""
     return orjson.dumps(audit_facts(entry))

@@ -1,4 +1,4 @@
-"""Error codes as numbers, and as older gateways understand them. The one place that knows."""
+"""Error codes as HTTP and gRPC status codes, and as older gateways understand them."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ from router.domain.decision import Code
 
 
 class Numbers(NamedTuple):
-    """The HTTP status and the gRPC status code of an error code."""
+    """The HTTP status code and the gRPC status code of an error code."""
 
     http: int
     grpc: int
@@ -31,7 +31,7 @@ NUMBERS: dict[Code, Numbers] = {
     Code.INTERNAL: Numbers(500, 13),
 }
 
-# An older gateway shows every code that it does not know as HTTP 200. A code that is not here is known to it.
+# An older gateway turns every code that it does not know into HTTP 200. It knows the codes that are not listed here.
 _LEGACY: dict[Code, Code] = {
     Code.DECISION_NOT_FOUND: Code.POLICY_NOT_FOUND,
     Code.RATE_LIMIT_EXCEEDED: Code.EXTENSION_UNAVAILABLE,
@@ -44,5 +44,5 @@ _LEGACY: dict[Code, Code] = {
 
 
 def legacy(code: Code) -> Code:
-    """The code that an older gateway understands; the true one then belongs into `details.code`."""
+    """Return the code that an older gateway understands; put the original code into `details.code` then."""
     return _LEGACY.get(code, code)

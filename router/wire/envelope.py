@@ -1,7 +1,7 @@
-"""What workers send around their messages: nothing, or `{"version","kind","data"}`."""
+"""The optional envelope around messages of workers: `{"version","kind","data"}`."""
 
 from enum import StrEnum
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from router.domain.decision import Intake
 from router.domain.json import JsonObject, JsonValue
@@ -9,61 +9,57 @@ from router.wire.parse import NotJsonError, parse
 from router.wire.problems import Problems, Rejected, named
 
 _VERSIONS = ("1", "1.0", "v1")
-Word = TypeVar("Word", bound=StrEnum)
+Member = TypeVar("Member", bound=StrEnum)
 
 
-class Body(NamedTuple):
-    """The fields of a message, and whether an envelope was around them."""
+def open_envelope(data: bytes, kind: str, max_bytes: int) -> JsonObject | Rejected:
+    """Read the fields of a message of `kind`, with or without envelope.
 
-    fields: JsonObject
-    enveloped: bool
-
-
-def body_of(data: bytes, kind: str, max_bytes: int) -> Body | Rejected:
-    """The message of that kind; versions 1, 1.0 and v1 are the same, and none at all is taken for it."""
+    Versions 1, 1.0 and v1 mean the same; a missing version means them too.
+    """
     if len(data) > max_bytes:
-        return unreadable(f"has {len(data)} bytes", f"at most {max_bytes} bytes", Intake.PAYLOAD_TOO_LARGE)
+        return unreadable(f"has {len(data):,} bytes", f"send at most {max_bytes:,} bytes", Intake.PAYLOAD_TOO_LARGE)
     try:
         doc = parse(data)
     except NotJsonError as e:
         return unreadable(str(e), "send one JSON object in UTF-8")
     if type(doc) is not dict:
         return unreadable(f"is {named(doc)}", "send one JSON object")
-    found = Problems()
+    problems = Problems()
     fields, enveloped = doc, "kind" in doc and "data" in doc
     if enveloped:
-        _check_version(found, "version", doc.get("version"))
+        _check_version(problems, "version", doc.get("version"))
         inner = doc["data"]
         if doc["kind"] != kind:
-            found.add("kind", "is another one", f"{kind} is what belongs on this subject")
+            problems.add("kind", "does not belong on this subject", f"send {kind}")
         if type(inner) is dict:
             fields = inner
         else:
-            found.add("data", f"is {named(inner)}", "an object")
-    _check_version(found, "data.version" if enveloped else "version", fields.get("version"))
-    return found.rejected() if found else Body(fields, enveloped)
+            problems.add("data", f"is {named(inner)}", "send an object")
+    _check_version(problems, "data.version" if enveloped else "version", fields.get("version"))
+    return problems.rejected() if problems else fields
 
 
-def _check_version(found: Problems, path: str, version: JsonValue) -> None:
+def _check_version(problems: Problems, path: str, version: JsonValue) -> None:
     if version is not None and version not in _VERSIONS:
-        what = "is not supported" if type(version) is str else f"is {named(version)}"
-        found.add(path, what, "this router speaks 1, 1.0 and v1, as a string", Intake.VERSION_UNSUPPORTED)
+        message = "is not supported" if type(version) is str else f"is {named(version)}"
+        problems.add(path, message, 'send "1", "1.0" or "v1"', Intake.VERSION_UNSUPPORTED)
 
 
-def word(found: Problems, path: str, value: JsonValue, words: type[Word]) -> Word | None:
-    """One of the words; a missing one is a problem too."""
+def enum_member(problems: Problems, path: str, value: JsonValue, members: type[Member]) -> Member | None:
+    """Check that the value is a member of an enum; a missing value is a problem too."""
     if type(value) is str:
         try:
-            return words(value)
+            return members(value)
         except ValueError:
-            found.add(path, "is not one of the words", "one of " + ", ".join(words))
+            problems.add(path, "is not a known value", "send one of " + ", ".join(members))
             return None
-    found.add(path, "is missing" if value is None else f"is {named(value)}", "one of " + ", ".join(words))
+    problems.add(path, "is missing" if value is None else f"is {named(value)}", "send one of " + ", ".join(members))
     return None
 
 
-def unreadable(what: str, hint: str, intake: Intake = Intake.SCHEMA_VALIDATION_FAILED) -> Rejected:
-    """A refusal of bytes that have no fields."""
-    found = Problems()
-    found.add("", what, hint, intake)
-    return found.rejected()
+def unreadable(message: str, hint: str, intake: Intake = Intake.SCHEMA_VALIDATION_FAILED) -> Rejected:
+    """Refuse a body as a whole; `message` is a predicate, such as "is empty"."""
+    problems = Problems()
+    problems.add("", f"the body {message}", hint, intake)
+    return problems.rejected()

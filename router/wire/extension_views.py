@@ -1,4 +1,4 @@
-"""Extensions as admin replies show them."""
+"""Views of extensions for admin replies."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from router.domain.view import BreakerState
 
 
 def extension_health(records: Sequence[ExtensionRecord]) -> JsonObject:
-    """By id; an id that stands for services of several stages is told apart as `<stage>.<id>`."""
+    """Show the health of each extension by id; an id that several stages use becomes `<stage>.<id>`."""
     ids = [r.name.id for r in records]
     return {r.name.id if ids.count(r.name.id) == 1 else r.name.text: _health(r) for r in records}
 
@@ -36,7 +36,7 @@ def _health(r: ExtensionRecord) -> JsonObject:
 
 
 def extension_state(r: ExtensionRecord) -> JsonObject:
-    """One breaker. It belongs to no tenant: extensions are the fleet's."""
+    """Show the breaker of an extension; it has no tenant, since the whole fleet shares extensions."""
     reason = f"{r.in_a_row} failures in a row" if r.in_a_row else "error rate"
     return {
         "tenant_id": None,
@@ -49,10 +49,10 @@ def extension_state(r: ExtensionRecord) -> JsonObject:
     }
 
 
-def would_run(policy: Policy, request: DecideRequest, records: Sequence[ExtensionRecord]) -> list[JsonValue]:
-    """The extensions that a request would be sent to, in order, and how each does; null: not called within a day."""
-    known = {r.name: status(r).value for r in records}
+def planned_extensions(policy: Policy, request: DecideRequest, records: Sequence[ExtensionRecord]) -> list[JsonValue]:
+    """List the extensions that a request would call, in order, with their status; null: not called for a day."""
+    status_of = {r.name: status(r).value for r in records}
     return [
-        {"extension_id": e.id, "stage": stage.value, "status": known.get(Name(stage, e.id))}
+        {"extension_id": e.id, "stage": stage.value, "status": status_of.get(Name(stage, e.id))}
         for stage, e in wanted_of(policy, request)
     ]

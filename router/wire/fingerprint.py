@@ -1,4 +1,4 @@
-"""What makes two requests the same request."""
+"""The fingerprint of a request: two requests with the same fingerprint ask the same question."""
 
 from hashlib import blake2b
 
@@ -9,8 +9,8 @@ from router.domain.request import NO_STEP, DecideRequest
 
 FINGERPRINT_BYTES = 8
 
-# Names that a caller's context may repeat, and that differ between two sendings of one request.
-_PER_SENDING = frozenset(
+# Context fields that may differ when a caller sends the same request again.
+_RETRY_FIELDS = frozenset(
     {
         "ip_address",
         "request_id",
@@ -29,22 +29,22 @@ _RETRIES = "retry_attempts"
 
 
 def fingerprint(request: DecideRequest) -> bytes:
-    """8 bytes over all that may change the answer: equal for equal meaning, whatever the shape, key order or encoding.
+    """Hash everything that may change the answer into 8 bytes. Shape, key order and encoding do not matter.
 
-    Not in it: ids, trace, timestamps, explain, headers, the client's address, metadata, and `result_subject`: a caller
-    that sends a request again has a new inbox by then.
+    The hash leaves out ids, trace, timestamps, explain, headers, the client's address and metadata. It leaves out
+    `result_subject` too: a caller that retries has a new inbox.
 
-    :raises orjson.JSONEncodeError: payload or context are nested too deep to be written (250 levels always pass).
+    :raises orjson.JSONEncodeError: payload or context is nested too deep to be written (250 levels always pass).
     """
     context = request.context
-    if request.step is not NO_STEP or None in context.values() or not _PER_SENDING.isdisjoint(context):
-        context = {k: _meant(k, v) for k, v in context.items() if v is not None and k not in _PER_SENDING}
+    if request.step is not NO_STEP or None in context.values() or not _RETRY_FIELDS.isdisjoint(context):
+        context = {k: _step_value(k, v) for k, v in context.items() if v is not None and k not in _RETRY_FIELDS}
     constraints, options = request.constraints, request.options
     meaning = (
         request.tenant_id,
         request.policy_id,
         request.task_type,
-        # Two lists: as deep as anything that is made of the payload later, so what passes here can be written there.
+        # The two lists add the deepest nesting of any later message. A payload that passes here can be written there.
         [[request.payload, context]],
         request.payload_ref,
         constraints.max_latency_ms,
@@ -62,8 +62,8 @@ def fingerprint(request: DecideRequest) -> bytes:
     return blake2b(orjson.dumps(meaning, option=orjson.OPT_SORT_KEYS), digest_size=FINGERPRINT_BYTES).digest()
 
 
-def _meant(key: str, value: JsonValue) -> JsonValue:
-    """A protobuf context holds strings only: what says where the caller is counts, not whether it is a number."""
+def _step_value(key: str, value: JsonValue) -> JsonValue:
+    """Make the step fields equal in JSON and protobuf: a protobuf context holds only strings."""
     if key == "status":
         return str(value)
     return int(value) if key.startswith(_RETRIES) and isinstance(value, str | float) else value

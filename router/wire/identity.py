@@ -1,4 +1,4 @@
-"""Who asks, and under which ids."""
+"""The tenant of a request, and its ids."""
 
 import re
 from collections.abc import Mapping
@@ -8,99 +8,102 @@ from router.domain.decision import Intake
 from router.domain.ids import to_text
 from router.domain.json import JsonObject
 from router.domain.request import NO_CORRELATION, Correlation
-from router.wire.fields import LONGEST_ID, LONGEST_TRACE_ID, loose_text, name, text
+from router.wire.fields import MAX_ID_CHARS, MAX_TRACE_ID_CHARS, name, text, text_unless_empty
 from router.wire.headers import traceparent_of
-from router.wire.problems import Problems, named
+from router.wire.problems import Problems
 from router.wire.shapes import Work
+from router.wire.subjects import DECIDE
 
 _uuid = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
 _ulid = re.compile(r"[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}").fullmatch
 _w3c_trace = re.compile(r"[0-9a-f]{32}").fullmatch
+_NAME_TENANT = "send tenant_id in the body, or name the tenant in the header tenant_id or in the subject"
 _CORRELATION = Intake.CORRELATION_FIELDS_INVALID
 
 
 def new_request_id() -> str:
-    """A random UUID text, for a request that came without any id."""
+    """Make a random UUID text for a request without an id."""
     raw = bytearray(urandom(16))
     raw[6], raw[8] = raw[6] & 0x0F | 0x40, raw[8] & 0x3F | 0x80
     return to_text(bytes(raw))
 
 
-def tenant_of(body: object, inner: object, head: Mapping[str, str], subject: str | None, found: Problems) -> str:
-    """The one tenant that subject, header, body and message agree on; "" after noting why there is none."""
+def tenant_of(body: object, inner: object, headers: Mapping[str, str], subject: str | None, problems: Problems) -> str:
+    """Return the tenant on which subject, header, body and message agree; "" after adding the problem."""
     if (
         (subject is None or (subject == body and _fits_subject(subject)))
         and (inner is None or inner == body)
-        and (not head or head.get("tenant_id", body) == body)
+        and (not headers or headers.get("tenant_id", body) == body)
     ):
-        tenant = name(found, "tenant_id", body)
+        tenant = name(problems, "tenant_id", body)
         if body is None:
-            found.add("tenant_id", "is missing", "name the tenant")
+            problems.add("tenant_id", "is missing", _NAME_TENANT)
         return tenant or ""
-    noted = len(found)
+    problems_before = len(problems)
     if subject is not None and not _fits_subject(subject):
-        found.add("subject", "its tenant has a bad form", "beamline.router.v1.decide.<tenant>, without empty parts")
+        problems.add("subject", "has a tenant with an empty part", f"send to {DECIDE}.<tenant>, without empty parts")
         subject = None
-    told = (
-        name(found, "subject", subject),
-        name(found, "tenant_id", body),
-        name(found, "message.tenant_id", inner),
-        name(found, "header tenant_id", head.get("tenant_id")),
+    named_tenants = (
+        name(problems, "subject", subject),
+        name(problems, "tenant_id", body),
+        name(problems, "message.tenant_id", inner),
+        name(problems, "header tenant_id", headers.get("tenant_id")),
     )
-    tenants = {t for t in told if t is not None}
+    tenants = {t for t in named_tenants if t is not None}
     if len(tenants) > 1:
-        found.add(
+        problems.add(
             "tenant_id",
-            "subject, header and body name different tenants",
-            "name one tenant, once",
+            "differs between subject, header and body",
+            "send one tenant, in one place",
             Intake.TENANT_FORBIDDEN,
         )
-    elif not tenants and len(found) == noted:
-        found.add("tenant_id", "is missing", "name the tenant")
-    return next((t for t in told if t is not None), "")
+    elif not tenants and len(problems) == problems_before:
+        problems.add("tenant_id", "is missing", _NAME_TENANT)
+    return next((t for t in named_tenants if t is not None), "")
 
 
 def _fits_subject(tenant: str) -> bool:
     return tenant != "" and tenant[0] != "." and tenant[-1] != "." and ".." not in tenant
 
 
-def correlation_of(ids: JsonObject, head: Mapping[str, str], found: Problems) -> Correlation:
-    """The ids that travel along; the trace also from the headers."""
+def correlation_of(ids: JsonObject, headers: Mapping[str, str], problems: Problems) -> Correlation:
+    """Read the correlation ids from the body; trace_id and traceparent also from the headers."""
     get = ids.get
     if (trace_id := get("trace_id")) is not None:
-        trace_id = loose_text(found, "trace_id", trace_id, LONGEST_TRACE_ID, _CORRELATION)
+        trace_id = text_unless_empty(problems, "trace_id", trace_id, MAX_TRACE_ID_CHARS, _CORRELATION)
     if (run_id := get("run_id")) is not None:
-        run_id = loose_text(found, "run_id", run_id, LONGEST_ID, _CORRELATION)
+        run_id = text_unless_empty(problems, "run_id", run_id, MAX_ID_CHARS, _CORRELATION)
     if (flow_id := get("flow_id")) is not None:
-        flow_id = loose_text(found, "flow_id", flow_id, LONGEST_ID, _CORRELATION)
+        flow_id = text_unless_empty(problems, "flow_id", flow_id, MAX_ID_CHARS, _CORRELATION)
     if (step_id := get("step_id")) is not None:
-        step_id = loose_text(found, "step_id", step_id, LONGEST_ID, _CORRELATION)
+        step_id = text_unless_empty(problems, "step_id", step_id, MAX_ID_CHARS, _CORRELATION)
     traceparent = None
-    if head:
+    if headers:
         if trace_id is None:
-            trace_id = text(found, "header trace_id", head.get("trace_id"), LONGEST_TRACE_ID, _CORRELATION)
-        traceparent = traceparent_of(head)
+            trace_id = text(problems, "header trace_id", headers.get("trace_id"), MAX_TRACE_ID_CHARS, _CORRELATION)
+        traceparent = traceparent_of(headers)
     elif trace_id is None and run_id is None and flow_id is None and step_id is None:
         return NO_CORRELATION
     return Correlation(trace_id, run_id, flow_id, step_id, traceparent)
 
 
-def idempotency_key_of(key: object, head: Mapping[str, str], found: Problems) -> str | None:
-    """The caller's key from the body or the header; two different ones are refused."""
-    own = text(found, "idempotency_key", key, LONGEST_ID, Intake.IDEMPOTENCY_VIOLATION)
-    other = text(found, "header idempotency-key", head.get("idempotency-key"), LONGEST_ID, Intake.IDEMPOTENCY_VIOLATION)
-    if own is not None and other is not None and own != other:
-        found.add(
+def idempotency_key_of(key: object, headers: Mapping[str, str], problems: Problems) -> str | None:
+    """Read the idempotency key from the body or the header; two different keys are a problem."""
+    body_key = text(problems, "idempotency_key", key, MAX_ID_CHARS, Intake.IDEMPOTENCY_VIOLATION)
+    header_key = headers.get("idempotency-key")
+    header_key = text(problems, "header idempotency-key", header_key, MAX_ID_CHARS, Intake.IDEMPOTENCY_VIOLATION)
+    if body_key is not None and header_key is not None and body_key != header_key:
+        problems.add(
             "idempotency_key",
-            "header and body name different keys",
-            "name one key, once",
+            "differs between header and body",
+            "send one key, in one place",
             Intake.IDEMPOTENCY_VIOLATION,
         )
-    return other if own is None else own
+    return header_key if body_key is None else body_key
 
 
-def insist(request_id: str | None, work: Work, correlation: Correlation, found: Problems) -> None:
-    """ROUTER_STRICT_CORRELATION: ids are UUIDs or ULIDs, and run, flow and step come together."""
+def check_strict_ids(request_id: str | None, work: Work, correlation: Correlation, problems: Problems) -> None:
+    """Check the ids for ROUTER_STRICT_CORRELATION: UUIDs or ULIDs, and run, flow and step together."""
     c = correlation
     ids = (
         ("request_id", request_id),
@@ -112,7 +115,7 @@ def insist(request_id: str | None, work: Work, correlation: Correlation, found: 
     )
     for field, value in ids:
         if value is not None and not _uuid(value) and not _ulid(value):
-            found.add(field, f"is {named(value)} of another form", "a UUID or a ULID", _CORRELATION)
-    trio = (c.run_id, c.flow_id, c.step_id)
-    if any(v is None for v in trio) and any(v is not None for v in trio):
-        found.add("run_id", "run_id, flow_id and step_id come together", "give all three or none", _CORRELATION)
+            problems.add(field, "is not a UUID or a ULID", "send a UUID or a ULID", _CORRELATION)
+    run_ids = (c.run_id, c.flow_id, c.step_id)
+    if any(v is None for v in run_ids) and any(v is not None for v in run_ids):
+        problems.add("run_id", "needs flow_id and step_id, and they need it", "send all three or none", _CORRELATION)

@@ -1,10 +1,10 @@
-"""The work item of a dispatched task, as it is kept until the task ends (`job:<task_id>`).
+"""The stored job of a dispatched task (`job:<task_id>`); it exists until the task ends.
 
-    format byte 1 · head, JSON: what planning the next attempt needs · newline · body, JSON: what the assignments of all
-    attempts have in common
+    format byte 1 · head (JSON) · newline · body (JSON)
 
-An assignment is the body with a few fields appended, so a large payload is encoded once. It is read again only for an
-attempt whose provider has another deadline than the first candidate.
+The head holds what planning the next attempt needs. The body holds the fields that the assignments of all attempts
+share. An assignment is the body with a few fields appended, so a large payload is encoded once. The body is decoded
+again only for an attempt whose deadline differs from that of the first candidate.
 """
 
 from typing import Any
@@ -39,7 +39,10 @@ _NEWLINE = b"\n"
 
 
 class _Head(Struct, frozen=True, omit_defaults=True):
-    """A request without payload and fingerprint. Fields are only ever added, with a default: two versions read it."""
+    """A request without payload and fingerprint.
+
+    During a roll two versions read it: only add fields, always with a default.
+    """
 
     tenant_id: str
     request_id: str
@@ -62,9 +65,9 @@ class _Head(Struct, frozen=True, omit_defaults=True):
 
 
 class Origin(Struct, frozen=True):
-    """Whose job it is and what it correlates with: all that events and headers need of it.
+    """The tenant, the request and the correlation ids of a job: what events and headers need.
 
-    `deadline_ms` is what the body says, and `timed` whether dispatch has added it to the payload.
+    `deadline_ms` is the deadline in the body. `timed`: the router added it to the payload as `timeout_ms`.
     """
 
     tenant_id: str
@@ -81,23 +84,23 @@ _read_origin = msgspec.json.Decoder(Origin).decode
 
 
 def encode_job(request: DecideRequest, deadline_ms: int, *, max_attempts: int = DEFAULT_ATTEMPTS) -> bytes | Refused:
-    """The work item of a request, or the refusal of one that is too large to be kept (payload over 64 KiB).
+    """Encode the job of a request, or refuse it: the payload, or context and metadata, have more than 64 KiB.
 
-    `deadline_ms` is the first candidate's; `max_attempts` is told when the request has no such wish.
+    `deadline_ms` is the deadline of the first candidate. `max_attempts` applies when the request does not set it.
     """
-    dispatched, timed = _dispatched(request.payload, deadline_ms)
-    payload = orjson.dumps(dispatched)
+    job_payload, timed = _job_payload(request.payload, deadline_ms)
+    payload = orjson.dumps(job_payload)
     if len(payload) > MAX_PAYLOAD_BYTES:
-        found = Problems()
-        check_payload(request.payload, found)
-        if found:
-            return found.rejected().refused
+        problems = Problems()
+        check_payload(request.payload, problems)
+        if problems:
+            return problems.rejected().refused
     head = msgspec.json.encode(_head_of(request, deadline_ms, timed))
     if len(head) > MAX_HEAD_BYTES:
-        found = Problems()
+        problems = Problems()
         hint = "send only what routing and the worker need"
-        found.add("context", _too_large("context and metadata", len(head)), hint, Intake.PAYLOAD_TOO_LARGE)
-        return found.rejected().refused
+        problems.add("context", _too_large(len(head), "context and metadata have"), hint, Intake.PAYLOAD_TOO_LARGE)
+        return problems.rejected().refused
     options = request.options
     job: JsonObject = {"type": request.task_type}
     body: dict[str, object] = {
@@ -127,8 +130,8 @@ def encode_job(request: DecideRequest, deadline_ms: int, *, max_attempts: int = 
     return _FORMAT + head + _NEWLINE + orjson.dumps(body)
 
 
-def _dispatched(payload: JsonValue, deadline_ms: int) -> tuple[JsonObject, bool]:
-    """What goes into job.payload: an object, and whether the deadline that existing workers look for was added."""
+def _job_payload(payload: JsonValue, deadline_ms: int) -> tuple[JsonObject, bool]:
+    """Return the object for `job.payload`, and whether `timeout_ms` was added, which existing workers read."""
     if payload is None:
         payload = {}
     if type(payload) is not dict:
@@ -136,16 +139,16 @@ def _dispatched(payload: JsonValue, deadline_ms: int) -> tuple[JsonObject, bool]
     return (payload, False) if "timeout_ms" in payload else ({**payload, "timeout_ms": deadline_ms}, True)
 
 
-def check_payload(payload: JsonValue, found: Problems) -> None:
-    """Note a payload that is too large to be dispatched: as it was sent, without what dispatch puts around it."""
+def check_payload(payload: JsonValue, problems: Problems) -> None:
+    """Check the size of a payload that is dispatched. What dispatch adds to the payload does not count."""
     size = len(orjson.dumps(payload))
     if size > MAX_PAYLOAD_BYTES:
         hint = "store it elsewhere and send its payload_ref"
-        found.add("task.payload", _too_large("payload", size), hint, Intake.PAYLOAD_TOO_LARGE)
+        problems.add("task.payload", _too_large(size), hint, Intake.PAYLOAD_TOO_LARGE)
 
 
-def _too_large(what: str, size: int) -> str:
-    return f"{what} of a pushed task: {size} bytes are more than {MAX_PAYLOAD_BYTES}"
+def _too_large(size: int, verb: str = "has") -> str:
+    return f"{verb} {size:,} bytes; a pushed task may have {MAX_PAYLOAD_BYTES:,}"
 
 
 def _head_of(r: DecideRequest, deadline_ms: int, timed: bool) -> _Head:
@@ -172,9 +175,9 @@ def _head_of(r: DecideRequest, deadline_ms: int, timed: bool) -> _Head:
 
 
 def request_of(job: bytes) -> DecideRequest:
-    """The request that a stored job came from, without its payload and fingerprint: enough to plan the next attempt.
+    """Rebuild the request of a stored job, without payload and fingerprint: enough to plan the next attempt.
 
-    :raises ValueError: not a stored job, or one of a format that this version cannot read.
+    :raises ValueError: the bytes are not a stored job in a format that this version reads.
     """
     head, _ = split(job)
     h = _read_head(head)
@@ -201,17 +204,17 @@ def request_of(job: bytes) -> DecideRequest:
 
 
 def origin_of(job: bytes) -> Origin:
-    """Whose job it is.
+    """Read the tenant, the request and the correlation ids of a stored job.
 
-    :raises ValueError: not a stored job, or one of a format that this version cannot read.
+    :raises ValueError: the bytes are not a stored job in a format that this version reads.
     """
     return _read_origin(split(job)[0])
 
 
-def body_of(job: bytes, origin: Origin, deadline_ms: int | None) -> bytes:
-    """The part that the assignments of all attempts share, but for the deadline of one whose provider has another.
+def assignment_body(job: bytes, origin: Origin, deadline_ms: int | None) -> bytes:
+    """Return the fields that the assignments of all attempts share, with `deadline_ms` if this attempt has its own.
 
-    :raises ValueError: not a stored job, or one of a format that this version cannot read.
+    :raises ValueError: the bytes are not a stored job in a format that this version reads.
     """
     _, body = split(job)
     if deadline_ms in (None, origin.deadline_ms) or not origin.deadline_ms:
@@ -224,18 +227,18 @@ def body_of(job: bytes, origin: Origin, deadline_ms: int | None) -> bytes:
 
 
 def split(job: bytes) -> tuple[bytes, bytes]:
-    """Head and body.
+    """Split a stored job into head and body.
 
-    :raises ValueError: not a stored job, or one of a format that this version cannot read.
+    :raises ValueError: the bytes are not a stored job in a format that this version reads.
     """
     head, newline, body = job[1:].partition(_NEWLINE)
     if job[:1] != _FORMAT or not newline:
-        raise ValueError(f"a stored job of format {job[:1].hex() or 'none'}, this version reads 01")
+        raise ValueError(f"the stored job has format {job[:1].hex() or 'none'}; this version reads format 01")
     return head, body
 
 
 def correlation_fields(correlation: Correlation, idempotency_key: str | None = None) -> JsonObject:
-    """The correlation fields that there are, as every JSON event carries them."""
+    """Return the correlation fields that are set, as every JSON event has them."""
     c = correlation
     fields = (
         ("trace_id", c.trace_id),

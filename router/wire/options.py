@@ -1,138 +1,143 @@
-"""Context, constraints and options of a decide request."""
+"""Reading of context, constraints and options of a decide request."""
 
 from router.domain.ids import MAX_ATTEMPT
 from router.domain.json import JsonObject
 from router.domain.request import DEFAULT_OPTIONS, NO_CONSTRAINTS, NO_STEP, Constraints, Options, Step
 from router.wire.fields import MAX_MS, MAX_TOKENS, client_ip, flag, microusd, table, text, whole
-from router.wire.problems import Problems, named
+from router.wire.problems import Problems
 from router.wire.subjects import ASSIGN, is_result_subject, is_work_subject
 
 MAX_RETRIES = 1_000_000
-LONGEST_PRIORITY = 64
+MAX_PRIORITY_CHARS = 64
 _RETRIES = "retry_attempts"
-# Empty, they are as good as absent.
-_OF_CALLER = frozenset(("session_id", "user_id", "status", "current_provider", "ip_address"))
+# An empty string in these fields counts as absent.
+_ABSENT_WHEN_EMPTY = frozenset(("session_id", "user_id", "status", "current_provider", "ip_address"))
 
 
 Context = tuple[JsonObject, str | None, str | None, Step]
 
 
-def context_of(value: object, header_ip: str | None, found: Problems) -> Context:
-    """The caller's context, and in it the user_id, the client's address, and the step.
+def context_of(value: object, header_ip: str | None, problems: Problems) -> Context:
+    """Read the caller's context, and from it the user_id, the client's address and the fallback step.
 
-    The address in the header `x-client-ip` (a gateway's word) wins over context.ip_address.
+    The address in the header `x-client-ip`, which a gateway sets, wins over context.ip_address.
     """
     if value is None and header_ip is None:
         return {}, None, None, NO_STEP
-    values: JsonObject = value if type(value) is dict else table(found, "context", value) or {}
+    values: JsonObject = value if type(value) is dict else table(problems, "context", value) or {}
     if "" in values.values():
-        values = {k: v for k, v in values.items() if v != "" or k not in _OF_CALLER}
+        values = {k: v for k, v in values.items() if v != "" or k not in _ABSENT_WHEN_EMPTY}
     get = values.get
     if (session := get("session_id")) is not None:
-        text(found, "context.session_id", session)
+        text(problems, "context.session_id", session)
     if (user := get("user_id")) is not None:
-        user = text(found, "context.user_id", user)
+        user = text(problems, "context.user_id", user)
     if (address := get("ip_address")) is not None:
-        address = client_ip(found, "context.ip_address", address)
+        address = client_ip(problems, "context.ip_address", address)
     if header_ip is not None:
-        address = client_ip(found, "header x-client-ip", header_ip)
-    return values, user, address, _step(values, found)
+        address = client_ip(problems, "header x-client-ip", header_ip)
+    return values, user, address, _step(values, problems)
 
 
-def _step(values: JsonObject, found: Problems) -> Step:
-    """Where the caller is in its own fallback chain: raising any `retry_attempts*` makes a new step, so all count."""
+def _step(values: JsonObject, problems: Problems) -> Step:
+    """Read the step of the caller's own fallback chain: raising any `retry_attempts*` makes a new step."""
     status: object = values.get("status")
     current = values.get("current_provider")
     retries = 0
     for key in values:
         if key[:14] == _RETRIES:  # Half the time of startswith.
-            retries += _retries(values[key], key, found)
+            retries += _retries(values[key], key, problems)
     if status is None and current is None and not retries:
         return NO_STEP
     if type(status) is int:
         status = str(status)
     return Step(
-        text(found, "context.status", status),
-        text(found, "context.current_provider", current),
+        text(problems, "context.status", status),
+        text(problems, "context.current_provider", current),
         retries,
     )
 
 
-def _retries(value: object, key: str, found: Problems) -> int:
+def _retries(value: object, key: str, problems: Problems) -> int:
     if type(value) is str and len(value) <= 9 and value.isascii() and value.isdigit():
-        value = int(value)  # A protobuf context holds strings only.
-    return whole(found, f"context.{key}", value, 0, MAX_RETRIES) or 0
+        value = int(value)  # A protobuf context holds only strings.
+    return whole(problems, f"context.{key}", value, 0, MAX_RETRIES) or 0
 
 
-def constraints_of(value: object, found: Problems) -> Constraints:
-    """The bounds that a provider must keep to."""
+def constraints_of(value: object, problems: Problems) -> Constraints:
+    """Read the bounds that a provider must meet."""
     if value is None:
         return NO_CONSTRAINTS
-    values: JsonObject = value if type(value) is dict else table(found, "constraints", value) or {}
+    values: JsonObject = value if type(value) is dict else table(problems, "constraints", value) or {}
     return Constraints(
-        whole(found, "constraints.max_latency_ms", values.get("max_latency_ms"), 1, MAX_MS),
-        microusd(found, "constraints.max_cost", values.get("max_cost")),
+        whole(problems, "constraints.max_latency_ms", values.get("max_latency_ms"), 1, MAX_MS),
+        microusd(problems, "constraints.max_cost", values.get("max_cost")),
     )
 
 
-def options_of(value: object, prefixes: tuple[str, ...], longest_deadline_ms: int, found: Problems) -> Options:
-    """The caller's wishes; a bad one is refused, never changed."""
+def options_of(value: object, prefixes: tuple[str, ...], max_deadline_ms: int, problems: Problems) -> Options:
+    """Read the caller's options; a bad value is refused, never corrected."""
     if value is None:
         return DEFAULT_OPTIONS
-    values: JsonObject = value if type(value) is dict else table(found, "options", value) or {}
+    values: JsonObject = value if type(value) is dict else table(problems, "options", value) or {}
     get = values.get
     tokens = cost = attempts = backoff = None
     if (part := get("estimate")) is not None:
-        tokens, cost = _estimate(part, found)
+        tokens, cost = _estimate(part, problems)
     if (part := get("retry")) is not None:
-        attempts, backoff = _retry(part, found)
+        attempts, backoff = _retry(part, problems)
     if (deadline := get("deadline_ms")) is not None:
-        deadline = whole(found, "options.deadline_ms", deadline, 1, longest_deadline_ms)
+        deadline = whole(problems, "options.deadline_ms", deadline, 1, max_deadline_ms)
     if (priority := get("priority")) is not None:
-        priority = text(found, "options.priority", priority, LONGEST_PRIORITY)
+        priority = text(problems, "options.priority", priority, MAX_PRIORITY_CHARS)
     if (subject := get("result_subject")) is not None:
-        subject = _result_subject(subject, prefixes, found)
+        subject = _result_subject(subject, prefixes, problems)
     if (explain := get("explain")) is not None:
-        explain = flag(found, "options.explain", explain)
+        explain = flag(problems, "options.explain", explain)
     if (meter := get("meter")) is not None:
-        meter = flag(found, "options.meter", meter)
+        meter = flag(problems, "options.meter", meter)
     return Options(tokens, cost, deadline, attempts, backoff, priority, subject, explain or False, meter or False)
 
 
-def _estimate(value: object, found: Problems) -> tuple[int | None, int | None]:
-    values: JsonObject = value if type(value) is dict else table(found, "options.estimate", value) or {}
+def _estimate(value: object, problems: Problems) -> tuple[int | None, int | None]:
+    values: JsonObject = value if type(value) is dict else table(problems, "options.estimate", value) or {}
     get = values.get
     return (
-        whole(found, "options.estimate.tokens", get("tokens"), 0, MAX_TOKENS),
-        microusd(found, "options.estimate.cost", get("cost")),
+        whole(problems, "options.estimate.tokens", get("tokens"), 0, MAX_TOKENS),
+        microusd(problems, "options.estimate.cost", get("cost")),
     )
 
 
-def _retry(value: object, found: Problems) -> tuple[int | None, int | None]:
-    get = (table(found, "options.retry", value) or {}).get
+def _retry(value: object, problems: Problems) -> tuple[int | None, int | None]:
+    get = (table(problems, "options.retry", value) or {}).get
     return (
-        whole(found, "options.retry.max_attempts", get("max_attempts"), 1, MAX_ATTEMPT),
-        whole(found, "options.retry.backoff_ms", get("backoff_ms"), 0, MAX_MS),
+        whole(problems, "options.retry.max_attempts", get("max_attempts"), 1, MAX_ATTEMPT),
+        whole(problems, "options.retry.backoff_ms", get("backoff_ms"), 0, MAX_MS),
     )
 
 
-def _result_subject(value: object, prefixes: tuple[str, ...], found: Problems) -> str | None:
-    subject = text(found, "options.result_subject", value)
+def _result_subject(value: object, prefixes: tuple[str, ...], problems: Problems) -> str | None:
+    subject = text(problems, "options.result_subject", value)
     if subject is not None and not is_result_subject(subject, prefixes):
         allowed = " or ".join(("_INBOX.", *prefixes))
-        found.add("options.result_subject", "is not a subject that results may go to", f"a literal below {allowed}")
+        problems.add(
+            "options.result_subject",
+            "is not allowed as a result subject",
+            f"send a subject without wildcards that starts with {allowed}",
+        )
     return subject
 
 
-def assignment_subject_of(value: object, found: Problems) -> str | None:
-    """Where the assignment is to go; None: the usual subject, also when it was named."""
-    subject = text(found, "assignment_subject", value)
+def assignment_subject_of(value: object, problems: Problems) -> str | None:
+    """Read the subject for the assignment; None: the usual subject, also when the request names it."""
+    subject = text(problems, "assignment_subject", value)
     if subject is None or subject == ASSIGN:
         return None
     if not is_work_subject(subject):
-        found.add(
+        problems.add(
             "assignment_subject",
-            f"is {named(subject)} that no assignment may go to",
-            "a literal under caf.exec., not the router's own, not ending in .ack or .dlq",
+            "is not allowed as an assignment subject",
+            "send a subject without wildcards that starts with caf.exec. and does not end in .ack or .dlq; "
+            "the router's own subjects are reserved",
         )
     return subject

@@ -1,4 +1,4 @@
-"""JSON bytes → Python values that can be written again."""
+"""JSON bytes → Python values, and the check that they can be encoded again."""
 
 import orjson
 
@@ -8,25 +8,25 @@ MAX_DEPTH = 250
 
 
 class NotJsonError(ValueError):
-    """The bytes are not JSON that we take; the message says why, without repeating them."""
+    """The bytes are not JSON that the router accepts. The message is a predicate, such as "is empty"."""
 
 
 def parse(data: bytes) -> JsonValue:
-    """The value. Duplicate keys: the last one wins. NaN and Infinity are not JSON; a number beyond 64 bits is a float.
+    """Decode JSON. The last of duplicate keys wins, and a whole number beyond 64 bits becomes a float.
 
-    It may be nested deeper than can be written (`is_writable`).
+    NaN and Infinity are not JSON. The value may be nested deeper than can be encoded: check it with `is_writable`.
 
     :raises NotJsonError: not JSON, or not UTF-8, or nested more than 1,024 deep.
     """
     try:
         value: JsonValue = orjson.loads(data)
     except orjson.JSONDecodeError as e:
-        raise NotJsonError(_why(data, e)) from e
+        raise NotJsonError(_fault(data, e)) from e
     return value
 
 
 def is_writable(value: JsonValue) -> bool:
-    """Whether orjson can write it as a part of our messages: it reads 1,024 levels, but writes only 254."""
+    """Whether orjson can encode the value inside a message: it decodes 1,024 levels, but encodes only 254."""
     try:
         orjson.dumps([[[[value]]]])
     except orjson.JSONEncodeError:
@@ -34,13 +34,13 @@ def is_writable(value: JsonValue) -> bool:
     return True
 
 
-def _why(data: bytes, error: orjson.JSONDecodeError) -> str:
+def _fault(data: bytes, error: orjson.JSONDecodeError) -> str:
     if not data.strip():
         return "is empty"
     try:
         bytes(data).decode()
     except UnicodeDecodeError as e:
-        return f"is not UTF-8: a bad byte at offset {e.start}"
+        return f"is not UTF-8: invalid byte at offset {e.start}"
     if error.msg.startswith("depth limit"):
-        return f"is nested more than {MAX_DEPTH} deep"
+        return f"is nested more than {MAX_DEPTH} levels deep"
     return f"is not JSON: {error.msg} at line {error.lineno} column {error.colno}"

@@ -1,4 +1,4 @@
-"""Policy documents as bytes: decoding, and the canonical encoding that hashes and comparisons rely on."""
+"""Policy documents as bytes: decoding, and the canonical encoding for hashes and comparisons."""
 
 import orjson
 
@@ -11,13 +11,13 @@ MAX_DOCUMENT_BYTES = 64 * 1024
 
 
 def decode(data: bytes) -> Parsed:
-    """Parse the bytes of a policy document. Of repeated keys the last one wins.
+    """Parse the bytes of a policy document. The last of duplicate keys wins.
 
-    :raises InvalidInput: not JSON, too large, or not a policy; with every problem found.
+    :raises InvalidInput: the document is not JSON, too large, or not a policy; it lists every problem.
     """
     if len(data) > MAX_DOCUMENT_BYTES:
-        hint = f"at most {MAX_DOCUMENT_BYTES}"
-        raise InvalidInput([Problem("", f"the document has {len(data)} bytes", hint)])
+        hint = f"send at most {MAX_DOCUMENT_BYTES:,} bytes"
+        raise InvalidInput([Problem("", f"the document has {len(data):,} bytes", hint)])
     try:
         document: JsonValue = orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -27,10 +27,10 @@ def decode(data: bytes) -> Parsed:
 
 
 def encode(canonical: JsonObject) -> bytes:
-    """The canonical bytes: sorted keys, no spaces, UTF-8."""
+    """Encode a document canonically: sorted keys, no spaces, UTF-8."""
     return orjson.dumps(canonical, option=orjson.OPT_SORT_KEYS)
 
 
 def schema_file() -> bytes:
-    """The published JSON Schema: what docs/policy.schema.json holds."""
+    """Return the published JSON Schema, the content of docs/policy.schema.json."""
     return orjson.dumps(policy_schema(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)

@@ -1,4 +1,4 @@
-"""What is wrong with an input: everything at once, as one refusal."""
+"""All problems of an input, collected into one refusal."""
 
 from msgspec import Struct
 
@@ -6,11 +6,12 @@ from router.domain.decision import Code, Intake, Refused
 from router.domain.json import JsonObject, JsonValue
 from router.errors import Problem
 
-MAX_SHOWN = 50
-_LONGEST_PATH = 128
-_LONGEST_MESSAGE = 512
+MAX_LISTED = 50
+_MAX_PATH_CHARS = 128
+_MAX_MESSAGE_CHARS = 512
 
-# The first of these that was found names the refusal: without the version nobody knows what the other fields mean.
+# The first of these among the problems becomes the code of the refusal. An unsupported version comes before field
+# errors, because it changes what the other fields mean.
 _PRECEDENCE = (
     Intake.PAYLOAD_TOO_LARGE,
     Intake.TENANT_FORBIDDEN,
@@ -22,7 +23,7 @@ _PRECEDENCE = (
 
 
 class Rejected(Struct, frozen=True):
-    """Bytes that are not a request (or result, …) of ours. The ids are those that could be read and are well-formed."""
+    """A refusal of bytes that are not a valid request, result or other message, with the ids that are valid."""
 
     refused: Refused
     request_id: str | None = None
@@ -30,36 +31,36 @@ class Rejected(Struct, frozen=True):
 
 
 class Problems(list[tuple[Intake, Problem]]):
-    """Collects problems while a document is read; paths are cut to 128 characters, and values are never repeated."""
+    """The problems of one document. Paths are cut to 128 characters; values never appear in a problem."""
 
     def add(self, path: str, message: str, hint: str = "", intake: Intake = Intake.SCHEMA_VALIDATION_FAILED) -> None:
-        """Note one problem."""
-        self.append((intake, Problem(shown(path, _LONGEST_PATH), message, hint)))
+        """Add one problem: `message` says what is wrong with the field, `hint` what to send."""
+        self.append((intake, Problem(printable(path, _MAX_PATH_CHARS), message, hint)))
 
     def rejected(self, request_id: str | None = None, trace_id: str | None = None) -> Rejected:
-        """All that was found, as one refusal; there must be at least one."""
+        """Make one refusal of all problems; there must be at least one."""
         kinds = {intake for intake, _ in self}
         intake = next(i for i in _PRECEDENCE if i in kinds)
         first = next(p for i, p in self if i is intake)
         message = str(first)
         if len(self) > 1:
             message += f"; {len(self) - 1} more in details.problems"
-        listed: list[JsonValue] = [{"path": p.path, "message": p.message, "hint": p.hint} for _, p in self[:MAX_SHOWN]]
+        listed: list[JsonValue] = [{"path": p.path, "message": p.message, "hint": p.hint} for _, p in self[:MAX_LISTED]]
         details: JsonObject = {"intake_error_code": intake.value, "problems": listed}
-        if len(self) > MAX_SHOWN:
+        if len(self) > MAX_LISTED:
             details["truncated"] = True
         code = Code.UNAUTHORIZED if intake is Intake.TENANT_FORBIDDEN else Code.INVALID_REQUEST
-        return Rejected(Refused(code, message[:_LONGEST_MESSAGE], details), request_id, trace_id)
+        return Rejected(Refused(code, message[:_MAX_MESSAGE_CHARS], details), request_id, trace_id)
 
 
-def shown(text: str, longest: int) -> str:
-    """A caller's text, safe to print and to send: one line, no control characters, at most `longest` characters."""
-    cut = text if len(text) <= longest else text[: longest - 1] + "…"
+def printable(text: str, max_chars: int) -> str:
+    """Make a caller's text safe to print and send: one line, no control characters, at most `max_chars` characters."""
+    cut = text if len(text) <= max_chars else text[: max_chars - 1] + "…"
     return cut if cut.isprintable() else "".join(c if c.isprintable() else "�" for c in cut)
 
 
 def named(value: object) -> str:
-    """What a JSON value is, for messages that must not repeat it."""
+    """Name the JSON type of a value, for messages that must not repeat the value."""
     match value:
         case None:
             return "null"

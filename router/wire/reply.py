@@ -1,4 +1,4 @@
-"""Answers → bytes: always a reply, and always under 64 KiB."""
+"""Answers → replies: every answer can be encoded, and no reply exceeds 60 KiB."""
 
 from typing import assert_never
 
@@ -10,19 +10,19 @@ from router.domain.json import JsonObject, JsonValue
 from router.wire.codes import NUMBERS, legacy
 from router.wire.fields import MICROUSD
 from router.wire.pb.beamline.flow.v1.flow_pb2 import RouteDecision
-from router.wire.problems import shown
+from router.wire.problems import printable
 from router.wire.route_request import CONTENT_TYPE
 
 MAX_REPLY_BYTES = 60 * 1024
 _ITEMS_KEPT = 20
-_LONGEST_HEADER = 1024
+_MAX_HEADER_CHARS = 1024
 _SCALAR_BYTES = 1024
 
 _LABELS = {reason: reason.label for reason in Reason}
 
 
 class AssignmentState(Struct, frozen=True):
-    """Where the task of a decision is. Ids are UUID texts."""
+    """The state of a decision's task. Ids are UUID texts."""
 
     assignment_id: str
     task_id: str
@@ -31,9 +31,9 @@ class AssignmentState(Struct, frozen=True):
 
 
 def encode(answer: Answer, *, request_id: str | None, trace_id: str | None, legacy_codes: bool = False) -> bytes:
-    """The JSON reply. What makes it too long is left out, marked with `"truncated": true` beside the place.
+    """Encode the JSON reply. A reply that is too long loses its optional parts; `"truncated": true` marks the place.
 
-    `request_id` and `trace_id` are the caller's own, also when the decision is a replay. `legacy_codes` is
+    `request_id` and `trace_id` are those of this call, even when the decision is a replay. `legacy_codes` is
     ROUTER_LEGACY_ERROR_CODES.
     """
     context: JsonObject = {"request_id": request_id}
@@ -49,7 +49,7 @@ def encode(answer: Answer, *, request_id: str | None, trace_id: str | None, lega
 
 
 def decision_object(d: Decision) -> JsonObject:
-    """A decision as callers see it; the cost in USD."""
+    """Convert a decision to the JSON object that callers get; the cost is in USD."""
     out: JsonObject = {
         "provider_id": d.provider_id,
         "priority": PRIORITY[d.reason],
@@ -87,7 +87,7 @@ def _decided(answer: Decided, context: JsonObject) -> bytes:
 def encode_stored(
     answer: Decided, *, request_id: str | None, trace_id: str | None, assignment: AssignmentState | None = None
 ) -> bytes:
-    """The reply of `get_decision`: the decision as it was answered, and what became of its task."""
+    """Encode the reply of `get_decision`: the original decision and the state of its task."""
     context: JsonObject = {"request_id": request_id}
     if trace_id is not None:
         context["trace_id"] = trace_id
@@ -107,7 +107,7 @@ def encode_stored(
 
 
 def _shrunk(body: JsonObject, decision: JsonObject, context: JsonObject) -> bytes:
-    """Without what is only told for information, most dispensable first."""
+    """Encode the body without its informative fields, dropping the least important first."""
     if "explain" in context:
         context["explain"] = {"truncated": True}
     data = orjson.dumps(body)
@@ -120,9 +120,9 @@ def _shrunk(body: JsonObject, decision: JsonObject, context: JsonObject) -> byte
 
 def _refused(answer: Refused, context: JsonObject, legacy_codes: bool) -> bytes:
     code, details = answer.code, answer.details
-    if legacy_codes and (known := legacy(code)) is not code:
-        code, details = known, {**details, "code": answer.code.value}
-    # An existing client crashes on a string in error.intake_error_code: the true one is in the details.
+    if legacy_codes and (legacy_code := legacy(code)) is not code:
+        code, details = legacy_code, {**details, "code": answer.code.value}
+    # An existing client crashes on a string in error.intake_error_code: the value is in the details.
     error: JsonObject = {"code": code.value, "message": answer.message, "intake_error_code": None}
     if details:
         error["details"] = details
@@ -132,7 +132,7 @@ def _refused(answer: Refused, context: JsonObject, legacy_codes: bool) -> bytes:
         return data
     for shrink in (_shortened, _scalars):
         error["details"] = shrink(details)
-        error["message"] = shown(answer.message, _LONGEST_HEADER)
+        error["message"] = printable(answer.message, _MAX_HEADER_CHARS)
         data = orjson.dumps(body)
         if len(data) <= MAX_REPLY_BYTES:
             break
@@ -140,14 +140,14 @@ def _refused(answer: Refused, context: JsonObject, legacy_codes: bool) -> bytes:
 
 
 def _shortened(details: JsonObject) -> JsonObject:
-    """Lists cut to their first items."""
+    """Cut lists to their first 20 items."""
     cut: JsonObject = {k: v[:_ITEMS_KEPT] if isinstance(v, list) else v for k, v in details.items()}
     cut["truncated"] = True
     return cut
 
 
 def _scalars(details: JsonObject) -> JsonObject:
-    """Only what is short: at most 32 numbers, codes and names."""
+    """Keep at most 32 short scalars, such as numbers, codes and names."""
     short = [(k, v) for k, v in details.items() if not isinstance(v, list | dict) and _fits(k) and _fits(v)]
     return {**dict(short[:32]), "truncated": True}
 
@@ -159,9 +159,9 @@ def _fits(value: JsonValue) -> bool:
 def encode_protobuf(
     answer: Answer, *, request_id: str | None, trace_id: str | None, legacy_codes: bool = False
 ) -> tuple[bytes, dict[str, str]]:
-    """The protobuf reply and its headers: a RouteDecision, or an empty body whose headers hold the error.
+    """Encode the protobuf reply and its headers: a RouteDecision, or an empty body with the error in the headers.
 
-    What RouteDecision has no field for is in its metadata, as text.
+    Facts for which RouteDecision has no field go into its metadata as text.
     """
     headers: dict[str, str] = {}
     if request_id is not None:
@@ -177,20 +177,20 @@ def encode_protobuf(
                 priority=PRIORITY[d.reason],
                 expected_latency_ms=d.expected_latency_ms,
                 expected_cost=d.expected_cost_microusd / MICROUSD,
-                metadata=_as_text(answer),
+                metadata=_text_metadata(answer),
             )
             return route.SerializeToString(), headers
         case Refused(code=code, message=message):
-            told = legacy(code) if legacy_codes else code
-            headers["Nats-Service-Error-Code"] = str(NUMBERS[told].http)
+            reply_code = legacy(code) if legacy_codes else code
+            headers["Nats-Service-Error-Code"] = str(NUMBERS[reply_code].http)
             headers["Nats-Service-Error"] = header_value(message)
-            headers["x-error-code"] = told.value
+            headers["x-error-code"] = reply_code.value
             return b"", headers
         case _:
             assert_never(answer)
 
 
-def _as_text(answer: Decided) -> dict[str, str]:
+def _text_metadata(answer: Decided) -> dict[str, str]:
     d = answer.decision
     out = {key: value if isinstance(value, str) else orjson.dumps(value).decode() for key, value in d.metadata.items()}
     out["policy_id"] = d.policy_id
@@ -200,12 +200,12 @@ def _as_text(answer: Decided) -> dict[str, str]:
         out["sticky_key"] = d.sticky_key
     if answer.assignment_id is not None:
         out["assignment_id"] = answer.assignment_id
-    for name, is_so in (("fallback_used", d.fallback_used), ("degraded", d.degraded), ("replayed", answer.replayed)):
-        if is_so:
+    for name, is_set in (("fallback_used", d.fallback_used), ("degraded", d.degraded), ("replayed", answer.replayed)):
+        if is_set:
             out[name] = "true"
     return out
 
 
 def header_value(text: str) -> str:
-    """A text that may stand in a header: one line, no control characters, at most 1,024 characters."""
-    return shown(text, _LONGEST_HEADER)
+    """Make a text safe for a header: one line, no control characters, at most 1,024 characters."""
+    return printable(text, _MAX_HEADER_CHARS)

@@ -1,4 +1,4 @@
-"""What workers and callers report: bytes → `domain.result`. Liberal in form, exact in types."""
+"""Results and acks: bytes → `domain.result`. Several forms are accepted; types are checked strictly."""
 
 from collections.abc import Mapping
 
@@ -9,62 +9,66 @@ from router.domain.ids import from_text
 from router.domain.json import JsonObject, JsonValue
 from router.domain.request import Correlation
 from router.domain.result import AckStatus, ExecAck, ExecResult, Status
-from router.wire.envelope import body_of, unreadable, word
-from router.wire.fields import LONGEST_TRACE_ID, MAX_MS, MAX_TOKENS, loose_text, microusd, name, text, whole
-from router.wire.headers import lowered, traceparent_of
-from router.wire.parse import is_writable
+from router.wire.envelope import enum_member, open_envelope, unreadable
+from router.wire.fields import MAX_MS, MAX_TOKENS, MAX_TRACE_ID_CHARS, microusd, name, text, text_unless_empty, whole
+from router.wire.headers import traceparent_of, with_lower_names
+from router.wire.parse import MAX_DEPTH, is_writable
 from router.wire.pb.beamline.worker.v1 import ack_pb2, result_pb2
 from router.wire.problems import Problems, Rejected, named
 from router.wire.route_request import is_protobuf
 
 MAX_BYTES = 4 << 20
-_LONGEST_CODE = 128
-_LONGEST_MESSAGE = 4096
+_MAX_CODE_CHARS = 128
+_MAX_MESSAGE_CHARS = 4096
 
 
 def decode_result(
     data: bytes, headers: Mapping[str, str] | None, *, max_bytes: int = MAX_BYTES
 ) -> ExecResult | Rejected:
-    """A result: bare, enveloped or protobuf. Never raises, whatever the bytes.
+    """Decode a result: bare, enveloped or protobuf. Never raises, whatever the bytes.
 
-    A long error_message is a fact, not a mistake: it is cut to 4,096 characters.
+    A long error_message is cut to 4,096 characters, so that it does not cost the caller its result.
     """
-    head = lowered(headers)
-    if data and is_protobuf(head.get("content-type")):
+    headers = with_lower_names(headers)
+    if data and is_protobuf(headers.get("content-type")):
         try:
-            return _result(_from_protobuf_result(data), head, False)
+            return _result(_from_protobuf_result(data), headers)
         except DecodeError:
             return unreadable("is not a beamline.worker.v1.ExecResult", "drop the Content-Type header to send JSON")
-    body = body_of(data, "exec_result", max_bytes)
-    if isinstance(body, Rejected):
-        return body
-    return _result(_given(body.fields), head, body.enveloped)
+    fields = open_envelope(data, "exec_result", max_bytes)
+    if isinstance(fields, Rejected):
+        return fields
+    return _result(_without_empty_texts(fields), headers)
 
 
-def _result(doc: JsonObject, head: Mapping[str, str], enveloped: bool) -> ExecResult | Rejected:
-    found = Problems()
+def _result(doc: JsonObject, headers: Mapping[str, str]) -> ExecResult | Rejected:
+    problems = Problems()
     get = doc.get
-    status = word(found, "status", get("status"), Status)
-    assignment_id = _id(found, "assignment_id", get("assignment_id"))
-    decision_id = _id(found, "decision_id", get("decision_id"))
-    request_id = text(found, "request_id", get("request_id"))
-    key = text(found, "idempotency_key", get("idempotency_key"), intake=Intake.IDEMPOTENCY_VIOLATION)
-    tenant_id = _tenant(doc, head, found)
+    status = enum_member(problems, "status", get("status"), Status)
+    assignment_id = _id(problems, "assignment_id", get("assignment_id"))
+    decision_id = _id(problems, "decision_id", get("decision_id"))
+    request_id = text(problems, "request_id", get("request_id"))
+    key = text(problems, "idempotency_key", get("idempotency_key"), intake=Intake.IDEMPOTENCY_VIOLATION)
+    tenant_id = _tenant(doc, headers, problems)
     if get("assignment_id") is None and (tenant_id is None or (request_id or key or get("decision_id")) is None):
-        found.add("assignment_id", "is missing", "or name tenant_id with request_id, idempotency_key or decision_id")
-    correlation = _correlation(doc, head, found)
-    job_type = _job_type(doc, found)
+        problems.add(
+            "assignment_id",
+            "is missing",
+            "send it, or tenant_id with one of request_id, idempotency_key and decision_id",
+        )
+    correlation = _correlation(doc, headers, problems)
+    job_type = _job_type(doc, problems)
     output = get("output")
     if isinstance(output, list | dict) and not is_writable(output):
-        found.add("output", "is nested too deep", "flatten it, or send it as a string")
-    provider_id = text(found, "provider_id", get("provider_id"))
-    latency_ms = _rounded(found, "latency_ms", get("latency_ms"))
-    cost = microusd(found, "cost", get("cost"))
-    tokens = whole(found, "tokens", get("tokens"), 0, MAX_TOKENS)
-    error_code = _code(found, get("error_code"))
-    error_message = _message(found, "error_message", get("error_message"))
-    if found or status is None:
-        return found.rejected(request_id, correlation.trace_id)
+        problems.add("output", f"is nested more than {MAX_DEPTH} levels deep", "flatten it, or send it as a string")
+    provider_id = text(problems, "provider_id", get("provider_id"))
+    latency_ms = _rounded(problems, "latency_ms", get("latency_ms"))
+    cost = microusd(problems, "cost", get("cost"))
+    tokens = whole(problems, "tokens", get("tokens"), minimum=0, maximum=MAX_TOKENS)
+    error_code = _code(problems, get("error_code"))
+    error_message = _message(problems, "error_message", get("error_message"))
+    if problems or status is None:
+        return problems.rejected(request_id, correlation.trace_id)
     return ExecResult(
         status=status,
         assignment_id=assignment_id,
@@ -93,7 +97,7 @@ def _from_protobuf_result(data: bytes) -> JsonObject:
         "status": r.status or None,
         "provider_id": r.provider_id or None,
         "job_type": r.job.type or None,
-        # Zero is what proto3 says for "not said": the reservation stands then.
+        # proto3 writes zero for an absent number; the reservation is charged then.
         "latency_ms": r.latency_ms or None,
         "cost": r.cost or None,
         "trace_id": r.trace_id or None,
@@ -105,33 +109,40 @@ def _from_protobuf_result(data: bytes) -> JsonObject:
 
 
 def decode_ack(data: bytes, headers: Mapping[str, str] | None, *, max_bytes: int = MAX_BYTES) -> ExecAck | Rejected:
-    """A receipt: bare, enveloped or protobuf. Never raises, whatever the bytes."""
-    head = lowered(headers)
-    if data and is_protobuf(head.get("content-type")):
+    """Decode an ack: bare, enveloped or protobuf. Never raises, whatever the bytes."""
+    headers = with_lower_names(headers)
+    if data and is_protobuf(headers.get("content-type")):
         try:
-            return _ack(_from_protobuf_ack(data), head)
+            return _ack(_from_protobuf_ack(data), headers)
         except DecodeError:
-            what = "is not a beamline.worker.v1.ExecAssignmentAck"
-            return unreadable(what, "drop the Content-Type header to send JSON")
-    body = body_of(data, "exec_assignment_ack", max_bytes)
-    return body if isinstance(body, Rejected) else _ack(_given(body.fields), head)
+            message = "is not a beamline.worker.v1.ExecAssignmentAck"
+            return unreadable(message, "drop the Content-Type header to send JSON")
+    fields = open_envelope(data, "exec_assignment_ack", max_bytes)
+    return fields if isinstance(fields, Rejected) else _ack(_without_empty_texts(fields), headers)
 
 
-def _ack(doc: JsonObject, head: Mapping[str, str]) -> ExecAck | Rejected:
-    found = Problems()
+def _ack(doc: JsonObject, headers: Mapping[str, str]) -> ExecAck | Rejected:
+    problems = Problems()
     get = doc.get
     if get("assignment_id") is None:
-        found.add("assignment_id", "is missing", "name the assignment")
-    assignment_id = _id(found, "assignment_id", get("assignment_id"))
-    status = word(found, "status", get("status"), AckStatus)
-    said = get("message") if get("message") is not None else get("reason")
-    message = _message(found, "message", said)
-    request_id = text(found, "request_id", get("request_id"))
-    tenant_id = _tenant(doc, head, found)
-    trace_id = _correlation(doc, head, found).trace_id
-    if found or status is None or assignment_id is None:
-        return found.rejected(request_id, trace_id)
-    return ExecAck(assignment_id, status, message, request_id, tenant_id, trace_id)
+        problems.add("assignment_id", "is missing", "send the assignment_id of the assignment")
+    assignment_id = _id(problems, "assignment_id", get("assignment_id"))
+    status = enum_member(problems, "status", get("status"), AckStatus)
+    message_or_reason = get("message") if get("message") is not None else get("reason")
+    message = _message(problems, "message", message_or_reason)
+    request_id = text(problems, "request_id", get("request_id"))
+    tenant_id = _tenant(doc, headers, problems)
+    trace_id = _correlation(doc, headers, problems).trace_id
+    if problems or status is None or assignment_id is None:
+        return problems.rejected(request_id, trace_id)
+    return ExecAck(
+        assignment_id=assignment_id,
+        status=status,
+        message=message,
+        request_id=request_id,
+        tenant_id=tenant_id,
+        trace_id=trace_id,
+    )
 
 
 def _from_protobuf_ack(data: bytes) -> JsonObject:
@@ -146,67 +157,70 @@ def _from_protobuf_ack(data: bytes) -> JsonObject:
     }
 
 
-def _given(fields: JsonObject) -> JsonObject:
-    """Without empty texts: encoders write them for what they do not have, and must not lose their report by it."""
+def _without_empty_texts(fields: JsonObject) -> JsonObject:
+    """Drop empty texts except an empty output: encoders write them for fields without a value."""
     return {k: v for k, v in fields.items() if v != "" or k == "output"}
 
 
-def _id(found: Problems, path: str, value: JsonValue) -> bytes | None:
-    """One of the ids that we hand out. Somebody else's is a problem: there is no record of it."""
+def _id(problems: Problems, path: str, value: JsonValue) -> bytes | None:
+    """Check an id that the router made; any other id is a problem, since it has no record."""
     if value is None:
         return None
-    some_id = from_text(value) if type(value) is str else None
-    if some_id is None:
-        found.add(path, f"is {named(value)} of another form", "a UUID, as this router gave it")
-    return some_id
+    raw_id = from_text(value) if type(value) is str else None
+    if raw_id is None:
+        message = "is not a UUID" if type(value) is str else f"is {named(value)}"
+        problems.add(path, message, "send the UUID as this router gave it")
+    return raw_id
 
 
-def _tenant(doc: JsonObject, head: Mapping[str, str], found: Problems) -> str | None:
-    body = name(found, "tenant_id", doc.get("tenant_id"))
-    header = name(found, "header tenant_id", head.get("tenant_id"))
+def _tenant(doc: JsonObject, headers: Mapping[str, str], problems: Problems) -> str | None:
+    body = name(problems, "tenant_id", doc.get("tenant_id"))
+    header = name(problems, "header tenant_id", headers.get("tenant_id"))
     if body is not None and header is not None and body != header:
-        hint = "name one tenant, once"
-        found.add("tenant_id", "header and body name different tenants", hint, Intake.TENANT_FORBIDDEN)
+        hint = "send one tenant, in one place"
+        problems.add("tenant_id", "differs between header and body", hint, Intake.TENANT_FORBIDDEN)
     return header if body is None else body
 
 
-def _correlation(doc: JsonObject, head: Mapping[str, str], found: Problems) -> Correlation:
-    """The ids that came along; malformed ones are dropped: they must not cost the caller its result."""
-    aside = Problems()
-    trace_id = doc.get("trace_id")
+def _correlation(doc: JsonObject, headers: Mapping[str, str], problems: Problems) -> Correlation:
+    """Read the correlation ids. Malformed ids are dropped: they must not cost the caller its result."""
+    ignored = Problems()
+    trace_id: object = doc.get("trace_id")
+    if trace_id is None:
+        trace_id = headers.get("trace_id")
     return Correlation(
-        text(aside, "trace_id", head.get("trace_id") if trace_id is None else trace_id, LONGEST_TRACE_ID),
-        text(aside, "run_id", doc.get("run_id")),
-        text(aside, "flow_id", doc.get("flow_id")),
-        text(aside, "step_id", doc.get("step_id")),
-        traceparent_of(head),
+        trace_id=text(ignored, "trace_id", trace_id, MAX_TRACE_ID_CHARS),
+        run_id=text(ignored, "run_id", doc.get("run_id")),
+        flow_id=text(ignored, "flow_id", doc.get("flow_id")),
+        step_id=text(ignored, "step_id", doc.get("step_id")),
+        traceparent=traceparent_of(headers),
     )
 
 
-def _job_type(doc: JsonObject, found: Problems) -> str | None:
+def _job_type(doc: JsonObject, problems: Problems) -> str | None:
     job = doc.get("job")
     inner = job.get("type") if isinstance(job, dict) else None
     outer = doc.get("job_type")
-    return loose_text(found, "job.type", inner) if outer is None else text(found, "job_type", outer)
+    return text_unless_empty(problems, "job.type", inner) if outer is None else text(problems, "job_type", outer)
 
 
-def _rounded(found: Problems, path: str, value: JsonValue) -> int | None:
-    """Milliseconds, rounded: workers measure in fractions."""
+def _rounded(problems: Problems, path: str, value: JsonValue) -> int | None:
+    """Check milliseconds and round them: workers measure fractions."""
     if type(value) is float and 0 <= value <= MAX_MS:
         return round(value)
-    return whole(found, path, value, 0, MAX_MS)
+    return whole(problems, path, value, minimum=0, maximum=MAX_MS)
 
 
-def _code(found: Problems, value: JsonValue) -> str | None:
-    """An error code; numbers such as 503 are codes too."""
+def _code(problems: Problems, value: JsonValue) -> str | None:
+    """Check an error code; a number such as 503 is a code too."""
     if type(value) is int:
         value = str(value)
-    return text(found, "error_code", value, _LONGEST_CODE)
+    return text(problems, "error_code", value, _MAX_CODE_CHARS)
 
 
-def _message(found: Problems, path: str, value: JsonValue) -> str | None:
-    """A text for people, cut to 4,096 characters; it may hold line breaks."""
+def _message(problems: Problems, path: str, value: JsonValue) -> str | None:
+    """Check a text for people and cut it to 4,096 characters; it may have line breaks."""
     if value is None or type(value) is str:
-        return value and value[:_LONGEST_MESSAGE]
-    found.add(path, f"is {named(value)}", "a string")
+        return value and value[:_MAX_MESSAGE_CHARS]
+    problems.add(path, f"is {named(value)}", "send a string")
     return None

@@ -1,4 +1,4 @@
-"""protobuf RouteRequest ⇄ the message shape of the JSON form, so that one set of rules judges both."""
+"""Conversion of a protobuf RouteRequest to the message shape of the JSON form, so that both follow the same rules."""
 
 from base64 import b64encode
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ _PREFIXES = (CONTENT_TYPE, "application/protobuf", "application/vnd.google.proto
 
 
 def is_protobuf(content_type: str | None) -> bool:
-    """Whether a Content-Type header announces protobuf."""
+    """Whether a Content-Type header means protobuf."""
     return content_type is not None and content_type.strip().lower().startswith(_PREFIXES)
 
 
-def to_message_shape(data: bytes, head: Mapping[str, str]) -> JsonObject:
-    """The same request as a JSON client would have sent it; empty proto3 strings are absent fields.
+def to_message_shape(data: bytes, headers: Mapping[str, str]) -> JsonObject:
+    """Convert the request to the document that a JSON client would send; empty proto3 strings are absent fields.
 
-    :raises DecodeError: not a RouteRequest.
+    :raises google.protobuf.message.DecodeError: the bytes are not a RouteRequest.
     """
     route = RouteRequest.FromString(data)
     m = route.message
@@ -28,7 +28,7 @@ def to_message_shape(data: bytes, head: Mapping[str, str]) -> JsonObject:
         "message_type": m.message_type or None,
         "payload": payload_value(m.payload),
         "metadata": dict(m.metadata),
-        # Fields 2 and 3 are what older encoders set in place of 13 and 12.
+        # Older encoders set the fields 2 and 3 instead of 13 and 12.
         "tenant_id": m.legacy_tenant_id or None,
         "trace_id": m.legacy_trace_id or None,
     }
@@ -43,12 +43,12 @@ def to_message_shape(data: bytes, head: Mapping[str, str]) -> JsonObject:
         "policy_id": route.policy_id or None,
         "context": dict(route.context),
         "message": message,
-        "push_assignment": head.get("push_assignment"),
+        "push_assignment": headers.get("push_assignment"),
     }
 
 
 def payload_value(payload: bytes) -> JsonValue:
-    """JSON when the bytes are JSON, else `{"base64": …}`; no bytes are no payload."""
+    """Decode JSON bytes; other bytes become `{"base64": …}`, and no bytes mean no payload."""
     if not payload:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Status, look-up and admin acts: requests and replies."""
+"""Requests and replies of backpressure status, `get_decision` and admin acts."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -12,8 +12,8 @@ from router.domain.json import JsonObject
 from router.domain.request import DecideRequest
 from router.wire.decide import decode
 from router.wire.envelope import unreadable
-from router.wire.fields import LONGEST_TRACE_ID, name, text
-from router.wire.headers import lowered
+from router.wire.fields import MAX_TRACE_ID_CHARS, name, text
+from router.wire.headers import with_lower_names
 from router.wire.parse import NotJsonError, parse
 from router.wire.problems import Problems, Rejected, named
 from router.wire.shapes import UNKNOWN_TASK, VERSION
@@ -28,7 +28,7 @@ _BEARER = "bearer "
 
 
 class Pressure(StrEnum):
-    """How loaded the fleet's intake is."""
+    """The load level of the fleet's intake."""
 
     ACTIVE = "active"
     WARNING = "warning"
@@ -37,7 +37,7 @@ class Pressure(StrEnum):
 
 
 class Load(Struct, frozen=True):
-    """Measured load; None where there was no measurement."""
+    """The measured load; None: no measurement."""
 
     pending_messages: int | None
     latency_p95_ms: float | None
@@ -45,7 +45,7 @@ class Load(Struct, frozen=True):
 
 
 def pressure(load: Load) -> Pressure:
-    """Active at a threshold, warning from 80 % of one; unknown when calm is not known of all three."""
+    """Return active at a threshold, warning from 80 % of one; else inactive, or unknown without all three values."""
     shares = [
         None if measured is None else measured / threshold
         for measured, threshold in (
@@ -63,7 +63,7 @@ def pressure(load: Load) -> Pressure:
 
 
 def encode_backpressure(load: Load, *, retry_after_s: int, max_retry_attempts: int, timestamp_ms: int) -> bytes:
-    """The reply of `status.backpressure`."""
+    """Encode the reply of `status.backpressure`."""
     data: JsonObject = {
         "subject": DECIDE,
         "status": pressure(load).value,
@@ -84,9 +84,10 @@ def encode_backpressure(load: Load, *, retry_after_s: int, max_retry_attempts: i
 
 
 class DecisionQuery(Struct, frozen=True):
-    """Which decision is asked for. The first of decision_id (16 bytes), idempotency_key, request_id, message_id counts.
+    """The ids of the requested decision. decision_id is 16 bytes.
 
-    `tenant_id` is None only together with a message_id.
+    The first of decision_id, idempotency_key, request_id and message_id that is set counts. `tenant_id` is None only
+    together with a message_id.
     """
 
     tenant_id: str | None
@@ -98,41 +99,42 @@ class DecisionQuery(Struct, frozen=True):
 
 
 def decode_decision_query(data: bytes, headers: Mapping[str, str] | None) -> DecisionQuery | Rejected:
-    """A `get_decision` request. Never raises, whatever the bytes."""
-    head = lowered(headers)
+    """Decode a `get_decision` request. Never raises, whatever the bytes."""
+    headers = with_lower_names(headers)
     doc = _object(data)
     if isinstance(doc, Rejected):
         return doc
-    found = Problems()
+    problems = Problems()
     get = doc.get
-    tenant = name(found, "tenant_id", get("tenant_id"))
-    header = name(found, "header tenant_id", head.get("tenant_id"))
+    tenant = name(problems, "tenant_id", get("tenant_id"))
+    header = name(problems, "header tenant_id", headers.get("tenant_id"))
     if tenant is not None and header is not None and tenant != header:
-        hint = "name one tenant, once"
-        found.add("tenant_id", "header and body name different tenants", hint, Intake.TENANT_FORBIDDEN)
-    given = get("decision_id")
-    decision_id = from_text(given) if isinstance(given, str) else None
-    if given is not None and decision_id is None:
-        found.add("decision_id", f"is {named(given)} of another form", "a UUID, as this router gave it")
+        hint = "send one tenant, in one place"
+        problems.add("tenant_id", "differs between header and body", hint, Intake.TENANT_FORBIDDEN)
+    id_text = get("decision_id")
+    decision_id = from_text(id_text) if isinstance(id_text, str) else None
+    if id_text is not None and decision_id is None:
+        message = "is not a UUID" if isinstance(id_text, str) else f"is {named(id_text)}"
+        problems.add("decision_id", message, "send the UUID as this router gave it")
     query = DecisionQuery(
-        header if tenant is None else tenant,
-        decision_id,
-        text(found, "idempotency_key", get("idempotency_key")),
-        text(found, "request_id", get("request_id")),
-        text(found, "message_id", get("message_id")),
-        text(found, "trace_id", get("trace_id")),
+        tenant_id=header if tenant is None else tenant,
+        decision_id=decision_id,
+        idempotency_key=text(problems, "idempotency_key", get("idempotency_key")),
+        request_id=text(problems, "request_id", get("request_id")),
+        message_id=text(problems, "message_id", get("message_id")),
+        trace_id=text(problems, "trace_id", get("trace_id")),
     )
-    # Bad ones were meant to name it, too.
-    names = [f for f in ("decision_id", "idempotency_key", "request_id", "message_id") if get(f) is not None]
-    if not names:
-        found.add("request_id", "is missing", "name request_id, idempotency_key, decision_id or message_id")
-    elif names != ["message_id"] and get("tenant_id") is None and "tenant_id" not in head:
-        found.add("tenant_id", "is missing", "name the tenant")
-    return found.rejected(query.request_id, query.trace_id) if found else query
+    # Invalid ids count as sent: their own problems are reported.
+    ids_sent = [f for f in ("decision_id", "idempotency_key", "request_id", "message_id") if get(f) is not None]
+    if not ids_sent:
+        problems.add("request_id", "is missing", "send request_id, idempotency_key, decision_id or message_id")
+    elif ids_sent != ["message_id"] and get("tenant_id") is None and "tenant_id" not in headers:
+        problems.add("tenant_id", "is missing", "send tenant_id in the body or in the header")
+    return problems.rejected(query.request_id, query.trace_id) if problems else query
 
 
 class AdminRequest(Struct, frozen=True):
-    """The fields of an admin act, the token that came with it (never among the fields), and the caller's trace."""
+    """The request of an admin act: its fields, without the token; the token; the caller's trace id."""
 
     fields: JsonObject
     token: str | None
@@ -140,13 +142,16 @@ class AdminRequest(Struct, frozen=True):
 
 
 def decode_admin(data: bytes, headers: Mapping[str, str] | None) -> AdminRequest | Rejected:
-    """An admin act's request; an empty body is `{}`. Token: `authorization: Bearer …`, else the field `api_key`."""
+    """Decode the request of an admin act; an empty body means `{}`.
+
+    The token comes from the header `authorization: Bearer …`, else from the field `api_key`.
+    """
     doc = _object(data or b"{}")
     if isinstance(doc, Rejected):
         return doc
-    head = lowered(headers)
-    authorization = head.get("authorization", "")
-    trace_id = text(Problems(), "header trace_id", head.get("trace_id"), LONGEST_TRACE_ID)
+    headers = with_lower_names(headers)
+    authorization = headers.get("authorization", "")
+    trace_id = text(Problems(), "header trace_id", headers.get("trace_id"), MAX_TRACE_ID_CHARS)
     key = doc.get("api_key")
     token = key if isinstance(key, str) else None
     if authorization[: len(_BEARER)].lower() == _BEARER:
@@ -155,7 +160,7 @@ def decode_admin(data: bytes, headers: Mapping[str, str] | None) -> AdminRequest
 
 
 def decode_dry_run(fields: JsonObject) -> DecideRequest | Rejected:
-    """The request of a dry run: a decide request, or no more than tenant_id, policy_id and payload. Never raises."""
+    """Decode the request of a dry run: a decide request, or only tenant_id, policy_id and payload. Never raises."""
     doc = dict(fields)
     if "task" not in doc and "message" not in doc and "input" not in doc:
         doc["task"] = {"type": UNKNOWN_TASK, "payload": doc.pop("payload", None)}
@@ -164,13 +169,13 @@ def decode_dry_run(fields: JsonObject) -> DecideRequest | Rejected:
 
 
 def encode_admin(body: JsonObject) -> bytes:
-    """The good answer of an admin act; errors go through `reply.encode`."""
+    """Encode the reply of a successful admin act; `reply.encode` encodes errors."""
     return orjson.dumps({"ok": True, **body})
 
 
 def _object(data: bytes) -> JsonObject | Rejected:
     if len(data) > _MAX_BYTES:
-        return unreadable(f"has {len(data)} bytes", f"at most {_MAX_BYTES} bytes", Intake.PAYLOAD_TOO_LARGE)
+        return unreadable(f"has {len(data):,} bytes", f"send at most {_MAX_BYTES:,} bytes", Intake.PAYLOAD_TOO_LARGE)
     try:
         doc = parse(data)
     except NotJsonError as e:

@@ -1,4 +1,4 @@
-"""The subjects that others know, each named once, and which of them a caller may choose."""
+"""The public NATS subjects, and the rules for subjects that a caller may choose."""
 
 import re
 
@@ -19,19 +19,19 @@ INBOX = "_INBOX."
 
 _WORK = "caf.exec."
 _RESERVED = frozenset({ASSIGNED, ACK, RESULT})
-_LONGEST = 255
+_MAX_CHARS = 255
 _literal = re.compile(
     r"[^\s.*>\x00-\x1f\x7f-\x9f\ud800-\udfff]+(?:\.[^\s.*>\x00-\x1f\x7f-\x9f\ud800-\udfff]+)*"
 ).fullmatch
 
 
 def is_literal(subject: str) -> bool:
-    """Whether a message can be published to it: tokens without wildcards, blanks or control characters."""
-    return len(subject) <= _LONGEST and _literal(subject) is not None
+    """Whether a message can be published to the subject: no wildcards, blanks or control characters."""
+    return len(subject) <= _MAX_CHARS and _literal(subject) is not None
 
 
 def is_work_subject(subject: str) -> bool:
-    """Whether a caller may have assignments published there: a literal under caf.exec., none of the router's own."""
+    """Whether a caller may choose the subject for assignments: a literal under caf.exec., none of the router's own."""
     return (
         subject.startswith(_WORK)
         and subject not in _RESERVED
@@ -41,5 +41,5 @@ def is_work_subject(subject: str) -> bool:
 
 
 def is_result_subject(subject: str, prefixes: tuple[str, ...]) -> bool:
-    """Whether a caller may have its final result published there: an inbox, or below one of the allowed prefixes."""
+    """Whether a caller may choose the subject for its final result: an inbox, or one with an allowed prefix."""
     return subject.startswith((INBOX, *prefixes)) and is_literal(subject)

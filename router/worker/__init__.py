@@ -1,4 +1,4 @@
-"""Write a worker: handlers by job type, everything else is done for them.
+"""The worker library: register one handler per job type; the library does the rest.
 
     worker = Worker("nats://127.0.0.1:4222", name="summarizer")
 
@@ -11,10 +11,12 @@
 
     worker.run_until_signal()
 
-An assignment is accepted, run within its deadline, prolonged at the server while it runs, reported, and only then
-acknowledged: a worker that dies loses nothing. One whose type has no handler is passed on to the other workers, and
-rejected when nobody takes it. A handler returns its output (or `Done`, with figures), raises `Failed` for an attempt
-that failed, and `Rejected` for what it will not do. Any other exception is an error result too.
+For each assignment the worker sends an `accepted` ack and runs the handler within the deadline. Meanwhile it extends
+the server's ack wait. It stores the result and only then acknowledges the message, so a worker that dies loses nothing.
+An assignment whose job type has no handler is passed on to the other workers. After 20 deliveries it is rejected.
+
+A handler returns its output, or `Done` with cost and tokens. It raises `Failed` when the attempt failed, and `Rejected`
+when this worker refuses the job. Any other exception becomes an error result.
 """
 
 from router.worker.job import ANY_TYPE, Done, Failed, Job, Rejected

@@ -1,9 +1,10 @@
-"""The assignments that a worker has taken, from the message to its ack.
+"""The life of an assignment in a worker: message, handler, result, ack.
 
-An assignment is acknowledged to JetStream only after its result is stored, so a worker that dies loses nothing: the
-server hands the message to another one after its ack wait (long tasks prolong it), or the router starts the next
-attempt at the deadline, whichever is first. The last 4096 assignment ids are remembered, so a second delivery is not
-run twice here.
+An assignment is acknowledged to JetStream only after its result is stored, so a worker that dies loses nothing. The
+server delivers the message to another worker after its ack wait, or the router starts the next attempt at the deadline,
+whichever comes first. While a handler runs, the worker extends the ack wait every `IN_PROGRESS_EVERY_S`.
+
+The worker remembers the ids of the last 4,096 finished assignments, so a repeated delivery does not run twice here.
 """
 
 import asyncio
@@ -32,30 +33,31 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-REMEMBERED = 4096
-PROLONG_S = 10.0
-RETRY_S = (0.05, 0.2, 1.0, 2.0)
-# Workers of one fleet share a consumer, and not all need know every type: who does not know one passes it on. So often,
-# and after a pause of its own, that whoever knows it has had it, while a type that nobody knows is rejected in time.
-PASSED_ON = 20
-PASS_ON_S = 0.02, 0.2
+MAX_FINISHED_IDS = 4096
+IN_PROGRESS_EVERY_S = 10.0
+RETRY_DELAYS_S = (0.05, 0.2, 1.0, 2.0)
+# All workers share one consumer, but each may handle different job types. A worker without a handler passes the message
+# on, after a random delay so that the other workers get their turn. Twenty deliveries usually reach a worker that has a
+# handler; if there is none, the job is rejected after about two seconds.
+MAX_PASS_ONS = 20
+PASS_ON_DELAY_S = 0.02, 0.2
 
 
 class Assignments:
-    """Those that run now, and the ids of those that are done. `freed` is set whenever one has ended."""
+    """The running assignments and the ids of finished ones. `slot_freed` is set whenever an assignment ends."""
 
     def __init__(self, handlers: Handlers, throttle: LogThrottle) -> None:
         self._handlers = handlers
         self._throttle = throttle
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._done: OrderedDict[str, None] = OrderedDict()
-        self.freed = asyncio.Event()
+        self._finished_ids: OrderedDict[str, None] = OrderedDict()
+        self.slot_freed = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._running)
 
-    async def end(self, within_s: float) -> None:
-        """Let them finish; what is not done in time is given back."""
+    async def drain(self, within_s: float) -> None:
+        """Wait for the running assignments; cancel the late ones, which returns them to the server."""
         running = list(self._running.values())
         if running:
             _, late = await asyncio.wait(running, timeout=within_s)
@@ -63,94 +65,99 @@ class Assignments:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def take(self, client: "Client", js: "JetStreamContext", message: "Msg") -> None:
-        """Begin what was not begun here before.
+    async def start(self, client: "Client", js: "JetStreamContext", message: "Msg") -> None:
+        """Start the assignment in a message, unless this worker already runs it or has finished it.
 
-        :raises nats.errors.Error: NATS was lost; it comes again.
+        :raises nats.errors.Error: NATS is unavailable; the server delivers the message again.
         """
         try:
             assignment = messages.read_assignment(message.data)
         except msgspec.DecodeError as e:
             reason = "DECODE_ERROR" if isinstance(e, msgspec.ValidationError) else "PARSE_ERROR"
             where = f"{messages.ASSIGN_STREAM}:{message.metadata.sequence.stream}"
-            log.warning("not an assignment: %s is %s", where, e)
+            log.warning("unreadable assignment dead-lettered: %s: %s", where, e)
             await client.publish(subjects.WORKER_DEAD_LETTER, messages.dead_letter(reason, where, _now_ms()))
             await message.term()
             return
-        name = assignment.assignment_id
-        if name in self._running:
+        assignment_id = assignment.assignment_id
+        if assignment_id in self._running:
             await message.in_progress()
-        elif name in self._done:
+        elif assignment_id in self._finished_ids:
             await message.ack()
-        elif not self._handlers.takes(assignment.job.type) and message.metadata.num_delivered <= PASSED_ON:
-            await message.nak(delay=random.uniform(*PASS_ON_S))  # noqa: S311 - spreads them, hides nothing
+        elif not self._handlers.handles(assignment.job.type) and message.metadata.num_delivered <= MAX_PASS_ONS:
+            await message.nak(delay=random.uniform(*PASS_ON_DELAY_S))  # noqa: S311 - spreads retries, no secret
         else:
             task = asyncio.create_task(self._perform(client, js, message, assignment))
-            self._running[name] = task
-            task.add_done_callback(lambda t: self._ended(name, t))
+            self._running[assignment_id] = task
+            task.add_done_callback(lambda t: self._ended(assignment_id, t))
 
-    def _ended(self, name: str, task: asyncio.Task[None]) -> None:
-        self._running.pop(name, None)
-        self.freed.set()
+    def _ended(self, assignment_id: str, task: asyncio.Task[None]) -> None:
+        self._running.pop(assignment_id, None)
+        self.slot_freed.set()
         if task.cancelled():
             return
         error = task.exception()
         if error is not None:
-            log.error("assignment %s was not finished; it will be delivered again", name, exc_info=error)
+            log.error("assignment not finished; the server delivers it again: %s", assignment_id, exc_info=error)
             return
-        self._done[name] = None
-        while len(self._done) > REMEMBERED:
-            self._done.popitem(last=False)
+        self._finished_ids[assignment_id] = None
+        while len(self._finished_ids) > MAX_FINISHED_IDS:
+            self._finished_ids.popitem(last=False)
 
     async def _perform(self, client: "Client", js: "JetStreamContext", message: "Msg", assignment: Assignment) -> None:
-        if not self._handlers.takes(assignment.job.type):
+        if not self._handlers.handles(assignment.job.type):
             await self._reject(client, message, assignment, f"this worker runs {', '.join(self._handlers.types)}")
             return
-        await client.publish(subjects.ACK, messages.receipt(assignment, "accepted"))
-        started = time.monotonic()
-        work = asyncio.create_task(self._handlers.run(assignment, _time_left_s(assignment)))
+        await client.publish(subjects.ACK, messages.ack(assignment, "accepted"))
+        started_s = time.monotonic()
+        handler_task = asyncio.create_task(self._handlers.run(assignment, _time_left_s(assignment)))
         try:
-            while not (await asyncio.wait({work}, timeout=PROLONG_S))[0]:
+            while not (await asyncio.wait({handler_task}, timeout=IN_PROGRESS_EVERY_S))[0]:
                 await message.in_progress()
-            finished = work.result()
+            finished = handler_task.result()
         except Rejected as e:
             await self._reject(client, message, assignment, str(e))
             return
         except asyncio.CancelledError:
-            work.cancel()
+            handler_task.cancel()
             await message.nak()
             raise
-        latency_ms = round((time.monotonic() - started) * 1000)
+        latency_ms = round((time.monotonic() - started_s) * 1000)
         await self._store(js, assignment, finished, latency_ms)
         await message.ack()
 
-    async def _reject(self, client: "Client", message: "Msg", assignment: Assignment, why: str) -> None:
-        log.warning("%s of type %r is rejected: %s", assignment.assignment_id, assignment.job.type, why)
-        await client.publish(subjects.ACK, messages.receipt(assignment, "rejected", why))
+    async def _reject(self, client: "Client", message: "Msg", assignment: Assignment, reason: str) -> None:
+        log.warning("assignment rejected: %s of type %r: %s", assignment.assignment_id, assignment.job.type, reason)
+        await client.publish(subjects.ACK, messages.ack(assignment, "rejected", reason))
         await client.flush()
         await message.ack()
 
     async def _store(self, js: "JetStreamContext", assignment: Assignment, finished: Finished, latency_ms: int) -> None:
-        """Store the result; the same Nats-Msg-Id makes the repeats harmless."""
+        """Store the result, with retries; the Nats-Msg-Id lets the server drop duplicates.
+
+        :raises nats.errors.Error: the last try failed; the message stays unacknowledged.
+        :raises nats.js.errors.APIError: likewise.
+        :raises TimeoutError: likewise.
+        """
         payload = messages.result(assignment, finished, latency_ms, _now_ms())
         headers = {"Nats-Msg-Id": f"{assignment.assignment_id}:result", "tenant_id": assignment.tenant_id}
         retrying = AsyncRetrying(
             retry=retry_if_exception_type((nats.errors.Error, APIError, TimeoutError)),
-            wait=wait_chain(*map(wait_fixed, RETRY_S)),
-            stop=stop_after_attempt(len(RETRY_S) + 1),
-            before_sleep=partial(self._not_stored, assignment),
+            wait=wait_chain(*map(wait_fixed, RETRY_DELAYS_S)),
+            stop=stop_after_attempt(len(RETRY_DELAYS_S) + 1),
+            before_sleep=partial(self._log_store_failure, assignment),
             reraise=True,
         )
         async for attempt in retrying:
             with attempt:
-                last = attempt.retry_state.attempt_number > len(RETRY_S)
-                await js.publish(subjects.RESULT, payload, headers=headers, timeout=5 if last else 2)
+                is_last = attempt.retry_state.attempt_number > len(RETRY_DELAYS_S)
+                await js.publish(subjects.RESULT, payload, headers=headers, timeout=5 if is_last else 2)
 
-    def _not_stored(self, assignment: Assignment, state: RetryCallState) -> None:
-        fault = state.outcome.exception() if state.outcome is not None else None
+    def _log_store_failure(self, assignment: Assignment, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome is not None else None
         if self._throttle.due("store") is not None:
-            why = str(fault) or type(fault).__name__
-            log.warning("result of %s is not stored yet: %s; trying on", assignment.assignment_id, why)
+            reason = str(error) or type(error).__name__
+            log.warning("result not stored yet; retrying: %s: %s", assignment.assignment_id, reason)
 
 
 def _now_ms() -> int:
@@ -158,11 +165,11 @@ def _now_ms() -> int:
 
 
 def _time_left_s(assignment: Assignment) -> float | None:
-    """Seconds until the deadline or the payload's timeout_ms, whichever is sooner; None without either."""
-    bounds: list[float] = []
+    """Seconds until the deadline or the payload's `timeout_ms` ends, whichever is sooner; None without either."""
+    limits_s: list[float] = []
     if assignment.deadline_at_ms is not None:
-        bounds.append((assignment.deadline_at_ms - _now_ms()) / 1000)
+        limits_s.append((assignment.deadline_at_ms - _now_ms()) / 1000)
     timeout_ms = assignment.job.payload.get("timeout_ms")
     if isinstance(timeout_ms, int | float) and not isinstance(timeout_ms, bool):
-        bounds.append(timeout_ms / 1000)
-    return max(0.0, min(bounds)) if bounds else None
+        limits_s.append(timeout_ms / 1000)
+    return max(0.0, min(limits_s)) if limits_s else None

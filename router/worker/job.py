@@ -1,4 +1,4 @@
-"""Handlers of job types: how they are registered, what they are given, and what comes of one."""
+"""Handlers of job types: registration, the `Job` that a handler receives, and the outcome of a run."""
 
 import asyncio
 import logging
@@ -15,16 +15,16 @@ from router.worker.messages import Assignment, Finished
 log = logging.getLogger(__name__)
 
 ANY_TYPE = "*"
-LATE = Finished("timeout", error_code="TIMEOUT", error_message="the deadline passed")
+DEADLINE_PASSED = Finished("timeout", error_code="TIMEOUT", error_message="the deadline passed")
 
 P = TypeVar("P")
 
 
 class Job(Struct, Generic[P], frozen=True):
-    """One attempt of one task, as its handler sees it. `deadline_at_ms` is Unix time; None: no deadline was given.
+    """One attempt of a task, as its handler receives it. `deadline_at_ms` is Unix time; None: no deadline.
 
-    `assignment_id` is another one for every attempt, `task_id` the same: work that must not be done twice is known by
-    it.
+    All attempts of a task have the same `task_id`; each has its own `assignment_id`. Use `task_id` to detect work that
+    must not be done twice.
     """
 
     type: str
@@ -41,12 +41,15 @@ class Job(Struct, Generic[P], frozen=True):
 
     @property
     def time_left_s(self) -> float | None:
-        """Seconds until the deadline, never below 0; None without one."""
+        """Seconds until the deadline, at least 0; None without a deadline."""
         return None if self.deadline_at_ms is None else max(0.0, self.deadline_at_ms / 1000 - time.time())
 
 
 class Done(Struct, frozen=True):
-    """A success with its figures; a handler may as well return the bare output. Cost in USD; None: as was expected."""
+    """A success with cost and tokens; without them a handler can return the bare output.
+
+    `cost` is in USD; None: the cost that the decision expected.
+    """
 
     output: JsonValue = None
     cost: float | None = None
@@ -54,10 +57,10 @@ class Done(Struct, frozen=True):
 
 
 class Failed(Exception):
-    """The attempt has failed; the router may start the next one.
+    """The attempt failed; the router may start the next attempt.
 
-    Codes that count against the provider: TIMEOUT, CONNECTION_ERROR, PROVIDER_UNAVAILABLE, SERVER_ERROR, HTTP_5xx.
-    `status` is error, timeout or cancelled; cost in USD.
+    These codes count against the provider: TIMEOUT, CONNECTION_ERROR, PROVIDER_UNAVAILABLE, SERVER_ERROR, HTTP_5xx.
+    `status` is error, timeout or cancelled; `cost` is in USD.
     """
 
     def __init__(self, code: str, message: str = "", *, status: str = "error", cost: float | None = None) -> None:
@@ -66,7 +69,10 @@ class Failed(Exception):
 
 
 class Rejected(Exception):
-    """This worker will not do it: no result, and the next attempt begins at once. The provider is not to blame."""
+    """This worker refuses the job: it reports no result and the next attempt starts at once.
+
+    A rejection does not count against the provider.
+    """
 
 
 Handler = Callable[[Job[Any]], Awaitable[Any]]
@@ -78,73 +84,75 @@ class _Registered(Struct, frozen=True):
 
 
 class Handlers:
-    """The job types that a worker knows."""
+    """The handlers of a worker, by job type."""
 
     def __init__(self) -> None:
-        self._known: dict[str, _Registered] = {}
+        self._by_type: dict[str, _Registered] = {}
 
     @property
     def types(self) -> list[str]:
-        """Their names, sorted."""
-        return sorted(self._known)
+        """The registered job types, sorted."""
+        return sorted(self._by_type)
 
     def add(self, job_type: str, handler: Handler, payload: type[Any]) -> None:
         """Register a handler.
 
-        :raises ValueError: the type has one already.
+        :raises ValueError: the type has a handler already.
         """
-        if job_type in self._known:
-            raise ValueError(f"job type {job_type!r} has a handler already")
-        self._known[job_type] = _Registered(handler, payload)
+        if job_type in self._by_type:
+            raise ValueError(f"job type {job_type!r} has a handler already: register each type once")
+        self._by_type[job_type] = _Registered(handler, payload)
 
-    def takes(self, job_type: str) -> bool:
-        """Whether there is a handler for it."""
-        return job_type in self._known or ANY_TYPE in self._known
+    def handles(self, job_type: str) -> bool:
+        """Whether there is a handler for the type: its own, or the one of `ANY_TYPE`."""
+        return job_type in self._by_type or ANY_TYPE in self._by_type
 
     async def run(self, assignment: Assignment, timeout_s: float | None) -> Finished:
-        """Run one assignment that it takes, within `timeout_s`. What else the handler raises is an error result.
+        """Run the handler of an assignment within `timeout_s`; None: no limit. There must be a handler (`handles`).
 
-        :raises Rejected: the handler will not do it.
+        An exception other than `Rejected` becomes an error result.
+
+        :raises Rejected: the handler refuses the job.
         """
-        known = self._known.get(assignment.job.type) or self._known[ANY_TYPE]
+        registered = self._by_type.get(assignment.job.type) or self._by_type[ANY_TYPE]
         if timeout_s is not None and timeout_s <= 0:
-            return LATE
+            return DEADLINE_PASSED
         try:
-            payload = msgspec.convert(assignment.job.payload, known.payload)
+            payload = msgspec.convert(assignment.job.payload, registered.payload)
         except msgspec.ValidationError as e:
             return Finished("error", error_code="BAD_PAYLOAD", error_message=str(e))
-        limit = asyncio.timeout(timeout_s)
+        deadline = asyncio.timeout(timeout_s)
         try:
-            async with limit:
-                return _success(await known.handler(_job(assignment, payload)))
+            async with deadline:
+                return _success(await registered.handler(_job(assignment, payload)))
         except Rejected:
             raise
         except Failed as e:
             return Finished(e.status, error_code=e.code, error_message=e.message or None, cost=e.cost)
-        except Exception as e:  # a handler's bug is a result like any other: the task must end
-            if limit.expired():
-                return LATE
-            log.exception("the handler of %r failed", assignment.job.type)
+        except Exception as e:  # a bug in a handler becomes a result too: the task must end
+            if deadline.expired():
+                return DEADLINE_PASSED
+            log.exception("handler failed: job type %r", assignment.job.type)
             return Finished("error", error_code="WORKER_ERROR", error_message=f"{type(e).__name__}: {e}")
 
 
 def _job(a: Assignment, payload: P) -> Job[P]:
     return Job(
-        a.job.type,
-        payload,
-        a.assignment_id,
-        a.task_id or a.assignment_id,
-        a.attempt,
-        a.request_id,
-        a.tenant_id,
-        a.executor.provider_id,
-        a.job.payload_ref,
-        a.deadline_at_ms,
-        a.trace_id,
+        type=a.job.type,
+        payload=payload,
+        assignment_id=a.assignment_id,
+        task_id=a.task_id or a.assignment_id,
+        attempt=a.attempt,
+        request_id=a.request_id,
+        tenant_id=a.tenant_id,
+        provider_id=a.executor.provider_id,
+        payload_ref=a.job.payload_ref,
+        deadline_at_ms=a.deadline_at_ms,
+        trace_id=a.trace_id,
     )
 
 
-def _success(value: object) -> Finished:
-    if isinstance(value, Done):
-        return Finished("success", value.output, cost=value.cost, tokens=value.tokens)
-    return Finished("success", msgspec.to_builtins(value, str_keys=True))
+def _success(output: object) -> Finished:
+    if isinstance(output, Done):
+        return Finished("success", output.output, cost=output.cost, tokens=output.tokens)
+    return Finished("success", msgspec.to_builtins(output, str_keys=True))

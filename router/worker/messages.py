@@ -1,4 +1,4 @@
-"""What the worker reads and writes: assignment in; ack, result, heartbeat and dead letter out."""
+"""The messages of a worker: it reads assignments; it writes acks, results, heartbeats and dead letters."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -14,14 +14,14 @@ ASSIGN_CONSUMER = "workers"
 
 
 class Executor(Struct, frozen=True):
-    """Who was chosen to run it."""
+    """The provider that the router chose."""
 
     provider_id: str
     endpoint: str | None = None
 
 
 class Work(Struct, frozen=True):
-    """What to run."""
+    """The job: its type and its payload, or a reference to the payload."""
 
     type: str
     payload: dict[str, Any] = {}  # JsonObject is recursive: msgspec cannot build a decoder for it
@@ -29,13 +29,13 @@ class Work(Struct, frozen=True):
 
 
 class Expected(Struct, frozen=True):
-    """What the decision expected of the provider; cost in USD."""
+    """The expectation of the decision; cost in USD."""
 
     expected_cost: float = 0.0
 
 
 class Assignment(Struct, frozen=True):
-    """One attempt of one task. `deadline_at_ms` is Unix time; None: no deadline was given."""
+    """One attempt of a task. `deadline_at_ms` is Unix time; None: no deadline."""
 
     version: str
     assignment_id: str
@@ -51,7 +51,7 @@ class Assignment(Struct, frozen=True):
 
 
 class Finished(Struct, frozen=True):
-    """How a task ended. `status` is success, error, timeout or cancelled; cost in USD."""
+    """The outcome of an attempt. `status` is success, error, timeout or cancelled; cost in USD."""
 
     status: str
     output: JsonValue = None
@@ -65,15 +65,15 @@ _assignments = msgspec.json.Decoder(Assignment)
 
 
 def read_assignment(data: bytes) -> Assignment:
-    """The assignment in a message.
+    """Decode an assignment.
 
-    :raises msgspec.DecodeError: it is none (`msgspec.ValidationError` names the field).
+    :raises msgspec.DecodeError: the bytes are not an assignment; a `msgspec.ValidationError` names the field.
     """
     return _assignments.decode(data)
 
 
-def receipt(assignment: Assignment, status: str, message: str | None = None) -> bytes:
-    """The ack that says whether a worker does it: `status` is accepted or rejected, `message` says why."""
+def ack(assignment: Assignment, status: str, message: str | None = None) -> bytes:
+    """Encode the ack of an assignment: `status` is accepted or rejected, `message` is the reason."""
     body: JsonObject = {
         "assignment_id": assignment.assignment_id,
         "status": status,
@@ -84,7 +84,10 @@ def receipt(assignment: Assignment, status: str, message: str | None = None) -> 
 
 
 def result(assignment: Assignment, finished: Finished, latency_ms: int, now_ms: int) -> bytes:
-    """The bare result of an assignment. A failed task costs nothing unless it says otherwise."""
+    """Encode the result of an assignment, without envelope.
+
+    Without a reported cost, a success costs what the decision expected, and a failure costs nothing.
+    """
     cost = finished.cost
     if cost is None:
         cost = assignment.decision.expected_cost if finished.status == "success" else 0.0
@@ -111,13 +114,13 @@ def result(assignment: Assignment, finished: Finished, latency_ms: int, now_ms: 
 
 
 def heartbeat(worker_id: str, status: str, load: float) -> bytes:
-    """A sign of life; `status` is idle, busy, draining or stopped, `load` is 0..1."""
+    """Encode a heartbeat: `status` is idle, busy, draining or stopped, `load` is 0..1."""
     stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     data: JsonObject = {"worker_id": worker_id, "timestamp": stamp, "status": status, "load": round(load, 3)}
     return orjson.dumps({"version": "v1", "kind": "heartbeat", "data": data})
 
 
 def dead_letter(reason: str, payload_ref: str, now_ms: int) -> bytes:
-    """A message that no worker can use; `payload_ref` says where it lies, the payload itself is not copied."""
+    """Encode the dead letter of an unreadable message; `payload_ref` names its stream and sequence, without a copy."""
     data: JsonObject = {"reason": reason, "payload_ref": payload_ref, "ts": now_ms}
     return orjson.dumps({"version": "v1", "kind": "dead_letter", "data": data})

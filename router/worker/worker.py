@@ -1,6 +1,6 @@
-"""A worker's life: connect, fetch what there is room for, beat, drain.
+"""A worker process: connect, fetch as many assignments as there are free slots, send heartbeats, drain.
 
-A drain stops fetching, finishes what runs, and gives back what is not done in time.
+A drain stops fetching and waits for the running assignments. Those that do not finish in time go back to the server.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from nats.js.errors import APIError
 from router.log_throttle import LogThrottle
 from router.wire import subjects
 from router.worker import messages
-from router.worker.assignments import RETRY_S, Assignments
+from router.worker.assignments import RETRY_DELAYS_S, Assignments
 from router.worker.job import Handler, Handlers
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ H = TypeVar("H", bound=Handler)
 
 
 class Worker:
-    """One worker process; see the package for how to write one.
+    """A worker process; the package docstring shows how to write a worker.
 
-    `connect` has further keywords of nats-py's connect (credentials, TLS). `drain_s`: after a stop, how long what runs
-    may take to finish; the rest is given back.
+    `connect` holds more keywords for `nats.connect`, such as credentials and TLS. `drain_s` is how long running
+    assignments may take after a stop; the server delivers the others again.
     """
 
     def __init__(
@@ -51,22 +51,23 @@ class Worker:
     ) -> None:
         """:raises ValueError: `concurrency` is below 1."""
         if concurrency < 1:
-            raise ValueError(f"a concurrency of {concurrency} does nothing")
+            raise ValueError(f"concurrency is {concurrency}: it must be at least 1")
         self._nats_urls = [nats_urls] if isinstance(nats_urls, str) else list(nats_urls)
         self._name = name
         self._concurrency = concurrency
         self._drain_s = drain_s
-        self._connect = dict(connect or {})
+        self._connect_options = dict(connect or {})
         self.handlers = Handlers()
         self._stopping = asyncio.Event()
         self._throttle = LogThrottle(time.monotonic)
         self._assignments = Assignments(self.handlers, self._throttle)
 
     def job(self, job_type: str, payload: type[Any] = dict) -> Callable[[H], H]:
-        """Decorates the handler of a job type (`ANY_TYPE`: of all that have none), an async function of one `Job`.
+        """Register the decorated async function as the handler of a job type; its one argument is a `Job`.
 
-        `payload` is what its payload is decoded to, such as a `msgspec.Struct` or a dataclass; one that does not fit is
-        a BAD_PAYLOAD error.
+        The handler of `ANY_TYPE` runs the types that have no handler of their own. `payload` is the type to which the
+        payload is decoded, such as a `msgspec.Struct` or a dataclass. A payload that does not fit is a BAD_PAYLOAD
+        error.
 
         :raises ValueError: the type has a handler already.
         """
@@ -78,7 +79,7 @@ class Worker:
         return register
 
     def run_until_signal(self) -> None:
-        """Run on an event loop of its own until SIGTERM or SIGINT, then drain."""
+        """Run on a new event loop until SIGTERM or SIGINT, then drain."""
         asyncio.run(self._run_until_signal())
 
     async def _run_until_signal(self) -> None:
@@ -88,29 +89,29 @@ class Worker:
         await self.run()
 
     def stop(self) -> None:
-        """Begin the drain; safe to call more than once and from a signal handler of the loop."""
+        """Start the drain; safe to call more than once and from a signal handler of the loop."""
         self._stopping.set()
-        self._assignments.freed.set()
+        self._assignments.slot_freed.set()
 
     async def run(self) -> None:
-        """Work until `stop`. A NATS that is away, now or later, is waited for."""
-        known: dict[str, Any] = {"name": self._name, "max_reconnect_attempts": -1}
-        known |= {"error_cb": self._nats_failed, "reconnected_cb": self._nats_is_there}
-        client = await self._connected(known)
+        """Run assignments until `stop`. While NATS is unavailable, wait for it."""
+        options: dict[str, Any] = {"name": self._name, "max_reconnect_attempts": -1}
+        options |= {"error_cb": self._on_nats_error, "reconnected_cb": self._on_connected}
+        client = await self._connect(options)
         if client is None:
             return
-        await self._nats_is_there()
-        beating = asyncio.create_task(self._beat(client))
+        await self._on_connected()
+        heartbeats = asyncio.create_task(self._heartbeats(client))
         try:
-            await self._work(client)
+            await self._fetch_assignments(client)
             await self._drain(client)
         finally:
-            beating.cancel()
+            heartbeats.cancel()
             await _close(client)
 
-    async def _connected(self, known: dict[str, Any]) -> "Client | None":
-        """A connection, however long that takes; None: stopped before there was one."""
-        connecting = asyncio.ensure_future(nats.connect(self._nats_urls, **known | self._connect))
+    async def _connect(self, options: dict[str, Any]) -> "Client | None":
+        """Connect, without a time limit; None: the worker was stopped first."""
+        connecting = asyncio.ensure_future(nats.connect(self._nats_urls, **options | self._connect_options))
         stopping = asyncio.ensure_future(self._stopping.wait())
         await asyncio.wait((connecting, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -120,45 +121,46 @@ class Worker:
         await asyncio.gather(connecting, return_exceptions=True)
         return None
 
-    async def _nats_failed(self, error: Exception) -> None:
-        """nats-py tells every try to reconnect: said at the beginning, then once a minute."""
+    async def _on_nats_error(self, error: Exception) -> None:
+        """Log an error of the connection. nats-py reports every try to reconnect: the log has one line per minute."""
         if self._throttle.due(type(error).__name__) is not None:
-            log.warning("NATS: %s", str(error) or type(error).__name__)
+            log.warning("NATS error: %s", str(error) or type(error).__name__)
 
-    async def _nats_is_there(self) -> None:
+    async def _on_connected(self) -> None:
         self._throttle.over()
         log.info("connected to NATS")
 
-    async def _work(self, client: "Client") -> None:
+    async def _fetch_assignments(self, client: "Client") -> None:
         js = client.jetstream()
-        source = await js.pull_subscribe_bind(consumer=messages.ASSIGN_CONSUMER, stream=messages.ASSIGN_STREAM)
+        subscription = await js.pull_subscribe_bind(consumer=messages.ASSIGN_CONSUMER, stream=messages.ASSIGN_STREAM)
         failures = 0
         while not self._stopping.is_set():
             free = self._concurrency - len(self._assignments)
             if free <= 0:
-                self._assignments.freed.clear()
-                await self._assignments.freed.wait()
+                self._assignments.slot_freed.clear()
+                await self._assignments.slot_freed.wait()
                 continue
             try:
-                batch = await source.fetch(free, timeout=FETCH_S)
+                batch = await subscription.fetch(free, timeout=FETCH_S)
             except TimeoutError:
                 failures = 0
                 continue
             except (nats.errors.Error, APIError) as e:
-                delay = RETRY_S[min(failures, len(RETRY_S) - 1)]
+                delay_s = RETRY_DELAYS_S[min(failures, len(RETRY_DELAYS_S) - 1)]
                 failures += 1
                 if self._throttle.due("fetch") is not None:
-                    log.warning("cannot fetch assignments (%s); trying on", str(e) or type(e).__name__)
-                await self._pause(delay)
+                    log.warning("cannot fetch assignments; retrying: %s", str(e) or type(e).__name__)
+                await self._pause(delay_s)
                 continue
             failures = 0
             for message in batch:
                 try:
-                    await self._assignments.take(client, js, message)
+                    await self._assignments.start(client, js, message)
                 except nats.errors.Error as e:
-                    log.warning("an assignment is not taken (%s); it comes again", e or type(e).__name__)
+                    log.warning("assignment not started; the server delivers it again: %s", e or type(e).__name__)
 
     async def _pause(self, seconds: float) -> None:
+        """Wait, but no longer than until `stop`."""
         try:
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
@@ -166,32 +168,32 @@ class Worker:
             return
 
     async def _drain(self, client: "Client") -> None:
-        log.info("draining: %d running", len(self._assignments))
+        log.info("draining: %d assignments running", len(self._assignments))
         if self._assignments:
-            await self._tell(client, "draining")
-            await self._assignments.end(self._drain_s)
-        await self._tell(client, "stopped")
+            await self._send_heartbeat(client, "draining")
+            await self._assignments.drain(self._drain_s)
+        await self._send_heartbeat(client, "stopped")
 
-    async def _beat(self, client: "Client") -> None:
+    async def _heartbeats(self, client: "Client") -> None:
         while True:
             status = "draining" if self._stopping.is_set() else "busy" if self._assignments else "idle"
-            await self._tell(client, status)
+            await self._send_heartbeat(client, status)
             await asyncio.sleep(HEARTBEAT_S)
 
-    async def _tell(self, client: "Client", status: str) -> None:
-        """One heartbeat; without NATS it is left out, since the next one says more than an old one."""
+    async def _send_heartbeat(self, client: "Client", status: str) -> None:
+        """Send a heartbeat. Without NATS it is skipped, not queued: the next heartbeat is more current."""
         if client.is_connected:
             with suppress(nats.errors.Error):
-                await client.publish(subjects.HEARTBEAT, self._heartbeat(status))
+                await client.publish(subjects.HEARTBEAT, self._heartbeat_message(status))
 
-    def _heartbeat(self, status: str) -> bytes:
+    def _heartbeat_message(self, status: str) -> bytes:
         return messages.heartbeat(self._name, status, len(self._assignments) / self._concurrency)
 
 
 async def _close(client: "Client") -> None:
-    """Send what is queued and end the connection; a NATS that is away is no fault of a worker that ends."""
+    """Send the queued messages and close the connection. Errors are ignored: the worker ends, and NATS may be down."""
     with suppress(nats.errors.Error, OSError, TimeoutError):
         if client.is_connected:
             await client.flush(timeout=FLUSH_S)
-    with suppress(nats.errors.Error, OSError):  # it fails in the middle when the connection is lost; then it is closed
+    with suppress(nats.errors.Error, OSError):  # close fails when the connection breaks meanwhile; it is closed then
         await client.close()

@@ -192,7 +192,7 @@ async def test_a_subject_cannot_add_a_command(bus: Bus, subject: str) -> None:
 
 async def test_too_large_is_refused_here(bus: Bus, name: str) -> None:
     """Above the server's max_payload nothing is sent, so the connection is not lost over it."""
-    with pytest.raises(BusError, match="more than the server takes"):
+    with pytest.raises(BusError, match="more than the NATS server takes"):
         bus.publish(name, bytes(bus.max_payload + 1))
     assert await bus.rtt() < 2
 

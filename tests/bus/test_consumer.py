@@ -14,7 +14,7 @@ from router.bus.options import BusOptions
 from router.bus.stream_specs import ConsumerSpec, StreamSpec
 from router.bus.streams import Streams
 from tests.bus.conftest import Heard
-from tests.bus.test_streams import delete
+from tests.bus.jetstream import delete
 from tests.servers import NatsProcess
 
 Handle = Callable[[list[Delivery]], Awaitable[None]]
@@ -243,7 +243,7 @@ async def test_a_slow_handler_keeps_what_it_has(bus: Bus, name: str) -> None:
 
 async def test_what_a_stuck_handler_has_goes_to_others(bus: Bus, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ack wait of what it holds is not prolonged for ever."""
-    monkeypatch.setattr("router.bus.consumer._MAX_PROLONGED", 2)
+    monkeypatch.setattr("router.bus.consumer._MAX_EXTENSIONS", 2)
     spec = ConsumerSpec(name, "workers", ack_wait_s=1)
     streams = Streams(bus, [StreamSpec(name, (f"{name}.in",), 3600)], [spec])
     await streams.ensure()

@@ -54,7 +54,7 @@ async def test_no_stream_of_the_contract_lies_over_a_request_subject(own_bus: Bu
 async def test_a_keeper_that_is_woken_and_stopped_at_once_stops(own_bus: Bus) -> None:
     """The connection comes back in the very moment of the stop: the wake-up does not swallow the stop."""
     looked = asyncio.Event()
-    keeper = StreamKeeper(own_bus, contract(own_bus), on_look=lambda *_: looked.set())
+    keeper = StreamKeeper(own_bus, contract(own_bus), on_poll=lambda *_: looked.set())
     await keeper.start()
     await asyncio.wait_for(looked.wait(), 10)
     keeper.poll_soon()

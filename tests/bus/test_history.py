@@ -10,7 +10,7 @@ from router.bus.history import BATCH, StreamHistory
 from router.bus.stream_specs import StreamSpec
 from router.bus.streams import Streams
 from router.errors import BusError
-from router.ports.bus import Kept
+from router.ports.bus import StoredMessage
 
 
 async def stream(bus: Bus, name: str, count: int) -> StreamHistory:
@@ -24,7 +24,7 @@ async def stream(bus: Bus, name: str, count: int) -> StreamHistory:
     return StreamHistory(bus, name)
 
 
-async def read(history: StreamHistory, since_ms: int | None = None, subject: str | None = None) -> list[Kept]:
+async def read(history: StreamHistory, since_ms: int | None = None, subject: str | None = None) -> list[StoredMessage]:
     """All of it."""
     return [kept async for batch in history.read(since_ms=since_ms, subject=subject) for kept in batch]
 

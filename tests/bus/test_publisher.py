@@ -15,7 +15,7 @@ from router.bus.streams import Streams
 from router.ports.bus import Publication, Published, Publisher
 from router.telemetry import Event
 from tests.bus.conftest import Heard
-from tests.bus.test_streams import create, delete
+from tests.bus.jetstream import create, delete
 from tests.servers import NatsProcess
 
 
@@ -85,7 +85,7 @@ async def test_an_inbox_is_not_looked_up(
     await client.subscribe(inbox, lambda _s, _r, data, _h: heard(data))
     publisher = StreamPublisher(bus, streams)
     await publisher.start()
-    publisher.publish(Publication(inbox, b"final", "i", core_will_do=True), done)
+    publisher.publish(Publication(inbox, b"final", "i", core_is_enough=True), done)
     assert publisher.published_core == 1
     assert await heard.until(1) == [b"final"]
     assert await done.until(1) == [Published.STORED]
@@ -105,7 +105,9 @@ async def test_an_uncovered_subject_goes_core_once(
         publisher.publish(Publication(f"{name}.core", b"%d" % index, f"i{index}"), done)
     assert await done.until(3) == [Published.STORED] * 3
     assert await heard.until(3) == [(b"0", b""), (b"1", b""), (b"2", b"")]
-    assert said_core(caplog) == [f"no stream covers {name}.core: published core, the deadline is the guarantee"]
+    assert said_core(caplog) == [
+        f"no stream covers {name}.core; published with core NATS, without an ack: the deadline is the guarantee"
+    ]
     assert publisher.published_core == 3
     await publisher.stop()
 
@@ -182,7 +184,7 @@ async def test_what_the_stream_refuses_fails_at_once(bus: Bus, streams: Streams,
     [
         (b'{"stream":"S","seq":1}', Verdict.STORED),
         (b'{"stream":"S","seq":1,"duplicate":true}', Verdict.DUPLICATE),
-        (b'{"error":{"code":503,"err_code":10008,"description":"no leader"}}', Verdict.AGAIN),
+        (b'{"error":{"code":503,"err_code":10008,"description":"no leader"}}', Verdict.RETRY),
         (b'{"error":{"code":400,"err_code":10054,"description":"too large"}}', Verdict.REFUSED),
         (b"thanks", Verdict.FOREIGN),
         (b'{"ok":true}', Verdict.FOREIGN),

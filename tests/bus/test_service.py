@@ -38,9 +38,9 @@ async def test_a_request_is_answered_with_headers(bus: Bus, client: Bus, name: s
 async def test_a_failing_handler_still_answers(bus: Bus, client: Bus, name: str) -> None:
     """An exception is `internal`, without its text; an endless handler `unavailable`; a huge answer `internal`."""
     service = await serve(bus, name, "q", echo, fault, timeout_s=0.1)
-    assert (await client.request(name, b"boom")).data == b"internal: the request failed; the router's log has the fault"
+    assert (await client.request(name, b"boom")).data == b"internal: the request failed; see the router's log"
     assert (await client.request(name, b"sleep")).data.startswith(b"unavailable: ")
-    assert (await client.request(name, b"huge")).data.startswith(b"internal: the answer is larger")
+    assert (await client.request(name, b"huge")).data.startswith(b"internal: the reply is larger")
     assert service.faults == 2
     await service.stop()
 

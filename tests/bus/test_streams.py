@@ -1,7 +1,6 @@
 """Streams and consumers on a real JetStream."""
 
 import asyncio
-import json
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from router.bus.stream_specs import ConsumerSpec, StreamSpec
 from router.bus.streams import Streams
 from router.errors import StartupRefused
 from tests.bus.conftest import Heard
+from tests.bus.jetstream import create, delete
 from tests.servers import NatsProcess
 
 
@@ -23,18 +23,6 @@ def fleet(bus: Bus, name: str) -> Streams:
     """One stream and one consumer of a test's own."""
     stream = StreamSpec(name.upper(), (f"{name}.a", f"{name}.b.*"), max_age_s=3600, dedup_s=600)
     return Streams(bus, [stream], [ConsumerSpec(name.upper(), "workers")])
-
-
-async def delete(bus: Bus, what: str) -> None:
-    """Another client's doing."""
-    answer = json.loads((await bus.request(f"$JS.API.{what}", b"")).data)
-    assert answer.get("success"), answer
-
-
-async def create(bus: Bus, name: str, subjects: list[str], **config: object) -> None:
-    """A stream of somebody else."""
-    payload = json.dumps({"name": name, "subjects": subjects, "storage": "memory", **config}).encode()
-    assert "error" not in json.loads((await bus.request(f"$JS.API.STREAM.CREATE.{name}", payload)).data)
 
 
 async def test_missing_ones_are_created_as_specified(bus: Bus, name: str) -> None:
@@ -62,7 +50,7 @@ async def test_differences_are_reported_and_nothing_is_altered(bus: Bus, name: s
     streams = fleet(bus, name)
     await streams.ensure()
     ensured = await streams.ensure()
-    assert [(one.field, one.actual, one.wanted) for one in ensured.differences] == [
+    assert [(one.field, one.actual, one.specified) for one in ensured.differences] == [
         ("subjects", f"['{name}.a']", f"['{name}.a', '{name}.b.*']"),
         ("max_age_s", "60.0", "3600.0"),
         ("dedup_s", "60.0", "600.0"),
@@ -89,7 +77,7 @@ async def test_subjects_in_another_stream_are_a_difference_not_a_fault(bus: Bus,
         (f"stream {name.upper()}", "creation", ""),
         ("consumer workers", "creation", ""),
     ]
-    assert f"{name}-other" in ensured.differences[0].wanted
+    assert f"{name}-other" in ensured.differences[0].specified
 
 
 async def test_what_the_server_cannot_hold_does_not_stop_the_rest(bus: Bus, name: str) -> None:
@@ -116,12 +104,12 @@ async def test_without_jetstream_the_keeper_says_so(
     await asyncio.to_thread(server.start)
     bus = Bus(BusOptions((server.url,)))
     looks = Heard()
-    keeper = StreamKeeper(bus, fleet(bus, name), retry_s=0.05, on_look=lambda _e, covered: looks(covered))
+    keeper = StreamKeeper(bus, fleet(bus, name), retry_s=0.05, on_poll=lambda _e, covered: looks(covered))
     await bus.start()
     await bus.wait_connected(10)
     await keeper.start()
     async with asyncio.timeout(10):
-        while len([r for r in caplog.records if "cannot look after the streams" in r.message]) < 2:
+        while len([r for r in caplog.records if "cannot check the streams" in r.message]) < 2:
             await bus.rtt()
     assert looks.items == []
     await keeper.stop()
@@ -150,7 +138,7 @@ async def test_the_keeper_creates_and_says_so(bus: Bus, name: str, caplog: pytes
     """The first look creates what is missing, with a line in the log."""
     looks = Heard()
     keeper = StreamKeeper(
-        bus, fleet(bus, name), request_subjects=[], on_look=lambda ensured, _c: looks(ensured.created)
+        bus, fleet(bus, name), request_subjects=[], on_poll=lambda ensured, _c: looks(ensured.created)
     )
     with caplog.at_level("INFO", "router.bus"):
         await keeper.start()
@@ -167,7 +155,7 @@ async def test_the_keeper_lives_through_a_failing_callback(bus: Bus, name: str) 
         looks(1)
         raise KeyError("x")
 
-    keeper = StreamKeeper(bus, fleet(bus, name), request_subjects=[], on_look=broken)
+    keeper = StreamKeeper(bus, fleet(bus, name), request_subjects=[], on_poll=broken)
     await keeper.start()
     await looks.until(1)
     keeper.poll_soon()
@@ -179,7 +167,7 @@ async def test_the_keeper_sees_a_stream_over_a_request_subject(bus: Bus, name: s
     """It says so at the look after the stream came, and takes it back when the stream is gone."""
     looks = Heard()
     subject = f"{name}.decide"
-    keeper = StreamKeeper(bus, fleet(bus, name), request_subjects=[subject], on_look=lambda _e, covered: looks(covered))
+    keeper = StreamKeeper(bus, fleet(bus, name), request_subjects=[subject], on_poll=lambda _e, covered: looks(covered))
     await keeper.start()
     await looks.until(1)
     await create(bus, f"{name}-over", [f"{name}.decide"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from msgspec import Struct
 
 from router.cli import main
+from router.cli.exits import Exit
 
 
 class Ran(Struct, frozen=True):
@@ -48,3 +50,28 @@ async def run_process(*arguments: str, cwd: Path, stdin: bytes = b"") -> Ran:
     )
     out, err = await asyncio.wait_for(process.communicate(stdin), 30)
     return Ran(process.returncode or 0, out.decode(), err.decode())
+
+
+POLICY = (
+    '{"version":"1.0","providers":[{"name":"p1","weight":100}],'
+    '"fallbacks":[{"when":{"status":["timeout"]},"to":"spare"}]}'
+)
+
+
+@pytest.fixture
+def cli(run: Run, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command line pointed at the store, in the name of carol; NATS is away."""
+    monkeypatch.setenv("ROUTER_REDIS_URL", redis_url)
+    monkeypatch.setenv("ROUTER_NATS_URL", "nats://127.0.0.1:1")
+    monkeypatch.setenv("ROUTER_PRINCIPAL", "carol")
+    monkeypatch.setattr("router.cli.bus.CONNECT_S", 0.05)
+    return run
+
+
+@pytest.fixture
+def tenant(cli: Run) -> str:
+    """A tenant with one policy."""
+    name = f"t-{uuid.uuid4().hex[:12]}"
+    Path("policy.json").write_text(POLICY)
+    assert cli("policy", "apply", "policy.json", "--tenant", name).code == Exit.OK
+    return name

@@ -1,37 +1,10 @@
 """`router provider|breaker|tenant|idempotency` on a real store."""
 
 import json
-import uuid
 from pathlib import Path
-
-import pytest
 
 from router.cli.exits import Exit
 from tests.cli.conftest import Run
-
-POLICY = (
-    '{"version":"1.0","providers":[{"name":"p1","weight":100}],'
-    '"fallbacks":[{"when":{"status":["timeout"]},"to":"spare"}]}'
-)
-
-
-@pytest.fixture
-def cli(run: Run, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """The command line pointed at the store, in the name of carol; NATS is away."""
-    monkeypatch.setenv("ROUTER_REDIS_URL", redis_url)
-    monkeypatch.setenv("ROUTER_NATS_URL", "nats://127.0.0.1:1")
-    monkeypatch.setenv("ROUTER_PRINCIPAL", "carol")
-    monkeypatch.setattr("router.cli.bus.CONNECT_S", 0.05)
-    return run
-
-
-@pytest.fixture
-def tenant(cli: Run) -> str:
-    """A tenant with one policy."""
-    name = f"t-{uuid.uuid4().hex[:12]}"
-    Path("policy.json").write_text(POLICY)
-    assert cli("policy", "apply", "policy.json", "--tenant", name).code == Exit.OK
-    return name
 
 
 def test_drain_and_enable_are_shown(cli: Run, tenant: str) -> None:

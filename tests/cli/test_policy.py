@@ -61,7 +61,7 @@ def test_a_folder_is_checked_as_it_would_be_mounted(run: Run) -> None:
     done = run("policy", "check", "mounted")
     assert done.code == Exit.NEGATIVE
     assert "mounted/acme/default.json: ok" in done.out
-    assert "mounted/default.json: error: the name says no tenant and policy" in done.out
+    assert "mounted/default.json: error: the file name holds no tenant and policy id" in done.out
 
 
 def test_an_empty_folder_is_a_mistake(run: Run) -> None:

@@ -7,10 +7,7 @@ from pathlib import Path
 import pytest
 
 from router.cli.exits import Exit
-from tests.cli.conftest import Run
-from tests.cli.test_levers import POLICY, cli, tenant
-
-__all__ = ["cli", "tenant"]
+from tests.cli.conftest import POLICY, Run
 
 
 def test_show_says_what_there_is(cli: Run, tenant: str) -> None:

@@ -13,10 +13,10 @@ from router.domain.outcome import (
     LimitHit,
     NoCandidate,
     Outcome,
-    Remembered,
     Replay,
     RowFault,
     Seen,
+    StoredAnswer,
     TenantOff,
     Unavailable,
 )
@@ -94,7 +94,7 @@ def test_a_fallback_is_labelled(reason: Reason) -> None:
 
 def test_a_replay_tells_the_same_decision() -> None:
     """Every field of the remembered answer, marked as replayed."""
-    kept = Remembered(ID, "b", Reason.FALLBACK, "old", 2, 55, 66, True, True, False, "session", ("pins",))
+    kept = StoredAnswer(ID, "b", Reason.FALLBACK, "old", 2, 55, 66, True, True, False, "session", ("pins",))
     found = told(Replay(kept))
     assert isinstance(found, Decided)
     d = found.decision

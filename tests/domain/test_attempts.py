@@ -24,6 +24,7 @@ from router.domain.policy.model import (
     Scope,
     Sticky,
     StoredPolicy,
+    Strategy,
     entry_id,
     provider,
     provider_entry,
@@ -119,15 +120,15 @@ def test_the_budget_is_that_of_the_rule_that_matches_the_failure(why: int, attem
 @pytest.mark.parametrize(
     ("strategy", "attempt", "delay"),
     [
-        ("fixed", 3, 100),
-        ("linear", 1, 100),
-        ("linear", 3, 300),
-        ("exponential", 1, 100),
-        ("exponential", 3, 400),
-        ("exponential", 9, 1000),
+        (Strategy.FIXED, 3, 100),
+        (Strategy.LINEAR, 1, 100),
+        (Strategy.LINEAR, 3, 300),
+        (Strategy.EXPONENTIAL, 1, 100),
+        (Strategy.EXPONENTIAL, 3, 400),
+        (Strategy.EXPONENTIAL, 9, 1000),
     ],
 )
-def test_backoff_of_a_rule(strategy: str, attempt: int, delay: int) -> None:
+def test_backoff_of_a_rule(strategy: Strategy, attempt: int, delay: int) -> None:
     """base, base · n or base · 2ⁿ⁻¹ after the n-th failed attempt, at most max."""
     rule = Fallback("b", ("timeout",), backoff=Backoff(strategy, 100, 1000, jitter=False))
     policy = Policy(POOL, fallbacks=(rule,), fallback_providers=POOL[1:2])
@@ -137,7 +138,7 @@ def test_backoff_of_a_rule(strategy: str, attempt: int, delay: int) -> None:
 def test_jitter_spreads_the_delays() -> None:
     """Of tasks that failed together each waits between half the delay and all of it, and always the same."""
     policy = Policy(
-        POOL, fallbacks=(Fallback("b", backoff=Backoff("fixed", 1000, 1000)),), fallback_providers=POOL[1:2]
+        POOL, fallbacks=(Fallback("b", backoff=Backoff(Strategy.FIXED, 1000, 1000)),), fallback_providers=POOL[1:2]
     )
     tasks = [replace(record(), decision_id=n.to_bytes(16)) for n in range(200)]
     waits = [next_in_ms(policy, task, 503, None) or 0 for task in tasks]
@@ -163,7 +164,7 @@ def test_the_backoff_is_that_of_the_rule_for_this_request(asked: DecideRequest |
 
     def rule(base_ms: int, **when: str) -> Fallback:
         attributes = tuple((name, (word,)) for name, word in when.items())
-        return Fallback("b", attributes=attributes, backoff=Backoff("fixed", base_ms, base_ms, jitter=False))
+        return Fallback("b", attributes=attributes, backoff=Backoff(Strategy.FIXED, base_ms, base_ms, jitter=False))
 
     rules = (rule(900, message_type="mail"), rule(5, tier="gold"), rule(70, message_type="chat"))
     policy = Policy(POOL, fallbacks=rules, fallback_providers=POOL[1:2])
@@ -174,7 +175,7 @@ def test_the_backoff_is_that_of_the_rule_for_this_request(asked: DecideRequest |
 
 def test_the_request_wins_over_the_rule() -> None:
     """options.retry.backoff_ms is what the caller asked for."""
-    rule = Fallback("b", backoff=Backoff("fixed", 100, 1000))
+    rule = Fallback("b", backoff=Backoff(Strategy.FIXED, 100, 1000))
     policy = Policy(POOL, fallbacks=(rule,), fallback_providers=POOL[1:2])
     assert next_in_ms(policy, record(wish=7), why_status(Status.TIMEOUT), None) == 7
 
@@ -246,4 +247,4 @@ def test_the_plan_of_the_first_attempt_is_untouched() -> None:
     policy = Policy(POOL)
     before = order(policy, replace(record(), provider_id="a"))
     assert order(policy, replace(record(), provider_id="a")) == before
-    assert policy.memo.orders == {}
+    assert policy.plan_cache.orders == {}

@@ -16,9 +16,9 @@ from router.domain.outcome import (
     LimitHit,
     NoCandidate,
     Outcome,
-    Remembered,
     Replay,
     Seen,
+    StoredAnswer,
     TenantOff,
 )
 from router.domain.plan import plan
@@ -67,7 +67,7 @@ REQUEST = DecideRequest(
 PLAN = plan(REQUEST, POLICY)
 SEEN = Seen((2, 5), (29_000, None, None), provider_entry("a"))
 MADE = Admitted(1, Reason.CIRCUIT_BREAKER_FALLBACK, bytes((2, 1, 0)), PinState.LEFT, ID, (1,), SEEN)
-KEPT = Remembered(ID, "a", Reason.WEIGHTED, "default", 3, 100, 5, pushed=False, fallback_used=False, settled=False)
+KEPT = StoredAnswer(ID, "a", Reason.WEIGHTED, "default", 3, 100, 5, pushed=False, fallback_used=False, settled=False)
 
 
 def why(outcome: Outcome) -> dict[str, Any]:

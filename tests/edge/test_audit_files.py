@@ -8,17 +8,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from router.domain.audit import AuditEntry
 from router.edge.audit_files import FileSink, folder_of
 from router.errors import ExportFailed
-
-
-def entries(first: int, count: int) -> list[AuditEntry]:
-    """So many, a millisecond apart."""
-    return [
-        AuditEntry(f"{n}-0", n * 1000, "acme", "decision.made", "request", f"r{n}", None, None, None, {})
-        for n in range(first, first + count)
-    ]
+from tests.edge.audit_entries import entries
 
 
 def held(folder: Path) -> list[str]:
@@ -38,7 +30,7 @@ DYING = """
 import os, sys
 from pathlib import Path
 from router.edge.audit_files import AuditFile
-from tests.edge.test_audit_files import entries
+from tests.edge.audit_entries import entries
 
 left = int(sys.argv[2])
 

@@ -1,14 +1,10 @@
 """Read-only admin acts, asked by a client that sends no headers."""
 
-from typing import Any
-
-import orjson
-
 from tests.fleet.conftest import Own
 from tests.fleet.foreign import ASSIGN, RESULT, Body, Foreign, success, task
 from tests.fleet.harness import Document, Fleet, until
+from tests.fleet.queries import act
 
-ADMIN = "beamline.router.v1.admin."
 FRAGILE: Document = {
     "version": "1.0",
     "providers": [{"name": "frail", "weight": 100, "priority": 1}, {"name": "sound", "weight": 100}],
@@ -22,13 +18,6 @@ PIPELINE: Document = {
     "post": [{"id": "tag", "mode": "optional", "timeout_ms": 200}],
 }
 TOKEN = "0123456789abcdef-viewer"  # noqa: S105 - of a fleet that lives for one test
-
-
-async def act(caller: Foreign, name: str, body: Body, headers: dict[str, str] | None = None) -> Body:
-    """The reply of one act."""
-    reply = await caller.client.request(ADMIN + name, orjson.dumps(body), timeout=5, headers=headers)
-    found: dict[str, Any] = orjson.loads(reply.data)
-    return found
 
 
 async def opened(fleet: Fleet, caller: Foreign) -> str:

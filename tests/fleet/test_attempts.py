@@ -4,7 +4,7 @@ import asyncio
 
 from tests.fleet.foreign import ACK, ASSIGN, RESULT, USAGE, Body, Foreign, success, task
 from tests.fleet.harness import Document, Fleet, until
-from tests.fleet.test_tasks import state_of
+from tests.fleet.queries import state_of
 
 TWO: Document = {
     "version": "1.0",

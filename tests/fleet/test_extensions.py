@@ -1,51 +1,16 @@
 """Policies with extensions, answered by real responders that know only subjects and JSON."""
 
 import asyncio
-import itertools
-from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import orjson
 import pytest
-from nats.aio.msg import Msg
 
 from tests.fleet.conftest import Own
+from tests.fleet.extension import OK, Answer, Extension
 from tests.fleet.foreign import ASSIGN, GET_DECISION, Body, Foreign, Reply, task
 from tests.fleet.harness import PLAIN, Document, Fleet, until
-from tests.fleet.test_admin import act
-
-_ids = itertools.count()
-OK: Body = {}
-Answer = Callable[[Body], bytes | Body | None]
-
-
-class Extension:
-    """A responder in a queue group; `answer` makes the reply of a call, None: no reply. `calls` has what came."""
-
-    def __init__(self, caller: Foreign, stage: str, answer: Answer | Body = OK, *, name: str | None = None) -> None:
-        self.id = name or f"e{next(_ids)}"
-        self.stage = stage
-        self.answer: Answer = answer if callable(answer) else lambda _: answer
-        self.calls: list[Body] = []
-        self.called = asyncio.Event()
-        self.may_answer = asyncio.Event()
-        self.may_answer.set()
-        self._caller = caller
-
-    async def start(self) -> Self:
-        """Listen."""
-        subject = f"beamline.ext.{self.stage}.{self.id}.v1"
-        await self._caller.client.subscribe(subject, queue="extension", cb=self._call)
-        await self._caller.client.flush()
-        return self
-
-    async def _call(self, message: Msg) -> None:
-        self.calls.append(orjson.loads(message.data))
-        self.called.set()
-        await self.may_answer.wait()
-        answer = self.answer(self.calls[-1])
-        if answer is not None:
-            await message.respond(answer if isinstance(answer, bytes) else orjson.dumps(answer))
+from tests.fleet.queries import act
 
 
 def pipeline(base: Document = PLAIN, /, **kinds: list[Body]) -> Document:

@@ -10,9 +10,9 @@ from msgspec import Struct
 
 from router.store.keys import NO_TENANT
 from tests.fleet.conftest import Own
+from tests.fleet.extension import Extension
 from tests.fleet.foreign import ALERTS, ASSIGN, RESULT, USAGE, Body, Foreign, Reply, success, task
 from tests.fleet.harness import PLAIN, STATE, Document, Fleet, until
-from tests.fleet.test_extensions import Extension
 
 TENANT = "default"
 CPS = ("CP1-LC", "CP2-LC")
@@ -68,7 +68,9 @@ class Stand(Struct, frozen=True):
 
 
 @pytest.fixture(scope="module", params=CPS)
-async def stand(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stand]:
+async def stand(
+    servers: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stand]:
     """Everything that the gate opens is switched on by settings; only the checkpoint differs."""
     folder = tmp_path_factory.mktemp(str(request.param))
     env = {

@@ -194,7 +194,7 @@ class Held:
 
 
 @pytest.fixture
-async def guarded(tmp_path: Path) -> AsyncIterator[Fleet]:
+async def guarded(servers: None, tmp_path: Path) -> AsyncIterator[Fleet]:
     """A fleet behind NATS with users: the pod's, and one that may ask for acme only."""
     server = NatsProcess(tmp_path / "nats", extra=USERS)
     env = {"ROUTER_NATS_USER": "router", "ROUTER_NATS_PASSWORD": "router"}
@@ -203,7 +203,7 @@ async def guarded(tmp_path: Path) -> AsyncIterator[Fleet]:
         yield fleet
 
 
-async def test_nats_permissions_hold_a_client_to_its_tenant(servers: None, guarded: Fleet) -> None:
+async def test_nats_permissions_hold_a_client_to_its_tenant(guarded: Fleet) -> None:
     """It is decided for acme, also when its body says nothing else or another tenant (refused by us); whatever else it
     publishes the server refuses: another tenant's subject, the open one, admin acts, results."""
     held = Held()

@@ -64,7 +64,7 @@ async def test_a_result_that_is_sent_again_settles_and_the_audit_says_so(own: Ow
     assert reply.ok
     result = success(await works.one(tenant_id=tenant))
     await caller.tell(RESULT, result | {"tenant_id": "somebody-else"})
-    (letter,) = await letters(fleet, tmp_path, 1, "--tenant", tenant, "--reason", "whose task it is not")
+    (letter,) = await letters(fleet, tmp_path, 1, "--tenant", tenant, "--reason", "belongs to another tenant")
     ran, done = await command(fleet, tmp_path, "dlq", "redrive", "--tenant", tenant)
     assert (ran.code, [d["sequence"] for d in done]) == (0, [letter["id"]])
 

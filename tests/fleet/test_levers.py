@@ -6,7 +6,7 @@ from router.store.keys import NO_TENANT
 from tests.fleet.conftest import Own
 from tests.fleet.foreign import Foreign, Reply, task
 from tests.fleet.harness import PLAIN, Fleet
-from tests.fleet.test_admin import act
+from tests.fleet.queries import act
 
 TOKENS = {
     "alice": "operator:0123456789-token-of-alice",

@@ -5,7 +5,7 @@ import asyncio
 from tests.fleet.conftest import Own
 from tests.fleet.foreign import ASSIGN, RESULT, Foreign, Reply, success, task
 from tests.fleet.harness import PLAIN, Fleet, until
-from tests.fleet.test_admin import act
+from tests.fleet.queries import act
 
 ADMIN = "admin:0123456789-token-of-carol"
 BEARER = {"authorization": "Bearer 0123456789-token-of-carol"}

@@ -2,26 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from tests.fleet.conftest import Own
 from tests.fleet.foreign import ALERTS, ASSIGN, Foreign, task
-from tests.fleet.harness import PLAIN, Document, Fleet, until
-
-
-def limited(on_store_error: str) -> Document:
-    """A policy that says what counts while the store is away."""
-    limit = {"id": "all", "scope": "tenant", "resource": "requests", "limit": 100_000, "window": "60s"}
-    return PLAIN | {"limits": [limit | {"on_store_error": on_store_error}]}
-
-
-POLICIES = {
-    "strict": {"default": limited("deny")},
-    "lenient": {"default": limited("allow")},
-    "plain": {"default": PLAIN},
-}
-QUICK = {"ROUTER_STORE_DEADLINE": "50ms"}
+from tests.fleet.frozen import POLICIES, QUICK, frozen, limited
+from tests.fleet.harness import Fleet, until
 
 
 async def test_a_flushed_store_is_right_again_within_five_seconds(own: Own) -> None:
@@ -73,16 +58,6 @@ async def _all_know(fleet: Fleet) -> bool:
 
 async def _reseeded(fleet: Fleet) -> bool:
     return await fleet.total("router_store_reseeded_total") >= 1
-
-
-@asynccontextmanager
-async def frozen(fleet: Fleet) -> AsyncIterator[None]:
-    """Redis neither answers nor refuses meanwhile."""
-    fleet.valkey.freeze()
-    try:
-        yield
-    finally:
-        fleet.valkey.thaw()
 
 
 async def test_a_frozen_store_is_told_at_once(own: Own) -> None:

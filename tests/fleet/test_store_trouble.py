@@ -9,8 +9,8 @@ import pytest
 from router.domain.policy.model import provider_entry
 from tests.fleet.conftest import Own
 from tests.fleet.foreign import ACK, ALERTS, BACKPRESSURE, GET_DECISION, RESULT, USAGE, Foreign, success, task
+from tests.fleet.frozen import POLICIES, QUICK, frozen
 from tests.fleet.harness import PLAIN, Fleet, until
-from tests.fleet.test_store_faults import POLICIES, QUICK, frozen
 
 ACME = {"acme": {"default": PLAIN}, "other": {"default": PLAIN}}
 

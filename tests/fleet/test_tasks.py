@@ -24,6 +24,7 @@ from tests.fleet.foreign import (
     task,
 )
 from tests.fleet.harness import PLAIN, Document, Fleet, until
+from tests.fleet.queries import state_of
 
 ONE: Document = {
     "version": "1.0",
@@ -50,13 +51,6 @@ async def actions(fleet: Fleet, tenant: str, last: str, count: int = 1) -> Count
 
     found: Counter[str] = await until(look, 8, f"{count} × {last} in the audit of {tenant}")
     return found
-
-
-async def state_of(caller: Foreign, tenant: str, request_id: str) -> Body:
-    """The assignment as `get_decision` tells it."""
-    reply = await caller.ask({"tenant_id": tenant, "request_id": request_id}, subject=GET_DECISION)
-    assert reply.ok, reply.body
-    return dict(reply.body["assignment"])
 
 
 async def settled(caller: Foreign, tenant: str, request_id: str, state: str) -> Body:

@@ -1,12 +1,15 @@
 """Stores of a test's own: a fresh schema on the session's server, and on the session's Cluster."""
 
 from collections.abc import AsyncIterator, Iterator
+from secrets import token_hex
 
 import pytest
 from redis import Redis, RedisCluster
 
-from router.store.nodes import SingleNode
+from router.store.keys import Keys
+from router.store.nodes import Cluster, Nodes, SingleNode
 from tests.servers import ValkeyCluster
+from tests.store.fake import FakeNode
 from tests.store.harness import Store
 
 
@@ -25,6 +28,21 @@ async def nodes(redis_url: str) -> AsyncIterator[SingleNode]:
     await client.open()
     yield client
     await client.close()
+
+
+@pytest.fixture(params=["fake", pytest.param("server", marks=pytest.mark.server)])
+async def plain(request: pytest.FixtureRequest) -> AsyncIterator[SingleNode]:
+    """A pod's client for what runs no script, once on the fake and once on the session's server."""
+    client = FakeNode() if request.param == "fake" else SingleNode(request.getfixturevalue("redis_url"))
+    await client.open()
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+def keys() -> Keys:
+    """A schema that nobody else uses."""
+    return Keys(f"t{token_hex(5)}")
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +76,16 @@ def store_at_once(single: Redis) -> Store:
 def either_at_once(servers: None, request: pytest.FixtureRequest) -> Store:
     """The same, once on the session's server and once on its Cluster."""
     return Store(request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+async def store_nodes(store: Store, redis_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Nodes]:
+    """A pod's client of the server that the store is on."""
+    if isinstance(store.client, RedisCluster):
+        cluster: ValkeyCluster = request.getfixturevalue("valkey_cluster")
+        made: Nodes = Cluster(cluster.url)
+    else:
+        made = SingleNode(redis_url)
+    await made.open()
+    yield made
+    await made.close()

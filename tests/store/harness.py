@@ -5,7 +5,6 @@ key that the scripts' clock include is replaced to read. Life times (PX) still r
 in tests are minutes, which no test takes.
 """
 
-import struct
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from itertools import count
@@ -19,7 +18,15 @@ from redis.exceptions import ResponseError
 from router.domain.audit import AuditEntry, TaskFeatures
 from router.domain.outcome import Outcome, Unavailable
 from router.domain.plan import Plan, plan
-from router.domain.policy.model import Breaker, Limit, Policy, Provider, Sticky, StoredPolicy, provider
+from router.domain.policy.model import (
+    Breaker,
+    Limit,
+    Policy,
+    Provider,
+    Sticky,
+    StoredPolicy,
+    provider,
+)
 from router.domain.request import DEFAULT_OPTIONS, DecideRequest, Options
 from router.domain.result import BreakerVerdict
 from router.domain.task import Action, Move, MoveOutcome, TaskRecord, TaskState
@@ -30,6 +37,7 @@ from router.store.decide.replies import HEAD, LATE, outcome
 from router.store.decide.rows import RowPacker
 from router.store.decisions import decide_script
 from router.store.keys import Keys, TenantKeys
+from router.store.layouts import DECIDE_BATCH
 from router.store.levers import RedisLevers, lever_scripts
 from router.store.nodes import Nodes
 from router.store.scripts import Script
@@ -176,7 +184,7 @@ class Store:
         told: dict[int, tuple[Outcome, bytes]] = {}
         for group in self._groups([a.request.tenant_id for a in asks]):
             batch = self.batch([asks[i] for i in group])
-            reply = self.call(self.decide_script, list(batch.index), [self.header(), *batch.rows])
+            reply = self.call(self.decide_script, list(batch.index), [self.header(), *self.decide_rows(batch)])
             outcomes = self.read(batch, reply)
             told |= dict(zip(group, zip(outcomes, self.stamps, strict=True), strict=True))
         self.stamps = [told[i][1] for i in range(len(asks))]
@@ -192,7 +200,9 @@ class Store:
         w.preview, w.claim_ms = True, claim_ms
         batch = Batch()
         self._packer.add(batch, w, 0, ask.not_after)
-        (found,) = self.read(batch, self.call(self.decide_script, list(batch.index), [self.header(), *batch.rows]))
+        (found,) = self.read(
+            batch, self.call(self.decide_script, list(batch.index), [self.header(), *self.decide_rows(batch)])
+        )
         return found
 
     def _groups(self, tenants: Sequence[str]) -> list[list[int]]:
@@ -219,7 +229,7 @@ class Store:
         """ARGV[1] of decide; `not_after` is the whole call's."""
         s = SETTINGS
         numbers = s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms
-        return struct.pack(">IIIId", *numbers, not_after)
+        return DECIDE_BATCH.head.pack(*numbers, not_after)
 
     def one(self, *args: Any, **kwargs: Any) -> Outcome:
         """One row in a call of its own."""
@@ -236,6 +246,10 @@ class Store:
             reply = self.call(self.settle_script, list(batch.index), [(100_000).to_bytes(4), *self.settle_rows(batch)])
             told |= {i: move_outcome(moves[i], raw[4], raw[5:]) for i, raw in zip(group, reply[3:], strict=True)}
         return [told[i] for i in range(len(moves))]
+
+    def decide_rows(self, batch: Batch) -> list[bytes]:
+        """The rows as this version's script takes them."""
+        return batch.rows
 
     def settle_rows(self, batch: MoveBatch) -> list[bytes]:
         """The rows as this version's script takes them."""
@@ -312,3 +326,10 @@ def undispatched(
         provider_entry=entry_of,
         **more,
     )
+
+
+def head(off: int = 0, levers: dict[bytes, int] | None = None) -> bytes:
+    """A tenant's head as an operator's acts leave it."""
+    levers = levers or {}
+    body = b"".join(k + bytes([v]) for k, v in levers.items())
+    return b"\x01" + b"\x00\x00\x00\x07rand" + bytes([off]) + len(levers).to_bytes(2) + body

@@ -2,18 +2,22 @@
 
 import asyncio
 import os
-from typing import Self
+from secrets import token_hex
+from typing import Any, Self
+from uuid import uuid4
 
 from router.domain.outcome import Outcome
+from router.store.decide.availability import LaneHooks
 from router.store.decide.calls import LaneSettings
-from router.store.decide.lane import LaneHooks
 from router.store.decide.lanes import Lanes
 from router.store.decide.rows import RowPacker
 from router.store.decisions import RedisDecisions, decide_script
 from router.store.keys import Keys
 from router.store.nodes import Nodes
 from router.store.scripts import Script
-from tests.store.harness import Ask
+from tests.store.harness import Ask, policy, request
+
+PLAIN = policy("a", "b")
 
 
 class Pod:
@@ -65,3 +69,13 @@ class Pod:
 
     async def __aexit__(self, *_: object) -> None:
         await self.lanes.close()
+
+
+def fresh_keys() -> Keys:
+    """A schema that nobody else uses."""
+    return Keys(schema=f"t{token_hex(5)}")
+
+
+def ask(request_id: str | None = None, *, tenant: str = "acme", **more: Any) -> Ask:
+    """A plain request."""
+    return Ask(request(tenant, request_id or uuid4().hex, **more), PLAIN)

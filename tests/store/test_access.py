@@ -11,21 +11,20 @@ from router.errors import StoreError
 from router.store.decide.calls import LaneSettings
 from router.store.nodes import Access, SingleNode
 from tests.servers import ValkeyProcess
-from tests.store.decide.test_lanes import ask, fresh_keys
-from tests.store.pods import Pod
+from tests.store.pods import Pod, ask, fresh_keys
 
 ACL = ("--user", "router", "on", ">sesame", "~*", "&*", "+@all")
 CAREFUL = LaneSettings(deadline_ms=500, wait_replicas=1)
 
 
 @pytest.fixture
-async def primary(tmp_path: Path) -> AsyncIterator[ValkeyProcess]:
+async def primary(servers: None, tmp_path: Path) -> AsyncIterator[ValkeyProcess]:
     """A primary that no replica follows yet."""
     with ValkeyProcess(tmp_path / "primary") as server:
         yield server
 
 
-async def test_a_decision_that_no_replica_has_is_not_told(servers: None, primary: ValkeyProcess) -> None:
+async def test_a_decision_that_no_replica_has_is_not_told(primary: ValkeyProcess) -> None:
     """ROUTER_WAIT_REPLICAS=1 without a replica: nobody knows what will be left of it."""
     nodes = SingleNode(primary.url)
     async with Pod(nodes, fresh_keys(), settings=CAREFUL) as pod:
@@ -33,7 +32,7 @@ async def test_a_decision_that_no_replica_has_is_not_told(servers: None, primary
     await nodes.close()
 
 
-async def test_a_decision_that_a_replica_has_is_told(servers: None, primary: ValkeyProcess, tmp_path: Path) -> None:
+async def test_a_decision_that_a_replica_has_is_told(primary: ValkeyProcess, tmp_path: Path) -> None:
     """With a replica that follows, the answer is as always."""
     follow = ("--replicaof", "127.0.0.1", str(primary.port))
     with ValkeyProcess(tmp_path / "replica", args=follow), Redis.from_url(primary.url) as client:

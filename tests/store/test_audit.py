@@ -1,6 +1,5 @@
-"""The audit log on a real server: what is found, in which order, by which bounds."""
+"""The audit log: what is found, in which order, by which bounds."""
 
-from secrets import token_hex
 from struct import pack
 from typing import Any
 
@@ -24,12 +23,6 @@ from router.usecases.audit.query import QueryAudit
 from tests.store.harness import MINUTE, Ask, Store, policy, request
 
 FIVE = (11, 12, 13, 14, 15)
-
-
-@pytest.fixture
-def keys() -> Keys:
-    """A schema that nobody else uses."""
-    return Keys(f"t{token_hex(5)}")
 
 
 def record(n: int, *, user: str | None = None, status: str | None = None, trace: str | None = None) -> bytes:
@@ -58,19 +51,19 @@ async def found(query: QueryAudit, wanted: AuditQuery, limit: int = 100) -> list
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 7, 100])
-async def test_pages_hold_every_entry_once_newest_first(nodes: SingleNode, keys: Keys, limit: int) -> None:
+async def test_pages_hold_every_entry_once_newest_first(plain: SingleNode, keys: Keys, limit: int) -> None:
     """Whatever the size of a page and of a batch."""
     for ms in range(1, 8):
-        await written(nodes, keys, "t", ms, record(ms))
-    query = QueryAudit(RedisAudit(keys, nodes), batch=3)
+        await written(plain, keys, "t", ms, record(ms))
+    query = QueryAudit(RedisAudit(keys, plain), batch=3)
     assert await found(query, AuditQuery("t"), limit) == [7, 6, 5, 4, 3, 2, 1]
 
 
-async def test_a_range_includes_its_beginning_and_excludes_its_end(nodes: SingleNode, keys: Keys) -> None:
+async def test_a_range_includes_its_beginning_and_excludes_its_end(plain: SingleNode, keys: Keys) -> None:
     """since ≤ entry < until, also over pages."""
     for ms in FIVE:
-        await written(nodes, keys, "t", ms, record(ms))
-    query = QueryAudit(RedisAudit(keys, nodes), batch=1)
+        await written(plain, keys, "t", ms, record(ms))
+    query = QueryAudit(RedisAudit(keys, plain), batch=1)
     assert await found(query, AuditQuery("t", since_ms=12, until_ms=14), 1) == [13, 12]
     assert await found(query, AuditQuery("t", until_ms=13)) == [12, 11]
 
@@ -92,45 +85,45 @@ async def test_a_range_includes_its_beginning_and_excludes_its_end(nodes: Single
         (AuditQuery("other"), []),
     ],
 )
-async def test_filters(nodes: SingleNode, keys: Keys, wanted: AuditQuery, places: list[int]) -> None:
+async def test_filters(plain: SingleNode, keys: Keys, wanted: AuditQuery, places: list[int]) -> None:
     """Each compares its own field, all of them must hold, and the tenant always does."""
-    await written(nodes, keys, "t", 1, record(1, user="ann", status="success", trace="trace-1"))
-    await written(nodes, keys, "t", 2, record(2, user="bob", status="error", trace="trace-2"))
-    await written(nodes, keys, "t", 3, record(3, user="ann", status="success", trace="trace-3"))
-    assert await found(QueryAudit(RedisAudit(keys, nodes)), wanted) == places
+    await written(plain, keys, "t", 1, record(1, user="ann", status="success", trace="trace-1"))
+    await written(plain, keys, "t", 2, record(2, user="bob", status="error", trace="trace-2"))
+    await written(plain, keys, "t", 3, record(3, user="ann", status="success", trace="trace-3"))
+    assert await found(QueryAudit(RedisAudit(keys, plain)), wanted) == places
 
 
-async def test_turning_pages_while_the_log_grows_and_is_trimmed(nodes: SingleNode, keys: Keys) -> None:
+async def test_turning_pages_while_the_log_grows_and_is_trimmed(plain: SingleNode, keys: Keys) -> None:
     """New entries do not move the next page, and a trim beyond the cursor only ends it."""
     for ms in FIVE:
-        await written(nodes, keys, "t", ms, record(ms))
-    query = QueryAudit(RedisAudit(keys, nodes))
+        await written(plain, keys, "t", ms, record(ms))
+    query = QueryAudit(RedisAudit(keys, plain))
     first = await query.page(AuditQuery("t"), limit=2)
-    await written(nodes, keys, "t", 16, record(16))
-    await nodes.call("XTRIM", keys.tenant("t").audit, "MINID", "12")
+    await written(plain, keys, "t", 16, record(16))
+    await plain.call("XTRIM", keys.tenant("t").audit, "MINID", "12")
     second = await query.page(AuditQuery("t"), cursor=first.cursor, limit=100)
     assert [e.id for e in first.entries] == ["15-0", "14-0"]
     assert [e.id for e in second.entries] == ["13-0", "12-0"]
-    await nodes.call("XTRIM", keys.tenant("t").audit, "MINID", "16")
+    await plain.call("XTRIM", keys.tenant("t").audit, "MINID", "16")
     assert (await query.page(AuditQuery("t"), cursor=first.cursor)).entries == []
 
 
-async def test_the_work_of_a_page_is_bounded(nodes: SingleNode, keys: Keys) -> None:
+async def test_the_work_of_a_page_is_bounded(plain: SingleNode, keys: Keys) -> None:
     """A page that finds nothing within its bound says where to go on; turning pages finds what is there."""
     for ms in range(1, 31):
-        await written(nodes, keys, "t", ms, record(ms, user="rare" if ms == 2 else "many"))
-    query = QueryAudit(RedisAudit(keys, nodes), max_read=10, batch=4)
+        await written(plain, keys, "t", ms, record(ms, user="rare" if ms == 2 else "many"))
+    query = QueryAudit(RedisAudit(keys, plain), max_read=10, batch=4)
     wanted = AuditQuery("t", user_id="rare")
     page = await query.page(wanted)
     assert (page.entries, page.read, page.cursor is None) == ([], 10, False)
     assert await found(query, wanted) == [2]
 
 
-async def test_a_cursor_is_of_its_query(nodes: SingleNode, keys: Keys) -> None:
+async def test_a_cursor_is_of_its_query(plain: SingleNode, keys: Keys) -> None:
     """Another tenant, another filter or garbage is refused; only the time range may move."""
     for ms in FIVE:
-        await written(nodes, keys, "t", ms, record(ms))
-    query = QueryAudit(RedisAudit(keys, nodes))
+        await written(plain, keys, "t", ms, record(ms))
+    query = QueryAudit(RedisAudit(keys, plain))
     cursor = (await query.page(AuditQuery("t"), limit=2)).cursor
     for other in (AuditQuery("u"), AuditQuery("t", user_id="x")):
         with pytest.raises(InvalidInput, match="not a cursor of this query"):
@@ -142,20 +135,20 @@ async def test_a_cursor_is_of_its_query(nodes: SingleNode, keys: Keys) -> None:
     assert [e.id for e in moved.entries] == ["13-0"]
 
 
-async def test_every_mistake_of_a_query_is_named(nodes: SingleNode, keys: Keys) -> None:
+async def test_every_mistake_of_a_query_is_named(plain: SingleNode, keys: Keys) -> None:
     """Limit, range and cursor at once."""
     with pytest.raises(InvalidInput) as refused:
-        await QueryAudit(RedisAudit(keys, nodes)).page(AuditQuery("t", since_ms=5, until_ms=5), cursor="x", limit=0)
+        await QueryAudit(RedisAudit(keys, plain)).page(AuditQuery("t", since_ms=5, until_ms=5), cursor="x", limit=0)
     assert [p.path for p in refused.value.problems] == ["limit", "since", "cursor"]
 
 
-async def test_a_record_that_cannot_be_read_spoils_no_page(nodes: SingleNode, keys: Keys) -> None:
+async def test_a_record_that_cannot_be_read_spoils_no_page(plain: SingleNode, keys: Keys) -> None:
     """Newer formats, unknown actions and damaged records are shown as such, between their neighbours."""
-    await written(nodes, keys, "t", 1, record(1))
+    await written(plain, keys, "t", 1, record(1))
     for ms, raw in enumerate((b"", b"\x09\x01", b"\x01\xff", record(4)[:30], record(5) + b"\x01"), 2):
-        await written(nodes, keys, "t", ms, raw)
-    await written(nodes, keys, "t", 9, record(9))
-    entries = (await QueryAudit(RedisAudit(keys, nodes)).page(AuditQuery("t"))).entries
+        await written(plain, keys, "t", ms, raw)
+    await written(plain, keys, "t", 9, record(9))
+    entries = (await QueryAudit(RedisAudit(keys, plain)).page(AuditQuery("t"))).entries
     assert [e.action for e in entries] == ["result.settled", *["unreadable"] * 5, "result.settled"]
     assert all(e.details["problem"] for e in entries[1:-1])
 

@@ -14,12 +14,9 @@ from router.domain.ids import name_in, task_id
 from router.domain.outcome import Admitted, Conflict, LimitHit, NoCandidate, Outcome, Replay, RowFault
 from router.domain.policy.limits import limit
 from router.domain.policy.model import (
-    Algorithm,
     Breaker,
     Resource,
     Scope,
-    Sticky,
-    StoredPolicy,
     WhenAllOpen,
     provider,
     provider_entry,
@@ -28,24 +25,9 @@ from router.domain.result import BreakerVerdict
 from router.resources import lua_dir
 from router.store.decide.replies import FAULT
 from router.store.keys import TenantKeys
+from tests.store.failing import EACH_CALL, FAILING
+from tests.store.full import full, full_ask
 from tests.store.harness import MINUTE, TEST_CLOCK, Ask, Store, policy, request, undispatched
-
-PUSHED = b"work"
-
-
-def full(bound: int = 5) -> StoredPolicy:
-    """A policy that uses every kind of key."""
-    scopes = (Scope.TENANT, Scope.USER, Scope.POLICY, Scope.PROVIDER)
-    limits = [limit(s, s, Resource.REQUESTS, bound, MINUTE) for s in scopes]
-    limits.append(limit("c", Scope.TENANT, Resource.CONCURRENCY, bound, 0))
-    limits.append(limit("l", Scope.TENANT, Resource.REQUESTS, bound, MINUTE, algorithm=Algorithm.LOG))
-    providers = [provider(n, priority=9 - i, max_concurrency=50) for i, n in enumerate("ab")]
-    return policy(*providers, limits=limits, breaker=Breaker(), sticky=Sticky())
-
-
-def full_ask(tenant: str, request_id: str, bound: int = 5) -> Ask:
-    """A request that uses every kind of key."""
-    return Ask(request(tenant, request_id, session="s", user="u", push=True), full(bound), PUSHED)
 
 
 def pin_of(keys: TenantKeys, ask: Ask) -> bytes:
@@ -188,9 +170,9 @@ def test_units_that_are_no_number_of_units(store: Store, units: float) -> None:
     tenant = store.tenant()
     p = policy("a", limits=[limit("l", Scope.TENANT, Resource.REQUESTS, 2, MINUTE)])
     batch = store.batch([Ask(request(tenant, "r"), p)])
-    charge = struct.pack(">ddB", 2.0, 1.0, 0)
+    charge = struct.pack(">dd", 2.0, 1.0)
     assert batch.rows[0].count(charge) == 1
-    batch.rows[0] = batch.rows[0].replace(charge, struct.pack(">ddB", 2.0, units, 0))
+    batch.rows[0] = batch.rows[0].replace(charge, struct.pack(">dd", 2.0, units))
     replies = store.call(store.decide_script, list(batch.index), [store.header(), *batch.rows])
     assert replies[3][4] == FAULT
     outcomes = store.decide(*(Ask(request(tenant, f"n{i}"), p) for i in range(3)))
@@ -217,26 +199,6 @@ def test_many_limits_of_one_owner(store: Store) -> None:
 
 
 # A fault at every call
-
-
-FAILING = """
-local true_redis, calls = redis, 0
-local redis = setmetatable({
-  call = function(...)
-    calls = calls + 1
-    if calls == FAIL_AT then error({ err = 'ERR injected' }) end
-    return true_redis.call(...)
-  end,
-}, { __index = true_redis })
-"""
-# A library's locals outlive its call, which begins with a look at the clock.
-EACH_CALL = """
-local look = server_time
-server_time = function()
-  calls = 0
-  return look()
-end
-"""
 
 
 def failing(single: Redis, n: int) -> Store:

@@ -5,12 +5,10 @@ from collections import Counter
 import pytest
 
 from router.store.census import OTHER, RedisSample, kind_of_key
-from router.store.keys import KEYS
-from router.store.nodes import Nodes
+from router.store.keys import KEYS, Keys
+from router.store.nodes import Nodes, SingleNode
+from tests.store.filled import everything, filled
 from tests.store.harness import Store
-from tests.store.test_tenants import everything, filled, nodes
-
-__all__ = ["nodes"]
 
 
 @pytest.mark.parametrize("kind", KEYS)
@@ -28,21 +26,21 @@ def test_what_is_no_key_of_ours(key: bytes) -> None:
     assert kind_of_key(b"r1", key) == OTHER
 
 
-async def test_one_pod_leads_until_it_stops(store: Store, nodes: Nodes) -> None:
+async def test_one_pod_leads_until_it_stops(plain: SingleNode, keys: Keys) -> None:
     """It stays the one as long as it asks; when its lease has gone, another one is."""
-    first, second = RedisSample(store.keys, nodes, "pod-1"), RedisSample(store.keys, nodes, "pod-2")
+    first, second = RedisSample(keys, plain, "pod-1"), RedisSample(keys, plain, "pod-2")
     assert await first.lead(60_000)
     assert not await second.lead(60_000)
     assert await first.lead(60_000)
-    store.client.delete(store.keys.census)
+    await plain.call("DEL", keys.census)
     assert await second.lead(60_000)
     assert not await first.lead(60_000)
 
 
-async def test_a_walk_sees_every_key(store: Store, nodes: Nodes) -> None:
+async def test_a_walk_sees_every_key(store: Store, store_nodes: Nodes) -> None:
     """On a Cluster, too; each kind has sizes."""
-    await filled(store, nodes)
-    sample = RedisSample(store.keys, nodes, "pod-1")
+    await filled(store, store_nodes)
+    sample = RedisSample(store.keys, store_nodes, "pod-1")
     there = Counter(kind_of_key(store.keys.schema.encode(), k) for k in everything(store))
     seen: Counter[str] = Counter()
     pages = 0

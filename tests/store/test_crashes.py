@@ -20,7 +20,7 @@ from router.domain.task import Move, Moved, MoveFault, MoveOutcome, NotMoved
 from router.store.decisions import decide_script
 from router.store.scripts import Script
 from router.store.tasks import settle_script
-from tests.store import test_machine as machine
+from tests.store import machine
 from tests.store.harness import TEST_CLOCK, Ask, Client, Store, request, undispatched
 
 # Raises at one call, unless the row's record is written: from there on it counts.

@@ -13,7 +13,7 @@ from router.domain.policy.limits import limit
 from router.domain.policy.model import Algorithm, Limit, Resource, Scope, StoredPolicy, provider
 from router.domain.request import Options
 from router.domain.task import TaskState
-from tests.store.harness import MINUTE, START_MS, Ask, Store, policy, request
+from tests.store.harness import MINUTE, START_MS, Ask, Store, head, policy, request
 
 REQUESTS, TOKENS, COST, CONCURRENCY = Resource.REQUESTS, Resource.TOKENS, Resource.COST, Resource.CONCURRENCY
 
@@ -473,13 +473,6 @@ def test_units_leave_after_the_window(either_at_once: Store, used: int, window: 
 
 
 # Heads
-
-
-def head(off: int = 0, levers: dict[bytes, int] | None = None) -> bytes:
-    """A tenant's head as an operator's acts leave it."""
-    levers = levers or {}
-    body = b"".join(k + bytes([v]) for k, v in levers.items())
-    return b"\x01" + b"\x00\x00\x00\x07rand" + bytes([off]) + len(levers).to_bytes(2) + body
 
 
 def test_every_row_tells_the_stamp(store: Store) -> None:

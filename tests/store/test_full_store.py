@@ -17,13 +17,13 @@ from router.store.keys import Keys
 from router.store.nodes import SingleNode
 from router.store.retention import RedisRetention, RetentionBounds
 from tests.servers import ValkeyProcess
+from tests.store.claimed import Begun
 from tests.store.harness import Store, policy, request
-from tests.store.test_claims import Begun
-from tests.store.test_settle import TRIP, Task, correction
+from tests.store.tasks import TRIP, Task, correction
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
+def own(servers: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
     """A server of this module: its bound is changed."""
     with ValkeyProcess(tmp_path_factory.mktemp("full")) as server:
         yield server

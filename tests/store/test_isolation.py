@@ -16,8 +16,7 @@ from router.store.keys import Keys
 from router.store.nodes import SingleNode
 from router.store.tenants import RedisTenants
 from router.usecases.admin.purge import Purger
-from tests.store.harness import MINUTE, START_MS, Ask, Store, policy, request, undispatched
-from tests.store.test_decide import head
+from tests.store.harness import MINUTE, START_MS, Ask, Store, head, policy, request, undispatched
 
 BY = Actor("alice")
 STORED = policy(

@@ -12,8 +12,8 @@ from router.domain.policy.model import Breaker, provider_entry
 from router.domain.result import BreakerVerdict, Taught
 from router.store.keys import KEYS, Keys
 from router.store.tags import partition_tags
+from tests.store.full import full, full_ask
 from tests.store.harness import Store, request, undispatched
-from tests.store.test_bad_rows import full, full_ask
 
 _FIELD = {"schema": rb"\w+", "p": rb"[a-z0-9]{2,3}", "name": rb".{10}", "task": rb".{16}"}
 

@@ -15,7 +15,7 @@ from router.domain.outcome import Admitted, NoCandidate, Replay, TenantOff
 from router.domain.policy.limits import limit
 from router.domain.policy.model import Breaker, Resource, Scope, provider_entry
 from router.domain.result import BreakerVerdict
-from router.domain.view import BreakerState, HeadView, Pulled
+from router.domain.view import ActOutcome, BreakerState, HeadView
 from router.errors import StoreError
 from router.store.inspect import RedisInspector
 from router.store.keys import NO_TENANT
@@ -23,8 +23,7 @@ from router.store.levers import MAX_LEVERS, RedisLevers
 from router.store.nodes import Nodes, SingleNode
 from router.store.packing import head as head_of
 from router.store.policies import RedisPolicies
-from tests.store.harness import MINUTE, Ask, Direct, Store, policy, request, undispatched
-from tests.store.test_decide import head
+from tests.store.harness import MINUTE, Ask, Direct, Store, head, policy, request, undispatched
 
 R = ("request_id", "r")
 ALICE = Actor("alice", "operator", "trace-1")
@@ -35,7 +34,7 @@ AB = policy("a", "b", breaker=FRAGILE)
 class Act(Struct, frozen=True):
     """One act on provider a (or the tenant), and what its record says."""
 
-    do: Callable[[RedisLevers, str], Awaitable[Pulled]]
+    do: Callable[[RedisLevers, str], Awaitable[ActOutcome]]
     action: str
     resource: tuple[str, str | None]
     details: dict[str, str]
@@ -93,7 +92,7 @@ async def test_a_forced_breaker_is_open_until_it_is_reset(store: Store, tenant: 
     await store.levers.force_open(tenant, "a", by=ALICE)
     store.now += 100 * MINUTE
     assert chosen(store, tenant, "1") == 1
-    assert await store.levers.reset_breaker(tenant, "a", by=ALICE) is Pulled.CHANGED
+    assert await store.levers.reset_breaker(tenant, "a", by=ALICE) is ActOutcome.CHANGED
     assert chosen(store, tenant, "2") == 0
 
 
@@ -104,7 +103,7 @@ async def test_a_tripped_breaker_is_closed_by_a_reset(store: Store, tenant: str)
     trip(store, tenant, "1")
     trip(store, tenant, "2", "b")
     assert chosen(store, tenant, "3") == -1
-    assert await store.levers.reset_breaker(tenant, "a", by=ALICE) is Pulled.CHANGED
+    assert await store.levers.reset_breaker(tenant, "a", by=ALICE) is ActOutcome.CHANGED
     assert chosen(store, tenant, "4") == 0
     await store.levers.drain(tenant, "a", on=True, by=ALICE)
     assert chosen(store, tenant, "5") == -1, "the breaker of b is still open"
@@ -157,8 +156,8 @@ async def test_a_forgotten_request_is_decided_anew(store: Store, tenant: str) ->
     store.one(request(tenant, "other"), AB)
     forget = store.levers.forget
     wrong = idempotency_name(tenant, "key", "r")
-    assert await forget(tenant, wrong, called=R, by=ALICE) is Pulled.UNCHANGED
-    assert await forget(tenant, idempotency_name(tenant, "request", "r"), called=R, by=ALICE) is Pulled.CHANGED
+    assert await forget(tenant, wrong, called=R, by=ALICE) is ActOutcome.UNCHANGED
+    assert await forget(tenant, idempotency_name(tenant, "request", "r"), called=R, by=ALICE) is ActOutcome.CHANGED
     again, other = store.decide(Ask(request(tenant, "r"), AB), Ask(request(tenant, "other"), AB))
     assert isinstance(again, Admitted)
     assert again.decision_id != first.decision_id
@@ -172,9 +171,9 @@ async def test_a_forgotten_request_is_decided_anew(store: Store, tenant: str) ->
 async def test_the_act_is_recorded_once(store: Store, tenant: str, name: str) -> None:
     """Who, with which role, to what, in the log of the tenant; a repeat changes nothing and leaves no record."""
     act = ACTS[name]
-    assert await act.do(store.levers, tenant) is Pulled.CHANGED
+    assert await act.do(store.levers, tenant) is ActOutcome.CHANGED
     before = store.value(store.of(tenant).head)
-    assert await act.do(store.levers, tenant) is Pulled.UNCHANGED
+    assert await act.do(store.levers, tenant) is ActOutcome.UNCHANGED
     assert store.value(store.of(tenant).head) == before
     (entry,) = store.audit(tenant)
     kind, resource = act.resource
@@ -198,9 +197,9 @@ async def test_the_next_row_tells_every_pod(store: Store, tenant: str, name: str
 async def test_an_unknown_tenant_gets_no_keys(store: Store, name: str) -> None:
     """A tenant that has never had a policy has no head, and an act leaves none."""
     tenant = store.tenant()
-    assert await ACTS[name].do(store.levers, tenant) is Pulled.UNKNOWN_TENANT
-    assert await store.levers.reset_breaker(tenant, "a", by=ALICE) is Pulled.UNKNOWN_TENANT
-    assert await store.levers.forget(tenant, bytes(10), called=R, by=ALICE) is Pulled.UNKNOWN_TENANT
+    assert await ACTS[name].do(store.levers, tenant) is ActOutcome.UNKNOWN_TENANT
+    assert await store.levers.reset_breaker(tenant, "a", by=ALICE) is ActOutcome.UNKNOWN_TENANT
+    assert await store.levers.forget(tenant, bytes(10), called=R, by=ALICE) is ActOutcome.UNKNOWN_TENANT
     assert list(store.client.scan_iter(store.of(tenant).prefix + b"*")) == []
 
 
@@ -217,10 +216,10 @@ async def test_an_act_that_cannot_be_recorded_is_not_done(store: Store, tenant: 
 async def test_levers_have_a_bound(store: Store, tenant: str) -> None:
     """One more than the bound is refused; to let go of one is not."""
     for n in range(MAX_LEVERS):
-        assert await store.levers.drain(tenant, f"p{n}", on=True, by=ALICE) is Pulled.CHANGED
-    assert await store.levers.force_open(tenant, "one-more", by=ALICE) is Pulled.FULL
-    assert await store.levers.drain(tenant, "p0", on=False, by=ALICE) is Pulled.CHANGED
-    assert await store.levers.force_open(tenant, "one-more", by=ALICE) is Pulled.CHANGED
+        assert await store.levers.drain(tenant, f"p{n}", on=True, by=ALICE) is ActOutcome.CHANGED
+    assert await store.levers.force_open(tenant, "one-more", by=ALICE) is ActOutcome.FULL
+    assert await store.levers.drain(tenant, "p0", on=False, by=ALICE) is ActOutcome.CHANGED
+    assert await store.levers.force_open(tenant, "one-more", by=ALICE) is ActOutcome.CHANGED
     raw = store.value(store.of(tenant).head)
     assert raw is not None
     view = head_of(tenant, raw)
@@ -282,7 +281,7 @@ async def test_a_forced_breaker_keeps_its_own_figures(single: Redis, redis_url: 
     assert (view.next_probe_at_ms, view.failures_in_a_row) == (0, 1)
 
 
-PULLS: dict[str, Callable[[RedisLevers, str], Coroutine[Any, Any, Pulled]]] = {
+PULLS: dict[str, Callable[[RedisLevers, str], Coroutine[Any, Any, ActOutcome]]] = {
     "drain a": lambda levers, t: levers.drain(t, "a", on=True, by=ALICE),
     "enable a": lambda levers, t: levers.drain(t, "a", on=False, by=ALICE),
     "drain b": lambda levers, t: levers.drain(t, "b", on=True, by=ALICE),
@@ -328,7 +327,7 @@ def test_any_order_of_acts_and_policies(store_at_once: Store, acts: list[str]) -
             case _:
                 off = verb == "off"
         wanted = (held.copy(), off)
-        assert done(PULLS[act](store.levers, tenant)) is (Pulled.UNCHANGED if wanted == was else Pulled.CHANGED)
+        assert done(PULLS[act](store.levers, tenant)) is (ActOutcome.UNCHANGED if wanted == was else ActOutcome.CHANGED)
         records += wanted != was
         after = view(store, tenant)
         assert after.revision == before.revision

@@ -16,9 +16,8 @@ from router.store import measure
 from router.store.measure import RedisMeasure, measure_script
 from router.store.nodes import Nodes, SingleNode
 from tests.servers import ValkeyProcess
-from tests.store.harness import MINUTE, TEST_CLOCK, Ask, Direct, Store, policy, request, undispatched
-from tests.store.test_decide import head
-from tests.store.test_tenants import RICH, everything
+from tests.store.filled import RICH, everything
+from tests.store.harness import MINUTE, TEST_CLOCK, Ask, Direct, Store, head, policy, request, undispatched
 
 FRAGILE = Breaker(failure_threshold=1, timeout_ms=MINUTE)
 

@@ -47,7 +47,7 @@ class Pod:
 
 
 @pytest.fixture
-async def nodes(tmp_path: Path) -> AsyncIterator[SingleNode]:
+async def nodes(servers: None, tmp_path: Path) -> AsyncIterator[SingleNode]:
     """A client of a server that nobody else uses."""
     server = ValkeyProcess(tmp_path)
     await asyncio.to_thread(server.start)
@@ -58,7 +58,7 @@ async def nodes(tmp_path: Path) -> AsyncIterator[SingleNode]:
     await asyncio.to_thread(server.stop)
 
 
-async def test_flushall_under_running_pods(servers: None, nodes: SingleNode) -> None:
+async def test_flushall_under_running_pods(nodes: SingleNode) -> None:
     """Within five seconds all tenants have their policies again, in the store and in both pods, which never stop."""
     pods = [Pod(nodes), Pod(nodes)]
     for pod in pods:

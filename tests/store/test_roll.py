@@ -1,11 +1,12 @@
-"""A rolling deploy: pods of the first version and of this one serve the same keys, in any order.
+"""A rolling deploy: pods of earlier versions and of this one serve the same keys, in any order.
 
-`tests/store/first` is what the first version sent, never to be changed. A script reads what its neighbour version
-wrote: the state machines of test_machine run here with a version drawn before every step, and their models must hold.
+`tests/store/first` and `tests/store/before_layouts` are scripts of earlier versions, never to be changed. `older_rows`
+makes their rows. A script reads what another version wrote: the state machines of test_machine run here with a version
+drawn before every step, and their models must hold.
 """
 
 from pathlib import Path
-from struct import Struct as Layout
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,63 +15,63 @@ from hypothesis import strategies as some
 from hypothesis.stateful import rule
 from redis import Redis
 
-from router.domain.outcome import Admitted, Outcome, Replay
+from router.domain.ids import name_in
+from router.domain.outcome import Admitted, Busy, Outcome, Replay
 from router.domain.policy.model import Breaker, provider_entry
 from router.domain.result import BreakerVerdict
 from router.domain.task import Moved, Reservation
-from router.store import settle_rows
 from router.store.decide.batch import Batch
 from router.store.decide.replies import BODY, DECIDE_RETURNS, NONE
 from router.store.decisions import DECIDE_KEYS
-from router.store.scripts import load
+from router.store.scripts import Script, load
 from router.store.settle_rows import MoveBatch
 from router.store.tasks import SETTLE_KEYS, SETTLE_RETURNS
-from tests.store import test_machine as machine
+from tests.store import machine, older_rows
 from tests.store.harness import TEST_CLOCK, Client, Store, policy, request, undispatched
 
-FIRST = Path(__file__).parent / "first"
-_FIRST_SETTLE_ROW = Layout(">IBHHHHHH16sBBBBHIdB8sIdIIIIBH")
-# Of this version's row: the key of the live figures, and the two figures.
-_NEW_FIELDS = frozenset((8, 25, 26))
-_VERDICT = 17
+HERE = Path(__file__).parent
+NOW, FIRST, BEFORE_LAYOUTS = "now", "first", "before_layouts"
+EARLIER = (FIRST, BEFORE_LAYOUTS)
 _WAIT = 8
 
 
 class Rolling(Store):
-    """A store whose calls are made by pods of either version; `old`: the next ones are of the first."""
+    """A store whose calls are made by pods of some version: NOW, or the folder of an earlier one's scripts."""
 
     def __init__(self, client: Client) -> None:
         super().__init__(client)
-        self.old = False
-        self._scripts = self.decide_script, self.settle_script
-        clock = {"clock": TEST_CLOCK}
+        self.version = NOW
         first_returns = {code: what for code, what in DECIDE_RETURNS.items() if code < 8}
-        keys = tuple(k for k in DECIDE_KEYS if k not in {"log", "claim", "message"})
-        settle_keys = tuple(k for k in SETTLE_KEYS if k not in {"log", "figures"})
-        self._first = (
-            load("decide", keys=keys, argv=("batch", "row"), returns=first_returns, folder=FIRST, replace=clock),
-            load(
-                "settle", keys=settle_keys, argv=("batch", "row"), returns=SETTLE_RETURNS, folder=FIRST, replace=clock
-            ),
-        )
+        first_keys = tuple(k for k in DECIDE_KEYS if k not in {"log", "claim", "message"})
+        first_settle_keys = tuple(k for k in SETTLE_KEYS if k not in {"log", "figures"})
+        self._scripts = {
+            NOW: (self.decide_script, self.settle_script),
+            FIRST: _scripts(FIRST, first_keys, first_returns, first_settle_keys),
+            BEFORE_LAYOUTS: _scripts(BEFORE_LAYOUTS, DECIDE_KEYS, DECIDE_RETURNS, SETTLE_KEYS),
+        }
+        # A script that is loaded on its way counts as a change, and previews are held to make none.
+        for decide, settle in self._scripts.values():
+            self.load(decide)
+            self.load(settle)
 
-    def roll(self, *, old: bool) -> None:
+    def roll(self, version: str) -> None:
         """What comes next is asked by pods of that version."""
-        self.old = old
-        self.decide_script, self.settle_script = self._first if old else self._scripts
+        self.version = version
+        self.decide_script, self.settle_script = self._scripts[version]
 
     def preview(self, *args: object, **kwargs: object) -> Outcome:
-        """Only pods of this version look."""
-        was = self.old
-        self.roll(old=False)
+        """Pods of the first version make no previews."""
+        version = self.version
+        if version == FIRST:
+            self.roll(NOW)
         try:
             return super().preview(*args, **kwargs)  # type: ignore[arg-type]
         finally:
-            self.roll(old=was)
+            self.roll(version)
 
     def read(self, batch: Batch, replies: list[bytes]) -> list[Outcome]:
         """The first version did not count the verdicts of a refusal."""
-        if self.old:
+        if self.version == FIRST:
             end = BODY + _WAIT
             replies = [
                 *replies[:3],
@@ -78,23 +79,26 @@ class Rolling(Store):
             ]
         return super().read(batch, replies)
 
+    def decide_rows(self, batch: Batch) -> list[bytes]:
+        """Rows as the version that asks makes them."""
+        return batch.rows if self.version == NOW else [older_rows.decide_row(row) for row in batch.rows]
+
     def settle_rows(self, batch: MoveBatch) -> list[bytes]:
         """Rows as the version that asks makes them."""
-        return [_first_row(row) for row in batch.rows] if self.old else batch.rows
+        if self.version == NOW:
+            return batch.rows
+        convert = older_rows.first_settle_row if self.version == FIRST else older_rows.settle_row
+        return [convert(row) for row in batch.rows]
 
 
-def _first_row(row: bytes) -> bytes:
-    now, size = settle_rows._ROW, settle_rows._SIZE
-    given = list(now.unpack_from(row))
-    if given[_VERDICT] == BreakerVerdict.NEITHER.value:
-        # It told the breaker nothing then.
-        given[_VERDICT] = 0
-    fields = [f for i, f in enumerate(given) if i not in _NEW_FIELDS]
-    # The features, whose length is the last field, and the usage; then what the caller is to be told, which is new.
-    usage_end = now.size + fields[-1]
-    usage_end += size.size + size.unpack_from(row, usage_end)[0]
-    final_end = usage_end + size.size + size.unpack_from(row, usage_end)[0]
-    return _FIRST_SETTLE_ROW.pack(*fields) + row[now.size : usage_end] + row[final_end:]
+def _scripts(
+    version: str, keys: tuple[str, ...], returns: dict[int, str], settle_keys: tuple[str, ...]
+) -> tuple[Script, Script]:
+    both: dict[str, Any] = {"argv": ("batch", "row"), "folder": HERE / version, "replace": {"clock": TEST_CLOCK}}
+    return (
+        load("decide", keys=keys, returns=returns, **both),
+        load("settle", keys=settle_keys, returns=SETTLE_RETURNS, **both),
+    )
 
 
 @pytest.fixture
@@ -104,20 +108,32 @@ def rolling(single: Redis) -> Rolling:
 
 
 class RollingDecisions(machine.Decisions):
-    """Every step by a pod of either version; the first one knows no exact limits."""
+    """Every step by a pod of any version; the first one knows no exact limits."""
 
     made_by = Rolling
     stored = machine.limited(machine.TOKENS, machine.USER, machine.PROVIDER, machine.SLOTS)
 
-    @rule(old=some.booleans())
-    def roll(self, old: bool) -> None:
+    @rule(version=some.sampled_from((NOW, *EARLIER)))
+    def roll(self, version: str) -> None:
         """The next pod."""
         assert isinstance(self.store, Rolling)
-        self.store.roll(old=old)
+        self.store.roll(version)
+
+
+class RollingExact(machine.Decisions):
+    """Every step by a pod of a version that knows exact limits."""
+
+    made_by = Rolling
+
+    @rule(version=some.sampled_from((NOW, BEFORE_LAYOUTS)))
+    def roll(self, version: str) -> None:
+        """The next pod."""
+        assert isinstance(self.store, Rolling)
+        self.store.roll(version)
 
 
 class RollingBreakers(machine.Breakers):
-    """Every step by a pod of either version; the first one knows no slow start."""
+    """Every step by a pod of any version; the first one knows no slow start."""
 
     made_by = Rolling
 
@@ -133,31 +149,31 @@ class RollingBreakers(machine.Breakers):
             if model.kept <= self.store.now:
                 self.models[name] = RollingModel(self.breaker, self.store)
 
-    @rule(old=some.booleans())
-    def roll(self, old: bool) -> None:
+    @rule(version=some.sampled_from((NOW, *EARLIER)))
+    def roll(self, version: str) -> None:
         """The next pod."""
         assert isinstance(self.store, Rolling)
-        self.store.roll(old=old)
+        self.store.roll(version)
 
 
 class RollingModel(machine.BreakerModel):
-    """A breaker that two versions keep."""
+    """A breaker that several versions keep."""
 
     def __init__(self, with_: Breaker, store: Rolling) -> None:
         super().__init__(with_)
         self.store = store
 
     def slow(self, now: int, part: float) -> bool:
-        """Only this version turns requests away for a slow start."""
-        return not self.store.old and super().slow(now, part)
+        """The first version turns no request away for a slow start."""
+        return self.store.version != FIRST and super().slow(now, part)
 
     def let_go(self, decision: bytes, now: int) -> bool:
-        """Only this version lets go of a probe whose result says nothing."""
-        return not self.store.old and super().let_go(decision, now)
+        """The first version does not let go of a probe whose result says nothing."""
+        return self.store.version != FIRST and super().let_go(decision, now)
 
     def starts_slowly(self, now: int) -> None:
-        """Only this version begins one."""
-        if not self.store.old:
+        """The first version begins none."""
+        if self.store.version != FIRST:
             super().starts_slowly(now)
 
 
@@ -169,6 +185,11 @@ def test_decisions_follow_the_model_while_versions_mix(single: Redis) -> None:
     machine.run(RollingDecisions, single, SHORT, minimum=1_200)
 
 
+def test_exact_limits_follow_the_model_while_versions_mix(single: Redis) -> None:
+    """Logs of exact limits and what results correct in them, whoever wrote them last."""
+    machine.run(RollingExact, single, SHORT, minimum=1_200)
+
+
 def test_breakers_follow_the_model_while_versions_mix(single: Redis) -> None:
     """Breakers, whoever wrote them last."""
     machine.run(RollingBreakers, single, SHORT, minimum=1_200)
@@ -176,51 +197,77 @@ def test_breakers_follow_the_model_while_versions_mix(single: Redis) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("which", [RollingDecisions, RollingBreakers])
-def test_versions_mix_for_long(single: Redis, which: type[RollingDecisions | RollingBreakers]) -> None:
+@pytest.mark.parametrize("which", [RollingDecisions, RollingExact, RollingBreakers])
+def test_versions_mix_for_long(single: Redis, which: type[RollingDecisions | RollingExact | RollingBreakers]) -> None:
     """The same for 300,000 steps each."""
     machine.run(which, single, machine.LONG, minimum=300_000)
 
 
-@pytest.mark.parametrize("old_first", [True, False])
-def test_an_answer_of_one_version_is_replayed_by_the_other(rolling: Rolling, old_first: bool) -> None:
+@pytest.fixture(params=[(a, b) for earlier in EARLIER for a, b in ((earlier, NOW), (NOW, earlier))], ids="-".join)
+def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """An earlier version and this one, in both orders."""
+    versions: tuple[str, str] = request.param
+    return versions
+
+
+def test_an_answer_of_one_version_is_replayed_by_the_other(rolling: Rolling, pair: tuple[str, str]) -> None:
     """The same decision, in both directions."""
     wanted, p = request(rolling.tenant(), "r", session="s"), policy("a", "b")
-    rolling.roll(old=old_first)
+    rolling.roll(pair[0])
     made = rolling.one(wanted, p)
-    rolling.roll(old=not old_first)
+    rolling.roll(pair[1])
     again = rolling.one(wanted, p)
     assert isinstance(made, Admitted)
     assert isinstance(again, Replay)
     assert again.remembered.decision_id == made.decision_id
 
 
-def test_the_log_of_both_versions_is_read(rolling: Rolling) -> None:
+def test_a_claim_of_one_version_keeps_the_other_away(rolling: Rolling) -> None:
+    """A claim is one key of one format, wherever its row carries it."""
+    for ours, theirs in ((NOW, BEFORE_LAYOUTS), (BEFORE_LAYOUTS, NOW)):
+        wanted, p = request(rolling.tenant(), "r"), policy("a")
+        rolling.roll(ours)
+        assert isinstance(rolling.preview(wanted, p, claim_ms=60_000), Admitted)
+        rolling.roll(theirs)
+        assert isinstance(rolling.preview(wanted, p, claim_ms=60_000), Busy)
+
+
+def test_a_message_is_found_whichever_version_indexed_it(rolling: Rolling) -> None:
+    """The index of messages is written alike."""
+    for version in (NOW, BEFORE_LAYOUTS):
+        tenant = rolling.tenant()
+        rolling.roll(version)
+        made = rolling.one(request(tenant, "r", message_id="m"), policy("a"))
+        assert isinstance(made, Admitted)
+        index = rolling.of(tenant).message("m")
+        assert rolling.client.hget(index, tenant) == name_in(made.decision_id)
+
+
+def test_the_log_of_all_versions_is_read(rolling: Rolling) -> None:
     """Records of format 1 and of format 2 stand in one log; the newer ones say what the limits had left."""
     tenant, p = rolling.tenant(), policy("a", limits=[machine.USER])
-    for old in (True, False):
-        rolling.roll(old=old)
-        rolling.one(request(tenant, f"{old}"), p)
-    first, second = rolling.audit(tenant)
-    assert (first.action, second.action) == ("decision.made", "decision.made")
+    for version in (*EARLIER, NOW):
+        rolling.roll(version)
+        rolling.one(request(tenant, version), p)
+    first, *newer = rolling.audit(tenant)
+    assert {e.action for e in (first, *newer)} == {"decision.made"}
     assert "limits" not in first.details
-    assert second.details["limits"] == [{"limit_id": "user", "left_before": 5}]
+    assert [e.details["limits"] for e in newer] == [[{"limit_id": "user", "left_before": n}] for n in (5, 4)]
 
 
-@pytest.mark.parametrize("old_first", [True, False])
-def test_a_result_settles_what_the_other_version_decided(rolling: Rolling, old_first: bool) -> None:
+def test_a_result_settles_what_the_other_version_decided(rolling: Rolling, pair: tuple[str, str]) -> None:
     """Remembered answers, reservations and breakers of one version are settled by the other."""
     breaker = Breaker(failure_threshold=1)
     tenant, p = rolling.tenant(), policy("a", breaker=breaker)
-    rolling.roll(old=old_first)
+    rolling.roll(pair[0])
     made = rolling.one(request(tenant, "r"), p)
     assert isinstance(made, Admitted)
-    rolling.roll(old=not old_first)
+    rolling.roll(pair[1])
     (moved,) = rolling.settle(
         undispatched(tenant, made.decision_id, BreakerVerdict.FAILURE, breaker, provider_entry("a"))
     )
     assert isinstance(moved, Moved)
-    rolling.roll(old=old_first)
+    rolling.roll(pair[0])
     assert not isinstance(rolling.one(request(tenant, "s"), p), Admitted)
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from router.resources import lua_dir
 from router.store.decisions import decide_script
+from router.store.flatten import ScriptMismatchError, flat, lines
 from router.store.keys import KEYS
-from router.store.scripts import ScriptMismatchError, _header, load
+from router.store.scripts import _header, load
 from router.store.tasks import claim_script, settle_script
 from tests.store.update_shas import GOLDEN, shas
 
@@ -85,6 +86,7 @@ def test_includes_are_flattened(tmp_path: Path) -> None:
         ("lease_ms  ", "most  ", "ARGV"),
         ("0 claimed", "1 claimed", "RETURNS"),
         ("0 claimed", "0 taken", "RETURNS"),
+        ("how long", "layouts decide_row, nothing", "no layout nothing"),
     ],
 )
 def test_a_header_that_lies_stops_the_pod(tmp_path: Path, old: str, new: str, complaint: str) -> None:
@@ -92,3 +94,70 @@ def test_a_header_that_lies_stops_the_pod(tmp_path: Path, old: str, new: str, co
     folder = written(tmp_path, GOOD.replace(old, new))
     with pytest.raises(ScriptMismatchError, match=complaint):
         load("good", keys=("due",), argv=("lease_ms",), returns={0: "claimed"}, folder=folder)
+
+
+def test_a_sentence_may_go_on_after_a_layout(tmp_path: Path) -> None:
+    """Only the plural `layouts` takes a list: a word after "layout claim," is prose."""
+    folder = written(tmp_path, GOOD.replace("how long", "layout claim, then its length"))
+    assert load("good", keys=("due",), argv=("lease_ms",), returns={0: "claimed"}, folder=folder).name == "good"
+
+
+def expanded(folder: Path, *text: str, include: str = "") -> str:
+    """A script of these lines, without its constants."""
+    (folder / "include").mkdir()
+    (folder / "include" / "more.lua").write_text(include)
+    (folder / "it.lua").write_text("\n".join(text))
+    return flat("it", folder, {}).strip()
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("--- @locals claim", "local k_claim, claim_ms"),
+        ("  --- @unpack claim row", "local k_claim, claim_ms = unpack('>HI4', row)"),
+        ("--- @unpack claim row, at -> after", "local k_claim, claim_ms, after = unpack('>HI4', row, at)"),
+        ("--- @unpack charge(k, id) row, 5", "local k, id = unpack('>Hxxc8', row, 5)"),
+        ("--- @assign claim argv[1] -> at", "k_claim, claim_ms, at = unpack('>HI4', argv[1])"),
+        ("--- @assign claim into c row", "c.k_claim, c.claim_ms = unpack('>HI4', row)"),
+    ],
+)
+def test_lines_about_layouts_are_expanded(tmp_path: Path, line: str, code: str) -> None:
+    """Fields are read under the names and by the widths of the table."""
+    assert expanded(tmp_path, line) == code
+
+
+def test_constants_of_layouts_are_written_out(tmp_path: Path) -> None:
+    """Formats, sizes, offsets and named numbers, wherever they are used."""
+    text = expanded(
+        tmp_path,
+        "--- @layout charge",
+        "--- @names charge_options",
+        "return CHARGE_FORMAT, CHARGE_SIZE, CHARGE_AT_OPTIONS, CHARGE_RECORDS",
+    )
+    assert text == "return '>HBBc8I4dd', 32, 3, 2"
+
+
+def test_an_include_stands_where_it_is_named_first(tmp_path: Path) -> None:
+    """Two files that need the same include get it once; each line keeps its origin."""
+    text = expanded(tmp_path, "--- @include more", "--- @include more", "return x", include="local x = 1\n")
+    assert text == "local x = 1\nreturn x"
+    assert [(x.file, x.number) for x in lines("it", tmp_path, {})] == [("include/more.lua", 1), ("it.lua", 3)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--- @layout nothing",
+        "--- @names nothing",
+        "--- @unknown claim",
+        "--- @unpack claim(claim_ms, k_claim) row",
+        "--- @unpack claim(lease_ms) row",
+        "--- @unpack claim(k_claim) row -> at",
+        "--- @unpack decide_row(tail) row",
+        "--- @unpack claim",
+    ],
+)
+def test_a_line_that_no_layout_knows_stops_the_pod(tmp_path: Path, line: str) -> None:
+    """Wrong name, wrong order, half a layout, bytes that cannot be skipped: file and line are named."""
+    with pytest.raises(ScriptMismatchError, match=r"lua/it\.lua:1"):
+        expanded(tmp_path, line)

@@ -1,66 +1,18 @@
 """Purging a tenant leaves nothing of it in the store, and nothing of another is touched; counting changes nothing."""
 
-from collections.abc import AsyncIterator
 from itertools import count
-from typing import Any
 
 import pytest
-from redis import RedisCluster
 
-from router.domain.audit import Actor
-from router.domain.policy.limits import limit
-from router.domain.policy.model import (
-    Algorithm,
-    Breaker,
-    Resource,
-    Scope,
-    Sticky,
-    StoredPolicy,
-    provider,
-    provider_entry,
-)
-from router.domain.result import BreakerVerdict
 from router.errors import InvalidInput
 from router.ports.tenants import Purged
 from router.store.keys import NO_TENANT
-from router.store.meta import RedisEpochs
-from router.store.nodes import Cluster, Nodes, SingleNode
+from router.store.nodes import Nodes
 from router.store.policies import RedisPolicies
-from router.store.retention import RedisRetention, RetentionBounds
 from router.store.tenants import RedisTenants, kind_of
 from router.usecases.admin.purge import Purger
-from tests.servers import ValkeyCluster
-from tests.store.harness import MINUTE, Ask, Store, policy, request, undispatched
-
-ALICE = Actor("alice", "admin")
-DOCUMENT = b'{"providers":[{"name":"a","weight":100}],"version":"1.0"}'
-RICH: StoredPolicy = policy(
-    provider("a", priority=2, max_concurrency=50),
-    provider("b", priority=1),
-    limits=[
-        limit("tenant", Scope.TENANT, Resource.REQUESTS, 1_000, 10 * MINUTE),
-        limit("user", Scope.USER, Resource.REQUESTS, 1_000, 10 * MINUTE),
-        limit("policy", Scope.POLICY, Resource.REQUESTS, 1_000, 10 * MINUTE),
-        limit("provider", Scope.PROVIDER, Resource.REQUESTS, 1_000, 10 * MINUTE),
-        limit("slots", Scope.TENANT, Resource.CONCURRENCY, 500, 0),
-        limit("exact", Scope.TENANT, Resource.REQUESTS, 100_000, 10 * MINUTE, algorithm=Algorithm.LOG),
-    ],
-    breaker=Breaker(),
-    sticky=Sticky(ttl_ms=10 * MINUTE),
-)
-
-
-@pytest.fixture
-async def nodes(store: Store, redis_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Nodes]:
-    """A pod's client of the server that the store is on."""
-    if isinstance(store.client, RedisCluster):
-        cluster: ValkeyCluster = request.getfixturevalue("valkey_cluster")
-        made: Nodes = Cluster(cluster.url)
-    else:
-        made = SingleNode(redis_url)
-    await made.open()
-    yield made
-    await made.close()
+from tests.store.filled import ALICE, DOCUMENT, everything, filled
+from tests.store.harness import Store
 
 
 class Told:
@@ -80,61 +32,14 @@ def purger(store: Store, nodes: Nodes, told: Told | None = None) -> Purger:
     return Purger(RedisTenants(store.keys, nodes), store.levers, told or Told(), ALICE, forget_ms=60_000)
 
 
-async def filled(store: Store, nodes: Nodes, requests: int = 30, tenant: str | None = None) -> tuple[str, list[bytes]]:
-    """A tenant with something of every kind, and its decisions."""
-    tenant = tenant or store.tenant()
-    policies = RedisPolicies(nodes, store.keys)
-    for name in ("default", "other", "default"):
-        await policies.apply(tenant, name, DOCUMENT, expect_revision=None)
-    await store.levers.force_open(tenant, "unused", by=ALICE)
-    decisions: list[bytes] = []
-    asks = [
-        Ask(
-            request(tenant, f"r{n}", session=f"s{n}", user=f"u{n % 5}", push=n % 2 == 0, message_id=f"m{n}"),
-            RICH,
-            b"job" if n % 2 == 0 else None,
-        )
-        for n in range(requests)
-    ]
-    batch = store.batch(asks, decisions)
-    store.call(store.decide_script, list(batch.index), [store.header(), *batch.rows])
-    store.settle(undispatched(tenant, decisions[1], BreakerVerdict.FAILURE, Breaker(), provider_entry("a")))
-    retention = RedisRetention(store.keys, nodes, RetentionBounds())
-    await retention.notice([tenant])
-    await retention.trim(tenant, look_ms=1_000, full_ms=1_000, keep_unread=False)
-    epochs = RedisEpochs(store.keys, nodes)
-    await epochs.begin("audit_cut_inside_age", tenant)
-    await epochs.begin("breaker_opened", f"{tenant}/a")
-    return tenant, decisions
-
-
-def content(store: Store, key: bytes) -> Any:
-    """All that is under a key."""
-    read: dict[bytes, Any] = {
-        b"string": lambda: store.client.get(key),
-        b"hash": lambda: store.client.hgetall(key),
-        b"zset": lambda: store.client.zrange(key, 0, -1, withscores=True),
-        b"list": lambda: store.client.lrange(key, 0, -1),
-        b"stream": lambda: store.client.xrange(key),
-    }
-    kind: Any = store.client.type(key)
-    return read[kind]()
-
-
-def everything(store: Store) -> dict[bytes, Any]:
-    """Every key of the schema but the tests' clock and the log of no tenant, with its content."""
-    keys = set(store.client.scan_iter(f"{store.keys.schema}*", count=5_000))
-    return {k: content(store, k) for k in keys if b":clock:" not in k and k != store.keys.acts}
-
-
-async def test_nothing_of_a_purged_tenant_remains(store: Store, nodes: Nodes) -> None:
+async def test_nothing_of_a_purged_tenant_remains(store: Store, store_nodes: Nodes) -> None:
     """No key, no value and no name of it but its switch, which expires; the other tenant is as it was, to the byte."""
-    tenant, decisions = await filled(store, nodes)
+    tenant, decisions = await filled(store, store_nodes)
     before = everything(store)
-    other, _ = await filled(store, nodes)
+    other, _ = await filled(store, store_nodes)
     both = everything(store)
     told = Told()
-    purged = await purger(store, nodes, told).purge(tenant, confirm=tenant, why="asked to")
+    purged = await purger(store, store_nodes, told).purge(tenant, confirm=tenant, why="asked to")
     after = everything(store)
     head = store.of(tenant).head
     assert [k for k, v in after.items() if tenant.encode() in k + repr(v).encode()] == [head]
@@ -155,53 +60,53 @@ async def test_nothing_of_a_purged_tenant_remains(store: Store, nodes: Nodes) ->
     assert (record.action, record.user_id, record.details["why"]) == ("tenant.purged", "alice", "asked to")
 
 
-async def test_every_kind_of_a_tenants_keys_was_there(store: Store, nodes: Nodes) -> None:
+async def test_every_kind_of_a_tenants_keys_was_there(store: Store, store_nodes: Nodes) -> None:
     """Else the purge proves less than it says. (Figures come of dispatched results; a claim lives for its call.)"""
-    tenant, _ = await filled(store, nodes)
+    tenant, _ = await filled(store, store_nodes)
     prefix = store.of(tenant).prefix
     kinds = {kind_of(k[len(prefix) :]) for k in everything(store) if k.startswith(prefix)}
     own = {"head", "policies", "history", "state", "state_policy", "state_user", "state_provider"}
     assert kinds == own | {"lease", "log", "pin", "audit", "audit_marks"}
 
 
-async def test_a_dry_run_changes_nothing_and_tells_the_same(store: Store, nodes: Nodes) -> None:
+async def test_a_dry_run_changes_nothing_and_tells_the_same(store: Store, store_nodes: Nodes) -> None:
     """But for what ending the tenant takes away itself: its head and its policies."""
-    tenant, _ = await filled(store, nodes)
+    tenant, _ = await filled(store, store_nodes)
     before = everything(store)
-    would = await purger(store, nodes).would(tenant)
+    would = await purger(store, store_nodes).would(tenant)
     assert everything(store) == before
-    purged = await purger(store, nodes).purge(tenant, confirm=tenant)
+    purged = await purger(store, store_nodes).purge(tenant, confirm=tenant)
     ended = {"head": would.kinds.pop("head"), "policies": would.kinds.pop("policies")}
     assert ended == {"head": 1, "policies": 1}
     assert purged.kinds | {"retain": 1} == would.kinds | {"retain": 1}
 
 
-async def test_the_name_must_be_said(store: Store, nodes: Nodes) -> None:
+async def test_the_name_must_be_said(store: Store, store_nodes: Nodes) -> None:
     """Another one, or none, purges nothing."""
-    tenant, _ = await filled(store, nodes)
+    tenant, _ = await filled(store, store_nodes)
     before = everything(store)
     for wrong in (None, "", "another"):
         with pytest.raises(InvalidInput):
-            await purger(store, nodes).purge(tenant, confirm=wrong)
+            await purger(store, store_nodes).purge(tenant, confirm=wrong)
     assert everything(store) == before
 
 
-async def test_a_tenant_that_is_not_there(store: Store, nodes: Nodes) -> None:
+async def test_a_tenant_that_is_not_there(store: Store, store_nodes: Nodes) -> None:
     """Nothing goes, nothing is written, also not to the log."""
     before = everything(store)
-    assert await purger(store, nodes).purge("nobody", confirm="nobody") == Purged({}, False)
+    assert await purger(store, store_nodes).purge("nobody", confirm="nobody") == Purged({}, False)
     assert everything(store) == before
     assert store.audit(NO_TENANT) == []
 
 
 @pytest.mark.parametrize("left", [5, 0])
-async def test_answers_are_found_without_the_log(store: Store, nodes: Nodes, left: int) -> None:
+async def test_answers_are_found_without_the_log(store: Store, store_nodes: Nodes, left: int) -> None:
     """The log was cut, to nothing even: every answer goes all the same, and those of the rest of the partition stay."""
-    tenant, decisions = await filled(store, nodes)
-    other, others = await filled(store, nodes)
+    tenant, decisions = await filled(store, store_nodes)
+    other, others = await filled(store, store_nodes)
     store.client.xtrim(store.of(tenant).audit, maxlen=left, approximate=False)
-    would = await purger(store, nodes).would(tenant)
-    purged = await purger(store, nodes).purge(tenant, confirm=tenant)
+    would = await purger(store, store_nodes).would(tenant)
+    purged = await purger(store, store_nodes).purge(tenant, confirm=tenant)
     after = everything(store)
     assert [d for d in decisions if store.of(tenant).idem(d[2:12]) in after] == []
     assert [d for d in others if store.of(other).idem(d[2:12]) not in after] == []
@@ -220,24 +125,24 @@ def same_mark(store: Store) -> tuple[str, str]:
     raise AssertionError
 
 
-async def test_a_tenant_of_the_same_mark_loses_nothing(store: Store, nodes: Nodes) -> None:
+async def test_a_tenant_of_the_same_mark_loses_nothing(store: Store, store_nodes: Nodes) -> None:
     """One pair of tenants in a billion: then the log tells, and if it was cut, the operator is told what may remain."""
     mine, other = same_mark(store)
-    _, decisions = await filled(store, nodes, tenant=mine)
-    _, others = await filled(store, nodes, tenant=other)
+    _, decisions = await filled(store, store_nodes, tenant=mine)
+    _, others = await filled(store, store_nodes, tenant=other)
     store.client.xtrim(store.of(mine).audit, maxlen=5, approximate=False)
-    purged = await purger(store, nodes).purge(mine, confirm=mine)
+    purged = await purger(store, store_nodes).purge(mine, confirm=mine)
     after = everything(store)
     assert 0 < len([d for d in decisions if store.of(mine).idem(d[2:12]) in after]) < 30
     assert [d for d in others if store.of(other).idem(d[2:12]) not in after] == []
     assert purged.answers_may_remain
 
 
-async def test_a_census_counts_what_is_there(store: Store, nodes: Nodes) -> None:
+async def test_a_census_counts_what_is_there(store: Store, store_nodes: Nodes) -> None:
     """Keys by kind with their bytes, open tasks by state, entries of the log; another tenant's are not among them."""
-    tenant, _ = await filled(store, nodes)
-    await filled(store, nodes, requests=7)
-    census = await RedisTenants(store.keys, nodes).census(tenant)
+    tenant, _ = await filled(store, store_nodes)
+    await filled(store, store_nodes, requests=7)
+    census = await RedisTenants(store.keys, store_nodes).census(tenant)
     counts = {k.kind: k.keys for k in census.kinds}
     assert (counts["pin"], counts["state_user"], counts["history"], counts["head"]) == (30, 5, 2, 1)
     assert all(k.size_bytes > 50 * k.keys for k in census.kinds)
@@ -246,11 +151,11 @@ async def test_a_census_counts_what_is_there(store: Store, nodes: Nodes) -> None
     assert census.whole
 
 
-async def test_a_purged_tenant_is_off_until_it_is_enabled(store: Store, nodes: Nodes) -> None:
+async def test_a_purged_tenant_is_off_until_it_is_enabled(store: Store, store_nodes: Nodes) -> None:
     """A policy that is written again makes it a tenant, switched off, whose head has no life time any more."""
-    tenant, _ = await filled(store, nodes)
-    await purger(store, nodes).purge(tenant, confirm=tenant)
-    await RedisPolicies(nodes, store.keys).apply(tenant, "default", DOCUMENT, expect_revision=0)
+    tenant, _ = await filled(store, store_nodes)
+    await purger(store, store_nodes).purge(tenant, confirm=tenant)
+    await RedisPolicies(store_nodes, store.keys).apply(tenant, "default", DOCUMENT, expect_revision=0)
     head = store.of(tenant).head
     assert int(store.client.pttl(head)) == -1
     raw = store.value(head)

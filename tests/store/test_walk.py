@@ -10,8 +10,7 @@ from router.domain.policy.model import Breaker, Resource, Scope, Sticky, StoredP
 from router.domain.request import Options
 from router.domain.result import BreakerVerdict
 from router.domain.task import BreakerTurn, Moved
-from tests.store.harness import MINUTE, Store, policy, request, undispatched
-from tests.store.test_decide import head
+from tests.store.harness import MINUTE, Store, head, policy, request, undispatched
 
 TIMEOUT = 10 * MINUTE
 TRIP_AT_ONCE = Breaker(failure_threshold=1, timeout_ms=TIMEOUT, success_threshold=2, half_open_max_calls=2)

@@ -4,7 +4,7 @@ from hashlib import sha1
 from pathlib import Path
 
 from router.resources import lua_dir
-from router.store.scripts import flat
+from router.store.flatten import flat
 
 GOLDEN = Path(__file__).with_name("golden_shas.txt")
 

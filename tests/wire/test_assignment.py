@@ -8,7 +8,7 @@ from router.domain.decision import Code, Reason, Refused
 from router.domain.json import JsonValue
 from router.domain.request import Correlation
 from router.domain.result import ExecResult, Status
-from router.wire.assignment import Attempt, Usage, assigned_event, assignment, final_result, usage_event
+from router.wire.assignment import Attempt, Usage, assignment, encode_assigned_event, encode_usage_event, final_result
 from router.wire.job import encode_job, origin_of, request_of
 from tests.wire.examples import Doc, accepted, task_shape
 
@@ -186,7 +186,9 @@ def test_a_job_of_another_format_is_told() -> None:
 
 def test_the_assigned_event_holds_no_payload() -> None:
     """The golden event."""
-    event = orjson.loads(assigned_event(job(run_id="run"), ATTEMPT, subject="caf.exec.assign.v1", timestamp_ms=1001))
+    event = orjson.loads(
+        encode_assigned_event(job(run_id="run"), ATTEMPT, subject="caf.exec.assign.v1", timestamp_ms=1001)
+    )
     assert event == {
         "version": "1",
         "assignment_id": "a-1",
@@ -209,7 +211,7 @@ def test_the_assigned_event_holds_no_payload() -> None:
 def test_usage_is_written_as_the_contract_says() -> None:
     """The golden usage event; an undispatched one has no assignment_id."""
     usage = Usage("k-1", "acme", "p1", "chat", 120, 2000, Status.SUCCESS, 1001, "r-1", "a-1", 7, "k", Correlation("t"))
-    assert orjson.loads(usage_event(usage)) == {
+    assert orjson.loads(encode_usage_event(usage)) == {
         "version": "1",
         "usage_id": "k-1",
         "tenant_id": "acme",
@@ -225,7 +227,7 @@ def test_usage_is_written_as_the_contract_says() -> None:
         "trace_id": "t",
         "idempotency_key": "k",
     }
-    bare = orjson.loads(usage_event(Usage("d-1", "acme", "p1", "chat", 1, 0, Status.SUCCESS, 1, "r-1")))
+    bare = orjson.loads(encode_usage_event(Usage("d-1", "acme", "p1", "chat", 1, 0, Status.SUCCESS, 1, "r-1")))
     assert "assignment_id" not in bare
 
 

@@ -93,7 +93,7 @@ def test_what_a_good_request_is_refused_for_last_is_told_beside_other_problems()
     deep = b"[" * 300 + b"]" * 300
     head = b'{"version":"1","tenant_id":"a","request_id":"r","policy_id":"?",'
     late = head + b'"task":{"type":"t"},"options":{"deadline_ms":1001}}'
-    assert paths(refused(late, longest_deadline_ms=1000)) == ["policy_id", "options.deadline_ms"]
+    assert paths(refused(late, max_deadline_ms=1000)) == ["policy_id", "options.deadline_ms"]
     assert paths(refused(head + b'"task":{"type":"t"},"metadata":{"a":' + deep + b"}}")) == ["policy_id", "metadata"]
     assert paths(refused(head + b'"task":{"type":"t","payload":' + deep + b"}}")) == ["policy_id", ""]
     large = head + b'"task":{"type":"t","payload":"' + b"x" * 65535 + b'"}'

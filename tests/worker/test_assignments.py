@@ -58,17 +58,17 @@ async def test_a_result_is_stored_by_repeats_of_one_message(
     refusals: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A refused publish is repeated under the same id, and the log says so once."""
-    monkeypatch.setattr(assignments, "RETRY_S", (0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(assignments, "RETRY_DELAYS_S", (0.0, 0.0, 0.0, 0.0))
     jetstream = JetStream(refusals)
     with caplog.at_level(logging.WARNING):
         await store(jetstream)
     assert jetstream.timeouts == [2, 2, 2, 2, 5][: refusals + 1]
     assert jetstream.ids == {"a1:result"}
-    assert caplog.text.count("result of a1 is not stored yet: nats: timeout; trying on") == min(refusals, 1)
+    assert caplog.text.count("result not stored yet; retrying: a1: nats: timeout") == min(refusals, 1)
 
 
 async def test_a_result_that_jetstream_refuses_to_the_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """The assignment is not acknowledged then, so it is delivered again."""
-    monkeypatch.setattr(assignments, "RETRY_S", (0.0,))
+    monkeypatch.setattr(assignments, "RETRY_DELAYS_S", (0.0,))
     with pytest.raises(nats.errors.TimeoutError):
         await store(JetStream(refusals=2))

@@ -355,7 +355,7 @@ async def test_no_more_run_at_once_than_the_concurrency(desk: Desk) -> None:
 
 async def test_a_long_job_is_prolonged_and_runs_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Longer than the server's ack wait: another worker, who is idle, does not get it meanwhile."""
-    monkeypatch.setattr(assignments, "PROLONG_S", 0.2)
+    monkeypatch.setattr(assignments, "IN_PROGRESS_EVERY_S", 0.2)
     await desk.js.delete_consumer("ASSIGN", "workers")
     await desk.js.add_consumer("ASSIGN", ConsumerConfig(durable_name="workers", ack_wait=0.6))
     busy, idle = example(desk, "w1", concurrency=1), example(desk, "w2")
@@ -400,9 +400,9 @@ class Failing(Worker):
 
     failures = 0
 
-    async def _nats_failed(self, error: Exception) -> None:
+    async def _on_nats_error(self, error: Exception) -> None:
         self.failures += 1
-        await super()._nats_failed(error)
+        await super()._on_nats_error(error)
 
 
 async def test_an_outage_of_nats_is_said_once_a_minute(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,1 +1,5 @@
-"""The language of policies: their model, and what reads, checks, compares and publishes a document."""
+"""The policy language: the compiled model, and the modules that read, check, compare and describe documents.
+
+`document` parses a whole policy. `tables`, `kinds`, `collections` and `durations` are the building blocks; `fields`,
+`limits`, `fallbacks` and `extensions` define the sections with them. `model` is the compiled policy that `plan` uses.
+"""

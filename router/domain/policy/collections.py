@@ -1,4 +1,4 @@
-"""Kinds made of kinds: what may be absent, lists, and objects with free names."""
+"""Kinds that contain other kinds: optional values, lists, and objects whose field names are free."""
 
 from typing import Generic, TypeVar
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Maybe(Struct, Generic[T], frozen=True):
-    """The kind of a field that may be absent: None inside, nothing in the document."""
+    """A value that may be absent. An absent field compiles to None, and None is left out of the document."""
 
     kind: Kind[T]
 
@@ -27,7 +27,7 @@ class Maybe(Struct, Generic[T], frozen=True):
 
 
 class ListOf(Struct, Generic[T], frozen=True):
-    """A list of least..most items. `unique`: the field whose text no two items may share, and its old names."""
+    """A list of minimum..maximum items. `unique`: the names, present and old, of a field whose text must be unique."""
 
     item: Kind[T]
     maximum: int
@@ -39,24 +39,24 @@ class ListOf(Struct, Generic[T], frozen=True):
             report.wrong_type(path, "a list", value)
             return None
         if not self.minimum <= len(value) <= self.maximum:
-            report.problem(path, f"has {len(value)} items, allowed are {self.minimum}..{self.maximum}")
+            report.problem(path, f"has {len(value)} items, but {self.minimum}..{self.maximum} are allowed")
             return None
         items = [self.item.read(v, f"{path}[{i}]", report) for i, v in enumerate(value)]
-        if self._refuse_twice(value, path, report):
+        if self._report_duplicates(value, path, report):
             return None
-        good = tuple(i for i in items if i is not None)
-        return good if len(good) == len(items) else None
+        accepted = tuple(i for i in items if i is not None)
+        return accepted if len(accepted) == len(items) else None
 
-    def _refuse_twice(self, value: list[JsonValue], path: str, report: Report) -> bool:
-        """In the document itself, so that it is seen in items that are refused for something else, too."""
-        seen: dict[str, int] = {}
+    def _report_duplicates(self, value: list[JsonValue], path: str, report: Report) -> bool:
+        """Check the raw document, so that duplicates are reported even among items that have other problems."""
+        first_index: dict[str, int] = {}
         before = len(report.problems)
         for i, item in enumerate(value):
             field = next((f for f in self.unique if isinstance(item, dict) and f in item), None)
             text = item[field] if field is not None and isinstance(item, dict) else None
-            if field is not None and isinstance(text, str) and (first := seen.setdefault(text, i)) != i:
-                what = f"is the {self.unique[0]} of {path}[{first}] too"
-                report.problem(f"{path}[{i}].{field}", f"{shown(text)} {what}")
+            if field is not None and isinstance(text, str) and (first := first_index.setdefault(text, i)) != i:
+                message = f"{shown(text)} is already the {self.unique[0]} of {path}[{first}]"
+                report.problem(f"{path}[{i}].{field}", message, "rename one of the two")
         return len(report.problems) > before
 
     def write(self, value: tuple[T, ...]) -> JsonValue:
@@ -68,7 +68,7 @@ class ListOf(Struct, Generic[T], frozen=True):
 
 
 class MapOf(Struct, Generic[T], frozen=True):
-    """An object with free names of one pattern; pairs inside, sorted by name."""
+    """An object whose field names match one pattern. It compiles to pairs that are sorted by name."""
 
     key: Kind[str]
     item: Kind[T]
@@ -79,7 +79,7 @@ class MapOf(Struct, Generic[T], frozen=True):
             report.wrong_type(path, "an object", value)
             return None
         if len(value) > self.maximum:
-            report.problem(path, f"has {len(value)} fields, allowed are up to {self.maximum}")
+            report.problem(path, f"has {len(value)} fields, but at most {self.maximum} are allowed")
             return None
         before = len(report.problems)
         pairs: list[tuple[str, T]] = []

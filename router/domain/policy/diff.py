@@ -1,4 +1,4 @@
-"""What changes between two canonical policy documents, in the words of the document."""
+"""The differences between two canonical policy documents, by paths in the document."""
 
 from msgspec import Struct
 
@@ -8,7 +8,7 @@ _NAMES = ("name", "id")
 
 
 class Change(Struct, frozen=True):
-    """One difference. `path` names providers and limits, as in `providers[gpu-1].weight`; None: not there."""
+    """One difference. `path` names list items, as in `providers[gpu-1].weight`. None: the field is absent."""
 
     path: str
     before: JsonValue
@@ -35,8 +35,10 @@ def _text(value: JsonValue) -> str:
 
 
 def diff(before: JsonObject | None, after: JsonObject | None) -> tuple[Change, ...]:
-    """All differences, by path. None: there is no such policy. A default that is written out is no difference (the
-    documents are canonical), nor is the order of providers and limits.
+    """List all differences, ordered by path. A document that is None does not exist.
+
+    Canonical documents leave defaults out, so a default that is written out makes no difference. The order of providers
+    and limits makes none either.
     """
     changes: list[Change] = []
     _compare("", before or {}, after or {}, changes)
@@ -60,7 +62,7 @@ def _compare(path: str, before: JsonValue, after: JsonValue, changes: list[Chang
 
 
 def _by_name(value: JsonValue) -> JsonObject | None:
-    """The parts of a value by their name in a path; None when it has no named parts."""
+    """The parts of a value, by their name in a path; None if it has no parts with unique names."""
     if isinstance(value, dict):
         return value
     if not isinstance(value, list):

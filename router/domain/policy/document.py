@@ -1,8 +1,9 @@
-"""A policy document → compiled policy and canonical document.
+"""Parses a policy document into a compiled policy and a canonical document.
 
-The canonical document says the same in the present form: old forms are rewritten, defaults are left out (so that older
-pods can read a document that uses nothing new), and equal policies have equal canonical documents. Costs are US dollars
-in documents (`expected_cost`, cost limits and their estimates) and integer micro-USD in the compiled policy.
+The canonical document has the same meaning, with old forms rewritten to the present form. It leaves defaults out, so
+older pods can read every document that uses nothing new. Equal policies have equal canonical documents. Costs
+(`expected_cost`, cost limits and their estimates) are US dollars in documents and integer micro-USD in compiled
+policies.
 """
 
 from enum import StrEnum
@@ -26,7 +27,7 @@ HASH_BYTES = 8
 
 
 class Version(StrEnum):
-    """Versions of the language that this parser reads."""
+    """The language versions that this parser reads."""
 
     V1_0 = "1.0"
     V1 = "1"
@@ -36,13 +37,15 @@ VERSION = Field("version", Choice(Version), "The version of the policy language.
 PROVIDERS = Field(
     "providers",
     ListOf(PROVIDER, MAX_PROVIDERS, minimum=1, unique=(NAME.name, *(old for old, _ in NAME.old))),
-    "Who can run the tasks: at least one.",
+    "The providers that can run tasks; at least one.",
     old=(("weights", WeightsMap()),),
 )
-SELECTION = Field("selection", Choice(Selection), "By weight, or by live latency and cost.", Selection.WEIGHTED)
+SELECTION = Field(
+    "selection", Choice(Selection), "Order candidates by weight, or by learned latency and cost.", Selection.WEIGHTED
+)
 STICKY_SECTION = Field("sticky", STICKY, "Keeps a session on its provider.", None)
-BREAKER_SECTION = Field("circuit_breaker", BREAKER, "Leaves a failing provider alone for a while.", None)
-METADATA: Field[JsonObject] = Field("metadata", Free(), "Yours; kept as it is.", {})
+BREAKER_SECTION = Field("circuit_breaker", BREAKER, "Stops sending requests to a failing provider for a time.", None)
+METADATA: Field[JsonObject] = Field("metadata", Free(), "Your own data; kept as it is.", {})
 
 DOCUMENT = Table(
     "a policy",
@@ -64,7 +67,7 @@ DOCUMENT = Table(
 
 
 class Parsed(Struct, frozen=True):
-    """A good document. `warnings` are for its author; they change nothing."""
+    """A valid document, compiled. `warnings` are for its author and have no effect."""
 
     policy: Policy
     canonical: JsonObject
@@ -74,7 +77,7 @@ class Parsed(Struct, frozen=True):
 def parse(document: JsonValue) -> Parsed:
     """Compile a decoded policy document.
 
-    :raises InvalidInput: with every problem of the document.
+    :raises InvalidInput: the document is invalid; lists every problem.
     """
     report = Report()
     row = DOCUMENT.read(document, "", report)
@@ -103,37 +106,38 @@ def canonical(policy: Policy) -> JsonObject:
 
 
 def content_hash(canonical_bytes: bytes) -> bytes:
-    """The 8 bytes that name a policy's content; `canonical_bytes` has sorted keys (`wire.policies.encode`)."""
+    """The 8-byte hash of a policy's content. `canonical_bytes` must have sorted keys (`wire.policies.encode`)."""
     return blake2b(canonical_bytes, digest_size=HASH_BYTES).digest()
 
 
 class _OldForms(Struct, frozen=True):
-    """Where the author wrote what the present form has in lists: messages name the document's own fields."""
+    """Which old forms the author used, so that messages name the fields that are in the document."""
 
     weights: bool
     fallback: bool
 
-    def provider(self, place: int, name: str) -> str:
+    def weight_path(self, index: int, name: str) -> str:
         """The path of a provider's weight."""
-        return at("weights", name) if self.weights else f"providers[{place}].weight"
+        return at("weights", name) if self.weights else f"providers[{index}].weight"
 
 
 def _old_forms(document: JsonValue) -> _OldForms:
-    names = document if isinstance(document, dict) else {}
-    return _OldForms("providers" not in names, "fallbacks" not in names)
+    fields = document if isinstance(document, dict) else {}
+    return _OldForms("providers" not in fields, "fallbacks" not in fields)
 
 
 def _check(row: Row, old: _OldForms, report: Report) -> None:
-    """What stands between the sections that could be read."""
+    """Check the relations between sections, as far as the sections themselves are valid."""
     limits = row.get(LIMITS) or ()
     warn_pointless(limits, report)
     check_extensions([row.get(PRE), row.get(VALIDATORS), row.get(POST)], report)
     if row.get(RATE_LIMIT) is not None and any(x.id == RATE_LIMIT_ID for x in limits):
-        report.warn("rate_limit", f'is ignored: a limit with the id "{RATE_LIMIT_ID}" stands beside it', "remove it")
+        message = f'is ignored: `limits` has a limit with the id "{RATE_LIMIT_ID}"'
+        report.warn("rate_limit", message, "remove rate_limit")
     providers = row.get(PROVIDERS)
     if providers is not None:
         rules = row.get(FALLBACKS)
-        _check_weights(providers, row.get(SELECTION), rules, old, report)
+        _check_weights(providers=providers, selection=row.get(SELECTION), rules=rules, old=old, report=report)
         _check_estimates(limits, providers, report)
         warn_unreachable(rules or (), tuple(p.name for p in providers), report, old_form=old.fallback)
 
@@ -141,20 +145,20 @@ def _check(row: Row, old: _OldForms, report: Report) -> None:
 def _build(row: Row) -> Policy:
     providers = row[PROVIDERS]
     rules = row[FALLBACKS]
-    known = {p.name: p for p in providers}
-    targets = {r.to: known.get(r.to) or provider(r.to, 0) for r in rules}
+    by_name = {p.name: p for p in providers}
+    targets = {r.to: by_name.get(r.to) or provider(r.to, 0) for r in rules}
     return Policy(
-        providers,
-        row[SELECTION],
-        row[STICKY_SECTION],
-        rules,
-        tuple(targets.values()),
-        row[BREAKER_SECTION],
-        _with_rate_limit(row[LIMITS], row[RATE_LIMIT]),
-        row[PRE],
-        row[VALIDATORS],
-        row[POST],
-        row[METADATA],
+        providers=providers,
+        selection=row[SELECTION],
+        sticky=row[STICKY_SECTION],
+        fallbacks=rules,
+        fallback_providers=tuple(targets.values()),
+        breaker=row[BREAKER_SECTION],
+        limits=_with_rate_limit(row[LIMITS], row[RATE_LIMIT]),
+        pre=row[PRE],
+        validators=row[VALIDATORS],
+        post=row[POST],
+        metadata=row[METADATA],
     )
 
 
@@ -165,34 +169,34 @@ def _check_weights(
     old: _OldForms,
     report: Report,
 ) -> None:
-    """`rules` None: they were refused, so nobody can say who is reached by them."""
+    """Check the weights. `rules` None: the rules are invalid, so it is unknown which providers they lead to."""
     section = "weights" if old.weights else "providers"
     total = sum(p.weight for p in providers)
     if total == 0 and rules == ():
-        report.problem(section, "all weights are 0: no request could ever be given to anybody")
+        report.problem(section, "all weights are 0: no provider could ever be chosen", "give one a weight above 0")
         return
     targets = {r.to for r in rules or ()}
     for i, p in enumerate(providers):
         if p.weight == 0 and rules is not None and p.name not in targets:
-            hint = "give it a weight, or name it in a fallback"
-            report.warn(old.provider(i, p.name), f"is 0 and no fallback leads to {shown(p.name)}: never chosen", hint)
+            message = f"is 0 and no fallback leads to {shown(p.name)}: it is never chosen"
+            report.warn(old.weight_path(i, p.name), message, "give it a weight, or name it in a fallback")
     if total == 0:
-        report.warn(section, "all weights are 0: only the fallbacks are asked")
+        report.warn(section, "all weights are 0: only fallbacks are used")
     elif selection is Selection.WEIGHTED and not _sums_to_100(providers, total):
         report.warn(section, f"weights sum to {plain(round(total, 6))}, not 100", "shares are relative to the sum")
 
 
 def _sums_to_100(providers: tuple[Provider, ...], total: float) -> bool:
-    """All together, or within each priority: both read well, and shares are the same."""
-    tiers: dict[int, float] = {}
+    """Whether the weights of all providers, or those of each priority, sum to 100. The shares are the same for both."""
+    by_priority: dict[int, float] = {}
     for p in providers:
         if p.weight:
-            tiers[p.priority] = tiers.get(p.priority, 0) + p.weight
-    return any(all(isclose(s, 100, abs_tol=0.01) for s in sums) for sums in ((total,), tiers.values()))
+            by_priority[p.priority] = by_priority.get(p.priority, 0) + p.weight
+    return any(all(isclose(s, 100, abs_tol=0.01) for s in sums) for sums in ((total,), by_priority.values()))
 
 
 def _with_rate_limit(limits: tuple[Limit, ...], old: Limit | None) -> tuple[Limit, ...]:
-    """The old `rate_limit` as one more limit: both are enforced, unless a limit takes its place by its id."""
+    """Add the old `rate_limit` as one more limit, unless a limit has its id."""
     if old is None or any(x.id == RATE_LIMIT_ID for x in limits):
         return limits
     return (*limits, old)
@@ -202,5 +206,5 @@ def _check_estimates(limits: tuple[Limit, ...], providers: tuple[Provider, ...],
     unpriced = [p.name for p in providers if not p.expected_cost_microusd]
     for i, x in enumerate(limits):
         if x.resource is Resource.COST and unpriced and not x.default_estimate:
-            hint = f"give a default_estimate, or an expected_cost to {', '.join(unpriced[:5])}"
-            report.warn(f"limits[{i}]", "reserves nothing for a request whose cost nobody estimates", hint)
+            hint = f"set default_estimate here, or expected_cost of {', '.join(unpriced[:5])}"
+            report.warn(f"limits[{i}]", "reserves nothing for a request without an estimate of its cost", hint)

@@ -1,4 +1,4 @@
-"""Times in a policy document: texts with a unit, or whole seconds; milliseconds inside."""
+"""Durations in a policy document: texts with a unit, or whole seconds. Compiled policies have milliseconds."""
 
 import re
 
@@ -12,7 +12,7 @@ _DURATION = re.compile(r"(0|[1-9][0-9]{0,11})(ms|s|m|h|d)")
 
 
 class Duration(Struct, frozen=True):
-    """A time such as "500ms", "60s", "10m", "24h" or "7d"; milliseconds inside."""
+    """A duration such as "500ms", "60s", "10m", "24h" or "7d". It compiles to milliseconds."""
 
     minimum: str
     maximum: str
@@ -23,7 +23,8 @@ class Duration(Struct, frozen=True):
             report.wrong_type(path, 'a duration such as "60s"', value, hint)
             return None
         if _DURATION.fullmatch(value) is None:
-            report.problem(path, f"{shown(value)} is not a duration", 'a whole number and ms, s, m, h or d: "60s"')
+            hint = 'write a whole number and ms, s, m, h or d, such as "60s"'
+            report.problem(path, f"{shown(value)} is not a duration", hint)
             return None
         ms = duration_ms(value)
         if not duration_ms(self.minimum) <= ms <= duration_ms(self.maximum):
@@ -46,7 +47,7 @@ def duration_ms(text: str) -> int:
 
 
 class Seconds(Struct, frozen=True):
-    """A whole number of seconds; milliseconds inside."""
+    """A whole number of seconds. It compiles to milliseconds."""
 
     minimum: int
     maximum: int

@@ -1,4 +1,4 @@
-"""The policy language: the pipeline's extensions, called over NATS before and after the decision."""
+"""The policy language: the extensions that are called over NATS before and after the decision."""
 
 from enum import StrEnum
 from typing import Final
@@ -15,7 +15,7 @@ MAX_EXTENSIONS: Final = 10
 
 
 class Mode(StrEnum):
-    """What the failure of a `pre` or `post` extension does: the request fails, or goes on without."""
+    """Whether a request fails if its `pre` or `post` extension fails, or continues without it."""
 
     REQUIRED = "required"
     OPTIONAL = "optional"
@@ -24,10 +24,21 @@ class Mode(StrEnum):
 ID = Field(
     "id",
     Text("[A-Za-z0-9_-]{1,128}", "an extension id: 1 to 128 of A-Z a-z 0-9 _ -"),
-    "Names the subject beamline.ext.<kind>.<id>.v1.",
+    "The extension's id; its subject is beamline.ext.<kind>.<id>.v1.",
 )
-MODE = Field("mode", Choice(Mode), "required: the request fails with it.", Mode.REQUIRED)
-ON_FAIL = Field("on_fail", Choice(OnFail), "What its refusal does.", OnFail.BLOCK)
+MODE = Field(
+    "mode",
+    Choice(Mode),
+    "required: if the extension fails, the request fails. optional: the request continues without it.",
+    Mode.REQUIRED,
+)
+ON_FAIL = Field(
+    "on_fail",
+    Choice(OnFail),
+    "If the validator rejects the request or fails: block refuses the request, warn adds a warning to the decision, "
+    "ignore does nothing.",
+    OnFail.BLOCK,
+)
 
 
 def _build_when(row: Row) -> JsonObject:
@@ -37,21 +48,37 @@ def _build_when(row: Row) -> JsonObject:
 WHEN: Field[JsonObject] = Field(
     "when",
     Nested[JsonObject](Table("when", (MESSAGE_TYPE, CONTEXT)), _build_when, lambda when: when),
-    "What it is for; absent: every request.",
+    "The requests that call it; absent: all.",
     {},
 )
-CONFIG: Field[JsonObject] = Field("config", Free(), "Sent with every call.", {})
-TIMEOUT = Field("timeout_ms", Int(10, 5000), "How long one call may take, in ms.", 1000)
-RETRY = Field("retry", Int(0, MAX_RETRY), "Further calls after a failed one.", 0)
+CONFIG: Field[JsonObject] = Field("config", Free(), "Your own settings; sent with every call.", {})
+TIMEOUT = Field("timeout_ms", Int(10, 5000), "The longest duration of one call, in ms.", 1000)
+RETRY = Field("retry", Int(0, MAX_RETRY), "The number of retries after a failed call.", 0)
+_REQUIRED = {Mode.REQUIRED: True, Mode.OPTIONAL: False}
 
 
 def _build_step(row: Row) -> Extension:
-    required = row[MODE] is Mode.REQUIRED
-    return Extension(row[ID], required, OnFail.IGNORE, row[WHEN], row[CONFIG], row[TIMEOUT], row[RETRY])
+    return Extension(
+        id=row[ID],
+        required=_REQUIRED[row[MODE]],
+        on_fail=OnFail.IGNORE,
+        when=row[WHEN],
+        config=row[CONFIG],
+        timeout_ms=row[TIMEOUT],
+        retry=row[RETRY],
+    )
 
 
 def _build_validator(row: Row) -> Extension:
-    return Extension(row[ID], False, row[ON_FAIL], row[WHEN], row[CONFIG], row[TIMEOUT], row[RETRY])
+    return Extension(
+        id=row[ID],
+        required=False,
+        on_fail=row[ON_FAIL],
+        when=row[WHEN],
+        config=row[CONFIG],
+        timeout_ms=row[TIMEOUT],
+        retry=row[RETRY],
+    )
 
 
 def _unbuild_step(e: Extension) -> JsonObject:
@@ -71,13 +98,19 @@ _VALIDATOR = Nested(
     Table("a validator", (ID, ON_FAIL, WHEN, CONFIG, TIMEOUT, RETRY)), _build_validator, _unbuild_validator
 )
 
-PRE = Field("pre", ListOf(_STEP, MAX_OF_A_KIND), "Called before the decision, in order.", ())
-VALIDATORS = Field("validators", ListOf(_VALIDATOR, MAX_OF_A_KIND), "Asked whether the request may pass.", ())
-POST = Field("post", ListOf(_STEP, MAX_OF_A_KIND), "Called after the decision, in order.", ())
+PRE = Field("pre", ListOf(_STEP, MAX_OF_A_KIND), "Extensions that are called before the decision, in order.", ())
+VALIDATORS = Field(
+    "validators",
+    ListOf(_VALIDATOR, MAX_OF_A_KIND),
+    "Extensions that accept or reject a request; called after `pre`, all at once.",
+    (),
+)
+POST = Field("post", ListOf(_STEP, MAX_OF_A_KIND), "Extensions that are called after the decision, in order.", ())
 
 
 def check_extensions(kinds: list[tuple[Extension, ...] | None], report: Report) -> None:
-    """Refuse a pipeline of too many calls: each adds its time to the answer."""
+    """Refuse a pipeline with too many extensions, because each adds its duration to the answer."""
     count = sum(len(extensions) for extensions in kinds if extensions)
     if count > MAX_EXTENSIONS:
-        report.problem("", f"has {count} extensions in all, allowed are up to {MAX_EXTENSIONS}")
+        message = f"pre, validators and post have {count} extensions together, but at most {MAX_EXTENSIONS} are allowed"
+        report.problem("", message)

@@ -1,6 +1,5 @@
-"""The policy language: where a request goes when its provider failed."""
+"""The policy language: the providers to try after a failure."""
 
-from enum import StrEnum
 from typing import Final
 
 from msgspec import Struct
@@ -10,7 +9,7 @@ from router.domain.json import JsonObject, JsonValue
 from router.domain.policy.collections import ListOf, MapOf, Maybe
 from router.domain.policy.fields import PROVIDER_NAME, WORD
 from router.domain.policy.kinds import Choice, Flag, Int, Report, shown
-from router.domain.policy.model import Backoff, Fallback
+from router.domain.policy.model import Backoff, Fallback, Strategy
 from router.domain.policy.tables import Field, Nested, Row, Table, at, written
 
 MAX_FALLBACKS: Final = 64
@@ -29,13 +28,13 @@ _TASK_TYPE_NAMES = {"message_type", "task_type"}
 
 
 class Status:
-    """A status word, an HTTP number (503 or "503") or a class of them ("5xx").
+    """A status word, an HTTP number (503 or "503") or a class of numbers ("5xx").
 
-    Inside it is in lower case and without "HTTP_", as `plan` compares it.
+    It compiles to lower case without "HTTP_", as `candidates.status_matches` compares it.
     """
 
     def read(self, value: JsonValue, path: str, report: Report) -> str | None:
-        """The status in its one spelling."""
+        """The status in its canonical spelling."""
         if isinstance(value, bool) or not isinstance(value, int | str):
             report.wrong_type(path, "a status", value)
             return None
@@ -43,16 +42,16 @@ class Status:
         is_number = len(status) == 3 and status[0] in "12345" and (status[1:].isdecimal() or status[1:] == "xx")
         if status in STATUSES or (is_number and status.isascii()):
             return status
-        hint = f"one of {', '.join(STATUSES)}, a number such as 503, or a class such as 5xx"
+        hint = f"use {', '.join(STATUSES)}, a number such as 503, or a class such as 5xx"
         report.problem(path, f"{shown(str(value))} is not a status", hint)
         return None
 
     def write(self, value: str) -> JsonValue:
-        """Numbers are written as strings."""
+        """The status as text; numbers are written as strings."""
         return value
 
     def schema(self) -> JsonObject:
-        """As `read` accepts it, in the usual spellings."""
+        """The schema of what `read` accepts, in the usual spellings."""
         return {
             "anyOf": [
                 {"enum": list(STATUSES)},
@@ -62,44 +61,39 @@ class Status:
         }
 
 
-class Strategy(StrEnum):
-    """How the delay before a retry grows."""
-
-    EXPONENTIAL = "exponential"
-    LINEAR = "linear"
-    FIXED = "fixed"
-
-
 _BACKOFF = Backoff()
-STRATEGY = Field("strategy", Choice(Strategy), "base · 2ⁿ, base · n, or base.", Strategy(_BACKOFF.strategy))
+STRATEGY = Field(
+    "strategy",
+    Choice(Strategy),
+    "How the delay grows: base · 2ⁿ (exponential), base · n (linear), or base (fixed).",
+    _BACKOFF.strategy,
+)
 BASE = Field("base_ms", Int(1, 600_000), "The first delay, in ms.", _BACKOFF.base_ms)
 MAXIMUM = Field("max_ms", Int(1, 600_000), "The longest delay, in ms.", _BACKOFF.max_ms)
-JITTER = Field("jitter", Flag(), "Spread the delays: each between half of it and all of it.", _BACKOFF.jitter)
+JITTER = Field("jitter", Flag(), "Spread the delays: each is between half of it and all of it.", _BACKOFF.jitter)
 
 
 def _check_backoff(row: Row, path: str, report: Report) -> None:
     base, maximum = row.get(BASE), row.get(MAXIMUM)
     if base is not None and maximum is not None and base > maximum:
-        report.problem(at(path, "base_ms"), f"{base} is above max_ms ({maximum})")
+        report.problem(at(path, "base_ms"), f"{base} is above max_ms, {maximum}", "lower base_ms or raise max_ms")
 
 
 def _build_backoff(row: Row) -> Backoff:
-    return Backoff(row[STRATEGY].value, row[BASE], row[MAXIMUM], row[JITTER])
+    return Backoff(row[STRATEGY], row[BASE], row[MAXIMUM], row[JITTER])
 
 
 def _unbuild_backoff(b: Backoff) -> JsonObject:
-    return written(
-        STRATEGY.entry(Strategy(b.strategy)), BASE.entry(b.base_ms), MAXIMUM.entry(b.max_ms), JITTER.entry(b.jitter)
-    )
+    return written(STRATEGY.entry(b.strategy), BASE.entry(b.base_ms), MAXIMUM.entry(b.max_ms), JITTER.entry(b.jitter))
 
 
 WORDS = ListOf(WORD, MAX_WORDS, minimum=1)
-STATUS = Field("status", ListOf(Status(), MAX_WORDS, minimum=1), "Statuses that it is for; absent: any failure.", ())
-MESSAGE_TYPE = Field("message_type", WORDS, "Task types that it is for; absent: all.", ())
+STATUS = Field("status", ListOf(Status(), MAX_WORDS, minimum=1), "The statuses that match; absent: any failure.", ())
+MESSAGE_TYPE = Field("message_type", WORDS, "The task types that match; absent: all.", ())
 CONTEXT = Field(
     "context",
     MapOf(WORD, WORDS, MAX_WORDS),
-    "Fields of the request's context (or metadata), and the values that it is for; all must match.",
+    "Fields of the request's context (or metadata), each with the values that match. All fields must match.",
     (),
 )
 WHEN_TABLE = Table("when", (STATUS, MESSAGE_TYPE, CONTEXT))
@@ -130,13 +124,16 @@ def _unbuild_when(m: Match) -> JsonObject:
 
 
 WHEN = Field(
-    "when", Nested(WHEN_TABLE, _build_when, _unbuild_when, _check_when), "What it is for; absent: any failure.", Match()
+    "when",
+    Nested(WHEN_TABLE, _build_when, _unbuild_when, _check_when),
+    "The failures that the rule applies to; absent: any.",
+    Match(),
 )
 RETRY = Field(
     "retry",
     Int(0, MAX_RETRY),
-    "Tries that stay on the failed provider, the first included, before `to`; a task has 1 + retry in all. 0: `to` is "
-    "for callers who tell the failure themselves, a dispatched task ends with it.",
+    "Tries on the failed provider, the first one included, before `to` is used; a task has 1 + retry attempts. 0: a "
+    "dispatched task ends with this failure, and only callers who report it in their context get `to`.",
     1,
 )
 BACKOFF: Field[Backoff | None] = Field(
@@ -144,15 +141,17 @@ BACKOFF: Field[Backoff | None] = Field(
     Maybe(
         Nested(Table("backoff", (STRATEGY, BASE, MAXIMUM, JITTER)), _build_backoff, _unbuild_backoff, _check_backoff)
     ),
-    "Delays before further attempts; absent: 200 ms.",
+    "The delays before further attempts; absent: 200 ms.",
     None,
 )
-TO = Field("to", PROVIDER_NAME, "The provider to go to; it need not be among `providers`.")
+TO = Field("to", PROVIDER_NAME, "The provider to use next; it need not be in `providers`.")
 
 
 def _build_fallback(row: Row) -> Fallback:
     when = row[WHEN]
-    return Fallback(row[TO], when.statuses, when.attributes, row[RETRY], row[BACKOFF])
+    return Fallback(
+        to=row[TO], statuses=when.statuses, attributes=when.attributes, retry=row[RETRY], backoff=row[BACKOFF]
+    )
 
 
 def _unbuild_fallback(f: Fallback) -> JsonObject:
@@ -162,12 +161,12 @@ def _unbuild_fallback(f: Fallback) -> JsonObject:
 
 FALLBACK = Nested(Table("a fallback", (WHEN, RETRY, BACKOFF, TO)), _build_fallback, _unbuild_fallback)
 
-PROVIDER = Field("provider", PROVIDER_NAME, "The provider to go to.")
-CONDITIONS = Field("conditions", ListOf(Status(), MAX_WORDS), "Statuses that it is for; empty: any failure.", ())
+PROVIDER = Field("provider", PROVIDER_NAME, "The provider to use next.")
+CONDITIONS = Field("conditions", ListOf(Status(), MAX_WORDS), "The statuses that match; empty: any failure.", ())
 
 
 class OldFallback:
-    """The old form of `fallbacks`: one provider's name, or {"provider": name, "conditions": [statuses]}."""
+    """The old form of `fallbacks`: a provider's name, or {"provider": name, "conditions": [statuses]}."""
 
     _table = Table("fallback", (PROVIDER, CONDITIONS))
 
@@ -187,14 +186,14 @@ class OldFallback:
         return written(PROVIDER.entry(value[0].to), CONDITIONS.entry(value[0].statuses))
 
     def schema(self) -> JsonObject:
-        """As `read` accepts it."""
+        """The schema of what `read` accepts."""
         return {"anyOf": [PROVIDER_NAME.schema(), self._table.schema()]}
 
 
 FALLBACKS = Field(
     "fallbacks",
     ListOf(FALLBACK, MAX_FALLBACKS),
-    "Where to go after a failure; the first rule that matches counts.",
+    "Rules for the provider to use after a failure; the first rule that matches counts.",
     (),
     old=(("fallback", OldFallback()),),
 )
@@ -203,10 +202,9 @@ FALLBACKS = Field(
 def warn_unreachable(
     rules: tuple[Fallback, ...], providers: tuple[str, ...], report: Report, *, old_form: bool = False
 ) -> None:
-    """Warn about rules that no request or no dispatched task can reach, and about targets that are not among the
-    policy's providers.
+    """Warn about rules that no request or dispatched task can use, and about targets that are not in `providers`.
 
-    `old_form`: the author wrote `fallback`.
+    `old_form`: the author used the old field `fallback`.
     """
     for i, rule in enumerate(rules):
         path = "fallback" if old_form else f"fallbacks[{i}]"
@@ -214,31 +212,33 @@ def warn_unreachable(
             report.warn(
                 path if old_form else f"{path}.to",
                 f"{shown(rule.to)} is not in providers",
-                "it gets default figures, no concurrency bound",
+                "it has default figures and no concurrency bound",
             )
         if rule.statuses == ("success",):
-            report.warn(path, "can never be reached: a success needs no fallback")
+            report.warn(path, "is never used: a success needs no fallback", "remove the rule")
         elif covering := _covering(rules[:i], rule):
             names, verb = ", ".join(f"fallbacks[{j}]" for j in covering), "matches" if len(covering) == 1 else "match"
-            report.warn(path, f"can never be reached: {names} {verb} first", "put the narrower rule first")
+            report.warn(path, f"is never used: {names} {verb} first", "put the narrower rule first")
         elif providers == (rule.to,):
-            report.warn(path, "can never be reached: it leads to the only provider")
+            report.warn(path, "is never used: it leads to the only provider", "add a provider, or remove the rule")
         elif rule.retry == 0:
             message = (
-                "0 ends a dispatched task with the failure that matches, options.retry.max_attempts aside; "
-                f"{shown(rule.to)} is for callers who tell the failure themselves, in context.status"
+                "0 ends a dispatched task at a failure that matches, unless the request sets "
+                f"options.retry.max_attempts; only callers who report it in context.status get {shown(rule.to)}"
             )
-            report.warn(f"{path}.retry", message, "1, the default, goes on to `to` once")
+            report.warn(f"{path}.retry", message, "with 1, the default, a task continues on `to` once")
 
 
 def _covering(earlier: tuple[Fallback, ...], later: Fallback) -> list[int]:
-    """The earlier rules that together match whatever the later one does; empty: it may be reached."""
-    wanted = dict(later.attributes)
-    wider = [
+    """Indexes of the earlier rules that together match everything that `later` matches; empty: there are none."""
+    later_attributes = dict(later.attributes)
+    broader = [
         i
         for i, rule in enumerate(earlier)
-        if all(name in wanted and set(wanted[name]) <= set(values) for name, values in rule.attributes)
+        if all(
+            name in later_attributes and set(later_attributes[name]) <= set(values) for name, values in rule.attributes
+        )
     ]
     failures = [s for s in later.statuses if s != "success"] or [""]
-    firsts = [next((i for i in wider if status_matches(earlier[i].statuses, s)), None) for s in failures]
-    return [] if None in firsts else sorted({i for i in firsts if i is not None})
+    first_matches = [next((i for i in broader if status_matches(earlier[i].statuses, s)), None) for s in failures]
+    return [] if None in first_matches else sorted({i for i in first_matches if i is not None})

@@ -1,7 +1,7 @@
-"""The policy language: who may run tasks, and how one is chosen.
+"""The policy language: providers, selection, sticky sessions and breakers.
 
-Fallbacks, limits and extensions have modules of their own. Each table is the only place that knows its fields: parser,
-canonical form and JSON Schema come from it.
+Fallbacks, limits and extensions have their own modules. Each table is the only definition of its fields: the parser,
+the canonical form, the JSON Schema and the reference all come from it.
 """
 
 from typing import Final
@@ -22,18 +22,19 @@ NAME = Field("name", PROVIDER_NAME, "The provider's name, unique in the policy."
 WEIGHT = Field(
     "weight",
     Number(0, 100),
-    "Its share of the requests; together 100, in all or in each priority. 0: only as a fallback.",
+    "The provider's share of the requests. Weights sum to 100, over all providers or within each priority. 0: the "
+    "provider is only a fallback.",
 )
-PRIORITY = Field("priority", Int(0, 1000), "Higher ones go first; weights share within one priority.", 0)
-LATENCY = Field("expected_latency_ms", Int(0, LONGEST_MS), "Expected time of a task, in ms.", 0)
-COST = Field("expected_cost", Usd(1_000_000), "Expected cost of a task, in USD.", 0)
+PRIORITY = Field("priority", Int(0, 1000), "Higher priorities are tried first; weights count within a priority.", 0)
+LATENCY = Field("expected_latency_ms", Int(0, LONGEST_MS), "The expected duration of a task, in ms.", 0)
+COST = Field("expected_cost", Usd(1_000_000), "The expected cost of a task, in USD.", 0)
 MAX_CONCURRENCY = Field(
-    "max_concurrency", Int(0, 1_000_000), "Tasks of this tenant at once, fleet-wide; 0: no bound.", 0
+    "max_concurrency", Int(0, 1_000_000), "The most tasks of this tenant at a time, fleet-wide; 0: no bound.", 0
 )
 ENDPOINT: Field[str | None] = Field(
     "endpoint",
     Maybe(Text(r"[^\x00-\x20\x7f]{1,1024}", "an address: 1 to 1024 characters, no spaces")),
-    "For the worker.",
+    "An address that assignments pass on to the worker.",
     None,
 )
 
@@ -70,35 +71,35 @@ PROVIDER = Nested(
 
 
 class WeightsMap:
-    """The old form of `providers`: {"name": weight}, in 0..1 when no weight is above 1, else in 0..100."""
+    """The old form of `providers`: {"name": weight}. Weights are 0..1 if none is above 1, else 0..100."""
 
     def read(self, value: JsonValue, path: str, report: Report) -> tuple[Provider, ...] | None:
-        """Providers with these weights and no figures."""
+        """Providers with these weights and default figures."""
         pairs = MapOf(PROVIDER_NAME, Number(0, 100), MAX_PROVIDERS).read(value, path, report)
         if pairs is None:
             return None
         if not pairs:
-            report.problem(path, "names no provider")
+            report.problem(path, "names no provider", "at least one is required")
             return None
         scale = 100 if max(w for _, w in pairs) <= 1 else 1
         return tuple(provider(name, round(w * scale, 9)) for name, w in pairs)
 
     def write(self, value: tuple[Provider, ...]) -> JsonValue:
-        """The map that reads as these weights."""
+        """The map of these weights."""
         return {p.name: plain(p.weight) for p in value}
 
     def schema(self) -> JsonObject:
-        """As `read` accepts it."""
+        """The schema of what `read` accepts."""
         return MapOf(PROVIDER_NAME, Number(0, 100), MAX_PROVIDERS).schema()
 
 
-ENABLED = Field("enabled", Flag(), "false: as if the section were absent.", True)
+ENABLED = Field("enabled", Flag(), "false: the section has no effect.", True)
 
-SESSION_KEY = Field("session_key", WORD, "The field of the request's context that names the session.", "session_id")
+SESSION_KEY = Field("session_key", WORD, "The field of the request's context that holds the session.", "session_id")
 TTL = Field(
     "ttl",
     Duration("1s", "30d"),
-    "How long an unused pin stays, less a tenth at most: a use that soon after the last one renews nothing.",
+    "The lifetime of an unused pin. A use renews it, except within the first tenth of the lifetime.",
     600_000,
     old=(("ttl_seconds", Seconds(1, 2_592_000)), ("ttl_sec", Seconds(1, 2_592_000))),
 )
@@ -109,30 +110,46 @@ STICKY = Nested[Sticky | None](
 )
 
 _BREAKER = Breaker()
-FAILURES = Field("failure_threshold", Int(1, 1000), "Failures in a row that open it.", _BREAKER.failure_threshold)
+FAILURES = Field(
+    "failure_threshold", Int(1, 1000), "Consecutive failures that open the breaker.", _BREAKER.failure_threshold
+)
 ERROR_RATE = Field(
     "error_rate_threshold",
     Number(0, 1, positive=True),
-    "Share of failures in the window that opens it.",
+    "The share of failures in the window that opens the breaker.",
     _BREAKER.error_rate_threshold,
 )
 ERROR_WINDOW = Field(
     "error_rate_window_seconds",
     Seconds(1, 3600),
-    "Window of the error rate, in seconds.",
+    "The window of the error rate, in seconds.",
     _BREAKER.error_rate_window_ms,
 )
-MINIMUM = Field("minimum_requests", Int(1, 1_000_000), "Below this volume no rate opens it.", _BREAKER.minimum_requests)
-TIMEOUT = Field("timeout_ms", Int(1, LONGEST_MS), "How long it stays open before a probe.", _BREAKER.timeout_ms)
+MINIMUM = Field(
+    "minimum_requests",
+    Int(1, 1_000_000),
+    "The number of requests in the window that the error rate needs to open the breaker.",
+    _BREAKER.minimum_requests,
+)
+TIMEOUT = Field(
+    "timeout_ms", Int(1, LONGEST_MS), "The time in ms from opening to the first probe.", _BREAKER.timeout_ms
+)
 SUCCESSES = Field(
     "success_threshold",
     Int(1, 100),
-    "Successful probes that close it; then its share comes back over timeout_ms or 10 s, whichever is shorter.",
+    "Successful probes that close the breaker. The provider's share then returns gradually, over timeout_ms or 10 s, "
+    "whichever is shorter.",
     _BREAKER.success_threshold,
 )
-PROBES = Field("half_open_max_calls", Int(1, 100), "Probes at once while half open.", _BREAKER.half_open_max_calls)
+PROBES = Field(
+    "half_open_max_calls", Int(1, 100), "The most probes at a time while half-open.", _BREAKER.half_open_max_calls
+)
 WHEN_ALL_OPEN = Field(
-    "when_all_open", Choice(WhenAllOpen), "When every candidate's breaker is open.", _BREAKER.when_all_open
+    "when_all_open",
+    Choice(WhenAllOpen),
+    "If all breakers are open: fail refuses requests. The others use the provider whose next probe is due first: "
+    "probe_one for one probe at a time, last_resort for every request.",
+    _BREAKER.when_all_open,
 )
 
 
@@ -155,14 +172,14 @@ def _build_breaker(row: Row) -> Breaker | None:
     if not row[ENABLED]:
         return None
     return Breaker(
-        row[FAILURES],
-        row[ERROR_RATE],
-        row[ERROR_WINDOW],
-        row[MINIMUM],
-        row[TIMEOUT],
-        row[SUCCESSES],
-        row[PROBES],
-        row[WHEN_ALL_OPEN],
+        failure_threshold=row[FAILURES],
+        error_rate_threshold=row[ERROR_RATE],
+        error_rate_window_ms=row[ERROR_WINDOW],
+        minimum_requests=row[MINIMUM],
+        timeout_ms=row[TIMEOUT],
+        success_threshold=row[SUCCESSES],
+        half_open_max_calls=row[PROBES],
+        when_all_open=row[WHEN_ALL_OPEN],
     )
 
 

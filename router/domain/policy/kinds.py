@@ -1,7 +1,7 @@
-"""What one field of a policy document may hold: how it is read, written back and described in the JSON Schema.
+"""The kinds of values in a policy document: how a value is read, written back and described in the JSON Schema.
 
-A kind reads plain JSON into the domain's value and reports, instead of raising, what is wrong, so that a document's
-author sees all mistakes at once. Nothing is clamped, rounded into range or converted from a string that holds a number.
+A kind compiles plain JSON to a value of the model. It reports problems and does not raise, so an author gets all of
+them at once. A bad value is never clamped into range, nor is a string converted to a number.
 """
 
 import re
@@ -22,7 +22,7 @@ _TYPE_NAMES = {type(None): "null", bool: "a boolean", str: "a string", list: "a 
 
 
 class Report:
-    """All that is wrong (`problems`) and all that is odd (`warnings`) with one document."""
+    """All problems and warnings of one document."""
 
     __slots__ = ("problems", "warnings")
 
@@ -31,39 +31,39 @@ class Report:
         self.warnings: list[Problem] = []
 
     def problem(self, path: str, message: str, hint: str = "") -> None:
-        """Refuse the document."""
+        """Add a problem; the document will be refused."""
         self.problems.append(Problem(path, message, hint))
 
     def warn(self, path: str, message: str, hint: str = "") -> None:
-        """Accept the document, but say so."""
+        """Add a warning; it does not refuse the document."""
         self.warnings.append(Problem(path, message, hint))
 
-    def wrong_type(self, path: str, wanted: str, value: JsonValue, hint: str = "") -> None:
-        """Refuse a value of another type."""
-        got = _TYPE_NAMES.get(type(value), "a number")
-        self.problem(path, f"expected {wanted}, got {got}", hint)
+    def wrong_type(self, path: str, expected: str, value: JsonValue, hint: str = "") -> None:
+        """Add a problem: the value has the wrong type."""
+        actual = _TYPE_NAMES.get(type(value), "a number")
+        self.problem(path, f"expected {expected}, got {actual}", hint)
 
 
 class Kind(Protocol[T]):
-    """Reads a JSON value into a T (None: refused, and reported), and writes it back so that it reads as the same T."""
+    """Compiles a JSON value to a T, and writes a T back as JSON that compiles to the same T."""
 
     def read(self, value: JsonValue, path: str, report: Report) -> T | None:
-        """The domain's value, or None after a problem was reported."""
+        """Compile the value at `path`; None: it is invalid, and the problem is in the report."""
 
     def write(self, value: T) -> JsonValue:
-        """The canonical JSON of a value: equal values are written alike."""
+        """The canonical JSON of a value. Equal values have equal JSON."""
 
     def schema(self) -> JsonObject:
-        """The JSON Schema (draft 2020-12) of what `read` accepts."""
+        """The JSON Schema (draft 2020-12) of the values that `read` accepts."""
 
 
 def plain(value: float) -> int | float:
-    """A number without a needless fraction."""
+    """The number, as an int if it is whole."""
     return int(value) if value == int(value) else value
 
 
 class Int(Struct, frozen=True):
-    """A whole number in least..most; `30.0` is whole too, as JSON Schema has it."""
+    """A whole number in minimum..maximum. `30.0` is accepted, as in JSON Schema."""
 
     minimum: int
     maximum: int
@@ -89,7 +89,7 @@ class Int(Struct, frozen=True):
 
 
 class Number(Struct, frozen=True):
-    """A number in least..most; with `positive`, above zero."""
+    """A number in minimum..maximum; with `positive`, above zero."""
 
     minimum: float
     maximum: float
@@ -116,7 +116,7 @@ class Number(Struct, frozen=True):
 
 
 class Usd(Struct, frozen=True):
-    """An amount of US dollars in the document, whole micro-USD inside (0.0025 → 2500); finer fractions are rounded."""
+    """An amount of US dollars. It compiles to whole micro-USD (0.0025 → 2500); finer fractions are rounded."""
 
     maximum: int
 
@@ -132,7 +132,7 @@ class Usd(Struct, frozen=True):
 
 
 class Flag(Struct, frozen=True):
-    """true or false."""
+    """A boolean."""
 
     def read(self, value: JsonValue, path: str, report: Report) -> bool | None:
         if isinstance(value, bool):
@@ -148,7 +148,7 @@ class Flag(Struct, frozen=True):
 
 
 class Text(Struct, frozen=True):
-    """A string that matches `pattern` as a whole; `what` says the same to a reader."""
+    """A string that matches the whole `pattern`; `what` describes the pattern in messages."""
 
     pattern: str
     what: str
@@ -170,7 +170,7 @@ class Text(Struct, frozen=True):
 
 
 class Choice(Struct, Generic[E], frozen=True):
-    """One of a few words. `later`: words of the language that come with a later version, and what to use until then."""
+    """One of a few words. `later`: words that only a later version supports, each with the hint for an author."""
 
     words: type[E]
     later: Mapping[str, str] = {}
@@ -180,7 +180,7 @@ class Choice(Struct, Generic[E], frozen=True):
             report.wrong_type(path, "a string", value, f"one of {self._allowed()}")
             return None
         if value in self.later:
-            report.problem(path, f'"{value}" comes with a later version', self.later[value])
+            report.problem(path, f'"{value}" is not supported in this version', self.later[value])
             return None
         word = next((w for w in self.words if w.value == value), None)
         if word is None:
@@ -198,7 +198,7 @@ class Choice(Struct, Generic[E], frozen=True):
 
 
 class Free(Struct, frozen=True):
-    """An object that is kept as it is; only its depth is bounded."""
+    """An object with any content; only its depth is bounded."""
 
     deepest: int = 32
 
@@ -219,11 +219,11 @@ class Free(Struct, frozen=True):
 
 
 def _deeper_than(value: JsonValue, levels: int) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels < 0 or any(_deeper_than(v, levels - 1) for v in inner)
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels < 0 or any(_deeper_than(v, levels - 1) for v in children)
 
 
 def shown(text: str) -> str:
-    """A string from the document, quoted and short enough for a message."""
+    """A string from the document for use in a message: quoted, in ASCII, and shortened."""
     quoted = ascii(text if len(text) <= 64 else text[:61] + "...")
     return f'"{quoted[1:-1]}"'

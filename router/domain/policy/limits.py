@@ -1,8 +1,8 @@
-"""The policy language: limits, and the old `rate_limit`."""
+"""The policy language: limits, and their old form `rate_limit`."""
 
 from enum import StrEnum
 from math import ceil
-from typing import Final
+from typing import Final, assert_never
 
 from router.domain.json import JsonObject
 from router.domain.policy.collections import ListOf
@@ -21,43 +21,45 @@ _COUNTED_BY: Final = ("scope", "resource", "window_ms", "algorithm", "default_es
 
 
 class Mode(StrEnum):
-    """Whether a limit refuses, or only counts and reports."""
+    """Whether a limit refuses requests, or only counts and reports them."""
 
     ENFORCE = "enforce"
     SHADOW = "shadow"
 
 
 LIMIT_ID = Text("[A-Za-z0-9_.:-]{1,128}", "a limit id: 1 to 128 of A-Z a-z 0-9 _ . : -")
-ID = Field("id", LIMIT_ID, "Names the limit in refusals and its counter in the store; unique in the policy.")
+ID = Field("id", LIMIT_ID, "The limit's name in refusals and in the store; unique in the policy.")
 SCOPE = Field("scope", Choice(Scope), "Who shares the counter.")
-RESOURCE = Field("resource", Choice(Resource), "What is counted.")
+RESOURCE = Field("resource", Choice(Resource), "What the limit counts.")
 LIMIT = Field(
-    "limit", Number(0, LARGEST, positive=True), "Units in any window: a whole number; for cost USD, to a millionth."
+    "limit",
+    Number(0, LARGEST, positive=True),
+    "The most units in any window: a whole number; for cost, USD with up to six decimals.",
 )
 WINDOW = Field(
     "window",
     Duration("1ms", LONGEST_WINDOW),
-    "No window of this length holds more than `limit`. Required, but for concurrency, which has none.",
+    "No window of this length admits more than `limit`. Required, except for concurrency.",
     0,
 )
 ALGORITHM = Field(
     "algorithm",
     Choice(Algorithm),
-    "sliding: 12 sub-buckets, a unit is free again within a twelfth after the window. log: every charge is remembered, "
-    "at most 10,000 of them, and free again to the millisecond; dearer.",
+    "sliding: counts in 12 sub-buckets, and frees a unit up to an eleventh of the window late. log: stores every "
+    "charge, at most 10,000 of them, and frees a unit on the millisecond; it costs more.",
     Algorithm.SLIDING,
 )
-MODE = Field("mode", Choice(Mode), "shadow: count and report, never refuse.", Mode.ENFORCE)
+MODE = Field("mode", Choice(Mode), "enforce: refuse. shadow: only count and report.", Mode.ENFORCE)
 ON_STORE_ERROR = Field(
     "on_store_error",
     Choice(OnStoreError, {"local_share": 'use "deny" or "allow"'}),
-    "What to say while the counter cannot be reached.",
+    "Whether requests are refused or admitted while the store is unavailable.",
     OnStoreError.DENY,
 )
 ESTIMATE = Field(
     "default_estimate",
     Number(0, LARGEST),
-    "Tokens, or USD of cost, reserved for a request that brings no estimate.",
+    "Tokens, or USD of cost, that a request without an estimate reserves.",
     0.0,
 )
 _TABLE = Table("a limit", (ID, SCOPE, RESOURCE, LIMIT, WINDOW, ALGORITHM, MODE, ON_STORE_ERROR, ESTIMATE))
@@ -75,9 +77,27 @@ def limit(
     on_store_error: OnStoreError = OnStoreError.DENY,
     default_estimate: int = 0,
 ) -> Limit:
-    """A limit with its derived entry: id, window, scope and resource name the counter; revision and bound do not."""
+    """Build a limit with its derived entry.
+
+    Id, window, scope and resource identify the counter. The policy's revision and the bound do not, so a change of them
+    keeps the count.
+    """
     entry = entry_id("limit", id_, str(window_ms), scope.value, resource.value)
-    return Limit(id_, scope, resource, maximum, window_ms, entry, algorithm, shadow, on_store_error, default_estimate)
+    return Limit(
+        id=id_,
+        scope=scope,
+        resource=resource,
+        limit=maximum,
+        window_ms=window_ms,
+        entry=entry,
+        algorithm=algorithm,
+        shadow=shadow,
+        on_store_error=on_store_error,
+        default_estimate=default_estimate,
+    )
+
+
+_SHADOW = {Mode.ENFORCE: False, Mode.SHADOW: True}
 
 
 def _check(row: Row, path: str, report: Report) -> None:
@@ -86,50 +106,66 @@ def _check(row: Row, path: str, report: Report) -> None:
         return
     concurrent = resource is Resource.CONCURRENCY
     if concurrent and row.given(WINDOW):
-        report.warn(at(path, "window"), "has no meaning for concurrency: a slot is free again when its task ends")
+        message = "does not apply to concurrency: a slot is free again when its task ends"
+        report.warn(at(path, "window"), message, "remove window")
     if not concurrent and not row.given(WINDOW):
-        report.problem(at(path, "window"), "is required", 'a duration such as "60s"')
+        report.problem(at(path, "window"), "is required", 'write a duration such as "60s"')
     if row.get(ALGORITHM) is Algorithm.LOG:
         _check_log(row, path, report)
     maximum = _check_units(row.get(LIMIT), resource, at(path, "limit"), report)
     estimate = _check_units(row.get(ESTIMATE), resource, at(path, "default_estimate"), report)
     if maximum == 0:
-        report.problem(at(path, "limit"), "is less than a millionth of a USD")
+        report.problem(at(path, "limit"), "is below 0.000001 USD", "give an amount of at least a millionth of a USD")
     elif maximum is not None and estimate is not None and estimate > maximum:
-        hint = "no request without an estimate of its own would ever pass"
-        report.problem(at(path, "default_estimate"), "is above the limit", hint)
+        message = "is above `limit`: no request without its own estimate would ever be admitted"
+        report.problem(at(path, "default_estimate"), message, "lower it, or raise `limit`")
     if resource not in {Resource.TOKENS, Resource.COST} and row.given(ESTIMATE):
-        report.problem(at(path, "default_estimate"), f"has no meaning for {resource.value}: a request counts 1")
+        message = f"does not apply to {resource.value}: a request counts 1"
+        report.problem(at(path, "default_estimate"), message, "remove default_estimate")
     if resource is Resource.TOKENS and estimate == 0:
-        report.warn(path, "reserves nothing for a request without an estimate of its tokens", "give a default_estimate")
+        message = "reserves nothing for a request without an estimate of its tokens"
+        report.warn(path, message, "set default_estimate")
 
 
 def _check_log(row: Row, path: str, report: Report) -> None:
     resource, maximum = row.get(RESOURCE), row.get(LIMIT)
     if resource is Resource.CONCURRENCY:
-        report.problem(at(path, "algorithm"), "has no meaning for concurrency: leases are counted exactly")
+        message = "does not apply to concurrency: leases are counted exactly"
+        report.problem(at(path, "algorithm"), message, "remove algorithm")
     elif resource is Resource.REQUESTS and maximum is not None and maximum > MAX_LOGGED:
-        report.problem(at(path, "limit"), f"is above {MAX_LOGGED}, the most that a log remembers", 'use "sliding"')
+        message = f"is above {MAX_LOGGED}, the capacity of a log"
+        report.problem(at(path, "limit"), message, 'lower it, or set algorithm to "sliding"')
 
 
 def _build(row: Row) -> Limit:
     resource = row[RESOURCE]
     return limit(
-        row[ID],
-        row[SCOPE],
-        resource,
-        _units(row[LIMIT], resource),
-        0 if resource is Resource.CONCURRENCY else row[WINDOW],
+        id_=row[ID],
+        scope=row[SCOPE],
+        resource=resource,
+        maximum=_units(row[LIMIT], resource),
+        window_ms=0 if resource is Resource.CONCURRENCY else row[WINDOW],
         algorithm=row[ALGORITHM],
-        shadow=row[MODE] is Mode.SHADOW,
+        shadow=_SHADOW[row[MODE]],
         on_store_error=row[ON_STORE_ERROR],
         default_estimate=_units(row[ESTIMATE], resource),
     )
 
 
 def _units(value: float, resource: Resource) -> int:
-    """Whole units of a resource: micro-USD for cost, which the document gives in USD."""
-    return round(value * MICRO) if resource is Resource.COST else int(value)
+    """Convert a document's value to whole units of a resource; for cost, from USD to micro-USD."""
+    return round(value * _scale(resource))
+
+
+def _scale(resource: Resource) -> int:
+    """Units of the store per unit of the document."""
+    match resource:
+        case Resource.COST:
+            return MICRO
+        case Resource.REQUESTS | Resource.TOKENS | Resource.CONCURRENCY:
+            return 1
+        case _:
+            assert_never(resource)
 
 
 def _check_units(value: float | None, resource: Resource, path: str, report: Report) -> int | None:
@@ -143,7 +179,7 @@ def _check_units(value: float | None, resource: Resource, path: str, report: Rep
 
 
 def _unbuild(x: Limit) -> JsonObject:
-    scale = MICRO if x.resource is Resource.COST else 1
+    scale = _scale(x.resource)
     return written(
         ID.entry(x.id),
         SCOPE.entry(x.scope),
@@ -160,12 +196,12 @@ def _unbuild(x: Limit) -> JsonObject:
 LIMITS = Field(
     "limits",
     ListOf(Nested(_TABLE, _build, _unbuild, _check), MAX_LIMITS, unique=(ID.name,)),
-    "All must admit, or nothing is charged.",
+    "A request must pass all limits; if one refuses, none is charged.",
     (),
 )
 
-RATE = Field("requests_per_second", Number(0, 1_000_000, positive=True), "Requests a second, on average.")
-BURST = Field("burst", Int(1, 1_000_000), "Requests at once; absent: a second's worth, rounded up.", 0)
+RATE = Field("requests_per_second", Number(0, 1_000_000, positive=True), "The average number of requests per second.")
+BURST = Field("burst", Int(1, 1_000_000), "The most requests at once; absent: the rate, rounded up.", 0)
 
 
 def _rate_window(rate: float, burst: int) -> tuple[int, int]:
@@ -176,19 +212,22 @@ def _rate_window(rate: float, burst: int) -> tuple[int, int]:
 def _check_rate_limit(row: Row, path: str, report: Report) -> None:
     rate, burst = row.get(RATE), row.get(BURST)
     if rate and burst is not None and _rate_window(rate, burst)[1] > duration_ms(LONGEST_WINDOW):
-        report.problem(path, f"burst / requests_per_second is a window above {LONGEST_WINDOW}")
+        message = f"the window, burst / requests_per_second, is longer than {LONGEST_WINDOW}"
+        report.problem(path, message, "lower burst, or raise requests_per_second")
 
 
 def _build_rate_limit(row: Row) -> Limit | None:
-    """`burst` (else the rate, rounded up) requests of this policy in any window of burst / rate.
+    """Build the limit: at most `burst` (else the rate, rounded up) requests in any window of burst / rate.
 
-    The section stands in a policy and speaks of its requests, so its scope is the policy: two policies of a tenant that
-    each have one do not share a counter.
+    The section belongs to a policy and counts its requests, so the scope is the policy. Two policies of a tenant with
+    such a section do not share a counter.
     """
     if not row[ENABLED]:
         return None
     maximum, window_ms = _rate_window(row[RATE], row[BURST])
-    return limit(RATE_LIMIT_ID, Scope.POLICY, Resource.REQUESTS, maximum, window_ms)
+    return limit(
+        id_=RATE_LIMIT_ID, scope=Scope.POLICY, resource=Resource.REQUESTS, maximum=maximum, window_ms=window_ms
+    )
 
 
 RATE_LIMIT: Field[Limit | None] = Field(
@@ -196,25 +235,25 @@ RATE_LIMIT: Field[Limit | None] = Field(
     Nested[Limit | None](
         Table("rate_limit", (ENABLED, RATE, BURST), switch=ENABLED.name),
         _build_rate_limit,
-        # Canonical documents have it among `limits`.
+        # Not used by canonical documents, which have this limit in `limits`.
         lambda x: {} if x is None else written(RATE.entry(x.limit * 1000 / x.window_ms), BURST.entry(x.limit)),
         _check_rate_limit,
     ),
-    "A requests limit of this policy: `burst` in any window of burst / requests_per_second.",
+    "Old form of a limit on this policy's requests: `burst` in any window of burst / requests_per_second.",
     None,
 )
 
 
 def warn_pointless(limits: tuple[Limit, ...], report: Report) -> None:
-    """Warn about a limit that another one makes pointless."""
+    """Warn about limits that can never refuse, because another limit on the same counter is stricter."""
     for i, x in enumerate(limits):
         if (
             stricter := next((j for j, y in enumerate(limits) if i != j and _is_stricter(y, x, j < i)), None)
         ) is not None:
-            report.warn(f"limits[{i}]", f"can never refuse: limits[{stricter}] admits no more than it does")
+            report.warn(f"limits[{i}]", f"can never refuse: limits[{stricter}] is at least as strict", "remove one")
 
 
-def _is_stricter(one: Limit, other: Limit, first: bool) -> bool:
-    """Whether `one` refuses whenever the other would; of equal ones the first counts."""
-    counted_alike = all(getattr(one, name) == getattr(other, name) for name in _COUNTED_BY)
-    return counted_alike and not one.shadow and (one.limit < other.limit or (one.limit == other.limit and first))
+def _is_stricter(limit: Limit, other: Limit, first: bool) -> bool:
+    """Whether `limit` refuses whenever `other` would. Of two equal limits, the first counts as stricter."""
+    same_counter = all(getattr(limit, name) == getattr(other, name) for name in _COUNTED_BY)
+    return same_counter and not limit.shadow and (limit.limit < other.limit or (limit.limit == other.limit and first))

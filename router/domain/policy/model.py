@@ -1,4 +1,4 @@
-"""A tenant's policy, compiled: what `plan` reads. Costs are integer micro-USD, times are milliseconds."""
+"""A tenant's policies, compiled for `domain.plan`. Costs are integer micro-USD, durations are milliseconds."""
 
 from enum import StrEnum
 from hashlib import blake2b
@@ -17,7 +17,7 @@ ENTRY_BYTES = 8
 
 
 class Scope(StrEnum):
-    """Who shares a limit's counter."""
+    """Who shares the counter of a limit."""
 
     TENANT = "tenant"
     USER = "user"
@@ -35,21 +35,28 @@ class Resource(StrEnum):
 
 
 class Algorithm(StrEnum):
-    """`sliding`: 12 sub-buckets, freed within one bucket after the window. `log`: exact."""
+    """How a limit counts.
+
+    `sliding`: in 12 sub-buckets; a unit is free again up to one bucket after its window. `log`: exact to the ms.
+    """
 
     SLIDING = "sliding"
     LOG = "log"
 
 
 class Selection(StrEnum):
-    """How the candidates are ordered."""
+    """How candidates are ordered: by weight, or by learned latency and cost."""
 
     WEIGHTED = "weighted"
     BEST_SCORE = "best_score"
 
 
 class WhenAllOpen(StrEnum):
-    """What to do when every candidate's breaker is open."""
+    """What to do if every candidate's breaker is open.
+
+    `fail`: refuse. The others use the provider whose next probe is due first: `probe_one` for one probe at a time,
+    `last_resort` for every request.
+    """
 
     FAIL = "fail"
     PROBE_ONE = "probe_one"
@@ -57,14 +64,14 @@ class WhenAllOpen(StrEnum):
 
 
 class OnStoreError(StrEnum):
-    """What a limit says while its counter cannot be reached."""
+    """Whether a limit refuses or admits requests while the store is unavailable."""
 
     DENY = "deny"
     ALLOW = "allow"
 
 
 class OnFail(StrEnum):
-    """What a validator's refusal does."""
+    """What happens if a validator rejects a request, or fails."""
 
     BLOCK = "block"
     WARN = "warn"
@@ -72,17 +79,23 @@ class OnFail(StrEnum):
 
 
 def entry_id(*parts: str) -> bytes:
-    """The 8 bytes by which a state string finds an entry: never its position, so two revisions read one string."""
+    """The 8-byte id of an entry in a state string.
+
+    Entries are found by id and never by position, so two revisions of a policy can use the same string.
+    """
     return blake2b("\0".join(parts).encode(), digest_size=ENTRY_BYTES).digest()
 
 
 def provider_entry(name: str) -> bytes:
-    """The id of a provider's breaker and levers."""
+    """The entry id of a provider's breaker and levers."""
     return entry_id("provider", name)
 
 
 class Provider(Struct, frozen=True):
-    """One who can run tasks. `entry` names its breaker; `seed` is its share of the rendezvous hash."""
+    """A provider. `entry`: the id of its breaker and levers; `seed`: its seed in the rendezvous hash.
+
+    `max_concurrency` 0: unbounded.
+    """
 
     name: str
     weight: float
@@ -105,29 +118,30 @@ def provider(
     max_concurrency: int = 0,
     endpoint: str | None = None,
 ) -> Provider:
-    """A provider with its derived ids. `max_concurrency` 0: unbounded."""
+    """Build a provider with its derived entry and seed."""
     entry = provider_entry(name)
     return Provider(
-        name,
-        weight,
-        entry,
-        int.from_bytes(entry),
-        priority,
-        expected_latency_ms,
-        expected_cost_microusd,
-        max_concurrency,
-        endpoint,
+        name=name,
+        weight=weight,
+        entry=entry,
+        seed=int.from_bytes(entry),
+        priority=priority,
+        expected_latency_ms=expected_latency_ms,
+        expected_cost_microusd=expected_cost_microusd,
+        max_concurrency=max_concurrency,
+        endpoint=endpoint,
     )
 
 
 QUOTA_ID, AUDIT_QUOTA_ID = "~requests", "~audit"
-"""The limits that the fleet's settings add to every policy, in this order; no document can name one like that."""
+"""The limits that the fleet's settings add to every policy, in this order. No document can use these ids."""
 
 
 class Limit(Struct, frozen=True):
     """At most `limit` units of `resource` in any window of `window_ms`.
 
-    The counter is found by `entry` (of id and window): a changed limit keeps its usage, a changed window starts anew.
+    `entry` identifies the counter; it is a hash of id, window, scope and resource. A changed bound therefore keeps the
+    usage, and a changed window starts a new counter.
     """
 
     id: str
@@ -143,23 +157,35 @@ class Limit(Struct, frozen=True):
 
 
 class Sticky(Struct, frozen=True):
-    """Requests with the same context[session_key] go to the same provider while it is fit."""
+    """Pins: requests with the same `context[session_key]` go to the same provider while that provider is fit."""
 
     session_key: str = "session_id"
     ttl_ms: int = 600_000
 
 
-class Backoff(Struct, frozen=True):
-    """Delay before a retry: base · 2ⁿ (exponential), base · n (linear) or base (fixed), at most max."""
+class Strategy(StrEnum):
+    """How the delay grows from one retry to the next."""
 
-    strategy: str = "exponential"
+    EXPONENTIAL = "exponential"
+    LINEAR = "linear"
+    FIXED = "fixed"
+
+
+class Backoff(Struct, frozen=True):
+    """The delay before a retry: base · 2ⁿ (exponential), base · n (linear) or base (fixed), at most max."""
+
+    strategy: Strategy = Strategy.EXPONENTIAL
     base_ms: int = 200
     max_ms: int = 30_000
     jitter: bool = True
 
 
 class Fallback(Struct, frozen=True):
-    """Where to go when `statuses` (empty: any failure) and `attributes` match, after `retry` tries on one provider."""
+    """A fallback rule: which provider to use after a failure.
+
+    The rule matches if `statuses` (empty: any failure) and all `attributes` match. `to` is used after `retry` tries on
+    the failed provider.
+    """
 
     to: str
     statuses: tuple[str, ...] = ()
@@ -169,7 +195,7 @@ class Fallback(Struct, frozen=True):
 
 
 class Breaker(Struct, frozen=True):
-    """When a provider is left alone, and when it is tried again."""
+    """The settings of the providers' breakers: when one opens, when it is probed, and when it closes."""
 
     failure_threshold: int = 5
     error_rate_threshold: float = 0.5
@@ -182,7 +208,7 @@ class Breaker(Struct, frozen=True):
 
 
 class Extension(Struct, frozen=True):
-    """A step of the pipeline, called over NATS. `required`: for `pre` and `post`; `on_fail`: for validators."""
+    """An extension that requests call over NATS. `required` is for `pre` and `post`, `on_fail` for validators."""
 
     id: str
     required: bool = False
@@ -196,12 +222,16 @@ class Extension(Struct, frozen=True):
 class Policy(Struct, frozen=True):
     """A compiled policy.
 
-    `fallback_providers` holds every provider that a rule names, in rule order, without repeats. `reserves`: a decision
-    holds something that its result gives back (tokens, cost, a concurrency lease). `pool`: the providers with weight;
-    `shares`: their tiers, weights, seeds and places in it.
-    `varies`: its charges depend on user or candidates; `has_attributes`: its rules look at the request; `attempts`:
-    the most that a dispatched task gets when they do not; `extended`: it has extensions. All seven are derived,
-    whatever is passed.
+    `fallback_providers`: every provider that a rule leads to, once, in the order of the rules.
+
+    These fields are derived from the others; values that are passed in are ignored:
+
+    - `reserves`: results give something back: tokens, cost or a concurrency lease.
+    - `pool`: the providers with a weight above 0. `shares`: rank, weight, seed and index of each (`figures.Share`).
+    - `varies`: charges depend on the user or the candidates.
+    - `has_attributes`: some fallback rules compare attributes of the request.
+    - `attempts`: the most attempts of a dispatched task over all rules.
+    - `extended`: the policy has extensions.
     """
 
     providers: tuple[Provider, ...]
@@ -222,7 +252,7 @@ class Policy(Struct, frozen=True):
     has_attributes: bool = False
     attempts: int = DEFAULT_ATTEMPTS
     extended: bool = False
-    memo: PlanCache = msgspec.field(default_factory=PlanCache)
+    plan_cache: PlanCache = msgspec.field(default_factory=PlanCache)
 
     def __post_init__(self) -> None:
         force_setattr(self, "varies", any(x.scope is Scope.USER or x.resource is Resource.COST for x in self.limits))
@@ -238,17 +268,17 @@ class Policy(Struct, frozen=True):
 
     @property
     def needs_extensions(self) -> bool:
-        """Whether it may not be decided without its extensions."""
+        """Whether requests must be refused when extensions cannot be called before the decision."""
         return any(e.required for e in self.pre) or any(v.on_fail is OnFail.BLOCK for v in self.validators)
 
     @property
     def requires_extensions(self) -> bool:
-        """Whether some extension must have agreed before a decision of it counts."""
+        """Whether any extension can stop a request, before or after the decision."""
         return self.needs_extensions or any(e.required for e in self.post)
 
 
 class StoredPolicy(Struct, frozen=True, weakref=True):
-    """A policy as the store has it: `revision` grows with every write of the tenant; `hash` is its canonical JSON's."""
+    """A stored policy. `revision` grows with every write of the tenant; `hash` is that of the canonical JSON."""
 
     policy_id: str
     revision: int
@@ -257,9 +287,9 @@ class StoredPolicy(Struct, frozen=True, weakref=True):
 
 
 class TenantPolicies(Struct, frozen=True):
-    """All policies of a tenant at one moment, and what its operators held then.
+    """All policies of a tenant and its levers, as of one moment.
 
-    `stamp` is what every decide row answers: when it differs, reload.
+    Every decide row returns the current `stamp`. If it differs from this one, the policies are loaded again.
     """
 
     tenant_id: str

@@ -1,7 +1,7 @@
-"""The JSON Schema of policy documents, from the same tables that the parser reads with.
+"""The JSON Schema of policy documents, made from the tables that the parser uses.
 
-The schema describes the shape. What stands between fields (unique names, weights that can be chosen, estimates within
-their limits) only the parser checks: `router policy check`.
+The schema describes the shape of a document. Only the parser (`router policy check`) checks relations between fields,
+such as unique names, weights that are not all 0, and estimates within their limits.
 """
 
 from router.domain.json import JsonObject

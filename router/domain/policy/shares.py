@@ -1,4 +1,4 @@
-"""What a change of a policy means for its requests: whom they are given to first, before and after."""
+"""The effect of a policy change on traffic: which share of requests each provider gets before and after."""
 
 from msgspec import Struct
 
@@ -8,7 +8,7 @@ _TENTH = 0.001
 
 
 class ShareChange(Struct, frozen=True):
-    """The share of requests, 0..1, that have this provider as their first candidate."""
+    """The share of requests, 0..1, that have this provider as their first candidate, before and after a change."""
 
     provider: str
     before: float
@@ -23,10 +23,10 @@ def _percent(share: float) -> str:
 
 
 def share_changes(before: Policy | None, after: Policy | None) -> tuple[ShareChange, ...]:
-    """All shares that change by a tenth of a percent or more, by provider. None: there is no such policy.
+    """List the shares that change by at least a tenth of a percent, ordered by provider.
 
-    Requests that no share moves keep their first candidate (rendezvous hashing), unless pins, breakers or limits say
-    otherwise. Of a policy that selects by live figures nobody knows the shares: it has none.
+    A policy that is None does not exist. All other requests keep their first candidate (rendezvous hashing), unless
+    pins, breakers or limits intervene. A policy that selects by learned figures has no fixed shares.
     """
     old, new = _shares(before), _shares(after)
     changes = (ShareChange(name, old.get(name, 0.0), new.get(name, 0.0)) for name in sorted(old.keys() | new.keys()))
@@ -34,7 +34,7 @@ def share_changes(before: Policy | None, after: Policy | None) -> tuple[ShareCha
 
 
 def _shares(policy: Policy | None) -> dict[str, float]:
-    """Weights share within the highest priority that has any."""
+    """The shares by provider. Only the weights of the highest priority count."""
     if policy is None or policy.selection is not Selection.WEIGHTED or not policy.pool:
         return {}
     highest = max(p.priority for p in policy.pool)

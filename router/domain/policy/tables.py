@@ -1,7 +1,6 @@
-"""Objects of a policy document as tables of fields: one table reads, writes and describes an object.
+"""Tables of fields: one table per kind of object in a policy document reads, writes and describes it.
 
-A field may have old names. The new name wins over an old one that stands beside it, with a warning; the old one is not
-read then.
+A field may have old names. If a document has the present name too, the old one is ignored with a warning.
 """
 
 from collections.abc import Callable
@@ -20,14 +19,14 @@ _MANY = 50
 
 
 class _Required:
-    """The default of a field that has none."""
+    """The type of `REQUIRED`, which marks a field without a default."""
 
 
 REQUIRED: Final = _Required()
 
 
 class Field(Struct, Generic[T], frozen=True):
-    """One field. `old`: earlier names of it, each with how it was written then."""
+    """One field. `doc` describes it for authors. `old`: its old names, each with the kind that it had."""
 
     name: str
     kind: Kind[T]
@@ -36,12 +35,12 @@ class Field(Struct, Generic[T], frozen=True):
     old: tuple[tuple[str, Kind[T]], ...] = ()
 
     def entry(self, value: T) -> tuple[str, JsonValue] | None:
-        """The field in canonical JSON; None when the value is the default."""
+        """Name and value of the field in canonical JSON; None if the value is the default."""
         return None if value == self.default else (self.name, self.kind.write(value))
 
 
 class Row:
-    """The values of one object, typed by their fields. `complete`: no field was refused."""
+    """The values of one object, typed by their fields. `complete`: all fields are valid."""
 
     __slots__ = ("_values", "complete")
 
@@ -50,45 +49,48 @@ class Row:
         self.complete = True
 
     def __getitem__(self, field: Field[T]) -> T:
-        """The value, or the default of an absent field; only for complete rows."""
+        """The value, or the default of an absent field. Use it only if the row is complete."""
         return cast(T, self._values.get(field.name, field.default))
 
     def get(self, field: Field[T]) -> T | None:
-        """The value, or the default of an absent field; None when it was refused, or is required and absent."""
+        """The value, or the default of an absent field; None if it is invalid, or required and absent."""
         value = self._values.get(field.name, field.default)
         return None if value is REQUIRED else cast(T, value)
 
     def given(self, field: Field[T]) -> bool:
-        """Whether the document holds it, well-formed or not."""
+        """Whether the document has the field, valid or not."""
         return field.name in self._values
 
     def put(self, name: str, value: object) -> None:
-        """Set a field; None: it was refused."""
+        """Set the value of a field; None: it is invalid."""
         self._values[name] = value
 
 
 class Table(Struct, frozen=True):
-    """The fields of one object; `what` names the object to a reader. While its `switch` is false, none is required."""
+    """The fields of one object; `what` names the object in messages.
+
+    `switch`: the name of a flag. If it is false, no field is required.
+    """
 
     what: str
     fields: tuple[Field[Any], ...]
     switch: str | None = None
 
     def read(self, value: JsonValue, path: str, report: Report) -> Row | None:
-        """The fields of an object, or None when it is none."""
+        """Read the fields of an object; None if the value is not an object."""
         if not isinstance(value, dict):
             report.wrong_type(path, f"an object ({self.what})", value)
             return None
         before = len(report.problems)
-        self._refuse_unknown(value, path, report)
+        self._report_unknown_fields(value, path, report)
         row = Row()
         for field in self.fields:
-            self._read_field(field, value, path, report, row)
+            self._read_field(field=field, value=value, path=path, report=report, row=row)
         row.complete = len(report.problems) == before
         return row
 
     def schema(self) -> JsonObject:
-        """The object's JSON Schema; old names are marked deprecated."""
+        """The JSON Schema of the object. Old names are marked as deprecated."""
         properties: JsonObject = {}
         required: list[JsonValue] = []
         either: list[JsonValue] = []
@@ -119,23 +121,23 @@ class Table(Struct, frozen=True):
             if name not in value:
                 continue
             if winner is not None:
-                report.warn(at(path, name), f"is ignored: `{winner}` stands beside it", f"remove `{name}`")
+                report.warn(at(path, name), f"is ignored: `{winner}` is present", f"remove `{name}`")
                 continue
             winner = name
             row.put(field.name, kind.read(value[name], at(path, name), report))
         if winner is None and field.default is REQUIRED and value.get(self.switch or "") is not False:
             report.problem(at(path, field.name), "is required", field.doc)
 
-    def _refuse_unknown(self, value: JsonObject, path: str, report: Report) -> None:
-        known = [name for f in self.fields for name in (f.name, *(old for old, _ in f.old))]
+    def _report_unknown_fields(self, value: JsonObject, path: str, report: Report) -> None:
+        field_names = [name for f in self.fields for name in (f.name, *(old for old, _ in f.old))]
         for name in value:
-            if name not in known:
-                # Looking for near names is slow; a document full of strangers is not worth it.
-                near = get_close_matches(name.lower(), known, 1, 0.6) if len(report.problems) < _MANY else []
+            if name not in field_names:
+                # The search for similar names is slow, so it is skipped for a document with many problems.
+                similar = get_close_matches(name.lower(), field_names, 1, 0.6) if len(report.problems) < _MANY else []
                 hint = (
-                    f"did you mean `{near[0]}`?"
-                    if near
-                    else f"{self.what} has {', '.join(f.name for f in self.fields)}"
+                    f"did you mean `{similar[0]}`?"
+                    if similar
+                    else f"the fields of {self.what} are {', '.join(f.name for f in self.fields)}"
                 )
                 report.problem(at(path, name), "unknown field", hint)
 
@@ -148,27 +150,27 @@ def _described(field: Field[Any]) -> JsonObject:
 
 
 def at(path: str, name: str) -> str:
-    """The path of a field of the object at `path`."""
+    """The path of a field in the object at `path`."""
     name = name if name.isidentifier() or name.replace("-", "_").isidentifier() else f"[{shown(name)}]"
     return f"{path}.{name}" if path and not name.startswith("[") else f"{path}{name}"
 
 
 def written(*entries: tuple[str, JsonValue] | None) -> JsonObject:
-    """An object of the fields that are not at their defaults."""
+    """Make an object of the given fields. Entries that are None have their default and are left out."""
     return dict(e for e in entries if e is not None)
 
 
-def _nothing_between(row: Row, path: str, report: Report) -> None:
-    """The fields of most objects are independent of each other."""
+def _no_check(row: Row, path: str, report: Report) -> None:
+    """Check nothing: the fields of most objects do not depend on each other."""
 
 
 class Nested(Struct, Generic[T], frozen=True):
-    """An object that compiles to a T. `check` reports what is wrong between those of its fields that could be read."""
+    """An object that compiles to a T. `check` reports problems between those fields that are valid."""
 
     table: Table
     build: Callable[[Row], T]
     unbuild: Callable[[T], JsonObject]
-    check: Callable[[Row, str, Report], None] = _nothing_between
+    check: Callable[[Row, str, Report], None] = _no_check
 
     def read(self, value: JsonValue, path: str, report: Report) -> T | None:
         row = self.table.read(value, path, report)

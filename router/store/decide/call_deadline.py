@@ -1,51 +1,56 @@
-"""The deadlines of one call in flight: every row's own, and the call's, which says whether the lane is down."""
+"""The deadlines of one call in flight: each row has its own; the call's own decides whether the lane is down.
+
+A deadline cancels nothing on the wire. It answers callers and counts against the lane; the call stays in flight, and
+its late reply is read and matched as usual. A call that stays late misses a further deadline every `deadline_s`.
+"""
 
 import asyncio
 from typing import Protocol
 
 from router.store.decide.batch import Batch
 
-_LOOK_S = 0.005
+_CHECK_EVERY_S = 0.005
 _STALL_S = 0.005
 
 
 class Watched(Protocol):
-    """The lane, as its watch sees it."""
+    """The lane, as far as `CallDeadlines` uses it."""
 
     loop: asyncio.AbstractEventLoop
     deadline_s: float
 
     def missed(self, batches: list[Batch]) -> None:
-        """A call's deadline has passed, once more."""
+        """A further deadline of the call has passed."""
 
     def expire(self, flying: list[Batch]) -> None:
         """Answer the rows whose own deadline has passed."""
 
 
 class CallDeadlines:
-    """Looks at one call in flight until it is cancelled: when its first row expires, and every few ms from then on."""
+    """Checks one call in flight until it is cancelled: when its first row expires, and every few ms from then on."""
 
-    __slots__ = ("_batches", "_check_at", "_due", "_handle", "_lane", "_own_stall")
+    __slots__ = ("_batches", "_check_at", "_due", "_handle", "_lane", "_stalled")
 
     def __init__(self, lane: Watched, batches: list[Batch]) -> None:
         self._lane = lane
         self._batches = batches
-        self._own_stall = False
+        self._stalled = False
         self._due = lane.loop.time() + lane.deadline_s
         first = min((b.waiting[0].expires / 1000 for b in batches if b.waiting), default=self._due)
         self._check_at = min(first, self._due)
         self._handle = lane.loop.call_at(self._check_at, self._check)
 
     def cancel(self) -> None:
-        """The call has come back."""
+        """Stop: the call has returned."""
         self._handle.cancel()
 
     def _check(self) -> None:
         lane = self._lane
         now = lane.loop.time()
-        if not self._own_stall and now - self._check_at > _STALL_S:
-            # It was this pod that stood still: the reply may be here already, so it is looked for before it is missed.
-            self._own_stall = True
+        if not self._stalled and now - self._check_at > _STALL_S:
+            # This check is late, so the pod itself was stalled. The reply may be in the socket already: the event loop
+            # reads it before the deadline counts. Only once per call, or a slow pod would never notice a slow Redis.
+            self._stalled = True
             self._due = max(self._due, now + _STALL_S)
             self._handle = lane.loop.call_later(_STALL_S, self._check)
             return
@@ -53,4 +58,4 @@ class CallDeadlines:
             self._due += lane.deadline_s
             lane.missed(self._batches)
         lane.expire(self._batches)
-        self._handle = lane.loop.call_later(_LOOK_S, self._check)
+        self._handle = lane.loop.call_later(_CHECK_EVERY_S, self._check)

@@ -1,33 +1,38 @@
-"""Calls of the decide script on the wire: what goes in one write, and which reply belongs to which batch."""
+"""Calls of the decide script on the wire: the content of one write, and which reply belongs to which batch.
+
+A write has UNLINKs of unused work items, then for each batch SETs of its work items and one call. A work item is set
+with a short life before the call that needs it. The script extends the life for an admitted row; the work items of
+other rows are removed by the next write, or expire.
+"""
 
 import logging
 from collections.abc import Callable
-from struct import Struct as Layout
 from typing import Any
 
 from msgspec import Struct
 from redis.exceptions import ResponseError
 
+from router.store import layouts
 from router.store.decide.batch import Batch
 from router.store.decide.link import Link
 from router.store.scripts import LIBRARIES, Script
 
 log = logging.getLogger(__name__)
 
-_BATCH_HEADER = Layout(">IIIId")
+_BATCH_HEADER = layouts.DECIDE_BATCH.head
 _JOB_MS = 10_000
-_OURS = ("FUNCTION", "LIST", "LIBRARYNAME", f"{LIBRARIES}*")
+_LIST_LIBRARIES = ("FUNCTION", "LIST", "LIBRARYNAME", f"{LIBRARIES}*")
 MAX_LIBRARIES = 8
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
 NOT_REPLICATED = object()
 
 
 class LaneSettings(Struct, frozen=True):
-    """Bounds of one call. Times in milliseconds; `call_budget_ms` is how long a call may keep Redis busy.
+    """Bounds of one call. Times in milliseconds; `call_budget_ms` bounds the time that a call keeps Redis busy.
 
-    `missed_until_down`: how many deadlines calls may miss in a row before the lane is down and refuses at once.
-    `wait_replicas`: so many replicas must have a call's writes before it is answered, within half a deadline; else
-    nobody knows what became of its rows.
+    `missed_until_down`: consecutive missed deadlines after which the lane is down and refuses at once. `wait_replicas`:
+    the number of replicas that must have a call's writes before it is answered, within half a deadline; otherwise the
+    outcome of its rows is unknown.
     """
 
     deadline_ms: float = 50
@@ -44,7 +49,7 @@ class LaneSettings(Struct, frozen=True):
 
 
 class Calls:
-    """Sends and receives; one write and its replies at a time. `now_ms` is Redis time."""
+    """Sends calls and receives their replies; one write and its replies at a time. `now_ms` gives Redis time."""
 
     def __init__(self, link: Link, script: Script, settings: LaneSettings, now_ms: Callable[[], float]) -> None:
         self._link = link
@@ -53,14 +58,15 @@ class Calls:
         self._now_ms = now_ms
 
     async def send(self, batches: list[Batch], unlinks: list[bytes]) -> None:
-        """One write.
+        """Send one write.
 
-        :raises StoreError: it did not go out whole.
+        :raises StoreUnavailable: there is no connection; nothing was sent.
+        :raises OutcomeUnknown: the connection broke while writing.
         """
         await self._link.send_packed(self._wire(batches, unlinks))
 
     def _wire(self, batches: list[Batch], unlinks: list[bytes]) -> list[bytes]:
-        """Everything that goes in one write."""
+        """The commands of one write."""
         parts = self._link.pack([("UNLINK", key) for key in unlinks])
         for b in batches:
             for command in (
@@ -71,44 +77,50 @@ class Calls:
         return parts
 
     def _command(self, b: Batch) -> bytes:
-        """The call, which writes nothing once its own deadline has passed, whatever its rows would wait for."""
+        """The call of a batch. Once the call's own deadline has passed it writes nothing, even for rows that would wait
+        longer.
+        """
         s = self._settings
         not_after = self._now_ms() + s.deadline_ms
         header = _BATCH_HEADER.pack(s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms, not_after)
         return b.command(self._script.call, header)
 
     async def receive(self, batches: list[Batch], before: int) -> list[Any]:
-        """The reply of each batch's call, `before` other replies skipped."""
+        """The reply of each batch's call, after `before` other replies.
+
+        :raises OutcomeUnknown: not answered in time, or the connection broke.
+        """
         counts = [(len(b.jobs) + 1) * (2 if b.asking else 1) for b in batches]
         replies = await self._link.receive(before + sum(counts))
-        found: list[Any] = []
+        call_replies: list[Any] = []
         at = before
         for b, count in zip(batches, counts, strict=True):
             at += count
             reply = replies[at - 1]
-            found.append(await self._load_and_call(b) if self._script.missing(reply) else reply)
-        return found if await self._replicated() else [NOT_REPLICATED] * len(batches)
+            call_replies.append(await self._load_and_call(b) if self._script.missing(reply) else reply)
+        return call_replies if await self._replicated() else [NOT_REPLICATED] * len(batches)
 
     async def _load_and_call(self, b: Batch) -> Any:
-        """The node is new, or has lost its scripts: nothing was executed, so once more."""
+        """Load the script and send the call again: the node is new or has lost its scripts, so nothing was executed."""
         call = [_ASKING, self._command(b)] if b.asking else [self._command(b)]
-        await self._link.send_packed([*self._link.pack([self._script.load, _OURS]), *call])
-        loaded, ours, *_, reply = await self._link.receive(2 + len(call))
+        await self._link.send_packed([*self._link.pack([self._script.load, _LIST_LIBRARIES]), *call])
+        loaded, libraries, *_, reply = await self._link.receive(2 + len(call))
         if isinstance(loaded, ResponseError):
             log.error("Redis refused to load a script: %s", loaded)
-        # A node keeps libraries for good. When some versions have come together all others go; whoever still calls one
-        # loads it again.
-        if isinstance(ours, list) and len(ours) > MAX_LIBRARIES:
-            others = {dict(zip(x[::2], x[1::2], strict=True))[b"library_name"] for x in ours} - {self._script.call[1]}
+        # A node keeps libraries forever. When several versions have accumulated, all others are removed; a pod that
+        # still calls one loads it again.
+        if isinstance(libraries, list) and len(libraries) > MAX_LIBRARIES:
+            names = {dict(zip(lib[::2], lib[1::2], strict=True))[b"library_name"] for lib in libraries}
+            others = names - {self._script.call[1]}
             await self._link.send([("FUNCTION", "DELETE", name) for name in others])
             await self._link.receive(len(others))
         return reply
 
     async def _replicated(self) -> bool:
-        """Whether as many replicas as wanted have what was written so far."""
-        wanted = self._settings.wait_replicas
-        if not wanted:
+        """Whether enough replicas have the writes so far."""
+        required = self._settings.wait_replicas
+        if not required:
             return True
-        await self._link.send([("WAIT", wanted, max(1, int(self._settings.deadline_ms / 2)))])
-        (have,) = await self._link.receive(1)
-        return isinstance(have, int) and have >= wanted
+        await self._link.send([("WAIT", required, max(1, int(self._settings.deadline_ms / 2)))])
+        (replicas,) = await self._link.receive(1)
+        return isinstance(replicas, int) and replicas >= required

@@ -1,4 +1,16 @@
-"""Which lane a partition's rows take, and what happens when a Cluster moves a partition."""
+"""Which lane the rows of a partition take, and what happens when a Cluster moves a partition.
+
+A partition has one hash tag, so it lies in one slot of one node. The map of partitions to lanes is filled on first use
+and cleared when it proves to be old. A node that refuses a call names the reason, and executes nothing:
+
+- MOVED: the slot belongs to another node. The call is sent to that node, and the slots are loaded again. Lanes of nodes
+  without partitions are closed.
+- ASK: the slot is moving, and the call's keys are at the other node or new. Only this call goes there, with ASKING.
+- TRYAGAIN: the slot is moving, and some of the call's keys are new or at the other node. The call is sent again after a
+  few ms.
+
+The deadline of a row bounds all of this: a row that is still unanswered then is `Unavailable`.
+"""
 
 import asyncio
 import logging
@@ -6,9 +18,10 @@ import logging
 from redis.exceptions import AskError, MovedError, ResponseError, TryAgainError
 
 from router.errors import StoreError
+from router.store.decide.availability import LaneHooks
 from router.store.decide.batch import Batch
 from router.store.decide.calls import LaneSettings
-from router.store.decide.lane import Lane, LaneHooks
+from router.store.decide.lane import Lane
 from router.store.decide.link import Link
 from router.store.decide.rows import RowPacker
 from router.store.keys import Keys
@@ -21,7 +34,7 @@ _TRY_AGAIN_S = 0.005
 
 
 class Lanes:
-    """One lane a node. With one node all partitions share a call; in a Cluster every partition has its own."""
+    """One lane per node. With one node all partitions share a call; in a Cluster each partition has its own."""
 
     def __init__(
         self,
@@ -50,9 +63,9 @@ class Lanes:
 
     def _find(self, partition: int) -> tuple[Lane, int]:
         address = self._nodes.address_of(self._keys.tag(partition))
-        found = self._lane_at(address), (0 if address is None else partition)
-        self._by_partition[partition] = found
-        return found
+        lane_and_group = self._lane_at(address), (0 if address is None else partition)
+        self._by_partition[partition] = lane_and_group
+        return lane_and_group
 
     def _lane_at(self, address: Address) -> Lane:
         lane = self._lanes.get(address)
@@ -64,11 +77,11 @@ class Lanes:
 
     @property
     def down(self) -> bool:
-        """Whether some node does not answer."""
+        """Whether any node is down."""
         return any(lane.down for lane in self._lanes.values())
 
     def _redirect(self, batch: Batch, refusal: ResponseError) -> bool:
-        """A Cluster said "not here": send the batch where it belongs. True when it will be answered from there."""
+        """Send a refused batch to where its partition is. False: the refusal is no redirection."""
         if isinstance(refusal, AskError):
             batch.asking = True
             self._lane_at((refusal.host, refusal.port)).resend(batch)
@@ -77,7 +90,7 @@ class Lanes:
             self._learn_slots()
             self._lane_at((refusal.host, refusal.port)).resend(batch)
         elif isinstance(refusal, TryAgainError):
-            # A slot on the move refuses fresh keys until it has moved; the rows' deadline bounds the tries.
+            # The rows' deadline bounds the retries.
             group = batch.waiting[0].group
             self._loop.call_later(_TRY_AGAIN_S, lambda: self.of(group)[0].resend(batch))
         else:
@@ -89,9 +102,9 @@ class Lanes:
             await self._nodes.refresh()
             owners = {self._nodes.address_of(self._keys.tag(p)) for p in range(self._keys.partitions)}
         except StoreError as fault:
-            # While a node is away this is tried every second, and the outage has been told.
+            # While a node is down the slots are loaded every second, and the outage is already logged.
             level = logging.DEBUG if self.down else logging.WARNING
-            log.log(level, "the Cluster's slots could not be read again: %s", fault)
+            log.log(level, "the Cluster's slots could not be reloaded: %s", fault)
         else:
             for address in self._lanes.keys() - owners:
                 await self._lanes.pop(address).retire()
@@ -100,9 +113,9 @@ class Lanes:
             self._refreshing = None
 
     def tick(self) -> None:
-        """Notice an outage, or the end of one, without waiting for a request; every second, say.
+        """Notice an outage, or its end, without waiting for a request. Call it about once a second.
 
-        A node that does not answer tells nobody where its slots have gone: while one is away the others are asked.
+        While a node is down, the slots are loaded again from the other nodes: its slots may have a new owner.
         """
         if not self._opened:
             return
@@ -128,5 +141,5 @@ class Lanes:
         await asyncio.gather(*(lane.open() for lane in lanes))
 
     async def close(self) -> None:
-        """Close every lane; whoever waits is answered `Unavailable`."""
+        """Close every lane; waiting rows are answered `Unavailable`."""
         await asyncio.gather(*(lane.close() for lane in self._lanes.values()))

@@ -1,8 +1,7 @@
-"""One connection to one Redis node, for scripts: a pipeline out, its replies back, nobody in between.
+"""One connection to one Redis node, for scripts: a pipeline out, its replies in.
 
-Requests never own this socket, so nothing a caller does can cancel a command on the wire and leave its reply for the
-next one. After any fault the connection is closed: a reply that comes late has nowhere to go. redis-py's own retries
-are off.
+Requests never own this socket, so no caller can cancel a command on the wire and leave its reply for the next one.
+After any fault the connection is closed, so a late reply has no reader. redis-py's own retries are off.
 """
 
 import asyncio
@@ -25,7 +24,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from router.errors import OutcomeUnknown, StoreUnavailable
 
-# What connections say of their library. Left to itself redis-py reads its version from the disk for every connection.
+# The library name that connections report. Without it redis-py reads its version from disk for every connection.
 DRIVER = DriverInfo(lib_version=redis.__version__)
 
 Command = Sequence[bytes | str | int | float]
@@ -41,13 +40,15 @@ def connection_factory(
     password: str | None = None,
     ssl_ca_certs: str | None = None,
 ) -> Callable[[], AbstractConnection]:
-    """Makes connections as the URL says; `host` and `port` replace the URL's (a Cluster's node)."""
+    """Return a function that makes connections from the URL; `host` and `port` replace those of the URL (for a Cluster
+    node).
+    """
     options: dict[str, Any] = dict(parse_url(url))
     kind: type[AbstractConnection] = options.pop("connection_class", Connection)
     if host is not None and kind is not UnixDomainSocketConnection:
         options |= {"host": host, "port": port}
-    given = {"username": username, "password": password, "ssl_ca_certs": ssl_ca_certs}
-    options |= {name: value for name, value in given.items() if value is not None}
+    credentials = {"username": username, "password": password, "ssl_ca_certs": ssl_ca_certs}
+    options |= {name: value for name, value in credentials.items() if value is not None}
     options |= {
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": None,
@@ -62,7 +63,7 @@ def connection_factory(
 
 
 class Link:
-    """Sends pipelines and reads their replies, in order. One user at a time: `send`, then `receive`."""
+    """Sends pipelines and reads their replies in order. One user at a time: `send`, then `receive`."""
 
     def __init__(self, make: Callable[[], AbstractConnection], reply_timeout_s: float) -> None:
         self._make = make
@@ -71,11 +72,11 @@ class Link:
         self._connection: AbstractConnection | None = None
 
     def pack(self, commands: Sequence[Command]) -> list[bytes]:
-        """Commands as they go over the wire."""
+        """The commands in wire format."""
         return self._packer.pack_commands(commands) if commands else []
 
     def pack_each(self, commands: Sequence[Command]) -> list[bytes]:
-        """Commands as they go over the wire, each in one piece."""
+        """The commands in wire format, each in one piece."""
         return [b"".join(self._packer.pack_command(*command)) for command in commands]
 
     async def send(self, commands: Sequence[Command]) -> None:
@@ -83,7 +84,7 @@ class Link:
         await self.send_packed(self.pack(commands))
 
     async def send_packed(self, packed: list[bytes]) -> None:
-        """Write a pipeline that is packed already.
+        """Write a packed pipeline.
 
         :raises StoreUnavailable: there is no connection; nothing was sent.
         :raises OutcomeUnknown: the connection broke while writing.
@@ -96,35 +97,35 @@ class Link:
             raise OutcomeUnknown(f"Redis: {fault}") from fault
 
     async def receive(self, replies: int) -> list[Any]:
-        """The replies of a pipeline; an error reply is in the list as a ResponseError.
+        """The next `replies` replies of a pipeline; an error reply is in the list as a ResponseError.
 
         :raises OutcomeUnknown: not answered in time, or the connection broke; it is closed now.
         """
         connection = self._connection
         if connection is None:
             raise OutcomeUnknown("Redis: the connection was closed")
-        found: list[Any] = []
+        received: list[Any] = []
         try:
             async with asyncio.timeout(self._timeout):
                 for _ in range(replies):
                     try:
-                        found.append(await connection.read_response(disconnect_on_error=False))
+                        received.append(await connection.read_response(disconnect_on_error=False))
                     except RedisConnectionError:
                         raise
                     except ResponseError as refused:
-                        found.append(refused)
+                        received.append(refused)
         except (RedisError, OSError, TimeoutError) as fault:
             await self.close()
             raise OutcomeUnknown(f"Redis: {fault or 'no reply in time'}") from fault
         except BaseException:
             await self.close()
             raise
-        return found
+        return received
 
     async def _connect(self) -> AbstractConnection:
         connection = self._make()
         try:
-            # The handshake has to be answered, too: a frozen Redis still accepts.
+            # The handshake needs an answer, too: a frozen Redis still accepts connections.
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await connection.connect()  # type: ignore[no-untyped-call]
         except (RedisError, OSError, TimeoutError) as fault:

@@ -1,7 +1,6 @@
 """Replies of `decide` → outcomes."""
 
 from collections.abc import Callable
-from struct import Struct as Layout
 
 from router.domain.decision import PinState, Reason
 from router.domain.ids import name_in, partition_in
@@ -17,6 +16,7 @@ from router.domain.outcome import (
     RowFault,
     TenantOff,
 )
+from router.store import layouts
 from router.store.packing import FormatError, remembered, seen
 
 ADMITTED, REPLAY, CONFLICT, LIMITED, NONE, LATE, OFF, FAULT, BUSY, UNRECORDED = range(10)
@@ -32,11 +32,12 @@ DECIDE_RETURNS = {
     BUSY: "busy",
     UNRECORDED: "unrecorded",
 }
-BODY = 13
-HEAD = Layout(">IB8s")
-_LIMITED = Layout(">Bd")
-_NONE = Layout(">dB")
-_BUSY = Layout(">d")
+HEAD = layouts.REPLY.head
+BODY = HEAD.size
+_ADMITTED = layouts.ADMITTED.head
+_LIMITED = layouts.LIMITED.head
+_NONE = layouts.NO_CANDIDATE.head
+_BUSY = layouts.BUSY.head
 _REASONS = {r.value: r for r in Reason}
 _PINS = {p.value: p for p in PinState}
 
@@ -46,13 +47,14 @@ def _wait(ms: float) -> int | None:
 
 
 def _admitted(reply: bytes, decision: bytes) -> Outcome:
-    verdicts_end = BODY + 5 + reply[BODY + 4]
-    shadows_end = verdicts_end + reply[BODY + 3]
+    _, _, _, index, reason, pin_state, shadows, verdicts = _ADMITTED.unpack_from(reply)
+    verdicts_end = _ADMITTED.size + verdicts
+    shadows_end = verdicts_end + shadows
     return Admitted(
-        reply[BODY],
-        _REASONS[reply[BODY + 1]],
-        reply[BODY + 5 : verdicts_end],
-        _PINS[reply[BODY + 2]],
+        index,
+        _REASONS[reason],
+        reply[_ADMITTED.size : verdicts_end],
+        _PINS[pin_state],
         decision,
         tuple(reply[verdicts_end:shadows_end]),
         seen(reply, shadows_end) if shadows_end < len(reply) else NOTHING_SEEN,

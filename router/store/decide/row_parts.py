@@ -4,7 +4,7 @@
 Parts live as long as their policy: a pod that drops a policy drops what was packed of it.
 """
 
-from struct import Struct as Layout
+from typing import assert_never
 from weakref import ref
 
 import msgspec
@@ -14,12 +14,13 @@ from router.domain.audit import policy_frame
 from router.domain.candidates import Candidate
 from router.domain.plan import Plan
 from router.domain.policy.model import AUDIT_QUOTA_ID, Algorithm, Limit, Resource, Scope, StoredPolicy, WhenAllOpen
+from router.store import layouts
 from router.store.packing import offer, tail_head
 
-SHADOW, CONCURRENCY, LOG, RECORDS = 1, 2, 4, 8
-
-_LIMIT = Layout(">8sId")
-_CANDIDATE = Layout(">8sBIHBB")
+# All of a charge but its key and its units.
+_LIMIT = layouts.CHARGE.only("kind", "limit")
+_CANDIDATE = layouts.CANDIDATE.head
+_KINDS = {Algorithm.SLIDING: layouts.KIND_SLIDING, Algorithm.LOG: layouts.KIND_LOG}
 _ALL_OPEN = {WhenAllOpen.FAIL: 0, WhenAllOpen.PROBE_ONE: 1, WhenAllOpen.LAST_RESORT: 2}
 _MAX_ORDERS = 1024
 _pack = msgpack.Encoder().encode
@@ -32,7 +33,6 @@ class LimitPart(Struct, frozen=True):
     """
 
     packed: bytes
-    flags: int
     reserves: bool
     of_tenant: bool
 
@@ -105,14 +105,25 @@ def _policy_part(stored: StoredPolicy) -> PolicyPart:
 
 def limit_part(limit: Limit) -> LimitPart:
     """What every charge of a limit has."""
-    flags = SHADOW if limit.shadow else RECORDS if limit.id == AUDIT_QUOTA_ID else 0
-    if limit.resource is Resource.CONCURRENCY:
-        return LimitPart(_LIMIT.pack(limit.entry, 0, limit.limit), flags | CONCURRENCY, True, False)
-    reserves = limit.resource is not Resource.REQUESTS
-    packed = _LIMIT.pack(limit.entry, limit.window_ms, limit.limit)
-    if limit.algorithm is Algorithm.LOG:
-        return LimitPart(packed, flags | LOG, reserves, False)
-    return LimitPart(packed, flags, reserves, limit.scope is Scope.TENANT)
+    options = layouts.CHARGE_SHADOW if limit.shadow else layouts.CHARGE_RECORDS if limit.id == AUDIT_QUOTA_ID else 0
+    kind = charge_kind(limit)
+    window_ms = 0 if kind == layouts.KIND_CONCURRENCY else limit.window_ms
+    return LimitPart(
+        _LIMIT.pack(kind, options, limit.entry, window_ms, limit.limit),
+        limit.resource is not Resource.REQUESTS,
+        kind == layouts.KIND_SLIDING and limit.scope is Scope.TENANT,
+    )
+
+
+def charge_kind(limit: Limit) -> int:
+    """What the charges of a limit are counted in, as `layouts` numbers it."""
+    match limit.resource:
+        case Resource.CONCURRENCY:
+            return layouts.KIND_CONCURRENCY
+        case Resource.REQUESTS | Resource.TOKENS | Resource.COST:
+            return _KINDS[limit.algorithm]
+        case _:
+            assert_never(limit.resource)
 
 
 def candidate_head(c: Candidate, lease: int) -> bytes:

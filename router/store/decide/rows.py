@@ -4,7 +4,7 @@ This is the hottest code of a pod. What is the same for many rows is packed once
 """
 
 from collections.abc import Callable
-from struct import Struct as Layout
+from struct import Struct as Binary
 
 from msgspec import msgpack
 
@@ -14,9 +14,11 @@ from router.domain.plan import Plan
 from router.domain.policy.model import Algorithm, Resource, Scope
 from router.domain.request import DecideRequest
 from router.domain.task import Reservation, TaskFacts
+from router.store import layouts
 from router.store.decide.batch import Batch, Waiting
 from router.store.decide.row_parts import PolicyPart, PolicyParts, candidate_head, limit_part
 from router.store.keys import Keys, TenantKeys
+from router.store.layouts import ROW_CLAIM, ROW_EXPLAIN, ROW_MESSAGE, ROW_METER, ROW_PREVIEW, ROW_RENEW, ROW_RESERVED
 from router.store.packing import HASH_BYTES, Extras, sized, tail_extras
 from router.store.task_records import task_facts
 
@@ -24,10 +26,11 @@ PUSH, RESERVED, RENEW, METER, PREVIEW, CLAIM, EXPLAIN, MESSAGE = 1, 2, 4, 8, 16,
 JOB_GRACE_MS = 300_000
 MAX_BACKOFF_MS = 30_000
 
-_ROW = Layout(">IdBHHHHHHHH8s16sBBIIIH")
-_CHARGE = Layout(">H20sdB")
-_COUNTS = Layout(">BBB")
-_SIZE = Layout(">H")
+_ROW = layouts.DECIDE_ROW.head
+_CHARGE = layouts.CHARGE.joined("kind", "limit")
+_CLAIM = layouts.CLAIM.head
+_MESSAGE = layouts.MESSAGE.head
+_SIZE = Binary(">H")
 _NO_RECORD = _SIZE.pack(0)
 _NO_STICKY = b"\0"
 _NO_EXTRAS = tail_extras(None)
@@ -72,21 +75,20 @@ class RowPacker:
             reserved = w.reserved
         else:
             reserved = _reservations(plan, part) if part.reserving or part.by_candidate else ()
-        flags = RESERVED if reserved else 0
+        flags = ROW_RESERVED if reserved else 0
         extras = (
             tail_extras(Extras(plan.requires_cp, reserved, plan.unfinished))
             if reserved or plan.requires_cp or plan.unfinished
             else _NO_EXTRAS
         )
         if request.options.meter:
-            flags |= METER
+            flags |= ROW_METER
         if w.expires >= self._renew_at.get(tenant_id, 0.0) and w.attempt == 1 and not w.preview:
-            flags |= RENEW
+            flags |= ROW_RENEW
             self._renewed(tenant_id, w.expires)
         k_task = k_due = k_job = job_ms = 0
         record = _NO_RECORD
         if w.job is not None:
-            flags |= PUSH
             task = task_id(w.decision)
             k_task, k_due, k_job = key(keys.task(task)), key(keys.due), key(keys.job(task))
             job_ms = plan.max_attempts * (plan.deadline_ms + MAX_BACKOFF_MS) + JOB_GRACE_MS
@@ -94,12 +96,10 @@ class RowPacker:
             record = _SIZE.pack(len(facts)) + facts
             if w.attempt == 1:
                 batch.jobs.append((keys.job(task), w.job))
-        message = b""
+        extra = b""
         if w.preview or request.options.explain or request.message_id is not None:
-            unusual, k_claim, message = _unusual(batch, w)
+            unusual, extra = _unusual(batch, w)
             flags |= unusual
-            if k_claim:
-                k_task, job_ms = k_claim, w.claim_ms
         # A next attempt holds leases only.
         limits = part.limits if w.attempt == 1 else [limit_part(c.limit) for c in plan.charges]
         pin = plan.pin
@@ -122,9 +122,7 @@ class RowPacker:
             )
         )
         charges = [
-            _CHARGE.pack(
-                k_state if limit.of_tenant else key(charged_key(keys, charge)), limit.packed, charge.units, limit.flags
-            )
+            _CHARGE.pack(k_state if limit.of_tenant else key(charged_key(keys, charge)), limit.packed, charge.units)
             for charge, limit in zip(plan.charges, limits, strict=True)
         ]
         packed = b"".join(
@@ -148,6 +146,10 @@ class RowPacker:
                     plan.deadline_ms,
                     pin_ms,
                     job_ms,
+                    w.attempt,
+                    len(plan.charges),
+                    len(plan.candidates),
+                    len(extra),
                     len(blob),
                 ),
                 blob,
@@ -156,10 +158,9 @@ class RowPacker:
                 sticky,
                 extras,
                 record,
-                _COUNTS.pack(w.attempt, len(plan.charges), len(plan.candidates)),
-                message,
                 *charges,
                 order.packed or self._bound_candidates(batch, keys, plan.candidates),
+                extra,
             )
         )
         batch.rows.append(packed)
@@ -174,9 +175,7 @@ class RowPacker:
             parts.append(candidate_head(c, batch.key(keys.lease(p.entry)) if p.max_concurrency else 0))
             for charge in c.charges:
                 limit = limit_part(charge.limit)
-                parts.append(
-                    _CHARGE.pack(batch.key(charged_key(keys, charge)), limit.packed, charge.units, limit.flags)
-                )
+                parts.append(_CHARGE.pack(batch.key(charged_key(keys, charge)), limit.packed, charge.units))
         return b"".join(parts)
 
     def _renewed(self, tenant_id: str, now_ms: float) -> None:
@@ -186,21 +185,21 @@ class RowPacker:
         self._renew_at[tenant_id] = now_ms + _RENEW_EVERY_MS
 
 
-def _unusual(batch: Batch, w: Waiting) -> tuple[int, int, bytes]:
-    """What few rows have: flags, the key of a claim, and what stands before the charges."""
+def _unusual(batch: Batch, w: Waiting) -> tuple[int, bytes]:
+    """What few rows have: flags and optional parts, in the order of the flags."""
     request = w.request
-    flags = EXPLAIN if w.preview or request.options.explain else 0
-    k_claim, message = 0, b""
+    flags = ROW_EXPLAIN if w.preview or request.options.explain else 0
+    extra = b""
     if w.preview:
-        flags |= PREVIEW
+        flags |= ROW_PREVIEW
         if w.claim_ms:
-            flags |= CLAIM
-            k_claim = batch.key(w.keys.claim(w.plan.name))
+            flags |= ROW_CLAIM
+            extra = _CLAIM.pack(batch.key(w.keys.claim(w.plan.name)), w.claim_ms)
     indexed = request.idempotency_key is not None or request.request_id != request.message_id
     if request.message_id is not None and indexed:  # one that is the identity needs no index
-        flags |= MESSAGE
-        message = _SIZE.pack(batch.key(w.keys.message(request.message_id)))
-    return flags, k_claim, message
+        flags |= ROW_MESSAGE
+        extra += _MESSAGE.pack(batch.key(w.keys.message(request.message_id)))
+    return flags, extra
 
 
 def charged_key(keys: TenantKeys, charge: Charge) -> bytes:

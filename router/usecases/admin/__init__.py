@@ -1,1 +1,1 @@
-"""Administrative acts and look-ups: who may do what, overrides by operators, purge, status."""
+"""Admin acts and look-ups over NATS: access, operators' overrides, policies, purge, status."""

@@ -1,6 +1,7 @@
-"""Who may do an admin act: by token, compared in constant time.
+"""Who may do an admin act: tokens, their holders and roles.
 
-Only digests of tokens are kept, all of one length: neither the time of a comparison nor a fault's text tells of one.
+Only digests of equal length are kept and compared in constant time: neither the duration of a comparison nor an error
+message reveals a token.
 """
 
 from collections.abc import Iterable
@@ -12,33 +13,34 @@ from router.domain.roles import Holder, Role
 
 
 class Tokens:
-    """The tokens of this fleet. `open_reading`: the acts that only read, and that older gateways know, ask for none."""
+    """The tokens of this fleet. With `open_reading`, the four read-only acts that older gateways use need no token."""
 
     def __init__(self, tokens: Iterable[tuple[str, Role, str]], *, open_reading: bool) -> None:
         self._holders = [(_digest(token), Holder(principal, role)) for principal, role, token in tokens]
         self._open_reading = open_reading
 
     def holder(self, token: str | None) -> Holder | None:
-        """Whose token it is. Every known one is compared, whatever the others said."""
-        given = _digest(token or "")
-        found: Holder | None = None
+        """The holder of a token, None if there is none. Compares every digest, also after a match: constant time."""
+        token_digest = _digest(token or "")
+        match: Holder | None = None
         for digest, holder in self._holders:
-            if compare_digest(given, digest):
-                found = holder
-        return found if token else None
+            if compare_digest(token_digest, digest):
+                match = holder
+        return match if token else None
 
     def refusal(self, holder: Holder | None, needed: Role, *, may_be_open: bool = False) -> Refused | None:
-        """Why this holder may not do what needs that role; None: it may."""
+        """Why this holder may not do an act that needs the role; None if it may."""
         if may_be_open and self._open_reading:
             return None
         if holder is None:
             return Refused(
-                Code.UNAUTHORIZED, "send a token that is good here: header `authorization: Bearer …`, or `api_key`"
+                Code.UNAUTHORIZED,
+                "token missing or unknown: send a valid one in the header `authorization: Bearer …` or `api_key`",
             )
         if holder.role < needed:
             return Refused(
                 Code.UNAUTHORIZED,
-                f"this act needs role {needed.label}; the token's is {holder.role.label}",
+                f"this act needs role {needed.label}, but the token has role {holder.role.label}",
                 {"role": holder.role.label, "needs_role": needed.label},
             )
         return None

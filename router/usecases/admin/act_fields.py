@@ -1,4 +1,6 @@
-"""The fields of an admin act's body: read one by one, and what is wrong with them is told all at once."""
+"""The fields of an admin act's body: read field by field; all problems are reported at once."""
+
+from collections.abc import Collection
 
 from router.domain.json import JsonObject, JsonValue
 from router.domain.policy.model import DEFAULT_POLICY_ID
@@ -6,70 +8,105 @@ from router.errors import InvalidInput
 from router.wire import fields as kinds
 from router.wire.problems import Problems, named
 
+MAX_PAGE = 1_000
+
 
 class ActFields:
-    """Reads a body. What it answers counts only after `check`: a field that is wrong reads as nothing until then."""
+    """Reads a body. Until `check` has passed, a value may be the empty stand-in of a wrong or missing field.
 
-    def __init__(self, fields: JsonObject) -> None:
+    `declared` are the fields of the act; to read another one is a bug and raises KeyError.
+    """
+
+    def __init__(self, fields: JsonObject, declared: Collection[str]) -> None:
         self._fields = fields
-        self._found = Problems()
+        self._declared = declared
+        self._problems = Problems()
 
     def check(self) -> None:
-        """To be called when all fields are read, and before anything is done.
+        """Call this after reading all fields and before acting on any.
 
-        :raises InvalidInput: some are wrong or missing; with every problem.
+        :raises InvalidInput: fields are wrong or missing; with every problem.
         """
-        if self._found:
-            raise InvalidInput([problem for _, problem in self._found])
+        if self._problems:
+            raise InvalidInput([problem for _, problem in self._problems])
 
     def tenant(self) -> str:
-        """The tenant that the body must name."""
-        return kinds.name(self._found, "tenant_id", self._there("tenant_id")) or ""
+        """The required tenant."""
+        return kinds.name(self._problems, "tenant_id", self._required("tenant_id")) or ""
 
-    def any_tenant(self) -> str | None:
-        """The tenant that it may name."""
-        return kinds.name(self._found, "tenant_id", self._fields.get("tenant_id"))
+    def optional_tenant(self) -> str | None:
+        """The tenant, if the body names one."""
+        return kinds.name(self._problems, "tenant_id", self._value("tenant_id"))
 
     def policy(self) -> str:
-        """The policy that it may name, else the usual one."""
-        return kinds.name(self._found, "policy_id", self._fields.get("policy_id")) or DEFAULT_POLICY_ID
+        """The policy, or the default one if the body names none."""
+        return kinds.name(self._problems, "policy_id", self._value("policy_id")) or DEFAULT_POLICY_ID
 
-    def named_policy(self) -> str:
-        """The policy that it must name."""
-        return kinds.name(self._found, "policy_id", self._there("policy_id")) or ""
+    def required_policy(self) -> str:
+        """The required policy."""
+        return kinds.name(self._problems, "policy_id", self._required("policy_id")) or ""
 
-    def needed(self, field: str) -> str:
-        """A text that it must have."""
-        self._there(field)
+    def required_text(self, field: str) -> str:
+        """A required string."""
+        self._required(field)
         return self.text(field) or ""
 
     def text(self, field: str) -> str | None:
-        """A text that it may have."""
-        value = self._fields.get(field)
+        """An optional string."""
+        value = self._value(field)
         if value is None or isinstance(value, str):
             return value
-        self._found.add(field, f"is {named(value)}", "a string")
+        self._problems.add(field, f"is {named(value)}", "a string")
         return None
 
     def flag(self, field: str) -> bool:
-        """A switch that it may have: true or false, and no word for one."""
-        return kinds.flag(self._found, field, self._fields.get(field))
+        """An optional switch: JSON true or false, never a string."""
+        return kinds.flag(self._problems, field, self._value(field))
 
-    def revision(self, field: str = "expect_revision") -> int | None:
-        """A revision that it may have."""
-        return kinds.whole(self._found, field, self._fields.get(field), 0, 2**53)
+    def revision(self, field: str) -> int | None:
+        """An optional revision."""
+        return kinds.whole(self._problems, field, self._value(field), 0, 2**53)
 
-    def needed_revision(self, field: str) -> int:
-        """A revision that it must have."""
-        self._there(field)
+    def required_revision(self, field: str) -> int:
+        """A required revision."""
+        self._required(field)
         return self.revision(field) or 0
 
     def document(self, field: str) -> JsonObject:
-        """An object that it must have."""
-        return kinds.table(self._found, field, self._there(field)) or {}
+        """A required JSON object."""
+        return kinds.table(self._problems, field, self._required(field)) or {}
 
-    def _there(self, field: str) -> JsonValue:
-        value = self._fields.get(field)
+    def whole(self) -> JsonObject:
+        """The whole body, for an act that decodes it itself."""
+        return self._fields
+
+    def cursor(self) -> str:
+        """The key after which a page begins; empty for the first page."""
+        cursor = self._value("cursor")
+        if isinstance(cursor, str):
+            return cursor
+        if cursor is not None:
+            self._problems.add("cursor", "is not a string", "take it from the previous page")
+        return ""
+
+    def limit(self) -> int:
+        """The number of items on a page, at most and by default 1,000."""
+        limit = self._value("limit")
+        if isinstance(limit, int) and not isinstance(limit, bool) and 1 <= limit <= MAX_PAGE:
+            return limit
+        if limit is not None:
+            self._problems.add(
+                "limit", f"is not a number from 1 to {MAX_PAGE:,}", "ask for the next page by its cursor"
+            )
+        return MAX_PAGE
+
+    def _value(self, field: str) -> JsonValue:
+        if field not in self._declared:
+            raise KeyError(f"the act does not declare the field {field}")
+        return self._fields.get(field)
+
+    def _required(self, field: str) -> JsonValue:
+        value = self._value(field)
         if value is None:
-            self._found.add(field, "is missing")
+            self._problems.add(field, "is missing")
         return value

@@ -1,17 +1,18 @@
-"""Operators' levers: drain a provider, hold a breaker, switch a tenant off, forget an answer.
+"""Operators' levers: drain a provider, hold a breaker open, switch a tenant off, forget an answer.
 
-A name that is not there is refused before anything is written, with the names that are: a lever that holds nobody would
-be taken for one that works.
+An unknown name is refused before any write, and the refusal lists the known names. Otherwise an operator could mistake
+a lever without effect for one that works.
 """
 
 from collections.abc import Iterable
+from typing import assert_never
 
 from msgspec import Struct
 
 from router.domain.audit import Actor
 from router.domain.ids import idempotency_name
 from router.domain.policy.model import TenantPolicies, provider_entry
-from router.domain.view import BreakerView, HeadView, Pulled
+from router.domain.view import ActOutcome, BreakerView, HeadView
 from router.errors import InvalidInput, Problem
 from router.ports.policies import LeverStore, PolicyReader
 from router.ports.tenants import Inspector
@@ -22,9 +23,9 @@ LONGEST_TEXT = 256
 
 
 class ProviderView(Struct, frozen=True):
-    """A provider that a tenant's policies name, or that a lever holds. `breaker` None: closed and clean.
+    """A provider that a tenant's policies name or that a lever applies to. `breaker` None: closed, without failures.
 
-    `name` is the entry in hexadecimal where no policy names it (any more).
+    `name` is the store's entry in hexadecimal if no policy names the provider.
     """
 
     name: str
@@ -34,7 +35,7 @@ class ProviderView(Struct, frozen=True):
 
 
 class TenantProviders(Struct, frozen=True):
-    """A tenant's switch and its providers, by name."""
+    """A tenant's switch and its providers, sorted by name. `off`: an operator has disabled the tenant."""
 
     tenant_id: str
     off: bool
@@ -42,9 +43,9 @@ class TenantProviders(Struct, frozen=True):
 
 
 class OverrideService:
-    """Pulls levers in the name of `by`. Every act answers whether it changed something, and may raise
+    """Pulls levers on behalf of `by`. Every act returns whether it changed the store, and may raise:
 
-    :raises InvalidInput: tenant or provider is unknown (the message names those there are), or it has too many levers.
+    :raises InvalidInput: tenant or provider is unknown (the message lists the known), or the tenant's levers are full.
     :raises StoreError: the store did not answer.
     """
 
@@ -55,27 +56,29 @@ class OverrideService:
         self._by = by
 
     async def drain(self, tenant_id: str, provider: str, *, on: bool, why: str | None = None) -> bool:
-        """No new work for the provider, or (`on` False) work again. What it runs it may finish."""
+        """Give the provider no new work, or (`on` False) give it work again. Running tasks continue."""
         check_texts(tenant_id, provider_id=provider, why=why)
         await self._provider_is_known(tenant_id, provider)
-        return await self._told(tenant_id, await self._store.drain(tenant_id, provider, on=on, by=self._by, why=why))
+        return await self._changed(tenant_id, await self._store.drain(tenant_id, provider, on=on, by=self._by, why=why))
 
     async def force_open(self, tenant_id: str, provider: str, *, why: str | None = None) -> bool:
-        """Hold the provider's breaker open until it is reset."""
+        """Hold the provider's breaker open until an operator resets it."""
         check_texts(tenant_id, provider_id=provider, why=why)
         await self._provider_is_known(tenant_id, provider)
-        return await self._told(tenant_id, await self._store.force_open(tenant_id, provider, by=self._by, why=why))
+        return await self._changed(tenant_id, await self._store.force_open(tenant_id, provider, by=self._by, why=why))
 
     async def reset(self, tenant_id: str, provider: str, *, why: str | None = None) -> bool:
-        """Close the provider's breaker, forced or tripped, and let it begin anew."""
+        """Close the provider's breaker, forced or tripped, and clear its counts."""
         check_texts(tenant_id, provider_id=provider, why=why)
         await self._provider_is_known(tenant_id, provider)
-        return await self._told(tenant_id, await self._store.reset_breaker(tenant_id, provider, by=self._by, why=why))
+        return await self._changed(
+            tenant_id, await self._store.reset_breaker(tenant_id, provider, by=self._by, why=why)
+        )
 
     async def switch(self, tenant_id: str, *, on: bool, why: str | None = None) -> bool:
-        """Decide nothing new for the tenant, or (`on`) decide again. Replays and running tasks are not concerned."""
+        """Enable the tenant (`on`), or refuse its new requests. Replays and running tasks are not affected."""
         check_texts(tenant_id, why=why)
-        return await self._told(tenant_id, await self._store.switch(tenant_id, on=on, by=self._by, why=why))
+        return await self._changed(tenant_id, await self._store.switch(tenant_id, on=on, by=self._by, why=why))
 
     async def forget(
         self,
@@ -85,23 +88,25 @@ class OverrideService:
         idempotency_key: str | None = None,
         why: str | None = None,
     ) -> bool:
-        """Forget the answer of one request, named by exactly one of the two. False: none is remembered.
+        """Forget the answer of one request, named by exactly one of the two ids. False: no answer is remembered.
 
-        The answers to a caller's own fallback steps of it have names of their own and stay.
+        Answers to the caller's own fallback steps of that request have other names and stay.
         """
         check_texts(tenant_id, request_id=request_id, idempotency_key=idempotency_key, why=why)
         if (request_id is None) == (idempotency_key is None):
-            raise InvalidInput([Problem("request_id", "name one request", "either request_id or idempotency_key")])
+            raise InvalidInput(
+                [Problem("request_id", "exactly one name is needed", "either request_id or idempotency_key")]
+            )
         if idempotency_key is None:
             namespace, called = "request", ("request_id", request_id or "")
         else:
             namespace, called = "key", ("idempotency_key", idempotency_key)
         name = idempotency_name(tenant_id, namespace, called[1])
-        pulled = await self._store.forget(tenant_id, name, called=called, by=self._by, why=why)
-        return await self._told(tenant_id, pulled)
+        outcome = await self._store.forget(tenant_id, name, called=called, by=self._by, why=why)
+        return await self._changed(tenant_id, outcome)
 
     async def providers(self, tenant_id: str) -> TenantProviders:
-        """What the tenant's policies name, and how operators and breakers hold each."""
+        """List the tenant's providers with their policies, levers and breakers."""
         check_ids(tenant_id)
         head = await self._head(tenant_id)
         named = await self._named(tenant_id)
@@ -119,11 +124,11 @@ class OverrideService:
         return TenantProviders(tenant_id, head.off, tuple(sorted(views, key=lambda v: v.name)))
 
     async def tenants(self) -> list[HeadView]:
-        """Every tenant that has, or had, a policy (at most 10,000)."""
+        """List every tenant that has, or had, a policy (at most 10,000)."""
         return await self._inspector.heads()
 
     async def names(self, tenant_id: str) -> dict[bytes, str]:
-        """The names of the providers that the tenant's policies name, by their entries."""
+        """Map each store entry to its provider name, for all providers in the tenant's policies."""
         return {provider_entry(name): name for name in await self._named(tenant_id)}
 
     async def _head(self, tenant_id: str) -> HeadView:
@@ -143,30 +148,35 @@ class OverrideService:
             hint = f"there are {_listed(named)}" if named else "the tenant has no policy"
             raise InvalidInput([Problem("provider_id", f"tenant {tenant_id} has no provider {provider}", hint)])
 
-    async def _told(self, tenant_id: str, pulled: Pulled) -> bool:
-        if pulled is Pulled.UNKNOWN_TENANT:
-            raise await self._unknown_tenant(tenant_id)
-        if pulled is Pulled.FULL:
-            raise InvalidInput(
-                [Problem("tenant_id", f"tenant {tenant_id} has as many levers as it may have", "let go of some first")]
-            )
-        return pulled is Pulled.CHANGED
+    async def _changed(self, tenant_id: str, outcome: ActOutcome) -> bool:
+        match outcome:
+            case ActOutcome.CHANGED:
+                return True
+            case ActOutcome.UNCHANGED:
+                return False
+            case ActOutcome.UNKNOWN_TENANT:
+                raise await self._unknown_tenant(tenant_id)
+            case ActOutcome.FULL:
+                message = f"tenant {tenant_id} has the maximum number of levers"
+                raise InvalidInput([Problem("tenant_id", message, "release some first")])
+            case _:
+                assert_never(outcome)
 
     async def _unknown_tenant(self, tenant_id: str) -> InvalidInput:
-        known = [h.tenant_id for h in await self.tenants()]
-        hint = f"there are {_listed(known)}" if known else "no tenant has a policy yet"
+        tenant_ids = [h.tenant_id for h in await self.tenants()]
+        hint = f"there are {_listed(tenant_ids)}" if tenant_ids else "no tenant has a policy yet"
         return InvalidInput([Problem("tenant_id", f"there is no tenant {tenant_id}", hint)])
 
 
 def named_providers(policies: TenantPolicies | None) -> dict[str, tuple[str, ...]]:
-    """Every provider that a tenant's policies name, fallbacks included, with the policies that do."""
-    found: dict[str, list[str]] = {}
+    """Map every provider in a tenant's policies, fallbacks included, to the ids of the policies that name it."""
+    policy_ids: dict[str, list[str]] = {}
     for stored in () if policies is None else policies.policies.values():
         for provider in (*stored.policy.providers, *stored.policy.fallback_providers):
-            names = found.setdefault(provider.name, [])
+            names = policy_ids.setdefault(provider.name, [])
             if stored.policy_id not in names:
                 names.append(stored.policy_id)
-    return {name: tuple(ids) for name, ids in found.items()}
+    return {name: tuple(ids) for name, ids in policy_ids.items()}
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -176,7 +186,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def check_texts(tenant_id: str, **texts: str | None) -> None:
-    """Refuse what is no tenant's name, and texts that are no single line.
+    """Refuse an invalid tenant id, and texts that are empty, too long or not on one line.
 
     :raises InvalidInput: with every problem.
     """

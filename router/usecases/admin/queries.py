@@ -1,4 +1,4 @@
-"""Read-only questions over NATS: `get_decision` and the backpressure status, answered from shared state."""
+"""Read-only queries over NATS, answered from shared state: `get_decision` and the backpressure status."""
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from router.domain.answers import replayed
 from router.domain.decision import Code, Refused
 from router.domain.ids import assignment_id, idempotency_name, name_in, task_id, to_text
-from router.domain.outcome import Remembered
+from router.domain.outcome import StoredAnswer
 from router.domain.task import TaskRecord, Unreadable
 from router.errors import StoreError
 from router.ports.decisions import DecisionStore
@@ -26,38 +26,38 @@ class GetDecision:
         decisions: DecisionStore,
         tasks: TaskStore,
         *,
-        violated: Callable[[], None],
+        on_isolation_violation: Callable[[], None],
         legacy_codes: bool = False,
     ) -> None:
         self._decisions = decisions
         self._tasks = tasks
-        self._violated = violated
+        self._on_isolation_violation = on_isolation_violation
         self._legacy_codes = legacy_codes
 
     async def __call__(self, data: bytes, headers: Mapping[str, str], _subject: str) -> Answered:
-        """The stored decision, with its assignment's state when it was dispatched."""
+        """Return the stored decision, with its assignment's state if it was dispatched."""
         query = decode_decision_query(data, headers)
         if isinstance(query, Rejected):
             if query.refused.code is Code.UNAUTHORIZED:
-                self._violated()
+                self._on_isolation_violation()
             return self._refused(query.refused, query), {}
         try:
-            found = await self._find(query)
+            remembered = await self._find(query)
             if (
-                found is None
+                remembered is None
                 and query.decision_id is not None
                 and await self._decisions.exists_for_any_tenant(query.decision_id)
             ):
                 return self._foreign(query)
-            if found is None or found.unfinished:
+            if remembered is None or remembered.unfinished:
                 return self._refused(_not_found(query), query), {}
-            record = await self._record(found) if found.pushed else None
+            record = await self._record(remembered) if remembered.pushed else None
             if record is not None and query.tenant_id not in (None, record.facts.tenant_id):
                 return self._foreign(query)
         except StoreError:
-            away = Refused(Code.UNAVAILABLE, "the store is away", {"retry_after_ms": 500})
-            return self._refused(away, query), {}
-        answer, request_id, trace_id = replayed(found, explain=False), query.request_id, query.trace_id
+            unavailable = Refused(Code.UNAVAILABLE, "the store is unavailable", {"retry_after_ms": 500})
+            return self._refused(unavailable, query), {}
+        answer, request_id, trace_id = replayed(remembered, explain=False), query.request_id, query.trace_id
         if record is None:
             return encode_stored(answer, request_id=request_id, trace_id=trace_id), {}
         facts = record.facts
@@ -65,36 +65,36 @@ class GetDecision:
         return encode_stored(answer, assignment=_state(record), **context), {}
 
     def _foreign(self, query: DecisionQuery) -> Answered:
-        """Another tenant's decision: whether there is one is not told."""
-        self._violated()
+        """Refuse another tenant's decision as unknown, so that the reply does not reveal that it exists."""
+        self._on_isolation_violation()
         return self._refused(_not_found(query), query), {}
 
     def _refused(self, refused: Refused, query: DecisionQuery | Rejected) -> bytes:
         return encode(refused, request_id=query.request_id, trace_id=query.trace_id, legacy_codes=self._legacy_codes)
 
-    async def _find(self, query: DecisionQuery) -> Remembered | None:
+    async def _find(self, query: DecisionQuery) -> StoredAnswer | None:
         tenant = query.tenant_id
         if tenant is None:
             return await self._of_message(query.message_id or "", None)
         if query.decision_id is not None:
-            found = await self._decisions.remembered(tenant, name_in(query.decision_id))
-            return found if found is not None and found.decision_id == query.decision_id else None
+            remembered = await self._decisions.remembered(tenant, name_in(query.decision_id))
+            return remembered if remembered is not None and remembered.decision_id == query.decision_id else None
         if query.idempotency_key is not None:
             return await self._decisions.remembered(tenant, idempotency_name(tenant, "key", query.idempotency_key))
         request_id = query.request_id or query.message_id or ""
-        found = await self._decisions.remembered(tenant, idempotency_name(tenant, "request", request_id))
-        if found is None and query.request_id is None:
-            # The message's id was not the identity.
-            found = await self._of_message(request_id, tenant)
-        return found
+        remembered = await self._decisions.remembered(tenant, idempotency_name(tenant, "request", request_id))
+        if remembered is None and query.request_id is None:
+            # The decision may have been stored under another name than its message id.
+            remembered = await self._of_message(request_id, tenant)
+        return remembered
 
-    async def _of_message(self, message_id: str, tenant_id: str | None) -> Remembered | None:
-        """The decision of a message; `tenant_id` None: whichever tenant's, if it is of one only."""
-        led = await self._decisions.of_message(message_id, tenant_id)
-        return None if led is None else await self._decisions.remembered(*led)
+    async def _of_message(self, message_id: str, tenant_id: str | None) -> StoredAnswer | None:
+        """Find the decision of a message. `tenant_id` None: of any tenant, if exactly one tenant has it."""
+        name = await self._decisions.of_message(message_id, tenant_id)
+        return None if name is None else await self._decisions.remembered(*name)
 
-    async def _record(self, found: Remembered) -> TaskRecord | None:
-        (record,) = await self._tasks.records([task_id(found.decision_id)])
+    async def _record(self, remembered: StoredAnswer) -> TaskRecord | None:
+        (record,) = await self._tasks.records([task_id(remembered.decision_id)])
         return None if isinstance(record, Unreadable) else record
 
 
@@ -108,31 +108,31 @@ def _state(record: TaskRecord) -> AssignmentState:
 def _not_found(query: DecisionQuery) -> Refused:
     return Refused(
         Code.DECISION_NOT_FOUND,
-        "no decision is remembered under this name: it was refused, never asked, or is older than 24 hours",
+        "no decision is stored under this name: it was refused, never requested, or is older than 24 hours",
         {"tenant_id": query.tenant_id},
     )
 
 
 class RecentLatency:
-    """The 95th percentile of the last seconds, from the counts of a histogram."""
+    """The 95th percentile of the last `window_s` seconds, from the counts of a histogram."""
 
-    def __init__(self, counts: Sequence[int], bounds_ms: Sequence[float], *, looks: int = 10) -> None:
+    def __init__(self, counts: Sequence[int], bounds_ms: Sequence[float], *, window_s: int = 10) -> None:
         self._counts = counts
         self._bounds_ms = bounds_ms
-        self._looks: deque[list[int]] = deque([list(counts)], maxlen=looks)
+        self._history: deque[list[int]] = deque([list(counts)], maxlen=window_s)
 
     def tick(self) -> None:
         """Call once a second."""
-        self._looks.append(list(self._counts))
+        self._history.append(list(self._counts))
 
     def p95_ms(self) -> float:
-        """The bucket bound under which 95 % of the recent decisions lie; 0 when there were none."""
-        recent = [now - then for now, then in zip(self._counts, self._looks[0], strict=True)]
+        """The upper bound of the bucket that holds the 95th percentile, in ms; 0 without recent values."""
+        recent = [count_now - count_then for count_now, count_then in zip(self._counts, self._history[0], strict=True)]
         total = sum(recent)
-        seen = 0
+        cumulative = 0
         for count, bound in zip(recent, [*self._bounds_ms, self._bounds_ms[-1] * 2], strict=True):
-            seen += count
-            if total and seen >= 0.95 * total:
+            cumulative += count
+            if total and cumulative >= 0.95 * total:
                 return bound
         return 0.0
 
@@ -165,7 +165,7 @@ class Backpressure:
         return pressure(self._load()) is Pressure.ACTIVE
 
     async def __call__(self, _data: bytes, _headers: Mapping[str, str], _subject: str) -> Answered:
-        """The status as it is now."""
+        """Return the current status."""
         body = encode_backpressure(
             self._load(),
             retry_after_s=self._retry_after_s,

@@ -1,1 +1,1 @@
-"""Alerts of the fleet: raising and resolving them, their episodes and rules, and reading them back."""
+"""Alerts of the fleet: rules, episodes, publishing, and the log that people read."""

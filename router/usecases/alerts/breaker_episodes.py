@@ -1,7 +1,7 @@
-"""Ends the alerts of breakers that are closed although no pod saw them close: an operator reset them, their state ran
-out, their provider is gone, or the pod that saw it died before it told.
+"""End the alerts of breakers that closed without any pod reporting it.
 
-Every pod looks; the end of an episode has one id, so the stream keeps one.
+That happens when an operator resets a breaker, its state expires, its provider is removed, or the pod that saw it close
+dies first. Every pod checks; the end of an episode has one message id, so the stream stores it once.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ from router.ports.tenants import Inspector
 log = logging.getLogger("router.breakers")
 
 EVERY_S = 30.0
-# Scopes of extensions' breakers begin so; those are watched by whoever calls them.
+# Scopes of extension breakers begin with this; `usecases.extensions.health_watch` ends their alerts.
 _EXTENSIONS = "extension"
 
 
 class BreakerEpisodes:
-    """Looks every `every_s` seconds. A breaker that opens while it looks may be told as over; its next turn is told."""
+    """Polls every `every_s` seconds. An end may be published too early when the breaker opens during a poll."""
 
     def __init__(
         self,
@@ -42,29 +42,29 @@ class BreakerEpisodes:
         self._every_s = every_s
 
     async def run(self) -> None:
-        """Look for ever; cancel to stop."""
+        """Poll forever; cancel to stop."""
         while True:
             await asyncio.sleep(self._every_s)
             try:
                 if self._may_work():
                     await self.poll()
             except StoreError as fault:
-                log.debug("open breakers are not looked at now: %s", fault)
+                log.debug("store unavailable; open breaker alerts are checked later: %s", fault)
 
     async def poll(self) -> None:
-        """End what is over.
+        """Resolve the open breaker alerts whose breaker is closed.
 
         :raises StoreError: Redis did not answer.
         """
-        told: dict[str, list[str]] = {}
+        open_by_tenant: dict[str, list[str]] = {}
         for scope in await self._episodes.open_scopes(Condition.BREAKER_OPENED):
             tenant, _, provider = scope.partition("/")
             if tenant != _EXTENSIONS:
-                told.setdefault(tenant, []).append(provider)
-        for tenant, providers in told.items():
+                open_by_tenant.setdefault(tenant, []).append(provider)
+        for tenant, providers in open_by_tenant.items():
             views = await self._inspector.breakers(tenant)
-            held = {v.provider_entry for v in views if v.state is not BreakerState.CLOSED}
+            not_closed = {v.provider_entry for v in views if v.state is not BreakerState.CLOSED}
             for provider in providers:
-                if provider_entry(provider) not in held:
+                if provider_entry(provider) not in not_closed:
                     metadata: JsonObject = {"tenant_id": tenant, "provider_id": provider}
                     self._alerts.resolve(Condition.BREAKER_OPENED, f"{tenant}/{provider}", metadata=metadata)

@@ -1,4 +1,4 @@
-"""Episodes of alerts: where the fleet counts them, and what a pod remembers of its own."""
+"""What a pod remembers of alert episodes (`usecases.alerts.alerts`)."""
 
 from msgspec import Struct
 
@@ -6,8 +6,8 @@ from router.domain.alert import Condition
 from router.domain.json import JsonObject
 
 
-class Step(Struct, frozen=True):
-    """Something to send: an episode's beginning, or its end."""
+class Transition(Struct, frozen=True):
+    """The begin or the end of an episode, to be published."""
 
     condition: Condition
     scope: str
@@ -17,16 +17,16 @@ class Step(Struct, frozen=True):
     resolved: bool
 
 
-class Begun(Struct, frozen=True):
-    """An episode that has its identity. `epoch` None: the wall clock's, nothing to close in the store."""
+class Identity(Struct, frozen=True):
+    """The id of an episode. `epoch` None: it was made without Redis, so there is nothing to close there."""
 
     alert_id: str
     epoch: int | None
 
 
-class Held(Struct):
-    """An open episode. `ends_ms`: when it ends, unless it is seen again; `over`: what was said of its end, and when."""
+class OpenEpisode(Struct):
+    """An open episode. `ends_ms`: when it ends unless it is raised again; `resolution`: end message and its time."""
 
     metadata: JsonObject
     ends_ms: int | None = None
-    over: tuple[str, int] | None = None
+    resolution: tuple[str, int] | None = None

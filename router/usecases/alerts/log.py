@@ -1,4 +1,4 @@
-"""Alerts as people read them: beginning and end of an episode are one line."""
+"""Alerts as people read them: begin and end of an episode on one line."""
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -8,7 +8,7 @@ from router.wire.alerts import ReceivedAlert, decode_alert
 
 
 class Episode(Struct, frozen=True):
-    """One alert; `resolved_at` None: it holds still. Times are RFC 3339."""
+    """One alert. `resolved_at` None: it is still open. Times are RFC 3339."""
 
     alert_id: str
     severity: str
@@ -20,45 +20,53 @@ class Episode(Struct, frozen=True):
 
 
 class AlertLog:
-    """Folds messages into episodes. Copies (same id) are one; an end whose beginning is not held stands alone."""
+    """Folds messages into episodes. Duplicates (same id) are merged; an end without its begin stands alone."""
 
     def __init__(self) -> None:
         self._episodes: dict[str, Episode] = {}
 
     def add(self, data: bytes) -> Episode | None:
-        """One message; the episode as it is after it, None when it is no alert."""
-        told = decode_alert(data)
-        if told is None:
+        """Add one message and return its episode, or None if the message is no alert."""
+        alert = decode_alert(data)
+        if alert is None:
             return None
-        before = self._episodes.get(told.alert_id)
-        if told.metadata.get("resolved") is True:
-            begun = before or _episode(told, raised_at=None)
-            now = replace(begun, resolved_at=told.timestamp)
+        before = self._episodes.get(alert.alert_id)
+        if alert.metadata.get("resolved") is True:
+            episode = before or _episode(alert, raised_at=None)
+            updated = replace(episode, resolved_at=alert.timestamp)
         elif before is None:
-            now = _episode(told, raised_at=told.timestamp)
+            updated = _episode(alert, raised_at=alert.timestamp)
         else:
-            now = replace(before, raised_at=before.raised_at or told.timestamp, severity=told.severity)
-        self._episodes[told.alert_id] = now
-        return now
+            updated = replace(before, raised_at=before.raised_at or alert.timestamp, severity=alert.severity)
+        self._episodes[alert.alert_id] = updated
+        return updated
 
     @property
     def episodes(self) -> list[Episode]:
-        """All of them, in the order in which they were first told."""
+        """All episodes, in the order of their first messages."""
         return list(self._episodes.values())
 
 
-def _episode(told: ReceivedAlert, raised_at: str | None) -> Episode:
-    condition, scope = str(told.metadata.get("condition", told.component)), str(told.metadata.get("scope", ""))
-    return Episode(told.alert_id, told.severity, condition, scope, told.message, raised_at, None)
+def _episode(alert: ReceivedAlert, raised_at: str | None) -> Episode:
+    condition, scope = str(alert.metadata.get("condition", alert.component)), str(alert.metadata.get("scope", ""))
+    return Episode(
+        alert_id=alert.alert_id,
+        severity=alert.severity,
+        condition=condition,
+        scope=scope,
+        message=alert.message,
+        raised_at=raised_at,
+        resolved_at=None,
+    )
 
 
 async def alert_log(alerts: History, since_ms: int | None) -> AlertLog:
-    """What the stream holds.
+    """Read all alerts in the stream, or those since `since_ms` (Unix ms).
 
-    :raises BusError: it could not be read.
+    :raises BusError: the stream could not be read.
     """
-    log = AlertLog()
+    episodes = AlertLog()
     async for batch in alerts.read(since_ms=since_ms):
-        for kept in batch:
-            log.add(kept.data)
-    return log
+        for message in batch:
+            episodes.add(message.data)
+    return episodes

@@ -1,4 +1,4 @@
-"""From readings to alerts: what must hold for a while before it is one."""
+"""Rules that turn readings into alerts: a condition must hold for a while before it is an alert."""
 
 from collections import deque
 
@@ -6,11 +6,11 @@ from router.domain.alert import Condition
 from router.domain.json import JsonObject
 from router.ports.alerts import AlertSink
 
-AWAY_READINGS = 30
+MAX_READINGS = 30
 
 
 class Level:
-    """A number with hysteresis: raised after `hold` readings in a row ≥ `raise_at`, over after `hold` ≤ `clear_at`."""
+    """A level with hysteresis: raise after `hold` readings in a row ≥ `raise_at`, resolve after `hold` ≤ `clear_at`."""
 
     def __init__(
         self, alerts: AlertSink, condition: Condition, scope: str, *, raise_at: float, clear_at: float, hold: int = 3
@@ -22,7 +22,7 @@ class Level:
         self._high = self._low = 0
 
     def read(self, value: float) -> None:
-        """One reading."""
+        """Take one reading."""
         self._high = self._high + 1 if value >= self._raise_at else 0
         self._low = self._low + 1 if value <= self._clear_at else 0
         if self._high >= self._hold:
@@ -32,20 +32,20 @@ class Level:
 
 
 class Unavailable:
-    """A server that is away: raised when it was so at `minimum` of the last 30 readings, and over when it is there.
+    """An unavailable server: raise if it was down in `minimum` of the last 30 readings, resolve at the next good one.
 
-    A short cut is no alert; cuts that come again and again are one.
+    One short outage is no alert; repeated short outages are one.
     """
 
     def __init__(self, alerts: AlertSink, condition: Condition, scope: str, *, minimum: int) -> None:
         self._alerts, self._condition, self._scope = alerts, condition, scope
         self._minimum = minimum
-        self._readings: deque[bool] = deque(maxlen=AWAY_READINGS)
+        self._readings: deque[bool] = deque(maxlen=MAX_READINGS)
 
-    def read(self, away: bool, metadata: JsonObject | None = None) -> None:
-        """One reading, once a second: whether it was away at any moment since the last."""
-        self._readings.append(away)
-        if not away:
+    def read(self, down: bool, metadata: JsonObject | None = None) -> None:
+        """Take one reading a second. `down`: the server was unavailable at any moment since the last reading."""
+        self._readings.append(down)
+        if not down:
             self._alerts.resolve(self._condition, self._scope)
         elif sum(self._readings) >= self._minimum:
             self._alerts.raise_(self._condition, self._scope, metadata=metadata)

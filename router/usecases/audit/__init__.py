@@ -1,1 +1,1 @@
-"""The audit log: its records, what is written later or only counted, retention, export and queries."""
+"""The audit log: records written at once, later or as counts; retention, export and queries."""

@@ -1,6 +1,7 @@
-"""Audit records of degraded decisions: kept by the pod while the store is away, written when it is back.
+"""Audit records of degraded decisions: kept in the pod while the store is unavailable, and written afterwards.
 
-They are lost with the pod, and the oldest go when there are too many; both are said.
+At most `MAXIMUM` records wait: a newer one replaces the oldest, which is logged as lost. Waiting records are also lost
+when the pod dies; a metric shows their number.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ _PER_CALL = 128
 
 
 class DeferredAudit:
-    """Keeps and later writes them."""
+    """Keeps records and writes them once the store is available."""
 
     def __init__(self, tasks: TaskStore, telemetry: Telemetry) -> None:
         self._tasks = tasks
@@ -33,21 +34,21 @@ class DeferredAudit:
         self._writing: asyncio.Task[None] | None = None
 
     def made(self, request: DecideRequest, plan: Plan, decided: Decided) -> None:
-        """A degraded decision was given."""
+        """Keep the record of a degraded decision."""
         decision = decided.decision
         if len(self._waiting) >= MAXIMUM:
             self._waiting.popleft()
             log.error(
-                "too many audit records wait for the store: the oldest is lost", extra={"event": Event.AUDIT_DEFERRED}
+                "oldest deferred audit record lost: too many wait for the store", extra={"event": Event.AUDIT_DEFERRED}
             )
         features = features_of_decision(request, plan)
         self._waiting.append(
             Move(
-                request.tenant_id,
-                from_text(decision.decision_id) or bytes(16),
-                Action.DECISION_DEGRADED,
-                pack_decision_features(features),
-                decision.reason,
+                tenant_id=request.tenant_id,
+                decision_id=from_text(decision.decision_id) or bytes(16),
+                action=Action.DECISION_DEGRADED,
+                features=pack_decision_features(features),
+                code=decision.reason,
                 attempt=features.frame.providers.index(decision.provider_id),
                 note=True,
             )
@@ -55,27 +56,31 @@ class DeferredAudit:
         self._telemetry.audit_deferred.set(len(self._waiting))
 
     def store_is_back(self) -> None:
-        """Write what has waited."""
+        """Write the waiting records."""
         if self._waiting and self._writing is None:
             self._writing = asyncio.get_running_loop().create_task(self._write())
 
     async def _write(self) -> None:
         try:
             while self._waiting:
-                # Taken out: who comes meanwhile and finds too many drops none of these.
-                some = [self._waiting.popleft() for _ in range(min(_PER_CALL, len(self._waiting)))]
+                # Removed before the write, so that a record that arrives meanwhile cannot push one of these out.
+                batch = [self._waiting.popleft() for _ in range(min(_PER_CALL, len(self._waiting)))]
                 try:
-                    await self._tasks.move(some)
+                    await self._tasks.move(batch)
                 except StoreError as fault:
-                    self._waiting.extendleft(reversed(some))
-                    log.warning("deferred audit records wait on: %s", fault, extra={"event": Event.AUDIT_DEFERRED})
+                    self._waiting.extendleft(reversed(batch))
+                    log.warning(
+                        "deferred audit records not written, they wait: %s",
+                        fault,
+                        extra={"event": Event.AUDIT_DEFERRED},
+                    )
                     return
                 self._telemetry.audit_deferred.set(len(self._waiting))
         finally:
             self._writing = None
 
     async def drained(self) -> None:
-        """One last try, at the end of the pod's life."""
+        """Try once more to write the waiting records, when the pod stops."""
         self.store_is_back()
         if self._writing is not None:
             await asyncio.wait([self._writing])

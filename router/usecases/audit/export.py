@@ -1,7 +1,8 @@
-"""Store audit entries outside before they are cut: at least once, in order, from where the last export ended.
+"""Export of audit entries to sinks outside Redis before the log is trimmed: in order and at least once.
 
-The mark in Redis moves only after every sink has the entries. A pod that dies in between leaves copies, which have the
-same ids; two pods at the same log are told apart by the mark's compare-and-set.
+A mark in Redis holds the last exported entry. It moves only after every sink has stored the entries. If a pod dies
+before that, the next export stores them again, with the same ids. If two pods export the same log, the mark's
+compare-and-set lets only one of them move it.
 """
 
 import asyncio
@@ -18,12 +19,12 @@ from router.wire.audit import audit_line
 log = logging.getLogger("router.audit")
 
 MAX_PER_RUN = 1_024
-# Entries that are decoded, or published, in one go: decisions and assignments of this pod wait meanwhile.
+# Entries decoded or published without a pause: meanwhile this pod's decisions and assignments wait.
 BATCH = 128
 
 
 class AuditExport:
-    """Exports one tenant's log at a time. `allowed`: the CP gate lets it."""
+    """Exports one tenant's log at a time. `allowed`: the CP gate permits exports. `maximum`: entries per run."""
 
     def __init__(
         self,
@@ -44,11 +45,13 @@ class AuditExport:
 
     @property
     def on(self) -> bool:
-        """Whether it is wanted and allowed now."""
+        """Whether a sink is configured and the CP gate permits exports."""
         return bool(self._sinks) and self._allowed()
 
     async def run(self, tenant_id: str) -> bool:
-        """Export what waits, at most `maximum` entries; whether there is more. A sink that fails is logged and counted.
+        """Export entries after the mark, at most `maximum`; return whether more wait.
+
+        A failed sink is logged and counted, and the mark stays.
 
         :raises StoreError: Redis did not answer.
         """
@@ -56,9 +59,9 @@ class AuditExport:
         entries: list[AuditEntry] = []
         while (left := self._maximum - len(entries)) > 0:
             last = entries[-1].id if entries else mark
-            some = await self._audit.after(tenant_id, last, maximum=min(left, BATCH))
-            entries += some
-            if len(some) < min(left, BATCH):
+            batch = await self._audit.after(tenant_id, last, maximum=min(left, BATCH))
+            entries += batch
+            if len(batch) < min(left, BATCH):
                 break
         if not entries:
             return False
@@ -68,7 +71,7 @@ class AuditExport:
         except ExportFailed as fault:
             self._telemetry.audit_export_failures.inc()
             extra = {"event": Event.AUDIT_EXPORT_FAILED, "tenant_id": tenant_id}
-            log.error("audit entries were not exported, they wait: %s", fault, extra=extra)
+            log.error("audit entries not exported, they wait: %s", fault, extra=extra)
             return False
         if not await self._retention.mark_exported(tenant_id, mark, entries[-1].id, len(entries)):
             return False
@@ -77,28 +80,31 @@ class AuditExport:
 
 
 class StreamSink:
-    """Into JetStream, one message an entry; the message id lets the stream drop the copies within its dedup window."""
+    """Sink into a JetStream stream, one message per entry.
+
+    The message id names tenant and entry, so the stream drops copies within its dedup window.
+    """
 
     def __init__(self, publisher: Publisher, subject: str) -> None:
         self._publisher = publisher
         self._subject = subject
 
     async def store(self, tenant_id: str, entries: Sequence[AuditEntry]) -> None:
-        """See `Sink.store`."""
+        """See `ports.audit.Sink.store`."""
         for at in range(0, len(entries), BATCH):
-            some = entries[at : at + BATCH]
-            stored = await asyncio.gather(*(self._publish(tenant_id, entry) for entry in some))
+            batch = entries[at : at + BATCH]
+            stored = await asyncio.gather(*(self._publish(tenant_id, entry) for entry in batch))
             if not all(stored):
-                raise ExportFailed(f"JetStream did not take {stored.count(False)} of {len(stored)}")
+                raise ExportFailed(f"JetStream did not store {stored.count(False)} of {len(stored)} entries")
 
     def _publish(self, tenant_id: str, entry: AuditEntry) -> "asyncio.Future[bool]":
-        told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        stored: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
         def done(published: Published) -> None:
-            if not told.done():
-                told.set_result(published is not Published.FAILED)
+            if not stored.done():
+                stored.set_result(published is not Published.FAILED)
 
         headers = {"tenant_id": tenant_id}
         publication = Publication(self._subject, audit_line(entry), f"audit:{tenant_id}:{entry.id}", headers)
         self._publisher.publish(publication, done)
-        return told
+        return stored

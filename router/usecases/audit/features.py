@@ -1,4 +1,4 @@
-"""What the audit keeps of a decision and of a step of a task, and its packed form."""
+"""The features that an audit record keeps of a decision or of a step of a task, and their packed form."""
 
 from msgspec import msgpack
 
@@ -20,45 +20,45 @@ def features_of(
     status: str | None = None,
     note: str | None = None,
 ) -> TaskFeatures:
-    """What the audit keeps of a step of a task."""
+    """The features of a step of a task. `status` counts only without a result."""
     facts = record.facts
     return TaskFeatures(
-        facts.request_id,
-        facts.policy_id,
-        facts.policy_revision,
-        record.provider_id,
-        to_text(assignment_id(task_id(record.decision_id), attempt)),
-        facts.user_id,
-        facts.trace_id,
-        status if result is None else result.status.value,
-        None if result is None else result.error_code,
-        None if result is None else result.latency_ms,
-        None if result is None else result.cost_microusd,
-        None if result is None else result.tokens,
-        note,
-        facts.client_ip,
+        request_id=facts.request_id,
+        policy_id=facts.policy_id,
+        policy_revision=facts.policy_revision,
+        provider_id=record.provider_id,
+        assignment_id=to_text(assignment_id(task_id(record.decision_id), attempt)),
+        user_id=facts.user_id,
+        trace_id=facts.trace_id,
+        status=status if result is None else result.status.value,
+        error_code=None if result is None else result.error_code,
+        latency_ms=None if result is None else result.latency_ms,
+        cost_microusd=None if result is None else result.cost_microusd,
+        tokens=None if result is None else result.tokens,
+        note=note,
+        ip_address=facts.client_ip,
     )
 
 
-def features_of_decision(request: DecideRequest, made: Plan) -> DecisionFeatures:
-    """What the audit keeps of a decision."""
+def features_of_decision(request: DecideRequest, plan: Plan) -> DecisionFeatures:
+    """The features of a decision."""
     return DecisionFeatures(
-        request.request_id,
-        request.task_type,
-        request.user_id,
-        request.client_ip,
-        request.correlation.trace_id,
-        made.figures_version,
-        policy_frame(made),
-        tuple(p.provider_id for p in made.passed_over),
+        request_id=request.request_id,
+        task_type=request.task_type,
+        user_id=request.user_id,
+        ip_address=request.client_ip,
+        trace_id=request.correlation.trace_id,
+        figures_version=plan.figures_version,
+        frame=policy_frame(plan),
+        constrained=tuple(p.provider_id for p in plan.passed_over),
     )
 
 
 def pack_features(features: TaskFeatures) -> bytes:
-    """The bytes that an audit record holds."""
+    """Pack the features of a step of a task into the bytes of its audit record."""
     return _pack(features)
 
 
 def pack_decision_features(features: DecisionFeatures) -> bytes:
-    """The bytes that the audit record of a decision holds."""
+    """Pack the features of a decision into the bytes of its audit record."""
     return _pack(features)

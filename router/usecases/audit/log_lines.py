@@ -1,12 +1,14 @@
-"""Audit records as log lines, in real time, for a share of the requests: told from what the pod knows, without a read.
+"""Audit records as log lines, in real time, for a sample of the requests.
 
-A request is in the share with all of its records or with none. What only the script knows is not told: a breaker that
-turns half open, a record's place in the log, and what a row saw of its limits unless the caller asked for explanations.
-Times are Redis time as the pod estimates it.
+The lines come from what the pod knows, without a read from Redis. A request is logged with all of its records or with
+none. Facts that only the script knows are missing: a breaker that turns half open, and a record's place in the log.
+What a row saw of its limits is there only if the caller asked for explanations. Times are Redis time as the pod
+estimates it.
 """
 
 import logging
 from collections.abc import Callable
+from typing import assert_never
 
 from msgspec import msgpack
 from xxhash import xxh3_64_intdigest
@@ -15,7 +17,20 @@ from router.domain.audit import AuditEntry, DecisionFeatures, TaskFeatures, poli
 from router.domain.audit_entries import CONFLICT, LIMITED, NO_CANDIDATE, TENANT_OFF, decision_entry, task_entry
 from router.domain.decision import Decided
 from router.domain.ids import from_text
-from router.domain.outcome import NOTHING_SEEN, Admitted, Conflict, LimitHit, NoCandidate, Outcome, Seen, TenantOff
+from router.domain.outcome import (
+    NOTHING_SEEN,
+    Admitted,
+    Busy,
+    Conflict,
+    LimitHit,
+    NoCandidate,
+    Outcome,
+    Replay,
+    RowFault,
+    Seen,
+    TenantOff,
+    Unavailable,
+)
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
 from router.domain.task import Action, BreakerTurn, Move
@@ -25,16 +40,22 @@ from router.wire.audit import audit_facts
 log = logging.getLogger("router.audit")
 
 _task = msgpack.Decoder(TaskFeatures).decode
-_TURNS = {BreakerTurn.OPENED: Action.BREAKER_OPENED, BreakerTurn.CLOSED: Action.BREAKER_CLOSED}
+_TURNS = {
+    BreakerTurn.UNCHANGED: None,
+    BreakerTurn.OPENED: Action.BREAKER_OPENED,
+    BreakerTurn.HALF_OPENED: None,  # only the script knows the request that found it so
+    BreakerTurn.CLOSED: Action.BREAKER_CLOSED,
+}
 _NO_ID = bytes(16)
-# The actions whose records keep `TaskFeatures`.
+# Prefixes of the actions whose records hold `TaskFeatures`.
 _STEPS = ("assignment.", "result.", "breaker.")
 
 
 class AuditLines:
-    """`on` says whether anything is told; callers look at it first, so that nothing is made for nothing.
+    """Writes the log lines. `sample`: share of requests, 0 to 1.
 
-    `script` is to be set to the version of the script that decides.
+    Callers check `on` first and skip the work of a call when it is False. `script`: version of the decide script; the
+    pod sets it.
     """
 
     def __init__(self, sample: float, now_ms: Callable[[str], int]) -> None:
@@ -45,51 +66,85 @@ class AuditLines:
         self.on = False
 
     def allow(self, allowed: bool) -> None:
-        """The CP gate's word."""
+        """Switch the lines on or off as the CP gate permits."""
         self.on = allowed and self._sample > 0
 
     def decided(self, request: DecideRequest, plan: Plan, outcome: Outcome) -> None:
-        """What a row came to; a replay was recorded before."""
+        """Log the outcome of a decide row. A replay writes no line: its first answer was logged."""
         if not self._chosen(request.request_id):
             return
         match outcome:
             case Admitted(candidate, reason, verdicts, pin, decision_id, _, seen):
-                made = Action.DECISION_MADE
-                self._decision(request, plan, made, decision_id, reason, candidate, pin, verdicts, seen)
+                self._decision(
+                    request,
+                    plan,
+                    Action.DECISION_MADE,
+                    decision_id=decision_id,
+                    code=reason,
+                    index=candidate,
+                    third=pin,
+                    verdicts=verdicts,
+                    seen=seen,
+                )
             case Conflict():
-                self._decision(request, plan, Action.DECISION_CONFLICT, _NO_ID, CONFLICT)
+                self._decision(request, plan, Action.DECISION_CONFLICT, code=CONFLICT)
             case LimitHit(charge, wait, seen, recorded) if recorded:
                 third = -1 if wait is None else wait
-                self._decision(request, plan, Action.DECISION_REFUSED, _NO_ID, LIMITED, charge, third, b"", seen)
+                self._decision(
+                    request, plan, Action.DECISION_REFUSED, code=LIMITED, index=charge, third=third, seen=seen
+                )
             case NoCandidate(verdicts, wait, seen):
                 third = -1 if wait is None else wait
-                self._decision(request, plan, Action.DECISION_REFUSED, _NO_ID, NO_CANDIDATE, 0, third, verdicts, seen)
+                self._decision(
+                    request,
+                    plan,
+                    Action.DECISION_REFUSED,
+                    code=NO_CANDIDATE,
+                    third=third,
+                    verdicts=verdicts,
+                    seen=seen,
+                )
             case TenantOff():
-                self._decision(request, plan, Action.DECISION_REFUSED, _NO_ID, TENANT_OFF)
-            case _:
+                self._decision(request, plan, Action.DECISION_REFUSED, code=TENANT_OFF)
+            case LimitHit() | Replay() | Busy() | RowFault() | Unavailable():
                 return
+            case _:
+                assert_never(outcome)
 
     def degraded(self, request: DecideRequest, plan: Plan, decided: Decided) -> None:
-        """An answer that was given without the store."""
+        """Log a decision that was made without the store."""
         if self._chosen(request.request_id):
             d = decided.decision
             names = [c.provider.name for c in plan.candidates]
-            decision_id = from_text(d.decision_id) or _NO_ID
-            chosen = names.index(d.provider_id)
-            self._decision(request, plan, Action.DECISION_DEGRADED, decision_id, d.reason, chosen)
+            self._decision(
+                request,
+                plan,
+                Action.DECISION_DEGRADED,
+                decision_id=from_text(d.decision_id) or _NO_ID,
+                code=d.reason,
+                index=names.index(d.provider_id),
+            )
 
     def moved(self, move: Move, turn: BreakerTurn) -> None:
-        """A step that the store has made and recorded. A degraded decision was told when it was made."""
+        """Log a move that the store has applied and recorded. A degraded decision was logged when it was made."""
         if not self.on or move.action is None or not move.action.label.startswith(_STEPS):
             return
         features = _task(move.features)
         if not self._chosen(features.request_id):
             return
-        for action in (move.action, _TURNS.get(turn)):
+        for action in (move.action, _TURNS[turn]):
             if action is not None:
                 at_us = self._now_ms(move.tenant_id) * 1000
-                decision_id, attempt = move.decision_id, move.attempt if action is move.action else 0
-                _say(task_entry("", at_us, move.tenant_id, action, features, decision_id=decision_id, attempt=attempt))
+                entry = task_entry(
+                    entry_id="",
+                    ts_us=at_us,
+                    tenant_id=move.tenant_id,
+                    action=action,
+                    f=features,
+                    decision_id=move.decision_id,
+                    attempt=move.attempt if action is move.action else 0,
+                )
+                _log(entry)
 
     def _chosen(self, request_id: str) -> bool:
         return xxh3_64_intdigest(request_id.encode()) < self._below
@@ -99,32 +154,34 @@ class AuditLines:
         request: DecideRequest,
         plan: Plan,
         action: Action,
-        decision_id: bytes,
+        *,
         code: int,
+        decision_id: bytes = _NO_ID,
         index: int = 0,
         third: int = -1,
         verdicts: bytes = b"",
         seen: Seen = NOTHING_SEEN,
     ) -> None:
+        """Log a decision's entry; `decision_entry` describes `code`, `index` and `third`."""
         features = DecisionFeatures(
-            request.request_id,
-            request.task_type,
-            request.user_id,
-            request.client_ip,
-            request.correlation.trace_id,
-            plan.figures_version,
-            policy_frame(plan, "" if action is Action.DECISION_DEGRADED else self.script),
+            request_id=request.request_id,
+            task_type=request.task_type,
+            user_id=request.user_id,
+            ip_address=request.client_ip,
+            trace_id=request.correlation.trace_id,
+            figures_version=plan.figures_version,
+            frame=policy_frame(plan, "" if action is Action.DECISION_DEGRADED else self.script),
         )
         at_us = self._now_ms(request.tenant_id) * 1000
-        made = action in (Action.DECISION_MADE, Action.DECISION_DEGRADED)
-        offer = plan.candidates[index].offer if made else None
-        _say(
+        admitted = action in (Action.DECISION_MADE, Action.DECISION_DEGRADED)
+        offer = plan.candidates[index].offer if admitted else None
+        _log(
             decision_entry(
-                "",
-                at_us,
-                request.tenant_id,
-                action,
-                features,
+                entry_id="",
+                ts_us=at_us,
+                tenant_id=request.tenant_id,
+                action=action,
+                f=features,
                 decision_id=decision_id,
                 code=code,
                 index=index,
@@ -136,11 +193,11 @@ class AuditLines:
         )
 
 
-def _say(entry: AuditEntry) -> None:
+def _log(entry: AuditEntry) -> None:
     facts = audit_facts(entry)
     del facts["id"]
     log.info("%s", entry.action, extra={"event": Event.AUDIT, **facts})
 
 
 SILENT = AuditLines(0.0, lambda _: 0)
-"""Tells nothing."""
+"""Writes no lines."""

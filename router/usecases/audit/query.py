@@ -1,7 +1,7 @@
-"""Find entries of a tenant's audit log: newest first, page by page, with a bound on the work of a page.
+"""Search of a tenant's audit log: newest first, page by page, with a bound on the work per page.
 
-A cursor is the place where a page ended. New entries come before it and trims after it, so turning pages neither
-repeats nor skips an entry. It belongs to its tenant and filters; only the time range may move between pages.
+A cursor is the place where a page ended. New entries are in front of it and trimmed ones behind it, so paging neither
+repeats nor skips an entry. A cursor is valid for its tenant and filters; only the time range may differ between pages.
 """
 
 import binascii
@@ -29,9 +29,9 @@ _VERSION = 1
 
 
 class AuditPage(Struct, frozen=True):
-    """Entries, newest first. `cursor` None: that was all. `read`: entries looked at for this page.
+    """Entries, newest first. `cursor` None: no more entries. `read`: entries that were read for this page.
 
-    With a cursor and fewer entries than asked for, the bound on work was reached: the next page goes on from there.
+    A page with a cursor but fewer entries than the limit has reached the bound on work; the next page continues there.
     """
 
     entries: list[AuditEntry]
@@ -40,7 +40,7 @@ class AuditPage(Struct, frozen=True):
 
 
 class QueryAudit:
-    """Queries of people; a page reads at most `max_read` entries, a batch at a time."""
+    """Answers queries; a page reads at most `max_read` entries, `batch` at a time."""
 
     def __init__(self, log: AuditLog, *, max_read: int = MAX_READ, batch: int = BATCH) -> None:
         self._log = log
@@ -50,31 +50,31 @@ class QueryAudit:
     async def page(self, query: AuditQuery, *, cursor: str | None = None, limit: int = 100) -> AuditPage:
         """The next entries, at most `limit`.
 
-        :raises InvalidInput: the cursor is not of this query, the range is empty, a filter can match nothing, or
+        :raises InvalidInput: the cursor belongs to another query, the time range is empty, a filter cannot match, or
             `limit` is not 1 to 10,000.
         :raises StoreError: Redis did not answer.
         """
         before = checked(query, cursor, limit)
-        found: list[AuditEntry] = []
+        entries: list[AuditEntry] = []
         read = 0
         while read < self._max_read:
             maximum = min(self._batch, self._max_read - read)
-            got = await self._log.search(query, before=before, maximum=maximum)
-            read += got.read
-            found += got.found
-            if len(found) > limit:
-                found = found[:limit]
-                before = found[-1].id
+            batch = await self._log.search(query, before=before, maximum=maximum)
+            read += batch.read
+            entries += batch.found
+            if len(entries) > limit:
+                entries = entries[:limit]
+                before = entries[-1].id
                 break
-            if got.read < maximum or got.last is None:
-                return AuditPage(found, None, read)
-            before = got.last
-            if len(found) == limit:
+            if batch.read < maximum or batch.last is None:
+                return AuditPage(entries, None, read)
+            before = batch.last
+            if len(entries) == limit:
                 break
-        return AuditPage(found, None if before is None else _written(query, before), read)
+        return AuditPage(entries, None if before is None else _cursor(query, before), read)
 
     async def stats(self, tenant_id: str) -> AuditStats:
-        """The log at a glance.
+        """Statistics of the log, from its newest `STATS_SAMPLE` entries.
 
         :raises StoreError: Redis did not answer.
         """
@@ -82,21 +82,23 @@ class QueryAudit:
 
 
 def checked(query: AuditQuery, cursor: str | None, limit: int) -> str | None:
-    """The place where the page before ended. A filter that no entry could match is a mistake, and not an empty log.
+    """Check a query; return the place where its last page ended.
+
+    A filter that no entry can match is an error, so that a typing mistake does not look like an empty log.
 
     :raises InvalidInput: as `QueryAudit.page`.
     """
     problems = _impossible(query)
     before: str | None = None
     if not 1 <= limit <= MAX_ENTRIES:
-        problems.append(Problem("limit", f"{limit} is not 1 to {MAX_ENTRIES:,}", "ask for the next page by its cursor"))
+        problems.append(Problem("limit", f"{limit} is not 1 to {MAX_ENTRIES:,}", "use the cursor to get the next page"))
     if query.since_ms is not None and query.until_ms is not None and query.since_ms >= query.until_ms:
         problems.append(Problem("since", "is not before until", "swap them, or leave one out"))
     if cursor is not None:
         try:
             before = _place(query, cursor)
         except (ValueError, error, binascii.Error):
-            hint = "take it from the page before, with the same tenant and filters"
+            hint = "use the cursor of the page before, with the same tenant and filters"
             problems.append(Problem("cursor", "is not a cursor of this query", hint))
     if problems:
         raise InvalidInput(problems)
@@ -108,26 +110,26 @@ def _impossible(query: AuditQuery) -> list[Problem]:
     action, outcome, decision = query.action, query.outcome, query.decision_id
     if action is not None and not any(a.label.startswith(action) for a in Action):
         hint = f"one of {', '.join(a.label for a in Action)}, or its beginning"
-        problems.append(Problem("action", f"{action!r} is no action, nor the beginning of one", hint))
+        problems.append(Problem("action", f"{action!r} is not an action or the beginning of one", hint))
     if outcome is not None and outcome not in OUTCOMES:
-        problems.append(Problem("outcome", f"{outcome!r} is no outcome", f"one of {', '.join(OUTCOMES)}"))
+        problems.append(Problem("outcome", f"{outcome!r} is not an outcome", f"one of {', '.join(OUTCOMES)}"))
     if decision is not None and from_text(decision) is None:
-        problems.append(Problem("decision_id", f"{decision!r} is not of a decision_id's form", "a UUID"))
+        problems.append(Problem("decision_id", f"{decision!r} is not a decision_id", "give a UUID"))
     return problems
 
 
-def _check(query: AuditQuery) -> bytes:
+def _query_hash(query: AuditQuery) -> bytes:
     return blake2b(json.encode(replace(query, since_ms=None, until_ms=None)), digest_size=4).digest()
 
 
-def _written(query: AuditQuery, entry_id: str) -> str:
+def _cursor(query: AuditQuery, entry_id: str) -> str:
     ms, _, seq = entry_id.partition("-")
-    return urlsafe_b64encode(_CURSOR.pack(_VERSION, int(ms), int(seq), _check(query))).decode().rstrip("=")
+    return urlsafe_b64encode(_CURSOR.pack(_VERSION, int(ms), int(seq), _query_hash(query))).decode().rstrip("=")
 
 
 def _place(query: AuditQuery, cursor: str) -> str:
     raw = urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4))
-    version, ms, seq, check = _CURSOR.unpack(raw)
-    if version != _VERSION or check != _check(query):
-        raise ValueError("of another query")
+    version, ms, seq, query_hash = _CURSOR.unpack(raw)
+    if version != _VERSION or query_hash != _query_hash(query):
+        raise ValueError("the cursor belongs to another query")
     return f"{ms}-{seq}"

@@ -1,8 +1,9 @@
-"""Keep audit logs within their age, and say when a log is cut before its entries are old.
+"""Retention of audit logs: trims them by age, starts their export, and reports logs that lose entries too early.
 
-Any pod does it. Tenants that are decided for are put into a set by the pods that load their policies; the set says
-whose log is to be looked at next, so no look walks over all tenants. A claim keeps the other pods away; a look that
-happens twice does no harm.
+    tenant served → noted in a schedule in Redis → due → claimed by one pod → trimmed, exported → due again later
+
+Every pod takes part. The schedule orders tenants by the time when their log is due, so no pod scans all tenants. A
+claim hides a tenant from the other pods for `CLAIM_MS`; a log that is handled twice takes no harm.
 """
 
 import asyncio
@@ -21,32 +22,34 @@ log = logging.getLogger("router.audit")
 
 CLAIM_MS = 30_000
 MAXIMUM = 64
-# A look costs Redis some 30 µs, and the rate at which a log grows is known by looks only.
-LOOK_MS, FULL_MS = 60_000, 30_000
+# Intervals between checks of a log, and of a log at its length bound. A check costs Redis some 30 µs; only checks show
+# how fast a log grows.
+CHECK_MS, FULL_MS = 60_000, 30_000
+# The interval while an export is on.
 EXPORTING_MS = 30_000
 MAX_NOTICED = 10_000
-# The export is behind when so much of the log waits for it.
+# The export is behind when this share of the log's bound is not exported.
 BEHIND = 0.8
-# Every log is looked at more often than this while an export is on.
+# While an export is on, every log is checked at least once per window.
 LAG_WINDOW_S = 2 * EXPORTING_MS / 1000
 
 
 class Export(Protocol):
-    """Stores entries outside before they are cut."""
+    """Export of audit entries before they are trimmed."""
 
     @property
     def on(self) -> bool:
-        """Whether it is wanted and allowed now."""
+        """Whether entries are exported now: a sink is configured and the CP gate permits it."""
 
     async def run(self, tenant_id: str) -> bool:
-        """Export what waits, with a bound; whether there is more.
+        """Export a bounded number of waiting entries; return whether more wait.
 
         :raises StoreError: Redis did not answer.
         """
 
 
 class Retention:
-    """Looks every `every_s` seconds at the logs that are due, at most `MAXIMUM` a time."""
+    """Checks the logs that are due every `every_s` seconds, at most `MAXIMUM` at a time."""
 
     def __init__(
         self,
@@ -71,25 +74,25 @@ class Retention:
         self._lag = _Lag(clock)
 
     def served(self, tenant_id: str) -> None:
-        """A tenant is decided for. Called often; never raises."""
-        # More wait only while the store is away, and those come again with their next load.
+        """Note that a tenant is in use, so that its log is scheduled. Called often; never raises."""
+        # The bound is reached only while the store is unavailable. Later tenants are noted at their next policy load.
         if len(self._noticed) < MAX_NOTICED:
             self._noticed.add(tenant_id)
 
     async def run(self) -> None:
-        """Look for ever; cancel to stop."""
+        """Poll forever; cancel to stop."""
         while True:
-            looked = 0
+            checked = 0
             if self._may_work():
                 try:
-                    looked = await self.poll()
+                    checked = await self.poll()
                 except StoreError as fault:
-                    log.debug("audit logs are looked at later: %s", fault)
-            if looked < MAXIMUM:
+                    log.debug("audit logs not checked: %s", fault)
+            if checked < MAXIMUM:
                 await asyncio.sleep(self._every_s)
 
     async def poll(self) -> int:
-        """Look at what is due; returns how many logs that were.
+        """Trim and export the logs that are due; return their number.
 
         :raises StoreError: Redis did not answer.
         """
@@ -99,59 +102,63 @@ class Retention:
         claimed = await self._retention.claim(CLAIM_MS, MAXIMUM)
         exporting = self._export.on
         for tenant_id in claimed:
-            look_ms = EXPORTING_MS if exporting else LOOK_MS
+            check_ms = EXPORTING_MS if exporting else CHECK_MS
             trimmed = await self._retention.trim(
-                tenant_id, look_ms=look_ms, full_ms=min(look_ms, FULL_MS), keep_unread=exporting
+                tenant_id, look_ms=check_ms, full_ms=min(check_ms, FULL_MS), keep_unread=exporting
             )
             if trimmed is None:
                 continue
-            self._tell(tenant_id, trimmed)
+            self._report(tenant_id, trimmed)
             if exporting and trimmed.unread and await self._export.run(tenant_id):
                 await self._retention.due_now(tenant_id)
         self._telemetry.audit_export_lag.set(self._lag.worst())
         return len(claimed)
 
-    def _tell(self, tenant_id: str, t: Trimmed) -> None:
+    def _report(self, tenant_id: str, trimmed: Trimmed) -> None:
+        """Count, log and alert on the state of one log."""
         telemetry = self._telemetry
-        telemetry.audit_appended.labels(telemetry.decisions.label(tenant_id)).inc(t.appended)
-        telemetry.audit_cut.labels("age").inc(t.cut)
-        telemetry.audit_cut.labels("length").inc(t.cut_inside_age)
-        telemetry.audit_export_lost.inc(t.lost)
-        self._lag.saw(t.unread / self._max_len)
-        if t.cut_inside_age or t.at_bound:
-            self._alerts.happened(
+        telemetry.audit_appended.labels(telemetry.decisions.label(tenant_id)).inc(trimmed.appended)
+        telemetry.audit_cut.labels("age").inc(trimmed.cut)
+        telemetry.audit_cut.labels("length").inc(trimmed.cut_inside_age)
+        telemetry.audit_export_lost.inc(trimmed.lost)
+        self._lag.add(trimmed.unread / self._max_len)
+        if trimmed.cut_inside_age or trimmed.at_bound:
+            self._alerts.occurred(
                 Condition.AUDIT_CUT_INSIDE_AGE,
                 tenant_id,
-                metadata={"tenant_id": tenant_id, "entries": t.entries, "oldest_ms": t.oldest_ms},
+                metadata={"tenant_id": tenant_id, "entries": trimmed.entries, "oldest_ms": trimmed.oldest_ms},
             )
-            if t.cut_inside_age:
+            if trimmed.cut_inside_age:
                 log.warning(
-                    "an audit log was cut inside its age: %d entries",
-                    t.cut_inside_age,
+                    "audit log trimmed by length before the retention age: %d entries",
+                    trimmed.cut_inside_age,
                     extra={"event": Event.AUDIT_CUT, "tenant_id": tenant_id},
                 )
-        if t.lost or t.unread >= BEHIND * self._max_len:
-            self._alerts.happened(
+        if trimmed.lost or trimmed.unread >= BEHIND * self._max_len:
+            self._alerts.occurred(
                 Condition.AUDIT_EXPORT_BEHIND,
                 tenant_id,
-                metadata={"tenant_id": tenant_id, "unread": t.unread, "lost": t.lost},
+                metadata={"tenant_id": tenant_id, "unread": trimmed.unread, "lost": trimmed.lost},
             )
 
 
 class _Lag:
-    """The largest lag of this window and the last: pods share the logs, so one that was behind may not come again."""
+    """The largest export lag of the current and the last window, as a share of a log's bound.
+
+    Two windows, because pods share the logs: the log that was behind may be checked by another pod next time.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._until = clock() + LAG_WINDOW_S
         self._last = self._now = 0.0
 
-    def saw(self, share: float) -> None:
-        """One log's."""
+    def add(self, share: float) -> None:
+        """Add the lag of one log."""
         self._now = max(self._now, share)
 
     def worst(self) -> float:
-        """Of what was seen lately."""
+        """The largest lag of the two windows."""
         now = self._clock()
         if now >= self._until:
             self._last, self._now = self._now, 0.0

@@ -1,7 +1,8 @@
-"""Refusals that no tenant's log can hold: a tenant without a policy or not allowed here, a policy that is not there.
+"""Audit of refusals without a tenant log: the tenant has no policy or is not allowed here, or the policy is unknown.
 
-They go to one bounded log of the whole fleet, since unknown names create no keys. A flood makes few records: what has
-the same tenant, policy and code within a second is one record with a count; a pod writes `MAX_KINDS` a second at most.
+An unknown name creates no keys of its own, so these refusals go to one bounded log of the whole fleet. A flood writes
+few records: refusals with the same tenant, policy and code within a second are one record with a count. A pod writes
+at most `MAX_KINDS` records a second.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ MAX_KINDS = 256
 
 
 class _Waiting:
-    """The first of a kind, and how many there were."""
+    """The first refused request of a kind, and the number of refusals of that kind."""
 
     __slots__ = ("count", "request")
 
@@ -30,7 +31,7 @@ class _Waiting:
 
 
 class UnknownTenants:
-    """Counts what is refused and writes it once a second; what comes while the store is away is counted on."""
+    """Counts refusals by kind and writes the counts once a second; they grow on while the store is unavailable."""
 
     def __init__(self, store: UnknownTenantLog, telemetry: Telemetry, *, every_s: float = 1.0) -> None:
         self._store = store
@@ -40,7 +41,7 @@ class UnknownTenants:
         self._waiting: dict[tuple[str, str, Code], _Waiting] = {}
 
     def refused(self, request: DecideRequest, refused: Refused) -> None:
-        """One refusal. Never raises."""
+        """Count a refusal. Never raises."""
         kind = request.tenant_id, request.policy_id, refused.code
         waiting = self._waiting.get(kind)
         if waiting is None:
@@ -51,32 +52,32 @@ class UnknownTenants:
         waiting.count += 1
 
     async def run(self) -> None:
-        """Write for ever; cancel to stop."""
+        """Write once per interval forever; cancel to stop."""
         while True:
             await asyncio.sleep(self._every_s)
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what waits; it waits on when the store does not answer."""
+        """Write the counts; if the store does not answer, they are kept."""
         if not self._waiting:
             return
         written = {kind: w.count for kind, w in self._waiting.items()}
         records = [
             UnknownTenant(
-                tenant_id,
-                policy_id,
-                code.value,
-                w.count,
-                w.request.request_id,
-                w.request.client_ip,
-                w.request.correlation.trace_id,
+                tenant_id=tenant_id,
+                policy_id=policy_id,
+                code=code.value,
+                times=w.count,
+                request_id=w.request.request_id,
+                ip_address=w.request.client_ip,
+                trace_id=w.request.correlation.trace_id,
             )
             for (tenant_id, policy_id, code), w in self._waiting.items()
         ]
         try:
             await self._store.record(records)
         except StoreError as fault:
-            log.debug("refusals of unknown tenants are written later: %s", fault)
+            log.debug("refusals of unknown tenants not written, they wait: %s", fault)
             return
         for kind, count in written.items():
             self._recorded.inc(count)

@@ -1,8 +1,8 @@
-"""Refusals that a tenant's quota of audit records left no record for: counted, and told in the log once a second.
+"""Counts of refusals that have no audit record of their own, because the tenant's quota of records is spent.
 
-So the log has no hole: the last record before a gap is of a refusal that found the quota used up (lua/decide.lua), and
-the records of this module say how many followed, over all pods. Only a pod that is killed takes the count of its last
-second along, as it does with what it has deferred.
+The script writes a record for the refusal that finds the quota spent (lua/decide.lua). The pods count the refusals
+after it and write one record with the count per second, so the log accounts for every refusal. A pod that is killed
+loses the counts of its last second, like its deferred records.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _NO_DECISION = bytes(16)
 
 
 class _Waiting:
-    """The first of a tenant's, and how many there were."""
+    """The first refused request of a tenant, its plan, and the number of refusals."""
 
     __slots__ = ("count", "plan", "request")
 
@@ -37,7 +37,7 @@ class _Waiting:
 
 
 class Unrecorded:
-    """Counts them by tenant and writes that once a second; what comes while the store is away is counted on."""
+    """Counts refusals by tenant and writes the counts once a second; they grow on while the store is unavailable."""
 
     def __init__(self, tasks: TaskStore, telemetry: Telemetry, *, every_s: float = 1.0) -> None:
         self._tasks = tasks
@@ -46,7 +46,7 @@ class Unrecorded:
         self._waiting: dict[str, _Waiting] = {}
 
     def refused(self, request: DecideRequest, plan: Plan) -> None:
-        """One refusal. Never raises."""
+        """Count a refusal. Never raises."""
         self._counted.inc()
         waiting = self._waiting.get(request.tenant_id)
         if waiting is None:
@@ -54,37 +54,38 @@ class Unrecorded:
         waiting.count += 1
 
     async def run(self) -> None:
-        """Write for ever; cancel to stop."""
+        """Write once per interval forever; cancel to stop."""
         while True:
             await asyncio.sleep(self._every_s)
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what waits; it waits on when the store does not answer."""
+        """Write the counts; if the store does not answer, they are kept."""
         while self._waiting:
-            some = [self._waiting.pop(tenant) for tenant in list(self._waiting)[:_PER_CALL]]
+            batch = [self._waiting.pop(tenant) for tenant in list(self._waiting)[:_PER_CALL]]
             try:
-                await self._tasks.move([_record(one) for one in some])
+                await self._tasks.move([_note_move(waiting) for waiting in batch])
             except StoreError as fault:
-                log.debug("refusals without a record are told later: %s", fault)
-                for one in some:
-                    self._put_back(one)
+                log.debug("counts of refusals without a record not written, they wait: %s", fault)
+                for waiting in batch:
+                    self._put_back(waiting)
                 return
 
-    def _put_back(self, one: _Waiting) -> None:
-        since = self._waiting.setdefault(one.request.tenant_id, one)
-        if since is not one:
-            one.count += since.count
-            self._waiting[one.request.tenant_id] = one
+    def _put_back(self, unwritten: _Waiting) -> None:
+        """Keep a count that was not written, together with the refusals counted during the write."""
+        newer = self._waiting.setdefault(unwritten.request.tenant_id, unwritten)
+        if newer is not unwritten:
+            unwritten.count += newer.count
+            self._waiting[unwritten.request.tenant_id] = unwritten
 
 
-def _record(waiting: _Waiting) -> Move:
+def _note_move(waiting: _Waiting) -> Move:
     features = replace(features_of_decision(waiting.request, waiting.plan), times=waiting.count)
     return Move(
-        waiting.request.tenant_id,
-        _NO_DECISION,
-        Action.DECISION_REFUSED,
-        pack_decision_features(features),
-        AUDIT_QUOTA,
+        tenant_id=waiting.request.tenant_id,
+        decision_id=_NO_DECISION,
+        action=Action.DECISION_REFUSED,
+        features=pack_decision_features(features),
+        code=AUDIT_QUOTA,
         note=True,
     )

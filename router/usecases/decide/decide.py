@@ -1,9 +1,9 @@
-"""One request, from its bytes to its reply.
+"""One decide request, from its bytes to its reply.
 
-    bytes → wire.decode → gate, tenant, policy (in process) → domain.plan → store.decide → reply (→ dispatch)
+    bytes → wire.decide → gate, tenant, policy (in process) → domain.plan → the decide row → reply (→ dispatch)
 
-No task per request: all but loading an uncached policy, and a policy's extensions (`usecases.extensions.flow`), runs in
-callbacks, and everyone gets one reply.
+Every request gets exactly one reply. A request runs in callbacks, without an asyncio task of its own, with two
+exceptions: loading an uncached policy, and calling a policy's extensions (`usecases.extensions.flow`).
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from router.ports.policies import Loading, Policies
 from router.ports.tasks import Dispatch
 from router.telemetry import Event, Telemetry
 from router.tracing import Span, Tracing
-from router.usecases.decide.intake import DecideSettings, extensions_gated, forbidden, no_policy, store_away
+from router.usecases.decide.intake import DecideSettings, extensions_gated, forbidden, no_policy, store_unavailable
 from router.wire.decide import decode
 from router.wire.job import encode_job
 from router.wire.problems import Rejected
@@ -40,8 +40,8 @@ log = logging.getLogger("router.decide")
 Reply = Callable[[bytes, Mapping[str, str] | None], None]
 
 
-class Open(Struct):
-    """A request that has no answer yet."""
+class OpenRequest(Struct):
+    """A request between its arrival and its answer. `started`: loop time in s."""
 
     request: DecideRequest
     protobuf: bool
@@ -54,7 +54,7 @@ class Open(Struct):
 
 
 class Decide:
-    """Answers decide requests; `handle` is what a door calls."""
+    """Answers decide requests; `handle` is the entry point of every transport."""
 
     def __init__(
         self,
@@ -69,8 +69,8 @@ class Decide:
         tracing: Tracing,
         extensions: Extensions,
         snapshot: Callable[[str], Snapshot] = lambda _: NO_FIGURES,
-        unknown: Callable[[DecideRequest, Refused], None] = lambda _request, _refused: None,
-        violated: Callable[[], None] = lambda: None,
+        on_unknown_tenant: Callable[[DecideRequest, Refused], None] = lambda _request, _refused: None,
+        on_isolation_violation: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._policies = policies
@@ -82,8 +82,8 @@ class Decide:
         self._tracing = tracing
         self._extensions = extensions
         self._snapshot = snapshot
-        self._unknown = unknown
-        self._violated = violated
+        self._on_unknown_tenant = on_unknown_tenant
+        self._on_isolation_violation = on_isolation_violation
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
@@ -93,11 +93,11 @@ class Decide:
     def handle(
         self, data: bytes, headers: Mapping[str, str] | None, subject_tenant: str | None, reply: Reply | None
     ) -> None:
-        """Take one request; `reply` is called once. Without one, only a request that pushes is decided."""
+        """Take one request and call `reply` exactly once. Without `reply`, only a request that pushes is decided."""
         protobuf = headers is not None and is_protobuf(_content_type(headers))
         if self.in_flight >= self._settings.max_in_flight:
             self._telemetry.shed.inc()
-            self._tell(reply, protobuf, overloaded(self.in_flight), None, None)
+            self._send_reply(reply, protobuf, overloaded(self.in_flight), None, None)
             return
         started = self._loop.time()
         request = decode(
@@ -106,35 +106,35 @@ class Decide:
             subject_tenant,
             strict=self._settings.strict_correlation,
             result_prefixes=self._settings.result_subject_prefixes,
-            longest_deadline_ms=self._settings.deadline_max_ms,
+            max_deadline_ms=self._settings.deadline_max_ms,
         )
         if isinstance(request, Rejected):
             self._telemetry.decisions.count(request.refused, "", self._loop.time() - started)
             if request.refused.code is Code.UNAUTHORIZED:
                 # Subject, header and body name different tenants.
-                self._violated()
-            self._tell(reply, protobuf, request.refused, request.request_id, request.trace_id)
+                self._on_isolation_violation()
+            self._send_reply(reply, protobuf, request.refused, request.request_id, request.trace_id)
             return
         if reply is None and not request.push_assignment:
             return
         if self.in_flight == 0:
             self._idle.clear()
         self.in_flight += 1
-        opened = Open(request, protobuf, reply, started)
+        opened = OpenRequest(request, protobuf, reply, started)
         try:
             if self._tracing.enabled:
                 self._trace(opened)
             self._decide(opened)
-        except Exception:  # the caller must not wait in vain; the bug is logged whole
-            self._broke(opened)
+        except Exception:  # a bug must not leave the caller without a reply; it is logged with its traceback
+            self._answer_bug(opened)
 
-    def _broke(self, opened: Open) -> None:
-        log.exception("a request could not be decided", extra={"event": Event.BUG})
+    def _answer_bug(self, opened: OpenRequest) -> None:
+        log.exception("bug: a request could not be decided", extra={"event": Event.BUG})
         if not opened.answered:
             self._finish(opened, Refused(Code.INTERNAL, "the decision could not be made"))
 
-    def _trace(self, opened: Open) -> None:
-        """A span from arrival to answer; whatever the request causes continues it."""
+    def _trace(self, opened: OpenRequest) -> None:
+        """Begin a span that lasts until the answer; everything that the request causes continues its trace."""
         request = opened.request
         attributes = {"tenant_id": request.tenant_id, "request_id": request.request_id, "policy_id": request.policy_id}
         span = self._tracing.begin("decide", request.correlation.traceparent, attributes)
@@ -143,47 +143,47 @@ class Decide:
             opened.span, opened.request = span, replace(request, correlation=correlation)
 
     async def drained(self) -> None:
-        """Returns when every request that was taken has its answer."""
+        """Return when every accepted request has its answer."""
         await self._idle.wait()
 
-    def _decide(self, opened: Open) -> None:
+    def _decide(self, opened: OpenRequest) -> None:
         request = opened.request
         features = self._features()
         refused = forbidden(request, features, self._settings)
         if refused is not None:
             if refused.code is Code.UNAUTHORIZED:
-                self._unknown(request, refused)
+                self._on_unknown_tenant(request, refused)
             self._finish(opened, refused)
             return
-        known = self._policies.get(request.tenant_id)
-        if isinstance(known, Loading):
+        policies = self._policies.get(request.tenant_id)
+        if isinstance(policies, Loading):
             self._begin_load(opened, None)
             return
-        self._decide_under(opened, known)
+        self._decide_under(opened, policies)
 
-    def _begin_load(self, opened: Open, last_good: TenantPolicies | None) -> None:
+    def _begin_load(self, opened: OpenRequest, last_good: TenantPolicies | None) -> None:
         task = self._loop.create_task(self._load(opened, last_good))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _load(self, opened: Open, last_good: TenantPolicies | None) -> None:
+    async def _load(self, opened: OpenRequest, last_good: TenantPolicies | None) -> None:
         try:
             self._decide_under(opened, await self._policies.load(opened.request.tenant_id))
         except StoreError:
             request = opened.request
-            self._finish(opened, store_away(request) if last_good is None else no_policy(request, last_good))
+            self._finish(opened, store_unavailable(request) if last_good is None else no_policy(request, last_good))
         except Exception:  # as in `handle`
-            self._broke(opened)
+            self._answer_bug(opened)
 
-    def _decide_under(self, opened: Open, known: TenantPolicies | None) -> None:
+    def _decide_under(self, opened: OpenRequest, policies: TenantPolicies | None) -> None:
         request = opened.request
-        stored = None if known is None else known.policies.get(request.policy_id)
-        if stored is None and known is not None and self._policies.doubtful(request.tenant_id):
-            self._begin_load(opened, known)
+        stored = None if policies is None else policies.policies.get(request.policy_id)
+        if stored is None and policies is not None and self._policies.may_be_outdated(request.tenant_id):
+            self._begin_load(opened, policies)
             return
         if stored is None:
-            refused = no_policy(request, known)
-            self._unknown(request, refused)
+            refused = no_policy(request, policies)
+            self._on_unknown_tenant(request, refused)
             self._finish(opened, refused)
             return
         features = self._features()
@@ -194,71 +194,71 @@ class Decide:
             if (gated := extensions_gated(stored.policy, features)) is not None:
                 self._finish(opened, gated)
                 return
-        made = opened.plan = plan(
+        request_plan = opened.plan = plan(
             request, stored, features, self._settings.deadlines, self._snapshot(request.tenant_id)
         )
         if request.push_assignment:
-            job = encode_job(request, made.first_deadline_ms, max_attempts=made.max_attempts)
+            job = encode_job(request, request_plan.first_deadline_ms, max_attempts=request_plan.max_attempts)
             if isinstance(job, Refused):
                 self._finish(opened, job)
                 return
             opened.job = job
-        self._store.decide(request, made, opened.job, partial(self._decided, opened))
+        self._store.decide(request, request_plan, opened.job, partial(self._decided, opened))
 
-    def _begin_extended(self, opened: Open, stored: StoredPolicy) -> None:
-        """The one way that takes a task: a request that its policy sends to extensions."""
+    def _begin_extended(self, opened: OpenRequest, stored: StoredPolicy) -> None:
+        """Run a request with extensions in an asyncio task: it awaits their replies."""
         task = self._loop.create_task(self._extended(opened, stored))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _extended(self, opened: Open, stored: StoredPolicy) -> None:
+    async def _extended(self, opened: OpenRequest, stored: StoredPolicy) -> None:
         try:
-            course = await self._extensions.answer(opened.request, stored, self._plan, self._read)
-            self._finish(opened, course.answer)
-            if (ready := course.dispatch) is not None:
-                self._dispatch.admitted(ready.request, ready.plan, ready.outcome, ready.job)
+            result = await self._extensions.answer(opened.request, stored, self._plan, self._read)
+            self._finish(opened, result.answer)
+            if (dispatched := result.dispatch) is not None:
+                self._dispatch.admitted(dispatched.request, dispatched.plan, dispatched.outcome, dispatched.job)
         except Exception:  # as in `handle`
-            self._broke(opened)
+            self._answer_bug(opened)
 
     def _plan(self, request: DecideRequest, stored: StoredPolicy) -> Plan:
         return plan(request, stored, self._features(), self._settings.deadlines, self._snapshot(request.tenant_id))
 
-    def _decided(self, opened: Open, outcome: Outcome, stamp: bytes) -> None:
+    def _decided(self, opened: OpenRequest, outcome: Outcome, stamp: bytes) -> None:
         try:
             self._conclude(opened, outcome, stamp)
         except Exception:  # as in `handle`
-            self._broke(opened)
+            self._answer_bug(opened)
 
-    def _conclude(self, opened: Open, outcome: Outcome, stamp: bytes) -> None:
-        request, made = opened.request, opened.plan
-        if made is None:
-            raise AssertionError("decided before it was planned")
-        self._finish(opened, self._read(request, made, outcome, stamp))
+    def _conclude(self, opened: OpenRequest, outcome: Outcome, stamp: bytes) -> None:
+        request, request_plan = opened.request, opened.plan
+        if request_plan is None:
+            raise AssertionError("a row was decided without a plan")
+        self._finish(opened, self._read(request, request_plan, outcome, stamp))
         if opened.job is not None and isinstance(outcome, Admitted):
-            self._dispatch.admitted(request, made, outcome, opened.job)
+            self._dispatch.admitted(request, request_plan, outcome, opened.job)
 
-    def _finish(self, opened: Open, found: Answer) -> None:
-        """The one place where a request that was taken gets its answer."""
+    def _finish(self, opened: OpenRequest, answer: Answer) -> None:
+        """Answer an accepted request. This is the only place that does."""
         request = opened.request
         opened.answered = True
         self.in_flight -= 1
         if self.in_flight == 0:
             self._idle.set()
-        self._telemetry.decisions.count(found, request.tenant_id, self._loop.time() - opened.started)
-        self._tell(opened.reply, opened.protobuf, found, request.request_id, request.correlation.trace_id)
+        self._telemetry.decisions.count(answer, request.tenant_id, self._loop.time() - opened.started)
+        self._send_reply(opened.reply, opened.protobuf, answer, request.request_id, request.correlation.trace_id)
         if opened.span is not None:
-            opened.span.end({"outcome": found.code.value if isinstance(found, Refused) else "decided"})
+            opened.span.end({"outcome": answer.code.value if isinstance(answer, Refused) else "decided"})
 
-    def _tell(
-        self, reply: Reply | None, protobuf: bool, found: Answer, request_id: str | None, trace_id: str | None
+    def _send_reply(
+        self, reply: Reply | None, protobuf: bool, answer: Answer, request_id: str | None, trace_id: str | None
     ) -> None:
         if reply is None:
             return
         legacy = self._settings.legacy_error_codes
         if protobuf:
-            reply(*encode_protobuf(found, request_id=request_id, trace_id=trace_id, legacy_codes=legacy))
+            reply(*encode_protobuf(answer, request_id=request_id, trace_id=trace_id, legacy_codes=legacy))
         else:
-            reply(encode(found, request_id=request_id, trace_id=trace_id, legacy_codes=legacy), None)
+            reply(encode(answer, request_id=request_id, trace_id=trace_id, legacy_codes=legacy), None)
 
 
 def _content_type(headers: Mapping[str, str]) -> str | None:

@@ -1,4 +1,4 @@
-"""What a request would be told now: the plan, the script and the answer of a decide, and nothing is written."""
+"""Dry run: answer a request by the plan and the script of a decide, and write nothing."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from router.domain.answers import answer, unavailable
 from router.domain.decision import Answer, Decided, Refused
-from router.domain.extension_health import shut_out
+from router.domain.extension_health import first_blocked
 from router.domain.extensions import refusal, wanted_of
 from router.domain.figures import Snapshot
 from router.domain.outcome import Admitted, Outcome, Unavailable
@@ -17,15 +17,15 @@ from router.domain.request import DecideRequest
 from router.ports.decisions import DecisionStore
 from router.ports.extensions import ExtensionStore
 from router.usecases.decide.intake import DecideSettings, extensions_gated, forbidden, overlong
-from router.wire.extension_views import would_run
+from router.wire.extension_views import planned_extensions
 from router.wire.job import encode_job
 
 DryRunner = Callable[[DecideRequest, StoredPolicy], Awaitable[Answer]]
-"""`DryRun.ask`."""
+"""`DryRun.answer`."""
 
 
 class DryRun:
-    """Decides without deciding."""
+    """Answers requests as a decide would, without any effect."""
 
     def __init__(
         self,
@@ -41,13 +41,13 @@ class DryRun:
         self._snapshot = snapshot
         self._extensions = extensions
 
-    async def ask(self, request: DecideRequest, stored: StoredPolicy) -> Answer:
-        """The answer with its explanation, as far as the gate allows one. Charges and audits nothing, pins nobody.
+    async def answer(self, request: DecideRequest, stored: StoredPolicy) -> Answer:
+        """Answer with an explanation, as far as the gate allows one. Charges, audits and pins nothing.
 
-        No extension is called: what one would say of the request is not known. One that is not called now, because its
-        breaker is open, refuses here as it would there.
+        No extension is called, so its reply is unknown. A required extension whose breaker is open refuses the request,
+        as it would in a decide.
 
-        :raises StoreError: Redis did not tell how the extensions do.
+        :raises StoreError: Redis did not return the health of the extensions.
         """
         features = self._features()
         settings = self._settings
@@ -56,31 +56,35 @@ class DryRun:
             refused = extensions_gated(stored.policy, features)
         if refused is not None:
             return refused
-        wanted = replace(request, options=replace(request.options, explain=True))
-        made = plan(wanted, stored, features, settings.deadlines, self._snapshot(request.tenant_id))
+        explained = replace(request, options=replace(request.options, explain=True))
+        request_plan = plan(explained, stored, features, settings.deadlines, self._snapshot(request.tenant_id))
         if request.push_assignment:
-            job = encode_job(request, made.first_deadline_ms, max_attempts=made.max_attempts)
+            job = encode_job(request, request_plan.first_deadline_ms, max_attempts=request_plan.max_attempts)
             if isinstance(job, Refused):
                 return job
-        found: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        outcome_future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
-        def told(outcome: Outcome, _stamp: bytes) -> None:
-            if not found.done():
-                found.set_result(outcome)
+        def done(outcome: Outcome, _stamp: bytes) -> None:
+            if not outcome_future.done():
+                outcome_future.set_result(outcome)
 
-        self._decisions.preview(wanted, made, told)
-        outcome = await found
+        self._decisions.preview(explained, request_plan, done)
+        outcome = await outcome_future
         if isinstance(outcome, Unavailable) and stored.policy.requires_extensions:
-            return unavailable(wanted, sent=False)
-        would = answer(outcome, wanted, made, explain=features.explain)
-        return await self._with_extensions(would, wanted, stored.policy) if isinstance(outcome, Admitted) else would
+            return unavailable(explained, sent=False)
+        answered = answer(outcome, explained, request_plan, explain=features.explain)
+        if not isinstance(outcome, Admitted):
+            return answered
+        return await self._with_extensions(answered, explained, stored.policy)
 
-    async def _with_extensions(self, told: Answer, request: DecideRequest, policy: Policy) -> Answer:
-        uses = self._features().extensions and wanted_of(policy, request)
-        records = await self._extensions.records() if uses else []
-        step = shut_out(policy, request, records, self._decisions.now_ms(request.tenant_id))
+    async def _with_extensions(self, answered: Answer, request: DecideRequest, policy: Policy) -> Answer:
+        called = self._features().extensions and wanted_of(policy, request)
+        records = await self._extensions.records() if called else []
+        step = first_blocked(policy, request, records, self._decisions.now_ms(request.tenant_id))
         if step is not None:
             return refusal(step)
-        if isinstance(told, Decided) and told.explain is not None:
-            return replace(told, explain=told.explain | {"extensions": would_run(policy, request, records)})
-        return told
+        if isinstance(answered, Decided) and answered.explain is not None:
+            return replace(
+                answered, explain=answered.explain | {"extensions": planned_extensions(policy, request, records)}
+            )
+        return answered

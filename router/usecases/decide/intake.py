@@ -1,4 +1,4 @@
-"""Before a request is planned: whether this fleet takes it, and under what it is decided; if not, the refusal."""
+"""Checks before a request is planned, each with its refusal: tenant, gate, deadline, policy."""
 
 from msgspec import Struct
 
@@ -12,7 +12,7 @@ from router.wire.problems import Problems
 
 
 class DecideSettings(Struct, frozen=True):
-    """What the fleet's settings say about deciding."""
+    """The fleet's settings for deciding."""
 
     max_in_flight: int = 1024
     strict_correlation: bool = False
@@ -26,42 +26,42 @@ class DecideSettings(Struct, frozen=True):
 
 
 def forbidden(request: DecideRequest, features: Features, s: DecideSettings) -> Refused | None:
-    """Why this fleet does not take the request at all; None: it does."""
+    """Refuse a tenant that this fleet does not serve; None: it does."""
     tenant_id = request.tenant_id
     if s.allowed_tenants and tenant_id not in s.allowed_tenants:
         return Refused(
             Code.UNAUTHORIZED,
-            "this tenant is not allowed here",
+            "this fleet does not serve the tenant",
             {"intake_error_code": Intake.TENANT_FORBIDDEN.value, "tenant_id": tenant_id},
         )
     if not features.multi_tenant and tenant_id != s.baseline_tenant:
         return Refused(
             Code.UNAUTHORIZED,
-            f"only the tenant {s.baseline_tenant} is served in the CP1 baseline",
+            f"the fleet is in the CP1 baseline, which serves only the tenant {s.baseline_tenant}",
             {"requires_cp": REQUIRED_CP, "tenant_id": tenant_id},
         )
     return None
 
 
 def overlong(request: DecideRequest, s: DecideSettings) -> Refused | None:
-    """The refusal of a deadline above the fleet's bound, for a request that was decoded without one."""
-    found = Problems()
-    whole(found, "options.deadline_ms", request.options.deadline_ms, 1, s.deadline_max_ms)
-    return found.rejected().refused if found else None
+    """Refuse a deadline above the fleet's bound. For a request that was decoded without that bound."""
+    problems = Problems()
+    whole(problems, "options.deadline_ms", request.options.deadline_ms, 1, s.deadline_max_ms)
+    return problems.rejected().refused if problems else None
 
 
-def store_away(request: DecideRequest) -> Refused:
-    """The tenant's policies could not be loaded."""
+def store_unavailable(request: DecideRequest) -> Refused:
+    """Refuse: the tenant's policies could not be loaded."""
     return Refused(
         Code.UNAVAILABLE,
-        "the store is away and the tenant's policies are not known yet",
+        "the store is unavailable and the tenant's policies are not cached",
         {"retry_after_ms": 500, "tenant_id": request.tenant_id},
     )
 
 
-def no_policy(request: DecideRequest, known: TenantPolicies | None) -> Refused:
-    """The tenant has none of that name; None: it has none at all."""
-    if known is None:
+def no_policy(request: DecideRequest, policies: TenantPolicies | None) -> Refused:
+    """Refuse: the tenant has no policy of that id. `policies` None: it has no policy at all."""
+    if policies is None:
         message = f"tenant {request.tenant_id} has no policy: apply one with `router policy apply`"
     else:
         message = f"tenant {request.tenant_id} has no policy {request.policy_id}"
@@ -69,7 +69,7 @@ def no_policy(request: DecideRequest, known: TenantPolicies | None) -> Refused:
 
 
 def extensions_gated(policy: Policy, features: Features) -> Refused | None:
-    """A policy that may not be answered without its extensions is refused rather than answered without them."""
+    """Refuse a policy that needs extensions while the gate does not allow them; None: allowed, or not needed."""
     if features.extensions or not policy.needs_extensions:
         return None
     return Refused(Code.EXTENSION_UNAVAILABLE, "the policy requires extensions", {"requires_cp": REQUIRED_CP})

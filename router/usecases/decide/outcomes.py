@@ -1,6 +1,6 @@
-"""What the store said of a row → the answer: counted, learned from, and told to whoever must know.
+"""The outcome of a decide row → the answer, with its metrics, audit lines and cache updates.
 
-Requests with and without extensions are read alike. A call is part of every decision: it takes no task and no await.
+Serves requests with and without extensions. It runs once per decision, synchronously: no task, no await.
 """
 
 import logging
@@ -19,13 +19,17 @@ from router.ports.decisions import DecisionStore
 from router.ports.policies import Policies
 from router.telemetry import Event, Telemetry
 from router.usecases.audit.log_lines import SILENT, AuditLines
-from router.usecases.decide.intake import store_away
+from router.usecases.decide.intake import store_unavailable
 
 log = logging.getLogger("router.decide")
 
 
 class Outcomes:
-    """`read` is a `ports.extensions.OutcomeReader`. `on_store_error`: for requests without a limit that says it."""
+    """Reads outcomes; `read` is a `ports.extensions.OutcomeReader`.
+
+    `on_store_error` applies to requests whose limits do not set it. `on_degraded` is called with each decision made
+    without the store, `on_unrecorded` with each refusal that the store counted instead of recording.
+    """
 
     def __init__(
         self,
@@ -34,16 +38,16 @@ class Outcomes:
         telemetry: Telemetry,
         on_store_error: OnStoreError,
         *,
-        degraded_made: Callable[[DecideRequest, Plan, Decided], None],
-        unrecorded: Callable[[DecideRequest, Plan], None] = lambda _request, _plan: None,
+        on_degraded: Callable[[DecideRequest, Plan, Decided], None],
+        on_unrecorded: Callable[[DecideRequest, Plan], None] = lambda _request, _plan: None,
         audit_lines: AuditLines = SILENT,
     ) -> None:
         self._store = store
         self._policies = policies
         self._telemetry = telemetry
         self._on_store_error = on_store_error
-        self._degraded_made = degraded_made
-        self._unrecorded = unrecorded
+        self._on_degraded = on_degraded
+        self._on_unrecorded = on_unrecorded
         self._audit_lines = audit_lines
         self._throttle = LogThrottle(time.monotonic)
 
@@ -59,9 +63,9 @@ class Outcomes:
                 self._audit_lines.decided(request, made, outcome)
         if isinstance(outcome, RowFault):
             self._telemetry.store_row_faults.inc()
-            # A damaged key is met by every request of its tenant; the metric counts them all.
-            if (unsaid := self._throttle.due(f"{request.tenant_id} {outcome.message}")) is not None:
-                fields = {"event": Event.STORE_ROW_FAULT, "tenant_id": request.tenant_id, "unsaid": unsaid}
+            # Every request of the tenant hits a damaged key: the log is throttled, the metric counts all.
+            if (suppressed := self._throttle.due(f"{request.tenant_id} {outcome.message}")) is not None:
+                fields = {"event": Event.STORE_ROW_FAULT, "tenant_id": request.tenant_id, "unsaid": suppressed}
                 log.error(outcome.message, extra=fields)
         elif isinstance(outcome, Admitted):
             if outcome.shadow:
@@ -70,24 +74,24 @@ class Outcomes:
             limit = made.charges[outcome.charge].limit
             self._telemetry.limit_refusals.labels(limit.scope.value, limit.resource.value).inc()
             if not outcome.recorded:
-                self._unrecorded(request, made)
+                self._on_unrecorded(request, made)
         return answer(outcome, request, made, explain=explain)
 
     def _degraded(self, request: DecideRequest, made: Plan, *, explain: bool) -> Answer:
-        known = self._policies.get(request.tenant_id)
-        if not isinstance(known, TenantPolicies):
-            # Evicted since it was planned: nobody knows what operators hold.
-            return store_away(request)
-        found = degraded(
+        policies = self._policies.get(request.tenant_id)
+        if not isinstance(policies, TenantPolicies):
+            # The tenant was evicted after planning: its levers are unknown, so no degraded answer is safe.
+            return store_unavailable(request)
+        answered = degraded(
             request,
             made,
-            known.head,
+            policies.head,
             default=self._on_store_error,
             decision_id=to_text(self._store.new_decision_id(request, made)),
             explain=explain,
         )
-        if isinstance(found, Decided):
-            self._degraded_made(request, made, found)
+        if isinstance(answered, Decided):
+            self._on_degraded(request, made, answered)
             if self._audit_lines.on:
-                self._audit_lines.degraded(request, made, found)
-        return found
+                self._audit_lines.degraded(request, made, answered)
+        return answered

@@ -1,1 +1,1 @@
-"""Requests whose policy has extensions: the claim, the pipeline, and the health of extensions."""
+"""Requests whose policy has extensions: the flow, the claim, the calls, and the extensions' health."""

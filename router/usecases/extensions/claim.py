@@ -1,6 +1,7 @@
-"""The ends that a request may come to under its claim: completed, undone, refused, or let go.
+"""The four ways in which a claimed request ends: completed, undone, refused, or released.
 
-None raises: without the store the claim runs out by itself, and what could not be written then is taken back.
+None of them raises. While the store is unavailable the claim expires by itself, and `usecases.tasks.unfinished` then
+undoes the decision that could not be completed.
 """
 
 import logging
@@ -25,7 +26,7 @@ log = logging.getLogger("router.extensions")
 
 
 class ClaimedRequest:
-    """One request, as the store has it while its extensions run; `claim` is what it was claimed with."""
+    """A request that this pod has claimed while its extensions run; `claim` is the claim's id."""
 
     def __init__(
         self,
@@ -44,48 +45,51 @@ class ClaimedRequest:
         self._claim = claim
 
     async def complete(self, request: DecideRequest, outcome: Admitted, metadata: JsonObject) -> Refused | None:
-        """Finish the decision, together with what post extensions added; None: it stands."""
+        """Complete the decision, with the metadata of the post extensions. None: done; else the refusal."""
         try:
-            done = await self._claims.complete(self._tenant_id, outcome.decision_id, self._claim, metadata)
+            completed = await self._claims.complete(self._tenant_id, outcome.decision_id, self._claim, metadata)
         except StoreError as fault:
-            log.warning("a decision could not be completed: %s", fault, extra={"event": Event.STORE_AWAY})
+            log.warning("store unavailable; a decision was not completed: %s", fault, extra={"event": Event.STORE_AWAY})
             return unavailable(request, sent=True)
-        # Not done: we were too slow, and a repeat has taken the decision back.
-        return None if done else unavailable(request, sent=False)
+        # False: the claim expired first, and a retry of the request has undone the decision.
+        return None if completed else unavailable(request, sent=False)
 
     async def undo(self, request: DecideRequest, outcome: Admitted, refused: Refused) -> Refused:
-        """A required post extension failed. What cannot be taken back now is when the claim has run out."""
+        """Undo the decision after a required post extension failed.
+
+        While the store is unavailable the decision stays and is undone after the claim has expired.
+        """
         note = f"{refused.code.value}: {refused.details.get('extension_id')}"
         try:
-            kept = await self._decisions.remembered(self._tenant_id, name_in(outcome.decision_id))
-            if kept is not None and kept.decision_id == outcome.decision_id:
+            remembered = await self._decisions.remembered(self._tenant_id, name_in(outcome.decision_id))
+            if remembered is not None and remembered.decision_id == outcome.decision_id:
                 await self._unfinished.undo(
-                    self._tenant_id, kept, self._claim, request.request_id, cause=POST_FAILED, note=note
+                    self._tenant_id, remembered, self._claim, request.request_id, cause=POST_FAILED, note=note
                 )
         except StoreError as fault:
-            log.warning("a decision waits to be taken back: %s", fault, extra={"event": Event.STORE_AWAY})
+            log.warning("store unavailable; a decision is undone later: %s", fault, extra={"event": Event.STORE_AWAY})
         return refused
 
-    async def refuse(self, request: DecideRequest, made: Plan, refused: Refused) -> Refused:
-        """Audited like every refusal, and the claim let go."""
+    async def refuse(self, request: DecideRequest, plan: Plan, refused: Refused) -> Refused:
+        """Audit the refusal, like every other, and release the claim."""
         move = Move(
-            self._tenant_id,
-            self._claim,
-            Action.DECISION_REFUSED,
-            pack_decision_features(features_of_decision(request, made)),
-            AUDIT_CODES[refused.code],
+            tenant_id=self._tenant_id,
+            decision_id=self._claim,
+            action=Action.DECISION_REFUSED,
+            features=pack_decision_features(features_of_decision(request, plan)),
+            code=AUDIT_CODES[refused.code],
             note=True,
         )
         try:
             await self._tasks.move([move])
         except StoreError as fault:
-            log.warning("a refusal is not in the audit: %s", fault, extra={"event": Event.STORE_AWAY})
-        await self.let_go()
+            log.warning("store unavailable; a refusal is not audited: %s", fault, extra={"event": Event.STORE_AWAY})
+        await self.release()
         return refused
 
-    async def let_go(self) -> None:
-        """Let the claim go, so that the request may be tried again at once."""
+    async def release(self) -> None:
+        """Release the claim, so that a retry of the request need not wait."""
         try:
             await self._claims.release(self._tenant_id, name_in(self._claim), self._claim)
         except StoreError as fault:
-            log.debug("a claim runs out by itself: %s", fault)
+            log.debug("store unavailable; a claim expires by itself: %s", fault)

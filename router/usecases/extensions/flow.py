@@ -1,16 +1,33 @@
-"""One request whose policy has extensions.
+"""The flow of one request whose policy has extensions.
 
-    look (replay? limits? claim) → pre → validators → the decide row → post → complete → answer → dispatch
+    preview and claim → pre → validators → the decide row → post → complete → answer → dispatch
 
-The claim keeps duplicates from running the extensions as well: they wait for its end and then replay. A look that would
-refuse goes on to the decide row, which refuses and audits. What post extensions must agree to is decided but unfinished
-until they have (`usecases.tasks.unfinished`). A pod that dies on the way leaves a claim, which runs out, and at most an
-unfinished decision, which is then taken back.
+**Why a claim.** Extensions are slow and may have side effects, so they run once per request, outside of the atomic
+decide call. The preview writes nothing but the claim, and only if the request would be admitted. While one pod holds
+the claim, duplicates of the request wait; when it ends, they replay the decision.
+
+    preview result   then
+    admitted         this pod holds the claim and runs the extensions
+    busy             the claim is held elsewhere: wait and preview again, at most as long as a claim lasts
+    replay           answer with the stored decision; undo an unfinished one without a claim, and preview again
+    a refusal        send the decide row without extensions: it refuses and writes the audit record
+
+**Why pre and validators before the row.** Pre extensions change the request, and validators may refuse it. Neither may
+charge a limit, so the decision is planned again from the changed request and made after them.
+
+**Why post after the row, and "unfinished".** Post extensions see the decision, and a required one may reject it. Until
+they have replied the decision is stored as unfinished: it holds its leases and charges, but nothing is dispatched.
+`complete` finishes it and stores the metadata of post extensions and the warnings of validators. `undo` returns leases
+and reserved units; what limits counted as requests stays spent.
+
+**What survives a crash.** A pod that dies leaves a claim, which expires, and at most one unfinished decision. The next
+retry of the request, or the sweeper for a task, undoes that decision (`usecases.tasks.unfinished`).
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import assert_never
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -19,7 +36,18 @@ from router.domain.answers import unavailable
 from router.domain.decision import Answer, Code, Decided, Refused
 from router.domain.extensions import Step, explained, post_metadata, refusal, wanted, warnings, worst_ms
 from router.domain.json import JsonObject
-from router.domain.outcome import Admitted, Busy, Outcome, Replay, RowFault, Unavailable
+from router.domain.outcome import (
+    Admitted,
+    Busy,
+    Conflict,
+    LimitHit,
+    NoCandidate,
+    Outcome,
+    Replay,
+    RowFault,
+    TenantOff,
+    Unavailable,
+)
 from router.domain.plan import Plan
 from router.domain.policy.model import StoredPolicy
 from router.domain.request import DecideRequest
@@ -40,8 +68,8 @@ CLAIM_MARGIN_MS = 1_000
 _PAUSE_MS, _MAX_PAUSE_MS = 10, 100
 
 
-class Reach(Struct, frozen=True):
-    """What a request on its way needs."""
+class FlowPorts(Struct, frozen=True):
+    """The ports and use cases that a run needs."""
 
     decisions: DecisionStore
     tasks: TaskStore
@@ -51,192 +79,208 @@ class Reach(Struct, frozen=True):
 
 
 class ExtensionFlow:
-    """`max_ms`: how long one request may be with its extensions in all; `maximum`: how many may be at once."""
+    """Runs requests with extensions.
 
-    def __init__(self, reach: Reach, telemetry: Telemetry, *, max_ms: int, maximum: int) -> None:
-        self._reach = reach
+    `max_ms` bounds the time that one request spends with its extensions, `max_running` the number of such requests.
+    """
+
+    def __init__(self, ports: FlowPorts, telemetry: Telemetry, *, max_ms: int, max_running: int) -> None:
+        self._ports = ports
         self._telemetry = telemetry
         self._max_ms = max_ms
-        self._maximum = maximum
+        self._max_running = max_running
         self._running = 0
 
     async def answer(
         self, request: DecideRequest, stored: StoredPolicy, make_plan: MakePlan, read: OutcomeReader
     ) -> ExtensionResult:
-        """The course of one request. Raises only for bugs."""
-        if self._running >= self._maximum:
+        """Run one request to its answer. Raises only for bugs."""
+        if self._running >= self._max_running:
             details: JsonObject = {"retry_after_ms": 100}
             return ExtensionResult(
-                Refused(Code.SERVICE_OVERLOADED, "too many requests are with their extensions", details)
+                Refused(Code.SERVICE_OVERLOADED, "too many requests wait for extensions; retry later", details)
             )
         self._running += 1
         self._telemetry.pipelines.set(self._running)
         try:
-            return await _Run(self._reach, self._max_ms, request, stored, make_plan, read).answer()
+            return await _Run(
+                ports=self._ports, max_ms=self._max_ms, request=request, stored=stored, make_plan=make_plan, read=read
+            ).answer()
         finally:
             self._running -= 1
             self._telemetry.pipelines.set(self._running)
 
 
 class _Run:
-    """One request on its way."""
+    """The run of one request."""
 
     def __init__(
         self,
-        reach: Reach,
+        ports: FlowPorts,
         max_ms: int,
         request: DecideRequest,
         stored: StoredPolicy,
         make_plan: MakePlan,
         read: OutcomeReader,
     ) -> None:
-        self._reach = reach
+        self._ports = ports
         self._request = request
         self._stored = stored
         self._make_plan = make_plan
         self._read = read
         self._loop = asyncio.get_running_loop()
         self._worst_ms = worst_ms(stored.policy, max_ms)
-        self._until = 0.0
+        self._deadline = 0.0
         self._steps: list[Step] = []
 
     async def answer(self) -> ExtensionResult:
         request = self._request
-        made = self._make_plan(request, self._stored)
-        previewed, stamp = await self._preview(made)
+        plan = self._make_plan(request, self._stored)
+        previewed, stamp = await self._preview(plan)
         match previewed:
-            case Admitted(decision_id=claim):
-                reach = self._reach
-                held = ClaimedRequest(reach.decisions, reach.tasks, reach.claims, reach.unfinished, request, claim)
-                return await self._claimed(held, made)
+            case Admitted(decision_id=claim_id):
+                ports = self._ports
+                claimed = ClaimedRequest(
+                    decisions=ports.decisions,
+                    tasks=ports.tasks,
+                    claims=ports.claims,
+                    unfinished=ports.unfinished,
+                    request=request,
+                    claim=claim_id,
+                )
+                return await self._run_extensions(claimed, plan)
             case Busy():
-                return ExtensionResult(_still_busy(previewed))
+                return ExtensionResult(_busy_refusal(previewed))
             case Unavailable():
-                # Nothing but a claim can have been written.
-                return ExtensionResult(self._told(request, made, Unavailable(sent=False), stamp))
+                # A preview writes at most a claim, so a retry is safe: `sent=False`.
+                return ExtensionResult(self._answer_of(request, plan, Unavailable(sent=False), stamp))
             case Replay() | RowFault():
-                return ExtensionResult(self._told(request, made, previewed, stamp))
+                return ExtensionResult(self._answer_of(request, plan, previewed, stamp))
+            case Conflict() | LimitHit() | NoCandidate() | TenantOff():
+                return await self._refuse_by_row(plan)
             case _:
-                return await self._to_be_refused(made)
+                assert_never(previewed)
 
-    def _told(self, request: DecideRequest, made: Plan, outcome: Outcome, stamp: bytes) -> Answer:
-        """What a row came to, as an answer; never a degraded one where some extension must have agreed."""
+    def _answer_of(self, request: DecideRequest, plan: Plan, outcome: Outcome, stamp: bytes) -> Answer:
+        """Turn a row's outcome into an answer. Never a degraded one if the policy requires an extension's consent."""
         if isinstance(outcome, Unavailable) and self._stored.policy.requires_extensions:
             return unavailable(request, sent=outcome.sent)
-        return self._read(request, made, outcome, stamp)
+        return self._read(request, plan, outcome, stamp)
 
-    async def _claimed(self, held: ClaimedRequest, made: Plan) -> ExtensionResult:
-        """The time for the extensions begins with the claim, however long others had to be waited for."""
-        self._until = self._loop.time() + self._worst_ms / 1000
-        policy, pipeline = self._stored.policy, self._reach.pipeline
-        request, self._steps = await pipeline.pre(self._request, policy.pre, self._until)
+    async def _run_extensions(self, claimed: ClaimedRequest, plan: Plan) -> ExtensionResult:
+        """Run pre extensions and validators, then decide. Their time starts at the claim; earlier waiting is free."""
+        self._deadline = self._loop.time() + self._worst_ms / 1000
+        policy, pipeline = self._stored.policy, self._ports.pipeline
+        request, self._steps = await pipeline.pre(self._request, policy.pre, self._deadline)
         if not any(step.stops for step in self._steps):
-            self._steps += await pipeline.validate(request, policy.validators, self._until)
+            self._steps += await pipeline.validate(request, policy.validators, self._deadline)
         stopped = next((step for step in self._steps if step.stops), None)
         if stopped is not None:
-            return ExtensionResult(await held.refuse(request, made, refusal(stopped)))
-        return await self._decide(held, request, self._make_plan(request, self._stored))
+            return ExtensionResult(await claimed.refuse(request, plan, refusal(stopped)))
+        return await self._decide(claimed, request, self._make_plan(request, self._stored))
 
-    async def _to_be_refused(self, made: Plan) -> ExtensionResult:
-        """The decide row refuses, and audits it.
+    async def _refuse_by_row(self, plan: Plan) -> ExtensionResult:
+        """Send the decide row of a request that the preview refused: the row refuses it again and audits the refusal.
 
-        Should it admit all the same (a limit had room again), that decision is taken back before anybody is told: no
-        extension has seen the request.
+        If the row admits it after all (a limit has room again), the decision is undone, because no extension has seen
+        the request, and the caller is asked to retry.
         """
         request = self._request
-        made = replace(made, unfinished=True)
-        outcome, stamp = await self._row(request, made, None)
+        plan = replace(plan, unfinished=True)
+        outcome, stamp = await self._row(request, plan, None)
         if not isinstance(outcome, Admitted):
-            return ExtensionResult(self._told(request, made, outcome, stamp))
+            return ExtensionResult(self._answer_of(request, plan, outcome, stamp))
         try:
-            await self._reach.unfinished.take_over(request.tenant_id, outcome.decision_id, request.request_id, UNSEEN)
+            await self._ports.unfinished.take_over(request.tenant_id, outcome.decision_id, request.request_id, UNSEEN)
         except StoreError as fault:
-            log.warning("a decision waits to be taken back: %s", fault, extra={"event": Event.STORE_AWAY})
-        return ExtensionResult(_still_busy(Busy(_MAX_PAUSE_MS)))
+            log.warning("store unavailable; a decision is undone later: %s", fault, extra={"event": Event.STORE_AWAY})
+        return ExtensionResult(_busy_refusal(Busy(_MAX_PAUSE_MS)))
 
-    async def _preview(self, made: Plan) -> tuple[Outcome, bytes]:
-        """Until it says something of this request, and no claim or unfinished decision of another is in the way."""
+    async def _preview(self, plan: Plan) -> tuple[Outcome, bytes]:
+        """Preview until no other claim and no unfinished decision is in the way, or a claim's time has passed."""
         request, loop, pause_ms = self._request, self._loop, _PAUSE_MS
         claim_ms = self._worst_ms + CLAIM_MARGIN_MS
-        until = loop.time() + claim_ms / 1000
+        claim_until = loop.time() + claim_ms / 1000
         while True:
-            outcome, stamp = await self._preview_once(made, claim_ms)
+            outcome, stamp = await self._preview_once(plan, claim_ms)
             if isinstance(outcome, Replay) and outcome.remembered.unfinished:
                 try:
                     decision = outcome.remembered.decision_id
-                    if await self._reach.unfinished.take_over(request.tenant_id, decision, request.request_id):
+                    if await self._ports.unfinished.take_over(request.tenant_id, decision, request.request_id):
                         continue
                 except StoreError:
                     return Unavailable(sent=False), stamp
                 outcome = Busy(_MAX_PAUSE_MS)
-            if not isinstance(outcome, Busy) or loop.time() >= until:
+            if not isinstance(outcome, Busy) or loop.time() >= claim_until:
                 return outcome, stamp
             await asyncio.sleep(min(pause_ms, max(1, outcome.left_ms)) / 1000)
             pause_ms = min(_MAX_PAUSE_MS, 2 * pause_ms)
 
-    async def _preview_once(self, made: Plan, claim_ms: int) -> tuple[Outcome, bytes]:
-        told, done = self._caller()
-        self._reach.decisions.preview(self._request, made, done, claim_ms=claim_ms)
-        return await told
+    async def _preview_once(self, plan: Plan, claim_ms: int) -> tuple[Outcome, bytes]:
+        outcome_future, done = self._outcome_future()
+        self._ports.decisions.preview(self._request, plan, done, claim_ms=claim_ms)
+        return await outcome_future
 
-    async def _decide(self, held: ClaimedRequest, request: DecideRequest, made: Plan) -> ExtensionResult:
-        """The decide row, and what follows it."""
+    async def _decide(self, claimed: ClaimedRequest, request: DecideRequest, plan: Plan) -> ExtensionResult:
+        """Send the decide row, run the post extensions, and complete or undo the decision."""
         post = wanted(self._stored.policy.post, request)
-        told = warnings(self._steps)
-        made = replace(made, unfinished=bool(post or told))
+        validator_warnings = warnings(self._steps)
+        plan = replace(plan, unfinished=bool(post or validator_warnings))
         job: bytes | None = None
         if request.push_assignment:
-            encoded = encode_job(request, made.first_deadline_ms, max_attempts=made.max_attempts)
+            encoded = encode_job(request, plan.first_deadline_ms, max_attempts=plan.max_attempts)
             if isinstance(encoded, Refused):
-                await held.let_go()
+                await claimed.release()
                 return ExtensionResult(encoded)
             job = encoded
-        outcome, stamp = await self._row(request, made, job)
+        outcome, stamp = await self._row(request, plan, job)
         if isinstance(outcome, Replay) and outcome.remembered.unfinished:
-            # Of a row that was sent and not answered in time: the next try takes it over.
-            await held.let_go()
-            return ExtensionResult(_still_busy(Busy(_MAX_PAUSE_MS)))
-        found = self._told(request, made, outcome, stamp)
-        if not isinstance(outcome, Admitted) or not isinstance(found, Decided):
-            await held.let_go()
-            return ExtensionResult(found)
-        if made.unfinished:
-            decision = decision_object(found.decision)
-            steps = await self._reach.pipeline.post(request, decision, post, self._until)
+            # Left by a row that was sent but not answered in time: the caller's retry takes it over.
+            await claimed.release()
+            return ExtensionResult(_busy_refusal(Busy(_MAX_PAUSE_MS)))
+        answer = self._answer_of(request, plan, outcome, stamp)
+        if not isinstance(outcome, Admitted) or not isinstance(answer, Decided):
+            await claimed.release()
+            return ExtensionResult(answer)
+        if plan.unfinished:
+            decision = decision_object(answer.decision)
+            steps = await self._ports.pipeline.post(request, decision, post, self._deadline)
             self._steps += steps
-            metadata: JsonObject = post_metadata(steps) | ({"warnings": told} if told else {})
+            metadata: JsonObject = post_metadata(steps) | (
+                {"warnings": validator_warnings} if validator_warnings else {}
+            )
             failed = next((step for step in steps if step.stops), None)
             refused = (
-                await held.complete(request, outcome, metadata)
+                await claimed.complete(request, outcome, metadata)
                 if failed is None
-                else await held.undo(request, outcome, refusal(failed))
+                else await claimed.undo(request, outcome, refusal(failed))
             )
             if refused is not None:
                 return ExtensionResult(refused)
-            found = replace(found, decision=replace(found.decision, metadata=metadata | found.decision.metadata))
-        if found.explain is not None and self._steps:
-            found = replace(found, explain=found.explain | {"extensions": explained(self._steps)})
-        return ExtensionResult(found, None if job is None else Dispatched(request, made, outcome, job))
+            answer = replace(answer, decision=replace(answer.decision, metadata=metadata | answer.decision.metadata))
+        if answer.explain is not None and self._steps:
+            answer = replace(answer, explain=answer.explain | {"extensions": explained(self._steps)})
+        return ExtensionResult(answer, None if job is None else Dispatched(request, plan, outcome, job))
 
-    async def _row(self, request: DecideRequest, made: Plan, job: bytes | None) -> tuple[Outcome, bytes]:
-        told, done = self._caller()
-        self._reach.decisions.decide(request, made, job, done)
-        return await told
+    async def _row(self, request: DecideRequest, plan: Plan, job: bytes | None) -> tuple[Outcome, bytes]:
+        outcome_future, done = self._outcome_future()
+        self._ports.decisions.decide(request, plan, job, done)
+        return await outcome_future
 
-    def _caller(self) -> tuple["asyncio.Future[tuple[Outcome, bytes]]", Callable[[Outcome, bytes], None]]:
-        """A row's outcome to wait for, and what the store calls with it."""
-        told: asyncio.Future[tuple[Outcome, bytes]] = self._loop.create_future()
+    def _outcome_future(self) -> tuple["asyncio.Future[tuple[Outcome, bytes]]", Callable[[Outcome, bytes], None]]:
+        """A future for a row's outcome, and the callback for the store that resolves it."""
+        outcome_future: asyncio.Future[tuple[Outcome, bytes]] = self._loop.create_future()
 
         def done(outcome: Outcome, stamp: bytes) -> None:
-            if not told.done():  # whoever waited was cancelled
-                told.set_result((outcome, stamp))
+            if not outcome_future.done():  # it is done if the waiting task was cancelled
+                outcome_future.set_result((outcome, stamp))
 
-        return told, done
+        return outcome_future, done
 
 
-def _still_busy(busy: Busy) -> Refused:
+def _busy_refusal(busy: Busy) -> Refused:
     return Refused(
         Code.UNAVAILABLE,
-        "the same request is being prepared; repeat it with the same id",
+        "the same request is in progress; retry it with the same id",
         {"retry_after_ms": max(_MAX_PAUSE_MS, busy.left_ms)},
     )

@@ -1,18 +1,20 @@
-"""How extensions do, as this pod sees it and as the fleet knows it: whether one may be called, and what came of it.
+"""The health of extensions: whether one may be called, and the results of its calls.
 
-What the pod sees is added up and told to the store within half a second, sooner when it is bad; what the store answers
-is the fleet's record. So a call costs no round trip while an extension is in use, and its breaker is known with an age
-of a second at most. Only the first call after a pause, and one that tries an open breaker, ask first.
+A pod adds up its call results (a tally) and reports them to the store within 0.5 s, failures within 0.02 s. The store
+replies with the fleet's record, which holds the breaker. While an extension is in use, a call therefore needs no round
+trip, and the pod's copy of its breaker is at most 1 s old. Only the first call after a pause, and the probe of an open
+breaker, ask the store first.
 
-While the store is slow or away, extensions are called as it was last known, and what is seen of them may be lost.
+While the store is slow or unavailable, the last known records apply, and the pod's tallies may be lost.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import assert_never
 
 from router.domain.alert import Condition
-from router.domain.extension_health import ExtensionRecord, Settled, Tally, is_shut
+from router.domain.extension_health import ExtensionRecord, Settled, Tally, is_blocked
 from router.domain.extensions import Name
 from router.domain.json import JsonObject
 from router.domain.view import BreakerState
@@ -23,17 +25,17 @@ from router.telemetry import Event, Telemetry
 
 log = logging.getLogger("router.extensions")
 
-TOLD_WITHIN_S = 0.5
-BAD_TOLD_WITHIN_S = 0.02
+REPORT_WITHIN_S = 0.5
+REPORT_FAILURE_WITHIN_S = 0.02
 FRESH_S = 1.0
-ASKED_FOR_S = 0.1
-MAX_KNOWN = 1000
+LOOKUP_TIMEOUT_S = 0.1
+MAX_CACHED = 1000
 PROBE_GRACE_MS = 1000
-FREELY = bytes(8)
+NO_PROBE = bytes(8)
 
 
-class ExtensionWatch:
-    """One a pod. `now_ms` is Redis time, `random` gives so many random bytes."""
+class ExtensionHealthWatch:
+    """The watch of one pod. `now_ms` is Redis time; `random(n)` returns n random bytes."""
 
     def __init__(
         self,
@@ -50,17 +52,20 @@ class ExtensionWatch:
         self._now_ms = now_ms
         self._random = random
         self._loop = asyncio.get_running_loop()
-        self._known: dict[Name, tuple[ExtensionRecord, float]] = {}
+        self._cached: dict[Name, tuple[ExtensionRecord, float]] = {}
         self._tallies: dict[Name, Tally] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._telling: asyncio.Task[None] | None = None
+        self._report_task: asyncio.Task[None] | None = None
 
     async def admit(self, name: Name, timeout_ms: int) -> bytes | None:
-        """None: its breaker is open. Else call it, and give what this returns to `saw`."""
+        """Ask to call an extension. None: its breaker is open.
+
+        Else call it, and pass the returned admission to `record` with the result.
+        """
         record = await self._record(name)
         if record is None or record.state is BreakerState.CLOSED:
-            return FREELY
-        if is_shut(record, self._now_ms()):
+            return NO_PROBE
+        if is_blocked(record, self._now_ms()):
             return None
         probe = self._random(8)
         settled = await self._settle([Tally(name, probe=probe, probe_ms=timeout_ms + PROBE_GRACE_MS)])
@@ -68,82 +73,89 @@ class ExtensionWatch:
             return None
         record = settled[0].record
         if record.state is BreakerState.CLOSED:
-            return FREELY
+            return NO_PROBE
         return probe if record.probe == probe else None
 
     async def _record(self, name: Name) -> ExtensionRecord | None:
-        known = self._known.get(name)
-        if known is None or self._loop.time() - known[1] > FRESH_S:
+        cached = self._cached.get(name)
+        if cached is None or self._loop.time() - cached[1] > FRESH_S:
             self._tallies.setdefault(name, Tally(name))
-            await asyncio.wait([self._tell()], timeout=ASKED_FOR_S)
-            known = self._known.get(name)
-        return None if known is None else known[0]
+            await asyncio.wait([self._report()], timeout=LOOKUP_TIMEOUT_S)
+            cached = self._cached.get(name)
+        return None if cached is None else cached[0]
 
-    def saw(self, name: Name, good: bool, took_ms: int, admission: bytes) -> None:
-        """What came of a call that `admit` let through."""
+    def record(self, name: Name, good: bool, took_ms: int, admission: bytes) -> None:
+        """Record the result of a call that `admit` allowed; `took_ms` is its duration."""
         tally = self._tallies.setdefault(name, Tally(name))
         tally.saw(good, took_ms, self._now_ms())
-        if admission != FREELY:
+        if admission != NO_PROBE:
             tally.probe = admission
-        if admission != FREELY:
-            self._tell()
+        if admission != NO_PROBE:
+            self._report()
         else:
-            self._tell_within(TOLD_WITHIN_S if good else BAD_TOLD_WITHIN_S)
+            self._report_within(REPORT_WITHIN_S if good else REPORT_FAILURE_WITHIN_S)
 
-    def _tell_within(self, seconds: float) -> None:
+    def _report_within(self, seconds: float) -> None:
         at = self._loop.time() + seconds
         if self._timer is None or self._timer.when() > at:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._loop.call_at(at, self._tell)
+            self._timer = self._loop.call_at(at, self._report)
 
-    def _tell(self) -> asyncio.Task[None]:
-        """Tell the store; one call is in flight, and what comes meanwhile is told by it next."""
+    def _report(self) -> asyncio.Task[None]:
+        """Report to the store. One report is in flight at a time; results that arrive meanwhile follow in the next."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._telling is None:
-            self._telling = self._loop.create_task(self._tell_all())
-        return self._telling
+        if self._report_task is None:
+            self._report_task = self._loop.create_task(self._report_all())
+        return self._report_task
 
-    async def _tell_all(self) -> None:
+    async def _report_all(self) -> None:
         try:
             while self._tallies:
                 tallies, self._tallies = self._tallies, {}
                 await self._settle(list(tallies.values()))
         finally:
-            self._telling = None
+            self._report_task = None
 
     async def _settle(self, tallies: list[Tally]) -> list[Settled]:
-        """The fleet's records after these tallies; nothing when the store is away."""
+        """Add tallies to the fleet's records and return these; empty while the store is unavailable."""
         try:
             settled = await self._store.settle(tallies)
         except StoreError as fault:
-            log.warning("the store was not told of extensions: %s", fault, extra={"event": Event.STORE_AWAY})
+            log.warning(
+                "store unavailable; extension health not reported: %s", fault, extra={"event": Event.STORE_AWAY}
+            )
             return []
-        if len(self._known) + len(settled) > MAX_KNOWN:
-            self._known.clear()
-        for one in settled:
-            self._known[one.record.name] = one.record, self._loop.time()
-            if one.turned is not None:
-                self._turned(one.record.name, one.turned)
+        if len(self._cached) + len(settled) > MAX_CACHED:
+            self._cached.clear()
+        for item in settled:
+            self._cached[item.record.name] = item.record, self._loop.time()
+            if item.turned is not None:
+                self._breaker_turned(item.record.name, item.turned)
         return settled
 
-    def _turned(self, name: Name, state: BreakerState) -> None:
+    def _breaker_turned(self, name: Name, state: BreakerState) -> None:
         self._telemetry.extension_breakers.labels(state.value).inc()
         log.warning(
-            "the breaker of extension %s is %s",
+            "extension breaker changed: %s is %s",
             name.text,
             state.value,
             extra={"event": Event.EXTENSION_BREAKER, "extension": name.text, "state": state.value},
         )
         scope = f"extension/{name.text}"
         metadata: JsonObject = {"extension_id": name.id}
-        if state is BreakerState.OPEN:
-            self._alerts.raise_(Condition.BREAKER_OPENED, scope, metadata=metadata)
-        elif state is BreakerState.CLOSED:
-            self._alerts.resolve(Condition.BREAKER_OPENED, scope, metadata=metadata)
+        match state:
+            case BreakerState.OPEN:
+                self._alerts.raise_(Condition.BREAKER_OPENED, scope, metadata=metadata)
+            case BreakerState.CLOSED:
+                self._alerts.resolve(Condition.BREAKER_OPENED, scope, metadata=metadata)
+            case BreakerState.HALF_OPEN:
+                pass  # the alert stays open until the breaker closes
+            case _:
+                assert_never(state)
 
     async def drained(self) -> None:
-        """Tell what is not told yet; once, whatever comes of it."""
-        await self._tell()
+        """Report what is still unreported. One attempt; failures are logged."""
+        await self._report()

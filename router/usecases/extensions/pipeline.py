@@ -1,6 +1,6 @@
-"""The calls around one decision: each extension within its timeout and retries, all within one deadline.
+"""The extension calls around one decision: each within its timeout and retries, all within one deadline.
 
-Never raises for what an extension does: a step says what came of it, and whether the request ends there.
+An extension's behaviour never raises: its `domain.extensions.Step` holds the outcome and whether the request stops.
 """
 
 import asyncio
@@ -8,29 +8,29 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from router.domain.extensions import BREAKER_IS_OPEN, RETRY_PAUSE_MS, Called, Name, Reply, Stage, Step, wanted
+from router.domain.extensions import BREAKER_IS_OPEN, RETRY_PAUSE_MS, CallOutcome, Name, Reply, Stage, Step, wanted
 from router.domain.json import JsonObject
 from router.domain.policy.model import Extension
 from router.domain.request import DecideRequest
-from router.ports.extensions import ExtensionCalls, Missed
+from router.ports.extensions import CallFailure, ExtensionCalls
 from router.telemetry import Telemetry
-from router.usecases.extensions.health_watch import ExtensionWatch
+from router.usecases.extensions.health_watch import ExtensionHealthWatch
 from router.wire.extensions import call_headers, decode_reply, encode_call, subject
 
-_MISSED = {
-    Missed.TIMEOUT: Called.TIMEOUT,
-    Missed.NOBODY: Called.UNAVAILABLE,
-    Missed.NOT_SENT: Called.UNAVAILABLE,
-    Missed.TOO_LARGE: Called.ERROR,
+_OUTCOME_OF = {
+    CallFailure.TIMEOUT: CallOutcome.TIMEOUT,
+    CallFailure.NO_RESPONDERS: CallOutcome.UNAVAILABLE,
+    CallFailure.NOT_SENT: CallOutcome.UNAVAILABLE,
+    CallFailure.TOO_LARGE: CallOutcome.ERROR,
 }
-# These say nothing of the extension.
-_OURS = (Missed.NOT_SENT, Missed.TOO_LARGE)
+# Faults on this side: they do not count against the extension's health.
+_OUR_FAULTS = (CallFailure.NOT_SENT, CallFailure.TOO_LARGE)
 
 
 class Pipeline:
-    """Runs the stages. `until` is the loop's time at which every call has ended."""
+    """Runs the stages. `deadline` is a loop time in s: every call ends before it."""
 
-    def __init__(self, calls: ExtensionCalls, watch: ExtensionWatch, telemetry: Telemetry) -> None:
+    def __init__(self, calls: ExtensionCalls, watch: ExtensionHealthWatch, telemetry: Telemetry) -> None:
         self._calls = calls
         self._watch = watch
         self._counts = telemetry.extension_calls
@@ -38,51 +38,66 @@ class Pipeline:
         self._now = asyncio.get_running_loop().time
 
     async def pre(
-        self, request: DecideRequest, extensions: Sequence[Extension], until: float
+        self, request: DecideRequest, extensions: Sequence[Extension], deadline: float
     ) -> tuple[DecideRequest, list[Step]]:
-        """One after the other, each sees what the one before made of the request; the request as they leave it.
+        """Call pre extensions in order; each gets the request as the previous one changed it. Return the final request.
 
-        Ends with the first step that stops the request. The fingerprint stays that of the request as it came.
+        The first step that stops the request is the last. The fingerprint stays that of the original request.
         """
         steps: list[Step] = []
         for extension in wanted(extensions, request):
-            step = await self._step(Stage.PRE, extension, request, request.metadata, until)
+            step = await self._step(
+                stage=Stage.PRE, extension=extension, request=request, metadata=request.metadata, deadline=deadline
+            )
             steps.append(step)
             if step.stops:
                 break
             if step.reply is not None:
-                request = _changed(request, step.reply)
+                request = _with_changes(request, step.reply)
         return request, steps
 
-    async def validate(self, request: DecideRequest, extensions: Sequence[Extension], until: float) -> list[Step]:
-        """All at once; the steps are in the policy's order."""
-        asked = wanted(extensions, request)
+    async def validate(self, request: DecideRequest, extensions: Sequence[Extension], deadline: float) -> list[Step]:
+        """Call all validators at once; the steps are in the policy's order."""
+        matching = wanted(extensions, request)
         return list(
-            await asyncio.gather(*(self._step(Stage.VALIDATE, e, request, request.metadata, until) for e in asked))
+            await asyncio.gather(
+                *(
+                    self._step(
+                        stage=Stage.VALIDATE, extension=e, request=request, metadata=request.metadata, deadline=deadline
+                    )
+                    for e in matching
+                )
+            )
         )
 
     async def post(
-        self, request: DecideRequest, decision: JsonObject, extensions: Sequence[Extension], until: float
+        self, request: DecideRequest, decision: JsonObject, extensions: Sequence[Extension], deadline: float
     ) -> list[Step]:
-        """One after the other, each told the decision in `metadata.decision`; ends with the first that stops."""
+        """Call post extensions in order, with the decision in `metadata.decision`; the first that stops is the last."""
         steps: list[Step] = []
         for extension in extensions:
-            step = await self._step(Stage.POST, extension, request, {**request.metadata, "decision": decision}, until)
+            step = await self._step(
+                stage=Stage.POST,
+                extension=extension,
+                request=request,
+                metadata={**request.metadata, "decision": decision},
+                deadline=deadline,
+            )
             steps.append(step)
             if step.stops:
                 break
         return steps
 
     async def _step(
-        self, stage: Stage, extension: Extension, request: DecideRequest, metadata: JsonObject, until: float
+        self, stage: Stage, extension: Extension, request: DecideRequest, metadata: JsonObject, deadline: float
     ) -> Step:
-        name, began, calls = Name(stage, extension.id), self._now(), 0
+        name, started_all, calls = Name(stage, extension.id), self._now(), 0
         body, headers = encode_call(request, metadata, extension.config), call_headers(request)
-        outcome, reply, reason = Called.TIMEOUT, None, "the time for all extensions is up"
-        while (timeout_ms := min(extension.timeout_ms, int((until - self._now()) * 1000))) >= 1:
+        outcome, reply, reason = CallOutcome.TIMEOUT, None, "the time for all extensions is up"
+        while (timeout_ms := min(extension.timeout_ms, int((deadline - self._now()) * 1000))) >= 1:
             admission = await self._watch.admit(name, timeout_ms)
             if admission is None:
-                outcome, reason = Called.UNAVAILABLE, BREAKER_IS_OPEN
+                outcome, reason = CallOutcome.UNAVAILABLE, BREAKER_IS_OPEN
                 break
             calls += 1
             started = self._now()
@@ -91,28 +106,36 @@ class Pipeline:
             outcome, reply, reason = _read(answer, stage)
             self._counts.labels(stage.value, outcome.value).inc()
             self._seconds[stage].observe(took)
-            cut_short = answer is Missed.TIMEOUT and timeout_ms < extension.timeout_ms
-            if answer not in _OURS and not cut_short:
-                self._watch.saw(name, not outcome.failed, int(took * 1000), admission)
-            if not outcome.failed or calls > extension.retry or answer is Missed.TOO_LARGE:
+            cut_short = answer is CallFailure.TIMEOUT and timeout_ms < extension.timeout_ms
+            if answer not in _OUR_FAULTS and not cut_short:
+                self._watch.record(name, not outcome.failed, int(took * 1000), admission)
+            if not outcome.failed or calls > extension.retry or answer is CallFailure.TOO_LARGE:
                 break
             await asyncio.sleep(RETRY_PAUSE_MS / 1000)
         if calls == 0:
             self._counts.labels(stage.value, outcome.value).inc()
-        return Step(name, extension, outcome, calls, int((self._now() - began) * 1000), reason, reply)
+        return Step(
+            name=name,
+            extension=extension,
+            outcome=outcome,
+            calls=calls,
+            took_ms=int((self._now() - started_all) * 1000),
+            reason=reason,
+            reply=reply,
+        )
 
 
-def _read(answer: bytes | Missed, stage: Stage) -> tuple[Called, Reply | None, str]:
-    if isinstance(answer, Missed):
-        return _MISSED[answer], None, answer.value
+def _read(answer: bytes | CallFailure, stage: Stage) -> tuple[CallOutcome, Reply | None, str]:
+    if isinstance(answer, CallFailure):
+        return _OUTCOME_OF[answer], None, answer.value
     reply = decode_reply(answer, stage)
     if isinstance(reply, str):
-        return Called.ERROR, None, reply
-    return Called.REJECTED if reply.rejected else Called.OK, reply, reply.reason if reply.rejected else ""
+        return CallOutcome.ERROR, None, reply
+    return CallOutcome.REJECTED if reply.rejected else CallOutcome.OK, reply, reply.reason if reply.rejected else ""
 
 
-def _changed(request: DecideRequest, reply: Reply) -> DecideRequest:
-    """The request with what a pre extension gave; of metadata the fields that it gave."""
+def _with_changes(request: DecideRequest, reply: Reply) -> DecideRequest:
+    """Apply a pre extension's changes to the request: its payload, and the metadata fields in its reply."""
     if reply.changes_payload:
         request = replace(request, payload=reply.payload)
     return replace(request, metadata={**request.metadata, **reply.metadata}) if reply.metadata else request

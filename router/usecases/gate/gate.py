@@ -1,19 +1,21 @@
-"""The CP gate of a running pod: looks at the mounted file, decides what is allowed, says when that changes.
+"""The CP gate of a running pod: reads the mounted state file, decides which features are allowed, reports changes.
 
-What one look does to the gate:
+Effect of one poll:
 
-    good file                    its checkpoint counts at once
-    no file                      the last good checkpoint counts for the grace time, then CP1 baseline
-    malformed, after a good one  looked at once more first: it may be half-written; then CP1 baseline
-    unreadable                   CP1 baseline at once
+    good file                       its checkpoint is in force at once
+    no file                         the last good checkpoint stays for the grace time, then CP1 baseline
+    malformed file, after a good    the last good checkpoint stays for one more poll, because the file may be
+                                    half-written; then CP1 baseline
+    unreadable file                 CP1 baseline at once
 
-The file is only read. A ConfigMap's symlink swap is seen because the path is opened anew at every look.
+The file is never written. Every poll opens the path again, so it notices the symlink swap of a ConfigMap.
 """
 
 import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from typing import assert_never
 
 from msgspec import Struct
 
@@ -32,10 +34,10 @@ log = logging.getLogger("router.gate")
 
 
 class GateState(Struct, frozen=True):
-    """What the gate says now, for status and audit. `fault` None: open.
+    """State of the gate, for status and audit. `fault` None: open.
 
-    It has been so since `since_ms` (the pod's Unix time; 0: not looked at yet). `doubt`: why this is not what the last
-    look saw.
+    `since_ms`: time of the last change (the pod's Unix time; 0: no poll yet). `doubt`: why the last good checkpoint
+    is in force although the last poll did not find it.
     """
 
     checkpoint: str | None
@@ -47,7 +49,7 @@ class GateState(Struct, frozen=True):
 
     @property
     def facts(self) -> JsonObject:
-        """For people and machines; `reason` and `doubt` are null where there is none."""
+        """The state as a JSON object; `reason` and `doubt` are null if there is none."""
         return {
             "open": self.fault is None,
             "current_cp": self.checkpoint,
@@ -60,9 +62,10 @@ class GateState(Struct, frozen=True):
 
 
 class Gate:
-    """`features` is what requests may use; read it anew for each. Closed until the first look.
+    """Holds the features that requests may use; callers read `features` for each request. Closed until the first poll.
 
-    `monotonic_ms` times the grace, `wall_ms` (Unix time) the age of the file. `changed` is called after every change.
+    `monotonic_ms` measures the grace time, `wall_ms` (Unix time) the age of the file. `changed` is called after each
+    change.
     """
 
     def __init__(
@@ -78,13 +81,13 @@ class Gate:
         changed: Callable[[GateState], None] = lambda _: None,
     ) -> None:
         self.features: Features = BASELINE
-        self.state = GateState(None, None, Fault.MISSING, "not looked at yet")
+        self.state = GateState(None, None, Fault.MISSING, "no poll yet")
         self._file, self._telemetry, self._alerts, self._changed = file, telemetry, alerts, changed
         self._monotonic_ms, self._wall_ms = monotonic_ms, wall_ms
         self._grace_ms, self._max_age_s = grace_s * 1000, max_age_s
         self._good: Checkpoint | None = None
         self._vanished_at_ms: int | None = None
-        self._doubted = False
+        self._malformed_once = False
         self._doubt: str | None = None
         self._fallbacks: deque[int] = deque(maxlen=FREQUENT)
         self._polled = False
@@ -92,22 +95,22 @@ class Gate:
 
     @property
     def is_open(self) -> bool:
-        """Whether everything is allowed."""
+        """Whether all features are allowed."""
         return self.state.fault is None
 
     async def watch(self, every_s: float) -> None:
-        """Look for ever; cancel to stop."""
+        """Poll forever; cancel to stop."""
         while True:
             await self.poll()
             await asyncio.sleep(every_s)
 
     async def poll(self) -> None:
-        """Look once; never raises. `features` is right when it returns."""
-        seen = await asyncio.to_thread(self._read)
-        now = self._monotonic_ms()
-        state = self._counts(seen, now)
-        self._apply(state, now)
-        self._check_age(state)
+        """Read the file once and update `features` and `state`. Never raises."""
+        read = await asyncio.to_thread(self._read)
+        now_ms = self._monotonic_ms()
+        effective = self._effective(read, now_ms)
+        self._apply(effective, now_ms)
+        self._check_age(effective)
 
     def _read(self) -> Checkpoint | Unusable:
         try:
@@ -116,70 +119,86 @@ class Gate:
             return Unusable(Fault.UNREADABLE, e.strerror or str(e))
         return Unusable(Fault.MISSING, "there is no file") if content is None else parse(content)
 
-    def _counts(self, seen: Checkpoint | Unusable, now: int) -> Checkpoint | Unusable:
-        """What counts after this look: what was seen, or still the last good one."""
+    def _effective(self, read: Checkpoint | Unusable, now_ms: int) -> Checkpoint | Unusable:
+        """The checkpoint in force after this poll: the one just read, or still the last good one."""
         self._doubt = None
-        if isinstance(seen, Checkpoint):
-            self._good, self._vanished_at_ms, self._doubted = seen, None, False
-            return seen
+        if isinstance(read, Checkpoint):
+            self._good, self._vanished_at_ms, self._malformed_once = read, None, False
+            return read
         if self._good is None:
-            return seen
-        if seen.fault is Fault.MISSING:
-            if self._vanished_at_ms is None:
-                self._vanished_at_ms = now
-                log.warning("the state file vanished", extra={"event": Event.GATE_STATE_UNUSABLE, "reason": seen.fault})
-            left_ms = self._grace_ms - (now - self._vanished_at_ms)
-            if left_ms > 0:
-                self._doubt = f"the file vanished; its last value counts for {-(-left_ms // 1000)} s more"
-                return self._good
-        elif seen.fault is Fault.MALFORMED and not self._doubted:
-            self._doubted = True
-            self._doubt = f"the file cannot be read just now: {seen.detail}"
-            return self._good
-        self._good, self._vanished_at_ms, self._doubted = None, None, False
-        return seen
+            return read
+        match read.fault:
+            case Fault.MISSING:
+                if self._vanished_at_ms is None:
+                    self._vanished_at_ms = now_ms
+                    log.warning("state file vanished", extra={"event": Event.GATE_STATE_UNUSABLE, "reason": read.fault})
+                left_ms = self._grace_ms - (now_ms - self._vanished_at_ms)
+                if left_ms > 0:
+                    self._doubt = f"the file vanished; its last value stays in force for {-(-left_ms // 1000)} s more"
+                    return self._good
+            case Fault.MALFORMED:
+                if not self._malformed_once:
+                    self._malformed_once = True
+                    patience = "its last value stays in force for one more poll"
+                    self._doubt = f"the file cannot be parsed, {patience}: {read.detail}"
+                    return self._good
+            case Fault.UNREADABLE | Fault.OLDER:
+                pass  # the gate closes at once
+            case _:
+                assert_never(read.fault)
+        self._good, self._vanished_at_ms, self._malformed_once = None, None, False
+        return read
 
-    def _apply(self, state: Checkpoint | Unusable, now: int) -> None:
-        fault = fault_of(state)
+    def _apply(self, effective: Checkpoint | Unusable, now_ms: int) -> None:
+        fault = fault_of(effective)
         first, self._polled = not self._polled, True
         before = self.state
-        turned = first or fault is not before.fault
-        since = self._wall_ms() if turned else before.since_ms
+        changed = first or fault is not before.fault
+        since_ms = self._wall_ms() if changed else before.since_ms
         self.state = (
-            GateState(None, None, fault, state.detail, since)
-            if isinstance(state, Unusable)
+            GateState(checkpoint=None, updated_at_ms=None, fault=fault, detail=effective.detail, since_ms=since_ms)
+            if isinstance(effective, Unusable)
             else GateState(
-                state.name, state.updated_at_ms, fault, f"current_cp is {state.name}", since, doubt=self._doubt
+                checkpoint=effective.name,
+                updated_at_ms=effective.updated_at_ms,
+                fault=fault,
+                detail=f"current_cp is {effective.name}",
+                since_ms=since_ms,
+                doubt=self._doubt,
             )
         )
-        if not turned:
+        if not changed:
             return
-        self.features = features_of(state)
+        self.features = features_of(effective)
         self._telemetry.gate_open.set(fault is None)
         self._telemetry.decisions.per_tenant(fault is None)
         fields = {"checkpoint": self.state.checkpoint, "reason": fault}
         if fault is None:
-            log.info("the gate is open: %s", self.state.detail, extra={"event": Event.GATE_OPENED, **fields})
+            log.info("gate open: %s", self.state.detail, extra={"event": Event.GATE_OPENED, **fields})
             self._alerts.resolve(Condition.CP_STATE_UNUSABLE, FLEET)
         else:
-            log.warning("running as CP1 baseline: %s", self.state.detail, extra={"event": Event.GATE_CLOSED, **fields})
-            self._fell_back(fault, now)
+            log.warning(
+                "gate closed, pod runs as CP1 baseline: %s",
+                self.state.detail,
+                extra={"event": Event.GATE_CLOSED, **fields},
+            )
+            self._report_fallback(fault, now_ms)
         self._changed(self.state)
 
-    def _fell_back(self, fault: Fault, now: int) -> None:
+    def _report_fallback(self, fault: Fault, now_ms: int) -> None:
         self._telemetry.cp_fallbacks.labels(fault.value).inc()
         metadata: JsonObject = {"reason": fault.value, "detail": self.state.detail}
         self._alerts.raise_(Condition.CP_STATE_UNUSABLE, FLEET, metadata=metadata)
-        self._fallbacks.append(now)
-        if len(self._fallbacks) == FREQUENT and now - self._fallbacks[0] <= FREQUENT_WINDOW_MS:
-            self._alerts.happened(Condition.CP_FALLBACK_FREQUENT, FLEET, metadata=metadata)
+        self._fallbacks.append(now_ms)
+        if len(self._fallbacks) == FREQUENT and now_ms - self._fallbacks[0] <= FREQUENT_WINDOW_MS:
+            self._alerts.occurred(Condition.CP_FALLBACK_FREQUENT, FLEET, metadata=metadata)
 
-    def _check_age(self, state: Checkpoint | Unusable) -> None:
-        if self._max_age_s is None or isinstance(state, Unusable):
+    def _check_age(self, effective: Checkpoint | Unusable) -> None:
+        if self._max_age_s is None or isinstance(effective, Unusable):
             return
-        updated = state.updated_at_ms
-        if updated is None or self._wall_ms() - updated > self._max_age_s * 1000:
-            metadata: JsonObject = {"updated_at_ms": updated, "max_age_s": self._max_age_s}
+        updated_at_ms = effective.updated_at_ms
+        if updated_at_ms is None or self._wall_ms() - updated_at_ms > self._max_age_s * 1000:
+            metadata: JsonObject = {"updated_at_ms": updated_at_ms, "max_age_s": self._max_age_s}
             self._alerts.raise_(Condition.CP_STATE_OLD, FLEET, metadata=metadata)
         else:
             self._alerts.resolve(Condition.CP_STATE_OLD, FLEET)

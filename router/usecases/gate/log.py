@@ -1,6 +1,6 @@
-"""Turns of the gate in the audit log that belongs to no tenant, one record a pod and turn.
+"""Audit of gate changes, in the fleet's log that belongs to no tenant: one record per pod and change.
 
-The first look of a pod is a turn only if it closes the gate: a pod that starts with all features turns nothing.
+A pod's first poll is recorded only if the gate is closed: a pod that starts with an open gate changes nothing.
 """
 
 import asyncio
@@ -20,36 +20,36 @@ MAX_WAITING = 64
 
 
 class GateLog:
-    """Records turns in order. While the store is away the newest 64 wait; the log lines have them all."""
+    """Records changes in order. While the store is unavailable, the newest 64 wait; log lines report all of them."""
 
     def __init__(self, acts: ActLog, pod: str, *, retry_s: float = 1.0) -> None:
         self._acts, self._pod, self._retry_s = acts, pod, retry_s
         self._waiting: deque[GateState] = deque(maxlen=MAX_WAITING)
-        self._come = asyncio.Event()
+        self._has_waiting = asyncio.Event()
         self._first = True
 
     def changed(self, state: GateState) -> None:
-        """The gate turned. Never raises."""
+        """Queue a change of the gate. Never raises."""
         first, self._first = self._first, False
         if first and state.fault is None:
             return
         self._waiting.append(state)
-        self._come.set()
+        self._has_waiting.set()
 
     async def run(self) -> None:
-        """Record what waits, for ever; cancel to stop."""
+        """Record queued changes forever; cancel to stop."""
         while True:
-            await self._come.wait()
-            self._come.clear()
+            await self._has_waiting.wait()
+            self._has_waiting.clear()
             while self._waiting:
                 state = self._waiting[0]
                 try:
                     await self._record(state)
                 except StoreError as fault:
-                    log.debug("a turn of the gate is recorded later: %s", fault, extra={"event": Event.LOG})
+                    log.debug("gate change not recorded, it waits: %s", fault, extra={"event": Event.LOG})
                     await asyncio.sleep(self._retry_s)
                     continue
-                # The bound may have dropped it meanwhile.
+                # The queue's bound may have dropped the change during the write.
                 if self._waiting and self._waiting[0] is state:
                     self._waiting.popleft()
 
@@ -62,4 +62,10 @@ class GateLog:
         }
         if state.fault is not None:
             details["reason"] = state.fault.value
-        await self._acts.record(Action.GATE_CHANGED, ROUTER, "gate", state.checkpoint, details)
+        await self._acts.record(
+            action=Action.GATE_CHANGED,
+            by=ROUTER,
+            resource_type="gate",
+            resource_id=state.checkpoint,
+            details=details,
+        )

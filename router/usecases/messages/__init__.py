@@ -1,1 +1,1 @@
-"""What every consumer of a stream needs: deliveries, dead letters, isolation of tenants."""
+"""Failure handling that every stream consumer shares: retries, dead letters, isolation of tenants."""

@@ -1,7 +1,8 @@
-"""Dead letters: found, shown, and sent again.
+"""Search, display and redrive of dead letters.
 
-A re-driven message goes to its original subject under a message id of its own, so that the dedup window of the stream,
-which may still know the original id, does not swallow it. Its letter leaves the DLQ only after the stream has it.
+To redrive a dead letter means to publish its message to its original subject again. The message gets a new message id,
+because the stream's dedup window may still hold the original id. The dead letter is deleted only after the stream has
+stored the message.
 """
 
 from base64 import b64decode
@@ -9,20 +10,21 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from hashlib import sha256
+from typing import assert_never
 
 from msgspec import Struct
 
 from router.errors import BusError
-from router.ports.bus import History, Kept, Published
+from router.ports.bus import History, Published, StoredMessage
 from router.usecases.messages.deliveries import REDRIVEN, REDRIVEN_BY
 from router.wire.alerts import ReceivedDeadLetter, decode_dead_letter
 
 Publish = Callable[[str, bytes, Mapping[str, str]], Awaitable[Published]]
-"""`await publish(subject, payload, headers)`, acked by a stream; raises `BusError`."""
+"""`await publish(subject, payload, headers)` into a stream, which acknowledges it; raises `BusError`."""
 
 
 class Found(Struct, frozen=True):
-    """A letter and its place in the DLQ, which is its id for people."""
+    """A dead letter and its place in the DLQ. Operators use `sequence` as its id."""
 
     sequence: int
     at_ms: int
@@ -32,7 +34,10 @@ class Found(Struct, frozen=True):
 
 
 class Filter(Struct, frozen=True):
-    """Which letters; what is None does not matter. `subject` is the original one, `reason` is a part of it."""
+    """Selects dead letters; a field that is None matches all.
+
+    `subject` is the original subject. `reason` is a part of the reason or error code, in any case.
+    """
 
     subject: str | None = None
     reason: str | None = None
@@ -40,7 +45,7 @@ class Filter(Struct, frozen=True):
     since_ms: int | None = None
 
     def fits(self, letter: ReceivedDeadLetter) -> bool:
-        """Whether this is one of them; the time is looked at by the reader."""
+        """Whether the letter matches, apart from `since_ms`: the stream is read from that time on."""
         return (
             (self.subject is None or letter.original_subject == self.subject)
             and (self.reason is None or self.reason.lower() in f"{letter.reason} {letter.error_code}".lower())
@@ -49,18 +54,20 @@ class Filter(Struct, frozen=True):
 
 
 class Outcome(StrEnum):
-    """What came of a re-drive."""
+    """Outcome of a redrive."""
 
     REDRIVEN = "redriven"
     DUPLICATE = "duplicate"
-    """The stream has this very re-drive already: somebody was quicker."""
+    """The stream already has the redrive of this dead letter, by another operator or an earlier try."""
     NO_PAYLOAD = "no_payload"
+    """The message itself is neither in the dead letter nor in its stream any more."""
     FOREIGN = "foreign"
+    """The dead letter belongs to a subject that the router does not read."""
     FAILED = "failed"
 
 
 class Redriven(Struct, frozen=True):
-    """One letter's re-drive."""
+    """Redrive of one dead letter."""
 
     sequence: int
     subject: str
@@ -69,60 +76,70 @@ class Redriven(Struct, frozen=True):
 
 
 async def letters(dlq: History, chosen: Filter, *, maximum: int) -> list[Found]:
-    """The newest `maximum` letters that fit, newest first.
+    """The newest `maximum` dead letters that match, newest first.
 
     :raises BusError: the DLQ could not be read.
     """
     newest: deque[Found] = deque(maxlen=maximum)
     async for batch in dlq.read(since_ms=chosen.since_ms):
-        for kept in batch:
-            found = _found(kept)
+        for message in batch:
+            found = _found(message)
             if found is not None and chosen.fits(found.letter):
                 newest.append(found)
     return list(reversed(newest))
 
 
 async def letter(dlq: History, sequence: int) -> Found | None:
-    """One letter; None: there is none of ours.
+    """The dead letter with that sequence; None: there is none, or the router did not write it.
 
     :raises BusError: the DLQ could not be read.
     """
-    kept = await dlq.get(sequence)
-    return None if kept is None else _found(kept)
+    message = await dlq.get(sequence)
+    return None if message is None else _found(message)
 
 
-def _found(kept: Kept) -> Found | None:
-    made = decode_dead_letter(kept.data)
-    if made is None:
+def _found(message: StoredMessage) -> Found | None:
+    decoded = decode_dead_letter(message.data)
+    if decoded is None:
         return None
-    return Found(kept.sequence, kept.at_ms, kept.message_id, kept.headers.get("x-original-msg-id"), made)
+    return Found(
+        sequence=message.sequence,
+        at_ms=message.at_ms,
+        message_id=message.message_id,
+        original_msg_id=message.headers.get("x-original-msg-id"),
+        letter=decoded,
+    )
 
 
 class Original(Struct, frozen=True):
-    """The message that was given up on."""
+    """The message that became a dead letter."""
 
     payload: bytes
     headers: Mapping[str, str]
 
 
 async def original(found: Found, origins: Mapping[str, History]) -> Original | None:
-    """The very bytes: from the letter, else from the original stream while it holds them; None: only the hash is left.
+    """The original message: from the dead letter, else from its stream; None: only its hash is left.
 
     :raises BusError: the stream could not be read.
     """
-    made = found.letter
-    content_type = made.context.get("content_type")
-    if made.payload is not None:
-        return Original(b64decode(made.payload), {"Content-Type": content_type} if content_type else {})
-    history, sequence = origins.get(made.original_subject), made.context.get("stream_sequence")
-    kept = await history.get(sequence) if history is not None and isinstance(sequence, int) else None
-    if kept is None or sha256(kept.data).hexdigest() != made.payload_sha256:
+    letter = found.letter
+    content_type = letter.context.get("content_type")
+    if letter.payload is not None:
+        return Original(b64decode(letter.payload), {"Content-Type": content_type} if content_type else {})
+    history, sequence = origins.get(letter.original_subject), letter.context.get("stream_sequence")
+    message = await history.get(sequence) if history is not None and isinstance(sequence, int) else None
+    if message is None or sha256(message.data).hexdigest() != letter.payload_sha256:
         return None
-    return Original(kept.data, {k: v for k, v in kept.headers.items() if k != "Nats-Msg-Id"})
+    return Original(message.data, {k: v for k, v in message.headers.items() if k != "Nats-Msg-Id"})
 
 
 class Redrive:
-    """Sends letters again. `origins`: the streams by the subjects that a letter may go back to; `by`: who does it."""
+    """Redrives dead letters.
+
+    `origins`: the stream of each subject that a message may return to. `by`: the operator. `keep`: leave the dead
+    letters in the DLQ.
+    """
 
     def __init__(
         self, dlq: History, origins: Mapping[str, History], publish: Publish, *, by: str, keep: bool = False
@@ -134,10 +151,10 @@ class Redrive:
         self._keep = keep
 
     async def __call__(self, found: Found) -> Redriven:
-        """One letter. A fault of NATS is an outcome: the letter is still there, and the others have their turn."""
+        """Redrive one dead letter. A NATS fault is an outcome, not an exception, so a caller goes on with the next."""
         subject = found.letter.original_subject
         if subject not in self._origins:
-            return Redriven(found.sequence, subject, Outcome.FOREIGN, "not a subject that the fleet reads")
+            return Redriven(found.sequence, subject, Outcome.FOREIGN, "the fleet does not read this subject")
         try:
             return await self._send(found, subject)
         except BusError as fault:
@@ -146,7 +163,7 @@ class Redrive:
     async def _send(self, found: Found, subject: str) -> Redriven:
         message = await original(found, self._origins)
         if message is None:
-            why = "the letter has only the hash, and the stream has let the message go (ROUTER_DEAD_LETTER_PAYLOADS)"
+            why = "only the message's hash is left; set ROUTER_DEAD_LETTER_PAYLOADS=true to keep future messages"
             return Redriven(found.sequence, subject, Outcome.NO_PAYLOAD, why)
         headers = {
             **message.headers,
@@ -157,9 +174,15 @@ class Redrive:
         if found.original_msg_id is not None:
             headers["x-original-msg-id"] = found.original_msg_id
         published = await self._publish(subject, message.payload, headers)
-        if published is Published.FAILED:
-            return Redriven(found.sequence, subject, Outcome.FAILED, "the stream refused it")
+        match published:
+            case Published.FAILED:
+                return Redriven(found.sequence, subject, Outcome.FAILED, "the stream refused the message")
+            case Published.STORED:
+                outcome = Outcome.REDRIVEN
+            case Published.DUPLICATE:
+                outcome = Outcome.DUPLICATE
+            case _:
+                assert_never(published)
         if not self._keep:
             await self._dlq.delete(found.sequence)
-        outcome = Outcome.DUPLICATE if published is Published.DUPLICATE else Outcome.REDRIVEN
         return Redriven(found.sequence, subject, outcome)

@@ -1,4 +1,10 @@
-"""What every consumer of a stream needs: deliveries, the delay of the next try, and where hopeless messages go."""
+"""Failure handling for every stream consumer: retries with delay, failure budgets, dead letters.
+
+handler returns        it has acknowledged, dead-lettered or delayed every delivery
+store unavailable      all open deliveries are retried; nothing is counted
+any other exception    each open delivery is handled alone; a second failure counts against its failure budget
+failure budget spent   the message becomes a dead letter
+"""
 
 import logging
 import time
@@ -20,39 +26,37 @@ from router.wire.alerts import DeadLetter, encode_dead_letter
 log = logging.getLogger("router.deliveries")
 
 REDRIVEN = "x-redriven"
-"""Header of a message that was a dead letter: its place in the DLQ."""
+"""Header of a redriven message: the stream sequence of its dead letter in the DLQ."""
 REDRIVEN_BY = "x-redriven-by"
-"""Who sent it again."""
+"""Header of a redriven message: the principal who sent it again."""
 NAK_DELAYS_S = (1.0, 2.0, 4.0)
 
 
-def again(delivery: Delivery) -> None:
-    """It could not be handled now: 1, 2, then 4 seconds later."""
+def retry_later(delivery: Delivery) -> None:
+    """Ask for a redelivery after 1 s, 2 s, then 4 s each time."""
     delivery.nak(NAK_DELAYS_S[min(delivery.delivered, len(NAK_DELAYS_S)) - 1])
 
 
 class FailureBudget:
-    """How often a message may fail for good, in whichever pods, before it is given up on; outages do not count."""
+    """Number of lasting failures of a message, over all pods, before it becomes a dead letter; outages do not count."""
 
     def __init__(self, failures: DeliveryFailures, cause: str, maximum: int) -> None:
         self._failures = failures
         self._cause = cause
         self._maximum = maximum
 
-    async def ends(self, delivery: Delivery) -> bool:
-        """Count one failure; whether that was the last try.
+    async def spent_by(self, delivery: Delivery) -> bool:
+        """Count one failure of the message; True: its budget is now spent.
 
-        :raises StoreError: it could not be counted.
+        :raises StoreError: the failure could not be counted.
         """
         return await self._failures.count(self._cause, delivery.sequence, delivery.data) >= self._maximum
 
 
 class PoisonGuard:
-    """A handler for a pull loop that no message can stop.
+    """Wraps a pull loop's handler so that no message can stop the loop; the module describes how.
 
-    The store is away: what is open comes again, nothing is counted, and `away` is told. Anything else that the handler
-    raises is the fault of some message: the batch is handled one by one, and a message that fails alone is given up on
-    when that was the end of patience.
+    `away` is called when the store is unavailable.
     """
 
     def __init__(
@@ -72,42 +76,43 @@ class PoisonGuard:
         self._throttle = LogThrottle(time.monotonic)
 
     async def __call__(self, batch: Sequence[Delivery]) -> None:
-        """Handle a batch; afterwards something was said about each delivery."""
-        fault = await self._fault_of(batch)
+        """Handle a batch; afterwards every delivery is acknowledged, dead-lettered or delayed."""
+        fault = await self._try(batch)
         if fault is None:
             return
         for delivery in batch:
-            if not delivery.settled and (alone := await self._fault_of([delivery])) is not None:
-                await self._failed(delivery, alone)
+            if not delivery.settled and (fault_alone := await self._try([delivery])) is not None:
+                await self._fail(delivery, fault_alone)
 
-    async def _failed(self, delivery: Delivery, fault: Exception) -> None:
+    async def _fail(self, delivery: Delivery, fault: Exception) -> None:
         try:
-            last = await self._budget.ends(delivery)
-        except StoreError as away:
-            log.debug("a failure is not counted: %s", away)
-            last = False
-        if last:
-            why = Refused(Code.INTERNAL, f"it cannot be handled: {type(fault).__name__}")
-            self._dead_letters.give_up(self._subject, delivery, why)
+            spent = await self._budget.spent_by(delivery)
+        except StoreError as unavailable:
+            log.debug("failure of a message not counted: %s", unavailable)
+            spent = False
+        if spent:
+            refused = Refused(Code.INTERNAL, f"it cannot be handled: {type(fault).__name__}")
+            self._dead_letters.give_up(self._subject, delivery, refused)
         else:
-            again(delivery)
+            retry_later(delivery)
 
-    async def _fault_of(self, batch: Sequence[Delivery]) -> Exception | None:
+    async def _try(self, batch: Sequence[Delivery]) -> Exception | None:
+        """Handle the batch; return the exception that some message of it caused, if one did."""
         try:
             await self._handle(batch)
         except StoreDamaged as fault:
-            log.error("a key is damaged: %s", fault, extra={"event": Event.STORE_ROW_FAULT})
+            log.error("damaged Redis key: %s", fault, extra={"event": Event.STORE_ROW_FAULT})
             return fault
         except StoreError as fault:
-            # A store that answers and refuses, such as a replica, is tried again twice a second.
-            if (unsaid := self._throttle.due(str(fault))) is not None:
-                fields = {"event": Event.STORE_AWAY, "unsaid": unsaid}
-                log.warning("%s waits for the store: %s", self._subject, fault, extra=fields)
+            # Throttled: a store that answers but refuses, such as a replica, is retried twice a second.
+            if (suppressed := self._throttle.due(str(fault))) is not None:
+                fields = {"event": Event.STORE_AWAY, "unsaid": suppressed}
+                log.warning("consumer of %s waits for the store: %s", self._subject, fault, extra=fields)
             for delivery in batch:
-                again(delivery)
+                retry_later(delivery)
             self._away()
-        except Exception as fault:  # a bug that one message finds must not stop the others
-            log.exception("a batch of %s failed", self._subject, extra={"event": Event.BUG})
+        except Exception as fault:  # a bug that one message triggers must not stop the others
+            log.exception("consumer of %s failed on a batch", self._subject, extra={"event": Event.BUG})
             return fault
         else:
             self._throttle.over()
@@ -116,34 +121,33 @@ class PoisonGuard:
 
 VIOLATION = Refused(
     Code.UNAUTHORIZED,
-    "names a tenant whose task it is not",
+    "the task belongs to another tenant than the one named",
     {"intake_error_code": Intake.TENANT_FORBIDDEN.value},
 )
-"""Why a report of somebody else's task is given up on."""
+"""Reason of the dead letter of an ack or result that names another tenant's task."""
 
 
-def violation(isolation: Isolation, door: Door, named: str, owner: str | None) -> None:
-    """Somebody reported on what belongs to another tenant, if known `owner`: counted, logged, alerted; nothing is
-    settled."""
-    whose = {} if owner is None else {"tenant_id": owner}
+def report_violation(isolation: Isolation, door: Door, named: str, owner: str | None) -> None:
+    """Log, count and alert on an ack or result of tenant `named` for a task of another tenant (`owner`, if known)."""
+    owner_field = {} if owner is None else {"tenant_id": owner}
     log.error(
-        "a report named a task of another tenant",
-        extra={"event": Event.ISOLATION_VIOLATION, "named": named, **whose},
+        "ack or result names another tenant's task",
+        extra={"event": Event.ISOLATION_VIOLATION, "named": named, **owner_field},
     )
     isolation.violated(door, owner)
 
 
 def _context(delivery: Delivery) -> JsonObject:
-    """What a re-drive needs to find and read the message again."""
+    """The facts that a redrive needs to find the original message and send it unchanged."""
     context: JsonObject = {"stream_sequence": delivery.sequence, "delivered": delivery.delivered}
     content_type = delivery.headers.get("Content-Type")
     return context if content_type is None else context | {"content_type": content_type}
 
 
 class DeadLetters:
-    """Gives up on messages that can never be handled. The payload goes along only if the setting allows.
+    """Publishes messages that cannot be handled as dead letters.
 
-    `max_bytes`: of a letter that can be published.
+    `keep_payload`: a dead letter holds the payload, not only its hash. `max_bytes`: maximum size of a dead letter.
     """
 
     def __init__(
@@ -172,18 +176,18 @@ class DeadLetters:
         tenant_id: str | None = None,
         trace_id: str | None = None,
     ) -> None:
-        """To `<subject>.dlq`; the message is acked once its letter is stored, and comes again otherwise.
+        """Publish a dead letter to `<subject>.dlq`; acknowledge the message once it is stored, else retry the message.
 
-        `tenant_id` is the one whose task it is about, if that is known.
+        `tenant_id`: the owner of the task that the message is about, if known.
         """
         self._telemetry.dead_letters.labels("router").inc()
-        self._alerts.happened(Condition.DEAD_LETTERS, subject)
+        self._alerts.occurred(Condition.DEAD_LETTERS, subject)
         letter = DeadLetter(
-            subject,
-            refused.message,
-            str(refused.details.get("intake_error_code", refused.code.value)),
-            self._wall_ms(),
-            delivery.data,
+            original_subject=subject,
+            reason=refused.message,
+            error_code=str(refused.details.get("intake_error_code", refused.code.value)),
+            received_at_ms=self._wall_ms(),
+            payload=delivery.data,
             keep_payload=self._keep_payload,
             original_msg_id=delivery.headers.get("Nats-Msg-Id"),
             tenant_id=tenant_id,
@@ -191,10 +195,10 @@ class DeadLetters:
             context=_context(delivery),
         )
         payload, headers = encode_dead_letter(letter, self._max_bytes())
-        # The same message makes the same id, however often it is delivered.
+        # Every delivery of a message gets the same id, so the stream drops repeats.
         message_id = f"{subject}:{delivery.sequence}:{sha256(delivery.data).hexdigest()[:16]}"
-        log.warning("a message was given up on", extra={"event": Event.DEAD_LETTER, "reason": refused.message})
+        log.warning("message became a dead letter", extra={"event": Event.DEAD_LETTER, "reason": refused.message})
         self._publisher.publish(
             Publication(f"{subject}.dlq", payload, message_id, headers),
-            lambda outcome: delivery.ack() if outcome else again(delivery),
+            lambda outcome: delivery.ack() if outcome else retry_later(delivery),
         )

@@ -1,1 +1,1 @@
-"""A tenant's policies: cache, publication, quotas, and the first fill from files."""
+"""A tenant's policies: cache, publishing, quotas, and seeding the store from files."""

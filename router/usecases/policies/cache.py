@@ -1,18 +1,24 @@
-"""The pod's compiled policies: a bounded cache in front of the store, with the last good ones when the store is away.
+"""The pod's compiled policies: a bounded cache in front of the store.
 
-Life of a tenant in the cache:
+**Why a cache.** Every decision needs a compiled policy, and reading it from Redis would add a round trip to each. So a
+pod decides by its cached copy, and the store shows when the copy is old: every decide row returns the tenant's
+current stamp (`observe`). Announcements over NATS only make that faster, so a lost one costs time, never correctness.
 
     LOADING ──load──▶ cached ──TTL, another stamp, an announcement──▶ cached, reload in the background ──▶ cached
        │                 └── least recently used, and the bound is reached ──▶ LOADING
-       └── has no policies ──▶ None, for `negative_ttl_s` ──▶ LOADING    (has others than the one asked for: `doubtful`)
+       └── has no policies ──▶ absent (None) for `negative_ttl_s` ──▶ LOADING
 
-A cached tenant is answered from memory, always: a reload replaces the entry when it has succeeded, and one that fails
-leaves it as it is, also past its TTL; a policy that was applied in a newer language than this pod reads keeps its last
-readable content. One load a tenant is in flight. The least recently used is found by second chance
-(a mark that a hit sets), because moving entries around at every hit costs more than the hit.
+**Stale beats unavailable.** A cached tenant is always answered from memory. A successful reload replaces its entry; a
+failed one leaves it, even after its TTL. A policy written in a newer language than this pod reads keeps its last
+readable content. Only for a policy id that the entry does not have, the store is asked again (`may_be_outdated`).
 
-The bound counts what the policies take, and what planning remembers of them (`PlanCache`), which grows while they are
-used: when the two together are above it, the plan caches are emptied first, since they fill again by themselves.
+**Loads.** At most one load per tenant is in flight; callers share it. A change during a load starts another one.
+
+**The bound** counts the policies and the plan caches (`domain.plan_cache.PlanCache`), which grow in use. Above it, plan
+caches are emptied first, since they refill by themselves; then tenants are evicted. Eviction is second chance: a hit
+sets a mark, because reordering the entries at every hit costs more than the hit itself.
+
+Nothing here survives a crash: a new pod starts with an empty cache.
 """
 
 import asyncio
@@ -39,27 +45,37 @@ REVISION_BYTES: Final = 4
 
 
 class _Entry:
-    __slots__ = ("due", "memos", "policies", "quiet_until", "seen", "size", "stamp", "sure_until", "used")
+    __slots__ = (
+        "doubtful_at",
+        "newest_stamp",
+        "no_reload_until",
+        "plan_caches",
+        "policies",
+        "recently_used",
+        "refresh_at",
+        "size",
+        "stamp",
+    )
 
-    def __init__(self, policies: TenantPolicies, due: float, sure_until: float) -> None:
+    def __init__(self, policies: TenantPolicies, refresh_at: float, doubtful_at: float) -> None:
         self.policies = policies
         self.stamp = policies.stamp
         self.size = size_of(policies)
-        self.memos = tuple(p.policy.memo for p in policies.policies.values())
-        self.due = due
-        self.sure_until = sure_until
-        self.quiet_until = 0.0
-        # The newest other stamp that a row has answered.
-        self.seen = b""
-        # Set by a hit: a tenant that was loaded and never asked for again goes first.
-        self.used = False
+        self.plan_caches = tuple(p.policy.plan_cache for p in policies.policies.values())
+        self.refresh_at = refresh_at
+        self.doubtful_at = doubtful_at
+        self.no_reload_until = 0.0
+        # The newest stamp, other than the entry's own, that a row has returned.
+        self.newest_stamp = b""
+        # Set by a hit: a tenant that was loaded but never used again is evicted first.
+        self.recently_used = False
 
 
 class PolicyCache:
     """Policies by tenant. For one event loop; `get`, `observe` and `announced` neither wait nor raise.
 
-    `clock` is monotonic, in seconds. `unreadable(tenant)` names the policies that the last load left out
-    (`store.policies.RedisPolicies.unreadable`).
+    `clock` is monotonic, in seconds. `unreadable(tenant)` returns the ids of the policies that the last load could not
+    read (`store.policies.RedisPolicies.unreadable`).
     """
 
     def __init__(
@@ -79,126 +95,126 @@ class PolicyCache:
         self._entries: dict[str, _Entry] = {}
         self._absent: dict[str, float] = {}
         self._loads: dict[str, asyncio.Task[TenantPolicies | None]] = {}
-        self._again: set[str] = set()
+        self._reload_again: set[str] = set()
         self._backlog: deque[str] = deque()
         self.skew = Skew(clock)
         self._size = 0
 
     def get(self, tenant_id: str) -> TenantPolicies | Loading | None:
-        """The tenant's policies; None: it has none; LOADING: await `load`."""
+        """Return the tenant's policies. None: it has none; LOADING: await `load`."""
         entry = self._entries.get(tenant_id)
         if entry is not None:
-            entry.used = True
+            entry.recently_used = True
             return entry.policies
-        until = self._absent.get(tenant_id)
-        if until is not None:
-            if self._clock() < until:
+        absent_until = self._absent.get(tenant_id)
+        if absent_until is not None:
+            if self._clock() < absent_until:
                 return None
             del self._absent[tenant_id]
         return LOADING
 
     async def load(self, tenant_id: str) -> TenantPolicies | None:
-        """Read the tenant's policies from the store; callers at the same time share one read.
+        """Read the tenant's policies from the store; concurrent callers share one read.
 
         :raises StoreError: the store did not answer.
         """
-        # Shielded: a caller that gives up must not take the answer from the others.
+        # Shielded: a cancelled caller must not cancel the load for the others.
         return await asyncio.shield(self._loads.get(tenant_id) or self._start(tenant_id, Cause.ASKED))
 
-    def doubtful(self, tenant_id: str) -> bool:
-        """Whether what is cached is too old to say that the tenant has no policy of some name.
+    def may_be_outdated(self, tenant_id: str) -> bool:
+        """Whether the entry is too old to conclude that the tenant lacks a policy.
 
-        A request for such a one meets no row whose stamp would tell of a change, so a missed announcement would last
-        until the TTL. As with tenants that have none, the store is asked again after `negative_ttl_s`.
+        A request for an unknown policy sends no row, so no stamp reveals a change, and a missed announcement would last
+        until the TTL. Such a request therefore loads again after `negative_ttl_s`, as for tenants without policies.
         """
         entry = self._entries.get(tenant_id)
-        return entry is not None and self._clock() >= entry.sure_until
+        return entry is not None and self._clock() >= entry.doubtful_at
 
     def observe(self, tenant_id: str, stamp: bytes) -> None:
-        """A decide row of this tenant has answered the store's stamp; empty: it was not reached."""
+        """Take the stamp that a decide row of this tenant returned; empty: the store was not reached."""
         entry = self._entries.get(tenant_id)
         if entry is None or not stamp:
             return
         if entry.stamp != stamp:
-            self._differs(tenant_id, entry, stamp)
+            self._stamp_differs(tenant_id, entry, stamp)
         elif self.skew.since:
             self.skew.agrees(tenant_id)
 
     def announced(self, tenant_id: str) -> None:
-        """The tenant's policies have changed: read them again, if this pod uses them."""
+        """Reload the tenant's changed policies, if this pod uses them."""
         self._absent.pop(tenant_id, None)
         if tenant_id in self._loads:
-            # That load may have read what was there before.
-            self._again.add(tenant_id)
+            # The load in flight may have read the state before the change.
+            self._reload_again.add(tenant_id)
         elif tenant_id in self._entries:
             self._start(tenant_id, Cause.ANNOUNCED)
 
     def announced_all(self) -> None:
-        """Anything may have changed (the store was empty, or announcements may have been missed)."""
+        """Reload every cached tenant: the store was seeded again, or announcements may have been missed."""
         self._absent.clear()
-        self._again.update(self._loads)
+        self._reload_again.update(self._loads)
         self._backlog = deque(t for t in self._entries if t not in self._loads)
-        self._work_off()
+        self._drain_backlog()
 
     @property
     def tenants(self) -> int:
-        """How many tenants are cached."""
+        """Number of cached tenants."""
         return len(self._entries)
 
     def held(self) -> list[TenantPolicies]:
-        """What is cached now."""
+        """The policies of all cached tenants."""
         return [entry.policies for entry in self._entries.values()]
 
     @property
     def size_bytes(self) -> int:
-        """What they take, and what planning remembers of them."""
-        return self._size + self._memo_bytes()
+        """Estimated memory of the policies and their plan caches."""
+        return self._size + self._plan_cache_bytes()
 
     async def run(self) -> None:
-        """Refresh what has passed its TTL, until cancelled."""
+        """Every tick, reload entries past their TTL and enforce the bound; until cancelled."""
         while True:
             await asyncio.sleep(self._settings.tick_s)
             self.refresh_due()
-            self.weigh()
+            self.enforce_bound()
 
-    def weigh(self) -> None:
-        """See that what planning remembered since the last look is within the bound, too."""
+    def enforce_bound(self) -> None:
+        """Empty all plan caches if they and the policies together exceed the bound."""
         if self.size_bytes > self._settings.max_bytes:
             for entry in self._entries.values():
-                for memo in entry.memos:
-                    memo.forget()
+                for plan_cache in entry.plan_caches:
+                    plan_cache.forget()
 
     def refresh_due(self) -> None:
-        """Start to reload what has passed its TTL, a few at a time."""
+        """Start to reload entries past their TTL, a few at a time."""
         now = self._clock()
-        due = [t for t, e in self._entries.items() if e.due <= now and t not in self._loads]
-        for tenant_id in due[: max(0, REFRESHES_AT_ONCE - len(self._loads))]:
+        overdue = [t for t, e in self._entries.items() if e.refresh_at <= now and t not in self._loads]
+        for tenant_id in overdue[: max(0, REFRESHES_AT_ONCE - len(self._loads))]:
             self._start(tenant_id, Cause.EXPIRED)
 
     async def settled(self) -> None:
-        """Wait for the loads that are in flight."""
+        """Return when no load is in flight."""
         while self._loads:
             await asyncio.wait(self._loads.values())
 
-    def _differs(self, tenant_id: str, entry: _Entry, stamp: bytes) -> None:
+    def _stamp_differs(self, tenant_id: str, entry: _Entry, stamp: bytes) -> None:
         if not any(stamp):
             self._hooks.head_missing(tenant_id)
             return
-        entry.seen = max(entry.seen, stamp)
-        if tenant_id in self._loads or self._clock() >= entry.quiet_until:
+        entry.newest_stamp = max(entry.newest_stamp, stamp)
+        if tenant_id in self._loads or self._clock() >= entry.no_reload_until:
             self.skew.behind(tenant_id)
             if tenant_id not in self._loads:
                 self._start(tenant_id, Cause.STAMP)
 
-    def _work_off(self) -> None:
-        """Reload what may have changed, a few at a time: a load of all at once would hold up every answer."""
+    def _drain_backlog(self) -> None:
+        """Reload the backlog a few tenants at a time: loading all at once would delay every answer."""
         while self._backlog and len(self._loads) < REFRESHES_AT_ONCE:
             tenant_id = self._backlog.popleft()
             if tenant_id in self._entries and tenant_id not in self._loads:
                 self._start(tenant_id, Cause.ANNOUNCED)
 
-    def _memo_bytes(self) -> int:
-        return sum(memo.size_bytes for entry in self._entries.values() for memo in entry.memos)
+    def _plan_cache_bytes(self) -> int:
+        return sum(plan_cache.size_bytes for entry in self._entries.values() for plan_cache in entry.plan_caches)
 
     def _start(self, tenant_id: str, cause: Cause) -> asyncio.Task[TenantPolicies | None]:
         task = asyncio.get_running_loop().create_task(self._load(tenant_id, cause), name=f"policies:{tenant_id}")
@@ -210,66 +226,70 @@ class PolicyCache:
         del self._loads[tenant_id]
         fault = None if task.cancelled() else task.exception()
         if fault is not None and not isinstance(fault, StoreError):
-            log.error("policies of tenant %s could not be loaded", tenant_id, exc_info=fault)
-        if tenant_id in self._again:
-            self._again.discard(tenant_id)
+            log.error("policies could not be loaded: tenant %s", tenant_id, exc_info=fault)
+        if tenant_id in self._reload_again:
+            self._reload_again.discard(tenant_id)
             self._start(tenant_id, Cause.ANNOUNCED)
-        self._work_off()
+        self._drain_backlog()
 
     async def _load(self, tenant_id: str, cause: Cause) -> TenantPolicies | None:
         try:
-            found = await self._store.load(tenant_id)
-        except Exception as fault:  # not swallowed: whatever it was, the last good ones stay, and the next try waits
+            loaded = await self._store.load(tenant_id)
+        except Exception as fault:  # re-raised: whatever it is, the last good policies stay, and the retry waits
             entry = self._entries.get(tenant_id)
             if entry is not None:
-                entry.due = entry.quiet_until = entry.sure_until = self._clock() + self._settings.retry_s
+                entry.refresh_at = entry.no_reload_until = entry.doubtful_at = self._clock() + self._settings.retry_s
             self._hooks.failed(tenant_id, str(fault) or type(fault).__name__)
             raise
-        found = self._with_last_readable(found)
-        self._keep(tenant_id, found)
-        self._hooks.loaded(cause, found)
-        return found
+        loaded = self._with_last_readable(loaded)
+        self._store_loaded(tenant_id, loaded)
+        self._hooks.loaded(cause, loaded)
+        return loaded
 
-    def _with_last_readable(self, found: TenantPolicies | None) -> TenantPolicies | None:
-        """During a roll an older pod goes on with what it had, instead of refusing the policy's requests."""
-        old = None if found is None else self._entries.get(found.tenant_id)
-        if found is None or old is None:
-            return found
-        kept = {p: old.policies.policies[p] for p in self._unreadable(found.tenant_id) if p in old.policies.policies}
-        return replace(found, policies={**found.policies, **kept}) if kept else found
+    def _with_last_readable(self, loaded: TenantPolicies | None) -> TenantPolicies | None:
+        """Keep the last content of unreadable policies: in a roll, an older pod goes on with it instead of refusing."""
+        previous = None if loaded is None else self._entries.get(loaded.tenant_id)
+        if loaded is None or previous is None:
+            return loaded
+        last_readable = {
+            p: previous.policies.policies[p]
+            for p in self._unreadable(loaded.tenant_id)
+            if p in previous.policies.policies
+        }
+        return replace(loaded, policies={**loaded.policies, **last_readable}) if last_readable else loaded
 
-    def _keep(self, tenant_id: str, found: TenantPolicies | None) -> None:
+    def _store_loaded(self, tenant_id: str, loaded: TenantPolicies | None) -> None:
         now = self._clock()
-        old = self._entries.pop(tenant_id, None)
+        previous = self._entries.pop(tenant_id, None)
         self.skew.agrees(tenant_id)
-        if old is not None:
-            self._size -= old.size
-        if found is None:
+        if previous is not None:
+            self._size -= previous.size
+        if loaded is None:
             while len(self._absent) >= MAX_ABSENT:
                 del self._absent[next(iter(self._absent))]
             self._absent[tenant_id] = now + self._settings.negative_ttl_s
             self._hooks.kept(tenant_id, None)
         else:
             self._absent.pop(tenant_id, None)
-            entry = _Entry(found, now + self._settings.ttl_s, now + self._settings.negative_ttl_s)
-            if old is not None and old.seen[:REVISION_BYTES] > found.stamp[:REVISION_BYTES]:
-                # This load had read before that change, which a row has told of meanwhile.
-                self._again.add(tenant_id)
-            elif old is not None and old.stamp == found.stamp:
-                # Rows that were answered before a change, or by a lagging replica: not a load for each of them.
-                entry.quiet_until = now + self._settings.retry_s
+            entry = _Entry(loaded, now + self._settings.ttl_s, now + self._settings.negative_ttl_s)
+            if previous is not None and previous.newest_stamp[:REVISION_BYTES] > loaded.stamp[:REVISION_BYTES]:
+                # The load read the state before a change that a row has revealed meanwhile.
+                self._reload_again.add(tenant_id)
+            elif previous is not None and previous.stamp == loaded.stamp:
+                # A row from before a change, or from a lagging replica: do not start a load for each of these.
+                entry.no_reload_until = now + self._settings.retry_s
             self._entries[tenant_id] = entry
             self._size += entry.size
-            self._hooks.kept(tenant_id, found.revision)
+            self._hooks.kept(tenant_id, loaded.revision)
             self._evict(tenant_id)
 
     def _evict(self, newest: str) -> None:
-        """Down to the bound; the newest stays, even when it alone is above it."""
+        """Evict down to the bound. The newest entry stays, even if it alone exceeds the bound."""
         while self._size > self._settings.max_bytes and len(self._entries) > 1:
             tenant_id, entry = next(iter(self._entries.items()))
             del self._entries[tenant_id]
-            if entry.used or tenant_id == newest:
-                entry.used = False
+            if entry.recently_used or tenant_id == newest:
+                entry.recently_used = False
                 self._entries[tenant_id] = entry
             else:
                 self._size -= entry.size

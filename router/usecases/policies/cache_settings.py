@@ -1,4 +1,4 @@
-"""What the policy cache is told, and what it reports of itself."""
+"""Settings of the policy cache."""
 
 from typing import Final
 
@@ -6,7 +6,11 @@ from msgspec import Struct
 
 
 class CacheSettings(Struct, frozen=True):
-    """Times in seconds. `max_bytes` bounds the estimated size: about 100 KB for each of 1000 tenants."""
+    """Times in seconds. `max_bytes` bounds the estimated size; the default is 100 KB for each of 1,000 tenants.
+
+    `ttl_s`: age at which an entry is reloaded. `negative_ttl_s`: how long an absent tenant or policy id is trusted.
+    `retry_s`: pause after a failed load, or after one that brought no change. `tick_s`: interval of the refresh loop.
+    """
 
     ttl_s: float = 300.0
     max_bytes: int = 100_000 * 1000

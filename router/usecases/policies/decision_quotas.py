@@ -1,11 +1,11 @@
-"""A tenant's quotas of decisions and of audit records: limits more in each of its policies, of the tenant, in the store
-like any other.
+"""A tenant's quotas of decisions and audit records, as extra tenant-wide limits in each of its policies.
 
-So they are the fleet's, exact, and cost nothing where they are not set. The documents of policies do not have them.
+The store counts them like any other limit: fleet-wide and exact, and without cost if they are not set. They are added
+on load and are not part of policy documents.
 
-`requests` bounds what a tenant may have remembered (an answer each for 24 hours). `audit_rate` bounds what its requests
-write to its log: decisions and refusals alike. A request beyond it is refused, and its refusal is counted instead of
-recorded (`unrecorded`).
+`requests` bounds the number of remembered answers (each is kept for 24 hours). `audit_rate` bounds the audit records of
+a tenant's requests, decisions and refusals alike. A request beyond it is refused, and that refusal is counted instead
+of recorded (`usecases.audit.unrecorded`).
 """
 
 from msgspec import Struct
@@ -30,14 +30,14 @@ AUDIT_WINDOW_MS = 10_000
 
 
 class DecisionQuotas(Struct, frozen=True):
-    """`requests` in 24 hours, `audit_rate` a second over ten of them; None: as many as there are."""
+    """`requests` in 24 hours; `audit_rate` per second, averaged over 10 s. None: unlimited."""
 
     requests: int | None = None
     audit_rate: int | None = None
 
 
 class WithQuotas:
-    """A loader whose policies have these quotas as limits. `on_store_error`: what a policy without a limit does."""
+    """A loader that adds the quotas as limits. `on_store_error` applies to policies without limits of their own."""
 
     def __init__(self, loader: Loader, quotas: DecisionQuotas, on_store_error: OnStoreError) -> None:
         self._loader = loader
@@ -45,27 +45,36 @@ class WithQuotas:
         self._on_store_error = on_store_error
 
     async def load(self, tenant_id: str) -> TenantPolicies | None:
-        """As the loader, with the quotas."""
-        found = await self._loader.load(tenant_id)
-        if found is None or self._quotas == _NONE:
-            return found
-        return replace(found, policies={name: self._under(stored) for name, stored in found.policies.items()})
+        """Load the tenant's policies and add the quotas."""
+        policies = await self._loader.load(tenant_id)
+        if policies is None or self._quotas == _NONE:
+            return policies
+        return replace(
+            policies, policies={name: self._with_limits(stored) for name, stored in policies.policies.items()}
+        )
 
-    def _under(self, stored: StoredPolicy) -> StoredPolicy:
+    def _with_limits(self, stored: StoredPolicy) -> StoredPolicy:
         limits = list(stored.policy.limits)
         if self._quotas.requests is not None:
             limits.append(_quota(QUOTA_ID, self._quotas.requests, DAY_MS, self._on_store_error))
         if self._quotas.audit_rate is not None:
-            # Without the store there is no record either: the policy's own limits say whether to answer.
-            alone = all(x.shadow for x in limits)
+            # Without the store nothing is audited either, so the policy's own limits decide whether to answer.
+            no_own_limit = all(x.shadow for x in limits)
             maximum = self._quotas.audit_rate * AUDIT_WINDOW_MS // 1000
-            otherwise = self._on_store_error if alone else OnStoreError.ALLOW
-            limits.append(_quota(AUDIT_QUOTA_ID, maximum, AUDIT_WINDOW_MS, otherwise))
-        return replace(stored, policy=replace(stored.policy, limits=tuple(limits), memo=PlanCache()))
+            without_store = self._on_store_error if no_own_limit else OnStoreError.ALLOW
+            limits.append(_quota(AUDIT_QUOTA_ID, maximum, AUDIT_WINDOW_MS, without_store))
+        return replace(stored, policy=replace(stored.policy, limits=tuple(limits), plan_cache=PlanCache()))
 
 
 _NONE = DecisionQuotas()
 
 
 def _quota(name: str, maximum: int, window_ms: int, on_store_error: OnStoreError) -> Limit:
-    return limit(name, Scope.TENANT, Resource.REQUESTS, maximum, window_ms, on_store_error=on_store_error)
+    return limit(
+        id_=name,
+        scope=Scope.TENANT,
+        resource=Resource.REQUESTS,
+        maximum=maximum,
+        window_ms=window_ms,
+        on_store_error=on_store_error,
+    )

@@ -1,7 +1,7 @@
-"""A mounted folder of policies: `<tenant>/<policy_id>.json`, or, as a ConfigMap cannot hold folders,
-`<tenant>__<policy_id>.json`.
+"""Read a mounted folder of policies: `<tenant>/<policy_id>.json` or `<tenant>__<policy_id>.json`.
 
-Other files than *.json, and what is hidden (a ConfigMap's own `..data`), are not looked at.
+The flat form is for ConfigMaps, which cannot hold folders. Hidden entries (a ConfigMap's `..data`) and files other than
+*.json are ignored.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ class PolicyFile(Struct, frozen=True):
 
 
 class FolderContents(Struct, frozen=True):
-    """What a folder holds, in the order of the names."""
+    """The files of a folder and the unusable ones, in the order of their names."""
 
     files: tuple[PolicyFile, ...] = ()
     bad: tuple[BadFile, ...] = ()
@@ -36,11 +36,11 @@ class FolderContents(Struct, frozen=True):
 def read_folder(folder: Path) -> FolderContents:
     """Read all policy files of a folder. Blocks; call it from a thread.
 
-    A file that cannot be taken is in `bad` and does not stop the others; so is a folder that cannot be read.
+    An unusable file is reported in `bad` and does not stop the others; an unreadable folder is reported there too.
     """
     files: list[PolicyFile] = []
     bad: list[BadFile] = []
-    seen: dict[tuple[str, str], str] = {}
+    names: dict[tuple[str, str], str] = {}
     try:
         paths = _json_files(folder)
     except OSError as fault:
@@ -49,7 +49,7 @@ def read_folder(folder: Path) -> FolderContents:
         name = path.relative_to(folder).as_posix()
         try:
             tenant_id, policy_id = _ids(path.relative_to(folder))
-            first = seen.setdefault((tenant_id, policy_id), name)
+            first = names.setdefault((tenant_id, policy_id), name)
             if first != name:
                 raise InvalidInput([Problem("", f"is the same policy as {first}", "remove one of them")])
             files.append(PolicyFile(name, tenant_id, policy_id, _read(path)))
@@ -65,15 +65,15 @@ def _unreadable(fault: OSError) -> Problem:
 
 
 def _json_files(folder: Path) -> list[Path]:
-    found: list[Path] = []
+    json_files: list[Path] = []
     for entry in folder.iterdir():
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            found.extend(p for p in entry.iterdir() if p.suffix == ".json" and not p.name.startswith("."))
+            json_files.extend(p for p in entry.iterdir() if p.suffix == ".json" and not p.name.startswith("."))
         elif entry.suffix == ".json":
-            found.append(entry)
-    return sorted(found)
+            json_files.append(entry)
+    return sorted(json_files)
 
 
 def _ids(path: Path) -> tuple[str, str]:
@@ -83,7 +83,7 @@ def _ids(path: Path) -> tuple[str, str]:
         tenant_id, _, policy_id = path.stem.partition(SEPARATOR)
         if not tenant_id or not policy_id or SEPARATOR in policy_id:
             hint = f"<tenant>/<policy_id>.json, or <tenant>{SEPARATOR}<policy_id>.json with one {SEPARATOR}"
-            raise InvalidInput([Problem("", "the name says no tenant and policy", hint)])
+            raise InvalidInput([Problem("", "the file name holds no tenant and policy id", hint)])
         ids = (tenant_id, policy_id)
     check_ids(*ids)
     return ids
@@ -91,5 +91,5 @@ def _ids(path: Path) -> tuple[str, str]:
 
 def _read(path: Path) -> bytes:
     with path.open("rb") as file:
-        # One more than allowed: the parser refuses it with its message.
+        # One byte more than allowed, so that the parser refuses a larger file with its own message.
         return file.read(MAX_DOCUMENT_BYTES + 1)

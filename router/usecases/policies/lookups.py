@@ -1,25 +1,25 @@
-"""Look-ups in a tenant's policies as they are now."""
+"""Look-ups in a tenant's current policies."""
 
 from router.domain.policy.model import Breaker, Policy, TenantPolicies
 from router.ports.policies import Loading, PolicyLookup
 
 
 async def policies_of(policies: PolicyLookup, tenant_id: str) -> TenantPolicies | None:
-    """The tenant's policies, from the cache if they are there.
+    """Return the tenant's policies, from the cache if possible.
 
-    :raises StoreError: they are not, and the store did not answer.
+    :raises StoreError: they are not cached, and the store did not answer.
     """
-    known = policies.get(tenant_id)
-    return await policies.load(tenant_id) if isinstance(known, Loading) else known
+    cached = policies.get(tenant_id)
+    return await policies.load(tenant_id) if isinstance(cached, Loading) else cached
 
 
 def policy_of(policies: TenantPolicies | None, policy_id: str) -> Policy | None:
-    """A policy as it is now; None when it is gone."""
+    """Return a policy, or None if it does not exist."""
     stored = None if policies is None else policies.policies.get(policy_id)
     return None if stored is None else stored.policy
 
 
 def breaker_of(policies: TenantPolicies | None, policy_id: str) -> Breaker | None:
-    """The breaker's figures as the policy has them now; None when it has none (any more)."""
+    """Return the policy's breaker settings, or None if it has none or does not exist."""
     policy = policy_of(policies, policy_id)
     return None if policy is None else policy.breaker

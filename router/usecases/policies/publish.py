@@ -1,4 +1,7 @@
-"""Policies are written by compare-and-set and announced; a pod that misses it notices by the stamp of its next row."""
+"""Publish policies: write them by compare-and-set and announce them to the pods.
+
+A pod that misses the announcement notices the change by the stamp of its next decide row.
+"""
 
 import re
 from typing import Final
@@ -13,21 +16,21 @@ from router.domain.policy.model import DEFAULT_POLICY_ID, Policy
 from router.domain.policy.shares import ShareChange, share_changes
 from router.errors import InvalidInput, Problem, RevisionConflict
 from router.ports.policies import Announcer
-from router.ports.policy_records import Past, PolicyRecords, Quotas, Record, Records
+from router.ports.policy_records import HistoryEntry, PolicyRecords, Quotas, Record, Records
 from router.usecases.policies.quota import Usage
 from router.wire.policies import decode, encode
 
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,255}")
-_TRIES: Final = 20
+_MAX_TRIES: Final = 20
 DEFAULT_QUOTAS: Final = Quotas()
 
 
 class Published(Struct, frozen=True):
-    """What an act came to, or would come to (`dry_run`).
+    """The result of a write, or of what it would be (`dry_run`).
 
-    `revision` is the tenant's, after what was written. `changes` say what is different in the policy, `shares` to whom
-    its requests go first, `affects` which requests they are. `changed` False: it says the same as what is there, and
-    nothing was written.
+    `revision` is the tenant's revision after the write. `changes` lists the differences in the policy, `shares` the
+    changes in how many requests go to each provider first, `affects` the requests that the policy decides. `changed`
+    False: the policy already had this content, and nothing was written.
     """
 
     tenant_id: str
@@ -42,14 +45,14 @@ class Published(Struct, frozen=True):
 
     @property
     def affects(self) -> str:
-        """Whose requests are decided by this policy."""
+        """The requests that this policy decides, in words."""
         named = f"with policy_id {self.policy_id}"
         which = f"without policy_id, or {named}" if self.policy_id == DEFAULT_POLICY_ID else named
         return f"requests of {self.tenant_id} {which}"
 
 
 class _Write(Struct, frozen=True):
-    """What is to be written."""
+    """A write to be made."""
 
     tenant_id: str
     policy_id: str
@@ -60,7 +63,7 @@ class _Write(Struct, frozen=True):
 
 
 class PolicyPublisher:
-    """Applies, deletes, rolls back, lists and shows policies, in the name of `by`."""
+    """Applies, deletes, rolls back, lists and shows policies, on behalf of `by`."""
 
     def __init__(
         self, store: PolicyRecords, announcer: Announcer, by: Actor = ROUTER, quotas: Quotas = DEFAULT_QUOTAS
@@ -79,18 +82,26 @@ class PolicyPublisher:
         expect_revision: int | None = None,
         dry_run: bool = False,
     ) -> Published:
-        """Check a document, compare it with what is there, write and announce it.
+        """Check a document, compare it with the stored one, write and announce it.
 
-        `expect_revision` as in `ports.PolicyStore.apply`: None: whatever is there, 0: only if absent.
+        `expect_revision` as in `ports.policies.PolicyStore.apply`. None: any revision; 0: only if the policy is absent.
 
         :raises InvalidInput: ids or document are wrong; with every problem.
-        :raises QuotaExceeded: the tenant would have too much.
+        :raises QuotaExceeded: the tenant would exceed a quota.
         :raises RevisionConflict: the expectation does not hold.
         :raises StoreError: the store did not answer.
         """
         parsed = decode(document)
         check_ids(tenant_id, policy_id)
-        return await self._write(_Write(tenant_id, policy_id, parsed, expect_revision, dry_run))
+        return await self._write(
+            _Write(
+                tenant_id=tenant_id,
+                policy_id=policy_id,
+                parsed=parsed,
+                expect_revision=expect_revision,
+                dry_run=dry_run,
+            )
+        )
 
     async def rollback(
         self,
@@ -101,25 +112,32 @@ class PolicyPublisher:
         expect_revision: int | None = None,
         dry_run: bool = False,
     ) -> Published:
-        """Write what a policy was at a revision, as a new revision; also when it was deleted since.
+        """Write a policy's content at an earlier revision as a new revision, also if the policy was deleted since.
 
-        :raises InvalidInput: ids are wrong, the history does not have that revision, or it is a delete.
+        :raises InvalidInput: ids are wrong, the history lacks the revision, or the policy was deleted by it.
         :raises QuotaExceeded: as `apply`.
         :raises RevisionConflict: as `apply`.
         :raises StoreError: the store did not answer.
         """
         past = await self.history(tenant_id, policy_id)
-        found = next((p for p in past if p.revision == revision), None)
-        if found is None or found.document is None:
-            kept = ", ".join(str(p.revision) for p in past if p.document is not None) or "none"
-            why = "is not in the history" if found is None else "is where the policy was deleted"
-            raise InvalidInput([Problem("revision", f"{revision} {why}", f"there are: {kept}")])
+        past_content = next((p for p in past if p.revision == revision), None)
+        if past_content is None or past_content.document is None:
+            revisions = ", ".join(str(p.revision) for p in past if p.document is not None) or "none"
+            problem = "is not in the history" if past_content is None else "is where the policy was deleted"
+            raise InvalidInput([Problem("revision", f"{revision} {problem}", f"there are: {revisions}")])
         return await self._write(
-            _Write(tenant_id, policy_id, decode(found.document), expect_revision, dry_run, restores=revision)
+            _Write(
+                tenant_id=tenant_id,
+                policy_id=policy_id,
+                parsed=decode(past_content.document),
+                expect_revision=expect_revision,
+                dry_run=dry_run,
+                restores=revision,
+            )
         )
 
-    async def history(self, tenant_id: str, policy_id: str) -> tuple[Past, ...]:
-        """What a policy was, newest first; empty: nothing is known of it.
+    async def history(self, tenant_id: str, policy_id: str) -> tuple[HistoryEntry, ...]:
+        """Return a policy's earlier contents, newest first; empty if there are none.
 
         :raises InvalidInput: the ids are wrong.
         :raises StoreError: the store did not answer.
@@ -130,72 +148,81 @@ class PolicyPublisher:
     async def _write(self, w: "_Write") -> Published:
         document = encode(w.parsed.canonical)
         digest = content_hash(document).hex()
-        tries = _TRIES
+        tries_left = _MAX_TRIES
         while True:
-            found = await self._store.records(w.tenant_id)
-            old = found.find(w.policy_id)
-            revision = old.revision if old else 0
+            records = await self._store.records(w.tenant_id)
+            previous = records.find(w.policy_id)
+            revision = previous.revision if previous else 0
             if w.expect_revision is not None and w.expect_revision != revision:
                 raise RevisionConflict(revision)
-            changes = diff(orjson.loads(old.document) if old else None, w.parsed.canonical)
-            changed = old is None or old.hash != digest
+            changes = diff(orjson.loads(previous.document) if previous else None, w.parsed.canonical)
+            changed = previous is None or previous.hash != digest
             if changed:
-                Usage(found.records).check(w.policy_id, w.parsed.canonical, self._quotas)
-            tenant_revision = found.revision
+                Usage(records.records).check(w.policy_id, w.parsed.canonical, self._quotas)
+            tenant_revision = records.revision
             if changed and not w.dry_run:
                 try:
-                    # Against the revisions that changes and quotas were told of, so that they are true.
+                    # Against the revisions that `changes` and the quota check were computed from.
                     tenant_revision = await self._store.apply(
                         w.tenant_id,
                         w.policy_id,
                         document,
                         expect_revision=revision,
-                        expect_tenant=found.revision,
+                        expect_tenant=records.revision,
                         by=self._by,
                         restores=w.restores,
                     )
                 except RevisionConflict:
-                    tries -= 1
-                    if not tries:
+                    tries_left -= 1
+                    if not tries_left:
                         raise
                     continue
                 self._announcer.policy_changed(w.tenant_id, tenant_revision)
             return Published(
-                w.tenant_id,
-                w.policy_id,
-                tenant_revision,
-                digest,
-                changed,
-                w.dry_run,
-                changes,
-                tuple(w.parsed.warnings),
-                share_changes(_readable(old), w.parsed.policy),
+                tenant_id=w.tenant_id,
+                policy_id=w.policy_id,
+                revision=tenant_revision,
+                hash=digest,
+                changed=changed,
+                dry_run=w.dry_run,
+                changes=changes,
+                warnings=tuple(w.parsed.warnings),
+                shares=share_changes(_readable(previous), w.parsed.policy),
             )
 
     async def delete(
         self, tenant_id: str, policy_id: str, *, expect_revision: int | None = None, dry_run: bool = False
     ) -> Published:
-        """Remove a policy and announce it.
+        """Delete a policy and announce it.
 
         :raises InvalidInput: the ids are wrong.
         :raises RevisionConflict: the expectation does not hold, or there is no such policy (`current` 0).
         :raises StoreError: the store did not answer.
         """
         check_ids(tenant_id, policy_id)
-        found = await self._store.records(tenant_id)
-        old = found.find(policy_id)
-        if old is None or (expect_revision is not None and expect_revision != old.revision):
-            raise RevisionConflict(old.revision if old else 0)
-        changes = diff(orjson.loads(old.document), None)
-        revision = found.revision
+        records = await self._store.records(tenant_id)
+        previous = records.find(policy_id)
+        if previous is None or (expect_revision is not None and expect_revision != previous.revision):
+            raise RevisionConflict(previous.revision if previous else 0)
+        changes = diff(orjson.loads(previous.document), None)
+        revision = records.revision
         if not dry_run:
-            revision = await self._store.delete(tenant_id, policy_id, expect_revision=old.revision, by=self._by)
+            revision = await self._store.delete(tenant_id, policy_id, expect_revision=previous.revision, by=self._by)
             self._announcer.policy_changed(tenant_id, revision)
-        shares = share_changes(_readable(old), None)
-        return Published(tenant_id, policy_id, revision, None, True, dry_run, changes, shares=shares)
+        shares = share_changes(_readable(previous), None)
+        return Published(
+            tenant_id=tenant_id,
+            policy_id=policy_id,
+            revision=revision,
+            hash=None,
+            changed=True,
+            dry_run=dry_run,
+            changes=changes,
+            shares=shares,
+        )
 
     async def list(self, tenant_id: str) -> Records:
-        """All policies of a tenant.
+        """List all policies of a tenant.
 
         :raises InvalidInput: the id is wrong.
         :raises StoreError: the store did not answer.
@@ -204,7 +231,7 @@ class PolicyPublisher:
         return await self._store.records(tenant_id)
 
     async def show(self, tenant_id: str, policy_id: str) -> Record | None:
-        """One policy; None when there is none of that id.
+        """Return one policy, or None if it does not exist.
 
         :raises InvalidInput: the ids are wrong.
         :raises StoreError: the store did not answer.
@@ -214,7 +241,7 @@ class PolicyPublisher:
 
 
 def _readable(record: Record | None) -> Policy | None:
-    """The policy of a record; None when there is none, or when a newer version wrote it."""
+    """Return a record's policy; None without a record, or if a newer version wrote it."""
     try:
         return None if record is None else decode(record.document).policy
     except InvalidInput:
@@ -222,9 +249,9 @@ def _readable(record: Record | None) -> Policy | None:
 
 
 def check_ids(tenant_id: str, policy_id: str = "default") -> None:
-    """Refuse names that no request could carry.
+    """Refuse ids that no request could carry.
 
-    :raises InvalidInput: with both problems.
+    :raises InvalidInput: an id is not valid; with every problem.
     """
     hint = "1 to 255 of A-Z a-z 0-9 _ . -"
     names = (("tenant_id", tenant_id), ("policy_id", policy_id))

@@ -1,4 +1,4 @@
-"""How much of the fleet's memory and of its store one tenant's policies may take."""
+"""Quotas on the size of one tenant's policies: number of policies, providers and rules."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from router.ports.policy_records import Quotas, Record
 
 
 class Usage:
-    """What the policies of one tenant take of its quotas."""
+    """A tenant's use of its quotas."""
 
     def __init__(self, records: Iterable[Record]) -> None:
         self._parts: dict[str, _Part] = {}
@@ -22,28 +22,29 @@ class Usage:
             self.put(record.policy_id, orjson.loads(record.document))
 
     def put(self, policy_id: str, document: JsonObject) -> None:
-        """The policy is this document now."""
+        """Replace the policy's document."""
         self._count(self._parts.get(policy_id, _NOTHING), -1)
         self._parts[policy_id] = part = _part(document)
         self._count(part, 1)
 
     def check(self, policy_id: str, document: JsonObject, quotas: Quotas) -> None:
-        """Refuse a document that takes its tenant above a quota. One that takes it no further is never refused, so that
-        a tenant above a lowered quota can shrink.
+        """Refuse a document that would exceed a quota of its tenant.
 
-        :raises QuotaExceeded: it would be above one.
+        A document that does not increase the use is never refused, so a tenant above a lowered quota can shrink.
+
+        :raises QuotaExceeded: the tenant would exceed a quota.
         """
-        old, new = self._parts.get(policy_id, _NOTHING), _part(document)
+        previous, new = self._parts.get(policy_id, _NOTHING), _part(document)
         added = sum(1 for n in new.names if not self._names[n])
-        gone = sum(1 for n in old.names - new.names if self._names[n] == 1)
+        removed = sum(1 for n in previous.names - new.names if self._names[n] == 1)
         for name, grows, maximum in (
             ("policies", int(policy_id not in self._parts), quotas.policies),
-            ("providers", added - gone, quotas.providers),
-            ("rules", new.rules - old.rules, quotas.rules),
+            ("providers", added - removed, quotas.providers),
+            ("rules", new.rules - previous.rules, quotas.rules),
         ):
-            would_be = self._used(name) + grows
-            if grows > 0 and would_be > maximum:
-                raise QuotaExceeded(name, would_be, maximum)
+            would_use = self._used(name) + grows
+            if grows > 0 and would_use > maximum:
+                raise QuotaExceeded(name, would_use, maximum)
 
     def _used(self, name: str) -> int:
         match name:
@@ -63,7 +64,7 @@ class Usage:
 
 
 class _Part(Struct, frozen=True):
-    """What one policy takes."""
+    """One policy's use of the quotas."""
 
     names: frozenset[str] = frozenset()
     rules: int = 0
@@ -79,6 +80,6 @@ def _part(document: JsonObject) -> _Part:
 
 
 def _objects(document: JsonObject, section: str) -> list[JsonObject]:
-    """The objects of a list; a document of a newer language may hold anything."""
-    found = document.get(section)
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    """Return the objects of a list. Anything else is skipped: a newer policy language may put it there."""
+    items = document.get(section)
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []

@@ -1,17 +1,18 @@
-"""An empty store is seeded from a mounted folder: at boot, and when a running pod finds that the store lost its data.
+"""Seed an empty store from a mounted folder, at boot and when a running pod finds that the store lost its data.
 
-The seed is complete when it is marked so in the store, after its last write. A pod that dies halfway leaves no mark,
-and the next look of any pod starts over; several at once do no harm, because each policy is written only where it is
-absent. A policy that was deleted on purpose does not come back: the mark is there.
+After its last write the seed puts a mark into the store. A pod that dies halfway leaves no mark, so the next check of
+any pod starts over. Several pods may seed at once, because a policy is only written where it is absent. A deleted
+policy does not return: the mark stops further seeds.
 
-`ROUTER_POLICY_SOURCE=files`: besides, whatever differs from a file is overwritten at boot and when that file changes; a
-policy without a file stays. `redis`: files count only for an empty store.
+`ROUTER_POLICY_SOURCE=redis`: files only seed an empty store. `files`: in addition, a policy that differs from its file
+is overwritten at boot and when the file changes; a policy without a file stays.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
 from enum import StrEnum
+from typing import assert_never
 
 from router.domain.policy.document import content_hash
 from router.errors import InvalidInput, Problem, QuotaExceeded, RevisionConflict, StoreError
@@ -27,14 +28,14 @@ log = logging.getLogger("router.seed")
 
 
 class Source(StrEnum):
-    """Who wins after the seed."""
+    """Which source wins after the seed."""
 
     REDIS = "redis"
     FILES = "files"
 
 
 class Seeder:
-    """Writes the files of a folder into the store."""
+    """Writes the policy files of a folder into the store."""
 
     def __init__(
         self,
@@ -50,14 +51,14 @@ class Seeder:
         self._last: FolderContents | None = None
 
     async def seed(self) -> SeedReport:
-        """Write every policy that is absent. A bad file is reported and does not stop the others.
+        """Write every absent policy. A bad file is reported and does not stop the others.
 
-        :raises StoreError: the store did not answer; what was written stays, and the next call goes on.
+        :raises StoreError: the store did not answer; written policies stay, and the next call continues.
         """
-        return await self._each(await asyncio.to_thread(self._read), files_win=False)
+        return await self._write_all(await asyncio.to_thread(self._read), files_win=False)
 
     async def enforce(self) -> SeedReport | None:
-        """Write every policy whose content differs from its file, if any file has changed since the last call.
+        """Write every policy that differs from its file. None: no file has changed since the last call.
 
         :raises StoreError: as `seed`.
         """
@@ -66,11 +67,11 @@ class Seeder:
             return None
         unchanged = set(self._last.files) if self._last is not None else set()
         fresh = FolderContents(tuple(f for f in contents.files if f not in unchanged), contents.bad)
-        report = await self._each(fresh, files_win=True)
+        report = await self._write_all(fresh, files_win=True)
         self._last = contents
         return report
 
-    async def _each(self, contents: FolderContents, *, files_win: bool) -> SeedReport:
+    async def _write_all(self, contents: FolderContents, *, files_win: bool) -> SeedReport:
         written: list[str] = []
         kept: list[str] = []
         bad = list(contents.bad)
@@ -78,11 +79,11 @@ class Seeder:
         for file in contents.files:
             tenants.setdefault(file.tenant_id, []).append(file)
         for tenant_id, files in tenants.items():
-            found = await self._store.records(tenant_id)
-            usage = Usage(found.records)
+            records = await self._store.records(tenant_id)
+            usage = Usage(records.records)
             for file in files:
                 try:
-                    revision = await self._write(file, found, usage, files_win=files_win)
+                    revision = await self._write(file, records, usage, files_win=files_win)
                 except InvalidInput as refused:
                     bad.append(BadFile(file.name, tuple(refused.problems)))
                     continue
@@ -96,23 +97,23 @@ class Seeder:
                 self._announcer.policy_changed(tenant_id, revision)
         return SeedReport(tuple(written), tuple(kept), tuple(bad))
 
-    async def _write(self, file: PolicyFile, found: Records, usage: Usage, *, files_win: bool) -> int | None:
-        """The new revision, or None when the file is not to be written."""
+    async def _write(self, file: PolicyFile, records: Records, usage: Usage, *, files_win: bool) -> int | None:
+        """Write one file if needed and return the new revision; None: not written."""
         canonical = decode(file.data).canonical
         document = encode(canonical)
         digest = content_hash(document).hex()
-        old = found.find(file.policy_id)
-        if old is not None and (not files_win or old.hash == digest):
+        previous = records.find(file.policy_id)
+        if previous is not None and (not files_win or previous.hash == digest):
             return None
         usage.check(file.policy_id, canonical, self._quotas)
-        expect: int | None = 0 if old is None else old.revision
+        expect: int | None = 0 if previous is None else previous.revision
         while True:
             try:
                 revision = await self._store.apply(file.tenant_id, file.policy_id, document, expect_revision=expect)
             except RevisionConflict:
-                # Most likely another pod with the same folder.
-                now = (await self._store.records(file.tenant_id)).find(file.policy_id)
-                if not files_win or (now is not None and now.hash == digest):
+                # Most likely another pod wrote the same file.
+                current = (await self._store.records(file.tenant_id)).find(file.policy_id)
+                if not files_win or (current is not None and current.hash == digest):
                     return None
                 expect = None
                 continue
@@ -121,10 +122,10 @@ class Seeder:
 
 
 class StoreGuard:
-    """Looks after the seed. `check` at boot; then `run` looks every `interval_s`, and at once after `suspect`.
+    """Keeps the store seeded. Call `check` at boot; then `run` checks every `interval_s` and at once after `suspect`.
 
-    `reload(tenant_id)` is called for a suspect tenant once the store is known to be in order, `reload_all` after a
-    store was seeded again: the pod's cache has what was there before.
+    After a check, `reload(tenant_id)` is called for each suspect tenant. `reload_all` is called after a running store
+    was seeded again, because the pod's cache holds the policies of the lost store.
     """
 
     def __init__(
@@ -147,17 +148,17 @@ class StoreGuard:
         self._reload = reload
         self._reload_all = reload_all
         self._interval_s = interval_s
-        self._in_order_before = False
+        self._was_seeded = False
         self._suspects: set[str] = set()
         self._woken = asyncio.Event()
 
     def suspect(self, tenant_id: str) -> None:
-        """A row found no head for a tenant that had policies. Neither waits nor raises."""
+        """Note that a decide row found no head of a tenant that had policies. Neither waits nor raises."""
         self._suspects.add(tenant_id)
         self._woken.set()
 
     async def check(self) -> None:
-        """See that the store is seeded, and in `files` mode that it says what the files say.
+        """Ensure that the store is seeded, and in `files` mode that it matches the files.
 
         :raises StoreError: the store did not answer.
         """
@@ -171,7 +172,7 @@ class StoreGuard:
             self._reload(tenant_id)
 
     async def run(self) -> None:
-        """Check again and again, until cancelled. A store that is away is reported and waited for."""
+        """Check periodically, until cancelled. An unavailable store is reported, and the check is retried."""
         while True:
             try:
                 async with asyncio.timeout(self._interval_s):
@@ -189,13 +190,18 @@ class StoreGuard:
         if created or not await self._store.seeded():
             report = await self._seeder.seed()
             await self._store.mark_seeded()
-            if self._in_order_before:
+            if self._was_seeded:
                 self._hooks.reseeded(report)
                 self._reload_all()
             else:
                 self._hooks.seeded(report)
-        self._in_order_before = True
-        if self._source is Source.FILES:
-            enforced = await self._seeder.enforce()
-            if enforced is not None and (enforced.written or enforced.bad):
-                self._hooks.seeded(enforced)
+        self._was_seeded = True
+        match self._source:
+            case Source.REDIS:
+                pass
+            case Source.FILES:
+                enforced = await self._seeder.enforce()
+                if enforced is not None and (enforced.written or enforced.bad):
+                    self._hooks.seeded(enforced)
+            case _:
+                assert_never(self._source)

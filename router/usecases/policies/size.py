@@ -1,4 +1,4 @@
-"""How much memory compiled policies take: the cache is bounded by it."""
+"""Estimate the memory of compiled policies, which bounds the policy cache."""
 
 from enum import Enum
 from sys import getsizeof
@@ -9,27 +9,27 @@ from router.domain.policy.model import TenantPolicies
 
 
 def size_of(policies: TenantPolicies) -> int:
-    """The bytes that a tenant's policies take in memory, each object counted once; words of the language are shared.
+    """Return the memory of a tenant's policies in bytes, counting each object once and shared enum members not at all.
 
-    What planning remembers of them (`PlanCache`) counts itself.
+    `domain.plan_cache.PlanCache` counts its own content.
     """
-    seen: set[int] = set()
-    waiting: list[object] = [policies]
+    counted: set[int] = set()
+    unvisited: list[object] = [policies]
     size = 0
-    while waiting:
-        value = waiting.pop()
-        if value is None or isinstance(value, Enum | bool) or id(value) in seen:
+    while unvisited:
+        value = unvisited.pop()
+        if value is None or isinstance(value, Enum | bool) or id(value) in counted:
             continue
-        seen.add(id(value))
+        counted.add(id(value))
         size += getsizeof(value)
         match value:
             case Struct():
-                waiting.extend(getattr(value, name) for name in value.__struct_fields__)
+                unvisited.extend(getattr(value, name) for name in value.__struct_fields__)
             case dict():
-                waiting.extend(value.keys())
-                waiting.extend(value.values())
+                unvisited.extend(value.keys())
+                unvisited.extend(value.values())
             case list() | tuple():
-                waiting.extend(value)
+                unvisited.extend(value)
             case _:
                 pass
     return size

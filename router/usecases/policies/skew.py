@@ -1,17 +1,16 @@
-"""Which cached tenants are known to be behind the store, and for how long.
+"""Track which cached tenants are behind the store, and for how long.
 
-A tenant is behind from the first decide row that answers another stamp until a load has succeeded or a row answers the
-cached stamp. That is all a pod can know of a tenant without asking the store for it, so the gauges that read this need
-no label: how many, and since when the oldest.
+A tenant is behind from the first decide row that returns another stamp until a load succeeds or a row returns the
+cached stamp. The gauges over this have no tenant label: the number of such tenants, and the age of the oldest.
 """
 
 from collections.abc import Callable
 
 
 class Skew:
-    """Tenants by when they were first seen behind; `clock` is monotonic, in seconds.
+    """Tenants behind the store, by the time of the first differing stamp. `clock` is monotonic, in seconds.
 
-    `since` is to be read only: whoever asks for every row whether there is any, asks the dict.
+    `since` is public for reading: the hot path tests once per row whether it is empty.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -24,15 +23,15 @@ class Skew:
 
     @property
     def oldest_s(self) -> float:
-        """How long the one that waits longest has been behind; 0 when none is."""
+        """Seconds that the oldest of these tenants has been behind; 0 if there is none."""
         first = next(iter(self.since.values()), None)
         return 0.0 if first is None else max(0.0, self._clock() - first)
 
     def behind(self, tenant_id: str) -> None:
-        """A row has answered another stamp than the cached one."""
+        """Note that a row has returned another stamp than the cached one."""
         self.since.setdefault(tenant_id, self._clock())
 
     def agrees(self, tenant_id: str) -> None:
-        """A row has answered the cached stamp, or the tenant was loaded or forgotten."""
+        """Note that a row has returned the cached stamp, or that the tenant was loaded or evicted."""
         if self.since:
             self.since.pop(tenant_id, None)

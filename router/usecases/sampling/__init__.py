@@ -1,1 +1,1 @@
-"""What pods measure of the fleet: live figures, limit usage, what each tenant stores."""
+"""What pods sample of the fleet: live figures, limit usage and breakers, the number and size of keys in Redis."""

@@ -1,7 +1,7 @@
-"""How many keys the store has of each kind, and their bytes: from a sample, by one pod at a time.
+"""Number and bytes of the Redis keys of each kind, estimated from a sample by one pod at a time.
 
-A step reads a page of some hundred keys; what the last `WINDOW` pages held is scaled up to all keys there are. The
-share of keys that these pages are is told beside it: with 1 the figures are exact, with little they are estimates.
+Each step reads a page of some hundred keys. The last `WINDOW` pages are scaled up to the total number of keys. The
+sampled share of all keys is a metric beside the estimates: at 1 they are exact.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ LEASE_STEPS = 6
 
 
 class Census:
-    """Steps every `every_s` seconds while it leads. A kind of more than `max_bytes` is an alert."""
+    """Samples a page every `every_s` seconds while this pod leads; alerts on a kind with more than `max_bytes`."""
 
     def __init__(
         self,
@@ -46,17 +46,17 @@ class Census:
         self._levels: dict[str, Level] = {}
 
     async def run(self) -> None:
-        """Step for ever; cancel to stop."""
+        """Sample forever; cancel to stop."""
         while True:
             try:
                 if self._may_work():
                     await self.step()
             except StoreError as fault:
-                log.debug("the store is not sampled now: %s", fault)
+                log.debug("store not sampled: %s", fault)
             await asyncio.sleep(self._every_s)
 
     async def step(self) -> bool:
-        """Look at one more page, if this pod leads; whether it does.
+        """Sample one more page if this pod leads; return whether it leads.
 
         :raises StoreError: Redis did not answer.
         """
@@ -65,32 +65,32 @@ class Census:
             return False
         page = await self._store.page()
         if sum(page.counts.values()) >= page.total:
-            # All keys at once: older pages could only be wrong.
+            # This page holds all keys: older pages could only distort the result.
             self._window.clear()
         self._window.append(page)
-        seen: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         sizes: dict[str, list[int]] = {}
-        for one in self._window:
-            seen.update(one.counts)
-            for kind, some in one.sizes.items():
-                sizes.setdefault(kind, []).extend(some)
-        looked = seen.total()
-        if looked:
-            keys = {kind: page.total * n / looked for kind, n in seen.items()}
-            size = {kind: keys[kind] * sum(some) / len(some) for kind, some in sizes.items()}
-            self._tell(keys, size, min(1.0, looked / page.total) if page.total else 1.0)
+        for sampled in self._window:
+            counts.update(sampled.counts)
+            for kind, sampled_sizes in sampled.sizes.items():
+                sizes.setdefault(kind, []).extend(sampled_sizes)
+        read = counts.total()
+        if read:
+            keys = {kind: page.total * n / read for kind, n in counts.items()}
+            size = {kind: keys[kind] * sum(of_kind) / len(of_kind) for kind, of_kind in sizes.items()}
+            self._report(keys, size, min(1.0, read / page.total) if page.total else 1.0)
         return True
 
     def _resign(self) -> None:
-        """Another pod leads, and says whether what was alerted still holds."""
+        """Drop the sample and resolve its alerts: another pod leads and raises those that still hold."""
         if self._window:
             self._window.clear()
             for kind in self._levels:
                 self._alerts.resolve(Condition.STORE_KIND_LARGE, kind)
             self._levels.clear()
-            self._tell({}, {}, 0.0)
+            self._report({}, {}, 0.0)
 
-    def _tell(self, keys: dict[str, float], size: dict[str, float], share: float) -> None:
+    def _report(self, keys: dict[str, float], size: dict[str, float], share: float) -> None:
         t = self._telemetry
         t.store_sampled_share.set(share)
         for kind in t.store_kinds:

@@ -1,8 +1,10 @@
-"""A pod's snapshots of live figures: for tenants in use, read in the background, never in front of a decide.
+"""A pod's snapshots of live figures for the tenants in use, read in the background and never on the decide path.
 
-    first decide of a tenant → the policy's figures, and a read at once → every 3 s anew → dropped when unused for 5 min
+    first decide of a tenant → policy's figures used, first read at once → read again every 3 s → unused for 5 min:
+    dropped
 
-By then half-lives have made the figures worth nothing. While the store is away, the last ones stay.
+After 5 minutes the figures' half-lives have made them worthless. While the store is unavailable, the last snapshot
+stays.
 """
 
 import asyncio
@@ -23,7 +25,7 @@ _READ_AT_ONCE = 500
 
 
 class FiguresSettings(Struct, frozen=True):
-    """Times in seconds. `max_tenants`: beyond it, who was used longest ago is dropped."""
+    """Times in seconds. Beyond `max_tenants` the tenants that were used longest ago are dropped."""
 
     every_s: float = 3.0
     idle_s: float = 300.0
@@ -48,30 +50,30 @@ class LiveFigures:
         self._telemetry = telemetry
         self._settings = settings
         self._clock = clock
-        # Ordered by last use, as far as the last refresh saw it.
+        # Ordered by last use, as of the last refresh.
         self._held: dict[str, Snapshot] = {}
         self._used_at: dict[str, float] = {}
         self._used: set[str] = set()
         self._new: set[str] = set()
-        self._asked = asyncio.Event()
+        self._has_new = asyncio.Event()
 
     def snapshot(self, tenant_id: str) -> Snapshot:
-        """The tenant's figures as of a few seconds ago; on first use none."""
-        found = self._held.get(tenant_id)
-        if found is None:
+        """The tenant's figures, a few seconds old; `NO_FIGURES` at its first use."""
+        snapshot = self._held.get(tenant_id)
+        if snapshot is None:
             self._new.add(tenant_id)
-            self._asked.set()
-            found = self._held[tenant_id] = NO_FIGURES
+            self._has_new.set()
+            snapshot = self._held[tenant_id] = NO_FIGURES
         self._used.add(tenant_id)
-        return found
+        return snapshot
 
     async def run(self) -> None:
-        """Read what is new at once and everything in time, until cancelled."""
+        """Read new tenants at once and all tenants every `every_s` seconds; cancel to stop."""
         due = self._clock() + self._settings.every_s
         while True:
             try:
                 async with asyncio.timeout(max(0.0, due - self._clock())):
-                    await self._asked.wait()
+                    await self._has_new.wait()
                 await self.read_new()
             except TimeoutError:
                 await self.refresh()
@@ -79,13 +81,13 @@ class LiveFigures:
 
     async def read_new(self) -> None:
         """Read the figures of tenants that were used for the first time."""
-        wanted = [*self._new]
+        tenant_ids = [*self._new]
         self._new.clear()
-        self._asked.clear()
-        await self._read(wanted)
+        self._has_new.clear()
+        await self._read(tenant_ids)
 
     async def refresh(self) -> None:
-        """Drop who is not in use, and read the figures of all others again."""
+        """Drop tenants that are not in use, and read the figures of all others again."""
         now = self._clock()
         used, self._used = self._used, set()
         for tenant_id in used:
@@ -102,15 +104,15 @@ class LiveFigures:
 
     async def _read(self, tenant_ids: Sequence[str]) -> None:
         for at in range(0, len(tenant_ids), _READ_AT_ONCE):
-            some = tenant_ids[at : at + _READ_AT_ONCE]
+            batch = tenant_ids[at : at + _READ_AT_ONCE]
             try:
-                found = await self._store.snapshots(some)
+                snapshots = await self._store.snapshots(batch)
             except StoreError as fault:
                 self._telemetry.figures_failures.inc()
                 log.debug("live figures could not be read: %s", fault)
                 return
-            for tenant_id, snapshot in zip(some, found, strict=True):
+            for tenant_id, snapshot in zip(batch, snapshots, strict=True):
                 held = self._held.get(tenant_id)
-                # The same object as long as nothing has changed: orders are remembered by it.
+                # An unchanged snapshot stays the same object: the plan cache compares snapshots by identity.
                 if held is not None and held.version != snapshot.version:
                     self._held[tenant_id] = snapshot

@@ -1,7 +1,7 @@
-"""How full limits are and how breakers stand, of tenants in use: looked at beside the requests, by one pod at a time.
+"""Usage of limits and states of breakers for tenants in use, measured beside the requests by one pod at a time.
 
-In use are the tenants whose policies the pod holds: those that asked it in the last minutes. Users' limits are not
-looked at, since there may be millions; `router_limit_refusals_total` counts what they refuse.
+A tenant is in use if the pod has its policies cached, because of requests in the last minutes. Limits of users are not
+measured, since there may be millions; the metric `router_limit_refusals_total` counts their refusals.
 """
 
 import asyncio
@@ -24,30 +24,31 @@ AT_ONCE = 32
 NEAR = 0.9
 
 
-class _Seen:
-    """What a look has seen so far."""
+class _Totals:
+    """Totals of one measurement."""
 
     def __init__(self) -> None:
         self.breakers: Counts[str] = Counts()
         self.fullest: dict[tuple[str, str, str], float] = {}
         self.near: Counts[tuple[str, str]] = Counts()
 
-    def add(self, label: str, counters: Sequence[Counter], standing: LimitUsage) -> None:
-        """One tenant, by its label."""
-        for state, n in zip(BREAKER_STATES, (standing.open, standing.half_open, standing.forced), strict=True):
+    def add(self, label: str, counters: Sequence[Counter], usage: LimitUsage) -> None:
+        """Add a tenant under its metric label."""
+        for state, n in zip(BREAKER_STATES, (usage.open, usage.half_open, usage.forced), strict=True):
             self.breakers[state] += n
-        for counter, used in zip(counters, standing.used, strict=True):
+        for counter, used in zip(counters, usage.used, strict=True):
             kind = counter.scope.value, counter.resource.value
             ratio = used / counter.maximum if counter.maximum else 1.0
-            named = (*kind, label)
-            self.fullest[named] = max(ratio, self.fullest.get(named, 0.0))
+            labels = (*kind, label)
+            self.fullest[labels] = max(ratio, self.fullest.get(labels, 0.0))
             self.near[kind] += ratio >= NEAR
 
 
 class Measure:
-    """Looks every `every_s` seconds while it leads. `held` gives the policies that this pod holds.
+    """Measures every `every_s` seconds while this pod leads.
 
-    `lead(lease_ms)`: whether this pod is the one that looks (`ports.StoreSample.lead`).
+    `held` returns the policies that this pod has cached. `lead(lease_ms)` takes or keeps the lead and returns whether
+    this pod has it (`ports.tenants.StoreSample.lead`).
     """
 
     def __init__(
@@ -66,42 +67,42 @@ class Measure:
         self._telemetry = telemetry
         self._may_work = may_work
         self._every_s = every_s
-        self._told: set[tuple[str, str, str]] = set()
+        self._reported: set[tuple[str, str, str]] = set()
 
     async def run(self) -> None:
-        """Look for ever; cancel to stop."""
+        """Measure forever; cancel to stop."""
         while True:
             try:
                 if self._may_work():
                     await self.poll()
             except StoreError as fault:
-                log.debug("limits and breakers are not looked at now: %s", fault)
+                log.debug("limits and breakers not measured: %s", fault)
             await asyncio.sleep(self._every_s)
 
     async def poll(self) -> None:
-        """Tell how all of them stand, if this pod leads; else nothing.
+        """Measure all tenants in use and set the metrics, if this pod leads; else set them to zero.
 
-        :raises StoreError: Redis did not answer; what was told before stays.
+        :raises StoreError: Redis did not answer; the metrics stay as they are.
         """
         if not await self._lead(round(LEASE_STEPS * self._every_s * 1000)):
-            self._tell(_Seen(), 0)
+            self._report(_Totals(), 0)
             return
         tenants = self._held()
-        seen = _Seen()
+        totals = _Totals()
         for at in range(0, len(tenants), AT_ONCE):
-            some = [(t.tenant_id, counters_of(t)) for t in tenants[at : at + AT_ONCE]]
-            for (tenant_id, counters), standing in zip(some, await self._store.measure(some), strict=True):
-                if standing is not None:
-                    seen.add(self._telemetry.decisions.label(tenant_id), counters, standing)
-        self._tell(seen, len(tenants))
+            batch = [(t.tenant_id, counters_of(t)) for t in tenants[at : at + AT_ONCE]]
+            for (tenant_id, counters), usage in zip(batch, await self._store.measure(batch), strict=True):
+                if usage is not None:
+                    totals.add(self._telemetry.decisions.label(tenant_id), counters, usage)
+        self._report(totals, len(tenants))
 
-    def _tell(self, seen: _Seen, tenants: int) -> None:
+    def _report(self, totals: _Totals, tenants: int) -> None:
         t = self._telemetry
         t.measured_tenants.set(tenants)
         for state in BREAKER_STATES:
-            t.breakers.labels(state).set(seen.breakers[state])
-        # A kind of limit that is gone is told as empty: its series stays.
-        self._told |= seen.fullest.keys()
-        for named in self._told:
-            t.limit_used.labels(*named).set(seen.fullest.get(named, 0.0))
-            t.limits_near.labels(*named[:2]).set(seen.near[named[:2]])
+            t.breakers.labels(state).set(totals.breakers[state])
+        # A limit that is gone is reported as 0, because its series stays.
+        self._reported |= totals.fullest.keys()
+        for labels in self._reported:
+            t.limit_used.labels(*labels).set(totals.fullest.get(labels, 0.0))
+            t.limits_near.labels(*labels[:2]).set(totals.near[labels[:2]])

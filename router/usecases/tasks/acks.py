@@ -1,4 +1,4 @@
-"""Receipts of workers for assignments: accepted ones move the task on, others begin its next attempt at once."""
+"""Acks of workers for assignments: `accepted` moves the task to ACCEPTED, any other status starts its next attempt."""
 
 import logging
 from collections.abc import Sequence
@@ -18,10 +18,17 @@ from router.ports.policies import PolicyLookup
 from router.ports.tasks import DeliveryFailures, TaskStore
 from router.telemetry import Event, Telemetry
 from router.usecases.audit.features import features_of, pack_features
-from router.usecases.messages.deliveries import REDRIVEN, VIOLATION, DeadLetters, FailureBudget, again, violation
+from router.usecases.messages.deliveries import (
+    REDRIVEN,
+    VIOLATION,
+    DeadLetters,
+    FailureBudget,
+    report_violation,
+    retry_later,
+)
 from router.usecases.messages.isolation import Isolation
 from router.usecases.policies.lookups import policies_of
-from router.usecases.tasks.moves import ending_move, next_of, note, waiting_move
+from router.usecases.tasks.moves import ending_move, next_attempt_wait_ms, note_move, waiting_move
 from router.usecases.tasks.task_effects import TaskEffects
 from router.wire.problems import Rejected
 from router.wire.results import decode_ack
@@ -31,7 +38,7 @@ log = logging.getLogger("router.receipts")
 
 
 class Acks:
-    """Takes batches of receipts. `max_failures`: how often one may fail for good before it is a dead letter."""
+    """Consumer of acks. `max_failures`: number of lasting failures after which an ack becomes a dead letter."""
 
     def __init__(
         self,
@@ -56,9 +63,11 @@ class Acks:
         self._budget = FailureBudget(failures, f"{ACK} fault", max_failures)
 
     async def receive(self, batch: Sequence[Delivery]) -> None:
-        """Note receipts: accepted ones move the task on; the deadline stays the guarantee.
+        """Apply a batch of acks; each delivery is acknowledged, dead-lettered or retried.
 
-        :raises StoreError: Redis did not do it; what is not answered yet may be handed over again.
+        A lost ack does no harm: the attempt's deadline still ends it.
+
+        :raises StoreError: Redis did not apply the batch; deliveries without an answer may be passed in again.
         """
         acks: list[tuple[Delivery, ExecAck]] = []
         for delivery in batch:
@@ -72,14 +81,14 @@ class Acks:
                 self._dead_letters.give_up(ACK, delivery, decoded.refused, trace_id=decoded.trace_id)
             else:
                 acks.append((delivery, decoded))
-        found = await self._tasks.records([task_of(a.assignment_id) for _, a in acks])
-        # Of one that cannot be read the deadline takes care.
-        records = [None if isinstance(r, Unreadable) else r for r in found]
-        moved: list[tuple[Delivery, Move]] = []
+        stored = await self._tasks.records([task_of(a.assignment_id) for _, a in acks])
+        # The ack of an unreadable record is dropped: the attempt's deadline covers it.
+        records = [None if isinstance(r, Unreadable) else r for r in stored]
+        moves: list[tuple[Delivery, Move]] = []
         for (delivery, ack), record in zip(acks, records, strict=True):
             if record is not None and (move := await self._move_of(ack, record)) is not None:
-                moved.append((delivery, move))
-        faults = await self._move(moved) if moved else {}
+                moves.append((delivery, move))
+        faults = await self._apply(moves) if moves else {}
         failed: list[tuple[Delivery, str, str, str | None]] = []
         for (delivery, ack), record in zip(acks, records, strict=True):
             if record is not None and _foreign(ack, record):
@@ -89,25 +98,28 @@ class Acks:
                 failed.append((delivery, faults[delivery.sequence], record.facts.tenant_id, ack.trace_id))
             else:
                 delivery.ack()
-        for one in failed:
-            await self._failed(*one)
+        for delivery, fault, tenant_id, trace_id in failed:
+            await self._fail(delivery, fault, tenant_id, trace_id)
 
-    async def _failed(self, delivery: Delivery, fault: str, tenant_id: str, trace_id: str | None) -> None:
-        """A damaged key, or a bug: again later, for somebody may mend it; without a receipt the deadline decides."""
+    async def _fail(self, delivery: Delivery, fault: str, tenant_id: str, trace_id: str | None) -> None:
+        """Retry an ack that hit a damaged key or a bug, or dead-letter it once its failure budget is spent.
+
+        The key may be repaired before the retry. If the ack is never applied, the deadline ends the attempt.
+        """
         self._telemetry.store_row_faults.inc()
         log.error(fault, extra={"event": Event.STORE_ROW_FAULT, "tenant_id": tenant_id})
-        if await self._budget.ends(delivery):
-            why = Refused(Code.INTERNAL, f"it could not be noted: {fault}")
-            self._dead_letters.give_up(ACK, delivery, why, tenant_id=tenant_id, trace_id=trace_id)
+        if await self._budget.spent_by(delivery):
+            refused = Refused(Code.INTERNAL, f"the ack could not be applied: {fault}")
+            self._dead_letters.give_up(ACK, delivery, refused, tenant_id=tenant_id, trace_id=trace_id)
         else:
-            again(delivery)
+            retry_later(delivery)
 
-    async def _move(self, moved: list[tuple[Delivery, Move]]) -> dict[int, str]:
-        """Make the moves, and go on from those that ended an attempt; returns what failed, by the delivery's place."""
-        outcomes = await self._tasks.move([move for _, move in moved])
+    async def _apply(self, moves: list[tuple[Delivery, Move]]) -> dict[int, str]:
+        """Apply the moves and their effects; return the faults by the delivery's stream sequence."""
+        outcomes = await self._tasks.move([move for _, move in moves])
         faults: dict[int, str] = {}
         overtaken: list[Move] = []
-        for (delivery, move), outcome in zip(moved, outcomes, strict=True):
+        for (delivery, move), outcome in zip(moves, outcomes, strict=True):
             if _overtaken(delivery, move, outcome):
                 overtaken.append(replace(move, note=True))
             if isinstance(outcome, MoveFault):
@@ -115,7 +127,7 @@ class Acks:
             if isinstance(outcome, Moved):
                 if move.state is TaskState.WAITING:
                     self._effects.next_due(0)
-                self._effects.ended(move)
+                self._effects.moved(move)
         if overtaken:
             await self._tasks.move(overtaken)
         return faults
@@ -123,20 +135,20 @@ class Acks:
     async def _move_of(self, ack: ExecAck, record: TaskRecord) -> Move | None:
         attempt = attempt_in(ack.assignment_id)
         facts = record.facts
-        told = features_of(record, attempt, status=ack.status.value, note=ack.message)
+        features = features_of(record, attempt, status=ack.status.value, note=ack.message)
         if _foreign(ack, record):
             self._telemetry.results_refused.labels("violation").inc()
-            violation(self._isolation, Door.RECEIPT, ack.tenant_id or "", facts.tenant_id)
-            return note(facts.tenant_id, record.decision_id, Action.RESULT_VIOLATION, told, attempt=attempt)
+            report_violation(self._isolation, Door.RECEIPT, ack.tenant_id or "", facts.tenant_id)
+            return note_move(facts.tenant_id, record.decision_id, Action.RESULT_VIOLATION, features, attempt=attempt)
         if attempt != record.attempt:
             return None
         if ack.status is not AckStatus.ACCEPTED:
-            return await self._rejected(record, told)
+            return await self._rejected(record, features)
         return Move(
-            facts.tenant_id,
-            record.decision_id,
-            Action.ASSIGNMENT_ACCEPTED,
-            pack_features(told),
+            tenant_id=facts.tenant_id,
+            decision_id=record.decision_id,
+            action=Action.ASSIGNMENT_ACCEPTED,
+            features=pack_features(features),
             task_id=task_id(record.decision_id),
             attempt=attempt,
             below=TaskState.ACCEPTED,
@@ -144,22 +156,27 @@ class Acks:
             due_ms=record.deadline_at_ms,
         )
 
-    async def _rejected(self, record: TaskRecord, told: TaskFeatures) -> Move:
-        """The worker will not do it: the next attempt at once, or the task's end. The provider is not to blame."""
+    async def _rejected(self, record: TaskRecord, features: TaskFeatures) -> Move:
+        """The move for an assignment that its worker declined: the next attempt without backoff, or the task's end.
+
+        A rejection has no effect on the provider's breaker.
+        """
         policies = await policies_of(self._policies, record.facts.tenant_id)
         action = Action.ASSIGNMENT_REJECTED
         why = why_status(Status.ERROR)
-        if await next_of(self._tasks, policies, record, why) is not None:
-            due = self._decisions.now_ms(record.facts.tenant_id)
-            return waiting_move(record, policies, action, told, why=why, due_ms=due)
+        if await next_attempt_wait_ms(self._tasks, policies, record, why) is not None:
+            due_ms = self._decisions.now_ms(record.facts.tenant_id)
+            return waiting_move(record, policies, action, features, why=why, due_ms=due_ms)
         final = self._effects.final(record, ExecResult(Status.ERROR, error_code="REJECTED"))
         keep_ms = self._effects.tombstone_ms
-        return ending_move(record, policies, action, told, state=TaskState.FAILED, keep_ms=keep_ms, final=final)
+        return ending_move(record, policies, action, features, state=TaskState.FAILED, keep_ms=keep_ms, final=final)
 
 
 def _overtaken(delivery: Delivery, move: Move, outcome: MoveOutcome) -> bool:
-    """Whether a worker was quicker with its result than we with its acceptance: the log says that it accepted all the
-    same."""
+    """Whether the result of the same attempt was settled before its ack: then the audit still records the ack.
+
+    Only for a first delivery: a repeated ack was recorded before.
+    """
     return (
         move.state is TaskState.ACCEPTED
         and delivery.delivered == 1
@@ -171,4 +188,5 @@ def _overtaken(delivery: Delivery, move: Move, outcome: MoveOutcome) -> bool:
 
 
 def _foreign(ack: ExecAck, record: TaskRecord) -> bool:
+    """Whether the ack names another tenant than the task's."""
     return ack.tenant_id is not None and ack.tenant_id != record.facts.tenant_id

@@ -1,19 +1,31 @@
-"""What follows a failed attempt: the next one, within the task's one budget, or the task's end.
+"""Start of the next attempt after a failed one, within the task's budget, or the end of the task.
 
-    failed attempt → moved to WAITING, due after the backoff → any pod: plan by the fallback rules, one store call
-    (breaker, concurrency, record) → published as every attempt
+    attempt failed → task WAITING, due after the backoff → any pod: plan by the fallback rules, then one store call
+    (breaker, concurrency, record) → published like every attempt
 
-The move is written before anything else happens, so a pod that dies in between leaves a task that is due.
+The move to WAITING is written first, so a pod that dies afterwards leaves a task that is due.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import assert_never
 
 from router.domain.attempts import next_plan
 from router.domain.figures import NO_FIGURES, Snapshot
-from router.domain.outcome import Admitted, Conflict, Outcome, Unavailable
+from router.domain.outcome import (
+    Admitted,
+    Busy,
+    Conflict,
+    LimitHit,
+    NoCandidate,
+    Outcome,
+    Replay,
+    RowFault,
+    TenantOff,
+    Unavailable,
+)
 from router.domain.plan import Deadlines, Features, Plan
 from router.domain.request import DecideRequest
 from router.domain.task import TaskRecord
@@ -28,11 +40,11 @@ log = logging.getLogger("router.attempts")
 
 
 GiveUp = Callable[[TaskRecord, str], Awaitable[None]]
-"""Ends a task that no provider can take; may raise `StoreError`, and the task is due again."""
+"""Ends a task for which no next attempt is possible; may raise `StoreError`, and the task is due again."""
 
 
 class Attempts:
-    """Begins next attempts."""
+    """Starts next attempts of waiting tasks."""
 
     def __init__(
         self,
@@ -50,11 +62,13 @@ class Attempts:
         self._features = features
         self._deadlines = deadlines
         self._give_up = give_up
-        self._effects: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self._snapshot = snapshot
 
     async def begin(self, record: TaskRecord, job: bytes | None) -> None:
-        """Begin the attempt that a waiting task is due for; it is due again if the store does not answer.
+        """Start the attempt that is due for a waiting task. If the store does not answer, the task is due again.
+
+        A task whose work item or policy is lost is ended.
 
         :raises StoreError: the tenant's policies could not be read.
         """
@@ -67,27 +81,39 @@ class Attempts:
         try:
             request = request_of(job)
         except ValueError as fault:
-            log.error("a work item cannot be read: %s", fault)
+            log.error("work item cannot be read, its task ends: %s", fault)
             await self._give_up(record, "WORK_ITEM_UNREADABLE")
             return
-        made = next_plan(request, stored, record, self._features(), self._deadlines, self._snapshot(facts.tenant_id))
-        self._decisions.next_attempt(request, made, record, job, partial(self._decided, request, made, record, job))
+        plan = next_plan(
+            request=request,
+            stored=stored,
+            record=record,
+            features=self._features(),
+            deadlines=self._deadlines,
+            snapshot=self._snapshot(facts.tenant_id),
+        )
+        self._decisions.next_attempt(
+            request, plan, record, job, done=partial(self._decided, request, plan, record, job)
+        )
 
     def _decided(
-        self, request: DecideRequest, made: Plan, record: TaskRecord, job: bytes, outcome: Outcome, _stamp: bytes
+        self, request: DecideRequest, plan: Plan, record: TaskRecord, job: bytes, outcome: Outcome, _stamp: bytes
     ) -> None:
-        if isinstance(outcome, Admitted):
-            self._dispatcher.next_attempt(request, made, record, outcome, job)
-        elif isinstance(outcome, Conflict | Unavailable):
-            # Another pod has it, or the claim runs out and it is due again.
-            log.debug("a next attempt was not begun here: %s", type(outcome).__name__)
-        else:
-            ending = asyncio.get_running_loop().create_task(self._end(record))
-            self._effects.add(ending)
-            ending.add_done_callback(self._effects.discard)
+        match outcome:
+            case Admitted():
+                self._dispatcher.next_attempt(request=request, plan=plan, record=record, outcome=outcome, job=job)
+            case Conflict() | Unavailable():
+                # Another pod has started it, or the claim expires and the task is due again.
+                log.debug("next attempt not started by this pod: %s", type(outcome).__name__)
+            case NoCandidate() | LimitHit() | TenantOff() | RowFault() | Replay() | Busy():
+                ending = asyncio.get_running_loop().create_task(self._end(record))
+                self._ending.add(ending)
+                ending.add_done_callback(self._ending.discard)
+            case _:
+                assert_never(outcome)
 
     async def _end(self, record: TaskRecord) -> None:
         try:
             await self._give_up(record, "ALL_PROVIDERS_FAILED")
         except StoreError as fault:
-            log.warning("a task could not be ended and is due again: %s", fault)
+            log.warning("task could not be ended, it is due again: %s", fault)

@@ -1,8 +1,10 @@
-"""A pushed task on its way to a worker: its event and its assignment published, then marked so.
+"""Publication of a pushed task to the workers.
 
-The record and the work item were written inside the decision, so a pod that dies anywhere here leaves work that the
-sweeper publishes. The event goes first, over the same connection: where the assignment arrives, its event has, too,
-however soon a worker ends the task.
+    record NEW, written by the decision → event and assignment published → both acknowledged → record PUBLISHED
+
+The decision writes the record and the work item, so a pod that dies on the way leaves a NEW task for the sweeper, which
+publishes both again. The streams drop repeats by message id. The event is sent first, over the same connection: a
+worker that has the assignment cannot end the task before its event is there.
 """
 
 import asyncio
@@ -10,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import assert_never
 
 from msgspec.structs import replace
 
@@ -26,23 +29,23 @@ from router.ports.tasks import TaskStore
 from router.telemetry import Event, Telemetry
 from router.usecases.audit.features import pack_features
 from router.wire import subjects
-from router.wire.assignment import Attempt, assigned_event, assignment
+from router.wire.assignment import Attempt, assignment, encode_assigned_event
 
 log = logging.getLogger("router.dispatch")
 
 
-class _Leaving:
-    """An attempt that waits for two acks: its event's and its assignment's."""
+class _InFlight:
+    """An attempt whose two publishes, event and assignment, are not both acknowledged yet."""
 
-    __slots__ = ("assignment_id", "failed", "mark", "missing")
+    __slots__ = ("assignment_id", "failed", "mark", "missing_acks")
 
     def __init__(self, assignment_id: str, mark: Move) -> None:
         self.assignment_id, self.mark = assignment_id, mark
-        self.missing, self.failed = 2, False
+        self.missing_acks, self.failed = 2, False
 
 
 class Dispatcher:
-    """Publishes attempts and marks them published, in batches of a tick."""
+    """Publishes attempts and marks them as published; marks that wait for the store share one call."""
 
     def __init__(
         self, tasks: TaskStore, publisher: Publisher, telemetry: Telemetry, now_ms: Callable[[str], int]
@@ -59,13 +62,13 @@ class Dispatcher:
         self._throttle = LogThrottle(time.monotonic)
 
     def admitted(self, request: DecideRequest, plan: Plan, outcome: Admitted, job: bytes) -> None:
-        """See `usecases.decide.decide.Dispatch`."""
+        """See `ports.tasks.Dispatch.admitted`."""
         self._begin(request, plan, outcome, job, outcome.decision_id, 1)
 
     def next_attempt(
         self, request: DecideRequest, plan: Plan, record: TaskRecord, outcome: Admitted, job: bytes
     ) -> None:
-        """Publish the attempt that follows the record's."""
+        """Publish the attempt after the record's current attempt."""
         self._begin(request, plan, outcome, job, record.decision_id, record.attempt + 1)
 
     def _begin(
@@ -102,8 +105,8 @@ class Dispatcher:
         mark = _mark(request.tenant_id, decision, number, attempt.deadline_at_ms, features)
         self._publish(request.assignment_subject, attempt, job, mark)
 
-    def again(self, record: TaskRecord, job: bytes) -> None:
-        """Publish the current attempt of a record that was never marked as published."""
+    def republish(self, record: TaskRecord, job: bytes) -> None:
+        """Publish the current attempt of a record that is still NEW: its pod died, or a publish failed."""
         facts = record.facts
         task = task_id(record.decision_id)
         attempt = Attempt(
@@ -137,45 +140,47 @@ class Dispatcher:
     def _publish(self, subject: str | None, attempt: Attempt, job: bytes, mark: Move) -> None:
         subject = subject or subjects.ASSIGN
         payload, headers = assignment(job, attempt)
-        event = assigned_event(job, attempt, subject=subject, timestamp_ms=attempt.created_at_ms)
+        event = encode_assigned_event(job, attempt, subject=subject, timestamp_ms=attempt.created_at_ms)
         if self._open == 0:
             self._idle.clear()
         self._open += 1
-        leaving = _Leaving(attempt.assignment_id, mark)
+        in_flight = _InFlight(attempt.assignment_id, mark)
         self._publisher.publish(
-            Publication(subjects.ASSIGNED, event, f"{attempt.assignment_id}:assigned"), partial(self._acked, leaving)
+            Publication(subjects.ASSIGNED, event, f"{attempt.assignment_id}:assigned"), partial(self._acked, in_flight)
         )
         self._publisher.publish(
-            Publication(subject, payload, attempt.assignment_id, headers), partial(self._published, leaving)
+            Publication(subject, payload, attempt.assignment_id, headers), partial(self._published, in_flight)
         )
 
-    def _published(self, leaving: _Leaving, outcome: Published) -> None:
+    def _published(self, in_flight: _InFlight, outcome: Published) -> None:
         if outcome is Published.DUPLICATE:
-            # It was published before, by a pod that could not mark it: workers have it once.
+            # An earlier publish was acknowledged but not marked: the stream holds one copy.
             self._telemetry.assignments_duplicate.inc()
-        elif outcome:
+        elif outcome is Published.STORED:
             self._telemetry.assignments_published.inc()
-        self._acked(leaving, outcome)
+        elif outcome is not Published.FAILED:
+            assert_never(outcome)
+        self._acked(in_flight, outcome)
 
-    def _acked(self, leaving: _Leaving, outcome: Published) -> None:
-        leaving.missing -= 1
-        leaving.failed |= not outcome
-        if leaving.missing:
+    def _acked(self, in_flight: _InFlight, outcome: Published) -> None:
+        in_flight.missing_acks -= 1
+        in_flight.failed |= not outcome
+        if in_flight.missing_acks:
             return
-        if leaving.failed:
-            # The record says NEW still: the sweeper publishes both, and the streams drop what they have.
-            if (unsaid := self._throttle.due()) is not None:
+        if in_flight.failed:
+            # The record is still NEW: the sweeper publishes both again, and the streams drop repeats.
+            if (suppressed := self._throttle.due()) is not None:
                 log.warning(
-                    "an assignment or its event was not published; the sweeper tries again",
+                    "assignment or its event not published, the sweeper retries",
                     extra={
                         "event": Event.PUBLISH_FAILED,
-                        "assignment_id": leaving.assignment_id,
-                        "unsaid": unsaid,
+                        "assignment_id": in_flight.assignment_id,
+                        "unsaid": suppressed,
                     },
                 )
             self._closed()
             return
-        self._marks.append(leaving.mark)
+        self._marks.append(in_flight.mark)
         if self._marking is None:
             self._marking = asyncio.get_running_loop().create_task(self._mark_all())
 
@@ -189,7 +194,7 @@ class Dispatcher:
                     while marks := _overtaken(marks, outcomes):
                         outcomes = await self._tasks.move(marks)
                 except StoreError as fault:
-                    # Unmarked ones are published again, with the same message id: the stream drops the repeats.
+                    # The sweeper publishes unmarked attempts again, with the same message id: the stream drops them.
                     log.warning("assignments could not be marked as published: %s", fault)
                 self._closed(done)
         finally:
@@ -201,15 +206,15 @@ class Dispatcher:
             self._idle.set()
 
     async def drained(self) -> None:
-        """Returns when everything that was to be published is, or is left to the sweeper."""
+        """Wait until every attempt is published and marked, or left to the sweeper."""
         await self._idle.wait()
 
 
 def _overtaken(marks: Sequence[Move], outcomes: Sequence[MoveOutcome]) -> list[Move]:
-    """What is to be written for tasks whose worker was quicker than the mark.
+    """The moves for tasks whose worker acked or finished before the mark was written.
 
-    An accepted one gets the deadline that its worker was told, as by the mark; for one that is further, or of another
-    attempt by now, the log says all the same that it was published.
+    An accepted task gets the mark's deadline, which is the one its worker received. For a task in a later state the
+    audit only records that the attempt was published.
     """
     late: list[Move] = []
     for mark, outcome in zip(marks, outcomes, strict=True):

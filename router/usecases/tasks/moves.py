@@ -1,8 +1,8 @@
-"""What dispatch, settling and sweeping share: moves of a task, told by its record."""
+"""Moves of a task, built from its record; shared by acks, results, the sweeper and undone decisions."""
 
 import logging
+from typing import assert_never
 
-from msgspec import msgpack
 from msgspec.structs import replace
 
 from router.domain.attempts import looks_at_request, next_in_ms
@@ -13,26 +13,42 @@ from router.domain.request import Correlation
 from router.domain.result import BreakerVerdict, ExecResult
 from router.domain.task import Action, Correction, Final, Move, Reservation, TaskFacts, TaskRecord, TaskState
 from router.ports.tasks import TaskStore
+from router.usecases.audit.features import pack_features
 from router.usecases.policies.lookups import breaker_of, policy_of
 from router.wire.job import Origin, request_of
 
 log = logging.getLogger("router.tasks")
 
-_pack = msgpack.Encoder().encode
+_RESOURCES = frozenset(Resource)
 STATUS_CODES = {"success": 0, "error": 1, "timeout": 2, "cancelled": 3}
+"""Stored code of each result status in audit records."""
 
 
 def origin_of(facts: TaskFacts) -> Origin:
-    """Whose task it is and what it correlates with, for events."""
+    """The tenant, request and correlation ids of a task, for events."""
     correlation = Correlation(facts.trace_id, facts.run_id, facts.flow_id, facts.step_id)
-    return Origin(facts.tenant_id, facts.request_id, facts.task_type, facts.idempotency_key, correlation)
+    return Origin(
+        tenant_id=facts.tenant_id,
+        request_id=facts.request_id,
+        task_type=facts.task_type,
+        idempotency_key=facts.idempotency_key,
+        correlation=correlation,
+    )
 
 
-def note(
+def note_move(
     tenant_id: str, decision_id: bytes, action: Action, features: TaskFeatures, *, attempt: int = 0, code: int = 0
 ) -> Move:
-    """A record in the audit, and nothing else."""
-    return Move(tenant_id, decision_id, action, _pack(features), code, attempt=attempt, note=True)
+    """A move that writes an audit record and changes no task."""
+    return Move(
+        tenant_id=tenant_id,
+        decision_id=decision_id,
+        action=action,
+        features=pack_features(features),
+        code=code,
+        attempt=attempt,
+        note=True,
+    )
 
 
 def waiting_move(
@@ -45,14 +61,17 @@ def waiting_move(
     due_ms: int,
     verdict: BreakerVerdict = BreakerVerdict.NEITHER,
 ) -> Move:
-    """The attempt has failed and the next one is due at `due_ms`: its provider is let go, all else carries on."""
-    made = _failed_move(record, policies, action, features, verdict)
+    """The move of a failed attempt whose task waits for the next one, due at `due_ms` (Redis time).
+
+    It releases the provider's leases; the task's other leases stay until the task ends.
+    """
+    move = _failed_move(record=record, policies=policies, action=action, features=features, verdict=verdict)
     return replace(
-        made,
+        move,
         below=TaskState.WAITING,
         state=TaskState.WAITING,
         due_ms=due_ms,
-        leases=tuple(x for x in made.leases if x.reservation.scope == Scope.PROVIDER),
+        leases=tuple(x for x in move.leases if x.reservation.scope == Scope.PROVIDER),
         why=why,
     )
 
@@ -68,9 +87,9 @@ def ending_move(
     verdict: BreakerVerdict = BreakerVerdict.NEITHER,
     final: Final | None = None,
 ) -> Move:
-    """The task has ended without a success that could be settled: every lease is let go, estimates stand."""
-    made = _failed_move(record, policies, action, features, verdict)
-    return replace(made, state=state, keep_ms=keep_ms, final=final)
+    """The move that ends a task without a result to settle: it releases all leases, and reserved estimates stay."""
+    move = _failed_move(record=record, policies=policies, action=action, features=features, verdict=verdict)
+    return replace(move, state=state, keep_ms=keep_ms, final=final)
 
 
 def _failed_move(
@@ -80,17 +99,17 @@ def _failed_move(
     features: TaskFeatures,
     verdict: BreakerVerdict,
 ) -> Move:
-    """What the end of an attempt and of a task have in common; it says nothing of the state yet."""
+    """The part that the end of an attempt and the end of a task have in common; the caller adds the new state."""
     facts = record.facts
     _, leases = split_reservations(facts.reserved, record.provider_id, record.expected_cost_microusd, None)
     return Move(
-        facts.tenant_id,
-        record.decision_id,
-        action,
-        _pack(features),
-        STATUS_CODES.get(features.status or "", 0),
-        task_id(record.decision_id),
-        record.attempt,
+        tenant_id=facts.tenant_id,
+        decision_id=record.decision_id,
+        action=action,
+        features=pack_features(features),
+        code=STATUS_CODES.get(features.status or "", 0),
+        task_id=task_id(record.decision_id),
+        attempt=record.attempt,
         verdict=verdict,
         breaker=breaker_of(policies, facts.policy_id),
         provider_entry=record.provider_entry,
@@ -101,27 +120,47 @@ def _failed_move(
 def split_reservations(
     reserved: tuple[Reservation, ...], provider_id: str, provider_cost: int, result: ExecResult | None
 ) -> tuple[tuple[Correction, ...], tuple[Correction, ...]]:
-    """(units to correct, leases to free). Only a result that tells its figures corrects; else the estimate stands."""
+    """Split reservations into corrections of units and leases to release.
+
+    A resource is corrected only if `result` reports how much of it was used; otherwise the estimate stays.
+    `provider_cost` (micro-USD) replaces the units of reservations that stand for the chosen provider's cost.
+    """
     corrections: list[Correction] = []
     leases: list[Correction] = []
     for r in reserved:
+        if r.resource not in _RESOURCES:
+            continue  # a newer pod reserved it: the estimate stays
         owner = provider_id if r.scope == Scope.PROVIDER and not r.owner else r.owner
-        if r.resource == Resource.CONCURRENCY:
+        resource = Resource(r.resource)
+        if resource is Resource.CONCURRENCY:
             leases.append(Correction(r, owner, 0))
             continue
-        used = None
-        if result is not None:
-            used = result.tokens if r.resource == Resource.TOKENS else result.cost_microusd
+        used = None if result is None else _used(resource, result)
         units = provider_cost if r.units < 0 else r.units
         if used is not None and used != units:
             corrections.append(Correction(r, owner, used - units))
     return tuple(corrections), tuple(leases)
 
 
-async def next_of(tasks: TaskStore, policies: TenantPolicies | None, record: TaskRecord, why: int) -> int | None:
-    """How many ms a task waits for its next attempt; None: there is none.
+def _used(resource: Resource, result: ExecResult) -> int | None:
+    """The units that a result reports for a resource; None: it does not report them."""
+    match resource:
+        case Resource.TOKENS:
+            return result.tokens
+        case Resource.COST:
+            return result.cost_microusd
+        case Resource.REQUESTS | Resource.CONCURRENCY:
+            return None  # a request counts 1; a lease is released
+        case _:
+            assert_never(resource)
 
-    Its work item is read only where a rule looks at the request.
+
+async def next_attempt_wait_ms(
+    tasks: TaskStore, policies: TenantPolicies | None, record: TaskRecord, why: int
+) -> int | None:
+    """Milliseconds until the next attempt of a task; None: its attempts are used up.
+
+    The work item is read from the store only if a fallback rule depends on the request.
 
     :raises StoreError: Redis did not answer.
     """
@@ -132,6 +171,6 @@ async def next_of(tasks: TaskStore, policies: TenantPolicies | None, record: Tas
         try:
             request = None if job is None else request_of(job)
         except ValueError as fault:
-            # The next attempt cannot be planned without it and says so.
-            log.warning("a work item cannot be read: %s", fault)
+            # The next attempt needs the work item too: `Attempts.begin` then ends the task.
+            log.warning("work item cannot be read: %s", fault)
     return next_in_ms(policy, record, why, request)

@@ -1,10 +1,10 @@
-"""Does the usage stream say what was settled? Proven from the streams, one batch after the other.
+"""Comparison of the usage stream with the settled results, read from the streams batch by batch.
 
-    RESULT → successes → what the store settled of them → must be in USAGE exactly once, or in the outbox still
-    USAGE  → each usage_id once, and of no task that ended otherwise
+    RESULT → successes → settled in the store → exactly once in USAGE, or still in the outbox
+    USAGE  → each usage_id once, and only for tasks that succeeded
 
-Results are read first, then usage; what is missing then is looked for in the outbox, and once more in what was
-published meanwhile, so that a fleet under load reconciles too.
+Results are read first, then usage. A usage event that is still missing is looked up in the outbox, and then in the
+part of USAGE that was published meanwhile. So a fleet under load reconciles too.
 """
 
 import time
@@ -16,20 +16,20 @@ from msgspec import Struct
 from router.domain.ids import from_text, idempotency_name, name_in, task_id, task_of, to_text
 from router.domain.result import ExecResult, Status
 from router.domain.task import TaskRecord, TaskState
-from router.ports.bus import History, Kept
+from router.ports.bus import History, StoredMessage
 from router.ports.decisions import Answers
 from router.ports.tasks import TaskStore
-from router.wire.assignment import UsageFacts, usage_facts
+from router.wire.assignment import UsageIdentity, usage_identity
 from router.wire.problems import Rejected
 from router.wire.results import decode_result
 
 _BATCH = 256
-# Between the clock of a pod, which dates what it asks for, and the server's.
-_CLOCKS_DIFFER_MS = 300_000
+# Allowed difference between this machine's clock and the NATS server's, which dates the messages.
+_MAX_CLOCK_SKEW_MS = 300_000
 
 
 class Finding(Struct, frozen=True):
-    """One event that is not as it must be."""
+    """A usage event that is missing, stored more than once, or belongs to a task that did not succeed."""
 
     what: Literal["missing", "doubled", "unearned"]
     usage_id: str
@@ -39,7 +39,7 @@ class Finding(Struct, frozen=True):
 
 
 class Reconciliation(Struct):
-    """What was counted; `findings` empty: every settled success is metered once."""
+    """Counts of a comparison. Without `findings`, every settled success is metered exactly once."""
 
     results: int = 0
     successes: int = 0
@@ -61,72 +61,84 @@ class _Owner(Struct, frozen=True):
 async def reconcile(
     results: History, usage: History, tasks: TaskStore, answers: Answers, *, since_ms: int, tenant_id: str | None = None
 ) -> Reconciliation:
-    """Compare what was stored from `since_ms` on. Memory: one entry an event; the streams are not changed.
+    """Compare the messages since `since_ms` (Unix time); reads only. Memory: one entry per event.
 
     :raises StoreError: Redis did not answer.
     :raises BusError: a stream could not be read.
     """
-    found = Reconciliation()
+    totals = Reconciliation()
     settled: dict[bytes, _Owner] = {}
     async for batch in results.read(since_ms=since_ms):
-        await _settled_of(batch, tasks, answers, tenant_id, found, settled)
-    found.settled = len(settled)
+        await _add_settled(
+            batch=batch, tasks=tasks, answers=answers, tenant_id=tenant_id, totals=totals, settled=settled
+        )
+    totals.settled = len(settled)
     began_ms = int(time.time() * 1000)
     metered = await _metered(usage, since_ms, tenant_id)
-    found.usage = sum(times for times, _ in metered.values())
-    found.findings += [_finding("doubled", u, m.owner, n) for u, (n, m) in metered.items() if n > 1]
-    found.findings += await _unearned(tasks, [(u, m) for u, (_, m) in metered.items() if u not in settled])
+    totals.usage = sum(times for times, _ in metered.values())
+    totals.findings += [_finding("doubled", u, m.owner, n) for u, (n, m) in metered.items() if n > 1]
+    totals.findings += await _unearned(tasks, [(u, m) for u, (_, m) in metered.items() if u not in settled])
     missing = [u for u in settled if u not in metered]
-    waits = await _waits(tasks, missing)
-    found.waiting = sum(waits)
-    lost = [u for u, there in zip(missing, waits, strict=True) if not there]
+    in_outbox = await _in_outbox(tasks, missing)
+    totals.waiting = sum(in_outbox)
+    lost = [u for u, waits in zip(missing, in_outbox, strict=True) if not waits]
     if lost:
-        late = await usage.holds({to_text(u) for u in lost}, max(0, began_ms - _CLOCKS_DIFFER_MS))
-        found.findings += [_finding("missing", u, settled[u], 0) for u in lost if to_text(u) not in late]
-    return found
+        late = await usage.holds({to_text(u) for u in lost}, max(0, began_ms - _MAX_CLOCK_SKEW_MS))
+        totals.findings += [_finding("missing", u, settled[u], 0) for u in lost if to_text(u) not in late]
+    return totals
 
 
 def _finding(what: Literal["missing", "doubled", "unearned"], usage_id: bytes, owner: _Owner, times: int) -> Finding:
-    return Finding(what, to_text(usage_id), owner.tenant_id, owner.request_id, times)
+    return Finding(
+        what=what, usage_id=to_text(usage_id), tenant_id=owner.tenant_id, request_id=owner.request_id, times=times
+    )
 
 
-async def _settled_of(
-    batch: list[Kept],
+async def _add_settled(
+    *,
+    batch: list[StoredMessage],
     tasks: TaskStore,
     answers: Answers,
     tenant_id: str | None,
-    found: Reconciliation,
+    totals: Reconciliation,
     settled: dict[bytes, _Owner],
 ) -> None:
-    """Add to `settled` what the store says of the successes in a batch."""
-    named: list[bytes] = []
-    for kept in batch:
-        found.results += 1
-        result = decode_result(kept.data, kept.headers)
+    """Add the successes of a batch that the store has settled to `settled`, and count the others in `totals`."""
+    task_ids: list[bytes] = []
+    for message in batch:
+        totals.results += 1
+        result = decode_result(message.data, message.headers)
         if isinstance(result, Rejected):
-            found.unreadable += 1
+            totals.unreadable += 1
         elif result.status is Status.SUCCESS:
-            found.successes += 1
+            totals.successes += 1
             if result.assignment_id is not None:
-                named.append(task_of(result.assignment_id))
+                task_ids.append(task_of(result.assignment_id))
             else:
-                named += await _undispatched(result, answers, tenant_id, found, settled)
-    for task, record in zip(named, await tasks.records(named), strict=True):
+                task_ids += await _add_undispatched(
+                    result=result, answers=answers, tenant_id=tenant_id, totals=totals, settled=settled
+                )
+    for task, record in zip(task_ids, await tasks.records(task_ids), strict=True):
         if not isinstance(record, TaskRecord):
-            found.forgotten += 1
+            totals.forgotten += 1
         elif tenant_id is None or record.facts.tenant_id == tenant_id:
             if record.state is TaskState.SUCCEEDED:
                 settled[task] = _Owner(record.facts.tenant_id, record.facts.request_id)
             elif record.state.final:
-                found.refused += 1
+                totals.refused += 1
             else:
-                found.in_progress += 1
+                totals.in_progress += 1
 
 
-async def _undispatched(
-    result: ExecResult, answers: Answers, tenant_id: str | None, found: Reconciliation, settled: dict[bytes, _Owner]
+async def _add_undispatched(
+    *,
+    result: ExecResult,
+    answers: Answers,
+    tenant_id: str | None,
+    totals: Reconciliation,
+    settled: dict[bytes, _Owner],
 ) -> list[bytes]:
-    """The same for a success that names a decision; returns its task when it was dispatched after all."""
+    """Do the same for a success that names a decision; return its task id if the decision was dispatched."""
     owner = result.tenant_id
     if owner is None or (tenant_id is not None and owner != tenant_id):
         return []
@@ -136,13 +148,13 @@ async def _undispatched(
         name = idempotency_name(owner, "key", result.idempotency_key)
     else:
         name = idempotency_name(owner, "request", result.request_id or "")
-    kept = await answers.remembered(owner, name)
-    if kept is None:
-        found.forgotten += 1
-    elif kept.pushed:
-        return [task_id(kept.decision_id)]
-    elif kept.settled and kept.meter:
-        settled[kept.decision_id] = _Owner(owner, result.request_id)
+    remembered = await answers.remembered(owner, name)
+    if remembered is None:
+        totals.forgotten += 1
+    elif remembered.pushed:
+        return [task_id(remembered.decision_id)]
+    elif remembered.settled and remembered.meter:
+        settled[remembered.decision_id] = _Owner(owner, result.request_id)
     return []
 
 
@@ -152,37 +164,37 @@ class _Metered(Struct, frozen=True):
 
 
 async def _metered(usage: History, since_ms: int, tenant_id: str | None) -> dict[bytes, tuple[int, _Metered]]:
-    """How often each usage_id is in the stream."""
-    found: dict[bytes, tuple[int, _Metered]] = {}
+    """The number of events in the stream per usage_id, with the owner."""
+    metered: dict[bytes, tuple[int, _Metered]] = {}
     async for batch in usage.read(since_ms=since_ms):
-        for kept in batch:
-            facts = usage_facts(kept.data)
+        for message in batch:
+            facts = usage_identity(message.data)
             usage_id = from_text(facts.usage_id)
             if usage_id is None or (tenant_id is not None and facts.tenant_id != tenant_id):
                 continue
-            times, _ = found.get(usage_id, (0, None))
-            found[usage_id] = times + 1, _of(facts)
-    return found
+            times, _ = metered.get(usage_id, (0, None))
+            metered[usage_id] = times + 1, _metered_from(facts)
+    return metered
 
 
-def _of(facts: UsageFacts) -> _Metered:
+def _metered_from(facts: UsageIdentity) -> _Metered:
     return _Metered(_Owner(facts.tenant_id, facts.request_id), facts.assignment_id is not None)
 
 
 async def _unearned(tasks: TaskStore, others: Sequence[tuple[bytes, _Metered]]) -> list[Finding]:
-    """Of usage whose result was not read (it is older, as a rule): what belongs to a task that did not succeed."""
-    found: list[Finding] = []
+    """The usage of tasks that did not succeed, among events whose result was not read (usually an older one)."""
+    findings: list[Finding] = []
     dispatched = [(u, m) for u, m in others if m.dispatched]
     for at in range(0, len(dispatched), _BATCH):
         batch = dispatched[at : at + _BATCH]
         for (usage_id, metered), record in zip(batch, await tasks.records([u for u, _ in batch]), strict=True):
             if isinstance(record, TaskRecord) and record.state is not TaskState.SUCCEEDED:
-                found.append(_finding("unearned", usage_id, metered.owner, 1))
-    return found
+                findings.append(_finding("unearned", usage_id, metered.owner, 1))
+    return findings
 
 
-async def _waits(tasks: TaskStore, usage_ids: list[bytes]) -> list[bool]:
-    found: list[bool] = []
+async def _in_outbox(tasks: TaskStore, usage_ids: list[bytes]) -> list[bool]:
+    waits: list[bool] = []
     for at in range(0, len(usage_ids), _BATCH):
-        found += await tasks.usage_waits(usage_ids[at : at + _BATCH])
-    return found
+        waits += await tasks.usage_is_waiting(usage_ids[at : at + _BATCH])
+    return waits

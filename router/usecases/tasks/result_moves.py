@@ -1,4 +1,4 @@
-"""What a result asks of the store: the one move that settles it, or the note that it cannot be settled."""
+"""The move that a result needs: one that settles it, or an audit note that it settles nothing."""
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -8,7 +8,7 @@ from msgspec import Struct
 from router.domain.attempts import why_of
 from router.domain.audit import TaskFeatures
 from router.domain.ids import attempt_in, idempotency_name, name_in, task_id
-from router.domain.outcome import Remembered
+from router.domain.outcome import StoredAnswer
 from router.domain.policy.model import TenantPolicies, provider_entry
 from router.domain.result import ExecResult, Status, breaker_verdict, taught
 from router.domain.task import Action, Final, Move, TaskRecord, TaskState, Unreadable
@@ -19,8 +19,14 @@ from router.ports.tasks import TaskStore
 from router.usecases.audit.features import features_of, pack_features
 from router.usecases.messages.deliveries import REDRIVEN, REDRIVEN_BY
 from router.usecases.policies.lookups import breaker_of, policies_of
-from router.usecases.tasks.moves import STATUS_CODES, next_of, note, split_reservations, waiting_move
-from router.usecases.tasks.usage import measured, usage_of_decision, usage_of_task
+from router.usecases.tasks.moves import (
+    STATUS_CODES,
+    next_attempt_wait_ms,
+    note_move,
+    split_reservations,
+    waiting_move,
+)
+from router.usecases.tasks.usage import complete_figures, usage_of_decision, usage_of_task
 
 _RETRIED = (Status.ERROR, Status.TIMEOUT)
 _STATES = {
@@ -43,21 +49,26 @@ class Refusal(StrEnum):
 
 
 class OpenResult(Struct):
-    """A result that is being settled: its record or remembered answer, and the move that settles it, if one does."""
+    """A result while it is being settled, with what is known of its task or decision.
+
+    `record` belongs to a dispatched task, `remembered` to a decision that was not dispatched. `move` is the move that
+    settles the result, if there is one. `redriven` is the audit note of a redriven dead letter. `foreign`: it names
+    another tenant's task. `unreadable` and `fault` hold the error text when the record or the move failed.
+    """
 
     delivery: Delivery
     result: ExecResult
     redriven: str | None = None
     record: TaskRecord | None = None
-    kept: Remembered | None = None
+    remembered: StoredAnswer | None = None
     move: Move | None = None
     usage: bytes = b""
     foreign: bool = False
     unreadable: str = ""
     fault: str = ""
 
-    def found(self, record: TaskRecord | Unreadable | None) -> None:
-        """What the store has of its task."""
+    def set_record(self, record: TaskRecord | Unreadable | None) -> None:
+        """Take the store's record of the task, or the reason why it is unreadable."""
         if isinstance(record, Unreadable):
             self.unreadable = record.message
         else:
@@ -65,34 +76,37 @@ class OpenResult(Struct):
 
     @property
     def failed(self) -> bool:
-        """Whether it could be neither settled nor refused."""
+        """Whether the result could be neither settled nor refused."""
         return not self.foreign and bool(self.unreadable or self.fault)
 
     @property
     def provider_id(self) -> str:
-        """Whose breaker it is about."""
+        """The provider whose breaker the result concerns; empty when unknown."""
         if self.record is not None:
             return self.record.provider_id
-        return "" if self.kept is None else self.kept.provider_id
+        return "" if self.remembered is None else self.remembered.provider_id
 
-    def features(self, attempt: int, told: str | None = None) -> TaskFeatures | None:
-        """What the audit keeps of it; None: nothing is known of its task."""
-        words = "; ".join(x for x in (told, self.redriven) if x is not None) or None
+    def features(self, attempt: int, note: str | None = None) -> TaskFeatures | None:
+        """The features for the audit; None when neither task nor decision is known."""
+        full_note = "; ".join(x for x in (note, self.redriven) if x is not None) or None
         if self.record is not None:
-            return features_of(self.record, attempt, self.result, note=words)
-        return None if self.kept is None else _features_of_kept(self.kept, self.result, words)
+            return features_of(self.record, attempt, self.result, note=full_note)
+        return None if self.remembered is None else _features_of_remembered(self.remembered, self.result, full_note)
 
 
-def redriven_by(headers: Mapping[str, str]) -> str | None:
-    """Who sent it again and which dead letter it was; None: it comes for the first time."""
-    letter = headers.get(REDRIVEN)
-    return None if letter is None else f"dead letter {letter}, sent again by {headers.get(REDRIVEN_BY, 'somebody')}"
+def redriven_note(headers: Mapping[str, str]) -> str | None:
+    """The audit note of a redriven message: which dead letter it was and who sent it; None for any other message."""
+    sequence = headers.get(REDRIVEN)
+    if sequence is None:
+        return None
+    return f"dead letter {sequence}, sent again by {headers.get(REDRIVEN_BY, 'an unknown principal')}"
 
 
 class ResultMoves:
-    """Makes the moves. `final` makes what the caller of an ended task is told.
+    """Builds the moves of results.
 
-    `refused` counts a result that settles nothing, `violation` tells of one for a foreign task.
+    `final` builds the final result for the caller of an ended task. `refused` counts a result that settles nothing.
+    `violation(named tenant, owner)` reports a result for another tenant's task.
     """
 
     def __init__(
@@ -116,117 +130,130 @@ class ResultMoves:
         self._refused = refused
         self._violation = violation
 
-    async def of(self, one: OpenResult) -> Move | None:
-        """The move that settles it (then `one.move` is it), or a note that it cannot be, or nothing.
+    async def move_for(self, opened: OpenResult) -> Move | None:
+        """The move that settles the result (also set as `opened.move`), an audit note that it settles nothing, or None.
 
         :raises StoreError: the tenant's policies could not be read.
         """
-        result = one.result
-        if one.unreadable:
+        result = opened.result
+        if opened.unreadable:
             return None
-        if one.record is not None:
-            return await self._of_task(one, one.record)
-        if one.foreign and result.tenant_id is not None:
-            # An answer that is not dispatched does not tell its tenant: there is no log to put this into.
+        if opened.record is not None:
+            return await self._move_of_task(opened, opened.record)
+        if opened.foreign and result.tenant_id is not None:
+            # A remembered decision does not name its tenant, so there is no audit log to write this to.
             self._refused(Refusal.VIOLATION)
             self._violation(result.tenant_id, None)
             return None
-        if one.kept is not None and result.tenant_id is not None:
-            return await self._of_remembered(one, one.kept, result.tenant_id)
+        if opened.remembered is not None and result.tenant_id is not None:
+            return await self._move_of_decision(opened, opened.remembered, result.tenant_id)
         self._refused(Refusal.UNKNOWN)
         return None
 
-    async def _of_task(self, one: OpenResult, record: TaskRecord) -> Move:
-        result, facts = one.result, record.facts
+    async def _move_of_task(self, opened: OpenResult, record: TaskRecord) -> Move:
+        result, facts = opened.result, record.facts
         attempt = record.attempt if result.assignment_id is None else attempt_in(result.assignment_id)
         if result.tenant_id is not None and result.tenant_id != facts.tenant_id:
-            one.foreign = True
+            opened.foreign = True
             self._refused(Refusal.VIOLATION)
             self._violation(result.tenant_id, facts.tenant_id)
-            return _note(one, record, Action.RESULT_VIOLATION, attempt, f"named tenant {result.tenant_id}")
+            return _note_move(
+                opened=opened,
+                record=record,
+                action=Action.RESULT_VIOLATION,
+                attempt=attempt,
+                note=f"named tenant {result.tenant_id}",
+            )
         if attempt != record.attempt:
             self._refused(Refusal.LATE)
-            return _note(one, record, Action.RESULT_LATE, attempt)
+            return _note_move(opened, record, Action.RESULT_LATE, attempt)
         policies = await policies_of(self._policies, facts.tenant_id)
-        wait = None
+        wait_ms = None
         if result.status in _RETRIED:
-            wait = await next_of(self._tasks, policies, record, why_of(result))
-        one.move = self._ending(one, record, policies) if wait is None else self._waiting(record, policies, one, wait)
-        return one.move
+            wait_ms = await next_attempt_wait_ms(self._tasks, policies, record, why_of(result))
+        opened.move = (
+            self._ending(opened, record, policies)
+            if wait_ms is None
+            else self._waiting(record, policies, opened, wait_ms)
+        )
+        return opened.move
 
-    def _ending(self, one: OpenResult, record: TaskRecord, policies: TenantPolicies | None) -> Move:
-        result, facts = one.result, record.facts
+    def _ending(self, opened: OpenResult, record: TaskRecord, policies: TenantPolicies | None) -> Move:
+        result, facts = opened.result, record.facts
         corrections, leases = split_reservations(
             facts.reserved, record.provider_id, record.expected_cost_microusd, result
         )
-        told = result
+        reported = result
         if result.status is Status.SUCCESS:
-            told = measured(record, result, self._decisions.now_ms(facts.tenant_id))
-            one.usage = usage_of_task(record, told, self._wall_ms())
+            reported = complete_figures(record, result, self._decisions.now_ms(facts.tenant_id))
+            opened.usage = usage_of_task(record, reported, self._wall_ms())
         return Move(
-            facts.tenant_id,
-            record.decision_id,
-            Action.RESULT_SETTLED,
-            pack_features(features_of(record, record.attempt, result, note=one.redriven)),
-            STATUS_CODES[result.status.value],
-            task_id(record.decision_id),
-            record.attempt,
+            tenant_id=facts.tenant_id,
+            decision_id=record.decision_id,
+            action=Action.RESULT_SETTLED,
+            features=pack_features(features_of(record, record.attempt, result, note=opened.redriven)),
+            code=STATUS_CODES[result.status.value],
+            task_id=task_id(record.decision_id),
+            attempt=record.attempt,
             state=_STATES[result.status],
             keep_ms=self._tombstone_ms,
             verdict=breaker_verdict(result),
             breaker=breaker_of(policies, facts.policy_id),
             provider_entry=record.provider_entry,
-            usage=one.usage,
+            usage=opened.usage,
             charged_ms=record.charged_ms,
             corrections=corrections,
             leases=leases,
             taught=taught(result),
-            final=self._final(record, told),
+            final=self._final(record, reported),
         )
 
-    def _waiting(self, record: TaskRecord, policies: TenantPolicies | None, one: OpenResult, wait: int) -> Move:
-        told = "another attempt follows" if one.redriven is None else f"another attempt follows; {one.redriven}"
+    def _waiting(self, record: TaskRecord, policies: TenantPolicies | None, opened: OpenResult, wait_ms: int) -> Move:
+        result = opened.result
+        note = "another attempt follows" if opened.redriven is None else f"another attempt follows; {opened.redriven}"
         return waiting_move(
             record,
             policies,
             Action.RESULT_SETTLED,
-            features_of(record, record.attempt, one.result, note=told),
-            why=why_of(one.result),
-            due_ms=self._decisions.now_ms(record.facts.tenant_id) + wait,
-            verdict=breaker_verdict(one.result),
+            features_of(record, record.attempt, result, note=note),
+            why=why_of(result),
+            due_ms=self._decisions.now_ms(record.facts.tenant_id) + wait_ms,
+            verdict=breaker_verdict(result),
         )
 
-    async def _of_remembered(self, one: OpenResult, kept: Remembered, tenant_id: str) -> Move:
-        result = one.result
+    async def _move_of_decision(self, opened: OpenResult, remembered: StoredAnswer, tenant_id: str) -> Move:
+        result = opened.result
         policies = await policies_of(self._policies, tenant_id)
-        corrections, leases = split_reservations(kept.reserved, kept.provider_id, kept.expected_cost_microusd, result)
-        if result.status is Status.SUCCESS and kept.meter:
-            one.usage = usage_of_decision(kept, result, tenant_id, self._wall_ms())
-        one.move = Move(
-            tenant_id,
-            kept.decision_id,
-            Action.RESULT_SETTLED,
-            pack_features(_features_of_kept(kept, result, one.redriven)),
-            STATUS_CODES[result.status.value],
+        corrections, leases = split_reservations(
+            remembered.reserved, remembered.provider_id, remembered.expected_cost_microusd, result
+        )
+        if result.status is Status.SUCCESS and remembered.meter:
+            opened.usage = usage_of_decision(remembered, result, tenant_id, self._wall_ms())
+        opened.move = Move(
+            tenant_id=tenant_id,
+            decision_id=remembered.decision_id,
+            action=Action.RESULT_SETTLED,
+            features=pack_features(_features_of_remembered(remembered, result, opened.redriven)),
+            code=STATUS_CODES[result.status.value],
             verdict=breaker_verdict(result),
-            breaker=breaker_of(policies, kept.policy_id),
-            provider_entry=provider_entry(kept.provider_id),
-            usage=one.usage,
-            charged_ms=kept.charged_ms,
+            breaker=breaker_of(policies, remembered.policy_id),
+            provider_entry=provider_entry(remembered.provider_id),
+            usage=opened.usage,
+            charged_ms=remembered.charged_ms,
             corrections=corrections,
             leases=leases,
             taught=taught(result),
         )
-        return one.move
+        return opened.move
 
 
-def _note(one: OpenResult, record: TaskRecord, action: Action, attempt: int, told: str | None = None) -> Move:
-    features = one.features(attempt, told) or features_of(record, attempt, one.result, note=told)
-    return note(record.facts.tenant_id, record.decision_id, action, features, attempt=attempt)
+def _note_move(opened: OpenResult, record: TaskRecord, action: Action, attempt: int, note: str | None = None) -> Move:
+    features = opened.features(attempt, note) or features_of(record, attempt, opened.result, note=note)
+    return note_move(record.facts.tenant_id, record.decision_id, action, features, attempt=attempt)
 
 
-def name_of(result: ExecResult) -> bytes | None:
-    """The idempotency name under which the decision that a result names is remembered."""
+def remembered_name(result: ExecResult) -> bytes | None:
+    """The name under which the store remembers the decision that a result refers to; None: it refers to none."""
     tenant_id = result.tenant_id
     if tenant_id is None:
         return None
@@ -237,19 +264,19 @@ def name_of(result: ExecResult) -> bytes | None:
     return None if result.request_id is None else idempotency_name(tenant_id, "request", result.request_id)
 
 
-def _features_of_kept(kept: Remembered, result: ExecResult, told: str | None) -> TaskFeatures:
+def _features_of_remembered(remembered: StoredAnswer, result: ExecResult, note: str | None) -> TaskFeatures:
     return TaskFeatures(
-        result.request_id or "",
-        kept.policy_id,
-        kept.policy_revision,
-        kept.provider_id,
-        None,
-        None,
-        result.correlation.trace_id,
-        result.status.value,
-        result.error_code,
-        result.latency_ms,
-        result.cost_microusd,
-        result.tokens,
-        told,
+        request_id=result.request_id or "",
+        policy_id=remembered.policy_id,
+        policy_revision=remembered.policy_revision,
+        provider_id=remembered.provider_id,
+        assignment_id=None,
+        user_id=None,
+        trace_id=result.correlation.trace_id,
+        status=result.status.value,
+        error_code=result.error_code,
+        latency_ms=result.latency_ms,
+        cost_microusd=result.cost_microusd,
+        tokens=result.tokens,
+        note=note,
     )

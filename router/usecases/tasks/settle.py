@@ -1,10 +1,10 @@
-"""Results: what workers report, settled once.
+"""Settling of results: each result that a worker or caller reports takes effect once.
 
     result → its task's record (or the remembered decision) → one move: state, breaker, reservations, leases, audit,
-    usage in the outbox, what the caller is to be told → both published → cleared after the stream has them
+    usage in the outbox, final result for the caller → usage and final result published → both deleted once stored
 
-The first result of an attempt wins. A repeat changes nothing, one of a superseded attempt or an ended task is late, one
-that names another tenant's task is a violation: all are counted and audited with the task's own tenant.
+The first result of an attempt wins. A repeat changes nothing. A result of a superseded attempt or an ended task is
+late, and one that names another tenant's task is a violation. All are counted and audited under the task's own tenant.
 """
 
 import logging
@@ -20,11 +20,11 @@ from router.ports.decisions import DecisionStore
 from router.ports.policies import PolicyLookup
 from router.ports.tasks import DeliveryFailures, TaskStore
 from router.telemetry import Event, Telemetry
-from router.usecases.messages.deliveries import VIOLATION, DeadLetters, FailureBudget, again, violation
+from router.usecases.messages.deliveries import VIOLATION, DeadLetters, FailureBudget, report_violation, retry_later
 from router.usecases.messages.isolation import Isolation
-from router.usecases.tasks.moves import note
+from router.usecases.tasks.moves import note_move
 from router.usecases.tasks.outbox import Outbox
-from router.usecases.tasks.result_moves import OpenResult, Refusal, ResultMoves, name_of, redriven_by
+from router.usecases.tasks.result_moves import OpenResult, Refusal, ResultMoves, redriven_note, remembered_name
 from router.usecases.tasks.task_effects import TaskEffects
 from router.wire.problems import Rejected
 from router.wire.results import decode_result
@@ -32,12 +32,13 @@ from router.wire.subjects import RESULT
 
 log = logging.getLogger("router.settle")
 
-# Times the tries of a result whose task's record cannot be read: over a minute as a rule, for newer pods to come by.
-PATIENCE = 4
+# Factor on `max_failures` for a result whose record is unreadable. The retries then usually last over a minute, so that
+# a newer pod can take the result during a roll.
+UNREADABLE_FACTOR = 4
 
 
 class Settle:
-    """Settles batches of results. `max_failures`: how often a result may fail for good before it is a dead letter."""
+    """Consumer of results. `max_failures`: number of lasting failures after which a result becomes a dead letter."""
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class Settle:
         self._telemetry = telemetry
         self._isolation = isolation
         self._faults = FailureBudget(failures, f"{RESULT} fault", max_failures)
-        self._unreadable = FailureBudget(failures, f"{RESULT} unreadable", PATIENCE * max_failures)
+        self._unreadable = FailureBudget(failures, f"{RESULT} unreadable", UNREADABLE_FACTOR * max_failures)
         self._moves = ResultMoves(
             tasks,
             decisions,
@@ -75,39 +76,39 @@ class Settle:
         )
 
     async def results(self, batch: Sequence[Delivery]) -> None:
-        """Settle a batch of results; each delivery is acked, given up on, or comes again.
+        """Settle a batch of results; each delivery is acknowledged, dead-lettered or retried.
 
-        :raises StoreError: Redis did not do it; what is not answered yet may be handed over again.
+        :raises StoreError: Redis did not settle the batch; deliveries without an answer may be passed in again.
         """
-        opened = self._opened(batch)
-        await self._find(opened)
+        all_opened = self._open(batch)
+        await self._look_up(all_opened)
         moves: list[Move] = []
-        owners: list[OpenResult | None] = []
-        for one in opened:
-            move = await self._moves.of(one)
+        settling: list[OpenResult | None] = []
+        for opened in all_opened:
+            move = await self._moves.move_for(opened)
             if move is not None:
                 moves.append(move)
-                owners.append(one if one.move is not None else None)
+                settling.append(opened if opened.move is not None else None)
         outcomes = await self._tasks.move(moves) if moves else []
-        late: list[Move] = []
-        for owner, outcome in zip(owners, outcomes, strict=True):
-            if owner is not None:
-                late += self._told(owner, outcome)
-        if late:
-            await self._tasks.move(late)
-        for one in opened:
-            if not one.failed:
-                self._answer(one)
-        for one in opened:
-            if one.failed:
-                await self._failed(one)
+        notes: list[Move] = []
+        for settled, outcome in zip(settling, outcomes, strict=True):
+            if settled is not None:
+                notes += self._apply(settled, outcome)
+        if notes:
+            await self._tasks.move(notes)
+        for opened in all_opened:
+            if not opened.failed:
+                self._acknowledge(opened)
+        for opened in all_opened:
+            if opened.failed:
+                await self._fail(opened)
 
-    def _opened(self, batch: Sequence[Delivery]) -> list[OpenResult]:
-        """Those that can be read; the others are given up on."""
+    def _open(self, batch: Sequence[Delivery]) -> list[OpenResult]:
+        """Decode a batch; results that cannot be decoded become dead letters."""
         opened: list[OpenResult] = []
         for delivery in batch:
             headers = delivery.headers
-            redriven = redriven_by(headers)
+            redriven = redriven_note(headers)
             if redriven is not None:
                 self._telemetry.redriven.labels("result").inc()
             decoded = decode_result(delivery.data, headers)
@@ -119,99 +120,100 @@ class Settle:
                 opened.append(OpenResult(delivery, decoded, redriven))
         return opened
 
-    def _answer(self, one: OpenResult) -> None:
-        """Ack it, or give up on what is of somebody else."""
-        trace_id = one.result.correlation.trace_id
-        if one.foreign:
-            owner = None if one.record is None else one.record.facts.tenant_id
-            self._dead_letters.give_up(RESULT, one.delivery, VIOLATION, tenant_id=owner, trace_id=trace_id)
+    def _acknowledge(self, opened: OpenResult) -> None:
+        """Acknowledge a handled result; one for another tenant's task becomes a dead letter."""
+        trace_id = opened.result.correlation.trace_id
+        if opened.foreign:
+            owner = None if opened.record is None else opened.record.facts.tenant_id
+            self._dead_letters.give_up(RESULT, opened.delivery, VIOLATION, tenant_id=owner, trace_id=trace_id)
         else:
-            one.delivery.ack()
+            opened.delivery.ack()
 
-    async def _failed(self, one: OpenResult) -> None:
-        """Keep it for later, or give up on it."""
-        if one.unreadable:
-            # During a roll a newer pod may read the record; a damaged one nobody, and the result is kept for people.
-            log.error("what a result is of cannot be read: %s", one.unreadable, extra={"event": Event.RESULT_REFUSED})
+    async def _fail(self, opened: OpenResult) -> None:
+        """Retry a result that could not be settled, or dead-letter it once its failure budget is spent."""
+        if opened.unreadable:
+            # During a roll a newer pod may read the record. If it is damaged, the dead letter keeps the result.
+            log.error("record of a result cannot be read: %s", opened.unreadable, extra={"event": Event.RESULT_REFUSED})
             budget, refusal = self._unreadable, Refusal.UNREADABLE
             why = "the record of its task or decision cannot be read"
         else:
             budget, refusal = self._faults, Refusal.FAULT
-            why = f"it could not be settled: {one.fault}"
-        if not await budget.ends(one.delivery):
-            again(one.delivery)
+            why = f"the result could not be settled: {opened.fault}"
+        if not await budget.spent_by(opened.delivery):
+            retry_later(opened.delivery)
             return
         self._refused(refusal)
-        tenant_id = None if one.record is None else one.record.facts.tenant_id
-        trace_id = one.result.correlation.trace_id
+        tenant_id = None if opened.record is None else opened.record.facts.tenant_id
+        trace_id = opened.result.correlation.trace_id
         self._dead_letters.give_up(
-            RESULT, one.delivery, Refused(Code.INTERNAL, why), tenant_id=tenant_id, trace_id=trace_id
+            RESULT, opened.delivery, Refused(Code.INTERNAL, why), tenant_id=tenant_id, trace_id=trace_id
         )
 
-    async def _find(self, opened: list[OpenResult]) -> None:
-        """Read what the results are of: remembered decisions, then records of tasks; a round trip each.
+    async def _look_up(self, all_opened: list[OpenResult]) -> None:
+        """Read the decisions and tasks that results refer to: one round trip for decisions, one for task records.
 
-        An id that names neither, under its tenant, costs one more: it may be another tenant's.
+        An id that is unknown under its tenant costs one more round trip, because it may belong to another tenant.
         """
-        of_tasks = [(o, task_of(o.result.assignment_id)) for o in opened if o.result.assignment_id is not None]
-        wanted: list[tuple[OpenResult, tuple[str, bytes]]] = []
-        for one in opened:
-            r = one.result
-            if r.assignment_id is None and r.tenant_id is not None and (name := name_of(r)) is not None:
-                wanted.append((one, (r.tenant_id, name)))
-        answers = await self._decisions.all_remembered([names for _, names in wanted]) if wanted else []
-        for (one, _), kept in zip(wanted, answers, strict=True):
-            if isinstance(kept, Unreadable):
-                one.found(kept)
-            elif kept is not None and one.result.decision_id in (None, kept.decision_id):
-                one.kept = kept
-                if kept.pushed:
-                    # It was dispatched: its record is what counts.
-                    of_tasks.append((one, task_id(kept.decision_id)))
-            elif kept is None and one.result.decision_id is not None:
-                # Perhaps another tenant's, and a record says whose.
-                of_tasks.append((one, task_id(one.result.decision_id)))
+        of_tasks = [(o, task_of(o.result.assignment_id)) for o in all_opened if o.result.assignment_id is not None]
+        of_decisions: list[tuple[OpenResult, tuple[str, bytes]]] = []
+        for opened in all_opened:
+            r = opened.result
+            if r.assignment_id is None and r.tenant_id is not None and (name := remembered_name(r)) is not None:
+                of_decisions.append((opened, (r.tenant_id, name)))
+        answers = await self._decisions.stored_answers([names for _, names in of_decisions]) if of_decisions else []
+        for (opened, _), remembered in zip(of_decisions, answers, strict=True):
+            if isinstance(remembered, Unreadable):
+                opened.set_record(remembered)
+            elif remembered is not None and opened.result.decision_id in (None, remembered.decision_id):
+                opened.remembered = remembered
+                if remembered.pushed:
+                    # The decision was dispatched: the task's record is decisive.
+                    of_tasks.append((opened, task_id(remembered.decision_id)))
+            elif remembered is None and opened.result.decision_id is not None:
+                # The decision may be another tenant's: the record of its task names the owner.
+                of_tasks.append((opened, task_id(opened.result.decision_id)))
         records = await self._tasks.records([task for _, task in of_tasks]) if of_tasks else []
-        for (one, _), record in zip(of_tasks, records, strict=True):
-            one.found(record)
-        for one, _ in wanted:
-            decision_id = one.result.decision_id
-            if decision_id is not None and one.record is None and one.kept is None and not one.unreadable:
-                one.foreign = await self._decisions.exists_for_any_tenant(decision_id)
+        for (opened, _), record in zip(of_tasks, records, strict=True):
+            opened.set_record(record)
+        for opened, _ in of_decisions:
+            decision_id = opened.result.decision_id
+            unknown = opened.record is None and opened.remembered is None and not opened.unreadable
+            if decision_id is not None and unknown:
+                opened.foreign = await self._decisions.exists_for_any_tenant(decision_id)
 
-    def _told(self, one: OpenResult, outcome: MoveOutcome) -> list[Move]:
-        """Count what a move came to and go on from there; returns notes for the audit."""
-        move, result = one.move, one.result
+    def _apply(self, opened: OpenResult, outcome: MoveOutcome) -> list[Move]:
+        """Count the outcome of a settling move and start its effects; return audit notes to write."""
+        move, result = opened.move, opened.result
         if move is None:
             return []
         match outcome:
             case Moved(turn):
                 self._telemetry.results_settled.labels(result.status.value).inc()
-                self._effects.turned(turn, move.tenant_id, one.provider_id)
-                if one.usage:
+                self._effects.breaker_turned(turn, move.tenant_id, opened.provider_id)
+                if opened.usage:
                     self._telemetry.usage_settled.inc()
                     usage_id = move.decision_id if move.task_id is None else move.task_id
-                    self._outbox.publish(usage_id, one.usage)
-                if one.record is not None and not move.state.final:
+                    self._outbox.publish(usage_id, opened.usage)
+                if opened.record is not None and not move.state.final:
                     self._effects.next_due(move.due_ms - self._decisions.now_ms(move.tenant_id))
-                self._effects.ended(move)
+                self._effects.moved(move)
                 return []
             case NotMoved(state, _):
                 late = state is TaskState.TIMED_OUT and result.status is not Status.TIMEOUT
                 self._refused(Refusal.LATE if late else Refusal.DUPLICATE)
                 action = Action.RESULT_LATE if late else Action.RESULT_DUPLICATE
-                features = one.features(move.attempt)
+                features = opened.features(move.attempt)
                 if features is None:
                     return []
-                return [note(move.tenant_id, move.decision_id, action, features, attempt=move.attempt)]
+                return [note_move(move.tenant_id, move.decision_id, action, features, attempt=move.attempt)]
             case MoveFault(message):
                 self._telemetry.store_row_faults.inc()
                 log.error(message, extra={"event": Event.STORE_ROW_FAULT, "tenant_id": move.tenant_id})
-                one.fault = message
+                opened.fault = message
                 return []
 
     def _refused(self, refusal: Refusal) -> None:
         self._telemetry.results_refused.labels(refusal.value).inc()
 
     def _violation(self, named: str, owner: str | None) -> None:
-        violation(self._isolation, Door.RESULT, named, owner)
+        report_violation(self._isolation, Door.RESULT, named, owner)

@@ -1,18 +1,25 @@
-"""What is due: unpublished tasks of a pod that died, missed deadlines, next attempts, final results that no caller was
-told, usage that was left behind.
+"""The sweeper: work that is due or was left behind by a pod that died.
 
-Any pod does it. A claim keeps the others away for a short while, and every step is a move that happens once, so two
-pods at the same task do no harm.
+    NEW, not published in time             publish the assignment again
+    deadline missed                        time the attempt out
+    WAITING, backoff over                  start the next attempt
+    ended, final result not confirmed      publish the final result
+    ended, nothing left to do              remove the task from the due list
+    usage in the outbox                    see `usecases.tasks.outbox`
+
+Every pod sweeps. A claim hides due tasks from the other pods for `CLAIM_MS`. Two pods with the same task do no harm:
+every step is a move that the store applies at most once.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from typing import assert_never
 
 from router.domain.attempts import why_status
 from router.domain.result import BreakerVerdict, ExecResult, Status
-from router.domain.task import Action, Move, Moved, MoveFault, TaskRecord, TaskState, Unreadable
+from router.domain.task import Action, Move, Moved, MoveFault, NotMoved, TaskRecord, TaskState, Unreadable
 from router.errors import StoreError
 from router.ports.policies import PolicyLookup
 from router.ports.tasks import TaskStore
@@ -21,7 +28,7 @@ from router.usecases.audit.features import features_of
 from router.usecases.policies.lookups import policies_of
 from router.usecases.tasks.attempts import Attempts
 from router.usecases.tasks.dispatch import Dispatcher
-from router.usecases.tasks.moves import ending_move, next_of, waiting_move
+from router.usecases.tasks.moves import ending_move, next_attempt_wait_ms, waiting_move
 from router.usecases.tasks.outbox import Outbox
 from router.usecases.tasks.task_effects import TaskEffects
 from router.usecases.tasks.unfinished import Unfinished
@@ -29,13 +36,14 @@ from router.usecases.tasks.unfinished import Unfinished
 log = logging.getLogger("router.sweep")
 
 CLAIM_MS = 5_000
-TELLING_MS = 30_000
+PUBLISH_MS = 30_000
 MAXIMUM = 256
 OUTBOX_EVERY = 4
+"""Polls of the due list per poll of the outbox."""
 
 
 class Sweeper:
-    """Looks every `every_s` seconds; a look takes at most `MAXIMUM` tasks, and the next follows at once when it did."""
+    """Polls the due list every `every_s` seconds, at most `MAXIMUM` tasks per poll; after a full poll at once again."""
 
     def __init__(
         self,
@@ -66,39 +74,39 @@ class Sweeper:
         self._every_s = every_s
 
     async def run(self) -> None:
-        """Look for ever; cancel to stop. A store that is away is waited for."""
-        looks = 0
+        """Poll forever; cancel to stop. While the store is unavailable, polls fail and are repeated."""
+        polls = 0
         while True:
-            more = 0
-            # Without NATS a claim would only keep the tasks from pods that have it.
+            swept = 0
+            # Without NATS, a claim would only hide the tasks from pods that are connected.
             if self._may_work():
                 try:
-                    more = await self.poll()
-                    looks += 1
-                    if looks % OUTBOX_EVERY == 0:
+                    swept = await self.poll()
+                    polls += 1
+                    if polls % OUTBOX_EVERY == 0:
                         await self._outbox.poll()
                 except StoreError as fault:
-                    log.debug("the sweeper waits for the store: %s", fault)
-            if more < MAXIMUM:
+                    log.debug("sweeper waits for the store: %s", fault)
+            if swept < MAXIMUM:
                 self._wake.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._every_s):
                         await self._wake.wait()
 
     def soon(self, delay_ms: int) -> None:
-        """Something is due in so many ms: look then, when that is before the next look."""
+        """Poll in `delay_ms`, when something is due; does nothing if the next regular poll is sooner."""
         if delay_ms < self._every_s * 1000:
             asyncio.get_running_loop().call_later(max(0, delay_ms) / 1000, self._wake.set)
 
     async def poll(self) -> int:
-        """Take what is due and move it on; returns how many tasks that were.
+        """Claim the due tasks and do what each needs; return the number of claimed tasks.
 
         :raises StoreError: Redis did not answer.
         """
         claimed = await self._tasks.claim(CLAIM_MS, MAXIMUM)
         if not claimed.task_ids:
             return 0
-        # In this order: a task that ends in between has its final result in the place of its work item.
+        # Work items before records: when a task ends, its final result takes over the work item's key.
         jobs = await self._tasks.jobs(claimed.task_ids)
         records = await self._tasks.records(claimed.task_ids)
         gone: list[bytes] = []
@@ -106,20 +114,20 @@ class Sweeper:
         expired: list[TaskRecord] = []
         for task, record, job in zip(claimed.task_ids, records, jobs, strict=True):
             if isinstance(record, Unreadable):
-                # It stays due: a newer pod may read it.
-                log.error("a due task's record cannot be read: %s", record.message, extra={"event": Event.BUG})
+                # The task stays due: a newer pod may be able to read its record.
+                log.error("record of a due task cannot be read: %s", record.message, extra={"event": Event.BUG})
             elif record is None:
                 gone.append(task)
             elif record.state.final:
                 ended.append(task)
             elif record.unfinished and not await self._unfinished.may_publish(record):
-                log.debug("a task waits for its decision's post extensions, or was taken back with it")
+                log.debug("task not published: its decision waits for post extensions, or is undone")
             elif record.state is not TaskState.WAITING and record.deadline_at_ms <= claimed.now_ms:
                 expired.append(record)
             else:
                 await self._go_on(record, job)
         if ended:
-            gone += await self._tell(ended, claimed.now_ms)
+            gone += await self._publish_final(ended, claimed.now_ms)
         if gone:
             await self._tasks.forget_due(gone)
         if expired:
@@ -131,57 +139,62 @@ class Sweeper:
             if record.state is TaskState.WAITING:
                 await self._attempts.begin(record, job)
             elif record.state is TaskState.NEW and job is not None:
-                self._dispatcher.again(record, job)
+                self._dispatcher.republish(record, job)
         except StoreError:
             raise
-        except Exception:  # one task that cannot be handled must not stop the fleet; it is due again, and logged again
+        except Exception:  # a task that hits a bug must not stop the sweeper; it is due again, and logged again
             log.exception(
-                "a due task could not be handled",
+                "due task could not be handled",
                 extra={"event": Event.BUG, "tenant_id": record.facts.tenant_id, "request_id": record.facts.request_id},
             )
 
-    async def _tell(self, ended: list[bytes], now_ms: int) -> list[bytes]:
-        """Tell callers of whom nobody has confirmed that they were told; returns the tasks with nothing to tell."""
-        nothing: list[bytes] = []
-        told: list[bytes] = []
+    async def _publish_final(self, ended: list[bytes], now_ms: int) -> list[bytes]:
+        """Publish final results that were never confirmed; return the tasks without one."""
+        without: list[bytes] = []
+        published: list[bytes] = []
         for task, final in zip(ended, await self._tasks.final_results(ended), strict=True):
             if final is None:
-                nothing.append(task)
+                without.append(task)
                 continue
-            told.append(task)
+            published.append(task)
             if isinstance(final, Unreadable):
-                log.error("a final result cannot be read: %s", final.message, extra={"event": Event.BUG})
+                log.error("final result cannot be read: %s", final.message, extra={"event": Event.BUG})
             else:
-                self._effects.tell_again(task, final)
-        if told:
-            # A publish may take longer than a claim: no other pod need begin one meanwhile.
-            await self._tasks.postpone(told, now_ms + TELLING_MS)
-        return nothing
+                self._effects.publish_leftover(task, final)
+        if published:
+            # A publish may take longer than the claim: this keeps other pods from publishing the same result.
+            await self._tasks.postpone(published, now_ms + PUBLISH_MS)
+        return without
 
     async def _time_out(self, expired: list[TaskRecord]) -> None:
-        moves = [await self._timeout_of(record) for record in expired]
+        moves = [await self._timeout_move(record) for record in expired]
         for record, move, outcome in zip(expired, moves, await self._tasks.move(moves), strict=True):
-            if isinstance(outcome, Moved):
-                self._telemetry.assignments_timed_out.inc()
-                self._effects.turned(outcome.turn, record.facts.tenant_id, record.provider_id)
-                self._effects.ended(move)
-                if not move.state.final:
-                    self.soon(move.due_ms - self._now_ms(record.facts.tenant_id))
-            elif isinstance(outcome, MoveFault):
-                # It is due again; somebody has to mend the key that the message names.
-                self._telemetry.store_row_faults.inc()
-                fields = {"event": Event.STORE_ROW_FAULT, "tenant_id": record.facts.tenant_id}
-                log.error("a missed deadline could not be written: %s", outcome.message, extra=fields)
+            match outcome:
+                case Moved():
+                    self._telemetry.assignments_timed_out.inc()
+                    self._effects.breaker_turned(outcome.turn, record.facts.tenant_id, record.provider_id)
+                    self._effects.moved(move)
+                    if not move.state.final:
+                        self.soon(move.due_ms - self._now_ms(record.facts.tenant_id))
+                case MoveFault():
+                    # The task stays due until an operator repairs the key that the message names.
+                    self._telemetry.store_row_faults.inc()
+                    fields = {"event": Event.STORE_ROW_FAULT, "tenant_id": record.facts.tenant_id}
+                    log.error("missed deadline could not be written: %s", outcome.message, extra=fields)
+                case NotMoved():
+                    pass  # a result or another pod was faster
+                case _:
+                    assert_never(outcome)
 
-    async def _timeout_of(self, record: TaskRecord) -> Move:
+    async def _timeout_move(self, record: TaskRecord) -> Move:
         policies = await policies_of(self._policies, record.facts.tenant_id)
         features = features_of(record, record.attempt, status=Status.TIMEOUT.value)
         action, verdict = Action.ASSIGNMENT_TIMED_OUT, BreakerVerdict.FAILURE
         why = why_status(Status.TIMEOUT)
-        wait = await next_of(self._tasks, policies, record, why)
-        if wait is not None:
-            due = self._now_ms(record.facts.tenant_id) + wait
-            return waiting_move(record, policies, action, features, why=why, due_ms=due, verdict=verdict)
+        wait_ms = await next_attempt_wait_ms(self._tasks, policies, record, why)
+        if wait_ms is not None:
+            due_ms = self._now_ms(record.facts.tenant_id) + wait_ms
+            return waiting_move(record, policies, action, features, why=why, due_ms=due_ms, verdict=verdict)
         return ending_move(
             record,
             policies,

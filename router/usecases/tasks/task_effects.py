@@ -1,6 +1,7 @@
-"""What others are told about moves: breakers that turned, callers whose task has ended, the sweeper of what is due."""
+"""Effects of applied moves: breaker alerts, final results for callers, wake-ups of the sweeper."""
 
 from collections.abc import Callable
+from typing import assert_never
 
 from router.domain.alert import Condition
 from router.domain.ids import assignment_id, task_id, to_text
@@ -16,11 +17,15 @@ from router.usecases.tasks.moves import ending_move, origin_of
 from router.wire.assignment import final_result
 
 MAX_KEPT_BYTES = 64 * 1024
-"""Of a final result in the store, as of the work item whose place it takes."""
+"""Maximum size of a final result in the store; a work item, whose key it takes over, has the same bound."""
 
 
 class TaskEffects:
-    """Tells. `tombstone_ms`: how long an ended task is remembered; `max_bytes`: of what can be published."""
+    """Starts the effects of moves outside the store.
+
+    `tombstone_ms`: how long the store remembers an ended task. `max_bytes`: maximum size of a published message.
+    `next_due` is called with the milliseconds until a next attempt is due; the pod sets it to the sweeper's wake-up.
+    """
 
     def __init__(
         self,
@@ -38,23 +43,30 @@ class TaskEffects:
         self._alerts = alerts
         self._max_bytes = max_bytes
         self.tombstone_ms = tombstone_ms
-        # Told how many ms there are until a next attempt is due; the sweeper's, once there is one.
-        self.next_due: Callable[[int], None] = _nobody
+        self.next_due: Callable[[int], None] = _no_wake_up
 
-    def turned(self, turn: BreakerTurn, tenant_id: str, provider_id: str) -> None:
-        """A breaker may have turned: counted, and an alert while it is open."""
+    def breaker_turned(self, turn: BreakerTurn, tenant_id: str, provider_id: str) -> None:
+        """Count a breaker's change of state; raise its alert when it opens and resolve it when it closes."""
         if turn is BreakerTurn.UNCHANGED:
             return
         self._telemetry.breaker_transitions.labels(turn.name.lower()).inc()
         scope = f"{tenant_id}/{provider_id}"
         metadata: JsonObject = {"tenant_id": tenant_id, "provider_id": provider_id}
-        if turn is BreakerTurn.OPENED:
-            self._alerts.raise_(Condition.BREAKER_OPENED, scope, metadata=metadata)
-        elif turn is BreakerTurn.CLOSED:
-            self._alerts.resolve(Condition.BREAKER_OPENED, scope, metadata=metadata)
+        match turn:
+            case BreakerTurn.OPENED:
+                self._alerts.raise_(Condition.BREAKER_OPENED, scope, metadata=metadata)
+            case BreakerTurn.CLOSED:
+                self._alerts.resolve(Condition.BREAKER_OPENED, scope, metadata=metadata)
+            case BreakerTurn.HALF_OPENED:
+                pass  # the alert stays open until the breaker closes
+            case _:
+                assert_never(turn)
 
     def final(self, record: TaskRecord, result: ExecResult) -> Final | None:
-        """What a caller who asked for it is told when this ends the task. A large output is not kept, only told."""
+        """Build the final result that a caller asked for; None: the caller did not ask.
+
+        An output too large for the store is published, but the stored copy leaves it out.
+        """
         facts = record.facts
         if facts.result_subject is None:
             return None
@@ -71,17 +83,17 @@ class TaskEffects:
         )
         return Final(facts.result_subject, body, spare)
 
-    def ended(self, move: Move) -> None:
-        """This move was made: its caller is told, if it has ended the task and the caller has asked for it."""
+    def moved(self, move: Move) -> None:
+        """Publish the final result of an applied move, if the move ended a task whose caller asked for it."""
         if move.final is not None and move.task_id is not None:
-            self._final_results.tell(move.task_id, move.final)
+            self._final_results.publish(move.task_id, move.final)
 
-    def tell_again(self, task_id: bytes, final: Final) -> None:
-        """Nobody has confirmed that this caller was told: whoever ended the task has died, or could not tell."""
-        self._final_results.tell(task_id, final, "sweeper")
+    def publish_leftover(self, task_id: bytes, final: Final) -> None:
+        """Publish a stored final result whose publication was never confirmed: the pod died, or its publish failed."""
+        self._final_results.publish(task_id, final, "sweeper")
 
     async def give_up(self, record: TaskRecord, why: str) -> None:
-        """End a task that waits for an attempt which no provider can take.
+        """End a waiting task for which no next attempt is possible. `why` is the error code of its final result.
 
         :raises StoreError: Redis did not answer; the task is due again.
         """
@@ -98,8 +110,8 @@ class TaskEffects:
         )
         (outcome,) = await self._tasks.move([move])
         if isinstance(outcome, Moved):
-            self.ended(move)
+            self.moved(move)
 
 
-def _nobody(_delay_ms: int) -> None:
-    """Before the sweeper is there: it looks by itself."""
+def _no_wake_up(_delay_ms: int) -> None:
+    """Do nothing: without a wake-up the sweeper still polls at its interval."""

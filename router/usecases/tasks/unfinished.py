@@ -1,13 +1,13 @@
-"""Decisions that are written but not done: their post extensions are still to answer.
+"""Unfinished decisions: written to the store, but their post extensions have not answered yet.
 
-    decided, unfinished ──post answered──▶ complete: finished, told, its task published
-                        ├──a required post failed──▶ undone by its pod, the request refused
-                        └──its pod died──▶ undone by whoever finds it when the claim has run out: a repeat of the
-                                           request, or the sweeper when it is a task
+    unfinished ──post extensions answered──▶ finished: answer sent, task published
+               ├──a required one failed──▶ undone by its pod, request refused
+               └──the pod died──▶ undone after its claim expires, by a repeat of the request or, if there is a task, by
+                                  the sweeper
 
-Undone is: leases and reserved units are given back, its task is cancelled, that is audited, and then it is forgotten,
-so that the request may be tried again. Whoever undoes holds the claim, and a crash on the way leaves it to the next
-one. What its limits counted as requests stays spent.
+To undo a decision means: release its leases, give back its reserved units, cancel its task, audit that, and then forget
+the decision, so that the request can be tried again. Request limits stay charged. The pod that undoes it holds the
+claim; if that pod crashes too, the next one starts again after the claim expires.
 """
 
 import logging
@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from router.domain.audit import TaskFeatures
 from router.domain.ids import name_in, task_id
-from router.domain.outcome import Remembered
+from router.domain.outcome import StoredAnswer
 from router.domain.policy.model import provider_entry
 from router.domain.result import ExecResult, Status
 from router.domain.task import Action, Move, TaskRecord, TaskState, Unreadable
@@ -32,16 +32,16 @@ log = logging.getLogger("router.extensions")
 TAKE_MS = 5_000
 POD_DIED, UNSEEN, POST_FAILED = "pod_died", "unseen", "post_failed"
 _NOTES = {
-    POD_DIED: "its pod died before the post extensions had answered",
-    UNSEEN: "no extension had seen its request",
+    POD_DIED: "the pod died before the post extensions answered",
+    UNSEEN: "no extension had received the request",
 }
-_UNUSED = ExecResult(Status.CANCELLED, cost_microusd=0, tokens=0)
+_NOTHING_USED = ExecResult(Status.CANCELLED, cost_microusd=0, tokens=0)
 
 
 class Unfinished:
-    """Ends them. Every method raises `StoreError` when the store did not answer: it is found again later.
+    """Undoes unfinished decisions. Every method raises `StoreError` if Redis does not answer; a later try repeats it.
 
-    What only a newer pod can read is left to that.
+    A decision or task that this version cannot read is left to a newer pod.
     """
 
     def __init__(
@@ -62,66 +62,72 @@ class Unfinished:
         self._random = random
 
     async def take_over(self, tenant_id: str, decision_id: bytes, request_id: str, cause: str = POD_DIED) -> bool:
-        """Undo an unfinished decision that nobody is at any more. False: somebody is.
+        """Undo an unfinished decision unless another pod holds its claim.
 
-        True: it is not unfinished any more: undone now, or done, or gone before.
+        True: the decision is no longer unfinished: it is undone now, or was finished or undone before. False: another
+        pod works on it, or this version cannot read it.
         """
         name, claim = name_in(decision_id), self._random(16)
         if not await self._claims.take(tenant_id, name, claim, TAKE_MS):
             return False
-        kept = await self._kept(tenant_id, name)
-        if isinstance(kept, Unreadable):
+        remembered = await self._remembered(tenant_id, name)
+        if isinstance(remembered, Unreadable):
             await self._claims.release(tenant_id, name, claim)
             return False
-        if kept is not None and kept.decision_id == decision_id and kept.unfinished:
-            return await self.undo(tenant_id, kept, claim, request_id, cause=cause, note=_NOTES[cause])
+        if remembered is not None and remembered.decision_id == decision_id and remembered.unfinished:
+            return await self.undo(tenant_id, remembered, claim, request_id, cause=cause, note=_NOTES[cause])
         await self._claims.release(tenant_id, name, claim)
         return True
 
     async def undo(
-        self, tenant_id: str, kept: Remembered, claim: bytes, request_id: str, *, cause: str, note: str
+        self, tenant_id: str, remembered: StoredAnswer, claim: bytes, request_id: str, *, cause: str, note: str
     ) -> bool:
-        """Take a decision back; `claim` is held by the caller. False: not done, since its task cannot be read here."""
-        (record,) = await self._tasks.records([task_id(kept.decision_id)]) if kept.pushed else (None,)
+        """Undo a decision whose claim the caller holds. False: its task cannot be read, so nothing was changed."""
+        (record,) = await self._tasks.records([task_id(remembered.decision_id)]) if remembered.pushed else (None,)
         if isinstance(record, Unreadable):
-            log.error("a task to be taken back cannot be read: %s", record.message, extra={"event": Event.BUG})
-            return False  # A newer pod may read it, and takes both back when the claim has run out.
+            log.error("task of an undone decision cannot be read: %s", record.message, extra={"event": Event.BUG})
+            return False  # A newer pod may read it: that pod undoes both after the claim expires.
         if isinstance(record, TaskRecord):
-            await self._tasks.move([self._cancelled(record, note)])
-        elif not kept.pushed:
-            await self._tasks.move([_taken_back(tenant_id, kept, request_id, note)])
-        await self._claims.abandon(tenant_id, kept.decision_id, claim)
+            await self._tasks.move([self._cancelling_move(record, note)])
+        elif not remembered.pushed:
+            await self._tasks.move([_undoing_move(tenant_id, remembered, request_id, note)])
+        await self._claims.abandon(tenant_id, remembered.decision_id, claim)
         self._telemetry.decisions_undone.labels(cause).inc()
-        log.warning(
-            "a decision was taken back: %s", note, extra={"event": Event.DECISION_UNDONE, "tenant_id": tenant_id}
-        )
+        log.warning("decision undone: %s", note, extra={"event": Event.DECISION_UNDONE, "tenant_id": tenant_id})
         return True
 
     async def may_publish(self, record: TaskRecord) -> bool:
-        """Whether a task that waits for its post extensions may go out; one whose decision is gone is cancelled."""
+        """Whether the task of an unfinished decision may be published.
+
+        If the decision is still unfinished and its claim has expired, it is undone. If it is gone, the task is
+        cancelled.
+        """
         tenant_id, decision = record.facts.tenant_id, record.decision_id
-        kept = await self._kept(tenant_id, name_in(decision))
-        if isinstance(kept, Unreadable):
-            # It stays due: a newer pod may read it.
+        remembered = await self._remembered(tenant_id, name_in(decision))
+        if isinstance(remembered, Unreadable):
+            # The task stays due: a newer pod may be able to read the decision.
             return False
-        if kept is None or kept.decision_id != decision:
-            await self._tasks.move([self._cancelled(record, "its decision was taken back")])
+        if remembered is None or remembered.decision_id != decision:
+            await self._tasks.move([self._cancelling_move(record, "the decision was undone")])
             return False
-        if not kept.unfinished:
+        if not remembered.unfinished:
             return True
         await self.take_over(tenant_id, decision, record.facts.request_id)
         return False
 
-    async def _kept(self, tenant_id: str, name: bytes) -> Remembered | Unreadable | None:
-        (kept,) = await self._decisions.all_remembered([(tenant_id, name)])
-        if isinstance(kept, Unreadable):
+    async def _remembered(self, tenant_id: str, name: bytes) -> StoredAnswer | Unreadable | None:
+        (remembered,) = await self._decisions.stored_answers([(tenant_id, name)])
+        if isinstance(remembered, Unreadable):
             fields = {"event": Event.BUG, "tenant_id": tenant_id}
-            log.error("the answer of an unfinished decision cannot be read: %s", kept.message, extra=fields)
-        return kept
+            log.error("unfinished decision cannot be read: %s", remembered.message, extra=fields)
+        return remembered
 
-    def _cancelled(self, record: TaskRecord, note: str) -> Move:
+    def _cancelling_move(self, record: TaskRecord, note: str) -> Move:
+        """The move that cancels a task and gives back all its reserved units."""
         facts = record.facts
-        corrections, _ = split_reservations(facts.reserved, record.provider_id, record.expected_cost_microusd, _UNUSED)
+        corrections, _ = split_reservations(
+            facts.reserved, record.provider_id, record.expected_cost_microusd, _NOTHING_USED
+        )
         features = features_of(record, record.attempt, status=Status.CANCELLED.value, note=note)
         move = ending_move(
             record, None, Action.RESULT_SETTLED, features, state=TaskState.CANCELLED, keep_ms=self._tombstone_ms
@@ -129,20 +135,31 @@ class Unfinished:
         return replace(move, corrections=corrections, charged_ms=record.charged_ms)
 
 
-def _taken_back(tenant_id: str, kept: Remembered, request_id: str, note: str) -> Move:
-    corrections, leases = split_reservations(kept.reserved, kept.provider_id, kept.expected_cost_microusd, _UNUSED)
+def _undoing_move(tenant_id: str, remembered: StoredAnswer, request_id: str, note: str) -> Move:
+    """The move that gives back the leases and units of a decision without a task."""
+    corrections, leases = split_reservations(
+        remembered.reserved, remembered.provider_id, remembered.expected_cost_microusd, _NOTHING_USED
+    )
     status = Status.CANCELLED.value
     features = TaskFeatures(
-        request_id, kept.policy_id, kept.policy_revision, kept.provider_id, None, None, None, status, note=note
+        request_id=request_id,
+        policy_id=remembered.policy_id,
+        policy_revision=remembered.policy_revision,
+        provider_id=remembered.provider_id,
+        assignment_id=None,
+        user_id=None,
+        trace_id=None,
+        status=status,
+        note=note,
     )
     return Move(
-        tenant_id,
-        kept.decision_id,
-        Action.RESULT_SETTLED,
-        pack_features(features),
-        STATUS_CODES[status],
-        provider_entry=provider_entry(kept.provider_id),
-        charged_ms=kept.charged_ms,
+        tenant_id=tenant_id,
+        decision_id=remembered.decision_id,
+        action=Action.RESULT_SETTLED,
+        features=pack_features(features),
+        code=STATUS_CODES[status],
+        provider_entry=provider_entry(remembered.provider_id),
+        charged_ms=remembered.charged_ms,
         corrections=corrections,
         leases=leases,
     )

@@ -92,7 +92,7 @@ def test_text_that_is_not_json() -> None:
 
 def test_a_document_is_bounded() -> None:
     """More than 64 KiB is refused before it is read."""
-    with pytest.raises(InvalidInput, match="65537 bytes"):
+    with pytest.raises(InvalidInput, match="65,537 bytes"):
         decode(b" " * (MAX_DOCUMENT_BYTES + 1))
 
 
@@ -170,7 +170,7 @@ def test_concurrency_needs_no_window() -> None:
     given = {"id": "x", "scope": "tenant", "resource": "concurrency", "limit": 10}
     assert policy(limits=[given]).limits[0].window_ms == 0
     assert policy(limits=[{**given, "window": "60s"}]) == policy(limits=[given])
-    assert warnings(limits=[{**given, "window": "60s"}])[0].startswith("limits[0].window: has no meaning")
+    assert warnings(limits=[{**given, "window": "60s"}])[0].startswith("limits[0].window: does not apply")
 
 
 def test_fallback_conditions() -> None:
@@ -194,11 +194,11 @@ def test_a_fallback_to_a_stranger() -> None:
     [
         (
             [{"to": "a"}, {"to": "b", "when": {"status": ["timeout"]}}],
-            "fallbacks[1]: can never be reached: fallbacks[0]",
+            "fallbacks[1]: is never used: fallbacks[0]",
         ),
         (
             [{"to": "a", "when": {"status": ["5xx"]}}, {"to": "b", "when": {"status": [503]}}],
-            "fallbacks[1]: can never be reached: fallbacks[0]",
+            "fallbacks[1]: is never used: fallbacks[0]",
         ),
         (
             [
@@ -206,9 +206,9 @@ def test_a_fallback_to_a_stranger() -> None:
                 {"to": "b", "when": {"status": ["5xx"]}},
                 {"to": "b", "when": {"status": ["timeout", 503], "message_type": ["chat"]}},
             ],
-            "fallbacks[2]: can never be reached: fallbacks[0], fallbacks[1] match first",
+            "fallbacks[2]: is never used: fallbacks[0], fallbacks[1] match first",
         ),
-        ([{"to": "b", "when": {"status": ["success"]}}], "fallbacks[0]: can never be reached: a success"),
+        ([{"to": "b", "when": {"status": ["success"]}}], "fallbacks[0]: is never used: a success"),
     ],
 )
 def test_a_fallback_that_nobody_can_reach(rules: list[object], why: str) -> None:
@@ -229,9 +229,9 @@ def test_a_name_that_comes_twice_is_told_beside_other_mistakes() -> None:
     """All at once: not only when the rest is right, and by an old name of the field, too."""
     limit = {"id": "x", "scope": "galaxy", "resource": "requests", "limit": 1, "window": "1s"}
     document = {"providers": [{"name": "a", "weight": "60"}, {"id": "a", "weight": 40}], "limits": [limit, limit]}
-    assert [p for p in problems(document) if "too" in p] == [
-        'providers[1].id: "a" is the name of providers[0] too',
-        'limits[1].id: "x" is the id of limits[0] too',
+    assert [p for p in problems(document) if "is already" in p] == [
+        'providers[1].id: "a" is already the name of providers[0] (rename one of the two)',
+        'limits[1].id: "x" is already the id of limits[0] (rename one of the two)',
     ]
 
 
@@ -240,7 +240,7 @@ def test_a_fallback_that_no_dispatched_task_can_reach() -> None:
     (warning,) = warnings(fallbacks=[{"to": "b", "retry": 0}])
     assert warning.startswith("fallbacks[0].retry: 0 ends a dispatched task")
     assert "context.status" in warning
-    assert warning.endswith("(1, the default, goes on to `to` once)")
+    assert warning.endswith("(with 1, the default, a task continues on `to` once)")
     behind = [{"to": "a"}, {"to": "b", "retry": 0}]
     assert [w.split(":")[0] for w in warnings(fallbacks=behind)] == ["fallbacks[1]"]
 
@@ -287,7 +287,9 @@ class TestWeights:
     def test_nobody_can_be_chosen(self, selection: str, rules: list[object] | None) -> None:
         """All weights 0 and no fallback: refused, however one is selected, also when the list of rules is empty."""
         given = {"providers": [SOLE], "selection": selection} | ({} if rules is None else {"fallbacks": rules})
-        assert problems(given) == ["providers: all weights are 0: no request could ever be given to anybody"]
+        assert problems(given) == [
+            "providers: all weights are 0: no provider could ever be chosen (give one a weight above 0)"
+        ]
 
     def test_a_map_of_zeros(self) -> None:
         """The old form is refused under its own name."""
@@ -296,7 +298,7 @@ class TestWeights:
     def test_only_fallbacks(self) -> None:
         """All weights 0 with a fallback: accepted, and said."""
         odd = warnings(providers=[SOLE], fallbacks=[{"to": "a"}])
-        assert odd[0] == "providers: all weights are 0: only the fallbacks are asked"
+        assert odd[0] == "providers: all weights are 0: only fallbacks are used"
 
     def test_rules_that_are_refused_say_nothing_of_weights(self) -> None:
         """Whether weights of 0 are a mistake depends on rules that could not be read: only those are told."""
@@ -323,9 +325,9 @@ class TestWeights:
 @pytest.mark.parametrize(
     ("other", "odd"),
     [
-        ({"limit": 9}, "limits[1]: can never refuse: limits[0] admits no more than it does"),
-        ({"limit": 5}, "limits[1]: can never refuse: limits[0] admits no more than it does"),
-        ({"limit": 4}, "limits[0]: can never refuse: limits[1] admits no more than it does"),
+        ({"limit": 9}, "limits[1]: can never refuse: limits[0] is at least as strict (remove one)"),
+        ({"limit": 5}, "limits[1]: can never refuse: limits[0] is at least as strict (remove one)"),
+        ({"limit": 4}, "limits[0]: can never refuse: limits[1] is at least as strict (remove one)"),
         ({"limit": 4, "mode": "shadow"}, None),
         ({"limit": 9, "window": "61s"}, None),
         ({"limit": 9, "scope": "user"}, None),

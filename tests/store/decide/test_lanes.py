@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from secrets import token_hex
 from shutil import copytree
 from types import SimpleNamespace
 from typing import Any
@@ -33,11 +32,10 @@ from router.store.tasks import RedisTasks
 from tests.chaos.proxy import Proxy
 from tests.servers import ValkeyProcess, free_port
 from tests.store.harness import MINUTE, Ask, policy, request
-from tests.store.pods import Pod
+from tests.store.pods import PLAIN, Pod, ask, fresh_keys
 
 QUICK = LaneSettings(deadline_ms=60, retry_ms=20)
 MARGIN_S = 0.5
-PLAIN = policy("a", "b")
 FULL = policy(
     "a",
     "b",
@@ -45,11 +43,6 @@ FULL = policy(
     breaker=Breaker(),
     sticky=Sticky(),
 )
-
-
-def fresh_keys() -> Keys:
-    """A schema that nobody else uses."""
-    return Keys(schema=f"t{token_hex(5)}")
 
 
 @pytest.fixture
@@ -62,7 +55,7 @@ async def pod(redis_url: str) -> AsyncIterator[Pod]:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[ValkeyProcess]:
+def own(servers: None, tmp_path: Path) -> Iterator[ValkeyProcess]:
     """A server that the test may take away."""
     with ValkeyProcess(tmp_path) as server:
         yield server
@@ -76,11 +69,6 @@ async def own_pod(own: ValkeyProcess) -> AsyncIterator[Pod]:
         yield opened
         own.thaw() if own.process is not None else None
     await nodes.close()
-
-
-def ask(request_id: str | None = None, *, tenant: str = "acme", **more: Any) -> Ask:
-    """A plain request."""
-    return Ask(request(tenant, request_id or uuid4().hex, **more), PLAIN)
 
 
 _CONNECTING = {"CLIENT", "HELLO", "AUTH", "SELECT"}
@@ -299,7 +287,7 @@ async def test_a_forgotten_script_is_loaded_again(pod: Pod, single: Redis) -> No
     assert {type(o) for o in outcomes} == {Admitted}
 
 
-async def test_a_node_keeps_few_versions(servers: None, own: ValkeyProcess) -> None:
+async def test_a_node_keeps_few_versions(own: ValkeyProcess) -> None:
     """Libraries of many versions are taken off; a pod of one of those loads its own again and is answered."""
     with Redis(port=own.port) as client:
         for n in range(MAX_LIBRARIES):
@@ -316,7 +304,7 @@ async def test_a_node_keeps_few_versions(servers: None, own: ValkeyProcess) -> N
         await nodes.close()
 
 
-async def test_a_frozen_redis(servers: None, own: ValkeyProcess, own_pod: Pod) -> None:
+async def test_a_frozen_redis(own: ValkeyProcess, own_pod: Pod) -> None:
     """In flight: `sent` at the deadline; behind it: not sent, at theirs; then at once. What was late wrote nothing."""
     (fine,) = await own_pod.decide(ask())
     assert isinstance(fine, Admitted)
@@ -342,7 +330,7 @@ async def test_a_frozen_redis(servers: None, own: ValkeyProcess, own_pod: Pod) -
     assert isinstance(again, Admitted)
 
 
-async def test_a_lane_that_nobody_uses_notices_an_outage(servers: None, own: ValkeyProcess, own_pod: Pod) -> None:
+async def test_a_lane_that_nobody_uses_notices_an_outage(own: ValkeyProcess, own_pod: Pod) -> None:
     """Killed or frozen, and back again, without one request; rows that come while it looks are answered in time."""
     await own_pod.decide(ask())
     own_pod.lanes.tick()
@@ -363,7 +351,7 @@ async def test_a_lane_that_nobody_uses_notices_an_outage(servers: None, own: Val
     await asyncio.wait_for(own_pod.up.wait(), 5)
 
 
-async def test_what_waits_behind_a_frozen_call(servers: None, own: ValkeyProcess, own_pod: Pod) -> None:
+async def test_what_waits_behind_a_frozen_call(own: ValkeyProcess, own_pod: Pod) -> None:
     """Rows that came while a call was in flight are answered with it: nothing waits for a second deadline."""
     await own_pod.decide(ask())
     own.freeze()
@@ -378,7 +366,7 @@ async def test_what_waits_behind_a_frozen_call(servers: None, own: ValkeyProcess
     assert time.monotonic() - started < QUICK.deadline_ms / 1000 + MARGIN_S
 
 
-async def test_what_was_answered_as_not_sent_writes_nothing(servers: None, own: ValkeyProcess) -> None:
+async def test_what_was_answered_as_not_sent_writes_nothing(own: ValkeyProcess) -> None:
     """A row behind a late call is told in time that it was not sent; when it goes out after all, it is refused."""
     nodes = SingleNode(own.url)
     never_down = LaneSettings(deadline_ms=60, missed_until_down=1_000)
@@ -397,7 +385,7 @@ async def test_what_was_answered_as_not_sent_writes_nothing(servers: None, own: 
     await nodes.close()
 
 
-async def test_a_missed_deadline_is_no_outage(servers: None, own: ValkeyProcess, own_pod: Pod) -> None:
+async def test_a_missed_deadline_is_no_outage(own: ValkeyProcess, own_pod: Pod) -> None:
     """One hiccup: its rows are answered, and the lane refuses nobody for it."""
     await own_pod.decide(ask())
     own.freeze()
@@ -407,7 +395,7 @@ async def test_a_missed_deadline_is_no_outage(servers: None, own: ValkeyProcess,
     assert isinstance((await own_pod.decide(ask()))[0], Admitted)
 
 
-async def test_now_and_then_a_late_call_is_no_outage(servers: None, own: ValkeyProcess) -> None:
+async def test_now_and_then_a_late_call_is_no_outage(own: ValkeyProcess) -> None:
     """Deadlines count in a row: calls in time between them begin it anew."""
     nodes = SingleNode(own.url)
     async with Pod(nodes, fresh_keys(), settings=QUICK) as pod:
@@ -425,12 +413,12 @@ async def test_now_and_then_a_late_call_is_no_outage(servers: None, own: ValkeyP
 async def test_the_pods_own_clock_does_not_count(pod: Pod, monkeypatch: pytest.MonkeyPatch, wrong: float) -> None:
     """Once Redis has told its time, a pod whose clock is years behind or ahead decides as any other."""
     await pod.decide(ask())
-    monkeypatch.setattr("router.store.decide.lane.time", SimpleNamespace(time=lambda: wrong))
+    monkeypatch.setattr("router.store.decide.clock.time", SimpleNamespace(time=lambda: wrong))
     assert isinstance((await pod.decide(ask()))[0], Admitted)
     assert abs(pod.lanes.of(0)[0].now_ms() - time.time() * 1000) < 60_000
 
 
-async def test_a_call_whose_connection_breaks_may_have_run(servers: None, own: ValkeyProcess) -> None:
+async def test_a_call_whose_connection_breaks_may_have_run(own: ValkeyProcess) -> None:
     """The server dies with the call on the wire: nobody can say what became of it."""
     nodes = SingleNode(own.url)
     async with Pod(nodes, fresh_keys(), settings=LaneSettings(deadline_ms=10_000)) as pod:
@@ -445,7 +433,7 @@ async def test_a_call_whose_connection_breaks_may_have_run(servers: None, own: V
 
 
 @pytest.mark.parametrize("way_s", [0.04, 0.1])
-async def test_slow_is_down(servers: None, own: ValkeyProcess, way_s: float) -> None:
+async def test_slow_is_down(own: ValkeyProcess, way_s: float) -> None:
     """A server that answers, but always after its deadline, or after several, is away until it is quick again."""
     proxy = Proxy(own.port)
     await proxy.start()
@@ -463,7 +451,7 @@ async def test_slow_is_down(servers: None, own: ValkeyProcess, way_s: float) -> 
     await proxy.close()
 
 
-async def test_a_killed_redis_comes_back(servers: None, own: ValkeyProcess, own_pod: Pod) -> None:
+async def test_a_killed_redis_comes_back(own: ValkeyProcess, own_pod: Pod) -> None:
     """kill -9: answers are quick and say that nothing was sent; a new server at the address is used by itself."""
     await own_pod.decide(ask())
     await asyncio.to_thread(own.kill)
@@ -494,7 +482,7 @@ async def test_nobody_listens_at_boot(servers: None, tmp_path: Path) -> None:
     await asyncio.to_thread(server.stop)
 
 
-async def test_a_demoted_server_is_left(servers: None, own: ValkeyProcess, tmp_path: Path) -> None:
+async def test_a_demoted_server_is_left(own: ValkeyProcess, tmp_path: Path) -> None:
     """A primary that becomes a replica keeps its connections: after the first refusal the address is asked anew."""
     successor = ValkeyProcess(tmp_path / "successor")
     await asyncio.to_thread(successor.start)
@@ -519,7 +507,7 @@ async def test_a_demoted_server_is_left(servers: None, own: ValkeyProcess, tmp_p
         await asyncio.to_thread(successor.stop)
 
 
-async def test_closing_answers_whoever_waits(servers: None, own: ValkeyProcess, own_pod: Pod) -> None:
+async def test_closing_answers_whoever_waits(own: ValkeyProcess, own_pod: Pod) -> None:
     """A pod that closes its lanes leaves no caller without an answer."""
     await own_pod.decide(ask())
     own.freeze()
@@ -532,7 +520,7 @@ async def test_closing_answers_whoever_waits(servers: None, own: ValkeyProcess, 
     assert {type(o) for o in outcomes} == {Unavailable}
 
 
-async def test_a_full_redis_is_away(servers: None, own: ValkeyProcess, own_pod: Pod) -> None:
+async def test_a_full_redis_is_away(own: ValkeyProcess, own_pod: Pod) -> None:
     """Out of memory: the call is refused as a whole, nothing was written, and the lane is not broken."""
     await own_pod.decide(ask())
     await own_pod.nodes.call("CONFIG", "SET", "maxmemory", 1)
@@ -542,7 +530,7 @@ async def test_a_full_redis_is_away(servers: None, own: ValkeyProcess, own_pod: 
     assert isinstance((await own_pod.decide(ask()))[0], Admitted)
 
 
-async def test_a_full_node_that_leaves_is_away_no_longer(servers: None, own_pod: Pod) -> None:
+async def test_a_full_node_that_leaves_is_away_no_longer(own_pod: Pod) -> None:
     """What it refused is no outage of those that stay."""
     told: list[str | None] = []
     own_pod.hooks.on_refused = lambda _lane, why: told.append(why)
@@ -570,7 +558,7 @@ async def test_another_number_of_partitions_is_refused(redis_url: str) -> None:
     await nodes.close()
 
 
-async def test_a_server_that_evicts_is_named(servers: None, own: ValkeyProcess) -> None:
+async def test_a_server_that_evicts_is_named(own: ValkeyProcess) -> None:
     """A policy that may evict counters is a problem, unless it is allowed."""
     nodes = SingleNode(own.url)
     assert await RedisMeta(fresh_keys(), nodes).check_server() == []
@@ -631,7 +619,7 @@ async def test_the_next_attempt_of_a_task(pod: Pod, single: Redis) -> None:
     assert not isinstance(limited, Admitted)
 
 
-async def test_late_rows_are_counted(servers: None, own: ValkeyProcess) -> None:
+async def test_late_rows_are_counted(own: ValkeyProcess) -> None:
     """A row that comes after its `not_after` is told to the hook, so that the metric of that name is true."""
     nodes = SingleNode(own.url)
     async with Pod(nodes, fresh_keys(), settings=QUICK) as pod:
@@ -640,7 +628,7 @@ async def test_late_rows_are_counted(servers: None, own: ValkeyProcess) -> None:
         await pod.decide(ask())
         assert late == []
         lane, _ = pod.lanes.of(pod.keys.tenant("acme").partition)
-        lane._clock_offset = 0.0  # an idea of Redis time that is decades old: every row is late, once
+        lane._clock.offset_ms = 0.0  # an idea of Redis time that is decades old: every row is late, once
         (outcome,) = await pod.decide(ask())
         assert isinstance(outcome, Admitted)
         assert late == [1]

@@ -1,7 +1,7 @@
 """Who may do which admin act: every act by every role, over levers in memory."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -13,13 +13,17 @@ from router.domain.decision import Answer, Decided, Decision, Reason
 from router.domain.policy.model import StoredPolicy, provider_entry
 from router.domain.request import DecideRequest
 from router.domain.roles import Role
-from router.domain.view import BreakerState, BreakerView, HeadView, Pulled
+from router.domain.task import Action
+from router.domain.view import ActOutcome, BreakerState, BreakerView, HeadView
 from router.errors import StoreUnavailable
+from router.ports.tenants import Census, KindCensus, Purged
 from router.telemetry import Telemetry
 from router.usecases.admin.access import Tokens
-from router.usecases.admin.acts import OperatorActs, PolicyActs
+from router.usecases.admin.act_fields import ActFields
+from router.usecases.admin.acts import ACTS, Act, AdminServices
 from router.usecases.admin.admin import Admin
 from router.usecases.admin.overrides import OverrideService
+from router.usecases.admin.purge import Purger
 from router.usecases.policies.cache import PolicyCache
 from router.usecases.policies.publish import PolicyPublisher
 from tests.usecases.fakes.extensions import Records
@@ -33,6 +37,7 @@ NEEDED = dict.fromkeys(READINGS, Role.VIEWER) | {
     "list_providers": Role.VIEWER,
     "list_policies": Role.VIEWER,
     "get_policy": Role.VIEWER,
+    "show_tenant": Role.VIEWER,
     "drain_provider": Role.OPERATOR,
     "enable_provider": Role.OPERATOR,
     "force_open_breaker": Role.OPERATOR,
@@ -43,6 +48,7 @@ NEEDED = dict.fromkeys(READINGS, Role.VIEWER) | {
     "upsert_policy": Role.ADMIN,
     "delete_policy": Role.ADMIN,
     "rollback_policy": Role.ADMIN,
+    "purge_tenant": Role.ADMIN,
 }
 BODY = {
     "tenant_id": "acme",
@@ -50,6 +56,7 @@ BODY = {
     "provider_id": "a",
     "request_id": "r",
     "revision": 1,
+    "confirm": "acme",
     "why": "because",
     "policy": {"version": "1.0", "providers": [{"name": "b", "weight": 100}]},
 }
@@ -65,25 +72,25 @@ class MemoryLevers:
         self.views: list[BreakerView] = []
         self.away = False
 
-    async def drain(self, tenant_id: str, provider: str, *, on: bool, by: Actor, why: str | None = None) -> Pulled:
+    async def drain(self, tenant_id: str, provider: str, *, on: bool, by: Actor, why: str | None = None) -> ActOutcome:
         """Remember."""
         return self._pulled(f"drain {provider} {on}", by)
 
-    async def force_open(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> Pulled:
+    async def force_open(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> ActOutcome:
         """Remember."""
         return self._pulled(f"force {provider}", by)
 
-    async def reset_breaker(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> Pulled:
+    async def reset_breaker(self, tenant_id: str, provider: str, *, by: Actor, why: str | None = None) -> ActOutcome:
         """Remember."""
         return self._pulled(f"reset {provider}", by)
 
-    async def switch(self, tenant_id: str, *, on: bool, by: Actor, why: str | None = None) -> Pulled:
+    async def switch(self, tenant_id: str, *, on: bool, by: Actor, why: str | None = None) -> ActOutcome:
         """Remember."""
         return self._pulled(f"switch {on}", by)
 
     async def forget(
         self, tenant_id: str, name: bytes, *, called: tuple[str, str], by: Actor, why: str | None = None
-    ) -> Pulled:
+    ) -> ActOutcome:
         """Remember."""
         return self._pulled(f"forget {called}", by)
 
@@ -101,14 +108,45 @@ class MemoryLevers:
         """The one there is."""
         return [self.head] if tenant_id in (None, "acme") else []
 
-    def _pulled(self, what: str, by: Actor) -> Pulled:
+    def _pulled(self, what: str, by: Actor) -> ActOutcome:
         self.done.append((what, by))
-        return Pulled.CHANGED
+        return ActOutcome.CHANGED
 
 
 async def _dry_run(_request: DecideRequest, stored: StoredPolicy) -> Answer:
     """It would be a."""
     return Decided(Decision("a", Reason.WEIGHTED, 0, 0, stored.policy_id, stored.revision, "id"), explain={})
+
+
+class MemoryTenants:
+    """`TenantStore` and `ActLog` of a tenant with one key; `purged` counts the purges that removed it."""
+
+    def __init__(self) -> None:
+        self.purged = 0
+
+    async def census(self, tenant_id: str) -> Census:
+        """One key."""
+        return Census([KindCensus("head", 1, 100)], audit_entries=0, open_tasks={}, whole=True)
+
+    async def end(self, tenant_id: str, *, keep_ms: int) -> int | None:
+        """It is unknown already."""
+        return None
+
+    async def purge(self, tenant_id: str, *, dry_run: bool) -> Purged:
+        """Remove the key at the first purge."""
+        first = not self.purged
+        self.purged += not dry_run
+        return Purged({"head": 1} if first else {}, answers_may_remain=False)
+
+    async def record(
+        self,
+        action: Action,
+        by: Actor,
+        resource_type: str,
+        resource_id: str | None,
+        details: Mapping[str, str | int | bool],
+    ) -> None:
+        """Nothing reads it here."""
 
 
 class Surface:
@@ -117,20 +155,24 @@ class Surface:
     def __init__(self, *, open_reading: bool = False) -> None:
         self.levers = MemoryLevers()
         self.store = MemoryPolicies()
-        cache = PolicyCache(self.store, HeardCache(), clock=lambda: 0.0)
+        self.tenants = MemoryTenants()
         tokens = [(role.label, role, token) for role, token in SECRETS.items()]
-        acts = OperatorActs(lambda by: OverrideService(self.levers, self.levers, self.store, by)).acts
-        acts |= PolicyActs(lambda by: PolicyPublisher(self.store, HeardSeed(), by)).acts
+        self.services = AdminServices(
+            policies=PolicyCache(self.store, HeardCache(), clock=lambda: 0.0),
+            inspector=self.levers,
+            extensions=Records(),
+            tenants=self.tenants,
+            dry_run=_dry_run,
+            overrides=lambda by: OverrideService(self.levers, self.levers, self.store, by),
+            publisher=lambda by: PolicyPublisher(self.store, HeardSeed(), by),
+            purger=lambda by: Purger(self.tenants, self.tenants, HeardSeed(), by, forget_ms=1),
+        )
         self.telemetry = Telemetry(CollectorRegistry())
         self.admin = Admin(
-            cache,
-            self.levers,
-            Records(),
-            _dry_run,
+            self.services,
             Tokens([*tokens, ("dora", Role.OPERATOR, SECRET_OF_DORA)], open_reading=open_reading),
             self.levers,
             self.telemetry,
-            acts,
         )
 
     async def act(self, name: str, token: str | None = None, body: Any = BODY, **headers: str) -> dict[str, Any]:
@@ -167,12 +209,40 @@ async def test_who_may_do_what(surface: Surface, act: str, role: Role | None, al
         assert reply["error"]["code"] == "unauthorized"
         assert surface.levers.done == []
         assert surface.store.writes == writes
+        assert surface.tenants.purged == 0
 
 
 async def test_the_matrix_names_every_act(surface: Surface) -> None:
     """An act that is added must be added here."""
     message = (await surface.act("nothing", SECRETS[Role.VIEWER]))["error"]["message"]
     assert set(message.partition("there are ")[2].split(", ")) == set(NEEDED)
+
+
+class ReadFields(dict[str, Any]):
+    """A body that notes which fields are read."""
+
+    def __init__(self, body: dict[str, Any]) -> None:
+        super().__init__(body)
+        self.read: set[str] = set()
+
+    def get(self, field: str, default: Any = None) -> Any:
+        """Note it."""
+        self.read.add(field)
+        return super().get(field, default)
+
+
+@pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
+async def test_an_act_reads_the_fields_that_it_declares(surface: Surface, act: Act) -> None:
+    """The reference is made of the declared fields. A dry run decodes its payload with the whole request."""
+    body = ReadFields(BODY)
+    await act.run(surface.services, ActFields(body, act.fields), Actor("dora"))
+    assert body.read | ({"payload"} if act.name == "dry_run_pipeline" else set()) == set(act.fields)
+
+
+def test_a_field_that_is_not_declared_cannot_be_read() -> None:
+    """A bug, whatever the body holds."""
+    with pytest.raises(KeyError, match="does not declare the field why"):
+        ActFields({"why": "because"}, ("tenant_id",)).text("why")
 
 
 @pytest.mark.parametrize("act", NEEDED)

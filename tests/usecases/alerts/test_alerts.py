@@ -13,8 +13,8 @@ from router.domain.json import JsonObject
 from router.errors import StoreUnavailable
 from router.ports.bus import Publication, Published
 from router.telemetry import Telemetry
-from router.usecases.alerts.alerts import LEFT_MS, QUIET_MS, Alerts
-from router.usecases.alerts.rules import AWAY_READINGS, Level, Unavailable
+from router.usecases.alerts.alerts import ABANDONED_MS, QUIET_MS, Alerts
+from router.usecases.alerts.rules import MAX_READINGS, Level, Unavailable
 
 AWAY = Condition.STORE_AWAY
 
@@ -59,7 +59,7 @@ class CountedEpochs:
     async def left(self, quiet_ms: int) -> list[tuple[str, str]]:
         if not self.up:
             raise StoreUnavailable("away")
-        assert quiet_ms == LEFT_MS
+        assert quiet_ms == ABANDONED_MS
         return sorted(self.open.keys() - self.joined)
 
     async def current(self, condition: str, scope: str) -> int | None:
@@ -188,10 +188,10 @@ async def test_an_end_of_what_turns_waits_for_the_store_and_holds_nobody_up() ->
         alerts.resolve(opened, scope)
         alerts.raise_(AWAY, FLEET)
         while not fleet.stream.tried.is_set():
-            alerts.nudge()
+            alerts.retry_now()
             await asyncio.sleep(0)
         fleet.epochs.up = True
-        alerts.nudge()
+        alerts.retry_now()
         await sent(alerts)
     messages = list(fleet.stream.messages)
     assert messages[-1] == "breaker_opened:acme/p1:1:resolved"
@@ -250,7 +250,7 @@ async def test_what_could_not_be_sent_is_sent_in_order_when_nats_is_back() -> No
         await asyncio.wait_for(fleet.stream.tried.wait(), 5)
         alerts.resolve(Condition.BUS_AWAY, FLEET)
         fleet.stream.up = True
-        alerts.nudge()
+        alerts.retry_now()
         await sent(alerts)
     assert list(fleet.stream.messages) == ["bus_away:fleet:1", "bus_away:fleet:1:resolved"]
 
@@ -259,16 +259,16 @@ async def test_what_only_happens_is_over_after_a_quiet_time() -> None:
     """Each happening starts the quiet time anew."""
     fleet = Fleet()
     async with fleet.pod() as alerts:
-        alerts.happened(Condition.DEAD_LETTERS, "caf.exec.result.v1")
+        alerts.occurred(Condition.DEAD_LETTERS, "caf.exec.result.v1")
         fleet.now_ms += QUIET_MS - 1
-        alerts.happened(Condition.DEAD_LETTERS, "caf.exec.result.v1")
+        alerts.occurred(Condition.DEAD_LETTERS, "caf.exec.result.v1")
         fleet.now_ms += QUIET_MS - 1
-        alerts.nudge()
+        alerts.retry_now()
         await sent(alerts)
         assert len(fleet.stream.messages) == 1
         fleet.now_ms += 1
         fleet.stream.tried.clear()
-        alerts.nudge()
+        alerts.retry_now()
         await asyncio.wait_for(fleet.stream.tried.wait(), 5)
     assert len(fleet.stream.messages) == 2
 
@@ -281,13 +281,13 @@ async def test_what_comes_and_goes_is_one_episode() -> None:
             alerts.raise_(AWAY, FLEET)
             alerts.resolve(AWAY, FLEET)
             fleet.now_ms += 29_999
-            alerts.nudge()
+            alerts.retry_now()
             await sent(alerts)
         alerts.resolve(AWAY, FLEET)
         assert list(fleet.stream.messages) == ["store_away:fleet:1"]
         fleet.now_ms += 1
         fleet.stream.tried.clear()
-        alerts.nudge()
+        alerts.retry_now()
         await asyncio.wait_for(fleet.stream.tried.wait(), 5)
         await sent(alerts)
         assert list(fleet.stream.messages) == ["store_away:fleet:1", "store_away:fleet:1:resolved"]
@@ -316,10 +316,10 @@ async def test_only_what_lasts_or_comes_again_is_an_outage(readings: str, raised
             away.read(one == "!", {"reason": "test"})
         await sent(alerts)
         assert bool(fleet.stream.messages) is raised
-        for _ in range(AWAY_READINGS):
+        for _ in range(MAX_READINGS):
             away.read(False)
         fleet.now_ms += 30_000
-        alerts.nudge()
+        alerts.retry_now()
         if raised:
             fleet.stream.tried.clear()
             await asyncio.wait_for(fleet.stream.tried.wait(), 5)
@@ -341,9 +341,9 @@ async def test_what_its_pod_left_open_is_ended_by_another() -> None:
         fleet.epochs.joined.clear()
         await two.join()
         fleet.stream.tried.clear()
-        await one.end_left()
+        await one.end_abandoned()
         await sent(one)
-        await one.end_left()
+        await one.end_abandoned()
         await sent(one)
     ends = [b for b in fleet.stream.bodies() if b["severity"] == "info"]
     assert [b["id"] for b in ends] == ["store_away:fleet:1"]
@@ -357,7 +357,7 @@ async def test_what_holds_still_begins_again_when_another_pod_has_ended_it() -> 
     async with fleet.pod() as one, fleet.pod() as two:
         for pod in (one, two):
             pod.raise_(AWAY, FLEET, metadata={"reason": "timeout"})
-            pod.happened(*letters)
+            pod.occurred(*letters)
             await sent(pod)
         one.resolve(AWAY, FLEET)
         await sent(one)
@@ -368,7 +368,7 @@ async def test_what_holds_still_begins_again_when_another_pod_has_ended_it() -> 
         assert (again["id"], again["severity"]) == ("store_away:fleet:2", "critical")
         assert fleet.epochs.open == {("store_away", FLEET): 2}
         two.resolve(AWAY, FLEET)
-        two.happened(*letters)
+        two.occurred(*letters)
         await sent(two)
     assert [b["id"] for b in fleet.stream.bodies()[-2:]] == ["store_away:fleet:2", "dead_letters:caf.exec.result.v1:2"]
 

@@ -2,21 +2,19 @@
 
 import pytest
 
-from router.domain.alert import Condition
-from router.domain.json import JsonObject
 from router.domain.policy.model import provider_entry
 from router.domain.view import BreakerState, BreakerView, HeadView
 from router.usecases.alerts.breaker_episodes import BreakerEpisodes
+from tests.usecases.fakes.alerts import RecordedAlerts
 
 SCOPES = ["acme/a", "acme/pool/b", "globex/a", "extension/pre/mask"]
 
 
 class Room:
-    """Episodes, breakers and alerts in memory; `over` is what was resolved."""
+    """Episodes and breakers in memory."""
 
     def __init__(self, *views: BreakerView) -> None:
         self._views = views
-        self.over: list[str] = []
 
     async def open_scopes(self, condition: str) -> list[str]:
         assert condition == "breaker_opened"
@@ -27,15 +25,6 @@ class Room:
 
     async def heads(self, tenant_id: str | None = None) -> list[HeadView]:
         raise NotImplementedError
-
-    def raise_(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        raise AssertionError("raised")
-
-    def resolve(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        self.over.append(scope)
-
-    def happened(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        raise AssertionError("happened")
 
 
 def view(tenant: str, provider: str, state: BreakerState) -> BreakerView:
@@ -54,6 +43,6 @@ def view(tenant: str, provider: str, state: BreakerState) -> BreakerView:
 )
 async def test_what_is_not_open_is_over(views: tuple[BreakerView, ...], over: list[str]) -> None:
     """Open and half open go on, by tenant and provider; closed and gone are over; extensions are not looked at."""
-    room = Room(*views)
-    await BreakerEpisodes(room, room, room, may_work=lambda: True).poll()
-    assert room.over == over
+    room, alerts = Room(*views), RecordedAlerts()
+    await BreakerEpisodes(room, room, alerts, may_work=lambda: True).poll()
+    assert (alerts.resolved, alerts.open, alerts.events) == (over, set(), [])

@@ -27,7 +27,7 @@ STORED = policy("a", "b")
 
 
 class Tasks:
-    """`ports.TaskStore` as far as it is asked: on a real store, which is away when `away` says so, or slow."""
+    """`ports.tasks.TaskStore` as far as it is asked: on a real store, which is away when `away` says so, or slow."""
 
     def __init__(self, inner: RedisTasks) -> None:
         self._inner = inner

@@ -8,7 +8,6 @@ from prometheus_client import CollectorRegistry
 
 from router.domain.alert import Condition
 from router.domain.audit import AuditEntry
-from router.domain.json import JsonObject
 from router.errors import ExportFailed
 from router.store.audit import RedisAudit
 from router.store.keys import Keys
@@ -17,6 +16,7 @@ from router.store.retention import RedisRetention, RetentionBounds
 from router.telemetry import Telemetry
 from router.usecases.audit.export import AuditExport
 from router.usecases.audit.retention import LAG_WINDOW_S, Retention
+from tests.usecases.fakes.alerts import RecordedAlerts
 
 
 class Outside:
@@ -35,31 +35,12 @@ class Outside:
         self.ids += [e.id for e in entries]
 
 
-class Heard:
-    """Alerts that happened."""
-
-    def __init__(self) -> None:
-        self.happened_: list[tuple[Condition, str]] = []
-
-    def raise_(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        """Not used by retention."""
-        raise AssertionError(condition)
-
-    def resolve(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        """Not used by retention."""
-        raise AssertionError(condition)
-
-    def happened(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        """Remember."""
-        self.happened_.append((condition, scope))
-
-
 class Pod:
     """The audit parts of one pod over a store."""
 
     def __init__(self, keys: Keys, nodes: SingleNode, sink: Outside, *, maximum: int = 4) -> None:
         self.telemetry = Telemetry(CollectorRegistry())
-        self.alerts, self.allowed = Heard(), True
+        self.alerts, self.allowed = RecordedAlerts(), True
         store = RedisRetention(keys, nodes, RetentionBounds(max_len=10))
         self.export = AuditExport(
             RedisAudit(keys, nodes), store, [sink], self.telemetry, allowed=lambda: self.allowed, maximum=maximum
@@ -160,11 +141,11 @@ async def test_a_cut_inside_the_age_is_counted_and_alerted(rig: Rig) -> None:
     await rig.add(5)
     pod.retention.served("t")
     await pod.all_looks()
-    assert pod.alerts.happened_ == []
+    assert pod.alerts.events == []
     await rig.add(12, maximum=10)
     await rig.due()
     await pod.all_looks()
-    assert pod.alerts.happened_ == [(Condition.AUDIT_CUT_INSIDE_AGE, "t")]
+    assert pod.alerts.events == [(Condition.AUDIT_CUT_INSIDE_AGE, "t")]
     assert pod.total("router_audit_cut_total", by="length") == 7
     assert pod.total("router_audit_appended_total", tenant="other") == 12
 
@@ -176,11 +157,11 @@ async def test_an_export_that_falls_behind_is_alerted(rig: Rig) -> None:
     rig.sink.fails = 2
     pod.retention.served("t")
     await pod.all_looks()
-    assert pod.alerts.happened_ == [(Condition.AUDIT_EXPORT_BEHIND, "t")]
+    assert pod.alerts.events == [(Condition.AUDIT_EXPORT_BEHIND, "t")]
     await rig.add(4, maximum=10)
     await rig.due()
     await pod.all_looks()
-    assert (Condition.AUDIT_EXPORT_BEHIND, "t") in pod.alerts.happened_[1:]
+    assert (Condition.AUDIT_EXPORT_BEHIND, "t") in pod.alerts.events[1:]
     assert pod.total("router_audit_export_lost_total") == 3
 
 

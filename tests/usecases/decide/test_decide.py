@@ -1,7 +1,7 @@
 """One reply for every request, whatever breaks on the way; and nothing is left in flight."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -9,11 +9,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from router.domain.decision import PinState, Reason
-from router.domain.outcome import Admitted, Outcome, Remembered, RowFault, Unavailable
+from router.domain.outcome import Admitted, RowFault, Unavailable
 from router.domain.plan import ALL_FEATURES, Plan
 from router.domain.policy.model import OnStoreError, StoredPolicy, TenantPolicies
 from router.domain.request import DecideRequest
-from router.domain.task import TaskRecord, Unreadable
 from router.errors import StoreUnavailable
 from router.ports.extensions import ExtensionResult, MakePlan, OutcomeReader
 from router.ports.policies import LOADING, Loading
@@ -23,68 +22,11 @@ from router.usecases.decide.decide import Decide
 from router.usecases.decide.intake import DecideSettings
 from router.usecases.decide.outcomes import Outcomes
 from router.wire.policies import decode
+from tests.usecases.fakes.decisions import ADMITTED, Store
 from tests.usecases.fakes.policies import ONE
 
 STAMP = b"stamp..1"
 POLICIES = TenantPolicies("acme", 1, STAMP, {"default": StoredPolicy("default", 1, "h", decode(ONE).policy)})
-ADMITTED = Admitted(0, Reason.WEIGHTED, b"\x00", PinState.NONE, bytes(16))
-
-
-class Store:
-    """Keeps rows until the test answers them."""
-
-    def __init__(self) -> None:
-        self.rows: list[Callable[[Outcome, bytes], None]] = []
-        self.broken = False
-
-    def decide(
-        self, request: DecideRequest, plan: Plan, job: bytes | None, done: Callable[[Outcome, bytes], None]
-    ) -> None:
-        """Queue."""
-        if self.broken:
-            raise RuntimeError("a bug in the store")
-        self.rows.append(done)
-
-    def preview(
-        self, request: DecideRequest, plan: Plan, done: Callable[[Outcome, bytes], None], *, claim_ms: int = 0
-    ) -> None:
-        """Queue."""
-        self.rows.append(done)
-
-    def next_attempt(
-        self,
-        request: DecideRequest,
-        plan: Plan,
-        record: TaskRecord,
-        job: bytes,
-        done: Callable[[Outcome, bytes], None],
-    ) -> None:
-        """Not of interest here."""
-        raise NotImplementedError
-
-    def now_ms(self, tenant_id: str) -> int:
-        """Any time."""
-        return 0
-
-    def new_decision_id(self, request: DecideRequest, plan: Plan) -> bytes:
-        """Any id."""
-        return bytes(16)
-
-    async def of_message(self, message_id: str, tenant_id: str | None) -> tuple[str, bytes] | None:
-        """Nothing is."""
-        return None
-
-    async def exists_for_any_tenant(self, decision_id: bytes) -> bool:
-        """Not asked for here."""
-        raise NotImplementedError
-
-    async def remembered(self, tenant_id: str, name: bytes) -> Remembered | None:
-        """Nothing is."""
-        return None
-
-    async def all_remembered(self, wanted: Sequence[tuple[str, bytes]]) -> list[Remembered | Unreadable | None]:
-        """Nothing is."""
-        return [None for _ in wanted]
 
 
 class Policies:
@@ -96,7 +38,7 @@ class Policies:
         self.seen: list[bytes] = []
         self.old = False
 
-    def doubtful(self, tenant_id: str) -> bool:
+    def may_be_outdated(self, tenant_id: str) -> bool:
         """Until the next load."""
         return self.old
 
@@ -140,7 +82,7 @@ class Room:
                 self.policies,
                 self.telemetry,
                 told.on_store_error,
-                degraded_made=lambda request, *_: self.deferred.append(request),
+                on_degraded=lambda request, *_: self.deferred.append(request),
             ).read,
             tracing=Tracing.off(),
             extensions=self,

@@ -18,7 +18,7 @@ from router.domain.view import BreakerState
 from router.usecases.decide.dry_run import DryRun
 from router.usecases.decide.intake import DecideSettings
 from router.wire.policies import decode
-from tests.usecases.decide.test_decide import ADMITTED, Store
+from tests.usecases.fakes.decisions import ADMITTED, Store
 from tests.usecases.fakes.extensions import Records
 
 BASELINE = Features(pins=False, retries=False, best_score=False, explain=False, extensions=False, multi_tenant=True)
@@ -57,7 +57,7 @@ async def asked(
     stored = StoredPolicy("default", 1, "h", decode(orjson.dumps(document)).policy)
     looks = Looks()
     run = DryRun(looks, lambda: features, DecideSettings(), lambda _: NO_FIGURES, extensions or Records())
-    return await asyncio.wait_for(run.ask(request, stored), 1), len(looks.rows)
+    return await asyncio.wait_for(run.answer(request, stored), 1), len(looks.rows)
 
 
 def request(**more: Any) -> DecideRequest:

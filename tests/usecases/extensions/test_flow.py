@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from router.domain.answers import answer
 from router.domain.decision import Answer, Code, Decided, PinState, Reason, Refused
 from router.domain.ids import from_text, name_in, task_id
-from router.domain.outcome import Admitted, LimitHit, NoCandidate, Outcome, Remembered, Unavailable
+from router.domain.outcome import Admitted, LimitHit, NoCandidate, Outcome, StoredAnswer, Unavailable
 from router.domain.plan import Plan, plan
 from router.domain.policy.model import Extension, StoredPolicy, provider
 from router.domain.request import DecideRequest
@@ -29,14 +29,15 @@ from router.store.keys import Keys
 from router.store.nodes import SingleNode
 from router.store.tasks import RedisTasks
 from router.telemetry import Telemetry
-from router.usecases.extensions.flow import ExtensionFlow, Reach
-from router.usecases.extensions.health_watch import ExtensionWatch
+from router.usecases.extensions.flow import ExtensionFlow, FlowPorts
+from router.usecases.extensions.health_watch import ExtensionHealthWatch
 from router.usecases.extensions.pipeline import Pipeline
 from router.usecases.tasks.unfinished import Unfinished
 from tests.store.harness import policy
 from tests.store.harness import request as request_of
 from tests.store.pods import Pod
-from tests.usecases.fakes.extensions import Calls, Records, Silent
+from tests.usecases.fakes.alerts import RecordedAlerts
+from tests.usecases.fakes.extensions import Calls, Records
 
 TENANT = "acme"
 STEP_MS = 500
@@ -103,7 +104,7 @@ class MortalDecisions(Mortal):
     """Likewise for rows, whose answers come by a callback."""
 
     def preview(self, *args: Any, claim_ms: int = 0) -> None:
-        self._row("look", *args, claim_ms=claim_ms)
+        self._row("preview", *args, claim_ms=claim_ms)
 
     def decide(self, *args: Any) -> None:
         self._row("decide", *args)
@@ -144,17 +145,17 @@ class World:
         """A pod's part that is under test."""
         tasks = Mortal(self.tasks, fate, ("move", "records"))
         claims = Mortal(self.claims, fate, ("take", "complete", "abandon", "release"))
-        decisions = MortalDecisions(self.pod.decisions, fate, ("remembered", "all_remembered"))
-        watch = ExtensionWatch(Records(), self.telemetry, Silent(), now_ms=lambda: 1, random=os.urandom)
+        decisions = MortalDecisions(self.pod.decisions, fate, ("remembered", "stored_answers"))
+        watch = ExtensionHealthWatch(Records(), self.telemetry, RecordedAlerts(), now_ms=lambda: 1, random=os.urandom)
         pipeline = Pipeline(Mortal(self.calls, fate, ("call",)), watch, self.telemetry)
-        reach = Reach(
+        ports = FlowPorts(
             decisions,
             tasks,
             claims,
             self.unfinished(tasks, decisions, claims),
             pipeline,
         )
-        return ExtensionFlow(reach, self.telemetry, max_ms=10_000, maximum=10)
+        return ExtensionFlow(ports, self.telemetry, max_ms=10_000, max_running=10)
 
     async def ask(self, asked: DecideRequest, fate: Fate) -> Answer | None:
         """One pod takes the request; None: it died on it."""
@@ -230,7 +231,7 @@ async def test_a_pod_may_die_at_every_step(redis_url: str, push: bool) -> None:
             for at, after in product(range(STEPS), (False, True))
         )
     )
-    assert {act for act, _ in died} == {"look", "call", "decide", "complete"}
+    assert {act for act, _ in died} == {"preview", "call", "decide", "complete"}
 
 
 @pytest.mark.parametrize("push", [False, True])
@@ -280,10 +281,10 @@ async def test_a_pod_may_die_while_it_takes_over(redis_url: str) -> None:
             for at, after in product(range(1, 6), (False, True))
         )
     )
-    assert {"take", "all_remembered", "records", "move", "abandon"} <= died
+    assert {"take", "stored_answers", "records", "move", "abandon"} <= died
 
 
-async def left_unfinished(world: World) -> tuple[DecideRequest, Remembered, TaskRecord]:
+async def left_unfinished(world: World) -> tuple[DecideRequest, StoredAnswer, TaskRecord]:
     """A pod died between a decision and what follows it: the request, its answer, and the record of its task."""
     asked = request_of(TENANT, "r", push=True)
     assert await world.ask(asked, Fate(2, after=True)) is None

@@ -10,15 +10,16 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from router.domain.decision import Code
-from router.domain.extensions import Called, Name, Stage, refusal, wanted, worst_ms
+from router.domain.extensions import CallOutcome, Name, Stage, refusal, wanted, worst_ms
 from router.domain.policy.model import Extension, OnFail, Policy, provider
 from router.domain.request import Correlation, DecideRequest
 from router.domain.view import BreakerState
-from router.ports.extensions import Missed
+from router.ports.extensions import CallFailure
 from router.telemetry import Telemetry
-from router.usecases.extensions.health_watch import ExtensionWatch
+from router.usecases.extensions.health_watch import ExtensionHealthWatch
 from router.usecases.extensions.pipeline import Pipeline
-from tests.usecases.fakes.extensions import Calls, Records, Silent
+from tests.usecases.fakes.alerts import RecordedAlerts
+from tests.usecases.fakes.extensions import Calls, Records
 
 REQUEST = DecideRequest(
     "acme",
@@ -40,11 +41,13 @@ class Room:
     def __init__(self, calls: Calls) -> None:
         self.calls, self.records = calls, Records()
         self.telemetry = Telemetry(CollectorRegistry())
-        self.watch = ExtensionWatch(self.records, self.telemetry, Silent(), now_ms=lambda: 1_000, random=os.urandom)
+        self.watch = ExtensionHealthWatch(
+            self.records, self.telemetry, RecordedAlerts(), now_ms=lambda: 1_000, random=os.urandom
+        )
         self.pipeline = Pipeline(calls, self.watch, self.telemetry)
         self.until = asyncio.get_running_loop().time() + 5
 
-    async def validated(self, *validators: Extension) -> list[Called]:
+    async def validated(self, *validators: Extension) -> list[CallOutcome]:
         """What came of each."""
         return [s.outcome for s in await self.pipeline.validate(REQUEST, validators, self.until)]
 
@@ -83,17 +86,17 @@ async def test_pre_extensions_build_on_each_other() -> None:
     assert room.calls.of("pre.tag")[0]["payload"] == {"text": "***"}
     assert (changed.payload, changed.metadata) == ({"text": "***"}, {"lang": "de", "masked": True})
     assert changed.fingerprint == REQUEST.fingerprint
-    assert [s.outcome for s in steps] == [Called.OK, Called.OK]
+    assert [s.outcome for s in steps] == [CallOutcome.OK, CallOutcome.OK]
 
 
 async def test_validators_change_nothing_and_run_at_once() -> None:
     """Three that take 50 ms each are done in less than twice that; a payload in their answer is not taken."""
-    answers: dict[str, Any] = {f"validate_v{i}": Missed.TIMEOUT for i in range(3)}
+    answers: dict[str, Any] = {f"validate_v{i}": CallFailure.TIMEOUT for i in range(3)}
     room = Room(Calls(**answers))
     began = asyncio.get_running_loop().time()
     outcomes = await room.validated(*(validator(f"v{i}", timeout_ms=50) for i in range(3)))
     assert asyncio.get_running_loop().time() - began < 0.1
-    assert outcomes == [Called.TIMEOUT] * 3
+    assert outcomes == [CallOutcome.TIMEOUT] * 3
 
 
 @pytest.mark.parametrize("reply", [{"valid": False}, {"status": "reject"}, {"valid": True, "status": "reject"}])
@@ -101,7 +104,7 @@ async def test_a_validator_refuses(reply: dict[str, Any]) -> None:
     """By `valid` or by `status`; its reason and details go to the caller."""
     room = Room(Calls(validate_pii=reply | {"reason": "a name", "details": {"field": "text"}}))
     (refused,) = await room.pipeline.validate(REQUEST, [validator("pii")], room.until)
-    assert (refused.outcome, refused.stops) == (Called.REJECTED, True)
+    assert (refused.outcome, refused.stops) == (CallOutcome.REJECTED, True)
     answer = refusal(refused)
     assert answer.code is Code.VALIDATOR_BLOCKED
     assert answer.details == {
@@ -139,7 +142,7 @@ async def test_garbage_is_an_error(reply: bytes) -> None:
     """Not JSON, no object, wrong types, a stream's ack, too large, too deep."""
     room = Room(Calls(pre_mask=reply))
     _, (found,) = await room.pipeline.pre(REQUEST, [step("mask")], room.until)
-    assert (found.outcome, found.stops) == (Called.ERROR, True)
+    assert (found.outcome, found.stops) == (CallOutcome.ERROR, True)
     assert refusal(found).code is Code.EXTENSION_ERROR
     assert "mask" in refusal(found).message
 
@@ -147,13 +150,13 @@ async def test_garbage_is_an_error(reply: bytes) -> None:
 @pytest.mark.parametrize(
     ("missed", "code", "bad"),
     [
-        (Missed.TIMEOUT, Code.EXTENSION_TIMEOUT, 1),
-        (Missed.NOBODY, Code.EXTENSION_UNAVAILABLE, 1),
-        (Missed.NOT_SENT, Code.EXTENSION_UNAVAILABLE, 0),
-        (Missed.TOO_LARGE, Code.EXTENSION_ERROR, 0),
+        (CallFailure.TIMEOUT, Code.EXTENSION_TIMEOUT, 1),
+        (CallFailure.NO_RESPONDERS, Code.EXTENSION_UNAVAILABLE, 1),
+        (CallFailure.NOT_SENT, Code.EXTENSION_UNAVAILABLE, 0),
+        (CallFailure.TOO_LARGE, Code.EXTENSION_ERROR, 0),
     ],
 )
-async def test_no_answer(missed: Missed, code: Code, bad: int) -> None:
+async def test_no_answer(missed: CallFailure, code: Code, bad: int) -> None:
     """Each has its code; what is not the extension's fault does not count against it."""
     room = Room(Calls(pre_mask=missed))
     _, (found,) = await room.pipeline.pre(REQUEST, [step("mask")], room.until)
@@ -164,20 +167,20 @@ async def test_no_answer(missed: Missed, code: Code, bad: int) -> None:
 
 async def test_a_retry_may_save_it() -> None:
     """Two failures, then an answer, within `retry`; each call counts in its health."""
-    room = Room(Calls(pre_mask=[b"?", Missed.NOBODY, OK]))
+    room = Room(Calls(pre_mask=[b"?", CallFailure.NO_RESPONDERS, OK]))
     _, (found,) = await room.pipeline.pre(REQUEST, [step("mask", retry=2)], room.until)
-    assert (found.outcome, found.calls) == (Called.OK, 3)
+    assert (found.outcome, found.calls) == (CallOutcome.OK, 3)
     await room.watch.drained()
     assert room.records.totals[Name(Stage.PRE, "mask")] == [1, 2]
 
 
 async def test_the_time_for_all_bounds_each() -> None:
     """A call gets what is left of it, a step after its end is not called; a call cut short is not held against it."""
-    room = Room(Calls(pre_slow=Missed.TIMEOUT, pre_next=OK))
+    room = Room(Calls(pre_slow=CallFailure.TIMEOUT, pre_next=OK))
     until = asyncio.get_running_loop().time() + 0.05
     slow = step("slow", required=False, timeout_ms=5000, retry=5)
     _, steps = await room.pipeline.pre(REQUEST, [slow, step("next")], until)
-    assert [(s.outcome, s.calls) for s in steps] == [(Called.TIMEOUT, 1), (Called.TIMEOUT, 0)]
+    assert [(s.outcome, s.calls) for s in steps] == [(CallOutcome.TIMEOUT, 1), (CallOutcome.TIMEOUT, 0)]
     assert asyncio.get_running_loop().time() - until < 0.05
     assert room.records.totals.get(Name(Stage.PRE, "slow")) == [0, 0]
 
@@ -187,10 +190,10 @@ async def test_an_open_breaker_is_not_called() -> None:
     room = Room(Calls(pre_mask=OK))
     room.records.state, room.records.grants = BreakerState.OPEN, False
     _, (found,) = await room.pipeline.pre(REQUEST, [step("mask")], room.until)
-    assert (found.outcome, found.calls) == (Called.UNAVAILABLE, 0)
+    assert (found.outcome, found.calls) == (CallOutcome.UNAVAILABLE, 0)
     room.records.grants = True
     _, (found,) = await room.pipeline.pre(REQUEST, [step("mask")], room.until)
-    assert (found.outcome, found.calls) == (Called.OK, 1)
+    assert (found.outcome, found.calls) == (CallOutcome.OK, 1)
 
 
 async def test_extensions_are_called_while_the_store_is_away() -> None:
@@ -198,7 +201,7 @@ async def test_extensions_are_called_while_the_store_is_away() -> None:
     room = Room(Calls(pre_mask=OK))
     room.records.up = False
     _, (found,) = await room.pipeline.pre(REQUEST, [step("mask")], room.until)
-    assert found.outcome is Called.OK
+    assert found.outcome is CallOutcome.OK
 
 
 async def test_a_frozen_store_holds_no_call_up_for_long() -> None:
@@ -207,7 +210,7 @@ async def test_a_frozen_store_holds_no_call_up_for_long() -> None:
     room.records.answers.clear()
     began = asyncio.get_running_loop().time()
     _, (found,) = await room.pipeline.pre(REQUEST, [step("mask", timeout_ms=1000)], room.until)
-    assert found.outcome is Called.OK
+    assert found.outcome is CallOutcome.OK
     assert asyncio.get_running_loop().time() - began < 0.3
     room.records.answers.set()
     await room.watch.drained()
@@ -225,8 +228,8 @@ async def test_calls_of_an_extension_in_use_ask_the_store_once() -> None:
     assert room.records.totals[Name(Stage.PRE, "mask")] == [100, 0]
 
 
-@pytest.mark.parametrize(("size", "outcome"), [(4000, Called.OK), (4200, Called.ERROR)])
-async def test_what_post_adds_is_bounded(size: int, outcome: Called) -> None:
+@pytest.mark.parametrize(("size", "outcome"), [(4000, CallOutcome.OK), (4200, CallOutcome.ERROR)])
+async def test_what_post_adds_is_bounded(size: int, outcome: CallOutcome) -> None:
     """It is kept with every answer for a day."""
     room = Room(Calls(post_log={"metadata": {"x": "y" * size}}))
     (found,) = await room.pipeline.post(REQUEST, {}, [step("log")], room.until)
@@ -235,7 +238,7 @@ async def test_what_post_adds_is_bounded(size: int, outcome: Called) -> None:
 
 async def test_post_is_told_the_decision() -> None:
     """In `metadata.decision`; it ends with the first required one that fails, and its refusal says why."""
-    room = Room(Calls(post_log={"metadata": {"a": 1}}, post_sign=Missed.NOBODY, post_last=OK))
+    room = Room(Calls(post_log={"metadata": {"a": 1}}, post_sign=CallFailure.NO_RESPONDERS, post_last=OK))
     steps = await room.pipeline.post(
         REQUEST, {"provider_id": "p"}, [step("log"), step("sign"), step("last")], room.until
     )
@@ -263,7 +266,7 @@ def test_when(when: dict[str, Any], fits: bool) -> None:
     assert bool(wanted([step("e", when=when)], REQUEST)) is fits
 
 
-ANSWERS = st.sampled_from([OK, {"valid": False}, b"?", Missed.NOBODY, Missed.NOT_SENT])
+ANSWERS = st.sampled_from([OK, {"valid": False}, b"?", CallFailure.NO_RESPONDERS, CallFailure.NOT_SENT])
 EXTENSIONS = st.lists(
     st.tuples(st.booleans(), st.integers(0, 2), st.lists(ANSWERS, min_size=1, max_size=3)), max_size=4
 )

@@ -10,13 +10,13 @@ from router.domain.extension_health import ExtensionRecord, Settled, Tally
 from router.domain.extensions import Name
 from router.domain.view import BreakerState
 from router.errors import StoreUnavailable
-from router.ports.extensions import Missed
+from router.ports.extensions import CallFailure
 
-Answer = bytes | Missed | Mapping[str, Any]
+Answer = bytes | CallFailure | Mapping[str, Any]
 
 
 class Calls:
-    """`ports.ExtensionCalls`: each subject's answers in order, the last one again and again; without, nobody is there.
+    """`ports.extensions.ExtensionCalls`: each subject's answers in order, the last one repeatedly.
 
     A timeout takes its time.
     """
@@ -25,19 +25,19 @@ class Calls:
         self.answers: dict[str, list[Answer]] = {}
         for name, given in answers.items():
             stage, _, extension_id = name.partition("_")
-            listed = [given] if isinstance(given, bytes | Missed | Mapping) else list(given)
+            listed = [given] if isinstance(given, bytes | CallFailure | Mapping) else list(given)
             self.answers[f"beamline.ext.{stage}.{extension_id}.v1"] = listed
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.headers: list[Mapping[str, str]] = []
 
-    async def call(self, subject: str, body: bytes, headers: Mapping[str, str], timeout_ms: int) -> bytes | Missed:
+    async def call(self, subject: str, body: bytes, headers: Mapping[str, str], timeout_ms: int) -> bytes | CallFailure:
         """Written down and answered."""
         self.sent.append((subject, orjson.loads(body)))
         self.headers.append(headers)
-        waiting = self.answers.get(subject, [Missed.NOBODY])
+        waiting = self.answers.get(subject, [CallFailure.NO_RESPONDERS])
         answer = waiting.pop(0) if len(waiting) > 1 else waiting[0]
-        await asyncio.sleep(timeout_ms / 1000 if answer is Missed.TIMEOUT else 0)
-        return answer if isinstance(answer, bytes | Missed) else orjson.dumps(answer)
+        await asyncio.sleep(timeout_ms / 1000 if answer is CallFailure.TIMEOUT else 0)
+        return answer if isinstance(answer, bytes | CallFailure) else orjson.dumps(answer)
 
     def of(self, name: str) -> list[dict[str, Any]]:
         """What `<stage>.<id>` was sent."""
@@ -45,7 +45,7 @@ class Calls:
 
 
 class Records:
-    """`ports.ExtensionStore`: adds up, and turns no breaker; `state` is that of every one, `probe` who may try it."""
+    """`ports.extensions.ExtensionStore`: adds up, turns no breaker; `state` is every breaker's, `probe` its holder."""
 
     def __init__(self) -> None:
         self.up = True
@@ -80,16 +80,3 @@ class Records:
     async def records(self) -> list[ExtensionRecord]:
         """None was called."""
         return []
-
-
-class Silent:
-    """`usecases.gate.gate.AlertSink` that nobody hears."""
-
-    def raise_(self, *_: object, **__: object) -> None:
-        """Unheard."""
-
-    def resolve(self, *_: object, **__: object) -> None:
-        """Unheard."""
-
-    def happened(self, *_: object, **__: object) -> None:
-        """Unheard."""

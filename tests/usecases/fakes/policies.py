@@ -7,7 +7,7 @@ from router.domain.policy.document import content_hash
 from router.domain.policy.model import StoredPolicy, TenantPolicies
 from router.errors import RevisionConflict, StoreUnavailable
 from router.ports.policies import Cause
-from router.ports.policy_records import Past, Record, Records
+from router.ports.policy_records import HistoryEntry, Record, Records
 from router.ports.seeding import SeedReport
 from router.wire.policies import decode
 
@@ -21,7 +21,7 @@ class MemoryPolicies:
     def __init__(self) -> None:
         self.tenants: dict[str, dict[str, Record]] = {}
         self.heads: dict[str, bytes] = {}
-        self.pasts: dict[tuple[str, str], list[Past]] = {}
+        self.pasts: dict[tuple[str, str], list[HistoryEntry]] = {}
         self.mark = False
         self.meta = False
         self.away = False
@@ -82,7 +82,7 @@ class MemoryPolicies:
         revision = self._written(tenant_id)
         record = Record(policy_id, revision, content_hash(document).hex(), 0, document)
         policies[policy_id] = record
-        past = Past(revision, record.hash, 0, by.principal, restores, document)
+        past = HistoryEntry(revision, record.hash, 0, by.principal, restores, document)
         self.pasts.setdefault((tenant_id, policy_id), []).insert(0, past)
         return revision
 
@@ -95,11 +95,11 @@ class MemoryPolicies:
             raise RevisionConflict(current)
         del policies[policy_id]
         revision = self._written(tenant_id)
-        past = Past(revision, None, 0, by.principal, None, None)
+        past = HistoryEntry(revision, None, 0, by.principal, None, None)
         self.pasts[tenant_id, policy_id].insert(0, past)
         return revision
 
-    async def history(self, tenant_id: str, policy_id: str) -> tuple[Past, ...]:
+    async def history(self, tenant_id: str, policy_id: str) -> tuple[HistoryEntry, ...]:
         """All that was written."""
         self._answer()
         return tuple(self.pasts.get((tenant_id, policy_id), ()))

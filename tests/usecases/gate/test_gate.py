@@ -8,34 +8,18 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from router.domain.alert import Condition
+from router.domain.alert import FLEET, Condition
 from router.domain.decision import Code, Refused
 from router.domain.gate import BASELINE, Fault
-from router.domain.json import JsonObject
 from router.domain.plan import ALL_FEATURES
 from router.edge.state_file import MountedFile
 from router.telemetry import Telemetry
 from router.usecases.gate.gate import Gate, GateState
+from tests.usecases.fakes.alerts import RecordedAlerts
 
 GOOD = b'{"current_cp":"CP2-LC","updated_at":"2025-01-02T03:04:05Z"}'
 OLDER = b'{"current_cp":"CP1-LC","updated_at":"2025-01-02T03:04:05Z"}'
 UPDATED_MS = 1_735_787_045_000
-
-
-class OpenAlerts:
-    """Which alerts are open, as `Alerts` keeps it."""
-
-    def __init__(self) -> None:
-        self.open: set[Condition] = set()
-
-    def raise_(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        self.open.add(condition)
-
-    def resolve(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        self.open.discard(condition)
-
-    def happened(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        self.open.add(condition)
 
 
 class Pod:
@@ -45,7 +29,7 @@ class Pod:
         self.path = path
         self.now_ms = 0
         self.wall_ms = UPDATED_MS
-        self.alerts = OpenAlerts()
+        self.alerts = RecordedAlerts()
         self.telemetry = Telemetry(CollectorRegistry(), metrics_tenants)
         self.changes: list[GateState] = []
         self.gate = Gate(
@@ -210,9 +194,9 @@ async def test_falling_back_again_and_again_is_an_alert_of_its_own(pod: Pod) -> 
     for _ in range(2):
         await pod.sees(OLDER)
         await pod.sees(GOOD)
-    assert Condition.CP_FALLBACK_FREQUENT not in pod.alerts.open
+    assert pod.alerts.events == []
     await pod.sees(OLDER)
-    assert Condition.CP_FALLBACK_FREQUENT in pod.alerts.open
+    assert pod.alerts.events == [(Condition.CP_FALLBACK_FREQUENT, FLEET)]
 
 
 async def test_rare_fallbacks_are_not_frequent(pod: Pod) -> None:
@@ -220,7 +204,7 @@ async def test_rare_fallbacks_are_not_frequent(pod: Pod) -> None:
     for _ in range(3):
         await pod.sees(GOOD, after_ms=400_000)
         await pod.sees(OLDER)
-    assert Condition.CP_FALLBACK_FREQUENT not in pod.alerts.open
+    assert pod.alerts.events == []
 
 
 async def test_an_old_file_is_alerted_and_still_counts(tmp_path: Path) -> None:

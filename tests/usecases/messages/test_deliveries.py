@@ -1,43 +1,18 @@
 """No message stops the others: outages, damaged keys, and bugs that one message finds."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import orjson
 from prometheus_client import CollectorRegistry
 
-from router.domain.alert import Condition
 from router.domain.json import JsonObject
 from router.errors import StoreDamaged, StoreUnavailable
-from router.ports.bus import Delivery, Publication, Published
+from router.ports.bus import Delivery
 from router.telemetry import Telemetry
 from router.usecases.messages.deliveries import DeadLetters, FailureBudget, PoisonGuard
-
-
-class Message:
-    """A delivery that keeps what is said about it."""
-
-    def __init__(self, sequence: int, data: bytes = b"", delivered: int = 1) -> None:
-        self.sequence, self.data, self.delivered = sequence, data, delivered
-        self.said: list[str] = []
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """None."""
-        return {}
-
-    @property
-    def settled(self) -> bool:
-        """Whether something was said."""
-        return bool(self.said)
-
-    def ack(self) -> None:
-        """Done."""
-        self.said.append("ack")
-
-    def nak(self, delay_s: float = 0.0) -> None:
-        """Again."""
-        self.said.append(f"nak {delay_s:g}")
+from tests.usecases.fakes.alerts import RecordedAlerts
+from tests.usecases.fakes.bus import Message, RecordedPublisher
 
 
 class Room:
@@ -45,12 +20,12 @@ class Room:
 
     def __init__(self, wrong: Callable[[Delivery], Exception | None], failures: int = 3) -> None:
         self.wrong = wrong
-        self.letters: list[JsonObject] = []
+        self.publisher = RecordedPublisher()
         self.away = 0
         dead_letters = DeadLetters(
-            self,
+            self.publisher,
             Telemetry(CollectorRegistry()),
-            self,
+            RecordedAlerts(),
             keep_payload=False,
             max_bytes=lambda: 1 << 20,
             wall_ms=lambda: 0,
@@ -64,8 +39,13 @@ class Room:
             for _ in range(2)
         )
 
+    @property
+    def letters(self) -> list[JsonObject]:
+        """What the DLQ has."""
+        return [orjson.loads(publication.payload) for publication, _ in self.publisher.sent]
+
     async def count(self, cause: str, sequence: int, data: bytes) -> int:
-        """`ports.DeliveryFailures`."""
+        """`ports.tasks.DeliveryFailures`."""
         if self.uncounted:
             raise StoreUnavailable("away")
         self.counts[cause, sequence, data] += 1
@@ -81,20 +61,6 @@ class Room:
 
     def _away(self) -> None:
         self.away += 1
-
-    def publish(self, publication: Publication, done: Callable[[Published], None]) -> None:
-        """The DLQ takes it."""
-        self.letters.append(orjson.loads(publication.payload))
-        done(Published.STORED)
-
-    def raise_(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        """`AlertSink`."""
-
-    def resolve(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        """`AlertSink`."""
-
-    def happened(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        """`AlertSink`."""
 
 
 async def test_a_message_that_finds_a_bug_does_not_stop_its_batch() -> None:

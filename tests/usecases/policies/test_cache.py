@@ -85,14 +85,14 @@ async def test_a_tenant_without_policies_is_remembered_briefly(world: World) -> 
 async def test_what_is_cached_says_only_briefly_what_is_not_there(world: World) -> None:
     """A name that it lacks is looked for again as seldom as a tenant that has none; a load that fails counts, too."""
     await world.cached()
-    assert not world.cache.doubtful("acme")
+    assert not world.cache.may_be_outdated("acme")
     world.now += CacheSettings().negative_ttl_s
-    assert world.cache.doubtful("acme")
+    assert world.cache.may_be_outdated("acme")
     world.store.broken = StoreUnavailable("away")
     with pytest.raises(StoreError):
         await world.cache.load("acme")
-    assert not world.cache.doubtful("acme")
-    assert not world.cache.doubtful("nobody")
+    assert not world.cache.may_be_outdated("acme")
+    assert not world.cache.may_be_outdated("nobody")
 
 
 async def test_names_that_do_not_exist_are_bounded(world: World) -> None:

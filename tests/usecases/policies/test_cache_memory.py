@@ -52,7 +52,7 @@ class Loader:
         self._each = each
 
     async def load(self, tenant_id: str) -> TenantPolicies:
-        """As `ports.PolicyStore.load`."""
+        """As `ports.policies.PolicyStore.load`."""
         names = [f"{tenant_id}-policy-{n}" for n in range(self._each)]
         policies = {name: StoredPolicy(name, 1, f"{n:016x}", full_policy()) for n, name in enumerate(names)}
         return TenantPolicies(tenant_id, 1, b"\0\0\0\1" + tenant_id.encode()[:4], policies)
@@ -121,7 +121,7 @@ async def test_what_planning_remembers_is_within_the_bound() -> None:
     remembered = held() - before
     assert cache.size_bytes - counted == pytest.approx(remembered, rel=0.15)
     assert cache.size_bytes > 6 * one
-    cache.weigh()
+    cache.enforce_bound()
     assert cache.tenants == 5
     assert held() - before < one
 

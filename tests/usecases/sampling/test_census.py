@@ -8,7 +8,7 @@ from router.domain.alert import Condition
 from router.ports.tenants import SamplePage
 from router.telemetry import Telemetry
 from router.usecases.sampling.census import WINDOW, Census
-from tests.usecases.gate.test_gate import OpenAlerts
+from tests.usecases.fakes.alerts import RecordedAlerts
 
 KINDS = ("idem", "pin", "other")
 MIB = 1 << 20
@@ -37,7 +37,7 @@ class Pod:
     def __init__(self, *pages: SamplePage) -> None:
         self.store = Store(pages)
         self.telemetry = Telemetry(CollectorRegistry(), store_kinds=KINDS)
-        self.alerts = OpenAlerts()
+        self.alerts = RecordedAlerts()
         self.census = Census(self.store, self.telemetry, self.alerts, max_bytes=MIB, may_work=lambda: True)
 
     def read(self, name: str, **labels: str) -> float | None:

@@ -1,7 +1,7 @@
 """An assignment never goes without its event, and is marked published only when the streams have both."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,11 +9,12 @@ from prometheus_client import CollectorRegistry
 
 from router.domain.decision import Reason
 from router.domain.task import BreakerTurn, Move, Moved, MoveOutcome, NotMoved, TaskFacts, TaskRecord, TaskState
-from router.ports.bus import Publication, Published
+from router.ports.bus import Published
 from router.telemetry import Telemetry
 from router.usecases.tasks.dispatch import Dispatcher
 from router.wire.job import encode_job
 from tests.store.harness import request
+from tests.usecases.fakes.bus import RecordedPublisher
 
 FACTS = TaskFacts("t", "default", 1, "r", "chat", None, 2, 1000, None, None, None, None, None, None, None, ())
 RECORD = TaskRecord(TaskState.NEW, 1, 1, 1_000, bytes(16), bytes(8), "p", Reason.WEIGHTED, 0, 0, FACTS)
@@ -23,18 +24,15 @@ class Room:
     """A stream that acks when told, and a store that keeps marks."""
 
     def __init__(self) -> None:
-        self.sent: list[tuple[Publication, Callable[[Published], None]]] = []
+        self.publisher = RecordedPublisher(None)
+        self.sent = self.publisher.sent
         self.marked: list[Move] = []
         self.elsewhere: list[NotMoved] = []
         tasks: Any = self
-        self.dispatcher = Dispatcher(tasks, self, Telemetry(CollectorRegistry()), lambda _: 0)
-
-    def publish(self, publication: Publication, done: Callable[[Published], None]) -> None:
-        """`ports.Publisher`."""
-        self.sent.append((publication, done))
+        self.dispatcher = Dispatcher(tasks, self.publisher, Telemetry(CollectorRegistry()), lambda _: 0)
 
     async def move(self, moves: Sequence[Move]) -> list[MoveOutcome]:
-        """`ports.TaskStore`; one call for each state that the task is said to be in, and then it is moved."""
+        """`ports.tasks.TaskStore`; one call for each state that the task is said to be in, and then it is moved."""
         self.marked += moves
         return [self.elsewhere.pop(0) if self.elsewhere else Moved(BreakerTurn.UNCHANGED) for _ in moves]
 
@@ -44,7 +42,7 @@ def sent() -> Room:
     job = encode_job(request("t", "r", push=True), 1000)
     assert isinstance(job, bytes)
     room = Room()
-    room.dispatcher.again(RECORD, job)
+    room.dispatcher.republish(RECORD, job)
     return room
 
 

@@ -13,10 +13,8 @@ from router.domain.task import Final, TaskRecord, TaskState
 from router.ports.bus import Publication, Published
 from router.usecases.tasks.final_results import FinalResults
 from tests.fleet.harness import until
-from tests.usecases.messages.test_deliveries import Message
-from tests.usecases.tasks.test_settle import INBOX, MAX_STEPS, Died, Fate, Hands, World, result, world
-
-__all__ = ["world"]
+from tests.usecases.fakes.bus import Message
+from tests.usecases.fakes.settling import INBOX, MAX_STEPS, Died, Fate, Hands, World, result
 
 ONCE = {"result_subject": INBOX, "max_attempts": 1}
 
@@ -188,12 +186,12 @@ class Wire:
         self.cleared: list[bytes] = []
 
     def publish(self, publication: Publication, done: Callable[[Published], None]) -> None:
-        """`ports.Publisher`."""
+        """`ports.bus.Publisher`."""
         self.told.append(publication.payload)
         asyncio.get_running_loop().call_soon(done, self.outcome)
 
     async def flush(self) -> None:
-        """`ports.Line`."""
+        """`ports.bus.Line`."""
         self.connection += self.loses
 
 
@@ -218,12 +216,12 @@ async def test_only_what_arrived_is_told(
     wire.outcome, wire.loses = outcome, loses
     final_results = FinalResults(here.tasks, wire, wire, here.telemetry)
     for _ in range(2):
-        final_results.tell(task, Final(INBOX, b"body"))
+        final_results.publish(task, Final(INBOX, b"body"))
     await asyncio.sleep(0)
     await final_results.drained()
     assert wire.told == [b"body"]
     assert await here.is_due(task) is not cleared
-    final_results.tell(task, Final(INBOX, b"body"))
+    final_results.publish(task, Final(INBOX, b"body"))
     assert len(wire.told) == 2
     await asyncio.sleep(0)
     await final_results.drained()

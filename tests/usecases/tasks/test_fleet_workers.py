@@ -4,9 +4,9 @@ import orjson
 from prometheus_client import CollectorRegistry
 
 from router.domain.alert import Condition
-from router.domain.json import JsonObject
 from router.telemetry import Telemetry
 from router.usecases.tasks.fleet_workers import SILENT_S, FleetWorkers
+from tests.usecases.fakes.alerts import RecordedAlerts
 
 
 class Room:
@@ -14,19 +14,9 @@ class Room:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.happened_: list[tuple[Condition, str]] = []
+        self.alerts = RecordedAlerts()
         self.telemetry = Telemetry(CollectorRegistry())
-        self.workers = FleetWorkers(self.telemetry, self, lambda: self.now)
-
-    def raise_(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        """`AlertSink`."""
-
-    def resolve(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        """`AlertSink`."""
-
-    def happened(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        """`AlertSink`."""
-        self.happened_.append((condition, scope))
+        self.workers = FleetWorkers(self.telemetry, self.alerts, lambda: self.now)
 
     def beat(self, worker: str, status: str = "idle") -> None:
         """A heartbeat."""
@@ -75,4 +65,4 @@ def test_a_workers_dead_letter_is_an_alert() -> None:
     room = Room()
     data = {"reason": "PARSE_ERROR", "payload_ref": "ASSIGN:7", "ts": 1}
     room.workers.dead_letter(orjson.dumps({"version": "v1", "kind": "dead_letter", "data": data}), {})
-    assert room.happened_ == [(Condition.DEAD_LETTERS, "caf.deadletter.v1")]
+    assert room.alerts.events == [(Condition.DEAD_LETTERS, "caf.deadletter.v1")]

@@ -1,55 +1,24 @@
 """Usage leaves the outbox only after the stream has it, and what a dead pod left is published by another."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry
 
 from router.domain.alert import Condition
 from router.domain.ids import to_text
-from router.domain.json import JsonObject
 from router.domain.task import Final, Move, MoveOutcome, TaskRecord, Unreadable
-from router.errors import BusError, StoreUnavailable
-from router.ports.bus import Kept, Publication, Published
-from router.ports.tasks import Claimed, UsageWaiting
+from router.errors import StoreUnavailable
+from router.ports.bus import Published
+from router.ports.tasks import Claimed, OutboxEntry
 from router.telemetry import Telemetry
-from router.usecases.tasks.outbox import LOOKS_UNTIL_ALERT, Outbox
+from router.usecases.tasks.outbox import POLLS_UNTIL_ALERT, Outbox
+from tests.usecases.fakes.alerts import RecordedAlerts
+from tests.usecases.fakes.bus import DEDUP_MS, NOW_MS, RecordedPublisher, UsageStream
 
 ID = bytes(range(16))
-DEDUP_MS = 3_600_000
-NOW_MS = 10 * DEDUP_MS
 EVENT = b'{"timestamp":%d}' % NOW_MS
 OLD = b'{"timestamp":%d}' % (NOW_MS - DEDUP_MS)
-
-
-class UsageStream:
-    """The stream, as far as the outbox looks into it: `ids` is what it holds; None: it cannot be read."""
-
-    def __init__(self) -> None:
-        self.ids: set[str] | None = set()
-        self.looked = asyncio.Event()
-
-    async def holds(self, message_ids: Collection[str], since_ms: int) -> set[str]:
-        """Which of these it has."""
-        assert since_ms < NOW_MS - DEDUP_MS
-        self.looked.set()
-        if self.ids is None:
-            raise BusError("away")
-        return self.ids.intersection(message_ids)
-
-    def read(
-        self, *, since_ms: int | None = None, subject: str | None = None, headers_only: bool = False
-    ) -> AsyncGenerator[list[Kept], None]:
-        """Not of interest here, as the rest of the port."""
-        raise NotImplementedError
-
-    async def get(self, sequence: int) -> Kept | None:
-        """See above."""
-        raise NotImplementedError
-
-    async def delete(self, sequence: int) -> None:
-        """See above."""
-        raise NotImplementedError
 
 
 class Room:
@@ -58,13 +27,16 @@ class Room:
     def __init__(self) -> None:
         self.waiting: dict[bytes, bytes] = {}
         self.away = False
-        self.sent: list[tuple[Publication, Callable[[Published], None]]] = []
-        self.raised: set[Condition] = set()
+        self.publisher = RecordedPublisher(None)
+        self.sent = self.publisher.sent
+        self.alerts = RecordedAlerts()
         self.stream = UsageStream()
         self.telemetry = Telemetry(CollectorRegistry())
-        self.outbox = Outbox(self, self, self.stream, self.telemetry, self, dedup_ms=DEDUP_MS, wall_ms=lambda: NOW_MS)
+        self.outbox = Outbox(
+            self, self.publisher, self.stream, self.telemetry, self.alerts, dedup_ms=DEDUP_MS, wall_ms=lambda: NOW_MS
+        )
 
-    async def usage_waits(self, usage_ids: Sequence[bytes]) -> list[bool]:
+    async def usage_is_waiting(self, usage_ids: Sequence[bytes]) -> list[bool]:
         """Which are there."""
         return [u in self.waiting for u in usage_ids]
 
@@ -72,31 +44,15 @@ class Room:
         """How much is there."""
         return len(self.waiting)
 
-    async def usage_waiting(self, maximum: int) -> list[UsageWaiting]:
+    async def usage_waiting(self, maximum: int) -> list[OutboxEntry]:
         """What is there."""
-        return [UsageWaiting(k, v) for k, v in self.waiting.items()]
+        return [OutboxEntry(k, v) for k, v in self.waiting.items()]
 
     async def usage_published(self, usage_ids: Sequence[bytes]) -> int:
         """Cleared."""
         if self.away:
             raise StoreUnavailable("away")
         return sum(self.waiting.pop(u, None) is not None for u in usage_ids)
-
-    def publish(self, publication: Publication, done: Callable[[Published], None]) -> None:
-        """On its way."""
-        self.sent.append((publication, done))
-
-    def raise_(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        """`AlertSink`."""
-        self.raised.add(condition)
-
-    def resolve(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        """`AlertSink`."""
-        self.raised.discard(condition)
-
-    def happened(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
-        """`AlertSink`."""
-        self.raised.add(condition)
 
     async def records(self, task_ids: Sequence[bytes]) -> list[TaskRecord | Unreadable | None]:
         """Not of interest here, as the rest of the port."""
@@ -185,12 +141,12 @@ async def test_an_outbox_that_does_not_drain_is_alerted_until_it_is_empty() -> N
     """The same events look after look."""
     room = Room()
     room.waiting[ID] = EVENT
-    for _ in range(LOOKS_UNTIL_ALERT + 1):
+    for _ in range(POLLS_UNTIL_ALERT + 1):
         await room.outbox.poll()
-    assert room.raised == {Condition.USAGE_NOT_DRAINING}
+    assert room.alerts.open == {Condition.USAGE_NOT_DRAINING}
     room.waiting.clear()
     await room.outbox.poll()
-    assert room.raised == set()
+    assert room.alerts.open == set()
 
 
 async def _two_looks(room: Room) -> None:

@@ -1,0 +1,30 @@
+-- The current row: its fields (router/store/layouts.py), its optional parts, and its reply.
+--
+-- The fields are locals of the script, not arguments: every step of a row reads some of the 25.
+--- @names row_flags
+--- @layout reply
+--- @locals decide_row
+--- @locals claim
+--- @locals message
+-- Where the first charge begins; nil or true: what the row's rare flags ask for.
+local charges_at
+local preview, claims, explain
+
+-- Reads the flags that few rows have, and the optional parts.
+local function read_options(row)
+  preview, explain = flags % (2 * ROW_PREVIEW) >= ROW_PREVIEW, flags % (2 * ROW_EXPLAIN) >= ROW_EXPLAIN
+  claims = flags % (2 * ROW_CLAIM) >= ROW_CLAIM
+  local at = #row - extra_bytes + 1
+  if claims then
+    --- @assign claim row, at -> at
+  end
+  if flags % (2 * ROW_MESSAGE) >= ROW_MESSAGE then
+    --- @assign message row, at -> at
+  end
+  -- Packer and script are of one version, so only a bug brings them apart.
+  if at ~= #row + 1 then error('optional parts of a row') end
+end
+
+local function reply(code, stamp, rest)
+  return pack(REPLY_FORMAT, nonce, code, stamp, rest)
+end

@@ -1,0 +1,59 @@
+-- A breaker per (tenant, provider), an entry of the tenant's state; absent means closed and clean.
+--
+--   c8 provider, B state (0 closed, 1 open, 2 half open), d since, d until, I4 failures in a row, B successes half open,
+--         d kept until, I4 bucket ms, d bucket index, 10 × (I4 calls, I4 failures), B probes, then each: c8 id, d expires
+--
+-- Times are Redis ms. An expired probe is neither success nor failure. Open: no probe before `until`, which a re-trip only
+-- extends. Closed after a trial: slow start, a share of the requests that grows from `since` to `until`.
+local CLOSED, OPEN, HALF_OPEN = 0, 1, 2
+local BREAKER = '>c8BddI4BdI4dc80B'
+local SLOW_MOST_MS, SLOW_LEAST = 10000, 0.1
+local RATE_BUCKETS = 10
+local RATE_RING = '>' .. string.rep('I4', 20)
+local RATE_EMPTY = string.rep('\0', 80)
+
+breakers_unpack = function(raw, pos)
+  local breakers = {}
+  while pos <= #raw do
+    local id, state, since, until_ms, failures, successes, kept, bucket_ms, bucket, rate, n
+    id, state, since, until_ms, failures, successes, kept, bucket_ms, bucket, rate, n, pos = unpack(BREAKER, raw, pos)
+    local probes = {}
+    for i = 1, n do
+      local probe_id, expires
+      probe_id, expires, pos = unpack('>c8d', raw, pos)
+      probes[i] = { id = probe_id, expires = expires }
+    end
+    breakers[id] = {
+      state = state, since = since, until_ms = until_ms, failures = failures, successes = successes,
+      kept = kept, bucket_ms = bucket_ms, bucket = bucket, rate = rate, probes = probes,
+    }
+  end
+  return breakers
+end
+
+-- All breakers that are still kept, packed, and when the last of them ends.
+local function breakers_pack(breakers, now)
+  local parts, last = {}, 0
+  for id, e in pairs(breakers) do
+    if e.kept > now then
+      if e.kept > last then last = e.kept end
+      parts[#parts + 1] = pack(BREAKER, id, e.state, e.since, e.until_ms, e.failures, e.successes, e.kept,
+        e.bucket_ms, e.bucket, e.rate, #e.probes)
+      for i = 1, #e.probes do parts[#parts + 1] = pack('>c8d', e.probes[i].id, e.probes[i].expires) end
+    end
+  end
+  return table.concat(parts), last
+end
+
+-- Whether a breaker that has just closed leaves this request to others; `part` in [0, 1) is the request's own.
+local function breaker_slow(e, part, now)
+  return now < e.until_ms and part >= math.max(SLOW_LEAST, (now - e.since) / (e.until_ms - e.since))
+end
+
+local function breaker_live_probes(e, now)
+  local live = {}
+  for i = 1, #e.probes do
+    if e.probes[i].expires > now then live[#live + 1] = e.probes[i] end
+  end
+  return live
+end

@@ -1,0 +1,74 @@
+-- An exact limit: one sorted set per limit and owner, which remembers every charge that still counts.
+--
+--   charge   decision (16 bytes; of an overrun 'o' and they), d units   score: Redis ms
+--   total    't', d units of all charges in the set                     score: -inf
+--
+-- A charge at t counts in every window that t is in, both ends included: it leaves when now > t + window. What has left
+-- is taken out by the next charge. More than MOST_LOGGED charges are never kept: the limit refuses first.
+local MOST_LOGGED = 10000
+local LOG_CHUNK = 256
+
+local function log_units(member)
+  return (unpack('>d', member, #member - 7))
+end
+
+-- Units that count now, how many charges they are, and the member that has the total.
+local function log_used(key, window, now)
+  local total = redis.call('ZRANGE', key, 0, 0)[1]
+  if not total then return 0, 0 end
+  local gone = redis.call('ZRANGEBYSCORE', key, '(-inf', string.format('(%.0f', now - window))
+  local used = log_units(total)
+  for i = 1, #gone do used = used - log_units(gone[i]) end
+  return used, redis.call('ZCARD', key) - 1 - #gone, total
+end
+
+-- Milliseconds until `units` more pass; -1 when they never can.
+local function log_wait(key, limit, units, used, window, now)
+  if units > limit then return -1 end
+  local need, from, leaves = used + units - limit, 0, now
+  repeat
+    local live = redis.call('ZRANGEBYSCORE', key, string.format('%.0f', now - window), '+inf', 'WITHSCORES', 'LIMIT', from,
+      LOG_CHUNK)
+    for i = 1, #live, 2 do
+      need, leaves = need - log_units(live[i]), tonumber(live[i + 1]) + window + 1
+      if need <= 0 then return leaves - now end
+    end
+    from = from + LOG_CHUNK
+  until #live < 2 * LOG_CHUNK
+  return leaves - now
+end
+
+local function log_total(key, before, units)
+  if before then redis.call('ZREM', key, before) end
+  redis.call('ZADD', key, '-inf', pack('>c1d', 't', units))
+end
+
+local function log_charge(key, decision, units, window, now)
+  if units <= 0 then return end
+  local used, _, total = log_used(key, window, now)
+  redis.call('ZREMRANGEBYSCORE', key, '(-inf', string.format('(%.0f', now - window))
+  redis.call('ZADD', key, string.format('%.0f', now), decision .. pack('>d', units))
+  log_total(key, total, used + units)
+  redis.call('PEXPIRE', key, string.format('%.0f', window + 1000))
+end
+
+-- The units of a charge turn out to be `delta` more or less: give back in its own place, or charge the rest now.
+local function log_adjust(key, decision, charged_ms, window, delta, now)
+  if delta > 0 then
+    log_charge(key, 'o' .. decision, delta, window, now)
+    return
+  end
+  local at = string.format('%.0f', charged_ms)
+  local there = redis.call('ZRANGEBYSCORE', key, at, at)
+  for i = 1, #there do
+    if #there[i] == 24 and there[i]:sub(1, 16) == decision then
+      local units = log_units(there[i])
+      local kept = math.max(0, units + delta)
+      local total = redis.call('ZRANGE', key, 0, 0)[1]
+      redis.call('ZREM', key, there[i])
+      if kept > 0 then redis.call('ZADD', key, at, decision .. pack('>d', kept)) end
+      log_total(key, total, log_units(total) + kept - units)
+      return
+    end
+  end
+end

@@ -1,0 +1,119 @@
+-- One packed string per owner: its sliding limits and (the tenant's) its breakers.
+--
+--   string   B format = 1, B limits, then each limit, then each breaker (include/breaker.lua)
+--   limit    c8 id, I4 window_ms, d bucket index, d sum of 12 buckets, d current bucket, 12 d ring (slot = index % 12)
+--
+-- An entry is found by its id, never by position. One that no row names is kept until it ends. The current bucket's slot
+-- in the ring is stale: `cur` has it. Buckets are 1/11 of the window wide and the oldest counts whole, so that no window
+-- of length W ever holds more than the sum of 12.
+--
+-- Tables and strings are what a row costs. So all limits of a state are unpacked in one call into one array, `v`, six
+-- values each, and packed back in one call; a limit is its offset in there.
+local spread = unpack
+local pack, unpack = struct.pack, struct.unpack
+local floor, ceil = math.floor, math.ceil
+local BUCKETS = 12
+local STRIDE, ID, WINDOW, INDEX, SUM, CURRENT, RING = 6, 0, 1, 2, 3, 4, 5
+local LIMIT = 'c8I4dddc96'
+local LIMIT_BYTES = 132
+local BUCKET_RING = '>dddddddddddd'
+local EMPTY_RING = string.rep('\0', 96)
+local MOST_LIMITS = 255
+local limit_formats = {}
+local breakers_unpack
+
+local states = {}
+
+local function limits_format(n)
+  local format = limit_formats[n]
+  if not format then
+    format = '>BB' .. string.rep(LIMIT, n)
+    limit_formats[n] = format
+  end
+  return format
+end
+
+-- The array behind a raw state string: format and number of limits go, the limits and the next position stay.
+local function limits_of(_, _, ...)
+  return { ... }
+end
+
+-- The state behind KEYS[k], read once a batch. Fails on a wrong type or a foreign format, before anything is written.
+local function state_at(k)
+  local st = states[k]
+  if st then return st end
+  local raw = redis.call('GET', KEYS[k])
+  if raw then
+    local format, n = raw:byte(1, 2)
+    if format ~= 1 then error('state of format ' .. format) end
+    st = { key = KEYS[k], v = limits_of(unpack(limits_format(n), raw)), n = n, at = {} }
+    local after = 3 + n * LIMIT_BYTES
+    if after <= #raw then st.breakers = breakers_unpack(raw, after) end
+  else
+    st = { key = KEYS[k], v = {}, n = 0, at = {} }
+  end
+  states[k] = st
+  return st
+end
+
+-- Rolls the limit at offset `o` forward to `bucket`.
+local function sliding_roll(v, o, bucket)
+  local from = v[o + INDEX]
+  if bucket - from >= BUCKETS then
+    v[o + RING], v[o + SUM] = EMPTY_RING, 0
+  else
+    local ring = { unpack(BUCKET_RING, v[o + RING]) }
+    ring[from % BUCKETS + 1] = v[o + CURRENT]
+    local sum = v[o + SUM]
+    for i = from + 1, bucket do
+      local slot = i % BUCKETS + 1
+      sum = sum - ring[slot]
+      ring[slot] = 0
+    end
+    v[o + RING] = pack(BUCKET_RING, spread(ring, 1, BUCKETS))
+    v[o + SUM] = sum
+  end
+  v[o + INDEX], v[o + CURRENT] = bucket, 0
+end
+
+-- The offset of limit `id`, rolled to `now`; made when there is none (one that counts nothing is not written back). A
+-- clock that stepped back counts into the newest bucket. `st.at` has what this call has found.
+local function sliding_at(st, id, window, now)
+  local v, n = st.v, st.n
+  local bucket = floor(now / ceil(window / 11))
+  for o = 1, n * STRIDE, STRIDE do
+    if v[o] == id then
+      if v[o + WINDOW] ~= window then error('window of a limit') end
+      if bucket > v[o + INDEX] then sliding_roll(v, o, bucket) end
+      st.at[id] = o
+      return o
+    end
+  end
+  if n >= MOST_LIMITS then error('more than 255 limits of one owner') end
+  local o = n * STRIDE + 1
+  v[o], v[o + WINDOW], v[o + INDEX], v[o + SUM], v[o + CURRENT], v[o + RING] = id, window, bucket, 0, 0, EMPTY_RING
+  st.n, st.at[id] = n + 1, o
+  return o
+end
+
+-- Milliseconds until enough units have left for `units` more to pass; -1 when they never can.
+local function sliding_wait(v, o, limit, units, now)
+  if units > limit then return -1 end
+  local ring = { unpack(BUCKET_RING, v[o + RING]) }
+  local index = v[o + INDEX]
+  ring[index % BUCKETS + 1] = v[o + CURRENT]
+  local need = v[o + SUM] + units - limit
+  local width = ceil(v[o + WINDOW] / 11)
+  for i = index - BUCKETS + 1, index do
+    need = need - ring[i % BUCKETS + 1]
+    if need <= 0 then return (i + BUCKETS) * width - now end
+  end
+  error('sum of a limit')
+end
+
+local function sliding_charge(st, o, units)
+  local v = st.v
+  v[o + SUM] = v[o + SUM] + units
+  v[o + CURRENT] = v[o + CURRENT] + units
+  st.dirty = true
+end

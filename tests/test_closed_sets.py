@@ -1,0 +1,70 @@
+"""Tables over closed sets: each has an entry for every member, so a new member cannot take a default unnoticed.
+
+What branches over a closed set is a `match` with `assert_never`, which mypy holds.
+"""
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import Any
+
+import pytest
+
+from router.bus import puback
+from router.cli import exits
+from router.domain import alert, audit_entries, decision, extensions
+from router.domain.audit import DecisionFeatures, PolicyFrame
+from router.domain.audit_entries import DECISIONS, decision_entry
+from router.domain.policy import extensions as extension_fields
+from router.domain.policy import limits as limit_fields
+from router.domain.policy.model import Algorithm, WhenAllOpen
+from router.domain.result import Status
+from router.domain.task import Action, BreakerTurn
+from router.ports.extensions import CallFailure
+from router.store.decide import row_parts
+from router.usecases.audit import log_lines
+from router.usecases.extensions import pipeline
+from router.usecases.tasks import result_moves
+from router.wire import codes
+
+FAILED = [called for called in extensions.CallOutcome if called.failed]
+TABLES: list[tuple[Mapping[Any, object], Iterable[Enum]]] = [
+    (alert.ALERTS, alert.Condition),
+    (codes.NUMBERS, decision.Code),
+    (decision.PRIORITY, decision.Reason),
+    (exits.MEANINGS, exits.Exit),
+    (extension_fields._REQUIRED, extension_fields.Mode),
+    (extensions._ERROR_CODES, [*FAILED, extensions.CallOutcome.REJECTED]),
+    (extensions._FAILURE_TEXTS, FAILED),
+    (limit_fields._SHADOW, limit_fields.Mode),
+    (log_lines._TURNS, BreakerTurn),
+    (pipeline._OUTCOME_OF, CallFailure),
+    (puback.OUTCOMES, set(puback.Verdict) - {puback.Verdict.FOREIGN, puback.Verdict.RETRY}),
+    (result_moves._STATES, Status),
+    (row_parts._ALL_OPEN, WhenAllOpen),
+    (row_parts._KINDS, Algorithm),
+]
+
+
+@pytest.mark.parametrize(("table", "members"), TABLES)
+def test_a_table_has_every_member(table: Mapping[Any, object], members: Iterable[Enum]) -> None:
+    """No more and no fewer."""
+    assert set(table) == set(members)
+
+
+@pytest.mark.parametrize("action", Action)
+def test_only_decisions_have_an_entry_of_a_decision(action: Action) -> None:
+    """Each action of a decision has its outcome; another action is a bug, and is not shown as a refusal."""
+
+    def outcome() -> str | None:
+        frame = PolicyFrame("default", 1, "h", ("a",), ())
+        features = DecisionFeatures("r", "chat", None, None, None, 0, frame)
+        named = {"decision_id": bytes(16), "code": audit_entries.TENANT_OFF, "index": 0, "third": 0, "verdicts": b""}
+        if action in (Action.DECISION_MADE, Action.DECISION_DEGRADED):
+            named["code"] = decision.Reason.WEIGHTED
+        return decision_entry("1-0", 1, "acme", action, features, **named).outcome  # type: ignore[arg-type]
+
+    if action in DECISIONS:
+        assert outcome()
+    else:
+        with pytest.raises(AssertionError, match=r"is no decision"):
+            outcome()
