@@ -1,7 +1,7 @@
 # Needs: make and Python ≥ 3.11. Everything else is installed into .venv from requirements.lock, by hash.
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-unit test-long test-docker lint types bench chaos proto docs chart tools e2e-compose e2e-k8s lock
+.PHONY: help venv run test test-unit test-long test-docker lint types swaps mutate bench bench-compare chaos proto docs chart tools e2e-compose e2e-k8s lock
 
 help: ## what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -32,8 +32,17 @@ lint: venv ## ruff, its formatter, who may import whom, and luacheck if it is th
 types: venv ## mypy, strict
 	@$(BIN)/mypy
 
+swaps: venv ## swap neighbouring arguments of one type; a test must fail for each (COUNT=100 SEED=1 ARGS=--all)
+	@$(BIN)/python -m tests.mutation.swaps $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+mutate: venv ## mutation testing of domain, wire, usecases and app (COUNT=500 SEED=1 ARGS=…)
+	@$(BIN)/python -m tests.mutation.mutate $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 bench: venv ## decisions per second and CPU per decision, beside a naive pod and the raw ceilings
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-compare: venv ## Redis and pod µs per decision of BASE and of the working tree, in nine interleaved rounds (BASE=HEAD ARGS=…)
+	@$(BIN)/python -m bench.compare $(or $(BASE),HEAD) $(ARGS)
 
 chaos: venv ## faults against a fleet under load, and what must hold after them (FAULTS=1000 SEED=… ARGS=--everysec)
 	@$(BIN)/python -m tests.chaos --faults $(or $(FAULTS),1000) $(if $(SEED),--seed $(SEED)) $(ARGS)

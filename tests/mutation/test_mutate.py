@@ -1,0 +1,33 @@
+"""mutmut's mutants are judged by the same runner."""
+
+from tests.mutation.command import sample
+from tests.mutation.mutant import Candidate
+from tests.mutation.mutate import mutants_of
+
+_SOURCE = '''"""A module."""
+
+LIMIT = 3
+
+
+def may(count: int) -> bool:
+    """Below the limit."""
+    return count < LIMIT
+'''
+
+
+def test_mutants_have_the_operators_of_mutmut() -> None:
+    """Only in functions: a comparison of this source has one mutant, its constant none."""
+    (mutant,) = mutants_of("router/limit.py", _SOURCE)
+    assert (mutant.where, mutant.what) == ("may", "< LIMIT → <= LIMIT")
+    assert mutant.change() == _SOURCE.replace("<", "<=")
+    assert mutant.mutant(_SOURCE).lines == (8,)
+
+
+def test_a_seed_chooses_the_same_sample() -> None:
+    """So a run can be repeated after its survivors have got tests; a list that is short is judged whole."""
+    candidates = [Candidate("router/a.py", "f", f"{i} → {i + 1}", str) for i in range(50)]
+    chosen = sample(candidates, 5, 1)
+    assert len(set(chosen)) == 5
+    assert chosen == sample(candidates[::-1], 5, 1)
+    assert chosen != sample(candidates, 5, 2)
+    assert sorted(sample(candidates, 99, 1), key=candidates.index) == candidates
