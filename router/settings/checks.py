@@ -15,7 +15,6 @@ Contradiction = tuple[tuple[str, ...], str]
 
 _LITERAL = re.compile(r"caf\.exec(\.[A-Za-z0-9_-]+)+")
 _OWN_SUBJECTS = {subjects.ASSIGN, subjects.ASSIGNED, subjects.ACK, subjects.RESULT}
-_STREAMS = ("assign", "assigned", "ack", "result", "usage", "alert", "audit", "dlq")
 _WITH_DEDUP = ("assign", "assigned", "usage", "alert", "audit", "dlq")
 
 
@@ -64,13 +63,6 @@ def _deadlines(s: Settings) -> Iterator[Contradiction]:
 
 
 def _streams(s: Settings) -> Iterator[Contradiction]:
-    names: dict[str, str] = {}
-    for stream in _STREAMS:
-        field = f"stream_{stream}_name"
-        name = getattr(s, field)
-        if name in names:
-            yield (field, names[name]), f"two streams cannot have the same name {name}"
-        names[name] = field
     for stream in _WITH_DEDUP:
         age = s.assign_max_age_s if stream == "assign" else getattr(s, f"stream_{stream}_max_age_s")
         dedup = f"stream_{stream}_dedup_s"
