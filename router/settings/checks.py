@@ -15,6 +15,7 @@ Contradiction = tuple[tuple[str, ...], str]
 
 _LITERAL = re.compile(r"caf\.exec(\.[A-Za-z0-9_-]+)+")
 _OWN_SUBJECTS = {subjects.ASSIGN, subjects.ASSIGNED, subjects.ACK, subjects.RESULT}
+_STREAMS = ("assign", "assigned", "ack", "result", "usage", "alert", "audit", "dlq")
 _WITH_DEDUP = ("assign", "assigned", "usage", "alert", "audit", "dlq")
 
 
@@ -63,6 +64,13 @@ def _deadlines(s: Settings) -> Iterator[Contradiction]:
 
 
 def _streams(s: Settings) -> Iterator[Contradiction]:
+    names: dict[str, str] = {}
+    for stream in _STREAMS:
+        field = f"stream_{stream}_name"
+        name = getattr(s, field)
+        other = names.setdefault(name, field)
+        if other != field and name in (Settings.model_fields[field].default, Settings.model_fields[other].default):
+            yield (field, other), f"two of the fleet's own streams cannot have the same name {name}"
     for stream in _WITH_DEDUP:
         age = s.assign_max_age_s if stream == "assign" else getattr(s, f"stream_{stream}_max_age_s")
         dedup = f"stream_{stream}_dedup_s"
