@@ -22,6 +22,8 @@ from collections.abc import Iterable
 from functools import cached_property
 from struct import Struct as Binary
 
+from router.domain.task import Dispatched
+
 _WIDTH = re.compile(r"(B|H|I4|d|c[1-9]\d*)?(c0)?")
 _CODES = {"B": "B", "H": "H", "I4": "I", "d": "d"}
 
@@ -290,7 +292,7 @@ ROW_RESERVED, ROW_RENEW, ROW_METER, ROW_PREVIEW, ROW_CLAIM, ROW_EXPLAIN, ROW_MES
 KIND_SLIDING, KIND_LOG, KIND_CONCURRENCY = range(3)
 CHARGE_SHADOW, CHARGE_RECORDS = 1, 2
 SETTLE_TASK, SETTLE_ANSWER, SETTLE_NOTE = 1, 2, 3
-SETTLE_BREAKER, SETTLE_FIGURES = 1, 2
+SETTLE_BREAKER, SETTLE_FIGURES, SETTLE_REOPENS = 1, 2, 4
 
 # Numbers with names; `@names` of a script makes constants of them, which are called as here.
 NAMES = {
@@ -309,6 +311,11 @@ NAMES = {
     # The limit only reports; the limit is the tenant's quota of audit records, which refusals are charged to as well.
     "charge_options": {"CHARGE_SHADOW": CHARGE_SHADOW, "CHARGE_RECORDS": CHARGE_RECORDS},
     "settle_kinds": {"SETTLE_TASK": SETTLE_TASK, "SETTLE_ANSWER": SETTLE_ANSWER, "SETTLE_NOTE": SETTLE_NOTE},
-    # The row has the part BREAKER, the part FIGURES.
-    "settle_flags": {"SETTLE_BREAKER": SETTLE_BREAKER, "SETTLE_FIGURES": SETTLE_FIGURES},
+    # The row has the part BREAKER, the part FIGURES; it may move a task whose dispatch left open whether it ran.
+    "settle_flags": {
+        "SETTLE_BREAKER": SETTLE_BREAKER,
+        "SETTLE_FIGURES": SETTLE_FIGURES,
+        "SETTLE_REOPENS": SETTLE_REOPENS,
+    },
+    "dispatched": {"DISPATCH_OPEN": Dispatched.OPEN.value, "DISPATCH_FAILED": Dispatched.FAILED.value},
 }

@@ -11,7 +11,7 @@ from router.domain.ids import attempt_in, idempotency_name, name_in, task_id
 from router.domain.outcome import StoredAnswer
 from router.domain.policy.model import TenantPolicies, provider_entry
 from router.domain.result import ExecResult, Status, breaker_verdict, taught
-from router.domain.task import Action, Final, Move, TaskRecord, TaskState, Unreadable
+from router.domain.task import Action, Dispatched, Final, Move, TaskRecord, TaskState, Unreadable
 from router.ports.bus import Delivery
 from router.ports.decisions import DecisionStore
 from router.ports.policies import PolicyLookup
@@ -53,7 +53,8 @@ class OpenResult(Struct):
 
     `record` belongs to a dispatched task, `remembered` to a decision that was not dispatched. `move` is the move that
     settles the result, if there is one. `redriven` is the audit note of a redriven dead letter. `foreign`: it names
-    another tenant's task. `unreadable` and `fault` hold the error text when the record or the move failed.
+    another tenant's task. `overtaken`: the task ended without a verdict between the look-up and the move, so the result
+    is taken again. `unreadable` and `fault` hold the error text when the record or the move failed.
     """
 
     delivery: Delivery
@@ -64,6 +65,7 @@ class OpenResult(Struct):
     move: Move | None = None
     usage: bytes = b""
     foreign: bool = False
+    overtaken: bool = False
     unreadable: str = ""
     fault: str = ""
 
@@ -169,7 +171,7 @@ class ResultMoves:
             return _note_move(opened, record, Action.RESULT_LATE, attempt)
         policies = await policies_of(self._policies, facts.tenant_id)
         wait_ms = None
-        if result.status in _RETRIED:
+        if result.status in _RETRIED and not record.open:
             wait_ms = await next_attempt_wait_ms(self._tasks, policies, record, why_of(result))
         opened.move = (
             self._ending(opened, record, policies)
@@ -181,7 +183,11 @@ class ResultMoves:
     def _ending(self, opened: OpenResult, record: TaskRecord, policies: TenantPolicies | None) -> Move:
         result, facts = opened.result, record.facts
         corrections, leases = split_reservations(
-            facts.reserved, record.provider_id, record.expected_cost_microusd, result
+            facts.reserved,
+            record.provider_id,
+            record.expected_cost_microusd,
+            result,
+            given_back=record.open and record.why == Dispatched.FAILED and record.attempt == 1,
         )
         reported = result
         if result.status is Status.SUCCESS:
@@ -205,7 +211,8 @@ class ResultMoves:
             corrections=corrections,
             leases=leases,
             taught=taught(result),
-            final=self._final(record, reported),
+            final=None if record.open else self._final(record, reported),
+            reopens=record.open,
         )
 
     def _waiting(self, record: TaskRecord, policies: TenantPolicies | None, opened: OpenResult, wait_ms: int) -> Move:

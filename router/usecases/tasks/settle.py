@@ -3,8 +3,9 @@
     result → its task's record (or the remembered decision) → one move: state, breaker, reservations, leases, audit,
     usage in the outbox, final result for the caller → usage and final result published → both deleted once stored
 
-The first result of an attempt wins. A repeat changes nothing. A result of a superseded attempt or an ended task is
-late, and one that names another tenant's task is a violation. All are counted and audited under the task's own tenant.
+The first result of an attempt wins. It does so after the task's end, too, if the task ended while nobody knew whether
+a worker had the assignment. A repeat changes nothing. A result of a superseded attempt or an ended task is late, and
+one that names another tenant's task is a violation. All are counted and audited under the task's own tenant.
 """
 
 import logging
@@ -97,7 +98,9 @@ class Settle:
         if notes:
             await self._tasks.move(notes)
         for opened in all_opened:
-            if not opened.failed:
+            if opened.overtaken:
+                retry_later(opened.delivery)
+            elif not opened.failed:
                 self._acknowledge(opened)
         for opened in all_opened:
             if opened.failed:
@@ -198,6 +201,9 @@ class Settle:
                     self._effects.next_due(move.due_ms - self._decisions.now_ms(move.tenant_id))
                 self._effects.moved(move)
                 return []
+            case NotMoved(state, _) if _overtaken(opened, state):
+                opened.overtaken = True
+                return []
             case NotMoved(state, _):
                 late = state is TaskState.TIMED_OUT and result.status is not Status.TIMEOUT
                 self._refused(Refusal.LATE if late else Refusal.DUPLICATE)
@@ -217,3 +223,12 @@ class Settle:
 
     def _violation(self, named: str, owner: str | None) -> None:
         report_violation(self._isolation, Door.RESULT, named, owner)
+
+
+def _overtaken(opened: OpenResult, state: TaskState | None) -> bool:
+    """Whether the task may have ended as `Dispatched.OPEN` or `FAILED` since its record was read."""
+    return (
+        opened.record is not None
+        and opened.record.state is TaskState.NEW
+        and state in (TaskState.FAILED, TaskState.TIMED_OUT)
+    )
