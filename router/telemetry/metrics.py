@@ -5,13 +5,15 @@ of a series that begins at 1. Totals that a component keeps itself are read from
 (`redeliveries.read_from(lambda: loop.redelivered, "result")`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import product
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.exposition import generate_latest
 
 from router.domain.alert import ALERTS, Door
+from router.domain.decision import PinState
+from router.domain.degraded import Degradable
 from router.domain.gate import Fault
 from router.domain.policy.model import Resource, Scope
 from router.domain.task import BreakerTurn
@@ -63,7 +65,10 @@ class Telemetry:
         families.own(self.decisions, Decisions.NAME, Decisions.DOCUMENTATION, Decisions.LABELS)
         self.in_flight = families.gauge("in_flight", "Requests in the pod without an answer yet.")
         self.shed = families.counter("shed", "Requests refused before decoding because too many were in flight.")
-        self.pins = families.counter("pins", "Decisions with a pin, by the state of the pin.", "state")
+        pins = families.counter("pins", "Decisions with a pin, by the state of the pin.", "state")
+        self.pins: Mapping[PinState, Counter] = {
+            state: pins.labels(state.name.lower()) for state in PinState if state is not PinState.NONE
+        }
         self.shadow_hits = families.counter(
             "shadow_limit_hits", "Decisions that a limit in shadow mode would have refused."
         )
@@ -312,6 +317,11 @@ class Telemetry:
             "outcome",
         )
         self.ready = families.gauge("ready", "1 while /readyz reports ready.")
+        self.degraded = families.gauge(
+            "degraded", "1 while this part of the pod is off; /readyz has the reason.", "part"
+        )
+        for part in Degradable:
+            self.degraded.labels(part.value).set(0)
         self.alerts_raised = families.counter("alerts_raised", "Alerts raised by this pod.", "condition", "severity")
         for condition, kind in ALERTS.items():
             self.alerts_raised.labels(condition.value, kind.severity.value)
