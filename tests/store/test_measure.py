@@ -91,7 +91,7 @@ async def test_breakers_are_told_by_state(store: Store) -> None:
 
 
 async def test_an_open_breaker_that_is_due_for_a_probe_counts_as_half_open(store: Store) -> None:
-    """Its next request is a probe. So a provider that left the policy, or is idle, is not reported as open for a day."""
+    """Its next request is a probe. So a provider that is idle is not reported as open for a day."""
     tenant = store.tenant()
     fail(store, tenant, "a")
     store.now += MINUTE - 1
