@@ -58,14 +58,14 @@ class Tenant:
 
     def expires_in(self) -> int:
         """Life time of the tenant's state, in ms."""
-        left: int = self.store.client.pttl(self.store.of(self.id).state)  # type: ignore[assignment]
+        left: int = self.store.client.pttl(self.store.of(self.id).state)
         return left
 
 
-@pytest.fixture(params=KINDS.values(), ids=KINDS)
+@pytest.fixture(params=KINDS)
 def broken(request: pytest.FixtureRequest, store: Store) -> Tenant:
     """A tenant whose breaker has just opened."""
-    tenant = Tenant(store, request.param)
+    tenant = Tenant(store, KINDS[request.param])
     tenant.trip()
     return tenant
 
