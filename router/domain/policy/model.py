@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 from hashlib import blake2b
+from typing import assert_never
 
 import msgspec
 from msgspec import Struct
@@ -32,6 +33,17 @@ class Resource(StrEnum):
     TOKENS = "tokens"
     COST = "cost"
     CONCURRENCY = "concurrency"
+
+
+def is_estimated(resource: Resource) -> bool:
+    """Whether a request's usage of the resource is an estimate until its result reports it."""
+    match resource:
+        case Resource.TOKENS | Resource.COST:
+            return True
+        case Resource.REQUESTS | Resource.CONCURRENCY:
+            return False
+        case _:
+            assert_never(resource)
 
 
 class Algorithm(StrEnum):
