@@ -1,4 +1,4 @@
-"""A stream that stores nothing: nobody is blamed for an attempt that was never published, and new pushes are refused."""
+"""A stream that stores nothing: nobody is blamed for an attempt that was never published; pushes are refused."""
 
 import asyncio
 from collections.abc import Callable
@@ -70,7 +70,8 @@ def is_off(pod: Pod, word: str) -> Callable[[], Any]:
 
 async def is_on(pod: Pod) -> bool:
     """Whether nothing is off."""
-    return (await pod.readyz())[1]["degraded"] == []
+    _, body = await pod.readyz()
+    return not body["degraded"]
 
 
 async def breakers(fleet: Fleet) -> list[str]:
