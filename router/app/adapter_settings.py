@@ -81,7 +81,7 @@ def decide_settings(s: Settings) -> DecideSettings:
         on_store_error=OnStoreError(s.on_store_error),
         deadlines=Deadlines(s.deadline_factor, s.deadline_least_ms, s.deadline_most_ms),
         deadline_max_ms=s.deadline_max_ms,
-        result_subject_prefixes=s.result_subject_prefixes,
+        result_subject_prefixes=(*(s.reply_prefixes or (subjects.INBOX,)), *s.result_subject_prefixes),
     )
 
 

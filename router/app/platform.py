@@ -12,8 +12,10 @@ from router.bus.connection import Bus
 from router.bus.fleet import consumers
 from router.bus.keeper import StreamKeeper
 from router.bus.publisher import StreamPublisher
+from router.bus.reply_subjects import ReplySubjects
 from router.bus.streams import Streams
 from router.domain.alert import FLEET, Condition
+from router.domain.degraded import Degradable
 from router.domain.json import JsonObject
 from router.domain.plan import Features
 from router.edge.readiness import Readiness
@@ -29,6 +31,7 @@ from router.usecases.audit.log_lines import AuditLines
 from router.usecases.gate.gate import Gate, GateState
 from router.usecases.gate.log import GateLog
 from router.usecases.messages.isolation import Isolation
+from router.usecases.messages.reply_subjects import ReplySubjectWatch
 from router.wire.alerts import encode_alert
 
 _CONDITIONS = ("store", "policies", "bus", "streams", "serving")
@@ -74,7 +77,14 @@ class Platform:
         )
         self.isolation = Isolation(self.telemetry, self.alerts)
         self.stream_watch = StreamWatch(self.telemetry, self.readiness, self.alerts)
-        self.keeper = StreamKeeper(self.bus, self.streams, on_poll=self.stream_watch.checked)
+        self.replies = ReplySubjects(s.reply_prefixes, ReplySubjectWatch(self.telemetry, self.alerts).refused)
+        self.keeper = StreamKeeper(
+            self.bus,
+            self.streams,
+            on_poll=self.stream_watch.checked,
+            replies=self.replies,
+            on_listed=self._streams_listed,
+        )
         self._bus_totals()
         self._outage_rules()
         self._gate_parts()
@@ -138,6 +148,13 @@ class Platform:
         self.store_watch.tick()
         self._bus_rule.read(self._bus_was_down)
         self._bus_was_down = self._bus_was_down and not self.bus.connected
+
+    def _streams_listed(self, fault: str | None) -> None:
+        if fault is None:
+            self.readiness.restore(Degradable.REPLY_STREAMS)
+        else:
+            why = f"$JS.API.STREAM.LIST: {fault}; allow this client to publish to it"
+            self.readiness.degrade(Degradable.REPLY_STREAMS, why)
 
     def _stream_missing(self) -> None:
         self.keeper.poll_soon()

@@ -11,6 +11,7 @@ REQUEST_SUBJECTS = (
     subjects.DECIDE,
     f"{subjects.DECIDE}.>",
     subjects.GET_DECISION,
+    f"{subjects.GET_DECISION}.>",
     subjects.BACKPRESSURE,
     f"{subjects.ADMIN}.>",
     f"{subjects.EXTENSION}.>",

@@ -1,5 +1,8 @@
 """Creates missing streams, and finds streams that cover request subjects.
 
+It also reads the list of all streams, for `router.bus.reply_subjects`. The right to do so is newer than the others: a
+pod without it goes on, and reports that.
+
 It checks at each connection, every 30 s, and at `poll_soon`. A stream over a request/reply subject acknowledges the
 request to the caller before the router replies. So the pod is not ready while there is such a stream, and the keeper
 checks every 2 s.
@@ -12,6 +15,7 @@ from contextlib import suppress
 
 from router.bus.connection import Bus
 from router.bus.fleet import REQUEST_SUBJECTS
+from router.bus.reply_subjects import ReplySubjects
 from router.bus.stream_specs import Ensured
 from router.bus.streams import Streams
 from router.errors import BusError
@@ -24,7 +28,7 @@ class StreamKeeper:
     """The periodic check. `covered` maps request/reply subjects to the streams that cover them; it should be empty.
 
     `on_poll(ensured, covered)` is called after each complete check. After a failed check the next one follows after
-    `retry_s`.
+    `retry_s`. `on_listed(why)` is called after each reading of the list for `replies`; why: it failed, or None.
     """
 
     def __init__(
@@ -37,6 +41,8 @@ class StreamKeeper:
         retry_s: float = 1.0,
         covered_s: float = 2.0,
         on_poll: Callable[[Ensured, dict[str, list[str]]], None] | None = None,
+        replies: ReplySubjects | None = None,
+        on_listed: Callable[[str | None], None] = lambda _why: None,
     ) -> None:
         self._bus = bus
         self._streams = streams
@@ -45,6 +51,8 @@ class StreamKeeper:
         self._retry_s = retry_s
         self._covered_s = covered_s
         self._on_look = on_poll
+        self._replies = replies
+        self._on_listed = on_listed
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.covered: dict[str, list[str]] = {}
@@ -73,6 +81,8 @@ class StreamKeeper:
 
         :raises BusError: JetStream is unavailable.
         """
+        if self._replies is not None:
+            await self._list(self._replies)
         ensured = await self._streams.ensure()
         covered = {}
         for subject in self._subjects:
@@ -96,6 +106,16 @@ class StreamKeeper:
         self.ensured, self.covered = ensured, covered
         if self._on_look is not None:
             self._on_look(ensured, covered)
+
+    async def _list(self, replies: ReplySubjects) -> None:
+        try:
+            listed = await self._streams.listed()
+        except BusError as error:
+            replies.streams_unknown()
+            self._on_listed(str(error))
+            return
+        replies.set_streams(listed.subjects, listed.missing)
+        self._on_listed(None)
 
     async def _run(self) -> None:
         while True:

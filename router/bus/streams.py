@@ -30,6 +30,28 @@ class _Names(Struct):
     total: int = 0
 
 
+class _ListedConfig(Struct):
+    name: str
+    subjects: list[str] | None = None
+
+
+class _ListedStream(Struct):
+    config: _ListedConfig
+
+
+class _Page(Struct):
+    streams: list[_ListedStream] | None = None
+    missing: list[str] | None = None
+    total: int = 0
+
+
+class Listed(Struct, frozen=True):
+    """All streams of the account: subjects by name. Streams in `missing` exist; their servers did not answer."""
+
+    subjects: dict[str, tuple[str, ...]]
+    missing: tuple[str, ...] = ()
+
+
 class Streams:
     """The streams of a fleet. Any pod may call any method at any time, repeatedly."""
 
@@ -108,6 +130,23 @@ class Streams:
             if info is not None and not info.config.no_ack:
                 acknowledging.append(name)
         return acknowledging
+
+    async def listed(self) -> Listed:
+        """Read the list of all streams of the account, with their subjects.
+
+        :raises BusError: JetStream is unavailable, or this client may not read the list.
+        """
+        streams: dict[str, tuple[str, ...]] = {}
+        missing: list[str] = []
+        offset = 0
+        while True:
+            page = await api.call(self._bus, "STREAM.LIST", {"offset": offset}, _Page)
+            found = page.streams or []
+            streams.update((s.config.name, tuple(s.config.subjects or ())) for s in found)
+            missing += page.missing or ()
+            offset += len(found) + len(page.missing or ())
+            if not found or offset >= page.total:
+                return Listed(streams, tuple(name for name in missing if name not in streams))
 
     async def consumer(self, stream: str, name: str) -> ConsumerInfo | None:
         """Read the state of a consumer; None: the consumer or its stream is missing.

@@ -98,9 +98,12 @@ def _dispatch(s: Settings) -> Iterator[Contradiction]:
         if not _LITERAL.fullmatch(subject) or subject in _OWN_SUBJECTS or subject.endswith((".ack", ".dlq")):
             rule = "use a literal subject under caf.exec. that is not the router's own and does not end in .ack or .dlq"
             yield ("assign_subjects",), f"{subject!r} is not allowed: {rule}"
-    for prefix in s.result_subject_prefixes:
-        if not re.fullmatch(r"([A-Za-z0-9_-]+\.)+", prefix):
-            yield ("result_subject_prefixes",), f"{prefix!r} is not a prefix: use literal tokens and a dot at the end"
+    for field in ("reply_prefixes", "result_subject_prefixes"):
+        for prefix in getattr(s, field):
+            if not re.fullmatch(r"([A-Za-z0-9_-]+\.)+", prefix):
+                yield (field,), f"{prefix!r} is not a prefix: use literal tokens and a dot at the end"
+            elif subjects.may_reach_own(prefix):
+                yield (field,), f"{prefix!r} reaches subjects of the fleet: callers could publish there"
 
 
 def _admin(s: Settings) -> Iterator[Contradiction]:

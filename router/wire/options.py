@@ -119,7 +119,7 @@ def _retry(value: object, problems: Problems) -> tuple[int | None, int | None]:
 def _result_subject(value: object, prefixes: tuple[str, ...], problems: Problems) -> str | None:
     subject = text(problems, "options.result_subject", value)
     if subject is not None and not is_result_subject(subject, prefixes):
-        allowed = " or ".join(("_INBOX.", *prefixes))
+        allowed = " or ".join(prefixes)
         problems.add(
             "options.result_subject",
             "is not allowed as a result subject",

@@ -15,9 +15,27 @@ HEARTBEAT = "caf.status.heartbeat.v1"
 WORKER_DEAD_LETTER = "caf.deadletter.v1"
 USAGE = "beamline.usage.v1.metered"
 ALERT = "beamline.alert.v1"
+POLICY_CHANGED = "beamline.router.internal.v1.policy_changed"
+AUDIT = "beamline.audit"
 INBOX = "_INBOX."
 
 _WORK = "caf.exec."
+_OWN = (
+    "caf.exec",
+    HEARTBEAT,
+    WORKER_DEAD_LETTER,
+    DECIDE,
+    GET_DECISION,
+    "beamline.router.v1.cancel",
+    BACKPRESSURE,
+    ADMIN,
+    POLICY_CHANGED,
+    EXTENSION,
+    USAGE,
+    ALERT,
+    AUDIT,
+)
+"""The fleet's subjects; everything below them is the fleet's, too. Below caf.exec. every subject may carry work."""
 _RESERVED = frozenset({ASSIGNED, ACK, RESULT})
 _MAX_CHARS = 255
 _literal = re.compile(
@@ -28,6 +46,21 @@ _literal = re.compile(
 def is_literal(subject: str) -> bool:
     """Whether a message can be published to the subject: no wildcards, blanks or control characters."""
     return len(subject) <= _MAX_CHARS and _literal(subject) is not None
+
+
+def tenant_in(subject: str, bound: str) -> str | None:
+    """Return the tenant that a subject names after `bound`, dots included; None: it is `bound` itself."""
+    return subject[len(bound) + 1 :] if len(subject) > len(bound) else None
+
+
+def is_own(subject: str) -> bool:
+    """Whether the subject is one of the fleet's, or below one: only the fleet's own messages belong there."""
+    return any(subject.startswith(own) and subject[len(own) : len(own) + 1] in ("", ".") for own in _OWN)
+
+
+def may_reach_own(prefix: str) -> bool:
+    """Whether a subject that begins with the prefix (literal tokens, a dot at the end) may be one of the fleet's."""
+    return is_own(prefix[:-1]) or any(own.startswith(prefix) for own in _OWN)
 
 
 def is_work_subject(subject: str) -> bool:
@@ -41,5 +74,5 @@ def is_work_subject(subject: str) -> bool:
 
 
 def is_result_subject(subject: str, prefixes: tuple[str, ...]) -> bool:
-    """Whether a caller may choose the subject for its final result: an inbox, or one with an allowed prefix."""
-    return subject.startswith((INBOX, *prefixes)) and is_literal(subject)
+    """Whether a caller may choose the subject for its final result: a literal with an allowed prefix."""
+    return subject.startswith(prefixes) and is_literal(subject)
