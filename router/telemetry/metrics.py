@@ -5,13 +5,14 @@ of a series that begins at 1. Totals that a component keeps itself are read from
 (`redeliveries.read_from(lambda: loop.redelivered, "result")`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import product
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.exposition import generate_latest
 
 from router.domain.alert import ALERTS, Door
+from router.domain.decision import PinState
 from router.domain.degraded import Degradable
 from router.domain.gate import Fault
 from router.domain.policy.model import Resource, Scope
@@ -72,7 +73,10 @@ class Telemetry:
         )
         for reason in ReplyRefusal:
             self.reply_subjects_refused.labels(reason.value)
-        self.pins = families.counter("pins", "Decisions with a pin, by the state of the pin.", "state")
+        pins = families.counter("pins", "Decisions with a pin, by the state of the pin.", "state")
+        self.pins: Mapping[PinState, Counter] = {
+            state: pins.labels(state.name.lower()) for state in PinState if state is not PinState.NONE
+        }
         self.shadow_hits = families.counter(
             "shadow_limit_hits", "Decisions that a limit in shadow mode would have refused."
         )

@@ -10,7 +10,7 @@ from redis import RedisCluster
 
 from router.domain.decision import Verdict
 from router.domain.ids import idempotency_name, name_in
-from router.domain.outcome import NOTHING_SEEN, Admitted, Conflict, LimitHit, NoCandidate, Outcome, Replay
+from router.domain.outcome import NOTHING_OBSERVED, Admitted, Conflict, LimitHit, NoCandidate, Outcome, Replay
 from router.domain.policy.limits import limit
 from router.domain.policy.model import (
     Algorithm,
@@ -276,8 +276,8 @@ def worst(admitted: list[tuple[int, int]], window: int) -> int:
 def as_told(outcome: Outcome) -> Outcome:
     """An outcome without what only those who ask are told, and without the id that is new every time."""
     if isinstance(outcome, Admitted):
-        return structs.replace(outcome, decision_id=b"", seen=NOTHING_SEEN)
-    return structs.replace(outcome, seen=NOTHING_SEEN) if isinstance(outcome, LimitHit | NoCandidate) else outcome
+        return structs.replace(outcome, decision_id=b"", seen=NOTHING_OBSERVED)
+    return structs.replace(outcome, seen=NOTHING_OBSERVED) if isinstance(outcome, LimitHit | NoCandidate) else outcome
 
 
 def changes(store: Store) -> int:
