@@ -130,7 +130,7 @@ def decode_decision_query(
     ids_sent = [f for f in ("decision_id", "idempotency_key", "request_id", "message_id") if get(f) is not None]
     if not ids_sent:
         problems.add("request_id", "is missing", "send request_id, idempotency_key, decision_id or message_id")
-    elif ids_sent != ["message_id"] and get("tenant_id") is None and "tenant_id" not in headers:
+    elif ids_sent != ["message_id"] and get("tenant_id") is None and not (headers.get("tenant_id") or subject_tenant):
         problems.add("tenant_id", "is missing", "send tenant_id in the body, in the header or in the subject")
     return problems.rejected(query.request_id, query.trace_id) if problems else query
 
