@@ -10,8 +10,9 @@ from router.domain.json import JsonObject, JsonValue
 from router.domain.request import Correlation
 from router.domain.result import AckStatus, ExecAck, ExecResult, Status
 from router.wire.envelope import enum_member, open_envelope, unreadable
-from router.wire.fields import MAX_MS, MAX_TOKENS, MAX_TRACE_ID_CHARS, microusd, name, text, text_unless_empty, whole
+from router.wire.fields import MAX_MS, MAX_TOKENS, MAX_TRACE_ID_CHARS, microusd, text, text_unless_empty, whole
 from router.wire.headers import traceparent_of, with_lower_names
+from router.wire.identity import agreed_tenant
 from router.wire.parse import MAX_DEPTH, is_writable
 from router.wire.pb.beamline.worker.v1 import ack_pb2, result_pb2
 from router.wire.problems import Problems, Rejected, named
@@ -23,25 +24,30 @@ _MAX_MESSAGE_CHARS = 4096
 
 
 def decode_result(
-    data: bytes, headers: Mapping[str, str] | None, *, max_bytes: int = MAX_BYTES
+    data: bytes,
+    headers: Mapping[str, str] | None,
+    subject_tenant: str | None = None,
+    *,
+    max_bytes: int = MAX_BYTES,
 ) -> ExecResult | Rejected:
     """Decode a result: bare, enveloped or protobuf. Never raises, whatever the bytes.
 
+    `subject_tenant` is the tenant that its subject is bound to.
     A long error_message is cut to 4,096 characters, so that it does not cost the caller its result.
     """
     headers = with_lower_names(headers)
     if data and is_protobuf(headers.get("content-type")):
         try:
-            return _result(_from_protobuf_result(data), headers)
+            return _result(_from_protobuf_result(data), headers, subject_tenant)
         except DecodeError:
             return unreadable("is not a beamline.worker.v1.ExecResult", "drop the Content-Type header to send JSON")
     fields = open_envelope(data, "exec_result", max_bytes)
     if isinstance(fields, Rejected):
         return fields
-    return _result(_without_empty_texts(fields), headers)
+    return _result(_without_empty_texts(fields), headers, subject_tenant)
 
 
-def _result(doc: JsonObject, headers: Mapping[str, str]) -> ExecResult | Rejected:
+def _result(doc: JsonObject, headers: Mapping[str, str], subject_tenant: str | None) -> ExecResult | Rejected:
     problems = Problems()
     get = doc.get
     status = enum_member(problems, "status", get("status"), Status)
@@ -49,7 +55,7 @@ def _result(doc: JsonObject, headers: Mapping[str, str]) -> ExecResult | Rejecte
     decision_id = _id(problems, "decision_id", get("decision_id"))
     request_id = text(problems, "request_id", get("request_id"))
     key = text(problems, "idempotency_key", get("idempotency_key"), intake=Intake.IDEMPOTENCY_VIOLATION)
-    tenant_id = _tenant(doc, headers, problems)
+    tenant_id = agreed_tenant(get("tenant_id"), headers, subject_tenant, problems)
     if get("assignment_id") is None and (tenant_id is None or (request_id or key or get("decision_id")) is None):
         problems.add(
             "assignment_id",
@@ -108,20 +114,29 @@ def _from_protobuf_result(data: bytes) -> JsonObject:
     }
 
 
-def decode_ack(data: bytes, headers: Mapping[str, str] | None, *, max_bytes: int = MAX_BYTES) -> ExecAck | Rejected:
-    """Decode an ack: bare, enveloped or protobuf. Never raises, whatever the bytes."""
+def decode_ack(
+    data: bytes,
+    headers: Mapping[str, str] | None,
+    subject_tenant: str | None = None,
+    *,
+    max_bytes: int = MAX_BYTES,
+) -> ExecAck | Rejected:
+    """Decode an ack: bare, enveloped or protobuf. Never raises, whatever the bytes.
+
+    `subject_tenant` is the tenant that its subject is bound to.
+    """
     headers = with_lower_names(headers)
     if data and is_protobuf(headers.get("content-type")):
         try:
-            return _ack(_from_protobuf_ack(data), headers)
+            return _ack(_from_protobuf_ack(data), headers, subject_tenant)
         except DecodeError:
             message = "is not a beamline.worker.v1.ExecAssignmentAck"
             return unreadable(message, "drop the Content-Type header to send JSON")
     fields = open_envelope(data, "exec_assignment_ack", max_bytes)
-    return fields if isinstance(fields, Rejected) else _ack(_without_empty_texts(fields), headers)
+    return fields if isinstance(fields, Rejected) else _ack(_without_empty_texts(fields), headers, subject_tenant)
 
 
-def _ack(doc: JsonObject, headers: Mapping[str, str]) -> ExecAck | Rejected:
+def _ack(doc: JsonObject, headers: Mapping[str, str], subject_tenant: str | None) -> ExecAck | Rejected:
     problems = Problems()
     get = doc.get
     if get("assignment_id") is None:
@@ -131,7 +146,7 @@ def _ack(doc: JsonObject, headers: Mapping[str, str]) -> ExecAck | Rejected:
     message_or_reason = get("message") if get("message") is not None else get("reason")
     message = _message(problems, "message", message_or_reason)
     request_id = text(problems, "request_id", get("request_id"))
-    tenant_id = _tenant(doc, headers, problems)
+    tenant_id = agreed_tenant(get("tenant_id"), headers, subject_tenant, problems)
     trace_id = _correlation(doc, headers, problems).trace_id
     if problems or status is None or assignment_id is None:
         return problems.rejected(request_id, trace_id)
@@ -171,15 +186,6 @@ def _id(problems: Problems, path: str, value: JsonValue) -> bytes | None:
         message = "is not a UUID" if type(value) is str else f"is {named(value)}"
         problems.add(path, message, "send the UUID as this router gave it")
     return raw_id
-
-
-def _tenant(doc: JsonObject, headers: Mapping[str, str], problems: Problems) -> str | None:
-    body = name(problems, "tenant_id", doc.get("tenant_id"))
-    header = name(problems, "header tenant_id", headers.get("tenant_id"))
-    if body is not None and header is not None and body != header:
-        hint = "send one tenant, in one place"
-        problems.add("tenant_id", "differs between header and body", hint, Intake.TENANT_FORBIDDEN)
-    return header if body is None else body
 
 
 def _correlation(doc: JsonObject, headers: Mapping[str, str], problems: Problems) -> Correlation:

@@ -11,6 +11,9 @@ ASSIGN = "caf.exec.assign.v1"
 ASSIGNED = "caf.exec.assigned.v1"
 ACK = "caf.exec.assign.v1.ack"
 RESULT = "caf.exec.result.v1"
+OF_TENANT = ".tenant."
+"""Between the subject of acks or results and the tenant that a bound one belongs to."""
+CANCEL = "caf.exec.cancel.v1"
 HEARTBEAT = "caf.status.heartbeat.v1"
 WORKER_DEAD_LETTER = "caf.deadletter.v1"
 USAGE = "beamline.usage.v1.metered"
@@ -36,7 +39,7 @@ _OWN = (
     AUDIT,
 )
 """The fleet's subjects; everything below them is the fleet's, too. Below caf.exec. every subject may carry work."""
-_RESERVED = frozenset({ASSIGNED, ACK, RESULT})
+_RESERVED = (ASSIGNED, ACK, RESULT, CANCEL)
 _MAX_CHARS = 255
 _literal = re.compile(
     r"[^\s.*>\x00-\x1f\x7f-\x9f\ud800-\udfff]+(?:\.[^\s.*>\x00-\x1f\x7f-\x9f\ud800-\udfff]+)*"
@@ -53,9 +56,26 @@ def tenant_in(subject: str, bound: str) -> str | None:
     return subject[len(bound) + 1 :] if len(subject) > len(bound) else None
 
 
+def tenant_bound(subject: str, open_subject: str) -> str | None:
+    """Return the tenant that the subject of an ack or result is bound to, dots included; None: it is the open one."""
+    return subject[len(open_subject) + len(OF_TENANT) :] if len(subject) > len(open_subject) else None
+
+
+def without_tenant(subject: str) -> str:
+    """Return the open subject of a bound subject of acks or results; any other subject unchanged."""
+    for open_subject in (RESULT, ACK):
+        if subject.startswith(open_subject + OF_TENANT):
+            return open_subject
+    return subject
+
+
 def is_own(subject: str) -> bool:
     """Whether the subject is one of the fleet's, or below one: only the fleet's own messages belong there."""
-    return any(subject.startswith(own) and subject[len(own) : len(own) + 1] in ("", ".") for own in _OWN)
+    return _is_or_is_below(subject, _OWN)
+
+
+def _is_or_is_below(subject: str, parents: tuple[str, ...]) -> bool:
+    return any(subject.startswith(parent) and subject[len(parent) : len(parent) + 1] in ("", ".") for parent in parents)
 
 
 def may_reach_own(prefix: str) -> bool:
@@ -64,10 +84,13 @@ def may_reach_own(prefix: str) -> bool:
 
 
 def is_work_subject(subject: str) -> bool:
-    """Whether a caller may choose the subject for assignments: a literal under caf.exec., none of the router's own."""
+    """Whether a caller may choose the subject for assignments: a literal under caf.exec., none of the router's own.
+
+    Acks, results, assigned events and cancellations are the router's own, with everything below them.
+    """
     return (
         subject.startswith(_WORK)
-        and subject not in _RESERVED
+        and not _is_or_is_below(subject, _RESERVED)
         and not subject.endswith((".ack", ".dlq"))
         and is_literal(subject)
     )
