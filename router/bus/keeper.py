@@ -23,6 +23,8 @@ from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
 
+_LIST_S = 1.0
+
 
 class StreamKeeper:
     """The periodic check. `covered` maps request/reply subjects to the streams that cover them; it should be empty.
@@ -52,6 +54,7 @@ class StreamKeeper:
         self._covered_s = covered_s
         self._on_look = on_poll
         self._replies = replies
+        self._listing: asyncio.Task[None] | None = None
         self._on_listed = on_listed
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -68,9 +71,11 @@ class StreamKeeper:
         """End the checks."""
         if self._task is not None:
             self._bus.on_connect.remove(self.poll_soon)
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+            tasks = [task for task in (self._task, self._listing) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._task = self._listing = None
 
     def poll_soon(self) -> None:
         """Check at once: a stream is missing, or may be."""
@@ -81,8 +86,19 @@ class StreamKeeper:
 
         :raises BusError: JetStream is unavailable.
         """
-        if self._replies is not None:
-            await self._list(self._replies)
+        if self._replies is not None and (self._listing is None or self._listing.done()):
+            self._listing = asyncio.create_task(self._list(self._replies), name="list of streams")
+        try:
+            await self._check()
+        finally:
+            if (
+                self._listing is not None
+            ):  # without the right to read the list there is no answer: readiness must not wait
+                await asyncio.wait([self._listing], timeout=_LIST_S)
+        if self._on_look is not None:
+            self._on_look(self.ensured, self.covered)
+
+    async def _check(self) -> None:
         ensured = await self._streams.ensure()
         covered = {}
         for subject in self._subjects:
@@ -104,8 +120,6 @@ class StreamKeeper:
                     extra={"event": Event.STREAM_COVERS_REQUESTS},
                 )
         self.ensured, self.covered = ensured, covered
-        if self._on_look is not None:
-            self._on_look(ensured, covered)
 
     async def _list(self, replies: ReplySubjects) -> None:
         try:

@@ -104,7 +104,8 @@ class Telemetry:
         )
         self.breakers = families.gauge(
             "breakers",
-            "Provider breakers that are not closed (forced: by an operator), from the leading pod; 0 on the others.",
+            "Provider breakers that are not closed, from the leading pod; 0 on the others. forced: held open by an "
+            "operator; half_open: also those whose next request is a probe.",
             "state",
         )
         self.measured_tenants = families.gauge(

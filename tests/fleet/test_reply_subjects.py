@@ -225,7 +225,12 @@ async def test_a_pod_that_may_not_list_the_streams_serves(servers: None, tmp_pat
     env = {"ROUTER_NATS_USER": "bound", "ROUTER_NATS_PASSWORD": "bound"}
     async with Fleet(tmp_path / "own", pods=1, env=env, policies=ACME, nats=server) as fleet:
         client = await nats.connect(server.url, user="router", password="of-the-router")  # noqa: S106
-        _, ready = await fleet.pods[0].readyz()
+
+        async def degraded() -> dict[str, Any] | None:
+            _, body = await fleet.pods[0].readyz()
+            return body if body["degraded"] else None
+
+        ready = await until(degraded, 30, "the part is reported as off")
         assert ready["degraded"] == ["reply_streams"]
         assert "$JS.API.STREAM.LIST" in ready["degraded_reasons"]["reply_streams"]
         assert (await answer(client, "answers.1"))["ok"] is True
