@@ -221,7 +221,7 @@ class Dispatch(Group):
     assign_subjects: Texts = setting((), "Additional literal subjects under caf.exec. that stream ASSIGN stores.")
     results_by_name: Literal["any", "tenant_subject"] = setting(
         "any",
-        "Where results are accepted that name their decision by tenant and id, without an assignment_id: on any subject "
+        "Where results without an assignment_id are accepted, which name a decision by tenant and id: on any subject "
         "of results, or only on `caf.exec.result.v1.tenant.<tenant>`.",
     )
     result_subject_prefixes: Texts = setting(

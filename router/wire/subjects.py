@@ -58,7 +58,8 @@ def tenant_in(subject: str, bound: str) -> str | None:
 
 def tenant_bound(subject: str, open_subject: str) -> str | None:
     """Return the tenant that the subject of an ack or result is bound to, dots included; None: it is the open one."""
-    return subject[len(open_subject) + len(OF_TENANT) :] if len(subject) > len(open_subject) else None
+    bound = open_subject + OF_TENANT
+    return subject[len(bound) :] if subject.startswith(bound) else None
 
 
 def without_tenant(subject: str) -> str:

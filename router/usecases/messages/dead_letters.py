@@ -37,7 +37,8 @@ class StoredDeadLetter(Struct, frozen=True):
 class Filter(Struct, frozen=True):
     """Selects dead letters; a field that is None matches all.
 
-    `subject` is the original subject, or the open one of subjects that are bound to a tenant. `reason` is a part of the reason or error code, in any case.
+    `subject` is the original subject, or the open one of a subject that is bound to a tenant. `reason` is a part of the
+    reason or error code, in any case.
     """
 
     subject: str | None = None
@@ -138,8 +139,8 @@ async def original_message(found: StoredDeadLetter, origins: Mapping[str, Histor
 class Redrive:
     """Redrives dead letters.
 
-    `origins`: the stream of each subject that a message may return to, also with a tenant behind it. `by`: the operator. `keep`: leave the dead
-    letters in the DLQ.
+    `origins`: the stream of each open subject that a message may return to; messages that are bound to a tenant return
+    to the tenant's. `by`: the operator. `keep`: leave the dead letters in the DLQ.
     """
 
     def __init__(
