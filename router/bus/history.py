@@ -17,6 +17,7 @@ from router.bus import api
 from router.bus import headers as wire
 from router.bus.connection import Bus, Subscription
 from router.bus.faults import BusTimeoutError
+from router.bus.stream_specs import matches
 from router.errors import BusError
 from router.ports.bus import StoredMessage
 
@@ -47,11 +48,15 @@ class _Deleted(Struct):
 
 
 class StreamHistory:
-    """Implements `ports.bus.History` for one stream."""
+    """Implements `ports.bus.History` for one stream.
 
-    def __init__(self, bus: Bus, stream: str) -> None:
+    `subjects`: those of the stream's messages that count, all others are skipped; empty: all count.
+    """
+
+    def __init__(self, bus: Bus, stream: str, *subjects: str) -> None:
         self._bus = bus
         self.stream = stream
+        self._subjects = subjects
 
     async def read(
         self, *, since_ms: int | None = None, subject: str | None = None, headers_only: bool = False
@@ -60,6 +65,8 @@ class StreamHistory:
 
         :raises BusError: JetStream is unavailable, or there is no such stream.
         """
+        if subject is None and len(self._subjects) == 1:
+            (subject,) = self._subjects
         created = await self._consumer(since_ms, subject, headers_only=headers_only)
         puller = _Puller(self._bus, self.stream, created.name)
         try:
@@ -69,7 +76,10 @@ class StreamHistory:
                 batch, pending = await puller.batch(min(BATCH, left))
                 if not batch:
                     return
-                yield batch
+                if subject is None and self._subjects:
+                    yield [message for message in batch if any(matches(x, message.subject) for x in self._subjects)]
+                else:
+                    yield batch
                 left = min(left - len(batch), pending)
         finally:
             await puller.close()

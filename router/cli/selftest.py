@@ -59,7 +59,12 @@ async def _run(s: "Settings", tenant: str, pods: int, *, allow_volatile: bool) -
     from router.selftest.redis import RedisChecks
     from router.selftest.run import run
 
-    own = consumers(assign=s.stream_assign_name, ack=s.stream_ack_name, result=s.stream_result_name)
+    own = consumers(
+        assign=s.stream_assign_name,
+        ack=s.stream_ack_name,
+        result=s.stream_result_name,
+        assign_subjects=s.assign_subjects,
+    )
     async with open_store(s) as store, open_bus(s) as bus:
         redis = RedisChecks(store.nodes, store.keys, allow_eviction=s.allow_eviction, allow_volatile=allow_volatile)
         nats = NatsChecks(bus, Streams(bus, stream_specs(s), own))

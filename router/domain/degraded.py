@@ -10,3 +10,7 @@ class Degradable(StrEnum):
     """The list of all streams cannot be read: a reply subject that a foreign stream covers is not refused."""
     DISPATCH = "dispatch"
     """Pushed tasks: a stream that they need is missing. Requests that push are refused as `unavailable`."""
+    ALERTS = "alerts"
+    """The stream of alerts is missing: alerts reach nobody over NATS. Metrics and the log have them."""
+    AUDIT_EXPORT = "audit_export"
+    """The stream of exported audit entries is missing: the export waits."""

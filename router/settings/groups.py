@@ -227,6 +227,16 @@ class Dispatch(Group):
     result_subject_prefixes: Texts = setting(
         (), "Prefixes allowed in `options.result_subject`, besides `_INBOX.` or ROUTER_REPLY_PREFIXES."
     )
+    dispatch: Literal["required", "optional"] = setting(
+        "required",
+        "Whether a pod must have its streams to become ready; optional: without them it refuses pushed tasks only.",
+    )
+    publish_timeout_s: Seconds = setting(
+        15,
+        "How long a message is tried before its publish fails. A work item is not tried after its deadline either.",
+        ge=1,
+        le=3600,
+    )
     dead_letter_after: int = setting(
         5,
         "Faults of a message, over all pods and without outages, after which it becomes a dead letter. If only its "

@@ -62,6 +62,11 @@ def tenant_bound(subject: str, open_subject: str) -> str | None:
     return subject[len(bound) :] if subject.startswith(bound) else None
 
 
+def every_tenant(open_subject: str) -> str:
+    """Return the pattern of the subjects of acks or results that are bound to a tenant."""
+    return f"{open_subject}{OF_TENANT}>"
+
+
 def without_tenant(subject: str) -> str:
     """Return the open subject of a bound subject of acks or results; any other subject unchanged."""
     for open_subject in (RESULT, ACK):

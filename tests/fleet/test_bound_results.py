@@ -225,7 +225,7 @@ async def test_a_stream_of_the_version_before_is_a_difference(servers: None, tmp
         await usage.one(request_id=metered[0]["request_id"])
         lines = [line["message"] for line in fleet.pods[0].logged("stream.differs")]
         for name, subject in (("RESULT", RESULT), ("ACK", ACK)):
-            command = f"nats stream edit {name} --subjects '{subject},{subject}.tenant.>'"
+            command = f"nats stream edit {name} --subjects='{subject},{subject}.tenant.>'"
             assert [line for line in lines if command in line], lines
         assert await fleet.total("router_stream_differences") == 2
         assert "degraded" not in {k for k, v in (await fleet.pods[0].readyz())[1].items() if v}
