@@ -138,6 +138,6 @@ def assignment_subject_of(value: object, problems: Problems) -> str | None:
             "assignment_subject",
             "is not allowed as an assignment subject",
             "send a subject without wildcards that starts with caf.exec. and does not end in .ack or .dlq; "
-            "the router's own subjects are reserved",
+            "subjects of acks, results, assigned events and cancellations, and below them, are the router's own",
         )
     return subject

@@ -107,7 +107,7 @@ async def test_a_bound_result_cannot_settle_for_another_tenant(fleet: Fleet, cal
     assert "result.settled" not in await fleet.actions(owner)
 
 
-@pytest.mark.parametrize("tenant", ["a..b", ".a", "no$pe"])
+@pytest.mark.parametrize("tenant", ["no$pe", "ä", "a/b"])
 async def test_a_subject_without_a_valid_tenant_settles_nothing(fleet: Fleet, caller: Foreign, tenant: str) -> None:
     """Also where the body names a valid one: a dead letter."""
     valid = await fleet.tenant()
