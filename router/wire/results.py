@@ -7,11 +7,12 @@ from google.protobuf.message import DecodeError
 from router.domain.decision import Intake
 from router.domain.ids import from_text
 from router.domain.json import JsonObject, JsonValue
-from router.domain.request import Correlation
+from router.domain.request import Correlation, Step
 from router.domain.result import AckStatus, ExecAck, ExecResult, Status
 from router.wire.envelope import enum_member, open_envelope, unreadable
 from router.wire.fields import MAX_MS, MAX_TOKENS, MAX_TRACE_ID_CHARS, microusd, name, text, text_unless_empty, whole
 from router.wire.headers import traceparent_of, with_lower_names
+from router.wire.options import names_step, step_of
 from router.wire.parse import MAX_DEPTH, is_writable
 from router.wire.pb.beamline.worker.v1 import ack_pb2, result_pb2
 from router.wire.problems import Problems, Rejected, named
@@ -20,6 +21,8 @@ from router.wire.route_request import is_protobuf
 MAX_BYTES = 4 << 20
 _MAX_CODE_CHARS = 128
 _MAX_MESSAGE_CHARS = 4096
+# In an envelope it is the worker's own id.
+_BARE_ONLY = frozenset(("provider_id",))
 
 
 def decode_result(
@@ -35,7 +38,7 @@ def decode_result(
             return _result(_from_protobuf_result(data), headers)
         except DecodeError:
             return unreadable("is not a beamline.worker.v1.ExecResult", "drop the Content-Type header to send JSON")
-    fields = open_envelope(data, "exec_result", max_bytes)
+    fields = open_envelope(data, "exec_result", max_bytes, bare_only=_BARE_ONLY)
     if isinstance(fields, Rejected):
         return fields
     return _result(_without_empty_texts(fields), headers)
@@ -57,6 +60,7 @@ def _result(doc: JsonObject, headers: Mapping[str, str]) -> ExecResult | Rejecte
             "send it, or tenant_id with one of request_id, idempotency_key and decision_id",
         )
     correlation = _correlation(doc, headers, problems)
+    step = _step(doc, problems) if assignment_id is None and decision_id is None else None
     job_type = _job_type(doc, problems)
     output = get("output")
     if isinstance(output, list | dict) and not is_writable(output):
@@ -86,7 +90,16 @@ def _result(doc: JsonObject, headers: Mapping[str, str]) -> ExecResult | Rejecte
         error_message=error_message,
         timestamp=get("timestamp"),
         correlation=correlation,
+        step=step,
     )
+
+
+def _step(doc: JsonObject, problems: Problems) -> Step | None:
+    """Read the step that the result belongs to from a context as the request had it; None: the result tells none."""
+    context = doc.get("context")
+    if type(context) is not dict or not names_step(context):
+        return None
+    return step_of({k: v for k, v in context.items() if v != ""}, problems)
 
 
 def _from_protobuf_result(data: bytes) -> JsonObject:

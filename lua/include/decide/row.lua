@@ -6,9 +6,10 @@
 --- @locals decide_row
 --- @locals claim
 --- @locals message
+--- @locals steps
 -- Where the first charge begins; nil or true: what the row's rare flags ask for.
 local charges_at
-local preview, claims, explain
+local preview, claims, explain, indexed
 
 -- Reads the flags that few rows have, and the optional parts.
 local function read_options(row)
@@ -18,9 +19,14 @@ local function read_options(row)
   if claims then
     --- @assign claim row, at -> at
   end
+  k_message, k_steps = nil, nil
   if flags % (2 * ROW_MESSAGE) >= ROW_MESSAGE then
     --- @assign message row, at -> at
   end
+  if flags % (2 * ROW_STEPS) >= ROW_STEPS then
+    --- @assign steps row, at -> at
+  end
+  indexed = k_message or k_steps
   -- Packer and script are of one version, so only a bug brings them apart.
   if at ~= #row + 1 then error('optional parts of a row') end
 end

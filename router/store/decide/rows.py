@@ -10,19 +10,27 @@ from msgspec import msgpack
 
 from router.domain.candidates import Candidate, Charge
 from router.domain.ids import RANDOM_BYTES, decision_id, task_id
-from router.domain.plan import Plan
+from router.domain.plan import Plan, identity_name
 from router.domain.policy.model import Algorithm, Resource, Scope
-from router.domain.request import DecideRequest
+from router.domain.request import NO_STEP, DecideRequest
 from router.domain.task import Reservation, TaskFacts
 from router.store import layouts
 from router.store.decide.batch import Batch, Waiting
 from router.store.decide.row_parts import PolicyPart, PolicyParts, candidate_head, limit_part
 from router.store.keys import Keys, TenantKeys
-from router.store.layouts import ROW_CLAIM, ROW_EXPLAIN, ROW_MESSAGE, ROW_METER, ROW_PREVIEW, ROW_RENEW, ROW_RESERVED
+from router.store.layouts import (
+    ROW_CLAIM,
+    ROW_EXPLAIN,
+    ROW_MESSAGE,
+    ROW_METER,
+    ROW_PREVIEW,
+    ROW_RENEW,
+    ROW_RESERVED,
+    ROW_STEPS,
+)
 from router.store.packing import HASH_BYTES, Extras, sized, tail_extras
 from router.store.task_records import task_facts
 
-PUSH, RESERVED, RENEW, METER, PREVIEW, CLAIM, EXPLAIN, MESSAGE = 1, 2, 4, 8, 16, 32, 64, 128
 JOB_GRACE_MS = 300_000
 MAX_BACKOFF_MS = 30_000
 
@@ -30,6 +38,7 @@ _ROW = layouts.DECIDE_ROW.head
 _CHARGE = layouts.CHARGE.joined("kind", "limit")
 _CLAIM = layouts.CLAIM.head
 _MESSAGE = layouts.MESSAGE.head
+_STEPS = layouts.STEPS.head
 _SIZE = Binary(">H")
 _NO_RECORD = _SIZE.pack(0)
 _NO_STICKY = b"\0"
@@ -97,7 +106,7 @@ class RowPacker:
             if w.attempt == 1:
                 batch.jobs.append((keys.job(task), w.job))
         extra = b""
-        if w.preview or request.options.explain or request.message_id is not None:
+        if w.preview or request.options.explain or request.message_id is not None or request.step is not NO_STEP:
             unusual, extra = _unusual(batch, w)
             flags |= unusual
         # A next attempt holds leases only.
@@ -199,6 +208,9 @@ def _unusual(batch: Batch, w: Waiting) -> tuple[int, bytes]:
     if request.message_id is not None and indexed:  # one that is the identity needs no index
         flags |= ROW_MESSAGE
         extra += _MESSAGE.pack(batch.key(w.keys.message(request.message_id)))
+    if request.step.key and w.attempt == 1 and not w.preview:
+        flags |= ROW_STEPS
+        extra += _STEPS.pack(batch.key(w.keys.steps(identity_name(request))))
     return flags, extra
 
 

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from router.domain.ids import partition_in
 from router.domain.json import JsonObject
 from router.domain.policy.limits import limit
-from router.domain.policy.model import Resource, Scope, TenantPolicies, provider
+from router.domain.policy.model import Resource, Scope, StoredPolicy, TenantPolicies, provider
 from router.domain.request import Options
 from router.errors import StoreUnavailable
 from router.ports.bus import Publication, Published
@@ -106,16 +106,17 @@ class Hands(NamedTuple):
 class World:
     """One store, one stream of usage, one caller; pods come and go."""
 
-    def __init__(self, pod: Pod) -> None:
-        self.pod, self.tasks = pod, RedisTasks(pod.keys, pod.nodes)
+    def __init__(self, pod: Pod, stored: StoredPolicy = STORED) -> None:
+        self.pod, self.tasks, self.stored = pod, RedisTasks(pod.keys, pod.nodes), stored
         self.telemetry = Telemetry(CollectorRegistry())
         self.usage: list[str] = []
+        self.metered: list[JsonObject] = []
         self.letters: list[JsonObject] = []
         self.told: list[JsonObject] = []
 
     def get(self, tenant_id: str) -> TenantPolicies:
         """`ports.policies.PolicyLookup`."""
-        return TenantPolicies(tenant_id, 1, bytes(8), {"default": STORED})
+        return TenantPolicies(tenant_id, 1, bytes(8), {"default": self.stored})
 
     async def load(self, tenant_id: str) -> TenantPolicies:
         """Never asked."""
@@ -136,6 +137,7 @@ class World:
                     return
                 else:
                     self.usage.append(publication.message_id)
+                    self.metered.append(body)
                 done(Published.STORED)
 
             fate.at_work(stored)
@@ -176,7 +178,7 @@ class World:
 
     async def actions(self) -> list[str]:
         """What the audit says."""
-        return [e.action for e in await RedisAudit(self.pod.keys, self.pod.nodes).after(TENANT, "0-0")]
+        return [e.action for e in await RedisAudit(self.pod.keys, self.pod.nodes).after(TENANT, "0-0", maximum=1_000)]
 
     async def ask(self, name: str, tokens: int, **options: Any) -> Any:
         """One decision."""
