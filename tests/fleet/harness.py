@@ -27,7 +27,7 @@ from router.usecases.admin.overrides import OverrideService
 from router.usecases.policies.publish import PolicyPublisher
 from tests.servers import NatsProcess, ValkeyProcess, free_port, to_its_end
 
-READY_S = 20.0
+READY_S = 60.0
 STOP_S = 20.0
 _LOOK_S = 0.01
 
