@@ -1,8 +1,10 @@
 """The explanation of an answer: the plan, and what the row observed. Every kind of answer has the same shape."""
 
+from collections.abc import Sequence
+
 from router.domain.decision import PinState, Verdict
 from router.domain.json import JsonObject, JsonValue
-from router.domain.outcome import NOTHING_SEEN, Seen, StoredAnswer
+from router.domain.outcome import NOTHING_OBSERVED, Observations, StoredAnswer
 from router.domain.plan import Plan
 from router.domain.request import NO_CONSTRAINTS, DecideRequest
 
@@ -17,7 +19,7 @@ def explanation(
     *,
     idempotency: str = "fresh",
     verdicts: bytes = b"",
-    seen: Seen = NOTHING_SEEN,
+    seen: Observations = NOTHING_OBSERVED,
     pin: PinState = PinState.NONE,
     degraded: bool = False,
 ) -> JsonObject:
@@ -40,11 +42,23 @@ def explanation(
     if pin is PinState.LEFT:
         policy = plan.stored.policy
         names_by_entry = {p.entry: p.name for p in (*policy.providers, *policy.fallback_providers)}
-        fields["pinned_to"] = names_by_entry.get(seen.left_pin or b"")
+        pinned_to = fields["pinned_to"] = names_by_entry.get(seen.left_pin or b"")
+        fields["pin_cause"] = pin_cause([c.provider.name for c in plan.candidates], pinned_to, verdicts, seen)
     if request.constraints is not NO_CONSTRAINTS:
         bounds = request.constraints
         fields["constraints"] = {"max_latency_ms": bounds.max_latency_ms, "max_cost": _usd(bounds.max_cost_microusd)}
     return fields
+
+
+def pin_cause(providers: Sequence[str], pinned_to: str | None, verdicts: bytes, seen: Observations) -> str:
+    """Why the row left the pin: `failed` (the caller reported it), the verdict on its provider, or `not_a_candidate`.
+
+    `providers`: the candidates in order, as `verdicts` has them.
+    """
+    if seen.pin_failed:
+        return "failed"
+    by_name = dict(zip(providers, verdicts, strict=False))
+    return _VERDICT_LABELS.get(by_name.get(pinned_to or "", -1), "not_a_candidate")
 
 
 def replay_explanation(remembered: StoredAnswer) -> JsonObject:
@@ -66,7 +80,7 @@ def verdict_lines(plan: Plan, verdicts: bytes) -> list[JsonValue]:
     return [{"provider_id": name, "verdict": verdict} for name, verdict in excluded + walked]
 
 
-def _candidates(plan: Plan, verdicts: bytes, seen: Seen) -> list[JsonValue]:
+def _candidates(plan: Plan, verdicts: bytes, seen: Observations) -> list[JsonValue]:
     lines: list[JsonValue] = [
         {
             "provider_id": p.provider_id,
@@ -93,7 +107,7 @@ def _candidates(plan: Plan, verdicts: bytes, seen: Seen) -> list[JsonValue]:
     return lines
 
 
-def _limits(plan: Plan, seen: Seen) -> list[JsonValue]:
+def _limits(plan: Plan, seen: Observations) -> list[JsonValue]:
     lines: list[JsonValue] = []
     for i, c in enumerate(plan.charges):
         left = seen.left[i] if i < len(seen.left) else None

@@ -8,12 +8,13 @@ from router.domain.json import JsonObject
 from router.domain.task import Reservation
 
 
-class Seen(Struct, frozen=True):
+class Observations(Struct, frozen=True):
     """What a row observed while it was executed, for explanations and the audit.
 
     - `left`: units that the limit of each charge had left before this row.
     - `waits`: ms until each candidate may be fit (None: unknown); empty unless several candidates were tried.
-    - `left_pin`: the provider entry of a pin whose provider was not fit.
+    - `left_pin`: the provider entry of a pin that was left. `pin_failed`: because the caller reported that provider as
+      failed; otherwise it was not fit.
     - `own_left`: units that per-provider limits had left, by index of the candidate and index of its charge. It covers
       the candidates that such a limit refused, and the chosen one.
     """
@@ -22,9 +23,10 @@ class Seen(Struct, frozen=True):
     waits: tuple[int | None, ...] = ()
     left_pin: bytes | None = None
     own_left: dict[int, dict[int, int]] = {}
+    pin_failed: bool = False
 
 
-NOTHING_SEEN = Seen()
+NOTHING_OBSERVED = Observations()
 
 
 class Admitted(Struct, frozen=True):
@@ -39,7 +41,7 @@ class Admitted(Struct, frozen=True):
     pin: PinState
     decision_id: bytes
     shadow: tuple[int, ...] = ()
-    seen: Seen = NOTHING_SEEN
+    seen: Observations = NOTHING_OBSERVED
 
 
 class StoredAnswer(Struct, frozen=True):
@@ -93,7 +95,7 @@ class LimitHit(Struct, frozen=True):
 
     charge: int
     retry_after_ms: int | None
-    seen: Seen = NOTHING_SEEN
+    seen: Observations = NOTHING_OBSERVED
     recorded: bool = True
 
 
@@ -102,7 +104,7 @@ class NoCandidate(Struct, frozen=True):
 
     verdicts: bytes
     retry_after_ms: int | None
-    seen: Seen = NOTHING_SEEN
+    seen: Observations = NOTHING_OBSERVED
 
 
 class TenantOff(Struct, frozen=True):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from router.domain.defects import Warnings
 from router.domain.json import JsonValue
 from router.domain.request import NO_CORRELATION, Correlation, Step
 
@@ -25,7 +26,8 @@ class ExecResult(Struct, frozen=True):
     `provider_id` only tells decisions of one request apart (`domain.steps`): the provider of a task is in its delivery
     record, that of a decision in its answer. None in an enveloped result, where it is the worker's own id. `step`: the
     step that the caller asked with, if the result tells it; `NO_STEP`: the decision without a step. `assignment_id` and
-    `decision_id` are 16 bytes; the cost is in micro-USD.
+    `decision_id` are 16 bytes; the cost is in micro-USD. `tokens` is the total. `warnings`: defects of fields that
+    settling does not need.
     """
 
     status: Status
@@ -39,33 +41,36 @@ class ExecResult(Struct, frozen=True):
     latency_ms: int | None = None
     cost_microusd: int | None = None
     tokens: int | None = None
+    tokens_input: int | None = None
+    tokens_output: int | None = None
     output: JsonValue = None
     error_code: str | None = None
     error_message: str | None = None
     timestamp: JsonValue = None
     correlation: Correlation = NO_CORRELATION
     step: Step | None = None
+    warnings: Warnings = ()
 
 
-class Taught(NamedTuple):
+class Measurements(NamedTuple):
     """The latency in ms and the cost in micro-USD that a result adds to its provider's figures; None: not reported."""
 
     latency_ms: int | None = None
     cost_microusd: int | None = None
 
 
-NOTHING_TAUGHT = Taught()
+NO_MEASUREMENTS = Measurements()
 
 
-def taught(result: ExecResult) -> Taught:
+def taught(result: ExecResult) -> Measurements:
     """The measurements of a result that figures learn from.
 
     Figures learn from successes only: otherwise a provider that fails fast would attract tasks. Failures count for the
     breaker instead.
     """
     if result.status is not Status.SUCCESS:
-        return NOTHING_TAUGHT
-    return Taught(result.latency_ms, result.cost_microusd)
+        return NO_MEASUREMENTS
+    return Measurements(result.latency_ms, result.cost_microusd)
 
 
 class BreakerVerdict(Enum):
@@ -112,6 +117,7 @@ class ExecAck(Struct, frozen=True):
     request_id: str | None = None
     tenant_id: str | None = None
     trace_id: str | None = None
+    warnings: Warnings = ()
 
 
 class WorkerState(StrEnum):

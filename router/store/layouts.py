@@ -141,6 +141,7 @@ CLAIM = Layout(
     ("claim_ms", "I4", "how long the claim lasts"),
 )
 MESSAGE = Layout(("k_message", "H", "where the decision is found by the id of its message"))
+FAILED = Layout(("failed", "c8", "the provider that the caller reports as failed; zeros: whichever the pin names"))
 STEPS = Layout(("k_steps", "H", "where the decision is found as a step of its request"))
 CHARGE = Layout(
     ("k", "H", "a state, a log or the set of leases"),
@@ -269,6 +270,7 @@ LAYOUTS = {
     "decide_row": DECIDE_ROW,
     "claim": CLAIM,
     "message": MESSAGE,
+    "failed": FAILED,
     "steps": STEPS,
     "charge": CHARGE,
     "candidate": CANDIDATE,
@@ -290,9 +292,8 @@ LAYOUTS = {
     "measured": MEASURED,
 }
 
-ROW_RESERVED, ROW_RENEW, ROW_METER, ROW_PREVIEW, ROW_CLAIM, ROW_EXPLAIN, ROW_MESSAGE, ROW_STEPS = (
-    1 << n for n in range(8)
-)
+ROW_RESERVED, ROW_RENEW, ROW_METER, ROW_PREVIEW, ROW_CLAIM, ROW_EXPLAIN, ROW_MESSAGE = (1 << n for n in range(7))
+ROW_FAILED, ROW_STEPS = 1 << 7, 1 << 8
 KIND_SLIDING, KIND_LOG, KIND_CONCURRENCY = range(3)
 CHARGE_SHADOW, CHARGE_RECORDS = 1, 2
 SETTLE_TASK, SETTLE_ANSWER, SETTLE_NOTE = 1, 2, 3
@@ -301,8 +302,8 @@ SETTLE_BREAKER, SETTLE_FIGURES, SETTLE_MARK = 1, 2, 4
 # Numbers with names; `@names` of a script makes constants of them, which are called as here.
 NAMES = {
     # The row reserves units, renews the audit log's life, is metered. Then what few rows ask for: to write nothing, to
-    # claim the request (part CLAIM), to get what was seen, to be found by a message (part MESSAGE), to be found as a
-    # step of its request (part STEPS).
+    # claim the request (part CLAIM), to get what was seen, to be found by a message (part MESSAGE); a session whose
+    # caller reports a failed provider (part FAILED); to be found as a step of its request (part STEPS).
     "row_flags": {
         "ROW_RESERVED": ROW_RESERVED,
         "ROW_RENEW": ROW_RENEW,
@@ -311,6 +312,7 @@ NAMES = {
         "ROW_CLAIM": ROW_CLAIM,
         "ROW_EXPLAIN": ROW_EXPLAIN,
         "ROW_MESSAGE": ROW_MESSAGE,
+        "ROW_FAILED": ROW_FAILED,
         "ROW_STEPS": ROW_STEPS,
     },
     "charge_kinds": {"KIND_SLIDING": KIND_SLIDING, "KIND_LOG": KIND_LOG, "KIND_CONCURRENCY": KIND_CONCURRENCY},

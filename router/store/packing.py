@@ -24,7 +24,7 @@ from msgspec import Struct, msgpack
 from router.domain.candidates import Candidate, Offer
 from router.domain.decision import Reason
 from router.domain.ids import decision_id
-from router.domain.outcome import Seen, StoredAnswer
+from router.domain.outcome import Observations, StoredAnswer
 from router.domain.task import Reservation
 from router.domain.view import HeadView, Lever
 
@@ -204,7 +204,11 @@ def decided_ms(raw: bytes) -> float:
     return float(at_ms)
 
 
-def seen(raw: bytes, pos: int = 0) -> Seen:
+PIN_FAILED = b"\1"
+"""Stands behind the entry of a pin that was left because the caller reported its provider as failed."""
+
+
+def seen(raw: bytes, pos: int = 0) -> Observations:
     """Decode the values that a row has read; see lua/decide.lua."""
     left_end = pos + 1 + 8 * raw[pos]
     left = struct.unpack_from(f">{raw[pos]}d", raw, pos + 1)
@@ -214,8 +218,14 @@ def seen(raw: bytes, pos: int = 0) -> Seen:
     own_left: dict[int, dict[int, int]] = {}
     for candidate, charge, units in _OWN.iter_unpack(raw[waits_end + 1 : own_end]):
         own_left.setdefault(candidate, {})[charge] = int(units)
-    pin = raw[own_end:][:8]
-    return Seen(tuple(map(int, left)), tuple(None if w < 0 else int(w) for w in waits), pin or None, own_left)
+    pin_end = own_end + 8
+    return Observations(
+        tuple(map(int, left)),
+        tuple(None if w < 0 else int(w) for w in waits),
+        raw[own_end:pin_end] or None,
+        own_left,
+        raw[pin_end : pin_end + 1] == PIN_FAILED,
+    )
 
 
 def head(tenant_id: str, raw: bytes) -> HeadView:

@@ -58,6 +58,7 @@ def decide_row(raw: bytes) -> Fields:
     flagged = {
         layouts.ROW_CLAIM: layouts.CLAIM,
         layouts.ROW_MESSAGE: layouts.MESSAGE,
+        layouts.ROW_FAILED: layouts.FAILED,
         layouts.ROW_STEPS: layouts.STEPS,
     }
     more, at = parts(flagged, row["flags"], raw, at)

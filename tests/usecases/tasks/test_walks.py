@@ -130,10 +130,10 @@ async def compare(made_world: Callable[[], Any], numbers: Sequence[int], batches
         assert [d.said for d in deliveries] == [["ack"]] * len(batch)
         letters += sum(not model(made, t) for t in batch)
     await outbox.drained()
-    assert {u["usage_id"]: u["provider_id"] for u in world.metered} == {
+    assert {u["usage_id"]: u["provider_id"] for u in world.usage_events} == {
         m.decision_id: m.provider for m in made if m.metered
     }
-    assert len(world.metered) == sum(m.metered for m in made)
+    assert len(world.usage_events) == sum(m.metered for m in made)
     assert [x["error_code"] for x in world.letters] == ["AMBIGUOUS_STEP"] * letters
     assert (await world.actions()).count("result.settled") == sum(m.by is not None for m in made)
 
