@@ -242,10 +242,10 @@ class ValkeyProcess(ServerProcess):
 class ValkeyNode(ValkeyProcess):
     """One node of a Cluster, with a bus port of its own choice."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, args: tuple[str, ...] = ()) -> None:
         self.bus_port = free_port()
         cluster = ("--cluster-enabled", "yes", "--cluster-port", str(self.bus_port), "--cluster-node-timeout", "3000")
-        super().__init__(data, args=cluster)
+        super().__init__(data, args=(*cluster, *args))
 
     def ask(self, *words: str) -> str:
         """One command, as text; errors raise."""
@@ -257,12 +257,12 @@ class ValkeyNode(ValkeyProcess):
 
 
 class ValkeyCluster:
-    """A Redis Cluster of three primaries that own a third of the slots each."""
+    """A Redis Cluster of three primaries that own a third of the slots each. `args` are added for every node."""
 
     SLOTS = ((0, 5460), (5461, 10922), (10923, 16383))
 
-    def __init__(self, data: Path) -> None:
-        self.nodes = [ValkeyNode(data / f"node{i}") for i in range(len(self.SLOTS))]
+    def __init__(self, data: Path, args: tuple[str, ...] = ()) -> None:
+        self.nodes = [ValkeyNode(data / f"node{i}", args) for i in range(len(self.SLOTS))]
 
     @property
     def url(self) -> str:

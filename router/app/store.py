@@ -9,6 +9,7 @@ from router.domain.task import BreakerTurn, Move
 from router.settings import Settings
 from router.store.audit import RedisAudit
 from router.store.claims import RedisClaims
+from router.store.cluster import Cluster
 from router.store.decide.availability import LaneHooks
 from router.store.decide.lanes import Lanes
 from router.store.decide.rows import RowPacker
@@ -21,7 +22,7 @@ from router.store.keys import Keys
 from router.store.levers import RedisLevers, lever_scripts
 from router.store.measure import RedisMeasure
 from router.store.meta import RedisEpochs, RedisMeta
-from router.store.nodes import Cluster, Nodes, SingleNode
+from router.store.nodes import Nodes, SingleNode
 from router.store.policies import RedisPolicies
 from router.store.retention import RedisRetention
 from router.store.tasks import RedisTasks
