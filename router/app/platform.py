@@ -50,7 +50,11 @@ class Platform:
         self.settings = s = settings
         self.draining = False
         self.telemetry = Telemetry(CollectorRegistry(), s.metrics_tenants, (*KEYS, OTHER))
-        self.readiness = Readiness(_CONDITIONS, lambda ready: self.telemetry.ready.set(int(ready)))
+        self.readiness = Readiness(
+            _CONDITIONS,
+            lambda ready: self.telemetry.ready.set(int(ready)),
+            lambda part, off: self.telemetry.degraded.labels(part.value).set(int(off)),
+        )
         self.bus = Bus(bus_options(s))
         own = consumers(assign=s.stream_assign_name, ack=s.stream_ack_name, result=s.stream_result_name)
         self.streams = Streams(self.bus, stream_specs(s), own)

@@ -1,8 +1,20 @@
-"""Readiness of this pod for requests, with the reasons against it."""
+"""Readiness of this pod for requests, with the reasons against it, and the parts that are off meanwhile.
 
+A condition that does not hold takes the pod's readiness. A part that is off (`degrade`) does not: the pod serves, and
+/readyz lists the part under `degraded`.
+"""
+
+import logging
+import time
 from collections.abc import Callable, Iterable
 
 from msgspec import Struct
+
+from router.domain.degraded import Degradable
+from router.log_throttle import LogThrottle
+from router.telemetry import Event
+
+log = logging.getLogger("router.app")
 
 
 class ConditionState(Struct, frozen=True):
@@ -15,12 +27,20 @@ class ConditionState(Struct, frozen=True):
 class Readiness:
     """Ready when every condition holds. Conditions are named at construction and do not hold until `ok` is called.
 
-    `changed` is called with the new readiness whenever it changes.
+    `changed` is called with the new readiness whenever it changes, `switched` with a part and whether it is off.
     """
 
-    def __init__(self, conditions: Iterable[str], changed: Callable[[bool], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        conditions: Iterable[str],
+        changed: Callable[[bool], None] = lambda _: None,
+        switched: Callable[[Degradable, bool], None] = lambda _part, _off: None,
+    ) -> None:
         self._conditions = {name: ConditionState(False, "not checked yet") for name in conditions}
         self._changed = changed
+        self._switched = switched
+        self._degraded: dict[Degradable, str] = {}
+        self._throttle = LogThrottle(time.monotonic)
 
     def ok(self, name: str) -> None:
         """Set a condition as met."""
@@ -42,6 +62,25 @@ class Readiness:
     def states(self) -> dict[str, ConditionState]:
         """All conditions with their states."""
         return dict(self._conditions)
+
+    def degrade(self, part: Degradable, reason: str) -> None:
+        """Report a part as off; operators read `reason`. The log has one line per part and reason a minute."""
+        before = self._degraded.get(part)
+        self._degraded[part] = reason
+        if before != reason and (unsaid := self._throttle.due(f"{part} {reason}")) is not None:
+            log.error("%s is off: %s", part, reason, extra={"event": Event.POD_DEGRADED, "unsaid": unsaid})
+        if before is None:
+            self._switched(part, True)
+
+    def restore(self, part: Degradable) -> None:
+        """Report a part as working. No effect on a part that is not off."""
+        if self._degraded.pop(part, None) is not None:
+            log.info("%s is on again", part, extra={"event": Event.POD_RESTORED})
+            self._switched(part, False)
+
+    def degraded(self) -> dict[Degradable, str]:
+        """The parts that are off, with their reasons."""
+        return dict(self._degraded)
 
     def _set(self, name: str, state: ConditionState) -> None:
         if name not in self._conditions:

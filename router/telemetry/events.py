@@ -10,6 +10,8 @@ class Event(StrEnum):
     POD_STARTING = "pod.starting"
     POD_READY = "pod.ready"
     POD_NOT_READY = "pod.not_ready"
+    POD_DEGRADED = "pod.degraded"
+    POD_RESTORED = "pod.restored"
     POD_DRAINING = "pod.draining"
     POD_STOPPED = "pod.stopped"
     STARTUP_REFUSED = "pod.startup_refused"

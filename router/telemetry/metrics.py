@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 
 from router.domain.alert import ALERTS, Door
+from router.domain.degraded import Degradable
 from router.domain.gate import Fault
 from router.domain.policy.model import Resource, Scope
 from router.domain.task import BreakerTurn
@@ -306,6 +307,11 @@ class Telemetry:
             "outcome",
         )
         self.ready = families.gauge("ready", "1 while /readyz reports ready.")
+        self.degraded = families.gauge(
+            "degraded", "1 while this part of the pod is off; /readyz has the reason.", "part"
+        )
+        for part in Degradable:
+            self.degraded.labels(part.value).set(0)
         self.alerts_raised = families.counter("alerts_raised", "Alerts raised by this pod.", "condition", "severity")
         for condition, kind in ALERTS.items():
             self.alerts_raised.labels(condition.value, kind.severity.value)

@@ -101,6 +101,7 @@ CASES: dict[str, Case] = {
     "RouterFleetDown": Case({of("router_ready"): "0+0x{n}"}, also=("RouterPodNotReady",)),
     "RouterAbsent": Case({of("router_ready"): "_x{n}"}),
     "RouterPodNotReady": Case({'router_ready{namespace="apps",job="demo",pod="b",instance="j"}': "0+0x{n}"}),
+    "RouterPodDegraded": Case({of("router_degraded", 'part="dispatch"'): "1+0x{n}"}),
     "RouterShedding": Case({of("router_shed_total"): "0+6x{n}"}),
     "RouterLoopBlocked": Case({LAG_QUICK: "0+0x{n}"}, 20),
     "RouterStoreAway": Case({of("router_store_breaker_open"): "1+0x{n}"}),

@@ -8,6 +8,7 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
+from router.domain.degraded import Degradable
 from router.edge.http import HttpServer, Response
 from router.edge.pages import pages
 from router.edge.readiness import Readiness
@@ -101,7 +102,7 @@ async def test_livez_is_ok_while_not_ready(pod: Pod) -> None:
 
 
 async def test_readyz_says_why_not(pod: Pod) -> None:
-    """503 with every reason, until all conditions hold; then 200; and 503 again when one breaks."""
+    """503 with every reason, until all conditions hold; then 200, whatever is degraded; 503 again when one breaks."""
     pod.readiness.ok("bus")
     pod.readiness.not_ok("store", "no answer from Redis")
     async with pod.connection() as client:
@@ -112,6 +113,12 @@ async def test_readyz_says_why_not(pod: Pod) -> None:
         status, _, body = await client.get("/readyz")
         assert status == 200
         assert orjson.loads(body)["conditions"] == {"store": True, "bus": True}
+        assert orjson.loads(body)["degraded"] == []
+        pod.readiness.degrade(Degradable.DISPATCH, "stream ASSIGN is missing")
+        status, _, body = await client.get("/readyz")
+        assert status == 200
+        assert orjson.loads(body)["degraded"] == ["dispatch"]
+        assert orjson.loads(body)["degraded_reasons"] == {"dispatch": "stream ASSIGN is missing"}
         pod.readiness.not_ok("bus", "draining")
         assert (await client.get("/readyz"))[0] == 503
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from router.domain.degraded import Degradable
 from router.edge.readiness import Readiness
 
 
@@ -29,3 +30,30 @@ def test_turns_are_told_and_repeats_are_not() -> None:
     readiness.not_ok("bus", "draining")
     readiness.not_ok("bus", "draining")
     assert turns == [True, False]
+
+
+def test_a_part_that_is_off_takes_no_readiness() -> None:
+    """It is listed with its latest reason, and the switch is reported once in each direction."""
+    switches: list[tuple[Degradable, bool]] = []
+    readiness = Readiness(["store"], switched=lambda part, off: switches.append((part, off)))
+    readiness.ok("store")
+    readiness.restore(Degradable.DISPATCH)
+    readiness.degrade(Degradable.DISPATCH, "stream ASSIGN is missing")
+    readiness.degrade(Degradable.DISPATCH, "stream ASSIGN is full")
+    assert readiness.ready
+    assert readiness.degraded() == {Degradable.DISPATCH: "stream ASSIGN is full"}
+    readiness.restore(Degradable.DISPATCH)
+    readiness.restore(Degradable.DISPATCH)
+    assert readiness.degraded() == {}
+    assert switches == [(Degradable.DISPATCH, True), (Degradable.DISPATCH, False)]
+
+
+def test_the_log_names_a_part_once_per_reason(caplog: pytest.LogCaptureFixture) -> None:
+    """The same reason again is no further line, nor is one that comes and goes within a minute."""
+    readiness = Readiness(["store"])
+    for _ in range(3):
+        readiness.degrade(Degradable.DISPATCH, "stream ASSIGN is missing")
+        readiness.degrade(Degradable.DISPATCH, "stream ASSIGN is missing")
+        readiness.restore(Degradable.DISPATCH)
+    lines = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+    assert lines == ["dispatch is off: stream ASSIGN is missing"]

@@ -228,7 +228,8 @@ async def repeated(caller: Foreign, body: Body) -> Reply:
             return None
         return reply if reply.ok else None
 
-    return await until(decided, 20, "a repeat is decided")
+    reply: Reply = await until(decided, 20, "a repeat is decided")
+    return reply
 
 
 async def test_a_pod_killed_in_pre_holds_nobody_up_for_long(own: Own) -> None:
