@@ -224,7 +224,12 @@ class ValkeyProcess(ServerProcess):
 
     @property
     def url(self) -> str:
-        """The address for clients."""
+        """The address for pods."""
+        return self.own_url
+
+    @property
+    def own_url(self) -> str:
+        """The address for tests, which may do everything."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def command(self) -> list[str]:
@@ -237,6 +242,23 @@ class ValkeyProcess(ServerProcess):
         with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
             connection.sendall(b"INFO server\r\n")
             return f"\r\nprocess_id:{self.pid}\r\n".encode() in connection.recv(65536)
+
+
+class LimitedValkey(ValkeyProcess):
+    """A Valkey whose pods are an ACL user with these rules; tests stay the default user. `withheld` commands are
+    renamed away for everybody.
+    """
+
+    USER, PASSWORD = "limited", "sesame"
+
+    def __init__(self, data: Path, rules: str = "~* &* +@all", *, withheld: tuple[str, ...] = ()) -> None:
+        renamed = [word for name in withheld for word in ("--rename-command", name, "")]
+        super().__init__(data, args=(*renamed, "--user", self.USER, "on", f">{self.PASSWORD}", *rules.split()))
+
+    @property
+    def url(self) -> str:
+        """The address for pods."""
+        return f"redis://{self.USER}:{self.PASSWORD}@127.0.0.1:{self.port}/0"
 
 
 class ValkeyNode(ValkeyProcess):

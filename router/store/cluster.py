@@ -53,12 +53,12 @@ class Cluster(Client):
             driver_info=DRIVER,
             **access.options(),
         )
-        client.commands_parser = KeyPositions()
+        client.commands_parser = KeyPositions()  # type: ignore[assignment]
         # redis-py has no parameter for the class of the connections to nodes.
         kind = node_connection(client.connection_kwargs["connection_class"])
         client.connection_kwargs["connection_class"] = kind
         for node in client.startup_nodes:
-            node.connection_class = kind
+            node.connection_class = kind  # type: ignore[assignment]
         super().__init__(client)
         self._url = url
         self._access = access.options()

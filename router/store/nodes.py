@@ -193,6 +193,8 @@ class Client:
                 keys.append(key)
                 if len(keys) >= maximum:
                     break
+        except ResponseError as fault:
+            raise self._refused("SCAN", fault) from fault
         except RedisError as fault:
             raise StoreError(f"Redis: {fault}") from fault
         return keys
@@ -205,6 +207,8 @@ class Client:
                 if len(page) >= step:
                     yield page
                     page = []
+        except ResponseError as fault:
+            raise self._refused("SCAN", fault) from fault
         except RedisError as fault:
             raise StoreError(f"Redis: {fault}") from fault
         if page:

@@ -126,9 +126,8 @@ async def test_a_client_for_one_server_names_the_setting(valkey_cluster: ValkeyC
         client = SingleNode(node.url)
         with pytest.raises(StoreError, match="set ROUTER_REDIS_CLUSTER=true"):
             await client.open()
-        with pytest.raises(StoreError, match="set ROUTER_REDIS_CLUSTER=true"):
-            for i in range(20):
-                await client.call("SET", f"k{i}", 1)
+        refusals = await asyncio.gather(*(client.call("SET", f"k{i}", 1) for i in range(20)), return_exceptions=True)
+        assert any("set ROUTER_REDIS_CLUSTER=true" in str(r) for r in refusals)
         with pytest.raises(StoreError, match="set ROUTER_REDIS_CLUSTER=true"):
             await client.gather([("GET", f"k{i}") for i in range(20)])
         await client.close()

@@ -78,6 +78,10 @@ class Lanes:
             self._lanes[address] = lane
         return lane
 
+    def use(self, script: Script) -> None:
+        """Call another form of the script, from the next lane on: before `open`, or when no lane has one yet."""
+        self._script = script
+
     @property
     def down(self) -> bool:
         """Whether any node is down."""
