@@ -11,7 +11,7 @@ import pytest
 
 from router.bus import puback
 from router.cli import exits
-from router.domain import alert, audit_entries, decision, extensions
+from router.domain import alert, attempts, audit_entries, decision, extensions
 from router.domain.audit import DecisionFeatures, PolicyFrame
 from router.domain.audit_entries import DECISIONS, decision_entry
 from router.domain.policy import extensions as extension_fields
@@ -49,6 +49,12 @@ TABLES: list[tuple[Mapping[Any, object], Iterable[Enum]]] = [
 def test_a_table_has_every_member(table: Mapping[Any, object], members: Iterable[Enum]) -> None:
     """No more and no fewer."""
     assert set(table) == set(members)
+
+
+def test_every_status_of_a_failed_result_has_a_stored_number() -> None:
+    """What ended an attempt is stored as a number; a word without one would fail the settlement."""
+    for status in set(Status) - {Status.SUCCESS}:
+        assert attempts.status_of(attempts.why_status(status)) == status.value
 
 
 @pytest.mark.parametrize("action", Action)

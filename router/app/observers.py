@@ -240,7 +240,7 @@ class SeedWatch:
         )
         self._log_bad_files(report)
 
-    def away(self, why: str) -> None:
+    def store_unavailable(self, why: str) -> None:
         """The store did not answer; the guard retries. `StoreWatch` reports the outage."""
         log.debug("store unavailable; the seed check is retried: %s", why)
 

@@ -94,7 +94,7 @@ class StreamHistory:
         request = {"stream_name": self.stream, "config": config}
         return await api.call(self._bus, f"CONSUMER.CREATE.{self.stream}", request, _Created)
 
-    async def holds(self, message_ids: Collection[str], since_ms: int) -> set[str]:
+    async def stored_ids(self, message_ids: Collection[str], since_ms: int) -> set[str]:
         """Return those of the Nats-Msg-Ids that the stream has stored since `since_ms`.
 
         :raises BusError: JetStream is unavailable.

@@ -54,7 +54,7 @@ def print_line(entry: "AuditEntry", *, json: bool, tenant: bool = False) -> None
 
 def moment(ts_us: int) -> str:
     """RFC 3339, in ms."""
-    from router.wire.audit import moment as text_of
+    from router.wire.audit import rfc3339_us as text_of
 
     return text_of(ts_us)
 

@@ -15,7 +15,7 @@ from router.cli.target import JsonOption, NatsOption
 if TYPE_CHECKING:
     from router.bus.connection import Bus
     from router.bus.history import StreamHistory
-    from router.usecases.messages.dead_letters import Filter, Found, Original, Redriven
+    from router.usecases.messages.dead_letters import Filter, Original, Redriven, StoredDeadLetter
 
 app = typer.Typer(help="Messages that could not be handled.", no_args_is_help=True)
 
@@ -153,19 +153,19 @@ async def _open(nats: str | None) -> AsyncIterator[_Streams]:
         yield _Streams(bus, StreamHistory(bus, settings.stream_dlq_name), origins)
 
 
-async def _list(nats: str | None, chosen: "Filter", limit: int) -> "list[Found]":
-    from router.usecases.messages.dead_letters import letters
+async def _list(nats: str | None, chosen: "Filter", limit: int) -> "list[StoredDeadLetter]":
+    from router.usecases.messages.dead_letters import find_dead_letters
 
     async with _open(nats) as streams:
-        return await letters(streams.dlq, chosen, maximum=limit)
+        return await find_dead_letters(streams.dlq, chosen, maximum=limit)
 
 
-async def _show(nats: str | None, sequence: int) -> "tuple[Found | None, Original | None]":
-    from router.usecases.messages.dead_letters import letter, original
+async def _show(nats: str | None, sequence: int) -> "tuple[StoredDeadLetter | None, Original | None]":
+    from router.usecases.messages.dead_letters import get_dead_letter, original_message
 
     async with _open(nats) as streams:
-        found = await letter(streams.dlq, sequence)
-        return found, None if found is None else await original(found, streams.origins)
+        found = await get_dead_letter(streams.dlq, sequence)
+        return found, None if found is None else await original_message(found, streams.origins)
 
 
 async def _redrive(nats: str | None, ids: list[int], chosen: "Filter", limit: int, *, keep: bool) -> "list[Redriven]":
@@ -173,23 +173,25 @@ async def _redrive(nats: str | None, ids: list[int], chosen: "Filter", limit: in
     from functools import partial
 
     from router.bus.puback import publish_once
-    from router.usecases.messages.dead_letters import Outcome, Redrive, Redriven, letter, letters
+    from router.usecases.messages.dead_letters import Outcome, Redrive, Redriven, find_dead_letters, get_dead_letter
 
     async with _open(nats) as streams:
         again = Redrive(
             streams.dlq, streams.origins, partial(publish_once, streams.bus), by=getpass.getuser(), keep=keep
         )
         if not ids:
-            return [await again(found) for found in reversed(await letters(streams.dlq, chosen, maximum=limit))]
+            return [
+                await again(found) for found in reversed(await find_dead_letters(streams.dlq, chosen, maximum=limit))
+            ]
         done: list[Redriven] = []
         for sequence in ids:
-            found = await letter(streams.dlq, sequence)
+            found = await get_dead_letter(streams.dlq, sequence)
             missing = Redriven(sequence, "", Outcome.FAILED, "there is no such dead letter")
             done.append(missing if found is None else await again(found))
         return done
 
 
-def _facts(found: "Found") -> dict[str, Any]:
+def _facts(found: "StoredDeadLetter") -> dict[str, Any]:
     made = found.letter
     return {
         "id": found.sequence,

@@ -77,7 +77,7 @@ async def _entry(settings: "Settings", tenant: str, name: str) -> "AuditEntry | 
         found: AuditEntry | None = None
         decision: object = name
         if from_text(name) is None:
-            found = await log.one(tenant, name)
+            found = await log.entry(tenant, name)
             if found is None or found.action.startswith("decision."):
                 return found
             decision = found.details.get("decision_id")

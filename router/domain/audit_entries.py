@@ -6,7 +6,7 @@ from router.domain.decision import PinState, Reason, Verdict
 from router.domain.extensions import AUDIT_CODES
 from router.domain.ids import to_text
 from router.domain.json import JsonObject, JsonValue
-from router.domain.outcome import NOTHING_SEEN, Seen
+from router.domain.outcome import NOTHING_OBSERVED, Observations
 from router.domain.policy.model import provider_entry
 from router.domain.result import AckStatus, Status
 from router.domain.task import Action
@@ -54,7 +54,7 @@ def decision_entry(
     index: int,
     third: int,
     verdicts: bytes,
-    seen: Seen = NOTHING_SEEN,
+    seen: Observations = NOTHING_OBSERVED,
     offer: Offer | None = None,
 ) -> AuditEntry:
     """Build the entry of a decision or a refusal.
@@ -121,7 +121,7 @@ def _chosen(f: DecisionFeatures, decision_id: bytes, reason: int, index: int, of
     return details
 
 
-def _observations(f: DecisionFeatures, verdicts: bytes, seen: Seen) -> JsonObject:
+def _observations(f: DecisionFeatures, verdicts: bytes, seen: Observations) -> JsonObject:
     """The verdicts on candidates, the units that limits had left, and an abandoned pin; only the parts that exist."""
     details: JsonObject = {}
     if verdicts or f.constrained:
@@ -148,7 +148,7 @@ def _refusal(f: DecisionFeatures, code: int, index: int, wait_ms: int) -> JsonOb
     return details
 
 
-def _candidates(frame: PolicyFrame, verdicts: bytes, seen: Seen) -> list[JsonValue]:
+def _candidates(frame: PolicyFrame, verdicts: bytes, seen: Observations) -> list[JsonValue]:
     candidates: list[JsonValue] = []
     for i, (name, verdict) in enumerate(zip(frame.providers, verdicts, strict=False)):
         line: JsonObject = {"provider_id": name, "verdict": Verdict(verdict).label}

@@ -2,7 +2,7 @@
 
 from router.domain.decision import PinState, Verdict
 from router.domain.json import JsonObject, JsonValue
-from router.domain.outcome import NOTHING_SEEN, Seen, StoredAnswer
+from router.domain.outcome import NOTHING_OBSERVED, Observations, StoredAnswer
 from router.domain.plan import Plan
 from router.domain.request import NO_CONSTRAINTS, DecideRequest
 
@@ -17,7 +17,7 @@ def explanation(
     *,
     idempotency: str = "fresh",
     verdicts: bytes = b"",
-    seen: Seen = NOTHING_SEEN,
+    seen: Observations = NOTHING_OBSERVED,
     pin: PinState = PinState.NONE,
     degraded: bool = False,
 ) -> JsonObject:
@@ -66,7 +66,7 @@ def verdict_lines(plan: Plan, verdicts: bytes) -> list[JsonValue]:
     return [{"provider_id": name, "verdict": verdict} for name, verdict in excluded + walked]
 
 
-def _candidates(plan: Plan, verdicts: bytes, seen: Seen) -> list[JsonValue]:
+def _candidates(plan: Plan, verdicts: bytes, seen: Observations) -> list[JsonValue]:
     lines: list[JsonValue] = [
         {
             "provider_id": p.provider_id,
@@ -93,7 +93,7 @@ def _candidates(plan: Plan, verdicts: bytes, seen: Seen) -> list[JsonValue]:
     return lines
 
 
-def _limits(plan: Plan, seen: Seen) -> list[JsonValue]:
+def _limits(plan: Plan, seen: Observations) -> list[JsonValue]:
     lines: list[JsonValue] = []
     for i, c in enumerate(plan.charges):
         left = seen.left[i] if i < len(seen.left) else None

@@ -8,7 +8,7 @@ from router.domain.json import JsonObject
 from router.domain.task import Reservation
 
 
-class Seen(Struct, frozen=True):
+class Observations(Struct, frozen=True):
     """What a row observed while it was executed, for explanations and the audit.
 
     - `left`: units that the limit of each charge had left before this row.
@@ -24,7 +24,7 @@ class Seen(Struct, frozen=True):
     own_left: dict[int, dict[int, int]] = {}
 
 
-NOTHING_SEEN = Seen()
+NOTHING_OBSERVED = Observations()
 
 
 class Admitted(Struct, frozen=True):
@@ -39,7 +39,7 @@ class Admitted(Struct, frozen=True):
     pin: PinState
     decision_id: bytes
     shadow: tuple[int, ...] = ()
-    seen: Seen = NOTHING_SEEN
+    seen: Observations = NOTHING_OBSERVED
 
 
 class StoredAnswer(Struct, frozen=True):
@@ -91,7 +91,7 @@ class LimitHit(Struct, frozen=True):
 
     charge: int
     retry_after_ms: int | None
-    seen: Seen = NOTHING_SEEN
+    seen: Observations = NOTHING_OBSERVED
     recorded: bool = True
 
 
@@ -100,7 +100,7 @@ class NoCandidate(Struct, frozen=True):
 
     verdicts: bytes
     retry_after_ms: int | None
-    seen: Seen = NOTHING_SEEN
+    seen: Observations = NOTHING_OBSERVED
 
 
 class TenantOff(Struct, frozen=True):

@@ -187,10 +187,10 @@ def _charges(request: DecideRequest, stored: StoredPolicy, candidates: tuple[Can
     """
     policy = stored.policy
     options = request.options
-    plain = not policy.varies and options.estimate_tokens is None and options.estimate_cost_microusd is None
+    plain = not policy.charges_vary and options.estimate_tokens is None and options.estimate_cost_microusd is None
     if plain and policy.plan_cache.charges is not None:
         return cast(tuple[Charge, ...], policy.plan_cache.charges)
-    max_cost = max([c.expected_cost_microusd for c in candidates], default=0) if policy.varies else 0
+    max_cost = max([c.expected_cost_microusd for c in candidates], default=0) if policy.charges_vary else 0
     charge_list: list[Charge] = []
     for x in policy.limits:
         scope = x.scope

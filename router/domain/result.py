@@ -44,25 +44,25 @@ class ExecResult(Struct, frozen=True):
     correlation: Correlation = NO_CORRELATION
 
 
-class Taught(NamedTuple):
+class Measurements(NamedTuple):
     """The latency in ms and the cost in micro-USD that a result adds to its provider's figures; None: not reported."""
 
     latency_ms: int | None = None
     cost_microusd: int | None = None
 
 
-NOTHING_TAUGHT = Taught()
+NO_MEASUREMENTS = Measurements()
 
 
-def taught(result: ExecResult) -> Taught:
+def taught(result: ExecResult) -> Measurements:
     """The measurements of a result that figures learn from.
 
     Figures learn from successes only: otherwise a provider that fails fast would attract tasks. Failures count for the
     breaker instead.
     """
     if result.status is not Status.SUCCESS:
-        return NOTHING_TAUGHT
-    return Taught(result.latency_ms, result.cost_microusd)
+        return NO_MEASUREMENTS
+    return Measurements(result.latency_ms, result.cost_microusd)
 
 
 class BreakerVerdict(Enum):

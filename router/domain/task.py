@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from router.domain.decision import Reason
 from router.domain.policy.model import Breaker
-from router.domain.result import NOTHING_TAUGHT, BreakerVerdict, Taught
+from router.domain.result import NO_MEASUREMENTS, BreakerVerdict, Measurements
 
 
 class TaskState(IntEnum):
@@ -217,7 +217,7 @@ class Move(Struct, frozen=True):
     leases: tuple[Correction, ...] = ()
     note: bool = False
     why: int = 0
-    taught: Taught = NOTHING_TAUGHT
+    taught: Measurements = NO_MEASUREMENTS
     final: Final | None = None
 
 

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from router.domain.audit import AuditEntry
 from router.errors import ExportFailed
-from router.wire.audit import audit_line, moment
+from router.wire.audit import audit_line, rfc3339_us
 
 _MAX_NAME = 200
 
@@ -91,8 +91,8 @@ class AuditFile:
             count=self._count,
             first_id=first.id,
             last_id=last.id,
-            first=moment(first.ts_us),
-            last=moment(last.ts_us),
+            first=rfc3339_us(first.ts_us),
+            last=rfc3339_us(last.ts_us),
         )
         with self._unfinished.open("wb") as out:
             out.write(orjson.dumps({f: getattr(manifest, f) for f in manifest.__struct_fields__}) + b"\n")

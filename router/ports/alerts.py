@@ -42,7 +42,7 @@ class Epochs(Protocol):
         :raises StoreError: Redis did not answer.
         """
 
-    async def left(self, quiet_ms: int) -> list[tuple[str, str]]:
+    async def stale(self, quiet_ms: int) -> list[tuple[str, str]]:
         """Return condition and scope of each open episode that no pod has joined for `quiet_ms`.
 
         :raises StoreError: Redis did not answer.

@@ -34,7 +34,7 @@ class AuditLog(Protocol):
         :raises StoreError: Redis did not answer.
         """
 
-    async def one(self, tenant_id: str, entry_id: str) -> AuditEntry | None:
+    async def entry(self, tenant_id: str, entry_id: str) -> AuditEntry | None:
         """Return the entry with this id; None if the log does not have it.
 
         :raises InvalidInput: `entry_id` is not the id of a log entry.
@@ -95,7 +95,7 @@ class AuditRetention(Protocol):
     Every method raises `StoreError` when Redis did not execute it.
     """
 
-    async def notice(self, tenant_ids: Sequence[str]) -> None:
+    async def register(self, tenant_ids: Sequence[str]) -> None:
         """Register tenants that have a log, so that retention visits them."""
 
     async def claim(self, lease_ms: int, maximum: int) -> list[str]:

@@ -76,7 +76,7 @@ class History(Protocol):
     ) -> AsyncGenerator[list[StoredMessage], None]:
         """Yield batches of messages, oldest first, that were stored from `since_ms` (Unix time) until this call."""
 
-    async def holds(self, message_ids: Collection[str], since_ms: int) -> set[str]:
+    async def stored_ids(self, message_ids: Collection[str], since_ms: int) -> set[str]:
         """Return those of the message ids that the stream stored at `since_ms` (Unix time) or later."""
 
     async def get(self, sequence: int) -> StoredMessage | None:

@@ -68,5 +68,5 @@ class SeedHooks(Protocol):
     def seeded(self, report: SeedReport) -> None:
         """Policies were written to the store, at boot or after a file changed."""
 
-    def away(self, why: str) -> None:
+    def store_unavailable(self, why: str) -> None:
         """The store did not answer. The guard will retry."""

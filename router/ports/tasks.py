@@ -71,7 +71,7 @@ class TaskStore(Protocol):
     async def postpone(self, task_ids: Sequence[bytes], due_ms: int) -> None:
         """Make tasks due again at `due_ms` (Redis time). A task that is not in the due set stays out of it."""
 
-    async def told(self, task_ids: Sequence[bytes]) -> None:
+    async def final_results_published(self, task_ids: Sequence[bytes]) -> None:
         """Delete the final results of these tasks after they were published, and remove the tasks from the due set.
 
         Not atomic; repeating the call completes it.

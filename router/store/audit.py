@@ -28,7 +28,7 @@ from router.domain.audit import (
 )
 from router.domain.audit_entries import ACTS, DECISIONS, act_entry, decision_entry, half_opened_entry, task_entry
 from router.domain.json import JsonObject
-from router.domain.outcome import NOTHING_SEEN
+from router.domain.outcome import NOTHING_OBSERVED
 from router.domain.task import Action
 from router.errors import InvalidInput, Problem
 from router.store.keys import Keys
@@ -88,8 +88,8 @@ class RedisAudit:
             )
         ]
 
-    async def one(self, tenant_id: str, entry_id: str) -> AuditEntry | None:
-        """See `ports.audit.AuditLog.one`."""
+    async def entry(self, tenant_id: str, entry_id: str) -> AuditEntry | None:
+        """See `ports.audit.AuditLog.entry`."""
         try:
             at = "{}-{}".format(*place(entry_id))
         except ValueError as fault:
@@ -204,7 +204,7 @@ def _entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEn
     at_us = int(ms) * 1000 + int(us)
     verdicts, packed = raw[_HEAD.size : _HEAD.size + count], raw[_HEAD.size + count :]
     if action in DECISIONS:
-        row_seen, chosen_offer = NOTHING_SEEN, None
+        row_seen, chosen_offer = NOTHING_OBSERVED, None
         if raw[0] > FORMAT:
             end = _SIZE.size + _SIZE.unpack_from(packed)[0]
             row_seen, size = seen(packed[_SIZE.size : end]), packed[end]

@@ -58,7 +58,12 @@ KEYS = {
         "bounded by ROUTER_POLICY_HISTORY; 30 d after a delete",
         "history of a policy, newest first: revision, hash, time, author, document",
     ),
-    "state": KeyKind("<schema>:{p}:<tenant>:s", "string", "its longest window", "tenant limits and all breakers"),
+    "state": KeyKind(
+        "<schema>:{p}:<tenant>:s",
+        "string",
+        "its longest window; a day after a breaker's trip",
+        "tenant limits and all breakers",
+    ),
     "state_policy": KeyKind("<schema>:{p}:<tenant>:sp:<policy>", "string", "its longest window", "policy limits"),
     "state_user": KeyKind("<schema>:{p}:<tenant>:su:<hash>", "string", "its longest window", "a user's limits"),
     "state_provider": KeyKind(

@@ -64,8 +64,8 @@ class RedisEpochs:
         """See `usecases.alerts.breaker_episodes.OpenEpisodes.open_scopes`."""
         return sorted(scope for _, scope, _ in await self._open(f"{condition}:*"))
 
-    async def left(self, quiet_ms: int) -> list[tuple[str, str]]:
-        """See `ports.alerts.Epochs.left`."""
+    async def stale(self, quiet_ms: int) -> list[tuple[str, str]]:
+        """See `ports.alerts.Epochs.stale`."""
         # In a Cluster any primary's time: the differences do not matter here.
         seconds = min(int(now[0]) for now in await self._nodes.each("TIME"))
         since_ms = seconds * 1000 - quiet_ms

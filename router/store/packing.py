@@ -22,7 +22,7 @@ from msgspec import Struct, msgpack
 from router.domain.candidates import Candidate, Offer
 from router.domain.decision import Reason
 from router.domain.ids import decision_id
-from router.domain.outcome import Seen, StoredAnswer
+from router.domain.outcome import Observations, StoredAnswer
 from router.domain.task import Reservation
 from router.domain.view import HeadView, Lever
 
@@ -181,7 +181,7 @@ def _remembered(raw: bytes, partition: int, name: bytes) -> StoredAnswer:
     )
 
 
-def seen(raw: bytes, pos: int = 0) -> Seen:
+def seen(raw: bytes, pos: int = 0) -> Observations:
     """Decode the values that a row has read; see lua/decide.lua."""
     left_end = pos + 1 + 8 * raw[pos]
     left = struct.unpack_from(f">{raw[pos]}d", raw, pos + 1)
@@ -192,7 +192,7 @@ def seen(raw: bytes, pos: int = 0) -> Seen:
     for candidate, charge, units in _OWN.iter_unpack(raw[waits_end + 1 : own_end]):
         own_left.setdefault(candidate, {})[charge] = int(units)
     pin = raw[own_end:][:8]
-    return Seen(tuple(map(int, left)), tuple(None if w < 0 else int(w) for w in waits), pin or None, own_left)
+    return Observations(tuple(map(int, left)), tuple(None if w < 0 else int(w) for w in waits), pin or None, own_left)
 
 
 def head(tenant_id: str, raw: bytes) -> HeadView:

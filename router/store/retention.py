@@ -64,8 +64,8 @@ class RedisRetention:
         self._shared = shared_calls
         self._first = 0
 
-    async def notice(self, tenant_ids: Sequence[str]) -> None:
-        """See `ports.audit.AuditRetention.notice`."""
+    async def register(self, tenant_ids: Sequence[str]) -> None:
+        """See `ports.audit.AuditRetention.register`."""
         await self._nodes.gather([("ZADD", self._retain(t), "NX", 0, t) for t in tenant_ids])
 
     async def claim(self, lease_ms: int, maximum: int) -> list[str]:

@@ -4,7 +4,7 @@ from struct import Struct as Binary
 
 from router.domain.ids import name_in
 from router.domain.policy.model import Scope, provider_entry
-from router.domain.result import NOTHING_TAUGHT, BreakerVerdict
+from router.domain.result import NO_MEASUREMENTS, BreakerVerdict
 from router.domain.task import Correction, Move
 from router.store import layouts
 from router.store.keys import Keys, TenantKeys
@@ -105,7 +105,7 @@ class MoveBatch:
                 breaker.timeout_ms,
                 breaker.success_threshold,
             )
-        if move.taught != NOTHING_TAUGHT:
+        if move.taught != NO_MEASUREMENTS:
             flags |= layouts.SETTLE_FIGURES
             latency, cost = move.taught.latency_ms, move.taught.cost_microusd
             parts += _FIGURES.pack(self._key(tenant.figures), _or_unknown(latency), _or_unknown(cost))

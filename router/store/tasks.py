@@ -179,8 +179,8 @@ class RedisTasks:
         """See `ports.tasks.TaskStore.postpone`."""
         await self._nodes.gather([("ZADD", self._due(t), "XX", due_ms, t) for t in task_ids])
 
-    async def told(self, task_ids: Sequence[bytes]) -> None:
-        """See `ports.tasks.TaskStore.told`."""
+    async def final_results_published(self, task_ids: Sequence[bytes]) -> None:
+        """See `ports.tasks.TaskStore.final_results_published`."""
         commands: list[Command] = [("UNLINK", self._keys.job(t)) for t in task_ids]
         await self._nodes.gather([*commands, *(("ZREM", self._due(t), t) for t in task_ids)])
 

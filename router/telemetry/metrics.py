@@ -5,13 +5,14 @@ of a series that begins at 1. Totals that a component keeps itself are read from
 (`redeliveries.read_from(lambda: loop.redelivered, "result")`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import product
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.exposition import generate_latest
 
 from router.domain.alert import ALERTS, Door
+from router.domain.decision import PinState
 from router.domain.degraded import Degradable
 from router.domain.gate import Fault
 from router.domain.policy.model import Resource, Scope
@@ -64,7 +65,10 @@ class Telemetry:
         families.own(self.decisions, Decisions.NAME, Decisions.DOCUMENTATION, Decisions.LABELS)
         self.in_flight = families.gauge("in_flight", "Requests in the pod without an answer yet.")
         self.shed = families.counter("shed", "Requests refused before decoding because too many were in flight.")
-        self.pins = families.counter("pins", "Decisions with a pin, by the state of the pin.", "state")
+        pins = families.counter("pins", "Decisions with a pin, by the state of the pin.", "state")
+        self.pins: Mapping[PinState, Counter] = {
+            state: pins.labels(state.name.lower()) for state in PinState if state is not PinState.NONE
+        }
         self.shadow_hits = families.counter(
             "shadow_limit_hits", "Decisions that a limit in shadow mode would have refused."
         )
@@ -92,7 +96,8 @@ class Telemetry:
         )
         self.breakers = families.gauge(
             "breakers",
-            "Provider breakers that are not closed (forced: by an operator), from the leading pod; 0 on the others.",
+            "Provider breakers that are not closed, from the leading pod; 0 on the others. forced: held open by an "
+            "operator; half_open: also those whose next request is a probe.",
             "state",
         )
         self.measured_tenants = families.gauge(

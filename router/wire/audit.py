@@ -9,7 +9,7 @@ from router.domain.audit import AuditEntry
 from router.domain.json import JsonObject
 
 
-def moment(ts_us: int) -> str:
+def rfc3339_us(ts_us: int) -> str:
     """Format Unix microseconds as RFC 3339 with milliseconds."""
     return datetime.fromtimestamp(ts_us / 1_000_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -17,7 +17,7 @@ def moment(ts_us: int) -> str:
 def audit_facts(entry: AuditEntry) -> JsonObject:
     """Convert an entry to a JSON object; `timestamp` repeats `ts_us` as RFC 3339."""
     fields: JsonObject = msgspec.to_builtins(entry)
-    fields["timestamp"] = moment(entry.ts_us)
+    fields["timestamp"] = rfc3339_us(entry.ts_us)
     return fields
 
 

@@ -58,7 +58,7 @@ async def test_since_leaves_out_what_is_older(bus: Bus, name: str) -> None:
 async def test_holds_names_the_ids_that_are_there(bus: Bus, name: str) -> None:
     """And only those asked for."""
     history = await stream(bus, name, BATCH + 10)
-    assert await history.holds({"m3", f"m{BATCH + 5}", "absent"}, 0) == {"m3", f"m{BATCH + 5}"}
+    assert await history.stored_ids({"m3", f"m{BATCH + 5}", "absent"}, 0) == {"m3", f"m{BATCH + 5}"}
 
 
 async def test_one_message_is_got_and_deleted(bus: Bus, name: str) -> None:

@@ -12,10 +12,10 @@ from router.domain.outcome import (
     Conflict,
     LimitHit,
     NoCandidate,
+    Observations,
     Outcome,
     Replay,
     RowFault,
-    Seen,
     StoredAnswer,
     TenantOff,
     Unavailable,
@@ -199,7 +199,7 @@ def test_overload_has_a_moment() -> None:
 def test_explain_says_why() -> None:
     """Order and verdicts, pin and limits; only the shadow limit that would have refused is marked."""
     stored = policy(*LIMITS, sticky=Sticky())
-    outcome = Admitted(1, Reason.STICKY, b"\x00\x01", PinState.HELD, ID, (0,), Seen(left=(0, 9)))
+    outcome = Admitted(1, Reason.STICKY, b"\x00\x01", PinState.HELD, ID, (0,), Observations(left=(0, 9)))
     found = told(outcome, explain=True, stored=stored, context={"session_id": "s"})
     assert isinstance(found, Decided)
     assert found.explain is not None

@@ -15,9 +15,9 @@ from router.domain.outcome import (
     Conflict,
     LimitHit,
     NoCandidate,
+    Observations,
     Outcome,
     Replay,
-    Seen,
     StoredAnswer,
     TenantOff,
 )
@@ -65,7 +65,7 @@ REQUEST = DecideRequest(
     constraints=Constraints(max_latency_ms=500, max_cost_microusd=2_000_000),
 )
 PLAN = plan(REQUEST, POLICY)
-SEEN = Seen((2, 5), (29_000, None, None), provider_entry("a"))
+SEEN = Observations((2, 5), (29_000, None, None), provider_entry("a"))
 MADE = Admitted(1, Reason.CIRCUIT_BREAKER_FALLBACK, bytes((2, 1, 0)), PinState.LEFT, ID, (1,), SEEN)
 KEPT = StoredAnswer(ID, "a", Reason.WEIGHTED, "default", 3, 100, 5, pushed=False, fallback_used=False, settled=False)
 
@@ -81,7 +81,7 @@ def test_a_providers_own_limit_is_named() -> None:
     """Beside the verdict: which limit, and what it had left."""
     own = limit("own", Scope.PROVIDER, Resource.REQUESTS, 9, 60_000)
     made = plan(REQUEST, StoredPolicy("default", 1, "h", Policy(providers=(provider("a"),), limits=(own,))))
-    told: Any = explanation(REQUEST, made, verdicts=bytes((5,)), seen=Seen(own_left={0: {0: 3}}))
+    told: Any = explanation(REQUEST, made, verdicts=bytes((5,)), seen=Observations(own_left={0: {0: 3}}))
     (line,) = told["candidates"]
     assert (line["verdict"], line["limits"]) == ("provider_limit", [{"limit_id": "own", "left_before": 3}])
 
@@ -171,7 +171,7 @@ def test_every_answer_can_say_why(outcome: Outcome, idempotency: str) -> None:
 @given(verdicts=some.binary(max_size=5), left=some.lists(some.integers(), max_size=3), pin=some.sampled_from(PinState))
 def test_every_provider_is_there_once(verdicts: bytes, left: list[int], pin: PinState) -> None:
     """However far the row came, every provider has one line and every limit too."""
-    told = why(Admitted(0, Reason.WEIGHTED, verdicts, pin, ID, (), Seen(tuple(left))))
+    told = why(Admitted(0, Reason.WEIGHTED, verdicts, pin, ID, (), Observations(tuple(left))))
     assert sorted(c["provider_id"] for c in told["candidates"]) == ["a", "b", "c", "slow"]
     assert [x["limit_id"] for x in told["limits"]] == ["burst", "shade"]
 

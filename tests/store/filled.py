@@ -59,7 +59,7 @@ async def filled(store: Store, nodes: Nodes, requests: int = 30, tenant: str | N
     store.call(store.decide_script, list(batch.index), [store.header(), *batch.rows])
     store.settle(undispatched(tenant, decisions[1], BreakerVerdict.FAILURE, Breaker(), provider_entry("a")))
     retention = RedisRetention(store.keys, nodes, RetentionBounds())
-    await retention.notice([tenant])
+    await retention.register([tenant])
     await retention.trim(tenant, look_ms=1_000, full_ms=1_000, keep_unread=False)
     epochs = RedisEpochs(store.keys, nodes)
     await epochs.begin("audit_cut_inside_age", tenant)

@@ -10,7 +10,7 @@ from redis import RedisCluster
 
 from router.domain.decision import Verdict
 from router.domain.ids import idempotency_name, name_in
-from router.domain.outcome import NOTHING_SEEN, Admitted, Conflict, LimitHit, NoCandidate, Outcome, Replay
+from router.domain.outcome import NOTHING_OBSERVED, Admitted, Conflict, LimitHit, NoCandidate, Outcome, Replay
 from router.domain.policy.limits import limit
 from router.domain.policy.model import (
     Algorithm,
@@ -37,6 +37,7 @@ PROVIDER = limit("provider", Scope.PROVIDER, Resource.REQUESTS, 5, 90_000)
 SLOTS = limit("slots", Scope.TENANT, Resource.CONCURRENCY, 4, 0)
 EXACT = limit("exact", Scope.TENANT, Resource.TOKENS, 40, 50_000, algorithm=Algorithm.LOG)
 A_SLOTS = 2
+DAY = 24 * 60 * MINUTE
 
 
 def limited(*limits: Limit) -> StoredPolicy:
@@ -276,8 +277,8 @@ def worst(admitted: list[tuple[int, int]], window: int) -> int:
 def as_told(outcome: Outcome) -> Outcome:
     """An outcome without what only those who ask are told, and without the id that is new every time."""
     if isinstance(outcome, Admitted):
-        return structs.replace(outcome, decision_id=b"", seen=NOTHING_SEEN)
-    return structs.replace(outcome, seen=NOTHING_SEEN) if isinstance(outcome, LimitHit | NoCandidate) else outcome
+        return structs.replace(outcome, decision_id=b"", seen=NOTHING_OBSERVED)
+    return structs.replace(outcome, seen=NOTHING_OBSERVED) if isinstance(outcome, LimitHit | NoCandidate) else outcome
 
 
 def changes(store: Store) -> int:
@@ -361,12 +362,21 @@ class BreakerModel:
             self.successes += 1
             if self.successes >= w.success_threshold:
                 self.state, self.failures, self.successes, self.probes, self.calls = "closed", 0, 0, {}, []
+                self.kept = self.kept_by_probes(now)
                 self.starts_slowly(now)
                 turn = BreakerTurn.CLOSED
         self.kept = max(self.kept, now + w.error_rate_window_ms)
         if self.state != "closed":
-            self.kept = max(self.kept, self.until + max(w.timeout_ms, w.error_rate_window_ms))
+            self.kept = max(self.kept, self.until + self.trip_kept())
         return turn
+
+    def kept_by_probes(self, now: int) -> int:
+        """How long a trip that has just ended is kept: what it added does not outlive it."""
+        return now
+
+    def trip_kept(self) -> int:
+        """How long a trip is kept after probes are due: a day."""
+        return DAY
 
     def let_go(self, decision: bytes, now: int) -> bool:
         """A result that says nothing of the provider; whether it ended a probe."""
@@ -465,7 +475,7 @@ class Breakers(RuleBasedStateMachine):
         for model in self.models.values():
             model.with_ = self.breaker
 
-    @rule(ms=some.sampled_from([1, 4_999, 5_000, 10_000, 30_000, 59_999, 60_000, 130_000]))
+    @rule(ms=some.sampled_from([1, 4_999, 5_000, 10_000, 30_000, 59_999, 60_000, 130_000, 3_600_000, DAY]))
     def wait(self, ms: int) -> None:
         """Time passes."""
         self.store.now += ms

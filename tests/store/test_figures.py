@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 from router.domain.figures import NO_FIGURES, Live, Snapshot
 from router.domain.outcome import Admitted
 from router.domain.policy.model import provider_entry
-from router.domain.result import BreakerVerdict, Taught
+from router.domain.result import BreakerVerdict, Measurements
 from router.domain.task import BreakerTurn, Move, Moved
 from router.store.figures import RedisFigures, snapshot
 from router.store.nodes import SingleNode
@@ -30,7 +30,7 @@ class Learner:
         self.tenant = store.tenant()
         self._asked = 0
 
-    def moves(self, taught: Sequence[Taught], provider: str = "a") -> list[Move]:
+    def moves(self, taught: Sequence[Measurements], provider: str = "a") -> list[Move]:
         """A result of a decision of its own for each."""
         first, self._asked = self._asked, self._asked + len(taught)
         asks = [Ask(request(self.tenant, f"r{i}"), policy("a")) for i in range(first, self._asked)]
@@ -43,7 +43,7 @@ class Learner:
             if isinstance(m, Admitted)
         ]
 
-    def learn(self, *taught: Taught, provider: str = "a") -> None:
+    def learn(self, *taught: Measurements, provider: str = "a") -> None:
         """Settle them in one call."""
         outcomes = self.store.settle(*self.moves(taught, provider))
         assert outcomes == [CLOSED] * len(taught)
@@ -67,7 +67,7 @@ class Learner:
 def test_a_result_is_the_figure_at_first(store: Store) -> None:
     """One success: its latency and cost with the weight of one result, as of now, for ten minutes."""
     learner = Learner(store)
-    learner.learn(Taught(120, 40))
+    learner.learn(Measurements(120, 40))
     assert learner.snapshot == Snapshot(store.now, {provider_entry("a"): Live(120, 1, 40, 1)})
     ttl: object = store.client.pttl(learner.key)
     assert isinstance(ttl, int)
@@ -77,17 +77,17 @@ def test_a_result_is_the_figure_at_first(store: Store) -> None:
 def test_what_is_not_said_is_not_learned(store: Store) -> None:
     """A result without a cost teaches the latency only; one that says nothing makes no figures."""
     learner = Learner(store)
-    learner.learn(Taught(120, None))
+    learner.learn(Measurements(120, None))
     assert learner.live() == Live(120, 1, 0, 0)
     other = Learner(store)
-    other.learn(Taught())
+    other.learn(Measurements())
     assert store.value(other.key) is None
 
 
 def test_a_repeated_result_teaches_once(store: Store) -> None:
     """The second settlement of a decision changes nothing, figures included."""
     learner = Learner(store)
-    (move,) = learner.moves([Taught(100, 1)])
+    (move,) = learner.moves([Measurements(100, 1)])
     store.settle(move, move)
     assert learner.live().latency_weight == 1
 
@@ -99,8 +99,8 @@ def test_results_of_one_moment_count_alike(store_at_once: Store, results: list[i
     learner = Learner(store_at_once)
     seed.shuffle(results)  # type: ignore[attr-defined]
     half = len(results) // 2
-    learner.learn(*[Taught(x, x) for x in results[:half]])
-    learner.learn(*[Taught(x, x) for x in results[half:]])
+    learner.learn(*[Measurements(x, x) for x in results[:half]])
+    learner.learn(*[Measurements(x, x) for x in results[half:]])
     mean = sum(results) / len(results)
     live = learner.live()
     # The two calls are two versions: a millisecond apart, as far as weights go.
@@ -118,7 +118,7 @@ def test_a_figure_never_leaves_what_was_reported(store_at_once: Store, results: 
     for wait_ms, figure in results:
         store_at_once.now += wait_ms
         said.append(figure)
-        learner.learn(Taught(figure, figure))
+        learner.learn(Measurements(figure, figure))
         live = learner.live()
         for mean, weight in ((live.latency_ms, live.latency_weight), (live.cost_microusd, live.cost_weight)):
             assert min(said) - 1e-6 <= mean <= max(said) + 1e-6
@@ -130,19 +130,19 @@ def test_a_figure_never_leaves_what_was_reported(store_at_once: Store, results: 
 def test_weights_halve(store: Store) -> None:
     """Another provider's result a half-life later finds half the weight and the same mean."""
     learner = Learner(store)
-    learner.learn(*[Taught(300, 7)] * 8)
+    learner.learn(*[Measurements(300, 7)] * 8)
     store.now += HALF_LIFE_MS
-    learner.learn(Taught(10, 1), provider="b")
+    learner.learn(Measurements(10, 1), provider="b")
     assert learner.live() == pytest.approx(Live(300, 4, 7, 4))
 
 
 def test_a_step_back_of_the_clock_is_a_new_version(store: Store) -> None:
     """Weights do not grow, and the version goes on growing."""
     learner = Learner(store)
-    learner.learn(Taught(10, 1))
+    learner.learn(Measurements(10, 1))
     before = learner.snapshot
     store.now -= 60_000
-    learner.learn(Taught(10, 1))
+    learner.learn(Measurements(10, 1))
     assert learner.live() == Live(10, 2, 1, 2)
     assert learner.snapshot.version == before.version + 1
 
@@ -150,19 +150,19 @@ def test_a_step_back_of_the_clock_is_a_new_version(store: Store) -> None:
 def test_a_clock_that_is_set_back_far_begins_anew(store: Store) -> None:
     """Else no weight would halve until the old time comes again."""
     learner = Learner(store)
-    learner.learn(*[Taught(900, 9)] * 5)
+    learner.learn(*[Measurements(900, 9)] * 5)
     store.now -= 3_600_000
-    learner.learn(Taught(10, 1))
+    learner.learn(Measurements(10, 1))
     assert learner.snapshot == Snapshot(store.now, {provider_entry("a"): Live(10, 1, 1, 1)})
 
 
 def test_the_old_and_the_many_are_dropped(store: Store) -> None:
     """At most 64 providers, the weightiest; one without results for long is not kept."""
     learner = Learner(store)
-    learner.learn(Taught(1, 1), provider="old")
+    learner.learn(Measurements(1, 1), provider="old")
     store.now += 20 * HALF_LIFE_MS
     for i in range(70):
-        learner.learn(*[Taught(i, i)] * (1 + (i < 60)), provider=f"p{i}")
+        learner.learn(*[Measurements(i, i)] * (1 + (i < 60)), provider=f"p{i}")
     live = learner.snapshot.live
     assert len(live) == 64
     assert provider_entry("old") not in live
@@ -174,7 +174,7 @@ def test_damaged_figures_begin_anew(store: Store, there: bytes) -> None:
     """What cannot be read is no fault of a result, and no figure afterwards."""
     learner = Learner(store)
     store.client.set(learner.key, there)
-    learner.learn(Taught(5, 5))
+    learner.learn(Measurements(5, 5))
     assert learner.snapshot.live == {provider_entry("a"): Live(5, 1, 5, 1)}
 
 
@@ -182,7 +182,7 @@ def test_a_wrong_type_begins_anew(store: Store) -> None:
     """Figures are a hint: whatever lies there is replaced."""
     learner = Learner(store)
     store.client.lpush(learner.key, "a list")
-    learner.learn(Taught(5, 5))
+    learner.learn(Measurements(5, 5))
     assert learner.live() == Live(5, 1, 5, 1)
 
 
@@ -190,7 +190,7 @@ def test_a_newer_format_is_left_alone(store: Store) -> None:
     """During a roll an older script settles results and does not touch what a newer one has learned."""
     learner = Learner(store)
     store.client.set(learner.key, b"\x02something newer")
-    learner.learn(Taught(5, 5))
+    learner.learn(Measurements(5, 5))
     assert store.value(learner.key) == b"\x02something newer"
     assert learner.snapshot == NO_FIGURES
 
@@ -199,7 +199,7 @@ async def test_snapshots_come_in_order(store_at_once: Store, redis_url: str) -> 
     """A pod reads many tenants at once; those without figures have none."""
     learners = [Learner(store_at_once) for _ in range(3)]
     for i in (0, 2):
-        learners[i].learn(Taught(i, i))
+        learners[i].learn(Measurements(i, i))
     nodes = SingleNode(redis_url)
     try:
         found = await RedisFigures(store_at_once.keys, nodes).snapshots([x.tenant for x in learners])

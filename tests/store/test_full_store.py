@@ -112,7 +112,7 @@ async def test_old_audit_entries_are_cut(own: ValkeyProcess) -> None:
     await nodes.open()
     retention = RedisRetention(keys, nodes, RetentionBounds())
     await nodes.call("XADD", keys.tenant("t").audit, "1-0", "r", b"old")
-    await retention.notice(["t"])
+    await retention.register(["t"])
     await nodes.call("CONFIG", "SET", "maxmemory", 1)
     try:
         assert await retention.claim(30_000, 10) == ["t"]

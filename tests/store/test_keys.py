@@ -9,7 +9,7 @@ from redis.crc import key_slot
 from router.domain.ids import partition_of, task_id
 from router.domain.outcome import Admitted
 from router.domain.policy.model import Breaker, provider_entry
-from router.domain.result import BreakerVerdict, Taught
+from router.domain.result import BreakerVerdict, Measurements
 from router.store.keys import KEYS, Keys
 from router.store.tags import partition_tags
 from tests.store.full import full, full_ask
@@ -110,7 +110,7 @@ def test_every_key_that_is_written_is_in_the_table(store: Store) -> None:
     first, second = store.decide(full_ask(tenant, "one"), full_ask(tenant, "two"))
     assert isinstance(first, Admitted)
     assert isinstance(second, Admitted)
-    told = {"usage": b"u", "taught": Taught(120, 30)}
+    told = {"usage": b"u", "taught": Measurements(120, 30)}
     store.settle(
         undispatched(tenant, first.decision_id, BreakerVerdict.FAILURE, Breaker(), provider_entry("a"), **told)
     )

@@ -12,7 +12,7 @@ from router.domain.plan import plan
 from router.domain.policy.limits import limit
 from router.domain.policy.model import Algorithm, Breaker, Resource, Scope, Sticky, WhenAllOpen, provider
 from router.domain.request import Correlation, DecideRequest, Options
-from router.domain.result import BreakerVerdict, Taught
+from router.domain.result import BreakerVerdict, Measurements
 from router.domain.task import Action, Correction, Final, Move, Reservation, TaskFacts, TaskState
 from router.store import layouts
 from router.store.decide.batch import Batch, Waiting
@@ -156,7 +156,7 @@ def test_a_move_has_every_field_under_its_name() -> None:
         verdict=BreakerVerdict.FAILURE,
         breaker=breaker,
         provider_entry=b"provider",
-        taught=Taught(61, 67),
+        taught=Measurements(61, 67),
         usage=b"usage",
         final=ended,
         corrections=(Correction(tokens, "u", -71), Correction(exact, "", 73)),

@@ -39,10 +39,10 @@ async def test_open_episodes_are_read(plain: SingleNode, keys: Keys) -> None:
 async def test_episodes_that_no_pod_joins_are_left(plain: SingleNode, keys: Keys) -> None:
     """Those that are open and were joined too long ago."""
     await plain.call("HSET", keys.epochs, *(word for pair in EPISODES.items() for word in pair))
-    assert await RedisEpochs(keys, plain).left(60_000) == [("a", "t1"), ("ab", "x:y")]
+    assert await RedisEpochs(keys, plain).stale(60_000) == [("a", "t1"), ("ab", "x:y")]
 
 
 async def test_a_fleet_without_episodes(plain: SingleNode, keys: Keys) -> None:
     """Nothing is open and nothing is left."""
     epochs = RedisEpochs(keys, plain)
-    assert (await epochs.current("a", "t"), await epochs.open_scopes("a"), await epochs.left(0)) == (None, [], [])
+    assert (await epochs.current("a", "t"), await epochs.open_scopes("a"), await epochs.stale(0)) == (None, [], [])

@@ -4,7 +4,7 @@ from typing import Any
 
 from router.domain.decision import Verdict
 from router.domain.ids import name_in
-from router.domain.outcome import Admitted, Busy, Conflict, LimitHit, NoCandidate, Replay, Seen
+from router.domain.outcome import Admitted, Busy, Conflict, LimitHit, NoCandidate, Observations, Replay
 from router.domain.policy.limits import limit
 from router.domain.policy.model import Breaker, Resource, Scope, Sticky, provider, provider_entry
 from router.domain.request import Options
@@ -26,7 +26,7 @@ def test_a_look_is_answered_like_a_decide(store: Store) -> None:
     store.one(request(tenant, "s"), p)
     refused = store.preview(request(tenant, "t"), p)
     assert isinstance(refused, LimitHit)
-    assert refused.seen == Seen(left=(0,))
+    assert refused.seen == Observations(left=(0,))
 
 
 def test_a_look_is_not_audited(store: Store) -> None:
@@ -80,13 +80,13 @@ def test_who_explains_is_told_what_is_left(store: Store) -> None:
     second = store.one(request(tenant, "2", options=told), p)
     assert isinstance(first, Admitted)
     assert isinstance(second, Admitted)
-    assert (first.seen, second.seen) == (Seen(left=(2, 9)), Seen(left=(1, 5)))
+    assert (first.seen, second.seen) == (Observations(left=(2, 9)), Observations(left=(1, 5)))
     refused = store.one(request(tenant, "3", options=told), p)
     assert isinstance(refused, LimitHit)
-    assert refused.seen == Seen(left=(0, 1))
+    assert refused.seen == Observations(left=(0, 1))
     silent = store.one(request(tenant, "4"), policy("a"))
     assert isinstance(silent, Admitted)
-    assert silent.seen == Seen()
+    assert silent.seen == Observations()
 
 
 def test_who_explains_is_told_until_when(store: Store) -> None:
@@ -100,7 +100,7 @@ def test_who_explains_is_told_until_when(store: Store) -> None:
     moved = store.one(request(tenant, "2", session="s", options=EXPLAIN), p)
     assert isinstance(moved, Admitted)
     assert moved.verdicts == bytes((Verdict.BREAKER_OPEN, Verdict.CHOSEN))
-    assert moved.seen == Seen((), (29_000, None), provider_entry("a"))
+    assert moved.seen == Observations((), (29_000, None), provider_entry("a"))
     entry = store.audit(tenant)[-1]
     assert entry.details["pinned_to"] == "a"
     assert entry.details["candidates"] == [
@@ -114,7 +114,7 @@ def test_nobody_is_fit_and_the_caller_knows_until_when(store: Store) -> None:
     tenant, p = store.tenant(), policy(provider("a", max_concurrency=1))
     store.one(request(tenant, "1", options=Options(deadline_ms=5_000)), p)
     refused = store.one(request(tenant, "2", options=EXPLAIN), p)
-    assert refused == NoCandidate(bytes((Verdict.CONCURRENCY_FULL,)), 5_000, Seen((), (5_000,)))
+    assert refused == NoCandidate(bytes((Verdict.CONCURRENCY_FULL,)), 5_000, Observations((), (5_000,)))
 
 
 def test_what_a_providers_own_limit_had_left(store: Store) -> None:

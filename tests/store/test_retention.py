@@ -126,7 +126,7 @@ async def test_old_entries_cut_by_the_bound_are_not_missed(logs: Logs) -> None:
 async def test_a_log_that_is_gone_is_forgotten(logs: Logs) -> None:
     """An idle tenant's log expires by itself; then the set and the marks forget it, too."""
     await logs.add("t", 1)
-    await logs.retention.notice(["t"])
+    await logs.retention.register(["t"])
     await logs.look("t")
     await logs.nodes.call("UNLINK", logs.keys.tenant("t").audit)
     assert await logs.look("t") is None
@@ -146,9 +146,9 @@ async def test_every_log_gets_a_life_time(logs: Logs) -> None:
 
 async def test_a_claimed_tenant_is_no_other_pods(logs: Logs) -> None:
     """Until the claim runs out. Noticing a tenant again changes nothing."""
-    await logs.retention.notice(["a", "b", "c"])
+    await logs.retention.register(["a", "b", "c"])
     assert sorted(await logs.retention.claim(30_000, 10)) == ["a", "b", "c"]
-    await logs.retention.notice(["a", "b", "c"])
+    await logs.retention.register(["a", "b", "c"])
     assert await logs.retention.claim(30_000, 10) == []
     await logs.retention.due_now("b")
     assert await logs.retention.claim(30_000, 10) == ["b"]
@@ -158,7 +158,7 @@ async def test_a_damaged_set_holds_up_no_other(logs: Logs) -> None:
     """One partition's set of logs is of another type: the logs of the others are looked at."""
     names = [f"tenant-{n}" for n in range(20)]
     broken = logs.keys.tenant(names[0]).partition
-    await logs.retention.notice([t for t in names if logs.keys.tenant(t).partition != broken])
+    await logs.retention.register([t for t in names if logs.keys.tenant(t).partition != broken])
     await logs.nodes.call("SET", logs.keys.retain(broken), "damaged")
     claimed = await logs.retention.claim(30_000, 100)
     assert sorted(claimed) == sorted(t for t in names if logs.keys.tenant(t).partition != broken)

@@ -171,6 +171,16 @@ class RollingModel(machine.BreakerModel):
         """The first version does not let go of a probe whose result says nothing."""
         return self.store.version != FIRST and super().let_go(decision, now)
 
+    def kept_by_probes(self, now: int) -> int:
+        """Earlier versions keep a closed breaker as long as its trip."""
+        return now if self.store.version == NOW else self.kept
+
+    def trip_kept(self) -> int:
+        """Earlier versions forget a trip after twice its timeout, or after the window."""
+        if self.store.version == NOW:
+            return super().trip_kept()
+        return max(self.with_.timeout_ms, self.with_.error_rate_window_ms)
+
     def starts_slowly(self, now: int) -> None:
         """The first version begins none."""
         if self.store.version != FIRST:

@@ -515,10 +515,10 @@ async def test_what_nobody_joins_is_left(epochs: RedisEpochs, scope: str) -> Non
     """Open and not joined for that long; what is over is not."""
     mine = "redis_away", scope
     first = await epochs.begin(*mine)
-    assert mine in await epochs.left(-60_000)
-    assert mine not in await epochs.left(60_000)
+    assert mine in await epochs.stale(-60_000)
+    assert mine not in await epochs.stale(60_000)
     await epochs.end(*mine, first)
-    assert mine not in await epochs.left(-60_000)
+    assert mine not in await epochs.stale(-60_000)
 
 
 async def test_an_old_episode_cannot_be_ended_again(epochs: RedisEpochs, scope: str) -> None:

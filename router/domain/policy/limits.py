@@ -9,7 +9,7 @@ from router.domain.policy.collections import ListOf
 from router.domain.policy.durations import Duration, duration_ms
 from router.domain.policy.fields import ENABLED
 from router.domain.policy.kinds import MICRO, Choice, Int, Number, Report, Text
-from router.domain.policy.model import Algorithm, Limit, OnStoreError, Resource, Scope, entry_id
+from router.domain.policy.model import Algorithm, Limit, OnStoreError, Resource, Scope, entry_id, is_estimated
 from router.domain.policy.tables import Field, Nested, Row, Table, at, written
 
 MAX_LIMITS: Final = 32
@@ -119,7 +119,7 @@ def _check(row: Row, path: str, report: Report) -> None:
     elif maximum is not None and estimate is not None and estimate > maximum:
         message = "is above `limit`: no request without its own estimate would ever be admitted"
         report.problem(at(path, "default_estimate"), message, "lower it, or raise `limit`")
-    if resource not in {Resource.TOKENS, Resource.COST} and row.given(ESTIMATE):
+    if not is_estimated(resource) and row.given(ESTIMATE):
         message = f"does not apply to {resource.value}: a request counts 1"
         report.problem(at(path, "default_estimate"), message, "remove default_estimate")
     if resource is Resource.TOKENS and estimate == 0:

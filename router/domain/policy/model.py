@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 from hashlib import blake2b
+from typing import assert_never
 
 import msgspec
 from msgspec import Struct
@@ -32,6 +33,17 @@ class Resource(StrEnum):
     TOKENS = "tokens"
     COST = "cost"
     CONCURRENCY = "concurrency"
+
+
+def is_estimated(resource: Resource) -> bool:
+    """Whether a request's usage of the resource is an estimate until its result reports it."""
+    match resource:
+        case Resource.TOKENS | Resource.COST:
+            return True
+        case Resource.REQUESTS | Resource.CONCURRENCY:
+            return False
+        case _:
+            assert_never(resource)
 
 
 class Algorithm(StrEnum):
@@ -228,7 +240,7 @@ class Policy(Struct, frozen=True):
 
     - `reserves`: results give something back: tokens, cost or a concurrency lease.
     - `pool`: the providers with a weight above 0. `shares`: rank, weight, seed and index of each (`figures.Share`).
-    - `varies`: charges depend on the user or the candidates.
+    - `charges_vary`: charges depend on the user or the candidates.
     - `has_attributes`: some fallback rules compare attributes of the request.
     - `attempts`: the most attempts of a dispatched task over all rules.
     - `extended`: the policy has extensions.
@@ -248,14 +260,16 @@ class Policy(Struct, frozen=True):
     reserves: bool = False
     pool: tuple[Provider, ...] = ()
     shares: tuple[tuple[int, float, int, int], ...] = ()
-    varies: bool = False
+    charges_vary: bool = False
     has_attributes: bool = False
     attempts: int = DEFAULT_ATTEMPTS
     extended: bool = False
     plan_cache: PlanCache = msgspec.field(default_factory=PlanCache)
 
     def __post_init__(self) -> None:
-        force_setattr(self, "varies", any(x.scope is Scope.USER or x.resource is Resource.COST for x in self.limits))
+        force_setattr(
+            self, "charges_vary", any(x.scope is Scope.USER or x.resource is Resource.COST for x in self.limits)
+        )
         if self.fallbacks:
             force_setattr(self, "attempts", max(DEFAULT_ATTEMPTS, 1 + max(r.retry for r in self.fallbacks)))
         force_setattr(self, "has_attributes", any(rule.attributes for rule in self.fallbacks))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from router.domain.decision import PinState, Reason
 from router.domain.ids import name_in, partition_in
 from router.domain.outcome import (
-    NOTHING_SEEN,
+    NOTHING_OBSERVED,
     Admitted,
     Busy,
     Conflict,
@@ -57,14 +57,14 @@ def _admitted(reply: bytes, decision: bytes) -> Outcome:
         _PINS[pin_state],
         decision,
         tuple(reply[verdicts_end:shadows_end]),
-        seen(reply, shadows_end) if shadows_end < len(reply) else NOTHING_SEEN,
+        seen(reply, shadows_end) if shadows_end < len(reply) else NOTHING_OBSERVED,
     )
 
 
 def _limited(reply: bytes, _: bytes) -> Outcome:
     charge, wait = _LIMITED.unpack_from(reply, BODY)
     at = BODY + _LIMITED.size
-    return LimitHit(charge, _wait(wait), seen(reply, at) if at < len(reply) else NOTHING_SEEN)
+    return LimitHit(charge, _wait(wait), seen(reply, at) if at < len(reply) else NOTHING_OBSERVED)
 
 
 def _unrecorded(reply: bytes, _: bytes) -> Outcome:
@@ -76,7 +76,7 @@ def _none(reply: bytes, _: bytes) -> Outcome:
     wait, count = _NONE.unpack_from(reply, BODY)
     at = BODY + _NONE.size
     end = at + count
-    return NoCandidate(reply[at:end], _wait(wait), seen(reply, end) if end < len(reply) else NOTHING_SEEN)
+    return NoCandidate(reply[at:end], _wait(wait), seen(reply, end) if end < len(reply) else NOTHING_OBSERVED)
 
 
 def _replay(reply: bytes, decision: bytes) -> Outcome:

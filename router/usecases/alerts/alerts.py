@@ -158,7 +158,7 @@ class Alerts:
 
         :raises StoreError: Redis did not answer.
         """
-        for name, scope in await self._epochs.left(ABANDONED_MS):
+        for name, scope in await self._epochs.stale(ABANDONED_MS):
             if name not in ALERTS:
                 continue
             key = Condition(name), scope

@@ -18,16 +18,16 @@ from router.domain.audit_entries import CONFLICT, LIMITED, NO_CANDIDATE, TENANT_
 from router.domain.decision import Decided
 from router.domain.ids import from_text
 from router.domain.outcome import (
-    NOTHING_SEEN,
+    NOTHING_OBSERVED,
     Admitted,
     Busy,
     Conflict,
     LimitHit,
     NoCandidate,
+    Observations,
     Outcome,
     Replay,
     RowFault,
-    Seen,
     TenantOff,
     Unavailable,
 )
@@ -160,7 +160,7 @@ class AuditLines:
         index: int = 0,
         third: int = -1,
         verdicts: bytes = b"",
-        seen: Seen = NOTHING_SEEN,
+        seen: Observations = NOTHING_OBSERVED,
     ) -> None:
         """Log a decision's entry; `decision_entry` describes `code`, `index` and `third`."""
         features = DecisionFeatures(

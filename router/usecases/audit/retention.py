@@ -97,7 +97,7 @@ class Retention:
         :raises StoreError: Redis did not answer.
         """
         noticed = list(self._noticed)
-        await self._retention.notice(noticed)
+        await self._retention.register(noticed)
         self._noticed.difference_update(noticed)
         claimed = await self._retention.claim(CLAIM_MS, MAXIMUM)
         exporting = self._export.on

@@ -68,6 +68,8 @@ class Outcomes:
                 fields = {"event": Event.STORE_ROW_FAULT, "tenant_id": request.tenant_id, "unsaid": suppressed}
                 log.error(outcome.message, extra=fields)
         elif isinstance(outcome, Admitted):
+            if outcome.pin:
+                self._telemetry.pins[outcome.pin].inc()
             if outcome.shadow:
                 self._telemetry.shadow_hits.inc()
         elif isinstance(outcome, LimitHit):

@@ -23,7 +23,7 @@ Publish = Callable[[str, bytes, Mapping[str, str]], Awaitable[Published]]
 """`await publish(subject, payload, headers)` into a stream, which acknowledges it; raises `BusError`."""
 
 
-class Found(Struct, frozen=True):
+class StoredDeadLetter(Struct, frozen=True):
     """A dead letter and its place in the DLQ. Operators use `sequence` as its id."""
 
     sequence: int
@@ -75,12 +75,12 @@ class Redriven(Struct, frozen=True):
     message: str = ""
 
 
-async def letters(dlq: History, chosen: Filter, *, maximum: int) -> list[Found]:
+async def find_dead_letters(dlq: History, chosen: Filter, *, maximum: int) -> list[StoredDeadLetter]:
     """The newest `maximum` dead letters that match, newest first.
 
     :raises BusError: the DLQ could not be read.
     """
-    newest: deque[Found] = deque(maxlen=maximum)
+    newest: deque[StoredDeadLetter] = deque(maxlen=maximum)
     async for batch in dlq.read(since_ms=chosen.since_ms):
         for message in batch:
             found = _found(message)
@@ -89,7 +89,7 @@ async def letters(dlq: History, chosen: Filter, *, maximum: int) -> list[Found]:
     return list(reversed(newest))
 
 
-async def letter(dlq: History, sequence: int) -> Found | None:
+async def get_dead_letter(dlq: History, sequence: int) -> StoredDeadLetter | None:
     """The dead letter with that sequence; None: there is none, or the router did not write it.
 
     :raises BusError: the DLQ could not be read.
@@ -98,11 +98,11 @@ async def letter(dlq: History, sequence: int) -> Found | None:
     return None if message is None else _found(message)
 
 
-def _found(message: StoredMessage) -> Found | None:
+def _found(message: StoredMessage) -> StoredDeadLetter | None:
     decoded = decode_dead_letter(message.data)
     if decoded is None:
         return None
-    return Found(
+    return StoredDeadLetter(
         sequence=message.sequence,
         at_ms=message.at_ms,
         message_id=message.message_id,
@@ -118,7 +118,7 @@ class Original(Struct, frozen=True):
     headers: Mapping[str, str]
 
 
-async def original(found: Found, origins: Mapping[str, History]) -> Original | None:
+async def original_message(found: StoredDeadLetter, origins: Mapping[str, History]) -> Original | None:
     """The original message: from the dead letter, else from its stream; None: only its hash is left.
 
     :raises BusError: the stream could not be read.
@@ -150,7 +150,7 @@ class Redrive:
         self._by = by
         self._keep = keep
 
-    async def __call__(self, found: Found) -> Redriven:
+    async def __call__(self, found: StoredDeadLetter) -> Redriven:
         """Redrive one dead letter. A NATS fault is an outcome, not an exception, so a caller goes on with the next."""
         subject = found.letter.original_subject
         if subject not in self._origins:
@@ -160,8 +160,8 @@ class Redrive:
         except BusError as fault:
             return Redriven(found.sequence, subject, Outcome.FAILED, str(fault))
 
-    async def _send(self, found: Found, subject: str) -> Redriven:
-        message = await original(found, self._origins)
+    async def _send(self, found: StoredDeadLetter, subject: str) -> Redriven:
+        message = await original_message(found, self._origins)
         if message is None:
             why = "only the message's hash is left; set ROUTER_DEAD_LETTER_PAYLOADS=true to keep future messages"
             return Redriven(found.sequence, subject, Outcome.NO_PAYLOAD, why)

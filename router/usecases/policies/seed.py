@@ -183,7 +183,7 @@ class StoreGuard:
             try:
                 await self.check()
             except StoreError as fault:
-                self._hooks.away(str(fault))
+                self._hooks.store_unavailable(str(fault))
 
     async def _poll(self) -> None:
         created = await self._meta.ensure()

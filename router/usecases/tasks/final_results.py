@@ -65,7 +65,7 @@ class FinalResults:
                     # A publish over an earlier connection may be lost with it: that result stays due.
                     flushed = [task for task, connection in published if connection == self._line.connection]
                     if flushed:
-                        await self._tasks.told(flushed)
+                        await self._tasks.final_results_published(flushed)
                 except (BusError, StoreError) as fault:
                     log.warning(
                         "final results not confirmed, the sweeper publishes them again: %s",

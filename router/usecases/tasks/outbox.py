@@ -102,7 +102,7 @@ class Outbox:
         """Publish the events that the stream does not have; delete the others from the outbox."""
         try:
             since_ms = min(usage_identity(usage.event).timestamp for usage in old) - MAX_CLOCK_SKEW_MS
-            stored = await self._usage_log.holds({to_text(usage.usage_id) for usage in old}, max(0, since_ms))
+            stored = await self._usage_log.stored_ids({to_text(usage.usage_id) for usage in old}, max(0, since_ms))
             for usage in old:
                 if to_text(usage.usage_id) not in stored:
                     self.publish(usage.usage_id, usage.event)

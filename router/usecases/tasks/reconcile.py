@@ -83,7 +83,7 @@ async def reconcile(
     totals.waiting = sum(in_outbox)
     lost = [u for u, waits in zip(missing, in_outbox, strict=True) if not waits]
     if lost:
-        late = await usage.holds({to_text(u) for u in lost}, max(0, began_ms - _MAX_CLOCK_SKEW_MS))
+        late = await usage.stored_ids({to_text(u) for u in lost}, max(0, began_ms - _MAX_CLOCK_SKEW_MS))
         totals.findings += [_finding("missing", u, settled[u], 0) for u in lost if to_text(u) not in late]
     return totals
 

@@ -56,7 +56,7 @@ class CountedEpochs:
         self.joined.add(key)
         return self.open[key]
 
-    async def left(self, quiet_ms: int) -> list[tuple[str, str]]:
+    async def stale(self, quiet_ms: int) -> list[tuple[str, str]]:
         if not self.up:
             raise StoreUnavailable("away")
         assert quiet_ms == ABANDONED_MS

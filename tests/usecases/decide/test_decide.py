@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from router.domain.decision import PinState, Reason
@@ -131,6 +132,17 @@ async def test_an_admitted_row_is_answered_and_observed() -> None:
     assert (await room.answered())[0]["decision"]["provider_id"] == "a"
     assert room.policies.seen == [STAMP]
     assert room.dispatched == []
+
+
+@pytest.mark.parametrize("state", PinState)
+async def test_a_pin_is_counted_by_its_state(state: PinState) -> None:
+    """Each decision with a pin counts once under its state; a decision without one counts nowhere."""
+    room = Room()
+    room.ask()
+    room.store.rows[0](replace(ADMITTED, pin=state), STAMP)
+    await room.answered()
+    counted = {s: room.registry.get_sample_value("router_pins_total", {"state": s}) for s in ("new", "held", "left")}
+    assert counted == {s: float(s == state.name.lower()) for s in counted}
 
 
 async def test_a_policy_without_extensions_pays_nothing_for_them() -> None:

@@ -43,7 +43,7 @@ class UsageStream:
         self.ids: set[str] | None = set()
         self.looked = asyncio.Event()
 
-    async def holds(self, message_ids: Collection[str], since_ms: int) -> set[str]:
+    async def stored_ids(self, message_ids: Collection[str], since_ms: int) -> set[str]:
         """Which of these it has."""
         assert since_ms < NOW_MS - DEDUP_MS
         self.looked.set()

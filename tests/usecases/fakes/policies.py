@@ -177,7 +177,7 @@ class HeardSeed:
         self.reseeds.append(report)
         self.told.set()
 
-    def away(self, why: str) -> None:
+    def store_unavailable(self, why: str) -> None:
         """Remember."""
         self.outages.append(why)
         self.told.set()

@@ -81,7 +81,7 @@ class Mortal:
         async def act(*args: Any) -> Any:
             if self._fate.dead:
                 raise StoreUnavailable("its pod is dead")
-            if name in {"usage_published", "told"}:  # of a task of its own
+            if name in {"usage_published", "final_results_published"}:  # of a task of its own
                 return await target(*args)
             # Before or after the call itself, not its beginning.
             if self._fate.at == self._fate.acts and not self._fate.after:

@@ -82,7 +82,7 @@ class Room:
         """See above."""
         raise NotImplementedError
 
-    async def told(self, task_ids: Sequence[bytes]) -> None:
+    async def final_results_published(self, task_ids: Sequence[bytes]) -> None:
         """See above."""
         raise NotImplementedError
 
