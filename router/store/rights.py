@@ -28,9 +28,9 @@ HOLDS = {
 }
 
 _CORE = """
-ping time evalsha eval get set del unlink exists incr pexpire persist pttl hget hmget hset hsetnx hdel hlen hkeys hgetall
-hexists hincrby hscan hrandfield lindex lpush lrange ltrim xadd xinfo|stream xlen xrange xrevrange xtrim zadd zcard zcount
-zrange zrangebyscore zrem zremrangebyscore
+ping time evalsha eval get set del unlink exists incr pexpire persist pttl hget hmget hset hsetnx hdel hlen hkeys
+hgetall hexists hincrby hscan hrandfield lindex lpush lrange ltrim xadd xinfo|stream xlen xrange xrevrange xtrim zadd
+zcard zcount zrange zrangebyscore zrem zremrangebyscore
 """
 _PARTS: Mapping[Degradable, str] = {
     Degradable.STORE_FACTS: "info",
