@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from router.domain.defects import Warnings
 from router.domain.json import JsonObject, JsonValue
 
 
@@ -65,7 +66,7 @@ class DecideRequest(Struct, frozen=True):
     """One question: who runs this task for this tenant?
 
     `fingerprint` is a hash of everything that may change the answer, and of nothing else. `payload` is None if the task
-    has a `payload_ref`.
+    has a `payload_ref`. `warnings`: defects that did not cost the request.
     """
 
     tenant_id: str
@@ -87,3 +88,4 @@ class DecideRequest(Struct, frozen=True):
     correlation: Correlation = NO_CORRELATION
     push_assignment: bool = False
     assignment_subject: str | None = None
+    warnings: Warnings = ()

@@ -266,6 +266,12 @@ class Telemetry:
         )
         for door in Door:
             self.isolation_violations.labels(door.value)
+        self.input_defects = families.counter(
+            "input_defects",
+            "Defects that did not cost the message: something else was read, or the field was dropped.",
+            "message",
+            "defect",
+        )
         self.dead_letters = families.counter("dead_letters", "Messages that became dead letters, by source.", "source")
         self.redriven = families.counter(
             "redriven", "Dead letters received again after a redrive, by stream.", "stream"

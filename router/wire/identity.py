@@ -10,6 +10,7 @@ from router.domain.json import JsonObject
 from router.domain.request import NO_CORRELATION, Correlation
 from router.wire.fields import MAX_ID_CHARS, MAX_TRACE_ID_CHARS, name, text, text_unless_empty
 from router.wire.headers import traceparent_of
+from router.wire.parse import HALF
 from router.wire.problems import Problems
 from router.wire.shapes import Work
 from router.wire.subjects import DECIDE
@@ -100,6 +101,14 @@ def idempotency_key_of(key: object, headers: Mapping[str, str], problems: Proble
             Intake.IDEMPOTENCY_VIOLATION,
         )
     return header_key if body_key is None else body_key
+
+
+def check_whole_ids(request_id: str | None, message_id: str | None, key: str | None, problems: Problems) -> None:
+    """Refuse ids of a repaired body that hold U+FFFD: different ids could have become equal."""
+    own_id = None if request_id is message_id else request_id
+    for field, value in (("request_id", own_id), ("message_id", message_id), ("idempotency_key", key)):
+        if value is not None and HALF in value:
+            problems.add(field, "has half a character", "send whole characters", Intake.IDEMPOTENCY_VIOLATION)
 
 
 def check_strict_ids(request_id: str | None, work: Work, correlation: Correlation, problems: Problems) -> None:

@@ -94,7 +94,7 @@ def test_an_empty_text_is_as_absent() -> None:
     assert result(bare(assignment_id="")).assignment_id is None
 
 
-@pytest.mark.parametrize("version", ["2", 1, True])
+@pytest.mark.parametrize("version", ["2", "V1", 2, 1.5, True, [1]])
 def test_other_versions_are_refused(version: object) -> None:
     """With the path of the field."""
     assert paths(rejected(bare(version=version))) == ["version"]
@@ -108,21 +108,11 @@ def test_other_versions_are_refused(version: object) -> None:
         ("status", True),
         ("assignment_id", "not-a-uuid"),
         ("assignment_id", 5),
-        ("request_id", 5),
         ("tenant_id", "a b"),
-        ("latency_ms", "5"),
-        ("latency_ms", -1),
-        ("latency_ms", True),
-        ("cost", -0.1),
-        ("cost", "1"),
-        ("cost", True),
-        ("tokens", 1.5),
-        ("tokens", -1),
-        ("error_message", 5),
-        ("provider_id", []),
+        ("tenant_id", 5),
     ],
 )
-def test_types_are_exact(field: str, value: object) -> None:
+def test_what_settling_needs_is_exact(field: str, value: object) -> None:
     """A bad value is refused at its path."""
     assert paths(rejected(bare(**{field: value}))) == [field]
 
@@ -158,14 +148,6 @@ def test_a_long_error_message_is_cut() -> None:
     assert len(result(bare(error_message="x" * 10_000)).error_message or "") == 4096
 
 
-def test_output_that_could_not_be_sent_on_is_refused() -> None:
-    """Nested deeper than can be written."""
-    deep = b'{"a":' * 300 + b"1" + b"}" * 300
-    answer = decode_result(orjson.dumps(bare())[:-1] + b',"output":' + deep + b"}", None)
-    assert isinstance(answer, Rejected)
-    assert paths(answer) == ["output"]
-
-
 def test_a_protobuf_result() -> None:
     """The same facts; zero means not said."""
     proto = ProtoResult(
@@ -175,15 +157,6 @@ def test_a_protobuf_result() -> None:
     assert isinstance(r, ExecResult)
     assert (r.assignment_id, r.status, r.job_type, r.latency_ms) == (from_text(ID), Status.ERROR, "chat", 5)
     assert (r.cost_microusd, r.error_code) == (None, "TIMEOUT")
-
-
-def test_a_protobuf_cost_that_is_no_number_is_refused() -> None:
-    """NaN is a double to protobuf, and no amount."""
-    answer = decode_result(
-        ProtoResult(assignment_id=ID, status="success", cost=float("nan")).SerializeToString(), PROTOBUF
-    )
-    assert isinstance(answer, Rejected)
-    assert paths(answer) == ["cost"]
 
 
 @pytest.mark.parametrize(

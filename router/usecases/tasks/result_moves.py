@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from router.domain.attempts import why_of
 from router.domain.audit import TaskFeatures
+from router.domain.defects import note_of
 from router.domain.ids import attempt_in, idempotency_name, name_in, task_id
 from router.domain.outcome import StoredAnswer
 from router.domain.policy.model import TenantPolicies, provider_entry
@@ -52,13 +53,13 @@ class OpenResult(Struct):
     """A result while it is being settled, with what is known of its task or decision.
 
     `record` belongs to a dispatched task, `remembered` to a decision that was not dispatched. `move` is the move that
-    settles the result, if there is one. `redriven` is the audit note of a redriven dead letter. `foreign`: it names
+    settles the result, if there is one. `note` is for the audit: a redrive, defects. `foreign`: it names
     another tenant's task. `unreadable` and `fault` hold the error text when the record or the move failed.
     """
 
     delivery: Delivery
     result: ExecResult
-    redriven: str | None = None
+    note: str | None = None
     record: TaskRecord | None = None
     remembered: StoredAnswer | None = None
     move: Move | None = None
@@ -88,7 +89,7 @@ class OpenResult(Struct):
 
     def features(self, attempt: int, note: str | None = None) -> TaskFeatures | None:
         """The features for the audit; None when neither task nor decision is known."""
-        full_note = "; ".join(x for x in (note, self.redriven) if x is not None) or None
+        full_note = note_of(note, self.note)
         if self.record is not None:
             return features_of(self.record, attempt, self.result, note=full_note)
         return None if self.remembered is None else _features_of_remembered(self.remembered, self.result, full_note)
@@ -191,7 +192,7 @@ class ResultMoves:
             tenant_id=facts.tenant_id,
             decision_id=record.decision_id,
             action=Action.RESULT_SETTLED,
-            features=pack_features(features_of(record, record.attempt, result, note=opened.redriven)),
+            features=pack_features(features_of(record, record.attempt, result, note=opened.note)),
             code=STATUS_CODES[result.status.value],
             task_id=task_id(record.decision_id),
             attempt=record.attempt,
@@ -210,7 +211,7 @@ class ResultMoves:
 
     def _waiting(self, record: TaskRecord, policies: TenantPolicies | None, opened: OpenResult, wait_ms: int) -> Move:
         result = opened.result
-        note = "another attempt follows" if opened.redriven is None else f"another attempt follows; {opened.redriven}"
+        note = note_of("another attempt follows", opened.note)
         return waiting_move(
             record,
             policies,
@@ -233,7 +234,7 @@ class ResultMoves:
             tenant_id=tenant_id,
             decision_id=remembered.decision_id,
             action=Action.RESULT_SETTLED,
-            features=pack_features(_features_of_remembered(remembered, result, opened.redriven)),
+            features=pack_features(_features_of_remembered(remembered, result, opened.note)),
             code=STATUS_CODES[result.status.value],
             verdict=breaker_verdict(result),
             breaker=breaker_of(policies, remembered.policy_id),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from router.domain.alert import Door
 from router.domain.decision import Code, Refused
+from router.domain.defects import note_of
 from router.domain.ids import task_id, task_of
 from router.domain.result import Status
 from router.domain.task import Action, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskState, Unreadable
@@ -21,6 +22,7 @@ from router.ports.policies import PolicyLookup
 from router.ports.tasks import DeliveryFailures, TaskStore
 from router.telemetry import Event, Telemetry
 from router.usecases.messages.deliveries import VIOLATION, DeadLetters, FailureBudget, report_violation, retry_later
+from router.usecases.messages.input_defects import InputDefects
 from router.usecases.messages.isolation import Isolation
 from router.usecases.tasks.moves import note_move
 from router.usecases.tasks.outbox import Outbox
@@ -61,6 +63,7 @@ class Settle:
         self._dead_letters = dead_letters
         self._effects = effects
         self._telemetry = telemetry
+        self._defects = InputDefects(telemetry, "result")
         self._isolation = isolation
         self._faults = FailureBudget(failures, f"{RESULT} fault", max_failures)
         self._unreadable = FailureBudget(failures, f"{RESULT} unreadable", UNREADABLE_FACTOR * max_failures)
@@ -117,7 +120,8 @@ class Settle:
                     self._isolation.violated(Door.RESULT)
                 self._dead_letters.give_up(RESULT, delivery, decoded.refused, trace_id=decoded.trace_id)
             else:
-                opened.append(OpenResult(delivery, decoded, redriven))
+                self._defects.count(decoded.warnings, decoded.tenant_id)
+                opened.append(OpenResult(delivery, decoded, note_of(redriven, warnings=decoded.warnings)))
         return opened
 
     def _acknowledge(self, opened: OpenResult) -> None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import orjson
 from prometheus_client import CollectorRegistry
 
+from router.domain.audit import AuditEntry
 from router.domain.ids import partition_in
 from router.domain.json import JsonObject
 from router.domain.policy.limits import limit
@@ -110,6 +111,7 @@ class World:
         self.pod, self.tasks = pod, RedisTasks(pod.keys, pod.nodes)
         self.telemetry = Telemetry(CollectorRegistry())
         self.usage: list[str] = []
+        self.usage_events: list[JsonObject] = []
         self.letters: list[JsonObject] = []
         self.told: list[JsonObject] = []
 
@@ -136,6 +138,7 @@ class World:
                     return
                 else:
                     self.usage.append(publication.message_id)
+                    self.usage_events.append(body)
                 done(Published.STORED)
 
             fate.at_work(stored)
@@ -174,9 +177,13 @@ class World:
         due = self.pod.keys.due(partition_in(task))
         return bool(await self.pod.nodes.call("ZADD", due, "XX", "CH", 0, task))
 
+    async def audit(self) -> list[AuditEntry]:
+        """The audit log, oldest first."""
+        return await RedisAudit(self.pod.keys, self.pod.nodes).after(TENANT, "0-0")
+
     async def actions(self) -> list[str]:
         """What the audit says."""
-        return [e.action for e in await RedisAudit(self.pod.keys, self.pod.nodes).after(TENANT, "0-0")]
+        return [e.action for e in await self.audit()]
 
     async def ask(self, name: str, tokens: int, **options: Any) -> Any:
         """One decision."""
