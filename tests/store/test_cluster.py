@@ -243,7 +243,7 @@ async def test_a_cluster_that_is_away(servers: None, tmp_path: Path) -> None:
     with ValkeyCluster(tmp_path) as cluster:
         nodes = Cluster(cluster.url)
         await nodes.open()
-        async with Pod(nodes, Keys(schema=f"t{token_hex(5)}"), settings=LaneSettings(deadline_ms=200)) as pod:
+        async with Pod(nodes, Keys(schema=f"t{token_hex(5)}"), settings=LaneSettings(deadline_ms=1_000)) as pod:
             assert {type(o) for o in await pod.decide(*asks("acme", 0, 1))} == {Admitted}
             for node in cluster.nodes:
                 await asyncio.to_thread(node.kill)
@@ -265,7 +265,7 @@ async def test_a_node_that_died_is_replaced_by_its_replica(servers: None, tmp_pa
             await asyncio.to_thread(_follow, cluster.nodes[0], dying, replica)
             nodes = Cluster(cluster.url)
             await nodes.open()
-            settings = LaneSettings(deadline_ms=200, retry_ms=20)
+            settings = LaneSettings(deadline_ms=1_000, retry_ms=20)
             async with Pod(nodes, Keys(schema=f"t{token_hex(5)}"), settings=settings) as pod:
                 wanted = [Ask(request(f"tenant{i}", "r"), TEN) for i in range(30)]
                 assert {type(o) for o in await pod.decide(*wanted)} == {Admitted}
