@@ -20,6 +20,7 @@ from router.domain.outcome import Outcome, Unavailable
 from router.domain.plan import Plan, plan
 from router.domain.policy.model import (
     Breaker,
+    Fallback,
     Limit,
     Policy,
     Provider,
@@ -82,6 +83,7 @@ def policy(
     sticky: Sticky | None = None,
     policy_id: str = "default",
     revision: int = 1,
+    fallbacks: Sequence[Fallback] = (),
 ) -> StoredPolicy:
     """A policy of these providers, preferred in the order of their names here."""
     chosen = [
@@ -92,7 +94,7 @@ def policy(
         policy_id,
         revision,
         "0" * 16,
-        Policy(tuple(chosen), limits=tuple(limits), breaker=breaker, sticky=sticky),
+        Policy(tuple(chosen), limits=tuple(limits), breaker=breaker, sticky=sticky, fallbacks=tuple(fallbacks)),
     )
 
 
