@@ -60,7 +60,12 @@ async def _run(s: "Settings", tenant: str, pods: int, *, allow_volatile: bool) -
     from router.selftest.run import run
     from router.store.server import RedisServers
 
-    own = consumers(assign=s.stream_assign_name, ack=s.stream_ack_name, result=s.stream_result_name)
+    own = consumers(
+        assign=s.stream_assign_name,
+        ack=s.stream_ack_name,
+        result=s.stream_result_name,
+        assign_subjects=s.assign_subjects,
+    )
     async with open_store(s) as store, open_bus(s) as bus:
         servers = RedisServers(store.nodes, stated_policy=s.redis_maxmemory_policy, allow_eviction=s.allow_eviction)
         redis = RedisChecks(store.nodes, servers, allow_volatile=allow_volatile)
