@@ -1,5 +1,7 @@
 """Settings → the options of each adapter and use case."""
 
+from urllib.parse import urlsplit
+
 from router.bus.options import BusOptions
 from router.bus.stream_specs import StreamSpec
 from router.domain.degraded import Degradable
@@ -13,6 +15,7 @@ from router.store.decide.calls import LaneSettings
 from router.store.nodes import Access
 from router.store.policies import Bounds
 from router.store.retention import RetentionBounds
+from router.store.rights import Server
 from router.usecases.admin.access import Tokens
 from router.usecases.decide.intake import DecideSettings
 from router.usecases.policies.cache_settings import CacheSettings
@@ -37,6 +40,17 @@ def bus_options(s: Settings) -> BusOptions:
         tls_ca=None if s.nats_tls_ca is None else str(s.nats_tls_ca),
         tls_cert=None if s.nats_tls_cert is None else str(s.nats_tls_cert),
         tls_key=None if s.nats_tls_key is None else str(s.nats_tls_key),
+    )
+
+
+def redis_server(s: Settings) -> Server:
+    """What the rights in Redis follow from."""
+    path = urlsplit(s.redis_url).path.strip("/")
+    return Server(
+        schema=s.store_schema,
+        cluster=s.redis_cluster,
+        wait_replicas=s.wait_replicas > 0,
+        database=int(path) if path.isdecimal() else 0,
     )
 
 

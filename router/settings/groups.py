@@ -84,6 +84,22 @@ class Redis(Group):
     allow_eviction: bool = setting(
         False, "Start even if the server may evict keys (its maxmemory-policy is not noeviction)."
     )
+    redis_maxmemory_policy: (
+        Literal[
+            "noeviction",
+            "allkeys-lru",
+            "allkeys-lfu",
+            "allkeys-random",
+            "volatile-lru",
+            "volatile-lfu",
+            "volatile-random",
+            "volatile-ttl",
+        ]
+        | None
+    ) = setting(
+        None,
+        "maxmemory-policy of servers that do not say theirs (INFO is blocked); where INFO says it, INFO counts.",
+    )
     wait_replicas: int = setting(0, "Replicas that must have a write before it is answered (Redis WAIT).", ge=0, le=10)
 
 
