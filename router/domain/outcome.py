@@ -13,7 +13,8 @@ class Observations(Struct, frozen=True):
 
     - `left`: units that the limit of each charge had left before this row.
     - `waits`: ms until each candidate may be fit (None: unknown); empty unless several candidates were tried.
-    - `left_pin`: the provider entry of a pin whose provider was not fit.
+    - `left_pin`: the provider entry of a pin that was left. `pin_failed`: because the caller reported that provider as
+      failed; otherwise it was not fit.
     - `own_left`: units that per-provider limits had left, by index of the candidate and index of its charge. It covers
       the candidates that such a limit refused, and the chosen one.
     """
@@ -22,6 +23,7 @@ class Observations(Struct, frozen=True):
     waits: tuple[int | None, ...] = ()
     left_pin: bytes | None = None
     own_left: dict[int, dict[int, int]] = {}
+    pin_failed: bool = False
 
 
 NOTHING_OBSERVED = Observations()

@@ -55,6 +55,11 @@ class Step(Struct, frozen=True):
     retry_attempts: int = 0
 
     @property
+    def failed(self) -> bool:
+        """Whether the caller reports that its last try failed."""
+        return self.status is not None and self.status.lower() != "success"
+
+    @property
     def key(self) -> str:
         """The text that distinguishes this step from the caller's other steps; empty: no step was given."""
         if self.status is None and self.current_provider is None and not self.retry_attempts:

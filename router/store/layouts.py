@@ -141,6 +141,7 @@ CLAIM = Layout(
     ("claim_ms", "I4", "how long the claim lasts"),
 )
 MESSAGE = Layout(("k_message", "H", "where the decision is found by the id of its message"))
+FAILED = Layout(("failed", "c8", "the provider that the caller reports as failed; zeros: whichever the pin names"))
 CHARGE = Layout(
     ("k", "H", "a state, a log or the set of leases"),
     ("kind", "B", "charge_kinds"),
@@ -267,6 +268,7 @@ LAYOUTS = {
     "decide_row": DECIDE_ROW,
     "claim": CLAIM,
     "message": MESSAGE,
+    "failed": FAILED,
     "charge": CHARGE,
     "candidate": CANDIDATE,
     "reply": REPLY,
@@ -287,6 +289,7 @@ LAYOUTS = {
 }
 
 ROW_RESERVED, ROW_RENEW, ROW_METER, ROW_PREVIEW, ROW_CLAIM, ROW_EXPLAIN, ROW_MESSAGE = (1 << n for n in range(7))
+ROW_FAILED = 1 << 7
 KIND_SLIDING, KIND_LOG, KIND_CONCURRENCY = range(3)
 CHARGE_SHADOW, CHARGE_RECORDS = 1, 2
 SETTLE_TASK, SETTLE_ANSWER, SETTLE_NOTE = 1, 2, 3
@@ -295,7 +298,8 @@ SETTLE_BREAKER, SETTLE_FIGURES = 1, 2
 # Numbers with names; `@names` of a script makes constants of them, which are called as here.
 NAMES = {
     # The row reserves units, renews the audit log's life, is metered. Then what few rows ask for: to write nothing, to
-    # claim the request (part CLAIM), to get what was seen, to be found by a message (part MESSAGE).
+    # claim the request (part CLAIM), to get what was seen, to be found by a message (part MESSAGE); and a session whose
+    # caller reports a failed provider (part FAILED).
     "row_flags": {
         "ROW_RESERVED": ROW_RESERVED,
         "ROW_RENEW": ROW_RENEW,
@@ -304,6 +308,7 @@ NAMES = {
         "ROW_CLAIM": ROW_CLAIM,
         "ROW_EXPLAIN": ROW_EXPLAIN,
         "ROW_MESSAGE": ROW_MESSAGE,
+        "ROW_FAILED": ROW_FAILED,
     },
     "charge_kinds": {"KIND_SLIDING": KIND_SLIDING, "KIND_LOG": KIND_LOG, "KIND_CONCURRENCY": KIND_CONCURRENCY},
     # The limit only reports; the limit is the tenant's quota of audit records, which refusals are charged to as well.

@@ -181,6 +181,10 @@ def _remembered(raw: bytes, partition: int, name: bytes) -> StoredAnswer:
     )
 
 
+PIN_FAILED = b"\1"
+"""Stands behind the entry of a pin that was left because the caller reported its provider as failed."""
+
+
 def seen(raw: bytes, pos: int = 0) -> Observations:
     """Decode the values that a row has read; see lua/decide.lua."""
     left_end = pos + 1 + 8 * raw[pos]
@@ -191,8 +195,14 @@ def seen(raw: bytes, pos: int = 0) -> Observations:
     own_left: dict[int, dict[int, int]] = {}
     for candidate, charge, units in _OWN.iter_unpack(raw[waits_end + 1 : own_end]):
         own_left.setdefault(candidate, {})[charge] = int(units)
-    pin = raw[own_end:][:8]
-    return Observations(tuple(map(int, left)), tuple(None if w < 0 else int(w) for w in waits), pin or None, own_left)
+    pin_end = own_end + 8
+    return Observations(
+        tuple(map(int, left)),
+        tuple(None if w < 0 else int(w) for w in waits),
+        raw[own_end:pin_end] or None,
+        own_left,
+        raw[pin_end : pin_end + 1] == PIN_FAILED,
+    )
 
 
 def head(tenant_id: str, raw: bytes) -> HeadView:

@@ -55,7 +55,11 @@ def decide_row(raw: bytes) -> Fields:
         candidate["charges"], at = several(layouts.CHARGE, candidate["n_charges"], raw, at)
         row["candidates"].append(candidate)
     assert at == len(raw) - row["extra_bytes"]
-    flagged = {layouts.ROW_CLAIM: layouts.CLAIM, layouts.ROW_MESSAGE: layouts.MESSAGE}
+    flagged = {
+        layouts.ROW_CLAIM: layouts.CLAIM,
+        layouts.ROW_MESSAGE: layouts.MESSAGE,
+        layouts.ROW_FAILED: layouts.FAILED,
+    }
     more, at = parts(flagged, row["flags"], raw, at)
     assert at == len(raw)
     return row | more

@@ -18,6 +18,7 @@ from redis import Redis
 from router.domain.ids import name_in
 from router.domain.outcome import Admitted, Busy, Outcome, Replay
 from router.domain.policy.model import Breaker, provider_entry
+from router.domain.request import Step
 from router.domain.result import BreakerVerdict
 from router.domain.task import Moved, Reservation
 from router.store.decide.batch import Batch
@@ -60,10 +61,10 @@ class Rolling(Store):
         self.decide_script, self.settle_script = self._scripts[version]
 
     def preview(self, *args: object, **kwargs: object) -> Outcome:
-        """Pods of the first version make no previews."""
+        """Pods of the first version make no previews; those of the next one decide alike."""
         version = self.version
         if version == FIRST:
-            self.roll(NOW)
+            self.roll(BEFORE_LAYOUTS)
         try:
             return super().preview(*args, **kwargs)  # type: ignore[arg-type]
         finally:
@@ -119,11 +120,16 @@ class RollingDecisions(machine.Decisions):
         assert isinstance(self.store, Rolling)
         self.store.roll(version)
 
+    def follows(self, pinned: str, step: Step, *, by_rule: bool) -> bool:
+        """Earlier versions follow every pin."""
+        assert isinstance(self.store, Rolling)
+        return self.store.version != NOW or super().follows(pinned, step, by_rule=by_rule)
 
-class RollingExact(machine.Decisions):
+
+class RollingExact(RollingDecisions):
     """Every step by a pod of a version that knows exact limits."""
 
-    made_by = Rolling
+    stored = machine.Decisions.stored
 
     @rule(version=some.sampled_from((NOW, BEFORE_LAYOUTS)))
     def roll(self, version: str) -> None:

@@ -153,7 +153,7 @@ class World:
         tasks, decisions = Mortal(self.tasks, fate), Mortal(self.pod.decisions, fate)
         stream, alerts, t = Stream(), RecordedAlerts(), self.telemetry
         letters = DeadLetters(stream, t, alerts, keep_payload=False, max_bytes=lambda: 1 << 20, wall_ms=lambda: NOW_MS)
-        outbox = Outbox(tasks, stream, UsageStream(), t, alerts, dedup_ms=DEDUP_MS, wall_ms=lambda: NOW_MS)
+        outbox = Outbox(tasks, stream, UsageStream(), t, alerts, dedup_ms=lambda: DEDUP_MS, wall_ms=lambda: NOW_MS)
         final_results = FinalResults(tasks, stream, Line(), t)
         effects = TaskEffects(tasks, final_results, t, alerts, tombstone_ms=60_000, max_bytes=lambda: 1 << 20)
         isolation = Isolation(t, alerts)
