@@ -19,7 +19,7 @@ from router.wire.subjects import DECIDE
 _uuid = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
 _ulid = re.compile(r"[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}").fullmatch
 _w3c_trace = re.compile(r"[0-9a-f]{32}").fullmatch
-_KEY_HEADERS = ("idempotency-key", "idempotency_key")
+KEY_HEADERS = frozenset(("idempotency-key", "idempotency_key"))
 _NAME_TENANT = "send tenant_id in the body, or name the tenant in the header tenant_id or in the subject"
 _CORRELATION = Intake.CORRELATION_FIELDS_INVALID
 
@@ -106,7 +106,7 @@ def _trace_of_header(sent: str, body: str | None, problems: Problems) -> str | N
 def idempotency_key_of(key: object, headers: Mapping[str, str], problems: Problems) -> str | None:
     """Read the idempotency key from the body or a header; different keys are a problem."""
     found = text(problems, "idempotency_key", key, MAX_ID_CHARS, Intake.IDEMPOTENCY_VIOLATION)
-    for header in _KEY_HEADERS:
+    for header in KEY_HEADERS:
         if (sent := headers.get(header)) is None:
             continue
         if is_garbled(sent):
