@@ -280,7 +280,7 @@ values = st.recursive(
 )
 NOT_NEEDED = (
     *("decision_id", "idempotency_key", "request_id", "provider_id", "job", "job_type", "latency_ms", "cost", "tokens"),
-    *("output", "error_code", "error_message", "timestamp", "trace_id", "run_id", "flow_id", "step_id", "unknown"),
+    *("output", "error_code", "error_message", "timestamp", "trace_id", "run_id", "flow_id", "step_id", "context"),
 )
 MEASURED = {
     "latency_ms": ("latency_ms",),
