@@ -28,7 +28,7 @@ from router.usecases.tasks.moves import (
     split_reservations,
     waiting_move,
 )
-from router.usecases.tasks.usage import complete_figures, usage_of_decision, usage_of_task
+from router.usecases.tasks.usage import complete_figures, facts_of, usage_of_decision, usage_of_task
 
 _RETRIED = (Status.ERROR, Status.TIMEOUT)
 _STATES = {
@@ -278,18 +278,20 @@ def _note_move(opened: OpenResult, record: TaskRecord, action: Action, attempt: 
 
 
 def _features_of_remembered(remembered: StoredAnswer, result: ExecResult, note: str | None) -> TaskFeatures:
+    facts = facts_of(remembered, result)
     return TaskFeatures(
-        request_id=result.request_id or "",
+        request_id=facts.request_id,
         policy_id=remembered.policy_id,
         policy_revision=remembered.policy_revision,
         provider_id=remembered.provider_id,
         assignment_id=None,
-        user_id=None,
-        trace_id=result.correlation.trace_id,
+        user_id=facts.user_id,
+        trace_id=facts.trace_id,
         status=result.status.value,
         error_code=result.error_code,
         latency_ms=result.latency_ms,
         cost_microusd=result.cost_microusd,
         tokens=result.tokens,
         note=note,
+        ip_address=facts.client_ip,
     )
