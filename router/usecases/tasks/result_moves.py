@@ -140,7 +140,6 @@ class ResultMoves:
         *,
         tombstone_ms: int,
         final: Callable[[TaskRecord, ExecResult], Final | None],
-        wall_ms: Callable[[], int],
         refused: Callable[[Refusal], None],
         violation: Callable[[str, str | None], None],
     ) -> None:
@@ -149,7 +148,6 @@ class ResultMoves:
         self._policies = policies
         self._tombstone_ms = tombstone_ms
         self._final = final
-        self._wall_ms = wall_ms
         self._refused = refused
         self._violation = violation
 
@@ -208,8 +206,9 @@ class ResultMoves:
         )
         reported = result
         if result.status is Status.SUCCESS:
-            reported = complete_figures(record, result, self._decisions.now_ms(facts.tenant_id))
-            opened.usage = usage_of_task(record, reported, self._wall_ms())
+            now_ms = self._decisions.now_ms(facts.tenant_id)
+            reported = complete_figures(record, result, now_ms)
+            opened.usage = usage_of_task(record, reported, now_ms)
         return Move(
             tenant_id=facts.tenant_id,
             decision_id=record.decision_id,
@@ -251,7 +250,7 @@ class ResultMoves:
             remembered.reserved, remembered.provider_id, remembered.expected_cost_microusd, result
         )
         if result.status is Status.SUCCESS and remembered.meter:
-            opened.usage = usage_of_decision(remembered, result, tenant_id, self._wall_ms())
+            opened.usage = usage_of_decision(remembered, result, tenant_id, self._decisions.now_ms(tenant_id))
         opened.move = Move(
             tenant_id=tenant_id,
             decision_id=remembered.decision_id,

@@ -26,8 +26,11 @@ def complete_figures(record: TaskRecord, result: ExecResult, now_ms: int) -> Exe
     )
 
 
-def usage_of_task(record: TaskRecord, result: ExecResult, wall_ms: int) -> bytes:
-    """The usage event of a dispatched task; the task id is its usage_id. `result` comes from `complete_figures`."""
+def usage_of_task(record: TaskRecord, result: ExecResult, now_ms: int) -> bytes:
+    """The usage event of a dispatched task; the task id is its usage_id.
+
+    `result` comes from `complete_figures`. `now_ms`: Redis time, never the pod's clock: consumers bill by it.
+    """
     facts = record.facts
     task = task_id(record.decision_id)
     return encode_usage_event(
@@ -39,7 +42,7 @@ def usage_of_task(record: TaskRecord, result: ExecResult, wall_ms: int) -> bytes
             latency_ms=result.latency_ms or 0,
             cost_microusd=result.cost_microusd or 0,
             status=result.status,
-            timestamp_ms=wall_ms,
+            timestamp_ms=now_ms,
             request_id=facts.request_id,
             assignment_id=to_text(assignment_id(task, record.attempt)),
             tokens=result.tokens,
@@ -51,7 +54,7 @@ def usage_of_task(record: TaskRecord, result: ExecResult, wall_ms: int) -> bytes
     )
 
 
-def usage_of_decision(remembered: StoredAnswer, result: ExecResult, tenant_id: str, wall_ms: int) -> bytes:
+def usage_of_decision(remembered: StoredAnswer, result: ExecResult, tenant_id: str, now_ms: int) -> bytes:
     """The usage event of a decision that its caller executed and wants metered; the decision id is its usage_id.
 
     Ids and type are the request's own, whatever the result says; an answer of version 0.1.0 holds none.
@@ -67,7 +70,7 @@ def usage_of_decision(remembered: StoredAnswer, result: ExecResult, tenant_id: s
             latency_ms=result.latency_ms or 0,
             cost_microusd=cost,
             status=result.status,
-            timestamp_ms=wall_ms,
+            timestamp_ms=now_ms,
             request_id=facts.request_id or to_text(remembered.decision_id),
             assignment_id=None,
             tokens=result.tokens,

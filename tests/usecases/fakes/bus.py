@@ -15,6 +15,7 @@ class Message:
 
     def __init__(self, sequence: int, data: bytes = b"", delivered: int = 1) -> None:
         self.sequence, self.data, self.delivered = sequence, data, delivered
+        self.stored_ms = NOW_MS
         self.said: list[str] = []
 
     @property
