@@ -16,9 +16,10 @@
 --   due             <schema>:{p}:~:due                  pushed rows
 --   claim           <schema>{p}<name>:claim             who prepares this request, rows that claim
 --   message         <schema>{p}m<hash>                  decision of a message, rows that have one
+--   steps           <schema>:{p}:<tenant>:steps:<name>  decisions of the request's steps, rows of a step
 -- ARGV
 --   batch           layout decide_batch
---   row             one a request: layouts decide_row, charge, candidate, claim, message (router/store/layouts.py)
+--   row             one a request: layouts decide_row, charge, candidate, claim, message, failed, steps (store/layouts.py)
 -- RETURNS
 --   0 admitted      layout admitted
 --   1 replay        the remembered value
@@ -36,7 +37,7 @@
 --   code 7 and the other rows run. State strings are written back whatever the rows came to. A preview takes the same
 --   way and ends before the first write; its claim, if it asks for one, is all that it writes. "seen" is what the row
 --   saw on its way (include/decide/seen.lua); previews and rows that explain get it. A row writes in this order:
---   index of the message, due set, audit record, charges (in memory), leases, probe, pin, life of the work item,
+--   index of message and step, due set, audit record, charges (in memory), leases, probe, pin, life of the work item,
 --   delivery record, remembered answer. A fault before the charges leaves at most an index entry and a due entry
 --   without a record, which the sweeper drops. Every key has a TTL or a bound: see KEYS in router/store/keys.py.
 -- Set for every call.
@@ -56,6 +57,8 @@ local V_CHOSEN, V_OPEN, V_PROBES, V_CONCURRENCY, V_LIMIT, V_FORCED, V_SLOW = 1, 
 local STICKY, FALLBACK, BREAKER_FALLBACK = 3, 5, 6
 local PIN_NONE, PIN_NEW, PIN_HELD, PIN_LEFT = 0, 1, 2, 3
 local TASK_NEW, TASK_WAITING = 1, 4
+-- A pin that the row leaves because its provider is reported as failed; stands behind its entry in what was seen.
+local PIN_FAILED, WHICHEVER_IS_PINNED = '\1', '\0\0\0\0\0\0\0\0'
 local OUTCOME_PUSHED, OUTCOME_FALLBACK, OUTCOME_RESERVED, OUTCOME_METER, OUTCOME_OWNED = 1, 2, 8, 16, 64
 --- @layout admitted
 --- @layout limited
@@ -96,10 +99,17 @@ local function read_pin()
   return pinned, pinned_at
 end
 
+-- The state of the pin now that `c` is chosen, and the reason. `followed`: what the walk knew of the pin.
+local function pin_after(c, pinned, followed)
+  if not pinned then return PIN_NEW, c.reason end
+  if pinned ~= c.entry then return PIN_LEFT, c.reason end
+  return PIN_HELD, followed and STICKY or c.reason
+end
+
 -- Writes an admitted row. The first calls may fail and leave nothing that counts; after the record nothing can fail.
 local function write(c, st, index, reason, pin_state, pinned_at, verdicts, seen)
   local until_ms = now + lease_ms
-  if k_message then index_message() end
+  if optional then write_indexes() end
   if k_task > 0 then add_due() end
   audit(pack(RECORD, 2, AUDIT_MADE, now, now_us, decision, reason, index - 1, pin_state, #verdicts, verdicts, #seen,
     seen, #c.offer, c.offer, features))
@@ -119,11 +129,15 @@ end
 
 -- Chooses a candidate and writes the decision. `pos`: of the first candidate; `shadow`: of the request's own limits.
 local function admit(row, pos, shadow)
-  local pinned, pinned_at
-  if k_pin > 0 then pinned, pinned_at = read_pin() end
+  local pinned, pinned_at, followed
+  if k_pin > 0 then
+    pinned, pinned_at = read_pin()
+    -- The walk does not follow a pin to the provider that the caller reports as failed.
+    if not failed or (failed ~= pinned and failed ~= WHICHEVER_IS_PINNED) then followed = pinned end
+  end
   if k_task > 0 and call('EXISTS', KEYS[k_job]) == 0 then error('the work item is missing') end
   local st = k_state > 0 and (states[k_state] or state_at(k_state))
-  local c, index, verdicts, broke, wait = walk(row, pos, pinned, st)
+  local c, index, verdicts, broke, wait = walk(row, pos, followed, st)
   if not c then
     local seen = seen_by_row()
     local rest = pack(NO_CANDIDATE_FORMAT, wait, #verdicts, verdicts) .. (explain and seen or '')
@@ -131,17 +145,9 @@ local function admit(row, pos, shadow)
   end
   if c.n_charges > 0 then note_chosen(c, index) end
   local pin_state, reason = PIN_NONE, c.reason
-  if k_pin > 0 then
-    if not pinned then
-      pin_state = PIN_NEW
-    elseif pinned == c.entry then
-      pin_state, reason = PIN_HELD, STICKY
-    else
-      pin_state = PIN_LEFT
-    end
-  end
+  if k_pin > 0 then pin_state, reason = pin_after(c, pinned, followed) end
   if broke and reason ~= STICKY then reason = BREAKER_FALLBACK end
-  local seen = seen_by_row(pin_state == PIN_LEFT and pinned)
+  local seen = seen_by_row(pin_state == PIN_LEFT and (followed and pinned or pinned .. PIN_FAILED))
   shadow = (shadow or '') .. (c.shadow or '')
   -- Made before the writes: it may fail, too.
   local answer = pack(ADMITTED_FORMAT, nonce, ADMITTED, head.stamp, index - 1, reason, pin_state, #shadow, #verdicts,
@@ -158,8 +164,11 @@ end
 -- checked before the first write: a fault on the way leaves the row undone, and a refusal charges nothing.
 local function run(row)
   --- @assign decide_row row -> charges_at
-  preview, claims, explain, k_message = nil, nil, nil, nil
-  if flags >= ROW_PREVIEW then read_options(row) end
+  if flags >= ROW_PREVIEW then
+    read_options(row)
+  elseif optional then
+    optional, preview, claims, explain, failed = nil, nil, nil, nil, nil
+  end
   if not_after < now or call_not_after < now then return reply(LATE, NO_STAMP, '') end
   renew = flags % (2 * ROW_RENEW) >= ROW_RENEW
   head = heads[k_head] or head_at(k_head)

@@ -13,7 +13,8 @@
 --   0 measured      one string a row: layout measured; then a d for each counter: its units in use; empty when the
 --                   row, or what it names, cannot be read
 -- GUARANTEES
---   A breaker that an operator holds open is counted as forced only. One whose life time has passed is not counted.
+--   A breaker that an operator holds open is counted as forced only. One that is due for a probe counts as half open:
+--   it may belong to an idle provider. One whose life time has passed is not counted.
 --   Redis itself refuses a write of this script, and runs it when it is out of memory.
 --- @names charge_kinds
 --- @layout measured
@@ -50,8 +51,11 @@ local function measure(row)
   local open, half_open = 0, 0
   for entry, b in pairs(state_at(k_state).breakers or {}) do
     if b.kept > now and not forced[entry] then
-      if b.state == OPEN then open = open + 1 end
-      if b.state == HALF_OPEN then half_open = half_open + 1 end
+      if b.state == OPEN and b.until_ms > now then
+        open = open + 1
+      elseif b.state ~= CLOSED then
+        half_open = half_open + 1
+      end
     end
   end
   local parts = { pack(MEASURED_FORMAT, open, half_open, held) }

@@ -3,6 +3,11 @@
 --   closed    failures in a row, or the share of failures in the window over a minimum of calls → open
 --   open      a failure only extends; a probe's success (when_all_open: probe_one) counts as in half open
 --   half open only probes count: enough successes → closed, one failure → open again
+--
+-- Open or half open, it is kept until probes close it, at most a day after probes are due: an idle tenant comes back to
+-- probes. Closed, it is kept for the window and the slow start.
+local TRIP_KEPT_MS = 86400000
+
 local function breaker_count(e, ok, window, now)
   local size = ceil(window / RATE_BUCKETS)
   local bucket = floor(now / size)
@@ -85,7 +90,7 @@ local function breaker_settle(st, id, ok, probe_id, now, with)
     if e.successes >= with.successes_needed then
       e.state, e.failures, e.successes, e.rate, e.probes = CLOSED, 0, 0, RATE_EMPTY, {}
       e.since, e.until_ms = now, now + math.min(with.timeout_ms, SLOW_MAX_MS)
-      e.kept = math.max(e.kept, e.until_ms)
+      e.kept = e.until_ms
       turned = 3
     elseif e.state == OPEN then
       e.state = HALF_OPEN
@@ -93,6 +98,6 @@ local function breaker_settle(st, id, ok, probe_id, now, with)
     end
   end
   e.kept = math.max(e.kept, now + with.window_ms)
-  if e.state ~= CLOSED then e.kept = math.max(e.kept, e.until_ms + math.max(with.timeout_ms, with.window_ms)) end
+  if e.state ~= CLOSED then e.kept = math.max(e.kept, e.until_ms + TRIP_KEPT_MS) end
   return turned
 end

@@ -32,7 +32,7 @@ PINS = {
     "none": "",
     "new": "the session had none; it is now pinned to the chosen provider",
     "held": "the session was already pinned to the chosen provider",
-    "left": "the session was pinned to {pinned_to}, which was not fit; it is now pinned to the chosen provider",
+    "left": "the session was pinned to {pinned_to}, which {cause}; it is now pinned to the chosen provider",
 }
 _REFUSALS = {
     "conflict": "another request had the same id within 24 hours",
@@ -81,7 +81,8 @@ def seconds(ms: float) -> str:
 
 def _facts(why: Why) -> list[tuple[str, Any]]:
     version = why.get("figures_version")
-    pin = PINS.get(str(why.get("pin")), "").format(pinned_to=why.get("pinned_to") or "another one")
+    cause = "the caller reported as failed" if why.get("pin_cause") == "failed" else "was not fit"
+    pin = PINS.get(str(why.get("pin")), "").format(pinned_to=why.get("pinned_to") or "another one", cause=cause)
     policy = None
     if why.get("policy_id") is not None:
         policy = f"{why['policy_id']}, revision {why['policy_revision']}"

@@ -3,6 +3,7 @@
 from router.domain.audit import ActFeatures, AuditEntry, DecisionFeatures, PolicyFrame, TaskFeatures
 from router.domain.candidates import Offer
 from router.domain.decision import PinState, Reason, Verdict
+from router.domain.explain import pin_cause
 from router.domain.extensions import AUDIT_CODES
 from router.domain.ids import to_text
 from router.domain.json import JsonObject, JsonValue
@@ -132,7 +133,9 @@ def _observations(f: DecisionFeatures, verdicts: bytes, seen: Observations) -> J
         details["limits"] = [{"limit_id": name, "left_before": left} for name, left in names]
     if seen.left_pin is not None:
         names_by_entry = {provider_entry(name): name for name in f.frame.providers}
-        details["pinned_to"] = names_by_entry.get(seen.left_pin, seen.left_pin.hex())
+        pinned_to = names_by_entry.get(seen.left_pin)
+        details["pinned_to"] = seen.left_pin.hex() if pinned_to is None else pinned_to
+        details["pin_cause"] = pin_cause(f.frame.providers, pinned_to, verdicts, seen)
     return details
 
 

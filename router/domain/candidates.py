@@ -132,7 +132,7 @@ def _with_fallbacks(
     step = request.step
     rules = [r for r in stored.policy.fallbacks if attributes_match(r, request)]
     front: list[tuple[Provider, Reason]] = []
-    if step.status is not None and step.status != "success":
+    if step.failed and step.status is not None:
         rule = next((r for r in rules if status_matches(r.statuses, step.status)), None)
         failed = by_name.get(step.current_provider or "")
         if rule is not None:

@@ -95,7 +95,7 @@ class PinState(IntEnum):
     HELD = 2
     """The pinned provider was chosen."""
     LEFT = 3
-    """The pinned provider was not fit, so the session was pinned to another provider."""
+    """The session was pinned to another provider: the caller reported its provider as failed, or it was not fit."""
 
 
 class CandidateVerdict(Struct, frozen=True):

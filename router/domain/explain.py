@@ -1,5 +1,7 @@
 """The explanation of an answer: the plan, and what the row observed. Every kind of answer has the same shape."""
 
+from collections.abc import Sequence
+
 from router.domain.decision import PinState, Verdict
 from router.domain.json import JsonObject, JsonValue
 from router.domain.outcome import NOTHING_OBSERVED, Observations, StoredAnswer
@@ -40,11 +42,23 @@ def explanation(
     if pin is PinState.LEFT:
         policy = plan.stored.policy
         names_by_entry = {p.entry: p.name for p in (*policy.providers, *policy.fallback_providers)}
-        fields["pinned_to"] = names_by_entry.get(seen.left_pin or b"")
+        pinned_to = fields["pinned_to"] = names_by_entry.get(seen.left_pin or b"")
+        fields["pin_cause"] = pin_cause([c.provider.name for c in plan.candidates], pinned_to, verdicts, seen)
     if request.constraints is not NO_CONSTRAINTS:
         bounds = request.constraints
         fields["constraints"] = {"max_latency_ms": bounds.max_latency_ms, "max_cost": _usd(bounds.max_cost_microusd)}
     return fields
+
+
+def pin_cause(providers: Sequence[str], pinned_to: str | None, verdicts: bytes, seen: Observations) -> str:
+    """Why the row left the pin: `failed` (the caller reported it), the verdict on its provider, or `not_a_candidate`.
+
+    `providers`: the candidates in order, as `verdicts` has them.
+    """
+    if seen.pin_failed:
+        return "failed"
+    by_name = dict(zip(providers, verdicts, strict=False))
+    return _VERDICT_LABELS.get(by_name.get(pinned_to or "", -1), "not_a_candidate")
 
 
 def replay_explanation(remembered: StoredAnswer) -> JsonObject:

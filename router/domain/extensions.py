@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from router.domain.candidates import attribute
 from router.domain.decision import Code, Refused
+from router.domain.defects import Warnings
 from router.domain.json import JsonObject, JsonValue
 from router.domain.policy.model import Extension, OnFail, Policy
 from router.domain.request import DecideRequest
@@ -73,6 +74,7 @@ class Reply(Struct, frozen=True):
     rejected: bool = False
     reason: str = ""
     details: JsonObject = {}
+    warnings: Warnings = ()
 
 
 class Step(Struct, frozen=True):

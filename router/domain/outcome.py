@@ -13,7 +13,8 @@ class Observations(Struct, frozen=True):
 
     - `left`: units that the limit of each charge had left before this row.
     - `waits`: ms until each candidate may be fit (None: unknown); empty unless several candidates were tried.
-    - `left_pin`: the provider entry of a pin whose provider was not fit.
+    - `left_pin`: the provider entry of a pin that was left. `pin_failed`: because the caller reported that provider as
+      failed; otherwise it was not fit.
     - `own_left`: units that per-provider limits had left, by index of the candidate and index of its charge. It covers
       the candidates that such a limit refused, and the chosen one.
     """
@@ -22,6 +23,7 @@ class Observations(Struct, frozen=True):
     waits: tuple[int | None, ...] = ()
     left_pin: bytes | None = None
     own_left: dict[int, dict[int, int]] = {}
+    pin_failed: bool = False
 
 
 NOTHING_OBSERVED = Observations()
@@ -46,6 +48,7 @@ class StoredAnswer(Struct, frozen=True):
     """The stored answer of a request, for replays and for results that callers report. It expires after 24 hours.
 
     `unfinished`: post extensions are still running, or their pod crashed; no caller has received the decision.
+    `mark`: which result settled it (`steps.mark_of`); empty: it is open, or the result named exactly this decision.
     """
 
     decision_id: bytes
@@ -66,6 +69,7 @@ class StoredAnswer(Struct, frozen=True):
     unfinished: bool = False
     metadata: JsonObject = {}
     owner: bytes = b""
+    mark: bytes = b""
 
     def is_of(self, tenant_id: str) -> bool:
         """Whether the answer belongs to this tenant. Answers of the first version have no mark and match any tenant."""

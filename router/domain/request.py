@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from router.domain.defects import Warnings
 from router.domain.json import JsonObject, JsonValue
 
 
@@ -13,14 +14,17 @@ class Constraints(Struct, frozen=True):
 
 
 class Options(Struct, frozen=True):
-    """The caller's options for this task; None: the default of the policy or the fleet."""
+    """The caller's options for this task; None: the default of the policy or the fleet.
+
+    `priority` is passed on to workers as it was sent.
+    """
 
     estimate_tokens: int | None = None
     estimate_cost_microusd: int | None = None
     deadline_ms: int | None = None
     max_attempts: int | None = None
     backoff_ms: int | None = None
-    priority: str | None = None
+    priority: str | float | None = None
     result_subject: str | None = None
     explain: bool = False
     meter: bool = False
@@ -51,6 +55,11 @@ class Step(Struct, frozen=True):
     retry_attempts: int = 0
 
     @property
+    def failed(self) -> bool:
+        """Whether the caller reports that its last try failed."""
+        return self.status is not None and self.status.lower() != "success"
+
+    @property
     def key(self) -> str:
         """The text that distinguishes this step from the caller's other steps; empty: no step was given."""
         if self.status is None and self.current_provider is None and not self.retry_attempts:
@@ -65,7 +74,7 @@ class DecideRequest(Struct, frozen=True):
     """One question: who runs this task for this tenant?
 
     `fingerprint` is a hash of everything that may change the answer, and of nothing else. `payload` is None if the task
-    has a `payload_ref`.
+    has a `payload_ref`. `warnings`: defects that did not cost the request.
     """
 
     tenant_id: str
@@ -87,3 +96,4 @@ class DecideRequest(Struct, frozen=True):
     correlation: Correlation = NO_CORRELATION
     push_assignment: bool = False
     assignment_subject: str | None = None
+    warnings: Warnings = ()

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from router.domain.defects import Warnings
 from router.domain.json import JsonValue
-from router.domain.request import NO_CORRELATION, Correlation
+from router.domain.request import NO_CORRELATION, Correlation, Step
 
 
 class Status(StrEnum):
@@ -22,8 +23,11 @@ class Status(StrEnum):
 class ExecResult(Struct, frozen=True):
     """A reported result. It names an assignment; or, together with `tenant_id`, a decision, a request or its key.
 
-    `provider_id` is informative only: in an enveloped result it is the worker's own id. The delivery record has the
-    provider. `assignment_id` and `decision_id` are 16 bytes; the cost is in micro-USD.
+    `provider_id` only tells decisions of one request apart (`domain.steps`): the provider of a task is in its delivery
+    record, that of a decision in its answer. None in an enveloped result, where it is the worker's own id. `step`: the
+    step that the caller asked with, if the result tells it; `NO_STEP`: the decision without a step. `assignment_id` and
+    `decision_id` are 16 bytes; the cost is in micro-USD. `tokens` is the total. `warnings`: defects of fields that
+    settling does not need.
     """
 
     status: Status
@@ -37,11 +41,15 @@ class ExecResult(Struct, frozen=True):
     latency_ms: int | None = None
     cost_microusd: int | None = None
     tokens: int | None = None
+    tokens_input: int | None = None
+    tokens_output: int | None = None
     output: JsonValue = None
     error_code: str | None = None
     error_message: str | None = None
     timestamp: JsonValue = None
     correlation: Correlation = NO_CORRELATION
+    step: Step | None = None
+    warnings: Warnings = ()
 
 
 class Measurements(NamedTuple):
@@ -109,6 +117,7 @@ class ExecAck(Struct, frozen=True):
     request_id: str | None = None
     tenant_id: str | None = None
     trace_id: str | None = None
+    warnings: Warnings = ()
 
 
 class WorkerState(StrEnum):

@@ -58,7 +58,12 @@ KEYS = {
         "bounded by ROUTER_POLICY_HISTORY; 30 d after a delete",
         "history of a policy, newest first: revision, hash, time, author, document",
     ),
-    "state": KeyKind("<schema>:{p}:<tenant>:s", "string", "its longest window", "tenant limits and all breakers"),
+    "state": KeyKind(
+        "<schema>:{p}:<tenant>:s",
+        "string",
+        "its longest window; a day after a breaker's trip",
+        "tenant limits and all breakers",
+    ),
     "state_policy": KeyKind("<schema>:{p}:<tenant>:sp:<policy>", "string", "its longest window", "policy limits"),
     "state_user": KeyKind("<schema>:{p}:<tenant>:su:<hash>", "string", "its longest window", "a user's limits"),
     "state_provider": KeyKind(
@@ -75,6 +80,12 @@ KEYS = {
     ),
     "pin": KeyKind(
         "<schema>:{p}:<tenant>:pin:<hash>", "string", "the policy's sticky ttl", "provider that a session is pinned to"
+    ),
+    "steps": KeyKind(
+        "<schema>:{p}:<tenant>:steps:<name>",
+        "hash",
+        "24 h after its last step",
+        "at most 64 steps that the caller of one request has asked for: name of the answer → when it was decided",
     ),
     "audit": KeyKind("<schema>:{p}:<tenant>:audit", "stream", "MAXLEN and retention", "the tenant's audit log"),
     "acts": KeyKind(
@@ -203,6 +214,10 @@ class TenantKeys(Struct, frozen=True):
     def message(self, message_id: str) -> bytes:
         """The index of a message id."""
         return b"%bm%b" % (self.idem_prefix, _message_name(message_id))
+
+    def steps(self, identity: bytes) -> bytes:
+        """The steps of a request, by its idempotency name without a step."""
+        return b"%bsteps:%b" % (self.prefix, identity)
 
     def task(self, task_id: bytes) -> bytes:
         """The delivery record."""

@@ -41,6 +41,7 @@ class Event(StrEnum):
     GATE_OPENED = "gate.opened"
     GATE_CLOSED = "gate.closed"
     GATE_STATE_UNUSABLE = "gate.state_unusable"
+    INPUT_DEFECT = "input.defect"
     RESULT_REFUSED = "result.refused"
     ISOLATION_VIOLATION = "result.isolation_violation"
     DEAD_LETTER = "dead_letter.sent"

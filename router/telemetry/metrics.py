@@ -96,7 +96,8 @@ class Telemetry:
         )
         self.breakers = families.gauge(
             "breakers",
-            "Provider breakers that are not closed (forced: by an operator), from the leading pod; 0 on the others.",
+            "Provider breakers that are not closed, from the leading pod; 0 on the others. forced: held open by an "
+            "operator; half_open: also those whose next request is a probe.",
             "state",
         )
         self.measured_tenants = families.gauge(
@@ -142,7 +143,8 @@ class Telemetry:
             "store_reseeded", "Times that an empty store was found and seeded again."
         )
         self.store_memory_share = families.gauge(
-            "store_memory_share", "Used memory as a share of maxmemory, on the fullest node; 0 without maxmemory."
+            "store_memory_share",
+            "Used memory as a share of maxmemory, on the fullest node; 0 without maxmemory; NaN if INFO is blocked.",
         )
         self.store_keys = families.gauge(
             "store_keys", "Keys of each kind, estimated from a sample by the leading pod; 0 on the others.", "kind"
@@ -264,6 +266,12 @@ class Telemetry:
         )
         for door in Door:
             self.isolation_violations.labels(door.value)
+        self.input_defects = families.counter(
+            "input_defects",
+            "Defects that did not cost the message: something else was read, or the field was dropped.",
+            "message",
+            "defect",
+        )
         self.dead_letters = families.counter("dead_letters", "Messages that became dead letters, by source.", "source")
         self.redriven = families.counter(
             "redriven", "Dead letters received again after a redrive, by stream.", "stream"

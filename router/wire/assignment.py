@@ -52,6 +52,8 @@ class Usage(Struct, frozen=True):
     tokens: int | None = None
     idempotency_key: str | None = None
     correlation: Correlation = NO_CORRELATION
+    tokens_input: int | None = None
+    tokens_output: int | None = None
 
 
 def assignment(job: bytes, attempt: Attempt) -> tuple[bytes, dict[str, str]]:
@@ -60,7 +62,8 @@ def assignment(job: bytes, attempt: Attempt) -> tuple[bytes, dict[str, str]]:
     :raises ValueError: `job` is not a stored job in a format that this version reads.
     """
     origin = origin_of(job)
-    body = assignment_body(job, origin, attempt.deadline_ms)
+    priority = PRIORITY[attempt.reason]
+    body = assignment_body(job, origin, attempt.deadline_ms, priority=priority)
     executor: JsonObject = {"provider_id": attempt.provider_id, "channel": CHANNEL}
     if attempt.endpoint is not None:
         executor["endpoint"] = attempt.endpoint
@@ -72,7 +75,7 @@ def assignment(job: bytes, attempt: Attempt) -> tuple[bytes, dict[str, str]]:
             "executor": executor,
             "decision": {
                 "provider_id": attempt.provider_id,
-                "priority": PRIORITY[attempt.reason],
+                "priority": priority,
                 "expected_latency_ms": attempt.expected_latency_ms,
                 "expected_cost": attempt.expected_cost_microusd / MICROUSD,
                 "reason": attempt.reason.label,
@@ -136,8 +139,13 @@ def encode_usage_event(usage: Usage) -> bytes:
     }
     if usage.assignment_id is not None:
         event["assignment_id"] = usage.assignment_id
-    if usage.tokens is not None:
-        event["tokens"] = usage.tokens
+    for field, count in (
+        ("tokens", usage.tokens),
+        ("tokens_input", usage.tokens_input),
+        ("tokens_output", usage.tokens_output),
+    ):
+        if count is not None:
+            event[field] = count
     return orjson.dumps(event)
 
 
@@ -199,6 +207,8 @@ def final_result(
         fields["error_code"] = result.error_code
     if result.error_message is not None:
         fields["error_message"] = result.error_message
+    if result.warnings:
+        fields["warnings"] = [w.text for w in result.warnings]
     data = orjson.dumps(fields)
     if len(data) <= min(max_bytes, max_kept) or "output" not in fields:
         return data, None

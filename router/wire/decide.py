@@ -12,19 +12,28 @@ from google.protobuf.message import DecodeError
 from msgspec.structs import force_setattr
 
 from router.domain.decision import Intake
-from router.domain.json import JsonObject
+from router.domain.json import JsonObject, JsonValue
 from router.domain.policy.model import DEFAULT_POLICY_ID
 from router.domain.request import DecideRequest
 from router.wire.envelope import unreadable
 from router.wire.fields import MAX_MS, flag_or_word, name, text
 from router.wire.fingerprint import fingerprint
 from router.wire.headers import NO_HEADERS, with_lower_names
-from router.wire.identity import check_strict_ids, correlation_of, idempotency_key_of, new_request_id, tenant_of
+from router.wire.identity import (
+    KEY_HEADERS,
+    check_strict_ids,
+    check_whole_ids,
+    correlation_of,
+    idempotency_key_of,
+    new_request_id,
+    tenant_of,
+)
 from router.wire.job import check_payload
 from router.wire.options import assignment_subject_of, constraints_of, context_of, options_of
-from router.wire.parse import MAX_DEPTH, NotJsonError, is_writable, parse
+from router.wire.parse import MAX_DEPTH, NotJsonError, is_writable, parse_request
 from router.wire.problems import Problems, Rejected, named
-from router.wire.route_request import is_protobuf, to_message_shape
+from router.wire.protobuf import is_protobuf
+from router.wire.route_request import to_message_shape
 from router.wire.shapes import Work, work_of
 
 MAX_BYTES = 1 << 20
@@ -53,15 +62,19 @@ def decode(
     if len(data) > max_bytes:
         hint = f"send at most {max_bytes:,} bytes: store the payload elsewhere and send its payload_ref"
         return unreadable(f"has {len(data):,} bytes", hint, Intake.PAYLOAD_TOO_LARGE)
+    problems = Problems()
     try:
-        doc = to_message_shape(data, headers) if headers and _has_protobuf_body(data, headers) else parse(data)
+        if headers and _has_protobuf_body(data, headers):
+            doc: JsonValue = to_message_shape(data, headers, problems)
+        else:
+            doc = parse_request(data, problems)
     except NotJsonError as e:
         return unreadable(str(e), "send one JSON object in UTF-8")
     except DecodeError:
         return unreadable("is not a beamline.flow.v1.RouteRequest", "drop the Content-Type header to send JSON")
     if type(doc) is not dict:
         return unreadable(f"is {named(doc)}", "send one JSON object")
-    return _read_request(doc, headers, subject_tenant, strict, result_prefixes, max_deadline_ms)
+    return _read_request(doc, headers, subject_tenant, strict, result_prefixes, max_deadline_ms, problems)
 
 
 def _has_protobuf_body(data: bytes, headers: Mapping[str, str]) -> bool:
@@ -75,8 +88,8 @@ def _read_request(
     strict: bool,
     result_prefixes: tuple[str, ...],
     max_deadline_ms: int,
+    problems: Problems,
 ) -> DecideRequest | Rejected:
-    problems = Problems()
     get = doc.get
     work = work_of(doc, headers, problems)
     if (message_id := work.message_id) is not None:
@@ -86,7 +99,7 @@ def _read_request(
     tenant_id = tenant_of(get("tenant_id"), work.message_tenant, headers, subject_tenant, problems)
     if (policy_id := get("policy_id")) is not None:
         policy_id = name(problems, "policy_id", policy_id)
-    if (key := work.ids.get("idempotency_key")) is not None or headers:
+    if (key := work.ids.get("idempotency_key")) is not None or (headers and not KEY_HEADERS.isdisjoint(headers)):
         key = idempotency_key_of(key, headers, problems)
     correlation = correlation_of(work.ids, headers, problems)
     context, user_id, client_ip, step = context_of(get("context"), headers.get("x-client-ip"), problems)
@@ -95,6 +108,8 @@ def _read_request(
     push = flag_or_word(problems, "push_assignment", get("push_assignment"))
     if (subject := get("assignment_subject")) is not None:
         subject = assignment_subject_of(subject, problems)
+    if problems.warnings:
+        check_whole_ids(request_id, message_id, key, problems)
     if strict:
         check_strict_ids(request_id, work, correlation, problems)
     if problems:
@@ -120,6 +135,7 @@ def _read_request(
         correlation,
         push,
         subject,
+        problems.warnings,
     )
     return _with_fingerprint(request)
 

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 
 import orjson
 
+from router.domain.defects import Warnings
 from router.domain.extensions import MAX_REASON, Name, Reply, Stage
 from router.domain.json import JsonObject, JsonValue
 from router.domain.request import DecideRequest
-from router.wire.parse import MAX_DEPTH, NotJsonError, is_writable, parse
-from router.wire.problems import named, printable
+from router.wire.parse import MAX_DEPTH, NotJsonError, is_writable, parse_request
+from router.wire.problems import Problems, named, printable
 from router.wire.reply import header_value
 from router.wire.subjects import EXTENSION
 
@@ -48,7 +49,7 @@ def decode_reply(data: bytes, stage: Stage) -> Reply | str:
     if len(data) > MAX_REPLY_BYTES:
         return f"the reply has {len(data):,} bytes; at most {MAX_REPLY_BYTES:,} are allowed"
     try:
-        doc = parse(data)
+        doc = parse_request(data, warnings := Problems())
     except NotJsonError as e:
         return f"the reply {e}"
     if type(doc) is not dict:
@@ -57,10 +58,10 @@ def decode_reply(data: bytes, stage: Stage) -> Reply | str:
         return f"the reply is nested more than {MAX_DEPTH} levels deep"
     if "seq" in doc and "stream" in doc:
         return "the reply is an ack of a JetStream stream: exclude the extension's subject from the stream"
-    return _read(doc, stage)
+    return _read(doc, stage, warnings.warnings)
 
 
-def _read(doc: JsonObject, stage: Stage) -> Reply | str:
+def _read(doc: JsonObject, stage: Stage, warnings: Warnings) -> Reply | str:
     metadata, valid, status = doc.get("metadata"), doc.get("valid"), doc.get("status")
     if metadata is not None and type(metadata) is not dict:
         return f"metadata is {named(metadata)}; it must be an object"
@@ -79,6 +80,7 @@ def _read(doc: JsonObject, stage: Stage) -> Reply | str:
         rejected=rejected,
         reason=_reason(doc.get("reason")),
         details=_details(doc.get("details")),
+        warnings=warnings,
     )
 
 

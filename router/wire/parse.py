@@ -1,10 +1,29 @@
-"""JSON bytes → Python values, and the check that they can be encoded again."""
+"""JSON bytes → Python values, and the check that they can be encoded again.
+
+The strict parser always runs first. Only what it refuses is read leniently, each defect with a warning.
+"""
+
+import json
+import re
+from math import isfinite
 
 import orjson
 
+from router.domain.defects import Defect
 from router.domain.json import JsonValue
+from router.wire.problems import Problems
 
 MAX_DEPTH = 250
+HALF = "\ufffd"
+"""What is read for half a character, and for bytes that are not UTF-8."""
+
+_BOM = b"\xef\xbb\xbf"
+_HALF_ESCAPE = rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+# Escapes whose letters must not be taken for a half: a backslash, and both halves of a character.
+_WHOLE_ESCAPE = rb"(?:\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+# A match begins at a backslash that is not escaped. Without the second branch the search would go on inside the run.
+_HALVES = re.compile(rb"(?<!\\)(?:(%b*+)%b|%b++)" % (_WHOLE_ESCAPE, _HALF_ESCAPE, _WHOLE_ESCAPE))
+_MAX_INT64_DIGITS = 18
 
 
 class NotJsonError(ValueError):
@@ -22,6 +41,101 @@ def parse(data: bytes) -> JsonValue:
         value: JsonValue = orjson.loads(data)
     except orjson.JSONDecodeError as e:
         raise NotJsonError(_fault(data, e)) from e
+    return value
+
+
+def parse_request(data: bytes, warnings: Problems) -> JsonValue:
+    """Decode JSON as `parse` does, but skip a byte order mark and read half characters as U+FFFD.
+
+    :raises NotJsonError: as in `parse`.
+    """
+    try:
+        value: JsonValue = orjson.loads(data)
+    except orjson.JSONDecodeError as e:
+        repaired = _without_halves(_without_mark(data, warnings), warnings)
+        if repaired is data:
+            raise NotJsonError(_fault(data, e)) from e
+        return parse(repaired)
+    return value
+
+
+def parse_report(data: bytes, warnings: Problems) -> JsonValue:
+    """Decode JSON about finished work: as `parse_request`, and read further defects of single values.
+
+    Bytes that are not UTF-8 become U+FFFD, numbers that are not finite become null, raw control characters stay.
+
+    :raises NotJsonError: the bytes have another defect than these.
+    """
+    try:
+        value: JsonValue = orjson.loads(data)
+    except orjson.JSONDecodeError as e:
+        body = _without_halves(_as_utf8(_without_mark(data, warnings), warnings), warnings)
+        try:
+            return _lenient(body, warnings)
+        except (ValueError, RecursionError):
+            raise NotJsonError(_fault(data, e)) from e
+    return value
+
+
+def _without_mark(data: bytes, warnings: Problems) -> bytes:
+    if not data.startswith(_BOM):
+        return data
+    warnings.warn(Defect.BYTE_ORDER_MARK, "the body", "begins with a byte order mark: skipped")
+    return data[len(_BOM) :]
+
+
+def _as_utf8(data: bytes, warnings: Problems) -> bytes:
+    try:
+        data.decode()
+    except UnicodeDecodeError as e:
+        warnings.warn(Defect.NOT_UTF8, "the body", f"is not UTF-8 at offset {e.start}: read as U+FFFD")
+        return data.decode(errors="replace").encode()
+    return data
+
+
+def _without_halves(data: bytes, warnings: Problems) -> bytes:
+    """Replace escapes of lone surrogates, which encoders write for a text that was cut inside a character."""
+    if b"\\u" not in data:
+        return data
+    repaired = _HALVES.sub(lambda m: m[0] if m[1] is None else m[1] + b"\\ufffd", data)
+    if repaired == data:
+        return data
+    warnings.warn(Defect.HALF_CHARACTER, "the body", "has half a character (a lone surrogate): read as U+FFFD")
+    return repaired
+
+
+def _lenient(data: bytes, warnings: Problems) -> JsonValue:
+    """Decode with the parser of Python, which knows NaN, Infinity and raw control characters.
+
+    :raises ValueError: not JSON.
+    :raises RecursionError: nested too deep.
+    """
+    is_finite = True
+
+    def integer(text: str) -> int | float | None:
+        return int(text) if len(text) <= _MAX_INT64_DIGITS else number(text)
+
+    def number(text: str) -> float | None:
+        nonlocal is_finite
+        value = float(text)
+        if isfinite(value):
+            return value
+        is_finite = False
+        return None
+
+    def load(strict: bool) -> JsonValue:
+        value: JsonValue = json.loads(data, parse_int=integer, parse_float=number, parse_constant=number, strict=strict)
+        return value
+
+    try:
+        value = load(strict=True)
+    except json.JSONDecodeError as e:
+        if not e.msg.startswith("Invalid control character"):
+            raise
+        value = load(strict=False)
+        warnings.warn(Defect.CONTROL_CHARACTER, "the body", "has a control character that is not escaped: kept")
+    if not is_finite:
+        warnings.warn(Defect.NOT_FINITE, "the body", "has a number that is not finite: read as null")
     return value
 
 

@@ -3,12 +3,14 @@
 from msgspec import Struct
 
 from router.domain.decision import Code, Intake, Refused
+from router.domain.defects import Defect, InputWarning, Warnings
 from router.domain.json import JsonObject, JsonValue
 from router.errors import Problem
 
 MAX_LISTED = 50
 _MAX_PATH_CHARS = 128
 _MAX_MESSAGE_CHARS = 512
+_HEADER = "header "
 
 # The first of these among the problems becomes the code of the refusal. An unsupported version comes before field
 # errors, because it changes what the other fields mean.
@@ -31,11 +33,29 @@ class Rejected(Struct, frozen=True):
 
 
 class Problems(list[tuple[Intake, Problem]]):
-    """The problems of one document. Paths are cut to 128 characters; values never appear in a problem."""
+    """The problems of one document. Paths are cut to 128 characters; values never appear in a problem.
+
+    `warnings`: defects that are no problem, because something else was read instead.
+    """
+
+    warnings: Warnings = ()
 
     def add(self, path: str, message: str, hint: str = "", intake: Intake = Intake.SCHEMA_VALIDATION_FAILED) -> None:
         """Add one problem: `message` says what is wrong with the field, `hint` what to send."""
         self.append((intake, Problem(printable(path, _MAX_PATH_CHARS), message, hint)))
+
+    def warn(self, defect: Defect, path: str, text: str) -> None:
+        """Add one warning: `text` says what is wrong with the field, and what was read."""
+        text = f"{printable(path, _MAX_PATH_CHARS)} {text}"
+        self.warnings = (*self.warnings, InputWarning(defect, text))
+
+    def drop_fields(self) -> None:
+        """Turn the problems so far into warnings: their fields are dropped, since nothing depends on them."""
+        for _, problem in self:
+            header = problem.path.startswith(_HEADER)
+            defect = Defect.HEADER_DROPPED if header else Defect.FIELD_DROPPED
+            self.warn(defect, problem.path, f"{problem.message}: dropped")
+        self.clear()
 
     def rejected(self, request_id: str | None = None, trace_id: str | None = None) -> Rejected:
         """Make one refusal of all problems; there must be at least one."""

@@ -6,12 +6,13 @@ import orjson
 from msgspec import Struct
 
 from router.domain.decision import PRIORITY, Answer, Decided, Decision, Reason, Refused
+from router.domain.defects import Warnings, note_of
 from router.domain.json import JsonObject, JsonValue
 from router.wire.codes import NUMBERS, legacy
 from router.wire.fields import MICROUSD
 from router.wire.pb.beamline.flow.v1.flow_pb2 import RouteDecision
 from router.wire.problems import printable
-from router.wire.route_request import CONTENT_TYPE
+from router.wire.protobuf import CONTENT_TYPE
 
 MAX_REPLY_BYTES = 60 * 1024
 _ITEMS_KEPT = 20
@@ -30,15 +31,24 @@ class AssignmentState(Struct, frozen=True):
     state: str
 
 
-def encode(answer: Answer, *, request_id: str | None, trace_id: str | None, legacy_codes: bool = False) -> bytes:
+def encode(
+    answer: Answer,
+    *,
+    request_id: str | None,
+    trace_id: str | None,
+    legacy_codes: bool = False,
+    warnings: Warnings = (),
+) -> bytes:
     """Encode the JSON reply. A reply that is too long loses its optional parts; `"truncated": true` marks the place.
 
     `request_id` and `trace_id` are those of this call, even when the decision is a replay. `legacy_codes` is
-    ROUTER_LEGACY_ERROR_CODES.
+    ROUTER_LEGACY_ERROR_CODES. `warnings`: defects of the request that did not cost it.
     """
     context: JsonObject = {"request_id": request_id}
     if trace_id is not None:
         context["trace_id"] = trace_id
+    if warnings:
+        context["warnings"] = [w.text for w in warnings]
     match answer:
         case Decided():
             return _decided(answer, context)
@@ -157,7 +167,12 @@ def _fits(value: JsonValue) -> bool:
 
 
 def encode_protobuf(
-    answer: Answer, *, request_id: str | None, trace_id: str | None, legacy_codes: bool = False
+    answer: Answer,
+    *,
+    request_id: str | None,
+    trace_id: str | None,
+    legacy_codes: bool = False,
+    warnings: Warnings = (),
 ) -> tuple[bytes, dict[str, str]]:
     """Encode the protobuf reply and its headers: a RouteDecision, or an empty body with the error in the headers.
 
@@ -177,7 +192,7 @@ def encode_protobuf(
                 priority=PRIORITY[d.reason],
                 expected_latency_ms=d.expected_latency_ms,
                 expected_cost=d.expected_cost_microusd / MICROUSD,
-                metadata=_text_metadata(answer),
+                metadata=_text_metadata(answer, warnings),
             )
             return route.SerializeToString(), headers
         case Refused(code=code, message=message):
@@ -190,7 +205,7 @@ def encode_protobuf(
             assert_never(answer)
 
 
-def _text_metadata(answer: Decided) -> dict[str, str]:
+def _text_metadata(answer: Decided, warnings: Warnings) -> dict[str, str]:
     d = answer.decision
     out = {key: value if isinstance(value, str) else orjson.dumps(value).decode() for key, value in d.metadata.items()}
     out["policy_id"] = d.policy_id
@@ -200,6 +215,8 @@ def _text_metadata(answer: Decided) -> dict[str, str]:
         out["sticky_key"] = d.sticky_key
     if answer.assignment_id is not None:
         out["assignment_id"] = answer.assignment_id
+    if (note := note_of(warnings=warnings)) is not None:
+        out["warnings"] = note
     for name, is_set in (("fallback_used", d.fallback_used), ("degraded", d.degraded), ("replayed", answer.replayed)):
         if is_set:
             out[name] = "true"

@@ -1,25 +1,34 @@
-"""Results and acks: bytes → `domain.result`. Several forms are accepted; types are checked strictly."""
+"""Results and acks: bytes → `domain.result`.
+
+The work is done: only a defect that leaves open which task ended, and how, may cost the report.
+"""
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from google.protobuf.message import DecodeError
+from msgspec.structs import replace
 
 from router.domain.decision import Intake
 from router.domain.ids import from_text
 from router.domain.json import JsonObject, JsonValue
-from router.domain.request import Correlation
+from router.domain.request import Correlation, Step
 from router.domain.result import AckStatus, ExecAck, ExecResult, Status
 from router.wire.envelope import enum_member, open_envelope, unreadable
-from router.wire.fields import MAX_MS, MAX_TOKENS, MAX_TRACE_ID_CHARS, microusd, name, text, text_unless_empty, whole
-from router.wire.headers import traceparent_of, with_lower_names
-from router.wire.parse import MAX_DEPTH, is_writable
+from router.wire.fields import MAX_TRACE_ID_CHARS, name, table, text, text_unless_empty
+from router.wire.headers import readable, traceparent_of, with_lower_names
+from router.wire.measures import cost_of, latency_of, tokens_of
+from router.wire.options import names_step, step_of
+from router.wire.parse import HALF, MAX_DEPTH, is_writable
 from router.wire.pb.beamline.worker.v1 import ack_pb2, result_pb2
 from router.wire.problems import Problems, Rejected, named
-from router.wire.route_request import is_protobuf
+from router.wire.protobuf import is_protobuf, parse_protobuf
 
 MAX_BYTES = 4 << 20
 _MAX_CODE_CHARS = 128
 _MAX_MESSAGE_CHARS = 4096
+# In an envelope it is the worker's own id.
+_BARE_ONLY = frozenset(("provider_id",))
 
 
 def decode_result(
@@ -27,70 +36,88 @@ def decode_result(
 ) -> ExecResult | Rejected:
     """Decode a result: bare, enveloped or protobuf. Never raises, whatever the bytes.
 
-    A long error_message is cut to 4,096 characters, so that it does not cost the caller its result.
+    Settling needs version, status, tenant and the id that finds the task: they are exact. A defect in any other field
+    drops the field, with a warning. A long error_message is cut to 4,096 characters.
     """
-    headers = with_lower_names(headers)
+    dropped = Problems()
+    headers = readable(with_lower_names(headers), dropped)
     if data and is_protobuf(headers.get("content-type")):
         try:
-            return _result(_from_protobuf_result(data), headers)
+            fields: JsonObject | Rejected = _from_protobuf_result(parse_protobuf(result_pb2.ExecResult, data, dropped))
         except DecodeError:
             return unreadable("is not a beamline.worker.v1.ExecResult", "drop the Content-Type header to send JSON")
-    fields = open_envelope(data, "exec_result", max_bytes)
-    if isinstance(fields, Rejected):
-        return fields
-    return _result(_without_empty_texts(fields), headers)
+    else:
+        fields = open_envelope(data, "exec_result", max_bytes, dropped, bare_only=_BARE_ONLY)
+    return fields if isinstance(fields, Rejected) else _result(_without_empty_texts(fields), headers, dropped)
 
 
-def _result(doc: JsonObject, headers: Mapping[str, str]) -> ExecResult | Rejected:
+def _result(doc: JsonObject, headers: Mapping[str, str], dropped: Problems) -> ExecResult | Rejected:
     problems = Problems()
     get = doc.get
-    status = enum_member(problems, "status", get("status"), Status)
-    assignment_id = _id(problems, "assignment_id", get("assignment_id"))
-    decision_id = _id(problems, "decision_id", get("decision_id"))
-    request_id = text(problems, "request_id", get("request_id"))
-    key = text(problems, "idempotency_key", get("idempotency_key"), intake=Intake.IDEMPOTENCY_VIOLATION)
+    status = enum_member(problems, "status", get("status"), Status, dropped)
     tenant_id = _tenant(doc, headers, problems)
-    if get("assignment_id") is None and (tenant_id is None or (request_id or key or get("decision_id")) is None):
+    assignment_id = _id(problems, "assignment_id", get("assignment_id"))
+    # The first of these ids finds the task, so it must be exact; those after it are not looked at.
+    finding = problems if assignment_id is None else dropped
+    decision_id = _id(finding, "decision_id", get("decision_id"))
+    finding = finding if decision_id is None else dropped
+    key = _exact(finding, "idempotency_key", get("idempotency_key"), dropped)
+    request_id = _exact(finding if key is None else dropped, "request_id", get("request_id"), dropped)
+    named = any(get(field) is not None for field in ("request_id", "idempotency_key", "decision_id"))
+    if get("assignment_id") is None and (tenant_id is None or not named):
         problems.add(
             "assignment_id",
             "is missing",
             "send it, or tenant_id with one of request_id, idempotency_key and decision_id",
         )
-    correlation = _correlation(doc, headers, problems)
-    job_type = _job_type(doc, problems)
-    output = get("output")
-    if isinstance(output, list | dict) and not is_writable(output):
-        problems.add("output", f"is nested more than {MAX_DEPTH} levels deep", "flatten it, or send it as a string")
-    provider_id = text(problems, "provider_id", get("provider_id"))
-    latency_ms = _rounded(problems, "latency_ms", get("latency_ms"))
-    cost = microusd(problems, "cost", get("cost"))
-    tokens = whole(problems, "tokens", get("tokens"), minimum=0, maximum=MAX_TOKENS)
-    error_code = _code(problems, get("error_code"))
-    error_message = _message(problems, "error_message", get("error_message"))
+    step = _step(doc, problems) if assignment_id is None and decision_id is None else None
+    correlation = _correlation(doc, headers, dropped)
     if problems or status is None:
         return problems.rejected(request_id, correlation.trace_id)
-    return ExecResult(
-        status=status,
-        assignment_id=assignment_id,
-        decision_id=decision_id,
-        request_id=request_id,
-        idempotency_key=key,
-        tenant_id=tenant_id,
-        provider_id=provider_id,
-        job_type=job_type,
-        latency_ms=latency_ms,
-        cost_microusd=cost,
-        tokens=tokens,
-        output=output,
-        error_code=error_code,
-        error_message=error_message,
-        timestamp=get("timestamp"),
-        correlation=correlation,
+    tokens = tokens_of(get("tokens"), dropped)
+    return _with_warnings(
+        ExecResult(
+            status=status,
+            assignment_id=assignment_id,
+            decision_id=decision_id,
+            request_id=request_id,
+            idempotency_key=key,
+            tenant_id=tenant_id,
+            provider_id=text(dropped, "provider_id", get("provider_id")),
+            job_type=_job_type(doc, dropped),
+            latency_ms=latency_of(get("latency_ms"), dropped),
+            cost_microusd=cost_of(get("cost"), dropped),
+            tokens=tokens.total,
+            tokens_input=tokens.input,
+            tokens_output=tokens.output,
+            output=_output(get("output"), dropped),
+            error_code=_code(dropped, get("error_code")),
+            error_message=_message(dropped, "error_message", get("error_message")),
+            timestamp=get("timestamp"),
+            correlation=correlation,
+            step=step,
+        ),
+        dropped,
     )
 
 
-def _from_protobuf_result(data: bytes) -> JsonObject:
-    r = result_pb2.ExecResult.FromString(data)
+def _step(doc: JsonObject, problems: Problems) -> Step | None:
+    """Read the step that the result belongs to from a context as the request had it; None: the result tells none."""
+    context = doc.get("context")
+    if type(context) is not dict or not names_step(context):
+        return None
+    return step_of({k: v for k, v in context.items() if v != ""}, problems)
+
+
+Report = TypeVar("Report", ExecResult, ExecAck)
+
+
+def _with_warnings(report: Report, dropped: Problems) -> Report:
+    dropped.drop_fields()
+    return replace(report, warnings=dropped.warnings) if dropped.warnings else report
+
+
+def _from_protobuf_result(r: result_pb2.ExecResult) -> JsonObject:
     return {
         "assignment_id": r.assignment_id or None,
         "request_id": r.request_id or None,
@@ -110,43 +137,46 @@ def _from_protobuf_result(data: bytes) -> JsonObject:
 
 def decode_ack(data: bytes, headers: Mapping[str, str] | None, *, max_bytes: int = MAX_BYTES) -> ExecAck | Rejected:
     """Decode an ack: bare, enveloped or protobuf. Never raises, whatever the bytes."""
-    headers = with_lower_names(headers)
+    dropped = Problems()
+    headers = readable(with_lower_names(headers), dropped)
     if data and is_protobuf(headers.get("content-type")):
         try:
-            return _ack(_from_protobuf_ack(data), headers)
+            fields: JsonObject | Rejected = _from_protobuf_ack(parse_protobuf(ack_pb2.ExecAssignmentAck, data, dropped))
         except DecodeError:
             message = "is not a beamline.worker.v1.ExecAssignmentAck"
             return unreadable(message, "drop the Content-Type header to send JSON")
-    fields = open_envelope(data, "exec_assignment_ack", max_bytes)
-    return fields if isinstance(fields, Rejected) else _ack(_without_empty_texts(fields), headers)
+    else:
+        fields = open_envelope(data, "exec_assignment_ack", max_bytes, dropped)
+    return fields if isinstance(fields, Rejected) else _ack(_without_empty_texts(fields), headers, dropped)
 
 
-def _ack(doc: JsonObject, headers: Mapping[str, str]) -> ExecAck | Rejected:
+def _ack(doc: JsonObject, headers: Mapping[str, str], dropped: Problems) -> ExecAck | Rejected:
     problems = Problems()
     get = doc.get
     if get("assignment_id") is None:
         problems.add("assignment_id", "is missing", "send the assignment_id of the assignment")
     assignment_id = _id(problems, "assignment_id", get("assignment_id"))
-    status = enum_member(problems, "status", get("status"), AckStatus)
-    message_or_reason = get("message") if get("message") is not None else get("reason")
-    message = _message(problems, "message", message_or_reason)
-    request_id = text(problems, "request_id", get("request_id"))
+    status = enum_member(problems, "status", get("status"), AckStatus, dropped)
     tenant_id = _tenant(doc, headers, problems)
-    trace_id = _correlation(doc, headers, problems).trace_id
+    request_id = text(dropped, "request_id", get("request_id"))
+    trace_id = _correlation(doc, headers, dropped).trace_id
     if problems or status is None or assignment_id is None:
         return problems.rejected(request_id, trace_id)
-    return ExecAck(
-        assignment_id=assignment_id,
-        status=status,
-        message=message,
-        request_id=request_id,
-        tenant_id=tenant_id,
-        trace_id=trace_id,
+    message_or_reason = get("message") if get("message") is not None else get("reason")
+    return _with_warnings(
+        ExecAck(
+            assignment_id=assignment_id,
+            status=status,
+            message=_message(dropped, "message", message_or_reason),
+            request_id=request_id,
+            tenant_id=tenant_id,
+            trace_id=trace_id,
+        ),
+        dropped,
     )
 
 
-def _from_protobuf_ack(data: bytes) -> JsonObject:
-    a = ack_pb2.ExecAssignmentAck.FromString(data)
+def _from_protobuf_ack(a: ack_pb2.ExecAssignmentAck) -> JsonObject:
     return {
         "assignment_id": a.assignment_id or None,
         "status": a.status or None,
@@ -173,6 +203,15 @@ def _id(problems: Problems, path: str, value: JsonValue) -> bytes | None:
     return raw_id
 
 
+def _exact(problems: Problems, path: str, value: JsonValue, dropped: Problems) -> str | None:
+    """Check an id that names a request: one with half a character could name another request."""
+    checked = text(problems, path, value)
+    if checked is None or HALF not in checked or not dropped.warnings:
+        return checked
+    problems.add(path, "has half a character", "send it as the request had it")
+    return None
+
+
 def _tenant(doc: JsonObject, headers: Mapping[str, str], problems: Problems) -> str | None:
     body = name(problems, "tenant_id", doc.get("tenant_id"))
     header = name(problems, "header tenant_id", headers.get("tenant_id"))
@@ -182,39 +221,38 @@ def _tenant(doc: JsonObject, headers: Mapping[str, str], problems: Problems) -> 
     return header if body is None else body
 
 
-def _correlation(doc: JsonObject, headers: Mapping[str, str], problems: Problems) -> Correlation:
-    """Read the correlation ids. Malformed ids are dropped: they must not cost the caller its result."""
-    ignored = Problems()
+def _correlation(doc: JsonObject, headers: Mapping[str, str], dropped: Problems) -> Correlation:
     trace_id: object = doc.get("trace_id")
+    path = "trace_id"
     if trace_id is None:
-        trace_id = headers.get("trace_id")
+        path, trace_id = "header trace_id", headers.get("trace_id")
     return Correlation(
-        trace_id=text(ignored, "trace_id", trace_id, MAX_TRACE_ID_CHARS),
-        run_id=text(ignored, "run_id", doc.get("run_id")),
-        flow_id=text(ignored, "flow_id", doc.get("flow_id")),
-        step_id=text(ignored, "step_id", doc.get("step_id")),
+        trace_id=text(dropped, path, trace_id, MAX_TRACE_ID_CHARS),
+        run_id=text(dropped, "run_id", doc.get("run_id")),
+        flow_id=text(dropped, "flow_id", doc.get("flow_id")),
+        step_id=text(dropped, "step_id", doc.get("step_id")),
         traceparent=traceparent_of(headers),
     )
 
 
-def _job_type(doc: JsonObject, problems: Problems) -> str | None:
-    job = doc.get("job")
-    inner = job.get("type") if isinstance(job, dict) else None
+def _job_type(doc: JsonObject, dropped: Problems) -> str | None:
+    job = table(dropped, "job", doc.get("job"))
+    inner = None if job is None else job.get("type")
     outer = doc.get("job_type")
-    return text_unless_empty(problems, "job.type", inner) if outer is None else text(problems, "job_type", outer)
+    return text_unless_empty(dropped, "job.type", inner) if outer is None else text(dropped, "job_type", outer)
 
 
-def _rounded(problems: Problems, path: str, value: JsonValue) -> int | None:
-    """Check milliseconds and round them: workers measure fractions."""
-    if type(value) is float and 0 <= value <= MAX_MS:
-        return round(value)
-    return whole(problems, path, value, minimum=0, maximum=MAX_MS)
+def _output(value: JsonValue, dropped: Problems) -> JsonValue:
+    if isinstance(value, list | dict) and not is_writable(value):
+        dropped.add("output", f"is nested more than {MAX_DEPTH} levels deep")
+        return None
+    return value
 
 
 def _code(problems: Problems, value: JsonValue) -> str | None:
     """Check an error code; a number such as 503 is a code too."""
-    if type(value) is int:
-        value = str(value)
+    if type(value) is int or (type(value) is float and value.is_integer()):
+        value = str(int(value))
     return text(problems, "error_code", value, _MAX_CODE_CHARS)
 
 

@@ -4,29 +4,23 @@ from base64 import b64encode
 from collections.abc import Mapping
 
 from router.domain.json import JsonObject, JsonValue
-from router.wire.parse import NotJsonError, parse
+from router.wire.parse import NotJsonError, parse_request
 from router.wire.pb.beamline.flow.v1.flow_pb2 import RouteRequest
-
-CONTENT_TYPE = "application/x-protobuf"
-_PREFIXES = (CONTENT_TYPE, "application/protobuf", "application/vnd.google.protobuf")
-
-
-def is_protobuf(content_type: str | None) -> bool:
-    """Whether a Content-Type header means protobuf."""
-    return content_type is not None and content_type.strip().lower().startswith(_PREFIXES)
+from router.wire.problems import Problems
+from router.wire.protobuf import parse_protobuf
 
 
-def to_message_shape(data: bytes, headers: Mapping[str, str]) -> JsonObject:
+def to_message_shape(data: bytes, headers: Mapping[str, str], problems: Problems) -> JsonObject:
     """Convert the request to the document that a JSON client would send; empty proto3 strings are absent fields.
 
     :raises google.protobuf.message.DecodeError: the bytes are not a RouteRequest.
     """
-    route = RouteRequest.FromString(data)
+    route = parse_protobuf(RouteRequest, data, problems)
     m = route.message
     message: JsonObject = {
         "message_id": m.message_id or None,
         "message_type": m.message_type or None,
-        "payload": payload_value(m.payload),
+        "payload": payload_value(m.payload, problems),
         "metadata": dict(m.metadata),
         # Older encoders set the fields 2 and 3 instead of 13 and 12.
         "tenant_id": m.legacy_tenant_id or None,
@@ -47,11 +41,13 @@ def to_message_shape(data: bytes, headers: Mapping[str, str]) -> JsonObject:
     }
 
 
-def payload_value(payload: bytes) -> JsonValue:
+def payload_value(payload: bytes, problems: Problems) -> JsonValue:
     """Decode JSON bytes; other bytes become `{"base64": …}`, and no bytes mean no payload."""
     if not payload:
         return None
+    warnings = problems.warnings
     try:
-        return parse(payload)
+        return parse_request(payload, problems)
     except NotJsonError:
+        problems.warnings = warnings
         return {"base64": b64encode(payload).decode()}

@@ -11,15 +11,15 @@ _MAX_REASON_CHARS = 128
 
 def decode_heartbeat(data: bytes) -> Heartbeat | Rejected:
     """Decode a worker's heartbeat, bare or enveloped. Never raises, whatever the bytes."""
-    fields = open_envelope(data, "heartbeat", MAX_BYTES)
+    problems, warnings = Problems(), Problems()
+    fields = open_envelope(data, "heartbeat", MAX_BYTES, warnings)
     if isinstance(fields, Rejected):
         return fields
-    problems = Problems()
     get = fields.get
     worker_id = text(problems, "worker_id", get("worker_id"))
     if get("worker_id") is None:
         problems.add("worker_id", "is missing", "send the id of the worker")
-    status = enum_member(problems, "status", get("status"), WorkerState)
+    status = enum_member(problems, "status", get("status"), WorkerState, warnings)
     load, timestamp = get("load"), get("timestamp")
     if load is not None and (isinstance(load, bool) or not isinstance(load, int | float) or not 0 <= load <= 1):
         problems.add("load", "is not a number from 0 to 1", "send the share of the worker's capacity that is in use")
@@ -35,10 +35,10 @@ def decode_heartbeat(data: bytes) -> Heartbeat | Rejected:
 
 def decode_worker_dead_letter(data: bytes) -> WorkerDeadLetter | Rejected:
     """Decode a worker's dead letter, bare or enveloped. Never raises, whatever the bytes."""
-    fields = open_envelope(data, "dead_letter", MAX_BYTES)
+    problems = Problems()
+    fields = open_envelope(data, "dead_letter", MAX_BYTES, Problems())
     if isinstance(fields, Rejected):
         return fields
-    problems = Problems()
     get = fields.get
     reason = text(problems, "reason", get("reason"), _MAX_REASON_CHARS)
     if get("reason") is None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -48,12 +48,13 @@ class Job(Struct, Generic[P], frozen=True):
 class Done(Struct, frozen=True):
     """A success with cost and tokens; without them a handler can return the bare output.
 
-    `cost` is in USD; None: the cost that the decision expected.
+    `cost` is in USD; None: the cost that the decision expected. `tokens`: their number, or their parts by name: input,
+    output, total.
     """
 
     output: JsonValue = None
     cost: float | None = None
-    tokens: int | None = None
+    tokens: int | Mapping[str, int] | None = None
 
 
 class Failed(Exception):

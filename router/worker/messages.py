@@ -1,5 +1,7 @@
 """The messages of a worker: it reads assignments; it writes acks, results, heartbeats and dead letters."""
 
+import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -51,14 +53,17 @@ class Assignment(Struct, frozen=True):
 
 
 class Finished(Struct, frozen=True):
-    """The outcome of an attempt. `status` is success, error, timeout or cancelled; cost in USD."""
+    """The outcome of an attempt. `status` is success, error, timeout or cancelled; cost in USD.
+
+    `tokens`: their number, or their parts by name: input, output, total.
+    """
 
     status: str
     output: JsonValue = None
     error_code: str | None = None
     error_message: str | None = None
     cost: float | None = None
-    tokens: int | None = None
+    tokens: int | Mapping[str, int] | None = None
 
 
 _assignments = msgspec.json.Decoder(Assignment)
@@ -80,13 +85,14 @@ def ack(assignment: Assignment, status: str, message: str | None = None) -> byte
         "request_id": assignment.request_id,
         "tenant_id": assignment.tenant_id,
     }
-    return orjson.dumps(body if message is None else body | {"message": message})
+    return _encode(body if message is None else body | {"message": message})
 
 
 def result(assignment: Assignment, finished: Finished, latency_ms: int, now_ms: int) -> bytes:
     """Encode the result of an assignment, without envelope.
 
-    Without a reported cost, a success costs what the decision expected, and a failure costs nothing.
+    Without a reported cost, a success costs what the decision expected, and a failure costs nothing. An output that is
+    not JSON makes the result an error: the attempt must end.
     """
     cost = finished.cost
     if cost is None:
@@ -108,9 +114,24 @@ def result(assignment: Assignment, finished: Finished, latency_ms: int, now_ms: 
         "output": finished.output,
         "error_code": finished.error_code,
         "error_message": finished.error_message,
-        "tokens": finished.tokens,
+        "tokens": dict(finished.tokens) if isinstance(finished.tokens, Mapping) else finished.tokens,
     }
-    return orjson.dumps(body | {k: v for k, v in optional.items() if v is not None})
+    try:
+        return _encode(body | {k: v for k, v in optional.items() if v is not None})
+    except (TypeError, ValueError, RecursionError) as e:
+        failed = Finished("error", error_code="WORKER_ERROR", error_message=f"the output is not JSON: {e}", cost=cost)
+        return result(assignment, failed, latency_ms, now_ms)
+
+
+def _encode(body: JsonObject) -> bytes:
+    """Encode, also what JSON cannot hold, such as half a character: the router reads it leniently.
+
+    :raises TypeError: a value is not JSON; ValueError and RecursionError likewise.
+    """
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError:
+        return json.dumps(body).encode()
 
 
 def heartbeat(worker_id: str, status: str, load: float) -> bytes:

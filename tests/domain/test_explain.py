@@ -143,6 +143,7 @@ def test_a_decision_says_everything() -> None:
         ],
         "pin": "left",
         "pinned_to": "a",
+        "pin_cause": "breaker_open",
         "idempotency": "fresh",
         "figures_version": 0,
         "degraded": False,

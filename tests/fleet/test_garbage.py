@@ -1,6 +1,7 @@
 """Garbage: always exactly one reply, always a clear error, and the pods live on (issue "done when")."""
 
 import asyncio
+from hashlib import sha256
 from typing import Any
 
 import orjson
@@ -151,3 +152,48 @@ async def test_of_duplicate_json_keys_the_last_one_wins(fleet: Fleet, caller: Fo
     reply = await caller.raw(data)
     assert reply.decision["policy_id"] == "default"
     assert reply.context["request_id"] == ("kept" if field == "request_id" else f"r-{field}")
+
+
+@pytest.mark.parametrize(
+    ("field", "sent"),
+    [
+        ("output", '{"text": "cut \\ud83d"}'),
+        ("output", '"a raw line\nbreak"'),
+        ("cost", "NaN"),
+        ("cost", '"cheap"'),
+        ("latency_ms", "-Infinity"),
+        ("tokens", '{"input": "3", "output": 4}'),
+        ("provider_id", "[1, 2]"),
+        ("request_id", "{}"),
+        ("error_message", '"cut \xff"'),
+    ],
+)
+async def test_a_defect_that_settling_does_not_need_costs_no_result(
+    fleet: Fleet, caller: Foreign, field: str, sent: str
+) -> None:
+    """Settled and metered once by a running fleet, with a note in the audit; no dead letter, and no second attempt."""
+    tenant = await fleet.tenant()
+    usage = await caller.watch("beamline.usage.v1.metered")
+    letters = await caller.watch("caf.exec.result.v1.dlq")
+    assigned = await caller.watch("caf.exec.assign.v1")
+    await caller.ask(task(tenant, push_assignment=True))
+    work = await assigned.one(tenant_id=tenant)
+    body = f'{{"assignment_id": "{work["assignment_id"]}", "status": "Success", "{field}": {sent}}}'
+    data = body.encode("latin-1")
+    await caller.client.publish("caf.exec.result.v1", data)
+    await usage.one(tenant_id=tenant)
+    (entry,) = [e for e in await fleet.audit(tenant) if e.action == "result.settled"]
+    assert "status is not in lower case" in str(entry.details["note"])
+    assert len(str(entry.details["note"]).split(";")) >= 2
+    assert letters.where(payload_sha256=sha256(data).hexdigest()) == []
+    assert len(assigned.where(tenant_id=tenant)) == 1
+
+
+async def test_half_a_character_in_a_request_is_decided_with_a_warning(fleet: Fleet, caller: Foreign) -> None:
+    """Python's json writes it for a text that was cut; the reply says what was read, and the metric counts it."""
+    tenant = await fleet.tenant()
+    body = good(tenant_id=tenant)[:-1] + b',"metadata":{"title":"cut \\ud83d"}}'
+    reply = await caller.raw(body)
+    assert reply.decision["policy_id"] == "default"
+    assert reply.context["warnings"] == ["the body has half a character (a lone surrogate): read as U+FFFD"]
+    assert await fleet.total("router_input_defects_total") >= 1

@@ -20,6 +20,7 @@ from router.domain.outcome import Outcome, Unavailable
 from router.domain.plan import Plan, plan
 from router.domain.policy.model import (
     Breaker,
+    Fallback,
     Limit,
     Policy,
     Provider,
@@ -82,6 +83,7 @@ def policy(
     sticky: Sticky | None = None,
     policy_id: str = "default",
     revision: int = 1,
+    fallbacks: Sequence[Fallback] = (),
 ) -> StoredPolicy:
     """A policy of these providers, preferred in the order of their names here."""
     chosen = [
@@ -92,7 +94,7 @@ def policy(
         policy_id,
         revision,
         "0" * 16,
-        Policy(tuple(chosen), limits=tuple(limits), breaker=breaker, sticky=sticky),
+        Policy(tuple(chosen), limits=tuple(limits), breaker=breaker, sticky=sticky, fallbacks=tuple(fallbacks)),
     )
 
 
@@ -281,7 +283,7 @@ class Store:
 
     def load(self, script: Script) -> None:
         """Make the server know a script."""
-        self.client.execute_command(*script.load)  # type: ignore[no-untyped-call]
+        self.client.execute_command(*(script.load or ("SCRIPT", "LOAD", script.source)))  # type: ignore[no-untyped-call]
 
     def audit(self, tenant: str) -> list[AuditEntry]:
         """The tenant's log, oldest first."""

@@ -15,6 +15,7 @@ from router.domain.policy.limits import limit
 from router.domain.policy.model import (
     Algorithm,
     Breaker,
+    Fallback,
     Limit,
     Resource,
     Scope,
@@ -23,7 +24,7 @@ from router.domain.policy.model import (
     provider,
     provider_entry,
 )
-from router.domain.request import Options
+from router.domain.request import NO_STEP, DecideRequest, Options, Step
 from router.domain.result import BreakerVerdict
 from router.domain.task import BreakerTurn, Correction, Moved, NotMoved, Reservation
 from tests.store.harness import MINUTE, Ask, Client, Store, policy, request, undispatched
@@ -37,12 +38,46 @@ PROVIDER = limit("provider", Scope.PROVIDER, Resource.REQUESTS, 5, 90_000)
 SLOTS = limit("slots", Scope.TENANT, Resource.CONCURRENCY, 4, 0)
 EXACT = limit("exact", Scope.TENANT, Resource.TOKENS, 40, 50_000, algorithm=Algorithm.LOG)
 A_SLOTS = 2
+DAY = 24 * 60 * MINUTE
+
+
+FALLBACK = Fallback(to="b", statuses=("429",), retry=2)
+STEPS = (
+    NO_STEP,
+    NO_STEP,
+    NO_STEP,
+    Step("429", "a"),
+    Step("429", "a", 1),
+    Step("429", "b"),
+    Step("503", "b"),
+    Step("503", "a"),
+    Step("429"),
+    Step("503"),
+    Step("success", "a", 1),
+    Step(None, "a", 1),
+)
 
 
 def limited(*limits: Limit) -> StoredPolicy:
     """The policy under which these limits are asked."""
     providers = provider("a", priority=2, max_concurrency=A_SLOTS), provider("b", priority=1)
-    return policy(*providers, limits=limits, sticky=Sticky(ttl_ms=10 * MINUTE))
+    return policy(*providers, limits=limits, sticky=Sticky(ttl_ms=10 * MINUTE), fallbacks=(FALLBACK,))
+
+
+def order_of(step: Step) -> tuple[list[str], bool]:
+    """The providers in their order for a step, and whether the rule led away from the failed one."""
+    order, front = ["a", "b"], []
+    if step.status in (None, "success"):
+        return order, False
+    failed = step.current_provider
+    if step.status == "429":
+        if failed and step.retry_attempts + 1 < FALLBACK.retry:
+            front.append(failed)
+        front.append("b")
+    if failed and front[:1] != [failed]:
+        order.remove(failed)
+        order.append(failed)
+    return list(dict.fromkeys([*front, *order])), front[:1] == ["b"]
 
 
 class Sliding:
@@ -116,7 +151,7 @@ class Decisions(RuleBasedStateMachine):
         self.tenants = [self.store.tenant(), self.store.tenant()]
         self.counters: dict[tuple[str, ...], Sliding] = {}
         self.leases: dict[tuple[str, str], dict[bytes, int]] = {}
-        self.given: dict[tuple[str, int], Given] = {}
+        self.given: dict[tuple[str, int, str], Given] = {}
         self.pins: dict[tuple[str, str], str] = {}
         self.settled: set[bytes] = set()
 
@@ -129,14 +164,21 @@ class Decisions(RuleBasedStateMachine):
         now = self.store.now
         return sum(1 for end in self.leases.setdefault((tenant, owner), {}).values() if end > now)
 
+    def follows(self, pinned: str, step: Step, *, by_rule: bool) -> bool:
+        """Whether the pin is looked at: not when the caller reports its provider as failed."""
+        if step.status in (None, "success"):
+            return True
+        return not by_rule if step.current_provider is None else step.current_provider != pinned
+
     def fit(self, tenant: str, name: str) -> bool:
         """Whether a candidate is fit."""
         free = name != "a" or self.live(tenant, "a") < A_SLOTS
         return free and self.counter(PROVIDER, tenant, name).fits(1, self.store.now)
 
-    def expect(self, tenant: str, number: int, same_as: str, units: int, user: str, session: str) -> object:
+    def expect(self, ask: DecideRequest, number: int, same_as: str, units: int) -> object:
         """What the model says: the class of outcome, or the name of the provider."""
-        known = self.given.get((tenant, number))
+        tenant, user, session = ask.tenant_id, str(ask.user_id), str(ask.context["session_id"])
+        known = self.given.get((tenant, number, ask.step.key))
         if known is not None:
             return Replay if known.same_as == same_as else Conflict
         now = self.store.now
@@ -147,8 +189,10 @@ class Decisions(RuleBasedStateMachine):
             and self.live(tenant, "") < SLOTS.limit
         ):
             return LimitHit
+        order, by_rule = order_of(ask.step)
         pinned = self.pins.get((tenant, session))
-        order = ["a", "b"] if pinned in (None, "a") else ["b", "a"]
+        if pinned is not None and self.follows(pinned, ask.step, by_rule=by_rule):
+            order = [pinned, *(name for name in order if name != pinned)]
         return next((name for name in order if self.fit(tenant, name)), NoCandidate)
 
     @rule(
@@ -161,37 +205,38 @@ class Decisions(RuleBasedStateMachine):
                 some.sampled_from(["ann", "bob"]),
                 some.sampled_from(["s", "t"]),
                 some.sampled_from([5_000, 40_000]),
+                some.sampled_from(STEPS),
             ),
             min_size=1,
             max_size=4,
         )
     )
-    def decide(self, rows: list[tuple[int, int, str, int, str, str, int]]) -> None:
+    def decide(self, rows: list[tuple[int, int, str, int, str, str, int, Step]]) -> None:
         """A batch; the model takes its rows one by one."""
         asks = []
-        for which, number, same_as, units, user, session, deadline in rows:
+        for which, number, same_as, units, user, session, deadline, step in rows:
             options = Options(estimate_tokens=units, deadline_ms=deadline)
             wanted = request(
                 self.tenants[which], f"r{number}", same_as=same_as, user=user, session=session, options=options
             )
-            asks.append(Ask(wanted, self.stored))
+            asks.append(Ask(structs.replace(wanted, step=step), self.stored))
         previewed = self.preview(asks[0])
         outcomes = self.store.decide(*asks)
         assert as_told(previewed) == as_told(outcomes[0])
-        for row, outcome in zip(rows, outcomes, strict=True):
-            which, number, same_as, units, user, session, deadline = row
+        for row, ask, outcome in zip(rows, asks, outcomes, strict=True):
+            which, number, same_as, units, user, session, deadline, step = row
             tenant = self.tenants[which]
-            expected = self.expect(tenant, number, same_as, units, user, session)
+            expected = self.expect(ask.request, number, same_as, units)
             if isinstance(expected, type):
                 assert isinstance(outcome, expected), (row, outcome, expected)
                 if isinstance(outcome, Replay):
-                    assert outcome.remembered.decision_id == self.given[tenant, number].decision
+                    assert outcome.remembered.decision_id == self.given[tenant, number, step.key].decision
                 continue
             assert isinstance(outcome, Admitted), (row, outcome, expected)
-            name = self.stored.policy.providers[outcome.candidate].name
-            assert name == expected
+            name = ask.plan.candidates[outcome.candidate].provider.name
+            assert name == expected, (row, outcome)
             now = self.store.now
-            self.given[tenant, number] = Given(outcome.decision_id, name, same_as, units, now)
+            self.given[tenant, number, step.key] = Given(outcome.decision_id, name, same_as, units, now)
             self.pins[tenant, session] = name
             self.counter(TOKENS, tenant).charge(units, now)
             self.counter(EXACT, tenant).charge(units, now)
@@ -217,7 +262,7 @@ class Decisions(RuleBasedStateMachine):
     def settle(self, data: some.DataObject) -> None:
         """A result: other tokens than were reserved, its leases end; the same again changes nothing."""
         known = data.draw(some.sampled_from(sorted(self.given)))
-        tenant, _ = known
+        tenant, *_ = known
         one = self.given[known]
         delta = data.draw(some.integers(-one.units, 6))
         leases = [self.correction(SLOTS, "", -1)]
@@ -257,7 +302,7 @@ class Decisions(RuleBasedStateMachine):
     def teardown(self) -> None:
         """The log has one entry for each decision; no window of requests held more than its limit."""
         for tenant in self.tenants:
-            made = sum(1 for t, _ in self.given if t == tenant)
+            made = sum(1 for t, *_ in self.given if t == tenant)
             assert self.store.actions(tenant).count("decision.made") == made
         for counter in self.counters.values():
             if counter.of not in (TOKENS, EXACT):  # what results correct is not what was admitted
@@ -361,12 +406,21 @@ class BreakerModel:
             self.successes += 1
             if self.successes >= w.success_threshold:
                 self.state, self.failures, self.successes, self.probes, self.calls = "closed", 0, 0, {}, []
+                self.kept = self.kept_by_probes(now)
                 self.starts_slowly(now)
                 turn = BreakerTurn.CLOSED
         self.kept = max(self.kept, now + w.error_rate_window_ms)
         if self.state != "closed":
-            self.kept = max(self.kept, self.until + max(w.timeout_ms, w.error_rate_window_ms))
+            self.kept = max(self.kept, self.until + self.trip_kept())
         return turn
+
+    def kept_by_probes(self, now: int) -> int:
+        """How long a trip that has just ended is kept: what it added does not outlive it."""
+        return now
+
+    def trip_kept(self) -> int:
+        """How long a trip is kept after probes are due: a day."""
+        return DAY
 
     def let_go(self, decision: bytes, now: int) -> bool:
         """A result that says nothing of the provider; whether it ended a probe."""
@@ -465,7 +519,7 @@ class Breakers(RuleBasedStateMachine):
         for model in self.models.values():
             model.with_ = self.breaker
 
-    @rule(ms=some.sampled_from([1, 4_999, 5_000, 10_000, 30_000, 59_999, 60_000, 130_000]))
+    @rule(ms=some.sampled_from([1, 4_999, 5_000, 10_000, 30_000, 59_999, 60_000, 130_000, 3_600_000, DAY]))
     def wait(self, ms: int) -> None:
         """Time passes."""
         self.store.now += ms

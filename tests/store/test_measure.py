@@ -51,7 +51,7 @@ def used(standing: LimitUsage, of: tuple[Counter, ...]) -> dict[tuple[str, str, 
 
 def fail(store: Store, tenant: str, provider: str) -> None:
     """Open a provider's breaker by a failed result."""
-    made = store.one(request(tenant, f"fails {provider}"), policy("z"))
+    made = store.one(request(tenant, f"fails {provider} at {store.now}"), policy("z"))
     assert isinstance(made, Admitted)
     store.settle(undispatched(tenant, made.decision_id, BreakerVerdict.FAILURE, FRAGILE, provider_entry(provider)))
 
@@ -84,18 +84,31 @@ async def test_breakers_are_told_by_state(store: Store) -> None:
     assert await stand(store, tenant) == LimitUsage(2, 0, 1, ())
     store.now += MINUTE
     assert isinstance(store.one(request(tenant, "trial"), policy("a", breaker=FRAGILE)), Admitted)
+    fail(store, tenant, "b")
     assert await stand(store, tenant) == LimitUsage(1, 1, 1, ())
     fail(store, tenant, "c")
     assert await stand(store, tenant) == LimitUsage(1, 1, 1, ())
 
 
+async def test_an_open_breaker_that_is_due_for_a_probe_counts_as_half_open(store: Store) -> None:
+    """Its next request is a probe. So a provider that is idle is not reported as open for a day."""
+    tenant = store.tenant()
+    fail(store, tenant, "a")
+    store.now += MINUTE - 1
+    assert await stand(store, tenant) == LimitUsage(1, 0, 0, ())
+    store.now += 1
+    assert await stand(store, tenant) == LimitUsage(0, 1, 0, ())
+    store.now += 60 * MINUTE
+    assert await stand(store, tenant) == LimitUsage(0, 1, 0, ())
+
+
 async def test_a_breaker_that_has_run_out_is_not_counted(store: Store) -> None:
     """Nobody asked for it any more, and a longer limit keeps the string that it lies in."""
     tenant = store.tenant()
-    long = policy("a", limits=[limit("day", Scope.TENANT, Resource.REQUESTS, 9, 24 * 60 * MINUTE)])
+    long = policy("a", limits=[limit("days", Scope.TENANT, Resource.REQUESTS, 9, 3 * 24 * 60 * MINUTE)])
     assert isinstance(store.one(request(tenant, "1"), long), Admitted)
     fail(store, tenant, "a")
-    store.now += 60 * MINUTE
+    store.now += 25 * 60 * MINUTE
     assert await stand(store, tenant, long) == LimitUsage(0, 0, 0, (1,))
 
 

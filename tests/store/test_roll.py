@@ -18,6 +18,7 @@ from redis import Redis
 from router.domain.ids import name_in
 from router.domain.outcome import Admitted, Busy, Outcome, Replay
 from router.domain.policy.model import Breaker, provider_entry
+from router.domain.request import Step
 from router.domain.result import BreakerVerdict
 from router.domain.task import Moved, Reservation
 from router.store.decide.batch import Batch
@@ -42,12 +43,13 @@ class Rolling(Store):
         super().__init__(client)
         self.version = NOW
         first_returns = {code: what for code, what in DECIDE_RETURNS.items() if code < 8}
-        first_keys = tuple(k for k in DECIDE_KEYS if k not in {"log", "claim", "message"})
+        before_keys = tuple(k for k in DECIDE_KEYS if k != "steps")
+        first_keys = tuple(k for k in before_keys if k not in {"log", "claim", "message"})
         first_settle_keys = tuple(k for k in SETTLE_KEYS if k not in {"log", "figures"})
         self._scripts = {
             NOW: (self.decide_script, self.settle_script),
             FIRST: _scripts(FIRST, first_keys, first_returns, first_settle_keys),
-            BEFORE_LAYOUTS: _scripts(BEFORE_LAYOUTS, DECIDE_KEYS, DECIDE_RETURNS, SETTLE_KEYS),
+            BEFORE_LAYOUTS: _scripts(BEFORE_LAYOUTS, before_keys, DECIDE_RETURNS, SETTLE_KEYS),
         }
         # A script that is loaded on its way counts as a change, and previews are held to make none.
         for decide, settle in self._scripts.values():
@@ -60,10 +62,10 @@ class Rolling(Store):
         self.decide_script, self.settle_script = self._scripts[version]
 
     def preview(self, *args: object, **kwargs: object) -> Outcome:
-        """Pods of the first version make no previews."""
+        """Pods of the first version make no previews; those of the next one decide alike."""
         version = self.version
         if version == FIRST:
-            self.roll(NOW)
+            self.roll(BEFORE_LAYOUTS)
         try:
             return super().preview(*args, **kwargs)  # type: ignore[arg-type]
         finally:
@@ -119,11 +121,16 @@ class RollingDecisions(machine.Decisions):
         assert isinstance(self.store, Rolling)
         self.store.roll(version)
 
+    def follows(self, pinned: str, step: Step, *, by_rule: bool) -> bool:
+        """Earlier versions follow every pin."""
+        assert isinstance(self.store, Rolling)
+        return self.store.version != NOW or super().follows(pinned, step, by_rule=by_rule)
 
-class RollingExact(machine.Decisions):
+
+class RollingExact(RollingDecisions):
     """Every step by a pod of a version that knows exact limits."""
 
-    made_by = Rolling
+    stored = machine.Decisions.stored
 
     @rule(version=some.sampled_from((NOW, BEFORE_LAYOUTS)))
     def roll(self, version: str) -> None:
@@ -170,6 +177,16 @@ class RollingModel(machine.BreakerModel):
     def let_go(self, decision: bytes, now: int) -> bool:
         """The first version does not let go of a probe whose result says nothing."""
         return self.store.version != FIRST and super().let_go(decision, now)
+
+    def kept_by_probes(self, now: int) -> int:
+        """Earlier versions keep a closed breaker as long as its trip."""
+        return now if self.store.version == NOW else self.kept
+
+    def trip_kept(self) -> int:
+        """Earlier versions forget a trip after twice its timeout, or after the window."""
+        if self.store.version == NOW:
+            return super().trip_kept()
+        return max(self.with_.timeout_ms, self.with_.error_rate_window_ms)
 
     def starts_slowly(self, now: int) -> None:
         """The first version begins none."""

@@ -7,11 +7,13 @@ import msgspec
 import nats.errors
 import pytest
 
+from router.domain.result import ExecAck, ExecResult, Status
 from router.log_throttle import LogThrottle
+from router.wire.results import decode_ack, decode_result
 from router.worker import assignments
 from router.worker.assignments import Assignments
 from router.worker.job import Handlers
-from router.worker.messages import Assignment, Finished, read_assignment
+from router.worker.messages import Assignment, Finished, ack, read_assignment, result
 
 
 class JetStream:
@@ -37,6 +39,7 @@ class JetStream:
             raise nats.errors.TimeoutError
 
 
+UUID = "00070000-0000-4000-8000-000000000001"
 BODY = {
     "version": "1",
     "assignment_id": "a1",
@@ -45,6 +48,14 @@ BODY = {
     "executor": {"provider_id": "p1", "channel": "nats"},
     "job": {"type": "echo", "payload": {}},
 }
+
+
+def deep(levels: int) -> Any:
+    """A list in a list in a list …"""
+    value: Any = None
+    for _ in range(levels):
+        value = [value]
+    return value
 
 
 async def store(jetstream: Any) -> None:
@@ -72,3 +83,38 @@ async def test_a_result_that_jetstream_refuses_to_the_end_is_an_error(monkeypatc
     monkeypatch.setattr(assignments, "RETRY_DELAYS_S", (0.0,))
     with pytest.raises(nats.errors.TimeoutError):
         await store(JetStream(refusals=2))
+
+
+@pytest.mark.parametrize(
+    ("output", "read"),
+    [
+        ("cut \ud83d", "cut �"),
+        ({"a": ["\udc00"]}, {"a": ["�"]}),
+        ({"a": float("nan")}, {"a": None}),
+        ({"\ud800": 2**70}, {"�": float(2**70)}),
+    ],
+)
+def test_an_output_that_the_strict_encoder_refuses_is_reported(output: Any, read: Any) -> None:
+    """Half a character, a number that is not finite, a number beyond 64 bits: the router reads what was sent."""
+    sent = Finished("success", output=output, tokens={"input": 3, "output": 4})
+    r = decode_result(result(read_assignment(msgspec.json.encode(BODY | {"assignment_id": UUID})), sent, 5, 6), None)
+    assert isinstance(r, ExecResult)
+    assert (r.status, r.output, r.tokens, r.tokens_input) == (Status.SUCCESS, read, 7, 3)
+
+
+@pytest.mark.parametrize("output", [object(), {1, 2}, deep(100_000), {"a": object()}])
+def test_an_output_that_is_no_json_is_an_error_result(output: Any) -> None:
+    """The attempt ends, and the work does not run again and again."""
+    sent = Finished("success", output=output, cost=0.5)
+    r = decode_result(result(read_assignment(msgspec.json.encode(BODY | {"assignment_id": UUID})), sent, 5, 6), None)
+    assert isinstance(r, ExecResult)
+    assert (r.status, r.error_code, r.cost_microusd) == (Status.ERROR, "WORKER_ERROR", 500_000)
+    assert "not JSON" in (r.error_message or "")
+
+
+def test_a_reason_with_half_a_character_is_reported() -> None:
+    """In an ack."""
+    taken = read_assignment(msgspec.json.encode(BODY | {"assignment_id": UUID}))
+    read = decode_ack(ack(taken, "rejected", "no \ud83d"), None)
+    assert isinstance(read, ExecAck)
+    assert read.message == "no �"

@@ -4,7 +4,7 @@
 --          B candidates, a d each of the first 24: ms until it may be fit, -1 unknown; none when the first look chose
 --          B limits of candidates, each: B candidate, B its charge, d units left: for the first 12 candidates that a
 --          limit of their own turned away, that limit; and the first 12 limits of the chosen one
---          c8 provider entry of the pin that was left, or nothing
+--          c8 provider entry of the pin that was left, or nothing; then '\1' if the caller reported that provider as failed
 local SAW_NOTHING, MAX_OWN = '\0\0\0', 12
 local waits, own = '\0', '\0'
 
@@ -35,7 +35,7 @@ local function note_chosen(c, index)
   own = table.concat(parts)
 end
 
--- All of it; `pin_left`: the entry that the pin named, when the row left it.
+-- All of it; `pin_left`: the last part, when the row left the pin.
 local function seen_by_row(pin_left)
   local n = row_charges
   local seen = pack(counted_doubles[n], n, spread(left, 1, n)) .. waits .. own

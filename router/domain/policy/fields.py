@@ -132,7 +132,10 @@ MINIMUM = Field(
     _BREAKER.minimum_requests,
 )
 TIMEOUT = Field(
-    "timeout_ms", Int(1, LONGEST_MS), "The time in ms from opening to the first probe.", _BREAKER.timeout_ms
+    "timeout_ms",
+    Int(1, LONGEST_MS),
+    "The time in ms from opening to the first probe. Without requests the breaker stays open, for at most a day more.",
+    _BREAKER.timeout_ms,
 )
 SUCCESSES = Field(
     "success_threshold",

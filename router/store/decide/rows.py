@@ -9,20 +9,30 @@ from struct import Struct as Binary
 from msgspec import msgpack
 
 from router.domain.candidates import Candidate, Charge
+from router.domain.decision import Reason
 from router.domain.ids import RANDOM_BYTES, decision_id, task_id
-from router.domain.plan import Plan
-from router.domain.policy.model import Algorithm, Resource, Scope
-from router.domain.request import DecideRequest
+from router.domain.plan import Plan, identity_name
+from router.domain.policy.model import Algorithm, Resource, Scope, provider_entry
+from router.domain.request import NO_STEP, DecideRequest
 from router.domain.task import Reservation, TaskFacts
 from router.store import layouts
 from router.store.decide.batch import Batch, Waiting
 from router.store.decide.row_parts import PolicyPart, PolicyParts, candidate_head, limit_part
 from router.store.keys import Keys, TenantKeys
-from router.store.layouts import ROW_CLAIM, ROW_EXPLAIN, ROW_MESSAGE, ROW_METER, ROW_PREVIEW, ROW_RENEW, ROW_RESERVED
+from router.store.layouts import (
+    ROW_CLAIM,
+    ROW_EXPLAIN,
+    ROW_FAILED,
+    ROW_MESSAGE,
+    ROW_METER,
+    ROW_PREVIEW,
+    ROW_RENEW,
+    ROW_RESERVED,
+    ROW_STEPS,
+)
 from router.store.packing import HASH_BYTES, Extras, sized, tail_extras
 from router.store.task_records import task_facts
 
-PUSH, RESERVED, RENEW, METER, PREVIEW, CLAIM, EXPLAIN, MESSAGE = 1, 2, 4, 8, 16, 32, 64, 128
 JOB_GRACE_MS = 300_000
 MAX_BACKOFF_MS = 30_000
 
@@ -30,6 +40,9 @@ _ROW = layouts.DECIDE_ROW.head
 _CHARGE = layouts.CHARGE.joined("kind", "limit")
 _CLAIM = layouts.CLAIM.head
 _MESSAGE = layouts.MESSAGE.head
+_FAILED = layouts.FAILED.head
+_WHICHEVER = bytes(layouts.FAILED.size)
+_STEPS = layouts.STEPS.head
 _SIZE = Binary(">H")
 _NO_RECORD = _SIZE.pack(0)
 _NO_STICKY = b"\0"
@@ -97,7 +110,7 @@ class RowPacker:
             if w.attempt == 1:
                 batch.jobs.append((keys.job(task), w.job))
         extra = b""
-        if w.preview or request.options.explain or request.message_id is not None:
+        if w.preview or request.options.explain or request.message_id is not None or request.step is not NO_STEP:
             unusual, extra = _unusual(batch, w)
             flags |= unusual
         # A next attempt holds leases only.
@@ -199,7 +212,26 @@ def _unusual(batch: Batch, w: Waiting) -> tuple[int, bytes]:
     if request.message_id is not None and indexed:  # one that is the identity needs no index
         flags |= ROW_MESSAGE
         extra += _MESSAGE.pack(batch.key(w.keys.message(request.message_id)))
+    if (failed := _failed(w)) is not None:
+        flags |= ROW_FAILED
+        extra += _FAILED.pack(failed)
+    if request.step.key and w.attempt == 1 and not w.preview:
+        flags |= ROW_STEPS
+        extra += _STEPS.pack(batch.key(w.keys.steps(identity_name(request))))
     return flags, extra
+
+
+def _failed(w: Waiting) -> bytes | None:
+    """The entry of the provider that the caller of a session reports as failed.
+
+    A caller that names none means the one that it was sent to: that is the pin's, if a fallback rule leads elsewhere.
+    """
+    step, plan = w.request.step, w.plan
+    if plan.pin is None or not step.failed:
+        return None
+    if step.current_provider:
+        return provider_entry(step.current_provider)
+    return _WHICHEVER if plan.candidates and plan.candidates[0].reason is Reason.FALLBACK else None
 
 
 def charged_key(keys: TenantKeys, charge: Charge) -> bytes:

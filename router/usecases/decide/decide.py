@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from router.domain.answers import overloaded
 from router.domain.decision import Answer, Code, Refused
+from router.domain.defects import Warnings
 from router.domain.figures import NO_FIGURES, Snapshot
 from router.domain.outcome import Admitted, Outcome
 from router.domain.plan import Features, Plan, plan
@@ -29,11 +30,12 @@ from router.ports.tasks import Dispatch
 from router.telemetry import Event, Telemetry
 from router.tracing import Span, Tracing
 from router.usecases.decide.intake import DecideSettings, extensions_gated, forbidden, no_policy, store_unavailable
+from router.usecases.messages.input_defects import InputDefects
 from router.wire.decide import decode
 from router.wire.job import encode_job
 from router.wire.problems import Rejected
+from router.wire.protobuf import is_protobuf
 from router.wire.reply import encode, encode_protobuf
-from router.wire.route_request import is_protobuf
 
 log = logging.getLogger("router.decide")
 
@@ -71,12 +73,14 @@ class Decide:
         snapshot: Callable[[str], Snapshot] = lambda _: NO_FIGURES,
         on_unknown_tenant: Callable[[DecideRequest, Refused], None] = lambda _request, _refused: None,
         on_isolation_violation: Callable[[], None] = lambda: None,
+        push_refusal: Callable[[str | None], Refused | None] = lambda _subject: None,
     ) -> None:
         self._store = store
         self._policies = policies
         self._features = features
         self._dispatch = dispatch
         self._telemetry = telemetry
+        self._defects = InputDefects(telemetry, "request")
         self._settings = settings
         self._read = read
         self._tracing = tracing
@@ -84,6 +88,7 @@ class Decide:
         self._snapshot = snapshot
         self._on_unknown_tenant = on_unknown_tenant
         self._on_isolation_violation = on_isolation_violation
+        self._push_refusal = push_refusal
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
@@ -117,6 +122,8 @@ class Decide:
             return
         if reply is None and not request.push_assignment:
             return
+        if request.warnings:
+            self._defects.count(request.warnings, request.tenant_id)
         if self.in_flight == 0:
             self._idle.clear()
         self.in_flight += 1
@@ -186,6 +193,11 @@ class Decide:
             self._on_unknown_tenant(request, refused)
             self._finish(opened, refused)
             return
+        if request.push_assignment:
+            closed = self._push_refusal(request.assignment_subject)
+            if closed is not None:
+                self._finish(opened, closed)
+                return
         features = self._features()
         if stored.policy.extended:
             if features.extensions:
@@ -245,20 +257,33 @@ class Decide:
         if self.in_flight == 0:
             self._idle.set()
         self._telemetry.decisions.count(answer, request.tenant_id, self._loop.time() - opened.started)
-        self._send_reply(opened.reply, opened.protobuf, answer, request.request_id, request.correlation.trace_id)
+        self._send_reply(
+            opened.reply, opened.protobuf, answer, request.request_id, request.correlation.trace_id, request.warnings
+        )
         if opened.span is not None:
             opened.span.end({"outcome": answer.code.value if isinstance(answer, Refused) else "decided"})
 
     def _send_reply(
-        self, reply: Reply | None, protobuf: bool, answer: Answer, request_id: str | None, trace_id: str | None
+        self,
+        reply: Reply | None,
+        protobuf: bool,
+        answer: Answer,
+        request_id: str | None,
+        trace_id: str | None,
+        warnings: Warnings = (),
     ) -> None:
         if reply is None:
             return
         legacy = self._settings.legacy_error_codes
         if protobuf:
-            reply(*encode_protobuf(answer, request_id=request_id, trace_id=trace_id, legacy_codes=legacy))
+            reply(
+                *encode_protobuf(
+                    answer, request_id=request_id, trace_id=trace_id, legacy_codes=legacy, warnings=warnings
+                )
+            )
         else:
-            reply(encode(answer, request_id=request_id, trace_id=trace_id, legacy_codes=legacy), None)
+            data = encode(answer, request_id=request_id, trace_id=trace_id, legacy_codes=legacy, warnings=warnings)
+            reply(data, None)
 
 
 def _content_type(headers: Mapping[str, str]) -> str | None:

@@ -15,6 +15,7 @@ from router.domain.request import DecideRequest
 from router.ports.extensions import CallFailure, ExtensionCalls
 from router.telemetry import Telemetry
 from router.usecases.extensions.health_watch import ExtensionHealthWatch
+from router.usecases.messages.input_defects import InputDefects
 from router.wire.extensions import call_headers, decode_reply, encode_call, subject
 
 _OUTCOME_OF = {
@@ -34,6 +35,7 @@ class Pipeline:
         self._calls = calls
         self._watch = watch
         self._counts = telemetry.extension_calls
+        self._defects = InputDefects(telemetry, "extension reply")
         self._seconds = {stage: telemetry.extension_seconds.child(stage.value) for stage in Stage}
         self._now = asyncio.get_running_loop().time
 
@@ -104,6 +106,8 @@ class Pipeline:
             answer = await self._calls.call(subject(name), body, headers, timeout_ms)
             took = self._now() - started
             outcome, reply, reason = _read(answer, stage)
+            if reply is not None:
+                self._defects.count(reply.warnings, request.tenant_id)
             self._counts.labels(stage.value, outcome.value).inc()
             self._seconds[stage].observe(took)
             cut_short = answer is CallFailure.TIMEOUT and timeout_ms < extension.timeout_ms

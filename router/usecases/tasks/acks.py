@@ -9,6 +9,7 @@ from router.domain.alert import Door
 from router.domain.attempts import why_status
 from router.domain.audit import TaskFeatures
 from router.domain.decision import Code, Refused
+from router.domain.defects import note_of
 from router.domain.ids import attempt_in, task_id, task_of
 from router.domain.result import AckStatus, ExecAck, ExecResult, Status
 from router.domain.task import Action, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskRecord, TaskState, Unreadable
@@ -26,6 +27,7 @@ from router.usecases.messages.deliveries import (
     report_violation,
     retry_later,
 )
+from router.usecases.messages.input_defects import InputDefects
 from router.usecases.messages.isolation import Isolation
 from router.usecases.policies.lookups import policies_of
 from router.usecases.tasks.moves import ending_move, next_attempt_wait_ms, note_move, waiting_move
@@ -59,6 +61,7 @@ class Acks:
         self._effects = effects
         self._dead_letters = dead_letters
         self._telemetry = telemetry
+        self._defects = InputDefects(telemetry, "ack")
         self._isolation = isolation
         self._budget = FailureBudget(failures, f"{ACK} fault", max_failures)
 
@@ -80,6 +83,7 @@ class Acks:
                     self._isolation.violated(Door.RECEIPT)
                 self._dead_letters.give_up(ACK, delivery, decoded.refused, trace_id=decoded.trace_id)
             else:
+                self._defects.count(decoded.warnings, decoded.tenant_id)
                 acks.append((delivery, decoded))
         stored = await self._tasks.records([task_of(a.assignment_id) for _, a in acks])
         # The ack of an unreadable record is dropped: the attempt's deadline covers it.
@@ -135,7 +139,9 @@ class Acks:
     async def _move_of(self, ack: ExecAck, record: TaskRecord) -> Move | None:
         attempt = attempt_in(ack.assignment_id)
         facts = record.facts
-        features = features_of(record, attempt, status=ack.status.value, note=ack.message)
+        features = features_of(
+            record, attempt, status=ack.status.value, note=note_of(ack.message, warnings=ack.warnings)
+        )
         if _foreign(ack, record):
             self._telemetry.results_refused.labels("violation").inc()
             report_violation(self._isolation, Door.RECEIPT, ack.tenant_id or "", facts.tenant_id)

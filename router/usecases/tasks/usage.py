@@ -42,6 +42,8 @@ def usage_of_task(record: TaskRecord, result: ExecResult, wall_ms: int) -> bytes
             request_id=facts.request_id,
             assignment_id=to_text(assignment_id(task, record.attempt)),
             tokens=result.tokens,
+            tokens_input=result.tokens_input,
+            tokens_output=result.tokens_output,
             idempotency_key=facts.idempotency_key,
             correlation=origin_of(facts).correlation,
         )
@@ -64,6 +66,8 @@ def usage_of_decision(remembered: StoredAnswer, result: ExecResult, tenant_id: s
             request_id=result.request_id or to_text(remembered.decision_id),
             assignment_id=None,
             tokens=result.tokens,
+            tokens_input=result.tokens_input,
+            tokens_output=result.tokens_output,
             idempotency_key=result.idempotency_key,
             correlation=result.correlation,
         )

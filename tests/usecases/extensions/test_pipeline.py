@@ -89,6 +89,18 @@ async def test_pre_extensions_build_on_each_other() -> None:
     assert [s.outcome for s in steps] == [CallOutcome.OK, CallOutcome.OK]
 
 
+async def test_half_a_character_in_a_reply_costs_no_request() -> None:
+    """A payload that an extension cut inside a character is read, and the defect is counted."""
+    calls = Calls(pre_cut=b'{"payload": {"text": "cut \\ud83d"}}', validate_check=b'\xef\xbb\xbf{"valid": true}')
+    room = Room(calls)
+    request, steps = await room.pipeline.pre(REQUEST, [step("cut")], room.until)
+    assert (request.payload, steps[0].outcome) == ({"text": "cut �"}, CallOutcome.OK)
+    assert await room.validated(validator("check")) == [CallOutcome.OK]
+    for defect in ("half_character", "byte_order_mark"):
+        labels = {"message": "extension reply", "defect": defect}
+        assert room.telemetry.registry.get_sample_value("router_input_defects_total", labels) == 1
+
+
 async def test_validators_change_nothing_and_run_at_once() -> None:
     """Three that take 50 ms each are done in less than twice that; a payload in their answer is not taken."""
     answers: dict[str, Any] = {f"validate_v{i}": CallFailure.TIMEOUT for i in range(3)}

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import orjson
 from prometheus_client import CollectorRegistry
 
+from router.domain.audit import AuditEntry
 from router.domain.ids import partition_in
 from router.domain.json import JsonObject
 from router.domain.policy.limits import limit
-from router.domain.policy.model import Resource, Scope, TenantPolicies, provider
+from router.domain.policy.model import Resource, Scope, StoredPolicy, TenantPolicies, provider
 from router.domain.request import Options
 from router.errors import StoreUnavailable
 from router.ports.bus import Publication, Published
@@ -106,16 +107,17 @@ class Hands(NamedTuple):
 class World:
     """One store, one stream of usage, one caller; pods come and go."""
 
-    def __init__(self, pod: Pod) -> None:
-        self.pod, self.tasks = pod, RedisTasks(pod.keys, pod.nodes)
+    def __init__(self, pod: Pod, stored: StoredPolicy = STORED) -> None:
+        self.pod, self.tasks, self.stored = pod, RedisTasks(pod.keys, pod.nodes), stored
         self.telemetry = Telemetry(CollectorRegistry())
         self.usage: list[str] = []
+        self.usage_events: list[JsonObject] = []
         self.letters: list[JsonObject] = []
         self.told: list[JsonObject] = []
 
     def get(self, tenant_id: str) -> TenantPolicies:
         """`ports.policies.PolicyLookup`."""
-        return TenantPolicies(tenant_id, 1, bytes(8), {"default": STORED})
+        return TenantPolicies(tenant_id, 1, bytes(8), {"default": self.stored})
 
     async def load(self, tenant_id: str) -> TenantPolicies:
         """Never asked."""
@@ -136,6 +138,7 @@ class World:
                     return
                 else:
                     self.usage.append(publication.message_id)
+                    self.usage_events.append(body)
                 done(Published.STORED)
 
             fate.at_work(stored)
@@ -150,7 +153,7 @@ class World:
         tasks, decisions = Mortal(self.tasks, fate), Mortal(self.pod.decisions, fate)
         stream, alerts, t = Stream(), RecordedAlerts(), self.telemetry
         letters = DeadLetters(stream, t, alerts, keep_payload=False, max_bytes=lambda: 1 << 20, wall_ms=lambda: NOW_MS)
-        outbox = Outbox(tasks, stream, UsageStream(), t, alerts, dedup_ms=DEDUP_MS, wall_ms=lambda: NOW_MS)
+        outbox = Outbox(tasks, stream, UsageStream(), t, alerts, dedup_ms=lambda: DEDUP_MS, wall_ms=lambda: NOW_MS)
         final_results = FinalResults(tasks, stream, Line(), t)
         effects = TaskEffects(tasks, final_results, t, alerts, tombstone_ms=60_000, max_bytes=lambda: 1 << 20)
         isolation = Isolation(t, alerts)
@@ -174,9 +177,13 @@ class World:
         due = self.pod.keys.due(partition_in(task))
         return bool(await self.pod.nodes.call("ZADD", due, "XX", "CH", 0, task))
 
+    async def audit(self) -> list[AuditEntry]:
+        """The audit log, oldest first."""
+        return await RedisAudit(self.pod.keys, self.pod.nodes).after(TENANT, "0-0", maximum=1_000)
+
     async def actions(self) -> list[str]:
         """What the audit says."""
-        return [e.action for e in await RedisAudit(self.pod.keys, self.pod.nodes).after(TENANT, "0-0")]
+        return [e.action for e in await self.audit()]
 
     async def ask(self, name: str, tokens: int, **options: Any) -> Any:
         """One decision."""

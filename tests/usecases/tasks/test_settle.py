@@ -4,6 +4,7 @@ A pod's death is an exception that nothing catches, before or after the act at w
 hands the result to the next pod.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -137,3 +138,67 @@ async def test_a_damaged_outbox_holds_up_no_other_partition(
     assert here.usage == [to_text(usage_id)]
     assert await here.tasks.usage_left() == 0
     assert [r.levelname for r in caplog.records] == ["ERROR"]
+
+
+@pytest.mark.parametrize("pushed", [True, False])
+async def test_defects_of_a_result_are_settled_audited_counted_and_told(world: Callable[[], Any], pushed: bool) -> None:
+    """Half a character, a cost that is no number, tokens in parts: the task ends, its tokens are settled."""
+    here: World = await world()
+    options: Mapping[str, Any] = {"result_subject": INBOX} if pushed else {"meter": True}
+    made = await here.ask("r", RESERVED, **options)
+    task = task_id(made.decision_id)
+    named = {"assignment_id": to_text(assignment_id(task, 1))} if pushed else {"request_id": "r"}
+    odd = {"status": "SUCCESS", "cost": float("nan"), "latency_ms": "12", "output": "cut \ud83d", "version": 1}
+    parts = {"tokens": {"input": 20, "output": USED - 20}}
+    body = orjson.loads(result(tenant_id=TENANT, **named)) | odd | parts
+    hands = here.hands(Fate())
+    await hands.settle.results([message := Message(1, json.dumps(body).encode())])
+    await hands.outbox.drained()
+    await hands.final_results.drained()
+    assert message.said == ["ack"]
+    assert here.letters == []
+    (entry,) = [e for e in await here.audit() if e.action == "result.settled"]
+    assert "has half a character" in str(entry.details["note"])
+    counted = here.telemetry.registry.get_sample_value
+    for defect, times in (("half_character", 1), ("not_finite", 1), ("other_form", 3)):
+        labels = {"message": "result", "defect": defect}
+        assert counted("router_input_defects_total", labels) == times
+    (usage,) = here.usage_events
+    assert (usage["tokens"], usage["tokens_input"], usage["tokens_output"]) == (USED, 20, USED - 20)
+    assert [f["output"] for f in here.told] == (["cut �"] if pushed else [])
+    assert [len(list(f["warnings"])) for f in here.told] == ([5] if pushed else [])  # type: ignore[arg-type]
+    assert isinstance(await here.ask("rest", TOKENS.limit - USED), Admitted)
+    assert isinstance(await here.ask("more", 1), LimitHit)
+
+
+async def test_tokens_that_are_no_number_leave_the_reservation(world: Callable[[], Any]) -> None:
+    """They were reserved by estimate, and nobody knows better."""
+    here: World = await world()
+    made = await here.ask("r", RESERVED)
+    settle, _ = here.settle(Fate())
+    odd = orjson.loads(result(tenant_id=TENANT, request_id="r")) | {"tokens": "many"}
+    await settle.results([Message(1, orjson.dumps(odd))])
+    assert isinstance(made, Admitted)
+    assert (await here.actions()).count("result.settled") == 1
+    assert isinstance(await here.ask("rest", TOKENS.limit - RESERVED), Admitted)
+    assert isinstance(await here.ask("more", 1), LimitHit)
+
+
+async def test_an_odd_ack_counts(world: Callable[[], Any]) -> None:
+    """Its status in capitals, its message half a character: accepted, audited and counted."""
+    here: World = await world()
+    made = await here.ask("r", RESERVED, result_subject=INBOX)
+    task = task_id(made.decision_id)
+    hands = here.hands(Fate())
+    ack = {
+        "assignment_id": to_text(assignment_id(task, 1)),
+        "status": "ACCEPTED",
+        "message": "ok \ud83d",
+        "request_id": 7,
+    }
+    await hands.acks.receive([message := Message(1, json.dumps(ack).encode())])
+    assert message.said == ["ack"]
+    (entry,) = [e for e in await here.audit() if e.action == "assignment.accepted"]
+    assert str(entry.details["note"]).startswith("ok �; the body has half a character")
+    labels = {"message": "ack", "defect": "field_dropped"}
+    assert here.telemetry.registry.get_sample_value("router_input_defects_total", labels) == 1
