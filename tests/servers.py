@@ -56,9 +56,11 @@ def free_port() -> int:
 
 
 def nats_binary() -> Path:
-    """The `nats-server` beside this interpreter, else the one on PATH."""
+    """The one that TEST_NATS_BINARY names (an older release), else the one beside this interpreter, else on PATH."""
     if IN_CONTAINERS:
         return Path("nats-server")
+    if (named := os.environ.get("TEST_NATS_BINARY")) is not None:
+        return Path(named)
     beside = Path(sys.executable).with_name("nats-server")
     found = beside if beside.exists() else shutil.which("nats-server")
     if found is None:
@@ -189,9 +191,10 @@ class NatsProcess(ServerProcess):
     image = os.environ.get("TEST_NATS_IMAGE", "nats:2")
     entrypoint_words = 1
 
-    def __init__(self, data: Path, *, port: int | None = None, extra: str = "") -> None:
+    def __init__(self, data: Path, *, port: int | None = None, extra: str = "", domain: str = "") -> None:
         super().__init__(data, port=port)
         self.extra = extra
+        self.domain = f", domain: {domain}" if domain else ""
 
     @property
     def url(self) -> str:
@@ -203,7 +206,7 @@ class NatsProcess(ServerProcess):
         config = self.data / "nats.conf"
         config.write_text(
             f"listen: 127.0.0.1:{self.port}\nserver_name: router-tests-{os.getpid()}-{self.port}\n"
-            f"max_payload: 4MB\njetstream {{ store_dir: '{self.data / 'jetstream'}' }}\n{self.extra}\n"
+            f"max_payload: 4MB\njetstream {{ store_dir: '{self.data / 'jetstream'}'{self.domain} }}\n{self.extra}\n"
         )
         return [str(nats_binary()), "-c", str(config)]
 
@@ -224,7 +227,12 @@ class ValkeyProcess(ServerProcess):
 
     @property
     def url(self) -> str:
-        """The address for clients."""
+        """The address for pods."""
+        return self.own_url
+
+    @property
+    def own_url(self) -> str:
+        """The address for tests, which may do everything."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def command(self) -> list[str]:
@@ -239,13 +247,30 @@ class ValkeyProcess(ServerProcess):
             return f"\r\nprocess_id:{self.pid}\r\n".encode() in connection.recv(65536)
 
 
+class LimitedValkey(ValkeyProcess):
+    """A Valkey whose pods are an ACL user with these rules; tests stay the default user. `withheld` commands are
+    renamed away for everybody.
+    """
+
+    USER, PASSWORD = "limited", "sesame"
+
+    def __init__(self, data: Path, rules: str = "~* &* +@all", *, withheld: tuple[str, ...] = ()) -> None:
+        renamed = [word for name in withheld for word in ("--rename-command", name, "")]
+        super().__init__(data, args=(*renamed, "--user", self.USER, "on", f">{self.PASSWORD}", *rules.split()))
+
+    @property
+    def url(self) -> str:
+        """The address for pods."""
+        return f"redis://{self.USER}:{self.PASSWORD}@127.0.0.1:{self.port}/0"
+
+
 class ValkeyNode(ValkeyProcess):
     """One node of a Cluster, with a bus port of its own choice."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, args: tuple[str, ...] = ()) -> None:
         self.bus_port = free_port()
         cluster = ("--cluster-enabled", "yes", "--cluster-port", str(self.bus_port), "--cluster-node-timeout", "3000")
-        super().__init__(data, args=cluster)
+        super().__init__(data, args=(*cluster, *args))
 
     def ask(self, *words: str) -> str:
         """One command, as text; errors raise."""
@@ -257,12 +282,12 @@ class ValkeyNode(ValkeyProcess):
 
 
 class ValkeyCluster:
-    """A Redis Cluster of three primaries that own a third of the slots each."""
+    """A Redis Cluster of three primaries that own a third of the slots each. `args` are added for every node."""
 
     SLOTS = ((0, 5460), (5461, 10922), (10923, 16383))
 
-    def __init__(self, data: Path) -> None:
-        self.nodes = [ValkeyNode(data / f"node{i}") for i in range(len(self.SLOTS))]
+    def __init__(self, data: Path, args: tuple[str, ...] = ()) -> None:
+        self.nodes = [ValkeyNode(data / f"node{i}", args) for i in range(len(self.SLOTS))]
 
     @property
     def url(self) -> str:

@@ -1,5 +1,7 @@
 """Settings → the options of each adapter and use case."""
 
+from urllib.parse import urlsplit
+
 from router.bus.options import BusOptions, js_prefix_of
 from router.bus.stream_specs import StreamSpec
 from router.domain.degraded import Degradable
@@ -13,6 +15,7 @@ from router.store.decide.calls import LaneSettings
 from router.store.nodes import Access
 from router.store.policies import Bounds
 from router.store.retention import RetentionBounds
+from router.store.rights import Server
 from router.usecases.admin.access import Tokens
 from router.usecases.decide.intake import DecideSettings
 from router.usecases.policies.cache_settings import CacheSettings
@@ -21,6 +24,8 @@ from router.wire import subjects
 DAY_MS = 86_400_000
 # The TTL of an audit log is renewed at most once an hour; the margin keeps its last entries for the whole retention.
 AUDIT_TTL_MARGIN_MS = DAY_MS
+# Streams of the version before lack these.
+_ADDED = {"ack": (subjects.every_tenant(subjects.ACK),), "result": (subjects.every_tenant(subjects.RESULT),)}
 
 
 def bus_options(s: Settings) -> BusOptions:
@@ -38,6 +43,17 @@ def bus_options(s: Settings) -> BusOptions:
         tls_ca=None if s.nats_tls_ca is None else str(s.nats_tls_ca),
         tls_cert=None if s.nats_tls_cert is None else str(s.nats_tls_cert),
         tls_key=None if s.nats_tls_key is None else str(s.nats_tls_key),
+    )
+
+
+def redis_server(s: Settings) -> Server:
+    """What the rights in Redis follow from."""
+    path = urlsplit(s.redis_url).path.strip("/")
+    return Server(
+        schema=s.store_schema,
+        cluster=s.redis_cluster,
+        wait_replicas=s.wait_replicas > 0,
+        database=int(path) if path.isdecimal() else 0,
     )
 
 
@@ -85,7 +101,7 @@ def decide_settings(s: Settings) -> DecideSettings:
         on_store_error=OnStoreError(s.on_store_error),
         deadlines=Deadlines(s.deadline_factor, s.deadline_least_ms, s.deadline_most_ms),
         deadline_max_ms=s.deadline_max_ms,
-        result_subject_prefixes=s.result_subject_prefixes,
+        result_subject_prefixes=(*(s.reply_prefixes or (subjects.INBOX,)), *s.result_subject_prefixes),
     )
 
 
@@ -174,6 +190,7 @@ def stream_specs(s: Settings) -> tuple[StreamSpec, ...]:
             max_bytes=maximum,
             kind=kind,
             part=part,
+            added=_ADDED.get(kind, ()),
         )
         for kind, part, subjects_of_stream, age, dedup, maximum in rows
     )

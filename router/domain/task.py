@@ -215,6 +215,7 @@ class Move(Struct, frozen=True):
     - `charged_ms`: time of the reservations, which `corrections` change. `leases`: concurrency leases to release.
     - `why`: what ended the attempt (`attempts.why_of`). `taught`: measurements for the provider's figures.
     - `final`: the final result, stored until it is published.
+    - `mark`: which result it is (8 bytes), kept with the answer that it settles; empty: not kept.
     - `note`: write only the audit record.
     - `reopens`: the step is also made for a task that ended as `Dispatched.OPEN` or `Dispatched.FAILED`; the final
       result that is stored for it stays.
@@ -243,6 +244,7 @@ class Move(Struct, frozen=True):
     why: int = 0
     taught: Measurements = NO_MEASUREMENTS
     final: Final | None = None
+    mark: bytes = b""
 
 
 class BreakerTurn(IntEnum):

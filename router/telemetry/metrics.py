@@ -16,6 +16,7 @@ from router.domain.decision import PinState
 from router.domain.degraded import Degradable
 from router.domain.gate import Fault
 from router.domain.policy.model import Resource, Scope
+from router.domain.reply_refusal import ReplyRefusal
 from router.domain.task import BreakerTurn
 from router.telemetry.families import Families, MetricRow
 from router.telemetry.tally import OTHER, Decisions
@@ -65,6 +66,13 @@ class Telemetry:
         families.own(self.decisions, Decisions.NAME, Decisions.DOCUMENTATION, Decisions.LABELS)
         self.in_flight = families.gauge("in_flight", "Requests in the pod without an answer yet.")
         self.shed = families.counter("shed", "Requests refused before decoding because too many were in flight.")
+        self.reply_subjects_refused = families.counter(
+            "reply_subjects_refused",
+            "Requests dropped because the router does not publish to their reply subject, by reason.",
+            "reason",
+        )
+        for reason in ReplyRefusal:
+            self.reply_subjects_refused.labels(reason.value)
         pins = families.counter("pins", "Decisions with a pin, by the state of the pin.", "state")
         self.pins: Mapping[PinState, Counter] = {
             state: pins.labels(state.name.lower()) for state in PinState if state is not PinState.NONE
@@ -143,7 +151,8 @@ class Telemetry:
             "store_reseeded", "Times that an empty store was found and seeded again."
         )
         self.store_memory_share = families.gauge(
-            "store_memory_share", "Used memory as a share of maxmemory, on the fullest node; 0 without maxmemory."
+            "store_memory_share",
+            "Used memory as a share of maxmemory, on the fullest node; 0 without maxmemory; NaN if INFO is blocked.",
         )
         self.store_keys = families.gauge(
             "store_keys", "Keys of each kind, estimated from a sample by the leading pod; 0 on the others.", "kind"
