@@ -203,6 +203,7 @@ class Pod:
         try:
             share = await self._platform.store.meta.memory_share()
             self._platform.telemetry.store_memory_share.set(share)
+            self._platform.memory_share = share
             self._memory.read(share)
         except StoreError as fault:
             log.debug("memory share of the store unknown: %s", fault)

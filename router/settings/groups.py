@@ -214,6 +214,19 @@ class Dispatch(Group):
 
     assign_subjects: Texts = setting((), "Additional literal subjects under caf.exec. that stream ASSIGN stores.")
     result_subject_prefixes: Texts = setting((), "Prefixes allowed in `options.result_subject`, besides `_INBOX.`.")
+    final_keep_s: Seconds = setting(
+        600,
+        "How long the final result for an `options.result_subject` is kept for callers who repeat the request. Later, "
+        "or with 0, they get it without output, from the record that ROUTER_TOMBSTONE_TTL keeps.",
+        ge=0,
+        le=86_400,
+    )
+    final_keep_bytes: Size = setting(
+        4_096,
+        "The largest output that is kept with such an end. Above 80 % of Redis' maxmemory no output is kept.",
+        ge=0,
+        le=65_536,
+    )
     dead_letter_after: int = setting(
         5,
         "Faults of a message, over all pods and without outages, after which it becomes a dead letter. If only its "

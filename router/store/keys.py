@@ -119,6 +119,12 @@ KEYS = {
         "last deadline + 5 min; after the end, its tombstone's",
         "work item of a dispatched task; after the end its final result, until that is published",
     ),
+    "final": KeyKind(
+        "<schema>:{p}:~:final:<task>",
+        "string",
+        "ROUTER_FINAL_KEEP",
+        "end of a task whose caller asked for it, for those who repeat the request",
+    ),
     "due": KeyKind(
         "<schema>:{p}:~:due", "zset", "bounded by tasks in flight", "due set: task id → when it is due, in ms"
     ),
@@ -217,6 +223,10 @@ class TenantKeys(Struct, frozen=True):
         """The work item."""
         return b"%bjob:%b" % (self.shared, task_id)
 
+    def final(self, task_id: bytes) -> bytes:
+        """The final result of a task that is kept for repeats."""
+        return b"%bfinal:%b" % (self.shared, task_id)
+
 
 class Keys:
     """Key names for one schema and number of partitions."""
@@ -292,3 +302,7 @@ class Keys:
     def job(self, task_id: bytes) -> bytes:
         """The work item of a task, by the partition in its id."""
         return self._prefix(int.from_bytes(task_id[:2]) % self.partitions) + b"~:job:" + task_id
+
+    def final(self, task_id: bytes) -> bytes:
+        """The final result of a task that is kept for repeats, by the partition in its id."""
+        return self._prefix(int.from_bytes(task_id[:2]) % self.partitions) + b"~:final:" + task_id
