@@ -4,6 +4,7 @@ RouterError
 ├── InvalidInput          a document or request is invalid; lists every problem
 ├── StoreError            an operation on Redis failed
 │   ├── StoreUnavailable  nothing was executed: not connected, breaker open, or refused before sending
+│   ├── StoreForbidden    Redis does not offer the command to this user: by ACL, renamed, or unknown
 │   ├── OutcomeUnknown    sent, but not answered in time: it may have been executed
 │   └── StoreDamaged      a key has the wrong type or format: a retry does not help
 ├── BusError              an operation on NATS failed
@@ -48,6 +49,10 @@ class StoreError(RouterError):
 
 class StoreUnavailable(StoreError):
     """Nothing was executed."""
+
+
+class StoreForbidden(StoreError):
+    """Redis does not offer a command to this user. A retry does not help before an operator acts."""
 
 
 class OutcomeUnknown(StoreError):

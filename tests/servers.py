@@ -224,7 +224,12 @@ class ValkeyProcess(ServerProcess):
 
     @property
     def url(self) -> str:
-        """The address for clients."""
+        """The address for pods."""
+        return self.own_url
+
+    @property
+    def own_url(self) -> str:
+        """The address for tests, which may do everything."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def command(self) -> list[str]:
@@ -239,13 +244,30 @@ class ValkeyProcess(ServerProcess):
             return f"\r\nprocess_id:{self.pid}\r\n".encode() in connection.recv(65536)
 
 
+class LimitedValkey(ValkeyProcess):
+    """A Valkey whose pods are an ACL user with these rules; tests stay the default user. `withheld` commands are
+    renamed away for everybody.
+    """
+
+    USER, PASSWORD = "limited", "sesame"
+
+    def __init__(self, data: Path, rules: str = "~* &* +@all", *, withheld: tuple[str, ...] = ()) -> None:
+        renamed = [word for name in withheld for word in ("--rename-command", name, "")]
+        super().__init__(data, args=(*renamed, "--user", self.USER, "on", f">{self.PASSWORD}", *rules.split()))
+
+    @property
+    def url(self) -> str:
+        """The address for pods."""
+        return f"redis://{self.USER}:{self.PASSWORD}@127.0.0.1:{self.port}/0"
+
+
 class ValkeyNode(ValkeyProcess):
     """One node of a Cluster, with a bus port of its own choice."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, args: tuple[str, ...] = ()) -> None:
         self.bus_port = free_port()
         cluster = ("--cluster-enabled", "yes", "--cluster-port", str(self.bus_port), "--cluster-node-timeout", "3000")
-        super().__init__(data, args=cluster)
+        super().__init__(data, args=(*cluster, *args))
 
     def ask(self, *words: str) -> str:
         """One command, as text; errors raise."""
@@ -257,12 +279,12 @@ class ValkeyNode(ValkeyProcess):
 
 
 class ValkeyCluster:
-    """A Redis Cluster of three primaries that own a third of the slots each."""
+    """A Redis Cluster of three primaries that own a third of the slots each. `args` are added for every node."""
 
     SLOTS = ((0, 5460), (5461, 10922), (10923, 16383))
 
-    def __init__(self, data: Path) -> None:
-        self.nodes = [ValkeyNode(data / f"node{i}") for i in range(len(self.SLOTS))]
+    def __init__(self, data: Path, args: tuple[str, ...] = ()) -> None:
+        self.nodes = [ValkeyNode(data / f"node{i}", args) for i in range(len(self.SLOTS))]
 
     @property
     def url(self) -> str:

@@ -1,7 +1,10 @@
 """Settings → the options of each adapter and use case."""
 
+from urllib.parse import urlsplit
+
 from router.bus.options import BusOptions
 from router.bus.stream_specs import StreamSpec
+from router.domain.degraded import Degradable
 from router.domain.plan import Deadlines
 from router.domain.policy.model import OnStoreError
 from router.domain.roles import Role
@@ -12,6 +15,7 @@ from router.store.decide.calls import LaneSettings
 from router.store.nodes import Access
 from router.store.policies import Bounds
 from router.store.retention import RetentionBounds
+from router.store.rights import Server
 from router.usecases.admin.access import Tokens
 from router.usecases.decide.intake import DecideSettings
 from router.usecases.policies.cache_settings import CacheSettings
@@ -34,6 +38,17 @@ def bus_options(s: Settings) -> BusOptions:
         tls_ca=None if s.nats_tls_ca is None else str(s.nats_tls_ca),
         tls_cert=None if s.nats_tls_cert is None else str(s.nats_tls_cert),
         tls_key=None if s.nats_tls_key is None else str(s.nats_tls_key),
+    )
+
+
+def redis_server(s: Settings) -> Server:
+    """What the rights in Redis follow from."""
+    path = urlsplit(s.redis_url).path.strip("/")
+    return Server(
+        schema=s.store_schema,
+        cluster=s.redis_cluster,
+        wait_replicas=s.wait_replicas > 0,
+        database=int(path) if path.isdecimal() else 0,
     )
 
 
@@ -109,45 +124,51 @@ def forget_ms(s: Settings) -> int:
 
 
 def stream_specs(s: Settings) -> tuple[StreamSpec, ...]:
-    """The streams of a fleet."""
+    """The streams of a fleet, those of dispatch first: an account may be too small for all."""
     dead_letters = tuple(f"{subject}.dlq" for subject in (subjects.RESULT, subjects.ACK))
-    rows: tuple[tuple[str, tuple[str, ...], int, int | None, int | None], ...] = (
+    dispatch, alerts = Degradable.DISPATCH, Degradable.ALERTS
+    rows: tuple[tuple[str, Degradable, tuple[str, ...], int, int | None, int | None], ...] = (
         (
-            s.stream_assign_name,
+            "assign",
+            dispatch,
             (subjects.ASSIGN, *s.assign_subjects),
             s.assign_max_age_s,
             s.stream_assign_dedup_s,
             s.stream_assign_max_bytes,
         ),
         (
-            s.stream_assigned_name,
+            "assigned",
+            dispatch,
             (subjects.ASSIGNED,),
             s.stream_assigned_max_age_s,
             s.stream_assigned_dedup_s,
             s.stream_assigned_max_bytes,
         ),
-        (s.stream_ack_name, (subjects.ACK,), s.stream_ack_max_age_s, None, s.stream_ack_max_bytes),
-        (s.stream_result_name, (subjects.RESULT,), s.stream_result_max_age_s, None, s.stream_result_max_bytes),
+        ("ack", dispatch, (subjects.ACK,), s.stream_ack_max_age_s, None, s.stream_ack_max_bytes),
+        ("result", dispatch, (subjects.RESULT,), s.stream_result_max_age_s, None, s.stream_result_max_bytes),
         (
-            s.stream_usage_name,
+            "usage",
+            dispatch,
             (subjects.USAGE,),
             s.stream_usage_max_age_s,
             s.stream_usage_dedup_s,
             s.stream_usage_max_bytes,
         ),
+        ("dlq", dispatch, dead_letters, s.stream_dlq_max_age_s, s.stream_dlq_dedup_s, s.stream_dlq_max_bytes),
         (
-            s.stream_alert_name,
+            "alert",
+            alerts,
             (f"{subjects.ALERT}.*",),
             s.stream_alert_max_age_s,
             s.stream_alert_dedup_s,
             s.stream_alert_max_bytes,
         ),
-        (s.stream_dlq_name, dead_letters, s.stream_dlq_max_age_s, s.stream_dlq_dedup_s, s.stream_dlq_max_bytes),
     )
     if s.audit_export_subject is not None:
         rows += (
             (
-                s.stream_audit_name,
+                "audit",
+                Degradable.AUDIT_EXPORT,
                 (s.audit_export_subject,),
                 s.stream_audit_max_age_s,
                 s.stream_audit_dedup_s,
@@ -156,14 +177,16 @@ def stream_specs(s: Settings) -> tuple[StreamSpec, ...]:
         )
     return tuple(
         StreamSpec(
-            name=name,
+            name=getattr(s, f"stream_{kind}_name"),
             subjects=subjects_of_stream,
             max_age_s=age,
             dedup_s=dedup,
             replicas=s.stream_replicas,
             max_bytes=maximum,
+            kind=kind,
+            part=part,
         )
-        for name, subjects_of_stream, age, dedup, maximum in rows
+        for kind, part, subjects_of_stream, age, dedup, maximum in rows
     )
 
 

@@ -58,6 +58,7 @@ class DecideParts:
             extensions=ExtensionFlow(ports, t, max_ms=s.pipeline_deadline_ms, max_running=s.pipelines_max),
             on_unknown_tenant=audit.unknown.refused,
             on_isolation_violation=partial(platform.isolation.violated, Door.DECIDE),
+            push_refusal=platform.push_gate.refusal,
         )
         self.dry_run = DryRun(
             decisions=store.decisions,

@@ -8,6 +8,7 @@ from typing import TypedDict
 
 from router.bus.stream_specs import Ensured
 from router.domain.alert import FLEET, Condition
+from router.domain.degraded import Degradable
 from router.domain.policy.model import TenantPolicies
 from router.edge.readiness import Readiness
 from router.log_throttle import LogThrottle
@@ -22,6 +23,9 @@ from router.usecases.alerts.rules import Level, Unavailable
 from router.usecases.policies.cache import PolicyCache
 
 log = logging.getLogger("router.app")
+
+# Dispatch is reported by `usecases.tasks.push_gate`, which knows of refused publishes too.
+_PARTS_WITH_STREAMS = (Degradable.ALERTS, Degradable.AUDIT_EXPORT)
 
 
 class StoreWatch:
@@ -106,26 +110,66 @@ class StoreWatch:
 
 
 class StreamWatch:
-    """Watches the stream keeper. `fit` is set once no stream covers a request/reply subject."""
+    """Watches the stream keeper. `fit` is set by the first check that finds nothing against serving requests.
 
-    def __init__(self, telemetry: Telemetry, readiness: Readiness, alerts: AlertSink) -> None:
+    Before that, a missing stream that dispatch needs takes readiness, unless dispatch is `optional`. Afterwards it is
+    only degraded. `on_missing` is called with the missing streams of dispatch and their reasons.
+    """
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        readiness: Readiness,
+        alerts: AlertSink,
+        *,
+        optional: bool = False,
+        on_missing: Callable[[dict[str, str]], None] = lambda _missing: None,
+    ) -> None:
         self._differences = telemetry.stream_differences
         self._readiness = readiness
         self._alerts = alerts
+        self._optional = optional
+        self._on_missing = on_missing
         self.fit = asyncio.Event()
 
     def checked(self, ensured: Ensured, covered: dict[str, list[str]]) -> None:
         """Called after each complete check of the streams; `covered`: request/reply subject → covering streams."""
         self._differences.set(len(ensured.differences))
-        if not covered:
-            self._readiness.ok("streams")
-            self.fit.set()
-            self._alerts.resolve(Condition.STREAM_COVERS_REQUESTS, FLEET)
+        missing: dict[str, str] = {}
+        for one in ensured.missing:
+            if one.part is Degradable.DISPATCH:
+                missing.setdefault(one.stream, one.reason)
+        self._on_missing(missing)
+        for part in _PARTS_WITH_STREAMS:
+            reasons = [one.reason for one in ensured.missing if one.part is part]
+            if reasons:
+                self._readiness.degrade(part, reasons[0])
+            else:
+                self._readiness.restore(part)
+        if covered:
+            names = sorted({name for streams in covered.values() for name in streams})
+            why = f"stream {', '.join(names)} covers {', '.join(covered)}: narrow it, or its acks reach callers first"
+            self._readiness.not_ok("streams", why)
+            self._alerts.raise_(Condition.STREAM_COVERS_REQUESTS, FLEET, why, {"streams": list(names)})
             return
-        names = sorted({name for streams in covered.values() for name in streams})
-        why = f"stream {', '.join(names)} covers {', '.join(covered)}: narrow it, or its acks reach callers first"
-        self._readiness.not_ok("streams", why)
-        self._alerts.raise_(Condition.STREAM_COVERS_REQUESTS, FLEET, why, {"streams": list(names)})
+        self._alerts.resolve(Condition.STREAM_COVERS_REQUESTS, FLEET)
+        if missing and not self._optional and not self.fit.is_set():
+            why, *others = missing.values()
+            self._readiness.not_ok("streams", f"{why} ({len(others)} more streams are missing)" if others else why)
+            return
+        self._readiness.ok("streams")
+        self.fit.set()
+
+    def failed(self, reason: str, off: bool) -> None:
+        """Called after a check that failed; `off`: there is no JetStream. Publishes notice later outages."""
+        if self.fit.is_set():
+            return
+        if not (off and self._optional):
+            self._readiness.not_ok("streams", reason)
+            return
+        self._on_missing({"JetStream": reason})
+        self._readiness.ok("streams")
+        self.fit.set()
 
 
 class CacheWatch:

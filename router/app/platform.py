@@ -14,6 +14,7 @@ from router.bus.keeper import StreamKeeper
 from router.bus.publisher import StreamPublisher
 from router.bus.streams import Streams
 from router.domain.alert import FLEET, Condition
+from router.domain.degraded import Degradable
 from router.domain.json import JsonObject
 from router.domain.plan import Features
 from router.edge.readiness import Readiness
@@ -29,6 +30,7 @@ from router.usecases.audit.log_lines import AuditLines
 from router.usecases.gate.gate import Gate, GateState
 from router.usecases.gate.log import GateLog
 from router.usecases.messages.isolation import Isolation
+from router.usecases.tasks.push_gate import PushGate
 from router.wire.alerts import encode_alert
 
 _CONDITIONS = ("store", "policies", "bus", "streams", "serving")
@@ -49,7 +51,7 @@ class Platform:
     def __init__(self, settings: Settings) -> None:
         self.settings = s = settings
         self.draining = False
-        # Of the store's maxmemory; 0: no bound.
+        # Of the store's maxmemory; 0: no bound, or unknown.
         self.memory_share = 0.0
         self.telemetry = Telemetry(CollectorRegistry(), s.metrics_tenants, (*KEYS, OTHER))
         self.readiness = Readiness(
@@ -58,9 +60,16 @@ class Platform:
             lambda part, off: self.telemetry.degraded.labels(part.value).set(int(off)),
         )
         self.bus = Bus(bus_options(s))
-        own = consumers(assign=s.stream_assign_name, ack=s.stream_ack_name, result=s.stream_result_name)
+        own = consumers(
+            assign=s.stream_assign_name,
+            ack=s.stream_ack_name,
+            result=s.stream_result_name,
+            assign_subjects=s.assign_subjects,
+        )
         self.streams = Streams(self.bus, stream_specs(s), own)
-        self.publisher = StreamPublisher(self.bus, self.streams, on_stream_missing=self._stream_missing)
+        self.publisher = StreamPublisher(
+            self.bus, self.streams, give_up_s=s.publish_timeout_s, on_stream_missing=self._stream_missing
+        )
         self.audit_lines = AuditLines(s.audit_log_sample, self.now_ms)
         self.store_watch = StoreWatch(self.telemetry)
         hooks = StoreHooks(self.store_watch.hooks(), self.telemetry.audit_read_seconds.observe, self.audit_lines.moved)
@@ -75,8 +84,18 @@ class Platform:
             calm_ms=s.alert_calm_s * 1000,
         )
         self.isolation = Isolation(self.telemetry, self.alerts)
-        self.stream_watch = StreamWatch(self.telemetry, self.readiness, self.alerts)
-        self.keeper = StreamKeeper(self.bus, self.streams, on_poll=self.stream_watch.checked)
+        self.push_gate = PushGate(self.alerts, self.streams.stream_of, self._dispatch_switched, time.monotonic)
+        self.publisher.trouble.sink = self.push_gate
+        self.stream_watch = StreamWatch(
+            self.telemetry,
+            self.readiness,
+            self.alerts,
+            optional=s.dispatch == "optional",
+            on_missing=self.push_gate.missing,
+        )
+        self.keeper = StreamKeeper(
+            self.bus, self.streams, on_poll=self.stream_watch.checked, on_fault=self.stream_watch.failed
+        )
         self._bus_totals()
         self._outage_rules()
         self._gate_parts()
@@ -138,8 +157,15 @@ class Platform:
     def tick(self) -> None:
         """Call once a second. Does not wait for Redis or NATS."""
         self.store_watch.tick()
+        self.push_gate.tick()
         self._bus_rule.read(self._bus_was_down)
         self._bus_was_down = self._bus_was_down and not self.bus.connected
+
+    def _dispatch_switched(self, reason: str | None) -> None:
+        if reason is None:
+            self.readiness.restore(Degradable.DISPATCH)
+        else:
+            self.readiness.degrade(Degradable.DISPATCH, reason)
 
     def _stream_missing(self) -> None:
         self.keeper.poll_soon()

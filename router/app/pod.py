@@ -11,6 +11,7 @@ request/reply subject.
 import asyncio
 import gc
 import logging
+import math
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -27,6 +28,7 @@ from router.app.services import Services
 from router.app.tasks import TaskParts
 from router.bus import announce, workers
 from router.domain.alert import FLEET, Condition
+from router.domain.degraded import STORE_PARTS, Degradable
 from router.errors import BusError, StartupRefused, StoreError
 from router.log_throttle import LogThrottle
 from router.logs import configure
@@ -135,7 +137,8 @@ class Pod:
         self._run(audit.retention.run(), "retention")
         self._run(audit.unknown.run(), "unknown tenants")
         self._run(audit.unrecorded.run(), "unrecorded refusals")
-        self._run(policies.census.run(), "census")
+        if Degradable.STORE_WALKS not in platform.store.missing.parts:
+            self._run(policies.census.run(), "census")
         self._run(policies.measure.run(), "measure")
         self._run(policies.breaker_episodes.run(), "breaker episodes")
         await self._until_done("serving", self._deciding.door.open)
@@ -163,9 +166,12 @@ class Pod:
         store = self._platform.store
         await store.open()
         await store.meta.ensure()
-        problems = await store.meta.check_server()
-        if problems:
-            raise StoreError("; ".join(problems))
+        off = await store.degraded()
+        for part in STORE_PARTS:
+            if part in off:
+                self._platform.readiness.degrade(part, off[part])
+            else:
+                self._platform.readiness.restore(part)
 
     async def _open_bus(self) -> None:
         bus, workers_seen = self._platform.bus, self._tasks.workers
@@ -201,10 +207,11 @@ class Pod:
 
     async def _check_memory(self) -> None:
         try:
-            share = await self._platform.store.meta.memory_share()
-            self._platform.telemetry.store_memory_share.set(share)
-            self._platform.memory_share = share
-            self._memory.read(share)
+            share = await self._platform.store.servers.memory_share()
+            self._platform.telemetry.store_memory_share.set(math.nan if share is None else share)
+            self._platform.memory_share = share or 0.0
+            if share is not None:
+                self._memory.read(share)
         except StoreError as fault:
             log.debug("memory share of the store unknown: %s", fault)
 

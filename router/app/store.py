@@ -4,11 +4,21 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from router.app.adapter_settings import audit_ms, lane_settings, policy_bounds, redis_access, retention_bounds
+from router.app.adapter_settings import (
+    audit_ms,
+    lane_settings,
+    policy_bounds,
+    redis_access,
+    redis_server,
+    retention_bounds,
+)
+from router.domain.degraded import Degradable
 from router.domain.task import BreakerTurn, Move
+from router.errors import StoreError, StoreForbidden
 from router.settings import Settings
 from router.store.audit import RedisAudit
 from router.store.claims import RedisClaims
+from router.store.cluster import Cluster
 from router.store.decide.availability import LaneHooks
 from router.store.decide.lanes import Lanes
 from router.store.decide.rows import RowPacker
@@ -21,9 +31,12 @@ from router.store.keys import Keys
 from router.store.levers import RedisLevers, lever_scripts
 from router.store.measure import RedisMeasure
 from router.store.meta import RedisEpochs, RedisMeta
-from router.store.nodes import Cluster, Nodes, SingleNode
+from router.store.nodes import Nodes, SingleNode
 from router.store.policies import RedisPolicies
 from router.store.retention import RedisRetention
+from router.store.rights import Missing
+from router.store.rights import missing as missing_rights
+from router.store.server import RedisServers
 from router.store.tasks import RedisTasks
 from router.store.tenants import RedisTenants
 from router.store.unknown_tenants import RedisUnknownTenants
@@ -44,7 +57,9 @@ class Store:
         nodes_type = Cluster if s.redis_cluster else SingleNode
         self.nodes: Nodes = nodes_type(s.redis_url, redis_access(s))
         self.keys = Keys(s.store_schema, s.partitions)
-        script = decide_script()
+        self._script = script = decide_script()
+        self._server = redis_server(s)
+        self.missing = Missing()
         self.script_version = script.version
         packer = RowPacker(self.keys, os.urandom, script=script.version)
         self.lanes = Lanes(
@@ -73,7 +88,8 @@ class Store:
         self.levers = RedisLevers(
             self.keys, self.nodes, lever_scripts(), audit_max_len=s.audit_max_len, audit_ms=audit_ms(s)
         )
-        self.meta = RedisMeta(self.keys, self.nodes, allow_eviction=s.allow_eviction)
+        self.meta = RedisMeta(self.keys, self.nodes)
+        self.servers = RedisServers(self.nodes, stated_policy=s.redis_maxmemory_policy, allow_eviction=s.allow_eviction)
         self.epochs = RedisEpochs(self.keys, self.nodes)
         self.failures = RedisDeliveryFailures(self.keys, self.nodes)
         self.claims = RedisClaims(self.keys, self.nodes)
@@ -81,12 +97,32 @@ class Store:
         self.measure = RedisMeasure(self.keys, self.nodes, shared_calls=not s.redis_cluster)
 
     async def open(self) -> None:
-        """Connect and read the server's clock.
+        """Connect, check the rights of this pod, and read the server's clock.
 
+        :raises StoreForbidden: a right is missing that everything needs; `missing` has those that parts need.
         :raises StoreError: Redis did not answer.
         """
         await self.nodes.open()
+        self.missing = await missing_rights(self.nodes, self._server)
+        if self.missing.refusal is not None:
+            raise StoreForbidden(self.missing.refusal)
+        self.lanes.use(self._script if self.missing.functions_work else self._script.without_functions())
         await self.lanes.open()
+
+    async def degraded(self) -> dict[Degradable, str]:
+        """The parts that this server does not allow, or does not tell about, with the reasons.
+
+        :raises StoreError: Redis did not answer, or may evict keys.
+        """
+        eviction = await self.servers.eviction()
+        if eviction.problems:
+            raise StoreError("; ".join(eviction.problems))
+        off = {part: self.missing.reason(part) for part in self.missing.parts}
+        # Without INFO only this matters; who states the policy has settled it.
+        off.pop(Degradable.STORE_FACTS, None)
+        if eviction.unknown is not None:
+            off[Degradable.STORE_FACTS] = eviction.unknown
+        return off
 
     async def ping(self) -> None:
         """Return when every node has answered.

@@ -46,10 +46,10 @@ class TaskParts:
         self.outbox = Outbox(
             tasks=store.tasks,
             publisher=platform.publisher,
-            usage_log=StreamHistory(platform.bus, s.stream_usage_name),
+            usage_log=StreamHistory(platform.bus, s.stream_usage_name, subjects.USAGE),
             telemetry=t,
             alerts=platform.alerts,
-            dedup_ms=s.stream_usage_dedup_s * 1000,
+            dedup_ms=self._usage_dedup_ms,
             wall_ms=wall_ms,
         )
         self.unfinished = Unfinished(
@@ -73,6 +73,12 @@ class TaskParts:
         self.loops = self._loops(policies, effects)
         self.outage = StoreOutage(self.loops, store.ping, t)
         platform.store_watch.on_away.append(self.outage.begin)
+
+    def _usage_dedup_ms(self) -> int:
+        """The shorter of the setting and the stream's own window: the stream may be somebody else's."""
+        s = self._platform.settings
+        stored_s = self._platform.streams.dedup_s(s.stream_usage_name)
+        return int(1000 * min(s.stream_usage_dedup_s, s.stream_usage_dedup_s if stored_s is None else stored_s))
 
     def _max_bytes(self) -> int:
         return self._platform.bus.max_payload - _HEADERS_BYTES

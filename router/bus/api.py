@@ -6,6 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from router.bus.connection import Bus
+from router.bus.faults import NoRespondersError
 from router.errors import BusError
 
 
@@ -30,6 +31,14 @@ class JetStreamError(BusError):
     def __init__(self, verb: str, code: int, err_code: int, description: str) -> None:
         super().__init__(f"{verb}: {description} ({code}, {err_code})")
         self.code, self.err_code, self.description = code, err_code, description
+
+
+_OFF = (10039, 10076)  # JetStream is not enabled: for the account, on the server
+
+
+def jetstream_is_off(error: BusError) -> bool:
+    """Whether an error means that the server or the account has no JetStream (now)."""
+    return isinstance(error, NoRespondersError) or (isinstance(error, JetStreamError) and error.err_code in _OFF)
 
 
 T = TypeVar("T")

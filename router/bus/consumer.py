@@ -5,8 +5,9 @@ that have arrived to the handler as one batch and waits for the handler before t
 A pull request ends when its batch is full, at a status message of the server, after three heartbeats of silence, or at
 a reconnect. Then the loop sends the next one.
 
-Checking: every `check_s` a second task reads the state of the consumer. It creates a missing consumer again. If
-messages wait in the stream and none arrived, the pull has stalled: it is counted and restarts with a new inbox.
+Checking: every `check_s` a second task reads the state of the consumer. It creates a missing consumer again, also at
+once when the server reports it as deleted; one that cannot be created is tried every `check_s` only. If messages wait
+in the stream and none arrived, the pull has stalled: it is counted and restarts with a new inbox.
 
 Holding: while a handler runs, the loop extends the ack wait of all messages that it holds, at most 30 times. So another
 pod gets the messages of a stuck handler.
@@ -18,6 +19,7 @@ Delivery is at least once: an ack may be lost, so the handler must accept a mess
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -28,6 +30,7 @@ from router.bus.delivery import Delivery
 from router.bus.stream_specs import ConsumerSpec
 from router.bus.streams import Streams
 from router.errors import BusError
+from router.log_throttle import LogThrottle
 from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
@@ -81,6 +84,8 @@ class PullLoop:
         self._restart = False
         self._busy = False
         self._check_now = asyncio.Event()
+        self._absent = False  # the consumer could not be created
+        self._throttle = LogThrottle(time.monotonic)
         self.lag = 0
         self.received = 0
         self.redelivered = 0
@@ -241,9 +246,12 @@ class PullLoop:
     async def _check(self) -> None:
         received = -1
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._check_s):
-                    await self._check_now.wait()
+            if self._absent:
+                await asyncio.sleep(self._check_s)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._check_s):
+                        await self._check_now.wait()
             self._check_now.clear()
             if self._paused or not self._bus.connected:
                 received = -1
@@ -251,7 +259,9 @@ class PullLoop:
             try:
                 received = await self._check_consumer(received)
             except BusError as error:
-                log.warning("cannot check %s: %s", self.spec.name, error, extra={"event": Event.BUS_ERROR})
+                if (unsaid := self._throttle.due(str(error))) is not None:
+                    fields = {"event": Event.BUS_ERROR, "unsaid": unsaid}
+                    log.warning("cannot check %s: %s", self.spec.name, error, extra=fields)
                 received = -1
             except Exception:  # after a bug, also in a callback, the checks must go on
                 log.exception("check of %s failed", self.spec.name, extra={"event": Event.BUG})
@@ -262,10 +272,18 @@ class PullLoop:
         info = await self._streams.consumer(self.spec.stream, self.spec.name)
         if info is None:
             ensured = await self._streams.ensure_consumer(self.spec)
+            self._absent = bool(ensured.missing)
+            if ensured.missing:
+                reason = ensured.missing[0].reason
+                if (unsaid := self._throttle.due(reason)) is not None:
+                    fields = {"event": Event.BUS_ERROR, "unsaid": unsaid}
+                    log.warning("%s is missing: %s", self.spec.name, reason, extra=fields)
+                return -1
             created = ", ".join(ensured.created) or "nothing"
             log.warning("%s was missing; created: %s", self.spec.name, created, extra={"event": Event.CONSUMER_CREATED})
             self._reconnected()
             return -1
+        self._absent = False
         self.lag = info.num_pending
         idle = self.received == received and not self._busy and not self._arrived
         if idle and info.num_pending > 0 and info.num_ack_pending < self.spec.max_ack_pending:

@@ -1,5 +1,7 @@
 """The durable consumers of a fleet, and the request subjects that no stream may cover."""
 
+from collections.abc import Sequence
+
 from router.bus.stream_specs import ConsumerSpec
 from router.wire import subjects
 
@@ -17,9 +19,15 @@ REQUEST_SUBJECTS = (
 )
 
 
-def consumers(*, assign: str, ack: str, result: str) -> tuple[ConsumerSpec, ConsumerSpec, ConsumerSpec]:
+def consumers(
+    *, assign: str, ack: str, result: str, assign_subjects: Sequence[str] = ()
+) -> tuple[ConsumerSpec, ConsumerSpec, ConsumerSpec]:
     """Return the consumers: one that all pull workers share, and two that all pods share, for acks and for results.
 
-    The arguments are stream names.
+    The arguments are stream names, and the further subjects of assignments.
     """
-    return ConsumerSpec(assign, WORKERS), ConsumerSpec(ack, ACKS), ConsumerSpec(result, RESULTS)
+    return (
+        ConsumerSpec(assign, WORKERS, subjects=(subjects.ASSIGN, *assign_subjects)),
+        ConsumerSpec(ack, ACKS, subjects=(subjects.ACK,)),
+        ConsumerSpec(result, RESULTS, subjects=(subjects.RESULT,)),
+    )

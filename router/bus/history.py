@@ -47,11 +47,15 @@ class _Deleted(Struct):
 
 
 class StreamHistory:
-    """Implements `ports.bus.History` for one stream."""
+    """Implements `ports.bus.History` for one stream.
 
-    def __init__(self, bus: Bus, stream: str) -> None:
+    `subjects`: those of the stream's messages that count, all others are skipped; empty: all count.
+    """
+
+    def __init__(self, bus: Bus, stream: str, *subjects: str) -> None:
         self._bus = bus
         self.stream = stream
+        self._subjects = subjects
 
     async def read(
         self, *, since_ms: int | None = None, subject: str | None = None, headers_only: bool = False
@@ -60,6 +64,8 @@ class StreamHistory:
 
         :raises BusError: JetStream is unavailable, or there is no such stream.
         """
+        if subject is None and len(self._subjects) == 1:
+            (subject,) = self._subjects
         created = await self._consumer(since_ms, subject, headers_only=headers_only)
         puller = _Puller(self._bus, self.stream, created.name)
         try:
@@ -69,7 +75,10 @@ class StreamHistory:
                 batch, pending = await puller.batch(min(BATCH, left))
                 if not batch:
                     return
-                yield batch
+                if subject is None and self._subjects:
+                    yield [message for message in batch if message.subject in self._subjects]
+                else:
+                    yield batch
                 left = min(left - len(batch), pending)
         finally:
             await puller.close()

@@ -2,19 +2,22 @@
 
 It checks at each connection, every 30 s, and at `poll_soon`. A stream over a request/reply subject acknowledges the
 request to the caller before the router replies. So the pod is not ready while there is such a stream, and the keeper
-checks every 2 s.
+checks every 2 s. While a needed stream is missing, or a check fails, it checks after 1 s, 2 s, 4 s and so on.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from router.bus import api
 from router.bus.connection import Bus
 from router.bus.fleet import REQUEST_SUBJECTS
 from router.bus.stream_specs import Ensured
 from router.bus.streams import Streams
 from router.errors import BusError
+from router.log_throttle import LogThrottle
 from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
@@ -23,8 +26,9 @@ log = logging.getLogger(__name__)
 class StreamKeeper:
     """The periodic check. `covered` maps request/reply subjects to the streams that cover them; it should be empty.
 
-    `on_poll(ensured, covered)` is called after each complete check. After a failed check the next one follows after
-    `retry_s`.
+    `on_poll(ensured, covered)` is called after each complete check, `on_fault(reason, off)` after one that failed;
+    `off`: there is no JetStream. Checks that fail or find a needed stream missing are repeated after `retry_s`, then
+    twice that, up to `every_s`.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class StreamKeeper:
         retry_s: float = 1.0,
         covered_s: float = 2.0,
         on_poll: Callable[[Ensured, dict[str, list[str]]], None] | None = None,
+        on_fault: Callable[[str, bool], None] = lambda _reason, _off: None,
     ) -> None:
         self._bus = bus
         self._streams = streams
@@ -44,7 +49,11 @@ class StreamKeeper:
         self._every_s = every_s
         self._retry_s = retry_s
         self._covered_s = covered_s
-        self._on_look = on_poll
+        self._on_poll = on_poll
+        self._on_fault = on_fault
+        self._throttle = LogThrottle(time.monotonic)
+        self._backoff_s = retry_s
+        self._waiting_for_retry = False
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.covered: dict[str, list[str]] = {}
@@ -53,19 +62,24 @@ class StreamKeeper:
     async def start(self) -> None:
         """Check now, then periodically."""
         if self._task is None:
-            self._bus.on_connect.append(self.poll_soon)
+            self._bus.on_connect.append(self._connected)
             self._task = asyncio.create_task(self._run(), name="stream keeper")
 
     async def stop(self) -> None:
         """End the checks."""
         if self._task is not None:
-            self._bus.on_connect.remove(self.poll_soon)
+            self._bus.on_connect.remove(self._connected)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
 
     def poll_soon(self) -> None:
-        """Check at once: a stream is missing, or may be."""
+        """Check at once: a stream may be missing. No effect while a repeated check is scheduled."""
+        if not self._waiting_for_retry:
+            self._wake.set()
+
+    def _connected(self) -> None:
+        self._backoff_s = self._retry_s
         self._wake.set()
 
     async def poll(self) -> None:
@@ -80,8 +94,8 @@ class StreamKeeper:
                 covered[subject] = names
         if ensured.created:
             log.info("created in JetStream: %s", ", ".join(ensured.created), extra={"event": Event.STREAM_CREATED})
-        if ensured.differences != self.ensured.differences:
-            for difference in ensured.differences:
+        for difference in ensured.differences:
+            if difference not in self.ensured.differences:
                 log.warning(
                     "stream or consumer not as specified: %s", difference, extra={"event": Event.STREAM_DIFFERS}
                 )
@@ -94,8 +108,8 @@ class StreamKeeper:
                     extra={"event": Event.STREAM_COVERS_REQUESTS},
                 )
         self.ensured, self.covered = ensured, covered
-        if self._on_look is not None:
-            self._on_look(ensured, covered)
+        if self._on_poll is not None:
+            self._on_poll(ensured, covered)
 
     async def _run(self) -> None:
         while True:
@@ -103,11 +117,7 @@ class StreamKeeper:
             self._wake.clear()
             try:
                 if self._bus.connected:
-                    await self.poll()
-                    pause_s = self._covered_s if self.covered else self._every_s
-            except BusError as error:
-                pause_s = self._retry_s
-                log.warning("cannot check the streams: %s", error, extra={"event": Event.BUS_ERROR})
+                    pause_s = await self._poll_or_report()
             except Exception:  # after a bug, also in a callback, the checks must go on
                 log.exception("check of the streams failed", extra={"event": Event.BUG})
             with suppress(TimeoutError):
@@ -115,3 +125,21 @@ class StreamKeeper:
                 # would hang.
                 async with asyncio.timeout(pause_s):
                     await self._wake.wait()
+
+    async def _poll_or_report(self) -> float:
+        """Check once and return the seconds until the next check."""
+        try:
+            await self.poll()
+        except BusError as error:
+            reason = f"cannot check the streams: {error}"
+            if (unsaid := self._throttle.due(reason)) is not None:
+                log.warning(reason, extra={"event": Event.BUS_ERROR, "unsaid": unsaid})
+            self._on_fault(reason, api.jetstream_is_off(error))
+        else:
+            if not self.ensured.missing:
+                self._backoff_s, self._waiting_for_retry = self._retry_s, False
+                self._throttle.over()
+                return self._covered_s if self.covered else self._every_s
+        pause_s, self._backoff_s = self._backoff_s, min(2 * self._backoff_s, self._every_s)
+        self._waiting_for_retry = True
+        return pause_s

@@ -18,12 +18,16 @@ class Verdict(Enum):
     RETRY = "retry"
     """No leader, busy, or out of space: send the message again."""
     REFUSED = "refused"
+    """The stream refuses messages: it is sealed, for example."""
+    UNFIT = "unfit"
+    """The stream refuses this message only: it is too large."""
     FOREIGN = "foreign"
     """Not from JetStream: another subscriber replied. The ack of the stream is still to come."""
 
 
 class _Fault(msgspec.Struct):
     code: int = 0
+    err_code: int = 0
     description: str = ""
 
 
@@ -35,6 +39,8 @@ class _Ack(msgspec.Struct):
 
 _DECODER = msgspec.json.Decoder(_Ack)
 _TRANSIENT = (408, 429, 500, 503)
+_ACCOUNT_FULL = 10002  # resource limits of the account: code 400, and it ends when something is deleted
+_TOO_LARGE = (10054, 10097)  # the message, or its headers
 
 
 def read(data: bytes) -> tuple[Verdict, str]:
@@ -44,16 +50,23 @@ def read(data: bytes) -> tuple[Verdict, str]:
     except msgspec.DecodeError:
         return Verdict.FOREIGN, ""
     if ack.error is not None:
-        return (Verdict.RETRY if ack.error.code in _TRANSIENT else Verdict.REFUSED), ack.error.description
+        return _refusal(ack.error), ack.error.description
     if not ack.seq:
         return Verdict.FOREIGN, ""
     return (Verdict.DUPLICATE if ack.duplicate else Verdict.STORED), ""
 
 
+def _refusal(error: _Fault) -> Verdict:
+    if error.code in _TRANSIENT or error.err_code == _ACCOUNT_FULL:
+        return Verdict.RETRY
+    return Verdict.UNFIT if error.err_code in _TOO_LARGE else Verdict.REFUSED
+
+
 OUTCOMES = {
     Verdict.STORED: Published.STORED,
     Verdict.DUPLICATE: Published.DUPLICATE,
-    Verdict.REFUSED: Published.FAILED,
+    Verdict.REFUSED: Published.REFUSED,
+    Verdict.UNFIT: Published.REFUSED,
 }
 
 

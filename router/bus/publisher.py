@@ -3,8 +3,13 @@
 All acks come to one inbox; the last token of the subject identifies the message. The life of a message:
 
     publish → waiting → in flight → stored, or duplicate (both acknowledged)
-                           │  no ack in time, no responders, server busy: sent again with the same Nats-Msg-Id
-                           └→ failed: refused, or older than `give_up_s`
+                 ▲          ├─ no ack in time: sent again with the same Nats-Msg-Id
+                 │          └─ no responders, server busy or full: refused, sent again after a pause
+                 └── failed: refused for good, or older than `give_up_s`
+
+A message that fails says how: the server refused each try, a try had no answer, or it was never sent. A refused message
+that waits for its next try takes no place in the window, so a full stream does not hold up the others. A stream that
+stores nothing for a second is reported as `trouble`, until it stores a message.
 
 A late ack of an earlier try ends the message too. Messages in flight at a disconnect are sent again after the
 reconnect; the dedup window of the stream makes that safe. For a subject outside the specified streams the coverage is
@@ -21,14 +26,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from typing import assert_never
 
 from router.bus import headers as wire
 from router.bus import puback
 from router.bus.connection import Bus, Subscription
 from router.bus.coverage import Coverage
+from router.bus.pending import Pending
 from router.bus.puback import Verdict
 from router.bus.streams import Streams
+from router.bus.trouble import TroubleWatch
 from router.errors import BusError
 from router.log_throttle import LogThrottle
 from router.ports.bus import Publication, Published
@@ -38,39 +46,6 @@ log = logging.getLogger(__name__)
 
 _SWEEP_S = 0.1
 _MAX_LOGGED_SUBJECTS = 4096
-
-
-class _Entry:
-    """A message that is not settled yet. `born` is loop time in seconds."""
-
-    __slots__ = (
-        "block",
-        "born",
-        "core_is_enough",
-        "done",
-        "payload",
-        "reason",
-        "resend_at",
-        "subject",
-        "token",
-        "tries",
-    )
-
-    def __init__(
-        self,
-        subject: bytes,
-        block: bytes,
-        payload: bytes,
-        done: Callable[[Published], None],
-        born: float,
-        core_is_enough: bool,
-    ) -> None:
-        self.subject, self.block, self.payload, self.done, self.born = subject, block, payload, done, born
-        self.core_is_enough = core_is_enough
-        self.token = b""
-        self.tries = 0
-        self.resend_at = 0.0
-        self.reason = "no ack"
 
 
 class StreamPublisher:
@@ -89,6 +64,7 @@ class StreamPublisher:
         on_stream_missing: Callable[[], None] | None = None,
     ) -> None:
         self._bus = bus
+        self.trouble = TroubleWatch(streams)
         self._coverage = Coverage(streams, give_up_s=give_up_s)
         self._window = window
         self._max_waiting = max_waiting
@@ -99,10 +75,11 @@ class StreamPublisher:
         self._inbox = bus.new_inbox().encode() + b"."
         self._token_from = len(self._inbox)
         self._next = 0
-        self._waiting: deque[_Entry] = deque()
+        self._waiting: deque[Pending] = deque()
         self._waiting_bytes = 0
-        self._in_flight: dict[bytes, _Entry] = {}
-        self._in_lookup: set[_Entry] = set()
+        self._in_flight: dict[bytes, Pending] = {}
+        self._refused: dict[bytes, Pending] = {}
+        self._in_lookup: set[Pending] = set()
         self._logged_subjects: set[str] = set()
         self._throttle = LogThrottle(time.monotonic)
         self._acks: Subscription | None = None
@@ -119,7 +96,7 @@ class StreamPublisher:
     @property
     def pending(self) -> int:
         """The number of messages that are neither stored nor failed yet."""
-        return len(self._waiting) + len(self._in_flight) + len(self._in_lookup)
+        return len(self._waiting) + len(self._in_flight) + len(self._refused) + len(self._in_lookup)
 
     async def start(self) -> None:
         """Subscribe to the acks."""
@@ -139,12 +116,13 @@ class StreamPublisher:
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
             self._sweep_timer = None
-        rest = [*self._in_flight.values(), *self._waiting, *self._in_lookup]
+        rest = [*self._in_flight.values(), *self._refused.values(), *self._waiting, *self._in_lookup]
         self._in_flight.clear()
+        self._refused.clear()
         self._waiting.clear()
         self._in_lookup.clear()
         for entry in rest:
-            self._end(entry, Published.FAILED, reason="the publisher stops")
+            self._end(entry, Published.UNANSWERED, reason="the publisher stops")
 
     async def flush(self, timeout_s: float) -> bool:
         """Wait until all messages are settled; False: not within `timeout_s`."""
@@ -165,23 +143,16 @@ class StreamPublisher:
             subject = wire.subject(publication.subject)
             block = wire.encode({"Nats-Msg-Id": publication.message_id, **publication.headers})
         except ValueError as error:
-            self._refuse(done, str(error))
+            self._refuse(publication, done, str(error))
             return
         if size + len(block) > self._bus.max_payload:
-            self._refuse(done, f"{size:,} bytes are more than the NATS server takes")
+            self._refuse(publication, done, f"{size:,} bytes are more than the NATS server takes")
             return
         if len(self._waiting) >= self._max_waiting or self._waiting_bytes + size > self._max_waiting_bytes:
-            self._refuse(done, "too many messages wait")
+            self._refuse(publication, done, "too many messages wait")
             return
         self._idle.clear()
-        entry = _Entry(
-            subject=subject,
-            block=block,
-            payload=publication.payload,
-            done=done,
-            born=loop.time(),
-            core_is_enough=publication.core_is_enough,
-        )
+        entry = Pending(publication, subject, block, done, loop.time(), self._give_up_s)
         match self._coverage.known(publication.subject):
             case True:
                 self._enqueue(entry)
@@ -190,13 +161,16 @@ class StreamPublisher:
             case None:
                 self._look_up(publication.subject, entry)
 
-    def _refuse(self, done: Callable[[Published], None], reason: str) -> None:
+    def _refuse(self, publication: Publication, done: Callable[[Published], None], reason: str) -> None:
         self.failed += 1
         if (suppressed := self._throttle.due(reason)) is not None:
             log.error("publish refused: %s", reason, extra={"event": Event.PUBLISH_FAILED, "unsaid": suppressed})
-        asyncio.get_running_loop().call_soon(done, Published.FAILED)
+        loop = asyncio.get_running_loop()
+        if publication.failed is not None:
+            loop.call_soon(publication.failed, reason)
+        loop.call_soon(done, Published.UNSENT)
 
-    def _enqueue(self, entry: _Entry) -> None:
+    def _enqueue(self, entry: Pending) -> None:
         if not self._waiting and len(self._in_flight) < self._window and self._bus.connected:
             self._send(entry)
             return
@@ -210,73 +184,106 @@ class StreamPublisher:
             self._waiting_bytes -= len(entry.payload)
             self._send(entry)
 
-    def _send(self, entry: _Entry) -> None:
+    def _send(self, entry: Pending) -> None:
         if not entry.token:
             self._next += 1
             entry.token = b"%x" % self._next
-        entry.tries += 1
-        entry.resend_at = self._now() + self._ack_timeout_s
-        self._in_flight[entry.token] = entry
         try:
             self._bus.send(wire.publish(entry.subject, self._inbox + entry.token, entry.block, entry.payload))
-        except BusError:
-            entry.resend_at = self._now() + _SWEEP_S  # retried: the buffer is full, or there was no connection yet
+        except BusError as error:  # the buffer is full, or there was no connection yet
+            entry.reason = str(error)
+            entry.resend_at = self._now() + _SWEEP_S
+            self._refused[entry.token] = entry
+        else:
+            entry.tries += 1
+            entry.resend_at = self._now() + self._ack_timeout_s
+            self._in_flight[entry.token] = entry
         self._arm()
 
     def _on_ack(self, subject: bytes, _reply: bytes, data: bytes, raw: bytes | None) -> None:
-        entry = self._in_flight.get(subject[self._token_from :])
+        token = subject[self._token_from :]
+        entry = self._in_flight.get(token)
         if entry is None:
-            return  # a late ack of a settled message
+            entry = self._refused.get(token)
+            if entry is None:
+                return  # a late ack of a settled message
         if raw is not None and not data:
             self._no_responders(entry)
-            return
-        verdict, reason = puback.read(data)
-        if verdict is Verdict.FOREIGN:
-            return
-        if verdict is Verdict.RETRY:
-            self._retry_later(entry, reason)
         else:
-            del self._in_flight[entry.token]
-            self._end(entry, puback.OUTCOMES[verdict], reason=reason)
+            self._answered(entry, *puback.read(data))
         if self._waiting:
             self._pump()
 
-    def _no_responders(self, entry: _Entry) -> None:
+    def _answered(self, entry: Pending, verdict: Verdict, reason: str) -> None:
+        match verdict:
+            case Verdict.FOREIGN:
+                return
+            case Verdict.RETRY:
+                self._retry_later(entry, reason)
+                return
+            case Verdict.STORED:
+                outcome = Published.STORED
+            case Verdict.DUPLICATE:
+                outcome = Published.DUPLICATE
+            case Verdict.UNFIT:
+                outcome = Published.REFUSED
+            case Verdict.REFUSED:
+                outcome = entry.failure
+                self.trouble.refused(entry.publication.subject, reason)
+            case _:
+                assert_never(verdict)
+        self._take(entry)
+        self._end(entry, outcome, reason=reason)
+
+    def _take(self, entry: Pending) -> None:
+        if self._in_flight.pop(entry.token, None) is None:
+            self._refused.pop(entry.token, None)
+
+    def _no_responders(self, entry: Pending) -> None:
         """Retry on a specified stream, which is missing or has no leader; look up any other subject again."""
-        subject = entry.subject.decode()
+        subject = entry.publication.subject
         if self._coverage.specified(subject):
             self._retry_later(entry, "no stream acknowledges")
             if self._on_stream_missing is not None:
                 self._on_stream_missing()
             return
-        del self._in_flight[entry.token]
+        self._take(entry)
         self._coverage.forget(subject)
         self._look_up(subject, entry)
 
-    def _retry_later(self, entry: _Entry, reason: str) -> None:
+    def _retry_later(self, entry: Pending, reason: str) -> None:
         entry.reason = reason
         entry.resend_at = self._now() + min(0.05 * 2**entry.tries, 1.0)
+        if self._in_flight.pop(entry.token, None) is not None:
+            self._refused[entry.token] = entry
 
-    def _end(self, entry: _Entry, outcome: Published, *, reason: str = "") -> None:
+    def _end(self, entry: Pending, outcome: Published, *, reason: str = "") -> None:
         if outcome is Published.STORED:
             self.stored += 1
         elif outcome is Published.DUPLICATE:
             self.duplicates += 1
-        elif outcome is Published.FAILED:
-            self.failed += 1
-            subject = entry.subject.decode()
-            # A full stream refuses every message, and callers publish them again.
-            if (suppressed := self._throttle.due(f"{subject} {reason}")) is not None:
-                fields = {"event": Event.PUBLISH_FAILED, "unsaid": suppressed}
-                log.error("publish on %s failed after %d tries: %s", subject, entry.tries, reason, extra=fields)
+        elif outcome is Published.UNSENT or outcome is Published.UNANSWERED or outcome is Published.REFUSED:
+            self._failed(entry, reason)
         else:
             assert_never(outcome)
+        if self.trouble.active and outcome:
+            self.trouble.stored(entry.publication.subject)
         try:
             entry.done(outcome)
         except Exception:  # a bug of one caller must not stop the acks of the others
             log.exception("publish callback failed", extra={"event": Event.BUG})
-        if not self._in_flight and not self._waiting and not self._in_lookup:
+        if not self.pending:
             self._idle.set()
+
+    def _failed(self, entry: Pending, reason: str) -> None:
+        self.failed += 1
+        # A full stream refuses every message, and callers publish them again.
+        if (suppressed := self._throttle.due(f"{entry.publication.subject} {reason}")) is not None:
+            fields = {"event": Event.PUBLISH_FAILED, "unsaid": suppressed}
+            text = "publish on %s failed after %d tries: %s"
+            log.error(text, entry.publication.subject, entry.tries, reason, extra=fields)
+        if entry.publication.failed is not None:
+            entry.publication.failed(reason)
 
     def _now(self) -> float:
         return self._loop.time() if self._loop is not None else 0.0
@@ -286,35 +293,50 @@ class StreamPublisher:
             self._sweep_timer = self._loop.call_later(_SWEEP_S, self._sweep)
 
     def _sweep(self) -> None:
-        """Send messages without an ack again; fail messages that are too old."""
+        """Send messages without an ack again; fail messages that are too old; report streams that store nothing."""
         self._sweep_timer = None
         now = self._now()
-        for entry in [e for e in self._in_flight.values() if e.resend_at <= now]:
-            if now - entry.born >= self._give_up_s:
+        for entry in [e for e in self._in_flight.values() if e.resend_at <= now or e.give_up_at <= now]:
+            entry.unanswered = True
+            if now >= entry.give_up_at:
                 del self._in_flight[entry.token]
-                self._end(entry, Published.FAILED, reason=entry.reason)
+                self._end(entry, entry.failure, reason=entry.reason)
             elif self._bus.connected:
                 self.resent += 1
                 self._send(entry)
-        while self._waiting and now - self._waiting[0].born >= self._give_up_s:
+        for entry in [e for e in self._refused.values() if e.resend_at <= now or e.give_up_at <= now]:
+            if now >= entry.give_up_at:
+                del self._refused[entry.token]
+                self._end(entry, entry.failure, reason=entry.reason)
+            elif self._bus.connected and len(self._in_flight) < self._window:
+                del self._refused[entry.token]
+                self.resent += 1
+                self._send(entry)
+        while self._waiting and now >= self._waiting[0].give_up_at:
             entry = self._waiting.popleft()
             self._waiting_bytes -= len(entry.payload)
-            self._end(entry, Published.FAILED, reason="never sent")
+            self._end(entry, entry.failure, reason=entry.reason if entry.tries else "never sent")
         self._pump()
-        if self._in_flight or self._waiting:
+        if self._bus.connected:
+            self.trouble.scan(now, chain(self._refused.values(), self._in_flight.values()), self._waiting)
+        if self._in_flight or self._waiting or self._refused:
             self._arm()
 
     def _reconnected(self) -> None:
         """Send the messages in flight again, whose acks are lost with the old connection, and the waiting ones."""
+        now = self._now()
         for entry in self._in_flight.values():
             entry.resend_at = 0.0
+            entry.unanswered = True
+        for entry in (*self._in_flight.values(), *self._refused.values(), *self._waiting):
+            entry.since = now
         self._pump()
 
-    def _look_up(self, subject: str, entry: _Entry) -> None:
+    def _look_up(self, subject: str, entry: Pending) -> None:
         self._in_lookup.add(entry)
         self._coverage.ask(subject, partial(self._looked_up, subject, entry))
 
-    def _looked_up(self, subject: str, entry: _Entry, covered: bool | None) -> None:
+    def _looked_up(self, subject: str, entry: Pending, covered: bool | None) -> None:
         self._in_lookup.discard(entry)
         match covered:
             case True:
@@ -322,18 +344,19 @@ class StreamPublisher:
             case False:
                 self._publish_core(subject, entry)
             case None:
-                self._end(entry, Published.FAILED, reason="JetStream did not answer which stream covers the subject")
+                reason = "JetStream did not answer which stream covers the subject"
+                self._end(entry, entry.failure, reason=reason)
 
-    def _publish_core(self, subject: str, entry: _Entry) -> None:
+    def _publish_core(self, subject: str, entry: Pending) -> None:
         loop = asyncio.get_running_loop()
         try:
             self._bus.send(wire.publish(entry.subject, b"", entry.block, entry.payload))
         except BusError as error:
-            loop.call_soon(partial(self._end, entry, Published.FAILED, reason=str(error)))
+            loop.call_soon(partial(self._end, entry, Published.UNSENT, reason=str(error)))
             return
         self.published_core += 1
         if (
-            not entry.core_is_enough
+            not entry.publication.core_is_enough
             and subject not in self._logged_subjects
             and len(self._logged_subjects) < _MAX_LOGGED_SUBJECTS
         ):

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+from router.domain.degraded import Degradable
 from router.errors import Problem, StartupRefused
 
 _S = 1_000_000_000
@@ -11,7 +12,11 @@ _DEFAULT_DEDUP_NS = 120 * _S  # the default of the server
 
 
 class StreamSpec(Struct, frozen=True):
-    """The specification of a stream. `dedup_s` None: the server's default; `max_bytes` None: unlimited."""
+    """The specification of a stream. `dedup_s` None: the server's default; `max_bytes` None: unlimited.
+
+    `kind`: the KIND of ROUTER_STREAM_<KIND>_NAME, for messages. `part`: the part of a pod that is off without the
+    stream. `added`: subjects that a new stream gets too, and that an existing stream may lack.
+    """
 
     name: str
     subjects: tuple[str, ...]
@@ -19,28 +24,49 @@ class StreamSpec(Struct, frozen=True):
     dedup_s: int | None = None
     replicas: int = 1
     max_bytes: int | None = None
+    kind: str = ""
+    part: Degradable = Degradable.DISPATCH
+    added: tuple[str, ...] = ()
 
 
 class ConsumerSpec(Struct, frozen=True):
-    """The specification of a durable pull consumer: explicit ack, unlimited redelivery, no backoff."""
+    """The specification of a durable pull consumer: explicit ack, unlimited redelivery, no backoff.
+
+    `subjects`: what it delivers of a stream that holds more; empty: all that the stream's specification names.
+    `filtered`: it delivers only `subjects` on every stream.
+    """
 
     stream: str
     name: str
     ack_wait_s: int = 30
     max_ack_pending: int = 4096
-    filter_subject: str | None = None
+    subjects: tuple[str, ...] = ()
+    filtered: bool = False
 
 
 class Difference(Struct, frozen=True):
-    """A difference between a stream or consumer and its specification; `actual` is empty if it cannot be created."""
+    """A difference between a stream or consumer and its specification; `actual` is empty if it cannot be created.
+
+    `fix`: a command that removes the difference, where one does.
+    """
 
     what: str
     field: str
     actual: str
     specified: str
+    fix: str = ""
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.field} is {self.actual or 'not possible'}, specified is {self.specified}"
+        text = f"{self.what}: {self.field} is {self.actual or 'not possible'}, specified is {self.specified}"
+        return f"{text}; fix: {self.fix}" if self.fix else text
+
+
+class Missing(Struct, frozen=True):
+    """A stream or consumer that is needed and cannot be used. `reason` names it, the server's words and the fix."""
+
+    stream: str
+    part: Degradable
+    reason: str
 
 
 class Ensured(Struct, frozen=True):
@@ -48,6 +74,7 @@ class Ensured(Struct, frozen=True):
 
     created: tuple[str, ...] = ()
     differences: tuple[Difference, ...] = ()
+    missing: tuple[Missing, ...] = ()
 
 
 def check(specs: Iterable[StreamSpec]) -> None:
@@ -71,6 +98,17 @@ def matches(pattern: str, subject: str) -> bool:
         if part == ">":
             return len(parts) > index
         if index >= len(parts) or part not in ("*", parts[index]):
+            return False
+    return len(pattern_parts) == len(parts)
+
+
+def covers(pattern: str, subject: str) -> bool:
+    """Whether a pattern matches every subject that `subject`, itself a literal or a pattern, matches."""
+    pattern_parts, parts = pattern.split("."), subject.split(".")
+    for index, part in enumerate(pattern_parts):
+        if part == ">":
+            return len(parts) > index
+        if index >= len(parts) or parts[index] == ">" or part not in ("*", parts[index]):
             return False
     return len(pattern_parts) == len(parts)
 
@@ -102,6 +140,12 @@ class ConsumerConfig(Struct):
     max_ack_pending: int = 0
     backoff: list[int] = []
     filter_subject: str = ""
+    filter_subjects: list[str] = []
+
+    @property
+    def filters(self) -> list[str]:
+        """The subjects that the consumer delivers; empty: all of its stream."""
+        return sorted(self.filter_subjects or ([self.filter_subject] if self.filter_subject else []))
 
 
 class ConsumerInfo(Struct):
@@ -114,11 +158,33 @@ class ConsumerInfo(Struct):
     num_waiting: int = 0
 
 
+def uncovered(spec: StreamSpec, config: StreamConfig) -> list[str]:
+    """The specified subjects that the stream does not store; `added` ones left out."""
+    return [subject for subject in spec.subjects if not any(covers(x, subject) for x in config.subjects)]
+
+
+def is_foreign(spec: StreamSpec, config: StreamConfig) -> bool:
+    """Whether the stream stores subjects that no pod would give it: its limits and retention are then its owner's."""
+    return not {*config.subjects} <= {*spec.subjects, *spec.added}
+
+
 def compare_stream(spec: StreamSpec, config: StreamConfig) -> list[Difference]:
-    """Compare a stream with its specification; no difference gives an empty list."""
+    """Compare a stream with its specification; no difference gives an empty list.
+
+    Of a foreign stream only the subjects are compared.
+    """
+    what = f"stream {spec.name}"
+    lacking = [s for s in (*spec.subjects, *spec.added) if not any(covers(x, s) for x in config.subjects)]
+    subjects: list[Difference] = []
+    if lacking:
+        all_subjects = ",".join((*config.subjects, *lacking))
+        fix = f"nats stream edit {spec.name} --subjects={all_subjects}"
+        wanted = str(sorted((*spec.subjects, *spec.added)))
+        subjects = [Difference(what, "subjects", str(sorted(config.subjects)), wanted, fix)]
+    if is_foreign(spec, config):
+        return subjects
     dedup = spec.dedup_s * _S if spec.dedup_s is not None else min(_DEFAULT_DEDUP_NS, spec.max_age_s * _S)
     pairs: tuple[tuple[str, object, object], ...] = (
-        ("subjects", sorted(config.subjects), sorted(spec.subjects)),
         ("retention", config.retention, "limits"),
         ("max_age_s", config.max_age / _S, float(spec.max_age_s)),
         ("dedup_s", config.duplicate_window / _S, dedup / _S),
@@ -126,18 +192,18 @@ def compare_stream(spec: StreamSpec, config: StreamConfig) -> list[Difference]:
         ("max_bytes", config.max_bytes, -1 if spec.max_bytes is None else spec.max_bytes),
         ("no_ack", config.no_ack, False),
     )
-    return _differences(f"stream {spec.name}", pairs)
+    return subjects + _differences(what, pairs)
 
 
-def compare_consumer(spec: ConsumerSpec, config: ConsumerConfig) -> list[Difference]:
-    """Compare a consumer with its specification; no difference gives an empty list."""
+def compare_consumer(spec: ConsumerSpec, config: ConsumerConfig, filters: list[str]) -> list[Difference]:
+    """Compare a consumer with its specification and its `filters`; no difference gives an empty list."""
     pairs: tuple[tuple[str, object, object], ...] = (
         ("ack_policy", config.ack_policy, "explicit"),
         ("ack_wait_s", config.ack_wait / _S, float(spec.ack_wait_s)),
         ("max_deliver", config.max_deliver, -1),
         ("max_ack_pending", config.max_ack_pending, spec.max_ack_pending),
         ("backoff", config.backoff, []),
-        ("filter_subject", config.filter_subject, spec.filter_subject or ""),
+        ("filter_subjects", config.filters, filters),
     )
     return _differences(f"consumer {spec.name}", pairs)
 

@@ -3,7 +3,9 @@
 Nothing is altered: changing a stream can lose messages of other consumers. An operator resolves a difference.
 """
 
+from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
 
@@ -14,15 +16,22 @@ from router.bus.stream_specs import (
     ConsumerSpec,
     Difference,
     Ensured,
+    Missing,
+    StreamConfig,
     StreamInfo,
     StreamSpec,
     check,
     compare_consumer,
     compare_stream,
+    is_foreign,
     matches,
+    uncovered,
 )
 
 _FINAL = {10074, 10047, 10023}  # more replicas than servers; no storage left; no resources
+_MAX_BYTES_REQUIRED = 10113
+_ONE_OF_A_WORK_QUEUE = {10099, 10100}  # a work queue stream: its consumers are its owner's
+_MANY_FILTERS = (2, 10, 0)
 
 
 class _Names(Struct):
@@ -30,8 +39,27 @@ class _Names(Struct):
     total: int = 0
 
 
+class _Findings:
+    """What a check has found so far."""
+
+    def __init__(self) -> None:
+        self.created: list[str] = []
+        self.differences: list[Difference] = []
+        self.missing: list[Missing] = []
+
+    def ensured(self) -> Ensured:
+        return Ensured(tuple(self.created), tuple(self.differences), tuple(self.missing))
+
+    def lacks(self, what: str, specified: str, missing: Missing) -> None:
+        self.differences.append(Difference(what, "creation", "", specified))
+        self.missing.append(missing)
+
+
 class Streams:
-    """The streams of a fleet. Any pod may call any method at any time, repeatedly."""
+    """The streams of a fleet. Any pod may call any method at any time, repeatedly.
+
+    Several specifications may name one stream. No pod creates such a stream: it belongs to somebody else.
+    """
 
     def __init__(self, bus: Bus, specs: Sequence[StreamSpec], consumers: Sequence[ConsumerSpec] = ()) -> None:
         """:raises StartupRefused: see `stream_specs.check`."""
@@ -39,26 +67,36 @@ class Streams:
         self._bus = bus
         self.specs = tuple(specs)
         self.consumers = tuple(consumers)
+        self._uses = Counter(spec.name for spec in specs)
+        self._configs: dict[str, StreamConfig] = {}
 
     def specified(self, subject: str) -> bool:
         """Whether a specified stream covers the subject."""
-        return any(matches(pattern, subject) for spec in self.specs for pattern in spec.subjects)
+        return self.stream_of(subject) is not None
+
+    def stream_of(self, subject: str) -> str | None:
+        """The name of the specified stream that covers the subject."""
+        return next((s.name for s in self.specs for x in (*s.subjects, *s.added) if matches(x, subject)), None)
+
+    def dedup_s(self, name: str) -> float | None:
+        """The dedup window of a stream at the last check, in seconds; None: not known."""
+        config = self._configs.get(name)
+        return None if config is None else config.duplicate_window / 1_000_000_000
 
     async def ensure(self) -> Ensured:
         """Create missing streams and consumers, and report the differences of the others.
 
-        A stream or consumer that the server refuses to create is a difference too. Reasons are subjects of another
-        stream, or no storage.
+        A stream or consumer that the server refuses to create, or that does not store its subjects, is missing, and a
+        difference too. Reasons are subjects of another stream, limits of the account, or no storage.
 
         :raises BusError: JetStream is unavailable, or has no leader now.
         """
-        created: list[str] = []
-        differences: list[Difference] = []
+        findings = _Findings()
         for spec in self.specs:
-            await self._ensure_stream(spec, created, differences)
+            await self._ensure_stream(spec, findings)
         for consumer in self.consumers:
-            await self._ensure_consumer(consumer, created, differences)
-        return Ensured(tuple(created), tuple(differences))
+            await self._ensure_consumer(consumer, findings)
+        return findings.ensured()
 
     async def differences(self) -> tuple[Difference, ...]:
         """Compare the server with the specification, missing ones included, without creating anything.
@@ -68,11 +106,12 @@ class Streams:
         differences: list[Difference] = []
         for spec in self.specs:
             stream = await self._stream(spec.name)
-            differences += [_missing(f"stream {spec.name}")] if stream is None else compare_stream(spec, stream.config)
+            differences += [_absent(f"stream {spec.name}")] if stream is None else compare_stream(spec, stream.config)
         for wanted in self.consumers:
             state = await self.consumer(wanted.stream, wanted.name)
             name = f"consumer {wanted.name}"
-            differences += [_missing(name)] if state is None else compare_consumer(wanted, state.config)
+            filters = self._filters(wanted)
+            differences += [_absent(name)] if state is None else compare_consumer(wanted, state.config, filters)
         return tuple(differences)
 
     async def ensure_consumer(self, spec: ConsumerSpec) -> Ensured:
@@ -80,13 +119,12 @@ class Streams:
 
         :raises BusError: JetStream is unavailable, or refused.
         """
-        created: list[str] = []
-        differences: list[Difference] = []
+        findings = _Findings()
         for stream in self.specs:
             if stream.name == spec.stream:
-                await self._ensure_stream(stream, created, differences)
-        await self._ensure_consumer(spec, created, differences)
-        return Ensured(tuple(created), tuple(differences))
+                await self._ensure_stream(stream, findings)
+        await self._ensure_consumer(spec, findings)
+        return findings.ensured()
 
     async def covering(self, subject: str) -> list[str]:
         """Return the sorted names of the streams that would acknowledge a publish on the subject or pattern.
@@ -123,52 +161,93 @@ class Streams:
 
     async def _stream(self, name: str) -> StreamInfo | None:
         try:
-            return await api.call(self._bus, f"STREAM.INFO.{name}", None, StreamInfo)
+            info = await api.call(self._bus, f"STREAM.INFO.{name}", None, StreamInfo)
         except api.JetStreamError as error:
             if error.err_code == api.STREAM_NOT_FOUND:
+                self._configs.pop(name, None)
                 return None
             raise
+        self._configs[name] = info.config
+        return info
 
-    async def _ensure_stream(self, spec: StreamSpec, created: list[str], differences: list[Difference]) -> None:
+    async def _ensure_stream(self, spec: StreamSpec, findings: _Findings) -> None:
         info = await self._stream(spec.name)
+        if info is None and self._uses[spec.name] > 1:
+            subjects = ", ".join(x for s in self.specs if s.name == spec.name for x in s.subjects)
+            reason = f"stream {spec.name} does not exist; several settings name it, so create it over {subjects}"
+            findings.lacks(f"stream {spec.name}", subjects, Missing(spec.name, spec.part, reason))
+            return
         if info is None:
-            config = {
-                "name": spec.name,
-                "subjects": list(spec.subjects),
-                "retention": "limits",
-                "storage": "file",
-                "discard": "old",
-                "max_age": spec.max_age_s * 1_000_000_000,
-                "num_replicas": spec.replicas,
-                "max_bytes": -1 if spec.max_bytes is None else spec.max_bytes,
-            }
-            if spec.dedup_s is not None:
-                config["duplicate_window"] = spec.dedup_s * 1_000_000_000
             try:
-                await api.call(self._bus, f"STREAM.CREATE.{spec.name}", config, StreamInfo)
-                created.append(spec.name)
+                await api.call(self._bus, f"STREAM.CREATE.{spec.name}", _config(spec), StreamInfo)
+                findings.created.append(spec.name)
                 return
             except api.JetStreamError as error:
                 info = await self._stream(spec.name)  # another pod may have created it, with other settings
                 if info is None:
-                    differences.append(await self._refused(spec, error))
+                    await self._refused(spec, error, findings)
                     return
-        differences.extend(compare_stream(spec, info.config))
+        findings.differences.extend(compare_stream(spec, info.config))
+        if lacking := uncovered(spec, info.config):
+            reason = f"stream {spec.name} does not store {', '.join(lacking)}: add the subject to it"
+            findings.missing.append(Missing(spec.name, spec.part, reason))
+        elif info.config.no_ack:
+            reason = f"stream {spec.name} has no_ack, so it confirms nothing: use another stream"
+            findings.missing.append(Missing(spec.name, spec.part, reason))
 
-    async def _refused(self, spec: StreamSpec, error: api.JetStreamError) -> Difference:
+    async def _refused(self, spec: StreamSpec, error: api.JetStreamError, findings: _Findings) -> None:
         if error.code >= 500 and error.err_code not in _FINAL:
             raise error  # no leader, or busy: a retry may succeed
-        holders = {name for subject in spec.subjects for name in await self.covering(subject)}
-        where = f" (now in {', '.join(sorted(holders))})" if holders else ""
-        return Difference(
-            f"stream {spec.name}", "creation", "", f"{', '.join(spec.subjects)}{where}: {error.description}"
-        )
+        holders = sorted({name for subject in spec.subjects for name in await self.covering(subject)})
+        where = f" (now in {', '.join(holders)})" if holders else ""
+        specified = f"{', '.join(spec.subjects)}{where}: {error.description}"
+        reason = f"stream {spec.name} cannot be created over {specified}{_hint(spec, error, holders)}"
+        findings.lacks(f"stream {spec.name}", specified, Missing(spec.name, spec.part, reason))
 
-    async def _ensure_consumer(self, spec: ConsumerSpec, created: list[str], differences: list[Difference]) -> None:
+    def _filters(self, spec: ConsumerSpec) -> list[str]:
+        """The subjects that the consumer must deliver; empty: all of its stream."""
+        if spec.filtered:
+            return sorted(spec.subjects)
+        config = self._configs.get(spec.stream)
+        if config is None or not any(s.name == spec.stream and is_foreign(s, config) for s in self.specs):
+            return []
+        return sorted(spec.subjects)
+
+    async def _ensure_consumer(self, spec: ConsumerSpec, findings: _Findings) -> None:
+        if any(m.stream == spec.stream for m in findings.missing):
+            return  # the reason is the stream
+        filters = self._filters(spec)
         info = await self.consumer(spec.stream, spec.name)
         if info is not None:
-            differences.extend(compare_consumer(spec, info.config))
+            findings.differences.extend(compare_consumer(spec, info.config, filters))
             return
+        what = f"consumer {spec.name}"
+        if len(filters) > 1 and self._bus.server_version < _MANY_FILTERS:
+            specified = f"{spec.stream}: NATS before 2.10 filters by one subject only, not by {', '.join(filters)}"
+            findings.lacks(what, specified, self._missing_consumer(spec, specified))
+            return
+        # "create": without it the call updates a consumer that another pod has just created
+        request = {"stream_name": spec.stream, "config": self._consumer_config(spec, filters), "action": "create"}
+        try:
+            await api.call(self._bus, f"CONSUMER.DURABLE.CREATE.{spec.stream}.{spec.name}", request, ConsumerInfo)
+        except api.JetStreamError as error:
+            if error.err_code == api.CONSUMER_EXISTS:
+                return  # the next check compares it
+            if error.code >= 500:
+                raise
+            specified = f"{spec.stream}: {error.description}"
+            if error.err_code in _ONE_OF_A_WORK_QUEUE:
+                findings.differences.append(Difference(what, "creation", "", specified))
+            else:
+                findings.lacks(what, specified, self._missing_consumer(spec, specified))
+            return
+        findings.created.append(f"{spec.stream}/{spec.name}")
+
+    def _missing_consumer(self, spec: ConsumerSpec, words: str) -> Missing:
+        part = next(s.part for s in self.specs if s.name == spec.stream)
+        return Missing(spec.stream, part, f"consumer {spec.name} cannot be created on stream {words}")
+
+    def _consumer_config(self, spec: ConsumerSpec, filters: list[str]) -> dict[str, object]:
         config: dict[str, object] = {
             "durable_name": spec.name,
             "name": spec.name,
@@ -179,23 +258,44 @@ class Streams:
             "max_ack_pending": spec.max_ack_pending,
             "replay_policy": "instant",
         }
-        if spec.filter_subject is not None:
-            config["filter_subject"] = spec.filter_subject
-        # "create": without it the call updates a consumer that another pod has just created
-        request = {"stream_name": spec.stream, "config": config, "action": "create"}
-        try:
-            await api.call(self._bus, f"CONSUMER.DURABLE.CREATE.{spec.stream}.{spec.name}", request, ConsumerInfo)
-        except api.JetStreamError as error:
-            if error.err_code == api.CONSUMER_EXISTS:
-                return  # the next check compares it
-            if error.code >= 500:
-                raise
-            differences.append(
-                Difference(f"consumer {spec.name}", "creation", "", f"{spec.stream}: {error.description}")
-            )
-            return
-        created.append(f"{spec.stream}/{spec.name}")
+        if len(filters) == 1:
+            config["filter_subject"] = filters[0]
+        elif filters:
+            config["filter_subjects"] = filters
+        stored = self._configs.get(spec.stream)
+        owner = next((s for s in self.specs if s.name == spec.stream), None)
+        if stored is not None and owner is not None and is_foreign(owner, stored):
+            # Its owner may keep messages for years; the fleet's own streams hold no more than this.
+            since = datetime.now(UTC) - timedelta(seconds=owner.max_age_s)
+            config |= {"deliver_policy": "by_start_time", "opt_start_time": since.isoformat()}
+        return config
 
 
-def _missing(what: str) -> Difference:
+def _config(spec: StreamSpec) -> dict[str, object]:
+    config: dict[str, object] = {
+        "name": spec.name,
+        "subjects": [*spec.subjects, *spec.added],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "old",
+        "max_age": spec.max_age_s * 1_000_000_000,
+        "num_replicas": spec.replicas,
+        "max_bytes": -1 if spec.max_bytes is None else spec.max_bytes,
+    }
+    if spec.dedup_s is not None:
+        config["duplicate_window"] = spec.dedup_s * 1_000_000_000
+    return config
+
+
+def _hint(spec: StreamSpec, error: api.JetStreamError, holders: list[str]) -> str:
+    """What removes a refusal; empty when the server's words say it."""
+    setting = f"ROUTER_STREAM_{spec.kind.upper()}"
+    if error.err_code == _MAX_BYTES_REQUIRED:
+        return f": set {setting}_MAX_BYTES"
+    if holders:
+        return f": take the subjects out of {holders[0]}, or set {setting}_NAME={holders[0]}"
+    return ""
+
+
+def _absent(what: str) -> Difference:
     return Difference(what, "state", "missing", "present")

@@ -53,9 +53,10 @@ async def _show(settings: "Settings", since_ms: int | None, chosen: "Wanted", *,
     from router.bus.history import StreamHistory
     from router.cli.bus import open_bus
     from router.usecases.alerts.log import alert_log
+    from router.wire import subjects
 
     async with open_bus(settings) as bus:
-        log = await alert_log(StreamHistory(bus, settings.stream_alert_name), since_ms)
+        log = await alert_log(StreamHistory(bus, settings.stream_alert_name, f"{subjects.ALERT}.*"), since_ms)
         found = [e for e in log.episodes if chosen(e)]
         if json and not follow:
             print_json(msgspec.to_builtins(found))

@@ -29,8 +29,9 @@ async def open_store(settings: "Settings", *, reading: bool = False) -> AsyncIte
     :raises InvalidInput: the fleet has another number of partitions than these settings.
     """
     from router.app.adapter_settings import redis_access
+    from router.store.cluster import Cluster
     from router.store.keys import Keys
-    from router.store.nodes import Cluster, SingleNode
+    from router.store.nodes import SingleNode
 
     kind = Cluster if settings.redis_cluster else SingleNode
     url = (settings.redis_replica_url if reading else None) or settings.redis_url

@@ -58,10 +58,17 @@ async def _run(s: "Settings", tenant: str, pods: int, *, allow_volatile: bool) -
     from router.selftest.nats import NatsChecks
     from router.selftest.redis import RedisChecks
     from router.selftest.run import run
+    from router.store.server import RedisServers
 
-    own = consumers(assign=s.stream_assign_name, ack=s.stream_ack_name, result=s.stream_result_name)
+    own = consumers(
+        assign=s.stream_assign_name,
+        ack=s.stream_ack_name,
+        result=s.stream_result_name,
+        assign_subjects=s.assign_subjects,
+    )
     async with open_store(s) as store, open_bus(s) as bus:
-        redis = RedisChecks(store.nodes, store.keys, allow_eviction=s.allow_eviction, allow_volatile=allow_volatile)
+        servers = RedisServers(store.nodes, stated_policy=s.redis_maxmemory_policy, allow_eviction=s.allow_eviction)
+        redis = RedisChecks(store.nodes, servers, allow_volatile=allow_volatile)
         nats = NatsChecks(bus, Streams(bus, stream_specs(s), own))
         fleet = FleetChecks(bus, store.nodes, store.keys, tenant=tenant, pods=pods)
         return await run(redis, nats, fleet)

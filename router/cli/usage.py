@@ -56,11 +56,12 @@ async def _reconcile(settings: "Settings", since_ms: int, tenant: str | None) ->
     from router.store.decisions import RedisAnswers
     from router.store.tasks import RedisTasks
     from router.usecases.tasks.reconcile import reconcile
+    from router.wire import subjects
 
     async with open_store(settings) as store, open_bus(settings) as bus:
         return await reconcile(
-            StreamHistory(bus, settings.stream_result_name),
-            StreamHistory(bus, settings.stream_usage_name),
+            StreamHistory(bus, settings.stream_result_name, subjects.RESULT),
+            StreamHistory(bus, settings.stream_usage_name, subjects.USAGE),
             RedisTasks(store.keys, store.nodes),
             RedisAnswers(store.keys, store.nodes),
             since_ms=since_ms,

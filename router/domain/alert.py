@@ -28,6 +28,7 @@ class Condition(StrEnum):
     STORE_RESEEDED = "store_reseeded"
     BUS_AWAY = "bus_away"
     STREAM_COVERS_REQUESTS = "stream_covers_requests"
+    STREAM_UNAVAILABLE = "stream_unavailable"
     CONSUMER_STALLED = "consumer_stalled"
     CP_STATE_UNUSABLE = "cp_state_unusable"
     CP_STATE_OLD = "cp_state_old"
@@ -80,6 +81,7 @@ ALERTS: dict[Condition, Kind] = {
     Condition.STREAM_COVERS_REQUESTS: Kind(
         _C, "bus", FLEET, "a stream covers a request/reply subject: its acks reach callers before the replies"
     ),
+    Condition.STREAM_UNAVAILABLE: Kind(_C, "dispatch", "stream", "a stream is missing, or stores nothing"),
     Condition.CONSUMER_STALLED: Kind(_C, "bus", "consumer", "a consumer has messages and makes no progress"),
     Condition.CP_STATE_UNUSABLE: Kind(_W, "gate", FLEET, "the CP state is not usable: running as CP1 baseline"),
     Condition.CP_STATE_OLD: Kind(_W, "gate", FLEET, "the CP state file was not updated in time"),

@@ -8,3 +8,19 @@ class Degradable(StrEnum):
 
     DISPATCH = "dispatch"
     """Pushed tasks: a stream that they need is missing. Requests that push are refused as `unavailable`."""
+    ALERTS = "alerts"
+    """The stream of alerts is missing: alerts reach nobody over NATS. Metrics and the log have them."""
+    AUDIT_EXPORT = "audit_export"
+    """The stream of exported audit entries is missing: the export waits."""
+    STORE_FACTS = "store_facts"
+    """INFO of Redis: its memory is not watched, and whether it may evict keys is unknown."""
+    STORE_WALKS = "store_walks"
+    """Walks over all of Redis: sizes by kind, purges, and lists over all tenants."""
+    FUNCTION_LIBRARY = "function_library"
+    """Redis functions. Without FCALL or FUNCTION LOAD decisions are the same, and each call costs Redis more. Without
+    FUNCTION LIST or DELETE, libraries of versions that are gone stay in Redis.
+    """
+
+
+STORE_PARTS = (Degradable.STORE_FACTS, Degradable.STORE_WALKS, Degradable.FUNCTION_LIBRARY)
+"""The parts that depend on what Redis allows."""

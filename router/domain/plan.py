@@ -125,7 +125,7 @@ def plan(
     if request.push_assignment:
         slowest = max([slowest, *[c.expected_latency_ms for c in ordered]])
     return Plan(
-        _name(request),
+        identity_name(request, request.step.key),
         stored,
         ordered,
         _charges(request, stored, ordered) if policy.limits else (),
@@ -140,8 +140,8 @@ def plan(
     )
 
 
-def _name(request: DecideRequest) -> bytes:
-    step = request.step.key
+def identity_name(request: DecideRequest, step: str = "") -> bytes:
+    """The idempotency name of a request; without a `step`, the name that all of its steps share."""
     if request.idempotency_key is not None:
         return idempotency_name(request.tenant_id, "key", request.idempotency_key, step)
     return idempotency_name(request.tenant_id, "request", request.request_id, step)

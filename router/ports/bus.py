@@ -8,7 +8,11 @@ from msgspec import Struct
 
 
 class Publication(Struct, frozen=True):
-    """One message for JetStream. `message_id` is sent as the header Nats-Msg-Id."""
+    """One message for JetStream. `message_id` is sent as the header Nats-Msg-Id.
+
+    `within_s`: give up after so many seconds, if the publisher does not give up earlier. `failed`: called with the
+    reason, such as the server's words, before `done` gets an outcome that is falsy.
+    """
 
     subject: str
     payload: bytes
@@ -16,17 +20,36 @@ class Publication(Struct, frozen=True):
     headers: dict[str, str] = {}
     core_is_enough: bool = False
     """Whether a core publish is expected here: if no stream covers the subject, operators get no log line."""
+    within_s: float | None = None
+    failed: Callable[[str], None] | None = None
 
 
 class Published(IntEnum):
-    """The outcome of a publish. Only `FAILED` is falsy."""
+    """The outcome of a publish. Only `STORED` and `DUPLICATE` are truthy."""
 
-    FAILED = 0
-    """Refused, or not acknowledged in time. The stream may hold the message all the same."""
+    UNSENT = -3
+    """Never sent: no connection, too many messages wait, or the message is not valid."""
+    UNANSWERED = -2
+    """Sent, or left when the pod stopped, and not answered: the stream may hold the message all the same."""
+    REFUSED = -1
+    """The server refused each try: no stream holds the message."""
     STORED = 1
     """The stream acknowledged the message; or no stream covers the subject, and the message went out core."""
     DUPLICATE = 2
     """Within its dedup window the stream had a message with this id. It keeps the earlier message."""
+
+    def __bool__(self) -> bool:
+        return self > 0
+
+
+class StreamTrouble(Protocol):
+    """Is told of streams that do not store what is published. `stream`: its name, or a subject outside the fleet's."""
+
+    def refusing(self, stream: str, words: str) -> None:
+        """A message was refused or has no answer for a second; called again while it lasts."""
+
+    def stored(self, stream: str) -> None:
+        """The stream has stored a message again."""
 
 
 class Publisher(Protocol):

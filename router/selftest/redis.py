@@ -4,10 +4,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from router.selftest.check import NotSeen
-from router.store.keys import Keys
-from router.store.meta import RedisMeta
+from router.errors import StoreForbidden
+from router.selftest.check import NotChecked, NotSeen
 from router.store.nodes import Nodes
+from router.store.server import RedisServers
 
 MIN_MAJOR = 7
 CLOCK_S = 1.0
@@ -17,17 +17,18 @@ class RedisChecks:
     """Each method returns what it saw.
 
     :raises NotSeen: the check failed.
+    :raises NotChecked: Redis does not allow the check.
     :raises StoreError: Redis did not answer.
     """
 
-    def __init__(self, nodes: Nodes, keys: Keys, *, allow_eviction: bool, allow_volatile: bool) -> None:
+    def __init__(self, nodes: Nodes, servers: RedisServers, *, allow_volatile: bool) -> None:
         self._nodes = nodes
-        self._meta = RedisMeta(keys, nodes, allow_eviction=allow_eviction)
+        self._servers = servers
         self._allow_volatile = allow_volatile
 
     async def version(self) -> str:
         """Every primary is new enough for `#!lua` scripts."""
-        servers = await self._nodes.each("INFO", "server")
+        servers = await self._info("server")
         old = [s["redis_version"] for s in servers if int(str(s["redis_version"]).split(".")[0]) < MIN_MAJOR]
         if old:
             raise NotSeen(f"Redis {', '.join(map(str, old))}: at least {MIN_MAJOR}.0 is needed")
@@ -35,16 +36,20 @@ class RedisChecks:
 
     async def eviction(self) -> str:
         """Redis evicts nothing: an evicted key could be a counter, a pin or a stored answer."""
-        problems = await self._meta.check_server()
-        if problems:
-            raise NotSeen("; ".join(problems))
-        share = await self._meta.memory_share()
+        eviction = await self._servers.eviction()
+        if eviction.problems:
+            raise NotSeen("; ".join(eviction.problems))
+        if eviction.unknown is not None:
+            raise NotChecked(eviction.unknown)
+        share = await self._servers.memory_share()
         return f"no eviction; {share:.0%} of maxmemory in use" if share else "no eviction; no maxmemory"
 
     async def persistence(self) -> str:
         """Acknowledged writes survive a restart of Redis."""
         ways: set[str] = set()
-        for info in await self._nodes.each("INFO", "persistence"):
+        for info in await self._info("persistence"):
+            if "aof_enabled" not in info:
+                raise NotChecked("INFO does not say whether the append-only file is on: see your provider's settings")
             if int(info.get("aof_enabled", 0)):
                 if info.get("aof_last_write_status", "ok") != "ok":
                     raise NotSeen("the append-only file cannot be written; see the log of Redis")
@@ -56,6 +61,12 @@ class RedisChecks:
                     "appendonly is off: a restart of Redis loses limits, pins and answers; set appendonly yes"
                 )
         return " and ".join(sorted(ways))
+
+    async def _info(self, section: str) -> list[Mapping[str, Any]]:
+        try:
+            return await self._nodes.each("INFO", section)
+        except StoreForbidden as refusal:
+            raise NotChecked(str(refusal)) from refusal
 
     async def clock(self) -> str:
         """Deadlines in work items are Redis time; workers compare them with their own clock."""

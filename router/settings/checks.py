@@ -68,9 +68,9 @@ def _streams(s: Settings) -> Iterator[Contradiction]:
     for stream in _STREAMS:
         field = f"stream_{stream}_name"
         name = getattr(s, field)
-        if name in names:
-            yield (field, names[name]), f"two streams cannot have the same name {name}"
-        names[name] = field
+        other = names.setdefault(name, field)
+        if other != field and name in (Settings.model_fields[field].default, Settings.model_fields[other].default):
+            yield (field, other), f"two of the fleet's own streams cannot have the same name {name}"
     for stream in _WITH_DEDUP:
         age = s.assign_max_age_s if stream == "assign" else getattr(s, f"stream_{stream}_max_age_s")
         dedup = f"stream_{stream}_dedup_s"

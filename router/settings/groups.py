@@ -84,6 +84,22 @@ class Redis(Group):
     allow_eviction: bool = setting(
         False, "Start even if the server may evict keys (its maxmemory-policy is not noeviction)."
     )
+    redis_maxmemory_policy: (
+        Literal[
+            "noeviction",
+            "allkeys-lru",
+            "allkeys-lfu",
+            "allkeys-random",
+            "volatile-lru",
+            "volatile-lfu",
+            "volatile-random",
+            "volatile-ttl",
+        ]
+        | None
+    ) = setting(
+        None,
+        "maxmemory-policy of servers that do not say theirs (INFO is blocked); where INFO says it, INFO counts.",
+    )
     wait_replicas: int = setting(0, "Replicas that must have a write before it is answered (Redis WAIT).", ge=0, le=10)
 
 
@@ -213,6 +229,16 @@ class Dispatch(Group):
     """Dispatch and results"""
 
     assign_subjects: Texts = setting((), "Additional literal subjects under caf.exec. that stream ASSIGN stores.")
+    dispatch: Literal["required", "optional"] = setting(
+        "required",
+        "Whether a pod must have its streams to become ready; optional: without them it refuses pushed tasks only.",
+    )
+    publish_timeout_s: Seconds = setting(
+        15,
+        "How long a message is tried before its publish fails. A work item is not tried after its deadline either.",
+        ge=1,
+        le=3600,
+    )
     result_subject_prefixes: Texts = setting((), "Prefixes allowed in `options.result_subject`, besides `_INBOX.`.")
     final_keep_s: Seconds = setting(
         600,

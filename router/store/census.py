@@ -7,6 +7,7 @@ from router.errors import StoreError
 from router.ports.tenants import SamplePage
 from router.store.keys import KEYS, Keys
 from router.store.nodes import Nodes
+from router.store.reads import sizes
 from router.store.tenants import kind_of
 
 OTHER = "other"
@@ -78,12 +79,11 @@ class RedisSample:
             counts[kind] += 1
             if counts[kind] <= _MEASURED:
                 measured.append((kind, key))
-        sizes: dict[str, list[int]] = {}
-        replies = await self._nodes.gather([("MEMORY", "USAGE", key, "SAMPLES", 5) for _, key in measured])
-        for (kind, _), size in zip(measured, replies, strict=True):
+        by_kind: dict[str, list[int]] = {}
+        for (kind, _), size in zip(measured, await sizes(self._nodes, [key for _, key in measured]), strict=True):
             if size is not None:
-                sizes.setdefault(kind, []).append(int(size))
-        return SamplePage(sum(map(int, await self._nodes.each("DBSIZE"))), dict(counts), sizes)
+                by_kind.setdefault(kind, []).append(int(size))
+        return SamplePage(sum(map(int, await self._nodes.each("DBSIZE"))), dict(counts), by_kind)
 
     async def _next(self) -> list[bytes]:
         """The next page of the current walk, or the first page of a new walk; empty when the store is empty."""

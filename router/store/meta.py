@@ -14,10 +14,9 @@ _SCAN = 500
 class RedisMeta:
     """Reads and writes the store's record."""
 
-    def __init__(self, keys: Keys, nodes: Nodes, *, allow_eviction: bool = False) -> None:
+    def __init__(self, keys: Keys, nodes: Nodes) -> None:
         self._keys = keys
         self._nodes = nodes
-        self._allow_eviction = allow_eviction
 
     async def ensure(self) -> bool:
         """Write the record if it is absent, and check it against this pod. True: it was absent.
@@ -37,42 +36,6 @@ class RedisMeta:
                 f"set it to {int(stored)}; the number is fixed at the fleet's first boot"
             )
         return created
-
-    async def check_server(self) -> list[str]:
-        """Problems in the configuration of the servers, each with its remedy, as sentences; empty: none.
-
-        :raises StoreError: Redis did not answer.
-        """
-        problems: list[str] = []
-        for reply in await self._nodes.each("CONFIG", "GET", "maxmemory-policy"):
-            policy = _config_value(reply)
-            if policy not in ("noeviction", "") and not self._allow_eviction:
-                problems.append(
-                    f"maxmemory-policy is {policy} and may evict counters: set noeviction, or ROUTER_ALLOW_EVICTION"
-                )
-        return problems
-
-    async def memory_share(self) -> float:
-        """Used memory as a share of maxmemory, on the fullest node; 0 without a bound.
-
-        :raises StoreError: Redis did not answer.
-        """
-        shares = [0.0]
-        for info in await self._nodes.each("INFO", "memory"):
-            maximum = float(info.get("maxmemory", 0))
-            if maximum > 0:
-                shares.append(float(info["used_memory"]) / maximum)
-        return max(shares)
-
-
-def _config_value(reply: object) -> str:
-    if isinstance(reply, dict):
-        value = next(iter(reply.values()), b"")
-    elif isinstance(reply, list):
-        value = reply[1] if len(reply) > 1 else b""
-    else:
-        value = b""
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 class RedisEpochs:

@@ -1,4 +1,4 @@
-"""The Redis servers: one server, or a Cluster whose nodes own partitions.
+"""The Redis servers: what both kinds do (`Nodes`), and the client of one server; `store.cluster` has the Cluster's.
 
 This client serves everything but decide rows (see `store.decide.lane`). A call may wait for a connection. Commands are
 shielded: a caller that is cancelled leaves no reply on the wire for the next caller.
@@ -9,11 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.crc import key_slot
 from redis.exceptions import (
     ClusterDownError,
     NoScriptError,
@@ -26,8 +25,9 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from router.errors import OutcomeUnknown, StoreDamaged, StoreError, StoreUnavailable
+from router.errors import OutcomeUnknown, StoreError, StoreForbidden, StoreUnavailable
 from router.store.decide.link import DRIVER, Command, connection_factory
+from router.store.refusals import USE_CLUSTER, met_a_cluster, refused
 from router.store.scripts import Script
 
 Address = tuple[str, int] | None
@@ -117,18 +117,13 @@ class Nodes(Protocol):
         """Close every connection."""
 
 
-def _refused(command: str, fault: ResponseError) -> StoreError:
-    kind = StoreDamaged if "WRONGTYPE" in str(fault) else StoreError
-    return kind(f"Redis refused {command}: {fault}")
-
-
 def _consume_exception(call: "asyncio.Future[Any]") -> None:
     """Consume the exception of a call whose caller was cancelled, so that asyncio does not log it as unhandled."""
     if not call.cancelled():
         call.exception()
 
 
-class _Client:
+class Client:
     """The part that both kinds share: shielded calls, and the translation of redis-py's errors."""
 
     def __init__(self, client: Any) -> None:
@@ -160,7 +155,11 @@ class _Client:
         try:
             return await self._shielded(self._client.execute_command(*command))
         except ResponseError as fault:
-            raise _refused(str(command[0]), fault) from fault
+            raise self._refused(str(command[0]), fault) from fault
+
+    def _refused(self, command: str, fault: ResponseError) -> StoreError:
+        """The error for a refused command."""
+        return refused(command, fault)
 
     async def gather(self, commands: Sequence[Command]) -> list[Any]:
         if not commands:
@@ -171,7 +170,7 @@ class _Client:
         try:
             replies: list[Any] = await self._shielded(pipeline.execute())
         except ResponseError as fault:
-            raise _refused(str(commands[0][0]), fault) from fault
+            raise self._refused(str(commands[0][0]), fault) from fault
         return replies
 
     def _pipeline(self) -> Any:
@@ -185,7 +184,7 @@ class _Client:
                 # Nothing was executed. EVAL also loads the script.
                 return await self._shielded(self._client.eval(script.source.decode(), len(keys), *keys, *args))
         except ResponseError as fault:
-            raise _refused(script.name, fault) from fault
+            raise self._refused(script.name, fault) from fault
 
     async def scan(self, pattern: str, step: int, maximum: int) -> list[bytes]:
         keys: list[bytes] = []
@@ -194,6 +193,8 @@ class _Client:
                 keys.append(key)
                 if len(keys) >= maximum:
                     break
+        except ResponseError as fault:
+            raise self._refused("SCAN", fault) from fault
         except RedisError as fault:
             raise StoreError(f"Redis: {fault}") from fault
         return keys
@@ -206,6 +207,8 @@ class _Client:
                 if len(page) >= step:
                     yield page
                     page = []
+        except ResponseError as fault:
+            raise self._refused("SCAN", fault) from fault
         except RedisError as fault:
             raise StoreError(f"Redis: {fault}") from fault
         if page:
@@ -215,7 +218,7 @@ class _Client:
         await self._client.aclose()
 
 
-class SingleNode(_Client):
+class SingleNode(Client):
     """One server (a primary)."""
 
     def __init__(self, url: str, access: Access = ANYBODY, *, timeout_s: float = 1.0):
@@ -234,6 +237,18 @@ class SingleNode(_Client):
 
     async def open(self) -> None:
         await self.call("PING")
+        try:
+            (facts,) = await self.each("INFO", "cluster")
+        except StoreForbidden:
+            # The first refusal of a key's command tells.
+            return
+        if facts.get("cluster_enabled"):
+            raise StoreError(f"Redis: {USE_CLUSTER}")
+
+    def _refused(self, command: str, fault: ResponseError) -> StoreError:
+        if met_a_cluster(fault):
+            return StoreError(f"Redis: {USE_CLUSTER}")
+        return super()._refused(command, fault)
 
     async def _demoted(self) -> None:
         # The demoted server kept our connections, and its address may lead to the new primary now.
@@ -250,50 +265,3 @@ class SingleNode(_Client):
 
     async def each(self, *command: bytes | str | int) -> list[Any]:
         return [await self.call(*command)]
-
-
-class Cluster(_Client):
-    """A Redis Cluster."""
-
-    def __init__(self, url: str, access: Access = ANYBODY, *, timeout_s: float = 1.0):
-        super().__init__(
-            RedisCluster.from_url(
-                url,
-                socket_timeout=timeout_s,
-                socket_connect_timeout=timeout_s,
-                retry=Retry(NoBackoff(), 0),
-                protocol=2,
-                driver_info=DRIVER,
-                **access.options(),
-            )
-        )
-        self._url = url
-        self._access = access.options()
-
-    async def open(self) -> None:
-        await self._shielded(self._client.initialize())
-
-    def address_of(self, tag: bytes) -> Address:
-        try:
-            node = self._client.nodes_manager.get_node_from_slot(key_slot(tag))
-        except (KeyError, RedisClusterException) as fault:
-            raise StoreUnavailable(f"Redis: no node is known for {tag.decode()}") from fault
-        return node.host, int(node.port)
-
-    def connections(self, address: Address) -> Callable[[], AbstractConnection]:
-        if address is None:
-            raise ValueError("a Cluster's node has an address")
-        return connection_factory(self._url, host=address[0], port=address[1], **self._access)
-
-    async def refresh(self) -> None:
-        await self._shielded(self._client.nodes_manager.initialize())
-
-    def _pipeline(self) -> Any:
-        # The Cluster client has no `transaction` argument; it splits by node itself.
-        return self._client.pipeline()
-
-    async def each(self, *command: bytes | str | int) -> list[Any]:
-        try:
-            return [await self._shielded(node.execute_command(*command)) for node in self._client.get_primaries()]
-        except ResponseError as fault:
-            raise _refused(str(command[0]), fault) from fault

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from router.domain.task import Unreadable
-from router.errors import StoreDamaged
+from router.errors import StoreDamaged, StoreForbidden
 from router.store.decide.link import Command
 from router.store.nodes import Nodes
 
@@ -27,3 +27,23 @@ async def _alone(nodes: Nodes, command: Command) -> Any:
         return await nodes.call(*command)
     except StoreDamaged as fault:
         return Unreadable(str(fault))
+
+
+async def sizes(nodes: Nodes, keys: Sequence[bytes]) -> list[int | None]:
+    """Estimated bytes of each key; None: the key is gone, or an ACL hides it, as it may hide keys of others.
+
+    :raises StoreError: Redis did not answer.
+    """
+    commands: list[Command] = [("MEMORY", "USAGE", key, "SAMPLES", 5) for key in keys]
+    try:
+        return await nodes.gather(commands)
+    except StoreForbidden:
+        return [await _size(nodes, command) for command in commands]
+
+
+async def _size(nodes: Nodes, command: Command) -> int | None:
+    try:
+        size: int | None = await nodes.call(*command)
+    except StoreForbidden:
+        return None
+    return size

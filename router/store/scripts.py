@@ -21,7 +21,7 @@ import re
 from hashlib import sha1
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import Struct, structs
 from redis.exceptions import NoScriptError, ResponseError
 
 from router.resources import lua_dir
@@ -38,7 +38,7 @@ LIBRARIES = "router_"
 
 
 class Script(Struct, frozen=True):
-    """One script, ready to send: `call` begins its command, `load` makes a node know it.
+    """One script, ready to send: `call` begins its command, `load` makes a node know it (a library; others: EVAL).
 
     `sha` is the SHA-1 of the text (what EVALSHA wants); a library carries it in its name, so that versions live side
     by side.
@@ -50,8 +50,9 @@ class Script(Struct, frozen=True):
     keys: dict[str, str]
     argv: tuple[str, ...]
     returns: dict[int, str]
+    body: bytes
     call: tuple[bytes, bytes]
-    load: tuple[str | bytes, ...]
+    load: tuple[str | bytes, ...] = ()
 
     @property
     def version(self) -> str:
@@ -68,6 +69,13 @@ class Script(Struct, frozen=True):
         if self.library:
             return isinstance(fault, ResponseError) and "Function not found" in str(fault)
         return isinstance(fault, NoScriptError)
+
+    def without_functions(self) -> "Script":
+        """The same script for servers that do not allow functions. Redis creates its closures in every call."""
+        if not self.library:
+            return self
+        source = b"#!lua\nlocal function make() %b\nend\nreturn make()(KEYS, ARGV)\n" % self.body
+        return structs.replace(self, source=source, call=(b"EVALSHA", _sha(source)), load=())
 
 
 def load(
@@ -111,25 +119,34 @@ def load(
     problems += [f"there is no layout {x} in store.layouts" for x in sorted(named - set(LAYOUTS))]
     if problems:
         raise ScriptMismatchError(f"lua/{name}.lua: " + "; ".join(problems))
-    sha = sha1(text.encode(), usedforsecurity=False).hexdigest().encode()
-    source, call, load_by = _ready(name, text, sha)
-    return Script(name, source, sha, found_keys, found_argv, found_returns, call, load_by)
+    source, sha = text.encode(), _sha(text.encode())
+    script = Script(
+        name=name,
+        source=source,
+        sha=sha,
+        keys=found_keys,
+        argv=found_argv,
+        returns=found_returns,
+        body=text.split("\n", 1)[1].encode(),
+        call=(b"EVALSHA", sha),
+    )
+    return _as_library(script) if text.startswith("#!lua name=") else script
 
 
-def _ready(name: str, text: str, sha: bytes) -> tuple[bytes, tuple[bytes, bytes], tuple[str | bytes, ...]]:
-    """What goes to the node, how it is called, how it is loaded."""
-    if not text.startswith("#!lua name="):
-        source = text.encode()
-        return source, (b"EVALSHA", sha), ("SCRIPT", "LOAD", source)
-    known_as = f"{LIBRARIES}{name}_{sha.decode()}"
-    body = text.split("\n", 1)[1]
+def _sha(source: bytes) -> bytes:
+    return sha1(source, usedforsecurity=False).hexdigest().encode()
+
+
+def _as_library(script: Script) -> Script:
+    known_as = b"%b%b_%b" % (LIBRARIES.encode(), script.name.encode(), script.sha)
     # A library may not use the API while it loads: it makes its function when it is first called.
     source = (
-        f"#!lua name={known_as}\nlocal made local function make() {body}\nend\n"
-        f"redis.register_function('{known_as}', function(keys, args)\n"
-        "made = made or make() return made(keys, args) end)\n"
-    ).encode()
-    return source, (b"FCALL", known_as.encode()), ("FUNCTION", "LOAD", "REPLACE", source)
+        b"#!lua name=%b\nlocal made local function make() %b\nend\n"
+        b"redis.register_function('%b', function(keys, args)\n"
+        b"made = made or make() return made(keys, args) end)\n"
+    ) % (known_as, script.body, known_as)
+    load_by = ("FUNCTION", "LOAD", "REPLACE", source)
+    return structs.replace(script, source=source, call=(b"FCALL", known_as), load=load_by)
 
 
 def _header(name: str, text: str) -> dict[str, list[tuple[str, str]]]:

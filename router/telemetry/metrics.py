@@ -143,7 +143,8 @@ class Telemetry:
             "store_reseeded", "Times that an empty store was found and seeded again."
         )
         self.store_memory_share = families.gauge(
-            "store_memory_share", "Used memory as a share of maxmemory, on the fullest node; 0 without maxmemory."
+            "store_memory_share",
+            "Used memory as a share of maxmemory, on the fullest node; 0 without maxmemory; NaN if INFO is blocked.",
         )
         self.store_keys = families.gauge(
             "store_keys", "Keys of each kind, estimated from a sample by the leading pod; 0 on the others.", "kind"

@@ -36,10 +36,18 @@ def context_of(value: object, header_ip: str | None, problems: Problems) -> Cont
         address = client_ip(problems, "context.ip_address", address)
     if header_ip is not None:
         address = client_ip(problems, "header x-client-ip", header_ip)
-    return values, user, address, _step(values, problems)
+    return values, user, address, step_of(values, problems)
 
 
-def _step(values: JsonObject, problems: Problems) -> Step:
+def names_step(context: JsonObject) -> bool:
+    """Whether a context has a field of a step, be it that of the first decision (`retry_attempts` 0)."""
+    return any(
+        v is not None and (k.startswith(_RETRIES) or (v != "" and k in {"status", "current_provider"}))
+        for k, v in context.items()
+    )
+
+
+def step_of(values: JsonObject, problems: Problems) -> Step:
     """Read the step of the caller's own fallback chain: raising any `retry_attempts*` makes a new step."""
     status: object = values.get("status")
     current = values.get("current_provider")

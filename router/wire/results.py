@@ -12,12 +12,13 @@ from msgspec.structs import replace
 from router.domain.decision import Intake
 from router.domain.ids import from_text
 from router.domain.json import JsonObject, JsonValue
-from router.domain.request import Correlation
+from router.domain.request import Correlation, Step
 from router.domain.result import AckStatus, ExecAck, ExecResult, Status
 from router.wire.envelope import enum_member, open_envelope, unreadable
 from router.wire.fields import MAX_TRACE_ID_CHARS, name, table, text, text_unless_empty
 from router.wire.headers import readable, traceparent_of, with_lower_names
 from router.wire.measures import cost_of, latency_of, tokens_of
+from router.wire.options import names_step, step_of
 from router.wire.parse import HALF, MAX_DEPTH, is_writable
 from router.wire.pb.beamline.worker.v1 import ack_pb2, result_pb2
 from router.wire.problems import Problems, Rejected, named
@@ -26,6 +27,8 @@ from router.wire.protobuf import is_protobuf, parse_protobuf
 MAX_BYTES = 4 << 20
 _MAX_CODE_CHARS = 128
 _MAX_MESSAGE_CHARS = 4096
+# In an envelope it is the worker's own id.
+_BARE_ONLY = frozenset(("provider_id",))
 
 
 def decode_result(
@@ -44,7 +47,7 @@ def decode_result(
         except DecodeError:
             return unreadable("is not a beamline.worker.v1.ExecResult", "drop the Content-Type header to send JSON")
     else:
-        fields = open_envelope(data, "exec_result", max_bytes, dropped)
+        fields = open_envelope(data, "exec_result", max_bytes, dropped, bare_only=_BARE_ONLY)
     return fields if isinstance(fields, Rejected) else _result(_without_empty_texts(fields), headers, dropped)
 
 
@@ -67,6 +70,7 @@ def _result(doc: JsonObject, headers: Mapping[str, str], dropped: Problems) -> E
             "is missing",
             "send it, or tenant_id with one of request_id, idempotency_key and decision_id",
         )
+    step = _step(doc, problems) if assignment_id is None and decision_id is None else None
     correlation = _correlation(doc, headers, dropped)
     if problems or status is None:
         return problems.rejected(request_id, correlation.trace_id)
@@ -91,9 +95,18 @@ def _result(doc: JsonObject, headers: Mapping[str, str], dropped: Problems) -> E
             error_message=_message(dropped, "error_message", get("error_message")),
             timestamp=get("timestamp"),
             correlation=correlation,
+            step=step,
         ),
         dropped,
     )
+
+
+def _step(doc: JsonObject, problems: Problems) -> Step | None:
+    """Read the step that the result belongs to from a context as the request had it; None: the result tells none."""
+    context = doc.get("context")
+    if type(context) is not dict or not names_step(context):
+        return None
+    return step_of({k: v for k, v in context.items() if v != ""}, problems)
 
 
 Report = TypeVar("Report", ExecResult, ExecAck)

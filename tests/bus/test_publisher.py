@@ -143,7 +143,7 @@ async def test_it_gives_up_in_time(bus: Bus, streams: Streams, name: str) -> Non
     await publisher.start()
     await delete(bus, f"STREAM.DELETE.{name}")
     publisher.publish(Publication(f"{name}.in", b"x", "i"), done)
-    assert await done.until(1) == [Published.FAILED]
+    assert await done.until(1) == [Published.REFUSED]
     assert publisher.failed == 1
     assert publisher.pending == 0
     await publisher.stop()
@@ -160,7 +160,7 @@ async def test_a_full_stream_is_named_once(bus: Bus, name: str, caplog: pytest.L
     for index in range(20):
         publisher.publish(Publication(f"{name}.in", b"x", f"id-{index}"), done)
     outcomes = await done.until(20)
-    assert (outcomes.count(Published.STORED), outcomes.count(Published.FAILED)) == (1, 19)
+    assert (outcomes.count(Published.STORED), outcomes.count(Published.REFUSED)) == (1, 19)
     failed = [r.getMessage() for r in caplog.records if "failed after" in r.getMessage()]
     assert len(failed) == 1
     assert "maximum messages exceeded" in failed[0]
@@ -174,7 +174,7 @@ async def test_what_the_stream_refuses_fails_at_once(bus: Bus, streams: Streams,
     await publisher.start()
     done = Heard()
     publisher.publish(Publication(f"{name}.small", bytes(100), "i"), done)
-    assert await done.until(1) == [Published.FAILED]
+    assert await done.until(1) == [Published.REFUSED]
     assert publisher.resent == 0
     await publisher.stop()
 
@@ -185,7 +185,9 @@ async def test_what_the_stream_refuses_fails_at_once(bus: Bus, streams: Streams,
         (b'{"stream":"S","seq":1}', Verdict.STORED),
         (b'{"stream":"S","seq":1,"duplicate":true}', Verdict.DUPLICATE),
         (b'{"error":{"code":503,"err_code":10008,"description":"no leader"}}', Verdict.RETRY),
-        (b'{"error":{"code":400,"err_code":10054,"description":"too large"}}', Verdict.REFUSED),
+        (b'{"error":{"code":400,"err_code":10054,"description":"too large"}}', Verdict.UNFIT),
+        (b'{"error":{"code":400,"err_code":10109,"description":"sealed"}}', Verdict.REFUSED),
+        (b'{"error":{"code":400,"err_code":10002,"description":"account full"}}', Verdict.RETRY),
         (b"thanks", Verdict.FOREIGN),
         (b'{"ok":true}', Verdict.FOREIGN),
         (b"[]", Verdict.FOREIGN),
@@ -223,7 +225,7 @@ async def test_what_cannot_be_sent_is_refused(publisher: StreamPublisher, public
     done = Heard()
     publisher.publish(publication, done)
     assert done.items == []
-    assert await done.until(1) == [Published.FAILED]
+    assert await done.until(1) == [Published.UNSENT]
 
 
 async def test_the_queue_is_bounded(own_server: NatsProcess, own_bus: Bus) -> None:
@@ -237,10 +239,10 @@ async def test_the_queue_is_bounded(own_server: NatsProcess, own_bus: Bus) -> No
     await gone.until(1)
     for index in range(6):
         publisher.publish(Publication("s", b"", f"{index}"), done)
-    assert await done.until(1) == [Published.FAILED]
+    assert await done.until(1) == [Published.UNSENT]
     assert publisher.pending == 5
     await publisher.stop(timeout_s=0.01)
-    assert done.items == [Published.FAILED] * 6
+    assert done.items == [Published.UNSENT] + [Published.UNANSWERED] * 5
 
 
 async def test_the_queue_is_bounded_in_bytes(own_server: NatsProcess, own_bus: Bus) -> None:
@@ -254,7 +256,7 @@ async def test_the_queue_is_bounded_in_bytes(own_server: NatsProcess, own_bus: B
     await gone.until(1)
     for index in range(3):
         publisher.publish(Publication("s", b"x" * 400, f"{index}"), done)
-    assert await done.until(1) == [Published.FAILED]
+    assert await done.until(1) == [Published.UNSENT]
     assert publisher.pending == 2
     await publisher.stop(timeout_s=0.01)
 

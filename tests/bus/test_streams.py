@@ -1,6 +1,7 @@
 """Streams and consumers on a real JetStream."""
 
 import asyncio
+import itertools
 from pathlib import Path
 
 import pytest
@@ -69,15 +70,18 @@ async def test_a_different_consumer_is_reported(bus: Bus, name: str) -> None:
 
 
 async def test_subjects_in_another_stream_are_a_difference_not_a_fault(bus: Bus, name: str) -> None:
-    """A stream that cannot be created is reported with the one in its way, and the rest is still looked after."""
+    """A stream that cannot be created is missing, with the one in its way as the reason; its consumer is left out."""
     await create(bus, f"{name}-other", [f"{name}.>"])
     streams = fleet(bus, name)
     ensured = await streams.ensure()
     assert [(one.what, one.field, one.actual) for one in ensured.differences] == [
         (f"stream {name.upper()}", "creation", ""),
-        ("consumer workers", "creation", ""),
     ]
     assert f"{name}-other" in ensured.differences[0].specified
+    (missing,) = ensured.missing
+    assert missing.stream == name.upper()
+    assert "subjects overlap with an existing stream" in missing.reason
+    assert f"_NAME={name}-other" in missing.reason
 
 
 async def test_what_the_server_cannot_hold_does_not_stop_the_rest(bus: Bus, name: str) -> None:
@@ -99,19 +103,24 @@ async def test_two_pods_may_look_at_once(bus: Bus, client: Bus, name: str) -> No
 async def test_without_jetstream_the_keeper_says_so(
     servers: None, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A server without JetStream: no look is complete, the log says why, it is tried again."""
+    """A server without JetStream: no check is complete, each is reported as such, and the log has one line."""
     server = NatsProcess(tmp_path, extra="jetstream: disabled")
     await asyncio.to_thread(server.start)
     bus = Bus(BusOptions((server.url,)))
-    looks = Heard()
-    keeper = StreamKeeper(bus, fleet(bus, name), retry_s=0.05, on_poll=lambda _e, covered: looks(covered))
+    looks, faults = Heard(), Heard()
+    keeper = StreamKeeper(
+        bus,
+        fleet(bus, name),
+        retry_s=0.05,
+        on_poll=lambda _e, covered: looks(covered),
+        on_fault=lambda _reason, off: faults(off),
+    )
     await bus.start()
     await bus.wait_connected(10)
     await keeper.start()
-    async with asyncio.timeout(10):
-        while len([r for r in caplog.records if "cannot check the streams" in r.message]) < 2:
-            await bus.rtt()
+    assert all(await faults.until(3))
     assert looks.items == []
+    assert len([r for r in caplog.records if "cannot check the streams" in r.message]) == 1
     await keeper.stop()
     await bus.close()
     await asyncio.to_thread(server.stop)
@@ -211,3 +220,91 @@ def test_literal_patterns_match_only_themselves(pattern: list[str], subject: lis
 def test_wildcards(pattern: str, subject: str, expected: bool) -> None:
     """`*` is one token, `>` one or more at the end."""
     assert specs.matches(pattern, subject) is expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "subject", "expected"),
+    [
+        ("a.>", "a.b", True),
+        ("a.>", "a.>", True),
+        ("a.*", "a.>", False),
+        ("a.*", "a.*", True),
+        ("a.>", "a.*", True),
+        ("a.b", "a.*", False),
+        ("a.*.c", "a.b.c", True),
+        (">", "a.>", True),
+        ("a.>", "a", False),
+    ],
+)
+def test_a_pattern_covers_another(pattern: str, subject: str, expected: bool) -> None:
+    """Each subject that the second matches, the first matches too."""
+    assert specs.covers(pattern, subject) is expected
+
+
+async def test_a_foreign_stream_is_accepted_with_its_own_retention(bus: Bus, name: str) -> None:
+    """A stream over more than the specification: no difference in age or dedup, and filtered consumers."""
+    await create(bus, name.upper(), [f"{name}.>"], max_age=60_000_000_000, duplicate_window=60_000_000_000)
+    stream = StreamSpec(name.upper(), (f"{name}.a", f"{name}.b.*"), max_age_s=3600, dedup_s=600)
+    streams = Streams(bus, [stream], [ConsumerSpec(name.upper(), "both", subjects=(f"{name}.a", f"{name}.b.*"))])
+    assert await streams.ensure() == specs.Ensured(created=(f"{name.upper()}/both",))
+    assert await streams.ensure() == specs.Ensured()
+    state = await streams.consumer(name.upper(), "both")
+    assert state is not None
+    assert state.config.filters == [f"{name}.a", f"{name}.b.*"]
+
+
+async def test_subjects_that_came_later_are_a_difference_and_never_a_reason(bus: Bus, name: str) -> None:
+    """A new stream has them. One of the version before lacks them, and the difference says how to add them."""
+    spec = StreamSpec(name.upper(), (f"{name}.a",), 3600, 600, added=(f"{name}.a.tenant.>",))
+    await create(bus, name.upper(), [f"{name}.a"], max_age=3600 * 10**9, duplicate_window=600 * 10**9)
+    ensured = await Streams(bus, [spec]).ensure()
+    assert ensured.missing == ()
+    assert [one.fix for one in ensured.differences] == [
+        f"nats stream edit {name.upper()} --subjects={name}.a,{name}.a.tenant.>"
+    ]
+    await delete(bus, f"STREAM.DELETE.{name.upper()}")
+    assert (await Streams(bus, [spec]).ensure()).created == (name.upper(),)
+    assert await Streams(bus, [spec]).ensure() == specs.Ensured()
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [({"subjects": ["X.other"]}, "does not store"), ({"subjects": ["X.a", "X.b.*"], "no_ack": True}, "no_ack")],
+)
+async def test_a_stream_that_cannot_serve_is_missing(
+    bus: Bus, name: str, config: dict[str, object], words: str
+) -> None:
+    """It is there under its name, and lacks a subject or confirms nothing."""
+    subjects = [str(s).replace("X", name) for s in config["subjects"]]  # type: ignore[attr-defined]
+    await create(bus, name.upper(), **{**config, "subjects": subjects})  # type: ignore[arg-type]
+    (missing,) = (await fleet(bus, name).ensure()).missing
+    assert words in missing.reason
+
+
+async def test_a_stream_of_several_kinds_is_never_created(bus: Bus, name: str) -> None:
+    """It is somebody else's: the reason says over which subjects it must be."""
+    shared = [StreamSpec(name, (f"{name}.a",), 3600), StreamSpec(name, (f"{name}.b",), 3600)]
+    ensured = await Streams(bus, shared).ensure()
+    assert ensured.created == ()
+    assert {m.reason for m in ensured.missing} == {
+        f"stream {name} does not exist; several settings name it, so create it over {name}.a, {name}.b"
+    }
+
+
+async def test_checks_that_find_a_stream_missing_come_less_and_less_often(bus: Bus, name: str) -> None:
+    """Publishes that ask for a check do not hasten it; a reconnect does."""
+    await create(bus, f"{name}-other", [f"{name}.>"])
+    looks = Heard()
+    keeper = StreamKeeper(
+        bus, fleet(bus, name), request_subjects=[], retry_s=0.05, every_s=0.4, on_poll=lambda e, _c: looks(e.missing)
+    )
+    at: list[float] = []
+    loop = asyncio.get_running_loop()
+    await keeper.start()
+    for count in range(1, 6):
+        await looks.until(count)
+        at.append(loop.time())
+        keeper.poll_soon()
+    await keeper.stop()
+    pauses = [later - earlier for earlier, later in itertools.pairwise(at)]
+    assert all(pause >= least for pause, least in zip(pauses, [0.04, 0.09, 0.19, 0.39], strict=True)), pauses

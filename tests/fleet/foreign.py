@@ -14,6 +14,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import DeliverPolicy
 
+from tests.fleet.harness import Fleet, until
+
 DECIDE = "beamline.router.v1.decide"
 GET_DECISION = "beamline.router.v1.get_decision"
 BACKPRESSURE = "beamline.router.v1.status.backpressure"
@@ -205,6 +207,14 @@ class Worker:
             if result["status"] == "success":
                 self.successes.add(assignment["task_id"])
             await self._caller.tell(RESULT, result)
+
+
+async def restart_nats(fleet: Fleet, caller: Foreign) -> None:
+    """kill -9 and start NATS: pods and caller connect again."""
+    await asyncio.to_thread(fleet.nats.kill)
+    await until(lambda: not caller.client.is_connected, 5, "the caller notices")
+    await asyncio.to_thread(fleet.nats.start)
+    await until(lambda: caller.client.is_connected, 10, "the caller is back")
 
 
 def success(assignment: Body, **more: Any) -> Body:

@@ -27,7 +27,7 @@ from router.usecases.admin.overrides import OverrideService
 from router.usecases.policies.publish import PolicyPublisher
 from tests.servers import NatsProcess, ValkeyProcess, free_port, to_its_end
 
-READY_S = 20.0
+READY_S = 90.0
 STOP_S = 20.0
 _LOOK_S = 0.01
 
@@ -228,7 +228,7 @@ class Fleet:
 
     def _open_store(self) -> None:
         self.keys = Keys()
-        self.nodes = SingleNode(self.valkey.url)
+        self.nodes = SingleNode(self.valkey.own_url)
         self._stack.push_async_callback(self.nodes.close)
         self._audit = RedisAudit(self.keys, self.nodes)
         self.publisher = PolicyPublisher(RedisPolicies(self.nodes, self.keys), self)

@@ -6,7 +6,7 @@ import pytest
 from nats.js.api import StreamConfig
 
 from tests.fleet.conftest import Own
-from tests.fleet.foreign import ALERTS, DECIDE, GET_DECISION, USAGE, Foreign, Worker, task
+from tests.fleet.foreign import ALERTS, DECIDE, GET_DECISION, USAGE, Foreign, Worker, restart_nats, task
 from tests.fleet.harness import PLAIN, Fleet, Pod, until
 
 ACME = {"acme": {"default": PLAIN}}
@@ -109,20 +109,13 @@ async def test_a_stream_that_comes_later_takes_readiness_too(own: Own) -> None:
     (pod,) = fleet.pods
     js = caller.client.jetstream()
     await js.add_stream(StreamConfig(name="GREEDY", subjects=[DECIDE]))
-    await _reconnect(fleet, caller)
+    await restart_nats(fleet, caller)
     await until(lambda: _not_ready_for(pod, "GREEDY"), 10, "not ready")
     await js.delete_stream("GREEDY")
-    await _reconnect(fleet, caller)
+    await restart_nats(fleet, caller)
     await until(lambda: _is_ready(pod), 10, "ready again")
     assert (await caller.ask(task("acme"))).ok
 
 
 async def _is_ready(pod: Pod) -> bool:
     return (await pod.readyz())[0] == 200
-
-
-async def _reconnect(fleet: Fleet, caller: Foreign) -> None:
-    await asyncio.to_thread(fleet.nats.kill)
-    await until(lambda: not caller.client.is_connected, 5, "the caller notices")
-    await asyncio.to_thread(fleet.nats.start)
-    await until(lambda: caller.client.is_connected, 10, "the caller is back")

@@ -5,11 +5,11 @@ It knows no CLUSTER, EVAL_RO, INFO, CONFIG or MEMORY USAGE. What needs those is 
 
 from fakeredis import FakeAsyncRedis, FakeServer
 
-from router.store.nodes import SingleNode, _Client
+from router.store.nodes import Client, SingleNode
 
 
 class FakeNode(SingleNode):
     """A server of its own, in this process. Calls, batches, scans and errors go the way of `SingleNode`."""
 
     def __init__(self) -> None:
-        _Client.__init__(self, FakeAsyncRedis(server=FakeServer(version=(7, 0)), protocol=2))
+        Client.__init__(self, FakeAsyncRedis(server=FakeServer(version=(7, 0)), protocol=2))

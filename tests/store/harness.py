@@ -283,7 +283,7 @@ class Store:
 
     def load(self, script: Script) -> None:
         """Make the server know a script."""
-        self.client.execute_command(*script.load)  # type: ignore[no-untyped-call]
+        self.client.execute_command(*(script.load or ("SCRIPT", "LOAD", script.source)))  # type: ignore[no-untyped-call]
 
     def audit(self, tenant: str) -> list[AuditEntry]:
         """The tenant's log, oldest first."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from secrets import token_hex
 
@@ -15,9 +15,10 @@ from router.domain.policy.model import Resource, Scope
 from router.domain.result import BreakerVerdict
 from router.domain.task import BreakerTurn, Moved
 from router.errors import StoreError, StoreUnavailable
+from router.store.cluster import Cluster
 from router.store.decide.calls import LaneSettings
 from router.store.keys import Keys
-from router.store.nodes import Cluster
+from router.store.nodes import SingleNode
 from router.store.policies import RedisPolicies
 from router.store.tasks import RedisTasks
 from tests.servers import ValkeyCluster, ValkeyNode, free_port
@@ -26,6 +27,16 @@ from tests.store.pods import Pod
 
 PATIENT = LaneSettings(deadline_ms=5_000, retry_ms=20)
 TEN = policy("a", limits=[limit("l", Scope.TENANT, Resource.REQUESTS, 10, MINUTE)])
+
+
+@pytest.fixture(scope="module", params=["ip", "unknown-endpoint", "hostname"])
+def valkey_cluster(
+    servers: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ValkeyCluster]:
+    """A Cluster that lists its nodes by address, without a host, or by host names that none of them has."""
+    kind: str = request.param
+    with ValkeyCluster(tmp_path_factory.mktemp(kind), ("--cluster-preferred-endpoint-type", kind)) as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -95,6 +106,41 @@ async def test_a_forgotten_script_on_one_node(pod: Pod, valkey_cluster: ValkeyCl
     assert {type(o) for o in await pod.decide(*again)} == {Admitted}
 
 
+async def test_the_general_client_reads_and_writes_everywhere(pod: Pod, nodes: Cluster) -> None:
+    """Single commands, batches and scans find the node of each key, also of those whose key is not the first word."""
+    keys = [pod.keys.tenant(f"tenant{i}").figures for i in range(30)]
+    for key in keys:
+        await nodes.call("SET", key, b"v")
+    assert await nodes.gather([("GET", k) for k in keys]) == [b"v"] * 30
+    assert all(await nodes.gather([("MEMORY", "USAGE", k, "SAMPLES", 5) for k in keys]))
+    assert set(await nodes.scan(f"{pod.keys.schema}:*", 100, 1000)) == set(keys)
+    assert len(await nodes.each("PING")) == 3
+    for key in keys:
+        assert await nodes.call("EXISTS", key, key) == 2
+        assert await nodes.call("UNLINK", key) == 1
+
+
+async def test_a_client_for_one_server_names_the_setting(valkey_cluster: ValkeyCluster) -> None:
+    """A node of a Cluster is met without ROUTER_REDIS_CLUSTER: at the start, and if INFO is blocked by a refusal."""
+    for node in valkey_cluster.nodes:
+        client = SingleNode(node.url)
+        with pytest.raises(StoreError, match="set ROUTER_REDIS_CLUSTER=true"):
+            await client.open()
+        refusals = await asyncio.gather(*(client.call("SET", f"k{i}", 1) for i in range(20)), return_exceptions=True)
+        assert any("set ROUTER_REDIS_CLUSTER=true" in str(r) for r in refusals)
+        with pytest.raises(StoreError, match="set ROUTER_REDIS_CLUSTER=true"):
+            await client.gather([("GET", f"k{i}") for i in range(20)])
+        await client.close()
+
+
+async def test_a_cluster_client_on_one_server_names_the_setting(redis_url: str) -> None:
+    """The other way round."""
+    client = Cluster(redis_url.removesuffix("/0"))
+    with pytest.raises(StoreError, match="set ROUTER_REDIS_CLUSTER=false"):
+        await client.open()
+    await client.close()
+
+
 # A slot on the move
 
 
@@ -150,7 +196,9 @@ async def test_a_moved_slot_is_followed(pod: Pod, valkey_cluster: ValkeyCluster)
     outcomes = await pod.decide(*asks("moved", 0, 6), *asks("moved", 10, 10))
     await asyncio.to_thread(move.refused, "MOVED")
     assert [type(o) for o in outcomes] == [Replay] * 6 + [Admitted] * 4 + [LimitHit] * 6
+    await asyncio.to_thread(move.source.ask, "CONFIG", "RESETSTAT")
     assert {type(o) for o in await pod.decide(*asks("moved", 0, 6))} == {Replay}
+    assert "MOVED" not in await asyncio.to_thread(move.source.ask, "INFO", "errorstats")
 
 
 async def test_decides_during_a_move_wait_for_its_end(pod: Pod, valkey_cluster: ValkeyCluster) -> None:
@@ -195,7 +243,7 @@ async def test_a_cluster_that_is_away(servers: None, tmp_path: Path) -> None:
     with ValkeyCluster(tmp_path) as cluster:
         nodes = Cluster(cluster.url)
         await nodes.open()
-        async with Pod(nodes, Keys(schema=f"t{token_hex(5)}"), settings=LaneSettings(deadline_ms=200)) as pod:
+        async with Pod(nodes, Keys(schema=f"t{token_hex(5)}"), settings=LaneSettings(deadline_ms=1_000)) as pod:
             assert {type(o) for o in await pod.decide(*asks("acme", 0, 1))} == {Admitted}
             for node in cluster.nodes:
                 await asyncio.to_thread(node.kill)
@@ -217,7 +265,7 @@ async def test_a_node_that_died_is_replaced_by_its_replica(servers: None, tmp_pa
             await asyncio.to_thread(_follow, cluster.nodes[0], dying, replica)
             nodes = Cluster(cluster.url)
             await nodes.open()
-            settings = LaneSettings(deadline_ms=200, retry_ms=20)
+            settings = LaneSettings(deadline_ms=1_000, retry_ms=20)
             async with Pod(nodes, Keys(schema=f"t{token_hex(5)}"), settings=settings) as pod:
                 wanted = [Ask(request(f"tenant{i}", "r"), TEN) for i in range(30)]
                 assert {type(o) for o in await pod.decide(*wanted)} == {Admitted}

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from router.store.cluster import Cluster
 from router.store.keys import KEYS, Keys
-from router.store.nodes import Cluster, Nodes, SingleNode
+from router.store.nodes import Nodes, SingleNode
 from router.store.retention import RedisRetention, RetentionBounds, trim_script
 from tests.servers import ValkeyCluster
 

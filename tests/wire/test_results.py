@@ -5,6 +5,7 @@ import pytest
 
 from router.domain.decision import Code
 from router.domain.ids import from_text
+from router.domain.request import Step
 from router.domain.result import (
     AckStatus,
     BreakerVerdict,
@@ -68,10 +69,43 @@ def test_a_bare_result_is_read_whole() -> None:
 
 
 def test_an_enveloped_result_names_the_worker() -> None:
-    """kind exec_result: the fields are in data, and provider_id is the worker's."""
+    """kind exec_result: the fields are in data, and provider_id is the worker's, which chooses no decision."""
     data = bare(version="1.0", job=None, job_type="chat")
     r = result({"version": "v1", "kind": "exec_result", "data": data})
-    assert (r.job_type, r.provider_id) == ("chat", "p1")
+    assert (r.job_type, r.provider_id) == ("chat", None)
+
+
+UNNAMED = {"assignment_id": None}
+FAILED = {"status": "503", "current_provider": "a"}
+
+
+@pytest.mark.parametrize(
+    ("context", "step"),
+    [
+        (FAILED, Step("503", "a")),
+        ({"status": 503, "current_provider": "a", "session_id": "s", "tags": [1]}, Step("503", "a")),
+        (FAILED | {"retry_attempts": 2, "retry_attempts_total": "3"}, Step("503", "a", 5)),
+        ({"retry_attempts": 0}, Step()),
+        ({"status": "", "current_provider": "b"}, Step(None, "b")),
+        ({"status": None, "retry_attempts": None, "session_id": "s"}, None),
+        ({"status": ""}, None),
+        ({}, None),
+        (None, None),
+        ("a text", None),
+        ([FAILED], None),
+    ],
+)
+def test_a_context_tells_the_step(context: Any, step: Step | None) -> None:
+    """Its fields are read as those of the request; one without any tells nothing."""
+    assert result(bare(**UNNAMED, context=context)).step == step
+
+
+def test_a_context_matters_only_to_who_names_a_request() -> None:
+    """A malformed step of a result that names its assignment or decision costs nothing; else it is refused."""
+    malformed = {"status": ["503"], "retry_attempts": -1}
+    assert result(bare(context=malformed)).step is None
+    assert result(bare(**UNNAMED, decision_id=ID, context=malformed)).step is None
+    assert set(paths(rejected(bare(**UNNAMED, context=malformed)))) == {"context.status", "context.retry_attempts"}
 
 
 @pytest.mark.parametrize("version", ["1", "1.0", "v1", None])

@@ -77,13 +77,16 @@ class Calls:
         return parts
 
     def _command(self, b: Batch) -> bytes:
-        """The call of a batch. Once the call's own deadline has passed it writes nothing, even for rows that would wait
+        """The call of a batch."""
+        return b.command(self._script.call, self._header())
+
+    def _header(self) -> bytes:
+        """The batch's header. Once the call's own deadline has passed it writes nothing, even for rows that would wait
         longer.
         """
         s = self._settings
         not_after = self._now_ms() + s.deadline_ms
-        header = _BATCH_HEADER.pack(s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms, not_after)
-        return b.command(self._script.call, header)
+        return _BATCH_HEADER.pack(s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms, not_after)
 
     async def receive(self, batches: list[Batch], before: int) -> list[Any]:
         """The reply of each batch's call, after `before` other replies.
@@ -102,11 +105,16 @@ class Calls:
 
     async def _load_and_call(self, b: Batch) -> Any:
         """Load the script and send the call again: the node is new or has lost its scripts, so nothing was executed."""
+        if not self._script.library:
+            by_source = b.command((b"EVAL", self._script.source), self._header())
+            await self._link.send_packed([_ASKING, by_source] if b.asking else [by_source])
+            return (await self._link.receive(2 if b.asking else 1))[-1]
         call = [_ASKING, self._command(b)] if b.asking else [self._command(b)]
         await self._link.send_packed([*self._link.pack([self._script.load, _LIST_LIBRARIES]), *call])
         loaded, libraries, *_, reply = await self._link.receive(2 + len(call))
         if isinstance(loaded, ResponseError):
             log.error("Redis refused to load a script: %s", loaded)
+            return loaded
         # A node keeps libraries forever. When several versions have accumulated, all others are removed; a pod that
         # still calls one loads it again.
         if isinstance(libraries, list) and len(libraries) > MAX_LIBRARIES:

@@ -6,6 +6,8 @@ and cleared when it proves to be old. A node that refuses a call names the reaso
 - MOVED: the slot belongs to another node. The call is sent to that node, and the slots are loaded again. Lanes of nodes
   without partitions are closed.
 - ASK: the slot is moving, and the call's keys are at the other node or new. Only this call goes there, with ASKING.
+- MOVED or ASK without a host name (`store.endpoints`): the slots are loaded again, and the call is sent again after a
+  few ms.
 - TRYAGAIN: the slot is moving, and some of the call's keys are new or at the other node. The call is sent again after a
   few ms.
 
@@ -24,6 +26,7 @@ from router.store.decide.calls import LaneSettings
 from router.store.decide.lane import Lane
 from router.store.decide.link import Link
 from router.store.decide.rows import RowPacker
+from router.store.endpoints import HostUnknownError
 from router.store.keys import Keys
 from router.store.nodes import Address, Nodes
 from router.store.scripts import Script
@@ -75,6 +78,10 @@ class Lanes:
             self._lanes[address] = lane
         return lane
 
+    def use(self, script: Script) -> None:
+        """Call another form of the script, from the next lane on: before `open`, or when no lane has one yet."""
+        self._script = script
+
     @property
     def down(self) -> bool:
         """Whether any node is down."""
@@ -82,14 +89,18 @@ class Lanes:
 
     def _redirect(self, batch: Batch, refusal: ResponseError) -> bool:
         """Send a refused batch to where its partition is. False: the refusal is no redirection."""
-        if isinstance(refusal, AskError):
-            batch.asking = True
-            self._lane_at((refusal.host, refusal.port)).resend(batch)
-        elif isinstance(refusal, MovedError):
+        if None in self._lanes:
+            # One server. Its client says at the next start that it is a node of a Cluster.
+            return False
+        if isinstance(refusal, (MovedError, HostUnknownError)):
             self._by_partition = [None] * self._keys.partitions
             self._learn_slots()
+        if isinstance(refusal, MovedError):
             self._lane_at((refusal.host, refusal.port)).resend(batch)
-        elif isinstance(refusal, TryAgainError):
+        elif isinstance(refusal, AskError):
+            batch.asking = True
+            self._lane_at((refusal.host, refusal.port)).resend(batch)
+        elif isinstance(refusal, (TryAgainError, HostUnknownError)):
             # The rows' deadline bounds the retries.
             group = batch.waiting[0].group
             self._loop.call_later(_TRY_AGAIN_S, lambda: self.of(group)[0].resend(batch))

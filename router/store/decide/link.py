@@ -23,6 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from router.errors import OutcomeUnknown, StoreUnavailable
+from router.store.endpoints import node_connection
 
 # The library name that connections report. Without it redis-py reads its version from disk for every connection.
 DRIVER = DriverInfo(lib_version=redis.__version__)
@@ -47,6 +48,7 @@ def connection_factory(
     kind: type[AbstractConnection] = options.pop("connection_class", Connection)
     if host is not None and kind is not UnixDomainSocketConnection:
         options |= {"host": host, "port": port}
+        kind = node_connection(kind)
     credentials = {"username": username, "password": password, "ssl_ca_certs": ssl_ca_certs}
     options |= {name: value for name, value in credentials.items() if value is not None}
     options |= {
@@ -57,7 +59,7 @@ def connection_factory(
         "driver_info": DRIVER,
         "protocol": 2,
     }
-    if kind is SSLConnection:
+    if issubclass(kind, SSLConnection):
         options.pop("socket_keepalive", None)
     return lambda: kind(**options)
 

@@ -102,7 +102,7 @@ class StreamSink:
 
         def done(published: Published) -> None:
             if not stored.done():
-                stored.set_result(published is not Published.FAILED)
+                stored.set_result(bool(published))
 
         headers = {"tenant_id": tenant_id}
         publication = Publication(self._subject, audit_line(entry), f"audit:{tenant_id}:{entry.id}", headers)

@@ -73,6 +73,7 @@ class Decide:
         snapshot: Callable[[str], Snapshot] = lambda _: NO_FIGURES,
         on_unknown_tenant: Callable[[DecideRequest, Refused], None] = lambda _request, _refused: None,
         on_isolation_violation: Callable[[], None] = lambda: None,
+        push_refusal: Callable[[str | None], Refused | None] = lambda _subject: None,
     ) -> None:
         self._store = store
         self._policies = policies
@@ -87,6 +88,7 @@ class Decide:
         self._snapshot = snapshot
         self._on_unknown_tenant = on_unknown_tenant
         self._on_isolation_violation = on_isolation_violation
+        self._push_refusal = push_refusal
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
@@ -191,6 +193,11 @@ class Decide:
             self._on_unknown_tenant(request, refused)
             self._finish(opened, refused)
             return
+        if request.push_assignment:
+            closed = self._push_refusal(request.assignment_subject)
+            if closed is not None:
+                self._finish(opened, closed)
+                return
         features = self._features()
         if stored.policy.extended:
             if features.extensions:

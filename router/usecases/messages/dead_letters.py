@@ -175,7 +175,7 @@ class Redrive:
             headers["x-original-msg-id"] = found.original_msg_id
         published = await self._publish(subject, message.payload, headers)
         match published:
-            case Published.FAILED:
+            case Published.REFUSED | Published.UNANSWERED | Published.UNSENT:
                 return Redriven(found.sequence, subject, Outcome.FAILED, "the stream refused the message")
             case Published.STORED:
                 outcome = Outcome.REDRIVEN

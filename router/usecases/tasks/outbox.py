@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import assert_never
 
 from router.domain.alert import FLEET, Condition
 from router.domain.ids import to_text
@@ -34,7 +33,7 @@ MAX_CLOCK_SKEW_MS = 300_000
 class Outbox:
     """Publishes the usage that this pod settles and the usage that other pods left behind.
 
-    `dedup_ms`: the stream's dedup window.
+    `dedup_ms`: the stream's dedup window now.
     """
 
     def __init__(
@@ -45,7 +44,7 @@ class Outbox:
         telemetry: Telemetry,
         alerts: AlertSink,
         *,
-        dedup_ms: int,
+        dedup_ms: Callable[[], int],
         wall_ms: Callable[[], int],
     ) -> None:
         self._tasks = tasks
@@ -53,7 +52,7 @@ class Outbox:
         self._usage_log = usage_log
         self._telemetry = telemetry
         self._alerts = alerts
-        self._old_ms = dedup_ms // 2
+        self._dedup_ms = dedup_ms
         self._wall_ms = wall_ms
         self._polls_with_leftovers = 0
         self._in_flight: set[bytes] = set()
@@ -77,7 +76,7 @@ class Outbox:
         left = await self._tasks.usage_left()
         self._telemetry.usage_reconciliation.set(left)
         waiting = await self._tasks.usage_waiting(MAX_PER_POLL) if left else []
-        oldest_fresh_ms = self._wall_ms() - self._old_ms
+        oldest_fresh_ms = self._wall_ms() - self._dedup_ms() // 2
         old: list[OutboxEntry] = []
         for usage in waiting:
             if usage.usage_id not in self._last_waiting:
@@ -116,13 +115,11 @@ class Outbox:
             self._looking_up = None
 
     def _done(self, usage_id: bytes, outcome: Published) -> None:
-        if outcome is Published.FAILED:
+        if not outcome:
             self._in_flight.discard(usage_id)
             return
         if outcome is Published.DUPLICATE:
             self._telemetry.usage_duplicate.inc()
-        elif outcome is not Published.STORED:
-            assert_never(outcome)
         self._stored.append(usage_id)
         if self._clearing is None:
             self._clearing = asyncio.get_running_loop().create_task(self._clear())

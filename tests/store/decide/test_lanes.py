@@ -558,17 +558,6 @@ async def test_another_number_of_partitions_is_refused(redis_url: str) -> None:
     await nodes.close()
 
 
-async def test_a_server_that_evicts_is_named(own: ValkeyProcess) -> None:
-    """A policy that may evict counters is a problem, unless it is allowed."""
-    nodes = SingleNode(own.url)
-    assert await RedisMeta(fresh_keys(), nodes).check_server() == []
-    await nodes.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-    (problem,) = await RedisMeta(fresh_keys(), nodes).check_server()
-    assert "allkeys-lru" in problem
-    assert await RedisMeta(fresh_keys(), nodes, allow_eviction=True).check_server() == []
-    await nodes.close()
-
-
 # The next attempt
 
 

@@ -31,7 +31,7 @@ class Stream:
         if self.up:
             self.messages.setdefault(publication.message_id, publication)
         self.tried.set()
-        done(Published.STORED if self.up else Published.FAILED)
+        done(Published.STORED if self.up else Published.REFUSED)
 
     def bodies(self) -> list[JsonObject]:
         """The payloads in order."""

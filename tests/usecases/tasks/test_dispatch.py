@@ -59,8 +59,8 @@ def test_the_event_goes_first() -> None:
     [
         ((Published.STORED, Published.STORED), True),
         ((Published.DUPLICATE, Published.DUPLICATE), True),
-        ((Published.FAILED, Published.STORED), False),
-        ((Published.STORED, Published.FAILED), False),
+        ((Published.REFUSED, Published.STORED), False),
+        ((Published.STORED, Published.REFUSED), False),
     ],
 )
 async def test_it_is_marked_when_both_are_there(

@@ -203,7 +203,7 @@ class Wire:
     [
         (Published.STORED, False, True),
         (Published.DUPLICATE, False, True),
-        (Published.FAILED, False, False),
+        (Published.REFUSED, False, False),
         (Published.STORED, True, False),
     ],
 )

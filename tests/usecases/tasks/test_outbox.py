@@ -33,7 +33,13 @@ class Room:
         self.stream = UsageStream()
         self.telemetry = Telemetry(CollectorRegistry())
         self.outbox = Outbox(
-            self, self.publisher, self.stream, self.telemetry, self.alerts, dedup_ms=DEDUP_MS, wall_ms=lambda: NOW_MS
+            self,
+            self.publisher,
+            self.stream,
+            self.telemetry,
+            self.alerts,
+            dedup_ms=lambda: DEDUP_MS,
+            wall_ms=lambda: NOW_MS,
         )
 
     async def usage_is_waiting(self, usage_ids: Sequence[bytes]) -> list[bool]:
@@ -110,7 +116,7 @@ async def test_usage_that_the_stream_refused_stays_and_is_published_again() -> N
     room = Room()
     room.waiting[ID] = EVENT
     room.outbox.publish(ID, EVENT)
-    room.sent[0][1](Published.FAILED)
+    room.sent[0][1](Published.REFUSED)
     await room.outbox.poll()
     assert len(room.sent) == 1
     await room.outbox.poll()
