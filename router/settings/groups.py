@@ -142,6 +142,11 @@ class Store(Group):
     store_kind_max_bytes: Size = setting(
         1_000_000_000, "Alert when the keys of one kind use more Redis memory than this.", ge=1 << 20
     )
+    message_index: Literal["all", "needed", "off"] = setting(
+        "all",
+        "Decisions that can be looked up by `message_id` alone. all: of every request in the shapes message and input; "
+        "needed: only where the message_id is not the request's identity; off: none, and such queries find nothing.",
+    )
     tombstone_ttl_s: Seconds = setting(
         7_200, "How long a finished task is remembered; longer than results and usage can be repeated.", ge=60
     )
