@@ -60,11 +60,13 @@ class Services:
             store.tasks,
             on_isolation_violation=partial(platform.isolation.violated, Door.QUERY),
             legacy_codes=s.legacy_error_codes,
+            message_index=s.message_index != "off",
         )
         headers = {"router-pod": s.pod_name}
         fault = partial(_fault_reply, legacy_codes=s.legacy_error_codes)
         for subject, handler in (
             (subjects.GET_DECISION, get_decision),
+            (f"{subjects.GET_DECISION}.>", get_decision),
             (subjects.BACKPRESSURE, self._backpressure),
             (f"{subjects.ADMIN}.*", self._admin()),
         ):
@@ -75,6 +77,7 @@ class Services:
                     queue="router",
                     handler=handler,
                     fault_reply=fault,
+                    replies=platform.replies,
                     headers=headers,
                 )
             )

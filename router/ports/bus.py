@@ -117,10 +117,13 @@ class Delivery(Protocol):
     """
 
     data: bytes
+    subject: str
     delivered: int
     """Number of deliveries of this message, this one included."""
     sequence: int
     """Sequence number in the stream."""
+    stored_ms: int
+    """When the stream stored it, by the clock of the NATS server (Unix ms)."""
 
     @property
     def headers(self) -> Mapping[str, str]:

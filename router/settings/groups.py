@@ -142,6 +142,11 @@ class Store(Group):
     store_kind_max_bytes: Size = setting(
         1_000_000_000, "Alert when the keys of one kind use more Redis memory than this.", ge=1 << 20
     )
+    message_index: Literal["all", "needed", "off"] = setting(
+        "all",
+        "Decisions that can be looked up by `message_id` alone. all: of every request in the shapes message and input; "
+        "needed: only where the message_id is not the request's identity; off: none, and such queries find nothing.",
+    )
     tombstone_ttl_s: Seconds = setting(
         7_200, "How long a finished task is remembered; longer than results and usage can be repeated.", ge=60
     )
@@ -208,6 +213,12 @@ class Intake(Group):
         False, "Require UUID or ULID as correlation ids, and run, flow and step ids together."
     )
     legacy_error_codes: bool = setting(False, "Answer only with error codes that old gateways know.")
+    reply_prefixes: Texts = setting(
+        (),
+        "Prefixes of the reply subjects that are answered, comma-separated, each with a dot at the end; also those of "
+        "`options.result_subject`. Empty: inboxes (`_INBOX.`), and other subjects that are neither the fleet's nor "
+        "stored by a stream.",
+    )
     deadline_factor: float = setting(
         5.0,
         "An attempt's deadline is this factor × the provider's expected latency, within the two bounds below.",
@@ -229,6 +240,14 @@ class Dispatch(Group):
     """Dispatch and results"""
 
     assign_subjects: Texts = setting((), "Additional literal subjects under caf.exec. that stream ASSIGN stores.")
+    results_by_name: Literal["any", "tenant_subject"] = setting(
+        "any",
+        "Where results without an assignment_id are accepted, which name a decision by tenant and id: on any subject "
+        "of results, or only on `caf.exec.result.v1.tenant.<tenant>`.",
+    )
+    result_subject_prefixes: Texts = setting(
+        (), "Prefixes allowed in `options.result_subject`, besides `_INBOX.` or ROUTER_REPLY_PREFIXES."
+    )
     dispatch: Literal["required", "optional"] = setting(
         "required",
         "Whether a pod must have its streams to become ready; optional: without them it refuses pushed tasks only.",
@@ -239,7 +258,6 @@ class Dispatch(Group):
         ge=1,
         le=3600,
     )
-    result_subject_prefixes: Texts = setting((), "Prefixes allowed in `options.result_subject`, besides `_INBOX.`.")
     final_keep_s: Seconds = setting(
         600,
         "How long the final result for an `options.result_subject` is kept for callers who repeat the request. Later, "

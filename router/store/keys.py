@@ -112,7 +112,9 @@ KEYS = {
         "longest time that its extensions may take",
         "claim on a request whose extensions run: decision_id of the claim",
     ),
-    "message": KeyKind("<schema>{p}m<hash>", "hash", "24 h", "index of a message id: tenant → idempotency name"),
+    "message": KeyKind(
+        "<schema>{p}m<hash>", "hash", "24 h", "index of a message id (ROUTER_MESSAGE_INDEX): tenant → idempotency name"
+    ),
     "task": KeyKind(
         "<schema>:{p}:~:task:<task>",
         "string",

@@ -35,6 +35,7 @@ from router.wire.problems import Problems, Rejected, named
 from router.wire.protobuf import is_protobuf
 from router.wire.route_request import to_message_shape
 from router.wire.shapes import Work, work_of
+from router.wire.subjects import INBOX
 
 MAX_BYTES = 1 << 20
 _DEPTH = f"nested more than {MAX_DEPTH} levels deep"
@@ -49,13 +50,13 @@ def decode(
     *,
     strict: bool = False,
     max_bytes: int = MAX_BYTES,
-    result_prefixes: tuple[str, ...] = (),
+    result_prefixes: tuple[str, ...] = (INBOX,),
     max_deadline_ms: int = MAX_MS,
 ) -> DecideRequest | Rejected:
     """Decode a decide request, or list everything that is wrong with it. Never raises, whatever the bytes.
 
     Header names are case-insensitive. `subject_tenant` is the part of the subject after `decide.`. `strict` is
-    ROUTER_STRICT_CORRELATION. `options.result_subject` may start with `_INBOX.` or with one of `result_prefixes`.
+    ROUTER_STRICT_CORRELATION. `options.result_subject` must start with one of `result_prefixes`.
     `max_deadline_ms` is the maximum of `options.deadline_ms`.
     """
     headers = with_lower_names(headers) if headers else NO_HEADERS
@@ -136,6 +137,7 @@ def _read_request(
         push,
         subject,
         problems.warnings,
+        message_id is not None and get("task") is None,
     )
     return _with_fingerprint(request)
 

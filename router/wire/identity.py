@@ -14,7 +14,6 @@ from router.wire.headers import is_garbled, traceparent_of
 from router.wire.parse import HALF
 from router.wire.problems import Problems
 from router.wire.shapes import Work
-from router.wire.subjects import DECIDE
 
 _uuid = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
 _ulid = re.compile(r"[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}").fullmatch
@@ -43,8 +42,21 @@ def tenant_of(body: object, inner: object, headers: Mapping[str, str], subject: 
             problems.add("tenant_id", "is missing", _NAME_TENANT)
         return tenant or ""
     problems_before = len(problems)
+    tenant = agreed_tenant(body, headers, subject, problems, inner)
+    if tenant is None and len(problems) == problems_before:
+        problems.add("tenant_id", "is missing", _NAME_TENANT)
+    return tenant or ""
+
+
+def agreed_tenant(
+    body: object, headers: Mapping[str, str], subject: str | None, problems: Problems, inner: object = None
+) -> str | None:
+    """Return the tenant on which subject, header, body and message agree; None: none of them names one.
+
+    `subject` is the part of the subject that names the tenant. Tenants that differ are a problem.
+    """
     if subject is not None and not _fits_subject(subject):
-        problems.add("subject", "has a tenant with an empty part", f"send to {DECIDE}.<tenant>, without empty parts")
+        problems.add("subject", "has a tenant with an empty part", "name the tenant without empty parts")
         subject = None
     named_tenants = (
         name(problems, "subject", subject),
@@ -60,9 +72,7 @@ def tenant_of(body: object, inner: object, headers: Mapping[str, str], subject: 
             "send one tenant, in one place",
             Intake.TENANT_FORBIDDEN,
         )
-    elif not tenants and len(problems) == problems_before:
-        problems.add("tenant_id", "is missing", _NAME_TENANT)
-    return next((t for t in named_tenants if t is not None), "")
+    return next((t for t in named_tenants if t is not None), None)
 
 
 def _fits_subject(tenant: str) -> bool:

@@ -152,7 +152,7 @@ def _retry(value: object, problems: Problems) -> tuple[int | None, int | None]:
 def _result_subject(value: object, prefixes: tuple[str, ...], problems: Problems) -> str | None:
     subject = text(problems, "options.result_subject", value)
     if subject is not None and not is_result_subject(subject, prefixes):
-        allowed = " or ".join(("_INBOX.", *prefixes))
+        allowed = " or ".join(prefixes)
         problems.add(
             "options.result_subject",
             "is not allowed as a result subject",
@@ -171,6 +171,6 @@ def assignment_subject_of(value: object, problems: Problems) -> str | None:
             "assignment_subject",
             "is not allowed as an assignment subject",
             "send a subject without wildcards that starts with caf.exec. and does not end in .ack or .dlq; "
-            "the router's own subjects are reserved",
+            "subjects of acks, results, assigned events and cancellations, and below them, are the router's own",
         )
     return subject

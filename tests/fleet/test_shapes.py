@@ -167,6 +167,17 @@ async def test_a_sticky_session_holds_on_every_pod(fleet: Fleet, caller: Foreign
     assert {(r.decision["provider_id"], r.decision["reason"]) for r in later} == {(first["provider_id"], "sticky")}
 
 
+@pytest.mark.parametrize("session", ["null", "undefined", "  "])
+async def test_a_session_that_stands_for_none_pins_nobody(fleet: Fleet, caller: Foreign, session: str) -> None:
+    """A client that forgot to set it: its requests spread by weight, and the metric and the log say so."""
+    tenant = await fleet.tenant(PLAIN | {"sticky": {"enabled": True}})
+    counted = await fleet.total("router_input_defects_total")
+    replies = await caller.all([task(tenant, context={"session_id": session}) for _ in range(40)])
+    assert {r.decision["provider_id"] for r in replies} == {"alpha", "beta"}
+    assert not any("sticky_key" in r.decision for r in replies)
+    assert await fleet.total("router_input_defects_total") - counted == 40
+
+
 async def test_explain_says_why(fleet: Fleet, caller: Foreign) -> None:
     """`options.explain` brings candidates and limits."""
     tenant = await fleet.tenant(ONE)

@@ -447,3 +447,20 @@ def test_problems_are_bounded_and_repeat_no_value() -> None:
 def test_unknown_fields_are_passed_over() -> None:
     """A gateway's extra fields do no harm."""
     assert accepted(task_shape(extra=1, options={"new_thing": 1})) == accepted(task_shape(options={}))
+
+
+@pytest.mark.parametrize(
+    "parent", ["caf.exec.result.v1", "caf.exec.assign.v1.ack", "caf.exec.assigned.v1", "caf.exec.cancel.v1"]
+)
+def test_subjects_of_the_router_and_all_below_take_no_work(parent: str) -> None:
+    """Results, acks, events and cancellations, also those of a tenant; names that only begin alike do."""
+    for subject in (parent, f"{parent}.x", f"{parent}.tenant.acme", f"{parent}.a.b.c"):
+        assert paths(refused(task_shape(assignment_subject=subject))) == ["assignment_subject"]
+    for subject in (f"{parent}x", f"{parent[:-1]}2", f"{parent}-gpu.x"):
+        assert accepted(task_shape(assignment_subject=subject)).assignment_subject == subject
+
+
+@pytest.mark.parametrize("subject", ["caf.exec.assign.v1.gpu", "caf.exec.assign.v1.tenant.acme", "caf.exec.gpu"])
+def test_subjects_below_the_usual_one_take_work(subject: str) -> None:
+    """`caf.exec.assign.v1.gpu` and alike."""
+    assert accepted(task_shape(assignment_subject=subject)).assignment_subject == subject

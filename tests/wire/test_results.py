@@ -259,3 +259,32 @@ def test_a_worker_dead_letter() -> None:
     assert letter == WorkerDeadLetter("PARSE_ERROR", "x", 5)
     other = decode_worker_dead_letter(orjson.dumps({"version": "v1", "kind": "heartbeat", "data": data}))
     assert isinstance(other, Rejected)
+
+
+@pytest.mark.parametrize("tenant", ["acme", "acme.eu.west", "A_1-2"])
+def test_the_subject_binds_a_report_to_its_tenant(tenant: str) -> None:
+    """The body or a header may leave the tenant out, or name the same one."""
+    named: list[tuple[dict[str, Any], dict[str, str] | None]] = [
+        ({}, None),
+        ({"tenant_id": tenant}, None),
+        ({}, {"tenant_id": tenant}),
+    ]
+    for more, headers in named:
+        by_name = {"version": "1", "status": "success", "request_id": "r"} | more
+        result = decode_result(orjson.dumps(by_name), headers, tenant)
+        assert isinstance(result, ExecResult)
+        assert result.tenant_id == tenant
+        ack = decode_ack(orjson.dumps({"assignment_id": ID, "status": "accepted"} | more), headers, tenant)
+        assert isinstance(ack, ExecAck)
+        assert ack.tenant_id == tenant
+
+
+@pytest.mark.parametrize("subject", ["globex", "acme.eu", "acm", ".acme", "acme.", "a..b", "", "no$pe"])
+def test_a_report_for_another_tenant_than_the_subjects_is_refused(subject: str) -> None:
+    """In body or header, and subjects whose tenant is none: whatever the report is found by."""
+    for more, headers in (({"tenant_id": "acme"}, None), ({}, {"tenant_id": "acme"})):
+        for ids in ({"assignment_id": ID}, {"request_id": "r"}, {"decision_id": ID}):
+            doc = {"version": "1", "status": "success"} | ids | more
+            assert isinstance(decode_result(orjson.dumps(doc), headers, subject), Rejected)
+        ack = {"assignment_id": ID, "status": "accepted"} | more
+        assert isinstance(decode_ack(orjson.dumps(ack), headers, subject), Rejected)

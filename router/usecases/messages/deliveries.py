@@ -158,14 +158,12 @@ class DeadLetters:
         *,
         keep_payload: bool,
         max_bytes: Callable[[], int],
-        wall_ms: Callable[[], int],
     ) -> None:
         self._publisher = publisher
         self._telemetry = telemetry
         self._alerts = alerts
         self._keep_payload = keep_payload
         self._max_bytes = max_bytes
-        self._wall_ms = wall_ms
 
     def give_up(
         self,
@@ -179,15 +177,17 @@ class DeadLetters:
     ) -> None:
         """Publish a dead letter to `<subject>.dlq`; acknowledge the message once it is stored, else retry the message.
 
+        `subject` is the open subject of the consumer; the dead letter names the message's own, so that a redrive keeps
+        the tenant that it is bound to.
         `tenant_id`: the owner of the task that the message is about, if known. `context`: further facts for operators.
         """
         self._telemetry.dead_letters.labels("router").inc()
         self._alerts.occurred(Condition.DEAD_LETTERS, subject)
         letter = DeadLetter(
-            original_subject=subject,
+            original_subject=delivery.subject,
             reason=refused.message,
             error_code=str(refused.details.get("intake_error_code", refused.code.value)),
-            received_at_ms=self._wall_ms(),
+            received_at_ms=delivery.stored_ms,
             payload=delivery.data,
             keep_payload=self._keep_payload,
             original_msg_id=delivery.headers.get("Nats-Msg-Id"),

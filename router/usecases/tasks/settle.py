@@ -8,10 +8,10 @@ late, and one that names another tenant's task is a violation. All are counted a
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from router.domain.alert import Door
-from router.domain.decision import Code, Refused
+from router.domain.decision import Code, Intake, Refused
 from router.domain.defects import note_of
 from router.domain.ids import to_text
 from router.domain.json import JsonValue
@@ -33,7 +33,7 @@ from router.usecases.tasks.result_moves import OpenResult, Refusal, ResultMoves,
 from router.usecases.tasks.task_effects import TaskEffects
 from router.wire.problems import Rejected
 from router.wire.results import decode_result
-from router.wire.subjects import RESULT
+from router.wire.subjects import OF_TENANT, RESULT, tenant_bound
 
 log = logging.getLogger("router.settle")
 
@@ -46,9 +46,19 @@ MAX_NAMED = 16
 # a newer pod can take the result during a roll.
 UNREADABLE_FACTOR = 4
 
+_OPEN_SUBJECT = Refused(
+    Code.UNAUTHORIZED,
+    f"a result without an assignment_id must come on its tenant's subject: publish to {RESULT}{OF_TENANT}<tenant>",
+    {"intake_error_code": Intake.TENANT_FORBIDDEN.value},
+)
+
 
 class Settle:
-    """Consumer of results. `max_failures`: number of lasting failures after which a result becomes a dead letter."""
+    """Consumer of results. `max_failures`: number of lasting failures after which a result becomes a dead letter.
+
+    `by_name`: whether a result that names its decision by tenant and id, without an assignment_id, may come on the open
+    subject; on a tenant's subject it always may.
+    """
 
     def __init__(
         self,
@@ -63,7 +73,7 @@ class Settle:
         failures: DeliveryFailures,
         *,
         max_failures: int,
-        wall_ms: Callable[[], int],
+        by_name: bool = True,
     ) -> None:
         self._tasks = tasks
         self._decisions = decisions
@@ -73,6 +83,7 @@ class Settle:
         self._telemetry = telemetry
         self._defects = InputDefects(telemetry, "result")
         self._isolation = isolation
+        self._by_name = by_name
         self._faults = FailureBudget(failures, f"{RESULT} fault", max_failures)
         self._unreadable = FailureBudget(failures, f"{RESULT} unreadable", UNREADABLE_FACTOR * max_failures)
         self._lookup = ResultLookup(tasks, decisions)
@@ -82,7 +93,6 @@ class Settle:
             policies,
             tombstone_ms=effects.tombstone_ms,
             final=effects.final,
-            wall_ms=wall_ms,
             refused=self._refused,
             violation=self._violation,
         )
@@ -141,11 +151,14 @@ class Settle:
             redriven = redriven_note(headers)
             if redriven is not None:
                 self._telemetry.redriven.labels("result").inc()
-            decoded = decode_result(delivery.data, headers)
+            tenant = tenant_bound(delivery.subject, RESULT)
+            decoded = decode_result(delivery.data, headers, tenant)
             if isinstance(decoded, Rejected):
                 if decoded.refused.code is Code.UNAUTHORIZED:
                     self._isolation.violated(Door.RESULT)
                 self._dead_letters.give_up(RESULT, delivery, decoded.refused, trace_id=decoded.trace_id)
+            elif decoded.assignment_id is None and tenant is None and not self._by_name:
+                self._dead_letters.give_up(RESULT, delivery, _OPEN_SUBJECT, trace_id=decoded.correlation.trace_id)
             else:
                 self._defects.count(decoded.warnings, decoded.tenant_id)
                 opened.append(OpenResult(delivery, decoded, note_of(redriven, warnings=decoded.warnings)))
