@@ -24,6 +24,7 @@ from router.usecases.tasks.repeats import Repeats
 from router.usecases.tasks.settle import Settle
 from router.usecases.tasks.sweep import Sweeper
 from router.usecases.tasks.task_effects import TaskEffects
+from router.usecases.tasks.undispatched import Undispatched
 from router.usecases.tasks.unfinished import Unfinished
 from router.wire import subjects
 
@@ -36,7 +37,9 @@ class TaskParts:
     def __init__(self, platform: Platform, policies: PolicyParts) -> None:
         self._platform = platform
         s, t, store = platform.settings, platform.telemetry, platform.store
-        self.dispatcher = Dispatcher(store.tasks, platform.publisher, t, platform.now_ms)
+        self.dispatcher = Dispatcher(
+            store.tasks, platform.publisher, t, platform.now_ms, late_ms=s.publish_timeout_s * 1000
+        )
         keep = FinalKeep(s.final_keep_s * 1000, s.final_keep_bytes)
         self.final_results = FinalResults(
             store.tasks, platform.publisher, platform.bus, t, keep, memory_share=lambda: platform.memory_share
@@ -68,6 +71,8 @@ class TaskParts:
             tombstone_ms=s.tombstone_ttl_s * 1000,
             max_bytes=self._max_bytes,
         )
+        self.undispatched = Undispatched(store.tasks, policies.cache, effects, t)
+        self.dispatcher.on_undispatched = self.undispatched.end
         self.sweeper = self._sweeper(policies, effects)
         effects.next_due = self.sweeper.soon
         self.loops = self._loops(policies, effects)
@@ -187,6 +192,7 @@ class TaskParts:
         for loop in self.loops.values():
             await loop.stop()
         await self._platform.publisher.flush(5.0)
+        await self.undispatched.drained()
         await self.outbox.drained()
         await self.final_results.drained()
         await self.repeats.drained()
