@@ -194,6 +194,7 @@ def stream_specs(s: Settings) -> tuple[StreamSpec, ...]:
             replicas=s.stream_replicas,
             max_bytes=maximum,
             kind=kind,
+            message_ttls=kind == "assign",
             part=part,
             added=_ADDED.get(kind, ()),
         )

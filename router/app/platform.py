@@ -67,6 +67,7 @@ class Platform:
             ack=s.stream_ack_name,
             result=s.stream_result_name,
             assign_subjects=s.assign_subjects,
+            assign_filter=s.stream_assign_filter,
         )
         self.streams = Streams(self.bus, stream_specs(s), own)
         self.publisher = StreamPublisher(

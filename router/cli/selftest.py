@@ -65,6 +65,7 @@ async def _run(s: "Settings", tenant: str, pods: int, *, allow_volatile: bool) -
         ack=s.stream_ack_name,
         result=s.stream_result_name,
         assign_subjects=s.assign_subjects,
+        assign_filter=s.stream_assign_filter,
     )
     async with open_store(s) as store, open_bus(s) as bus:
         servers = RedisServers(store.nodes, stated_policy=s.redis_maxmemory_policy, allow_eviction=s.allow_eviction)
