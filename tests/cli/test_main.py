@@ -21,6 +21,7 @@ from router.errors import (
     QuotaExceeded,
     RevisionConflict,
     StartupRefused,
+    StoreForbidden,
     StoreUnavailable,
 )
 from tests.cli.conftest import Run
@@ -170,6 +171,7 @@ def test_only_what_was_set_is_changed(run: Run, monkeypatch: pytest.MonkeyPatch)
         (QuotaExceeded("rules", 3, 2), Exit.NEGATIVE),
         (StoreUnavailable("x"), Exit.UNREACHABLE),
         (OutcomeUnknown("x"), Exit.UNREACHABLE),
+        (StoreForbidden("x"), Exit.USAGE),
         (BusError("x"), Exit.UNREACHABLE),
         (KeyError("x"), Exit.INTERNAL),
     ],

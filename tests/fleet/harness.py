@@ -25,7 +25,7 @@ from router.store.nodes import SingleNode
 from router.store.policies import RedisPolicies
 from router.usecases.admin.overrides import OverrideService
 from router.usecases.policies.publish import PolicyPublisher
-from tests.servers import NatsProcess, ValkeyProcess, free_port, to_its_end
+from tests.servers import LEAST_RIGHTS, NatsProcess, ValkeyProcess, free_port, to_its_end
 
 READY_S = 90.0
 STOP_S = 20.0
@@ -193,6 +193,8 @@ class Fleet:
             "ROUTER_ALERT_CALM": "0s",
         }
         self._env = base | dict(env or {})
+        if LEAST_RIGHTS:
+            self.nats.grant(self._env)
         self._count = pods
         self.pods: list[Pod] = []
         self._tenants = 0
@@ -201,7 +203,7 @@ class Fleet:
     @property
     def pod_env(self) -> dict[str, str]:
         """What a pod of this fleet is started with."""
-        return self._env | {"ROUTER_NATS_URL": self.nats.url, "ROUTER_REDIS_URL": self.valkey.url}
+        return self._env | {"ROUTER_NATS_URL": self.nats.pod_url, "ROUTER_REDIS_URL": self.valkey.pod_url}
 
     def pod(self, name: str | None = None, **env: str) -> Pod:
         """A further pod, not started."""
@@ -228,7 +230,7 @@ class Fleet:
 
     def _open_store(self) -> None:
         self.keys = Keys()
-        self.nodes = SingleNode(self.valkey.own_url)
+        self.nodes = SingleNode(self.valkey.url)
         self._stack.push_async_callback(self.nodes.close)
         self._audit = RedisAudit(self.keys, self.nodes)
         self.publisher = PolicyPublisher(RedisPolicies(self.nodes, self.keys), self)
