@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +17,7 @@ from typing import Any, Self
 import orjson
 
 from router.domain.audit import Actor, AuditEntry
+from router.errors import StoreError
 from router.store.audit import RedisAudit
 from router.store.inspect import RedisInspector
 from router.store.keys import Keys
@@ -225,8 +226,20 @@ class Fleet:
             raise
         return self
 
-    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, _fault: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if LEAST_RIGHTS and kind is None:
+            await self.nothing_was_refused()
         await self._stop()
+
+    async def nothing_was_refused(self) -> None:
+        """Fail if a server has refused a right to a party that has its least rights."""
+        refused = [line for line in self.nats.violations() if "router-" in line]
+        with suppress(StoreError):  # the test may have taken it away
+            entries = await self.redis("ACL", "LOG")
+            refused += [str(e) for e in entries if "router-" in str(e)]
+        assert refused == []
 
     def _open_store(self) -> None:
         self.keys = Keys()
