@@ -16,9 +16,10 @@
 --   due             <schema>:{p}:~:due                  pushed rows
 --   claim           <schema>{p}<name>:claim             who prepares this request, rows that claim
 --   message         <schema>{p}m<hash>                  decision of a message, rows that have one
+--   steps           <schema>:{p}:<tenant>:steps:<name>  decisions of the request's steps, rows of a step
 -- ARGV
 --   batch           layout decide_batch
---   row             one a request: layouts decide_row, charge, candidate, claim, message, failed (router/store/layouts.py)
+--   row             one a request: layouts decide_row, charge, candidate, claim, message, failed, steps (store/layouts.py)
 -- RETURNS
 --   0 admitted      layout admitted
 --   1 replay        the remembered value
@@ -36,7 +37,7 @@
 --   code 7 and the other rows run. State strings are written back whatever the rows came to. A preview takes the same
 --   way and ends before the first write; its claim, if it asks for one, is all that it writes. "seen" is what the row
 --   saw on its way (include/decide/seen.lua); previews and rows that explain get it. A row writes in this order:
---   index of the message, due set, audit record, charges (in memory), leases, probe, pin, life of the work item,
+--   index of message and step, due set, audit record, charges (in memory), leases, probe, pin, life of the work item,
 --   delivery record, remembered answer. A fault before the charges leaves at most an index entry and a due entry
 --   without a record, which the sweeper drops. Every key has a TTL or a bound: see KEYS in router/store/keys.py.
 -- Set for every call.
@@ -108,7 +109,7 @@ end
 -- Writes an admitted row. The first calls may fail and leave nothing that counts; after the record nothing can fail.
 local function write(c, st, index, reason, pin_state, pinned_at, verdicts, seen)
   local until_ms = now + lease_ms
-  if k_message then index_message() end
+  if optional then write_indexes() end
   if k_task > 0 then add_due() end
   audit(pack(RECORD, 2, AUDIT_MADE, now, now_us, decision, reason, index - 1, pin_state, #verdicts, verdicts, #seen,
     seen, #c.offer, c.offer, features))
@@ -166,7 +167,7 @@ local function run(row)
   if flags >= ROW_PREVIEW then
     read_options(row)
   elseif optional then
-    optional, preview, claims, explain, k_message, failed = nil, nil, nil, nil, nil, nil
+    optional, preview, claims, explain, failed = nil, nil, nil, nil, nil
   end
   if not_after < now or call_not_after < now then return reply(LATE, NO_STAMP, '') end
   renew = flags % (2 * ROW_RENEW) >= ROW_RENEW

@@ -16,7 +16,7 @@
 --   figures         <schema>:{p}:<tenant>:f             live figures: a success teaches its latency and cost
 -- ARGV
 --   batch           layout settle_batch
---   row             layouts settle_row, correction, lease, breaker, figures (router/store/layouts.py)
+--   row             layouts settle_row, correction, lease, breaker, figures, mark (router/store/layouts.py)
 -- RETURNS
 --   0 settled       B breaker now (0 unchanged, 1 opened, 2 half open, 3 closed)
 --   1 changed       another call was first, or the task is gone: the value as it is now, empty when there is none
@@ -43,7 +43,7 @@
 --- @include figures
 local SETTLED, CHANGED, FAULT = 0, 1, 2
 local NO_VERDICT, SUCCESS, AUDIT_OPENED, AUDIT_CLOSED = 0, 1, 12, 14
-local ANSWER_SETTLED = 4
+local ANSWER_SETTLED, ANSWER_FINISHED, ANSWER_MARKED = 4, 32, 128
 -- The pod that makes the call publishes the final result; after so long a sweeper does.
 local PUBLISH_MS = 5000
 local call = redis.call
@@ -116,11 +116,15 @@ local function moved_task(record, decision, attempt, below, state, why, due_at)
   return pack('>BBBHdd', 1, state, attempt, why, charged_ms, due_at > 0 and due_at or due_now) .. record:sub(22)
 end
 
--- The remembered answer after its result; nil when it is another decision's or has its result.
-local function moved_answer(answer, decision)
+-- The remembered answer after its result; nil when it is another decision's or has its result. `mark`: of the result,
+-- nil: none; an answer that post extensions have finished takes none, because pods of 0.1.0 could not read it.
+local function moved_answer(answer, decision, mark)
   local random, flags = answer:sub(10, 13), answer:byte(15)
   if answer:byte(1) ~= 1 then error('remembered answer of format ' .. answer:byte(1)) end
   if random ~= decision:sub(13) or flags % (2 * ANSWER_SETTLED) >= ANSWER_SETTLED then return nil end
+  if mark and flags % (2 * ANSWER_FINISHED) < ANSWER_FINISHED then
+    return answer:sub(1, 14) .. string.char(flags + ANSWER_SETTLED + ANSWER_MARKED) .. answer:sub(16) .. mark
+  end
   return answer:sub(1, 14) .. string.char(flags + ANSWER_SETTLED) .. answer:sub(16)
 end
 
@@ -145,10 +149,10 @@ local function end_task(k_subject, k_job, k_due, record, keep_ms, final)
   end
 end
 
--- The optional parts at `pos`: when the breaker turns, and what the result teaches the live figures; nil when they
--- are not there.
+-- The optional parts at `pos`: when the breaker turns, what the result teaches the live figures, and the result's mark;
+-- nil when they are not there.
 local function read_parts(row, pos, flags)
-  local settings, learned
+  local settings, learned, by
   if flags % (2 * SETTLE_BREAKER) >= SETTLE_BREAKER then
     settings = {}
     --- @assign breaker into settings row, pos -> pos
@@ -157,8 +161,12 @@ local function read_parts(row, pos, flags)
     learned = {}
     --- @assign figures into learned row, pos -> pos
   end
+  if flags % (2 * SETTLE_MARK) >= SETTLE_MARK then
+    by = {}
+    --- @assign mark into by row, pos -> pos
+  end
   if pos ~= #row + 1 then error('size of a row') end
-  return settings, learned
+  return settings, learned, by and by.mark
 end
 
 -- Counts the verdict on the provider's breaker; without settings the result says nothing of the provider, and only
@@ -178,19 +186,19 @@ local function run(row)
   end
   local there = call('GET', KEYS[k_subject])
   if not there then return nonce, CHANGED, '' end
+  local leases = corrections + n_corrections * CORRECTION_SIZE
+  local parts = leases + n_leases * LEASE_SIZE
+  if parts ~= #row - extra_bytes + 1 then error('size of a row') end
+  local settings, learned, mark = read_parts(row, parts, flags)
   local after
   if kind == SETTLE_TASK then
     after = moved_task(there, decision, attempt, below, state, why, due_at)
   else
-    after = moved_answer(there, decision)
+    after = moved_answer(there, decision, mark)
   end
   if not after then return nonce, CHANGED, there end
   local st = verdict ~= NO_VERDICT and state_at(k_state)
   check_corrections(row, corrections, n_corrections)
-  local leases = corrections + n_corrections * CORRECTION_SIZE
-  local parts = leases + n_leases * LEASE_SIZE
-  if parts ~= #row - extra_bytes + 1 then error('size of a row') end
-  local settings, learned = read_parts(row, parts, flags)
 
   -- Write: leases first, because their keys may be of a wrong type and ending a lease twice does no harm.
   for at = leases, parts - 1, LEASE_SIZE do

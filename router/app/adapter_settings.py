@@ -26,6 +26,8 @@ from router.wire import subjects
 DAY_MS = 86_400_000
 # The TTL of an audit log is renewed at most once an hour; the margin keeps its last entries for the whole retention.
 AUDIT_TTL_MARGIN_MS = DAY_MS
+# Streams of the version before lack these.
+_ADDED = {"ack": (subjects.every_tenant(subjects.ACK),), "result": (subjects.every_tenant(subjects.RESULT),)}
 
 
 def bus_options(s: Settings) -> BusOptions:
@@ -98,7 +100,7 @@ def decide_settings(s: Settings) -> DecideSettings:
         on_store_error=OnStoreError(s.on_store_error),
         deadlines=Deadlines(s.deadline_factor, s.deadline_least_ms, s.deadline_most_ms),
         deadline_max_ms=s.deadline_max_ms,
-        result_subject_prefixes=s.result_subject_prefixes,
+        result_subject_prefixes=(*(s.reply_prefixes or (subjects.INBOX,)), *s.result_subject_prefixes),
     )
 
 
@@ -120,6 +122,7 @@ def nats_account(s: Settings, tenant: str | None = None) -> Account:
         consumers=durable_consumers(s),
         inbox=options.inbox_prefix,
         api=options.js_prefix,
+        reply_prefixes=s.reply_prefixes,
         result_prefixes=s.result_subject_prefixes,
         tenant=tenant,
     )
@@ -210,6 +213,7 @@ def stream_specs(s: Settings) -> tuple[StreamSpec, ...]:
             max_bytes=maximum,
             kind=kind,
             part=part,
+            added=_ADDED.get(kind, ()),
         )
         for kind, part, subjects_of_stream, age, dedup, maximum in rows
     )

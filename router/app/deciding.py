@@ -66,4 +66,4 @@ class DecideParts:
             snapshot=policies.figures.snapshot,
             extensions=store.extensions,
         )
-        self.door = DecideDoor(platform.bus, self.decide.handle, s.pod_name)
+        self.door = DecideDoor(platform.bus, self.decide.handle, s.pod_name, replies=platform.replies)

@@ -11,6 +11,7 @@ from router.app.store import Store, StoreHooks
 from router.bus.connection import Bus
 from router.bus.keeper import StreamKeeper
 from router.bus.publisher import StreamPublisher
+from router.bus.reply_subjects import ReplySubjects
 from router.bus.streams import Streams
 from router.domain.alert import FLEET, Condition
 from router.domain.degraded import Degradable
@@ -29,6 +30,7 @@ from router.usecases.audit.log_lines import AuditLines
 from router.usecases.gate.gate import Gate, GateState
 from router.usecases.gate.log import GateLog
 from router.usecases.messages.isolation import Isolation
+from router.usecases.messages.reply_subjects import ReplySubjectWatch
 from router.usecases.tasks.push_gate import PushGate
 from router.wire.alerts import encode_alert
 
@@ -75,6 +77,7 @@ class Platform:
             calm_ms=s.alert_calm_s * 1000,
         )
         self.isolation = Isolation(self.telemetry, self.alerts)
+        self.replies = ReplySubjects(s.reply_prefixes, ReplySubjectWatch(self.telemetry, self.alerts).refused)
         self.push_gate = PushGate(self.alerts, self.streams.stream_of, self._dispatch_switched, time.monotonic)
         self.publisher.trouble.sink = self.push_gate
         self.stream_watch = StreamWatch(
@@ -85,7 +88,12 @@ class Platform:
             on_missing=self.push_gate.missing,
         )
         self.keeper = StreamKeeper(
-            self.bus, self.streams, on_poll=self.stream_watch.checked, on_fault=self.stream_watch.failed
+            self.bus,
+            self.streams,
+            on_poll=self.stream_watch.checked,
+            on_fault=self.stream_watch.failed,
+            replies=self.replies,
+            on_listed=self._streams_listed,
         )
         self._bus_totals()
         self._outage_rules()
@@ -151,6 +159,13 @@ class Platform:
         self.push_gate.tick()
         self._bus_rule.read(self._bus_was_down)
         self._bus_was_down = self._bus_was_down and not self.bus.connected
+
+    def _streams_listed(self, fault: str | None) -> None:
+        if fault is None:
+            self.readiness.restore(Degradable.REPLY_STREAMS)
+        else:
+            why = f"$JS.API.STREAM.LIST: {fault}; allow this client to publish to it"
+            self.readiness.degrade(Degradable.REPLY_STREAMS, why)
 
     def _dispatch_switched(self, reason: str | None) -> None:
         if reason is None:

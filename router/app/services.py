@@ -65,6 +65,7 @@ class Services:
         fault = partial(_fault_reply, legacy_codes=s.legacy_error_codes)
         for subject, handler in (
             (subjects.GET_DECISION, get_decision),
+            (f"{subjects.GET_DECISION}.>", get_decision),
             (subjects.BACKPRESSURE, self._backpressure),
             (f"{subjects.ADMIN}.*", self._admin()),
         ):
@@ -75,6 +76,7 @@ class Services:
                     queue="router",
                     handler=handler,
                     fault_reply=fault,
+                    replies=platform.replies,
                     headers=headers,
                 )
             )

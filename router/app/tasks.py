@@ -126,6 +126,7 @@ class TaskParts:
             isolation=platform.isolation,
             failures=store.failures,
             max_failures=s.dead_letter_after,
+            by_name=s.results_by_name == "any",
             wall_ms=wall_ms,
         )
         acks = Acks(

@@ -11,10 +11,11 @@ import msgspec
 from router.bus.connection import Bus, Subscription
 from router.errors import BusError
 from router.telemetry.events import Event
+from router.wire import subjects
 
 log = logging.getLogger(__name__)
 
-SUBJECT = "beamline.router.internal.v1.policy_changed"
+SUBJECT = subjects.POLICY_CHANGED
 
 
 class PolicyChanged(msgspec.Struct, frozen=True):

@@ -4,7 +4,8 @@ Subjects: `beamline.router.v1.decide` and `….decide.<tenant>`. Everything afte
 the handler checks it. The handler is a plain function that the read loop calls in the order of arrival. It queues the
 request and returns, so nothing waits inside the client. Requests that the pod cannot take in time stay in its socket
 buffers (at most 320 KiB) and in the server (`max_pending`). The handler limits how many are in flight. All replies of
-one event-loop tick leave in one write; each has the header `router-pod`.
+one event-loop tick leave in one write; each has the header `router-pod`. A request whose reply subject is refused
+(`router.bus.reply_subjects`) is dropped before it is read.
 """
 
 import logging
@@ -13,6 +14,7 @@ from functools import partial
 
 from router.bus import headers as wire
 from router.bus.connection import Bus, Subscription
+from router.bus.reply_subjects import ReplySubjects
 from router.errors import BusError
 from router.telemetry.events import Event
 from router.wire import subjects
@@ -32,10 +34,19 @@ class DecideDoor:
     """The entry; closed until `open()`. A reply that cannot be sent is only logged: its caller times out."""
 
     def __init__(
-        self, bus: Bus, handle: Handle, pod: str, *, subject: str = subjects.DECIDE, queue: str = QUEUE
+        self,
+        bus: Bus,
+        handle: Handle,
+        pod: str,
+        *,
+        replies: ReplySubjects | None = None,
+        subject: str = subjects.DECIDE,
+        queue: str = QUEUE,
     ) -> None:
         self._bus = bus
         self._handle = handle
+        self._replies = replies or ReplySubjects()
+        self._passing = self._replies.passing
         self._subject = subject
         self._queue = queue
         self._tenant_from = len(subject) + 1
@@ -60,6 +71,8 @@ class DecideDoor:
             await subscription.close()
 
     def _on_message(self, subject: bytes, reply: bytes, data: bytes, raw: bytes | None) -> None:
+        if reply and not reply.startswith(self._passing) and not self._replies.admits(reply, subject):
+            return
         tenant = subject[self._tenant_from :]
         self._handle(
             data,

@@ -13,6 +13,7 @@ REQUEST_SUBJECTS = (
     subjects.DECIDE,
     f"{subjects.DECIDE}.>",
     subjects.GET_DECISION,
+    f"{subjects.GET_DECISION}.>",
     subjects.BACKPRESSURE,
     f"{subjects.ADMIN}.>",
     f"{subjects.EXTENSION}.>",
@@ -28,6 +29,6 @@ def consumers(
     """
     return (
         ConsumerSpec(assign, WORKERS, subjects=(subjects.ASSIGN, *assign_subjects)),
-        ConsumerSpec(ack, ACKS, subjects=(subjects.ACK,)),
-        ConsumerSpec(result, RESULTS, subjects=(subjects.RESULT,)),
+        ConsumerSpec(ack, ACKS, subjects=(subjects.ACK,), added=(subjects.every_tenant(subjects.ACK),)),
+        ConsumerSpec(result, RESULTS, subjects=(subjects.RESULT,), added=(subjects.every_tenant(subjects.RESULT),)),
     )

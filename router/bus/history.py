@@ -17,6 +17,7 @@ from router.bus import api
 from router.bus import headers as wire
 from router.bus.connection import Bus, Subscription
 from router.bus.faults import BusTimeoutError
+from router.bus.stream_specs import matches
 from router.errors import BusError
 from router.ports.bus import StoredMessage
 
@@ -76,7 +77,7 @@ class StreamHistory:
                 if not batch:
                     return
                 if subject is None and self._subjects:
-                    yield [message for message in batch if message.subject in self._subjects]
+                    yield [message for message in batch if any(matches(x, message.subject) for x in self._subjects)]
                 else:
                     yield batch
                 left = min(left - len(batch), pending)

@@ -1,5 +1,8 @@
 """Creates missing streams, and finds streams that cover request subjects.
 
+It also reads the list of all streams, for `router.bus.reply_subjects`. The right to do so is newer than the others: a
+pod without it goes on, and reports that.
+
 It checks at each connection, every 30 s, and at `poll_soon`. A stream over a request/reply subject acknowledges the
 request to the caller before the router replies. So the pod is not ready while there is such a stream, and the keeper
 checks every 2 s. While a needed stream is missing, or a check fails, it checks after 1 s, 2 s, 4 s and so on.
@@ -14,6 +17,7 @@ from contextlib import suppress
 from router.bus import api
 from router.bus.connection import Bus
 from router.bus.fleet import REQUEST_SUBJECTS
+from router.bus.reply_subjects import ReplySubjects
 from router.bus.stream_specs import Ensured
 from router.bus.streams import Streams
 from router.errors import BusError
@@ -22,13 +26,16 @@ from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
 
+_LIST_S = 1.0
+
 
 class StreamKeeper:
     """The periodic check. `covered` maps request/reply subjects to the streams that cover them; it should be empty.
 
     `on_poll(ensured, covered)` is called after each complete check, `on_fault(reason, off)` after one that failed;
     `off`: there is no JetStream. Checks that fail or find a needed stream missing are repeated after `retry_s`, then
-    twice that, up to `every_s`.
+    twice that, up to `every_s`. `on_listed(why)` is called after each reading of the list for `replies`; why: it
+    failed, or None.
     """
 
     def __init__(
@@ -41,6 +48,8 @@ class StreamKeeper:
         retry_s: float = 1.0,
         covered_s: float = 2.0,
         on_poll: Callable[[Ensured, dict[str, list[str]]], None] | None = None,
+        replies: ReplySubjects | None = None,
+        on_listed: Callable[[str | None], None] = lambda _why: None,
         on_fault: Callable[[str, bool], None] = lambda _reason, _off: None,
     ) -> None:
         self._bus = bus
@@ -49,6 +58,9 @@ class StreamKeeper:
         self._every_s = every_s
         self._retry_s = retry_s
         self._covered_s = covered_s
+        self._replies = replies
+        self._listing: asyncio.Task[None] | None = None
+        self._on_listed = on_listed
         self._on_poll = on_poll
         self._on_fault = on_fault
         self._throttle = LogThrottle(time.monotonic)
@@ -69,9 +81,11 @@ class StreamKeeper:
         """End the checks."""
         if self._task is not None:
             self._bus.on_connect.remove(self._connected)
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+            tasks = [task for task in (self._task, self._listing) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._task = self._listing = None
 
     def poll_soon(self) -> None:
         """Check at once: a stream may be missing. No effect while a repeated check is scheduled."""
@@ -87,6 +101,19 @@ class StreamKeeper:
 
         :raises BusError: JetStream is unavailable.
         """
+        if self._replies is not None and (self._listing is None or self._listing.done()):
+            self._listing = asyncio.create_task(self._list(self._replies), name="list of streams")
+        try:
+            await self._check()
+        finally:
+            if (
+                self._listing is not None
+            ):  # without the right to read the list there is no answer: readiness must not wait
+                await asyncio.wait([self._listing], timeout=_LIST_S)
+        if self._on_poll is not None:
+            self._on_poll(self.ensured, self.covered)
+
+    async def _check(self) -> None:
         ensured = await self._streams.ensure()
         covered = {}
         for subject in self._subjects:
@@ -108,8 +135,16 @@ class StreamKeeper:
                     extra={"event": Event.STREAM_COVERS_REQUESTS},
                 )
         self.ensured, self.covered = ensured, covered
-        if self._on_poll is not None:
-            self._on_poll(ensured, covered)
+
+    async def _list(self, replies: ReplySubjects) -> None:
+        try:
+            listed = await self._streams.listed()
+        except BusError as error:
+            replies.streams_unknown()
+            self._on_listed(str(error))
+            return
+        replies.set_streams(listed.subjects, listed.missing)
+        self._on_listed(None)
 
     async def _run(self) -> None:
         while True:

@@ -9,12 +9,11 @@ from msgspec import Struct
 
 from router.bus.announce import SUBJECT as ANNOUNCEMENTS
 from router.bus.fleet import REQUEST_SUBJECTS
+from router.bus.reply_subjects import PASSING
 from router.bus.stream_specs import ConsumerSpec, StreamSpec
 from router.domain.access import HOLDS, PLACEHOLDER, Party
 from router.wire import subjects
 
-# Replies go to inboxes of the clients: of the clients' libraries, and of requests that a gateway forwards.
-_REPLIES = ("_INBOX.>", "_R_.>", "_GR_.>")
 _NOT_BY_PODS = frozenset({"ack", "result"})
 
 
@@ -25,6 +24,7 @@ class Account(Struct, frozen=True):
     consumers: Sequence[ConsumerSpec]
     inbox: str = "_INBOX"
     api: str = "$JS.API"
+    reply_prefixes: Sequence[str] = ()
     result_prefixes: Sequence[str] = ()
     tenant: str | None = None
 
@@ -96,8 +96,7 @@ def _served() -> tuple[str, ...]:
 def _of_pod(account: Account) -> list[str]:
     written = [s for spec in account.streams if spec.kind not in _NOT_BY_PODS for s in spec.subjects]
     return [
-        *_REPLIES,
-        *(f"{prefix}>" for prefix in account.result_prefixes),
+        *(f"{prefix}>" for prefix in (*(account.reply_prefixes or PASSING), *account.result_prefixes)),
         # A caller may choose any of these for its assignments (`options.assignment_subject`).
         "caf.exec.>",
         *written,
@@ -106,6 +105,7 @@ def _of_pod(account: Account) -> list[str]:
         *(f"{account.api}.STREAM.CREATE.{s.name}" for s in account.streams),
         *_of_consumers(account),
         *_checks(account),
+        f"{account.api}.STREAM.LIST",
         *_history(account, "usage"),
     ]
 
@@ -148,8 +148,8 @@ def _asked(account: Account) -> list[str]:
 def _reported(account: Account) -> list[str]:
     """Results and acks."""
     if account.tenant is not None:
-        return [f"{s}.tenant.{account.tenant}" for s in (subjects.RESULT, subjects.ACK)]
-    return [subjects.RESULT, f"{subjects.RESULT}.tenant.>", subjects.ACK, f"{subjects.ACK}.tenant.>"]
+        return [f"{s}{subjects.OF_TENANT}{account.tenant}" for s in (subjects.RESULT, subjects.ACK)]
+    return [p for s in (subjects.RESULT, subjects.ACK) for p in (s, subjects.every_tenant(s))]
 
 
 def _assigned(account: Account) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from router.bus import headers as wire
 from router.bus.connection import Bus, Subscription
+from router.bus.reply_subjects import ReplySubjects
 from router.errors import BusError
 from router.telemetry.events import Event
 
@@ -28,6 +29,7 @@ class Service:
         handler: Handler,
         fault_reply: FaultReply,
         *,
+        replies: ReplySubjects,
         headers: Headers,
         max_in_flight: int,
         timeout_s: float,
@@ -35,6 +37,7 @@ class Service:
         self._bus = bus
         self._handler = handler
         self._fault_reply = fault_reply
+        self._replies = replies
         self._headers = headers
         self._max_in_flight = max_in_flight
         self._timeout_s = timeout_s
@@ -56,6 +59,8 @@ class Service:
     def _on_message(self, subject: bytes, reply: bytes, data: bytes, raw: bytes | None) -> None:
         if not reply:
             return  # without a reply subject no reply is possible
+        if not reply.startswith(self._replies.passing) and not self._replies.admits(reply, subject):
+            return
         if len(self._tasks) >= self._max_in_flight:
             self._send(reply, self._fault_reply("service_overloaded", "too many requests at once: retry"), {})
             return
@@ -98,16 +103,24 @@ async def serve(
     handler: Handler,
     fault_reply: FaultReply,
     *,
+    replies: ReplySubjects | None = None,
     headers: Headers | None = None,
     max_in_flight: int = 64,
     timeout_s: float = 10.0,
 ) -> Service:
     """Send one reply to each request on the subject: the handler's, or else an error reply with a log line.
 
-    Every reply has `headers`. At most `max_in_flight` requests run at a time, each for at most `timeout_s`.
+    Every reply has `headers`. At most `max_in_flight` requests run at a time, each for at most `timeout_s`. A request
+    whose reply subject is refused (`router.bus.reply_subjects`) is dropped before it is read.
     """
     service = Service(
-        bus, handler, fault_reply, headers=headers or {}, max_in_flight=max_in_flight, timeout_s=timeout_s
+        bus,
+        handler,
+        fault_reply,
+        replies=replies or ReplySubjects(),
+        headers=headers or {},
+        max_in_flight=max_in_flight,
+        timeout_s=timeout_s,
     )
     await service.listen(subject, queue)
     return service

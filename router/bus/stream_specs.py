@@ -1,5 +1,6 @@
 """The specified streams and durable consumers of a fleet, and their differences from the actual ones."""
 
+import shlex
 from collections.abc import Iterable
 
 from msgspec import Struct
@@ -33,7 +34,8 @@ class ConsumerSpec(Struct, frozen=True):
     """The specification of a durable pull consumer: explicit ack, unlimited redelivery, no backoff.
 
     `subjects`: what it delivers of a stream that holds more; empty: all that the stream's specification names.
-    `filtered`: it delivers only `subjects` on every stream.
+    `filtered`: it delivers only `subjects` on every stream. `added`: further ones of them, where the server can filter
+    by several subjects.
     """
 
     stream: str
@@ -42,6 +44,7 @@ class ConsumerSpec(Struct, frozen=True):
     max_ack_pending: int = 4096
     subjects: tuple[str, ...] = ()
     filtered: bool = False
+    added: tuple[str, ...] = ()
 
 
 class Difference(Struct, frozen=True):
@@ -178,7 +181,7 @@ def compare_stream(spec: StreamSpec, config: StreamConfig) -> list[Difference]:
     subjects: list[Difference] = []
     if lacking:
         all_subjects = ",".join((*config.subjects, *lacking))
-        fix = f"nats stream edit {spec.name} --subjects={all_subjects}"
+        fix = f"nats stream edit {spec.name} --subjects={shlex.quote(all_subjects)}"
         wanted = str(sorted((*spec.subjects, *spec.added)))
         subjects = [Difference(what, "subjects", str(sorted(config.subjects)), wanted, fix)]
     if is_foreign(spec, config):

@@ -39,6 +39,28 @@ class _Names(Struct):
     total: int = 0
 
 
+class _ListedConfig(Struct):
+    name: str
+    subjects: list[str] | None = None
+
+
+class _ListedStream(Struct):
+    config: _ListedConfig
+
+
+class _Page(Struct):
+    streams: list[_ListedStream] | None = None
+    missing: list[str] | None = None
+    total: int = 0
+
+
+class Listed(Struct, frozen=True):
+    """All streams of the account: subjects by name. Streams in `missing` exist; their servers did not answer."""
+
+    subjects: dict[str, tuple[str, ...]]
+    missing: tuple[str, ...] = ()
+
+
 class _Findings:
     """What a check has found so far."""
 
@@ -147,6 +169,23 @@ class Streams:
                 acknowledging.append(name)
         return acknowledging
 
+    async def listed(self) -> Listed:
+        """Read the list of all streams of the account, with their subjects.
+
+        :raises BusError: JetStream is unavailable, or this client may not read the list.
+        """
+        streams: dict[str, tuple[str, ...]] = {}
+        missing: list[str] = []
+        offset = 0
+        while True:
+            page = await api.call(self._bus, "STREAM.LIST", {"offset": offset}, _Page)
+            found = page.streams or []
+            streams.update((s.config.name, tuple(s.config.subjects or ())) for s in found)
+            missing += page.missing or ()
+            offset += len(found) + len(page.missing or ())
+            if not found or offset >= page.total:
+                return Listed(streams, tuple(name for name in missing if name not in streams))
+
     async def consumer(self, stream: str, name: str) -> ConsumerInfo | None:
         """Read the state of a consumer; None: the consumer or its stream is missing.
 
@@ -206,12 +245,14 @@ class Streams:
 
     def _filters(self, spec: ConsumerSpec) -> list[str]:
         """The subjects that the consumer must deliver; empty: all of its stream."""
+        several = self._bus.server_version >= _MANY_FILTERS
+        subjects = sorted((*spec.subjects, *spec.added) if several else spec.subjects)
         if spec.filtered:
-            return sorted(spec.subjects)
+            return subjects
         config = self._configs.get(spec.stream)
         if config is None or not any(s.name == spec.stream and is_foreign(s, config) for s in self.specs):
             return []
-        return sorted(spec.subjects)
+        return subjects
 
     async def _ensure_consumer(self, spec: ConsumerSpec, findings: _Findings) -> None:
         if any(m.stream == spec.stream for m in findings.missing):

@@ -60,7 +60,7 @@ async def _reconcile(settings: "Settings", since_ms: int, tenant: str | None) ->
 
     async with open_store(settings) as store, open_bus(settings) as bus:
         return await reconcile(
-            StreamHistory(bus, settings.stream_result_name, subjects.RESULT),
+            StreamHistory(bus, settings.stream_result_name, subjects.RESULT, subjects.every_tenant(subjects.RESULT)),
             StreamHistory(bus, settings.stream_usage_name, subjects.USAGE),
             RedisTasks(store.keys, store.nodes),
             RedisAnswers(store.keys, store.nodes),

@@ -35,6 +35,7 @@ class Condition(StrEnum):
     CP_FALLBACK_FREQUENT = "cp_fallback_frequent"
     BREAKER_OPENED = "breaker_opened"
     ISOLATION_VIOLATION = "isolation_violation"
+    REPLY_SUBJECT_REFUSED = "reply_subject_refused"
     DEAD_LETTERS = "dead_letters"
     USAGE_NOT_DRAINING = "usage_not_draining"
     AUDIT_CUT_INSIDE_AGE = "audit_cut_inside_age"
@@ -88,6 +89,9 @@ ALERTS: dict[Condition, Kind] = {
     Condition.CP_FALLBACK_FREQUENT: Kind(_C, "gate", FLEET, "the CP gate has closed repeatedly"),
     Condition.BREAKER_OPENED: Kind(_W, "breaker", "tenant/provider", "a breaker opened", turns=True),
     Condition.ISOLATION_VIOLATION: Kind(_C, "isolation", "tenant, or door", "a caller named another tenant"),
+    Condition.REPLY_SUBJECT_REFUSED: Kind(
+        _W, "isolation", FLEET, "requests were dropped: the router does not publish to their reply subject"
+    ),
     Condition.DEAD_LETTERS: Kind(_W, "results", "subject", "messages could not be handled"),
     Condition.USAGE_NOT_DRAINING: Kind(_C, "usage", FLEET, "usage events wait in the outbox"),
     Condition.AUDIT_CUT_INSIDE_AGE: Kind(

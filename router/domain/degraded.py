@@ -6,6 +6,8 @@ from enum import StrEnum
 class Degradable(StrEnum):
     """A part that can be off. Everything else of the pod works."""
 
+    REPLY_STREAMS = "reply_streams"
+    """The list of all streams cannot be read: a reply subject that a foreign stream covers is not refused."""
     DISPATCH = "dispatch"
     """Pushed tasks: a stream that they need is missing. Requests that push are refused as `unavailable`."""
     ALERTS = "alerts"

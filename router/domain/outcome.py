@@ -48,6 +48,7 @@ class StoredAnswer(Struct, frozen=True):
     """The stored answer of a request, for replays and for results that callers report. It expires after 24 hours.
 
     `unfinished`: post extensions are still running, or their pod crashed; no caller has received the decision.
+    `mark`: which result settled it (`steps.mark_of`); empty: it is open, or the result named exactly this decision.
     """
 
     decision_id: bytes
@@ -68,6 +69,7 @@ class StoredAnswer(Struct, frozen=True):
     unfinished: bool = False
     metadata: JsonObject = {}
     owner: bytes = b""
+    mark: bytes = b""
 
     def is_of(self, tenant_id: str) -> bool:
         """Whether the answer belongs to this tenant. Answers of the first version have no mark and match any tenant."""

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from router.domain.defects import Warnings
 from router.domain.json import JsonValue
-from router.domain.request import NO_CORRELATION, Correlation
+from router.domain.request import NO_CORRELATION, Correlation, Step
 
 
 class Status(StrEnum):
@@ -23,9 +23,11 @@ class Status(StrEnum):
 class ExecResult(Struct, frozen=True):
     """A reported result. It names an assignment; or, together with `tenant_id`, a decision, a request or its key.
 
-    `provider_id` is informative only: in an enveloped result it is the worker's own id. The delivery record has the
-    provider. `assignment_id` and `decision_id` are 16 bytes; the cost is in micro-USD. `tokens` is the total.
-    `warnings`: defects of fields that settling does not need.
+    `provider_id` only tells decisions of one request apart (`domain.steps`): the provider of a task is in its delivery
+    record, that of a decision in its answer. None in an enveloped result, where it is the worker's own id. `step`: the
+    step that the caller asked with, if the result tells it; `NO_STEP`: the decision without a step. `assignment_id` and
+    `decision_id` are 16 bytes; the cost is in micro-USD. `tokens` is the total. `warnings`: defects of fields that
+    settling does not need.
     """
 
     status: Status
@@ -46,6 +48,7 @@ class ExecResult(Struct, frozen=True):
     error_message: str | None = None
     timestamp: JsonValue = None
     correlation: Correlation = NO_CORRELATION
+    step: Step | None = None
     warnings: Warnings = ()
 
 

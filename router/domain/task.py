@@ -194,6 +194,7 @@ class Move(Struct, frozen=True):
     - `charged_ms`: time of the reservations, which `corrections` change. `leases`: concurrency leases to release.
     - `why`: what ended the attempt (`attempts.why_of`). `taught`: measurements for the provider's figures.
     - `final`: the final result, stored until it is published.
+    - `mark`: which result it is (8 bytes), kept with the answer that it settles; empty: not kept.
     - `note`: write only the audit record.
     """
 
@@ -219,6 +220,7 @@ class Move(Struct, frozen=True):
     why: int = 0
     taught: Measurements = NO_MEASUREMENTS
     final: Final | None = None
+    mark: bytes = b""
 
 
 class BreakerTurn(IntEnum):

@@ -117,6 +117,7 @@ class Delivery(Protocol):
     """
 
     data: bytes
+    subject: str
     delivered: int
     """Number of deliveries of this message, this one included."""
     sequence: int

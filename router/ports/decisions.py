@@ -17,6 +17,7 @@ from router.domain.json import JsonObject
 from router.domain.outcome import Outcome, StoredAnswer
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
+from router.domain.steps import StepDecision
 from router.domain.task import TaskRecord, Unreadable
 
 
@@ -35,6 +36,15 @@ class Answers(Protocol):
         """Return the stored answer for each pair of tenant and idempotency name, in order.
 
         Takes one round trip per Redis node.
+
+        :raises StoreError: Redis did not answer.
+        """
+
+    async def of_requests(self, names: Sequence[tuple[str, bytes]]) -> list[list[StepDecision] | Unreadable]:
+        """Return the stored decisions of each request, named by tenant and idempotency name without a step, in order.
+
+        The decision without a step comes first, if there is one. Takes one round trip per Redis node, and a second one
+        if callers have walked the fallbacks of a request.
 
         :raises StoreError: Redis did not answer.
         """

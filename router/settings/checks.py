@@ -14,7 +14,6 @@ Contradiction = tuple[tuple[str, ...], str]
 """The compared fields, the one to change first, and what is wrong."""
 
 _LITERAL = re.compile(r"caf\.exec(\.[A-Za-z0-9_-]+)+")
-_OWN_SUBJECTS = {subjects.ASSIGN, subjects.ASSIGNED, subjects.ACK, subjects.RESULT}
 _STREAMS = ("assign", "assigned", "ack", "result", "usage", "alert", "audit", "dlq")
 _WITH_DEDUP = ("assign", "assigned", "usage", "alert", "audit", "dlq")
 
@@ -95,12 +94,15 @@ def _streams(s: Settings) -> Iterator[Contradiction]:
 
 def _dispatch(s: Settings) -> Iterator[Contradiction]:
     for subject in s.assign_subjects:
-        if not _LITERAL.fullmatch(subject) or subject in _OWN_SUBJECTS or subject.endswith((".ack", ".dlq")):
+        if not _LITERAL.fullmatch(subject) or subject == subjects.ASSIGN or not subjects.is_work_subject(subject):
             rule = "use a literal subject under caf.exec. that is not the router's own and does not end in .ack or .dlq"
             yield ("assign_subjects",), f"{subject!r} is not allowed: {rule}"
-    for prefix in s.result_subject_prefixes:
-        if not re.fullmatch(r"([A-Za-z0-9_-]+\.)+", prefix):
-            yield ("result_subject_prefixes",), f"{prefix!r} is not a prefix: use literal tokens and a dot at the end"
+    for field in ("reply_prefixes", "result_subject_prefixes"):
+        for prefix in getattr(s, field):
+            if not re.fullmatch(r"([A-Za-z0-9_-]+\.)+", prefix):
+                yield (field,), f"{prefix!r} is not a prefix: use literal tokens and a dot at the end"
+            elif subjects.may_reach_own(prefix):
+                yield (field,), f"{prefix!r} reaches subjects of the fleet: callers could publish there"
 
 
 def _admin(s: Settings) -> Iterator[Contradiction]:

@@ -208,6 +208,12 @@ class Intake(Group):
         False, "Require UUID or ULID as correlation ids, and run, flow and step ids together."
     )
     legacy_error_codes: bool = setting(False, "Answer only with error codes that old gateways know.")
+    reply_prefixes: Texts = setting(
+        (),
+        "Prefixes of the reply subjects that are answered, comma-separated, each with a dot at the end; also those of "
+        "`options.result_subject`. Empty: inboxes (`_INBOX.`), and other subjects that are neither the fleet's nor "
+        "stored by a stream.",
+    )
     deadline_factor: float = setting(
         5.0,
         "An attempt's deadline is this factor × the provider's expected latency, within the two bounds below.",
@@ -229,6 +235,14 @@ class Dispatch(Group):
     """Dispatch and results"""
 
     assign_subjects: Texts = setting((), "Additional literal subjects under caf.exec. that stream ASSIGN stores.")
+    results_by_name: Literal["any", "tenant_subject"] = setting(
+        "any",
+        "Where results without an assignment_id are accepted, which name a decision by tenant and id: on any subject "
+        "of results, or only on `caf.exec.result.v1.tenant.<tenant>`.",
+    )
+    result_subject_prefixes: Texts = setting(
+        (), "Prefixes allowed in `options.result_subject`, besides `_INBOX.` or ROUTER_REPLY_PREFIXES."
+    )
     dispatch: Literal["required", "optional"] = setting(
         "required",
         "Whether a pod must have its streams to become ready; optional: without them it refuses pushed tasks only.",
@@ -239,7 +253,6 @@ class Dispatch(Group):
         ge=1,
         le=3600,
     )
-    result_subject_prefixes: Texts = setting((), "Prefixes allowed in `options.result_subject`, besides `_INBOX.`.")
     dead_letter_after: int = setting(
         5,
         "Faults of a message, over all pods and without outages, after which it becomes a dead letter. If only its "

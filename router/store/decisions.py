@@ -9,13 +9,15 @@ from router.domain.ids import name_in, partition_in
 from router.domain.outcome import Outcome, StoredAnswer
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
+from router.domain.steps import StepDecision
 from router.domain.task import TaskRecord, Unreadable
 from router.store.decide.batch import Waiting
 from router.store.decide.lanes import Lanes
+from router.store.decide.link import Command
 from router.store.decide.replies import DECIDE_RETURNS
 from router.store.keys import Keys
 from router.store.nodes import Nodes
-from router.store.packing import FormatError, remembered
+from router.store.packing import FormatError, decided_ms, remembered
 from router.store.reads import read_each
 from router.store.scripts import Script, load
 
@@ -37,6 +39,7 @@ DECIDE_KEYS = (
     "due",
     "claim",
     "message",
+    "steps",
 )
 
 
@@ -77,6 +80,32 @@ class RedisAnswers:
             for raw, t, (tenant_id, name) in replies
         ]
 
+    async def of_requests(self, names: Sequence[tuple[str, bytes]]) -> list[list[StepDecision] | Unreadable]:
+        """See `ports.decisions.Answers.of_requests`."""
+        commands: list[Command] = []
+        for tenant_id, name in names:
+            tenant = self._keys.tenant(tenant_id)
+            commands += [("GET", tenant.idem(name)), ("HGETALL", tenant.steps(name))]
+        raws = await read_each(self._nodes, commands)
+        indexes = [_steps(raw) for raw in raws[1::2]]
+        wanted = [
+            (tenant_id, step)
+            for (tenant_id, _), index in zip(names, indexes, strict=True)
+            if not isinstance(index, Unreadable)
+            for step in index
+        ]
+        answers = iter(await self.stored_answers(wanted) if wanted else [])
+        found: list[list[StepDecision] | Unreadable] = []
+        for (tenant_id, name), raw, index in zip(names, raws[::2], indexes, strict=True):
+            partition = self._keys.tenant(tenant_id).partition
+            first = _answer(raw, tenant_id, partition, name) if isinstance(raw, bytes) else raw
+            if isinstance(index, Unreadable):
+                found.append(index)
+            else:
+                steps = [(next(answers), decided) for decided in index.values()]
+                found.append(_readable([(first, 0), *steps]))
+        return found
+
     async def exists_for_any_tenant(self, decision_id: bytes) -> bool:
         """See `ports.decisions.Answers.exists_for_any_tenant`."""
         partition, name = partition_in(decision_id), name_in(decision_id)
@@ -96,6 +125,28 @@ def _answer(raw: bytes, tenant_id: str, partition: int, name: bytes) -> StoredAn
         return answer if answer.is_of(tenant_id) else None
     except FormatError as fault:
         return Unreadable(str(fault))
+
+
+def _steps(raw: Any) -> dict[bytes, float] | Unreadable:
+    """Names of a request's steps, and when they were decided."""
+    if isinstance(raw, Unreadable):
+        return raw
+    pairs = raw.items() if isinstance(raw, dict) else zip(raw[::2], raw[1::2], strict=True)
+    try:
+        return {name: decided_ms(value) for name, value in pairs}
+    except FormatError as fault:
+        return Unreadable(str(fault))
+
+
+def _readable(answers: list[tuple[StoredAnswer | Unreadable | None, float]]) -> list[StepDecision] | Unreadable:
+    """The decisions that are stored; one that is unreadable makes the whole request unreadable."""
+    decisions: list[StepDecision] = []
+    for answer, decided in answers:
+        if isinstance(answer, Unreadable):
+            return answer
+        if answer is not None:
+            decisions.append(StepDecision(answer, decided))
+    return decisions
 
 
 class RedisDecisions(RedisAnswers):

@@ -81,6 +81,12 @@ KEYS = {
     "pin": KeyKind(
         "<schema>:{p}:<tenant>:pin:<hash>", "string", "the policy's sticky ttl", "provider that a session is pinned to"
     ),
+    "steps": KeyKind(
+        "<schema>:{p}:<tenant>:steps:<name>",
+        "hash",
+        "24 h after its last step",
+        "at most 64 steps that the caller of one request has asked for: name of the answer → when it was decided",
+    ),
     "audit": KeyKind("<schema>:{p}:<tenant>:audit", "stream", "MAXLEN and retention", "the tenant's audit log"),
     "acts": KeyKind(
         "<schema>:{p}:~:audit",
@@ -208,6 +214,10 @@ class TenantKeys(Struct, frozen=True):
     def message(self, message_id: str) -> bytes:
         """The index of a message id."""
         return b"%bm%b" % (self.idem_prefix, _message_name(message_id))
+
+    def steps(self, identity: bytes) -> bytes:
+        """The steps of a request, by its idempotency name without a step."""
+        return b"%bsteps:%b" % (self.prefix, identity)
 
     def task(self, task_id: bytes) -> bytes:
         """The delivery record."""

@@ -142,6 +142,7 @@ CLAIM = Layout(
 )
 MESSAGE = Layout(("k_message", "H", "where the decision is found by the id of its message"))
 FAILED = Layout(("failed", "c8", "the provider that the caller reports as failed; zeros: whichever the pin names"))
+STEPS = Layout(("k_steps", "H", "where the decision is found as a step of its request"))
 CHARGE = Layout(
     ("k", "H", "a state, a log or the set of leases"),
     ("kind", "B", "charge_kinds"),
@@ -231,6 +232,7 @@ FIGURES = Layout(
     ("latency_ms", "d", "latency of the result; below 0: unknown"),
     ("cost_microusd", "d", "cost of the result; below 0: unknown"),
 )
+MARK = Layout(("mark", "c8", "which result settles the decision; see packing"))
 CORRECTION = Layout(
     ("k", "H", "a state or a log"),
     ("kind", "B", "charge_kinds: sliding or log"),
@@ -269,6 +271,7 @@ LAYOUTS = {
     "claim": CLAIM,
     "message": MESSAGE,
     "failed": FAILED,
+    "steps": STEPS,
     "charge": CHARGE,
     "candidate": CANDIDATE,
     "reply": REPLY,
@@ -280,6 +283,7 @@ LAYOUTS = {
     "settle_row": SETTLE_ROW,
     "breaker": BREAKER,
     "figures": FIGURES,
+    "mark": MARK,
     "correction": CORRECTION,
     "lease": LEASE,
     "settle_reply": SETTLE_REPLY,
@@ -289,17 +293,17 @@ LAYOUTS = {
 }
 
 ROW_RESERVED, ROW_RENEW, ROW_METER, ROW_PREVIEW, ROW_CLAIM, ROW_EXPLAIN, ROW_MESSAGE = (1 << n for n in range(7))
-ROW_FAILED = 1 << 7
+ROW_FAILED, ROW_STEPS = 1 << 7, 1 << 8
 KIND_SLIDING, KIND_LOG, KIND_CONCURRENCY = range(3)
 CHARGE_SHADOW, CHARGE_RECORDS = 1, 2
 SETTLE_TASK, SETTLE_ANSWER, SETTLE_NOTE = 1, 2, 3
-SETTLE_BREAKER, SETTLE_FIGURES = 1, 2
+SETTLE_BREAKER, SETTLE_FIGURES, SETTLE_MARK = 1, 2, 4
 
 # Numbers with names; `@names` of a script makes constants of them, which are called as here.
 NAMES = {
     # The row reserves units, renews the audit log's life, is metered. Then what few rows ask for: to write nothing, to
-    # claim the request (part CLAIM), to get what was seen, to be found by a message (part MESSAGE); and a session whose
-    # caller reports a failed provider (part FAILED).
+    # claim the request (part CLAIM), to get what was seen, to be found by a message (part MESSAGE); a session whose
+    # caller reports a failed provider (part FAILED); to be found as a step of its request (part STEPS).
     "row_flags": {
         "ROW_RESERVED": ROW_RESERVED,
         "ROW_RENEW": ROW_RENEW,
@@ -309,11 +313,12 @@ NAMES = {
         "ROW_EXPLAIN": ROW_EXPLAIN,
         "ROW_MESSAGE": ROW_MESSAGE,
         "ROW_FAILED": ROW_FAILED,
+        "ROW_STEPS": ROW_STEPS,
     },
     "charge_kinds": {"KIND_SLIDING": KIND_SLIDING, "KIND_LOG": KIND_LOG, "KIND_CONCURRENCY": KIND_CONCURRENCY},
     # The limit only reports; the limit is the tenant's quota of audit records, which refusals are charged to as well.
     "charge_options": {"CHARGE_SHADOW": CHARGE_SHADOW, "CHARGE_RECORDS": CHARGE_RECORDS},
     "settle_kinds": {"SETTLE_TASK": SETTLE_TASK, "SETTLE_ANSWER": SETTLE_ANSWER, "SETTLE_NOTE": SETTLE_NOTE},
-    # The row has the part BREAKER, the part FIGURES.
-    "settle_flags": {"SETTLE_BREAKER": SETTLE_BREAKER, "SETTLE_FIGURES": SETTLE_FIGURES},
+    # The row has the part BREAKER, the part FIGURES, the part MARK.
+    "settle_flags": {"SETTLE_BREAKER": SETTLE_BREAKER, "SETTLE_FIGURES": SETTLE_FIGURES, "SETTLE_MARK": SETTLE_MARK},
 }

@@ -1,7 +1,8 @@
 """Packed values that scripts and pods both read; each starts with a format byte. Tasks: see `task_records`.
 
 remembered  B 1, 5s fingerprint, 3s mark of the tenant, 4s random, B reason, B outcome flags, offer, tail
-            [, d charged_ms] [, msgpack of the metadata that post extensions added]
+            [, d charged_ms] [, 8s mark of the result that settled it] [, msgpack of the metadata that post extensions
+            added]
 offer       varint latency_ms, varint cost_microusd, B length, provider name
 tail        varint revision, B length, policy id, varint length, sticky key, varint length, extras (msgpack); a length
             is 0 where there is none
@@ -9,6 +10,7 @@ seen        B charges, a d each, B candidates, a d each, B own limits, per limit
             [8s provider entry of a pin that was left]
 head        B 1, I revision, 4s random (the two are the stamp), B off, H levers, per lever: 8s provider entry, B verdict
 pin         B 1, 8s provider entry, d set at (Redis ms)
+step        field: the step's idempotency name; B 1, d decided at (Redis ms, with its fraction)
 """
 
 import struct
@@ -33,6 +35,8 @@ _REMEMBERED = Layout(">B8s4sBB")
 _HEAD = Layout(">BI4sBH")
 _DOUBLE = Layout(">d")
 _OWN = Layout(">BBd")
+_STEP = Layout(">Bd")
+_MARK_BYTES = 8
 
 
 class FormatError(Exception):
@@ -49,6 +53,7 @@ class OutcomeFlag(IntFlag):
     METER = 16
     FINISHED = 32
     OWNED = 64
+    MARKED = 128
 
 
 class Extras(Struct, frozen=True, array_like=True, omit_defaults=True):
@@ -157,6 +162,9 @@ def _remembered(raw: bytes, partition: int, name: bytes) -> StoredAnswer:
     charged = 0
     if flags & OutcomeFlag.RESERVED:
         charged, pos = _DOUBLE.unpack_from(raw, pos)[0], pos + _DOUBLE.size
+    mark = b""
+    if flags & OutcomeFlag.MARKED:
+        mark, pos = raw[pos : pos + _MARK_BYTES], pos + _MARK_BYTES
     finished = bool(flags & OutcomeFlag.FINISHED)
     metadata = _unpack_metadata(raw[pos:]) if finished and pos < len(raw) else {}
     return StoredAnswer(
@@ -178,7 +186,22 @@ def _remembered(raw: bytes, partition: int, name: bytes) -> StoredAnswer:
         extras.unfinished and not finished,
         metadata,
         raw[_HASH_END:_OWNER_END] if flags & OutcomeFlag.OWNED else b"",
+        mark,
     )
+
+
+def decided_ms(raw: bytes) -> float:
+    """Decode when a step of a request was decided (Redis ms).
+
+    :raises FormatError: not a format that this version reads, or damaged.
+    """
+    try:
+        version, at_ms = _STEP.unpack(raw)
+    except DAMAGE as fault:
+        raise FormatError(f"step: {fault}") from fault
+    if version != FORMAT:
+        raise FormatError(f"step of format {version}")
+    return float(at_ms)
 
 
 PIN_FAILED = b"\1"

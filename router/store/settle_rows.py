@@ -16,6 +16,7 @@ _CORRECTION = layouts.CORRECTION.head
 _LEASE = layouts.LEASE.head
 _BREAKER = layouts.BREAKER.head
 _FIGURES = layouts.FIGURES.head
+_MARK = layouts.MARK.head
 _COUNTED = (BreakerVerdict.SUCCESS, BreakerVerdict.FAILURE)
 
 
@@ -109,6 +110,9 @@ class MoveBatch:
             flags |= layouts.SETTLE_FIGURES
             latency, cost = move.taught.latency_ms, move.taught.cost_microusd
             parts += _FIGURES.pack(self._key(tenant.figures), _or_unknown(latency), _or_unknown(cost))
+        if move.mark:
+            flags |= layouts.SETTLE_MARK
+            parts += _MARK.pack(move.mark)
         return flags, parts
 
     def _correction(self, tenant: TenantKeys, move: Move, c: Correction) -> bytes:

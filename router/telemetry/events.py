@@ -28,6 +28,7 @@ class Event(StrEnum):
     BUS_BACK = "bus.back"
     BUS_ERROR = "bus.error"
     BUS_SLOW_CONSUMER = "bus.slow_consumer"
+    REPLY_SUBJECT_REFUSED = "reply_subject.refused"
     STREAM_CREATED = "stream.created"
     STREAM_DIFFERS = "stream.differs"
     STREAM_COVERS_REQUESTS = "stream.covers_requests"

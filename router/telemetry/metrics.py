@@ -16,6 +16,7 @@ from router.domain.decision import PinState
 from router.domain.degraded import Degradable
 from router.domain.gate import Fault
 from router.domain.policy.model import Resource, Scope
+from router.domain.reply_refusal import ReplyRefusal
 from router.domain.task import BreakerTurn
 from router.telemetry.families import Families, MetricRow
 from router.telemetry.tally import OTHER, Decisions
@@ -65,6 +66,13 @@ class Telemetry:
         families.own(self.decisions, Decisions.NAME, Decisions.DOCUMENTATION, Decisions.LABELS)
         self.in_flight = families.gauge("in_flight", "Requests in the pod without an answer yet.")
         self.shed = families.counter("shed", "Requests refused before decoding because too many were in flight.")
+        self.reply_subjects_refused = families.counter(
+            "reply_subjects_refused",
+            "Requests dropped because the router does not publish to their reply subject, by reason.",
+            "reason",
+        )
+        for reason in ReplyRefusal:
+            self.reply_subjects_refused.labels(reason.value)
         pins = families.counter("pins", "Decisions with a pin, by the state of the pin.", "state")
         self.pins: Mapping[PinState, Counter] = {
             state: pins.labels(state.name.lower()) for state in PinState if state is not PinState.NONE

@@ -20,6 +20,7 @@ from router.wire.fields import MAX_MS, flag_or_word, name, text
 from router.wire.fingerprint import fingerprint
 from router.wire.headers import NO_HEADERS, with_lower_names
 from router.wire.identity import (
+    KEY_HEADERS,
     check_strict_ids,
     check_whole_ids,
     correlation_of,
@@ -34,6 +35,7 @@ from router.wire.problems import Problems, Rejected, named
 from router.wire.protobuf import is_protobuf
 from router.wire.route_request import to_message_shape
 from router.wire.shapes import Work, work_of
+from router.wire.subjects import INBOX
 
 MAX_BYTES = 1 << 20
 _DEPTH = f"nested more than {MAX_DEPTH} levels deep"
@@ -48,13 +50,13 @@ def decode(
     *,
     strict: bool = False,
     max_bytes: int = MAX_BYTES,
-    result_prefixes: tuple[str, ...] = (),
+    result_prefixes: tuple[str, ...] = (INBOX,),
     max_deadline_ms: int = MAX_MS,
 ) -> DecideRequest | Rejected:
     """Decode a decide request, or list everything that is wrong with it. Never raises, whatever the bytes.
 
     Header names are case-insensitive. `subject_tenant` is the part of the subject after `decide.`. `strict` is
-    ROUTER_STRICT_CORRELATION. `options.result_subject` may start with `_INBOX.` or with one of `result_prefixes`.
+    ROUTER_STRICT_CORRELATION. `options.result_subject` must start with one of `result_prefixes`.
     `max_deadline_ms` is the maximum of `options.deadline_ms`.
     """
     headers = with_lower_names(headers) if headers else NO_HEADERS
@@ -98,7 +100,7 @@ def _read_request(
     tenant_id = tenant_of(get("tenant_id"), work.message_tenant, headers, subject_tenant, problems)
     if (policy_id := get("policy_id")) is not None:
         policy_id = name(problems, "policy_id", policy_id)
-    if (key := work.ids.get("idempotency_key")) is not None or headers:
+    if (key := work.ids.get("idempotency_key")) is not None or (headers and not KEY_HEADERS.isdisjoint(headers)):
         key = idempotency_key_of(key, headers, problems)
     correlation = correlation_of(work.ids, headers, problems)
     context, user_id, client_ip, step = context_of(get("context"), headers.get("x-client-ip"), problems)

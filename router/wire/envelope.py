@@ -13,10 +13,13 @@ _VERSIONS = ("1", "1.0", "v1")
 Member = TypeVar("Member", bound=StrEnum)
 
 
-def open_envelope(data: bytes, kind: str, max_bytes: int, warnings: Problems) -> JsonObject | Rejected:
+def open_envelope(
+    data: bytes, kind: str, max_bytes: int, warnings: Problems, *, bare_only: frozenset[str] = frozenset()
+) -> JsonObject | Rejected:
     """Read the fields of a message of `kind`, with or without envelope; defects that cost nothing are warnings.
 
-    Versions 1, 1.0 and v1 mean the same, and so does the number 1; a missing version means them too.
+    Versions 1, 1.0 and v1 mean the same, and so does the number 1; a missing version means them too. `bare_only`:
+    fields that mean something else in an envelope, and are left out there.
     """
     if len(data) > max_bytes:
         return unreadable(f"has {len(data):,} bytes", f"send at most {max_bytes:,} bytes", Intake.PAYLOAD_TOO_LARGE)
@@ -34,7 +37,7 @@ def open_envelope(data: bytes, kind: str, max_bytes: int, warnings: Problems) ->
         if doc["kind"] != kind:
             problems.add("kind", "does not belong on this subject", f"send {kind}")
         if type(inner) is dict:
-            fields = inner
+            fields = {k: v for k, v in inner.items() if k not in bare_only}
         else:
             problems.add("data", f"is {named(inner)}", "send an object")
     _check_version(problems, "data.version" if enveloped else "version", fields.get("version"), warnings)

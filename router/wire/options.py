@@ -1,15 +1,16 @@
 """Reading of context, constraints and options of a decide request."""
 
 from router.domain.ids import MAX_ATTEMPT
-from router.domain.json import JsonObject
+from router.domain.json import JsonObject, JsonValue
 from router.domain.request import DEFAULT_OPTIONS, NO_CONSTRAINTS, NO_STEP, Constraints, Options, Step
 from router.wire.fields import MAX_MS, MAX_TOKENS, client_ip, flag, microusd, table, text, whole
-from router.wire.problems import Problems
+from router.wire.problems import Problems, named
 from router.wire.subjects import ASSIGN, is_result_subject, is_work_subject
 
 MAX_RETRIES = 1_000_000
 MAX_PRIORITY_CHARS = 64
 _RETRIES = "retry_attempts"
+_EXACT_BELOW = 2**53
 # An empty string in these fields counts as absent.
 _ABSENT_WHEN_EMPTY = frozenset(("session_id", "user_id", "status", "current_provider", "ip_address"))
 
@@ -20,7 +21,8 @@ Context = tuple[JsonObject, str | None, str | None, Step]
 def context_of(value: object, header_ip: str | None, problems: Problems) -> Context:
     """Read the caller's context, and from it the user_id, the client's address and the fallback step.
 
-    The address in the header `x-client-ip`, which a gateway sets, wins over context.ip_address.
+    The address in the header `x-client-ip`, which a gateway sets, wins over context.ip_address. A malformed address is
+    dropped. A whole number as user_id or session_id is read as text.
     """
     if value is None and header_ip is None:
         return {}, None, None, NO_STEP
@@ -29,17 +31,38 @@ def context_of(value: object, header_ip: str | None, problems: Problems) -> Cont
         values = {k: v for k, v in values.items() if v != "" or k not in _ABSENT_WHEN_EMPTY}
     get = values.get
     if (session := get("session_id")) is not None:
+        if type(session) is not str:
+            values = values | {"session_id": (session := _id_as_text(session))}
         text(problems, "context.session_id", session)
     if (user := get("user_id")) is not None:
+        if type(user) is not str:
+            values = values | {"user_id": (user := _id_as_text(user))}
         user = text(problems, "context.user_id", user)
     if (address := get("ip_address")) is not None:
         address = client_ip(problems, "context.ip_address", address)
+        if address is None:
+            values = {k: v for k, v in values.items() if k != "ip_address"}
     if header_ip is not None:
         address = client_ip(problems, "header x-client-ip", header_ip)
-    return values, user, address, _step(values, problems)
+    return values, user, address, step_of(values, problems)
 
 
-def _step(values: JsonObject, problems: Problems) -> Step:
+def _id_as_text(value: JsonValue) -> JsonValue:
+    """Convert a whole number that is exact to its text; any other value is returned."""
+    if type(value) is float and value.is_integer() and abs(value) < _EXACT_BELOW:
+        value = int(value)
+    return str(value) if type(value) is int else value
+
+
+def names_step(context: JsonObject) -> bool:
+    """Whether a context has a field of a step, be it that of the first decision (`retry_attempts` 0)."""
+    return any(
+        v is not None and (k.startswith(_RETRIES) or (v != "" and k in {"status", "current_provider"}))
+        for k, v in context.items()
+    )
+
+
+def step_of(values: JsonObject, problems: Problems) -> Step:
     """Read the step of the caller's own fallback chain: raising any `retry_attempts*` makes a new step."""
     status: object = values.get("status")
     current = values.get("current_provider")
@@ -89,7 +112,7 @@ def options_of(value: object, prefixes: tuple[str, ...], max_deadline_ms: int, p
     if (deadline := get("deadline_ms")) is not None:
         deadline = whole(problems, "options.deadline_ms", deadline, 1, max_deadline_ms)
     if (priority := get("priority")) is not None:
-        priority = text(problems, "options.priority", priority, MAX_PRIORITY_CHARS)
+        priority = _priority(priority, problems)
     if (subject := get("result_subject")) is not None:
         subject = _result_subject(subject, prefixes, problems)
     if (explain := get("explain")) is not None:
@@ -97,6 +120,16 @@ def options_of(value: object, prefixes: tuple[str, ...], max_deadline_ms: int, p
     if (meter := get("meter")) is not None:
         meter = flag(problems, "options.meter", meter)
     return Options(tokens, cost, deadline, attempts, backoff, priority, subject, explain or False, meter or False)
+
+
+def _priority(value: object, problems: Problems) -> str | float | None:
+    """Check a priority: a number, or a text of at most 64 characters."""
+    if type(value) is int or type(value) is float:
+        return value
+    if type(value) is str:
+        return text(problems, "options.priority", value, MAX_PRIORITY_CHARS)
+    problems.add("options.priority", f"is {named(value)}", f"send a number, or at most {MAX_PRIORITY_CHARS} characters")
+    return None
 
 
 def _estimate(value: object, problems: Problems) -> tuple[int | None, int | None]:
@@ -119,7 +152,7 @@ def _retry(value: object, problems: Problems) -> tuple[int | None, int | None]:
 def _result_subject(value: object, prefixes: tuple[str, ...], problems: Problems) -> str | None:
     subject = text(problems, "options.result_subject", value)
     if subject is not None and not is_result_subject(subject, prefixes):
-        allowed = " or ".join(("_INBOX.", *prefixes))
+        allowed = " or ".join(prefixes)
         problems.add(
             "options.result_subject",
             "is not allowed as a result subject",
@@ -138,6 +171,6 @@ def assignment_subject_of(value: object, problems: Problems) -> str | None:
             "assignment_subject",
             "is not allowed as an assignment subject",
             "send a subject without wildcards that starts with caf.exec. and does not end in .ack or .dlq; "
-            "the router's own subjects are reserved",
+            "subjects of acks, results, assigned events and cancellations, and below them, are the router's own",
         )
     return subject

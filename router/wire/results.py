@@ -9,15 +9,16 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError
 from msgspec.structs import replace
 
-from router.domain.decision import Intake
 from router.domain.ids import from_text
 from router.domain.json import JsonObject, JsonValue
-from router.domain.request import Correlation
+from router.domain.request import Correlation, Step
 from router.domain.result import AckStatus, ExecAck, ExecResult, Status
 from router.wire.envelope import enum_member, open_envelope, unreadable
-from router.wire.fields import MAX_TRACE_ID_CHARS, name, table, text, text_unless_empty
+from router.wire.fields import MAX_TRACE_ID_CHARS, table, text, text_unless_empty
 from router.wire.headers import readable, traceparent_of, with_lower_names
+from router.wire.identity import agreed_tenant
 from router.wire.measures import cost_of, latency_of, tokens_of
+from router.wire.options import names_step, step_of
 from router.wire.parse import HALF, MAX_DEPTH, is_writable
 from router.wire.pb.beamline.worker.v1 import ack_pb2, result_pb2
 from router.wire.problems import Problems, Rejected, named
@@ -26,13 +27,16 @@ from router.wire.protobuf import is_protobuf, parse_protobuf
 MAX_BYTES = 4 << 20
 _MAX_CODE_CHARS = 128
 _MAX_MESSAGE_CHARS = 4096
+# In an envelope it is the worker's own id.
+_BARE_ONLY = frozenset(("provider_id",))
 
 
 def decode_result(
-    data: bytes, headers: Mapping[str, str] | None, *, max_bytes: int = MAX_BYTES
+    data: bytes, headers: Mapping[str, str] | None, subject_tenant: str | None = None, *, max_bytes: int = MAX_BYTES
 ) -> ExecResult | Rejected:
     """Decode a result: bare, enveloped or protobuf. Never raises, whatever the bytes.
 
+    `subject_tenant` is the tenant that its subject is bound to.
     Settling needs version, status, tenant and the id that finds the task: they are exact. A defect in any other field
     drops the field, with a warning. A long error_message is cut to 4,096 characters.
     """
@@ -44,15 +48,21 @@ def decode_result(
         except DecodeError:
             return unreadable("is not a beamline.worker.v1.ExecResult", "drop the Content-Type header to send JSON")
     else:
-        fields = open_envelope(data, "exec_result", max_bytes, dropped)
-    return fields if isinstance(fields, Rejected) else _result(_without_empty_texts(fields), headers, dropped)
+        fields = open_envelope(data, "exec_result", max_bytes, dropped, bare_only=_BARE_ONLY)
+    return (
+        fields
+        if isinstance(fields, Rejected)
+        else _result(_without_empty_texts(fields), headers, subject_tenant, dropped)
+    )
 
 
-def _result(doc: JsonObject, headers: Mapping[str, str], dropped: Problems) -> ExecResult | Rejected:
+def _result(
+    doc: JsonObject, headers: Mapping[str, str], subject_tenant: str | None, dropped: Problems
+) -> ExecResult | Rejected:
     problems = Problems()
     get = doc.get
     status = enum_member(problems, "status", get("status"), Status, dropped)
-    tenant_id = _tenant(doc, headers, problems)
+    tenant_id = agreed_tenant(get("tenant_id"), headers, subject_tenant, problems)
     assignment_id = _id(problems, "assignment_id", get("assignment_id"))
     # The first of these ids finds the task, so it must be exact; those after it are not looked at.
     finding = problems if assignment_id is None else dropped
@@ -67,6 +77,7 @@ def _result(doc: JsonObject, headers: Mapping[str, str], dropped: Problems) -> E
             "is missing",
             "send it, or tenant_id with one of request_id, idempotency_key and decision_id",
         )
+    step = _step(doc, problems) if assignment_id is None and decision_id is None else None
     correlation = _correlation(doc, headers, dropped)
     if problems or status is None:
         return problems.rejected(request_id, correlation.trace_id)
@@ -91,9 +102,18 @@ def _result(doc: JsonObject, headers: Mapping[str, str], dropped: Problems) -> E
             error_message=_message(dropped, "error_message", get("error_message")),
             timestamp=get("timestamp"),
             correlation=correlation,
+            step=step,
         ),
         dropped,
     )
+
+
+def _step(doc: JsonObject, problems: Problems) -> Step | None:
+    """Read the step that the result belongs to from a context as the request had it; None: the result tells none."""
+    context = doc.get("context")
+    if type(context) is not dict or not names_step(context):
+        return None
+    return step_of({k: v for k, v in context.items() if v != ""}, problems)
 
 
 Report = TypeVar("Report", ExecResult, ExecAck)
@@ -122,8 +142,13 @@ def _from_protobuf_result(r: result_pb2.ExecResult) -> JsonObject:
     }
 
 
-def decode_ack(data: bytes, headers: Mapping[str, str] | None, *, max_bytes: int = MAX_BYTES) -> ExecAck | Rejected:
-    """Decode an ack: bare, enveloped or protobuf. Never raises, whatever the bytes."""
+def decode_ack(
+    data: bytes, headers: Mapping[str, str] | None, subject_tenant: str | None = None, *, max_bytes: int = MAX_BYTES
+) -> ExecAck | Rejected:
+    """Decode an ack: bare, enveloped or protobuf. Never raises, whatever the bytes.
+
+    `subject_tenant` is the tenant that its subject is bound to.
+    """
     dropped = Problems()
     headers = readable(with_lower_names(headers), dropped)
     if data and is_protobuf(headers.get("content-type")):
@@ -134,17 +159,21 @@ def decode_ack(data: bytes, headers: Mapping[str, str] | None, *, max_bytes: int
             return unreadable(message, "drop the Content-Type header to send JSON")
     else:
         fields = open_envelope(data, "exec_assignment_ack", max_bytes, dropped)
-    return fields if isinstance(fields, Rejected) else _ack(_without_empty_texts(fields), headers, dropped)
+    return (
+        fields if isinstance(fields, Rejected) else _ack(_without_empty_texts(fields), headers, subject_tenant, dropped)
+    )
 
 
-def _ack(doc: JsonObject, headers: Mapping[str, str], dropped: Problems) -> ExecAck | Rejected:
+def _ack(
+    doc: JsonObject, headers: Mapping[str, str], subject_tenant: str | None, dropped: Problems
+) -> ExecAck | Rejected:
     problems = Problems()
     get = doc.get
     if get("assignment_id") is None:
         problems.add("assignment_id", "is missing", "send the assignment_id of the assignment")
     assignment_id = _id(problems, "assignment_id", get("assignment_id"))
     status = enum_member(problems, "status", get("status"), AckStatus, dropped)
-    tenant_id = _tenant(doc, headers, problems)
+    tenant_id = agreed_tenant(get("tenant_id"), headers, subject_tenant, problems)
     request_id = text(dropped, "request_id", get("request_id"))
     trace_id = _correlation(doc, headers, dropped).trace_id
     if problems or status is None or assignment_id is None:
@@ -197,15 +226,6 @@ def _exact(problems: Problems, path: str, value: JsonValue, dropped: Problems) -
         return checked
     problems.add(path, "has half a character", "send it as the request had it")
     return None
-
-
-def _tenant(doc: JsonObject, headers: Mapping[str, str], problems: Problems) -> str | None:
-    body = name(problems, "tenant_id", doc.get("tenant_id"))
-    header = name(problems, "header tenant_id", headers.get("tenant_id"))
-    if body is not None and header is not None and body != header:
-        hint = "send one tenant, in one place"
-        problems.add("tenant_id", "differs between header and body", hint, Intake.TENANT_FORBIDDEN)
-    return header if body is None else body
 
 
 def _correlation(doc: JsonObject, headers: Mapping[str, str], dropped: Problems) -> Correlation:

@@ -12,8 +12,9 @@ from router.domain.json import JsonObject
 from router.domain.request import DecideRequest
 from router.wire.decide import decode
 from router.wire.envelope import unreadable
-from router.wire.fields import MAX_TRACE_ID_CHARS, name, text
+from router.wire.fields import MAX_TRACE_ID_CHARS, text
 from router.wire.headers import with_lower_names
+from router.wire.identity import agreed_tenant
 from router.wire.parse import NotJsonError, parse
 from router.wire.problems import Problems, Rejected, named
 from router.wire.shapes import UNKNOWN_TASK, VERSION
@@ -98,26 +99,27 @@ class DecisionQuery(Struct, frozen=True):
     trace_id: str | None = None
 
 
-def decode_decision_query(data: bytes, headers: Mapping[str, str] | None) -> DecisionQuery | Rejected:
-    """Decode a `get_decision` request. Never raises, whatever the bytes."""
+def decode_decision_query(
+    data: bytes, headers: Mapping[str, str] | None, subject_tenant: str | None = None
+) -> DecisionQuery | Rejected:
+    """Decode a `get_decision` request. Never raises, whatever the bytes.
+
+    `subject_tenant` is the part of the subject after `get_decision.`; it binds the query to that tenant.
+    """
     headers = with_lower_names(headers)
     doc = _object(data)
     if isinstance(doc, Rejected):
         return doc
     problems = Problems()
     get = doc.get
-    tenant = name(problems, "tenant_id", get("tenant_id"))
-    header = name(problems, "header tenant_id", headers.get("tenant_id"))
-    if tenant is not None and header is not None and tenant != header:
-        hint = "send one tenant, in one place"
-        problems.add("tenant_id", "differs between header and body", hint, Intake.TENANT_FORBIDDEN)
+    tenant = agreed_tenant(get("tenant_id"), headers, subject_tenant, problems)
     id_text = get("decision_id")
     decision_id = from_text(id_text) if isinstance(id_text, str) else None
     if id_text is not None and decision_id is None:
         message = "is not a UUID" if isinstance(id_text, str) else f"is {named(id_text)}"
         problems.add("decision_id", message, "send the UUID as this router gave it")
     query = DecisionQuery(
-        tenant_id=header if tenant is None else tenant,
+        tenant_id=tenant,
         decision_id=decision_id,
         idempotency_key=text(problems, "idempotency_key", get("idempotency_key")),
         request_id=text(problems, "request_id", get("request_id")),
@@ -128,8 +130,8 @@ def decode_decision_query(data: bytes, headers: Mapping[str, str] | None) -> Dec
     ids_sent = [f for f in ("decision_id", "idempotency_key", "request_id", "message_id") if get(f) is not None]
     if not ids_sent:
         problems.add("request_id", "is missing", "send request_id, idempotency_key, decision_id or message_id")
-    elif ids_sent != ["message_id"] and get("tenant_id") is None and "tenant_id" not in headers:
-        problems.add("tenant_id", "is missing", "send tenant_id in the body or in the header")
+    elif ids_sent != ["message_id"] and get("tenant_id") is None and not (headers.get("tenant_id") or subject_tenant):
+        problems.add("tenant_id", "is missing", "send tenant_id in the body, in the header or in the subject")
     return problems.rejected(query.request_id, query.trace_id) if problems else query
 
 

@@ -83,6 +83,13 @@ def test_allowed_prefixes_of_final_results() -> None:
     assert not may(Party.POD, "acme.results.7")
 
 
+def test_only_listed_replies_are_sent_where_the_setting_lists_them() -> None:
+    """ROUTER_REPLY_PREFIXES takes the place of the inboxes."""
+    assert may(Party.POD, "_R_.x.1")
+    assert may(Party.POD, "team.7", ROUTER_REPLY_PREFIXES="team.")
+    assert not may(Party.POD, "_INBOX.7", ROUTER_REPLY_PREFIXES="team.")
+
+
 def test_names_of_streams_follow_the_settings() -> None:
     """Nothing is allowed on a stream of another name."""
     names = {"ROUTER_STREAM_RESULT_NAME": "R1", "ROUTER_STREAM_ACK_NAME": "A1", "ROUTER_STREAM_DLQ_NAME": "D1"}

@@ -260,7 +260,7 @@ async def test_subjects_that_came_later_are_a_difference_and_never_a_reason(bus:
     ensured = await Streams(bus, [spec]).ensure()
     assert ensured.missing == ()
     assert [one.fix for one in ensured.differences] == [
-        f"nats stream edit {name.upper()} --subjects={name}.a,{name}.a.tenant.>"
+        f"nats stream edit {name.upper()} --subjects='{name}.a,{name}.a.tenant.>'"
     ]
     await delete(bus, f"STREAM.DELETE.{name.upper()}")
     assert (await Streams(bus, [spec]).ensure()).created == (name.upper(),)

@@ -77,6 +77,23 @@ async def test_a_query_that_names_two_tenants(fleet: Fleet, caller: Foreign) -> 
     await told(fleet, caller, "query", before, "door/query")
 
 
+async def test_a_query_is_bound_to_the_tenant_of_its_subject(fleet: Fleet, caller: Foreign) -> None:
+    """`get_decision.<tenant>` finds the tenant's own decision, by every id; another body's tenant is a violation."""
+    tenant, other = await fleet.tenant(), await fleet.tenant()
+    own, foreign = await caller.ask(task(tenant)), await caller.ask(task(other))
+    bound = f"{GET_DECISION}.{tenant}"
+    for query in ({"decision_id": own.decision["decision_id"]}, {"request_id": own.context["request_id"]}):
+        for body in (query, query | {"tenant_id": tenant}):
+            assert (await caller.ask(body, subject=bound)).decision["decision_id"] == own.decision["decision_id"]
+    before = await counted(fleet, "query")
+    asked = {"tenant_id": other, "request_id": foreign.context["request_id"]}
+    forbidden(await caller.ask(asked, subject=bound))
+    forbidden(await caller.ask({"request_id": "x"}, {"tenant_id": other}, subject=bound))
+    for query in ({"request_id": foreign.context["request_id"]}, {"message_id": foreign.context["request_id"]}):
+        assert (await caller.ask(query, subject=bound)).error["code"] == "decision_not_found"
+    assert await counted(fleet, "query") == before + 2
+
+
 async def _of_partition(fleet: Fleet, partition: int, *, same: bool) -> str:
     for _ in range(2_000):
         tenant = await fleet.tenant()
@@ -175,7 +192,7 @@ USERS = f"""
 authorization {{ users: [
   {{ user: router, password: router }}
   {{ user: acme, password: acme,
-     permissions: {{ publish: ["{DECIDE}.acme"], subscribe: ["_INBOX.>"] }} }}
+     permissions: {{ publish: ["{DECIDE}.acme", "{GET_DECISION}.acme"], subscribe: ["_INBOX.>"] }} }}
 ] }}
 """
 
@@ -211,6 +228,9 @@ async def test_nats_permissions_hold_a_client_to_its_tenant(guarded: Fleet) -> N
     try:
         answer = orjson.loads((await client.request(f"{DECIDE}.acme", orjson.dumps(task("acme")), timeout=5)).data)
         assert answer["ok"] is True
+        query = orjson.dumps({"decision_id": answer["decision"]["decision_id"]})
+        found = orjson.loads((await client.request(f"{GET_DECISION}.acme", query, timeout=5)).data)
+        assert found["decision"]["decision_id"] == answer["decision"]["decision_id"]
         lie = await client.request(f"{DECIDE}.acme", orjson.dumps(task("globex")), timeout=5)
         forbidden(Reply(lie.data, lie.headers or {}))
         others = (f"{DECIDE}.globex", DECIDE, "beamline.router.v1.admin.list_tenants", GET_DECISION, RESULT)

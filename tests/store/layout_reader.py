@@ -59,6 +59,7 @@ def decide_row(raw: bytes) -> Fields:
         layouts.ROW_CLAIM: layouts.CLAIM,
         layouts.ROW_MESSAGE: layouts.MESSAGE,
         layouts.ROW_FAILED: layouts.FAILED,
+        layouts.ROW_STEPS: layouts.STEPS,
     }
     more, at = parts(flagged, row["flags"], raw, at)
     assert at == len(raw)
@@ -71,7 +72,11 @@ def settle_row(raw: bytes) -> Fields:
     row["corrections"], at = several(layouts.CORRECTION, row["n_corrections"], raw, at)
     row["leases"], at = several(layouts.LEASE, row["n_leases"], raw, at)
     assert at == len(raw) - row["extra_bytes"]
-    flagged = {layouts.SETTLE_BREAKER: layouts.BREAKER, layouts.SETTLE_FIGURES: layouts.FIGURES}
+    flagged = {
+        layouts.SETTLE_BREAKER: layouts.BREAKER,
+        layouts.SETTLE_FIGURES: layouts.FIGURES,
+        layouts.SETTLE_MARK: layouts.MARK,
+    }
     more, at = parts(flagged, row["flags"], raw, at)
     assert at == len(raw)
     return row | more

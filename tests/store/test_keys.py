@@ -4,11 +4,13 @@ import re
 from collections.abc import Iterable
 
 import pytest
+from msgspec.structs import replace
 from redis.crc import key_slot
 
 from router.domain.ids import partition_of, task_id
 from router.domain.outcome import Admitted
 from router.domain.policy.model import Breaker, provider_entry
+from router.domain.request import Step
 from router.domain.result import BreakerVerdict, Measurements
 from router.store.keys import KEYS, Keys
 from router.store.tags import partition_tags
@@ -77,6 +79,7 @@ def test_all_keys_of_a_tenant_have_one_slot() -> None:
             tenant.idem(b"{}{}{}{}{}"),
             tenant.claim(b"{}{}{}{}{}"),
             tenant.message("{}"),
+            tenant.steps(b"{}{}{}{}{}"),
             tenant.task(task),
             tenant.job(task),
             keys.outbox(tenant.partition),
@@ -106,7 +109,7 @@ def test_every_key_that_is_written_is_in_the_table(store: Store) -> None:
     unless the row says none or names a bound."""
     tenant = store.tenant()
     store.preview(request(tenant, "looked at"), full(), claim_ms=1_000)
-    store.one(request(tenant, "three", message_id="m"), full())
+    store.one(replace(request(tenant, "three", message_id="m"), step=Step("503", "a")), full())
     first, second = store.decide(full_ask(tenant, "one"), full_ask(tenant, "two"))
     assert isinstance(first, Admitted)
     assert isinstance(second, Admitted)

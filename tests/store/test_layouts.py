@@ -7,11 +7,11 @@ from msgspec.msgpack import Decoder
 from msgspec.structs import replace
 
 from router.domain.audit import DecisionFeatures
-from router.domain.ids import task_id
+from router.domain.ids import idempotency_name, task_id
 from router.domain.plan import plan
 from router.domain.policy.limits import limit
 from router.domain.policy.model import Algorithm, Breaker, Resource, Scope, Sticky, WhenAllOpen, provider
-from router.domain.request import Correlation, DecideRequest, Options
+from router.domain.request import Correlation, DecideRequest, Options, Step
 from router.domain.result import BreakerVerdict, Measurements
 from router.domain.task import Action, Correction, Final, Move, Reservation, TaskFacts, TaskState
 from router.store import layouts
@@ -131,6 +131,22 @@ def test_a_claim_and_a_message_have_parts_of_their_own() -> None:
     assert keys[row["k_message"] - 1] == TENANT.message("m")
 
 
+@pytest.mark.parametrize("key", [None, "k"])
+def test_a_step_has_a_part_of_its_own(key: str | None) -> None:
+    """Behind that of the message; it names the identity without the step. A preview and a next attempt have none."""
+    step = replace(request("acme", "r", message_id="m"), step=Step("503", "a"), idempotency_key=key)
+    row, keys, w = packed(step)
+    assert row["flags"] == layouts.ROW_RESERVED | layouts.ROW_RENEW | layouts.ROW_MESSAGE | layouts.ROW_STEPS
+    assert row["extra_bytes"] == layouts.MESSAGE.size + layouts.STEPS.size
+    identity = idempotency_name("acme", "request" if key is None else "key", key or "r")
+    assert keys[row["k_steps"] - 1] == TENANT.steps(identity)
+    assert identity != w.plan.name
+    for more in ({"preview": True}, {"attempt": 2, "reserved": ()}):
+        assert not packed(step, **more)[0]["flags"] & layouts.ROW_STEPS
+    for none in (Step(), Step(None, None, 0)):
+        assert not packed(replace(step, step=none))[0]["flags"] & layouts.ROW_STEPS
+
+
 def test_a_move_has_every_field_under_its_name() -> None:
     """Keys, numbers and texts differ from each other, so that no two can be swapped unnoticed."""
     breaker = Breaker(3, 0.25, 5_000, 7, 11_000, success_threshold=13)
@@ -161,6 +177,7 @@ def test_a_move_has_every_field_under_its_name() -> None:
         final=ended,
         corrections=(Correction(tokens, "u", -71), Correction(exact, "", 73)),
         leases=(Correction(slot, "", 0),),
+        mark=b"the mark",
     )
     batch = MoveBatch()
     batch.add(move, KEYS, 0)
@@ -178,7 +195,9 @@ def test_a_move_has_every_field_under_its_name() -> None:
     }
     numbers = ("attempt", "code", "why", "keep_ms", "due_at", "latency_ms", "cost_microusd")
     assert [row[n] for n in numbers] == [31, 41, 43, 47, 53, 61, 67]
-    assert (row["kind"], row["flags"]) == (layouts.SETTLE_TASK, layouts.SETTLE_BREAKER | layouts.SETTLE_FIGURES)
+    assert row["kind"] == layouts.SETTLE_TASK
+    assert row["flags"] == layouts.SETTLE_BREAKER | layouts.SETTLE_FIGURES | layouts.SETTLE_MARK
+    assert row["mark"] == b"the mark"
     assert (row["below"], row["state"]) == (TaskState.WAITING, TaskState.SUCCEEDED)
     assert (row["verdict"], row["action"]) == (BreakerVerdict.FAILURE.value, Action.RESULT_SETTLED)
     assert (row["nonce"], row["decision"], row["entry"]) == (0, decision, b"provider")

@@ -43,12 +43,13 @@ class Rolling(Store):
         super().__init__(client)
         self.version = NOW
         first_returns = {code: what for code, what in DECIDE_RETURNS.items() if code < 8}
-        first_keys = tuple(k for k in DECIDE_KEYS if k not in {"log", "claim", "message"})
+        before_keys = tuple(k for k in DECIDE_KEYS if k != "steps")
+        first_keys = tuple(k for k in before_keys if k not in {"log", "claim", "message"})
         first_settle_keys = tuple(k for k in SETTLE_KEYS if k not in {"log", "figures"})
         self._scripts = {
             NOW: (self.decide_script, self.settle_script),
             FIRST: _scripts(FIRST, first_keys, first_returns, first_settle_keys),
-            BEFORE_LAYOUTS: _scripts(BEFORE_LAYOUTS, DECIDE_KEYS, DECIDE_RETURNS, SETTLE_KEYS),
+            BEFORE_LAYOUTS: _scripts(BEFORE_LAYOUTS, before_keys, DECIDE_RETURNS, SETTLE_KEYS),
         }
         # A script that is loaded on its way counts as a change, and previews are held to make none.
         for decide, settle in self._scripts.values():

@@ -5,6 +5,7 @@ import pytest
 
 from router.domain.decision import Code
 from router.domain.ids import from_text
+from router.domain.request import Step
 from router.domain.result import (
     AckStatus,
     BreakerVerdict,
@@ -68,10 +69,43 @@ def test_a_bare_result_is_read_whole() -> None:
 
 
 def test_an_enveloped_result_names_the_worker() -> None:
-    """kind exec_result: the fields are in data, and provider_id is the worker's."""
+    """kind exec_result: the fields are in data, and provider_id is the worker's, which chooses no decision."""
     data = bare(version="1.0", job=None, job_type="chat")
     r = result({"version": "v1", "kind": "exec_result", "data": data})
-    assert (r.job_type, r.provider_id) == ("chat", "p1")
+    assert (r.job_type, r.provider_id) == ("chat", None)
+
+
+UNNAMED = {"assignment_id": None}
+FAILED = {"status": "503", "current_provider": "a"}
+
+
+@pytest.mark.parametrize(
+    ("context", "step"),
+    [
+        (FAILED, Step("503", "a")),
+        ({"status": 503, "current_provider": "a", "session_id": "s", "tags": [1]}, Step("503", "a")),
+        (FAILED | {"retry_attempts": 2, "retry_attempts_total": "3"}, Step("503", "a", 5)),
+        ({"retry_attempts": 0}, Step()),
+        ({"status": "", "current_provider": "b"}, Step(None, "b")),
+        ({"status": None, "retry_attempts": None, "session_id": "s"}, None),
+        ({"status": ""}, None),
+        ({}, None),
+        (None, None),
+        ("a text", None),
+        ([FAILED], None),
+    ],
+)
+def test_a_context_tells_the_step(context: Any, step: Step | None) -> None:
+    """Its fields are read as those of the request; one without any tells nothing."""
+    assert result(bare(**UNNAMED, context=context)).step == step
+
+
+def test_a_context_matters_only_to_who_names_a_request() -> None:
+    """A malformed step of a result that names its assignment or decision costs nothing; else it is refused."""
+    malformed = {"status": ["503"], "retry_attempts": -1}
+    assert result(bare(context=malformed)).step is None
+    assert result(bare(**UNNAMED, decision_id=ID, context=malformed)).step is None
+    assert set(paths(rejected(bare(**UNNAMED, context=malformed)))) == {"context.status", "context.retry_attempts"}
 
 
 @pytest.mark.parametrize("version", ["1", "1.0", "v1", None])
@@ -225,3 +259,32 @@ def test_a_worker_dead_letter() -> None:
     assert letter == WorkerDeadLetter("PARSE_ERROR", "x", 5)
     other = decode_worker_dead_letter(orjson.dumps({"version": "v1", "kind": "heartbeat", "data": data}))
     assert isinstance(other, Rejected)
+
+
+@pytest.mark.parametrize("tenant", ["acme", "acme.eu.west", "A_1-2"])
+def test_the_subject_binds_a_report_to_its_tenant(tenant: str) -> None:
+    """The body or a header may leave the tenant out, or name the same one."""
+    named: list[tuple[dict[str, Any], dict[str, str] | None]] = [
+        ({}, None),
+        ({"tenant_id": tenant}, None),
+        ({}, {"tenant_id": tenant}),
+    ]
+    for more, headers in named:
+        by_name = {"version": "1", "status": "success", "request_id": "r"} | more
+        result = decode_result(orjson.dumps(by_name), headers, tenant)
+        assert isinstance(result, ExecResult)
+        assert result.tenant_id == tenant
+        ack = decode_ack(orjson.dumps({"assignment_id": ID, "status": "accepted"} | more), headers, tenant)
+        assert isinstance(ack, ExecAck)
+        assert ack.tenant_id == tenant
+
+
+@pytest.mark.parametrize("subject", ["globex", "acme.eu", "acm", ".acme", "acme.", "a..b", "", "no$pe"])
+def test_a_report_for_another_tenant_than_the_subjects_is_refused(subject: str) -> None:
+    """In body or header, and subjects whose tenant is none: whatever the report is found by."""
+    for more, headers in (({"tenant_id": "acme"}, None), ({}, {"tenant_id": "acme"})):
+        for ids in ({"assignment_id": ID}, {"request_id": "r"}, {"decision_id": ID}):
+            doc = {"version": "1", "status": "success"} | ids | more
+            assert isinstance(decode_result(orjson.dumps(doc), headers, subject), Rejected)
+        ack = {"assignment_id": ID, "status": "accepted"} | more
+        assert isinstance(decode_ack(orjson.dumps(ack), headers, subject), Rejected)

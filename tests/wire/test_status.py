@@ -128,3 +128,37 @@ def test_an_admin_act_must_be_an_object(data: bytes) -> None:
 def test_an_admin_answer_is_ok() -> None:
     """ok beside the fields."""
     assert encode_admin({"states": []}) == b'{"ok":true,"states":[]}'
+
+
+@pytest.mark.parametrize("tenant", ["acme", "a.b.c", "A_1-2"])
+def test_the_subject_binds_a_query_to_its_tenant(tenant: str) -> None:
+    """The body may leave the tenant out, or name the same one; dots belong to it."""
+    for doc in ({"request_id": "r"}, {"request_id": "r", "tenant_id": tenant}, {"message_id": "r"}):
+        query = decode_decision_query(orjson.dumps(doc), None, tenant)
+        assert isinstance(query, DecisionQuery)
+        assert query.tenant_id == tenant
+
+
+@pytest.mark.parametrize(
+    ("subject", "doc", "headers"),
+    [
+        ("acme", {"tenant_id": "globex", "request_id": "r"}, None),
+        ("acme", {"request_id": "r"}, {"tenant_id": "globex"}),
+        ("acme", {"tenant_id": "acme", "message_id": "m"}, {"Tenant_Id": "globex"}),
+        ("acme.eu", {"tenant_id": "acme", "decision_id": "0b0d6e5c-0000-4000-8000-000000000000"}, None),
+    ],
+)
+def test_a_query_for_another_tenant_than_the_subjects_is_forbidden(
+    subject: str, doc: dict[str, object], headers: dict[str, str] | None
+) -> None:
+    """Body or header against the subject, whatever the query asks by."""
+    answer = decode_decision_query(orjson.dumps(doc), headers, subject)
+    assert isinstance(answer, Rejected)
+    assert answer.refused.code is Code.UNAUTHORIZED
+
+
+@pytest.mark.parametrize("subject", [".acme", "acme.", "a..b", "", "no$pe", "ä"])
+def test_a_query_subject_without_a_valid_tenant_is_refused(subject: str) -> None:
+    """Also where the body names a valid one."""
+    for doc in ({"request_id": "r"}, {"request_id": "r", "tenant_id": "acme"}):
+        assert isinstance(decode_decision_query(orjson.dumps(doc), None, subject), Rejected)

@@ -1,4 +1,5 @@
 -- What an admitted row writes, besides its charges and its record.
+local MAX_STEPS = 64
 
 -- Takes a probe lease on the candidate's breaker, which is half open from now on.
 local function take_probe(st, c, until_ms)
@@ -13,10 +14,20 @@ local function take_probe(st, c, until_ms)
   st.dirty = true
 end
 
--- Makes the decision findable by the id of its message: one field for each tenant that has a message of that id.
-local function index_message()
-  call('HSET', KEYS[k_message], KEYS[k_head]:match('}:([^:]+):head$'), decision:sub(3, 12))
-  call('PEXPIRE', KEYS[k_message], idem_ms)
+-- Makes the decision findable by the id of its message (one field for each tenant that has a message of that id), and
+-- as a step of its request: its own name -> format 1, Redis ms and parts of it.
+local function write_indexes()
+  if k_message then
+    call('HSET', KEYS[k_message], KEYS[k_head]:match('}:([^:]+):head$'), decision:sub(3, 12))
+    call('PEXPIRE', KEYS[k_message], idem_ms)
+  end
+  if k_steps then
+    local steps, name = KEYS[k_steps], decision:sub(3, 12)
+    if call('HLEN', steps) < MAX_STEPS or call('HEXISTS', steps, name) == 1 then
+      call('HSET', steps, name, pack('>Bd', 1, now + now_us / 1000))
+      call('PEXPIRE', steps, idem_ms)
+    end
+  end
 end
 
 -- Makes the sweeper look at the task unless it is published in time. Of the writes of a row this is the first: an

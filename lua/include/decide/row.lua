@@ -7,6 +7,7 @@
 --- @locals claim
 --- @locals message
 --- @locals failed
+--- @locals steps
 -- Where the first charge begins; nil or true: what the row's rare flags ask for. `optional`: whether the current row or
 -- the one before has any: most rows have none, and reset nothing.
 local charges_at
@@ -14,7 +15,7 @@ local optional, preview, claims, explain
 
 -- Reads the flags that few rows have, and the optional parts.
 local function read_options(row)
-  optional, k_message, failed = true, nil, nil
+  optional, k_message, k_steps, failed = true, nil, nil, nil
   preview, explain = flags % (2 * ROW_PREVIEW) >= ROW_PREVIEW, flags % (2 * ROW_EXPLAIN) >= ROW_EXPLAIN
   claims = flags % (2 * ROW_CLAIM) >= ROW_CLAIM
   local at = #row - extra_bytes + 1
@@ -26,6 +27,9 @@ local function read_options(row)
   end
   if flags % (2 * ROW_FAILED) >= ROW_FAILED then
     --- @assign failed row, at -> at
+  end
+  if flags % (2 * ROW_STEPS) >= ROW_STEPS then
+    --- @assign steps row, at -> at
   end
   -- Packer and script are of one version, so only a bug brings them apart.
   if at ~= #row + 1 then error('optional parts of a row') end

@@ -11,7 +11,7 @@ from msgspec import msgpack
 from router.domain.candidates import Candidate, Charge
 from router.domain.decision import Reason
 from router.domain.ids import RANDOM_BYTES, decision_id, task_id
-from router.domain.plan import Plan
+from router.domain.plan import Plan, identity_name
 from router.domain.policy.model import Algorithm, Resource, Scope, provider_entry
 from router.domain.request import NO_STEP, DecideRequest
 from router.domain.task import Reservation, TaskFacts
@@ -28,11 +28,11 @@ from router.store.layouts import (
     ROW_PREVIEW,
     ROW_RENEW,
     ROW_RESERVED,
+    ROW_STEPS,
 )
 from router.store.packing import HASH_BYTES, Extras, sized, tail_extras
 from router.store.task_records import task_facts
 
-PUSH, RESERVED, RENEW, METER, PREVIEW, CLAIM, EXPLAIN, MESSAGE = 1, 2, 4, 8, 16, 32, 64, 128
 JOB_GRACE_MS = 300_000
 MAX_BACKOFF_MS = 30_000
 
@@ -42,6 +42,7 @@ _CLAIM = layouts.CLAIM.head
 _MESSAGE = layouts.MESSAGE.head
 _FAILED = layouts.FAILED.head
 _WHICHEVER = bytes(layouts.FAILED.size)
+_STEPS = layouts.STEPS.head
 _SIZE = Binary(">H")
 _NO_RECORD = _SIZE.pack(0)
 _NO_STICKY = b"\0"
@@ -214,6 +215,9 @@ def _unusual(batch: Batch, w: Waiting) -> tuple[int, bytes]:
     if (failed := _failed(w)) is not None:
         flags |= ROW_FAILED
         extra += _FAILED.pack(failed)
+    if request.step.key and w.attempt == 1 and not w.preview:
+        flags |= ROW_STEPS
+        extra += _STEPS.pack(batch.key(w.keys.steps(identity_name(request))))
     return flags, extra
 
 

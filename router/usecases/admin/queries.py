@@ -14,12 +14,13 @@ from router.ports.tasks import TaskStore
 from router.wire.problems import Rejected
 from router.wire.reply import AssignmentState, encode, encode_stored
 from router.wire.status import DecisionQuery, Load, Pressure, decode_decision_query, encode_backpressure, pressure
+from router.wire.subjects import GET_DECISION, tenant_in
 
 Answered = tuple[bytes, Mapping[str, str]]
 
 
 class GetDecision:
-    """Serves `beamline.router.v1.get_decision`."""
+    """Serves `beamline.router.v1.get_decision` and `….get_decision.<tenant>`, which is bound to the tenant."""
 
     def __init__(
         self,
@@ -34,9 +35,9 @@ class GetDecision:
         self._on_isolation_violation = on_isolation_violation
         self._legacy_codes = legacy_codes
 
-    async def __call__(self, data: bytes, headers: Mapping[str, str], _subject: str) -> Answered:
+    async def __call__(self, data: bytes, headers: Mapping[str, str], subject: str) -> Answered:
         """Return the stored decision, with its assignment's state if it was dispatched."""
-        query = decode_decision_query(data, headers)
+        query = decode_decision_query(data, headers, tenant_in(subject, GET_DECISION))
         if isinstance(query, Rejected):
             if query.refused.code is Code.UNAUTHORIZED:
                 self._on_isolation_violation()

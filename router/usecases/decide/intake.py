@@ -9,6 +9,7 @@ from router.domain.policy.model import OnStoreError, Policy, TenantPolicies
 from router.domain.request import DecideRequest
 from router.wire.fields import whole
 from router.wire.problems import Problems
+from router.wire.subjects import INBOX
 
 
 class DecideSettings(Struct, frozen=True):
@@ -22,7 +23,7 @@ class DecideSettings(Struct, frozen=True):
     on_store_error: OnStoreError = OnStoreError.DENY
     deadlines: Deadlines = Deadlines()
     deadline_max_ms: int = 1_800_000
-    result_subject_prefixes: tuple[str, ...] = ()
+    result_subject_prefixes: tuple[str, ...] = (INBOX,)
 
 
 def forbidden(request: DecideRequest, features: Features, s: DecideSettings) -> Refused | None:

@@ -18,6 +18,7 @@ from router.errors import BusError
 from router.ports.bus import History, Published, StoredMessage
 from router.usecases.messages.deliveries import REDRIVEN, REDRIVEN_BY
 from router.wire.alerts import ReceivedDeadLetter, decode_dead_letter
+from router.wire.subjects import without_tenant
 
 Publish = Callable[[str, bytes, Mapping[str, str]], Awaitable[Published]]
 """`await publish(subject, payload, headers)` into a stream, which acknowledges it; raises `BusError`."""
@@ -36,7 +37,8 @@ class StoredDeadLetter(Struct, frozen=True):
 class Filter(Struct, frozen=True):
     """Selects dead letters; a field that is None matches all.
 
-    `subject` is the original subject. `reason` is a part of the reason or error code, in any case.
+    `subject` is the original subject, or the open one of a subject that is bound to a tenant. `reason` is a part of the
+    reason or error code, in any case.
     """
 
     subject: str | None = None
@@ -47,7 +49,7 @@ class Filter(Struct, frozen=True):
     def fits(self, letter: ReceivedDeadLetter) -> bool:
         """Whether the letter matches, apart from `since_ms`: the stream is read from that time on."""
         return (
-            (self.subject is None or letter.original_subject == self.subject)
+            self.subject in (None, letter.original_subject, without_tenant(letter.original_subject))
             and (self.reason is None or self.reason.lower() in f"{letter.reason} {letter.error_code}".lower())
             and (self.tenant_id is None or letter.tenant_id == self.tenant_id)
         )
@@ -127,7 +129,7 @@ async def original_message(found: StoredDeadLetter, origins: Mapping[str, Histor
     content_type = letter.context.get("content_type")
     if letter.payload is not None:
         return Original(b64decode(letter.payload), {"Content-Type": content_type} if content_type else {})
-    history, sequence = origins.get(letter.original_subject), letter.context.get("stream_sequence")
+    history, sequence = origins.get(without_tenant(letter.original_subject)), letter.context.get("stream_sequence")
     message = await history.get(sequence) if history is not None and isinstance(sequence, int) else None
     if message is None or sha256(message.data).hexdigest() != letter.payload_sha256:
         return None
@@ -137,8 +139,8 @@ async def original_message(found: StoredDeadLetter, origins: Mapping[str, Histor
 class Redrive:
     """Redrives dead letters.
 
-    `origins`: the stream of each subject that a message may return to. `by`: the operator. `keep`: leave the dead
-    letters in the DLQ.
+    `origins`: the stream of each open subject that a message may return to; messages that are bound to a tenant return
+    to the tenant's. `by`: the operator. `keep`: leave the dead letters in the DLQ.
     """
 
     def __init__(
@@ -153,7 +155,7 @@ class Redrive:
     async def __call__(self, found: StoredDeadLetter) -> Redriven:
         """Redrive one dead letter. A NATS fault is an outcome, not an exception, so a caller goes on with the next."""
         subject = found.letter.original_subject
-        if subject not in self._origins:
+        if without_tenant(subject) not in self._origins:
             return Redriven(found.sequence, subject, Outcome.FOREIGN, "the fleet does not read this subject")
         try:
             return await self._send(found, subject)

@@ -175,15 +175,18 @@ class DeadLetters:
         *,
         tenant_id: str | None = None,
         trace_id: str | None = None,
+        context: JsonObject | None = None,
     ) -> None:
         """Publish a dead letter to `<subject>.dlq`; acknowledge the message once it is stored, else retry the message.
 
-        `tenant_id`: the owner of the task that the message is about, if known.
+        `subject` is the open subject of the consumer; the dead letter names the message's own, so that a redrive keeps
+        the tenant that it is bound to.
+        `tenant_id`: the owner of the task that the message is about, if known. `context`: further facts for operators.
         """
         self._telemetry.dead_letters.labels("router").inc()
         self._alerts.occurred(Condition.DEAD_LETTERS, subject)
         letter = DeadLetter(
-            original_subject=subject,
+            original_subject=delivery.subject,
             reason=refused.message,
             error_code=str(refused.details.get("intake_error_code", refused.code.value)),
             received_at_ms=self._wall_ms(),
@@ -192,7 +195,7 @@ class DeadLetters:
             original_msg_id=delivery.headers.get("Nats-Msg-Id"),
             tenant_id=tenant_id,
             trace_id=trace_id,
-            context=_context(delivery),
+            context=_context(delivery) | (context or {}),
         )
         payload, headers = encode_dead_letter(letter, self._max_bytes())
         # Every delivery of a message gets the same id, so the stream drops repeats.

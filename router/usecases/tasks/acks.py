@@ -34,7 +34,7 @@ from router.usecases.tasks.moves import ending_move, next_attempt_wait_ms, note_
 from router.usecases.tasks.task_effects import TaskEffects
 from router.wire.problems import Rejected
 from router.wire.results import decode_ack
-from router.wire.subjects import ACK
+from router.wire.subjects import ACK, tenant_bound
 
 log = logging.getLogger("router.receipts")
 
@@ -77,7 +77,7 @@ class Acks:
             headers = delivery.headers
             if REDRIVEN in headers:
                 self._telemetry.redriven.labels("ack").inc()
-            decoded = decode_ack(delivery.data, headers)
+            decoded = decode_ack(delivery.data, headers, tenant_bound(delivery.subject, ACK))
             if isinstance(decoded, Rejected):
                 if decoded.refused.code is Code.UNAUTHORIZED:
                     self._isolation.violated(Door.RECEIPT)

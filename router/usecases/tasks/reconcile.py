@@ -22,6 +22,7 @@ from router.ports.tasks import TaskStore
 from router.wire.assignment import UsageIdentity, usage_identity
 from router.wire.problems import Rejected
 from router.wire.results import decode_result
+from router.wire.subjects import RESULT, tenant_bound
 
 _BATCH = 256
 # Allowed difference between this machine's clock and the NATS server's, which dates the messages.
@@ -107,7 +108,7 @@ async def _add_settled(
     task_ids: list[bytes] = []
     for message in batch:
         totals.results += 1
-        result = decode_result(message.data, message.headers)
+        result = decode_result(message.data, message.headers, tenant_bound(message.subject, RESULT))
         if isinstance(result, Rejected):
             totals.unreadable += 1
         elif result.status is Status.SUCCESS:

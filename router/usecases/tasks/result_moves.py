@@ -8,10 +8,11 @@ from msgspec import Struct
 from router.domain.attempts import why_of
 from router.domain.audit import TaskFeatures
 from router.domain.defects import note_of
-from router.domain.ids import attempt_in, idempotency_name, name_in, task_id
+from router.domain.ids import attempt_in, task_id
 from router.domain.outcome import StoredAnswer
 from router.domain.policy.model import TenantPolicies, provider_entry
 from router.domain.result import ExecResult, Status, breaker_verdict, taught
+from router.domain.steps import Ambiguous, StepDecision
 from router.domain.task import Action, Final, Move, TaskRecord, TaskState, Unreadable
 from router.ports.bus import Delivery
 from router.ports.decisions import DecisionStore
@@ -47,6 +48,7 @@ class Refusal(StrEnum):
     VIOLATION = "violation"
     UNREADABLE = "unreadable"
     FAULT = "fault"
+    AMBIGUOUS = "ambiguous"
 
 
 class OpenResult(Struct):
@@ -55,6 +57,10 @@ class OpenResult(Struct):
     `record` belongs to a dispatched task, `remembered` to a decision that was not dispatched. `move` is the move that
     settles the result, if there is one. `note` is for the audit: a redrive, defects. `foreign`: it names
     another tenant's task. `unreadable` and `fault` hold the error text when the record or the move failed.
+
+    `walk`: all decisions of the request, if its caller has walked the fallbacks and the result names only the request.
+    `was_open`: the one that was chosen among them was open. `ambiguous`: none could be chosen. `mark`: which result it
+    is (`steps.mark_of`), of a result that names only its request.
     """
 
     delivery: Delivery
@@ -67,6 +73,22 @@ class OpenResult(Struct):
     foreign: bool = False
     unreadable: str = ""
     fault: str = ""
+    walk: list[StepDecision] = []
+    was_open: bool = False
+    ambiguous: Ambiguous | None = None
+    mark: bytes = b""
+
+    @property
+    def decision_id(self) -> bytes | None:
+        """The decision that the result belongs to, as far as it is known."""
+        if self.record is not None:
+            return self.record.decision_id
+        return None if self.remembered is None else self.remembered.decision_id
+
+    def forget(self) -> None:
+        """Forget what was looked up: since then another result may have settled the decision."""
+        self.record = self.remembered = self.move = None
+        self.usage, self.walk, self.was_open = b"", [], False
 
     def set_record(self, record: TaskRecord | Unreadable | None) -> None:
         """Take the store's record of the task, or the reason why it is unreadable."""
@@ -148,7 +170,7 @@ class ResultMoves:
             return None
         if opened.remembered is not None and result.tenant_id is not None:
             return await self._move_of_decision(opened, opened.remembered, result.tenant_id)
-        self._refused(Refusal.UNKNOWN)
+        self._refused(Refusal.UNKNOWN if opened.ambiguous is None else Refusal.AMBIGUOUS)
         return None
 
     async def _move_of_task(self, opened: OpenResult, record: TaskRecord) -> Move:
@@ -244,6 +266,8 @@ class ResultMoves:
             corrections=corrections,
             leases=leases,
             taught=taught(result),
+            # Nobody has received an unfinished decision, and `complete` appends to its answer.
+            mark=b"" if remembered.unfinished else opened.mark,
         )
         return opened.move
 
@@ -251,18 +275,6 @@ class ResultMoves:
 def _note_move(opened: OpenResult, record: TaskRecord, action: Action, attempt: int, note: str | None = None) -> Move:
     features = opened.features(attempt, note) or features_of(record, attempt, opened.result, note=note)
     return note_move(record.facts.tenant_id, record.decision_id, action, features, attempt=attempt)
-
-
-def remembered_name(result: ExecResult) -> bytes | None:
-    """The name under which the store remembers the decision that a result refers to; None: it refers to none."""
-    tenant_id = result.tenant_id
-    if tenant_id is None:
-        return None
-    if result.decision_id is not None:
-        return name_in(result.decision_id)
-    if result.idempotency_key is not None:
-        return idempotency_name(tenant_id, "key", result.idempotency_key)
-    return None if result.request_id is None else idempotency_name(tenant_id, "request", result.request_id)
 
 
 def _features_of_remembered(remembered: StoredAnswer, result: ExecResult, note: str | None) -> TaskFeatures:

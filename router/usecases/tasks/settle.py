@@ -11,11 +11,13 @@ import logging
 from collections.abc import Callable, Sequence
 
 from router.domain.alert import Door
-from router.domain.decision import Code, Refused
+from router.domain.decision import Code, Intake, Refused
 from router.domain.defects import note_of
-from router.domain.ids import task_id, task_of
+from router.domain.ids import to_text
+from router.domain.json import JsonValue
 from router.domain.result import Status
-from router.domain.task import Action, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskState, Unreadable
+from router.domain.steps import MAX_STEPS
+from router.domain.task import Action, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskState
 from router.ports.bus import Delivery
 from router.ports.decisions import DecisionStore
 from router.ports.policies import PolicyLookup
@@ -26,21 +28,37 @@ from router.usecases.messages.input_defects import InputDefects
 from router.usecases.messages.isolation import Isolation
 from router.usecases.tasks.moves import note_move
 from router.usecases.tasks.outbox import Outbox
-from router.usecases.tasks.result_moves import OpenResult, Refusal, ResultMoves, redriven_note, remembered_name
+from router.usecases.tasks.result_lookup import ResultLookup
+from router.usecases.tasks.result_moves import OpenResult, Refusal, ResultMoves, redriven_note
 from router.usecases.tasks.task_effects import TaskEffects
 from router.wire.problems import Rejected
 from router.wire.results import decode_result
-from router.wire.subjects import RESULT
+from router.wire.subjects import OF_TENANT, RESULT, tenant_bound
 
 log = logging.getLogger("router.settle")
 
+# Each round settles a decision of every request whose results wait for each other, so no result waits for more.
+MAX_ROUNDS = MAX_STEPS + 2
+AMBIGUOUS_STEP = "AMBIGUOUS_STEP"
+"""Error code of the dead letter of a result that names a request of several decisions, and none of them."""
+MAX_NAMED = 16
 # Factor on `max_failures` for a result whose record is unreadable. The retries then usually last over a minute, so that
 # a newer pod can take the result during a roll.
 UNREADABLE_FACTOR = 4
 
+_OPEN_SUBJECT = Refused(
+    Code.UNAUTHORIZED,
+    f"a result without an assignment_id must come on its tenant's subject: publish to {RESULT}{OF_TENANT}<tenant>",
+    {"intake_error_code": Intake.TENANT_FORBIDDEN.value},
+)
+
 
 class Settle:
-    """Consumer of results. `max_failures`: number of lasting failures after which a result becomes a dead letter."""
+    """Consumer of results. `max_failures`: number of lasting failures after which a result becomes a dead letter.
+
+    `by_name`: whether a result that names its decision by tenant and id, without an assignment_id, may come on the open
+    subject; on a tenant's subject it always may.
+    """
 
     def __init__(
         self,
@@ -55,6 +73,7 @@ class Settle:
         failures: DeliveryFailures,
         *,
         max_failures: int,
+        by_name: bool = True,
         wall_ms: Callable[[], int],
     ) -> None:
         self._tasks = tasks
@@ -65,8 +84,10 @@ class Settle:
         self._telemetry = telemetry
         self._defects = InputDefects(telemetry, "result")
         self._isolation = isolation
+        self._by_name = by_name
         self._faults = FailureBudget(failures, f"{RESULT} fault", max_failures)
         self._unreadable = FailureBudget(failures, f"{RESULT} unreadable", UNREADABLE_FACTOR * max_failures)
+        self._lookup = ResultLookup(tasks, decisions)
         self._moves = ResultMoves(
             tasks,
             decisions,
@@ -84,27 +105,45 @@ class Settle:
         :raises StoreError: Redis did not settle the batch; deliveries without an answer may be passed in again.
         """
         all_opened = self._open(batch)
-        await self._look_up(all_opened)
+        waiting = all_opened
+        for _ in range(MAX_ROUNDS):
+            if not waiting:
+                break
+            waiting = await self._settle(waiting)
+        for opened in waiting:
+            retry_later(opened.delivery)
+        delayed = set(map(id, waiting))
+        for opened in all_opened:
+            if not opened.failed and id(opened) not in delayed:
+                self._acknowledge(opened)
+        for opened in all_opened:
+            if opened.failed:
+                await self._fail(opened)
+
+    async def _settle(self, waiting: list[OpenResult]) -> list[OpenResult]:
+        """Settle what can be settled at once. Returns the results that wait for another result of the same request."""
+        again = await self._lookup.look_up(waiting)
+        deferred = set(map(id, again))
         moves: list[Move] = []
         settling: list[OpenResult | None] = []
-        for opened in all_opened:
-            move = await self._moves.move_for(opened)
+        for opened in waiting:
+            move = None if id(opened) in deferred else await self._moves.move_for(opened)
             if move is not None:
                 moves.append(move)
                 settling.append(opened if opened.move is not None else None)
         outcomes = await self._tasks.move(moves) if moves else []
         notes: list[Move] = []
         for settled, outcome in zip(settling, outcomes, strict=True):
-            if settled is not None:
+            if settled is None:
+                continue
+            if settled.was_open and isinstance(outcome, NotMoved):
+                settled.forget()
+                again.append(settled)
+            else:
                 notes += self._apply(settled, outcome)
         if notes:
             await self._tasks.move(notes)
-        for opened in all_opened:
-            if not opened.failed:
-                self._acknowledge(opened)
-        for opened in all_opened:
-            if opened.failed:
-                await self._fail(opened)
+        return again
 
     def _open(self, batch: Sequence[Delivery]) -> list[OpenResult]:
         """Decode a batch; results that cannot be decoded become dead letters."""
@@ -114,22 +153,35 @@ class Settle:
             redriven = redriven_note(headers)
             if redriven is not None:
                 self._telemetry.redriven.labels("result").inc()
-            decoded = decode_result(delivery.data, headers)
+            tenant = tenant_bound(delivery.subject, RESULT)
+            decoded = decode_result(delivery.data, headers, tenant)
             if isinstance(decoded, Rejected):
                 if decoded.refused.code is Code.UNAUTHORIZED:
                     self._isolation.violated(Door.RESULT)
                 self._dead_letters.give_up(RESULT, delivery, decoded.refused, trace_id=decoded.trace_id)
+            elif decoded.assignment_id is None and tenant is None and not self._by_name:
+                self._dead_letters.give_up(RESULT, delivery, _OPEN_SUBJECT, trace_id=decoded.correlation.trace_id)
             else:
                 self._defects.count(decoded.warnings, decoded.tenant_id)
                 opened.append(OpenResult(delivery, decoded, note_of(redriven, warnings=decoded.warnings)))
         return opened
 
     def _acknowledge(self, opened: OpenResult) -> None:
-        """Acknowledge a handled result; one for another tenant's task becomes a dead letter."""
+        """Acknowledge a handled result; one for another tenant's task, or of no clear step, becomes a dead letter."""
         trace_id = opened.result.correlation.trace_id
         if opened.foreign:
             owner = None if opened.record is None else opened.record.facts.tenant_id
             self._dead_letters.give_up(RESULT, opened.delivery, VIOLATION, tenant_id=owner, trace_id=trace_id)
+        elif opened.ambiguous is not None:
+            decision_ids = [to_text(i) for i in opened.ambiguous.decision_ids]
+            self._dead_letters.give_up(
+                RESULT,
+                opened.delivery,
+                _ambiguous_step(decision_ids),
+                tenant_id=opened.result.tenant_id,
+                trace_id=trace_id,
+                context={"decision_ids": list[JsonValue](decision_ids)},
+            )
         else:
             opened.delivery.ack()
 
@@ -152,38 +204,6 @@ class Settle:
         self._dead_letters.give_up(
             RESULT, opened.delivery, Refused(Code.INTERNAL, why), tenant_id=tenant_id, trace_id=trace_id
         )
-
-    async def _look_up(self, all_opened: list[OpenResult]) -> None:
-        """Read the decisions and tasks that results refer to: one round trip for decisions, one for task records.
-
-        An id that is unknown under its tenant costs one more round trip, because it may belong to another tenant.
-        """
-        of_tasks = [(o, task_of(o.result.assignment_id)) for o in all_opened if o.result.assignment_id is not None]
-        of_decisions: list[tuple[OpenResult, tuple[str, bytes]]] = []
-        for opened in all_opened:
-            r = opened.result
-            if r.assignment_id is None and r.tenant_id is not None and (name := remembered_name(r)) is not None:
-                of_decisions.append((opened, (r.tenant_id, name)))
-        answers = await self._decisions.stored_answers([names for _, names in of_decisions]) if of_decisions else []
-        for (opened, _), remembered in zip(of_decisions, answers, strict=True):
-            if isinstance(remembered, Unreadable):
-                opened.set_record(remembered)
-            elif remembered is not None and opened.result.decision_id in (None, remembered.decision_id):
-                opened.remembered = remembered
-                if remembered.pushed:
-                    # The decision was dispatched: the task's record is decisive.
-                    of_tasks.append((opened, task_id(remembered.decision_id)))
-            elif remembered is None and opened.result.decision_id is not None:
-                # The decision may be another tenant's: the record of its task names the owner.
-                of_tasks.append((opened, task_id(opened.result.decision_id)))
-        records = await self._tasks.records([task for _, task in of_tasks]) if of_tasks else []
-        for (opened, _), record in zip(of_tasks, records, strict=True):
-            opened.set_record(record)
-        for opened, _ in of_decisions:
-            decision_id = opened.result.decision_id
-            unknown = opened.record is None and opened.remembered is None and not opened.unreadable
-            if decision_id is not None and unknown:
-                opened.foreign = await self._decisions.exists_for_any_tenant(decision_id)
 
     def _apply(self, opened: OpenResult, outcome: MoveOutcome) -> list[Move]:
         """Count the outcome of a settling move and start its effects; return audit notes to write."""
@@ -221,3 +241,14 @@ class Settle:
 
     def _violation(self, named: str, owner: str | None) -> None:
         report_violation(self._isolation, Door.RESULT, named, owner)
+
+
+def _ambiguous_step(decision_ids: list[str]) -> Refused:
+    """The reason of the dead letter of a result that does not say which decision of its request it is of."""
+    more = len(decision_ids) - MAX_NAMED
+    named = ", ".join(decision_ids[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return Refused(
+        Code.INVALID_REQUEST,
+        f"it does not say which decision of its request it belongs to: send decision_id, one of {named}",
+        {"intake_error_code": AMBIGUOUS_STEP},
+    )

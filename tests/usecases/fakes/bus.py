@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 
 from router.errors import BusError
 from router.ports.bus import Publication, Published, StoredMessage
+from router.wire.subjects import RESULT
 
 DEDUP_MS = 3_600_000
 NOW_MS = 10 * DEDUP_MS
@@ -13,8 +14,8 @@ NOW_MS = 10 * DEDUP_MS
 class Message:
     """A delivery that keeps what is said about it."""
 
-    def __init__(self, sequence: int, data: bytes = b"", delivered: int = 1) -> None:
-        self.sequence, self.data, self.delivered = sequence, data, delivered
+    def __init__(self, sequence: int, data: bytes = b"", delivered: int = 1, subject: str = RESULT) -> None:
+        self.sequence, self.data, self.delivered, self.subject = sequence, data, delivered, subject
         self.said: list[str] = []
 
     @property

@@ -6,6 +6,7 @@ from router.domain.decision import PinState, Reason
 from router.domain.outcome import Admitted, Outcome, StoredAnswer
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
+from router.domain.steps import StepDecision
 from router.domain.task import TaskRecord, Unreadable
 
 ADMITTED = Admitted(0, Reason.WEIGHTED, b"\x00", PinState.NONE, bytes(16))
@@ -66,3 +67,7 @@ class Store:
     async def stored_answers(self, wanted: Sequence[tuple[str, bytes]]) -> list[StoredAnswer | Unreadable | None]:
         """Nothing is."""
         return [None for _ in wanted]
+
+    async def of_requests(self, names: Sequence[tuple[str, bytes]]) -> list[list[StepDecision] | Unreadable]:
+        """Nothing is."""
+        return [[] for _ in names]

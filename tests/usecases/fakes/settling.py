@@ -10,7 +10,7 @@ from router.domain.audit import AuditEntry
 from router.domain.ids import partition_in
 from router.domain.json import JsonObject
 from router.domain.policy.limits import limit
-from router.domain.policy.model import Resource, Scope, TenantPolicies, provider
+from router.domain.policy.model import Resource, Scope, StoredPolicy, TenantPolicies, provider
 from router.domain.request import Options
 from router.errors import StoreUnavailable
 from router.ports.bus import Publication, Published
@@ -107,8 +107,8 @@ class Hands(NamedTuple):
 class World:
     """One store, one stream of usage, one caller; pods come and go."""
 
-    def __init__(self, pod: Pod) -> None:
-        self.pod, self.tasks = pod, RedisTasks(pod.keys, pod.nodes)
+    def __init__(self, pod: Pod, stored: StoredPolicy = STORED) -> None:
+        self.pod, self.tasks, self.stored = pod, RedisTasks(pod.keys, pod.nodes), stored
         self.telemetry = Telemetry(CollectorRegistry())
         self.usage: list[str] = []
         self.usage_events: list[JsonObject] = []
@@ -117,7 +117,7 @@ class World:
 
     def get(self, tenant_id: str) -> TenantPolicies:
         """`ports.policies.PolicyLookup`."""
-        return TenantPolicies(tenant_id, 1, bytes(8), {"default": STORED})
+        return TenantPolicies(tenant_id, 1, bytes(8), {"default": self.stored})
 
     async def load(self, tenant_id: str) -> TenantPolicies:
         """Never asked."""
@@ -179,7 +179,7 @@ class World:
 
     async def audit(self) -> list[AuditEntry]:
         """The audit log, oldest first."""
-        return await RedisAudit(self.pod.keys, self.pod.nodes).after(TENANT, "0-0")
+        return await RedisAudit(self.pod.keys, self.pod.nodes).after(TENANT, "0-0", maximum=1_000)
 
     async def actions(self) -> list[str]:
         """What the audit says."""

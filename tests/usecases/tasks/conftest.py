@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from router.domain.policy.model import StoredPolicy
 from router.store.keys import Keys
 from router.store.nodes import SingleNode
 from tests.store.pods import Pod
-from tests.usecases.fakes.settling import World
+from tests.usecases.fakes.settling import STORED, World
 
 
 @pytest.fixture
@@ -18,10 +19,10 @@ async def world(redis_url: str) -> AsyncIterator[Callable[[], Any]]:
     nodes = SingleNode(redis_url)
     pods: list[Pod] = []
 
-    async def made() -> World:
+    async def made(stored: StoredPolicy = STORED) -> World:
         pod = Pod(nodes, Keys(schema=f"s{token_hex(5)}"))
         pods.append(await pod.__aenter__())
-        return World(pod)
+        return World(pod, stored)
 
     yield made
     for pod in pods:

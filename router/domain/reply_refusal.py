@@ -1,0 +1,18 @@
+"""Why a request is dropped for its reply subject."""
+
+from enum import StrEnum
+
+
+class ReplyRefusal(StrEnum):
+    """The reason. The caller chose the reply subject, and the right to publish there would be the router's."""
+
+    SYSTEM = "system"
+    """It begins with `$`: an API of the NATS server, such as JetStream's."""
+    FLEET = "fleet"
+    """It is one of the fleet's subjects, or below one."""
+    STREAM = "stream"
+    """A stream of the account stores it."""
+    NOT_LISTED = "not_listed"
+    """ROUTER_REPLY_PREFIXES is set and has no prefix of it."""
+    UNKNOWN = "unknown"
+    """It is no inbox, and this pod has not read the list of streams yet."""
