@@ -17,6 +17,7 @@ from router.domain.policy.model import DEFAULT_ATTEMPTS, Resource, Scope, Select
 from router.domain.request import DecideRequest
 
 PIN_NAME_BYTES = 10
+MAX_SESSION_CHARS = 256
 ANONYMOUS = "~anonymous"
 # How languages write a missing value: JSON and Java, JavaScript, Python, Ruby, Go, C.
 _NONE = frozenset(("", "null", "undefined", "none", "nil", "<nil>", "(null)"))
@@ -61,7 +62,7 @@ DEFAULT_DEADLINES = Deadlines()
 class Pin(Struct, frozen=True):
     """The pin of a session to a provider. It is soft: an unfit provider loses it.
 
-    `name`: a hash of policy and session; `key`: the session as the caller sent it.
+    `name`: a hash of policy and session; `key`: the first 256 characters of the session as the caller sent it.
     """
 
     name: bytes
@@ -194,7 +195,7 @@ def _pin(request: DecideRequest, stored: StoredPolicy) -> Pin | None:
         return None
     # A pin belongs to one tenant, so a collision affects only that tenant's sessions: a fast hash is enough.
     digest = xxh3_128_digest(f"{stored.policy_id}\0{session}".encode())
-    return Pin(digest[:PIN_NAME_BYTES], session, sticky.ttl_ms)
+    return Pin(digest[:PIN_NAME_BYTES], session[:MAX_SESSION_CHARS], sticky.ttl_ms)
 
 
 def _charges(request: DecideRequest, stored: StoredPolicy, candidates: tuple[Candidate, ...]) -> tuple[Charge, ...]:
