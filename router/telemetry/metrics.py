@@ -258,6 +258,9 @@ class Telemetry:
             "Assignment publishes that the stream dropped as duplicates: no worker gets them again.",
         )
         self.assignments_timed_out = families.counter("assignments_timed_out", "Attempts whose deadline passed.")
+        self.assignments_undispatched = families.counter(
+            "assignments_undispatched", "Attempts that the server refused or that were never sent; their tasks ended."
+        )
         self.final_results = families.counter(
             "final_results",
             "Final results published to callers: by the pod that ended the task, by a sweeper after no confirmation, "
