@@ -120,7 +120,9 @@ def plan(
     withheld = _withheld_features(request, stored, features) if features is not ALL_FEATURES else ()
     pin = _pin(request, stored) if policy.sticky is not None and features.pins else None
     session = None if pin is None else pin.key
-    ordered, passed_over = in_order(request, stored, snapshot, best_score=features.best_score, session=session)
+    ordered, passed_over = in_order(
+        request, stored, snapshot, best_score=features.best_score, session=session, steps=features.retries
+    )
     if (fixed_ms := request.options.deadline_ms) is not None:
         deadlines = Deadlines(0, fixed_ms, fixed_ms)
     # An undispatched decision holds its lease for the deadline of the first candidate. A task holds its lease until the
@@ -156,12 +158,18 @@ def _withheld_features(request: DecideRequest, stored: StoredPolicy, features: F
     policy = stored.policy
     checks = (
         ("pins", features.pins, _session(request, stored) is not None),
-        ("retries", features.retries, request.push_assignment and _max_attempts(request, stored) > 1),
+        ("retries", features.retries, _attempts_again(request, stored)),
         ("best_score", features.best_score, policy.selection is Selection.BEST_SCORE),
         ("explain", features.explain, request.options.explain),
         ("extensions", features.extensions, bool(policy.pre or policy.validators or policy.post)),
     )
     return tuple(name for name, allowed, used in checks if used and not allowed)
+
+
+def _attempts_again(request: DecideRequest, stored: StoredPolicy) -> bool:
+    """Whether the request is or may get a further attempt: by its caller, or by dispatch."""
+    step = request.step
+    return step.failed or step.retry_attempts > 0 or (request.push_assignment and _max_attempts(request, stored) > 1)
 
 
 def _session(request: DecideRequest, stored: StoredPolicy) -> str | None:
