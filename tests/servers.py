@@ -206,11 +206,8 @@ class NatsProcess(ServerProcess):
     def __init__(self, data: Path, *, port: int | None = None, extra: str = "", domain: str = "") -> None:
         super().__init__(data, port=port)
         self.extra = extra
-<<<<<<< HEAD
         self._granted = ""
-=======
         self.domain = f", domain: {domain}" if domain else ""
->>>>>>> main
 
     @property
     def url(self) -> str:
@@ -245,12 +242,8 @@ class NatsProcess(ServerProcess):
         config = self.data / "nats.conf"
         config.write_text(
             f"listen: 127.0.0.1:{self.port}\nserver_name: router-tests-{os.getpid()}-{self.port}\n"
-<<<<<<< HEAD
-            f"max_payload: 4MB\njetstream {{ store_dir: '{self.data / 'jetstream'}' }}\n{self.extra}\n"
-            f"{self._granted}\n"
-=======
             f"max_payload: 4MB\njetstream {{ store_dir: '{self.data / 'jetstream'}'{self.domain} }}\n{self.extra}\n"
->>>>>>> main
+            f"{self._granted}\n"
         )
         return [str(nats_binary()), "-c", str(config)]
 

@@ -2,15 +2,10 @@
 
 from urllib.parse import urlsplit
 
-<<<<<<< HEAD
 from router.bus.fleet import consumers
-from router.bus.options import BusOptions
+from router.bus.options import BusOptions, js_prefix_of
 from router.bus.rights import Account
 from router.bus.stream_specs import ConsumerSpec, StreamSpec
-=======
-from router.bus.options import BusOptions, js_prefix_of
-from router.bus.stream_specs import StreamSpec
->>>>>>> main
 from router.domain.degraded import Degradable
 from router.domain.plan import Deadlines
 from router.domain.policy.model import OnStoreError
