@@ -61,8 +61,8 @@ def in_words(kind: Any) -> str | None:
     match kind:
         case Maybe(kind=inner):
             return kind_text(inner)
-        case ListOf(item=item, minimum=minimum, maximum=maximum):
-            return f"list of {minimum}..{maximum}: {kind_text(item)}"
+        case ListOf(item=item, minimum=minimum, maximum=maximum, single=single):
+            return f"list of {minimum}..{maximum}{', or one' if single else ''}: {kind_text(item)}"
         case MapOf(key=key, item=item, maximum=maximum):
             return f"object of up to {maximum}: {kind_text(key)} → {kind_text(item)}"
         case Nested(table=table):

@@ -6,7 +6,7 @@ from functools import partial
 
 from router.app.adapter_settings import decide_settings
 from router.app.outage import StoreOutage
-from router.app.platform import Platform, wall_ms
+from router.app.platform import Platform
 from router.app.policies import PolicyParts
 from router.bus.consumer import PullLoop
 from router.bus.history import StreamHistory
@@ -45,7 +45,7 @@ class TaskParts:
             telemetry=t,
             alerts=platform.alerts,
             dedup_ms=self._usage_dedup_ms,
-            wall_ms=wall_ms,
+            now_ms=platform.now_ms,
         )
         self.unfinished = Unfinished(
             store.tasks,
@@ -113,7 +113,6 @@ class TaskParts:
             platform.alerts,
             keep_payload=s.dead_letter_payloads,
             max_bytes=self._max_bytes,
-            wall_ms=wall_ms,
         )
         settle = Settle(
             tasks=store.tasks,
@@ -127,7 +126,6 @@ class TaskParts:
             failures=store.failures,
             max_failures=s.dead_letter_after,
             by_name=s.results_by_name == "any",
-            wall_ms=wall_ms,
         )
         acks = Acks(
             tasks=store.tasks,

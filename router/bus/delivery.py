@@ -14,7 +14,18 @@ class Delivery:
     These methods never raise. When one cannot be sent, the server delivers the message again after its ack wait.
     """
 
-    __slots__ = ("_bus", "_raw", "_reply", "data", "delivered", "pending", "sequence", "settled", "subject")
+    __slots__ = (
+        "_bus",
+        "_raw",
+        "_reply",
+        "data",
+        "delivered",
+        "pending",
+        "sequence",
+        "settled",
+        "stored_ms",
+        "subject",
+    )
 
     def __init__(self, bus: Bus, subject: bytes, reply: bytes, data: bytes, raw: bytes | None) -> None:
         """:raises ValueError: `reply` is not the ack subject of a delivery."""
@@ -26,6 +37,8 @@ class Delivery:
         """The number of deliveries of the message so far; 1 is the first."""
         self.sequence = int(parts[first + 1])
         """The sequence of the message in the stream."""
+        self.stored_ms = int(parts[first + 3]) // 1_000_000
+        """When the stream stored the message, by the clock of the server (Unix ms)."""
         self.pending = int(parts[first + 4])
         """The number of messages that the consumer has not delivered yet."""
         self.data = data

@@ -21,6 +21,8 @@ class Defect(StrEnum):
     """Another type or spelling of the right value, such as a number as text."""
     CONTRADICTION = "contradiction"
     """Two fields that contradict each other, such as a total that is not the sum."""
+    NO_SESSION = "no_session"
+    """A session that is blank, or the text of a missing value such as null, under a policy with sticky sessions."""
     FIELD_DROPPED = "field_dropped"
     """A field with an unusable value that nothing depends on."""
     HEADER_DROPPED = "header_dropped"

@@ -44,6 +44,23 @@ class Admitted(Struct, frozen=True):
     seen: Observations = NOTHING_OBSERVED
 
 
+class RequestFacts(Struct, frozen=True, array_like=True, omit_defaults=True):
+    """What events about the result of an undispatched decision repeat of its request.
+
+    Only answers of metered requests hold it: it would double the size of an answer.
+    """
+
+    request_id: str
+    task_type: str
+    trace_id: str | None = None
+    run_id: str | None = None
+    flow_id: str | None = None
+    step_id: str | None = None
+    idempotency_key: str | None = None
+    user_id: str | None = None
+    client_ip: str | None = None
+
+
 class StoredAnswer(Struct, frozen=True):
     """The stored answer of a request, for replays and for results that callers report. It expires after 24 hours.
 
@@ -70,6 +87,7 @@ class StoredAnswer(Struct, frozen=True):
     metadata: JsonObject = {}
     owner: bytes = b""
     mark: bytes = b""
+    facts: RequestFacts | None = None
 
     def is_of(self, tenant_id: str) -> bool:
         """Whether the answer belongs to this tenant. Answers of the first version have no mark and match any tenant."""

@@ -14,14 +14,17 @@ class Constraints(Struct, frozen=True):
 
 
 class Options(Struct, frozen=True):
-    """The caller's options for this task; None: the default of the policy or the fleet."""
+    """The caller's options for this task; None: the default of the policy or the fleet.
+
+    `priority` is passed on to workers as it was sent.
+    """
 
     estimate_tokens: int | None = None
     estimate_cost_microusd: int | None = None
     deadline_ms: int | None = None
     max_attempts: int | None = None
     backoff_ms: int | None = None
-    priority: str | None = None
+    priority: str | float | None = None
     result_subject: str | None = None
     explain: bool = False
     meter: bool = False

@@ -122,6 +122,8 @@ class Delivery(Protocol):
     """Number of deliveries of this message, this one included."""
     sequence: int
     """Sequence number in the stream."""
+    stored_ms: int
+    """When the stream stored it, by the clock of the NATS server (Unix ms)."""
 
     @property
     def headers(self) -> Mapping[str, str]:

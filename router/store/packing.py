@@ -24,7 +24,7 @@ from msgspec import Struct, msgpack
 from router.domain.candidates import Candidate, Offer
 from router.domain.decision import Reason
 from router.domain.ids import decision_id
-from router.domain.outcome import Observations, StoredAnswer
+from router.domain.outcome import Observations, RequestFacts, StoredAnswer
 from router.domain.task import Reservation
 from router.domain.view import HeadView, Lever
 
@@ -62,6 +62,7 @@ class Extras(Struct, frozen=True, array_like=True, omit_defaults=True):
     requires_cp: tuple[str, ...] = ()
     reserved: tuple[Reservation, ...] = ()
     unfinished: bool = False
+    facts: RequestFacts | None = None
 
 
 # Exceptions that decoding a truncated or changed value may raise.
@@ -187,6 +188,7 @@ def _remembered(raw: bytes, partition: int, name: bytes) -> StoredAnswer:
         metadata,
         raw[_HASH_END:_OWNER_END] if flags & OutcomeFlag.OWNED else b"",
         mark,
+        extras.facts,
     )
 
 

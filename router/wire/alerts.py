@@ -21,7 +21,7 @@ _PAYLOAD_FIELD_BYTES = 32
 
 
 class DeadLetter(Struct, frozen=True):
-    """A message that the router gave up on. `received_at_ms` is Unix ms.
+    """A message that the router gave up on. `received_at_ms`: when its stream stored it, in Unix ms.
 
     The dead letter holds a hash of `payload`, and `payload` itself only with `keep_payload`.
     """

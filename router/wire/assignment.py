@@ -62,7 +62,8 @@ def assignment(job: bytes, attempt: Attempt) -> tuple[bytes, dict[str, str]]:
     :raises ValueError: `job` is not a stored job in a format that this version reads.
     """
     origin = origin_of(job)
-    body = assignment_body(job, origin, attempt.deadline_ms)
+    priority = PRIORITY[attempt.reason]
+    body = assignment_body(job, origin, attempt.deadline_ms, priority=priority)
     executor: JsonObject = {"provider_id": attempt.provider_id, "channel": CHANNEL}
     if attempt.endpoint is not None:
         executor["endpoint"] = attempt.endpoint
@@ -74,7 +75,7 @@ def assignment(job: bytes, attempt: Attempt) -> tuple[bytes, dict[str, str]]:
             "executor": executor,
             "decision": {
                 "provider_id": attempt.provider_id,
-                "priority": PRIORITY[attempt.reason],
+                "priority": priority,
                 "expected_latency_ms": attempt.expected_latency_ms,
                 "expected_cost": attempt.expected_cost_microusd / MICROUSD,
                 "reason": attempt.reason.label,

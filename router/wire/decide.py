@@ -20,6 +20,7 @@ from router.wire.fields import MAX_MS, flag_or_word, name, text
 from router.wire.fingerprint import fingerprint
 from router.wire.headers import NO_HEADERS, with_lower_names
 from router.wire.identity import (
+    KEY_HEADERS,
     check_strict_ids,
     check_whole_ids,
     correlation_of,
@@ -99,7 +100,7 @@ def _read_request(
     tenant_id = tenant_of(get("tenant_id"), work.message_tenant, headers, subject_tenant, problems)
     if (policy_id := get("policy_id")) is not None:
         policy_id = name(problems, "policy_id", policy_id)
-    if (key := work.ids.get("idempotency_key")) is not None or headers:
+    if (key := work.ids.get("idempotency_key")) is not None or (headers and not KEY_HEADERS.isdisjoint(headers)):
         key = idempotency_key_of(key, headers, problems)
     correlation = correlation_of(work.ids, headers, problems)
     context, user_id, client_ip, step = context_of(get("context"), headers.get("x-client-ip"), problems)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 
 from router.domain.decision import Intake
+from router.domain.defects import Defect
 from router.domain.json import JsonObject
 from router.wire.problems import Problems, named
 
@@ -19,6 +20,8 @@ MAX_TOKENS = 10**9
 MAX_USD = 1_000_000
 MICROUSD = 1_000_000
 
+_WORDS_FOR_TRUE = ("true", "1", 1)
+_WORDS_FOR_FALSE = ("false", "0", 0)
 _SCHEMA = Intake.SCHEMA_VALIDATION_FAILED
 # Header bytes that are not UTF-8 become surrogates, which can be neither hashed nor sent.
 _clean = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+").fullmatch
@@ -99,11 +102,16 @@ def flag(problems: Problems, path: str, value: object) -> bool:
 
 
 def flag_or_word(problems: Problems, path: str, value: object) -> bool:
-    """Check a boolean that may also be the string "true" or "false", as in push_assignment; absent: False."""
+    """Check a boolean that may also be 1, 0, "true" or "false" in any case, as in push_assignment; absent: False."""
+    if value is None or value is False:
+        return False
     if value is True or value == "true":
         return True
-    if value is not None and value is not False and value != "false":
-        problems.add(path, f"is {named(value)}", 'send true, false, "true" or "false"')
+    word = value.lower() if type(value) is str else value
+    if word in _WORDS_FOR_TRUE:
+        return True
+    if word not in _WORDS_FOR_FALSE:
+        problems.add(path, "is not true or false" if type(value) is str else f"is {named(value)}", "send true or false")
     return False
 
 
@@ -117,12 +125,11 @@ def table(problems: Problems, path: str, value: object) -> JsonObject | None:
 
 
 def client_ip(problems: Problems, path: str, value: object) -> str | None:
-    """Check an IPv4 or IPv6 address and return its canonical form."""
-    if value is None:
-        return None
+    """Return the canonical form of an IPv4 or IPv6 address; anything else is dropped, with a warning."""
     address = _canonical_ip(value) if type(value) is str and len(value) <= 64 else None
     if address is None:
-        problems.add(path, "is not an IP address", "send one such as 192.0.2.7 or 2001:db8::7")
+        defect = Defect.HEADER_DROPPED if path.startswith("header ") else Defect.FIELD_DROPPED
+        problems.warn(defect, path, "is not an IP address: dropped")
     return address
 
 

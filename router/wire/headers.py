@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from router.wire.problems import Problems
 
 _KNOWN_NAMES = frozenset(
-    ("tenant_id", "trace_id", "version", "idempotency-key", "x-client-ip", "traceparent", "content-type")
+    (
+        "tenant_id",
+        "trace_id",
+        "version",
+        "idempotency-key",
+        "idempotency_key",
+        "x-client-ip",
+        "traceparent",
+        "content-type",
+    )
 )
 _traceparent = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{1,256})?").fullmatch
 _garbled = re.compile("[\ud800-\udfff\ufffd]").search

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from os import urandom
 
 from router.domain.decision import Intake
+from router.domain.defects import Defect
 from router.domain.ids import to_text
 from router.domain.json import JsonObject
 from router.domain.request import NO_CORRELATION, Correlation
 from router.wire.fields import MAX_ID_CHARS, MAX_TRACE_ID_CHARS, name, text, text_unless_empty
-from router.wire.headers import traceparent_of
+from router.wire.headers import is_garbled, traceparent_of
 from router.wire.parse import HALF
 from router.wire.problems import Problems
 from router.wire.shapes import Work
@@ -17,6 +18,7 @@ from router.wire.shapes import Work
 _uuid = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
 _ulid = re.compile(r"[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}").fullmatch
 _w3c_trace = re.compile(r"[0-9a-f]{32}").fullmatch
+KEY_HEADERS = frozenset(("idempotency-key", "idempotency_key"))
 _NAME_TENANT = "send tenant_id in the body, or name the tenant in the header tenant_id or in the subject"
 _CORRELATION = Intake.CORRELATION_FIELDS_INVALID
 
@@ -78,7 +80,7 @@ def _fits_subject(tenant: str) -> bool:
 
 
 def correlation_of(ids: JsonObject, headers: Mapping[str, str], problems: Problems) -> Correlation:
-    """Read the correlation ids from the body; trace_id and traceparent also from the headers."""
+    """Read the correlation ids from the body; trace_id and traceparent also from the headers, which win."""
     get = ids.get
     if (trace_id := get("trace_id")) is not None:
         trace_id = text_unless_empty(problems, "trace_id", trace_id, MAX_TRACE_ID_CHARS, _CORRELATION)
@@ -90,27 +92,46 @@ def correlation_of(ids: JsonObject, headers: Mapping[str, str], problems: Proble
         step_id = text_unless_empty(problems, "step_id", step_id, MAX_ID_CHARS, _CORRELATION)
     traceparent = None
     if headers:
-        if trace_id is None:
-            trace_id = text(problems, "header trace_id", headers.get("trace_id"), MAX_TRACE_ID_CHARS, _CORRELATION)
+        if (sent := headers.get("trace_id")) is not None and sent != trace_id:
+            trace_id = _trace_of_header(sent, trace_id, problems)
         traceparent = traceparent_of(headers)
     elif trace_id is None and run_id is None and flow_id is None and step_id is None:
         return NO_CORRELATION
     return Correlation(trace_id, run_id, flow_id, step_id, traceparent)
 
 
+def _trace_of_header(sent: str, body: str | None, problems: Problems) -> str | None:
+    """Return the trace_id of the header, or else of the body: a gateway's header must not cost the request its own."""
+    refused = Problems()
+    trace_id = text(refused, "header trace_id", sent, MAX_TRACE_ID_CHARS, _CORRELATION)
+    if trace_id is not None and not is_garbled(sent):
+        return trace_id
+    if body is None and refused and not is_garbled(sent):
+        problems.extend(refused)
+    else:
+        problems.warn(Defect.HEADER_DROPPED, "header trace_id", "is not a trace id: dropped")
+    return body
+
+
 def idempotency_key_of(key: object, headers: Mapping[str, str], problems: Problems) -> str | None:
-    """Read the idempotency key from the body or the header; two different keys are a problem."""
-    body_key = text(problems, "idempotency_key", key, MAX_ID_CHARS, Intake.IDEMPOTENCY_VIOLATION)
-    header_key = headers.get("idempotency-key")
-    header_key = text(problems, "header idempotency-key", header_key, MAX_ID_CHARS, Intake.IDEMPOTENCY_VIOLATION)
-    if body_key is not None and header_key is not None and body_key != header_key:
-        problems.add(
-            "idempotency_key",
-            "differs between header and body",
-            "send one key, in one place",
-            Intake.IDEMPOTENCY_VIOLATION,
-        )
-    return header_key if body_key is None else body_key
+    """Read the idempotency key from the body or a header; different keys are a problem."""
+    found = text(problems, "idempotency_key", key, MAX_ID_CHARS, Intake.IDEMPOTENCY_VIOLATION)
+    for header in KEY_HEADERS:
+        if (sent := headers.get(header)) is None:
+            continue
+        if is_garbled(sent):
+            problems.add(f"header {header}", "is not UTF-8", "send the key in UTF-8", Intake.IDEMPOTENCY_VIOLATION)
+            continue
+        sent_key = text(problems, f"header {header}", sent, MAX_ID_CHARS, Intake.IDEMPOTENCY_VIOLATION)
+        if found is not None and sent_key is not None and found != sent_key:
+            problems.add(
+                "idempotency_key",
+                "differs between header and body",
+                "send one key, in one place",
+                Intake.IDEMPOTENCY_VIOLATION,
+            )
+        found = found if sent_key is None else sent_key
+    return found
 
 
 def check_whole_ids(request_id: str | None, message_id: str | None, key: str | None, problems: Problems) -> None:

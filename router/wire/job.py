@@ -7,11 +7,13 @@ share. An assignment is the body with a few fields appended, so a large payload 
 again only for an attempt whose deadline differs from that of the first candidate.
 """
 
+from types import NoneType
 from typing import Any
 
 import msgspec
 import orjson
 from msgspec import Struct
+from msgspec.structs import replace
 
 from router.domain.attempts import DEFAULT_BACKOFF_MS
 from router.domain.decision import Intake, Refused
@@ -34,6 +36,10 @@ MAX_PAYLOAD_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 64 * 1024
 DEFAULT_PRIORITY = "normal"
 
+# The beginning of a body whose request has no priority: each attempt then writes that of its decision in its place,
+# without decoding the payload. Pods of the version before this one pass the word on.
+_NO_PRIORITY = b'{"version":"1","options":{"priority":"%b"' % DEFAULT_PRIORITY.encode()
+_OWN_PRIORITY = b'{"version":"1","options":{"priority":%d'
 _FORMAT = b"\x01"
 _NEWLINE = b"\n"
 
@@ -101,21 +107,13 @@ def encode_job(request: DecideRequest, deadline_ms: int, *, max_attempts: int = 
         hint = "send only what routing and the worker need"
         problems.add("context", _too_large(len(head), "context and metadata have"), hint, Intake.PAYLOAD_TOO_LARGE)
         return problems.rejected().refused
-    options = request.options
     job: JsonObject = {"type": request.task_type}
     body: dict[str, object] = {
         "version": "1",
+        "options": _options(request.options, deadline_ms, max_attempts),
         "request_id": request.request_id,
         "tenant_id": request.tenant_id,
         "job": job | {"payload": orjson.Fragment(payload)},
-        "options": {
-            "priority": options.priority or DEFAULT_PRIORITY,
-            "deadline_ms": deadline_ms,
-            "retry": {
-                "max_attempts": max_attempts if options.max_attempts is None else options.max_attempts,
-                "backoff_ms": DEFAULT_BACKOFF_MS if options.backoff_ms is None else options.backoff_ms,
-            },
-        },
         "correlation": {} if request.correlation.trace_id is None else {"trace_id": request.correlation.trace_id},
     }
     if request.payload_ref is not None:
@@ -128,6 +126,20 @@ def encode_job(request: DecideRequest, deadline_ms: int, *, max_attempts: int = 
         body["metadata"] = request.metadata
     body |= correlation_fields(request.correlation, request.idempotency_key)
     return _FORMAT + head + _NEWLINE + orjson.dumps(body)
+
+
+def _options(options: Options, deadline_ms: int, max_attempts: int) -> JsonObject:
+    """The options of the body. The priority comes first only if the request has none: see `_OWN_PRIORITY`."""
+    fields: JsonObject = {
+        "deadline_ms": deadline_ms,
+        "retry": {
+            "max_attempts": max_attempts if options.max_attempts is None else options.max_attempts,
+            "backoff_ms": DEFAULT_BACKOFF_MS if options.backoff_ms is None else options.backoff_ms,
+        },
+    }
+    if options.priority is None:
+        return {"priority": DEFAULT_PRIORITY, **fields}
+    return {**fields, "priority": options.priority}
 
 
 def _job_payload(payload: JsonValue, deadline_ms: int) -> tuple[JsonObject, bool]:
@@ -166,12 +178,17 @@ def _head_of(r: DecideRequest, deadline_ms: int, timed: bool) -> _Head:
         client_ip=r.client_ip,
         step=r.step,
         constraints=r.constraints,
-        options=r.options,
+        # Pods of the version before this one read only a text.
+        options=r.options if type(r.options.priority) in (str, NoneType) else _with_text(r.options),
         correlation=r.correlation,
         assignment_subject=r.assignment_subject,
         deadline_ms=deadline_ms,
         timed=timed,
     )
+
+
+def _with_text(options: Options) -> Options:
+    return replace(options, priority=str(options.priority))
 
 
 def request_of(job: bytes) -> DecideRequest:
@@ -211,12 +228,16 @@ def origin_of(job: bytes) -> Origin:
     return _read_origin(split(job)[0])
 
 
-def assignment_body(job: bytes, origin: Origin, deadline_ms: int | None) -> bytes:
+def assignment_body(job: bytes, origin: Origin, deadline_ms: int | None, *, priority: int) -> bytes:
     """Return the fields that the assignments of all attempts share, with `deadline_ms` if this attempt has its own.
+
+    `priority` is that of the attempt's decision; it counts if the request has none.
 
     :raises ValueError: the bytes are not a stored job in a format that this version reads.
     """
     _, body = split(job)
+    if body.startswith(_NO_PRIORITY):
+        body = _OWN_PRIORITY % priority + body[len(_NO_PRIORITY) :]
     if deadline_ms in (None, origin.deadline_ms) or not origin.deadline_ms:
         return body
     doc = orjson.loads(body)

@@ -1,15 +1,16 @@
 """Reading of context, constraints and options of a decide request."""
 
 from router.domain.ids import MAX_ATTEMPT
-from router.domain.json import JsonObject
+from router.domain.json import JsonObject, JsonValue
 from router.domain.request import DEFAULT_OPTIONS, NO_CONSTRAINTS, NO_STEP, Constraints, Options, Step
 from router.wire.fields import MAX_MS, MAX_TOKENS, client_ip, flag, microusd, table, text, whole
-from router.wire.problems import Problems
+from router.wire.problems import Problems, named
 from router.wire.subjects import ASSIGN, is_result_subject, is_work_subject
 
 MAX_RETRIES = 1_000_000
 MAX_PRIORITY_CHARS = 64
 _RETRIES = "retry_attempts"
+_EXACT_BELOW = 2**53
 # An empty string in these fields counts as absent.
 _ABSENT_WHEN_EMPTY = frozenset(("session_id", "user_id", "status", "current_provider", "ip_address"))
 
@@ -20,7 +21,8 @@ Context = tuple[JsonObject, str | None, str | None, Step]
 def context_of(value: object, header_ip: str | None, problems: Problems) -> Context:
     """Read the caller's context, and from it the user_id, the client's address and the fallback step.
 
-    The address in the header `x-client-ip`, which a gateway sets, wins over context.ip_address.
+    The address in the header `x-client-ip`, which a gateway sets, wins over context.ip_address. A malformed address is
+    dropped. A whole number as user_id or session_id is read as text.
     """
     if value is None and header_ip is None:
         return {}, None, None, NO_STEP
@@ -29,14 +31,27 @@ def context_of(value: object, header_ip: str | None, problems: Problems) -> Cont
         values = {k: v for k, v in values.items() if v != "" or k not in _ABSENT_WHEN_EMPTY}
     get = values.get
     if (session := get("session_id")) is not None:
+        if type(session) is not str:
+            values = values | {"session_id": (session := _id_as_text(session))}
         text(problems, "context.session_id", session)
     if (user := get("user_id")) is not None:
+        if type(user) is not str:
+            values = values | {"user_id": (user := _id_as_text(user))}
         user = text(problems, "context.user_id", user)
     if (address := get("ip_address")) is not None:
         address = client_ip(problems, "context.ip_address", address)
+        if address is None:
+            values = {k: v for k, v in values.items() if k != "ip_address"}
     if header_ip is not None:
         address = client_ip(problems, "header x-client-ip", header_ip)
     return values, user, address, step_of(values, problems)
+
+
+def _id_as_text(value: JsonValue) -> JsonValue:
+    """Convert a whole number that is exact to its text; any other value is returned."""
+    if type(value) is float and value.is_integer() and abs(value) < _EXACT_BELOW:
+        value = int(value)
+    return str(value) if type(value) is int else value
 
 
 def names_step(context: JsonObject) -> bool:
@@ -97,7 +112,7 @@ def options_of(value: object, prefixes: tuple[str, ...], max_deadline_ms: int, p
     if (deadline := get("deadline_ms")) is not None:
         deadline = whole(problems, "options.deadline_ms", deadline, 1, max_deadline_ms)
     if (priority := get("priority")) is not None:
-        priority = text(problems, "options.priority", priority, MAX_PRIORITY_CHARS)
+        priority = _priority(priority, problems)
     if (subject := get("result_subject")) is not None:
         subject = _result_subject(subject, prefixes, problems)
     if (explain := get("explain")) is not None:
@@ -105,6 +120,16 @@ def options_of(value: object, prefixes: tuple[str, ...], max_deadline_ms: int, p
     if (meter := get("meter")) is not None:
         meter = flag(problems, "options.meter", meter)
     return Options(tokens, cost, deadline, attempts, backoff, priority, subject, explain or False, meter or False)
+
+
+def _priority(value: object, problems: Problems) -> str | float | None:
+    """Check a priority: a number, or a text of at most 64 characters."""
+    if type(value) is int or type(value) is float:
+        return value
+    if type(value) is str:
+        return text(problems, "options.priority", value, MAX_PRIORITY_CHARS)
+    problems.add("options.priority", f"is {named(value)}", f"send a number, or at most {MAX_PRIORITY_CHARS} characters")
+    return None
 
 
 def _estimate(value: object, problems: Problems) -> tuple[int | None, int | None]:

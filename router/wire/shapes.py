@@ -98,7 +98,9 @@ def _message(doc: JsonObject, message: JsonValue, problems: Problems) -> Work:
     if metadata is None:
         metadata = table(problems, "metadata", doc.get("metadata")) or {}
     return Work(
-        text_unless_empty(problems, "message.message_type", message.get("message_type")) or UNKNOWN_TASK,
+        text_unless_empty(problems, "message.message_type", message.get("message_type"))
+        or _type_of(message, problems)
+        or UNKNOWN_TASK,
         {} if payload is None else payload,
         None,
         metadata,
@@ -107,6 +109,17 @@ def _message(doc: JsonObject, message: JsonValue, problems: Problems) -> Work:
         {field: message.get(field) if (v := doc.get(field)) in _ABSENT else v for field in _IDS},
         message.get("tenant_id"),
     )
+
+
+def _type_of(message: JsonObject, problems: Problems) -> str | None:
+    """Read `message.type`, which some gateways send for `message_type`; an unusable one is dropped."""
+    if (sent := message.get("type")) is None:
+        return None
+    refused = Problems()
+    task_type = text_unless_empty(refused, "message.type", sent)
+    refused.drop_fields()
+    problems.warnings += refused.warnings
+    return task_type
 
 
 def _input(doc: JsonObject, problems: Problems) -> Work:

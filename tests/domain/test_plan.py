@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from router.domain.decision import Reason, Verdict
 from router.domain.figures import Live, Snapshot
 from router.domain.json import JsonValue
-from router.domain.plan import ANONYMOUS, Deadlines, Features, Plan, plan
+from router.domain.plan import ANONYMOUS, Deadlines, Features, Plan, has_empty_session, plan
 from router.domain.policy.limits import limit
 from router.domain.policy.model import (
     Fallback,
@@ -220,6 +220,49 @@ def test_a_pin_is_named_by_policy_and_session() -> None:
     nothings: tuple[JsonValue, ...] = ("", None, True, [], {})
     for nothing in nothings:
         assert plan(ask(context={"session_id": nothing}), policy).pin is None
+
+
+@pytest.mark.parametrize(
+    "session",
+    [
+        " ",
+        "\t\n",
+        " " * 200,
+        "\u3000",
+        "null",
+        "NULL",
+        " null ",
+        "undefined",
+        "Undefined",
+        "None",
+        "nil",
+        "<nil>",
+        "(null)",
+    ],
+)
+@pytest.mark.parametrize("key", ["session_id", "conversation"])
+def test_a_session_that_stands_for_none_pins_nothing(session: str, key: str) -> None:
+    """Blank, or how a language writes a missing value, whatever the key: requests spread by their own ids."""
+    pinned = stored(*(provider(n) for n in "abc"), sticky=Sticky(session_key=key))
+    asked = [ask(f"r{n}", context={key: session}) for n in range(50)]
+    assert len({names(plan(a, pinned))[0] for a in asked}) > 1
+    assert {plan(a, pinned).pin for a in asked} == {None}
+    assert has_empty_session(asked[0], pinned)
+    assert "pins" not in plan(asked[0], pinned, Features(pins=False)).requires_cp
+
+
+@pytest.mark.parametrize("session", ["0", "nullable", "null-1", "none of your business", "x", "undefined:7", "·"])
+def test_a_session_that_only_looks_like_none_pins(session: str) -> None:
+    """Whole words only."""
+    pinned = stored(provider("a"), sticky=Sticky())
+    asked = ask(context={"session_id": session})
+    assert plan(asked, pinned).pin is not None
+    assert not has_empty_session(asked, pinned)
+
+
+def test_a_policy_without_sticky_sessions_has_no_empty_one() -> None:
+    """Nothing is counted where the session means nothing."""
+    assert not has_empty_session(ask(context={"session_id": "null"}), stored(provider("a")))
 
 
 def test_a_session_is_ordered_by_its_own_name() -> None:

@@ -167,6 +167,17 @@ async def test_a_sticky_session_holds_on_every_pod(fleet: Fleet, caller: Foreign
     assert {(r.decision["provider_id"], r.decision["reason"]) for r in later} == {(first["provider_id"], "sticky")}
 
 
+@pytest.mark.parametrize("session", ["null", "undefined", "  "])
+async def test_a_session_that_stands_for_none_pins_nobody(fleet: Fleet, caller: Foreign, session: str) -> None:
+    """A client that forgot to set it: its requests spread by weight, and the metric and the log say so."""
+    tenant = await fleet.tenant(PLAIN | {"sticky": {"enabled": True}})
+    counted = await fleet.total("router_input_defects_total")
+    replies = await caller.all([task(tenant, context={"session_id": session}) for _ in range(40)])
+    assert {r.decision["provider_id"] for r in replies} == {"alpha", "beta"}
+    assert not any("sticky_key" in r.decision for r in replies)
+    assert await fleet.total("router_input_defects_total") - counted == 40
+
+
 async def test_explain_says_why(fleet: Fleet, caller: Foreign) -> None:
     """`options.explain` brings candidates and limits."""
     tenant = await fleet.tenant(ONE)
@@ -196,7 +207,30 @@ async def test_a_limit_says_when_to_come_back(fleet: Fleet, caller: Foreign) -> 
     assert 0 < details["retry_after_ms"] <= 80_000
 
 
-@pytest.mark.parametrize("push", [True, "true"])
+@pytest.mark.parametrize("header", ["idempotency_key", "Idempotency-Key"])
+async def test_a_gateway_may_spell_its_headers_its_own_way(fleet: Fleet, caller: Foreign, header: str) -> None:
+    """The key in either header, the trace_id of the header, `message.type`, numbers as user and session."""
+    tenant = await fleet.tenant(PLAIN | {"sticky": {"enabled": True}})
+    body = {
+        "version": "1",
+        "tenant_id": tenant,
+        "message": {"type": "chat"},
+        "trace_id": "body",
+        "context": {"user_id": 42, "session_id": 7, "ip_address": "10.0.0.1, 10.0.0.2"},
+    }
+    first = await caller.ask(body | {"request_id": "a"}, {header: "k-1", "trace_id": "header"})
+    assert first.context["trace_id"] == "header"
+    assert first.context["warnings"] == ["context.ip_address is not an IP address: dropped"]
+    assert first.decision["sticky_key"] == "7"
+    text = {"user_id": "42", "session_id": "7"}
+    again = await caller.ask(body | {"request_id": "b", "context": text}, {header: "k-1"})
+    assert (again.decision, again.context["replayed"]) == (first.decision, True)
+    (made,) = [e for e in await fleet.audit(tenant) if e.action == "decision.made"]
+    assert (made.user_id, made.ip_address) == ("42", None)
+    assert made.details["task_type"] == "chat"
+
+
+@pytest.mark.parametrize("push", [True, "true", 1, "True"])
 async def test_a_message_without_a_reply_subject_is_decided_if_it_pushes(
     fleet: Fleet, caller: Foreign, push: object
 ) -> None:

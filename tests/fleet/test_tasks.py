@@ -295,6 +295,31 @@ async def test_an_undispatched_decision_is_settled_by_its_decision_id(fleet: Fle
     assert await fleet.actions(other) == []
 
 
+@pytest.mark.parametrize("by", ["decision_id", "idempotency_key", "request_id", "context"])
+async def test_a_metered_decision_has_its_requests_own_ids(fleet: Fleet, caller: Foreign, by: str) -> None:
+    """However the result names it, and whatever it says of itself: usage and audit have what the request had."""
+    tenant = await fleet.tenant(ONE)
+    usage = await caller.watch(USAGE)
+    carried = CORRELATION | ({"idempotency_key": "k-1"} if by == "idempotency_key" else {})
+    context = {"user_id": "ann", "ip_address": "192.0.2.7"} | ({"retry_attempts": 2} if by == "context" else {})
+    body = task(tenant, "r-own", options={"meter": True}, context=context, **carried)
+    decision_id = (await caller.ask(body | {"task": {"type": "summarize", "payload": {}}})).decision["decision_id"]
+    named: Body = {
+        "decision_id": {"decision_id": decision_id},
+        "idempotency_key": {"idempotency_key": "k-1"},
+        "request_id": {"request_id": "r-own"},
+        "context": {"request_id": "r-own", "context": {"retry_attempts": 2}},
+    }[by]
+    told = {"trace_id": "other", "run_id": "other", "job": {"type": "other"}, "status": "success", "cost": 0.25}
+    await caller.tell(RESULT, {"version": "1", "tenant_id": tenant} | told | named)
+    event = await usage.one(tenant_id=tenant)
+    assert {k: event[k] for k in carried} == carried
+    assert (event["request_id"], event["event_type"], event["usage_id"]) == ("r-own", "summarize", decision_id)
+    await actions(fleet, tenant, "result.settled")
+    (entry,) = [e for e in await fleet.audit(tenant, "r-own") if e.action == "result.settled"]
+    assert (entry.trace_id, entry.user_id, entry.ip_address) == ("trace-1", "ann", "192.0.2.7")
+
+
 async def test_every_record_of_a_task_names_the_clients_address(fleet: Fleet, caller: Foreign) -> None:
     """Decision, assignment and result: an auditor need not join them."""
     tenant = await fleet.tenant(ONE)

@@ -16,14 +16,15 @@ from hypothesis.stateful import rule
 from redis import Redis
 
 from router.domain.ids import name_in
-from router.domain.outcome import Admitted, Busy, Outcome, Replay
+from router.domain.outcome import Admitted, Busy, Outcome, Replay, RequestFacts
 from router.domain.policy.model import Breaker, provider_entry
-from router.domain.request import Step
+from router.domain.request import Options, Step
 from router.domain.result import BreakerVerdict
 from router.domain.task import Moved, Reservation
 from router.store.decide.batch import Batch
 from router.store.decide.replies import BODY, DECIDE_RETURNS, NONE
 from router.store.decisions import DECIDE_KEYS
+from router.store.packing import Extras
 from router.store.scripts import Script, load
 from router.store.settle_rows import MoveBatch
 from router.store.tasks import SETTLE_KEYS, SETTLE_RETURNS
@@ -286,6 +287,37 @@ def test_a_result_settles_what_the_other_version_decided(rolling: Rolling, pair:
     assert isinstance(moved, Moved)
     rolling.roll(pair[0])
     assert not isinstance(rolling.one(request(tenant, "s"), p), Admitted)
+
+
+def test_facts_of_a_metered_request_are_passed_over_by_earlier_pods(rolling: Rolling) -> None:
+    """They are a last field: earlier versions read the fields before it, and this one reads answers without it."""
+
+    class Before(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+        requires_cp: tuple[str, ...] = ()
+        reserved: tuple[Reservation, ...] = ()
+        unfinished: bool = False
+
+    now = Extras(("pins",), facts=RequestFacts("r", "chat", step_id="s"))
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(now), type=Before) == Before(("pins",))
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(Before(("pins",))), type=Extras) == Extras(("pins",))
+    for version in (BEFORE_LAYOUTS, NOW):
+        rolling.roll(version)
+        wanted = request(rolling.tenant(), "r", options=Options(meter=True))
+        rolling.one(wanted, policy("a"))
+        rolling.roll(NOW)
+        replay = rolling.one(wanted, policy("a"))
+        assert isinstance(replay, Replay)
+        assert replay.remembered.facts == RequestFacts("r", "chat")
+
+
+def test_only_a_metered_decision_that_is_not_pushed_keeps_facts(rolling: Rolling) -> None:
+    """Others pay no byte for it: a task has a record of its own."""
+    for options, push in ((Options(), False), (Options(), True), (Options(meter=True), True)):
+        wanted = request(rolling.tenant(), "r", push=push, options=options)
+        rolling.one(wanted, policy("a"), b"job" if push else None)
+        replay = rolling.one(wanted, policy("a"), b"job" if push else None)
+        assert isinstance(replay, Replay)
+        assert replay.remembered.facts is None
 
 
 def test_a_reservation_of_the_first_version_is_read() -> None:

@@ -40,7 +40,7 @@ def test_an_assignment_is_written_as_the_contract_says() -> None:
         "tenant_id": "acme",
         "executor": {"provider_id": "p1", "channel": "nats", "endpoint": "http://p1"},
         "job": {"type": "chat", "payload": {"text": "hello", "timeout_ms": 5000}},
-        "options": {"priority": "normal", "deadline_ms": 5000, "retry": {"max_attempts": 2, "backoff_ms": 200}},
+        "options": {"priority": 50, "deadline_ms": 5000, "retry": {"max_attempts": 2, "backoff_ms": 200}},
         "correlation": {"trace_id": "t-1"},
         "decision": {
             "provider_id": "p1",
@@ -100,6 +100,35 @@ def test_the_requests_wishes_win() -> None:
         "deadline_ms": 5000,
         "retry": {"max_attempts": 4, "backoff_ms": 0},
     }
+
+
+@pytest.mark.parametrize("priority", ["high", "normal", "5", 5, 0, -1, 1.5])
+@pytest.mark.parametrize("deadline_ms", [None, 45_000])
+def test_a_priority_is_passed_on_as_it_was_sent(priority: object, deadline_ms: int | None) -> None:
+    """A number stays a number, a text a text, for every attempt; a pod of the last version reads the stored job."""
+    stored = job(options={"priority": priority})
+    sent = assigned(stored, replace(ATTEMPT, reason=Reason.FALLBACK, deadline_ms=deadline_ms))["options"]["priority"]
+    assert (sent, type(sent)) == (priority, type(priority))
+    assert request_of(stored).options.priority == str(priority)
+
+
+@pytest.mark.parametrize(("reason", "number"), [(Reason.STICKY, 100), (Reason.WEIGHTED, 50), (Reason.FALLBACK, 25)])
+@pytest.mark.parametrize("deadline_ms", [None, 45_000])
+def test_without_a_priority_that_of_the_decision_goes_out(reason: Reason, number: int, deadline_ms: int | None) -> None:
+    """Of each attempt's own decision, whatever the payload says."""
+    trap = {"x": '{"version":"1","options":{"priority":"normal"'}
+    work = assigned(job(task={"type": "t", "payload": trap}), replace(ATTEMPT, reason=reason, deadline_ms=deadline_ms))
+    assert (work["options"]["priority"], work["decision"]["priority"]) == (number, number)
+    assert work["job"]["payload"]["x"] == trap["x"]
+
+
+def test_a_job_of_the_last_version_is_published() -> None:
+    """Its options come after the job, with the word that it used then."""
+    head, body = job()[1:].split(b"\n")
+    fields = orjson.loads(body)
+    options = {**fields.pop("options"), "priority": "normal"}
+    older = b"\x01" + head + b"\n" + orjson.dumps({**fields, "options": options})
+    assert assigned(older)["options"] == {"priority": "normal", "deadline_ms": 5000, "retry": options["retry"]}
 
 
 @pytest.mark.parametrize(

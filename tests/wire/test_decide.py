@@ -123,12 +123,11 @@ NOT_A_FLAG = ["yes", 1, 0, [], ""]
         ("task.payload_ref", [*NOT_A_STRING, "a" * 2049]),
         ("metadata", ["a", 5, [], True]),
         ("context", ["a", 5, [], True]),
-        ("context.user_id", NOT_EVEN_EMPTY),
-        ("context.session_id", NOT_EVEN_EMPTY),
+        ("context.user_id", [1.5, 2.0**53, True, [], {}]),
+        ("context.session_id", [1.5, 1e300, True, [], {}]),
         ("context.current_provider", [*NOT_EVEN_EMPTY, "a\x1fb"]),
         ("context.status", [True, [], {}, 1.5]),
         ("context.retry_attempts", [True, [], "x", -1, 1.5]),
-        ("context.ip_address", [5, "300.1.1.1", "example.org", "1.2.3.4\n", []]),
         ("constraints", ["a", 5, [], True]),
         ("constraints.max_latency_ms", [*NOT_A_WHOLE, 0]),
         ("constraints.max_cost", NOT_AN_AMOUNT),
@@ -140,11 +139,11 @@ NOT_A_FLAG = ["yes", 1, 0, [], ""]
         ("options.retry", ["a", 5, [], True]),
         ("options.retry.max_attempts", [*NOT_A_WHOLE, 0, 256]),
         ("options.retry.backoff_ms", NOT_A_WHOLE),
-        ("options.priority", NOT_A_STRING),
+        ("options.priority", [True, [], {}, "", "x" * 65]),
         ("options.explain", [*NOT_A_FLAG, "true"]),
         ("options.meter", [*NOT_A_FLAG, "true"]),
         ("options.result_subject", [*NOT_A_STRING, "orders.new", "_INBOX.*", "_INBOX.a.>", "_INBOX..a", "_INBOX.a b"]),
-        ("push_assignment", NOT_A_FLAG),
+        ("push_assignment", ["yes", 2, 0.5, -1, [], {}, ""]),
         (
             "assignment_subject",
             [
@@ -386,28 +385,12 @@ def test_two_idempotency_keys_are_refused() -> None:
     assert (intake(answer), answer.refused.code) == ("IDEMPOTENCY_VIOLATION", Code.INVALID_REQUEST)
 
 
-def test_a_bad_address_in_the_header_is_refused() -> None:
-    """The audit must not hold nonsense as an address."""
-    assert paths(refused(task_shape(), {"x-client-ip": "nonsense"})) == ["header x-client-ip"]
-
-
 def test_the_gateways_address_wins() -> None:
     """x-client-ip is what the gateway saw; context.ip_address is what the client says."""
     assert (
         accepted(task_shape(context={"ip_address": "10.0.0.1"}), {"x-client-ip": "192.0.2.7"}).client_ip == "192.0.2.7"
     )
     assert accepted(task_shape(context={"ip_address": "10.0.0.1"})).client_ip == "10.0.0.1"
-
-
-def test_header_bytes_that_are_not_utf8_are_refused() -> None:
-    """Surrogates, as a decoder leaves them, could be neither hashed nor sent."""
-    assert paths(refused(task_shape(trace_id=None), {"trace_id": "a\udc80"})) == ["header trace_id"]
-
-
-@pytest.mark.parametrize(("value", "pushed"), [(True, True), ("true", True), (False, False), ("false", False)])
-def test_push_assignment_may_be_a_word(value: object, pushed: bool) -> None:
-    """A boolean or "true"/"false"."""
-    assert accepted(task_shape(push_assignment=value)).push_assignment is pushed
 
 
 def test_payload_and_reference_exclude_each_other() -> None:

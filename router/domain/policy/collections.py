@@ -27,14 +27,22 @@ class Maybe(Struct, Generic[T], frozen=True):
 
 
 class ListOf(Struct, Generic[T], frozen=True):
-    """A list of minimum..maximum items. `unique`: the names, present and old, of a field whose text must be unique."""
+    """A list of minimum..maximum items.
+
+    `unique`: the names, present and old, of a field whose text must be unique. `single`: one text or number may stand
+    without its list.
+    """
 
     item: Kind[T]
     maximum: int
     minimum: int = 0
     unique: tuple[str, ...] = ()
+    single: bool = False
 
     def read(self, value: JsonValue, path: str, report: Report) -> tuple[T, ...] | None:
+        if self.single and isinstance(value, str | int | float) and not isinstance(value, bool):
+            only = self.item.read(value, path, report)
+            return None if only is None else (only,)
         if not isinstance(value, list):
             report.wrong_type(path, "a list", value)
             return None
@@ -64,7 +72,9 @@ class ListOf(Struct, Generic[T], frozen=True):
 
     def schema(self) -> JsonObject:
         schema: JsonObject = {"type": "array", "items": self.item.schema(), "maxItems": self.maximum}
-        return {**schema, "minItems": self.minimum} if self.minimum else schema
+        if self.minimum:
+            schema["minItems"] = self.minimum
+        return {"anyOf": [self.item.schema(), schema]} if self.single else schema
 
 
 class MapOf(Struct, Generic[T], frozen=True):

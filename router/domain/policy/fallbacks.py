@@ -87,8 +87,10 @@ def _unbuild_backoff(b: Backoff) -> JsonObject:
     return written(STRATEGY.entry(b.strategy), BASE.entry(b.base_ms), MAXIMUM.entry(b.max_ms), JITTER.entry(b.jitter))
 
 
-WORDS = ListOf(WORD, MAX_WORDS, minimum=1)
-STATUS = Field("status", ListOf(Status(), MAX_WORDS, minimum=1), "The statuses that match; absent: any failure.", ())
+WORDS = ListOf(WORD, MAX_WORDS, minimum=1, single=True)
+STATUS = Field(
+    "status", ListOf(Status(), MAX_WORDS, minimum=1, single=True), "The statuses that match; absent: any failure.", ()
+)
 MESSAGE_TYPE = Field("message_type", WORDS, "The task types that match; absent: all.", ())
 CONTEXT = Field(
     "context",
@@ -162,7 +164,9 @@ def _unbuild_fallback(f: Fallback) -> JsonObject:
 FALLBACK = Nested(Table("a fallback", (WHEN, RETRY, BACKOFF, TO)), _build_fallback, _unbuild_fallback)
 
 PROVIDER = Field("provider", PROVIDER_NAME, "The provider to use next.")
-CONDITIONS = Field("conditions", ListOf(Status(), MAX_WORDS), "The statuses that match; empty: any failure.", ())
+CONDITIONS = Field(
+    "conditions", ListOf(Status(), MAX_WORDS, single=True), "The statuses that match; empty: any failure.", ()
+)
 
 
 class OldFallback:

@@ -11,6 +11,7 @@ from msgspec import msgpack
 from router.domain.candidates import Candidate, Charge
 from router.domain.decision import Reason
 from router.domain.ids import RANDOM_BYTES, decision_id, task_id
+from router.domain.outcome import RequestFacts
 from router.domain.plan import Plan, identity_name
 from router.domain.policy.model import Algorithm, Resource, Scope, provider_entry
 from router.domain.request import NO_STEP, DecideRequest
@@ -89,13 +90,15 @@ class RowPacker:
         else:
             reserved = _reservations(plan, part) if part.reserving or part.by_candidate else ()
         flags = ROW_RESERVED if reserved else 0
-        extras = (
-            tail_extras(Extras(plan.requires_cp, reserved, plan.unfinished))
-            if reserved or plan.requires_cp or plan.unfinished
-            else _NO_EXTRAS
-        )
+        facts = None
         if request.options.meter:
             flags |= ROW_METER
+            facts = _request_facts(request) if w.job is None else None
+        extras = (
+            tail_extras(Extras(plan.requires_cp, reserved, plan.unfinished, facts))
+            if reserved or plan.requires_cp or plan.unfinished or facts is not None
+            else _NO_EXTRAS
+        )
         if w.expires >= self._renew_at.get(tenant_id, 0.0) and w.attempt == 1 and not w.preview:
             flags |= ROW_RENEW
             self._renewed(tenant_id, w.expires)
@@ -105,8 +108,8 @@ class RowPacker:
             task = task_id(w.decision)
             k_task, k_due, k_job = key(keys.task(task)), key(keys.due), key(keys.job(task))
             job_ms = plan.max_attempts * (plan.deadline_ms + MAX_BACKOFF_MS) + JOB_GRACE_MS
-            facts = _record(request, plan, reserved)
-            record = _SIZE.pack(len(facts)) + facts
+            of_task = _record(request, plan, reserved)
+            record = _SIZE.pack(len(of_task)) + of_task
             if w.attempt == 1:
                 batch.jobs.append((keys.job(task), w.job))
         extra = b""
@@ -271,6 +274,21 @@ def _reservations(plan: Plan, part: PolicyPart) -> tuple[Reservation, ...]:
     if any(c.provider.max_concurrency for c in plan.candidates):
         found.append(Reservation(_PROVIDER, "", _CONCURRENCY, b"", 0, 1))
     return tuple(found)
+
+
+def _request_facts(request: DecideRequest) -> RequestFacts:
+    c = request.correlation
+    return RequestFacts(
+        request.request_id,
+        request.task_type,
+        c.trace_id,
+        c.run_id,
+        c.flow_id,
+        c.step_id,
+        request.idempotency_key,
+        request.user_id,
+        request.client_ip,
+    )
 
 
 def _record(request: DecideRequest, plan: Plan, reserved: tuple[Reservation, ...]) -> bytes:

@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 from router.domain.answers import answer, degraded
 from router.domain.decision import Answer, Decided
+from router.domain.defects import Defect, InputWarning
 from router.domain.ids import to_text
 from router.domain.outcome import Admitted, LimitHit, Outcome, RowFault, Unavailable
-from router.domain.plan import Plan
+from router.domain.plan import Plan, has_empty_session
 from router.domain.policy.model import OnStoreError, TenantPolicies
 from router.domain.request import DecideRequest
 from router.log_throttle import LogThrottle
@@ -20,8 +21,11 @@ from router.ports.policies import Policies
 from router.telemetry import Event, Telemetry
 from router.usecases.audit.log_lines import SILENT, AuditLines
 from router.usecases.decide.intake import store_unavailable
+from router.usecases.messages.input_defects import InputDefects
 
 log = logging.getLogger("router.decide")
+
+_EMPTY_SESSION = (InputWarning(Defect.NO_SESSION, "the session is blank or stands for none: treated as absent"),)
 
 
 class Outcomes:
@@ -50,6 +54,7 @@ class Outcomes:
         self._on_unrecorded = on_unrecorded
         self._audit_lines = audit_lines
         self._throttle = LogThrottle(time.monotonic)
+        self._defects = InputDefects(telemetry, "request")
 
     def read(self, request: DecideRequest, made: Plan, outcome: Outcome, stamp: bytes) -> Answer:
         """See `ports.extensions.OutcomeReader`."""
@@ -70,6 +75,8 @@ class Outcomes:
         elif isinstance(outcome, Admitted):
             if outcome.pin:
                 self._telemetry.pins[outcome.pin].inc()
+            elif made.stored.policy.sticky is not None and has_empty_session(request, made.stored):
+                self._defects.count(_EMPTY_SESSION, request.tenant_id)
             if outcome.shadow:
                 self._telemetry.shadow_hits.inc()
         elif isinstance(outcome, LimitHit):

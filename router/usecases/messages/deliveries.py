@@ -158,14 +158,12 @@ class DeadLetters:
         *,
         keep_payload: bool,
         max_bytes: Callable[[], int],
-        wall_ms: Callable[[], int],
     ) -> None:
         self._publisher = publisher
         self._telemetry = telemetry
         self._alerts = alerts
         self._keep_payload = keep_payload
         self._max_bytes = max_bytes
-        self._wall_ms = wall_ms
 
     def give_up(
         self,
@@ -189,7 +187,7 @@ class DeadLetters:
             original_subject=delivery.subject,
             reason=refused.message,
             error_code=str(refused.details.get("intake_error_code", refused.code.value)),
-            received_at_ms=self._wall_ms(),
+            received_at_ms=delivery.stored_ms,
             payload=delivery.data,
             keep_payload=self._keep_payload,
             original_msg_id=delivery.headers.get("Nats-Msg-Id"),

@@ -26,14 +26,14 @@ log = logging.getLogger("router.outbox")
 MAX_PER_POLL = 256
 # Number of polls in a row that leave events of the poll before: about half a minute.
 POLLS_UNTIL_ALERT = 15
-# Allowed difference between a pod's clock, which dates the event, and the NATS server's, which dates the message.
+# Allowed difference between Redis time, which dates the event, and the NATS server's clock, which dates the message.
 MAX_CLOCK_SKEW_MS = 300_000
 
 
 class Outbox:
     """Publishes the usage that this pod settles and the usage that other pods left behind.
 
-    `dedup_ms`: the stream's dedup window now.
+    `dedup_ms`: the stream's dedup window now. `now_ms`: Redis time for a tenant.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Outbox:
         alerts: AlertSink,
         *,
         dedup_ms: Callable[[], int],
-        wall_ms: Callable[[], int],
+        now_ms: Callable[[str], int],
     ) -> None:
         self._tasks = tasks
         self._publisher = publisher
@@ -53,7 +53,7 @@ class Outbox:
         self._telemetry = telemetry
         self._alerts = alerts
         self._dedup_ms = dedup_ms
-        self._wall_ms = wall_ms
+        self._now_ms = now_ms
         self._polls_with_leftovers = 0
         self._in_flight: set[bytes] = set()
         self._stored: list[bytes] = []
@@ -76,12 +76,13 @@ class Outbox:
         left = await self._tasks.usage_left()
         self._telemetry.usage_reconciliation.set(left)
         waiting = await self._tasks.usage_waiting(MAX_PER_POLL) if left else []
-        oldest_fresh_ms = self._wall_ms() - self._dedup_ms() // 2
+        fresh_ms = self._dedup_ms() // 2
         old: list[OutboxEntry] = []
         for usage in waiting:
             if usage.usage_id not in self._last_waiting:
                 continue
-            if usage_identity(usage.event).timestamp >= oldest_fresh_ms:
+            identity = usage_identity(usage.event)
+            if identity.timestamp >= self._now_ms(identity.tenant_id) - fresh_ms:
                 self.publish(usage.usage_id, usage.event)
             elif usage.usage_id not in self._in_flight:
                 old.append(usage)

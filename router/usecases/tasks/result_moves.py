@@ -28,7 +28,7 @@ from router.usecases.tasks.moves import (
     split_reservations,
     waiting_move,
 )
-from router.usecases.tasks.usage import complete_figures, usage_of_decision, usage_of_task
+from router.usecases.tasks.usage import complete_figures, facts_of, usage_of_decision, usage_of_task
 
 _RETRIED = (Status.ERROR, Status.TIMEOUT)
 _STATES = {
@@ -140,7 +140,6 @@ class ResultMoves:
         *,
         tombstone_ms: int,
         final: Callable[[TaskRecord, ExecResult], Final | None],
-        wall_ms: Callable[[], int],
         refused: Callable[[Refusal], None],
         violation: Callable[[str, str | None], None],
     ) -> None:
@@ -149,7 +148,6 @@ class ResultMoves:
         self._policies = policies
         self._tombstone_ms = tombstone_ms
         self._final = final
-        self._wall_ms = wall_ms
         self._refused = refused
         self._violation = violation
 
@@ -208,8 +206,9 @@ class ResultMoves:
         )
         reported = result
         if result.status is Status.SUCCESS:
-            reported = complete_figures(record, result, self._decisions.now_ms(facts.tenant_id))
-            opened.usage = usage_of_task(record, reported, self._wall_ms())
+            now_ms = self._decisions.now_ms(facts.tenant_id)
+            reported = complete_figures(record, result, now_ms)
+            opened.usage = usage_of_task(record, reported, now_ms)
         return Move(
             tenant_id=facts.tenant_id,
             decision_id=record.decision_id,
@@ -251,7 +250,7 @@ class ResultMoves:
             remembered.reserved, remembered.provider_id, remembered.expected_cost_microusd, result
         )
         if result.status is Status.SUCCESS and remembered.meter:
-            opened.usage = usage_of_decision(remembered, result, tenant_id, self._wall_ms())
+            opened.usage = usage_of_decision(remembered, result, tenant_id, self._decisions.now_ms(tenant_id))
         opened.move = Move(
             tenant_id=tenant_id,
             decision_id=remembered.decision_id,
@@ -278,18 +277,20 @@ def _note_move(opened: OpenResult, record: TaskRecord, action: Action, attempt: 
 
 
 def _features_of_remembered(remembered: StoredAnswer, result: ExecResult, note: str | None) -> TaskFeatures:
+    facts = facts_of(remembered, result)
     return TaskFeatures(
-        request_id=result.request_id or "",
+        request_id=facts.request_id,
         policy_id=remembered.policy_id,
         policy_revision=remembered.policy_revision,
         provider_id=remembered.provider_id,
         assignment_id=None,
-        user_id=None,
-        trace_id=result.correlation.trace_id,
+        user_id=facts.user_id,
+        trace_id=facts.trace_id,
         status=result.status.value,
         error_code=result.error_code,
         latency_ms=result.latency_ms,
         cost_microusd=result.cost_microusd,
         tokens=result.tokens,
         note=note,
+        ip_address=facts.client_ip,
     )

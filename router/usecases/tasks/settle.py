@@ -8,7 +8,7 @@ late, and one that names another tenant's task is a violation. All are counted a
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from router.domain.alert import Door
 from router.domain.decision import Code, Intake, Refused
@@ -74,7 +74,6 @@ class Settle:
         *,
         max_failures: int,
         by_name: bool = True,
-        wall_ms: Callable[[], int],
     ) -> None:
         self._tasks = tasks
         self._decisions = decisions
@@ -94,7 +93,6 @@ class Settle:
             policies,
             tombstone_ms=effects.tombstone_ms,
             final=effects.final,
-            wall_ms=wall_ms,
             refused=self._refused,
             violation=self._violation,
         )

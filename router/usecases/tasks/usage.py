@@ -3,7 +3,8 @@
 from msgspec.structs import replace
 
 from router.domain.ids import assignment_id, task_id, to_text
-from router.domain.outcome import StoredAnswer
+from router.domain.outcome import RequestFacts, StoredAnswer
+from router.domain.request import Correlation
 from router.domain.result import ExecResult
 from router.domain.task import TaskRecord
 from router.usecases.tasks.moves import origin_of
@@ -25,8 +26,11 @@ def complete_figures(record: TaskRecord, result: ExecResult, now_ms: int) -> Exe
     )
 
 
-def usage_of_task(record: TaskRecord, result: ExecResult, wall_ms: int) -> bytes:
-    """The usage event of a dispatched task; the task id is its usage_id. `result` comes from `complete_figures`."""
+def usage_of_task(record: TaskRecord, result: ExecResult, now_ms: int) -> bytes:
+    """The usage event of a dispatched task; the task id is its usage_id.
+
+    `result` comes from `complete_figures`. `now_ms`: Redis time, never the pod's clock: consumers bill by it.
+    """
     facts = record.facts
     task = task_id(record.decision_id)
     return encode_usage_event(
@@ -38,7 +42,7 @@ def usage_of_task(record: TaskRecord, result: ExecResult, wall_ms: int) -> bytes
             latency_ms=result.latency_ms or 0,
             cost_microusd=result.cost_microusd or 0,
             status=result.status,
-            timestamp_ms=wall_ms,
+            timestamp_ms=now_ms,
             request_id=facts.request_id,
             assignment_id=to_text(assignment_id(task, record.attempt)),
             tokens=result.tokens,
@@ -50,25 +54,45 @@ def usage_of_task(record: TaskRecord, result: ExecResult, wall_ms: int) -> bytes
     )
 
 
-def usage_of_decision(remembered: StoredAnswer, result: ExecResult, tenant_id: str, wall_ms: int) -> bytes:
-    """The usage event of a decision that its caller executed and wants metered; the decision id is its usage_id."""
+def usage_of_decision(remembered: StoredAnswer, result: ExecResult, tenant_id: str, now_ms: int) -> bytes:
+    """The usage event of a decision that its caller executed and wants metered; the decision id is its usage_id.
+
+    Ids and type are the request's own, whatever the result says; an answer of version 0.1.0 holds none.
+    """
+    facts = facts_of(remembered, result)
     cost = remembered.expected_cost_microusd if result.cost_microusd is None else result.cost_microusd
     return encode_usage_event(
         Usage(
             usage_id=to_text(remembered.decision_id),
             tenant_id=tenant_id,
             provider_id=remembered.provider_id,
-            event_type=result.job_type or "unknown",
+            event_type=facts.task_type,
             latency_ms=result.latency_ms or 0,
             cost_microusd=cost,
             status=result.status,
-            timestamp_ms=wall_ms,
-            request_id=result.request_id or to_text(remembered.decision_id),
+            timestamp_ms=now_ms,
+            request_id=facts.request_id or to_text(remembered.decision_id),
             assignment_id=None,
             tokens=result.tokens,
             tokens_input=result.tokens_input,
             tokens_output=result.tokens_output,
-            idempotency_key=result.idempotency_key,
-            correlation=result.correlation,
+            idempotency_key=facts.idempotency_key,
+            correlation=Correlation(facts.trace_id, facts.run_id, facts.flow_id, facts.step_id),
         )
+    )
+
+
+def facts_of(remembered: StoredAnswer, result: ExecResult) -> RequestFacts:
+    """The request's own ids and type if its answer holds them, else those that the result names."""
+    if remembered.facts is not None:
+        return remembered.facts
+    c = result.correlation
+    return RequestFacts(
+        result.request_id or "",
+        result.job_type or "unknown",
+        c.trace_id,
+        c.run_id,
+        c.flow_id,
+        c.step_id,
+        result.idempotency_key,
     )

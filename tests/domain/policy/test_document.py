@@ -182,6 +182,46 @@ def test_fallback_conditions() -> None:
     assert rule.retry == 0
 
 
+@pytest.mark.parametrize(
+    ("one", "listed"),
+    [
+        ({"status": "timeout"}, {"status": ["timeout"]}),
+        ({"status": 503}, {"status": ["503"]}),
+        ({"status": "HTTP_5XX", "message_type": "chat"}, {"status": ["5xx"], "message_type": ["chat"]}),
+        ({"context": {"tier": "gold"}}, {"context": {"tier": ["gold"]}}),
+    ],
+)
+def test_a_list_of_texts_may_be_a_single_text(one: JsonObject, listed: JsonObject) -> None:
+    """In rules and in the `when` of extensions; the canonical form is the list, so the hash is the same."""
+    rule, same = (parsed(fallbacks=[{"to": "b", "when": w}]) for w in (one, listed))
+    assert (rule.policy.fallbacks, rule.canonical, rule.warnings) == (same.policy.fallbacks, same.canonical, [])
+    if "status" not in one:
+        pre, same = (parsed(pre=[{"id": "x", "mode": "optional", "when": w}]) for w in (one, listed))
+        assert pre.canonical == same.canonical
+
+
+def test_a_single_condition_of_the_old_form() -> None:
+    """`fallback.conditions` too."""
+    one, listed = (parsed(fallback={"provider": "b", "conditions": c}) for c in ("timeout", ["timeout"]))
+    assert one.canonical == listed.canonical
+
+
+@pytest.mark.parametrize(
+    ("when", "problem"),
+    [
+        ({"status": "nonsense"}, 'fallbacks[0].when.status: "nonsense" is not a status'),
+        ({"status": True}, "fallbacks[0].when.status: expected a list"),
+        ({"message_type": 5}, "fallbacks[0].when.message_type: expected a string"),
+        ({"message_type": ""}, 'fallbacks[0].when.message_type: "" is not 1 to 256'),
+        ({"context": {"tier": {}}}, "fallbacks[0].when.context.tier: expected a list"),
+    ],
+)
+def test_a_single_value_that_is_none_is_refused_at_its_path(when: JsonObject, problem: str) -> None:
+    """Without an index: there is no list."""
+    (found,) = problems(TWO | {"fallbacks": [{"to": "b", "when": when}]})
+    assert found.startswith(problem)
+
+
 def test_a_fallback_to_a_stranger() -> None:
     """`to` may name a provider outside the pool: a warning, and a provider of weight 0."""
     compiled = parsed(fallbacks=[{"to": "c"}, {"to": "b", "when": {"status": ["timeout"]}}])

@@ -624,6 +624,23 @@ async def test_late_rows_are_counted(own: ValkeyProcess) -> None:
     await nodes.close()
 
 
+async def test_a_lane_that_nobody_uses_follows_redis_time(redis_url: str) -> None:
+    """Moments of tasks are dated by it: its look asks for the time, so an hour's error is gone with the next one."""
+    nodes = SingleNode(redis_url)
+    async with Pod(nodes, fresh_keys()) as pod:
+        lane, _ = pod.lanes.of(0)
+        right = lane.now_ms()
+        for error_ms in (3_600_000.0, -3_600_000.0):
+            assert lane._clock.offset_ms is not None
+            lane._clock.offset_ms += error_ms
+            lane.tick()
+            async with asyncio.timeout(5):
+                while abs(lane.now_ms() - right) > 60_000:
+                    await asyncio.sleep(0.01)
+                    lane.tick()
+    await nodes.close()
+
+
 async def test_who_looks_while_a_lane_opens_does_not_share_its_link(redis_url: str) -> None:
     """A pod's ticker may look at any moment: the first connection is one coroutine's."""
     nodes = SingleNode(redis_url)

@@ -16,6 +16,7 @@ class Message:
 
     def __init__(self, sequence: int, data: bytes = b"", delivered: int = 1, subject: str = RESULT) -> None:
         self.sequence, self.data, self.delivered, self.subject = sequence, data, delivered, subject
+        self.stored_ms = NOW_MS
         self.said: list[str] = []
 
     @property

@@ -152,14 +152,14 @@ class World:
 
         tasks, decisions = Mortal(self.tasks, fate), Mortal(self.pod.decisions, fate)
         stream, alerts, t = Stream(), RecordedAlerts(), self.telemetry
-        letters = DeadLetters(stream, t, alerts, keep_payload=False, max_bytes=lambda: 1 << 20, wall_ms=lambda: NOW_MS)
-        outbox = Outbox(tasks, stream, UsageStream(), t, alerts, dedup_ms=lambda: DEDUP_MS, wall_ms=lambda: NOW_MS)
+        letters = DeadLetters(stream, t, alerts, keep_payload=False, max_bytes=lambda: 1 << 20)
+        outbox = Outbox(tasks, stream, UsageStream(), t, alerts, dedup_ms=lambda: DEDUP_MS, now_ms=lambda _: NOW_MS)
         final_results = FinalResults(tasks, stream, Line(), t)
         effects = TaskEffects(tasks, final_results, t, alerts, tombstone_ms=60_000, max_bytes=lambda: 1 << 20)
         isolation = Isolation(t, alerts)
         parts = tasks, decisions, self, outbox, letters, effects, t, isolation
         failures = RedisDeliveryFailures(self.pod.keys, self.pod.nodes)
-        settle = Settle(*parts, failures, max_failures=2, wall_ms=lambda: NOW_MS)
+        settle = Settle(*parts, failures, max_failures=2)
         acks = Acks(tasks, decisions, self, effects, letters, t, isolation, failures, max_failures=2)
         never: Any = None  # parts that no task here comes to
         sweeper = Sweeper(

@@ -28,7 +28,6 @@ class Room:
             RecordedAlerts(),
             keep_payload=False,
             max_bytes=lambda: 1 << 20,
-            wall_ms=lambda: 0,
         )
         self.counts: Counter[tuple[str, int, bytes]] = Counter()
         self.uncounted = False

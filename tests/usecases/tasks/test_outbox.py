@@ -39,7 +39,7 @@ class Room:
             self.telemetry,
             self.alerts,
             dedup_ms=lambda: DEDUP_MS,
-            wall_ms=lambda: NOW_MS,
+            now_ms=lambda _tenant: NOW_MS,
         )
 
     async def usage_is_waiting(self, usage_ids: Sequence[bytes]) -> list[bool]:
