@@ -44,7 +44,8 @@ class Services:
                 telemetry=t,
                 backpressure_active=self._backpressure.active,
                 gate=platform.gate_facts,
-            )
+            ),
+            max_connections=s.http_max_connections,
         )
         self._open: list[service.Service] = []
 
