@@ -24,13 +24,15 @@
 -- GUARANTEES
 --   The call returns { 0, seconds, microseconds, one string a row: layout settle_reply, then as above }. A task moves
 --   only forward: its decision and attempt must be the row's and its state below the row's bound. So the first result
---   wins and a repeated call changes nothing. The final result for the caller is stored in the same act, and stays
+--   wins and a repeated call changes nothing. A task that ended while nobody knew whether a worker has it is moved once
+--   more, by a row that reopens. The final result for the caller is stored in the same act, and stays
 --   due until a pod has published it. A result gives units back only in the bucket that was charged; units beyond the
 --   reservation are charged now. Live figures change in the same act and never stop it. Runs when Redis is out of
 --   memory, because ending work frees it. Every key has a TTL or a bound: see KEYS in router/store/keys.py.
 --- @names charge_kinds
 --- @names settle_kinds
 --- @names settle_flags
+--- @names dispatched
 --- @layout settle_reply
 --- @layout correction
 --- @layout lease
@@ -108,12 +110,15 @@ local function correct(row, pos, n, decision)
   end
 end
 
--- The delivery record after the move; nil when the row does not fit it.
-local function moved_task(record, decision, attempt, below, state, why, due_at)
-  local format, state_now, attempt_now, _, charged_ms, due_now, decision_now = unpack('>BBBHddc16', record)
+-- The delivery record after the move, and whether it had ended before; nil when the row does not fit it.
+local function moved_task(record, decision, attempt, below, state, why, due_at, reopens)
+  local format, state_now, attempt_now, why_now, charged_ms, due_now, decision_now = unpack('>BBBHddc16', record)
   if format ~= 1 then error('delivery record of format ' .. format) end
-  if decision_now ~= decision or attempt_now ~= attempt or state_now >= below then return nil end
-  return pack('>BBBHdd', 1, state, attempt, why, charged_ms, due_at > 0 and due_at or due_now) .. record:sub(22)
+  if decision_now ~= decision or attempt_now ~= attempt then return nil end
+  local ended = reopens and state_now >= below and (why_now == DISPATCH_OPEN or why_now == DISPATCH_FAILED)
+  if state_now >= below and not ended then return nil end
+  local after = pack('>BBBHdd', 1, state, attempt, why, charged_ms, due_at > 0 and due_at or due_now)
+  return after .. record:sub(22), ended
 end
 
 -- The remembered answer after its result; nil when it is another decision's or has its result. `mark`: of the result,
@@ -190,9 +195,10 @@ local function run(row)
   local parts = leases + n_leases * LEASE_SIZE
   if parts ~= #row - extra_bytes + 1 then error('size of a row') end
   local settings, learned, mark = read_parts(row, parts, flags)
-  local after
+  local after, had_ended
   if kind == SETTLE_TASK then
-    after = moved_task(there, decision, attempt, below, state, why, due_at)
+    local reopens = flags % (2 * SETTLE_REOPENS) >= SETTLE_REOPENS
+    after, had_ended = moved_task(there, decision, attempt, below, state, why, due_at, reopens)
   else
     after = moved_answer(there, decision, mark)
   end
@@ -209,6 +215,9 @@ local function run(row)
   if #usage > 0 then call('HSET', KEYS[k_outbox], k_job > 0 and KEYS[k_job]:sub(-16) or decision, usage) end
   if kind == SETTLE_ANSWER then
     call('SET', KEYS[k_subject], after, 'KEEPTTL')
+  elseif had_ended then
+    -- The final result, and when it is due, are those of the end: a caller gets one.
+    call('SET', KEYS[k_subject], after, 'PX', keep_ms)
   elseif due_at > 0 then
     keep_task(k_subject, k_due, after, due_at)
   else

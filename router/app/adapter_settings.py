@@ -57,9 +57,9 @@ def redis_server(s: Settings) -> Server:
 def redis_access(s: Settings) -> Access:
     """Credentials and TLS file of Redis."""
     return Access(
-        s.redis_username,
-        None if s.redis_password is None else s.redis_password.get_secret_value(),
-        None if s.redis_tls_ca is None else str(s.redis_tls_ca),
+        username=s.redis_username,
+        password=None if s.redis_password is None else s.redis_password.get_secret_value(),
+        tls_ca=None if s.redis_tls_ca is None else str(s.redis_tls_ca),
     )
 
 
@@ -84,7 +84,7 @@ def lane_settings(s: Settings) -> LaneSettings:
 def retention_bounds(s: Settings) -> RetentionBounds:
     """How long audit entries are kept."""
     age_ms = s.audit_retention_days * DAY_MS
-    return RetentionBounds(age_ms, s.audit_max_len, audit_ms(s))
+    return RetentionBounds(age_ms=age_ms, max_len=s.audit_max_len, ttl_ms=audit_ms(s))
 
 
 def decide_settings(s: Settings) -> DecideSettings:
@@ -96,7 +96,7 @@ def decide_settings(s: Settings) -> DecideSettings:
         allowed_tenants=frozenset(s.allowed_tenants),
         baseline_tenant=s.baseline_tenant,
         on_store_error=OnStoreError(s.on_store_error),
-        deadlines=Deadlines(s.deadline_factor, s.deadline_least_ms, s.deadline_most_ms),
+        deadlines=Deadlines(factor=s.deadline_factor, min_ms=s.deadline_least_ms, max_ms=s.deadline_most_ms),
         deadline_max_ms=s.deadline_max_ms,
         result_subject_prefixes=(*(s.reply_prefixes or (subjects.INBOX,)), *s.result_subject_prefixes),
     )
@@ -104,12 +104,17 @@ def decide_settings(s: Settings) -> DecideSettings:
 
 def quotas(s: Settings) -> Quotas:
     """Quotas on a tenant's policies."""
-    return Quotas(s.quota_policies, s.quota_providers, s.quota_rules)
+    return Quotas(policies=s.quota_policies, providers=s.quota_providers, rules=s.quota_rules)
 
 
 def policy_bounds(s: Settings) -> Bounds:
     """Bounds on a tenant's stored policies and their history."""
-    return Bounds(s.quota_policies, s.policy_history, s.policy_history_days * DAY_MS, audit_ms(s))
+    return Bounds(
+        policies=s.quota_policies,
+        revisions=s.policy_history,
+        deleted_ms=s.policy_history_days * DAY_MS,
+        audit_ms=audit_ms(s),
+    )
 
 
 def cache_settings(s: Settings) -> CacheSettings:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TypedDict
 
 from router.bus.stream_specs import Ensured
@@ -175,13 +175,12 @@ class StreamWatch:
 class CacheWatch:
     """Watches the policy cache (`ports.policies.CacheHooks`).
 
-    `suspect` is set to the seed guard's method once that exists. `tenants` have a metric label of their own. `served`
-    is called with each tenant that this pod decides for.
+    `suspect` is set to the seed guard's method once that exists. `served` is called with each tenant that this pod
+    decides for.
     """
 
-    def __init__(self, telemetry: Telemetry, tenants: Iterable[str], *, served: Callable[[str], None]) -> None:
+    def __init__(self, telemetry: Telemetry, *, served: Callable[[str], None]) -> None:
         self._telemetry = telemetry
-        self._revisions = {t: telemetry.policy_revision.labels(t) for t in tenants}
         self.suspect: Callable[[str], None] = _no_guard_yet
         self._served = served
         self._throttle = LogThrottle(time.monotonic)
@@ -210,9 +209,7 @@ class CacheWatch:
 
     def kept(self, tenant_id: str, revision: int | None) -> None:
         """The tenant is cached at this revision; None: it is no longer cached."""
-        gauge = self._revisions.get(tenant_id)
-        if gauge is not None:
-            gauge.set(revision or 0)
+        self._telemetry.policy_revision.set(tenant_id, revision or 0)
 
     def head_missing(self, tenant_id: str) -> None:
         """The store may have lost its data."""

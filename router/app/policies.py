@@ -25,7 +25,7 @@ class PolicyParts:
 
     def __init__(self, platform: Platform, audit: AuditParts) -> None:
         s, t, store = platform.settings, platform.telemetry, platform.store
-        watch = CacheWatch(t, s.metrics_tenants, served=audit.retention.served)
+        watch = CacheWatch(t, served=audit.retention.served)
         of_decisions = DecisionQuotas(s.quota_requests, s.quota_audit_rate)
         self.cache = PolicyCache(
             WithQuotas(store.policies, of_decisions, OnStoreError(s.on_store_error)),

@@ -23,6 +23,7 @@ from router.usecases.tasks.outbox import Outbox
 from router.usecases.tasks.settle import Settle
 from router.usecases.tasks.sweep import Sweeper
 from router.usecases.tasks.task_effects import TaskEffects
+from router.usecases.tasks.undispatched import Undispatched
 from router.usecases.tasks.unfinished import Unfinished
 from router.wire import subjects
 
@@ -35,7 +36,9 @@ class TaskParts:
     def __init__(self, platform: Platform, policies: PolicyParts) -> None:
         self._platform = platform
         s, t, store = platform.settings, platform.telemetry, platform.store
-        self.dispatcher = Dispatcher(store.tasks, platform.publisher, t, platform.now_ms)
+        self.dispatcher = Dispatcher(
+            store.tasks, platform.publisher, t, platform.now_ms, late_ms=s.publish_timeout_s * 1000
+        )
         self.final_results = FinalResults(store.tasks, platform.publisher, platform.bus, t)
         self.workers = FleetWorkers(t, platform.alerts, time.monotonic)
         self.outbox = Outbox(
@@ -63,6 +66,8 @@ class TaskParts:
             tombstone_ms=s.tombstone_ttl_s * 1000,
             max_bytes=self._max_bytes,
         )
+        self.undispatched = Undispatched(store.tasks, policies.cache, effects, t)
+        self.dispatcher.on_undispatched = self.undispatched.end
         self.sweeper = self._sweeper(policies, effects)
         effects.next_due = self.sweeper.soon
         self.loops = self._loops(policies, effects)
@@ -182,5 +187,6 @@ class TaskParts:
         for loop in self.loops.values():
             await loop.stop()
         await self._platform.publisher.flush(5.0)
+        await self.undispatched.drained()
         await self.outbox.drained()
         await self.final_results.drained()

@@ -20,7 +20,11 @@ from router.domain.task import TaskRecord
 DEFAULT_BACKOFF_MS = 200
 
 # The stored number of what ended an attempt: an HTTP number as it is, a word as its index here.
-_WORDS = ("", "error", "timeout", "cancelled", "rate_limited", "circuit_breaker_open")
+# Pods of two versions read it during a roll: only append.
+_WORDS = (
+    *("", "error", "timeout", "cancelled", "rate_limited", "circuit_breaker_open"),
+    *("all_providers_failed", "context_length_exceeded", "content_filter"),
+)
 
 
 def why_of(result: ExecResult) -> int:
@@ -111,11 +115,16 @@ def next_plan(
 ) -> Plan:
     """Plan the next attempt. Fallback rules match the status that ended the last attempt.
 
-    Its only charges are concurrency leases: other reservations of the first attempt stay in force.
+    Its only charges are concurrency leases: other reservations of the first attempt stay in force. A task keeps its
+    further attempts when the gate closes.
     """
     step = Step(status_of(record.why), record.provider_id, record.attempt - 1)
     fresh_plan = plan(
-        request=replace(request, step=step), stored=stored, features=features, deadlines=deadlines, snapshot=snapshot
+        request=replace(request, step=step),
+        stored=stored,
+        features=replace(features, retries=True),
+        deadlines=deadlines,
+        snapshot=snapshot,
     )
     leases = tuple(c for c in fresh_plan.charges if c.limit.resource is Resource.CONCURRENCY)
     facts = record.facts

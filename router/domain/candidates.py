@@ -14,7 +14,7 @@ from xxhash import xxh3_64_intdigest
 from router.domain.decision import CandidateVerdict, Reason, Verdict
 from router.domain.figures import Share, Snapshot, latency_and_cost, shares_by_score
 from router.domain.policy.model import Fallback, Limit, Provider, Resource, Scope, Selection, StoredPolicy
-from router.domain.request import NO_CONSTRAINTS, NO_STEP, DecideRequest
+from router.domain.request import NO_CONSTRAINTS, NO_STEP, DecideRequest, Step
 
 MAX_ORDERS = 720
 _PER_64 = 1.0 / (1 << 64)
@@ -60,13 +60,21 @@ class Candidate(Struct, frozen=True):
 
 
 def in_order(
-    request: DecideRequest, stored: StoredPolicy, snapshot: Snapshot, *, best_score: bool, session: str | None
+    request: DecideRequest,
+    stored: StoredPolicy,
+    snapshot: Snapshot,
+    *,
+    best_score: bool,
+    session: str | None,
+    steps: bool = True,
 ) -> tuple[tuple[Candidate, ...], tuple[CandidateVerdict, ...]]:
     """Return the candidates in order, and the providers that the request's constraints exclude.
 
     `best_score`: whether the gate allows that selection. `session`: with pins on, candidates are ordered by a hash of
-    the session instead of the request id; None: there is no session.
+    the session instead of the request id; None: there is no session. `steps`: whether the gate allows further attempts,
+    also those that the caller makes by itself; else its step is ignored.
     """
+    step = request.step if steps else NO_STEP
     policy = stored.policy
     plan_cache = policy.plan_cache
     if plan_cache.snapshot is not snapshot:
@@ -84,14 +92,14 @@ def in_order(
         ranked = _rendezvous(request, stored, plan_cache.by_score, session)
     else:
         ranked = _rendezvous(request, stored, policy.shares, session)
-    plain = request.constraints is NO_CONSTRAINTS and request.step is NO_STEP and not policy.has_attributes
+    plain = request.constraints is NO_CONSTRAINTS and step is NO_STEP and not policy.has_attributes
     order_key = (best, ranked)
     if plain and (cached := plan_cache.orders.get(order_key)) is not None:
         return cast(tuple[Candidate, ...], cached), ()
     reason = Reason.BEST_SCORE if best else Reason.WEIGHTED
     order = [(policy.pool[i], reason) for i in ranked]
-    if policy.fallbacks or request.step is not NO_STEP:
-        order = _with_fallbacks(request, stored, order)
+    if policy.fallbacks or step is not NO_STEP:
+        order = _with_fallbacks(request, step, stored, order)
     candidates, excluded = _within_constraints(request, stored, order, snapshot)
     if plain and not any(c.charges for c in candidates) and len(plan_cache.orders) < MAX_ORDERS:
         plan_cache.keep_order(order_key, candidates)
@@ -119,7 +127,7 @@ def _rendezvous(
 
 
 def _with_fallbacks(
-    request: DecideRequest, stored: StoredPolicy, order: list[tuple[Provider, Reason]]
+    request: DecideRequest, step: Step, stored: StoredPolicy, order: list[tuple[Provider, Reason]]
 ) -> list[tuple[Provider, Reason]]:
     """Add the targets of fallback rules to the order.
 
@@ -129,7 +137,6 @@ def _with_fallbacks(
     by_name = {p.name: p for p in stored.policy.providers}
     for p in stored.policy.fallback_providers:
         by_name.setdefault(p.name, p)
-    step = request.step
     rules = [r for r in stored.policy.fallbacks if attributes_match(r, request)]
     front: list[tuple[Provider, Reason]] = []
     if step.failed and step.status is not None:

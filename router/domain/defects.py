@@ -36,9 +36,13 @@ class InputWarning(NamedTuple):
     text: str
 
 
+# The features of an audit record are at most 64 KiB, and a character takes up to 4 bytes.
+_MAX_NOTE_CHARS = 8_192
+
 Warnings = tuple[InputWarning, ...]
 
 
 def note_of(*parts: str | None, warnings: Warnings = ()) -> str | None:
-    """Join the parts of an audit note, and the texts of the warnings; None: there is nothing to note."""
-    return "; ".join([*(p for p in parts if p is not None), *(w.text for w in warnings)]) or None
+    """Join the parts of an audit note and the texts of the warnings, at most 8,192 characters; None: there are none."""
+    note = "; ".join([*(p for p in parts if p is not None), *(w.text for w in warnings)])
+    return note[:_MAX_NOTE_CHARS] or None

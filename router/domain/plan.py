@@ -17,6 +17,7 @@ from router.domain.policy.model import DEFAULT_ATTEMPTS, Resource, Scope, Select
 from router.domain.request import DecideRequest
 
 PIN_NAME_BYTES = 10
+MAX_SESSION_CHARS = 256
 ANONYMOUS = "~anonymous"
 # How languages write a missing value: JSON and Java, JavaScript, Python, Ruby, Go, C.
 _NONE = frozenset(("", "null", "undefined", "none", "nil", "<nil>", "(null)"))
@@ -61,7 +62,7 @@ DEFAULT_DEADLINES = Deadlines()
 class Pin(Struct, frozen=True):
     """The pin of a session to a provider. It is soft: an unfit provider loses it.
 
-    `name`: a hash of policy and session; `key`: the session as the caller sent it.
+    `name`: a hash of policy and session; `key`: the first 256 characters of the session as the caller sent it.
     """
 
     name: bytes
@@ -119,7 +120,9 @@ def plan(
     withheld = _withheld_features(request, stored, features) if features is not ALL_FEATURES else ()
     pin = _pin(request, stored) if policy.sticky is not None and features.pins else None
     session = None if pin is None else pin.key
-    ordered, passed_over = in_order(request, stored, snapshot, best_score=features.best_score, session=session)
+    ordered, passed_over = in_order(
+        request, stored, snapshot, best_score=features.best_score, session=session, steps=features.retries
+    )
     if (fixed_ms := request.options.deadline_ms) is not None:
         deadlines = Deadlines(0, fixed_ms, fixed_ms)
     # An undispatched decision holds its lease for the deadline of the first candidate. A task holds its lease until the
@@ -155,12 +158,18 @@ def _withheld_features(request: DecideRequest, stored: StoredPolicy, features: F
     policy = stored.policy
     checks = (
         ("pins", features.pins, _session(request, stored) is not None),
-        ("retries", features.retries, request.push_assignment and _max_attempts(request, stored) > 1),
+        ("retries", features.retries, _attempts_again(request, stored)),
         ("best_score", features.best_score, policy.selection is Selection.BEST_SCORE),
         ("explain", features.explain, request.options.explain),
         ("extensions", features.extensions, bool(policy.pre or policy.validators or policy.post)),
     )
     return tuple(name for name, allowed, used in checks if used and not allowed)
+
+
+def _attempts_again(request: DecideRequest, stored: StoredPolicy) -> bool:
+    """Whether the request is or may get a further attempt: by its caller, or by dispatch."""
+    step = request.step
+    return step.failed or step.retry_attempts > 0 or (request.push_assignment and _max_attempts(request, stored) > 1)
 
 
 def _session(request: DecideRequest, stored: StoredPolicy) -> str | None:
@@ -194,7 +203,7 @@ def _pin(request: DecideRequest, stored: StoredPolicy) -> Pin | None:
         return None
     # A pin belongs to one tenant, so a collision affects only that tenant's sessions: a fast hash is enough.
     digest = xxh3_128_digest(f"{stored.policy_id}\0{session}".encode())
-    return Pin(digest[:PIN_NAME_BYTES], session, sticky.ttl_ms)
+    return Pin(digest[:PIN_NAME_BYTES], session[:MAX_SESSION_CHARS], sticky.ttl_ms)
 
 
 def _charges(request: DecideRequest, stored: StoredPolicy, candidates: tuple[Candidate, ...]) -> tuple[Charge, ...]:

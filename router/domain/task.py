@@ -44,6 +44,21 @@ class TaskState(IntEnum):
 FIRST_FINAL = TaskState.SUCCEEDED
 
 
+class Dispatched(IntEnum):
+    """How the publication of an attempt went, where that matters later; stored as the `why` of the record.
+
+    The numbers are above every HTTP number (`attempts.why_of`) and the same in the scripts. A task that ended as `OPEN`
+    or `FAILED` is settled by a result all the same, once: a worker may have received the assignment.
+    """
+
+    LATE = 1001
+    """Stored too late for the provider to be blamed for a missed deadline."""
+    OPEN = 1002
+    """Sent, and not known to be stored before the deadline: the task ended, and its reservations stand."""
+    FAILED = 1003
+    """Refused by the server, or never sent: the task ended, and its reservations were given back."""
+
+
 class Reservation(Struct, frozen=True, array_like=True, omit_defaults=True):
     """Reserved units, or a concurrency lease, that a result settles. `units` −1: the cost of the chosen provider.
 
@@ -92,7 +107,8 @@ class TaskFacts(Struct, frozen=True, array_like=True):
 class TaskRecord(Struct, frozen=True):
     """The delivery record of a task. Ids and `provider_entry` are bytes; times are Redis ms.
 
-    `why`: what ended the previous attempt of a waiting task, as a number (`attempts.why_of`).
+    `why`: what ended the previous attempt of a waiting task, as a number (`attempts.why_of`); of other tasks a
+    `Dispatched`, or 0.
     """
 
     state: TaskState
@@ -107,6 +123,11 @@ class TaskRecord(Struct, frozen=True):
     expected_cost_microusd: int
     facts: TaskFacts
     why: int = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether the task has ended without a verdict on its work: a result is settled all the same."""
+        return self.state.final and self.why in (Dispatched.OPEN, Dispatched.FAILED)
 
     @property
     def unfinished(self) -> bool:
@@ -196,6 +217,8 @@ class Move(Struct, frozen=True):
     - `final`: the final result, stored until it is published.
     - `mark`: which result it is (8 bytes), kept with the answer that it settles; empty: not kept.
     - `note`: write only the audit record.
+    - `reopens`: the step is also made for a task that ended as `Dispatched.OPEN` or `Dispatched.FAILED`; the final
+      result that is stored for it stays.
     """
 
     tenant_id: str
@@ -217,6 +240,7 @@ class Move(Struct, frozen=True):
     corrections: tuple[Correction, ...] = ()
     leases: tuple[Correction, ...] = ()
     note: bool = False
+    reopens: bool = False
     why: int = 0
     taught: Measurements = NO_MEASUREMENTS
     final: Final | None = None

@@ -22,6 +22,8 @@ from collections.abc import Iterable
 from functools import cached_property
 from struct import Struct as Binary
 
+from router.domain.task import Dispatched
+
 _WIDTH = re.compile(r"(B|H|I4|d|c[1-9]\d*)?(c0)?")
 _CODES = {"B": "B", "H": "H", "I4": "I", "d": "d"}
 
@@ -297,7 +299,7 @@ ROW_FAILED, ROW_STEPS = 1 << 7, 1 << 8
 KIND_SLIDING, KIND_LOG, KIND_CONCURRENCY = range(3)
 CHARGE_SHADOW, CHARGE_RECORDS = 1, 2
 SETTLE_TASK, SETTLE_ANSWER, SETTLE_NOTE = 1, 2, 3
-SETTLE_BREAKER, SETTLE_FIGURES, SETTLE_MARK = 1, 2, 4
+SETTLE_BREAKER, SETTLE_FIGURES, SETTLE_MARK, SETTLE_REOPENS = 1, 2, 4, 8
 
 # Numbers with names; `@names` of a script makes constants of them, which are called as here.
 NAMES = {
@@ -319,6 +321,12 @@ NAMES = {
     # The limit only reports; the limit is the tenant's quota of audit records, which refusals are charged to as well.
     "charge_options": {"CHARGE_SHADOW": CHARGE_SHADOW, "CHARGE_RECORDS": CHARGE_RECORDS},
     "settle_kinds": {"SETTLE_TASK": SETTLE_TASK, "SETTLE_ANSWER": SETTLE_ANSWER, "SETTLE_NOTE": SETTLE_NOTE},
-    # The row has the part BREAKER, the part FIGURES, the part MARK.
-    "settle_flags": {"SETTLE_BREAKER": SETTLE_BREAKER, "SETTLE_FIGURES": SETTLE_FIGURES, "SETTLE_MARK": SETTLE_MARK},
+    # The row has the part BREAKER, the part FIGURES, the part MARK; it may move a task that ended as `dispatched`.
+    "settle_flags": {
+        "SETTLE_BREAKER": SETTLE_BREAKER,
+        "SETTLE_FIGURES": SETTLE_FIGURES,
+        "SETTLE_MARK": SETTLE_MARK,
+        "SETTLE_REOPENS": SETTLE_REOPENS,
+    },
+    "dispatched": {"DISPATCH_OPEN": Dispatched.OPEN.value, "DISPATCH_FAILED": Dispatched.FAILED.value},
 }

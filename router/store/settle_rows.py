@@ -94,7 +94,7 @@ class MoveBatch:
 
     def _parts(self, tenant: TenantKeys, move: Move) -> tuple[int, bytes]:
         """What few moves carry: flags and optional parts, in the order of the flags."""
-        flags, parts = 0, b""
+        flags, parts = layouts.SETTLE_REOPENS if move.reopens else 0, b""
         breaker = move.breaker
         if breaker is not None and move.verdict in _COUNTED:
             flags |= layouts.SETTLE_BREAKER

@@ -1,12 +1,12 @@
 """Create metric families in one registry, and keep a row of each for the reference."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
 from prometheus_client.registry import Collector
 
-from router.telemetry.tally import Histogram, Totals
+from router.telemetry.tally import Decisions, Histogram, PerTenant, Totals
 
 
 class MetricRow(NamedTuple):
@@ -49,6 +49,13 @@ class Families:
         totals = Totals(f"router_{name}", documentation, labels)
         self.own(totals, f"router_{name}", documentation, labels)
         return totals
+
+    def per_tenant(self, name: str, documentation: str, tenants: Iterable[str], decisions: Decisions) -> PerTenant:
+        """Create a gauge with a series for each of `tenants`, while tenant labels are on."""
+        gauge = PerTenant(f"router_{name}", documentation, tenants, decisions)
+        self._registry.register(gauge)
+        self.rows.append(MetricRow(f"router_{name}", "gauge", ("tenant",), documentation))
+        return gauge
 
     def own(self, counter: Collector, name: str, documentation: str, labels: Sequence[str]) -> None:
         """Register a counter family of another class, under its full name; `_total` is added."""

@@ -52,7 +52,7 @@ class Telemetry:
         self._extensions(families)
         self._store(families)
         self._audit(families)
-        self._policies_and_gate(families)
+        self._policies_and_gate(families, tenants)
         self._tasks(families)
         self._bus(families)
         self._pod(families)
@@ -208,7 +208,7 @@ class Telemetry:
             "audit_unrecorded", "Refusals that the audit counts instead of recording each (ROUTER_QUOTA_AUDIT_RATE)."
         )
 
-    def _policies_and_gate(self, families: Families) -> None:
+    def _policies_and_gate(self, families: Families, tenants: Iterable[str]) -> None:
         self.policy_reloads = families.counter("policy_reloads", "Policy loads, by cause.", "cause")
         self.policy_load_failures = families.counter(
             "policy_load_failures", "Policy loads that failed; the last good policies stay."
@@ -222,10 +222,11 @@ class Telemetry:
             "policy_revision_skew_seconds",
             "Time that the oldest tenant in router_policy_revision_skew has been behind; 0 if there is none.",
         )
-        self.policy_revision = families.gauge(
+        self.policy_revision = families.per_tenant(
             "policy_revision",
             "Policy revision that the pod decides by; 0: not cached. Only for ROUTER_METRICS_TENANTS.",
-            "tenant",
+            tenants,
+            self.decisions,
         )
         self.figures_tenants = families.gauge("figures_tenants", "Tenants whose live figures the pod holds.")
         self.figures_failures = families.counter(
@@ -260,6 +261,9 @@ class Telemetry:
             "Assignment publishes that the stream dropped as duplicates: no worker gets them again.",
         )
         self.assignments_timed_out = families.counter("assignments_timed_out", "Attempts whose deadline passed.")
+        self.assignments_undispatched = families.counter(
+            "assignments_undispatched", "Attempts that the server refused or that were never sent; their tasks ended."
+        )
         self.final_results = families.counter(
             "final_results",
             "Final results published to callers: by the pod that ended the task, by a sweeper after no confirmation, "

@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from router.domain.decision import Answer, Code, Decided, Reason
@@ -94,6 +94,32 @@ class Totals(Collector):
         family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
         for labels, source in self._sources.items():
             family.add_metric(labels, source())
+        return [family]
+
+
+class PerTenant(Collector):
+    """A gauge with a series for each of `tenants`, while tenant labels are on (`Decisions.per_tenant`)."""
+
+    def __init__(self, name: str, documentation: str, tenants: Iterable[str], decisions: "Decisions") -> None:
+        self._name, self._documentation = name, documentation
+        self._values = dict.fromkeys(tenants, 0)
+        self._decisions = decisions
+
+    def set(self, tenant_id: str, value: int) -> None:
+        """Set the value of a tenant; a tenant without a label of its own is ignored."""
+        if tenant_id in self._values:
+            self._values[tenant_id] = value
+
+    def describe(self) -> Iterable[Metric]:
+        """Return the family without samples."""
+        return [GaugeMetricFamily(self._name, self._documentation, labels=("tenant",))]
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the family with its current samples."""
+        family = GaugeMetricFamily(self._name, self._documentation, labels=("tenant",))
+        for tenant_id, value in self._values.items():
+            if self._decisions.label(tenant_id) == tenant_id:
+                family.add_metric((tenant_id,), value)
         return [family]
 
 

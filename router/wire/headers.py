@@ -17,7 +17,10 @@ _KNOWN_NAMES = frozenset(
         "content-type",
     )
 )
-_traceparent = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{1,256})?").fullmatch
+# Version ff and ids of zeros are invalid (W3C Trace Context, section 3.2.2).
+_traceparent = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{1,256})?"
+).fullmatch
 _garbled = re.compile("[\ud800-\udfff\ufffd]").search
 NO_HEADERS: Mapping[str, str] = {}
 

@@ -325,3 +325,152 @@ async def test_nothing_is_lost_or_doubled_over_kills_of_the_server(own_server: N
     assert all(await done.until(sent, 30))
     assert await stored(own_bus, "S") == sent
     await publisher.stop()
+
+
+class Troubles:
+    """`ports.bus.StreamTrouble` that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.refusals, self.recoveries = Heard(), Heard()
+
+    def refusing(self, stream: str, words: str) -> None:
+        """Kept."""
+        self.refusals(stream, words)
+
+    def stored(self, stream: str) -> None:
+        """Kept."""
+        self.recoveries(stream)
+
+
+async def full(bus: Bus, name: str) -> Streams:
+    """A stream over `<name>.in` that holds one message and refuses the next, and one over `<name>.other`."""
+    config = {"name": name, "subjects": [f"{name}.in"], "max_msgs": 1, "discard": "new"}
+    await bus.request(f"$JS.API.STREAM.CREATE.{name}", json.dumps(config).encode())
+    await create(bus, f"{name}-other", [f"{name}.other"])
+    await bus.request(f"{name}.in", b"in the way")
+    return Streams(bus, [StreamSpec(name, (f"{name}.in",), 3600), StreamSpec(f"{name}-other", (f"{name}.other",), 60)])
+
+
+async def emptied(bus: Bus, name: str) -> None:
+    """Room again."""
+    config = {"name": name, "subjects": [f"{name}.in"], "discard": "new"}
+    await bus.request(f"$JS.API.STREAM.UPDATE.{name}", json.dumps(config).encode())
+
+
+async def test_a_refusal_comes_with_the_words_of_the_server(bus: Bus, name: str) -> None:
+    """The stream is full until the end: REFUSED, since no try was left without an answer."""
+    publisher = StreamPublisher(bus, await full(bus, name), give_up_s=0.5)
+    await publisher.start()
+    done, words = Heard(), Heard()
+    publisher.publish(Publication(f"{name}.in", b"x", "i", failed=words), done)
+    assert await done.until(1) == [Published.REFUSED]
+    assert words.items == ["maximum messages exceeded"]
+    await publisher.stop()
+
+
+async def test_a_full_stream_holds_up_no_other(bus: Bus, name: str) -> None:
+    """More refused messages than the window has places: those of another stream are stored meanwhile."""
+    publisher = StreamPublisher(bus, await full(bus, name), window=2, give_up_s=10)
+    await publisher.start()
+    refused, done = Heard(), Heard()
+    for index in range(20):
+        publisher.publish(Publication(f"{name}.in", b"x", f"i{index}"), refused)
+    for index in range(20):
+        publisher.publish(Publication(f"{name}.other", b"x", f"o{index}"), done)
+    assert await done.until(20, 5) == [Published.STORED] * 20
+    assert refused.items == []
+    await emptied(bus, name)
+    assert await refused.until(20) == [Published.STORED] * 20
+    await publisher.stop()
+
+
+async def test_a_stream_that_stores_nothing_for_a_second_is_reported_until_it_does(bus: Bus, name: str) -> None:
+    """By its name, with the server's words; the other stream is not."""
+    publisher = StreamPublisher(bus, await full(bus, name))
+    publisher.trouble.sink = troubles = Troubles()
+    await publisher.start()
+    done = Heard()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    publisher.publish(Publication(f"{name}.in", b"x", "i"), done)
+    publisher.publish(Publication(f"{name}.other", b"x", "o"), done)
+    assert set(await troubles.refusals.until(2)) == {(name, "maximum messages exceeded")}
+    assert loop.time() - began >= 1.0
+    assert troubles.recoveries.items == []
+    await emptied(bus, name)
+    assert await troubles.recoveries.until(1) == [name]
+    await done.until(2)
+    await publisher.stop()
+
+
+async def test_a_stream_outside_the_specification_is_reported_by_its_subject(
+    bus: Bus, streams: Streams, name: str
+) -> None:
+    """It is somebody else's, and known by nothing else."""
+    await create(bus, f"{name}-their", [f"{name}.theirs"], max_msgs=1, discard="new")
+    await bus.request(f"{name}.theirs", b"in the way")
+    publisher = StreamPublisher(bus, streams)
+    publisher.trouble.sink = troubles = Troubles()
+    await publisher.start()
+    publisher.publish(Publication(f"{name}.theirs", b"x", "i"), Heard())
+    assert (await troubles.refusals.until(1))[0] == (f"{name}.theirs", "maximum messages exceeded")
+    await publisher.stop(0.01)
+
+
+@pytest.mark.parametrize("give_up_s", [0.5, 2.5], ids=["before the second try", "after it"])
+async def test_what_is_not_answered_is_no_refusal(bus: Bus, name: str, give_up_s: float) -> None:
+    """A stream with no_ack stores and says nothing: UNANSWERED, however often it was tried."""
+    await create(bus, name, [f"{name}.in"], no_ack=True)
+    publisher = StreamPublisher(bus, Streams(bus, [StreamSpec(name, (f"{name}.in",), 3600)]), give_up_s=give_up_s)
+    await publisher.start()
+    done, words = Heard(), Heard()
+    publisher.publish(Publication(f"{name}.in", b"x", "i", failed=words), done)
+    assert await done.until(1) == [Published.UNANSWERED]
+    assert words.items == ["no ack"]
+    assert await stored(bus, name) >= 1
+    await publisher.stop()
+
+
+async def test_a_refusal_after_silence_leaves_it_open(bus: Bus, name: str) -> None:
+    """The first try had no answer, the next is refused: the first may be stored."""
+    await create(bus, name, [f"{name}.in"], no_ack=True)
+    streams = Streams(bus, [StreamSpec(name, (f"{name}.in",), 3600)])
+    publisher = StreamPublisher(bus, streams, ack_timeout_s=0.2, give_up_s=1)
+    await publisher.start()
+    done = Heard()
+    publisher.publish(Publication(f"{name}.in", b"x", "i"), done)
+    await delete(bus, f"STREAM.DELETE.{name}")
+    assert await done.until(1) == [Published.UNANSWERED]
+    await publisher.stop()
+
+
+async def test_what_never_left_says_so(own_server: NatsProcess, own_bus: Bus) -> None:
+    """NATS goes away before the publish: UNSENT, at the publication's own time."""
+    publisher = StreamPublisher(own_bus, Streams(own_bus, [StreamSpec("S", ("s",), 3600, 60)]))
+    gone, done, words = Heard(), Heard(), Heard()
+    own_bus.on_disconnect.append(gone)
+    await publisher.start()
+    await asyncio.to_thread(own_server.kill)
+    await gone.until(1)
+    publisher.publish(Publication("s", b"", "i", within_s=0.3, failed=words), done)
+    assert await done.until(1, 3) == [Published.UNSENT]
+    assert words.items == ["never sent"]
+    await publisher.stop(0.01)
+
+
+async def test_what_was_under_way_when_nats_died_is_open(own_server: NatsProcess, own_bus: Bus) -> None:
+    """Its ack may be lost with the connection: UNANSWERED; and an outage of NATS is no trouble of a stream."""
+    await create(own_bus, "S", ["s"], no_ack=True)
+    publisher = StreamPublisher(own_bus, Streams(own_bus, [StreamSpec("S", ("s",), 3600, 60)]))
+    publisher.trouble.sink = troubles = Troubles()
+    done = Heard()
+    await publisher.start()
+    publisher.publish(Publication("s", b"", "i", within_s=2), done)
+    await own_bus.flush()
+    gone = Heard()
+    own_bus.on_disconnect.append(gone)
+    await asyncio.to_thread(own_server.kill)
+    await gone.until(1)
+    assert await done.until(1, 5) == [Published.UNANSWERED]
+    assert troubles.refusals.items == []
+    await publisher.stop(0.01)

@@ -15,6 +15,7 @@ from router.domain.attempts import (
 from router.domain.decision import Reason
 from router.domain.figures import NO_FIGURES
 from router.domain.plan import ALL_FEATURES, DEFAULT_DEADLINES
+from router.domain.policy.fallbacks import STATUSES
 from router.domain.policy.model import (
     Backoff,
     Fallback,
@@ -73,6 +74,9 @@ def order(policy: Policy, waiting: TaskRecord) -> list[tuple[str, Reason]]:
         (Status.ERROR, "HTTP_503", "503"),
         (Status.ERROR, "429", "429"),
         (Status.ERROR, "RATE_LIMITED", "rate_limited"),
+        (Status.ERROR, "CONTEXT_LENGTH_EXCEEDED", "context_length_exceeded"),
+        (Status.ERROR, "content_filter", "content_filter"),
+        (Status.ERROR, "All_Providers_Failed", "all_providers_failed"),
         (Status.ERROR, "SERVER_ERROR", "500"),
         (Status.ERROR, "BAD_PROMPT", "error"),
         (Status.ERROR, None, "error"),
@@ -82,6 +86,17 @@ def order(policy: Policy, waiting: TaskRecord) -> list[tuple[str, Reason]]:
 def test_what_a_result_says_to_rules(status: Status, code: str | None, seen: str) -> None:
     """A number as itself, a word of the vocabulary as itself, a server's fault as 500, all else by its status."""
     assert status_of(why_of(ExecResult(status, error_code=code))) == seen
+
+
+@pytest.mark.parametrize("word", [w for w in STATUSES if w != "success"])
+def test_a_result_can_report_every_word_that_rules_know(word: str) -> None:
+    """Stored as a number that pods of another version do not take for an HTTP number; its rule leads on."""
+    why = why_of(ExecResult(Status.ERROR, error_code=word.upper()))
+    assert why < 100
+    assert status_of(why) == word
+    rule = Fallback("b", (word,), backoff=Backoff(Strategy.FIXED, 7_777, 7_777, jitter=False))
+    policy = Policy(POOL, fallbacks=(Fallback("c", ("429",)), rule), fallback_providers=POOL[1:])
+    assert next_in_ms(policy, record(1, 3), why, None) == 7_777
 
 
 def test_a_missed_deadline_is_a_timeout() -> None:

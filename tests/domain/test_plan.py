@@ -315,6 +315,29 @@ def test_what_the_gate_closes_is_named() -> None:
     assert planned.requires_cp == ("pins", "best_score")
 
 
+@pytest.mark.parametrize(
+    "step",
+    [Step("503", "a"), Step("timeout"), Step("error", "a", 1), Step("Rate_Limited", "a", 3), Step(None, "a", 1)],
+)
+def test_a_step_that_its_caller_walks_is_an_attempt(step: Step) -> None:
+    """The gate withholds it like an attempt of dispatch: the answer is weighted, and says so."""
+    rule = Fallback("c", ("503", "timeout", "error", "rate_limited"))
+    policy = stored(provider("a", priority=1), provider("b"), fallbacks=(rule,), fallback_providers=(provider("c", 0),))
+    closed = Features(retries=False)
+    first, again = plan(ask(), policy, closed), plan(ask(step=step), policy, closed)
+    assert names(again) == names(first) == ["a", "b", "c"]
+    assert (first.requires_cp, again.requires_cp) == ((), ("retries",))
+    assert again.name != first.name
+    if step.failed:
+        assert names(plan(ask(step=step), policy))[0] == "c"
+
+
+@pytest.mark.parametrize("step", [Step("success", "a"), Step("SUCCESS"), Step(None, "a")])
+def test_a_step_without_a_failure_is_no_further_attempt(step: Step) -> None:
+    """Nothing is withheld."""
+    assert plan(ask(step=step), stored(provider("a")), Features(retries=False)).requires_cp == ()
+
+
 def test_every_candidate_has_its_own_deadline() -> None:
     """The record and the leases of a pushed task last as long as the slowest may take; what it is told is its own."""
     policy = stored(provider("a", expected_latency_ms=1_000, priority=1), provider("b", expected_latency_ms=9_000))

@@ -28,7 +28,7 @@ async def test_results_that_wait_while_redis_is_away_are_seen(own: Own) -> None:
 
     async def active() -> bool:
         seen = await data(caller)
-        return bool(seen["status"] == "active" and seen["metrics"]["pending_messages"] >= 1000)
+        return bool(seen["status"] == "active") and bool(seen["metrics"]["pending_messages"] >= 1000)
 
     await until(active, 20, "the backlog is seen")
 

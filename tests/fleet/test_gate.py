@@ -28,6 +28,7 @@ POLICIES: dict[str, Document] = {
         "providers": [{"name": "frail", "weight": 100, "priority": 1}, {"name": "sound", "weight": 100}],
         "circuit_breaker": {"enabled": True, "failure_threshold": 1, "timeout_ms": 60_000},
     },
+    "walked": PLAIN | {"fallbacks": [{"when": {"status": "5xx"}, "to": "gamma"}]},
     "masked": PLAIN | {"pre": [{"id": "mask", "mode": "optional"}]},
     "must_mask": PLAIN | {"pre": [{"id": "must-mask", "mode": "required"}]},
     "checked": PLAIN | {"validators": [{"id": "check", "on_fail": "block"}]},
@@ -202,6 +203,16 @@ async def tenant_metrics(s: Stand) -> None:
     metrics = await s.fleet.pods[0].metrics()
     own = [v for k, v in metrics.items() if k.startswith("router_decisions_total") and f'tenant="{TENANT}"' in k]
     assert (sum(own) > 0) is s.full
+    assert (f'router_policy_revision{{tenant="{TENANT}"}}' in metrics) is s.full
+
+
+async def steps_of_the_caller(s: Stand) -> None:
+    """A caller that reports a failed provider is led by its rule, or answered by weight."""
+    first = await s.caller.ask(task(TENANT, "walked", policy_id="walked"))
+    failed = {"status": "503", "current_provider": first.decision["provider_id"]}
+    again = await s.caller.ask(task(TENANT, "walked", policy_id="walked", context=failed))
+    assert again.decision["reason"] == ("fallback" if s.full else "weighted")
+    s.gated(again.decision, "retries")
 
 
 async def weighted_routing(s: Stand) -> None:
@@ -277,7 +288,16 @@ KEPT = (
     *(alerts, audit_in_redis, health, basic_metrics),
 )
 GATED = (
-    *(multi_tenant, pins, further_attempts, best_score, explain, optional_extensions, required_pre),
+    *(
+        multi_tenant,
+        pins,
+        further_attempts,
+        steps_of_the_caller,
+        best_score,
+        explain,
+        optional_extensions,
+        required_pre,
+    ),
     *(blocking_validator, audit_export, audit_lines, tracing, tenant_metrics),
 )
 

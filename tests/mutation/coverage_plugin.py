@@ -3,7 +3,8 @@
 It writes into the folder that `MUTATION_RECORD` names: coverage data, and one JSON file of tests for each process.
 `tests.mutation.line_map` reads them. Under xdist each worker records for itself; the controller runs no test.
 A child process that a test starts (a pod, a command) records for the test's whole file, because a pod often serves
-several tests. A child that is killed by SIGKILL records nothing.
+several tests. A child that is killed by SIGKILL records nothing. What a test file executes while it is imported is
+recorded for the whole file, too.
 """
 
 import json
@@ -16,7 +17,7 @@ import coverage
 import pytest
 
 RECORD_ENV = "MUTATION_RECORD"
-LINES, TESTS, CHILD = "lines", "tests", "child:"
+LINES, TESTS, CHILD, IMPORT = "lines", "tests", "child:", "import:"
 # The package coverage starts measuring in any Python process whose environment has this variable.
 _CHILD_ENV, _CONTEXT_ENV = "COVERAGE_PROCESS_START", "MUTATION_CHILD_CONTEXT"
 _CHILD_SETTINGS = """[run]
@@ -52,6 +53,16 @@ class _Recorder:
             data_file=str(folder / LINES), data_suffix=f"own-{os.getpid()}", config_file=False, source=["router"]
         )
         self._coverage.start()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_make_collect_report(self, collector: pytest.Collector) -> Generator[None, object, object]:
+        """Book what the import of a test file executes to the whole file."""
+        if isinstance(collector, pytest.Module):
+            self._coverage.switch_context(IMPORT + collector.nodeid)
+        try:
+            return (yield)
+        finally:
+            self._coverage.switch_context("")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:

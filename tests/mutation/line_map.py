@@ -20,7 +20,7 @@ import msgspec
 from coverage import CoverageData
 from msgspec import Struct
 
-from tests.mutation.coverage_plugin import CHILD, LINES, RECORD_ENV, TESTS
+from tests.mutation.coverage_plugin import CHILD, IMPORT, LINES, RECORD_ENV, TESTS
 
 CACHE = ".mutation"
 # Tests of the tools, of files that no mutant touches, and whole deployments: they judge no line of `router/`.
@@ -74,12 +74,14 @@ class LineMap:
     def covering(self, path: str, lines: Iterable[int]) -> set[str]:
         """The passing tests that execute one of `lines`.
 
-        Lines that run at import belong to no test. For them stand the tests that execute any other line of the file;
-        for a file of such lines alone, the tests that import it or execute a module that imports it.
+        Lines that run at import belong to no test. For them stand the tests that execute any other line of the file,
+        import it, or execute a module that imports it.
         """
         by_line = self._of(path)
-        found = self._named(context for line in lines for context in by_line.get(line, ()))
-        return found or self._executing(path) or self._importing(path)
+        contexts = {context for line in lines for context in by_line.get(line, ())}
+        found = self._named(contexts)
+        only_at_import = all(not context or context.startswith(IMPORT) for context in contexts)
+        return found | self._executing(path) | self._importing(path) if only_at_import else found
 
     def _executing(self, path: str) -> set[str]:
         return self._named(context for contexts in self._of(path).values() for context in contexts)
@@ -115,8 +117,8 @@ class LineMap:
     def _named(self, contexts: Iterable[str]) -> set[str]:
         found: set[str] = set()
         for context in set(contexts):
-            if context.startswith(CHILD):
-                found.update(self._by_file[context.removeprefix(CHILD)])
+            if context.startswith((CHILD, IMPORT)):
+                found.update(self._by_file[context.partition(":")[2]])
             elif (test := self.tests.get(context)) is not None and test.passed:
                 found.add(context)
         return found

@@ -70,6 +70,18 @@ def test_headers_name_tenant_trace_version_and_traceparent() -> None:
     }
 
 
+def test_without_a_trace_of_the_caller_an_assignment_has_none() -> None:
+    """Neither trace_id nor traceparent; when tracing records, the request has that of its span by now."""
+    request = accepted(task_shape(trace_id=None, push_assignment=True))
+    stored = encode_job(request, 5000)
+    assert isinstance(stored, bytes)
+    assert assignment(stored, ATTEMPT)[1] == {"tenant_id": "acme", "version": "1"}
+    recorded = replace(request, correlation=replace(request.correlation, traceparent=PARENT))
+    stored = encode_job(recorded, 5000)
+    assert isinstance(stored, bytes)
+    assert assignment(stored, ATTEMPT)[1]["traceparent"] == PARENT
+
+
 @pytest.mark.parametrize(
     ("task", "payload"),
     [

@@ -374,9 +374,24 @@ def test_headers_give_trace_key_address_and_traceparent() -> None:
     assert r.correlation.traceparent == parent
 
 
-def test_a_bad_traceparent_is_as_good_as_none() -> None:
-    """W3C: an invalid traceparent must not fail the request."""
-    assert accepted(task_shape(), {"traceparent": "nonsense"}).correlation.traceparent is None
+TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "nonsense",
+        "",
+        f"ff-{TRACE}-{SPAN}-01",
+        f"00-{'0' * 32}-{SPAN}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE.upper()}-{SPAN}-01",
+        f"00-{TRACE}-{SPAN}",
+    ],
+)
+def test_a_bad_traceparent_is_as_good_as_none(sent: str) -> None:
+    """W3C: an invalid traceparent must not fail the request, and is not passed on."""
+    assert accepted(task_shape(), {"traceparent": sent}).correlation.traceparent is None
 
 
 def test_two_idempotency_keys_are_refused() -> None:

@@ -23,6 +23,8 @@ STATUSES: Final = (
     "rate_limited",
     "circuit_breaker_open",
     "all_providers_failed",
+    "context_length_exceeded",
+    "content_filter",
 )
 _TASK_TYPE_NAMES = {"message_type", "task_type"}
 

@@ -15,7 +15,8 @@ from router.domain.policy.tables import Field, Nested, Row, Table, written
 
 MAX_PROVIDERS: Final = 128
 LONGEST_MS: Final = 3_600_000
-PROVIDER_NAME = Text("[A-Za-z0-9_.:/-]{1,255}", "a provider name: 1 to 255 of A-Z a-z 0-9 _ . : / -")
+# A packed offer holds the name and its figures in 255 bytes; the largest figures take 11 of them (store/packing.py).
+PROVIDER_NAME = Text("[A-Za-z0-9_.:/-]{1,230}", "a provider name: 1 to 230 of A-Z a-z 0-9 _ . : / -")
 WORD = Text(r"[^\x00-\x1f\x7f]{1,256}", "1 to 256 characters without control characters")
 
 NAME = Field("name", PROVIDER_NAME, "The provider's name, unique in the policy.", old=(("id", PROVIDER_NAME),))

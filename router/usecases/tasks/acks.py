@@ -160,6 +160,7 @@ class Acks:
             below=TaskState.ACCEPTED,
             state=TaskState.ACCEPTED,
             due_ms=record.deadline_at_ms,
+            why=record.why,
         )
 
     async def _rejected(self, record: TaskRecord, features: TaskFeatures) -> Move:

@@ -1,10 +1,13 @@
 """Publication of a pushed task to the workers.
 
-    record NEW, written by the decision → event and assignment published → both acknowledged → record PUBLISHED
+    record NEW, written by the decision → event and assignment published ─▶ assignment stored: record PUBLISHED
+                                                                         ├▶ refused, or never sent: the task ends
+                                                                         └▶ no answer: record stays NEW
 
 The decision writes the record and the work item, so a pod that dies on the way leaves a NEW task for the sweeper, which
 publishes both again. The streams drop repeats by message id. The event is sent first, over the same connection: a
-worker that has the assignment cannot end the task before its event is there.
+worker that has the assignment cannot end the task before its event is there. The mark waits for the event's ack, but
+not for long: the provider answers for a stored assignment only.
 """
 
 import asyncio
@@ -12,6 +15,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import assert_never
 
 from msgspec.structs import replace
 
@@ -20,7 +24,7 @@ from router.domain.ids import assignment_id, task_id, to_text
 from router.domain.outcome import Admitted
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
-from router.domain.task import Action, Move, MoveOutcome, NotMoved, TaskRecord, TaskState
+from router.domain.task import Action, Dispatched, Move, MoveOutcome, NotMoved, TaskRecord, TaskState
 from router.errors import StoreError
 from router.log_throttle import LogThrottle
 from router.ports.bus import Publication, Published, Publisher
@@ -33,29 +37,51 @@ from router.wire.assignment import Attempt, assignment, encode_assigned_event
 log = logging.getLogger("router.dispatch")
 
 
+EVENT_GRACE_S = 1.0
+"""How long the mark of a stored assignment waits for the ack of its event."""
+
+Undispatched = Callable[[bytes, int, str], None]
+"""Ends a task whose attempt was never stored: task id, attempt, and why, such as the server's words."""
+
+
 class _InFlight:
-    """An attempt whose two publishes, event and assignment, are not both acknowledged yet."""
+    """An attempt of which event and assignment are not both settled yet. `stored`: how the assignment went."""
 
-    __slots__ = ("assignment_id", "failed", "mark", "missing_acks")
+    __slots__ = ("assignment_id", "event_settled", "late_at_ms", "mark", "reason", "stored", "timer")
 
-    def __init__(self, assignment_id: str, mark: Move) -> None:
-        self.assignment_id, self.mark = assignment_id, mark
-        self.missing_acks, self.failed = 2, False
+    def __init__(self, assignment_id: str, mark: Move, late_at_ms: int) -> None:
+        self.assignment_id, self.mark, self.late_at_ms = assignment_id, mark, late_at_ms
+        self.event_settled = False
+        self.stored: Published | None = None
+        self.reason = ""
+        self.timer: asyncio.TimerHandle | None = None
 
 
 class Dispatcher:
-    """Publishes attempts and marks them as published; marks that wait for the store share one call."""
+    """Publishes attempts and marks them as published; marks that wait for the store share one call.
+
+    An assignment that is stored later than `late_ms` after the begin of its attempt is marked as late. The pod sets
+    `on_undispatched`.
+    """
 
     def __init__(
-        self, tasks: TaskStore, publisher: Publisher, telemetry: Telemetry, now_ms: Callable[[str], int]
+        self,
+        tasks: TaskStore,
+        publisher: Publisher,
+        telemetry: Telemetry,
+        now_ms: Callable[[str], int],
+        *,
+        late_ms: int = 15_000,
     ) -> None:
         self._tasks = tasks
+        self._late_ms = late_ms
+        self._held: set[str] = set()
+        self.on_undispatched: Undispatched = lambda _task, _attempt, _why: None
         self._publisher = publisher
         self._telemetry = telemetry
         self._now_ms = now_ms
-        self._marks: list[Move] = []
+        self._marks: list[tuple[_InFlight, Move]] = []
         self._marking: asyncio.Task[None] | None = None
-        self._open = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._throttle = LogThrottle(time.monotonic)
@@ -137,55 +163,86 @@ class Dispatcher:
         self._publish(facts.subject, attempt, job, mark)
 
     def _publish(self, subject: str | None, attempt: Attempt, job: bytes, mark: Move) -> None:
+        if attempt.assignment_id in self._held:
+            return  # the sweeper finds a task whose publish is still under way here
         subject = subject or subjects.ASSIGN
         payload, headers = assignment(job, attempt)
         event = encode_assigned_event(job, attempt, subject=subject, timestamp_ms=attempt.created_at_ms)
-        if self._open == 0:
+        if not self._held:
             self._idle.clear()
-        self._open += 1
-        in_flight = _InFlight(attempt.assignment_id, mark)
+        self._held.add(attempt.assignment_id)
+        in_flight = _InFlight(
+            attempt.assignment_id, mark, attempt.deadline_at_ms - (attempt.deadline_ms or 0) + self._late_ms
+        )
+        within_s = max(0.0, (attempt.deadline_at_ms - self._now_ms(mark.tenant_id)) / 1000)
         self._publisher.publish(
-            Publication(subjects.ASSIGNED, event, f"{attempt.assignment_id}:assigned"), partial(self._acked, in_flight)
+            Publication(subjects.ASSIGNED, event, f"{attempt.assignment_id}:assigned", within_s=within_s),
+            partial(self._event_settled, in_flight),
         )
         self._publisher.publish(
-            Publication(subject, payload, attempt.assignment_id, headers), partial(self._published, in_flight)
+            Publication(
+                subject,
+                payload,
+                attempt.assignment_id,
+                headers,
+                within_s=within_s,
+                failed=partial(setattr, in_flight, "reason"),
+            ),
+            partial(self._settled, in_flight),
         )
 
-    def _published(self, in_flight: _InFlight, outcome: Published) -> None:
-        if outcome is Published.DUPLICATE:
-            # An earlier publish was acknowledged but not marked: the stream holds one copy.
-            self._telemetry.assignments_duplicate.inc()
-        elif outcome is Published.STORED:
-            self._telemetry.assignments_published.inc()
-        self._acked(in_flight, outcome)
+    def _event_settled(self, in_flight: _InFlight, _outcome: Published) -> None:
+        in_flight.event_settled = True
+        if in_flight.timer is not None:
+            in_flight.timer.cancel()
+            self._mark(in_flight)
 
-    def _acked(self, in_flight: _InFlight, outcome: Published) -> None:
-        in_flight.missing_acks -= 1
-        in_flight.failed |= not outcome
-        if in_flight.missing_acks:
-            return
-        if in_flight.failed:
-            # The record is still NEW: the sweeper publishes both again, and the streams drop repeats.
-            if (suppressed := self._throttle.due()) is not None:
-                log.warning(
-                    "assignment or its event not published, the sweeper retries",
-                    extra={
-                        "event": Event.PUBLISH_FAILED,
-                        "assignment_id": in_flight.assignment_id,
-                        "unsaid": suppressed,
-                    },
-                )
-            self._closed()
-            return
-        self._marks.append(in_flight.mark)
+    def _settled(self, in_flight: _InFlight, outcome: Published) -> None:
+        in_flight.stored = outcome
+        match outcome:
+            case Published.STORED:
+                self._telemetry.assignments_published.inc()
+            case Published.DUPLICATE:
+                # An earlier publish was acknowledged but not marked: the stream holds one copy.
+                self._telemetry.assignments_duplicate.inc()
+            case Published.UNANSWERED:
+                # The record is still NEW: the sweeper publishes both again, and the streams drop repeats.
+                self._warn("assignment not confirmed, the sweeper retries", in_flight)
+                self._closed(in_flight)
+                return
+            case Published.REFUSED | Published.UNSENT:
+                self._warn("assignment not published, its task ends", in_flight)
+                self._closed(in_flight)
+                mark = in_flight.mark
+                self.on_undispatched(task_id(mark.decision_id), mark.attempt, in_flight.reason)
+                return
+            case _:
+                assert_never(outcome)
+        if in_flight.event_settled:
+            self._mark(in_flight)
+        else:
+            loop = asyncio.get_running_loop()
+            in_flight.timer = loop.call_later(EVENT_GRACE_S, self._mark, in_flight)
+
+    def _warn(self, message: str, in_flight: _InFlight) -> None:
+        if (unsaid := self._throttle.due(message)) is not None:
+            fields = {"event": Event.PUBLISH_FAILED, "assignment_id": in_flight.assignment_id, "unsaid": unsaid}
+            log.warning("%s: %s", message, in_flight.reason or "no answer", extra=fields)
+
+    def _mark(self, in_flight: _InFlight) -> None:
+        in_flight.timer = None
+        mark = in_flight.mark
+        if self._now_ms(mark.tenant_id) > in_flight.late_at_ms:
+            mark = replace(mark, why=Dispatched.LATE)
+        self._marks.append((in_flight, mark))
         if self._marking is None:
             self._marking = asyncio.get_running_loop().create_task(self._mark_all())
 
     async def _mark_all(self) -> None:
         try:
             while self._marks:
-                marks, self._marks = self._marks, []
-                done = len(marks)
+                waiting, self._marks = self._marks, []
+                marks = [mark for _, mark in waiting]
                 try:
                     outcomes = await self._tasks.move(marks)
                     while marks := _overtaken(marks, outcomes):
@@ -193,13 +250,14 @@ class Dispatcher:
                 except StoreError as fault:
                     # The sweeper publishes unmarked attempts again, with the same message id: the stream drops them.
                     log.warning("assignments could not be marked as published: %s", fault)
-                self._closed(done)
+                for in_flight, _ in waiting:
+                    self._closed(in_flight)
         finally:
             self._marking = None
 
-    def _closed(self, n: int = 1) -> None:
-        self._open -= n
-        if self._open == 0:
+    def _closed(self, in_flight: _InFlight) -> None:
+        self._held.discard(in_flight.assignment_id)
+        if not self._held:
             self._idle.set()
 
     async def drained(self) -> None:

@@ -10,7 +10,7 @@ from router.domain.audit import TaskFeatures
 from router.domain.ids import task_id
 from router.domain.policy.model import Resource, Scope, TenantPolicies
 from router.domain.request import Correlation
-from router.domain.result import BreakerVerdict, ExecResult
+from router.domain.result import BreakerVerdict, ExecResult, Status
 from router.domain.task import Action, Correction, Final, Move, Reservation, TaskFacts, TaskRecord, TaskState
 from router.ports.tasks import TaskStore
 from router.usecases.audit.features import pack_features
@@ -117,13 +117,23 @@ def _failed_move(
     )
 
 
+NOTHING_USED = ExecResult(Status.CANCELLED, cost_microusd=0, tokens=0)
+"""The result of work that never began: `split_reservations` gives all its units back."""
+
+
 def split_reservations(
-    reserved: tuple[Reservation, ...], provider_id: str, provider_cost: int, result: ExecResult | None
+    reserved: tuple[Reservation, ...],
+    provider_id: str,
+    provider_cost: int,
+    result: ExecResult | None,
+    *,
+    given_back: bool = False,
 ) -> tuple[tuple[Correction, ...], tuple[Correction, ...]]:
     """Split reservations into corrections of units and leases to release.
 
     A resource is corrected only if `result` reports how much of it was used; otherwise the estimate stays.
     `provider_cost` (micro-USD) replaces the units of reservations that stand for the chosen provider's cost.
+    `given_back`: the reservations stand no more, so what was used, or else the estimate, is charged in full.
     """
     corrections: list[Correction] = []
     leases: list[Correction] = []
@@ -137,8 +147,12 @@ def split_reservations(
             continue
         used = None if result is None else _used(resource, result)
         units = provider_cost if r.units < 0 else r.units
-        if used is not None and used != units:
-            corrections.append(Correction(r, owner, used - units))
+        if used is None and resource is Resource.REQUESTS:
+            continue  # a request is never given back
+        standing = 0 if given_back else units
+        delta = (units if used is None else used) - standing
+        if delta:
+            corrections.append(Correction(r, owner, delta))
     return tuple(corrections), tuple(leases)
 
 

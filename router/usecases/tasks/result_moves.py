@@ -13,7 +13,7 @@ from router.domain.outcome import StoredAnswer
 from router.domain.policy.model import TenantPolicies, provider_entry
 from router.domain.result import ExecResult, Status, breaker_verdict, taught
 from router.domain.steps import Ambiguous, StepDecision
-from router.domain.task import Action, Final, Move, TaskRecord, TaskState, Unreadable
+from router.domain.task import Action, Dispatched, Final, Move, TaskRecord, TaskState, Unreadable
 from router.ports.bus import Delivery
 from router.ports.decisions import DecisionStore
 from router.ports.policies import PolicyLookup
@@ -55,8 +55,8 @@ class OpenResult(Struct):
     """A result while it is being settled, with what is known of its task or decision.
 
     `record` belongs to a dispatched task, `remembered` to a decision that was not dispatched. `move` is the move that
-    settles the result, if there is one. `note` is for the audit: a redrive, defects. `foreign`: it names
-    another tenant's task. `unreadable` and `fault` hold the error text when the record or the move failed.
+    settles the result, if there is one. `note` is for the audit: a redrive, defects. `foreign`: it names another
+    tenant's task. `unreadable` and `fault` hold the error text when the record or the move failed.
 
     `walk`: all decisions of the request, if its caller has walked the fallbacks and the result names only the request.
     `was_open`: the one that was chosen among them was open. `ambiguous`: none could be chosen. `mark`: which result it
@@ -190,7 +190,7 @@ class ResultMoves:
             return _note_move(opened, record, Action.RESULT_LATE, attempt)
         policies = await policies_of(self._policies, facts.tenant_id)
         wait_ms = None
-        if result.status in _RETRIED:
+        if result.status in _RETRIED and not record.open:
             wait_ms = await next_attempt_wait_ms(self._tasks, policies, record, why_of(result))
         opened.move = (
             self._ending(opened, record, policies)
@@ -202,7 +202,11 @@ class ResultMoves:
     def _ending(self, opened: OpenResult, record: TaskRecord, policies: TenantPolicies | None) -> Move:
         result, facts = opened.result, record.facts
         corrections, leases = split_reservations(
-            facts.reserved, record.provider_id, record.expected_cost_microusd, result
+            facts.reserved,
+            record.provider_id,
+            record.expected_cost_microusd,
+            result,
+            given_back=record.open and record.why == Dispatched.FAILED and record.attempt == 1,
         )
         reported = result
         if result.status is Status.SUCCESS:
@@ -227,7 +231,8 @@ class ResultMoves:
             corrections=corrections,
             leases=leases,
             taught=taught(result),
-            final=self._final(record, reported),
+            final=None if record.open else self._final(record, reported),
+            reopens=record.open,
         )
 
     def _waiting(self, record: TaskRecord, policies: TenantPolicies | None, opened: OpenResult, wait_ms: int) -> Move:

@@ -3,8 +3,9 @@
     result → its task's record (or the remembered decision) → one move: state, breaker, reservations, leases, audit,
     usage in the outbox, final result for the caller → usage and final result published → both deleted once stored
 
-The first result of an attempt wins. A repeat changes nothing. A result of a superseded attempt or an ended task is
-late, and one that names another tenant's task is a violation. All are counted and audited under the task's own tenant.
+The first result of an attempt wins. It does so after the task's end, too, if the task ended while nobody knew whether
+a worker had the assignment. A repeat changes nothing. A result of a superseded attempt or an ended task is late, and
+one that names another tenant's task is a violation. All are counted and audited under the task's own tenant.
 """
 
 import logging
@@ -134,7 +135,7 @@ class Settle:
         for settled, outcome in zip(settling, outcomes, strict=True):
             if settled is None:
                 continue
-            if settled.was_open and isinstance(outcome, NotMoved):
+            if (settled.was_open and isinstance(outcome, NotMoved)) or _overtaken(settled, outcome):
                 settled.forget()
                 again.append(settled)
             else:
@@ -239,6 +240,16 @@ class Settle:
 
     def _violation(self, named: str, owner: str | None) -> None:
         report_violation(self._isolation, Door.RESULT, named, owner)
+
+
+def _overtaken(opened: OpenResult, outcome: MoveOutcome) -> bool:
+    """Whether the task may have ended as `Dispatched.OPEN` or `FAILED` since its record was read."""
+    return (
+        isinstance(outcome, NotMoved)
+        and opened.record is not None
+        and opened.record.state is TaskState.NEW
+        and outcome.state in (TaskState.FAILED, TaskState.TIMED_OUT)
+    )
 
 
 def _ambiguous_step(decision_ids: list[str]) -> Refused:

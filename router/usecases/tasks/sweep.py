@@ -1,6 +1,7 @@
 """The sweeper: work that is due or was left behind by a pod that died.
 
     NEW, not published in time             publish the assignment again
+    NEW, deadline missed                   end the task: nobody knows whether its stream has the assignment
     deadline missed                        time the attempt out
     WAITING, backoff over                  start the next attempt
     ended, final result not confirmed      publish the final result
@@ -17,9 +18,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import assert_never
 
+from msgspec.structs import replace
+
 from router.domain.attempts import why_status
+from router.domain.ids import task_id
+from router.domain.policy.model import TenantPolicies
 from router.domain.result import BreakerVerdict, ExecResult, Status
-from router.domain.task import Action, Move, Moved, MoveFault, NotMoved, TaskRecord, TaskState, Unreadable
+from router.domain.task import Action, Dispatched, Move, Moved, MoveFault, NotMoved, TaskRecord, TaskState, Unreadable
 from router.errors import StoreError
 from router.ports.policies import PolicyLookup
 from router.ports.tasks import TaskStore
@@ -37,9 +42,22 @@ log = logging.getLogger("router.sweep")
 
 CLAIM_MS = 5_000
 PUBLISH_MS = 30_000
+GRACE_MS = 2_000
+"""How long after the deadline of a NEW task the pod that published it may still say how that went."""
 MAXIMUM = 256
+_NOT_CONFIRMED = "no stream confirmed the assignment before its deadline: a worker may have received it"
 OUTBOX_EVERY = 4
 """Polls of the due list per poll of the outbox."""
+
+
+class _Due:
+    """The due tasks of one poll, by what they need. `early`: their pods may still say how the publish went."""
+
+    def __init__(self) -> None:
+        self.gone: list[bytes] = []
+        self.ended: list[bytes] = []
+        self.early: list[bytes] = []
+        self.expired: list[TaskRecord] = []
 
 
 class Sweeper:
@@ -109,30 +127,37 @@ class Sweeper:
         # Work items before records: when a task ends, its final result takes over the work item's key.
         jobs = await self._tasks.jobs(claimed.task_ids)
         records = await self._tasks.records(claimed.task_ids)
-        gone: list[bytes] = []
-        ended: list[bytes] = []
-        expired: list[TaskRecord] = []
+        due = _Due()
         for task, record, job in zip(claimed.task_ids, records, jobs, strict=True):
             if isinstance(record, Unreadable):
                 # The task stays due: a newer pod may be able to read its record.
                 log.error("record of a due task cannot be read: %s", record.message, extra={"event": Event.BUG})
             elif record is None:
-                gone.append(task)
+                due.gone.append(task)
             elif record.state.final:
-                ended.append(task)
-            elif record.unfinished and not await self._unfinished.may_publish(record):
-                log.debug("task not published: its decision waits for post extensions, or is undone")
-            elif record.state is not TaskState.WAITING and record.deadline_at_ms <= claimed.now_ms:
-                expired.append(record)
+                due.ended.append(task)
             else:
-                await self._go_on(record, job)
-        if ended:
-            gone += await self._publish_final(ended, claimed.now_ms)
-        if gone:
-            await self._tasks.forget_due(gone)
-        if expired:
-            await self._time_out(expired)
+                await self._unended(record, job, claimed.now_ms, due)
+        if due.ended:
+            due.gone += await self._publish_final(due.ended, claimed.now_ms)
+        if due.gone:
+            await self._tasks.forget_due(due.gone)
+        if due.early:
+            await self._tasks.postpone(due.early, claimed.now_ms + GRACE_MS)
+        if due.expired:
+            await self._time_out(due.expired)
         return len(claimed.task_ids)
+
+    async def _unended(self, record: TaskRecord, job: bytes | None, now_ms: int, due: _Due) -> None:
+        """Go on with a task that has not ended, or sort it by what its missed deadline needs."""
+        if record.unfinished and not await self._unfinished.may_publish(record):
+            log.debug("task not published: its decision waits for post extensions, or is undone")
+        elif record.state is TaskState.WAITING or now_ms < record.deadline_at_ms:
+            await self._go_on(record, job)
+        elif record.state is TaskState.NEW and now_ms < record.deadline_at_ms + GRACE_MS:
+            due.early.append(task_id(record.decision_id))
+        else:
+            due.expired.append(record)
 
     async def _go_on(self, record: TaskRecord, job: bytes | None) -> None:
         try:
@@ -188,8 +213,11 @@ class Sweeper:
 
     async def _timeout_move(self, record: TaskRecord) -> Move:
         policies = await policies_of(self._policies, record.facts.tenant_id)
+        action = Action.ASSIGNMENT_TIMED_OUT
+        if record.state is TaskState.NEW:
+            return self._open_end(record, policies)
         features = features_of(record, record.attempt, status=Status.TIMEOUT.value)
-        action, verdict = Action.ASSIGNMENT_TIMED_OUT, BreakerVerdict.FAILURE
+        verdict = BreakerVerdict.NEITHER if record.why == Dispatched.LATE else BreakerVerdict.FAILURE
         why = why_status(Status.TIMEOUT)
         wait_ms = await next_attempt_wait_ms(self._tasks, policies, record, why)
         if wait_ms is not None:
@@ -205,3 +233,20 @@ class Sweeper:
             verdict=verdict,
             final=self._effects.final(record, ExecResult(Status.TIMEOUT, error_code="DEADLINE_EXCEEDED")),
         )
+
+    def _open_end(self, record: TaskRecord, policies: TenantPolicies | None) -> Move:
+        """The end of an attempt that is not known to be stored: it teaches the breaker nothing.
+
+        A next attempt could do the work twice. A result of this one is settled as long as the task is remembered.
+        """
+        result = ExecResult(Status.TIMEOUT, error_code="DEADLINE_EXCEEDED", error_message=_NOT_CONFIRMED)
+        move = ending_move(
+            record,
+            policies,
+            Action.ASSIGNMENT_TIMED_OUT,
+            features_of(record, record.attempt, status=Status.TIMEOUT.value, note=_NOT_CONFIRMED),
+            state=TaskState.TIMED_OUT,
+            keep_ms=self._effects.tombstone_ms,
+            final=self._effects.final(record, result),
+        )
+        return replace(move, below=TaskState.PUBLISHED, why=Dispatched.OPEN)

@@ -19,13 +19,13 @@ from router.domain.audit import TaskFeatures
 from router.domain.ids import name_in, task_id
 from router.domain.outcome import StoredAnswer
 from router.domain.policy.model import provider_entry
-from router.domain.result import ExecResult, Status
+from router.domain.result import Status
 from router.domain.task import Action, Move, TaskRecord, TaskState, Unreadable
 from router.ports.decisions import Claims, DecisionStore
 from router.ports.tasks import TaskStore
 from router.telemetry import Event, Telemetry
 from router.usecases.audit.features import features_of, pack_features
-from router.usecases.tasks.moves import STATUS_CODES, ending_move, split_reservations
+from router.usecases.tasks.moves import NOTHING_USED, STATUS_CODES, ending_move, split_reservations
 
 log = logging.getLogger("router.extensions")
 
@@ -35,7 +35,6 @@ _NOTES = {
     POD_DIED: "the pod died before the post extensions answered",
     UNSEEN: "no extension had received the request",
 }
-_NOTHING_USED = ExecResult(Status.CANCELLED, cost_microusd=0, tokens=0)
 
 
 class Unfinished:
@@ -126,7 +125,7 @@ class Unfinished:
         """The move that cancels a task and gives back all its reserved units."""
         facts = record.facts
         corrections, _ = split_reservations(
-            facts.reserved, record.provider_id, record.expected_cost_microusd, _NOTHING_USED
+            facts.reserved, record.provider_id, record.expected_cost_microusd, NOTHING_USED
         )
         features = features_of(record, record.attempt, status=Status.CANCELLED.value, note=note)
         move = ending_move(
@@ -138,7 +137,7 @@ class Unfinished:
 def _undoing_move(tenant_id: str, remembered: StoredAnswer, request_id: str, note: str) -> Move:
     """The move that gives back the leases and units of a decision without a task."""
     corrections, leases = split_reservations(
-        remembered.reserved, remembered.provider_id, remembered.expected_cost_microusd, _NOTHING_USED
+        remembered.reserved, remembered.provider_id, remembered.expected_cost_microusd, NOTHING_USED
     )
     status = Status.CANCELLED.value
     features = TaskFeatures(

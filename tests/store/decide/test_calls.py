@@ -5,10 +5,12 @@ from typing import Any, cast
 import pytest
 from redis.exceptions import ResponseError
 
+from router.store import layouts
 from router.store.decide.batch import Batch
 from router.store.decide.calls import Calls, LaneSettings
 from router.store.decide.link import Link
 from router.store.decisions import decide_script
+from tests.store import layout_reader
 
 
 class Canned:
@@ -48,3 +50,13 @@ async def test_a_node_without_the_script_gets_it_and_the_call_again(asking: bool
     assert await calls.receive([batch], 0) == [[0, 1, 2]]
     assert [b"ASKING" in sent for sent in link.sent] == [asking, asking]
     assert b"FUNCTION" in link.sent[1]
+
+
+def test_a_call_has_every_bound_under_its_name() -> None:
+    """Bounds differ from each other, so that no two can be swapped unnoticed; the deadline counts from now."""
+    settings = LaneSettings(
+        deadline_ms=1, idempotency_ms=2, audit_max_len=3, audit_ms=4, publish_grace_ms=5, call_budget_ms=6
+    )
+    calls = Calls(cast(Link, Canned()), decide_script(), settings, lambda: 700.5)
+    header, _ = layout_reader.fields(layouts.DECIDE_BATCH, calls._header())
+    assert header == {"idem_ms": 2, "audit_max": 3, "audit_ms": 4, "grace_ms": 5, "call_not_after": 701.5}

@@ -26,6 +26,7 @@ from router.usecases.tasks.outbox import Outbox
 from router.usecases.tasks.settle import Settle
 from router.usecases.tasks.sweep import Sweeper
 from router.usecases.tasks.task_effects import TaskEffects
+from router.usecases.tasks.undispatched import Undispatched
 from tests.store.harness import MINUTE, Ask, policy, request
 from tests.store.pods import Pod
 from tests.usecases.fakes.alerts import RecordedAlerts
@@ -102,6 +103,7 @@ class Hands(NamedTuple):
     outbox: Outbox
     effects: TaskEffects
     final_results: FinalResults
+    undispatched: Undispatched
 
 
 class World:
@@ -165,7 +167,8 @@ class World:
         sweeper = Sweeper(
             *(tasks, never, effects, outbox, never, never, self, t), may_work=lambda: True, now_ms=decisions.now_ms
         )
-        return Hands(settle, acks, sweeper, outbox, effects, final_results)
+        undispatched = Undispatched(tasks, self, effects, t)
+        return Hands(settle, acks, sweeper, outbox, effects, final_results, undispatched)
 
     def settle(self, fate: Fate) -> tuple[Settle, Outbox]:
         """Those that settle."""

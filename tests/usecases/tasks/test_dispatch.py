@@ -1,4 +1,4 @@
-"""An assignment never goes without its event, and is marked published only when the streams have both."""
+"""An assignment never goes without its event; what became of its publish decides over mark, end, or another try."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,7 +8,17 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from router.domain.decision import Reason
-from router.domain.task import BreakerTurn, Move, Moved, MoveOutcome, NotMoved, TaskFacts, TaskRecord, TaskState
+from router.domain.task import (
+    BreakerTurn,
+    Dispatched,
+    Move,
+    Moved,
+    MoveOutcome,
+    NotMoved,
+    TaskFacts,
+    TaskRecord,
+    TaskState,
+)
 from router.ports.bus import Published
 from router.telemetry import Telemetry
 from router.usecases.tasks.dispatch import Dispatcher
@@ -28,8 +38,19 @@ class Room:
         self.sent = self.publisher.sent
         self.marked: list[Move] = []
         self.elsewhere: list[NotMoved] = []
+        self.ended: list[tuple[bytes, int, str]] = []
+        self.now_ms = 0
         tasks: Any = self
-        self.dispatcher = Dispatcher(tasks, self.publisher, Telemetry(CollectorRegistry()), lambda _: 0)
+        self.dispatcher = Dispatcher(
+            tasks, self.publisher, Telemetry(CollectorRegistry()), lambda _: self.now_ms, late_ms=500
+        )
+        self.dispatcher.on_undispatched = lambda task, attempt, why: self.ended.append((task, attempt, why))
+
+    def again(self) -> None:
+        """The sweeper finds the task."""
+        job = encode_job(request("t", "r", push=True), 1000)
+        assert isinstance(job, bytes)
+        self.dispatcher.republish(RECORD, job)
 
     async def move(self, moves: Sequence[Move]) -> list[MoveOutcome]:
         """`ports.tasks.TaskStore`; one call for each state that the task is said to be in, and then it is moved."""
@@ -39,10 +60,8 @@ class Room:
 
 def sent() -> Room:
     """A room whose attempt is on its way."""
-    job = encode_job(request("t", "r", push=True), 1000)
-    assert isinstance(job, bytes)
     room = Room()
-    room.dispatcher.republish(RECORD, job)
+    room.again()
     return room
 
 
@@ -53,29 +72,89 @@ def test_the_event_goes_first() -> None:
     assert event.message_id == f"{assignment.message_id}:assigned"
 
 
+STORED = (Published.STORED, Published.DUPLICATE)
+NOT_STORED = (Published.REFUSED, Published.UNSENT)
+
+
+@pytest.mark.parametrize("assignment", STORED)
+@pytest.mark.parametrize("event", [*STORED, *NOT_STORED, Published.UNANSWERED])
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-@pytest.mark.parametrize(
-    ("outcomes", "marked"),
-    [
-        ((Published.STORED, Published.STORED), True),
-        ((Published.DUPLICATE, Published.DUPLICATE), True),
-        ((Published.REFUSED, Published.STORED), False),
-        ((Published.STORED, Published.REFUSED), False),
-    ],
-)
-async def test_it_is_marked_when_both_are_there(
-    order: tuple[int, int], outcomes: tuple[Published, Published], marked: bool
+async def test_a_stored_assignment_is_marked_after_its_event(
+    order: tuple[int, int], event: Published, assignment: Published
 ) -> None:
-    """Else the task stays NEW, and the sweeper publishes both again."""
+    """Whatever became of the event: the provider has the assignment, and answers for it."""
     room = sent()
     for n, which in enumerate(order):
         assert not room.marked
-        room.sent[which][1](outcomes[which])
+        room.sent[which][1]((event, assignment)[which])
         if n == 0:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(room.dispatcher.drained(), 0)
     await asyncio.wait_for(room.dispatcher.drained(), 5)
-    assert bool(room.marked) is marked
+    assert [(m.state, m.why) for m in room.marked] == [(TaskState.PUBLISHED, 0)]
+    assert room.ended == []
+
+
+async def test_an_event_without_an_answer_holds_the_mark_up_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the deadline would find a NEW task, as if no worker had it."""
+    monkeypatch.setattr("router.usecases.tasks.dispatch.EVENT_GRACE_S", 0.01)
+    room = sent()
+    room.sent[1][1](Published.STORED)
+    await asyncio.wait_for(room.dispatcher.drained(), 5)
+    assert len(room.marked) == 1
+    room.sent[0][1](Published.UNANSWERED)
+    await asyncio.sleep(0)
+    assert len(room.marked) == 1
+
+
+@pytest.mark.parametrize("event", [*STORED, *NOT_STORED, Published.UNANSWERED])
+@pytest.mark.parametrize("assignment", NOT_STORED)
+async def test_an_assignment_that_was_never_stored_ends_its_task(assignment: Published, event: Published) -> None:
+    """With the server's words, at once; it is not marked as published."""
+    room = sent()
+    room.sent[0][1](event)
+    failed = room.sent[1][0].failed
+    assert failed is not None
+    failed("maximum messages exceeded")
+    room.sent[1][1](assignment)
+    await asyncio.wait_for(room.dispatcher.drained(), 5)
+    assert room.marked == []
+    assert [(attempt, why) for _, attempt, why in room.ended] == [(1, "maximum messages exceeded")]
+
+
+async def test_without_an_answer_the_task_is_left_to_the_sweeper() -> None:
+    """The stream may hold it: neither marked nor ended."""
+    room = sent()
+    room.sent[0][1](Published.STORED)
+    room.sent[1][1](Published.UNANSWERED)
+    await asyncio.wait_for(room.dispatcher.drained(), 5)
+    assert (room.marked, room.ended) == ([], [])
+
+
+async def test_an_attempt_whose_publish_is_under_way_is_not_published_twice() -> None:
+    """The sweeper finds the NEW task in the meantime; once it is settled, it may be published again."""
+    room = sent()
+    room.again()
+    assert len(room.sent) == 2
+    room.sent[1][1](Published.UNANSWERED)
+    room.again()
+    assert len(room.sent) == 4
+
+
+@pytest.mark.parametrize(("now_ms", "why"), [(500, 0), (501, Dispatched.LATE)])
+async def test_an_assignment_that_is_stored_late_is_marked_so(now_ms: int, why: int) -> None:
+    """More than `late_ms` after the begin of the attempt: its deadline is no verdict on the provider."""
+    room = sent()
+    room.now_ms = now_ms
+    for _, done in room.sent:
+        done(Published.STORED)
+    await asyncio.wait_for(room.dispatcher.drained(), 5)
+    assert [m.why for m in room.marked] == [why]
+
+
+def test_a_publish_is_not_tried_beyond_the_deadline() -> None:
+    """Event and assignment end with the attempt."""
+    assert [publication.within_s for publication, _ in sent().sent] == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(

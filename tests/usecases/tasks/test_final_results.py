@@ -6,10 +6,11 @@ from typing import Any
 
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from router.domain.ids import assignment_id, task_id, to_text
 from router.domain.outcome import Admitted
-from router.domain.task import Final, TaskRecord, TaskState
+from router.domain.task import Final, Move, TaskRecord, TaskState
 from router.ports.bus import Publication, Published
 from router.usecases.tasks.final_results import FinalResults
 from tests.fleet.harness import until
@@ -27,9 +28,13 @@ async def dispatched(here: World, **options: Any) -> bytes:
 
 
 async def missed(here: World, hands: Hands, task: bytes) -> None:
-    """Nobody has done it in time: its deadline of a millisecond has passed."""
+    """It was published, and nobody has done it in time: its deadline of a millisecond has passed."""
     (record,) = await here.tasks.records([task])
     assert isinstance(record, TaskRecord)
+    if record.state is TaskState.NEW:
+        published = Move(record.facts.tenant_id, record.decision_id, None, b"", task_id=task, attempt=record.attempt)
+        state = TaskState.PUBLISHED
+        await here.tasks.move([replace(published, below=state, state=state, due_ms=record.deadline_at_ms)])
 
     async def passed() -> bool:
         seconds, micros = await here.pod.nodes.call("TIME")
