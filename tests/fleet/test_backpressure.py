@@ -33,7 +33,7 @@ async def test_results_that_wait_while_redis_is_away_are_seen(own: Own) -> None:
     await until(active, 20, "the backlog is seen")
 
     async def counted() -> bool:
-        return await fleet.total("router_consumer_lag") >= 1000
+        return bool(await fleet.total("router_consumer_lag") >= 1000)
 
     await until(counted, 20, "the metric has it")
     await asyncio.to_thread(fleet.valkey.start)
