@@ -209,6 +209,7 @@ class Pod:
         try:
             share = await self._platform.store.servers.memory_share()
             self._platform.telemetry.store_memory_share.set(math.nan if share is None else share)
+            self._platform.memory_share = share or 0.0
             if share is not None:
                 self._memory.read(share)
         except StoreError as fault:

@@ -70,6 +70,7 @@ class Services:
             store.tasks,
             on_isolation_violation=partial(platform.isolation.violated, Door.QUERY),
             legacy_codes=s.legacy_error_codes,
+            message_index=s.message_index != "off",
         )
         headers = {"router-pod": s.pod_name}
         fault = partial(_fault_reply, legacy_codes=s.legacy_error_codes)

@@ -104,7 +104,7 @@ class DecisionStore(Answers, Protocol):
     async def of_message(self, message_id: str, tenant_id: str | None) -> tuple[str, bytes] | None:
         """Return tenant and idempotency name of the last decision for a message.
 
-        Finds only messages whose id was not the identity of the request. With `tenant_id` None, all partitions are
+        Finds the messages that ROUTER_MESSAGE_INDEX covers. With `tenant_id` None, all partitions are
         searched; a message id that several tenants used is then not found.
 
         :raises StoreError: Redis did not answer.

@@ -353,6 +353,24 @@ async def test_the_caller_gets_the_final_result(fleet: Fleet, caller: Foreign) -
     assert (final["latency_ms"], final["cost"]) == (12, 0.003)
 
 
+async def test_a_repeat_of_a_finished_task_gets_its_end(fleet: Fleet, caller: Foreign) -> None:
+    """Same request, another subject: the replay is followed by the final result; so is a repeat of a failed task."""
+    tenant = await fleet.tenant(ONE)
+    ends: list[Body] = [{"output": {"text": "done"}}, {"status": "error", "error_code": "BAD_INPUT"}]
+    for n, said in enumerate(ends):
+        subjects = [caller.client.new_inbox() for _ in range(3)]
+        inboxes = [await caller.core(subject) for subject in subjects]
+        options = [{"result_subject": subject, "retry": {"max_attempts": 1}} for subject in subjects]
+        body = task(tenant, request_id=f"again-{n}", options=options[0])
+        work = await pushed(caller, body)
+        await caller.tell(RESULT, success(work, **said))
+        first = await inboxes[0].one()
+        for inbox, wanted in zip(inboxes[1:], options[1:], strict=True):
+            reply = await caller.ask(body | {"push_assignment": True, "options": wanted})
+            assert reply.context["replayed"] is True
+            assert await inbox.one() == first
+
+
 async def test_figures_that_nobody_told_are_the_same_for_caller_and_meter(fleet: Fleet, caller: Foreign) -> None:
     """A success without latency and cost: the time since the decision, and what was expected, in both messages."""
     tenant = await fleet.tenant(ONE)
