@@ -209,7 +209,7 @@ _STATUS = {
 
 
 def of_finals(records: Mapping[str, Any], told: Sequence[Body], audit: Mapping[str, list[AuditEntry]]) -> list[Bar]:
-    """Each caller is told the end of its task, once, and as it was.
+    """Each caller is told the end of its task, one end, and as it was; a repeat of the request is told it again.
 
     A task that ended while nobody knew whether a worker had it is settled by a later result; its caller was told
     already.
@@ -226,7 +226,7 @@ def of_finals(records: Mapping[str, Any], told: Sequence[Body], audit: Mapping[s
     ]
     return [
         Bar("final results told = tasks ended", len(ended), len(ended.keys() & ends.keys())),
-        _zero("tasks whose caller was told twice", (n for n, statuses in ends.items() if len(statuses) > 1)),
+        _zero("tasks whose caller was told two ends", (n for n, statuses in ends.items() if len(set(statuses)) > 1)),
         _zero("tasks whose caller was told another end", other),
     ]
 

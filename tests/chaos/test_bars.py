@@ -84,7 +84,8 @@ def test_tasks(state: TaskState, attempt: int, audit: list[AuditEntry], names: t
         (["success"], ()),
         ([], ("told = tasks ended", "another end")),
         (["timeout"], ("another end",)),
-        (["success", "success"], ("told twice",)),
+        (["success", "success"], ()),
+        (["success", "error"], ("told two ends",)),
     ],
 )
 def test_finals(statuses: list[str], names: tuple[str, ...]) -> None:
