@@ -90,7 +90,7 @@ class Pod:
                 "the admin token of %s has fewer than %d characters; the next release refuses it: make a longer one",
                 holder,
                 SHORTEST_SOON,
-                extra={"event": Event.ADMIN_SHORT_TOKEN},
+                extra={"event": Event.ADMIN_TOKEN_SHORT},
             )
         await self._services.http.start(s.http_host, s.http_port)
         self._lag.start()

@@ -51,7 +51,7 @@ class Event(StrEnum):
     ADMIN_ACT = "admin.act"
     ADMIN_REFUSED = "admin.refused"
     ADMIN_WRONG_TOKEN = "admin.wrong_token"  # noqa: S105 - the name of an event
-    ADMIN_SHORT_TOKEN = "admin.short_token"  # noqa: S105
+    ADMIN_TOKEN_SHORT = "admin.token_short"  # noqa: S105
     EXTENSION_BREAKER = "extension.breaker"
     DECISION_UNDONE = "decision.undone"
     AUDIT = "audit"

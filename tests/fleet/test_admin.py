@@ -139,7 +139,7 @@ async def test_guessed_tokens_are_two_lines_and_an_alert(own: Own) -> None:
     assert len(pod.logged("admin.wrong_token")) == 1
     assert pod.logged("admin.refused") == []
     assert "guess-" not in pod.log.read_text()
-    assert pod.logged("admin.short_token") == []
+    assert pod.logged("admin.token_short") == []
     alerts = await caller.watch(ALERTS)
     (alert,) = await alerts.until(lambda a: a["alert_id"].startswith("admin_tokens_guessed:"))
     assert alert["severity"] == "critical"
@@ -163,7 +163,7 @@ async def test_short_tokens_are_warned_of_at_start(own: Own) -> None:
         "ROUTER_ADMIN_TOKENS": f"dora:operator:{short},ed:viewer:{long}x",
     }
     fleet, _ = await own(pods=1, env=env)
-    lines = fleet.pods[0].logged("admin.short_token")
+    lines = fleet.pods[0].logged("admin.token_short")
     assert [line["message"].split()[4] for line in lines] == ["viewer", "dora"]
     assert {line["level"] for line in lines} == {"warning"}
     assert not any(secret in fleet.pods[0].log.read_text() for secret in (long, short, TOKEN))
