@@ -74,7 +74,8 @@ class DecideRequest(Struct, frozen=True):
     """One question: who runs this task for this tenant?
 
     `fingerprint` is a hash of everything that may change the answer, and of nothing else. `payload` is None if the task
-    has a `payload_ref`. `warnings`: defects that did not cost the request.
+    has a `payload_ref`. `warnings`: defects that did not cost the request. `by_message`: it has a message_id and the
+    shape message or input, whose gateways look up a decision by the message_id alone.
     """
 
     tenant_id: str
@@ -97,3 +98,4 @@ class DecideRequest(Struct, frozen=True):
     push_assignment: bool = False
     assignment_subject: str | None = None
     warnings: Warnings = ()
+    by_message: bool = False
