@@ -24,7 +24,7 @@ _KEY = re.compile(r"^( *)([A-Za-z][A-Za-z0-9]*):")
 OWN = {
     f"ROUTER_{name}"
     for name in (
-        *("POD_NAME", "HTTP_HOST", "HTTP_PORT", "DRAIN_TIMEOUT", "PARTITIONS", "CP_STATE_PATH", "POLICY_DIR"),
+        *("POD_NAME", "HTTP_PORT", "DRAIN_TIMEOUT", "PARTITIONS", "CP_STATE_PATH", "POLICY_DIR"),
         *(
             "POLICY_SOURCE",
             "REDIS_URL",
@@ -35,6 +35,7 @@ OWN = {
             "NATS_URL",
             "NATS_USER",
         ),
+        *("NATS_NKEY_SEED_FILE", "NATS_INBOX_PREFIX", "NATS_JS_DOMAIN", "NATS_JS_API_PREFIX"),
         *("NATS_CREDS_FILE", "NATS_TLS_CA", "NATS_TLS_CERT", "NATS_TLS_KEY", "OTLP_ENDPOINT", "TRACE_SAMPLE_RATIO"),
     )
 }

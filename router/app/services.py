@@ -1,5 +1,6 @@
 """The services of a pod beside decide requests: queries, status and admin acts over NATS, pages over HTTP."""
 
+import asyncio
 from functools import partial
 
 from router import __version__
@@ -34,8 +35,16 @@ class Services:
     def __init__(self, platform: Platform, policies: PolicyParts, tasks: TaskParts, deciding: DecideParts) -> None:
         self._platform, self._policies, self._deciding = platform, policies, deciding
         s, t = platform.settings, platform.telemetry
-        self.recent = RecentLatency(t.latency.counts, t.latency.bounds_ms)
-        self._backpressure = Backpressure(lambda: tasks.lag, self.recent, lambda: deciding.decide.in_flight, wall_ms)
+        self.recent = RecentLatency(t.latency.counts, t.latency.bounds_ms, without=t.extended_latency.counts)
+        loop = asyncio.get_running_loop()
+        self._backpressure = Backpressure(
+            lambda: tasks.lag,
+            self.recent,
+            lambda: deciding.decide.in_flight,
+            wall_ms,
+            shed_for_s=lambda: loop.time() - deciding.decide.shed_at,
+            max_in_flight=s.max_in_flight,
+        )
         self.http = HttpServer(
             pages(
                 pod=s.pod_name,
@@ -44,14 +53,15 @@ class Services:
                 telemetry=t,
                 backpressure_active=self._backpressure.active,
                 gate=platform.gate_facts,
-            )
+            ),
+            max_connections=s.http_max_connections,
         )
         self._open: list[service.Service] = []
 
     async def open(self) -> None:
-        """Subscribe to the subjects and answer on them.
+        """Subscribe to the subjects and answer on them. Call it again after an error; it goes on where it ended.
 
-        :raises BusError: NATS is unavailable.
+        :raises BusError: NATS is unavailable, or does not permit a subscription.
         """
         platform = self._platform
         s, store = platform.settings, platform.store
@@ -64,12 +74,13 @@ class Services:
         )
         headers = {"router-pod": s.pod_name}
         fault = partial(_fault_reply, legacy_codes=s.legacy_error_codes)
-        for subject, handler in (
+        served = (
             (subjects.GET_DECISION, get_decision),
             (f"{subjects.GET_DECISION}.>", get_decision),
             (subjects.BACKPRESSURE, self._backpressure),
             (f"{subjects.ADMIN}.*", self._admin()),
-        ):
+        )
+        for subject, handler in served[len(self._open) :]:
             self._open.append(
                 await service.serve(
                     bus=platform.bus,

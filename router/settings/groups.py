@@ -25,6 +25,8 @@ from router.settings.types import (
     setting,
 )
 
+_TOKENS = r"^[A-Za-z0-9_$-]+(\.[A-Za-z0-9_$-]+)*$"
+
 
 class Group(BaseModel):
     """Base of a group of settings; a group's docstring is the heading of its table in the reference."""
@@ -41,8 +43,19 @@ class Pod(Group):
         default_text="(the host name)",
         pattern=r"^[A-Za-z0-9_.-]{1,255}$",
     )
-    http_host: str = setting("0.0.0.0", "Address of /livez, /readyz and /metrics.", min_length=1)  # noqa: S104 - a container serves all its interfaces
+    http_host: str = setting(
+        "::",
+        "Address of /livez, /readyz and /metrics; `::` takes IPv6 and IPv4, and is 0.0.0.0 where there is no IPv6.",
+        min_length=1,
+    )
     http_port: int = setting(8080, "Port of that address; 0 takes a free port.", ge=0, le=65535)
+    http_max_connections: int = setting(
+        2048,
+        "Maximum HTTP connections, at most half of the files that the pod may open; the one that has waited longest is "
+        "closed for a new one.",
+        ge=1,
+        le=1_000_000,
+    )
     drain_timeout_s: Seconds = setting(25, "Time that accepted work has to finish after SIGTERM.", ge=1, le=3600)
     max_in_flight: int = setting(
         1024,
@@ -62,6 +75,22 @@ class Nats(Group):
     nats_token: SecretStr | None = setting(None, "Token for NATS, instead of a user.")
     nats_creds_file: ExistingFile | None = setting(
         None, "Path of a .creds file (JWT and seed) for NATS, instead of a user."
+    )
+    nats_nkey_seed_file: ExistingFile | None = setting(
+        None, "Path of a file with the seed of an nkey for NATS, instead of a user."
+    )
+    nats_inbox_prefix: str = setting(
+        "_INBOX",
+        "First tokens of the pod's own inboxes, for users that may subscribe only to inboxes of their own.",
+        pattern=_TOKENS,
+    )
+    nats_js_domain: str | None = setting(
+        None, "JetStream domain, such as that of a hub behind a leaf node.", pattern=r"^[A-Za-z0-9_-]{1,64}$"
+    )
+    nats_js_api_prefix: str | None = setting(
+        None,
+        "First tokens of JetStream's API subjects, such as those of an import; instead of a domain.",
+        pattern=_TOKENS,
     )
     nats_tls_ca: ExistingFile | None = setting(None, "CA bundle to verify the server's certificate.")
     nats_tls_cert: ExistingFile | None = setting(None, "Client certificate for mutual TLS.")
