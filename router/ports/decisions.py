@@ -14,7 +14,7 @@ from typing import Protocol
 
 from router.domain.figures import Snapshot
 from router.domain.json import JsonObject
-from router.domain.outcome import Outcome, StoredAnswer
+from router.domain.outcome import Outcome, RequestFacts, StoredAnswer
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
 from router.domain.steps import StepDecision
@@ -97,6 +97,14 @@ class DecisionStore(Answers, Protocol):
 
     def now_ms(self, tenant_id: str) -> int:
         """Return the Redis time for decisions of this tenant, estimated from the last reply of its node."""
+
+    async def request_facts(self, answers: Sequence[tuple[str, StoredAnswer]]) -> list[RequestFacts | None]:
+        """Return what the audit logs say of the requests of these decisions (tenant, answer), in order.
+
+        None: the log has no record of the decision, or has cut it. Takes two round trips.
+
+        :raises StoreError: Redis did not answer.
+        """
 
     def new_decision_id(self, request: DecideRequest, plan: Plan) -> bytes:
         """Return an id for a decision that is made without the store, in the same form as every other id."""

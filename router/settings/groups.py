@@ -25,6 +25,8 @@ from router.settings.types import (
     setting,
 )
 
+_TOKENS = r"^[A-Za-z0-9_$-]+(\.[A-Za-z0-9_$-]+)*$"
+
 
 class Group(BaseModel):
     """Base of a group of settings; a group's docstring is the heading of its table in the reference."""
@@ -62,6 +64,22 @@ class Nats(Group):
     nats_token: SecretStr | None = setting(None, "Token for NATS, instead of a user.")
     nats_creds_file: ExistingFile | None = setting(
         None, "Path of a .creds file (JWT and seed) for NATS, instead of a user."
+    )
+    nats_nkey_seed_file: ExistingFile | None = setting(
+        None, "Path of a file with the seed of an nkey for NATS, instead of a user."
+    )
+    nats_inbox_prefix: str = setting(
+        "_INBOX",
+        "First tokens of the pod's own inboxes, for users that may subscribe only to inboxes of their own.",
+        pattern=_TOKENS,
+    )
+    nats_js_domain: str | None = setting(
+        None, "JetStream domain, such as that of a hub behind a leaf node.", pattern=r"^[A-Za-z0-9_-]{1,64}$"
+    )
+    nats_js_api_prefix: str | None = setting(
+        None,
+        "First tokens of JetStream's API subjects, such as those of an import; instead of a domain.",
+        pattern=_TOKENS,
     )
     nats_tls_ca: ExistingFile | None = setting(None, "CA bundle to verify the server's certificate.")
     nats_tls_cert: ExistingFile | None = setting(None, "Client certificate for mutual TLS.")

@@ -320,6 +320,20 @@ async def test_a_metered_decision_has_its_requests_own_ids(fleet: Fleet, caller:
     assert (entry.trace_id, entry.user_id, entry.ip_address) == ("trace-1", "ann", "192.0.2.7")
 
 
+@pytest.mark.parametrize("by", ["decision_id", "idempotency_key"])
+async def test_the_audit_of_a_result_names_its_request(fleet: Fleet, caller: Foreign, by: str) -> None:
+    """Of a decision that is not metered, too, and of a result that names no request."""
+    tenant = await fleet.tenant(ONE)
+    keyed = {"idempotency_key": "k-1"} if by == "idempotency_key" else {}
+    context = {"user_id": "ann", "ip_address": "192.0.2.7"}
+    reply = await caller.ask(task(tenant, "r-plain", trace_id="trace-1", context=context, **keyed))
+    named = keyed or {"decision_id": reply.decision["decision_id"]}
+    await caller.tell(RESULT, {"version": "1", "tenant_id": tenant, "status": "error"} | named)
+    await actions(fleet, tenant, "result.settled")
+    (entry,) = [e for e in await fleet.audit(tenant, "r-plain") if e.action == "result.settled"]
+    assert (entry.trace_id, entry.user_id, entry.ip_address) == ("trace-1", "ann", "192.0.2.7")
+
+
 async def test_every_record_of_a_task_names_the_clients_address(fleet: Fleet, caller: Foreign) -> None:
     """Decision, assignment and result: an auditor need not join them."""
     tenant = await fleet.tenant(ONE)
