@@ -124,7 +124,7 @@ def message_index(redis: Redis, keys: int) -> KeyCost:
     for n in range(keys):
         tenant = names.tenant(f"tenant-{n % 100}")
         key = tenant.message(to_text(os.urandom(16)))
-        redis.hset(key, f"tenant-{n % 100}", os.urandom(NAME_BYTES))  # type: ignore[arg-type]  # bytes are a value
+        redis.hset(key, f"tenant-{n % 100}", os.urandom(NAME_BYTES))
         redis.pexpire(key, 86_400_000)
         if len(sample) < _SAMPLE:
             sample.append(key)
