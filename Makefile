@@ -1,7 +1,7 @@
 # Needs: make and Python ≥ 3.11. Everything else is installed into .venv from requirements.lock, by hash.
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-unit test-long test-docker lint types swaps mutate bench bench-compare chaos proto docs chart tools e2e-compose e2e-k8s lock
+.PHONY: help venv run test test-unit test-long test-rights test-docker lint types swaps mutate bench bench-compare chaos proto docs chart tools e2e-compose e2e-k8s lock
 
 help: ## what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -21,6 +21,9 @@ test-unit: venv ## the tests that need no server and start no process: half a mi
 
 test-long: venv ## the long state machines, Redis Cluster and fault runs
 	@$(BIN)/python -m pytest -m long --timeout 1800 $(ARGS)
+
+test-rights: venv ## the tests of store and fleet, where pods have exactly the rights that `router acl` prints
+	@TEST_RIGHTS=least $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" tests/store tests/fleet $(ARGS)
 
 test-docker: venv ## the tests of store, bus, fleet and worker with redis:7 and nats:2 as containers (an engine must answer)
 	@TEST_BACKEND=docker TESTCONTAINERS_RYUK_DISABLED=true $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" \

@@ -56,7 +56,19 @@ def nats_url(servers: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture(scope="session")
-def redis_url(servers: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def valkey(servers: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
     """A real Valkey, no persistence, noeviction; shared, so a test takes a fresh tenant and never flushes."""
     with ValkeyProcess(tmp_path_factory.mktemp("valkey")) as server:
-        yield server.url
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_url(valkey: ValkeyProcess) -> str:
+    """The address of the session's Valkey."""
+    return valkey.url
+
+
+@pytest.fixture(scope="session")
+def pod_redis_url(valkey: ValkeyProcess) -> str:
+    """The same for a pod, which may have least rights."""
+    return valkey.pod_url

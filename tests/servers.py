@@ -14,11 +14,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import pytest
+
+from router.app.adapter_settings import nats_account
+from router.bus.rights import authorization
+from router.domain.access import Party
+from router.settings import load
+from router.store.rights import Server, acl_rules
 
 if TYPE_CHECKING:
     from tests.containers import Contained
@@ -27,6 +33,9 @@ START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 _PORT_ATTEMPTS = 5
 IN_CONTAINERS = os.environ.get("TEST_BACKEND") == "docker"
+LEAST_RIGHTS = os.environ.get("TEST_RIGHTS") == "least"
+"""Whether pods and commands have exactly the rights that `router acl` prints (`make test-rights`)."""
+PASSWORD = "sesame"  # noqa: S105 - of a test's server
 
 
 async def to_its_end(call: Callable[[], object]) -> None:
@@ -186,7 +195,10 @@ class ServerProcess:
 
 
 class NatsProcess(ServerProcess):
-    """A `nats-server` with JetStream and a payload bound of 4 MiB. `extra` is added to its configuration file."""
+    """A `nats-server` with JetStream and a payload bound of 4 MiB. `extra` is added to its configuration file.
+
+    `grant` makes the users of `router acl nats`, for `url_of`; who names no user may do everything.
+    """
 
     image = os.environ.get("TEST_NATS_IMAGE", "nats:2")
     entrypoint_words = 1
@@ -194,12 +206,36 @@ class NatsProcess(ServerProcess):
     def __init__(self, data: Path, *, port: int | None = None, extra: str = "", domain: str = "") -> None:
         super().__init__(data, port=port)
         self.extra = extra
+        self._granted = ""
         self.domain = f", domain: {domain}" if domain else ""
 
     @property
     def url(self) -> str:
-        """The address for clients."""
+        """The address for tests."""
         return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def pod_url(self) -> str:
+        """The address for pods."""
+        return self.url_of(Party.POD) if LEAST_RIGHTS and self._granted else self.url
+
+    def url_of(self, party: Party) -> str:
+        """The address for a party that has its least rights."""
+        return f"nats://router-{party}:{PASSWORD}@127.0.0.1:{self.port}"
+
+    def grant(self, env: Mapping[str, str]) -> None:
+        """From the next start on, the server has the users that `router acl nats` prints with these settings."""
+        if "authorization" in self.extra or "accounts" in self.extra:
+            return
+        users = authorization(nats_account(load({"ROUTER_NATS_URL": self.url, **env})))
+        everything = f'{{ user: "tests", password: "{PASSWORD}" }}'
+        self._granted = "no_auth_user: tests\n" + users.replace("users: [", f"users: [\n{everything}", 1).replace(
+            "CHANGE-ME", PASSWORD
+        )
+
+    def violations(self) -> list[str]:
+        """What users were refused since the start."""
+        return [line for line in self.log.read_text(errors="replace").splitlines() if " Violation" in line]
 
     def command(self) -> list[str]:
         """Writes the configuration file and names it."""
@@ -207,6 +243,7 @@ class NatsProcess(ServerProcess):
         config.write_text(
             f"listen: 127.0.0.1:{self.port}\nserver_name: router-tests-{os.getpid()}-{self.port}\n"
             f"max_payload: 4MB\njetstream {{ store_dir: '{self.data / 'jetstream'}'{self.domain} }}\n{self.extra}\n"
+            f"{self._granted}\n"
         )
         return [str(nats_binary()), "-c", str(config)]
 
@@ -216,10 +253,25 @@ class NatsProcess(ServerProcess):
             return f'"router-tests-{os.getpid()}-{self.port}"'.encode() in connection.recv(65536)
 
 
+def least_users(server: Server) -> list[str]:
+    """The users of `router acl redis` as arguments of a server, for the schema of fleets and those of store tests."""
+    words: list[str] = []
+    for party in Party:
+        if rules := acl_rules(party, server).split():
+            own = [w.replace(server.schema, "t*", 1) for w in rules if "~" in w]
+            words += ["--user", f"router-{party}", "on", f">{PASSWORD}", *rules, *own]
+    return words
+
+
 class ValkeyProcess(ServerProcess):
-    """A Valkey without persistence or eviction; `args` are added (and win), as in `("--appendonly", "yes")`."""
+    """A Valkey without persistence or eviction; `args` are added (and win), as in `("--appendonly", "yes")`.
+
+    The default user may do everything; `url_of` has those that may do little.
+    """
 
     image = os.environ.get("TEST_REDIS_IMAGE", "redis:7")
+    rights = Server()
+    """What the rights of its users follow from."""
 
     def __init__(self, data: Path, *, port: int | None = None, args: tuple[str, ...] = ()) -> None:
         super().__init__(data, port=port)
@@ -227,18 +279,23 @@ class ValkeyProcess(ServerProcess):
 
     @property
     def url(self) -> str:
-        """The address for pods."""
-        return self.own_url
-
-    @property
-    def own_url(self) -> str:
         """The address for tests, which may do everything."""
         return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def pod_url(self) -> str:
+        """The address for pods."""
+        return self.url_of(Party.POD) if LEAST_RIGHTS else self.url
+
+    def url_of(self, party: Party) -> str:
+        """The address for a party that has its least rights; see `least_users`."""
+        return f"redis://router-{party}:{PASSWORD}@127.0.0.1:{self.port}/0"
 
     def command(self) -> list[str]:
         """One line of arguments; no configuration file."""
         base = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        return [str(valkey_binary()), *base, "--maxmemory-policy", "noeviction", "--dir", str(self.data), *self.args]
+        rest = ("--maxmemory-policy", "noeviction", "--dir", str(self.data), *least_users(self.rights), *self.args)
+        return [str(valkey_binary()), *base, *rest]
 
     def answers(self) -> bool:
         """Asks for the process id, so that another server on this port is not taken for ours."""
@@ -259,13 +316,15 @@ class LimitedValkey(ValkeyProcess):
         super().__init__(data, args=(*renamed, "--user", self.USER, "on", f">{self.PASSWORD}", *rules.split()))
 
     @property
-    def url(self) -> str:
+    def pod_url(self) -> str:
         """The address for pods."""
         return f"redis://{self.USER}:{self.PASSWORD}@127.0.0.1:{self.port}/0"
 
 
 class ValkeyNode(ValkeyProcess):
     """One node of a Cluster, with a bus port of its own choice."""
+
+    rights = Server(cluster=True)
 
     def __init__(self, data: Path, args: tuple[str, ...] = ()) -> None:
         self.bus_port = free_port()
@@ -293,6 +352,11 @@ class ValkeyCluster:
     def url(self) -> str:
         """The address of one node; the others are learnt from it."""
         return f"redis://127.0.0.1:{self.nodes[0].port}"
+
+    @property
+    def pod_url(self) -> str:
+        """The same for pods."""
+        return self.nodes[0].pod_url
 
     def __enter__(self) -> Self:
         for node, (first, last) in zip(self.nodes, self.SLOTS, strict=True):

@@ -2,8 +2,10 @@
 
 from urllib.parse import urlsplit
 
+from router.bus.fleet import consumers
 from router.bus.options import BusOptions, js_prefix_of
-from router.bus.stream_specs import StreamSpec
+from router.bus.rights import Account
+from router.bus.stream_specs import ConsumerSpec, StreamSpec
 from router.domain.degraded import Degradable
 from router.domain.plan import Deadlines
 from router.domain.policy.model import OnStoreError
@@ -102,6 +104,30 @@ def decide_settings(s: Settings) -> DecideSettings:
         deadlines=Deadlines(factor=s.deadline_factor, min_ms=s.deadline_least_ms, max_ms=s.deadline_most_ms),
         deadline_max_ms=s.deadline_max_ms,
         result_subject_prefixes=(*(s.reply_prefixes or (subjects.INBOX,)), *s.result_subject_prefixes),
+    )
+
+
+def durable_consumers(s: Settings) -> tuple[ConsumerSpec, ...]:
+    """The durable consumers of a fleet: workers, acks, results."""
+    return consumers(
+        assign=s.stream_assign_name,
+        ack=s.stream_ack_name,
+        result=s.stream_result_name,
+        assign_subjects=s.assign_subjects,
+    )
+
+
+def nats_account(s: Settings, tenant: str | None = None) -> Account:
+    """What the permissions in NATS follow from. `tenant`: hold callers and workers to it."""
+    options = bus_options(s)
+    return Account(
+        streams=stream_specs(s),
+        consumers=durable_consumers(s),
+        inbox=options.inbox_prefix,
+        api=options.js_prefix,
+        reply_prefixes=s.reply_prefixes,
+        result_prefixes=s.result_subject_prefixes,
+        tenant=tenant,
     )
 
 

@@ -5,11 +5,10 @@ import time
 from prometheus_client import CollectorRegistry
 
 from router import __version__
-from router.app.adapter_settings import bus_options, stream_specs
+from router.app.adapter_settings import bus_options, durable_consumers, stream_specs
 from router.app.observers import StoreWatch, StreamWatch
 from router.app.store import Store, StoreHooks
 from router.bus.connection import Bus
-from router.bus.fleet import consumers
 from router.bus.keeper import StreamKeeper
 from router.bus.publisher import StreamPublisher
 from router.bus.reply_subjects import ReplySubjects
@@ -62,13 +61,7 @@ class Platform:
             lambda part, off: self.telemetry.degraded.labels(part.value).set(int(off)),
         )
         self.bus = Bus(bus_options(s))
-        own = consumers(
-            assign=s.stream_assign_name,
-            ack=s.stream_ack_name,
-            result=s.stream_result_name,
-            assign_subjects=s.assign_subjects,
-        )
-        self.streams = Streams(self.bus, stream_specs(s), own)
+        self.streams = Streams(self.bus, stream_specs(s), durable_consumers(s))
         self.publisher = StreamPublisher(
             self.bus, self.streams, give_up_s=s.publish_timeout_s, on_stream_missing=self._stream_missing
         )

@@ -1,5 +1,6 @@
 """The services of a pod beside decide requests: queries, status and admin acts over NATS, pages over HTTP."""
 
+import asyncio
 from functools import partial
 
 from router import __version__
@@ -34,8 +35,16 @@ class Services:
     def __init__(self, platform: Platform, policies: PolicyParts, tasks: TaskParts, deciding: DecideParts) -> None:
         self._platform, self._policies, self._deciding = platform, policies, deciding
         s, t = platform.settings, platform.telemetry
-        self.recent = RecentLatency(t.latency.counts, t.latency.bounds_ms)
-        self._backpressure = Backpressure(lambda: tasks.lag, self.recent, lambda: deciding.decide.in_flight, wall_ms)
+        self.recent = RecentLatency(t.latency.counts, t.latency.bounds_ms, without=t.extended_latency.counts)
+        loop = asyncio.get_running_loop()
+        self._backpressure = Backpressure(
+            lambda: tasks.lag,
+            self.recent,
+            lambda: deciding.decide.in_flight,
+            wall_ms,
+            shed_for_s=lambda: loop.time() - deciding.decide.shed_at,
+            max_in_flight=s.max_in_flight,
+        )
         self.http = HttpServer(
             pages(
                 pod=s.pod_name,
@@ -44,7 +53,8 @@ class Services:
                 telemetry=t,
                 backpressure_active=self._backpressure.active,
                 gate=platform.gate_facts,
-            )
+            ),
+            max_connections=s.http_max_connections,
         )
         self._open: list[service.Service] = []
 

@@ -18,7 +18,7 @@ from router.bus.stream_specs import matches
 from router.domain.reply_refusal import ReplyRefusal
 from router.wire import subjects
 
-_PASSING = ("_INBOX.", "_R_.", "_GR_.")
+PASSING = ("_INBOX.", "_R_.", "_GR_.")
 _WILDCARDS = ("*", ">")
 
 
@@ -33,7 +33,7 @@ class ReplySubjects:
         prefixes: Sequence[str] = (),
         on_refused: Callable[[bytes, bytes, ReplyRefusal], None] = lambda _subject, _reply, _reason: None,
     ) -> None:
-        self.passing = tuple(prefix.encode() for prefix in prefixes or _PASSING)
+        self.passing = tuple(prefix.encode() for prefix in prefixes or PASSING)
         self._only_listed = bool(prefixes)
         self._on_refused = on_refused
         self._streams: dict[str, tuple[str, ...]] | None = None

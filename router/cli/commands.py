@@ -3,6 +3,7 @@
 import typer
 
 from router.cli import (
+    acl,
     alerts,
     audit,
     config,
@@ -50,6 +51,7 @@ def build() -> typer.Typer:
     app.command()(gate.gate)
     app.command()(worker.worker)
     app.command()(selftest.selftest)
+    app.add_typer(acl.app, name="acl")
     app.command()(config.config)
     app.command()(config.version)
     return app

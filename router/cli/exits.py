@@ -10,6 +10,7 @@ from router.errors import (
     RevisionConflict,
     StartupRefused,
     StoreError,
+    StoreForbidden,
 )
 
 
@@ -45,6 +46,8 @@ def exit_code_of(error: Exception) -> tuple[Exit, str]:
             return Exit.USAGE, f"error: {error}"
         case RevisionConflict() | QuotaExceeded():
             return Exit.NEGATIVE, f"refused: {error}"
+        case StoreForbidden():
+            return Exit.USAGE, f"error: {error} (`router acl redis` prints the rights that this needs)"
         case StoreError():
             hint = f"is Redis there? --redis or ROUTER_REDIS_URL names it; {_START}"
             return Exit.UNREACHABLE, f"error: {str(error).rstrip('.')} ({hint})"

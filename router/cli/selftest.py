@@ -49,8 +49,7 @@ def selftest(
 
 
 async def _run(s: "Settings", tenant: str, pods: int, *, allow_volatile: bool) -> "list[Check]":
-    from router.app.adapter_settings import stream_specs
-    from router.bus.fleet import consumers
+    from router.app.adapter_settings import durable_consumers, stream_specs
     from router.bus.streams import Streams
     from router.cli.bus import open_bus
     from router.cli.connections import open_store
@@ -60,15 +59,9 @@ async def _run(s: "Settings", tenant: str, pods: int, *, allow_volatile: bool) -
     from router.selftest.run import run
     from router.store.server import RedisServers
 
-    own = consumers(
-        assign=s.stream_assign_name,
-        ack=s.stream_ack_name,
-        result=s.stream_result_name,
-        assign_subjects=s.assign_subjects,
-    )
     async with open_store(s) as store, open_bus(s) as bus:
         servers = RedisServers(store.nodes, stated_policy=s.redis_maxmemory_policy, allow_eviction=s.allow_eviction)
         redis = RedisChecks(store.nodes, servers, allow_volatile=allow_volatile)
-        nats = NatsChecks(bus, Streams(bus, stream_specs(s), own))
+        nats = NatsChecks(bus, Streams(bus, stream_specs(s), durable_consumers(s)))
         fleet = FleetChecks(bus, store.nodes, store.keys, tenant=tenant, pods=pods)
         return await run(redis, nats, fleet)

@@ -11,6 +11,8 @@ from router.errors import StoreDamaged, StoreError, StoreForbidden
 _CODE = re.compile(r"[A-Z]{3,} ")
 _NOT_OFFERED = re.compile(r"unknown (sub)?command|(un|not )supported|not (allowed|available)|disabled", re.IGNORECASE)
 
+_IN_A_SCRIPT = "ACL failure in script"
+
 USE_CLUSTER = "this server is a node of a Redis Cluster: set ROUTER_REDIS_CLUSTER=true"
 USE_SINGLE = "this server is not in Cluster mode: set ROUTER_REDIS_CLUSTER=false"
 
@@ -22,9 +24,9 @@ def met_a_cluster(fault: ResponseError) -> bool:
 
 def is_forbidden(fault: ResponseError) -> bool:
     """Whether the server does not offer the command to this user: by ACL, renamed, or unknown."""
-    if isinstance(fault, NoPermissionError):
-        return True
     text = _words(fault)
+    if isinstance(fault, NoPermissionError) or text.startswith(_IN_A_SCRIPT):
+        return True
     return type(fault) is ResponseError and _CODE.match(text) is None and _NOT_OFFERED.search(text) is not None
 
 

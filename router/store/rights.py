@@ -1,31 +1,16 @@
-"""The commands and keys that each role needs in Redis: one table for the printed ACL and for the check at start.
+"""The commands and keys that each party needs in Redis: one table for the printed ACL and for the check at start.
 
 A right that only a part of the pod needs (`Degradable`) never makes the pod unready: the part is off, and the pod says
 so. `tests/store/test_rights.py` compares the table with the commands in the code.
 """
 
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
 
 from msgspec import Struct
 
+from router.domain.access import Party
 from router.domain.degraded import Degradable
 from router.store.nodes import Nodes
-
-
-class Role(StrEnum):
-    """Who uses Redis. Workers and callers do not."""
-
-    POD = "pod"
-    OPERATOR = "operator"
-    COMMAND_LINE = "command-line"
-
-
-HOLDS = {
-    Role.POD: "a pod",
-    Role.OPERATOR: "a person who only reads with the command line: audit, explain, tenant show, breaker list",
-    Role.COMMAND_LINE: "everything that the command line does, with policies, levers, purges and selftest",
-}
 
 _CORE = """
 ping time evalsha eval get set del unlink exists incr pexpire persist pttl hget hmget hset hsetnx hdel hlen hkeys
@@ -37,10 +22,10 @@ _PARTS: Mapping[Degradable, str] = {
     Degradable.STORE_WALKS: "scan dbsize memory|usage getrange",
     Degradable.FUNCTION_LIBRARY: "fcall function|load function|list function|delete",
 }
-_READS = "ping time evalsha eval get exists hget hkeys hgetall hexists hlen xlen xrange xrevrange zrange"
+_READS = "ping time evalsha eval get exists hget hkeys hgetall hexists hlen lrange xlen xrange xrevrange zrange"
 _COMMAND_LINE = """
-ping time evalsha eval get set del unlink exists pexpire persist hget hset hdel hlen hkeys hgetall hexists hincrby
-hscan lindex lpush lrange ltrim xadd xinfo|stream xlen xrange xrevrange zrange zrem
+ping time evalsha eval get set del unlink exists pexpire persist pttl hget hset hdel hlen hkeys hgetall hexists hincrby
+hscan lindex lpush lrange ltrim xadd xinfo|stream xlen xrange xrevrange xtrim zrange zrem
 """
 
 # redis-py sends it for each connection and ignores a refusal; without it each connection leaves a line in ACL LOG.
@@ -60,22 +45,24 @@ class Server(Struct, frozen=True):
     database: int = 0
 
 
-def commands(role: Role, server: Server) -> dict[str, Degradable | None]:
-    """The commands of a role, and the part that alone needs each of them; None: nothing works without it."""
-    match role:
-        case Role.POD:
+def commands(party: Party, server: Server) -> dict[str, Degradable | None]:
+    """The commands of a party, and the part that alone needs each of them; None: nothing works without it."""
+    match party:
+        case Party.POD:
             needed = dict.fromkeys(_CORE.split(), None) | {
                 c: part for part, listed in _PARTS.items() for c in listed.split()
             }
-        case Role.OPERATOR:
+        case Party.OPERATOR:
             needed = dict.fromkeys((*_READS.split(), "info", "scan", "memory|usage"), None)
-        case Role.COMMAND_LINE:
+        case Party.WORKER | Party.CALLER:
+            return {}
+        case Party.COMMAND_LINE:
             parts = (*_PARTS[Degradable.STORE_FACTS].split(), *_PARTS[Degradable.STORE_WALKS].split())
             needed = dict.fromkeys((*_COMMAND_LINE.split(), *parts), None)
     found: dict[str, Degradable | None] = {**needed}
     if server.cluster:
         found |= {"cluster|slots": None, "asking": None}
-    if server.wait_replicas and role is Role.POD:
+    if server.wait_replicas and party is Party.POD:
         found["wait"] = None
     if server.database:
         found["select"] = None
@@ -87,11 +74,12 @@ def key_patterns(schema: str) -> tuple[str, str]:
     return f"{schema}:*", f"{schema}{{*"
 
 
-def acl_rules(role: Role, server: Server) -> str:
-    """The rules of an ACL user, as for ACL SETUSER; without name and password."""
-    sign = "%R~" if role is Role.OPERATOR else "~"
-    keys = [f"{sign}{pattern}" for pattern in key_patterns(server.schema)]
-    granted = [f"+{c}" for c in sorted({*commands(role, server), _GREETING})]
+def acl_rules(party: Party, server: Server) -> str:
+    """The rules of an ACL user, as for ACL SETUSER, without name and password; empty: the party needs nothing."""
+    if not commands(party, server):
+        return ""
+    keys = [f"~{pattern}" for pattern in key_patterns(server.schema)]
+    granted = [f"+{c}" for c in sorted({*commands(party, server), _GREETING})]
     return " ".join(["resetkeys", *keys, "resetchannels", "-@all", *granted])
 
 
@@ -142,7 +130,7 @@ async def missing(nodes: Nodes, server: Server) -> Missing:
     :raises StoreForbidden: EVAL is not allowed.
     :raises StoreError: Redis did not answer.
     """
-    needed = commands(Role.POD, server)
+    needed = commands(Party.POD, server)
     patterns = key_patterns(server.schema)
     questions = [(c, k) for c in needed for k in ((None,) if c in _KEYLESS.split() else patterns)]
     texts = [_question(command, pattern) for command, pattern in questions]

@@ -17,6 +17,7 @@ class Event(StrEnum):
     STARTUP_REFUSED = "pod.startup_refused"
     BUG = "pod.bug"
     HTTP_LISTENING = "http.listening"
+    HTTP_NO_IPV6 = "http.no_ipv6"
     HTTP_FAULT = "http.fault"
     STORE_AWAY = "store.away"
     STORE_REFUSES = "store.refuses"

@@ -21,6 +21,7 @@ from router.errors import (
     QuotaExceeded,
     RevisionConflict,
     StartupRefused,
+    StoreForbidden,
     StoreUnavailable,
 )
 from tests.cli.conftest import Run
@@ -150,7 +151,7 @@ def test_a_name_that_can_be_none_is_wrong_usage(
     done = run(*naming.split(), name)
     assert (done.code, done.out) == (Exit.USAGE, "")
     assert re.fullmatch(
-        r"error: Invalid value for .+ is not a (tenant|policy|provider) name: 1 to 255 of .+\n", done.err
+        r"error: Invalid value for .+ is not a (tenant|policy|provider) name: 1 to (255|230) of .+\n", done.err
     )
 
 
@@ -170,6 +171,7 @@ def test_only_what_was_set_is_changed(run: Run, monkeypatch: pytest.MonkeyPatch)
         (QuotaExceeded("rules", 3, 2), Exit.NEGATIVE),
         (StoreUnavailable("x"), Exit.UNREACHABLE),
         (OutcomeUnknown("x"), Exit.UNREACHABLE),
+        (StoreForbidden("x"), Exit.USAGE),
         (BusError("x"), Exit.UNREACHABLE),
         (KeyError("x"), Exit.INTERNAL),
     ],

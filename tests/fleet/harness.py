@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +17,7 @@ from typing import Any, Self
 import orjson
 
 from router.domain.audit import Actor, AuditEntry
+from router.errors import StoreError
 from router.store.audit import RedisAudit
 from router.store.inspect import RedisInspector
 from router.store.keys import Keys
@@ -25,7 +26,7 @@ from router.store.nodes import SingleNode
 from router.store.policies import RedisPolicies
 from router.usecases.admin.overrides import OverrideService
 from router.usecases.policies.publish import PolicyPublisher
-from tests.servers import NatsProcess, ValkeyProcess, free_port, to_its_end
+from tests.servers import LEAST_RIGHTS, NatsProcess, ValkeyProcess, free_port, to_its_end
 
 READY_S = 90.0
 STOP_S = 20.0
@@ -193,6 +194,8 @@ class Fleet:
             "ROUTER_ALERT_CALM": "0s",
         }
         self._env = base | dict(env or {})
+        if LEAST_RIGHTS:
+            self.nats.grant(self._env)
         self._count = pods
         self.pods: list[Pod] = []
         self._tenants = 0
@@ -201,7 +204,7 @@ class Fleet:
     @property
     def pod_env(self) -> dict[str, str]:
         """What a pod of this fleet is started with."""
-        return self._env | {"ROUTER_NATS_URL": self.nats.url, "ROUTER_REDIS_URL": self.valkey.url}
+        return self._env | {"ROUTER_NATS_URL": self.nats.pod_url, "ROUTER_REDIS_URL": self.valkey.pod_url}
 
     def pod(self, name: str | None = None, **env: str) -> Pod:
         """A further pod, not started."""
@@ -223,12 +226,24 @@ class Fleet:
             raise
         return self
 
-    async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, _fault: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if LEAST_RIGHTS and kind is None:
+            await self.nothing_was_refused()
         await self._stop()
+
+    async def nothing_was_refused(self) -> None:
+        """Fail if a server has refused a right to a party that has its least rights."""
+        refused = [line for line in self.nats.violations() if "router-" in line]
+        with suppress(StoreError):  # the test may have taken it away
+            entries = await self.redis("ACL", "LOG")
+            refused += [str(e) for e in entries if "router-" in str(e)]
+        assert refused == []
 
     def _open_store(self) -> None:
         self.keys = Keys()
-        self.nodes = SingleNode(self.valkey.own_url)
+        self.nodes = SingleNode(self.valkey.url)
         self._stack.push_async_callback(self.nodes.close)
         self._audit = RedisAudit(self.keys, self.nodes)
         self.publisher = PolicyPublisher(RedisPolicies(self.nodes, self.keys), self)

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from router.store.rights import Role, Server, acl_rules
+from router.domain.access import Party
+from router.store.rights import Server, acl_rules
 from tests.fleet.foreign import USAGE, Foreign, Worker, task
 from tests.fleet.harness import Fleet, until
 from tests.servers import LimitedValkey
 
-POD = acl_rules(Role.POD, Server())
+POD = acl_rules(Party.POD, Server())
 EVERYTHING = "~* &* +@all"
 PARTS = ("store_facts", "store_walks", "function_library")
 

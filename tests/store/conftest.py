@@ -23,9 +23,9 @@ def single(redis_url: str) -> Iterator[Redis]:
 
 
 @pytest.fixture
-async def nodes(redis_url: str) -> AsyncIterator[SingleNode]:
+async def nodes(pod_redis_url: str) -> AsyncIterator[SingleNode]:
     """A pod's client of the session's server."""
-    client = SingleNode(redis_url)
+    client = SingleNode(pod_redis_url)
     await client.open()
     yield client
     await client.close()
@@ -34,7 +34,7 @@ async def nodes(redis_url: str) -> AsyncIterator[SingleNode]:
 @pytest.fixture(params=["fake", pytest.param("server", marks=pytest.mark.server)])
 async def plain(request: pytest.FixtureRequest) -> AsyncIterator[SingleNode]:
     """A pod's client for what runs no script, once on the fake and once on the session's server."""
-    client = FakeNode() if request.param == "fake" else SingleNode(request.getfixturevalue("redis_url"))
+    client = FakeNode() if request.param == "fake" else SingleNode(request.getfixturevalue("pod_redis_url"))
     await client.open()
     yield client
     await client.close()
@@ -80,13 +80,13 @@ def either_at_once(servers: None, request: pytest.FixtureRequest) -> Store:
 
 
 @pytest.fixture
-async def store_nodes(store: Store, redis_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Nodes]:
+async def store_nodes(store: Store, pod_redis_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Nodes]:
     """A pod's client of the server that the store is on."""
     if isinstance(store.client, RedisCluster):
         cluster: ValkeyCluster = request.getfixturevalue("valkey_cluster")
-        made: Nodes = Cluster(cluster.url)
+        made: Nodes = Cluster(cluster.pod_url)
     else:
-        made = SingleNode(redis_url)
+        made = SingleNode(pod_redis_url)
     await made.open()
     yield made
     await made.close()

@@ -9,6 +9,7 @@ import pytest
 from redis import Redis
 
 import router
+from router.domain.access import Party
 from router.domain.degraded import Degradable
 from router.domain.outcome import Admitted, LimitHit, Replay
 from router.domain.policy.limits import limit
@@ -18,7 +19,7 @@ from router.resources import lua_dir
 from router.store.decisions import decide_script
 from router.store.flatten import flat
 from router.store.nodes import SingleNode
-from router.store.rights import Missing, Role, Server, acl_rules, commands, missing
+from router.store.rights import Missing, Server, acl_rules, commands, missing
 from tests.servers import LimitedValkey
 from tests.store.harness import MINUTE, Ask, policy, request
 from tests.store.pods import Pod, fresh_keys
@@ -59,9 +60,9 @@ def in_python(known: set[str], *folders: Path) -> set[str]:
     return found - _NO_COMMANDS
 
 
-def in_lua(known: set[str]) -> set[str]:
-    """Commands that scripts call."""
-    texts = [flat(path.stem, lua_dir(), {}) for path in lua_dir().glob("*.lua")]
+def in_lua(known: set[str], *names: str) -> set[str]:
+    """Commands that scripts call; of all scripts, if none is named."""
+    texts = [flat(name, lua_dir(), {}) for name in names or [path.stem for path in lua_dir().glob("*.lua")]]
     calls = {call for text in texts for call in _IN_LUA.findall(text)}
     pairs = {(name.lower(), f"{name}|{behind}".lower()) for name, behind in calls}
     return {pair if pair in known else name for name, pair in pairs}
@@ -79,7 +80,7 @@ def known(single: Redis) -> set[str]:
 
 def test_a_pod_has_what_the_code_uses_and_no_more(known: set[str]) -> None:
     """A command that the code does not use is not granted; one that it uses is."""
-    granted = set(commands(Role.POD, EVERYTHING))
+    granted = set(commands(Party.POD, EVERYTHING))
     used = in_python(known, STORE) | in_lua(known) | OF_THE_CLIENT | {"ping"}
     assert granted - used == set()
     assert used - granted == set()
@@ -87,28 +88,32 @@ def test_a_pod_has_what_the_code_uses_and_no_more(known: set[str]) -> None:
 
 def test_the_other_roles_have_less(known: set[str]) -> None:
     """The command line has no rights that neither a pod nor the selftest needs, and a reader writes nothing."""
-    pod = set(commands(Role.POD, EVERYTHING))
-    line = set(commands(Role.COMMAND_LINE, EVERYTHING))
-    operator = set(commands(Role.OPERATOR, EVERYTHING))
+    pod = set(commands(Party.POD, EVERYTHING))
+    line = set(commands(Party.COMMAND_LINE, EVERYTHING))
+    operator = set(commands(Party.OPERATOR, EVERYTHING))
     assert operator < line
+    scripts = (
+        "apply_policy delete_policy load_policies set_lever reset_breaker switch_tenant record_act forget_request "
+        "purge_tenant"
+    )
+    assert in_lua(known, *scripts.split()) <= line
     assert line - pod <= in_python(known, SELFTEST)
     assert not operator & {"set", "del", "unlink", "hset", "xadd", "zadd", "function|load"}
 
 
 def test_the_rules_name_both_kinds_of_keys() -> None:
-    """Remembered answers have no colon behind the schema. A reader gets keys for reading only."""
-    rules = acl_rules(Role.POD, Server(schema="r9")).split()
+    """Remembered answers have no colon behind the schema."""
+    rules = acl_rules(Party.POD, Server(schema="r9")).split()
     assert [r for r in rules if "~" in r] == ["~r9:*", "~r9{*"]
-    assert [r for r in acl_rules(Role.OPERATOR, Server(schema="r9")).split() if "~" in r] == ["%R~r9:*", "%R~r9{*"]
-    assert "+select" in acl_rules(Role.POD, Server(database=3)).split()
-    assert {"+wait"} <= set(acl_rules(Role.POD, Server(wait_replicas=True)).split())
+    assert "+select" in acl_rules(Party.POD, Server(database=3)).split()
+    assert {"+wait"} <= set(acl_rules(Party.POD, Server(wait_replicas=True)).split())
     assert not {"+wait", "+select", "+asking", "+cluster|slots"} & set(rules)
 
 
 # A server that gives less
 
 
-POD = acl_rules(Role.POD, Server(schema="t1"))
+POD = acl_rules(Party.POD, Server(schema="t1"))
 WALKS, LIBRARY, FACTS = Degradable.STORE_WALKS, Degradable.FUNCTION_LIBRARY, Degradable.STORE_FACTS
 
 
@@ -141,7 +146,7 @@ async def test_what_is_missing(
 ) -> None:
     """By ACL or renamed away; what nothing needs is not missed."""
     with LimitedValkey(tmp_path, rules, withheld=withheld) as server:
-        nodes = SingleNode(server.url)
+        nodes = SingleNode(server.pod_url)
         await nodes.open()
         assert await missing(nodes, Server(schema="t1")) == found
         await nodes.close()
@@ -157,7 +162,7 @@ async def rights_of(nodes: SingleNode) -> Missing:
 async def test_without_the_first_commands_the_refusal_names_them(servers: None, tmp_path: Path, gone: str) -> None:
     """The check itself needs EVAL, and the connection PING; WAIT only where replicas are waited for."""
     with LimitedValkey(tmp_path, f"{POD} -{gone.lower()}") as server:
-        nodes = SingleNode(server.url)
+        nodes = SingleNode(server.pod_url)
         with pytest.raises(StoreForbidden, match=f"does not allow {gone}"):
             await rights_of(nodes)
         await nodes.close()
@@ -166,7 +171,7 @@ async def test_without_the_first_commands_the_refusal_names_them(servers: None, 
 async def test_wait_is_needed_where_replicas_are_waited_for(servers: None, tmp_path: Path) -> None:
     """ROUTER_WAIT_REPLICAS without WAIT would leave every outcome unknown."""
     with LimitedValkey(tmp_path, POD) as server:
-        nodes = SingleNode(server.url)
+        nodes = SingleNode(server.pod_url)
         refusal = (await missing(nodes, Server(schema="t1", wait_replicas=True))).refusal
         assert refusal is not None
         assert "WAIT" in refusal
@@ -176,7 +181,7 @@ async def test_wait_is_needed_where_replicas_are_waited_for(servers: None, tmp_p
 async def test_refusals_never_repeat_the_arguments(servers: None, tmp_path: Path) -> None:
     """An unknown command's words may be a tenant's; a refused one of a batch is told from other refusals."""
     with LimitedValkey(tmp_path, f"{POD} -hget", withheld=("MEMORY",)) as server:
-        nodes = SingleNode(server.url)
+        nodes = SingleNode(server.pod_url)
         for commands_ in ([("MEMORY", "USAGE", "t1:secret")], [("GET", "t1:x"), ("MEMORY", "USAGE", "t1:secret")]):
             with pytest.raises(StoreForbidden) as refusal:
                 await nodes.gather(commands_)
@@ -197,13 +202,13 @@ async def test_decisions_without_functions(servers: None, tmp_path: Path) -> Non
     """The same rows have the same outcomes where functions are not allowed, also after the server lost its scripts."""
     three = policy("a", limits=[limit("l", Scope.TENANT, Resource.REQUESTS, 3, MINUTE)])
     with LimitedValkey(tmp_path, "~* +@all -fcall -function -script") as server:
-        nodes = SingleNode(server.url)
+        nodes = SingleNode(server.pod_url)
         script = decide_script()
         assert script.without_functions().version == script.version
         async with Pod(nodes, fresh_keys(), script=script.without_functions()) as pod:
             asks = [Ask(request("acme", f"r{i}"), three) for i in range(5)]
             assert [type(o) for o in await pod.decide(*asks)] == [Admitted] * 3 + [LimitHit] * 2
-            with Redis.from_url(server.own_url) as client:
+            with Redis.from_url(server.url) as client:
                 client.script_flush()
             assert [type(o) for o in await pod.decide(*asks)] == [Replay] * 3 + [LimitHit] * 2
         await nodes.close()

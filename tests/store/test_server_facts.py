@@ -19,7 +19,7 @@ async def test_the_policy_is_in_info(servers: None, tmp_path: Path, policy: str)
     server = LimitedValkey(tmp_path, withheld=("CONFIG",))
     server.args = (*server.args, "--maxmemory-policy", policy)
     with server:
-        nodes = SingleNode(server.own_url)
+        nodes = SingleNode(server.url)
         with pytest.raises(StoreForbidden, match="does not allow CONFIG"):
             await nodes.call("CONFIG", "GET", "maxmemory-policy")
         found = await RedisServers(nodes, stated_policy="noeviction").eviction()
@@ -38,7 +38,7 @@ async def test_without_info_the_operator_states_the_policy(
 ) -> None:
     """Unknown is a warning that names the setting; a stated policy counts like one that INFO has."""
     with LimitedValkey(tmp_path, "~* &* +@all -info -config") as server:
-        nodes = SingleNode(server.url)
+        nodes = SingleNode(server.pod_url)
         await nodes.open()
         facts = RedisServers(nodes, stated_policy=stated)
         found = await facts.eviction()
@@ -75,7 +75,7 @@ async def test_lines_that_info_lacks(redis_url: str) -> None:
 async def test_the_memory_share(servers: None, tmp_path: Path) -> None:
     """Used memory of maxmemory; 0 without one."""
     with ValkeyProcess(tmp_path) as server:
-        nodes = SingleNode(server.url)
+        nodes = SingleNode(server.pod_url)
         assert await RedisServers(nodes).memory_share() == 0.0
         await nodes.call("CONFIG", "SET", "maxmemory", "100mb")
         share = await RedisServers(nodes).memory_share()
@@ -87,7 +87,7 @@ async def test_the_memory_share(servers: None, tmp_path: Path) -> None:
 async def test_the_selftest_does_not_fail_on_what_it_cannot_see(servers: None, tmp_path: Path) -> None:
     """Blocked INFO: not checked, with Redis's words. A known problem still fails."""
     with LimitedValkey(tmp_path, "~* &* +@all -info") as server:
-        nodes = SingleNode(server.url)
+        nodes = SingleNode(server.pod_url)
         checks = RedisChecks(nodes, RedisServers(nodes), allow_volatile=False)
         for check in (checks.version, checks.eviction, checks.persistence):
             with pytest.raises(NotChecked):

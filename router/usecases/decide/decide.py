@@ -105,6 +105,8 @@ class Decide:
         self._idle = asyncio.Event()
         self._idle.set()
         self.in_flight = 0
+        self.shed_at = float("-inf")
+        """Loop time of the last request that was refused as overloaded, in s."""
 
     def handle(
         self, data: bytes, headers: Mapping[str, str] | None, subject_tenant: str | None, reply: Reply | None
@@ -113,6 +115,7 @@ class Decide:
         protobuf = headers is not None and is_protobuf(_content_type(headers))
         if self.in_flight >= self._settings.max_in_flight:
             self._telemetry.shed.inc()
+            self.shed_at = self._loop.time()
             self._send_reply(reply, protobuf, overloaded(self.in_flight), None, None)
             return
         started = self._loop.time()
@@ -256,6 +259,10 @@ class Decide:
         try:
             result = await self._extensions.answer(opened.request, stored, self._plan, self._read)
             self._finish(opened, result.answer)
+            now = self._loop.time()
+            self._telemetry.extended_latency.observe(now - opened.started)
+            if isinstance(result.answer, Refused) and result.answer.code is Code.SERVICE_OVERLOADED:
+                self.shed_at = now
             if (dispatched := result.dispatch) is not None:
                 self._dispatch.admitted(dispatched.request, dispatched.plan, dispatched.outcome, dispatched.job)
         except Exception:  # as in `handle`

@@ -1,0 +1,57 @@
+"""`router acl`: the least rights in Redis and NATS, for the settings of this place."""
+
+from typing import Annotated
+
+import typer
+
+from router.cli.output import print_json, print_line
+from router.cli.target import JsonOption
+from router.domain.access import HOLDS, PLACEHOLDER, Party
+
+app = typer.Typer(no_args_is_help=True, help="Print the least rights that each party needs in Redis and NATS.")
+
+PartyOption = Annotated[
+    list[Party] | None, typer.Option("--for", help="The party, repeatable; all of them without it.")
+]
+
+
+@app.command()
+def redis(party: PartyOption = None, json: JsonOption = False) -> None:
+    """Print ACL users for Redis, as lines of an ACL file.
+
+    They follow the settings: ROUTER_STORE_SCHEMA, ROUTER_REDIS_CLUSTER, ROUTER_WAIT_REPLICAS, the database of the URL.
+    """
+    from router.app.adapter_settings import redis_server
+    from router.settings import load
+    from router.store.rights import acl_rules
+
+    server = redis_server(load())
+    rules = {p: acl_rules(p, server) for p in party or Party}
+    if json:
+        print_json(rules)
+        return
+    for p, of_party in rules.items():
+        print_line(f"# {p}: {HOLDS[p]}")
+        print_line(f"user router-{p} on >{PLACEHOLDER} {of_party}" if of_party else "# needs nothing in Redis")
+
+
+@app.command()
+def nats(
+    party: PartyOption = None,
+    tenant: Annotated[str | None, typer.Option(help="Hold callers and workers to this tenant.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Print users with permissions for NATS, as a block of a server's configuration.
+
+    They follow the settings: names and subjects of streams, inbox prefix, JetStream domain, allowed prefixes.
+    """
+    from router.app.adapter_settings import nats_account
+    from router.bus.rights import authorization, rights
+    from router.settings import load
+
+    account = nats_account(load(), tenant)
+    if json:
+        found = {p: rights(p, account) for p in party or Party}
+        print_json({p: {"publish": s.publish, "subscribe": s.subscribe} for p, s in found.items()})
+        return
+    print_line(authorization(account, party or Party))
