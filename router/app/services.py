@@ -1,6 +1,7 @@
 """The services of a pod beside decide requests: queries, status and admin acts over NATS, pages over HTTP."""
 
 import asyncio
+import time
 from functools import partial
 
 from router import __version__
@@ -22,6 +23,7 @@ from router.usecases.admin.admin import Admin
 from router.usecases.admin.overrides import OverrideService
 from router.usecases.admin.purge import Purger
 from router.usecases.admin.queries import Backpressure, GetDecision, RecentLatency
+from router.usecases.admin.wrong_tokens import WrongTokens
 from router.usecases.policies.publish import PolicyPublisher
 from router.wire import subjects
 from router.wire.reply import encode
@@ -56,6 +58,7 @@ class Services:
             ),
             max_connections=s.http_max_connections,
         )
+        self.wrong_tokens = WrongTokens(t, platform.alerts, time.monotonic)
         self._open: list[service.Service] = []
 
     async def open(self) -> None:
@@ -117,7 +120,14 @@ class Services:
             publisher=publisher,
             purger=purger,
         )
-        return Admin(services, admin_tokens(s), store.levers, platform.telemetry, legacy_codes=s.legacy_error_codes)
+        return Admin(
+            services,
+            admin_tokens(s),
+            store.levers,
+            platform.telemetry,
+            on_wrong_token=self.wrong_tokens.seen,
+            legacy_codes=s.legacy_error_codes,
+        )
 
     async def drained(self) -> None:
         """Stop answering on the subjects; HTTP stays."""

@@ -388,11 +388,15 @@ class Admin(Group):
     admin_nats_read: Literal["token", "open"] = setting(
         "token", "Whether the read-only admin subjects require a token."
     )
-    viewer_token: SecretStr | None = setting(None, "Bearer token of role viewer.", min_length=16)
-    operator_token: SecretStr | None = setting(None, "Bearer token of role operator.", min_length=16)
-    admin_token: SecretStr | None = setting(None, "Bearer token of role admin.", min_length=16)
+    viewer_token: SecretStr | None = setting(None, "Bearer token of role viewer, 32 characters or more.", min_length=16)
+    operator_token: SecretStr | None = setting(
+        None, "Bearer token of role operator, 32 characters or more.", min_length=16
+    )
+    admin_token: SecretStr | None = setting(None, "Bearer token of role admin, 32 characters or more.", min_length=16)
     admin_tokens: SecretStr | None = setting(
-        None, "Tokens of named principals: `principal:role:token`, one per line or comma-separated."
+        None,
+        "Tokens of named principals, each of 32 characters or more: `principal:role:token`, one per line or "
+        "comma-separated.",
     )
 
     @field_validator("admin_tokens")

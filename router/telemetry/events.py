@@ -50,6 +50,8 @@ class Event(StrEnum):
     WORKER_DEAD_LETTER = "dead_letter.worker"
     ADMIN_ACT = "admin.act"
     ADMIN_REFUSED = "admin.refused"
+    ADMIN_WRONG_TOKEN = "admin.wrong_token"  # noqa: S105 - the name of an event
+    ADMIN_TOKEN_SHORT = "admin.token_short"  # noqa: S105
     EXTENSION_BREAKER = "extension.breaker"
     DECISION_UNDONE = "decision.undone"
     AUDIT = "audit"

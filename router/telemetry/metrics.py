@@ -334,6 +334,9 @@ class Telemetry:
             "act",
             "outcome",
         )
+        self.admin_wrong_tokens = families.counter(
+            "admin_wrong_tokens", "Admin acts refused because their token is unknown."
+        )
         self.ready = families.gauge("ready", "1 while /readyz reports ready.")
         self.degraded = families.gauge(
             "degraded", "1 while this part of the pod is off; /readyz has the reason.", "part"
