@@ -114,6 +114,7 @@ def durable_consumers(s: Settings) -> tuple[ConsumerSpec, ...]:
         ack=s.stream_ack_name,
         result=s.stream_result_name,
         assign_subjects=s.assign_subjects,
+        assign_filter=s.stream_assign_filter,
     )
 
 
@@ -220,6 +221,7 @@ def stream_specs(s: Settings) -> tuple[StreamSpec, ...]:
             replicas=s.stream_replicas,
             max_bytes=maximum,
             kind=kind,
+            message_ttls=kind == "assign",
             part=part,
             added=_ADDED.get(kind, ()),
         )

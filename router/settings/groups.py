@@ -315,6 +315,11 @@ class Streams(Group):
 
     stream_replicas: int = setting(1, "Replicas of every stream.", ge=1, le=5)
     stream_assign_name: StreamName = setting("ASSIGN", "Stream of work items.")
+    stream_assign_filter: Texts = setting(
+        (),
+        "Subjects that the consumer `workers` delivers, where other consumers take the rest of "
+        "ROUTER_ASSIGN_SUBJECTS; empty: all.",
+    )
     stream_assign_max_age_s: Seconds | None = setting(
         None, "Maximum age of work items.", ge=60, default_text="(1h or 2 × ROUTER_DEADLINE_MAX, whichever is longer)"
     )
