@@ -12,9 +12,11 @@ from router.app.policies import PolicyParts
 from router.app.tasks import TaskParts
 from router.bus import service
 from router.bus.announce import Announcements
+from router.bus.faults import PermissionRefused
 from router.domain.alert import Door
 from router.domain.audit import Actor
 from router.domain.decision import Code, Refused
+from router.domain.degraded import Degradable
 from router.domain.json import JsonObject
 from router.edge.http import HttpServer
 from router.edge.pages import pages
@@ -79,13 +81,13 @@ class Services:
         fault = partial(_fault_reply, legacy_codes=s.legacy_error_codes)
         served = (
             (subjects.GET_DECISION, get_decision),
-            (f"{subjects.GET_DECISION}.>", get_decision),
             (subjects.BACKPRESSURE, self._backpressure),
             (f"{subjects.ADMIN}.*", self._admin()),
+            (f"{subjects.GET_DECISION}.>", get_decision),
         )
         for subject, handler in served[len(self._open) :]:
-            self._open.append(
-                await service.serve(
+            try:
+                opened = await service.serve(
                     bus=platform.bus,
                     subject=subject,
                     queue="router",
@@ -94,7 +96,14 @@ class Services:
                     replies=platform.replies,
                     headers=headers,
                 )
-            )
+            except PermissionRefused as refused:
+                if subject != f"{subjects.GET_DECISION}.>":
+                    raise
+                # The version before had no such subject: its rights do not cover it.
+                platform.readiness.degrade(Degradable.BOUND_QUERIES, f"{refused}; allow it, and restart the pod")
+                return
+            self._open.append(opened)
+        platform.readiness.restore(Degradable.BOUND_QUERIES)
 
     def _admin(self) -> Admin:
         platform = self._platform

@@ -173,6 +173,7 @@ def _of_command_line(account: Account) -> list[str]:
         subjects.DECIDE,
         subjects.RESULT,
         subjects.ACK,
+        *(subjects.every_tenant(s) for s in (subjects.RESULT, subjects.ACK)),
         ANNOUNCEMENTS,
         f"{api}.INFO",
         *_checks(account),
