@@ -152,7 +152,7 @@ class Pod:
             self._run(policies.census.run(), "census")
         self._run(policies.measure.run(), "measure")
         self._run(policies.breaker_episodes.run(), "breaker episodes")
-        await self._until_done("serving", self._deciding.door.open)
+        await self._until_done("serving", self._open_door)
         _settle_garbage_collector()
         log.info("pod %s serves", self._s.pod_name, extra={"event": Event.POD_READY})
 
@@ -183,6 +183,12 @@ class Pod:
                 self._platform.readiness.degrade(part, off[part])
             else:
                 self._platform.readiness.restore(part)
+
+    async def _open_door(self) -> None:
+        """Take requests, once the pod may pull results and acks."""
+        for loop in self._tasks.loops.values():
+            await loop.check_permission()
+        await self._deciding.door.open()
 
     async def _open_bus(self) -> None:
         """Open what is not open yet: after a refused permission it is called again."""

@@ -183,6 +183,10 @@ class Bus:
                 await self._client.unsubscribe_direct(subscription.sid)
         subscription.sid = None
 
+    def publish_refused(self, subject: str) -> str | None:
+        """Why the server refused to publish to the subject, if it did on this connection."""
+        return self._reporter.permission("publish", subject)
+
     def new_inbox(self) -> str:
         """Return a new subject that has no other subscriber."""
         return f"{self.options.inbox_prefix}.{uuid4().hex}"

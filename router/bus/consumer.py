@@ -28,6 +28,7 @@ import msgspec
 from router.bus import headers as wire
 from router.bus.connection import Bus, Subscription
 from router.bus.delivery import Delivery
+from router.bus.faults import PermissionRefused
 from router.bus.stream_specs import ConsumerSpec
 from router.bus.streams import Streams
 from router.errors import BusError
@@ -88,6 +89,7 @@ class PullLoop:
         self._restart = False
         self._busy = False
         self._check_now = asyncio.Event()
+        self._requested = asyncio.Event()
         self._absent = False  # the consumer could not be created
         self._throttle = LogThrottle(time.monotonic)
         self.lag = 0
@@ -117,6 +119,23 @@ class PullLoop:
             task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._task = self._checker = None
+
+    async def check_permission(self, timeout_s: float = 5.0) -> None:
+        """Return when a pull request was sent and not refused; at once while the loop is paused.
+
+        :raises PermissionRefused: the user may not pull.
+        :raises BusError: no pull request was sent in time, or the server did not answer.
+        """
+        if self._paused:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._requested.wait()
+        except TimeoutError as error:
+            raise BusError(f"{self.spec.name} has not asked for messages yet") from error
+        await self._bus.flush()
+        if (refused := self._bus.publish_refused(self._next_subject.decode())) is not None:
+            raise PermissionRefused(refused)
 
     def pause(self) -> None:
         """Stop pulling and return the messages that no handler has; used while results cannot be written."""
@@ -214,6 +233,7 @@ class PullLoop:
         except BusError as error:
             log.warning("cannot pull from %s: %s", self.spec.name, error, extra={"event": Event.BUS_ERROR})
             return
+        self._requested.set()
         self._remaining = self._batch
         self._last_received_at = asyncio.get_running_loop().time()
 

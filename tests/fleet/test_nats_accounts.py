@@ -84,6 +84,12 @@ def reason(pod: Pod, condition: str, *words: str) -> Callable[[], Any]:
             ("publish to $JS.API.CONSUMER.INFO.ASSIGN.workers",),
         ),
         (
+            ("$JS.API.STREAM.>", "$JS.API.CONSUMER.INFO.>", "$JS.API.CONSUMER.DURABLE.>", *PUBLISH[1:]),
+            SUBSCRIBE,
+            "serving",
+            ("publish to $JS.API.CONSUMER.MSG.NEXT.RESULT.router-fleet-results",),
+        ),
+        (
             PUBLISH,
             (
                 "_ROUTER.inbox.>",
@@ -98,7 +104,7 @@ def reason(pod: Pod, condition: str, *words: str) -> Callable[[], Any]:
             ("subscribe to beamline.router.v1.decide",),
         ),
     ],
-    ids=["inbox", "policies", "workers", "streams", "consumers", "decide"],
+    ids=["inbox", "policies", "workers", "streams", "consumers", "pulls", "decide"],
 )
 async def test_a_missing_permission_is_the_reason(
     own: Own, tmp_path: Path, publish: Any, subscribe: Any, condition: str, words: Any
