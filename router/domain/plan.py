@@ -225,7 +225,7 @@ def _charges(request: DecideRequest, stored: StoredPolicy, candidates: tuple[Can
         if scope is _TENANT:
             owner = ""
         elif scope is _USER:
-            owner = request.user_id or ANONYMOUS
+            owner = request.owner_id or request.user_id or ANONYMOUS
         elif scope is _POLICY:
             owner = stored.policy_id
         else:

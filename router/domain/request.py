@@ -74,7 +74,8 @@ class DecideRequest(Struct, frozen=True):
     """One question: who runs this task for this tenant?
 
     `fingerprint` is a hash of everything that may change the answer, and of nothing else. `payload` is None if the task
-    has a `payload_ref`. `warnings`: defects that did not cost the request.
+    has a `payload_ref`. `warnings`: defects that did not cost the request. `user_id` and `client_ip` are what the audit
+    has (`identity.AuditIdentity`); `owner_id`: the user as sent, for limits, where `user_id` is not.
     """
 
     tenant_id: str
@@ -97,3 +98,4 @@ class DecideRequest(Struct, frozen=True):
     push_assignment: bool = False
     assignment_subject: str | None = None
     warnings: Warnings = ()
+    owner_id: str | None = None

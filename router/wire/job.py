@@ -174,7 +174,8 @@ def _head_of(r: DecideRequest, deadline_ms: int, timed: bool) -> _Head:
         metadata=r.metadata,
         idempotency_key=r.idempotency_key,
         message_id=r.message_id,
-        user_id=r.user_id,
+        # Limits of the next attempts need the user, whatever the audit calls it.
+        user_id=r.user_id if r.owner_id is None else r.owner_id,
         client_ip=r.client_ip,
         step=r.step,
         constraints=r.constraints,
