@@ -4,6 +4,7 @@ The idempotency key has a budget of 200 bytes at a million keys: real values, wi
 names. The others are what real decisions leave behind.
 """
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from statistics import mean
@@ -12,9 +13,16 @@ from msgspec import Struct
 from redis import Redis
 
 from bench.bars import Bar
-from bench.rows import Calls, idempotency_pairs
+from bench.rows import PARTITIONS, SCHEMA, Calls, idempotency_pairs
+from router.domain.ids import assignment_id, to_text
+from router.domain.result import ExecResult, Status
+from router.store.keys import Keys
+from router.store.task_records import kept_final
+from router.usecases.tasks.final_results import DEFAULT_KEEP
+from router.wire.assignment import final_result, final_result_to_keep
+from router.wire.job import Origin
 
-IDEMPOTENCY, AUDIT = "idempotency key", "audit entry"
+IDEMPOTENCY, AUDIT, FINAL = "idempotency key", "audit entry", "final result kept for repeats"
 MAX_BYTES = {IDEMPOTENCY: 200, AUDIT: 1_024}
 _SAMPLE = 200
 _CHUNK = 5_000
@@ -76,6 +84,36 @@ def idempotency(redis: Redis, keys: int) -> KeyCost:
     usage = _usage(redis, sample)
     redis.flushall()
     return KeyCost(name_of(redis), IDEMPOTENCY, keys, usage, grown / keys)
+
+
+def final_results(redis: Redis, keys: int) -> Iterator[KeyCost]:
+    """What is kept of a finished task for repeats, without an output and with the largest that is kept."""
+    keep = DEFAULT_KEEP
+    names = Keys(SCHEMA, PARTITIONS)
+    for kind, output in ((FINAL, None), (f"{FINAL}, output of 4 KiB", "x" * (keep.max_output_bytes - 2))):
+        result = ExecResult(Status.SUCCESS, latency_ms=1_200, cost_microusd=12_000, output=output)
+        before = used_memory(redis)
+        sample: list[bytes] = []
+        for n in range(keys):
+            task = (n % PARTITIONS).to_bytes(2) + os.urandom(14)
+            body, _ = final_result(
+                result,
+                task_id=to_text(task),
+                assignment_id=to_text(assignment_id(task, 1)),
+                attempt=1,
+                provider_id="provider-1",
+                origin=Origin(tenant_id="tenant-1", request_id=to_text(task), task_type="chat"),
+                max_bytes=1 << 20,
+                max_kept=1 << 16,
+            )
+            key = names.final(task)
+            redis.set(key, kept_final(final_result_to_keep(body, keep.max_output_bytes)), px=keep.keep_ms)
+            if len(sample) < _SAMPLE:
+                sample.append(key)
+        grown = used_memory(redis) - before
+        usage = _usage(redis, sample)
+        redis.flushall()
+        yield KeyCost(name_of(redis), kind, keys, usage, grown / keys)
 
 
 def left_behind(redis: Redis) -> Iterator[KeyCost]:

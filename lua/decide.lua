@@ -99,13 +99,6 @@ local function read_pin()
   return pinned, pinned_at
 end
 
--- The state of the pin now that `c` is chosen, and the reason. `followed`: what the walk knew of the pin.
-local function pin_after(c, pinned, followed)
-  if not pinned then return PIN_NEW, c.reason end
-  if pinned ~= c.entry then return PIN_LEFT, c.reason end
-  return PIN_HELD, followed and STICKY or c.reason
-end
-
 -- Writes an admitted row. The first calls may fail and leave nothing that counts; after the record nothing can fail.
 local function write(c, st, index, reason, pin_state, pinned_at, verdicts, seen)
   local until_ms = now + lease_ms
@@ -132,8 +125,9 @@ local function admit(row, pos, shadow)
   local pinned, pinned_at, followed
   if k_pin > 0 then
     pinned, pinned_at = read_pin()
+    followed = pinned
     -- The walk does not follow a pin to the provider that the caller reports as failed.
-    if not failed or (failed ~= pinned and failed ~= WHICHEVER_IS_PINNED) then followed = pinned end
+    if failed and (failed == pinned or failed == WHICHEVER_IS_PINNED) then followed = nil end
   end
   if k_task > 0 and call('EXISTS', KEYS[k_job]) == 0 then error('the work item is missing') end
   local st = k_state > 0 and (states[k_state] or state_at(k_state))
@@ -145,7 +139,16 @@ local function admit(row, pos, shadow)
   end
   if c.n_charges > 0 then note_chosen(c, index) end
   local pin_state, reason = PIN_NONE, c.reason
-  if k_pin > 0 then pin_state, reason = pin_after(c, pinned, followed) end
+  if k_pin > 0 then
+    if not pinned then
+      pin_state = PIN_NEW
+    elseif pinned ~= c.entry then
+      pin_state = PIN_LEFT
+    else
+      pin_state = PIN_HELD
+      if followed then reason = STICKY end
+    end
+  end
   if broke and reason ~= STICKY then reason = BREAKER_FALLBACK end
   local seen = seen_by_row(pin_state == PIN_LEFT and (followed and pinned or pinned .. PIN_FAILED))
   shadow = (shadow or '') .. (c.shadow or '')

@@ -65,9 +65,11 @@ def free_port() -> int:
 
 
 def nats_binary() -> Path:
-    """The `nats-server` beside this interpreter, else the one on PATH."""
+    """The one that TEST_NATS_BINARY names (an older release), else the one beside this interpreter, else on PATH."""
     if IN_CONTAINERS:
         return Path("nats-server")
+    if (named := os.environ.get("TEST_NATS_BINARY")) is not None:
+        return Path(named)
     beside = Path(sys.executable).with_name("nats-server")
     found = beside if beside.exists() else shutil.which("nats-server")
     if found is None:
@@ -201,10 +203,11 @@ class NatsProcess(ServerProcess):
     image = os.environ.get("TEST_NATS_IMAGE", "nats:2")
     entrypoint_words = 1
 
-    def __init__(self, data: Path, *, port: int | None = None, extra: str = "") -> None:
+    def __init__(self, data: Path, *, port: int | None = None, extra: str = "", domain: str = "") -> None:
         super().__init__(data, port=port)
         self.extra = extra
         self._granted = ""
+        self.domain = f", domain: {domain}" if domain else ""
 
     @property
     def url(self) -> str:
@@ -239,7 +242,7 @@ class NatsProcess(ServerProcess):
         config = self.data / "nats.conf"
         config.write_text(
             f"listen: 127.0.0.1:{self.port}\nserver_name: router-tests-{os.getpid()}-{self.port}\n"
-            f"max_payload: 4MB\njetstream {{ store_dir: '{self.data / 'jetstream'}' }}\n{self.extra}\n"
+            f"max_payload: 4MB\njetstream {{ store_dir: '{self.data / 'jetstream'}'{self.domain} }}\n{self.extra}\n"
             f"{self._granted}\n"
         )
         return [str(nats_binary()), "-c", str(config)]

@@ -3,7 +3,7 @@
 from urllib.parse import urlsplit
 
 from router.bus.fleet import consumers
-from router.bus.options import BusOptions
+from router.bus.options import BusOptions, js_prefix_of
 from router.bus.rights import Account
 from router.bus.stream_specs import ConsumerSpec, StreamSpec
 from router.domain.degraded import Degradable
@@ -40,6 +40,9 @@ def bus_options(s: Settings) -> BusOptions:
         password=None if s.nats_password is None else s.nats_password.get_secret_value(),
         token=None if s.nats_token is None else s.nats_token.get_secret_value(),
         creds=None if s.nats_creds_file is None else str(s.nats_creds_file),
+        nkey_seed=None if s.nats_nkey_seed_file is None else str(s.nats_nkey_seed_file),
+        inbox_prefix=s.nats_inbox_prefix,
+        js_prefix=js_prefix_of(s.nats_js_domain, s.nats_js_api_prefix),
         tls_ca=None if s.nats_tls_ca is None else str(s.nats_tls_ca),
         tls_cert=None if s.nats_tls_cert is None else str(s.nats_tls_cert),
         tls_key=None if s.nats_tls_key is None else str(s.nats_tls_key),

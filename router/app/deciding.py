@@ -42,6 +42,7 @@ class DecideParts:
             settings.on_store_error,
             on_degraded=audit.deferred.made,
             on_unrecorded=audit.unrecorded.refused,
+            on_replay=tasks.repeats.replayed,
             audit_lines=platform.audit_lines,
         )
         self.decide = Decide(

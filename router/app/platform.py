@@ -52,6 +52,8 @@ class Platform:
     def __init__(self, settings: Settings) -> None:
         self.settings = s = settings
         self.draining = False
+        # Of the store's maxmemory; 0: no bound, or unknown.
+        self.memory_share = 0.0
         self.telemetry = Telemetry(CollectorRegistry(), s.metrics_tenants, (*KEYS, OTHER))
         self.readiness = Readiness(
             _CONDITIONS,

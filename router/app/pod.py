@@ -15,6 +15,7 @@ import math
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
@@ -79,6 +80,7 @@ class Pod:
         self._memory = Level(self._platform.alerts, Condition.STORE_MEMORY, FLEET, raise_at=0.9, clear_at=0.8)
         self._lag = LoopLag(self._platform.telemetry.loop_lag)
         self._running: list[asyncio.Task[None]] = []
+        self._unopened = self._bus_parts()
 
     async def start(self) -> None:
         """Start everything and return at once. Unavailable servers are waited for in the background."""
@@ -123,7 +125,8 @@ class Pod:
         self._run(platform.gate_log.run(), "gate log")
         self._run(policies.figures.run(), "figures")
         while not await platform.bus.wait_connected(_BUS_AWAY_S):
-            platform.readiness.not_ok("bus", "NATS is unavailable; the log has the cause")
+            why = platform.bus.last_error or "no answer yet"
+            platform.readiness.not_ok("bus", f"NATS is unavailable: {why}")
         await self._until_done("bus", self._open_bus)
         # Before the streams are checked: a forbidden stream raises an alert, and the boot waits until it is resolved.
         self._run(platform.alerts.run(), "alerts")
@@ -174,11 +177,20 @@ class Pod:
                 self._platform.readiness.restore(part)
 
     async def _open_bus(self) -> None:
-        bus, workers_seen = self._platform.bus, self._tasks.workers
-        await self._platform.publisher.start()
-        await announce.listen(bus, lambda tenant_id, _revision: self._policies.cache.announced(tenant_id))
-        await workers.listen(bus, workers_seen.heartbeat, workers_seen.dead_letter)
-        await self._services.open()
+        """Open what is not open yet: after a refused permission it is called again."""
+        while self._unopened:
+            await self._unopened[0]()
+            self._unopened.pop(0)
+
+    def _bus_parts(self) -> list[Callable[[], Awaitable[object]]]:
+        bus, workers_seen, cache = self._platform.bus, self._tasks.workers, self._policies.cache
+        return [
+            self._platform.publisher.start,
+            partial(announce.listen, bus, lambda tenant_id, _revision: cache.announced(tenant_id)),
+            partial(workers.hear_heartbeats, bus, workers_seen.heartbeat),
+            partial(workers.hear_dead_letters, bus, workers_seen.dead_letter),
+            self._services.open,
+        ]
 
     async def _watch_servers(self) -> None:
         while True:
@@ -209,6 +221,7 @@ class Pod:
         try:
             share = await self._platform.store.servers.memory_share()
             self._platform.telemetry.store_memory_share.set(math.nan if share is None else share)
+            self._platform.memory_share = share or 0.0
             if share is not None:
                 self._memory.read(share)
         except StoreError as fault:

@@ -49,9 +49,9 @@ class Services:
         self._open: list[service.Service] = []
 
     async def open(self) -> None:
-        """Subscribe to the subjects and answer on them.
+        """Subscribe to the subjects and answer on them. Call it again after an error; it goes on where it ended.
 
-        :raises BusError: NATS is unavailable.
+        :raises BusError: NATS is unavailable, or does not permit a subscription.
         """
         platform = self._platform
         s, store = platform.settings, platform.store
@@ -60,15 +60,17 @@ class Services:
             store.tasks,
             on_isolation_violation=partial(platform.isolation.violated, Door.QUERY),
             legacy_codes=s.legacy_error_codes,
+            message_index=s.message_index != "off",
         )
         headers = {"router-pod": s.pod_name}
         fault = partial(_fault_reply, legacy_codes=s.legacy_error_codes)
-        for subject, handler in (
+        served = (
             (subjects.GET_DECISION, get_decision),
             (f"{subjects.GET_DECISION}.>", get_decision),
             (subjects.BACKPRESSURE, self._backpressure),
             (f"{subjects.ADMIN}.*", self._admin()),
-        ):
+        )
+        for subject, handler in served[len(self._open) :]:
             self._open.append(
                 await service.serve(
                     bus=platform.bus,

@@ -61,7 +61,7 @@ class Store:
         self._server = redis_server(s)
         self.missing = Missing()
         self.script_version = script.version
-        packer = RowPacker(self.keys, os.urandom, script=script.version)
+        packer = RowPacker(self.keys, os.urandom, script=script.version, message_index=s.message_index)
         self.lanes = Lanes(
             keys=self.keys, nodes=self.nodes, packer=packer, script=script, settings=lane_settings(s), hooks=hooks.lanes
         )

@@ -17,9 +17,10 @@ from router.usecases.messages.deliveries import DeadLetters, FailureBudget, Pois
 from router.usecases.tasks.acks import Acks
 from router.usecases.tasks.attempts import Attempts
 from router.usecases.tasks.dispatch import Dispatcher
-from router.usecases.tasks.final_results import FinalResults
+from router.usecases.tasks.final_results import FinalKeep, FinalResults
 from router.usecases.tasks.fleet_workers import FleetWorkers
 from router.usecases.tasks.outbox import Outbox
+from router.usecases.tasks.repeats import Repeats
 from router.usecases.tasks.settle import Settle
 from router.usecases.tasks.sweep import Sweeper
 from router.usecases.tasks.task_effects import TaskEffects
@@ -39,7 +40,11 @@ class TaskParts:
         self.dispatcher = Dispatcher(
             store.tasks, platform.publisher, t, platform.now_ms, late_ms=s.publish_timeout_s * 1000
         )
-        self.final_results = FinalResults(store.tasks, platform.publisher, platform.bus, t)
+        keep = FinalKeep(s.final_keep_s * 1000, s.final_keep_bytes)
+        self.final_results = FinalResults(
+            store.tasks, platform.publisher, platform.bus, t, keep, memory_share=lambda: platform.memory_share
+        )
+        self.repeats = Repeats(store.tasks, platform.publisher, t, max_bytes=self._max_bytes)
         self.workers = FleetWorkers(t, platform.alerts, time.monotonic)
         self.outbox = Outbox(
             tasks=store.tasks,
@@ -191,3 +196,4 @@ class TaskParts:
         await self.undispatched.drained()
         await self.outbox.drained()
         await self.final_results.drained()
+        await self.repeats.drained()

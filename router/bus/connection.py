@@ -19,7 +19,7 @@ from tenacity import AsyncRetrying, retry_if_not_exception_type, wait_random_exp
 from router.bus import headers as wire
 from router.bus import nats_py
 from router.bus.fast import Direct, FastClient
-from router.bus.faults import translated
+from router.bus.faults import BusTimeoutError, PermissionRefused, translated
 from router.bus.options import BusOptions, connect_arguments
 from router.bus.reporter import Reporter
 from router.errors import BusError, InvalidInput
@@ -60,6 +60,7 @@ class Bus:
         self.on_connect = self._reporter.on_connect
         self.on_disconnect = self._reporter.on_disconnect
         self.on_error = self._reporter.on_error
+        self.on_publish_refused = self._reporter.on_publish_refused
         self.max_payload = 1 << 20
         """The maximum size of a message in bytes, set by the server; 1 MiB before the first connection."""
         self._arguments = connect_arguments(options)
@@ -91,6 +92,11 @@ class Bus:
     def unsent(self) -> int:
         """Bytes that wait to be sent."""
         return 0 if self._client is None else self._client.unsent
+
+    @property
+    def last_error(self) -> str:
+        """The last error of the connection since it was lost, or before the first; empty: none."""
+        return self._reporter.last_error
 
     async def start(self) -> None:
         """Start to connect and return at once, with or without a server.
@@ -148,6 +154,8 @@ class Bus:
 
         When connected, the server has the subscription on return; otherwise it is set up with the connection. An
         exception of `direct` goes to `on_error`, and the next message is handled.
+
+        :raises PermissionRefused: the server does not permit the subscription; there is none.
         """
         subscription = Subscription(self, subject, queue, direct)
         self._subscriptions[id(subscription)] = subscription
@@ -156,7 +164,16 @@ class Bus:
                 with translated(subject):
                     subscription.sid = await self._client.subscribe_direct(subject, direct, queue=queue)
                 await self.flush()
+            if (refused := self._subscription_refused(subject)) is not None:
+                await self.unsubscribe(subscription)
+                raise PermissionRefused(refused)
         return subscription
+
+    def _subscription_refused(self, subject: str) -> str | None:
+        prefix = self.options.inbox_prefix
+        if subject.startswith(f"{prefix}."):
+            return self._reporter.inbox_permission(prefix)
+        return self._reporter.permission("subscription", subject)
 
     async def unsubscribe(self, subscription: Subscription) -> None:
         """End a subscription; see `Subscription.close`."""
@@ -201,12 +218,20 @@ class Bus:
         """Send a request and return the first reply.
 
         :raises NoRespondersError: the subject has no subscriber.
+        :raises PermissionRefused: the user may not publish to the subject, or not subscribe to inboxes.
         :raises BusTimeoutError: no reply in time.
         :raises BusError: not connected, or the message is not valid.
         """
         client = self._connected_client()
-        with translated(subject):
-            message = await client.request(subject, payload, timeout=timeout_s, headers=headers)
+        try:
+            with translated(subject):
+                message = await client.request(subject, payload, timeout=timeout_s, headers=headers)
+        except BusTimeoutError as error:
+            prefix = self.options.inbox_prefix
+            refused = self._reporter.permission("publish", subject) or self._reporter.inbox_permission(prefix)
+            if refused is not None:
+                raise PermissionRefused(refused) from error
+            raise
         return Answer(message.data, message.headers or {})
 
     def _connected_client(self) -> FastClient:

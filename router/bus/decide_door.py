@@ -55,10 +55,11 @@ class DecideDoor:
         self._subscriptions: list[Subscription] = []
 
     async def open(self) -> None:
-        """Subscribe to requests; when connected, the server has the subscriptions on return. Safe to call twice."""
-        if self._subscriptions:
-            return
-        for subject in (self._subject, f"{self._subject}.>"):
+        """Subscribe to requests; when connected, the server has the subscriptions on return. Safe to call again.
+
+        :raises PermissionRefused: the user may not subscribe.
+        """
+        for subject in (self._subject, f"{self._subject}.>")[len(self._subscriptions) :]:
             self._subscriptions.append(await self._bus.subscribe(subject, self._on_message, queue=self._queue))
 
     async def pause(self) -> None:

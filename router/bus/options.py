@@ -10,7 +10,7 @@ from router.errors import InvalidInput, Problem
 
 
 class BusOptions(Struct, frozen=True):
-    """The options of the connection to NATS. Set at most one login: user and password, token, or creds."""
+    """The options of the connection to NATS. Set at most one login: user and password, token, creds, or nkey seed."""
 
     urls: tuple[str, ...]
     name: str = "router"
@@ -19,18 +19,28 @@ class BusOptions(Struct, frozen=True):
     token: str | None = None
     creds: str | None = None
     """Path of a credentials file; needs the package `nkeys`."""
+    nkey_seed: str | None = None
+    """Path of a file with the seed of an nkey; needs the package `nkeys`."""
     tls_ca: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
     tls_hostname: str | None = None
     inbox_prefix: str = "_INBOX"
+    """First tokens of this client's own inboxes; the user must be allowed to subscribe to `<prefix>.>`."""
     js_prefix: str = "$JS.API"
-    """`$JS.<domain>.API` behind a leaf node."""
+    """First tokens of JetStream's API subjects; see `js_prefix_of`."""
     connect_timeout_s: float = 2.0
     ping_interval_s: float = 5.0
     """A connection that misses two pings is replaced, so a dead host is noticed within three intervals."""
     max_unsent_bytes: int = 64 << 20
     """The bytes that may wait for a slow or unavailable server; more are refused and counted."""
+
+
+def js_prefix_of(domain: str | None, prefix: str | None) -> str:
+    """The subjects of JetStream's API: those of the account, of a domain behind a leaf node, or of an import."""
+    if prefix is not None:
+        return prefix
+    return "$JS.API" if domain is None else f"$JS.{domain}.API"
 
 
 def connect_arguments(options: BusOptions) -> dict[str, object]:
@@ -52,10 +62,13 @@ def connect_arguments(options: BusOptions) -> dict[str, object]:
     )
     if (options.user is None) != (options.password is None):
         problems.append(Problem("user", "user and password must be set together", "set both or neither"))
-    if sum(login is not None for login in (options.user, options.token, options.creds)) > 1:
-        problems.append(Problem("user", "more than one login is set", "set one of: user and password, token, creds"))
-    if options.creds is not None and importlib.util.find_spec("nkeys") is None:
-        problems.append(Problem("creds", "a credentials file needs the package nkeys", "install nats-py[nkeys]"))
+    logins = (options.user, options.token, options.creds, options.nkey_seed)
+    if sum(login is not None for login in logins) > 1:
+        hint = "set one of: user and password, token, creds, nkey seed"
+        problems.append(Problem("user", "more than one login is set", hint))
+    needs_nkeys = options.creds is not None or options.nkey_seed is not None
+    if needs_nkeys and importlib.util.find_spec("nkeys") is None:
+        problems.append(Problem("creds", "credentials and seeds need the package nkeys", "install nats-py[nkeys]"))
     context = None
     try:
         context = _tls(options)
@@ -69,6 +82,7 @@ def connect_arguments(options: BusOptions) -> dict[str, object]:
         "password": options.password,
         "token": options.token,
         "user_credentials": options.creds,
+        "nkeys_seed": options.nkey_seed,
         "tls": context,
         "tls_hostname": options.tls_hostname,
         "inbox_prefix": options.inbox_prefix,

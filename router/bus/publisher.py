@@ -104,12 +104,14 @@ class StreamPublisher:
             self._loop = asyncio.get_running_loop()
             self._acks = await self._bus.subscribe(self._inbox.decode() + "*", self._on_ack)
             self._bus.on_connect.append(self._reconnected)
+            self._bus.on_publish_refused.append(self._not_permitted)
 
     async def stop(self, timeout_s: float = 5.0) -> None:
         """Wait for queued messages, then fail the others; every `done` has been called on return."""
         await self.flush(timeout_s)
         if self._acks is not None:
             self._bus.on_connect.remove(self._reconnected)
+            self._bus.on_publish_refused.remove(self._not_permitted)
             await self._acks.close()
             self._acks = None
         self._coverage.close()
@@ -250,6 +252,11 @@ class StreamPublisher:
         self._take(entry)
         self._coverage.forget(subject)
         self._look_up(subject, entry)
+
+    def _not_permitted(self, subject: str, words: str) -> None:
+        """The server refuses this user's messages on the subject, which comes in lower case."""
+        for entry in [e for e in self._in_flight.values() if e.publication.subject.lower() == subject]:
+            self._retry_later(entry, words)
 
     def _retry_later(self, entry: Pending, reason: str) -> None:
         entry.reason = reason

@@ -1,6 +1,7 @@
 """Events of the connection: counted, logged, and passed to listeners."""
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,10 @@ from router.log_throttle import LogThrottle
 from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
+
+
+_REFUSED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"').search
+_MAX_REFUSED = 256
 
 
 class BusCounters:
@@ -29,6 +34,10 @@ class Reporter:
         self.on_connect: list[Callable[[], None]] = []
         self.on_disconnect: list[Callable[[], None]] = []
         self.on_error: list[Callable[[Exception], None]] = []
+        self.on_publish_refused: list[Callable[[str, str], None]] = []
+        self.last_error = ""
+        # By verb and lower-case subject: nats-py's parser is given errors in lower case.
+        self._refused: set[tuple[str, str]] = set()
         self.is_up = False
         self.closing = False
         self._throttle = LogThrottle(time.monotonic)
@@ -37,6 +46,8 @@ class Reporter:
         """Report a connection: the first one or a reconnect."""
         self.is_up = True
         self._throttle.over()
+        self._refused.clear()
+        self.last_error = ""
         self.counters.connects += 1
         event = Event.BUS_CONNECTED if self.counters.connects == 1 else Event.BUS_BACK
         log.info("connected to NATS", extra={"event": event, "connects": self.counters.connects})
@@ -57,14 +68,44 @@ class Reporter:
     async def failed(self, error: Exception) -> None:
         """Report an error; without a connection the log has one line per minute."""
         event = Event.BUS_ERROR
-        if isinstance(error, nats.errors.SlowConsumerError) or "slow consumer" in str(error).lower():
+        self.last_error = str(error) or repr(error)
+        refused = _REFUSED(self.last_error.lower())
+        if refused is not None:
+            self._permission_refused(refused[1], refused[2])
+        elif isinstance(error, nats.errors.SlowConsumerError) or "slow consumer" in str(error).lower():
             self.counters.slow_consumers += 1
             event = Event.BUS_SLOW_CONSUMER
-        if self.is_up:
+        if refused is not None:
+            pass  # logged, and once a minute only: each message may be refused
+        elif self.is_up:
             log.error("NATS error: %s", error, exc_info=error, extra={"event": event})
         elif self._throttle.due() is not None:
             log.warning("cannot reach NATS; retrying: %r", error, extra={"event": Event.BUS_AWAY})
         _notify(self.on_error, error)
+
+    def permission(self, verb: str, subject: str) -> str | None:
+        """Why the server refused `verb` (publish, subscription) on the subject, if it did on this connection."""
+        return _words(verb, subject) if (verb, subject.lower()) in self._refused else None
+
+    def inbox_permission(self, prefix: str) -> str | None:
+        """Why the server refused a subscription to an inbox with this prefix; None: it did not."""
+        start = f"{prefix}.".lower()
+        if any(verb == "subscription" and subject.startswith(start) for verb, subject in self._refused):
+            return f"{_words('subscription', f'{prefix}.>')}: permit it, or set ROUTER_NATS_INBOX_PREFIX"
+        return None
+
+    def _permission_refused(self, verb: str, subject: str) -> None:
+        if len(self._refused) < _MAX_REFUSED:
+            self._refused.add((verb, subject))
+        words = _words(verb, subject)
+        if (unsaid := self._throttle.due(words)) is not None:
+            log.error(words, extra={"event": Event.BUS_ERROR, "unsaid": unsaid})
+        if verb == "publish":
+            _notify(self.on_publish_refused, subject, words)
+
+
+def _words(verb: str, subject: str) -> str:
+    return f"NATS does not permit this user to {'publish' if verb == 'publish' else 'subscribe'} to {subject}"
 
 
 def _notify(callbacks: list[Callable[..., None]], *arguments: Any) -> None:

@@ -10,12 +10,14 @@ Listener = Callable[[bytes, Mapping[str, str]], None]
 """`listener(data, headers)` runs in the read loop: it must be fast and must not block."""
 
 
-async def listen(bus: Bus, on_heartbeat: Listener, on_dead_letter: Listener) -> list[Subscription]:
-    """Subscribe: every pod gets every heartbeat; one pod gets each dead letter, so that it is counted once."""
-    return [
-        await bus.subscribe(subjects.HEARTBEAT, _direct(on_heartbeat)),
-        await bus.subscribe(subjects.WORKER_DEAD_LETTER, _direct(on_dead_letter), queue="router"),
-    ]
+async def hear_heartbeats(bus: Bus, listener: Listener) -> Subscription:
+    """Subscribe to heartbeats: every pod gets every one."""
+    return await bus.subscribe(subjects.HEARTBEAT, _direct(listener))
+
+
+async def hear_dead_letters(bus: Bus, listener: Listener) -> Subscription:
+    """Subscribe to dead letters: one pod gets each, so that it is counted once."""
+    return await bus.subscribe(subjects.WORKER_DEAD_LETTER, _direct(listener), queue="router")
 
 
 def _direct(listener: Listener) -> Callable[[bytes, bytes, bytes, bytes | None], None]:

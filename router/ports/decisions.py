@@ -14,7 +14,7 @@ from typing import Protocol
 
 from router.domain.figures import Snapshot
 from router.domain.json import JsonObject
-from router.domain.outcome import Outcome, StoredAnswer
+from router.domain.outcome import Outcome, RequestFacts, StoredAnswer
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
 from router.domain.steps import StepDecision
@@ -98,13 +98,21 @@ class DecisionStore(Answers, Protocol):
     def now_ms(self, tenant_id: str) -> int:
         """Return the Redis time for decisions of this tenant, estimated from the last reply of its node."""
 
+    async def request_facts(self, answers: Sequence[tuple[str, StoredAnswer]]) -> list[RequestFacts | None]:
+        """Return what the audit logs say of the requests of these decisions (tenant, answer), in order.
+
+        None: the log has no record of the decision, or has cut it. Takes two round trips.
+
+        :raises StoreError: Redis did not answer.
+        """
+
     def new_decision_id(self, request: DecideRequest, plan: Plan) -> bytes:
         """Return an id for a decision that is made without the store, in the same form as every other id."""
 
     async def of_message(self, message_id: str, tenant_id: str | None) -> tuple[str, bytes] | None:
         """Return tenant and idempotency name of the last decision for a message.
 
-        Finds only messages whose id was not the identity of the request. With `tenant_id` None, all partitions are
+        Finds the messages that ROUTER_MESSAGE_INDEX covers. With `tenant_id` None, all partitions are
         searched; a message id that several tenants used is then not found.
 
         :raises StoreError: Redis did not answer.

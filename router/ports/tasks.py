@@ -6,7 +6,7 @@ usage event in the outbox. Both stay until they are published, so a crash of any
 another pod claims the due task and continues.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -71,11 +71,15 @@ class TaskStore(Protocol):
     async def postpone(self, task_ids: Sequence[bytes], due_ms: int) -> None:
         """Make tasks due again at `due_ms` (Redis time). A task that is not in the due set stays out of it."""
 
-    async def final_results_published(self, task_ids: Sequence[bytes]) -> None:
+    async def final_results_published(self, kept: Mapping[bytes, bytes], keep_ms: int) -> None:
         """Delete the final results of these tasks after they were published, and remove the tasks from the due set.
 
-        Not atomic; repeating the call completes it.
+        `kept`: task → the body that is kept for repeats, for `keep_ms` (0: nothing is kept). Not atomic; repeating the
+        call completes it.
         """
+
+    async def kept_final_results(self, task_ids: Sequence[bytes]) -> list[bytes | None]:
+        """Return the bodies that `final_results_published` has kept, in order; None: there is none."""
 
     async def usage_left(self) -> int:
         """Return the number of usage events in the outbox of the whole fleet.

@@ -9,7 +9,7 @@ from router.bus.streams import Streams
 from router.errors import BusError
 from router.selftest.check import NotSeen
 
-MINIMUM = (2, 10)
+MINIMUM = (2, 9)
 MIN_PAYLOAD = 1 << 20
 
 

@@ -35,9 +35,13 @@ def contradictions(s: Settings) -> Iterator[Contradiction]:
 def _nats(s: Settings) -> Iterator[Contradiction]:
     if (s.nats_user is None) != (s.nats_password is None):
         yield ("nats_user", "nats_password"), "user and password go together: set both or neither"
-    logins = [n for n in ("nats_user", "nats_token", "nats_creds_file") if getattr(s, n) is not None]
+    logins = [
+        n for n in ("nats_user", "nats_token", "nats_creds_file", "nats_nkey_seed_file") if getattr(s, n) is not None
+    ]
     if len(logins) > 1:
         yield tuple(logins), f"only one way to log in is possible: keep one of {', '.join(logins)}"
+    if s.nats_js_domain is not None and s.nats_js_api_prefix is not None:
+        yield ("nats_js_domain", "nats_js_api_prefix"), "a domain has an API prefix of its own: set one of them"
     if (s.nats_tls_cert is None) != (s.nats_tls_key is None):
         yield ("nats_tls_cert", "nats_tls_key"), "certificate and key go together: set both or neither"
 

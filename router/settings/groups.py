@@ -25,6 +25,8 @@ from router.settings.types import (
     setting,
 )
 
+_TOKENS = r"^[A-Za-z0-9_$-]+(\.[A-Za-z0-9_$-]+)*$"
+
 
 class Group(BaseModel):
     """Base of a group of settings; a group's docstring is the heading of its table in the reference."""
@@ -62,6 +64,22 @@ class Nats(Group):
     nats_token: SecretStr | None = setting(None, "Token for NATS, instead of a user.")
     nats_creds_file: ExistingFile | None = setting(
         None, "Path of a .creds file (JWT and seed) for NATS, instead of a user."
+    )
+    nats_nkey_seed_file: ExistingFile | None = setting(
+        None, "Path of a file with the seed of an nkey for NATS, instead of a user."
+    )
+    nats_inbox_prefix: str = setting(
+        "_INBOX",
+        "First tokens of the pod's own inboxes, for users that may subscribe only to inboxes of their own.",
+        pattern=_TOKENS,
+    )
+    nats_js_domain: str | None = setting(
+        None, "JetStream domain, such as that of a hub behind a leaf node.", pattern=r"^[A-Za-z0-9_-]{1,64}$"
+    )
+    nats_js_api_prefix: str | None = setting(
+        None,
+        "First tokens of JetStream's API subjects, such as those of an import; instead of a domain.",
+        pattern=_TOKENS,
     )
     nats_tls_ca: ExistingFile | None = setting(None, "CA bundle to verify the server's certificate.")
     nats_tls_cert: ExistingFile | None = setting(None, "Client certificate for mutual TLS.")
@@ -152,6 +170,11 @@ class Store(Group):
     )
     store_kind_max_bytes: Size = setting(
         1_000_000_000, "Alert when the keys of one kind use more Redis memory than this.", ge=1 << 20
+    )
+    message_index: Literal["all", "needed", "off"] = setting(
+        "all",
+        "Decisions that can be looked up by `message_id` alone. all: of every request in the shapes message and input; "
+        "needed: only where the message_id is not the request's identity; off: none, and such queries find nothing.",
     )
     tombstone_ttl_s: Seconds = setting(
         7_200, "How long a finished task is remembered; longer than results and usage can be repeated.", ge=60
@@ -263,6 +286,19 @@ class Dispatch(Group):
         "How long a message is tried before its publish fails. A work item is not tried after its deadline either.",
         ge=1,
         le=3600,
+    )
+    final_keep_s: Seconds = setting(
+        600,
+        "How long the final result for an `options.result_subject` is kept for callers who repeat the request. Later, "
+        "or with 0, they get it without output, from the record that ROUTER_TOMBSTONE_TTL keeps.",
+        ge=0,
+        le=86_400,
+    )
+    final_keep_bytes: Size = setting(
+        4_096,
+        "The largest output that is kept with such an end. Above 80 % of Redis' maxmemory no output is kept.",
+        ge=0,
+        le=65_536,
     )
     dead_letter_after: int = setting(
         5,

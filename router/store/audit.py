@@ -27,8 +27,9 @@ from router.domain.audit import (
     TaskFeatures,
 )
 from router.domain.audit_entries import ACTS, DECISIONS, act_entry, decision_entry, half_opened_entry, task_entry
+from router.domain.candidates import Offer
 from router.domain.json import JsonObject
-from router.domain.outcome import NOTHING_OBSERVED
+from router.domain.outcome import NOTHING_OBSERVED, Observations
 from router.domain.task import Action
 from router.errors import InvalidInput, Problem
 from router.store.keys import Keys
@@ -179,6 +180,31 @@ def entry(tenant_id: str, row: Row) -> AuditEntry:
         raise FormatError(f"audit record {entry_id}: {fault}") from fault
 
 
+def made_record(raw: bytes) -> tuple[bytes, DecisionFeatures]:
+    """Decode decision id and features of the record of a decision.
+
+    :raises FormatError: not a record of a format that this version reads.
+    """
+    try:
+        if raw[0] not in _FORMATS:
+            raise FormatError(f"audit record of format {raw[0]}")
+        _, _, _, _, decision, _, _, _, count = _HEAD.unpack_from(raw)
+        return decision, _decision(_split(raw, count)[2])
+    except DAMAGE as fault:
+        raise FormatError(f"audit record: {fault}") from fault
+
+
+def _split(raw: bytes, count: int) -> tuple[Observations, Offer | None, bytes]:
+    """What the row of a decision saw, the offer of the chosen candidate, and the packed features."""
+    packed = raw[_HEAD.size + count :]
+    if raw[0] == FORMAT:
+        return NOTHING_OBSERVED, None, packed
+    end = _SIZE.size + _SIZE.unpack_from(packed)[0]
+    size = packed[end]
+    chosen_offer = offer_in(packed, end + 1)[0] if size else None
+    return seen(packed[_SIZE.size : end]), chosen_offer, packed[end + 1 + size :]
+
+
 def _entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEntry:
     if action is Action.BREAKER_HALF_OPENED:
         _, _, ms, us, provider = _HALF_OPENED.unpack_from(raw)
@@ -202,14 +228,8 @@ def _entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEn
         )
     _, _, ms, us, decision, code, index, third, count = _HEAD.unpack_from(raw)
     at_us = int(ms) * 1000 + int(us)
-    verdicts, packed = raw[_HEAD.size : _HEAD.size + count], raw[_HEAD.size + count :]
     if action in DECISIONS:
-        row_seen, chosen_offer = NOTHING_OBSERVED, None
-        if raw[0] > FORMAT:
-            end = _SIZE.size + _SIZE.unpack_from(packed)[0]
-            row_seen, size = seen(packed[_SIZE.size : end]), packed[end]
-            chosen_offer = offer_in(packed, end + 1)[0] if size else None
-            packed = packed[end + 1 + size :]
+        row_seen, chosen_offer, packed = _split(raw, count)
         return decision_entry(
             entry_id=entry_id,
             ts_us=at_us,
@@ -220,7 +240,7 @@ def _entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEn
             code=code,
             index=index,
             third=int(third),
-            verdicts=verdicts,
+            verdicts=raw[_HEAD.size : _HEAD.size + count],
             seen=row_seen,
             offer=chosen_offer,
         )
@@ -229,7 +249,7 @@ def _entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEn
         ts_us=at_us,
         tenant_id=tenant_id,
         action=action,
-        f=_task(packed),
+        f=_task(raw[_HEAD.size + count :]),
         decision_id=decision,
         attempt=index,
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from router.domain.ids import name_in, partition_in
-from router.domain.outcome import Outcome, StoredAnswer
+from router.domain.outcome import Outcome, RequestFacts, StoredAnswer
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
 from router.domain.steps import StepDecision
@@ -19,6 +19,7 @@ from router.store.keys import Keys
 from router.store.nodes import Nodes
 from router.store.packing import FormatError, decided_ms, remembered
 from router.store.reads import read_each
+from router.store.request_facts import request_facts
 from router.store.scripts import Script, load
 
 log = logging.getLogger(__name__)
@@ -227,6 +228,11 @@ class RedisDecisions(RedisAnswers):
         """See `ports.decisions.DecisionStore.now_ms`."""
         lane, _ = self._lanes.of(self._keys.tenant(tenant_id).partition)
         return int(lane.now_ms())
+
+    async def request_facts(self, answers: Sequence[tuple[str, StoredAnswer]]) -> list[RequestFacts | None]:
+        """See `ports.decisions.DecisionStore.request_facts`."""
+        life_ms = self._lanes.settings.idempotency_ms
+        return await request_facts(self._keys, self._nodes, answers, idempotency_ms=life_ms, now_ms=self.now_ms)
 
     def new_decision_id(self, request: DecideRequest, plan: Plan) -> bytes:
         """See `ports.decisions.DecisionStore.new_decision_id`."""

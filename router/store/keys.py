@@ -112,7 +112,9 @@ KEYS = {
         "longest time that its extensions may take",
         "claim on a request whose extensions run: decision_id of the claim",
     ),
-    "message": KeyKind("<schema>{p}m<hash>", "hash", "24 h", "index of a message id: tenant → idempotency name"),
+    "message": KeyKind(
+        "<schema>{p}m<hash>", "hash", "24 h", "index of a message id (ROUTER_MESSAGE_INDEX): tenant → idempotency name"
+    ),
     "task": KeyKind(
         "<schema>:{p}:~:task:<task>",
         "string",
@@ -124,6 +126,12 @@ KEYS = {
         "string",
         "last deadline + 5 min; after the end, its tombstone's",
         "work item of a dispatched task; after the end its final result, until that is published",
+    ),
+    "final": KeyKind(
+        "<schema>:{p}:~:final:<task>",
+        "string",
+        "ROUTER_FINAL_KEEP",
+        "end of a task whose caller asked for it, for those who repeat the request",
     ),
     "due": KeyKind(
         "<schema>:{p}:~:due", "zset", "bounded by tasks in flight", "due set: task id → when it is due, in ms"
@@ -227,6 +235,10 @@ class TenantKeys(Struct, frozen=True):
         """The work item."""
         return b"%bjob:%b" % (self.shared, task_id)
 
+    def final(self, task_id: bytes) -> bytes:
+        """The final result of a task that is kept for repeats."""
+        return b"%bfinal:%b" % (self.shared, task_id)
+
 
 class Keys:
     """Key names for one schema and number of partitions."""
@@ -302,3 +314,7 @@ class Keys:
     def job(self, task_id: bytes) -> bytes:
         """The work item of a task, by the partition in its id."""
         return self._prefix(int.from_bytes(task_id[:2]) % self.partitions) + b"~:job:" + task_id
+
+    def final(self, task_id: bytes) -> bytes:
+        """The final result of a task that is kept for repeats, by the partition in its id."""
+        return self._prefix(int.from_bytes(task_id[:2]) % self.partitions) + b"~:final:" + task_id

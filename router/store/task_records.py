@@ -3,6 +3,7 @@
 task        B 1, B state, B attempt, H why, d charged_ms, d deadline_at_ms, 16s decision_id, 8s provider entry,
             B reason, H length, offer, msgpack of TaskFacts
 final       B 2, H length, subject, body; it replaces the work item, which has format 1
+kept final  B 1, body
 """
 
 from struct import Struct as Layout
@@ -77,3 +78,13 @@ def final_in(raw: bytes) -> Final:
         return Final(raw[_FINAL.size : end].decode(), raw[end:])
     except DAMAGE as fault:
         raise FormatError(f"final result: {fault}") from fault
+
+
+def kept_final(body: bytes) -> bytes:
+    """The stored form of a final result that was published and is kept for repeats."""
+    return b"%c%b" % (FORMAT, body)
+
+
+def kept_final_in(raw: bytes) -> bytes | None:
+    """The body of a kept final result; None: not a format that this version reads. The tombstone knows the end, too."""
+    return raw[1:] if raw[:1] == bytes([FORMAT]) else None

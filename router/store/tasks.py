@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from router.domain.ids import partition_in
@@ -29,7 +29,7 @@ from router.store.packing import FormatError, OutcomeFlag
 from router.store.reads import read_each
 from router.store.scripts import Script, load
 from router.store.settle_rows import MoveBatch
-from router.store.task_records import final_in, task_record
+from router.store.task_records import final_in, kept_final, kept_final_in, task_record
 from router.telemetry import Event
 
 log = logging.getLogger("router.tasks")
@@ -179,10 +179,23 @@ class RedisTasks:
         """See `ports.tasks.TaskStore.postpone`."""
         await self._nodes.gather([("ZADD", self._due(t), "XX", due_ms, t) for t in task_ids])
 
-    async def final_results_published(self, task_ids: Sequence[bytes]) -> None:
+    async def final_results_published(self, kept: Mapping[bytes, bytes], keep_ms: int) -> None:
         """See `ports.tasks.TaskStore.final_results_published`."""
-        commands: list[Command] = [("UNLINK", self._keys.job(t)) for t in task_ids]
-        await self._nodes.gather([*commands, *(("ZREM", self._due(t), t) for t in task_ids)])
+        if keep_ms:
+            try:
+                await self._nodes.gather(
+                    [("SET", self._keys.final(t), kept_final(body), "PX", keep_ms) for t, body in kept.items()]
+                )
+            except StoreError as fault:
+                # A full store refuses it. The results are published, so they must not stay due.
+                log.debug("final results not kept for repeats: %s", fault)
+        commands: list[Command] = [("UNLINK", self._keys.job(t)) for t in kept]
+        await self._nodes.gather([*commands, *(("ZREM", self._due(t), t) for t in kept)])
+
+    async def kept_final_results(self, task_ids: Sequence[bytes]) -> list[bytes | None]:
+        """See `ports.tasks.TaskStore.kept_final_results`."""
+        raws = await read_each(self._nodes, [("GET", self._keys.final(t)) for t in task_ids])
+        return [kept_final_in(raw) if isinstance(raw, bytes) else None for raw in raws]
 
     def _due(self, task_id: bytes) -> bytes:
         return self._keys.due(partition_in(task_id) % self._keys.partitions)

@@ -139,7 +139,7 @@ class RedisTenants:
         return counts
 
     async def _tasks(self, tenant: TenantKeys, tenant_id: str, page: list[bytes], *, dry_run: bool) -> Counter[str]:
-        """Delivery records and work items, and their due entries."""
+        """Delivery records with work items and final results, and their due entries."""
         prefix = tenant.shared + b"task:"
         keys = [k for k in page if k.startswith(prefix)]
         raws = await self._nodes.gather([("GET", k) for k in keys])
@@ -151,7 +151,8 @@ class RedisTenants:
         if not dry_run:
             await self._nodes.call("ZREM", tenant.due, *ids)
         jobs = await self._drop([tenant.job(i) for i in ids], dry_run=dry_run)
-        return Counter(task=await self._drop([tenant.task(i) for i in ids], dry_run=dry_run), job=jobs)
+        finals = await self._drop([tenant.final(i) for i in ids], dry_run=dry_run)
+        return Counter(task=await self._drop([tenant.task(i) for i in ids], dry_run=dry_run), job=jobs, final=finals)
 
     async def _messages(self, tenant: TenantKeys, tenant_id: str, page: list[bytes], *, dry_run: bool) -> Counter[str]:
         """The tenant's fields in message indexes."""

@@ -265,10 +265,10 @@ class Telemetry:
         self.final_results = families.counter(
             "final_results",
             "Final results published to callers: by the pod that ended the task, by a sweeper after no confirmation, "
-            "or failed and to be retried.",
+            "to a caller who repeated the request, or failed.",
             "outcome",
         )
-        for outcome in ("pod", "sweeper", "failed"):
+        for outcome in ("pod", "sweeper", "repeat", "failed"):
             self.final_results.labels(outcome)
         self.isolation_violations = families.counter(
             "isolation_violations",

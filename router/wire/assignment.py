@@ -185,8 +185,8 @@ def final_result(
     """Encode the final result of a task for `options.result_subject`: the message, and a short form to store.
 
     When a deadline passes without a result, the router makes the result itself. An output that makes the message longer
-    than `max_bytes` is left out, marked with `"truncated": true`. The short form is the same message without an output
-    that makes it longer than `max_kept`; it is None when the message itself can be stored.
+    than `max_bytes` is left out, marked with `"output_dropped": true`. The short form is the same message without an
+    output that makes it longer than `max_kept`; it is None when the message itself can be stored.
     """
     fields: JsonObject = {
         "ok": result.status is Status.SUCCESS,
@@ -212,6 +212,26 @@ def final_result(
     data = orjson.dumps(fields)
     if len(data) <= min(max_bytes, max_kept) or "output" not in fields:
         return data, None
-    del fields["output"]
-    short = orjson.dumps(fields | {"truncated": True})
+    short = _without_output(fields)
     return (short, None) if len(data) > max_bytes else (data, short)
+
+
+def final_result_to_keep(body: bytes, max_output_bytes: int) -> bytes:
+    """The final result that is kept for repeats: without an output of more than `max_output_bytes` in JSON."""
+    if len(body) <= max_output_bytes:
+        return body
+    fields: JsonObject = orjson.loads(body)
+    if "output" not in fields or len(orjson.dumps(fields["output"])) <= max_output_bytes:
+        return body
+    return _without_output(fields)
+
+
+def without_output(body: bytes) -> bytes:
+    """The final result without its output, which is marked as dropped."""
+    return _without_output(orjson.loads(body))
+
+
+def _without_output(fields: JsonObject) -> bytes:
+    # `truncated` is the mark of version 0.1.0.
+    marks: JsonObject = {"output_dropped": True, "truncated": True}
+    return orjson.dumps({name: value for name, value in fields.items() if name != "output"} | marks)

@@ -137,6 +137,7 @@ def _read_request(
         push,
         subject,
         problems.warnings,
+        message_id is not None and get("task") is None,
     )
     return _with_fingerprint(request)
 

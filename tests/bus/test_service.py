@@ -91,7 +91,9 @@ async def test_every_pod_hears_a_policy_change(bus: Bus, client: Bus) -> None:
 async def test_worker_messages_reach_the_listeners(bus: Bus, client: Bus) -> None:
     """Every pod hears a heartbeat; a dead letter is heard by one of them."""
     beats, letters = Heard(), Heard()
-    made = [*await workers.listen(bus, beats, letters), *await workers.listen(client, beats, letters)]
+    made = []
+    for each in (bus, client):
+        made += [await workers.hear_heartbeats(each, beats), await workers.hear_dead_letters(each, letters)]
     client.publish(subjects.HEARTBEAT, b"alive", {"h": "1"})
     client.publish(subjects.WORKER_DEAD_LETTER, b"dead")
     assert await beats.until(2) == [(b"alive", {"h": "1"})] * 2

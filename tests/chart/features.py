@@ -43,6 +43,16 @@ FEATURES: dict[str, Values] = {
             "tls": {"existingSecret": "nats-tls", "mutual": True},
         }
     },
+    "nats with an nkey behind a leaf node": {
+        "nats": {
+            "urls": ["nats://leaf:4222"],
+            "existingSecret": "nats",
+            "nkeySeedKey": "router.nk",
+            "inboxPrefix": "_ROUTER.inbox",
+            "jetStreamDomain": "hub",
+        }
+    },
+    "jetstream through an import": {"nats": {"urls": ["nats://nats:4222"], "jetStreamApiPrefix": "JS.acme.API"}},
     "nats with a password": {
         "nats": {"urls": ["nats://nats:4222"], "user": "router", "existingSecret": "nats", "passwordKey": "password"}
     },

@@ -120,6 +120,11 @@ def test_secrets_are_files() -> None:
     assert env["ROUTER_NATS_CREDS_FILE"] == "/etc/router/secrets/nats/router.creds"
     assert env["ROUTER_NATS_TLS_KEY"] == "/etc/router/tls/nats/tls.key"
     assert "ROUTER_REDIS_PASSWORD" not in env
+    leaf = environment(render(FEATURES["nats with an nkey behind a leaf node"]))
+    assert leaf["ROUTER_NATS_NKEY_SEED_FILE"] == "/etc/router/secrets/nats/router.nk"
+    assert (leaf["ROUTER_NATS_INBOX_PREFIX"], leaf["ROUTER_NATS_JS_DOMAIN"]) == ("_ROUTER.inbox", "hub")
+    imported = environment(render(FEATURES["jetstream through an import"]))
+    assert imported["ROUTER_NATS_JS_API_PREFIX"] == "JS.acme.API"
     egress = one(render(both), "NetworkPolicy")["spec"]["egress"]
     assert [[p["port"] for p in rule["ports"]] for rule in egress[:2]] == [[6380], [4222, 4223]]
 

@@ -43,7 +43,10 @@ GUARDS: dict[str, Values] = {
     "NATS takes one kind of credential": {
         "nats": {"urls": ["nats://n:4222"], "existingSecret": "s", "credsKey": "c", "tokenKey": "t"}
     },
-    "name nats.passwordKey, nats.tokenKey or nats.credsKey": {
+    "set nats.jetStreamDomain or nats.jetStreamApiPrefix, not both": {
+        "nats": {"urls": ["nats://n:4222"], "jetStreamDomain": "hub", "jetStreamApiPrefix": "JS.API"}
+    },
+    "name nats.passwordKey, nats.tokenKey, nats.credsKey or nats.nkeySeedKey": {
         "nats": {"urls": ["nats://n:4222"], "existingSecret": "s"}
     },
     "set nats.existingSecret": {"nats": {"urls": ["nats://n:4222"], "tokenKey": "t"}},

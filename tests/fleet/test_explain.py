@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 
 from tests.cli.conftest import Ran, run_process
 from tests.fleet.conftest import Own
@@ -144,6 +145,40 @@ async def test_the_baseline_explains_nothing(own: Own) -> None:
     assert reply.decision["metadata"]["requires_cp"] == {"explain": "CP2-LC"}
     dry = (await dry_run(caller, task("default")))["result"]
     assert dry["explain"] == {"requires_cp": {"explain": "CP2-LC"}}
+
+
+@pytest.mark.parametrize("shape", ["message", "input"])
+async def test_a_message_that_is_the_identity_is_found_by_its_id_alone(
+    fleet: Fleet, caller: Foreign, shape: str
+) -> None:
+    """What gateways do: they know the message_id and nothing else. A repeat and a later step lead there, too."""
+    tenant = await fleet.tenant()
+    name = f"only-{shape}-{tenant}"
+    body: Body = {"version": "1", "tenant_id": tenant}
+    body |= {"message": {"message_id": name}} if shape == "message" else {"input": "hi", "message_id": name}
+    made = await caller.ask(body)
+    for _ in range(2):
+        found = await caller.ask({"message_id": name}, subject=GET_DECISION)
+        assert found.decision["decision_id"] == made.decision["decision_id"]
+        assert (await caller.ask(body)).context["replayed"] is True
+    step = await caller.ask(body | {"context": {"status": "503", "retry_attempts": 1}})
+    found = await caller.ask({"message_id": name}, subject=GET_DECISION)
+    assert found.decision["decision_id"] == step.decision["decision_id"]
+
+
+@pytest.mark.parametrize("setting", ["needed", "off"])
+async def test_the_index_of_messages_may_be_off(own: Own, setting: str) -> None:
+    """needed: only messages with another identity are found; off: none by the message alone, all by their identity."""
+    policies = {"default": {"default": PLAIN}}
+    fleet, caller = await own(pods=1, policies=policies, env={"ROUTER_MESSAGE_INDEX": setting})
+    assert len(fleet.pods) == 1
+    for name, more in (("own", {}), ("other", {"request_id": "r"})):
+        body = {"version": "1", "tenant_id": "default", "message": {"message_id": name}} | more
+        assert (await caller.ask(body)).ok
+        alone = await caller.ask({"message_id": name}, subject=GET_DECISION)
+        assert alone.ok is (setting == "needed" and name == "other")
+        with_tenant = await caller.ask({"message_id": name, "tenant_id": "default"}, subject=GET_DECISION)
+        assert with_tenant.ok is (setting == "needed" or name == "own")
 
 
 async def test_a_message_leads_to_its_decision(fleet: Fleet, caller: Foreign) -> None:

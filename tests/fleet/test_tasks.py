@@ -320,6 +320,20 @@ async def test_a_metered_decision_has_its_requests_own_ids(fleet: Fleet, caller:
     assert (entry.trace_id, entry.user_id, entry.ip_address) == ("trace-1", "ann", "192.0.2.7")
 
 
+@pytest.mark.parametrize("by", ["decision_id", "idempotency_key"])
+async def test_the_audit_of_a_result_names_its_request(fleet: Fleet, caller: Foreign, by: str) -> None:
+    """Of a decision that is not metered, too, and of a result that names no request."""
+    tenant = await fleet.tenant(ONE)
+    keyed = {"idempotency_key": "k-1"} if by == "idempotency_key" else {}
+    context = {"user_id": "ann", "ip_address": "192.0.2.7"}
+    reply = await caller.ask(task(tenant, "r-plain", trace_id="trace-1", context=context, **keyed))
+    named = keyed or {"decision_id": reply.decision["decision_id"]}
+    await caller.tell(RESULT, {"version": "1", "tenant_id": tenant, "status": "error"} | named)
+    await actions(fleet, tenant, "result.settled")
+    (entry,) = [e for e in await fleet.audit(tenant, "r-plain") if e.action == "result.settled"]
+    assert (entry.trace_id, entry.user_id, entry.ip_address) == ("trace-1", "ann", "192.0.2.7")
+
+
 async def test_every_record_of_a_task_names_the_clients_address(fleet: Fleet, caller: Foreign) -> None:
     """Decision, assignment and result: an auditor need not join them."""
     tenant = await fleet.tenant(ONE)
@@ -351,6 +365,24 @@ async def test_the_caller_gets_the_final_result(fleet: Fleet, caller: Foreign) -
         "output": {"text": "done"},
     }
     assert (final["latency_ms"], final["cost"]) == (12, 0.003)
+
+
+async def test_a_repeat_of_a_finished_task_gets_its_end(fleet: Fleet, caller: Foreign) -> None:
+    """Same request, another subject: the replay is followed by the final result; so is a repeat of a failed task."""
+    tenant = await fleet.tenant(ONE)
+    ends: list[Body] = [{"output": {"text": "done"}}, {"status": "error", "error_code": "BAD_INPUT"}]
+    for n, said in enumerate(ends):
+        subjects = [caller.client.new_inbox() for _ in range(3)]
+        inboxes = [await caller.core(subject) for subject in subjects]
+        options = [{"result_subject": subject, "retry": {"max_attempts": 1}} for subject in subjects]
+        body = task(tenant, request_id=f"again-{n}", options=options[0])
+        work = await pushed(caller, body)
+        await caller.tell(RESULT, success(work, **said))
+        first = await inboxes[0].one()
+        for inbox, wanted in zip(inboxes[1:], options[1:], strict=True):
+            reply = await caller.ask(body | {"push_assignment": True, "options": wanted})
+            assert reply.context["replayed"] is True
+            assert await inbox.one() == first
 
 
 async def test_figures_that_nobody_told_are_the_same_for_caller_and_meter(fleet: Fleet, caller: Foreign) -> None:

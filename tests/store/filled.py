@@ -3,6 +3,7 @@
 from typing import Any
 
 from router.domain.audit import Actor
+from router.domain.ids import task_id
 from router.domain.policy.limits import limit
 from router.domain.policy.model import (
     Algorithm,
@@ -19,6 +20,7 @@ from router.store.meta import RedisEpochs
 from router.store.nodes import Nodes
 from router.store.policies import RedisPolicies
 from router.store.retention import RedisRetention, RetentionBounds
+from router.store.task_records import kept_final
 from tests.store.harness import MINUTE, Ask, Store, policy, request, undispatched
 
 ALICE = Actor("alice", "admin")
@@ -58,6 +60,7 @@ async def filled(store: Store, nodes: Nodes, requests: int = 30, tenant: str | N
     batch = store.batch(asks, decisions)
     store.call(store.decide_script, list(batch.index), [store.header(), *batch.rows])
     store.settle(undispatched(tenant, decisions[1], BreakerVerdict.FAILURE, Breaker(), provider_entry("a")))
+    store.client.set(store.keys.final(task_id(decisions[0])), kept_final(b"{}"), px=MINUTE)
     retention = RedisRetention(store.keys, nodes, RetentionBounds())
     await retention.register([tenant])
     await retention.trim(tenant, look_ms=1_000, full_ms=1_000, keep_unread=False)

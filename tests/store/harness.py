@@ -35,7 +35,7 @@ from router.store.audit import entry
 from router.store.decide.batch import Batch, Waiting
 from router.store.decide.calls import LaneSettings
 from router.store.decide.replies import HEAD, LATE, outcome
-from router.store.decide.rows import RowPacker
+from router.store.decide.rows import MessageIndex, RowPacker
 from router.store.decisions import decide_script
 from router.store.keys import Keys, TenantKeys
 from router.store.layouts import DECIDE_BATCH
@@ -140,7 +140,14 @@ class Direct:
 class Store:
     """One schema (`keys`: that of others, too) on one server or Cluster. `now` is the time at which scripts run."""
 
-    def __init__(self, client: Client, *, replace: dict[str, str] | None = None, keys: Keys | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        *,
+        replace: dict[str, str] | None = None,
+        keys: Keys | None = None,
+        message_index: MessageIndex = "all",
+    ) -> None:
         self.client = client
         self.cluster = isinstance(client, RedisCluster)
         self.keys = keys or Keys(schema=f"t{token_hex(5)}")
@@ -156,7 +163,7 @@ class Store:
         self._numbers = count(1)
         random = count(1)
         drawn = lambda n: b"".join(next(random).to_bytes(4) for _ in range(n // 4))  # noqa: E731
-        self._packer = RowPacker(self.keys, drawn, script=self.decide_script.version)
+        self._packer = RowPacker(self.keys, drawn, script=self.decide_script.version, message_index=message_index)
 
     def tenant(self) -> str:
         """A tenant that nobody else uses."""

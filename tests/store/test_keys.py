@@ -130,7 +130,7 @@ def test_every_key_that_is_written_is_in_the_table(store: Store) -> None:
         assert isinstance(ttl, int)
         assert (ttl > 0) == (kind.ttl != "none" and not kind.ttl.startswith("bounded")), (key, ttl)
     others = {"meta", "epochs", "extensions", "head", "policies", "history", "acts", "unknown", "audit_marks", "retain"}
-    others |= {"census", "strikes"}
+    others |= {"census", "strikes", "final"}
     assert seen | others == set(KEYS)
     assert not seen & others
     assert store.value(store.keys.task(task_id(first.decision_id))) is not None

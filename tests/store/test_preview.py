@@ -2,13 +2,20 @@
 
 from typing import Any
 
+import orjson
+import pytest
+from redis import Redis
+
 from router.domain.decision import Verdict
 from router.domain.ids import name_in
+from router.domain.json import JsonObject
 from router.domain.outcome import Admitted, Busy, Conflict, LimitHit, NoCandidate, Observations, Replay
 from router.domain.policy.limits import limit
 from router.domain.policy.model import Breaker, Resource, Scope, Sticky, provider, provider_entry
-from router.domain.request import Options
+from router.domain.request import DecideRequest, Options
 from router.domain.result import BreakerVerdict
+from router.store.decide.rows import MessageIndex
+from router.wire.decide import decode
 from tests.store.harness import MINUTE, Store, policy, request, undispatched
 
 ONE, OTHER = b"1" * 16, b"2" * 16
@@ -159,11 +166,37 @@ def test_a_message_leads_to_its_decision(store: Store) -> None:
     assert index_of(store, tenant) == name_in(made.decision_id)
 
 
-def test_a_message_that_is_the_identity_needs_no_index(store: Store) -> None:
-    """Its name follows from its id."""
+IDENTITY, OTHER_ID, NO_ID = ("all",), ("all", "needed"), ()
+TASK: dict[str, Any] = {"task": {"type": "chat"}, "message_id": "m"}
+STEP: dict[str, Any] = {"context": {"status": "503", "current_provider": "a"}}
+SHAPES: dict[str, tuple[JsonObject, tuple[str, ...]]] = {
+    # A body, and the settings under which its decision is indexed.
+    "task, identity": ({**TASK}, NO_ID),
+    "task, request_id": ({**TASK, "request_id": "r"}, OTHER_ID),
+    "message, identity": ({"message": {"message_id": "m"}}, IDENTITY),
+    "message, same request_id": ({"message": {"message_id": "m"}, "request_id": "m"}, IDENTITY),
+    "message beside": ({"message": {}, "message_id": "m"}, IDENTITY),
+    "message, request_id": ({"message": {"message_id": "m"}, "request_id": "r"}, OTHER_ID),
+    "message, key": ({"message": {"message_id": "m", "idempotency_key": "k"}}, OTHER_ID),
+    "message, step": ({"message": {"message_id": "m"}, **STEP}, IDENTITY),
+    "message without id": ({"message": {}, "request_id": "r"}, NO_ID),
+    "input, identity": ({"input": "hi", "message_id": "m"}, IDENTITY),
+    "input, request_id": ({"input": "hi", "message_id": "m", "request_id": "r"}, OTHER_ID),
+}
+
+
+@pytest.mark.parametrize("setting", ["all", "needed", "off"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_shapes_that_are_indexed(single: Redis, shape: str, setting: MessageIndex) -> None:
+    """ROUTER_MESSAGE_INDEX: every message and input, those that another id names, or none."""
+    body, settings = SHAPES[shape]
+    store = Store(single, message_index=setting)
     tenant = store.tenant()
-    store.one(request(tenant, "m", message_id="m"), policy("a"))
-    assert index_of(store, tenant) is None
+    asked = decode(orjson.dumps({"version": "1", "tenant_id": tenant} | body), None, None)
+    assert isinstance(asked, DecideRequest), asked
+    made = store.one(asked, policy("a", "b"))
+    assert isinstance(made, Admitted)
+    assert index_of(store, tenant) == (name_in(made.decision_id) if setting in settings else None)
 
 
 def test_a_message_that_was_refused_is_not_indexed(store: Store) -> None:

@@ -20,7 +20,7 @@ from router.domain.outcome import Admitted, Busy, Outcome, Replay, RequestFacts
 from router.domain.policy.model import Breaker, provider_entry
 from router.domain.request import Options, Step
 from router.domain.result import BreakerVerdict
-from router.domain.task import Moved, Reservation
+from router.domain.task import Moved, NotMoved, Reservation, TaskState
 from router.store.decide.batch import Batch
 from router.store.decide.replies import BODY, DECIDE_RETURNS, NONE
 from router.store.decisions import DECIDE_KEYS
@@ -287,6 +287,20 @@ def test_a_result_settles_what_the_other_version_decided(rolling: Rolling, pair:
     assert isinstance(moved, Moved)
     rolling.roll(pair[0])
     assert not isinstance(rolling.one(request(tenant, "s"), p), Admitted)
+
+
+def test_a_marked_answer_is_replayed_and_not_settled_again_by_earlier_pods(rolling: Rolling) -> None:
+    """What this version adds to a settled answer is behind all that they read."""
+    for version in EARLIER:
+        rolling.roll(NOW)
+        wanted = request(rolling.tenant(), "r")
+        made = rolling.one(wanted, policy("a"))
+        assert isinstance(made, Admitted)
+        move = undispatched(wanted.tenant_id, made.decision_id, BreakerVerdict.NEITHER, mark=b"a mark 8")
+        assert isinstance(rolling.settle(move)[0], Moved)
+        rolling.roll(version)
+        assert isinstance(rolling.one(wanted, policy("a")), Replay)
+        assert rolling.settle(move) == [NotMoved(TaskState.SUCCEEDED, 0)]
 
 
 def test_facts_of_a_metered_request_are_passed_over_by_earlier_pods(rolling: Rolling) -> None:

@@ -13,6 +13,7 @@ from router.domain.request import DecideRequest, Step
 from router.domain.result import BreakerVerdict
 from router.domain.steps import MAX_STEPS, StepDecision
 from router.domain.task import Moved, NotMoved, Unreadable
+from router.store.claims import RedisClaims
 from router.store.decisions import RedisAnswers
 from router.store.nodes import Nodes
 from tests.store.harness import MINUTE, Store, policy, request, undispatched
@@ -148,3 +149,19 @@ async def test_a_settled_answer_keeps_the_mark_of_its_result(store: Store, store
             assert replay.remembered == replace(before.remembered, settled=True, mark=mark)
             (decisions,) = await read(store_nodes, store, (tenant, wanted.request_id))
             assert decisions == [StepDecision(replay.remembered, 0)]
+
+
+@pytest.mark.parametrize("metadata", [{}, {"region": "eu"}])
+async def test_an_answer_that_was_finished_takes_no_mark(
+    store: Store, store_nodes: Nodes, metadata: dict[str, Any]
+) -> None:
+    """Earlier pods read what follows the figures of a finished answer as its metadata."""
+    tenant = store.tenant()
+    made = store.one(request(tenant, "r"), POLICY)
+    assert isinstance(made, Admitted)
+    assert await RedisClaims(store.keys, store_nodes).complete(tenant, made.decision_id, b"claim", metadata)
+    (moved,) = store.settle(undispatched(tenant, made.decision_id, BreakerVerdict.NEITHER, mark=b"a mark 8"))
+    assert isinstance(moved, Moved)
+    (decisions,) = await read(store_nodes, store, (tenant, "r"))
+    assert not isinstance(decisions, Unreadable)
+    assert [(d.answer.metadata, d.answer.settled, d.answer.mark) for d in decisions] == [(metadata, True, b"")]

@@ -41,17 +41,20 @@
 {{- fail "nats.tls.mutual needs a certificate: set nats.tls.existingSecret to a secret with tls.crt and tls.key." -}}
 {{- end -}}
 {{- $ways := 0 -}}
-{{- range list .Values.nats.passwordKey .Values.nats.tokenKey .Values.nats.credsKey -}}
+{{- range list .Values.nats.passwordKey .Values.nats.tokenKey .Values.nats.credsKey .Values.nats.nkeySeedKey -}}
 {{- if . -}}{{- $ways = add1 $ways -}}{{- end -}}
 {{- end -}}
 {{- if gt (int $ways) 1 -}}
-{{- fail "NATS takes one kind of credential: set one of nats.passwordKey, nats.tokenKey and nats.credsKey." -}}
+{{- fail "NATS takes one kind of credential: set one of nats.passwordKey, nats.tokenKey, nats.credsKey and nats.nkeySeedKey." -}}
 {{- end -}}
 {{- if and .Values.nats.existingSecret (eq (int $ways) 0) -}}
-{{- fail "nats.existingSecret is set, but not what is in it: name nats.passwordKey, nats.tokenKey or nats.credsKey." -}}
+{{- fail "nats.existingSecret is set, but not what is in it: name nats.passwordKey, nats.tokenKey, nats.credsKey or nats.nkeySeedKey." -}}
 {{- end -}}
 {{- if and (gt (int $ways) 0) (not .Values.nats.existingSecret) -}}
 {{- fail "A key for NATS is named, but no secret: set nats.existingSecret." -}}
+{{- end -}}
+{{- if and .Values.nats.jetStreamDomain .Values.nats.jetStreamApiPrefix -}}
+{{- fail "A JetStream domain has an API prefix of its own: set nats.jetStreamDomain or nats.jetStreamApiPrefix, not both." -}}
 {{- end -}}
 {{- if and .Values.nats.passwordKey (not .Values.nats.user) -}}
 {{- fail "A password for NATS belongs to a user: set nats.user." -}}

@@ -40,6 +40,22 @@
 - name: ROUTER_NATS_CREDS_FILE
   value: /etc/router/secrets/nats/{{ . }}
 {{- end }}
+{{- with .Values.nats.nkeySeedKey }}
+- name: ROUTER_NATS_NKEY_SEED_FILE
+  value: /etc/router/secrets/nats/{{ . }}
+{{- end }}
+{{- with .Values.nats.inboxPrefix }}
+- name: ROUTER_NATS_INBOX_PREFIX
+  value: {{ . | quote }}
+{{- end }}
+{{- with .Values.nats.jetStreamDomain }}
+- name: ROUTER_NATS_JS_DOMAIN
+  value: {{ . | quote }}
+{{- end }}
+{{- with .Values.nats.jetStreamApiPrefix }}
+- name: ROUTER_NATS_JS_API_PREFIX
+  value: {{ . | quote }}
+{{- end }}
 {{- if .Values.nats.tls.existingSecret }}
 {{- with .Values.nats.tls.caKey }}
 - name: ROUTER_NATS_TLS_CA

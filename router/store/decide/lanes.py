@@ -52,7 +52,7 @@ class Lanes:
         self._nodes = nodes
         self.packer = packer
         self._script = script
-        self._settings = settings
+        self.settings = settings
         self._hooks = hooks
         self._lanes: dict[Address, Lane] = {}
         self._by_partition: list[tuple[Lane, int] | None] = [None] * keys.partitions
@@ -74,7 +74,7 @@ class Lanes:
         lane = self._lanes.get(address)
         if lane is None:
             link = Link(self._nodes.connections(address), _REPLY_TIMEOUT_S)
-            lane = Lane(link, self.packer, self._script, self._settings, self._hooks, self._redirect)
+            lane = Lane(link, self.packer, self._script, self.settings, self._hooks, self._redirect)
             self._lanes[address] = lane
         return lane
 

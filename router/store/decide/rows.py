@@ -5,6 +5,7 @@ This is the hottest code of a pod. What is the same for many rows is packed once
 
 from collections.abc import Callable
 from struct import Struct as Binary
+from typing import Literal
 
 from msgspec import msgpack
 
@@ -54,19 +55,31 @@ _CONCURRENCY = Resource.CONCURRENCY
 _LOG = Algorithm.LOG
 _RENEW_EVERY_MS = 3_600_000
 _CACHE_SIZE = 20_000
+MessageIndex = Literal["all", "needed", "off"]
 _pack = msgpack.Encoder().encode
 
 
 class RowPacker:
-    """Packs rows. `script` names the version of the script that they are for, in audit records."""
+    """Packs rows. `script` names the version of the script that they are for, in audit records.
 
-    def __init__(self, keys: Keys, random: Callable[[int], bytes], *, script: str = "") -> None:
+    `message_index`: ROUTER_MESSAGE_INDEX, which requests are made findable by their message_id.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        random: Callable[[int], bytes],
+        *,
+        script: str = "",
+        message_index: MessageIndex = "all",
+    ) -> None:
         self._keys = keys
         self._random = random
         self._pool = b""
         self._pool_at = 0
         self._renew_at: dict[str, float] = {}
         self._parts = PolicyParts(script)
+        self._message_index = message_index
 
     def decision_id(self, tenant: TenantKeys, plan: Plan) -> bytes:
         """A fresh decision id for the plan's idempotency name. Random bytes are drawn from the system in blocks."""
@@ -114,7 +127,7 @@ class RowPacker:
                 batch.jobs.append((keys.job(task), w.job))
         extra = b""
         if w.preview or request.options.explain or request.message_id is not None or request.step is not NO_STEP:
-            unusual, extra = _unusual(batch, w)
+            unusual, extra = self._unusual(batch, w)
             flags |= unusual
         # A next attempt holds leases only.
         limits = part.limits if w.attempt == 1 else [limit_part(c.limit) for c in plan.charges]
@@ -183,6 +196,34 @@ class RowPacker:
         batch.waiting.append(w)
         batch.size += len(packed)
 
+    def _unusual(self, batch: Batch, w: Waiting) -> tuple[int, bytes]:
+        """What few rows have: flags and optional parts, in the order of the flags."""
+        request = w.request
+        flags = ROW_EXPLAIN if w.preview or request.options.explain else 0
+        extra = b""
+        if w.preview:
+            flags |= ROW_PREVIEW
+            if w.claim_ms:
+                flags |= ROW_CLAIM
+                extra = _CLAIM.pack(batch.key(w.keys.claim(w.plan.name)), w.claim_ms)
+        if request.message_id is not None and w.attempt == 1 and self._indexes(request):
+            flags |= ROW_MESSAGE
+            extra += _MESSAGE.pack(batch.key(w.keys.message(request.message_id)))
+        if (failed := _failed(w)) is not None:
+            flags |= ROW_FAILED
+            extra += _FAILED.pack(failed)
+        if request.step.key and w.attempt == 1 and not w.preview:
+            flags |= ROW_STEPS
+            extra += _STEPS.pack(batch.key(w.keys.steps(identity_name(request))))
+        return flags, extra
+
+    def _indexes(self, request: DecideRequest) -> bool:
+        """Whether the decision gets an index entry for its message_id."""
+        if self._message_index == "off":
+            return False
+        needed = request.idempotency_key is not None or request.request_id != request.message_id
+        return needed or (request.by_message and self._message_index == "all")
+
     def _bound_candidates(self, batch: Batch, keys: TenantKeys, candidates: tuple[Candidate, ...]) -> bytes:
         """Candidates with a bound or limits of their own: those name keys, which are the batch's."""
         parts: list[bytes] = []
@@ -199,29 +240,6 @@ class RowPacker:
         if len(self._renew_at) >= _CACHE_SIZE:
             self._renew_at.clear()
         self._renew_at[tenant_id] = now_ms + _RENEW_EVERY_MS
-
-
-def _unusual(batch: Batch, w: Waiting) -> tuple[int, bytes]:
-    """What few rows have: flags and optional parts, in the order of the flags."""
-    request = w.request
-    flags = ROW_EXPLAIN if w.preview or request.options.explain else 0
-    extra = b""
-    if w.preview:
-        flags |= ROW_PREVIEW
-        if w.claim_ms:
-            flags |= ROW_CLAIM
-            extra = _CLAIM.pack(batch.key(w.keys.claim(w.plan.name)), w.claim_ms)
-    indexed = request.idempotency_key is not None or request.request_id != request.message_id
-    if request.message_id is not None and indexed:  # one that is the identity needs no index
-        flags |= ROW_MESSAGE
-        extra += _MESSAGE.pack(batch.key(w.keys.message(request.message_id)))
-    if (failed := _failed(w)) is not None:
-        flags |= ROW_FAILED
-        extra += _FAILED.pack(failed)
-    if request.step.key and w.attempt == 1 and not w.preview:
-        flags |= ROW_STEPS
-        extra += _STEPS.pack(batch.key(w.keys.steps(identity_name(request))))
-    return flags, extra
 
 
 def _failed(w: Waiting) -> bytes | None:

@@ -20,7 +20,10 @@ Answered = tuple[bytes, Mapping[str, str]]
 
 
 class GetDecision:
-    """Serves `beamline.router.v1.get_decision` and `….get_decision.<tenant>`, which is bound to the tenant."""
+    """Serves `beamline.router.v1.get_decision` and `….get_decision.<tenant>`, which is bound to the tenant.
+
+    `message_index` False: no decision is found by its message alone.
+    """
 
     def __init__(
         self,
@@ -29,11 +32,13 @@ class GetDecision:
         *,
         on_isolation_violation: Callable[[], None],
         legacy_codes: bool = False,
+        message_index: bool = True,
     ) -> None:
         self._decisions = decisions
         self._tasks = tasks
         self._on_isolation_violation = on_isolation_violation
         self._legacy_codes = legacy_codes
+        self._message_index = message_index
 
     async def __call__(self, data: bytes, headers: Mapping[str, str], subject: str) -> Answered:
         """Return the stored decision, with its assignment's state if it was dispatched."""
@@ -91,6 +96,8 @@ class GetDecision:
 
     async def _of_message(self, message_id: str, tenant_id: str | None) -> StoredAnswer | None:
         """Find the decision of a message. `tenant_id` None: of any tenant, if exactly one tenant has it."""
+        if not self._message_index:
+            return None
         name = await self._decisions.of_message(message_id, tenant_id)
         return None if name is None else await self._decisions.remembered(*name)
 

@@ -11,7 +11,7 @@ from router.domain.answers import answer, degraded
 from router.domain.decision import Answer, Decided
 from router.domain.defects import Defect, InputWarning
 from router.domain.ids import to_text
-from router.domain.outcome import Admitted, LimitHit, Outcome, RowFault, Unavailable
+from router.domain.outcome import Admitted, LimitHit, Outcome, Replay, RowFault, StoredAnswer, Unavailable
 from router.domain.plan import Plan, has_empty_session
 from router.domain.policy.model import OnStoreError, TenantPolicies
 from router.domain.request import DecideRequest
@@ -32,7 +32,8 @@ class Outcomes:
     """Reads outcomes; `read` is a `ports.extensions.OutcomeReader`.
 
     `on_store_error` applies to requests whose limits do not set it. `on_degraded` is called with each decision made
-    without the store, `on_unrecorded` with each refusal that the store counted instead of recording.
+    without the store, `on_unrecorded` with each refusal that the store counted instead of recording, `on_replay` with
+    each repeat.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Outcomes:
         *,
         on_degraded: Callable[[DecideRequest, Plan, Decided], None],
         on_unrecorded: Callable[[DecideRequest, Plan], None] = lambda _request, _plan: None,
+        on_replay: Callable[[DecideRequest, StoredAnswer], None] = lambda _request, _answer: None,
         audit_lines: AuditLines = SILENT,
     ) -> None:
         self._store = store
@@ -52,6 +54,7 @@ class Outcomes:
         self._on_store_error = on_store_error
         self._on_degraded = on_degraded
         self._on_unrecorded = on_unrecorded
+        self._on_replay = on_replay
         self._audit_lines = audit_lines
         self._throttle = LogThrottle(time.monotonic)
         self._defects = InputDefects(telemetry, "request")
@@ -67,11 +70,7 @@ class Outcomes:
             if self._audit_lines.on:
                 self._audit_lines.decided(request, made, outcome)
         if isinstance(outcome, RowFault):
-            self._telemetry.store_row_faults.inc()
-            # Every request of the tenant hits a damaged key: the log is throttled, the metric counts all.
-            if (suppressed := self._throttle.due(f"{request.tenant_id} {outcome.message}")) is not None:
-                fields = {"event": Event.STORE_ROW_FAULT, "tenant_id": request.tenant_id, "unsaid": suppressed}
-                log.error(outcome.message, extra=fields)
+            self._fault(request, outcome)
         elif isinstance(outcome, Admitted):
             if outcome.pin:
                 self._telemetry.pins[outcome.pin].inc()
@@ -79,12 +78,21 @@ class Outcomes:
                 self._defects.count(_EMPTY_SESSION, request.tenant_id)
             if outcome.shadow:
                 self._telemetry.shadow_hits.inc()
+        elif isinstance(outcome, Replay):
+            self._on_replay(request, outcome.remembered)
         elif isinstance(outcome, LimitHit):
             limit = made.charges[outcome.charge].limit
             self._telemetry.limit_refusals.labels(limit.scope.value, limit.resource.value).inc()
             if not outcome.recorded:
                 self._on_unrecorded(request, made)
         return answer(outcome, request, made, explain=explain)
+
+    def _fault(self, request: DecideRequest, fault: RowFault) -> None:
+        self._telemetry.store_row_faults.inc()
+        # Every request of the tenant hits a damaged key: the log is throttled, the metric counts all.
+        if (suppressed := self._throttle.due(f"{request.tenant_id} {fault.message}")) is not None:
+            fields = {"event": Event.STORE_ROW_FAULT, "tenant_id": request.tenant_id, "unsaid": suppressed}
+            log.error(fault.message, extra=fields)
 
     def _degraded(self, request: DecideRequest, made: Plan, *, explain: bool) -> Answer:
         policies = self._policies.get(request.tenant_id)

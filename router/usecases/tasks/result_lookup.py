@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from router.domain.ids import idempotency_name, name_in, task_id, task_of
+from router.domain.outcome import StoredAnswer
 from router.domain.result import ExecResult
 from router.domain.steps import Ambiguous, StepDecision, choose, mark_of
 from router.domain.task import TaskRecord, Unreadable
@@ -25,7 +26,8 @@ class ResultLookup:
     """Looks up a batch of results: one round trip for decisions, one for records of tasks.
 
     Callers that have walked the fallbacks of a request cost one more, and so does an id that is unknown under its
-    tenant, because it may belong to another tenant.
+    tenant, because it may belong to another tenant. A result that names no request, of a decision that is not metered,
+    costs two: audit records name the request, too.
     """
 
     def __init__(self, tasks: TaskStore, decisions: DecisionStore) -> None:
@@ -57,7 +59,25 @@ class ResultLookup:
             unknown = opened.record is None and opened.remembered is None and not opened.unreadable
             if decision_id is not None and unknown:
                 opened.foreign = await self._decisions.exists_for_any_tenant(decision_id)
-        return _choose(all_opened)
+        deferred = _choose(all_opened)
+        await self._name_requests(all_opened)
+        return deferred
+
+    async def _name_requests(self, all_opened: Sequence[OpenResult]) -> None:
+        """Add what the audit log says of its request to an answer that does not hold it, unless the result names it."""
+        nameless: list[OpenResult] = []
+        answers: list[tuple[str, StoredAnswer]] = []
+        for opened in all_opened:
+            answer, tenant_id = opened.remembered, opened.result.tenant_id
+            if answer is None or tenant_id is None or opened.record is not None or opened.result.request_id is not None:
+                continue
+            if answer.facts is None and not answer.pushed:
+                nameless.append(opened)
+                answers.append((tenant_id, answer))
+        for opened, (_, answer), facts in zip(
+            nameless, answers, await self._decisions.request_facts(answers) if answers else [], strict=True
+        ):
+            opened.remembered = replace(answer, facts=facts)
 
     async def _read_exact(self, exact: list[tuple[OpenResult, tuple[str, bytes]]]) -> list[Reading]:
         """Read the answers that results name exactly. Returns the tasks whose records must be read."""

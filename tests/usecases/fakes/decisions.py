@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from router.domain.decision import PinState, Reason
-from router.domain.outcome import Admitted, Outcome, StoredAnswer
+from router.domain.outcome import Admitted, Outcome, RequestFacts, StoredAnswer
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
 from router.domain.steps import StepDecision
@@ -67,6 +67,10 @@ class Store:
     async def stored_answers(self, wanted: Sequence[tuple[str, bytes]]) -> list[StoredAnswer | Unreadable | None]:
         """Nothing is."""
         return [None for _ in wanted]
+
+    async def request_facts(self, answers: Sequence[tuple[str, StoredAnswer]]) -> list[RequestFacts | None]:
+        """Nothing is known."""
+        return [None for _ in answers]
 
     async def of_requests(self, names: Sequence[tuple[str, bytes]]) -> list[list[StepDecision] | Unreadable]:
         """Nothing is."""

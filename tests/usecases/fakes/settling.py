@@ -21,8 +21,9 @@ from router.telemetry import Telemetry
 from router.usecases.messages.deliveries import DeadLetters
 from router.usecases.messages.isolation import Isolation
 from router.usecases.tasks.acks import Acks
-from router.usecases.tasks.final_results import FinalResults
+from router.usecases.tasks.final_results import DEFAULT_KEEP, FinalResults
 from router.usecases.tasks.outbox import Outbox
+from router.usecases.tasks.repeats import Repeats
 from router.usecases.tasks.settle import Settle
 from router.usecases.tasks.sweep import Sweeper
 from router.usecases.tasks.task_effects import TaskEffects
@@ -103,6 +104,7 @@ class Hands(NamedTuple):
     outbox: Outbox
     effects: TaskEffects
     final_results: FinalResults
+    repeats: Repeats
     undispatched: Undispatched
 
 
@@ -116,6 +118,10 @@ class World:
         self.usage_events: list[JsonObject] = []
         self.letters: list[JsonObject] = []
         self.told: list[JsonObject] = []
+        self.repeated: list[tuple[str, JsonObject]] = []
+        self.message_ids: list[str] = []
+        self.memory_share = 0.0
+        self.keep = DEFAULT_KEEP
 
     def get(self, tenant_id: str) -> TenantPolicies:
         """`ports.policies.PolicyLookup`."""
@@ -135,6 +141,9 @@ class World:
                     self.letters.append(body)
                 elif publication.subject == INBOX:
                     self.told.append(body)
+                elif publication.subject.startswith("_INBOX."):
+                    self.repeated.append((publication.subject, body))
+                    self.message_ids.append(publication.message_id)
                 elif publication.message_id in self.usage:
                     done(Published.DUPLICATE)
                     return
@@ -156,7 +165,8 @@ class World:
         stream, alerts, t = Stream(), RecordedAlerts(), self.telemetry
         letters = DeadLetters(stream, t, alerts, keep_payload=False, max_bytes=lambda: 1 << 20)
         outbox = Outbox(tasks, stream, UsageStream(), t, alerts, dedup_ms=lambda: DEDUP_MS, now_ms=lambda _: NOW_MS)
-        final_results = FinalResults(tasks, stream, Line(), t)
+        final_results = FinalResults(tasks, stream, Line(), t, self.keep, memory_share=lambda: self.memory_share)
+        repeats = Repeats(tasks, stream, t, max_bytes=lambda: 1 << 20, every_s=0.005)
         effects = TaskEffects(tasks, final_results, t, alerts, tombstone_ms=60_000, max_bytes=lambda: 1 << 20)
         isolation = Isolation(t, alerts)
         parts = tasks, decisions, self, outbox, letters, effects, t, isolation
@@ -168,7 +178,7 @@ class World:
             *(tasks, never, effects, outbox, never, never, self, t), may_work=lambda: True, now_ms=decisions.now_ms
         )
         undispatched = Undispatched(tasks, self, effects, t)
-        return Hands(settle, acks, sweeper, outbox, effects, final_results, undispatched)
+        return Hands(settle, acks, sweeper, outbox, effects, final_results, repeats, undispatched)
 
     def settle(self, fate: Fate) -> tuple[Settle, Outbox]:
         """Those that settle."""
@@ -188,9 +198,10 @@ class World:
         """What the audit says."""
         return [e.action for e in await self.audit()]
 
-    async def ask(self, name: str, tokens: int, **options: Any) -> Any:
+    async def ask(self, name: str, tokens: int, *, push: bool = False, **options: Any) -> Any:
         """One decision."""
-        wanted = request(TENANT, name, push="result_subject" in options, options=Options(tokens, **options))
+        push = push or "result_subject" in options
+        wanted = request(TENANT, name, push=push, options=Options(tokens, **options))
         (outcome,) = await self.pod.decide(Ask(wanted, STORED, b"work" if wanted.push_assignment else None))
         return outcome
 

@@ -17,7 +17,7 @@ from tests.fleet.harness import until
 from tests.usecases.fakes.bus import Message
 from tests.usecases.fakes.settling import INBOX, MAX_STEPS, Died, Fate, Hands, World, result
 
-ONCE = {"result_subject": INBOX, "max_attempts": 1}
+ONCE: dict[str, Any] = {"result_subject": INBOX, "max_attempts": 1}
 
 
 async def dispatched(here: World, **options: Any) -> bytes:
@@ -177,7 +177,10 @@ async def test_a_large_output_is_told_whole_and_kept_without(world: Callable[[],
     (kept,) = await here.tasks.final_results([task])
     assert isinstance(kept, Final)
     assert len(kept.body) < 1000
-    assert orjson.loads(kept.body) == {k: v for k, v in told.items() if k != "output"} | {"truncated": True}
+    assert orjson.loads(kept.body) == {k: v for k, v in told.items() if k != "output"} | {
+        "truncated": True,
+        "output_dropped": True,
+    }
 
 
 class Wire:

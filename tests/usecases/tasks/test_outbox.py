@@ -1,7 +1,7 @@
 """Usage leaves the outbox only after the stream has it, and what a dead pod left is published by another."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prometheus_client import CollectorRegistry
 
@@ -88,7 +88,11 @@ class Room:
         """See above."""
         raise NotImplementedError
 
-    async def final_results_published(self, task_ids: Sequence[bytes]) -> None:
+    async def final_results_published(self, kept: Mapping[bytes, bytes], keep_ms: int) -> None:
+        """See above."""
+        raise NotImplementedError
+
+    async def kept_final_results(self, task_ids: Sequence[bytes]) -> list[bytes | None]:
         """See above."""
         raise NotImplementedError
 
