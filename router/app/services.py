@@ -10,6 +10,8 @@ from router.app.policies import PolicyParts
 from router.app.tasks import TaskParts
 from router.bus import service
 from router.bus.announce import Announcements
+from router.bus.faults import PermissionRefused
+from router.bus.rights import part_of
 from router.domain.alert import Door
 from router.domain.audit import Actor
 from router.domain.decision import Code, Refused
@@ -46,12 +48,14 @@ class Services:
                 gate=platform.gate_facts,
             )
         )
-        self._open: list[service.Service] = []
+        self._open: dict[str, service.Service] = {}
 
     async def open(self) -> None:
         """Subscribe to the subjects and answer on them. Call it again after an error; it goes on where it ended.
 
-        :raises BusError: NATS is unavailable, or does not permit a subscription.
+        A subscription that only a part needs may be refused: the part is off.
+
+        :raises BusError: NATS is unavailable, or does not permit a subscription that everything needs.
         """
         platform = self._platform
         s, store = platform.settings, platform.store
@@ -64,15 +68,17 @@ class Services:
         )
         headers = {"router-pod": s.pod_name}
         fault = partial(_fault_reply, legacy_codes=s.legacy_error_codes)
-        served = (
-            (subjects.GET_DECISION, get_decision),
-            (f"{subjects.GET_DECISION}.>", get_decision),
-            (subjects.BACKPRESSURE, self._backpressure),
-            (f"{subjects.ADMIN}.*", self._admin()),
-        )
-        for subject, handler in served[len(self._open) :]:
-            self._open.append(
-                await service.serve(
+        served: dict[str, service.Handler] = {
+            subjects.GET_DECISION: get_decision,
+            f"{subjects.GET_DECISION}.>": get_decision,
+            subjects.BACKPRESSURE: self._backpressure,
+            f"{subjects.ADMIN}.*": self._admin(),
+        }
+        for subject, handler in served.items():
+            if subject in self._open:
+                continue
+            try:
+                self._open[subject] = await service.serve(
                     bus=platform.bus,
                     subject=subject,
                     queue="router",
@@ -81,7 +87,10 @@ class Services:
                     replies=platform.replies,
                     headers=headers,
                 )
-            )
+            except PermissionRefused as refusal:
+                if (part := part_of(subject)) is None:
+                    raise
+                platform.readiness.degrade(part, str(refusal))
 
     def _admin(self) -> Admin:
         platform = self._platform
@@ -111,7 +120,7 @@ class Services:
 
     async def drained(self) -> None:
         """Stop answering on the subjects; HTTP stays."""
-        for service_handle in self._open:
+        for service_handle in self._open.values():
             await service_handle.stop()
 
 

@@ -26,8 +26,6 @@ def contradictions(s: Settings) -> Iterator[Contradiction]:
     yield from _streams(s)
     yield from _dispatch(s)
     yield from _admin(s)
-    if s.audit_identity == "hashed" and s.audit_identity_key is None:
-        yield ("audit_identity", "audit_identity_key"), "hashed names need a key: set ROUTER_AUDIT_IDENTITY_KEY_FILE"
     if s.policy_source == "files" and s.policy_dir is None:
         yield ("policy_dir", "policy_source"), "must be set when the policy source is files"
 
