@@ -92,6 +92,7 @@ def _memory(folder: Path, placement: Placement, effort: Effort, redis_server: Pa
             redis = Redis(HOST, port)
             found.append(memory.idempotency(redis, effort.memory_keys))
             found += memory.final_results(redis, effort.memory_keys // 50)
+            found.append(memory.message_index(redis, effort.memory_keys // 50))
             memory.filled(redis, _STATE_ROWS, 0)
             found += memory.left_behind(redis)
         finally:

@@ -14,7 +14,7 @@ from redis import Redis
 
 from bench.bars import Bar
 from bench.rows import PARTITIONS, SCHEMA, Calls, idempotency_pairs
-from router.domain.ids import assignment_id, to_text
+from router.domain.ids import NAME_BYTES, assignment_id, to_text
 from router.domain.result import ExecResult, Status
 from router.store.keys import Keys
 from router.store.task_records import kept_final
@@ -114,6 +114,24 @@ def final_results(redis: Redis, keys: int) -> Iterator[KeyCost]:
         usage = _usage(redis, sample)
         redis.flushall()
         yield KeyCost(name_of(redis), kind, keys, usage, grown / keys)
+
+
+def message_index(redis: Redis, keys: int) -> KeyCost:
+    """Index entries of messages, as lua/decide.lua writes them: one tenant has the message."""
+    names = Keys(SCHEMA, PARTITIONS)
+    before = used_memory(redis)
+    sample: list[bytes] = []
+    for n in range(keys):
+        tenant = names.tenant(f"tenant-{n % 100}")
+        key = tenant.message(to_text(os.urandom(16)))
+        redis.hset(key, f"tenant-{n % 100}", os.urandom(NAME_BYTES))
+        redis.pexpire(key, 86_400_000)
+        if len(sample) < _SAMPLE:
+            sample.append(key)
+    grown = used_memory(redis) - before
+    usage = _usage(redis, sample)
+    redis.flushall()
+    return KeyCost(name_of(redis), "message index entry", keys, usage, grown / keys)
 
 
 def left_behind(redis: Redis) -> Iterator[KeyCost]:

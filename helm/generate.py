@@ -24,7 +24,7 @@ _KEY = re.compile(r"^( *)([A-Za-z][A-Za-z0-9]*):")
 OWN = {
     f"ROUTER_{name}"
     for name in (
-        *("POD_NAME", "HTTP_HOST", "HTTP_PORT", "DRAIN_TIMEOUT", "PARTITIONS", "CP_STATE_PATH", "POLICY_DIR"),
+        *("POD_NAME", "HTTP_PORT", "DRAIN_TIMEOUT", "PARTITIONS", "CP_STATE_PATH", "POLICY_DIR"),
         *(
             "POLICY_SOURCE",
             "REDIS_URL",

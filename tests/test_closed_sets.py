@@ -27,6 +27,8 @@ from router.usecases.tasks import result_moves
 from router.wire import codes
 
 FAILED = [called for called in extensions.CallOutcome if called.failed]
+NOT_SETTLED = {puback.Verdict.FOREIGN, puback.Verdict.RETRY, puback.Verdict.NO_TTL}
+
 TABLES: list[tuple[Mapping[Any, object], Iterable[Enum]]] = [
     (alert.ALERTS, alert.Condition),
     (codes.NUMBERS, decision.Code),
@@ -38,7 +40,7 @@ TABLES: list[tuple[Mapping[Any, object], Iterable[Enum]]] = [
     (limit_fields._SHADOW, limit_fields.Mode),
     (log_lines._TURNS, BreakerTurn),
     (pipeline._OUTCOME_OF, CallFailure),
-    (puback.OUTCOMES, set(puback.Verdict) - {puback.Verdict.FOREIGN, puback.Verdict.RETRY}),
+    (puback.OUTCOMES, set(puback.Verdict) - NOT_SETTLED),
     (result_moves._STATES, Status),
     (row_parts._ALL_OPEN, WhenAllOpen),
     (row_parts._KINDS, Algorithm),

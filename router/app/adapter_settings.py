@@ -13,7 +13,7 @@ from router.domain.policy.model import OnStoreError
 from router.domain.roles import Role
 from router.ports.policy_records import Quotas
 from router.settings import Settings
-from router.settings.tokens import named_tokens
+from router.settings.tokens import SHORTEST_SOON, named_tokens
 from router.store.decide.calls import LaneSettings
 from router.store.nodes import Access
 from router.store.policies import Bounds
@@ -115,6 +115,7 @@ def durable_consumers(s: Settings) -> tuple[ConsumerSpec, ...]:
         ack=s.stream_ack_name,
         result=s.stream_result_name,
         assign_subjects=s.assign_subjects,
+        assign_filter=s.stream_assign_filter,
     )
 
 
@@ -227,6 +228,7 @@ def stream_specs(s: Settings) -> tuple[StreamSpec, ...]:
             replicas=s.stream_replicas,
             max_bytes=maximum,
             kind=kind,
+            message_ttls=kind == "assign",
             part=part,
             added=_ADDED.get(kind, ()),
         )
@@ -244,6 +246,11 @@ def _tokens(s: Settings) -> list[tuple[str, Role, str]]:
     role_tokens = [(role.label, role, token.get_secret_value()) for role, token in roles if token is not None]
     named = () if s.admin_tokens is None else named_tokens(s.admin_tokens.get_secret_value())
     return [*role_tokens, *named]
+
+
+def short_tokens(s: Settings) -> list[str]:
+    """The variables and principals whose admin token is shorter than the next release accepts."""
+    return [principal for principal, _, token in _tokens(s) if len(token) < SHORTEST_SOON]
 
 
 def secrets_of(s: Settings) -> tuple[str, ...]:

@@ -55,6 +55,7 @@ class DecideParts:
             read=outcomes.read,
             tracing=platform.tracing,
             snapshot=policies.figures.snapshot,
+            first_read=policies.figures.first_reads.get,
             extensions=ExtensionFlow(ports, t, max_ms=s.pipeline_deadline_ms, max_running=s.pipelines_max),
             on_unknown_tenant=audit.unknown.refused,
             on_isolation_violation=partial(platform.isolation.violated, Door.DECIDE),

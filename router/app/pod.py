@@ -20,7 +20,7 @@ from functools import partial
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
 from router import __version__
-from router.app.adapter_settings import secrets_of
+from router.app.adapter_settings import secrets_of, short_tokens
 from router.app.audit import AuditParts
 from router.app.deciding import DecideParts
 from router.app.platform import Platform
@@ -34,6 +34,7 @@ from router.errors import BusError, StartupRefused, StoreError
 from router.log_throttle import LogThrottle
 from router.logs import configure
 from router.settings import Settings
+from router.settings.tokens import SHORTEST_SOON
 from router.store.keys import NO_TENANT
 from router.telemetry import Event, LoopLag
 from router.usecases.alerts.rules import Level
@@ -91,6 +92,13 @@ class Pod:
         if s.audit_identity == "hashed" and s.audit_identity_key is None:
             raise StartupRefused("ROUTER_AUDIT_IDENTITY is hashed and has no key: set ROUTER_AUDIT_IDENTITY_KEY_FILE")
         log.info("pod %s of version %s starts", s.pod_name, __version__, extra={"event": Event.POD_STARTING})
+        for holder in short_tokens(s):
+            log.warning(
+                "the admin token of %s has fewer than %d characters; the next release refuses it: make a longer one",
+                holder,
+                SHORTEST_SOON,
+                extra={"event": Event.ADMIN_TOKEN_SHORT},
+            )
         await self._services.http.start(s.http_host, s.http_port)
         self._lag.start()
         await platform.gate.poll()
@@ -212,6 +220,7 @@ class Pod:
                 await self._check_memory()
             platform.store.lanes.tick()
             self._services.recent.tick()
+            self._services.wrong_tokens.tick()
             self._tasks.tick()
             self._audit.watch.tick()
             t.in_flight.set(self._deciding.decide.in_flight)

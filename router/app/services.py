@@ -1,5 +1,7 @@
 """The services of a pod beside decide requests: queries, status and admin acts over NATS, pages over HTTP."""
 
+import asyncio
+import time
 from functools import partial
 
 from router import __version__
@@ -23,6 +25,7 @@ from router.usecases.admin.admin import Admin
 from router.usecases.admin.overrides import OverrideService
 from router.usecases.admin.purge import Purger
 from router.usecases.admin.queries import Backpressure, GetDecision, RecentLatency
+from router.usecases.admin.wrong_tokens import WrongTokens
 from router.usecases.policies.publish import PolicyPublisher
 from router.wire import subjects
 from router.wire.reply import encode
@@ -36,8 +39,16 @@ class Services:
     def __init__(self, platform: Platform, policies: PolicyParts, tasks: TaskParts, deciding: DecideParts) -> None:
         self._platform, self._policies, self._deciding = platform, policies, deciding
         s, t = platform.settings, platform.telemetry
-        self.recent = RecentLatency(t.latency.counts, t.latency.bounds_ms)
-        self._backpressure = Backpressure(lambda: tasks.lag, self.recent, lambda: deciding.decide.in_flight, wall_ms)
+        self.recent = RecentLatency(t.latency.counts, t.latency.bounds_ms, without=t.extended_latency.counts)
+        loop = asyncio.get_running_loop()
+        self._backpressure = Backpressure(
+            lambda: tasks.lag,
+            self.recent,
+            lambda: deciding.decide.in_flight,
+            wall_ms,
+            shed_for_s=lambda: loop.time() - deciding.decide.shed_at,
+            max_in_flight=s.max_in_flight,
+        )
         self.http = HttpServer(
             pages(
                 pod=s.pod_name,
@@ -46,8 +57,10 @@ class Services:
                 telemetry=t,
                 backpressure_active=self._backpressure.active,
                 gate=platform.gate_facts,
-            )
+            ),
+            max_connections=s.http_max_connections,
         )
+        self.wrong_tokens = WrongTokens(t, platform.alerts, time.monotonic)
         self._open: dict[str, service.Service] = {}
 
     async def open(self) -> None:
@@ -116,7 +129,14 @@ class Services:
             publisher=publisher,
             purger=purger,
         )
-        return Admin(services, admin_tokens(s), store.levers, platform.telemetry, legacy_codes=s.legacy_error_codes)
+        return Admin(
+            services,
+            admin_tokens(s),
+            store.levers,
+            platform.telemetry,
+            on_wrong_token=self.wrong_tokens.seen,
+            legacy_codes=s.legacy_error_codes,
+        )
 
     async def drained(self) -> None:
         """Stop answering on the subjects; HTTP stays."""

@@ -5,9 +5,10 @@ that have arrived to the handler as one batch and waits for the handler before t
 A pull request ends when its batch is full, at a status message of the server, after three heartbeats of silence, or at
 a reconnect. Then the loop sends the next one.
 
-Checking: every `check_s` a second task reads the state of the consumer. It creates a missing consumer again, also at
-once when the server reports it as deleted; one that cannot be created is tried every `check_s` only. If messages wait
-in the stream and none arrived, the pull has stalled: it is counted and restarts with a new inbox.
+Checking: every `check_s` a second task reads the state of the consumer, also while pulling is paused. It creates a
+missing consumer again, also at once when the server reports it as deleted; one that cannot be created is tried every
+`check_s` only. If messages wait in the stream and none arrived, the pull has stalled: it is counted and restarts with a
+new inbox.
 
 Holding: while a handler runs, the loop extends the ack wait of all messages that it holds, at most 30 times. So another
 pod gets the messages of a stuck handler.
@@ -42,7 +43,10 @@ _MAX_EXTENSIONS = 30
 
 
 class PullLoop:
-    """The pull loop; see the module. `lag` counts undelivered messages of the stream, the other counters are totals."""
+    """The pull loop; see the module. The counters but `lag` are totals.
+
+    `lag`: messages of the stream that were not delivered; while the loop is paused, also those without an ack.
+    """
 
     def __init__(
         self,
@@ -253,7 +257,7 @@ class PullLoop:
                     async with asyncio.timeout(self._check_s):
                         await self._check_now.wait()
             self._check_now.clear()
-            if self._paused or not self._bus.connected:
+            if not self._bus.connected:
                 received = -1
                 continue
             try:
@@ -285,6 +289,9 @@ class PullLoop:
             return -1
         self._absent = False
         self.lag = info.num_pending
+        if self._paused:
+            self.lag += info.num_ack_pending  # given back, or held by other pods that may be paused too
+            return -1
         idle = self.received == received and not self._busy and not self._arrived
         if idle and info.num_pending > 0 and info.num_ack_pending < self.spec.max_ack_pending:
             self.stalls += 1

@@ -21,14 +21,17 @@ REQUEST_SUBJECTS = (
 
 
 def consumers(
-    *, assign: str, ack: str, result: str, assign_subjects: Sequence[str] = ()
+    *, assign: str, ack: str, result: str, assign_subjects: Sequence[str] = (), assign_filter: Sequence[str] = ()
 ) -> tuple[ConsumerSpec, ConsumerSpec, ConsumerSpec]:
     """Return the consumers: one that all pull workers share, and two that all pods share, for acks and for results.
 
-    The arguments are stream names, and the further subjects of assignments.
+    The arguments are stream names, the further subjects of assignments, and those that workers get; empty: all.
     """
+    work = ConsumerSpec(assign, WORKERS, subjects=(subjects.ASSIGN, *assign_subjects))
+    if assign_filter:
+        work = ConsumerSpec(assign, WORKERS, subjects=tuple(assign_filter), filtered=True)
     return (
-        ConsumerSpec(assign, WORKERS, subjects=(subjects.ASSIGN, *assign_subjects)),
+        work,
         ConsumerSpec(ack, ACKS, subjects=(subjects.ACK,), added=(subjects.every_tenant(subjects.ACK),)),
         ConsumerSpec(result, RESULTS, subjects=(subjects.RESULT,), added=(subjects.every_tenant(subjects.RESULT),)),
     )

@@ -21,6 +21,8 @@ class Verdict(Enum):
     """The stream refuses messages: it is sealed, for example."""
     UNFIT = "unfit"
     """The stream refuses this message only: it is too large."""
+    NO_TTL = "no TTL"
+    """The stream lets no message have a lifetime of its own: send it again without `Nats-TTL`."""
     FOREIGN = "foreign"
     """Not from JetStream: another subscriber replied. The ack of the stream is still to come."""
 
@@ -40,6 +42,7 @@ class _Ack(msgspec.Struct):
 _DECODER = msgspec.json.Decoder(_Ack)
 _TRANSIENT = (408, 429, 500, 503)
 _ACCOUNT_FULL = 10002  # resource limits of the account: code 400, and it ends when something is deleted
+_TTL_REFUSED = (10165, 10166)  # not valid; not enabled for the stream
 _TOO_LARGE = (10054, 10097)  # the message, or its headers
 
 
@@ -59,6 +62,8 @@ def read(data: bytes) -> tuple[Verdict, str]:
 def _refusal(error: _Fault) -> Verdict:
     if error.code in _TRANSIENT or error.err_code == _ACCOUNT_FULL:
         return Verdict.RETRY
+    if error.err_code in _TTL_REFUSED:
+        return Verdict.NO_TTL
     return Verdict.UNFIT if error.err_code in _TOO_LARGE else Verdict.REFUSED
 
 

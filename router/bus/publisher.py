@@ -64,6 +64,7 @@ class StreamPublisher:
         on_stream_missing: Callable[[], None] | None = None,
     ) -> None:
         self._bus = bus
+        self._streams = streams
         self.trouble = TroubleWatch(streams)
         self._coverage = Coverage(streams, give_up_s=give_up_s)
         self._window = window
@@ -143,7 +144,10 @@ class StreamPublisher:
         size = len(publication.payload)
         try:
             subject = wire.subject(publication.subject)
-            block = wire.encode({"Nats-Msg-Id": publication.message_id, **publication.headers})
+            headers = {"Nats-Msg-Id": publication.message_id, **publication.headers}
+            if publication.ttl_s is not None and self._streams.allows_ttl(publication.subject):
+                headers["Nats-TTL"] = f"{publication.ttl_s}s"
+            block = wire.encode(headers)
         except ValueError as error:
             self._refuse(publication, done, str(error))
             return
@@ -223,6 +227,9 @@ class StreamPublisher:
             case Verdict.RETRY:
                 self._retry_later(entry, reason)
                 return
+            case Verdict.NO_TTL:
+                self._again_without_ttl(entry)
+                return
             case Verdict.STORED:
                 outcome = Published.STORED
             case Verdict.DUPLICATE:
@@ -236,6 +243,17 @@ class StreamPublisher:
                 assert_never(verdict)
         self._take(entry)
         self._end(entry, outcome, reason=reason)
+
+    def _again_without_ttl(self, entry: Pending) -> None:
+        """The stream is another one than at the last check: have it read again."""
+        publication = entry.publication
+        self._streams.refuses_ttl(publication.subject)
+        entry.block = wire.encode({"Nats-Msg-Id": publication.message_id, **publication.headers})
+        self._take(entry)
+        self.resent += 1
+        self._send(entry)
+        if self._on_stream_missing is not None:
+            self._on_stream_missing()
 
     def _take(self, entry: Pending) -> None:
         if self._in_flight.pop(entry.token, None) is None:

@@ -1,7 +1,8 @@
 """The specified streams and durable consumers of a fleet, and their differences from the actual ones."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from msgspec import Struct
 
@@ -15,8 +16,10 @@ _DEFAULT_DEDUP_NS = 120 * _S  # the default of the server
 class StreamSpec(Struct, frozen=True):
     """The specification of a stream. `dedup_s` None: the server's default; `max_bytes` None: unlimited.
 
-    `kind`: the KIND of ROUTER_STREAM_<KIND>_NAME, for messages. `part`: the part of a pod that is off without the
-    stream. `added`: subjects that a new stream gets too, and that an existing stream may lack.
+    - `kind`: the KIND of ROUTER_STREAM_<KIND>_NAME, for messages. `part`: the part of a pod that is off without the
+      stream.
+    - `added`: subjects that a new stream gets too, and that an existing stream may lack.
+    - `message_ttls`: messages of a new stream may expire by a `Nats-TTL` of their own, on servers from 2.11 on.
     """
 
     name: str
@@ -28,6 +31,7 @@ class StreamSpec(Struct, frozen=True):
     kind: str = ""
     part: Degradable = Degradable.DISPATCH
     added: tuple[str, ...] = ()
+    message_ttls: bool = False
 
 
 class ConsumerSpec(Struct, frozen=True):
@@ -126,6 +130,7 @@ class StreamConfig(Struct):
     num_replicas: int = 1
     max_bytes: int = -1
     no_ack: bool = False
+    allow_msg_ttl: bool = False
 
 
 class StreamInfo(Struct):
@@ -208,12 +213,18 @@ def compare_consumer(spec: ConsumerSpec, config: ConsumerConfig, filters: list[s
         ("backoff", config.backoff, []),
         ("filter_subjects", config.filters, filters),
     )
-    return _differences(f"consumer {spec.name}", pairs)
+    fixes = {}
+    if filters:
+        chosen = " ".join(f"--filter={subject}" for subject in filters)
+        fixes["filter_subjects"] = f"nats consumer edit {spec.stream} {spec.name} {chosen}"
+    return _differences(f"consumer {spec.name}", pairs, fixes)
 
 
-def _differences(what: str, pairs: Iterable[tuple[str, object, object]]) -> list[Difference]:
+def _differences(
+    what: str, pairs: Iterable[tuple[str, object, object]], fixes: Mapping[str, str] = MappingProxyType({})
+) -> list[Difference]:
     return [
-        Difference(what, field, str(actual), str(specified))
+        Difference(what, field, str(actual), str(specified), fixes.get(field, ""))
         for field, actual, specified in pairs
         if actual != specified
     ]

@@ -32,6 +32,7 @@ _FINAL = {10074, 10047, 10023}  # more replicas than servers; no storage left; n
 _MAX_BYTES_REQUIRED = 10113
 _ONE_OF_A_WORK_QUEUE = {10099, 10100}  # a work queue stream: its consumers are its owner's
 _MANY_FILTERS = (2, 10, 0)
+_MESSAGE_TTLS = (2, 11, 0)
 
 
 class _Names(Struct):
@@ -104,6 +105,17 @@ class Streams:
         """The dedup window of a stream at the last check, in seconds; None: not known."""
         config = self._configs.get(name)
         return None if config is None else config.duplicate_window / 1_000_000_000
+
+    def allows_ttl(self, subject: str) -> bool:
+        """Whether messages on a specified subject may have a `Nats-TTL`, as far as the last check knows."""
+        config = self._configs.get(self.stream_of(subject) or "")
+        return config is not None and config.allow_msg_ttl
+
+    def refuses_ttl(self, subject: str) -> None:
+        """Take the server's word that messages on the subject may not have a `Nats-TTL`, until the next check."""
+        config = self._configs.get(self.stream_of(subject) or "")
+        if config is not None:
+            config.allow_msg_ttl = False
 
     async def ensure(self) -> Ensured:
         """Create missing streams and consumers, and report the differences of the others.
@@ -218,7 +230,10 @@ class Streams:
             return
         if info is None:
             try:
-                await api.call(self._bus, f"STREAM.CREATE.{spec.name}", _config(spec), StreamInfo)
+                ttls = spec.message_ttls and self._bus.server_version >= _MESSAGE_TTLS
+                request = _config(spec) | ({"allow_msg_ttl": True} if ttls else {})
+                created = await api.call(self._bus, f"STREAM.CREATE.{spec.name}", request, StreamInfo)
+                self._configs[spec.name] = created.config
                 findings.created.append(spec.name)
                 return
             except api.JetStreamError as error:

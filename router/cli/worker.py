@@ -31,9 +31,18 @@ def worker(
     from router.worker.tasks import register
 
     aliases = dict(_alias(a) for a in alias or ())
-    where = bus_options(settings_for(nats=nats), name)
+    settings = settings_for(nats=nats)
+    where = bus_options(settings, name)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    example = Worker(where.urls, name=name, concurrency=concurrency, drain_s=drain_s, connect=connect_arguments(where))
+    example = Worker(
+        where.urls,
+        name=name,
+        concurrency=concurrency,
+        drain_s=drain_s,
+        connect=connect_arguments(where),
+        stream=settings.stream_assign_name,
+        js_prefix=where.js_prefix,
+    )
     register(example, aliases)
     example.run_until_signal()
 

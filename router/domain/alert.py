@@ -35,6 +35,7 @@ class Condition(StrEnum):
     CP_FALLBACK_FREQUENT = "cp_fallback_frequent"
     BREAKER_OPENED = "breaker_opened"
     ISOLATION_VIOLATION = "isolation_violation"
+    ADMIN_TOKENS_GUESSED = "admin_tokens_guessed"
     REPLY_SUBJECT_REFUSED = "reply_subject_refused"
     DEAD_LETTERS = "dead_letters"
     USAGE_NOT_DRAINING = "usage_not_draining"
@@ -89,6 +90,9 @@ ALERTS: dict[Condition, Kind] = {
     Condition.CP_FALLBACK_FREQUENT: Kind(_C, "gate", FLEET, "the CP gate has closed repeatedly"),
     Condition.BREAKER_OPENED: Kind(_W, "breaker", "tenant/provider", "a breaker opened", turns=True),
     Condition.ISOLATION_VIOLATION: Kind(_C, "isolation", "tenant, or door", "a caller named another tenant"),
+    Condition.ADMIN_TOKENS_GUESSED: Kind(
+        _C, "admin", FLEET, "a pod refused 100 wrong admin tokens within a minute: somebody guesses"
+    ),
     Condition.REPLY_SUBJECT_REFUSED: Kind(
         _W, "isolation", FLEET, "requests were dropped: the router does not publish to their reply subject"
     ),

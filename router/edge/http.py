@@ -1,23 +1,33 @@
-"""A small HTTP/1.1 server on h11: GET and HEAD, keep-alive, bounded headers, no request bodies.
+"""The HTTP port: uvicorn with httptools and Starlette, in the pod's loop. GET and HEAD, keep-alive, bounded in all.
 
-Handlers are synchronous and must not block. Limits: 16 KiB of request head, `timeout_s` for a request or an idle
-connection, `max_connections` at once (further ones are closed). A handler that raises is a bug: the answer is 500, the
-bug is logged, and the server goes on.
+Handlers must not block. Limits: 16 KiB of request head, `timeout_s` for a request or an idle
+connection, `max_connections` at once (`router.edge.connections` says which one goes). Request bodies are discarded. A
+handler that raises is a bug: the answer is 500, the bug is logged, and the server goes on.
 """
 
 import asyncio
+import contextlib
+import gzip
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from http import HTTPStatus
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import lru_cache, partial
 
-import h11
+import orjson
+import uvicorn
 from msgspec import Struct
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response as HttpResponse
+from starlette.routing import Route
 
+from router.edge.connections import Connections
+from router.edge.http_protocol import BoundedProtocol
+from router.edge.listen import listening_socket, raise_open_files
 from router.telemetry import Event
 
-MAX_HEAD_BYTES = 16 << 10
-_READ_BYTES = 4 << 10
+_BACKLOG = 256
+_GZIP_FROM_BYTES = 1024
 
 log = logging.getLogger("router.http")
 
@@ -30,139 +40,147 @@ class Response(Struct, frozen=True):
     content_type: str = "application/json"
 
 
-Handler = Callable[[], Response]
+Handler = Callable[[], Response] | Callable[[], Awaitable[Response]]
 
 
 class HttpServer:
-    """Serves fixed paths. `start` listens; `stop` closes all connections."""
+    """Serves fixed paths. `start` listens; `stop` closes all connections.
 
-    def __init__(self, routes: Mapping[str, Handler], *, timeout_s: float = 10.0, max_connections: int = 256) -> None:
+    At most `max_connections` are open, and at most as many as half of the files that the process may open: raised to
+    its hard bound, so that NATS and Redis have theirs.
+    """
+
+    def __init__(self, routes: Mapping[str, Handler], *, timeout_s: float = 10.0, max_connections: int = 2048) -> None:
         self._routes = dict(routes)
         self._timeout_s, self._max_connections = timeout_s, max_connections
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Listen; return the port. With `port` 0 the system chooses a free one.
 
         :raises OSError: the address cannot be bound.
         """
-        self._server = await asyncio.start_server(self._accepted, host, port, limit=MAX_HEAD_BYTES)
-        bound: int = self._server.sockets[0].getsockname()[1]
-        log.info("listening on %s:%d", host, bound, extra={"event": Event.HTTP_LISTENING, "port": bound})
-        return bound
+        files = raise_open_files()
+        maximum = self._max_connections if files is None else max(1, min(self._max_connections, files // 2))
+        opened = listening_socket(host, port, _BACKLOG)
+        address, bound = opened.getsockname()[:2]
+        connections = Connections(maximum, self._timeout_s, asyncio.get_running_loop().time)
+        config = uvicorn.Config(
+            self._application(),
+            # A factory in place of the class: uvicorn only calls it.
+            http=partial(BoundedProtocol, open_connections=connections),  # type: ignore[arg-type]
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="error",  # what a client does wrong is no log line
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=int(self._timeout_s) + 1,  # `connections` cuts earlier
+            timeout_graceful_shutdown=1,
+        )
+        self._server = _Server(config, connections)
+        self._serving = asyncio.create_task(self._server.serve([opened]), name="http")
+        log.info(
+            "listening on %s:%d, %d connections", address, bound, maximum, extra=_fields(Event.HTTP_LISTENING, bound)
+        )
+        return int(bound)
 
     async def stop(self) -> None:
         """Stop listening and close every connection; idempotent."""
-        if self._server is None:
-            return
-        self._server.close()
-        for task in list(self._connections):
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-        await self._server.wait_closed()
-        self._server = None
+        if self._server is not None and self._serving is not None:
+            self._server.should_exit = True
+            await asyncio.gather(self._serving, return_exceptions=True)
+            self._server = self._serving = None
 
-    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._connections) >= self._max_connections:
-            writer.close()
-            return
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+    def _application(self) -> Starlette:
+        pages = ", ".join(self._routes)
+        words = {404: f"no such page; there is {pages}", 405: "only GET and HEAD are allowed"}
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def refused(request: Request, fault: Exception) -> HttpResponse:
+            if not isinstance(fault, HTTPException):
+                raise fault
+            answer = _problem(fault.status_code, words.get(fault.status_code, fault.detail))
+            return _encoded(request, answer, fault.headers)
+
+        routes = [Route(path, _endpoint(path, handler), methods=["GET"]) for path, handler in self._routes.items()]
+        app = Starlette(routes=routes, exception_handlers={HTTPException: refused})
+        app.router.redirect_slashes = False
+        return app
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its signal handlers: the pod has its own."""
+
+    def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
+        super().__init__(config)
+        self._connections = connections
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to the pod."""
+        yield
+
+    async def on_tick(self, counter: int) -> bool:
+        """Cut connections that have waited too long; uvicorn calls it ten times a second."""
+        self._connections.cut_late()
+        return await super().on_tick(counter)
+
+
+def _fields(event: Event, port: int) -> dict[str, object]:
+    return {"event": event, "port": port}
+
+
+def _endpoint(path: str, handler: Handler) -> Callable[[Request], Awaitable[HttpResponse]]:
+    async def endpoint(request: Request) -> HttpResponse:
         try:
-            # A slow or disconnected peer gets no error answer.
-            with suppress(TimeoutError, ConnectionError):
-                await self._converse(reader, writer)
-        finally:
-            writer.close()
-            with suppress(ConnectionError):
-                await writer.wait_closed()
-
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        protocol = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
-        while True:
-            async with asyncio.timeout(self._timeout_s):
-                try:
-                    request = await _next_request(protocol, reader)
-                except h11.RemoteProtocolError as e:
-                    if protocol.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-                        status = e.error_status_hint if 400 <= e.error_status_hint < 600 else 400
-                        await _send(protocol, writer, _problem(status, str(e)), head=False, close=True)
-                        await _linger(reader, writer)
-                    return
-                if request is None:
-                    return
-                response = self._answer(request)
-                head = request.method == b"HEAD"
-                # Bodies are not read. A request with one ends the connection, or its body would be read as a request.
-                close = protocol.their_state is not h11.DONE
-                await _send(protocol, writer, response, head=head, close=close)
-                if close:
-                    await _linger(reader, writer)
-            if protocol.our_state is not h11.DONE or protocol.their_state is not h11.DONE:
-                return
-            protocol.start_next_cycle()
-
-    def _answer(self, request: h11.Request) -> Response:
-        path = request.target.partition(b"?")[0].decode("ascii", "replace")
-        handler = self._routes.get(path)
-        if handler is None:
-            return _problem(404, f"no such page; there is {', '.join(self._routes)}")
-        if request.method not in {b"GET", b"HEAD"}:
-            return _problem(405, "only GET and HEAD are allowed")
-        try:
-            return handler()
+            made = handler()
+            answer = made if isinstance(made, Response) else await made
         except Exception:  # a bug in one page must not stop the others
             log.exception("HTTP handler of %s failed", path, extra={"event": Event.HTTP_FAULT})
-            return _problem(500, "internal error; see the pod's log")
+            answer = _problem(500, "internal error; see the pod's log")
+        return _encoded(request, answer)
+
+    return endpoint
 
 
-async def _next_request(protocol: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
-    """Read the next request with its (empty) body; None: the peer closed the connection."""
-    request: h11.Request | None = None
-    while True:
-        event = protocol.next_event()
-        if event is h11.NEED_DATA:
-            protocol.receive_data(await reader.read(_READ_BYTES))
-        elif isinstance(event, h11.Request):
-            request = event
-        elif isinstance(event, h11.ConnectionClosed):
-            return None
-        elif request is not None:
-            return request
+def _encoded(request: Request, answer: Response, more: Mapping[str, str] | None = None) -> HttpResponse:
+    headers = {"content-type": answer.content_type, "cache-control": "no-store", **(more or {})}
+    if "expect" in request.headers:
+        headers["connection"] = "close"  # the body may come after this answer, or never
+    body = answer.body
+    if len(body) >= _GZIP_FROM_BYTES:
+        headers["vary"] = "accept-encoding"
+        if accepts_gzip(",".join(request.headers.getlist("accept-encoding"))):
+            headers["content-encoding"] = "gzip"
+            body = _gzipped(body)
+    return HttpResponse(body, answer.status, headers)
 
 
-async def _send(
-    protocol: h11.Connection, writer: asyncio.StreamWriter, response: Response, *, head: bool, close: bool
-) -> None:
-    headers = [
-        ("content-type", response.content_type),
-        ("content-length", str(len(response.body))),
-        ("cache-control", "no-store"),
-    ]
-    if response.status == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers.append(("allow", "GET, HEAD"))
-    if close:
-        headers.append(("connection", "close"))
-    out = protocol.send(h11.Response(status_code=response.status, headers=headers)) or b""
-    if not head:
-        out += protocol.send(h11.Data(data=response.body)) or b""
-    out += protocol.send(h11.EndOfMessage()) or b""
-    writer.write(out)
-    await writer.drain()
+@lru_cache(maxsize=2)
+def _gzipped(body: bytes) -> bytes:
+    """Compress once what several scrapers of one second read."""
+    return gzip.compress(body, compresslevel=1, mtime=0)
 
 
-async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Read until the peer closes: closing over unread bytes resets the connection, and the answer may be lost."""
-    if writer.can_write_eof():
-        writer.write_eof()
-    while await reader.read(_READ_BYTES):
-        pass
+def accepts_gzip(header: str) -> bool:
+    """Whether a value of `Accept-Encoding` allows gzip (RFC 9110, 12.5.3): named with a weight above 0, or by `*`."""
+    weights: dict[str, float] = {}
+    for part in header.lower().split(","):
+        coding, *parameters = (piece.strip() for piece in part.split(";"))
+        weight = 1.0
+        for parameter in parameters:
+            name, _, value = parameter.partition("=")
+            if name.strip() == "q":
+                try:
+                    weight = float(value)
+                except ValueError:
+                    weight = 0.0
+        weights[coding] = weight
+    return weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0))) > 0
 
 
 def _problem(status: int, message: str) -> Response:
-    text = message.replace("\\", " ").replace('"', "'")
-    return Response(status, b'{"error":"%s"}\n' % text.encode("ascii", "replace"))
+    return Response(status, orjson.dumps({"error": message}) + b"\n")

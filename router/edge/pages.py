@@ -1,5 +1,6 @@
 """HTTP pages of a pod: /livez, /readyz, /metrics."""
 
+import asyncio
 from collections.abc import Callable
 
 import orjson
@@ -8,6 +9,37 @@ from router.domain.json import JsonObject
 from router.edge.http import Handler, Response
 from router.edge.readiness import Readiness
 from router.telemetry import CONTENT_TYPE, Telemetry, render
+
+
+class OncePerSecond:
+    """A text that is rendered at most once a second: rendering takes milliseconds of the pod's only loop.
+
+    Who asks within a second after the last one waits for the next, together with all others: nobody gets an old text.
+    """
+
+    def __init__(self, render: Callable[[], bytes], every_s: float = 1.0) -> None:
+        self._render = render
+        self._every_s = every_s
+        self._next_at = float("-inf")
+        self._next: asyncio.Future[bytes] | None = None
+
+    async def text(self) -> bytes:
+        """Return a text that was rendered after this call."""
+        loop = asyncio.get_running_loop()
+        if self._next is None:
+            if loop.time() >= self._next_at:
+                self._next_at = loop.time() + self._every_s
+                return self._render()
+            self._next = loop.create_future()
+            loop.call_at(self._next_at, self._render_shared, self._next)
+        return await asyncio.shield(self._next)  # one that goes must not cancel it for the others
+
+    def _render_shared(self, shared: "asyncio.Future[bytes]") -> None:
+        self._next, self._next_at = None, asyncio.get_running_loop().time() + self._every_s
+        try:
+            shared.set_result(self._render())
+        except Exception as fault:  # each of those who wait gets it
+            shared.set_exception(fault)
 
 
 def pages(
@@ -22,7 +54,7 @@ def pages(
 
     /livez answers 200 as long as the event loop runs. /readyz answers 200 or 503, with all conditions, the reasons of
     those that fail, the parts that are off (`degraded`), and the state of the CP gate. /metrics uses text format
-    0.0.4; its first line is the backpressure flag.
+    0.0.4; its first line is the backpressure flag. It is rendered at most once a second.
     """
 
     def livez() -> Response:
@@ -41,7 +73,9 @@ def pages(
         }
         return Response(200 if ready else 503, orjson.dumps(body) + b"\n")
 
-    def metrics() -> Response:
-        return Response(200, render(telemetry.registry, backpressure_active=backpressure_active()), CONTENT_TYPE)
+    rendered = OncePerSecond(lambda: render(telemetry.registry, backpressure_active=backpressure_active()))
+
+    async def metrics() -> Response:
+        return Response(200, await rendered.text(), CONTENT_TYPE)
 
     return {"/livez": livez, "/readyz": readyz, "/metrics": metrics}

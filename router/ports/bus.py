@@ -10,8 +10,9 @@ from msgspec import Struct
 class Publication(Struct, frozen=True):
     """One message for JetStream. `message_id` is sent as the header Nats-Msg-Id.
 
-    `within_s`: give up after so many seconds, if the publisher does not give up earlier. `failed`: called with the
-    reason, such as the server's words, before `done` gets an outcome that is falsy.
+    - `ttl_s`: how long the stream keeps the message, where it lets messages have a lifetime of their own.
+    - `within_s`: give up after so many seconds, if the publisher does not give up earlier.
+    - `failed`: called with the reason, such as the server's words, before `done` gets an outcome that is falsy.
     """
 
     subject: str
@@ -20,6 +21,7 @@ class Publication(Struct, frozen=True):
     headers: dict[str, str] = {}
     core_is_enough: bool = False
     """Whether a core publish is expected here: if no stream covers the subject, operators get no log line."""
+    ttl_s: int | None = None
     within_s: float | None = None
     failed: Callable[[str], None] | None = None
 

@@ -101,6 +101,10 @@ def _dispatch(s: Settings) -> Iterator[Contradiction]:
         if not _LITERAL.fullmatch(subject) or subject == subjects.ASSIGN or not subjects.is_work_subject(subject):
             rule = "use a literal subject under caf.exec. that is not the router's own and does not end in .ack or .dlq"
             yield ("assign_subjects",), f"{subject!r} is not allowed: {rule}"
+    for subject in s.stream_assign_filter:
+        if subject not in (subjects.ASSIGN, *s.assign_subjects):
+            rule = f"name {subjects.ASSIGN} or one of ROUTER_ASSIGN_SUBJECTS"
+            yield ("stream_assign_filter", "assign_subjects"), f"{subject!r} is no subject of work items: {rule}"
     for field in ("reply_prefixes", "result_subject_prefixes"):
         for prefix in getattr(s, field):
             if not re.fullmatch(r"([A-Za-z0-9_-]+\.)+", prefix):

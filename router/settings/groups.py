@@ -43,8 +43,19 @@ class Pod(Group):
         default_text="(the host name)",
         pattern=r"^[A-Za-z0-9_.-]{1,255}$",
     )
-    http_host: str = setting("0.0.0.0", "Address of /livez, /readyz and /metrics.", min_length=1)  # noqa: S104 - a container serves all its interfaces
+    http_host: str = setting(
+        "::",
+        "Address of /livez, /readyz and /metrics; `::` takes IPv6 and IPv4, and is 0.0.0.0 where there is no IPv6.",
+        min_length=1,
+    )
     http_port: int = setting(8080, "Port of that address; 0 takes a free port.", ge=0, le=65535)
+    http_max_connections: int = setting(
+        2048,
+        "Maximum HTTP connections, at most half of the files that the pod may open; the one that has waited longest is "
+        "closed for a new one.",
+        ge=1,
+        le=1_000_000,
+    )
     drain_timeout_s: Seconds = setting(25, "Time that accepted work has to finish after SIGTERM.", ge=1, le=3600)
     max_in_flight: int = setting(
         1024,
@@ -315,6 +326,11 @@ class Streams(Group):
 
     stream_replicas: int = setting(1, "Replicas of every stream.", ge=1, le=5)
     stream_assign_name: StreamName = setting("ASSIGN", "Stream of work items.")
+    stream_assign_filter: Texts = setting(
+        (),
+        "Subjects that the consumer `workers` delivers, where other consumers take the rest of "
+        "ROUTER_ASSIGN_SUBJECTS; empty: all.",
+    )
     stream_assign_max_age_s: Seconds | None = setting(
         None, "Maximum age of work items.", ge=60, default_text="(1h or 2 × ROUTER_DEADLINE_MAX, whichever is longer)"
     )
@@ -383,11 +399,15 @@ class Admin(Group):
     admin_nats_read: Literal["token", "open"] = setting(
         "token", "Whether the read-only admin subjects require a token."
     )
-    viewer_token: SecretStr | None = setting(None, "Bearer token of role viewer.", min_length=16)
-    operator_token: SecretStr | None = setting(None, "Bearer token of role operator.", min_length=16)
-    admin_token: SecretStr | None = setting(None, "Bearer token of role admin.", min_length=16)
+    viewer_token: SecretStr | None = setting(None, "Bearer token of role viewer, 32 characters or more.", min_length=16)
+    operator_token: SecretStr | None = setting(
+        None, "Bearer token of role operator, 32 characters or more.", min_length=16
+    )
+    admin_token: SecretStr | None = setting(None, "Bearer token of role admin, 32 characters or more.", min_length=16)
     admin_tokens: SecretStr | None = setting(
-        None, "Tokens of named principals: `principal:role:token`, one per line or comma-separated."
+        None,
+        "Tokens of named principals, each of 32 characters or more: `principal:role:token`, one per line or "
+        "comma-separated.",
     )
 
     @field_validator("admin_tokens")

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from router.domain.roles import Role
 
 SHORTEST = 16
+SHORTEST_SOON = 32
+"""The next release refuses shorter ones."""
 _ENTRY = re.compile(r"(?P<principal>[^\s:,\x00-\x1f\x7f]{1,128}):(?P<role>[a-z]+):(?P<token>[!-+\--~]+)")
 _ROLES = {role.label: role for role in Role}
 

@@ -18,7 +18,7 @@ from router.store.nodes import Nodes
 from router.store.packing import FormatError
 from router.store.reads import read_each
 
-MAX_RECORDS = 256
+MAX_RECORDS = 128
 """Records of one moment that are looked through; a decision beyond them is not found."""
 _EARLY_MS, _LATE_MS = 5, 250
 _MADE = bytes((Action.DECISION_MADE,))

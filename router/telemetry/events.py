@@ -17,6 +17,7 @@ class Event(StrEnum):
     STARTUP_REFUSED = "pod.startup_refused"
     BUG = "pod.bug"
     HTTP_LISTENING = "http.listening"
+    HTTP_NO_IPV6 = "http.no_ipv6"
     HTTP_FAULT = "http.fault"
     STORE_AWAY = "store.away"
     STORE_REFUSES = "store.refuses"
@@ -49,6 +50,8 @@ class Event(StrEnum):
     WORKER_DEAD_LETTER = "dead_letter.worker"
     ADMIN_ACT = "admin.act"
     ADMIN_REFUSED = "admin.refused"
+    ADMIN_WRONG_TOKEN = "admin.wrong_token"  # noqa: S105 - the name of an event
+    ADMIN_TOKEN_SHORT = "admin.token_short"  # noqa: S105
     EXTENSION_BREAKER = "extension.breaker"
     DECISION_UNDONE = "decision.undone"
     AUDIT = "audit"

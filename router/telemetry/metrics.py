@@ -19,7 +19,7 @@ from router.domain.policy.model import Resource, Scope
 from router.domain.reply_refusal import ReplyRefusal
 from router.domain.task import BreakerTurn
 from router.telemetry.families import Families, MetricRow
-from router.telemetry.tally import OTHER, Decisions
+from router.telemetry.tally import OTHER, Buckets, Decisions
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LATENCY = (0.0002, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -62,6 +62,8 @@ class Telemetry:
             "decision_seconds", "Time from the request's arrival to its answer.", _LONG
         ).child()
         self.latency = latency
+        self.extended_latency = Buckets(_LONG)
+        """The part of `latency` that requests with extensions are; no family of its own."""
         self.decisions = Decisions(tenants, latency)
         families.own(self.decisions, Decisions.NAME, Decisions.DOCUMENTATION, Decisions.LABELS)
         self.in_flight = families.gauge("in_flight", "Requests in the pod without an answer yet.")
@@ -316,7 +318,9 @@ class Telemetry:
             "consumers_paused", "1 while consumers are paused because the store is unavailable."
         )
         self.consumer_lag = families.gauge(
-            "consumer_lag", "Messages in the stream that no pod has received yet.", "stream"
+            "consumer_lag",
+            "Messages in the stream that no pod has received yet; while this pod pauses, also those without an ack.",
+            "stream",
         )
         self.nats_connected = families.gauge("nats_connected", "1 while the pod is connected to NATS.")
         self.nats_rtt = families.gauge("nats_rtt_seconds", "Last round trip to the NATS server.")
@@ -329,6 +333,9 @@ class Telemetry:
             "Admin acts over NATS, by outcome: done, forbidden (token or role), or an error code.",
             "act",
             "outcome",
+        )
+        self.admin_wrong_tokens = families.counter(
+            "admin_wrong_tokens", "Admin acts refused because their token is unknown."
         )
         self.ready = families.gauge("ready", "1 while /readyz reports ready.")
         self.degraded = families.gauge(

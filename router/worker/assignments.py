@@ -4,6 +4,7 @@ An assignment is acknowledged to JetStream only after its result is stored, so a
 server delivers the message to another worker after its ack wait, or the router starts the next attempt at the deadline,
 whichever comes first. While a handler runs, the worker extends the ack wait every `IN_PROGRESS_EVERY_S`.
 
+An assignment whose deadline has passed is acknowledged and not begun: a consumer delivers a stream from its beginning.
 The worker remembers the ids of the last 4,096 finished assignments, so a repeated delivery does not run twice here.
 """
 
@@ -74,7 +75,7 @@ class Assignments:
             assignment = messages.read_assignment(message.data)
         except msgspec.DecodeError as e:
             reason = "DECODE_ERROR" if isinstance(e, msgspec.ValidationError) else "PARSE_ERROR"
-            where = f"{messages.ASSIGN_STREAM}:{message.metadata.sequence.stream}"
+            where = f"{message.metadata.stream}:{message.metadata.sequence.stream}"
             log.warning("unreadable assignment dead-lettered: %s: %s", where, e)
             await client.publish(subjects.WORKER_DEAD_LETTER, messages.dead_letter(reason, where, _now_ms()))
             await message.term()
@@ -84,6 +85,11 @@ class Assignments:
             await message.in_progress()
         elif assignment_id in self._finished_ids:
             await message.ack()
+        elif _is_over(assignment):
+            await message.ack()
+            if (unsaid := self._throttle.due("over")) is not None:
+                text = "assignment %s not begun: its deadline has passed (%d more in the last minute)"
+                log.warning(text, assignment_id, unsaid)
         elif not self._handlers.handles(assignment.job.type) and message.metadata.num_delivered <= MAX_PASS_ONS:
             await message.nak(delay=random.uniform(*PASS_ON_DELAY_S))  # noqa: S311 - spreads retries, no secret
         else:
@@ -162,6 +168,11 @@ class Assignments:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _is_over(assignment: Assignment) -> bool:
+    """Whether the deadline has passed: the router has ended the attempt, and refuses a result of it."""
+    return assignment.deadline_at_ms is not None and assignment.deadline_at_ms <= _now_ms()
 
 
 def _time_left_s(assignment: Assignment) -> float | None:

@@ -37,7 +37,8 @@ class Worker:
     """A worker process; the package docstring shows how to write a worker.
 
     `connect` holds more keywords for `nats.connect`, such as credentials and TLS. `drain_s` is how long running
-    assignments may take after a stop; the server delivers the others again.
+    assignments may take after a stop; the server delivers the others again. `stream` is the stream of assignments,
+    `js_prefix` the first tokens of JetStream's API: `$JS.<domain>.API` behind a leaf node.
     """
 
     def __init__(
@@ -48,6 +49,8 @@ class Worker:
         concurrency: int = 32,
         drain_s: float = 20.0,
         connect: Mapping[str, object] | None = None,
+        stream: str = messages.ASSIGN_STREAM,
+        js_prefix: str = "$JS.API",
     ) -> None:
         """:raises ValueError: `concurrency` is below 1."""
         if concurrency < 1:
@@ -57,6 +60,7 @@ class Worker:
         self._concurrency = concurrency
         self._drain_s = drain_s
         self._connect_options = dict(connect or {})
+        self._stream, self._js_prefix = stream, js_prefix
         self.handlers = Handlers()
         self._stopping = asyncio.Event()
         self._throttle = LogThrottle(time.monotonic)
@@ -131,8 +135,8 @@ class Worker:
         log.info("connected to NATS")
 
     async def _fetch_assignments(self, client: "Client") -> None:
-        js = client.jetstream()
-        subscription = await js.pull_subscribe_bind(consumer=messages.ASSIGN_CONSUMER, stream=messages.ASSIGN_STREAM)
+        js = client.jetstream(prefix=self._js_prefix)
+        subscription = await js.pull_subscribe_bind(consumer=messages.ASSIGN_CONSUMER, stream=self._stream)
         failures = 0
         while not self._stopping.is_set():
             free = self._concurrency - len(self._assignments)

@@ -377,6 +377,39 @@ async def test_the_lag_is_what_waits(bus: Bus, name: str) -> None:
     await loop.stop()
 
 
+async def test_the_backlog_is_watched_while_paused(bus: Bus, name: str) -> None:
+    """What came meanwhile, what was given back and what other pods hold without an ack; no stall is taken from it."""
+    streams, heard = await fleet(bus, name), Heard()
+    loop = loop_of(bus, streams, acking(heard))
+    loop.pause()
+    await loop.start()
+    publish(bus, name, range(150))
+    async with asyncio.timeout(5):
+        while loop.lag < 150:
+            await bus.rtt()
+    other = loop_of(bus, streams, _never, batch=20)
+    await other.start()
+    async with asyncio.timeout(5):
+        while not (info := await streams.consumer(name, "workers")) or info.num_ack_pending < 20:
+            await bus.rtt()
+    publish(bus, name, range(150, 160))
+    async with asyncio.timeout(5):
+        while loop.lag < 160:
+            await bus.rtt()
+    assert loop.stalls == 0
+    await other.stop(0.1)
+    loop.resume()
+    await heard.until(160)
+    async with asyncio.timeout(5):
+        while loop.lag:
+            await bus.rtt()
+    await loop.stop()
+
+
+async def _never(_batch: list[Delivery]) -> None:
+    await asyncio.Event().wait()
+
+
 async def test_the_loop_outlives_kills_of_the_server(own_server: NatsProcess, own_bus: Bus) -> None:
     """kill -9 and restart five times: after each, new messages are handled, and in the end every one was."""
     streams, heard, back = await fleet(own_bus, "K"), Heard(), Heard()

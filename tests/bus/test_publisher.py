@@ -1,6 +1,7 @@
 """Publishes into a real JetStream."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Callable
 
@@ -474,3 +475,78 @@ async def test_what_was_under_way_when_nats_died_is_open(own_server: NatsProcess
     assert await done.until(1, 5) == [Published.UNANSWERED]
     assert troubles.refusals.items == []
     await publisher.stop(0.01)
+
+
+async def with_ttls(bus: Bus, name: str) -> Streams:
+    """A stream that the fleet creates for messages that may expire one by one."""
+    streams = Streams(bus, [StreamSpec(name, (f"{name}.in",), 3600, 3600, message_ttls=True)])
+    await streams.ensure()
+    if bus.server_version < (2, 11, 0):
+        assert not streams.allows_ttl(f"{name}.in")
+        pytest.skip("NATS before 2.11 has no message TTLs")
+    return streams
+
+
+async def headers_of(bus: Bus, stream: str, sequence: int) -> str:
+    """The header block of a stored message; empty: it has none."""
+    answer = await bus.request(f"$JS.API.STREAM.MSG.GET.{stream}", json.dumps({"seq": sequence}).encode())
+    return base64.b64decode(json.loads(answer.data)["message"].get("hdrs", "")).decode()
+
+
+async def test_a_message_expires_where_its_stream_allows_it(bus: Bus, name: str) -> None:
+    """By its own `Nats-TTL`, long before the stream's max age."""
+    publisher = StreamPublisher(bus, await with_ttls(bus, name))
+    await publisher.start()
+    done = Heard()
+    publisher.publish(Publication(f"{name}.in", b"x", "short", ttl_s=1), done)
+    publisher.publish(Publication(f"{name}.in", b"x", "long"), done)
+    assert await done.until(2) == [Published.STORED] * 2
+    assert "Nats-TTL: 1s" in await headers_of(bus, name, 1)
+    assert "Nats-TTL" not in await headers_of(bus, name, 2)
+    async with asyncio.timeout(15):
+        while await stored(bus, name) > 1:
+            await bus.rtt()
+    await publisher.stop()
+
+
+async def test_an_existing_stream_without_ttls_gets_none(bus: Bus, streams: Streams, name: str) -> None:
+    """It is left as it is, and that is no difference; once an operator allows them, the next check finds out."""
+    same = Streams(bus, [StreamSpec(name, (f"{name}.in",), 3600, 3600, message_ttls=True)])
+    assert (await same.ensure()).differences == ()
+    publisher = StreamPublisher(bus, same)
+    await publisher.start()
+    done = Heard()
+    publisher.publish(Publication(f"{name}.in", b"x", "a", ttl_s=60), done)
+    await done.until(1)
+    assert "Nats-TTL" not in await headers_of(bus, name, 1)
+    if bus.server_version >= (2, 11, 0):
+        config = json.loads((await bus.request(f"$JS.API.STREAM.INFO.{name}", b"")).data)["config"]
+        update = json.dumps(config | {"allow_msg_ttl": True}).encode()
+        await bus.request(f"$JS.API.STREAM.UPDATE.{name}", update)
+        await same.ensure()
+        publisher.publish(Publication(f"{name}.in", b"x", "b", ttl_s=60), done)
+        await done.until(2)
+        assert "Nats-TTL: 60s" in await headers_of(bus, name, 2)
+    await publisher.stop()
+
+
+async def test_a_publish_refused_for_its_ttl_goes_again_without(bus: Bus, name: str) -> None:
+    """Somebody has replaced the stream since the last check: all are stored, and the stream is read again."""
+    streams = await with_ttls(bus, name)
+    await delete(bus, f"STREAM.DELETE.{name}")
+    await create(bus, name, [f"{name}.in"])
+    missing, done = Heard(), Heard()
+    publisher = StreamPublisher(bus, streams, on_stream_missing=lambda: missing(1))
+    publisher.trouble.sink = troubles = Troubles()
+    await publisher.start()
+    for index in range(5):
+        publisher.publish(Publication(f"{name}.in", b"x", f"i{index}", ttl_s=60), done)
+    assert await done.until(5, 5) == [Published.STORED] * 5
+    assert missing.items
+    assert not streams.allows_ttl(f"{name}.in")
+    assert "Nats-TTL" not in await headers_of(bus, name, 1)
+    assert troubles.refusals.items == []
+    publisher.publish(Publication(f"{name}.in", b"x", "next", ttl_s=60), done)
+    await done.until(6)
+    assert publisher.resent == 5
+    await publisher.stop()

@@ -158,3 +158,10 @@ def test_dashboards_become_config_maps() -> None:
         "demo-router-tenants",
         "demo-router-work",
     ]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::1", "10.0.0.7"])  # noqa: S104
+def test_pods_listen_on_the_address_of_the_settings(host: str) -> None:
+    """By default the pod's own default counts, which takes IPv6 and IPv4."""
+    assert "ROUTER_HTTP_HOST" not in environment(render())
+    assert environment(render({"settings": {"ROUTER_HTTP_HOST": host}}))["ROUTER_HTTP_HOST"] == host

@@ -1,8 +1,14 @@
 """The HTTP port: three pages, strict and bounded."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import contextlib
+import gzip
+import itertools
+import socket
+import struct
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import orjson
 import pytest
@@ -10,7 +16,8 @@ from prometheus_client import CollectorRegistry
 
 from router.domain.degraded import Degradable
 from router.edge.http import HttpServer, Response
-from router.edge.pages import pages
+from router.edge.listen import raise_open_files
+from router.edge.pages import OncePerSecond, pages
 from router.edge.readiness import Readiness
 from router.telemetry import Telemetry
 
@@ -46,7 +53,7 @@ class Client:
 class Pod:
     """A server with the three pages and one that is broken."""
 
-    def __init__(self, *, timeout_s: float = 10.0, max_connections: int = 256) -> None:
+    def __init__(self, *, timeout_s: float = 10.0, max_connections: int = 2048) -> None:
         self.readiness = Readiness(["store", "bus"])
         self.overloaded = False
         routes = pages(
@@ -180,12 +187,16 @@ async def test_every_bad_request_gets_one_clear_answer(pod: Pod, request_bytes: 
 
 
 async def test_a_body_is_not_taken_for_the_next_request(pod: Pod) -> None:
-    """The connection ends after the answer."""
+    """It is discarded, whole or in parts, and the next request is the one after it."""
+    body = b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"
     async with pod.connection() as client:
-        client.send(b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 40\r\n\r\nGET /readyz HTTP/1.1\r\n")
-        status, headers, _ = await client.answer()
-        assert (status, headers["connection"]) == (200, "close")
-        assert await client.closed() == b""
+        client.send(b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:9])
+        assert (await client.answer())[0] == 200
+        client.send(body[9:] + b"GET /nope HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await client.answer())[0] == 404
+        client.send(b"GET /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nGET /\r\n0\r\n\r\n")
+        assert (await client.answer())[0] == 200
+        assert (await client.get("/livez"))[0] == 200
 
 
 async def test_an_answer_survives_a_body_that_nobody_reads(pod: Pod) -> None:
@@ -205,26 +216,201 @@ async def test_http_1_0_and_connection_close_are_honoured(pod: Pod) -> None:
             assert await client.closed() == b""
 
 
-async def test_a_slow_request_is_cut_off() -> None:
-    """A head that never ends holds no connection."""
-    async with running(Pod(timeout_s=0.05)) as pod, pod.connection() as client:
-        client.send(b"GET /livez HTTP/1.1\r\nHost")
-        assert await client.closed() == b""
-
-
-async def test_connections_are_bounded() -> None:
-    """One more than allowed is closed; when one leaves, the next is served."""
-    async with running(Pod(max_connections=1)) as pod:
-        async with pod.connection() as first:
-            await first.get("/livez")
-            async with pod.connection() as second:
-                assert await second.closed() == b""
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /livez HTTP/1.1\r\nHost",
+        b"POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\nhalf",
+        b"GET /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+    ids=["nothing", "half a head", "half a body", "half a chunk", "one request, then nothing"],
+)
+async def test_a_connection_that_waits_too_long_is_closed(sent: bytes) -> None:
+    """Head, body and idle connections alike; one byte now and then keeps none."""
+    async with running(Pod(timeout_s=0.5)) as pod, pod.connection() as client:
+        began = asyncio.get_running_loop().time()
+        client.send(sent)
         async with asyncio.timeout(5):
-            while True:
-                async with pod.connection() as third:
-                    third.send(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-                    if await third.closed():
-                        break
+            while not client.reader.at_eof():
+                if sent[-4:] not in (b"", b"\r\n\r\n"):
+                    client.send(b"x")
+                with contextlib.suppress(TimeoutError, ConnectionError):
+                    await asyncio.wait_for(client.reader.read(65536), 0.05)
+        assert asyncio.get_running_loop().time() - began >= 0.4
+
+
+async def test_the_oldest_idle_connection_goes() -> None:
+    """Not the newest: the one that has waited longest is closed, the others and the new one are served."""
+    async with running(Pod(max_connections=3)) as pod, AsyncExitStack() as stack:
+        first, second, third = [await stack.enter_async_context(pod.connection()) for _ in range(3)]
+        for client in (first, second, third, first):
+            await client.get("/livez")
+        fourth = await stack.enter_async_context(pod.connection())
+        assert (await fourth.get("/livez"))[0] == 200
+        assert await second.closed() == b""
+        for client in (first, third, fourth):
+            assert (await client.get("/livez"))[0] == 200
+
+
+@pytest.mark.parametrize("maximum", [50, 2048])
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET /livez HTTP/1.1\r\nHo", b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["idle", "half", "kept"]
+)
+async def test_probes_are_answered_while_a_thousand_connections_are_held(maximum: int, sent: bytes) -> None:
+    """Each within a second, on a connection of its own, below the bound and at it."""
+    raise_open_files()
+    async with running(Pod(max_connections=maximum)) as pod, AsyncExitStack() as stack:
+        for _ in range(1000):
+            client = await stack.enter_async_context(pod.connection())
+            client.send(sent)
+        for _ in range(10):
+            began = asyncio.get_running_loop().time()
+            async with pod.connection() as probe:
+                assert (await probe.get("/livez"))[0] == 200
+            assert asyncio.get_running_loop().time() - began < 1
+
+
+async def test_clients_that_hang_up_leave_no_trace(pod: Pod, caplog: pytest.LogCaptureFixture) -> None:
+    """Before, within and after a request, with a reset or without: no log line, and no exception of the loop."""
+    faults: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context))
+    caplog.clear()
+    try:
+        for number in range(120):
+            raw = socket.create_connection(("127.0.0.1", pod.port))
+            if number % 2:
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sent = (b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", b"nonsense\r\n\r\n", b"GET /li", b"")[number % 4]
+            raw.sendall(sent)
+            raw.close()
+        for _ in range(20):
+            async with pod.connection() as client:
+                assert (await client.get("/livez"))[0] == 200
+    finally:
+        asyncio.get_running_loop().set_exception_handler(None)
+    assert faults == []
+    assert [r.getMessage() for r in caplog.records if r.levelname in ("WARNING", "ERROR")] == []
+
+
+@pytest.mark.parametrize("target", ["http://pod-1:8080/livez", "HTTP://pod-1/livez?x=1", "/livez?a=b%20c", "/%6civez"])
+async def test_targets_in_every_form(pod: Pod, target: str) -> None:
+    """Absolute form as for proxies, with a query, with escapes."""
+    async with pod.connection() as client:
+        assert (await client.get(target))[0] == 200
+
+
+@pytest.mark.parametrize("target", ["http://pod-1", "http://pod-1/", "*", "/livez/", "//livez", "/livez/../readyz"])
+async def test_other_targets_are_no_pages(pod: Pod, target: str) -> None:
+    """404, and the connection goes on."""
+    async with pod.connection() as client:
+        assert (await client.get(target))[0] == 404
+        assert (await client.get("/livez"))[0] == 200
+
+
+async def test_a_client_that_asks_before_its_body_gets_the_answer(pod: Pod) -> None:
+    """`Expect: 100-continue`: the final answer at once, and the connection ends, since the body may come or not."""
+    async with pod.connection() as client:
+        client.send(b"POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+        status, headers, _ = await client.answer()
+        assert (status, headers["connection"]) == (405, "close")
+        assert await client.closed() == b""
+    async with pod.connection() as client:
+        client.send(b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+        status, headers, _ = await client.answer()
+        assert (status, headers["connection"]) == (200, "close")
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/nope"])
+async def test_head_says_what_get_does(pod: Pod, path: str) -> None:
+    """The same status and headers, apart from the moment."""
+    async with pod.connection() as client:
+        got, headers, _ = await client.get(path)
+        client.send(f"HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        status, head, _ = await client.answer(body=False)
+        assert status == got
+        assert set(head) == set(headers)
+        assert head["content-type"] == headers["content-type"]
+        assert (await client.get("/livez"))[0] == 200
+
+
+GZIP = {
+    "gzip": True,
+    "deflate, gzip;q=1.0, *;q=0.5": True,
+    "GZip": True,
+    "x-gzip": True,
+    "*": True,
+    "gzip;q=0.001": True,
+    "": False,
+    "identity": False,
+    "gzip;q=0": False,
+    "gzip;q=0.0, *": False,
+    "*;q=0": False,
+    "gzip;q=nonsense": False,
+    "br, deflate": False,
+    "not-gzip": False,
+}
+
+
+@pytest.mark.parametrize("accepted", GZIP)
+async def test_metrics_are_compressed_for_who_accepts_it(pod: Pod, accepted: str) -> None:
+    """By the weights of Accept-Encoding; caches are told; HEAD alike; small pages never."""
+    header = f"Accept-Encoding: {accepted}\r\n" if accepted else ""
+    async with pod.connection() as client:
+        client.send(f"GET /metrics HTTP/1.1\r\nHost: x\r\n{header}\r\n".encode())
+        _, headers, body = await client.answer()
+        assert headers["vary"] == "accept-encoding"
+        assert (headers.get("content-encoding") == "gzip") is GZIP[accepted]
+        text = gzip.decompress(body) if GZIP[accepted] else body
+        assert text.startswith(b"router_intake_backpressure_active 0\n")
+        client.send(f"HEAD /metrics HTTP/1.1\r\nHost: x\r\n{header}\r\n".encode())
+        _, head, _ = await client.answer(body=False)
+        assert (head.get("content-encoding") == "gzip") is GZIP[accepted]
+        client.send(f"GET /livez HTTP/1.1\r\nHost: x\r\n{header}\r\n".encode())
+        assert "content-encoding" not in (await client.answer())[1]
+
+
+async def test_metrics_are_rendered_once_a_second() -> None:
+    """Twenty clients in a loop: they share renderings, and nobody gets a text from before the request."""
+    rendered: list[float] = []
+    loop = asyncio.get_running_loop()
+
+    def render() -> bytes:
+        rendered.append(loop.time())
+        return repr(loop.time()).encode()
+
+    shared = OncePerSecond(render, every_s=0.2)
+
+    async def scrape(until: float) -> int:
+        count = 0
+        while loop.time() < until:
+            asked = loop.time()
+            assert float(await shared.text()) >= asked
+            count += 1
+        return count
+
+    counts = await asyncio.gather(*(scrape(loop.time() + 1.5) for _ in range(20)))
+    assert min(counts) >= 2
+    gaps = [later - earlier for earlier, later in itertools.pairwise(rendered)]
+    assert min(gaps) >= 0.19
+
+
+async def test_a_fault_of_a_page_reaches_all_who_wait() -> None:
+    """And the next rendering is tried again."""
+    outcomes: Iterator[bytes | Exception] = iter([b"first", RuntimeError("a bug"), b"third"])
+
+    def render() -> bytes:
+        made = next(outcomes)
+        if isinstance(made, Exception):
+            raise made
+        return made
+
+    shared = OncePerSecond(render, every_s=0.05)
+    assert await shared.text() == b"first"
+    faults = await asyncio.gather(shared.text(), shared.text(), return_exceptions=True)
+    assert [type(f) for f in faults] == [RuntimeError, RuntimeError]
+    assert await shared.text() == b"third"
 
 
 async def test_stop_closes_idle_connections() -> None:

@@ -1,7 +1,9 @@
 """Read-only admin acts, asked by a client that sends no headers."""
 
+import asyncio
+
 from tests.fleet.conftest import Own
-from tests.fleet.foreign import ASSIGN, RESULT, Body, Foreign, success, task
+from tests.fleet.foreign import ALERTS, ASSIGN, RESULT, Body, Foreign, success, task
 from tests.fleet.harness import Document, Fleet, until
 from tests.fleet.queries import act
 
@@ -119,3 +121,49 @@ async def test_a_token_is_asked_for_by_default(own: Own) -> None:
     assert (await act(caller, "get_extension_health", {"api_key": TOKEN}))["ok"] is True
     bearer = {"authorization": f"Bearer {TOKEN}"}
     assert (await act(caller, "get_extension_health", {}, bearer))["ok"] is True
+
+
+async def test_guessed_tokens_are_two_lines_and_an_alert(own: Own) -> None:
+    """3,000 wrong tokens: all refused, counted, alerted once; the log has their number and none of them."""
+    env = {"ROUTER_ADMIN_NATS_READ": "token", "ROUTER_ADMIN_TOKEN": TOKEN + "-long-enough-for-a-token"}
+    fleet, caller = await own(pods=1, env=env)
+    pod = fleet.pods[0]
+    for first in range(0, 3000, 50):  # as many at once as a pod serves
+        asked = [
+            await caller.send(b'{"api_key":"guess-%d"}' % n, subject="beamline.router.v1.admin.purge_tenant")
+            for n in range(first, first + 50)
+        ]
+        replies = await asyncio.wait_for(asyncio.gather(*asked), 20)
+        assert {r.error["code"] for r in replies} == {"unauthorized"}
+    assert await fleet.total("router_admin_wrong_tokens_total") == 3000
+    assert len(pod.logged("admin.wrong_token")) == 1
+    assert pod.logged("admin.refused") == []
+    assert "guess-" not in pod.log.read_text()
+    assert pod.logged("admin.token_short") == []
+    alerts = await caller.watch(ALERTS)
+    (alert,) = await alerts.until(lambda a: a["alert_id"].startswith("admin_tokens_guessed:"))
+    assert alert["severity"] == "critical"
+
+
+async def test_requests_without_a_token_are_one_line(own: Own) -> None:
+    """A gateway that polls without one does not fill the log; it is no guess either."""
+    fleet, caller = await own(pods=1, env={"ROUTER_ADMIN_NATS_READ": "token"})
+    for _ in range(50):
+        assert (await act(caller, "get_extension_health", {}))["error"]["code"] == "unauthorized"
+    assert len(fleet.pods[0].logged("admin.refused")) == 1
+    assert await fleet.total("router_admin_wrong_tokens_total") == 0
+
+
+async def test_short_tokens_are_warned_of_at_start(own: Own) -> None:
+    """By role or principal, never by the token itself; those of 32 characters are not."""
+    long, short = "0123456789abcdef" * 2, "0123456789-fedcba"
+    env = {
+        "ROUTER_ADMIN_TOKEN": long,
+        "ROUTER_VIEWER_TOKEN": TOKEN,
+        "ROUTER_ADMIN_TOKENS": f"dora:operator:{short},ed:viewer:{long}x",
+    }
+    fleet, _ = await own(pods=1, env=env)
+    lines = fleet.pods[0].logged("admin.token_short")
+    assert [line["message"].split()[4] for line in lines] == ["viewer", "dora"]
+    assert {line["level"] for line in lines} == {"warning"}
+    assert not any(secret in fleet.pods[0].log.read_text() for secret in (long, short, TOKEN))

@@ -1,4 +1,4 @@
-"""ROUTER_AUDIT_IDENTITY: what of a user and an address is left in Redis and in the audit, and what goes on as always."""
+"""ROUTER_AUDIT_IDENTITY: what is left of a user and an address in Redis and the audit, and what goes on as always."""
 
 from pathlib import Path
 from typing import Any

@@ -3,6 +3,7 @@
 from collections import Counter
 from itertools import count
 
+from tests.fleet.conftest import Own
 from tests.fleet.foreign import RESULT, Foreign, task
 from tests.fleet.harness import Document, Fleet, until
 
@@ -73,3 +74,26 @@ async def test_a_dispatched_tasks_result_refines_what_is_expected(fleet: Fleet, 
         return (decision["expected_latency_ms"], decision["expected_cost"]) == (200, 0.02)
 
     await until(refined, FRESH_S + 1, "decisions tell the refined figures")
+
+
+async def test_a_tenant_that_comes_back_goes_by_its_figures_from_the_second_decision_on(own: Own) -> None:
+    """To a pod that has not decided for it: alone, or many at once; one after the other, every one of them."""
+    policy: Document = {"version": "1.0", "providers": [{"name": "only", "weight": 100, "expected_cost": 0.006}]}
+    fleet, caller = await own(pods=1, policies={"default": {"default": policy}})
+    reply = await caller.ask(task("default"))
+    done = {"version": "1", "tenant_id": "default", "decision_id": reply.decision["decision_id"], "cost": 0.0003}
+    await caller.tell(RESULT, done | {"status": "success", "job": {"type": "chat"}})
+
+    async def learned() -> bool:
+        return bool((await caller.ask(task("default"))).decision["expected_cost"] < 0.006)
+
+    await until(learned, FRESH_S + 1, "the figures are learned")
+    (pod,) = fleet.pods
+    for together in (False, True):
+        await pod.stop()
+        await pod.start()
+        asks = [task("default") for _ in range(12)]
+        replies = await caller.all(asks) if together else [await caller.ask(body) for body in asks]
+        costs = sorted((r.decision["expected_cost"] for r in replies), reverse=True)
+        assert costs[0] == 0.006
+        assert all(cost < 0.006 for cost in costs[1:]), costs

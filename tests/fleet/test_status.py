@@ -23,7 +23,7 @@ async def test_backpressure_is_answered_in_its_form(fleet: Fleet, caller: Foreig
         data = reply["data"]
         assert data["status"] in {"inactive", "warning", "active", "unknown"}
         assert set(data["metrics"]) == {"pending_messages", "latency_p95_ms", "inflight_messages"}
-        assert data["thresholds"] == {"queue_overload": 1000, "latency_overload_ms": 5000, "inflight_overload": 500}
+        assert data["thresholds"] == {"queue_overload": 1000, "latency_overload_ms": 5000, "inflight_overload": 921}
         assert set(data["policy"]) == {"retry_after_seconds", "max_retry_attempts"}
         assert data["timestamp"]
 

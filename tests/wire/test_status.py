@@ -12,6 +12,7 @@ from router.wire.status import (
     DecisionQuery,
     Load,
     Pressure,
+    Thresholds,
     decode_admin,
     decode_decision_query,
     encode_admin,
@@ -162,3 +163,22 @@ def test_a_query_subject_without_a_valid_tenant_is_refused(subject: str) -> None
     """Also where the body names a valid one."""
     for doc in ({"request_id": "r"}, {"request_id": "r", "tenant_id": "acme"}):
         assert isinstance(decode_decision_query(orjson.dumps(doc), None, subject), Rejected)
+
+
+@pytest.mark.parametrize(
+    ("load", "level"),
+    [
+        (Load(0, 0, 0, shed=True), Pressure.ACTIVE),
+        (Load(None, None, None, shed=True), Pressure.ACTIVE),
+        (Load(0, 0, 9), Pressure.ACTIVE),
+        (Load(0, 0, 8), Pressure.WARNING),
+        (Load(0, 0, 7), Pressure.INACTIVE),
+    ],
+)
+def test_the_thresholds_are_those_in_use(load: Load, level: Pressure) -> None:
+    """Of a pod with a bound of ten; a refusal for overload says more than any measure."""
+    thresholds = Thresholds(inflight_overload=9)
+    assert pressure(load, thresholds) is level
+    reply = encode_backpressure(load, thresholds, retry_after_s=1, max_retry_attempts=3, timestamp_ms=5)
+    data = orjson.loads(reply)["data"]
+    assert (data["status"], data["thresholds"]["inflight_overload"]) == (level.value, 9)

@@ -1,6 +1,7 @@
 """The worker's loop against a real NATS."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig, StreamConfig
 
-from router.domain.json import JsonObject
+from router.domain.json import JsonObject, JsonValue
 from router.worker import Done, Failed, Job, Rejected, Worker, assignments
 from router.worker.tasks import register
 from tests.fleet.harness import until
@@ -47,9 +48,12 @@ class Desk:
         await self.client.subscribe("caf.exec.result.v1", cb=arrived)
         await self.client.subscribe("caf.exec.assign.v1.ack", cb=answered)
 
-    async def assign(self, assignment_id: str, task: str, payload: JsonObject, msg_id: str | None = None) -> None:
+    async def assign(
+        self, assignment_id: str, task: str, payload: JsonObject, msg_id: str | None = None, **more: JsonValue
+    ) -> None:
         """One assignment; the server's own duplicate check is passed by with another `msg_id`."""
-        body = {
+        body: JsonObject = {
+            **more,
             "version": "1",
             "assignment_id": assignment_id,
             "request_id": f"r-{assignment_id}",
@@ -153,6 +157,41 @@ async def test_an_assignment_id_runs_once(desk: Desk, worker: Running) -> None:
     await desk.assign("a3", "echo", {"n": 2}, msg_id="two")
     await desk.assign("a4", "echo", {})
     assert (await desk.result())["assignment_id"] == "a4"
+
+
+@pytest.mark.parametrize("late_ms", [0, 1, 60_000, 3_600_000])
+async def test_an_assignment_past_its_deadline_is_not_begun(desk: Desk, late_ms: int) -> None:
+    """A worker that comes late gets the stream from its beginning: ended tasks are taken off it, without a word to the
+    router, and those that are not over are run."""
+    now_ms = time.time_ns() // 1_000_000
+    for number in range(5):
+        await desk.assign(f"old-{number}", "echo", {}, deadline_at_ms=now_ms - late_ms)
+    await desk.assign("new", "echo", {}, deadline_at_ms=now_ms + 60_000)
+    late = example(desk, "late", concurrency=4)
+    running = asyncio.create_task(late.run())
+    try:
+        assert (await desk.result())["assignment_id"] == "new"
+        await until(lambda: until_zero(desk), 10, "all are taken off")
+    finally:
+        late.stop()
+        await asyncio.wait_for(running, 10)
+    assert desk.results.empty()
+    assert {(await desk.acks.get())["assignment_id"] for _ in range(desk.acks.qsize())} == {"new"}
+
+
+async def test_a_stream_of_another_name_is_served(desk: Desk) -> None:
+    """`stream` names it, as ROUTER_STREAM_ASSIGN_NAME does for pods; `js_prefix` the way to JetStream."""
+    await desk.js.delete_stream("ASSIGN")
+    await desk.js.add_stream(StreamConfig(name="WORK", subjects=["caf.exec.assign.v1"]))
+    await desk.js.add_consumer("WORK", ConsumerConfig(durable_name="workers", ack_wait=30))
+    made = example(desk, "w1", stream="WORK", js_prefix="$JS.API")
+    running = asyncio.create_task(made.run())
+    try:
+        await desk.assign("a1", "echo", {})
+        assert (await desk.result())["assignment_id"] == "a1"
+    finally:
+        made.stop()
+        await asyncio.wait_for(running, 10)
 
 
 async def test_garbage_is_dead_lettered_and_the_worker_lives_on(desk: Desk, worker: Running) -> None:

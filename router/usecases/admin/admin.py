@@ -5,12 +5,14 @@ Acts answer from shared state, so every pod gives the same answer. Read access: 
 """
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 from router.domain.audit import Actor
 from router.domain.decision import Code, Refused
 from router.domain.roles import Holder, Role
 from router.errors import InvalidInput, QuotaExceeded, RevisionConflict, StoreError
+from router.log_throttle import LogThrottle
 from router.ports.policies import LeverStore
 from router.telemetry import Event, Telemetry
 from router.usecases.admin.access import Tokens
@@ -34,8 +36,9 @@ _ANONYMOUS = Actor("anonymous")
 class Admin:
     """Serves `beamline.router.v1.admin.<act>`.
 
-    Every use of a token, allowed or refused, is logged, counted and recorded in the audit log of no tenant. An act
-    records its own changes. `legacy_codes` is ROUTER_LEGACY_ERROR_CODES.
+    Every use of a valid token, allowed or refused, is logged, counted and recorded in the audit log of no tenant. An
+    act records its own changes. `on_wrong_token` is called for each refusal of an unknown token; refusals without a
+    token are counted, and logged once a minute. `legacy_codes` is ROUTER_LEGACY_ERROR_CODES.
     """
 
     def __init__(
@@ -45,12 +48,15 @@ class Admin:
         levers: LeverStore,
         telemetry: Telemetry,
         *,
+        on_wrong_token: Callable[[], None] = lambda: None,
         legacy_codes: bool = False,
     ) -> None:
         self._services = services
         self._tokens = tokens
         self._levers = levers
         self._telemetry = telemetry
+        self._on_wrong_token = on_wrong_token
+        self._throttle = LogThrottle(time.monotonic)
         self._legacy_codes = legacy_codes
 
     async def __call__(self, data: bytes, headers: Mapping[str, str], subject: str) -> Answered:
@@ -94,7 +100,7 @@ class Admin:
         self._telemetry.admin_acts.labels(act, outcome).inc()
         if holder is None:
             if forbidden:
-                log.warning("admin act %s refused: no valid token", act, extra={"event": Event.ADMIN_REFUSED})
+                self._refused_unknown(act, request)
             return
         tenant_id = tenant_name(Problems(), "tenant_id", request.fields.get("tenant_id"))
         facts = {"principal": holder.principal, "role": holder.role.label, "tenant_id": tenant_id, "outcome": outcome}
@@ -104,6 +110,13 @@ class Admin:
             await self._levers.role_used(_actor(holder, request), act, tenant_id, outcome)
         except StoreError as fault:
             log.error("admin act missing in the audit log: %s", fault, extra={"event": Event.ADMIN_ACT, **facts})
+
+    def _refused_unknown(self, act: str, request: AdminRequest) -> None:
+        """Report a refusal of somebody unknown; a flood of them is one log line a minute."""
+        if request.token is not None:
+            self._on_wrong_token()
+        elif (unsaid := self._throttle.due()) is not None:
+            log.warning("admin act %s refused: no token", act, extra={"event": Event.ADMIN_REFUSED, "unsaid": unsaid})
 
 
 def _actor(holder: Holder, request: AdminRequest) -> Actor:

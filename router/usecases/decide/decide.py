@@ -2,13 +2,15 @@
 
     bytes → wire.decide → gate, tenant, policy (in process) → domain.plan → the decide row → reply (→ dispatch)
 
-Every request gets exactly one reply. A request runs in callbacks, without an asyncio task of its own, with two
-exceptions: loading an uncached policy, and calling a policy's extensions (`usecases.extensions.flow`).
+Every request gets exactly one reply. A request runs in callbacks, without an asyncio task of its own, with three
+exceptions: loading an uncached policy, the first read of a tenant's figures, and calling a policy's extensions
+(`usecases.extensions.flow`).
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from functools import partial
 
 from msgspec import Struct
@@ -40,6 +42,9 @@ from router.wire.reply import encode, encode_protobuf
 
 log = logging.getLogger("router.decide")
 
+FIRST_READ_S = 0.05
+"""The longest time that a request waits for the first read of its tenant's figures."""
+
 Reply = Callable[[bytes, Mapping[str, str] | None], None]
 
 
@@ -54,10 +59,14 @@ class OpenRequest(Struct):
     plan: Plan | None = None
     job: bytes | None = None
     answered: bool = False
+    waited: bool = False
 
 
 class Decide:
-    """Answers decide requests; `handle` is the entry point of every transport."""
+    """Answers decide requests; `handle` is the entry point of every transport.
+
+    `first_read`: the first read of a tenant's figures while it is under way; see `sampling.figures.LiveFigures`.
+    """
 
     def __init__(
         self,
@@ -72,6 +81,7 @@ class Decide:
         tracing: Tracing,
         extensions: Extensions,
         snapshot: Callable[[str], Snapshot] = lambda _: NO_FIGURES,
+        first_read: Callable[[str], "asyncio.Future[None] | None"] = lambda _: None,
         on_unknown_tenant: Callable[[DecideRequest, Refused], None] = lambda _request, _refused: None,
         on_isolation_violation: Callable[[], None] = lambda: None,
         push_refusal: Callable[[str | None], Refused | None] = lambda _subject: None,
@@ -88,6 +98,7 @@ class Decide:
         self._tracing = tracing
         self._extensions = extensions
         self._snapshot = snapshot
+        self._first_read = first_read
         self._on_unknown_tenant = on_unknown_tenant
         self._on_isolation_violation = on_isolation_violation
         self._push_refusal = push_refusal
@@ -97,6 +108,8 @@ class Decide:
         self._idle = asyncio.Event()
         self._idle.set()
         self.in_flight = 0
+        self.shed_at = float("-inf")
+        """Loop time of the last request that was refused as overloaded, in s."""
 
     def handle(
         self, data: bytes, headers: Mapping[str, str] | None, subject_tenant: str | None, reply: Reply | None
@@ -105,6 +118,7 @@ class Decide:
         protobuf = headers is not None and is_protobuf(_content_type(headers))
         if self.in_flight >= self._settings.max_in_flight:
             self._telemetry.shed.inc()
+            self.shed_at = self._loop.time()
             self._send_reply(reply, protobuf, overloaded(self.in_flight), None, None)
             return
         started = self._loop.time()
@@ -174,7 +188,10 @@ class Decide:
         self._decide_under(opened, policies)
 
     def _begin_load(self, opened: OpenRequest, last_good: TenantPolicies | None) -> None:
-        task = self._loop.create_task(self._load(opened, last_good))
+        self._begin(self._load(opened, last_good))
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -203,6 +220,10 @@ class Decide:
             if closed is not None:
                 self._finish(opened, closed)
                 return
+        first_read = self._first_read(request.tenant_id)
+        if first_read is not None and not opened.waited:
+            self._begin(self._decide_after(first_read, opened, policies))
+            return
         features = self._features()
         if stored.policy.extended:
             if features.extensions:
@@ -222,16 +243,31 @@ class Decide:
             opened.job = job
         self._store.decide(request, request_plan, opened.job, partial(self._decided, opened))
 
+    async def _decide_after(
+        self, first_read: "asyncio.Future[None]", opened: OpenRequest, policies: TenantPolicies | None
+    ) -> None:
+        """Decide once the tenant's figures have been read for the first time, or after `FIRST_READ_S` without them."""
+        opened.waited = True
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_READ_S):
+                    await asyncio.shield(first_read)
+            self._decide_under(opened, policies)
+        except Exception:  # as in `handle`
+            self._answer_bug(opened)
+
     def _begin_extended(self, opened: OpenRequest, stored: StoredPolicy) -> None:
         """Run a request with extensions in an asyncio task: it awaits their replies."""
-        task = self._loop.create_task(self._extended(opened, stored))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._begin(self._extended(opened, stored))
 
     async def _extended(self, opened: OpenRequest, stored: StoredPolicy) -> None:
         try:
             result = await self._extensions.answer(opened.request, stored, self._plan, self._read)
             self._finish(opened, result.answer)
+            now = self._loop.time()
+            self._telemetry.extended_latency.observe(now - opened.started)
+            if isinstance(result.answer, Refused) and result.answer.code is Code.SERVICE_OVERLOADED:
+                self.shed_at = now
             if (dispatched := result.dispatch) is not None:
                 self._dispatch.admitted(dispatched.request, dispatched.plan, dispatched.outcome, dispatched.job)
         except Exception:  # as in `handle`

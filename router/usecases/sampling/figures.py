@@ -3,6 +3,9 @@
     first decide of a tenant → policy's figures used, first read at once → read again every 3 s → unused for 5 min:
     dropped
 
+Decides of the tenant that follow wait for its first read, in `usecases.decide`: only the first one goes by the policy's
+figures.
+
 After 5 minutes the figures' half-lives have made them worthless. While the store is unavailable, the last snapshot
 stays.
 """
@@ -36,7 +39,11 @@ DEFAULT_SETTINGS: Final = FiguresSettings()
 
 
 class LiveFigures:
-    """Snapshots by tenant, for one event loop. `snapshot` never waits nor raises; `clock` is monotonic, in seconds."""
+    """Snapshots by tenant, for one event loop. `snapshot` never waits nor raises; `clock` is monotonic, in seconds.
+
+    `first_reads`: the tenants whose figures are being read for the first time; each future ends when they have been
+    read, or could not be.
+    """
 
     def __init__(
         self,
@@ -55,6 +62,7 @@ class LiveFigures:
         self._used_at: dict[str, float] = {}
         self._used: set[str] = set()
         self._new: set[str] = set()
+        self.first_reads: dict[str, asyncio.Future[None]] = {}
         self._has_new = asyncio.Event()
 
     def snapshot(self, tenant_id: str) -> Snapshot:
@@ -64,6 +72,7 @@ class LiveFigures:
             self._new.add(tenant_id)
             self._has_new.set()
             snapshot = self._held[tenant_id] = NO_FIGURES
+            self.first_reads[tenant_id] = asyncio.get_running_loop().create_future()
         self._used.add(tenant_id)
         return snapshot
 
@@ -84,7 +93,13 @@ class LiveFigures:
         tenant_ids = [*self._new]
         self._new.clear()
         self._has_new.clear()
-        await self._read(tenant_ids)
+        try:
+            await self._read(tenant_ids)
+        finally:
+            for tenant_id in tenant_ids:
+                first_read = self.first_reads.pop(tenant_id, None)
+                if first_read is not None and not first_read.done():
+                    first_read.set_result(None)
 
     async def refresh(self) -> None:
         """Drop tenants that are not in use, and read the figures of all others again."""

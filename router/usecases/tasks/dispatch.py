@@ -12,6 +12,7 @@ not for long: the provider answers for a stored assignment only.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -37,6 +38,8 @@ from router.wire.assignment import Attempt, assignment, encode_assigned_event
 log = logging.getLogger("router.dispatch")
 
 
+TTL_MARGIN_S = 60
+"""How much longer than its deadline a stream keeps an assignment, where it lets messages expire one by one."""
 EVENT_GRACE_S = 1.0
 """How long the mark of a stored assignment waits for the ack of its event."""
 
@@ -185,6 +188,7 @@ class Dispatcher:
                 payload,
                 attempt.assignment_id,
                 headers,
+                ttl_s=math.ceil(within_s) + TTL_MARGIN_S,
                 within_s=within_s,
                 failed=partial(setattr, in_flight, "reason"),
             ),

@@ -17,7 +17,7 @@ from router.domain.steps import Ambiguous, StepDecision, choose, mark_of
 from router.domain.task import TaskRecord, Unreadable
 from router.ports.decisions import DecisionStore
 from router.ports.tasks import TaskStore
-from router.usecases.tasks.result_moves import OpenResult
+from router.usecases.tasks.open_result import OpenResult
 
 Reading = tuple[OpenResult, bytes]
 

@@ -1,20 +1,14 @@
 """The move that a result needs: one that settles it, or an audit note that it settles nothing."""
 
 from collections.abc import Callable, Mapping
-from enum import StrEnum
-
-from msgspec import Struct
 
 from router.domain.attempts import why_of
-from router.domain.audit import TaskFeatures
 from router.domain.defects import note_of
 from router.domain.ids import attempt_in, task_id
 from router.domain.outcome import StoredAnswer
 from router.domain.policy.model import TenantPolicies, provider_entry
 from router.domain.result import ExecResult, Status, breaker_verdict, taught
-from router.domain.steps import Ambiguous, StepDecision
-from router.domain.task import Action, Dispatched, Final, Move, TaskRecord, TaskState, Unreadable
-from router.ports.bus import Delivery
+from router.domain.task import Action, Dispatched, Final, Move, TaskRecord, TaskState
 from router.ports.decisions import DecisionStore
 from router.ports.policies import PolicyLookup
 from router.ports.tasks import TaskStore
@@ -28,7 +22,8 @@ from router.usecases.tasks.moves import (
     split_reservations,
     waiting_move,
 )
-from router.usecases.tasks.usage import complete_figures, facts_of, usage_of_decision, usage_of_task
+from router.usecases.tasks.open_result import OpenResult, Refusal, features_of_remembered
+from router.usecases.tasks.usage import complete_figures, usage_of_decision, usage_of_task
 
 _RETRIED = (Status.ERROR, Status.TIMEOUT)
 _STATES = {
@@ -37,84 +32,6 @@ _STATES = {
     Status.TIMEOUT: TaskState.TIMED_OUT,
     Status.CANCELLED: TaskState.CANCELLED,
 }
-
-
-class Refusal(StrEnum):
-    """Why a result settles nothing."""
-
-    UNKNOWN = "unknown"
-    LATE = "late"
-    DUPLICATE = "duplicate"
-    VIOLATION = "violation"
-    UNREADABLE = "unreadable"
-    FAULT = "fault"
-    AMBIGUOUS = "ambiguous"
-
-
-class OpenResult(Struct):
-    """A result while it is being settled, with what is known of its task or decision.
-
-    `record` belongs to a dispatched task, `remembered` to a decision that was not dispatched. `move` is the move that
-    settles the result, if there is one. `note` is for the audit: a redrive, defects. `foreign`: it names another
-    tenant's task. `unreadable` and `fault` hold the error text when the record or the move failed.
-
-    `walk`: all decisions of the request, if its caller has walked the fallbacks and the result names only the request.
-    `was_open`: the one that was chosen among them was open. `ambiguous`: none could be chosen. `mark`: which result it
-    is (`steps.mark_of`), of a result that names only its request.
-    """
-
-    delivery: Delivery
-    result: ExecResult
-    note: str | None = None
-    record: TaskRecord | None = None
-    remembered: StoredAnswer | None = None
-    move: Move | None = None
-    usage: bytes = b""
-    foreign: bool = False
-    unreadable: str = ""
-    fault: str = ""
-    walk: list[StepDecision] = []
-    was_open: bool = False
-    ambiguous: Ambiguous | None = None
-    mark: bytes = b""
-
-    @property
-    def decision_id(self) -> bytes | None:
-        """The decision that the result belongs to, as far as it is known."""
-        if self.record is not None:
-            return self.record.decision_id
-        return None if self.remembered is None else self.remembered.decision_id
-
-    def forget(self) -> None:
-        """Forget what was looked up: since then another result may have settled the decision."""
-        self.record = self.remembered = self.move = None
-        self.usage, self.walk, self.was_open = b"", [], False
-
-    def set_record(self, record: TaskRecord | Unreadable | None) -> None:
-        """Take the store's record of the task, or the reason why it is unreadable."""
-        if isinstance(record, Unreadable):
-            self.unreadable = record.message
-        else:
-            self.record = record
-
-    @property
-    def failed(self) -> bool:
-        """Whether the result could be neither settled nor refused."""
-        return not self.foreign and bool(self.unreadable or self.fault)
-
-    @property
-    def provider_id(self) -> str:
-        """The provider whose breaker the result concerns; empty when unknown."""
-        if self.record is not None:
-            return self.record.provider_id
-        return "" if self.remembered is None else self.remembered.provider_id
-
-    def features(self, attempt: int, note: str | None = None) -> TaskFeatures | None:
-        """The features for the audit; None when neither task nor decision is known."""
-        full_note = note_of(note, self.note)
-        if self.record is not None:
-            return features_of(self.record, attempt, self.result, note=full_note)
-        return None if self.remembered is None else _features_of_remembered(self.remembered, self.result, full_note)
 
 
 def redriven_note(headers: Mapping[str, str]) -> str | None:
@@ -260,7 +177,7 @@ class ResultMoves:
             tenant_id=tenant_id,
             decision_id=remembered.decision_id,
             action=Action.RESULT_SETTLED,
-            features=pack_features(_features_of_remembered(remembered, result, opened.note)),
+            features=pack_features(features_of_remembered(remembered, result, opened.note)),
             code=STATUS_CODES[result.status.value],
             verdict=breaker_verdict(result),
             breaker=breaker_of(policies, remembered.policy_id),
@@ -279,23 +196,3 @@ class ResultMoves:
 def _note_move(opened: OpenResult, record: TaskRecord, action: Action, attempt: int, note: str | None = None) -> Move:
     features = opened.features(attempt, note) or features_of(record, attempt, opened.result, note=note)
     return note_move(record.facts.tenant_id, record.decision_id, action, features, attempt=attempt)
-
-
-def _features_of_remembered(remembered: StoredAnswer, result: ExecResult, note: str | None) -> TaskFeatures:
-    facts = facts_of(remembered, result)
-    return TaskFeatures(
-        request_id=facts.request_id,
-        policy_id=remembered.policy_id,
-        policy_revision=remembered.policy_revision,
-        provider_id=remembered.provider_id,
-        assignment_id=None,
-        user_id=facts.user_id,
-        trace_id=facts.trace_id,
-        status=result.status.value,
-        error_code=result.error_code,
-        latency_ms=result.latency_ms,
-        cost_microusd=result.cost_microusd,
-        tokens=result.tokens,
-        note=note,
-        ip_address=facts.client_ip,
-    )

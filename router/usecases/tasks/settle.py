@@ -28,9 +28,10 @@ from router.usecases.messages.deliveries import VIOLATION, DeadLetters, FailureB
 from router.usecases.messages.input_defects import InputDefects
 from router.usecases.messages.isolation import Isolation
 from router.usecases.tasks.moves import note_move
+from router.usecases.tasks.open_result import OpenResult, Refusal
 from router.usecases.tasks.outbox import Outbox
 from router.usecases.tasks.result_lookup import ResultLookup
-from router.usecases.tasks.result_moves import OpenResult, Refusal, ResultMoves, redriven_note
+from router.usecases.tasks.result_moves import ResultMoves, redriven_note
 from router.usecases.tasks.task_effects import TaskEffects
 from router.wire.problems import Rejected
 from router.wire.results import decode_result

@@ -66,6 +66,37 @@ async def test_the_first_decide_waits_for_nothing_and_has_it_read(world: World) 
     running.cancel()
 
 
+@pytest.mark.parametrize("away", [False, True])
+async def test_a_first_read_is_announced_until_it_ends(world: World, away: bool) -> None:
+    """From the first use on; read or not. Later uses find none, however often it is read again."""
+    world.store.versions["acme"], world.store.away = 5, away
+    assert "acme" not in world.figures.first_reads
+    world.version()
+    first_read = world.figures.first_reads["acme"]
+    world.version()
+    assert world.figures.first_reads == {"acme": first_read}
+    await world.figures.read_new()
+    assert first_read.done()
+    assert world.version() == (0 if away else 5)
+    await world.figures.refresh()
+    assert world.figures.first_reads == {}
+
+
+async def test_a_tenant_that_was_dropped_is_read_first_again(world: World) -> None:
+    """A tenant that comes back after five minutes."""
+    world.version()
+    await world.figures.read_new()
+    world.now += 301
+    await world.figures.refresh()
+    world.now += 301
+    await world.figures.refresh()
+    world.store.versions["acme"] = 7
+    assert world.version() == 0
+    assert "acme" in world.figures.first_reads
+    await world.figures.read_new()
+    assert world.version() == 7
+
+
 async def test_everything_in_use_is_read_again(world: World) -> None:
     """A refresh reads every tenant that is held, and a new version takes the place of the old one."""
     world.store.versions = {"acme": 1, "beta": 1}

@@ -157,6 +157,11 @@ def test_a_publish_is_not_tried_beyond_the_deadline() -> None:
     assert [publication.within_s for publication, _ in sent().sent] == [1.0, 1.0]
 
 
+def test_an_assignment_may_leave_its_stream_a_minute_after_its_deadline() -> None:
+    """The event stays as long as its stream keeps it."""
+    assert [publication.ttl_s for publication, _ in sent().sent] == [None, 61]
+
+
 @pytest.mark.parametrize(
     ("found", "then"),
     [
