@@ -13,10 +13,10 @@ from router.app.tasks import TaskParts
 from router.bus import service
 from router.bus.announce import Announcements
 from router.bus.faults import PermissionRefused
-from router.bus.rights import part_of
 from router.domain.alert import Door
 from router.domain.audit import Actor
 from router.domain.decision import Code, Refused
+from router.domain.degraded import Degradable
 from router.domain.json import JsonObject
 from router.edge.http import HttpServer
 from router.edge.pages import pages
@@ -61,14 +61,12 @@ class Services:
             max_connections=s.http_max_connections,
         )
         self.wrong_tokens = WrongTokens(t, platform.alerts, time.monotonic)
-        self._open: dict[str, service.Service] = {}
+        self._open: list[service.Service] = []
 
     async def open(self) -> None:
         """Subscribe to the subjects and answer on them. Call it again after an error; it goes on where it ended.
 
-        A subscription that only a part needs may be refused: the part is off.
-
-        :raises BusError: NATS is unavailable, or does not permit a subscription that everything needs.
+        :raises BusError: NATS is unavailable, or does not permit a subscription.
         """
         platform = self._platform
         s, store = platform.settings, platform.store
@@ -81,17 +79,15 @@ class Services:
         )
         headers = {"router-pod": s.pod_name}
         fault = partial(_fault_reply, legacy_codes=s.legacy_error_codes)
-        served: dict[str, service.Handler] = {
-            subjects.GET_DECISION: get_decision,
-            f"{subjects.GET_DECISION}.>": get_decision,
-            subjects.BACKPRESSURE: self._backpressure,
-            f"{subjects.ADMIN}.*": self._admin(),
-        }
-        for subject, handler in served.items():
-            if subject in self._open:
-                continue
+        served = (
+            (subjects.GET_DECISION, get_decision),
+            (subjects.BACKPRESSURE, self._backpressure),
+            (f"{subjects.ADMIN}.*", self._admin()),
+            (f"{subjects.GET_DECISION}.>", get_decision),
+        )
+        for subject, handler in served[len(self._open) :]:
             try:
-                self._open[subject] = await service.serve(
+                opened = await service.serve(
                     bus=platform.bus,
                     subject=subject,
                     queue="router",
@@ -100,10 +96,14 @@ class Services:
                     replies=platform.replies,
                     headers=headers,
                 )
-            except PermissionRefused as refusal:
-                if (part := part_of(subject)) is None:
+            except PermissionRefused as refused:
+                if subject != f"{subjects.GET_DECISION}.>":
                     raise
-                platform.readiness.degrade(part, str(refusal))
+                # The version before had no such subject: its rights do not cover it.
+                platform.readiness.degrade(Degradable.BOUND_QUERIES, f"{refused}; allow it, and restart the pod")
+                return
+            self._open.append(opened)
+        platform.readiness.restore(Degradable.BOUND_QUERIES)
 
     def _admin(self) -> Admin:
         platform = self._platform
@@ -140,7 +140,7 @@ class Services:
 
     async def drained(self) -> None:
         """Stop answering on the subjects; HTTP stays."""
-        for service_handle in self._open.values():
+        for service_handle in self._open:
             await service_handle.stop()
 
 

@@ -12,16 +12,7 @@ from router.bus.fleet import REQUEST_SUBJECTS
 from router.bus.reply_subjects import PASSING
 from router.bus.stream_specs import ConsumerSpec, StreamSpec
 from router.domain.access import HOLDS, PLACEHOLDER, Party
-from router.domain.degraded import Degradable
 from router.wire import subjects
-
-_NEEDED_BY = {f"{subjects.GET_DECISION}.>": Degradable.TENANT_QUERIES}
-
-
-def part_of(subject: str) -> Degradable | None:
-    """The part of a pod that alone needs to subscribe to the subject; None: nothing works without it."""
-    return _NEEDED_BY.get(subject)
-
 
 _NOT_BY_PODS = frozenset({"ack", "result"})
 
@@ -182,6 +173,7 @@ def _of_command_line(account: Account) -> list[str]:
         subjects.DECIDE,
         subjects.RESULT,
         subjects.ACK,
+        *(subjects.every_tenant(s) for s in (subjects.RESULT, subjects.ACK)),
         ANNOUNCEMENTS,
         f"{api}.INFO",
         *_checks(account),

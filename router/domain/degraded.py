@@ -8,8 +8,8 @@ class Degradable(StrEnum):
 
     REPLY_STREAMS = "reply_streams"
     """The list of all streams cannot be read: a reply subject that a foreign stream covers is not refused."""
-    TENANT_QUERIES = "tenant_queries"
-    """`get_decision.<tenant>`: the subscription is not permitted. Queries on the open subject are answered."""
+    BOUND_QUERIES = "bound_queries"
+    """`get_decision.<tenant>`: NATS does not permit the subscription. The plain subject is answered."""
     DISPATCH = "dispatch"
     """Pushed tasks: a stream that they need is missing. Requests that push are refused as `unavailable`."""
     ALERTS = "alerts"

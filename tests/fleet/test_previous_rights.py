@@ -12,7 +12,7 @@ from tests.fleet.harness import PLAIN, Fleet, until
 from tests.servers import NatsProcess, ValkeyProcess
 
 LIMITED = PLAIN | {"limits": [{"id": "two", "scope": "tenant", "resource": "requests", "limit": 2, "window": "60s"}]}
-NEW = {"reply_streams", "tenant_queries"}
+NEW = {"reply_streams", "bound_queries"}
 """The parts that need rights which the version before did not need. Each stands under "New rights" in CHANGELOG.md."""
 
 
@@ -62,7 +62,7 @@ async def test_the_pod_serves_and_says_what_is_off(servers: None, tmp_path: Path
         await until(named, 30, f"{NEW} are off")
         status, body = await pod.readyz()
         assert status == 200
-        assert "get_decision" in body["degraded_reasons"]["tenant_queries"]
+        assert "get_decision" in body["degraded_reasons"]["bound_queries"]
         assert len(pod.logged("pod.degraded")) == len(NEW)
         assert not pod.logged("pod.not_ready")
 

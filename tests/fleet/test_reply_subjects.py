@@ -48,7 +48,9 @@ USERS = f"""
 authorization {{ users: [
   {{ user: router, password: of-the-router }}
   {{ user: plain, password: plain, permissions: {{ publish: ["{DECIDE}"], subscribe: ["nothing"] }} }}
-  {{ user: bound, password: bound, permissions: {{ publish: {{ allow: [">"], deny: ["$JS.API.STREAM.LIST"] }} }} }}
+  {{ user: bound, password: bound, permissions: {{
+     publish: {{ allow: [">"], deny: ["$JS.API.STREAM.LIST"] }},
+     subscribe: {{ allow: [">"], deny: ["{GET_DECISION}.>"] }} }} }}
 ] }}
 """
 ROUTER = {"ROUTER_NATS_USER": "router", "ROUTER_NATS_PASSWORD": "of-the-router"}
@@ -219,8 +221,8 @@ async def _refused(fleet: Fleet, caller: Foreign, reply: str) -> bool:
     return await refusals(fleet) == before + 1
 
 
-async def test_a_pod_that_may_not_list_the_streams_serves(servers: None, tmp_path: Path) -> None:
-    """The right is new: without it the pod is ready, reports the part that is off, and refuses what it can judge."""
+async def test_a_pod_with_the_rights_of_the_version_before_serves(servers: None, tmp_path: Path) -> None:
+    """It is ready, reports the parts that are off, answers on the plain subjects, and refuses what it can judge."""
     server = NatsProcess(tmp_path / "nats", extra=USERS)
     env = {"ROUTER_NATS_USER": "bound", "ROUTER_NATS_PASSWORD": "bound"}
     async with Fleet(tmp_path / "own", pods=1, env=env, policies=ACME, nats=server) as fleet:
@@ -228,12 +230,14 @@ async def test_a_pod_that_may_not_list_the_streams_serves(servers: None, tmp_pat
 
         async def degraded() -> dict[str, Any] | None:
             _, body = await fleet.pods[0].readyz()
-            return body if body["degraded"] else None
+            return body if len(body["degraded"]) == 2 else None
 
         ready = await until(degraded, 30, "the part is reported as off")
-        assert ready["degraded"] == ["reply_streams"]
+        assert ready["degraded"] == ["bound_queries", "reply_streams"]
+        assert GET_DECISION in ready["degraded_reasons"]["bound_queries"]
         assert "$JS.API.STREAM.LIST" in ready["degraded_reasons"]["reply_streams"]
         assert (await answer(client, "answers.1"))["ok"] is True
+        assert (await answer(client, "_INBOX.q", GET_DECISION))["error"]["code"] == "decision_not_found"
         for number, reply in enumerate(("caf.exec.result.v1", "$JS.API.INFO"), 1):
             await asked(client, reply)
             await until(_counts(fleet, number), 10, reply)

@@ -19,12 +19,13 @@ from router.domain.ids import assignment_id, task_id, to_text
 from router.domain.outcome import StoredAnswer
 from router.domain.request import DecideRequest
 from router.domain.result import ExecResult, Status
-from router.domain.task import Final, TaskRecord, TaskState
+from router.domain.task import Dispatched, Final, TaskRecord, TaskState
 from router.errors import StoreError
 from router.ports.bus import Publication, Published, Publisher
 from router.ports.tasks import TaskStore
 from router.telemetry import Telemetry
 from router.usecases.tasks.moves import origin_of
+from router.usecases.tasks.undispatched import ERROR_CODE
 from router.wire.assignment import final_result, without_output
 
 log = logging.getLogger("router.finals")
@@ -128,8 +129,10 @@ class Repeats:
         (kept,) = await self._tasks.kept_final_results([task])
         if kept is not None:
             return kept
+        # Whether anything ran matters to who repeats; other error codes are not in the tombstone.
+        error_code = ERROR_CODE if record.why == Dispatched.FAILED else None
         body, _ = final_result(
-            ExecResult(_STATUSES[record.state]),
+            ExecResult(_STATUSES[record.state], error_code=error_code),
             task_id=to_text(task),
             assignment_id=to_text(assignment_id(task, record.attempt)),
             attempt=record.attempt,

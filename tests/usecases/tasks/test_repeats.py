@@ -146,6 +146,20 @@ async def test_the_tombstone_knows_the_end(world: Callable[[], Any], status: str
     }
 
 
+async def test_the_tombstone_says_that_nothing_ran(world: Callable[[], Any]) -> None:
+    """A task that reached no stream is told as such, with the server's words while its end is kept."""
+    here: World = await world()
+    task = await pushed(here)
+    hands = here.hands(Fate())
+    hands.undispatched.end(task, 1, "maximum messages exceeded")
+    await hands.undispatched.drained()
+    await hands.final_results.drained()
+    assert (await end_again(here))["error_message"] == "maximum messages exceeded"
+    await here.pod.nodes.call("DEL", here.pod.keys.final(task))
+    again = await end_again(here)
+    assert (again["status"], again["error_code"], again["ok"]) == ("error", "DISPATCH_FAILED", False)
+
+
 async def test_what_is_kept_has_a_life_time(world: Callable[[], Any]) -> None:
     """ROUTER_FINAL_KEEP, and no trace of a task whose caller asked for nothing."""
     here: World = await world()
