@@ -26,6 +26,8 @@ from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
 
+_MAX_RETRY_S = 10.0
+
 _LIST_S = 1.0
 
 
@@ -34,7 +36,7 @@ class StreamKeeper:
 
     `on_poll(ensured, covered)` is called after each complete check, `on_fault(reason, off)` after one that failed;
     `off`: there is no JetStream. Checks that fail or find a needed stream missing are repeated after `retry_s`, then
-    twice that, up to `every_s`. `on_listed(why)` is called after each reading of the list for `replies`; why: it
+    twice that, up to 10 s. `on_listed(why)` is called after each reading of the list for `replies`; why: it
     failed, or None.
     """
 
@@ -175,6 +177,6 @@ class StreamKeeper:
                 self._backoff_s, self._waiting_for_retry = self._retry_s, False
                 self._throttle.over()
                 return self._covered_s if self.covered else self._every_s
-        pause_s, self._backoff_s = self._backoff_s, min(2 * self._backoff_s, self._every_s)
+        pause_s, self._backoff_s = self._backoff_s, min(2 * self._backoff_s, self._every_s, _MAX_RETRY_S)
         self._waiting_for_retry = True
         return pause_s

@@ -45,6 +45,7 @@ from router.telemetry.events import Event
 log = logging.getLogger(__name__)
 
 _SWEEP_S = 0.1
+_STORED = Verdict.STORED
 _MAX_LOGGED_SUBJECTS = 4096
 
 
@@ -216,7 +217,12 @@ class StreamPublisher:
         if raw is not None and not data:
             self._no_responders(entry)
         else:
-            self._answered(entry, *puback.read(data))
+            verdict, reason = puback.read(data)
+            if verdict is _STORED:  # the hot path
+                self._take(entry)
+                self._end(entry, Published.STORED)
+            else:
+                self._answered(entry, verdict, reason)
         if self._waiting:
             self._pump()
 
@@ -291,13 +297,13 @@ class StreamPublisher:
             self._failed(entry, reason)
         else:
             assert_never(outcome)
-        if self.trouble.active and outcome:
+        if self.trouble.reported and outcome:
             self.trouble.stored(entry.publication.subject)
         try:
             entry.done(outcome)
         except Exception:  # a bug of one caller must not stop the acks of the others
             log.exception("publish callback failed", extra={"event": Event.BUG})
-        if not self.pending:
+        if not (self._in_flight or self._waiting or self._refused or self._in_lookup):
             self._idle.set()
 
     def _failed(self, entry: Pending, reason: str) -> None:

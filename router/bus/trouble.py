@@ -12,16 +12,12 @@ _SAMPLE = 1024
 
 
 class TroubleWatch:
-    """Reports to `sink`, once it is set. `active`: a stream was reported and has stored nothing since."""
+    """Reports to `sink`, once it is set. `reported`: streams that have stored nothing since they were reported."""
 
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
-        self._reported: set[str] = set()
+        self.reported: set[str] = set()
         self.sink: StreamTrouble | None = None
-
-    @property
-    def active(self) -> bool:
-        return bool(self._reported)
 
     def scan(self, now: float, tried: Iterable[Pending], waiting: Iterable[Pending]) -> None:
         """Report the streams of messages that have no ack for too long. `now`: loop time in seconds.
@@ -44,13 +40,13 @@ class TroubleWatch:
         """Report the stream of a subject at once."""
         if self.sink is not None:
             stream = self._streams.stream_of(subject) or subject
-            self._reported.add(stream)
+            self.reported.add(stream)
             self.sink.refusing(stream, words)
 
     def stored(self, subject: str) -> None:
         """Report that the stream of a subject works again, if it was in trouble."""
         stream = self._streams.stream_of(subject) or subject
-        if stream in self._reported:
-            self._reported.discard(stream)
+        if stream in self.reported:
+            self.reported.discard(stream)
             if self.sink is not None:
                 self.sink.stored(stream)

@@ -178,7 +178,8 @@ def _session(request: DecideRequest, stored: StoredPolicy) -> str | None:
         return None
     value = request.context.get(sticky.session_key)
     if isinstance(value, str):
-        return None if stands_for_none(value) else value
+        # The first half is a fast test that the most usual sessions pass.
+        return value if (len(value) > _MAX_NONE_CHARS and not value.isspace()) or not stands_for_none(value) else None
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 

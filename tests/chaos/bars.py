@@ -143,7 +143,7 @@ def of_tasks(records: Mapping[str, Any], audit: Mapping[str, list[AuditEntry]]) 
     for name, record in ended.items():
         attempts = [[e for e in stories[name] if e.details["attempt"] == n + 1] for n in range(record.attempt)]
         *early, last = [[e.action for e in entries if e.action in ENDS] for entries in attempts]
-        saved = last == ["assignment.timed_out", "result.settled"]
+        saved = last == ["assignment.timed_out", "result.settled"] or _reopened(stories[name], record.attempt)
         if any(len(ends) != 1 for ends in early) or not (len(last) == 1 or saved):
             wrong.append(name)
         final = [e for e in attempts[-1] if e.action in ENDS][-1:]
@@ -156,6 +156,17 @@ def of_tasks(records: Mapping[str, Any], audit: Mapping[str, list[AuditEntry]]) 
         Bar("tasks with an attempt that ended never or twice", 0, len(wrong), _told(wrong, stories)),
         Bar("tasks whose audit tells another end", 0, len(other), _told(other, stories)),
     ]
+
+
+def _reopened(story: Sequence[AuditEntry], attempt: int) -> bool:
+    """Whether the last attempt ended undispatched or unconfirmed, and a result settled it afterwards."""
+    ends = [e for e in story if e.details["attempt"] == attempt and e.action in ENDS]
+    if len(ends) != 2 or ends[1].action != "result.settled":
+        return False
+    first = ends[0]
+    return first.details.get("error_code") == "DISPATCH_FAILED" or "no stream confirmed" in str(
+        first.details.get("note")
+    )
 
 
 def _stories(audit: Mapping[str, list[AuditEntry]]) -> dict[str, list[AuditEntry]]:
@@ -197,16 +208,25 @@ _STATUS = {
 }
 
 
-def of_finals(records: Mapping[str, Any], told: Sequence[Body]) -> list[Bar]:
-    """Each caller is told the end of its task, once, and as it was."""
+def of_finals(records: Mapping[str, Any], told: Sequence[Body], audit: Mapping[str, list[AuditEntry]]) -> list[Bar]:
+    """Each caller is told the end of its task, one end, and as it was; a repeat of the request is told it again.
+
+    A task that ended while nobody knew whether a worker had it is settled by a later result; its caller was told
+    already.
+    """
+    stories = _stories(audit)
     ended = {n: r for n, r in records.items() if isinstance(r, TaskRecord) and r.state.final}
     ends: dict[str, list[str]] = defaultdict(list)
     for final in told:
         ends[str(final.get("request_id"))].append(str(final.get("status")))
-    other = [n for n, r in ended.items() if ends.get(n, [])[:1] != [_STATUS[r.state]]]
+    other = [
+        n
+        for n, r in ended.items()
+        if ends.get(n, [])[:1] != [_STATUS[r.state]] and not _reopened(stories[n], r.attempt)
+    ]
     return [
         Bar("final results told = tasks ended", len(ended), len(ended.keys() & ends.keys())),
-        _zero("tasks whose caller was told twice", (n for n, statuses in ends.items() if len(statuses) > 1)),
+        _zero("tasks whose caller was told two ends", (n for n, statuses in ends.items() if len(set(statuses)) > 1)),
         _zero("tasks whose caller was told another end", other),
     ]
 
@@ -264,7 +284,7 @@ async def measured(world: World, asked: Mapping[str, Asked]) -> list[Bar]:
         *of_requests(asked, audit),
         *of_tasks(records, audit),
         *of_usage(records, store, usage),
-        *of_finals(records, told),
+        *of_finals(records, told, audit),
         *of_events(work, events),
         *(await of_rest(world, store)),
     ]

@@ -20,6 +20,8 @@ Kind = Literal[
     "nats.half",
     "nats.delay",
     "nats.hole",
+    "stream.full",
+    "stream.overlap",
     "redis.cut",
     "redis.half",
     "redis.delay",
@@ -41,6 +43,8 @@ WEIGHTS: dict[Kind, int] = {
     "nats.half": 6,
     "nats.delay": 6,
     "nats.hole": 4,
+    "stream.full": 4,
+    "stream.overlap": 2,
     "redis.cut": 12,
     "redis.half": 6,
     "redis.delay": 6,
@@ -82,7 +86,7 @@ def _hold_ms(dice: random.Random) -> int:
 def schedule(seed: int, count: int) -> list[Fault]:
     """The first `count` faults of a seed; a longer campaign of the same seed begins with them.
 
-    Every kind comes once before any is drawn by weight, so that a campaign of 18 or more faults has them all.
+    Every kind comes once before any is drawn by weight, so that a campaign of 20 or more faults has them all.
     """
     dice = random.Random(seed)  # noqa: S311 - repeatable on purpose
     first = list(WEIGHTS)

@@ -84,13 +84,14 @@ def test_tasks(state: TaskState, attempt: int, audit: list[AuditEntry], names: t
         (["success"], ()),
         ([], ("told = tasks ended", "another end")),
         (["timeout"], ("another end",)),
-        (["success", "success"], ("told twice",)),
+        (["success", "success"], ()),
+        (["success", "error"], ("told two ends",)),
     ],
 )
 def test_finals(statuses: list[str], names: tuple[str, ...]) -> None:
     """Told once, and as it ended, or it shows."""
     told: list[dict[str, Any]] = [{"request_id": "r", "status": status} for status in statuses]
-    found = missed(of_finals({"r": record(TaskState.SUCCEEDED, 1)}, told))
+    found = missed(of_finals({"r": record(TaskState.SUCCEEDED, 1)}, told, {}))
     assert len(found) == len(names)
     assert all(any(name in bar for bar in found) for name in names)
 

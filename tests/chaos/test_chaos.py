@@ -23,7 +23,7 @@ FAULTS = 12
 
 
 def test_the_faults_follow_from_the_seed() -> None:
-    """Same seed, same faults; a longer campaign begins with those of a shorter one; 18 have every kind."""
+    """Same seed, same faults; a longer campaign begins with those of a shorter one; 20 have every kind."""
     assert schedule(SEED, 40)[:18] == schedule(SEED, 18)
     assert schedule(SEED, 18) != schedule(SEED + 1, 18)
     assert {f.kind for f in schedule(SEED, len(WEIGHTS))} == set(WEIGHTS)

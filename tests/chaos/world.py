@@ -6,19 +6,24 @@ Every process that a fault takes away is started again by the fault itself. A pr
 import asyncio
 import signal
 import sys
+import time
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar, cast
 
-from nats.js.api import ConsumerConfig, StreamConfig
+import nats.errors
+import nats.js.errors
+from nats.js.api import ConsumerConfig, DiscardPolicy, StreamConfig
+from nats.js.errors import BadRequestError, NotFoundError
 
 from router.bus.fleet import ACKS, RESULTS, WORKERS
 from tests.chaos.load import TENANTS, TOLD
 from tests.chaos.proxy import Proxy
 from tests.chaos.schedule import Fault
-from tests.fleet.foreign import Foreign
-from tests.fleet.harness import Fleet, Pod
+from tests.fleet.foreign import ASSIGN, Foreign
+from tests.fleet.harness import Fleet, Pod, until
 from tests.servers import ServerProcess, ValkeyProcess, to_its_end
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +32,9 @@ DELAY_S = 0.08
 READY_S = 60.0
 """A pod starts in a second or two; three of them, killed together on a machine that does other work, take longer."""
 _TERM_S = 20.0
+PATIENCE_S = 60.0
+
+T = TypeVar("T")
 
 
 class WorkerProcess:
@@ -50,6 +58,20 @@ class WorkerProcess:
                 stderr=log,
             )
         return self
+
+
+async def insisted(call: Callable[[], Awaitable[T]], *fine: type[Exception]) -> T:
+    """Call until it succeeds or fails in one of these ways, which count as done: NATS may be away."""
+    give_up = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return await call()
+        except fine:
+            return cast("T", None)
+        except (nats.errors.Error, nats.js.errors.Error, OSError):
+            if time.monotonic() > give_up:
+                raise
+            await asyncio.sleep(0.2)
 
 
 class World:
@@ -122,6 +144,8 @@ class World:
         what, _, act = fault.kind.partition(".")
         if what in ("pod", "worker"):
             await self._to_one_of(self.fleet.pods if what == "pod" else self.workers, fault, act, hold_s)
+        elif what == "stream":
+            await self._to_stream(act, hold_s)
         elif act in ("kill", "freeze"):
             await self._to_server(self.fleet.nats if what == "nats" else self.fleet.valkey, act, hold_s)
         else:
@@ -154,6 +178,26 @@ class World:
                 server.freeze()
                 await asyncio.sleep(hold_s)
                 server.thaw()
+
+    async def _to_stream(self, act: str, hold_s: float) -> None:
+        """ASSIGN takes nothing more; or a stream of somebody else takes the subject of acks. Then as before."""
+        js = self.caller.client.jetstream()
+        async with self._lock(act):
+            match act:
+                case "full":
+                    config = (await insisted(lambda: js.stream_info("ASSIGN"))).config
+                    tiny = config.evolve(max_msgs=1, discard=DiscardPolicy.NEW)
+                    await insisted(lambda: js.update_stream(tiny))
+                    await asyncio.sleep(hold_s)
+                    await insisted(lambda: js.update_stream(config))
+                case "overlap":
+                    theirs = StreamConfig(name="THEIRS", subjects=[f"{ASSIGN}.*"])
+                    await insisted(lambda: js.delete_stream("ACK"), NotFoundError)
+                    await insisted(lambda: js.add_stream(theirs), BadRequestError)
+                    await asyncio.sleep(hold_s)
+                    await insisted(lambda: js.delete_stream("THEIRS"), NotFoundError)
+                case _:
+                    raise AssertionError(act)
 
     async def _to_one_of(self, many: "list[Pod] | list[WorkerProcess]", fault: Fault, act: str, hold_s: float) -> None:
         one = many[fault.pick % len(many)]
@@ -191,9 +235,9 @@ class World:
         return self._locks.setdefault(id(target), asyncio.Lock())
 
     async def until_whole(self) -> None:
-        """All pods are ready; a process that has ended by itself is noted and started again.
+        """All pods are ready with nothing off; a process that has ended by itself is noted and started again.
 
-        :raises AssertionError: a pod does not get ready.
+        :raises AssertionError: a pod does not get ready, or stays degraded.
         """
         processes: list[Pod | WorkerProcess] = [*self.fleet.pods, *self.workers]
         for one in processes:
@@ -202,3 +246,7 @@ class World:
                 self.surprises.append(f"{one.name} had ended by itself with code {one.process.returncode}")
                 await one.start(wait=False)
         await asyncio.gather(*(pod.until_ready(READY_S) for pod in self.fleet.pods))
+        await until(self._nothing_is_off, READY_S, "nothing is off on any pod")
+
+    async def _nothing_is_off(self) -> bool:
+        return not any([(await pod.readyz())[1].get("degraded", ["unknown"]) for pod in self.fleet.pods])

@@ -10,15 +10,16 @@ from secrets import token_hex
 from typing import Any
 
 import orjson
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as some
 from msgspec import Struct
 from msgspec.structs import replace
 
 from router.domain.ids import to_text
-from router.domain.outcome import Admitted
+from router.domain.outcome import Admitted, Unavailable
 from router.domain.policy.model import Fallback, Policy, StoredPolicy, provider
 from router.domain.request import Options, Step
+from router.errors import StoreError, StoreUnavailable
 from router.store.keys import Keys
 from router.store.nodes import SingleNode
 from tests.store.harness import Ask
@@ -72,6 +73,8 @@ async def walk(world: World, name: str, steps: Sequence[Step]) -> list[Made]:
         wanted = replace(plain(TENANT, name, options=Options(meter=True)), step=step)
         ask = Ask(wanted, world.stored)
         (outcome,) = await world.pod.decide(ask)
+        if isinstance(outcome, Unavailable):
+            raise StoreUnavailable("the row was not answered in time")
         assert isinstance(outcome, Admitted)
         chosen = ask.plan.candidates[outcome.candidate].provider.name
         listed += bool(step.key)
@@ -170,7 +173,10 @@ def test_any_results_in_any_order_settle_what_the_model_settles(redis_url: str) 
                 async def world() -> World:
                     return World(pod, STORED)
 
-                await compare(world, *story)
+                try:
+                    await compare(world, *story)
+                except StoreError:  # a machine that stalls for seconds says nothing of the rule
+                    reject()
 
         examples()
         runner.run(nodes.close())
