@@ -22,8 +22,10 @@ test-unit: venv ## the tests that need no server and start no process: half a mi
 test-long: venv ## the long state machines, Redis Cluster and fault runs
 	@$(BIN)/python -m pytest -m long --timeout 1800 $(ARGS)
 
-test-rights: venv ## the tests of store and fleet, where pods have exactly the rights that `router acl` prints
+test-rights: venv ## store and fleet where pods have exactly the rights that `router acl` prints; core tests with the rights of the version before
 	@TEST_RIGHTS=least $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" tests/store tests/fleet $(ARGS)
+	@TEST_RIGHTS=previous $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" $(ARGS) \
+		$(foreach name,attempts clients policies tasks waiting,tests/fleet/test_$(name).py)
 
 test-docker: venv ## the tests of store, bus, fleet and worker with redis:7 and nats:2 as containers (an engine must answer)
 	@TEST_BACKEND=docker TESTCONTAINERS_RYUK_DISABLED=true $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" \

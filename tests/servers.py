@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -25,6 +25,7 @@ from router.bus.rights import authorization
 from router.domain.access import Party
 from router.settings import load
 from router.store.rights import Server, acl_rules
+from tests import previous_rights
 
 if TYPE_CHECKING:
     from tests.containers import Contained
@@ -34,7 +35,9 @@ STOP_TIMEOUT_S = 10.0
 _PORT_ATTEMPTS = 5
 IN_CONTAINERS = os.environ.get("TEST_BACKEND") == "docker"
 LEAST_RIGHTS = os.environ.get("TEST_RIGHTS") == "least"
-"""Whether pods and commands have exactly the rights that `router acl` prints (`make test-rights`)."""
+"""Whether pods have exactly the rights that `router acl` prints (`make test-rights`)."""
+PREVIOUS_RIGHTS = os.environ.get("TEST_RIGHTS") == "previous"
+"""Whether pods have the rights of the version before."""
 PASSWORD = "sesame"  # noqa: S105 - of a test's server
 
 
@@ -217,7 +220,24 @@ class NatsProcess(ServerProcess):
     @property
     def pod_url(self) -> str:
         """The address for pods."""
+        if PREVIOUS_RIGHTS and self._granted:
+            return self.previous_url
         return self.url_of(Party.POD) if LEAST_RIGHTS and self._granted else self.url
+
+    @property
+    def previous_url(self) -> str:
+        """The address for pods with the rights of the version before, after `grant_previous`."""
+        return f"nats://router-previous:{PASSWORD}@127.0.0.1:{self.port}"
+
+    def grant_previous(self) -> None:
+        """From the next start on, the server has a user for pods with the rights of the version before."""
+        if not self._limited:
+            self._granted = previous_users(previous_rights.NATS_PUBLISH, previous_rights.NATS_SUBSCRIBE)
+
+    @property
+    def _limited(self) -> bool:
+        """Whether the configuration has users of its own."""
+        return "authorization" in self.extra or "accounts" in self.extra
 
     def url_of(self, party: Party) -> str:
         """The address for a party that has its least rights."""
@@ -225,7 +245,7 @@ class NatsProcess(ServerProcess):
 
     def grant(self, env: Mapping[str, str]) -> None:
         """From the next start on, the server has the users that `router acl nats` prints with these settings."""
-        if "authorization" in self.extra or "accounts" in self.extra:
+        if self._limited:
             return
         users = authorization(nats_account(load({"ROUTER_NATS_URL": self.url, **env})))
         everything = f'{{ user: "tests", password: "{PASSWORD}" }}'
@@ -251,6 +271,17 @@ class NatsProcess(ServerProcess):
         """The server names itself in its first line; JetStream is up before the port is opened."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
             return f'"router-tests-{os.getpid()}-{self.port}"'.encode() in connection.recv(65536)
+
+
+def previous_users(publish: Sequence[str], subscribe: Sequence[str]) -> str:
+    """A block for a NATS server: pods as `router-previous` with these rights; who names no user may do everything."""
+    allowed = [", ".join(f'"{s}"' for s in of) for of in (publish, subscribe)]
+    return (
+        "no_auth_user: tests\nauthorization { users: [\n"
+        f'{{ user: "tests", password: "{PASSWORD}" }}\n'
+        f'{{ user: "router-previous", password: "{PASSWORD}", permissions: {{\n'
+        f"publish: {{ allow: [{allowed[0]}] }}, subscribe: {{ allow: [{allowed[1]}] }} }} }}\n] }}"
+    )
 
 
 def least_users(server: Server) -> list[str]:
@@ -285,7 +316,14 @@ class ValkeyProcess(ServerProcess):
     @property
     def pod_url(self) -> str:
         """The address for pods."""
+        if PREVIOUS_RIGHTS:
+            return self.previous_url
         return self.url_of(Party.POD) if LEAST_RIGHTS else self.url
+
+    @property
+    def previous_url(self) -> str:
+        """The address for pods with the rights of the version before."""
+        return f"redis://router-previous:{PASSWORD}@127.0.0.1:{self.port}/0"
 
     def url_of(self, party: Party) -> str:
         """The address for a party that has its least rights; see `least_users`."""
@@ -294,7 +332,9 @@ class ValkeyProcess(ServerProcess):
     def command(self) -> list[str]:
         """One line of arguments; no configuration file."""
         base = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        rest = ("--maxmemory-policy", "noeviction", "--dir", str(self.data), *least_users(self.rights), *self.args)
+        previous = ("--user", "router-previous", "on", f">{PASSWORD}", *previous_rights.REDIS.split())
+        users = (*least_users(self.rights), *previous)
+        rest = ("--maxmemory-policy", "noeviction", "--dir", str(self.data), *users, *self.args)
         return [str(valkey_binary()), *base, *rest]
 
     def answers(self) -> bool:

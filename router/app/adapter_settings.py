@@ -7,6 +7,7 @@ from router.bus.options import BusOptions, js_prefix_of
 from router.bus.rights import Account
 from router.bus.stream_specs import ConsumerSpec, StreamSpec
 from router.domain.degraded import Degradable
+from router.domain.identity import AuditIdentity, Naming
 from router.domain.plan import Deadlines
 from router.domain.policy.model import OnStoreError
 from router.domain.roles import Role
@@ -132,6 +133,12 @@ def nats_account(s: Settings, tenant: str | None = None) -> Account:
     )
 
 
+def audit_identity(s: Settings) -> AuditIdentity:
+    """How the audit names people."""
+    key = "" if s.audit_identity_key is None else s.audit_identity_key.get_secret_value()
+    return AuditIdentity(Naming(s.audit_identity), key.encode())
+
+
 def quotas(s: Settings) -> Quotas:
     """Quotas on a tenant's policies."""
     return Quotas(policies=s.quota_policies, providers=s.quota_providers, rules=s.quota_rules)
@@ -252,6 +259,7 @@ def secrets_of(s: Settings) -> tuple[str, ...]:
         s.nats_password,
         s.nats_token,
         s.redis_password,
+        s.audit_identity_key,
     )
     tokens = (token for _, _, token in _tokens(s))
     return (*(secret.get_secret_value() for secret in secrets if secret is not None), *tokens)

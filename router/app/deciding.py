@@ -3,7 +3,7 @@
 import os
 from functools import partial
 
-from router.app.adapter_settings import decide_settings
+from router.app.adapter_settings import audit_identity, decide_settings
 from router.app.audit import AuditParts
 from router.app.platform import Platform
 from router.app.policies import PolicyParts
@@ -60,6 +60,7 @@ class DecideParts:
             on_unknown_tenant=audit.unknown.refused,
             on_isolation_violation=partial(platform.isolation.violated, Door.DECIDE),
             push_refusal=platform.push_gate.refusal,
+            identity=audit_identity(s),
         )
         self.dry_run = DryRun(
             decisions=store.decisions,

@@ -84,8 +84,13 @@ class Pod:
         self._unopened = self._bus_parts()
 
     async def start(self) -> None:
-        """Start everything and return at once. Unavailable servers are waited for in the background."""
+        """Start everything and return at once. Unavailable servers are waited for in the background.
+
+        :raises StartupRefused: a setting that only pods need is missing.
+        """
         s, platform = self._s, self._platform
+        if s.audit_identity == "hashed" and s.audit_identity_key is None:
+            raise StartupRefused("ROUTER_AUDIT_IDENTITY is hashed and has no key: set ROUTER_AUDIT_IDENTITY_KEY_FILE")
         log.info("pod %s of version %s starts", s.pod_name, __version__, extra={"event": Event.POD_STARTING})
         for holder in short_tokens(s):
             log.warning(

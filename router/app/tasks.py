@@ -4,7 +4,7 @@ import os
 import time
 from functools import partial
 
-from router.app.adapter_settings import decide_settings
+from router.app.adapter_settings import audit_identity, decide_settings
 from router.app.outage import StoreOutage
 from router.app.platform import Platform
 from router.app.policies import PolicyParts
@@ -99,6 +99,7 @@ class TaskParts:
             deadlines=decide_settings(platform.settings).deadlines,
             give_up=effects.give_up,
             snapshot=policies.figures.snapshot,
+            identity=audit_identity(platform.settings),
         )
         return Sweeper(
             tasks=store.tasks,

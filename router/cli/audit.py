@@ -62,6 +62,7 @@ def query(
     """
     import asyncio
 
+    from router.app.adapter_settings import audit_identity
     from router.cli.target import settings_for
     from router.domain.audit import AuditQuery
     from router.usecases.audit.query import checked
@@ -69,6 +70,7 @@ def query(
     kind, _, resource_id = (resource or "").partition(":")
     if resource is not None and kind not in RESOURCE_TYPES:
         raise typer.BadParameter(f"{kind!r} is none of {', '.join(RESOURCE_TYPES)}", param_hint="--resource")
+    settings = settings_for(redis=redis)
     audit_query = AuditQuery(
         tenant_id=tenant,
         since_ms=moment_ms(since, "--since"),
@@ -81,9 +83,10 @@ def query(
         decision_id=decision_id,
         request_id=request_id,
         outcome=outcome,
+        user_hash=None if user is None else audit_identity(settings).hashed(user),
     )
     checked(audit_query, cursor, limit)
-    page = asyncio.run(_page(settings_for(redis=redis), audit_query, cursor, limit))
+    page = asyncio.run(_page(settings, audit_query, cursor, limit))
     if json:
         print_json({"entries": [facts(e) for e in page.entries], "cursor": page.cursor, "read": page.read})
     elif page.entries:

@@ -194,6 +194,7 @@ def _show(answer: dict[str, Any], result: dict[str, Any] | None) -> None:
         error = reply.get("error") or {}
         note(f"refused: {error.get('code')}: {error.get('message')}")
         facts = [(k, v) for k, v in (error.get("details") or {}).items() if k != "explain"]
+    facts += [("warning", text) for text in context.get("warnings") or ()]
     facts += [("request", context.get("request_id")), ("answered by", f"{answer['pod']} in {answer['ms']:.1f} ms")]
     if result is not None and "state" in result:
         note(f"no final result: the task is {result['state'] or 'no longer known'}, attempt {result['attempt']}")

@@ -4,6 +4,8 @@ A record has two parts. The pod packs the *features*, which it knows before the 
 outcome. A record holds only the fields named here, never a payload or a secret.
 """
 
+from collections.abc import Callable
+
 from msgspec import Struct
 
 from router.domain.ids import from_text
@@ -155,7 +157,8 @@ class AuditQuery(Struct, frozen=True):
     """A query for entries of one tenant. A field that is None matches everything.
 
     `since_ms` (inclusive) and `until_ms` (exclusive) are Unix time by the log's own clock, which never goes back.
-    `action` matches a whole action or a prefix of it; the other fields match whole values.
+    `action` matches a whole action or a prefix of it; the other fields match whole values. `user_hash`: the user's name
+    in entries with hashed names (`identity.AuditIdentity`); it matches like `user_id`.
     """
 
     tenant_id: str
@@ -169,13 +172,15 @@ class AuditQuery(Struct, frozen=True):
     decision_id: str | None = None
     request_id: str | None = None
     outcome: str | None = None
+    user_hash: str | None = None
 
     def matches(self, entry: AuditEntry) -> bool:
         """Whether the entry matches. The caller has read only entries of the right tenant and time range."""
         if self.action is not None and not entry.action.startswith(self.action):
             return False
+        if self.user_id is not None and entry.user_id not in (self.user_id, self.user_hash or self.user_id):
+            return False
         compared = (
-            (self.user_id, entry.user_id),
             (self.resource_type, entry.resource_type),
             (self.resource_id, entry.resource_id),
             (self.trace_id, entry.trace_id),
@@ -185,12 +190,18 @@ class AuditQuery(Struct, frozen=True):
         )
         return all(expected is None or expected == actual for expected, actual in compared)
 
-    def traces(self) -> tuple[bytes, ...]:
-        """Byte strings that every matching record contains, so that most records need not be decoded."""
-        texts = (self.user_id, self.trace_id, self.request_id)
-        required = [text.encode() for text in texts if text is not None]
+    def may_match(self) -> Callable[[bytes], bool]:
+        """Return the quick check of a packed record: False for most records that do not match, so that only the others
+        are decoded.
+        """
         decision = None if self.decision_id is None else from_text(self.decision_id)
-        return (*required, decision) if decision is not None else tuple(required)
+        required = [text.encode() for text in (self.trace_id, self.request_id) if text is not None]
+        required += [] if decision is None else [decision]
+        users = [text.encode() for text in (self.user_id, self.user_hash) if text is not None]
+        if len(users) < 2:
+            required += users
+            return lambda record: all(text in record for text in required)
+        return lambda record: any(u in record for u in users) and all(text in record for text in required)
 
 
 class AuditRead(Struct, frozen=True):

@@ -178,7 +178,8 @@ def _session(request: DecideRequest, stored: StoredPolicy) -> str | None:
         return None
     value = request.context.get(sticky.session_key)
     if isinstance(value, str):
-        return None if stands_for_none(value) else value
+        # The first half is a fast test that the most usual sessions pass.
+        return value if (len(value) > _MAX_NONE_CHARS and not value.isspace()) or not stands_for_none(value) else None
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
@@ -225,7 +226,7 @@ def _charges(request: DecideRequest, stored: StoredPolicy, candidates: tuple[Can
         if scope is _TENANT:
             owner = ""
         elif scope is _USER:
-            owner = request.user_id or ANONYMOUS
+            owner = request.owner_id or request.user_id or ANONYMOUS
         elif scope is _POLICY:
             owner = stored.policy_id
         else:

@@ -75,7 +75,8 @@ class DecideRequest(Struct, frozen=True):
 
     `fingerprint` is a hash of everything that may change the answer, and of nothing else. `payload` is None if the task
     has a `payload_ref`. `warnings`: defects that did not cost the request. `by_message`: it has a message_id and the
-    shape message or input, whose gateways look up a decision by the message_id alone.
+    shape message or input, whose gateways look up a decision by the message_id alone. `user_id` and `client_ip` are
+    what the audit has (`identity.AuditIdentity`); `owner_id`: the user as sent, for limits, where `user_id` is not.
     """
 
     tenant_id: str
@@ -99,3 +100,4 @@ class DecideRequest(Struct, frozen=True):
     assignment_subject: str | None = None
     warnings: Warnings = ()
     by_message: bool = False
+    owner_id: str | None = None

@@ -136,6 +136,7 @@ class Heartbeat(Struct, frozen=True):
     status: WorkerState
     load: float | None = None
     timestamp: str | None = None
+    warnings: Warnings = ()
 
 
 class WorkerDeadLetter(Struct, frozen=True):
@@ -147,3 +148,4 @@ class WorkerDeadLetter(Struct, frozen=True):
     reason: str
     payload_ref: str | None = None
     timestamp: JsonValue = None
+    warnings: Warnings = ()

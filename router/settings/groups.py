@@ -158,6 +158,17 @@ class Store(Group):
         ge=0,
         le=1,
     )
+    audit_identity: Literal["plain", "hashed", "off"] = setting(
+        "plain",
+        "How the audit, its exports and task records name users and client addresses: as sent, as a keyed hash (needs "
+        "ROUTER_AUDIT_IDENTITY_KEY_FILE), or not at all. Change it after all pods run a version that has it.",
+    )
+    audit_identity_key: SecretStr | None = setting(
+        None,
+        "Key of hashed names, at least 32 characters, the same for all pods. Where it is known, queries by the plain "
+        "name find hashed entries.",
+        min_length=32,
+    )
     audit_append_slow_ms: Ms = setting(25, "Alert when 5 % of the calls that write audit records take longer.", ge=1)
     audit_read_slow_ms: Ms = setting(250, "Alert when 5 % of a pod's audit log reads take longer.", ge=1)
     audit_export_subject: str | None = setting(

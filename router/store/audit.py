@@ -70,11 +70,11 @@ class RedisAudit:
             end = f"({before}"
         start = "-" if query.since_ms is None else f"{max(query.since_ms, 0)}-0"
         rows = await self._read(command="XREVRANGE", tenant_id=query.tenant_id, first=end, last=start, maximum=maximum)
-        traces = query.traces()
+        may_match = query.may_match()
         entries: list[AuditEntry] = []
         for row in rows:
             raw = row[1].get(b"r", b"")
-            if all(t in raw for t in traces):
+            if may_match(raw):
                 entry = readable(query.tenant_id, row)
                 if query.matches(entry):
                     entries.append(entry)

@@ -7,7 +7,6 @@ share. An assignment is the body with a few fields appended, so a large payload 
 again only for an attempt whose deadline differs from that of the first candidate.
 """
 
-from types import NoneType
 from typing import Any
 
 import msgspec
@@ -130,16 +129,13 @@ def encode_job(request: DecideRequest, deadline_ms: int, *, max_attempts: int = 
 
 def _options(options: Options, deadline_ms: int, max_attempts: int) -> JsonObject:
     """The options of the body. The priority comes first only if the request has none: see `_OWN_PRIORITY`."""
-    fields: JsonObject = {
-        "deadline_ms": deadline_ms,
-        "retry": {
-            "max_attempts": max_attempts if options.max_attempts is None else options.max_attempts,
-            "backoff_ms": DEFAULT_BACKOFF_MS if options.backoff_ms is None else options.backoff_ms,
-        },
+    retry: JsonObject = {
+        "max_attempts": max_attempts if options.max_attempts is None else options.max_attempts,
+        "backoff_ms": DEFAULT_BACKOFF_MS if options.backoff_ms is None else options.backoff_ms,
     }
     if options.priority is None:
-        return {"priority": DEFAULT_PRIORITY, **fields}
-    return {**fields, "priority": options.priority}
+        return {"priority": DEFAULT_PRIORITY, "deadline_ms": deadline_ms, "retry": retry}
+    return {"deadline_ms": deadline_ms, "retry": retry, "priority": options.priority}
 
 
 def _job_payload(payload: JsonValue, deadline_ms: int) -> tuple[JsonObject, bool]:
@@ -174,12 +170,13 @@ def _head_of(r: DecideRequest, deadline_ms: int, timed: bool) -> _Head:
         metadata=r.metadata,
         idempotency_key=r.idempotency_key,
         message_id=r.message_id,
-        user_id=r.user_id,
+        # Limits of the next attempts need the user, whatever the audit calls it.
+        user_id=r.user_id if r.owner_id is None else r.owner_id,
         client_ip=r.client_ip,
         step=r.step,
         constraints=r.constraints,
         # Pods of the version before this one read only a text.
-        options=r.options if type(r.options.priority) in (str, NoneType) else _with_text(r.options),
+        options=r.options if r.options.priority is None else _with_text(r.options),
         correlation=r.correlation,
         assignment_subject=r.assignment_subject,
         deadline_ms=deadline_ms,

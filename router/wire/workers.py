@@ -30,13 +30,14 @@ def decode_heartbeat(data: bytes) -> Heartbeat | Rejected:
         status,
         float(load) if isinstance(load, int | float) else None,
         timestamp if isinstance(timestamp, str) else None,
+        warnings.warnings,
     )
 
 
 def decode_worker_dead_letter(data: bytes) -> WorkerDeadLetter | Rejected:
     """Decode a worker's dead letter, bare or enveloped. Never raises, whatever the bytes."""
-    problems = Problems()
-    fields = open_envelope(data, "dead_letter", MAX_BYTES, Problems())
+    problems, warnings = Problems(), Problems()
+    fields = open_envelope(data, "dead_letter", MAX_BYTES, warnings)
     if isinstance(fields, Rejected):
         return fields
     get = fields.get
@@ -46,4 +47,4 @@ def decode_worker_dead_letter(data: bytes) -> WorkerDeadLetter | Rejected:
     payload_ref = text(problems, "payload_ref", get("payload_ref"), MAX_REFERENCE_CHARS)
     if problems or reason is None:
         return problems.rejected()
-    return WorkerDeadLetter(reason, payload_ref, get("ts"))
+    return WorkerDeadLetter(reason, payload_ref, get("ts"), warnings.warnings)

@@ -57,6 +57,7 @@ FEATURES: dict[str, Values] = {
         "nats": {"urls": ["nats://nats:4222"], "user": "router", "existingSecret": "nats", "passwordKey": "password"}
     },
     "admin tokens": {"admin": {"existingSecret": "tokens", "viewerKey": "viewer", "adminKey": "admin-token"}},
+    "hashed names": {"audit": {"identitySecret": "identity"}, "settings": {"ROUTER_AUDIT_IDENTITY": "hashed"}},
     "policies": {"policies": {"documents": {"acme": {"default": POLICY}}, "source": "files"}},
     "files of one's own": {
         "cp": {"existingConfigMap": "my-cp", "key": "cp.json"},

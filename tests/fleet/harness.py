@@ -26,7 +26,7 @@ from router.store.nodes import SingleNode
 from router.store.policies import RedisPolicies
 from router.usecases.admin.overrides import OverrideService
 from router.usecases.policies.publish import PolicyPublisher
-from tests.servers import LEAST_RIGHTS, NatsProcess, ValkeyProcess, free_port, to_its_end
+from tests.servers import LEAST_RIGHTS, PREVIOUS_RIGHTS, NatsProcess, ValkeyProcess, free_port, to_its_end
 
 READY_S = 90.0
 STOP_S = 20.0
@@ -196,6 +196,8 @@ class Fleet:
         self._env = base | dict(env or {})
         if LEAST_RIGHTS:
             self.nats.grant(self._env)
+        elif PREVIOUS_RIGHTS:
+            self.nats.grant_previous()
         self._count = pods
         self.pods: list[Pod] = []
         self._tenants = 0

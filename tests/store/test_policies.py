@@ -133,7 +133,7 @@ async def test_policies_do_not_expire(store: RedisPolicies, nodes: SingleNode, t
     """Head and policies have no time to live."""
     await store.apply(tenant, "default", ONE, expect_revision=None)
     keys = KEYS.tenant(tenant)
-    assert [await nodes.call("TTL", k) for k in (keys.head, keys.policies)] == [-1, -1]
+    assert [await nodes.call("PTTL", k) for k in (keys.head, keys.policies)] == [-1, -1]
 
 
 async def test_a_tenant_has_so_many_policies(nodes: SingleNode, tenant: str) -> None:
@@ -184,7 +184,7 @@ async def test_a_server_that_is_away() -> None:
 
 async def test_the_mark_of_a_complete_seed(plain: SingleNode) -> None:
     """The mark is there once it is set, under the schema's own key."""
-    store = RedisPolicies(plain, Keys(schema=f"s{uuid4().hex[:8]}"))
+    store = RedisPolicies(plain, Keys(schema=f"t{uuid4().hex[:8]}"))
     assert await store.seeded() is False
     await store.mark_seeded()
     assert await store.seeded() is True

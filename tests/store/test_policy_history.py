@@ -51,7 +51,7 @@ async def test_the_history_is_bounded(store: RedisPolicies, nodes: SingleNode, t
     for document in (ONE, TWO) * 4:
         await store.apply(tenant, "default", document, expect_revision=None)
     assert [p.revision for p in await store.history(tenant, "default")] == [8, 7, 6, 5]
-    assert await nodes.call("TTL", KEYS.tenant(tenant).history("default")) == -1
+    assert await nodes.call("PTTL", KEYS.tenant(tenant).history("default")) == -1
 
 
 async def test_the_history_of_a_deleted_policy_ends(store: RedisPolicies, nodes: SingleNode, tenant: str) -> None:

@@ -48,7 +48,7 @@ async def test_a_scan_finds_each_key_of_its_pattern(plain: SingleNode, keys: Key
     """At most as many as are asked for; in pages all of them."""
     wanted = {f"{keys.schema}:{n}".encode() for n in range(30)}
     await plain.gather([("SET", key, 1) for key in wanted])
-    await plain.call("SET", f"x{keys.schema}:1", 1)
+    await plain.call("SET", f"tx{keys.schema}:1", 1)
     assert len(await plain.scan(f"{keys.schema}:*", 10, 20)) == 20
     assert set(await plain.scan(f"{keys.schema}:*", 10, 100)) == wanted
     pages = [page async for page in plain.pages(f"{keys.schema}:*".encode(), 10)]

@@ -75,7 +75,7 @@ async def test_lines_that_info_lacks(redis_url: str) -> None:
 async def test_the_memory_share(servers: None, tmp_path: Path) -> None:
     """Used memory of maxmemory; 0 without one."""
     with ValkeyProcess(tmp_path) as server:
-        nodes = SingleNode(server.pod_url)
+        nodes = SingleNode(server.url)
         assert await RedisServers(nodes).memory_share() == 0.0
         await nodes.call("CONFIG", "SET", "maxmemory", "100mb")
         share = await RedisServers(nodes).memory_share()

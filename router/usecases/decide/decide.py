@@ -20,6 +20,7 @@ from router.domain.answers import overloaded
 from router.domain.decision import Answer, Code, Refused
 from router.domain.defects import Warnings
 from router.domain.figures import NO_FIGURES, Snapshot
+from router.domain.identity import PLAINLY, AuditIdentity, Naming
 from router.domain.outcome import Admitted, Outcome
 from router.domain.plan import Features, Plan, plan
 from router.domain.policy.model import StoredPolicy, TenantPolicies
@@ -84,6 +85,7 @@ class Decide:
         on_unknown_tenant: Callable[[DecideRequest, Refused], None] = lambda _request, _refused: None,
         on_isolation_violation: Callable[[], None] = lambda: None,
         push_refusal: Callable[[str | None], Refused | None] = lambda _subject: None,
+        identity: AuditIdentity = PLAINLY,
     ) -> None:
         self._store = store
         self._policies = policies
@@ -100,6 +102,7 @@ class Decide:
         self._on_unknown_tenant = on_unknown_tenant
         self._on_isolation_violation = on_isolation_violation
         self._push_refusal = push_refusal
+        self._hide = None if identity.naming is Naming.PLAIN else identity.hide
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
@@ -134,6 +137,8 @@ class Decide:
                 self._on_isolation_violation()
             self._send_reply(reply, protobuf, request.refused, request.request_id, request.trace_id)
             return
+        if self._hide is not None:
+            request = self._hide(request)
         if reply is None and not request.push_assignment:
             return
         if request.warnings:

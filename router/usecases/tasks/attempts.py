@@ -14,6 +14,7 @@ from typing import assert_never
 
 from router.domain.attempts import next_plan
 from router.domain.figures import NO_FIGURES, Snapshot
+from router.domain.identity import PLAINLY, AuditIdentity
 from router.domain.outcome import (
     Admitted,
     Busy,
@@ -55,6 +56,7 @@ class Attempts:
         deadlines: Deadlines,
         give_up: GiveUp,
         snapshot: Callable[[str], Snapshot] = lambda _: NO_FIGURES,
+        identity: AuditIdentity = PLAINLY,
     ) -> None:
         self._decisions = decisions
         self._policies = policies
@@ -64,6 +66,7 @@ class Attempts:
         self._give_up = give_up
         self._ending: set[asyncio.Task[None]] = set()
         self._snapshot = snapshot
+        self._hide = identity.hide
 
     async def begin(self, record: TaskRecord, job: bytes | None) -> None:
         """Start the attempt that is due for a waiting task. If the store does not answer, the task is due again.
@@ -79,7 +82,7 @@ class Attempts:
             await self._give_up(record, "WORK_ITEM_LOST" if job is None else "POLICY_DELETED")
             return
         try:
-            request = request_of(job)
+            request = self._hide(request_of(job))
         except ValueError as fault:
             log.error("work item cannot be read, its task ends: %s", fault)
             await self._give_up(record, "WORK_ITEM_UNREADABLE")

@@ -8,6 +8,7 @@ from router.domain.alert import Condition
 from router.domain.result import WorkerState
 from router.ports.alerts import AlertSink
 from router.telemetry import Event, Telemetry
+from router.usecases.messages.input_defects import InputDefects
 from router.wire.problems import Rejected
 from router.wire.subjects import WORKER_DEAD_LETTER
 from router.wire.workers import decode_heartbeat, decode_worker_dead_letter
@@ -26,6 +27,7 @@ class FleetWorkers:
 
     def __init__(self, telemetry: Telemetry, alerts: AlertSink, monotonic_s: Callable[[], float]) -> None:
         self._telemetry = telemetry
+        self._defects = InputDefects(telemetry, "worker message")
         self._alerts = alerts
         self._now = monotonic_s
         # Time of the last heartbeat by worker id, oldest first. Bounded: a worker that sends a new id with every
@@ -38,6 +40,7 @@ class FleetWorkers:
         if isinstance(beat, Rejected):
             self._telemetry.worker_heartbeats.labels("unreadable").inc()
             return
+        self._defects.count(beat.warnings)
         self._telemetry.worker_heartbeats.labels(beat.status.value).inc()
         self._last_beat_s.pop(beat.worker_id, None)
         if beat.status is not WorkerState.STOPPED:
@@ -48,6 +51,8 @@ class FleetWorkers:
     def dead_letter(self, data: bytes, _headers: object) -> None:
         """Count, log and alert on a message that a worker could not handle. Never raises."""
         letter = decode_worker_dead_letter(data)
+        if not isinstance(letter, Rejected):
+            self._defects.count(letter.warnings)
         fields = (
             {"reason": "unreadable"}
             if isinstance(letter, Rejected)

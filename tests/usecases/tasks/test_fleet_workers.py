@@ -66,3 +66,16 @@ def test_a_workers_dead_letter_is_an_alert() -> None:
     data = {"reason": "PARSE_ERROR", "payload_ref": "ASSIGN:7", "ts": 1}
     room.workers.dead_letter(orjson.dumps({"version": "v1", "kind": "dead_letter", "data": data}), {})
     assert room.alerts.events == [(Condition.DEAD_LETTERS, "caf.deadletter.v1")]
+
+
+def test_defects_of_a_workers_messages_are_counted() -> None:
+    """A status in capitals, a byte order mark, half a character: the worker lives, its dead letter is an alert."""
+    room = Room()
+    room.beat("a", "Busy")
+    beat = {"worker_id": "b", "status": "idle"}
+    room.workers.heartbeat(b"\xef\xbb\xbf" + orjson.dumps(beat), {})
+    room.workers.dead_letter(b'{"reason":"PARSE_ERROR","payload_ref":"cut \\ud83d"}', {})
+    assert room.value("router_workers") == 2
+    assert len(room.alerts.events) == 1
+    for defect in ("other_form", "byte_order_mark", "half_character"):
+        assert room.value("router_input_defects_total", message="worker message", defect=defect) == 1
