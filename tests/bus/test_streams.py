@@ -259,6 +259,20 @@ async def test_a_foreign_stream_is_accepted_with_its_own_retention(bus: Bus, nam
     assert state.config.filters == [f"{name}.a", f"{name}.b.*"]
 
 
+async def test_before_nats_2_10_what_came_later_is_not_delivered(
+    bus: Bus, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A consumer of a foreign stream has one filter there: the needed subject, and no reason against the pod."""
+    monkeypatch.setattr(Bus, "server_version", (2, 9, 25))
+    await create(bus, name.upper(), [f"{name}.>"])
+    stream = StreamSpec(name.upper(), (f"{name}.a",), 3600, added=(f"{name}.a.tenant.>",))
+    streams = Streams(bus, [stream], [ConsumerSpec(name.upper(), "c", subjects=(f"{name}.a", f"{name}.a.tenant.>"))])
+    assert (await streams.ensure()).missing == ()
+    state = await streams.consumer(name.upper(), "c")
+    assert state is not None
+    assert state.config.filters == [f"{name}.a"]
+
+
 async def test_subjects_that_came_later_are_a_difference_and_never_a_reason(bus: Bus, name: str) -> None:
     """A new stream has them. One of the version before lacks them, and the difference says how to add them."""
     spec = StreamSpec(name.upper(), (f"{name}.a",), 3600, 600, added=(f"{name}.a.tenant.>",))

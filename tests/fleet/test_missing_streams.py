@@ -156,10 +156,11 @@ async def test_a_foreign_stream_may_serve_several_kinds(own: Own) -> None:
         reply = await caller.ask(task("acme", push_assignment=True))
         await usage.one(assignment_id=reply.context["assignment_id"])
         assert {w["assignment_id"] for w in worker.taken} == {reply.context["assignment_id"]}
-    filters = {c.name: c.config.filter_subject for c in await js.consumers_info("CAF")}
-    assert filters["workers"] == ASSIGN
-    assert filters["router-fleet-results"] == "caf.exec.result.v1"
-    assert filters["router-fleet-acks"] == "caf.exec.assign.v1.ack"
+    infos = [c.config for c in await js.consumers_info("CAF")]
+    filters = {c.durable_name: c.filter_subjects or [c.filter_subject] for c in infos}
+    assert filters["workers"] == [ASSIGN]
+    assert filters["router-fleet-results"][0] == "caf.exec.result.v1"
+    assert filters["router-fleet-acks"][0] == "caf.exec.assign.v1.ack"
     assert (await pod.metrics())["router_stream_differences"] == 0
 
 
