@@ -19,7 +19,7 @@
 --   steps           <schema>:{p}:<tenant>:steps:<name>  decisions of the request's steps, rows of a step
 -- ARGV
 --   batch           layout decide_batch
---   row             one a request: layouts decide_row, charge, candidate, claim, message, failed, steps (store/layouts.py)
+--   row             one a request: layouts decide_row, charge, candidate, claim, message, failed, steps
 -- RETURNS
 --   0 admitted      layout admitted
 --   1 replay        the remembered value

@@ -4,7 +4,7 @@
 --          B candidates, a d each of the first 24: ms until it may be fit, -1 unknown; none when the first look chose
 --          B limits of candidates, each: B candidate, B its charge, d units left: for the first 12 candidates that a
 --          limit of their own turned away, that limit; and the first 12 limits of the chosen one
---          c8 provider entry of the pin that was left, or nothing; then '\1' if the caller reported that provider as failed
+--          c8 provider entry of the pin that was left, or nothing; then '\1' if the caller reported it as failed
 local SAW_NOTHING, MAX_OWN = '\0\0\0', 12
 local waits, own = '\0', '\0'
 
