@@ -13,6 +13,8 @@ REDIS = (
 
 NATS_PUBLISH = (
     "_INBOX.>",
+    "_R_.>",
+    "_GR_.>",
     "caf.exec.>",
     "beamline.usage.v1.metered",
     "beamline.alert.v1.*",

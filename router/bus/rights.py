@@ -90,7 +90,9 @@ def _narrow(patterns: Iterable[str]) -> tuple[str, ...]:
 
 def _served() -> tuple[str, ...]:
     """The request subjects that pods answer; extensions answer theirs."""
-    return tuple(s for s in REQUEST_SUBJECTS if not s.startswith(subjects.EXTENSION))
+    acts = f"{subjects.ADMIN}.>"
+    others = [s for s in REQUEST_SUBJECTS if not s.startswith(subjects.EXTENSION) and s != acts]
+    return (*others, f"{subjects.ADMIN}.*")
 
 
 def _of_pod(account: Account) -> list[str]:

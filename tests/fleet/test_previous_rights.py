@@ -7,6 +7,15 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from router.app.adapter_settings import nats_account
+from router.bus.rights import rights
+from router.bus.stream_specs import matches
+from router.domain.access import Party
+from router.settings import load
+from router.store.rights import Server, commands
+from tests import previous_rights
 from tests.fleet.foreign import GET_DECISION, USAGE, Foreign, Worker, task
 from tests.fleet.harness import PLAIN, Fleet, until
 from tests.servers import NatsProcess, ValkeyProcess
@@ -68,8 +77,30 @@ async def test_the_pod_serves_and_says_what_is_off(servers: None, tmp_path: Path
 
 
 def test_every_new_right_is_in_the_changelog() -> None:
-    """Of NATS; those of Redis are compared with the table there."""
+    """What pods need now, and were not allowed before, stands under "New rights", for operators before a roll."""
     text = (Path(__file__).parents[2] / "CHANGELOG.md").read_text()
     section = text.partition("### New rights")[2].partition("\n### ")[0]
-    for right in ("beamline.router.v1.get_decision.>", "$JS.API.STREAM.LIST"):
-        assert f"`{right}`" in section
+    allowed = {word[1:] for word in previous_rights.REDIS.split() if word.startswith("+")}
+    new = [command for command in commands(Party.POD, Server()) if command not in allowed]
+    now = rights(Party.POD, nats_account(load({"ROUTER_NATS_URL": "nats://127.0.0.1:4222"})))
+    for needed, before in (
+        (now.publish, previous_rights.NATS_PUBLISH),
+        (now.subscribe, previous_rights.NATS_SUBSCRIBE),
+    ):
+        new += [s for s in needed if not any(covers(pattern, s) for pattern in before)]
+    assert {"$JS.API.STREAM.LIST", "beamline.router.v1.get_decision.>"} <= set(new)
+    assert [right for right in new if f"`{right}`" not in section] == []
+
+
+def covers(pattern: str, subject: str) -> bool:
+    """Whether all subjects of one pattern are subjects of the other."""
+    return pattern == subject or matches(pattern, subject.replace("*", "x").replace(">", "x.x"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "subject", "covered"),
+    [("a.>", "a.b.*", True), ("a.*", "a.>", False), ("a.b", "a.b", True), ("a.*", "a.*", True), ("a.*", "b.c", False)],
+)
+def test_patterns_that_cover_patterns(pattern: str, subject: str, covered: bool) -> None:
+    """A tail is not covered by one token."""
+    assert covers(pattern, subject) is covered
