@@ -80,7 +80,8 @@ class World:
     def __init__(
         self, folder: Path, *, pods: int, workers: int = 2, fsync: str = "always", ack_wait_s: int | None = None
     ) -> None:
-        args = ("--appendonly", "yes", "--appendfsync", fsync)
+        # Managed services block CONFIG, and nothing may need it.
+        args = ("--appendonly", "yes", "--appendfsync", fsync, "--rename-command", "CONFIG", "")
         self.fleet = Fleet(
             folder,
             pods=0,
