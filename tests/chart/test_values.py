@@ -105,7 +105,7 @@ def test_the_pod_understands_its_environment(feature: str, tmp_path: Path) -> No
             path = tmp_path / value.removeprefix("/")
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.is_dir():
-                path.write_text(f"{path.name}: a secret of some length")
+                path.write_text(f"{path.name}: a secret that is long enough")
             value = str(path)  # noqa: PLW2901 - where a pod would find it
         env[name] = value
     assert load(env).redis_url.startswith("redis")

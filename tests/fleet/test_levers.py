@@ -8,6 +8,7 @@ from tests.fleet.foreign import Foreign, Reply, task
 from tests.fleet.harness import PLAIN, Fleet
 from tests.fleet.queries import act
 
+EVENTS = ("admin.act", "admin.refused", "admin.wrong_token")
 TOKENS = {
     "alice": "operator:0123456789-token-of-alice",
     "bob": "viewer:0123456789-token-of-bob",
@@ -123,7 +124,8 @@ async def test_named_people_act_over_nats(own: Own) -> None:
     written_down = [p.log.read_bytes() for p in fleet.pods] + [repr(e).encode() for e in (*log, *roles)]
     written_down += [orjson.dumps(r) for r in (*replies, done, written, shown)]
     assert not [text for text in written_down if b"0123456789-token" in text]
-    assert sum(len(p.logged("admin.act")) + len(p.logged("admin.refused")) for p in fleet.pods) == 6
+    lines = {event: sum(len(p.logged(event)) for p in fleet.pods) for event in EVENTS}
+    assert lines == {"admin.act": 3, "admin.refused": 2, "admin.wrong_token": 1}
 
 
 async def test_a_dry_run_sees_the_levers(fleet: Fleet, caller: Foreign) -> None:
