@@ -95,6 +95,8 @@ def retention_bounds(s: Settings) -> RetentionBounds:
 
 def decide_settings(s: Settings) -> DecideSettings:
     """Settings of the decide use case."""
+    # Callers of an account with an inbox prefix of its own have their inboxes there.
+    answered = s.reply_prefixes or tuple(dict.fromkeys((subjects.INBOX, f"{s.nats_inbox_prefix}.")))
     return DecideSettings(
         max_in_flight=s.max_in_flight,
         strict_correlation=s.strict_correlation,
@@ -104,7 +106,7 @@ def decide_settings(s: Settings) -> DecideSettings:
         on_store_error=OnStoreError(s.on_store_error),
         deadlines=Deadlines(factor=s.deadline_factor, min_ms=s.deadline_least_ms, max_ms=s.deadline_most_ms),
         deadline_max_ms=s.deadline_max_ms,
-        result_subject_prefixes=(*(s.reply_prefixes or (subjects.INBOX,)), *s.result_subject_prefixes),
+        result_subject_prefixes=(*answered, *s.result_subject_prefixes),
     )
 
 

@@ -97,8 +97,10 @@ def _served() -> tuple[str, ...]:
 
 def _of_pod(account: Account) -> list[str]:
     written = [s for spec in account.streams if spec.kind not in _NOT_BY_PODS for s in spec.subjects]
+    # Without a list, pods answer every inbox: the usual ones, and those of the account's own prefix.
+    answered = account.reply_prefixes or (*PASSING, f"{account.inbox}.")
     return [
-        *(f"{prefix}>" for prefix in (*(account.reply_prefixes or PASSING), *account.result_prefixes)),
+        *(f"{prefix}>" for prefix in (*answered, *account.result_prefixes)),
         # A caller may choose any of these for its assignments (`options.assignment_subject`).
         "caf.exec.>",
         *written,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from router.cli.output import print_json, print_line
+from router.cli.output import note, print_json, print_line
 from router.cli.target import JsonOption
 from router.domain.access import HOLDS, PLACEHOLDER, Party
 
@@ -17,7 +17,7 @@ PartyOption = Annotated[
 
 @app.command()
 def redis(party: PartyOption = None, json: JsonOption = False) -> None:
-    """Print ACL users for Redis, as lines of an ACL file.
+    """Print ACL users for Redis: standard output is an ACL file, which has no comments; notes go to standard error.
 
     They follow the settings: ROUTER_STORE_SCHEMA, ROUTER_REDIS_CLUSTER, ROUTER_WAIT_REPLICAS, the database of the URL.
     """
@@ -28,17 +28,24 @@ def redis(party: PartyOption = None, json: JsonOption = False) -> None:
     server = redis_server(load())
     rules = {p: acl_rules(p, server) for p in party or Party}
     if json:
-        print_json(rules)
+        print_json({p.value: of_party for p, of_party in rules.items()})
         return
     for p, of_party in rules.items():
-        print_line(f"# {p}: {HOLDS[p]}")
-        print_line(f"user router-{p} on >{PLACEHOLDER} {of_party}" if of_party else "# needs nothing in Redis")
+        note(f"{p}: {HOLDS[p]}" + ("" if of_party else "; needs nothing in Redis"))
+        if of_party:
+            print_line(f"user router-{p} on >{PLACEHOLDER} {of_party}")
+    note("the user `default` stays as it is: switch it off with the line `user default off`")
 
 
 @app.command()
 def nats(
     party: PartyOption = None,
-    tenant: Annotated[str | None, typer.Option(help="Hold callers and workers to this tenant.")] = None,
+    tenant: Annotated[
+        str | None,
+        typer.Option(
+            help="Hold callers and workers to this tenant: they report on its subjects, which `router worker` does not."
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Print users with permissions for NATS, as a block of a server's configuration.
@@ -51,7 +58,7 @@ def nats(
 
     account = nats_account(load(), tenant)
     if json:
-        found = {p: rights(p, account) for p in party or Party}
+        found = {p.value: rights(p, account) for p in party or Party}
         print_json({p: {"publish": s.publish, "subscribe": s.subscribe} for p, s in found.items()})
         return
     print_line(authorization(account, party or Party))

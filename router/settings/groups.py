@@ -286,7 +286,7 @@ class Dispatch(Group):
         "of results, or only on `caf.exec.result.v1.tenant.<tenant>`.",
     )
     result_subject_prefixes: Texts = setting(
-        (), "Prefixes allowed in `options.result_subject`, besides `_INBOX.` or ROUTER_REPLY_PREFIXES."
+        (), "Prefixes allowed in `options.result_subject`, besides inboxes or ROUTER_REPLY_PREFIXES."
     )
     dispatch: Literal["required", "optional"] = setting(
         "required",

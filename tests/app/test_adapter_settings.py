@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from router.app.adapter_settings import bus_options, redis_access
+from router.app.adapter_settings import bus_options, decide_settings, redis_access
 from router.settings import load
 
 
@@ -50,3 +50,12 @@ def test_every_redis_setting_reaches_its_option(files: dict[str, str]) -> None:
     }
     access = redis_access(load(environ))
     assert (access.username, access.password, access.tls_ca) == ("user", "password", files["ca"])
+
+
+def test_results_may_go_to_inboxes_of_the_accounts_prefix() -> None:
+    """A prefix of the account's own is allowed beside the usual one; a list of prefixes stands for both."""
+    own = {"ROUTER_NATS_INBOX_PREFIX": "_ROUTER.inbox"}
+    assert decide_settings(load({})).result_subject_prefixes == ("_INBOX.",)
+    assert decide_settings(load(own)).result_subject_prefixes == ("_INBOX.", "_ROUTER.inbox.")
+    listed = {**own, "ROUTER_REPLY_PREFIXES": "theirs."}
+    assert decide_settings(load(listed)).result_subject_prefixes == ("theirs.",)

@@ -105,3 +105,11 @@ def test_no_pattern_is_there_twice_or_covered() -> None:
         for patterns in (of.publish, of.subscribe):
             assert len(set(patterns)) == len(patterns)
             assert not [(a, b) for a in patterns for b in patterns if a != b and a.endswith(".>") and matches(a, b)]
+
+
+@pytest.mark.parametrize("env", [{}, {"ROUTER_NATS_INBOX_PREFIX": "_ROUTER.inbox"}])
+@pytest.mark.parametrize("party", [Party.CALLER, Party.OPERATOR, Party.COMMAND_LINE])
+def test_pods_may_answer_where_a_party_listens(party: Party, env: dict[str, str]) -> None:
+    """The printed rights of one account fit together: a reply reaches the inbox of who asked."""
+    inbox = next(s for s in rights(party, account(**env)).subscribe if "inbox" in s.lower())
+    assert may(Party.POD, inbox.replace(">", "abc.1"), **env)
