@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from router.store.flatten import Line, lines  # noqa: E402 - the checkout's own package
+from router.store.scripts.flatten import Line, lines  # noqa: E402 - the checkout's own package
 
 FOLDERS = (ROOT / "lua", ROOT / "bench")
 MAX_LINES, MAX_FUNCTION_LINES = 250, 60

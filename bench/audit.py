@@ -17,9 +17,9 @@ from bench.processes import HOST
 from router.domain.audit import AuditQuery, DecisionFeatures, PolicyFrame
 from router.domain.decision import Reason
 from router.domain.task import Action
-from router.store.audit import RedisAudit
+from router.store.audit.log import RedisAudit
 from router.store.keys import Keys
-from router.store.nodes import SingleNode
+from router.store.servers.nodes import SingleNode
 from router.usecases.audit.query import QueryAudit
 
 TENANT = "bench-audit"

@@ -21,8 +21,8 @@ from bench.memory import used_memory
 from bench.processes import HOST, BenchFailed, Placement, start_valkey
 from router.domain.ids import decision_id, idempotency_name, partition_of, task_id
 from router.store.keys import Keys
-from router.store.nodes import SingleNode
-from router.store.tasks import RedisTasks
+from router.store.servers.nodes import SingleNode
+from router.store.tasks.store import RedisTasks
 from router.usecases.tasks.sweep import CLAIM_MS, MAXIMUM
 
 _CHUNK = 5_000

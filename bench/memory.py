@@ -17,10 +17,10 @@ from bench.rows import PARTITIONS, SCHEMA, Calls, idempotency_pairs
 from router.domain.ids import NAME_BYTES, assignment_id, to_text
 from router.domain.result import ExecResult, Status
 from router.store.keys import Keys
-from router.store.task_records import kept_final
+from router.store.tasks.records import kept_final
 from router.usecases.tasks.final_results import DEFAULT_KEEP
 from router.wire.assignment import final_result, final_result_to_keep
-from router.wire.job import Origin
+from router.wire.worker.job import Origin
 
 IDEMPOTENCY, AUDIT, FINAL = "idempotency key", "audit entry", "final result kept for repeats"
 MAX_BYTES = {IDEMPOTENCY: 200, AUDIT: 1_024}

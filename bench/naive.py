@@ -20,8 +20,8 @@ from router.domain.outcome import Outcome
 from router.domain.plan import Plan, plan
 from router.domain.request import DecideRequest
 from router.store.decide.replies import HEAD, outcome
-from router.wire.decide import decode
 from router.wire.reply import encode
+from router.wire.request.decide import decode
 
 _CONNECTIONS = 64  # more of them only cost: one Redis serves them one at a time
 

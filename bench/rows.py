@@ -19,10 +19,10 @@ from router.store.decide.calls import LaneSettings
 from router.store.decide.rows import RowPacker
 from router.store.decisions import decide_script
 from router.store.keys import Keys
-from router.store.layouts import DECIDE_BATCH
 from router.store.packing import offer, sized, tail_extras, tail_head
-from router.store.scripts import Script, load
-from router.wire.decide import decode
+from router.store.scripts.layouts import DECIDE_BATCH
+from router.store.scripts.load import Script, load
+from router.wire.request.decide import decode
 
 SCHEMA, PARTITIONS = "r1", 64
 FAR_FUTURE_MS = 4_102_444_800_000.0  # the year 2100: a row of the bench is never late

@@ -14,8 +14,8 @@ from router.domain.decision import PinState, Reason
 from router.domain.outcome import Admitted
 from router.domain.plan import plan
 from router.domain.request import DecideRequest
-from router.wire.decide import decode
 from router.wire.reply import encode
+from router.wire.request.decide import decode
 
 _COUNT, _PASSES, _BATCH = 20_000, 5, 128
 

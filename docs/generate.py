@@ -8,7 +8,7 @@ from pathlib import Path
 import policy_language as language
 from prometheus_client import CollectorRegistry
 
-from router.cli.exits import MEANINGS
+from router.cli.shared.exits import MEANINGS
 from router.domain.alert import ALERTS
 from router.domain.policy.document import DOCUMENT
 from router.settings import reference

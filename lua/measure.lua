@@ -8,7 +8,7 @@
 --   lease           <schema>:{p}:<tenant>:c:<owner>     concurrency
 --   log             <schema>:{p}:<tenant>:l:<owner>     limits of algorithm log
 -- ARGV
---   row             one a tenant: layouts measure_row, counter (router/store/layouts.py)
+--   row             one a tenant: layouts measure_row, counter (router/store/scripts/layouts.py)
 -- RETURNS
 --   0 measured      one string a row: layout measured; then a d for each counter: its units in use; empty when the
 --                   row, or what it names, cannot be read

@@ -16,7 +16,7 @@
 --   figures         <schema>:{p}:<tenant>:f             live figures: a success teaches its latency and cost
 -- ARGV
 --   batch           layout settle_batch
---   row             layouts settle_row, correction, lease, breaker, figures, mark (router/store/layouts.py)
+--   row             layouts settle_row, correction, lease, breaker, figures, mark (router/store/scripts/layouts.py)
 -- RETURNS
 --   0 settled       B breaker now (0 unchanged, 1 opened, 2 half open, 3 closed)
 --   1 changed       another call was first, or the task is gone: the value as it is now, empty when there is none

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Self
 import pytest
 
 from router.app.adapter_settings import nats_account
-from router.bus.rights import authorization
+from router.bus.client.rights import authorization
 from router.domain.access import Party
 from router.settings import load
-from router.store.rights import Server, acl_rules
+from router.store.servers.rights import Server, acl_rules
 from tests import previous_rights
 
 if TYPE_CHECKING:

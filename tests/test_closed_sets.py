@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from router.bus import puback
-from router.cli import exits
+from router.bus.publishing import puback
+from router.cli.shared import exits
 from router.domain import alert, attempts, audit_entries, decision, extensions
 from router.domain.audit import DecisionFeatures, PolicyFrame
 from router.domain.audit_entries import DECISIONS, decision_entry

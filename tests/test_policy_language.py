@@ -11,8 +11,8 @@ from router.domain.policy.document import DOCUMENT
 from router.domain.policy.model import StoredPolicy
 from router.domain.request import DecideRequest
 from router.errors import InvalidInput
-from router.wire.decide import decode as decode_request
 from router.wire.policies import decode, encode
+from router.wire.request.decide import decode as decode_request
 
 DOCS = Path(__file__).parents[1] / "docs"
 FILES = sorted((DOCS / "policy_examples").glob("*.json"))

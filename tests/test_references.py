@@ -117,7 +117,7 @@ def _read() -> Iterator[tuple[str, str]]:
 def test_a_missing_name_is_noticed() -> None:
     """The check itself tells right names from wrong ones."""
     assert resolves("ports.tasks.TaskStore.move")
-    assert resolves("bus.publisher")
+    assert resolves("bus.publishing.publisher")
     assert not resolves("ports.TaskStore")
     assert not resolves("usecases.finals.Finals")
     assert not resolves("final_results.Finals")

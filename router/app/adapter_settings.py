@@ -2,10 +2,10 @@
 
 from urllib.parse import urlsplit
 
-from router.bus.fleet import consumers
-from router.bus.options import BusOptions, js_prefix_of
-from router.bus.rights import Account
-from router.bus.stream_specs import ConsumerSpec, StreamSpec
+from router.bus.client.options import BusOptions, js_prefix_of
+from router.bus.client.rights import Account
+from router.bus.streams.consumers import consumers
+from router.bus.streams.specs import ConsumerSpec, StreamSpec
 from router.domain.degraded import Degradable
 from router.domain.identity import AuditIdentity, Naming
 from router.domain.plan import Deadlines
@@ -14,11 +14,11 @@ from router.domain.roles import Role
 from router.ports.policy_records import Quotas
 from router.settings import Settings
 from router.settings.tokens import SHORTEST_SOON, named_tokens
+from router.store.audit.retention import RetentionBounds
 from router.store.decide.calls import LaneSettings
-from router.store.nodes import Access
 from router.store.policies import Bounds
-from router.store.retention import RetentionBounds
-from router.store.rights import Server
+from router.store.servers.nodes import Access
+from router.store.servers.rights import Server
 from router.usecases.admin.access import Tokens
 from router.usecases.decide.intake import DecideSettings
 from router.usecases.policies.cache_settings import CacheSettings

@@ -8,8 +8,8 @@ from router.app.audit import AuditParts
 from router.app.platform import Platform
 from router.app.policies import PolicyParts
 from router.app.tasks import TaskParts
-from router.bus.decide_door import DecideDoor
 from router.bus.extensions import BusExtensions
+from router.bus.requests.decide_door import DecideDoor
 from router.domain.alert import Door
 from router.usecases.decide.decide import Decide
 from router.usecases.decide.dry_run import DryRun

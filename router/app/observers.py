@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypedDict
 
-from router.bus.stream_specs import Ensured
+from router.bus.streams.specs import Ensured
 from router.domain.alert import FLEET, Condition
 from router.domain.degraded import Degradable
 from router.domain.policy.model import TenantPolicies

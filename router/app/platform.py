@@ -8,11 +8,11 @@ from router import __version__
 from router.app.adapter_settings import bus_options, durable_consumers, stream_specs
 from router.app.observers import StoreWatch, StreamWatch
 from router.app.store import Store, StoreHooks
-from router.bus.connection import Bus
-from router.bus.keeper import StreamKeeper
-from router.bus.publisher import StreamPublisher
-from router.bus.reply_subjects import ReplySubjects
-from router.bus.streams import Streams
+from router.bus.client.connection import Bus
+from router.bus.publishing.publisher import StreamPublisher
+from router.bus.requests.reply_subjects import ReplySubjects
+from router.bus.streams.keeper import StreamKeeper
+from router.bus.streams.registry import Streams
 from router.domain.alert import FLEET, Condition
 from router.domain.degraded import Degradable
 from router.domain.json import JsonObject
@@ -20,8 +20,8 @@ from router.domain.plan import Features
 from router.edge.readiness import Readiness
 from router.edge.state_file import MountedFile
 from router.settings import Settings
-from router.store.census import OTHER
 from router.store.keys import KEYS
+from router.store.tenants.census import OTHER
 from router.telemetry import Telemetry
 from router.tracing import Tracing
 from router.usecases.alerts.alerts import Alerts

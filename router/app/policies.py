@@ -9,7 +9,7 @@ from router.app.observers import CacheWatch, SeedWatch
 from router.app.platform import Platform
 from router.bus.announce import Announcements
 from router.domain.policy.model import OnStoreError
-from router.store.census import RedisSample
+from router.store.tenants.census import RedisSample
 from router.usecases.alerts.breaker_episodes import BreakerEpisodes
 from router.usecases.policies.cache import PolicyCache
 from router.usecases.policies.decision_quotas import DecisionQuotas, WithQuotas

@@ -10,9 +10,9 @@ from router.app.deciding import DecideParts
 from router.app.platform import Platform, wall_ms
 from router.app.policies import PolicyParts
 from router.app.tasks import TaskParts
-from router.bus import service
 from router.bus.announce import Announcements
-from router.bus.faults import PermissionRefused
+from router.bus.client.faults import PermissionRefused
+from router.bus.requests import service
 from router.domain.alert import Door
 from router.domain.audit import Actor
 from router.domain.decision import Code, Refused

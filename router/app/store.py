@@ -16,30 +16,30 @@ from router.domain.degraded import Degradable
 from router.domain.task import BreakerTurn, Move
 from router.errors import StoreError, StoreForbidden
 from router.settings import Settings
-from router.store.audit import RedisAudit
+from router.store.audit.log import RedisAudit
+from router.store.audit.retention import RedisRetention
+from router.store.audit.unknown_tenants import RedisUnknownTenants
 from router.store.claims import RedisClaims
-from router.store.cluster import Cluster
 from router.store.decide.availability import LaneHooks
 from router.store.decide.lanes import Lanes
 from router.store.decide.rows import RowPacker
 from router.store.decisions import RedisDecisions, decide_script
-from router.store.delivery_failures import RedisDeliveryFailures
 from router.store.extensions import RedisExtensions
 from router.store.figures import RedisFigures
-from router.store.inspect import RedisInspector
 from router.store.keys import Keys
 from router.store.levers import RedisLevers, lever_scripts
-from router.store.measure import RedisMeasure
-from router.store.meta import RedisEpochs, RedisMeta
-from router.store.nodes import Nodes, SingleNode
 from router.store.policies import RedisPolicies
-from router.store.retention import RedisRetention
-from router.store.rights import Missing
-from router.store.rights import missing as missing_rights
-from router.store.server import RedisServers
-from router.store.tasks import RedisTasks
-from router.store.tenants import RedisTenants
-from router.store.unknown_tenants import RedisUnknownTenants
+from router.store.servers.cluster import Cluster
+from router.store.servers.facts import RedisServers
+from router.store.servers.meta import RedisEpochs, RedisMeta
+from router.store.servers.nodes import Nodes, SingleNode
+from router.store.servers.rights import Missing
+from router.store.servers.rights import missing as missing_rights
+from router.store.tasks.delivery_failures import RedisDeliveryFailures
+from router.store.tasks.store import RedisTasks
+from router.store.tenants.inspect import RedisInspector
+from router.store.tenants.measure import RedisMeasure
+from router.store.tenants.walk import RedisTenants
 
 
 class StoreHooks(NamedTuple):

@@ -9,8 +9,8 @@ from router.app.outage import StoreOutage
 from router.app.platform import Platform
 from router.app.policies import PolicyParts
 from router.bus.consumer import PullLoop
-from router.bus.history import StreamHistory
-from router.bus.stream_specs import ConsumerSpec
+from router.bus.streams.history import StreamHistory
+from router.bus.streams.specs import ConsumerSpec
 from router.domain.alert import Condition
 from router.ports.bus import Handle
 from router.usecases.messages.deliveries import DeadLetters, FailureBudget, PoisonGuard

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from router.bus.connection import Bus, Subscription
+from router.bus.client.connection import Bus, Subscription
 from router.errors import BusError
 from router.telemetry.events import Event
 from router.wire import subjects

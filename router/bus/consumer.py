@@ -25,12 +25,12 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from router.bus import headers as wire
-from router.bus.connection import Bus, Subscription
+from router.bus.client import headers as wire
+from router.bus.client.connection import Bus, Subscription
+from router.bus.client.faults import PermissionRefused
 from router.bus.delivery import Delivery
-from router.bus.faults import PermissionRefused
-from router.bus.stream_specs import ConsumerSpec
-from router.bus.streams import Streams
+from router.bus.streams.registry import Streams
+from router.bus.streams.specs import ConsumerSpec
 from router.errors import BusError
 from router.log_throttle import LogThrottle
 from router.telemetry.events import Event

@@ -3,8 +3,8 @@
 import contextlib
 from collections.abc import Mapping
 
-from router.bus import headers as wire
-from router.bus.connection import Bus
+from router.bus.client import headers as wire
+from router.bus.client.connection import Bus
 from router.errors import BusError
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from router.bus.connection import Bus
-from router.bus.faults import BusTimeoutError, NoRespondersError
+from router.bus.client.connection import Bus
+from router.bus.client.faults import BusTimeoutError, NoRespondersError
 from router.errors import BusError
 from router.ports.extensions import CallFailure
 

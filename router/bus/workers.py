@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from router.bus import headers as wire
-from router.bus.connection import Bus, Subscription
+from router.bus.client import headers as wire
+from router.bus.client.connection import Bus, Subscription
 from router.wire import subjects
 
 Listener = Callable[[bytes, Mapping[str, str]], None]

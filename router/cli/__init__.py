@@ -12,7 +12,7 @@ import traceback
 
 import typer
 
-from router.cli.exits import Exit, exit_code_of
+from router.cli.shared.exits import Exit, exit_code_of
 
 __all__ = ["main"]
 

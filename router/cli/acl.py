@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from router.cli.output import note, print_json, print_line
-from router.cli.target import JsonOption
+from router.cli.shared.output import note, print_json, print_line
+from router.cli.shared.target import JsonOption
 from router.domain.access import HOLDS, PLACEHOLDER, Party
 
 app = typer.Typer(no_args_is_help=True, help="Print the least rights that each party needs in Redis and NATS.")
@@ -23,7 +23,7 @@ def redis(party: PartyOption = None, json: JsonOption = False) -> None:
     """
     from router.app.adapter_settings import redis_server
     from router.settings import load
-    from router.store.rights import acl_rules
+    from router.store.servers.rights import acl_rules
 
     server = redis_server(load())
     rules = {p: acl_rules(p, server) for p in party or Party}
@@ -53,7 +53,7 @@ def nats(
     They follow the settings: names and subjects of streams, inbox prefix, JetStream domain, allowed prefixes.
     """
     from router.app.adapter_settings import nats_account
-    from router.bus.rights import authorization, rights
+    from router.bus.client.rights import authorization, rights
     from router.settings import load
 
     account = nats_account(load(), tenant)

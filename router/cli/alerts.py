@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router.cli.audit_rows import moment_ms
-from router.cli.output import note, print_json, print_table
-from router.cli.target import JsonOption, NatsOption
+from router.cli.shared.audit_rows import moment_ms
+from router.cli.shared.output import note, print_json, print_table
+from router.cli.shared.target import JsonOption, NatsOption
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from router.bus.connection import Bus
+    from router.bus.client.connection import Bus
     from router.settings import Settings
     from router.usecases.alerts.log import AlertLog, Episode
 
@@ -35,7 +35,7 @@ def alerts(
     """
     import asyncio
 
-    from router.cli.target import settings_for
+    from router.cli.shared.target import settings_for
 
     settings = settings_for(nats=nats)
     if severity is not None and severity not in SEVERITIES:
@@ -50,8 +50,8 @@ def alerts(
 async def _show(settings: "Settings", since_ms: int | None, chosen: "Wanted", *, follow: bool, json: bool) -> None:
     import msgspec
 
-    from router.bus.history import StreamHistory
-    from router.cli.bus import open_bus
+    from router.bus.streams.history import StreamHistory
+    from router.cli.shared.bus import open_bus
     from router.usecases.alerts.log import alert_log
     from router.wire import subjects
 

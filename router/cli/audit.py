@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from router.cli import audit_export
-from router.cli.audit_rows import COLUMNS, SinceOption, UntilOption, facts, moment, moment_ms, print_line, row
-from router.cli.exits import Exit
-from router.cli.names import NO_TENANTS_LOG, LogOption
-from router.cli.output import note, print_facts, print_json, print_table
-from router.cli.target import JsonOption, RedisOption
+from router.cli.shared.audit_rows import COLUMNS, SinceOption, UntilOption, facts, moment, moment_ms, print_line, row
+from router.cli.shared.exits import Exit
+from router.cli.shared.names import NO_TENANTS_LOG, LogOption
+from router.cli.shared.output import note, print_facts, print_json, print_table
+from router.cli.shared.target import JsonOption, RedisOption
 
 if TYPE_CHECKING:
     from router.domain.audit import AuditEntry, AuditQuery, AuditStats
@@ -63,7 +63,7 @@ def query(
     import asyncio
 
     from router.app.adapter_settings import audit_identity
-    from router.cli.target import settings_for
+    from router.cli.shared.target import settings_for
     from router.domain.audit import AuditQuery
     from router.usecases.audit.query import checked
 
@@ -105,8 +105,8 @@ def _none(tenant: str, which: str = "") -> str:
 
 
 async def _page(settings: "Settings", wanted: "AuditQuery", cursor: str | None, limit: int) -> "AuditPage":
-    from router.cli.connections import open_store
-    from router.store.audit import RedisAudit
+    from router.cli.shared.connections import open_store
+    from router.store.audit.log import RedisAudit
     from router.usecases.audit.query import QueryAudit
 
     async with open_store(settings, reading=True) as store:
@@ -124,7 +124,7 @@ def tail(
     """Show the newest entries, oldest first. Exit code 1: there is none."""
     import asyncio
 
-    from router.cli.target import settings_for
+    from router.cli.shared.target import settings_for
 
     if not asyncio.run(_tail(settings_for(redis=redis), tenant, lines, follow=follow, json=json)):
         note(_none(tenant))
@@ -135,9 +135,9 @@ async def _tail(settings: "Settings", tenant: str, lines: int, *, follow: bool, 
     """Whether there was an entry."""
     import asyncio
 
-    from router.cli.connections import open_store
+    from router.cli.shared.connections import open_store
     from router.domain.audit import AuditQuery
-    from router.store.audit import RedisAudit
+    from router.store.audit.log import RedisAudit
 
     async with open_store(settings, reading=True) as store:
         log = RedisAudit(store.keys, store.nodes)
@@ -163,7 +163,7 @@ def unknown(
     """Show the newest refusals of unknown tenants and policies, oldest first. Exit code 1: there is none."""
     import asyncio
 
-    from router.cli.target import settings_for
+    from router.cli.shared.target import settings_for
 
     entries = asyncio.run(_unknown(settings_for(redis=redis), lines))
     for entry in reversed(entries):
@@ -175,8 +175,8 @@ def unknown(
 
 async def _unknown(settings: "Settings", lines: int) -> "list[AuditEntry]":
     from router.app.adapter_settings import retention_bounds
-    from router.cli.connections import open_store
-    from router.store.unknown_tenants import RedisUnknownTenants
+    from router.cli.shared.connections import open_store
+    from router.store.audit.unknown_tenants import RedisUnknownTenants
 
     async with open_store(settings, reading=True) as store:
         return await RedisUnknownTenants(store.keys, store.nodes, retention_bounds(settings).ttl_ms).newest(lines)
@@ -189,7 +189,7 @@ def stats(tenant: LogOption, json: JsonOption = False, redis: RedisOption = None
 
     import msgspec
 
-    from router.cli.target import settings_for
+    from router.cli.shared.target import settings_for
 
     found = asyncio.run(_stats(settings_for(redis=redis), tenant))
     oldest, newest = (None if us is None else moment(us) for us in (found.oldest_us, found.newest_us))
@@ -206,8 +206,8 @@ def stats(tenant: LogOption, json: JsonOption = False, redis: RedisOption = None
 
 
 async def _stats(settings: "Settings", tenant: str) -> "AuditStats":
-    from router.cli.connections import open_store
-    from router.store.audit import RedisAudit
+    from router.cli.shared.connections import open_store
+    from router.store.audit.log import RedisAudit
     from router.usecases.audit.query import QueryAudit
 
     async with open_store(settings, reading=True) as store:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router.cli.audit_rows import SinceOption, UntilOption, moment_ms
-from router.cli.exits import Exit
-from router.cli.names import LogOption
-from router.cli.output import note, print_facts, print_json
-from router.cli.target import JsonOption, RedisOption
+from router.cli.shared.audit_rows import SinceOption, UntilOption, moment_ms
+from router.cli.shared.exits import Exit
+from router.cli.shared.names import LogOption
+from router.cli.shared.output import note, print_facts, print_json
+from router.cli.shared.target import JsonOption, RedisOption
 
 if TYPE_CHECKING:
     from router.edge.audit_files import Manifest
@@ -36,7 +36,7 @@ def export(
 
     import msgspec
 
-    from router.cli.target import settings_for
+    from router.cli.shared.target import settings_for
 
     since_ms, until_ms = moment_ms(since, "--since"), moment_ms(until, "--until")
     manifest = asyncio.run(
@@ -57,10 +57,10 @@ def export(
 async def _export(
     settings: "Settings", tenant: str, out: Path, since_ms: int | None, until_ms: int | None
 ) -> "Manifest | None":
-    from router.cli.connections import open_store
+    from router.cli.shared.connections import open_store
     from router.edge.audit_files import AuditFile
     from router.errors import InvalidInput, Problem
-    from router.store.audit import RedisAudit, place
+    from router.store.audit.log import RedisAudit, place
 
     async with open_store(settings, reading=True) as store:
         log = RedisAudit(store.keys, store.nodes)

@@ -20,7 +20,7 @@ from router.cli import (
     usage,
     worker,
 )
-from router.cli.exits import MEANINGS
+from router.cli.shared.exits import MEANINGS
 
 
 def build() -> typer.Typer:

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from router.cli.output import note, print_json, print_table
-from router.cli.target import JsonOption
+from router.cli.shared.output import note, print_json, print_table
+from router.cli.shared.target import JsonOption
 
 
 def config(

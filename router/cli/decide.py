@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from router.cli.exits import Exit
-from router.cli.names import AskedPolicyOption, TenantOption
-from router.cli.output import note, print_facts, print_json
-from router.cli.target import JsonOption, NatsOption
+from router.cli.shared.exits import Exit
+from router.cli.shared.names import AskedPolicyOption, TenantOption
+from router.cli.shared.output import note, print_facts, print_json
+from router.cli.shared.target import JsonOption, NatsOption
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -48,8 +48,8 @@ def decide(
     """
     import asyncio
 
-    from router.bus.options import connect_arguments
-    from router.cli.target import bus_options, settings_for
+    from router.bus.client.options import connect_arguments
+    from router.cli.shared.target import bus_options, settings_for
 
     body = request_body(tenant, task, payload, policy=policy, request_id=request_id, session=session, user=user)
     if push or wait:
@@ -125,7 +125,7 @@ async def _ask(
     import nats
     import orjson
 
-    from router.bus.faults import translated
+    from router.bus.client.faults import translated
 
     loop = asyncio.get_running_loop()
     arrived: asyncio.Future[dict[str, Any]] = loop.create_future()
@@ -172,7 +172,7 @@ async def _final(
 async def _state(client: "Client", body: dict[str, Any]) -> dict[str, Any]:
     import orjson
 
-    from router.bus.faults import translated
+    from router.bus.client.faults import translated
 
     question = {"tenant_id": body["tenant_id"], "request_id": body["request_id"]}
     with translated(GET_DECISION):

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from router.cli.audit_rows import SinceOption, moment, moment_ms
-from router.cli.exits import Exit
-from router.cli.names import OnlyTenantOption
-from router.cli.output import note, print_facts, print_json, print_table
-from router.cli.target import JsonOption, NatsOption
+from router.cli.shared.audit_rows import SinceOption, moment, moment_ms
+from router.cli.shared.exits import Exit
+from router.cli.shared.names import OnlyTenantOption
+from router.cli.shared.output import note, print_facts, print_json, print_table
+from router.cli.shared.target import JsonOption, NatsOption
 
 if TYPE_CHECKING:
-    from router.bus.connection import Bus
-    from router.bus.history import StreamHistory
+    from router.bus.client.connection import Bus
+    from router.bus.streams.history import StreamHistory
     from router.usecases.messages.dead_letters import Filter, Original, Redriven, StoredDeadLetter
 
 app = typer.Typer(help="Messages that could not be handled.", no_args_is_help=True)
@@ -139,9 +139,9 @@ def _filter(subject: str | None, reason: str | None, tenant: str | None, since: 
 
 @asynccontextmanager
 async def _open(nats: str | None) -> AsyncIterator[_Streams]:
-    from router.bus.history import StreamHistory
-    from router.cli.bus import open_bus
-    from router.cli.target import settings_for
+    from router.bus.streams.history import StreamHistory
+    from router.cli.shared.bus import open_bus
+    from router.cli.shared.target import settings_for
     from router.wire import subjects
 
     settings = settings_for(nats=nats)
@@ -173,7 +173,7 @@ async def _redrive(nats: str | None, ids: list[int], chosen: "Filter", limit: in
     import getpass
     from functools import partial
 
-    from router.bus.puback import publish_once
+    from router.bus.publishing.puback import publish_once
     from router.usecases.messages.dead_letters import Outcome, Redrive, Redriven, find_dead_letters, get_dead_letter
 
     async with _open(nats) as streams:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from router.cli.decide import PayloadOption, SessionOption, UserOption, quiet, request_body
-from router.cli.exits import Exit
-from router.cli.names import AskedPolicyOption, LogOption
-from router.cli.output import note, print_json
-from router.cli.target import JsonOption, NatsOption, RedisOption
+from router.cli.shared.exits import Exit
+from router.cli.shared.names import AskedPolicyOption, LogOption
+from router.cli.shared.output import note, print_json
+from router.cli.shared.target import JsonOption, NatsOption, RedisOption
 
 if TYPE_CHECKING:
     from router.domain.audit import AuditEntry
@@ -47,7 +47,7 @@ def explain(
     """
     import asyncio
 
-    from router.cli.target import settings_for
+    from router.cli.shared.target import settings_for
 
     if (entry is None) is not dry_run:
         raise typer.BadParameter("name a decision with --id, or use --dry-run", param_hint="--id")
@@ -66,10 +66,10 @@ def explain(
 
 async def _entry(settings: "Settings", tenant: str, name: str) -> "AuditEntry | None":
     """The audit entry with this id, or the entry of the decision that the id or the entry names."""
-    from router.cli.connections import open_store
+    from router.cli.shared.connections import open_store
     from router.domain.audit import AuditQuery
     from router.domain.ids import from_text
-    from router.store.audit import RedisAudit
+    from router.store.audit.log import RedisAudit
     from router.usecases.audit.query import QueryAudit
 
     async with open_store(settings, reading=True) as store:
@@ -89,7 +89,7 @@ async def _entry(settings: "Settings", tenant: str, name: str) -> "AuditEntry | 
 
 
 def _tell_entry(found: "AuditEntry | None", tenant: str, name: str, *, json: bool) -> Exit:
-    from router.cli.audit_rows import facts, moment
+    from router.cli.shared.audit_rows import facts, moment
     from router.cli.story import print_story, reason_of, refusal_of
 
     if found is None:
@@ -122,9 +122,9 @@ async def _dry_run(settings: "Settings", body: dict[str, Any], timeout_s: float)
     import nats
     import orjson
 
-    from router.bus.faults import translated
-    from router.bus.options import connect_arguments
-    from router.cli.target import bus_options
+    from router.bus.client.faults import translated
+    from router.bus.client.options import connect_arguments
+    from router.cli.shared.target import bus_options
 
     where = bus_options(settings, "router-cli")
     token = settings.viewer_token or settings.operator_token or settings.admin_token

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from router.cli.audit_rows import moment
-from router.cli.exits import Exit
-from router.cli.output import print_facts, print_json, print_table
-from router.cli.target import JsonOption, local_facts
+from router.cli.shared.audit_rows import moment
+from router.cli.shared.exits import Exit
+from router.cli.shared.output import print_facts, print_json, print_table
+from router.cli.shared.target import JsonOption, local_facts
 from router.errors import InvalidInput, PodUnavailable, Problem
 
 if TYPE_CHECKING:

@@ -4,15 +4,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from router.cli.audit_rows import moment
-from router.cli.exits import Exit
-from router.cli.names import OnlyTenantOption, ProviderArgument, TenantArgument, TenantOption
-from router.cli.output import note, print_json, print_table
-from router.cli.overriding import Services, override, with_services
-from router.cli.target import JsonOption, RedisOption
+from router.cli.shared.audit_rows import moment
+from router.cli.shared.exits import Exit
+from router.cli.shared.names import OnlyTenantOption, ProviderArgument, TenantArgument, TenantOption
+from router.cli.shared.output import note, print_json, print_table
+from router.cli.shared.overriding import Services, override, with_services
+from router.cli.shared.target import JsonOption, RedisOption
 
 if TYPE_CHECKING:
-    from router.domain.view import BreakerView
+    from router.domain.levers import BreakerView
     from router.usecases.admin.overrides import ProviderView
 
 providers = typer.Typer(help="Drain a tenant's providers, and enable them again.", no_args_is_help=True)
@@ -99,7 +99,7 @@ def reset(
 def list_breakers(tenant: OnlyTenantOption = None, json: JsonOption = False, redis: RedisOption = None) -> None:
     """List the breakers that are open or half open. Exit code 1: there is none."""
 
-    from router.domain.view import BreakerState
+    from router.domain.levers import BreakerState
 
     async def act(services: Services) -> "list[tuple[str, BreakerView]]":
         views = [v for v in await services.inspector.breakers(tenant) if v.state is not BreakerState.CLOSED]

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from router.cli import policy_check
-from router.cli.audit_rows import moment
-from router.cli.exits import Exit
-from router.cli.names import PolicyOption, TenantOption
-from router.cli.output import note, print_facts, print_json, print_table
-from router.cli.publishing import with_publisher
-from router.cli.target import JsonOption, NatsOption, RedisOption
+from router.cli.shared.audit_rows import moment
+from router.cli.shared.exits import Exit
+from router.cli.shared.names import PolicyOption, TenantOption
+from router.cli.shared.output import note, print_facts, print_json, print_table
+from router.cli.shared.publishing import with_publisher
+from router.cli.shared.target import JsonOption, NatsOption, RedisOption
 
 if TYPE_CHECKING:
     from router.ports.policy_records import HistoryEntry, Record

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from router.cli.exits import Exit
-from router.cli.output import print_json
-from router.cli.target import JsonOption
+from router.cli.shared.exits import Exit
+from router.cli.shared.output import print_json
+from router.cli.shared.target import JsonOption
 
 if TYPE_CHECKING:
     from router.errors import Problem

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router.cli.exits import Exit
-from router.cli.output import print_json, print_table
-from router.cli.target import JsonOption, NatsOption, RedisOption
+from router.cli.shared.exits import Exit
+from router.cli.shared.output import print_json, print_table
+from router.cli.shared.target import JsonOption, NatsOption, RedisOption
 
 if TYPE_CHECKING:
     from router.selftest.check import Check
@@ -34,7 +34,7 @@ def selftest(
     import asyncio
     from secrets import token_hex
 
-    from router.cli.target import settings_for
+    from router.cli.shared.target import settings_for
     from router.usecases.policies.publish import check_ids
 
     name = tenant or f"selftest-{token_hex(6)}"
@@ -50,14 +50,14 @@ def selftest(
 
 async def _run(s: "Settings", tenant: str, pods: int, *, allow_volatile: bool) -> "list[Check]":
     from router.app.adapter_settings import durable_consumers, stream_specs
-    from router.bus.streams import Streams
-    from router.cli.bus import open_bus
-    from router.cli.connections import open_store
+    from router.bus.streams.registry import Streams
+    from router.cli.shared.bus import open_bus
+    from router.cli.shared.connections import open_store
     from router.selftest.fleet import FleetChecks
     from router.selftest.nats import NatsChecks
     from router.selftest.redis import RedisChecks
     from router.selftest.run import run
-    from router.store.server import RedisServers
+    from router.store.servers.facts import RedisServers
 
     async with open_store(s) as store, open_bus(s) as bus:
         servers = RedisServers(store.nodes, stated_policy=s.redis_maxmemory_policy, allow_eviction=s.allow_eviction)

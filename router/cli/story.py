@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from router.cli.audit_rows import moment
-from router.cli.output import print_facts, print_line, print_table
+from router.cli.shared.audit_rows import moment
+from router.cli.shared.output import print_facts, print_line, print_table
 
 Why = Mapping[str, Any]
 

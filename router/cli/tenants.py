@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from router.cli.exits import Exit
 from router.cli.levers import WhyOption, tenants
-from router.cli.names import TenantArgument
-from router.cli.output import note, print_facts, print_json, print_table
-from router.cli.overriding import with_services
-from router.cli.publishing import Changes, announced
-from router.cli.target import JsonOption, NatsOption, RedisOption, settings_for
+from router.cli.shared.exits import Exit
+from router.cli.shared.names import TenantArgument
+from router.cli.shared.output import note, print_facts, print_json, print_table
+from router.cli.shared.overriding import with_services
+from router.cli.shared.publishing import Changes, announced
+from router.cli.shared.target import JsonOption, NatsOption, RedisOption, settings_for
 from router.errors import InvalidInput, Problem
 
 if TYPE_CHECKING:
-    from router.cli.overriding import Services
+    from router.cli.shared.overriding import Services
     from router.ports.tenants import Purged
     from router.settings import Settings
 
@@ -35,7 +35,7 @@ def show(name: TenantArgument, json: JsonOption = False, redis: RedisOption = No
 
 
 async def _facts(services: "Services", name: str) -> dict[str, Any]:
-    from router.domain.view import BreakerState
+    from router.domain.levers import BreakerState
     from router.usecases.admin.act_replies import census_facts
     from router.usecases.policies.publish import check_ids
 
@@ -115,10 +115,10 @@ def _asked(name: str) -> str:
 
 async def _purge(settings: "Settings", name: str, confirm: str, why: str | None, *, dry_run: bool) -> "Purged":
     from router.app.adapter_settings import audit_ms, forget_ms
-    from router.cli.connections import open_store
+    from router.cli.shared.connections import open_store
     from router.domain.audit import Actor
     from router.store.levers import RedisLevers, lever_scripts
-    from router.store.tenants import RedisTenants
+    from router.store.tenants.walk import RedisTenants
     from router.usecases.admin.purge import Purger
 
     changes = Changes()

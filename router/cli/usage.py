@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router.cli.audit_rows import moment_ms
-from router.cli.exits import Exit
-from router.cli.names import OnlyTenantOption
-from router.cli.output import note, print_facts, print_json, print_table
-from router.cli.target import JsonOption, NatsOption, RedisOption
+from router.cli.shared.audit_rows import moment_ms
+from router.cli.shared.exits import Exit
+from router.cli.shared.names import OnlyTenantOption
+from router.cli.shared.output import note, print_facts, print_json, print_table
+from router.cli.shared.target import JsonOption, NatsOption, RedisOption
 
 if TYPE_CHECKING:
     from router.settings import Settings
@@ -38,7 +38,7 @@ def reconcile(
 
     import msgspec
 
-    from router.cli.target import settings_for
+    from router.cli.shared.target import settings_for
 
     settings = settings_for(nats=nats, redis=redis)
     found = asyncio.run(_reconcile(settings, moment_ms(since, "--since") or 0, tenant))
@@ -50,11 +50,11 @@ def reconcile(
 
 
 async def _reconcile(settings: "Settings", since_ms: int, tenant: str | None) -> "Reconciliation":
-    from router.bus.history import StreamHistory
-    from router.cli.bus import open_bus
-    from router.cli.connections import open_store
+    from router.bus.streams.history import StreamHistory
+    from router.cli.shared.bus import open_bus
+    from router.cli.shared.connections import open_store
     from router.store.decisions import RedisAnswers
-    from router.store.tasks import RedisTasks
+    from router.store.tasks.store import RedisTasks
     from router.usecases.tasks.reconcile import reconcile
     from router.wire import subjects
 

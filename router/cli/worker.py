@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from router.cli.target import NatsOption
+from router.cli.shared.target import NatsOption
 
 
 def worker(
@@ -25,8 +25,8 @@ def worker(
     """
     import logging
 
-    from router.bus.options import connect_arguments
-    from router.cli.target import bus_options, settings_for
+    from router.bus.client.options import connect_arguments
+    from router.cli.shared.target import bus_options, settings_for
     from router.worker import Worker
     from router.worker.tasks import register
 

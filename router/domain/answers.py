@@ -9,6 +9,7 @@ from router.domain.explain import explanation, replay_explanation, verdict_lines
 from router.domain.gate import REQUIRED_CP
 from router.domain.ids import task_id, to_text
 from router.domain.json import JsonObject
+from router.domain.levers import HeadView
 from router.domain.outcome import (
     Admitted,
     Busy,
@@ -25,7 +26,6 @@ from router.domain.outcome import (
 from router.domain.plan import Plan
 from router.domain.policy.model import AUDIT_QUOTA_ID, QUOTA_ID, Limit, OnStoreError
 from router.domain.request import DecideRequest
-from router.domain.view import HeadView
 
 JITTER_PART = 10
 JITTER_LEAST_MS = 20

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from router.domain.audit import AuditQuery
-from router.store.audit import RedisAudit
+from router.store.audit.log import RedisAudit
 from router.store.keys import Keys
-from router.store.nodes import SingleNode
+from router.store.servers.nodes import SingleNode
 
 ReadAudit = Callable[[str, str], Awaitable[list[str]]]
 """(tenant_id, request_id) → the actions of the audit entries of that request, oldest first."""

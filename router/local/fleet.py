@@ -17,10 +17,10 @@ from typing import Self
 
 from msgspec import Struct
 
+from router.installed_files import examples_dir
 from router.local import servers
 from router.local.folder import ADMIN_TOKEN, CP_STATE, Folder
 from router.local.processes import Child, LocalError, spawn, talk, until_ready
-from router.resources import examples_dir
 
 POD_READY_S = 60.0
 RESTARTS, RESTARTS_WITHIN_S = 5, 60.0

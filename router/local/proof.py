@@ -16,10 +16,10 @@ import nats.errors
 import orjson
 from msgspec import Struct
 
+from router.installed_files import examples_dir
 from router.local.audit import ReadAudit
 from router.local.client import Caller, Reply, patiently
 from router.local.processes import LocalError
-from router.resources import examples_dir
 
 STEP_S = 15.0
 SAME_POD_AT_MOST = 60

@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import Protocol
 
 from router.domain.audit import ROUTER, Actor
+from router.domain.levers import ActOutcome
 from router.domain.policy.model import TenantPolicies
-from router.domain.view import ActOutcome
 
 
 class LeverStore(Protocol):

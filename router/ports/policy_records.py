@@ -4,7 +4,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from router.domain.view import NO_HEAD, HeadView
+from router.domain.levers import NO_HEAD, HeadView
 from router.ports.policies import PolicyStore
 
 

@@ -5,8 +5,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from router.domain.levers import BreakerView, HeadView
 from router.domain.limit_usage import Counter, LimitUsage
-from router.domain.view import BreakerView, HeadView
 
 
 class Inspector(Protocol):

@@ -12,13 +12,13 @@ import orjson
 from msgspec import Struct
 
 from router.bus.announce import announce
-from router.bus.connection import Bus
+from router.bus.client.connection import Bus
 from router.domain.ids import from_text, name_in
 from router.errors import BusError
 from router.selftest.check import NotChecked, NotSeen
 from router.store.keys import Keys
-from router.store.nodes import Nodes
 from router.store.policies import RedisPolicies
+from router.store.servers.nodes import Nodes
 from router.usecases.policies.publish import PolicyPublisher
 from router.wire.subjects import DECIDE
 

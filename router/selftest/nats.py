@@ -2,10 +2,10 @@
 
 import msgspec
 
-from router.bus import api
-from router.bus.connection import Bus
-from router.bus.fleet import REQUEST_SUBJECTS
-from router.bus.streams import Streams
+from router.bus.client.connection import Bus
+from router.bus.streams import api
+from router.bus.streams.consumers import REQUEST_SUBJECTS
+from router.bus.streams.registry import Streams
 from router.errors import BusError
 from router.selftest.check import NotSeen
 

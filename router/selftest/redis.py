@@ -6,8 +6,8 @@ from typing import Any
 
 from router.errors import StoreForbidden
 from router.selftest.check import NotChecked, NotSeen
-from router.store.nodes import Nodes
-from router.store.server import RedisServers
+from router.store.servers.facts import RedisServers
+from router.store.servers.nodes import Nodes
 
 MIN_MAJOR = 7
 CLOCK_S = 1.0

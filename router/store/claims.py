@@ -10,8 +10,8 @@ from msgspec import msgpack
 from router.domain.ids import RANDOM_BYTES, name_in
 from router.domain.json import JsonObject
 from router.store.keys import Keys
-from router.store.nodes import Nodes
-from router.store.scripts import load
+from router.store.scripts.load import load
+from router.store.servers.nodes import Nodes
 
 _pack = msgpack.Encoder().encode
 

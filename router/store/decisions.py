@@ -11,16 +11,16 @@ from router.domain.plan import Plan
 from router.domain.request import DecideRequest
 from router.domain.steps import StepDecision
 from router.domain.task import TaskRecord, Unreadable
+from router.store.audit.request_facts import request_facts
 from router.store.decide.batch import Waiting
 from router.store.decide.lanes import Lanes
 from router.store.decide.link import Command
 from router.store.decide.replies import DECIDE_RETURNS
 from router.store.keys import Keys
-from router.store.nodes import Nodes
 from router.store.packing import FormatError, decided_ms, remembered
-from router.store.reads import read_each
-from router.store.request_facts import request_facts
-from router.store.scripts import Script, load
+from router.store.scripts.load import Script, load
+from router.store.servers.nodes import Nodes
+from router.store.servers.reads import read_each
 
 log = logging.getLogger(__name__)
 

@@ -24,12 +24,12 @@ from router.domain.extension_health import (
     Tally,
     name_of,
 )
-from router.domain.view import BreakerState
+from router.domain.levers import BreakerState
 from router.errors import StoreError
 from router.store.keys import Keys
-from router.store.nodes import Nodes
 from router.store.packing import FORMAT, FormatError
-from router.store.scripts import Script, load
+from router.store.scripts.load import Script, load
+from router.store.servers.nodes import Nodes
 
 MAX_RECORDS = 1000
 

@@ -9,8 +9,8 @@ from struct import Struct as Layout
 
 from router.domain.figures import NO_FIGURES, Live, Snapshot
 from router.store.keys import Keys
-from router.store.nodes import Nodes
 from router.store.packing import FORMAT
+from router.store.servers.nodes import Nodes
 
 _HEAD = Layout(">Bd")
 _FIGURE = Layout(">8sdddd")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from router.domain.ids import owner_mark, partition_of
-from router.store.tags import partition_tags
+from router.store.servers.tags import partition_tags
 
 NO_TENANT = "~"
 """Stands in place of a tenant's name.

@@ -8,13 +8,13 @@ from secrets import token_bytes
 from typing import Any
 
 from router.domain.audit import Actor
+from router.domain.levers import ActOutcome, Lever
 from router.domain.policy.model import provider_entry
 from router.domain.task import Action
-from router.domain.view import ActOutcome, Lever
-from router.store.admin_records import KEEP_MS, Detail, packed_act
+from router.store.audit.admin_records import KEEP_MS, Detail, packed_act
 from router.store.keys import Keys
-from router.store.nodes import Nodes
-from router.store.scripts import Script, load
+from router.store.scripts.load import Script, load
+from router.store.servers.nodes import Nodes
 
 MAX_LEVERS = 256
 _RECORD = ("action", "features", "keep_ms")

@@ -24,9 +24,9 @@ from msgspec import Struct, msgpack
 from router.domain.candidates import Candidate, Offer
 from router.domain.decision import Reason
 from router.domain.ids import decision_id
+from router.domain.levers import HeadView, Lever
 from router.domain.outcome import Observations, RequestFacts, StoredAnswer
 from router.domain.task import Reservation
-from router.domain.view import HeadView, Lever
 
 FORMAT = 1
 NO_STAMP = bytes(8)

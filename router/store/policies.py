@@ -12,17 +12,17 @@ from struct import Struct as Layout
 from msgspec import Struct, msgpack
 
 from router.domain.audit import ROUTER, Actor
+from router.domain.levers import NO_HEAD, HeadView
 from router.domain.policy.document import HASH_BYTES, content_hash
 from router.domain.policy.model import StoredPolicy, TenantPolicies
 from router.domain.task import Action
-from router.domain.view import NO_HEAD, HeadView
 from router.errors import InvalidInput, QuotaExceeded, RevisionConflict, StoreDamaged
 from router.ports.policy_records import HistoryEntry, Quotas, Record, Records
-from router.store.admin_records import KEEP_MS, Detail, packed_act
+from router.store.audit.admin_records import KEEP_MS, Detail, packed_act
 from router.store.keys import Keys
-from router.store.nodes import Nodes
 from router.store.packing import NO_STAMP, FormatError, head
-from router.store.scripts import load as load_script
+from router.store.scripts.load import load as load_script
+from router.store.servers.nodes import Nodes
 from router.wire.policies import decode
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from router.domain.json import JsonObject
 from router.domain.request import NO_CORRELATION, Correlation
 from router.domain.result import ExecResult, Status
 from router.wire.fields import MICROUSD
-from router.wire.job import Origin, assignment_body, correlation_fields, origin_of
 from router.wire.reply import header_value
+from router.wire.worker.job import Origin, assignment_body, correlation_fields, origin_of
 
 CHANNEL = "nats"
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from router.domain.extension_health import ExtensionRecord, percentile_ms, status, success_rate
 from router.domain.extensions import Name, wanted_of
 from router.domain.json import JsonObject, JsonValue
+from router.domain.levers import BreakerState
 from router.domain.policy.model import Policy
 from router.domain.request import DecideRequest
-from router.domain.view import BreakerState
 
 
 def extension_health(records: Sequence[ExtensionRecord]) -> JsonObject:

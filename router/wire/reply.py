@@ -12,7 +12,7 @@ from router.wire.codes import NUMBERS, legacy
 from router.wire.fields import MICROUSD
 from router.wire.pb.beamline.flow.v1.flow_pb2 import RouteDecision
 from router.wire.problems import printable
-from router.wire.protobuf import CONTENT_TYPE
+from router.wire.request.protobuf import CONTENT_TYPE
 
 MAX_REPLY_BYTES = 60 * 1024
 _ITEMS_KEPT = 20

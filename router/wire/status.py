@@ -10,15 +10,15 @@ from router.domain.decision import Intake
 from router.domain.ids import from_text
 from router.domain.json import JsonObject
 from router.domain.request import DecideRequest
-from router.wire.decide import decode
-from router.wire.envelope import unreadable
 from router.wire.fields import MAX_TRACE_ID_CHARS, text
 from router.wire.headers import with_lower_names
-from router.wire.identity import agreed_tenant
 from router.wire.parse import NotJsonError, parse
 from router.wire.problems import Problems, Rejected, named
-from router.wire.shapes import UNKNOWN_TASK, VERSION
+from router.wire.request.decide import decode
+from router.wire.request.identity import agreed_tenant
+from router.wire.request.shapes import UNKNOWN_TASK, VERSION
 from router.wire.subjects import DECIDE
+from router.wire.worker.envelope import unreadable
 
 _WARN_AT = 0.8
 _MAX_BYTES = 64 * 1024

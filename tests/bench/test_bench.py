@@ -25,7 +25,7 @@ from bench.workload import policy, request, requests, write_templates
 from router.domain.policy.document import parse
 from router.domain.request import DecideRequest
 from router.store.decisions import decide_script
-from router.wire.decide import decode
+from router.wire.request.decide import decode
 from tests.servers import ValkeyProcess
 
 SUBJECT = "bench.test"

@@ -7,8 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from router.bus.connection import Bus
-from router.bus.options import BusOptions
+from router.bus.client.connection import Bus
+from router.bus.client.options import BusOptions
 from tests.servers import NatsProcess
 
 

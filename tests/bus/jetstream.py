@@ -2,7 +2,7 @@
 
 import json
 
-from router.bus.connection import Bus
+from router.bus.client.connection import Bus
 
 
 async def delete(bus: Bus, what: str) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from router.bus.connection import Bus
+from router.bus.client.connection import Bus
+from router.bus.client.options import BusOptions
 from router.bus.consumer import PullLoop
 from router.bus.delivery import Delivery
-from router.bus.options import BusOptions
-from router.bus.stream_specs import ConsumerSpec, StreamSpec
-from router.bus.streams import Streams
+from router.bus.streams.registry import Streams
+from router.bus.streams.specs import ConsumerSpec, StreamSpec
 from tests.bus.conftest import Heard
 from tests.bus.jetstream import delete
 from tests.servers import NatsProcess

@@ -12,7 +12,7 @@ from nats.errors import TimeoutError as NatsTimeoutError
 from router.domain.audit import AuditEntry
 from router.domain.ids import from_text, task_id, to_text
 from router.domain.task import TaskRecord, TaskState
-from router.store.tasks import RedisTasks
+from router.store.tasks.store import RedisTasks
 from tests.chaos.load import TENANTS, TOLD, Asked
 from tests.chaos.world import CONSUMERS, World
 from tests.cli.conftest import run_process

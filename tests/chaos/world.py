@@ -18,7 +18,7 @@ import nats.js.errors
 from nats.js.api import ConsumerConfig, DiscardPolicy, StreamConfig
 from nats.js.errors import BadRequestError, NotFoundError
 
-from router.bus.fleet import ACKS, RESULTS, WORKERS
+from router.bus.streams.consumers import ACKS, RESULTS, WORKERS
 from tests.chaos.load import TENANTS, TOLD
 from tests.chaos.proxy import Proxy
 from tests.chaos.schedule import Fault

@@ -10,7 +10,7 @@ import pytest
 from msgspec import Struct
 
 from router.cli import main
-from router.cli.exits import Exit
+from router.cli.shared.exits import Exit
 
 
 class Ran(Struct, frozen=True):
@@ -64,7 +64,7 @@ def cli(run: Run, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("ROUTER_REDIS_URL", redis_url)
     monkeypatch.setenv("ROUTER_NATS_URL", "nats://127.0.0.1:1")
     monkeypatch.setenv("ROUTER_PRINCIPAL", "carol")
-    monkeypatch.setattr("router.cli.bus.CONNECT_S", 0.05)
+    monkeypatch.setattr("router.cli.shared.bus.CONNECT_S", 0.05)
     return run
 
 

@@ -13,7 +13,7 @@ import pytest
 from msgspec import msgpack
 from redis import Redis
 
-from router.cli.exits import Exit
+from router.cli.shared.exits import Exit
 from router.domain.audit import TaskFeatures
 from router.domain.task import Action
 from router.store.keys import Keys

@@ -10,7 +10,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from router.cli.exits import Exit
+from router.cli.shared.exits import Exit
 from tests.cli.conftest import Ran, run_process
 from tests.servers import NatsProcess
 

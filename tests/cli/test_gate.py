@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from router.cli.exits import Exit
+from router.cli.shared.exits import Exit
 from tests.cli.conftest import Run
 
 GOOD = '{"current_cp":"CP2-LC","updated_at":"2026-01-02T03:04:05Z"}'

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from router.cli.exits import Exit
+from router.cli.shared.exits import Exit
 from tests.cli.conftest import Run
 
 

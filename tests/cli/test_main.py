@@ -12,7 +12,7 @@ import typer
 
 from router import __version__
 from router.cli.commands import build
-from router.cli.exits import Exit, exit_code_of
+from router.cli.shared.exits import Exit, exit_code_of
 from router.errors import (
     BusError,
     InvalidInput,

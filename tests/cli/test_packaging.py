@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_wheel_carries_scripts_and_examples(tmp_path: Path) -> None:
-    """Every Lua script and every example is in the wheel, where `router.resources` looks."""
+    """Every Lua script and every example is in the wheel, where `router.installed_files` looks."""
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")

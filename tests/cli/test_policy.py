@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from router.cli.exits import Exit
-from router.resources import examples_dir
+from router.cli.shared.exits import Exit
+from router.installed_files import examples_dir
 from router.wire.policies import schema_file
 from tests.cli.conftest import Run
 
@@ -26,7 +26,7 @@ def policy(run: Run, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
     """`router policy …` pointed at the store; NATS is away."""
     monkeypatch.setenv("ROUTER_REDIS_URL", redis_url)
     monkeypatch.setenv("ROUTER_NATS_URL", "nats://127.0.0.1:1")
-    monkeypatch.setattr("router.cli.bus.CONNECT_S", 0.05)
+    monkeypatch.setattr("router.cli.shared.bus.CONNECT_S", 0.05)
     return lambda *arguments: run("policy", *arguments)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from router.cli.exits import Exit
+from router.cli.shared.exits import Exit
 from tests.cli.conftest import POLICY, Run
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as some
 from router.domain.answers import JITTER_LEAST_MS, answer, degraded, overloaded
 from router.domain.decision import Code, Decided, PinState, Reason, Refused, Verdict
 from router.domain.ids import decision_id, idempotency_name, task_id, to_text
+from router.domain.levers import NO_HEAD, HeadView
 from router.domain.outcome import (
     Admitted,
     Conflict,
@@ -33,7 +34,6 @@ from router.domain.policy.model import (
     provider_entry,
 )
 from router.domain.request import Constraints, DecideRequest
-from router.domain.view import NO_HEAD, HeadView
 
 ID = decision_id(3, idempotency_name("acme", "request", "r"), b"\x00\x00\x00\x07")
 LIMITS = (

@@ -10,6 +10,7 @@ from router.domain.answers import answer, degraded
 from router.domain.decision import Decided, PinState, Reason, Refused, Verdict
 from router.domain.explain import explanation
 from router.domain.ids import decision_id, idempotency_name
+from router.domain.levers import NO_HEAD
 from router.domain.outcome import (
     Admitted,
     Conflict,
@@ -34,7 +35,6 @@ from router.domain.policy.model import (
     provider_entry,
 )
 from router.domain.request import Constraints, DecideRequest
-from router.domain.view import NO_HEAD
 
 ID = decision_id(3, idempotency_name("acme", "request", "r"), b"\x00\x00\x00\x07")
 POLICY = StoredPolicy(

@@ -17,8 +17,8 @@ from typing import Any
 import orjson
 import yaml
 
+from router.installed_files import examples_dir
 from router.local.client import Caller
-from router.resources import examples_dir
 from tests.e2e.load import Load
 from tests.e2e.prove import TENANTS, proven
 from tests.e2e.steps import ROOT, main, must, sh, step, until

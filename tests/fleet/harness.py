@@ -18,12 +18,12 @@ import orjson
 
 from router.domain.audit import Actor, AuditEntry
 from router.errors import StoreError
-from router.store.audit import RedisAudit
-from router.store.inspect import RedisInspector
+from router.store.audit.log import RedisAudit
 from router.store.keys import Keys
 from router.store.levers import RedisLevers, lever_scripts
-from router.store.nodes import SingleNode
 from router.store.policies import RedisPolicies
+from router.store.servers.nodes import SingleNode
+from router.store.tenants.inspect import RedisInspector
 from router.usecases.admin.overrides import OverrideService
 from router.usecases.policies.publish import PolicyPublisher
 from tests.servers import LEAST_RIGHTS, PREVIOUS_RIGHTS, NatsProcess, ValkeyProcess, free_port, to_its_end

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from router.cli import main
-from router.cli.exits import Exit
+from router.cli.shared.exits import Exit
 from router.domain.access import Party
 from router.worker.job import Job
 from router.worker.worker import Worker

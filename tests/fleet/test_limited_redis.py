@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from router.domain.access import Party
-from router.store.rights import Server, acl_rules
+from router.store.servers.rights import Server, acl_rules
 from tests.fleet.foreign import USAGE, Foreign, Worker, task
 from tests.fleet.harness import Fleet, until
 from tests.servers import LimitedValkey

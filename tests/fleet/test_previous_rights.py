@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from router.app.adapter_settings import nats_account
-from router.bus.rights import rights
-from router.bus.stream_specs import matches
+from router.bus.client.rights import rights
+from router.bus.streams.specs import matches
 from router.domain.access import Party
 from router.settings import load
-from router.store.rights import Server, commands
+from router.store.servers.rights import Server, commands
 from tests import previous_rights
 from tests.fleet.foreign import GET_DECISION, USAGE, Foreign, Worker, task
 from tests.fleet.harness import PLAIN, Fleet, until

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from redis.asyncio import Redis
 
 from router.store.decisions import decide_script
-from router.store.tasks import claim_script
+from router.store.tasks.store import claim_script
 from tests.fleet.conftest import Own
 from tests.fleet.foreign import Foreign, task
 from tests.fleet.harness import PLAIN, Fleet, until

@@ -6,7 +6,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from router.cli.exits import Exit
+from router.cli.shared.exits import Exit
 from tests.cli.conftest import run_process
 from tests.fleet.conftest import Own
 from tests.fleet.harness import Fleet

@@ -6,7 +6,7 @@ from router.domain.ids import RANDOM_BYTES, name_in
 from router.domain.outcome import Admitted, StoredAnswer
 from router.domain.plan import Plan
 from router.store.packing import remembered
-from router.store.scripts import load
+from router.store.scripts.load import load
 from tests.store.harness import Ask, Store, policy, request
 
 PLAIN = policy("a", "b")

@@ -6,9 +6,9 @@ from secrets import token_hex
 import pytest
 from redis import Redis, RedisCluster
 
-from router.store.cluster import Cluster
 from router.store.keys import Keys
-from router.store.nodes import Nodes, SingleNode
+from router.store.servers.cluster import Cluster
+from router.store.servers.nodes import Nodes, SingleNode
 from tests.servers import ValkeyCluster
 from tests.store.fake import FakeNode
 from tests.store.harness import Store

@@ -5,7 +5,7 @@ It knows no CLUSTER, EVAL_RO, INFO, CONFIG or MEMORY USAGE. What needs those is 
 
 from fakeredis import FakeAsyncRedis, FakeServer
 
-from router.store.nodes import Client, SingleNode
+from router.store.servers.nodes import Client, SingleNode
 
 
 class FakeNode(SingleNode):

@@ -16,11 +16,11 @@ from router.domain.policy.model import (
     provider_entry,
 )
 from router.domain.result import BreakerVerdict
-from router.store.meta import RedisEpochs
-from router.store.nodes import Nodes
+from router.store.audit.retention import RedisRetention, RetentionBounds
 from router.store.policies import RedisPolicies
-from router.store.retention import RedisRetention, RetentionBounds
-from router.store.task_records import kept_final
+from router.store.servers.meta import RedisEpochs
+from router.store.servers.nodes import Nodes
+from router.store.tasks.records import kept_final
 from tests.store.harness import MINUTE, Ask, Store, policy, request, undispatched
 
 ALICE = Actor("alice", "admin")

@@ -31,21 +31,21 @@ from router.domain.policy.model import (
 from router.domain.request import DEFAULT_OPTIONS, DecideRequest, Options
 from router.domain.result import BreakerVerdict
 from router.domain.task import Action, Move, MoveOutcome, TaskRecord, TaskState
-from router.store.audit import entry
+from router.store.audit.log import entry
 from router.store.decide.batch import Batch, Waiting
 from router.store.decide.calls import LaneSettings
 from router.store.decide.replies import HEAD, LATE, outcome
 from router.store.decide.rows import MessageIndex, RowPacker
 from router.store.decisions import decide_script
 from router.store.keys import Keys, TenantKeys
-from router.store.layouts import DECIDE_BATCH
 from router.store.levers import RedisLevers, lever_scripts
-from router.store.nodes import Nodes
-from router.store.scripts import Script
-from router.store.settle_rows import MoveBatch
-from router.store.task_records import task_record
-from router.store.tasks import _outcome as move_outcome
-from router.store.tasks import claim_script, settle_script
+from router.store.scripts.layouts import DECIDE_BATCH
+from router.store.scripts.load import Script
+from router.store.servers.nodes import Nodes
+from router.store.tasks.records import task_record
+from router.store.tasks.settle_rows import MoveBatch
+from router.store.tasks.store import _outcome as move_outcome
+from router.store.tasks.store import claim_script, settle_script
 
 START_MS = 1_700_000_000_000
 MINUTE = 60_000

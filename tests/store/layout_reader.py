@@ -1,10 +1,10 @@
-"""Packed rows, read back by the names that `store.layouts` gives their fields."""
+"""Packed rows, read back by the names that `store.scripts.layouts` gives their fields."""
 
 from struct import Struct as Binary
 from typing import Any
 
-from router.store import layouts
-from router.store.layouts import Layout
+from router.store.scripts import layouts
+from router.store.scripts.layouts import Layout
 
 _LENGTHS = {"B": Binary(">B"), "H": Binary(">H"), "I4": Binary(">I")}
 Fields = dict[str, Any]

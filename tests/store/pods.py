@@ -13,8 +13,8 @@ from router.store.decide.lanes import Lanes
 from router.store.decide.rows import RowPacker
 from router.store.decisions import RedisDecisions, decide_script
 from router.store.keys import Keys
-from router.store.nodes import Nodes
-from router.store.scripts import Script
+from router.store.scripts.load import Script
+from router.store.servers.nodes import Nodes
 from tests.store.harness import Ask, policy, request
 
 PLAIN = policy("a", "b")

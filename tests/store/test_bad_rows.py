@@ -22,7 +22,7 @@ from router.domain.policy.model import (
     provider_entry,
 )
 from router.domain.result import BreakerVerdict
-from router.resources import lua_dir
+from router.installed_files import lua_dir
 from router.store.decide.replies import FAULT
 from router.store.keys import TenantKeys
 from tests.store.failing import EACH_CALL, FAILING

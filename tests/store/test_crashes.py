@@ -18,8 +18,8 @@ from router.domain.outcome import Admitted, Outcome, Replay, RowFault
 from router.domain.result import BreakerVerdict
 from router.domain.task import Move, Moved, MoveFault, MoveOutcome, NotMoved
 from router.store.decisions import decide_script
-from router.store.scripts import Script
-from router.store.tasks import settle_script
+from router.store.scripts.load import Script
+from router.store.tasks.store import settle_script
 from tests.store import machine
 from tests.store.harness import TEST_CLOCK, Ask, Client, Store, request, undispatched
 

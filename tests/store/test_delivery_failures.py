@@ -4,9 +4,9 @@ from secrets import token_hex
 
 from redis import Redis
 
-from router.store.delivery_failures import KEEP_MS, RedisDeliveryFailures
 from router.store.keys import Keys
-from router.store.nodes import SingleNode
+from router.store.servers.nodes import SingleNode
+from router.store.tasks.delivery_failures import KEEP_MS, RedisDeliveryFailures
 
 
 async def test_pods_count_one_message_together(single: Redis, redis_url: str) -> None:

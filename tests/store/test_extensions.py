@@ -22,7 +22,7 @@ from router.domain.extension_health import (
     status,
 )
 from router.domain.extensions import Name, Stage
-from router.domain.view import BreakerState
+from router.domain.levers import BreakerState
 from router.store.extensions import figures, packed, record, settle_extensions_script, settled
 from router.store.packing import FormatError
 from tests.store.harness import TEST_CLOCK, Store

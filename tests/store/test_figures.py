@@ -13,7 +13,7 @@ from router.domain.policy.model import provider_entry
 from router.domain.result import BreakerVerdict, Measurements
 from router.domain.task import BreakerTurn, Move, Moved
 from router.store.figures import RedisFigures, snapshot
-from router.store.nodes import SingleNode
+from router.store.servers.nodes import SingleNode
 from tests.store.harness import Ask, Store, policy, request, undispatched
 
 HALF_LIFE_MS = 30_000

@@ -13,9 +13,9 @@ from router.domain.outcome import Admitted
 from router.domain.policy.limits import limit
 from router.domain.policy.model import Resource, Scope
 from router.domain.task import BreakerTurn, Moved, TaskState
+from router.store.audit.retention import RedisRetention, RetentionBounds
 from router.store.keys import Keys
-from router.store.nodes import SingleNode
-from router.store.retention import RedisRetention, RetentionBounds
+from router.store.servers.nodes import SingleNode
 from tests.servers import ValkeyProcess
 from tests.store.claimed import Begun
 from tests.store.harness import Store, policy, request

@@ -13,7 +13,7 @@ from router.domain.policy.model import Breaker, provider_entry
 from router.domain.request import Step
 from router.domain.result import BreakerVerdict, Measurements
 from router.store.keys import KEYS, Keys
-from router.store.tags import partition_tags
+from router.store.servers.tags import partition_tags
 from tests.store.full import full, full_ask
 from tests.store.harness import Store, request, undispatched
 

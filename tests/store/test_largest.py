@@ -29,7 +29,7 @@ from router.store.packing import offer, offer_in
 from router.usecases.audit.features import pack_features
 from router.usecases.tasks.moves import note_move
 from router.wire.fields import MAX_MS, MAX_USD, MICROUSD
-from router.wire.job import encode_job
+from router.wire.worker.job import encode_job
 from tests.store.harness import NEVER, Store
 from tests.wire.examples import accepted, task_shape
 

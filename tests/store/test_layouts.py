@@ -14,13 +14,13 @@ from router.domain.policy.model import Algorithm, Breaker, Resource, Scope, Stic
 from router.domain.request import Correlation, DecideRequest, Options, Step
 from router.domain.result import BreakerVerdict, Measurements
 from router.domain.task import Action, Correction, Final, Move, Reservation, TaskFacts, TaskState
-from router.store import layouts
 from router.store.decide.batch import Batch, Waiting
 from router.store.decide.rows import JOB_GRACE_MS, MAX_BACKOFF_MS, RowPacker
 from router.store.keys import Keys
-from router.store.layouts import LAYOUTS, NAMES, Layout
-from router.store.settle_rows import MoveBatch
-from router.store.task_records import final
+from router.store.scripts import layouts
+from router.store.scripts.layouts import LAYOUTS, NAMES, Layout
+from router.store.tasks.records import final
+from router.store.tasks.settle_rows import MoveBatch
 from router.usecases.audit.features import features_of_decision
 from tests.store import layout_reader
 from tests.store.harness import FEATURES, MINUTE, policy, request

@@ -11,18 +11,18 @@ from redis import Redis
 
 from router.domain.audit import Actor
 from router.domain.ids import idempotency_name
+from router.domain.levers import ActOutcome, BreakerState, HeadView
 from router.domain.outcome import Admitted, NoCandidate, Replay, TenantOff
 from router.domain.policy.limits import limit
 from router.domain.policy.model import Breaker, Resource, Scope, provider_entry
 from router.domain.result import BreakerVerdict
-from router.domain.view import ActOutcome, BreakerState, HeadView
 from router.errors import StoreError
-from router.store.inspect import RedisInspector
 from router.store.keys import NO_TENANT
 from router.store.levers import MAX_LEVERS, RedisLevers
-from router.store.nodes import Nodes, SingleNode
 from router.store.packing import head as head_of
 from router.store.policies import RedisPolicies
+from router.store.servers.nodes import Nodes, SingleNode
+from router.store.tenants.inspect import RedisInspector
 from tests.store.harness import MINUTE, Ask, Direct, Store, head, policy, request, undispatched
 
 R = ("request_id", "r")

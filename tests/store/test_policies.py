@@ -8,10 +8,10 @@ import pytest
 from router.domain.audit import Actor
 from router.domain.policy.document import content_hash
 from router.errors import QuotaExceeded, RevisionConflict, StoreError
-from router.store.audit import RedisAudit
+from router.store.audit.log import RedisAudit
 from router.store.keys import Keys
-from router.store.nodes import SingleNode
 from router.store.policies import Bounds, RedisPolicies
+from router.store.servers.nodes import SingleNode
 from router.usecases.policies.cache import PolicyCache
 from router.usecases.policies.cache_settings import CacheSettings
 from tests.usecases.fakes.policies import HeardCache

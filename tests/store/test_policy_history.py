@@ -7,10 +7,10 @@ import pytest
 from router.domain.audit import Actor
 from router.domain.policy.document import content_hash
 from router.errors import RevisionConflict, StoreError
-from router.store.audit import RedisAudit
+from router.store.audit.log import RedisAudit
 from router.store.keys import Keys
-from router.store.nodes import SingleNode
 from router.store.policies import DAY_MS, Bounds, RedisPolicies
+from router.store.servers.nodes import SingleNode
 
 ONE = b'{"providers":[{"name":"a","weight":100}],"version":"1.0"}'
 TWO = b'{"providers":[{"name":"b","weight":100}],"version":"1.0"}'

@@ -15,7 +15,7 @@ from router.domain.policy.model import Breaker, Resource, Scope, Sticky, provide
 from router.domain.request import DecideRequest, Options
 from router.domain.result import BreakerVerdict
 from router.store.decide.rows import MessageIndex
-from router.wire.decide import decode
+from router.wire.request.decide import decode
 from tests.store.harness import MINUTE, Store, policy, request, undispatched
 
 ONE, OTHER = b"1" * 16, b"2" * 16

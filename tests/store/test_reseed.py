@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from router.resources import examples_dir
+from router.installed_files import examples_dir
 from router.store.keys import Keys
-from router.store.meta import RedisMeta
-from router.store.nodes import SingleNode
 from router.store.policies import RedisPolicies
+from router.store.servers.meta import RedisMeta
+from router.store.servers.nodes import SingleNode
 from router.usecases.policies.cache import PolicyCache
 from router.usecases.policies.folder import read_folder
 from router.usecases.policies.seed import Seeder, Source, StoreGuard

@@ -25,9 +25,9 @@ from router.store.decide.batch import Batch
 from router.store.decide.replies import BODY, DECIDE_RETURNS, NONE
 from router.store.decisions import DECIDE_KEYS
 from router.store.packing import Extras
-from router.store.scripts import Script, load
-from router.store.settle_rows import MoveBatch
-from router.store.tasks import SETTLE_KEYS, SETTLE_RETURNS
+from router.store.scripts.load import Script, load
+from router.store.tasks.settle_rows import MoveBatch
+from router.store.tasks.store import SETTLE_KEYS, SETTLE_RETURNS
 from tests.store import machine, older_rows
 from tests.store.harness import TEST_CLOCK, Client, Store, policy, request, undispatched
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from router.resources import lua_dir
+from router.installed_files import lua_dir
 from router.store.decisions import decide_script
-from router.store.flatten import ScriptMismatchError, flat, lines
 from router.store.keys import KEYS
-from router.store.scripts import _header, load
-from router.store.tasks import claim_script, settle_script
+from router.store.scripts.flatten import ScriptMismatchError, flat, lines
+from router.store.scripts.load import _header, load
+from router.store.tasks.store import claim_script, settle_script
 from tests.store.update_shas import GOLDEN, shas
 
 NAMES = sorted(p.stem for p in lua_dir().glob("*.lua"))

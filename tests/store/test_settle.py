@@ -34,11 +34,11 @@ from router.domain.task import (
     TaskState,
 )
 from router.store.keys import Keys
-from router.store.meta import RedisEpochs
-from router.store.nodes import SingleNode
 from router.store.packing import FormatError
-from router.store.task_records import final_in
-from router.store.tasks import RedisTasks, settle_script
+from router.store.servers.meta import RedisEpochs
+from router.store.servers.nodes import SingleNode
+from router.store.tasks.records import final_in
+from router.store.tasks.store import RedisTasks, settle_script
 from tests.store.failing import FAILING
 from tests.store.harness import FEATURES, MINUTE, TEST_CLOCK, Store, policy, request, undispatched
 from tests.store.tasks import DEADLINE, KEEP, TRIP, Task, correction

@@ -15,7 +15,7 @@ from router.domain.steps import MAX_STEPS, StepDecision
 from router.domain.task import Moved, NotMoved, Unreadable
 from router.store.claims import RedisClaims
 from router.store.decisions import RedisAnswers
-from router.store.nodes import Nodes
+from router.store.servers.nodes import Nodes
 from tests.store.harness import MINUTE, Store, policy, request, undispatched
 
 POLICY = policy("a", "b")

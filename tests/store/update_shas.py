@@ -3,8 +3,8 @@
 from hashlib import sha1
 from pathlib import Path
 
-from router.resources import lua_dir
-from router.store.flatten import flat
+from router.installed_files import lua_dir
+from router.store.scripts.flatten import flat
 
 GOLDEN = Path(__file__).with_name("golden_shas.txt")
 

@@ -6,8 +6,8 @@ from typing import Any
 import orjson
 
 from router.domain.request import DecideRequest
-from router.wire.decide import decode
 from router.wire.problems import Rejected
+from router.wire.request.decide import decode
 
 Doc = dict[str, Any]
 

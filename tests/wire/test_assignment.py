@@ -9,7 +9,7 @@ from router.domain.json import JsonValue
 from router.domain.request import Correlation
 from router.domain.result import ExecResult, Status
 from router.wire.assignment import Attempt, Usage, assignment, encode_assigned_event, encode_usage_event, final_result
-from router.wire.job import encode_job, origin_of, request_of
+from router.wire.worker.job import encode_job, origin_of, request_of
 from tests.wire.examples import Doc, accepted, task_shape
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

@@ -14,13 +14,13 @@ from router.domain.defects import Defect
 from router.domain.ids import from_text
 from router.domain.request import DecideRequest
 from router.domain.result import AckStatus, ExecAck, ExecResult, Status
-from router.wire.decide import decode
 from router.wire.parse import NotJsonError, parse_report
 from router.wire.pb.beamline.flow.v1.flow_pb2 import Message, RouteRequest
 from router.wire.pb.beamline.worker.v1.ack_pb2 import ExecAssignmentAck
 from router.wire.pb.beamline.worker.v1.result_pb2 import ExecResult as ProtoResult
 from router.wire.problems import Problems, Rejected
-from router.wire.results import decode_ack, decode_result
+from router.wire.request.decide import decode
+from router.wire.worker.results import decode_ack, decode_result
 from tests.wire.examples import accepted, paths, refused, task_shape
 
 ID = "00070000-0000-4000-8000-000000000001"

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.domain.request import DecideRequest
-from router.wire.decide import decode
-from router.wire.job import encode_job
 from router.wire.problems import Rejected
 from router.wire.reply import encode, encode_protobuf
-from router.wire.results import decode_ack, decode_result
+from router.wire.request.decide import decode
 from router.wire.status import decode_admin, decode_decision_query
-from router.wire.workers import decode_heartbeat, decode_worker_dead_letter
+from router.wire.worker.heartbeats import decode_heartbeat, decode_worker_dead_letter
+from router.wire.worker.job import encode_job
+from router.wire.worker.results import decode_ack, decode_result
 from tests.wire.examples import task_shape
 
 scalars = (

@@ -21,8 +21,8 @@ from router.wire.pb.beamline.worker.v1.ack_pb2 import ExecAssignmentAck
 from router.wire.pb.beamline.worker.v1.result_pb2 import ExecResult as ProtoResult
 from router.wire.pb.beamline.worker.v1.result_pb2 import Job
 from router.wire.problems import Rejected
-from router.wire.results import decode_ack, decode_result
-from router.wire.workers import decode_heartbeat, decode_worker_dead_letter
+from router.wire.worker.heartbeats import decode_heartbeat, decode_worker_dead_letter
+from router.wire.worker.results import decode_ack, decode_result
 from tests.wire.examples import paths
 
 ID = "00070000-0000-4000-8000-000000000001"

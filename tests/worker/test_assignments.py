@@ -9,7 +9,7 @@ import pytest
 
 from router.domain.result import ExecAck, ExecResult, Status
 from router.log_throttle import LogThrottle
-from router.wire.results import decode_ack, decode_result
+from router.wire.worker.results import decode_ack, decode_result
 from router.worker import assignments
 from router.worker.assignments import Assignments
 from router.worker.job import Handlers

@@ -36,7 +36,7 @@ local function add_due()
   call('ZADD', KEYS[k_due], now + grace_ms, KEYS[k_task]:sub(-16))
 end
 
--- Writes the delivery record of a new attempt; see router/store/task_records.py for its format.
+-- Writes the delivery record of a new attempt; see router/store/tasks/records.py for its format.
 local function write_task(c, reason, charged_ms, until_ms)
   local record = pack('>BBBHddc16c8BHc0', 1, TASK_NEW, attempt, 0, charged_ms, until_ms, decision, c.entry, reason,
     #c.offer, c.offer)

@@ -1,4 +1,4 @@
--- The current row: its fields (router/store/layouts.py), its optional parts, and its reply.
+-- The current row: its fields (router/store/scripts/layouts.py), its optional parts, and its reply.
 --
 -- The fields are locals of the script, not arguments: every step of a row reads some of the 25.
 --- @names row_flags

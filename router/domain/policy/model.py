@@ -9,8 +9,8 @@ from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from router.domain.json import JsonObject
+from router.domain.levers import NO_HEAD, HeadView
 from router.domain.plan_cache import PlanCache
-from router.domain.view import NO_HEAD, HeadView
 
 DEFAULT_POLICY_ID = "default"
 DEFAULT_ATTEMPTS = 2

@@ -12,10 +12,10 @@ from typing import Any
 from msgspec import Struct
 from redis.exceptions import ResponseError
 
-from router.store import layouts
 from router.store.decide.batch import Batch
 from router.store.decide.link import Link
-from router.store.scripts import LIBRARIES, Script
+from router.store.scripts import layouts
+from router.store.scripts.load import LIBRARIES, Script
 
 log = logging.getLogger(__name__)
 

@@ -42,7 +42,7 @@ from router.store.decide.link import Link
 from router.store.decide.row_queue import RowQueue
 from router.store.decide.rows import RowPacker
 from router.store.packing import NO_STAMP
-from router.store.scripts import Script
+from router.store.scripts.load import Script
 
 log = logging.getLogger(__name__)
 

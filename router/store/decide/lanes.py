@@ -6,8 +6,8 @@ and cleared when it proves to be old. A node that refuses a call names the reaso
 - MOVED: the slot belongs to another node. The call is sent to that node, and the slots are loaded again. Lanes of nodes
   without partitions are closed.
 - ASK: the slot is moving, and the call's keys are at the other node or new. Only this call goes there, with ASKING.
-- MOVED or ASK without a host name (`store.endpoints`): the slots are loaded again, and the call is sent again after a
-  few ms.
+- MOVED or ASK without a host name (`store.servers.endpoints`): the slots are loaded again, and the call is sent
+  again after a few ms.
 - TRYAGAIN: the slot is moving, and some of the call's keys are new or at the other node. The call is sent again after a
   few ms.
 
@@ -26,10 +26,10 @@ from router.store.decide.calls import LaneSettings
 from router.store.decide.lane import Lane
 from router.store.decide.link import Link
 from router.store.decide.rows import RowPacker
-from router.store.endpoints import HostUnknownError
 from router.store.keys import Keys
-from router.store.nodes import Address, Nodes
-from router.store.scripts import Script
+from router.store.scripts.load import Script
+from router.store.servers.endpoints import HostUnknownError
+from router.store.servers.nodes import Address, Nodes
 
 log = logging.getLogger(__name__)
 _REPLY_TIMEOUT_S = 1.0

@@ -23,7 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from router.errors import OutcomeUnknown, StoreUnavailable
-from router.store.endpoints import node_connection
+from router.store.servers.endpoints import node_connection
 
 # The library name that connections report. Without it redis-py reads its version from disk for every connection.
 DRIVER = DriverInfo(lib_version=redis.__version__)

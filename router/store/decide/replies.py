@@ -16,8 +16,8 @@ from router.domain.outcome import (
     RowFault,
     TenantOff,
 )
-from router.store import layouts
 from router.store.packing import FormatError, remembered, seen
+from router.store.scripts import layouts
 
 ADMITTED, REPLAY, CONFLICT, LIMITED, NONE, LATE, OFF, FAULT, BUSY, UNRECORDED = range(10)
 DECIDE_RETURNS = {

@@ -14,8 +14,8 @@ from router.domain.audit import policy_frame
 from router.domain.candidates import Candidate
 from router.domain.plan import Plan
 from router.domain.policy.model import AUDIT_QUOTA_ID, Algorithm, Limit, Resource, Scope, StoredPolicy, WhenAllOpen
-from router.store import layouts
 from router.store.packing import offer, tail_head
+from router.store.scripts import layouts
 
 # All of a charge but its key and its units.
 _LIMIT = layouts.CHARGE.only("kind", "limit")

@@ -17,11 +17,12 @@ from router.domain.plan import Plan, identity_name
 from router.domain.policy.model import Algorithm, Resource, Scope, provider_entry
 from router.domain.request import NO_STEP, DecideRequest
 from router.domain.task import Reservation, TaskFacts
-from router.store import layouts
 from router.store.decide.batch import Batch, Waiting
 from router.store.decide.row_parts import PolicyPart, PolicyParts, candidate_head, limit_part
 from router.store.keys import Keys, TenantKeys
-from router.store.layouts import (
+from router.store.packing import HASH_BYTES, Extras, sized, tail_extras
+from router.store.scripts import layouts
+from router.store.scripts.layouts import (
     ROW_CLAIM,
     ROW_EXPLAIN,
     ROW_FAILED,
@@ -32,8 +33,7 @@ from router.store.layouts import (
     ROW_RESERVED,
     ROW_STEPS,
 )
-from router.store.packing import HASH_BYTES, Extras, sized, tail_extras
-from router.store.task_records import task_facts
+from router.store.tasks.records import task_facts
 
 JOB_GRACE_MS = 300_000
 MAX_BACKOFF_MS = 30_000

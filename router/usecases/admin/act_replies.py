@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from router.domain.decision import Code, Refused
 from router.domain.extensions import worst_latency_ms
 from router.domain.json import JsonObject, JsonValue
+from router.domain.levers import BreakerView
 from router.domain.policy.model import Policy
-from router.domain.view import BreakerView
 from router.errors import InvalidInput, QuotaExceeded, RevisionConflict
 from router.ports.tenants import Census, Purged
 from router.usecases.admin.overrides import TenantProviders

@@ -16,9 +16,9 @@ from router.domain.audit import Actor
 from router.domain.decision import Code, Refused
 from router.domain.extension_health import ExtensionRecord
 from router.domain.json import JsonObject, JsonValue
+from router.domain.levers import BreakerView
 from router.domain.policy.model import StoredPolicy, provider_entry
 from router.domain.roles import Role
-from router.domain.view import BreakerView
 from router.ports.extensions import ExtensionStore
 from router.ports.policies import Policies
 from router.ports.tenants import Inspector, TenantStore

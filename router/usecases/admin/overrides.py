@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from router.domain.audit import Actor
 from router.domain.ids import idempotency_name
+from router.domain.levers import ActOutcome, BreakerView, HeadView
 from router.domain.policy.model import TenantPolicies, provider_entry
-from router.domain.view import ActOutcome, BreakerView, HeadView
 from router.errors import InvalidInput, Problem
 from router.ports.policies import LeverStore, PolicyReader
 from router.ports.tenants import Inspector

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from router.domain.alert import Condition
 from router.domain.json import JsonObject
+from router.domain.levers import BreakerState
 from router.domain.policy.model import provider_entry
-from router.domain.view import BreakerState
 from router.errors import StoreError
 from router.ports.alerts import AlertSink, OpenEpisodes
 from router.ports.tenants import Inspector

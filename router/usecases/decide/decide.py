@@ -34,11 +34,11 @@ from router.telemetry import Event, Telemetry
 from router.tracing import Span, Tracing
 from router.usecases.decide.intake import DecideSettings, extensions_gated, forbidden, no_policy, store_unavailable
 from router.usecases.messages.input_defects import InputDefects
-from router.wire.decide import decode
-from router.wire.job import encode_job
 from router.wire.problems import Rejected
-from router.wire.protobuf import is_protobuf
 from router.wire.reply import encode, encode_protobuf
+from router.wire.request.decide import decode
+from router.wire.request.protobuf import is_protobuf
+from router.wire.worker.job import encode_job
 
 log = logging.getLogger("router.decide")
 

@@ -18,7 +18,7 @@ from router.ports.decisions import DecisionStore
 from router.ports.extensions import ExtensionStore
 from router.usecases.decide.intake import DecideSettings, extensions_gated, forbidden, overlong
 from router.wire.extension_views import planned_extensions
-from router.wire.job import encode_job
+from router.wire.worker.job import encode_job
 
 DryRunner = Callable[[DecideRequest, StoredPolicy], Awaitable[Answer]]
 """`DryRun.answer`."""

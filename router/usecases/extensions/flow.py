@@ -59,8 +59,8 @@ from router.telemetry import Event, Telemetry
 from router.usecases.extensions.claim import ClaimedRequest
 from router.usecases.extensions.pipeline import Pipeline
 from router.usecases.tasks.unfinished import UNSEEN, Unfinished
-from router.wire.job import encode_job
 from router.wire.reply import decision_object
+from router.wire.worker.job import encode_job
 
 log = logging.getLogger("router.extensions")
 

@@ -17,7 +17,7 @@ from router.domain.alert import Condition
 from router.domain.extension_health import ExtensionRecord, Settled, Tally, is_blocked
 from router.domain.extensions import Name
 from router.domain.json import JsonObject
-from router.domain.view import BreakerState
+from router.domain.levers import BreakerState
 from router.errors import StoreError
 from router.ports.alerts import AlertSink
 from router.ports.extensions import ExtensionStore

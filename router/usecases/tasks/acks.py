@@ -33,8 +33,8 @@ from router.usecases.policies.lookups import policies_of
 from router.usecases.tasks.moves import ending_move, next_attempt_wait_ms, note_move, waiting_move
 from router.usecases.tasks.task_effects import TaskEffects
 from router.wire.problems import Rejected
-from router.wire.results import decode_ack
 from router.wire.subjects import ACK, tenant_bound
+from router.wire.worker.results import decode_ack
 
 log = logging.getLogger("router.receipts")
 

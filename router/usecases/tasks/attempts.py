@@ -35,7 +35,7 @@ from router.ports.decisions import DecisionStore
 from router.ports.policies import PolicyLookup
 from router.usecases.policies.lookups import policies_of
 from router.usecases.tasks.dispatch import Dispatcher
-from router.wire.job import request_of
+from router.wire.worker.job import request_of
 
 log = logging.getLogger("router.attempts")
 

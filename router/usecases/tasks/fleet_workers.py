@@ -11,7 +11,7 @@ from router.telemetry import Event, Telemetry
 from router.usecases.messages.input_defects import InputDefects
 from router.wire.problems import Rejected
 from router.wire.subjects import WORKER_DEAD_LETTER
-from router.wire.workers import decode_heartbeat, decode_worker_dead_letter
+from router.wire.worker.heartbeats import decode_heartbeat, decode_worker_dead_letter
 
 log = logging.getLogger("router.workers")
 

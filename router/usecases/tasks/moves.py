@@ -15,7 +15,7 @@ from router.domain.task import Action, Correction, Final, Move, Reservation, Tas
 from router.ports.tasks import TaskStore
 from router.usecases.audit.features import pack_features
 from router.usecases.policies.lookups import breaker_of, policy_of
-from router.wire.job import Origin, request_of
+from router.wire.worker.job import Origin, request_of
 
 log = logging.getLogger("router.tasks")
 

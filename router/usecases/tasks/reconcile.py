@@ -21,8 +21,8 @@ from router.ports.decisions import Answers
 from router.ports.tasks import TaskStore
 from router.wire.assignment import UsageIdentity, usage_identity
 from router.wire.problems import Rejected
-from router.wire.results import decode_result
 from router.wire.subjects import RESULT, tenant_bound
+from router.wire.worker.results import decode_result
 
 _BATCH = 256
 # Allowed difference between this machine's clock and the NATS server's, which dates the messages.

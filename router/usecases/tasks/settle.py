@@ -34,8 +34,8 @@ from router.usecases.tasks.result_lookup import ResultLookup
 from router.usecases.tasks.result_moves import ResultMoves, redriven_note
 from router.usecases.tasks.task_effects import TaskEffects
 from router.wire.problems import Rejected
-from router.wire.results import decode_result
 from router.wire.subjects import OF_TENANT, RESULT, tenant_bound
+from router.wire.worker.results import decode_result
 
 log = logging.getLogger("router.settle")
 

@@ -9,7 +9,7 @@ from router.domain.json import JsonObject
 from router.domain.policy.document import Parsed, content_hash, parse
 from router.domain.policy.model import Algorithm, OnFail, OnStoreError, Policy, Resource, Scope, Selection, WhenAllOpen
 from router.errors import InvalidInput
-from router.resources import examples_dir
+from router.installed_files import examples_dir
 from router.wire.policies import MAX_DOCUMENT_BYTES, decode, encode
 
 BAD = sorted((Path(__file__).parent / "bad_policies").glob("*.json"))

@@ -16,7 +16,7 @@
 --   figures         <schema>:{p}:<tenant>:f             live figures: a success teaches its latency and cost
 -- ARGV
 --   batch           struct: I4 audit records kept
---   row             see store/settle_rows.py
+--   row             see store/tasks/settle_rows.py
 -- RETURNS
 --   0 settled       B breaker now (0 unchanged, 1 opened, 2 half open, 3 closed)
 --   1 changed       somebody was first, or it is gone: the value as it is now, empty when there is none

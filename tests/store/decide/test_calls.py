@@ -5,11 +5,11 @@ from typing import Any, cast
 import pytest
 from redis.exceptions import ResponseError
 
-from router.store import layouts
 from router.store.decide.batch import Batch
 from router.store.decide.calls import Calls, LaneSettings
 from router.store.decide.link import Link
 from router.store.decisions import decide_script
+from router.store.scripts import layouts
 from tests.store import layout_reader
 
 

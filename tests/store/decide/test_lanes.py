@@ -21,14 +21,14 @@ from router.domain.policy.limits import limit
 from router.domain.policy.model import Breaker, Resource, Scope, Sticky
 from router.domain.task import Action, Move, Moved, TaskRecord, TaskState
 from router.errors import StartupRefused, StoreError
-from router.resources import lua_dir
+from router.installed_files import lua_dir
 from router.store.decide.calls import MAX_LIBRARIES, LaneSettings
 from router.store.decisions import WAIT_DEADLINES, decide_script
 from router.store.keys import Keys
-from router.store.meta import RedisMeta
-from router.store.nodes import SingleNode
-from router.store.scripts import Script
-from router.store.tasks import RedisTasks
+from router.store.scripts.load import Script
+from router.store.servers.meta import RedisMeta
+from router.store.servers.nodes import SingleNode
+from router.store.tasks.store import RedisTasks
 from tests.chaos.proxy import Proxy
 from tests.servers import ValkeyProcess, free_port
 from tests.store.harness import MINUTE, Ask, policy, request

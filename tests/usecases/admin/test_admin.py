@@ -10,11 +10,11 @@ from prometheus_client import CollectorRegistry
 
 from router.domain.audit import Actor
 from router.domain.decision import Answer, Decided, Decision, Reason
+from router.domain.levers import ActOutcome, BreakerState, BreakerView, HeadView
 from router.domain.policy.model import StoredPolicy, provider_entry
 from router.domain.request import DecideRequest
 from router.domain.roles import Role
 from router.domain.task import Action
-from router.domain.view import ActOutcome, BreakerState, BreakerView, HeadView
 from router.errors import StoreUnavailable
 from router.ports.tenants import Census, KindCensus, Purged
 from router.telemetry import Telemetry

@@ -2,8 +2,8 @@
 
 import pytest
 
+from router.domain.levers import BreakerState, BreakerView, HeadView
 from router.domain.policy.model import provider_entry
-from router.domain.view import BreakerState, BreakerView, HeadView
 from router.usecases.alerts.breaker_episodes import BreakerEpisodes
 from tests.usecases.fakes.alerts import RecordedAlerts
 

@@ -11,14 +11,14 @@ from prometheus_client import CollectorRegistry
 from router.domain.answers import degraded
 from router.domain.decision import Decided
 from router.domain.ids import to_text
+from router.domain.levers import NO_HEAD
 from router.domain.policy.model import OnStoreError
 from router.domain.task import Move
-from router.domain.view import NO_HEAD
 from router.errors import StoreUnavailable
-from router.store.audit import RedisAudit
+from router.store.audit.log import RedisAudit
 from router.store.keys import Keys
-from router.store.nodes import SingleNode
-from router.store.tasks import RedisTasks
+from router.store.servers.nodes import SingleNode
+from router.store.tasks.store import RedisTasks
 from router.telemetry import Telemetry
 from router.usecases.audit.deferred import DeferredAudit
 from tests.store.harness import Ask, policy, request

@@ -9,10 +9,10 @@ from prometheus_client import CollectorRegistry
 from router.domain.alert import Condition
 from router.domain.audit import AuditEntry
 from router.errors import ExportFailed
-from router.store.audit import RedisAudit
+from router.store.audit.log import RedisAudit
+from router.store.audit.retention import RedisRetention, RetentionBounds
 from router.store.keys import Keys
-from router.store.nodes import SingleNode
-from router.store.retention import RedisRetention, RetentionBounds
+from router.store.servers.nodes import SingleNode
 from router.telemetry import Telemetry
 from router.usecases.audit.export import AuditExport
 from router.usecases.audit.retention import LAG_WINDOW_S, Retention

@@ -10,11 +10,11 @@ from router.domain.decision import Answer, Code, Decided, Refused
 from router.domain.extension_health import ExtensionRecord
 from router.domain.extensions import Name, Stage
 from router.domain.figures import NO_FIGURES
+from router.domain.levers import BreakerState
 from router.domain.outcome import Outcome
 from router.domain.plan import ALL_FEATURES, Features, Plan
 from router.domain.policy.model import StoredPolicy
 from router.domain.request import DecideRequest, Options
-from router.domain.view import BreakerState
 from router.usecases.decide.dry_run import DryRun
 from router.usecases.decide.intake import DecideSettings
 from router.wire.policies import decode

@@ -23,12 +23,12 @@ from router.domain.policy.model import Extension, StoredPolicy, provider
 from router.domain.request import DecideRequest
 from router.domain.task import TaskRecord, TaskState
 from router.ports.extensions import ExtensionResult
-from router.store.audit import RedisAudit
+from router.store.audit.log import RedisAudit
 from router.store.claims import RedisClaims
 from router.store.decide.calls import LaneSettings
 from router.store.keys import Keys
-from router.store.nodes import SingleNode
-from router.store.tasks import RedisTasks
+from router.store.servers.nodes import SingleNode
+from router.store.tasks.store import RedisTasks
 from router.telemetry import Telemetry
 from router.usecases.extensions.flow import ExtensionFlow, FlowPorts
 from router.usecases.extensions.health_watch import ExtensionHealthWatch

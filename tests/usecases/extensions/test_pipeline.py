@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry
 
 from router.domain.decision import Code
 from router.domain.extensions import CallOutcome, Name, Stage, refusal, wanted, worst_ms
+from router.domain.levers import BreakerState
 from router.domain.policy.model import Extension, OnFail, Policy, provider
 from router.domain.request import Correlation, DecideRequest
-from router.domain.view import BreakerState
 from router.ports.extensions import CallFailure
 from router.telemetry import Telemetry
 from router.usecases.extensions.health_watch import ExtensionHealthWatch

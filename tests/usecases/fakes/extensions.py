@@ -8,7 +8,7 @@ import orjson
 
 from router.domain.extension_health import ExtensionRecord, Settled, Tally
 from router.domain.extensions import Name
-from router.domain.view import BreakerState
+from router.domain.levers import BreakerState
 from router.errors import StoreUnavailable
 from router.ports.extensions import CallFailure
 

@@ -14,9 +14,9 @@ from router.domain.policy.model import Resource, Scope, StoredPolicy, TenantPoli
 from router.domain.request import Options
 from router.errors import StoreUnavailable
 from router.ports.bus import Publication, Published
-from router.store.audit import RedisAudit
-from router.store.delivery_failures import RedisDeliveryFailures
-from router.store.tasks import RedisTasks
+from router.store.audit.log import RedisAudit
+from router.store.tasks.delivery_failures import RedisDeliveryFailures
+from router.store.tasks.store import RedisTasks
 from router.telemetry import Telemetry
 from router.usecases.messages.deliveries import DeadLetters
 from router.usecases.messages.isolation import Isolation

@@ -8,7 +8,7 @@ import pytest
 
 from router.domain.policy.model import StoredPolicy
 from router.store.keys import Keys
-from router.store.nodes import SingleNode
+from router.store.servers.nodes import SingleNode
 from tests.store.pods import Pod
 from tests.usecases.fakes.settling import STORED, World
 

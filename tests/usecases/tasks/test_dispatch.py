@@ -22,7 +22,7 @@ from router.domain.task import (
 from router.ports.bus import Published
 from router.telemetry import Telemetry
 from router.usecases.tasks.dispatch import Dispatcher
-from router.wire.job import encode_job
+from router.wire.worker.job import encode_job
 from tests.store.harness import request
 from tests.usecases.fakes.bus import RecordedPublisher
 

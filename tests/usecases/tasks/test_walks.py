@@ -21,7 +21,7 @@ from router.domain.policy.model import Fallback, Policy, StoredPolicy, provider
 from router.domain.request import Options, Step
 from router.errors import StoreError, StoreUnavailable
 from router.store.keys import Keys
-from router.store.nodes import SingleNode
+from router.store.servers.nodes import SingleNode
 from tests.store.harness import Ask
 from tests.store.harness import request as plain
 from tests.store.pods import Pod

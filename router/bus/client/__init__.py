@@ -1,0 +1,1 @@
+"""The permanent connection to NATS: its client, options, rights, errors and events."""

@@ -1,0 +1,306 @@
+"""`Bus`: the permanent connection to NATS, on which the rest of this package is built.
+
+`start()` returns at once and connects in the background, so a pod boots without a server. Subscriptions made before the
+first connection are set up with it. Later, nats-py reconnects without limit. If its client still gives up or gets
+stuck, a watchdog replaces the client and restores all subscriptions. `close()` sends what is queued, then disconnects.
+
+Everything runs on one event loop. Callbacks are plain functions; their return value is ignored.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from uuid import uuid4
+
+from msgspec import Struct
+from tenacity import AsyncRetrying, retry_if_not_exception_type, wait_random_exponential
+
+from router.bus.client import headers as wire
+from router.bus.client import nats_py
+from router.bus.client.fast import Direct, FastClient
+from router.bus.client.faults import BusTimeoutError, PermissionRefused, translated
+from router.bus.client.options import BusOptions, connect_arguments
+from router.bus.client.reporter import Reporter
+from router.errors import BusError, InvalidInput
+from router.telemetry.events import Event
+
+log = logging.getLogger(__name__)
+_CANCEL_EVERY_S = 0.2
+_WATCH_S = 1.0
+
+
+class Answer(Struct, frozen=True):
+    """The reply to a request."""
+
+    data: bytes
+    headers: Mapping[str, str]
+
+
+class Subscription:
+    """A direct subscription of a `Bus`; it survives reconnects and the replacement of the client."""
+
+    def __init__(self, bus: "Bus", subject: str, queue: str, direct: Direct) -> None:
+        self.subject, self.queue, self.direct = subject, queue, direct
+        self.sid: int | None = None
+        self._bus = bus
+
+    async def close(self) -> None:
+        """Unsubscribe, after the messages that the server already sent are handled. A lost server is no error."""
+        await self._bus.unsubscribe(self)
+
+
+class Bus:
+    """The connection; see the module. Append plain callbacks to `on_connect`, `on_disconnect` and `on_error`."""
+
+    def __init__(self, options: BusOptions) -> None:
+        self.options = options
+        self._reporter = Reporter()
+        self.counters = self._reporter.counters
+        self.on_connect = self._reporter.on_connect
+        self.on_disconnect = self._reporter.on_disconnect
+        self.on_error = self._reporter.on_error
+        self.on_publish_refused = self._reporter.on_publish_refused
+        self.max_payload = 1 << 20
+        """The maximum size of a message in bytes, set by the server; 1 MiB before the first connection."""
+        self._arguments = connect_arguments(options)
+        self._client: FastClient | None = None
+        self._subscriptions: dict[int, Subscription] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._ever_connected = asyncio.Event()
+        self._max_unsent = options.max_unsent_bytes
+
+    @property
+    def connected(self) -> bool:
+        """Whether the client is connected now, as far as it knows."""
+        return self._client is not None and self._client.is_connected
+
+    @property
+    def connection(self) -> int:
+        """The number of connects so far: it changes with each reconnect."""
+        return self.counters.connects
+
+    @property
+    def server_version(self) -> tuple[int, int, int]:
+        """The version of the connected server; zeros before the first connection."""
+        if self._client is None:
+            return 0, 0, 0
+        version = self._client.connected_server_version
+        return version.major, version.minor, version.patch
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait to be sent."""
+        return 0 if self._client is None else self._client.unsent
+
+    @property
+    def last_error(self) -> str:
+        """The last error of the connection since it was lost, or before the first; empty: none."""
+        return self._reporter.last_error
+
+    async def start(self) -> None:
+        """Start to connect and return at once, with or without a server.
+
+        :raises StartupRefused: the fast path does not fit the installed nats-py.
+        """
+        if self._task is None:
+            nats_py.check()
+            self._task = asyncio.create_task(self._run(), name="bus")
+
+    async def wait_connected(self, timeout_s: float) -> bool:
+        """Wait for the first connection; False: there was none within `timeout_s`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._ever_connected.wait()
+        return self._ever_connected.is_set()
+
+    async def rtt(self, timeout_s: float = 2.0) -> float:
+        """Measure one round trip to the server, in seconds.
+
+        :raises BusError: not connected, or no reply in time.
+        """
+        client = self._connected_client()
+        with translated("PING"):
+            return await client.rtt(timeout_s)  # type: ignore[arg-type]  # seconds; nats-py annotates int
+
+    async def flush(self, timeout_s: float = 5.0) -> None:
+        """Return when the server has read everything sent before.
+
+        :raises BusError: not connected, or no reply in time.
+        """
+        await self.rtt(timeout_s)
+
+    async def close(self) -> None:
+        """Send what is queued, then close the connection; no callback runs afterwards."""
+        if self._task is None:
+            return
+        if self.connected:
+            with contextlib.suppress(BusError):  # the connection is closed even if the server is lost
+                await self.flush()
+        self._reporter.closing = True
+        # Cancel until the task ends: nats-py loses a cancellation that comes with a refused connection.
+        while not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=_CANCEL_EVERY_S)
+        if not self._task.cancelled():
+            self._task.exception()  # the reporter has reported it
+        self._task = None
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    async def subscribe(self, subject: str, direct: Direct, *, queue: str = "") -> Subscription:
+        """Call a plain function with each message of a subject, for the life of the bus.
+
+        When connected, the server has the subscription on return; otherwise it is set up with the connection. An
+        exception of `direct` goes to `on_error`, and the next message is handled.
+
+        :raises PermissionRefused: the server does not permit the subscription; there is none.
+        """
+        subscription = Subscription(self, subject, queue, direct)
+        self._subscriptions[id(subscription)] = subscription
+        if self._client is not None:
+            with contextlib.suppress(BusError):  # a reconnect sets up the subscription
+                with translated(subject):
+                    subscription.sid = await self._client.subscribe_direct(subject, direct, queue=queue)
+                await self.flush()
+            if (refused := self._subscription_refused(subject)) is not None:
+                await self.unsubscribe(subscription)
+                raise PermissionRefused(refused)
+        return subscription
+
+    def _subscription_refused(self, subject: str) -> str | None:
+        prefix = self.options.inbox_prefix
+        if subject.startswith(f"{prefix}."):
+            return self._reporter.inbox_permission(prefix)
+        return self._reporter.permission("subscription", subject)
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """End a subscription; see `Subscription.close`."""
+        self._subscriptions.pop(id(subscription), None)
+        if self._client is not None and subscription.sid is not None:
+            with contextlib.suppress(BusError), translated(subscription.subject):  # no connection: no more messages
+                await self._client.unsubscribe_direct(subscription.sid)
+        subscription.sid = None
+
+    def publish_refused(self, subject: str) -> str | None:
+        """Why the server refused to publish to the subject, if it did on this connection."""
+        return self._reporter.permission("publish", subject)
+
+    def new_inbox(self) -> str:
+        """Return a new subject that has no other subscriber."""
+        return f"{self.options.inbox_prefix}.{uuid4().hex}"
+
+    def send(self, command: bytes) -> None:
+        """Queue a protocol command (`headers.publish`). Commands queued while disconnected go out after the reconnect.
+
+        :raises BusError: there was no connection yet, or `max_unsent_bytes` already wait; nothing was queued.
+        """
+        client = self._client
+        if client is None:
+            raise BusError("not connected to NATS yet")
+        if client.pending_data_size > self._max_unsent:
+            raise BusError("too much data waits to be sent to NATS")
+        client.send(command)
+
+    def publish(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """Queue a core publish; delivery is at most once and unconfirmed.
+
+        :raises BusError: as `send`; or the subject, a header name or the size is not valid.
+        """
+        try:
+            command = wire.publish(wire.subject(subject), b"", wire.encode(headers) if headers else b"", payload)
+        except ValueError as error:
+            raise BusError(str(error)) from error
+        if len(payload) > self.max_payload:
+            raise BusError(f"{len(payload):,} bytes are more than the NATS server takes ({self.max_payload:,})")
+        self.send(command)
+
+    async def request(
+        self, subject: str, payload: bytes, headers: dict[str, str] | None = None, *, timeout_s: float = 2.0
+    ) -> Answer:
+        """Send a request and return the first reply.
+
+        :raises NoRespondersError: the subject has no subscriber.
+        :raises PermissionRefused: the user may not publish to the subject, or not subscribe to inboxes.
+        :raises BusTimeoutError: no reply in time.
+        :raises BusError: not connected, or the message is not valid.
+        """
+        client = self._connected_client()
+        try:
+            with translated(subject):
+                message = await client.request(subject, payload, timeout=timeout_s, headers=headers)
+        except BusTimeoutError as error:
+            prefix = self.options.inbox_prefix
+            refused = self._reporter.permission("publish", subject) or self._reporter.inbox_permission(prefix)
+            if refused is not None:
+                raise PermissionRefused(refused) from error
+            raise
+        return Answer(message.data, message.headers or {})
+
+    def _connected_client(self) -> FastClient:
+        if self._client is None or not self._client.is_connected:
+            raise BusError("not connected to NATS")
+        return self._client
+
+    async def _run(self) -> None:
+        """Connect, watch the client and replace it when it is stuck."""
+        while True:
+            client = await self._connect()
+            try:
+                await self._adopt(client)
+                while not client.stuck:  # noqa: ASYNC110 - nats-py has no event for it
+                    await asyncio.sleep(_WATCH_S)
+                log.error("NATS client gave up; replacing it: %r", client.last_error, extra={"event": Event.BUS_ERROR})
+            except Exception:  # a lost connection or a bug in a callback: without this loop the pod never reconnects
+                log.exception("NATS client failed; replacing it", extra={"event": Event.BUG})
+                await asyncio.sleep(_WATCH_S)
+            await client.close()
+
+    async def _adopt(self, client: FastClient) -> None:
+        """Set up all subscriptions on the client, then use it."""
+        for subscription in self._subscriptions.values():
+            subscription.sid = None
+        while missing := [s for s in self._subscriptions.values() if s.sid is None]:
+            for subscription in missing:
+                subscription.sid = await client.subscribe_direct(
+                    subscription.subject, subscription.direct, queue=subscription.queue
+                )
+        self._client = client  # no await since the check, so every later subscription uses this client
+        self._connected()
+
+    async def _connect(self) -> FastClient:
+        """Return a connected client. nats-py retries known errors without limit; this loop retries all others."""
+        retrying = AsyncRetrying(
+            wait=wait_random_exponential(multiplier=0.2, max=5),
+            retry=retry_if_not_exception_type((asyncio.CancelledError, InvalidInput)),
+        )
+        async for attempt in retrying:
+            with attempt:
+                client = FastClient()
+                try:
+                    await client.connect(
+                        servers=list(self.options.urls),
+                        error_cb=self._reporter.failed,
+                        disconnected_cb=self._reporter.disconnected,
+                        reconnected_cb=self._reconnected,
+                        lame_duck_mode_cb=self._reporter.lame_duck,
+                        **self._arguments,  # type: ignore[arg-type]  # one mapping for keywords of several types
+                    )
+                except asyncio.CancelledError:
+                    await client.close()
+                    raise
+                except Exception as error:  # retried by the loop, so it must be reported here
+                    await self._reporter.failed(error)
+                    raise
+                return client
+        raise AssertionError("tenacity ended without a result")
+
+    async def _reconnected(self) -> None:
+        self._connected()
+
+    def _connected(self) -> None:
+        if self._client is not None:
+            self.max_payload = self._client.max_payload
+        self._ever_connected.set()
+        self._reporter.connected()

@@ -1,0 +1,1 @@
+"""Pipelined publishes to JetStream."""

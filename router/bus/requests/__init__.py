@@ -1,0 +1,1 @@
+"""The doors for requests over core NATS, and the reply subjects that they answer on."""

@@ -1,0 +1,48 @@
+"""The Redis connection of one command."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from router.errors import InvalidInput, Problem
+
+if TYPE_CHECKING:
+    from router.settings import Settings
+    from router.store.keys import Keys
+    from router.store.servers.nodes import Nodes
+
+
+class Store(Struct, frozen=True):
+    """An open store: its key names, and its nodes."""
+
+    keys: "Keys"
+    nodes: "Nodes"
+
+
+@asynccontextmanager
+async def open_store(settings: "Settings", *, reading: bool = False) -> AsyncIterator[Store]:
+    """Open the fleet's store. `reading`: use the replica, if the settings name one.
+
+    :raises StoreError: Redis did not answer.
+    :raises InvalidInput: the fleet has another number of partitions than these settings.
+    """
+    from router.app.adapter_settings import redis_access
+    from router.store.keys import Keys
+    from router.store.servers.cluster import Cluster
+    from router.store.servers.nodes import SingleNode
+
+    kind = Cluster if settings.redis_cluster else SingleNode
+    url = (settings.redis_replica_url if reading else None) or settings.redis_url
+    nodes: Nodes = kind(url, redis_access(settings))
+    try:
+        await nodes.open()
+        keys = Keys(settings.store_schema, settings.partitions)
+        partitions = await nodes.call("HGET", keys.meta, "partitions")
+        if partitions is not None and int(partitions) != settings.partitions:
+            message = f"is {settings.partitions}, but the fleet was set up with {int(partitions)}"
+            raise InvalidInput([Problem("ROUTER_PARTITIONS", message, f"set ROUTER_PARTITIONS={int(partitions)}")])
+        yield Store(keys, nodes)
+    finally:
+        await nodes.close()

@@ -1,0 +1,267 @@
+"""The Redis servers: what both kinds do (`Nodes`), and the client of one server; `servers.cluster`: the Cluster's.
+
+This client serves everything but decide rows (see `store.decide.lane`). A call may wait for a connection. Commands are
+shielded: a caller that is cancelled leaves no reply on the wire for the next caller.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    ClusterDownError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from router.errors import OutcomeUnknown, StoreError, StoreForbidden, StoreUnavailable
+from router.store.decide.link import DRIVER, Command, connection_factory
+from router.store.scripts.load import Script
+from router.store.servers.refusals import USE_CLUSTER, met_a_cluster, refused
+
+Address = tuple[str, int] | None
+
+
+class Access(Struct, frozen=True):
+    """Credentials and trust for Redis that the URL does not contain. `tls_ca` is the path of a CA bundle."""
+
+    username: str | None = None
+    password: str | None = None
+    tls_ca: str | None = None
+
+    def options(self) -> dict[str, Any]:
+        """The arguments in redis-py's names; only those that are set."""
+        credentials = {"username": self.username, "password": self.password, "ssl_ca_certs": self.tls_ca}
+        return {name: value for name, value in credentials.items() if value is not None}
+
+
+ANYBODY = Access()
+
+
+class Nodes(Protocol):
+    """One server or a Cluster."""
+
+    async def open(self) -> None:
+        """Connect; a Cluster's slots are loaded, too.
+
+        :raises StoreUnavailable: Redis did not answer.
+        """
+
+    def address_of(self, tag: bytes) -> Address:
+        """The node that has the keys with this hash tag; None: the only node.
+
+        :raises StoreUnavailable: no node is known to have them.
+        """
+
+    def connections(self, address: Address) -> Callable[[], AbstractConnection]:
+        """A function that makes connections to a node."""
+
+    async def refresh(self) -> None:
+        """Load the slots of a Cluster again (after MOVED).
+
+        :raises StoreError: no node answered.
+        """
+
+    async def call(self, *command: bytes | str | int | float) -> Any:
+        """Run one command, routed by its key.
+
+        :raises StoreError: it failed; `OutcomeUnknown` if it may have been executed.
+        """
+
+    async def gather(self, commands: Sequence[Command]) -> list[Any]:
+        """Run several reads in as few round trips as possible, each routed by its key; replies in order.
+
+        :raises StoreError: a read failed.
+        """
+
+    async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | str | int | float]) -> Any:
+        """Run a script; all keys have one tag.
+
+        :raises StoreError: it failed.
+        """
+
+    async def each(self, *command: bytes | str | int) -> list[Any]:
+        """Run one command on every primary.
+
+        :raises StoreError: it failed.
+        """
+
+    async def scan(self, pattern: str, step: int, maximum: int) -> list[bytes]:
+        """Up to `maximum` keys that match a pattern, scanned in steps of `step` so that no node is blocked.
+
+        Reads the whole key space: for operators' commands, never for a request.
+
+        :raises StoreError: it failed.
+        """
+
+    def pages(self, pattern: bytes, step: int) -> AsyncIterator[list[bytes]]:
+        """All keys that match a pattern, in pages of about `step`; no node is blocked.
+
+        A key that exists during the whole scan comes at least once. For background work, never for a request.
+
+        :raises StoreError: it failed.
+        """
+
+    async def close(self) -> None:
+        """Close every connection."""
+
+
+def _consume_exception(call: "asyncio.Future[Any]") -> None:
+    """Consume the exception of a call whose caller was cancelled, so that asyncio does not log it as unhandled."""
+    if not call.cancelled():
+        call.exception()
+
+
+class Client:
+    """The part that both kinds share: shielded calls, and the translation of redis-py's errors."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    async def _shielded(self, awaitable: Awaitable[Any]) -> Any:
+        call = asyncio.ensure_future(awaitable)
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            call.add_done_callback(_consume_exception)
+            raise
+        except RedisTimeoutError as fault:
+            raise OutcomeUnknown(f"Redis: {fault}") from fault
+        except (RedisConnectionError, ClusterDownError, TryAgainError, RedisClusterException, OSError) as fault:
+            raise StoreUnavailable(f"Redis: {fault}") from fault
+        except ReadOnlyError:
+            await self._demoted()
+            raise
+        except ResponseError:
+            raise
+        except RedisError as fault:
+            raise StoreError(f"Redis: {fault}") from fault
+
+    async def _demoted(self) -> None:
+        """The server has become a replica; a Cluster's client finds the new primary by itself."""
+
+    async def call(self, *command: bytes | str | int | float) -> Any:
+        try:
+            return await self._shielded(self._client.execute_command(*command))
+        except ResponseError as fault:
+            raise self._refused(str(command[0]), fault) from fault
+
+    def _refused(self, command: str, fault: ResponseError) -> StoreError:
+        """The error for a refused command."""
+        return refused(command, fault)
+
+    async def gather(self, commands: Sequence[Command]) -> list[Any]:
+        if not commands:
+            return []
+        pipeline = self._pipeline()
+        for command in commands:
+            pipeline.execute_command(*command)
+        try:
+            replies: list[Any] = await self._shielded(pipeline.execute())
+        except ResponseError as fault:
+            raise self._refused(str(commands[0][0]), fault) from fault
+        return replies
+
+    def _pipeline(self) -> Any:
+        return self._client.pipeline(transaction=False)
+
+    async def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | str | int | float]) -> Any:
+        try:
+            try:
+                return await self._shielded(self._client.evalsha(script.sha.decode(), len(keys), *keys, *args))
+            except NoScriptError:
+                # Nothing was executed. EVAL also loads the script.
+                return await self._shielded(self._client.eval(script.source.decode(), len(keys), *keys, *args))
+        except ResponseError as fault:
+            raise self._refused(script.name, fault) from fault
+
+    async def scan(self, pattern: str, step: int, maximum: int) -> list[bytes]:
+        keys: list[bytes] = []
+        try:
+            async for key in self._client.scan_iter(match=pattern, count=step):
+                keys.append(key)
+                if len(keys) >= maximum:
+                    break
+        except ResponseError as fault:
+            raise self._refused("SCAN", fault) from fault
+        except RedisError as fault:
+            raise StoreError(f"Redis: {fault}") from fault
+        return keys
+
+    async def pages(self, pattern: bytes, step: int) -> AsyncIterator[list[bytes]]:
+        page: list[bytes] = []
+        try:
+            async for key in self._client.scan_iter(match=pattern, count=step):
+                page.append(key)
+                if len(page) >= step:
+                    yield page
+                    page = []
+        except ResponseError as fault:
+            raise self._refused("SCAN", fault) from fault
+        except RedisError as fault:
+            raise StoreError(f"Redis: {fault}") from fault
+        if page:
+            yield page
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+class SingleNode(Client):
+    """One server (a primary)."""
+
+    def __init__(self, url: str, access: Access = ANYBODY, *, timeout_s: float = 1.0):
+        super().__init__(
+            Redis.from_url(
+                url,
+                socket_timeout=timeout_s,
+                socket_connect_timeout=timeout_s,
+                retry=Retry(NoBackoff(), 0),
+                protocol=2,
+                driver_info=DRIVER,
+                **access.options(),
+            )
+        )
+        self._make = connection_factory(url, **access.options())
+
+    async def open(self) -> None:
+        await self.call("PING")
+        try:
+            (facts,) = await self.each("INFO", "cluster")
+        except StoreForbidden:
+            # The first refusal of a key's command tells.
+            return
+        if facts.get("cluster_enabled"):
+            raise StoreError(f"Redis: {USE_CLUSTER}")
+
+    def _refused(self, command: str, fault: ResponseError) -> StoreError:
+        if met_a_cluster(fault):
+            return StoreError(f"Redis: {USE_CLUSTER}")
+        return super()._refused(command, fault)
+
+    async def _demoted(self) -> None:
+        # The demoted server kept our connections, and its address may lead to the new primary now.
+        await self._client.connection_pool.disconnect(inuse_connections=False)
+
+    def address_of(self, tag: bytes) -> Address:
+        return None
+
+    def connections(self, address: Address) -> Callable[[], AbstractConnection]:
+        return self._make
+
+    async def refresh(self) -> None:
+        return
+
+    async def each(self, *command: bytes | str | int) -> list[Any]:
+        return [await self.call(*command)]

@@ -1,0 +1,1 @@
+"""What the store holds of each tenant: walking over it, counting it, decoding and measuring it."""

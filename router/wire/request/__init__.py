@@ -1,0 +1,1 @@
+"""A decide request: bytes of either form → the request, its identity and its fingerprint."""

@@ -1,0 +1,1 @@
+"""What workers send and are sent: results, acks, heartbeats, the stored job."""

@@ -1,0 +1,72 @@
+"""Logging in with a credentials file, as an operator's NATS hands them out."""
+
+import asyncio
+import base64
+import json
+import os
+from pathlib import Path
+
+import nkeys  # type: ignore[import-untyped]  # it carries no types
+
+from router.bus.client.connection import Bus
+from router.bus.client.options import BusOptions
+from tests.bus.conftest import Heard
+from tests.servers import NatsProcess
+
+
+def pair(kind: int) -> tuple[nkeys.KeyPair, str, str]:
+    """A new key of an operator, account or user: the pair, its public key and its seed."""
+    seed = nkeys.encode_seed(os.urandom(32), kind)
+    keys = nkeys.from_seed(seed)
+    return keys, keys.public_key.decode(), bytes(seed).decode()
+
+
+def token(issuer: nkeys.KeyPair, subject: str, claims: dict[str, object]) -> str:
+    """A JWT as NATS writes them."""
+    parts = (
+        {"typ": "JWT", "alg": "ed25519-nkey"},
+        {"jti": "x", "iat": 1, "iss": issuer.public_key.decode(), "name": "n", "sub": subject, "nats": claims},
+    )
+    text = ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts)
+    return f"{text}.{base64.urlsafe_b64encode(issuer.sign(text.encode())).rstrip(b'=').decode()}"
+
+
+async def test_a_credentials_file_logs_in(servers: None, tmp_path: Path) -> None:
+    """The user that the account signed is let in and can talk; the seed of another user is not."""
+    operator, operator_id, _ = pair(nkeys.PREFIX_BYTE_OPERATOR)
+    account, account_id, _ = pair(nkeys.PREFIX_BYTE_ACCOUNT)
+    _, user_id, seed = pair(nkeys.PREFIX_BYTE_USER)
+    _, _, other_seed = pair(nkeys.PREFIX_BYTE_USER)
+    unlimited: dict[str, object] = dict.fromkeys(("subs", "data", "payload", "conn", "imports", "exports", "leaf"), -1)
+    server = NatsProcess(
+        tmp_path / "data",
+        extra=f"operator: {token(operator, operator_id, {'type': 'operator', 'version': 2})}\nresolver: MEMORY\n"
+        f"resolver_preload: {{ {account_id}: "
+        f"{token(operator, account_id, {'type': 'account', 'version': 2, 'limits': unlimited})} }}\n"
+        "jetstream: disabled",
+    )
+    jwt = token(account, user_id, {"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1})
+    files = []
+    for name, secret in (("good", seed), ("bad", other_seed)):
+        files.append(tmp_path / f"{name}.creds")
+        files[-1].write_text(
+            f"-----BEGIN NATS USER JWT-----\n{jwt}\n------END NATS USER JWT------\n\n"
+            f"-----BEGIN USER NKEY SEED-----\n{secret}\n------END USER NKEY SEED------\n"
+        )
+    await asyncio.to_thread(server.start)
+    good, bad = (Bus(BusOptions((server.url,), creds=str(file))) for file in files)
+    heard, failed = Heard(), Heard()
+    bad.on_error.append(failed)
+    try:
+        await good.start()
+        await bad.start()
+        assert await good.wait_connected(10)
+        await good.subscribe("creds", lambda _s, _r, data, _h: heard(data))
+        good.publish("creds", b"in")
+        assert await heard.until(1) == [b"in"]
+        await failed.until(1)
+        assert not bad.connected
+    finally:
+        await good.close()
+        await bad.close()
+        await asyncio.to_thread(server.stop)

@@ -1,0 +1,115 @@
+"""Permissions in NATS: the table against the calls in the code, and users that have exactly them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import router
+from router.app.adapter_settings import nats_account
+from router.bus.client.rights import Account, Subjects, rights
+from router.bus.streams.specs import matches
+from router.domain.access import Party
+from router.settings import load
+from router.wire import subjects
+
+_VERB = re.compile(r'f?"(?:\{bus\.options\.js_prefix\}\.)?((?:STREAM|CONSUMER)(?:\.[A-Z]+)+)')
+BUS = Path(router.__file__).parent / "bus"
+
+
+def account(tenant: str | None = None, **env: str) -> Account:
+    """Of a fleet with these settings."""
+    return nats_account(load({"ROUTER_NATS_URL": "nats://127.0.0.1:4222", **env}), tenant)
+
+
+def may(party: Party, publish: str, tenant: str | None = None, **env: str) -> bool:
+    """Whether a party may publish to a subject."""
+    return any(matches(pattern, publish) for pattern in rights(party, account(tenant, **env)).publish)
+
+
+def test_every_call_of_the_api_is_in_the_table() -> None:
+    """A call that the code makes is allowed to a pod or to the command line, and none that it does not make."""
+    made = {verb for p in BUS.rglob("*.py") if p.name != "rights.py" for verb in _VERB.findall(p.read_text())}
+    allowed = [s for party in Party for s in rights(party, account()).publish if s.startswith("$JS.API.")]
+    assert len(made) > 8
+    assert {verb for verb in made if not any(s.startswith(f"$JS.API.{verb}") for s in allowed)} == set()
+    assert {s for s in allowed if not any(s.startswith(f"$JS.API.{verb}") for verb in {*made, "INFO"})} == set()
+
+
+def test_every_request_subject_is_served_and_every_stream_is_written() -> None:
+    """What pods answer, they may subscribe to; what they store, they may publish."""
+    pod = rights(Party.POD, account(ROUTER_AUDIT_EXPORT_SUBJECT="beamline.audit.v1.all"))
+    for subject in (subjects.DECIDE, f"{subjects.DECIDE}.acme.eu", subjects.GET_DECISION, f"{subjects.ADMIN}.drain"):
+        assert any(matches(pattern, subject) for pattern in pod.subscribe), subject
+    for subject in (subjects.ASSIGN, "caf.exec.gpu", subjects.ASSIGNED, subjects.USAGE, f"{subjects.ALERT}.critical"):
+        assert any(matches(pattern, subject) for pattern in pod.publish), subject
+    for subject in ("beamline.audit.v1.all", f"{subjects.RESULT}.dlq", "beamline.ext.pre.pii", "_INBOX.abc.1"):
+        assert any(matches(pattern, subject) for pattern in pod.publish), subject
+
+
+@pytest.mark.parametrize("party", [Party.CALLER, Party.WORKER, Party.OPERATOR])
+@pytest.mark.parametrize(
+    "subject",
+    [
+        subjects.USAGE,
+        f"{subjects.ALERT}.critical",
+        subjects.ASSIGN,
+        "$JS.API.STREAM.DELETE.RESULT",
+        "$JS.API.STREAM.MSG.GET.RESULT",
+        "beamline.router.internal.v1.policy_changed",
+        "_INBOX.of.somebody",
+    ],
+)
+def test_what_nobody_but_the_fleet_may(party: Party, subject: str) -> None:
+    """No usage, alerts, assignments or replies of their own, and no look at the messages of others."""
+    assert not may(party, subject)
+
+
+def test_a_tenants_caller_is_held_to_its_tenant() -> None:
+    """With --tenant there is no subject that names no tenant."""
+    assert may(Party.CALLER, f"{subjects.DECIDE}.acme", "acme")
+    assert may(Party.WORKER, f"{subjects.RESULT}.tenant.acme", "acme")
+    for subject in (subjects.DECIDE, f"{subjects.DECIDE}.other", subjects.RESULT, f"{subjects.GET_DECISION}.other"):
+        assert not may(Party.CALLER, subject, "acme")
+        assert not may(Party.WORKER, subject, "acme")
+
+
+def test_allowed_prefixes_of_final_results() -> None:
+    """Final results may go where the setting lets callers send them."""
+    env = {"ROUTER_RESULT_SUBJECT_PREFIXES": "acme.results.,out."}
+    assert may(Party.POD, "acme.results.7", **env)
+    assert may(Party.POD, "out.7.8", **env)
+    assert not may(Party.POD, "acme.other.7", **env)
+    assert not may(Party.POD, "acme.results.7")
+
+
+def test_only_listed_replies_are_sent_where_the_setting_lists_them() -> None:
+    """ROUTER_REPLY_PREFIXES takes the place of the inboxes."""
+    assert may(Party.POD, "_R_.x.1")
+    assert may(Party.POD, "team.7", ROUTER_REPLY_PREFIXES="team.")
+    assert not may(Party.POD, "_INBOX.7", ROUTER_REPLY_PREFIXES="team.")
+
+
+def test_names_of_streams_follow_the_settings() -> None:
+    """Nothing is allowed on a stream of another name."""
+    names = {"ROUTER_STREAM_RESULT_NAME": "R1", "ROUTER_STREAM_ACK_NAME": "A1", "ROUTER_STREAM_DLQ_NAME": "D1"}
+    for party in Party:
+        allowed = rights(party, account(**names)).publish
+        assert not [s for s in allowed if re.search(r"\.(RESULT|ACK|DLQ)(\.|$)", s.removeprefix("$JS.ACK"))]
+
+
+def test_no_pattern_is_there_twice_or_covered() -> None:
+    """The list is as short as it can be."""
+    for party in Party:
+        of: Subjects = rights(party, account())
+        for patterns in (of.publish, of.subscribe):
+            assert len(set(patterns)) == len(patterns)
+            assert not [(a, b) for a in patterns for b in patterns if a != b and a.endswith(".>") and matches(a, b)]
+
+
+@pytest.mark.parametrize("env", [{}, {"ROUTER_NATS_INBOX_PREFIX": "_ROUTER.inbox"}])
+@pytest.mark.parametrize("party", [Party.CALLER, Party.OPERATOR, Party.COMMAND_LINE])
+def test_pods_may_answer_where_a_party_listens(party: Party, env: dict[str, str]) -> None:
+    """The printed rights of one account fit together: a reply reaches the inbox of who asked."""
+    inbox = next(s for s in rights(party, account(**env)).subscribe if "inbox" in s.lower())
+    assert may(Party.POD, inbox.replace(">", "abc.1"), **env)

@@ -1,0 +1,74 @@
+"""What the audit log says of a decision's request, found by the moment of the decision."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from router.domain.ids import name_in
+from router.domain.outcome import Admitted, Outcome, RequestFacts, StoredAnswer
+from router.domain.policy.limits import limit
+from router.domain.policy.model import Resource, Scope
+from router.domain.request import Correlation, DecideRequest
+from router.store.servers.nodes import SingleNode
+from tests.store.harness import MINUTE, Ask, policy, request
+from tests.store.pods import PLAIN, Pod, fresh_keys
+
+
+@pytest.fixture
+async def pod(redis_url: str) -> AsyncIterator[Pod]:
+    """A pod with a schema of its own."""
+    nodes = SingleNode(redis_url)
+    async with Pod(nodes, fresh_keys()) as pod:
+        yield pod
+    await nodes.close()
+
+
+def wanted(tenant: str, name: str) -> DecideRequest:
+    """A request whose record has something to say."""
+    made = request(tenant, name, user=f"user-{name}")
+    return replace(made, correlation=Correlation(f"trace-{name}"), client_ip="192.0.2.7")
+
+
+def facts(name: str) -> RequestFacts:
+    """What its record says."""
+    return RequestFacts(name, "chat", f"trace-{name}", user_id=f"user-{name}", client_ip="192.0.2.7")
+
+
+async def stored(pod: Pod, tenant: str, *outcomes: Outcome) -> list[tuple[str, StoredAnswer]]:
+    """The answers of decisions."""
+    names = [(tenant, name_in(o.decision_id)) for o in outcomes if isinstance(o, Admitted)]
+    answers = await pod.decisions.stored_answers(names)
+    return [(tenant, a) for a in answers if isinstance(a, StoredAnswer)]
+
+
+async def test_every_decision_of_a_call_is_found(pod: Pod) -> None:
+    """As many as a call has, of several tenants, with and without what reserves; each has its own request's."""
+    reserving = policy("a", limits=[limit("t", Scope.TENANT, Resource.TOKENS, 10_000, MINUTE, default_estimate=1)])
+    names = [f"r{n}" for n in range(60)]
+    asks = {
+        tenant: [Ask(wanted(tenant, name), reserving if tenant == "two" else PLAIN) for name in names]
+        for tenant in ("one", "two", "three")
+    }
+    outcomes = await pod.decide(*(ask for group in zip(*asks.values(), strict=True) for ask in group))
+    for n, tenant in enumerate(asks):
+        found = await pod.decisions.request_facts(await stored(pod, tenant, *outcomes[n::3]))
+        assert found == [facts(name) for name in names]
+
+
+async def test_a_decision_without_a_record_has_no_facts(pod: Pod) -> None:
+    """Its log was cut, is damaged, or holds records of newer pods only; its neighbours are found."""
+    tenants = ("cut", "damaged", "newer", "good")
+    answers = []
+    for tenant in tenants:
+        answers += await stored(pod, tenant, *await pod.decide(Ask(wanted(tenant, "r"), PLAIN)))
+    logs = {tenant: pod.keys.tenant(tenant).audit for tenant in tenants}
+    rows: Any = await pod.nodes.call("XRANGE", logs["newer"], "-", "+")
+    await pod.nodes.call("DEL", logs["cut"])
+    for tenant in ("damaged", "newer"):
+        await pod.nodes.call("DEL", logs[tenant])
+    await pod.nodes.call("SET", logs["damaged"], "text")
+    entry_id, fields = rows[0]
+    await pod.nodes.call("XADD", logs["newer"], entry_id, "r", b"\x09" + fields[b"r"][1:])
+    assert await pod.decisions.request_facts(answers) == [None, None, None, facts("r")]
