@@ -37,10 +37,10 @@ from router.usecases.admin.purge import Purger
 from router.usecases.decide.dry_run import DryRunner
 from router.usecases.policies.lookups import policies_of
 from router.usecases.policies.publish import PolicyPublisher
+from router.wire.admin import decode_dry_run
 from router.wire.extension_views import extension_health, extension_state
 from router.wire.problems import Rejected
 from router.wire.reply import decision_object
-from router.wire.status import decode_dry_run
 
 Answer = JsonObject | Refused
 
