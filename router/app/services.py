@@ -20,7 +20,7 @@ from router.domain.degraded import Degradable
 from router.domain.json import JsonObject
 from router.edge.http import HttpServer
 from router.edge.pages import pages
-from router.usecases.admin.acts import AdminServices
+from router.usecases.admin.acts.act import AdminServices
 from router.usecases.admin.admin import Admin
 from router.usecases.admin.backpressure import Backpressure, RecentLatency
 from router.usecases.admin.get_decision import GetDecision

@@ -19,7 +19,8 @@ from router.telemetry import Event, Telemetry
 from router.usecases.admin.access import Tokens
 from router.usecases.admin.act_fields import ActFields
 from router.usecases.admin.act_replies import refused_input
-from router.usecases.admin.acts import ACTS, AdminServices, Answer
+from router.usecases.admin.acts import ACTS
+from router.usecases.admin.acts.act import AdminServices, Answer
 from router.wire.admin import AdminRequest, decode_admin, encode_admin
 from router.wire.fields import name as tenant_name
 from router.wire.problems import Problems, Rejected
