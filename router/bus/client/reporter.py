@@ -33,6 +33,7 @@ class Reporter:
         self.counters = BusCounters()
         self.on_connect: list[Callable[[], None]] = []
         self.on_disconnect: list[Callable[[], None]] = []
+        self.on_lame_duck: list[Callable[[], None]] = []
         self.on_error: list[Callable[[Exception], None]] = []
         self.on_publish_refused: list[Callable[[str, str], None]] = []
         self.last_error = ""
@@ -64,6 +65,7 @@ class Reporter:
     async def lame_duck(self) -> None:
         """Log that the server will shut down; nats-py connects to another one then."""
         log.warning("NATS server is shutting down (lame duck)", extra={"event": Event.BUS_AWAY})
+        _notify(self.on_lame_duck)
 
     async def failed(self, error: Exception) -> None:
         """Report an error; without a connection the log has one line per minute."""
