@@ -98,7 +98,10 @@ ALERTS: dict[Condition, Kind] = {
         _C, component="bus", scope="consumer", message="a consumer has messages and makes no progress"
     ),
     Condition.CP_STATE_UNUSABLE: Kind(
-        _W, component="gate", scope=FLEET, message="the CP state is not usable: running as CP1 baseline"
+        _W,
+        component="gate",
+        scope=FLEET,
+        message="the CP state is not usable: CP1 baseline, now or when ROUTER_CP_GRACE ends",
     ),
     Condition.CP_STATE_OLD: Kind(
         _W, component="gate", scope=FLEET, message="the CP state file was not updated in time"
