@@ -323,7 +323,7 @@ async def test_a_load_that_hangs_counts_towards_the_wait() -> None:
         return POLICIES
 
     room.policies.cached = LOADING
-    room.policies.load = load  # type: ignore[method-assign]
+    room.policies.load = load  # type: ignore[method-assign, assignment]
     started = asyncio.get_running_loop().time()
     room.ask()
     assert await room.code() == "unavailable"
