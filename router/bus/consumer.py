@@ -29,6 +29,7 @@ from router.bus.client import headers as wire
 from router.bus.client.connection import Bus, Subscription
 from router.bus.client.faults import PermissionRefused
 from router.bus.delivery import Delivery
+from router.bus.pull_trouble import PullTrouble
 from router.bus.streams.registry import Streams
 from router.bus.streams.specs import ConsumerSpec
 from router.errors import BusError
@@ -74,11 +75,13 @@ class PullLoop:
             {"batch": batch, "expires": int(expires_s * 1e9), "idle_heartbeat": int(heartbeat_s * 1e9)}
         )
         self._next_subject = wire.subject(f"{bus.options.js_prefix}.CONSUMER.MSG.NEXT.{spec.stream}.{spec.name}")
+        self.trouble = PullTrouble(bus, spec, self._next_subject.decode())
         self._subscription: Subscription | None = None
         self._inbox = b""
         self._request_number = 0
         self._remaining = 0  # messages left in the open pull request; 0: no request is open
         self._last_received_at = 0.0
+        self._pulled_at = 0.0
         self._arrived: list[Delivery] = []
         self._extension: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
@@ -102,6 +105,7 @@ class PullLoop:
         if self._task is None:
             self._stopping = False
             self._bus.on_connect.append(self._reconnected)
+            self.trouble.start()
             self._task = asyncio.create_task(self._run(), name=f"pull {self.spec.name}")
             self._checker = asyncio.create_task(self._check(), name=f"check {self.spec.name}")
 
@@ -111,6 +115,7 @@ class PullLoop:
             return
         self._stopping = True
         self._bus.on_connect.remove(self._reconnected)
+        self.trouble.stop()
         if self._checker is not None:
             self._checker.cancel()
         self._wake.set()
@@ -133,9 +138,11 @@ class PullLoop:
                 await self._requested.wait()
         except TimeoutError as error:
             raise BusError(f"{self.spec.name} has not asked for messages yet") from error
+        pulled_at = self._pulled_at
         await self._bus.flush()
-        if (refused := self._bus.publish_refused(self._next_subject.decode())) is not None:
-            raise PermissionRefused(refused)
+        refused = self._bus.publish_refused(self._next_subject.decode(), pulled_at) or self._bus.inbox_refused
+        if refused is not None:
+            raise PermissionRefused(str(refused))
 
     def pause(self) -> None:
         """Stop pulling and return the messages that no handler has; used while results cannot be written."""
@@ -222,10 +229,12 @@ class PullLoop:
         """Open a pull request unless one is open."""
         if self._subscription is None:
             self._inbox = self._bus.new_inbox().encode() + b"."
-            self._subscription = await self._bus.subscribe(self._inbox.decode() + "*", self._on_message)
+            inbox = self._inbox.decode() + "*"
+            self._subscription = await self._bus.subscribe(inbox, self._on_message, optional=True)
         if self._remaining > 0 or not self._bus.connected:
             return
         self._request_number += 1
+        self._pulled_at = time.monotonic()
         try:
             self._bus.send(
                 wire.publish(self._next_subject, self._inbox + b"%x" % self._request_number, b"", self._request)
@@ -239,6 +248,7 @@ class PullLoop:
 
     def _on_message(self, subject: bytes, reply: bytes, data: bytes, raw: bytes | None) -> None:
         """Handle a message (under its own subject) or a status message (under the subject of the pull request)."""
+        self.trouble.heard()
         if subject.startswith(self._inbox):
             if raw is not None and subject[len(self._inbox) :] == b"%x" % self._request_number:
                 self._on_status(*wire.status(raw))
@@ -281,6 +291,7 @@ class PullLoop:
                 received = -1
                 continue
             try:
+                await self.trouble.try_ack()
                 received = await self._check_consumer(received)
             except BusError as error:
                 if (unsaid := self._throttle.due(str(error))) is not None:
