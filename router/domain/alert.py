@@ -30,6 +30,7 @@ class Condition(StrEnum):
     STREAM_COVERS_REQUESTS = "stream_covers_requests"
     STREAM_UNAVAILABLE = "stream_unavailable"
     CONSUMER_STALLED = "consumer_stalled"
+    PERMISSION_LOST = "permission_lost"
     CP_STATE_UNUSABLE = "cp_state_unusable"
     CP_STATE_OLD = "cp_state_old"
     CP_FALLBACK_FREQUENT = "cp_fallback_frequent"
@@ -85,6 +86,7 @@ ALERTS: dict[Condition, Kind] = {
     ),
     Condition.STREAM_UNAVAILABLE: Kind(_C, "dispatch", "stream", "a stream is missing, or stores nothing"),
     Condition.CONSUMER_STALLED: Kind(_C, "bus", "consumer", "a consumer has messages and makes no progress"),
+    Condition.PERMISSION_LOST: Kind(_C, "bus", "subject", "NATS no longer permits a subject that pods need"),
     Condition.CP_STATE_UNUSABLE: Kind(_W, "gate", FLEET, "the CP state is not usable: running as CP1 baseline"),
     Condition.CP_STATE_OLD: Kind(_W, "gate", FLEET, "the CP state file was not updated in time"),
     Condition.CP_FALLBACK_FREQUENT: Kind(_C, "gate", FLEET, "the CP gate has closed repeatedly"),
