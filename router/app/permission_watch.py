@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 from router.bus.client.connection import Bus
 from router.bus.client.permissions import Refusal
-from router.bus.consumer import PullLoop
+from router.bus.consuming.pull_loop import PullLoop
 from router.bus.streams.specs import StreamSpec
 from router.domain.alert import Condition
 from router.domain.degraded import Degradable

@@ -81,6 +81,12 @@ class StreamPublisher:
             max_waiting_bytes=max_waiting_bytes,
             ack_timeout_s=ack_timeout_s,
         )
+        # The same objects, one look-up nearer: these are read for every message.
+        self._in_flight, self._waiting, self._refused = (
+            self._window.in_flight,
+            self._window.waiting,
+            self._window.refused,
+        )
         self._in_lookup: set[Pending] = set()
         self._logged_subjects: set[str] = set()
         self._throttle = LogThrottle(time.monotonic)
@@ -153,7 +159,7 @@ class StreamPublisher:
         if size + len(block) > self._bus.max_payload:
             self._refuse(publication, done, f"{size:,} bytes are more than the NATS server takes")
             return
-        if self._window.is_full(size):
+        if self._waiting and self._window.is_full(size):
             self._refuse(publication, done, "too many messages wait")
             return
         self._idle.clear()
@@ -177,9 +183,9 @@ class StreamPublisher:
 
     def _on_ack(self, subject: bytes, _reply: bytes, data: bytes, raw: bytes | None) -> None:
         token = subject[self._token_from :]
-        entry = self._window.in_flight.get(token)
+        entry = self._in_flight.get(token)
         if entry is None:
-            entry = self._window.refused.get(token)
+            entry = self._refused.get(token)
             if entry is None:
                 return  # a late ack of a settled message
         if raw is not None and not data:
@@ -191,7 +197,7 @@ class StreamPublisher:
                 self._end(entry, Published.STORED)
             else:
                 self._answered(entry, verdict, reason)
-        if self._window.waiting:
+        if self._waiting:
             self._window.pump()
 
     def _answered(self, entry: Pending, verdict: Verdict, reason: str) -> None:
@@ -242,7 +248,7 @@ class StreamPublisher:
 
     def _not_permitted(self, refusal: Refusal) -> None:
         """The server refuses this user's messages on a subject."""
-        for entry in [e for e in self._window.in_flight.values() if e.publication.subject == refusal.subject]:
+        for entry in [e for e in self._in_flight.values() if e.publication.subject == refusal.subject]:
             self._window.retry_later(entry, str(refusal))
 
     def _end(self, entry: Pending, outcome: Published, *, reason: str = "") -> None:
@@ -260,8 +266,7 @@ class StreamPublisher:
             entry.done(outcome)
         except Exception:  # a bug of one caller must not stop the acks of the others
             log.exception("publish callback failed", extra={"event": Event.BUG})
-        window = self._window
-        if not (window.in_flight or window.waiting or window.refused or self._in_lookup):
+        if not (self._in_flight or self._waiting or self._refused or self._in_lookup):
             self._idle.set()
 
     def _gave_up(self, entry: Pending, reason: str) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from router.bus.client.connection import Bus
 from router.bus.client.permissions import Refusal
-from router.bus.consumer import PullLoop
-from router.bus.delivery import Delivery
+from router.bus.consuming.delivery import Delivery
+from router.bus.consuming.pull_loop import PullLoop
 from router.bus.streams.registry import Streams
 from router.bus.streams.specs import ConsumerSpec, StreamSpec
 from tests.bus.conftest import Heard
