@@ -85,7 +85,9 @@ ALERTS: dict[Condition, Kind] = {
     ),
     Condition.STREAM_UNAVAILABLE: Kind(_C, "dispatch", "stream", "a stream is missing, or stores nothing"),
     Condition.CONSUMER_STALLED: Kind(_C, "bus", "consumer", "a consumer has messages and makes no progress"),
-    Condition.CP_STATE_UNUSABLE: Kind(_W, "gate", FLEET, "the CP state is not usable: running as CP1 baseline"),
+    Condition.CP_STATE_UNUSABLE: Kind(
+        _W, "gate", FLEET, "the CP state is not usable: CP1 baseline, now or when ROUTER_CP_GRACE ends"
+    ),
     Condition.CP_STATE_OLD: Kind(_W, "gate", FLEET, "the CP state file was not updated in time"),
     Condition.CP_FALLBACK_FREQUENT: Kind(_C, "gate", FLEET, "the CP gate has closed repeatedly"),
     Condition.BREAKER_OPENED: Kind(_W, "breaker", "tenant/provider", "a breaker opened", turns=True),
