@@ -88,7 +88,7 @@ async def test_lost_work_is_noticed(tmp_path: Path) -> None:
 
 def test_an_answer_to_another_request_is_noticed() -> None:
     """What belongs to another tenant or request is wrong, whatever it says."""
-    load = SteadyLoad(None, 1)
+    load = SteadyLoad(None, 1)  # type: ignore[arg-type]
     ours, theirs = ({"tenant_id": t, "request_id": r} for t, r in (("a", "1"), ("a", "2")))
     for context in (ours, theirs):
         load._read(ours, _reply(context))
