@@ -29,6 +29,7 @@ from typing import assert_never
 
 from router.bus.client import headers as wire
 from router.bus.client.connection import Bus, Subscription
+from router.bus.client.permissions import Refusal
 from router.bus.publishing import puback
 from router.bus.publishing.pending import Pending
 from router.bus.publishing.puback import Verdict
@@ -79,6 +80,12 @@ class StreamPublisher:
             max_waiting=max_waiting,
             max_waiting_bytes=max_waiting_bytes,
             ack_timeout_s=ack_timeout_s,
+        )
+        # The same objects, one look-up nearer: these are read for every message.
+        self._in_flight, self._waiting, self._refused = (
+            self._window.in_flight,
+            self._window.waiting,
+            self._window.refused,
         )
         self._in_lookup: set[Pending] = set()
         self._logged_subjects: set[str] = set()
@@ -152,7 +159,7 @@ class StreamPublisher:
         if size + len(block) > self._bus.max_payload:
             self._refuse(publication, done, f"{size:,} bytes are more than the NATS server takes")
             return
-        if self._window.is_full(size):
+        if self._waiting and self._window.is_full(size):
             self._refuse(publication, done, "too many messages wait")
             return
         self._idle.clear()
@@ -176,9 +183,9 @@ class StreamPublisher:
 
     def _on_ack(self, subject: bytes, _reply: bytes, data: bytes, raw: bytes | None) -> None:
         token = subject[self._token_from :]
-        entry = self._window.in_flight.get(token)
+        entry = self._in_flight.get(token)
         if entry is None:
-            entry = self._window.refused.get(token)
+            entry = self._refused.get(token)
             if entry is None:
                 return  # a late ack of a settled message
         if raw is not None and not data:
@@ -190,7 +197,7 @@ class StreamPublisher:
                 self._end(entry, Published.STORED)
             else:
                 self._answered(entry, verdict, reason)
-        if self._window.waiting:
+        if self._waiting:
             self._window.pump()
 
     def _answered(self, entry: Pending, verdict: Verdict, reason: str) -> None:
@@ -239,10 +246,10 @@ class StreamPublisher:
         self._coverage.forget(subject)
         self._look_up(subject, entry)
 
-    def _not_permitted(self, subject: str, words: str) -> None:
-        """The server refuses this user's messages on the subject, which comes in lower case."""
-        for entry in [e for e in self._window.in_flight.values() if e.publication.subject.lower() == subject]:
-            self._window.retry_later(entry, words)
+    def _not_permitted(self, refusal: Refusal) -> None:
+        """The server refuses this user's messages on a subject."""
+        for entry in [e for e in self._in_flight.values() if e.publication.subject == refusal.subject]:
+            self._window.retry_later(entry, str(refusal))
 
     def _end(self, entry: Pending, outcome: Published, *, reason: str = "") -> None:
         if outcome is Published.STORED:
@@ -259,8 +266,7 @@ class StreamPublisher:
             entry.done(outcome)
         except Exception:  # a bug of one caller must not stop the acks of the others
             log.exception("publish callback failed", extra={"event": Event.BUG})
-        window = self._window
-        if not (window.in_flight or window.waiting or window.refused or self._in_lookup):
+        if not (self._in_flight or self._waiting or self._refused or self._in_lookup):
             self._idle.set()
 
     def _gave_up(self, entry: Pending, reason: str) -> None:

@@ -73,7 +73,7 @@ class Window:
         return rest
 
     def is_full(self, size: int) -> bool:
-        """Whether a message of `size` bytes may not wait any more."""
+        """Whether a message of `size` bytes may not wait beside the others."""
         return len(self.waiting) >= self._max_waiting or self._waiting_bytes + size > self._max_waiting_bytes
 
     def enqueue(self, entry: Pending) -> None:
