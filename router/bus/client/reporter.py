@@ -63,7 +63,7 @@ class Reporter:
     async def lame_duck(self) -> None:
         """Log that the server will shut down; nats-py connects to another one then."""
         log.warning("NATS server is shutting down (lame duck)", extra={"event": Event.BUS_AWAY})
-        _notify(self.on_lame_duck)
+        notify(self.on_lame_duck)
 
     async def failed(self, error: Exception) -> None:
         """Report an error; without a connection the log has one line per minute."""
