@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-KEEP_S = 15.0
+KEEP_S = 30.0
 RETRY_S = 0.05
 MAX_KEPT_BYTES = 64 << 20
 _NO_RESPONDERS = b"NATS/1.0 503"
