@@ -11,6 +11,7 @@ from itertools import product
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.exposition import generate_latest
 
+from router.domain.admission import Shed
 from router.domain.alert import ALERTS, Door
 from router.domain.decision import PinState
 from router.domain.degraded import Degradable
@@ -67,7 +68,15 @@ class Telemetry:
         self.decisions = Decisions(tenants, latency)
         families.own(self.decisions, Decisions.NAME, Decisions.DOCUMENTATION, Decisions.LABELS)
         self.in_flight = families.gauge("in_flight", "Requests in the pod without an answer yet.")
-        self.shed = families.counter("shed", "Requests refused before decoding because too many were in flight.")
+        self.shed = families.counter(
+            "shed",
+            "Requests refused as overload before they were read. full: too many in flight; tenant, loading: their "
+            "tenant, or those that wait for policies, have their share of a pod that is half full; stale: they waited "
+            "while the pod stood still.",
+            "cause",
+        )
+        for cause in Shed:
+            self.shed.labels(cause.value)
         self.reply_subjects_refused = families.counter(
             "reply_subjects_refused",
             "Requests dropped because the router does not publish to their reply subject, by reason.",
@@ -212,6 +221,9 @@ class Telemetry:
         self.policy_reloads = families.counter("policy_reloads", "Policy loads, by cause.", "cause")
         self.policy_load_failures = families.counter(
             "policy_load_failures", "Policy loads that failed; the last good policies stay."
+        )
+        self.policy_loads_waiting = families.gauge(
+            "policy_loads_waiting", "Tenants whose requests wait for a load of policies to start; mostly unknown names."
         )
         self.policy_cache_bytes = families.gauge("policy_cache_bytes", "Estimated size of the compiled policies.")
         self.policy_cache_entries = families.gauge("policy_cache_entries", "Tenants in the policy cache.")

@@ -14,7 +14,7 @@ from router.domain.outcome import Admitted, RowFault, Unavailable
 from router.domain.plan import ALL_FEATURES, Plan
 from router.domain.policy.model import OnStoreError, StoredPolicy, TenantPolicies
 from router.domain.request import DecideRequest
-from router.errors import StoreUnavailable
+from router.errors import LoadsFull, StoreUnavailable
 from router.ports.extensions import ExtensionResult, MakePlan, OutcomeReader
 from router.ports.policies import LOADING, Loading
 from router.telemetry import Telemetry
@@ -49,10 +49,19 @@ class Policies:
 
     async def load(self, tenant_id: str) -> TenantPolicies | None:
         """From the store."""
+        return await self.begin_load(tenant_id)
+
+    def begin_load(self, tenant_id: str) -> "asyncio.Future[TenantPolicies | None]":
+        """From the store."""
         self.old = False
-        if isinstance(self.loaded, Exception):
+        if isinstance(self.loaded, LoadsFull):
             raise self.loaded
-        return self.loaded
+        load: asyncio.Future[TenantPolicies | None] = asyncio.get_running_loop().create_future()
+        if isinstance(self.loaded, Exception):
+            load.set_exception(self.loaded)
+        else:
+            load.set_result(self.loaded)
+        return load
 
     def observe(self, tenant_id: str, stamp: bytes) -> None:
         """Written down."""
@@ -202,7 +211,7 @@ async def test_a_policy_that_the_pod_has_not_heard_of_is_looked_for() -> None:
     room = Room()
     room.policies.cached, room.policies.old = TenantPolicies("acme", 1, STAMP, {}), True
     room.ask()
-    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+    await asyncio.sleep(0)
     room.store.rows[0](ADMITTED, STAMP)
     await room.answered(1)
     assert room.replies[0]["ok"] is True

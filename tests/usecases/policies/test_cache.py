@@ -78,7 +78,7 @@ async def test_a_tenant_without_policies_is_remembered_briefly(world: World) -> 
     """None for as long as the setting says, then it is asked for again."""
     assert await world.cache.load("nobody") is None
     assert world.cache.get("nobody") is None
-    world.now += CacheSettings().negative_ttl_s
+    world.now += CacheSettings().absent_ttl_s
     assert world.cache.get("nobody") is LOADING
 
 
