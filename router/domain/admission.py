@@ -1,9 +1,13 @@
 """Fair admission: which of many requests a pod takes, so that one tenant does not take all of it.
 
-A pod holds at most `bound` requests. From half of it on, each tenant that has requests in the pod may hold an equal
-share, and one share stays free for a tenant that has none: with n tenants, `bound` ÷ (n + 1), at least `MIN_SHARE`.
-Without the free share a tenant that floods alone would fill the pod, and every other tenant's request would find it
-full. All requests that wait for their tenant's policies count as one holder, `LOADING`: they may be of invented tenants.
+A pod holds at most `bound` requests. From half of it on, a tenant may have as many requests in the pod as there are
+free places, and always `MIN_SHARE`. So n tenants that flood hold `bound` ÷ (n + 1) each, and one such share stays free:
+a tenant that has no request in the pod finds a place. All requests that wait for their tenant's policies count as one
+holder, `LOADING`: they may be of invented tenants.
+
+The rule is the dynamic threshold of shared switch buffers (Choudhury and Hahne, 1998) with α = 1. An equal share,
+`bound` ÷ n, would leave no place free: a tenant that floods alone would fill the pod, and the next tenant would find it
+full.
 """
 
 from enum import StrEnum
@@ -25,7 +29,7 @@ class Shed(StrEnum):
 
 
 class Admission:
-    """Counts the requests in a pod, in all and by holder (a tenant, or `LOADING`)."""
+    """Counts the requests in a pod, in all and by holder: a tenant, or `LOADING`."""
 
     __slots__ = ("bound", "crowded_at", "held", "in_flight")
 
@@ -57,8 +61,8 @@ class Admission:
 
     @property
     def share(self) -> int:
-        """The number of requests that each holder may have in flight while the pod is crowded."""
-        return max(MIN_SHARE, self.bound // (len(self.held) + 1))
+        """The number of requests that a holder may have in flight now, if the pod is crowded."""
+        return max(MIN_SHARE, self.bound - self.in_flight)
 
     def admits(self, holder: str) -> bool:
         """Whether one more request of this holder is within its share."""

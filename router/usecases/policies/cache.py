@@ -23,7 +23,7 @@ Nothing here survives a crash: a new pod starts with an empty cache.
 """
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final
 
@@ -91,7 +91,7 @@ class PolicyCache:
         self._settings = settings
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
-        self._absent: dict[str, float] = {}
+        self._absent: OrderedDict[str, float] = OrderedDict()
         self._loads = Loads(self._load, self._load_done)
         self._reload_again: set[str] = set()
         self._backlog: deque[str] = deque()
@@ -264,7 +264,7 @@ class PolicyCache:
             self._size -= previous.size
         if loaded is None:
             while len(self._absent) >= MAX_ABSENT:
-                del self._absent[next(iter(self._absent))]
+                self._absent.popitem(last=False)
             self._absent[tenant_id] = now + self._settings.absent_ttl_s
             self._hooks.kept(tenant_id, None)
         else:

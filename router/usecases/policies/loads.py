@@ -7,6 +7,7 @@ Reloads of cached tenants do not wait behind them: the cache bounds those itself
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -33,7 +34,7 @@ class Loads:
         self._load = load
         self._on_done = on_done
         self._running: dict[str, LoadFuture] = {}
-        self._waiting: dict[str, LoadFuture] = {}
+        self._waiting: OrderedDict[str, LoadFuture] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked = 0
 

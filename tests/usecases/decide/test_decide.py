@@ -22,6 +22,7 @@ from router.tracing import Tracing
 from router.usecases.decide.decide import Decide
 from router.usecases.decide.intake import DecideSettings
 from router.usecases.decide.outcomes import Outcomes
+from router.usecases.decide.standstill import Standstill
 from router.wire.policies import decode
 from tests.usecases.fakes.decisions import ADMITTED, Store
 from tests.usecases.fakes.policies import ONE
@@ -71,8 +72,11 @@ class Policies:
 class Room:
     """The use case and all that is around it."""
 
-    def __init__(self, **settings: Any) -> None:
-        self.store, self.policies = Store(), Policies()
+    def __init__(
+        self, *, policies: Policies | None = None, standstill: Standstill | None = None, **settings: Any
+    ) -> None:
+        self.store, self.policies = Store(), policies or Policies()
+        self.features = ALL_FEATURES
         self.replies: list[dict[str, Any]] = []
         self.dispatched: list[bytes] = []
         self.broken_dispatch = False
@@ -83,7 +87,7 @@ class Room:
         self.decide = Decide(
             self.store,
             self.policies,
-            lambda: ALL_FEATURES,
+            lambda: self.features,
             self,
             self.telemetry,
             told,
@@ -96,6 +100,7 @@ class Room:
             ).read,
             tracing=Tracing.off(),
             extensions=self,
+            standstill=standstill,
         )
 
     def admitted(self, request: DecideRequest, plan: Plan, outcome: Admitted, job: bytes) -> None:

@@ -391,3 +391,11 @@ async def test_a_hit_is_cheap(world: World) -> None:
 
     best = min(timeit.repeat(hit, number=20_000, repeat=5))
     assert best / 20_000 < 3e-6
+
+
+async def test_an_unknown_tenant_is_answered_without_a_task(world: World) -> None:
+    """As long as it is remembered: neither load nor task."""
+    await world.cache.load("nobody")
+    before = asyncio.all_tasks()
+    assert [world.cache.get("nobody") for _ in range(5)] == [None] * 5
+    assert (asyncio.all_tasks(), world.store.loads) == (before, 1)
