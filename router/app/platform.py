@@ -7,10 +7,11 @@ from prometheus_client import CollectorRegistry
 from router import __version__
 from router.app.adapter_settings import bus_options, durable_consumers, stream_specs
 from router.app.observers import StoreWatch, StreamWatch
+from router.app.permission_watch import PermissionWatch
 from router.app.store import Store, StoreHooks
 from router.bus.client.connection import Bus
 from router.bus.publishing.publisher import StreamPublisher
-from router.bus.requests.reply_subjects import ReplySubjects
+from router.bus.requests.reply_subjects import PASSING, ReplySubjects
 from router.bus.streams.keeper import StreamKeeper
 from router.bus.streams.registry import Streams
 from router.domain.alert import FLEET, Condition
@@ -20,7 +21,7 @@ from router.domain.plan import Features
 from router.edge.readiness import Readiness
 from router.edge.state_file import MountedFile
 from router.settings import Settings
-from router.store.keys import KEYS
+from router.store.key_kinds import KEYS
 from router.store.tenants.census import OTHER
 from router.telemetry import Telemetry
 from router.tracing import Tracing
@@ -88,6 +89,16 @@ class Platform:
             self.alerts,
             optional=s.dispatch == "optional",
             on_missing=self.push_gate.missing,
+        )
+        self.permissions = PermissionWatch(
+            bus=self.bus,
+            readiness=self.readiness,
+            alerts=self.alerts,
+            push_gate=self.push_gate,
+            telemetry=self.telemetry,
+            streams=self.streams.specs,
+            inboxes=s.reply_prefixes or PASSING,
+            now_s=time.monotonic,
         )
         self.keeper = StreamKeeper(
             self.bus,
@@ -159,6 +170,8 @@ class Platform:
         """Call once a second. Does not wait for Redis or NATS."""
         self.store_watch.tick()
         self.push_gate.tick()
+        if not self.draining:
+            self.permissions.tick()
         self._bus_rule.read(self._bus_was_down)
         self._bus_was_down = self._bus_was_down and not self.bus.connected
 

@@ -16,9 +16,7 @@ from tests.fleet.harness import PLAIN
 STRICT = os.environ.get("FLOOD_BAR") == "strict"
 REQUESTS = 1000 if STRICT else 120
 RATE = 40
-LIMITED = PLAIN | {
-    "limits": [{"id": "r", "scope": "tenant", "resource": "requests", "limit": 1000, "window": "60s"}]
-}
+LIMITED = PLAIN | {"limits": [{"id": "r", "scope": "tenant", "resource": "requests", "limit": 1000, "window": "60s"}]}
 TENANTS = {"victim": {"default": PLAIN}, "flooder": {"default": PLAIN}, "limited": {"default": LIMITED}}
 
 

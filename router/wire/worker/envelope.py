@@ -6,7 +6,7 @@ from typing import TypeVar
 from router.domain.decision import Intake
 from router.domain.defects import Defect
 from router.domain.json import JsonObject, JsonValue
-from router.wire.parse import NotJsonError, parse_report
+from router.wire.body import read_object
 from router.wire.problems import Problems, Rejected, named
 
 _VERSIONS = ("1", "1.0", "v1")
@@ -21,25 +21,20 @@ def open_envelope(
     Versions 1, 1.0 and v1 mean the same, and so does the number 1; a missing version means them too. `bare_only`:
     fields that mean something else in an envelope, and are left out there.
     """
-    if len(data) > max_bytes:
-        return unreadable(f"has {len(data):,} bytes", f"send at most {max_bytes:,} bytes", Intake.PAYLOAD_TOO_LARGE)
-    try:
-        doc = parse_report(data, warnings)
-    except NotJsonError as e:
-        return unreadable(str(e), "send one JSON object in UTF-8")
-    if type(doc) is not dict:
-        return unreadable(f"is {named(doc)}", "send one JSON object")
+    doc = read_object(data, max_bytes, warnings)
+    if isinstance(doc, Rejected):
+        return doc
     problems = Problems()
     fields, enveloped = doc, "kind" in doc and "data" in doc
     if enveloped:
         _check_version(problems, "version", doc.get("version"), warnings)
         inner = doc["data"]
         if doc["kind"] != kind:
-            problems.add("kind", "does not belong on this subject", f"send {kind}")
+            problems.add("kind", "does not belong on this subject", hint=f"send {kind}")
         if type(inner) is dict:
             fields = {k: v for k, v in inner.items() if k not in bare_only}
         else:
-            problems.add("data", f"is {named(inner)}", "send an object")
+            problems.add("data", f"is {named(inner)}", hint="send an object")
     _check_version(problems, "data.version" if enveloped else "version", fields.get("version"), warnings)
     return problems.rejected() if problems else fields
 
@@ -51,7 +46,7 @@ def _check_version(problems: Problems, path: str, version: JsonValue, warnings: 
         warnings.warn(Defect.OTHER_FORM, path, "is a number: read as text")
         return
     message = "is not supported" if type(version) is str else f"is {named(version)}"
-    problems.add(path, message, 'send "1", "1.0" or "v1"', Intake.VERSION_UNSUPPORTED)
+    problems.add(path, message, hint='send "1", "1.0" or "v1"', intake=Intake.VERSION_UNSUPPORTED)
 
 
 def enum_member(
@@ -66,16 +61,11 @@ def enum_member(
         try:
             member = members(value.lower())
         except ValueError:
-            problems.add(path, "is not a known value", "send one of " + ", ".join(members))
+            problems.add(path, "is not a known value", hint="send one of " + ", ".join(members))
             return None
         warnings.warn(Defect.OTHER_FORM, path, f"is not in lower case: read as {member}")
         return member
-    problems.add(path, "is missing" if value is None else f"is {named(value)}", "send one of " + ", ".join(members))
+    problems.add(
+        path, "is missing" if value is None else f"is {named(value)}", hint="send one of " + ", ".join(members)
+    )
     return None
-
-
-def unreadable(message: str, hint: str, intake: Intake = Intake.SCHEMA_VALIDATION_FAILED) -> Rejected:
-    """Refuse a body as a whole; `message` is a predicate, such as "is empty"."""
-    problems = Problems()
-    problems.add("", f"the body {message}", hint, intake)
-    return problems.rejected()
