@@ -83,8 +83,8 @@ FLEET_PANELS = [
         f"1 - ({rate('router_shed_total', more=OVERLOADED)} + ({rate('router_decisions_total', more=FAILED)} or vector(0)))"
         f" / ({rate('router_decisions_total')} + {rate('router_shed_total', more=OVERLOADED)})",
         "percentunit",
-        "Neither shed (but for what is beyond a tenant's share), unavailable nor a fault of the router; the objective is "
-        "99.9 %.",
+        "Neither shed (without what is beyond a tenant's share), unavailable nor a fault of the router; the objective "
+        "is 99.9 %.",
     ),
     stat("p99", quantile(0.99, "router_decision_seconds"), "s", "The objective is 10 ms."),
     stat("Redis held away", f"max(router_store_breaker_open{select()})", "none", "1: pods answer by on_store_error."),
