@@ -80,7 +80,8 @@ FLEET_PANELS = [
     ),
     stat(
         "Answered",
-        f"1 - ({rate('router_shed_total', more=OVERLOADED)} + ({rate('router_decisions_total', more=FAILED)} or vector(0)))"
+        f"1 - ({rate('router_shed_total', more=OVERLOADED)}"
+        f" + ({rate('router_decisions_total', more=FAILED)} or vector(0)))"
         f" / ({rate('router_decisions_total')} + {rate('router_shed_total', more=OVERLOADED)})",
         "percentunit",
         "Neither shed (without what is beyond a tenant's share), unavailable nor a fault of the router; the objective "

@@ -36,7 +36,7 @@ class DecisionMetrics:
             "Requests refused as overload before they were read. full: too many in flight; tenant, loading: their "
             "tenant, or those that wait for policies, have their share of a pod that is half full; stale: they waited "
             "while the pod stood still.",
-            ("cause",),
+            labels=("cause",),
         )
         for cause in Shed:
             self.shed.labels(cause.value)

@@ -52,7 +52,10 @@ FIRST_READ_S = 0.05
 
 
 class OpenRequest(Struct):
-    """A request between its arrival and its answer. `started`: loop time in s; `holder`: see `domain.admission`."""
+    """A request between its arrival and its answer. `started`: loop time in s; `since`: the same once it has waited for
+    the store, else None. `read_figures`: whether it has waited for its tenant's figures. `holder`: see
+    `domain.admission`.
+    """
 
     request: DecideRequest
     protobuf: bool
@@ -63,7 +66,8 @@ class OpenRequest(Struct):
     plan: Plan | None = None
     job: bytes | None = None
     answered: bool = False
-    waited: bool = False
+    since: float | None = None
+    read_figures: bool = False
 
 
 class Decide:
@@ -224,7 +228,9 @@ class Decide:
             return
         if last_good is None:
             self._hold_as(opened, LOADING)
-        load.add_done_callback(partial(self._loaded, opened, last_good))
+        opened.since = opened.started
+        late = self._loop.call_at(opened.started + self._settings.wait_s, self._not_loaded, opened, last_good)
+        load.add_done_callback(partial(self._loaded, opened, last_good, late))
 
     def _hold_as(self, opened: OpenRequest, holder: str) -> None:
         self._admission.move(opened.holder, holder)
@@ -239,17 +245,24 @@ class Decide:
         self,
         opened: OpenRequest,
         last_good: TenantPolicies | None,
+        late: asyncio.TimerHandle,
         load: "asyncio.Future[TenantPolicies | None]",
     ) -> None:
-        request = opened.request
+        late.cancel()
+        if opened.answered:
+            return
         if last_good is None:
-            self._hold_as(opened, request.tenant_id)
+            self._hold_as(opened, opened.request.tenant_id)
         try:
             self._decide_under(opened, load.result())
         except StoreError:
-            self._finish(opened, store_unavailable(request) if last_good is None else no_policy(request, last_good))
+            self._not_loaded(opened, last_good)
         except (Exception, asyncio.CancelledError):  # as in `handle`; a load is cancelled only at the pod's end
             self._answer_bug(opened)
+
+    def _not_loaded(self, opened: OpenRequest, last_good: TenantPolicies | None) -> None:
+        request = opened.request
+        self._finish(opened, store_unavailable(request) if last_good is None else no_policy(request, last_good))
 
     def _decide_under(self, opened: OpenRequest, policies: TenantPolicies | None) -> None:
         request = opened.request
@@ -268,7 +281,7 @@ class Decide:
                 self._finish(opened, closed)
                 return
         first_read = self._first_read(request.tenant_id)
-        if first_read is not None and not opened.waited:
+        if first_read is not None and not opened.read_figures:
             self._begin(self._decide_after(first_read, opened, policies))
             return
         features = self._features()
@@ -288,16 +301,17 @@ class Decide:
                 self._finish(opened, job)
                 return
             opened.job = job
-        self._store.decide(request, request_plan, opened.job, partial(self._decided, opened))
+        self._store.decide(request, request_plan, opened.job, partial(self._decided, opened), opened.since)
 
     async def _decide_after(
         self, first_read: "asyncio.Future[None]", opened: OpenRequest, policies: TenantPolicies | None
     ) -> None:
         """Decide once the tenant's figures have been read for the first time, or after `FIRST_READ_S` without them."""
-        opened.waited = True
+        opened.read_figures, opened.since = True, opened.started
+        until = min(self._loop.time() + FIRST_READ_S, opened.started + self._settings.wait_s)
         try:
             with suppress(TimeoutError):
-                async with asyncio.timeout(FIRST_READ_S):
+                async with asyncio.timeout_at(until):
                     await asyncio.shield(first_read)
             self._decide_under(opened, policies)
         except Exception:  # as in `handle`
@@ -309,7 +323,10 @@ class Decide:
 
     async def _extended(self, opened: OpenRequest, stored: StoredPolicy) -> None:
         try:
-            result = await self._extensions.answer(opened.request, stored, self._plan, self._read)
+            waited_s = 0.0 if opened.since is None else self._loop.time() - opened.since
+            result = await self._extensions.answer(
+                opened.request, stored, make_plan=self._plan, read=self._read, waited_s=waited_s
+            )
             self._finish(opened, result.answer)
             now = self._loop.time()
             self._telemetry.extended_latency.observe(now - opened.started)
