@@ -330,18 +330,17 @@ async def test_only_a_row_that_was_not_sent_is_decided_without_the_store(sent: b
 async def test_a_load_that_hangs_counts_towards_the_wait() -> None:
     """The policies do not come: refused when the wait is over. They come late: the row has what is left of the wait."""
     room = Room(wait_s=0.2)
-    never = asyncio.Event()
-
-    async def load(_tenant_id: str) -> TenantPolicies | None:
-        await never.wait()
-        return POLICIES
-
+    load: asyncio.Future[TenantPolicies | None] = asyncio.get_running_loop().create_future()
     room.policies.cached = LOADING
-    room.policies.load = load  # type: ignore[method-assign, assignment]
+    room.policies.begin_load = lambda _: load  # type: ignore[method-assign]
     started = asyncio.get_running_loop().time()
     room.ask()
     assert await room.code() == "unavailable"
     assert 0.15 < asyncio.get_running_loop().time() - started < 1
+    load.set_result(POLICIES)
+    await asyncio.sleep(0)
+    await room.answered(1)  # and not once more
+    assert room.store.rows == []
 
 
 async def test_a_row_after_a_load_has_what_is_left_of_the_wait() -> None:
