@@ -332,7 +332,7 @@ async def test_a_load_that_hangs_counts_towards_the_wait() -> None:
     room = Room(wait_s=0.2)
     load: asyncio.Future[TenantPolicies | None] = asyncio.get_running_loop().create_future()
     room.policies.cached = LOADING
-    room.policies.begin_load = lambda _: load  # type: ignore[method-assign]
+    room.policies.begin_load = lambda tenant_id: load  # type: ignore[method-assign]
     started = asyncio.get_running_loop().time()
     room.ask()
     assert await room.code() == "unavailable"
