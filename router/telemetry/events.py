@@ -49,7 +49,7 @@ class Event(StrEnum):
     ISOLATION_VIOLATION = "result.isolation_violation"
     DEAD_LETTER = "dead_letter.sent"
     WORKER_DEAD_LETTER = "dead_letter.worker"
-    REQUESTS_SHED = "requests.shed"
+    OVERLOAD_REFUSED = "overload.refused"
     ADMIN_ACT = "admin.act"
     ADMIN_REFUSED = "admin.refused"
     ADMIN_WRONG_TOKEN = "admin.wrong_token"  # noqa: S105 - the name of an event

@@ -109,7 +109,7 @@ class Overload:
             reply(next(self._json[cause]), None)
 
     def _log(self, cause: Shed, tenant_id: str | None, unsaid: int) -> None:
-        facts: dict[str, object] = {"event": Event.REQUESTS_SHED, "cause": cause.value, "unsaid": unsaid}
+        facts: dict[str, object] = {"event": Event.OVERLOAD_REFUSED, "cause": cause.value, "unsaid": unsaid}
         if cause is Shed.TENANT:
             facts["tenant_id"] = tenant_id
         in_flight, share = self._admission.in_flight, self._admission.share
