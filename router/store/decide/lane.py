@@ -33,7 +33,7 @@ from redis.exceptions import ReadOnlyError, ResponseError
 from router.domain.outcome import RowFault, Unavailable
 from router.errors import OutcomeUnknown, StoreError
 from router.store.decide.availability import Availability, LaneHooks
-from router.store.decide.batch import Batch, Waiting
+from router.store.decide.batch import Batch, WaitingRow
 from router.store.decide.call_deadline import CallDeadlines
 from router.store.decide.calls import Calls, LaneSettings
 from router.store.decide.clock import RedisClock
@@ -84,7 +84,7 @@ class Lane:
         """Whether rows are refused at once."""
         return self._availability.down
 
-    def submit(self, w: Waiting) -> None:
+    def submit(self, w: WaitingRow) -> None:
         """Queue a row. Rows of one group travel in one call (a Cluster's call has one slot)."""
         if self._availability.down or self._clock.offset_ms is None:
             self._start()
