@@ -171,7 +171,7 @@ class RedisDecisions(RedisAnswers):
         tenant = self._keys.tenant(request.tenant_id)
         lane, group = self._lanes.of(tenant.partition)
         decision = self._lanes.packer.decision_id(tenant, plan)
-        waiting = Waiting(
+        waiting = WaitingRow(
             request=request,
             plan=plan,
             keys=tenant,
