@@ -36,7 +36,15 @@ OWN = {
             "NATS_USER",
         ),
         *("NATS_NKEY_SEED_FILE", "NATS_INBOX_PREFIX", "NATS_JS_DOMAIN", "NATS_JS_API_PREFIX"),
-        *("NATS_CREDS_FILE", "NATS_TLS_CA", "NATS_TLS_CERT", "NATS_TLS_KEY", "OTLP_ENDPOINT", "TRACE_SAMPLE_RATIO"),
+        *(
+            "NATS_CREDS_FILE",
+            "NATS_TLS_CA",
+            "NATS_TLS_CERT",
+            "NATS_TLS_KEY",
+            "NATS_TLS_FIRST",
+            "OTLP_ENDPOINT",
+            "TRACE_SAMPLE_RATIO",
+        ),
     )
 }
 

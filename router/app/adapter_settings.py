@@ -46,6 +46,7 @@ def bus_options(s: Settings) -> BusOptions:
         tls_ca=None if s.nats_tls_ca is None else str(s.nats_tls_ca),
         tls_cert=None if s.nats_tls_cert is None else str(s.nats_tls_cert),
         tls_key=None if s.nats_tls_key is None else str(s.nats_tls_key),
+        tls_first=s.nats_tls_first,
     )
 
 

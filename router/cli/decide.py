@@ -122,10 +122,10 @@ async def _ask(
     import asyncio
     import time
 
-    import nats
     import orjson
 
     from router.bus.client.faults import translated
+    from router.nats_tls import connect
 
     loop = asyncio.get_running_loop()
     arrived: asyncio.Future[dict[str, Any]] = loop.create_future()
@@ -135,7 +135,7 @@ async def _ask(
             arrived.set_result(orjson.loads(message.data))
 
     with translated(", ".join(connection["servers"])):
-        client: Client = await nats.connect(**connection, error_cb=quiet)
+        client: Client = await connect(**connection, error_cb=quiet)
     try:
         with translated(DECIDE):
             if wait:

@@ -42,6 +42,10 @@ def _nats(s: Settings) -> Iterator[Contradiction]:
         yield ("nats_js_domain", "nats_js_api_prefix"), "a domain has an API prefix of its own: set one of them"
     if (s.nats_tls_cert is None) != (s.nats_tls_key is None):
         yield ("nats_tls_cert", "nats_tls_key"), "certificate and key go together: set both or neither"
+    if len({url.partition("://")[0] for url in s.nats_url}) > 1:
+        yield ("nats_url",), "mixes nats:// with tls://, and one server without TLS is enough to lose the login"
+    if logins and any(urlsplit(url).username is not None for url in s.nats_url):
+        yield (logins[0], "nats_url"), "the URL has a login too: keep one of them"
 
 
 def _redis(s: Settings) -> Iterator[Contradiction]:

@@ -68,7 +68,12 @@ class Pod(Group):
 class Nats(Group):
     """NATS"""
 
-    nats_url: NatsUrls = setting(("nats://127.0.0.1:4222",), "NATS servers, comma-separated.", min_length=1)
+    nats_url: NatsUrls = setting(
+        ("nats://127.0.0.1:4222",),
+        "NATS servers, comma-separated; `tls://` in all of them for TLS. With `tls://`, or with any of the TLS "
+        "settings below, a connection without TLS is never used.",
+        min_length=1,
+    )
     nats_name: str = setting("router", "Connection name that the server shows.", min_length=1, max_length=128)
     nats_user: str | None = setting(None, "User name for NATS.")
     nats_password: SecretStr | None = setting(None, "Password of the NATS user.")
@@ -95,6 +100,9 @@ class Nats(Group):
     nats_tls_ca: ExistingFile | None = setting(None, "CA bundle to verify the server's certificate.")
     nats_tls_cert: ExistingFile | None = setting(None, "Client certificate for mutual TLS.")
     nats_tls_key: ExistingFile | None = setting(None, "Key of the client certificate.")
+    nats_tls_first: bool = setting(
+        False, "Start TLS before the server's first line, for servers with `handshake_first`; nothing is in clear text."
+    )
 
 
 class Redis(Group):

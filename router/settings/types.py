@@ -109,6 +109,12 @@ def _url(*schemes: str) -> Callable[[str], str]:
     return check
 
 
+def _nats_url(value: str) -> str:
+    if urlsplit(value)[2:] not in {("", "", ""), ("/", "", "")}:
+        raise ValueError("has something behind the port: NATS URLs have neither path nor parameters")
+    return value
+
+
 def _is_sound(url: str) -> bool:
     try:
         return urlsplit(url).port != 0
@@ -124,7 +130,8 @@ Tenant = Annotated[str, AfterValidator(_tenant)]
 Tenants = Annotated[tuple[Tenant, ...], BeforeValidator(_comma_list)]
 ExistingFile = Annotated[Path, AfterValidator(_existing_file)]
 NatsUrls = Annotated[
-    tuple[Annotated[str, AfterValidator(_url("nats", "tls", "ws", "wss"))], ...], BeforeValidator(_comma_list)
+    tuple[Annotated[str, AfterValidator(_url("nats", "tls")), AfterValidator(_nats_url)], ...],
+    BeforeValidator(_comma_list),
 ]
 RedisUrl = Annotated[str, AfterValidator(_url("redis", "rediss"))]
 HttpUrl = Annotated[str, AfterValidator(_url("http", "https"))]

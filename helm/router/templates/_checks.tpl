@@ -37,6 +37,11 @@
 {{- if and .Values.redis.tls.existingSecret (not (hasPrefix "rediss://" .Values.redis.url)) -}}
 {{- fail "redis.tls.existingSecret is set, but redis.url is not a TLS address: write rediss://." -}}
 {{- end -}}
+{{- $schemes := dict -}}
+{{- range .Values.nats.urls -}}{{- $_ := set $schemes (first (splitList "://" .)) true -}}{{- end -}}
+{{- if gt (len $schemes) 1 -}}
+{{- fail "nats.urls mixes nats:// with tls://, and one server without TLS is enough to lose the login: write tls:// in all of them." -}}
+{{- end -}}
 {{- if and .Values.nats.tls.mutual (not .Values.nats.tls.existingSecret) -}}
 {{- fail "nats.tls.mutual needs a certificate: set nats.tls.existingSecret to a secret with tls.crt and tls.key." -}}
 {{- end -}}

@@ -68,6 +68,10 @@
   value: /etc/router/tls/nats/tls.key
 {{- end }}
 {{- end }}
+{{- if .Values.nats.tls.first }}
+- name: ROUTER_NATS_TLS_FIRST
+  value: "true"
+{{- end }}
 - name: ROUTER_PARTITIONS
   value: {{ .Values.partitions | quote }}
 {{- range $name, $value := .Values.settings }}
