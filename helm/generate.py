@@ -32,6 +32,8 @@ OWN = {
             "REDIS_CLUSTER",
             "REDIS_USERNAME",
             "REDIS_TLS_CA",
+            "REDIS_TLS_CERT",
+            "REDIS_TLS_KEY",
             "NATS_URL",
             "NATS_USER",
         ),

@@ -1,7 +1,5 @@
 """Settings → the options of each adapter and use case."""
 
-from urllib.parse import urlsplit
-
 from router.bus.client.options import BusOptions, js_prefix_of
 from router.bus.client.rights import Account
 from router.bus.streams.consumers import consumers
@@ -12,12 +10,12 @@ from router.domain.plan import Deadlines
 from router.domain.policy.model import OnStoreError
 from router.domain.roles import Role
 from router.ports.policy_records import Quotas
-from router.settings import Settings
+from router.settings import Settings, redis_url
 from router.settings.tokens import SHORTEST_SOON, named_tokens
 from router.store.audit.retention import RetentionBounds
 from router.store.decide.calls import LaneSettings
 from router.store.policies import Bounds
-from router.store.servers.nodes import Access
+from router.store.servers.options import Access
 from router.store.servers.rights import Server
 from router.usecases.admin.access import Tokens
 from router.usecases.decide.intake import DecideSettings
@@ -52,22 +50,29 @@ def bus_options(s: Settings) -> BusOptions:
 
 def redis_server(s: Settings) -> Server:
     """What the rights in Redis follow from."""
-    path = urlsplit(s.redis_url).path.strip("/")
     return Server(
         schema=s.store_schema,
         cluster=s.redis_cluster,
         wait_replicas=s.wait_replicas > 0,
-        database=int(path) if path.isdecimal() else 0,
+        database=redis_url.database(s.redis_url),
     )
 
 
 def redis_access(s: Settings) -> Access:
-    """Credentials and TLS file of Redis."""
+    """Credentials and TLS files of Redis."""
     return Access(
         username=s.redis_username,
         password=None if s.redis_password is None else s.redis_password.get_secret_value(),
         tls_ca=None if s.redis_tls_ca is None else str(s.redis_tls_ca),
+        tls_cert=None if s.redis_tls_cert is None else str(s.redis_tls_cert),
+        tls_key=None if s.redis_tls_key is None else str(s.redis_tls_key),
     )
+
+
+def insecure_redis(s: Settings) -> list[str]:
+    """What weakens TLS to Redis, by variable; the settings permit it."""
+    urls = (("ROUTER_REDIS_URL", s.redis_url), ("ROUTER_REDIS_REPLICA_URL", s.redis_replica_url))
+    return [f"{name}: {found}" for name, url in urls if url is not None for found in redis_url.weakened(url)]
 
 
 def audit_ms(s: Settings) -> int:

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.config import JsonDict
 
+from router.settings import redis_url
+
 _DURATION = re.compile(r"(\d+)\s*(ms|s|m|h|d)?")
 _DURATION_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB)?")
@@ -133,7 +135,7 @@ NatsUrls = Annotated[
     tuple[Annotated[str, AfterValidator(_url("nats", "tls")), AfterValidator(_nats_url)], ...],
     BeforeValidator(_comma_list),
 ]
-RedisUrl = Annotated[str, AfterValidator(_url("redis", "rediss"))]
+RedisUrl = Annotated[str, AfterValidator(redis_url.check)]
 HttpUrl = Annotated[str, AfterValidator(_url("http", "https"))]
 StreamName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 

@@ -29,7 +29,7 @@ FEATURES: dict[str, Values] = {
             "cluster": True,
             "username": "router",
             "existingSecret": "redis",
-            "tls": {"existingSecret": "redis-ca"},
+            "tls": {"existingSecret": "redis-ca", "mutual": True},
         }
     },
     "redis with a replica": {

@@ -54,7 +54,9 @@ class Redis(Group):
     """Redis"""
 
     redis_url: RedisUrl = setting(
-        "redis://127.0.0.1:6379/0", "Redis server, or any node of the cluster; rediss:// for TLS."
+        "redis://127.0.0.1:6379/0",
+        "Redis server, or any node of the cluster; `rediss://` for TLS, `unix:///path` for a socket. Parameters: db, "
+        "username, password, ssl_ca_certs, ssl_certfile, ssl_keyfile, ssl_cert_reqs, ssl_check_hostname.",
     )
     redis_cluster: bool = setting(False, "The server is a Redis Cluster; each partition's calls go to its node.")
     redis_replica_url: RedisUrl | None = setting(
@@ -63,6 +65,13 @@ class Redis(Group):
     redis_username: str | None = setting(None, "ACL user of Redis.")
     redis_password: SecretStr | None = setting(None, "Password of the Redis user.")
     redis_tls_ca: ExistingFile | None = setting(None, "CA bundle to verify the server's certificate.")
+    redis_tls_cert: ExistingFile | None = setting(None, "Client certificate for mutual TLS.")
+    redis_tls_key: ExistingFile | None = setting(None, "Key of the client certificate.")
+    redis_tls_insecure: bool = setting(
+        False,
+        "Permit URL parameters that weaken TLS (`ssl_cert_reqs=none`, `ssl_check_hostname=false`); each start logs "
+        "them.",
+    )
     allow_eviction: bool = setting(
         False, "Start even if the server may evict keys (its maxmemory-policy is not noeviction)."
     )
