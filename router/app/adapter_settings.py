@@ -1,5 +1,7 @@
 """Settings → the options of each adapter and use case."""
 
+from urllib.parse import unquote, urlsplit
+
 from router.bus.client.options import BusOptions, js_prefix_of
 from router.bus.client.rights import Account
 from router.bus.streams.consumers import consumers
@@ -270,4 +272,14 @@ def secrets_of(s: Settings) -> tuple[str, ...]:
         s.audit_identity_key,
     )
     tokens = (token for _, _, token in _tokens(s))
-    return (*(secret.get_secret_value() for secret in secrets if secret is not None), *tokens)
+    urls = (s.redis_url, s.redis_replica_url)
+    in_redis = (p for url in urls if url is not None for p in redis_url.passwords(url))
+    in_nats = (p for url in s.nats_url for p in _nats_secrets(url))
+    return (*(secret.get_secret_value() for secret in secrets if secret is not None), *tokens, *in_redis, *in_nats)
+
+
+def _nats_secrets(url: str) -> set[str]:
+    """The password or token in a URL, as it is written and as it is meant."""
+    parts = urlsplit(url)
+    secret = parts.username if parts.password is None else parts.password
+    return set() if not secret else {secret, unquote(secret)}

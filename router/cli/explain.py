@@ -125,12 +125,13 @@ async def _dry_run(settings: "Settings", body: dict[str, Any], timeout_s: float)
     from router.bus.client.options import connect_arguments
     from router.cli.shared.target import bus_options
     from router.nats_tls import connect
+    from router.redaction import address
 
     where = bus_options(settings, "router-cli")
     token = settings.viewer_token or settings.operator_token or settings.admin_token
     headers = None if token is None else {"authorization": f"Bearer {token.get_secret_value()}"}
     connection: dict[str, Any] = connect_arguments(where) | {"servers": list(where.urls), "max_reconnect_attempts": 1}
-    with translated(", ".join(where.urls)):
+    with translated(", ".join(map(address, where.urls))):
         client = await connect(**connection, error_cb=quiet)
     try:
         with translated(DRY_RUN):

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from router.domain.degraded import Degradable
 from router.log_throttle import LogThrottle
+from router.redaction import redacted
 from router.telemetry import Event
 
 log = logging.getLogger("router.app")
@@ -48,7 +49,7 @@ class Readiness:
 
     def not_ok(self, name: str, reason: str) -> None:
         """Set a condition as not met; operators read `reason`."""
-        self._set(name, ConditionState(False, reason))
+        self._set(name, ConditionState(False, redacted(reason)))
 
     @property
     def ready(self) -> bool:
@@ -65,6 +66,7 @@ class Readiness:
 
     def degrade(self, part: Degradable, reason: str) -> None:
         """Report a part as off; operators read `reason`. The log has one line per part and reason a minute."""
+        reason = redacted(reason)
         before = self._degraded.get(part)
         self._degraded[part] = reason
         if before != reason and (unsaid := self._throttle.due(f"{part} {reason}")) is not None:

@@ -29,6 +29,8 @@ def check(url: str) -> str:
     """
     if "#" in url:
         raise ValueError("has a #: write it as %23")
+    if any(character.isspace() for character in url):
+        raise ValueError("has white space: write it as %20")
     parts = _split(url)
     if parts.scheme not in {"redis", "rediss", "unix"} or "://" not in url:
         raise ValueError("expected a URL that starts with redis://, rediss:// or unix://")
@@ -103,6 +105,12 @@ def database(url: str) -> int:
     """The number of the database that a checked URL names."""
     text = parameters(url).get("db") or ("" if url.startswith("unix:") else urlsplit(url).path.strip("/"))
     return int(text or 0)
+
+
+def passwords(url: str) -> set[str]:
+    """The password in a checked URL, as it is written and as it is meant."""
+    found = {urlsplit(url).password, login(url)[1]}
+    return {password for password in found if password}
 
 
 def login(url: str) -> tuple[str | None, str | None]:

@@ -104,6 +104,8 @@ def _url(*schemes: str) -> Callable[[str], str]:
         scheme, separator, rest = value.partition("://")
         if not separator or scheme not in schemes or not rest:
             raise ValueError(f"expected a URL that starts with {' or '.join(f'{s}://' for s in schemes)}")
+        if re.search(r"\s", value):
+            raise ValueError("has white space: write it as %20")
         if not _is_sound(value):
             raise ValueError("expected a URL with an address, and a port from 1 to 65535 if it has one")
         return value

@@ -7,6 +7,7 @@ import ssl
 from msgspec import Struct
 
 from router.errors import InvalidInput, Problem
+from router.redaction import address
 
 
 class BusOptions(Struct, frozen=True):
@@ -56,7 +57,7 @@ def connect_arguments(options: BusOptions) -> dict[str, object]:
     problems.extend(
         Problem(
             "urls",
-            f"{url.split('@')[-1]!r} is not the address of a NATS server",
+            f"{address(url)} is not the address of a NATS server",
             "set nats://host:4222 or tls://host:4222",
         )
         for url in options.urls
