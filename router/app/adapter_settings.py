@@ -107,6 +107,7 @@ def decide_settings(s: Settings) -> DecideSettings:
     answered = s.reply_prefixes or tuple(dict.fromkeys((subjects.INBOX, f"{s.nats_inbox_prefix}.")))
     return DecideSettings(
         max_in_flight=s.max_in_flight,
+        wait_s=s.decide_wait_effective_ms / 1000,
         strict_correlation=s.strict_correlation,
         legacy_error_codes=s.legacy_error_codes,
         allowed_tenants=frozenset(s.allowed_tenants),

@@ -56,7 +56,9 @@ class DecideParts:
             tracing=platform.tracing,
             snapshot=policies.figures.snapshot,
             first_read=policies.figures.first_reads.get,
-            extensions=ExtensionFlow(ports, t, max_ms=s.pipeline_deadline_ms, max_running=s.pipelines_max),
+            extensions=ExtensionFlow(
+                ports, t, max_ms=s.pipeline_deadline_ms, max_running=s.pipelines_max, wait_s=settings.wait_s
+            ),
             on_unknown_tenant=audit.unknown.refused,
             on_isolation_violation=partial(platform.isolation.violated, Door.DECIDE),
             push_refusal=platform.push_gate.refusal,

@@ -65,7 +65,7 @@ class Store:
         self.lanes = Lanes(
             keys=self.keys, nodes=self.nodes, packer=packer, script=script, settings=lane_settings(s), hooks=hooks.lanes
         )
-        self.decisions = RedisDecisions(self.keys, self.nodes, self.lanes, s.store_deadline_ms)
+        self.decisions = RedisDecisions(self.keys, self.nodes, self.lanes, wait_ms=s.decide_wait_effective_ms)
         self.policies = RedisPolicies(self.nodes, self.keys, bounds=policy_bounds(s))
         self.figures = RedisFigures(self.keys, self.nodes)
         self.tasks = RedisTasks(

@@ -8,7 +8,7 @@ from router.app.adapter_settings import audit_identity, decide_settings
 from router.app.outage import StoreOutage
 from router.app.platform import Platform
 from router.app.policies import PolicyParts
-from router.bus.consumer import PullLoop
+from router.bus.consuming.pull_loop import PullLoop
 from router.bus.streams.history import StreamHistory
 from router.bus.streams.specs import ConsumerSpec
 from router.domain.alert import Condition
@@ -76,6 +76,7 @@ class TaskParts:
         self.sweeper = self._sweeper(policies, effects)
         effects.next_due = self.sweeper.soon
         self.loops = self._loops(policies, effects)
+        platform.permissions.loops = self.loops
         self.outage = StoreOutage(self.loops, store.ping, t)
         platform.store_watch.on_away.append(self.outage.begin)
 

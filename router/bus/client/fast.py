@@ -35,7 +35,7 @@ differ.
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from nats import errors
 from nats.protocol.parser import PERMISSIONS_ERR, Parser
@@ -150,7 +150,7 @@ class FastParser(Parser):
         elif line.startswith(b"INFO"):
             await self.nc._process_info(json.loads(line[4:]))
         elif line.startswith(b"-ERR"):
-            await self.nc._process_err(line[4:].strip().decode(errors="replace").lower())
+            await self.nc._process_err(line[4:].strip().decode(errors="replace"))
         elif not line.startswith(b"+OK"):
             raise errors.ProtocolError
 
@@ -187,6 +187,18 @@ class FastClient(TlsClient):
         finally:
             self._parser.direct.pop(b"%d" % sid, None)
             self._remove_sub(sid)
+
+    def subscribe_again(self, subjects: Container[str]) -> set[str]:
+        """Queue a SUB for each subscription on these subjects; return the subjects that have one.
+
+        The server ignores a SUB for a subscription that it has.
+        """
+        found = set()
+        for sid, subscription in self._subs.items():
+            if (subject := subscription.subject) in subjects:
+                found.add(subject)
+                self.send(f"SUB {subject} {subscription.queue} {sid}\r\n".encode())
+        return found
 
     @property
     def unsent(self) -> int:
@@ -246,7 +258,7 @@ class FastClient(TlsClient):
         """Report the error and reconnect, unless it is a refused permission, which affects only one subject."""
         error = errors.Error(f"nats: {err_msg}")
         await self._error_cb(error)
-        if PERMISSIONS_ERR not in err_msg:
+        if PERMISSIONS_ERR not in err_msg.lower():
             await self._process_op_err(error)
 
     async def _attempt_reconnect(self) -> None:

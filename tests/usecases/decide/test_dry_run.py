@@ -28,7 +28,13 @@ class Looks(Store):
     """Admits every look at once, and counts them."""
 
     def preview(
-        self, request: DecideRequest, plan: Plan, done: Callable[[Outcome, bytes], None], *, claim_ms: int = 0
+        self,
+        request: DecideRequest,
+        plan: Plan,
+        done: Callable[[Outcome, bytes], None],
+        *,
+        claim_ms: int = 0,
+        since: float | None = None,
     ) -> None:
         """Admitted."""
         self.rows.append(done)
