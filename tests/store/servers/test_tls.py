@@ -7,12 +7,16 @@ import pytest
 
 from router.domain.outcome import Admitted
 from router.errors import StoreError
+from router.store.decide.calls import LaneSettings
 from router.store.servers.nodes import SingleNode
 from router.store.servers.options import Access
 from tests.certificates import Authority, Certificate
 from tests.servers import ValkeyProcess
 from tests.store.pods import Pod, ask, fresh_keys
 from tests.tls_proxy import tls_in_front
+
+PATIENT = LaneSettings(deadline_ms=10_000)
+"""A handshake takes its time on a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +44,10 @@ async def test_a_client_certificate_opens_both_roads(mutual: int, authority: Aut
     """With CA, certificate and key as settings, and as parameters of the URL."""
     access = Access(tls_ca=str(authority.ca), tls_cert=str(client.cert), tls_key=str(client.key))
     query = f"?ssl_ca_certs={authority.ca}&ssl_certfile={client.cert}&ssl_keyfile={client.key}"
-    for url, trust in ((f"rediss://127.0.0.1:{mutual}", access), (f"rediss://127.0.0.1:{mutual}{query}", Access())):
-        nodes = SingleNode(url, trust)
+    for url, trust in ((f"rediss://127.0.0.1:{mutual}", access, timeout_s=10), (f"rediss://127.0.0.1:{mutual}{query}", Access())):
+        nodes = SingleNode(url, trust, timeout_s=10)
         await nodes.open()
-        async with Pod(nodes, fresh_keys()) as pod:
+        async with Pod(nodes, fresh_keys(), settings=PATIENT) as pod:
             (outcome,) = await pod.decide(ask())
             assert isinstance(outcome, Admitted)
         await nodes.close()
@@ -62,7 +66,7 @@ async def test_anything_less_is_refused(
         "no TLS": Access(),
     }[wrong]
     scheme = "redis" if wrong == "no TLS" else "rediss"
-    nodes = SingleNode(f"{scheme}://127.0.0.1:{mutual}", access)
+    nodes = SingleNode(f"{scheme}://127.0.0.1:{mutual}", access, timeout_s=10)
     with pytest.raises(StoreError):
         await nodes.open()
     await nodes.close()
@@ -73,13 +77,13 @@ async def test_a_name_that_the_certificate_lacks(servers: None, tmp_path: Path, 
     with ValkeyProcess(tmp_path) as server:
         context = authority.issue("elsewhere", "DNS:elsewhere.example").context()
         async with tls_in_front(server.port, context) as port:
-            nodes = SingleNode(f"rediss://127.0.0.1:{port}", Access(tls_ca=str(authority.ca)))
+            nodes = SingleNode(f"rediss://127.0.0.1:{port}", Access(tls_ca=str(authority.ca)), timeout_s=10)
             with pytest.raises(StoreError, match="certificate is not valid for"):
                 await nodes.open()
             await nodes.close()
             for weakened in ("ssl_check_hostname=false", "ssl_cert_reqs=none"):
-                nodes = SingleNode(f"rediss://127.0.0.1:{port}?{weakened}", Access(tls_ca=str(authority.ca)))
-                async with Pod(nodes, fresh_keys()) as pod:
+                nodes = SingleNode(f"rediss://127.0.0.1:{port}?{weakened}", Access(tls_ca=str(authority.ca)), timeout_s=10)
+                async with Pod(nodes, fresh_keys(), settings=PATIENT) as pod:
                     (outcome,) = await pod.decide(ask())
                     assert isinstance(outcome, Admitted)
                 await nodes.close()
@@ -93,7 +97,7 @@ async def test_a_socket_file(servers: None, tmp_path: Path) -> None:
         url = f"unix://router:sesame%3A%40%2F%3F%23@{socket}?db=3"
         nodes = SingleNode(url)
         await nodes.open()
-        async with Pod(nodes, fresh_keys()) as pod:
+        async with Pod(nodes, fresh_keys(), settings=PATIENT) as pod:
             (outcome,) = await pod.decide(ask())
             assert isinstance(outcome, Admitted)
             assert b"db=3" in await nodes.call("CLIENT", "INFO")
