@@ -44,7 +44,7 @@ async def test_a_client_certificate_opens_both_roads(mutual: int, authority: Aut
     """With CA, certificate and key as settings, and as parameters of the URL."""
     access = Access(tls_ca=str(authority.ca), tls_cert=str(client.cert), tls_key=str(client.key))
     query = f"?ssl_ca_certs={authority.ca}&ssl_certfile={client.cert}&ssl_keyfile={client.key}"
-    for url, trust in ((f"rediss://127.0.0.1:{mutual}", access, timeout_s=10), (f"rediss://127.0.0.1:{mutual}{query}", Access())):
+    for url, trust in ((f"rediss://127.0.0.1:{mutual}", access), (f"rediss://127.0.0.1:{mutual}{query}", Access())):
         nodes = SingleNode(url, trust, timeout_s=10)
         await nodes.open()
         async with Pod(nodes, fresh_keys(), settings=PATIENT) as pod:
@@ -82,7 +82,8 @@ async def test_a_name_that_the_certificate_lacks(servers: None, tmp_path: Path, 
                 await nodes.open()
             await nodes.close()
             for weakened in ("ssl_check_hostname=false", "ssl_cert_reqs=none"):
-                nodes = SingleNode(f"rediss://127.0.0.1:{port}?{weakened}", Access(tls_ca=str(authority.ca)), timeout_s=10)
+                url = f"rediss://127.0.0.1:{port}?{weakened}"
+                nodes = SingleNode(url, Access(tls_ca=str(authority.ca)), timeout_s=10)
                 async with Pod(nodes, fresh_keys(), settings=PATIENT) as pod:
                     (outcome,) = await pod.decide(ask())
                     assert isinstance(outcome, Admitted)
