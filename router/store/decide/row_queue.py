@@ -50,7 +50,7 @@ class RowQueue:
         if len(batch.rows) >= self._max_rows or batch.size >= self._settings.max_bytes:
             self._full.append(self._open.pop(w.group))
 
-    def _ahead(self, w: Waiting) -> Batch | None:
+    def _ahead(self, w: WaitingRow) -> Batch | None:
         """The first full batch that takes a row of a tenant which has none in it; None: there is none."""
         tenant_id = w.request.tenant_id
         most = self._max_rows + max(1, self._max_rows // AHEAD_PART)
