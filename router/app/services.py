@@ -11,7 +11,6 @@ from router.app.platform import Platform, wall_ms
 from router.app.policies import PolicyParts
 from router.app.tasks import TaskParts
 from router.bus.announce import Announcements
-from router.bus.client.faults import PermissionRefused
 from router.bus.requests import service
 from router.domain.alert import Door
 from router.domain.audit import Actor
@@ -20,6 +19,7 @@ from router.domain.degraded import Degradable
 from router.domain.json import JsonObject
 from router.edge.http import HttpServer
 from router.edge.pages import pages
+from router.errors import PermissionRefused
 from router.usecases.admin.acts import AdminServices
 from router.usecases.admin.admin import Admin
 from router.usecases.admin.overrides import OverrideService

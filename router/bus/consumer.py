@@ -27,7 +27,6 @@ import msgspec
 
 from router.bus.client import headers as wire
 from router.bus.client.connection import Bus, Subscription
-from router.bus.client.faults import PermissionRefused
 from router.bus.delivery import Delivery
 from router.bus.streams.registry import Streams
 from router.bus.streams.specs import ConsumerSpec
@@ -133,9 +132,7 @@ class PullLoop:
                 await self._requested.wait()
         except TimeoutError as error:
             raise BusError(f"{self.spec.name} has not asked for messages yet") from error
-        await self._bus.flush()
-        if (refused := self._bus.publish_refused(self._next_subject.decode())) is not None:
-            raise PermissionRefused(refused)
+        await self._bus.check_published(self._next_subject.decode())
 
     def pause(self) -> None:
         """Stop pulling and return the messages that no handler has; used while results cannot be written."""

@@ -13,6 +13,7 @@ import typer
 from router import __version__
 from router.cli.commands import build
 from router.cli.shared.exits import Exit, exit_code_of
+from router.cli.shared.parties import COMMANDS as PARTIES
 from router.errors import (
     BusError,
     InvalidInput,
@@ -56,6 +57,12 @@ def test_every_command_has_help(run: Run, monkeypatch: pytest.MonkeyPatch, path:
     assert (COMMANDS[path].help or "").split("\n")[0] in shown
     for parameter in COMMANDS[path].params:
         assert (parameter.help or "") in shown
+
+
+def test_every_command_has_its_row_in_the_table_of_parties() -> None:
+    """REFERENCE.md and the test of rights are made from it."""
+    leaves = {" ".join(path) for path, command in COMMANDS.items() if not hasattr(command, "commands")}
+    assert {name.partition(" --")[0] for name in PARTIES} == leaves
 
 
 def test_version(run: Run) -> None:

@@ -148,7 +148,7 @@ class FastParser(Parser):
         elif line.startswith(b"INFO"):
             await self.nc._process_info(json.loads(line[4:]))
         elif line.startswith(b"-ERR"):
-            await self.nc._process_err(line[4:].strip().decode(errors="replace").lower())
+            await self.nc._process_err(line[4:].strip().decode(errors="replace"))
         elif not line.startswith(b"+OK"):
             raise errors.ProtocolError
 
@@ -241,10 +241,13 @@ class FastClient(Client):
         await super()._process_pong()
 
     async def _process_err(self, err_msg: str) -> None:
-        """Report the error and reconnect, unless it is a refused permission, which affects only one subject."""
+        """Report the error and reconnect, unless it is a refused permission, which affects only one subject.
+
+        The text is as the server wrote it: nats-py's own parser makes it lower case, with the subject in it.
+        """
         error = errors.Error(f"nats: {err_msg}")
         await self._error_cb(error)
-        if PERMISSIONS_ERR not in err_msg:
+        if PERMISSIONS_ERR not in err_msg.lower():
             await self._process_op_err(error)
 
     async def _attempt_reconnect(self) -> None:

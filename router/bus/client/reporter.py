@@ -14,7 +14,7 @@ from router.telemetry.events import Event
 log = logging.getLogger(__name__)
 
 
-_REFUSED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"').search
+_REFUSED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"', re.IGNORECASE).search
 _MAX_REFUSED = 256
 
 
@@ -35,8 +35,9 @@ class Reporter:
         self.on_disconnect: list[Callable[[], None]] = []
         self.on_error: list[Callable[[Exception], None]] = []
         self.on_publish_refused: list[Callable[[str, str], None]] = []
+        self.on_refused: list[Callable[[str, str], None]] = []
         self.last_error = ""
-        # By verb and lower-case subject: nats-py's parser is given errors in lower case.
+        # By verb and subject.
         self._refused: set[tuple[str, str]] = set()
         self.is_up = False
         self.closing = False
@@ -69,9 +70,9 @@ class Reporter:
         """Report an error; without a connection the log has one line per minute."""
         event = Event.BUS_ERROR
         self.last_error = str(error) or repr(error)
-        refused = _REFUSED(self.last_error.lower())
+        refused = _REFUSED(self.last_error)
         if refused is not None:
-            self._permission_refused(refused[1], refused[2])
+            self._permission_refused(refused[1].lower(), refused[2])
         elif isinstance(error, nats.errors.SlowConsumerError) or "slow consumer" in str(error).lower():
             self.counters.slow_consumers += 1
             event = Event.BUS_SLOW_CONSUMER
@@ -85,11 +86,11 @@ class Reporter:
 
     def permission(self, verb: str, subject: str) -> str | None:
         """Why the server refused `verb` (publish, subscription) on the subject, if it did on this connection."""
-        return _words(verb, subject) if (verb, subject.lower()) in self._refused else None
+        return _words(verb, subject) if (verb, subject) in self._refused else None
 
     def inbox_permission(self, prefix: str) -> str | None:
         """Why the server refused a subscription to an inbox with this prefix; None: it did not."""
-        start = f"{prefix}.".lower()
+        start = f"{prefix}."
         if any(verb == "subscription" and subject.startswith(start) for verb, subject in self._refused):
             return f"{_words('subscription', f'{prefix}.>')}: permit it, or set ROUTER_NATS_INBOX_PREFIX"
         return None
@@ -100,6 +101,7 @@ class Reporter:
         words = _words(verb, subject)
         if (unsaid := self._throttle.due(words)) is not None:
             log.error(words, extra={"event": Event.BUS_ERROR, "unsaid": unsaid})
+        _notify(self.on_refused, verb, subject)
         if verb == "publish":
             _notify(self.on_publish_refused, subject, words)
 

@@ -278,8 +278,8 @@ class StreamPublisher:
         self._look_up(subject, entry)
 
     def _not_permitted(self, subject: str, words: str) -> None:
-        """The server refuses this user's messages on the subject, which comes in lower case."""
-        for entry in [e for e in self._in_flight.values() if e.publication.subject.lower() == subject]:
+        """The server refuses this user's messages on the subject."""
+        for entry in [e for e in self._in_flight.values() if e.publication.subject == subject]:
             self._retry_later(entry, words)
 
     def _retry_later(self, entry: Pending, reason: str) -> None:

@@ -139,7 +139,7 @@ async def test_commands_reach_nats_py() -> None:
     """PONG, INFO and -ERR are given to nats-py's own functions."""
     made, stub, _ = parser()
     await made.parse(b"PONG\r\n+OK\r\nINFO {\"ldm\":true}\r\n-ERR 'Slow Consumer'\r\n")
-    assert stub.commands == ["PONG", {"ldm": True}, "'slow consumer'"]
+    assert stub.commands == ["PONG", {"ldm": True}, "'Slow Consumer'"]
 
 
 async def test_a_reset_drops_the_half_of_a_message() -> None:
