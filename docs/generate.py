@@ -40,8 +40,8 @@ secret (🔑) may come from a file instead: append `_FILE` and give the path; se
 """
 
 COMMANDS_INTRO = """`party` is the least party of `router acl` whose rights are enough; viewer, operator and admin
-include the lower ones. A change of a policy or a purge is announced over NATS; without NATS each pod notices it with its
-next decision.
+include the lower ones. A change of a policy or a purge is announced over NATS; without NATS each pod notices it with
+its next decision.
 """
 
 ADMIN_ACTS = f"""Requests on `{ADMIN}.<act>` with a JSON object as the body, and a token: `authorization: Bearer TOKEN`
