@@ -16,7 +16,7 @@ from router.cli.shared.parties import COMMANDS
 from router.domain.alert import ALERTS
 from router.domain.policy.document import DOCUMENT
 from router.settings import reference
-from router.store.keys import KEYS
+from router.store.key_kinds import KEYS
 from router.telemetry import Event, Telemetry
 from router.usecases.admin.acts import ACTS
 from router.wire.codes import NUMBERS, legacy

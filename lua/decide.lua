@@ -39,7 +39,7 @@
 --   saw on its way (include/decide/seen.lua); previews and rows that explain get it. A row writes in this order:
 --   index of message and step, due set, audit record, charges (in memory), leases, probe, pin, life of the work item,
 --   delivery record, remembered answer. A fault before the charges leaves at most an index entry and a due entry
---   without a record, which the sweeper drops. Every key has a TTL or a bound: see KEYS in router/store/keys.py.
+--   without a record, which the sweeper drops. Every key has a TTL or a bound: see KEYS in router/store/key_kinds.py.
 -- Set for every call.
 local KEYS
 --- @include clock

@@ -28,7 +28,7 @@
 --   more, by a row that reopens. The final result for the caller is stored in the same act, and stays
 --   due until a pod has published it. A result gives units back only in the bucket that was charged; units beyond the
 --   reservation are charged now. Live figures change in the same act and never stop it. Runs when Redis is out of
---   memory, because ending work frees it. Every key has a TTL or a bound: see KEYS in router/store/keys.py.
+--   memory, because ending work frees it. Every key has a TTL or a bound: see KEYS in router/store/key_kinds.py.
 --- @names charge_kinds
 --- @names settle_kinds
 --- @names settle_flags

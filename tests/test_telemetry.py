@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from router.domain.decision import Answer, Code, Decided, Decision, Reason, Refused
 from router.telemetry import Buckets, LoopLag, Telemetry, render
-from router.usecases.admin.queries import RecentLatency
-from router.wire.status import Load, Pressure, pressure
+from router.usecases.admin.backpressure import RecentLatency
+from router.wire.backpressure import Load, Pressure, pressure
 
 
 def decided(*, reason: Reason = Reason.WEIGHTED, replayed: bool = False, degraded: bool = False) -> Decided:

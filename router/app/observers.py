@@ -17,7 +17,7 @@ from router.ports.policies import Cause
 from router.ports.seeding import SeedReport
 from router.store.decide.availability import LaneHooks
 from router.telemetry import Event, Telemetry
-from router.usecases.admin.queries import RecentLatency
+from router.usecases.admin.backpressure import RecentLatency
 from router.usecases.alerts.alerts import Alerts
 from router.usecases.alerts.rules import Level, Unavailable
 from router.usecases.policies.cache import PolicyCache

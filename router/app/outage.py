@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
-from router.bus.consumer import PullLoop
+from router.bus.consuming.pull_loop import PullLoop
 from router.errors import StoreError
 from router.telemetry import Telemetry
 

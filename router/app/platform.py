@@ -20,7 +20,7 @@ from router.domain.plan import Features
 from router.edge.readiness import Readiness
 from router.edge.state_file import MountedFile
 from router.settings import Settings
-from router.store.keys import KEYS
+from router.store.key_kinds import KEYS
 from router.store.tenants.census import OTHER
 from router.telemetry import Telemetry
 from router.tracing import Tracing

@@ -20,11 +20,12 @@ from router.domain.json import JsonObject
 from router.edge.http import HttpServer
 from router.edge.pages import pages
 from router.errors import PermissionRefused
-from router.usecases.admin.acts import AdminServices
+from router.usecases.admin.acts.act import AdminServices
 from router.usecases.admin.admin import Admin
+from router.usecases.admin.backpressure import Backpressure, RecentLatency
+from router.usecases.admin.get_decision import GetDecision
 from router.usecases.admin.overrides import OverrideService
 from router.usecases.admin.purge import Purger
-from router.usecases.admin.queries import Backpressure, GetDecision, RecentLatency
 from router.usecases.admin.wrong_tokens import WrongTokens
 from router.usecases.policies.publish import PolicyPublisher
 from router.wire import subjects

@@ -8,7 +8,7 @@ from router.app.adapter_settings import audit_identity, decide_settings
 from router.app.outage import StoreOutage
 from router.app.platform import Platform
 from router.app.policies import PolicyParts
-from router.bus.consumer import PullLoop
+from router.bus.consuming.pull_loop import PullLoop
 from router.bus.streams.history import StreamHistory
 from router.bus.streams.specs import ConsumerSpec
 from router.domain.alert import Condition

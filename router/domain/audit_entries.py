@@ -26,7 +26,7 @@ OUTCOMES = tuple(dict.fromkeys(("decided", "degraded", *_REFUSALS.values(), *(s.
 DECISIONS = frozenset(
     (Action.DECISION_MADE, Action.DECISION_REFUSED, Action.DECISION_CONFLICT, Action.DECISION_DEGRADED)
 )
-ACTS = frozenset(
+ADMIN_ACTIONS = frozenset(
     (
         Action.BREAKER_FORCED,
         Action.POLICY_APPLIED,

@@ -6,6 +6,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
+Reply = tuple[bytes, Mapping[str, str]]
+"""Body and headers of a reply."""
+
 
 class Publication(Struct, frozen=True):
     """One message for JetStream. `message_id` is sent as the header Nats-Msg-Id.

@@ -30,7 +30,7 @@ class Inspector(Protocol):
 
 
 class KindCensus(Struct, frozen=True):
-    """Number and size of the keys of one kind (`store.keys.KEYS`). `size_bytes` is estimated from a sample."""
+    """Number and size of the keys of one kind (`store.key_kinds.KEYS`). `size_bytes` is estimated from a sample."""
 
     kind: str
     keys: int

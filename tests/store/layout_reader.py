@@ -4,7 +4,7 @@ from struct import Struct as Binary
 from typing import Any
 
 from router.store.scripts import layouts
-from router.store.scripts.layouts import Layout
+from router.store.scripts.layout import Layout
 
 _LENGTHS = {"B": Binary(">B"), "H": Binary(">H"), "I4": Binary(">I")}
 Fields = dict[str, Any]

@@ -12,7 +12,8 @@ from router.domain.outcome import Admitted
 from router.domain.policy.model import Breaker, provider_entry
 from router.domain.request import Step
 from router.domain.result import BreakerVerdict, Measurements
-from router.store.keys import KEYS, Keys
+from router.store.key_kinds import KEYS
+from router.store.keys import Keys
 from router.store.servers.tags import partition_tags
 from tests.store.full import full, full_ask
 from tests.store.harness import Store, request, undispatched

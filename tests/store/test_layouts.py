@@ -18,7 +18,8 @@ from router.store.decide.batch import Batch, Waiting
 from router.store.decide.rows import JOB_GRACE_MS, MAX_BACKOFF_MS, RowPacker
 from router.store.keys import Keys
 from router.store.scripts import layouts
-from router.store.scripts.layouts import LAYOUTS, NAMES, Layout
+from router.store.scripts.layout import Layout
+from router.store.scripts.layouts import LAYOUTS, NAMES
 from router.store.tasks.records import final
 from router.store.tasks.settle_rows import MoveBatch
 from router.usecases.audit.features import features_of_decision

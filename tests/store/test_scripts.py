@@ -6,7 +6,7 @@ import pytest
 
 from router.installed_files import lua_dir
 from router.store.decisions import decide_script
-from router.store.keys import KEYS
+from router.store.key_kinds import KEYS
 from router.store.scripts.flatten import ScriptMismatchError, flat, lines
 from router.store.scripts.load import _header, load
 from router.store.tasks.store import claim_script, settle_script
@@ -82,7 +82,7 @@ def test_includes_are_flattened(tmp_path: Path) -> None:
         ("#!lua", "-- lua", "the first line must be #!lua"),
         ("-- good:", "-- bad:", "the second line must be"),
         ("   due ", "   dew ", "unknown"),
-        (":~:due", ":due", "in store.keys"),
+        (":~:due", ":due", "in store.key_kinds"),
         ("lease_ms  ", "most  ", "ARGV"),
         ("0 claimed", "1 claimed", "RETURNS"),
         ("0 claimed", "0 taken", "RETURNS"),

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.domain.request import DecideRequest
+from router.wire.admin import decode_admin
+from router.wire.decision_query import decode_decision_query
 from router.wire.problems import Rejected
 from router.wire.reply import encode, encode_protobuf
 from router.wire.request.decide import decode
-from router.wire.status import decode_admin, decode_decision_query
 from router.wire.worker.heartbeats import decode_heartbeat, decode_worker_dead_letter
 from router.wire.worker.job import encode_job
 from router.wire.worker.results import decode_ack, decode_result

@@ -8,13 +8,14 @@ from router.bus.client import headers as wire
 from router.bus.client.connection import Bus, Subscription
 from router.bus.requests.reply_subjects import ReplySubjects
 from router.errors import BusError
+from router.ports.bus import Reply
 from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
 
 Headers = Mapping[str, str]
-Handler = Callable[[bytes, Headers, str], Awaitable[tuple[bytes, Headers]]]
-"""`await handler(data, headers, subject)` → `(body, headers)` of the reply."""
+Handler = Callable[[bytes, Headers, str], Awaitable[Reply]]
+"""`await handler(data, headers, subject)`."""
 
 FaultReply = Callable[[str, str], bytes]
 """`fault_reply(code, message)` → body of an error reply; code: `internal`, `unavailable` or `service_overloaded`."""

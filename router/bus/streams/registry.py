@@ -5,61 +5,25 @@ Nothing is altered: changing a stream can lose messages of other consumers. An o
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-
-from msgspec import Struct
 
 from router.bus.client.connection import Bus
-from router.bus.streams import api
-from router.bus.streams.specs import (
+from router.bus.streams import api, queries
+from router.bus.streams.compare import (
     ConsumerInfo,
-    ConsumerSpec,
-    Difference,
-    Ensured,
-    Missing,
     StreamConfig,
     StreamInfo,
-    StreamSpec,
-    check,
     compare_consumer,
     compare_stream,
     is_foreign,
-    matches,
     uncovered,
 )
+from router.bus.streams.creation import consumer_config, hint, stream_config
+from router.bus.streams.specs import ConsumerSpec, Difference, Ensured, Missing, StreamSpec, check, matches
 
 _FINAL = {10074, 10047, 10023}  # more replicas than servers; no storage left; no resources
-_MAX_BYTES_REQUIRED = 10113
 _ONE_OF_A_WORK_QUEUE = {10099, 10100}  # a work queue stream: its consumers are its owner's
 _MANY_FILTERS = (2, 10, 0)
 _MESSAGE_TTLS = (2, 11, 0)
-
-
-class _Names(Struct):
-    streams: list[str] | None = None
-    total: int = 0
-
-
-class _ListedConfig(Struct):
-    name: str
-    subjects: list[str] | None = None
-
-
-class _ListedStream(Struct):
-    config: _ListedConfig
-
-
-class _Page(Struct):
-    streams: list[_ListedStream] | None = None
-    missing: list[str] | None = None
-    total: int = 0
-
-
-class Listed(Struct, frozen=True):
-    """All streams of the account: subjects by name. Streams in `missing` exist; their servers did not answer."""
-
-    subjects: dict[str, tuple[str, ...]]
-    missing: tuple[str, ...] = ()
 
 
 class _Findings:
@@ -85,7 +49,7 @@ class Streams:
     """
 
     def __init__(self, bus: Bus, specs: Sequence[StreamSpec], consumers: Sequence[ConsumerSpec] = ()) -> None:
-        """:raises StartupRefused: see `stream_specs.check`."""
+        """:raises StartupRefused: see `specs.check`."""
         check(specs)
         self._bus = bus
         self.specs = tuple(specs)
@@ -161,64 +125,23 @@ class Streams:
         return findings.ensured()
 
     async def covering(self, subject: str) -> list[str]:
-        """Return the sorted names of the streams that would acknowledge a publish on the subject or pattern.
+        """See `queries.covering`."""
+        return await queries.covering(self._bus, subject)
 
-        Streams with `no_ack` are left out: they send no acks.
-
-        :raises BusError: JetStream is unavailable.
-        """
-        names: list[str] = []
-        while True:
-            query = {"subject": subject, "offset": len(names)}
-            page = await api.call(self._bus, "STREAM.NAMES", query, _Names)
-            names.extend(page.streams or ())
-            if not page.streams or len(names) >= page.total:
-                break
-        acknowledging = []
-        for name in sorted(names):
-            info = await self._stream(name)
-            if info is not None and not info.config.no_ack:
-                acknowledging.append(name)
-        return acknowledging
-
-    async def listed(self) -> Listed:
-        """Read the list of all streams of the account, with their subjects.
-
-        :raises BusError: JetStream is unavailable, or this client may not read the list.
-        """
-        streams: dict[str, tuple[str, ...]] = {}
-        missing: list[str] = []
-        offset = 0
-        while True:
-            page = await api.call(self._bus, "STREAM.LIST", {"offset": offset}, _Page)
-            found = page.streams or []
-            streams.update((s.config.name, tuple(s.config.subjects or ())) for s in found)
-            missing += page.missing or ()
-            offset += len(found) + len(page.missing or ())
-            if not found or offset >= page.total:
-                return Listed(streams, tuple(name for name in missing if name not in streams))
+    async def listed(self) -> queries.Listed:
+        """See `queries.listed`."""
+        return await queries.listed(self._bus)
 
     async def consumer(self, stream: str, name: str) -> ConsumerInfo | None:
-        """Read the state of a consumer; None: the consumer or its stream is missing.
-
-        :raises BusError: JetStream is unavailable.
-        """
-        try:
-            return await api.call(self._bus, f"CONSUMER.INFO.{stream}.{name}", None, ConsumerInfo)
-        except api.JetStreamError as error:
-            if error.err_code in (api.CONSUMER_NOT_FOUND, api.STREAM_NOT_FOUND):
-                return None
-            raise
+        """See `queries.read_consumer`."""
+        return await queries.read_consumer(self._bus, stream, name)
 
     async def _stream(self, name: str) -> StreamInfo | None:
-        try:
-            info = await api.call(self._bus, f"STREAM.INFO.{name}", None, StreamInfo)
-        except api.JetStreamError as error:
-            if error.err_code == api.STREAM_NOT_FOUND:
-                self._configs.pop(name, None)
-                return None
-            raise
-        self._configs[name] = info.config
+        info = await queries.read_stream(self._bus, name)
+        if info is None:
+            self._configs.pop(name, None)
+        else:
+            self._configs[name] = info.config
         return info
 
     async def _ensure_stream(self, spec: StreamSpec, findings: _Findings) -> None:
@@ -231,7 +154,7 @@ class Streams:
         if info is None:
             try:
                 ttls = spec.message_ttls and self._bus.server_version >= _MESSAGE_TTLS
-                request = _config(spec) | ({"allow_msg_ttl": True} if ttls else {})
+                request = stream_config(spec) | ({"allow_msg_ttl": True} if ttls else {})
                 created = await api.call(self._bus, f"STREAM.CREATE.{spec.name}", request, StreamInfo)
                 self._configs[spec.name] = created.config
                 findings.created.append(spec.name)
@@ -255,7 +178,7 @@ class Streams:
         holders = sorted({name for subject in spec.subjects for name in await self.covering(subject)})
         where = f" (now in {', '.join(holders)})" if holders else ""
         specified = f"{', '.join(spec.subjects)}{where}: {error.description}"
-        reason = f"stream {spec.name} cannot be created over {specified}{_hint(spec, error, holders)}"
+        reason = f"stream {spec.name} cannot be created over {specified}{hint(spec, error, holders)}"
         findings.lacks(f"stream {spec.name}", specified, Missing(spec.name, spec.part, reason))
 
     def _filters(self, spec: ConsumerSpec) -> list[str]:
@@ -287,7 +210,9 @@ class Streams:
             findings.lacks(what, specified, self._missing_consumer(spec, specified))
             return
         # "create": without it the call updates a consumer that another pod has just created
-        request = {"stream_name": spec.stream, "config": self._consumer_config(spec, filters), "action": "create"}
+        owner = next((s for s in self.specs if s.name == spec.stream), None)
+        config = consumer_config(spec, filters, owner, self._configs.get(spec.stream))
+        request = {"stream_name": spec.stream, "config": config, "action": "create"}
         try:
             await api.call(self._bus, f"CONSUMER.DURABLE.CREATE.{spec.stream}.{spec.name}", request, ConsumerInfo)
         except api.JetStreamError as error:
@@ -306,55 +231,6 @@ class Streams:
     def _missing_consumer(self, spec: ConsumerSpec, words: str) -> Missing:
         part = next(s.part for s in self.specs if s.name == spec.stream)
         return Missing(spec.stream, part, f"consumer {spec.name} cannot be created on stream {words}")
-
-    def _consumer_config(self, spec: ConsumerSpec, filters: list[str]) -> dict[str, object]:
-        config: dict[str, object] = {
-            "durable_name": spec.name,
-            "name": spec.name,
-            "deliver_policy": "all",
-            "ack_policy": "explicit",
-            "ack_wait": spec.ack_wait_s * 1_000_000_000,
-            "max_deliver": -1,
-            "max_ack_pending": spec.max_ack_pending,
-            "replay_policy": "instant",
-        }
-        if len(filters) == 1:
-            config["filter_subject"] = filters[0]
-        elif filters:
-            config["filter_subjects"] = filters
-        stored = self._configs.get(spec.stream)
-        owner = next((s for s in self.specs if s.name == spec.stream), None)
-        if stored is not None and owner is not None and is_foreign(owner, stored):
-            # Its owner may keep messages for years; the fleet's own streams hold no more than this.
-            since = datetime.now(UTC) - timedelta(seconds=owner.max_age_s)
-            config |= {"deliver_policy": "by_start_time", "opt_start_time": since.isoformat()}
-        return config
-
-
-def _config(spec: StreamSpec) -> dict[str, object]:
-    config: dict[str, object] = {
-        "name": spec.name,
-        "subjects": [*spec.subjects, *spec.added],
-        "retention": "limits",
-        "storage": "file",
-        "discard": "old",
-        "max_age": spec.max_age_s * 1_000_000_000,
-        "num_replicas": spec.replicas,
-        "max_bytes": -1 if spec.max_bytes is None else spec.max_bytes,
-    }
-    if spec.dedup_s is not None:
-        config["duplicate_window"] = spec.dedup_s * 1_000_000_000
-    return config
-
-
-def _hint(spec: StreamSpec, error: api.JetStreamError, holders: list[str]) -> str:
-    """What removes a refusal; empty when the server's words say it."""
-    setting = f"ROUTER_STREAM_{spec.kind.upper()}"
-    if error.err_code == _MAX_BYTES_REQUIRED:
-        return f": set {setting}_MAX_BYTES"
-    if holders:
-        return f": take the subjects out of {holders[0]}, or set {setting}_NAME={holders[0]}"
-    return ""
 
 
 def _absent(what: str) -> Difference:

@@ -26,7 +26,14 @@ from router.domain.audit import (
     DecisionFeatures,
     TaskFeatures,
 )
-from router.domain.audit_entries import ACTS, DECISIONS, act_entry, decision_entry, half_opened_entry, task_entry
+from router.domain.audit_entries import (
+    ADMIN_ACTIONS,
+    DECISIONS,
+    act_entry,
+    decision_entry,
+    half_opened_entry,
+    task_entry,
+)
 from router.domain.candidates import Offer
 from router.domain.json import JsonObject
 from router.domain.outcome import NOTHING_OBSERVED, Observations
@@ -214,7 +221,7 @@ def _entry(entry_id: str, tenant_id: str, action: Action, raw: bytes) -> AuditEn
         return half_opened_entry(
             entry_id=entry_id, ts_us=at_us, tenant_id=tenant_id, f=features, provider=provider, decision_id=decision_id
         )
-    if action in ACTS:
+    if action in ADMIN_ACTIONS:
         _, _, ms, us, revision, before = _ACT.unpack_from(raw)
         act = _act(raw[_ACT.size :])
         return act_entry(

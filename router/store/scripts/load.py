@@ -4,7 +4,7 @@ A script file opens with `#!lua` and a header:
 
     -- decide: what it does in one line
     -- KEYS
-    --   head     <schema>:{p}:<tenant>:head     key kinds of `store.keys.KEYS`, with their real pattern
+    --   head     <schema>:{p}:<tenant>:head     key kinds of `store.key_kinds.KEYS`, with their real pattern
     -- ARGV
     --   row      what it is, with units; `layout NAME` or `layouts NAME, NAME` names those of `store.scripts.layouts`
     -- RETURNS
@@ -25,7 +25,7 @@ from msgspec import Struct, structs
 from redis.exceptions import NoScriptError, ResponseError
 
 from router.installed_files import lua_dir
-from router.store.keys import KEYS
+from router.store.key_kinds import KEYS
 from router.store.scripts.flatten import ScriptMismatchError, flat
 from router.store.scripts.layouts import LAYOUTS
 
@@ -97,7 +97,7 @@ def load(
     header = _header(name, text)
     found_keys = {k: v.split()[0] for k, v in header["KEYS"]}
     problems = [
-        f"KEYS {kind} is {pattern} in the script and {KEYS[kind].pattern if kind in KEYS else 'unknown'} in store.keys"
+        f"KEYS {kind} is {pattern} in the script and {_pattern(kind)} in store.key_kinds"
         for kind, pattern in found_keys.items()
         if kind not in KEYS or KEYS[kind].pattern != pattern
     ]
@@ -131,6 +131,10 @@ def load(
         call=(b"EVALSHA", sha),
     )
     return _as_library(script) if text.startswith("#!lua name=") else script
+
+
+def _pattern(kind: str) -> str:
+    return KEYS[kind].pattern if kind in KEYS else "unknown"
 
 
 def _sha(source: bytes) -> bytes:

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 
 from router.errors import StoreError
 from router.ports.tenants import SamplePage
-from router.store.keys import KEYS, Keys
+from router.store.key_kinds import KEYS
+from router.store.keys import Keys
 from router.store.servers.nodes import Nodes
 from router.store.servers.reads import sizes
 from router.store.tenants.walk import kind_of
@@ -28,7 +29,7 @@ _OF_FLEET, _OF_PARTITION = _rests(_FLEET), _rests(_SHARED)
 
 
 def kind_of_key(schema: bytes, key: bytes) -> str:
-    """The kind of a key, one of `store.keys.KEYS`; `other`: the key matches none of them."""
+    """The kind of a key, one of `store.key_kinds.KEYS`; `other`: the key matches none of them."""
     if not key.startswith(schema):
         return OTHER
     rest = key[len(schema) :]

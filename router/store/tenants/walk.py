@@ -8,7 +8,8 @@ from collections import Counter
 from secrets import token_bytes
 
 from router.ports.tenants import Census, KindCensus, Purged
-from router.store.keys import KEYS, Keys, TenantKeys
+from router.store.key_kinds import KEYS
+from router.store.keys import Keys, TenantKeys
 from router.store.packing import FormatError
 from router.store.scripts.load import load
 from router.store.servers.nodes import Nodes

@@ -13,19 +13,19 @@ from router.domain.decision import Code, Refused
 from router.domain.roles import Holder, Role
 from router.errors import InvalidInput, QuotaExceeded, RevisionConflict, StoreError
 from router.log_throttle import LogThrottle
+from router.ports.bus import Reply
 from router.ports.policies import LeverStore
 from router.telemetry import Event, Telemetry
 from router.usecases.admin.access import Tokens
 from router.usecases.admin.act_fields import ActFields
 from router.usecases.admin.act_replies import refused_input
-from router.usecases.admin.acts import ACTS, AdminServices, Answer
+from router.usecases.admin.acts import ACTS
+from router.usecases.admin.acts.act import AdminServices, Answer
+from router.wire.admin import AdminRequest, decode_admin, encode_admin
 from router.wire.fields import name as tenant_name
 from router.wire.problems import Problems, Rejected
 from router.wire.reply import encode
-from router.wire.status import AdminRequest, decode_admin, encode_admin
 from router.wire.subjects import ADMIN
-
-Answered = tuple[bytes, Mapping[str, str]]
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Admin:
         self._throttle = LogThrottle(time.monotonic)
         self._legacy_codes = legacy_codes
 
-    async def __call__(self, data: bytes, headers: Mapping[str, str], subject: str) -> Answered:
+    async def __call__(self, data: bytes, headers: Mapping[str, str], subject: str) -> Reply:
         """Execute one act and reply with its answer or refusal."""
         request = decode_admin(data, headers)
         if isinstance(request, Rejected):
@@ -71,7 +71,7 @@ class Admin:
         await self._record_use(name, request, holder, answer=answer, forbidden=refused is not None)
         return self._refusal(answer) if isinstance(answer, Refused) else (encode_admin(answer), {})
 
-    def _refusal(self, refused: Refused) -> Answered:
+    def _refusal(self, refused: Refused) -> Reply:
         return encode(refused, request_id=None, trace_id=None, legacy_codes=self._legacy_codes), {}
 
     def _forbidden(self, name: str, holder: Holder | None) -> Refused | None:

@@ -14,7 +14,7 @@ from router.domain.policy.model import TenantPolicies
 from router.errors import StoreError
 from router.ports.tenants import LimitUsageStore
 from router.telemetry import Telemetry
-from router.telemetry.metrics import BREAKER_STATES
+from router.telemetry.metrics.decisions import BREAKER_STATES
 
 log = logging.getLogger("router.measure")
 

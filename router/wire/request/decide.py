@@ -15,6 +15,7 @@ from router.domain.decision import Intake
 from router.domain.json import JsonObject, JsonValue
 from router.domain.policy.model import DEFAULT_POLICY_ID
 from router.domain.request import DecideRequest
+from router.wire.body import unreadable
 from router.wire.fields import MAX_MS, flag_or_word, name, text
 from router.wire.headers import NO_HEADERS, with_lower_names
 from router.wire.parse import MAX_DEPTH, NotJsonError, is_writable, parse_request
@@ -34,7 +35,6 @@ from router.wire.request.protobuf import is_protobuf
 from router.wire.request.route_request import to_message_shape
 from router.wire.request.shapes import Work, work_of
 from router.wire.subjects import INBOX
-from router.wire.worker.envelope import unreadable
 from router.wire.worker.job import check_payload
 
 MAX_BYTES = 1 << 20

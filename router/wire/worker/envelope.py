@@ -6,7 +6,7 @@ from typing import TypeVar
 from router.domain.decision import Intake
 from router.domain.defects import Defect
 from router.domain.json import JsonObject, JsonValue
-from router.wire.parse import NotJsonError, parse_report
+from router.wire.body import read_object
 from router.wire.problems import Problems, Rejected, named
 
 _VERSIONS = ("1", "1.0", "v1")
@@ -21,14 +21,9 @@ def open_envelope(
     Versions 1, 1.0 and v1 mean the same, and so does the number 1; a missing version means them too. `bare_only`:
     fields that mean something else in an envelope, and are left out there.
     """
-    if len(data) > max_bytes:
-        return unreadable(f"has {len(data):,} bytes", f"send at most {max_bytes:,} bytes", Intake.PAYLOAD_TOO_LARGE)
-    try:
-        doc = parse_report(data, warnings)
-    except NotJsonError as e:
-        return unreadable(str(e), "send one JSON object in UTF-8")
-    if type(doc) is not dict:
-        return unreadable(f"is {named(doc)}", "send one JSON object")
+    doc = read_object(data, max_bytes, warnings)
+    if isinstance(doc, Rejected):
+        return doc
     problems = Problems()
     fields, enveloped = doc, "kind" in doc and "data" in doc
     if enveloped:
@@ -72,10 +67,3 @@ def enum_member(
         return member
     problems.add(path, "is missing" if value is None else f"is {named(value)}", "send one of " + ", ".join(members))
     return None
-
-
-def unreadable(message: str, hint: str, intake: Intake = Intake.SCHEMA_VALIDATION_FAILED) -> Rejected:
-    """Refuse a body as a whole; `message` is a predicate, such as "is empty"."""
-    problems = Problems()
-    problems.add("", f"the body {message}", hint, intake)
-    return problems.rejected()

@@ -13,6 +13,7 @@ from router.domain.ids import from_text
 from router.domain.json import JsonObject, JsonValue
 from router.domain.request import Correlation, Step
 from router.domain.result import AckStatus, ExecAck, ExecResult, Status
+from router.wire.body import unreadable
 from router.wire.fields import MAX_TRACE_ID_CHARS, table, text, text_unless_empty
 from router.wire.headers import readable, traceparent_of, with_lower_names
 from router.wire.parse import HALF, MAX_DEPTH, is_writable
@@ -21,7 +22,7 @@ from router.wire.problems import Problems, Rejected, named
 from router.wire.request.identity import agreed_tenant
 from router.wire.request.options import names_step, step_of
 from router.wire.request.protobuf import is_protobuf, parse_protobuf
-from router.wire.worker.envelope import enum_member, open_envelope, unreadable
+from router.wire.worker.envelope import enum_member, open_envelope
 from router.wire.worker.measures import cost_of, latency_of, tokens_of
 
 MAX_BYTES = 4 << 20

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from router.store.audit.retention import RedisRetention, RetentionBounds, trim_script
-from router.store.keys import KEYS, Keys
+from router.store.key_kinds import KEYS
+from router.store.keys import Keys
 from router.store.servers.cluster import Cluster
 from router.store.servers.nodes import Nodes, SingleNode
 from tests.servers import ValkeyCluster

@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 
-from router.store.keys import KEYS, Keys
+from router.store.key_kinds import KEYS
+from router.store.keys import Keys
 from router.store.servers.nodes import Nodes, SingleNode
 from router.store.tenants.census import OTHER, RedisSample, kind_of_key
 from tests.store.filled import everything, filled

@@ -20,7 +20,8 @@ from router.ports.tenants import Census, KindCensus, Purged
 from router.telemetry import Telemetry
 from router.usecases.admin.access import Tokens
 from router.usecases.admin.act_fields import ActFields
-from router.usecases.admin.acts import ACTS, Act, AdminServices
+from router.usecases.admin.acts import ACTS
+from router.usecases.admin.acts.act import Act, AdminServices
 from router.usecases.admin.admin import Admin
 from router.usecases.admin.overrides import OverrideService
 from router.usecases.admin.purge import Purger

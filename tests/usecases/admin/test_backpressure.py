@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from router.telemetry.tally import Buckets
-from router.usecases.admin.queries import Backpressure, RecentLatency
+from router.usecases.admin.backpressure import Backpressure, RecentLatency
 
 BOUNDS = (0.01, 1.0, 6.0)
 

@@ -5,10 +5,7 @@ that have arrived to the handler as one batch and waits for the handler before t
 A pull request ends when its batch is full, at a status message of the server, after three heartbeats of silence, or at
 a reconnect. Then the loop sends the next one.
 
-Checking: every `check_s` a second task reads the state of the consumer, also while pulling is paused. It creates a
-missing consumer again, also at once when the server reports it as deleted; one that cannot be created is tried every
-`check_s` only. If messages wait in the stream and none arrived, the pull has stalled: it is counted and restarts with a
-new inbox.
+Checking: every `check_s` a second task checks the consumer, also while pulling is paused; see `consumer_check`.
 
 Holding: while a handler runs, the loop extends the ack wait of all messages that it holds, at most 30 times. So another
 pod gets the messages of a stuck handler.
@@ -18,20 +15,18 @@ Delivery is at least once: an ack may be lost, so the handler must accept a mess
 """
 
 import asyncio
-import contextlib
 import logging
-import time
 from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from router.bus.client import headers as wire
 from router.bus.client.connection import Bus, Subscription
-from router.bus.delivery import Delivery
+from router.bus.consuming.consumer_check import ConsumerCheck
+from router.bus.consuming.delivery import Delivery
 from router.bus.streams.registry import Streams
 from router.bus.streams.specs import ConsumerSpec
 from router.errors import BusError
-from router.log_throttle import LogThrottle
 from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
@@ -62,13 +57,11 @@ class PullLoop:
         on_stall: Callable[[], None] | None = None,
     ) -> None:
         self._bus = bus
-        self._streams = streams
         self.spec = spec
         self._handle = handle
         self._batch = batch
         self._heartbeat_s = heartbeat_s
-        self._check_s = check_s
-        self._on_stall = on_stall
+        self._check = ConsumerCheck(bus, streams, spec, self, every_s=check_s, on_stall=on_stall)
         self._request = msgspec.json.encode(
             {"batch": batch, "expires": int(expires_s * 1e9), "idle_heartbeat": int(heartbeat_s * 1e9)}
         )
@@ -87,29 +80,40 @@ class PullLoop:
         self._stopping = False
         self._restart = False
         self._busy = False
-        self._check_now = asyncio.Event()
         self._requested = asyncio.Event()
-        self._absent = False  # the consumer could not be created
-        self._throttle = LogThrottle(time.monotonic)
         self.lag = 0
         self.received = 0
         self.redelivered = 0
-        self.stalls = 0
+
+    @property
+    def stalls(self) -> int:
+        """How often the pull stalled."""
+        return self._check.stalls
+
+    @property
+    def paused(self) -> bool:
+        """Whether the loop is paused."""
+        return self._paused
+
+    @property
+    def holds_messages(self) -> bool:
+        """Whether messages are with the handler, or wait for it."""
+        return self._busy or bool(self._arrived)
 
     async def start(self) -> None:
         """Start to pull as soon as there is a connection."""
         if self._task is None:
             self._stopping = False
-            self._bus.on_connect.append(self._reconnected)
+            self._bus.on_connect.append(self.pull_again)
             self._task = asyncio.create_task(self._run(), name=f"pull {self.spec.name}")
-            self._checker = asyncio.create_task(self._check(), name=f"check {self.spec.name}")
+            self._checker = asyncio.create_task(self._check.run(), name=f"check {self.spec.name}")
 
     async def stop(self, timeout_s: float = 10.0) -> None:
         """Stop pulling, wait for the handler, and return unhandled messages to the server; safe to call twice."""
         if self._task is None:
             return
         self._stopping = True
-        self._bus.on_connect.remove(self._reconnected)
+        self._bus.on_connect.remove(self.pull_again)
         if self._checker is not None:
             self._checker.cancel()
         self._wake.set()
@@ -257,67 +261,17 @@ class PullLoop:
         if code in (404, 408):
             self._wake.set()  # the request expired; after any other status the next one waits for a heartbeat
         elif code == 503 or "deleted" in text.lower():
-            self._check_now.set()
+            self._check.check_soon()
 
-    def _reconnected(self) -> None:
+    def restart(self) -> None:
+        """Withdraw the pull request, and pull with a new inbox."""
+        self._restart = True
+        self._wake.set()
+
+    def pull_again(self) -> None:
         """Send a new pull request: the server forgot the old one. Messages that arrived stay valid."""
         self._remaining = 0
         self._wake.set()
-
-    async def _check(self) -> None:
-        received = -1
-        while True:
-            if self._absent:
-                await asyncio.sleep(self._check_s)
-            else:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._check_s):
-                        await self._check_now.wait()
-            self._check_now.clear()
-            if not self._bus.connected:
-                received = -1
-                continue
-            try:
-                received = await self._check_consumer(received)
-            except BusError as error:
-                if (unsaid := self._throttle.due(str(error))) is not None:
-                    fields = {"event": Event.BUS_ERROR, "unsaid": unsaid}
-                    log.warning("cannot check %s: %s", self.spec.name, error, extra=fields)
-                received = -1
-            except Exception:  # after a bug, also in a callback, the checks must go on
-                log.exception("check of %s failed", self.spec.name, extra={"event": Event.BUG})
-                received = -1
-
-    async def _check_consumer(self, received: int) -> int:
-        """Create a missing consumer. Restart a stalled pull: messages wait, and none arrived since `received`."""
-        info = await self._streams.consumer(self.spec.stream, self.spec.name)
-        if info is None:
-            ensured = await self._streams.ensure_consumer(self.spec)
-            self._absent = bool(ensured.missing)
-            if ensured.missing:
-                reason = ensured.missing[0].reason
-                if (unsaid := self._throttle.due(reason)) is not None:
-                    fields = {"event": Event.BUS_ERROR, "unsaid": unsaid}
-                    log.warning("%s is missing: %s", self.spec.name, reason, extra=fields)
-                return -1
-            created = ", ".join(ensured.created) or "nothing"
-            log.warning("%s was missing; created: %s", self.spec.name, created, extra={"event": Event.CONSUMER_CREATED})
-            self._reconnected()
-            return -1
-        self._absent = False
-        self.lag = info.num_pending
-        if self._paused:
-            self.lag += info.num_ack_pending  # given back, or held by other pods that may be paused too
-            return -1
-        idle = self.received == received and not self._busy and not self._arrived
-        if idle and info.num_pending > 0 and info.num_ack_pending < self.spec.max_ack_pending:
-            self.stalls += 1
-            log.warning("%s stalled; restarting its pull", self.spec.name, extra={"event": Event.CONSUMER_STALLED})
-            self._restart = True
-            self._wake.set()
-            if self._on_stall is not None:
-                self._on_stall()
-        return self.received
 
 
 def _nak(batch: list[Delivery], delay_s: float) -> None:

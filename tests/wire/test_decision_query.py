@@ -1,3 +1,5 @@
+"""Requests of `get_decision`, and the decision with its task."""
+
 from typing import Any
 
 import orjson
@@ -5,60 +7,12 @@ import pytest
 
 from router.domain.decision import Code, Decided, Decision, Reason
 from router.domain.ids import from_text
+from router.wire.decision_query import DecisionQuery, decode_decision_query
 from router.wire.problems import Rejected
 from router.wire.reply import AssignmentState, encode_stored
-from router.wire.status import (
-    AdminRequest,
-    DecisionQuery,
-    Load,
-    Pressure,
-    Thresholds,
-    decode_admin,
-    decode_decision_query,
-    encode_admin,
-    encode_backpressure,
-    pressure,
-)
 from tests.wire.examples import paths
 
 ID = "00070000-0000-4000-8000-000000000001"
-
-
-def test_backpressure_is_written_as_the_contract_says() -> None:
-    """The golden reply."""
-    load = Load(10, 12.5, 3)
-    assert orjson.loads(encode_backpressure(load, retry_after_s=1, max_retry_attempts=3, timestamp_ms=5)) == {
-        "success": True,
-        "data": {
-            "subject": "beamline.router.v1.decide",
-            "status": "inactive",
-            "metrics": {"pending_messages": 10, "latency_p95_ms": 12.5, "inflight_messages": 3},
-            "thresholds": {"queue_overload": 1000, "latency_overload_ms": 5000, "inflight_overload": 500},
-            "policy": {"retry_after_seconds": 1, "max_retry_attempts": 3},
-            "timestamp": 5,
-        },
-    }
-
-
-@pytest.mark.parametrize(
-    ("load", "level"),
-    [
-        (Load(0, 0, 0), Pressure.INACTIVE),
-        (Load(799, 3999, 399), Pressure.INACTIVE),
-        (Load(800, 0, 0), Pressure.WARNING),
-        (Load(0, 4000, 0), Pressure.WARNING),
-        (Load(0, 0, 400), Pressure.WARNING),
-        (Load(1000, 0, 0), Pressure.ACTIVE),
-        (Load(0, 5000, 0), Pressure.ACTIVE),
-        (Load(0, 0, 500), Pressure.ACTIVE),
-        (Load(None, 0, 0), Pressure.UNKNOWN),
-        (Load(None, None, 500), Pressure.ACTIVE),
-        (Load(None, None, None), Pressure.UNKNOWN),
-    ],
-)
-def test_pressure_is_that_of_the_worst_measure(load: Load, level: Pressure) -> None:
-    """Active at a threshold, warning from 80 % on, and calm only when all three are known."""
-    assert pressure(load) is level
 
 
 @pytest.mark.parametrize(
@@ -113,24 +67,6 @@ def test_a_stored_decision_says_where_its_task_is() -> None:
     assert "assignment" not in orjson.loads(encode_stored(decided, request_id="r", trace_id="t"))
 
 
-def test_an_admin_act_brings_its_token_in_header_or_body() -> None:
-    """The header wins; the token is never among the fields."""
-    assert decode_admin(b"", None) == AdminRequest({}, None)
-    assert decode_admin(b'{"api_key":"k","a":1}', None) == AdminRequest({"a": 1}, "k")
-    assert decode_admin(b'{"api_key":"k"}', {"Authorization": "Bearer t"}) == AdminRequest({}, "t")
-
-
-@pytest.mark.parametrize("data", [b"[]", b"x", b"\xff", b" " * 70_000])
-def test_an_admin_act_must_be_an_object(data: bytes) -> None:
-    """Anything else is refused."""
-    assert isinstance(decode_admin(data, None), Rejected)
-
-
-def test_an_admin_answer_is_ok() -> None:
-    """ok beside the fields."""
-    assert encode_admin({"states": []}) == b'{"ok":true,"states":[]}'
-
-
 @pytest.mark.parametrize("tenant", ["acme", "a.b.c", "A_1-2"])
 def test_the_subject_binds_a_query_to_its_tenant(tenant: str) -> None:
     """The body may leave the tenant out, or name the same one; dots belong to it."""
@@ -163,22 +99,3 @@ def test_a_query_subject_without_a_valid_tenant_is_refused(subject: str) -> None
     """Also where the body names a valid one."""
     for doc in ({"request_id": "r"}, {"request_id": "r", "tenant_id": "acme"}):
         assert isinstance(decode_decision_query(orjson.dumps(doc), None, subject), Rejected)
-
-
-@pytest.mark.parametrize(
-    ("load", "level"),
-    [
-        (Load(0, 0, 0, shed=True), Pressure.ACTIVE),
-        (Load(None, None, None, shed=True), Pressure.ACTIVE),
-        (Load(0, 0, 9), Pressure.ACTIVE),
-        (Load(0, 0, 8), Pressure.WARNING),
-        (Load(0, 0, 7), Pressure.INACTIVE),
-    ],
-)
-def test_the_thresholds_are_those_in_use(load: Load, level: Pressure) -> None:
-    """Of a pod with a bound of ten; a refusal for overload says more than any measure."""
-    thresholds = Thresholds(inflight_overload=9)
-    assert pressure(load, thresholds) is level
-    reply = encode_backpressure(load, thresholds, retry_after_s=1, max_retry_attempts=3, timestamp_ms=5)
-    data = orjson.loads(reply)["data"]
-    assert (data["status"], data["thresholds"]["inflight_overload"]) == (level.value, 9)

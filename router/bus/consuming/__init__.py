@@ -1,0 +1,1 @@
+"""Consuming: the pull loop of a durable consumer, its checks, and a delivered message."""

@@ -1,0 +1,37 @@
+"""Settings of the pod itself: name, HTTP port, load."""
+
+import socket
+
+from router.settings.groups.group import Group
+from router.settings.types import Seconds, setting
+
+
+class Pod(Group):
+    """The pod and its HTTP port"""
+
+    pod_name: str = setting(
+        socket.gethostname,
+        "Name of this pod in the reply header `router-pod`, in logs and in the audit.",
+        default_text="(the host name)",
+        pattern=r"^[A-Za-z0-9_.-]{1,255}$",
+    )
+    http_host: str = setting(
+        "::",
+        "Address of /livez, /readyz and /metrics; `::` takes IPv6 and IPv4, and is 0.0.0.0 where there is no IPv6.",
+        min_length=1,
+    )
+    http_port: int = setting(8080, "Port of that address; 0 takes a free port.", ge=0, le=65535)
+    http_max_connections: int = setting(
+        2048,
+        "Maximum HTTP connections, at most half of the files that the pod may open; the one that has waited longest is "
+        "closed for a new one.",
+        ge=1,
+        le=1_000_000,
+    )
+    drain_timeout_s: Seconds = setting(25, "Time that accepted work has to finish after SIGTERM.", ge=1, le=3600)
+    max_in_flight: int = setting(
+        1024,
+        "Requests in the pod at once; further ones are refused with `service_overloaded` before they are decoded.",
+        ge=1,
+        le=1_000_000,
+    )

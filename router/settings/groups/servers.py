@@ -1,0 +1,77 @@
+"""Settings of the connections to NATS and Redis."""
+
+from typing import Literal
+
+from pydantic import SecretStr
+
+from router.settings.groups.group import Group
+from router.settings.types import ExistingFile, NatsUrls, RedisUrl, setting
+
+_TOKENS = r"^[A-Za-z0-9_$-]+(\.[A-Za-z0-9_$-]+)*$"
+
+
+class Nats(Group):
+    """NATS"""
+
+    nats_url: NatsUrls = setting(("nats://127.0.0.1:4222",), "NATS servers, comma-separated.", min_length=1)
+    nats_name: str = setting("router", "Connection name that the server shows.", min_length=1, max_length=128)
+    nats_user: str | None = setting(None, "User name for NATS.")
+    nats_password: SecretStr | None = setting(None, "Password of the NATS user.")
+    nats_token: SecretStr | None = setting(None, "Token for NATS, instead of a user.")
+    nats_creds_file: ExistingFile | None = setting(
+        None, "Path of a .creds file (JWT and seed) for NATS, instead of a user."
+    )
+    nats_nkey_seed_file: ExistingFile | None = setting(
+        None, "Path of a file with the seed of an nkey for NATS, instead of a user."
+    )
+    nats_inbox_prefix: str = setting(
+        "_INBOX",
+        "First tokens of the pod's own inboxes, for users that may subscribe only to inboxes of their own.",
+        pattern=_TOKENS,
+    )
+    nats_js_domain: str | None = setting(
+        None, "JetStream domain, such as that of a hub behind a leaf node.", pattern=r"^[A-Za-z0-9_-]{1,64}$"
+    )
+    nats_js_api_prefix: str | None = setting(
+        None,
+        "First tokens of JetStream's API subjects, such as those of an import; instead of a domain.",
+        pattern=_TOKENS,
+    )
+    nats_tls_ca: ExistingFile | None = setting(None, "CA bundle to verify the server's certificate.")
+    nats_tls_cert: ExistingFile | None = setting(None, "Client certificate for mutual TLS.")
+    nats_tls_key: ExistingFile | None = setting(None, "Key of the client certificate.")
+
+
+class Redis(Group):
+    """Redis"""
+
+    redis_url: RedisUrl = setting(
+        "redis://127.0.0.1:6379/0", "Redis server, or any node of the cluster; rediss:// for TLS."
+    )
+    redis_cluster: bool = setting(False, "The server is a Redis Cluster; each partition's calls go to its node.")
+    redis_replica_url: RedisUrl | None = setting(
+        None, "Replica for audit reads and exports, so that they do not slow decisions; not with a cluster."
+    )
+    redis_username: str | None = setting(None, "ACL user of Redis.")
+    redis_password: SecretStr | None = setting(None, "Password of the Redis user.")
+    redis_tls_ca: ExistingFile | None = setting(None, "CA bundle to verify the server's certificate.")
+    allow_eviction: bool = setting(
+        False, "Start even if the server may evict keys (its maxmemory-policy is not noeviction)."
+    )
+    redis_maxmemory_policy: (
+        Literal[
+            "noeviction",
+            "allkeys-lru",
+            "allkeys-lfu",
+            "allkeys-random",
+            "volatile-lru",
+            "volatile-lfu",
+            "volatile-random",
+            "volatile-ttl",
+        ]
+        | None
+    ) = setting(
+        None,
+        "maxmemory-policy of servers that do not say theirs (INFO is blocked); where INFO says it, INFO counts.",
+    )
+    wait_replicas: int = setting(0, "Replicas that must have a write before it is answered (Redis WAIT).", ge=0, le=10)

@@ -1,0 +1,25 @@
+"""Metrics of extensions."""
+
+from router.telemetry.families import Families
+from router.telemetry.metrics.bounds import LONG
+
+
+class ExtensionMetrics:
+    """Counted by `usecases.extensions`."""
+
+    def _extensions(self, families: Families) -> None:
+        self.extension_calls = families.counter(
+            "extension_calls", "Extension calls, and steps without a call, by outcome.", "stage", "outcome"
+        )
+        self.extension_seconds = families.histogram(
+            "extension_seconds", "Duration of one extension call.", LONG, "stage"
+        )
+        self.extension_breakers = families.counter(
+            "extension_breaker_transitions",
+            "State changes of extension breakers that this pod observed, by new state.",
+            "to",
+        )
+        self.pipelines = families.gauge("pipelines", "Requests that wait for their extensions.")
+        self.decisions_undone = families.counter(
+            "decisions_undone", "Decisions undone because their post extensions failed or their pod died.", "cause"
+        )

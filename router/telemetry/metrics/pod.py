@@ -1,0 +1,34 @@
+"""Metrics of the pod itself: readiness, alerts, admin acts, the event loop."""
+
+from router.domain.alert import ALERTS
+from router.domain.degraded import Degradable
+from router.telemetry.families import Families
+from router.telemetry.metrics.bounds import LAG
+
+
+class PodMetrics:
+    """Counted by the pod, `usecases.alerts` and `usecases.admin`."""
+
+    def _pod(self, families: Families) -> None:
+        self.admin_acts = families.counter(
+            "admin_acts",
+            "Admin acts over NATS, by outcome: done, forbidden (token or role), or an error code.",
+            "act",
+            "outcome",
+        )
+        self.admin_wrong_tokens = families.counter(
+            "admin_wrong_tokens", "Admin acts refused because their token is unknown."
+        )
+        self.ready = families.gauge("ready", "1 while /readyz reports ready.")
+        self.degraded = families.gauge(
+            "degraded", "1 while this part of the pod is off; /readyz has the reason.", "part"
+        )
+        for part in Degradable:
+            self.degraded.labels(part.value).set(0)
+        self.alerts_raised = families.counter("alerts_raised", "Alerts raised by this pod.", "condition", "severity")
+        for condition, kind in ALERTS.items():
+            self.alerts_raised.labels(condition.value, kind.severity.value)
+        self.alerts_lost = families.counter("alerts_lost", "Alerts that could not be published.")
+        self.loop_lag = families.histogram(
+            "loop_lag_seconds", "Delay with which the event loop ran a timer.", LAG
+        ).child()
