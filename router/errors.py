@@ -17,7 +17,7 @@ RouterError
 └── StartupRefused        this pod must not run with these settings against this store
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 class RouterError(Exception):
@@ -30,7 +30,7 @@ class Problem:
 
     path: str
     message: str
-    hint: str = ""
+    hint: str = field(default="", kw_only=True)
 
     def __str__(self) -> str:
         where = f"{self.path}: " if self.path else ""

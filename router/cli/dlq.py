@@ -44,7 +44,7 @@ def list_(
     """Show dead letters, newest first. Exit code 1: there is none."""
     import asyncio
 
-    found = asyncio.run(_list(nats, _filter(subject, reason, tenant, since), limit))
+    found = asyncio.run(_list(nats, _filter(subject=subject, reason=reason, tenant=tenant, since=since), limit))
     if json:
         print_json([_facts(f) for f in found])
     elif found:
@@ -114,8 +114,8 @@ def redrive(
     """
     import asyncio
 
-    chosen = _filter(subject, reason, tenant, since)
-    if bool(ids) == (chosen != _filter(None, None, None, None)):
+    chosen = _filter(subject=subject, reason=reason, tenant=tenant, since=since)
+    if bool(ids) == (chosen != _filter(subject=None, reason=None, tenant=None, since=None)):
         raise typer.BadParameter("give ids, or a filter: --subject, --reason, --tenant or --since", param_hint="ID")
     done = asyncio.run(_redrive(nats, ids or [], chosen, limit, keep=keep))
     if json:
@@ -131,10 +131,10 @@ def redrive(
     raise typer.Exit(Exit.OK if done and len(sent) == len(done) else Exit.NEGATIVE)
 
 
-def _filter(subject: str | None, reason: str | None, tenant: str | None, since: str | None) -> "Filter":
+def _filter(*, subject: str | None, reason: str | None, tenant: str | None, since: str | None) -> "Filter":
     from router.usecases.messages.dead_letters import Filter
 
-    return Filter(subject, reason, tenant, moment_ms(since, "--since"))
+    return Filter(subject=subject, reason=reason, tenant_id=tenant, since_ms=moment_ms(since, "--since"))
 
 
 @asynccontextmanager

@@ -118,7 +118,7 @@ def _asked(url: str) -> dict[str, Any]:
 
     address = f"{url.rstrip('/')}/readyz"
     if not _is_address(address):
-        raise InvalidInput([Problem("--pod", f"{url} is not an address", "such as http://127.0.0.1:8080")])
+        raise InvalidInput([Problem("--pod", f"{url} is not an address", hint="such as http://127.0.0.1:8080")])
     try:
         with urllib.request.urlopen(address, timeout=HTTP_S) as answer:  # noqa: S310 - the scheme was checked
             body = answer.read()

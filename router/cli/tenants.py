@@ -103,7 +103,7 @@ def _asked(name: str) -> str:
                 Problem(
                     "--yes",
                     "is missing, and there is no terminal to ask for confirmation",
-                    f"say --yes to purge {name}",
+                    hint=f"say --yes to purge {name}",
                 )
             ]
         )

@@ -72,40 +72,79 @@ _C, _W = Severity.CRITICAL, Severity.WARNING
 
 ALERTS: dict[Condition, Kind] = {
     Condition.STORE_AWAY: Kind(
-        _C, "store", FLEET, "Redis does not answer or refuses every call: on_store_error decides until it recovers"
+        _C,
+        component="store",
+        scope=FLEET,
+        message="Redis does not answer or refuses every call: on_store_error decides until it recovers",
     ),
-    Condition.STORE_MEMORY: Kind(_W, "store", "node", "Redis is near its memory bound"),
-    Condition.STORE_KIND_LARGE: Kind(_W, "store", "kind", "keys of one kind exceed their memory bound"),
+    Condition.STORE_MEMORY: Kind(_W, component="store", scope="node", message="Redis is near its memory bound"),
+    Condition.STORE_KIND_LARGE: Kind(
+        _W, component="store", scope="kind", message="keys of one kind exceed their memory bound"
+    ),
     Condition.STORE_RESEEDED: Kind(
-        _C, "store", FLEET, "the store was empty and was seeded again: it has lost its data"
+        _C, component="store", scope=FLEET, message="the store was empty and was seeded again: it has lost its data"
     ),
-    Condition.BUS_AWAY: Kind(_C, "bus", FLEET, "NATS was unavailable"),
+    Condition.BUS_AWAY: Kind(_C, component="bus", scope=FLEET, message="NATS was unavailable"),
     Condition.STREAM_COVERS_REQUESTS: Kind(
-        _C, "bus", FLEET, "a stream covers a request/reply subject: its acks reach callers before the replies"
+        _C,
+        component="bus",
+        scope=FLEET,
+        message="a stream covers a request/reply subject: its acks reach callers before the replies",
     ),
-    Condition.STREAM_UNAVAILABLE: Kind(_C, "dispatch", "stream", "a stream is missing, or stores nothing"),
-    Condition.CONSUMER_STALLED: Kind(_C, "bus", "consumer", "a consumer has messages and makes no progress"),
-    Condition.CP_STATE_UNUSABLE: Kind(_W, "gate", FLEET, "the CP state is not usable: running as CP1 baseline"),
-    Condition.CP_STATE_OLD: Kind(_W, "gate", FLEET, "the CP state file was not updated in time"),
-    Condition.CP_FALLBACK_FREQUENT: Kind(_C, "gate", FLEET, "the CP gate has closed repeatedly"),
-    Condition.BREAKER_OPENED: Kind(_W, "breaker", "tenant/provider", "a breaker opened", turns=True),
-    Condition.ISOLATION_VIOLATION: Kind(_C, "isolation", "tenant, or door", "a caller named another tenant"),
+    Condition.STREAM_UNAVAILABLE: Kind(
+        _C, component="dispatch", scope="stream", message="a stream is missing, or stores nothing"
+    ),
+    Condition.CONSUMER_STALLED: Kind(
+        _C, component="bus", scope="consumer", message="a consumer has messages and makes no progress"
+    ),
+    Condition.CP_STATE_UNUSABLE: Kind(
+        _W,
+        component="gate",
+        scope=FLEET,
+        message="the CP state is not usable: CP1 baseline, now or when ROUTER_CP_GRACE ends",
+    ),
+    Condition.CP_STATE_OLD: Kind(
+        _W, component="gate", scope=FLEET, message="the CP state file was not updated in time"
+    ),
+    Condition.CP_FALLBACK_FREQUENT: Kind(
+        _C, component="gate", scope=FLEET, message="the CP gate has closed repeatedly"
+    ),
+    Condition.BREAKER_OPENED: Kind(
+        _W, component="breaker", scope="tenant/provider", message="a breaker opened", turns=True
+    ),
+    Condition.ISOLATION_VIOLATION: Kind(
+        _C, component="isolation", scope="tenant, or door", message="a caller named another tenant"
+    ),
     Condition.ADMIN_TOKENS_GUESSED: Kind(
-        _C, "admin", FLEET, "a pod refused 100 wrong admin tokens within a minute: somebody guesses"
+        _C,
+        component="admin",
+        scope=FLEET,
+        message="a pod refused 100 wrong admin tokens within a minute: somebody guesses",
     ),
     Condition.REPLY_SUBJECT_REFUSED: Kind(
-        _W, "isolation", FLEET, "requests were dropped: the router does not publish to their reply subject"
+        _W,
+        component="isolation",
+        scope=FLEET,
+        message="requests were dropped: the router does not publish to their reply subject",
     ),
-    Condition.DEAD_LETTERS: Kind(_W, "results", "subject", "messages could not be handled"),
-    Condition.USAGE_NOT_DRAINING: Kind(_C, "usage", FLEET, "usage events wait in the outbox"),
+    Condition.DEAD_LETTERS: Kind(_W, component="results", scope="subject", message="messages could not be handled"),
+    Condition.USAGE_NOT_DRAINING: Kind(_C, component="usage", scope=FLEET, message="usage events wait in the outbox"),
     Condition.AUDIT_CUT_INSIDE_AGE: Kind(
-        _W, "audit", "tenant", "the length bound cuts audit entries that are younger than the retention"
+        _W,
+        component="audit",
+        scope="tenant",
+        message="the length bound cuts audit entries that are younger than the retention",
     ),
     Condition.AUDIT_EXPORT_BEHIND: Kind(
-        _C, "audit", "tenant", "the audit export is behind: entries are cut, or soon will be, before they are exported"
+        _C,
+        component="audit",
+        scope="tenant",
+        message="the audit export is behind: entries are cut, or soon will be, before they are exported",
     ),
-    Condition.AUDIT_APPEND_SLOW: Kind(_W, "audit", FLEET, "the store calls that write audit records are slow"),
-    Condition.AUDIT_READ_SLOW: Kind(_W, "audit", FLEET, "reads of audit logs are slow"),
+    Condition.AUDIT_APPEND_SLOW: Kind(
+        _W, component="audit", scope=FLEET, message="the store calls that write audit records are slow"
+    ),
+    Condition.AUDIT_READ_SLOW: Kind(_W, component="audit", scope=FLEET, message="reads of audit logs are slow"),
 }
 
 

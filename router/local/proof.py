@@ -31,7 +31,7 @@ class NotSeen(LocalError):
     """A step did not happen."""
 
 
-class Step(Struct, frozen=True):
+class Step(Struct, frozen=True, kw_only=True):
     """One step: its tenant, its name, what was seen (or missing), and its latency."""
 
     tenant: str
@@ -51,15 +51,21 @@ async def prove(caller: Caller, tenants: list[str], pods: int, read_audit: ReadA
             async with asyncio.timeout(STEP_S):
                 seen, ms = await act()
         except NotSeen as e:
-            yield Step(tenant, name, str(e), _ms_since(started), ok=False)
+            yield Step(tenant=tenant, name=name, seen=str(e), ms=_ms_since(started), ok=False)
             return
         except TimeoutError:
-            yield Step(tenant, name, f"nothing within {STEP_S:g} s", _ms_since(started), ok=False)
+            yield Step(tenant=tenant, name=name, seen=f"nothing within {STEP_S:g} s", ms=_ms_since(started), ok=False)
             return
         except nats.errors.Error as e:
-            yield Step(tenant, name, f"no answer over NATS: {e or type(e).__name__}", _ms_since(started), ok=False)
+            yield Step(
+                tenant=tenant,
+                name=name,
+                seen=f"no answer over NATS: {e or type(e).__name__}",
+                ms=_ms_since(started),
+                ok=False,
+            )
             return
-        yield Step(tenant, name, seen, ms)
+        yield Step(tenant=tenant, name=name, seen=seen, ms=ms)
 
 
 Act = Callable[[], Awaitable[tuple[str, float]]]

@@ -27,37 +27,45 @@ class Families:
         self.rows: list[MetricRow] = [first]
         ProcessCollector(registry=registry)
 
-    def counter(self, name: str, documentation: str, *labels: str) -> Counter:
+    def counter(self, name: str, documentation: str, *, labels: tuple[str, ...] = ()) -> Counter:
         """Create a counter for use off the hot path; `_total` is added to its name."""
-        self.rows.append(MetricRow(f"router_{name}_total", "counter", labels, documentation))
+        self.rows.append(
+            MetricRow(name=f"router_{name}_total", kind="counter", labels=labels, documentation=documentation)
+        )
         return Counter(f"router_{name}", documentation, labels, registry=self._registry)
 
-    def gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+    def gauge(self, name: str, documentation: str, *, labels: tuple[str, ...] = ()) -> Gauge:
         """Create a gauge."""
-        self.rows.append(MetricRow(f"router_{name}", "gauge", labels, documentation))
+        self.rows.append(MetricRow(name=f"router_{name}", kind="gauge", labels=labels, documentation=documentation))
         return Gauge(f"router_{name}", documentation, labels, registry=self._registry)
 
-    def histogram(self, name: str, documentation: str, bounds: tuple[float, ...], *labels: str) -> Histogram:
+    def histogram(
+        self, name: str, documentation: str, *, bounds: tuple[float, ...], labels: tuple[str, ...] = ()
+    ) -> Histogram:
         """Create a histogram that is cheap enough for the hot path."""
         histogram = Histogram(f"router_{name}", documentation, bounds, labels)
         self._registry.register(histogram)
-        self.rows.append(MetricRow(f"router_{name}", "histogram", labels, documentation))
+        self.rows.append(MetricRow(name=f"router_{name}", kind="histogram", labels=labels, documentation=documentation))
         return histogram
 
-    def totals(self, name: str, documentation: str, *labels: str) -> Totals:
+    def totals(self, name: str, documentation: str, *, labels: tuple[str, ...] = ()) -> Totals:
         """Create a counter whose values are read from elsewhere at a scrape; `_total` is added to its name."""
         totals = Totals(f"router_{name}", documentation, labels)
-        self.own(totals, f"router_{name}", documentation, labels)
+        self.own(totals, name=f"router_{name}", documentation=documentation, labels=labels)
         return totals
 
     def per_tenant(self, name: str, documentation: str, tenants: Iterable[str], decisions: Decisions) -> PerTenant:
         """Create a gauge with a series for each of `tenants`, while tenant labels are on."""
         gauge = PerTenant(f"router_{name}", documentation, tenants, decisions)
         self._registry.register(gauge)
-        self.rows.append(MetricRow(f"router_{name}", "gauge", ("tenant",), documentation))
+        self.rows.append(
+            MetricRow(name=f"router_{name}", kind="gauge", labels=("tenant",), documentation=documentation)
+        )
         return gauge
 
-    def own(self, counter: Collector, name: str, documentation: str, labels: Sequence[str]) -> None:
+    def own(self, counter: Collector, *, name: str, documentation: str, labels: Sequence[str]) -> None:
         """Register a counter family of another class, under its full name; `_total` is added."""
         self._registry.register(counter)
-        self.rows.append(MetricRow(f"{name}_total", "counter", tuple(labels), documentation))
+        self.rows.append(
+            MetricRow(name=f"{name}_total", kind="counter", labels=tuple(labels), documentation=documentation)
+        )

@@ -12,16 +12,18 @@ MAX_QUERY_BYTES = 64 * 1024
 def read_object(data: bytes, max_bytes: int, warnings: Problems | None = None) -> JsonObject | Rejected:
     """Read a body that is one JSON object. With `warnings`, defects are read over as in `parse.parse_report`."""
     if len(data) > max_bytes:
-        return unreadable(f"has {len(data):,} bytes", f"send at most {max_bytes:,} bytes", Intake.PAYLOAD_TOO_LARGE)
+        return unreadable(
+            f"has {len(data):,} bytes", hint=f"send at most {max_bytes:,} bytes", intake=Intake.PAYLOAD_TOO_LARGE
+        )
     try:
         doc = parse(data) if warnings is None else parse_report(data, warnings)
     except NotJsonError as e:
-        return unreadable(str(e), "send one JSON object in UTF-8")
-    return doc if type(doc) is dict else unreadable(f"is {named(doc)}", "send one JSON object")
+        return unreadable(str(e), hint="send one JSON object in UTF-8")
+    return doc if type(doc) is dict else unreadable(f"is {named(doc)}", hint="send one JSON object")
 
 
-def unreadable(message: str, hint: str, intake: Intake = Intake.SCHEMA_VALIDATION_FAILED) -> Rejected:
+def unreadable(message: str, *, hint: str, intake: Intake = Intake.SCHEMA_VALIDATION_FAILED) -> Rejected:
     """Refuse a body as a whole; `message` is a predicate, such as "is empty"."""
     problems = Problems()
-    problems.add("", f"the body {message}", hint, intake)
+    problems.add("", f"the body {message}", hint=hint, intake=intake)
     return problems.rejected()

@@ -13,22 +13,22 @@ class Numbers(NamedTuple):
 
 
 NUMBERS: dict[Code, Numbers] = {
-    Code.INVALID_REQUEST: Numbers(400, 3),
-    Code.UNAUTHORIZED: Numbers(401, 16),
-    Code.POLICY_NOT_FOUND: Numbers(404, 5),
-    Code.EXTENSION_NOT_FOUND: Numbers(404, 5),
-    Code.DECISION_NOT_FOUND: Numbers(404, 5),
-    Code.RATE_LIMIT_EXCEEDED: Numbers(429, 8),
-    Code.QUOTA_EXCEEDED: Numbers(429, 8),
-    Code.SERVICE_OVERLOADED: Numbers(503, 14),
-    Code.UNAVAILABLE: Numbers(503, 14),
-    Code.VALIDATOR_BLOCKED: Numbers(403, 7),
-    Code.EXTENSION_UNAVAILABLE: Numbers(503, 14),
-    Code.EXTENSION_TIMEOUT: Numbers(504, 4),
-    Code.EXTENSION_ERROR: Numbers(500, 13),
-    Code.POST_PROCESSOR_FAILED: Numbers(500, 13),
-    Code.DECISION_FAILED: Numbers(500, 13),
-    Code.INTERNAL: Numbers(500, 13),
+    Code.INVALID_REQUEST: Numbers(http=400, grpc=3),
+    Code.UNAUTHORIZED: Numbers(http=401, grpc=16),
+    Code.POLICY_NOT_FOUND: Numbers(http=404, grpc=5),
+    Code.EXTENSION_NOT_FOUND: Numbers(http=404, grpc=5),
+    Code.DECISION_NOT_FOUND: Numbers(http=404, grpc=5),
+    Code.RATE_LIMIT_EXCEEDED: Numbers(http=429, grpc=8),
+    Code.QUOTA_EXCEEDED: Numbers(http=429, grpc=8),
+    Code.SERVICE_OVERLOADED: Numbers(http=503, grpc=14),
+    Code.UNAVAILABLE: Numbers(http=503, grpc=14),
+    Code.VALIDATOR_BLOCKED: Numbers(http=403, grpc=7),
+    Code.EXTENSION_UNAVAILABLE: Numbers(http=503, grpc=14),
+    Code.EXTENSION_TIMEOUT: Numbers(http=504, grpc=4),
+    Code.EXTENSION_ERROR: Numbers(http=500, grpc=13),
+    Code.POST_PROCESSOR_FAILED: Numbers(http=500, grpc=13),
+    Code.DECISION_FAILED: Numbers(http=500, grpc=13),
+    Code.INTERNAL: Numbers(http=500, grpc=13),
 }
 
 # An older gateway turns every code that it does not know into HTTP 200. It knows the codes that are not listed here.

@@ -35,7 +35,7 @@ def name(problems: Problems, path: str, value: object) -> str | None:
         return value
     if value is not None:
         message = "has characters or a length that are not allowed" if type(value) is str else f"is {named(value)}"
-        problems.add(path, message, "send 1 to 255 of the characters A-Z a-z 0-9 _ . -")
+        problems.add(path, message, hint="send 1 to 255 of the characters A-Z a-z 0-9 _ . -")
     return None
 
 
@@ -50,13 +50,13 @@ def text(
         return None
     hint = f"send a string of 1 to {max_chars:,} characters without control characters"
     if type(value) is not str:
-        problems.add(path, f"is {named(value)}", hint, intake)
+        problems.add(path, f"is {named(value)}", hint=hint, intake=intake)
     elif not value:
-        problems.add(path, "is empty", hint, intake)
+        problems.add(path, "is empty", hint=hint, intake=intake)
     elif len(value) > max_chars:
-        problems.add(path, f"has {len(value):,} characters", hint, intake)
+        problems.add(path, f"has {len(value):,} characters", hint=hint, intake=intake)
     else:
-        problems.add(path, "has control characters", hint, intake)
+        problems.add(path, "has control characters", hint=hint, intake=intake)
     return None
 
 
@@ -78,7 +78,7 @@ def whole(problems: Problems, path: str, value: object, minimum: int, maximum: i
             message = "is not a whole number"
         else:
             message = "is out of range" if type(value) is int else f"is {named(value)}"
-        problems.add(path, message, f"send a whole number from {minimum:,} to {maximum:,}")
+        problems.add(path, message, hint=f"send a whole number from {minimum:,} to {maximum:,}")
     return None
 
 
@@ -88,7 +88,7 @@ def microusd(problems: Problems, path: str, value: object) -> int | None:
         return int(value * MICROUSD + 0.5)  # Rounds halves up; half the time of round().
     if value is not None:
         message = "is out of range" if type(value) in (int, float) else f"is {named(value)}"
-        problems.add(path, message, f"send an amount in USD from 0 to {MAX_USD:,}")
+        problems.add(path, message, hint=f"send an amount in USD from 0 to {MAX_USD:,}")
     return None
 
 
@@ -97,7 +97,7 @@ def flag(problems: Problems, path: str, value: object) -> bool:
     if value is True:
         return True
     if value is not None and value is not False:
-        problems.add(path, f"is {named(value)}", "send true or false")
+        problems.add(path, f"is {named(value)}", hint="send true or false")
     return False
 
 
@@ -111,7 +111,9 @@ def flag_or_word(problems: Problems, path: str, value: object) -> bool:
     if word in _WORDS_FOR_TRUE:
         return True
     if word not in _WORDS_FOR_FALSE:
-        problems.add(path, "is not true or false" if type(value) is str else f"is {named(value)}", "send true or false")
+        problems.add(
+            path, "is not true or false" if type(value) is str else f"is {named(value)}", hint="send true or false"
+        )
     return False
 
 
@@ -120,7 +122,7 @@ def table(problems: Problems, path: str, value: object) -> JsonObject | None:
     if type(value) is dict:
         return value
     if value is not None:
-        problems.add(path, f"is {named(value)}", "send an object")
+        problems.add(path, f"is {named(value)}", hint="send an object")
     return None
 
 

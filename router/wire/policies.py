@@ -17,12 +17,12 @@ def decode(data: bytes) -> Parsed:
     """
     if len(data) > MAX_DOCUMENT_BYTES:
         hint = f"send at most {MAX_DOCUMENT_BYTES:,} bytes"
-        raise InvalidInput([Problem("", f"the document has {len(data):,} bytes", hint)])
+        raise InvalidInput([Problem("", f"the document has {len(data):,} bytes", hint=hint)])
     try:
         document: JsonValue = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise InvalidInput([Problem("", f"not JSON: {error.msg}", where)]) from error
+        raise InvalidInput([Problem("", f"not JSON: {error.msg}", hint=where)]) from error
     return parse(document)
 
 

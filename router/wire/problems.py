@@ -40,9 +40,9 @@ class Problems(list[tuple[Intake, Problem]]):
 
     warnings: Warnings = ()
 
-    def add(self, path: str, message: str, hint: str = "", intake: Intake = Intake.SCHEMA_VALIDATION_FAILED) -> None:
+    def add(self, path: str, message: str, *, hint: str = "", intake: Intake = Intake.SCHEMA_VALIDATION_FAILED) -> None:
         """Add one problem: `message` says what is wrong with the field, `hint` what to send."""
-        self.append((intake, Problem(printable(path, _MAX_PATH_CHARS), message, hint)))
+        self.append((intake, Problem(printable(path, _MAX_PATH_CHARS), message, hint=hint)))
 
     def warn(self, defect: Defect, path: str, text: str) -> None:
         """Add one warning: `text` says what is wrong with the field, and what was read."""

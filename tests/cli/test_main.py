@@ -190,7 +190,7 @@ def test_every_fault_has_its_exit_code(error: Exception, code: Exit) -> None:
 
 def test_all_problems_of_an_input_are_told() -> None:
     """A wrong input is told whole, a problem a line, with the fix."""
-    text = exit_code_of(InvalidInput([Problem("a", "is wrong", "say b"), Problem("c", "is missing")]))[1]
+    text = exit_code_of(InvalidInput([Problem("a", "is wrong", hint="say b"), Problem("c", "is missing")]))[1]
     assert text == "error: a: is wrong (say b)\nerror: c: is missing"
 
 

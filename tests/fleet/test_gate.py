@@ -1,5 +1,6 @@
 """The gate's table, a cell a test, on a running pod: what the CP1 baseline keeps, what only CP2-LC has."""
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -395,9 +396,10 @@ async def test_a_file_that_goes_and_comes_back_under_load(own: Own) -> None:
 
 
 async def test_configmap_swaps_and_half_written_files_under_load(own: Own) -> None:
-    """Swaps of the symlink between good files, and files that are half there for one look, refuse nobody; a newer
-    checkpoint is as good as CP2-LC."""
-    fleet, caller = await own(pods=1, env={"ROUTER_CP_POLL": "300ms"}, policies={"second": {"default": PLAIN}})
+    """Swaps of the symlink between good files, and a file that is half there for ten polls, refuse nobody; the alert is
+    raised meanwhile; a newer checkpoint is as good as CP2-LC."""
+    fleet, caller = await own(pods=1, env={"ROUTER_CP_POLL": "100ms"}, policies={"second": {"default": PLAIN}})
+    alerts = await caller.watch(ALERTS)
     path = fleet.state_path
     newer = orjson.dumps(STATE | {"current_cp": "CP9-LC"})
     for name, content in (("one", path.read_bytes()), ("two", newer)):
@@ -426,6 +428,10 @@ async def test_configmap_swaps_and_half_written_files_under_load(own: Own) -> No
         return bool((await fleet.pods[0].readyz())[1]["gate"]["doubt"])
 
     await until(doubted, 5, "the half-written file was seen")
+    await alerts.until(lambda a: a["component"] == "gate" and a["metadata"]["reason"] == "malformed")
+    half_written = time.monotonic()
+    while time.monotonic() - half_written < 1:
+        assert await doubted()
     target.write_bytes(newer)
     await until(lambda: shows("CP9-LC"), 10, "whole again")
     assert all(r.ok for r in replies)

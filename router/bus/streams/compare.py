@@ -80,7 +80,9 @@ def compare_stream(spec: StreamSpec, config: StreamConfig) -> list[Difference]:
         all_subjects = ",".join((*config.subjects, *lacking))
         fix = f"nats stream edit {spec.name} --subjects={shlex.quote(all_subjects)}"
         wanted = str(sorted((*spec.subjects, *spec.added)))
-        subjects = [Difference(what, "subjects", str(sorted(config.subjects)), wanted, fix)]
+        subjects = [
+            Difference(what=what, field="subjects", actual=str(sorted(config.subjects)), specified=wanted, fix=fix)
+        ]
     if is_foreign(spec, config):
         return subjects
     dedup = spec.dedup_s * _S if spec.dedup_s is not None else min(_DEFAULT_DEDUP_NS, spec.max_age_s * _S)
@@ -116,7 +118,7 @@ def _differences(
     what: str, pairs: Iterable[tuple[str, object, object]], fixes: Mapping[str, str] = MappingProxyType({})
 ) -> list[Difference]:
     return [
-        Difference(what, field, str(actual), str(specified), fixes.get(field, ""))
+        Difference(what=what, field=field, actual=str(actual), specified=str(specified), fix=fixes.get(field, ""))
         for field, actual, specified in pairs
         if actual != specified
     ]

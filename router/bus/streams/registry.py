@@ -38,7 +38,7 @@ class _Findings:
         return Ensured(tuple(self.created), tuple(self.differences), tuple(self.missing))
 
     def lacks(self, what: str, specified: str, missing: Missing) -> None:
-        self.differences.append(Difference(what, "creation", "", specified))
+        self.differences.append(Difference(what=what, field="creation", actual="", specified=specified))
         self.missing.append(missing)
 
 
@@ -222,7 +222,7 @@ class Streams:
                 raise
             specified = f"{spec.stream}: {error.description}"
             if error.err_code in _ONE_OF_A_WORK_QUEUE:
-                findings.differences.append(Difference(what, "creation", "", specified))
+                findings.differences.append(Difference(what=what, field="creation", actual="", specified=specified))
             else:
                 findings.lacks(what, specified, self._missing_consumer(spec, specified))
             return
@@ -234,4 +234,4 @@ class Streams:
 
 
 def _absent(what: str) -> Difference:
-    return Difference(what, "state", "missing", "present")
+    return Difference(what=what, field="state", actual="missing", specified="present")

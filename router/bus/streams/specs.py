@@ -46,7 +46,7 @@ class ConsumerSpec(Struct, frozen=True):
     added: tuple[str, ...] = ()
 
 
-class Difference(Struct, frozen=True):
+class Difference(Struct, frozen=True, kw_only=True):
     """A difference between a stream or consumer and its specification; `actual` is empty if it cannot be created.
 
     `fix`: a command that removes the difference, where one does.

@@ -64,7 +64,7 @@ class ListOf(Struct, Generic[T], frozen=True):
             text = item[field] if field is not None and isinstance(item, dict) else None
             if field is not None and isinstance(text, str) and (first := first_index.setdefault(text, i)) != i:
                 message = f"{shown(text)} is already the {self.unique[0]} of {path}[{first}]"
-                report.problem(f"{path}[{i}].{field}", message, "rename one of the two")
+                report.problem(f"{path}[{i}].{field}", message, hint="rename one of the two")
         return len(report.problems) > before
 
     def write(self, value: tuple[T, ...]) -> JsonValue:

@@ -20,11 +20,11 @@ class Duration(Struct, frozen=True):
     def read(self, value: JsonValue, path: str, report: Report) -> int | None:
         if not isinstance(value, str):
             hint = f'write "{value}s" for {value} seconds' if type(value) in {int, float} else ""
-            report.wrong_type(path, 'a duration such as "60s"', value, hint)
+            report.wrong_type(path, 'a duration such as "60s"', value, hint=hint)
             return None
         if _DURATION.fullmatch(value) is None:
             hint = 'write a whole number and ms, s, m, h or d, such as "60s"'
-            report.problem(path, f"{shown(value)} is not a duration", hint)
+            report.problem(path, f"{shown(value)} is not a duration", hint=hint)
             return None
         ms = duration_ms(value)
         if not duration_ms(self.minimum) <= ms <= duration_ms(self.maximum):

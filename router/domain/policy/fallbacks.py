@@ -45,7 +45,7 @@ class Status:
         if status in STATUSES or (is_number and status.isascii()):
             return status
         hint = f"use {', '.join(STATUSES)}, a number such as 503, or a class such as 5xx"
-        report.problem(path, f"{shown(str(value))} is not a status", hint)
+        report.problem(path, f"{shown(str(value))} is not a status", hint=hint)
         return None
 
     def write(self, value: str) -> JsonValue:
@@ -78,7 +78,7 @@ JITTER = Field("jitter", Flag(), "Spread the delays: each is between half of it 
 def _check_backoff(row: Row, path: str, report: Report) -> None:
     base, maximum = row.get(BASE), row.get(MAXIMUM)
     if base is not None and maximum is not None and base > maximum:
-        report.problem(at(path, "base_ms"), f"{base} is above max_ms, {maximum}", "lower base_ms or raise max_ms")
+        report.problem(at(path, "base_ms"), f"{base} is above max_ms, {maximum}", hint="lower base_ms or raise max_ms")
 
 
 def _build_backoff(row: Row) -> Backoff:
@@ -113,7 +113,9 @@ class Match(Struct, frozen=True):
 def _check_when(row: Row, path: str, report: Report) -> None:
     for name, _ in row.get(CONTEXT) or ():
         if name in _TASK_TYPE_NAMES:
-            report.problem(at(at(path, "context"), name), "is not a field of the context", "use `when.message_type`")
+            report.problem(
+                at(at(path, "context"), name), "is not a field of the context", hint="use `when.message_type`"
+            )
 
 
 def _build_when(row: Row) -> Match:
@@ -218,21 +220,21 @@ def warn_unreachable(
             report.warn(
                 path if old_form else f"{path}.to",
                 f"{shown(rule.to)} is not in providers",
-                "it has default figures and no concurrency bound",
+                hint="it has default figures and no concurrency bound",
             )
         if rule.statuses == ("success",):
-            report.warn(path, "is never used: a success needs no fallback", "remove the rule")
+            report.warn(path, "is never used: a success needs no fallback", hint="remove the rule")
         elif covering := _covering(rules[:i], rule):
             names, verb = ", ".join(f"fallbacks[{j}]" for j in covering), "matches" if len(covering) == 1 else "match"
-            report.warn(path, f"is never used: {names} {verb} first", "put the narrower rule first")
+            report.warn(path, f"is never used: {names} {verb} first", hint="put the narrower rule first")
         elif providers == (rule.to,):
-            report.warn(path, "is never used: it leads to the only provider", "add a provider, or remove the rule")
+            report.warn(path, "is never used: it leads to the only provider", hint="add a provider, or remove the rule")
         elif rule.retry == 0:
             message = (
                 "0 ends a dispatched task at a failure that matches, unless the request sets "
                 f"options.retry.max_attempts; only callers who report it in context.status get {shown(rule.to)}"
             )
-            report.warn(f"{path}.retry", message, "with 1, the default, a task continues on `to` once")
+            report.warn(f"{path}.retry", message, hint="with 1, the default, a task continues on `to` once")
 
 
 def _covering(earlier: tuple[Fallback, ...], later: Fallback) -> list[int]:

@@ -80,7 +80,7 @@ class WeightsMap:
         if pairs is None:
             return None
         if not pairs:
-            report.problem(path, "names no provider", "at least one is required")
+            report.problem(path, "names no provider", hint="at least one is required")
             return None
         scale = 100 if max(w for _, w in pairs) <= 1 else 1
         return tuple(provider(name, round(w * scale, 9)) for name, w in pairs)

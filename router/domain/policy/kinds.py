@@ -30,18 +30,18 @@ class Report:
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
 
-    def problem(self, path: str, message: str, hint: str = "") -> None:
+    def problem(self, path: str, message: str, *, hint: str = "") -> None:
         """Add a problem; the document will be refused."""
-        self.problems.append(Problem(path, message, hint))
+        self.problems.append(Problem(path, message, hint=hint))
 
-    def warn(self, path: str, message: str, hint: str = "") -> None:
+    def warn(self, path: str, message: str, *, hint: str = "") -> None:
         """Add a warning; it does not refuse the document."""
-        self.warnings.append(Problem(path, message, hint))
+        self.warnings.append(Problem(path, message, hint=hint))
 
-    def wrong_type(self, path: str, expected: str, value: JsonValue, hint: str = "") -> None:
+    def wrong_type(self, path: str, expected: str, value: JsonValue, *, hint: str = "") -> None:
         """Add a problem: the value has the wrong type."""
         actual = _TYPE_NAMES.get(type(value), "a number")
-        self.problem(path, f"expected {expected}, got {actual}", hint)
+        self.problem(path, f"expected {expected}, got {actual}", hint=hint)
 
 
 class Kind(Protocol[T]):
@@ -71,7 +71,7 @@ class Int(Struct, frozen=True):
     def read(self, value: JsonValue, path: str, report: Report) -> int | None:
         if isinstance(value, bool) or not isinstance(value, int | float):
             hint = f"write {value} without quotes" if isinstance(value, str) and value.isdigit() else ""
-            report.wrong_type(path, "a whole number", value, hint)
+            report.wrong_type(path, "a whole number", value, hint=hint)
             return None
         if value != value // 1:
             report.problem(path, f"{value} is not a whole number")
@@ -177,10 +177,10 @@ class Choice(Struct, Generic[E], frozen=True):
 
     def read(self, value: JsonValue, path: str, report: Report) -> E | None:
         if not isinstance(value, str):
-            report.wrong_type(path, "a string", value, f"one of {self._allowed()}")
+            report.wrong_type(path, "a string", value, hint=f"one of {self._allowed()}")
             return None
         if value in self.later:
-            report.problem(path, f'"{value}" is not supported in this version', self.later[value])
+            report.problem(path, f'"{value}" is not supported in this version', hint=self.later[value])
             return None
         word = next((w for w in self.words if w.value == value), None)
         if word is None:

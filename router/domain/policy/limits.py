@@ -107,34 +107,36 @@ def _check(row: Row, path: str, report: Report) -> None:
     concurrent = resource is Resource.CONCURRENCY
     if concurrent and row.given(WINDOW):
         message = "does not apply to concurrency: a slot is free again when its task ends"
-        report.warn(at(path, "window"), message, "remove window")
+        report.warn(at(path, "window"), message, hint="remove window")
     if not concurrent and not row.given(WINDOW):
-        report.problem(at(path, "window"), "is required", 'write a duration such as "60s"')
+        report.problem(at(path, "window"), "is required", hint='write a duration such as "60s"')
     if row.get(ALGORITHM) is Algorithm.LOG:
         _check_log(row, path, report)
     maximum = _check_units(row.get(LIMIT), resource, at(path, "limit"), report)
     estimate = _check_units(row.get(ESTIMATE), resource, at(path, "default_estimate"), report)
     if maximum == 0:
-        report.problem(at(path, "limit"), "is below 0.000001 USD", "give an amount of at least a millionth of a USD")
+        report.problem(
+            at(path, "limit"), "is below 0.000001 USD", hint="give an amount of at least a millionth of a USD"
+        )
     elif maximum is not None and estimate is not None and estimate > maximum:
         message = "is above `limit`: no request without its own estimate would ever be admitted"
-        report.problem(at(path, "default_estimate"), message, "lower it, or raise `limit`")
+        report.problem(at(path, "default_estimate"), message, hint="lower it, or raise `limit`")
     if not is_estimated(resource) and row.given(ESTIMATE):
         message = f"does not apply to {resource.value}: a request counts 1"
-        report.problem(at(path, "default_estimate"), message, "remove default_estimate")
+        report.problem(at(path, "default_estimate"), message, hint="remove default_estimate")
     if resource is Resource.TOKENS and estimate == 0:
         message = "reserves nothing for a request without an estimate of its tokens"
-        report.warn(path, message, "set default_estimate")
+        report.warn(path, message, hint="set default_estimate")
 
 
 def _check_log(row: Row, path: str, report: Report) -> None:
     resource, maximum = row.get(RESOURCE), row.get(LIMIT)
     if resource is Resource.CONCURRENCY:
         message = "does not apply to concurrency: leases are counted exactly"
-        report.problem(at(path, "algorithm"), message, "remove algorithm")
+        report.problem(at(path, "algorithm"), message, hint="remove algorithm")
     elif resource is Resource.REQUESTS and maximum is not None and maximum > MAX_LOGGED:
         message = f"is above {MAX_LOGGED}, the capacity of a log"
-        report.problem(at(path, "limit"), message, 'lower it, or set algorithm to "sliding"')
+        report.problem(at(path, "limit"), message, hint='lower it, or set algorithm to "sliding"')
 
 
 def _build(row: Row) -> Limit:
@@ -213,7 +215,7 @@ def _check_rate_limit(row: Row, path: str, report: Report) -> None:
     rate, burst = row.get(RATE), row.get(BURST)
     if rate and burst is not None and _rate_window(rate, burst)[1] > duration_ms(LONGEST_WINDOW):
         message = f"the window, burst / requests_per_second, is longer than {LONGEST_WINDOW}"
-        report.problem(path, message, "lower burst, or raise requests_per_second")
+        report.problem(path, message, hint="lower burst, or raise requests_per_second")
 
 
 def _build_rate_limit(row: Row) -> Limit | None:
@@ -250,7 +252,9 @@ def warn_pointless(limits: tuple[Limit, ...], report: Report) -> None:
         if (
             stricter := next((j for j, y in enumerate(limits) if i != j and _is_stricter(y, x, j < i)), None)
         ) is not None:
-            report.warn(f"limits[{i}]", f"can never refuse: limits[{stricter}] is at least as strict", "remove one")
+            report.warn(
+                f"limits[{i}]", f"can never refuse: limits[{stricter}] is at least as strict", hint="remove one"
+            )
 
 
 def _is_stricter(limit: Limit, other: Limit, first: bool) -> bool:

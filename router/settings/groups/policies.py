@@ -51,7 +51,10 @@ class Gate(Group):
         None, "Path of the mounted CP state file; without it the pod runs as CP1 baseline."
     )
     cp_grace_s: Seconds = setting(
-        60, "How long the last value stays in force after a good file vanished.", ge=0, le=86_400
+        60,
+        "How long the last value stays in force while the file is missing, unreadable or malformed.",
+        ge=0,
+        le=86_400,
     )
     cp_max_age_s: Seconds | None = setting(None, "Alert when the file's updated_at is older than this.", ge=1)
     cp_poll_ms: Ms = setting(1_000, "Interval between reads of the file.", ge=10, le=60_000)

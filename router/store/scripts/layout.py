@@ -14,13 +14,13 @@ _CODES = {"B": "B", "H": "H", "I4": "I", "d": "d"}
 
 
 class Layout:
-    """A layout: fields as (name, width, meaning), and the structs that pack and read them."""
+    """A layout: fields as name=(width, meaning), in their order, and the structs that pack and read them."""
 
-    def __init__(self, *fields: tuple[str, str, str]) -> None:
-        self.widths = {name: width for name, width, _ in fields}
-        self.meanings = {name: meaning for name, _, meaning in fields}
-        if len(self.widths) < len(fields) or not all(_WIDTH.fullmatch(w) for w in self.widths.values()):
-            raise ValueError(f"a name comes twice or a width is unknown: {list(self.widths.items())}")
+    def __init__(self, **fields: tuple[str, str]) -> None:
+        self.widths = {name: width for name, (width, _) in fields.items()}
+        self.meanings = {name: meaning for name, (_, meaning) in fields.items()}
+        if unknown := {name: width for name, width in self.widths.items() if not _WIDTH.fullmatch(width)}:
+            raise ValueError(f"unknown widths: {unknown}")
 
     @cached_property
     def head(self) -> Binary:

@@ -24,7 +24,10 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 BACKPRESSURE = MetricRow(
-    "router_intake_backpressure_active", "gauge", (), "1 while callers should slow down; always the first line."
+    name="router_intake_backpressure_active",
+    kind="gauge",
+    labels=(),
+    documentation="1 while callers should slow down; always the first line.",
 )
 
 

@@ -10,11 +10,11 @@ class AuditMetrics:
 
     def _audit(self, families: Families) -> None:
         self.audit_appended = families.counter(
-            "audit_appended", "Audit entries written, from periodic checks of the logs.", "tenant"
+            "audit_appended", "Audit entries written, from periodic checks of the logs.", labels=("tenant",)
         )
         self.audit_appended.labels(OTHER)
         self.audit_cut = families.counter(
-            "audit_cut", "Audit entries removed for their age, or earlier by the bound on length.", "by"
+            "audit_cut", "Audit entries removed for their age, or earlier by the bound on length.", labels=("by",)
         )
         for by in ("age", "length"):
             self.audit_cut.labels(by)
@@ -31,12 +31,12 @@ class AuditMetrics:
             "audit_export_lost", "Audit entries removed before the export read them."
         )
         self.audit_read_seconds = families.histogram(
-            "audit_read_seconds", "Duration of one bounded read of an audit log by this pod.", LONG
+            "audit_read_seconds", "Duration of one bounded read of an audit log by this pod.", bounds=LONG
         ).child()
         self.audit_unknown = families.counter(
             "audit_unknown_tenants",
             "Refusals for unknown tenants: recorded in the audit log of no tenant, or dropped.",
-            "outcome",
+            labels=("outcome",),
         )
         for outcome in ("recorded", "dropped"):
             self.audit_unknown.labels(outcome)

@@ -10,20 +10,22 @@ class BusMetrics:
         self.publishes = families.totals(
             "publishes",
             "JetStream publishes: stored, duplicate, failed, resent, or core (the subject has no stream).",
-            "outcome",
+            labels=("outcome",),
         )
         self.stream_differences = families.gauge(
             "stream_differences", "Differences of streams and consumers from the settings; the log lists them."
         )
-        self.redeliveries = families.totals("redeliveries", "Messages delivered more than once.", "stream")
-        self.consumer_stalls = families.totals("consumer_stalls", "Pull loops that the watchdog restarted.", "stream")
+        self.redeliveries = families.totals("redeliveries", "Messages delivered more than once.", labels=("stream",))
+        self.consumer_stalls = families.totals(
+            "consumer_stalls", "Pull loops that the watchdog restarted.", labels=("stream",)
+        )
         self.consumers_paused = families.gauge(
             "consumers_paused", "1 while consumers are paused because the store is unavailable."
         )
         self.consumer_lag = families.gauge(
             "consumer_lag",
             "Messages in the stream that no pod has received yet; while this pod pauses, also those without an ack.",
-            "stream",
+            labels=("stream",),
         )
         self.nats_connected = families.gauge("nats_connected", "1 while the pod is connected to NATS.")
         self.nats_rtt = families.gauge("nats_rtt_seconds", "Last round trip to the NATS server.")

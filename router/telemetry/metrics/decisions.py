@@ -19,22 +19,26 @@ class DecisionMetrics:
     """Counted by `usecases.decide` and `usecases.sampling`."""
 
     def _decisions(self, families: Families, tenants: Iterable[str]) -> None:
-        latency = families.histogram("decision_seconds", "Time from the request's arrival to its answer.", LONG).child()
+        latency = families.histogram(
+            "decision_seconds", "Time from the request's arrival to its answer.", bounds=LONG
+        ).child()
         self.latency = latency
         self.extended_latency = Buckets(LONG)
         """The part of `latency` that requests with extensions are; no family of its own."""
         self.decisions = Decisions(tenants, latency)
-        families.own(self.decisions, Decisions.NAME, Decisions.DOCUMENTATION, Decisions.LABELS)
+        families.own(
+            self.decisions, name=Decisions.NAME, documentation=Decisions.DOCUMENTATION, labels=Decisions.LABELS
+        )
         self.in_flight = families.gauge("in_flight", "Requests in the pod without an answer yet.")
         self.shed = families.counter("shed", "Requests refused before decoding because too many were in flight.")
         self.reply_subjects_refused = families.counter(
             "reply_subjects_refused",
             "Requests dropped because the router does not publish to their reply subject, by reason.",
-            "reason",
+            labels=("reason",),
         )
         for reason in ReplyRefusal:
             self.reply_subjects_refused.labels(reason.value)
-        pins = families.counter("pins", "Decisions with a pin, by the state of the pin.", "state")
+        pins = families.counter("pins", "Decisions with a pin, by the state of the pin.", labels=("state",))
         self.pins: Mapping[PinState, Counter] = {
             state: pins.labels(state.name.lower()) for state in PinState if state is not PinState.NONE
         }
@@ -42,7 +46,7 @@ class DecisionMetrics:
             "shadow_limit_hits", "Decisions that a limit in shadow mode would have refused."
         )
         self.limit_refusals = families.counter(
-            "limit_refusals", "Requests that a limit refused, by its scope and resource.", "scope", "resource"
+            "limit_refusals", "Requests that a limit refused, by its scope and resource.", labels=("scope", "resource")
         )
         for scope, resource in product(Scope, Resource):
             self.limit_refusals.labels(scope.value, resource.value)
@@ -53,21 +57,18 @@ class DecisionMetrics:
         self.limit_used = families.gauge(
             "limit_used_ratio",
             "Usage share of the fullest limit, from the leading pod; 0 on the others. Without per-user limits.",
-            "scope",
-            "resource",
-            "tenant",
+            labels=("scope", "resource", "tenant"),
         )
         self.limits_near = families.gauge(
             "limits_near",
             "Limits that are at least 90 % full, from the leading pod; 0 on the others.",
-            "scope",
-            "resource",
+            labels=("scope", "resource"),
         )
         self.breakers = families.gauge(
             "breakers",
             "Provider breakers that are not closed, from the leading pod; 0 on the others. forced: held open by an "
             "operator; half_open: also those whose next request is a probe.",
-            "state",
+            labels=("state",),
         )
         self.measured_tenants = families.gauge(
             "measured_tenants", "Tenants whose limits and breakers are measured; 0 on pods that do not lead."

@@ -9,17 +9,19 @@ class ExtensionMetrics:
 
     def _extensions(self, families: Families) -> None:
         self.extension_calls = families.counter(
-            "extension_calls", "Extension calls, and steps without a call, by outcome.", "stage", "outcome"
+            "extension_calls", "Extension calls, and steps without a call, by outcome.", labels=("stage", "outcome")
         )
         self.extension_seconds = families.histogram(
-            "extension_seconds", "Duration of one extension call.", LONG, "stage"
+            "extension_seconds", "Duration of one extension call.", bounds=LONG, labels=("stage",)
         )
         self.extension_breakers = families.counter(
             "extension_breaker_transitions",
             "State changes of extension breakers that this pod observed, by new state.",
-            "to",
+            labels=("to",),
         )
         self.pipelines = families.gauge("pipelines", "Requests that wait for their extensions.")
         self.decisions_undone = families.counter(
-            "decisions_undone", "Decisions undone because their post extensions failed or their pod died.", "cause"
+            "decisions_undone",
+            "Decisions undone because their post extensions failed or their pod died.",
+            labels=("cause",),
         )

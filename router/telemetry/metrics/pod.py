@@ -13,22 +13,23 @@ class PodMetrics:
         self.admin_acts = families.counter(
             "admin_acts",
             "Admin acts over NATS, by outcome: done, forbidden (token or role), or an error code.",
-            "act",
-            "outcome",
+            labels=("act", "outcome"),
         )
         self.admin_wrong_tokens = families.counter(
             "admin_wrong_tokens", "Admin acts refused because their token is unknown."
         )
         self.ready = families.gauge("ready", "1 while /readyz reports ready.")
         self.degraded = families.gauge(
-            "degraded", "1 while this part of the pod is off; /readyz has the reason.", "part"
+            "degraded", "1 while this part of the pod is off; /readyz has the reason.", labels=("part",)
         )
         for part in Degradable:
             self.degraded.labels(part.value).set(0)
-        self.alerts_raised = families.counter("alerts_raised", "Alerts raised by this pod.", "condition", "severity")
+        self.alerts_raised = families.counter(
+            "alerts_raised", "Alerts raised by this pod.", labels=("condition", "severity")
+        )
         for condition, kind in ALERTS.items():
             self.alerts_raised.labels(condition.value, kind.severity.value)
         self.alerts_lost = families.counter("alerts_lost", "Alerts that could not be published.")
         self.loop_lag = families.histogram(
-            "loop_lag_seconds", "Delay with which the event loop ran a timer.", LAG
+            "loop_lag_seconds", "Delay with which the event loop ran a timer.", bounds=LAG
         ).child()

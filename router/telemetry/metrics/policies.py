@@ -11,7 +11,7 @@ class PolicyMetrics:
     """Counted by `usecases.policies`, `usecases.sampling` and `usecases.gate`."""
 
     def _policies(self, families: Families, tenants: Iterable[str], decisions: Decisions) -> None:
-        self.policy_reloads = families.counter("policy_reloads", "Policy loads, by cause.", "cause")
+        self.policy_reloads = families.counter("policy_reloads", "Policy loads, by cause.", labels=("cause",))
         self.policy_load_failures = families.counter(
             "policy_load_failures", "Policy loads that failed; the last good policies stay."
         )
@@ -35,7 +35,7 @@ class PolicyMetrics:
             "figures_failures", "Reads of live figures that failed; the last figures stay."
         )
         self.cp_fallbacks = families.counter(
-            "cp_fallback", "Times that the gate fell back to the CP1 baseline.", "reason"
+            "cp_fallback", "Times that the gate fell back to the CP1 baseline.", labels=("reason",)
         )
         for fault in Fault:
             self.cp_fallbacks.labels(fault.value)

@@ -10,9 +10,12 @@ class StoreMetrics:
     """Counted by `store.decide`, `usecases.sampling` and the pod's observers."""
 
     def _store(self, families: Families, store_kinds: Iterable[str]) -> None:
-        self.batch_rows = families.histogram("batch_rows", "Decide rows in one store call.", ROWS).child()
+        self.batch_rows = families.histogram("batch_rows", "Decide rows in one store call.", bounds=ROWS).child()
         self.store_call_seconds = families.histogram(
-            "store_call_seconds", "Duration of one script call, from send to reply or deadline.", LATENCY, "script"
+            "store_call_seconds",
+            "Duration of one script call, from send to reply or deadline.",
+            bounds=LATENCY,
+            labels=("script",),
         )
         self.store_timeouts = families.counter("store_timeouts", "Store calls without a reply by their deadline.")
         self.store_errors = families.counter("store_errors", "Store calls that failed for other reasons.")
@@ -29,10 +32,14 @@ class StoreMetrics:
             "Used memory as a share of maxmemory, on the fullest node; 0 without maxmemory; NaN if INFO is blocked.",
         )
         self.store_keys = families.gauge(
-            "store_keys", "Keys of each kind, estimated from a sample by the leading pod; 0 on the others.", "kind"
+            "store_keys",
+            "Keys of each kind, estimated from a sample by the leading pod; 0 on the others.",
+            labels=("kind",),
         )
         self.store_key_bytes = families.gauge(
-            "store_key_bytes", "Bytes of the keys of each kind in Redis, estimated like router_store_keys.", "kind"
+            "store_key_bytes",
+            "Bytes of the keys of each kind in Redis, estimated like router_store_keys.",
+            labels=("kind",),
         )
         self.store_sampled_share = families.gauge(
             "store_sampled_share", "Sampled keys as a share of all keys; 0 on pods that do not lead."

@@ -9,8 +9,12 @@ class TaskMetrics:
     """Counted by `usecases.tasks` and `usecases.messages`."""
 
     def _tasks(self, families: Families) -> None:
-        self.results_settled = families.counter("results_settled", "Results that settled an attempt.", "status")
-        self.results_refused = families.counter("results_refused", "Results that did not settle an attempt.", "reason")
+        self.results_settled = families.counter(
+            "results_settled", "Results that settled an attempt.", labels=("status",)
+        )
+        self.results_refused = families.counter(
+            "results_refused", "Results that did not settle an attempt.", labels=("reason",)
+        )
         self.usage_settled = families.counter("usage_settled", "Usage events that settling has put into the outbox.")
         self.usage_published = families.counter(
             "usage_published", "Usage events published to the stream and removed from the outbox."
@@ -37,7 +41,7 @@ class TaskMetrics:
             "final_results",
             "Final results published to callers: by the pod that ended the task, by a sweeper after no confirmation, "
             "to a caller who repeated the request, or failed.",
-            "outcome",
+            labels=("outcome",),
         )
         for outcome in ("pod", "sweeper", "repeat", "failed"):
             self.final_results.labels(outcome)
@@ -45,22 +49,23 @@ class TaskMetrics:
             "isolation_violations",
             "Refused messages that cross tenants: a result or ack for another tenant's task, a request or query that "
             "names two tenants, a query for another tenant's decision.",
-            "door",
+            labels=("door",),
         )
         for door in Door:
             self.isolation_violations.labels(door.value)
         self.input_defects = families.counter(
             "input_defects",
             "Defects that did not cost the message: something else was read, or the field was dropped.",
-            "message",
-            "defect",
+            labels=("message", "defect"),
         )
-        self.dead_letters = families.counter("dead_letters", "Messages that became dead letters, by source.", "source")
+        self.dead_letters = families.counter(
+            "dead_letters", "Messages that became dead letters, by source.", labels=("source",)
+        )
         self.redriven = families.counter(
-            "redriven", "Dead letters received again after a redrive, by stream.", "stream"
+            "redriven", "Dead letters received again after a redrive, by stream.", labels=("stream",)
         )
         self.breaker_transitions = families.counter(
-            "breaker_transitions", "Observed breaker changes, by new state.", "to"
+            "breaker_transitions", "Observed breaker changes, by new state.", labels=("to",)
         )
         for source in ("router", "worker"):
             self.dead_letters.labels(source)
@@ -68,6 +73,6 @@ class TaskMetrics:
             if turn is not BreakerTurn.UNCHANGED:
                 self.breaker_transitions.labels(turn.name.lower())
         self.worker_heartbeats = families.counter(
-            "worker_heartbeats", "Worker heartbeats received, by status.", "status"
+            "worker_heartbeats", "Worker heartbeats received, by status.", labels=("status",)
         )
         self.workers = families.gauge("workers", "Workers with a heartbeat in the last minute.")

@@ -56,7 +56,7 @@ class ActFields:
         value = self._value(field)
         if value is None or isinstance(value, str):
             return value
-        self._problems.add(field, f"is {named(value)}", "a string")
+        self._problems.add(field, f"is {named(value)}", hint="a string")
         return None
 
     def flag(self, field: str) -> bool:
@@ -86,7 +86,7 @@ class ActFields:
         if isinstance(cursor, str):
             return cursor
         if cursor is not None:
-            self._problems.add("cursor", "is not a string", "take it from the previous page")
+            self._problems.add("cursor", "is not a string", hint="take it from the previous page")
         return ""
 
     def limit(self) -> int:
@@ -96,7 +96,7 @@ class ActFields:
             return limit
         if limit is not None:
             self._problems.add(
-                "limit", f"is not a number from 1 to {MAX_PAGE:,}", "ask for the next page by its cursor"
+                "limit", f"is not a number from 1 to {MAX_PAGE:,}", hint="ask for the next page by its cursor"
             )
         return MAX_PAGE
 

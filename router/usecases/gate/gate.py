@@ -2,20 +2,20 @@
 
 Effect of one poll:
 
-    good file                       its checkpoint is in force at once
-    no file                         the last good checkpoint stays for the grace time, then CP1 baseline
-    malformed file, after a good    the last good checkpoint stays for one more poll, because the file may be
-                                    half-written; then CP1 baseline
-    unreadable file                 CP1 baseline at once
+    readable file                   its checkpoint is in force at once, an older one too
+    missing, unreadable or          the last checkpoint stays for the grace time, then CP1 baseline; the alert is
+    malformed file                  raised at once
+    none was readable since start,  CP1 baseline at once
+    or since the grace time ended
 
-The file is never written. Every poll opens the path again, so it notices the symlink swap of a ConfigMap.
+The grace time runs from the first poll without a readable file, however its fault changes. The file is never written.
+Every poll opens the path again, so it notices the symlink swap of a ConfigMap.
 """
 
 import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import assert_never
 
 from msgspec import Struct
 
@@ -36,8 +36,8 @@ log = logging.getLogger("router.gate")
 class GateState(Struct, frozen=True):
     """State of the gate, for status and audit. `fault` None: open.
 
-    `since_ms`: time of the last change (the pod's Unix time; 0: no poll yet). `doubt`: why the last good checkpoint
-    is in force although the last poll did not find it.
+    `since_ms`: time of the last change (the pod's Unix time; 0: no poll yet). `doubt`: why the last checkpoint is in
+    force although the last poll could not read it, and for how long.
     """
 
     checkpoint: str | None
@@ -86,8 +86,8 @@ class Gate:
         self._monotonic_ms, self._wall_ms = monotonic_ms, wall_ms
         self._grace_ms, self._max_age_s = grace_s * 1000, max_age_s
         self._good: Checkpoint | None = None
-        self._vanished_at_ms: int | None = None
-        self._malformed_once = False
+        self._grace_began_ms: int | None = None
+        self._doubted: Fault | None = None
         self._doubt: str | None = None
         self._fallbacks: deque[int] = deque(maxlen=FREQUENT)
         self._polled = False
@@ -110,6 +110,7 @@ class Gate:
         now_ms = self._monotonic_ms()
         effective = self._effective(read, now_ms)
         self._apply(effective, now_ms)
+        self._report_doubt(read, effective)
         self._check_age(effective)
 
     def _read(self) -> Checkpoint | Unusable:
@@ -120,34 +121,40 @@ class Gate:
         return Unusable(Fault.MISSING, "there is no file") if content is None else parse(content)
 
     def _effective(self, read: Checkpoint | Unusable, now_ms: int) -> Checkpoint | Unusable:
-        """The checkpoint in force after this poll: the one just read, or still the last good one."""
+        """The checkpoint in force after this poll: the one just read, or still the last one."""
         self._doubt = None
         if isinstance(read, Checkpoint):
-            self._good, self._vanished_at_ms, self._malformed_once = read, None, False
+            self._good, self._grace_began_ms = read, None
             return read
         if self._good is None:
             return read
-        match read.fault:
-            case Fault.MISSING:
-                if self._vanished_at_ms is None:
-                    self._vanished_at_ms = now_ms
-                    log.warning("state file vanished", extra={"event": Event.GATE_STATE_UNUSABLE, "reason": read.fault})
-                left_ms = self._grace_ms - (now_ms - self._vanished_at_ms)
-                if left_ms > 0:
-                    self._doubt = f"the file vanished; its last value stays in force for {-(-left_ms // 1000)} s more"
-                    return self._good
-            case Fault.MALFORMED:
-                if not self._malformed_once:
-                    self._malformed_once = True
-                    patience = "its last value stays in force for one more poll"
-                    self._doubt = f"the file cannot be parsed, {patience}: {read.detail}"
-                    return self._good
-            case Fault.UNREADABLE | Fault.OLDER:
-                pass  # the gate closes at once
-            case _:
-                assert_never(read.fault)
-        self._good, self._vanished_at_ms, self._malformed_once = None, None, False
-        return read
+        if self._grace_began_ms is None:
+            self._grace_began_ms = now_ms
+        left_ms = self._grace_ms - (now_ms - self._grace_began_ms)
+        if left_ms <= 0:
+            self._good, self._grace_began_ms = None, None
+            return read
+        left_s = -(-left_ms // 1000)
+        self._doubt = f"the file is {read.fault}, its last value stays in force for {left_s} s more: {read.detail}"
+        return self._good
+
+    def _report_doubt(self, read: Checkpoint | Unusable, effective: Checkpoint | Unusable) -> None:
+        """Raise the alert at the first poll that cannot read the file; resolve it when the file is readable again."""
+        if self._doubt is None:
+            if self._doubted is not None and isinstance(read, Checkpoint):
+                log.info("state file readable again", extra={"event": Event.LOG, "checkpoint": read.name})
+                if fault_of(effective) is None:
+                    self._alerts.resolve(Condition.CP_STATE_UNUSABLE, FLEET)
+            self._doubted = None
+        elif isinstance(read, Unusable) and read.fault is not self._doubted:
+            self._doubted = read.fault
+            log.warning(
+                "state file not usable: %s",
+                self._doubt,
+                extra={"event": Event.GATE_STATE_UNUSABLE, "reason": read.fault},
+            )
+            metadata: JsonObject = {"reason": read.fault.value, "detail": self._doubt}
+            self._alerts.raise_(Condition.CP_STATE_UNUSABLE, FLEET, metadata=metadata)
 
     def _apply(self, effective: Checkpoint | Unusable, now_ms: int) -> None:
         fault = fault_of(effective)

@@ -34,7 +34,7 @@ class StoredDeadLetter(Struct, frozen=True):
     letter: ReceivedDeadLetter
 
 
-class Filter(Struct, frozen=True):
+class Filter(Struct, frozen=True, kw_only=True):
     """Selects dead letters; a field that is None matches all.
 
     `subject` is the original subject, or the open one of a subject that is bound to a tenant. `reason` is a part of the

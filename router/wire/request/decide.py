@@ -39,8 +39,7 @@ from router.wire.worker.job import check_payload
 
 MAX_BYTES = 1 << 20
 _DEPTH = f"nested more than {MAX_DEPTH} levels deep"
-_TOO_DEEP = (f"is {_DEPTH}", "flatten it, or send it as a string")
-_BODY_TOO_DEEP = (f"the payload or the context is {_DEPTH}", "flatten it, or send it as a string")
+_FLATTEN = "flatten it, or send it as a string"
 
 
 def decode(
@@ -62,7 +61,7 @@ def decode(
     headers = with_lower_names(headers) if headers else NO_HEADERS
     if len(data) > max_bytes:
         hint = f"send at most {max_bytes:,} bytes: store the payload elsewhere and send its payload_ref"
-        return unreadable(f"has {len(data):,} bytes", hint, Intake.PAYLOAD_TOO_LARGE)
+        return unreadable(f"has {len(data):,} bytes", hint=hint, intake=Intake.PAYLOAD_TOO_LARGE)
     problems = Problems()
     try:
         if headers and _has_protobuf_body(data, headers):
@@ -70,11 +69,11 @@ def decode(
         else:
             doc = parse_request(data, problems)
     except NotJsonError as e:
-        return unreadable(str(e), "send one JSON object in UTF-8")
+        return unreadable(str(e), hint="send one JSON object in UTF-8")
     except DecodeError:
-        return unreadable("is not a beamline.flow.v1.RouteRequest", "drop the Content-Type header to send JSON")
+        return unreadable("is not a beamline.flow.v1.RouteRequest", hint="drop the Content-Type header to send JSON")
     if type(doc) is not dict:
-        return unreadable(f"is {named(doc)}", "send one JSON object")
+        return unreadable(f"is {named(doc)}", hint="send one JSON object")
     return _read_request(doc, headers, subject_tenant, strict, result_prefixes, max_deadline_ms, problems)
 
 
@@ -145,9 +144,9 @@ def _read_request(
 def _add_late_problems(work: Work, context: JsonObject, push: bool, problems: Problems) -> None:
     """Add the problems that are otherwise checked later, so that the refusal lists them too."""
     if not is_writable(work.metadata):
-        problems.add("metadata", *_TOO_DEEP)
+        problems.add("metadata", f"is {_DEPTH}", hint=_FLATTEN)
     if not is_writable(work.payload) or not is_writable(context):
-        problems.add("", *_BODY_TOO_DEEP)
+        problems.add("", f"the payload or the context is {_DEPTH}", hint=_FLATTEN)
     elif push:
         check_payload(work.payload, problems)
 
@@ -155,9 +154,9 @@ def _add_late_problems(work: Work, context: JsonObject, push: bool, problems: Pr
 def _with_fingerprint(request: DecideRequest) -> DecideRequest | Rejected:
     problems = Problems()
     if request.metadata and not is_writable(request.metadata):
-        problems.add("metadata", *_TOO_DEEP)
+        problems.add("metadata", f"is {_DEPTH}", hint=_FLATTEN)
     try:
         force_setattr(request, "fingerprint", fingerprint(request))  # No other code has a reference to the request yet.
     except orjson.JSONEncodeError:
-        problems.add("", *_BODY_TOO_DEEP)
+        problems.add("", f"the payload or the context is {_DEPTH}", hint=_FLATTEN)
     return problems.rejected(request.request_id, request.correlation.trace_id) if problems else request

@@ -39,12 +39,12 @@ def tenant_of(body: object, inner: object, headers: Mapping[str, str], subject: 
     ):
         tenant = name(problems, "tenant_id", body)
         if body is None:
-            problems.add("tenant_id", "is missing", _NAME_TENANT)
+            problems.add("tenant_id", "is missing", hint=_NAME_TENANT)
         return tenant or ""
     problems_before = len(problems)
     tenant = agreed_tenant(body, headers, subject, problems, inner)
     if tenant is None and len(problems) == problems_before:
-        problems.add("tenant_id", "is missing", _NAME_TENANT)
+        problems.add("tenant_id", "is missing", hint=_NAME_TENANT)
     return tenant or ""
 
 
@@ -56,7 +56,7 @@ def agreed_tenant(
     `subject` is the part of the subject that names the tenant. Tenants that differ are a problem.
     """
     if subject is not None and not _fits_subject(subject):
-        problems.add("subject", "has a tenant with an empty part", "name the tenant without empty parts")
+        problems.add("subject", "has a tenant with an empty part", hint="name the tenant without empty parts")
         subject = None
     named_tenants = (
         name(problems, "subject", subject),
@@ -69,8 +69,8 @@ def agreed_tenant(
         problems.add(
             "tenant_id",
             "differs between subject, header and body",
-            "send one tenant, in one place",
-            Intake.TENANT_FORBIDDEN,
+            hint="send one tenant, in one place",
+            intake=Intake.TENANT_FORBIDDEN,
         )
     return next((t for t in named_tenants if t is not None), None)
 
@@ -120,15 +120,17 @@ def idempotency_key_of(key: object, headers: Mapping[str, str], problems: Proble
         if (sent := headers.get(header)) is None:
             continue
         if is_garbled(sent):
-            problems.add(f"header {header}", "is not UTF-8", "send the key in UTF-8", Intake.IDEMPOTENCY_VIOLATION)
+            problems.add(
+                f"header {header}", "is not UTF-8", hint="send the key in UTF-8", intake=Intake.IDEMPOTENCY_VIOLATION
+            )
             continue
         sent_key = text(problems, f"header {header}", sent, MAX_ID_CHARS, Intake.IDEMPOTENCY_VIOLATION)
         if found is not None and sent_key is not None and found != sent_key:
             problems.add(
                 "idempotency_key",
                 "differs between header and body",
-                "send one key, in one place",
-                Intake.IDEMPOTENCY_VIOLATION,
+                hint="send one key, in one place",
+                intake=Intake.IDEMPOTENCY_VIOLATION,
             )
         found = found if sent_key is None else sent_key
     return found
@@ -139,7 +141,9 @@ def check_whole_ids(request_id: str | None, message_id: str | None, key: str | N
     own_id = None if request_id is message_id else request_id
     for field, value in (("request_id", own_id), ("message_id", message_id), ("idempotency_key", key)):
         if value is not None and HALF in value:
-            problems.add(field, "has half a character", "send whole characters", Intake.IDEMPOTENCY_VIOLATION)
+            problems.add(
+                field, "has half a character", hint="send whole characters", intake=Intake.IDEMPOTENCY_VIOLATION
+            )
 
 
 def check_strict_ids(request_id: str | None, work: Work, correlation: Correlation, problems: Problems) -> None:
@@ -155,7 +159,9 @@ def check_strict_ids(request_id: str | None, work: Work, correlation: Correlatio
     )
     for field, value in ids:
         if value is not None and not _uuid(value) and not _ulid(value):
-            problems.add(field, "is not a UUID or a ULID", "send a UUID or a ULID", _CORRELATION)
+            problems.add(field, "is not a UUID or a ULID", hint="send a UUID or a ULID", intake=_CORRELATION)
     run_ids = (c.run_id, c.flow_id, c.step_id)
     if any(v is None for v in run_ids) and any(v is not None for v in run_ids):
-        problems.add("run_id", "needs flow_id and step_id, and they need it", "send all three or none", _CORRELATION)
+        problems.add(
+            "run_id", "needs flow_id and step_id, and they need it", hint="send all three or none", intake=_CORRELATION
+        )

@@ -128,7 +128,9 @@ def _priority(value: object, problems: Problems) -> str | float | None:
         return value
     if type(value) is str:
         return text(problems, "options.priority", value, MAX_PRIORITY_CHARS)
-    problems.add("options.priority", f"is {named(value)}", f"send a number, or at most {MAX_PRIORITY_CHARS} characters")
+    problems.add(
+        "options.priority", f"is {named(value)}", hint=f"send a number, or at most {MAX_PRIORITY_CHARS} characters"
+    )
     return None
 
 
@@ -156,7 +158,7 @@ def _result_subject(value: object, prefixes: tuple[str, ...], problems: Problems
         problems.add(
             "options.result_subject",
             "is not allowed as a result subject",
-            f"send a subject without wildcards that starts with {allowed}",
+            hint=f"send a subject without wildcards that starts with {allowed}",
         )
     return subject
 
@@ -170,7 +172,7 @@ def assignment_subject_of(value: object, problems: Problems) -> str | None:
         problems.add(
             "assignment_subject",
             "is not allowed as an assignment subject",
-            "send a subject without wildcards that starts with caf.exec. and does not end in .ack or .dlq; "
+            hint="send a subject without wildcards that starts with caf.exec. and does not end in .ack or .dlq; "
             "subjects of acks, results, assigned events and cancellations, and below them, are the router's own",
         )
     return subject

@@ -104,7 +104,9 @@ def encode_job(request: DecideRequest, deadline_ms: int, *, max_attempts: int = 
     if len(head) > MAX_HEAD_BYTES:
         problems = Problems()
         hint = "send only what routing and the worker need"
-        problems.add("context", _too_large(len(head), "context and metadata have"), hint, Intake.PAYLOAD_TOO_LARGE)
+        problems.add(
+            "context", _too_large(len(head), "context and metadata have"), hint=hint, intake=Intake.PAYLOAD_TOO_LARGE
+        )
         return problems.rejected().refused
     job: JsonObject = {"type": request.task_type}
     body: dict[str, object] = {
@@ -152,7 +154,7 @@ def check_payload(payload: JsonValue, problems: Problems) -> None:
     size = len(orjson.dumps(payload))
     if size > MAX_PAYLOAD_BYTES:
         hint = "store it elsewhere and send its payload_ref"
-        problems.add("task.payload", _too_large(size), hint, Intake.PAYLOAD_TOO_LARGE)
+        problems.add("task.payload", _too_large(size), hint=hint, intake=Intake.PAYLOAD_TOO_LARGE)
 
 
 def _too_large(size: int, verb: str = "has") -> str:

@@ -47,7 +47,9 @@ def decode_result(
         try:
             fields: JsonObject | Rejected = _from_protobuf_result(parse_protobuf(result_pb2.ExecResult, data, dropped))
         except DecodeError:
-            return unreadable("is not a beamline.worker.v1.ExecResult", "drop the Content-Type header to send JSON")
+            return unreadable(
+                "is not a beamline.worker.v1.ExecResult", hint="drop the Content-Type header to send JSON"
+            )
     else:
         fields = open_envelope(data, "exec_result", max_bytes, dropped, bare_only=_BARE_ONLY)
     return (
@@ -76,7 +78,7 @@ def _result(
         problems.add(
             "assignment_id",
             "is missing",
-            "send it, or tenant_id with one of request_id, idempotency_key and decision_id",
+            hint="send it, or tenant_id with one of request_id, idempotency_key and decision_id",
         )
     step = _step(doc, problems) if assignment_id is None and decision_id is None else None
     correlation = _correlation(doc, headers, dropped)
@@ -157,7 +159,7 @@ def decode_ack(
             fields: JsonObject | Rejected = _from_protobuf_ack(parse_protobuf(ack_pb2.ExecAssignmentAck, data, dropped))
         except DecodeError:
             message = "is not a beamline.worker.v1.ExecAssignmentAck"
-            return unreadable(message, "drop the Content-Type header to send JSON")
+            return unreadable(message, hint="drop the Content-Type header to send JSON")
     else:
         fields = open_envelope(data, "exec_assignment_ack", max_bytes, dropped)
     return (
@@ -171,7 +173,7 @@ def _ack(
     problems = Problems()
     get = doc.get
     if get("assignment_id") is None:
-        problems.add("assignment_id", "is missing", "send the assignment_id of the assignment")
+        problems.add("assignment_id", "is missing", hint="send the assignment_id of the assignment")
     assignment_id = _id(problems, "assignment_id", get("assignment_id"))
     status = enum_member(problems, "status", get("status"), AckStatus, dropped)
     tenant_id = agreed_tenant(get("tenant_id"), headers, subject_tenant, problems)
@@ -216,7 +218,7 @@ def _id(problems: Problems, path: str, value: JsonValue) -> bytes | None:
     raw_id = from_text(value) if type(value) is str else None
     if raw_id is None:
         message = "is not a UUID" if type(value) is str else f"is {named(value)}"
-        problems.add(path, message, "send the UUID as this router gave it")
+        problems.add(path, message, hint="send the UUID as this router gave it")
     return raw_id
 
 
@@ -225,7 +227,7 @@ def _exact(problems: Problems, path: str, value: JsonValue, dropped: Problems) -
     checked = text(problems, path, value)
     if checked is None or HALF not in checked or not dropped.warnings:
         return checked
-    problems.add(path, "has half a character", "send it as the request had it")
+    problems.add(path, "has half a character", hint="send it as the request had it")
     return None
 
 
@@ -268,5 +270,5 @@ def _message(problems: Problems, path: str, value: JsonValue) -> str | None:
     """Check a text for people and cut it to 4,096 characters; it may have line breaks."""
     if value is None or type(value) is str:
         return value and value[:_MAX_MESSAGE_CHARS]
-    problems.add(path, f"is {named(value)}", "send a string")
+    problems.add(path, f"is {named(value)}", hint="send a string")
     return None

@@ -1,8 +1,10 @@
-"""The gate follows the mounted file: at once to what is good, with patience to what may pass."""
+"""The gate follows the mounted file: at once to what can be read, with the grace time to what cannot."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import errno
+import os
+from collections.abc import Callable, Iterable
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from router.domain.decision import Code, Refused
 from router.domain.gate import BASELINE, Fault
 from router.domain.plan import ALL_FEATURES
 from router.edge.state_file import MountedFile
-from router.telemetry import Telemetry
+from router.telemetry import Event, Telemetry
 from router.usecases.gate.gate import Gate, GateState
 from tests.usecases.fakes.alerts import RecordedAlerts
 
@@ -66,15 +68,6 @@ class Pod:
 def pod(tmp_path: Path) -> Pod:
     """A pod whose state file is not there yet."""
     return Pod(tmp_path / "state.json")
-
-
-@contextmanager
-def unreadable(path: Path) -> Iterator[None]:
-    """A path that is there and cannot be read as a file, also by root."""
-    path.unlink()
-    path.mkdir()
-    yield
-    path.rmdir()
 
 
 def test_it_is_closed_before_the_first_look(pod: Pod) -> None:
@@ -146,25 +139,162 @@ async def test_grace_keeps_an_older_value_too(pod: Pod) -> None:
     assert await pod.sees(None) is Fault.OLDER
 
 
-async def test_a_half_written_file_is_looked_at_again(pod: Pod) -> None:
-    """One malformed look after a good one changes nothing; the second one does."""
+def _write(content: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(content)
+
+
+def _directory(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.mkdir()
+
+
+def _loop(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to(path.name)
+
+
+def _dangling(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.symlink_to("..data/state.json")
+
+
+def _pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def _huge(path: Path) -> None:
+    with path.open("wb") as file:
+        file.write(GOOD)
+        file.truncate(64 << 30)
+
+
+BAD: dict[str, tuple[Fault, Callable[[Path], object]]] = {
+    "gone": (Fault.MISSING, lambda path: path.unlink(missing_ok=True)),
+    "half of a mount's swap": (Fault.MISSING, _dangling),
+    "empty": (Fault.MALFORMED, _write(b"")),
+    "truncated in the key": (Fault.MALFORMED, _write(GOOD[:5])),
+    "truncated in the value": (Fault.MALFORMED, _write(GOOD[:18])),
+    "truncated at the end": (Fault.MALFORMED, _write(GOOD[:-1])),
+    "zeros, as after a power loss": (Fault.MALFORMED, _write(bytes(len(GOOD)))),
+    "written twice": (Fault.MALFORMED, _write(GOOD + GOOD)),
+    "not JSON": (Fault.MALFORMED, _write(b"current_cp: CP2-LC")),
+    "not text": (Fault.MALFORMED, _write(b"\xff\xfe" + GOOD)),
+    "a number": (Fault.MALFORMED, _write(b'{"current_cp":2}')),
+    "null": (Fault.MALFORMED, _write(b'{"current_cp":null}')),
+    "a list": (Fault.MALFORMED, _write(b'["CP2-LC"]')),
+    "no such field": (Fault.MALFORMED, _write(b'{"cp":"CP2-LC"}')),
+    "no checkpoint": (Fault.MALFORMED, _write(b'{"current_cp":"latest"}')),
+    "half a character": (Fault.MALFORMED, _write(b'{"current_cp":"\\ud800"}')),
+    "too deep": (Fault.MALFORMED, _write(b'{"current_cp":' + b"[" * 100_000)),
+    "too large": (Fault.MALFORMED, _huge),
+    "a directory": (Fault.UNREADABLE, _directory),
+    "a link to itself": (Fault.UNREADABLE, _loop),
+    "a pipe": (Fault.UNREADABLE, _pipe),
+}
+
+
+@pytest.mark.parametrize(("fault", "make"), BAD.values(), ids=BAD)
+async def test_what_cannot_be_read_keeps_the_last_value_for_the_grace_time(
+    pod: Pod, fault: Fault, make: Callable[[Path], object]
+) -> None:
+    """However it is broken: the alert is raised at once, and the gate closes when the grace time is over."""
     await pod.sees(GOOD)
-    assert await pod.sees(GOOD[:20]) is None
+    make(pod.path)
+    assert await pod.looks() is None
+    assert pod.gate.features is ALL_FEATURES
+    assert pod.alerts.open == {Condition.CP_STATE_UNUSABLE}
+    assert fault in (pod.gate.state.doubt or "")
+    assert await pod.looks(59_999) is None
+    assert await pod.looks(1) is fault
+    assert pod.gate.features is BASELINE
+    assert pod.fallbacks(fault) == 1
+
+
+@pytest.mark.parametrize(("fault", "make"), BAD.values(), ids=BAD)
+async def test_a_file_that_was_never_readable_is_the_baseline_at_once(
+    pod: Pod, fault: Fault, make: Callable[[Path], object]
+) -> None:
+    """There is no value to keep."""
+    make(pod.path)
+    assert await pod.looks() is fault
+    assert pod.gate.features is BASELINE
+    assert pod.alerts.open == {Condition.CP_STATE_UNUSABLE}
+
+
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "Permission denied"), OSError(errno.EIO, "I/O error")])
+async def test_a_file_that_may_not_be_read_keeps_its_value_for_the_grace_time(error: OSError) -> None:
+    """No permission, or a bad disk; tests may run as root, so the file is a stand-in."""
+
+    class File:
+        error: OSError | None = None
+
+        def read(self) -> bytes:
+            if self.error is not None:
+                raise self.error
+            return GOOD
+
+    now_ms = 0
+    alerts, file = RecordedAlerts(), File()
+    gate = Gate(file, Telemetry(CollectorRegistry()), alerts, monotonic_ms=lambda: now_ms, wall_ms=lambda: 0)
+    await gate.poll()
+    file.error = error
+    await gate.poll()
+    assert gate.is_open
+    assert alerts.open == {Condition.CP_STATE_UNUSABLE}
+    assert error.strerror is not None
+    assert error.strerror in (gate.state.doubt or "")
+    now_ms = 60_000
+    await gate.poll()
+    assert gate.state.fault is Fault.UNREADABLE
+
+
+@pytest.mark.parametrize("order", list(permutations(["gone", "truncated in the value", "a directory"])), ids=str)
+async def test_one_grace_time_covers_changing_faults(pod: Pod, order: tuple[str, ...]) -> None:
+    """A file that is broken in turn in three ways has 60 seconds in all."""
+    await pod.sees(GOOD)
+    for name in order:
+        if pod.path.is_dir():
+            pod.path.rmdir()
+        BAD[name][1](pod.path)
+        assert await pod.looks(19_999) is None
+    assert await pod.looks(19_999) is None
+    assert await pod.looks(3) is BAD[order[-1]][0]
+
+
+@pytest.mark.parametrize("name", ["gone", "truncated at the end", "a directory"])
+async def test_an_older_file_is_obeyed_during_the_grace_time(pod: Pod, name: str) -> None:
+    """It can be read, so it is no doubt; the next grace time begins with its value."""
+    await pod.sees(GOOD)
+    BAD[name][1](pod.path)
+    assert await pod.looks() is None
+    if pod.path.is_dir():
+        pod.path.rmdir()
+    assert await pod.sees(OLDER) is Fault.OLDER
+    assert pod.alerts.open == {Condition.CP_STATE_UNUSABLE}
+    assert await pod.sees(b"{") is Fault.OLDER
+
+
+@pytest.mark.parametrize("name", ["gone", "empty", "too large"])
+async def test_a_readable_file_ends_the_doubt_and_the_alert(pod: Pod, name: str) -> None:
+    """Nothing closed, so nothing counts as a fallback."""
+    await pod.sees(GOOD)
+    BAD[name][1](pod.path)
+    await pod.looks()
     assert await pod.sees(GOOD) is None
-    assert await pod.sees(GOOD[:20]) is None
-    assert await pod.looks() is Fault.MALFORMED
+    assert (pod.gate.state.doubt, pod.alerts.open) == (None, set())
+    assert [c.fault for c in pod.changes] == [None]
 
 
-async def test_a_malformed_file_at_boot_is_the_baseline_at_once(pod: Pod) -> None:
-    """There is no good value to keep."""
-    assert await pod.sees(b"{") is Fault.MALFORMED
-
-
-async def test_an_unreadable_file_is_the_baseline_at_once(pod: Pod) -> None:
-    """It did not vanish: somebody broke it."""
+async def test_the_log_names_each_fault_once(pod: Pod, caplog: pytest.LogCaptureFixture) -> None:
+    """Ten polls of a broken file are one line."""
     await pod.sees(GOOD)
-    with unreadable(pod.path):
-        assert await pod.looks() is Fault.UNREADABLE
+    for _ in range(10):
+        await pod.sees(b"{")
+    for _ in range(10):
+        await pod.sees(None)
+    lines = [r for r in caplog.records if getattr(r, "event", "") == Event.GATE_STATE_UNUSABLE]
+    assert [getattr(r, "reason", "") for r in lines] == [Fault.MALFORMED, Fault.MISSING]
 
 
 async def test_a_configmap_swap_is_seen(tmp_path: Path) -> None:
