@@ -97,11 +97,13 @@ def _payload(text: str) -> Any:
 
     import orjson
 
+    from router.wire.parse import BOM
+
     try:
         if text == "-":
-            return orjson.loads(sys.stdin.buffer.read())
+            return orjson.loads(sys.stdin.buffer.read().removeprefix(BOM))
         if text.startswith("@"):
-            return orjson.loads(Path(text[1:]).read_bytes())
+            return orjson.loads(Path(text[1:]).read_bytes().removeprefix(BOM))
         return orjson.loads(text)
     except OSError as e:
         raise typer.BadParameter(f"{text[1:]} cannot be read: {e.strerror}", param_hint="--payload") from e
