@@ -1,7 +1,7 @@
 # Needs: make and Python ≥ 3.11. Everything else is installed into .venv from requirements.lock, by hash.
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-unit test-long test-rights test-docker lint types swaps mutate bench bench-compare chaos proto docs chart tools e2e-compose e2e-k8s lock
+.PHONY: help venv run test test-unit test-long test-rights test-docker lint types swaps mutate bench bench-compare chaos survive proto docs chart tools e2e-compose e2e-k8s lock
 
 help: ## what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -51,6 +51,9 @@ bench-compare: venv ## Redis and pod µs per decision of BASE and of the working
 
 chaos: venv ## faults against a fleet under load, and what must hold after them (FAULTS=1000 SEED=… ARGS=--everysec)
 	@$(BIN)/python -m tests.chaos --faults $(or $(FAULTS),1000) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+survive: venv ## what the fleet does under each fault, one row each (ARGS=--short, --only redis, --list, --write)
+	@$(BIN)/python -m tests.survive $(ARGS)
 
 proto: venv ## generate the protobuf code again
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python proto/generate.py

@@ -261,6 +261,21 @@ class NatsProcess(ServerProcess):
             "CHANGE-ME", PASSWORD
         )
 
+    def reload(self, extra: str) -> None:
+        """Replace the addition to the configuration while the server runs, and return when it is in force."""
+        done = self._reloads()
+        self.extra = extra
+        self.command()
+        os.kill(self.pid, signal.SIGHUP)
+        give_up = time.monotonic() + START_TIMEOUT_S
+        while self._reloads() == done:
+            if time.monotonic() > give_up:
+                raise RuntimeError(f"the server did not reload:\n{self.log.read_text(errors='replace')[-2000:]}")
+            time.sleep(0.01)  # a log file has no event
+
+    def _reloads(self) -> int:
+        return self.log.read_text(errors="replace").count("Reloaded server configuration")
+
     def violations(self) -> list[str]:
         """What users were refused since the start."""
         return [line for line in self.log.read_text(errors="replace").splitlines() if " Violation" in line]

@@ -25,6 +25,7 @@ from router.usecases.policies.cache import PolicyCache
 log = logging.getLogger("router.app")
 
 # Dispatch is reported by `usecases.tasks.push_gate`, which knows of refused publishes too.
+_FAULTS = 3  # failed checks in a row: about 7 s
 _PARTS_WITH_STREAMS = (Degradable.ALERTS, Degradable.AUDIT_EXPORT)
 
 
@@ -130,11 +131,14 @@ class StreamWatch:
         self._alerts = alerts
         self._optional = optional
         self._on_missing = on_missing
+        self._faults = 0
         self.fit = asyncio.Event()
 
     def checked(self, ensured: Ensured, covered: dict[str, list[str]]) -> None:
         """Called after each complete check of the streams; `covered`: request/reply subject → covering streams."""
         self._differences.set(len(ensured.differences))
+        self._faults = 0
+        self._readiness.restore(Degradable.STREAM_CHECKS)
         missing: dict[str, str] = {}
         for one in ensured.missing:
             if one.part is Degradable.DISPATCH:
@@ -162,7 +166,10 @@ class StreamWatch:
 
     def failed(self, reason: str, off: bool) -> None:
         """Called after a check that failed; `off`: there is no JetStream. Publishes notice later outages."""
+        self._faults += 1
         if self.fit.is_set():
+            if self._faults >= _FAULTS:
+                self._readiness.degrade(Degradable.STREAM_CHECKS, reason)
             return
         if not (off and self._optional):
             self._readiness.not_ok("streams", reason)

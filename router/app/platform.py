@@ -7,10 +7,11 @@ from prometheus_client import CollectorRegistry
 from router import __version__
 from router.app.adapter_settings import bus_options, durable_consumers, stream_specs
 from router.app.observers import StoreWatch, StreamWatch
+from router.app.permission_watch import PermissionWatch
 from router.app.store import Store, StoreHooks
 from router.bus.client.connection import Bus
 from router.bus.publishing.publisher import StreamPublisher
-from router.bus.requests.reply_subjects import ReplySubjects
+from router.bus.requests.reply_subjects import PASSING, ReplySubjects
 from router.bus.streams.keeper import StreamKeeper
 from router.bus.streams.registry import Streams
 from router.domain.alert import FLEET, Condition
@@ -89,6 +90,16 @@ class Platform:
             optional=s.dispatch == "optional",
             on_missing=self.push_gate.missing,
         )
+        self.permissions = PermissionWatch(
+            bus=self.bus,
+            readiness=self.readiness,
+            alerts=self.alerts,
+            push_gate=self.push_gate,
+            telemetry=self.telemetry,
+            streams=self.streams.specs,
+            inboxes=s.reply_prefixes or PASSING,
+            now_s=time.monotonic,
+        )
         self.keeper = StreamKeeper(
             self.bus,
             self.streams,
@@ -159,6 +170,8 @@ class Platform:
         """Call once a second. Does not wait for Redis or NATS."""
         self.store_watch.tick()
         self.push_gate.tick()
+        if not self.draining:
+            self.permissions.tick()
         self._bus_rule.read(self._bus_was_down)
         self._bus_was_down = self._bus_was_down and not self.bus.connected
 

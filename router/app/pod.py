@@ -5,7 +5,7 @@
 
 Redis or NATS may be unavailable at boot: the pod starts, is not ready, reports why, and retries. It takes requests from
 the first readiness on; later outages are metrics and alerts. Readiness is only withdrawn while a stream covers a
-request/reply subject.
+request/reply subject, or NATS does not permit the subscription to decide requests.
 """
 
 import asyncio

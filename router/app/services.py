@@ -15,11 +15,9 @@ from router.bus.requests import service
 from router.domain.alert import Door
 from router.domain.audit import Actor
 from router.domain.decision import Code, Refused
-from router.domain.degraded import Degradable
 from router.domain.json import JsonObject
 from router.edge.http import HttpServer
 from router.edge.pages import pages
-from router.errors import PermissionRefused
 from router.usecases.admin.acts.act import AdminServices
 from router.usecases.admin.admin import Admin
 from router.usecases.admin.backpressure import Backpressure, RecentLatency
@@ -88,24 +86,18 @@ class Services:
             (f"{subjects.GET_DECISION}.>", get_decision),
         )
         for subject, handler in served[len(self._open) :]:
-            try:
-                opened = await service.serve(
-                    bus=platform.bus,
-                    subject=subject,
-                    queue="router",
-                    handler=handler,
-                    fault_reply=fault,
-                    replies=platform.replies,
-                    headers=headers,
-                )
-            except PermissionRefused as refused:
-                if subject != f"{subjects.GET_DECISION}.>":
-                    raise
+            opened = await service.serve(
+                bus=platform.bus,
+                subject=subject,
+                queue="router",
+                handler=handler,
+                fault_reply=fault,
+                replies=platform.replies,
+                headers=headers,
                 # The version before had no such subject: its rights do not cover it.
-                platform.readiness.degrade(Degradable.BOUND_QUERIES, f"{refused}; allow it, and restart the pod")
-                return
+                optional=subject == f"{subjects.GET_DECISION}.>",
+            )
             self._open.append(opened)
-        platform.readiness.restore(Degradable.BOUND_QUERIES)
 
     def _admin(self) -> Admin:
         platform = self._platform

@@ -76,6 +76,7 @@ class TaskParts:
         self.sweeper = self._sweeper(policies, effects)
         effects.next_due = self.sweeper.soon
         self.loops = self._loops(policies, effects)
+        platform.permissions.loops = self.loops
         self.outage = StoreOutage(self.loops, store.ping, t)
         platform.store_watch.on_away.append(self.outage.begin)
 

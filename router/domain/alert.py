@@ -30,6 +30,7 @@ class Condition(StrEnum):
     STREAM_COVERS_REQUESTS = "stream_covers_requests"
     STREAM_UNAVAILABLE = "stream_unavailable"
     CONSUMER_STALLED = "consumer_stalled"
+    PERMISSION_LOST = "permission_lost"
     CP_STATE_UNUSABLE = "cp_state_unusable"
     CP_STATE_OLD = "cp_state_old"
     CP_FALLBACK_FREQUENT = "cp_fallback_frequent"
@@ -96,6 +97,9 @@ ALERTS: dict[Condition, Kind] = {
     ),
     Condition.CONSUMER_STALLED: Kind(
         _C, component="bus", scope="consumer", message="a consumer has messages and makes no progress"
+    ),
+    Condition.PERMISSION_LOST: Kind(
+        _C, component="bus", scope="subject", message="NATS no longer permits a subject that pods need"
     ),
     Condition.CP_STATE_UNUSABLE: Kind(
         _W,

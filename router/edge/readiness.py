@@ -39,7 +39,7 @@ class Readiness:
         self._conditions = {name: ConditionState(False, "not checked yet") for name in conditions}
         self._changed = changed
         self._switched = switched
-        self._degraded: dict[Degradable, str] = {}
+        self._degraded: dict[Degradable, dict[str, str]] = {}
         self._throttle = LogThrottle(time.monotonic)
 
     def ok(self, name: str) -> None:
@@ -63,24 +63,30 @@ class Readiness:
         """All conditions with their states."""
         return dict(self._conditions)
 
-    def degrade(self, part: Degradable, reason: str) -> None:
-        """Report a part as off; operators read `reason`. The log has one line per part and reason a minute."""
-        before = self._degraded.get(part)
-        self._degraded[part] = reason
+    def degrade(self, part: Degradable, reason: str, *, by: str = "") -> None:
+        """Report a part as off; operators read `reason`. The log has one line per part and reason a minute.
+
+        `by`: who reports it. A part is off until each of those that reported it has restored it.
+        """
+        reasons = self._degraded.setdefault(part, {})
+        was_off, before = bool(reasons), reasons.get(by)
+        reasons[by] = reason
         if before != reason and (unsaid := self._throttle.due(f"{part} {reason}")) is not None:
             log.error("%s is off: %s", part, reason, extra={"event": Event.POD_DEGRADED, "unsaid": unsaid})
-        if before is None:
+        if not was_off:
             self._switched(part, True)
 
-    def restore(self, part: Degradable) -> None:
-        """Report a part as working. No effect on a part that is not off."""
-        if self._degraded.pop(part, None) is not None:
+    def restore(self, part: Degradable, *, by: str = "") -> None:
+        """Report a part as working. No effect on a part that `by` has not reported as off."""
+        reasons = self._degraded.get(part, {})
+        if reasons.pop(by, None) is not None and not reasons:
+            del self._degraded[part]
             log.info("%s is on again", part, extra={"event": Event.POD_RESTORED})
             self._switched(part, False)
 
     def degraded(self) -> dict[Degradable, str]:
-        """The parts that are off, with their reasons."""
-        return dict(self._degraded)
+        """The parts that are off, with the reason that was reported first."""
+        return {part: next(iter(reasons.values())) for part, reasons in self._degraded.items()}
 
     def _set(self, name: str, state: ConditionState) -> None:
         if name not in self._conditions:

@@ -9,6 +9,7 @@ import pytest
 
 from router.bus.client.connection import Bus
 from router.bus.client.options import BusOptions
+from tests.bus.guarded import users
 from tests.servers import NatsProcess
 
 
@@ -70,6 +71,24 @@ async def own_server(servers: None, tmp_path: Path) -> AsyncIterator[NatsProcess
 async def own_bus(own_server: NatsProcess) -> AsyncIterator[Bus]:
     """Connected to `own_server`."""
     bus = Bus(BusOptions((own_server.url,), ping_interval_s=1.0))
+    await bus.start()
+    assert await bus.wait_connected(10)
+    yield bus
+    await bus.close()
+
+
+@pytest.fixture
+async def guarded_server(servers: None, tmp_path: Path) -> AsyncIterator[NatsProcess]:
+    """A server with the user `pod` of `tests.bus.guarded`, who may do everything at first."""
+    server = await asyncio.to_thread(NatsProcess(tmp_path, extra=users()).start)
+    yield server
+    await asyncio.to_thread(server.stop)
+
+
+@pytest.fixture
+async def guarded_bus(guarded_server: NatsProcess) -> AsyncIterator[Bus]:
+    """Connected as `pod` to `guarded_server`."""
+    bus = Bus(BusOptions((guarded_server.url,), user="pod", password="pw"))  # noqa: S106
     await bus.start()
     assert await bus.wait_connected(10)
     yield bus

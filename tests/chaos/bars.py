@@ -13,7 +13,7 @@ from router.domain.audit import AuditEntry
 from router.domain.ids import from_text, task_id, to_text
 from router.domain.task import TaskRecord, TaskState
 from router.store.tasks.store import RedisTasks
-from tests.chaos.load import TENANTS, TOLD, Asked
+from tests.chaos.load import TOLD, Asked
 from tests.chaos.world import CONSUMERS, World
 from tests.cli.conftest import run_process
 from tests.fleet.foreign import ASSIGN, ASSIGNED, USAGE, Body
@@ -106,6 +106,16 @@ async def held(world: World, stream: str, subject: str) -> list[Body]:
     finally:
         await source.unsubscribe()
     return found
+
+
+async def drained(world: World, store: Store) -> bool:
+    """Whether nothing is left to do for anybody, and every dispatched task has ended.
+
+    :raises StoreError: the store does not answer.
+    """
+    if any(await store.sizes()) or any((await waiting(world)).values()):
+        return False
+    return all(isinstance(r, TaskRecord) and r.state.final for r in (await store.records()).values())
 
 
 def _some(names: Any) -> tuple[str, ...]:
@@ -275,7 +285,7 @@ def _unhandled(log: Path) -> list[str]:
 async def measured(world: World, asked: Mapping[str, Asked]) -> list[Bar]:
     """All bars."""
     store = Store(world, asked)
-    audit = {tenant: await world.fleet.audit(tenant) for tenant in TENANTS}
+    audit = {tenant: await world.fleet.audit(tenant) for tenant in world.tenants}
     records = await store.records()
     usage = Counter(str(event["usage_id"]) for event in await held(world, "USAGE", USAGE))
     work, events = await held(world, "ASSIGN", ASSIGN), await held(world, "ASSIGNED", ASSIGNED)

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from router.domain.task import TaskRecord
 from router.errors import StoreError
-from tests.chaos.bars import Bar, Store, measured, waiting
+from tests.chaos.bars import Bar, Store, drained, measured
 from tests.chaos.load import TENANTS, Load
 from tests.chaos.schedule import Fault, schedule
 from tests.chaos.world import World
@@ -151,15 +151,8 @@ class Campaign:
         began = time.monotonic()
         await load.finish(RECOVERY_S)
         store = Store(self._world, load.asked)
-
-        async def drained() -> bool:
-            if any(await store.sizes()) or any((await waiting(self._world)).values()):
-                return False
-            records = (await store.records()).values()
-            return all(isinstance(r, TaskRecord) and r.state.final for r in records)
-
         try:
-            while not await drained():
+            while not await drained(self._world, store):
                 if time.monotonic() - began > DRAIN_S:
                     return f"not within {DRAIN_S:g} s"
                 await asyncio.sleep(0.5)

@@ -7,7 +7,7 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -23,8 +23,8 @@ from tests.chaos.load import TENANTS, TOLD
 from tests.chaos.proxy import Proxy
 from tests.chaos.schedule import Fault
 from tests.fleet.foreign import ASSIGN, Foreign
-from tests.fleet.harness import Fleet, Pod, until
-from tests.servers import ServerProcess, ValkeyProcess, to_its_end
+from tests.fleet.harness import Document, Fleet, Pod, until
+from tests.servers import NatsProcess, ServerProcess, ValkeyProcess, to_its_end
 
 ROOT = Path(__file__).parents[2]
 CONSUMERS = (("ASSIGN", WORKERS), ("ACK", ACKS), ("RESULT", RESULTS))
@@ -75,18 +75,34 @@ async def insisted(call: Callable[[], Awaitable[T]], *fine: type[Exception]) -> 
 
 
 class World:
-    """`async with World(…)`. `ack_wait_s`: of the consumers, where it is not to be the fleet's 30 s."""
+    """`async with World(…)`. `ack_wait_s`: of the consumers, where it is not to be the fleet's 30 s.
+
+    `valkey`, `nats`: servers of one's own, else a Valkey that writes its log and blocks CONFIG. `env` is every pod's.
+    """
 
     def __init__(
-        self, folder: Path, *, pods: int, workers: int = 2, fsync: str = "always", ack_wait_s: int | None = None
+        self,
+        folder: Path,
+        *,
+        pods: int,
+        workers: int = 2,
+        fsync: str = "always",
+        ack_wait_s: int | None = None,
+        valkey: ValkeyProcess | None = None,
+        nats: NatsProcess | None = None,
+        tenants: Mapping[str, Document] = TENANTS,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         # Managed services block CONFIG, and nothing may need it.
         args = ("--appendonly", "yes", "--appendfsync", fsync, "--rename-command", "CONFIG", "")
+        self.tenants = tenants
+        self._env = dict(env or {})
         self.fleet = Fleet(
             folder,
             pods=0,
-            valkey=ValkeyProcess(folder / "valkey", args=args),
-            policies={name: {"default": document} for name, document in TENANTS.items()},
+            valkey=valkey or ValkeyProcess(folder / "valkey", args=args),
+            nats=nats,
+            policies={name: {"default": document} for name, document in tenants.items()},
         )
         self._counts = pods, workers
         self._ack_wait_s = ack_wait_s
@@ -107,7 +123,7 @@ class World:
                 "ROUTER_NATS_URL": f"nats://127.0.0.1:{self.nats.port}",
                 "ROUTER_DRAIN_TIMEOUT": "5s",
                 "ROUTER_RESULT_SUBJECT_PREFIXES": f"{TOLD}.",
-            }
+            } | self._env
             for _ in range(self._counts[0]):
                 await fleet.pod(**env).start()
             self.caller = await stack.enter_async_context(Foreign(fleet.nats.url))
@@ -146,7 +162,7 @@ class World:
         if what in ("pod", "worker"):
             await self._to_one_of(self.fleet.pods if what == "pod" else self.workers, fault, act, hold_s)
         elif what == "stream":
-            await self._to_stream(act, hold_s)
+            await self.to_stream(act, hold_s)
         elif act in ("kill", "freeze"):
             await self._to_server(self.fleet.nats if what == "nats" else self.fleet.valkey, act, hold_s)
         else:
@@ -180,7 +196,7 @@ class World:
                 await asyncio.sleep(hold_s)
                 server.thaw()
 
-    async def _to_stream(self, act: str, hold_s: float) -> None:
+    async def to_stream(self, act: str, hold_s: float) -> None:
         """ASSIGN takes nothing more; or a stream of somebody else takes the subject of acks. Then as before."""
         js = self.caller.client.jetstream()
         async with self._lock(act):

@@ -48,6 +48,21 @@ def test_a_part_that_is_off_takes_no_readiness() -> None:
     assert switches == [(Degradable.DISPATCH, True), (Degradable.DISPATCH, False)]
 
 
+def test_a_part_is_off_until_all_who_reported_it_restore_it() -> None:
+    """Each has its own reason; the first is shown, and the switch turns once."""
+    switches: list[tuple[Degradable, bool]] = []
+    readiness = Readiness(["store"], switched=lambda part, off: switches.append((part, off)))
+    readiness.degrade(Degradable.ALERTS, "stream ALERT is missing")
+    readiness.degrade(Degradable.ALERTS, "not permitted", by="permissions")
+    readiness.restore(Degradable.ALERTS, by="nobody")
+    assert readiness.degraded() == {Degradable.ALERTS: "stream ALERT is missing"}
+    readiness.restore(Degradable.ALERTS)
+    assert readiness.degraded() == {Degradable.ALERTS: "not permitted"}
+    readiness.restore(Degradable.ALERTS, by="permissions")
+    assert readiness.degraded() == {}
+    assert switches == [(Degradable.ALERTS, True), (Degradable.ALERTS, False)]
+
+
 def test_the_log_names_a_part_once_per_reason(caplog: pytest.LogCaptureFixture) -> None:
     """The same reason again is no further line, nor is one that comes and goes within a minute."""
     readiness = Readiness(["store"])

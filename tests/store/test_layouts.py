@@ -6,7 +6,7 @@ import pytest
 from msgspec.msgpack import Decoder
 from msgspec.structs import replace
 
-from router.domain.audit import DecisionFeatures
+from router.domain.audit import DecisionFeatures, policy_frame
 from router.domain.ids import idempotency_name, task_id
 from router.domain.plan import plan
 from router.domain.policy.limits import limit
@@ -86,14 +86,24 @@ def test_a_pushed_row_has_every_field_under_its_name() -> None:
 
 
 def test_a_record_and_a_task_keep_what_the_request_says() -> None:
-    """The row packs the audit features and the facts of a task by hand; no two texts of the request are swapped."""
+    """Audit features and facts of a task are packed by their position; no two texts of the request are swapped."""
     wanted = replace(
         request("acme", "r", session="s", user="u", push=True),
         client_ip="192.0.2.7",
         correlation=Correlation("trace", "run", "flow", "step"),
     )
     row, _, w = packed(wanted)
-    assert Decoder(DecisionFeatures).decode(row["features"]) == features_of_decision(wanted, w.plan)
+    features = Decoder(DecisionFeatures).decode(row["features"])
+    assert features == features_of_decision(wanted, w.plan)
+    assert features == DecisionFeatures(
+        request_id="r",
+        task_type=wanted.task_type,
+        user_id="u",
+        ip_address="192.0.2.7",
+        trace_id="trace",
+        figures_version=w.plan.figures_version,
+        frame=policy_frame(w.plan),
+    )
     facts = Decoder(TaskFacts).decode(row["facts"])
     assert (facts.tenant_id, facts.request_id, facts.user_id, facts.client_ip) == ("acme", "r", "u", "192.0.2.7")
     assert (facts.trace_id, facts.run_id, facts.flow_id, facts.step_id) == ("trace", "run", "flow", "step")

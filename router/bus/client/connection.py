@@ -10,6 +10,7 @@ Everything runs on one event loop. Callbacks are plain functions; their return v
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Mapping
 from uuid import uuid4
 
@@ -21,6 +22,7 @@ from router.bus.client import nats_py
 from router.bus.client.fast import Direct, FastClient
 from router.bus.client.faults import BusTimeoutError, translated
 from router.bus.client.options import BusOptions, connect_arguments
+from router.bus.client.permissions import Permissions, Refusal
 from router.bus.client.reporter import Reporter
 from router.errors import BusError, InvalidInput, PermissionRefused
 from router.telemetry.events import Event
@@ -55,12 +57,13 @@ class Bus:
 
     def __init__(self, options: BusOptions) -> None:
         self.options = options
-        self._reporter = Reporter()
+        self._permissions = Permissions(options.inbox_prefix)
+        self._reporter = Reporter(self._permissions)
         self.counters = self._reporter.counters
         self.on_connect = self._reporter.on_connect
         self.on_disconnect = self._reporter.on_disconnect
         self.on_error = self._reporter.on_error
-        self.on_publish_refused = self._reporter.on_publish_refused
+        self.on_publish_refused = self._permissions.on_publish_refused
         self.max_payload = 1 << 20
         """The maximum size of a message in bytes, set by the server; 1 MiB before the first connection."""
         self._arguments = connect_arguments(options)
@@ -70,7 +73,7 @@ class Bus:
         self._ever_connected = asyncio.Event()
         self._max_unsent = options.max_unsent_bytes
         self._requests: dict[str, list[asyncio.Timeout]] = {}
-        self._reporter.on_refused.append(self._end_refused_requests)
+        self._permissions.on_refused.append(self._end_refused_requests)
 
     @property
     def connected(self) -> bool:
@@ -151,31 +154,29 @@ class Bus:
             await self._client.close()
             self._client = None
 
-    async def subscribe(self, subject: str, direct: Direct, *, queue: str = "") -> Subscription:
+    async def subscribe(self, subject: str, direct: Direct, *, queue: str = "", optional: bool = False) -> Subscription:
         """Call a plain function with each message of a subject, for the life of the bus.
 
         When connected, the server has the subscription on return; otherwise it is set up with the connection. An
-        exception of `direct` goes to `on_error`, and the next message is handled.
+        exception of `direct` goes to `on_error`, and the next message is handled. `optional`: a subscription that the
+        server does not permit is tried again, like one that is lost later (`lost`).
 
-        :raises PermissionRefused: the server does not permit the subscription; there is none.
+        :raises PermissionRefused: the server does not permit the subscription, which is not optional; there is none.
         """
         subscription = Subscription(self, subject, queue, direct)
         self._subscriptions[id(subscription)] = subscription
         if self._client is not None:
-            with contextlib.suppress(BusError):  # a reconnect sets up the subscription
-                with translated(subject):
-                    subscription.sid = await self._client.subscribe_direct(subject, direct, queue=queue)
-                await self.flush()
-            if (refused := self._subscription_refused(subject)) is not None:
-                await self.unsubscribe(subscription)
-                raise PermissionRefused(refused)
+            with self._permissions.subscribing(subject) as refusal:
+                with contextlib.suppress(BusError):  # a reconnect sets up the subscription
+                    with translated(subject):
+                        subscription.sid = await self._client.subscribe_direct(subject, direct, queue=queue)
+                    await self.flush()
+                if (refused := refusal()) is not None and optional:
+                    self._permissions.lose(subject, refused)
+                elif refused is not None:
+                    await self.unsubscribe(subscription)
+                    raise PermissionRefused(str(refused))
         return subscription
-
-    def _subscription_refused(self, subject: str) -> str | None:
-        prefix = self.options.inbox_prefix
-        if subject.startswith(f"{prefix}."):
-            return self._reporter.inbox_permission(prefix)
-        return self._reporter.permission("subscription", subject)
 
     async def unsubscribe(self, subscription: Subscription) -> None:
         """End a subscription; see `Subscription.close`."""
@@ -185,19 +186,32 @@ class Bus:
                 await self._client.unsubscribe_direct(subscription.sid)
         subscription.sid = None
 
-    def publish_refused(self, subject: str) -> str | None:
-        """Why the server refused to publish to the subject, if it did on this connection."""
-        return self._reporter.permission("publish", subject)
+    @property
+    def lost(self) -> Mapping[str, Refusal]:
+        """The subscriptions that the server has dropped for want of a permission, by subject.
 
-    async def check_published(self, subject: str) -> None:
-        """Return when the server has read everything sent before, and did not refuse the subject.
+        The bus subscribes to them again at least every 10 s.
+        """
+        return self._permissions.lost
+
+    @property
+    def inbox_refused(self) -> Refusal | None:
+        """Why the server refuses the inboxes of this client, if it does now."""
+        return self._permissions.inbox_refused()
+
+    def publish_refused(self, subject: str, since: float) -> Refusal | None:
+        """Why the server refused to publish to the subject, if it did since that monotonic time in seconds."""
+        return self._permissions.publish_refused(subject, since)
+
+    async def check_published(self, subject: str, since: float) -> None:
+        """Return when the server has read everything sent before, and did not refuse the subject since that moment.
 
         :raises PermissionRefused: the user may not publish to the subject.
         :raises BusError: not connected, or no reply in time.
         """
         await self.flush()
-        if (refused := self.publish_refused(subject)) is not None:
-            raise PermissionRefused(refused)
+        if (refused := self.publish_refused(subject, since)) is not None:
+            raise PermissionRefused(str(refused))
 
     def new_inbox(self) -> str:
         """Return a new subject that has no other subscriber."""
@@ -239,8 +253,9 @@ class Bus:
         :raises BusError: not connected, or the message is not valid.
         """
         client = self._connected_client()
-        if (refused := self._reporter.inbox_permission(self.options.inbox_prefix)) is not None:
-            raise PermissionRefused(refused)
+        if self.inbox_refused is not None:
+            raise PermissionRefused(str(self.inbox_refused))
+        began = time.monotonic()
         waiting = self._requests.setdefault(subject, [])
         until_refused = asyncio.timeout(None)
         waiting.append(until_refused)
@@ -249,8 +264,9 @@ class Bus:
                 async with until_refused:
                     message = await client.request(subject, payload, timeout=timeout_s, headers=headers)
         except BusTimeoutError as error:
-            if (refused := self._request_refused(subject)) is not None:
-                raise PermissionRefused(refused) from error
+            refused = self.publish_refused(subject, began) or self.inbox_refused
+            if refused is not None:
+                raise PermissionRefused(str(refused)) from error
             raise
         finally:
             waiting.remove(until_refused)
@@ -258,16 +274,12 @@ class Bus:
                 self._requests.pop(subject, None)
         return Answer(message.data, message.headers or {})
 
-    def _request_refused(self, subject: str) -> str | None:
-        refused = self._reporter.permission("publish", subject)
-        return refused or self._reporter.inbox_permission(self.options.inbox_prefix)
-
-    def _end_refused_requests(self, verb: str, subject: str) -> None:
+    def _end_refused_requests(self, refusal: Refusal) -> None:
         """End the requests that the server has just refused: no reply will come, so they need not wait for it."""
         now = asyncio.get_running_loop().time()
-        if verb == "publish":
-            ended = self._requests.get(subject, [])
-        elif self._reporter.inbox_permission(self.options.inbox_prefix) is not None:
+        if refusal.verb == "publish":
+            ended = self._requests.get(refusal.subject, [])
+        elif self.inbox_refused is not None:
             ended = [scope for scopes in self._requests.values() for scope in scopes]
         else:
             return
@@ -285,8 +297,9 @@ class Bus:
             client = await self._connect()
             try:
                 await self._adopt(client)
-                while not client.stuck:  # noqa: ASYNC110 - nats-py has no event for it
+                while not client.stuck:
                     await asyncio.sleep(_WATCH_S)
+                    await self._permissions.regain(client)
                 log.error("NATS client gave up; replacing it: %r", client.last_error, extra={"event": Event.BUS_ERROR})
             except Exception:  # a lost connection or a bug in a callback: without this loop the pod never reconnects
                 log.exception("NATS client failed; replacing it", extra={"event": Event.BUG})

@@ -34,7 +34,7 @@ differ.
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from nats import errors
 from nats.aio.client import Client
@@ -185,6 +185,18 @@ class FastClient(Client):
         finally:
             self._parser.direct.pop(b"%d" % sid, None)
             self._remove_sub(sid)
+
+    def subscribe_again(self, subjects: Container[str]) -> set[str]:
+        """Queue a SUB for each subscription on these subjects; return the subjects that have one.
+
+        The server ignores a SUB for a subscription that it has.
+        """
+        found = set()
+        for sid, subscription in self._subs.items():
+            if (subject := subscription.subject) in subjects:
+                found.add(subject)
+                self.send(f"SUB {subject} {subscription.queue} {sid}\r\n".encode())
+        return found
 
     @property
     def unsent(self) -> int:

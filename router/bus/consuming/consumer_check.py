@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from router.bus.client.connection import Bus
+from router.bus.consuming.pull_trouble import PullTrouble
 from router.bus.streams.registry import Streams
 from router.bus.streams.specs import ConsumerSpec
 from router.errors import BusError
@@ -26,6 +27,7 @@ class Pull(Protocol):
 
     lag: int
     received: int
+    trouble: PullTrouble
 
     @property
     def paused(self) -> bool:
@@ -85,6 +87,7 @@ class ConsumerCheck:
                 received = -1
                 continue
             try:
+                await self._pull.trouble.try_ack()
                 received = await self._check(received)
             except BusError as error:
                 if (unsaid := self._throttle.due(str(error))) is not None:

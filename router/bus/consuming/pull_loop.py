@@ -16,6 +16,7 @@ Delivery is at least once: an ack may be lost, so the handler must accept a mess
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -24,9 +25,10 @@ from router.bus.client import headers as wire
 from router.bus.client.connection import Bus, Subscription
 from router.bus.consuming.consumer_check import ConsumerCheck
 from router.bus.consuming.delivery import Delivery
+from router.bus.consuming.pull_trouble import PullTrouble
 from router.bus.streams.registry import Streams
 from router.bus.streams.specs import ConsumerSpec
-from router.errors import BusError
+from router.errors import BusError, PermissionRefused
 from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
@@ -61,16 +63,18 @@ class PullLoop:
         self._handle = handle
         self._batch = batch
         self._heartbeat_s = heartbeat_s
-        self._check = ConsumerCheck(bus, streams, spec, self, every_s=check_s, on_stall=on_stall)
         self._request = msgspec.json.encode(
             {"batch": batch, "expires": int(expires_s * 1e9), "idle_heartbeat": int(heartbeat_s * 1e9)}
         )
         self._next_subject = wire.subject(f"{bus.options.js_prefix}.CONSUMER.MSG.NEXT.{spec.stream}.{spec.name}")
+        self.trouble = PullTrouble(bus, spec, self._next_subject.decode())
+        self._check = ConsumerCheck(bus, streams, spec, self, every_s=check_s, on_stall=on_stall)
         self._subscription: Subscription | None = None
         self._inbox = b""
         self._request_number = 0
         self._remaining = 0  # messages left in the open pull request; 0: no request is open
         self._last_received_at = 0.0
+        self._pulled_at = 0.0
         self._arrived: list[Delivery] = []
         self._extension: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
@@ -105,6 +109,7 @@ class PullLoop:
         if self._task is None:
             self._stopping = False
             self._bus.on_connect.append(self.pull_again)
+            self.trouble.start()
             self._task = asyncio.create_task(self._run(), name=f"pull {self.spec.name}")
             self._checker = asyncio.create_task(self._check.run(), name=f"check {self.spec.name}")
 
@@ -114,6 +119,7 @@ class PullLoop:
             return
         self._stopping = True
         self._bus.on_connect.remove(self.pull_again)
+        self.trouble.stop()
         if self._checker is not None:
             self._checker.cancel()
         self._wake.set()
@@ -136,7 +142,11 @@ class PullLoop:
                 await self._requested.wait()
         except TimeoutError as error:
             raise BusError(f"{self.spec.name} has not asked for messages yet") from error
-        await self._bus.check_published(self._next_subject.decode())
+        pulled_at = self._pulled_at
+        await self._bus.flush()
+        refused = self._bus.publish_refused(self._next_subject.decode(), pulled_at) or self._bus.inbox_refused
+        if refused is not None:
+            raise PermissionRefused(str(refused))
 
     def pause(self) -> None:
         """Stop pulling and return the messages that no handler has; used while results cannot be written."""
@@ -223,10 +233,12 @@ class PullLoop:
         """Open a pull request unless one is open."""
         if self._subscription is None:
             self._inbox = self._bus.new_inbox().encode() + b"."
-            self._subscription = await self._bus.subscribe(self._inbox.decode() + "*", self._on_message)
+            inbox = self._inbox.decode() + "*"
+            self._subscription = await self._bus.subscribe(inbox, self._on_message, optional=True)
         if self._remaining > 0 or not self._bus.connected:
             return
         self._request_number += 1
+        self._pulled_at = time.monotonic()
         try:
             self._bus.send(
                 wire.publish(self._next_subject, self._inbox + b"%x" % self._request_number, b"", self._request)
@@ -240,6 +252,7 @@ class PullLoop:
 
     def _on_message(self, subject: bytes, reply: bytes, data: bytes, raw: bytes | None) -> None:
         """Handle a message (under its own subject) or a status message (under the subject of the pull request)."""
+        self.trouble.heard()
         if subject.startswith(self._inbox):
             if raw is not None and subject[len(self._inbox) :] == b"%x" % self._request_number:
                 self._on_status(*wire.status(raw))

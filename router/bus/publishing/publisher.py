@@ -29,6 +29,7 @@ from typing import assert_never
 
 from router.bus.client import headers as wire
 from router.bus.client.connection import Bus, Subscription
+from router.bus.client.permissions import Refusal
 from router.bus.publishing import puback
 from router.bus.publishing.pending import Pending
 from router.bus.publishing.puback import Verdict
@@ -245,10 +246,10 @@ class StreamPublisher:
         self._coverage.forget(subject)
         self._look_up(subject, entry)
 
-    def _not_permitted(self, subject: str, words: str) -> None:
-        """The server refuses this user's messages on the subject."""
-        for entry in [e for e in self._in_flight.values() if e.publication.subject == subject]:
-            self._window.retry_later(entry, words)
+    def _not_permitted(self, refusal: Refusal) -> None:
+        """The server refuses this user's messages on a subject."""
+        for entry in [e for e in self._in_flight.values() if e.publication.subject == refusal.subject]:
+            self._window.retry_later(entry, str(refusal))
 
     def _end(self, entry: Pending, outcome: Published, *, reason: str = "") -> None:
         if outcome is Published.STORED:

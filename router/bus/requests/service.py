@@ -46,9 +46,10 @@ class Service:
         self._tasks: set[asyncio.Task[None]] = set()
         self.faults = 0
 
-    async def listen(self, subject: str, queue: str) -> None:
-        """Start to serve a subject."""
-        self._subscriptions.append(await self._bus.subscribe(subject, self._on_message, queue=queue))
+    async def listen(self, subject: str, queue: str, *, optional: bool) -> None:
+        """Start to serve a subject; `optional` as for `Bus.subscribe`."""
+        subscription = await self._bus.subscribe(subject, self._on_message, queue=queue, optional=optional)
+        self._subscriptions.append(subscription)
 
     async def stop(self) -> None:
         """Stop taking requests, and return when the accepted ones have replies."""
@@ -108,11 +109,13 @@ async def serve(
     headers: Headers | None = None,
     max_in_flight: int = 64,
     timeout_s: float = 10.0,
+    optional: bool = False,
 ) -> Service:
     """Send one reply to each request on the subject: the handler's, or else an error reply with a log line.
 
     Every reply has `headers`. At most `max_in_flight` requests run at a time, each for at most `timeout_s`. A request
-    whose reply subject is refused (`router.bus.requests.reply_subjects`) is dropped before it is read.
+    whose reply subject is refused (`router.bus.requests.reply_subjects`) is dropped before it is read. `optional`: a
+    subscription that NATS does not permit is no error, and is tried again.
     """
     service = Service(
         bus,
@@ -123,5 +126,5 @@ async def serve(
         max_in_flight=max_in_flight,
         timeout_s=timeout_s,
     )
-    await service.listen(subject, queue)
+    await service.listen(subject, queue, optional=optional)
     return service

@@ -16,6 +16,7 @@ from msgspec import Struct
 from router.bus.client import headers as wire
 from router.bus.client.connection import Bus, Subscription
 from router.bus.client.faults import BusTimeoutError
+from router.bus.client.permissions import Refusal
 from router.bus.streams import api
 from router.bus.streams.specs import matches
 from router.errors import BusError, PermissionRefused
@@ -189,9 +190,9 @@ class _Puller:
             batch.append(message)
         return batch, pending
 
-    def _on_refused(self, subject: str, words: str) -> None:
-        if subject == self._next.decode():
-            self._arrived.put_nowait(PermissionRefused(words))
+    def _on_refused(self, refusal: Refusal) -> None:
+        if refusal.subject == self._next.decode():
+            self._arrived.put_nowait(PermissionRefused(str(refusal)))
 
     def _on_message(self, subject: bytes, reply: bytes, data: bytes, raw: bytes | None) -> None:
         parts = reply.split(b".")

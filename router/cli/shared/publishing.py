@@ -57,6 +57,8 @@ async def announced(settings: "Settings", changes: Changes) -> None:
 
 async def _announce(settings: "Settings", changes: list[tuple[str, int]]) -> str | None:
     """Announce the changes; the result is why that failed, if it did."""
+    import time
+
     from router.bus.announce import SUBJECT, announce
     from router.cli.shared.bus import open_bus
     from router.cli.shared.exits import exit_code_of
@@ -64,9 +66,10 @@ async def _announce(settings: "Settings", changes: list[tuple[str, int]]) -> str
 
     try:
         async with open_bus(settings) as bus:
+            began = time.monotonic()
             for tenant_id, revision in changes:
                 announce(bus, tenant_id, revision)
-            await bus.check_published(SUBJECT)
+            await bus.check_published(SUBJECT, began)
     except BusError as error:
         return exit_code_of(error)[1].removeprefix("error: ")
     return None

@@ -9,16 +9,14 @@ from typing import Literal
 
 from msgspec import msgpack
 
-from router.domain.candidates import Candidate, Charge
-from router.domain.decision import Reason
+from router.domain.audit import decision_features
+from router.domain.candidates import Candidate
 from router.domain.ids import RANDOM_BYTES, decision_id, task_id
-from router.domain.outcome import RequestFacts
 from router.domain.plan import Plan, identity_name
-from router.domain.policy.model import Algorithm, Resource, Scope, provider_entry
 from router.domain.request import NO_STEP, DecideRequest
-from router.domain.task import Reservation, TaskFacts
 from router.store.decide.batch import Batch, Waiting
-from router.store.decide.row_parts import PolicyPart, PolicyParts, candidate_head, limit_part
+from router.store.decide.row_facts import charged_key, failed_provider, request_facts, reservations_of, task_record
+from router.store.decide.row_parts import PolicyParts, candidate_head, limit_part
 from router.store.keys import Keys, TenantKeys
 from router.store.packing import HASH_BYTES, Extras, sized, tail_extras
 from router.store.scripts import layouts
@@ -33,7 +31,6 @@ from router.store.scripts.layouts import (
     ROW_RESERVED,
     ROW_STEPS,
 )
-from router.store.tasks.records import task_facts
 
 JOB_GRACE_MS = 300_000
 MAX_BACKOFF_MS = 30_000
@@ -43,16 +40,13 @@ _CHARGE = layouts.CHARGE.joined("kind", "limit")
 _CLAIM = layouts.CLAIM.head
 _MESSAGE = layouts.MESSAGE.head
 _FAILED = layouts.FAILED.head
-_WHICHEVER = bytes(layouts.FAILED.size)
 _STEPS = layouts.STEPS.head
 _SIZE = Binary(">H")
 _NO_RECORD = _SIZE.pack(0)
 _NO_STICKY = b"\0"
 _NO_EXTRAS = tail_extras(None)
-# Members of an enum cost 60 ns each on Python 3.11, a global 5.
-_TENANT, _USER, _POLICY, _PROVIDER = Scope.TENANT, Scope.USER, Scope.POLICY, Scope.PROVIDER
-_CONCURRENCY = Resource.CONCURRENCY
-_LOG = Algorithm.LOG
+
+
 _RENEW_EVERY_MS = 3_600_000
 _CACHE_SIZE = 20_000
 MessageIndex = Literal["all", "needed", "off"]
@@ -101,12 +95,12 @@ class RowPacker:
         if w.attempt > 1:
             reserved = w.reserved
         else:
-            reserved = _reservations(plan, part) if part.reserving or part.by_candidate else ()
+            reserved = reservations_of(plan, part) if part.reserving or part.by_candidate else ()
         flags = ROW_RESERVED if reserved else 0
         facts = None
         if request.options.meter:
             flags |= ROW_METER
-            facts = _request_facts(request) if w.job is None else None
+            facts = request_facts(request) if w.job is None else None
         extras = (
             tail_extras(Extras(plan.requires_cp, reserved, plan.unfinished, facts))
             if reserved or plan.requires_cp or plan.unfinished or facts is not None
@@ -121,7 +115,7 @@ class RowPacker:
             task = task_id(w.decision)
             k_task, k_due, k_job = key(keys.task(task)), key(keys.due), key(keys.job(task))
             job_ms = plan.max_attempts * (plan.deadline_ms + MAX_BACKOFF_MS) + JOB_GRACE_MS
-            of_task = _record(request, plan, reserved)
+            of_task = task_record(request, plan, reserved)
             record = _SIZE.pack(len(of_task)) + of_task
             if w.attempt == 1:
                 batch.jobs.append((keys.job(task), w.job))
@@ -137,19 +131,7 @@ class RowPacker:
             sticky = _NO_STICKY
         else:
             k_pin, pin_ms, sticky = key(keys.pins + pin.name), pin.ttl_ms, sized(pin.key.encode())
-        # As `domain.audit.DecisionFeatures`, with its frame packed already.
-        blob = _pack(
-            (
-                request.request_id,
-                request.task_type,
-                request.user_id,
-                request.client_ip,
-                request.correlation.trace_id,
-                plan.figures_version,
-                order.frame,
-                *(([p.provider_id for p in plan.passed_over],) if plan.passed_over else ()),
-            )
-        )
+        blob = _pack(decision_features(request, plan, order.frame))
         charges = [
             _CHARGE.pack(k_state if limit.of_tenant else key(charged_key(keys, charge)), limit.packed, charge.units)
             for charge, limit in zip(plan.charges, limits, strict=True)
@@ -209,7 +191,7 @@ class RowPacker:
         if request.message_id is not None and w.attempt == 1 and self._indexes(request):
             flags |= ROW_MESSAGE
             extra += _MESSAGE.pack(batch.key(w.keys.message(request.message_id)))
-        if (failed := _failed(w)) is not None:
+        if (failed := failed_provider(w)) is not None:
             flags |= ROW_FAILED
             extra += _FAILED.pack(failed)
         if request.step.key and w.attempt == 1 and not w.preview:
@@ -240,98 +222,3 @@ class RowPacker:
         if len(self._renew_at) >= _CACHE_SIZE:
             self._renew_at.clear()
         self._renew_at[tenant_id] = now_ms + _RENEW_EVERY_MS
-
-
-def _failed(w: Waiting) -> bytes | None:
-    """The entry of the provider that the caller of a session reports as failed.
-
-    A caller that names none means the one that it was sent to: that is the pin's, if a fallback rule leads elsewhere.
-    """
-    step, plan = w.request.step, w.plan
-    if plan.pin is None or not step.failed:
-        return None
-    if step.current_provider:
-        return provider_entry(step.current_provider)
-    return _WHICHEVER if plan.candidates and plan.candidates[0].reason is Reason.FALLBACK else None
-
-
-def charged_key(keys: TenantKeys, charge: Charge) -> bytes:
-    """Where a charge is counted, unless that is the tenant's own state."""
-    limit = charge.limit
-    if limit.resource is _CONCURRENCY:
-        return keys.lease(b"%b:%b" % (limit.entry, charge.owner.encode()))
-    if limit.algorithm is _LOG:
-        return keys.log(b"%b:%b" % (limit.entry, charge.owner.encode()))
-    scope = limit.scope  # a tenant's limit is in the tenant's state, which every row names
-    if scope is _USER:
-        return keys.user_state(charge.owner)
-    if scope is _POLICY:
-        return keys.policy_state(charge.owner)
-    return keys.provider_state(charge.owner)
-
-
-def _reservations(plan: Plan, part: PolicyPart) -> tuple[Reservation, ...]:
-    """What a result will settle: estimates of tokens and cost, and leases. Requests are spent for good."""
-    found = []
-    for i in part.reserving:
-        c = plan.charges[i]
-        limit = c.limit
-        log = limit.algorithm is _LOG
-        found.append(Reservation(limit.scope, c.owner, limit.resource, limit.entry, limit.window_ms, c.units, log))
-    if not part.by_candidate:
-        return tuple(found)
-    for candidate in plan.candidates[:1]:
-        # The chosen provider is known to the script only; its name is in the answer, its own cost stands for −1.
-        for x in candidate.charges:
-            limit = x.limit
-            if limit.resource is not Resource.REQUESTS:
-                own = limit.resource is Resource.COST and x.units == candidate.expected_cost_microusd
-                units = -1 if own else x.units
-                log = limit.algorithm is _LOG
-                found.append(Reservation(_PROVIDER, "", limit.resource, limit.entry, limit.window_ms, units, log))
-    if any(c.provider.max_concurrency for c in plan.candidates):
-        found.append(Reservation(_PROVIDER, "", _CONCURRENCY, b"", 0, 1))
-    return tuple(found)
-
-
-def _request_facts(request: DecideRequest) -> RequestFacts:
-    c = request.correlation
-    return RequestFacts(
-        request.request_id,
-        request.task_type,
-        c.trace_id,
-        c.run_id,
-        c.flow_id,
-        c.step_id,
-        request.idempotency_key,
-        request.user_id,
-        request.client_ip,
-    )
-
-
-def _record(request: DecideRequest, plan: Plan, reserved: tuple[Reservation, ...]) -> bytes:
-    c = request.correlation
-    return task_facts(
-        TaskFacts(
-            request.tenant_id,
-            plan.stored.policy_id,
-            plan.stored.revision,
-            request.request_id,
-            request.task_type,
-            request.assignment_subject,
-            plan.max_attempts,
-            plan.deadline_ms,
-            request.options.result_subject,
-            c.trace_id,
-            c.run_id,
-            c.flow_id,
-            c.step_id,
-            request.idempotency_key,
-            request.user_id,
-            reserved,
-            request.options.backoff_ms,
-            plan.unfinished,
-            plan.by_rule,
-            request.client_ip,
-        )
-    )

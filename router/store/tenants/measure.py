@@ -7,8 +7,8 @@ from typing import Any
 from router.domain.candidates import Charge
 from router.domain.limit_usage import Counter, LimitUsage
 from router.domain.policy.model import provider_entry
+from router.store.decide.row_facts import charged_key
 from router.store.decide.row_parts import charge_kind, limit_part
-from router.store.decide.rows import charged_key
 from router.store.keys import Keys, TenantKeys
 from router.store.scripts import layouts
 from router.store.scripts.load import Script, load

@@ -28,6 +28,9 @@ class BusMetrics:
             labels=("stream",),
         )
         self.nats_connected = families.gauge("nats_connected", "1 while the pod is connected to NATS.")
+        self.nats_permissions_lost = families.gauge(
+            "nats_permissions_lost", "NATS subjects that the pod needs and is refused now; /readyz names them."
+        )
         self.nats_rtt = families.gauge("nats_rtt_seconds", "Last round trip to the NATS server.")
         self.nats_connects = families.totals("nats_connects", "Connections to NATS, including the first.")
         self.nats_dropped = families.totals("nats_dropped", "Messages dropped because a subscription was full.")

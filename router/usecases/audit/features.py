@@ -1,8 +1,8 @@
 """The features that an audit record keeps of a decision or of a step of a task, and their packed form."""
 
-from msgspec import msgpack
+from msgspec import convert, msgpack
 
-from router.domain.audit import DecisionFeatures, TaskFeatures, policy_frame
+from router.domain.audit import DecisionFeatures, TaskFeatures, decision_features, policy_frame
 from router.domain.ids import assignment_id, task_id, to_text
 from router.domain.plan import Plan
 from router.domain.request import DecideRequest
@@ -40,18 +40,9 @@ def features_of(
     )
 
 
-def features_of_decision(request: DecideRequest, plan: Plan) -> DecisionFeatures:
-    """The features of a decision."""
-    return DecisionFeatures(
-        request_id=request.request_id,
-        task_type=request.task_type,
-        user_id=request.user_id,
-        ip_address=request.client_ip,
-        trace_id=request.correlation.trace_id,
-        figures_version=plan.figures_version,
-        frame=policy_frame(plan),
-        constrained=tuple(p.provider_id for p in plan.passed_over),
-    )
+def features_of_decision(request: DecideRequest, plan: Plan, script: str = "") -> DecisionFeatures:
+    """The features of a decision. `script`: version of the script that decided; empty: none did."""
+    return convert(decision_features(request, plan, policy_frame(plan, script)), DecisionFeatures)
 
 
 def pack_features(features: TaskFeatures) -> bytes:

@@ -13,7 +13,7 @@ from typing import assert_never
 from msgspec import msgpack
 from xxhash import xxh3_64_intdigest
 
-from router.domain.audit import AuditEntry, DecisionFeatures, TaskFeatures, policy_frame
+from router.domain.audit import AuditEntry, TaskFeatures
 from router.domain.audit_entries import CONFLICT, LIMITED, NO_CANDIDATE, TENANT_OFF, decision_entry, task_entry
 from router.domain.decision import Decided
 from router.domain.ids import from_text
@@ -35,6 +35,7 @@ from router.domain.plan import Plan
 from router.domain.request import DecideRequest
 from router.domain.task import Action, BreakerTurn, Move
 from router.telemetry import Event
+from router.usecases.audit.features import features_of_decision
 from router.wire.audit import audit_facts
 
 log = logging.getLogger("router.audit")
@@ -163,15 +164,7 @@ class AuditLines:
         seen: Observations = NOTHING_OBSERVED,
     ) -> None:
         """Log a decision's entry; `decision_entry` describes `code`, `index` and `third`."""
-        features = DecisionFeatures(
-            request_id=request.request_id,
-            task_type=request.task_type,
-            user_id=request.user_id,
-            ip_address=request.client_ip,
-            trace_id=request.correlation.trace_id,
-            figures_version=plan.figures_version,
-            frame=policy_frame(plan, "" if action is Action.DECISION_DEGRADED else self.script),
-        )
+        script = "" if action is Action.DECISION_DEGRADED else self.script
         at_us = self._now_ms(request.tenant_id) * 1000
         admitted = action in (Action.DECISION_MADE, Action.DECISION_DEGRADED)
         offer = plan.candidates[index].offer if admitted else None
@@ -181,7 +174,7 @@ class AuditLines:
                 ts_us=at_us,
                 tenant_id=request.tenant_id,
                 action=action,
-                f=features,
+                f=features_of_decision(request, plan, script),
                 decision_id=decision_id,
                 code=code,
                 index=index,

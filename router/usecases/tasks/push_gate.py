@@ -3,6 +3,7 @@
     stream missing ─────────────────────────────▶ every push is refused, until a check finds the stream
     stream refuses, or has no answer for a second ▶ pushes to its subjects are refused; one a second goes through as a
                                                     probe, and the first stored message ends it
+    results are not received ───────────────────▶ every push is refused: its task would run and time out
 
 Requests that push nothing are decided all the same.
 """
@@ -51,6 +52,7 @@ class PushGate:
         self._now_s = now_s
         self._missing: dict[str, str] = {}
         self._refusing: dict[str, _Refusing] = {}
+        self._unheard: str | None = None
         self._closed = False
 
     def refusal(self, subject: str | None) -> Refused | None:
@@ -60,6 +62,8 @@ class PushGate:
     def _refusal(self, subject: str) -> Refused | None:
         if self._missing:
             return _refused(next(iter(self._missing.values())))
+        if self._unheard is not None:
+            return _refused(self._unheard)
         stream = self._stream_of(subject) or subject
         refusing = self._refusing.get(stream)
         if refusing is None:
@@ -79,6 +83,17 @@ class PushGate:
             self._alerts.raise_(Condition.STREAM_UNAVAILABLE, stream, reason, {"stream": stream})
         self._missing = dict(reasons)
         self._changed()
+
+    def unheard(self, reason: str | None) -> None:
+        """Set why this pod does not receive results; None: it does."""
+        if reason != self._unheard:
+            self._unheard = reason
+            self._changed()
+
+    def reason(self, stream: str) -> str | None:
+        """Why a stream stores nothing that is published; None: it does, as far as is known."""
+        refusing = self._refusing.get(stream)
+        return None if refusing is None else _reason(stream, refusing.words)
 
     def refusing(self, stream: str, words: str) -> None:
         """See `ports.bus.StreamTrouble.refusing`."""
@@ -108,11 +123,13 @@ class PushGate:
                 self._alerts.raise_(Condition.STREAM_UNAVAILABLE, stream, reason, {"stream": stream})
 
     def _changed(self) -> None:
-        self._closed = bool(self._missing or self._refusing)
+        self._closed = bool(self._missing or self._refusing or self._unheard)
         reasons = list(self._missing.values())
         assign = self._stream_of(subjects.ASSIGN)
         if assign is not None and assign in self._refusing:
             reasons.append(_reason(assign, self._refusing[assign].words))
+        if self._unheard is not None:
+            reasons.append(self._unheard)
         self._switched(reasons[0] if reasons else None)
 
 

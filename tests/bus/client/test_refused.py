@@ -91,11 +91,12 @@ async def test_calls_of_the_api_publishes_and_subscriptions(some: Bus) -> None:
         await publish_once(some, "Not.Mine.Three", b"", {})
     with pytest.raises(PermissionRefused, match=r"subscribe to Not\.Mine\.Four"):
         await some.subscribe("Not.Mine.Four", lambda *_: None)
+    began = time.monotonic()
     some.publish("Not.Mine.Five", b"")
     with pytest.raises(PermissionRefused, match=r"publish to Not\.Mine\.Five"):
-        await some.check_published("Not.Mine.Five")
+        await some.check_published("Not.Mine.Five", began)
     some.publish("mine.five", b"")
-    await some.check_published("mine.five")
+    await some.check_published("mine.five", began)
 
 
 async def test_a_stream_whose_pulls_are_refused(server: NatsProcess, some: Bus) -> None:

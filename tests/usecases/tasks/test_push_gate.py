@@ -49,6 +49,35 @@ def test_a_missing_stream_refuses_every_push_and_is_an_alert_at_once() -> None:
     assert room.switches[-1] is None
 
 
+def test_a_pod_that_receives_no_results_pushes_nothing() -> None:
+    """No probe: the task would run, and its result would be late. A missing stream is the first reason."""
+    room = Room()
+    room.gate.unheard("results do not arrive: not permitted")
+    for _ in range(3):
+        room.now_s += 5
+        refused = room.refused("caf.exec.elsewhere")
+        assert refused is not None
+        assert "results do not arrive" in refused.message
+    room.gate.missing({"ASSIGN": "stream ASSIGN cannot be created"})
+    assert room.switches[-1] == "stream ASSIGN cannot be created"
+    room.gate.missing({})
+    assert room.switches[-1] == "results do not arrive: not permitted"
+    room.gate.unheard(None)
+    assert room.refused() is None
+    assert room.switches[-1:] == [None]
+
+
+def test_the_reason_of_a_refusing_stream_is_kept_while_it_refuses() -> None:
+    """For those who report a part of the pod as off."""
+    room = Room()
+    assert room.gate.reason("RESULT") is None
+    room.gate.refusing("RESULT", "no space")
+    assert room.gate.reason("RESULT") == "stream RESULT does not store messages: no space"
+    assert room.gate.reason("ASSIGN") is None
+    room.gate.stored("RESULT")
+    assert room.gate.reason("RESULT") is None
+
+
 def test_a_refusing_stream_lets_one_push_a_second_through() -> None:
     """All subjects of the stream share the probe; the words of the server are in the refusal."""
     room = Room()

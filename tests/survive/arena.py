@@ -1,0 +1,205 @@
+"""Runs one row: a fleet of its own under a steady load, the fault, the recovery, and the count of what it cost."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from nats.errors import Error as NatsError
+
+from router.errors import StoreError
+from tests.chaos.bars import Bar, Store, drained, measured
+from tests.chaos.world import World
+from tests.fleet.harness import Fleet, Pod, until
+from tests.survive.load import BOUND, BOUNDED, CUT, HUNG, NO_POD, OK, TENANTS, WINDOW_MS, Ask, SteadyLoad
+from tests.survive.row import Outcome, Row
+
+WARM_UP_S = 1.5
+CALM_S = 1.5
+"""The fleet has recovered when for so long every request was served."""
+DRAIN_S = 60.0
+_LOST = frozenset(
+    {
+        "requests accepted = answered",
+        "requests without an answer",
+        "tasks dispatched = ended",
+        "usage lost",
+        "final results told = tasks ended",
+        "assignments without their event",
+    }
+)
+_DOUBLED = frozenset(
+    {
+        "requests with two decisions",
+        "tasks with an attempt that ended never or twice",
+        "usage doubled",
+        "tasks whose caller was told two ends",
+        "events of an assignment that came twice",
+    }
+)
+
+
+class Arena:
+    """What a row's `act` works with: the fleet, the proxies between pods and servers, the load, and checks."""
+
+    def __init__(self, world: World, load: SteadyLoad) -> None:
+        self.world = world
+        self.load = load
+        self.missed: list[str] = []
+        self.told: list[str] = []
+
+    @property
+    def fleet(self) -> Fleet:
+        """Servers, pods, store."""
+        return self.world.fleet
+
+    @property
+    def pods(self) -> list[Pod]:
+        """The pods in the order of their start."""
+        return self.world.fleet.pods
+
+    def check(self, what: str, held: object) -> None:
+        """A promise of this row beside the bounds."""
+        if not held:
+            self.missed.append(what)
+
+    async def expect(self, what: str, look: Awaitable[object]) -> None:
+        """The same for something that must become true; an AssertionError of `until` is the miss."""
+        try:
+            await look
+        except AssertionError as fault:
+            self.missed.append(f"{what}: {fault}"[:400])
+
+
+@asynccontextmanager
+async def arena(row: Row, folder: Path, rate: float) -> AsyncIterator[Arena]:
+    """The fleet of a row, under load."""
+    setup = row.setup
+    world = World(
+        folder,
+        pods=setup.pods,
+        valkey=setup.valkey(folder / "valkey"),
+        nats=setup.nats(folder / "nats"),
+        tenants=TENANTS,
+        env=setup.env,
+        ack_wait_s=5,
+    )
+    async with world, SteadyLoad(world.caller, rate) as load:
+        yield Arena(world, load)
+
+
+async def run(row: Row, folder: Path, rate: float) -> Outcome:
+    """The whole course of a row. Whatever goes wrong on the way is a missed promise, not a crash of the table."""
+    began = time.monotonic()
+    outcome = Outcome(row=row, offered=rate)
+    try:
+        async with arena(row, folder, rate) as ground:
+            await _course(row, ground, outcome)
+    except (AssertionError, OSError, RuntimeError, StoreError, TimeoutError, NatsError) as fault:
+        outcome.missed.append(f"{type(fault).__name__}: {fault}"[:600])
+    outcome.seconds = time.monotonic() - began
+    return outcome
+
+
+async def _course(row: Row, ground: Arena, outcome: Outcome) -> None:
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(WARM_UP_S)
+    began = loop.time()
+    await row.act(ground)
+    ended = loop.time()
+    await _until_calm(ground.load, ended, row.recover_s + 15)
+    try:
+        await ground.world.until_whole()
+    except AssertionError as fault:
+        ground.missed.append(f"the fleet did not become whole: {fault}"[:600])
+    finished = await ground.load.finish(DRAIN_S)
+    ground.check("everybody who asked was answered", finished)
+    _of_asks(row, [a for a in ground.load.asks if a.ended >= began], began, ended, outcome)
+    await _drain(ground)
+    await _of_store(row, ground, outcome)
+    outcome.missed += ground.missed
+    outcome.told += ground.told
+
+
+async def _until_calm(load: SteadyLoad, since: float, within_s: float) -> None:
+    """Until every request of the last `CALM_S` was served; what does not calm down shows as a late recovery."""
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + within_s
+    while loop.time() < give_up:
+        await asyncio.sleep(0.1)
+        calm_from = max(since, loop.time() - CALM_S)
+        late = any(a.ended >= calm_from and a.outcome != OK for a in load.asks[-2_000:])
+        if loop.time() - since >= CALM_S and not late:
+            return
+
+
+def _of_asks(row: Row, asks: list[Ask], began: float, ended: float, outcome: Outcome) -> None:
+    """What callers have seen since the fault began."""
+    fates = Counter(a.outcome for a in asks)
+    served = fates[OK]
+    outcome.answers = len(asks) - fates[HUNG] - fates[CUT] - fates[NO_POD]
+    outcome.refused = {code: n for code, n in sorted(fates.items()) if code not in (OK, HUNG, CUT)}
+    outcome.hung = fates[HUNG]
+    outcome.worst_s = max((a.took_s for a in asks if a.outcome not in (HUNG, CUT, NO_POD)), default=0.0)
+    outcome.recover_s = max((a.ended - ended for a in asks if a.outcome != OK and a.ended > ended), default=0.0)
+    during = [a for a in asks if a.began < ended]
+    outcome.decided = sum(a.outcome == OK for a in during) / max(ended - began, 0.001)
+    bounds = {
+        f"no request hangs ({outcome.hung}, at most {row.hung})": outcome.hung <= row.hung,
+        f"every answer within {row.worst_s:g} s ({outcome.worst_s:.2f})": outcome.worst_s <= row.worst_s,
+        f"recovered within {row.recover_s:g} s ({outcome.recover_s:.1f})": outcome.recover_s <= row.recover_s,
+        f"{row.served:.0%} served at once ({served} of {len(asks)})": served >= row.served * len(asks),
+    }
+    outcome.missed += [what for what, held in bounds.items() if not held]
+    other = outcome.refused.keys() - row.refused - {NO_POD}
+    outcome.missed += [f"refused with {code}, which is not promised" for code in sorted(other)]
+
+
+async def _drain(ground: Arena) -> None:
+    store = Store(ground.world, ground.load.asked)
+
+    async def done() -> bool:
+        return await drained(ground.world, store) and not any([await _unreconciled(pod) for pod in ground.pods])
+
+    await ground.expect("nothing is left to do", until(done, DRAIN_S, "drained"))
+
+
+async def _unreconciled(pod: Pod) -> bool:
+    return (await pod.metrics()).get("router_usage_reconciliation", -1.0) != 0
+
+
+async def _of_store(row: Row, ground: Arena, outcome: Outcome) -> None:
+    """What the store and the streams tell afterwards."""
+    bars = [bar for bar in await measured(ground.world, ground.load.asked) if not bar.held]
+    promised = [bar for bar in bars if bar.name not in row.exempt]
+    outcome.lost = _sum(b for b in bars if b.name in _LOST)
+    outcome.doubled = _sum(b for b in bars if b.name in _DOUBLED)
+    above = await _above_the_bound(ground)
+    doubles = ground.world.caller.doubles()
+    outcome.wrong = _sum(b for b in bars if b.name not in _LOST | _DOUBLED) + len(ground.load.wrong) + above + doubles
+    outcome.missed += [f"{b.name}: {b.found}, not {b.wanted} {', '.join(b.examples)}".rstrip() for b in promised]
+    outcome.missed += ground.load.wrong[:5]
+    outcome.told += [f"not promised, and seen: {b.name}: {b.found}, not {b.wanted}" for b in bars if b not in promised]
+    if above and "above the limit" not in row.exempt:
+        outcome.missed.append(f"{above} decisions above the limit of {BOUND} in {WINDOW_MS} ms")
+    if doubles:
+        outcome.missed.append(f"{doubles} requests had two replies")
+
+
+def _sum(bars: Iterable[Bar]) -> int:
+    return sum(abs(bar.found - bar.wanted) for bar in bars)
+
+
+async def _above_the_bound(ground: Arena) -> int:
+    """By how much the tenant `bounded` got more than its limit in some window, by the store's own time."""
+    at = [int(e.id.split("-")[0]) for e in await ground.fleet.audit(BOUNDED) if e.action == "decision.made"]
+    first = most = 0
+    for last, when in enumerate(at):
+        while when - at[first] >= WINDOW_MS:
+            first += 1
+        most = max(most, last - first + 1)
+    outcomes = ", ".join(f"{what} {n}" for what, n in sorted(ground.load.bounded.items()))
+    ground.told.append(f"`{BOUNDED}`: {outcomes}; at most {most} of {BOUND} in a window")
+    return max(0, most - BOUND)

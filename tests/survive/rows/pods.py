@@ -1,0 +1,158 @@
+"""Faults of pods and workers."""
+
+import asyncio
+import signal
+import socket
+import time
+
+from tests.survive.arena import Arena
+from tests.survive.row import Act, Row
+
+_UPGRADE = "upgrade-roll-back"
+_IDLE = 1_000
+
+
+async def _killed(ground: Arena) -> None:
+    await ground.pods[0].kill()
+    await asyncio.sleep(1)
+    await ground.pods[0].start()
+
+
+async def _all_killed(ground: Arena) -> None:
+    await asyncio.gather(*(pod.kill() for pod in ground.pods))
+    await asyncio.gather(*(pod.start() for pod in ground.pods))
+
+
+async def _terminated(ground: Arena) -> None:
+    for pod in list(ground.pods):
+        ground.check(f"{pod.name} ends with 0 after SIGTERM", await pod.stop() == 0)
+        await pod.start()
+
+
+def _stood_still(seconds: float) -> Act:
+    async def act(ground: Arena) -> None:
+        process = ground.pods[0].process
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+        process.send_signal(signal.SIGCONT)
+        await asyncio.sleep(2)
+
+    return act
+
+
+async def _worker_killed(ground: Arena) -> None:
+    worker = ground.world.workers[0]
+    assert worker.process is not None
+    worker.process.kill()
+    await worker.process.wait()
+    await asyncio.sleep(1)
+    await worker.start()
+    await asyncio.sleep(1)
+
+
+async def _worker_frozen(ground: Arena) -> None:
+    process = ground.world.workers[0].process
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    await asyncio.sleep(4)
+    process.send_signal(signal.SIGCONT)
+
+
+async def _idle_connections(ground: Arena) -> None:
+    """1,000 connections to one pod's HTTP port, every second one with half a request head."""
+    pod = ground.pods[0]
+    held: list[socket.socket] = []
+    try:
+        for number in range(_IDLE):
+            connection = socket.create_connection(("127.0.0.1", pod.port), timeout=5)
+            held.append(connection)
+            if number % 2:
+                connection.sendall(b"GET /livez HTTP/1.1\r\nHost: po")
+            if number % 50 == 0:
+                await asyncio.sleep(0.01)
+        for path in ("/livez", "/readyz", "/metrics"):
+            began = time.monotonic()
+            status, _ = await pod.http(path)
+            took = time.monotonic() - began
+            ground.check(f"{path} answers 200 within a second ({status}, {took:.2f} s)", status == 200 and took < 1)
+    finally:
+        for connection in held:
+            connection.close()
+
+
+ROWS = (
+    Row(
+        name="pod.killed",
+        fault="a pod killed",
+        promise="callers of its requests ask again and get one decision each; the others serve",
+        see=_UPGRADE,
+        act=_killed,
+        worst_s=1.5,
+        hung=60,
+        recover_s=7.0,
+        short=True,
+    ),
+    Row(
+        name="pod.all_killed",
+        fault="all pods killed at once",
+        promise="callers ask again; nothing accepted is lost, nothing twice",
+        see="routerfleetdown",
+        act=_all_killed,
+        worst_s=3.0,
+        hung=100,
+        recover_s=10.0,
+    ),
+    Row(
+        name="pod.terminated",
+        fault="every pod in turn ended by SIGTERM and started again",
+        promise="every request is answered by whoever took it; nobody notices",
+        see=_UPGRADE,
+        act=_terminated,
+        served=0.98,
+        short=True,
+    ),
+    Row(
+        name="pod.stood_still_5",
+        fault="a pod stands still for 5 s (SIGSTOP)",
+        promise="what it holds is answered when it goes on, as overloaded where it is too old; nothing hangs",
+        see="routerloopblocked",
+        act=_stood_still(5),
+        worst_s=5.5,
+        short=True,
+    ),
+    Row(
+        name="pod.blocked_1",
+        fault="a pod's event loop stands still for 1 s",
+        promise="what it holds is answered when it goes on; nothing hangs",
+        see="routerloopblocked",
+        act=_stood_still(1),
+        worst_s=2.0,
+    ),
+    Row(
+        name="pod.idle_http",
+        fault="1,000 idle and half-sent connections to a pod's HTTP port",
+        promise="probes are answered within a second; decisions go on",
+        see="the-http-port",
+        act=_idle_connections,
+        served=0.99,
+        short=True,
+    ),
+    Row(
+        name="worker.killed",
+        fault="a worker killed",
+        promise="its tasks get their next attempt; each is metered once",
+        see="routernoworkers",
+        act=_worker_killed,
+        served=1.0,
+    ),
+    Row(
+        name="worker.frozen",
+        fault="a worker frozen for 4 s, beyond the deadline of its tasks",
+        promise="its tasks get their next attempt; each is metered once",
+        see="routernoworkers",
+        act=_worker_frozen,
+        served=1.0,
+        short=True,
+    ),
+)

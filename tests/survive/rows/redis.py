@@ -1,0 +1,166 @@
+"""Faults of Redis."""
+
+import asyncio
+import resource
+
+from tests.fleet.harness import until
+from tests.servers import ValkeyProcess, to_its_end
+from tests.survive.arena import Arena
+from tests.survive.row import EVERYSEC, Act, Row, Setup
+
+_AWAY = "routerstoreaway"
+
+
+async def _frozen(ground: Arena) -> None:
+    ground.fleet.valkey.freeze()
+    await asyncio.sleep(3)
+    ground.fleet.valkey.thaw()
+
+
+async def _hole(ground: Arena) -> None:
+    await ground.world.redis.hole(3, upstream=True)
+
+
+async def _killed(ground: Arena) -> None:
+    await to_its_end(ground.fleet.valkey.kill)
+    await asyncio.sleep(1)
+    await to_its_end(ground.fleet.valkey.start)
+
+
+def _slow(delay_s: float) -> Act:
+    async def act(ground: Arena) -> None:
+        await ground.world.redis.delay(delay_s, 5)
+
+    return act
+
+
+async def _full(ground: Arena) -> None:
+    await ground.fleet.redis("CONFIG", "SET", "maxmemory", "1mb")
+    await asyncio.sleep(3)
+    await ground.fleet.redis("CONFIG", "SET", "maxmemory", "0")
+
+
+async def _read_only(ground: Arena) -> None:
+    await ground.fleet.redis("REPLICAOF", "127.0.0.1", "1")
+    await asyncio.sleep(3)
+    await ground.fleet.redis("REPLICAOF", "NO", "ONE")
+
+
+async def _flushed_scripts(ground: Arena) -> None:
+    for _ in range(5):
+        await ground.fleet.redis("FUNCTION", "FLUSH", "SYNC")
+        await ground.fleet.redis("SCRIPT", "FLUSH", "SYNC")
+        await asyncio.sleep(0.5)
+
+
+async def _flushed(ground: Arena) -> None:
+    await ground.fleet.redis("FLUSHALL", "SYNC")
+
+
+async def _evicting(ground: Arena) -> None:
+    await ground.fleet.redis("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    try:
+
+        async def said() -> bool:
+            return any([b"eviction" in (await pod.http("/readyz"))[1] for pod in ground.pods])
+
+        await ground.expect("readyz names the eviction policy", until(said, 40, "named"))
+    finally:
+        await ground.fleet.redis("CONFIG", "SET", "maxmemory-policy", "noeviction")
+
+
+async def _disk_full(ground: Arena) -> None:
+    """No file may grow: writes of the log fail."""
+    pid = ground.fleet.valkey.pid
+    before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (1024, before[1]))
+    await asyncio.sleep(4)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+
+
+async def _replaced_pods_without_config(ground: Arena) -> None:
+    for pod in list(ground.pods):
+        await pod.stop()
+        await pod.start()
+
+
+ROWS = (
+    Row(
+        name="redis.frozen",
+        fault="Redis frozen for 3 s",
+        promise="`unavailable` within four store deadlines, then served again; nothing lost",
+        see=_AWAY,
+        act=_frozen,
+        short=True,
+    ),
+    Row(
+        name="redis.hole",
+        fault="packets to Redis vanish for 3 s",
+        promise="`unavailable` within four store deadlines, then served again; nothing lost",
+        see=_AWAY,
+        act=_hole,
+    ),
+    Row(
+        name="redis.killed",
+        fault="Redis killed, `appendfsync always`",
+        promise="`unavailable` until it is back; nothing accepted is lost",
+        see=_AWAY,
+        act=_killed,
+        short=True,
+    ),
+    Row(
+        name="redis.killed_everysec",
+        fault="Redis killed, `appendfsync everysec`",
+        promise="`unavailable` until it is back; a killed process loses nothing, a lost host up to a second",
+        see=_AWAY,
+        act=_killed,
+        setup=Setup(valkey=lambda folder: ValkeyProcess(folder, args=EVERYSEC)),
+    ),
+    Row(
+        name="redis.slow_30",
+        fault="30 ms more to Redis and back each way",
+        promise="served, with the latency of Redis",
+        see="routerstoreslow",
+        act=_slow(0.03),
+        served=0.9,
+    ),
+    Row(
+        name="redis.slow_80",
+        fault="80 ms more each way",
+        promise="served, with the latency of Redis",
+        see="routerstoreslow",
+        act=_slow(0.08),
+        served=0.5,
+    ),
+    Row(
+        name="redis.slow_200",
+        fault="200 ms more each way, above the store's deadline",
+        promise="`unavailable` within four store deadlines; nothing lost, nothing twice",
+        see="routerstoreslow",
+        act=_slow(0.2),
+    ),
+    Row(
+        name="redis.full",
+        fault="Redis full (`maxmemory` reached)",
+        promise="`unavailable` while it refuses writes; then served",
+        see="routerstorefull",
+        act=_full,
+        short=True,
+    ),
+    Row(
+        name="redis.read_only",
+        fault="Redis read-only after a demotion",
+        promise="`unavailable` while it refuses writes; then served",
+        see=_AWAY,
+        act=_read_only,
+    ),
+    Row(
+        name="redis.scripts_flushed",
+        fault="FUNCTION FLUSH and SCRIPT FLUSH, five times",
+        promise="nobody notices: scripts are loaded again with the next call",
+        see=_AWAY,
+        act=_flushed_scripts,
+        served=1.0,
+        short=True,
+    ),
+)
