@@ -94,7 +94,8 @@ def test_wrong_usage_is_told_in_one_line(run: Run, wrong: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["alerts", "dlq list", "decide --tenant acme --task t", "explain --tenant acme --dry-run --task t"]
+    "command",
+    ["alerts", "dlq list", "usage tail", "decide --tenant acme --task t", "explain --tenant acme --dry-run --task t"],
 )
 def test_a_nats_that_is_away_is_told_in_one_line(run: Run, command: str) -> None:
     """Code 3 and one line that says how to name another one; no log line before it."""
@@ -142,6 +143,7 @@ NAMING = (
     "audit stats --tenant",
     "audit export --out out --tenant",
     "usage reconcile --tenant",
+    "usage tail --tenant",
     "dlq list --tenant",
     "dlq redrive --tenant",
 )

@@ -186,6 +186,7 @@ async def test_every_command(strict: Fleet, command: CommandLine, tmp_path: Path
     await command("audit unknown", code=Exit.NEGATIVE)
     await command(f"audit export --tenant {TENANT} --out {tmp_path / 'out'}")
     await command("usage reconcile")
+    await command("usage tail", code=Exit.NEGATIVE)
     await command("alerts")
     async with Foreign(strict.nats.url) as caller:
         await caller.tell(RESULT, {"status": "nonsense"}, {"Nats-Msg-Id": "m-1"})
@@ -225,12 +226,12 @@ async def test_a_tenants_caller_and_worker(strict: Fleet, command: CommandLine, 
                 finals = await caller.core(f"{inbox}.final")
                 body = task(TENANT, push_assignment=True, assignment_subject="caf.exec.acme")
                 body["task"]["type"] = "echo"
-                body["options"] = {"result_subject": f"{inbox}.final"}
+                body["options"] = {"result_subject": f"{inbox}.final", "deadline_ms": 90_000}
                 assert (await caller.ask(body, subject=f"{DECIDE}.{TENANT}")).ok
-                assert (await finals.one(within_s=20))["status"] == "success"
+                assert (await finals.one(within_s=90))["status"] == "success"
             taken = await anyone.core(f"{ACK}.>")
             assert (await anyone.ask(task(other, push_assignment=True, assignment_subject="caf.exec.acme"))).ok
-            assert other in await asyncio.wait_for(line_with(worker, "passed on"), 20)
+            assert other in await asyncio.wait_for(line_with(worker, "passed on"), 60)
             assert taken.seen == []
         finally:
             worker.terminate()
@@ -289,6 +290,7 @@ ARGUMENTS = {
     "audit unknown": "",
     "audit export": "--tenant acme --out out",
     "usage reconcile": "",
+    "usage tail": "",
     "dlq list": "",
     "dlq show": "1",
     "dlq redrive": "1",
@@ -316,7 +318,7 @@ async def test_what_a_server_refuses_is_named(strict: Fleet, command: CommandLin
             command.become(nats="nobody", redis=needs.party)
             started = time.monotonic()
             ran = await command.run(words)
-            assert time.monotonic() - started < 3, (words, ran)
+            assert time.monotonic() - started < 4.5, (words, ran)
             announces = needs.redis and needs.party is Party.ADMIN
             assert ran.code == (Exit.OK if announces else Exit.USAGE), (words, ran)
             assert "NATS does not permit this user to" in ran.err, (words, ran)

@@ -101,7 +101,7 @@ def _narrow(patterns: Iterable[str]) -> tuple[str, ...]:
 
 def _subjects(party: Party, account: Account) -> tuple[list[str], list[str]]:
     """What a party may publish, and subscribe to beside its inboxes."""
-    alerts = [f"{subjects.ALERT}.*"]
+    followed = [f"{subjects.ALERT}.*", subjects.USAGE]
     match party:
         case Party.POD:
             return _of_pod(account), [*_served(), ANNOUNCEMENTS, *_FROM_WORKERS]
@@ -110,11 +110,11 @@ def _subjects(party: Party, account: Account) -> tuple[list[str], list[str]]:
         case Party.CALLER:
             return [*_asked(account), *_reported(account)], []
         case Party.VIEWER:
-            return _of_viewer(account), alerts
+            return _of_viewer(account), followed
         case Party.OPERATOR:
-            return _of_operator(account), alerts
+            return _of_operator(account), followed
         case Party.ADMIN:
-            return _of_admin(account), alerts
+            return _of_admin(account), followed
 
 
 _FROM_WORKERS = (subjects.HEARTBEAT, subjects.WORKER_DEAD_LETTER)

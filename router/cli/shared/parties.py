@@ -54,6 +54,7 @@ COMMANDS: dict[str, Needs] = {
     "audit stats": _READS,
     "audit unknown": _READS,
     "audit export": _READS,
+    "usage tail": Needs(Party.VIEWER, nats=True),
     "usage reconcile": Needs(Party.VIEWER, redis=True, nats=True),
     "dlq list": Needs(Party.VIEWER, nats=True),
     "dlq show": Needs(Party.VIEWER, nats=True),
