@@ -60,8 +60,11 @@ async def test_a_caller_of_another_account(own: Own, tmp_path: Path, prefixes: s
 async def far(servers: None, tmp_path: Path) -> AsyncIterator[tuple[NatsProcess, NatsProcess]]:
     """Two servers, each a cluster of its own, joined by gateways; the first has JetStream."""
     ports = free_port(), free_port()
+    route = free_port()
+    # JetStream behind a gateway wants a cluster; a route to itself makes one of one server.
+    cluster = f"cluster {{ name: first, listen: '127.0.0.1:{route}', routes: ['nats://127.0.0.1:{route}'] }}"
     first = NatsProcess(
-        tmp_path / "first", extra=f"gateway {{ name: first, listen: '127.0.0.1:{ports[0]}' }}\naccounts {{ $SYS {{}} }}"
+        tmp_path / "first", extra=f"{cluster}\ngateway {{ name: first, listen: '127.0.0.1:{ports[0]}' }}"
     )
     second = NatsProcess(
         tmp_path / "second",

@@ -9,7 +9,7 @@ import pytest
 
 from router.domain.json import JsonObject
 from router.worker import tasks
-from router.worker.messages import Assignment, Executor, Finished, Options, Work
+from router.worker.messages import Assignment, Executor, Finished, JobBody, Options
 from router.worker.worker import Worker
 
 
@@ -19,7 +19,7 @@ async def perform(
     """Run one task given to the provider `p1`."""
     worker = Worker("nats://nowhere", name="w")
     tasks.register(worker, {"chat": "echo"})
-    assignment = Assignment("1", "a", "r", "acme", Executor("p1"), Work(task, payload), options=Options(deadline_ms))
+    assignment = Assignment("1", "a", "r", "acme", Executor("p1"), JobBody(task, payload), options=Options(deadline_ms))
     return await worker.handlers.run(assignment, timeout_s)
 
 

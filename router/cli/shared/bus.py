@@ -22,6 +22,7 @@ async def open_bus(settings: "Settings") -> "AsyncIterator[Bus]":
     """
     from router.bus.client.connection import Bus
     from router.errors import BusError, LoginRefused
+    from router.redaction import address
 
     bus = Bus(bus_options(settings, "router-cli"))
     faults: list[Exception] = []
@@ -29,7 +30,7 @@ async def open_bus(settings: "Settings") -> "AsyncIterator[Bus]":
     await bus.start()
     try:
         if not await bus.wait_connected(CONNECT_S):
-            servers = ", ".join(url.rpartition("@")[2] for url in settings.nats_url)
+            servers = ", ".join(map(address, settings.nats_url))
             why = str(faults[-1]) if faults else ""
             if "authorization" in why.lower() or "authentication" in why.lower():
                 raise LoginRefused(f"{servers}: {why}")

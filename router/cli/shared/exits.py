@@ -14,6 +14,7 @@ from router.errors import (
     StoreError,
     StoreForbidden,
 )
+from router.redaction import redacted
 
 
 class Exit(IntEnum):
@@ -41,7 +42,12 @@ _LOGIN = "ROUTER_NATS_USER, _CREDS, _NKEY_SEED_FILE or _TOKEN, or from the URL i
 
 
 def exit_code_of(error: Exception) -> tuple[Exit, str]:
-    """The exit code and the message of a fault; `InvalidInput` has one line per problem."""
+    """The exit code and the message of a fault, without secrets; `InvalidInput` has one line per problem."""
+    code, message = _explained(error)
+    return code, redacted(message)
+
+
+def _explained(error: Exception) -> tuple[Exit, str]:
     match error:
         case InvalidInput(problems=problems):
             return Exit.USAGE, "\n".join(f"error: {p}" for p in problems)
