@@ -20,7 +20,7 @@ from functools import partial
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
 from router import __version__
-from router.app.adapter_settings import secrets_of, short_tokens
+from router.app.adapter_settings import insecure_redis, secrets_of, short_tokens
 from router.app.audit import AuditParts
 from router.app.deciding import DecideParts
 from router.app.platform import Platform
@@ -98,6 +98,12 @@ class Pod:
                 holder,
                 SHORTEST_SOON,
                 extra={"event": Event.ADMIN_TOKEN_SHORT},
+            )
+        for weakened in insecure_redis(s):
+            log.warning(
+                "TLS to Redis does not prove who the server is (%s); remove the parameter, set ROUTER_REDIS_TLS_CA",
+                weakened,
+                extra={"event": Event.STORE_TLS_INSECURE},
             )
         await self._services.http.start(s.http_host, s.http_port)
         self._lag.start()
@@ -244,8 +250,17 @@ class Pod:
             self._platform.memory_share = share or 0.0
             if share is not None:
                 self._memory.read(share)
+            await self._check_eviction()
         except StoreError as fault:
-            log.debug("memory share of the store unknown: %s", fault)
+            log.debug("memory of the store unknown: %s", fault)
+
+    async def _check_eviction(self) -> None:
+        """Report a policy that was changed while the pod serves; at boot it keeps the pod from being ready."""
+        problems = (await self._platform.store.servers.eviction()).problems
+        if problems:
+            self._platform.readiness.degrade(Degradable.EVICTION, "; ".join(problems))
+        else:
+            self._platform.readiness.restore(Degradable.EVICTION)
 
     async def stop(self) -> None:
         """Drain and stop. Accepted work is answered and published, or left to the other pods."""
