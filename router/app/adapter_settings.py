@@ -19,7 +19,7 @@ from router.store.decide.calls import LaneSettings
 from router.store.policies import Bounds
 from router.store.servers.nodes import Access
 from router.store.servers.rights import Server
-from router.usecases.admin.access import Tokens
+from router.usecases.admin.access import AdminTokens
 from router.usecases.decide.intake import DecideSettings
 from router.usecases.policies.cache_settings import CacheSettings
 from router.wire import subjects
@@ -99,6 +99,7 @@ def decide_settings(s: Settings) -> DecideSettings:
     answered = s.reply_prefixes or tuple(dict.fromkeys((subjects.INBOX, f"{s.nats_inbox_prefix}.")))
     return DecideSettings(
         max_in_flight=s.max_in_flight,
+        wait_s=s.decide_wait_effective_ms / 1000,
         strict_correlation=s.strict_correlation,
         legacy_error_codes=s.legacy_error_codes,
         allowed_tenants=frozenset(s.allowed_tenants),
@@ -238,9 +239,9 @@ def stream_specs(s: Settings) -> tuple[StreamSpec, ...]:
     )
 
 
-def admin_tokens(s: Settings) -> Tokens:
+def admin_tokens(s: Settings) -> AdminTokens:
     """The holders of admin tokens: one per role (the role's name is the principal), and named people."""
-    return Tokens(_tokens(s), open_reading=s.admin_nats_read == "open")
+    return AdminTokens(_tokens(s), open_reading=s.admin_nats_read == "open")
 
 
 def _tokens(s: Settings) -> list[tuple[str, Role, str]]:

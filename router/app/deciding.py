@@ -9,7 +9,7 @@ from router.app.platform import Platform
 from router.app.policies import PolicyParts
 from router.app.tasks import TaskParts
 from router.bus.extensions import BusExtensions
-from router.bus.requests.decide_door import DecideDoor
+from router.bus.requests.decide_endpoint import DecideEndpoint
 from router.domain.alert import Door
 from router.usecases.decide.decide import Decide
 from router.usecases.decide.dry_run import DryRun
@@ -56,7 +56,9 @@ class DecideParts:
             tracing=platform.tracing,
             snapshot=policies.figures.snapshot,
             first_read=policies.figures.first_reads.get,
-            extensions=ExtensionFlow(ports, t, max_ms=s.pipeline_deadline_ms, max_running=s.pipelines_max),
+            extensions=ExtensionFlow(
+                ports, t, max_ms=s.pipeline_deadline_ms, max_running=s.pipelines_max, wait_s=settings.wait_s
+            ),
             on_unknown_tenant=audit.unknown.refused,
             on_isolation_violation=partial(platform.isolation.violated, Door.DECIDE),
             push_refusal=platform.push_gate.refusal,
@@ -69,4 +71,4 @@ class DecideParts:
             snapshot=policies.figures.snapshot,
             extensions=store.extensions,
         )
-        self.door = DecideDoor(platform.bus, self.decide.handle, s.pod_name, replies=platform.replies)
+        self.endpoint = DecideEndpoint(platform.bus, self.decide.handle, s.pod_name, replies=platform.replies)

@@ -38,7 +38,7 @@ from router.store.servers.rights import missing as missing_rights
 from router.store.tasks.delivery_failures import RedisDeliveryFailures
 from router.store.tasks.store import RedisTasks
 from router.store.tenants.inspect import RedisInspector
-from router.store.tenants.measure import RedisMeasure
+from router.store.tenants.limit_usage import RedisLimitUsage
 from router.store.tenants.walk import RedisTenants
 
 
@@ -65,7 +65,7 @@ class Store:
         self.lanes = Lanes(
             keys=self.keys, nodes=self.nodes, packer=packer, script=script, settings=lane_settings(s), hooks=hooks.lanes
         )
-        self.decisions = RedisDecisions(self.keys, self.nodes, self.lanes, s.store_deadline_ms)
+        self.decisions = RedisDecisions(self.keys, self.nodes, self.lanes, wait_ms=s.decide_wait_effective_ms)
         self.policies = RedisPolicies(self.nodes, self.keys, bounds=policy_bounds(s))
         self.figures = RedisFigures(self.keys, self.nodes)
         self.tasks = RedisTasks(
@@ -94,7 +94,7 @@ class Store:
         self.failures = RedisDeliveryFailures(self.keys, self.nodes)
         self.claims = RedisClaims(self.keys, self.nodes)
         self.extensions = RedisExtensions(self.keys, self.nodes)
-        self.measure = RedisMeasure(self.keys, self.nodes, shared_calls=not s.redis_cluster)
+        self.measure = RedisLimitUsage(self.keys, self.nodes, shared_calls=not s.redis_cluster)
 
     async def open(self) -> None:
         """Connect, check the rights of this pod, and read the server's clock.

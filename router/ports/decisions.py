@@ -60,12 +60,19 @@ class DecisionStore(Answers, Protocol):
     """Makes decisions on the state that all pods share."""
 
     def decide(
-        self, request: DecideRequest, plan: Plan, job: bytes | None, done: Callable[[Outcome, bytes], None]
+        self,
+        request: DecideRequest,
+        plan: Plan,
+        job: bytes | None,
+        done: Callable[[Outcome, bytes], None],
+        since: float | None = None,
     ) -> None:
         """Queue one row for this tick's batch. Never raises.
 
         `done(outcome, stamp)` is called exactly once, later, from the event loop. `stamp` is the tenant's current
-        policy stamp in the store; it is empty if the store was not reached.
+        policy stamp in the store; it is empty if the store was not reached. The outcome is `Unavailable` when the
+        request has waited for the store as long as it may; `since`: the loop time, in s, from which this counts, if it
+        is not now.
 
         The row is atomic: limits, breaker, lease, pin, idempotency, delivery record and audit record change together or
         not at all. It writes nothing after its deadline. `job` is the work item of a pushed task; the store keeps it
@@ -73,7 +80,13 @@ class DecisionStore(Answers, Protocol):
         """
 
     def preview(
-        self, request: DecideRequest, plan: Plan, done: Callable[[Outcome, bytes], None], *, claim_ms: int = 0
+        self,
+        request: DecideRequest,
+        plan: Plan,
+        done: Callable[[Outcome, bytes], None],
+        *,
+        claim_ms: int = 0,
+        since: float | None = None,
     ) -> None:
         """Queue a row that decides as `decide` would, but writes, charges and audits nothing.
 

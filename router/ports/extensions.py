@@ -83,6 +83,15 @@ class Extensions(Protocol):
     """The flow of requests whose policy has extensions (`usecases.extensions.flow`)."""
 
     async def answer(
-        self, request: DecideRequest, stored: StoredPolicy, make_plan: MakePlan, read: OutcomeReader
+        self,
+        request: DecideRequest,
+        stored: StoredPolicy,
+        *,
+        make_plan: MakePlan,
+        read: OutcomeReader,
+        waited_s: float = 0.0,
     ) -> ExtensionResult:
-        """Answer one request, with all of its extensions. Raises only for bugs."""
+        """Answer one request, with all of its extensions. Raises only for bugs.
+
+        `waited_s`: how long the request has waited for the store before.
+        """

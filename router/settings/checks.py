@@ -57,6 +57,8 @@ def _redis(s: Settings) -> Iterator[Contradiction]:
 
 
 def _deadlines(s: Settings) -> Iterator[Contradiction]:
+    if s.decide_wait_effective_ms < s.store_deadline_ms:
+        yield ("decide_wait_ms", "store_deadline_ms"), "a request must be able to wait for one call at least"
     if s.deadline_least_ms > s.deadline_most_ms:
         yield (
             ("deadline_least_ms", "deadline_most_ms"),

@@ -12,7 +12,7 @@ from router.domain.request import DecideRequest
 from router.domain.steps import StepDecision
 from router.domain.task import TaskRecord, Unreadable
 from router.store.audit.request_facts import request_facts
-from router.store.decide.batch import Waiting
+from router.store.decide.batch import WaitingRow
 from router.store.decide.lanes import Lanes
 from router.store.decide.link import Command
 from router.store.decide.replies import DECIDE_RETURNS
@@ -47,10 +47,6 @@ DECIDE_KEYS = (
 def decide_script(**options: Any) -> Script:
     """Load lua/decide.lua and check its header against this module's calls; options as in `scripts.load`."""
     return load("decide", keys=DECIDE_KEYS, argv=("batch", "row"), returns=DECIDE_RETURNS, **options)
-
-
-WAIT_DEADLINES = 4
-"""A row waits for at most this many call deadlines, then it is answered `Unavailable`."""
 
 
 class RedisAnswers:
@@ -151,54 +147,71 @@ def _readable(answers: list[tuple[StoredAnswer | Unreadable | None, float]]) -> 
 
 
 class RedisDecisions(RedisAnswers):
-    """Decides with the state that all pods share; the port has the promises."""
+    """Decides with the state that all pods share; the port has the promises.
 
-    def __init__(self, keys: Keys, nodes: Nodes, lanes: Lanes, deadline_ms: float) -> None:
+    `wait_ms` bounds the whole wait of a request. A call's deadline starts when it is sent; a row may first wait for the
+    calls before it.
+    """
+
+    def __init__(self, keys: Keys, nodes: Nodes, lanes: Lanes, *, wait_ms: float) -> None:
         super().__init__(keys, nodes)
         self._lanes = lanes
-        # A call's deadline starts when it is sent; a row may first wait for the calls before it.
-        self._wait_ms = WAIT_DEADLINES * deadline_ms
+        self._wait_ms = wait_ms
         self._now = asyncio.get_running_loop().time
 
     def decide(
-        self, request: DecideRequest, plan: Plan, job: bytes | None, done: Callable[[Outcome, bytes], None]
+        self,
+        request: DecideRequest,
+        plan: Plan,
+        job: bytes | None,
+        done: Callable[[Outcome, bytes], None],
+        since: float | None = None,
     ) -> None:
         """See `ports.decisions.DecisionStore.decide`."""
         tenant = self._keys.tenant(request.tenant_id)
         lane, group = self._lanes.of(tenant.partition)
         decision = self._lanes.packer.decision_id(tenant, plan)
-        lane.submit(
-            Waiting(
-                request=request,
-                plan=plan,
-                keys=tenant,
-                job=job,
-                done=done,
-                decision=decision,
-                expires=self._now() * 1000 + self._wait_ms,
-                group=group,
-            )
+        waiting = WaitingRow(
+            request=request,
+            plan=plan,
+            keys=tenant,
+            job=job,
+            done=done,
+            decision=decision,
+            expires=(self._now() if since is None else since) * 1000 + self._wait_ms,
+            group=group,
         )
+        lane.submit(waiting)
+        if since is not None:
+            lane.bound(waiting)
 
     def preview(
-        self, request: DecideRequest, plan: Plan, done: Callable[[Outcome, bytes], None], *, claim_ms: int = 0
+        self,
+        request: DecideRequest,
+        plan: Plan,
+        done: Callable[[Outcome, bytes], None],
+        *,
+        claim_ms: int = 0,
+        since: float | None = None,
     ) -> None:
         """See `ports.decisions.DecisionStore.preview`."""
         tenant = self._keys.tenant(request.tenant_id)
         lane, group = self._lanes.of(tenant.partition)
         decision = self._lanes.packer.decision_id(tenant, plan)
-        waiting = Waiting(
+        waiting = WaitingRow(
             request=request,
             plan=plan,
             keys=tenant,
             job=None,
             done=done,
             decision=decision,
-            expires=self._now() * 1000 + self._wait_ms,
+            expires=(self._now() if since is None else since) * 1000 + self._wait_ms,
             group=group,
         )
         waiting.preview, waiting.claim_ms = True, claim_ms
         lane.submit(waiting)
+        if since is not None:
+            lane.bound(waiting)
 
     def next_attempt(
         self,
@@ -211,7 +224,7 @@ class RedisDecisions(RedisAnswers):
         """See `ports.decisions.DecisionStore.next_attempt`."""
         tenant = self._keys.tenant(request.tenant_id)
         lane, group = self._lanes.of(tenant.partition)
-        waiting = Waiting(
+        waiting = WaitingRow(
             request=request,
             plan=plan,
             keys=tenant,

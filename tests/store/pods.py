@@ -18,6 +18,8 @@ from router.store.servers.nodes import Nodes
 from tests.store.harness import Ask, policy, request
 
 PLAIN = policy("a", "b")
+WAIT_DEADLINES = 4
+"""A row waits for at most this many call deadlines, as by default."""
 
 
 class Pod:
@@ -41,13 +43,13 @@ class Pod:
             self.settings,
             self.hooks,
         )
-        self.decisions = RedisDecisions(keys, nodes, self.lanes, self.settings.deadline_ms)
+        self.decisions = RedisDecisions(keys, nodes, self.lanes, wait_ms=WAIT_DEADLINES * self.settings.deadline_ms)
 
     def _told(self, down: bool, _why: str) -> None:
         (self.fell if down else self.up).set()
         (self.up if down else self.fell).clear()
 
-    def submit(self, ask: Ask) -> "asyncio.Future[Outcome]":
+    def submit(self, ask: Ask, since: float | None = None) -> "asyncio.Future[Outcome]":
         """Queue a row; the future is the caller's, who may cancel it."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
@@ -55,7 +57,7 @@ class Pod:
             if not future.done():
                 future.set_result(outcome)
 
-        self.decisions.decide(ask.request, ask.plan, ask.job, done)
+        self.decisions.decide(ask.request, ask.plan, ask.job, done, since)
         return future
 
     async def decide(self, *asks: Ask) -> list[Outcome]:

@@ -29,6 +29,11 @@ class Settings(Pod, Nats, Redis, Store, Policies, Gate, Intake, Dispatch, Stream
     """All settings of one pod; read-only."""
 
     @property
+    def decide_wait_effective_ms(self) -> int:
+        """Longest time that a decide request waits for Redis: the setting, else 4 × the deadline of a call, in ms."""
+        return self.decide_wait_ms or 4 * self.store_deadline_ms
+
+    @property
     def assign_max_age_s(self) -> int:
         """Maximum age of stream ASSIGN: the setting, else max(1 h, 2 × the longest deadline), in seconds."""
         return self.stream_assign_max_age_s or max(3_600, 2 * -(-self.deadline_max_ms // 1_000))

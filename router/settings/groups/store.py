@@ -17,7 +17,21 @@ class Store(Group):
     partitions: int = setting(
         64, "Partitions of the key space; cannot change after the fleet's first start.", ge=1, le=4096
     )
-    store_deadline_ms: Ms = setting(50, "Deadline of one store call.", ge=1, le=60_000)
+    store_deadline_ms: Ms = setting(
+        50,
+        "Deadline of one decide call to Redis. Three missed in a row make Redis unavailable: requests are then "
+        "answered without it, at once.",
+        ge=1,
+        le=60_000,
+    )
+    decide_wait_ms: Ms | None = setting(
+        None,
+        "Longest time that one decide request waits for Redis in all: for its policies, for the calls before its own, "
+        "and for its own calls. Then it is answered without Redis.",
+        ge=1,
+        le=600_000,
+        default_text="(4 × ROUTER_STORE_DEADLINE)",
+    )
     store_breaker_retry_ms: Ms = setting(500, "Wait between probes of an unavailable store.", ge=10, le=60_000)
     batch_max_rows: int = setting(256, "Maximum requests in one store call.", ge=1, le=4096)
     batch_max_bytes: Size = setting(1 << 20, "Maximum bytes of arguments in one store call.", ge=1 << 16, le=64 << 20)

@@ -22,7 +22,7 @@ class Watched(Protocol):
     def missed(self, batches: list[Batch]) -> None:
         """A further deadline of the call has passed."""
 
-    def expire(self, flying: list[Batch]) -> None:
+    def expire(self) -> None:
         """Answer the rows whose own deadline has passed."""
 
 
@@ -57,5 +57,23 @@ class CallDeadlines:
         if now >= self._due:
             self._due += lane.deadline_s
             lane.missed(self._batches)
-        lane.expire(self._batches)
+        lane.expire()
         self._handle = lane.loop.call_later(_CHECK_EVERY_S, self._check)
+
+
+class RowDeadlines:
+    """Checks the rows that wait for a connection, every few ms until it is cancelled; no call is in flight."""
+
+    __slots__ = ("_handle", "_lane")
+
+    def __init__(self, lane: Watched) -> None:
+        self._lane = lane
+        self._handle = lane.loop.call_later(_CHECK_EVERY_S, self._check)
+
+    def cancel(self) -> None:
+        """Stop."""
+        self._handle.cancel()
+
+    def _check(self) -> None:
+        self._lane.expire()
+        self._handle = self._lane.loop.call_later(_CHECK_EVERY_S, self._check)

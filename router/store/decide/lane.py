@@ -33,8 +33,8 @@ from redis.exceptions import ReadOnlyError, ResponseError
 from router.domain.outcome import RowFault, Unavailable
 from router.errors import OutcomeUnknown, StoreError
 from router.store.decide.availability import Availability, LaneHooks
-from router.store.decide.batch import Batch, Waiting
-from router.store.decide.call_deadline import CallDeadlines
+from router.store.decide.batch import Batch, WaitingRow
+from router.store.decide.call_deadline import CallDeadlines, RowDeadlines
 from router.store.decide.calls import Calls, LaneSettings
 from router.store.decide.clock import RedisClock
 from router.store.decide.delivery import Delivery
@@ -84,7 +84,7 @@ class Lane:
         """Whether rows are refused at once."""
         return self._availability.down
 
-    def submit(self, w: Waiting) -> None:
+    def submit(self, w: WaitingRow) -> None:
         """Queue a row. Rows of one group travel in one call (a Cluster's call has one slot)."""
         if self._availability.down or self._clock.offset_ms is None:
             self._start()
@@ -99,6 +99,14 @@ class Lane:
             return
         if self._task is None:
             self._start()
+
+    def bound(self, w: WaitingRow) -> None:
+        """Answer this row at its own deadline, which may end before those of rows that were submitted earlier."""
+        self.loop.call_at(w.expires / 1000, self._overdue, w)
+
+    def _overdue(self, w: WaitingRow) -> None:
+        if not w.answered:
+            w.tell(Unavailable(sent=any(w is row for batch in self._flying for row in batch.waiting)))
 
     def resend(self, batch: Batch) -> None:
         """Queue a batch that another node refused without executing it. Rows past their deadline are answered."""
@@ -225,13 +233,14 @@ class Lane:
         if self._availability.deadline_missed():
             self._queue.refuse()
 
-    def expire(self, flying: list[Batch]) -> None:
-        """Answer the rows whose own deadline has passed: those in flight, and those that wait behind a late call.
+    def expire(self) -> None:
+        """Answer the rows whose own deadline has passed: those in flight, those whose reply waits to be delivered while
+        the next call cannot be written, and those that wait behind a late call or a connection.
 
         Waiting rows stay in their batch; the script refuses them as late when it is sent.
         """
         now = self.loop.time() * 1000
-        for sent, batches in ((True, flying), (False, self._queue.batches())):
+        for sent, batches in ((True, self._flying), (False, self._queue.batches())):
             for w in (w for batch in batches for w in batch.waiting if w.expires <= now):
                 w.tell(Unavailable(sent=sent))
 
@@ -247,8 +256,12 @@ class Lane:
         """Reconnect until Redis answers within the deadline. Late replies of the old connection are dropped with it."""
         await self._link.close()
         while not self._closing:
-            if await self._ping():
-                return True
+            deadlines = RowDeadlines(self)
+            try:
+                if await self._ping():
+                    return True
+            finally:
+                deadlines.cancel()
             self._queue.refuse()
             await asyncio.sleep(self._settings.retry_ms / 1000)
         return False

@@ -93,10 +93,12 @@ class Link:
         """
         connection = self._connection or await self._connect()
         try:
-            await connection.send_packed_command(packed, check_health=False)
-        except (RedisError, OSError) as fault:
+            # A frozen Redis reads nothing, so a large write may wait, too.
+            async with asyncio.timeout(self._timeout):
+                await connection.send_packed_command(packed, check_health=False)
+        except (RedisError, OSError, TimeoutError) as fault:
             await self.close()
-            raise OutcomeUnknown(f"Redis: {fault}") from fault
+            raise OutcomeUnknown(f"Redis: {str(fault) or 'nothing was read in time'}") from fault
 
     async def receive(self, replies: int) -> list[Any]:
         """The next `replies` replies of a pipeline; an error reply is in the list as a ResponseError.
@@ -118,7 +120,7 @@ class Link:
                         received.append(refused)
         except (RedisError, OSError, TimeoutError) as fault:
             await self.close()
-            raise OutcomeUnknown(f"Redis: {fault or 'no reply in time'}") from fault
+            raise OutcomeUnknown(f"Redis: {str(fault) or 'no reply in time'}") from fault
         except BaseException:
             await self.close()
             raise

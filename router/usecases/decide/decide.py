@@ -49,7 +49,9 @@ Reply = Callable[[bytes, Mapping[str, str] | None], None]
 
 
 class OpenRequest(Struct):
-    """A request between its arrival and its answer. `started`: loop time in s."""
+    """A request between its arrival and its answer. `started`: loop time in s; `since`: the same once it has waited for
+    the store, else None. `read_figures`: whether it has waited for its tenant's figures.
+    """
 
     request: DecideRequest
     protobuf: bool
@@ -59,7 +61,8 @@ class OpenRequest(Struct):
     plan: Plan | None = None
     job: bytes | None = None
     answered: bool = False
-    waited: bool = False
+    since: float | None = None
+    read_figures: bool = False
 
 
 class Decide:
@@ -196,9 +199,12 @@ class Decide:
         task.add_done_callback(self._tasks.discard)
 
     async def _load(self, opened: OpenRequest, last_good: TenantPolicies | None) -> None:
+        opened.since = opened.started
         try:
-            self._decide_under(opened, await self._policies.load(opened.request.tenant_id))
-        except StoreError:
+            async with asyncio.timeout_at(opened.started + self._settings.wait_s):
+                policies = await self._policies.load(opened.request.tenant_id)
+            self._decide_under(opened, policies)
+        except (StoreError, TimeoutError):
             request = opened.request
             self._finish(opened, store_unavailable(request) if last_good is None else no_policy(request, last_good))
         except Exception:  # as in `handle`
@@ -221,7 +227,7 @@ class Decide:
                 self._finish(opened, closed)
                 return
         first_read = self._first_read(request.tenant_id)
-        if first_read is not None and not opened.waited:
+        if first_read is not None and not opened.read_figures:
             self._begin(self._decide_after(first_read, opened, policies))
             return
         features = self._features()
@@ -241,16 +247,17 @@ class Decide:
                 self._finish(opened, job)
                 return
             opened.job = job
-        self._store.decide(request, request_plan, opened.job, partial(self._decided, opened))
+        self._store.decide(request, request_plan, opened.job, partial(self._decided, opened), opened.since)
 
     async def _decide_after(
         self, first_read: "asyncio.Future[None]", opened: OpenRequest, policies: TenantPolicies | None
     ) -> None:
         """Decide once the tenant's figures have been read for the first time, or after `FIRST_READ_S` without them."""
-        opened.waited = True
+        opened.read_figures, opened.since = True, opened.started
+        until = min(self._loop.time() + FIRST_READ_S, opened.started + self._settings.wait_s)
         try:
             with suppress(TimeoutError):
-                async with asyncio.timeout(FIRST_READ_S):
+                async with asyncio.timeout_at(until):
                     await asyncio.shield(first_read)
             self._decide_under(opened, policies)
         except Exception:  # as in `handle`
@@ -262,7 +269,10 @@ class Decide:
 
     async def _extended(self, opened: OpenRequest, stored: StoredPolicy) -> None:
         try:
-            result = await self._extensions.answer(opened.request, stored, self._plan, self._read)
+            waited_s = 0.0 if opened.since is None else self._loop.time() - opened.since
+            result = await self._extensions.answer(
+                opened.request, stored, make_plan=self._plan, read=self._read, waited_s=waited_s
+            )
             self._finish(opened, result.answer)
             now = self._loop.time()
             self._telemetry.extended_latency.observe(now - opened.started)

@@ -13,9 +13,10 @@ from router.wire.subjects import INBOX
 
 
 class DecideSettings(Struct, frozen=True):
-    """The fleet's settings for deciding."""
+    """The fleet's settings for deciding. `wait_s`: how long a request may wait for the store in all."""
 
     max_in_flight: int = 1024
+    wait_s: float = 0.2
     strict_correlation: bool = False
     legacy_error_codes: bool = False
     allowed_tenants: frozenset[str] = frozenset()

@@ -20,6 +20,7 @@ from router.ports.decisions import Claims, DecisionStore
 from router.ports.tasks import TaskStore
 from router.telemetry import Event
 from router.usecases.audit.features import features_of_decision, pack_decision_features
+from router.usecases.extensions.store_time import StoreTime
 from router.usecases.tasks.unfinished import POST_FAILED, Unfinished
 
 log = logging.getLogger("router.extensions")
@@ -34,6 +35,7 @@ class ClaimedRequest:
         tasks: TaskStore,
         claims: Claims,
         unfinished: Unfinished,
+        store_time: StoreTime,
         request: DecideRequest,
         claim: bytes,
     ) -> None:
@@ -41,13 +43,16 @@ class ClaimedRequest:
         self._tasks = tasks
         self._claims = claims
         self._unfinished = unfinished
+        self._store_time = store_time
         self._tenant_id = request.tenant_id
         self._claim = claim
 
     async def complete(self, request: DecideRequest, outcome: Admitted, metadata: JsonObject) -> Refused | None:
         """Complete the decision, with the metadata of the post extensions. None: done; else the refusal."""
         try:
-            completed = await self._claims.complete(self._tenant_id, outcome.decision_id, self._claim, metadata)
+            completed = await self._store_time.of(
+                self._claims.complete(self._tenant_id, outcome.decision_id, self._claim, metadata)
+            )
         except StoreError as fault:
             log.warning("store unavailable; a decision was not completed: %s", fault, extra={"event": Event.STORE_AWAY})
             return unavailable(request, sent=True)
@@ -61,10 +66,14 @@ class ClaimedRequest:
         """
         note = f"{refused.code.value}: {refused.details.get('extension_id')}"
         try:
-            remembered = await self._decisions.remembered(self._tenant_id, name_in(outcome.decision_id))
+            remembered = await self._store_time.of(
+                self._decisions.remembered(self._tenant_id, name_in(outcome.decision_id))
+            )
             if remembered is not None and remembered.decision_id == outcome.decision_id:
-                await self._unfinished.undo(
-                    self._tenant_id, remembered, self._claim, request.request_id, cause=POST_FAILED, note=note
+                await self._store_time.of(
+                    self._unfinished.undo(
+                        self._tenant_id, remembered, self._claim, request.request_id, cause=POST_FAILED, note=note
+                    )
                 )
         except StoreError as fault:
             log.warning("store unavailable; a decision is undone later: %s", fault, extra={"event": Event.STORE_AWAY})
@@ -81,7 +90,7 @@ class ClaimedRequest:
             note=True,
         )
         try:
-            await self._tasks.move([move])
+            await self._store_time.of(self._tasks.move([move]))
         except StoreError as fault:
             log.warning("store unavailable; a refusal is not audited: %s", fault, extra={"event": Event.STORE_AWAY})
         await self.release()
@@ -90,6 +99,6 @@ class ClaimedRequest:
     async def release(self) -> None:
         """Release the claim, so that a retry of the request need not wait."""
         try:
-            await self._claims.release(self._tenant_id, name_in(self._claim), self._claim)
+            await self._store_time.of(self._claims.release(self._tenant_id, name_in(self._claim), self._claim))
         except StoreError as fault:
             log.debug("store unavailable; a claim expires by itself: %s", fault)

@@ -34,7 +34,7 @@ from msgspec.structs import replace
 
 from router.domain.answers import unavailable
 from router.domain.decision import Answer, Code, Decided, Refused
-from router.domain.extensions import Step, explained, post_metadata, refusal, wanted, warnings, worst_ms
+from router.domain.extensions import ExtensionStep, explained, post_metadata, refusal, wanted, warnings, worst_ms
 from router.domain.json import JsonObject
 from router.domain.outcome import (
     Admitted,
@@ -58,6 +58,7 @@ from router.ports.tasks import TaskStore
 from router.telemetry import Event, Telemetry
 from router.usecases.extensions.claim import ClaimedRequest
 from router.usecases.extensions.pipeline import Pipeline
+from router.usecases.extensions.store_time import StoreTime
 from router.usecases.tasks.unfinished import UNSEEN, Unfinished
 from router.wire.reply import decision_object
 from router.wire.worker.job import encode_job
@@ -81,18 +82,28 @@ class FlowPorts(Struct, frozen=True):
 class ExtensionFlow:
     """Runs requests with extensions.
 
-    `max_ms` bounds the time that one request spends with its extensions, `max_running` the number of such requests.
+    `max_ms` bounds the time that one request spends with its extensions, `wait_s` the time that it waits for the store,
+    `max_running` the number of such requests.
     """
 
-    def __init__(self, ports: FlowPorts, telemetry: Telemetry, *, max_ms: int, max_running: int) -> None:
+    def __init__(
+        self, ports: FlowPorts, telemetry: Telemetry, *, max_ms: int, max_running: int, wait_s: float = 0.2
+    ) -> None:
         self._ports = ports
         self._telemetry = telemetry
         self._max_ms = max_ms
         self._max_running = max_running
+        self._wait_s = wait_s
         self._running = 0
 
     async def answer(
-        self, request: DecideRequest, stored: StoredPolicy, make_plan: MakePlan, read: OutcomeReader
+        self,
+        request: DecideRequest,
+        stored: StoredPolicy,
+        *,
+        make_plan: MakePlan,
+        read: OutcomeReader,
+        waited_s: float = 0.0,
     ) -> ExtensionResult:
         """Run one request to its answer. Raises only for bugs."""
         if self._running >= self._max_running:
@@ -104,7 +115,13 @@ class ExtensionFlow:
         self._telemetry.pipelines.set(self._running)
         try:
             return await _Run(
-                ports=self._ports, max_ms=self._max_ms, request=request, stored=stored, make_plan=make_plan, read=read
+                ports=self._ports,
+                max_ms=self._max_ms,
+                store_time=StoreTime(self._wait_s, waited_s),
+                request=request,
+                stored=stored,
+                make_plan=make_plan,
+                read=read,
             ).answer()
         finally:
             self._running -= 1
@@ -118,6 +135,7 @@ class _Run:
         self,
         ports: FlowPorts,
         max_ms: int,
+        store_time: StoreTime,
         request: DecideRequest,
         stored: StoredPolicy,
         make_plan: MakePlan,
@@ -128,10 +146,11 @@ class _Run:
         self._stored = stored
         self._make_plan = make_plan
         self._read = read
+        self._store_time = store_time
         self._loop = asyncio.get_running_loop()
         self._worst_ms = worst_ms(stored.policy, max_ms)
         self._deadline = 0.0
-        self._steps: list[Step] = []
+        self._steps: list[ExtensionStep] = []
 
     async def answer(self) -> ExtensionResult:
         request = self._request
@@ -145,6 +164,7 @@ class _Run:
                     tasks=ports.tasks,
                     claims=ports.claims,
                     unfinished=ports.unfinished,
+                    store_time=self._store_time,
                     request=request,
                     claim=claim_id,
                 )
@@ -191,7 +211,9 @@ class _Run:
         if not isinstance(outcome, Admitted):
             return ExtensionResult(self._answer_of(request, plan, outcome, stamp))
         try:
-            await self._ports.unfinished.take_over(request.tenant_id, outcome.decision_id, request.request_id, UNSEEN)
+            await self._store_time.of(
+                self._ports.unfinished.take_over(request.tenant_id, outcome.decision_id, request.request_id, UNSEEN)
+            )
         except StoreError as fault:
             log.warning("store unavailable; a decision is undone later: %s", fault, extra={"event": Event.STORE_AWAY})
         return ExtensionResult(_busy_refusal(Busy(_MAX_PAUSE_MS)))
@@ -206,7 +228,8 @@ class _Run:
             if isinstance(outcome, Replay) and outcome.remembered.unfinished:
                 try:
                     decision = outcome.remembered.decision_id
-                    if await self._ports.unfinished.take_over(request.tenant_id, decision, request.request_id):
+                    unfinished = self._ports.unfinished
+                    if await self._store_time.of(unfinished.take_over(request.tenant_id, decision, request.request_id)):
                         continue
                 except StoreError:
                     return Unavailable(sent=False), stamp
@@ -218,8 +241,9 @@ class _Run:
 
     async def _preview_once(self, plan: Plan, claim_ms: int) -> tuple[Outcome, bytes]:
         outcome_future, done = self._outcome_future()
-        self._ports.decisions.preview(self._request, plan, done, claim_ms=claim_ms)
-        return await outcome_future
+        since = self._store_time.since
+        self._ports.decisions.preview(self._request, plan, done, claim_ms=claim_ms, since=since)
+        return await self._store_time.spent_on(outcome_future)
 
     async def _decide(self, claimed: ClaimedRequest, request: DecideRequest, plan: Plan) -> ExtensionResult:
         """Send the decide row, run the post extensions, and complete or undo the decision."""
@@ -264,8 +288,8 @@ class _Run:
 
     async def _row(self, request: DecideRequest, plan: Plan, job: bytes | None) -> tuple[Outcome, bytes]:
         outcome_future, done = self._outcome_future()
-        self._ports.decisions.decide(request, plan, job, done)
-        return await outcome_future
+        self._ports.decisions.decide(request, plan, job, done, self._store_time.since)
+        return await self._store_time.spent_on(outcome_future)
 
     def _outcome_future(self) -> tuple["asyncio.Future[tuple[Outcome, bytes]]", Callable[[Outcome, bytes], None]]:
         """A future for a row's outcome, and the callback for the store that resolves it."""

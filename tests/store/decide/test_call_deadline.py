@@ -51,7 +51,7 @@ class Lane:
         """One more."""
         self.heard.append(round(self.clock.now - 100.0, 3))
 
-    def expire(self, flying: list[Batch]) -> None:
+    def expire(self) -> None:
         """There are no rows."""
 
 

@@ -23,7 +23,7 @@ from router.domain.task import Action, Move, Moved, TaskRecord, TaskState
 from router.errors import StartupRefused, StoreError
 from router.installed_files import lua_dir
 from router.store.decide.calls import MAX_LIBRARIES, LaneSettings
-from router.store.decisions import WAIT_DEADLINES, decide_script
+from router.store.decisions import decide_script
 from router.store.keys import Keys
 from router.store.scripts.load import Script
 from router.store.servers.meta import RedisMeta
@@ -32,7 +32,7 @@ from router.store.tasks.store import RedisTasks
 from tests.chaos.proxy import Proxy
 from tests.servers import ValkeyProcess, free_port
 from tests.store.harness import MINUTE, Ask, policy, request
-from tests.store.pods import PLAIN, Pod, ask, fresh_keys
+from tests.store.pods import PLAIN, WAIT_DEADLINES, Pod, ask, fresh_keys
 
 QUICK = LaneSettings(deadline_ms=60, retry_ms=20)
 MARGIN_S = 0.5

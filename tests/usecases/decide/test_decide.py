@@ -96,7 +96,13 @@ class Room:
             raise RuntimeError("a bug in the dispatcher")
 
     async def answer(
-        self, request: DecideRequest, stored: StoredPolicy, make_plan: MakePlan, read: OutcomeReader
+        self,
+        request: DecideRequest,
+        stored: StoredPolicy,
+        *,
+        make_plan: MakePlan,
+        read: OutcomeReader,
+        waited_s: float = 0.0,
     ) -> ExtensionResult:
         """`ports.extensions.Extensions`; no policy here has any."""
         raise NotImplementedError
@@ -305,3 +311,34 @@ async def test_only_a_row_that_was_not_sent_is_decided_without_the_store(sent: b
     assert reply["ok"] is degraded
     assert len(room.deferred) == int(degraded)
     assert room.policies.seen == []
+
+
+async def test_a_load_that_hangs_counts_towards_the_wait() -> None:
+    """The policies do not come: refused when the wait is over. They come late: the row has what is left of the wait."""
+    room = Room(wait_s=0.2)
+    never = asyncio.Event()
+
+    async def load(_tenant_id: str) -> TenantPolicies | None:
+        await never.wait()
+        return POLICIES
+
+    room.policies.cached = LOADING
+    room.policies.load = load  # type: ignore[method-assign, assignment]
+    started = asyncio.get_running_loop().time()
+    room.ask()
+    assert await room.code() == "unavailable"
+    assert 0.15 < asyncio.get_running_loop().time() - started < 1
+
+
+async def test_a_row_after_a_load_has_what_is_left_of_the_wait() -> None:
+    """Its wait counts from the request's arrival; the row of a request that has not waited counts from now."""
+    room = Room()
+    room.ask()
+    room.policies.cached = LOADING
+    arrived = asyncio.get_running_loop().time()
+    room.ask()
+    await asyncio.sleep(0.05)
+    assert room.store.since == [None, pytest.approx(arrived, abs=0.03)]
+    for row in room.store.rows:
+        row(ADMITTED, STAMP)
+    await room.answered(2)

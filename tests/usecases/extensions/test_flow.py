@@ -107,11 +107,12 @@ class Mortal:
 class MortalDecisions(Mortal):
     """Likewise for rows, whose answers come by a callback."""
 
-    def preview(self, *args: Any, claim_ms: int = 0) -> None:
-        self._row("preview", *args, claim_ms=claim_ms)
+    def preview(self, *args: Any, claim_ms: int = 0, since: float | None = None) -> None:
+        self._row("preview", *args, claim_ms=claim_ms, since=since)
 
     def decide(self, *args: Any) -> None:
-        self._row("decide", *args)
+        *row, since = args
+        self._row("decide", *row, since=since)
 
     def _row(self, name: str, *args: Any, **kwargs: Any) -> None:
         before, after = self._fate.dies(name)
@@ -159,11 +160,11 @@ class World:
             self.unfinished(tasks, decisions, claims),
             pipeline,
         )
-        return ExtensionFlow(ports, self.telemetry, max_ms=10_000, max_running=10)
+        return ExtensionFlow(ports, self.telemetry, max_ms=10_000, max_running=10, wait_s=10)
 
     async def ask(self, asked: DecideRequest, fate: Fate) -> Answer | None:
         """One pod takes the request; None: it died on it."""
-        fate.task = asyncio.ensure_future(self.extended(fate).answer(asked, EXTENDED, make_plan, read))
+        fate.task = asyncio.ensure_future(self.extended(fate).answer(asked, EXTENDED, make_plan=make_plan, read=read))
         try:
             return (await fate.task).answer
         except asyncio.CancelledError:
@@ -355,10 +356,10 @@ class Scripted:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def preview(self, *args: Any, claim_ms: int = 0) -> None:
+    def preview(self, *args: Any, claim_ms: int = 0, since: float | None = None) -> None:
         args[-1](self._polled, bytes(8))
 
-    def decide(self, *args: Any) -> None:
+    def decide(self, *args: Any, since: float | None = None) -> None:
         args[-1](self._decided, bytes(8))
 
 
@@ -377,7 +378,9 @@ async def test_nothing_is_answered_past_a_required_extension(
 
     async def run(world: World) -> None:
         world.pod.decisions = Scripted(world.pod.decisions, previewed, decided)  # type: ignore[assignment]
-        course = await world.extended(Fate()).answer(request_of(TENANT, "r"), EXTENDED, make_plan, degrades)
+        course = await world.extended(Fate()).answer(
+            request_of(TENANT, "r"), EXTENDED, make_plan=make_plan, read=degrades
+        )
         assert isinstance(course.answer, Refused)
         assert course.answer.code is Code.UNAVAILABLE
 
@@ -391,9 +394,9 @@ async def test_a_decision_that_slipped_past_the_extensions_is_taken_back(redis_u
         asked = request_of(TENANT, "r")
         real = world.pod.decisions
         scripted = Scripted(real, LimitHit(0, 5), CLAIMED)
-        scripted.decide = real.decide  # type: ignore[method-assign]
+        scripted.decide = real.decide  # type: ignore[method-assign, assignment]
         world.pod.decisions = scripted  # type: ignore[assignment]
-        answered = await world.extended(Fate()).answer(asked, EXTENDED, make_plan, read)
+        answered = await world.extended(Fate()).answer(asked, EXTENDED, make_plan=make_plan, read=read)
         assert isinstance(answered.answer, Refused)
         assert answered.dispatch is None
         assert world.calls.sent == []

@@ -13,22 +13,35 @@ ADMITTED = Admitted(0, Reason.WEIGHTED, b"\x00", PinState.NONE, bytes(16))
 
 
 class Store:
-    """Keeps rows until the test answers them."""
+    """Keeps rows until the test answers them; `since`: from when the wait of each counts."""
 
     def __init__(self) -> None:
         self.rows: list[Callable[[Outcome, bytes], None]] = []
+        self.since: list[float | None] = []
         self.broken = False
 
     def decide(
-        self, request: DecideRequest, plan: Plan, job: bytes | None, done: Callable[[Outcome, bytes], None]
+        self,
+        request: DecideRequest,
+        plan: Plan,
+        job: bytes | None,
+        done: Callable[[Outcome, bytes], None],
+        since: float | None = None,
     ) -> None:
         """Queue."""
         if self.broken:
             raise RuntimeError("a bug in the store")
+        self.since.append(since)
         self.rows.append(done)
 
     def preview(
-        self, request: DecideRequest, plan: Plan, done: Callable[[Outcome, bytes], None], *, claim_ms: int = 0
+        self,
+        request: DecideRequest,
+        plan: Plan,
+        done: Callable[[Outcome, bytes], None],
+        *,
+        claim_ms: int = 0,
+        since: float | None = None,
     ) -> None:
         """Queue."""
         self.rows.append(done)
