@@ -104,6 +104,6 @@ async def test_a_probe_is_acknowledged_and_nothing_else(world: Callable[[], Any]
         Message(2, b"", subject=RESULT_PROBE),
         Message(3, b"\xff" * 100_000, subject=RESULT_PROBE),
     ]
-    await settle.results(probes)
+    await settle.settle_batch(probes)
     assert [m.said for m in probes] == [["ack"]] * 3
     assert await here.actions() == []
