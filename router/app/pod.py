@@ -20,7 +20,7 @@ from functools import partial
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
 from router import __version__
-from router.app.adapter_settings import secrets_of, short_tokens
+from router.app.adapter_settings import insecure_redis, secrets_of, short_tokens
 from router.app.audit import AuditParts
 from router.app.deciding import DecideParts
 from router.app.platform import Platform
@@ -98,6 +98,12 @@ class Pod:
                 holder,
                 SHORTEST_SOON,
                 extra={"event": Event.ADMIN_TOKEN_SHORT},
+            )
+        for weakened in insecure_redis(s):
+            log.warning(
+                "TLS to Redis does not prove who the server is (%s); remove the parameter, set ROUTER_REDIS_TLS_CA",
+                weakened,
+                extra={"event": Event.STORE_TLS_INSECURE},
             )
         await self._services.http.start(s.http_host, s.http_port)
         self._lag.start()

@@ -122,10 +122,11 @@ async def _ask(
     import asyncio
     import time
 
-    import nats
     import orjson
 
     from router.bus.client.faults import translated
+    from router.nats_tls import connect
+    from router.redaction import address
 
     loop = asyncio.get_running_loop()
     arrived: asyncio.Future[dict[str, Any]] = loop.create_future()
@@ -134,8 +135,8 @@ async def _ask(
         if not arrived.done():
             arrived.set_result(orjson.loads(message.data))
 
-    with translated(", ".join(connection["servers"])):
-        client: Client = await nats.connect(**connection, error_cb=quiet)
+    with translated(", ".join(map(address, connection["servers"]))):
+        client: Client = await connect(**connection, error_cb=quiet)
     try:
         with translated(DECIDE):
             if wait:

@@ -119,19 +119,20 @@ async def _dry_run(settings: "Settings", body: dict[str, Any], timeout_s: float)
 
     :raises BusError: NATS or the fleet did not answer in time.
     """
-    import nats
     import orjson
 
     from router.bus.client.faults import translated
     from router.bus.client.options import connect_arguments
     from router.cli.shared.target import bus_options
+    from router.nats_tls import connect
+    from router.redaction import address
 
     where = bus_options(settings, "router-cli")
     token = settings.viewer_token or settings.operator_token or settings.admin_token
     headers = None if token is None else {"authorization": f"Bearer {token.get_secret_value()}"}
     connection: dict[str, Any] = connect_arguments(where) | {"servers": list(where.urls), "max_reconnect_attempts": 1}
-    with translated(", ".join(where.urls)):
-        client = await nats.connect(**connection, error_cb=quiet)
+    with translated(", ".join(map(address, where.urls))):
+        client = await connect(**connection, error_cb=quiet)
     try:
         with translated(DRY_RUN):
             message = await client.request(DRY_RUN, orjson.dumps(body), timeout=timeout_s, headers=headers)

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import nats
 import nats.errors
 from nats.js.errors import APIError
 
 from router.log_throttle import LogThrottle
+from router.nats_tls import connect
 from router.wire import subjects
 from router.worker import messages
 from router.worker.assignments import RETRY_DELAYS_S, Assignments
@@ -115,7 +115,7 @@ class Worker:
 
     async def _connect(self, options: dict[str, Any]) -> "Client | None":
         """Connect, without a time limit; None: the worker was stopped first."""
-        connecting = asyncio.ensure_future(nats.connect(self._nats_urls, **options | self._connect_options))
+        connecting = asyncio.ensure_future(connect(**{"servers": self._nats_urls} | options | self._connect_options))
         stopping = asyncio.ensure_future(self._stopping.wait())
         await asyncio.wait((connecting, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()

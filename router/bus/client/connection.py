@@ -300,7 +300,7 @@ class Bus:
                         disconnected_cb=self._reporter.disconnected,
                         reconnected_cb=self._reconnected,
                         lame_duck_mode_cb=self._reporter.lame_duck,
-                        **self._arguments,  # type: ignore[arg-type]  # one mapping for keywords of several types
+                        **self._arguments,
                     )
                 except asyncio.CancelledError:
                     await client.close()

@@ -21,6 +21,7 @@ async def open_bus(settings: "Settings") -> "AsyncIterator[Bus]":
     """
     from router.bus.client.connection import Bus
     from router.errors import BusError
+    from router.redaction import address
 
     bus = Bus(bus_options(settings, "router-cli"))
     faults: list[Exception] = []
@@ -29,7 +30,7 @@ async def open_bus(settings: "Settings") -> "AsyncIterator[Bus]":
     try:
         if not await bus.wait_connected(CONNECT_S):
             why = f": {faults[-1]}" if faults else ""
-            raise BusError(f"{', '.join(settings.nats_url)}: no connection within {CONNECT_S:g} s{why}")
+            raise BusError(f"{', '.join(map(address, settings.nats_url))}: no connection within {CONNECT_S:g} s{why}")
         yield bus
     finally:
         await bus.close()

@@ -12,6 +12,7 @@ from router.errors import (
     StoreError,
     StoreForbidden,
 )
+from router.redaction import redacted
 
 
 class Exit(IntEnum):
@@ -38,7 +39,12 @@ _START = "`router local` starts one here"
 
 
 def exit_code_of(error: Exception) -> tuple[Exit, str]:
-    """The exit code and the message of a fault; `InvalidInput` has one line per problem."""
+    """The exit code and the message of a fault, without secrets; `InvalidInput` has one line per problem."""
+    code, message = _explained(error)
+    return code, redacted(message)
+
+
+def _explained(error: Exception) -> tuple[Exit, str]:
     match error:
         case InvalidInput(problems=problems):
             return Exit.USAGE, "\n".join(f"error: {p}" for p in problems)
