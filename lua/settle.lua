@@ -52,6 +52,7 @@ local call = redis.call
 local now, now_us = server_time()
 --- @unpack settle_batch ARGV[1]
 audit_max = tostring(audit_max)
+longest_deadline = deadline_max_ms
 
 -- Writes an audit record of format 1: as of decide (include/decide/record.lua), without seen and offer.
 local function audit(k, action, decision, code, index, features)
@@ -59,9 +60,9 @@ local function audit(k, action, decision, code, index, features)
     pack('>BBddc16BBdBc0c0', 1, action, now, now_us, decision, code, index, -1, 0, '', features))
 end
 
--- Gives units back to a sliding limit, in the bucket that was charged at `charged_ms`; units whose bucket has left
--- are gone.
+-- Gives units back to a sliding limit, in the bucket that was charged; units whose bucket has left or moved are gone.
 local function give_back(st, o, units, charged_ms)
+  if charged_before_move(st, charged_ms, now) then return end
   local v = st.v
   local bucket = floor(charged_ms / ceil(v[o + WINDOW] / 11))
   local back = 0

@@ -250,8 +250,17 @@ class Pod:
             self._platform.memory_share = share or 0.0
             if share is not None:
                 self._memory.read(share)
+            await self._check_eviction()
         except StoreError as fault:
-            log.debug("memory share of the store unknown: %s", fault)
+            log.debug("memory of the store unknown: %s", fault)
+
+    async def _check_eviction(self) -> None:
+        """Report a policy that was changed while the pod serves; at boot it keeps the pod from being ready."""
+        problems = (await self._platform.store.servers.eviction()).problems
+        if problems:
+            self._platform.readiness.degrade(Degradable.EVICTION, "; ".join(problems))
+        else:
+            self._platform.readiness.restore(Degradable.EVICTION)
 
     async def stop(self) -> None:
         """Drain and stop. Accepted work is answered and published, or left to the other pods."""

@@ -25,6 +25,7 @@ class Event(StrEnum):
     STORE_TLS_INSECURE = "store.tls_insecure"
     STORE_RESEEDED = "store.reseeded"
     STORE_ROW_FAULT = "store.row_fault"
+    STORE_CLOCK_STEPPED = "store.clock_stepped"
     BUS_CONNECTED = "bus.connected"
     BUS_AWAY = "bus.away"
     BUS_BACK = "bus.back"
