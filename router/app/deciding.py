@@ -9,11 +9,12 @@ from router.app.platform import Platform
 from router.app.policies import PolicyParts
 from router.app.tasks import TaskParts
 from router.bus.extensions import BusExtensions
-from router.bus.requests.decide_door import DecideDoor
+from router.bus.requests.decide_endpoint import DecideEndpoint
 from router.domain.alert import Door
 from router.usecases.decide.decide import Decide
 from router.usecases.decide.dry_run import DryRun
 from router.usecases.decide.outcomes import Outcomes
+from router.usecases.decide.standstill import Standstill
 from router.usecases.extensions.flow import ExtensionFlow, FlowPorts
 from router.usecases.extensions.health_watch import ExtensionHealthWatch
 from router.usecases.extensions.pipeline import Pipeline
@@ -45,6 +46,7 @@ class DecideParts:
             on_replay=tasks.repeats.replayed,
             audit_lines=platform.audit_lines,
         )
+        self.standstill = Standstill(platform.bus.flush)
         self.decide = Decide(
             store=store.decisions,
             policies=policies.cache,
@@ -63,6 +65,7 @@ class DecideParts:
             on_isolation_violation=partial(platform.isolation.violated, Door.DECIDE),
             push_refusal=platform.push_gate.refusal,
             identity=audit_identity(s),
+            standstill=self.standstill,
         )
         self.dry_run = DryRun(
             decisions=store.decisions,
@@ -71,4 +74,4 @@ class DecideParts:
             snapshot=policies.figures.snapshot,
             extensions=store.extensions,
         )
-        self.door = DecideDoor(platform.bus, self.decide.handle, s.pod_name, replies=platform.replies)
+        self.endpoint = DecideEndpoint(platform.bus, self.decide.handle, s.pod_name, replies=platform.replies)

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from router.bus.client import headers as wire
-from router.bus.client.faults import PermissionRefused
-from router.errors import BusError
+from router.errors import BusError, PermissionRefused
 from router.telemetry.events import Event
 
 if TYPE_CHECKING:
