@@ -125,6 +125,17 @@ class Store:
             off[Degradable.STORE_FACTS] = eviction.unknown
         return off
 
+    async def renew(self, s: Settings) -> None:
+        """Use the credentials and TLS files of these settings, on one connection after the other.
+
+        :raises StoreError: Redis refuses them, or is away; what is not replaced stays.
+        """
+        access = redis_access(s)
+        await self.nodes.renew(access)
+        if self._read_nodes is not self.nodes:
+            await self._read_nodes.renew(access)
+        await self.lanes.renew()
+
     async def ping(self) -> None:
         """Return when every node has answered.
 
