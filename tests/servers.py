@@ -107,6 +107,10 @@ class ServerProcess:
         self._fixed = port is not None
         self.port = port if port is not None else free_port()
         self.process: subprocess.Popen[bytes] | Contained | None = None
+        self.prefix: tuple[str, ...] = ()
+        """Words before the command, such as a program that enters a namespace."""
+        self.env: dict[str, str] = {}
+        """Added to its environment."""
 
     def command(self) -> list[str]:
         """The command line for the present port."""
@@ -159,7 +163,14 @@ class ServerProcess:
 
             return Contained(self.image, command[self.entrypoint_words :], self.data, self.log)
         with self.log.open("ab") as log:
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.data)
+            return subprocess.Popen(
+                [*self.prefix, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.data,
+                env=os.environ | self.env,
+            )
 
     def stop(self) -> None:
         """End it in order, by pid; killed when that takes too long. Nothing happens when it is down."""

@@ -93,6 +93,7 @@ def lane_settings(s: Settings) -> LaneSettings:
         wait_replicas=s.wait_replicas,
         audit_max_len=s.audit_max_len,
         audit_ms=audit_ms(s),
+        deadline_max_ms=s.deadline_max_ms,
     )
 
 

@@ -13,6 +13,7 @@ import logging
 import random
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -147,7 +148,14 @@ class Assignments:
             await message.nak()
             raise
         latency_ms = round((time.monotonic() - started_s) * 1000)
-        await self._store(js, assignment, finished, latency_ms)
+        try:
+            await self._store(js, assignment, finished, latency_ms)
+        except (nats.errors.Error, APIError, TimeoutError):
+            # The stream may store nothing while core messages still arrive: the router finds out, and raises an alert.
+            letter = messages.dead_letter("PUBLISH_ERROR", assignment.assignment_id, _now_ms())
+            with suppress(nats.errors.Error):
+                await client.publish(subjects.WORKER_DEAD_LETTER, letter)
+            raise
         await message.ack()
 
     async def _reject(self, client: "Client", message: "Msg", assignment: Assignment, reason: str) -> None:

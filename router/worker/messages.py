@@ -154,6 +154,9 @@ def heartbeat(worker_id: str, status: str, load: float) -> bytes:
 
 
 def dead_letter(reason: str, payload_ref: str, now_ms: int) -> bytes:
-    """Encode the dead letter of an unreadable message; `payload_ref` names its stream and sequence, without a copy."""
+    """Encode the dead letter of an unreadable assignment, or of a result that no stream stored.
+
+    `payload_ref` names the message: stream and sequence of the assignment, or its assignment_id; there is no copy.
+    """
     data: JsonObject = {"reason": reason, "payload_ref": payload_ref, "ts": now_ms}
     return orjson.dumps({"version": "v1", "kind": "dead_letter", "data": data})

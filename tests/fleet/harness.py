@@ -64,7 +64,8 @@ class Pod:
         self.name = name
         self.port = free_port()
         self.log = folder / f"{name}.log"
-        self._env = dict(env)
+        self.environment = dict(env)
+        """From the next start on."""
         self.process: asyncio.subprocess.Process | None = None
         self.program: tuple[str, ...] = ("-m", "router")
 
@@ -78,7 +79,7 @@ class Pod:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=outer | own | self._env | env,
+                env=outer | own | self.environment | env,
             )
         if wait:
             await self.until_ready()

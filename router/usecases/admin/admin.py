@@ -23,7 +23,7 @@ from router.usecases.admin.acts import ACTS
 from router.usecases.admin.acts.act import AdminServices, Answer
 from router.usecases.messages.input_defects import InputDefects
 from router.wire.admin import AdminRequest, decode_admin, encode_admin
-from router.wire.fields import name as tenant_name
+from router.wire.fields import identifier
 from router.wire.problems import Problems, Rejected
 from router.wire.reply import encode
 from router.wire.subjects import ADMIN
@@ -105,7 +105,7 @@ class Admin:
             if forbidden:
                 self._refused_unknown(act, request)
             return
-        tenant_id = tenant_name(Problems(), "tenant_id", request.fields.get("tenant_id"))
+        tenant_id = identifier(Problems(), "tenant_id", request.fields.get("tenant_id"))
         facts = {"principal": holder.principal, "role": holder.role.label, "tenant_id": tenant_id, "outcome": outcome}
         event = Event.ADMIN_REFUSED if forbidden else Event.ADMIN_ACT
         log.info("admin act %s: %s", act, outcome, extra={"event": event, **facts})
