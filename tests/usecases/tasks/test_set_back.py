@@ -24,7 +24,7 @@ async def published(here: World, state: TaskState, ahead: int) -> bytes:
     (record,) = await here.tasks.records([task])
     assert isinstance(record, TaskRecord)
     move = Move(record.facts.tenant_id, record.decision_id, None, b"", task_id=task, attempt=record.attempt)
-    await here.tasks.move([replace(move, below=state, state=state, due_ms=record.deadline_at_ms + ahead)])
+    await here.tasks.move([replace(move, before_state=state, state=state, due_ms=record.deadline_at_ms + ahead)])
     return task
 
 
