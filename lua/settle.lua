@@ -112,12 +112,12 @@ local function correct(row, pos, n, decision)
 end
 
 -- The delivery record after the move, and whether it had ended before; nil when the row does not fit it.
-local function moved_task(record, decision, attempt, below, state, why, due_at, reopens)
+local function moved_task(record, decision, attempt, before_state, state, why, due_at, reopens)
   local format, state_now, attempt_now, why_now, charged_ms, due_now, decision_now = unpack('>BBBHddc16', record)
   if format ~= 1 then error('delivery record of format ' .. format) end
   if decision_now ~= decision or attempt_now ~= attempt then return nil end
-  local ended = reopens and state_now >= below and (why_now == DISPATCH_OPEN or why_now == DISPATCH_FAILED)
-  if state_now >= below and not ended then return nil end
+  local ended = reopens and state_now >= before_state and (why_now == DISPATCH_OPEN or why_now == DISPATCH_FAILED)
+  if state_now >= before_state and not ended then return nil end
   local after = pack('>BBBHdd', 1, state, attempt, why, charged_ms, due_at > 0 and due_at or due_now)
   return after .. record:sub(22), ended
 end
@@ -199,7 +199,7 @@ local function run(row)
   local after, had_ended
   if kind == SETTLE_TASK then
     local reopens = flags % (2 * SETTLE_REOPENS) >= SETTLE_REOPENS
-    after, had_ended = moved_task(there, decision, attempt, below, state, why, due_at, reopens)
+    after, had_ended = moved_task(there, decision, attempt, before_state, state, why, due_at, reopens)
   else
     after = moved_answer(there, decision, mark)
   end

@@ -254,4 +254,4 @@ class Sweeper:
             keep_ms=self._effects.tombstone_ms,
             final=self._effects.final(record, result),
         )
-        return replace(move, below=TaskState.PUBLISHED, why=Dispatched.OPEN)
+        return replace(move, before_state=TaskState.PUBLISHED, why=Dispatched.OPEN)
