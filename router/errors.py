@@ -6,6 +6,7 @@ RouterError
 │   ├── StoreUnavailable  nothing was executed: not connected, breaker open, or refused before sending
 │   ├── StoreForbidden    Redis does not offer the command to this user: by ACL, renamed, or unknown
 │   ├── OutcomeUnknown    sent, but not answered in time: it may have been executed
+│   ├── LoadsFull         not asked: as many tenants wait for their policies as may
 │   └── StoreDamaged      a key has the wrong type or format: a retry does not help
 ├── BusError              an operation on NATS failed
 │   ├── PermissionRefused the user may not publish or subscribe to a subject
@@ -55,6 +56,10 @@ class StoreUnavailable(StoreError):
 
 class StoreForbidden(StoreError):
     """Redis does not offer a command to this user. A retry does not help before an operator acts."""
+
+
+class LoadsFull(StoreError):
+    """The store was not asked: as many tenants wait for their policies as may."""
 
 
 class OutcomeUnknown(StoreError):
