@@ -51,7 +51,7 @@ def bus_options(s: Settings) -> BusOptions:
 
 
 def redis_server(s: Settings) -> Server:
-    """What the rights in Redis follow from."""
+    """The settings that the rights in Redis depend on."""
     return Server(
         schema=s.store_schema,
         cluster=s.redis_cluster,
@@ -132,7 +132,7 @@ def durable_consumers(s: Settings) -> tuple[ConsumerSpec, ...]:
 
 
 def nats_account(s: Settings, tenant: str | None = None) -> Account:
-    """What the permissions in NATS follow from. `tenant`: hold callers and workers to it."""
+    """The settings that the permissions in NATS depend on. `tenant`: hold callers and workers to it."""
     options = bus_options(s)
     return Account(
         streams=stream_specs(s),

@@ -202,7 +202,7 @@ class Pod:
         await self._deciding.endpoint.open()
 
     async def _open_bus(self) -> None:
-        """Open what is not open yet: after a refused permission it is called again."""
+        """Open what is not open yet; called again after a refused permission."""
         while self._unopened:
             await self._unopened[0]()
             self._unopened.pop(0)

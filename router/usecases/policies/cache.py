@@ -192,7 +192,10 @@ class PolicyCache:
             self._start(tenant_id, Cause.EXPIRED)
 
     async def settled(self) -> None:
-        """Return when no load is in flight."""
+        """Return when no load is in flight.
+
+        Only tests call it: loads run in the background, and a request that needs one awaits `load`.
+        """
         while self._loads:
             await asyncio.wait(self._loads.values())
 
