@@ -200,6 +200,7 @@ class Pod:
         for loop in self._tasks.loops.values():
             await loop.check_permission()
         await self._deciding.endpoint.open()
+        self._deciding.standstill.start()
 
     async def _open_bus(self) -> None:
         """Open what is not open yet; called again after a refused permission."""
@@ -236,6 +237,7 @@ class Pod:
             self._tasks.tick()
             self._audit.watch.tick()
             t.in_flight.set(self._deciding.decide.in_flight)
+            t.policy_loads_waiting.set(self._policies.cache.loads_waiting)
             t.nats_connected.set(int(platform.bus.connected))
             if platform.bus.connected:
                 try:
@@ -281,6 +283,7 @@ class Pod:
         await platform.bus.close()
         await platform.store.close()
         self._lag.stop()
+        self._deciding.standstill.stop()
         await asyncio.to_thread(platform.tracing.close)
         await self._services.http.stop()
         log.info("pod %s has stopped", self._s.pod_name, extra={"event": Event.POD_STOPPED})

@@ -69,6 +69,11 @@ def every_tenant(open_subject: str) -> str:
     return f"{open_subject}{OF_TENANT}>"
 
 
+def of_tenant(open_subject: str, tenant_id: str) -> str:
+    """Return the subject of acks or results that is bound to a tenant."""
+    return f"{open_subject}{OF_TENANT}{tenant_id}"
+
+
 def without_tenant(subject: str) -> str:
     """Return the open subject of a bound subject of acks or results; any other subject unchanged."""
     for open_subject in (RESULT, ACK):

@@ -30,6 +30,12 @@ class JobBody(Struct, frozen=True):
     payload_ref: str | None = None
 
 
+class Options(Struct, frozen=True):
+    """The options that workers use. `deadline_ms`: how long the provider may take."""
+
+    deadline_ms: int | None = None
+
+
 class Expected(Struct, frozen=True):
     """The expectation of the decision; cost in USD."""
 
@@ -50,6 +56,12 @@ class Assignment(Struct, frozen=True):
     attempt: int = 1
     deadline_at_ms: int | None = None
     trace_id: str | None = None
+    options: Options = Options()
+
+    @property
+    def timeout_added(self) -> bool:
+        """Whether `timeout_ms` of the payload is the router's: it adds the deadline to a payload without one."""
+        return self.options.deadline_ms is not None and self.job.payload.get("timeout_ms") == self.options.deadline_ms
 
 
 class Finished(Struct, frozen=True):

@@ -52,7 +52,6 @@ WELL: dict[str, str] = {
         map(
             of,
             (
-                "router_shed_total",
                 "router_store_breaker_open",
                 "router_store_reseeded_total",
                 "router_audit_deferred",
@@ -78,6 +77,7 @@ WELL: dict[str, str] = {
     },
     of("router_store_memory_share"): "0.5+0x{n}",
     of("router_nats_rtt_seconds"): "0.001+0x{n}",
+    **{of("router_shed_total", f'cause="{c}"'): NOTHING for c in ("full", "tenant", "loading", "stale")},
     CUT: NOTHING,
     of("router_audit_cut_total", 'by="age"'): "0+600x{n}",
     of("router_consumer_lag", 'stream="result"'): NOTHING,
@@ -105,7 +105,8 @@ CASES: dict[str, Case] = {
     "RouterAbsent": Case({of("router_ready"): "_x{n}"}),
     "RouterPodNotReady": Case({'router_ready{namespace="apps",job="demo",pod="b",instance="j"}': "0+0x{n}"}),
     "RouterPodDegraded": Case({of("router_degraded", 'part="dispatch"'): "1+0x{n}"}),
-    "RouterShedding": Case({of("router_shed_total"): "0+6x{n}"}),
+    "RouterShedding": Case({of("router_shed_total", 'cause="full"'): "0+6x{n}"}),
+    "RouterTenantFloods": Case({of("router_shed_total", 'cause="tenant"'): "0+60000x{n}"}),
     "RouterLoopBlocked": Case({LAG_QUICK: "0+0x{n}"}, 20),
     "RouterStoreAway": Case({of("router_store_breaker_open"): "1+0x{n}"}),
     "RouterStoreSlow": Case({STORE_QUICK: "0+0x{n}"}),

@@ -23,13 +23,12 @@ import msgspec
 
 from router.bus.client import headers as wire
 from router.bus.client.connection import Bus, Subscription
-from router.bus.client.faults import PermissionRefused
 from router.bus.consuming.consumer_check import ConsumerCheck
 from router.bus.consuming.delivery import Delivery
 from router.bus.consuming.pull_trouble import PullTrouble
 from router.bus.streams.registry import Streams
 from router.bus.streams.specs import ConsumerSpec
-from router.errors import BusError
+from router.errors import BusError, PermissionRefused
 from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
