@@ -2,7 +2,7 @@
 
 | refused | then |
 |---|---|
-| decide requests | not ready: the pod answers nobody |
+| decide requests | not ready: the pod answers no request |
 | results | `results` and `dispatch` are off: pushed tasks would run and time out, so they are refused |
 | any other subscription, acks, replies, streams | the part is off (`_PARTS`, `_OF_STREAMS`) |
 
@@ -27,7 +27,7 @@ from router.wire import subjects
 log = logging.getLogger("router.app")
 
 REPLIES_S = 10.0
-"""How long `replies` stays off after a refused reply: the next one finds out."""
+"""How long `replies` stays off after a refused reply; the next reply shows whether the refusal lasts."""
 _BY = "permissions"
 _DOORS = (subjects.DECIDE, f"{subjects.DECIDE}.>")
 _BOUND_QUERIES = f"{subjects.GET_DECISION}.>"

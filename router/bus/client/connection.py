@@ -188,7 +188,7 @@ class Bus:
 
     @property
     def lost(self) -> Mapping[str, Refusal]:
-        """The subscriptions that the server has dropped for want of a permission, by subject.
+        """The subscriptions that the server has dropped because a permission is missing, by subject.
 
         The bus subscribes to them again at least every 10 s.
         """

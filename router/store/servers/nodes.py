@@ -212,7 +212,7 @@ class SingleNode(Client):
         try:
             (facts,) = await self.each("INFO", "cluster")
         except StoreForbidden:
-            # The first refusal of a key's command tells.
+            # The first refusal of a key's command decides.
             return
         if facts.get("cluster_enabled"):
             raise StoreError(f"Redis: {USE_CLUSTER}")

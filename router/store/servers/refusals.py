@@ -1,4 +1,4 @@
-"""What a refusal of Redis means, in words that name the remedy."""
+"""What a refusal of Redis means, and what to do about it."""
 
 import re
 
