@@ -17,9 +17,9 @@ from router.bus.client import headers as wire
 from router.bus.client.connection import Bus
 from router.bus.client.options import BusOptions
 from router.errors import BusError, InvalidInput
-from tests.bus.client.test_creds import pair, token
 from tests.certificates import Authority
 from tests.fleet.harness import until
+from tests.nats_jwt import pair, token
 from tests.servers import NatsProcess
 
 CALLER = '{ user: "caller", password: "caller" }'
