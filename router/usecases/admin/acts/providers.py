@@ -20,10 +20,14 @@ async def _breaker_states(services: AdminServices, body: ActFields, _by: Actor) 
     tenant = body.optional_tenant()
     cursor, limit = body.cursor(), body.limit()
     body.check()
-    breakers: list[tuple[str, BreakerView | ExtensionRecord]] = [
-        (f"{v.tenant_id}/{v.provider_entry.hex()}", v) for v in await services.inspector.breakers(tenant)
-    ]
-    if tenant is None:
+    breakers: list[tuple[str, BreakerView | ExtensionRecord]] = []
+    if tenant is not None:
+        breakers += _keyed(await services.inspector.breakers(tenant))
+    else:
+        async for views in services.inspector.all_breakers(cursor.partition("/")[0]):
+            breakers += [(key, view) for key, view in _keyed(views) if key > cursor]
+            if len(breakers) > limit:
+                break
         records = await services.extensions.records()
         # "~" is in no tenant's name and sorts after all of them.
         breakers += [(f"~/{r.name.text}", r) for r in records if r.opened_at_ms]
@@ -34,6 +38,10 @@ async def _breaker_states(services: AdminServices, body: ActFields, _by: Actor) 
         for view in shown
     ]
     return {"states": states, **paging}
+
+
+def _keyed(views: list[BreakerView]) -> list[tuple[str, BreakerView]]:
+    return [(f"{v.tenant_id}/{v.provider_entry.hex()}", v) for v in views]
 
 
 async def _provider_names(services: AdminServices, tenant_id: str) -> dict[bytes, str]:
