@@ -15,7 +15,7 @@ from router.domain.policy.model import TenantPolicies
 from router.errors import BusError, LoadsFull
 from router.ports.policies import LOADING, Loading
 from router.usecases.decide.standstill import STANDSTILL_S, Standstill
-from tests.usecases.decide.test_decide import POLICIES, STAMP, Policies, Room
+from tests.usecases.decide.room import POLICIES, STAMP, Policies, Room
 from tests.usecases.fakes.decisions import ADMITTED
 
 OVERLOADED = "service_overloaded"

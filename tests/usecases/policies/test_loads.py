@@ -10,7 +10,7 @@ from router.usecases.policies.cache import REFRESHES_AT_ONCE
 from router.usecases.policies.cache_settings import CacheSettings
 from router.usecases.policies.loads import LOADS_AT_ONCE, LOADS_WAITING
 from tests.usecases.fakes.policies import TWO
-from tests.usecases.policies.test_cache import World
+from tests.usecases.policies.world import World
 
 
 @pytest.fixture

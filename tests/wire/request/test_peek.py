@@ -12,7 +12,7 @@ from router.wire.pb.beamline.flow.v1.flow_pb2 import Message, RouteRequest
 from router.wire.request.decide import decode
 from router.wire.request.peek import peek_tenant
 from tests.wire.examples import message_shape, task_shape
-from tests.wire.test_fuzz import documents, headers
+from tests.wire.strategies import documents, headers
 
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
 
