@@ -14,7 +14,7 @@ from router.domain.plan import Plan, plan
 from router.domain.policy.document import parse
 from router.domain.policy.model import StoredPolicy
 from router.domain.request import DecideRequest
-from router.store.decide.batch import Batch, Waiting
+from router.store.decide.batch import Batch, WaitingRow
 from router.store.decide.calls import LaneSettings
 from router.store.decide.rows import RowPacker
 from router.store.decisions import decide_script
@@ -36,7 +36,8 @@ def stored_policies(third: str = "tenant") -> dict[str, StoredPolicy]:
 def batch_header() -> bytes:
     """ARGV[1] of every call, as a pod with default settings packs it."""
     s = LaneSettings()
-    return DECIDE_BATCH.head.pack(s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms, FAR_FUTURE_MS)
+    bounds = s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms
+    return DECIDE_BATCH.head.pack(*bounds, FAR_FUTURE_MS, s.deadline_max_ms)
 
 
 def planned(count: int, first_id: int, third: str = "tenant") -> Iterator[tuple[DecideRequest, Plan]]:
@@ -85,7 +86,7 @@ class Calls:
         for nonce, (request, planned_one) in enumerate(wanted):
             keys = self._keys.tenant(request.tenant_id)
             decision = self._packer.decision_id(keys, planned_one)
-            waiting = Waiting(request, planned_one, keys, None, _nobody_waits, decision, FAR_FUTURE_MS)
+            waiting = WaitingRow(request, planned_one, keys, None, _nobody_waits, decision, FAR_FUTURE_MS)
             self._packer.add(batch, waiting, nonce, FAR_FUTURE_MS)
         return batch
 

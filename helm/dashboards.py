@@ -380,10 +380,11 @@ SERVER_PANELS = [
         "All zero in good times.",
     ),
     lines(
-        "Deferred audit and reseeds",
+        "Deferred audit, reseeds, clock steps",
         [
             (f"sum(router_audit_deferred{select()})", "records waiting"),
             (f"sum(increase(router_store_reseeded_total{select()}[1h]))", "reseeds in an hour"),
+            (f"sum(increase(router_store_clock_steps_total{select()}[1h]))", "clock steps in an hour, over pods"),
         ],
         "none",
         "Degraded decisions whose record waits for Redis.",

@@ -32,11 +32,21 @@ OWN = {
             "REDIS_CLUSTER",
             "REDIS_USERNAME",
             "REDIS_TLS_CA",
+            "REDIS_TLS_CERT",
+            "REDIS_TLS_KEY",
             "NATS_URL",
             "NATS_USER",
         ),
         *("NATS_NKEY_SEED_FILE", "NATS_INBOX_PREFIX", "NATS_JS_DOMAIN", "NATS_JS_API_PREFIX"),
-        *("NATS_CREDS_FILE", "NATS_TLS_CA", "NATS_TLS_CERT", "NATS_TLS_KEY", "OTLP_ENDPOINT", "TRACE_SAMPLE_RATIO"),
+        *(
+            "NATS_CREDS_FILE",
+            "NATS_TLS_CA",
+            "NATS_TLS_CERT",
+            "NATS_TLS_KEY",
+            "NATS_TLS_FIRST",
+            "OTLP_ENDPOINT",
+            "TRACE_SAMPLE_RATIO",
+        ),
     )
 }
 

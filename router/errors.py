@@ -9,6 +9,8 @@ RouterError
 │   ├── LoadsFull         not asked: as many tenants wait for their policies as may
 │   └── StoreDamaged      a key has the wrong type or format: a retry does not help
 ├── BusError              an operation on NATS failed
+│   ├── PermissionRefused the user may not publish or subscribe to a subject
+│   └── LoginRefused      NATS does not accept the login
 ├── ExportFailed          an audit sink did not store the entries
 ├── PodUnavailable        a pod did not answer over HTTP
 ├── RevisionConflict      a compare-and-set failed: the policy has changed
@@ -70,6 +72,14 @@ class StoreDamaged(StoreError):
 
 class BusError(RouterError):
     """NATS did not execute the operation."""
+
+
+class PermissionRefused(BusError):
+    """The server does not permit the user to publish or subscribe to a subject; the message names it."""
+
+
+class LoginRefused(BusError):
+    """The server does not accept the login of this user."""
 
 
 class PodUnavailable(RouterError):

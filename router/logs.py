@@ -14,19 +14,19 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, TextIO
+from typing import Any, TextIO
 
 import orjson
 
+from router.redaction import HIDDEN, redacted
 from router.telemetry import Event
 
-HIDDEN: Final = "***"
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _SECRET_NAME = re.compile(
     r"(?i)password|passwd|secret|token$|_token|^token|authorization|api_?key|credential|nkey|^seed$"
 )
 _SECRET_TEXT = re.compile(
-    r"(?P<url>(?<=://)[^/@\s]+(?=@))|(?i:(?P<word>\bbearer|\bbasic)\s+[A-Za-z0-9._~+/=-]{8,})"
+    r"(?i:(?P<word>\bbearer|\bbasic)\s+[A-Za-z0-9._~+/=-]{8,})"
     r"|(?i:(?P<pair>\b(?:password|token|secret|api_?key)[\"']?\s*[=:]\s*[\"']?)[^\s\"',;}&]+)"
 )
 # Shorter secrets would replace ordinary text.
@@ -44,7 +44,7 @@ class Redactor:
         """The text without secrets."""
         if self._known is not None:
             text = self._known.sub(HIDDEN, text)
-        return _SECRET_TEXT.sub(_hide, text)
+        return _SECRET_TEXT.sub(_hide, redacted(text))
 
     def value(self, name: str, value: object) -> object:
         """A field's value without secrets, whatever its shape."""
@@ -66,7 +66,7 @@ class Redactor:
 def _hide(match: re.Match[str]) -> str:
     if match["word"]:
         return f"{match['word']} {HIDDEN}"
-    return f"{match['pair']}{HIDDEN}" if match["pair"] else HIDDEN
+    return f"{match['pair']}{HIDDEN}"
 
 
 class _Formatter(logging.Formatter):

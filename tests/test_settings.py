@@ -63,7 +63,7 @@ def test_a_name_like_no_other_gets_no_wild_guess() -> None:
         ("ROUTER_ON_STORE_ERROR", "open", "must be 'deny' or 'allow'"),
         ("ROUTER_POD_NAME", "a b", "must match ^[A-Za-z0-9_.-]{1,255}$"),
         ("ROUTER_ADMIN_TOKEN", "short", "must have at least 16 characters"),
-        ("ROUTER_NATS_URL", "localhost", "expected a URL that starts with nats:// or tls:// or ws:// or wss://"),
+        ("ROUTER_NATS_URL", "localhost", "expected a URL that starts with nats:// or tls://"),
         ("ROUTER_NATS_TLS_CA", "/nope", "there is no file /nope"),
         ("ROUTER_DEADLINE_FACTOR", "inf", "must be a finite number"),
     ],

@@ -1,25 +1,26 @@
 """Settings → the options of each adapter and use case."""
 
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from router.bus.client.options import BusOptions, js_prefix_of
 from router.bus.client.rights import Account
-from router.bus.streams.consumers import consumers
+from router.bus.streams.consumers import WORKERS, consumers
 from router.bus.streams.specs import ConsumerSpec, StreamSpec
+from router.domain.access import ROLES
 from router.domain.degraded import Degradable
 from router.domain.identity import AuditIdentity, Naming
 from router.domain.plan import Deadlines
 from router.domain.policy.model import OnStoreError
 from router.domain.roles import Role
 from router.ports.policy_records import Quotas
-from router.settings import Settings
+from router.settings import Settings, redis_url
 from router.settings.tokens import SHORTEST_SOON, named_tokens
 from router.store.audit.retention import RetentionBounds
 from router.store.decide.calls import LaneSettings
 from router.store.policies import Bounds
-from router.store.servers.nodes import Access
+from router.store.servers.options import Access
 from router.store.servers.rights import Server
-from router.usecases.admin.access import Tokens
+from router.usecases.admin.access import AdminTokens
 from router.usecases.decide.intake import DecideSettings
 from router.usecases.policies.cache_settings import CacheSettings
 from router.wire import subjects
@@ -46,27 +47,35 @@ def bus_options(s: Settings) -> BusOptions:
         tls_ca=None if s.nats_tls_ca is None else str(s.nats_tls_ca),
         tls_cert=None if s.nats_tls_cert is None else str(s.nats_tls_cert),
         tls_key=None if s.nats_tls_key is None else str(s.nats_tls_key),
+        tls_first=s.nats_tls_first,
     )
 
 
 def redis_server(s: Settings) -> Server:
     """What the rights in Redis follow from."""
-    path = urlsplit(s.redis_url).path.strip("/")
     return Server(
         schema=s.store_schema,
         cluster=s.redis_cluster,
         wait_replicas=s.wait_replicas > 0,
-        database=int(path) if path.isdecimal() else 0,
+        database=redis_url.database(s.redis_url),
     )
 
 
 def redis_access(s: Settings) -> Access:
-    """Credentials and TLS file of Redis."""
+    """Credentials and TLS files of Redis."""
     return Access(
         username=s.redis_username,
         password=None if s.redis_password is None else s.redis_password.get_secret_value(),
         tls_ca=None if s.redis_tls_ca is None else str(s.redis_tls_ca),
+        tls_cert=None if s.redis_tls_cert is None else str(s.redis_tls_cert),
+        tls_key=None if s.redis_tls_key is None else str(s.redis_tls_key),
     )
+
+
+def insecure_redis(s: Settings) -> list[str]:
+    """What weakens TLS to Redis, by variable; the settings permit it."""
+    urls = (("ROUTER_REDIS_URL", s.redis_url), ("ROUTER_REDIS_REPLICA_URL", s.redis_replica_url))
+    return [f"{name}: {found}" for name, url in urls if url is not None for found in redis_url.weakened(url)]
 
 
 def audit_ms(s: Settings) -> int:
@@ -84,6 +93,7 @@ def lane_settings(s: Settings) -> LaneSettings:
         wait_replicas=s.wait_replicas,
         audit_max_len=s.audit_max_len,
         audit_ms=audit_ms(s),
+        deadline_max_ms=s.deadline_max_ms,
     )
 
 
@@ -122,10 +132,15 @@ def durable_consumers(s: Settings) -> tuple[ConsumerSpec, ...]:
     )
 
 
-def nats_account(s: Settings, tenant: str | None = None) -> Account:
-    """What the permissions in NATS follow from. `tenant`: hold callers and workers to it."""
+def nats_account(s: Settings, tenant: str | None = None, *, consumer: str = WORKERS) -> Account:
+    """What the permissions in NATS follow from. `tenant`: hold callers and workers to it. `consumer`: of workers."""
+    from router.usecases.admin.acts import ACTS  # noqa: PLC0415 - only `router acl` needs it, and it is slow to import
+
     options = bus_options(s)
+    acts = {party: tuple(a.name for a in ACTS.values() if a.role <= role) for party, role in ROLES.items()}
     return Account(
+        acts=acts,
+        consumer=consumer,
         streams=stream_specs(s),
         consumers=durable_consumers(s),
         inbox=options.inbox_prefix,
@@ -239,9 +254,9 @@ def stream_specs(s: Settings) -> tuple[StreamSpec, ...]:
     )
 
 
-def admin_tokens(s: Settings) -> Tokens:
+def admin_tokens(s: Settings) -> AdminTokens:
     """The holders of admin tokens: one per role (the role's name is the principal), and named people."""
-    return Tokens(_tokens(s), open_reading=s.admin_nats_read == "open")
+    return AdminTokens(_tokens(s), open_reading=s.admin_nats_read == "open")
 
 
 def _tokens(s: Settings) -> list[tuple[str, Role, str]]:
@@ -265,4 +280,14 @@ def secrets_of(s: Settings) -> tuple[str, ...]:
         s.audit_identity_key,
     )
     tokens = (token for _, _, token in _tokens(s))
-    return (*(secret.get_secret_value() for secret in secrets if secret is not None), *tokens)
+    urls = (s.redis_url, s.redis_replica_url)
+    in_redis = (p for url in urls if url is not None for p in redis_url.passwords(url))
+    in_nats = (p for url in s.nats_url for p in _nats_secrets(url))
+    return (*(secret.get_secret_value() for secret in secrets if secret is not None), *tokens, *in_redis, *in_nats)
+
+
+def _nats_secrets(url: str) -> set[str]:
+    """The password or token in a URL, as it is written and as it is meant."""
+    parts = urlsplit(url)
+    secret = parts.username if parts.password is None else parts.password
+    return set() if not secret else {secret, unquote(secret)}

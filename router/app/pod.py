@@ -20,7 +20,7 @@ from functools import partial
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
 from router import __version__
-from router.app.adapter_settings import secrets_of, short_tokens
+from router.app.adapter_settings import insecure_redis, secrets_of, short_tokens
 from router.app.audit import AuditParts
 from router.app.deciding import DecideParts
 from router.app.platform import Platform
@@ -37,7 +37,7 @@ from router.settings import Settings
 from router.settings.tokens import SHORTEST_SOON
 from router.store.keys import NO_TENANT
 from router.telemetry import Event, LoopLag
-from router.usecases.alerts.rules import Level
+from router.usecases.alerts.thresholds import Level
 
 log = logging.getLogger("router.app")
 
@@ -99,6 +99,12 @@ class Pod:
                 SHORTEST_SOON,
                 extra={"event": Event.ADMIN_TOKEN_SHORT},
             )
+        for weakened in insecure_redis(s):
+            log.warning(
+                "TLS to Redis does not prove who the server is (%s); remove the parameter, set ROUTER_REDIS_TLS_CA",
+                weakened,
+                extra={"event": Event.STORE_TLS_INSECURE},
+            )
         await self._services.http.start(s.http_host, s.http_port)
         self._lag.start()
         await platform.gate.poll()
@@ -157,7 +163,7 @@ class Pod:
             self._run(policies.census.run(), "census")
         self._run(policies.measure.run(), "measure")
         self._run(policies.breaker_episodes.run(), "breaker episodes")
-        await self._until_done("serving", self._open_door)
+        await self._until_done("serving", self._open_endpoint)
         _settle_garbage_collector()
         log.info("pod %s serves", self._s.pod_name, extra={"event": Event.POD_READY})
 
@@ -189,11 +195,11 @@ class Pod:
             else:
                 self._platform.readiness.restore(part)
 
-    async def _open_door(self) -> None:
+    async def _open_endpoint(self) -> None:
         """Take requests, once the pod may pull results and acks."""
         for loop in self._tasks.loops.values():
             await loop.check_permission()
-        await self._deciding.door.open()
+        await self._deciding.endpoint.open()
         self._deciding.standstill.start()
 
     async def _open_bus(self) -> None:
@@ -246,8 +252,17 @@ class Pod:
             self._platform.memory_share = share or 0.0
             if share is not None:
                 self._memory.read(share)
+            await self._check_eviction()
         except StoreError as fault:
-            log.debug("memory share of the store unknown: %s", fault)
+            log.debug("memory of the store unknown: %s", fault)
+
+    async def _check_eviction(self) -> None:
+        """Report a policy that was changed while the pod serves; at boot it keeps the pod from being ready."""
+        problems = (await self._platform.store.servers.eviction()).problems
+        if problems:
+            self._platform.readiness.degrade(Degradable.EVICTION, "; ".join(problems))
+        else:
+            self._platform.readiness.restore(Degradable.EVICTION)
 
     async def stop(self) -> None:
         """Drain and stop. Accepted work is answered and published, or left to the other pods."""
@@ -274,7 +289,7 @@ class Pod:
         log.info("pod %s has stopped", self._s.pod_name, extra={"event": Event.POD_STOPPED})
 
     async def _drain(self) -> None:
-        await self._deciding.door.pause()
+        await self._deciding.endpoint.pause()
         await self._deciding.decide.drained()
         await self._tasks.dispatcher.drained()
         await self._services.drained()

@@ -13,6 +13,7 @@ import traceback
 import typer
 
 from router.cli.shared.exits import Exit, exit_code_of
+from router.redaction import redacted
 
 __all__ = ["main"]
 
@@ -40,7 +41,7 @@ def main() -> None:
         code, text = exit_code_of(error)
         sys.stderr.write(text + "\n")
         if code is Exit.INTERNAL:
-            traceback.print_exception(error)
+            sys.stderr.write(redacted("".join(traceback.format_exception(error))))
         sys.exit(code)
 
 

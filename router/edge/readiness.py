@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from router.domain.degraded import Degradable
 from router.log_throttle import LogThrottle
+from router.redaction import redacted
 from router.telemetry import Event
 
 log = logging.getLogger("router.app")
@@ -48,7 +49,7 @@ class Readiness:
 
     def not_ok(self, name: str, reason: str) -> None:
         """Set a condition as not met; operators read `reason`."""
-        self._set(name, ConditionState(False, reason))
+        self._set(name, ConditionState(False, redacted(reason)))
 
     @property
     def ready(self) -> bool:
@@ -68,6 +69,7 @@ class Readiness:
 
         `by`: who reports it. A part is off until each of those that reported it has restored it.
         """
+        reason = redacted(reason)
         reasons = self._degraded.setdefault(part, {})
         was_off, before = bool(reasons), reasons.get(by)
         reasons[by] = reason

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 from router.errors import BusError, StoreError
+from router.redaction import redacted
 from router.selftest.check import Check, NotChecked, NotSeen, Verdict
 from router.selftest.fleet import FleetChecks
 from router.selftest.nats import NatsChecks
@@ -38,6 +39,6 @@ async def _result(name: str, act: Act) -> Check:
     try:
         return Check(name, Verdict.OK, await act())
     except NotChecked as why:
-        return Check(name, Verdict.NOT_CHECKED, str(why))
+        return Check(name, Verdict.NOT_CHECKED, redacted(str(why)))
     except (NotSeen, StoreError, BusError) as fault:
-        return Check(name, Verdict.FAILED, str(fault))
+        return Check(name, Verdict.FAILED, redacted(str(fault)))

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from router.settings import redis_url
 from router.settings.groups import Settings
 from router.settings.tokens import named_tokens
 from router.wire import subjects
@@ -42,18 +43,54 @@ def _nats(s: Settings) -> Iterator[Contradiction]:
         yield ("nats_js_domain", "nats_js_api_prefix"), "a domain has an API prefix of its own: set one of them"
     if (s.nats_tls_cert is None) != (s.nats_tls_key is None):
         yield ("nats_tls_cert", "nats_tls_key"), "certificate and key go together: set both or neither"
+    if len({url.partition("://")[0] for url in s.nats_url}) > 1:
+        yield ("nats_url",), "mixes nats:// with tls://, and one server without TLS is enough to lose the login"
+    if logins and any(urlsplit(url).username is not None for url in s.nats_url):
+        yield (logins[0], "nats_url"), "the URL has a login too: keep one of them"
 
 
 def _redis(s: Settings) -> Iterator[Contradiction]:
     url = urlsplit(s.redis_url)
-    if s.redis_cluster and url.path not in {"", "/", "/0"}:
-        yield ("redis_url", "redis_cluster"), "a cluster has only database 0: remove the number at the end"
-    if s.redis_tls_ca is not None and url.scheme != "rediss":
-        yield ("redis_tls_ca", "redis_url"), "works only over TLS: the URL must start with rediss://"
+    if s.redis_cluster and redis_url.database(s.redis_url):
+        yield ("redis_url", "redis_cluster"), "a cluster has only database 0: remove the number"
+    if s.redis_cluster and url.scheme == "unix":
+        yield ("redis_url", "redis_cluster"), "a cluster has no socket file: set the address of a node"
     if s.redis_cluster and s.redis_replica_url is not None:
         yield ("redis_replica_url", "redis_cluster"), "works only with a single server: remove one of them"
-    if s.redis_password is not None and url.password:
-        yield ("redis_password", "redis_url"), "the URL has a password too: keep one of them"
+    for field in ("redis_url", "redis_replica_url"):
+        if (value := getattr(s, field)) is not None:
+            yield from _redis_login(s, field, value)
+            yield from _redis_tls(s, field, value)
+    if s.redis_replica_url is not None and url.scheme == "rediss" and s.redis_replica_url.startswith("redis://"):
+        yield ("redis_replica_url", "redis_url"), "has no TLS, and the login would be sent in clear text: set rediss://"
+    if (s.redis_tls_cert is None) != (s.redis_tls_key is None):
+        yield ("redis_tls_cert", "redis_tls_key"), "certificate and key go together: set both or neither"
+
+
+def _redis_login(s: Settings, field: str, url: str) -> Iterator[Contradiction]:
+    user, password = redis_url.login(url)
+    if s.redis_username is not None and user:
+        yield ("redis_username", field), "the URL has a user too: keep one of them"
+    if s.redis_password is not None and password:
+        yield ("redis_password", field), "the URL has a password too: keep one of them"
+
+
+_TLS_PARAMETERS = {"redis_tls_ca": "ssl_ca_certs", "redis_tls_cert": "ssl_certfile", "redis_tls_key": "ssl_keyfile"}
+
+
+def _redis_tls(s: Settings, field: str, url: str) -> Iterator[Contradiction]:
+    parameters = redis_url.parameters(url)
+    for setting, parameter in _TLS_PARAMETERS.items():
+        if getattr(s, setting) is None:
+            continue
+        if not url.startswith("rediss://"):
+            yield (setting, field), "works only over TLS: the URL must start with rediss://"
+        if parameter in parameters:
+            yield (setting, field), f"the URL has {parameter} too: keep one of them"
+    if not s.redis_tls_insecure:
+        for weakened in redis_url.weakened(url):
+            remedy = "remove it, or accept any server with ROUTER_REDIS_TLS_INSECURE=true"
+            yield (field, "redis_tls_insecure"), f"weakens TLS by {weakened}: {remedy}"
 
 
 def _deadlines(s: Settings) -> Iterator[Contradiction]:

@@ -1,18 +1,15 @@
 """Settings as rows for `router config` and docs/REFERENCE.md, without secrets."""
 
-import re
 from pathlib import Path
 
 from msgspec import Struct
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from router.redaction import HIDDEN, address
 from router.settings.environment import is_secret, unit_of, variable
 from router.settings.groups import GROUPS, Settings
 from router.settings.types import Unit, in_words
-
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
-_HIDDEN = "***"
 
 
 class Row(Struct, frozen=True):
@@ -71,10 +68,10 @@ def _text(value: object, unit: Unit | None = None) -> str:
         case bool():
             return str(value).lower()
         case SecretStr():
-            return _HIDDEN
+            return HIDDEN
         case tuple():
             return ",".join(map(_text, value))
         case Path() | str():
-            return _USERINFO.sub(_HIDDEN, str(value))
+            return address(str(value)) if "://" in str(value) else str(value)
         case _:
             return in_words(value, unit)

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.config import JsonDict
 
+from router.settings import redis_url
+
 _DURATION = re.compile(r"(\d+)\s*(ms|s|m|h|d)?")
 _DURATION_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB)?")
@@ -102,11 +104,19 @@ def _url(*schemes: str) -> Callable[[str], str]:
         scheme, separator, rest = value.partition("://")
         if not separator or scheme not in schemes or not rest:
             raise ValueError(f"expected a URL that starts with {' or '.join(f'{s}://' for s in schemes)}")
+        if re.search(r"\s", value):
+            raise ValueError("has white space: write it as %20")
         if not _is_sound(value):
             raise ValueError("expected a URL with an address, and a port from 1 to 65535 if it has one")
         return value
 
     return check
+
+
+def _nats_url(value: str) -> str:
+    if urlsplit(value)[2:] not in {("", "", ""), ("/", "", "")}:
+        raise ValueError("has something behind the port: NATS URLs have neither path nor parameters")
+    return value
 
 
 def _is_sound(url: str) -> bool:
@@ -124,9 +134,10 @@ Tenant = Annotated[str, AfterValidator(_tenant)]
 Tenants = Annotated[tuple[Tenant, ...], BeforeValidator(_comma_list)]
 ExistingFile = Annotated[Path, AfterValidator(_existing_file)]
 NatsUrls = Annotated[
-    tuple[Annotated[str, AfterValidator(_url("nats", "tls", "ws", "wss"))], ...], BeforeValidator(_comma_list)
+    tuple[Annotated[str, AfterValidator(_url("nats", "tls")), AfterValidator(_nats_url)], ...],
+    BeforeValidator(_comma_list),
 ]
-RedisUrl = Annotated[str, AfterValidator(_url("redis", "rediss"))]
+RedisUrl = Annotated[str, AfterValidator(redis_url.check)]
 HttpUrl = Annotated[str, AfterValidator(_url("http", "https"))]
 StreamName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 

@@ -41,15 +41,18 @@ def test_token_and_credentials_reach_their_options(files: dict[str, str]) -> Non
 
 
 def test_every_redis_setting_reaches_its_option(files: dict[str, str]) -> None:
-    """The user's name, the password and the CA bundle of Redis."""
+    """The user's name, the password and the TLS files of Redis."""
     environ = {
         "ROUTER_REDIS_URL": "rediss://127.0.0.1:6379",
         "ROUTER_REDIS_USERNAME": "user",
         "ROUTER_REDIS_PASSWORD": "password",
         "ROUTER_REDIS_TLS_CA": files["ca"],
+        "ROUTER_REDIS_TLS_CERT": files["cert"],
+        "ROUTER_REDIS_TLS_KEY": files["key"],
     }
     access = redis_access(load(environ))
-    assert (access.username, access.password, access.tls_ca) == ("user", "password", files["ca"])
+    assert (access.username, access.password) == ("user", "password")
+    assert (access.tls_ca, access.tls_cert, access.tls_key) == (files["ca"], files["cert"], files["key"])
 
 
 def test_results_may_go_to_inboxes_of_the_accounts_prefix() -> None:

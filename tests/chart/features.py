@@ -29,7 +29,7 @@ FEATURES: dict[str, Values] = {
             "cluster": True,
             "username": "router",
             "existingSecret": "redis",
-            "tls": {"existingSecret": "redis-ca"},
+            "tls": {"existingSecret": "redis-ca", "mutual": True},
         }
     },
     "redis with a replica": {
@@ -40,7 +40,7 @@ FEATURES: dict[str, Values] = {
             "urls": ["tls://nats-0:4222", "tls://nats-1:4223"],
             "existingSecret": "nats",
             "credsKey": "router.creds",
-            "tls": {"existingSecret": "nats-tls", "mutual": True},
+            "tls": {"existingSecret": "nats-tls", "mutual": True, "first": True},
         }
     },
     "nats with an nkey behind a leaf node": {

@@ -111,6 +111,7 @@ CASES: dict[str, Case] = {
     "RouterStoreAway": Case({of("router_store_breaker_open"): "1+0x{n}"}),
     "RouterStoreSlow": Case({STORE_QUICK: "0+0x{n}"}),
     "RouterStoreReseeded": Case({of("router_store_reseeded_total"): _ONCE}),
+    "RouterClockStepped": Case({of("router_store_clock_steps_total", 'direction="back"'): _ONCE}),
     "RouterStoreFull": Case({of("router_store_memory_share"): "0.95+0x{n}"}),
     "RouterStoreKindLarge": Case({of("router_alerts_raised_total", 'condition="store_kind_large"'): _ONCE}),
     "RouterAuditReadSlow": Case({READ_QUICK: "0+500x{n}"}),

@@ -39,6 +39,9 @@ GUARDS: dict[str, Values] = {
         "redis": {"url": "redis://redis:6379", "replicaUrl": "redis://replica:6379", "cluster": True}
     },
     "write rediss://": {"redis": {"url": "redis://redis:6379", "tls": {"existingSecret": "ca"}}},
+    "write tls:// in all of them": {"nats": {"urls": ["tls://a:4222", "nats://b:4222"]}},
+    "redis.tls.mutual needs a certificate": {"redis": {"url": "rediss://redis:6379", "tls": {"mutual": True}}},
+    "redis.replicaUrl has no TLS": {"redis": {"url": "rediss://redis:6379", "replicaUrl": "redis://replica:6379"}},
     "nats.tls.mutual needs a certificate": {"nats": {"urls": ["tls://nats:4222"], "tls": {"mutual": True}}},
     "NATS takes one kind of credential": {
         "nats": {"urls": ["nats://n:4222"], "existingSecret": "s", "credsKey": "c", "tokenKey": "t"}

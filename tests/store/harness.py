@@ -32,14 +32,14 @@ from router.domain.request import DEFAULT_OPTIONS, DecideRequest, Options
 from router.domain.result import BreakerVerdict
 from router.domain.task import Action, Move, MoveOutcome, TaskRecord, TaskState
 from router.store.audit.log import entry
-from router.store.decide.batch import Batch, Waiting
+from router.store.decide.batch import Batch, WaitingRow
 from router.store.decide.calls import LaneSettings
 from router.store.decide.replies import HEAD, LATE, outcome
 from router.store.decide.rows import MessageIndex, RowPacker
 from router.store.decisions import decide_script
 from router.store.keys import Keys, TenantKeys
 from router.store.levers import RedisLevers, lever_scripts
-from router.store.scripts.layouts import DECIDE_BATCH
+from router.store.scripts.layouts import DECIDE_BATCH, SETTLE_BATCH
 from router.store.scripts.load import Script
 from router.store.servers.nodes import Nodes
 from router.store.tasks.records import task_record
@@ -182,7 +182,7 @@ class Store:
             decision = self._packer.decision_id(keys, planned)
             if decisions is not None:
                 decisions.append(decision)
-            w = Waiting(ask.request, planned, keys, ask.job, lambda _o, _s: None, decision, ask.not_after)
+            w = WaitingRow(ask.request, planned, keys, ask.job, lambda _o, _s: None, decision, ask.not_after)
             self._packer.add(batch, w, nonce, ask.not_after)
         for key, job in batch.jobs:
             self.client.set(key, job, px=10_000)
@@ -205,7 +205,7 @@ class Store:
         keys = self.of(ask.request.tenant_id)
         planned = ask.plan
         decision = decision or self._packer.decision_id(keys, planned)
-        w = Waiting(ask.request, planned, keys, None, lambda _o, _s: None, decision, ask.not_after)
+        w = WaitingRow(ask.request, planned, keys, None, lambda _o, _s: None, decision, ask.not_after)
         w.preview, w.claim_ms = True, claim_ms
         batch = Batch()
         self._packer.add(batch, w, 0, ask.not_after)
@@ -238,7 +238,7 @@ class Store:
         """ARGV[1] of decide; `not_after` is the whole call's."""
         s = SETTINGS
         numbers = s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms
-        return DECIDE_BATCH.head.pack(*numbers, not_after)
+        return DECIDE_BATCH.head.pack(*numbers, not_after, s.deadline_max_ms)
 
     def one(self, *args: Any, **kwargs: Any) -> Outcome:
         """One row in a call of its own."""
@@ -252,7 +252,8 @@ class Store:
             batch = MoveBatch()
             for i in group:
                 batch.add(moves[i], self.keys, i)
-            reply = self.call(self.settle_script, list(batch.index), [(100_000).to_bytes(4), *self.settle_rows(batch)])
+            header = SETTLE_BATCH.head.pack(100_000, SETTINGS.deadline_max_ms)
+            reply = self.call(self.settle_script, list(batch.index), [header, *self.settle_rows(batch)])
             told |= {i: move_outcome(moves[i], raw[4], raw[5:]) for i, raw in zip(group, reply[3:], strict=True)}
         return [told[i] for i in range(len(moves))]
 

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from router.domain.decision import Code, Reason, Refused
 from router.domain.json import JsonValue
 from router.domain.request import Correlation
-from router.domain.result import ExecResult, Status
+from router.domain.result import ExecResult, ResultStatus
 from router.wire.assignment import Attempt, Usage, assignment, encode_assigned_event, encode_usage_event, final_result
 from router.wire.worker.job import encode_job, origin_of, request_of
 from tests.wire.examples import Doc, accepted, task_shape
@@ -179,6 +179,7 @@ def test_a_large_payload_is_refused_with_a_way_out() -> None:
     assert isinstance(answer, Refused)
     assert answer.code is Code.INVALID_REQUEST
     assert "payload_ref" in answer.message
+    assert "has 65,538 bytes; the payload of a pushed task may have 65,536" in answer.message
 
 
 @pytest.mark.parametrize("payload", ["x" * 65534, {"x": "y" * 65528}])
@@ -190,10 +191,11 @@ def test_it_is_the_callers_payload_that_is_measured(payload: JsonValue) -> None:
 
 
 def test_a_large_context_is_refused() -> None:
-    """The head of the work item is bounded too."""
+    """The head of the work item is bounded too, by a bound of its own that the message names."""
     answer = encode_job(accepted(task_shape(context={"a": "x" * 70_000})), 1)
     assert isinstance(answer, Refused)
-    assert "context" in answer.message
+    assert "context: with metadata and ids has 70," in answer.message
+    assert "payload" not in answer.message
 
 
 def test_the_request_comes_back_from_its_job() -> None:
@@ -251,7 +253,9 @@ def test_the_assigned_event_holds_no_payload() -> None:
 
 def test_usage_is_written_as_the_contract_says() -> None:
     """The golden usage event; an undispatched one has no assignment_id."""
-    usage = Usage("k-1", "acme", "p1", "chat", 120, 2000, Status.SUCCESS, 1001, "r-1", "a-1", 7, "k", Correlation("t"))
+    usage = Usage(
+        "k-1", "acme", "p1", "chat", 120, 2000, ResultStatus.SUCCESS, 1001, "r-1", "a-1", 7, "k", Correlation("t")
+    )
     assert orjson.loads(encode_usage_event(usage)) == {
         "version": "1",
         "usage_id": "k-1",
@@ -268,7 +272,7 @@ def test_usage_is_written_as_the_contract_says() -> None:
         "trace_id": "t",
         "idempotency_key": "k",
     }
-    bare = orjson.loads(encode_usage_event(Usage("d-1", "acme", "p1", "chat", 1, 0, Status.SUCCESS, 1, "r-1")))
+    bare = orjson.loads(encode_usage_event(Usage("d-1", "acme", "p1", "chat", 1, 0, ResultStatus.SUCCESS, 1, "r-1")))
     assert "assignment_id" not in bare
 
 
@@ -289,7 +293,7 @@ def final_of(result: ExecResult, max_bytes: int = 1 << 20, max_kept: int = 1 << 
 
 def test_an_output_too_long_to_send_does_not_cost_the_caller_its_result() -> None:
     """It is left out, and that is said; all else is there."""
-    result = ExecResult(Status.SUCCESS, latency_ms=5, cost_microusd=1000, output="x" * 1000)
+    result = ExecResult(ResultStatus.SUCCESS, latency_ms=5, cost_microusd=1000, output="x" * 1000)
     short = final_of(result, 1000)[0]
     assert (short["ok"], short["truncated"], short["latency_ms"]) == (True, True, 5)
     assert "output" not in short
@@ -299,7 +303,7 @@ def test_an_output_too_long_to_send_does_not_cost_the_caller_its_result() -> Non
 
 def test_the_final_result_for_the_caller() -> None:
     """The golden final result; `ok` only after a success."""
-    result = ExecResult(Status.SUCCESS, latency_ms=5, cost_microusd=1000, output={"a": 1})
+    result = ExecResult(ResultStatus.SUCCESS, latency_ms=5, cost_microusd=1000, output={"a": 1})
     (told,) = final_of(result)
     assert told == {
         "ok": True,
@@ -315,6 +319,6 @@ def test_the_final_result_for_the_caller() -> None:
         "tenant_id": "acme",
         "trace_id": "t-1",
     }
-    late = ExecResult(Status.TIMEOUT, error_code="DEADLINE")
+    late = ExecResult(ResultStatus.TIMEOUT, error_code="DEADLINE")
     (told,) = final_of(late)
     assert (told["ok"], told["status"], told["error_code"], told["cost"]) == (False, "timeout", "DEADLINE", None)

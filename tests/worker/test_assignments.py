@@ -7,8 +7,9 @@ import msgspec
 import nats.errors
 import pytest
 
-from router.domain.result import ExecAck, ExecResult, Status
+from router.domain.result import ExecAck, ExecResult, ResultStatus
 from router.log_throttle import LogThrottle
+from router.wire.subjects import WORKER_DEAD_LETTER
 from router.wire.worker.results import decode_ack, decode_result
 from router.worker import assignments
 from router.worker.assignments import Assignments
@@ -85,6 +86,48 @@ async def test_a_result_that_jetstream_refuses_to_the_end_is_an_error(monkeypatc
         await store(JetStream(refusals=2))
 
 
+class Line:
+    """A connection that keeps what is published, and a message that keeps what is said about it."""
+
+    def __init__(self) -> None:
+        self.published: list[tuple[str, Any]] = []
+        self.said: list[str] = []
+
+    async def publish(self, subject: str, payload: bytes) -> None:
+        """Core publish."""
+        self.published.append((subject, msgspec.json.decode(payload)))
+
+    async def ack(self) -> None:
+        """Done."""
+        self.said.append("ack")
+
+    async def in_progress(self) -> None:
+        """Not yet."""
+
+
+@pytest.mark.parametrize(("refusals", "reported"), [(1, 0), (2, 1), (9, 1)])
+async def test_a_result_that_no_stream_stores_is_reported(
+    monkeypatch: pytest.MonkeyPatch, refusals: int, reported: int
+) -> None:
+    """By a dead letter over core NATS, after the last try; the assignment stays unacknowledged."""
+    monkeypatch.setattr(assignments, "RETRY_DELAYS_S", (0.0,))
+    handlers, line = Handlers(), Line()
+
+    async def echo(_job: Any) -> dict[str, str]:
+        return {}
+
+    handlers.add("echo", echo, dict)
+    running: Any = Assignments(handlers, LogThrottle(lambda: 0.0))
+    taken = read_assignment(msgspec.json.encode(BODY))
+    try:
+        await running._perform(line, JetStream(refusals), line, taken)
+    except nats.errors.TimeoutError:
+        assert reported
+    letters = [body["data"] for subject, body in line.published if subject == WORKER_DEAD_LETTER]
+    assert [(x["reason"], x["payload_ref"]) for x in letters] == [("PUBLISH_ERROR", "a1")] * reported
+    assert line.said == ["ack"] * (1 - reported)
+
+
 @pytest.mark.parametrize(
     ("output", "read"),
     [
@@ -99,7 +142,7 @@ def test_an_output_that_the_strict_encoder_refuses_is_reported(output: Any, read
     sent = Finished("success", output=output, tokens={"input": 3, "output": 4})
     r = decode_result(result(read_assignment(msgspec.json.encode(BODY | {"assignment_id": UUID})), sent, 5, 6), None)
     assert isinstance(r, ExecResult)
-    assert (r.status, r.output, r.tokens, r.tokens_input) == (Status.SUCCESS, read, 7, 3)
+    assert (r.status, r.output, r.tokens, r.tokens_input) == (ResultStatus.SUCCESS, read, 7, 3)
 
 
 @pytest.mark.parametrize("output", [object(), {1, 2}, deep(100_000), {"a": object()}])
@@ -108,7 +151,7 @@ def test_an_output_that_is_no_json_is_an_error_result(output: Any) -> None:
     sent = Finished("success", output=output, cost=0.5)
     r = decode_result(result(read_assignment(msgspec.json.encode(BODY | {"assignment_id": UUID})), sent, 5, 6), None)
     assert isinstance(r, ExecResult)
-    assert (r.status, r.error_code, r.cost_microusd) == (Status.ERROR, "WORKER_ERROR", 500_000)
+    assert (r.status, r.error_code, r.cost_microusd) == (ResultStatus.ERROR, "WORKER_ERROR", 500_000)
     assert "not JSON" in (r.error_message or "")
 
 

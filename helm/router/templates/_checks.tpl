@@ -37,6 +37,17 @@
 {{- if and .Values.redis.tls.existingSecret (not (hasPrefix "rediss://" .Values.redis.url)) -}}
 {{- fail "redis.tls.existingSecret is set, but redis.url is not a TLS address: write rediss://." -}}
 {{- end -}}
+{{- if and .Values.redis.tls.mutual (not .Values.redis.tls.existingSecret) -}}
+{{- fail "redis.tls.mutual needs a certificate: set redis.tls.existingSecret to a secret with tls.crt and tls.key." -}}
+{{- end -}}
+{{- if and (hasPrefix "rediss://" .Values.redis.url) (hasPrefix "redis://" .Values.redis.replicaUrl) -}}
+{{- fail "redis.replicaUrl has no TLS, and the login would be sent in clear text: write rediss://." -}}
+{{- end -}}
+{{- $schemes := dict -}}
+{{- range .Values.nats.urls -}}{{- $_ := set $schemes (first (splitList "://" .)) true -}}{{- end -}}
+{{- if gt (len $schemes) 1 -}}
+{{- fail "nats.urls mixes nats:// with tls://, and one server without TLS is enough to lose the login: write tls:// in all of them." -}}
+{{- end -}}
 {{- if and .Values.nats.tls.mutual (not .Values.nats.tls.existingSecret) -}}
 {{- fail "nats.tls.mutual needs a certificate: set nats.tls.existingSecret to a secret with tls.crt and tls.key." -}}
 {{- end -}}

@@ -19,8 +19,16 @@
   value: /etc/router/secrets/redis/{{ .Values.redis.passwordKey }}
 {{- end }}
 {{- if .Values.redis.tls.existingSecret }}
+{{- with .Values.redis.tls.caKey }}
 - name: ROUTER_REDIS_TLS_CA
-  value: /etc/router/tls/redis/{{ .Values.redis.tls.caKey }}
+  value: /etc/router/tls/redis/{{ . }}
+{{- end }}
+{{- if .Values.redis.tls.mutual }}
+- name: ROUTER_REDIS_TLS_CERT
+  value: /etc/router/tls/redis/tls.crt
+- name: ROUTER_REDIS_TLS_KEY
+  value: /etc/router/tls/redis/tls.key
+{{- end }}
 {{- end }}
 - name: ROUTER_NATS_URL
   value: {{ join "," .Values.nats.urls | quote }}
@@ -67,6 +75,10 @@
 - name: ROUTER_NATS_TLS_KEY
   value: /etc/router/tls/nats/tls.key
 {{- end }}
+{{- end }}
+{{- if .Values.nats.tls.first }}
+- name: ROUTER_NATS_TLS_FIRST
+  value: "true"
 {{- end }}
 - name: ROUTER_PARTITIONS
   value: {{ .Values.partitions | quote }}

@@ -1,4 +1,5 @@
-"""A nats-py client whose hot path has no task, queue or future per message. Only this module uses nats-py's internals.
+"""A nats-py client whose hot path has no task, queue or future per message. It and `router.nats_tls` use nats-py's
+internals.
 
 It changes these things:
 
@@ -37,8 +38,9 @@ import json
 from collections.abc import Callable, Container
 
 from nats import errors
-from nats.aio.client import Client
 from nats.protocol.parser import PERMISSIONS_ERR, Parser
+
+from router.nats_tls import TlsClient
 
 Direct = Callable[[bytes, bytes, bytes, bytes | None], None]
 """`(subject, reply or b"", payload, raw header block or None)`; called in the read loop, so it must not block."""
@@ -153,7 +155,7 @@ class FastParser(Parser):
             raise errors.ProtocolError
 
 
-class FastClient(Client):
+class FastClient(TlsClient):
     """nats-py's client with direct subscriptions and synchronous sends; see the module."""
 
     def __init__(self) -> None:
@@ -253,7 +255,10 @@ class FastClient(Client):
         await super()._process_pong()
 
     async def _process_err(self, err_msg: str) -> None:
-        """Report the error and reconnect, unless it is a refused permission, which affects only one subject."""
+        """Report the error and reconnect, unless it is a refused permission, which affects only one subject.
+
+        The text is as the server wrote it: nats-py's own parser makes it lower case, with the subject in it.
+        """
         error = errors.Error(f"nats: {err_msg}")
         await self._error_cb(error)
         if PERMISSIONS_ERR not in err_msg.lower():

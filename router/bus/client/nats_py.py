@@ -1,12 +1,12 @@
-"""The functions of nats-py that `bus.client.fast` relies on, with digests of their source, and the check at start.
+"""The functions of nats-py that `bus.client.fast` and `router.nats_tls` rely on, and the check of them at start.
 
 nats-py promises nothing about its private names. So each function that the fast path replaces, calls, or builds on is
-listed here. The attributes that it uses are created in the listed `__init__` functions.
+listed here with a digest of its source. The attributes that it uses are created in the listed `__init__` functions.
 
 - The version of the digests runs without a check.
 - Another version runs if the source of each listed function is the same; otherwise `check` refuses it.
-- `tests/bus/client/test_nats_py.py` fails when `fast.py` uses a name of nats-py that is not listed, and when the
-  installed nats-py has different source. Then compare the new source with `fast.py` and update the digest.
+- `tests/bus/client/test_nats_py.py` fails when these two use a name of nats-py that is not listed, and when the
+  installed nats-py has different source. Then compare the new source with them and update the digest.
 """
 
 import hashlib
@@ -50,6 +50,8 @@ DIGESTS: dict[type, dict[str, str]] = {
         "_attempt_reconnect": "2bbc96e0f2f7",
         "_select_next_server": "c278559f8a14",
         "_process_connect_init": "e1ed2da075c8",
+        "_connect_command": "1999c01f55c9",
+        "_connect_to_server": "1356d992325f",
         "is_closed": "75cd65940e7b",
         "is_connected": "7cb04f5ceb16",
         "is_reconnecting": "c894b77fbf59",
@@ -70,6 +72,7 @@ DIGESTS: dict[type, dict[str, str]] = {
         "write": "70127868971b",
         "writelines": "bef96469be62",
         "drain": "899995c7bc2e",
+        "close": "0a10cb8839d1",
     },
 }
 """Per class and function: the start of the SHA-256 of its source."""

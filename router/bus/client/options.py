@@ -7,6 +7,7 @@ import ssl
 from msgspec import Struct
 
 from router.errors import InvalidInput, Problem
+from router.redaction import address
 
 
 class BusOptions(Struct, frozen=True):
@@ -25,6 +26,8 @@ class BusOptions(Struct, frozen=True):
     tls_cert: str | None = None
     tls_key: str | None = None
     tls_hostname: str | None = None
+    tls_first: bool = False
+    """Start TLS before the server's first line; the server must have `handshake_first`."""
     inbox_prefix: str = "_INBOX"
     """First tokens of this client's own inboxes; the user must be allowed to subscribe to `<prefix>.>`."""
     js_prefix: str = "$JS.API"
@@ -54,7 +57,7 @@ def connect_arguments(options: BusOptions) -> dict[str, object]:
     problems.extend(
         Problem(
             "urls",
-            f"{url.split('@')[-1]!r} is not the address of a NATS server",
+            f"{address(url)} is not the address of a NATS server",
             hint="set nats://host:4222 or tls://host:4222",
         )
         for url in options.urls
@@ -85,6 +88,7 @@ def connect_arguments(options: BusOptions) -> dict[str, object]:
         "nkeys_seed": options.nkey_seed,
         "tls": context,
         "tls_hostname": options.tls_hostname,
+        "tls_handshake_first": options.tls_first,
         "inbox_prefix": options.inbox_prefix,
         "connect_timeout": options.connect_timeout_s,
         "ping_interval": options.ping_interval_s,
@@ -96,8 +100,14 @@ def connect_arguments(options: BusOptions) -> dict[str, object]:
     }
 
 
+def needs_tls(options: BusOptions) -> bool:
+    """Whether a connection without TLS must not be used: any TLS option or `tls://` address asks for it."""
+    given = (options.tls_ca, options.tls_cert, options.tls_key, options.tls_hostname, options.tls_first)
+    return any(given) or any(url.startswith("tls://") for url in options.urls)
+
+
 def _tls(options: BusOptions) -> ssl.SSLContext | None:
-    if not (options.tls_ca or options.tls_cert or any(url.startswith("tls://") for url in options.urls)):
+    if not needs_tls(options):
         return None
     context = ssl.create_default_context(cafile=options.tls_ca)
     if options.tls_cert is not None:

@@ -13,7 +13,12 @@ _TOKENS = r"^[A-Za-z0-9_$-]+(\.[A-Za-z0-9_$-]+)*$"
 class Nats(Group):
     """NATS"""
 
-    nats_url: NatsUrls = setting(("nats://127.0.0.1:4222",), "NATS servers, comma-separated.", min_length=1)
+    nats_url: NatsUrls = setting(
+        ("nats://127.0.0.1:4222",),
+        "NATS servers, comma-separated; `tls://` in all of them for TLS. With `tls://`, or with any of the TLS "
+        "settings below, a connection without TLS is never used.",
+        min_length=1,
+    )
     nats_name: str = setting("router", "Connection name that the server shows.", min_length=1, max_length=128)
     nats_user: str | None = setting(None, "User name for NATS.")
     nats_password: SecretStr | None = setting(None, "Password of the NATS user.")
@@ -40,13 +45,18 @@ class Nats(Group):
     nats_tls_ca: ExistingFile | None = setting(None, "CA bundle to verify the server's certificate.")
     nats_tls_cert: ExistingFile | None = setting(None, "Client certificate for mutual TLS.")
     nats_tls_key: ExistingFile | None = setting(None, "Key of the client certificate.")
+    nats_tls_first: bool = setting(
+        False, "Start TLS before the server's first line, for servers with `handshake_first`; nothing is in clear text."
+    )
 
 
 class Redis(Group):
     """Redis"""
 
     redis_url: RedisUrl = setting(
-        "redis://127.0.0.1:6379/0", "Redis server, or any node of the cluster; rediss:// for TLS."
+        "redis://127.0.0.1:6379/0",
+        "Redis server, or any node of the cluster; `rediss://` for TLS, `unix:///path` for a socket. Parameters: db, "
+        "username, password, ssl_ca_certs, ssl_certfile, ssl_keyfile, ssl_cert_reqs, ssl_check_hostname.",
     )
     redis_cluster: bool = setting(False, "The server is a Redis Cluster; each partition's calls go to its node.")
     redis_replica_url: RedisUrl | None = setting(
@@ -55,6 +65,13 @@ class Redis(Group):
     redis_username: str | None = setting(None, "ACL user of Redis.")
     redis_password: SecretStr | None = setting(None, "Password of the Redis user.")
     redis_tls_ca: ExistingFile | None = setting(None, "CA bundle to verify the server's certificate.")
+    redis_tls_cert: ExistingFile | None = setting(None, "Client certificate for mutual TLS.")
+    redis_tls_key: ExistingFile | None = setting(None, "Key of the client certificate.")
+    redis_tls_insecure: bool = setting(
+        False,
+        "Permit URL parameters that weaken TLS (`ssl_cert_reqs=none`, `ssl_check_hostname=false`); each start logs "
+        "them.",
+    )
     allow_eviction: bool = setting(
         False, "Start even if the server may evict keys (its maxmemory-policy is not noeviction)."
     )

@@ -11,7 +11,7 @@ from router.domain.ids import task_id
 from router.domain.outcome import Unavailable
 from router.errors import OutcomeUnknown
 from router.store.decide.availability import Availability, LaneHooks
-from router.store.decide.batch import Batch, Waiting
+from router.store.decide.batch import Batch, WaitingRow
 from router.store.decide.calls import NOT_REPLICATED, LaneSettings
 from router.store.decide.clock import RedisClock
 from router.store.decide.replies import ADMITTED, HEAD, LATE, outcome
@@ -35,7 +35,7 @@ class Delivery:
         clock: RedisClock,
         *,
         redirect: Callable[[Batch, ResponseError], bool],
-        resubmit: Callable[[Waiting], None],
+        resubmit: Callable[[WaitingRow], None],
     ) -> None:
         self._settings = settings
         self._hooks = hooks
@@ -58,8 +58,8 @@ class Delivery:
         """Whether there are work items to remove."""
         return bool(self._unused_jobs)
 
-    def deliver(self, calls: list[tuple[Batch, Any]]) -> None:
-        """Answer the callers of executed calls, each given with its reply.
+    def deliver(self, calls: list[tuple[Batch, Any]], sent_s: float) -> None:
+        """Answer the callers of executed calls, each given with its reply; all were sent at `sent_s`.
 
         :raises OutcomeUnknown: a reply has a foreign nonce; all callers were answered `Unavailable`.
         """
@@ -71,7 +71,7 @@ class Delivery:
                 self._refused(batch, reply)
             else:
                 self._availability.call_accepted()
-                self._clock.set(reply[1], reply[2])
+                self._clock.set(reply[1], reply[2], sent_s)
                 for w, row in zip(batch.waiting, reply[3:], strict=True):
                     nonce, code, stamp = HEAD.unpack_from(row)
                     if nonce != w.nonce:
@@ -96,7 +96,7 @@ class Delivery:
         self._availability.call_refused(why)
         batch.answer(Unavailable(sent=any(code in why for code in _SCRIPT_ERRORS)))
 
-    def _late(self, w: Waiting) -> None:
+    def _late(self, w: WaitingRow) -> None:
         """The row arrived after its `not_after`, so it wrote nothing. If its caller still waits, the estimate of Redis
         time was old: send the row again, once.
         """

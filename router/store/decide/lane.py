@@ -33,7 +33,7 @@ from redis.exceptions import ReadOnlyError, ResponseError
 from router.domain.outcome import RowFault, Unavailable
 from router.errors import OutcomeUnknown, StoreError
 from router.store.decide.availability import Availability, LaneHooks
-from router.store.decide.batch import Batch, Waiting
+from router.store.decide.batch import Batch, WaitingRow
 from router.store.decide.call_deadline import CallDeadlines, RowDeadlines
 from router.store.decide.calls import Calls, LaneSettings
 from router.store.decide.clock import RedisClock
@@ -65,7 +65,7 @@ class Lane:
         self._hooks = hooks
         self.loop = asyncio.get_running_loop()
         self.deadline_s = settings.deadline_ms / 1000
-        self._clock = RedisClock(self.loop)
+        self._clock = RedisClock(self.loop, hooks.on_clock_step)
         self.now_ms = self._clock.now_ms
         self._calls = Calls(link, script, settings, self.now_ms)
         self._queue = RowQueue(packer, settings)
@@ -84,7 +84,7 @@ class Lane:
         """Whether rows are refused at once."""
         return self._availability.down
 
-    def submit(self, w: Waiting) -> None:
+    def submit(self, w: WaitingRow) -> None:
         """Queue a row. Rows of one group travel in one call (a Cluster's call has one slot)."""
         if self._availability.down or self._clock.offset_ms is None:
             self._start()
@@ -100,11 +100,11 @@ class Lane:
         if self._task is None:
             self._start()
 
-    def bound(self, w: Waiting) -> None:
+    def bound(self, w: WaitingRow) -> None:
         """Answer this row at its own deadline, which may end before those of rows that were submitted earlier."""
         self.loop.call_at(w.expires / 1000, self._overdue, w)
 
-    def _overdue(self, w: Waiting) -> None:
+    def _overdue(self, w: WaitingRow) -> None:
         if not w.answered:
             w.tell(Unavailable(sent=any(w is row for batch in self._flying for row in batch.waiting)))
 
@@ -148,7 +148,7 @@ class Lane:
         else:
             if self._answered(started) <= self.deadline_s and not isinstance(reply, ResponseError):
                 # Moments of tasks are Redis time on a pod that decides nothing, too.
-                self._clock.set(int(reply[0]), int(reply[1]))
+                self._clock.set(int(reply[0]), int(reply[1]), started)
         finally:
             deadlines.cancel()
         if self._availability.down:
@@ -180,10 +180,11 @@ class Lane:
         # Let all rows of this tick join the first batch.
         await asyncio.sleep(0)
         executed: list[tuple[Batch, Any]] = []
+        executed_at = 0.0
         while True:
             batches = self._queue.take()
             if not batches:
-                self._delivery.deliver(executed)
+                self._delivery.deliver(executed, executed_at)
                 executed = []
                 if not self._queue.empty:
                     continue
@@ -196,7 +197,7 @@ class Lane:
             try:
                 await self._calls.send(batches, unlinks)
                 previous, executed = executed, []
-                self._delivery.deliver(previous)
+                self._delivery.deliver(previous, executed_at)
                 replies = await self._calls.receive(batches, len(unlinks))
                 if any(isinstance(reply, ReadOnlyError) for reply in replies):
                     # The demoted server kept our connection, and its address may lead to the new primary now.
@@ -212,10 +213,10 @@ class Lane:
             rows = sum(len(b.rows) for b in batches)
             self._queue.learn(elapsed * 1000, rows)
             self._hooks.on_call(self._script.name, elapsed, rows)
-            executed = list(zip(batches, replies, strict=True))
+            executed, executed_at = list(zip(batches, replies, strict=True)), started
             if self._availability.down:
                 # Answered, but only after several deadlines: the lane stays down until a ping is quick again.
-                self._delivery.deliver(executed)
+                self._delivery.deliver(executed, executed_at)
                 await self._recover()
                 return
 
@@ -282,7 +283,7 @@ class Lane:
             self._availability.set_down(str(reply))
             return False
         took_ms = (self.loop.time() - started) * 1000
-        self._clock.set(int(reply[0]), int(reply[1]))
+        self._clock.set(int(reply[0]), int(reply[1]), started)
         if took_ms > self._settings.deadline_ms:
             self._availability.set_down(f"a ping took {took_ms:.0f} ms")
             return False

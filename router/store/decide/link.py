@@ -8,60 +8,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import redis
-from redis.asyncio.connection import (
-    AbstractConnection,
-    Connection,
-    SSLConnection,
-    UnixDomainSocketConnection,
-    parse_url,
-)
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.driver_info import DriverInfo
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from router.errors import OutcomeUnknown, StoreUnavailable
-from router.store.servers.endpoints import node_connection
-
-# The library name that connections report. Without it redis-py reads its version from disk for every connection.
-DRIVER = DriverInfo(lib_version=redis.__version__)
+from router.store.servers.options import CONNECT_TIMEOUT_S
 
 Command = Sequence[bytes | str | int | float]
-CONNECT_TIMEOUT_S = 1.0
-
-
-def connection_factory(
-    url: str,
-    *,
-    host: str | None = None,
-    port: int | None = None,
-    username: str | None = None,
-    password: str | None = None,
-    ssl_ca_certs: str | None = None,
-) -> Callable[[], AbstractConnection]:
-    """Return a function that makes connections from the URL; `host` and `port` replace those of the URL (for a Cluster
-    node).
-    """
-    options: dict[str, Any] = dict(parse_url(url))
-    kind: type[AbstractConnection] = options.pop("connection_class", Connection)
-    if host is not None and kind is not UnixDomainSocketConnection:
-        options |= {"host": host, "port": port}
-        kind = node_connection(kind)
-    credentials = {"username": username, "password": password, "ssl_ca_certs": ssl_ca_certs}
-    options |= {name: value for name, value in credentials.items() if value is not None}
-    options |= {
-        "retry": Retry(NoBackoff(), 0),
-        "socket_timeout": None,
-        "socket_connect_timeout": CONNECT_TIMEOUT_S,
-        "decode_responses": False,
-        "driver_info": DRIVER,
-        "protocol": 2,
-    }
-    if issubclass(kind, SSLConnection):
-        options.pop("socket_keepalive", None)
-    return lambda: kind(**options)
 
 
 class Link:

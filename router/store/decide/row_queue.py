@@ -1,7 +1,7 @@
 """Rows that wait for the next call of a lane, and the number of rows that a call may have."""
 
 from router.domain.outcome import Unavailable
-from router.store.decide.batch import Batch, Waiting
+from router.store.decide.batch import Batch, WaitingRow
 from router.store.decide.calls import LaneSettings
 from router.store.decide.rows import RowPacker
 
@@ -34,7 +34,7 @@ class RowQueue:
         """Whether nothing waits."""
         return not self._open and not self._full
 
-    def add(self, w: Waiting, not_after: float) -> None:
+    def add(self, w: WaitingRow, not_after: float) -> None:
         """Pack a row into its group's batch. It writes nothing after `not_after` (Redis ms).
 
         :raises Exception: any bug of the packer, about this row only.
@@ -50,7 +50,7 @@ class RowQueue:
         if len(batch.rows) >= self._max_rows or batch.size >= self._settings.max_bytes:
             self._full.append(self._open.pop(w.group))
 
-    def _ahead(self, w: Waiting) -> Batch | None:
+    def _ahead(self, w: WaitingRow) -> Batch | None:
         """The first full batch that takes a row of a tenant which has none in it; None: there is none."""
         tenant_id = w.request.tenant_id
         most = self._max_rows + max(1, self._max_rows // AHEAD_PART)

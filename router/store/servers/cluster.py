@@ -10,15 +10,13 @@ from typing import Any
 
 from redis.asyncio import RedisCluster
 from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.exceptions import RedisClusterException, ResponseError
 
 from router.errors import StoreError, StoreUnavailable
-from router.store.decide.link import DRIVER, connection_factory
 from router.store.servers.endpoints import CLUSTER_SLOTS, node_connection
-from router.store.servers.nodes import ANYBODY, Access, Address, Client
+from router.store.servers.nodes import Address, Client
+from router.store.servers.options import ANYBODY, Access, cluster_options, connection_factory
 from router.store.servers.refusals import USE_SINGLE, refused
 
 # Commands whose key is not the first argument.
@@ -44,15 +42,7 @@ class Cluster(Client):
     """A Redis Cluster."""
 
     def __init__(self, url: str, access: Access = ANYBODY, *, timeout_s: float = 1.0):
-        client = RedisCluster.from_url(
-            url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-            driver_info=DRIVER,
-            **access.options(),
-        )
+        client = RedisCluster.from_url(url, **cluster_options(url, access, timeout_s=timeout_s))
         client.commands_parser = KeyPositions()  # type: ignore[assignment]
         # redis-py has no parameter for the class of the connections to nodes.
         kind = node_connection(client.connection_kwargs["connection_class"])
@@ -61,7 +51,7 @@ class Cluster(Client):
             node.connection_class = kind  # type: ignore[assignment]
         super().__init__(client)
         self._url = url
-        self._access = access.options()
+        self._access = access
 
     async def open(self) -> None:
         try:
@@ -79,7 +69,7 @@ class Cluster(Client):
     def connections(self, address: Address) -> Callable[[], AbstractConnection]:
         if address is None:
             raise ValueError("a Cluster's node has an address")
-        return connection_factory(self._url, host=address[0], port=address[1], **self._access)
+        return connection_factory(self._url, self._access, node=address)
 
     async def refresh(self) -> None:
         await self._shielded(self._client.nodes_manager.initialize())

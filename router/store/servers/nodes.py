@@ -8,11 +8,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
-from msgspec import Struct
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import (
     ClusterDownError,
     NoScriptError,
@@ -26,27 +23,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from router.errors import OutcomeUnknown, StoreError, StoreForbidden, StoreUnavailable
-from router.store.decide.link import DRIVER, Command, connection_factory
+from router.store.decide.link import Command
 from router.store.scripts.load import Script
+from router.store.servers.options import ANYBODY, Access, connection_factory, connection_pool
 from router.store.servers.refusals import USE_CLUSTER, met_a_cluster, refused
 
 Address = tuple[str, int] | None
-
-
-class Access(Struct, frozen=True):
-    """Credentials and trust for Redis that the URL does not contain. `tls_ca` is the path of a CA bundle."""
-
-    username: str | None = None
-    password: str | None = None
-    tls_ca: str | None = None
-
-    def options(self) -> dict[str, Any]:
-        """The arguments in redis-py's names; only those that are set."""
-        credentials = {"username": self.username, "password": self.password, "ssl_ca_certs": self.tls_ca}
-        return {name: value for name, value in credentials.items() if value is not None}
-
-
-ANYBODY = Access()
 
 
 class Nodes(Protocol):
@@ -222,18 +204,8 @@ class SingleNode(Client):
     """One server (a primary)."""
 
     def __init__(self, url: str, access: Access = ANYBODY, *, timeout_s: float = 1.0):
-        super().__init__(
-            Redis.from_url(
-                url,
-                socket_timeout=timeout_s,
-                socket_connect_timeout=timeout_s,
-                retry=Retry(NoBackoff(), 0),
-                protocol=2,
-                driver_info=DRIVER,
-                **access.options(),
-            )
-        )
-        self._make = connection_factory(url, **access.options())
+        super().__init__(Redis.from_pool(connection_pool(url, access, timeout_s=timeout_s)))
+        self._make = connection_factory(url, access)
 
     async def open(self) -> None:
         await self.call("PING")

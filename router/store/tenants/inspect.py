@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from router.domain.levers import BreakerState, BreakerView, HeadView
+from router.domain.levers import BreakerState, BreakerView, TenantHead
 from router.errors import StoreError
 from router.store.keys import Keys
 from router.store.packing import FORMAT, FormatError, head
@@ -46,11 +46,11 @@ class RedisInspector:
         async for page in self._pages("s", "head", after=after):
             yield await self._breakers(page, alone=False)
 
-    async def heads(self, tenant_id: str | None = None) -> list[HeadView]:
+    async def heads(self, tenant_id: str | None = None) -> list[TenantHead]:
         """See `ports.tenants.Inspector.heads`."""
         if tenant_id is not None:
             return await self._heads([tenant_id], alone=True)
-        heads: list[HeadView] = []
+        heads: list[TenantHead] = []
         async for page in self._pages("head"):
             heads += await self._heads(page, alone=False)
         return heads
@@ -71,7 +71,7 @@ class RedisInspector:
             views += _with_forced(tenant, stored, heads[tenant].forced if tenant in heads else frozenset())
         return views
 
-    async def _heads(self, tenants: list[str], *, alone: bool) -> list[HeadView]:
+    async def _heads(self, tenants: list[str], *, alone: bool) -> list[TenantHead]:
         raws = await self._nodes.gather([("GET", self._keys.tenant(t).head) for t in tenants])
         views = (self._readable(t, head, raw, alone=alone) for t, raw in zip(tenants, raws, strict=True))
         return [view for view in views if view is not None]

@@ -33,8 +33,8 @@ from router.domain.policy.model import TenantPolicies
 from router.ports.policies import LOADING, CacheHooks, Cause, Loader, Loading
 from router.usecases.policies.cache_settings import DEFAULT_SETTINGS, CacheSettings
 from router.usecases.policies.loads import LoadFuture, Loads
+from router.usecases.policies.revision_skew import RevisionSkew
 from router.usecases.policies.size import size_of
-from router.usecases.policies.skew import Skew
 
 MAX_ABSENT: Final = 20_000
 REFRESHES_AT_ONCE: Final = 16
@@ -95,7 +95,7 @@ class PolicyCache:
         self._loads = Loads(self._load, self._load_done)
         self._reload_again: set[str] = set()
         self._backlog: deque[str] = deque()
-        self.skew = Skew(clock)
+        self.skew = RevisionSkew(clock)
         self._size = 0
 
     def get(self, tenant_id: str) -> TenantPolicies | Loading | None:

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 from nats.protocol import parser
 
+from router import nats_tls
 from router.bus.client import fast, nats_py
 from router.bus.client.connection import Bus
 from router.bus.client.options import BusOptions
@@ -66,9 +68,10 @@ def test_the_digests_are_of_the_installed_version() -> None:
     assert client_module.__version__ == nats_py.KNOWN_VERSION
 
 
-def test_the_fast_path_uses_no_name_of_nats_py_without_a_guard() -> None:
+@pytest.mark.parametrize("module", [fast, nats_tls], ids=lambda module: module.__name__)
+def test_no_name_of_nats_py_is_used_without_a_guard(module: ModuleType) -> None:
     """Each function is listed with a digest, and each attribute is created in a listed `__init__`."""
-    assert unguarded(inspect.getsource(fast)) == set()
+    assert unguarded(inspect.getsource(module)) == set()
 
 
 @pytest.mark.parametrize(

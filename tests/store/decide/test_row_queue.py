@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from router.store.decide.batch import Batch, Waiting
+from router.store.decide.batch import Batch, WaitingRow
 from router.store.decide.calls import LaneSettings
 from router.store.decide.row_queue import AHEAD_PART, RowQueue
 
@@ -40,7 +40,7 @@ def add(queue: RowQueue, tenant_id: str, count: int = 1, group: int = 0) -> None
     """So many rows of a tenant."""
     for _ in range(count):
         row: Any = Row(tenant_id, group)
-        waiting: Waiting = row
+        waiting: WaitingRow = row
         queue.add(waiting, 0.0)
 
 

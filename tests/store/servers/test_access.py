@@ -9,7 +9,8 @@ from redis import Redis
 from router.domain.outcome import Admitted, Unavailable
 from router.errors import StoreError
 from router.store.decide.calls import LaneSettings
-from router.store.servers.nodes import Access, SingleNode
+from router.store.servers.nodes import SingleNode
+from router.store.servers.options import Access
 from tests.servers import ValkeyProcess
 from tests.store.pods import Pod, ask, fresh_keys
 

@@ -6,8 +6,9 @@ from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
-from router.store.decide.link import Link, connection_factory
+from router.store.decide.link import Link
 from router.store.servers.nodes import SingleNode
+from router.store.servers.options import connection_factory
 
 
 async def test_a_call_that_fails_after_its_caller_went_is_no_error_of_anybody(redis_url: str) -> None:
