@@ -32,8 +32,8 @@ class Admin(Group):
         "token", "Whether the read-only admin subjects require a token."
     )
     admin_read_rate: int = setting(
-        100,
-        "Administrative reads a second in each pod; further ones wait for up to a second, then get "
+        25,
+        "Administrative reads a second in each pod; further ones wait for up to two seconds, then get "
         "`service_overloaded`. Changes are not bounded.",
         ge=1,
         le=100_000,

@@ -16,7 +16,7 @@ from typing import Final, Generic, TypeVar
 
 from msgspec import Struct
 
-MAX_WAIT_S: Final = 1.0
+MAX_WAIT_S: Final = 2.0
 SHARED_S: Final = 1.0
 MAX_QUEUED: Final = 32
 MAX_SHARED: Final = 64
@@ -29,7 +29,7 @@ T = TypeVar("T")
 class ReadBounds(Struct, frozen=True):
     """`per_s` reads a second, `at_once` of them at a time, in each pod."""
 
-    per_s: float = 100.0
+    per_s: float = 25.0
     at_once: int = 4
 
 
