@@ -203,7 +203,7 @@ class Pod:
         self._deciding.standstill.start()
 
     async def _open_bus(self) -> None:
-        """Open what is not open yet: after a refused permission it is called again."""
+        """Open what is not open yet; called again after a refused permission."""
         while self._unopened:
             await self._unopened[0]()
             self._unopened.pop(0)

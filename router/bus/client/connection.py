@@ -58,7 +58,7 @@ class Bus:
     def __init__(self, options: BusOptions) -> None:
         self.options = options
         self._permissions = Permissions(options.inbox_prefix)
-        self._reporter = Reporter(self._permissions)
+        self._reporter = Reporter(self._permissions, options)
         self.counters = self._reporter.counters
         self.on_connect = self._reporter.on_connect
         self.on_disconnect = self._reporter.on_disconnect
@@ -188,7 +188,7 @@ class Bus:
 
     @property
     def lost(self) -> Mapping[str, Refusal]:
-        """The subscriptions that the server has dropped for want of a permission, by subject.
+        """The subscriptions that the server has dropped because a permission is missing, by subject.
 
         The bus subscribes to them again at least every 10 s.
         """

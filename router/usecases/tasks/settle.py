@@ -3,9 +3,9 @@
     result → its task's record (or the remembered decision) → one move: state, breaker, reservations, leases, audit,
     usage in the outbox, final result for the caller → usage and final result published → both deleted once stored
 
-The first result of an attempt wins. It does so after the task's end, too, if the task ended while nobody knew whether
-a worker had the assignment. A repeat changes nothing. A result of a superseded attempt or an ended task is late, and
-one that names another tenant's task is a violation. All are counted and audited under the task's own tenant.
+The first result of an attempt wins. It does so after the task's end, too, if the task ended while it was unknown
+whether a worker had the assignment. A repeat changes nothing. A result of a superseded attempt or an ended task is
+late, and one that names another tenant's task is a violation. All are counted and audited under the task's own tenant.
 """
 
 import logging
