@@ -163,8 +163,8 @@ async def all_works(strict: Fleet, js_prefix: str = "$JS.API") -> None:
 
 
 async def test_behind_a_leaf_node_and_without_config(servers: None, tmp_path: Path) -> None:
-    """The printed users of a leaf node whose JetStream is at a hub, inbox prefixes, and a Redis with the printed ACL and
-    no CONFIG: all works as it does elsewhere, and nothing is refused."""
+    """The printed users of a leaf node whose JetStream is at a hub, and a Redis with the printed ACL and no CONFIG: all
+    works as it does elsewhere, and nothing is refused."""
     leaf = free_port()
     hub = NatsProcess(tmp_path / "hub", extra=f"leafnodes {{ listen: 127.0.0.1:{leaf} }}", domain="hub")
     await asyncio.to_thread(hub.start)
@@ -354,3 +354,35 @@ async def test_what_a_server_refuses_is_named(strict: Fleet, command: CommandLin
             assert "ROUTER_NATS_" in ran.err, (words, ran)
             assert "router acl nats" in ran.err, (words, ran)
             assert "traceback" not in ran.err.lower(), (words, ran)
+
+
+@pytest.mark.parametrize("words", ["alerts", "decide --tenant acme --task chat", "usage tail"])
+async def test_a_login_that_nats_refuses_is_named(
+    servers: None, tmp_path: Path, command: CommandLine, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    """Not "is a fleet there": exit code 2 and the settings of the login, without the password."""
+    nats = NatsProcess(tmp_path / "nats")
+    nats.grant({})
+    await asyncio.to_thread(nats.start)
+    try:
+        monkeypatch.setenv("ROUTER_NATS_URL", nats.url_of(Party.VIEWER).replace(PASSWORD, "wrong-word"))
+        ran = await command.run(words)
+    finally:
+        await asyncio.to_thread(nats.stop)
+    assert ran.code == Exit.USAGE, ran
+    assert "uthorization" in ran.err
+    assert "ROUTER_NATS_USER" in ran.err
+    assert "wrong-word" not in ran.err
+
+
+@pytest.mark.parametrize("words", ["policy list --tenant acme", "audit tail --tenant acme", "breaker list"])
+async def test_a_login_that_redis_refuses_is_named(
+    valkey: ValkeyProcess, command: CommandLine, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    """The same for Redis."""
+    monkeypatch.setenv("ROUTER_REDIS_URL", valkey.url_of(Party.VIEWER).replace(PASSWORD, "wrong-word"))
+    ran = await command.run(words)
+    assert ran.code == Exit.USAGE, ran
+    assert "username-password" in ran.err
+    assert "ROUTER_REDIS_USERNAME" in ran.err
+    assert "wrong-word" not in ran.err
