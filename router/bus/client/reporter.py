@@ -41,6 +41,7 @@ class Reporter:
         self.counters = BusCounters()
         self.on_connect: list[Callable[[], None]] = []
         self.on_disconnect: list[Callable[[], None]] = []
+        self.on_lame_duck: list[Callable[[], None]] = []
         self.on_error: list[Callable[[Exception], None]] = []
         self.last_error = ""
         self.is_up = False
@@ -69,6 +70,7 @@ class Reporter:
     async def lame_duck(self) -> None:
         """Log that the server will shut down; nats-py connects to another one then."""
         log.warning("NATS server is shutting down (lame duck)", extra={"event": Event.BUS_AWAY})
+        notify(self.on_lame_duck)
 
     async def failed(self, error: Exception) -> None:
         """Report an error; without a connection the log has one line per minute."""
