@@ -31,6 +31,7 @@ from router.bus import announce, workers
 from router.domain.alert import FLEET, Condition
 from router.domain.degraded import STORE_PARTS, Degradable
 from router.errors import BusError, StartupRefused, StoreError
+from router.log_limit import flush_left_out
 from router.log_throttle import LogThrottle
 from router.logs import configure
 from router.settings import Settings
@@ -234,6 +235,7 @@ class Pod:
             platform.store.lanes.tick()
             self._services.recent.tick()
             self._services.wrong_tokens.tick()
+            flush_left_out()
             self._tasks.tick()
             self._audit.watch.tick()
             t.in_flight.set(self._deciding.decide.in_flight)
