@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 import nats.errors
 
@@ -10,12 +11,15 @@ from router.bus.client.fast import FastClient
 from router.errors import BusError
 
 _CONNECT_S = 6.0
+_CANCEL_EVERY_S = 0.2
 _ANSWERS_S = 10.0
 
 Failed = Callable[[Exception], Awaitable[None]]
 
 
-async def connect_once(connect: Callable[[Failed], Awaitable[None]], client: FastClient, failed: Failed) -> None:
+async def connect_once(
+    connect: Callable[[Failed], Coroutine[Any, Any, None]], client: FastClient, failed: Failed
+) -> None:
     """Connect a client, within a few seconds; its errors go to `failed` once it is connected.
 
     :raises BusError: it is not connected; the message has the last error.
@@ -29,12 +33,18 @@ async def connect_once(connect: Callable[[Failed], Awaitable[None]], client: Fas
         else:
             last = str(error) or repr(error)
 
+    connecting = asyncio.ensure_future(connect(report))
     try:
-        async with asyncio.timeout(_CONNECT_S):
-            await connect(report)
-    except (nats.errors.Error, OSError, TimeoutError) as error:
+        await asyncio.wait([connecting], timeout=_CONNECT_S)
+    finally:
+        # Cancel until it ends: nats-py loses a cancellation that comes with a refused connection.
+        while not connecting.done():
+            connecting.cancel()
+            await asyncio.wait([connecting], timeout=_CANCEL_EVERY_S)
+    fault = None if connecting.cancelled() else connecting.exception()
+    if connecting.cancelled() or fault is not None:
         await dismiss(client)
-        raise BusError(last or str(error) or "no answer in time") from error
+        raise BusError(last or str(fault or "") or "no answer in time") from fault
     connected = True
 
 

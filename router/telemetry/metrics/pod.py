@@ -15,6 +15,9 @@ class PodMetrics:
             "Admin acts over NATS, by outcome: done, forbidden (token or role), or an error code.",
             labels=("act", "outcome"),
         )
+        self.admin_reads_shared = families.counter(
+            "admin_reads_shared", "Administrative reads over all tenants that shared the answer of an equal one."
+        )
         self.admin_wrong_tokens = families.counter(
             "admin_wrong_tokens", "Admin acts refused because their token is unknown."
         )
@@ -38,6 +41,7 @@ class PodMetrics:
         for condition, kind in ALERTS.items():
             self.alerts_raised.labels(condition.value, kind.severity.value)
         self.alerts_lost = families.counter("alerts_lost", "Alerts that could not be published.")
+        self.loop_tasks = families.gauge("loop_tasks", "Tasks of the pod's event loop.")
         self.loop_lag = families.histogram(
             "loop_lag_seconds", "Delay with which the event loop ran a timer.", bounds=LAG
         ).child()
