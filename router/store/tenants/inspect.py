@@ -1,7 +1,6 @@
 """`ports.tenants.Inspector` on Redis: decodes packed states for operators. It changes nothing and runs no script."""
 
 import logging
-import struct
 from collections.abc import Callable
 from struct import Struct as Layout
 from typing import TypeVar
@@ -11,7 +10,7 @@ from msgspec.structs import replace
 from router.domain.levers import BreakerState, BreakerView, TenantHead
 from router.errors import StoreError
 from router.store.keys import Keys
-from router.store.packing import FORMAT, FormatError, head
+from router.store.packing import DAMAGE, FORMAT, FormatError, head
 from router.store.servers.nodes import Nodes
 
 LIMIT_BYTES = 132
@@ -114,7 +113,7 @@ def breakers_in(tenant_id: str, raw: bytes) -> list[BreakerView]:
     """
     try:
         return _breakers_in(tenant_id, raw)
-    except (IndexError, struct.error) as fault:
+    except DAMAGE as fault:
         raise FormatError(f"state: {fault}") from fault
 
 
