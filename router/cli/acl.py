@@ -21,7 +21,7 @@ def redis(party: PartyOption = None, json: JsonOption = False) -> None:
 
     They follow the settings: ROUTER_STORE_SCHEMA, ROUTER_REDIS_CLUSTER, ROUTER_WAIT_REPLICAS, the database of the URL.
     """
-    from router.app.adapter_settings import redis_server
+    from router.app.redis_nodes import redis_server
     from router.settings import load
     from router.store.servers.rights import acl_rules
 
