@@ -15,7 +15,7 @@ from redis import Redis
 from bench.bars import Bar
 from bench.rows import PARTITIONS, SCHEMA, Calls, idempotency_pairs
 from router.domain.ids import NAME_BYTES, assignment_id, to_text
-from router.domain.result import ExecResult, Status
+from router.domain.result import ExecResult, ResultStatus
 from router.store.keys import Keys
 from router.store.tasks.records import kept_final
 from router.usecases.tasks.final_results import DEFAULT_KEEP
@@ -91,7 +91,7 @@ def final_results(redis: Redis, keys: int) -> Iterator[KeyCost]:
     keep = DEFAULT_KEEP
     names = Keys(SCHEMA, PARTITIONS)
     for kind, output in ((FINAL, None), (f"{FINAL}, output of 4 KiB", "x" * (keep.max_output_bytes - 2))):
-        result = ExecResult(Status.SUCCESS, latency_ms=1_200, cost_microusd=12_000, output=output)
+        result = ExecResult(ResultStatus.SUCCESS, latency_ms=1_200, cost_microusd=12_000, output=output)
         before = used_memory(redis)
         sample: list[bytes] = []
         for n in range(keys):

@@ -14,7 +14,7 @@ from router.domain.plan import Plan, plan
 from router.domain.policy.document import parse
 from router.domain.policy.model import StoredPolicy
 from router.domain.request import DecideRequest
-from router.store.decide.batch import Batch, Waiting
+from router.store.decide.batch import Batch, WaitingRow
 from router.store.decide.calls import LaneSettings
 from router.store.decide.rows import RowPacker
 from router.store.decisions import decide_script
@@ -85,7 +85,7 @@ class Calls:
         for nonce, (request, planned_one) in enumerate(wanted):
             keys = self._keys.tenant(request.tenant_id)
             decision = self._packer.decision_id(keys, planned_one)
-            waiting = Waiting(request, planned_one, keys, None, _nobody_waits, decision, FAR_FUTURE_MS)
+            waiting = WaitingRow(request, planned_one, keys, None, _nobody_waits, decision, FAR_FUTURE_MS)
             self._packer.add(batch, waiting, nonce, FAR_FUTURE_MS)
         return batch
 

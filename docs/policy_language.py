@@ -11,7 +11,7 @@ import orjson
 
 from router.domain.policy.collections import ListOf, MapOf, Maybe
 from router.domain.policy.durations import Duration, Seconds
-from router.domain.policy.fallbacks import OldFallback, Status
+from router.domain.policy.fallbacks import OldFallback, StatusKind
 from router.domain.policy.fields import WeightsMap
 from router.domain.policy.kinds import Choice, Flag, Free, Int, Number, Report, Text, Usd, plain
 from router.domain.policy.tables import REQUIRED, Field, Nested, Table
@@ -50,7 +50,7 @@ def kind_text(kind: Any) -> str:
 
 WORDS = {
     Flag: "true or false",
-    Status: "a status word, a number such as 503, or a class such as `5xx`",
+    StatusKind: "a status word, a number such as 503, or a class such as `5xx`",
     WeightsMap: "object: provider name → weight, all in 0..1 or in 0..100",
     OldFallback: "provider name, or `{provider, conditions[]}`",
 }

@@ -44,7 +44,7 @@
 local KEYS
 --- @include clock
 --- @include state
---- @include log
+--- @include log_limit
 --- @include breaker
 --- @include flush
 local now, now_us, alive

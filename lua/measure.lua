@@ -20,7 +20,7 @@
 --- @layout measured
 --- @include clock
 --- @include state
---- @include log
+--- @include log_limit
 --- @include breaker
 --- @include levers
 local FORCED = 7

@@ -38,7 +38,7 @@
 --- @layout lease
 --- @include clock
 --- @include state
---- @include log
+--- @include log_limit
 --- @include breaker
 --- @include breaker_settle
 --- @include flush

@@ -17,7 +17,7 @@ from router.domain.audit_entries import DECISIONS, decision_entry
 from router.domain.policy import extensions as extension_fields
 from router.domain.policy import limits as limit_fields
 from router.domain.policy.model import Algorithm, WhenAllOpen
-from router.domain.result import Status
+from router.domain.result import ResultStatus
 from router.domain.task import Action, BreakerTurn
 from router.ports.extensions import CallFailure
 from router.store.decide import row_parts
@@ -41,7 +41,7 @@ TABLES: list[tuple[Mapping[Any, object], Iterable[Enum]]] = [
     (log_lines._TURNS, BreakerTurn),
     (pipeline._OUTCOME_OF, CallFailure),
     (puback.OUTCOMES, set(puback.Verdict) - NOT_SETTLED),
-    (result_moves._STATES, Status),
+    (result_moves._STATES, ResultStatus),
     (row_parts._ALL_OPEN, WhenAllOpen),
     (row_parts._KINDS, Algorithm),
 ]
@@ -55,7 +55,7 @@ def test_a_table_has_every_member(table: Mapping[Any, object], members: Iterable
 
 def test_every_status_of_a_failed_result_has_a_stored_number() -> None:
     """What ended an attempt is stored as a number; a word without one would fail the settlement."""
-    for status in set(Status) - {Status.SUCCESS}:
+    for status in set(ResultStatus) - {ResultStatus.SUCCESS}:
         assert attempts.status_of(attempts.why_status(status)) == status.value
 
 

@@ -17,7 +17,7 @@ from router.settings.tokens import SHORTEST_SOON, named_tokens
 from router.store.audit.retention import RetentionBounds
 from router.store.decide.calls import LaneSettings
 from router.store.policies import Bounds
-from router.usecases.admin.access import Tokens
+from router.usecases.admin.access import AdminTokens
 from router.usecases.decide.intake import DecideSettings
 from router.usecases.policies.cache_settings import CacheSettings
 from router.wire import subjects
@@ -218,9 +218,9 @@ def stream_specs(s: Settings) -> tuple[StreamSpec, ...]:
     )
 
 
-def admin_tokens(s: Settings) -> Tokens:
+def admin_tokens(s: Settings) -> AdminTokens:
     """The holders of admin tokens: one per role (the role's name is the principal), and named people."""
-    return Tokens(_tokens(s), open_reading=s.admin_nats_read == "open")
+    return AdminTokens(_tokens(s), open_reading=s.admin_nats_read == "open")
 
 
 def _tokens(s: Settings) -> list[tuple[str, Role, str]]:

@@ -9,7 +9,7 @@ from router.usecases.audit.deferred import DeferredAudit
 from router.usecases.audit.export import AuditExport, StreamSink
 from router.usecases.audit.retention import Retention
 from router.usecases.audit.unknown_tenants import UnknownTenants
-from router.usecases.audit.unrecorded import Unrecorded
+from router.usecases.audit.unrecorded_refusals import UnrecordedRefusals
 
 
 class AuditParts:
@@ -19,7 +19,7 @@ class AuditParts:
         s, t, store = platform.settings, platform.telemetry, platform.store
         self.deferred = DeferredAudit(store.tasks, t)
         platform.store_watch.on_back.append(self.deferred.store_is_back)
-        self.unrecorded = Unrecorded(store.tasks, t)
+        self.unrecorded = UnrecordedRefusals(store.tasks, t)
         self.unknown = UnknownTenants(store.unknown, t)
         self.watch = AuditWatch(
             t, platform.alerts, append_slow_ms=s.audit_append_slow_ms, read_slow_ms=s.audit_read_slow_ms

@@ -9,7 +9,7 @@ from router.app.platform import Platform
 from router.app.policies import PolicyParts
 from router.app.tasks import TaskParts
 from router.bus.extensions import BusExtensions
-from router.bus.requests.decide_door import DecideDoor
+from router.bus.requests.decide_endpoint import DecideEndpoint
 from router.domain.alert import Door
 from router.usecases.decide.decide import Decide
 from router.usecases.decide.dry_run import DryRun
@@ -71,4 +71,4 @@ class DecideParts:
             snapshot=policies.figures.snapshot,
             extensions=store.extensions,
         )
-        self.door = DecideDoor(platform.bus, self.decide.handle, s.pod_name, replies=platform.replies)
+        self.endpoint = DecideEndpoint(platform.bus, self.decide.handle, s.pod_name, replies=platform.replies)

@@ -19,7 +19,7 @@ from router.store.decide.availability import LaneHooks
 from router.telemetry import Event, Telemetry
 from router.usecases.admin.backpressure import RecentLatency
 from router.usecases.alerts.alerts import Alerts
-from router.usecases.alerts.rules import Level, Unavailable
+from router.usecases.alerts.thresholds import Level, Unavailable
 from router.usecases.policies.cache import PolicyCache
 
 log = logging.getLogger("router.app")
@@ -253,7 +253,7 @@ def _slow(bound_ms: int) -> "LevelBounds":
 
 
 class LevelBounds(TypedDict):
-    """The keyword arguments of `usecases.alerts.rules.Level`."""
+    """The keyword arguments of `usecases.alerts.thresholds.Level`."""
 
     raise_at: float
     clear_at: float

@@ -22,15 +22,15 @@ from router.edge.readiness import Readiness
 from router.edge.state_file import MountedFile
 from router.settings import Settings
 from router.store.key_kinds import KEYS
-from router.store.tenants.census import OTHER
+from router.store.tenants.sample import OTHER
 from router.telemetry import Telemetry
 from router.tracing import Tracing
 from router.usecases.alerts.alerts import Alerts
-from router.usecases.alerts.rules import Unavailable
+from router.usecases.alerts.thresholds import Unavailable
 from router.usecases.audit.log_lines import AuditLines
 from router.usecases.gate.gate import Gate, GateState
 from router.usecases.gate.log import GateLog
-from router.usecases.messages.isolation import Isolation
+from router.usecases.messages.isolation_violations import IsolationViolations
 from router.usecases.messages.reply_subjects import ReplySubjectWatch
 from router.usecases.tasks.push_gate import PushGate
 from router.wire.alerts import encode_alert
@@ -79,7 +79,7 @@ class Platform:
             wall_ms=wall_ms,
             calm_ms=s.alert_calm_s * 1000,
         )
-        self.isolation = Isolation(self.telemetry, self.alerts)
+        self.isolation = IsolationViolations(self.telemetry, self.alerts)
         self.replies = ReplySubjects(s.reply_prefixes, ReplySubjectWatch(self.telemetry, self.alerts).refused)
         self.push_gate = PushGate(self.alerts, self.streams.stream_of, self._dispatch_switched, time.monotonic)
         self.publisher.trouble.sink = self.push_gate

@@ -38,7 +38,7 @@ from router.settings import Settings
 from router.settings.tokens import SHORTEST_SOON
 from router.store.keys import NO_TENANT
 from router.telemetry import Event, LoopLag
-from router.usecases.alerts.rules import Level
+from router.usecases.alerts.thresholds import Level
 
 log = logging.getLogger("router.app")
 
@@ -164,7 +164,7 @@ class Pod:
             self._run(policies.census.run(), "census")
         self._run(policies.measure.run(), "measure")
         self._run(policies.breaker_episodes.run(), "breaker episodes")
-        await self._until_done("serving", self._open_door)
+        await self._until_done("serving", self._open_endpoint)
         _settle_garbage_collector()
         log.info("pod %s serves", self._s.pod_name, extra={"event": Event.POD_READY})
 
@@ -196,11 +196,11 @@ class Pod:
             else:
                 self._platform.readiness.restore(part)
 
-    async def _open_door(self) -> None:
+    async def _open_endpoint(self) -> None:
         """Take requests, once the pod may pull results and acks."""
         for loop in self._tasks.loops.values():
             await loop.check_permission()
-        await self._deciding.door.open()
+        await self._deciding.endpoint.open()
 
     async def _open_bus(self) -> None:
         """Open what is not open yet: after a refused permission it is called again."""
@@ -278,7 +278,7 @@ class Pod:
         log.info("pod %s has stopped", self._s.pod_name, extra={"event": Event.POD_STOPPED})
 
     async def _drain(self) -> None:
-        await self._deciding.door.pause()
+        await self._deciding.endpoint.pause()
         await self._deciding.decide.drained()
         await self._tasks.dispatcher.drained()
         await self._services.drained()

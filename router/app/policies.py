@@ -9,15 +9,15 @@ from router.app.observers import CacheWatch, SeedWatch
 from router.app.platform import Platform
 from router.bus.announce import Announcements
 from router.domain.policy.model import OnStoreError
-from router.store.tenants.census import RedisSample
+from router.store.tenants.sample import RedisSample
 from router.usecases.alerts.breaker_episodes import BreakerEpisodes
 from router.usecases.policies.cache import PolicyCache
 from router.usecases.policies.decision_quotas import DecisionQuotas, WithQuotas
 from router.usecases.policies.folder import FolderContents, read_folder
-from router.usecases.policies.seed import Seeder, Source, StoreGuard
-from router.usecases.sampling.census import Census
+from router.usecases.policies.seed import Seeder, SeedKeeper, Source
 from router.usecases.sampling.figures import LiveFigures
-from router.usecases.sampling.measure import Measure
+from router.usecases.sampling.limit_usage import LimitUsageSampler
+from router.usecases.sampling.store_keys import StoreKeySampler
 
 
 class PolicyParts:
@@ -37,7 +37,7 @@ class PolicyParts:
         watch.read(self.cache)
         platform.bus.on_connect.append(self.cache.announced_all)
         read = partial(read_folder, s.policy_dir) if s.policy_dir is not None else FolderContents
-        self.guard = StoreGuard(
+        self.guard = SeedKeeper(
             store.policies,
             store.meta,
             Seeder(store.policies, read, Announcements(platform.bus), quotas(s)),
@@ -49,8 +49,10 @@ class PolicyParts:
         watch.suspect = self.guard.suspect
         self.figures = LiveFigures(store.figures, t, clock=time.monotonic)
         sample = RedisSample(store.keys, store.nodes, s.pod_name)
-        self.census = Census(sample, t, platform.alerts, max_bytes=s.store_kind_max_bytes, may_work=platform.may_work)
-        self.measure = Measure(store.measure, self.cache.held, sample.lead, t, may_work=platform.may_work)
+        self.census = StoreKeySampler(
+            sample, t, platform.alerts, max_bytes=s.store_kind_max_bytes, may_work=platform.may_work
+        )
+        self.measure = LimitUsageSampler(store.measure, self.cache.held, sample.lead, t, may_work=platform.may_work)
         self.breaker_episodes = BreakerEpisodes(
             store.epochs, store.inspector, platform.alerts, may_work=platform.may_work
         )

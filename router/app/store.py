@@ -36,7 +36,7 @@ from router.store.servers.rights import missing as missing_rights
 from router.store.tasks.delivery_failures import RedisDeliveryFailures
 from router.store.tasks.store import RedisTasks
 from router.store.tenants.inspect import RedisInspector
-from router.store.tenants.measure import RedisMeasure
+from router.store.tenants.limit_usage import RedisLimitUsage
 from router.store.tenants.walk import RedisTenants
 
 
@@ -89,7 +89,7 @@ class Store:
         self.failures = RedisDeliveryFailures(self.keys, self.nodes)
         self.claims = RedisClaims(self.keys, self.nodes)
         self.extensions = RedisExtensions(self.keys, self.nodes)
-        self.measure = RedisMeasure(self.keys, self.nodes, shared_calls=not s.redis_cluster)
+        self.measure = RedisLimitUsage(self.keys, self.nodes, shared_calls=not s.redis_cluster)
 
     async def open(self) -> None:
         """Connect, check the rights of this pod, and read the server's clock.

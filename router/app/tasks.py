@@ -21,7 +21,7 @@ from router.usecases.tasks.final_results import FinalKeep, FinalResults
 from router.usecases.tasks.fleet_workers import FleetWorkers
 from router.usecases.tasks.outbox import Outbox
 from router.usecases.tasks.repeats import Repeats
-from router.usecases.tasks.settle import Settle
+from router.usecases.tasks.settle import ResultSettler
 from router.usecases.tasks.sweep import Sweeper
 from router.usecases.tasks.task_effects import TaskEffects
 from router.usecases.tasks.undispatched import Undispatched
@@ -126,7 +126,7 @@ class TaskParts:
             keep_payload=s.dead_letter_payloads,
             max_bytes=self._max_bytes,
         )
-        settle = Settle(
+        settle = ResultSettler(
             tasks=store.tasks,
             decisions=store.decisions,
             policies=policies.cache,
@@ -155,7 +155,7 @@ class TaskParts:
             "result": self._loop(
                 name="result",
                 spec=result_spec,
-                handle=settle.results,
+                handle=settle.settle_batch,
                 subject=subjects.RESULT,
                 dead_letters=dead_letters,
             ),

@@ -36,7 +36,7 @@ def show(name: TenantArgument, json: JsonOption = False, redis: RedisOption = No
 
 async def _facts(services: "Services", name: str) -> dict[str, Any]:
     from router.domain.levers import BreakerState
-    from router.usecases.admin.act_replies import census_facts
+    from router.usecases.admin.act_replies import contents_facts
     from router.usecases.policies.publish import check_ids
 
     check_ids(name)
@@ -52,7 +52,7 @@ async def _facts(services: "Services", name: str) -> dict[str, Any]:
         "drained": sorted(names.get(e, e.hex()) for h in heads for e in h.drained),
         "forced_open": sorted(names.get(e, e.hex()) for h in heads for e in h.forced),
         "breakers": {names.get(b.provider_entry, b.provider_entry.hex()): b.state.value for b in breakers},
-        **census_facts(await services.tenants.census(name)),
+        **contents_facts(await services.tenants.contents(name)),
     }
 
 

@@ -9,7 +9,7 @@ from router.domain.explain import explanation, replay_explanation, verdict_lines
 from router.domain.gate import REQUIRED_CP
 from router.domain.ids import task_id, to_text
 from router.domain.json import JsonObject
-from router.domain.levers import HeadView
+from router.domain.levers import TenantHead
 from router.domain.outcome import (
     Admitted,
     Busy,
@@ -125,7 +125,7 @@ def replayed(remembered: StoredAnswer, *, explain: bool) -> Decided:
 def degraded(
     request: DecideRequest,
     plan: Plan,
-    head: HeadView,
+    head: TenantHead,
     *,
     default: OnStoreError,
     decision_id: str,
@@ -169,7 +169,7 @@ def degraded(
     )
 
 
-def _verdicts_of_levers(plan: Plan, head: HeadView) -> bytes:
+def _verdicts_of_levers(plan: Plan, head: TenantHead) -> bytes:
     """The verdicts on the candidates before the first one that no operator has drained or forced open."""
     verdicts = bytearray()
     for candidate in plan.candidates:

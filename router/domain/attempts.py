@@ -14,14 +14,14 @@ from router.domain.figures import Snapshot
 from router.domain.plan import Deadlines, Features, Plan, plan
 from router.domain.policy.model import DEFAULT_ATTEMPTS, Backoff, Fallback, Policy, Resource, StoredPolicy, Strategy
 from router.domain.request import DecideRequest, Step
-from router.domain.result import ExecResult, Status
+from router.domain.result import ExecResult, ResultStatus
 from router.domain.task import TaskRecord
 
 DEFAULT_BACKOFF_MS = 200
 
 # The stored number of what ended an attempt: an HTTP number as it is, a word as its index here.
 # Pods of two versions read it during a roll: only append.
-_WORDS = (
+_STORED_STATUSES = (
     *("", "error", "timeout", "cancelled", "rate_limited", "circuit_breaker_open"),
     *("all_providers_failed", "context_length_exceeded", "content_filter"),
 )
@@ -32,20 +32,20 @@ def why_of(result: ExecResult) -> int:
     code = (result.error_code or "").lower().removeprefix("http_")
     if len(code) == 3 and code.isdigit():
         return int(code)
-    if code in _WORDS[1:]:
-        return _WORDS.index(code)
+    if code in _STORED_STATUSES[1:]:
+        return _STORED_STATUSES.index(code)
     # A server error without an HTTP number matches the rules for 500.
-    return 500 if code in ("server_error", "5xx") else _WORDS.index(result.status.value)
+    return 500 if code in ("server_error", "5xx") else _STORED_STATUSES.index(result.status.value)
 
 
-def why_status(status: Status) -> int:
+def why_status(status: ResultStatus) -> int:
     """The stored number of the status of an attempt that ended without a result."""
-    return _WORDS.index(status.value)
+    return _STORED_STATUSES.index(status.value)
 
 
 def status_of(why: int) -> str:
     """The status, as text, that a rule's `when.status` is compared with."""
-    return str(why) if why >= len(_WORDS) else _WORDS[why]
+    return str(why) if why >= len(_STORED_STATUSES) else _STORED_STATUSES[why]
 
 
 def next_in_ms(policy: Policy | None, record: TaskRecord, why: int, request: DecideRequest | None) -> int | None:

@@ -9,7 +9,7 @@ from router.domain.ids import to_text
 from router.domain.json import JsonObject, JsonValue
 from router.domain.outcome import NOTHING_OBSERVED, Observations
 from router.domain.policy.model import provider_entry
-from router.domain.result import AckStatus, Status
+from router.domain.result import AckStatus, ResultStatus
 from router.domain.task import Action
 
 CONFLICT, LIMITED, NO_CANDIDATE, TENANT_OFF, AUDIT_QUOTA = 2, 3, 4, 6, 9
@@ -21,7 +21,9 @@ _REFUSALS = {
     AUDIT_QUOTA: "audit_quota",
     **{number: code.value for code, number in AUDIT_CODES.items()},
 }
-OUTCOMES = tuple(dict.fromkeys(("decided", "degraded", *_REFUSALS.values(), *(s.value for s in (*Status, *AckStatus)))))
+OUTCOMES = tuple(
+    dict.fromkeys(("decided", "degraded", *_REFUSALS.values(), *(s.value for s in (*ResultStatus, *AckStatus))))
+)
 """The values of `AuditEntry.outcome`: those of decisions, refusals, results and acks."""
 DECISIONS = frozenset(
     (Action.DECISION_MADE, Action.DECISION_REFUSED, Action.DECISION_CONFLICT, Action.DECISION_DEGRADED)

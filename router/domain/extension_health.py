@@ -12,7 +12,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from router.domain.extensions import BREAKER_IS_OPEN, CallOutcome, Name, Stage, Step, wanted_of
+from router.domain.extensions import BREAKER_IS_OPEN, CallOutcome, ExtensionName, ExtensionStep, Stage, wanted_of
 from router.domain.levers import BreakerState
 from router.domain.policy.model import Policy
 from router.domain.request import DecideRequest
@@ -38,7 +38,7 @@ class Tally(Struct):
     - `probe`: 8 random bytes if the pod asks to probe an open breaker, else zeros. A granted probe lasts `probe_ms`.
     """
 
-    name: Name
+    name: ExtensionName
     good: int = 0
     bad: int = 0
     in_a_row: int = 0
@@ -68,7 +68,7 @@ class Tally(Struct):
 class ExtensionRecord(Struct, frozen=True):
     """The fleet's record of an extension. Times are Redis ms; 0: never. Fields as in `Tally`."""
 
-    name: Name
+    name: ExtensionName
     state: BreakerState
     opened_at_ms: int
     open_until_ms: int
@@ -92,15 +92,15 @@ def is_blocked(record: ExtensionRecord, now_ms: int) -> bool:
 
 def first_blocked(
     policy: Policy, request: DecideRequest, records: Sequence[ExtensionRecord], now_ms: int
-) -> Step | None:
+) -> ExtensionStep | None:
     """The step of the first extension whose breaker ends this request before any call; None: no breaker does.
 
     Only extensions whose failure stops a request can end it here.
     """
     blocked = {r.name for r in records if is_blocked(r, now_ms)}
     for stage, extension in wanted_of(policy, request):
-        step = Step(
-            name=Name(stage, extension.id),
+        step = ExtensionStep(
+            name=ExtensionName(stage, extension.id),
             extension=extension,
             outcome=CallOutcome.UNAVAILABLE,
             calls=0,
@@ -119,7 +119,7 @@ class Settled(Struct, frozen=True):
     turned: BreakerState | None
 
 
-class Status(StrEnum):
+class HealthStatus(StrEnum):
     """An extension's health in one word."""
 
     HEALTHY = "healthy"
@@ -127,10 +127,16 @@ class Status(StrEnum):
     UNHEALTHY = "unhealthy"
 
 
-def status(record: ExtensionRecord) -> Status:
+def status(record: ExtensionRecord) -> HealthStatus:
     """The status that follows from the success rate."""
     rate = success_rate(record)
-    return Status.HEALTHY if rate >= _HEALTHY else Status.DEGRADED if rate >= _DEGRADED else Status.UNHEALTHY
+    return (
+        HealthStatus.HEALTHY
+        if rate >= _HEALTHY
+        else HealthStatus.DEGRADED
+        if rate >= _DEGRADED
+        else HealthStatus.UNHEALTHY
+    )
 
 
 def success_rate(record: ExtensionRecord) -> float:
@@ -152,10 +158,10 @@ def percentile_ms(record: ExtensionRecord, share: float) -> int:
     return 0
 
 
-def name_of(text: str) -> Name:
-    """Parse the text form of a name (`Name.text`).
+def name_of(text: str) -> ExtensionName:
+    """Parse the text form of a name (`ExtensionName.text`).
 
     :raises ValueError: the text does not begin with a stage.
     """
     stage, _, extension_id = text.partition(".")
-    return Name(Stage(stage), extension_id)
+    return ExtensionName(Stage(stage), extension_id)

@@ -53,7 +53,7 @@ class CallOutcome(StrEnum):
         return self not in (CallOutcome.OK, CallOutcome.REJECTED)
 
 
-class Name(Struct, frozen=True):
+class ExtensionName(Struct, frozen=True):
     """The name of one extension of the fleet. The same id at two stages names two services."""
 
     stage: Stage
@@ -77,13 +77,13 @@ class Reply(Struct, frozen=True):
     warnings: Warnings = ()
 
 
-class Step(Struct, frozen=True):
+class ExtensionStep(Struct, frozen=True):
     """The result of one extension: the outcome, the number of calls, and their total duration.
 
     `reply` None: the extension gave no usable reply.
     """
 
-    name: Name
+    name: ExtensionName
     extension: Extension
     outcome: CallOutcome
     calls: int
@@ -171,7 +171,7 @@ def _max_duration_ms(e: Extension) -> int:
     return (1 + e.retry) * (e.timeout_ms + RETRY_PAUSE_MS)
 
 
-def refusal(step: Step) -> Refused:
+def refusal(step: ExtensionStep) -> Refused:
     """Build the answer to a request that ends at this step."""
     details: JsonObject = {"extension_id": step.name.id, "stage": step.name.stage.value}
     if step.reason:
@@ -189,12 +189,12 @@ def refusal(step: Step) -> Refused:
     return Refused(code, message, details)
 
 
-def warnings(steps: Sequence[Step]) -> list[JsonValue]:
+def warnings(steps: Sequence[ExtensionStep]) -> list[JsonValue]:
     """The warnings about validators with `on_fail: warn`, for `decision.metadata`."""
     return [_with_reason({"extension_id": s.name.id, "outcome": s.outcome.value}, s) for s in steps if s.warns]
 
 
-def explained(steps: Sequence[Step]) -> list[JsonValue]:
+def explained(steps: Sequence[ExtensionStep]) -> list[JsonValue]:
     """All steps, as the explanation lists them."""
     return [
         _with_reason(
@@ -211,11 +211,11 @@ def explained(steps: Sequence[Step]) -> list[JsonValue]:
     ]
 
 
-def _with_reason(fields: JsonObject, step: Step) -> JsonObject:
+def _with_reason(fields: JsonObject, step: ExtensionStep) -> JsonObject:
     return {**fields, "reason": step.reason} if step.reason else fields
 
 
-def post_metadata(steps: Sequence[Step]) -> JsonObject:
+def post_metadata(steps: Sequence[ExtensionStep]) -> JsonObject:
     """The fields that post extensions add to `decision.metadata`. If two add the same field, the later one wins."""
     merged: JsonObject = {}
     for s in steps:

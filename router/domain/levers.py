@@ -44,7 +44,7 @@ class Lever(IntEnum):
     FORCED_OPEN = 7
 
 
-class HeadView(Struct, frozen=True):
+class TenantHead(Struct, frozen=True):
     """A tenant's switch (`off`) and levers. The sets hold provider entries. `revision` is the tenant's."""
 
     tenant_id: str
@@ -54,7 +54,7 @@ class HeadView(Struct, frozen=True):
     forced: frozenset[bytes] = frozenset()
 
 
-NO_HEAD = HeadView("", 0, off=False)
+NO_HEAD = TenantHead("", 0, off=False)
 """The head of a tenant that never had a policy."""
 
 

@@ -11,7 +11,7 @@ from router.domain.json import JsonValue
 from router.domain.request import NO_CORRELATION, Correlation, Step
 
 
-class Status(StrEnum):
+class ResultStatus(StrEnum):
     """How an attempt ended."""
 
     SUCCESS = "success"
@@ -30,7 +30,7 @@ class ExecResult(Struct, frozen=True):
     settling does not need.
     """
 
-    status: Status
+    status: ResultStatus
     assignment_id: bytes | None = None
     decision_id: bytes | None = None
     request_id: str | None = None
@@ -68,7 +68,7 @@ def taught(result: ExecResult) -> Measurements:
     Figures learn from successes only: otherwise a provider that fails fast would attract tasks. Failures count for the
     breaker instead.
     """
-    if result.status is not Status.SUCCESS:
+    if result.status is not ResultStatus.SUCCESS:
         return NO_MEASUREMENTS
     return Measurements(result.latency_ms, result.cost_microusd)
 
@@ -88,13 +88,13 @@ _is_server_fault = re.compile(r"(?:HTTP_)?5(?:[0-9]{2}|XX)").fullmatch
 def breaker_verdict(result: ExecResult) -> BreakerVerdict:
     """Classify a result for the breaker. An error counts as a failure only if the provider caused it, not the task."""
     match result.status:
-        case Status.SUCCESS:
+        case ResultStatus.SUCCESS:
             return BreakerVerdict.SUCCESS
-        case Status.TIMEOUT:
+        case ResultStatus.TIMEOUT:
             return BreakerVerdict.FAILURE
-        case Status.CANCELLED:
+        case ResultStatus.CANCELLED:
             return BreakerVerdict.NEITHER
-        case Status.ERROR:
+        case ResultStatus.ERROR:
             code = (result.error_code or "").upper()
             is_providers_fault = code in _FAULTS or _is_server_fault(code) is not None
             return BreakerVerdict.FAILURE if is_providers_fault else BreakerVerdict.NEITHER

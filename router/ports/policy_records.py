@@ -4,7 +4,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from router.domain.levers import NO_HEAD, HeadView
+from router.domain.levers import NO_HEAD, TenantHead
 from router.ports.policies import PolicyStore
 
 
@@ -27,7 +27,7 @@ class Records(Struct, frozen=True):
     revision: int
     stamp: bytes
     records: tuple[Record, ...]
-    head: HeadView = NO_HEAD
+    head: TenantHead = NO_HEAD
 
     def find(self, policy_id: str) -> Record | None:
         """Return the policy with this id; None if there is none."""

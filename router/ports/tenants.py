@@ -5,7 +5,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from router.domain.levers import BreakerView, HeadView
+from router.domain.levers import BreakerView, TenantHead
 from router.domain.limit_usage import Counter, LimitUsage
 
 
@@ -20,7 +20,7 @@ class Inspector(Protocol):
         :raises StoreError: Redis did not answer.
         """
 
-    async def heads(self, tenant_id: str | None = None) -> list[HeadView]:
+    async def heads(self, tenant_id: str | None = None) -> list[TenantHead]:
         """Return the switch and the levers of a tenant; empty if it never had a policy.
 
         `tenant_id` None: those of up to 10,000 tenants.
@@ -37,7 +37,7 @@ class KindCensus(Struct, frozen=True):
     size_bytes: int
 
 
-class Census(Struct, frozen=True):
+class TenantContents(Struct, frozen=True):
     """What a tenant has in Redis. `open_tasks` counts tasks by state.
 
     `whole` False: the counts are incomplete, because there are more keys than one call may read.
@@ -72,7 +72,7 @@ class TenantStore(Protocol):
     Every method raises `StoreError` when Redis did not execute it. No method blocks a Redis node for long.
     """
 
-    async def census(self, tenant_id: str) -> Census:
+    async def contents(self, tenant_id: str) -> TenantContents:
         """Count the tenant's own keys and its tasks that have not ended."""
 
     async def end(self, tenant_id: str, *, keep_ms: int) -> int | None:

@@ -12,7 +12,7 @@ from router.domain.request import DecideRequest
 from router.domain.steps import StepDecision
 from router.domain.task import TaskRecord, Unreadable
 from router.store.audit.request_facts import request_facts
-from router.store.decide.batch import Waiting
+from router.store.decide.batch import WaitingRow
 from router.store.decide.lanes import Lanes
 from router.store.decide.link import Command
 from router.store.decide.replies import DECIDE_RETURNS
@@ -171,7 +171,7 @@ class RedisDecisions(RedisAnswers):
         tenant = self._keys.tenant(request.tenant_id)
         lane, group = self._lanes.of(tenant.partition)
         decision = self._lanes.packer.decision_id(tenant, plan)
-        waiting = Waiting(
+        waiting = WaitingRow(
             request=request,
             plan=plan,
             keys=tenant,
@@ -198,7 +198,7 @@ class RedisDecisions(RedisAnswers):
         tenant = self._keys.tenant(request.tenant_id)
         lane, group = self._lanes.of(tenant.partition)
         decision = self._lanes.packer.decision_id(tenant, plan)
-        waiting = Waiting(
+        waiting = WaitingRow(
             request=request,
             plan=plan,
             keys=tenant,
@@ -224,7 +224,7 @@ class RedisDecisions(RedisAnswers):
         """See `ports.decisions.DecisionStore.next_attempt`."""
         tenant = self._keys.tenant(request.tenant_id)
         lane, group = self._lanes.of(tenant.partition)
-        waiting = Waiting(
+        waiting = WaitingRow(
             request=request,
             plan=plan,
             keys=tenant,

@@ -24,7 +24,7 @@ from msgspec import Struct, msgpack
 from router.domain.candidates import Candidate, Offer
 from router.domain.decision import Reason
 from router.domain.ids import decision_id
-from router.domain.levers import HeadView, Lever
+from router.domain.levers import Lever, TenantHead
 from router.domain.outcome import Observations, RequestFacts, StoredAnswer
 from router.domain.task import Reservation
 
@@ -230,7 +230,7 @@ def seen(raw: bytes, pos: int = 0) -> Observations:
     )
 
 
-def head(tenant_id: str, raw: bytes) -> HeadView:
+def head(tenant_id: str, raw: bytes) -> TenantHead:
     """Decode the head of a tenant.
 
     :raises FormatError: not a format that this version reads, or damaged.
@@ -243,4 +243,4 @@ def head(tenant_id: str, raw: bytes) -> HeadView:
     except DAMAGE as fault:
         raise FormatError(f"head: {fault}") from fault
     drained, forced = (frozenset(entry for entry, set_lever in levers if set_lever is lever) for lever in Lever)
-    return HeadView(tenant_id, revision, bool(off), drained, forced)
+    return TenantHead(tenant_id, revision, bool(off), drained, forced)

@@ -12,7 +12,7 @@ from struct import Struct as Layout
 from msgspec import Struct, msgpack
 
 from router.domain.audit import ROUTER, Actor
-from router.domain.levers import NO_HEAD, HeadView
+from router.domain.levers import NO_HEAD, TenantHead
 from router.domain.policy.document import HASH_BYTES, content_hash
 from router.domain.policy.model import StoredPolicy, TenantPolicies
 from router.domain.task import Action
@@ -62,7 +62,7 @@ def _left_out(tenant_id: str, policy_id: str, why: str) -> None:
     log.warning("policy %s of tenant %s is unreadable and left out: %s", policy_id, tenant_id, why)
 
 
-def _view(tenant_id: str, raw: bytes) -> HeadView:
+def _view(tenant_id: str, raw: bytes) -> TenantHead:
     try:
         return head(tenant_id, raw)
     except FormatError as fault:

@@ -7,7 +7,7 @@ from msgspec import Struct
 from router.domain.decision import PRIORITY, Reason
 from router.domain.json import JsonObject
 from router.domain.request import NO_CORRELATION, Correlation
-from router.domain.result import ExecResult, Status
+from router.domain.result import ExecResult, ResultStatus
 from router.wire.fields import MICROUSD
 from router.wire.reply import header_value
 from router.wire.worker.job import Origin, assignment_body, correlation_fields, origin_of
@@ -45,7 +45,7 @@ class Usage(Struct, frozen=True):
     event_type: str
     latency_ms: int
     cost_microusd: int
-    status: Status
+    status: ResultStatus
     timestamp_ms: int
     request_id: str
     assignment_id: str | None = None
@@ -189,7 +189,7 @@ def final_result(
     output that makes it longer than `max_kept`; it is None when the message itself can be stored.
     """
     fields: JsonObject = {
-        "ok": result.status is Status.SUCCESS,
+        "ok": result.status is ResultStatus.SUCCESS,
         "task_id": task_id,
         "assignment_id": assignment_id,
         "attempt": attempt,

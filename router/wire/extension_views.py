@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from router.domain.extension_health import ExtensionRecord, percentile_ms, status, success_rate
-from router.domain.extensions import Name, wanted_of
+from router.domain.extensions import ExtensionName, wanted_of
 from router.domain.json import JsonObject, JsonValue
 from router.domain.levers import BreakerState
 from router.domain.policy.model import Policy
@@ -53,6 +53,6 @@ def planned_extensions(policy: Policy, request: DecideRequest, records: Sequence
     """List the extensions that a request would call, in order, with their status; null: not called for a day."""
     status_of = {r.name: status(r).value for r in records}
     return [
-        {"extension_id": e.id, "stage": stage.value, "status": status_of.get(Name(stage, e.id))}
+        {"extension_id": e.id, "stage": stage.value, "status": status_of.get(ExtensionName(stage, e.id))}
         for stage, e in wanted_of(policy, request)
     ]

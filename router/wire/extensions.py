@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import orjson
 
 from router.domain.defects import Warnings
-from router.domain.extensions import MAX_REASON, Name, Reply, Stage
+from router.domain.extensions import MAX_REASON, ExtensionName, Reply, Stage
 from router.domain.json import JsonObject, JsonValue
 from router.domain.request import DecideRequest
 from router.wire.parse import MAX_DEPTH, NotJsonError, is_writable, parse_request
@@ -19,7 +19,7 @@ MAX_DETAILS_BYTES = 4096
 MAX_POST_METADATA_BYTES = 4096
 
 
-def subject(name: Name) -> str:
+def subject(name: ExtensionName) -> str:
     """Return the subject of an extension."""
     return f"{EXTENSION}.{name.stage.value}.{name.id}.v1"
 

@@ -22,7 +22,7 @@ class Executor(Struct, frozen=True):
     endpoint: str | None = None
 
 
-class Work(Struct, frozen=True):
+class JobBody(Struct, frozen=True):
     """The job: its type and its payload, or a reference to the payload."""
 
     type: str
@@ -44,7 +44,7 @@ class Assignment(Struct, frozen=True):
     request_id: str
     tenant_id: str
     executor: Executor
-    job: Work
+    job: JobBody
     decision: Expected = Expected()
     task_id: str | None = None
     attempt: int = 1

@@ -7,7 +7,7 @@ from hypothesis import strategies as some
 from router.domain.answers import JITTER_LEAST_MS, answer, degraded, overloaded
 from router.domain.decision import Code, Decided, PinState, Reason, Refused, Verdict
 from router.domain.ids import decision_id, idempotency_name, task_id, to_text
-from router.domain.levers import NO_HEAD, HeadView
+from router.domain.levers import NO_HEAD, TenantHead
 from router.domain.outcome import (
     Admitted,
     Conflict,
@@ -242,7 +242,9 @@ def away_with(*, drained: str = "", forced: str = "", off: bool = False) -> obje
     entries = [frozenset(provider_entry(name) for name in names) for names in (drained, forced)]
     wanted = ask()
     planned = plan(wanted, policy())
-    return degraded(wanted, planned, HeadView("acme", 1, off, *entries), default=ALLOW, decision_id="id", explain=True)
+    return degraded(
+        wanted, planned, TenantHead("acme", 1, off, *entries), default=ALLOW, decision_id="id", explain=True
+    )
 
 
 @pytest.mark.parametrize(

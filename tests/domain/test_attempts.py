@@ -31,7 +31,7 @@ from router.domain.policy.model import (
     provider_entry,
 )
 from router.domain.request import DecideRequest, Options
-from router.domain.result import ExecResult, Status
+from router.domain.result import ExecResult, ResultStatus
 from router.domain.task import TaskFacts, TaskRecord, TaskState
 
 POOL = (provider("a", 100, priority=2), provider("b", 100, priority=1), provider("c", 100))
@@ -71,19 +71,19 @@ def order(policy: Policy, waiting: TaskRecord) -> list[tuple[str, Reason]]:
 @pytest.mark.parametrize(
     ("status", "code", "seen"),
     [
-        (Status.ERROR, "HTTP_503", "503"),
-        (Status.ERROR, "429", "429"),
-        (Status.ERROR, "RATE_LIMITED", "rate_limited"),
-        (Status.ERROR, "CONTEXT_LENGTH_EXCEEDED", "context_length_exceeded"),
-        (Status.ERROR, "content_filter", "content_filter"),
-        (Status.ERROR, "All_Providers_Failed", "all_providers_failed"),
-        (Status.ERROR, "SERVER_ERROR", "500"),
-        (Status.ERROR, "BAD_PROMPT", "error"),
-        (Status.ERROR, None, "error"),
-        (Status.TIMEOUT, None, "timeout"),
+        (ResultStatus.ERROR, "HTTP_503", "503"),
+        (ResultStatus.ERROR, "429", "429"),
+        (ResultStatus.ERROR, "RATE_LIMITED", "rate_limited"),
+        (ResultStatus.ERROR, "CONTEXT_LENGTH_EXCEEDED", "context_length_exceeded"),
+        (ResultStatus.ERROR, "content_filter", "content_filter"),
+        (ResultStatus.ERROR, "All_Providers_Failed", "all_providers_failed"),
+        (ResultStatus.ERROR, "SERVER_ERROR", "500"),
+        (ResultStatus.ERROR, "BAD_PROMPT", "error"),
+        (ResultStatus.ERROR, None, "error"),
+        (ResultStatus.TIMEOUT, None, "timeout"),
     ],
 )
-def test_what_a_result_says_to_rules(status: Status, code: str | None, seen: str) -> None:
+def test_what_a_result_says_to_rules(status: ResultStatus, code: str | None, seen: str) -> None:
     """A number as itself, a word of the vocabulary as itself, a server's fault as 500, all else by its status."""
     assert status_of(why_of(ExecResult(status, error_code=code))) == seen
 
@@ -91,7 +91,7 @@ def test_what_a_result_says_to_rules(status: Status, code: str | None, seen: str
 @pytest.mark.parametrize("word", [w for w in STATUSES if w != "success"])
 def test_a_result_can_report_every_word_that_rules_know(word: str) -> None:
     """Stored as a number that pods of another version do not take for an HTTP number; its rule leads on."""
-    why = why_of(ExecResult(Status.ERROR, error_code=word.upper()))
+    why = why_of(ExecResult(ResultStatus.ERROR, error_code=word.upper()))
     assert why < 100
     assert status_of(why) == word
     rule = Fallback("b", (word,), backoff=Backoff(Strategy.FIXED, 7_777, 7_777, jitter=False))
@@ -101,7 +101,7 @@ def test_a_result_can_report_every_word_that_rules_know(word: str) -> None:
 
 def test_a_missed_deadline_is_a_timeout() -> None:
     """An attempt without a result is matched as `timeout`."""
-    assert status_of(why_status(Status.TIMEOUT)) == "timeout"
+    assert status_of(why_status(ResultStatus.TIMEOUT)) == "timeout"
 
 
 @pytest.mark.parametrize(("attempt", "maximum", "more"), [(1, 1, False), (1, 2, True), (2, 2, False), (2, 3, True)])
@@ -115,7 +115,7 @@ BY_STATUS = (Fallback("b", ("timeout",), retry=3), Fallback("c", ("error",), ret
 
 @pytest.mark.parametrize(
     ("why", "attempts"),
-    [(why_status(Status.TIMEOUT), 4), (why_status(Status.ERROR), 2), (503, 1), (429, 2)],
+    [(why_status(ResultStatus.TIMEOUT), 4), (why_status(ResultStatus.ERROR), 2), (503, 1), (429, 2)],
     ids=["timeout", "error", "a class", "no rule"],
 )
 def test_the_budget_is_that_of_the_rule_that_matches_the_failure(why: int, attempts: int) -> None:
@@ -147,7 +147,7 @@ def test_backoff_of_a_rule(strategy: Strategy, attempt: int, delay: int) -> None
     """base, base · n or base · 2ⁿ⁻¹ after the n-th failed attempt, at most max."""
     rule = Fallback("b", ("timeout",), backoff=Backoff(strategy, 100, 1000, jitter=False))
     policy = Policy(POOL, fallbacks=(rule,), fallback_providers=POOL[1:2])
-    assert next_in_ms(policy, record(attempt, 20), why_status(Status.TIMEOUT), None) == delay
+    assert next_in_ms(policy, record(attempt, 20), why_status(ResultStatus.TIMEOUT), None) == delay
 
 
 def test_jitter_spreads_the_delays() -> None:
@@ -192,12 +192,12 @@ def test_the_request_wins_over_the_rule() -> None:
     """options.retry.backoff_ms is what the caller asked for."""
     rule = Fallback("b", backoff=Backoff(Strategy.FIXED, 100, 1000))
     policy = Policy(POOL, fallbacks=(rule,), fallback_providers=POOL[1:2])
-    assert next_in_ms(policy, record(wish=7), why_status(Status.TIMEOUT), None) == 7
+    assert next_in_ms(policy, record(wish=7), why_status(ResultStatus.TIMEOUT), None) == 7
 
 
 def test_the_default_backoff() -> None:
     """Without wish and rule."""
-    assert next_in_ms(Policy(POOL), record(), why_status(Status.TIMEOUT), None) == DEFAULT_BACKOFF_MS
+    assert next_in_ms(Policy(POOL), record(), why_status(ResultStatus.TIMEOUT), None) == DEFAULT_BACKOFF_MS
 
 
 def test_without_a_rule_the_next_fit_one_is_tried() -> None:

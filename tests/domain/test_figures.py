@@ -11,7 +11,7 @@ from router.domain.figures import NO_FIGURES, Live, Snapshot, latency_and_cost, 
 from router.domain.plan import Plan, plan
 from router.domain.policy.model import Policy, Provider, Selection, StoredPolicy, provider, provider_entry
 from router.domain.request import Constraints, DecideRequest
-from router.domain.result import ExecResult, Measurements, Status, taught
+from router.domain.result import ExecResult, Measurements, ResultStatus, taught
 
 NAMES = "abcd"
 SLOW = Live(10_000, 32, 0, 0)
@@ -168,8 +168,8 @@ def test_remembered_orders_are_of_one_snapshot() -> None:
     assert plan(ask("1"), policy, snapshot=one).candidates is plan(ask("2"), policy, snapshot=one).candidates
 
 
-@pytest.mark.parametrize("status", list(Status))
-def test_only_a_success_teaches(status: Status) -> None:
+@pytest.mark.parametrize("status", list(ResultStatus))
+def test_only_a_success_teaches(status: ResultStatus) -> None:
     """How fast a provider fails says nothing of how fast it works."""
     result = ExecResult(status, latency_ms=5, cost_microusd=7)
-    assert taught(result) == (Measurements(5, 7) if status is Status.SUCCESS else Measurements())
+    assert taught(result) == (Measurements(5, 7) if status is ResultStatus.SUCCESS else Measurements())

@@ -32,7 +32,7 @@ from router.domain.request import DEFAULT_OPTIONS, DecideRequest, Options
 from router.domain.result import BreakerVerdict
 from router.domain.task import Action, Move, MoveOutcome, TaskRecord, TaskState
 from router.store.audit.log import entry
-from router.store.decide.batch import Batch, Waiting
+from router.store.decide.batch import Batch, WaitingRow
 from router.store.decide.calls import LaneSettings
 from router.store.decide.replies import HEAD, LATE, outcome
 from router.store.decide.rows import MessageIndex, RowPacker
@@ -182,7 +182,7 @@ class Store:
             decision = self._packer.decision_id(keys, planned)
             if decisions is not None:
                 decisions.append(decision)
-            w = Waiting(ask.request, planned, keys, ask.job, lambda _o, _s: None, decision, ask.not_after)
+            w = WaitingRow(ask.request, planned, keys, ask.job, lambda _o, _s: None, decision, ask.not_after)
             self._packer.add(batch, w, nonce, ask.not_after)
         for key, job in batch.jobs:
             self.client.set(key, job, px=10_000)
@@ -205,7 +205,7 @@ class Store:
         keys = self.of(ask.request.tenant_id)
         planned = ask.plan
         decision = decision or self._packer.decision_id(keys, planned)
-        w = Waiting(ask.request, planned, keys, None, lambda _o, _s: None, decision, ask.not_after)
+        w = WaitingRow(ask.request, planned, keys, None, lambda _o, _s: None, decision, ask.not_after)
         w.preview, w.claim_ms = True, claim_ms
         batch = Batch()
         self._packer.add(batch, w, 0, ask.not_after)

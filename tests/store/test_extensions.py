@@ -15,24 +15,26 @@ from router.domain.extension_health import (
     MINIMUM_CALLS,
     OPEN_MS,
     ExtensionRecord,
+    HealthStatus,
     Settled,
-    Status,
     Tally,
     percentile_ms,
     status,
 )
-from router.domain.extensions import Name, Stage
+from router.domain.extensions import ExtensionName, Stage
 from router.domain.levers import BreakerState
 from router.store.extensions import figures, packed, record, settle_extensions_script, settled
 from router.store.packing import FormatError
 from tests.store.harness import TEST_CLOCK, Store
 
 SCRIPT = settle_extensions_script(replace={"clock": TEST_CLOCK})
-MASK = Name(Stage.PRE, "mask")
+MASK = ExtensionName(Stage.PRE, "mask")
 ONE, OTHER = b"probe-01", b"probe-02"
 
 
-def seen(good: int = 0, bad: int = 0, *, name: Name = MASK, took_ms: int = 10, probe: bytes = bytes(8)) -> Tally:
+def seen(
+    good: int = 0, bad: int = 0, *, name: ExtensionName = MASK, took_ms: int = 10, probe: bytes = bytes(8)
+) -> Tally:
     """So many good calls, then so many bad ones."""
     tally = Tally(name, probe=probe)
     for i in range(good + bad):
@@ -40,7 +42,7 @@ def seen(good: int = 0, bad: int = 0, *, name: Name = MASK, took_ms: int = 10, p
     return tally
 
 
-def asks(probe: bytes, probe_ms: int = 500, name: Name = MASK) -> Tally:
+def asks(probe: bytes, probe_ms: int = 500, name: ExtensionName = MASK) -> Tally:
     """A pod that would try an open breaker."""
     return Tally(name, probe=probe, probe_ms=probe_ms)
 
@@ -137,10 +139,10 @@ def test_only_the_trial_decides(store: Store) -> None:
 def test_figures_are_of_the_last_minutes(store: Store) -> None:
     """What is older than two generations does not count any more; health recovers."""
     sick = one(store, seen(good=1, bad=4)).record
-    assert status(sick) is Status.UNHEALTHY
+    assert status(sick) is HealthStatus.UNHEALTHY
     store.now += 2 * GENERATION_MS
     well = one(store, seen(good=10)).record
-    assert ((well.good, well.bad), status(well)) == ((10, 0), Status.HEALTHY)
+    assert ((well.good, well.bad), status(well)) == ((10, 0), HealthStatus.HEALTHY)
 
 
 def test_records_are_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +150,7 @@ def test_records_are_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("router.store.extensions.MAX_RECORDS", 3)
     for i in range(5):
         store.now += 1
-        one(store, seen(good=1, name=Name(Stage.POST, f"e{i}")))
+        one(store, seen(good=1, name=ExtensionName(Stage.POST, f"e{i}")))
     kept: Any = store.client.hkeys(store.keys.extensions)
     assert sorted(kept) == [b"post.e2", b"post.e3", b"post.e4"]
     left: Any = store.client.pttl(store.keys.extensions)
@@ -168,7 +170,7 @@ def test_a_record_of_a_newer_version_is_said() -> None:
 )
 def test_no_call_is_lost_or_doubled(store_at_once: Store, pods: list[list[tuple[bool, int]]]) -> None:
     """However calls are spread over tallies, the record counts each once, and opens when it must."""
-    name = Name(Stage.VALIDATE, store_at_once.tenant())
+    name = ExtensionName(Stage.VALIDATE, store_at_once.tenant())
     row, opened_at_some_time = 0, False
     good = bad = 0
     for calls in pods:

@@ -14,7 +14,7 @@ from router.domain.policy.model import Algorithm, Breaker, Resource, Scope, Stic
 from router.domain.request import Correlation, DecideRequest, Options, Step
 from router.domain.result import BreakerVerdict, Measurements
 from router.domain.task import Action, Correction, Final, Move, Reservation, TaskFacts, TaskState
-from router.store.decide.batch import Batch, Waiting
+from router.store.decide.batch import Batch, WaitingRow
 from router.store.decide.rows import JOB_GRACE_MS, MAX_BACKOFF_MS, RowPacker
 from router.store.keys import Keys
 from router.store.scripts import layouts
@@ -40,14 +40,14 @@ POLICY = policy(
 )
 
 
-def packed(request: DecideRequest, **more: object) -> tuple[layout_reader.Fields, list[bytes], Waiting]:
+def packed(request: DecideRequest, **more: object) -> tuple[layout_reader.Fields, list[bytes], WaitingRow]:
     """The row of a request, read by name; the keys of its call; its caller."""
     numbers = count(1)
     packer = RowPacker(KEYS, lambda n: b"".join(next(numbers).to_bytes(4) for _ in range(n // 4)))
     planned = plan(request, POLICY)
     job = b"work" if request.push_assignment else None
     decision = packer.decision_id(TENANT, planned)
-    w = Waiting(request, planned, TENANT, job, lambda _o, _s: None, decision, 0)
+    w = WaitingRow(request, planned, TENANT, job, lambda _o, _s: None, decision, 0)
     for name, value in more.items():
         setattr(w, name, value)
     batch = Batch()

@@ -11,7 +11,7 @@ from redis import Redis
 
 from router.domain.audit import Actor
 from router.domain.ids import idempotency_name
-from router.domain.levers import ActOutcome, BreakerState, HeadView
+from router.domain.levers import ActOutcome, BreakerState, TenantHead
 from router.domain.outcome import Admitted, NoCandidate, Replay, TenantOff
 from router.domain.policy.limits import limit
 from router.domain.policy.model import Breaker, Resource, Scope, provider_entry
@@ -338,7 +338,7 @@ def test_any_order_of_acts_and_policies(store_at_once: Store, acts: list[str]) -
     assert len(store.audit(tenant)) == records
 
 
-def view(store: Store, tenant: str) -> HeadView:
+def view(store: Store, tenant: str) -> TenantHead:
     """The head as it is."""
     raw = store.value(store.of(tenant).head)
     assert raw is not None

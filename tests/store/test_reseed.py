@@ -15,7 +15,7 @@ from router.store.servers.meta import RedisMeta
 from router.store.servers.nodes import SingleNode
 from router.usecases.policies.cache import PolicyCache
 from router.usecases.policies.folder import read_folder
-from router.usecases.policies.seed import Seeder, Source, StoreGuard
+from router.usecases.policies.seed import Seeder, SeedKeeper, Source
 from tests.servers import ValkeyProcess
 from tests.usecases.fakes.policies import HeardCache, HeardSeed
 
@@ -30,7 +30,7 @@ class Pod:
         self.store = RedisPolicies(nodes, keys)
         self.heard = HeardSeed()
         self.cache = PolicyCache(self.store, HeardCache(), clock=time.monotonic)
-        self.guard = StoreGuard(
+        self.guard = SeedKeeper(
             self.store,
             RedisMeta(keys, nodes),
             Seeder(self.store, partial(read_folder, examples_dir() / "policies"), self.heard),

@@ -9,7 +9,7 @@ from router.domain.outcome import Admitted, LimitHit
 from router.domain.policy.limits import limit
 from router.domain.policy.model import Algorithm, Limit, Resource, Scope
 from router.domain.request import Options
-from router.domain.result import BreakerVerdict, ExecResult, Status
+from router.domain.result import BreakerVerdict, ExecResult, ResultStatus
 from router.domain.task import Moved
 from router.store.packing import remembered
 from router.usecases.tasks.moves import split_reservations
@@ -56,7 +56,7 @@ def test_units_are_taken_and_given_back(store: Store, resource: Resource, scope:
     keys = store.of(tenant)
     name = name_in(made.decision_id)
     kept = remembered(store.value(keys.idem(name)) or b"", keys.partition, name)
-    result = ExecResult(Status.SUCCESS, tokens=USED, cost_microusd=USED)
+    result = ExecResult(ResultStatus.SUCCESS, tokens=USED, cost_microusd=USED)
     corrections, leases = split_reservations(kept.reserved, "a", kept.expected_cost_microusd, result)
     move = undispatched(
         *(tenant, made.decision_id, BreakerVerdict.NEITHER),

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from router.domain.decision import Code, Reason, Refused
 from router.domain.json import JsonValue
 from router.domain.request import Correlation
-from router.domain.result import ExecResult, Status
+from router.domain.result import ExecResult, ResultStatus
 from router.wire.assignment import Attempt, Usage, assignment, encode_assigned_event, encode_usage_event, final_result
 from router.wire.worker.job import encode_job, origin_of, request_of
 from tests.wire.examples import Doc, accepted, task_shape
@@ -251,7 +251,9 @@ def test_the_assigned_event_holds_no_payload() -> None:
 
 def test_usage_is_written_as_the_contract_says() -> None:
     """The golden usage event; an undispatched one has no assignment_id."""
-    usage = Usage("k-1", "acme", "p1", "chat", 120, 2000, Status.SUCCESS, 1001, "r-1", "a-1", 7, "k", Correlation("t"))
+    usage = Usage(
+        "k-1", "acme", "p1", "chat", 120, 2000, ResultStatus.SUCCESS, 1001, "r-1", "a-1", 7, "k", Correlation("t")
+    )
     assert orjson.loads(encode_usage_event(usage)) == {
         "version": "1",
         "usage_id": "k-1",
@@ -268,7 +270,7 @@ def test_usage_is_written_as_the_contract_says() -> None:
         "trace_id": "t",
         "idempotency_key": "k",
     }
-    bare = orjson.loads(encode_usage_event(Usage("d-1", "acme", "p1", "chat", 1, 0, Status.SUCCESS, 1, "r-1")))
+    bare = orjson.loads(encode_usage_event(Usage("d-1", "acme", "p1", "chat", 1, 0, ResultStatus.SUCCESS, 1, "r-1")))
     assert "assignment_id" not in bare
 
 
@@ -289,7 +291,7 @@ def final_of(result: ExecResult, max_bytes: int = 1 << 20, max_kept: int = 1 << 
 
 def test_an_output_too_long_to_send_does_not_cost_the_caller_its_result() -> None:
     """It is left out, and that is said; all else is there."""
-    result = ExecResult(Status.SUCCESS, latency_ms=5, cost_microusd=1000, output="x" * 1000)
+    result = ExecResult(ResultStatus.SUCCESS, latency_ms=5, cost_microusd=1000, output="x" * 1000)
     short = final_of(result, 1000)[0]
     assert (short["ok"], short["truncated"], short["latency_ms"]) == (True, True, 5)
     assert "output" not in short
@@ -299,7 +301,7 @@ def test_an_output_too_long_to_send_does_not_cost_the_caller_its_result() -> Non
 
 def test_the_final_result_for_the_caller() -> None:
     """The golden final result; `ok` only after a success."""
-    result = ExecResult(Status.SUCCESS, latency_ms=5, cost_microusd=1000, output={"a": 1})
+    result = ExecResult(ResultStatus.SUCCESS, latency_ms=5, cost_microusd=1000, output={"a": 1})
     (told,) = final_of(result)
     assert told == {
         "ok": True,
@@ -315,6 +317,6 @@ def test_the_final_result_for_the_caller() -> None:
         "tenant_id": "acme",
         "trace_id": "t-1",
     }
-    late = ExecResult(Status.TIMEOUT, error_code="DEADLINE")
+    late = ExecResult(ResultStatus.TIMEOUT, error_code="DEADLINE")
     (told,) = final_of(late)
     assert (told["ok"], told["status"], told["error_code"], told["cost"]) == (False, "timeout", "DEADLINE", None)

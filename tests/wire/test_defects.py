@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from router.domain.defects import Defect
 from router.domain.ids import from_text
 from router.domain.request import DecideRequest
-from router.domain.result import AckStatus, ExecAck, ExecResult, Status
+from router.domain.result import AckStatus, ExecAck, ExecResult, ResultStatus
 from router.wire.parse import NotJsonError, parse_report
 from router.wire.pb.beamline.flow.v1.flow_pb2 import Message, RouteRequest
 from router.wire.pb.beamline.worker.v1.ack_pb2 import ExecAssignmentAck
@@ -209,7 +209,7 @@ def test_tokens_may_come_in_parts(sent: object, read: tuple[int | None, ...], ki
 @pytest.mark.parametrize("status", ["SUCCESS", "Success", "sUCCESS"])
 def test_a_status_is_read_in_any_case(status: str) -> None:
     """Of results and acks; other words stay refused."""
-    assert result(DONE | {"status": status}).status is Status.SUCCESS
+    assert result(DONE | {"status": status}).status is ResultStatus.SUCCESS
     ack = decode_ack(orjson.dumps({"assignment_id": ID, "status": "Accepted"}), None)
     assert isinstance(ack, ExecAck)
     assert (ack.status, defects(ack)) == (AckStatus.ACCEPTED, ["other_form"])
@@ -246,7 +246,7 @@ def test_protobuf_follows_the_same_rules() -> None:
     """Encoders that do not check their texts, numbers that are not finite, statuses in capitals."""
     r = ProtoResult(assignment_id=ID, status="SUCCESS", cost=float("nan"), error_message="cut ####").SerializeToString()
     read = result(r.replace(b"####", b"\xf0\x9f\x98#"), PROTOBUF)
-    assert (read.status, read.cost_microusd, read.error_message) == (Status.SUCCESS, None, "cut �#")
+    assert (read.status, read.cost_microusd, read.error_message) == (ResultStatus.SUCCESS, None, "cut �#")
     assert sorted(defects(read)) == ["field_dropped", "not_utf8", "other_form"]
     ack = decode_ack(
         ExecAssignmentAck(assignment_id=ID, status="accepted", message="##")
@@ -290,8 +290,10 @@ MEASURED = {
 }
 
 
-@given(st.dictionaries(st.sampled_from(NOT_NEEDED), values, max_size=4), st.sampled_from(list(Status)))
-def test_any_value_in_a_field_that_settling_does_not_need_settles_alike(odd: dict[str, Any], status: Status) -> None:
+@given(st.dictionaries(st.sampled_from(NOT_NEEDED), values, max_size=4), st.sampled_from(list(ResultStatus)))
+def test_any_value_in_a_field_that_settling_does_not_need_settles_alike(
+    odd: dict[str, Any], status: ResultStatus
+) -> None:
     """The task, its tenant and its end are the same. Each measure is what was sent alone, or not reported."""
     sent = DONE | odd | {"status": status.value}
     r = result(sent)

@@ -12,7 +12,7 @@ from router.domain.result import (
     ExecAck,
     ExecResult,
     Heartbeat,
-    Status,
+    ResultStatus,
     WorkerDeadLetter,
     WorkerState,
     breaker_verdict,
@@ -62,7 +62,7 @@ def rejected(doc: Any, headers: dict[str, str] | None = None) -> Rejected:
 def test_a_bare_result_is_read_whole() -> None:
     """Every field finds its place; the cost becomes micro-USD."""
     r = result(bare(tokens=7, output={"a": 1}, trace_id="t", run_id="x", error_code="E", error_message="m\nn"))
-    assert (r.assignment_id, r.status, r.job_type) == (from_text(ID), Status.SUCCESS, "chat")
+    assert (r.assignment_id, r.status, r.job_type) == (from_text(ID), ResultStatus.SUCCESS, "chat")
     assert (r.latency_ms, r.cost_microusd, r.tokens, r.output) == (120, 2000, 7, {"a": 1})
     assert (r.tenant_id, r.provider_id) == ("acme", "p1")
     assert (r.correlation.trace_id, r.correlation.run_id, r.error_code, r.error_message) == ("t", "x", "E", "m\nn")
@@ -111,7 +111,7 @@ def test_a_context_matters_only_to_who_names_a_request() -> None:
 @pytest.mark.parametrize("version", ["1", "1.0", "v1", None])
 def test_the_versions_in_the_field_are_one(version: str | None) -> None:
     """1, 1.0, v1, and none at all."""
-    assert result(bare(version=version)).status is Status.SUCCESS
+    assert result(bare(version=version)).status is ResultStatus.SUCCESS
 
 
 def test_an_empty_text_is_as_absent() -> None:
@@ -189,32 +189,32 @@ def test_a_protobuf_result() -> None:
     )
     r = decode_result(proto.SerializeToString(), PROTOBUF)
     assert isinstance(r, ExecResult)
-    assert (r.assignment_id, r.status, r.job_type, r.latency_ms) == (from_text(ID), Status.ERROR, "chat", 5)
+    assert (r.assignment_id, r.status, r.job_type, r.latency_ms) == (from_text(ID), ResultStatus.ERROR, "chat", 5)
     assert (r.cost_microusd, r.error_code) == (None, "TIMEOUT")
 
 
 @pytest.mark.parametrize(
     ("status", "code", "verdict"),
     [
-        (Status.SUCCESS, None, BreakerVerdict.SUCCESS),
-        (Status.TIMEOUT, None, BreakerVerdict.FAILURE),
-        (Status.CANCELLED, "TIMEOUT", BreakerVerdict.NEITHER),
-        (Status.ERROR, None, BreakerVerdict.NEITHER),
-        (Status.ERROR, "BAD_INPUT", BreakerVerdict.NEITHER),
-        (Status.ERROR, "404", BreakerVerdict.NEITHER),
-        (Status.ERROR, "HTTP_429", BreakerVerdict.NEITHER),
-        (Status.ERROR, "5033", BreakerVerdict.NEITHER),
-        (Status.ERROR, "TIMEOUT", BreakerVerdict.FAILURE),
-        (Status.ERROR, "CONNECTION_ERROR", BreakerVerdict.FAILURE),
-        (Status.ERROR, "PROVIDER_UNAVAILABLE", BreakerVerdict.FAILURE),
-        (Status.ERROR, "SERVER_ERROR", BreakerVerdict.FAILURE),
-        (Status.ERROR, "5XX", BreakerVerdict.FAILURE),
-        (Status.ERROR, "5xx", BreakerVerdict.FAILURE),
-        (Status.ERROR, "503", BreakerVerdict.FAILURE),
-        (Status.ERROR, "HTTP_502", BreakerVerdict.FAILURE),
+        (ResultStatus.SUCCESS, None, BreakerVerdict.SUCCESS),
+        (ResultStatus.TIMEOUT, None, BreakerVerdict.FAILURE),
+        (ResultStatus.CANCELLED, "TIMEOUT", BreakerVerdict.NEITHER),
+        (ResultStatus.ERROR, None, BreakerVerdict.NEITHER),
+        (ResultStatus.ERROR, "BAD_INPUT", BreakerVerdict.NEITHER),
+        (ResultStatus.ERROR, "404", BreakerVerdict.NEITHER),
+        (ResultStatus.ERROR, "HTTP_429", BreakerVerdict.NEITHER),
+        (ResultStatus.ERROR, "5033", BreakerVerdict.NEITHER),
+        (ResultStatus.ERROR, "TIMEOUT", BreakerVerdict.FAILURE),
+        (ResultStatus.ERROR, "CONNECTION_ERROR", BreakerVerdict.FAILURE),
+        (ResultStatus.ERROR, "PROVIDER_UNAVAILABLE", BreakerVerdict.FAILURE),
+        (ResultStatus.ERROR, "SERVER_ERROR", BreakerVerdict.FAILURE),
+        (ResultStatus.ERROR, "5XX", BreakerVerdict.FAILURE),
+        (ResultStatus.ERROR, "5xx", BreakerVerdict.FAILURE),
+        (ResultStatus.ERROR, "503", BreakerVerdict.FAILURE),
+        (ResultStatus.ERROR, "HTTP_502", BreakerVerdict.FAILURE),
     ],
 )
-def test_what_a_result_tells_the_breaker(status: Status, code: str | None, verdict: BreakerVerdict) -> None:
+def test_what_a_result_tells_the_breaker(status: ResultStatus, code: str | None, verdict: BreakerVerdict) -> None:
     """Only the provider's own faults count."""
     assert breaker_verdict(ExecResult(status, error_code=code)) is verdict
 

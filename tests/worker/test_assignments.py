@@ -7,7 +7,7 @@ import msgspec
 import nats.errors
 import pytest
 
-from router.domain.result import ExecAck, ExecResult, Status
+from router.domain.result import ExecAck, ExecResult, ResultStatus
 from router.log_throttle import LogThrottle
 from router.wire.worker.results import decode_ack, decode_result
 from router.worker import assignments
@@ -99,7 +99,7 @@ def test_an_output_that_the_strict_encoder_refuses_is_reported(output: Any, read
     sent = Finished("success", output=output, tokens={"input": 3, "output": 4})
     r = decode_result(result(read_assignment(msgspec.json.encode(BODY | {"assignment_id": UUID})), sent, 5, 6), None)
     assert isinstance(r, ExecResult)
-    assert (r.status, r.output, r.tokens, r.tokens_input) == (Status.SUCCESS, read, 7, 3)
+    assert (r.status, r.output, r.tokens, r.tokens_input) == (ResultStatus.SUCCESS, read, 7, 3)
 
 
 @pytest.mark.parametrize("output", [object(), {1, 2}, deep(100_000), {"a": object()}])
@@ -108,7 +108,7 @@ def test_an_output_that_is_no_json_is_an_error_result(output: Any) -> None:
     sent = Finished("success", output=output, cost=0.5)
     r = decode_result(result(read_assignment(msgspec.json.encode(BODY | {"assignment_id": UUID})), sent, 5, 6), None)
     assert isinstance(r, ExecResult)
-    assert (r.status, r.error_code, r.cost_microusd) == (Status.ERROR, "WORKER_ERROR", 500_000)
+    assert (r.status, r.error_code, r.cost_microusd) == (ResultStatus.ERROR, "WORKER_ERROR", 500_000)
     assert "not JSON" in (r.error_message or "")
 
 

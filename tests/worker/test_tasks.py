@@ -9,7 +9,7 @@ import pytest
 
 from router.domain.json import JsonObject
 from router.worker import tasks
-from router.worker.messages import Assignment, Executor, Finished, Work
+from router.worker.messages import Assignment, Executor, Finished, JobBody
 from router.worker.worker import Worker
 
 
@@ -17,7 +17,7 @@ async def perform(task: str, payload: JsonObject, timeout_s: float | None = 5.0)
     """Run one task given to the provider `p1`."""
     worker = Worker("nats://nowhere", name="w")
     tasks.register(worker, {"chat": "echo"})
-    assignment = Assignment("1", "a", "r", "acme", Executor("p1"), Work(task, payload))
+    assignment = Assignment("1", "a", "r", "acme", Executor("p1"), JobBody(task, payload))
     return await worker.handlers.run(assignment, timeout_s)
 
 

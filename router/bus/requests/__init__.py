@@ -1,1 +1,1 @@
-"""The doors for requests over core NATS, and the reply subjects that they answer on."""
+"""The endpoints for requests over core NATS, and the reply subjects that they answer on."""

@@ -9,7 +9,8 @@ could use the router to write to subjects that NATS permissions keep from it:
 - Other subjects are answered unless they begin with `$`, are the fleet's, or are covered by a stream of the account.
 
 The streams are those of the last list; the stream keeper reads it at boot and every 30 s. No request waits for
-JetStream. A door checks the passing prefixes itself, in about 90 ns a request; any other subject costs 2 to 4 µs.
+JetStream. The decide endpoint checks the passing prefixes itself, in about 90 ns a request; any other subject costs 2
+to 4 µs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ _WILDCARDS = ("*", ">")
 class ReplySubjects:
     """The rules of this pod; see the module. `on_refused(subject, reply, reason)` is called for each dropped request.
 
-    A door answers a reply subject that starts with one of `passing`, and asks `admits` about any other.
+    An endpoint answers a reply subject that starts with one of `passing`, and asks `admits` about any other.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ STATUSES: Final = (
 _TASK_TYPE_NAMES = {"message_type", "task_type"}
 
 
-class Status:
+class StatusKind:
     """A status word, an HTTP number (503 or "503") or a class of numbers ("5xx").
 
     It compiles to lower case without "HTTP_", as `candidates.status_matches` compares it.
@@ -91,7 +91,10 @@ def _unbuild_backoff(b: Backoff) -> JsonObject:
 
 WORDS = ListOf(WORD, MAX_WORDS, minimum=1, single=True)
 STATUS = Field(
-    "status", ListOf(Status(), MAX_WORDS, minimum=1, single=True), "The statuses that match; absent: any failure.", ()
+    "status",
+    ListOf(StatusKind(), MAX_WORDS, minimum=1, single=True),
+    "The statuses that match; absent: any failure.",
+    (),
 )
 MESSAGE_TYPE = Field("message_type", WORDS, "The task types that match; absent: all.", ())
 CONTEXT = Field(
@@ -169,7 +172,7 @@ FALLBACK = Nested(Table("a fallback", (WHEN, RETRY, BACKOFF, TO)), _build_fallba
 
 PROVIDER = Field("provider", PROVIDER_NAME, "The provider to use next.")
 CONDITIONS = Field(
-    "conditions", ListOf(Status(), MAX_WORDS, single=True), "The statuses that match; empty: any failure.", ()
+    "conditions", ListOf(StatusKind(), MAX_WORDS, single=True), "The statuses that match; empty: any failure.", ()
 )
 
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from router.domain.json import JsonObject
-from router.domain.levers import NO_HEAD, HeadView
+from router.domain.levers import NO_HEAD, TenantHead
 from router.domain.plan_cache import PlanCache
 
 DEFAULT_POLICY_ID = "default"
@@ -310,4 +310,4 @@ class TenantPolicies(Struct, frozen=True):
     revision: int
     stamp: bytes
     policies: dict[str, StoredPolicy]
-    head: HeadView = NO_HEAD
+    head: TenantHead = NO_HEAD

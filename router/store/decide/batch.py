@@ -15,7 +15,7 @@ from router.store.packing import NO_STAMP
 log = logging.getLogger(__name__)
 
 
-class Waiting(Struct):
+class WaitingRow(Struct):
     """A caller that waits for its row until `expires` (monotonic ms). Rows of one `group` may go in one call.
 
     `attempt` above 1: the next attempt of a task, with what its first one has `reserved`. `preview`: nothing is
@@ -65,7 +65,7 @@ class Batch:
         # Indexes of what nearly every row of a tenant names: head, state, audit.
         self.tenants: dict[str, tuple[int, int, int]] = {}
         self.rows: list[bytes] = []
-        self.waiting: list[Waiting] = []
+        self.waiting: list[WaitingRow] = []
         self.jobs: list[tuple[bytes, bytes]] = []
         self.size = 0
         self.asking = False

@@ -11,7 +11,7 @@ from router.domain.ids import task_id
 from router.domain.outcome import Unavailable
 from router.errors import OutcomeUnknown
 from router.store.decide.availability import Availability, LaneHooks
-from router.store.decide.batch import Batch, Waiting
+from router.store.decide.batch import Batch, WaitingRow
 from router.store.decide.calls import NOT_REPLICATED, LaneSettings
 from router.store.decide.clock import RedisClock
 from router.store.decide.replies import ADMITTED, HEAD, LATE, outcome
@@ -35,7 +35,7 @@ class Delivery:
         clock: RedisClock,
         *,
         redirect: Callable[[Batch, ResponseError], bool],
-        resubmit: Callable[[Waiting], None],
+        resubmit: Callable[[WaitingRow], None],
     ) -> None:
         self._settings = settings
         self._hooks = hooks
@@ -96,7 +96,7 @@ class Delivery:
         self._availability.call_refused(why)
         batch.answer(Unavailable(sent=any(code in why for code in _SCRIPT_ERRORS)))
 
-    def _late(self, w: Waiting) -> None:
+    def _late(self, w: WaitingRow) -> None:
         """The row arrived after its `not_after`, so it wrote nothing. If its caller still waits, the estimate of Redis
         time was old: send the row again, once.
         """

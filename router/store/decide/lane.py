@@ -33,7 +33,7 @@ from redis.exceptions import ReadOnlyError, ResponseError
 from router.domain.outcome import RowFault, Unavailable
 from router.errors import OutcomeUnknown, StoreError
 from router.store.decide.availability import Availability, LaneHooks
-from router.store.decide.batch import Batch, Waiting
+from router.store.decide.batch import Batch, WaitingRow
 from router.store.decide.call_deadline import CallDeadlines, RowDeadlines
 from router.store.decide.calls import Calls, LaneSettings
 from router.store.decide.clock import RedisClock
@@ -84,7 +84,7 @@ class Lane:
         """Whether rows are refused at once."""
         return self._availability.down
 
-    def submit(self, w: Waiting) -> None:
+    def submit(self, w: WaitingRow) -> None:
         """Queue a row. Rows of one group travel in one call (a Cluster's call has one slot)."""
         if self._availability.down or self._clock.offset_ms is None:
             self._start()
@@ -100,11 +100,11 @@ class Lane:
         if self._task is None:
             self._start()
 
-    def bound(self, w: Waiting) -> None:
+    def bound(self, w: WaitingRow) -> None:
         """Answer this row at its own deadline, which may end before those of rows that were submitted earlier."""
         self.loop.call_at(w.expires / 1000, self._overdue, w)
 
-    def _overdue(self, w: Waiting) -> None:
+    def _overdue(self, w: WaitingRow) -> None:
         if not w.answered:
             w.tell(Unavailable(sent=any(w is row for batch in self._flying for row in batch.waiting)))
 

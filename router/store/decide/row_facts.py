@@ -7,7 +7,7 @@ from router.domain.plan import Plan
 from router.domain.policy.model import Algorithm, Resource, Scope, provider_entry
 from router.domain.request import DecideRequest
 from router.domain.task import Reservation, TaskFacts
-from router.store.decide.batch import Waiting
+from router.store.decide.batch import WaitingRow
 from router.store.decide.row_parts import PolicyPart
 from router.store.keys import TenantKeys
 from router.store.scripts import layouts
@@ -22,7 +22,7 @@ _CONCURRENCY = Resource.CONCURRENCY
 _LOG = Algorithm.LOG
 
 
-def failed_provider(w: Waiting) -> bytes | None:
+def failed_provider(w: WaitingRow) -> bytes | None:
     """The entry of the provider that the caller of a session reports as failed.
 
     A caller that names none means the one that it was sent to: that is the pin's, if a fallback rule leads elsewhere.

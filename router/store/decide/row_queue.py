@@ -1,7 +1,7 @@
 """Rows that wait for the next call of a lane, and the number of rows that a call may have."""
 
 from router.domain.outcome import Unavailable
-from router.store.decide.batch import Batch, Waiting
+from router.store.decide.batch import Batch, WaitingRow
 from router.store.decide.calls import LaneSettings
 from router.store.decide.rows import RowPacker
 
@@ -29,7 +29,7 @@ class RowQueue:
         """Whether nothing waits."""
         return not self._open and not self._full
 
-    def add(self, w: Waiting, not_after: float) -> None:
+    def add(self, w: WaitingRow, not_after: float) -> None:
         """Pack a row into its group's batch. It writes nothing after `not_after` (Redis ms).
 
         :raises Exception: any bug of the packer, about this row only.

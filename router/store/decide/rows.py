@@ -14,7 +14,7 @@ from router.domain.candidates import Candidate
 from router.domain.ids import RANDOM_BYTES, decision_id, task_id
 from router.domain.plan import Plan, identity_name
 from router.domain.request import NO_STEP, DecideRequest
-from router.store.decide.batch import Batch, Waiting
+from router.store.decide.batch import Batch, WaitingRow
 from router.store.decide.row_facts import charged_key, failed_provider, request_facts, reservations_of, task_record
 from router.store.decide.row_parts import PolicyParts, candidate_head, limit_part
 from router.store.keys import Keys, TenantKeys
@@ -83,7 +83,7 @@ class RowPacker:
         self._pool_at = at + RANDOM_BYTES
         return decision_id(tenant.partition, plan.name, self._pool[at : at + RANDOM_BYTES])
 
-    def add(self, batch: Batch, w: Waiting, nonce: int, not_after: float) -> None:
+    def add(self, batch: Batch, w: WaitingRow, nonce: int, not_after: float) -> None:
         """Append the row of a waiting caller to a batch."""
         plan, request, keys = w.plan, w.request, w.keys
         w.nonce = nonce
@@ -178,7 +178,7 @@ class RowPacker:
         batch.waiting.append(w)
         batch.size += len(packed)
 
-    def _unusual(self, batch: Batch, w: Waiting) -> tuple[int, bytes]:
+    def _unusual(self, batch: Batch, w: WaitingRow) -> tuple[int, bytes]:
         """What few rows have: flags and optional parts, in the order of the flags."""
         request = w.request
         flags = ROW_EXPLAIN if w.preview or request.options.explain else 0

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from router.domain.levers import BreakerState, BreakerView, HeadView
+from router.domain.levers import BreakerState, BreakerView, TenantHead
 from router.errors import StoreError
 from router.store.keys import Keys
 from router.store.packing import FORMAT, FormatError, head
@@ -48,12 +48,12 @@ class RedisInspector:
             views += _with_forced(tenant, stored, heads[tenant].forced if tenant in heads else frozenset())
         return views
 
-    async def heads(self, tenant_id: str | None = None) -> list[HeadView]:
+    async def heads(self, tenant_id: str | None = None) -> list[TenantHead]:
         """See `ports.tenants.Inspector.heads`."""
         tenants = await self._tenants("head") if tenant_id is None else [tenant_id]
         return await self._heads(tenants, alone=tenant_id is not None)
 
-    async def _heads(self, tenants: list[str], *, alone: bool) -> list[HeadView]:
+    async def _heads(self, tenants: list[str], *, alone: bool) -> list[TenantHead]:
         raws = await self._nodes.gather([("GET", self._keys.tenant(t).head) for t in tenants])
         views = (self._readable(t, head, raw, alone=alone) for t, raw in zip(tenants, raws, strict=True))
         return [view for view in views if view is not None]

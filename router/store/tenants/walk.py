@@ -7,7 +7,7 @@ message indexes, and stored answers (`tenant_answers`).
 from collections import Counter
 from secrets import token_bytes
 
-from router.ports.tenants import Census, KindCensus, Purged
+from router.ports.tenants import KindCensus, Purged, TenantContents
 from router.store.key_kinds import KEYS
 from router.store.keys import Keys, TenantKeys
 from router.store.packing import FormatError
@@ -52,8 +52,8 @@ class RedisTenants:
         returns = {0: "ended", 1: "unknown"}
         self._end = load("purge_tenant", keys=("head", "policies"), argv=("random", "keep_ms"), returns=returns)
 
-    async def census(self, tenant_id: str) -> Census:
-        """See `ports.tenants.TenantStore.census`."""
+    async def contents(self, tenant_id: str) -> TenantContents:
+        """See `ports.tenants.TenantStore.contents`."""
         tenant = self._keys.tenant(tenant_id)
         counts: Counter[str] = Counter()
         samples: dict[str, list[bytes]] = {}
@@ -71,7 +71,7 @@ class RedisTenants:
         sizes = {kind: await self._sizes(sample) for kind, sample in samples.items()}
         kinds = [KindCensus(k, n, round(sizes[k] * n)) for k, n in sorted(counts.items())]
         entries = int(await self._nodes.call("XLEN", tenant.audit))
-        return Census(kinds, entries, await self._open_tasks(tenant_id), walked < MAX_WALKED)
+        return TenantContents(kinds, entries, await self._open_tasks(tenant_id), walked < MAX_WALKED)
 
     async def _sizes(self, sample: list[bytes]) -> float:
         replies = await self._nodes.gather([("MEMORY", "USAGE", key, "SAMPLES", 5) for key in sample])

@@ -53,7 +53,7 @@ class DecisionMetrics:
         self._limit_usage(families)
 
     def _limit_usage(self, families: Families) -> None:
-        """Limits and breakers of the tenants in use, set by `usecases.sampling.measure`."""
+        """Limits and breakers of the tenants in use, set by `usecases.sampling.limit_usage`."""
         self.limit_used = families.gauge(
             "limit_used_ratio",
             "Usage share of the fullest limit, from the leading pod; 0 on the others. Without per-user limits.",

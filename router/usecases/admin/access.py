@@ -12,7 +12,7 @@ from router.domain.decision import Code, Refused
 from router.domain.roles import Holder, Role
 
 
-class Tokens:
+class AdminTokens:
     """The tokens of this fleet. With `open_reading`, the four read-only acts that older gateways use need no token."""
 
     def __init__(self, tokens: Iterable[tuple[str, Role, str]], *, open_reading: bool) -> None:

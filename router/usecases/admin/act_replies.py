@@ -8,7 +8,7 @@ from router.domain.json import JsonObject, JsonValue
 from router.domain.levers import BreakerView
 from router.domain.policy.model import Policy
 from router.errors import InvalidInput, QuotaExceeded, RevisionConflict
-from router.ports.tenants import Census, Purged
+from router.ports.tenants import Purged, TenantContents
 from router.usecases.admin.overrides import TenantProviders
 from router.usecases.admin.purge import EXCLUDED
 from router.usecases.policies.publish import Published
@@ -76,14 +76,14 @@ def published_facts(published: Published) -> JsonObject:
     }
 
 
-def census_facts(census: Census) -> JsonObject:
+def contents_facts(contents: TenantContents) -> JsonObject:
     """A tenant's keys and open tasks."""
-    kinds: list[JsonValue] = [{"kind": k.kind, "keys": k.keys, "size_bytes": k.size_bytes} for k in census.kinds]
+    kinds: list[JsonValue] = [{"kind": k.kind, "keys": k.keys, "size_bytes": k.size_bytes} for k in contents.kinds]
     return {
         "keys": kinds,
-        "audit_entries": census.audit_entries,
-        "open_tasks": dict(census.open_tasks),
-        "whole": census.whole,
+        "audit_entries": contents.audit_entries,
+        "open_tasks": dict(contents.open_tasks),
+        "whole": contents.whole,
     }
 
 

@@ -16,7 +16,7 @@ from router.log_throttle import LogThrottle
 from router.ports.bus import Reply
 from router.ports.policies import LeverStore
 from router.telemetry import Event, Telemetry
-from router.usecases.admin.access import Tokens
+from router.usecases.admin.access import AdminTokens
 from router.usecases.admin.act_fields import ActFields
 from router.usecases.admin.act_replies import refused_input
 from router.usecases.admin.acts import ACTS
@@ -44,7 +44,7 @@ class Admin:
     def __init__(
         self,
         services: AdminServices,
-        tokens: Tokens,
+        tokens: AdminTokens,
         levers: LeverStore,
         telemetry: Telemetry,
         *,

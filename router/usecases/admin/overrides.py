@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from router.domain.audit import Actor
 from router.domain.ids import idempotency_name
-from router.domain.levers import ActOutcome, BreakerView, HeadView
+from router.domain.levers import ActOutcome, BreakerView, TenantHead
 from router.domain.policy.model import TenantPolicies, provider_entry
 from router.errors import InvalidInput, Problem
 from router.ports.policies import LeverStore, PolicyReader
@@ -123,7 +123,7 @@ class OverrideService:
         ]
         return TenantProviders(tenant_id, head.off, tuple(sorted(views, key=lambda v: v.name)))
 
-    async def tenants(self) -> list[HeadView]:
+    async def tenants(self) -> list[TenantHead]:
         """List every tenant that has, or had, a policy (at most 10,000)."""
         return await self._inspector.heads()
 
@@ -131,7 +131,7 @@ class OverrideService:
         """Map each store entry to its provider name, for all providers in the tenant's policies."""
         return {provider_entry(name): name for name in await self._named(tenant_id)}
 
-    async def _head(self, tenant_id: str) -> HeadView:
+    async def _head(self, tenant_id: str) -> TenantHead:
         for head in await self._inspector.heads(tenant_id):
             return head
         raise await self._unknown_tenant(tenant_id)

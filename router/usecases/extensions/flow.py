@@ -34,7 +34,7 @@ from msgspec.structs import replace
 
 from router.domain.answers import unavailable
 from router.domain.decision import Answer, Code, Decided, Refused
-from router.domain.extensions import Step, explained, post_metadata, refusal, wanted, warnings, worst_ms
+from router.domain.extensions import ExtensionStep, explained, post_metadata, refusal, wanted, warnings, worst_ms
 from router.domain.json import JsonObject
 from router.domain.outcome import (
     Admitted,
@@ -150,7 +150,7 @@ class _Run:
         self._loop = asyncio.get_running_loop()
         self._worst_ms = worst_ms(stored.policy, max_ms)
         self._deadline = 0.0
-        self._steps: list[Step] = []
+        self._steps: list[ExtensionStep] = []
 
     async def answer(self) -> ExtensionResult:
         request = self._request

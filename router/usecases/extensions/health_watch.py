@@ -15,7 +15,7 @@ from typing import assert_never
 
 from router.domain.alert import Condition
 from router.domain.extension_health import ExtensionRecord, Settled, Tally, is_blocked
-from router.domain.extensions import Name
+from router.domain.extensions import ExtensionName
 from router.domain.json import JsonObject
 from router.domain.levers import BreakerState
 from router.errors import StoreError
@@ -52,12 +52,12 @@ class ExtensionHealthWatch:
         self._now_ms = now_ms
         self._random = random
         self._loop = asyncio.get_running_loop()
-        self._cached: dict[Name, tuple[ExtensionRecord, float]] = {}
-        self._tallies: dict[Name, Tally] = {}
+        self._cached: dict[ExtensionName, tuple[ExtensionRecord, float]] = {}
+        self._tallies: dict[ExtensionName, Tally] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._report_task: asyncio.Task[None] | None = None
 
-    async def admit(self, name: Name, timeout_ms: int) -> bytes | None:
+    async def admit(self, name: ExtensionName, timeout_ms: int) -> bytes | None:
         """Ask to call an extension. None: its breaker is open.
 
         Else call it, and pass the returned admission to `record` with the result.
@@ -76,7 +76,7 @@ class ExtensionHealthWatch:
             return NO_PROBE
         return probe if record.probe == probe else None
 
-    async def _record(self, name: Name) -> ExtensionRecord | None:
+    async def _record(self, name: ExtensionName) -> ExtensionRecord | None:
         cached = self._cached.get(name)
         if cached is None or self._loop.time() - cached[1] > FRESH_S:
             self._tallies.setdefault(name, Tally(name))
@@ -84,7 +84,7 @@ class ExtensionHealthWatch:
             cached = self._cached.get(name)
         return None if cached is None else cached[0]
 
-    def record(self, name: Name, good: bool, took_ms: int, admission: bytes) -> None:
+    def record(self, name: ExtensionName, good: bool, took_ms: int, admission: bytes) -> None:
         """Record the result of a call that `admit` allowed; `took_ms` is its duration."""
         tally = self._tallies.setdefault(name, Tally(name))
         tally.saw(good, took_ms, self._now_ms())
@@ -136,7 +136,7 @@ class ExtensionHealthWatch:
                 self._breaker_turned(item.record.name, item.turned)
         return settled
 
-    def _breaker_turned(self, name: Name, state: BreakerState) -> None:
+    def _breaker_turned(self, name: ExtensionName, state: BreakerState) -> None:
         self._telemetry.extension_breakers.labels(state.value).inc()
         log.warning(
             "extension breaker changed: %s is %s",

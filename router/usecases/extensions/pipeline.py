@@ -1,6 +1,7 @@
 """The extension calls around one decision: each within its timeout and retries, all within one deadline.
 
-An extension's behaviour never raises: its `domain.extensions.Step` holds the outcome and whether the request stops.
+An extension's behaviour never raises: its `domain.extensions.ExtensionStep` holds the outcome, and whether the request
+stops.
 """
 
 import asyncio
@@ -8,7 +9,16 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from router.domain.extensions import BREAKER_IS_OPEN, RETRY_PAUSE_MS, CallOutcome, Name, Reply, Stage, Step, wanted
+from router.domain.extensions import (
+    BREAKER_IS_OPEN,
+    RETRY_PAUSE_MS,
+    CallOutcome,
+    ExtensionName,
+    ExtensionStep,
+    Reply,
+    Stage,
+    wanted,
+)
 from router.domain.json import JsonObject
 from router.domain.policy.model import Extension
 from router.domain.request import DecideRequest
@@ -41,12 +51,12 @@ class Pipeline:
 
     async def pre(
         self, request: DecideRequest, extensions: Sequence[Extension], deadline: float
-    ) -> tuple[DecideRequest, list[Step]]:
+    ) -> tuple[DecideRequest, list[ExtensionStep]]:
         """Call pre extensions in order; each gets the request as the previous one changed it. Return the final request.
 
         The first step that stops the request is the last. The fingerprint stays that of the original request.
         """
-        steps: list[Step] = []
+        steps: list[ExtensionStep] = []
         for extension in wanted(extensions, request):
             step = await self._step(
                 stage=Stage.PRE, extension=extension, request=request, metadata=request.metadata, deadline=deadline
@@ -58,7 +68,9 @@ class Pipeline:
                 request = _with_changes(request, step.reply)
         return request, steps
 
-    async def validate(self, request: DecideRequest, extensions: Sequence[Extension], deadline: float) -> list[Step]:
+    async def validate(
+        self, request: DecideRequest, extensions: Sequence[Extension], deadline: float
+    ) -> list[ExtensionStep]:
         """Call all validators at once; the steps are in the policy's order."""
         matching = wanted(extensions, request)
         return list(
@@ -74,9 +86,9 @@ class Pipeline:
 
     async def post(
         self, request: DecideRequest, decision: JsonObject, extensions: Sequence[Extension], deadline: float
-    ) -> list[Step]:
+    ) -> list[ExtensionStep]:
         """Call post extensions in order, with the decision in `metadata.decision`; the first that stops is the last."""
-        steps: list[Step] = []
+        steps: list[ExtensionStep] = []
         for extension in extensions:
             step = await self._step(
                 stage=Stage.POST,
@@ -92,8 +104,8 @@ class Pipeline:
 
     async def _step(
         self, stage: Stage, extension: Extension, request: DecideRequest, metadata: JsonObject, deadline: float
-    ) -> Step:
-        name, started_all, calls = Name(stage, extension.id), self._now(), 0
+    ) -> ExtensionStep:
+        name, started_all, calls = ExtensionName(stage, extension.id), self._now(), 0
         body, headers = encode_call(request, metadata, extension.config), call_headers(request)
         outcome, reply, reason = CallOutcome.TIMEOUT, None, "the time for all extensions is up"
         while (timeout_ms := min(extension.timeout_ms, int((deadline - self._now()) * 1000))) >= 1:
@@ -118,7 +130,7 @@ class Pipeline:
             await asyncio.sleep(RETRY_PAUSE_MS / 1000)
         if calls == 0:
             self._counts.labels(stage.value, outcome.value).inc()
-        return Step(
+        return ExtensionStep(
             name=name,
             extension=extension,
             outcome=outcome,

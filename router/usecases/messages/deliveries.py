@@ -20,7 +20,7 @@ from router.ports.alerts import AlertSink
 from router.ports.bus import Delivery, Handle, Publication, Publisher
 from router.ports.tasks import DeliveryFailures
 from router.telemetry import Event, Telemetry
-from router.usecases.messages.isolation import Isolation
+from router.usecases.messages.isolation_violations import IsolationViolations
 from router.wire.alerts import DeadLetter, encode_dead_letter
 
 log = logging.getLogger("router.deliveries")
@@ -127,7 +127,7 @@ VIOLATION = Refused(
 """Reason of the dead letter of an ack or result that names another tenant's task."""
 
 
-def report_violation(isolation: Isolation, door: Door, named: str, owner: str | None) -> None:
+def report_violation(isolation: IsolationViolations, door: Door, named: str, owner: str | None) -> None:
     """Log, count and alert on an ack or result of tenant `named` for a task of another tenant (`owner`, if known)."""
     owner_field = {} if owner is None else {"tenant_id": owner}
     log.error(

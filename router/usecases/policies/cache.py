@@ -33,8 +33,8 @@ from router.domain.policy.model import TenantPolicies
 from router.errors import StoreError
 from router.ports.policies import LOADING, CacheHooks, Cause, Loader, Loading
 from router.usecases.policies.cache_settings import DEFAULT_SETTINGS, CacheSettings
+from router.usecases.policies.revision_skew import RevisionSkew
 from router.usecases.policies.size import size_of
-from router.usecases.policies.skew import Skew
 
 log = logging.getLogger("router.policies")
 
@@ -97,7 +97,7 @@ class PolicyCache:
         self._loads: dict[str, asyncio.Task[TenantPolicies | None]] = {}
         self._reload_again: set[str] = set()
         self._backlog: deque[str] = deque()
-        self.skew = Skew(clock)
+        self.skew = RevisionSkew(clock)
         self._size = 0
 
     def get(self, tenant_id: str) -> TenantPolicies | Loading | None:

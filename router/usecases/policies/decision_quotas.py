@@ -5,7 +5,7 @@ on load and are not part of policy documents.
 
 `requests` bounds the number of remembered answers (each is kept for 24 hours). `audit_rate` bounds the audit records of
 a tenant's requests, decisions and refusals alike. A request beyond it is refused, and that refusal is counted instead
-of recorded (`usecases.audit.unrecorded`).
+of recorded (`usecases.audit.unrecorded_refusals`).
 """
 
 from msgspec import Struct

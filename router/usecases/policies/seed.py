@@ -121,7 +121,7 @@ class Seeder:
             return revision
 
 
-class StoreGuard:
+class SeedKeeper:
     """Keeps the store seeded. Call `check` at boot; then `run` checks every `interval_s` and at once after `suspect`.
 
     After a check, `reload(tenant_id)` is called for each suspect tenant. `reload_all` is called after a running store

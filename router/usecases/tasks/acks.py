@@ -11,7 +11,7 @@ from router.domain.audit import TaskFeatures
 from router.domain.decision import Code, Refused
 from router.domain.defects import note_of
 from router.domain.ids import attempt_in, task_id, task_of
-from router.domain.result import AckStatus, ExecAck, ExecResult, Status
+from router.domain.result import AckStatus, ExecAck, ExecResult, ResultStatus
 from router.domain.task import Action, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskRecord, TaskState, Unreadable
 from router.ports.bus import Delivery
 from router.ports.decisions import DecisionStore
@@ -28,7 +28,7 @@ from router.usecases.messages.deliveries import (
     retry_later,
 )
 from router.usecases.messages.input_defects import InputDefects
-from router.usecases.messages.isolation import Isolation
+from router.usecases.messages.isolation_violations import IsolationViolations
 from router.usecases.policies.lookups import policies_of
 from router.usecases.tasks.moves import ending_move, next_attempt_wait_ms, note_move, waiting_move
 from router.usecases.tasks.task_effects import TaskEffects
@@ -50,7 +50,7 @@ class Acks:
         effects: TaskEffects,
         dead_letters: DeadLetters,
         telemetry: Telemetry,
-        isolation: Isolation,
+        isolation: IsolationViolations,
         failures: DeliveryFailures,
         *,
         max_failures: int,
@@ -170,11 +170,11 @@ class Acks:
         """
         policies = await policies_of(self._policies, record.facts.tenant_id)
         action = Action.ASSIGNMENT_REJECTED
-        why = why_status(Status.ERROR)
+        why = why_status(ResultStatus.ERROR)
         if await next_attempt_wait_ms(self._tasks, policies, record, why) is not None:
             due_ms = self._decisions.now_ms(record.facts.tenant_id)
             return waiting_move(record, policies, action, features, why=why, due_ms=due_ms)
-        final = self._effects.final(record, ExecResult(Status.ERROR, error_code="REJECTED"))
+        final = self._effects.final(record, ExecResult(ResultStatus.ERROR, error_code="REJECTED"))
         keep_ms = self._effects.tombstone_ms
         return ending_move(record, policies, action, features, state=TaskState.FAILED, keep_ms=keep_ms, final=final)
 

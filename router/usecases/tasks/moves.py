@@ -10,7 +10,7 @@ from router.domain.audit import TaskFeatures
 from router.domain.ids import task_id
 from router.domain.policy.model import Resource, Scope, TenantPolicies
 from router.domain.request import Correlation
-from router.domain.result import BreakerVerdict, ExecResult, Status
+from router.domain.result import BreakerVerdict, ExecResult, ResultStatus
 from router.domain.task import Action, Correction, Final, Move, Reservation, TaskFacts, TaskRecord, TaskState
 from router.ports.tasks import TaskStore
 from router.usecases.audit.features import pack_features
@@ -117,7 +117,7 @@ def _failed_move(
     )
 
 
-NOTHING_USED = ExecResult(Status.CANCELLED, cost_microusd=0, tokens=0)
+NOTHING_USED = ExecResult(ResultStatus.CANCELLED, cost_microusd=0, tokens=0)
 """The result of work that never began: `split_reservations` gives all its units back."""
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 from msgspec import Struct
 
 from router.domain.ids import from_text, idempotency_name, name_in, task_id, task_of, to_text
-from router.domain.result import ExecResult, Status
+from router.domain.result import ExecResult, ResultStatus
 from router.domain.task import TaskRecord, TaskState
 from router.ports.bus import History, StoredMessage
 from router.ports.decisions import Answers
@@ -111,7 +111,7 @@ async def _add_settled(
         result = decode_result(message.data, message.headers, tenant_bound(message.subject, RESULT))
         if isinstance(result, Rejected):
             totals.unreadable += 1
-        elif result.status is Status.SUCCESS:
+        elif result.status is ResultStatus.SUCCESS:
             totals.successes += 1
             if result.assignment_id is not None:
                 task_ids.append(task_of(result.assignment_id))

@@ -18,7 +18,7 @@ from msgspec import Struct
 from router.domain.ids import assignment_id, task_id, to_text
 from router.domain.outcome import StoredAnswer
 from router.domain.request import DecideRequest
-from router.domain.result import ExecResult, Status
+from router.domain.result import ExecResult, ResultStatus
 from router.domain.task import Dispatched, Final, TaskRecord, TaskState
 from router.errors import StoreError
 from router.ports.bus import Publication, Published, Publisher
@@ -34,10 +34,10 @@ MAX_WAITING = 1_000
 """Repeats of running tasks that wait in a pod; later ones are dropped, and their callers may repeat again."""
 _AT_ONCE = 128
 _STATUSES = {
-    TaskState.SUCCEEDED: Status.SUCCESS,
-    TaskState.FAILED: Status.ERROR,
-    TaskState.TIMED_OUT: Status.TIMEOUT,
-    TaskState.CANCELLED: Status.CANCELLED,
+    TaskState.SUCCEEDED: ResultStatus.SUCCESS,
+    TaskState.FAILED: ResultStatus.ERROR,
+    TaskState.TIMED_OUT: ResultStatus.TIMEOUT,
+    TaskState.CANCELLED: ResultStatus.CANCELLED,
 }
 
 

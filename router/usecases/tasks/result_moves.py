@@ -7,7 +7,7 @@ from router.domain.defects import note_of
 from router.domain.ids import attempt_in, task_id
 from router.domain.outcome import StoredAnswer
 from router.domain.policy.model import TenantPolicies, provider_entry
-from router.domain.result import ExecResult, Status, breaker_verdict, taught
+from router.domain.result import ExecResult, ResultStatus, breaker_verdict, taught
 from router.domain.task import Action, Dispatched, Final, Move, TaskRecord, TaskState
 from router.ports.decisions import DecisionStore
 from router.ports.policies import PolicyLookup
@@ -25,12 +25,12 @@ from router.usecases.tasks.moves import (
 from router.usecases.tasks.open_result import OpenResult, Refusal, features_of_remembered
 from router.usecases.tasks.usage import complete_figures, usage_of_decision, usage_of_task
 
-_RETRIED = (Status.ERROR, Status.TIMEOUT)
+_RETRIED = (ResultStatus.ERROR, ResultStatus.TIMEOUT)
 _STATES = {
-    Status.SUCCESS: TaskState.SUCCEEDED,
-    Status.ERROR: TaskState.FAILED,
-    Status.TIMEOUT: TaskState.TIMED_OUT,
-    Status.CANCELLED: TaskState.CANCELLED,
+    ResultStatus.SUCCESS: TaskState.SUCCEEDED,
+    ResultStatus.ERROR: TaskState.FAILED,
+    ResultStatus.TIMEOUT: TaskState.TIMED_OUT,
+    ResultStatus.CANCELLED: TaskState.CANCELLED,
 }
 
 
@@ -126,7 +126,7 @@ class ResultMoves:
             given_back=record.open and record.why == Dispatched.FAILED and record.attempt == 1,
         )
         reported = result
-        if result.status is Status.SUCCESS:
+        if result.status is ResultStatus.SUCCESS:
             now_ms = self._decisions.now_ms(facts.tenant_id)
             reported = complete_figures(record, result, now_ms)
             opened.usage = usage_of_task(record, reported, now_ms)
@@ -171,7 +171,7 @@ class ResultMoves:
         corrections, leases = split_reservations(
             remembered.reserved, remembered.provider_id, remembered.expected_cost_microusd, result
         )
-        if result.status is Status.SUCCESS and remembered.meter:
+        if result.status is ResultStatus.SUCCESS and remembered.meter:
             opened.usage = usage_of_decision(remembered, result, tenant_id, self._decisions.now_ms(tenant_id))
         opened.move = Move(
             tenant_id=tenant_id,

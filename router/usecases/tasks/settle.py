@@ -16,7 +16,7 @@ from router.domain.decision import Code, Intake, Refused
 from router.domain.defects import note_of
 from router.domain.ids import to_text
 from router.domain.json import JsonValue
-from router.domain.result import Status
+from router.domain.result import ResultStatus
 from router.domain.steps import MAX_STEPS
 from router.domain.task import Action, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskState
 from router.ports.bus import Delivery
@@ -26,7 +26,7 @@ from router.ports.tasks import DeliveryFailures, TaskStore
 from router.telemetry import Event, Telemetry
 from router.usecases.messages.deliveries import VIOLATION, DeadLetters, FailureBudget, report_violation, retry_later
 from router.usecases.messages.input_defects import InputDefects
-from router.usecases.messages.isolation import Isolation
+from router.usecases.messages.isolation_violations import IsolationViolations
 from router.usecases.tasks.moves import note_move
 from router.usecases.tasks.open_result import OpenResult, Refusal
 from router.usecases.tasks.outbox import Outbox
@@ -55,7 +55,7 @@ _OPEN_SUBJECT = Refused(
 )
 
 
-class Settle:
+class ResultSettler:
     """Consumer of results. `max_failures`: number of lasting failures after which a result becomes a dead letter.
 
     `by_name`: whether a result that names its decision by tenant and id, without an assignment_id, may come on the open
@@ -71,7 +71,7 @@ class Settle:
         dead_letters: DeadLetters,
         effects: TaskEffects,
         telemetry: Telemetry,
-        isolation: Isolation,
+        isolation: IsolationViolations,
         failures: DeliveryFailures,
         *,
         max_failures: int,
@@ -99,7 +99,7 @@ class Settle:
             violation=self._violation,
         )
 
-    async def results(self, batch: Sequence[Delivery]) -> None:
+    async def settle_batch(self, batch: Sequence[Delivery]) -> None:
         """Settle a batch of results; each delivery is acknowledged, dead-lettered or retried.
 
         :raises StoreError: Redis did not settle the batch; deliveries without an answer may be passed in again.
@@ -223,7 +223,7 @@ class Settle:
                 self._effects.moved(move)
                 return []
             case NotMoved(state, _):
-                late = state is TaskState.TIMED_OUT and result.status is not Status.TIMEOUT
+                late = state is TaskState.TIMED_OUT and result.status is not ResultStatus.TIMEOUT
                 self._refused(Refusal.LATE if late else Refusal.DUPLICATE)
                 action = Action.RESULT_LATE if late else Action.RESULT_DUPLICATE
                 features = opened.features(move.attempt)

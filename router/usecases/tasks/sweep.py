@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from router.domain.attempts import why_status
 from router.domain.ids import task_id
 from router.domain.policy.model import TenantPolicies
-from router.domain.result import BreakerVerdict, ExecResult, Status
+from router.domain.result import BreakerVerdict, ExecResult, ResultStatus
 from router.domain.task import Action, Dispatched, Move, Moved, MoveFault, NotMoved, TaskRecord, TaskState, Unreadable
 from router.errors import StoreError
 from router.ports.policies import PolicyLookup
@@ -216,9 +216,9 @@ class Sweeper:
         action = Action.ASSIGNMENT_TIMED_OUT
         if record.state is TaskState.NEW:
             return self._open_end(record, policies)
-        features = features_of(record, record.attempt, status=Status.TIMEOUT.value)
+        features = features_of(record, record.attempt, status=ResultStatus.TIMEOUT.value)
         verdict = BreakerVerdict.NEITHER if record.why == Dispatched.LATE else BreakerVerdict.FAILURE
-        why = why_status(Status.TIMEOUT)
+        why = why_status(ResultStatus.TIMEOUT)
         wait_ms = await next_attempt_wait_ms(self._tasks, policies, record, why)
         if wait_ms is not None:
             due_ms = self._now_ms(record.facts.tenant_id) + wait_ms
@@ -231,7 +231,7 @@ class Sweeper:
             state=TaskState.TIMED_OUT,
             keep_ms=self._effects.tombstone_ms,
             verdict=verdict,
-            final=self._effects.final(record, ExecResult(Status.TIMEOUT, error_code="DEADLINE_EXCEEDED")),
+            final=self._effects.final(record, ExecResult(ResultStatus.TIMEOUT, error_code="DEADLINE_EXCEEDED")),
         )
 
     def _open_end(self, record: TaskRecord, policies: TenantPolicies | None) -> Move:
@@ -239,12 +239,12 @@ class Sweeper:
 
         A next attempt could do the work twice. A result of this one is settled as long as the task is remembered.
         """
-        result = ExecResult(Status.TIMEOUT, error_code="DEADLINE_EXCEEDED", error_message=_NOT_CONFIRMED)
+        result = ExecResult(ResultStatus.TIMEOUT, error_code="DEADLINE_EXCEEDED", error_message=_NOT_CONFIRMED)
         move = ending_move(
             record,
             policies,
             Action.ASSIGNMENT_TIMED_OUT,
-            features_of(record, record.attempt, status=Status.TIMEOUT.value, note=_NOT_CONFIRMED),
+            features_of(record, record.attempt, status=ResultStatus.TIMEOUT.value, note=_NOT_CONFIRMED),
             state=TaskState.TIMED_OUT,
             keep_ms=self._effects.tombstone_ms,
             final=self._effects.final(record, result),

@@ -6,7 +6,7 @@ from typing import assert_never
 from router.domain.alert import Condition
 from router.domain.ids import assignment_id, task_id, to_text
 from router.domain.json import JsonObject
-from router.domain.result import ExecResult, Status
+from router.domain.result import ExecResult, ResultStatus
 from router.domain.task import Action, BreakerTurn, Final, Move, Moved, TaskRecord, TaskState
 from router.ports.alerts import AlertSink
 from router.ports.tasks import TaskStore
@@ -97,7 +97,7 @@ class TaskEffects:
 
         :raises StoreError: Redis did not answer; the task is due again.
         """
-        result = ExecResult(Status.ERROR, error_code=why)
+        result = ExecResult(ResultStatus.ERROR, error_code=why)
         features = features_of(record, record.attempt, result)
         move = ending_move(
             record,

@@ -10,7 +10,7 @@ import logging
 
 from msgspec.structs import replace
 
-from router.domain.result import ExecResult, Status
+from router.domain.result import ExecResult, ResultStatus
 from router.domain.task import Action, Dispatched, Move, Moved, MoveFault, TaskRecord, TaskState
 from router.errors import StoreError
 from router.ports.policies import PolicyLookup
@@ -78,7 +78,7 @@ class Undispatched:
 
     async def _move(self, record: TaskRecord, why: str) -> Move:
         facts = record.facts
-        result = ExecResult(Status.ERROR, error_code=ERROR_CODE, error_message=why)
+        result = ExecResult(ResultStatus.ERROR, error_code=ERROR_CODE, error_message=why)
         move = ending_move(
             record,
             await policies_of(self._policies, facts.tenant_id),

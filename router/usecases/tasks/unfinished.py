@@ -19,7 +19,7 @@ from router.domain.audit import TaskFeatures
 from router.domain.ids import name_in, task_id
 from router.domain.outcome import StoredAnswer
 from router.domain.policy.model import provider_entry
-from router.domain.result import Status
+from router.domain.result import ResultStatus
 from router.domain.task import Action, Move, TaskRecord, TaskState, Unreadable
 from router.ports.decisions import Claims, DecisionStore
 from router.ports.tasks import TaskStore
@@ -127,7 +127,7 @@ class Unfinished:
         corrections, _ = split_reservations(
             facts.reserved, record.provider_id, record.expected_cost_microusd, NOTHING_USED
         )
-        features = features_of(record, record.attempt, status=Status.CANCELLED.value, note=note)
+        features = features_of(record, record.attempt, status=ResultStatus.CANCELLED.value, note=note)
         move = ending_move(
             record, None, Action.RESULT_SETTLED, features, state=TaskState.CANCELLED, keep_ms=self._tombstone_ms
         )
@@ -139,7 +139,7 @@ def _undoing_move(tenant_id: str, remembered: StoredAnswer, request_id: str, not
     corrections, leases = split_reservations(
         remembered.reserved, remembered.provider_id, remembered.expected_cost_microusd, NOTHING_USED
     )
-    status = Status.CANCELLED.value
+    status = ResultStatus.CANCELLED.value
     features = TaskFeatures(
         request_id=request_id,
         policy_id=remembered.policy_id,

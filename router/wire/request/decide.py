@@ -33,7 +33,7 @@ from router.wire.request.identity import (
 from router.wire.request.options import assignment_subject_of, constraints_of, context_of, options_of
 from router.wire.request.protobuf import is_protobuf
 from router.wire.request.route_request import to_message_shape
-from router.wire.request.shapes import Work, work_of
+from router.wire.request.shapes import RequestedTask, work_of
 from router.wire.subjects import INBOX
 from router.wire.worker.job import check_payload
 
@@ -141,7 +141,7 @@ def _read_request(
     return _with_fingerprint(request)
 
 
-def _add_late_problems(work: Work, context: JsonObject, push: bool, problems: Problems) -> None:
+def _add_late_problems(work: RequestedTask, context: JsonObject, push: bool, problems: Problems) -> None:
     """Add the problems that are otherwise checked later, so that the refusal lists them too."""
     if not is_writable(work.metadata):
         problems.add("metadata", f"is {_DEPTH}", hint=_FLATTEN)

@@ -13,7 +13,7 @@ from router.wire.fields import MAX_ID_CHARS, MAX_TRACE_ID_CHARS, name, text, tex
 from router.wire.headers import is_garbled, traceparent_of
 from router.wire.parse import HALF
 from router.wire.problems import Problems
-from router.wire.request.shapes import Work
+from router.wire.request.shapes import RequestedTask
 
 _uuid = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
 _ulid = re.compile(r"[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}").fullmatch
@@ -146,7 +146,7 @@ def check_whole_ids(request_id: str | None, message_id: str | None, key: str | N
             )
 
 
-def check_strict_ids(request_id: str | None, work: Work, correlation: Correlation, problems: Problems) -> None:
+def check_strict_ids(request_id: str | None, work: RequestedTask, correlation: Correlation, problems: Problems) -> None:
     """Check the ids for ROUTER_STRICT_CORRELATION: UUIDs or ULIDs, and run, flow and step together."""
     c = correlation
     ids = (

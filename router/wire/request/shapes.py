@@ -1,4 +1,4 @@
-"""The shapes of a decide request (task, message, input), each read into the same `Work`."""
+"""The shapes of a decide request (task, message, input), each read into the same `RequestedTask`."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ _ABSENT = (None, "")
 _IDS = ("trace_id", "run_id", "flow_id", "step_id", "idempotency_key")
 
 
-class Work(Struct, frozen=True):
+class RequestedTask(Struct, frozen=True):
     """The work of a request in any shape. `ids` has the correlation ids, `message_tenant` the tenant in the message."""
 
     task_type: str
@@ -28,10 +28,10 @@ class Work(Struct, frozen=True):
     message_tenant: object = None
 
 
-NO_WORK = Work("", {}, None, {}, None, {})
+NO_TASK = RequestedTask("", {}, None, {}, None, {})
 
 
-def work_of(doc: JsonObject, headers: Mapping[str, str], problems: Problems) -> Work:
+def work_of(doc: JsonObject, headers: Mapping[str, str], problems: Problems) -> RequestedTask:
     """Read the work of a request: shape task, else message, else input; a missing payload is `{}`."""
     if (task := doc.get("task")) is not None:
         if headers or doc.get("version") != VERSION:
@@ -45,7 +45,7 @@ def work_of(doc: JsonObject, headers: Mapping[str, str], problems: Problems) -> 
         return _input(doc, problems)
     _check_version(doc.get("version"), headers, problems)
     problems.add("", "the body has no task, message or input", hint='send "task": {"type": …, "payload": {…}}')
-    return NO_WORK
+    return NO_TASK
 
 
 def _check_version(version: object, headers: Mapping[str, str], problems: Problems) -> None:
@@ -66,10 +66,10 @@ def _check_header_version(headers: Mapping[str, str], problems: Problems) -> Non
         )
 
 
-def _task(doc: JsonObject, task: JsonValue, problems: Problems) -> Work:
+def _task(doc: JsonObject, task: JsonValue, problems: Problems) -> RequestedTask:
     if type(task) is not dict:
         problems.add("task", f"is {named(task)}", hint='send an object such as {"type": "chat", "payload": {…}}')
-        return NO_WORK
+        return NO_TASK
     task_type = task.get("type")
     if task_type is None:
         problems.add("task.type", "is missing", hint="send the type of the task, such as chat")
@@ -81,7 +81,7 @@ def _task(doc: JsonObject, task: JsonValue, problems: Problems) -> Work:
         payload = None
     elif payload is None:
         payload = {}
-    return Work(
+    return RequestedTask(
         text(problems, "task.type", task_type) or "",
         payload,
         payload_ref,
@@ -91,15 +91,15 @@ def _task(doc: JsonObject, task: JsonValue, problems: Problems) -> Work:
     )
 
 
-def _message(doc: JsonObject, message: JsonValue, problems: Problems) -> Work:
+def _message(doc: JsonObject, message: JsonValue, problems: Problems) -> RequestedTask:
     if type(message) is not dict:
         problems.add("message", f"is {named(message)}", hint="send an object; {} is enough")
-        return NO_WORK
+        return NO_TASK
     payload, message_id = message.get("payload"), message.get("message_id")
     metadata = table(problems, "message.metadata", message.get("metadata"))
     if metadata is None:
         metadata = table(problems, "metadata", doc.get("metadata")) or {}
-    return Work(
+    return RequestedTask(
         text_unless_empty(problems, "message.message_type", message.get("message_type"))
         or _type_of(message, problems)
         or UNKNOWN_TASK,
@@ -124,13 +124,13 @@ def _type_of(message: JsonObject, problems: Problems) -> str | None:
     return task_type
 
 
-def _input(doc: JsonObject, problems: Problems) -> Work:
+def _input(doc: JsonObject, problems: Problems) -> RequestedTask:
     payload = doc["input"]
     metadata = dict(table(problems, "metadata", doc.get("metadata")) or {})
     for field in _BRIDGE_FIELDS:
         if (address := text(problems, field, doc.get(field))) is not None:
             metadata.setdefault(field, address)
-    return Work(
+    return RequestedTask(
         text(problems, "message_type", doc.get("message_type")) or UNKNOWN_TASK,
         {} if payload is None else payload,
         None,

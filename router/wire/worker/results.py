@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from router.domain.ids import from_text
 from router.domain.json import JsonObject, JsonValue
 from router.domain.request import Correlation, Step
-from router.domain.result import AckStatus, ExecAck, ExecResult, Status
+from router.domain.result import AckStatus, ExecAck, ExecResult, ResultStatus
 from router.wire.body import unreadable
 from router.wire.fields import MAX_TRACE_ID_CHARS, table, text, text_unless_empty
 from router.wire.headers import readable, traceparent_of, with_lower_names
@@ -64,7 +64,7 @@ def _result(
 ) -> ExecResult | Rejected:
     problems = Problems()
     get = doc.get
-    status = enum_member(problems, "status", get("status"), Status, dropped)
+    status = enum_member(problems, "status", get("status"), ResultStatus, dropped)
     tenant_id = agreed_tenant(get("tenant_id"), headers, subject_tenant, problems)
     assignment_id = _id(problems, "assignment_id", get("assignment_id"))
     # The first of these ids finds the task, so it must be exact; those after it are not looked at.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.bus.requests.decide_door import DecideDoor
+from router.bus.requests.decide_endpoint import DecideEndpoint
 from router.bus.requests.reply_subjects import ReplySubjects
 from router.bus.streams.specs import matches
 from router.domain.reply_refusal import ReplyRefusal
@@ -135,7 +135,7 @@ def test_a_request_with_an_inbox_calls_nothing_of_the_rules() -> None:
             raise AssertionError(reply, subject)
 
     seen: list[bytes] = []
-    door = DecideDoor(
+    door = DecideEndpoint(
         None,  # type: ignore[arg-type]  # the door is not opened
         lambda data, _headers, _tenant, _reply: seen.append(data),
         "pod",

@@ -142,13 +142,13 @@ async def test_a_census_counts_what_is_there(store: Store, store_nodes: Nodes) -
     """Keys by kind with their bytes, open tasks by state, entries of the log; another tenant's are not among them."""
     tenant, _ = await filled(store, store_nodes)
     await filled(store, store_nodes, requests=7)
-    census = await RedisTenants(store.keys, store_nodes).census(tenant)
-    counts = {k.kind: k.keys for k in census.kinds}
+    contents = await RedisTenants(store.keys, store_nodes).contents(tenant)
+    counts = {k.kind: k.keys for k in contents.kinds}
     assert (counts["pin"], counts["state_user"], counts["history"], counts["head"]) == (30, 5, 2, 1)
-    assert all(k.size_bytes > 50 * k.keys for k in census.kinds)
-    assert census.open_tasks == {"new": 15}
-    assert census.audit_entries == len(store.audit(tenant))
-    assert census.whole
+    assert all(k.size_bytes > 50 * k.keys for k in contents.kinds)
+    assert contents.open_tasks == {"new": 15}
+    assert contents.audit_entries == len(store.audit(tenant))
+    assert contents.whole
 
 
 async def test_a_purged_tenant_is_off_until_it_is_enabled(store: Store, store_nodes: Nodes) -> None:

@@ -10,15 +10,15 @@ from prometheus_client import CollectorRegistry
 
 from router.domain.audit import Actor
 from router.domain.decision import Answer, Decided, Decision, Reason
-from router.domain.levers import ActOutcome, BreakerState, BreakerView, HeadView
+from router.domain.levers import ActOutcome, BreakerState, BreakerView, TenantHead
 from router.domain.policy.model import StoredPolicy, provider_entry
 from router.domain.request import DecideRequest
 from router.domain.roles import Role
 from router.domain.task import Action
 from router.errors import StoreUnavailable
-from router.ports.tenants import Census, KindCensus, Purged
+from router.ports.tenants import KindCensus, Purged, TenantContents
 from router.telemetry import Telemetry
-from router.usecases.admin.access import Tokens
+from router.usecases.admin.access import AdminTokens
 from router.usecases.admin.act_fields import ActFields
 from router.usecases.admin.acts import ACTS
 from router.usecases.admin.acts.act import Act, AdminServices
@@ -67,7 +67,7 @@ class MemoryLevers:
     """`LeverStore` and `Inspector` of one tenant; `done` is who did what, `roles` what was recorded of roles."""
 
     def __init__(self) -> None:
-        self.head = HeadView("acme", 1, off=False)
+        self.head = TenantHead("acme", 1, off=False)
         self.done: list[tuple[str, Actor]] = []
         self.roles: list[tuple[Actor, str, str | None, str]] = []
         self.views: list[BreakerView] = []
@@ -105,7 +105,7 @@ class MemoryLevers:
         """What the test says."""
         return self.views
 
-    async def heads(self, tenant_id: str | None = None) -> list[HeadView]:
+    async def heads(self, tenant_id: str | None = None) -> list[TenantHead]:
         """The one there is."""
         return [self.head] if tenant_id in (None, "acme") else []
 
@@ -125,9 +125,9 @@ class MemoryTenants:
     def __init__(self) -> None:
         self.purged = 0
 
-    async def census(self, tenant_id: str) -> Census:
+    async def contents(self, tenant_id: str) -> TenantContents:
         """One key."""
-        return Census([KindCensus("head", 1, 100)], audit_entries=0, open_tasks={}, whole=True)
+        return TenantContents([KindCensus("head", 1, 100)], audit_entries=0, open_tasks={}, whole=True)
 
     async def end(self, tenant_id: str, *, keep_ms: int) -> int | None:
         """It is unknown already."""
@@ -171,7 +171,7 @@ class Surface:
         self.telemetry = Telemetry(CollectorRegistry())
         self.admin = Admin(
             self.services,
-            Tokens([*tokens, ("dora", Role.OPERATOR, SECRET_OF_DORA)], open_reading=open_reading),
+            AdminTokens([*tokens, ("dora", Role.OPERATOR, SECRET_OF_DORA)], open_reading=open_reading),
             self.levers,
             self.telemetry,
         )
@@ -334,7 +334,7 @@ async def test_a_reading_of_what_can_be_no_tenant(surface: Surface, act: str) ->
 
 async def test_a_lever_without_a_policy_is_shown_by_its_entry(surface: Surface) -> None:
     """No policy names it any more: the entry stands for the name, so that it is not hidden."""
-    surface.levers.head = HeadView("acme", 1, off=True, drained=frozenset((provider_entry("gone"),)))
+    surface.levers.head = TenantHead("acme", 1, off=True, drained=frozenset((provider_entry("gone"),)))
     reply = await surface.act("list_providers", SECRETS[Role.VIEWER])
     assert reply["disabled"] is True
     assert {(p["provider_id"], p["drained"]) for p in reply["providers"]} == {
@@ -383,6 +383,6 @@ async def test_breakers_come_in_pages(surface: Surface) -> None:
 
 def test_no_token_is_kept() -> None:
     """Only digests: no fault, dump or log line of the tokens' keeper can show one."""
-    tokens = Tokens([("dora", Role.OPERATOR, SECRET_OF_DORA)], open_reading=False)
+    tokens = AdminTokens([("dora", Role.OPERATOR, SECRET_OF_DORA)], open_reading=False)
     assert SECRET_OF_DORA not in repr(vars(tokens))
     assert SECRET_OF_DORA.encode() not in repr(vars(tokens)).encode()

@@ -14,7 +14,7 @@ from router.errors import StoreUnavailable
 from router.ports.bus import Publication, Published
 from router.telemetry import Telemetry
 from router.usecases.alerts.alerts import ABANDONED_MS, QUIET_MS, Alerts
-from router.usecases.alerts.rules import MAX_READINGS, Level, Unavailable
+from router.usecases.alerts.thresholds import MAX_READINGS, Level, Unavailable
 
 AWAY = Condition.STORE_AWAY
 

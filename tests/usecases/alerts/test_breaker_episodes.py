@@ -2,7 +2,7 @@
 
 import pytest
 
-from router.domain.levers import BreakerState, BreakerView, HeadView
+from router.domain.levers import BreakerState, BreakerView, TenantHead
 from router.domain.policy.model import provider_entry
 from router.usecases.alerts.breaker_episodes import BreakerEpisodes
 from tests.usecases.fakes.alerts import RecordedAlerts
@@ -23,7 +23,7 @@ class Room:
     async def breakers(self, tenant_id: str | None = None) -> list[BreakerView]:
         return [v for v in self._views if v.tenant_id == tenant_id]
 
-    async def heads(self, tenant_id: str | None = None) -> list[HeadView]:
+    async def heads(self, tenant_id: str | None = None) -> list[TenantHead]:
         raise NotImplementedError
 
 

@@ -8,7 +8,7 @@ import orjson
 
 from router.domain.decision import Answer, Code, Decided, Refused
 from router.domain.extension_health import ExtensionRecord
-from router.domain.extensions import Name, Stage
+from router.domain.extensions import ExtensionName, Stage
 from router.domain.figures import NO_FIGURES
 from router.domain.levers import BreakerState
 from router.domain.outcome import Outcome
@@ -47,7 +47,7 @@ class Known(Records):
     def __init__(self, state: BreakerState, open_until_ms: int) -> None:
         super().__init__()
         self.mask = ExtensionRecord(
-            Name(Stage.PRE, "mask"), state, 1, open_until_ms, 5, 0, 5, 0, 0, 0, 0, bytes(8), 0, []
+            ExtensionName(Stage.PRE, "mask"), state, 1, open_until_ms, 5, 0, 5, 0, 0, 0, 0, bytes(8), 0, []
         )
 
     async def records(self) -> list[ExtensionRecord]:

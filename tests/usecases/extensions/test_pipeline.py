@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from router.domain.decision import Code
-from router.domain.extensions import CallOutcome, Name, Stage, refusal, wanted, worst_ms
+from router.domain.extensions import CallOutcome, ExtensionName, Stage, refusal, wanted, worst_ms
 from router.domain.levers import BreakerState
 from router.domain.policy.model import Extension, OnFail, Policy, provider
 from router.domain.request import Correlation, DecideRequest
@@ -174,7 +174,7 @@ async def test_no_answer(missed: CallFailure, code: Code, bad: int) -> None:
     _, (found,) = await room.pipeline.pre(REQUEST, [step("mask")], room.until)
     assert refusal(found).code is code
     await room.watch.drained()
-    assert room.records.totals.get(Name(Stage.PRE, "mask"), [0, 0])[1] == bad
+    assert room.records.totals.get(ExtensionName(Stage.PRE, "mask"), [0, 0])[1] == bad
 
 
 async def test_a_retry_may_save_it() -> None:
@@ -183,7 +183,7 @@ async def test_a_retry_may_save_it() -> None:
     _, (found,) = await room.pipeline.pre(REQUEST, [step("mask", retry=2)], room.until)
     assert (found.outcome, found.calls) == (CallOutcome.OK, 3)
     await room.watch.drained()
-    assert room.records.totals[Name(Stage.PRE, "mask")] == [1, 2]
+    assert room.records.totals[ExtensionName(Stage.PRE, "mask")] == [1, 2]
 
 
 async def test_the_time_for_all_bounds_each() -> None:
@@ -194,7 +194,7 @@ async def test_the_time_for_all_bounds_each() -> None:
     _, steps = await room.pipeline.pre(REQUEST, [slow, step("next")], until)
     assert [(s.outcome, s.calls) for s in steps] == [(CallOutcome.TIMEOUT, 1), (CallOutcome.TIMEOUT, 0)]
     assert asyncio.get_running_loop().time() - until < 0.05
-    assert room.records.totals.get(Name(Stage.PRE, "slow")) == [0, 0]
+    assert room.records.totals.get(ExtensionName(Stage.PRE, "slow")) == [0, 0]
 
 
 async def test_an_open_breaker_is_not_called() -> None:
@@ -237,7 +237,7 @@ async def test_calls_of_an_extension_in_use_ask_the_store_once() -> None:
     room.records.told.clear()
     async with asyncio.timeout(2):
         await room.records.told.wait()
-    assert room.records.totals[Name(Stage.PRE, "mask")] == [100, 0]
+    assert room.records.totals[ExtensionName(Stage.PRE, "mask")] == [100, 0]
 
 
 @pytest.mark.parametrize(("size", "outcome"), [(4000, CallOutcome.OK), (4200, CallOutcome.ERROR)])

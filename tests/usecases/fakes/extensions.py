@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from router.domain.extension_health import ExtensionRecord, Settled, Tally
-from router.domain.extensions import Name
+from router.domain.extensions import ExtensionName
 from router.domain.levers import BreakerState
 from router.errors import StoreUnavailable
 from router.ports.extensions import CallFailure
@@ -54,7 +54,7 @@ class Records:
         self.state = BreakerState.CLOSED
         self.grants = True
         self.asked = 0
-        self.totals: dict[Name, list[int]] = {}
+        self.totals: dict[ExtensionName, list[int]] = {}
         self.told = asyncio.Event()
 
     async def settle(self, tallies: Sequence[Tally]) -> list[Settled]:

@@ -19,12 +19,12 @@ from router.store.tasks.delivery_failures import RedisDeliveryFailures
 from router.store.tasks.store import RedisTasks
 from router.telemetry import Telemetry
 from router.usecases.messages.deliveries import DeadLetters
-from router.usecases.messages.isolation import Isolation
+from router.usecases.messages.isolation_violations import IsolationViolations
 from router.usecases.tasks.acks import Acks
 from router.usecases.tasks.final_results import DEFAULT_KEEP, FinalResults
 from router.usecases.tasks.outbox import Outbox
 from router.usecases.tasks.repeats import Repeats
-from router.usecases.tasks.settle import Settle
+from router.usecases.tasks.settle import ResultSettler
 from router.usecases.tasks.sweep import Sweeper
 from router.usecases.tasks.task_effects import TaskEffects
 from router.usecases.tasks.undispatched import Undispatched
@@ -98,7 +98,7 @@ class Mortal:
 class Hands(NamedTuple):
     """What one pod has at work."""
 
-    settle: Settle
+    settle: ResultSettler
     acks: Acks
     sweeper: Sweeper
     outbox: Outbox
@@ -168,10 +168,10 @@ class World:
         final_results = FinalResults(tasks, stream, Line(), t, self.keep, memory_share=lambda: self.memory_share)
         repeats = Repeats(tasks, stream, t, max_bytes=lambda: 1 << 20, every_s=0.005)
         effects = TaskEffects(tasks, final_results, t, alerts, tombstone_ms=60_000, max_bytes=lambda: 1 << 20)
-        isolation = Isolation(t, alerts)
+        isolation = IsolationViolations(t, alerts)
         parts = tasks, decisions, self, outbox, letters, effects, t, isolation
         failures = RedisDeliveryFailures(self.pod.keys, self.pod.nodes)
-        settle = Settle(*parts, failures, max_failures=2)
+        settle = ResultSettler(*parts, failures, max_failures=2)
         acks = Acks(tasks, decisions, self, effects, letters, t, isolation, failures, max_failures=2)
         never: Any = None  # parts that no task here comes to
         sweeper = Sweeper(
@@ -180,7 +180,7 @@ class World:
         undispatched = Undispatched(tasks, self, effects, t)
         return Hands(settle, acks, sweeper, outbox, effects, final_results, repeats, undispatched)
 
-    def settle(self, fate: Fate) -> tuple[Settle, Outbox]:
+    def settle(self, fate: Fate) -> tuple[ResultSettler, Outbox]:
         """Those that settle."""
         hands = self.hands(fate)
         return hands.settle, hands.outbox

@@ -15,7 +15,7 @@ from router.domain.task import Move, MoveOutcome
 from router.errors import StoreUnavailable
 from router.ports.tasks import TaskStore
 from router.telemetry import Telemetry
-from router.usecases.audit.unrecorded import Unrecorded
+from router.usecases.audit.unrecorded_refusals import UnrecordedRefusals
 from router.usecases.policies.decision_quotas import DecisionQuotas, WithQuotas
 from tests.store.harness import policy, request
 
@@ -90,7 +90,7 @@ class Notes:
 async def test_counts_wait_for_the_store() -> None:
     """What could not be told is told later, once, together with what came since, by the first of all."""
     notes = Notes()
-    unrecorded = Unrecorded(cast(TaskStore, notes), Telemetry(CollectorRegistry()))
+    unrecorded = UnrecordedRefusals(cast(TaskStore, notes), Telemetry(CollectorRegistry()))
     made = plan(request("acme", "r"), policy("a"))
     for n in range(3):
         unrecorded.refused(request("acme", f"r{n}"), made)

@@ -10,7 +10,7 @@ import pytest
 from router.errors import StoreError
 from router.ports.policy_records import Quotas
 from router.usecases.policies.folder import read_folder
-from router.usecases.policies.seed import Seeder, Source, StoreGuard
+from router.usecases.policies.seed import Seeder, SeedKeeper, Source
 from tests.usecases.fakes.policies import ONE, TWO, HeardSeed, MemoryPolicies
 
 THREE = b'{"providers":[{"name":"c","weight":100}],"version":"1.0"}'
@@ -26,10 +26,10 @@ class World:
         self.reloaded: list[str] = []
         self.guard = self.pod(source)
 
-    def pod(self, source: Source = Source.REDIS) -> StoreGuard:
+    def pod(self, source: Source = Source.REDIS) -> SeedKeeper:
         """Another pod's guard."""
         seeder = Seeder(self.store, partial(read_folder, self.folder), self.heard)
-        return StoreGuard(
+        return SeedKeeper(
             self.store,
             self.store,
             seeder,

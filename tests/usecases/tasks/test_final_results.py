@@ -101,9 +101,9 @@ async def test_the_first_end_is_the_one_that_is_told(world: Callable[[], Any]) -
     task = await dispatched(here)
     hands = here.hands(Fate())
     failed = result(assignment_id=to_text(assignment_id(task, 1)), status="error", error_code="BAD_INPUT")
-    await hands.settle.results([Message(1, failed)])
+    await hands.settle.settle_batch([Message(1, failed)])
     await rejected(here, hands, task, delivered=2)
-    await hands.settle.results([Message(2, failed, delivered=2)])
+    await hands.settle.settle_batch([Message(2, failed, delivered=2)])
     await hands.final_results.drained()
     assert [t["error_code"] for t in here.told] == ["BAD_INPUT"]
 
@@ -132,7 +132,7 @@ async def test_a_task_that_ends_while_it_is_looked_at(
             found = await read(task_ids)
             reads.append(name)
             if len(reads) == 1:
-                await here.hands(Fate()).settle.results([Message(1, done)])
+                await here.hands(Fate()).settle.settle_batch([Message(1, done)])
             return found
 
         return and_then
@@ -171,7 +171,7 @@ async def test_a_large_output_is_told_whole_and_kept_without(world: Callable[[],
     task = await dispatched(here)
     done = result(assignment_id=to_text(assignment_id(task, 1)), output={"text": "x" * 100_000})
     with pytest.raises(Died):
-        await here.hands(Fate(3, after=True)).settle.results([Message(1, done)])
+        await here.hands(Fate(3, after=True)).settle.settle_batch([Message(1, done)])
     (told,) = here.told
     assert len(orjson.dumps(told)) > 100_000
     (kept,) = await here.tasks.final_results([task])

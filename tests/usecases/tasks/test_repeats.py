@@ -31,7 +31,7 @@ async def pushed(here: World, name: str = "r", **options: Any) -> bytes:
 async def ended(here: World, task: bytes, **said: Any) -> None:
     """A worker's result; its pod has published the end."""
     hands = here.hands(Fate())
-    await hands.settle.results([Message(1, result(assignment_id=to_text(assignment_id(task, 1)), **said))])
+    await hands.settle.settle_batch([Message(1, result(assignment_id=to_text(assignment_id(task, 1)), **said))])
     await hands.final_results.drained()
 
 
@@ -178,7 +178,7 @@ async def test_an_end_that_is_not_published_yet_is_whole(world: Callable[[], Any
     task = await pushed(here)
     done = result(assignment_id=to_text(assignment_id(task, 1)), output=LARGEST + "x")
     with pytest.raises(Died):
-        await here.hands(Fate(3)).settle.results([Message(1, done)])
+        await here.hands(Fate(3)).settle.settle_batch([Message(1, done)])
     assert here.told == []
     assert (await end_again(here))["output"] == LARGEST + "x"
     assert await here.is_due(task)

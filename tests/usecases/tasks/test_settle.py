@@ -38,14 +38,14 @@ async def died_and_done(world: World, data: bytes, fate: Fate) -> bool:
     died = False
     try:
         first = Message(1, data)
-        await settle.results([first])
+        await settle.settle_batch([first])
         # The ack is the last act: a pod that dies before it has said nothing.
         fate.at_work(lambda: None)
     except Died:
         died = True
         hands = world.hands(Fate())
         again = Message(1, data, delivered=2)
-        await hands.settle.results([again])
+        await hands.settle.settle_batch([again])
         assert again.said == ["ack"]
         for _ in range(2):
             await hands.outbox.poll()
@@ -96,7 +96,7 @@ async def test_results_of_undispatched_decisions_are_read_at_once(world: Callabl
     await here.pod.decide(*(Ask(w, free) for w in wanted))
     settle, _ = here.settle(fate := Fate())
     batch = [Message(n, result(tenant_id=TENANT, request_id=w.request_id)) for n, w in enumerate(wanted)]
-    await settle.results(batch)
+    await settle.settle_batch(batch)
     assert (await here.actions()).count("result.settled") == 50
     assert fate.acts == 2
 
@@ -114,7 +114,7 @@ async def test_an_answer_that_cannot_be_read_keeps_its_result(world: Callable[[]
     for n in range(8):
         settle, _ = here.settle(Fate())  # another pod each time: they count together
         batch = [Message(1, result(tenant_id=TENANT, request_id="bad"), delivered=n + 1)]
-        await settle.results([*batch, *([] if n else [Message(2, result(tenant_id=TENANT, request_id="good"))])])
+        await settle.settle_batch([*batch, *([] if n else [Message(2, result(tenant_id=TENANT, request_id="good"))])])
         assert batch[0].said == (["ack"] if n == 7 else [f"nak {min(2**n, 4)}"])
     assert (await here.actions()).count("result.settled") == 1
     assert [x["error_code"] for x in here.letters] == ["internal"]
@@ -152,7 +152,7 @@ async def test_defects_of_a_result_are_settled_audited_counted_and_told(world: C
     parts = {"tokens": {"input": 20, "output": USED - 20}}
     body = orjson.loads(result(tenant_id=TENANT, **named)) | odd | parts
     hands = here.hands(Fate())
-    await hands.settle.results([message := Message(1, json.dumps(body).encode())])
+    await hands.settle.settle_batch([message := Message(1, json.dumps(body).encode())])
     await hands.outbox.drained()
     await hands.final_results.drained()
     assert message.said == ["ack"]
@@ -177,7 +177,7 @@ async def test_tokens_that_are_no_number_leave_the_reservation(world: Callable[[
     made = await here.ask("r", RESERVED)
     settle, _ = here.settle(Fate())
     odd = orjson.loads(result(tenant_id=TENANT, request_id="r")) | {"tokens": "many"}
-    await settle.results([Message(1, orjson.dumps(odd))])
+    await settle.settle_batch([Message(1, orjson.dumps(odd))])
     assert isinstance(made, Admitted)
     assert (await here.actions()).count("result.settled") == 1
     assert isinstance(await here.ask("rest", TOKENS.limit - RESERVED), Admitted)

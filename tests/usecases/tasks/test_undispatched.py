@@ -106,8 +106,8 @@ async def test_a_result_is_settled_once_after_such_an_end(world: Callable[[], An
     hands = here.hands(Fate())
     await end(here, hands, task)
     messages = [Message(n, success(task)) for n in range(1, 4)]
-    await hands.settle.results(messages[:1])
-    await hands.settle.results(messages[1:])
+    await hands.settle.settle_batch(messages[:1])
+    await hands.settle.settle_batch(messages[1:])
     await hands.outbox.drained()
     assert here.usage == [to_text(task)]
     assert {m.said[-1] for m in messages} == {"ack"}
@@ -129,12 +129,12 @@ async def test_it_is_metered_once_whoever_dies(world: Callable[[], Any], end: En
         fate, died = Fate(at, after=after), False
         try:
             first = here.hands(fate)
-            await first.settle.results([Message(1, success(task))])
+            await first.settle.settle_batch([Message(1, success(task))])
             await first.outbox.drained()
         except Died:
             died = True
             hands = here.hands(Fate())
-            await hands.settle.results([Message(1, success(task), 2)])
+            await hands.settle.settle_batch([Message(1, success(task), 2)])
             for _ in range(3):
                 await hands.outbox.poll()
             await hands.outbox.drained()
@@ -152,7 +152,7 @@ async def test_an_error_of_a_worker_ends_it_without_a_next_attempt(world: Callab
     task = await pushed(here)
     hands = here.hands(Fate())
     await end(here, hands, task)
-    await hands.settle.results([Message(1, success(task).replace(b'"success"', b'"error"'))])
+    await hands.settle.settle_batch([Message(1, success(task).replace(b'"success"', b'"error"'))])
     record = await record_of(here, task)
     assert (record.state, record.open) == (TaskState.FAILED, False)
     assert here.usage == []
@@ -176,7 +176,7 @@ async def test_a_result_that_meets_the_end_is_taken_again(
 
     monkeypatch.setattr(here.tasks, "move", ended_first)
     message = Message(1, success(task))
-    await hands.settle.results([message])
+    await hands.settle.settle_batch([message])
     assert message.said == ["ack"]
     await hands.outbox.drained()
     assert here.usage == [to_text(task)]

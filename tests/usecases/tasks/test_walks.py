@@ -129,7 +129,7 @@ async def compare(made_world: Callable[[], Any], numbers: Sequence[int], batches
     settle, outbox = world.settle(Fate())
     for batch in batches:
         deliveries = [Message(t.sequence, message(name, made, t)) for t in batch]
-        await settle.results(deliveries)
+        await settle.settle_batch(deliveries)
         assert [d.said for d in deliveries] == [["ack"]] * len(batch)
         letters += sum(not model(made, t) for t in batch)
     await outbox.drained()
@@ -198,7 +198,7 @@ async def test_two_pods_settle_different_decisions(world: Callable[..., Any]) ->
     (settle, outbox), (other, others) = here.settle(Fate()), here.settle(Fate())
     told = [message("r", made, Told(BY_PROVIDER, 1, True, n)) for n in range(10)]
     deliveries = [Message(n, data) for n, data in enumerate(told)]
-    await asyncio.gather(settle.results(deliveries[::2]), other.results(deliveries[1::2]))
+    await asyncio.gather(settle.settle_batch(deliveries[::2]), other.settle_batch(deliveries[1::2]))
     await outbox.drained()
     await others.drained()
     assert sorted(here.usage) == sorted(m.decision_id for m in made)
@@ -213,13 +213,13 @@ async def test_a_result_that_comes_again_settles_no_other_step(world: Callable[.
         first, *_ = await walk(here, name, [Step()])
         data = orjson.dumps(orjson.loads(result(tenant_id=TENANT, request_id=name)) | {"status": "error"} | told)
         settle, outbox = here.settle(Fate())
-        await settle.results([Message(7, data)])
+        await settle.settle_batch([Message(7, data)])
         # The rule sends it to alpha again.
         (second,) = await walk(here, name, [Step("408", "beta")])
         assert (first.provider, second.provider) == ("alpha", "alpha")
-        await settle.results([Message(7, data, delivered=2)])
+        await settle.settle_batch([Message(7, data, delivered=2)])
         before = len(here.usage)
-        await settle.results([Message(8, result(tenant_id=TENANT, request_id=name, provider_id="alpha"))])
+        await settle.settle_batch([Message(8, result(tenant_id=TENANT, request_id=name, provider_id="alpha"))])
         await outbox.drained()
         assert here.usage[before:] == [second.decision_id]
     assert here.letters == []

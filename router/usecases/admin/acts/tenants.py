@@ -4,7 +4,7 @@ from router.domain.audit import Actor
 from router.domain.json import JsonValue
 from router.domain.roles import Role
 from router.usecases.admin.act_fields import ActFields
-from router.usecases.admin.act_replies import census_facts, purged_facts
+from router.usecases.admin.act_replies import contents_facts, purged_facts
 from router.usecases.admin.acts.act import PAGE, SWITCH, Act, AdminServices, Answer
 from router.usecases.admin.paging import page
 
@@ -47,7 +47,7 @@ async def _show_tenant(services: AdminServices, body: ActFields, _by: Actor) -> 
     """Count a tenant's keys and open tasks."""
     tenant = body.tenant()
     body.check()
-    return {"tenant_id": tenant, **census_facts(await services.tenants.census(tenant))}
+    return {"tenant_id": tenant, **contents_facts(await services.tenants.contents(tenant))}
 
 
 async def _purge_tenant(services: AdminServices, body: ActFields, by: Actor) -> Answer:

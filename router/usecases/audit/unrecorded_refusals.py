@@ -36,7 +36,7 @@ class _Waiting:
         self.count = 0
 
 
-class Unrecorded:
+class UnrecordedRefusals:
     """Counts refusals by tenant and writes the counts once a second; they grow on while the store is unavailable."""
 
     def __init__(self, tasks: TaskStore, telemetry: Telemetry, *, every_s: float = 1.0) -> None:

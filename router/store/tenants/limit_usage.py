@@ -35,7 +35,7 @@ def measure_script(**options: Any) -> Script:
     )
 
 
-class RedisMeasure:
+class RedisLimitUsage:
     """Reads limit usage; the port has the promises."""
 
     def __init__(self, keys: Keys, nodes: Nodes, *, shared_calls: bool = True, script: Script | None = None) -> None:

@@ -14,7 +14,7 @@ from router.errors import StoreError
 from router.ports.alerts import AlertSink
 from router.ports.tenants import SamplePage, StoreSample
 from router.telemetry import Telemetry
-from router.usecases.alerts.rules import Level
+from router.usecases.alerts.thresholds import Level
 
 log = logging.getLogger("router.census")
 
@@ -23,7 +23,7 @@ EVERY_S = 5.0
 LEASE_STEPS = 6
 
 
-class Census:
+class StoreKeySampler:
     """Samples a page every `every_s` seconds while this pod leads; alerts on a kind with more than `max_bytes`."""
 
     def __init__(

@@ -13,8 +13,8 @@ from router.domain.policy.limits import limit
 from router.domain.policy.model import Algorithm, Breaker, Resource, Scope, StoredPolicy, TenantPolicies, provider_entry
 from router.domain.result import BreakerVerdict
 from router.store.servers.nodes import Nodes, SingleNode
-from router.store.tenants import measure
-from router.store.tenants.measure import RedisMeasure, measure_script
+from router.store.tenants import limit_usage as measure
+from router.store.tenants.limit_usage import RedisLimitUsage, measure_script
 from tests.servers import ValkeyProcess
 from tests.store.filled import RICH, everything
 from tests.store.harness import MINUTE, TEST_CLOCK, Ask, Direct, Store, head, policy, request, undispatched
@@ -22,11 +22,11 @@ from tests.store.harness import MINUTE, TEST_CLOCK, Ask, Direct, Store, head, po
 FRAGILE = Breaker(failure_threshold=1, timeout_ms=MINUTE)
 
 
-def measured(store: Store) -> RedisMeasure:
+def measured(store: Store) -> RedisLimitUsage:
     """At the store's own time."""
     nodes = cast("Nodes", Direct(store))
     script = measure_script(replace={"clock": TEST_CLOCK})
-    return RedisMeasure(store.keys, nodes, shared_calls=not store.cluster, script=script)
+    return RedisLimitUsage(store.keys, nodes, shared_calls=not store.cluster, script=script)
 
 
 def counters(tenant: str, *policies: StoredPolicy) -> tuple[Counter, ...]:
@@ -153,7 +153,7 @@ async def test_a_store_that_is_full_is_looked_at(servers: None, tmp_path: Path) 
         nodes = SingleNode(server.url)
         await nodes.open()
         await nodes.call("CONFIG", "SET", "maxmemory", 1)
-        (found,) = await RedisMeasure(store.keys, nodes).measure([(tenant, counters(tenant, p))])
+        (found,) = await RedisLimitUsage(store.keys, nodes).measure([(tenant, counters(tenant, p))])
         assert found is not None
         await nodes.close()
 

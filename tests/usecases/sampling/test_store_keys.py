@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from router.domain.alert import Condition
 from router.ports.tenants import SamplePage
 from router.telemetry import Telemetry
-from router.usecases.sampling.census import WINDOW, Census
+from router.usecases.sampling.store_keys import WINDOW, StoreKeySampler
 from tests.usecases.fakes.alerts import RecordedAlerts
 
 KINDS = ("idem", "pin", "other")
@@ -38,7 +38,7 @@ class Pod:
         self.store = Store(pages)
         self.telemetry = Telemetry(CollectorRegistry(), store_kinds=KINDS)
         self.alerts = RecordedAlerts()
-        self.census = Census(self.store, self.telemetry, self.alerts, max_bytes=MIB, may_work=lambda: True)
+        self.census = StoreKeySampler(self.store, self.telemetry, self.alerts, max_bytes=MIB, may_work=lambda: True)
 
     def read(self, name: str, **labels: str) -> float | None:
         """A metric."""

@@ -10,7 +10,7 @@ from router.domain.policy.limits import limit
 from router.domain.policy.model import Policy, Resource, Scope, StoredPolicy, TenantPolicies, provider
 from router.errors import StoreError, StoreUnavailable
 from router.telemetry import Telemetry
-from router.usecases.sampling.measure import AT_ONCE, Measure
+from router.usecases.sampling.limit_usage import AT_ONCE, LimitUsageSampler
 
 LIMITS = (
     limit("minute", Scope.TENANT, Resource.REQUESTS, 10, 60_000),
@@ -49,7 +49,7 @@ class Pod:
         self.store = Store(standings)
         self.leads = True
         held = lambda: [tenant(t) for t in self.store.standings]  # noqa: E731
-        self.measure = Measure(self.store, held, self._lead, self.telemetry, may_work=lambda: True)
+        self.measure = LimitUsageSampler(self.store, held, self._lead, self.telemetry, may_work=lambda: True)
 
     async def _lead(self, lease_ms: int) -> bool:
         assert lease_ms > 10_000, "it must outlive the time to the next look"

@@ -44,7 +44,7 @@ class _Totals:
             self.near[kind] += ratio >= NEAR
 
 
-class Measure:
+class LimitUsageSampler:
     """Measures every `every_s` seconds while this pod leads.
 
     `held` returns the policies that this pod has cached. `lead(lease_ms)` takes or keeps the lead and returns whether

@@ -6,7 +6,7 @@ from router.ports.alerts import AlertSink
 from router.telemetry import Telemetry
 
 
-class Isolation:
+class IsolationViolations:
     """Counts violations and raises their alert."""
 
     def __init__(self, telemetry: Telemetry, alerts: AlertSink) -> None:

@@ -8,14 +8,14 @@ import pytest
 from router.bus.client import headers as wire
 from router.bus.client.connection import Bus
 from router.bus.client.faults import NoRespondersError
-from router.bus.requests.decide_door import DecideDoor, Reply
+from router.bus.requests.decide_endpoint import DecideEndpoint, Reply
 from tests.bus.conftest import Heard
 from tests.servers import NatsProcess
 
 Request = tuple[bytes, Mapping[str, str] | None, str | None, Reply | None]
 
 
-def door(bus: Bus, name: str) -> tuple[DecideDoor, list[Request]]:
+def door(bus: Bus, name: str) -> tuple[DecideEndpoint, list[Request]]:
     """A door on a subject of the test's own, that answers each request with its data."""
     seen: list[Request] = []
 
@@ -24,7 +24,7 @@ def door(bus: Bus, name: str) -> tuple[DecideDoor, list[Request]]:
         if reply is not None:
             reply(data, {"x-echo": "1"} if headers else None)
 
-    return DecideDoor(bus, handle, "pod-7", subject=f"{name}.decide"), seen
+    return DecideEndpoint(bus, handle, "pod-7", subject=f"{name}.decide"), seen
 
 
 async def test_every_request_gets_the_answer_with_the_pods_name(bus: Bus, client: Bus, name: str) -> None:
@@ -116,7 +116,7 @@ async def test_a_reply_that_cannot_be_sent_is_logged(
         reply(bytes(bus.max_payload), None)
         heard(1)
 
-    made = DecideDoor(bus, handle, "p", subject=f"{name}.decide")
+    made = DecideEndpoint(bus, handle, "p", subject=f"{name}.decide")
     await made.open()
     client.send(wire.publish(f"{name}.decide".encode(), b"_INBOX.nobody", b"", b""))
     await heard.until(1)

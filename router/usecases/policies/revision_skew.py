@@ -7,7 +7,7 @@ cached stamp. The gauges over this have no tenant label: the number of such tena
 from collections.abc import Callable
 
 
-class Skew:
+class RevisionSkew:
     """Tenants behind the store, by the time of the first differing stamp. `clock` is monotonic, in seconds.
 
     `since` is public for reading: the hot path tests once per row whether it is empty.

@@ -30,7 +30,7 @@ Handle = Callable[[bytes, Mapping[str, str] | None, str | None, Reply | None], N
 """`handle(data, headers, subject_tenant, reply)`; `reply` is None when the request has no reply subject."""
 
 
-class DecideDoor:
+class DecideEndpoint:
     """The entry; closed until `open()`. A reply that cannot be sent is only logged: its caller times out."""
 
     def __init__(

@@ -7,7 +7,7 @@ import pytest
 from router.store.key_kinds import KEYS
 from router.store.keys import Keys
 from router.store.servers.nodes import Nodes, SingleNode
-from router.store.tenants.census import OTHER, RedisSample, kind_of_key
+from router.store.tenants.sample import OTHER, RedisSample, kind_of_key
 from tests.store.filled import everything, filled
 from tests.store.harness import Store
 
