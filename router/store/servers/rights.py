@@ -83,6 +83,11 @@ def acl_rules(party: Party, server: Server) -> str:
     return " ".join(["resetkeys", *keys, "resetchannels", "-@all", *granted])
 
 
+def sentinel_rules() -> str:
+    """The rules of a user of the sentinels, for any party that uses Redis."""
+    return f"resetkeys resetchannels -@all +{_GREETING} +sentinel|master"
+
+
 class Missing(Struct, frozen=True):
     """Rights that Redis does not give: those that everything needs, and those that only a part needs."""
 
