@@ -84,8 +84,17 @@ def acl_rules(party: Party, server: Server) -> str:
 
 
 def sentinel_rules() -> str:
-    """The rules of a user of the sentinels, for any party that uses Redis."""
+    """The rules of a user in the sentinels, for any party that uses Redis."""
     return f"resetkeys resetchannels -@all +{_GREETING} +sentinel|master"
+
+
+SENTINEL_IN_REDIS = """
+resetkeys allchannels -@all +ping +info +role +publish +subscribe +multi +exec +slaveof +config|rewrite +client|setname
++client|kill +script|kill
+"""
+"""The rules of the sentinels' own user in Redis (https://valkey.io/topics/sentinel)."""
+REPLICA_IN_REDIS = "resetkeys resetchannels -@all +ping +psync +replconf"
+"""The rules of the replicas' user in the primary."""
 
 
 class Missing(Struct, frozen=True):
