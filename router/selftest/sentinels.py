@@ -46,4 +46,4 @@ class SentinelChecks:
                 f"; with ROUTER_WAIT_REPLICAS={self._wait_replicas}, a failover refuses requests until the old primary "
                 "is back: run one replica more"
             )
-        return f"{len(views)} sentinels name {named[0]} with {replicas} replicas{note}"
+        return f"{len(views)} sentinels name {named[0]} with {replicas} known replicas{note}"

@@ -99,6 +99,7 @@ class RedisTasks:
         nodes: Nodes,
         *,
         audit_max_len: int = 100_000,
+        deadline_max_ms: int = 1_800_000,
         shared_calls: bool = True,
         on_moved: Callable[[Move, BreakerTurn], None] = _ignore_move,
     ) -> None:
@@ -108,7 +109,7 @@ class RedisTasks:
         self._claim = claim_script()
         self._claims = Claims("tasks")
         self._throttle = LogThrottle(time.monotonic)
-        self._header = layouts.SETTLE_BATCH.head.pack(audit_max_len)
+        self._header = layouts.SETTLE_BATCH.head.pack(audit_max_len, deadline_max_ms)
         # A single node takes rows of all partitions in one call; a Cluster needs one call per partition.
         self._shared = shared_calls
         self._first = 0

@@ -61,7 +61,10 @@ class _Due:
 
 
 class Sweeper:
-    """Polls the due list every `every_s` seconds, at most `MAXIMUM` tasks per poll; after a full poll at once again."""
+    """Polls the due list every `every_s` seconds, at most `MAXIMUM` tasks per poll; after a full poll at once again.
+
+    `on_timed_out` is called for each attempt whose deadline has passed.
+    """
 
     def __init__(
         self,
@@ -90,6 +93,7 @@ class Sweeper:
         self._may_work = may_work
         self._now_ms = now_ms
         self._every_s = every_s
+        self.on_timed_out: Callable[[], None] = lambda: None
 
     async def run(self) -> None:
         """Poll forever; cancel to stop. While the store is unavailable, polls fail and are repeated."""
@@ -197,6 +201,7 @@ class Sweeper:
             match outcome:
                 case Moved():
                     self._telemetry.assignments_timed_out.inc()
+                    self.on_timed_out()
                     self._effects.breaker_turned(outcome.turn, record.facts.tenant_id, record.provider_id)
                     self._effects.moved(move)
                     if not move.state.final:
@@ -249,4 +254,4 @@ class Sweeper:
             keep_ms=self._effects.tombstone_ms,
             final=self._effects.final(record, result),
         )
-        return replace(move, below=TaskState.PUBLISHED, why=Dispatched.OPEN)
+        return replace(move, before_state=TaskState.PUBLISHED, why=Dispatched.OPEN)
