@@ -104,7 +104,7 @@ def durable_consumers(s: Settings) -> tuple[ConsumerSpec, ...]:
 
 
 def nats_account(s: Settings, tenant: str | None = None, *, consumer: str = WORKERS) -> Account:
-    """What the permissions in NATS follow from. `tenant`: hold callers and workers to it. `consumer`: of workers."""
+    """The settings behind the permissions in NATS. `tenant`: hold callers and workers to it. `consumer`: of workers."""
     from router.usecases.admin.acts import ACTS  # noqa: PLC0415 - only `router acl` needs it, and it is slow to import
 
     options = bus_options(s)

@@ -51,7 +51,7 @@ def redis_sentinel(s: Settings) -> Sentinel | None:
 
 
 def redis_server(s: Settings) -> Server:
-    """What the rights in Redis follow from."""
+    """The settings that the rights in Redis depend on."""
     return Server(
         schema=s.store_schema,
         cluster=s.redis_cluster,

@@ -265,9 +265,9 @@ class Store:
         """The rows as this version's script takes them."""
         return batch.rows
 
-    def claim(self, partition: int, lease_ms: int, maximum: int) -> list[bytes]:
+    def claim(self, partition: int, lease_ms: int, maximum: int, ahead_ms: int = 0) -> list[bytes]:
         """Tasks of one partition that are due, taken for a while."""
-        reply = self.call(self.claim_script, [self.keys.due(partition)], [lease_ms, maximum])
+        reply = self.call(self.claim_script, [self.keys.due(partition)], [lease_ms, maximum, ahead_ms])
         assert reply[:3] == [0, self.now, 0]
         return list(reply[4::2])
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec import Struct
 
 from router.bus.announce import SUBJECT as ANNOUNCEMENTS
-from router.bus.requests.reply_subjects import PASSING
+from router.bus.requests.reply_subjects import GATEWAY, PASSING
 from router.bus.streams.consumers import REQUEST_SUBJECTS, WORKERS
 from router.bus.streams.specs import ConsumerSpec, StreamSpec
 from router.domain.access import HOLDS, PLACEHOLDER, Party
@@ -130,7 +130,7 @@ def _served() -> tuple[str, ...]:
 def _of_pod(account: Account) -> list[str]:
     written = [s for spec in account.streams if spec.kind not in _NOT_BY_PODS for s in spec.subjects]
     # Without a list, pods answer every inbox: the usual ones, and those of the account's own prefix.
-    answered = account.reply_prefixes or (*PASSING, f"{account.inbox}.")
+    answered = (*account.reply_prefixes, GATEWAY) if account.reply_prefixes else (*PASSING, f"{account.inbox}.")
     return [
         *(f"{prefix}>" for prefix in (*answered, *account.result_prefixes)),
         # A caller may choose any of these for its assignments (`options.assignment_subject`).

@@ -26,7 +26,7 @@ from router.errors import OutcomeUnknown, StoreError, StoreForbidden, StoreUnava
 from router.store.decide.link import Command
 from router.store.scripts.load import Script
 from router.store.servers.options import ANYBODY, Access, connection_factory, connection_pool
-from router.store.servers.refusals import USE_CLUSTER, met_a_cluster, refused
+from router.store.servers.refusals import USE_CLUSTER, met_a_cluster, refused, unavailable
 
 Address = tuple[str, int] | None
 
@@ -130,7 +130,7 @@ class Client:
         except RedisTimeoutError as fault:
             raise OutcomeUnknown(f"Redis: {fault}") from fault
         except (RedisConnectionError, ClusterDownError, TryAgainError, RedisClusterException, OSError) as fault:
-            raise StoreUnavailable(f"Redis: {fault}") from fault
+            raise StoreUnavailable(unavailable(fault)) from fault
         except ReadOnlyError:
             await self._demoted()
             raise
@@ -221,7 +221,7 @@ class SingleNode(Client):
         try:
             (facts,) = await self.each("INFO", "cluster")
         except StoreForbidden:
-            # The first refusal of a key's command tells.
+            # The first refusal of a key's command decides.
             return
         if facts.get("cluster_enabled"):
             raise StoreError(f"Redis: {USE_CLUSTER}")

@@ -91,6 +91,7 @@ def test_only_listed_replies_are_sent_where_the_setting_lists_them() -> None:
     assert may(Party.POD, "_R_.x.1")
     assert may(Party.POD, "team.7", ROUTER_REPLY_PREFIXES="team.")
     assert not may(Party.POD, "_INBOX.7", ROUTER_REPLY_PREFIXES="team.")
+    assert may(Party.POD, "_GR_.cluster.server.team.7", ROUTER_REPLY_PREFIXES="team.")
 
 
 def test_names_of_streams_follow_the_settings() -> None:
