@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from redis import Redis
 
+from router.domain.access import Party
 from router.domain.outcome import Admitted, LimitHit, Replay, Unavailable
 from router.domain.policy.model import Limit, Resource, Scope
 from router.errors import StoreError, StoreUnavailable
@@ -17,10 +18,12 @@ from router.store.decide.calls import LaneSettings
 from router.store.servers.options import Access, Sentinel
 from router.store.servers.rights import sentinel_rules
 from router.store.servers.sentinels import SentinelPrimary, Sentinels, View
+from tests.certificates import Authority
 from tests.sentinels import MASTER, SentinelSet
-from tests.servers import ValkeyProcess, to_its_end
+from tests.servers import PASSWORD, ValkeyProcess, to_its_end
 from tests.store.harness import Ask, policy, request
 from tests.store.pods import Pod, ask, fresh_keys
+from tests.tls_proxy import tls_in_front
 
 IGNORED = "redis://nobody.invalid:1/0"
 """With sentinels the URL's host and port are not used."""
@@ -201,6 +204,42 @@ async def test_wrong_names_and_logins(servers_of_sentinels: SentinelSet) -> None
             await asked.primary()
         assert "wrong-one" not in str(refused.value)
         await asked.close()
+
+
+async def test_logins_and_databases_of_redis_stay(servers_of_sentinels: SentinelSet) -> None:
+    """Of the URL only host and port go; a wrong password is refused by the primary, not by the sentinels."""
+    servers = servers_of_sentinels
+    nodes = SentinelPrimary(f"redis://{Party.POD}@nobody.invalid/0", Access(), sentinel(servers))
+    with pytest.raises(StoreError):
+        await nodes.open()
+    await nodes.close()
+    nodes = SentinelPrimary(IGNORED.replace("/0", "/3"), Access(f"router-{Party.POD}", PASSWORD), sentinel(servers))
+    with pytest.raises(StoreError, match="select"):
+        await nodes.open()  # its rights are those of database 0
+    await nodes.close()
+    nodes = SentinelPrimary(IGNORED, Access(f"router-{Party.POD}", PASSWORD), sentinel(servers))
+    await nodes.open()
+    await nodes.close()
+
+
+async def test_sentinels_over_mutual_tls(servers_of_sentinels: SentinelSet, tmp_path: Path) -> None:
+    """With a certificate of the authority that they trust, and with no other."""
+    servers = servers_of_sentinels
+    authority, other = Authority(tmp_path / "ours"), Authority(tmp_path / "other")
+    pod, stranger = authority.issue("pod"), other.issue("pod")
+    context = authority.issue("sentinel").context(authority.ca)
+    async with AsyncExitStack() as stack:
+        ports = [await stack.enter_async_context(tls_in_front(port, context)) for _, port in servers.addresses]
+        addresses = tuple(("127.0.0.1", port) for port in ports)
+        for mine, trusted in ((pod, True), (stranger, False)):
+            access = Access(tls_ca=str(authority.ca), tls_cert=str(mine.cert), tls_key=str(mine.key))
+            asked = Sentinels(Sentinel(addresses, MASTER, access=access, tls=True), timeout_s=10)
+            if trusted:
+                assert (await asked.primary())[1] == await asyncio.to_thread(servers.named)
+            else:
+                with pytest.raises(StoreUnavailable):
+                    await asked.primary()
+            await asked.close()
 
 
 async def test_a_repeated_answer_waits_for_the_replicas_too(servers_of_sentinels: SentinelSet) -> None:
