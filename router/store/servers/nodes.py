@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
+    AuthenticationError,
     ClusterDownError,
     NoScriptError,
     ReadOnlyError,
@@ -22,7 +23,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from router.errors import OutcomeUnknown, StoreError, StoreForbidden, StoreUnavailable
+from router.errors import OutcomeUnknown, StoreError, StoreForbidden, StoreLoginRefused, StoreUnavailable
 from router.store.decide.link import Command
 from router.store.scripts.load import Script
 from router.store.servers.options import ANYBODY, Access, connection_factory, connection_pool
@@ -129,6 +130,8 @@ class Client:
             raise
         except RedisTimeoutError as fault:
             raise OutcomeUnknown(f"Redis: {fault}") from fault
+        except AuthenticationError as fault:
+            raise StoreLoginRefused(f"Redis: {fault}") from fault
         except (RedisConnectionError, ClusterDownError, TryAgainError, RedisClusterException, OSError) as fault:
             raise StoreUnavailable(unavailable(fault)) from fault
         except ReadOnlyError:
