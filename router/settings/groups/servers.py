@@ -31,7 +31,7 @@ class Nats(Group):
     )
     nats_inbox_prefix: str = setting(
         "_INBOX",
-        "First tokens of the pod's own inboxes, for users that may subscribe only to inboxes of their own.",
+        "First tokens of this process's own inboxes, for users that may subscribe only to those (`router acl nats`).",
         pattern=_TOKENS,
     )
     nats_js_domain: str | None = setting(
