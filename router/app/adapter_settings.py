@@ -3,7 +3,7 @@
 from urllib.parse import unquote, urlsplit
 
 from router.bus.client.options import BusOptions, js_prefix_of
-from router.bus.client.rights import Account
+from router.bus.rights import Account
 from router.bus.streams.consumers import WORKERS, consumers
 from router.bus.streams.specs import ConsumerSpec, StreamSpec
 from router.domain.access import ROLES

@@ -238,6 +238,7 @@ class Pod:
             flush_left_out()
             self._tasks.tick()
             self._audit.watch.tick()
+            t.loop_tasks.set(len(asyncio.all_tasks()))
             t.in_flight.set(self._deciding.decide.in_flight)
             t.policy_loads_waiting.set(self._policies.cache.loads_waiting)
             t.nats_connected.set(int(platform.bus.connected))

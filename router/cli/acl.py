@@ -67,7 +67,7 @@ def nats(
     import msgspec
 
     from router.app.adapter_settings import nats_account
-    from router.bus.client.rights import authorization, user
+    from router.bus.rights import authorization, user
     from router.settings import load
 
     if name is not None and (len(party or ()) != 1 or re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name) is None):
