@@ -41,6 +41,8 @@ class KeyPositions:
 class Cluster(Client):
     """A Redis Cluster."""
 
+    shares_calls = False
+
     def __init__(self, url: str, access: Access = ANYBODY, *, timeout_s: float = 1.0):
         super().__init__(_client(url, access, timeout_s))
         self._url = url
