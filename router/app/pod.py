@@ -20,11 +20,12 @@ from functools import partial
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
 from router import __version__
-from router.app.adapter_settings import insecure_redis, secrets_of, short_tokens
+from router.app.adapter_settings import secrets_of, short_tokens
 from router.app.audit import AuditParts
 from router.app.deciding import DecideParts
 from router.app.platform import Platform
 from router.app.policies import PolicyParts
+from router.app.redis_nodes import insecure_redis
 from router.app.services import Services
 from router.app.tasks import TaskParts
 from router.bus import announce, workers
@@ -166,6 +167,7 @@ class Pod:
         self._run(policies.breaker_episodes.run(), "breaker episodes")
         await self._until_done("serving", self._open_endpoint)
         _settle_garbage_collector()
+        self._deciding.standstill.start()
         log.info("pod %s serves", self._s.pod_name, extra={"event": Event.POD_READY})
 
     async def _until_done(self, condition: str, step: Callable[[], Awaitable[object]]) -> None:
@@ -201,7 +203,6 @@ class Pod:
         for loop in self._tasks.loops.values():
             await loop.check_permission()
         await self._deciding.endpoint.open()
-        self._deciding.standstill.start()
 
     async def _open_bus(self) -> None:
         """Open what is not open yet; called again after a refused permission."""
