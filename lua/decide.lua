@@ -35,7 +35,8 @@
 --   The call returns { 0, seconds, microseconds, one string a row: layout reply, then as above }. A row reads and
 --   checks everything before it writes anything: a refusal charges nothing. A row runs under pcall: a faulty row gets
 --   code 7 and the other rows run. State strings are written back whatever the rows came to. A preview takes the same
---   way and ends before the first write; its claim, if it asks for one, is all that it writes. "seen" is what the row
+--   way and ends before the first write; its claim, if it asks for one, is all that it writes. What lies ahead because
+--   Redis' clock was set back is moved back by any row that meets it. "seen" is what the row
 --   saw on its way (include/decide/seen.lua); previews and rows that explain get it. A row writes in this order:
 --   index of message and step, due set, audit record, charges (in memory), leases, probe, pin, life of the work item,
 --   delivery record, remembered answer. A fault before the charges leaves at most an index entry and a due entry
@@ -195,6 +196,7 @@ local function begin(keys, argv)
   now, now_us = server_time()
   --- @assign decide_batch argv[1]
   -- Commands take strings: converted once.
+  longest_deadline = deadline_max_ms
   idem_ms, audit_max, audit_ms = tostring(idem_ms), tostring(audit_max), tostring(audit_ms)
   alive = '(' .. string.format('%.0f', now)
 end

@@ -49,7 +49,9 @@ local function measure(row)
   --- @unpack measure_row row -> pos
   local forced, held = forced_at(k_head)
   local open, half_open = 0, 0
-  for entry, b in pairs(state_at(k_state).breakers or {}) do
+  local st = state_at(k_state)
+  for entry, b in pairs(st.breakers or {}) do
+    breaker_back(st, b, now)
     if b.kept > now and not forced[entry] then
       if b.state == OPEN and b.until_ms > now then
         open = open + 1

@@ -52,6 +52,7 @@ local call = redis.call
 local now, now_us = server_time()
 --- @unpack settle_batch ARGV[1]
 audit_max = tostring(audit_max)
+longest_deadline = deadline_max_ms
 
 -- Writes an audit record of format 1: as of decide (include/decide/record.lua), without seen and offer.
 local function audit(k, action, decision, code, index, features)
@@ -59,9 +60,9 @@ local function audit(k, action, decision, code, index, features)
     pack('>BBddc16BBdBc0c0', 1, action, now, now_us, decision, code, index, -1, 0, '', features))
 end
 
--- Gives units back to a sliding limit, in the bucket that was charged at `charged_ms`; units whose bucket has left
--- are gone.
+-- Gives units back to a sliding limit, in the bucket that was charged; units whose bucket has left or moved are gone.
 local function give_back(st, o, units, charged_ms)
+  if charged_before_move(st, charged_ms, now) then return end
   local v = st.v
   local bucket = floor(charged_ms / ceil(v[o + WINDOW] / 11))
   local back = 0
@@ -111,12 +112,12 @@ local function correct(row, pos, n, decision)
 end
 
 -- The delivery record after the move, and whether it had ended before; nil when the row does not fit it.
-local function moved_task(record, decision, attempt, below, state, why, due_at, reopens)
+local function moved_task(record, decision, attempt, before_state, state, why, due_at, reopens)
   local format, state_now, attempt_now, why_now, charged_ms, due_now, decision_now = unpack('>BBBHddc16', record)
   if format ~= 1 then error('delivery record of format ' .. format) end
   if decision_now ~= decision or attempt_now ~= attempt then return nil end
-  local ended = reopens and state_now >= below and (why_now == DISPATCH_OPEN or why_now == DISPATCH_FAILED)
-  if state_now >= below and not ended then return nil end
+  local ended = reopens and state_now >= before_state and (why_now == DISPATCH_OPEN or why_now == DISPATCH_FAILED)
+  if state_now >= before_state and not ended then return nil end
   local after = pack('>BBBHdd', 1, state, attempt, why, charged_ms, due_at > 0 and due_at or due_now)
   return after .. record:sub(22), ended
 end
@@ -198,7 +199,7 @@ local function run(row)
   local after, had_ended
   if kind == SETTLE_TASK then
     local reopens = flags % (2 * SETTLE_REOPENS) >= SETTLE_REOPENS
-    after, had_ended = moved_task(there, decision, attempt, below, state, why, due_at, reopens)
+    after, had_ended = moved_task(there, decision, attempt, before_state, state, why, due_at, reopens)
   else
     after = moved_answer(there, decision, mark)
   end

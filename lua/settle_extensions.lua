@@ -67,7 +67,8 @@ end
 
 local function add_figures(r, t)
   local generation = floor(now / generation_ms)
-  if generation > r.generation then
+  -- A generation or a window that lies ahead is of before the clock was set back.
+  if generation > r.generation or r.generation - generation > 1 then
     r.before = generation == r.generation + 1 and r.recent or blank()
     r.recent, r.generation = blank(), generation
   end
@@ -75,7 +76,7 @@ local function add_figures(r, t)
   f[1], f[2], f[3] = f[1] + t.good, f[2] + t.bad, f[3] + t.took
   for i = 1, BUCKETS do f[3 + i] = f[3 + i] + t.buckets[i] end
   local window = floor(now / window_ms)
-  if window > r.window then r.window, r.rate_good, r.rate_bad = window, 0, 0 end
+  if window > r.window or r.window - window > 1 then r.window, r.rate_good, r.rate_bad = window, 0, 0 end
   r.rate_good, r.rate_bad = r.rate_good + t.good, r.rate_bad + t.bad
   if t.good > 0 then r.row = t.row else r.row = r.row + t.bad end
   if t.last_good > r.last_good then r.last_good = t.last_good end
@@ -99,6 +100,8 @@ local function turn(r, t)
     return -1
   end
   if t.probe == NO_PROBE then return -1 end
+  -- At most their own length after now, also when the clock was set back.
+  r.open_until, r.probe_until = math.min(r.open_until, now + open_ms), math.min(r.probe_until, now + t.probe_ms)
   if calls == 0 then
     if now < r.open_until or now < r.probe_until then return -1 end
     r.state, r.probe, r.probe_until = HALF_OPEN, t.probe, now + t.probe_ms

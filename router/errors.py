@@ -6,8 +6,11 @@ RouterError
 │   ├── StoreUnavailable  nothing was executed: not connected, breaker open, or refused before sending
 │   ├── StoreForbidden    Redis does not offer the command to this user: by ACL, renamed, or unknown
 │   ├── OutcomeUnknown    sent, but not answered in time: it may have been executed
+│   ├── LoadsFull         not asked: as many tenants wait for their policies as may
 │   └── StoreDamaged      a key has the wrong type or format: a retry does not help
 ├── BusError              an operation on NATS failed
+│   ├── PermissionRefused the user may not publish or subscribe to a subject
+│   └── LoginRefused      NATS does not accept the login
 ├── ExportFailed          an audit sink did not store the entries
 ├── PodUnavailable        a pod did not answer over HTTP
 ├── RevisionConflict      a compare-and-set failed: the policy has changed
@@ -55,6 +58,10 @@ class StoreForbidden(StoreError):
     """Redis does not offer a command to this user. A retry does not help before an operator acts."""
 
 
+class LoadsFull(StoreError):
+    """The store was not asked: as many tenants wait for their policies as may."""
+
+
 class OutcomeUnknown(StoreError):
     """The operation may have been executed."""
 
@@ -65,6 +72,14 @@ class StoreDamaged(StoreError):
 
 class BusError(RouterError):
     """NATS did not execute the operation."""
+
+
+class PermissionRefused(BusError):
+    """The server does not permit the user to publish or subscribe to a subject; the message names it."""
+
+
+class LoginRefused(BusError):
+    """The server does not accept the login of this user."""
 
 
 class PodUnavailable(RouterError):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Self
 import pytest
 
 from router.app.adapter_settings import nats_account
-from router.bus.client.rights import authorization
+from router.bus.client.rights import authorization, user
 from router.domain.access import Party
 from router.settings import load
 from router.store.servers.rights import Server, acl_rules
@@ -107,6 +107,10 @@ class ServerProcess:
         self._fixed = port is not None
         self.port = port if port is not None else free_port()
         self.process: subprocess.Popen[bytes] | Contained | None = None
+        self.prefix: tuple[str, ...] = ()
+        """Words before the command, such as a program that enters a namespace."""
+        self.env: dict[str, str] = {}
+        """Added to its environment."""
 
     def command(self) -> list[str]:
         """The command line for the present port."""
@@ -159,7 +163,14 @@ class ServerProcess:
 
             return Contained(self.image, command[self.entrypoint_words :], self.data, self.log)
         with self.log.open("ab") as log:
-            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.data)
+            return subprocess.Popen(
+                [*self.prefix, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.data,
+                env=os.environ | self.env,
+            )
 
     def stop(self) -> None:
         """End it in order, by pid; killed when that takes too long. Nothing happens when it is down."""
@@ -239,16 +250,24 @@ class NatsProcess(ServerProcess):
         """Whether the configuration has users of its own."""
         return "authorization" in self.extra or "accounts" in self.extra
 
-    def url_of(self, party: Party) -> str:
-        """The address for a party that has its least rights."""
-        return f"nats://router-{party}:{PASSWORD}@127.0.0.1:{self.port}"
+    def url_of(self, party: Party | str) -> str:
+        """The address for a party that has its least rights, or for a user."""
+        name = f"router-{party}" if isinstance(party, Party) else party
+        return f"nats://{name}:{PASSWORD}@127.0.0.1:{self.port}"
 
-    def grant(self, env: Mapping[str, str]) -> None:
-        """From the next start on, the server has the users that `router acl nats` prints with these settings."""
+    def grant(self, env: Mapping[str, str], more: str = "") -> None:
+        """From the next start on, the server has the users that `router acl nats` prints with these settings, `nobody`
+        without rights, and `more`.
+        """
         if self._limited:
             return
-        users = authorization(nats_account(load({"ROUTER_NATS_URL": self.url, **env})))
-        everything = f'{{ user: "tests", password: "{PASSWORD}" }}'
+        account = nats_account(load({"ROUTER_NATS_URL": self.url, **env}))
+        users = authorization((party, user(party, account)) for party in Party)
+        nothing = 'publish: { allow: ["no.subject"] }, subscribe: { allow: ["no.subject"] }'
+        everything = (
+            f'{{ user: "tests", password: "{PASSWORD}" }}\n'
+            f'{{ user: "nobody", password: "{PASSWORD}", permissions: {{ {nothing} }} }}\n{more}'
+        )
         self._granted = "no_auth_user: tests\n" + users.replace("users: [", f"users: [\n{everything}", 1).replace(
             "CHANGE-ME", PASSWORD
         )
@@ -340,15 +359,17 @@ class ValkeyProcess(ServerProcess):
         """The address for pods with the rights of the version before."""
         return f"redis://router-previous:{PASSWORD}@127.0.0.1:{self.port}/0"
 
-    def url_of(self, party: Party) -> str:
-        """The address for a party that has its least rights; see `least_users`."""
-        return f"redis://router-{party}:{PASSWORD}@127.0.0.1:{self.port}/0"
+    def url_of(self, party: Party | str) -> str:
+        """The address for a party that has its least rights (see `least_users`), or for a user."""
+        name = f"router-{party}" if isinstance(party, Party) else party
+        return f"redis://{name}:{PASSWORD}@127.0.0.1:{self.port}/0"
 
     def command(self) -> list[str]:
         """One line of arguments; no configuration file."""
         base = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         previous = ("--user", "router-previous", "on", f">{PASSWORD}", *previous_rights.REDIS.split())
-        users = (*least_users(self.rights), *previous)
+        nobody = ("--user", "nobody", "on", f">{PASSWORD}", "resetkeys", "-@all", "+ping")
+        users = (*least_users(self.rights), *previous, *nobody)
         rest = ("--maxmemory-policy", "noeviction", "--dir", str(self.data), *users, *self.args)
         return [str(valkey_binary()), *base, *rest]
 

@@ -1,8 +1,11 @@
-"""Whether the store is away, as the lanes of several nodes tell it."""
+"""Whether the store is away, as the lanes of several nodes tell it; steps of its clock."""
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from router.app.observers import StoreWatch
+from router.domain.alert import FLEET, Condition
+from router.domain.json import JsonObject
 from router.telemetry import Telemetry
 
 
@@ -35,3 +38,38 @@ def test_the_store_refuses_until_every_node_takes_calls() -> None:
     refused(other, None)
     assert registry.get_sample_value("router_store_breaker_open") == 0
     assert told == ["back"]
+
+
+class Sink:
+    """Alerts that were raised."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Condition, str, str, JsonObject | None]] = []
+
+    def occurred(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
+        """An event without an end of its own."""
+        self.seen.append((condition, scope, message, metadata))
+
+    raise_ = resolve = occurred
+
+
+@pytest.mark.parametrize(
+    ("ms", "direction", "words"),
+    [
+        (7_200_000.4, "forward", "7,200.0 s"),
+        (-7_200_000.4, "back", "7,200.0 s"),
+        (-1_500.0, "back", "1.5 s"),
+        (1e12, "forward", "1,000,000,000.0 s"),
+    ],
+)
+def test_a_step_of_the_clock_is_counted_and_alerted(ms: float, direction: str, words: str) -> None:
+    """By its direction, with its length; a pod whose alerts are not up yet counts it."""
+    registry, sink = CollectorRegistry(), Sink()
+    watch = StoreWatch(Telemetry(registry))
+    watch.hooks().on_clock_step(ms)
+    watch.alerts = sink
+    watch.hooks().on_clock_step(ms)
+    assert registry.get_sample_value("router_store_clock_steps_total", {"direction": direction}) == 2
+    message = f"Redis' clock went {direction} by {words}"
+    metadata: JsonObject = {"step_ms": round(ms), "direction": direction}
+    assert sink.seen == [(Condition.CLOCK_STEPPED, FLEET, message, metadata)]

@@ -7,6 +7,8 @@
 --
 -- Times are Redis ms. An expired probe is neither success nor failure. Open: no probe before `until`, which a re-trip
 -- only extends. Closed after a trial: slow start, a share of the requests that grows from `since` to `until`.
+--
+-- A `since` that lies ahead of now is of before Redis' clock was set back: the breaker is moved back as a whole.
 local CLOSED, OPEN, HALF_OPEN = 0, 1, 2
 local BREAKER = '>c8BddI4BdI4dc80B'
 local SLOW_MAX_MS, SLOW_MIN = 10000, 0.1
@@ -47,15 +49,29 @@ local function breakers_pack(breakers, now)
   return table.concat(parts), last
 end
 
--- Whether a breaker that has just closed leaves this request to others; `part` in [0, 1) is the request's own.
-local function breaker_slow(e, part, now)
-  return now < e.until_ms and part >= math.max(SLOW_MIN, (now - e.since) / (e.until_ms - e.since))
+-- Moves a breaker back that turned at a moment ahead of now: it turned just now, and lasts as long as it would have.
+local function breaker_back(st, e, now)
+  local shift = e.since - now
+  if shift <= 0 then return end
+  e.since, e.until_ms, e.kept = now, math.max(now, e.until_ms - shift), math.max(now, e.kept - shift)
+  for i = 1, #e.probes do e.probes[i].expires = e.probes[i].expires - shift end
+  st.dirty = true
 end
 
+-- Whether a breaker that has just closed leaves this request to others; `part` in [0, 1) is the request's own.
+local function breaker_slow(st, e, part, now)
+  if now >= e.until_ms then return false end
+  breaker_back(st, e, now)
+  return part >= math.max(SLOW_MIN, (now - e.since) / (e.until_ms - e.since))
+end
+
+-- The probes that are out. One that would last longer than any deadline is of before the clock was set back, and has
+-- expired.
 local function breaker_live_probes(e, now)
   local live = {}
   for i = 1, #e.probes do
-    if e.probes[i].expires > now then live[#live + 1] = e.probes[i] end
+    local expires = e.probes[i].expires
+    if expires > now and expires <= now + longest_deadline then live[#live + 1] = e.probes[i] end
   end
   return live
 end

@@ -11,7 +11,8 @@ local TRIP_KEPT_MS = 86400000
 local function breaker_count(e, ok, window, now)
   local size = ceil(window / RATE_BUCKETS)
   local bucket = floor(now / size)
-  if e.bucket_ms ~= size or bucket - e.bucket >= RATE_BUCKETS then
+  -- Buckets that lie ahead are of before the clock was set back: they would count for as long as it was ahead.
+  if e.bucket_ms ~= size or bucket - e.bucket >= RATE_BUCKETS or e.bucket - bucket > 1 then
     e.rate, e.bucket_ms, e.bucket = RATE_EMPTY, size, bucket
   end
   local ring = { unpack(RATE_RING, e.rate) }
@@ -75,6 +76,7 @@ local function breaker_settle(st, id, ok, probe_id, now, with)
     st.breakers[id] = e
   end
   st.dirty = true
+  breaker_back(st, e, now)
   local was_probe = breaker_end_probe(e, probe_id, now)
   local calls, failed = breaker_count(e, ok, with.window_ms, now)
   local turned = 0

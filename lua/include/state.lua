@@ -7,6 +7,9 @@
 -- is counted beside the ring, so its slot in the ring is stale. A bucket is 1/11 of the window wide and the oldest one
 -- counts whole. So no window of that length ever holds more than the sum of 12 buckets.
 --
+-- When Redis' clock was set back, a newest bucket that begins at most one bucket width after now is charged as the
+-- present one. When one lies further ahead, all limits of the owner are moved back (`state_back`): see include/moved.
+--
 -- Most of what a row costs is the creation of tables and strings. So one call unpacks all limits of a state into one
 -- array, `v`, six values each, and one call packs them back. A limit is its offset in that array.
 local spread = unpack
@@ -19,6 +22,8 @@ local LIMIT_BYTES = 132
 local BUCKET_RING = '>dddddddddddd'
 local EMPTY_RING = string.rep('\0', 96)
 local MAX_LIMITS = 255
+-- The longest deadline that a task may have, ms; scripts that settle or decide set it from their header.
+local longest_deadline = 0
 local limit_formats = {}
 local breakers_unpack
 
@@ -76,16 +81,23 @@ local function sliding_roll(v, o, bucket)
   v[o + INDEX], v[o + CURRENT] = bucket, 0
 end
 
--- The offset of limit `id`, rolled to `now`. A missing limit is created; it is not written back unless it counts
--- something. When the clock stepped back, the newest bucket counts. `st.at` remembers the offsets that this call has
--- found.
+--- @include moved
+
+-- The offset of limit `id`, rolled to `now`, or moved back to it. A missing limit is created; it is not written back
+-- unless it counts something. `st.at` remembers the offsets that this call has found.
 local function sliding_at(st, id, window, now)
   local v, n = st.v, st.n
   local bucket = floor(now / ceil(window / 11))
   for o = 1, n * STRIDE, STRIDE do
     if v[o] == id then
       if v[o + WINDOW] ~= window then error('window of a limit') end
-      if bucket > v[o + INDEX] then sliding_roll(v, o, bucket) end
+      if bucket ~= v[o + INDEX] then
+        if bucket > v[o + INDEX] then
+          sliding_roll(v, o, bucket)
+        elseif bucket + 1 < v[o + INDEX] then
+          state_back(st, now)
+        end
+      end
       st.at[id] = o
       return o
     end

@@ -4,8 +4,9 @@ from urllib.parse import unquote, urlsplit
 
 from router.bus.client.options import BusOptions, js_prefix_of
 from router.bus.client.rights import Account
-from router.bus.streams.consumers import consumers
+from router.bus.streams.consumers import WORKERS, consumers
 from router.bus.streams.specs import ConsumerSpec, StreamSpec
+from router.domain.access import ROLES
 from router.domain.degraded import Degradable
 from router.domain.identity import AuditIdentity, Naming
 from router.domain.plan import Deadlines
@@ -92,6 +93,7 @@ def lane_settings(s: Settings) -> LaneSettings:
         wait_replicas=s.wait_replicas,
         audit_max_len=s.audit_max_len,
         audit_ms=audit_ms(s),
+        deadline_max_ms=s.deadline_max_ms,
     )
 
 
@@ -130,10 +132,15 @@ def durable_consumers(s: Settings) -> tuple[ConsumerSpec, ...]:
     )
 
 
-def nats_account(s: Settings, tenant: str | None = None) -> Account:
-    """What the permissions in NATS follow from. `tenant`: hold callers and workers to it."""
+def nats_account(s: Settings, tenant: str | None = None, *, consumer: str = WORKERS) -> Account:
+    """What the permissions in NATS follow from. `tenant`: hold callers and workers to it. `consumer`: of workers."""
+    from router.usecases.admin.acts import ACTS  # noqa: PLC0415 - only `router acl` needs it, and it is slow to import
+
     options = bus_options(s)
+    acts = {party: tuple(a.name for a in ACTS.values() if a.role <= role) for party, role in ROLES.items()}
     return Account(
+        acts=acts,
+        consumer=consumer,
         streams=stream_specs(s),
         consumers=durable_consumers(s),
         inbox=options.inbox_prefix,

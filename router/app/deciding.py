@@ -14,6 +14,7 @@ from router.domain.alert import Door
 from router.usecases.decide.decide import Decide
 from router.usecases.decide.dry_run import DryRun
 from router.usecases.decide.outcomes import Outcomes
+from router.usecases.decide.standstill import Standstill
 from router.usecases.extensions.flow import ExtensionFlow, FlowPorts
 from router.usecases.extensions.health_watch import ExtensionHealthWatch
 from router.usecases.extensions.pipeline import Pipeline
@@ -45,6 +46,7 @@ class DecideParts:
             on_replay=tasks.repeats.replayed,
             audit_lines=platform.audit_lines,
         )
+        self.standstill = Standstill(platform.bus.flush)
         self.decide = Decide(
             store=store.decisions,
             policies=policies.cache,
@@ -63,6 +65,7 @@ class DecideParts:
             on_isolation_violation=partial(platform.isolation.violated, Door.DECIDE),
             push_refusal=platform.push_gate.refusal,
             identity=audit_identity(s),
+            standstill=self.standstill,
         )
         self.dry_run = DryRun(
             decisions=store.decisions,

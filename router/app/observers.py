@@ -9,6 +9,7 @@ from typing import TypedDict
 from router.bus.streams.specs import Ensured
 from router.domain.alert import FLEET, Condition
 from router.domain.degraded import Degradable
+from router.domain.json import JsonObject
 from router.domain.policy.model import TenantPolicies
 from router.edge.readiness import Readiness
 from router.log_throttle import LogThrottle
@@ -32,8 +33,8 @@ _PARTS_WITH_STREAMS = (Degradable.ALERTS, Degradable.AUDIT_EXPORT)
 class StoreWatch:
     """Watches the lanes. The store is unavailable while a lane is down or refuses every call (full, or now a replica).
 
-    `rule` gets one reading a second once it is set. Append callbacks to `on_away`, called each time one more node is
-    unavailable, and to `on_back`, called when all answer again.
+    `rule` gets one reading a second once it is set, and `alerts` the steps of Redis' clock. Append callbacks to
+    `on_away`, called each time one more node is unavailable, and to `on_back`, called when all answer again.
     """
 
     def __init__(self, telemetry: Telemetry) -> None:
@@ -46,6 +47,7 @@ class StoreWatch:
         self._refusing: dict[object, str] = {}
         self._throttle = LogThrottle(time.monotonic)
         self.rule: Unavailable | None = None
+        self.alerts: AlertSink | None = None
 
     def hooks(self) -> LaneHooks:
         """The callbacks for the lanes."""
@@ -56,6 +58,7 @@ class StoreWatch:
             on_down=self._lane_changed,
             on_late=t.store_late_rows.inc,
             on_refused=self._lane_refuses,
+            on_clock_step=self._clock_stepped,
         )
 
     def _call_done(self, _script: str, seconds: float, rows: int) -> None:
@@ -92,6 +95,15 @@ class StoreWatch:
         self._outage_reason = why
         if (suppressed := self._throttle.due(why)) is not None:
             log.error("store refuses calls: %s", why, extra={"event": Event.STORE_REFUSES, "unsaid": suppressed})
+
+    def _clock_stepped(self, ms: float) -> None:
+        direction = "forward" if ms > 0 else "back"
+        self._telemetry.store_clock_steps.labels(direction).inc()
+        step: JsonObject = {"step_ms": round(ms), "direction": direction}
+        message = f"Redis' clock went {direction} by {abs(ms) / 1000:,.1f} s"
+        log.error(message, extra={"event": Event.STORE_CLOCK_STEPPED, **step})
+        if self.alerts is not None:
+            self.alerts.occurred(Condition.CLOCK_STEPPED, FLEET, message, step)
 
     def _recovered(self, message: str) -> None:
         log.info(message, extra={"event": Event.STORE_BACK})

@@ -39,6 +39,7 @@ _PARTS: Mapping[str, Degradable] = {
 }
 _OF_LOOPS: Mapping[str, Degradable] = {"result": Degradable.RESULTS, "ack": Degradable.ACKS}
 _OF_STREAMS: Mapping[str, Degradable] = {
+    "result": Degradable.RESULTS,
     "usage": Degradable.USAGE,
     "assigned": Degradable.EVENTS,
     "dlq": Degradable.DEAD_LETTERS,

@@ -125,6 +125,7 @@ class Platform:
     def _outage_rules(self) -> None:
         minimum = self.settings.alert_away_s
         self.store_watch.rule = Unavailable(self.alerts, Condition.STORE_AWAY, FLEET, minimum=minimum)
+        self.store_watch.alerts = self.alerts
         self._bus_rule = Unavailable(self.alerts, Condition.BUS_AWAY, FLEET, minimum=minimum)
         self._bus_was_down = False
         self.bus.on_connect.append(self.alerts.retry_now)

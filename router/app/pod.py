@@ -200,6 +200,7 @@ class Pod:
         for loop in self._tasks.loops.values():
             await loop.check_permission()
         await self._deciding.endpoint.open()
+        self._deciding.standstill.start()
 
     async def _open_bus(self) -> None:
         """Open what is not open yet: after a refused permission it is called again."""
@@ -236,6 +237,7 @@ class Pod:
             self._tasks.tick()
             self._audit.watch.tick()
             t.in_flight.set(self._deciding.decide.in_flight)
+            t.policy_loads_waiting.set(self._policies.cache.loads_waiting)
             t.nats_connected.set(int(platform.bus.connected))
             if platform.bus.connected:
                 try:
@@ -250,8 +252,17 @@ class Pod:
             self._platform.memory_share = share or 0.0
             if share is not None:
                 self._memory.read(share)
+            await self._check_eviction()
         except StoreError as fault:
-            log.debug("memory share of the store unknown: %s", fault)
+            log.debug("memory of the store unknown: %s", fault)
+
+    async def _check_eviction(self) -> None:
+        """Report a policy that was changed while the pod serves; at boot it keeps the pod from being ready."""
+        problems = (await self._platform.store.servers.eviction()).problems
+        if problems:
+            self._platform.readiness.degrade(Degradable.EVICTION, "; ".join(problems))
+        else:
+            self._platform.readiness.restore(Degradable.EVICTION)
 
     async def stop(self) -> None:
         """Drain and stop. Accepted work is answered and published, or left to the other pods."""
@@ -272,6 +283,7 @@ class Pod:
         await platform.bus.close()
         await platform.store.close()
         self._lag.stop()
+        self._deciding.standstill.stop()
         await asyncio.to_thread(platform.tracing.close)
         await self._services.http.stop()
         log.info("pod %s has stopped", self._s.pod_name, extra={"event": Event.POD_STOPPED})

@@ -72,6 +72,7 @@ class Services:
         get_decision = GetDecision(
             store.decisions,
             store.tasks,
+            telemetry=platform.telemetry,
             on_isolation_violation=partial(platform.isolation.violated, Door.QUERY),
             legacy_codes=s.legacy_error_codes,
             message_index=s.message_index != "off",

@@ -72,6 +72,7 @@ class Store:
             self.keys,
             self.nodes,
             audit_max_len=s.audit_max_len,
+            deadline_max_ms=s.deadline_max_ms,
             shared_calls=not s.redis_cluster,
             on_moved=hooks.moved,
         )

@@ -21,6 +21,7 @@ from router.usecases.tasks.final_results import FinalKeep, FinalResults
 from router.usecases.tasks.fleet_workers import FleetWorkers
 from router.usecases.tasks.outbox import Outbox
 from router.usecases.tasks.repeats import Repeats
+from router.usecases.tasks.result_probe import ResultProbe
 from router.usecases.tasks.settle import ResultSettler
 from router.usecases.tasks.sweep import Sweeper
 from router.usecases.tasks.task_effects import TaskEffects
@@ -77,6 +78,7 @@ class TaskParts:
         effects.next_due = self.sweeper.soon
         self.loops = self._loops(policies, effects)
         platform.permissions.loops = self.loops
+        self.probe = self._probe(self.loops["result"])
         self.outage = StoreOutage(self.loops, store.ping, t)
         platform.store_watch.on_away.append(self.outage.begin)
 
@@ -85,6 +87,19 @@ class TaskParts:
         s = self._platform.settings
         stored_s = self._platform.streams.dedup_s(s.stream_usage_name)
         return int(1000 * min(s.stream_usage_dedup_s, s.stream_usage_dedup_s if stored_s is None else stored_s))
+
+    def _probe(self, results: PullLoop) -> ResultProbe:
+        platform = self._platform
+        probe = ResultProbe(
+            platform.publisher,
+            takes_probes=lambda: platform.bus.connected and platform.streams.stores(subjects.RESULT_PROBE),
+            refusing=lambda: platform.push_gate.reason(results.spec.stream) is not None,
+            received=lambda: results.received,
+            pod=platform.settings.pod_name,
+            now_s=time.monotonic,
+        )
+        self.sweeper.on_timed_out = self.workers.on_publish_error = probe.missed
+        return probe
 
     def _max_bytes(self) -> int:
         return self._platform.bus.max_payload - _HEADERS_BYTES
@@ -185,6 +200,7 @@ class TaskParts:
     def tick(self) -> None:
         """Call once a second."""
         self.workers.tick()
+        self.probe.tick()
         for name, loop in self.loops.items():
             self._platform.telemetry.consumer_lag.labels(name).set(loop.lag)
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from router.cli.shared.names import tenant_in_subjects
 from router.cli.shared.output import note, print_json, print_line
 from router.cli.shared.target import JsonOption
 from router.domain.access import HOLDS, PLACEHOLDER, Party
@@ -43,22 +44,39 @@ def nats(
     tenant: Annotated[
         str | None,
         typer.Option(
-            help="Hold callers and workers to this tenant: they report on its subjects, which `router worker` does not."
+            help="Hold callers and workers to this tenant (`router worker --tenant`).", callback=tenant_in_subjects
         ),
+    ] = None,
+    consumer: Annotated[
+        str, typer.Option(help="The consumer of stream ASSIGN from which workers take assignments.")
+    ] = "workers",
+    name: Annotated[
+        str | None, typer.Option(help="The user's name, for one of several users of a party. Needs one --for.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
     """Print users with permissions for NATS, as a block of a server's configuration.
 
-    They follow the settings: names and subjects of streams, inbox prefix, JetStream domain, allowed prefixes.
+    They follow the settings: names and subjects of streams, inbox prefix, JetStream domain, allowed prefixes. Each user
+    has an inbox prefix of its own, which its client must use.
+
+    Example: router acl nats --for caller --name billing
     """
+    import re
+
+    import msgspec
+
     from router.app.adapter_settings import nats_account
-    from router.bus.client.rights import authorization, rights
+    from router.bus.client.rights import authorization, user
     from router.settings import load
 
-    account = nats_account(load(), tenant)
+    if name is not None and (len(party or ()) != 1 or re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name) is None):
+        raise typer.BadParameter("give 1 to 64 of A-Z a-z 0-9 _ . - and exactly one --for", param_hint="--name")
+    account = nats_account(load(), tenant, consumer=consumer)
+    users = [(p, user(p, account, name)) for p in party or Party]
     if json:
-        found = {p.value: rights(p, account) for p in party or Party}
-        print_json({p: {"publish": s.publish, "subscribe": s.subscribe} for p, s in found.items()})
+        print_json({p.value: msgspec.to_builtins(u) for p, u in users})
         return
-    print_line(authorization(account, party or Party))
+    if tenant is not None and consumer == "workers" and Party.WORKER in (party or Party):
+        note("the consumer `workers` delivers the assignments of every tenant: name one of the tenant with --consumer")
+    print_line(authorization(users))

@@ -13,14 +13,13 @@ from router.cli.shared.target import JsonOption, NatsOption
 if TYPE_CHECKING:
     from asyncio import Future
 
-    from nats.aio.client import Client
+    from router.bus.client.connection import Bus
+    from router.settings import Settings
 
 PayloadOption = Annotated[str, typer.Option(metavar="JSON", help="The task's payload: JSON, @FILE, or - for stdin.")]
 SessionOption = Annotated[str | None, typer.Option(help="context.session_id, for sticky policies.")]
 UserOption = Annotated[str | None, typer.Option(help="context.user_id, for user limits.")]
 
-DECIDE = "beamline.router.v1.decide"
-GET_DECISION = "beamline.router.v1.get_decision"
 _STATUS_OF = {"succeeded": "success", "failed": "error", "timed_out": "timeout", "cancelled": "cancelled"}
 
 
@@ -41,6 +40,8 @@ def decide(
 ) -> None:
     """Ask who runs a task for a tenant, and print the decision.
 
+    Asks on beamline.router.v1.decide.TENANT; on the subject without a tenant if NATS permits only that one.
+
     Exit code 1: the fleet refused, the task's result is not a success, or none came in time. Without a result, the
     state of the task is shown.
 
@@ -48,18 +49,14 @@ def decide(
     """
     import asyncio
 
-    from router.bus.client.options import connect_arguments
-    from router.cli.shared.target import bus_options, settings_for
+    from router.cli.shared.target import settings_for
 
     body = request_body(tenant, task, payload, policy=policy, request_id=request_id, session=session, user=user)
     if push or wait:
         body["push_assignment"] = True
     if explain:
         body["options"] = {"explain": True}
-    where = bus_options(settings_for(nats=nats), "router-cli")
-    # For nats-py, 0 means "for ever", and 1 gives up after the second try.
-    connection = connect_arguments(where) | {"servers": list(where.urls), "max_reconnect_attempts": 1}
-    answer, result = asyncio.run(_ask(connection, body, timeout, wait=wait))
+    answer, result = asyncio.run(_ask(settings_for(nats=nats), body, timeout, wait=wait))
     if json:
         print_json(answer["reply"] if result is None else {"reply": answer["reply"], "result": result})
     else:
@@ -100,11 +97,13 @@ def _payload(text: str) -> Any:
 
     import orjson
 
+    from router.wire.parse import BOM
+
     try:
         if text == "-":
-            return orjson.loads(sys.stdin.buffer.read())
+            return orjson.loads(sys.stdin.buffer.read().removeprefix(BOM))
         if text.startswith("@"):
-            return orjson.loads(Path(text[1:]).read_bytes())
+            return orjson.loads(Path(text[1:]).read_bytes().removeprefix(BOM))
         return orjson.loads(text)
     except OSError as e:
         raise typer.BadParameter(f"{text[1:]} cannot be read: {e.strerror}", param_hint="--payload") from e
@@ -113,7 +112,7 @@ def _payload(text: str) -> Any:
 
 
 async def _ask(
-    connection: dict[str, Any], body: dict[str, Any], timeout_s: float, *, wait: bool
+    settings: "Settings", body: dict[str, Any], timeout_s: float, *, wait: bool
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The reply with pod and time, and with `--wait` the final result.
 
@@ -124,66 +123,55 @@ async def _ask(
 
     import orjson
 
-    from router.bus.client.faults import translated
-    from router.nats_tls import connect
-    from router.redaction import address
+    from router.cli.shared.bus import ask_for_tenant, open_bus
+    from router.wire.subjects import DECIDE
 
-    loop = asyncio.get_running_loop()
-    arrived: asyncio.Future[dict[str, Any]] = loop.create_future()
+    arrived: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 
-    async def deliver(message: Any) -> None:
+    def deliver(_subject: bytes, _reply: bytes, data: bytes, _raw: bytes | None) -> None:
         if not arrived.done():
-            arrived.set_result(orjson.loads(message.data))
+            arrived.set_result(orjson.loads(data))
 
-    with translated(", ".join(map(address, connection["servers"]))):
-        client: Client = await connect(**connection, error_cb=quiet)
-    try:
-        with translated(DECIDE):
-            if wait:
-                inbox = client.new_inbox()
-                await client.subscribe(inbox, cb=deliver)
-                body["options"] = body.get("options", {}) | {"result_subject": inbox}
-            started = time.monotonic()
-            message = await client.request(DECIDE, orjson.dumps(body), timeout=timeout_s)
-            ms = (time.monotonic() - started) * 1000
-        reply = orjson.loads(message.data)
-        answer = {"reply": reply, "pod": (message.headers or {}).get("router-pod"), "ms": ms}
+    async with open_bus(settings) as bus:
+        if wait:
+            inbox = bus.new_inbox()
+            await bus.subscribe(inbox, deliver)
+            body["options"] = body.get("options", {}) | {"result_subject": inbox}
+        started = time.monotonic()
+        answered = await ask_for_tenant(bus, DECIDE, body["tenant_id"], orjson.dumps(body), timeout_s=timeout_s)
+        ms = (time.monotonic() - started) * 1000
+        reply = orjson.loads(answered.data)
+        answer = {"reply": reply, "pod": answered.headers.get("router-pod"), "ms": ms}
         if not wait or reply.get("ok") is not True:
             return answer, None
-        return answer, await _final(client=client, body=body, reply=reply, arrived=arrived, timeout_s=timeout_s)
-    finally:
-        await client.close()
+        return answer, await _final(bus=bus, body=body, reply=reply, arrived=arrived, timeout_s=timeout_s)
 
 
 async def _final(
-    client: "Client", body: dict[str, Any], reply: dict[str, Any], arrived: "Future[dict[str, Any]]", timeout_s: float
+    bus: "Bus", body: dict[str, Any], reply: dict[str, Any], arrived: "Future[dict[str, Any]]", timeout_s: float
 ) -> dict[str, Any]:
     """The final result; if none arrives in time, or it was published before this call, the state of the task."""
     import asyncio
 
     replayed = (reply.get("context") or {}).get("replayed") is True
-    if replayed and (state := await _state(client, body)).get("state") in _STATUS_OF:
+    if replayed and (state := await _state(bus, body)).get("state") in _STATUS_OF:
         return state
     try:
         return await asyncio.wait_for(arrived, timeout_s)
     except TimeoutError:
-        return await _state(client, body)
+        return await _state(bus, body)
 
 
-async def _state(client: "Client", body: dict[str, Any]) -> dict[str, Any]:
+async def _state(bus: "Bus", body: dict[str, Any]) -> dict[str, Any]:
     import orjson
 
-    from router.bus.client.faults import translated
+    from router.cli.shared.bus import ask_for_tenant
+    from router.wire.subjects import GET_DECISION
 
-    question = {"tenant_id": body["tenant_id"], "request_id": body["request_id"]}
-    with translated(GET_DECISION):
-        answer = await client.request(GET_DECISION, orjson.dumps(question), timeout=2.0)
+    question = orjson.dumps({"tenant_id": body["tenant_id"], "request_id": body["request_id"]})
+    answer = await ask_for_tenant(bus, GET_DECISION, body["tenant_id"], question, timeout_s=2.0)
     assignment: dict[str, Any] = orjson.loads(answer.data).get("assignment") or {}
     return {k: assignment.get(k) for k in ("state", "attempt", "task_id", "assignment_id")}
-
-
-async def quiet(_: Exception) -> None:
-    """Ignore the error: the failed call reports it, and nats-py would print it a second time."""
 
 
 def _show(answer: dict[str, Any], result: dict[str, Any] | None) -> None:

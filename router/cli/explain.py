@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from router.cli.decide import PayloadOption, SessionOption, UserOption, quiet, request_body
+from router.cli.decide import PayloadOption, SessionOption, UserOption, request_body
 from router.cli.shared.exits import Exit
 from router.cli.shared.names import AskedPolicyOption, LogOption
 from router.cli.shared.output import note, print_json
@@ -121,23 +121,12 @@ async def _dry_run(settings: "Settings", body: dict[str, Any], timeout_s: float)
     """
     import orjson
 
-    from router.bus.client.faults import translated
-    from router.bus.client.options import connect_arguments
-    from router.cli.shared.target import bus_options
-    from router.nats_tls import connect
-    from router.redaction import address
+    from router.cli.shared.bus import open_bus
 
-    where = bus_options(settings, "router-cli")
     token = settings.viewer_token or settings.operator_token or settings.admin_token
     headers = None if token is None else {"authorization": f"Bearer {token.get_secret_value()}"}
-    connection: dict[str, Any] = connect_arguments(where) | {"servers": list(where.urls), "max_reconnect_attempts": 1}
-    with translated(", ".join(map(address, where.urls))):
-        client = await connect(**connection, error_cb=quiet)
-    try:
-        with translated(DRY_RUN):
-            message = await client.request(DRY_RUN, orjson.dumps(body), timeout=timeout_s, headers=headers)
-    finally:
-        await client.close()
+    async with open_bus(settings) as bus:
+        message = await bus.request(DRY_RUN, orjson.dumps(body), headers, timeout_s=timeout_s)
     reply: dict[str, Any] = orjson.loads(message.data)
     return reply
 

@@ -31,15 +31,31 @@ def gate(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Show the CP gate: state file, features, and the view of each pod. Exit code 1: it is closed here or in a pod."""
+    """Show the CP gate: state file, features, and the view of each pod. Exit code 1: it is closed here or in a pod.
+
+    Where no file is configured, only the pods are asked, and they alone give the verdict.
+
+    Example: router gate --pod http://127.0.0.1:8080
+    """
+    path = file or _path()
+    pods = [_asked(url) for url in pod or local_facts().get("pods", [])]
+    here = _of_pods(pods) if path is None and pods else _of_file(path)
+    here["pods"] = pods
+    if json:
+        print_json(here)
+    else:
+        _show(here, pods)
+    raise typer.Exit(Exit.OK if here["open"] and all(p["open"] for p in pods) else Exit.NEGATIVE)
+
+
+def _of_file(path: Path | None) -> dict[str, Any]:
+    """The gate as the file says; without one it is closed."""
     from router.domain.gate import GATED, fault_of
 
-    path = file or _path()
     state = _seen(path)
     fault = fault_of(state)
-    pods = [_asked(url) for url in pod or local_facts().get("pods", [])]
     name = getattr(state, "name", None)
-    here = {
+    return {
         "file": None if path is None else str(path),
         "current_cp": name,
         "updated_at_ms": getattr(state, "updated_at_ms", None),
@@ -47,14 +63,23 @@ def gate(
         "reason": None if fault is None else fault.value,
         "detail": getattr(state, "detail", f"current_cp is {name}"),
         "features": dict.fromkeys(GATED, fault is None),
-        "pods": pods,
     }
-    if json:
-        print_json(here)
-    else:
-        _show(here, pods)
-    shut = fault is not None or any(not p["open"] for p in pods)
-    raise typer.Exit(Exit.NEGATIVE if shut else Exit.OK)
+
+
+def _of_pods(pods: list[dict[str, Any]]) -> dict[str, Any]:
+    """The gate as the pods have it: open if it is open in all of them, else that of the first where it is closed."""
+    from router.domain.gate import GATED
+
+    shown = next((p for p in pods if not p["open"]), pods[0])
+    return {
+        "file": None,
+        "current_cp": shown["current_cp"],
+        "updated_at_ms": None,
+        "open": shown["open"],
+        "reason": None if shown["open"] else shown["reason"],
+        "detail": f"{shown['pod']}: {shown['detail']}",
+        "features": dict.fromkeys(GATED, shown["open"]),
+    }
 
 
 def _show(here: dict[str, Any], pods: list[dict[str, Any]]) -> None:
@@ -63,7 +88,7 @@ def _show(here: dict[str, Any], pods: list[dict[str, Any]]) -> None:
     verdict = "open" if here["open"] else f"closed ({here['reason']}): CP1 baseline; features need {REQUIRED_CP}"
     print_facts(
         (
-            ("state file", here["file"] or "none (ROUTER_CP_STATE_PATH is not set)"),
+            ("state file", here["file"] or ("as the pods say" if pods else "none (ROUTER_CP_STATE_PATH is not set)")),
             ("current_cp", here["current_cp"]),
             ("updated_at", _time(here["updated_at_ms"])),
             ("gate", verdict),

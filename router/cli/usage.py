@@ -1,9 +1,10 @@
-"""`router usage`: reconcile."""
+"""`router usage`: reconcile, and tail from its own file."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from router.cli import usage_tail
 from router.cli.shared.audit_rows import moment_ms
 from router.cli.shared.exits import Exit
 from router.cli.shared.names import OnlyTenantOption
@@ -15,11 +16,7 @@ if TYPE_CHECKING:
     from router.usecases.tasks.reconcile import Reconciliation
 
 app = typer.Typer(help="The usage that was metered.", no_args_is_help=True)
-
-
-@app.callback()
-def usage() -> None:
-    """The usage that was metered."""
+app.command()(usage_tail.tail)
 
 
 @app.command()

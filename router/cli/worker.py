@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from router.cli.shared.names import tenant_in_subjects
 from router.cli.shared.target import NatsOption
 
 
@@ -14,6 +15,14 @@ def worker(
     drain_s: Annotated[
         float, typer.Option(min=0, help="Seconds that running tasks may take to finish after SIGTERM.")
     ] = 20.0,
+    tenant: Annotated[
+        str | None,
+        typer.Option(
+            help="Run this tenant's tasks only, and report on its subjects; with --consumer.",
+            callback=tenant_in_subjects,
+        ),
+    ] = None,
+    consumer: Annotated[str, typer.Option(help="The consumer of stream ASSIGN that delivers the tasks.")] = "workers",
     alias: Annotated[
         list[str] | None,
         typer.Option(metavar="TYPE=KNOWN", help="Run a further task type like a known one. Repeatable."),
@@ -41,6 +50,8 @@ def worker(
         drain_s=drain_s,
         connect=connect_arguments(where),
         stream=settings.stream_assign_name,
+        consumer=consumer,
+        tenant=tenant,
         js_prefix=where.js_prefix,
     )
     register(example, aliases)

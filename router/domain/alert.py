@@ -26,6 +26,7 @@ class Condition(StrEnum):
     STORE_MEMORY = "store_memory"
     STORE_KIND_LARGE = "store_kind_large"
     STORE_RESEEDED = "store_reseeded"
+    CLOCK_STEPPED = "clock_stepped"
     BUS_AWAY = "bus_away"
     STREAM_COVERS_REQUESTS = "stream_covers_requests"
     STREAM_UNAVAILABLE = "stream_unavailable"
@@ -85,6 +86,7 @@ ALERTS: dict[Condition, Kind] = {
     Condition.STORE_RESEEDED: Kind(
         _C, component="store", scope=FLEET, message="the store was empty and was seeded again: it has lost its data"
     ),
+    Condition.CLOCK_STEPPED: Kind(_C, "store", FLEET, "Redis' clock stepped by more than a second"),
     Condition.BUS_AWAY: Kind(_C, component="bus", scope=FLEET, message="NATS was unavailable"),
     Condition.STREAM_COVERS_REQUESTS: Kind(
         _C,

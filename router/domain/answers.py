@@ -1,9 +1,11 @@
 """Turns the outcome of a decide row into the answer for the caller."""
 
+from collections.abc import Mapping
 from typing import assert_never
 
 from xxhash import xxh3_64_intdigest
 
+from router.domain.admission import Shed
 from router.domain.decision import Answer, Code, Decided, Decision, Intake, Reason, Refused, Verdict
 from router.domain.explain import explanation, replay_explanation, verdict_lines
 from router.domain.gate import REQUIRED_CP
@@ -194,13 +196,17 @@ def unavailable(request: DecideRequest, *, sent: bool) -> Refused:
     return Refused(Code.UNAVAILABLE, "the store is unavailable: repeat the request later", details)
 
 
-def overloaded(in_flight: int) -> Refused:
-    """Build the refusal when too many requests are in flight. It is sent before the request is decoded."""
-    return Refused(
-        Code.SERVICE_OVERLOADED,
-        "too many requests are in flight: send fewer at a time",
-        {"retry_after_ms": _with_jitter(100, str(in_flight))},
-    )
+_OVERLOADED: Mapping[Shed, str] = {
+    Shed.FULL: "too many requests are in flight: send fewer at a time",
+    Shed.TENANT: "the tenant has its share of this pod's requests in flight: send fewer at a time",
+    Shed.LOADING: "too many requests wait for the policies of their tenants: repeat the request later",
+    Shed.STALE: "the pod stood still while the request waited: repeat it with the same id",
+}
+
+
+def overloaded(cause: Shed, seed: str) -> Refused:
+    """Build the refusal of a request for overload. `seed` makes the jitter of `retry_after_ms`."""
+    return Refused(Code.SERVICE_OVERLOADED, _OVERLOADED[cause], {"retry_after_ms": _with_jitter(100, seed)})
 
 
 def _with_jitter(wait_ms: int, seed: str) -> int:

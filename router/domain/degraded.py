@@ -42,6 +42,8 @@ class Degradable(StrEnum):
     """The stream of exported audit entries is missing: the export waits."""
     STORE_FACTS = "store_facts"
     """INFO of Redis: its memory is not watched, and whether it may evict keys is unknown."""
+    EVICTION = "eviction"
+    """Redis may evict keys since its policy was changed: lost counters admit too much."""
     STORE_WALKS = "store_walks"
     """Walks over all of Redis: sizes by kind, purges, and lists over all tenants."""
     FUNCTION_LIBRARY = "function_library"

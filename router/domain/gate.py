@@ -36,6 +36,7 @@ GATED = {
     "tenant_metrics": "tenant labels of metrics",
 }
 """The features that need an open gate: name → description for operators."""
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _CHECKPOINT = re.compile(r"CP([0-9]{1,6})-([A-Z]{1,32})")
 
 
@@ -73,7 +74,7 @@ def parse(content: bytes) -> Checkpoint | Unusable:
     if len(content) > MAX_STATE_BYTES:
         return Unusable(Fault.MALFORMED, f"larger than {MAX_STATE_BYTES} bytes")
     try:
-        state = msgspec.json.decode(content, type=_StateFile)
+        state = msgspec.json.decode(content.removeprefix(_BYTE_ORDER_MARK), type=_StateFile)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         return Unusable(Fault.MALFORMED, str(e) or "empty")
     match = _CHECKPOINT.fullmatch(state.current_cp)

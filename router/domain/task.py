@@ -206,7 +206,7 @@ class Final(Struct, frozen=True):
 class Move(Struct, frozen=True):
     """One step of a task (`task_id`) or of an undispatched decision (`task_id` None), with all of its effects.
 
-    The step is made only if decision and attempt match and the state is below `below`.
+    The step is made only if decision and attempt match and the state is before `before_state`.
 
     - `keep_ms`: lifetime of the record of a task that ends. `due_ms`: Redis time at which the task is due again; 0:
       never.
@@ -228,7 +228,7 @@ class Move(Struct, frozen=True):
     code: int = 0
     task_id: bytes | None = None
     attempt: int = 0
-    below: TaskState = FIRST_FINAL
+    before_state: TaskState = FIRST_FINAL
     state: TaskState = TaskState.NEW
     keep_ms: int = 0
     due_ms: int = 0

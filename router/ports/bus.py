@@ -10,6 +10,10 @@ Reply = tuple[bytes, Mapping[str, str]]
 """Body and headers of a reply."""
 
 
+NO_ACK = "no ack"
+"""The reason of a message that no stream has answered."""
+
+
 class Publication(Struct, frozen=True):
     """One message for JetStream. `message_id` is sent as the header Nats-Msg-Id.
 

@@ -5,6 +5,7 @@ which changes with every write of its policies and levers. Every decide row retu
 cache has a different one reloads the tenant. Announcements only make this faster; a lost one does no harm.
 """
 
+import asyncio
 from enum import StrEnum
 from typing import Protocol
 
@@ -103,6 +104,7 @@ class PolicyLookup(Protocol):
     async def load(self, tenant_id: str) -> TenantPolicies | None:
         """Read the tenant's policies from the store. Concurrent loads of one tenant share one read.
 
+        :raises LoadsFull: too many tenants wait for their policies.
         :raises StoreError: the store did not answer, and nothing is cached.
         """
 
@@ -114,6 +116,12 @@ class Policies(PolicyLookup, Protocol):
         """Return whether the cached policies are too old to prove that a policy does not exist.
 
         If so, call `load` before refusing a request for a missing policy.
+        """
+
+    def begin_load(self, tenant_id: str) -> "asyncio.Future[TenantPolicies | None]":
+        """Begin what `load` awaits, without a task of the caller's; all callers share the future, so do not cancel it.
+
+        :raises LoadsFull: too many tenants wait for their policies. The future may raise `StoreError`.
         """
 
     def observe(self, tenant_id: str, stamp: bytes) -> None:

@@ -31,10 +31,14 @@ class DeliveryFailures(Protocol):
 
 
 class Claimed(Struct, frozen=True):
-    """Due tasks that this pod has claimed. `now_ms`: Redis time of the claim."""
+    """Due tasks that this pod has claimed. `now_ms`: Redis time of the claim.
+
+    `set_back`: those that were due later than any deadline allows, because Redis' clock was set back since.
+    """
 
     now_ms: int
     task_ids: tuple[bytes, ...]
+    set_back: frozenset[bytes] = frozenset()
 
 
 class OutboxEntry(Struct, frozen=True):
@@ -57,7 +61,10 @@ class TaskStore(Protocol):
         """Make moves, each of them atomic. Outcomes are in order. Repeating a call changes nothing."""
 
     async def claim(self, lease_ms: int, maximum: int) -> Claimed:
-        """Claim up to `maximum` due tasks. Other pods do not get these tasks for `lease_ms`."""
+        """Claim up to `maximum` due tasks. Other pods do not get these tasks for `lease_ms`.
+
+        At the first claim, and at some of the later ones, tasks of before a step back of Redis' clock are claimed too.
+        """
 
     async def forget_due(self, task_ids: Sequence[bytes]) -> None:
         """Remove tasks that have no record from the due set."""

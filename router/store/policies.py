@@ -23,6 +23,7 @@ from router.store.keys import Keys
 from router.store.packing import NO_STAMP, FormatError, head
 from router.store.scripts.load import load as load_script
 from router.store.servers.nodes import Nodes
+from router.store.tenants.presence import Presence
 from router.wire.policies import decode
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class RedisPolicies:
         self._nodes = nodes
         self._keys = keys
         self._bounds = bounds
+        self._presence = Presence(nodes)
         self._unreadable: dict[str, frozenset[str]] = {}
         kinds = ("head", "policies")
         self._load = load_script("load_policies", keys=kinds, argv=(), returns={0: "loaded"})
@@ -105,8 +107,12 @@ class RedisPolicies:
     async def load(self, tenant_id: str) -> TenantPolicies | None:
         """See `ports.policies.PolicyStore.load`.
 
-        Yields to the event loop between policies, so a tenant with many policies does not block it.
+        Yields to the event loop between policies, so a tenant with many policies does not block it. An unknown tenant
+        costs a share of one round trip: anybody can invent names.
         """
+        if not await self._presence.has(self._keys.tenant(tenant_id).policies):
+            self._unreadable.pop(tenant_id, None)
+            return None
         stored = await self.records(tenant_id)
         self._unreadable.pop(tenant_id, None)
         if not stored.records:

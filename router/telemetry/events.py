@@ -14,6 +14,7 @@ class Event(StrEnum):
     POD_RESTORED = "pod.restored"
     POD_DRAINING = "pod.draining"
     POD_STOPPED = "pod.stopped"
+    POD_STOOD_STILL = "pod.stood_still"
     STARTUP_REFUSED = "pod.startup_refused"
     BUG = "pod.bug"
     HTTP_LISTENING = "http.listening"
@@ -25,6 +26,7 @@ class Event(StrEnum):
     STORE_TLS_INSECURE = "store.tls_insecure"
     STORE_RESEEDED = "store.reseeded"
     STORE_ROW_FAULT = "store.row_fault"
+    STORE_CLOCK_STEPPED = "store.clock_stepped"
     BUS_CONNECTED = "bus.connected"
     BUS_AWAY = "bus.away"
     BUS_BACK = "bus.back"
@@ -49,6 +51,7 @@ class Event(StrEnum):
     ISOLATION_VIOLATION = "result.isolation_violation"
     DEAD_LETTER = "dead_letter.sent"
     WORKER_DEAD_LETTER = "dead_letter.worker"
+    OVERLOAD_REFUSED = "overload.refused"
     ADMIN_ACT = "admin.act"
     ADMIN_REFUSED = "admin.refused"
     ADMIN_WRONG_TOKEN = "admin.wrong_token"  # noqa: S105 - the name of an event

@@ -5,16 +5,19 @@ from collections.abc import Mapping
 import orjson
 from msgspec import Struct
 
+from router.domain.defects import Defect, Warnings
 from router.domain.json import JsonObject
 from router.domain.request import DecideRequest
 from router.wire.body import MAX_QUERY_BYTES, read_object
 from router.wire.fields import MAX_TRACE_ID_CHARS, text
 from router.wire.headers import with_lower_names
+from router.wire.parse import HALF, parse_request
 from router.wire.problems import Problems, Rejected
 from router.wire.request.decide import decode
 from router.wire.request.shapes import UNKNOWN_TASK, VERSION
 
 _BEARER = "bearer "
+_FREE = frozenset(("why", "payload", "task", "message", "input", "context", "metadata"))
 
 
 class AdminRequest(Struct, frozen=True):
@@ -23,6 +26,7 @@ class AdminRequest(Struct, frozen=True):
     fields: JsonObject
     token: str | None
     trace_id: str | None = None
+    warnings: Warnings = ()
 
 
 def decode_admin(data: bytes, headers: Mapping[str, str] | None) -> AdminRequest | Rejected:
@@ -30,7 +34,8 @@ def decode_admin(data: bytes, headers: Mapping[str, str] | None) -> AdminRequest
 
     The token comes from the header `authorization: Bearer …`, else from the field `api_key`.
     """
-    doc = read_object(data or b"{}", MAX_QUERY_BYTES)
+    warnings = Problems()
+    doc = read_object(data or b"{}", MAX_QUERY_BYTES, warnings, parse_request)
     if isinstance(doc, Rejected):
         return doc
     headers = with_lower_names(headers)
@@ -40,7 +45,18 @@ def decode_admin(data: bytes, headers: Mapping[str, str] | None) -> AdminRequest
     token = key if isinstance(key, str) else None
     if authorization[: len(_BEARER)].lower() == _BEARER:
         token = authorization[len(_BEARER) :].strip()
-    return AdminRequest({k: v for k, v in doc.items() if k != "api_key"}, token or None, trace_id)
+    fields = {k: v for k, v in doc.items() if k != "api_key"}
+    if any(w.defect is Defect.HALF_CHARACTER for w in warnings.warnings) and (halved := _halved(fields)):
+        problems = Problems()
+        for path in halved:
+            problems.add(path, "has half a character", hint="send whole characters: it names something, or is stored")
+        return problems.rejected()
+    return AdminRequest(fields, token or None, trace_id, warnings.warnings)
+
+
+def _halved(fields: JsonObject) -> list[str]:
+    """The fields with half a character. A dry run's payload and a lever's reason may have one."""
+    return [k for k, v in fields.items() if k not in _FREE and HALF in orjson.dumps(v).decode()]
 
 
 def decode_dry_run(fields: JsonObject) -> DecideRequest | Rejected:

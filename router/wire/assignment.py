@@ -216,6 +216,18 @@ def final_result(
     return (short, None) if len(data) > max_bytes else (data, short)
 
 
+class _FinalStatus(Struct):
+    status: str = ""
+
+
+_final_status_decoder = msgspec.json.Decoder(_FinalStatus)
+
+
+def final_status(body: bytes) -> str:
+    """The status in a final result of this module."""
+    return _final_status_decoder.decode(body).status
+
+
 def final_result_to_keep(body: bytes, max_output_bytes: int) -> bytes:
     """The final result that is kept for repeats: without an output of more than `max_output_bytes` in JSON."""
     if len(body) <= max_output_bytes:

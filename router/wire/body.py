@@ -1,22 +1,29 @@
 """A whole body: one JSON object of a bounded size."""
 
+from collections.abc import Callable
+
 from router.domain.decision import Intake
-from router.domain.json import JsonObject
-from router.wire.parse import NotJsonError, parse, parse_report
+from router.domain.json import JsonObject, JsonValue
+from router.wire.parse import NotJsonError, parse_report
 from router.wire.problems import Problems, Rejected, named
 
 MAX_QUERY_BYTES = 64 * 1024
 """The largest body of a query or an admin act."""
 
 
-def read_object(data: bytes, max_bytes: int, warnings: Problems | None = None) -> JsonObject | Rejected:
-    """Read a body that is one JSON object. With `warnings`, defects are read over as in `parse.parse_report`."""
+def read_object(
+    data: bytes,
+    max_bytes: int,
+    warnings: Problems,
+    parse: Callable[[bytes, Problems], JsonValue] = parse_report,
+) -> JsonObject | Rejected:
+    """Read a body that is one JSON object; `parse` says which defects are read over, with a warning."""
     if len(data) > max_bytes:
         return unreadable(
             f"has {len(data):,} bytes", hint=f"send at most {max_bytes:,} bytes", intake=Intake.PAYLOAD_TOO_LARGE
         )
     try:
-        doc = parse(data) if warnings is None else parse_report(data, warnings)
+        doc = parse(data, warnings)
     except NotJsonError as e:
         return unreadable(str(e), hint="send one JSON object in UTF-8")
     return doc if type(doc) is dict else unreadable(f"is {named(doc)}", hint="send one JSON object")

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
+from router.domain.defects import Warnings
 from router.domain.ids import from_text
 from router.wire.body import MAX_QUERY_BYTES, read_object
 from router.wire.fields import text
 from router.wire.headers import with_lower_names
+from router.wire.parse import parse_request
 from router.wire.problems import Problems, Rejected, named
-from router.wire.request.identity import agreed_tenant
+from router.wire.request.identity import agreed_tenant, check_whole_ids
 
 
 class DecisionQuery(Struct, frozen=True):
@@ -25,6 +27,7 @@ class DecisionQuery(Struct, frozen=True):
     request_id: str | None = None
     message_id: str | None = None
     trace_id: str | None = None
+    warnings: Warnings = ()
 
 
 def decode_decision_query(
@@ -35,10 +38,10 @@ def decode_decision_query(
     `subject_tenant` is the part of the subject after `get_decision.`; it binds the query to that tenant.
     """
     headers = with_lower_names(headers)
-    doc = read_object(data, MAX_QUERY_BYTES)
+    problems, warnings = Problems(), Problems()
+    doc = read_object(data, MAX_QUERY_BYTES, warnings, parse_request)
     if isinstance(doc, Rejected):
         return doc
-    problems = Problems()
     get = doc.get
     tenant = agreed_tenant(get("tenant_id"), headers, subject_tenant, problems)
     id_text = get("decision_id")
@@ -53,7 +56,10 @@ def decode_decision_query(
         request_id=text(problems, "request_id", get("request_id")),
         message_id=text(problems, "message_id", get("message_id")),
         trace_id=text(problems, "trace_id", get("trace_id")),
+        warnings=warnings.warnings,
     )
+    if warnings.warnings:
+        check_whole_ids(query.request_id, query.message_id, query.idempotency_key, problems)
     # Invalid ids count as sent: their own problems are reported.
     ids_sent = [f for f in ("decision_id", "idempotency_key", "request_id", "message_id") if get(f) is not None]
     if not ids_sent:

@@ -28,7 +28,7 @@ _clean = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+").fullmatch
 _name = re.compile(r"[A-Za-z0-9_.-]{1,255}").fullmatch
 
 
-def name(problems: Problems, path: str, value: object) -> str | None:
+def identifier(problems: Problems, path: str, value: object) -> str | None:
     """Check a tenant_id or policy_id: `^[A-Za-z0-9_.-]{1,255}$`."""
     # The first half is a fast test that the most usual names pass.
     if type(value) is str and ((value.isalnum() and value.isascii() and len(value) < 256) or _name(value)):
@@ -67,12 +67,12 @@ def text_unless_empty(
     return None if value == "" else text(problems, path, value, max_chars, intake)
 
 
-def whole(problems: Problems, path: str, value: object, minimum: int, maximum: int) -> int | None:
+def whole_number(problems: Problems, path: str, value: object, minimum: int, maximum: int) -> int | None:
     """Check a whole number from `minimum` to `maximum`; 5.0 is 5."""
     if type(value) is int and minimum <= value <= maximum:
         return value
     if type(value) is float and value.is_integer():
-        return whole(problems, path, int(value), minimum, maximum)
+        return whole_number(problems, path, int(value), minimum, maximum)
     if value is not None:
         if type(value) is float:
             message = "is not a whole number"
@@ -92,7 +92,7 @@ def microusd(problems: Problems, path: str, value: object) -> int | None:
     return None
 
 
-def flag(problems: Problems, path: str, value: object) -> bool:
+def boolean(problems: Problems, path: str, value: object) -> bool:
     """Check a boolean; absent: False."""
     if value is True:
         return True
@@ -101,7 +101,7 @@ def flag(problems: Problems, path: str, value: object) -> bool:
     return False
 
 
-def flag_or_word(problems: Problems, path: str, value: object) -> bool:
+def boolean_or_word(problems: Problems, path: str, value: object) -> bool:
     """Check a boolean that may also be 1, 0, "true" or "false" in any case, as in push_assignment; absent: False."""
     if value is None or value is False:
         return False
@@ -117,7 +117,7 @@ def flag_or_word(problems: Problems, path: str, value: object) -> bool:
     return False
 
 
-def table(problems: Problems, path: str, value: object) -> JsonObject | None:
+def json_object(problems: Problems, path: str, value: object) -> JsonObject | None:
     """Check an object."""
     if type(value) is dict:
         return value

@@ -2,16 +2,17 @@
 
 import orjson
 
-from router.domain.json import JsonObject, JsonValue
+from router.domain.json import JsonObject
 from router.domain.policy.document import Parsed, parse
 from router.domain.policy.schema import policy_schema
 from router.errors import InvalidInput, Problem
+from router.wire.parse import NotJsonError, parse_exactly
 
 MAX_DOCUMENT_BYTES = 64 * 1024
 
 
 def decode(data: bytes) -> Parsed:
-    """Parse the bytes of a policy document. The last of duplicate keys wins.
+    """Parse the bytes of a policy document. The last of duplicate keys wins; a byte order mark is skipped.
 
     :raises InvalidInput: the document is not JSON, too large, or not a policy; it lists every problem.
     """
@@ -19,10 +20,9 @@ def decode(data: bytes) -> Parsed:
         hint = f"send at most {MAX_DOCUMENT_BYTES:,} bytes"
         raise InvalidInput([Problem("", f"the document has {len(data):,} bytes", hint=hint)])
     try:
-        document: JsonValue = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise InvalidInput([Problem("", f"not JSON: {error.msg}", hint=where)]) from error
+        document = parse_exactly(data)
+    except NotJsonError as error:
+        raise InvalidInput([Problem("", f"the document {error}", hint="save it as JSON in UTF-8")]) from error
     return parse(document)
 
 

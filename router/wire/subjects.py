@@ -13,6 +13,8 @@ ACK = "caf.exec.assign.v1.ack"
 RESULT = "caf.exec.result.v1"
 OF_TENANT = ".tenant."
 """Between the subject of acks or results and the tenant that a bound one belongs to."""
+RESULT_PROBE = f"{RESULT}{OF_TENANT}~probe"
+"""What pods publish to find out whether the stream of results stores it; no tenant has this name."""
 CANCEL = "caf.exec.cancel.v1"
 HEARTBEAT = "caf.status.heartbeat.v1"
 WORKER_DEAD_LETTER = "caf.deadletter.v1"
@@ -65,6 +67,11 @@ def tenant_bound(subject: str, open_subject: str) -> str | None:
 def every_tenant(open_subject: str) -> str:
     """Return the pattern of the subjects of acks or results that are bound to a tenant."""
     return f"{open_subject}{OF_TENANT}>"
+
+
+def of_tenant(open_subject: str, tenant_id: str) -> str:
+    """Return the subject of acks or results that is bound to a tenant."""
+    return f"{open_subject}{OF_TENANT}{tenant_id}"
 
 
 def without_tenant(subject: str) -> str:

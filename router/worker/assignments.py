@@ -13,6 +13,7 @@ import logging
 import random
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -45,14 +46,27 @@ PASS_ON_DELAY_S = 0.02, 0.2
 
 
 class Assignments:
-    """The running assignments and the ids of finished ones. `slot_freed` is set whenever an assignment ends."""
+    """The running assignments and the ids of finished ones. `slot_freed` is set whenever an assignment ends.
 
-    def __init__(self, handlers: Handlers, throttle: LogThrottle) -> None:
+    `tenant`: only its assignments are run, and acks and results go to its subjects.
+    """
+
+    def __init__(self, handlers: Handlers, throttle: LogThrottle, tenant: str | None = None) -> None:
         self._handlers = handlers
         self._throttle = throttle
+        self._tenant = tenant
+        self._ack_subject, self._result_subject = subjects.ACK, subjects.RESULT
+        if tenant is not None:
+            self._ack_subject = subjects.of_tenant(subjects.ACK, tenant)
+            self._result_subject = subjects.of_tenant(subjects.RESULT, tenant)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._finished_ids: OrderedDict[str, None] = OrderedDict()
         self.slot_freed = asyncio.Event()
+
+    @property
+    def reports_on(self) -> tuple[str, str]:
+        """The subjects of acks and results."""
+        return self._ack_subject, self._result_subject
 
     def __len__(self) -> int:
         return len(self._running)
@@ -90,6 +104,11 @@ class Assignments:
             if (unsaid := self._throttle.due("over")) is not None:
                 text = "assignment %s not begun: its deadline has passed (%d more in the last minute)"
                 log.warning(text, assignment_id, unsaid)
+        elif self._tenant is not None and assignment.tenant_id != self._tenant:
+            await message.nak(delay=random.uniform(*PASS_ON_DELAY_S))  # noqa: S311 - spreads retries, no secret
+            if (unsaid := self._throttle.due("foreign")) is not None:
+                text = "assignment of tenant %s passed on (%d more in the last minute): give %s a consumer of its own"
+                log.warning(text, assignment.tenant_id, unsaid, self._tenant)
         elif not self._handlers.handles(assignment.job.type) and message.metadata.num_delivered <= MAX_PASS_ONS:
             await message.nak(delay=random.uniform(*PASS_ON_DELAY_S))  # noqa: S311 - spreads retries, no secret
         else:
@@ -114,7 +133,7 @@ class Assignments:
         if not self._handlers.handles(assignment.job.type):
             await self._reject(client, message, assignment, f"this worker runs {', '.join(self._handlers.types)}")
             return
-        await client.publish(subjects.ACK, messages.ack(assignment, "accepted"))
+        await client.publish(self._ack_subject, messages.ack(assignment, "accepted"))
         started_s = time.monotonic()
         handler_task = asyncio.create_task(self._handlers.run(assignment, _time_left_s(assignment)))
         try:
@@ -129,12 +148,19 @@ class Assignments:
             await message.nak()
             raise
         latency_ms = round((time.monotonic() - started_s) * 1000)
-        await self._store(js, assignment, finished, latency_ms)
+        try:
+            await self._store(js, assignment, finished, latency_ms)
+        except (nats.errors.Error, APIError, TimeoutError):
+            # The stream may store nothing while core messages still arrive: the router finds out, and raises an alert.
+            letter = messages.dead_letter("PUBLISH_ERROR", assignment.assignment_id, _now_ms())
+            with suppress(nats.errors.Error):
+                await client.publish(subjects.WORKER_DEAD_LETTER, letter)
+            raise
         await message.ack()
 
     async def _reject(self, client: "Client", message: "Msg", assignment: Assignment, reason: str) -> None:
         log.warning("assignment rejected: %s of type %r: %s", assignment.assignment_id, assignment.job.type, reason)
-        await client.publish(subjects.ACK, messages.ack(assignment, "rejected", reason))
+        await client.publish(self._ack_subject, messages.ack(assignment, "rejected", reason))
         await client.flush()
         await message.ack()
 
@@ -157,7 +183,7 @@ class Assignments:
         async for attempt in retrying:
             with attempt:
                 is_last = attempt.retry_state.attempt_number > len(RETRY_DELAYS_S)
-                await js.publish(subjects.RESULT, payload, headers=headers, timeout=5 if is_last else 2)
+                await js.publish(self._result_subject, payload, headers=headers, timeout=5 if is_last else 2)
 
     def _log_store_failure(self, assignment: Assignment, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None

@@ -38,6 +38,8 @@ class Job(Struct, Generic[P], frozen=True):
     payload_ref: str | None = None
     deadline_at_ms: int | None = None
     trace_id: str | None = None
+    timeout_added: bool = False
+    """Whether the router added `timeout_ms` to the payload, for workers that know no `deadline_at_ms`."""
 
     @property
     def time_left_s(self) -> float | None:
@@ -150,6 +152,7 @@ def _job(a: Assignment, payload: P) -> Job[P]:
         payload_ref=a.job.payload_ref,
         deadline_at_ms=a.deadline_at_ms,
         trace_id=a.trace_id,
+        timeout_added=a.timeout_added,
     )
 
 

@@ -30,6 +30,12 @@ class JobBody(Struct, frozen=True):
     payload_ref: str | None = None
 
 
+class Options(Struct, frozen=True):
+    """The options that workers use. `deadline_ms`: how long the provider may take."""
+
+    deadline_ms: int | None = None
+
+
 class Expected(Struct, frozen=True):
     """The expectation of the decision; cost in USD."""
 
@@ -50,6 +56,12 @@ class Assignment(Struct, frozen=True):
     attempt: int = 1
     deadline_at_ms: int | None = None
     trace_id: str | None = None
+    options: Options = Options()
+
+    @property
+    def timeout_added(self) -> bool:
+        """Whether `timeout_ms` of the payload is the router's: it adds the deadline to a payload without one."""
+        return self.options.deadline_ms is not None and self.job.payload.get("timeout_ms") == self.options.deadline_ms
 
 
 class Finished(Struct, frozen=True):
@@ -142,6 +154,9 @@ def heartbeat(worker_id: str, status: str, load: float) -> bytes:
 
 
 def dead_letter(reason: str, payload_ref: str, now_ms: int) -> bytes:
-    """Encode the dead letter of an unreadable message; `payload_ref` names its stream and sequence, without a copy."""
+    """Encode the dead letter of an unreadable assignment, or of a result that no stream stored.
+
+    `payload_ref` names the message: stream and sequence of the assignment, or its assignment_id; there is no copy.
+    """
     data: JsonObject = {"reason": reason, "payload_ref": payload_ref, "ts": now_ms}
     return orjson.dumps({"version": "v1", "kind": "dead_letter", "data": data})

@@ -1,6 +1,6 @@
 """The job types of the example worker (`router worker`): echo, sleep and http. A payload can make each of them fail.
 
-    echo   {…}                                     → the payload itself
+    echo   {…}                                     → the payload itself, without a timeout_ms that the router added
     sleep  {"ms": 250}                             → {"slept_ms": 250}
     http   {"url": "https://…", "timeout_ms": 900} → {"status": 200, "body": "…"} (a GET; the body is cut at 64 KiB)
     any    {"fail": {"error_code": "SERVER_ERROR", "message"?, "status"?, "provider_id"?}}
@@ -51,6 +51,8 @@ def _with_failures(task: Task) -> Task:
 
 
 async def _echo(job: Job[JsonObject]) -> JsonValue:
+    if job.timeout_added:
+        return {name: value for name, value in job.payload.items() if name != "timeout_ms"}
     return job.payload
 
 

@@ -5,6 +5,7 @@ A drain stops fetching and waits for the running assignments. Those that do not 
 
 import asyncio
 import logging
+import re
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,13 +33,23 @@ FLUSH_S = 2
 
 H = TypeVar("H", bound=Handler)
 
+_REFUSED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"').search
+_NOT_PERMITTED = (
+    "NATS does not permit this user to %s to %s: `router acl nats --for worker` prints the rights of a worker, "
+    "and its inbox prefix"
+)
+
 
 class Worker:
     """A worker process; the package docstring shows how to write a worker.
 
     `connect` holds more keywords for `nats.connect`, such as credentials and TLS. `drain_s` is how long running
     assignments may take after a stop; the server delivers the others again. `stream` is the stream of assignments,
-    `js_prefix` the first tokens of JetStream's API: `$JS.<domain>.API` behind a leaf node.
+    `consumer` the consumer that delivers them, `js_prefix` the first tokens of JetStream's API: `$JS.<domain>.API`
+    behind a leaf node.
+
+    `tenant`: run this tenant's assignments only, and report on its subjects, for a NATS user that is held to it. Give
+    the tenant a consumer of its own: assignments of others go back to the server, which delivers them again.
     """
 
     def __init__(
@@ -50,21 +61,25 @@ class Worker:
         drain_s: float = 20.0,
         connect: Mapping[str, object] | None = None,
         stream: str = messages.ASSIGN_STREAM,
+        consumer: str = messages.ASSIGN_CONSUMER,
         js_prefix: str = "$JS.API",
+        tenant: str | None = None,
     ) -> None:
-        """:raises ValueError: `concurrency` is below 1."""
+        """:raises ValueError: `concurrency` is below 1, or the tenant's name cannot be part of a subject."""
         if concurrency < 1:
             raise ValueError(f"concurrency is {concurrency}: it must be at least 1")
+        if tenant is not None and not subjects.is_literal(subjects.of_tenant(subjects.RESULT, tenant)):
+            raise ValueError(f"the tenant {tenant!r} cannot be part of a subject: leave it out")
         self._nats_urls = [nats_urls] if isinstance(nats_urls, str) else list(nats_urls)
         self._name = name
         self._concurrency = concurrency
         self._drain_s = drain_s
         self._connect_options = dict(connect or {})
-        self._stream, self._js_prefix = stream, js_prefix
+        self._stream, self._consumer, self._js_prefix = stream, consumer, js_prefix
         self.handlers = Handlers()
         self._stopping = asyncio.Event()
         self._throttle = LogThrottle(time.monotonic)
-        self._assignments = Assignments(self.handlers, self._throttle)
+        self._assignments = Assignments(self.handlers, self._throttle, tenant)
 
     def job(self, job_type: str, payload: type[Any] = dict) -> Callable[[H], H]:
         """Register the decorated async function as the handler of a job type; its one argument is a `Job`.
@@ -127,8 +142,25 @@ class Worker:
 
     async def _on_nats_error(self, error: Exception) -> None:
         """Log an error of the connection. nats-py reports every try to reconnect: the log has one line per minute."""
-        if self._throttle.due(type(error).__name__) is not None:
-            log.warning("NATS error: %s", str(error) or type(error).__name__)
+        text = str(error) or type(error).__name__
+        if (refused := _REFUSED(text)) is not None:
+            verb, subject = refused[1], self._as_written(refused[2])
+            if self._throttle.due(f"{verb} {subject}") is not None:
+                log.error(_NOT_PERMITTED, "publish" if verb == "publish" else "subscribe", subject)
+        elif self._throttle.due(type(error).__name__) is not None:
+            log.warning("NATS error: %s", text)
+
+    def _as_written(self, subject: str) -> str:
+        """The subject of a refusal: nats-py makes the server's words lower case."""
+        pulls = f"{self._js_prefix}.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+        used = (*self._assignments.reports_on, subjects.HEARTBEAT, subjects.WORKER_DEAD_LETTER, pulls)
+        prefix = str(self._connect_options.get("inbox_prefix") or "_INBOX")
+        if subject.startswith(f"{prefix.lower()}."):
+            return f"{prefix}.>"
+        acks = f"$JS.ACK.{self._stream}.{self._consumer}"
+        if subject.startswith(f"{acks.lower()}."):
+            return f"{acks}.>"
+        return next((known for known in used if known.lower() == subject), subject)
 
     async def _on_connected(self) -> None:
         self._throttle.over()
@@ -136,7 +168,7 @@ class Worker:
 
     async def _fetch_assignments(self, client: "Client") -> None:
         js = client.jetstream(prefix=self._js_prefix)
-        subscription = await js.pull_subscribe_bind(consumer=messages.ASSIGN_CONSUMER, stream=self._stream)
+        subscription = await js.pull_subscribe_bind(consumer=self._consumer, stream=self._stream)
         failures = 0
         while not self._stopping.is_set():
             free = self._concurrency - len(self._assignments)

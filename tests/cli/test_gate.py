@@ -60,3 +60,58 @@ def test_a_pod_that_does_not_answer(run: Run) -> None:
     ran = run("gate", "--pod", "http://127.0.0.1:1")
     assert ran.code == Exit.UNREACHABLE
     assert "http://127.0.0.1:1 does not answer" in ran.err
+
+
+class Pods:
+    """Answers /readyz as pods do, each with a gate of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.gates: dict[str, dict[str, object]] = {}
+        monkeypatch.setattr("router.cli.gate._asked", lambda url: {"pod": url, **self.gates[url]})
+
+    def add(self, name: str, cp: str | None, reason: str | None = None) -> tuple[str, str]:
+        """One pod: the option that names it."""
+        detail = f"current_cp is {cp}"
+        self.gates[name] = {
+            "open": reason is None,
+            "current_cp": cp,
+            "since_ms": 0,
+            "reason": reason,
+            "detail": detail,
+            "doubt": None,
+        }
+        return "--pod", name
+
+
+@pytest.mark.parametrize(
+    ("gates", "code", "reason"),
+    [
+        ([("CP2-LC", None)], Exit.OK, None),
+        ([("CP2-LC", None), ("CP3-LC", None)], Exit.OK, None),
+        ([("CP2-LC", None), ("CP1-LC", "older")], Exit.NEGATIVE, "older"),
+        ([(None, "missing")], Exit.NEGATIVE, "missing"),
+    ],
+)
+def test_without_a_file_the_pods_give_the_verdict(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    gates: list[tuple[str | None, str | None]],
+    code: Exit,
+    reason: str | None,
+) -> None:
+    """A shell without ROUTER_CP_STATE_PATH asks pods from afar: that it has no file says nothing about them."""
+    pods = Pods(monkeypatch)
+    options = [word for n, (cp, why) in enumerate(gates) for word in pods.add(f"http://pod-{n}", cp, why)]
+    ran = run("gate", "--json", *options)
+    facts = json.loads(ran.out)
+    assert (ran.code, facts["open"], facts["reason"], facts["file"]) == (code, code == Exit.OK, reason, None)
+    assert set(facts["features"].values()) == {code == Exit.OK}
+    assert "as the pods say" in run("gate", *options).out
+
+
+def test_a_file_that_is_named_counts_beside_the_pods(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are asked for, so both must be open."""
+    option = Pods(monkeypatch).add("http://pod", "CP2-LC")
+    assert run("gate", "--file", "nowhere.json", *option).code == Exit.NEGATIVE
+    Path("state.json").write_text(GOOD)
+    assert run("gate", "--file", "state.json", *option).code == Exit.OK

@@ -13,6 +13,7 @@ import typer
 from router import __version__
 from router.cli.commands import build
 from router.cli.shared.exits import Exit, exit_code_of
+from router.cli.shared.parties import COMMANDS as PARTIES
 from router.errors import (
     BusError,
     InvalidInput,
@@ -58,6 +59,12 @@ def test_every_command_has_help(run: Run, monkeypatch: pytest.MonkeyPatch, path:
         assert (parameter.help or "") in shown
 
 
+def test_every_command_has_its_row_in_the_table_of_parties() -> None:
+    """REFERENCE.md and the test of rights are made from it."""
+    leaves = {" ".join(path) for path, command in COMMANDS.items() if not hasattr(command, "commands")}
+    assert {name.partition(" --")[0] for name in PARTIES} == leaves
+
+
 def test_version(run: Run) -> None:
     """The version is the package's."""
     assert run("version").out == f"{__version__}\n"
@@ -87,7 +94,8 @@ def test_wrong_usage_is_told_in_one_line(run: Run, wrong: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["alerts", "dlq list", "decide --tenant acme --task t", "explain --tenant acme --dry-run --task t"]
+    "command",
+    ["alerts", "dlq list", "usage tail", "decide --tenant acme --task t", "explain --tenant acme --dry-run --task t"],
 )
 def test_a_nats_that_is_away_is_told_in_one_line(run: Run, command: str) -> None:
     """Code 3 and one line that says how to name another one; no log line before it."""
@@ -135,6 +143,7 @@ NAMING = (
     "audit stats --tenant",
     "audit export --out out --tenant",
     "usage reconcile --tenant",
+    "usage tail --tenant",
     "dlq list --tenant",
     "dlq redrive --tenant",
 )

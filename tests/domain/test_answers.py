@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from router.domain.admission import Shed
 from router.domain.answers import JITTER_LEAST_MS, answer, degraded, overloaded
 from router.domain.decision import Code, Decided, PinState, Reason, Refused, Verdict
 from router.domain.ids import decision_id, idempotency_name, task_id, to_text
@@ -191,7 +192,7 @@ def test_an_unknown_outcome_is_said() -> None:
 
 def test_overload_has_a_moment() -> None:
     """Too much in flight: come back a little later."""
-    found = overloaded(500)
+    found = overloaded(Shed.FULL, "500")
     assert found.code is Code.SERVICE_OVERLOADED
     assert found.details["retry_after_ms"] > 0  # type: ignore[operator]
 

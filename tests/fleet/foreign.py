@@ -109,15 +109,20 @@ class Watch:
 class Foreign:
     """`async with Foreign(url) as caller`. Every reply is kept by its request, so that none may come twice unseen."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, inbox_prefix: str = "_INBOX") -> None:
         self._url = url
+        self._inbox_prefix = inbox_prefix
         self._numbers = itertools.count()
         self.replies: dict[str, list[Reply]] = {}
         self._waiting: dict[str, asyncio.Future[Reply]] = {}
 
     async def __aenter__(self) -> Self:
         self.client: Client = await nats.connect(
-            self._url, error_cb=_quiet, max_reconnect_attempts=-1, reconnect_time_wait=0.05
+            self._url,
+            error_cb=_quiet,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.05,
+            inbox_prefix=self._inbox_prefix.encode(),
         )
         self._inbox = self.client.new_inbox()
         await self.client.subscribe(f"{self._inbox}.*", cb=self._replied)

@@ -81,3 +81,26 @@ async def test_a_right_that_everything_needs_is_the_reason(
 
         await until(named, 60, f"a reason with {reason!r}")
         assert (await pod.readyz())[0] == 503
+
+
+@pytest.mark.timeout(120)
+async def test_a_changed_eviction_policy_is_said_while_the_pod_serves(servers: None, tmp_path: Path) -> None:
+    """Keys may be lost from now on: `degraded` says so with the remedy, decisions go on, and it ends with the cause."""
+    async with Fleet(tmp_path, pods=1) as fleet, Foreign(fleet.nats.url) as caller:
+        (pod,) = fleet.pods
+
+        async def off() -> list[str]:
+            return list((await pod.readyz())[1]["degraded"])
+
+        async def is_said() -> bool:
+            return await off() == ["eviction"]
+
+        async def is_over() -> bool:
+            return await off() == []
+
+        await fleet.redis("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        await until(is_said, 40, "the policy is said")
+        assert "set noeviction" in (await pod.readyz())[1]["degraded_reasons"]["eviction"]
+        assert (await caller.ask(task(await fleet.tenant()))).ok
+        await fleet.redis("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        await until(is_over, 40, "it is over")

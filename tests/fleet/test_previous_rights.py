@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from router.app.adapter_settings import nats_account
-from router.bus.client.rights import rights
+from router.bus.client.rights import user
 from router.bus.streams.specs import matches
 from router.domain.access import Party
 from router.settings import load
@@ -82,7 +82,7 @@ def test_every_new_right_is_in_the_changelog() -> None:
     section = text.partition("### New rights")[2].partition("\n### ")[0]
     allowed = {word[1:] for word in previous_rights.REDIS.split() if word.startswith("+")}
     new = [command for command in commands(Party.POD, Server()) if command not in allowed]
-    now = rights(Party.POD, nats_account(load({"ROUTER_NATS_URL": "nats://127.0.0.1:4222"})))
+    now = user(Party.POD, nats_account(load({"ROUTER_NATS_URL": "nats://127.0.0.1:4222"})))
     for needed, before in (
         (now.publish, previous_rights.NATS_PUBLISH),
         (now.subscribe, previous_rights.NATS_SUBSCRIBE),

@@ -88,3 +88,20 @@ async def test_the_fleets_reconciliation_metric_returns_to_zero(fleet: Fleet, ca
         return await fleet.outbox() == 0 and await fleet.total("router_usage_reconciliation") == 0
 
     assert await until(zero, 10, "the outbox is empty")
+
+
+async def tail(fleet: Fleet, cwd: Path, *words: str) -> Ran:
+    """`router usage tail`."""
+    return await run_process("usage", "tail", "--nats", fleet.nats.url, *words, cwd=cwd)
+
+
+async def test_the_newest_usage_is_shown(fleet: Fleet, caller: Foreign, tmp_path: Path) -> None:
+    """Of one tenant, oldest first, at most so many; as JSON they are the events."""
+    tenant, events = await metered(fleet, caller, 3)
+    ran = await tail(fleet, tmp_path, "--tenant", tenant, "--json")
+    assert [json.loads(line) for line in ran.out.splitlines()] == events
+    ran = await tail(fleet, tmp_path, "--tenant", tenant, "-n", "1")
+    (line,) = ran.out.splitlines()
+    assert all(str(events[-1][name]) in line for name in ("provider_id", "request_id", "cost"))
+    ran = await tail(fleet, tmp_path, "--tenant", "nobody")
+    assert (ran.code, ran.out) == (1, "")

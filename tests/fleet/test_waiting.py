@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.js.api import DiscardPolicy
 
 from tests.cli.conftest import Ran, run_process
 from tests.fleet.conftest import Own
@@ -131,6 +132,35 @@ async def test_a_stream_may_take_the_result(own: Own) -> None:
     assert (await caller.ask(body)).ok
     await caller.tell(RESULT, success(await works.one(tenant_id=tenant)))
     assert (await (await caller.watch("done.acme")).one())["ok"] is True
+
+
+async def test_a_stream_that_refuses_the_result_gets_it_later(own: Own) -> None:
+    """A full stream holds up the result and not the task; when there is room it has the result, once, by its id.
+
+    A repeat is a further message.
+    """
+    env = {"ROUTER_RESULT_SUBJECT_PREFIXES": "done.", "ROUTER_PUBLISH_TIMEOUT": "1s"}
+    fleet, caller = await own(pods=1, env=env)
+    js = caller.client.jetstream()
+    await js.add_stream(name="DONE", subjects=["done.>"], max_msgs=1, discard=DiscardPolicy.NEW)
+    await js.publish("done.filler", b"x")
+    tenant = await fleet.tenant(ONCE)
+    works, usage = await caller.watch(ASSIGN), await caller.watch(USAGE)
+    body = task(tenant, push_assignment=True, options={"result_subject": "done.acme"})
+    assert (await caller.ask(body)).ok
+    work = await works.one(tenant_id=tenant)
+    await caller.tell(RESULT, success(work))
+    assert await usage.one(tenant_id=tenant)
+    await until(lambda: fleet.pods[0].logged("publish.failed"), 20, "the stream refuses the result")
+    await js.purge_stream("DONE")
+    await js.update_stream(name="DONE", subjects=["done.>"], max_msgs=10, discard=DiscardPolicy.NEW)
+    done = await caller.watch("done.acme")
+    assert (await done.one(30))["ok"] is True
+    assert done.headers[0]["Nats-Msg-Id"] == f"{work['task_id']}:final"
+    assert (await caller.ask(body)).context["replayed"] is True
+    await done.many(2)
+    assert done.headers[1]["Nats-Msg-Id"].startswith(f"{work['task_id']}:final:")
+    assert len(done.seen) == 2
 
 
 async def test_a_wait_that_ends_without_a_result_tells_the_state(fleet: Fleet, caller: Foreign, tmp_path: Path) -> None:

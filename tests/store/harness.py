@@ -39,7 +39,7 @@ from router.store.decide.rows import MessageIndex, RowPacker
 from router.store.decisions import decide_script
 from router.store.keys import Keys, TenantKeys
 from router.store.levers import RedisLevers, lever_scripts
-from router.store.scripts.layouts import DECIDE_BATCH
+from router.store.scripts.layouts import DECIDE_BATCH, SETTLE_BATCH
 from router.store.scripts.load import Script
 from router.store.servers.nodes import Nodes
 from router.store.tasks.records import task_record
@@ -238,7 +238,7 @@ class Store:
         """ARGV[1] of decide; `not_after` is the whole call's."""
         s = SETTINGS
         numbers = s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms
-        return DECIDE_BATCH.head.pack(*numbers, not_after)
+        return DECIDE_BATCH.head.pack(*numbers, not_after, s.deadline_max_ms)
 
     def one(self, *args: Any, **kwargs: Any) -> Outcome:
         """One row in a call of its own."""
@@ -252,7 +252,8 @@ class Store:
             batch = MoveBatch()
             for i in group:
                 batch.add(moves[i], self.keys, i)
-            reply = self.call(self.settle_script, list(batch.index), [(100_000).to_bytes(4), *self.settle_rows(batch)])
+            header = SETTLE_BATCH.head.pack(100_000, SETTINGS.deadline_max_ms)
+            reply = self.call(self.settle_script, list(batch.index), [header, *self.settle_rows(batch)])
             told |= {i: move_outcome(moves[i], raw[4], raw[5:]) for i, raw in zip(group, reply[3:], strict=True)}
         return [told[i] for i in range(len(moves))]
 
@@ -264,9 +265,9 @@ class Store:
         """The rows as this version's script takes them."""
         return batch.rows
 
-    def claim(self, partition: int, lease_ms: int, maximum: int) -> list[bytes]:
+    def claim(self, partition: int, lease_ms: int, maximum: int, ahead_ms: int = 0) -> list[bytes]:
         """Tasks of one partition that are due, taken for a while."""
-        reply = self.call(self.claim_script, [self.keys.due(partition)], [lease_ms, maximum])
+        reply = self.call(self.claim_script, [self.keys.due(partition)], [lease_ms, maximum, ahead_ms])
         assert reply[:3] == [0, self.now, 0]
         return list(reply[4::2])
 

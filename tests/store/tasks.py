@@ -52,7 +52,7 @@ class Task:
             FEATURES,
             task_id=self.id,
             attempt=1,
-            below=TaskState.PUBLISHED,
+            before_state=TaskState.PUBLISHED,
             state=TaskState.PUBLISHED,
             due_ms=self.store.now + DEADLINE,
         )

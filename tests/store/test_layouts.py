@@ -173,7 +173,7 @@ def test_a_move_has_every_field_under_its_name() -> None:
         FEATURES,
         task_id=task,
         attempt=31,
-        below=TaskState.WAITING,
+        before_state=TaskState.WAITING,
         state=TaskState.SUCCEEDED,
         code=41,
         why=43,
@@ -209,7 +209,7 @@ def test_a_move_has_every_field_under_its_name() -> None:
     assert row["kind"] == layouts.SETTLE_TASK
     assert row["flags"] == layouts.SETTLE_BREAKER | layouts.SETTLE_FIGURES | layouts.SETTLE_MARK
     assert row["mark"] == b"the mark"
-    assert (row["below"], row["state"]) == (TaskState.WAITING, TaskState.SUCCEEDED)
+    assert (row["before_state"], row["state"]) == (TaskState.WAITING, TaskState.SUCCEEDED)
     assert (row["verdict"], row["action"]) == (BreakerVerdict.FAILURE.value, Action.RESULT_SETTLED)
     assert (row["nonce"], row["decision"], row["entry"]) == (0, decision, b"provider")
     assert (row["features"], row["usage"], row["final"]) == (FEATURES, b"usage", final(ended))

@@ -449,6 +449,19 @@ def test_a_claim_takes_so_many(store: Store) -> None:
     assert store.claim(3, 5_000, 100) == []
 
 
+def test_a_claim_takes_what_is_due_too_late(store: Store) -> None:
+    """When it is asked to look: Redis' clock was set back since. What is due within the bound stays."""
+    due, hour = store.keys.due(3), 3_600_000
+    times = {b"due": -1, b"soon": 1, b"bound": hour, b"late": hour + 1, b"next year": 365 * 24 * hour}
+    store.client.zadd(due, {name: store.now + ms for name, ms in times.items()})
+    assert store.claim(3, 5_000, 10) == [b"due"]
+    assert store.claim(3, 5_000, 1, hour) == [b"late"]
+    assert store.claim(3, 5_000, 10, hour) == [b"next year"]
+    assert store.claim(3, 5_000, 10, hour) == []
+    store.now += 5_000
+    assert sorted(store.claim(3, 5_000, 10, hour)) == [b"due", b"late", b"next year", b"soon"]
+
+
 async def test_a_claim_takes_so_many_of_all_sets(redis_url: str) -> None:
     """`maximum` bounds the call, not each set; what is left over is claimed next."""
     nodes, keys = SingleNode(redis_url), Keys(schema=f"t{uuid4().hex[:10]}")

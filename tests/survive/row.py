@@ -21,6 +21,10 @@ Act = Callable[["Arena"], Awaitable[None]]
 """Does a fault and undoes it."""
 
 
+EVERYTHING = frozenset({"*"})
+"""Exempts all that is measured: what is lost is the promise itself."""
+
+
 class CannotRun(Exception):
     """The row needs something that is not here; the message says what."""
 
@@ -57,6 +61,10 @@ class Row(Struct, frozen=True, kw_only=True):
     setup: Setup = Setup()
     short: bool = False
     """Whether the short table has it."""
+
+    def exempts(self, what: str) -> bool:
+        """Whether this is measured and not promised."""
+        return self.exempt is EVERYTHING or what in self.exempt
 
 
 class Outcome(Struct, kw_only=True):

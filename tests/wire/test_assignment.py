@@ -179,6 +179,7 @@ def test_a_large_payload_is_refused_with_a_way_out() -> None:
     assert isinstance(answer, Refused)
     assert answer.code is Code.INVALID_REQUEST
     assert "payload_ref" in answer.message
+    assert "has 65,538 bytes; the payload of a pushed task may have 65,536" in answer.message
 
 
 @pytest.mark.parametrize("payload", ["x" * 65534, {"x": "y" * 65528}])
@@ -190,10 +191,11 @@ def test_it_is_the_callers_payload_that_is_measured(payload: JsonValue) -> None:
 
 
 def test_a_large_context_is_refused() -> None:
-    """The head of the work item is bounded too."""
+    """The head of the work item is bounded too, by a bound of its own that the message names."""
     answer = encode_job(accepted(task_shape(context={"a": "x" * 70_000})), 1)
     assert isinstance(answer, Refused)
-    assert "context" in answer.message
+    assert "context: with metadata and ids has 70," in answer.message
+    assert "payload" not in answer.message
 
 
 def test_the_request_comes_back_from_its_job() -> None:

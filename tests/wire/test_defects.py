@@ -1,6 +1,8 @@
 """Defects that must not cost a message: what is read instead, and what the warnings say."""
 
 import json
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -11,15 +13,24 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from router.domain.defects import Defect
+from router.domain.extensions import Stage
+from router.domain.gate import Checkpoint
+from router.domain.gate import parse as parse_state
 from router.domain.ids import from_text
 from router.domain.request import DecideRequest
 from router.domain.result import AckStatus, ExecAck, ExecResult, ResultStatus
-from router.wire.parse import NotJsonError, parse_report
+from router.errors import InvalidInput
+from router.wire.admin import decode_admin
+from router.wire.decision_query import decode_decision_query
+from router.wire.extensions import decode_reply
+from router.wire.parse import MAX_REPAIRED_MARKS, NotJsonError, parse_report
 from router.wire.pb.beamline.flow.v1.flow_pb2 import Message, RouteRequest
 from router.wire.pb.beamline.worker.v1.ack_pb2 import ExecAssignmentAck
 from router.wire.pb.beamline.worker.v1.result_pb2 import ExecResult as ProtoResult
+from router.wire.policies import decode as decode_policy
 from router.wire.problems import Problems, Rejected
 from router.wire.request.decide import decode
+from router.wire.worker.heartbeats import decode_heartbeat, decode_worker_dead_letter
 from router.wire.worker.results import decode_ack, decode_result
 from tests.wire.examples import accepted, paths, refused, task_shape
 
@@ -325,3 +336,139 @@ def test_any_value_in_a_field_that_an_ack_does_not_need(message: Any, trace: Any
     assert replace(ack, message=None, request_id=None, trace_id=None, warnings=()) == ExecAck(
         from_text(ID) or b"", AckStatus.ACCEPTED, tenant_id="acme"
     )
+
+
+BOM = b"\xef\xbb\xbf"
+DOORS: dict[str, Callable[[bytes], Any]] = {
+    "request": lambda data: decode(data, None, None),
+    "query": lambda data: decode_decision_query(data, None),
+    "admin act": lambda data: decode_admin(data, None),
+    "result": lambda data: decode_result(data, None),
+    "ack": lambda data: decode_ack(data, None),
+    "heartbeat": decode_heartbeat,
+    "dead letter": decode_worker_dead_letter,
+    "extension reply": lambda data: decode_reply(data, Stage.PRE),
+}
+BODIES: dict[str, dict[str, Any]] = {
+    "request": {"version": "1", "tenant_id": "acme", "request_id": "r", "task": {"type": "t", "payload": "X"}},
+    "query": {"tenant_id": "acme", "request_id": "r", "note": "X"},
+    "admin act": {"tenant_id": "acme", "provider_id": "p", "why": "X"},
+    "result": DONE | {"output": "X"},
+    "ack": {"assignment_id": ID, "status": "rejected", "message": "X"},
+    "heartbeat": {"worker_id": "w", "status": "idle", "note": "X"},
+    "dead letter": {"reason": "PARSE_ERROR", "payload_ref": "X"},
+    "extension reply": {"payload": {"text": "X"}},
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize(
+    ("before", "text", "found"),
+    [
+        (BOM, "fine", ["byte_order_mark"]),
+        (b"", "\\ud83d", ["half_character"]),
+        (b"", "a\\uDE00b", ["half_character"]),
+        (BOM, "\\ud83d\\ud83d\\ude00", ["byte_order_mark", "half_character"]),
+    ],
+)
+def test_every_door_reads_over_the_same(door: str, before: bytes, text: str, found: list[str]) -> None:
+    """A byte order mark, and half a character in a text for people: read, with a warning that says so."""
+    read = DOORS[door](before + orjson.dumps(BODIES[door]).replace(b"X", text.encode()))
+    assert [w.defect.value for w in read.warnings] == found
+
+
+@pytest.mark.parametrize(
+    ("door", "field"),
+    [
+        ("query", "request_id"),
+        ("query", "message_id"),
+        ("query", "idempotency_key"),
+        ("admin act", "provider_id"),
+        ("admin act", "request_id"),
+        ("admin act", "policy"),
+        ("admin act", "cursor"),
+    ],
+)
+def test_half_a_character_in_what_names_something_is_refused(door: str, field: str) -> None:
+    """Two names could have become one; a stored policy could not be what was meant. The field is named."""
+    body = BODIES[door] | {field: {"providers": ["H"]} if field == "policy" else "H"}
+    read = DOORS[door](orjson.dumps(body).replace(b"H", b"cut \\ud83d"))
+    assert isinstance(read, Rejected)
+    assert paths(read) == [field]
+    assert "has half a character" in read.refused.message
+
+
+@pytest.mark.parametrize(
+    ("document", "where"),
+    [
+        (b'{"providers":[{"name":"a \\ud83d"}]}', "line 1 column 26"),
+        (b'{"providers":\n [{"name":"\\ude00"}]}', "line 2 column 12"),
+        (BOM + b'{"metadata":{"a":"\\ud83d\\ude00 \\ud83d"}}', "line 1 column 32"),
+    ],
+)
+def test_half_a_character_in_a_policy_is_refused_with_its_place(document: bytes, where: str) -> None:
+    """A document is stored: what was meant cannot be guessed."""
+    with pytest.raises(InvalidInput, match=rf"half a character .* at {where}: write all of it"):
+        decode_policy(document)
+
+
+@pytest.mark.parametrize("before", [BOM, b""])
+def test_files_of_editors_that_write_a_mark_are_read(before: bytes) -> None:
+    """Policies and the CP file: some editors put a byte order mark first."""
+    assert decode_policy(before + b'{"providers":[{"name":"a","weight":1}]}').policy.providers[0].name == "a"
+    assert isinstance(parse_state(before + b'{"current_cp":"CP2-LC"}'), Checkpoint)
+
+
+LARGE = 4 << 20
+HEAD = b'{"version":"1","assignment_id":"%b","status":"success","output":' % ID.encode()
+
+
+def filled(unit: bytes, end: bytes) -> bytes:
+    """A result of 4 MiB whose output repeats a unit."""
+    return HEAD + unit * ((LARGE - 200) // len(unit)) + end
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        filled(b"[1,", b"NaN"),
+        HEAD + b"[" + b"1," * (LARGE // 2 - 200) + b"NaN]}",
+        HEAD + b"[" + b"[]," * (LARGE // 3 - 200) + b"NaN]}",
+        HEAD + b"[" + b'{"a":1},' * (LARGE // 8 - 200) + b'"\n"]}',
+        HEAD + b'"' + b"\\ud83d" * (LARGE // 6 - 200) + b'"}',
+        HEAD + b'"' + b"\\\\" * (LARGE // 2 - 200) + b'\\ud83d"}',
+    ],
+    ids=["unclosed", "numbers", "lists", "objects", "halves", "backslashes"],
+)
+def test_a_large_broken_result_does_not_hold_up_the_pod(data: bytes) -> None:
+    """Reading it leniently would take seconds of the event loop: it is refused, and the reason names the bound."""
+    assert len(data) <= LARGE
+    began_s = time.process_time()
+    read = decode_result(data, None)
+    assert time.process_time() - began_s < 0.6
+    assert isinstance(read, Rejected)
+    assert f"{MAX_REPAIRED_MARKS:,} values and escapes" in read.refused.message
+
+
+@pytest.mark.parametrize(
+    ("end", "defect"),
+    [
+        (b'"}', "half_character"),
+        (b'","latency_ms":NaN}', "half_character"),
+        (b'","error_message":"two\nlines"}', "half_character"),
+        (b'\xff"}', "not_utf8"),
+    ],
+)
+def test_a_large_text_with_a_defect_is_read(end: bytes, defect: str) -> None:
+    """The bound is on values and escapes, not on bytes: four MiB of text cost little."""
+    data = HEAD + b'"' + b"some words " * (LARGE // 11 - 200) + b"\\ud83d" + end
+    assert isinstance(read := decode_result(data, None), ExecResult)
+    assert defect in defects(read)
+
+
+def test_what_is_read_leniently_takes_little_time() -> None:
+    """At the bound of values."""
+    data = HEAD + b"[" + b"1," * (MAX_REPAIRED_MARKS - 20) + b"NaN]}"
+    began_s = time.process_time()
+    assert isinstance(decode_result(data, None), ExecResult)
+    assert time.process_time() - began_s < 0.6

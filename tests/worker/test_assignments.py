@@ -9,6 +9,7 @@ import pytest
 
 from router.domain.result import ExecAck, ExecResult, ResultStatus
 from router.log_throttle import LogThrottle
+from router.wire.subjects import WORKER_DEAD_LETTER
 from router.wire.worker.results import decode_ack, decode_result
 from router.worker import assignments
 from router.worker.assignments import Assignments
@@ -83,6 +84,48 @@ async def test_a_result_that_jetstream_refuses_to_the_end_is_an_error(monkeypatc
     monkeypatch.setattr(assignments, "RETRY_DELAYS_S", (0.0,))
     with pytest.raises(nats.errors.TimeoutError):
         await store(JetStream(refusals=2))
+
+
+class Line:
+    """A connection that keeps what is published, and a message that keeps what is said about it."""
+
+    def __init__(self) -> None:
+        self.published: list[tuple[str, Any]] = []
+        self.said: list[str] = []
+
+    async def publish(self, subject: str, payload: bytes) -> None:
+        """Core publish."""
+        self.published.append((subject, msgspec.json.decode(payload)))
+
+    async def ack(self) -> None:
+        """Done."""
+        self.said.append("ack")
+
+    async def in_progress(self) -> None:
+        """Not yet."""
+
+
+@pytest.mark.parametrize(("refusals", "reported"), [(1, 0), (2, 1), (9, 1)])
+async def test_a_result_that_no_stream_stores_is_reported(
+    monkeypatch: pytest.MonkeyPatch, refusals: int, reported: int
+) -> None:
+    """By a dead letter over core NATS, after the last try; the assignment stays unacknowledged."""
+    monkeypatch.setattr(assignments, "RETRY_DELAYS_S", (0.0,))
+    handlers, line = Handlers(), Line()
+
+    async def echo(_job: Any) -> dict[str, str]:
+        return {}
+
+    handlers.add("echo", echo, dict)
+    running: Any = Assignments(handlers, LogThrottle(lambda: 0.0))
+    taken = read_assignment(msgspec.json.encode(BODY))
+    try:
+        await running._perform(line, JetStream(refusals), line, taken)
+    except nats.errors.TimeoutError:
+        assert reported
+    letters = [body["data"] for subject, body in line.published if subject == WORKER_DEAD_LETTER]
+    assert [(x["reason"], x["payload_ref"]) for x in letters] == [("PUBLISH_ERROR", "a1")] * reported
+    assert line.said == ["ack"] * (1 - reported)
 
 
 @pytest.mark.parametrize(

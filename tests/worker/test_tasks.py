@@ -9,15 +9,17 @@ import pytest
 
 from router.domain.json import JsonObject
 from router.worker import tasks
-from router.worker.messages import Assignment, Executor, Finished, JobBody
+from router.worker.messages import Assignment, Executor, Finished, JobBody, Options
 from router.worker.worker import Worker
 
 
-async def perform(task: str, payload: JsonObject, timeout_s: float | None = 5.0) -> Finished:
+async def perform(
+    task: str, payload: JsonObject, timeout_s: float | None = 5.0, deadline_ms: int | None = None
+) -> Finished:
     """Run one task given to the provider `p1`."""
     worker = Worker("nats://nowhere", name="w")
     tasks.register(worker, {"chat": "echo"})
-    assignment = Assignment("1", "a", "r", "acme", Executor("p1"), JobBody(task, payload))
+    assignment = Assignment("1", "a", "r", "acme", Executor("p1"), JobBody(task, payload), options=Options(deadline_ms))
     return await worker.handlers.run(assignment, timeout_s)
 
 
@@ -57,6 +59,23 @@ def site() -> Iterator[str]:
 async def test_echo_gives_the_payload_back() -> None:
     """Echo gives the payload back."""
     assert await perform("echo", {"a": [1, "ü"]}) == Finished("success", output={"a": [1, "ü"]})
+
+
+@pytest.mark.parametrize(
+    ("payload", "deadline_ms", "back"),
+    [
+        ({"a": 1, "timeout_ms": 5_000}, 5_000, {"a": 1}),
+        ({"timeout_ms": 5_000}, 5_000, {}),
+        ({"a": 1, "timeout_ms": 900}, 5_000, {"a": 1, "timeout_ms": 900}),
+        ({"a": 1, "timeout_ms": 5_000}, None, {"a": 1, "timeout_ms": 5_000}),
+        ({"a": {"timeout_ms": 5_000}}, 5_000, {"a": {"timeout_ms": 5_000}}),
+    ],
+)
+async def test_echo_leaves_out_what_the_router_added(
+    payload: JsonObject, deadline_ms: int | None, back: JsonObject
+) -> None:
+    """The router adds the deadline as `timeout_ms` to a payload without one; a caller's own comes back."""
+    assert (await perform("echo", payload, deadline_ms=deadline_ms)).output == back
 
 
 async def test_an_alias_names_another_task() -> None:

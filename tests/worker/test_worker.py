@@ -466,3 +466,43 @@ async def test_an_outage_of_nats_is_said_once_a_minute(tmp_path: Path, caplog: p
     worker.stop()
     await asyncio.wait_for(running, 10)
     await asyncio.to_thread(server.stop)
+
+
+@pytest.mark.parametrize(
+    ("verb", "subject"),
+    [
+        ("publish", "caf.exec.result.v1.tenant.Acme.EU"),
+        ("publish", "caf.exec.assign.v1.ack.tenant.Acme.EU"),
+        ("publish", "$JS.hub.API.CONSUMER.MSG.NEXT.MyWork.OfAcme"),
+        ("publish", "caf.status.heartbeat.v1"),
+        ("publish", "some.other.subject"),
+        ("subscribe", "_INBOX.Router-Worker.>"),
+        ("publish", "$JS.ACK.MyWork.OfAcme.>"),
+    ],
+)
+async def test_a_refused_right_is_named_as_it_is_written(
+    caplog: pytest.LogCaptureFixture, verb: str, subject: str
+) -> None:
+    """nats-py makes the server's words lower case; the log has one line for each subject, with the remedy."""
+    worker = Worker(
+        "nats://127.0.0.1:1",
+        name="w",
+        stream="MyWork",
+        consumer="OfAcme",
+        js_prefix="$JS.hub.API",
+        tenant="Acme.EU",
+        connect={"inbox_prefix": "_INBOX.Router-Worker"},
+    )
+    kind = "subscription" if verb == "subscribe" else "publish"
+    lower = subject.replace(">", "x").lower()
+    for _ in range(3):
+        await worker._on_nats_error(nats.errors.Error(f'nats: permissions violation for {kind} to "{lower}"'))
+    (line,) = (record.getMessage() for record in caplog.records if record.levelname == "ERROR")
+    assert line.startswith(f"NATS does not permit this user to {verb} to {subject}: `router acl nats --for worker`")
+
+
+@pytest.mark.parametrize("tenant", [".acme", "acme.", "a..b", ""])
+def test_a_tenant_that_no_subject_can_hold_is_refused(tenant: str) -> None:
+    """At once, not with the first result."""
+    with pytest.raises(ValueError, match="cannot be part of a subject"):
+        Worker("nats://127.0.0.1:1", name="w", tenant=tenant)

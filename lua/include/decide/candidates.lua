@@ -24,8 +24,9 @@ local function unfit(c, row, st, max_probes, part)
   if verdict then return verdict end
   local b = max_probes and st and st.breakers and st.breakers[c.entry]
   if b and b.state == CLOSED then
-    if part and breaker_slow(b, part, now) then return V_SLOW end
+    if part and breaker_slow(st, b, part, now) then return V_SLOW end
   elseif b then
+    breaker_back(st, b, now)
     if b.state == OPEN and now < b.until_ms then
       c.wait = b.until_ms - now
       return V_OPEN

@@ -13,9 +13,16 @@ local charges, charged = {}, 0
 -- behind `row_charges`.
 local left, row_charges = {}, 0
 
+-- Leases that last longer than any deadline are of before Redis' clock was set back. They last as long as this row's.
+local function leases_back(k)
+  local ahead = call('ZRANGEBYSCORE', KEYS[k], string.format('(%.0f', now + longest_deadline), '+inf')
+  for i = 1, #ahead do call('ZADD', KEYS[k], now + lease_ms, ahead[i]) end
+end
+
 -- Milliseconds until `more` + 1 leases have ended by themselves. More than one may have to: the bound may have been
 -- lowered, and next attempts take their lease beyond it.
 local function lease_wait(k, more)
+  leases_back(k)
   return tonumber(call('ZRANGEBYSCORE', KEYS[k], alive, '+inf', 'WITHSCORES', 'LIMIT', more, 1)[2]) - now
 end
 
@@ -37,10 +44,11 @@ local function check_charges(row, pos, n, from)
       free = limit - st.v[o + SUM]
       if free < units then wait = sliding_wait(st.v, o, limit, units, now) end
     elseif kind == KIND_LOG then
-      local used, entries = log_used(KEYS[k], window_ms, now)
+      log_back(KEYS[k], window_ms, now)
+      local used, gone = log_used(KEYS[k], window_ms, now)
       free, o = limit - used, -window_ms
       -- A full log admits nothing until its oldest charge has left.
-      if entries >= MAX_LOGGED and units > 0 then used = math.max(used, limit) end
+      if units > 0 and log_full(KEYS[k], used, gone) then used = math.max(used, limit) end
       if used + units > limit then wait = log_wait(KEYS[k], limit, units, used, window_ms, now) end
     elseif kind == KIND_CONCURRENCY then
       free = limit - call('ZCOUNT', KEYS[k], alive, '+inf')

@@ -20,11 +20,11 @@ from tenacity import AsyncRetrying, retry_if_not_exception_type, wait_random_exp
 from router.bus.client import headers as wire
 from router.bus.client import nats_py
 from router.bus.client.fast import Direct, FastClient
-from router.bus.client.faults import BusTimeoutError, PermissionRefused, translated
+from router.bus.client.faults import BusTimeoutError, translated
 from router.bus.client.options import BusOptions, connect_arguments
 from router.bus.client.permissions import Permissions, Refusal
 from router.bus.client.reporter import Reporter
-from router.errors import BusError, InvalidInput
+from router.errors import BusError, InvalidInput, PermissionRefused
 from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
@@ -72,6 +72,8 @@ class Bus:
         self._task: asyncio.Task[None] | None = None
         self._ever_connected = asyncio.Event()
         self._max_unsent = options.max_unsent_bytes
+        self._requests: dict[str, list[asyncio.Timeout]] = {}
+        self._permissions.on_refused.append(self._end_refused_requests)
 
     @property
     def connected(self) -> bool:
@@ -201,6 +203,16 @@ class Bus:
         """Why the server refused to publish to the subject, if it did since that monotonic time in seconds."""
         return self._permissions.publish_refused(subject, since)
 
+    async def check_published(self, subject: str, since: float) -> None:
+        """Return when the server has read everything sent before, and did not refuse the subject since that moment.
+
+        :raises PermissionRefused: the user may not publish to the subject.
+        :raises BusError: not connected, or no reply in time.
+        """
+        await self.flush()
+        if (refused := self.publish_refused(subject, since)) is not None:
+            raise PermissionRefused(str(refused))
+
     def new_inbox(self) -> str:
         """Return a new subject that has no other subscriber."""
         return f"{self.options.inbox_prefix}.{uuid4().hex}"
@@ -238,21 +250,43 @@ class Bus:
         """Send a request and return the first reply.
 
         :raises NoRespondersError: the subject has no subscriber.
-        :raises PermissionRefused: the user may not publish to the subject, or not subscribe to inboxes.
+        :raises PermissionRefused: the user may not publish to the subject, or not subscribe to inboxes; at once.
         :raises BusTimeoutError: no reply in time.
         :raises BusError: not connected, or the message is not valid.
         """
         client = self._connected_client()
+        if self.inbox_refused is not None:
+            raise PermissionRefused(str(self.inbox_refused))
         began = time.monotonic()
+        waiting = self._requests.setdefault(subject, [])
+        until_refused = asyncio.timeout(None)
+        waiting.append(until_refused)
         try:
             with translated(subject):
-                message = await client.request(subject, payload, timeout=timeout_s, headers=headers)
+                async with until_refused:
+                    message = await client.request(subject, payload, timeout=timeout_s, headers=headers)
         except BusTimeoutError as error:
             refused = self.publish_refused(subject, began) or self.inbox_refused
             if refused is not None:
                 raise PermissionRefused(str(refused)) from error
             raise
+        finally:
+            waiting.remove(until_refused)
+            if not waiting:
+                self._requests.pop(subject, None)
         return Answer(message.data, message.headers or {})
+
+    def _end_refused_requests(self, refusal: Refusal) -> None:
+        """End the requests that the server has just refused: no reply will come, so they need not wait for it."""
+        now = asyncio.get_running_loop().time()
+        if refusal.verb == "publish":
+            ended = self._requests.get(refusal.subject, [])
+        elif self.inbox_refused is not None:
+            ended = [scope for scopes in self._requests.values() for scope in scopes]
+        else:
+            return
+        for scope in ended:
+            scope.reschedule(now)
 
     def _connected_client(self) -> FastClient:
         if self._client is None or not self._client.is_connected:

@@ -255,7 +255,10 @@ class FastClient(TlsClient):
         await super()._process_pong()
 
     async def _process_err(self, err_msg: str) -> None:
-        """Report the error and reconnect, unless it is a refused permission, which affects only one subject."""
+        """Report the error and reconnect, unless it is a refused permission, which affects only one subject.
+
+        The text is as the server wrote it: nats-py's own parser makes it lower case, with the subject in it.
+        """
         error = errors.Error(f"nats: {err_msg}")
         await self._error_cb(error)
         if PERMISSIONS_ERR not in err_msg.lower():

@@ -2,7 +2,7 @@
 
 BusError
 ├── NoRespondersError   the subject has no subscriber
-├── PermissionRefused   the user may not publish or subscribe to the subject
+├── PermissionRefused   the user may not publish or subscribe to the subject (`router.errors`)
 └── BusTimeoutError     no reply in time
 """
 
@@ -17,10 +17,6 @@ from router.errors import BusError
 
 class NoRespondersError(BusError):
     """The subject has no subscriber; on a JetStream subject: no stream covers it."""
-
-
-class PermissionRefused(BusError):
-    """The server does not permit the user to publish or subscribe to a subject; the message names it."""
 
 
 class BusTimeoutError(BusError):

@@ -48,13 +48,14 @@ class Permissions:
     """The refusals; see the module. Times are monotonic, in seconds.
 
     `lost`: the live subscriptions that the server has dropped, by subject. `on_publish_refused` is called for each
-    refused message.
+    refused message, `on_refused` for each refusal.
     """
 
     def __init__(self, inbox_prefix: str) -> None:
         self._inbox = f"{inbox_prefix}."
         self.lost: dict[str, Refusal] = {}
         self.on_publish_refused: list[Callable[[Refusal], None]] = []
+        self.on_refused: list[Callable[[Refusal], None]] = []
         self._refused: dict[tuple[Verb, str], float] = {}
         self._subscribing: list[str] = []
         self._retry_s = _FIRST_RETRY_S
@@ -95,6 +96,7 @@ class Permissions:
             notify(self.on_publish_refused, refusal)
         elif subject not in self._subscribing:
             self.lose(subject, refusal)
+        notify(self.on_refused, refusal)
 
     def lose(self, subject: str, refusal: Refusal) -> None:
         """Add a subscription to those that are tried again."""

@@ -27,6 +27,8 @@ class Pull(Protocol):
 
     lag: int
     received: int
+    answer: str
+    """The last answer of the server to a pull request; empty: none since the last heartbeats were due."""
     trouble: PullTrouble
 
     @property
@@ -55,7 +57,7 @@ class ConsumerCheck:
         pull: Pull,
         *,
         every_s: float,
-        on_stall: Callable[[], None] | None,
+        on_stall: Callable[[str], None] | None,
     ) -> None:
         self._bus = bus
         self._streams = streams
@@ -113,10 +115,14 @@ class ConsumerCheck:
         idle = pull.received == received and not pull.holds_messages
         if idle and info.num_pending > 0 and info.num_ack_pending < spec.max_ack_pending:
             self.stalls += 1
-            log.warning("%s stalled; restarting its pull", spec.name, extra={"event": Event.CONSUMER_STALLED})
+            answer = pull.answer or "nothing"
+            why = (
+                f"{info.num_pending:,} messages wait for {spec.name} and none arrives; NATS answers its pull: {answer}"
+            )
+            log.warning("%s; restarting the pull", why, extra={"event": Event.CONSUMER_STALLED})
             pull.restart()
             if self._on_stall is not None:
-                self._on_stall()
+                self._on_stall(why)
         return pull.received
 
     async def _create(self) -> None:
@@ -128,6 +134,11 @@ class ConsumerCheck:
                 fields = {"event": Event.BUS_ERROR, "unsaid": unsaid}
                 log.warning("%s is missing: %s", self._spec.name, reason, extra=fields)
             return
-        created = ", ".join(ensured.created) or "nothing"
-        log.warning("%s was missing; created: %s", self._spec.name, created, extra={"event": Event.CONSUMER_CREATED})
+        if ensured.created:
+            created = ", ".join(ensured.created)
+            log.warning(
+                "%s was missing; created: %s", self._spec.name, created, extra={"event": Event.CONSUMER_CREATED}
+            )
+        else:
+            log.info("%s was missing; another pod has created it", self._spec.name)
         self._pull.pull_again()

@@ -23,13 +23,12 @@ import msgspec
 
 from router.bus.client import headers as wire
 from router.bus.client.connection import Bus, Subscription
-from router.bus.client.faults import PermissionRefused
 from router.bus.consuming.consumer_check import ConsumerCheck
 from router.bus.consuming.delivery import Delivery
 from router.bus.consuming.pull_trouble import PullTrouble
 from router.bus.streams.registry import Streams
 from router.bus.streams.specs import ConsumerSpec
-from router.errors import BusError
+from router.errors import BusError, PermissionRefused
 from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
@@ -57,7 +56,7 @@ class PullLoop:
         expires_s: float = 10.0,
         heartbeat_s: float = 1.0,
         check_s: float = 5.0,
-        on_stall: Callable[[], None] | None = None,
+        on_stall: Callable[[str], None] | None = None,
     ) -> None:
         self._bus = bus
         self.spec = spec
@@ -88,6 +87,7 @@ class PullLoop:
         self._requested = asyncio.Event()
         self.lag = 0
         self.received = 0
+        self.answer = ""
         self.redelivered = 0
 
     @property
@@ -192,6 +192,7 @@ class PullLoop:
         except TimeoutError:
             if asyncio.get_running_loop().time() - self._last_received_at > 3 * self._heartbeat_s:
                 self._remaining = 0
+                self.answer = ""
 
     async def _hand_over(self, batch: list[Delivery]) -> None:
         self._busy = True
@@ -275,7 +276,9 @@ class PullLoop:
     def _on_status(self, code: int, text: str) -> None:
         self._last_received_at = asyncio.get_running_loop().time()
         if code == 100:
+            self.answer = "heartbeats only"
             return
+        self.answer = f"{code} {text}"
         self._remaining = 0
         if code in (404, 408):
             self._wake.set()  # the request expired; after any other status the next one waits for a heartbeat

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from router.ports.bus import Publication, Published
+from router.ports.bus import NO_ACK, Publication, Published
 
 
 class Pending:
@@ -45,7 +45,7 @@ class Pending:
         self.tries = 0
         self.resend_at = 0.0
         self.unanswered = False
-        self.reason = "no ack"
+        self.reason = NO_ACK
 
     @property
     def failure(self) -> Published:

@@ -5,7 +5,8 @@ could use the router to write to subjects that NATS permissions keep from it:
 
 - Subjects with a passing prefix are answered: the prefixes of ROUTER_REPLY_PREFIXES, else inboxes (`_INBOX.`) and the
   prefixes that the server puts before a reply subject (`_R_.` for an import, `_GR_.` behind a gateway).
-- With ROUTER_REPLY_PREFIXES no other subject is answered.
+- With ROUTER_REPLY_PREFIXES no other subject is answered. A gateway may wrap the reply subject of a young subscription
+  (`_GR_.`); then the wrapped one counts. The server lets no client send such a reply subject itself.
 - Other subjects are answered unless they begin with `$`, are the fleet's, or are covered by a stream of the account.
 
 The streams are those of the last list; the stream keeper reads it at boot and every 30 s. No request waits for
@@ -19,7 +20,9 @@ from router.bus.streams.specs import matches
 from router.domain.reply_refusal import ReplyRefusal
 from router.wire import subjects
 
-PASSING = ("_INBOX.", "_R_.", "_GR_.")
+GATEWAY = "_GR_."
+"""A gateway puts it before a reply subject, with the cluster and the server: `_GR_.<cluster>.<server>.<reply>`."""
+PASSING = ("_INBOX.", "_R_.", GATEWAY)
 _WILDCARDS = ("*", ">")
 
 
@@ -51,7 +54,9 @@ class ReplySubjects:
 
     def _refusal(self, reply: str) -> ReplyRefusal | None:
         if self._only_listed:
-            return ReplyRefusal.NOT_LISTED
+            wrapped = reply.split(".", 3)[3:] if reply.startswith(GATEWAY) else []
+            listed = any(subject.encode().startswith(self.passing) for subject in wrapped)
+            return None if listed else ReplyRefusal.NOT_LISTED
         if reply.startswith("$"):
             return ReplyRefusal.SYSTEM
         if subjects.is_own(reply):

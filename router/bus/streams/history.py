@@ -16,9 +16,10 @@ from msgspec import Struct
 from router.bus.client import headers as wire
 from router.bus.client.connection import Bus, Subscription
 from router.bus.client.faults import BusTimeoutError
+from router.bus.client.permissions import Refusal
 from router.bus.streams import api
 from router.bus.streams.specs import matches
-from router.errors import BusError
+from router.errors import BusError, PermissionRefused
 from router.ports.bus import StoredMessage
 
 BATCH = 256
@@ -153,19 +154,23 @@ class _Puller:
         self._bus = bus
         self._next = wire.subject(f"{bus.options.js_prefix}.CONSUMER.MSG.NEXT.{stream}.{consumer}")
         self._inbox = bus.new_inbox().encode()
-        self._arrived: asyncio.Queue[tuple[StoredMessage, int] | None] = asyncio.Queue()
+        self._arrived: asyncio.Queue[tuple[StoredMessage, int] | PermissionRefused | None] = asyncio.Queue()
         self._subscription: Subscription | None = None
 
     async def open(self) -> None:
+        self._bus.on_publish_refused.append(self._on_refused)
         self._subscription = await self._bus.subscribe(self._inbox.decode(), self._on_message)
 
     async def close(self) -> None:
+        with contextlib.suppress(ValueError):  # not opened
+            self._bus.on_publish_refused.remove(self._on_refused)
         if self._subscription is not None:
             await self._subscription.close()
 
     async def batch(self, maximum: int) -> tuple[list[StoredMessage], int]:
         """Return up to `maximum` messages and the number of messages after them; an empty batch is the end.
 
+        :raises PermissionRefused: the user may not pull.
         :raises BusTimeoutError: the server delivers nothing.
         """
         request = msgspec.json.encode({"batch": maximum, "expires": int(_EXPIRES_S * 1e9)})
@@ -177,11 +182,17 @@ class _Puller:
                 item = await asyncio.wait_for(self._arrived.get(), 2 * _EXPIRES_S)
             except TimeoutError as error:
                 raise BusTimeoutError("the stream was not read to its end: the server delivers nothing") from error
+            if isinstance(item, PermissionRefused):
+                raise item
             if item is None:
                 break
             message, pending = item
             batch.append(message)
         return batch, pending
+
+    def _on_refused(self, refusal: Refusal) -> None:
+        if refusal.subject == self._next.decode():
+            self._arrived.put_nowait(PermissionRefused(str(refusal)))
 
     def _on_message(self, subject: bytes, reply: bytes, data: bytes, raw: bytes | None) -> None:
         parts = reply.split(b".")

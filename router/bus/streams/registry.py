@@ -65,6 +65,11 @@ class Streams:
         """The name of the specified stream that covers the subject."""
         return next((s.name for s in self.specs for x in (*s.subjects, *s.added) if matches(x, subject)), None)
 
+    def stores(self, subject: str) -> bool:
+        """Whether the stream of a specified subject has it, at the last check: an older stream may lack it."""
+        config = self._configs.get(self.stream_of(subject) or "")
+        return config is not None and any(matches(pattern, subject) for pattern in config.subjects)
+
     def dedup_s(self, name: str) -> float | None:
         """The dedup window of a stream at the last check, in seconds; None: not known."""
         config = self._configs.get(name)

@@ -5,6 +5,8 @@ from enum import IntEnum
 from router.errors import (
     BusError,
     InvalidInput,
+    LoginRefused,
+    PermissionRefused,
     PodUnavailable,
     QuotaExceeded,
     RevisionConflict,
@@ -36,6 +38,7 @@ MEANINGS = {
 }
 
 _START = "`router local` starts one here"
+_LOGIN = "ROUTER_NATS_USER, _CREDS, _NKEY_SEED_FILE or _TOKEN, or from the URL in --nats or ROUTER_NATS_URL"
 
 
 def exit_code_of(error: Exception) -> tuple[Exit, str]:
@@ -57,6 +60,11 @@ def _explained(error: Exception) -> tuple[Exit, str]:
         case StoreError():
             hint = f"is Redis there? --redis or ROUTER_REDIS_URL names it; {_START}"
             return Exit.UNREACHABLE, f"error: {str(error).rstrip('.')} ({hint})"
+        case PermissionRefused():
+            hint = f"the user comes from {_LOGIN}; `router acl nats` prints the rights that each party needs"
+            return Exit.USAGE, f"error: {error} ({hint})"
+        case LoginRefused():
+            return Exit.USAGE, f"error: {error} (the login comes from {_LOGIN})"
         case BusError():
             hint = f"is a fleet there? --nats or ROUTER_NATS_URL names it; {_START}"
             return Exit.UNREACHABLE, f"error: {error} ({hint})"

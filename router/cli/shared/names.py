@@ -26,8 +26,18 @@ def _id(what: str, name: str | None) -> str | None:
     return name
 
 
-def _tenant(name: str | None) -> str | None:
+def tenant_name(name: str | None) -> str | None:
+    """The callback of an option that names a tenant."""
     return _id("tenant", name)
+
+
+def tenant_in_subjects(name: str | None) -> str | None:
+    """The same for a tenant whose name becomes part of a subject."""
+    from router.wire.subjects import is_literal
+
+    if tenant_name(name) is not None and not is_literal(str(name)):
+        raise _refused(str(name), "part of a subject: it starts or ends with a dot, or has two in a row")
+    return name
 
 
 def _log(name: str) -> str | None:
@@ -57,12 +67,12 @@ def _refused(name: str, wanted: str) -> typer.BadParameter:
     return typer.BadParameter(f"{shown!r} is not {wanted}")
 
 
-TenantOption = Annotated[str, typer.Option("--tenant", help="The tenant.", callback=_tenant)]
-OnlyTenantOption = Annotated[str | None, typer.Option("--tenant", help="Only this tenant.", callback=_tenant)]
+TenantOption = Annotated[str, typer.Option("--tenant", help="The tenant.", callback=tenant_name)]
+OnlyTenantOption = Annotated[str | None, typer.Option("--tenant", help="Only this tenant.", callback=tenant_name)]
 LogOption = Annotated[
     str, typer.Option("--tenant", help="The tenant; ~ is the log of no tenant (see `query`).", callback=_log)
 ]
-TenantArgument = Annotated[str, typer.Argument(metavar="TENANT", callback=_tenant)]
+TenantArgument = Annotated[str, typer.Argument(metavar="TENANT", callback=tenant_name)]
 PolicyOption = Annotated[str, typer.Option("--policy", help="Policy id.", callback=_policy)]
 AskedPolicyOption = Annotated[
     str | None, typer.Option("--policy", help="Policy id; without it the tenant's `default`.", callback=_policy)

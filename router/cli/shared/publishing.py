@@ -27,7 +27,7 @@ class Changes:
 
 
 def with_publisher(act: Act[T], *, redis: str | None, nats: str | None) -> T:
-    """Run `act`, announce every change, and return the result. An unreachable NATS is only noted.
+    """Run `act`, announce every change, and return the result. A NATS that does not take it is only noted.
 
     :raises StoreError: Redis did not answer.
     """
@@ -50,21 +50,26 @@ async def _with_publisher(act: Act[T], settings: "Settings") -> T:
 
 
 async def announced(settings: "Settings", changes: Changes) -> None:
-    """Announce the changes to the pods; an unreachable NATS is only noted."""
-    if changes.made and not await _announce(settings, changes.made):
-        note("NATS could not be reached: each pod notices the change with its next decision for the tenant")
+    """Announce the changes to the pods; a NATS that does not take it is only noted."""
+    if changes.made and (why := await _announce(settings, changes.made)) is not None:
+        note(f"stored, but not announced: each pod notices it with its next decision for the tenant ({why})")
 
 
-async def _announce(settings: "Settings", changes: list[tuple[str, int]]) -> bool:
-    from router.bus.announce import announce
+async def _announce(settings: "Settings", changes: list[tuple[str, int]]) -> str | None:
+    """Announce the changes; the result is why that failed, if it did."""
+    import time
+
+    from router.bus.announce import SUBJECT, announce
     from router.cli.shared.bus import open_bus
+    from router.cli.shared.exits import exit_code_of
     from router.errors import BusError
 
     try:
         async with open_bus(settings) as bus:
+            began = time.monotonic()
             for tenant_id, revision in changes:
                 announce(bus, tenant_id, revision)
-            await bus.flush()
-    except BusError:
-        return False
-    return True
+            await bus.check_published(SUBJECT, began)
+    except BusError as error:
+        return exit_code_of(error)[1].removeprefix("error: ")
+    return None

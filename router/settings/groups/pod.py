@@ -31,7 +31,8 @@ class Pod(Group):
     drain_timeout_s: Seconds = setting(25, "Time that accepted work has to finish after SIGTERM.", ge=1, le=3600)
     max_in_flight: int = setting(
         1024,
-        "Requests in the pod at once; further ones are refused with `service_overloaded` before they are decoded.",
+        "Requests in the pod at once; further ones are refused with `service_overloaded` before they are decoded. From "
+        "half of it on, a tenant may have as many requests in the pod as there are free places, and always 8.",
         ge=1,
         le=1_000_000,
     )

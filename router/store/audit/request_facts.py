@@ -8,18 +8,24 @@ time to live. The second is as exact as the pod's idea of Redis time, which lags
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from msgspec import Struct
+
 from router.domain.ids import name_in
 from router.domain.outcome import RequestFacts, StoredAnswer
 from router.domain.task import Action, Unreadable
 from router.store.audit.log import made_record
-from router.store.decide.link import Command
 from router.store.keys import Keys
 from router.store.packing import FormatError
 from router.store.servers.nodes import Nodes
 from router.store.servers.reads import read_each
 
-MAX_RECORDS = 128
-"""Records of one moment that are looked through; a decision beyond them is not found."""
+MAX_RECORDS = 4_096
+"""Records that are looked through for a decision; one behind them is not found.
+
+They are those of a few ms of one tenant. Redis makes about 100 decisions in a ms, those of all tenants together, so the
+search ends before its bound unless this pod's idea of Redis time is off by over 30 ms.
+"""
+_PAGE = 128
 _EARLY_MS, _LATE_MS = 5, 250
 _MADE = bytes((Action.DECISION_MADE,))
 
@@ -34,7 +40,8 @@ async def request_facts(
 ) -> list[RequestFacts | None]:
     """Read what the audit logs say of the requests of these decisions, in order; None: there is no record.
 
-    Two round trips. `idempotency_ms`: the time to live of a fresh answer. `now_ms`: Redis time for a tenant.
+    Two round trips; more only for a tenant that has more than 128 records in that moment. `idempotency_ms`: the time to
+    live of a fresh answer. `now_ms`: Redis time for a tenant.
 
     :raises StoreError: Redis did not answer.
     """
@@ -42,27 +49,48 @@ async def request_facts(
     ttls = await read_each(
         nodes, [("PTTL", keys.tenant(tenant_id).idem(name_in(a.decision_id))) for tenant_id, a in answers]
     )
-    commands: list[Command] = []
+    searches: list[_Search] = []
     for (tenant_id, answer), ttl, began_ms in zip(answers, ttls, began, strict=True):
         if answer.charged_ms:
             first = last = answer.charged_ms
         else:
             age_ms = idempotency_ms - int(ttl)
             first, last = int(began_ms) - age_ms - _EARLY_MS, int(now_ms(tenant_id)) - age_ms
-        log = keys.tenant(tenant_id).audit
-        commands.append(("XRANGE", log, max(first, 0), max(last + _LATE_MS, 0), "COUNT", MAX_RECORDS))
-    logs = await read_each(nodes, commands)
-    return [_found(log, a.decision_id) for log, (_, a) in zip(logs, answers, strict=True)]
+        log, end = keys.tenant(tenant_id).audit, str(max(last + _LATE_MS, 0))
+        searches.append(_Search(answer.decision_id, log, str(max(first, 0)), end))
+    for _ in range(MAX_RECORDS // _PAGE):
+        going_on = [s for s in searches if not s.is_over]
+        if not going_on:
+            break
+        pages = await read_each(nodes, [("XRANGE", s.log, s.next, s.end, "COUNT", _PAGE) for s in going_on])
+        for search, page in zip(going_on, pages, strict=True):
+            search.take(page)
+    return [s.found for s in searches]
 
 
-def _found(log: Any, decision_id: bytes) -> RequestFacts | None:
-    if isinstance(log, Unreadable):
-        return None
-    for _, fields in log:
-        raw = fields.get(b"r", b"")
-        if raw[1:2] == _MADE and decision_id in raw:
-            return _facts(raw, decision_id)
-    return None
+class _Search(Struct):
+    """The search for the record of one decision, page by page."""
+
+    decision_id: bytes
+    log: bytes
+    next: str
+    end: str
+    is_over: bool = False
+    found: RequestFacts | None = None
+
+    def take(self, page: Any) -> None:
+        """Look through a page of the log."""
+        if isinstance(page, Unreadable):
+            self.is_over = True
+            return
+        for _, fields in page:
+            raw = fields.get(b"r", b"")
+            if raw[1:2] == _MADE and self.decision_id in raw:
+                self.found, self.is_over = _facts(raw, self.decision_id), True
+                return
+        self.is_over = len(page) < _PAGE
+        if page:
+            self.next = f"({page[-1][0].decode()}"
 
 
 def _facts(raw: bytes, decision_id: bytes) -> RequestFacts | None:

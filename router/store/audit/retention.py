@@ -77,8 +77,8 @@ class RedisRetention:
         for group in [dues] if self._shared else [[due] for due in dues]:
             if len(tenant_ids) >= maximum:
                 break
-            reply = await self._nodes.run(self._claim, group, [lease_ms, maximum - len(tenant_ids)])
-            tenant_ids += [name.decode() for name in self._claims.taken(group, reply)]
+            reply = await self._nodes.run(self._claim, group, [lease_ms, maximum - len(tenant_ids), 0])
+            tenant_ids += [name.decode() for name in self._claims.taken(group, reply)[0]]
         return tenant_ids
 
     async def trim(self, tenant_id: str, *, look_ms: int, full_ms: int, keep_unread: bool) -> Trimmed | None:

@@ -11,6 +11,10 @@ def _ignore_late_row() -> None:
     """Ignore a late row."""
 
 
+def _ignore_step(_ms: float) -> None:
+    """Ignore a step of Redis' clock."""
+
+
 def _ignore_refusal(_lane: object, _why: str | None) -> None:
     """Ignore refused calls."""
 
@@ -19,7 +23,8 @@ class LaneHooks(Struct):
     """Callbacks for a lane's events: a call (script, seconds, rows), a missed deadline, down or up (why), a late row.
 
     `on_refused`: the node answers, but refuses whole calls (why), or accepts them again (None). Its first argument
-    stands for the lane and is always the same object.
+    stands for the lane and is always the same object. `on_clock_step`: Redis' clock was stepped by so many ms, see
+    `decide.clock`.
     """
 
     on_call: Callable[[str, float, int], None]
@@ -27,6 +32,7 @@ class LaneHooks(Struct):
     on_down: Callable[[bool, str], None]
     on_late: Callable[[], None] = _ignore_late_row
     on_refused: Callable[[object, str | None], None] = _ignore_refusal
+    on_clock_step: Callable[[float], None] = _ignore_step
 
 
 class Availability:

@@ -32,7 +32,8 @@ class LaneSettings(Struct, frozen=True):
 
     `missed_until_down`: consecutive missed deadlines after which the lane is down and refuses at once. `wait_replicas`:
     the number of replicas that must have a call's writes before it is answered, within half a deadline; otherwise the
-    outcome of its rows is unknown.
+    outcome of its rows is unknown. `deadline_max_ms`: the longest deadline of a task; a lease that lasts longer was
+    taken before Redis' clock was set back.
     """
 
     deadline_ms: float = 50
@@ -46,6 +47,7 @@ class LaneSettings(Struct, frozen=True):
     audit_ms: int = 8 * 86_400_000
     publish_grace_ms: int = 3_000
     idempotency_ms: int = 86_400_000
+    deadline_max_ms: int = 1_800_000
 
 
 class Calls:
@@ -86,7 +88,8 @@ class Calls:
         """
         s = self._settings
         not_after = self._now_ms() + s.deadline_ms
-        return _BATCH_HEADER.pack(s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms, not_after)
+        bounds = s.idempotency_ms, s.audit_max_len, s.audit_ms, s.publish_grace_ms
+        return _BATCH_HEADER.pack(*bounds, not_after, s.deadline_max_ms)
 
     async def receive(self, batches: list[Batch], before: int) -> list[Any]:
         """The reply of each batch's call, after `before` other replies.

@@ -58,8 +58,8 @@ class Delivery:
         """Whether there are work items to remove."""
         return bool(self._unused_jobs)
 
-    def deliver(self, calls: list[tuple[Batch, Any]]) -> None:
-        """Answer the callers of executed calls, each given with its reply.
+    def deliver(self, calls: list[tuple[Batch, Any]], sent_s: float) -> None:
+        """Answer the callers of executed calls, each given with its reply; all were sent at `sent_s`.
 
         :raises OutcomeUnknown: a reply has a foreign nonce; all callers were answered `Unavailable`.
         """
@@ -71,7 +71,7 @@ class Delivery:
                 self._refused(batch, reply)
             else:
                 self._availability.call_accepted()
-                self._clock.set(reply[1], reply[2])
+                self._clock.set(reply[1], reply[2], sent_s)
                 for w, row in zip(batch.waiting, reply[3:], strict=True):
                     nonce, code, stamp = HEAD.unpack_from(row)
                     if nonce != w.nonce:

@@ -65,7 +65,7 @@ class Lane:
         self._hooks = hooks
         self.loop = asyncio.get_running_loop()
         self.deadline_s = settings.deadline_ms / 1000
-        self._clock = RedisClock(self.loop)
+        self._clock = RedisClock(self.loop, hooks.on_clock_step)
         self.now_ms = self._clock.now_ms
         self._calls = Calls(link, script, settings, self.now_ms)
         self._queue = RowQueue(packer, settings)
@@ -148,7 +148,7 @@ class Lane:
         else:
             if self._answered(started) <= self.deadline_s and not isinstance(reply, ResponseError):
                 # Moments of tasks are Redis time on a pod that decides nothing, too.
-                self._clock.set(int(reply[0]), int(reply[1]))
+                self._clock.set(int(reply[0]), int(reply[1]), started)
         finally:
             deadlines.cancel()
         if self._availability.down:
@@ -180,10 +180,11 @@ class Lane:
         # Let all rows of this tick join the first batch.
         await asyncio.sleep(0)
         executed: list[tuple[Batch, Any]] = []
+        executed_at = 0.0
         while True:
             batches = self._queue.take()
             if not batches:
-                self._delivery.deliver(executed)
+                self._delivery.deliver(executed, executed_at)
                 executed = []
                 if not self._queue.empty:
                     continue
@@ -196,7 +197,7 @@ class Lane:
             try:
                 await self._calls.send(batches, unlinks)
                 previous, executed = executed, []
-                self._delivery.deliver(previous)
+                self._delivery.deliver(previous, executed_at)
                 replies = await self._calls.receive(batches, len(unlinks))
                 if any(isinstance(reply, ReadOnlyError) for reply in replies):
                     # The demoted server kept our connection, and its address may lead to the new primary now.
@@ -212,10 +213,10 @@ class Lane:
             rows = sum(len(b.rows) for b in batches)
             self._queue.learn(elapsed * 1000, rows)
             self._hooks.on_call(self._script.name, elapsed, rows)
-            executed = list(zip(batches, replies, strict=True))
+            executed, executed_at = list(zip(batches, replies, strict=True)), started
             if self._availability.down:
                 # Answered, but only after several deadlines: the lane stays down until a ping is quick again.
-                self._delivery.deliver(executed)
+                self._delivery.deliver(executed, executed_at)
                 await self._recover()
                 return
 
@@ -282,7 +283,7 @@ class Lane:
             self._availability.set_down(str(reply))
             return False
         took_ms = (self.loop.time() - started) * 1000
-        self._clock.set(int(reply[0]), int(reply[1]))
+        self._clock.set(int(reply[0]), int(reply[1]), started)
         if took_ms > self._settings.deadline_ms:
             self._availability.set_down(f"a ping took {took_ms:.0f} ms")
             return False

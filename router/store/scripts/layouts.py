@@ -25,6 +25,7 @@ DECIDE_BATCH = Layout(
     audit_ms=("I4", "how long an audit log lives after its last renewal"),
     grace_ms=("I4", "time for the pod to publish a pushed task before the sweeper does"),
     call_not_after=("d", "Redis ms after which no row of the call writes anything"),
+    deadline_max_ms=("I4", "the longest deadline of a task"),
 )
 DECIDE_ROW = Layout(
     nonce=("I4", "comes back in the reply"),
@@ -107,7 +108,10 @@ NO_CANDIDATE = Layout(
 )
 BUSY = Layout(left_ms=("d", "how long the claim of another pod has left"))
 
-SETTLE_BATCH = Layout(audit_max=("I4", "records that a tenant's audit log keeps"))
+SETTLE_BATCH = Layout(
+    audit_max=("I4", "records that a tenant's audit log keeps"),
+    deadline_max_ms=("I4", "the longest deadline of a task"),
+)
 SETTLE_ROW = Layout(
     nonce=("I4", "comes back in the reply"),
     kind=("B", "settle_kinds"),
@@ -120,7 +124,7 @@ SETTLE_ROW = Layout(
     k_audit=("H", "the tenant's audit log"),
     decision=("c16", "the decision id"),
     attempt=("B", "the attempt that moves, which the delivery record must be at"),
-    below=("B", "the delivery record's state must be below this one"),
+    before_state=("B", "the delivery record's state must be before this one"),
     state=("B", "domain.task.TaskState after the move"),
     code=("B", "code of the audit record"),
     why=("H", "domain.task.Why of the move"),

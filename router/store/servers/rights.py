@@ -23,10 +23,8 @@ _PARTS: Mapping[Degradable, str] = {
     Degradable.FUNCTION_LIBRARY: "fcall function|load function|list function|delete",
 }
 _READS = "ping time evalsha eval get exists hget hkeys hgetall hexists hlen lrange xlen xrange xrevrange zrange"
-_COMMAND_LINE = """
-ping time evalsha eval get set del unlink exists pexpire persist pttl hget hset hdel hlen hkeys hgetall hexists hincrby
-hscan lindex lpush lrange ltrim xadd xinfo|stream xlen xrange xrevrange xtrim zrange zrem
-"""
+_LEVERS = "set del unlink pexpire pttl xadd xtrim"
+_WRITES = "persist hset hdel hincrby hscan lindex lpush ltrim xinfo|stream zrem"
 
 # redis-py sends it for each connection and ignores a refusal; without it each connection leaves a line in ACL LOG.
 _GREETING = "client|setinfo"
@@ -52,13 +50,10 @@ def commands(party: Party, server: Server) -> dict[str, Degradable | None]:
             needed = dict.fromkeys(_CORE.split(), None) | {
                 c: part for part, listed in _PARTS.items() for c in listed.split()
             }
-        case Party.OPERATOR:
-            needed = dict.fromkeys((*_READS.split(), "info", "scan", "memory|usage"), None)
         case Party.WORKER | Party.CALLER:
             return {}
-        case Party.COMMAND_LINE:
-            parts = (*_PARTS[Degradable.STORE_FACTS].split(), *_PARTS[Degradable.STORE_WALKS].split())
-            needed = dict.fromkeys((*_COMMAND_LINE.split(), *parts), None)
+        case Party.VIEWER | Party.OPERATOR | Party.ADMIN:
+            needed = dict.fromkeys(_of_people(party).split(), None)
     found: dict[str, Degradable | None] = {**needed}
     if server.cluster:
         found |= {"cluster|slots": None, "asking": None}
@@ -67,6 +62,14 @@ def commands(party: Party, server: Server) -> dict[str, Degradable | None]:
     if server.database:
         found["select"] = None
     return found
+
+
+def _of_people(role: Party) -> str:
+    seen = f"{_READS} info scan memory|usage"
+    if role is Party.VIEWER:
+        return seen
+    pulled = f"{seen} {_LEVERS}"
+    return pulled if role is Party.OPERATOR else f"{pulled} {_WRITES} {_PARTS[Degradable.STORE_WALKS]}"
 
 
 def key_patterns(schema: str) -> tuple[str, str]:

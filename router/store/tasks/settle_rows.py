@@ -64,7 +64,7 @@ class MoveBatch:
                         key(tenant.audit),
                         move.decision_id,
                         move.attempt,
-                        move.below,
+                        move.before_state,
                         move.state,
                         move.code,
                         move.why,

@@ -54,6 +54,10 @@ SETTLE_KEYS = (
 _HEAD = layouts.SETTLE_REPLY.head
 _BODY = _HEAD.size
 _MAX_ROWS = 128
+AHEAD_EVERY = 20
+"""One claim of so many looks for tasks that are due too late."""
+AHEAD_MARGIN_MS = 60_000
+"""No backoff and no grace is longer; a task that waits for its deadline waits for no more than the longest one."""
 _MAX_BYTES = 1 << 20
 
 
@@ -64,7 +68,9 @@ def settle_script(**options: Any) -> Script:
 
 def claim_script(**options: Any) -> Script:
     """Load lua/claim.lua, likewise."""
-    return load("claim", keys=("due", "retain"), argv=("lease_ms", "most"), returns={0: "claimed"}, **options)
+    return load(
+        "claim", keys=("due", "retain"), argv=("lease_ms", "most", "ahead_ms"), returns={0: "claimed"}, **options
+    )
 
 
 class Claims:
@@ -74,8 +80,8 @@ class Claims:
         self._entries = entries
         self._damaged: set[bytes] = set()
 
-    def taken(self, keys: Sequence[bytes], reply: Sequence[Any]) -> list[bytes]:
-        """The claimed members of the due sets `keys`."""
+    def taken(self, keys: Sequence[bytes], reply: Sequence[Any]) -> tuple[list[bytes], list[bytes]]:
+        """The claimed members of the due sets `keys`: all, and those that were due too late."""
         first = 3 + int(reply[2])
         damaged = {keys[int(k) - 1] for k in reply[3:first]}
         if newly_damaged := damaged - self._damaged:
@@ -83,7 +89,8 @@ class Claims:
             names = ", ".join(sorted(k.decode(errors="replace") for k in newly_damaged))
             log.error("due sets of %s are not sorted sets; their entries wait: %s", self._entries, names, extra=fields)
         self._damaged = self._damaged - set(keys) | damaged
-        return list(reply[first + 1 :: 2])
+        members = list(reply[first + 1 :: 2])
+        return members, [m for k, m in zip(reply[first::2], members, strict=True) if int(k) < 0]
 
 
 def _ignore_move(_move: Move, _turn: BreakerTurn) -> None:
@@ -99,6 +106,7 @@ class RedisTasks:
         nodes: Nodes,
         *,
         audit_max_len: int = 100_000,
+        deadline_max_ms: int = 1_800_000,
         shared_calls: bool = True,
         on_moved: Callable[[Move, BreakerTurn], None] = _ignore_move,
     ) -> None:
@@ -108,10 +116,12 @@ class RedisTasks:
         self._claim = claim_script()
         self._claims = Claims("tasks")
         self._throttle = LogThrottle(time.monotonic)
-        self._header = layouts.SETTLE_BATCH.head.pack(audit_max_len)
+        self._header = layouts.SETTLE_BATCH.head.pack(audit_max_len, deadline_max_ms)
         # A single node takes rows of all partitions in one call; a Cluster needs one call per partition.
         self._shared = shared_calls
         self._first = 0
+        self._ahead_ms = deadline_max_ms + AHEAD_MARGIN_MS
+        self._polls = 0
         self._on_moved = on_moved
 
     async def records(self, task_ids: Sequence[bytes]) -> list[TaskRecord | Unreadable | None]:
@@ -157,14 +167,19 @@ class RedisTasks:
         dues = [self._keys.due(p) for p in order]
         groups = [dues] if self._shared else [[due] for due in dues]
         task_ids: list[bytes] = []
+        set_back: list[bytes] = []
         now = 0
+        ahead_ms = 0 if self._polls % AHEAD_EVERY else self._ahead_ms
+        self._polls += 1
         for group in groups:
             if len(task_ids) >= maximum:
                 break
-            reply = await self._nodes.run(self._claim, group, [lease_ms, maximum - len(task_ids)])
+            reply = await self._nodes.run(self._claim, group, [lease_ms, maximum - len(task_ids), ahead_ms])
             now = int(reply[1])
-            task_ids += self._claims.taken(group, reply)
-        return Claimed(now, tuple(task_ids))
+            taken, late = self._claims.taken(group, reply)
+            task_ids += taken
+            set_back += late
+        return Claimed(now, tuple(task_ids), frozenset(set_back))
 
     async def forget_due(self, task_ids: Sequence[bytes]) -> None:
         """See `ports.tasks.TaskStore.forget_due`."""

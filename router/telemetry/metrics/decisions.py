@@ -5,6 +5,7 @@ from itertools import product
 
 from prometheus_client import Counter
 
+from router.domain.admission import Shed
 from router.domain.decision import PinState
 from router.domain.policy.model import Resource, Scope
 from router.domain.reply_refusal import ReplyRefusal
@@ -30,7 +31,15 @@ class DecisionMetrics:
             self.decisions, name=Decisions.NAME, documentation=Decisions.DOCUMENTATION, labels=Decisions.LABELS
         )
         self.in_flight = families.gauge("in_flight", "Requests in the pod without an answer yet.")
-        self.shed = families.counter("shed", "Requests refused before decoding because too many were in flight.")
+        self.shed = families.counter(
+            "shed",
+            "Requests refused as overload before they were read. full: too many in flight; tenant, loading: their "
+            "tenant, or those that wait for policies, have their share of a pod that is half full; stale: they waited "
+            "while the pod stood still.",
+            labels=("cause",),
+        )
+        for cause in Shed:
+            self.shed.labels(cause.value)
         self.reply_subjects_refused = families.counter(
             "reply_subjects_refused",
             "Requests dropped because the router does not publish to their reply subject, by reason.",

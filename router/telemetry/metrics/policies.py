@@ -15,6 +15,9 @@ class PolicyMetrics:
         self.policy_load_failures = families.counter(
             "policy_load_failures", "Policy loads that failed; the last good policies stay."
         )
+        self.policy_loads_waiting = families.gauge(
+            "policy_loads_waiting", "Tenants whose requests wait for a load of policies to start; mostly unknown names."
+        )
         self.policy_cache_bytes = families.gauge("policy_cache_bytes", "Estimated size of the compiled policies.")
         self.policy_cache_entries = families.gauge("policy_cache_entries", "Tenants in the policy cache.")
         self.policy_skew = families.gauge(

@@ -20,6 +20,11 @@ class StoreMetrics:
         self.store_timeouts = families.counter("store_timeouts", "Store calls without a reply by their deadline.")
         self.store_errors = families.counter("store_errors", "Store calls that failed for other reasons.")
         self.store_late_rows = families.counter("store_late_rows", "Rows that reached the store after their not_after.")
+        self.store_clock_steps = families.counter(
+            "store_clock_steps",
+            "Steps of Redis' clock by more than a second against this pod's: forward, back.",
+            labels=("direction",),
+        )
         self.store_row_faults = families.counter("store_row_faults", "Rows that the script could not run.")
         self.store_breaker_open = families.gauge(
             "store_breaker_open", "1 while the store counts as unavailable or refuses calls."

@@ -32,19 +32,19 @@ class ActFields:
 
     def tenant(self) -> str:
         """The required tenant."""
-        return kinds.name(self._problems, "tenant_id", self._required("tenant_id")) or ""
+        return kinds.identifier(self._problems, "tenant_id", self._required("tenant_id")) or ""
 
     def optional_tenant(self) -> str | None:
         """The tenant, if the body names one."""
-        return kinds.name(self._problems, "tenant_id", self._value("tenant_id"))
+        return kinds.identifier(self._problems, "tenant_id", self._value("tenant_id"))
 
     def policy(self) -> str:
         """The policy, or the default one if the body names none."""
-        return kinds.name(self._problems, "policy_id", self._value("policy_id")) or DEFAULT_POLICY_ID
+        return kinds.identifier(self._problems, "policy_id", self._value("policy_id")) or DEFAULT_POLICY_ID
 
     def required_policy(self) -> str:
         """The required policy."""
-        return kinds.name(self._problems, "policy_id", self._required("policy_id")) or ""
+        return kinds.identifier(self._problems, "policy_id", self._required("policy_id")) or ""
 
     def required_text(self, field: str) -> str:
         """A required string."""
@@ -61,11 +61,11 @@ class ActFields:
 
     def flag(self, field: str) -> bool:
         """An optional switch: JSON true or false, never a string."""
-        return kinds.flag(self._problems, field, self._value(field))
+        return kinds.boolean(self._problems, field, self._value(field))
 
     def revision(self, field: str) -> int | None:
         """An optional revision."""
-        return kinds.whole(self._problems, field, self._value(field), 0, 2**53)
+        return kinds.whole_number(self._problems, field, self._value(field), 0, 2**53)
 
     def required_revision(self, field: str) -> int:
         """A required revision."""
@@ -74,7 +74,7 @@ class ActFields:
 
     def document(self, field: str) -> JsonObject:
         """A required JSON object."""
-        return kinds.table(self._problems, field, self._required(field)) or {}
+        return kinds.json_object(self._problems, field, self._required(field)) or {}
 
     def whole(self) -> JsonObject:
         """The whole body, for an act that decodes it itself."""

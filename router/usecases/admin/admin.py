@@ -21,8 +21,9 @@ from router.usecases.admin.act_fields import ActFields
 from router.usecases.admin.act_replies import refused_input
 from router.usecases.admin.acts import ACTS
 from router.usecases.admin.acts.act import AdminServices, Answer
+from router.usecases.messages.input_defects import InputDefects
 from router.wire.admin import AdminRequest, decode_admin, encode_admin
-from router.wire.fields import name as tenant_name
+from router.wire.fields import identifier
 from router.wire.problems import Problems, Rejected
 from router.wire.reply import encode
 from router.wire.subjects import ADMIN
@@ -57,6 +58,7 @@ class Admin:
         self._telemetry = telemetry
         self._on_wrong_token = on_wrong_token
         self._throttle = LogThrottle(time.monotonic)
+        self._defects = InputDefects(telemetry, "admin act")
         self._legacy_codes = legacy_codes
 
     async def __call__(self, data: bytes, headers: Mapping[str, str], subject: str) -> Reply:
@@ -65,6 +67,7 @@ class Admin:
         if isinstance(request, Rejected):
             return self._refusal(request.refused)
         name = subject.removeprefix(f"{ADMIN}.")
+        self._defects.count(request.warnings)
         holder = self._tokens.holder(request.token)
         refused = self._forbidden(name, holder)
         answer = refused or await self._execute(name, request, holder)
@@ -102,7 +105,7 @@ class Admin:
             if forbidden:
                 self._refused_unknown(act, request)
             return
-        tenant_id = tenant_name(Problems(), "tenant_id", request.fields.get("tenant_id"))
+        tenant_id = identifier(Problems(), "tenant_id", request.fields.get("tenant_id"))
         facts = {"principal": holder.principal, "role": holder.role.label, "tenant_id": tenant_id, "outcome": outcome}
         event = Event.ADMIN_REFUSED if forbidden else Event.ADMIN_ACT
         log.info("admin act %s: %s", act, outcome, extra={"event": event, **facts})

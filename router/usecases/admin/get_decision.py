@@ -11,6 +11,8 @@ from router.errors import StoreError
 from router.ports.bus import Reply
 from router.ports.decisions import DecisionStore
 from router.ports.tasks import TaskStore
+from router.telemetry import Telemetry
+from router.usecases.messages.input_defects import InputDefects
 from router.wire.decision_query import DecisionQuery, decode_decision_query
 from router.wire.problems import Rejected
 from router.wire.reply import AssignmentState, encode, encode_stored
@@ -28,11 +30,13 @@ class GetDecision:
         decisions: DecisionStore,
         tasks: TaskStore,
         *,
+        telemetry: Telemetry,
         on_isolation_violation: Callable[[], None],
         legacy_codes: bool = False,
         message_index: bool = True,
     ) -> None:
         self._decisions = decisions
+        self._defects = InputDefects(telemetry, "query")
         self._tasks = tasks
         self._on_isolation_violation = on_isolation_violation
         self._legacy_codes = legacy_codes
@@ -45,6 +49,8 @@ class GetDecision:
             if query.refused.code is Code.UNAUTHORIZED:
                 self._on_isolation_violation()
             return self._refused(query.refused, query), {}
+        if query.warnings:
+            self._defects.count(query.warnings, query.tenant_id)
         try:
             remembered = await self._find(query)
             if (

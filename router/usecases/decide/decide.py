@@ -2,9 +2,11 @@
 
     bytes → wire.decide → gate, tenant, policy (in process) → domain.plan → the decide row → reply (→ dispatch)
 
-Every request gets exactly one reply. A request runs in callbacks, without an asyncio task of its own, with three
-exceptions: loading an uncached policy, the first read of a tenant's figures, and calling a policy's extensions
-(`usecases.extensions.flow`).
+Every request gets exactly one reply. A request runs in callbacks, without an asyncio task of its own, with two
+exceptions: the first read of a tenant's figures, and calling a policy's extensions (`usecases.extensions.flow`).
+
+From half of `max_in_flight` on, a request is refused before it is decoded if its tenant has its share of the pod
+(`domain.admission`).
 """
 
 import asyncio
@@ -16,6 +18,7 @@ from functools import partial
 from msgspec import Struct
 from msgspec.structs import replace
 
+from router.domain.admission import LOADING, Admission, Shed
 from router.domain.answers import overloaded
 from router.domain.decision import Answer, Code, Refused
 from router.domain.defects import Warnings
@@ -25,7 +28,7 @@ from router.domain.outcome import Admitted, Outcome
 from router.domain.plan import Features, Plan, plan
 from router.domain.policy.model import StoredPolicy, TenantPolicies
 from router.domain.request import DecideRequest
-from router.errors import StoreError
+from router.errors import LoadsFull, StoreError
 from router.ports.decisions import DecisionStore
 from router.ports.extensions import Extensions, OutcomeReader
 from router.ports.policies import Loading, Policies
@@ -33,6 +36,8 @@ from router.ports.tasks import Dispatch
 from router.telemetry import Event, Telemetry
 from router.tracing import Span, Tracing
 from router.usecases.decide.intake import DecideSettings, extensions_gated, forbidden, no_policy, store_unavailable
+from router.usecases.decide.overload import Overload, Reply
+from router.usecases.decide.standstill import Standstill
 from router.usecases.messages.input_defects import InputDefects
 from router.wire.problems import Rejected
 from router.wire.reply import encode, encode_protobuf
@@ -45,18 +50,18 @@ log = logging.getLogger("router.decide")
 FIRST_READ_S = 0.05
 """The longest time that a request waits for the first read of its tenant's figures."""
 
-Reply = Callable[[bytes, Mapping[str, str] | None], None]
-
 
 class OpenRequest(Struct):
     """A request between its arrival and its answer. `started`: loop time in s; `since`: the same once it has waited for
-    the store, else None. `read_figures`: whether it has waited for its tenant's figures.
+    the store, else None. `read_figures`: whether it has waited for its tenant's figures. `holder`: see
+    `domain.admission`.
     """
 
     request: DecideRequest
     protobuf: bool
     reply: Reply | None
     started: float
+    holder: str
     span: Span | None = None
     plan: Plan | None = None
     job: bytes | None = None
@@ -89,6 +94,7 @@ class Decide:
         on_isolation_violation: Callable[[], None] = lambda: None,
         push_refusal: Callable[[str | None], Refused | None] = lambda _subject: None,
         identity: AuditIdentity = PLAINLY,
+        standstill: Standstill | None = None,
     ) -> None:
         self._store = store
         self._policies = policies
@@ -110,21 +116,39 @@ class Decide:
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
-        self.in_flight = 0
-        self.shed_at = float("-inf")
-        """Loop time of the last request that was refused as overloaded, in s."""
+        self._standstill = standstill or Standstill(_caught_up_at_once)
+        self._admission = Admission(settings.max_in_flight)
+        self._overload = Overload(
+            self._admission,
+            policies,
+            features,
+            telemetry,
+            settings,
+            standstill=self._standstill,
+            clock=self._loop.time,
+        )
+
+    @property
+    def in_flight(self) -> int:
+        """Number of requests without an answer yet."""
+        return self._admission.in_flight
+
+    @property
+    def shed_at(self) -> float:
+        """Loop time of the last refusal for overload that concerns all callers, in s."""
+        return self._overload.shed_at
 
     def handle(
         self, data: bytes, headers: Mapping[str, str] | None, subject_tenant: str | None, reply: Reply | None
     ) -> None:
         """Take one request and call `reply` exactly once. Without `reply`, only a request that pushes is decided."""
         protobuf = headers is not None and is_protobuf(_content_type(headers))
-        if self.in_flight >= self._settings.max_in_flight:
-            self._telemetry.shed.inc()
-            self.shed_at = self._loop.time()
-            self._send_reply(reply, protobuf, overloaded(self.in_flight), None, None)
-            return
         started = self._loop.time()
+        admission = self._admission
+        if (
+            admission.in_flight >= admission.crowded_at or started > self._standstill.alive_until
+        ) and self._overload.refuse_unread(data, headers, subject_tenant, reply, protobuf=protobuf, now=started):
+            return
         request = decode(
             data,
             headers,
@@ -146,10 +170,15 @@ class Decide:
             return
         if request.warnings:
             self._defects.count(request.warnings, request.tenant_id)
-        if self.in_flight == 0:
+        tenant_id = request.tenant_id
+        if admission.in_flight >= admission.crowded_at and self._overload.refuse_over_share(
+            tenant_id, reply, protobuf=protobuf
+        ):
+            return
+        if admission.in_flight == 0:
             self._idle.clear()
-        self.in_flight += 1
-        opened = OpenRequest(request, protobuf, reply, started)
+        admission.enter(tenant_id)
+        opened = OpenRequest(request, protobuf, reply, started, tenant_id)
         try:
             if self._tracing.enabled:
                 self._trace(opened)
@@ -191,24 +220,49 @@ class Decide:
         self._decide_under(opened, policies)
 
     def _begin_load(self, opened: OpenRequest, last_good: TenantPolicies | None) -> None:
-        self._begin(self._load(opened, last_good))
+        tenant_id = opened.request.tenant_id
+        try:
+            load = self._policies.begin_load(tenant_id)
+        except LoadsFull:
+            self._finish(opened, overloaded(Shed.LOADING, opened.request.request_id))
+            return
+        if last_good is None:
+            self._hold_as(opened, LOADING)
+        opened.since = opened.started
+        late = self._loop.call_at(opened.started + self._settings.wait_s, self._not_loaded, opened, last_good)
+        load.add_done_callback(partial(self._loaded, opened, last_good, late))
+
+    def _hold_as(self, opened: OpenRequest, holder: str) -> None:
+        self._admission.move(opened.holder, holder)
+        opened.holder = holder
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _load(self, opened: OpenRequest, last_good: TenantPolicies | None) -> None:
-        opened.since = opened.started
+    def _loaded(
+        self,
+        opened: OpenRequest,
+        last_good: TenantPolicies | None,
+        late: asyncio.TimerHandle,
+        load: "asyncio.Future[TenantPolicies | None]",
+    ) -> None:
+        late.cancel()
+        if opened.answered:
+            return
+        if last_good is None:
+            self._hold_as(opened, opened.request.tenant_id)
         try:
-            async with asyncio.timeout_at(opened.started + self._settings.wait_s):
-                policies = await self._policies.load(opened.request.tenant_id)
-            self._decide_under(opened, policies)
-        except (StoreError, TimeoutError):
-            request = opened.request
-            self._finish(opened, store_unavailable(request) if last_good is None else no_policy(request, last_good))
-        except Exception:  # as in `handle`
+            self._decide_under(opened, load.result())
+        except StoreError:
+            self._not_loaded(opened, last_good)
+        except (Exception, asyncio.CancelledError):  # as in `handle`; a load is cancelled only at the pod's end
             self._answer_bug(opened)
+
+    def _not_loaded(self, opened: OpenRequest, last_good: TenantPolicies | None) -> None:
+        request = opened.request
+        self._finish(opened, store_unavailable(request) if last_good is None else no_policy(request, last_good))
 
     def _decide_under(self, opened: OpenRequest, policies: TenantPolicies | None) -> None:
         request = opened.request
@@ -277,7 +331,7 @@ class Decide:
             now = self._loop.time()
             self._telemetry.extended_latency.observe(now - opened.started)
             if isinstance(result.answer, Refused) and result.answer.code is Code.SERVICE_OVERLOADED:
-                self.shed_at = now
+                self._overload.shed_at = now
             if (dispatched := result.dispatch) is not None:
                 self._dispatch.admitted(dispatched.request, dispatched.plan, dispatched.outcome, dispatched.job)
         except Exception:  # as in `handle`
@@ -304,8 +358,8 @@ class Decide:
         """Answer an accepted request. This is the only place that does."""
         request = opened.request
         opened.answered = True
-        self.in_flight -= 1
-        if self.in_flight == 0:
+        self._admission.leave(opened.holder)
+        if self._admission.in_flight == 0:
             self._idle.set()
         self._telemetry.decisions.count(answer, request.tenant_id, self._loop.time() - opened.started)
         self._send_reply(
@@ -339,3 +393,7 @@ class Decide:
 
 def _content_type(headers: Mapping[str, str]) -> str | None:
     return next((v for k, v in headers.items() if k.lower() == "content-type"), None)
+
+
+async def _caught_up_at_once() -> None:
+    """For a transport without a queue in front of the pod."""

@@ -6,13 +6,14 @@ current stamp (`observe`). Announcements over NATS only make that faster, so a l
 
     LOADING ──load──▶ cached ──TTL, another stamp, an announcement──▶ cached, reload in the background ──▶ cached
        │                 └── least recently used, and the bound is reached ──▶ LOADING
-       └── has no policies ──▶ absent (None) for `negative_ttl_s` ──▶ LOADING
+       └── has no policies ──▶ absent (None) for `absent_ttl_s`, until it is announced ──▶ LOADING
 
 **Stale beats unavailable.** A cached tenant is always answered from memory. A successful reload replaces its entry; a
 failed one leaves it, even after its TTL. A policy written in a newer language than this pod reads keeps its last
 readable content. Only for a policy id that the entry does not have, the store is asked again (`may_be_outdated`).
 
-**Loads.** At most one load per tenant is in flight; callers share it. A change during a load starts another one.
+**Loads.** At most one load per tenant is in flight; callers share it. A change during a load starts another one. Loads
+that requests ask for are bounded and wait in order (`usecases.policies.loads`).
 
 **The bound** counts the policies and the plan caches (`domain.plan_cache.PlanCache`), which grow in use. Above it, plan
 caches are emptied first, since they refill by themselves; then tenants are evicted. Eviction is second chance: a hit
@@ -22,23 +23,20 @@ Nothing here survives a crash: a new pod starts with an empty cache.
 """
 
 import asyncio
-import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final
 
 from msgspec.structs import replace
 
 from router.domain.policy.model import TenantPolicies
-from router.errors import StoreError
 from router.ports.policies import LOADING, CacheHooks, Cause, Loader, Loading
 from router.usecases.policies.cache_settings import DEFAULT_SETTINGS, CacheSettings
+from router.usecases.policies.loads import LoadFuture, Loads
 from router.usecases.policies.revision_skew import RevisionSkew
 from router.usecases.policies.size import size_of
 
-log = logging.getLogger("router.policies")
-
-MAX_ABSENT: Final = 10_000
+MAX_ABSENT: Final = 20_000
 REFRESHES_AT_ONCE: Final = 16
 # A stamp opens with the tenant's revision, which grows with every write.
 REVISION_BYTES: Final = 4
@@ -93,8 +91,8 @@ class PolicyCache:
         self._settings = settings
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
-        self._absent: dict[str, float] = {}
-        self._loads: dict[str, asyncio.Task[TenantPolicies | None]] = {}
+        self._absent: OrderedDict[str, float] = OrderedDict()
+        self._loads = Loads(self._load, self._load_done)
         self._reload_again: set[str] = set()
         self._backlog: deque[str] = deque()
         self.skew = RevisionSkew(clock)
@@ -116,10 +114,15 @@ class PolicyCache:
     async def load(self, tenant_id: str) -> TenantPolicies | None:
         """Read the tenant's policies from the store; concurrent callers share one read.
 
+        :raises LoadsFull: too many tenants wait for their policies.
         :raises StoreError: the store did not answer.
         """
         # Shielded: a cancelled caller must not cancel the load for the others.
-        return await asyncio.shield(self._loads.get(tenant_id) or self._start(tenant_id, Cause.ASKED))
+        return await asyncio.shield(self.begin_load(tenant_id))
+
+    def begin_load(self, tenant_id: str) -> LoadFuture:
+        """See `ports.policies.Policies.begin_load`."""
+        return self._loads.ask(tenant_id)
 
     def may_be_outdated(self, tenant_id: str) -> bool:
         """Whether the entry is too old to conclude that the tenant lacks a policy.
@@ -147,14 +150,19 @@ class PolicyCache:
             # The load in flight may have read the state before the change.
             self._reload_again.add(tenant_id)
         elif tenant_id in self._entries:
-            self._start(tenant_id, Cause.ANNOUNCED)
+            self._loads.start(tenant_id, Cause.ANNOUNCED)
 
     def announced_all(self) -> None:
         """Reload every cached tenant: the store was seeded again, or announcements may have been missed."""
         self._absent.clear()
-        self._reload_again.update(self._loads)
+        self._reload_again.update(self._loads.running)
         self._backlog = deque(t for t in self._entries if t not in self._loads)
         self._drain_backlog()
+
+    @property
+    def loads_waiting(self) -> int:
+        """Number of tenants whose requests wait for a load to start."""
+        return self._loads.waiting
 
     @property
     def tenants(self) -> int:
@@ -188,13 +196,12 @@ class PolicyCache:
         """Start to reload entries past their TTL, a few at a time."""
         now = self._clock()
         overdue = [t for t, e in self._entries.items() if e.refresh_at <= now and t not in self._loads]
-        for tenant_id in overdue[: max(0, REFRESHES_AT_ONCE - len(self._loads))]:
-            self._start(tenant_id, Cause.EXPIRED)
+        for tenant_id in overdue[: max(0, REFRESHES_AT_ONCE - self._loads.refreshes)]:
+            self._loads.start(tenant_id, Cause.EXPIRED)
 
     async def settled(self) -> None:
         """Return when no load is in flight."""
-        while self._loads:
-            await asyncio.wait(self._loads.values())
+        await self._loads.settled()
 
     def _stamp_differs(self, tenant_id: str, entry: _Entry, stamp: bytes) -> None:
         if not any(stamp):
@@ -204,32 +211,23 @@ class PolicyCache:
         if tenant_id in self._loads or self._clock() >= entry.no_reload_until:
             self.skew.behind(tenant_id)
             if tenant_id not in self._loads:
-                self._start(tenant_id, Cause.STAMP)
+                self._loads.start(tenant_id, Cause.STAMP)
 
     def _drain_backlog(self) -> None:
         """Reload the backlog a few tenants at a time: loading all at once would delay every answer."""
-        while self._backlog and len(self._loads) < REFRESHES_AT_ONCE:
+        while self._backlog and self._loads.refreshes < REFRESHES_AT_ONCE:
             tenant_id = self._backlog.popleft()
             if tenant_id in self._entries and tenant_id not in self._loads:
-                self._start(tenant_id, Cause.ANNOUNCED)
+                self._loads.start(tenant_id, Cause.ANNOUNCED)
 
     def _plan_cache_bytes(self) -> int:
         return sum(plan_cache.size_bytes for entry in self._entries.values() for plan_cache in entry.plan_caches)
 
-    def _start(self, tenant_id: str, cause: Cause) -> asyncio.Task[TenantPolicies | None]:
-        task = asyncio.get_running_loop().create_task(self._load(tenant_id, cause), name=f"policies:{tenant_id}")
-        self._loads[tenant_id] = task
-        task.add_done_callback(lambda done: self._done(tenant_id, done))
-        return task
-
-    def _done(self, tenant_id: str, task: asyncio.Task[TenantPolicies | None]) -> None:
-        del self._loads[tenant_id]
-        fault = None if task.cancelled() else task.exception()
-        if fault is not None and not isinstance(fault, StoreError):
-            log.error("policies could not be loaded: tenant %s", tenant_id, exc_info=fault)
+    def _load_done(self, tenant_id: str) -> None:
         if tenant_id in self._reload_again:
             self._reload_again.discard(tenant_id)
-            self._start(tenant_id, Cause.ANNOUNCED)
+            if tenant_id not in self._loads:
+                self._loads.start(tenant_id, Cause.ANNOUNCED)
         self._drain_backlog()
 
     async def _load(self, tenant_id: str, cause: Cause) -> TenantPolicies | None:
@@ -266,8 +264,8 @@ class PolicyCache:
             self._size -= previous.size
         if loaded is None:
             while len(self._absent) >= MAX_ABSENT:
-                del self._absent[next(iter(self._absent))]
-            self._absent[tenant_id] = now + self._settings.negative_ttl_s
+                self._absent.popitem(last=False)
+            self._absent[tenant_id] = now + self._settings.absent_ttl_s
             self._hooks.kept(tenant_id, None)
         else:
             self._absent.pop(tenant_id, None)

@@ -157,7 +157,7 @@ class Acks:
             features=pack_features(features),
             task_id=task_id(record.decision_id),
             attempt=attempt,
-            below=TaskState.ACCEPTED,
+            before_state=TaskState.ACCEPTED,
             state=TaskState.ACCEPTED,
             due_ms=record.deadline_at_ms,
             why=record.why,

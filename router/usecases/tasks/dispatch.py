@@ -281,7 +281,7 @@ def _overtaken(marks: Sequence[Move], outcomes: Sequence[MoveOutcome]) -> list[M
             continue
         if outcome.state is not None and outcome.state > TaskState.PUBLISHED:
             if outcome.state is TaskState.ACCEPTED and mark.state is TaskState.PUBLISHED:
-                late.append(replace(mark, below=TaskState.WAITING, state=TaskState.ACCEPTED))
+                late.append(replace(mark, before_state=TaskState.WAITING, state=TaskState.ACCEPTED))
             else:
                 late.append(replace(mark, note=True))
     return late
@@ -295,7 +295,7 @@ def _mark(tenant_id: str, decision: bytes, attempt: int, deadline_at_ms: int, fe
         pack_features(features),
         task_id=task_id(decision),
         attempt=attempt,
-        below=TaskState.PUBLISHED,
+        before_state=TaskState.PUBLISHED,
         state=TaskState.PUBLISHED,
         due_ms=deadline_at_ms,
     )

@@ -17,12 +17,13 @@ log = logging.getLogger("router.workers")
 
 SILENT_S = 60.0
 _MAX_WORKERS = 10_000
+_PUBLISH_ERROR = "PUBLISH_ERROR"
 
 
 class FleetWorkers:
     """Counts workers by their heartbeats. A worker without a heartbeat for `SILENT_S` seconds is forgotten.
 
-    `monotonic_s` is a clock.
+    `monotonic_s` is a clock. `on_publish_error` is called when a worker reports that it could not publish.
     """
 
     def __init__(self, telemetry: Telemetry, alerts: AlertSink, monotonic_s: Callable[[], float]) -> None:
@@ -30,6 +31,7 @@ class FleetWorkers:
         self._defects = InputDefects(telemetry, "worker message")
         self._alerts = alerts
         self._now = monotonic_s
+        self.on_publish_error: Callable[[], None] = lambda: None
         # Time of the last heartbeat by worker id, oldest first. Bounded: a worker that sends a new id with every
         # heartbeat must not exhaust the pod's memory.
         self._last_beat_s: OrderedDict[str, float] = OrderedDict()
@@ -53,6 +55,8 @@ class FleetWorkers:
         letter = decode_worker_dead_letter(data)
         if not isinstance(letter, Rejected):
             self._defects.count(letter.warnings)
+            if letter.reason == _PUBLISH_ERROR:
+                self.on_publish_error()
         fields = (
             {"reason": "unreadable"}
             if isinstance(letter, Rejected)

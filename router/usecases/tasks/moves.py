@@ -70,7 +70,7 @@ def waiting_move(
     move = _failed_move(record=record, policies=policies, action=action, features=features, verdict=verdict)
     return replace(
         move,
-        below=TaskState.WAITING,
+        before_state=TaskState.WAITING,
         state=TaskState.WAITING,
         due_ms=due_ms,
         leases=tuple(x for x in move.leases if x.reservation.scope == Scope.PROVIDER),

@@ -3,7 +3,7 @@
     stream missing ─────────────────────────────▶ every push is refused, until a check finds the stream
     stream refuses, or has no answer for a second ▶ pushes to its subjects are refused; one a second goes through as a
                                                     probe, and the first stored message ends it
-    results are not received ───────────────────▶ every push is refused: its task would run and time out
+    results are not stored, or not received ───────────────────▶ every push is refused: its task would run and time out
 
 Requests that push nothing are decided all the same.
 """
@@ -15,6 +15,7 @@ from msgspec import Struct
 from router.domain.alert import Condition
 from router.domain.decision import Code, Refused
 from router.ports.alerts import AlertSink
+from router.ports.bus import NO_ACK
 from router.wire import subjects
 
 RETRY_MS = 1_000
@@ -22,6 +23,7 @@ ALERT_S = 10.0
 QUIET_S = 60.0
 """A stream of which nothing was heard for so long counts as working: the next push finds out."""
 _MAX_STREAMS = 256
+_NOT_ANSWERED = "; if NATS logs a critical write error, its disk was full or files are lost: restart that server"
 
 
 class _Refusing(Struct):
@@ -53,6 +55,7 @@ class PushGate:
         self._missing: dict[str, str] = {}
         self._refusing: dict[str, _Refusing] = {}
         self._unheard: str | None = None
+        self._results = stream_of(subjects.RESULT)
         self._closed = False
 
     def refusal(self, subject: str | None) -> Refused | None:
@@ -65,6 +68,8 @@ class PushGate:
         if self._unheard is not None:
             return _refused(self._unheard)
         stream = self._stream_of(subject) or subject
+        if self._results != stream and (results := self._refusing.get(self._results or "")) is not None:
+            return _refused(_reason(self._results or "", results.words))
         refusing = self._refusing.get(stream)
         if refusing is None:
             return None
@@ -126,15 +131,15 @@ class PushGate:
         self._closed = bool(self._missing or self._refusing or self._unheard)
         reasons = list(self._missing.values())
         assign = self._stream_of(subjects.ASSIGN)
-        if assign is not None and assign in self._refusing:
-            reasons.append(_reason(assign, self._refusing[assign].words))
+        reasons += [_reason(s, self._refusing[s].words) for s in (assign, self._results) if s and s in self._refusing]
         if self._unheard is not None:
             reasons.append(self._unheard)
         self._switched(reasons[0] if reasons else None)
 
 
 def _reason(stream: str, words: str) -> str:
-    return f"stream {stream} does not store messages: {words}"
+    hint = _NOT_ANSWERED if words == NO_ACK else ""
+    return f"stream {stream} does not store messages: {words}{hint}"
 
 
 def _refused(reason: str) -> Refused:

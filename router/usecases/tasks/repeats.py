@@ -3,6 +3,9 @@
     replay of a pushed request that names a result_subject → the end that is kept, else the end without output from the
     tombstone → published to the subject of the repeat
 
+A task that ended without a verdict may have been settled since, by a late result. The caller who asked first is not
+told a second end; a repeat gets the end that holds now.
+
 While the task still runs, a repeat with another subject waits in this pod until the task ends. A repeat is published
 once, without confirmation: its caller can repeat again. Each has a message id of its own, because a stream that covers
 several result subjects must not take it for the first copy.
@@ -26,7 +29,7 @@ from router.ports.tasks import TaskStore
 from router.telemetry import Telemetry
 from router.usecases.tasks.moves import origin_of
 from router.usecases.tasks.undispatched import ERROR_CODE
-from router.wire.assignment import final_result, without_output
+from router.wire.assignment import final_result, final_status, without_output
 
 log = logging.getLogger("router.finals")
 
@@ -39,6 +42,11 @@ _STATUSES = {
     TaskState.TIMED_OUT: ResultStatus.TIMEOUT,
     TaskState.CANCELLED: ResultStatus.CANCELLED,
 }
+
+
+def _is_overtaken(body: bytes, record: TaskRecord) -> bool:
+    """Whether a late result has settled the task after this final result was made."""
+    return record.state.final and final_status(body) != _STATUSES[record.state]
 
 
 class _Repeat(Struct, frozen=True):
@@ -112,9 +120,10 @@ class Repeats:
             records = await self._tasks.records(ids)
             kept = await self._tasks.kept_final_results(ids)
             for repeat, record, body in zip(batch, records, kept, strict=True):
-                if body is not None:
+                ended = isinstance(record, TaskRecord) and record.state.final
+                if body is not None and not (isinstance(record, TaskRecord) and _is_overtaken(body, record)):
                     self._publish(repeat, body)
-                elif isinstance(record, TaskRecord) and record.state.final:
+                elif isinstance(record, TaskRecord) and ended:
                     self._publish(repeat, await self._end_of(repeat.task_id, record))
                 elif isinstance(record, TaskRecord) and record.facts.result_subject != repeat.subject:
                     running.append(repeat)
@@ -123,11 +132,11 @@ class Repeats:
     async def _end_of(self, task: bytes, record: TaskRecord) -> bytes:
         """The end that waits for its first publication, else what the tombstone knows of it."""
         (final,) = await self._tasks.final_results([task])
-        if isinstance(final, Final):
+        if isinstance(final, Final) and not _is_overtaken(final.body, record):
             return final.body
         # It may have been published and kept since it was looked up.
         (kept,) = await self._tasks.kept_final_results([task])
-        if kept is not None:
+        if kept is not None and not _is_overtaken(kept, record):
             return kept
         # Whether anything ran matters to who repeats; other error codes are not in the tombstone.
         error_code = ERROR_CODE if record.why == Dispatched.FAILED else None

@@ -34,7 +34,7 @@ from router.usecases.tasks.result_lookup import ResultLookup
 from router.usecases.tasks.result_moves import ResultMoves, redriven_note
 from router.usecases.tasks.task_effects import TaskEffects
 from router.wire.problems import Rejected
-from router.wire.subjects import OF_TENANT, RESULT, tenant_bound
+from router.wire.subjects import OF_TENANT, RESULT, RESULT_PROBE, tenant_bound
 from router.wire.worker.results import decode_result
 
 log = logging.getLogger("router.settle")
@@ -149,6 +149,9 @@ class ResultSettler:
         """Decode a batch; results that cannot be decoded become dead letters."""
         opened: list[OpenResult] = []
         for delivery in batch:
+            if delivery.subject == RESULT_PROBE:
+                delivery.ack()
+                continue
             headers = delivery.headers
             redriven = redriven_note(headers)
             if redriven is not None:

@@ -3,6 +3,7 @@
     NEW, not published in time             publish the assignment again
     NEW, deadline missed                   end the task: nobody knows whether its stream has the assignment
     deadline missed                        time the attempt out
+    deadline lies too far ahead            wait for the task's own deadline from now on, then time the attempt out
     WAITING, backoff over                  start the next attempt
     ended, final result not confirmed      publish the final result
     ended, nothing left to do              remove the task from the due list
@@ -58,10 +59,14 @@ class _Due:
         self.ended: list[bytes] = []
         self.early: list[bytes] = []
         self.expired: list[TaskRecord] = []
+        self.set_back: list[TaskRecord] = []
 
 
 class Sweeper:
-    """Polls the due list every `every_s` seconds, at most `MAXIMUM` tasks per poll; after a full poll at once again."""
+    """Polls the due list every `every_s` seconds, at most `MAXIMUM` tasks per poll; after a full poll at once again.
+
+    `on_timed_out` is called for each attempt whose deadline has passed.
+    """
 
     def __init__(
         self,
@@ -90,6 +95,7 @@ class Sweeper:
         self._may_work = may_work
         self._now_ms = now_ms
         self._every_s = every_s
+        self.on_timed_out: Callable[[], None] = lambda: None
 
     async def run(self) -> None:
         """Poll forever; cancel to stop. While the store is unavailable, polls fail and are repeated."""
@@ -137,21 +143,32 @@ class Sweeper:
             elif record.state.final:
                 due.ended.append(task)
             else:
-                await self._unended(record, job, claimed.now_ms, due)
+                await self._unended(record, job, claimed.now_ms, due, set_back=task in claimed.set_back)
         if due.ended:
             due.gone += await self._publish_final(due.ended, claimed.now_ms)
         if due.gone:
             await self._tasks.forget_due(due.gone)
         if due.early:
             await self._tasks.postpone(due.early, claimed.now_ms + GRACE_MS)
+        for record in due.set_back:
+            await self._tasks.postpone([task_id(record.decision_id)], claimed.now_ms + record.facts.attempt_ms)
         if due.expired:
             await self._time_out(due.expired)
         return len(claimed.task_ids)
 
-    async def _unended(self, record: TaskRecord, job: bytes | None, now_ms: int, due: _Due) -> None:
-        """Go on with a task that has not ended, or sort it by what its missed deadline needs."""
+    async def _unended(self, record: TaskRecord, job: bytes | None, now_ms: int, due: _Due, *, set_back: bool) -> None:
+        """Go on with a task that has not ended, or sort it by what its missed deadline needs.
+
+        A task that a worker may have, and whose deadline lies further ahead than it ever was: Redis' clock was set
+        back. It is postponed by its own deadline once (`set_back`), and has missed it when it is due again.
+        """
+        with_worker = record.state in {TaskState.PUBLISHED, TaskState.ACCEPTED}
         if record.unfinished and not await self._unfinished.may_publish(record):
             log.debug("task not published: its decision waits for post extensions, or is undone")
+        elif with_worker and set_back:
+            due.set_back.append(record)
+        elif with_worker and record.deadline_at_ms - now_ms > record.facts.attempt_ms + GRACE_MS:
+            due.expired.append(record)
         elif record.state is TaskState.WAITING or now_ms < record.deadline_at_ms:
             await self._go_on(record, job)
         elif record.state is TaskState.NEW and now_ms < record.deadline_at_ms + GRACE_MS:
@@ -197,6 +214,7 @@ class Sweeper:
             match outcome:
                 case Moved():
                     self._telemetry.assignments_timed_out.inc()
+                    self.on_timed_out()
                     self._effects.breaker_turned(outcome.turn, record.facts.tenant_id, record.provider_id)
                     self._effects.moved(move)
                     if not move.state.final:
@@ -249,4 +267,4 @@ class Sweeper:
             keep_ms=self._effects.tombstone_ms,
             final=self._effects.final(record, result),
         )
-        return replace(move, below=TaskState.PUBLISHED, why=Dispatched.OPEN)
+        return replace(move, before_state=TaskState.PUBLISHED, why=Dispatched.OPEN)

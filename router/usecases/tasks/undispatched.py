@@ -93,7 +93,7 @@ class Undispatched:
         )
         return replace(
             move,
-            below=TaskState.PUBLISHED,
+            before_state=TaskState.PUBLISHED,
             why=Dispatched.FAILED,
             corrections=corrections if record.attempt == 1 else (),
             charged_ms=record.charged_ms,

@@ -16,7 +16,7 @@ from router.domain.json import JsonObject, JsonValue
 from router.domain.policy.model import DEFAULT_POLICY_ID
 from router.domain.request import DecideRequest
 from router.wire.body import unreadable
-from router.wire.fields import MAX_MS, flag_or_word, name, text
+from router.wire.fields import MAX_MS, boolean_or_word, identifier, text
 from router.wire.headers import NO_HEADERS, with_lower_names
 from router.wire.parse import MAX_DEPTH, NotJsonError, is_writable, parse_request
 from router.wire.problems import Problems, Rejected, named
@@ -98,14 +98,14 @@ def _read_request(
     request_id = message_id if own_id is None else text(problems, "request_id", own_id)
     tenant_id = tenant_of(get("tenant_id"), work.message_tenant, headers, subject_tenant, problems)
     if (policy_id := get("policy_id")) is not None:
-        policy_id = name(problems, "policy_id", policy_id)
+        policy_id = identifier(problems, "policy_id", policy_id)
     if (key := work.ids.get("idempotency_key")) is not None or (headers and not KEY_HEADERS.isdisjoint(headers)):
         key = idempotency_key_of(key, headers, problems)
     correlation = correlation_of(work.ids, headers, problems)
     context, user_id, client_ip, step = context_of(get("context"), headers.get("x-client-ip"), problems)
     constraints = constraints_of(get("constraints"), problems)
     options = options_of(get("options"), result_prefixes, max_deadline_ms, problems)
-    push = flag_or_word(problems, "push_assignment", get("push_assignment"))
+    push = boolean_or_word(problems, "push_assignment", get("push_assignment"))
     if (subject := get("assignment_subject")) is not None:
         subject = assignment_subject_of(subject, problems)
     if problems.warnings:

@@ -9,7 +9,7 @@ from router.domain.defects import Defect
 from router.domain.ids import to_text
 from router.domain.json import JsonObject
 from router.domain.request import NO_CORRELATION, Correlation
-from router.wire.fields import MAX_ID_CHARS, MAX_TRACE_ID_CHARS, name, text, text_unless_empty
+from router.wire.fields import MAX_ID_CHARS, MAX_TRACE_ID_CHARS, identifier, text, text_unless_empty
 from router.wire.headers import is_garbled, traceparent_of
 from router.wire.parse import HALF
 from router.wire.problems import Problems
@@ -37,7 +37,7 @@ def tenant_of(body: object, inner: object, headers: Mapping[str, str], subject: 
         and (inner is None or inner == body)
         and (not headers or headers.get("tenant_id", body) == body)
     ):
-        tenant = name(problems, "tenant_id", body)
+        tenant = identifier(problems, "tenant_id", body)
         if body is None:
             problems.add("tenant_id", "is missing", hint=_NAME_TENANT)
         return tenant or ""
@@ -59,10 +59,10 @@ def agreed_tenant(
         problems.add("subject", "has a tenant with an empty part", hint="name the tenant without empty parts")
         subject = None
     named_tenants = (
-        name(problems, "subject", subject),
-        name(problems, "tenant_id", body),
-        name(problems, "message.tenant_id", inner),
-        name(problems, "header tenant_id", headers.get("tenant_id")),
+        identifier(problems, "subject", subject),
+        identifier(problems, "tenant_id", body),
+        identifier(problems, "message.tenant_id", inner),
+        identifier(problems, "header tenant_id", headers.get("tenant_id")),
     )
     tenants = {t for t in named_tenants if t is not None}
     if len(tenants) > 1:

@@ -3,7 +3,7 @@
 from router.domain.ids import MAX_ATTEMPT
 from router.domain.json import JsonObject, JsonValue
 from router.domain.request import DEFAULT_OPTIONS, NO_CONSTRAINTS, NO_STEP, Constraints, Options, Step
-from router.wire.fields import MAX_MS, MAX_TOKENS, client_ip, flag, microusd, table, text, whole
+from router.wire.fields import MAX_MS, MAX_TOKENS, boolean, client_ip, json_object, microusd, text, whole_number
 from router.wire.problems import Problems, named
 from router.wire.subjects import ASSIGN, is_result_subject, is_work_subject
 
@@ -26,7 +26,7 @@ def context_of(value: object, header_ip: str | None, problems: Problems) -> Cont
     """
     if value is None and header_ip is None:
         return {}, None, None, NO_STEP
-    values: JsonObject = value if type(value) is dict else table(problems, "context", value) or {}
+    values: JsonObject = value if type(value) is dict else json_object(problems, "context", value) or {}
     if "" in values.values():
         values = {k: v for k, v in values.items() if v != "" or k not in _ABSENT_WHEN_EMPTY}
     get = values.get
@@ -84,16 +84,16 @@ def step_of(values: JsonObject, problems: Problems) -> Step:
 def _retries(value: object, key: str, problems: Problems) -> int:
     if type(value) is str and len(value) <= 9 and value.isascii() and value.isdigit():
         value = int(value)  # A protobuf context holds only strings.
-    return whole(problems, f"context.{key}", value, 0, MAX_RETRIES) or 0
+    return whole_number(problems, f"context.{key}", value, 0, MAX_RETRIES) or 0
 
 
 def constraints_of(value: object, problems: Problems) -> Constraints:
     """Read the bounds that a provider must meet."""
     if value is None:
         return NO_CONSTRAINTS
-    values: JsonObject = value if type(value) is dict else table(problems, "constraints", value) or {}
+    values: JsonObject = value if type(value) is dict else json_object(problems, "constraints", value) or {}
     return Constraints(
-        whole(problems, "constraints.max_latency_ms", values.get("max_latency_ms"), 1, MAX_MS),
+        whole_number(problems, "constraints.max_latency_ms", values.get("max_latency_ms"), 1, MAX_MS),
         microusd(problems, "constraints.max_cost", values.get("max_cost")),
     )
 
@@ -102,7 +102,7 @@ def options_of(value: object, prefixes: tuple[str, ...], max_deadline_ms: int, p
     """Read the caller's options; a bad value is refused, never corrected."""
     if value is None:
         return DEFAULT_OPTIONS
-    values: JsonObject = value if type(value) is dict else table(problems, "options", value) or {}
+    values: JsonObject = value if type(value) is dict else json_object(problems, "options", value) or {}
     get = values.get
     tokens = cost = attempts = backoff = None
     if (part := get("estimate")) is not None:
@@ -110,15 +110,15 @@ def options_of(value: object, prefixes: tuple[str, ...], max_deadline_ms: int, p
     if (part := get("retry")) is not None:
         attempts, backoff = _retry(part, problems)
     if (deadline := get("deadline_ms")) is not None:
-        deadline = whole(problems, "options.deadline_ms", deadline, 1, max_deadline_ms)
+        deadline = whole_number(problems, "options.deadline_ms", deadline, 1, max_deadline_ms)
     if (priority := get("priority")) is not None:
         priority = _priority(priority, problems)
     if (subject := get("result_subject")) is not None:
         subject = _result_subject(subject, prefixes, problems)
     if (explain := get("explain")) is not None:
-        explain = flag(problems, "options.explain", explain)
+        explain = boolean(problems, "options.explain", explain)
     if (meter := get("meter")) is not None:
-        meter = flag(problems, "options.meter", meter)
+        meter = boolean(problems, "options.meter", meter)
     return Options(tokens, cost, deadline, attempts, backoff, priority, subject, explain or False, meter or False)
 
 
@@ -135,19 +135,19 @@ def _priority(value: object, problems: Problems) -> str | float | None:
 
 
 def _estimate(value: object, problems: Problems) -> tuple[int | None, int | None]:
-    values: JsonObject = value if type(value) is dict else table(problems, "options.estimate", value) or {}
+    values: JsonObject = value if type(value) is dict else json_object(problems, "options.estimate", value) or {}
     get = values.get
     return (
-        whole(problems, "options.estimate.tokens", get("tokens"), 0, MAX_TOKENS),
+        whole_number(problems, "options.estimate.tokens", get("tokens"), 0, MAX_TOKENS),
         microusd(problems, "options.estimate.cost", get("cost")),
     )
 
 
 def _retry(value: object, problems: Problems) -> tuple[int | None, int | None]:
-    get = (table(problems, "options.retry", value) or {}).get
+    get = (json_object(problems, "options.retry", value) or {}).get
     return (
-        whole(problems, "options.retry.max_attempts", get("max_attempts"), 1, MAX_ATTEMPT),
-        whole(problems, "options.retry.backoff_ms", get("backoff_ms"), 0, MAX_MS),
+        whole_number(problems, "options.retry.max_attempts", get("max_attempts"), 1, MAX_ATTEMPT),
+        whole_number(problems, "options.retry.backoff_ms", get("backoff_ms"), 0, MAX_MS),
     )
 
 

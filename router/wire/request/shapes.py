@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from router.domain.decision import Intake
 from router.domain.json import JsonObject, JsonValue
-from router.wire.fields import MAX_REFERENCE_CHARS, table, text, text_unless_empty
+from router.wire.fields import MAX_REFERENCE_CHARS, json_object, text, text_unless_empty
 from router.wire.problems import Problems, named
 
 VERSION = "1"
@@ -85,7 +85,7 @@ def _task(doc: JsonObject, task: JsonValue, problems: Problems) -> RequestedTask
         text(problems, "task.type", task_type) or "",
         payload,
         payload_ref,
-        {} if (metadata := doc.get("metadata")) is None else table(problems, "metadata", metadata) or {},
+        {} if (metadata := doc.get("metadata")) is None else json_object(problems, "metadata", metadata) or {},
         doc.get("message_id"),
         doc,
     )
@@ -96,9 +96,9 @@ def _message(doc: JsonObject, message: JsonValue, problems: Problems) -> Request
         problems.add("message", f"is {named(message)}", hint="send an object; {} is enough")
         return NO_TASK
     payload, message_id = message.get("payload"), message.get("message_id")
-    metadata = table(problems, "message.metadata", message.get("metadata"))
+    metadata = json_object(problems, "message.metadata", message.get("metadata"))
     if metadata is None:
-        metadata = table(problems, "metadata", doc.get("metadata")) or {}
+        metadata = json_object(problems, "metadata", doc.get("metadata")) or {}
     return RequestedTask(
         text_unless_empty(problems, "message.message_type", message.get("message_type"))
         or _type_of(message, problems)
@@ -126,7 +126,7 @@ def _type_of(message: JsonObject, problems: Problems) -> str | None:
 
 def _input(doc: JsonObject, problems: Problems) -> RequestedTask:
     payload = doc["input"]
-    metadata = dict(table(problems, "metadata", doc.get("metadata")) or {})
+    metadata = dict(json_object(problems, "metadata", doc.get("metadata")) or {})
     for field in _BRIDGE_FIELDS:
         if (address := text(problems, field, doc.get(field))) is not None:
             metadata.setdefault(field, address)

@@ -103,10 +103,11 @@ def encode_job(request: DecideRequest, deadline_ms: int, *, max_attempts: int = 
     head = msgspec.json.encode(_head_of(request, deadline_ms, timed))
     if len(head) > MAX_HEAD_BYTES:
         problems = Problems()
-        hint = "send only what routing and the worker need"
-        problems.add(
-            "context", _too_large(len(head), "context and metadata have"), hint=hint, intake=Intake.PAYLOAD_TOO_LARGE
+        message = (
+            f"with metadata and ids has {len(head):,} bytes; of a pushed task they may have {MAX_HEAD_BYTES:,} together"
         )
+        hint = "send only what routing and the worker need"
+        problems.add("context", message, hint=hint, intake=Intake.PAYLOAD_TOO_LARGE)
         return problems.rejected().refused
     job: JsonObject = {"type": request.task_type}
     body: dict[str, object] = {
@@ -153,12 +154,9 @@ def check_payload(payload: JsonValue, problems: Problems) -> None:
     """Check the size of a payload that is dispatched. What dispatch adds to the payload does not count."""
     size = len(orjson.dumps(payload))
     if size > MAX_PAYLOAD_BYTES:
+        message = f"has {size:,} bytes; the payload of a pushed task may have {MAX_PAYLOAD_BYTES:,}"
         hint = "store it elsewhere and send its payload_ref"
-        problems.add("task.payload", _too_large(size), hint=hint, intake=Intake.PAYLOAD_TOO_LARGE)
-
-
-def _too_large(size: int, verb: str = "has") -> str:
-    return f"{verb} {size:,} bytes; a pushed task may have {MAX_PAYLOAD_BYTES:,}"
+        problems.add("task.payload", message, hint=hint, intake=Intake.PAYLOAD_TOO_LARGE)
 
 
 def _head_of(r: DecideRequest, deadline_ms: int, timed: bool) -> _Head:

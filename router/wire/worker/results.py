@@ -14,7 +14,7 @@ from router.domain.json import JsonObject, JsonValue
 from router.domain.request import Correlation, Step
 from router.domain.result import AckStatus, ExecAck, ExecResult, ResultStatus
 from router.wire.body import unreadable
-from router.wire.fields import MAX_TRACE_ID_CHARS, table, text, text_unless_empty
+from router.wire.fields import MAX_TRACE_ID_CHARS, json_object, text, text_unless_empty
 from router.wire.headers import readable, traceparent_of, with_lower_names
 from router.wire.parse import HALF, MAX_DEPTH, is_writable
 from router.wire.pb.beamline.worker.v1 import ack_pb2, result_pb2
@@ -246,7 +246,7 @@ def _correlation(doc: JsonObject, headers: Mapping[str, str], dropped: Problems)
 
 
 def _job_type(doc: JsonObject, dropped: Problems) -> str | None:
-    job = table(dropped, "job", doc.get("job"))
+    job = json_object(dropped, "job", doc.get("job"))
     inner = None if job is None else job.get("type")
     outer = doc.get("job_type")
     return text_unless_empty(dropped, "job.type", inner) if outer is None else text(dropped, "job_type", outer)

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from router.bus.client.connection import Bus
-from router.bus.client.faults import PermissionRefused
 from router.bus.client.options import BusOptions
+from router.errors import PermissionRefused
 from tests.bus.conftest import Heard
 from tests.bus.guarded import publishing_all_but, users, without
 from tests.servers import NatsProcess

@@ -340,7 +340,7 @@ async def test_a_deleted_stream_is_created_again(bus: Bus, name: str) -> None:
 async def test_a_lost_pull_is_noticed(bus: Bus, name: str) -> None:
     """The loop believes in a pull the server does not have: the watchdog begins anew, counts it, messages flow."""
     streams, heard, stalls = await fleet(bus, name), Heard(), Heard()
-    loop = loop_of(bus, streams, acking(heard), on_stall=lambda: stalls(1))  # type: ignore[arg-type]
+    loop = loop_of(bus, streams, acking(heard), on_stall=stalls)
     await loop.start()
     publish(bus, name, range(1))
     await heard.until(1)
@@ -348,7 +348,8 @@ async def test_a_lost_pull_is_noticed(bus: Bus, name: str) -> None:
     # the server hears of no interest in the inbox any more; the loop does not know
     bus.send(b"UNSUB %d\r\n" % (loop._subscription.sid or 0))
     publish(bus, name, range(1, 2))
-    await stalls.until(1)
+    (why, *_) = await stalls.until(1)
+    assert why == "1 messages wait for workers and none arrives; NATS answers its pull: nothing"
     await heard.until(2)
     assert loop.stalls >= 1
     await loop.stop()

@@ -1,4 +1,4 @@
-"""The decide door against a real server."""
+"""The decide endpoint against a real server."""
 
 import asyncio
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ from tests.servers import NatsProcess
 Request = tuple[bytes, Mapping[str, str] | None, str | None, Reply | None]
 
 
-def door(bus: Bus, name: str) -> tuple[DecideEndpoint, list[Request]]:
-    """A door on a subject of the test's own, that answers each request with its data."""
+def endpoint(bus: Bus, name: str) -> tuple[DecideEndpoint, list[Request]]:
+    """An endpoint on a subject of the test's own, that answers each request with its data."""
     seen: list[Request] = []
 
     def handle(data: bytes, headers: Mapping[str, str] | None, tenant: str | None, reply: Reply | None) -> None:
@@ -29,7 +29,7 @@ def door(bus: Bus, name: str) -> tuple[DecideEndpoint, list[Request]]:
 
 async def test_every_request_gets_the_answer_with_the_pods_name(bus: Bus, client: Bus, name: str) -> None:
     """The reply carries `router-pod`, beside the headers of the handler."""
-    made, _ = door(bus, name)
+    made, _ = endpoint(bus, name)
     await made.open()
     plain = await client.request(f"{name}.decide", b"one")
     rich = await client.request(f"{name}.decide", b"two", {"trace_id": "t"})
@@ -40,7 +40,7 @@ async def test_every_request_gets_the_answer_with_the_pods_name(bus: Bus, client
 
 async def test_the_subject_names_the_tenant(bus: Bus, client: Bus, name: str) -> None:
     """Everything after `decide.` is the tenant, dots included and valid or not; the plain subject names none."""
-    made, seen = door(bus, name)
+    made, seen = endpoint(bus, name)
     await made.open()
     for subject in ("decide", "decide.acme", "decide.a.b.c", "decide.no$pe", "decide.ä"):
         await client.request(f"{name}.{subject}", b"")
@@ -49,9 +49,9 @@ async def test_the_subject_names_the_tenant(bus: Bus, client: Bus, name: str) ->
 
 
 async def test_one_pod_of_the_group_answers(bus: Bus, client: Bus, name: str) -> None:
-    """Two doors in one queue group share the requests: each is handled once."""
-    first, one = door(bus, name)
-    second, two = door(client, name)
+    """Two endpoints in one queue group share the requests: each is handled once."""
+    first, one = endpoint(bus, name)
+    second, two = endpoint(client, name)
     await first.open()
     await second.open()
     answers = await asyncio.gather(*(bus.request(f"{name}.decide", b"%d" % index) for index in range(100)))
@@ -65,7 +65,7 @@ async def test_one_pod_of_the_group_answers(bus: Bus, client: Bus, name: str) ->
 
 async def test_a_request_without_reply_subject_has_no_reply(bus: Bus, client: Bus, name: str) -> None:
     """Fire and forget reaches the handler with reply None."""
-    made, seen = door(bus, name)
+    made, seen = endpoint(bus, name)
     await made.open()
     client.publish(f"{name}.decide", b"x")
     await client.request(f"{name}.decide", b"y")
@@ -74,14 +74,14 @@ async def test_a_request_without_reply_subject_has_no_reply(bus: Bus, client: Bu
 
 
 async def test_pausing_loses_nothing(bus: Bus, client: Bus, name: str) -> None:
-    """Of requests sent all the time while one of two doors pauses, each is answered."""
-    first, one = door(bus, name)
-    second, _ = door(client, name)
+    """Of requests sent all the time while one of two endpoints pauses, each is answered."""
+    first, one = endpoint(bus, name)
+    second, _ = endpoint(client, name)
     await first.open()
     await second.open()
 
     async def ask(index: int) -> bytes:
-        return (await client.request(f"{name}.decide", b"%d" % index, timeout_s=5)).data
+        return (await client.request(f"{name}.decide", b"%d" % index, timeout_s=30)).data
 
     flight = [asyncio.create_task(ask(index)) for index in range(500)]
     await client.flush()
@@ -93,9 +93,9 @@ async def test_pausing_loses_nothing(bus: Bus, client: Bus, name: str) -> None:
     await second.pause()
 
 
-async def test_a_door_opens_again(bus: Bus, client: Bus, name: str) -> None:
+async def test_an_endpoint_opens_again(bus: Bus, client: Bus, name: str) -> None:
     """pause() is not the end."""
-    made, _ = door(bus, name)
+    made, _ = endpoint(bus, name)
     await made.open()
     await made.pause()
     with pytest.raises(NoRespondersError):
@@ -127,7 +127,7 @@ async def test_a_reply_that_cannot_be_sent_is_logged(
 
 async def test_a_header_that_comes_twice_is_joined(bus: Bus, client: Bus, name: str) -> None:
     """Two tenants in one header block are one invalid tenant, not the last of them."""
-    made, seen = door(bus, name)
+    made, seen = endpoint(bus, name)
     await made.open()
     block = b"NATS/1.0\r\ntenant_id: a\r\ntenant_id: b\r\ntrace_id: t\r\ntrace_id: t\r\n\r\n"
     client.send(wire.publish(f"{name}.decide".encode(), reply=b"", block=block, payload=b""))
@@ -136,9 +136,9 @@ async def test_a_header_that_comes_twice_is_joined(bus: Bus, client: Bus, name: 
     await made.pause()
 
 
-async def test_the_door_outlives_the_server(own_server: NatsProcess, own_bus: Bus, name: str) -> None:
-    """After kill -9 and a restart requests are answered again, without anybody opening the door."""
-    made, _ = door(own_bus, name)
+async def test_the_endpoint_outlives_the_server(own_server: NatsProcess, own_bus: Bus, name: str) -> None:
+    """After kill -9 and a restart requests are answered again, without anybody opening it."""
+    made, _ = endpoint(own_bus, name)
     back = Heard()
     own_bus.on_connect.append(back)
     await made.open()
@@ -151,7 +151,7 @@ async def test_the_door_outlives_the_server(own_server: NatsProcess, own_bus: Bu
 
 async def test_pausing_without_a_server_ends(own_server: NatsProcess, own_bus: Bus, name: str) -> None:
     """A pod that is told to go while NATS is away goes."""
-    made, _ = door(own_bus, name)
+    made, _ = endpoint(own_bus, name)
     gone = Heard()
     own_bus.on_disconnect.append(gone)
     await made.open()

@@ -55,6 +55,24 @@ def test_streams_cover_by_the_servers_rules(pattern: str, reply: str, covered: b
     assert (refusal(rules("nothing.else", pattern), reply) is ReplyRefusal.STREAM) is covered
 
 
+@pytest.mark.parametrize(
+    ("reply", "listed"),
+    [
+        ("_GR_.hash.server._ACME.inbox.1", True),
+        ("_GR_.hash.server._ACME.x.y.z", True),
+        ("_GR_.hash.server._INBOX.1", False),
+        ("_GR_.hash.server.caf.exec.result.v1", False),
+        ("_GR_.hash._ACME.inbox", False),
+        ("_GR_._ACME.", False),
+        ("_GR_.", False),
+        ("_GR_.a.b._GR_.c.d._ACME.1", False),
+    ],
+)
+def test_where_prefixes_are_listed_the_subject_behind_a_gateways_counts(reply: str, listed: bool) -> None:
+    """`_GR_.<cluster>.<server>.<reply>`: whoever is behind a gateway has no more rights, and no less."""
+    assert (refusal(rules(prefixes=("_ACME.",)), reply) is None) is listed
+
+
 _token = st.sampled_from(["a", "b", "*"])
 _patterns = st.builds(
     lambda tokens, rest: ".".join([*tokens, ">"] if rest or not tokens else tokens),

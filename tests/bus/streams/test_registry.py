@@ -45,6 +45,16 @@ async def test_what_was_deleted_is_created_again(bus: Bus, name: str) -> None:
     assert (await streams.ensure_consumer(streams.consumers[0])).created == (name.upper(), f"{name.upper()}/workers")
 
 
+async def test_many_pods_may_create_at_once(bus: Bus, client: Bus, name: str) -> None:
+    """Eight checks at once find the stream deleted: it is created, and none reports a fault or a difference."""
+    await fleet(bus, name).ensure()
+    for _ in range(3):
+        await delete(bus, f"STREAM.DELETE.{name.upper()}")
+        found = await asyncio.gather(*(fleet(one, name).ensure() for one in (bus, client) * 4))
+        assert any(name.upper() in one.created for one in found)
+        assert [(one.differences, one.missing) for one in found] == [((), ())] * 8
+
+
 async def test_differences_are_reported_and_nothing_is_altered(bus: Bus, name: str) -> None:
     """Another age and other subjects are named field by field, again at each look: they stay as they are."""
     await create(bus, name.upper(), [f"{name}.a"], max_age=60_000_000_000, duplicate_window=60_000_000_000)

@@ -86,7 +86,7 @@ def test_a_document_must_be_an_object() -> None:
 
 def test_text_that_is_not_json() -> None:
     """Broken JSON is refused with its place."""
-    with pytest.raises(InvalidInput, match=r"not JSON: .*line 2, column"):
+    with pytest.raises(InvalidInput, match=r"is not JSON: .*line 2 column"):
         decode(b'{"providers":\n[}')
 
 

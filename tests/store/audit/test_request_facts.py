@@ -11,6 +11,7 @@ from router.domain.outcome import Admitted, Outcome, RequestFacts, StoredAnswer
 from router.domain.policy.limits import limit
 from router.domain.policy.model import Resource, Scope
 from router.domain.request import Correlation, DecideRequest
+from router.store.audit.request_facts import MAX_RECORDS
 from router.store.servers.nodes import SingleNode
 from tests.store.harness import MINUTE, Ask, policy, request
 from tests.store.pods import PLAIN, Pod, fresh_keys
@@ -55,6 +56,37 @@ async def test_every_decision_of_a_call_is_found(pod: Pod) -> None:
     for n, tenant in enumerate(asks):
         found = await pod.decisions.request_facts(await stored(pod, tenant, *outcomes[n::3]))
         assert found == [facts(name) for name in names]
+
+
+@pytest.mark.parametrize("others", [300, 2_000])
+async def test_a_busy_tenants_decision_is_found(pod: Pod, others: int) -> None:
+    """However many records of the tenant come before it within the same few ms: all of one call have one moment."""
+    (made,) = await pod.decide(Ask(wanted("busy", "last"), PLAIN))
+    answers = await stored(pod, "busy", made)
+    log = pod.keys.tenant("busy").audit
+    rows: Any = await pod.nodes.call("XRANGE", log, "-", "+")
+    (entry_id, fields) = rows[0]
+    await pod.nodes.call("DEL", log)
+    ms = int(entry_id.partition(b"-")[0])
+    other = fields[b"r"].replace(answers[0][1].decision_id, bytes(16))
+    commands: list[Any] = [("XADD", log, f"{ms}-{n}", "r", other) for n in range(1, others + 1)]
+    await pod.nodes.gather([*commands, ("XADD", log, f"{ms}-{others + 1}", "r", fields[b"r"])])
+    assert await pod.decisions.request_facts(answers) == [facts("last")]
+
+
+async def test_the_search_ends(pod: Pod) -> None:
+    """Whatever is in the log: at most MAX_RECORDS are read, and the neighbours are found."""
+    (made,) = await pod.decide(Ask(wanted("flood", "last"), PLAIN))
+    answers = await stored(pod, "flood", made)
+    answers += await stored(pod, "calm", *await pod.decide(Ask(wanted("calm", "r"), PLAIN)))
+    log = pod.keys.tenant("flood").audit
+    rows: Any = await pod.nodes.call("XRANGE", log, "-", "+")
+    (entry_id, fields) = rows[0]
+    await pod.nodes.call("DEL", log)
+    ms = int(entry_id.partition(b"-")[0])
+    commands: list[Any] = [("XADD", log, f"{ms}-{n}", "r", b"\x02\x00") for n in range(1, MAX_RECORDS + 1)]
+    await pod.nodes.gather([*commands, ("XADD", log, f"{ms}-{MAX_RECORDS + 1}", "r", fields[b"r"])])
+    assert await pod.decisions.request_facts(answers) == [None, facts("r")]
 
 
 async def test_a_decision_without_a_record_has_no_facts(pod: Pod) -> None:

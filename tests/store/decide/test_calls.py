@@ -55,8 +55,15 @@ async def test_a_node_without_the_script_gets_it_and_the_call_again(asking: bool
 def test_a_call_has_every_bound_under_its_name() -> None:
     """Bounds differ from each other, so that no two can be swapped unnoticed; the deadline counts from now."""
     settings = LaneSettings(
-        deadline_ms=1, idempotency_ms=2, audit_max_len=3, audit_ms=4, publish_grace_ms=5, call_budget_ms=6
+        deadline_ms=1,
+        idempotency_ms=2,
+        audit_max_len=3,
+        audit_ms=4,
+        publish_grace_ms=5,
+        call_budget_ms=6,
+        deadline_max_ms=7,
     )
     calls = Calls(cast(Link, Canned()), decide_script(), settings, lambda: 700.5)
     header, _ = layout_reader.fields(layouts.DECIDE_BATCH, calls._header())
-    assert header == {"idem_ms": 2, "audit_max": 3, "audit_ms": 4, "grace_ms": 5, "call_not_after": 701.5}
+    bounds = {"idem_ms": 2, "audit_max": 3, "audit_ms": 4, "grace_ms": 5, "deadline_max_ms": 7}
+    assert header == {**bounds, "call_not_after": 701.5}

@@ -579,7 +579,7 @@ async def test_the_next_attempt_of_a_task(pod: Pod, single: Redis) -> None:
         features,
         task_id=task,
         attempt=1,
-        below=TaskState.WAITING,
+        before_state=TaskState.WAITING,
         state=TaskState.WAITING,
         due_ms=pod.decisions.now_ms("acme") + 1_000,
     )

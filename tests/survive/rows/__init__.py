@@ -3,6 +3,6 @@
 from itertools import chain
 
 from tests.survive.row import Row
-from tests.survive.rows import files, floods, nats, pods, redis
+from tests.survive.rows import clocks, disks, files, floods, nats, pods, redis
 
-ROWS: tuple[Row, ...] = tuple(chain(redis.ROWS, nats.ROWS, pods.ROWS, files.ROWS, floods.ROWS))
+ROWS: tuple[Row, ...] = tuple(chain(redis.ROWS, clocks.ROWS, disks.ROWS, nats.ROWS, pods.ROWS, files.ROWS, floods.ROWS))

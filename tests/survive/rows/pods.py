@@ -1,15 +1,24 @@
 """Faults of pods and workers."""
 
 import asyncio
+import resource
+import shutil
 import signal
 import socket
 import time
+from pathlib import Path
 
+import orjson
+
+from tests.chaos.world import ROOT
+from tests.clocks import MovedClock
+from tests.fleet.foreign import DECIDE, task
 from tests.survive.arena import Arena
-from tests.survive.row import Act, Row
+from tests.survive.row import Act, Row, Setup
 
 _UPGRADE = "upgrade-roll-back"
 _IDLE = 1_000
+_JUMP_S = 7_200
 
 
 async def _killed(ground: Arena) -> None:
@@ -81,6 +90,54 @@ async def _idle_connections(ground: Arena) -> None:
             connection.close()
 
 
+async def _rolled(ground: Arena) -> None:
+    """Four pods, one at a time, by a version whose scripts have other names; then back."""
+    other = ground.fleet.folder / "other"
+    for name in ("router", "lua"):
+        shutil.copytree(ROOT / name, other / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for script in (other / "lua").glob("*.lua"):
+        script.write_text(script.read_text() + "\n-- another version\n")
+    ours = [pod.environment for pod in ground.pods]
+    for env in (ours[0] | {"PYTHONPATH": str(other)}, ours[0]):
+        for pod in ground.pods:
+            ground.check(f"{pod.name} ends with 0", await pod.stop() == 0)
+            pod.environment = env
+            await pod.start()
+
+
+async def _clock_jumps(ground: Arena) -> None:
+    """One pod's wall clock goes two hours ahead, two hours back, and right again."""
+    pod = ground.pods[0]
+    clock = MovedClock(ground.fleet.folder)
+    await pod.stop()
+    pod.environment = pod.environment | clock.env
+    await pod.start()
+    for seconds in (_JUMP_S, -_JUMP_S, 0):
+        clock.move(seconds)
+        await asyncio.sleep(2)
+
+
+def _bound_memory(pid: int, more: int) -> None:
+    """The process may take so many bytes more than it has."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+    bound = pages * resource.getpagesize() + more
+    resource.prlimit(pid, resource.RLIMIT_AS, (bound, bound))
+
+
+async def _out_of_memory(ground: Arena) -> None:
+    """One pod may take 8 MB more and is sent requests of 900 KB, until it is replaced."""
+    pod = ground.pods[0]
+    assert pod.process is not None
+    _bound_memory(pod.process.pid, 8_000_000)
+    request = task("leased", "large", options={"metadata": {"text": "x" * 900_000}})
+    client = ground.world.caller.client
+    for number in range(60):
+        await client.publish(DECIDE, orjson.dumps(request | {"request_id": f"large-{number}"}), reply="_INBOX.nobody")
+        await asyncio.sleep(0.05)
+    await pod.kill()
+    await pod.start()
+
+
 ROWS = (
     Row(
         name="pod.killed",
@@ -137,6 +194,34 @@ ROWS = (
         act=_idle_connections,
         served=0.99,
         short=True,
+    ),
+    Row(
+        name="pod.rolled",
+        fault="four pods replaced one at a time by a version with other scripts, and back",
+        promise="every request is answered by whoever took it; nobody notices",
+        see=_UPGRADE,
+        act=_rolled,
+        served=0.98,
+        setup=Setup(pods=4),
+    ),
+    Row(
+        name="pod.clock_jumps",
+        fault="a pod's clock jumps two hours ahead and back",
+        promise="nobody notices: every moment of a task is Redis' or the stream's",
+        see="look-at-it",
+        act=_clock_jumps,
+        served=0.98,
+    ),
+    Row(
+        name="pod.out_of_memory",
+        fault="a pod at its memory limit, under requests of 900 KB, then killed",
+        promise="the others serve; callers of its requests ask again",
+        see=_UPGRADE,
+        act=_out_of_memory,
+        hung=60,
+        recover_s=7.0,
+        worst_s=3.0,
+        exempt=frozenset({"bugs and unhandled errors in logs"}),
     ),
     Row(
         name="worker.killed",

@@ -1,12 +1,12 @@
 """Faults of Redis."""
 
 import asyncio
-import resource
+import shutil
 
 from tests.fleet.harness import until
 from tests.servers import ValkeyProcess, to_its_end
 from tests.survive.arena import Arena
-from tests.survive.row import EVERYSEC, Act, Row, Setup
+from tests.survive.row import AGAIN, ALWAYS, EVERYSEC, EVERYTHING, Act, Row, Setup
 
 _AWAY = "routerstoreaway"
 
@@ -69,16 +69,19 @@ async def _evicting(ground: Arena) -> None:
         await ground.fleet.redis("CONFIG", "SET", "maxmemory-policy", "noeviction")
 
 
-async def _disk_full(ground: Arena) -> None:
-    """No file may grow: writes of the log fail."""
-    pid = ground.fleet.valkey.pid
-    before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (1024, before[1]))
-    await asyncio.sleep(4)
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+async def _restored(ground: Arena) -> None:
+    """The log of 3 s ago is put back, as a backup would be."""
+    data = ground.fleet.valkey.data
+    copy = ground.fleet.folder / "backup"
+    shutil.copytree(data / "appendonlydir", copy)
+    await asyncio.sleep(3)
+    await to_its_end(ground.fleet.valkey.kill)
+    shutil.rmtree(data / "appendonlydir")
+    shutil.copytree(copy, data / "appendonlydir")
+    await to_its_end(ground.fleet.valkey.start)
 
 
-async def _replaced_pods_without_config(ground: Arena) -> None:
+async def _pods_replaced(ground: Arena) -> None:
     for pod in list(ground.pods):
         await pod.stop()
         await pod.start()
@@ -162,5 +165,40 @@ ROWS = (
         act=_flushed_scripts,
         served=1.0,
         short=True,
+    ),
+    Row(
+        name="redis.flushed",
+        fault="FLUSHALL",
+        promise="policies are written again from their files within seconds; all else that it held is gone",
+        see="routerstorereseeded",
+        act=_flushed,
+        refused=AGAIN | {"policy_not_found"},
+        recover_s=15.0,
+        exempt=EVERYTHING,
+    ),
+    Row(
+        name="redis.restored",
+        fault="Redis restored from a copy that is 3 s old",
+        promise="serves again; what was decided since is decided anew, and may be metered again",
+        see="back-up-and-restore",
+        act=_restored,
+        exempt=EVERYTHING,
+    ),
+    Row(
+        name="redis.evicting",
+        fault="the eviction policy changed to `allkeys-lru`",
+        promise="goes on, and says so",
+        see=_AWAY,
+        act=_evicting,
+        served=1.0,
+    ),
+    Row(
+        name="redis.config_refused",
+        fault="pods replaced where Redis blocks CONFIG",
+        promise="nobody notices: nothing needs CONFIG",
+        see="run-a-pod",
+        act=_pods_replaced,
+        served=0.98,
+        setup=Setup(valkey=lambda folder: ValkeyProcess(folder, args=(*ALWAYS, "--rename-command", "CONFIG", ""))),
     ),
 )

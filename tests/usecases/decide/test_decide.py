@@ -1,132 +1,19 @@
 """One reply for every request, whatever breaks on the way; and nothing is left in flight."""
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
 
 import orjson
 import pytest
 from msgspec.structs import replace
-from prometheus_client import CollectorRegistry
 
 from router.domain.decision import PinState, Reason
 from router.domain.outcome import Admitted, RowFault, Unavailable
-from router.domain.plan import ALL_FEATURES, Plan
 from router.domain.policy.model import OnStoreError, StoredPolicy, TenantPolicies
-from router.domain.request import DecideRequest
 from router.errors import StoreUnavailable
-from router.ports.extensions import ExtensionResult, MakePlan, OutcomeReader
-from router.ports.policies import LOADING, Loading
-from router.telemetry import Telemetry
-from router.tracing import Tracing
-from router.usecases.decide.decide import Decide
-from router.usecases.decide.intake import DecideSettings
-from router.usecases.decide.outcomes import Outcomes
+from router.ports.policies import LOADING
 from router.wire.policies import decode
-from tests.usecases.fakes.decisions import ADMITTED, Store
-from tests.usecases.fakes.policies import ONE
-
-STAMP = b"stamp..1"
-POLICIES = TenantPolicies("acme", 1, STAMP, {"default": StoredPolicy("default", 1, "h", decode(ONE).policy)})
-
-
-class Policies:
-    """What the cache says, and what a load comes to."""
-
-    def __init__(self) -> None:
-        self.cached: TenantPolicies | Loading | None = POLICIES
-        self.loaded: TenantPolicies | Exception | None = POLICIES
-        self.seen: list[bytes] = []
-        self.old = False
-
-    def may_be_outdated(self, tenant_id: str) -> bool:
-        """Until the next load."""
-        return self.old
-
-    def get(self, tenant_id: str) -> TenantPolicies | Loading | None:
-        """From the cache."""
-        return self.cached
-
-    async def load(self, tenant_id: str) -> TenantPolicies | None:
-        """From the store."""
-        self.old = False
-        if isinstance(self.loaded, Exception):
-            raise self.loaded
-        return self.loaded
-
-    def observe(self, tenant_id: str, stamp: bytes) -> None:
-        """Written down."""
-        self.seen.append(stamp)
-
-
-class Room:
-    """The use case and all that is around it."""
-
-    def __init__(self, **settings: Any) -> None:
-        self.store, self.policies = Store(), Policies()
-        self.replies: list[dict[str, Any]] = []
-        self.dispatched: list[bytes] = []
-        self.broken_dispatch = False
-        self.deferred: list[DecideRequest] = []
-        self.registry = CollectorRegistry()
-        self.telemetry = Telemetry(self.registry)
-        told = DecideSettings(**settings)
-        self.decide = Decide(
-            self.store,
-            self.policies,
-            lambda: ALL_FEATURES,
-            self,
-            self.telemetry,
-            told,
-            read=Outcomes(
-                self.store,
-                self.policies,
-                self.telemetry,
-                told.on_store_error,
-                on_degraded=lambda request, *_: self.deferred.append(request),
-            ).read,
-            tracing=Tracing.off(),
-            extensions=self,
-        )
-
-    def admitted(self, request: DecideRequest, plan: Plan, outcome: Admitted, job: bytes) -> None:
-        """`usecases.decide.decide.Dispatch`."""
-        self.dispatched.append(job)
-        if self.broken_dispatch:
-            raise RuntimeError("a bug in the dispatcher")
-
-    async def answer(
-        self,
-        request: DecideRequest,
-        stored: StoredPolicy,
-        *,
-        make_plan: MakePlan,
-        read: OutcomeReader,
-        waited_s: float = 0.0,
-    ) -> ExtensionResult:
-        """`ports.extensions.Extensions`; no policy here has any."""
-        raise NotImplementedError
-
-    def reply(self, body: bytes, headers: Mapping[str, str] | None) -> None:
-        """The caller's."""
-        self.replies.append(orjson.loads(body))
-
-    def ask(self, **fields: Any) -> None:
-        """One request."""
-        body = {"version": "1", "tenant_id": "acme", "request_id": "r", "task": {"type": "chat"}} | fields
-        self.decide.handle(orjson.dumps(body), None, None, self.reply)
-
-    async def answered(self, count: int = 1) -> list[dict[str, Any]]:
-        """All have their reply, and nothing is in flight."""
-        await asyncio.wait_for(self.decide.drained(), 2)
-        assert self.decide.in_flight == 0
-        assert len(self.replies) == count
-        return self.replies
-
-    async def code(self) -> str:
-        """The one reply's error."""
-        (reply,) = await self.answered()
-        return str(reply["error"]["code"])
+from tests.usecases.decide.room import POLICIES, STAMP, Room
+from tests.usecases.fakes.decisions import ADMITTED
 
 
 async def test_an_admitted_row_is_answered_and_observed() -> None:
@@ -208,7 +95,7 @@ async def test_a_policy_that_the_pod_has_not_heard_of_is_looked_for() -> None:
     room = Room()
     room.policies.cached, room.policies.old = TenantPolicies("acme", 1, STAMP, {}), True
     room.ask()
-    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+    await asyncio.sleep(0)
     room.store.rows[0](ADMITTED, STAMP)
     await room.answered(1)
     assert room.replies[0]["ok"] is True
@@ -316,18 +203,17 @@ async def test_only_a_row_that_was_not_sent_is_decided_without_the_store(sent: b
 async def test_a_load_that_hangs_counts_towards_the_wait() -> None:
     """The policies do not come: refused when the wait is over. They come late: the row has what is left of the wait."""
     room = Room(wait_s=0.2)
-    never = asyncio.Event()
-
-    async def load(_tenant_id: str) -> TenantPolicies | None:
-        await never.wait()
-        return POLICIES
-
+    load: asyncio.Future[TenantPolicies | None] = asyncio.get_running_loop().create_future()
     room.policies.cached = LOADING
-    room.policies.load = load  # type: ignore[method-assign, assignment]
+    room.policies.begin_load = lambda tenant_id: load  # type: ignore[method-assign]
     started = asyncio.get_running_loop().time()
     room.ask()
     assert await room.code() == "unavailable"
     assert 0.15 < asyncio.get_running_loop().time() - started < 1
+    load.set_result(POLICIES)
+    await asyncio.sleep(0)
+    await room.answered(1)  # and not once more
+    assert room.store.rows == []
 
 
 async def test_a_row_after_a_load_has_what_is_left_of_the_wait() -> None:

@@ -11,32 +11,7 @@ from router.usecases.policies.cache import MAX_ABSENT, REFRESHES_AT_ONCE, Policy
 from router.usecases.policies.cache_settings import CacheSettings
 from router.usecases.policies.size import size_of
 from tests.usecases.fakes.policies import ONE, TWO, HeardCache, MemoryPolicies
-
-
-class World:
-    """A cache on a store in memory, with a clock that stands still unless it is told."""
-
-    def __init__(self, settings: CacheSettings | None = None) -> None:
-        self.now = 1000.0
-        self.store = MemoryPolicies()
-        self.heard = HeardCache()
-        self.cache = PolicyCache(self.store, self.heard, settings or CacheSettings(), clock=lambda: self.now)
-
-    async def apply(self, tenant: str = "acme", document: bytes = ONE) -> None:
-        """Write the tenant's default policy."""
-        await self.store.apply(tenant, "default", document, expect_revision=None)
-
-    async def cached(self, tenant: str = "acme", document: bytes = ONE) -> None:
-        """Write and load."""
-        await self.apply(tenant, document)
-        await self.cache.load(tenant)
-
-    def provider(self, tenant: str = "acme") -> str:
-        """The first provider of what is cached."""
-        found = self.cache.get(tenant)
-        assert found is not None
-        assert found is not LOADING
-        return found.policies["default"].policy.providers[0].name  # type: ignore[union-attr]
+from tests.usecases.policies.world import World
 
 
 @pytest.fixture
@@ -78,7 +53,7 @@ async def test_a_tenant_without_policies_is_remembered_briefly(world: World) -> 
     """None for as long as the setting says, then it is asked for again."""
     assert await world.cache.load("nobody") is None
     assert world.cache.get("nobody") is None
-    world.now += CacheSettings().negative_ttl_s
+    world.now += CacheSettings().absent_ttl_s
     assert world.cache.get("nobody") is LOADING
 
 
@@ -391,3 +366,11 @@ async def test_a_hit_is_cheap(world: World) -> None:
 
     best = min(timeit.repeat(hit, number=20_000, repeat=5))
     assert best / 20_000 < 3e-6
+
+
+async def test_an_unknown_tenant_is_answered_without_a_task(world: World) -> None:
+    """As long as it is remembered: neither load nor task."""
+    await world.cache.load("nobody")
+    before = asyncio.all_tasks()
+    assert [world.cache.get("nobody") for _ in range(5)] == [None] * 5
+    assert (asyncio.all_tasks(), world.store.loads) == (before, 1)

@@ -34,7 +34,7 @@ async def missed(here: World, hands: Hands, task: bytes) -> None:
     if record.state is TaskState.NEW:
         published = Move(record.facts.tenant_id, record.decision_id, None, b"", task_id=task, attempt=record.attempt)
         state = TaskState.PUBLISHED
-        await here.tasks.move([replace(published, below=state, state=state, due_ms=record.deadline_at_ms)])
+        await here.tasks.move([replace(published, before_state=state, state=state, due_ms=record.deadline_at_ms)])
 
     async def passed() -> bool:
         seconds, micros = await here.pod.nodes.call("TIME")

@@ -67,6 +67,36 @@ def test_a_pod_that_receives_no_results_pushes_nothing() -> None:
     assert room.switches[-1:] == [None]
 
 
+def test_a_stream_of_results_that_stores_nothing_stops_all_pushes() -> None:
+    """Without probes by pushes: each would run and time out. The reason says what to do when nobody answers."""
+    room = Room()
+    room.gate.refusing("RESULT", "no ack")
+    for _ in range(5):
+        room.now_s += 1
+        for subject in (None, "caf.exec.gpu", "caf.exec.elsewhere"):
+            refused = room.refused(subject)
+            assert refused is not None
+            assert (
+                "stream RESULT does not store messages: no ack; if NATS logs a critical write error" in refused.message
+            )
+    assert room.switches[-1] == room.gate.reason("RESULT")
+    room.gate.stored("RESULT")
+    assert room.refused() is None
+    assert room.switches[-1:] == [None]
+
+
+def test_one_stream_for_work_and_results_is_probed_by_pushes() -> None:
+    """Somebody else's stream over all subjects: one push a second goes through, as for any refusing stream."""
+    alerts, now_s = RecordedAlerts(), [100.0]
+    gate = PushGate(alerts, lambda _subject: "CAF", lambda _reason: None, lambda: now_s[0])
+    gate.refusing("CAF", "no space")
+    admitted = 0
+    for tenth in range(1, 31):
+        now_s[0] = 100 + tenth / 10
+        admitted += gate.refusal(None) is None
+    assert admitted == 3
+
+
 def test_the_reason_of_a_refusing_stream_is_kept_while_it_refuses() -> None:
     """For those who report a part of the pod as off."""
     room = Room()
@@ -112,8 +142,8 @@ def test_a_subject_outside_the_fleets_streams_is_its_own_key() -> None:
 def test_the_first_stored_message_ends_it() -> None:
     """A probe or a message that waited."""
     room = Room()
-    room.gate.refusing("ASSIGN", "no ack")
-    assert room.switches[-1] == "stream ASSIGN does not store messages: no ack"
+    room.gate.refusing("ASSIGN", "maximum messages exceeded")
+    assert room.switches[-1] == "stream ASSIGN does not store messages: maximum messages exceeded"
     room.gate.stored("ASSIGN")
     assert room.refused() is None
     assert room.switches[-1] is None

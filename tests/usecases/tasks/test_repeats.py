@@ -160,6 +160,40 @@ async def test_the_tombstone_says_that_nothing_ran(world: Callable[[], Any]) -> 
     assert (again["status"], again["error_code"], again["ok"]) == ("error", "DISPATCH_FAILED", False)
 
 
+@pytest.mark.parametrize("status", ["success", "cancelled", "timeout"])
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_late_result_changes_what_a_repeat_gets(world: Callable[[], Any], status: str, kept: bool) -> None:
+    """Nobody knew whether it ran, its caller was told an error, and then its result came: one end for the caller, and
+    whoever repeats is told what holds now, without the output."""
+    here: World = await world()
+    task = await pushed(here)
+    hands = here.hands(Fate())
+    hands.undispatched.end(task, 1, "maximum messages exceeded")
+    await hands.undispatched.drained()
+    await hands.final_results.drained()
+    assert (await end_again(here))["error_code"] == "DISPATCH_FAILED"
+    await ended(here, task, output=SMALL, status=status)
+    if not kept:
+        await here.pod.nodes.call("DEL", here.pod.keys.final(task))
+    again = await end_again(here)
+    assert (again["status"], again["ok"], again["output_dropped"]) == (status, status == "success", True)
+    assert "error_code" not in again
+    assert [told["status"] for told in here.told] == ["error"]
+
+
+@pytest.mark.parametrize("status", ["success", "timeout"])
+async def test_a_late_result_before_the_end_was_published(world: Callable[[], Any], status: str) -> None:
+    """The caller who asked first gets the end that was stored; a repeat gets the one that holds now."""
+    here: World = await world()
+    task = await pushed(here)
+    hands = here.hands(Fate())
+    hands.final_results.publish = lambda *_args, **_more: None  # type: ignore[method-assign]
+    hands.undispatched.end(task, 1, "maximum messages exceeded")
+    await hands.undispatched.drained()
+    await ended(here, task, output=SMALL, status=status)
+    assert (await end_again(here))["status"] == status
+
+
 async def test_what_is_kept_has_a_life_time(world: Callable[[], Any]) -> None:
     """ROUTER_FINAL_KEEP, and no trace of a task whose caller asked for nothing."""
     here: World = await world()

@@ -189,7 +189,9 @@ async def test_a_task_that_another_pod_has_published_goes_on(world: Callable[[],
     here: World = await world()
     task = await pushed(here)
     record = await record_of(here, task)
-    mark = Move(TENANT, record.decision_id, None, b"", task_id=task, attempt=1, below=state, state=state, due_ms=2**42)
+    mark = Move(
+        TENANT, record.decision_id, None, b"", task_id=task, attempt=1, before_state=state, state=state, due_ms=2**42
+    )
     hands = here.hands(Fate())
     hands.undispatched.end(task, 2, WORDS)
     await hands.undispatched.drained()
