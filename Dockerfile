@@ -1,5 +1,5 @@
 # The image of a pod, a worker and the command `router`. Both stages must come from the same base.
-ARG PYTHON_IMAGE=python:3.13-slim
+ARG PYTHON_IMAGE=python:3.13-slim@sha256:6771159cd4fa5d9bba1258caf0b82e6b73458c694d178ad97c5e925c2d0e1a91
 
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 SOURCE_DATE_EPOCH=1577836800
@@ -7,11 +7,12 @@ WORKDIR /src
 RUN python3 -m venv /build && python3 -m venv --without-pip /opt/router
 COPY pyproject.toml requirements.lock ./
 COPY .ci/runtime_lock.py .ci/
-# No compiler is here, and none gets into the image: all are wheels but nkeys, which is pure Python and has none.
-RUN /build/bin/python .ci/runtime_lock.py requirements.lock hatchling setuptools > build.lock \
+# The image lists what it holds in /opt/router/sbom.cdx.json (CycloneDX). No compiler is here, and none gets into the image: all are wheels but nkeys, which is pure Python and has none.
+RUN /build/bin/python .ci/runtime_lock.py requirements.lock hatchling setuptools cyclonedx-bom > build.lock \
  && /build/bin/python .ci/runtime_lock.py requirements.lock pyproject.toml > runtime.lock \
  && /build/bin/pip install -q --require-hashes --no-deps --only-binary :all: -r build.lock \
- && /build/bin/pip wheel -q --require-hashes --no-deps --no-build-isolation --only-binary :all: --no-binary nkeys -w /wheels -r runtime.lock
+ && /build/bin/pip wheel -q --require-hashes --no-deps --no-build-isolation --only-binary :all: --no-binary nkeys -w /wheels -r runtime.lock \
+ && /build/bin/cyclonedx-py requirements --output-reproducible -o /opt/router/sbom.cdx.json runtime.lock
 COPY README.md LICENSE ./
 COPY lua lua
 COPY examples examples

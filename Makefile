@@ -1,7 +1,7 @@
 # Needs: make and Python ≥ 3.11. Everything else is installed into .venv from requirements.lock, by hash.
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-unit test-long test-rights test-docker lint types swaps mutate bench bench-compare chaos survive proto docs chart tools e2e-compose e2e-k8s lock
+.PHONY: help venv run test test-unit test-long test-rights test-docker lint types audit swaps mutate bench bench-compare chaos survive proto docs chart tools e2e-compose e2e-k8s lock
 
 help: ## what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -36,6 +36,9 @@ lint: venv ## ruff, its formatter, who may import whom, and luacheck if it is th
 
 types: venv ## mypy, strict
 	@$(BIN)/mypy
+
+audit: venv ## bandit over the code, and known weaknesses of the locked packages where there is a network
+	@$(BIN)/python .ci/audit.py
 
 swaps: venv ## swap neighbouring arguments of one type; a test must fail for each (COUNT=100 SEED=1 ARGS=--all)
 	@$(BIN)/python -m tests.mutation.swaps $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -17,7 +17,7 @@ local epoch, open = 0, false
 if there then
   local e, o, at = there:match('^(%d+) (%d) (%d+)$')
   epoch = tonumber(e)
-  -- A join that lies ahead is of before the clock was set back.
+  -- A join that lies ahead dates from before the clock was set back.
   local since, stale = now - tonumber(at), tonumber(ARGV[2])
   open = o == '1' and since < stale and since > -stale
 end

@@ -24,11 +24,11 @@
 -- GUARANTEES
 --   The call returns { 0, seconds, microseconds, one string a row: layout settle_reply, then as above }. A task moves
 --   only forward: its decision and attempt must be the row's and its state below the row's bound. So the first result
---   wins and a repeated call changes nothing. A task that ended while nobody knew whether a worker has it is moved once
---   more, by a row that reopens. The final result for the caller is stored in the same act, and stays
---   due until a pod has published it. A result gives units back only in the bucket that was charged; units beyond the
---   reservation are charged now. Live figures change in the same act and never stop it. Runs when Redis is out of
---   memory, because ending work frees it. Every key has a TTL or a bound: see KEYS in router/store/key_kinds.py.
+--   wins and a repeated call changes nothing. A task that ended while it was unknown whether a worker had it is moved
+--   once more, by a row that reopens. The final result for the caller is stored in the same act, and stays due until a
+--   pod has published it. A result gives units back only in the bucket that was charged; units beyond the reservation
+--   are charged now. Live figures change in the same act and never stop it. Runs when Redis is out of memory, because
+--   ending work frees it. Every key has a TTL or a bound: see KEYS in router/store/key_kinds.py.
 --- @names charge_kinds
 --- @names settle_kinds
 --- @names settle_flags

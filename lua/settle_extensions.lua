@@ -67,7 +67,7 @@ end
 
 local function add_figures(r, t)
   local generation = floor(now / generation_ms)
-  -- A generation or a window that lies ahead is of before the clock was set back.
+  -- A generation or a window that lies ahead dates from before the clock was set back.
   if generation > r.generation or r.generation - generation > 1 then
     r.before = generation == r.generation + 1 and r.recent or blank()
     r.recent, r.generation = blank(), generation

@@ -4,6 +4,7 @@ RouterError
 ├── InvalidInput          a document or request is invalid; lists every problem
 ├── StoreError            an operation on Redis failed
 │   ├── StoreUnavailable  nothing was executed: not connected, breaker open, or refused before sending
+│   │   └── StoreLoginRefused  Redis does not accept the login
 │   ├── StoreForbidden    Redis does not offer the command to this user: by ACL, renamed, or unknown
 │   ├── OutcomeUnknown    sent, but not answered in time: it may have been executed
 │   ├── LoadsFull         not asked: as many tenants wait for their policies as may
@@ -52,6 +53,10 @@ class StoreError(RouterError):
 
 class StoreUnavailable(StoreError):
     """Nothing was executed."""
+
+
+class StoreLoginRefused(StoreUnavailable):
+    """Redis does not accept the login of this user. A password may be on its way: pods try again."""
 
 
 class StoreForbidden(StoreError):

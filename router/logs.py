@@ -5,19 +5,21 @@
 
 Every line has ts, level, event, logger, message, and the fields of `extra` (trace_id, tenant_id, request_id …).
 Secrets are replaced: fields with a secret's name, credentials in URLs, bearer tokens, and the secrets of this pod's
-settings, also inside tracebacks.
+settings, also inside tracebacks. Warnings of one kind are limited (`router.log_limit`).
 """
 
 import json
 import logging
 import re
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import orjson
 
+from router.log_limit import LogLimit
 from router.redaction import HIDDEN, redacted
 from router.telemetry import Event
 
@@ -134,6 +136,7 @@ def configure(
     formatter = (HumanFormatter if human else JsonFormatter)(Redactor(secrets), pod)
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)
+    handler.addFilter(LogLimit(time.monotonic))
     handler.set_name("router")
     root = logging.getLogger()
     for old in [h for h in root.handlers if h.get_name() == "router"]:

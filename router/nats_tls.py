@@ -1,7 +1,7 @@
 """A nats-py client that never talks without TLS once TLS is asked for. Pods, workers and commands connect with it.
 
 TLS is asked for by a `tls://` address or by any TLS option. nats-py alone lets the server decide: it upgrades only if
-the server's first line (INFO, in clear text) says `tls_required`. Whoever stands in between can remove that word, and
+the server's first line (INFO, in clear text) says `tls_required`. An attacker in between can remove that word, and
 nats-py then sends its login in clear text. This client
 
 - upgrades if the server requires or offers TLS, and else closes the connection without having sent anything;

@@ -47,6 +47,22 @@ class Authority:
         self._run("req", "-x509", *self._new(made.key), *out, *signed, *ends)
         return made
 
+    def issue_between(self, name: str, start: str, end: str) -> Certificate:
+        """A certificate for 127.0.0.1 that is valid between two moments, as `20200101000000Z`."""
+        made = Certificate(self._folder / f"{name}.pem", self._folder / f"{name}.key")
+        request, config = self._folder / f"{name}.csr", self._folder / "ca.cnf"
+        (self._folder / "index.txt").write_text("")
+        config.write_text(
+            f"[ca]\ndefault_ca=d\n[d]\ndatabase={self._folder / 'index.txt'}\nnew_certs_dir={self._folder}\n"
+            "rand_serial=yes\ndefault_md=sha256\npolicy=p\nx509_extensions=x\n"
+            "[p]\ncommonName=supplied\n[x]\nsubjectAltName=IP:127.0.0.1\n"
+        )
+        self._run("req", *self._new(made.key), "-out", str(request), "-subj", f"/CN={name}")
+        signed = ("-cert", str(self.ca), "-keyfile", str(self._key), "-startdate", start, "-enddate", end)
+        out = ("-in", str(request), "-out", str(made.cert), "-notext")
+        self._run("ca", "-batch", "-config", str(config), *signed, *out)
+        return made
+
     def _new(self, key: Path) -> tuple[str, ...]:
         return ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(key))
 

@@ -30,6 +30,7 @@ from tests import previous_rights
 if TYPE_CHECKING:
     from tests.containers import Contained
 
+LEAVE_TIMEOUT_S = 60
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 _PORT_ATTEMPTS = 5
@@ -191,6 +192,12 @@ class ServerProcess:
             return
         self.process.kill()
         self.process.wait()
+        self.process = None
+
+    def gone(self) -> None:
+        """Wait until it has ended by itself. `start()` brings it back on its port and data."""
+        assert self.process is not None
+        self.process.wait(LEAVE_TIMEOUT_S)
         self.process = None
 
     def freeze(self) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.app.adapter_settings import admin_tokens, secrets_of
+from router.bus.client.options import BusOptions, connect_arguments
 from router.domain.roles import Holder, Role
 from router.errors import InvalidInput, Problem
 from router.settings import Row, Settings, effective, load, reference, variable
@@ -73,6 +74,33 @@ def test_each_mistake_has_its_own_words(name: str, value: str, message: str) -> 
     with pytest.raises(InvalidInput) as caught:
         load({name: value})
     assert caught.value.problems == [Problem(name, message)]
+
+
+@pytest.mark.parametrize(
+    ("url", "accepted"),
+    [
+        ("nats://a:4222", True),
+        ("tls://a", True),
+        ("nats://a,nats://b:4223", True),
+        ("ws://a:8080", False),
+        ("wss://a:8080", False),
+        ("nats://a,wss://b", False),
+        ("http://a", False),
+        ("NATS://a", False),
+        ("nats:a", False),
+        ("//a:4222", False),
+    ],
+)
+def test_every_scheme_of_nats_is_connected_to_or_refused_by_name(url: str, accepted: bool) -> None:
+    """What the settings accept the client accepts; anything else names the variable, and the schemes there are."""
+    if accepted:
+        connect_arguments(BusOptions(load({"ROUTER_NATS_URL": url}).nats_url))
+        return
+    with pytest.raises(InvalidInput) as caught:
+        load({"ROUTER_NATS_URL": url})
+    (problem,) = caught.value.problems
+    assert problem.path == "ROUTER_NATS_URL"
+    assert "starts with nats:// or tls://" in problem.message
 
 
 def test_a_units_suffix_in_the_name_leads_to_the_right_name() -> None:

@@ -8,7 +8,7 @@
 -- Times are Redis ms. An expired probe is neither success nor failure. Open: no probe before `until`, which a re-trip
 -- only extends. Closed after a trial: slow start, a share of the requests that grows from `since` to `until`.
 --
--- A `since` that lies ahead of now is of before Redis' clock was set back: the breaker is moved back as a whole.
+-- A `since` that lies ahead of now dates from before Redis' clock was set back: the breaker is moved back as a whole.
 local CLOSED, OPEN, HALF_OPEN = 0, 1, 2
 local BREAKER = '>c8BddI4BdI4dc80B'
 local SLOW_MAX_MS, SLOW_MIN = 10000, 0.1
@@ -65,7 +65,7 @@ local function breaker_slow(st, e, part, now)
   return part >= math.max(SLOW_MIN, (now - e.since) / (e.until_ms - e.since))
 end
 
--- The probes that are out. One that would last longer than any deadline is of before the clock was set back, and has
+-- The running probes. One that would last longer than any deadline dates from before the clock was set back, and has
 -- expired.
 local function breaker_live_probes(e, now)
   local live = {}

@@ -11,7 +11,7 @@ local TRIP_KEPT_MS = 86400000
 local function breaker_count(e, ok, window, now)
   local size = ceil(window / RATE_BUCKETS)
   local bucket = floor(now / size)
-  -- Buckets that lie ahead are of before the clock was set back: they would count for as long as it was ahead.
+  -- Buckets that lie ahead date from before the clock was set back: they would count for as long as it was ahead.
   if e.bucket_ms ~= size or bucket - e.bucket >= RATE_BUCKETS or e.bucket - bucket > 1 then
     e.rate, e.bucket_ms, e.bucket = RATE_EMPTY, size, bucket
   end

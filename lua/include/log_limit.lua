@@ -6,7 +6,7 @@
 -- A charge at t counts in every window that contains t, both ends included: it leaves when now > t + window. The next
 -- charge removes what has left. A set never holds more than MAX_LOGGED charges: the limit refuses first.
 --
--- Charges that lie ahead of now are of before Redis' clock was set back. Who looks next merges them into one at now:
+-- Charges that lie ahead of now date from before Redis' clock was set back. The next call merges them into one at now:
 -- 'm', 16 bytes of the first of them, d units.
 local MAX_LOGGED = 10000
 local LOG_CHUNK = 256

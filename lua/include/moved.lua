@@ -10,7 +10,7 @@
 --
 --   note     c8 id = NOTE, I4 its life, d index, d 1, d 1, ring: d moved_at, d from, d upto, 72 bytes of 0
 --
--- Charges until `moved_at`, and those in (from, upto], may be of before the move. `upto` is the end of the newest
+-- Charges until `moved_at`, and those in (from, upto], may date from before the move. `upto` is the end of the newest
 -- bucket that was moved. `from` is as far before it as an unsettled task may be old.
 local NOTE = 'moved\0\0\0'
 local NOTE_RING = '>dddddddddddd'
@@ -75,7 +75,7 @@ local function state_back(st, now)
   st.dirty = true
 end
 
--- Whether a charge may be of before a move, or lies ahead of now: then a result gives nothing of it back.
+-- Whether a charge may date from before a move, or lies ahead of now: then a result gives nothing of it back.
 local function charged_before_move(st, charged_ms, now)
   if charged_ms > now then return true end
   local v, o = st.v, note_offset(st)

@@ -52,7 +52,7 @@ def bus_options(s: Settings) -> BusOptions:
 
 
 def redis_server(s: Settings) -> Server:
-    """What the rights in Redis follow from."""
+    """The settings that the rights in Redis depend on."""
     return Server(
         schema=s.store_schema,
         cluster=s.redis_cluster,
@@ -133,7 +133,7 @@ def durable_consumers(s: Settings) -> tuple[ConsumerSpec, ...]:
 
 
 def nats_account(s: Settings, tenant: str | None = None, *, consumer: str = WORKERS) -> Account:
-    """What the permissions in NATS follow from. `tenant`: hold callers and workers to it. `consumer`: of workers."""
+    """The settings behind the permissions in NATS. `tenant`: hold callers and workers to it. `consumer`: of workers."""
     from router.usecases.admin.acts import ACTS  # noqa: PLC0415 - only `router acl` needs it, and it is slow to import
 
     options = bus_options(s)

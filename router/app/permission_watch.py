@@ -2,13 +2,14 @@
 
 | refused | then |
 |---|---|
-| decide requests | not ready: the pod answers nobody |
+| decide requests | not ready: the pod answers no request |
 | results | `results` and `dispatch` are off: pushed tasks would run and time out, so they are refused |
 | any other subscription, acks, replies, streams | the part is off (`_PARTS`, `_OF_STREAMS`) |
 
 The bus and the pull loops try again, so all of it ends within 15 s of the permission's return, without a restart.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 
 from router.bus.client.connection import Bus
@@ -19,12 +20,14 @@ from router.domain.alert import Condition
 from router.domain.degraded import Degradable
 from router.edge.readiness import Readiness
 from router.ports.alerts import AlertSink
-from router.telemetry import Telemetry
+from router.telemetry import Event, Telemetry
 from router.usecases.tasks.push_gate import PushGate
 from router.wire import subjects
 
+log = logging.getLogger("router.app")
+
 REPLIES_S = 10.0
-"""How long `replies` stays off after a refused reply: the next one finds out."""
+"""How long `replies` stays off after a refused reply; the next reply shows whether the refusal lasts."""
 _BY = "permissions"
 _DOORS = (subjects.DECIDE, f"{subjects.DECIDE}.>")
 _BOUND_QUERIES = f"{subjects.GET_DECISION}.>"
@@ -96,11 +99,15 @@ class PermissionWatch:
 
     def _ready(self, why: Refusal | None) -> None:
         if why is not None:
+            reason = f"{why}; tried again every 10 s"
+            if not self._deaf:
+                log.error("not ready: %s", reason, extra={"event": Event.POD_NOT_READY})
             self._deaf = True
-            self._readiness.not_ok("serving", f"{why}; tried again every 10 s")
+            self._readiness.not_ok("serving", reason)
         elif self._deaf:
             self._deaf = False
             self._readiness.ok("serving")
+            log.info("decide requests are permitted again", extra={"event": Event.POD_READY})
 
     def _parts(self, lost: Mapping[str, Refusal]) -> dict[Degradable, str]:
         off: dict[Degradable, str] = {}

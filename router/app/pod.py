@@ -31,6 +31,7 @@ from router.bus import announce, workers
 from router.domain.alert import FLEET, Condition
 from router.domain.degraded import STORE_PARTS, Degradable
 from router.errors import BusError, StartupRefused, StoreError
+from router.log_limit import flush_left_out
 from router.log_throttle import LogThrottle
 from router.logs import configure
 from router.settings import Settings
@@ -203,7 +204,7 @@ class Pod:
         self._deciding.standstill.start()
 
     async def _open_bus(self) -> None:
-        """Open what is not open yet: after a refused permission it is called again."""
+        """Open what is not open yet; called again after a refused permission."""
         while self._unopened:
             await self._unopened[0]()
             self._unopened.pop(0)
@@ -234,6 +235,7 @@ class Pod:
             platform.store.lanes.tick()
             self._services.recent.tick()
             self._services.wrong_tokens.tick()
+            flush_left_out()
             self._tasks.tick()
             self._audit.watch.tick()
             t.in_flight.set(self._deciding.decide.in_flight)

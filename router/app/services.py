@@ -63,7 +63,7 @@ class Services:
         self._open: list[service.Service] = []
 
     async def open(self) -> None:
-        """Subscribe to the subjects and answer on them. Call it again after an error; it goes on where it ended.
+        """Subscribe to the subjects and answer on them. After an error, call it again: it continues where it stopped.
 
         :raises BusError: NATS is unavailable, or does not permit a subscription.
         """

@@ -134,7 +134,7 @@ class TaskParts:
         """The pull loops by the name of their stream's content."""
         platform = self._platform
         s, t, store = platform.settings, platform.telemetry, platform.store
-        dead_letters = DeadLetters(
+        self._dead_letters = dead_letters = DeadLetters(
             platform.publisher,
             t,
             platform.alerts,
@@ -200,6 +200,7 @@ class TaskParts:
     def tick(self) -> None:
         """Call once a second."""
         self.workers.tick()
+        self._dead_letters.tick()
         self.probe.tick()
         for name, loop in self.loops.items():
             self._platform.telemetry.consumer_lag.labels(name).set(loop.lag)
@@ -209,6 +210,7 @@ class TaskParts:
         await self.outage.stop()
         for loop in self.loops.values():
             await loop.stop()
+        self._dead_letters.tick(last=True)
         await self._platform.publisher.flush(5.0)
         await self.undispatched.drained()
         await self.outbox.drained()

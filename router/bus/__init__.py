@@ -1,6 +1,6 @@
 """NATS: the permanent connection (`Bus`) and everything that uses it.
 
-Receiving: `DecideDoor`, `PullLoop`, `serve`, `announce.listen`, `workers`. Sending: `StreamPublisher`,
+Receiving: `DecideEndpoint`, `PullLoop`, `serve`, `announce.listen`, `workers`. Sending: `StreamPublisher`,
 `Bus.publish`, `announce.announce`. Streams and consumers: `fleet`, `Streams`, `StreamKeeper`. Only this package and
 `router.worker` import nats-py; handlers are plain callables without it.
 """

@@ -136,8 +136,7 @@ def _asked(url: str) -> dict[str, Any]:
     :raises InvalidInput: this is not an address, or the answer is not a pod's.
     :raises PodUnavailable: the pod does not answer.
     """
-    import urllib.error
-    import urllib.request
+    from http.client import HTTPException
 
     import orjson
 
@@ -145,18 +144,29 @@ def _asked(url: str) -> dict[str, Any]:
     if not _is_address(address):
         raise InvalidInput([Problem("--pod", f"{url} is not an address", hint="such as http://127.0.0.1:8080")])
     try:
-        with urllib.request.urlopen(address, timeout=HTTP_S) as answer:  # noqa: S310 - the scheme was checked
-            body = answer.read()
-    except urllib.error.HTTPError as refused:
-        # A pod that is not ready reports its gate, too.
-        body = refused.read()
-    except OSError as fault:
-        raise PodUnavailable(f"{url} does not answer: {getattr(fault, 'reason', fault)}") from fault
+        body = _body_of(address)
+    except (OSError, HTTPException) as fault:
+        raise PodUnavailable(f"{url} does not answer: {fault}") from fault
     try:
         facts = orjson.loads(body)
         return {"pod": facts["pod"], **facts["gate"]}
     except (ValueError, KeyError, TypeError) as fault:
         raise InvalidInput([Problem("--pod", f"{url} does not answer as a pod does")]) from fault
+
+
+def _body_of(address: str) -> bytes:
+    """The body that an HTTP server answers with, whatever the status: a pod that is not ready reports its gate, too."""
+    from http.client import HTTPConnection, HTTPSConnection
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(address)
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    connection = kind(str(parts.hostname), parts.port, timeout=HTTP_S)
+    try:
+        connection.request("GET", parts.path)
+        return connection.getresponse().read()
+    finally:
+        connection.close()
 
 
 def _is_address(url: str) -> bool:

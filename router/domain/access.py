@@ -1,4 +1,4 @@
-"""Who uses Redis and NATS: the parties for which `router acl` prints the least rights."""
+"""The parties that use Redis and NATS, for which `router acl` prints the least rights."""
 
 from enum import StrEnum
 

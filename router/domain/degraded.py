@@ -37,7 +37,7 @@ class Degradable(StrEnum):
     DISPATCH = "dispatch"
     """Pushed tasks: a stream that they need is missing. Requests that push are refused as `unavailable`."""
     ALERTS = "alerts"
-    """The stream of alerts is missing: alerts reach nobody over NATS. Metrics and the log have them."""
+    """The stream of alerts is missing: no alert is delivered over NATS. Metrics and the log have them."""
     AUDIT_EXPORT = "audit_export"
     """The stream of exported audit entries is missing: the export waits."""
     STORE_FACTS = "store_facts"

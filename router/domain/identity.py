@@ -1,7 +1,7 @@
 """How the audit names people: users and client addresses, plainly, as a keyed hash, or not at all.
 
-A hash is the same for the same name and key, so entries of one person can be found and counted, and nobody without the
-key can try out names. Limits and pins go on with what the caller sent.
+A hash is the same for the same name and key, so entries of one person can be found and counted, and names cannot be
+guessed without the key. Limits and pins use what the caller sent.
 """
 
 from enum import StrEnum

@@ -23,9 +23,9 @@ class ResultStatus(StrEnum):
 class ExecResult(Struct, frozen=True):
     """A reported result. It names an assignment; or, together with `tenant_id`, a decision, a request or its key.
 
-    `provider_id` only tells decisions of one request apart (`domain.steps`): the provider of a task is in its delivery
-    record, that of a decision in its answer. None in an enveloped result, where it is the worker's own id. `step`: the
-    step that the caller asked with, if the result tells it; `NO_STEP`: the decision without a step. `assignment_id` and
+    `provider_id` only distinguishes decisions of one request (`domain.steps`): the provider of a task is in its
+    delivery record, that of a decision in its answer. None in an enveloped result, where it is the worker's own id.
+    `step`: the caller's step, if the result names it; `NO_STEP`: the decision without a step. `assignment_id` and
     `decision_id` are 16 bytes; the cost is in micro-USD. `tokens` is the total. `warnings`: defects of fields that
     settling does not need.
     """

@@ -1,4 +1,4 @@
-"""The open HTTP connections, bounded: when one too many comes, the one that has waited longest goes.
+"""The open HTTP connections, bounded: when there is one too many, the one that has waited longest is closed.
 
 A connection waits from its accept, from the first byte of a request, or from the end of a response, whichever was last.
 Further bytes of a request do not count: a client that sends one byte a second keeps no connection.

@@ -9,7 +9,8 @@ from router.telemetry import Event
 log = logging.getLogger("router.http")
 
 ANY = "::"
-_ANY_IPV4 = "0.0.0.0"  # noqa: S104 - a container serves all its interfaces
+# A container serves all its interfaces.
+_ANY_IPV4 = "0.0.0.0"  # noqa: S104  # nosec B104
 
 
 def listening_socket(host: str, port: int, backlog: int) -> socket.socket:

@@ -14,7 +14,8 @@ from router.telemetry import CONTENT_TYPE, Telemetry, render
 class OncePerSecond:
     """A text that is rendered at most once a second: rendering takes milliseconds of the pod's only loop.
 
-    Who asks within a second after the last one waits for the next, together with all others: nobody gets an old text.
+    A caller within a second after a rendering waits for the next one, which all waiting callers share: none gets an old
+    text.
     """
 
     def __init__(self, render: Callable[[], bytes], every_s: float = 1.0) -> None:
@@ -32,13 +33,13 @@ class OncePerSecond:
                 return self._render()
             self._next = loop.create_future()
             loop.call_at(self._next_at, self._render_shared, self._next)
-        return await asyncio.shield(self._next)  # one that goes must not cancel it for the others
+        return await asyncio.shield(self._next)  # a caller that leaves must not cancel the rendering for the others
 
     def _render_shared(self, shared: "asyncio.Future[bytes]") -> None:
         self._next, self._next_at = None, asyncio.get_running_loop().time() + self._every_s
         try:
             shared.set_result(self._render())
-        except Exception as fault:  # each of those who wait gets it
+        except Exception as fault:  # every waiting caller gets it
             shared.set_exception(fault)
 
 

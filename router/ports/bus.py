@@ -52,7 +52,7 @@ class Published(IntEnum):
 
 
 class StreamTrouble(Protocol):
-    """Is told of streams that do not store what is published. `stream`: its name, or a subject outside the fleet's."""
+    """Receives reports of streams that do not store publishes. `stream`: its name, or a subject outside the fleet's."""
 
     def refusing(self, stream: str, words: str) -> None:
         """A message was refused or has no answer for a second; called again while it lasts."""

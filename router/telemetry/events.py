@@ -7,6 +7,7 @@ class Event(StrEnum):
     """The field `event` of a log line."""
 
     LOG = "log"
+    LOG_LIMITED = "log.limited"
     POD_STARTING = "pod.starting"
     POD_READY = "pod.ready"
     POD_NOT_READY = "pod.not_ready"

@@ -39,6 +39,8 @@ READ_SLOW = of("router_audit_read_seconds_bucket", 'le="0.5"')
 READ_INF = of("router_audit_read_seconds_bucket", 'le="+Inf"')
 CUT = of("router_audit_cut_total", 'by="length"')
 LIMIT = of("router_limit_used_ratio", 'scope="tenant",resource="requests",tenant="other"')
+SETTLED = of("router_results_settled_total", 'status="success"')
+ACKED = of("router_worker_acks_total")
 STEADY = "0+60000x{n}"
 NOTHING = "0+0x{n}"
 
@@ -47,7 +49,7 @@ WELL: dict[str, str] = {
     **dict.fromkeys((LAG_QUICK, LAG_SLOW, LAG_INF, READ_QUICK, READ_SLOW, READ_INF), "0+600x{n}"),
     **dict.fromkeys(map(of, ("router_ready", "router_nats_connected", "router_gate_open")), "1+0x{n}"),
     of("router_workers"): "2+0x{n}",
-    of("router_assignments_published_total"): "0+600x{n}",
+    **dict.fromkeys((of("router_assignments_published_total"), SETTLED, ACKED), "0+600x{n}"),
     **dict.fromkeys(
         map(
             of,
@@ -147,6 +149,12 @@ CASES: dict[str, Case] = {
 
 # Situations beside those: what must fire in them, if anything.
 MORE: dict[str, tuple[Case, tuple[str, ...]]] = {
+    "forged heartbeats hide no fleet without workers": (
+        Case({of("router_workers"): "10000+0x{n}", SETTLED: "7+0x{n}", ACKED: "7+0x{n}"}),
+        ("RouterNoWorkers",),
+    ),
+    "workers that only acknowledge are there": (Case({SETTLED: "7+0x{n}"}), ()),
+    "workers that only answer are there": (Case({ACKED: "7+0x{n}"}), ()),
     "a limit that eased a little is still nearly full": (
         Case({LIMIT: "0.95+0x30 0.85+0x{n}"}, 60),
         ("RouterLimitNearlyFull",),

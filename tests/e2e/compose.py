@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from router.local.client import Caller
+from tests.e2e.images import base_image, build_arguments, has_image, stand_ins
 from tests.e2e.load import Load
 from tests.e2e.prove import proven
 from tests.e2e.steps import ROOT, Failed, main, must, sh, step, until
@@ -30,7 +31,7 @@ PORTS = {
 NATS, REDIS = f"nats://127.0.0.1:{PORTS['NATS_PORT']}", f"redis://127.0.0.1:{PORTS['REDIS_PORT']}/0"
 PROMETHEUS = f"http://127.0.0.1:{PORTS['PROMETHEUS_PORT']}"
 PROMETHEUS_STAND_IN = "router-e2e/prometheus"
-ENV = os.environ | PORTS | {"BUILD_NETWORK": os.environ.get("BUILD_NETWORK", "host")}
+ENV = os.environ | PORTS | stand_ins() | {"BUILD_NETWORK": os.environ.get("BUILD_NETWORK", "host")}
 TENANT = "globex"
 AGAIN = "router-fleet:e2e-again"
 
@@ -46,12 +47,6 @@ def image_of(service: str) -> str:
     return str(config["services"][service]["image"])
 
 
-def has_image(name: str) -> bool:
-    """Whether the engine has it already."""
-    command = ["docker", "image", "inspect", name]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
 def files_in(image: str) -> str:
     """One hash over names and contents of all that the image adds to its base."""
     listing = "cd /opt/router && find . -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum"
@@ -63,10 +58,10 @@ async def work() -> None:
     with step("build") as saw:
         compose("build router")
         size = int(sh("docker image inspect -f {{.Size}} router-fleet:dev"))
-        base = int(sh("docker image inspect -f {{.Size}} python:3.13-slim"))
+        base = int(sh(f"docker image inspect -f {{{{.Size}}}} {base_image()}"))
         saw(f"router-fleet:dev has {size / 1e6:.0f} MB, {(size - base) / 1e6:.0f} of them over its base")
     with step("built again from nothing") as saw:
-        sh(f"docker build -q --no-cache --network {ENV['BUILD_NETWORK']} -t {AGAIN} .")
+        sh(f"docker build -q --no-cache --network {ENV['BUILD_NETWORK']} {build_arguments()} -t {AGAIN} .")
         first, again = files_in("router-fleet:dev"), files_in(AGAIN)
         must(first == again, f"/opt/router differs: {first} and {again}")
         saw(f"the same files, sha256 {first[:16]} over all of them")

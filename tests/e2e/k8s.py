@@ -19,6 +19,7 @@ import yaml
 
 from router.installed_files import examples_dir
 from router.local.client import Caller
+from tests.e2e.images import build_arguments
 from tests.e2e.load import Load
 from tests.e2e.prove import TENANTS, proven
 from tests.e2e.steps import ROOT, main, must, sh, step, until
@@ -101,8 +102,8 @@ def try_out() -> None:
 async def work() -> None:
     """The whole story."""
     with step("images") as saw:
-        sh("docker build -q --network host -t router-fleet:dev .")
-        sh(f"docker build -q --network host --build-arg VERSION=e2e-next -t {NEXT} .")
+        sh(f"docker build -q --network host {build_arguments()} -t router-fleet:dev .")
+        sh(f"docker build -q --network host {build_arguments()} --build-arg VERSION=e2e-next -t {NEXT} .")
         saw(sh(f"{TOOLS}/kubectl version").strip().replace("\n", ", "))
     with step("values-dev.yaml, word for word, and helm test"):
         try_out()

@@ -24,7 +24,7 @@ from router.worker.worker import Worker
 from tests.cli.conftest import POLICY, Ran
 from tests.fleet.foreign import ACK, DECIDE, RESULT, Foreign, task
 from tests.fleet.harness import Fleet, until
-from tests.servers import PASSWORD, NatsProcess, ValkeyProcess
+from tests.servers import PASSWORD, NatsProcess, ValkeyProcess, free_port
 
 SETTINGS = {
     "ROUTER_ADMIN_TOKEN": "a-token-of-this-test-that-is-long",
@@ -122,10 +122,20 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 
 async def test_pods_callers_and_workers(strict: Fleet) -> None:
     """Decided, pushed, run by the library, settled, answered with a final result; nothing is off."""
+    await all_works(strict)
+
+
+async def all_works(strict: Fleet, js_prefix: str = "$JS.API") -> None:
+    """A caller and a worker with their printed rights get a task through a fleet of which no part is off."""
     for pod in strict.pods:
         assert (await pod.readyz())[1]["degraded"] == []
     tenant = await strict.tenant()
-    worker = Worker(strict.nats.url_of(Party.WORKER), name="w", connect={"inbox_prefix": "_INBOX.router-worker"})
+    worker = Worker(
+        strict.nats.url_of(Party.WORKER),
+        name="w",
+        connect={"inbox_prefix": "_INBOX.router-worker"},
+        js_prefix=js_prefix,
+    )
 
     @worker.job("chat")
     async def chat(_job: Job[Any]) -> dict[str, str]:
@@ -150,6 +160,25 @@ async def test_pods_callers_and_workers(strict: Fleet) -> None:
     finally:
         worker.stop()
         await asyncio.wait_for(running, 30)
+
+
+async def test_behind_a_leaf_node_and_without_config(servers: None, tmp_path: Path) -> None:
+    """The printed users of a leaf node whose JetStream is at a hub, and a Redis with the printed ACL and no CONFIG: all
+    works as it does elsewhere, and nothing is refused."""
+    leaf = free_port()
+    hub = NatsProcess(tmp_path / "hub", extra=f"leafnodes {{ listen: 127.0.0.1:{leaf} }}", domain="hub")
+    await asyncio.to_thread(hub.start)
+    try:
+        remote = f"leafnodes {{ remotes: [{{ url: 'nats-leaf://127.0.0.1:{leaf}' }}] }}"
+        nats = StrictNats(tmp_path / "nats", extra=f"jetstream: disabled\n{remote}")
+        valkey = Strict(tmp_path / "valkey", args=("--rename-command", "CONFIG", ""))
+        env = SETTINGS | {"ROUTER_NATS_JS_DOMAIN": "hub"}
+        nats.grant(env)
+        async with Fleet(tmp_path / "fleet", pods=1, env=env, nats=nats, valkey=valkey) as fleet:
+            await all_works(fleet, js_prefix="$JS.hub.API")
+            await fleet.nothing_was_refused()
+    finally:
+        await asyncio.to_thread(hub.stop)
 
 
 async def test_every_command(strict: Fleet, command: CommandLine, tmp_path: Path) -> None:
@@ -325,3 +354,35 @@ async def test_what_a_server_refuses_is_named(strict: Fleet, command: CommandLin
             assert "ROUTER_NATS_" in ran.err, (words, ran)
             assert "router acl nats" in ran.err, (words, ran)
             assert "traceback" not in ran.err.lower(), (words, ran)
+
+
+@pytest.mark.parametrize("words", ["alerts", "decide --tenant acme --task chat", "usage tail"])
+async def test_a_login_that_nats_refuses_is_named(
+    servers: None, tmp_path: Path, command: CommandLine, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    """Not "is a fleet there": exit code 2 and the settings of the login, without the password."""
+    nats = NatsProcess(tmp_path / "nats")
+    nats.grant({})
+    await asyncio.to_thread(nats.start)
+    try:
+        monkeypatch.setenv("ROUTER_NATS_URL", nats.url_of(Party.VIEWER).replace(PASSWORD, "wrong-word"))
+        ran = await command.run(words)
+    finally:
+        await asyncio.to_thread(nats.stop)
+    assert ran.code == Exit.USAGE, ran
+    assert "uthorization" in ran.err
+    assert "ROUTER_NATS_USER" in ran.err
+    assert "wrong-word" not in ran.err
+
+
+@pytest.mark.parametrize("words", ["policy list --tenant acme", "audit tail --tenant acme", "breaker list"])
+async def test_a_login_that_redis_refuses_is_named(
+    valkey: ValkeyProcess, command: CommandLine, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    """The same for Redis."""
+    monkeypatch.setenv("ROUTER_REDIS_URL", valkey.url_of(Party.VIEWER).replace(PASSWORD, "wrong-word"))
+    ran = await command.run(words)
+    assert ran.code == Exit.USAGE, ran
+    assert "username-password" in ran.err
+    assert "ROUTER_REDIS_USERNAME" in ran.err
+    assert "wrong-word" not in ran.err

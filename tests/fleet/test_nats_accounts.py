@@ -120,11 +120,12 @@ async def test_a_missing_permission_is_the_reason(
 
 
 async def test_a_user_that_is_not_let_in_is_the_reason(own: Own, tmp_path: Path) -> None:
-    """A wrong password: the server's words."""
+    """A wrong password: the server's words, and the setting to look at."""
     nats = NatsProcess(tmp_path / "nats", extra=users(PUBLISH, SUBSCRIBE))
     fleet, _ = await own(pods=0, policies=ACME, nats=nats, env=LOGIN | {"ROUTER_NATS_PASSWORD": "wrong"})
     pod = await fleet.pod().start(wait=False)
-    await until(reason(pod, "bus", "uthorization"), 40, "the reason")
+    words = ("NATS is unavailable: authorization: ", "Authorization Violation", "ROUTER_NATS_PASSWORD")
+    await until(reason(pod, "bus", *words), 40, "the reason")
 
 
 async def test_an_assignment_that_may_not_be_published(own: Own, tmp_path: Path) -> None:

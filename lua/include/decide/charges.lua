@@ -13,7 +13,8 @@ local charges, charged = {}, 0
 -- behind `row_charges`.
 local left, row_charges = {}, 0
 
--- Leases that last longer than any deadline are of before Redis' clock was set back. They last as long as this row's.
+-- Leases that last longer than any deadline date from before Redis' clock was set back. They last as long as this
+-- row's.
 local function leases_back(k)
   local ahead = call('ZRANGEBYSCORE', KEYS[k], string.format('(%.0f', now + longest_deadline), '+inf')
   for i = 1, #ahead do call('ZADD', KEYS[k], now + lease_ms, ahead[i]) end

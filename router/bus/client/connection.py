@@ -23,6 +23,7 @@ from router.bus.client.fast import Direct, FastClient
 from router.bus.client.faults import BusTimeoutError, translated
 from router.bus.client.options import BusOptions, connect_arguments
 from router.bus.client.permissions import Permissions, Refusal
+from router.bus.client.replies import Replies
 from router.bus.client.reporter import Reporter
 from router.errors import BusError, InvalidInput, PermissionRefused
 from router.telemetry.events import Event
@@ -58,7 +59,7 @@ class Bus:
     def __init__(self, options: BusOptions) -> None:
         self.options = options
         self._permissions = Permissions(options.inbox_prefix)
-        self._reporter = Reporter(self._permissions)
+        self._reporter = Reporter(self._permissions, options)
         self.counters = self._reporter.counters
         self.on_connect = self._reporter.on_connect
         self.on_disconnect = self._reporter.on_disconnect
@@ -72,6 +73,8 @@ class Bus:
         self._task: asyncio.Task[None] | None = None
         self._ever_connected = asyncio.Event()
         self._max_unsent = options.max_unsent_bytes
+        self.replies = Replies(self)
+        self._reporter.on_lame_duck.append(self.replies.server_leaves)
         self._requests: dict[str, list[asyncio.Timeout]] = {}
         self._permissions.on_refused.append(self._end_refused_requests)
 
@@ -143,6 +146,7 @@ class Bus:
             with contextlib.suppress(BusError):  # the connection is closed even if the server is lost
                 await self.flush()
         self._reporter.closing = True
+        await self.replies.close()
         # Cancel until the task ends: nats-py loses a cancellation that comes with a refused connection.
         while not self._task.done():
             self._task.cancel()
@@ -188,7 +192,7 @@ class Bus:
 
     @property
     def lost(self) -> Mapping[str, Refusal]:
-        """The subscriptions that the server has dropped for want of a permission, by subject.
+        """The subscriptions that the server has dropped because a permission is missing, by subject.
 
         The bus subscribes to them again at least every 10 s.
         """

@@ -106,7 +106,7 @@ class Permissions:
         self.lost.setdefault(subject, refusal)
 
     def connected(self) -> None:
-        """A new connection has set up all subscriptions: find out soon which of the lost ones it has."""
+        """A new connection has set up all subscriptions: check soon which of the lost ones it has."""
         self._throttle.over()
         self._retry_s, self._retry_at = _FIRST_RETRY_S, 0.0
 
@@ -141,5 +141,5 @@ class Permissions:
 
 
 def _is_ours(subject: str) -> bool:
-    """Whether nobody else chooses the subject, as callers choose reply subjects: it may have its own log line."""
+    """Whether the router chooses the subject, so that it may have its own log line; callers choose reply subjects."""
     return subjects.is_own(subject) or subject.startswith("$JS.API.")

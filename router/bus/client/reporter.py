@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import nats.errors
 
+from router.bus.client.causes import cause, is_aftermath
 from router.bus.client.notify import notify
+from router.bus.client.options import BusOptions
 from router.bus.client.permissions import Permissions, Verb
 from router.log_throttle import LogThrottle
 from router.telemetry.events import Event
@@ -16,6 +18,9 @@ log = logging.getLogger(__name__)
 
 
 _REFUSED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"', re.IGNORECASE).search
+
+
+_AFTERMATH_S = 5.0
 
 
 class BusCounters:
@@ -29,11 +34,14 @@ class BusCounters:
 class Reporter:
     """The callbacks for nats-py. An error in a listener is logged and does not affect other listeners."""
 
-    def __init__(self, permissions: Permissions) -> None:
+    def __init__(self, permissions: Permissions, options: BusOptions) -> None:
         self._permissions = permissions
+        self._options = options
+        self._cause_at = float("-inf")
         self.counters = BusCounters()
         self.on_connect: list[Callable[[], None]] = []
         self.on_disconnect: list[Callable[[], None]] = []
+        self.on_lame_duck: list[Callable[[], None]] = []
         self.on_error: list[Callable[[Exception], None]] = []
         self.last_error = ""
         self.is_up = False
@@ -62,12 +70,13 @@ class Reporter:
     async def lame_duck(self) -> None:
         """Log that the server will shut down; nats-py connects to another one then."""
         log.warning("NATS server is shutting down (lame duck)", extra={"event": Event.BUS_AWAY})
+        notify(self.on_lame_duck)
 
     async def failed(self, error: Exception) -> None:
         """Report an error; without a connection the log has one line per minute."""
         event = Event.BUS_ERROR
-        self.last_error = str(error) or repr(error)
-        refused = _REFUSED(self.last_error)
+        self._set_cause(error)
+        refused = _REFUSED(str(error))
         if refused is not None:
             verb: Verb = "publish" if refused[1].lower() == "publish" else "subscribe"
             self._permissions.refused(verb, refused[2])
@@ -79,5 +88,12 @@ class Reporter:
         elif self.is_up:
             log.error("NATS error: %s", error, exc_info=error, extra={"event": event})
         elif self._throttle.due() is not None:
-            log.warning("cannot reach NATS; retrying: %r", error, extra={"event": Event.BUS_AWAY})
+            log.warning("cannot reach NATS; retrying: %s", self.last_error, extra={"event": Event.BUS_AWAY})
         notify(self.on_error, error)
+
+    def _set_cause(self, error: Exception) -> None:
+        """Set `last_error`; a connection that is closed for a cause reports the close, too, which is no news."""
+        now = time.monotonic()
+        if is_aftermath(error) and self.last_error and now - self._cause_at < _AFTERMATH_S:
+            return
+        self.last_error, self._cause_at = cause(error, self._options), now

@@ -115,7 +115,7 @@ class ConsumerCheck:
         idle = pull.received == received and not pull.holds_messages
         if idle and info.num_pending > 0 and info.num_ack_pending < spec.max_ack_pending:
             self.stalls += 1
-            answer = pull.answer or "nothing"
+            answer = pull.trouble.deaf or pull.answer or "nothing"
             why = (
                 f"{info.num_pending:,} messages wait for {spec.name} and none arrives; NATS answers its pull: {answer}"
             )

@@ -179,6 +179,7 @@ class PullLoop:
         if not self._paused:
             await self._pull()
             if self._arrived:
+                self.trouble.heard()
                 batch, self._arrived = self._arrived, []
                 await self._hand_over(batch)
                 return
@@ -259,7 +260,6 @@ class PullLoop:
 
     def _on_message(self, subject: bytes, reply: bytes, data: bytes, raw: bytes | None) -> None:
         """Handle a message (under its own subject) or a status message (under the subject of the pull request)."""
-        self.trouble.heard()
         if subject.startswith(self._inbox):
             if raw is not None and subject[len(self._inbox) :] == b"%x" % self._request_number:
                 self._on_status(*wire.status(raw))
@@ -274,6 +274,7 @@ class PullLoop:
         self._wake.set()
 
     def _on_status(self, code: int, text: str) -> None:
+        self.trouble.heard()
         self._last_received_at = asyncio.get_running_loop().time()
         if code == 100:
             self.answer = "heartbeats only"

@@ -1,7 +1,7 @@
 """Why a pull loop gets no messages, or cannot acknowledge them: NATS does not permit it.
 
-A refusal to pull is over with the next message or heartbeat. A refused acknowledgement is tried again as "in progress",
-which a consumer ignores for a message that nobody holds.
+A refusal to pull ends with the next message or heartbeat. A refused acknowledgement is tried again as "in progress",
+which a consumer ignores for a message that no client holds.
 """
 
 import time

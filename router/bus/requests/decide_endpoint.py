@@ -87,6 +87,6 @@ class DecideEndpoint:
             block = wire.encode({**headers, **self._pod}) if headers else self._block
             if len(block) + len(body) > self._bus.max_payload:
                 raise BusError(f"a reply of {len(body):,} bytes is more than the NATS server takes")
-            self._bus.send(wire.publish(to, reply=b"", block=block, payload=body))
+            self._bus.replies.send(to, block, body)
         except (BusError, ValueError) as error:
             log.error("decide reply could not be sent: %s", error, extra={"event": Event.BUS_ERROR})

@@ -92,7 +92,7 @@ class Service:
             if len(body) > self._bus.max_payload - 4096:
                 body = self._fault_reply("internal", "the reply is larger than the NATS server takes")
             merged = {**headers, **self._headers}
-            self._bus.send(wire.publish(to, reply=b"", block=wire.encode(merged) if merged else b"", payload=body))
+            self._bus.replies.send(to, wire.encode(merged) if merged else b"", body)
         except (BusError, ValueError) as error:
             self.faults += 1
             log.error("reply could not be sent: %s", error, extra={"event": Event.BUS_ERROR})

@@ -1,7 +1,7 @@
 """Creates missing streams, and finds streams that cover request subjects.
 
-It also reads the list of all streams, for `bus.requests.reply_subjects`. The right to do so is newer than the others: a
-pod without it goes on, and reports that.
+It also reads the list of all streams, for `bus.requests.reply_subjects`. That right is newer than the others: a pod
+without it keeps running, and reports it.
 
 It checks at each connection, every 30 s, and at `poll_soon`. A stream over a request/reply subject acknowledges the
 request to the caller before the router replies. So the pod is not ready while there is such a stream, and the keeper

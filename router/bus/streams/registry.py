@@ -45,7 +45,7 @@ class _Findings:
 class Streams:
     """The streams of a fleet. Any pod may call any method at any time, repeatedly.
 
-    Several specifications may name one stream. No pod creates such a stream: it belongs to somebody else.
+    Several specifications may name one stream. No pod creates such a stream: it has another owner.
     """
 
     def __init__(self, bus: Bus, specs: Sequence[StreamSpec], consumers: Sequence[ConsumerSpec] = ()) -> None:

@@ -13,6 +13,7 @@ from router.errors import (
     StartupRefused,
     StoreError,
     StoreForbidden,
+    StoreLoginRefused,
 )
 from router.redaction import redacted
 
@@ -57,6 +58,9 @@ def _explained(error: Exception) -> tuple[Exit, str]:
             return Exit.NEGATIVE, f"refused: {error}"
         case StoreForbidden():
             return Exit.USAGE, f"error: {error} (`router acl redis` prints the rights that this needs)"
+        case StoreLoginRefused():
+            login = "ROUTER_REDIS_USERNAME and _PASSWORD, or from the URL in --redis or ROUTER_REDIS_URL"
+            return Exit.USAGE, f"error: {error} (the login comes from {login})"
         case StoreError():
             hint = f"is Redis there? --redis or ROUTER_REDIS_URL names it; {_START}"
             return Exit.UNREACHABLE, f"error: {str(error).rstrip('.')} ({hint})"

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 STEP_MS = 1_000
-# Two clocks that nobody steps drift apart by at most 500 ppm (NTP's fastest slew), twice that for both.
+# Two clocks that are not stepped drift apart by at most 500 ppm (NTP's fastest slew), twice that for both.
 _DRIFT = 0.001
 
 

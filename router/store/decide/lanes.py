@@ -53,6 +53,8 @@ class Lanes:
         self.packer = packer
         self._script = script
         self.settings = settings
+        # A connection outlives the deadlines that make its lane down: a late reply is still read.
+        self._reply_timeout_s = max(_REPLY_TIMEOUT_S, settings.deadline_ms * settings.missed_until_down / 1000)
         self._hooks = hooks
         self._lanes: dict[Address, Lane] = {}
         self._by_partition: list[tuple[Lane, int] | None] = [None] * keys.partitions
@@ -73,7 +75,7 @@ class Lanes:
     def _lane_at(self, address: Address) -> Lane:
         lane = self._lanes.get(address)
         if lane is None:
-            link = Link(self._nodes.connections(address), _REPLY_TIMEOUT_S)
+            link = Link(self._nodes.connections(address), self._reply_timeout_s)
             lane = Lane(link, self.packer, self._script, self.settings, self._hooks, self._redirect)
             self._lanes[address] = lane
         return lane

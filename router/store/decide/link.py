@@ -14,6 +14,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from router.errors import OutcomeUnknown, StoreUnavailable
 from router.store.servers.options import CONNECT_TIMEOUT_S
+from router.store.servers.refusals import unavailable
 
 Command = Sequence[bytes | str | int | float]
 
@@ -88,7 +89,7 @@ class Link:
                 await connection.connect()  # type: ignore[no-untyped-call]
         except (RedisError, OSError, TimeoutError) as fault:
             await connection.disconnect(nowait=True)
-            raise StoreUnavailable(f"Redis: {fault}") from fault
+            raise StoreUnavailable(unavailable(fault)) from fault
         self._connection = connection
         return connection
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import (
+    AuthenticationError,
     ClusterDownError,
     NoScriptError,
     ReadOnlyError,
@@ -22,11 +23,11 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from router.errors import OutcomeUnknown, StoreError, StoreForbidden, StoreUnavailable
+from router.errors import OutcomeUnknown, StoreError, StoreForbidden, StoreLoginRefused, StoreUnavailable
 from router.store.decide.link import Command
 from router.store.scripts.load import Script
 from router.store.servers.options import ANYBODY, Access, connection_factory, connection_pool
-from router.store.servers.refusals import USE_CLUSTER, met_a_cluster, refused
+from router.store.servers.refusals import USE_CLUSTER, met_a_cluster, refused, unavailable
 
 Address = tuple[str, int] | None
 
@@ -120,8 +121,10 @@ class Client:
             raise
         except RedisTimeoutError as fault:
             raise OutcomeUnknown(f"Redis: {fault}") from fault
+        except AuthenticationError as fault:
+            raise StoreLoginRefused(f"Redis: {fault}") from fault
         except (RedisConnectionError, ClusterDownError, TryAgainError, RedisClusterException, OSError) as fault:
-            raise StoreUnavailable(f"Redis: {fault}") from fault
+            raise StoreUnavailable(unavailable(fault)) from fault
         except ReadOnlyError:
             await self._demoted()
             raise
@@ -212,7 +215,7 @@ class SingleNode(Client):
         try:
             (facts,) = await self.each("INFO", "cluster")
         except StoreForbidden:
-            # The first refusal of a key's command tells.
+            # The first refusal of a key's command decides.
             return
         if facts.get("cluster_enabled"):
             raise StoreError(f"Redis: {USE_CLUSTER}")

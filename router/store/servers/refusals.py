@@ -1,8 +1,8 @@
-"""What a refusal of Redis means, in words that name the remedy."""
+"""What a refusal of Redis means, and what to do about it."""
 
 import re
 
-from redis.exceptions import AskError, ClusterCrossSlotError, NoPermissionError, ResponseError
+from redis.exceptions import AskError, AuthenticationError, ClusterCrossSlotError, NoPermissionError, ResponseError
 
 from router.errors import StoreDamaged, StoreError, StoreForbidden
 
@@ -14,7 +14,15 @@ _NOT_OFFERED = re.compile(r"unknown (sub)?command|(un|not )supported|not (allowe
 _IN_A_SCRIPT = "ACL failure in script"
 
 USE_CLUSTER = "this server is a node of a Redis Cluster: set ROUTER_REDIS_CLUSTER=true"
+_LOGIN = "check ROUTER_REDIS_USERNAME and ROUTER_REDIS_PASSWORD, or the login in ROUTER_REDIS_URL"
 USE_SINGLE = "this server is not in Cluster mode: set ROUTER_REDIS_CLUSTER=false"
+
+
+def unavailable(fault: Exception) -> str:
+    """Why Redis cannot be used now; a refused login names the settings to look at."""
+    if isinstance(fault, AuthenticationError):
+        return f"Redis refuses the login: {str(fault).rstrip('.')}: {_LOGIN}"
+    return f"Redis: {fault}"
 
 
 def met_a_cluster(fault: ResponseError) -> bool:

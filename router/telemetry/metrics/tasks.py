@@ -59,7 +59,9 @@ class TaskMetrics:
             labels=("message", "defect"),
         )
         self.dead_letters = families.counter(
-            "dead_letters", "Messages that became dead letters, by source.", labels=("source",)
+            "dead_letters",
+            "Messages that became dead letters, by source; left_out: unusable ones that share a dead letter.",
+            labels=("source",),
         )
         self.redriven = families.counter(
             "redriven", "Dead letters received again after a redrive, by stream.", labels=("stream",)
@@ -67,11 +69,12 @@ class TaskMetrics:
         self.breaker_transitions = families.counter(
             "breaker_transitions", "Observed breaker changes, by new state.", labels=("to",)
         )
-        for source in ("router", "worker"):
+        for source in ("router", "worker", "left_out"):
             self.dead_letters.labels(source)
         for turn in BreakerTurn:
             if turn is not BreakerTurn.UNCHANGED:
                 self.breaker_transitions.labels(turn.name.lower())
+        self.worker_acks = families.counter("worker_acks", "Acks that moved an attempt.")
         self.worker_heartbeats = families.counter(
             "worker_heartbeats", "Worker heartbeats received, by status.", labels=("status",)
         )

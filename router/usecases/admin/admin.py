@@ -115,7 +115,7 @@ class Admin:
             log.error("admin act missing in the audit log: %s", fault, extra={"event": Event.ADMIN_ACT, **facts})
 
     def _refused_unknown(self, act: str, request: AdminRequest) -> None:
-        """Report a refusal of somebody unknown; a flood of them is one log line a minute."""
+        """Report a refusal of an unknown caller; a flood of them is one log line a minute."""
         if request.token is not None:
             self._on_wrong_token()
         elif (unsaid := self._throttle.due()) is not None:

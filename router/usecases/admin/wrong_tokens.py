@@ -1,4 +1,4 @@
-"""Wrong admin tokens: counted, one log line a minute with their number, and an alert when somebody seems to guess."""
+"""Wrong admin tokens: counted, one log line a minute with their number, and an alert when tokens seem to be guessed."""
 
 import logging
 from collections import deque

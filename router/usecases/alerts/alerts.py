@@ -171,7 +171,10 @@ class Alerts:
         self._wake.set()
 
     async def sent(self) -> None:
-        """Return when no message waits to be sent. Bound the wait with a timeout."""
+        """Return when no message waits to be sent. Bound the wait with a timeout.
+
+        Only tests call it: `run` sends in the background, and nothing else shows that no message is left.
+        """
         await self._idle.wait()
 
     async def run(self) -> None:

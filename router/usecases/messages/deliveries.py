@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+from uuid import uuid4
 
 from router.domain.alert import Condition, Door
 from router.domain.decision import Code, Intake, Refused
@@ -17,9 +18,10 @@ from router.domain.json import JsonObject
 from router.errors import StoreDamaged, StoreError
 from router.log_throttle import LogThrottle
 from router.ports.alerts import AlertSink
-from router.ports.bus import Delivery, Handle, Publication, Publisher
+from router.ports.bus import Delivery, Handle, Publication, Published, Publisher
 from router.ports.tasks import DeliveryFailures
 from router.telemetry import Event, Telemetry
+from router.usecases.messages.dead_letter_limit import DeadLetterLimit
 from router.usecases.messages.isolation_violations import IsolationViolations
 from router.wire.alerts import DeadLetter, encode_dead_letter
 
@@ -137,6 +139,14 @@ def report_violation(isolation: IsolationViolations, door: Door, named: str, own
     isolation.violated(door, owner)
 
 
+def _error_code(refused: Refused) -> str:
+    return str(refused.details.get("intake_error_code", refused.code.value))
+
+
+def _ignore_outcome(_outcome: Published) -> None:
+    """The publisher has logged a failure."""
+
+
 def _context(delivery: Delivery) -> JsonObject:
     """The facts that a redrive needs to find the original message and send it unchanged."""
     context: JsonObject = {"stream_sequence": delivery.sequence, "delivered": delivery.delivered}
@@ -158,12 +168,56 @@ class DeadLetters:
         *,
         keep_payload: bool,
         max_bytes: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._publisher = publisher
         self._telemetry = telemetry
         self._alerts = alerts
+        self._limit = DeadLetterLimit(clock)
         self._keep_payload = keep_payload
         self._max_bytes = max_bytes
+
+    def refuse(
+        self,
+        subject: str,
+        delivery: Delivery,
+        refused: Refused,
+        *,
+        tenant_id: str | None = None,
+        trace_id: str | None = None,
+    ) -> None:
+        """Dead-letter a message that no pod can use, whenever it is tried; a flood of them is bounded and counted.
+
+        Arguments as for `give_up`. What is left out is acknowledged; its stream keeps it for its maximum age.
+        """
+        if self._limit.admits(subject, refused.message, _error_code(refused), delivery):
+            self.give_up(subject, delivery, refused, tenant_id=tenant_id, trace_id=trace_id)
+            return
+        self._telemetry.dead_letters.labels("left_out").inc()
+        self._alerts.occurred(Condition.DEAD_LETTERS, subject)
+        delivery.ack()
+
+    def tick(self, *, last: bool = False) -> None:
+        """Publish what was left out in the minutes that have ended; `last`: in all of them, the pod ends."""
+        for left_out in self._limit.ended(all_minutes=last):
+            letter = DeadLetter(
+                original_subject=left_out.subject,
+                reason=left_out.reason,
+                error_code=left_out.error_code,
+                received_at_ms=left_out.first_stored_ms,
+                payload=b"",
+                context={
+                    "left_out": left_out.count,
+                    "first_stream_sequence": left_out.first_sequence,
+                    "last_stream_sequence": left_out.last_sequence,
+                },
+            )
+            payload, headers = encode_dead_letter(letter, self._max_bytes())
+            fields = {"event": Event.DEAD_LETTER, "reason": left_out.reason, "left_out": left_out.count}
+            log.warning("messages got no dead letters of their own", extra=fields)
+            self._publisher.publish(
+                Publication(f"{left_out.subject}.dlq", payload, f"left-out:{uuid4().hex}", headers), _ignore_outcome
+            )
 
     def give_up(
         self,
@@ -186,7 +240,7 @@ class DeadLetters:
         letter = DeadLetter(
             original_subject=delivery.subject,
             reason=refused.message,
-            error_code=str(refused.details.get("intake_error_code", refused.code.value)),
+            error_code=_error_code(refused),
             received_at_ms=delivery.stored_ms,
             payload=delivery.data,
             keep_payload=self._keep_payload,

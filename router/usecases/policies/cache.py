@@ -200,7 +200,7 @@ class PolicyCache:
             self._loads.start(tenant_id, Cause.EXPIRED)
 
     async def settled(self) -> None:
-        """Return when no load is in flight."""
+        """Return when no load is in flight. Only tests call it; a request that needs a load awaits `load`."""
         await self._loads.settled()
 
     def _stamp_differs(self, tenant_id: str, entry: _Entry, stamp: bytes) -> None:

@@ -81,7 +81,7 @@ class Acks:
             if isinstance(decoded, Rejected):
                 if decoded.refused.code is Code.UNAUTHORIZED:
                     self._isolation.violated(Door.RECEIPT)
-                self._dead_letters.give_up(ACK, delivery, decoded.refused, trace_id=decoded.trace_id)
+                self._dead_letters.refuse(ACK, delivery, decoded.refused, trace_id=decoded.trace_id)
             else:
                 self._defects.count(decoded.warnings, decoded.tenant_id)
                 acks.append((delivery, decoded))
@@ -97,7 +97,7 @@ class Acks:
         for (delivery, ack), record in zip(acks, records, strict=True):
             if record is not None and _foreign(ack, record):
                 owner = record.facts.tenant_id
-                self._dead_letters.give_up(ACK, delivery, VIOLATION, tenant_id=owner, trace_id=ack.trace_id)
+                self._dead_letters.refuse(ACK, delivery, VIOLATION, tenant_id=owner, trace_id=ack.trace_id)
             elif record is not None and delivery.sequence in faults:
                 failed.append((delivery, faults[delivery.sequence], record.facts.tenant_id, ack.trace_id))
             else:
@@ -129,6 +129,7 @@ class Acks:
             if isinstance(outcome, MoveFault):
                 faults[delivery.sequence] = outcome.message
             if isinstance(outcome, Moved):
+                self._telemetry.worker_acks.inc()
                 if move.state is TaskState.WAITING:
                     self._effects.next_due(0)
                 self._effects.moved(move)

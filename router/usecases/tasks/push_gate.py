@@ -21,7 +21,7 @@ from router.wire import subjects
 RETRY_MS = 1_000
 ALERT_S = 10.0
 QUIET_S = 60.0
-"""A stream of which nothing was heard for so long counts as working: the next push finds out."""
+"""A stream without news for so long counts as working: the next push shows whether it is."""
 _MAX_STREAMS = 256
 _NOT_ANSWERED = "; if NATS logs a critical write error, its disk was full or files are lost: restart that server"
 

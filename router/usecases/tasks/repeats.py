@@ -57,7 +57,7 @@ class _Repeat(Struct, frozen=True):
 class Repeats:
     """Publishes ends to callers who repeat; one loop, which runs only while there are repeats to answer.
 
-    `every_s`: seconds between two looks at tasks that still run.
+    `every_s`: seconds between two checks of tasks that still run.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Repeats:
         (kept,) = await self._tasks.kept_final_results([task])
         if kept is not None and not _is_overtaken(kept, record):
             return kept
-        # Whether anything ran matters to who repeats; other error codes are not in the tombstone.
+        # Whether anything ran matters to a caller who repeats; other error codes are not in the tombstone.
         error_code = ERROR_CODE if record.why == Dispatched.FAILED else None
         body, _ = final_result(
             ExecResult(_STATUSES[record.state], error_code=error_code),

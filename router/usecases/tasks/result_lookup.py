@@ -110,7 +110,7 @@ class ResultLookup:
                 continue
             opened.mark = mark_of(opened.delivery.sequence, opened.delivery.data)
             if any(d.is_step for d in decisions):
-                # Nobody has received an unfinished decision, so no result can be of it.
+                # No caller has received an unfinished decision, so no result can be of it.
                 opened.walk = [d for d in decisions if not d.answer.unfinished] or decisions
             elif decisions:
                 opened.remembered = decisions[0].answer

@@ -187,7 +187,7 @@ class ResultMoves:
             corrections=corrections,
             leases=leases,
             taught=taught(result),
-            # Nobody has received an unfinished decision, and `complete` appends to its answer.
+            # No caller has received an unfinished decision, and `complete` appends to its answer.
             mark=b"" if remembered.unfinished else opened.mark,
         )
         return opened.move

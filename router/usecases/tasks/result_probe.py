@@ -1,4 +1,4 @@
-"""Finds out whether the stream of results stores them.
+"""Checks whether the stream of results stores them.
 
 Workers publish results, so no pod notices when their stream stores nothing. A NATS server whose disk was full, or that
 lost a stream's files, goes on so until it is restarted: publishes to that stream are not answered, and everything else

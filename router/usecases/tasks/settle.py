@@ -3,9 +3,9 @@
     result → its task's record (or the remembered decision) → one move: state, breaker, reservations, leases, audit,
     usage in the outbox, final result for the caller → usage and final result published → both deleted once stored
 
-The first result of an attempt wins. It does so after the task's end, too, if the task ended while nobody knew whether
-a worker had the assignment. A repeat changes nothing. A result of a superseded attempt or an ended task is late, and
-one that names another tenant's task is a violation. All are counted and audited under the task's own tenant.
+The first result of an attempt wins. It does so after the task's end, too, if the task ended while it was unknown
+whether a worker had the assignment. A repeat changes nothing. A result of a superseded attempt or an ended task is
+late, and one that names another tenant's task is a violation. All are counted and audited under the task's own tenant.
 """
 
 import logging
@@ -161,9 +161,9 @@ class ResultSettler:
             if isinstance(decoded, Rejected):
                 if decoded.refused.code is Code.UNAUTHORIZED:
                     self._isolation.violated(Door.RESULT)
-                self._dead_letters.give_up(RESULT, delivery, decoded.refused, trace_id=decoded.trace_id)
+                self._dead_letters.refuse(RESULT, delivery, decoded.refused, trace_id=decoded.trace_id)
             elif decoded.assignment_id is None and tenant is None and not self._by_name:
-                self._dead_letters.give_up(RESULT, delivery, _OPEN_SUBJECT, trace_id=decoded.correlation.trace_id)
+                self._dead_letters.refuse(RESULT, delivery, _OPEN_SUBJECT, trace_id=decoded.correlation.trace_id)
             else:
                 self._defects.count(decoded.warnings, decoded.tenant_id)
                 opened.append(OpenResult(delivery, decoded, note_of(redriven, warnings=decoded.warnings)))
@@ -174,7 +174,7 @@ class ResultSettler:
         trace_id = opened.result.correlation.trace_id
         if opened.foreign:
             owner = None if opened.record is None else opened.record.facts.tenant_id
-            self._dead_letters.give_up(RESULT, opened.delivery, VIOLATION, tenant_id=owner, trace_id=trace_id)
+            self._dead_letters.refuse(RESULT, opened.delivery, VIOLATION, tenant_id=owner, trace_id=trace_id)
         elif opened.ambiguous is not None:
             decision_ids = [to_text(i) for i in opened.ambiguous.decision_ids]
             self._dead_letters.give_up(

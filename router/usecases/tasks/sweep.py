@@ -1,7 +1,7 @@
 """The sweeper: work that is due or was left behind by a pod that died.
 
     NEW, not published in time             publish the assignment again
-    NEW, deadline missed                   end the task: nobody knows whether its stream has the assignment
+    NEW, deadline missed                   end the task: it is unknown whether its stream has the assignment
     deadline missed                        time the attempt out
     deadline lies too far ahead            wait for the task's own deadline from now on, then time the attempt out
     WAITING, backoff over                  start the next attempt

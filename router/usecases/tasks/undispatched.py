@@ -1,8 +1,9 @@
 """Ends tasks whose attempt no stream has stored: refused by the server, or never sent.
 
-Nothing was done, so it is nobody's failure: the breaker learns nothing, leases and reservations go back, and the caller
-gets `DISPATCH_FAILED` with the server's words. If a worker reports a result all the same (a stream refuses what a plain
-subscriber receives), it is settled, once. A later attempt keeps the reservations: an earlier one may have used them.
+Nothing was done, so it counts as no failure: the breaker learns nothing, leases and reservations go back, and the
+caller gets `DISPATCH_FAILED` with the server's words. If a worker reports a result all the same (a stream refuses what
+a plain subscriber receives), it is settled, once. A later attempt keeps the reservations: an earlier one may have used
+them.
 """
 
 import asyncio

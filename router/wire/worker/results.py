@@ -112,7 +112,7 @@ def _result(
 
 
 def _step(doc: JsonObject, problems: Problems) -> Step | None:
-    """Read the step that the result belongs to from a context as the request had it; None: the result tells none."""
+    """Read the step that the result belongs to from a context as the request had it; None: the result has none."""
     context = doc.get("context")
     if type(context) is not dict or not names_step(context):
         return None

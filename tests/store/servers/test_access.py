@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
+from redis.exceptions import AuthenticationError
 
 from router.domain.outcome import Admitted, Unavailable
-from router.errors import StoreError
+from router.errors import StoreError, StoreUnavailable
 from router.store.decide.calls import LaneSettings
+from router.store.decide.link import Link
 from router.store.servers.nodes import SingleNode
 from router.store.servers.options import Access
+from router.store.servers.refusals import unavailable
 from tests.servers import ValkeyProcess
 from tests.store.pods import Pod, ask, fresh_keys
 
@@ -68,3 +71,39 @@ async def test_a_wrong_password(servers: None, tmp_path: Path) -> None:
         assert "invalid username-password pair" in str(fault.value)
         assert "simsalabim" not in str(fault.value)
         await nodes.close()
+
+
+@pytest.mark.parametrize(
+    ("access", "words"),
+    [
+        (Access("router", "simsalabim"), "invalid username-password pair"),
+        (Access("somebody", "sesame"), "invalid username-password pair"),
+        (Access("router", ""), "invalid username-password pair"),
+    ],
+    ids=["password", "user", "empty"],
+)
+async def test_a_refused_login_names_the_settings(servers: None, tmp_path: Path, access: Access, words: str) -> None:
+    """On both roads, the decide lane's connection and the general client."""
+    with ValkeyProcess(tmp_path, args=ACL) as server:
+        nodes = SingleNode(server.url, access)
+        link = Link(nodes.connections(None), 1.0)
+        for road in (nodes.open(), link.send([("PING",)])):
+            with pytest.raises(StoreUnavailable) as fault:
+                await road
+            assert str(fault.value).startswith(f"Redis refuses the login: {words}")
+            assert "check ROUTER_REDIS_USERNAME and ROUTER_REDIS_PASSWORD" in str(fault.value)
+            assert "simsalabim" not in str(fault.value)
+        await nodes.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (AuthenticationError("Authentication required."), "Redis refuses the login: Authentication required: check "),
+        (ConnectionError("Error 111 connecting to 127.0.0.1:1."), "Redis: Error 111 connecting to 127.0.0.1:1."),
+        (OSError("gone"), "Redis: gone"),
+    ],
+)
+def test_only_a_refused_login_is_about_settings(fault: Exception, words: str) -> None:
+    """A server that wants a login and gets none, and those that are not reached."""
+    assert unavailable(fault).startswith(words)
