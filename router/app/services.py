@@ -24,12 +24,14 @@ from router.usecases.admin.backpressure import Backpressure, RecentLatency
 from router.usecases.admin.get_decision import GetDecision
 from router.usecases.admin.overrides import OverrideService
 from router.usecases.admin.purge import Purger
+from router.usecases.admin.reads import ReadBounds, Reads
 from router.usecases.admin.wrong_tokens import WrongTokens
 from router.usecases.policies.publish import PolicyPublisher
 from router.wire import subjects
 from router.wire.reply import encode
 
 _BUSY_MS = 100
+_AT_ONCE, _ADMIN_AT_ONCE = 64, 512
 
 
 class Services:
@@ -94,6 +96,8 @@ class Services:
                 fault_reply=fault,
                 replies=platform.replies,
                 headers=headers,
+                # Reads wait for their turn; levers must find a place beside them.
+                max_in_flight=_ADMIN_AT_ONCE if subject.startswith(subjects.ADMIN) else _AT_ONCE,
                 # The version before had no such subject: its rights do not cover it.
                 optional=subject == f"{subjects.GET_DECISION}.>",
             )
@@ -128,6 +132,11 @@ class Services:
             admin_tokens(s),
             store.levers,
             platform.telemetry,
+            reads=Reads(
+                ReadBounds(per_s=s.admin_read_rate, at_once=s.admin_reads_at_once),
+                asyncio.get_running_loop().time,
+                platform.telemetry.admin_reads_shared.inc,
+            ),
             on_wrong_token=self.wrong_tokens.seen,
             legacy_codes=s.legacy_error_codes,
         )

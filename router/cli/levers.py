@@ -102,7 +102,11 @@ def list_breakers(tenant: OnlyTenantOption = None, json: JsonOption = False, red
     from router.domain.levers import BreakerState
 
     async def act(services: Services) -> "list[tuple[str, BreakerView]]":
-        views = [v for v in await services.inspector.breakers(tenant) if v.state is not BreakerState.CLOSED]
+        if tenant is not None:
+            found = await services.inspector.breakers(tenant)
+        else:
+            found = [v async for page in services.inspector.all_breakers() for v in page]
+        views = [v for v in found if v.state is not BreakerState.CLOSED]
         names = {t: await services.names(t) for t in {v.tenant_id for v in views}}
         return [(names[v.tenant_id].get(v.provider_entry, v.provider_entry.hex()), v) for v in views]
 

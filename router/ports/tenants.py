@@ -1,6 +1,6 @@
 """Tenants and their keys in the store, and samples of the store itself."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -12,10 +12,17 @@ from router.domain.limit_usage import Counter, LimitUsage
 class Inspector(Protocol):
     """Reads shared state for operators."""
 
-    async def breakers(self, tenant_id: str | None = None) -> list[BreakerView]:
+    async def breakers(self, tenant_id: str) -> list[BreakerView]:
         """Return the breakers that a tenant's state holds. A breaker without state is closed and has no failures.
 
-        `tenant_id` None: the breakers of up to 10,000 tenants.
+        :raises StoreError: Redis did not answer.
+        """
+
+    def all_breakers(self, after: str = "") -> AsyncIterator[list[BreakerView]]:
+        """Return the breakers of up to 10,000 tenants in pages, from tenant `after` on, in the order of `<tenant>/`.
+
+        Reads beside decisions: never many keys at once. The list of tenants may be old by ten times what it takes to
+        read it.
 
         :raises StoreError: Redis did not answer.
         """

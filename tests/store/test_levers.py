@@ -260,7 +260,9 @@ async def test_a_damaged_tenant_hides_no_other(single: Redis, redis_url: str) ->
     nodes = SingleNode(redis_url)
     inspector = RedisInspector(store.keys, nodes)
     assert [h.tenant_id for h in await inspector.heads()] == [good]
-    assert [(v.tenant_id, v.state, v.forced) for v in await inspector.breakers()] == [(good, BreakerState.OPEN, True)]
+    assert [(v.tenant_id, v.state, v.forced) async for p in inspector.all_breakers() for v in p] == [
+        (good, BreakerState.OPEN, True)
+    ]
     for look in (inspector.heads, inspector.breakers):
         with pytest.raises(StoreError, match=bad):
             await look(bad)

@@ -31,6 +31,14 @@ class Admin(Group):
     admin_nats_read: Literal["token", "open"] = setting(
         "token", "Whether the read-only admin subjects require a token."
     )
+    admin_read_rate: int = setting(
+        25,
+        "Administrative reads a second in each pod; further ones wait for up to two seconds, then get "
+        "`service_overloaded`. Changes are not bounded.",
+        ge=1,
+        le=100_000,
+    )
+    admin_reads_at_once: int = setting(4, "Administrative reads that run at a time in each pod.", ge=1, le=1_000)
     viewer_token: SecretStr | None = setting(None, "Bearer token of role viewer, 32 characters or more.", min_length=16)
     operator_token: SecretStr | None = setting(
         None, "Bearer token of role operator, 32 characters or more.", min_length=16

@@ -1,8 +1,10 @@
 """`ports.tenants.Inspector` on Redis: decodes packed states for operators. It changes nothing and runs no script."""
 
+import asyncio
 import logging
 import struct
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
 from struct import Struct as Layout
 from typing import TypeVar
 
@@ -13,15 +15,15 @@ from router.errors import StoreError
 from router.store.keys import Keys
 from router.store.packing import FORMAT, FormatError, head
 from router.store.servers.nodes import Nodes
+from router.store.tenants.names import TenantNames, in_order
 
 LIMIT_BYTES = 132
-MAX_TENANTS = 10_000
 
 # The head of a breaker (lua/include/breaker.lua); rate ring and probes follow it.
 _BREAKER = Layout(">8sBddIBdId80sB")
 _PROBE_BYTES = 16
 _STATES = (BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN)
-_SCAN = 1000
+_PAGE = 64
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -33,25 +35,41 @@ class RedisInspector:
     def __init__(self, keys: Keys, nodes: Nodes) -> None:
         self._keys = keys
         self._nodes = nodes
+        self._names = TenantNames(keys, nodes, time.monotonic)
 
-    async def breakers(self, tenant_id: str | None = None) -> list[BreakerView]:
+    async def breakers(self, tenant_id: str) -> list[BreakerView]:
         """See `ports.tenants.Inspector.breakers`."""
-        if tenant_id is None:
-            tenants = sorted({*await self._tenants("s"), *await self._tenants("head")})
-        else:
-            tenants = [tenant_id]
-        states = await self._nodes.gather([("GET", self._keys.tenant(t).state) for t in tenants])
-        heads = {h.tenant_id: h for h in await self._heads(tenants, alone=tenant_id is not None)}
-        views: list[BreakerView] = []
-        for tenant, raw in zip(tenants, states, strict=True):
-            stored = self._readable(tenant, breakers_in, raw, alone=tenant_id is not None) or []
-            views += _with_forced(tenant, stored, heads[tenant].forced if tenant in heads else frozenset())
-        return views
+        return await self._breakers([tenant_id], alone=True)
+
+    async def all_breakers(self, after: str = "") -> AsyncIterator[list[BreakerView]]:
+        """See `ports.tenants.Inspector.all_breakers`."""
+        async for page in self._pages("s", "head", after=after):
+            yield await self._breakers(page, alone=False)
 
     async def heads(self, tenant_id: str | None = None) -> list[TenantHead]:
         """See `ports.tenants.Inspector.heads`."""
-        tenants = await self._tenants("head") if tenant_id is None else [tenant_id]
-        return await self._heads(tenants, alone=tenant_id is not None)
+        if tenant_id is not None:
+            return await self._heads([tenant_id], alone=True)
+        heads: list[TenantHead] = []
+        async for page in self._pages("head"):
+            heads += await self._heads(page, alone=False)
+        return heads
+
+    async def _pages(self, *kinds: str, after: str = "") -> AsyncIterator[list[str]]:
+        """The tenants that have such keys, a few at a time; decisions run between them."""
+        tenants = [t for t in await self._names.of(*kinds) if in_order(t) >= in_order(after)]
+        for at in range(0, len(tenants), _PAGE):
+            yield tenants[at : at + _PAGE]
+            await asyncio.sleep(0)
+
+    async def _breakers(self, tenants: list[str], *, alone: bool) -> list[BreakerView]:
+        states = await self._nodes.gather([("GET", self._keys.tenant(t).state) for t in tenants])
+        heads = {h.tenant_id: h for h in await self._heads(tenants, alone=alone)}
+        views: list[BreakerView] = []
+        for tenant, raw in zip(tenants, states, strict=True):
+            stored = self._readable(tenant, breakers_in, raw, alone=alone) or []
+            views += _with_forced(tenant, stored, heads[tenant].forced if tenant in heads else frozenset())
+        return views
 
     async def _heads(self, tenants: list[str], *, alone: bool) -> list[TenantHead]:
         raws = await self._nodes.gather([("GET", self._keys.tenant(t).head) for t in tenants])
@@ -71,16 +89,6 @@ class RedisInspector:
                 raise StoreError(f"tenant {tenant_id}: {fault}") from fault
             log.error("a value of a tenant is unreadable: %s", fault, extra={"tenant_id": tenant_id})
             return None
-
-    async def _tenants(self, kind: str) -> list[str]:
-        """Tenants that have a key of this kind, at most 10,000; scanned in steps, so that no node is blocked."""
-        prefix = f"{self._keys.schema}:"
-        tenant_ids: set[str] = set()
-        for key in await self._nodes.scan(f"{prefix}{{*}}:*:{kind}", _SCAN, MAX_TENANTS):
-            parts = key.decode(errors="replace").split(":")
-            if len(parts) == 4 and parts[3] == kind:
-                tenant_ids.add(parts[2])
-        return sorted(tenant_ids)
 
 
 def _with_forced(tenant_id: str, stored: list[BreakerView], forced: frozenset[bytes]) -> list[BreakerView]:

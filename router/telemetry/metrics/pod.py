@@ -15,6 +15,9 @@ class PodMetrics:
             "Admin acts over NATS, by outcome: done, forbidden (token or role), or an error code.",
             labels=("act", "outcome"),
         )
+        self.admin_reads_shared = families.counter(
+            "admin_reads_shared", "Administrative reads over all tenants that shared the answer of an equal one."
+        )
         self.admin_wrong_tokens = families.counter(
             "admin_wrong_tokens", "Admin acts refused because their token is unknown."
         )

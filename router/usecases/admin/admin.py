@@ -1,5 +1,7 @@
 """The admin surface over NATS: check the token, run an act of `acts.ACTS`, record the use of the token.
 
+Acts of viewers only read. They are bounded, and shared over all tenants (`usecases.admin.reads`).
+
 Acts answer from shared state, so every pod gives the same answer. Read access: everybody if ROUTER_ADMIN_NATS_READ is
 `open`, for the acts that may be open; else every holder of a token, whatever its role.
 """
@@ -8,8 +10,12 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
+import orjson
+from msgspec import Struct
+
 from router.domain.audit import Actor
 from router.domain.decision import Code, Refused
+from router.domain.json import JsonObject
 from router.domain.roles import Holder, Role
 from router.errors import InvalidInput, QuotaExceeded, RevisionConflict, StoreError
 from router.log_throttle import LogThrottle
@@ -21,6 +27,7 @@ from router.usecases.admin.act_fields import ActFields
 from router.usecases.admin.act_replies import refused_input
 from router.usecases.admin.acts import ACTS
 from router.usecases.admin.acts.act import AdminServices, Answer
+from router.usecases.admin.reads import Reads, TooManyReads
 from router.usecases.messages.input_defects import InputDefects
 from router.wire.admin import AdminRequest, decode_admin, encode_admin
 from router.wire.fields import identifier
@@ -32,6 +39,13 @@ log = logging.getLogger(__name__)
 
 # Only open acts run without a token, and these write nothing.
 _ANONYMOUS = Actor("anonymous")
+
+
+class Answered(Struct, frozen=True):
+    """An answer and the body of its reply."""
+
+    answer: Answer
+    body: bytes
 
 
 class Admin:
@@ -49,10 +63,12 @@ class Admin:
         levers: LeverStore,
         telemetry: Telemetry,
         *,
+        reads: Reads[Answered],
         on_wrong_token: Callable[[], None] = lambda: None,
         legacy_codes: bool = False,
     ) -> None:
         self._services = services
+        self._reads = reads
         self._tokens = tokens
         self._levers = levers
         self._telemetry = telemetry
@@ -70,9 +86,32 @@ class Admin:
         self._defects.count(request.warnings)
         holder = self._tokens.holder(request.token)
         refused = self._forbidden(name, holder)
-        answer = refused or await self._execute(name, request, holder)
-        await self._record_use(name, request, holder, answer=answer, forbidden=refused is not None)
-        return self._refusal(answer) if isinstance(answer, Refused) else (encode_admin(answer), {})
+        answered = self._answered(refused) if refused is not None else await self._bounded(name, request, holder)
+        await self._record_use(name, request, holder, answer=answered.answer, forbidden=refused is not None)
+        return answered.body, {}
+
+    async def _bounded(self, name: str, request: AdminRequest, holder: Holder | None) -> Answered:
+        """Execute the act; a read within the bounds, and shared if it is over all tenants."""
+
+        async def execute() -> Answered:
+            return self._answered(await self._execute(name, request, holder))
+
+        act = ACTS.get(name)
+        if act is None or act.role is not Role.VIEWER:
+            return await execute()
+        shared_as = None
+        if request.fields.get("tenant_id") is None:
+            fields = orjson.dumps(request.fields, option=orjson.OPT_SORT_KEYS)
+            shared_as = name, None if holder is None else holder.role, fields
+        try:
+            return await self._reads.run(execute, shared_as=shared_as)
+        except TooManyReads as fault:
+            details: JsonObject = {"retry_after_ms": fault.retry_after_ms}
+            return self._answered(Refused(Code.SERVICE_OVERLOADED, "too many administrative reads", details))
+
+    def _answered(self, answer: Answer) -> Answered:
+        body = self._refusal(answer)[0] if isinstance(answer, Refused) else encode_admin(answer)
+        return Answered(answer, body)
 
     def _refusal(self, refused: Refused) -> Reply:
         return encode(refused, request_id=None, trace_id=None, legacy_codes=self._legacy_codes), {}

@@ -1,7 +1,7 @@
 """Who may do which admin act: every act by every role, over levers in memory."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -17,6 +17,7 @@ from router.domain.roles import Role
 from router.domain.task import Action
 from router.errors import StoreUnavailable
 from router.ports.tenants import KindCensus, Purged, TenantContents
+from router.store.tenants.names import in_order
 from router.telemetry import Telemetry
 from router.usecases.admin.access import AdminTokens
 from router.usecases.admin.act_fields import ActFields
@@ -25,6 +26,7 @@ from router.usecases.admin.acts.act import Act, AdminServices
 from router.usecases.admin.admin import Admin
 from router.usecases.admin.overrides import OverrideService
 from router.usecases.admin.purge import Purger
+from router.usecases.admin.reads import ReadBounds, Reads
 from router.usecases.policies.cache import PolicyCache
 from router.usecases.policies.publish import PolicyPublisher
 from tests.usecases.fakes.extensions import Records
@@ -72,6 +74,8 @@ class MemoryLevers:
         self.roles: list[tuple[Actor, str, str | None, str]] = []
         self.views: list[BreakerView] = []
         self.away = False
+        self.reads = 0
+        self.pages: list[str] = []
 
     async def drain(self, tenant_id: str, provider: str, *, on: bool, by: Actor, why: str | None = None) -> ActOutcome:
         """Remember."""
@@ -101,12 +105,22 @@ class MemoryLevers:
             raise StoreUnavailable("away")
         self.roles.append((by, act, tenant_id, outcome))
 
-    async def breakers(self, tenant_id: str | None = None) -> list[BreakerView]:
+    async def breakers(self, tenant_id: str) -> list[BreakerView]:
         """What the test says."""
-        return self.views
+        self.reads += 1
+        return [v for v in self.views if v.tenant_id == tenant_id]
+
+    async def all_breakers(self, after: str = "") -> AsyncIterator[list[BreakerView]]:
+        """One tenant a page."""
+        self.reads += 1
+        for tenant in sorted({v.tenant_id for v in self.views}, key=in_order):
+            if in_order(tenant) >= in_order(after):
+                self.pages.append(tenant)
+                yield [v for v in self.views if v.tenant_id == tenant]
 
     async def heads(self, tenant_id: str | None = None) -> list[TenantHead]:
         """The one there is."""
+        self.reads += 1
         return [self.head] if tenant_id in (None, "acme") else []
 
     def _pulled(self, what: str, by: Actor) -> ActOutcome:
@@ -153,7 +167,8 @@ class MemoryTenants:
 class Surface:
     """The admin acts over fakes."""
 
-    def __init__(self, *, open_reading: bool = False) -> None:
+    def __init__(self, *, open_reading: bool = False, bounds: ReadBounds | None = None) -> None:
+        self.now = 1000.0
         self.levers = MemoryLevers()
         self.store = MemoryPolicies()
         self.tenants = MemoryTenants()
@@ -174,6 +189,7 @@ class Surface:
             AdminTokens([*tokens, ("dora", Role.OPERATOR, SECRET_OF_DORA)], open_reading=open_reading),
             self.levers,
             self.telemetry,
+            reads=Reads(bounds or ReadBounds(per_s=1e6), lambda: self.now, self.telemetry.admin_reads_shared.inc),
         )
 
     async def act(self, name: str, token: str | None = None, body: Any = BODY, **headers: str) -> dict[str, Any]:
@@ -386,3 +402,81 @@ def test_no_token_is_kept() -> None:
     tokens = AdminTokens([("dora", Role.OPERATOR, SECRET_OF_DORA)], open_reading=False)
     assert SECRET_OF_DORA not in repr(vars(tokens))
     assert SECRET_OF_DORA.encode() not in repr(vars(tokens)).encode()
+
+
+def _view(tenant: str, provider: str = "a") -> BreakerView:
+    return BreakerView(
+        tenant_id=tenant,
+        provider_entry=provider_entry(provider),
+        state=BreakerState.OPEN,
+        opened_at_ms=1,
+        next_probe_at_ms=2,
+        failures_in_a_row=1,
+    )
+
+
+async def test_equal_reads_over_all_tenants_are_shared_for_a_second() -> None:
+    """By equal roles only; another body is another read; after a second it is read again."""
+    surface = Surface()
+    viewer, operator = SECRETS[Role.VIEWER], SECRETS[Role.OPERATOR]
+    for _ in range(10):
+        assert (await surface.act("list_tenants", viewer, {}))["ok"]
+    assert surface.levers.reads == 1
+    await surface.act("list_tenants", operator, {})
+    assert surface.levers.reads == 2
+    await surface.act("list_tenants", SECRET_OF_DORA, {})
+    assert surface.levers.reads == 2
+    await surface.act("list_tenants", viewer, {"limit": 5})
+    assert surface.levers.reads == 3
+    surface.now += 1
+    await surface.act("list_tenants", viewer, {})
+    assert surface.levers.reads == 4
+    assert len(surface.levers.roles) == 14
+
+
+@pytest.mark.parametrize("act", ["list_providers", "get_circuit_breaker_states"])
+async def test_reads_of_one_tenant_are_never_shared(surface: Surface, act: str) -> None:
+    """A lever must show at once."""
+    for n in range(5):
+        before = surface.levers.reads
+        await surface.act(act, SECRETS[Role.VIEWER], {"tenant_id": "acme"})
+        assert surface.levers.reads > before, n
+
+
+async def test_a_role_that_may_not_read_gets_no_shared_answer() -> None:
+    """The token is checked first."""
+    surface = Surface()
+    await surface.act("list_tenants", SECRETS[Role.VIEWER], {})
+    assert (await surface.act("list_tenants", None, {}))["error"]["code"] == "unauthorized"
+    assert (await surface.act("list_tenants", "wrong", {}))["error"]["code"] == "unauthorized"
+
+
+async def test_reads_above_the_rate_are_overload_and_changes_are_not(surface: Surface) -> None:
+    """At two reads in five seconds: the second of a moment is refused with a time, and a lever works."""
+    surface = Surface(bounds=ReadBounds(per_s=0.4))
+    await surface.store.apply("acme", "default", ONE, expect_revision=0)
+    viewer = SECRETS[Role.VIEWER]
+    assert (await surface.act("list_providers", viewer, {"tenant_id": "acme"}))["ok"]
+    error = (await surface.act("list_providers", viewer, {"tenant_id": "acme"}))["error"]
+    assert error["code"] == "service_overloaded"
+    assert 2000 < error["details"]["retry_after_ms"] <= 2501
+    for _ in range(20):
+        assert (await surface.act("drain_provider", SECRETS[Role.OPERATOR]))["ok"]
+
+
+async def test_a_page_of_breakers_reads_no_more_than_it_shows() -> None:
+    """From the cursor's tenant on, until the page is full; every breaker comes once, in the order of the cursor."""
+    surface = Surface()
+    tenants = ["a", "a-b", "a.b", "a0", "b", "c"]
+    surface.levers.views = [_view(t, p) for t in tenants for p in ("x", "y")]
+    body: dict[str, Any] = {"limit": 3}
+    shown: list[tuple[str, str]] = []
+    while True:
+        reply = await surface.act("get_circuit_breaker_states", SECRETS[Role.VIEWER], body)
+        shown += [(s["tenant_id"], s["provider_id"]) for s in reply["states"]]
+        if "cursor" not in reply:
+            break
+        body = {"limit": 3, "cursor": reply["cursor"]}
+    assert len(set(shown)) == len(shown) == 12
+    assert surface.levers.pages[:2] == ["a-b", "a.b"]
+    assert len(surface.levers.pages) <= 2 * len(tenants)

@@ -1,5 +1,7 @@
 """Alerts of breakers end although nobody saw the breaker close."""
 
+from collections.abc import AsyncIterator
+
 import pytest
 
 from router.domain.levers import BreakerState, BreakerView, TenantHead
@@ -20,7 +22,11 @@ class Room:
         assert condition == "breaker_opened"
         return SCOPES
 
-    async def breakers(self, tenant_id: str | None = None) -> list[BreakerView]:
+    def all_breakers(self, after: str = "") -> AsyncIterator[list[BreakerView]]:
+        """Not asked for here."""
+        raise NotImplementedError
+
+    async def breakers(self, tenant_id: str) -> list[BreakerView]:
         return [v for v in self._views if v.tenant_id == tenant_id]
 
     async def heads(self, tenant_id: str | None = None) -> list[TenantHead]:

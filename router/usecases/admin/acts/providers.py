@@ -1,5 +1,7 @@
 """Acts about providers: their breakers and overrides."""
 
+import asyncio
+
 from router.domain.audit import Actor
 from router.domain.extension_health import ExtensionRecord
 from router.domain.json import JsonValue
@@ -14,21 +16,27 @@ from router.usecases.admin.paging import page
 from router.usecases.policies.lookups import policies_of
 from router.wire.extension_views import extension_state
 
+READ_AT_ONCE = 16
+
 
 async def _breaker_states(services: AdminServices, body: ActFields, _by: Actor) -> Answer:
     """List breakers of providers, and without a tenant of extensions too, in pages."""
     tenant = body.optional_tenant()
     cursor, limit = body.cursor(), body.limit()
     body.check()
-    breakers: list[tuple[str, BreakerView | ExtensionRecord]] = [
-        (f"{v.tenant_id}/{v.provider_entry.hex()}", v) for v in await services.inspector.breakers(tenant)
-    ]
-    if tenant is None:
+    breakers: list[tuple[str, BreakerView | ExtensionRecord]] = []
+    if tenant is not None:
+        breakers += _keyed(await services.inspector.breakers(tenant))
+    else:
+        async for views in services.inspector.all_breakers(cursor.partition("/")[0]):
+            breakers += [(key, view) for key, view in _keyed(views) if key > cursor]
+            if len(breakers) > limit:
+                break
         records = await services.extensions.records()
         # "~" is in no tenant's name and sorts after all of them.
         breakers += [(f"~/{r.name.text}", r) for r in records if r.opened_at_ms]
     shown, paging = page(breakers, cursor, limit)
-    names = {t: await _provider_names(services, t) for t in {v.tenant_id for v in shown if isinstance(v, BreakerView)}}
+    names = await _provider_names(services, sorted({v.tenant_id for v in shown if isinstance(v, BreakerView)}))
     states: list[JsonValue] = [
         named_breaker_facts(view, names[view.tenant_id]) if isinstance(view, BreakerView) else extension_state(view)
         for view in shown
@@ -36,8 +44,20 @@ async def _breaker_states(services: AdminServices, body: ActFields, _by: Actor) 
     return {"states": states, **paging}
 
 
-async def _provider_names(services: AdminServices, tenant_id: str) -> dict[bytes, str]:
-    return {provider_entry(n): n for n in named_providers(await policies_of(services.policies, tenant_id))}
+def _keyed(views: list[BreakerView]) -> list[tuple[str, BreakerView]]:
+    return [(f"{v.tenant_id}/{v.provider_entry.hex()}", v) for v in views]
+
+
+async def _provider_names(services: AdminServices, tenants: list[str]) -> dict[str, dict[bytes, str]]:
+    """The names of each tenant's providers, by store entry. A few tenants are read at a time, beside decisions."""
+    names: dict[str, dict[bytes, str]] = {}
+    for at in range(0, len(tenants), READ_AT_ONCE):
+        group = tenants[at : at + READ_AT_ONCE]
+        found = await asyncio.gather(*(policies_of(services.policies, t) for t in group))
+        for tenant, policies in zip(group, found, strict=True):
+            names[tenant] = {provider_entry(n): n for n in named_providers(policies)}
+        await asyncio.sleep(0)
+    return names
 
 
 async def _list_providers(services: AdminServices, body: ActFields, by: Actor) -> Answer:
