@@ -1,7 +1,7 @@
 # Needs: make and Python ≥ 3.11. Everything else is installed into .venv from requirements.lock, by hash.
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-unit test-long test-rights test-docker lint types audit swaps mutate bench bench-compare chaos survive proto docs chart tools e2e-compose e2e-k8s lock
+.PHONY: help venv run test test-unit test-long test-rights test-docker lint types audit swaps mutate bench bench-compare chaos survive soak proto docs chart tools e2e-compose e2e-k8s lock
 
 help: ## what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -57,6 +57,9 @@ chaos: venv ## faults against a fleet under load, and what must hold after them 
 
 survive: venv ## what the fleet does under each fault, one row each (ARGS=--short, --only redis, --list, --write)
 	@$(BIN)/python -m tests.survive $(ARGS)
+
+soak: venv ## half an hour of churn; memory, files, tasks, keys and p99 must stay flat (ARGS="--minutes 5")
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 proto: venv ## generate the protobuf code again
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python proto/generate.py

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Self
 import pytest
 
 from router.app.adapter_settings import nats_account
-from router.bus.client.rights import authorization, user
+from router.bus.rights import authorization, user
 from router.domain.access import Party
 from router.settings import load
 from router.store.servers.rights import Server, acl_rules

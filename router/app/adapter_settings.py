@@ -3,7 +3,7 @@
 from urllib.parse import unquote, urlsplit
 
 from router.bus.client.options import BusOptions, js_prefix_of
-from router.bus.client.rights import Account
+from router.bus.rights import Account
 from router.bus.streams.consumers import WORKERS, consumers
 from router.bus.streams.specs import ConsumerSpec, StreamSpec
 from router.domain.access import ROLES
@@ -18,8 +18,6 @@ from router.settings.tokens import SHORTEST_SOON, named_tokens
 from router.store.audit.retention import RetentionBounds
 from router.store.decide.calls import LaneSettings
 from router.store.policies import Bounds
-from router.store.servers.options import Access
-from router.store.servers.rights import Server
 from router.usecases.admin.access import AdminTokens
 from router.usecases.decide.intake import DecideSettings
 from router.usecases.policies.cache_settings import CacheSettings
@@ -49,33 +47,6 @@ def bus_options(s: Settings) -> BusOptions:
         tls_key=None if s.nats_tls_key is None else str(s.nats_tls_key),
         tls_first=s.nats_tls_first,
     )
-
-
-def redis_server(s: Settings) -> Server:
-    """The settings that the rights in Redis depend on."""
-    return Server(
-        schema=s.store_schema,
-        cluster=s.redis_cluster,
-        wait_replicas=s.wait_replicas > 0,
-        database=redis_url.database(s.redis_url),
-    )
-
-
-def redis_access(s: Settings) -> Access:
-    """Credentials and TLS files of Redis."""
-    return Access(
-        username=s.redis_username,
-        password=None if s.redis_password is None else s.redis_password.get_secret_value(),
-        tls_ca=None if s.redis_tls_ca is None else str(s.redis_tls_ca),
-        tls_cert=None if s.redis_tls_cert is None else str(s.redis_tls_cert),
-        tls_key=None if s.redis_tls_key is None else str(s.redis_tls_key),
-    )
-
-
-def insecure_redis(s: Settings) -> list[str]:
-    """What weakens TLS to Redis, by variable; the settings permit it."""
-    urls = (("ROUTER_REDIS_URL", s.redis_url), ("ROUTER_REDIS_REPLICA_URL", s.redis_replica_url))
-    return [f"{name}: {found}" for name, url in urls if url is not None for found in redis_url.weakened(url)]
 
 
 def audit_ms(s: Settings) -> int:
@@ -277,6 +248,7 @@ def secrets_of(s: Settings) -> tuple[str, ...]:
         s.nats_password,
         s.nats_token,
         s.redis_password,
+        s.redis_sentinel_password,
         s.audit_identity_key,
     )
     tokens = (token for _, _, token in _tokens(s))

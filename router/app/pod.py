@@ -20,11 +20,12 @@ from functools import partial
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
 from router import __version__
-from router.app.adapter_settings import insecure_redis, secrets_of, short_tokens
+from router.app.adapter_settings import secrets_of, short_tokens
 from router.app.audit import AuditParts
 from router.app.deciding import DecideParts
 from router.app.platform import Platform
 from router.app.policies import PolicyParts
+from router.app.redis_nodes import insecure_redis
 from router.app.services import Services
 from router.app.tasks import TaskParts
 from router.bus import announce, workers
@@ -238,6 +239,7 @@ class Pod:
             flush_left_out()
             self._tasks.tick()
             self._audit.watch.tick()
+            t.loop_tasks.set(len(asyncio.all_tasks()))
             t.in_flight.set(self._deciding.decide.in_flight)
             t.policy_loads_waiting.set(self._policies.cache.loads_waiting)
             t.nats_connected.set(int(platform.bus.connected))

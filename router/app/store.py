@@ -8,10 +8,9 @@ from router.app.adapter_settings import (
     audit_ms,
     lane_settings,
     policy_bounds,
-    redis_access,
-    redis_server,
     retention_bounds,
 )
+from router.app.redis_nodes import redis_nodes, redis_replica, redis_server
 from router.domain.degraded import Degradable
 from router.domain.task import BreakerTurn, Move
 from router.errors import StoreError, StoreForbidden
@@ -29,10 +28,9 @@ from router.store.figures import RedisFigures
 from router.store.keys import Keys
 from router.store.levers import RedisLevers, lever_scripts
 from router.store.policies import RedisPolicies
-from router.store.servers.cluster import Cluster
 from router.store.servers.facts import RedisServers
 from router.store.servers.meta import RedisEpochs, RedisMeta
-from router.store.servers.nodes import Nodes, SingleNode
+from router.store.servers.nodes import Nodes
 from router.store.servers.rights import Missing
 from router.store.servers.rights import missing as missing_rights
 from router.store.tasks.delivery_failures import RedisDeliveryFailures
@@ -54,8 +52,7 @@ class Store:
     """All Redis adapters of a pod. Nothing is connected before `open`."""
 
     def __init__(self, s: Settings, hooks: StoreHooks) -> None:
-        nodes_type = Cluster if s.redis_cluster else SingleNode
-        self.nodes: Nodes = nodes_type(s.redis_url, redis_access(s))
+        self.nodes: Nodes = redis_nodes(s)
         self.keys = Keys(s.store_schema, s.partitions)
         self._script = script = decide_script()
         self._server = redis_server(s)
@@ -77,9 +74,7 @@ class Store:
             on_moved=hooks.moved,
         )
         # Audit reads (people, exports) may go to a replica.
-        self._read_nodes = (
-            self.nodes if s.redis_replica_url is None else SingleNode(s.redis_replica_url, redis_access(s))
-        )
+        self._read_nodes = redis_replica(s) or self.nodes
         self.audit = RedisAudit(self.keys, self._read_nodes, on_read=hooks.audit_read)
         bounds = retention_bounds(s)
         self.retention = RedisRetention(self.keys, self.nodes, bounds, shared_calls=not s.redis_cluster)

@@ -21,12 +21,14 @@ def redis(party: PartyOption = None, json: JsonOption = False) -> None:
     """Print ACL users for Redis: standard output is an ACL file, which has no comments; notes go to standard error.
 
     They follow the settings: ROUTER_STORE_SCHEMA, ROUTER_REDIS_CLUSTER, ROUTER_WAIT_REPLICAS, the database of the URL.
+    With ROUTER_REDIS_SENTINELS, the users of sentinels and replicas are printed, too.
     """
-    from router.app.adapter_settings import redis_server
+    from router.app.redis_nodes import redis_server
     from router.settings import load
-    from router.store.servers.rights import acl_rules
+    from router.store.servers.rights import REPLICA_IN_REDIS, SENTINEL_IN_REDIS, acl_rules
 
-    server = redis_server(load())
+    settings = load()
+    server = redis_server(settings)
     rules = {p: acl_rules(p, server) for p in party or Party}
     if json:
         print_json({p.value: of_party for p, of_party in rules.items()})
@@ -35,7 +37,27 @@ def redis(party: PartyOption = None, json: JsonOption = False) -> None:
         note(f"{p}: {HOLDS[p]}" + ("" if of_party else "; needs nothing in Redis"))
         if of_party:
             print_line(f"user router-{p} on >{PLACEHOLDER} {of_party}")
+    if settings.redis_sentinels and party is None:
+        note("sentinel: the sentinels themselves (sentinel auth-user); replica: the replicas (masteruser)")
+        print_line(f"user router-sentinel on >{PLACEHOLDER} {' '.join(SENTINEL_IN_REDIS.split())}")
+        print_line(f"user router-replica on >{PLACEHOLDER} {REPLICA_IN_REDIS}")
+        note("the parties have users in the sentinels, too: `router acl sentinel` prints them")
     note("the user `default` stays as it is: switch it off with the line `user default off`")
+
+
+@app.command()
+def sentinel(party: PartyOption = None, json: JsonOption = False) -> None:
+    """Print ACL users for the sentinels, as an ACL file; notes go to standard error. They ask for the primary only."""
+    from router.store.servers.rights import Server, acl_rules, sentinel_rules
+
+    rules = {p: sentinel_rules() if acl_rules(p, Server()) else "" for p in party or Party}
+    if json:
+        print_json({p.value: of_party for p, of_party in rules.items()})
+        return
+    for p, of_party in rules.items():
+        note(f"{p}: {HOLDS[p]}" + ("" if of_party else "; needs nothing in Redis"))
+        if of_party:
+            print_line(f"user router-{p} on >{PLACEHOLDER} {of_party}")
 
 
 @app.command()
@@ -67,7 +89,7 @@ def nats(
     import msgspec
 
     from router.app.adapter_settings import nats_account
-    from router.bus.client.rights import authorization, user
+    from router.bus.rights import authorization, user
     from router.settings import load
 
     if name is not None and (len(party or ()) != 1 or re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name) is None):

@@ -57,11 +57,16 @@ async def _run(s: "Settings", tenant: str, pods: int, *, allow_volatile: bool) -
     from router.selftest.nats import NatsChecks
     from router.selftest.redis import RedisChecks
     from router.selftest.run import run
+    from router.selftest.sentinels import SentinelChecks
     from router.store.servers.facts import RedisServers
+    from router.store.servers.sentinels import SentinelPrimary
 
     async with open_store(s) as store, open_bus(s) as bus:
         servers = RedisServers(store.nodes, stated_policy=s.redis_maxmemory_policy, allow_eviction=s.allow_eviction)
         redis = RedisChecks(store.nodes, servers, allow_volatile=allow_volatile)
         nats = NatsChecks(bus, Streams(bus, stream_specs(s), durable_consumers(s)))
         fleet = FleetChecks(bus, store.nodes, store.keys, tenant=tenant, pods=pods)
-        return await run(redis, nats, fleet)
+        sentinels = None
+        if isinstance(store.nodes, SentinelPrimary):
+            sentinels = SentinelChecks(store.nodes.sentinels, wait_replicas=s.wait_replicas)
+        return await run(redis, nats, fleet, sentinels)

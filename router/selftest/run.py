@@ -8,17 +8,21 @@ from router.selftest.check import Check, NotChecked, NotSeen, Verdict
 from router.selftest.fleet import FleetChecks
 from router.selftest.nats import NatsChecks
 from router.selftest.redis import RedisChecks
+from router.selftest.sentinels import SentinelChecks
 
 Act = Callable[[], Awaitable[str]]
 
 
-async def run(redis: RedisChecks, nats: NatsChecks, fleet: FleetChecks) -> list[Check]:
+async def run(
+    redis: RedisChecks, nats: NatsChecks, fleet: FleetChecks, sentinels: SentinelChecks | None = None
+) -> list[Check]:
     """Run the checks and return their results."""
     checks: tuple[tuple[str, Act], ...] = (
         ("Redis version", redis.version),
         ("Redis eviction", redis.eviction),
         ("Redis persistence", redis.persistence),
         ("Redis clock", redis.clock),
+        *(() if sentinels is None else (("Redis sentinels", sentinels.agree),)),
         ("NATS version", nats.version),
         ("streams and consumers", nats.streams),
         ("request subjects", nats.request_subjects),

@@ -66,6 +66,28 @@ def _redis(s: Settings) -> Iterator[Contradiction]:
     if (s.redis_tls_cert is None) != (s.redis_tls_key is None):
         yield ("redis_tls_cert", "redis_tls_key"), "certificate and key go together: set both or neither"
 
+    yield from _sentinels(s)
+
+
+def _sentinels(s: Settings) -> Iterator[Contradiction]:
+    prefix = "redis_sentinel_"
+    fields = Settings.model_fields
+    given = [n for n in s.model_fields_set if n.startswith(prefix) and getattr(s, n) != fields[n].default]
+    if not s.redis_sentinels:
+        for name in sorted(given):
+            yield (name, "redis_sentinels"), "has no effect without ROUTER_REDIS_SENTINELS: set that, or remove it"
+        return
+    if s.redis_cluster:
+        yield ("redis_sentinels", "redis_cluster"), "a Redis Cluster has no sentinels: remove one of them"
+    if s.redis_url.startswith("unix:"):
+        yield ("redis_sentinels", "redis_url"), "sentinels name addresses, not socket files: set redis:// or rediss://"
+    if (s.redis_sentinel_tls_cert is None) != (s.redis_sentinel_tls_key is None):
+        names = ("redis_sentinel_tls_cert", "redis_sentinel_tls_key")
+        yield names, "certificate and key go together: set both or neither"
+    for part in ("ca", "cert", "key"):
+        if getattr(s, f"{prefix}tls_{part}") is not None and not s.redis_sentinel_tls:
+            yield (f"{prefix}tls_{part}", f"{prefix}tls"), "works only over TLS: set ROUTER_REDIS_SENTINEL_TLS=true"
+
 
 def _redis_login(s: Settings, field: str, url: str) -> Iterator[Contradiction]:
     user, password = redis_url.login(url)

@@ -126,6 +126,27 @@ def _is_sound(url: str) -> bool:
         return False
 
 
+def host_port(text: str, default: int) -> tuple[str, int]:
+    """Host and port of `host:port`, `host`, `[IPv6]:port`.
+
+    :raises ValueError: it is none of these.
+    """
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or port == 0 or set(text) & set("/?#@ ") or text.endswith(":"):
+        raise ValueError("expected host:port, such as sentinel-0:26379 or [::1]:26379")
+    return host, port or default
+
+
+def _sentinel(value: str) -> str:
+    host_port(value, SENTINEL_PORT)
+    return value
+
+
+SENTINEL_PORT = 26379
 Ms = Annotated[int, BeforeValidator(_duration("ms")), Unit("ms", is_duration=True)]
 Seconds = Annotated[int, BeforeValidator(_duration("s")), Unit("s", is_duration=True)]
 Size = Annotated[int, BeforeValidator(_size), Unit("bytes")]
@@ -138,6 +159,7 @@ NatsUrls = Annotated[
     BeforeValidator(_comma_list),
 ]
 RedisUrl = Annotated[str, AfterValidator(redis_url.check)]
+Sentinels = Annotated[tuple[Annotated[str, AfterValidator(_sentinel)], ...], BeforeValidator(_comma_list)]
 HttpUrl = Annotated[str, AfterValidator(_url("http", "https"))]
 StreamName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 

@@ -135,6 +135,12 @@ KEYS = {
         ttl="last deadline + 5 min; after the end, its tombstone's",
         holds="work item of a dispatched task; after the end its final result, until that is published",
     ),
+    "wait": KeyKind(
+        "<schema>:{p}:~:wait",
+        type="string",
+        ttl="1 s",
+        holds="nothing; with ROUTER_WAIT_REPLICAS written before WAIT, so that repeated answers wait for replicas too",
+    ),
     "final": KeyKind(
         "<schema>:{p}:~:final:<task>",
         type="string",

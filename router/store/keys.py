@@ -107,6 +107,11 @@ class TenantKeys(Struct, frozen=True):
         """The work item."""
         return b"%bjob:%b" % (self.shared, task_id)
 
+    @property
+    def wait(self) -> bytes:
+        """What is written before WAIT."""
+        return self.shared + b"wait"
+
     def final(self, task_id: bytes) -> bytes:
         """The final result of a task that is kept for repeats."""
         return b"%bfinal:%b" % (self.shared, task_id)

@@ -25,6 +25,7 @@ class Event(StrEnum):
     STORE_REFUSES = "store.refuses"
     STORE_BACK = "store.back"
     STORE_TLS_INSECURE = "store.tls_insecure"
+    STORE_PRIMARY_MOVED = "store.primary_moved"
     STORE_RESEEDED = "store.reseeded"
     STORE_ROW_FAULT = "store.row_fault"
     STORE_CLOCK_STEPPED = "store.clock_stepped"

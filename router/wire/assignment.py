@@ -216,16 +216,18 @@ def final_result(
     return (short, None) if len(data) > max_bytes else (data, short)
 
 
-class _FinalStatus(Struct):
+class _FinalEnd(Struct):
     status: str = ""
+    error_code: str | None = None
 
 
-_final_status_decoder = msgspec.json.Decoder(_FinalStatus)
+_final_end_decoder = msgspec.json.Decoder(_FinalEnd)
 
 
-def final_status(body: bytes) -> str:
-    """The status in a final result of this module."""
-    return _final_status_decoder.decode(body).status
+def final_end(body: bytes) -> tuple[str, str | None]:
+    """The status and the error code in a final result of this module."""
+    end = _final_end_decoder.decode(body)
+    return end.status, end.error_code
 
 
 def final_result_to_keep(body: bytes, max_output_bytes: int) -> bytes:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from router.app.adapter_settings import bus_options, decide_settings, redis_access
+from router.app.adapter_settings import bus_options, decide_settings
+from router.app.redis_nodes import redis_access
 from router.settings import load
 
 

@@ -33,6 +33,25 @@ class Heard:
         return self.items
 
 
+async def only_the_first_connects(server: NatsProcess, good: Bus, bad: Bus) -> None:
+    """Of two buses to a server, `good` sends and receives, and `bad` goes on failing; all of them are stopped."""
+    heard, failed = Heard(), Heard()
+    bad.on_error.append(failed)
+    try:
+        await good.start()
+        await bad.start()
+        assert await good.wait_connected(10)
+        await good.subscribe("inside", lambda _s, _r, data, _h: heard(data))
+        good.publish("inside", b"in")
+        assert await heard.until(1) == [b"in"]
+        await failed.until(2)
+        assert not bad.connected
+    finally:
+        await good.close()
+        await bad.close()
+        await asyncio.to_thread(server.stop)
+
+
 @pytest.fixture
 async def bus(nats_url: str) -> AsyncIterator[Bus]:
     """Connected to the session's server."""

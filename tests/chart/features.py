@@ -32,6 +32,20 @@ FEATURES: dict[str, Values] = {
             "tls": {"existingSecret": "redis-ca", "mutual": True},
         }
     },
+    "redis behind sentinels": {
+        "redis": {
+            "url": "rediss://redis:6380/0",
+            "existingSecret": "redis",
+            "tls": {"existingSecret": "redis-ca"},
+            "sentinel": {
+                "addresses": ["sentinel-0:26379", "sentinel-1:26380"],
+                "master": "fleet",
+                "username": "router",
+                "existingSecret": "sentinels",
+                "tls": True,
+            },
+        }
+    },
     "redis with a replica": {
         "redis": {"url": "redis://redis:6379/0", "replicaUrl": "redis://redis-replica:6381/0"},
     },

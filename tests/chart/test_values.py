@@ -40,6 +40,10 @@ GUARDS: dict[str, Values] = {
     },
     "write rediss://": {"redis": {"url": "redis://redis:6379", "tls": {"existingSecret": "ca"}}},
     "write tls:// in all of them": {"nats": {"urls": ["tls://a:4222", "nats://b:4222"]}},
+    "drop redis.sentinel.addresses or redis.cluster": {
+        "redis": {"url": "redis://redis:6379", "cluster": True, "sentinel": {"addresses": ["s:26379"]}}
+    },
+    "set redis.sentinel.addresses": {"redis": {"url": "redis://redis:6379", "sentinel": {"tls": True}}},
     "redis.tls.mutual needs a certificate": {"redis": {"url": "rediss://redis:6379", "tls": {"mutual": True}}},
     "redis.replicaUrl has no TLS": {"redis": {"url": "rediss://redis:6379", "replicaUrl": "redis://replica:6379"}},
     "nats.tls.mutual needs a certificate": {"nats": {"urls": ["tls://nats:4222"], "tls": {"mutual": True}}},

@@ -13,7 +13,7 @@ import pytest
 from nats.js.api import AckPolicy
 
 from router.app.adapter_settings import nats_account
-from router.bus.client.rights import authorization, user
+from router.bus.rights import authorization, user
 from router.cli import main
 from router.cli.shared.exits import Exit
 from router.cli.shared.parties import COMMANDS

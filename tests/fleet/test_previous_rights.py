@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from router.app.adapter_settings import nats_account
-from router.bus.client.rights import user
+from router.bus.rights import user
 from router.bus.streams.specs import matches
 from router.domain.access import Party
 from router.settings import load

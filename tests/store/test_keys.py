@@ -83,6 +83,7 @@ def test_all_keys_of_a_tenant_have_one_slot() -> None:
             tenant.steps(b"{}{}{}{}{}"),
             tenant.task(task),
             tenant.job(task),
+            tenant.wait,
             keys.outbox(tenant.partition),
         )
         assert {key_slot(k) for k in made} == {key_slot(keys.tag(tenant.partition))}
@@ -131,7 +132,7 @@ def test_every_key_that_is_written_is_in_the_table(store: Store) -> None:
         assert isinstance(ttl, int)
         assert (ttl > 0) == (kind.ttl != "none" and not kind.ttl.startswith("bounded")), (key, ttl)
     others = {"meta", "epochs", "extensions", "head", "policies", "history", "acts", "unknown", "audit_marks", "retain"}
-    others |= {"census", "strikes", "final"}
+    others |= {"census", "strikes", "final", "wait"}
     assert seen | others == set(KEYS)
     assert not seen & others
     assert store.value(store.keys.task(task_id(first.decision_id))) is not None

@@ -37,6 +37,14 @@
 {{- if and .Values.redis.tls.existingSecret (not (hasPrefix "rediss://" .Values.redis.url)) -}}
 {{- fail "redis.tls.existingSecret is set, but redis.url is not a TLS address: write rediss://." -}}
 {{- end -}}
+{{- with .Values.redis.sentinel -}}
+{{- if and .addresses $.Values.redis.cluster -}}
+{{- fail "A Redis Cluster has no sentinels: drop redis.sentinel.addresses or redis.cluster." -}}
+{{- end -}}
+{{- if and (or .username .existingSecret .tls) (not .addresses) -}}
+{{- fail "redis.sentinel has a login or TLS, but no sentinels: set redis.sentinel.addresses." -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.redis.tls.mutual (not .Values.redis.tls.existingSecret) -}}
 {{- fail "redis.tls.mutual needs a certificate: set redis.tls.existingSecret to a secret with tls.crt and tls.key." -}}
 {{- end -}}

@@ -6,6 +6,26 @@
 - name: ROUTER_REDIS_REPLICA_URL
   value: {{ . | quote }}
 {{- end }}
+{{- with .Values.redis.sentinel }}
+{{- if .addresses }}
+- name: ROUTER_REDIS_SENTINELS
+  value: {{ join "," .addresses | quote }}
+- name: ROUTER_REDIS_SENTINEL_MASTER
+  value: {{ .master | quote }}
+{{- with .username }}
+- name: ROUTER_REDIS_SENTINEL_USERNAME
+  value: {{ . | quote }}
+{{- end }}
+{{- if .existingSecret }}
+- name: ROUTER_REDIS_SENTINEL_PASSWORD_FILE
+  value: /etc/router/secrets/redis-sentinel/{{ .passwordKey }}
+{{- end }}
+{{- if .tls }}
+- name: ROUTER_REDIS_SENTINEL_TLS
+  value: "true"
+{{- end }}
+{{- end }}
+{{- end }}
 {{- if .Values.redis.cluster }}
 - name: ROUTER_REDIS_CLUSTER
   value: "true"
@@ -92,6 +112,9 @@
 {{- if .Values.redis.existingSecret }}
 - { name: redis-secret, mountPath: /etc/router/secrets/redis, readOnly: true }
 {{- end }}
+{{- if .Values.redis.sentinel.existingSecret }}
+- { name: redis-sentinel-secret, mountPath: /etc/router/secrets/redis-sentinel, readOnly: true }
+{{- end }}
 {{- if .Values.redis.tls.existingSecret }}
 - { name: redis-tls, mountPath: /etc/router/tls/redis, readOnly: true }
 {{- end }}
@@ -106,6 +129,10 @@
 {{- define "router.secretVolumes" -}}
 {{- with .Values.redis.existingSecret }}
 - name: redis-secret
+  secret: { secretName: {{ . }}, defaultMode: 0440 }
+{{- end }}
+{{- with .Values.redis.sentinel.existingSecret }}
+- name: redis-sentinel-secret
   secret: { secretName: {{ . }}, defaultMode: 0440 }
 {{- end }}
 {{- with .Values.redis.tls.existingSecret }}

@@ -1,1 +1,1 @@
-"""The permanent connection to NATS: its client, options, rights, errors and events."""
+"""The permanent connection to NATS: its client, options, permissions, errors and events."""

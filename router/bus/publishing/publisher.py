@@ -33,10 +33,10 @@ from router.bus.client.permissions import Refusal
 from router.bus.publishing import puback
 from router.bus.publishing.pending import Pending
 from router.bus.publishing.puback import Verdict
+from router.bus.publishing.trouble import TroubleWatch
 from router.bus.publishing.window import Window
 from router.bus.streams.coverage import Coverage
 from router.bus.streams.registry import Streams
-from router.bus.streams.trouble import TroubleWatch
 from router.errors import BusError
 from router.log_throttle import LogThrottle
 from router.ports.bus import Publication, Published

@@ -11,7 +11,7 @@ from itertools import chain
 from router.bus.client import headers as wire
 from router.bus.client.connection import Bus
 from router.bus.publishing.pending import Pending
-from router.bus.streams.trouble import TroubleWatch
+from router.bus.publishing.trouble import TroubleWatch
 from router.errors import BusError
 
 _SWEEP_S = 0.1

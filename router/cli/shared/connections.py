@@ -28,14 +28,10 @@ async def open_store(settings: "Settings", *, reading: bool = False) -> AsyncIte
     :raises StoreError: Redis did not answer.
     :raises InvalidInput: the fleet has another number of partitions than these settings.
     """
-    from router.app.adapter_settings import redis_access
+    from router.app.redis_nodes import redis_nodes, redis_replica
     from router.store.keys import Keys
-    from router.store.servers.cluster import Cluster
-    from router.store.servers.nodes import SingleNode
 
-    kind = Cluster if settings.redis_cluster else SingleNode
-    url = (settings.redis_replica_url if reading else None) or settings.redis_url
-    nodes: Nodes = kind(url, redis_access(settings))
+    nodes = (redis_replica(settings) if reading else None) or redis_nodes(settings)
     try:
         await nodes.open()
         keys = Keys(settings.store_schema, settings.partitions)

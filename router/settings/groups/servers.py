@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import SecretStr
 
 from router.settings.groups.group import Group
-from router.settings.types import ExistingFile, NatsUrls, RedisUrl, setting
+from router.settings.types import ExistingFile, NatsUrls, RedisUrl, Sentinels, setting
 
 _TOKENS = r"^[A-Za-z0-9_$-]+(\.[A-Za-z0-9_$-]+)*$"
 
@@ -31,7 +31,7 @@ class Nats(Group):
     )
     nats_inbox_prefix: str = setting(
         "_INBOX",
-        "First tokens of the pod's own inboxes, for users that may subscribe only to inboxes of their own.",
+        "First tokens of this process's own inboxes, for users that may subscribe only to those (`router acl nats`).",
         pattern=_TOKENS,
     )
     nats_js_domain: str | None = setting(
@@ -72,6 +72,24 @@ class Redis(Group):
         "Permit URL parameters that weaken TLS (`ssl_cert_reqs=none`, `ssl_check_hostname=false`); each start logs "
         "them.",
     )
+    redis_sentinels: Sentinels = setting(
+        (),
+        "Redis Sentinels as host:port, comma-separated; the pods follow the primary that they name. Scheme, login, "
+        "database and TLS of ROUTER_REDIS_URL stay, its host and port are not used.",
+    )
+    redis_sentinel_master: str = setting(
+        "mymaster", "Name of the primary in the sentinels' configuration.", pattern=r"^[A-Za-z0-9._-]{1,64}$"
+    )
+    redis_sentinel_username: str | None = setting(None, "ACL user of the sentinels.")
+    redis_sentinel_password: SecretStr | None = setting(None, "Password of the sentinels.")
+    redis_sentinel_tls: bool = setting(False, "The sentinels speak TLS.")
+    redis_sentinel_tls_ca: ExistingFile | None = setting(
+        None, "CA bundle to verify the sentinels' certificates; none: ROUTER_REDIS_TLS_CA."
+    )
+    redis_sentinel_tls_cert: ExistingFile | None = setting(
+        None, "Client certificate for the sentinels; none: ROUTER_REDIS_TLS_CERT."
+    )
+    redis_sentinel_tls_key: ExistingFile | None = setting(None, "Key of that certificate.")
     allow_eviction: bool = setting(
         False, "Start even if the server may evict keys (its maxmemory-policy is not noeviction)."
     )

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 _BATCH_HEADER = layouts.DECIDE_BATCH.head
 _JOB_MS = 10_000
+_WAIT_KEY_MS = 1_000
 _LIST_LIBRARIES = ("FUNCTION", "LIST", "LIBRARYNAME", f"{LIBRARIES}*")
 MAX_LIBRARIES = 8
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
@@ -104,7 +105,7 @@ class Calls:
             at += count
             reply = replies[at - 1]
             call_replies.append(await self._load_and_call(b) if self._script.missing(reply) else reply)
-        return call_replies if await self._replicated() else [NOT_REPLICATED] * len(batches)
+        return call_replies if await self._replicated(batches) else [NOT_REPLICATED] * len(batches)
 
     async def _load_and_call(self, b: Batch) -> Any:
         """Load the script and send the call again: the node is new or has lost its scripts, so nothing was executed."""
@@ -127,11 +128,19 @@ class Calls:
             await self._link.receive(len(others))
         return reply
 
-    async def _replicated(self) -> bool:
-        """Whether enough replicas have the writes so far."""
+    async def _replicated(self, batches: list[Batch]) -> bool:
+        """Whether enough replicas have everything that the replies say.
+
+        WAIT covers this connection's own writes only. A replay writes nothing, and repeats what another pod wrote
+        perhaps a millisecond ago. So something is written first: it comes behind all that in the replication stream.
+        """
         required = self._settings.wait_replicas
-        if not required:
+        if not required or not batches:
             return True
-        await self._link.send([("WAIT", required, max(1, int(self._settings.deadline_ms / 2)))])
-        (replicas,) = await self._link.receive(1)
+        key = batches[0].waiting[0].keys.wait
+        wait = ("WAIT", required, max(1, int(self._settings.deadline_ms / 2)))
+        await self._link.send([("SET", key, b"", "PX", _WAIT_KEY_MS), wait])
+        written, replicas = await self._link.receive(2)
+        if isinstance(written, ResponseError):
+            return False
         return isinstance(replicas, int) and replicas >= required

@@ -16,10 +16,12 @@ The deadline of a row bounds all of this: a row that is still unanswered then is
 
 import asyncio
 import logging
+import time
 
-from redis.exceptions import AskError, MovedError, ResponseError, TryAgainError
+from redis.exceptions import AskError, MovedError, ReadOnlyError, ResponseError, TryAgainError
 
 from router.errors import StoreError
+from router.log_throttle import LogThrottle
 from router.store.decide.availability import LaneHooks
 from router.store.decide.batch import Batch
 from router.store.decide.calls import LaneSettings
@@ -30,6 +32,7 @@ from router.store.keys import Keys
 from router.store.scripts.load import Script
 from router.store.servers.endpoints import HostUnknownError
 from router.store.servers.nodes import Address, Nodes
+from router.telemetry import Event
 
 log = logging.getLogger(__name__)
 _REPLY_TIMEOUT_S = 1.0
@@ -60,6 +63,7 @@ class Lanes:
         self._by_partition: list[tuple[Lane, int] | None] = [None] * keys.partitions
         self._refreshing: asyncio.Task[None] | None = None
         self._opened = False
+        self._throttle = LogThrottle(time.monotonic)
         self._loop = asyncio.get_running_loop()
 
     def of(self, partition: int) -> tuple[Lane, int]:
@@ -68,7 +72,7 @@ class Lanes:
 
     def _find(self, partition: int) -> tuple[Lane, int]:
         address = self._nodes.address_of(self._keys.tag(partition))
-        lane_and_group = self._lane_at(address), (0 if address is None else partition)
+        lane_and_group = self._lane_at(address), (0 if self._nodes.shares_calls else partition)
         self._by_partition[partition] = lane_and_group
         return lane_and_group
 
@@ -94,6 +98,10 @@ class Lanes:
         if None in self._lanes:
             # One server. Its client says at the next start that it is a node of a Cluster.
             return False
+        if isinstance(refusal, ReadOnlyError):
+            # The primary is another one now. Nothing was executed; the callers may repeat.
+            self._learn_slots()
+            return False
         if isinstance(refusal, (MovedError, HostUnknownError)):
             self._by_partition = [None] * self._keys.partitions
             self._learn_slots()
@@ -115,9 +123,13 @@ class Lanes:
             await self._nodes.refresh()
             owners = {self._nodes.address_of(self._keys.tag(p)) for p in range(self._keys.partitions)}
         except StoreError as fault:
-            # While a node is down the slots are loaded every second, and the outage is already logged.
-            level = logging.DEBUG if self.down else logging.WARNING
-            log.log(level, "the Cluster's slots could not be reloaded: %s", fault)
+            # While a node is down this is tried every second, and the outage is already logged.
+            if not self.down and (unsaid := self._throttle.due(str(fault))) is not None:
+                log.warning(
+                    "the servers' addresses could not be read again: %s",
+                    fault,
+                    extra={"event": Event.STORE_REFUSES, "unsaid": unsaid},
+                )
         else:
             for address in self._lanes.keys() - owners:
                 await self._lanes.pop(address).retire()
@@ -128,11 +140,12 @@ class Lanes:
     def tick(self) -> None:
         """Notice an outage, or its end, without waiting for a request. Call it about once a second.
 
-        While a node is down, the slots are loaded again from the other nodes: its slots may have a new owner.
+        While a node is down, the slots are loaded again from the other nodes: its slots may have a new owner. A primary
+        that sentinels name is asked for every time.
         """
         if not self._opened:
             return
-        if self.down:
+        if self.down or self._nodes.follows:
             self._learn_slots()
         try:
             owners = {self.of(p)[0] for p in range(self._keys.partitions)}

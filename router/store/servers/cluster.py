@@ -41,6 +41,8 @@ class KeyPositions:
 class Cluster(Client):
     """A Redis Cluster."""
 
+    shares_calls = False
+
     def __init__(self, url: str, access: Access = ANYBODY, *, timeout_s: float = 1.0):
         client = RedisCluster.from_url(url, **cluster_options(url, access, timeout_s=timeout_s))
         client.commands_parser = KeyPositions()  # type: ignore[assignment]

@@ -35,6 +35,12 @@ Address = tuple[str, int] | None
 class Nodes(Protocol):
     """One server or a Cluster."""
 
+    follows: bool
+    """Whether the primary may move at any time, and `refresh` must be called every second."""
+
+    shares_calls: bool
+    """Whether rows of all partitions may share a call."""
+
     async def open(self) -> None:
         """Connect; a Cluster's slots are loaded, too.
 
@@ -107,7 +113,10 @@ def _consume_exception(call: "asyncio.Future[Any]") -> None:
 
 
 class Client:
-    """The part that both kinds share: shielded calls, and the translation of redis-py's errors."""
+    """The part that all kinds share: shielded calls, and the translation of redis-py's errors."""
+
+    follows = False
+    shares_calls = True
 
     def __init__(self, client: Any) -> None:
         self._client = client

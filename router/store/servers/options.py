@@ -44,6 +44,20 @@ class Access(Struct, frozen=True):
 ANYBODY = Access()
 
 
+class Sentinel(Struct, frozen=True):
+    """How to reach the sentinels, and the name under which they know the primary."""
+
+    addresses: tuple[tuple[str, int], ...]
+    master: str
+    access: Access = ANYBODY
+    tls: bool = False
+
+    def url(self, address: tuple[str, int]) -> str:
+        """The URL of one sentinel."""
+        host = f"[{address[0]}]" if ":" in address[0] else address[0]
+        return f"{'rediss' if self.tls else 'redis'}://{host}:{address[1]}"
+
+
 def _options(url: str, access: Access) -> tuple[type[AbstractConnection], dict[str, Any]]:
     """The class of the connections, and the arguments of its constructor."""
     options: dict[str, Any] = dict(parse_url(url))
@@ -71,9 +85,13 @@ def connection_factory(
     return lambda: kind(**options)
 
 
-def connection_pool(url: str, access: Access, *, timeout_s: float) -> ConnectionPool:
-    """The connections of the general client."""
+def connection_pool(
+    url: str, access: Access, *, timeout_s: float, node: tuple[str, int] | None = None
+) -> ConnectionPool:
+    """The connections of the general client. `node`: the address of the server, instead of the URL's."""
     kind, options = _options(url, access)
+    if node is not None:
+        options |= {"host": node[0], "port": node[1]}
     options |= {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
     return ConnectionPool(connection_class=kind, **options)
 

@@ -86,6 +86,20 @@ def acl_rules(party: Party, server: Server) -> str:
     return " ".join(["resetkeys", *keys, "resetchannels", "-@all", *granted])
 
 
+def sentinel_rules() -> str:
+    """The rules of a user in the sentinels, for any party that uses Redis."""
+    return f"resetkeys resetchannels -@all +{_GREETING} +sentinel|master"
+
+
+SENTINEL_IN_REDIS = """
+resetkeys allchannels -@all +ping +info +role +publish +subscribe +multi +exec +slaveof +config|rewrite +client|setname
++client|kill +script|kill
+"""
+"""The rules of the sentinels' own user in Redis (https://valkey.io/topics/sentinel)."""
+REPLICA_IN_REDIS = "resetkeys resetchannels -@all +ping +psync +replconf"
+"""The rules of the replicas' user in the primary."""
+
+
 class Missing(Struct, frozen=True):
     """Rights that Redis does not give: those that everything needs, and those that only a part needs."""
 

@@ -33,6 +33,7 @@ class PodMetrics:
         for condition, kind in ALERTS.items():
             self.alerts_raised.labels(condition.value, kind.severity.value)
         self.alerts_lost = families.counter("alerts_lost", "Alerts that could not be published.")
+        self.loop_tasks = families.gauge("loop_tasks", "Tasks of the pod's event loop.")
         self.loop_lag = families.histogram(
             "loop_lag_seconds", "Delay with which the event loop ran a timer.", bounds=LAG
         ).child()

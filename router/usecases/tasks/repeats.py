@@ -29,7 +29,7 @@ from router.ports.tasks import TaskStore
 from router.telemetry import Telemetry
 from router.usecases.tasks.moves import origin_of
 from router.usecases.tasks.undispatched import ERROR_CODE
-from router.wire.assignment import final_result, final_status, without_output
+from router.wire.assignment import final_end, final_result, without_output
 
 log = logging.getLogger("router.finals")
 
@@ -46,7 +46,9 @@ _STATUSES = {
 
 def _is_overtaken(body: bytes, record: TaskRecord) -> bool:
     """Whether a late result has settled the task after this final result was made."""
-    return record.state.final and final_status(body) != _STATUSES[record.state]
+    status, error_code = final_end(body)
+    ran_after_all = error_code == ERROR_CODE and record.why != Dispatched.FAILED
+    return record.state.final and (status != _STATUSES[record.state] or ran_after_all)
 
 
 class _Repeat(Struct, frozen=True):

@@ -13,7 +13,7 @@ from router.bus.client.connection import Bus
 from router.bus.client.faults import BusTimeoutError, NoRespondersError
 from router.bus.client.options import BusOptions
 from router.errors import BusError, InvalidInput
-from tests.bus.conftest import Heard
+from tests.bus.conftest import Heard, only_the_first_connects
 from tests.servers import NatsProcess, free_port, missing
 
 
@@ -108,21 +108,7 @@ async def test_over_tls(servers: None, tmp_path: Path) -> None:
     server = NatsProcess(tmp_path / "data", extra=f"tls {{ cert_file: '{cert}', key_file: '{key}' }}")
     await asyncio.to_thread(server.start)
     good, bad = Bus(BusOptions((server.url,), tls_ca=str(cert))), Bus(BusOptions((server.url.replace("nats", "tls"),)))
-    failed, heard = Heard(), Heard()
-    bad.on_error.append(failed)
-    try:
-        await good.start()
-        await bad.start()
-        assert await good.wait_connected(10)
-        await good.subscribe("tls", lambda _s, _r, data, _h: heard(data))
-        good.publish("tls", b"secret")
-        assert await heard.until(1) == [b"secret"]
-        await failed.until(1)
-        assert not bad.connected
-    finally:
-        await good.close()
-        await bad.close()
-        await asyncio.to_thread(server.stop)
+    await only_the_first_connects(server, good, bad)
 
 
 async def test_a_failing_listener_stops_nothing(own_server: NatsProcess, own_bus: Bus) -> None:
@@ -229,18 +215,7 @@ async def test_logging_in(servers: None, tmp_path: Path, right: BusOptions, wron
     """With the right secret there is a connection, with a wrong one there is none, and the bus goes on trying."""
     server = await asyncio.to_thread(NatsProcess(tmp_path, extra=config).start)
     good, bad = (Bus(msgspec.structs.replace(options, urls=(server.url,))) for options in (right, wrong))
-    failed = Heard()
-    bad.on_error.append(failed)
-    try:
-        await good.start()
-        await bad.start()
-        assert await good.wait_connected(10)
-        await failed.until(2)
-        assert not bad.connected
-    finally:
-        await good.close()
-        await bad.close()
-        await asyncio.to_thread(server.stop)
+    await only_the_first_connects(server, good, bad)
 
 
 def test_bad_options_are_told_all_at_once() -> None:

@@ -10,7 +10,7 @@ import nkeys  # type: ignore[import-untyped]  # it carries no types
 
 from router.bus.client.connection import Bus
 from router.bus.client.options import BusOptions
-from tests.bus.conftest import Heard
+from tests.bus.conftest import only_the_first_connects
 from tests.servers import NatsProcess
 
 
@@ -55,18 +55,4 @@ async def test_a_credentials_file_logs_in(servers: None, tmp_path: Path) -> None
         )
     await asyncio.to_thread(server.start)
     good, bad = (Bus(BusOptions((server.url,), creds=str(file))) for file in files)
-    heard, failed = Heard(), Heard()
-    bad.on_error.append(failed)
-    try:
-        await good.start()
-        await bad.start()
-        assert await good.wait_connected(10)
-        await good.subscribe("creds", lambda _s, _r, data, _h: heard(data))
-        good.publish("creds", b"in")
-        assert await heard.until(1) == [b"in"]
-        await failed.until(1)
-        assert not bad.connected
-    finally:
-        await good.close()
-        await bad.close()
-        await asyncio.to_thread(server.stop)
+    await only_the_first_connects(server, good, bad)

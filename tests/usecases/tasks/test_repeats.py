@@ -160,7 +160,7 @@ async def test_the_tombstone_says_that_nothing_ran(world: Callable[[], Any]) -> 
     assert (again["status"], again["error_code"], again["ok"]) == ("error", "DISPATCH_FAILED", False)
 
 
-@pytest.mark.parametrize("status", ["success", "cancelled", "timeout"])
+@pytest.mark.parametrize("status", ["success", "cancelled", "timeout", "error"])
 @pytest.mark.parametrize("kept", [True, False])
 async def test_a_late_result_changes_what_a_repeat_gets(world: Callable[[], Any], status: str, kept: bool) -> None:
     """Nobody knew whether it ran, its caller was told an error, and then its result came: one end for the caller, and
@@ -181,7 +181,7 @@ async def test_a_late_result_changes_what_a_repeat_gets(world: Callable[[], Any]
     assert [told["status"] for told in here.told] == ["error"]
 
 
-@pytest.mark.parametrize("status", ["success", "timeout"])
+@pytest.mark.parametrize("status", ["success", "timeout", "error"])
 async def test_a_late_result_before_the_end_was_published(world: Callable[[], Any], status: str) -> None:
     """The caller who asked first gets the end that was stored; a repeat gets the one that holds now."""
     here: World = await world()
@@ -191,7 +191,8 @@ async def test_a_late_result_before_the_end_was_published(world: Callable[[], An
     hands.undispatched.end(task, 1, "maximum messages exceeded")
     await hands.undispatched.drained()
     await ended(here, task, output=SMALL, status=status)
-    assert (await end_again(here))["status"] == status
+    again = await end_again(here)
+    assert (again["status"], again.get("error_code")) == (status, None)
 
 
 async def test_what_is_kept_has_a_life_time(world: Callable[[], Any]) -> None:

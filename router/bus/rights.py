@@ -1,7 +1,7 @@
 """The subjects that each party needs in NATS: one table for the permissions that `router acl nats` prints.
 
 Each user has an inbox prefix of its own, so that no user hears the replies to another. All prefixes are ones that pods
-answer. `tests/bus/client/test_rights.py` compares the JetStream API with the calls in the code, and fleet tests run
+answer. `tests/bus/test_rights.py` compares the JetStream API with the calls in the code, and fleet tests run
 under the printed permissions.
 """
 
