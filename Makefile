@@ -1,7 +1,7 @@
 # Needs: make and Python ≥ 3.11. Everything else is installed into .venv from requirements.lock, by hash.
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-unit test-long test-rights test-docker lint types audit swaps mutate bench bench-compare chaos survive soak proto docs chart tools e2e-compose e2e-k8s lock
+.PHONY: help venv run test test-unit test-long test-rights test-docker lint types audit swaps mutate bench bench-compare chaos survive fuzz storm soak proto docs chart tools e2e-compose e2e-k8s lock
 
 help: ## what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -42,6 +42,12 @@ audit: venv ## bandit over the code, and known weaknesses of the locked packages
 
 swaps: venv ## swap neighbouring arguments of one type; a test must fail for each (COUNT=100 SEED=1 ARGS=--all)
 	@$(BIN)/python -m tests.mutation.swaps $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+fuzz: venv ## every decoder and packer on 100,000 inputs each (COUNT=1000000 SEED=7)
+	@$(BIN)/python -m tests.fuzz $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+storm: venv ## cancelled calls and cut connections: no answer may carry another's data (COUNT=1000000 SEED=7)
+	@$(BIN)/python -m tests.fuzz.storm $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 mutate: venv ## mutation testing of domain, wire, usecases and app (COUNT=500 SEED=1 ARGS=…)
 	@$(BIN)/python -m tests.mutation.mutate $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(ARGS)

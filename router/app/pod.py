@@ -167,6 +167,7 @@ class Pod:
         self._run(policies.breaker_episodes.run(), "breaker episodes")
         await self._until_done("serving", self._open_endpoint)
         _settle_garbage_collector()
+        self._deciding.standstill.start()
         log.info("pod %s serves", self._s.pod_name, extra={"event": Event.POD_READY})
 
     async def _until_done(self, condition: str, step: Callable[[], Awaitable[object]]) -> None:
@@ -202,7 +203,6 @@ class Pod:
         for loop in self._tasks.loops.values():
             await loop.check_permission()
         await self._deciding.endpoint.open()
-        self._deciding.standstill.start()
 
     async def _open_bus(self) -> None:
         """Open what is not open yet; called again after a refused permission."""

@@ -27,7 +27,7 @@ from router.domain.extension_health import (
 from router.domain.levers import BreakerState
 from router.errors import StoreError
 from router.store.keys import Keys
-from router.store.packing import FORMAT, FormatError
+from router.store.packing import DAMAGE, FORMAT, FormatError
 from router.store.scripts.load import Script, load
 from router.store.servers.nodes import Nodes
 
@@ -112,8 +112,15 @@ def settled(tallies: Sequence[Tally], reply: Sequence[bytes | int]) -> list[Sett
 def record(name: str, raw: bytes) -> ExtensionRecord:
     """Decode a stored record.
 
-    :raises FormatError: not a format that this version reads.
+    :raises FormatError: not a format that this version reads, or damaged.
     """
+    try:
+        return _record(name, raw)
+    except DAMAGE as fault:
+        raise FormatError(f"record of an extension: {fault}") from fault
+
+
+def _record(name: str, raw: bytes) -> ExtensionRecord:
     if raw[0] != FORMAT:
         raise FormatError(f"record of an extension of format {raw[0]}")
     _, state, opened, until, row, _, _, _, _, good_at, bad_at, updated, probe, probe_until = _HEAD.unpack_from(raw)

@@ -66,7 +66,7 @@ class Extras(Struct, frozen=True, array_like=True, omit_defaults=True):
 
 
 # Exceptions that decoding a truncated or changed value may raise.
-DAMAGE = (IndexError, ValueError, struct.error, msgspec.MsgspecError)
+DAMAGE = (IndexError, KeyError, OverflowError, ValueError, struct.error, msgspec.MsgspecError)
 _NOTHING = b"\0"
 HASH_BYTES = 5
 _HASH_END, _OWNER_END = 6, 9

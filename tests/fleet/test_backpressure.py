@@ -8,6 +8,7 @@ from tests.fleet.conftest import Own
 from tests.fleet.extension import Extension
 from tests.fleet.foreign import BACKPRESSURE, RESULT, Foreign, task
 from tests.fleet.harness import PLAIN, until
+from tests.fleet.queries import act
 
 
 async def data(caller: Foreign) -> dict[str, Any]:
@@ -78,12 +79,15 @@ async def test_a_full_pod_is_pressure(own: Own) -> None:
     slow = await Extension(caller, "pre").start()
     slow.may_answer.clear()
     extended = {"pre": [{"id": slow.id, "mode": "required", "timeout_ms": 5000}]}
-    tenant = await fleet.tenant(PLAIN | extended)
-    asked = [asyncio.create_task(caller.ask(task(tenant), within_s=20)) for _ in range(17)]
+    # Of several tenants: one alone gets half of a pod.
+    tenants = [await fleet.tenant(PLAIN | extended) for _ in range(3)]
+    for tenant in tenants:  # known to the pod: requests that wait for policies have one share together
+        assert (await act(caller, "get_pipeline_complexity", {"tenant_id": tenant}))["ok"]
+    asked = [asyncio.create_task(caller.ask(task(tenants[n % 3]), within_s=20)) for n in range(17)]
     await until(lambda: _in_flight(caller, 17), 10, "seventeen wait")
     seen = await data(caller)
     assert (seen["status"], seen["thresholds"]["inflight_overload"]) == ("warning", 18)
-    asked.append(asyncio.create_task(caller.ask(task(tenant), within_s=20)))
+    asked.append(asyncio.create_task(caller.ask(task(tenants[2]), within_s=20)))
     await until(lambda: _in_flight(caller, 18), 10, "eighteen wait")
     assert (await data(caller))["status"] == "active"
     slow.may_answer.set()

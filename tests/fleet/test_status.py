@@ -77,7 +77,8 @@ async def test_old_gateways_know_the_codes_of_admin_acts_too(own: Own) -> None:
     shed = [reply["error"] for reply in replies if not reply["ok"]]
     assert 0 < len(shed) < 200
     assert {e["code"] for e in shed} == {"extension_unavailable"}
-    assert all(e["details"] == {"retry_after_ms": 100, "code": "service_overloaded"} for e in shed)
+    assert {e["details"]["code"] for e in shed} == {"service_overloaded"}
+    assert all(e["details"]["retry_after_ms"] > 0 for e in shed)
 
 
 async def test_decides_are_traced(own: Own) -> None:

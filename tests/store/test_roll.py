@@ -340,3 +340,20 @@ def test_a_reservation_of_the_first_version_is_read() -> None:
     assert msgspec.msgpack.decode(packed, type=Reservation) == Reservation(
         "tenant", "", "tokens", b"12345678", 60_000, 7
     )
+
+
+def test_earlier_pods_keep_what_a_step_back_of_the_clock_left(rolling: Rolling) -> None:
+    """The note is packed as a limit that no row names: they charge beside it, write it back, and count as before."""
+    for version in EARLIER:
+        tenant, p = rolling.tenant(), policy("a", limits=[machine.USER])
+        rolling.roll(NOW)
+        rolling.now += 2 * 3_600_000
+        assert isinstance(rolling.one(request(tenant, "ahead"), p), Admitted)
+        rolling.now -= 2 * 3_600_000
+        assert isinstance(rolling.one(request(tenant, "back"), p), Admitted)
+        (state,) = rolling.client.scan_iter(rolling.of(tenant).prefix + b"su:*")
+        rolling.roll(version)
+        left = machine.USER.limit - 2
+        made = [rolling.one(request(tenant, f"r{i}"), p) for i in range(left + 1)]
+        assert [isinstance(o, Admitted) for o in made] == [True] * left + [False]
+        assert b"moved\0\0\0" in (rolling.value(state) or b"")

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import struct
 import time
 from collections.abc import AsyncIterator, Callable
 from struct import Struct as Layout
@@ -13,7 +12,7 @@ from msgspec.structs import replace
 from router.domain.levers import BreakerState, BreakerView, TenantHead
 from router.errors import StoreError
 from router.store.keys import Keys
-from router.store.packing import FORMAT, FormatError, head
+from router.store.packing import DAMAGE, FORMAT, FormatError, head
 from router.store.servers.nodes import Nodes
 from router.store.tenants.names import TenantNames, in_order
 
@@ -122,7 +121,7 @@ def breakers_in(tenant_id: str, raw: bytes) -> list[BreakerView]:
     """
     try:
         return _breakers_in(tenant_id, raw)
-    except (IndexError, struct.error) as fault:
+    except DAMAGE as fault:
         raise FormatError(f"state: {fault}") from fault
 
 

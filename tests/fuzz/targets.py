@@ -1,0 +1,297 @@
+"""Every decoder of bytes that come from outside the process, and what must hold for any bytes.
+
+A decoder returns a value or its own error, and raises nothing else. What it accepted can be written on.
+"""
+
+import struct
+from collections.abc import Callable, Sequence
+
+import msgspec
+import orjson
+from msgspec import Struct, msgpack
+
+from router.domain import gate
+from router.domain.audit import ActFeatures, DecisionFeatures, PolicyFrame, TaskFeatures
+from router.domain.extensions import Stage
+from router.domain.policy import document
+from router.domain.request import DecideRequest
+from router.domain.task import Final, TaskFacts
+from router.errors import InvalidInput
+from router.redaction import redacted
+from router.store import packing
+from router.store.audit import log as audit
+from router.store.extensions import record
+from router.store.figures import snapshot
+from router.store.tasks import records
+from router.store.tenants.inspect import breakers_in
+from router.wire import extensions, policies
+from router.wire.admin import decode_admin
+from router.wire.decision_query import decode_decision_query
+from router.wire.pb.beamline.flow.v1.flow_pb2 import Message, RouteRequest
+from router.wire.pb.beamline.worker.v1.ack_pb2 import ExecAssignmentAck
+from router.wire.pb.beamline.worker.v1.result_pb2 import ExecResult, Job
+from router.wire.problems import Rejected
+from router.wire.reply import encode, encode_protobuf
+from router.wire.request.decide import decode
+from router.wire.request.peek import peek_tenant
+from router.wire.worker.heartbeats import decode_heartbeat, decode_worker_dead_letter
+from router.wire.worker.job import encode_job, origin_of, request_of, split
+from router.wire.worker.results import decode_ack, decode_result
+from router.worker.messages import read_assignment
+from tests.wire.examples import message_shape, task_shape
+
+ID = "00000000-0000-4000-8000-000000000001"
+PROTOBUF = {"Content-Type": "application/x-protobuf"}
+
+
+class Target(Struct, frozen=True):
+    """A decoder: `read` takes any bytes and raises nothing but what it promises to raise (`errors`)."""
+
+    read: Callable[[bytes], object]
+    examples: Sequence[bytes]
+    text: bool = True
+    errors: tuple[type[Exception], ...] = ()
+
+
+def _request(data: bytes, headers: dict[str, str] | None = None) -> None:
+    answer = decode(data, headers, None)
+    if isinstance(answer, Rejected):
+        encode(answer.refused, request_id=answer.request_id, trace_id=answer.trace_id)
+        encode_protobuf(answer.refused, request_id=answer.request_id, trace_id=answer.trace_id)
+        return
+    assert len(answer.fingerprint) == 8
+    job = encode_job(answer, 1_000)
+    if isinstance(job, bytes):
+        assert request_of(job).tenant_id == answer.tenant_id == origin_of(job).tenant_id
+
+
+def _result(data: bytes, headers: dict[str, str] | None = None) -> None:
+    result = decode_result(data, headers)
+    if not isinstance(result, Rejected):
+        orjson.dumps(result.output)
+
+
+def _policy(data: bytes) -> None:
+    parsed = policies.decode(data)
+    canonical = document.canonical(parsed.policy)
+    again = policies.decode(policies.encode(canonical))
+    assert document.canonical(again.policy) == canonical
+
+
+def _extension(data: bytes) -> None:
+    for stage in Stage:
+        reply = extensions.decode_reply(data, stage)
+        if not isinstance(reply, str):
+            orjson.dumps((reply.payload, reply.metadata))
+
+
+def _job(data: bytes) -> None:
+    split(data)
+    request_of(data)
+    origin_of(data)
+
+
+def _remembered(data: bytes) -> None:
+    packing.remembered(data, 3, b"n" * 10)
+
+
+def _entry(data: bytes) -> None:
+    audit.entry("acme", (b"1700000000000-0", {b"r": data}))
+
+
+def _json(*documents: object) -> tuple[bytes, ...]:
+    return tuple(orjson.dumps(d) for d in documents)
+
+
+def _dispatched() -> bytes:
+    request = decode(orjson.dumps(task_shape(push_assignment=True)), None, None)
+    assert isinstance(request, DecideRequest)
+    job = encode_job(request, 30_000)
+    assert isinstance(job, bytes)
+    return job
+
+
+_RESULT = {
+    "version": "1", "assignment_id": ID, "request_id": "r", "status": "success", "provider_id": "p",
+    "job": {"type": "t"},
+    "latency_ms": 12, "cost": 0.5, "tenant_id": "acme", "timestamp": 1, "output": {"a": [1]},
+    "tokens": {"input": 1, "output": 2},
+}  # fmt: skip
+_RESULTS = _json(
+    _RESULT,
+    {"version": "v1", "kind": "exec_result", "data": _RESULT | {"version": "1.0", "job_type": "t"}},
+    {
+        "version": "1",
+        "tenant_id": "acme",
+        "request_id": "r",
+        "status": "error",
+        "error_code": "5XX",
+        "context": {"status": "429"},
+    },
+)
+_ACKS = _json({"assignment_id": ID, "status": "rejected", "message": "m", "tenant_id": "acme"})
+_POLICY = {
+    "version": "1.0",
+    "providers": [{"name": "a", "weight": 60, "priority": 1, "expected_cost": 0.1},
+        {"name": "b", "weight": 40, "max_concurrency": 2}],
+    "sticky": {"enabled": True, "session_key": "session_id", "ttl": "10m"},
+    "fallbacks": [{"when": {"status": ["timeout", "5xx"]}, "retry": 1, "to": "b",
+        "backoff": {"strategy": "fixed", "base_ms": 10}}],
+    "circuit_breaker": {"enabled": True, "failure_threshold": 5, "timeout_ms": 1000},
+    "limits": [{"id": "l", "scope": "tenant", "resource": "tokens", "limit": 100, "window": "60s", "algorithm": "log"}],
+    "pre": [{"id": "x", "mode": "optional"}],
+}  # fmt: skip
+_OLD_POLICY = {
+    "weights": {"a": 0.6, "b": 0.4},
+    "fallback": "b",
+    "sticky": {"ttl_seconds": 60},
+    "rate_limit": {"requests_per_second": 5, "burst": 9},
+}
+_OFFER = b"\x80\x01\x05\x01a"
+_FACTS = TaskFacts("acme", "p", 1, "r", "t", None, 2, 30_000, None, "t", None, None, None, None, None, ())
+_ANSWER = b"\x01" + b"f" * 8 + b"rand" + b"\x01%c" + _OFFER + packing.tail_head("p", 7) + packing.sized(b"s")
+_BREAKER = (
+    struct.pack(">8sBddIBdId80sB", b"e" * 8, 1, 1e12, 1e12, 3, 0, 1e12, 100, 1e9, bytes(80), 1) + b"p" * 8 + bytes(8)
+)
+_OF_TASK = msgpack.encode(TaskFeatures("r", "default", 1, "a", None, None, None))
+_OF_DECISION = msgpack.encode(
+    DecisionFeatures("r", "t", "u", None, None, 0, PolicyFrame("default", 1, "0" * 16, ("a",), ("l",), "s"))
+)
+_OF_ACT = msgpack.encode(ActFeatures("ann", "admin", "tenant", None, None, {"n": 1}))
+_EXTENSION = struct.calcsize(">BBddI4xI4xI4xdddd8sd") + 2 * struct.calcsize(">IId23I")
+_PROTOBUF_REQUEST = RouteRequest(
+    message=Message(message_id="m", tenant_id="acme", message_type="chat", payload=b"{}", run_id="r"),
+    policy_id="default",
+).SerializeToString()
+
+TARGETS: dict[str, Target] = {
+    "request": Target(
+        _request, _json(task_shape(), task_shape(push_assignment=True, options={"deadline_ms": 5}), message_shape())
+    ),
+    "request_protobuf": Target(lambda data: _request(data, PROTOBUF), (_PROTOBUF_REQUEST,), text=False),
+    "peek": Target(
+        lambda data: (peek_tenant(data, None, None, protobuf=False), peek_tenant(data, None, None, protobuf=True)),
+        (*_json(task_shape(), message_shape()), _PROTOBUF_REQUEST),
+    ),
+    "result": Target(_result, _RESULTS),
+    "result_protobuf": Target(
+        lambda data: _result(data, PROTOBUF),
+        (ExecResult(assignment_id=ID, status="success", job=Job(type="t"), cost=0.5).SerializeToString(),),
+        text=False,
+    ),
+    "ack": Target(lambda data: decode_ack(data, None), _ACKS),
+    "ack_protobuf": Target(
+        lambda data: decode_ack(data, PROTOBUF),
+        (ExecAssignmentAck(assignment_id=ID, status="accepted").SerializeToString(),),
+        text=False,
+    ),
+    "heartbeat": Target(
+        decode_heartbeat,
+        _json(
+            {
+                "version": "v1",
+                "kind": "heartbeat",
+                "data": {"worker_id": "w", "timestamp": "2026-01-01T00:00:00Z", "status": "idle", "load": 0.5},
+            }
+        ),
+    ),
+    "worker_dead_letter": Target(
+        decode_worker_dead_letter,
+        _json(
+            {
+                "version": "v1",
+                "kind": "dead_letter",
+                "data": {"reason": "PARSE_ERROR", "payload_ref": "x", "ts": "2026-01-01T00:00:00Z"},
+            }
+        ),
+    ),
+    "decision_query": Target(
+        lambda data: decode_decision_query(data, None),
+        _json({"tenant_id": "acme", "request_id": "r", "message_id": "m"}),
+    ),
+    "admin": Target(lambda data: decode_admin(data, None), _json({"tenant_id": "acme", "api_key": "k"}, {})),
+    "extension": Target(
+        _extension, _json({"payload": {"a": 1}, "metadata": {"b": "c"}}, {"valid": False, "reason": "r", "details": {}})
+    ),
+    "policy": Target(_policy, _json(_POLICY, _OLD_POLICY), errors=(InvalidInput,)),
+    "state_file": Target(
+        lambda data: gate.features_of(gate.parse(data)),
+        _json({"project": "x", "current_cp": "CP2-LC", "updated_at": "2026-01-01T00:00:00Z"}),
+    ),
+    "assignment": Target(
+        read_assignment,
+        _json(
+            {
+                "version": "1",
+                "assignment_id": ID,
+                "request_id": "r",
+                "tenant_id": "acme",
+                "executor": {"provider_id": "p"},
+                "job": {"type": "t", "payload": {"timeout_ms": 5}},
+                "options": {"deadline_ms": 5},
+            }
+        ),
+        errors=(msgspec.DecodeError, UnicodeDecodeError, RecursionError),
+    ),
+    "redaction": Target(
+        lambda data: redacted(data.decode(errors="replace")),
+        (b"nats://u:p@h:4222,nats://h2 rediss://:pw@h/0?password=x",),
+    ),
+    "job": Target(_job, (_dispatched(),), errors=(ValueError,)),
+    "remembered": Target(
+        _remembered,
+        (
+            _ANSWER % 65 + packing.tail_extras(None),
+            _ANSWER % 9 + packing.tail_extras(packing.Extras(("pins",), unfinished=True)) + struct.pack(">d", 1e12),
+            _ANSWER % 160 + packing.tail_extras(None) + b"mark-8.." + msgpack.encode({"a": 1}),
+        ),
+        text=False,
+        errors=(packing.FormatError,),
+    ),
+    "head": Target(
+        lambda data: packing.head("acme", data),
+        (b"\x01\0\0\0\x07rand\0\0\2" + b"a" * 8 + b"\6" + b"b" * 8 + b"\7",),
+        text=False,
+        errors=(packing.FormatError,),
+    ),
+    "step": Target(packing.decided_ms, (struct.pack(">Bd", 1, 1e12),), text=False, errors=(packing.FormatError,)),
+    "task_record": Target(
+        records.task_record,
+        (
+            struct.pack(">BBBHdd16s8sBH", 1, 2, 1, 0, 1e12, 1e12, b"d" * 16, b"e" * 8, 1, len(_OFFER))
+            + _OFFER
+            + records.task_facts(_FACTS),
+        ),
+        text=False,
+        errors=(packing.FormatError,),
+    ),
+    "final": Target(
+        records.final_in, (records.final(Final("_INBOX.x", b"{}")),), text=False, errors=(packing.FormatError,)
+    ),
+    "breakers": Target(
+        lambda data: breakers_in("acme", data), (b"\x01\0" + _BREAKER * 2,), text=False, errors=(packing.FormatError,)
+    ),
+    "figures": Target(snapshot, (struct.pack(">Bd8sdddd", 1, 1e12, b"e" * 8, 1.0, 2.0, 3.0, 4.0),), text=False),
+    "extension_record": Target(
+        lambda data: record("pre.x", data),
+        (b"\1\1" + bytes(_EXTENSION + 40),),
+        text=False,
+        errors=(packing.FormatError,),
+    ),
+    "audit": Target(
+        _entry,
+        (
+            struct.pack(">BBdd16sBBdB", 1, 9, 1e12, 1.0, b"d" * 16, 0, 0, -1.0, 0) + _OF_TASK,
+            struct.pack(">BBdd16sBBdB", 1, 2, 1e12, 1.0, b"d" * 16, 3, 0, 1.0, 0) + _OF_DECISION,
+            struct.pack(">BBdd16sBBdB", 2, 1, 1e12, 1.0, b"d" * 16, 3, 0, 1.0, 1)
+            + b"\1"  # its verdict; then what the row saw, and no offer
+            + struct.pack(">H", 11)
+            + bytes(12)
+            + _OF_DECISION,
+            struct.pack(">BBdd8s16s", 2, 13, 1e12, 1.0, b"e" * 8, b"d" * 16) + _OF_DECISION,
+            struct.pack(">BBddII", 1, 22, 1e12, 1.0, 0, 0) + _OF_ACT,
+        ),
+        text=False,
+        errors=(packing.FormatError,),
+    ),
+}
