@@ -13,12 +13,14 @@ decision_id.
 """
 
 from hashlib import blake2b
+from typing import Literal
 
 PARTITION_BYTES = 2
 NAME_BYTES = 10
 RANDOM_BYTES = 4
 OWNER_BYTES = 3
 MAX_ATTEMPT = 255
+Namespace = Literal["request", "key"]
 
 _VERSION_MASK, _VERSION_4 = 0x0F, 0x40
 _VARIANT_MASK, _VARIANT_RFC = 0x3F, 0x80
@@ -35,7 +37,7 @@ def _uuid4_shaped(raw: bytearray) -> bytes:
     return bytes(raw)
 
 
-def idempotency_name(tenant_id: str, namespace: str, key: str, step: str = "") -> bytes:
+def idempotency_name(tenant_id: str, namespace: Namespace, key: str, *, step: str = "") -> bytes:
     """The 10 bytes that name one idempotency key of one tenant: 74 bits of hash and 6 fixed bits of the UUID shape.
 
     `namespace` separates request ids from idempotency keys. `step` is the caller's fallback step: a request for the

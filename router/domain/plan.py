@@ -149,8 +149,8 @@ def plan(
 def identity_name(request: DecideRequest, step: str = "") -> bytes:
     """The idempotency name of a request; without a `step`, the name that all of its steps share."""
     if request.idempotency_key is not None:
-        return idempotency_name(request.tenant_id, "key", request.idempotency_key, step)
-    return idempotency_name(request.tenant_id, "request", request.request_id, step)
+        return idempotency_name(request.tenant_id, "key", request.idempotency_key, step=step)
+    return idempotency_name(request.tenant_id, "request", request.request_id, step=step)
 
 
 def _withheld_features(request: DecideRequest, stored: StoredPolicy, features: Features) -> tuple[str, ...]:

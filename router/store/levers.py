@@ -103,7 +103,7 @@ class RedisLevers:
         """See `ports.policies.LeverStore.switch`."""
         keys = self._keys.tenant(tenant_id)
         action = Action.TENANT_ENABLED if on else Action.TENANT_DISABLED
-        features = packed_act(by, "tenant", tenant_id, **_reason(why))
+        features = packed_act(by, resource_type="tenant", resource_id=tenant_id, **_reason(why))
         args = (int(not on), token_bytes(4), action.value, features, self._audit_ms)
         return await self._run("switch_tenant", (keys.head, keys.audit), args)
 
@@ -114,7 +114,7 @@ class RedisLevers:
         keys = self._keys.tenant(tenant_id)
         field, value = called
         details = {"act": "forget_idempotency_key", field: value, **_reason(why)}
-        features = packed_act(by, "request", value, **details)
+        features = packed_act(by, resource_type="request", resource_id=value, **details)
         args = (Action.ROLE_USED.value, features, self._audit_ms)
         return await self._run("forget_request", (keys.head, keys.idem(name), keys.audit), args)
 
@@ -132,7 +132,7 @@ class RedisLevers:
         self, action: Action, by: Actor, resource_type: str, resource_id: str | None, details: Mapping[str, Detail]
     ) -> None:
         """See `ports.audit.ActLog.record`."""
-        features = packed_act(by, resource_type, resource_id, **details)
+        features = packed_act(by, resource_type=resource_type, resource_id=resource_id, **details)
         args = (action.value, features, self._audit_max_len, self._audit_ms)
         await self._nodes.run(self._scripts["record_act"], (self._keys.acts,), args)
 
@@ -146,4 +146,4 @@ def _reason(why: str | None) -> dict[str, Detail]:
 
 
 def _features(by: Actor, provider: str, why: str | None, **details: Detail) -> bytes:
-    return packed_act(by, "provider", provider, **details, **_reason(why))
+    return packed_act(by, resource_type="provider", resource_id=provider, **details, **_reason(why))

@@ -1,7 +1,7 @@
 """What `python -m tests.mutation.swaps` and `… .mutate` share: options, the sample, the report."""
 
 import argparse
-import random
+import hashlib
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from tests.mutation.judge import ByCoverage, Effort, Given, Judge
 from tests.mutation.line_map import LineMap, RecordFailed, recorded
 from tests.mutation.listed import Listed, ListRefused
 from tests.mutation.mutant import Candidate, Fate, Verdict, diff
+from tests.mutation.near import Near
 from tests.mutation.workers import WorkerFailed
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +50,9 @@ def _run(kind: Kind, arguments: argparse.Namespace) -> int:
         print(*(c.name for c in chosen), sep="\n")
         return 0
     effort = Effort(arguments.workers, arguments.budget, arguments.timeout)
-    if arguments.tests:
+    if arguments.near:
+        judge = Judge(ROOT, Near(ROOT), effort)
+    elif arguments.tests:
         judge = Judge(ROOT, Given(arguments.tests), effort)
     else:
         judge = Judge(ROOT, ByCoverage(_map(arguments), effort.budget_s), effort)
@@ -60,9 +63,8 @@ def _run(kind: Kind, arguments: argparse.Namespace) -> int:
 
 
 def sample(candidates: list[Candidate], count: int, seed: int) -> list[Candidate]:
-    """`count` of them, or all if there are no more; the same ones for the same seed and sources."""
-    by_name = sorted(candidates, key=lambda c: c.name)
-    return random.Random(seed).sample(by_name, min(count, len(by_name)))  # noqa: S311 (chooses tests, not secrets)
+    """`count` of them, or all if there are no more; a new or changed candidate replaces at most one."""
+    return sorted(candidates, key=lambda c: hashlib.sha256(f"{seed} {c.name}".encode()).digest())[:count]
 
 
 def _map(arguments: argparse.Namespace) -> LineMap:
@@ -103,6 +105,7 @@ def _arguments(program: str, description: str | None, count: int) -> argparse.Na
     parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="those whose name contains TEXT")
     parser.add_argument("--list", action="store_true", help="print their names and judge none")
     parser.add_argument("--tests", nargs="+", metavar="TEST", help="judge by these tests instead of those that cover")
+    parser.add_argument("--near", action="store_true", help="judge by the tests near the file, without a record")
     parser.add_argument("--map", nargs="+", default=["tests"], metavar="PATH", help="record coverage of these tests")
     parser.add_argument("--record", type=Path, metavar="FOLDER", help="use the coverage recorded there")
     parser.add_argument("--workers", type=int, default=2, help="mutants judged at a time (2)")

@@ -32,7 +32,7 @@ def pytest_collection(session: pytest.Session) -> None:
 
 
 class _Only:
-    """In a child: keeps the chosen tests in the chosen order, and reports the first that fails."""
+    """In a child: keeps the chosen tests or whole test files in the chosen order, and reports the first that fails."""
 
     def __init__(self, chosen: list[str], results: int) -> None:
         self._place = {name: at for at, name in enumerate(chosen)}
@@ -41,10 +41,15 @@ class _Only:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Deselect the others. A name that is gone (a mutant may rename a parameter set) is not missed."""
-        left_out = [item for item in items if item.nodeid not in self._place]
-        items[:] = sorted((i for i in items if i.nodeid in self._place), key=lambda i: self._place[i.nodeid])
-        config.hook.pytest_deselected(items=left_out)
+        """Deselect the others and long tests. A name that is gone (a mutant may rename a parameter) is not missed."""
+        chosen = {item: place for item in items if (place := self._place_of(item)) is not None}
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = sorted(chosen, key=lambda item: chosen[item])
+
+    def _place_of(self, item: pytest.Item) -> int | None:
+        if item.get_closest_marker("long") is not None:
+            return None
+        return self._place.get(item.nodeid, self._place.get(item.nodeid.partition("::")[0]))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Name the first failure."""

@@ -95,7 +95,9 @@ class Judge:
                 return Verdict(mutant, Fate.KILLED, outcome.failed or f"exit code {outcome.code}", seconds)
             if outcome.code not in _PASSED_CODES:
                 raise WorkerFailed(f"pytest ended with {outcome.code} for {mutant.name}:\n{worker.tail()}")
-        return Verdict(mutant, Fate.SURVIVED, f"{sum(map(len, batches))} tests pass", time.monotonic() - started)
+        what = "tests" if any("::" in name for name in batches[0]) else "test files"
+        passed = f"{sum(map(len, batches))} {what} pass"
+        return Verdict(mutant, Fate.SURVIVED, passed, time.monotonic() - started)
 
     def _outcome(self, worker: Worker, mutant: Mutant, tests: list[str]) -> Outcome:
         """A timeout says something of the mutant only if the unchanged sources need far less; else it is made longer.

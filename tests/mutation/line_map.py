@@ -24,7 +24,7 @@ from tests.mutation.coverage_plugin import CHILD, IMPORT, LINES, RECORD_ENV, TES
 
 CACHE = ".mutation"
 # Tests of the tools, of files that no mutant touches, and whole deployments: they judge no line of `router/`.
-_LEFT_OUT = ("tests/mutation", "tests/chart", "tests/e2e", "tests/bench", "tests/chaos")
+LEFT_OUT = ("tests/mutation", "tests/chart", "tests/e2e", "tests/bench", "tests/chaos")
 _HASHED = ("router/**/*.py", "lua/**/*.lua", "examples/**/*", "tests/**/*.py", "pyproject.toml")
 
 
@@ -95,19 +95,7 @@ class LineMap:
 
     @cached_property
     def _importers(self) -> dict[str, list[str]]:
-        """Module → the files that import it, or a name of it."""
-        found: dict[str, list[str]] = defaultdict(list)
-        for folder in ("router", "tests"):
-            for file in sorted((self._root / folder).rglob("*.py")):
-                name = file.relative_to(self._root).as_posix()
-                for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-                    if isinstance(node, ast.ImportFrom) and node.module:
-                        for module in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
-                            found[module].append(name)
-                    elif isinstance(node, ast.Import):
-                        for alias in node.names:
-                            found[alias.name].append(name)
-        return found
+        return importers(self._root)
 
     def _of(self, path: str) -> dict[int, list[str]]:
         if path not in self._lines:
@@ -122,6 +110,22 @@ class LineMap:
             elif (test := self.tests.get(context)) is not None and test.passed:
                 found.add(context)
         return found
+
+
+def importers(root: Path) -> dict[str, list[str]]:
+    """Module → the files of `router/` and `tests/` that import it, or a name of it."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for folder in ("router", "tests"):
+        for file in sorted((root / folder).rglob("*.py")):
+            name = file.relative_to(root).as_posix()
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and node.module:
+                    for module in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
+                        found[module].append(name)
+                elif isinstance(node, ast.Import):
+                    for alias in node.names:
+                        found[alias.name].append(name)
+    return found
 
 
 def module_name(path: str) -> str:
@@ -147,7 +151,7 @@ def _record(root: Path, folder: Path, paths: Sequence[str]) -> None:
     print(f"recording which tests execute which line: {' '.join(paths)}", flush=True)
     command = [
         *(sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider"),
-        *("-p", "tests.mutation.coverage_plugin", "-m", "not long", *(f"--ignore={path}" for path in _LEFT_OUT)),
+        *("-p", "tests.mutation.coverage_plugin", "-m", "not long", *(f"--ignore={path}" for path in LEFT_OUT)),
     ]
     env = os.environ | {RECORD_ENV: str(folder), "PYTHONPATH": str(root)}
     folder.mkdir(parents=True)
@@ -177,6 +181,6 @@ def _key(root: Path, paths: Sequence[str]) -> str:
     for pattern in _HASHED:
         for path in sorted(root.glob(pattern)):
             name = path.relative_to(root).as_posix()
-            if path.is_file() and not name.startswith(_LEFT_OUT):
+            if path.is_file() and not name.startswith(LEFT_OUT):
                 digest.update(f"{name}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -80,6 +80,10 @@ def test_largest() -> None:
 def test_endless() -> None:
     assert pay.endless(2, 4) == 4
 '''
+_CONFTEST = """from hypothesis import settings
+
+settings.register_profile("unit")
+"""
 _SETTINGS = """[tool.pytest.ini_options]
 addopts = "--strict-markers -p no:randomly"
 timeout = 120
@@ -102,6 +106,7 @@ def write(root: Path) -> Path:
     for accepted in ("symmetric.toml", "equivalent.toml"):
         (root / "tests" / "mutation" / accepted).touch()
     (root / "tests" / "__init__.py").touch()
+    (root / "tests" / "conftest.py").write_text(_CONFTEST)
     (root / "tests" / "test_pay.py").write_text(_TESTS)
     (root / "pyproject.toml").write_text(_SETTINGS)
     return root

@@ -24,10 +24,15 @@ def test_mutants_have_the_operators_of_mutmut() -> None:
 
 
 def test_a_seed_chooses_the_same_sample() -> None:
-    """So a run can be repeated after its survivors have got tests; a list that is short is judged whole."""
+    """So a run can be repeated after its survivors have got tests; a list that is short is judged whole.
+
+    Another candidate replaces at most one: what was judged stays judged while others change other files.
+    """
     candidates = [Candidate("router/a.py", "f", f"{i} → {i + 1}", str) for i in range(50)]
     chosen = sample(candidates, 5, 1)
     assert len(set(chosen)) == 5
     assert chosen == sample(candidates[::-1], 5, 1)
     assert chosen != sample(candidates, 5, 2)
+    more = [*candidates, *(Candidate("router/b.py", "g", f"{i}", str) for i in range(3))]
+    assert len(set(chosen) - set(sample(more, 5, 1))) <= 3
     assert sorted(sample(candidates, 99, 1), key=candidates.index) == candidates

@@ -70,7 +70,7 @@ class Worker:
         command = [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"),
             *("-p", "tests.mutation.fork_plugin", "--basetemp", str(tree.folder.with_suffix(".tmp"))),
-            *("--hypothesis-seed", "0", "--tb", "short", *tests),
+            *("--hypothesis-seed", "0", "--hypothesis-profile", "unit", "--tb", "short", *tests),
         ]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from router.domain.ids import idempotency_name, name_in
+from router.domain.ids import Namespace, idempotency_name, name_in
 from router.domain.outcome import Admitted, Outcome, Replay, RowFault
 from router.domain.policy.limits import limit
 from router.domain.policy.model import Resource, Scope
@@ -27,12 +27,12 @@ def ask(tenant: str, step: Step = FAILED, name: str = "r", **more: Any) -> Decid
     return replace(request(tenant, name, **more), step=step)
 
 
-def index(store: Store, tenant: str, name: str = "r", namespace: str = "request") -> bytes:
+def index(store: Store, tenant: str, name: str = "r", namespace: Namespace = "request") -> bytes:
     """The key of a request's index."""
     return store.of(tenant).steps(idempotency_name(tenant, namespace, name))
 
 
-def listed(store: Store, tenant: str, namespace: str = "request") -> set[bytes]:
+def listed(store: Store, tenant: str, namespace: Namespace = "request") -> set[bytes]:
     """The names in the index of request r."""
     names: Any = store.client.hkeys(index(store, tenant, namespace=namespace))
     return set(names)

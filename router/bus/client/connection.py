@@ -244,7 +244,9 @@ class Bus:
         :raises BusError: as `send`; or the subject, a header name or the size is not valid.
         """
         try:
-            command = wire.publish(wire.subject(subject), b"", wire.encode(headers) if headers else b"", payload)
+            command = wire.publish(
+                wire.subject(subject), reply=b"", block=wire.encode(headers) if headers else b"", payload=payload
+            )
         except ValueError as error:
             raise BusError(str(error)) from error
         if len(payload) > self.max_payload:

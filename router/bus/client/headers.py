@@ -58,7 +58,7 @@ def subject(text: str) -> bytes:
     return text.encode()
 
 
-def publish(to: bytes, reply: bytes, block: bytes, payload: bytes) -> bytes:
+def publish(to: bytes, *, reply: bytes, block: bytes, payload: bytes) -> bytes:
     """Build a PUB command, or HPUB with a header `block`; `to` and `reply` must be checked already."""
     if block:
         size = len(block)

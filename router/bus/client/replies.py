@@ -61,7 +61,7 @@ class Replies:
         :raises BusError: it can be neither sent nor kept.
         """
         if not self.keeping or self._bytes > MAX_KEPT_BYTES:
-            self._bus.send(wire.publish(to, b"", block, body))
+            self._bus.send(wire.publish(to, reply=b"", block=block, payload=body))
             return
         self._number += 1
         until = asyncio.get_running_loop().time() + KEEP_S
@@ -129,7 +129,9 @@ class Replies:
         kept.published = kept.refused = False
         if self._bus.connected:  # else nats-py would send it after the reconnect, and `_deliver` again
             with contextlib.suppress(BusError):
-                self._bus.send(wire.publish(kept.to, b"%b%d" % (self._inbox, number), kept.block, kept.body))
+                self._bus.send(
+                    wire.publish(kept.to, reply=b"%b%d" % (self._inbox, number), block=kept.block, payload=kept.body)
+                )
                 kept.published = True
 
     def _refused(self, subject: bytes, _reply: bytes, _data: bytes, raw: bytes | None) -> None:

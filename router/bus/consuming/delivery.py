@@ -75,4 +75,4 @@ class Delivery:
 
     def _send(self, command: bytes) -> None:
         with contextlib.suppress(BusError):  # the server delivers the message again
-            self._bus.send(wire.publish(self._reply, b"", b"", command))
+            self._bus.send(wire.publish(self._reply, reply=b"", block=b"", payload=command))

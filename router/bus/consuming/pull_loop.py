@@ -244,7 +244,12 @@ class PullLoop:
         self._pulled_at = time.monotonic()
         try:
             self._bus.send(
-                wire.publish(self._next_subject, self._inbox + b"%x" % self._request_number, b"", self._request)
+                wire.publish(
+                    self._next_subject,
+                    reply=self._inbox + b"%x" % self._request_number,
+                    block=b"",
+                    payload=self._request,
+                )
             )
         except BusError as error:
             log.warning("cannot pull from %s: %s", self.spec.name, error, extra={"event": Event.BUS_ERROR})

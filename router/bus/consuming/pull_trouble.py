@@ -65,7 +65,7 @@ class PullTrouble:
         if self._acks is None:
             return
         subject, began = self._refused_ack, time.monotonic()
-        self._bus.send(wire.publish(wire.subject(subject), b"", b"", b"+WPI"))
+        self._bus.send(wire.publish(wire.subject(subject), reply=b"", block=b"", payload=b"+WPI"))
         await self._bus.flush()
         if self._bus.publish_refused(subject, began) is None:
             self._acks = None

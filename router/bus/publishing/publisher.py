@@ -300,7 +300,7 @@ class StreamPublisher:
     def _publish_core(self, subject: str, entry: Pending) -> None:
         loop = asyncio.get_running_loop()
         try:
-            self._bus.send(wire.publish(entry.subject, b"", entry.block, entry.payload))
+            self._bus.send(wire.publish(entry.subject, reply=b"", block=entry.block, payload=entry.payload))
         except BusError as error:
             loop.call_soon(partial(self._end, entry, Published.UNSENT, reason=str(error)))
             return

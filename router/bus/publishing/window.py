@@ -98,7 +98,9 @@ class Window:
             self._next += 1
             entry.token = b"%x" % self._next
         try:
-            self._bus.send(wire.publish(entry.subject, self._inbox + entry.token, entry.block, entry.payload))
+            self._bus.send(
+                wire.publish(entry.subject, reply=self._inbox + entry.token, block=entry.block, payload=entry.payload)
+            )
         except BusError as error:  # the buffer is full, or there was no connection yet
             entry.reason = str(error)
             entry.resend_at = self._now() + _SWEEP_S

@@ -174,7 +174,7 @@ class _Puller:
         :raises BusTimeoutError: the server delivers nothing.
         """
         request = msgspec.json.encode({"batch": maximum, "expires": int(_EXPIRES_S * 1e9)})
-        self._bus.send(wire.publish(self._next, self._inbox, b"", request))
+        self._bus.send(wire.publish(self._next, reply=self._inbox, block=b"", payload=request))
         batch: list[StoredMessage] = []
         pending = 0
         while len(batch) < maximum:

@@ -11,7 +11,7 @@ Detail = str | int | bool
 _pack = msgpack.Encoder().encode
 
 
-def packed_act(by: Actor, resource_type: str, resource_id: str | None, **details: Detail) -> bytes:
+def packed_act(by: Actor, *, resource_type: str, resource_id: str | None, **details: Detail) -> bytes:
     """The packed features of an act. `details` are plain facts, never a secret."""
     return _pack(
         ActFeatures(

@@ -98,10 +98,11 @@ class OverrideService:
                 [Problem("request_id", "exactly one name is needed", hint="either request_id or idempotency_key")]
             )
         if idempotency_key is None:
-            namespace, called = "request", ("request_id", request_id or "")
+            called = "request_id", request_id or ""
+            name = idempotency_name(tenant_id, "request", called[1])
         else:
-            namespace, called = "key", ("idempotency_key", idempotency_key)
-        name = idempotency_name(tenant_id, namespace, called[1])
+            called = "idempotency_key", idempotency_key
+            name = idempotency_name(tenant_id, "key", called[1])
         outcome = await self._store.forget(tenant_id, name, called=called, by=self._by, why=why)
         return await self._changed(tenant_id, outcome)
 

@@ -26,7 +26,9 @@ STATUS_CODES = {"success": 0, "error": 1, "timeout": 2, "cancelled": 3}
 
 def origin_of(facts: TaskFacts) -> Origin:
     """The tenant, request and correlation ids of a task, for events."""
-    correlation = Correlation(facts.trace_id, facts.run_id, facts.flow_id, facts.step_id)
+    correlation = Correlation(
+        trace_id=facts.trace_id, run_id=facts.run_id, flow_id=facts.flow_id, step_id=facts.step_id
+    )
     return Origin(
         tenant_id=facts.tenant_id,
         request_id=facts.request_id,

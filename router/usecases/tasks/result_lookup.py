@@ -141,8 +141,8 @@ def _name(result: ExecResult, tenant_id: str) -> bytes | None:
         return name_in(result.decision_id)
     step = "" if result.step is None else result.step.key
     if result.idempotency_key is not None:
-        return idempotency_name(tenant_id, "key", result.idempotency_key, step)
-    return None if result.request_id is None else idempotency_name(tenant_id, "request", result.request_id, step)
+        return idempotency_name(tenant_id, "key", result.idempotency_key, step=step)
+    return None if result.request_id is None else idempotency_name(tenant_id, "request", result.request_id, step=step)
 
 
 def _set_record(opened: OpenResult, task: bytes, record: TaskRecord | Unreadable | None) -> None:

@@ -77,7 +77,9 @@ def usage_of_decision(remembered: StoredAnswer, result: ExecResult, tenant_id: s
             tokens_input=result.tokens_input,
             tokens_output=result.tokens_output,
             idempotency_key=facts.idempotency_key,
-            correlation=Correlation(facts.trace_id, facts.run_id, facts.flow_id, facts.step_id),
+            correlation=Correlation(
+                trace_id=facts.trace_id, run_id=facts.run_id, flow_id=facts.flow_id, step_id=facts.step_id
+            ),
         )
     )
 
@@ -88,11 +90,11 @@ def facts_of(remembered: StoredAnswer, result: ExecResult) -> RequestFacts:
         return remembered.facts
     c = result.correlation
     return RequestFacts(
-        result.request_id or "",
-        result.job_type or "unknown",
-        c.trace_id,
-        c.run_id,
-        c.flow_id,
-        c.step_id,
-        result.idempotency_key,
+        request_id=result.request_id or "",
+        task_type=result.job_type or "unknown",
+        trace_id=c.trace_id,
+        run_id=c.run_id,
+        flow_id=c.flow_id,
+        step_id=c.step_id,
+        idempotency_key=result.idempotency_key,
     )

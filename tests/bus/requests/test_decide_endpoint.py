@@ -118,7 +118,7 @@ async def test_a_reply_that_cannot_be_sent_is_logged(
 
     made = DecideEndpoint(bus, handle, "p", subject=f"{name}.decide")
     await made.open()
-    client.send(wire.publish(f"{name}.decide".encode(), b"_INBOX.nobody", b"", b""))
+    client.send(wire.publish(f"{name}.decide".encode(), reply=b"_INBOX.nobody", block=b"", payload=b""))
     await heard.until(1)
     assert [r.getMessage() for r in caplog.records if "decide reply could not be sent" in r.message] != []
     assert await bus.rtt() < 2
@@ -130,7 +130,7 @@ async def test_a_header_that_comes_twice_is_joined(bus: Bus, client: Bus, name: 
     made, seen = endpoint(bus, name)
     await made.open()
     block = b"NATS/1.0\r\ntenant_id: a\r\ntenant_id: b\r\ntrace_id: t\r\ntrace_id: t\r\n\r\n"
-    client.send(wire.publish(f"{name}.decide".encode(), b"", block, b""))
+    client.send(wire.publish(f"{name}.decide".encode(), reply=b"", block=block, payload=b""))
     await client.request(f"{name}.decide", b"")
     assert seen[0][1] == {"tenant_id": "a, b", "trace_id": "t"}
     await made.pause()
