@@ -275,7 +275,7 @@ async def test_everything_subscribed_moves(servers: None, tmp_path: Path) -> Non
     await bus.renew(way.options(way.new))
     await ended.close()
     for subject in ("all", "ended"):
-        bus.send(wire.publish(subject.encode(), b"", b"", subject.encode()))
+        bus.send(wire.publish(subject.encode(), reply=b"", block=b"", payload=subject.encode()))
     await bus.flush()
     await until(lambda: heard, 5, "a message")
     assert heard == [b"all"]
