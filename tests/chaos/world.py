@@ -77,7 +77,8 @@ async def insisted(call: Callable[[], Awaitable[T]], *fine: type[Exception]) -> 
 class World:
     """`async with World(…)`. `ack_wait_s`: of the consumers, where it is not to be the fleet's 30 s.
 
-    `valkey`, `nats`: servers of one's own, else a Valkey that writes its log and blocks CONFIG. `env` is every pod's.
+    `valkey`, `nats`: servers of one's own, else a Valkey that writes its log and blocks CONFIG. `env` is every pod's,
+    and so is what `servers_env` says once they run.
     """
 
     def __init__(
@@ -92,11 +93,13 @@ class World:
         nats: NatsProcess | None = None,
         tenants: Mapping[str, Document] = TENANTS,
         env: Mapping[str, str] | None = None,
+        servers_env: Callable[[ValkeyProcess], Mapping[str, str]] = lambda _: {},
     ) -> None:
         # Managed services block CONFIG, and nothing may need it.
         args = ("--appendonly", "yes", "--appendfsync", fsync, "--rename-command", "CONFIG", "")
         self.tenants = tenants
         self._env = dict(env or {})
+        self._servers_env = servers_env
         self.fleet = Fleet(
             folder,
             pods=0,
@@ -118,12 +121,16 @@ class World:
             for proxy in (self.redis, self.nats):
                 await proxy.start()
                 stack.push_async_callback(proxy.close)
-            env = {
-                "ROUTER_REDIS_URL": f"redis://127.0.0.1:{self.redis.port}/0",
-                "ROUTER_NATS_URL": f"nats://127.0.0.1:{self.nats.port}",
-                "ROUTER_DRAIN_TIMEOUT": "5s",
-                "ROUTER_RESULT_SUBJECT_PREFIXES": f"{TOLD}.",
-            } | self._env
+            env = (
+                {
+                    "ROUTER_REDIS_URL": f"redis://127.0.0.1:{self.redis.port}/0",
+                    "ROUTER_NATS_URL": f"nats://127.0.0.1:{self.nats.port}",
+                    "ROUTER_DRAIN_TIMEOUT": "5s",
+                    "ROUTER_RESULT_SUBJECT_PREFIXES": f"{TOLD}.",
+                }
+                | self._env
+                | dict(self._servers_env(fleet.valkey))
+            )
             for _ in range(self._counts[0]):
                 await fleet.pod(**env).start()
             self.caller = await stack.enter_async_context(Foreign(fleet.nats.url))

@@ -252,6 +252,11 @@ class Fleet:
         self._audit = RedisAudit(self.keys, self.nodes)
         self.publisher = PolicyPublisher(RedisPolicies(self.nodes, self.keys), self)
 
+    async def reopen_store(self) -> None:
+        """After `valkey` has moved: what this harness itself reads is there from now on."""
+        await self.nodes.close()
+        self._open_store()
+
     def policy_changed(self, _tenant_id: str, _revision: int) -> None:
         """Announces nothing: a test that wants it announced uses the command line."""
 

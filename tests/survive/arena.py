@@ -84,6 +84,7 @@ async def arena(row: Row, folder: Path, rate: float) -> AsyncIterator[Arena]:
         nats=setup.nats(folder / "nats"),
         tenants=TENANTS,
         env=setup.env,
+        servers_env=setup.servers_env,
         ack_wait_s=5,
     )
     async with world, SteadyLoad(world.caller, rate) as load:

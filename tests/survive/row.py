@@ -30,10 +30,13 @@ class CannotRun(Exception):
 
 
 class Setup(Struct, frozen=True):
-    """The fleet of a row. `env` is every pod's; `valkey` and `nats` make servers in a folder of the row's own."""
+    """The fleet of a row. `env` is every pod's, and so is what `servers_env` says once the servers run. `valkey` and
+    `nats` make servers in a folder of the row's own.
+    """
 
     pods: int = 3
     env: dict[str, str] = {}
+    servers_env: Callable[[ValkeyProcess], dict[str, str]] = lambda _: {}
     valkey: Callable[[Path], ValkeyProcess] = lambda folder: ValkeyProcess(folder, args=ALWAYS)
     nats: Callable[[Path], NatsProcess] = NatsProcess
 

@@ -2,12 +2,14 @@
 
 import asyncio
 import random
+from contextlib import suppress
 
 import nats
 
-from tests.fleet.foreign import ACK, DECIDE, RESULT
+from tests.fleet.floods import Floods, Source
+from tests.fleet.foreign import ACK, DECIDE, RESULT, Foreign
 from tests.survive.arena import Arena
-from tests.survive.row import Act, Row
+from tests.survive.row import Act, Row, Setup
 
 _GARBAGE = (b"", b"{", b'{"version":"1"}', b"\xff\xfe\x00", b"[]", b"null", b'{"tenant_id":"leased"}', b"\x00" * 5_000)
 _PACE = 20
@@ -31,7 +33,87 @@ def _garbage(subject: str, count: int) -> Act:
     return act
 
 
+def _flood(source: Source) -> Act:
+    """Twice what the pods decide when they are alone, for five seconds; the load is the victim."""
+
+    async def act(ground: Arena) -> None:
+        folder = ground.fleet.folder / "floods"
+        folder.mkdir()
+        floods = Floods(ground.fleet, folder)
+        capacity = await floods.capacity("leased")
+        found = await floods.open(source, 2 * capacity, 5)
+        ground.told.append(f"the pods decided {capacity:,.0f}/s when alone; the flood: {found.line}")
+        ground.check("the flood lost no answer and got none twice", (found.lost, found.doubled) == (0, 0))
+        ground.check(f"its last answer came within a second ({found.silent_after_s:.2f} s)", found.silent_after_s <= 1)
+
+    return act
+
+
+async def _admin_polling(ground: Arena) -> None:
+    """60 clients ask for the breakers of all tenants without a pause, for five seconds."""
+
+    async def poll(caller: Foreign) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await caller.ask({}, subject="beamline.router.v1.admin.get_circuit_breaker_states")
+
+    async with Foreign(ground.fleet.nats.url) as caller:
+        polls = [asyncio.create_task(poll(caller)) for _ in range(60)]
+        await asyncio.sleep(5)
+        for one in polls:
+            one.cancel()
+        await asyncio.gather(*polls, return_exceptions=True)
+
+
+async def _wrong_tokens(ground: Arena) -> None:
+    """3,000 acts with guessed tokens."""
+    async with Foreign(ground.fleet.nats.url) as caller:
+        for number in range(3_000):
+            headers = {"authorization": f"Bearer {number:032}"}
+            await caller.send(b'{"tenant_id":"leased"}', headers, "beamline.router.v1.admin.purge_tenant")
+            if number % _PACE == 0:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(1)
+    size = max(pod.log.stat().st_size for pod in ground.pods)
+    ground.check(f"the log stays small ({size:,} bytes)", size < 200_000)
+
+
 ROWS = (
+    Row(
+        name="floods.tenant",
+        fault="a tenant that asks for twice what the pods can decide",
+        promise="the others are not refused as overload",
+        see="when-prometheus-alerts",
+        act=_flood(Source.of_tenant("leased")),
+        refused=frozenset({"unavailable"}),
+        setup=Setup(pods=2),
+        exempt=frozenset({"requests whose decision is not audited once"}),
+    ),
+    Row(
+        name="floods.strangers",
+        fault="unknown tenants that ask for twice what the pods can decide",
+        promise="the others are not refused as overload",
+        see="when-prometheus-alerts",
+        act=_flood(Source.of_strangers()),
+        refused=frozenset({"unavailable"}),
+        setup=Setup(pods=2),
+    ),
+    Row(
+        name="floods.admin_polling",
+        fault="60 clients poll the breakers of all tenants",
+        promise="decisions go on",
+        see="pull-a-lever",
+        act=_admin_polling,
+        served=0.98,
+    ),
+    Row(
+        name="floods.wrong_tokens",
+        fault="3,000 guessed admin tokens",
+        promise="refused, one log line a minute; nobody else notices",
+        see="routeradmintokensguessed",
+        act=_wrong_tokens,
+        served=0.98,
+    ),
     Row(
         name="floods.garbage_requests",
         fault="5,000 requests of garbage",

@@ -1,0 +1,83 @@
+"""A failover of Redis Sentinel."""
+
+import asyncio
+from pathlib import Path
+from typing import Self
+
+from tests.sentinels import MASTER, SentinelSet
+from tests.servers import ValkeyProcess, to_its_end
+from tests.survive.arena import Arena
+from tests.survive.row import EVERYTHING, Row, Setup
+
+_SWITCH_S = 60
+_SEE = "tls-and-login-of-redis"
+
+
+class _Primary(ValkeyProcess):
+    """The primary of a set with two replicas and three sentinels; `follow` makes it the one that is named now."""
+
+    def __init__(self, data: Path) -> None:
+        super().__init__(data)
+        self.set = SentinelSet(data)
+
+    def start(self) -> Self:
+        """The whole set."""
+        self.set.__enter__()
+        return self.follow()
+
+    def follow(self) -> Self:
+        """From now on this is the server that the sentinels name."""
+        server = self.set.server(self.set.named())
+        self.port, self.process = server.port, server.process
+        return self
+
+    def stop(self) -> None:
+        """The whole set."""
+        self.set.__exit__()
+        self.process = None
+
+
+def _env(replicas: int) -> Setup:
+    def env(valkey: ValkeyProcess) -> dict[str, str]:
+        assert isinstance(valkey, _Primary)
+        return {
+            "ROUTER_REDIS_SENTINELS": ",".join(f"{host}:{port}" for host, port in valkey.set.addresses),
+            "ROUTER_REDIS_SENTINEL_MASTER": MASTER,
+            "ROUTER_WAIT_REPLICAS": str(replicas),
+        }
+
+    return Setup(valkey=_Primary, servers_env=env)
+
+
+async def _killed(ground: Arena) -> None:
+    """The primary is killed; the row's fault ends when the sentinels name another one."""
+    valkey = ground.fleet.valkey
+    assert isinstance(valkey, _Primary)
+    first = valkey.port
+    await to_its_end(valkey.set.server(first).kill)
+    async with asyncio.timeout(_SWITCH_S):
+        while await asyncio.to_thread(valkey.set.named) == first:  # noqa: ASYNC110 - sentinels have no event for us
+            await asyncio.sleep(0.02)
+    valkey.follow()
+    await ground.fleet.reopen_store()
+
+
+ROWS = (
+    Row(
+        name="redis.sentinel_waiting",
+        fault="the primary killed, two replicas behind three sentinels, `ROUTER_WAIT_REPLICAS=1`",
+        promise="`unavailable` until the sentinels have switched; no accepted request is lost",
+        see=_SEE,
+        act=_killed,
+        setup=_env(1),
+    ),
+    Row(
+        name="redis.sentinel",
+        fault="the same without waiting for replicas",
+        promise="`unavailable` until the sentinels have switched; what no replica had is decided anew",
+        see=_SEE,
+        act=_killed,
+        exempt=EVERYTHING,
+        setup=_env(0),
+    ),
+)
