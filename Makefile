@@ -15,9 +15,12 @@ run: venv ## a small fleet on real servers, proven on real input; serves until C
 test: venv ## all tests but the long ones
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" $(ARGS)
 
+# They read every file of the repository or start programs: `make test` runs them.
+ABOUT_FILES := $(foreach name,layout reference references supply_chain signals,tests/test_$(name).py)
+
 test-unit: venv ## the tests that need no server and start no process: half a minute
 	@$(BIN)/python -m pytest -q -n 2 -m "not server and not long" --hypothesis-profile unit $(ARGS) \
-		tests/domain tests/wire tests/usecases tests/store tests/bus tests/edge tests/worker $(wildcard tests/test_*.py)
+		tests/domain tests/wire tests/usecases tests/store tests/bus tests/edge tests/worker $(filter-out $(ABOUT_FILES),$(wildcard tests/test_*.py))
 
 test-long: venv ## the long state machines, Redis Cluster and fault runs
 	@$(BIN)/python -m pytest -m long --timeout 1800 $(ARGS)

@@ -39,7 +39,13 @@ class Redactor:
     """Replaces secrets in texts and fields. `secrets` are values that must never appear."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        known = sorted({s for s in secrets if len(s) >= _MIN_SECRET}, key=len, reverse=True)
+        self._secrets: set[str] = set()
+        self.add(secrets)
+
+    def add(self, secrets: Iterable[str]) -> None:
+        """Replace these, too."""
+        self._secrets |= {s for s in secrets if len(s) >= _MIN_SECRET}
+        known = sorted(self._secrets, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, known))) if known else None
 
     def text(self, text: str) -> str:
@@ -74,7 +80,8 @@ def _hide(match: re.Match[str]) -> str:
 class _Formatter(logging.Formatter):
     def __init__(self, redactor: Redactor, pod: str) -> None:
         super().__init__()
-        self._redact, self._pod = redactor, pod
+        self.redactor = self._redact = redactor
+        self._pod = pod
 
     def fields(self, record: logging.LogRecord) -> dict[str, Any]:
         """The line as an object, without secrets."""
@@ -147,3 +154,11 @@ def configure(
     for chatty in ("nats", "redis", "asyncio", "opentelemetry", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     return handler
+
+
+def hide(secrets: Iterable[str]) -> None:
+    """Replace these secrets, too, in all lines of this process."""
+    known = tuple(secrets)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, _Formatter):
+            handler.formatter.redactor.add(known)

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from tests.examples import QUICK
 from tests.servers import NatsProcess, ServerProcess, ValkeyProcess
 from tests.signals import default_signals_for_children
 
 # No deadline: on a loaded machine an example may take any time. A test that hangs is ended by pytest's timeout.
 settings.register_profile("all", deadline=None)
-settings.register_profile("unit", deadline=None, max_examples=25)
+settings.register_profile("unit", deadline=None, max_examples=QUICK)
 settings.load_profile("all")
 
 

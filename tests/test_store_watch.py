@@ -73,3 +73,17 @@ def test_a_step_of_the_clock_is_counted_and_alerted(ms: float, direction: str, w
     message = f"Redis' clock went {direction} by {words}"
     metadata: JsonObject = {"step_ms": round(ms), "direction": direction}
     assert sink.seen == [(Condition.CLOCK_STEPPED, FLEET, message, metadata)]
+
+
+def test_a_reason_that_changes_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """After a cut connection the cause is what the next tries say, once: a refused password, for example."""
+    hooks = StoreWatch(Telemetry(CollectorRegistry())).hooks()
+    hooks.on_down(True, "Connection closed by server.")
+    for why in ("Connection closed by server.", "invalid password", "invalid password", "connection refused"):
+        hooks.on_still_down(why)
+    hooks.on_still_down("invalid password")
+    assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == [
+        "store unavailable: Connection closed by server.",
+        "store still unavailable: invalid password",
+        "store still unavailable: connection refused",
+    ]

@@ -227,10 +227,11 @@ def stream_specs(s: Settings) -> tuple[StreamSpec, ...]:
 
 def admin_tokens(s: Settings) -> AdminTokens:
     """The holders of admin tokens: one per role (the role's name is the principal), and named people."""
-    return AdminTokens(_tokens(s), open_reading=s.admin_nats_read == "open")
+    return AdminTokens(tokens_of(s), open_reading=s.admin_nats_read == "open")
 
 
-def _tokens(s: Settings) -> list[tuple[str, Role, str]]:
+def tokens_of(s: Settings) -> list[tuple[str, Role, str]]:
+    """Principal, role and token of each admin token."""
     roles = ((Role.VIEWER, s.viewer_token), (Role.OPERATOR, s.operator_token), (Role.ADMIN, s.admin_token))
     role_tokens = [(role.label, role, token.get_secret_value()) for role, token in roles if token is not None]
     named = () if s.admin_tokens is None else named_tokens(s.admin_tokens.get_secret_value())
@@ -239,7 +240,7 @@ def _tokens(s: Settings) -> list[tuple[str, Role, str]]:
 
 def short_tokens(s: Settings) -> list[str]:
     """The variables and principals whose admin token is shorter than the next release accepts."""
-    return [principal for principal, _, token in _tokens(s) if len(token) < SHORTEST_SOON]
+    return [principal for principal, _, token in tokens_of(s) if len(token) < SHORTEST_SOON]
 
 
 def secrets_of(s: Settings) -> tuple[str, ...]:
@@ -251,7 +252,7 @@ def secrets_of(s: Settings) -> tuple[str, ...]:
         s.redis_sentinel_password,
         s.audit_identity_key,
     )
-    tokens = (token for _, _, token in _tokens(s))
+    tokens = (token for _, _, token in tokens_of(s))
     urls = (s.redis_url, s.redis_replica_url)
     in_redis = (p for url in urls if url is not None for p in redis_url.passwords(url))
     in_nats = (p for url in s.nats_url for p in _nats_secrets(url))

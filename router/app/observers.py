@@ -58,6 +58,7 @@ class StoreWatch:
             on_down=self._lane_changed,
             on_late=t.store_late_rows.inc,
             on_refused=self._lane_refuses,
+            on_still_down=self._lane_stays_down,
             on_clock_step=self._clock_stepped,
         )
 
@@ -80,6 +81,14 @@ class StoreWatch:
             # Another node of the Cluster is still unavailable.
             return
         self._recovered("store available again")
+
+    def _lane_stays_down(self, why: str) -> None:
+        """Log a reason that differs from the first one: after a lost connection it is the cause, such as a password."""
+        if why == self._outage_reason:
+            return
+        self._outage_reason = why
+        if (suppressed := self._throttle.due(why)) is not None:
+            log.error("store still unavailable: %s", why, extra={"event": Event.STORE_AWAY, "unsaid": suppressed})
 
     def _lane_refuses(self, lane: object, why: str | None) -> None:
         if why is None:

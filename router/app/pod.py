@@ -20,12 +20,13 @@ from functools import partial
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
 
 from router import __version__
-from router.app.adapter_settings import secrets_of, short_tokens
+from router.app.adapter_settings import bus_options, secrets_of, short_tokens, tokens_of
 from router.app.audit import AuditParts
 from router.app.deciding import DecideParts
 from router.app.platform import Platform
 from router.app.policies import PolicyParts
 from router.app.redis_nodes import insecure_redis
+from router.app.rotation import Rotation
 from router.app.services import Services
 from router.app.tasks import TaskParts
 from router.bus import announce, workers
@@ -82,6 +83,7 @@ class Pod:
         self._services = Services(self._platform, self._policies, self._tasks, self._deciding)
         self._memory = Level(self._platform.alerts, Condition.STORE_MEMORY, FLEET, raise_at=0.9, clear_at=0.8)
         self._lag = LoopLag(self._platform.telemetry.loop_lag)
+        self._rotation = self._rotated_parts()
         self._running: list[asyncio.Task[None]] = []
         self._unopened = self._bus_parts()
 
@@ -115,6 +117,20 @@ class Pod:
         self._run(self._every_second(), "ticker")
         self._run(self._watch_servers(), "servers")
         self._run(platform.gate.watch(s.cp_poll_ms / 1000), "gate")
+        if self._rotation.watches:
+            self._run(self._rotation.run(s.secrets_poll_ms / 1000), "rotation")
+
+    def _rotated_parts(self) -> Rotation:
+        platform, tokens = self._platform, self._services.tokens
+
+        async def nats(s: Settings) -> None:
+            await platform.bus.renew(bus_options(s))
+
+        async def admin(s: Settings) -> None:
+            tokens.replace(tokens_of(s))
+
+        parts = {"nats": nats, "redis": platform.store.renew, "admin": admin}
+        return Rotation(self._s, platform.telemetry, parts, secrets_of)
 
     async def until(self, stop: asyncio.Event) -> None:
         """Return when `stop` is set.

@@ -61,6 +61,7 @@ class Services:
             ),
             max_connections=s.http_max_connections,
         )
+        self.tokens = admin_tokens(s)
         self.wrong_tokens = WrongTokens(t, platform.alerts, time.monotonic)
         self._open: list[service.Service] = []
 
@@ -129,7 +130,7 @@ class Services:
         )
         return Admin(
             services,
-            admin_tokens(s),
+            self.tokens,
             store.levers,
             platform.telemetry,
             reads=Reads(

@@ -10,7 +10,7 @@ from router.app.adapter_settings import (
     policy_bounds,
     retention_bounds,
 )
-from router.app.redis_nodes import redis_nodes, redis_replica, redis_server
+from router.app.redis_nodes import redis_access, redis_nodes, redis_replica, redis_sentinel, redis_server
 from router.domain.degraded import Degradable
 from router.domain.task import BreakerTurn, Move
 from router.errors import StoreError, StoreForbidden
@@ -33,6 +33,7 @@ from router.store.servers.meta import RedisEpochs, RedisMeta
 from router.store.servers.nodes import Nodes
 from router.store.servers.rights import Missing
 from router.store.servers.rights import missing as missing_rights
+from router.store.servers.sentinels import SentinelPrimary
 from router.store.tasks.delivery_failures import RedisDeliveryFailures
 from router.store.tasks.store import RedisTasks
 from router.store.tenants.inspect import RedisInspector
@@ -119,6 +120,19 @@ class Store:
         if eviction.unknown is not None:
             off[Degradable.STORE_FACTS] = eviction.unknown
         return off
+
+    async def renew(self, s: Settings) -> None:
+        """Use the credentials and TLS files of these settings, on one connection after the other.
+
+        :raises StoreError: Redis refuses them, or is away; what is not replaced stays.
+        """
+        access, sentinel = redis_access(s), redis_sentinel(s)
+        await self.nodes.renew(access)
+        if isinstance(self.nodes, SentinelPrimary) and sentinel is not None:
+            await self.nodes.renew_sentinels(sentinel)
+        if self._read_nodes is not self.nodes:
+            await self._read_nodes.renew(access)
+        await self.lanes.renew()
 
     async def ping(self) -> None:
         """Return when every node has answered.

@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails
 from router.errors import InvalidInput, Problem
 from router.settings.checks import contradictions
 from router.settings.groups import Settings
-from router.settings.types import Unit, in_words
+from router.settings.types import ExistingFile, Unit, in_words
 
 PREFIX = "ROUTER_"
 _FILE = "_FILE"
@@ -81,6 +81,20 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     if problems:
         raise InvalidInput(sorted(problems, key=lambda p: p.path))
     return settings
+
+
+def mounted_files(settings: Settings, environ: Mapping[str, str] | None = None) -> dict[str, Path]:
+    """The files that these settings were read from, or name, by field: secrets, credentials, certificates and keys."""
+    environ = os.environ if environ is None else environ
+    files: dict[str, Path] = {}
+    for field, info in Settings.model_fields.items():
+        if is_secret(info) and (path := environ.get(variable(field) + _FILE)):
+            files[field] = Path(path)
+        elif ExistingFile in get_args(info.annotation):
+            value = getattr(settings, field)
+            if value is not None:
+                files[field] = Path(value)
+    return files
 
 
 def _read(environ: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:

@@ -8,6 +8,8 @@ class Event(StrEnum):
 
     LOG = "log"
     LOG_LIMITED = "log.limited"
+    SECRETS_ROTATED = "secrets.rotated"
+    SECRETS_REFUSED = "secrets.refused"
     POD_STARTING = "pod.starting"
     POD_READY = "pod.ready"
     POD_NOT_READY = "pod.not_ready"

@@ -4,11 +4,11 @@ from collections import Counter, deque
 from itertools import cycle
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from router.domain.admission import LOADING, MIN_SHARE, Admission
+from tests.examples import examples
 
 HOLDERS = [LOADING, *(f"t{n}" for n in range(6))]
 
@@ -74,7 +74,7 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestMachine.settings = examples(60, stateful_step_count=30)
 
 
 @pytest.mark.parametrize("bound", [64, 1024, 5000])

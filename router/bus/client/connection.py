@@ -11,9 +11,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
 from uuid import uuid4
 
+import nats.errors
 from msgspec import Struct
 from tenacity import AsyncRetrying, retry_if_not_exception_type, wait_random_exponential
 
@@ -23,6 +26,7 @@ from router.bus.client.fast import Direct, FastClient
 from router.bus.client.faults import BusTimeoutError, translated
 from router.bus.client.options import BusOptions, connect_arguments
 from router.bus.client.permissions import Permissions, Refusal
+from router.bus.client.renewal import connect_once, dismiss, retire
 from router.bus.client.replies import Replies
 from router.bus.client.reporter import Reporter
 from router.errors import BusError, InvalidInput, PermissionRefused
@@ -31,6 +35,7 @@ from router.telemetry.events import Event
 log = logging.getLogger(__name__)
 _CANCEL_EVERY_S = 0.2
 _WATCH_S = 1.0
+_RENEW_S = 5
 
 
 class Answer(Struct, frozen=True):
@@ -305,6 +310,7 @@ class Bus:
                 await self._adopt(client)
                 while not client.stuck:
                     await asyncio.sleep(_WATCH_S)
+                    client = self._client or client  # `renew` replaces it
                     await self._permissions.regain(client)
                 log.error("NATS client gave up; replacing it: %r", client.last_error, extra={"event": Event.BUS_ERROR})
             except Exception:  # a lost connection or a bug in a callback: without this loop the pod never reconnects
@@ -334,14 +340,7 @@ class Bus:
             with attempt:
                 client = FastClient()
                 try:
-                    await client.connect(
-                        servers=list(self.options.urls),
-                        error_cb=self._reporter.failed,
-                        disconnected_cb=self._reporter.disconnected,
-                        reconnected_cb=self._reconnected,
-                        lame_duck_mode_cb=self._reporter.lame_duck,
-                        **self._arguments,
-                    )
+                    await self._open(client, self._arguments, self._reporter.failed)
                 except asyncio.CancelledError:
                     await client.close()
                     raise
@@ -350,6 +349,72 @@ class Bus:
                     raise
                 return client
         raise AssertionError("tenacity ended without a result")
+
+    async def _open(
+        self, client: FastClient, arguments: dict[str, Any], failed: Callable[[Exception], Awaitable[None]]
+    ) -> None:
+        await client.connect(
+            servers=list(self.options.urls),
+            error_cb=failed,
+            disconnected_cb=self._reporter.disconnected,
+            reconnected_cb=self._reconnected,
+            lame_duck_mode_cb=self._reporter.lame_duck,
+            **arguments,
+        )
+
+    async def renew(self, options: BusOptions) -> None:
+        """Replace the connection by one with these credentials and TLS files, without losing a message.
+
+        The new connection is made and has all subscriptions before the old one is drained and closed; meanwhile a
+        message of a subscription without a queue may come on both. Before the first connection the options are only
+        kept for it.
+
+        :raises InvalidInput: the options are wrong, such as a key that does not fit its certificate.
+        :raises BusError: the server refuses them, or is away; the old connection stays.
+        """
+        arguments = connect_arguments(options)
+        old = self._client
+        if old is None:
+            await self._start_again(arguments)
+            return
+        fresh = FastClient()
+        try:
+            await connect_once(partial(self._open, fresh, arguments), fresh, self._reporter.failed)
+            sids = await self._subscribe_all(fresh)
+            await fresh.flush(_RENEW_S)
+        except (nats.errors.Error, OSError, TimeoutError) as fault:
+            await dismiss(fresh)
+            raise BusError(f"the new connection was lost: {fault}") from fault
+        except BaseException:
+            await dismiss(fresh)
+            raise
+        if self._client is not old or self._task is None or self._reporter.closing:
+            await dismiss(fresh)
+            raise BusError("the old connection was replaced meanwhile")
+        old_sids = [s.sid for s in self._subscriptions.values() if s.sid is not None]
+        for subscription in self._subscriptions.values():
+            subscription.sid = sids.get(id(subscription))
+        self._arguments, self._client = arguments, fresh
+        self._connected()
+        await retire(old, old_sids)
+
+    async def _start_again(self, arguments: dict[str, Any]) -> None:
+        """Make the first connection with other options than those that are being tried."""
+        self._arguments = arguments
+        task, self._task = self._task, None
+        if task is not None:
+            while not task.done():
+                task.cancel()
+                await asyncio.wait([task], timeout=_CANCEL_EVERY_S)
+            self._task = asyncio.create_task(self._run(), name="bus")
+
+    async def _subscribe_all(self, client: FastClient) -> dict[int, int]:
+        """Set up all subscriptions on a client that is not used yet; return their ids on it."""
+        sids: dict[int, int] = {}
+        while missing := [s for key, s in self._subscriptions.items() if key not in sids]:
+            for s in missing:
+                sids[id(s)] = await client.subscribe_direct(s.subject, s.direct, queue=s.queue)
+        return sids
 
     async def _reconnected(self) -> None:
         self._connected()

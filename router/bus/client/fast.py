@@ -36,6 +36,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Container
+from typing import Any
 
 from nats import errors
 from nats.protocol.parser import PERMISSIONS_ERR, Parser
@@ -199,6 +200,20 @@ class FastClient(TlsClient):
                 found.add(subject)
                 self.send(f"SUB {subject} {subscription.queue} {sid}\r\n".encode())
         return found
+
+    def mute(self) -> None:
+        """Call none of the callbacks of this client any more."""
+
+        async def nothing(*_: object) -> None:
+            """Nobody wants to know."""
+
+        self._error_cb = nothing
+        self._disconnected_cb = self._reconnected_cb = self._closed_cb = self._lame_duck_mode_cb = None
+
+    @property
+    def awaited_replies(self) -> "list[asyncio.Future[Any]]":
+        """The replies that requests of this client wait for."""
+        return [reply for reply in self._resp_map.values() if not reply.done()]
 
     @property
     def unsent(self) -> int:

@@ -3,7 +3,7 @@
 import socket
 
 from router.settings.groups.group import Group
-from router.settings.types import Seconds, setting
+from router.settings.types import Ms, Seconds, setting
 
 
 class Pod(Group):
@@ -27,6 +27,13 @@ class Pod(Group):
         "closed for a new one.",
         ge=1,
         le=1_000_000,
+    )
+    secrets_poll_ms: Ms = setting(
+        5_000,
+        "Interval at which mounted passwords, tokens, credentials and TLS files are looked at; changed ones are used "
+        "without a restart.",
+        ge=100,
+        le=3_600_000,
     )
     drain_timeout_s: Seconds = setting(25, "Time that accepted work has to finish after SIGTERM.", ge=1, le=3600)
     max_in_flight: int = setting(

@@ -19,12 +19,16 @@ def _ignore_refusal(_lane: object, _why: str | None) -> None:
     """Ignore refused calls."""
 
 
+def _ignore_reason(_why: str) -> None:
+    """Ignore why a lane stays down."""
+
+
 class LaneHooks(Struct):
     """Callbacks for a lane's events: a call (script, seconds, rows), a missed deadline, down or up (why), a late row.
 
     `on_refused`: the node answers, but refuses whole calls (why), or accepts them again (None). Its first argument
     stands for the lane and is always the same object. `on_clock_step`: Redis' clock was stepped by so many ms, see
-    `decide.clock`.
+    `decide.clock`. `on_still_down`: a further try to connect failed (why).
     """
 
     on_call: Callable[[str, float, int], None]
@@ -32,6 +36,7 @@ class LaneHooks(Struct):
     on_down: Callable[[bool, str], None]
     on_late: Callable[[], None] = _ignore_late_row
     on_refused: Callable[[object, str | None], None] = _ignore_refusal
+    on_still_down: Callable[[str], None] = _ignore_reason
     on_clock_step: Callable[[float], None] = _ignore_step
 
 
@@ -52,10 +57,12 @@ class Availability:
         self.down = False
 
     def set_down(self, why: str) -> None:
-        """Mark the node as down; a change is reported."""
+        """Mark the node as down; a change is reported, and why it stays down."""
         if not self.down:
             self.down = True
             self._hooks.on_down(True, why)
+        else:
+            self._hooks.on_still_down(why)
 
     def set_up(self, why: str) -> None:
         """Mark the node as up; a change is reported."""

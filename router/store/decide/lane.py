@@ -28,6 +28,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ReadOnlyError, ResponseError
 
 from router.domain.outcome import RowFault, Unavailable
@@ -128,6 +129,10 @@ class Lane:
                 self._opening = False
         if self._availability.down or not self._queue.empty:
             self._start()
+
+    async def renew(self, make: Callable[[], AbstractConnection]) -> None:
+        """Use connections that are made like this; see `Link.renew`."""
+        await self._link.renew(make)
 
     def tick(self) -> None:
         """Ask for the time if nothing else is under way, so that an unused lane notices an outage, too.

@@ -84,6 +84,14 @@ class Lanes:
             self._lanes[address] = lane
         return lane
 
+    async def renew(self) -> None:
+        """Replace the connection of each lane, one at a time, by one with the present credentials of the nodes.
+
+        :raises StoreUnavailable: a node refuses them; its lane keeps the old connection.
+        """
+        for address, lane in list(self._lanes.items()):
+            await lane.renew(self._nodes.connections(address))
+
     def use(self, script: Script) -> None:
         """Call another form of the script, from the next lane on: before `open`, or when no lane has one yet."""
         self._script = script

@@ -27,6 +27,7 @@ class Link:
         self._timeout = reply_timeout_s
         self._packer = make()
         self._connection: AbstractConnection | None = None
+        self._next: AbstractConnection | None = None
 
     def pack(self, commands: Sequence[Command]) -> list[bytes]:
         """The commands in wire format."""
@@ -46,6 +47,8 @@ class Link:
         :raises StoreUnavailable: there is no connection; nothing was sent.
         :raises OutcomeUnknown: the connection broke while writing.
         """
+        if self._next is not None:
+            await self._switch()
         connection = self._connection or await self._connect()
         try:
             # A frozen Redis reads nothing, so a large write may wait, too.
@@ -81,8 +84,29 @@ class Link:
             raise
         return received
 
+    async def renew(self, make: Callable[[], AbstractConnection]) -> None:
+        """Make connections in another way from now on. An open one is replaced between two pipelines, by one that is
+        connected already.
+
+        :raises StoreUnavailable: such a connection cannot be made; the old way stays.
+        """
+        fresh = await self._connected(make)
+        self._make = make
+        replaced, self._next = self._next, fresh
+        if replaced is not None:
+            await replaced.disconnect(nowait=True)
+
+    async def _switch(self) -> None:
+        old, self._connection, self._next = self._connection, self._next, None
+        if old is not None:
+            await old.disconnect(nowait=True)
+
     async def _connect(self) -> AbstractConnection:
-        connection = self._make()
+        self._connection = connection = await self._connected(self._make)
+        return connection
+
+    async def _connected(self, make: Callable[[], AbstractConnection]) -> AbstractConnection:
+        connection = make()
         try:
             # The handshake needs an answer, too: a frozen Redis still accepts connections.
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
@@ -90,11 +114,12 @@ class Link:
         except (RedisError, OSError, TimeoutError) as fault:
             await connection.disconnect(nowait=True)
             raise StoreUnavailable(unavailable(fault)) from fault
-        self._connection = connection
         return connection
 
     async def close(self) -> None:
         """Drop the connection; the next `send` makes another."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.disconnect(nowait=True)
+        connections = self._connection, self._next
+        self._connection = self._next = None
+        for connection in connections:
+            if connection is not None:
+                await connection.disconnect(nowait=True)

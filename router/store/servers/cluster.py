@@ -44,15 +44,14 @@ class Cluster(Client):
     shares_calls = False
 
     def __init__(self, url: str, access: Access = ANYBODY, *, timeout_s: float = 1.0):
-        client = RedisCluster.from_url(url, **cluster_options(url, access, timeout_s=timeout_s))
-        client.commands_parser = KeyPositions()  # type: ignore[assignment]
-        # redis-py has no parameter for the class of the connections to nodes.
-        kind = node_connection(client.connection_kwargs["connection_class"])
-        client.connection_kwargs["connection_class"] = kind
-        for node in client.startup_nodes:
-            node.connection_class = kind  # type: ignore[assignment]
-        super().__init__(client)
+        super().__init__(_client(url, access, timeout_s))
         self._url = url
+        self._access = access
+        self._timeout_s = timeout_s
+
+    async def renew(self, access: Access) -> None:
+        fresh = _client(self._url, access, self._timeout_s)
+        await self._replace(fresh, fresh.initialize)
         self._access = access
 
     async def open(self) -> None:
@@ -85,6 +84,17 @@ class Cluster(Client):
             return [await self._shielded(node.execute_command(*command)) for node in self._client.get_primaries()]
         except ResponseError as fault:
             raise refused(str(command[0]), fault) from fault
+
+
+def _client(url: str, access: Access, timeout_s: float) -> Any:
+    client = RedisCluster.from_url(url, **cluster_options(url, access, timeout_s=timeout_s))
+    client.commands_parser = KeyPositions()  # type: ignore[assignment]
+    # redis-py has no parameter for the class of the connections to nodes.
+    kind = node_connection(client.connection_kwargs["connection_class"])
+    client.connection_kwargs["connection_class"] = kind
+    for node in client.startup_nodes:
+        node.connection_class = kind  # type: ignore[assignment]
+    return client
 
 
 def _cause(fault: StoreUnavailable) -> StoreError:

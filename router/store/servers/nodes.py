@@ -30,6 +30,7 @@ from router.store.servers.options import ANYBODY, Access, connection_factory, co
 from router.store.servers.refusals import USE_CLUSTER, met_a_cluster, refused, unavailable
 
 Address = tuple[str, int] | None
+_RETIRE_S = 10.0
 
 
 class Nodes(Protocol):
@@ -102,6 +103,12 @@ class Nodes(Protocol):
         :raises StoreError: it failed.
         """
 
+    async def renew(self, access: Access) -> None:
+        """Use these credentials and TLS files for new connections; the old ones end when they are not used any more.
+
+        :raises StoreError: Redis refuses them, or is away; the old ones stay in use.
+        """
+
     async def close(self) -> None:
         """Close every connection."""
 
@@ -120,6 +127,7 @@ class Client:
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self._retired: dict[asyncio.Task[None], Any] = {}
 
     async def _shielded(self, awaitable: Awaitable[Any]) -> Any:
         call = asyncio.ensure_future(awaitable)
@@ -208,8 +216,32 @@ class Client:
         if page:
             yield page
 
+    async def _replace(self, fresh: Any, check: Callable[[], Awaitable[Any]]) -> None:
+        """Use another client, if `check` finds that it works. The old one is closed when its calls have ended."""
+        try:
+            await self._shielded(check())
+        except ResponseError as fault:
+            await fresh.aclose()
+            raise self._refused("AUTH", fault) from fault
+        except BaseException:
+            await fresh.aclose()
+            raise
+        old, self._client = self._client, fresh
+        retiring = asyncio.create_task(self._retire(old), name="old Redis client")
+        self._retired[retiring] = old
+        retiring.add_done_callback(lambda done: self._retired.pop(done, None))
+
+    async def _retire(self, old: Any) -> None:
+        await asyncio.sleep(_RETIRE_S)
+        await old.aclose()
+
     async def close(self) -> None:
-        await self._client.aclose()
+        retired = dict(self._retired)
+        for retiring in retired:
+            retiring.cancel()
+        await asyncio.gather(*retired, return_exceptions=True)
+        for client in (self._client, *retired.values()):
+            await client.aclose()
 
 
 class SingleNode(Client):
@@ -217,7 +249,13 @@ class SingleNode(Client):
 
     def __init__(self, url: str, access: Access = ANYBODY, *, timeout_s: float = 1.0):
         super().__init__(Redis.from_pool(connection_pool(url, access, timeout_s=timeout_s)))
+        self._url, self._timeout_s = url, timeout_s
         self._make = connection_factory(url, access)
+
+    async def renew(self, access: Access) -> None:
+        fresh = Redis.from_pool(connection_pool(self._url, access, timeout_s=self._timeout_s))
+        await self._replace(fresh, fresh.ping)
+        self._make = connection_factory(self._url, access)
 
     async def open(self) -> None:
         await self.call("PING")

@@ -148,6 +148,27 @@ class SentinelPrimary(Client):
         self._primary = found
         await before.aclose()
 
+    async def renew(self, access: Access) -> None:
+        if self._primary is not None:
+            pool = connection_pool(self._url, access, timeout_s=self._timeout_s, node=self._primary)
+            fresh = Redis.from_pool(pool)
+            await self._replace(fresh, fresh.ping)
+        self._access = access
+
+    async def renew_sentinels(self, sentinel: Sentinel) -> None:
+        """Ask the sentinels with these credentials and TLS files.
+
+        :raises StoreError: no sentinel answers to them; the old ones stay in use.
+        """
+        fresh = Sentinels(sentinel, timeout_s=self._timeout_s)
+        try:
+            await fresh.primary()
+        except BaseException:
+            await fresh.close()
+            raise
+        before, self.sentinels = self.sentinels, fresh
+        await before.close()
+
     async def _demoted(self) -> None:
         try:
             await self.refresh()

@@ -21,6 +21,14 @@ class PodMetrics:
         self.admin_wrong_tokens = families.counter(
             "admin_wrong_tokens", "Admin acts refused because their token is unknown."
         )
+        self.rotations = families.counter(
+            "secret_rotations",
+            "Changed secret files, by part (nats, redis, admin) and outcome: done, or refused by the server.",
+            labels=("part", "outcome"),
+        )
+        for part in ("nats", "redis", "admin"):
+            for outcome in ("done", "refused"):
+                self.rotations.labels(part, outcome)
         self.ready = families.gauge("ready", "1 while /readyz reports ready.")
         self.degraded = families.gauge(
             "degraded", "1 while this part of the pod is off; /readyz has the reason.", labels=("part",)

@@ -16,8 +16,12 @@ class AdminTokens:
     """The tokens of this fleet. With `open_reading`, the four read-only acts that older gateways use need no token."""
 
     def __init__(self, tokens: Iterable[tuple[str, Role, str]], *, open_reading: bool) -> None:
-        self._holders = [(_digest(token), Holder(principal, role)) for principal, role, token in tokens]
+        self.replace(tokens)
         self._open_reading = open_reading
+
+    def replace(self, tokens: Iterable[tuple[str, Role, str]]) -> None:
+        """Accept these tokens from now on, and no others."""
+        self._holders = [(_digest(token), Holder(principal, role)) for principal, role, token in tokens]
 
     def holder(self, token: str | None) -> Holder | None:
         """The holder of a token, None if there is none. Compares every digest, also after a match: constant time."""

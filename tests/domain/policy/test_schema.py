@@ -5,13 +5,14 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from router.domain.json import JsonObject, JsonValue
 from router.domain.policy.document import DOCUMENT, canonical, parse
 from router.errors import InvalidInput
 from router.wire.policies import encode, schema_file
+from tests.examples import examples
 
 PUBLISHED = Path(__file__).parents[3] / "docs" / "policy.schema.json"
 
@@ -117,7 +118,7 @@ def spoilt(draw: st.DrawFn) -> Any:
         place = place[key]
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(spoilt() | anything)
 def test_any_json_is_read_or_refused(document: JsonValue) -> None:
     """Whatever comes, it is a policy or an InvalidInput with problems that can be printed; never another exception."""
@@ -150,7 +151,7 @@ def test_the_schema_knows_every_field_and_no_other() -> None:
     assert schema["additionalProperties"] is False
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(documents)
 def test_the_canonical_document_says_the_same(document: JsonObject) -> None:
     """Canonical bytes parse to the same policy, without loss, and are their own canonical form."""

@@ -2,13 +2,14 @@
 
 from collections import Counter
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from router.domain.plan import plan
 from router.domain.policy.model import Policy, Selection, StoredPolicy, provider
 from router.domain.policy.shares import share_changes
 from router.domain.request import DecideRequest
+from tests.examples import examples
 
 MANY = 4_000
 
@@ -37,7 +38,7 @@ def test_only_the_highest_priority_is_first() -> None:
     assert share_changes(None, Policy((provider("a", 1),), Selection.BEST_SCORE)) == ()
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(st.tuples(*[st.integers(0, 100)] * 3), st.tuples(*[st.integers(0, 100)] * 3))
 def test_what_is_told_is_what_happens(before: tuple[int, ...], after: tuple[int, ...]) -> None:
     """The shares of planned requests change as told, within three points over 4,000 requests."""

@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
@@ -18,6 +18,7 @@ from router.ports.extensions import CallFailure
 from router.telemetry import Telemetry
 from router.usecases.extensions.health_watch import ExtensionHealthWatch
 from router.usecases.extensions.pipeline import Pipeline
+from tests.examples import examples
 from tests.usecases.fakes.alerts import RecordedAlerts
 from tests.usecases.fakes.extensions import Calls, Records
 
@@ -284,7 +285,7 @@ EXTENSIONS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(EXTENSIONS)
 def test_a_request_ends_only_where_its_policy_says(drawn: list[tuple[bool, int, list[Any]]]) -> None:
     """Every step is called at most 1 + retry times; steps follow until a required one fails for good."""

@@ -82,25 +82,25 @@ def a_cache(max_bytes: int, each: int) -> PolicyCache:
 @pytest.mark.usefixtures("measured")
 async def test_the_estimate_is_what_is_held() -> None:
     """The size that the bound counts is within a tenth of the memory that a tenant's policies really take."""
-    loader = Loader(20)
+    loader = Loader(10)
     before = held()
-    tenants = [await loader.load(f"t{n}") for n in range(5)]
+    tenants = [await loader.load(f"t{n}") for n in range(3)]
     taken = held() - before
     assert sum(map(size_of, tenants)) == pytest.approx(taken, rel=0.1)
 
 
 @pytest.mark.usefixtures("measured")
 async def test_the_cache_stays_within_its_bound() -> None:
-    """Twice as many tenants of 100 KB as fit: the memory is within a tenth of the bound, and well used."""
-    bound = 1_000 * KB
-    cache = a_cache(bound, each=14)
+    """Twice as many tenants of 50 KB as fit: the memory is within a tenth of the bound, and well used."""
+    bound = 500 * KB
+    cache = a_cache(bound, each=7)
     before = held()
     sizes = []
     for n in range(20):
         sizes.append(size_of(await cache.load(f"t{n}") or pytest.fail("no policies")))
         await asyncio.sleep(0)
     taken = held() - before
-    assert min(sizes) > 100 * KB
+    assert min(sizes) > 50 * KB
     assert bound * 0.8 < taken < bound * 1.1
     assert cache.size_bytes <= bound
 

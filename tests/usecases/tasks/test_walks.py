@@ -10,7 +10,7 @@ from secrets import token_hex
 from typing import Any
 
 import orjson
-from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import HealthCheck, given, reject
 from hypothesis import strategies as some
 from msgspec import Struct
 from msgspec.structs import replace
@@ -22,6 +22,7 @@ from router.domain.request import Options, Step
 from router.errors import StoreError, StoreUnavailable
 from router.store.keys import Keys
 from router.store.servers.nodes import SingleNode
+from tests.examples import examples
 from tests.store.harness import Ask
 from tests.store.harness import request as plain
 from tests.store.pods import Pod
@@ -162,9 +163,9 @@ def test_any_results_in_any_order_settle_what_the_model_settles(redis_url: str) 
     with asyncio.Runner() as runner:
         nodes = SingleNode(redis_url)
 
-        @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+        @examples(120, suppress_health_check=list(HealthCheck))
         @given(stories())
-        def examples(story: tuple[list[int], list[list[Told]]]) -> None:
+        def walks(story: tuple[list[int], list[list[Told]]]) -> None:
             runner.run(one(story))
 
         async def one(story: tuple[list[int], list[list[Told]]]) -> None:
@@ -178,7 +179,7 @@ def test_any_results_in_any_order_settle_what_the_model_settles(redis_url: str) 
                 except StoreError:  # a machine that stalls for seconds says nothing of the rule
                     reject()
 
-        examples()
+        walks()
         runner.run(nodes.close())
 
 
