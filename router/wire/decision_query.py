@@ -66,4 +66,4 @@ def decode_decision_query(
         problems.add("request_id", "is missing", hint="send request_id, idempotency_key, decision_id or message_id")
     elif ids_sent != ["message_id"] and get("tenant_id") is None and not (headers.get("tenant_id") or subject_tenant):
         problems.add("tenant_id", "is missing", hint="send tenant_id in the body, in the header or in the subject")
-    return problems.rejected(query.request_id, query.trace_id) if problems else query
+    return problems.rejected(request_id=query.request_id, trace_id=query.trace_id) if problems else query

@@ -57,7 +57,7 @@ class Problems(list[tuple[Intake, Problem]]):
             self.warn(defect, problem.path, f"{problem.message}: dropped")
         self.clear()
 
-    def rejected(self, request_id: str | None = None, trace_id: str | None = None) -> Rejected:
+    def rejected(self, *, request_id: str | None = None, trace_id: str | None = None) -> Rejected:
         """Make one refusal of all problems; there must be at least one."""
         kinds = {intake for intake, _ in self}
         intake = next(i for i in _PRECEDENCE if i in kinds)

@@ -23,14 +23,23 @@ async def perform(
     return await worker.handlers.run(assignment, timeout_s)
 
 
+released = threading.Event()
+
+
 class Site(BaseHTTPRequestHandler):
-    """/busy answers 503, /away sends to a file, /big is longer than the bound, all else says hello."""
+    """/busy answers 503, /silent nothing until `released`, /away sends to a file, /big is longer than the bound.
+
+    All else says hello.
+    """
 
     def do_GET(self) -> None:
         """Answer."""
         match self.path:
             case "/busy":
                 self.send_error(503)
+                return
+            case "/silent":
+                released.wait(30)
                 return
             case "/away":
                 self.send_response(302)
@@ -114,6 +123,13 @@ async def test_a_failure_can_be_meant_for_another_provider() -> None:
 async def test_http_gets_a_page(site: str) -> None:
     """Http answers with status and body."""
     assert (await perform("http", {"url": f"{site}/"})).output == {"status": 200, "body": "hello"}
+
+
+async def test_http_without_an_answer_in_time_is_a_timeout(site: str) -> None:
+    """The payload bounds the wait; code, message and status say so."""
+    finished = await perform("http", {"url": f"{site}/silent", "timeout_ms": 50})
+    released.set()
+    assert finished == Finished("timeout", error_code="TIMEOUT", error_message="no answer within 0.05 s")
 
 
 async def test_http_names_the_status_of_a_refusal(site: str) -> None:

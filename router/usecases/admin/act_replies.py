@@ -27,7 +27,7 @@ def refused_input(fault: InvalidInput | RevisionConflict | QuotaExceeded) -> Ref
     problems = Problems()
     for problem in fault.problems:
         problems.add(problem.path, problem.message, hint=problem.hint)
-    return problems.rejected(None, None).refused
+    return problems.rejected(request_id=None, trace_id=None).refused
 
 
 def breaker_facts(view: BreakerView) -> JsonObject:

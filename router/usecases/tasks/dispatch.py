@@ -91,16 +91,16 @@ class Dispatcher:
 
     def admitted(self, request: DecideRequest, plan: Plan, outcome: Admitted, job: bytes) -> None:
         """See `ports.tasks.Dispatch.admitted`."""
-        self._begin(request, plan, outcome, job, outcome.decision_id, 1)
+        self._begin(request, plan, outcome, job=job, decision=outcome.decision_id, number=1)
 
     def next_attempt(
         self, request: DecideRequest, plan: Plan, record: TaskRecord, outcome: Admitted, job: bytes
     ) -> None:
         """Publish the attempt after the record's current attempt."""
-        self._begin(request, plan, outcome, job, record.decision_id, record.attempt + 1)
+        self._begin(request, plan, outcome, job=job, decision=record.decision_id, number=record.attempt + 1)
 
     def _begin(
-        self, request: DecideRequest, plan: Plan, outcome: Admitted, job: bytes, decision: bytes, number: int
+        self, request: DecideRequest, plan: Plan, outcome: Admitted, *, job: bytes, decision: bytes, number: int
     ) -> None:
         chosen = plan.candidates[outcome.candidate]
         task = task_id(decision)

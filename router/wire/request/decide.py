@@ -114,7 +114,7 @@ def _read_request(
         check_strict_ids(request_id, work, correlation, problems)
     if problems:
         _add_late_problems(work, context, push, problems)
-        return problems.rejected(request_id, correlation.trace_id)
+        return problems.rejected(request_id=request_id, trace_id=correlation.trace_id)
     request = DecideRequest(
         tenant_id,
         request_id or new_request_id(),
@@ -159,4 +159,6 @@ def _with_fingerprint(request: DecideRequest) -> DecideRequest | Rejected:
         force_setattr(request, "fingerprint", fingerprint(request))  # No other code has a reference to the request yet.
     except orjson.JSONEncodeError:
         problems.add("", f"the payload or the context is {_DEPTH}", hint=_FLATTEN)
-    return problems.rejected(request.request_id, request.correlation.trace_id) if problems else request
+    return (
+        problems.rejected(request_id=request.request_id, trace_id=request.correlation.trace_id) if problems else request
+    )

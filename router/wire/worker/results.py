@@ -83,7 +83,7 @@ def _result(
     step = _step(doc, problems) if assignment_id is None and decision_id is None else None
     correlation = _correlation(doc, headers, dropped)
     if problems or status is None:
-        return problems.rejected(request_id, correlation.trace_id)
+        return problems.rejected(request_id=request_id, trace_id=correlation.trace_id)
     tokens = tokens_of(get("tokens"), dropped)
     return _with_warnings(
         ExecResult(
@@ -180,7 +180,7 @@ def _ack(
     request_id = text(dropped, "request_id", get("request_id"))
     trace_id = _correlation(doc, headers, dropped).trace_id
     if problems or status is None or assignment_id is None:
-        return problems.rejected(request_id, trace_id)
+        return problems.rejected(request_id=request_id, trace_id=trace_id)
     message_or_reason = get("message") if get("message") is not None else get("reason")
     return _with_warnings(
         ExecAck(

@@ -359,3 +359,21 @@ async def test_a_failover_under_load(
         assert (forgotten, exceeded) == (0, 0)
     else:
         assert forgotten > 0, "the replicas did not lag: this run shows nothing"
+
+
+async def test_other_credentials_are_taken_without_a_pause(servers_of_sentinels: SentinelSet) -> None:
+    """Of the primary and of the sentinels; what is refused leaves the old connections in use."""
+    async with following(servers_of_sentinels, LaneSettings(deadline_ms=10_000)) as pod:
+        nodes = pod.nodes
+        assert isinstance(nodes, SentinelPrimary)
+        wrong = Access(username="nobody", password="wrong")  # noqa: S106 - a test's own
+        with pytest.raises(StoreError):
+            await nodes.renew(wrong)
+        with pytest.raises(StoreError):
+            await nodes.renew_sentinels(sentinel(servers_of_sentinels, access=wrong))
+        assert isinstance((await pod.decide(ask()))[0], Admitted)
+        await nodes.renew(Access())
+        await nodes.renew_sentinels(sentinel(servers_of_sentinels))
+        await pod.lanes.renew()
+        await nodes.refresh()
+        assert isinstance((await pod.decide(ask()))[0], Admitted)
