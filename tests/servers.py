@@ -98,6 +98,8 @@ def valkey_binary() -> Path:
 class ServerProcess:
     """One server on one port with one data folder. `start()` returns when it answers."""
 
+    may_start = True
+    """False during a test that does not request the fixture `servers`, so `make test-unit` needs no server."""
     image = ""
     """Its container image."""
     entrypoint_words = 0
@@ -135,6 +137,10 @@ class ServerProcess:
     def start(self) -> Self:
         """Start and wait until it answers; a port lost to another is replaced, unless the server had it before."""
         assert self.process is None, "the server runs already"
+        if not ServerProcess.may_start:
+            pytest.fail(
+                f"a test that does not request the fixture `servers` starts a {type(self).__name__}", pytrace=False
+            )
         self.data.mkdir(parents=True, exist_ok=True)
         for attempt in range(_PORT_ATTEMPTS):
             if self._launch():

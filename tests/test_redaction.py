@@ -21,6 +21,7 @@ from router.redaction import address, redacted
 from router.selftest.check import NotChecked, NotSeen
 from router.selftest.run import _result
 from router.settings import effective, load
+from router.store.servers.options import Access
 
 MARK = "S3CR3T"
 HARMLESS_LOOKING = "@:/?#[]%&=,;'\"!$.~-_()<>|\\`*+^{}"
@@ -211,3 +212,9 @@ def test_settings_are_shown_without_what_their_urls_hold(secret: str, form: str)
     assert MARK not in "".join(f"{row.value}{row.default}" for row in effective(settings))
     if "u:" in form or "password" in form:
         assert secret in secrets_of(settings)
+
+
+def test_connection_options_in_a_traceback_hold_no_login() -> None:
+    """What Python prints of them."""
+    bus = BusOptions((f"nats://u:{MARK}@host:4222",), user="u", password=MARK, token=MARK, creds=MARK, nkey_seed=MARK)
+    assert MARK not in repr((bus, Access("u", MARK)))

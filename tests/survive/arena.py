@@ -119,7 +119,7 @@ async def _course(row: Row, ground: Arena, outcome: Outcome) -> None:
     ground.check("everybody who asked was answered", finished)
     _of_asks(row, [a for a in ground.load.asks if a.ended >= began], began, ended, outcome)
     if row.exempt is not EVERYTHING:
-        await _drain(ground)
+        await _drain(ground, records_stay=not row.exempts("tasks dispatched = ended"))
     await _of_store(row, ground, outcome)
     outcome.missed += ground.missed
     outcome.told += ground.told
@@ -159,8 +159,8 @@ def _of_asks(row: Row, asks: list[Ask], began: float, ended: float, outcome: Out
     outcome.missed += [f"refused with {code}, which is not promised" for code in sorted(other)]
 
 
-async def _drain(ground: Arena) -> None:
-    store = Store(ground.world, ground.load.asked)
+async def _drain(ground: Arena, *, records_stay: bool) -> None:
+    store = Store(ground.world, ground.load.asked if records_stay else {})
 
     async def done() -> bool:
         return await drained(ground.world, store) and not any([await _unreconciled(pod) for pod in ground.pods])

@@ -38,6 +38,10 @@ class BusOptions(Struct, frozen=True):
     max_unsent_bytes: int = 64 << 20
     """The bytes that may wait for a slow or unavailable server; more are refused and counted."""
 
+    def __repr__(self) -> str:
+        """Without the login: it may stand in a traceback."""
+        return f"BusOptions(urls={[address(url) for url in self.urls]}, name={self.name!r})"
+
 
 def js_prefix_of(domain: str | None, prefix: str | None) -> str:
     """The subjects of JetStream's API: those of the account, of a domain behind a leaf node, or of an import."""

@@ -33,6 +33,10 @@ class Access(Struct, frozen=True):
     tls_cert: str | None = None
     tls_key: str | None = None
 
+    def __repr__(self) -> str:
+        """Without the password: it may stand in a traceback."""
+        return f"Access(username={self.username!r}, tls_ca={self.tls_ca!r}, tls_cert={self.tls_cert!r})"
+
     def options(self, *, tls: bool) -> dict[str, Any]:
         """The arguments in redis-py's names; only those that are set. `tls`: for a connection over TLS."""
         given = {"username": self.username, "password": self.password}
