@@ -65,7 +65,9 @@ def _write(outcomes: list[Outcome], rate: float, took: float) -> None:
     """Put the table into its document."""
     before = DOCUMENT.read_text(encoding="utf-8").partition(MARK)[0]
     today = f"{datetime.now(UTC):%Y-%m-%d}"
-    said = f"`make survive` on {today}, {rate:g} requests a second, {os.cpu_count()} cores, {took / 60:.0f} minutes.\n"
+    arguments = " ".join(a for a in sys.argv[1:] if a != "--write")
+    command = f'make survive ARGS="{arguments}"' if arguments else "make survive"
+    said = f"`{command}` on {today}, {rate:g} requests a second, {os.cpu_count()} cores, {took / 60:.0f} minutes.\n"
     DOCUMENT.write_text(f"{before}{MARK}\n{said}\n{table(outcomes)}\n", encoding="utf-8")
 
 

@@ -1,6 +1,7 @@
 """A failover of Redis Sentinel."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -16,9 +17,9 @@ _SEE = "tls-and-login-of-redis"
 class _Primary(ValkeyProcess):
     """The primary of a set with two replicas and three sentinels; `follow` makes it the one that is named now."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, replicas: int = 2) -> None:
         super().__init__(data)
-        self.set = SentinelSet(data)
+        self.set = SentinelSet(data, replicas=replicas)
 
     def start(self) -> Self:
         """The whole set."""
@@ -37,16 +38,16 @@ class _Primary(ValkeyProcess):
         self.process = None
 
 
-def _env(replicas: int) -> Setup:
+def _with(waits_for: int, valkey: Callable[[Path], _Primary] = _Primary) -> Setup:
     def env(valkey: ValkeyProcess) -> dict[str, str]:
         assert isinstance(valkey, _Primary)
         return {
             "ROUTER_REDIS_SENTINELS": ",".join(f"{host}:{port}" for host, port in valkey.set.addresses),
             "ROUTER_REDIS_SENTINEL_MASTER": MASTER,
-            "ROUTER_WAIT_REPLICAS": str(replicas),
+            "ROUTER_WAIT_REPLICAS": str(waits_for),
         }
 
-    return Setup(valkey=_Primary, servers_env=env)
+    return Setup(valkey=valkey, servers_env=env)
 
 
 async def _killed(ground: Arena) -> None:
@@ -62,6 +63,19 @@ async def _killed(ground: Arena) -> None:
     await ground.fleet.reopen_store()
 
 
+async def _killed_and_back(ground: Arena) -> None:
+    """With one replica nothing is left to wait for until the old primary is back."""
+    valkey = ground.fleet.valkey
+    assert isinstance(valkey, _Primary)
+    first = valkey.set.server(valkey.port)
+    began = asyncio.get_running_loop().time()
+    await _killed(ground)
+    await asyncio.sleep(3)
+    await to_its_end(first.start)
+    away_s = asyncio.get_running_loop().time() - began
+    ground.told.append(f"the old primary was away for {away_s:.1f} s, and requests were refused for as long")
+
+
 ROWS = (
     Row(
         name="redis.sentinel_waiting",
@@ -69,7 +83,16 @@ ROWS = (
         promise="`unavailable` until the sentinels have switched; no accepted request is lost",
         see=_SEE,
         act=_killed,
-        setup=_env(1),
+        setup=_with(1),
+    ),
+    Row(
+        name="redis.sentinel_one_replica",
+        fault="the same with one replica; the old primary comes back 3 s after the switch",
+        promise="`unavailable` until the old primary is back as a replica; no accepted request is lost",
+        see=_SEE,
+        act=_killed_and_back,
+        recover_s=15.0,
+        setup=_with(1, lambda folder: _Primary(folder, replicas=1)),
     ),
     Row(
         name="redis.sentinel",
@@ -78,6 +101,6 @@ ROWS = (
         see=_SEE,
         act=_killed,
         exempt=EVERYTHING,
-        setup=_env(0),
+        setup=_with(0),
     ),
 )
