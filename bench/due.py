@@ -26,7 +26,7 @@ from router.store.tasks.store import RedisTasks
 from router.usecases.tasks.sweep import CLAIM_MS, MAXIMUM
 
 _CHUNK = 5_000
-_LATER_MS = 3_600_000
+_LATER_MS = 120_000  # below ROUTER_DEADLINE_MAX: what is due later than that was due before a clock stepped back
 _LOOKS = 200
 
 

@@ -111,7 +111,8 @@ def test_nats_away_is_mentioned_and_no_failure(policy: Run, tenant: str) -> None
     """A policy is written also when NATS cannot be told; the user reads what that means."""
     done = policy("apply", written(GOOD), "--tenant", tenant)
     assert done.code == Exit.OK
-    assert "NATS could not be reached" in done.err
+    assert "stored, but not announced" in done.err
+    assert "nats://127.0.0.1:1: no connecti" in done.err
 
 
 def test_the_same_policy_is_not_written_again(policy: Run, tenant: str) -> None:

@@ -40,15 +40,21 @@ async def _has(fleet: Fleet, tenant: str, action: str) -> bool:
 
 
 async def test_a_thousand_requests_against_a_limit_of_a_hundred(fleet: Fleet, caller: Foreign) -> None:
-    """Exactly 100 are admitted over two pods, and every refusal says when to come back."""
+    """Exactly 100 are admitted over two pods, and every refusal says when to come back: by the limit, or by a pod that
+    one tenant may not fill.
+    """
     tenant = await fleet.tenant(limited(100))
     replies = await caller.all([task(tenant) for _ in range(1000)])
     assert len({r.pod for r in replies}) == 2
     assert sum(r.ok for r in replies) == 100
     refused = [r.error for r in replies if not r.ok]
-    assert {e["code"] for e in refused} == {"rate_limit_exceeded"}
+    codes = Counter(e["code"] for e in refused)
+    assert codes.keys() <= {"rate_limit_exceeded", "service_overloaded"}
     assert all(e["details"]["retry_after_ms"] > 0 for e in refused)
-    assert Counter(await fleet.actions(tenant)) == {"decision.made": 100, "decision.refused": 900}
+    assert Counter(await fleet.actions(tenant)) == {
+        "decision.made": 100,
+        "decision.refused": codes["rate_limit_exceeded"],
+    }
 
 
 async def test_a_decide_is_one_round_trip(own: Own) -> None:

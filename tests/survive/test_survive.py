@@ -79,8 +79,9 @@ def test_what_is_not_run_fails_in_ci(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("servers")
-async def test_lost_work_is_noticed(tmp_path: Path) -> None:
+async def test_lost_work_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that forgets everything, and a promise that nothing is lost: the row is missed, and says what is lost."""
+    monkeypatch.setattr("tests.survive.arena.DRAIN_S", 8.0)
     outcome = await run(replace(ROW, act=_flushed, recover_s=60), tmp_path / "row", rate=30)
     assert not outcome.held
     assert outcome.lost > 0

@@ -65,6 +65,7 @@ COMMANDS: dict[str, Needs] = {
     "selftest": Needs(Party.ADMIN, redis=True, nats=True),
     "acl redis": _NO_SERVER,
     "acl nats": _NO_SERVER,
+    "acl sentinel": _NO_SERVER,
     "config": _NO_SERVER,
     "version": _NO_SERVER,
 }

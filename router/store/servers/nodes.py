@@ -139,7 +139,7 @@ class Client:
         except RedisTimeoutError as fault:
             raise OutcomeUnknown(f"Redis: {fault}") from fault
         except AuthenticationError as fault:
-            raise StoreLoginRefused(f"Redis: {fault}") from fault
+            raise StoreLoginRefused(unavailable(fault)) from fault
         except (RedisConnectionError, ClusterDownError, TryAgainError, RedisClusterException, OSError) as fault:
             raise StoreUnavailable(unavailable(fault)) from fault
         except ReadOnlyError:

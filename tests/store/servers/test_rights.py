@@ -33,6 +33,7 @@ _WORD = re.compile(r"[A-Z]{3,}")
 _IN_LUA = re.compile(r"\bp?call\(\s*'(\w+)'(?:, '(\w+)')?")
 # Words in the code that are commands as well, and are none there.
 _NO_COMMANDS = {"keys", "type"}
+_NEEDS_NO_RIGHT = {"auth"}
 
 
 def sources(*folders: Path) -> Iterator[ast.AST]:
@@ -57,7 +58,7 @@ def in_python(known: set[str], *folders: Path) -> set[str]:
                 found.add(pair)
             elif word.lower() in known and not any(k.startswith(f"{word.lower()}|") for k in known):
                 found.add(word.lower())
-    return found - _NO_COMMANDS
+    return found - _NO_COMMANDS - _NEEDS_NO_RIGHT
 
 
 def in_lua(known: set[str], *names: str) -> set[str]:
