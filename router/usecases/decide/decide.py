@@ -355,7 +355,9 @@ class Decide:
             self._dispatch.admitted(request, request_plan, outcome, opened.job)
 
     def _finish(self, opened: OpenRequest, answer: Answer) -> None:
-        """Answer an accepted request. This is the only place that does."""
+        """Answer an accepted request, once: a second answer, such as one after the wait ended, changes no count."""
+        if opened.answered:
+            return
         request = opened.request
         opened.answered = True
         self._admission.leave(opened.holder)
