@@ -90,13 +90,13 @@ class Lane:
         if self._availability.down or self._clock.offset_ms is None:
             self._start()
             if self._availability.down or self.loop.time() * 1000 >= w.expires:
-                self.loop.call_soon(w.done, Unavailable(sent=False), NO_STAMP)
+                self.loop.call_soon(w.tell, Unavailable(sent=False), NO_STAMP)
                 return
         try:
             self._queue.add(w, w.expires + (self._clock.offset_ms or 0.0))
         except Exception as bug:  # one request's bug must not cost the others their answers; it is logged whole
             log.exception("a row could not be packed")
-            self.loop.call_soon(w.done, RowFault(f"cannot be packed: {bug}"), NO_STAMP)
+            self.loop.call_soon(w.tell, RowFault(f"cannot be packed: {bug}"), NO_STAMP)
             return
         if self._task is None:
             self._start()

@@ -355,9 +355,7 @@ class Decide:
             self._dispatch.admitted(request, request_plan, outcome, opened.job)
 
     def _finish(self, opened: OpenRequest, answer: Answer) -> None:
-        """Answer an accepted request, once: a second answer, such as one after the wait ended, changes no count."""
-        if opened.answered:
-            return
+        """Answer an accepted request. This is the only place that does."""
         request = opened.request
         opened.answered = True
         self._admission.leave(opened.holder)

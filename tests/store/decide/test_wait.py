@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from router.domain.outcome import Admitted, Unavailable
+from router.domain.outcome import Admitted, Outcome, Unavailable
 from router.store.decide.calls import LaneSettings
 from router.store.decide.link import Link
+from router.store.decide.rows import RowPacker
 from router.store.servers.nodes import SingleNode
 from tests.servers import ValkeyProcess
 from tests.store.pods import WAIT_DEADLINES, Pod, ask, fresh_keys
@@ -110,4 +111,32 @@ async def test_a_write_that_nobody_reads_ends(own: ValkeyProcess) -> None:
         await link.close()
         await asyncio.wait_for(pod.up.wait(), 5) if lane.down else None
         assert isinstance((await pod.decide(ask()))[0], Admitted)
+    await nodes.close()
+
+
+@pytest.mark.parametrize("refusal", ["the lane is down", "the row cannot be packed"])
+async def test_a_row_that_is_refused_at_once_is_answered_once(
+    own: ValkeyProcess, monkeypatch: pytest.MonkeyPatch, refusal: str
+) -> None:
+    """Also when it had waited before: its own deadline, which comes later, finds it answered."""
+
+    def cannot(*_: object) -> None:
+        raise ValueError("too large")
+
+    nodes = SingleNode(own.url)
+    async with Pod(nodes, fresh_keys(), settings=LaneSettings(deadline_ms=60, missed_until_down=1)) as pod:
+        await pod.decide(ask())
+        if refusal == "the lane is down":
+            own.kill()
+            pod.submit(ask())
+            await asyncio.wait_for(pod.fell.wait(), 5)
+        else:
+            monkeypatch.setattr(RowPacker, "add", cannot)
+        told: list[Outcome] = []
+        one, loop = ask(), asyncio.get_running_loop()
+        pod.decisions.decide(one.request, one.plan, one.job, lambda outcome, _: told.append(outcome), loop.time())
+        later: asyncio.Future[None] = loop.create_future()
+        loop.call_later(WAIT_DEADLINES * 0.06 + 0.1, later.set_result, None)  # its deadline has passed by then
+        await later
+        assert len(told) == 1, told
     await nodes.close()
