@@ -71,22 +71,19 @@ async def test_a_reply_behind_a_write_that_nobody_reads_is_answered_in_time(
     nodes = SingleNode(own.url)
     async with Pod(nodes, fresh_keys(), settings=QUICK) as pod:
         await pod.decide(ask())
-        writes = 0
+        calls: list[asyncio.Future[Outcome]] = []
         write = Link.send_packed
 
         async def second_waits(self: Link, packed: list[bytes]) -> None:
-            nonlocal writes
-            writes += 1
-            if writes == 2:
+            if len(calls) == 2:
                 await asyncio.Event().wait()
+            calls.append(pod.submit(ask()))  # while the first call is written, so that its reply finds a next one
             await write(self, packed)
 
         monkeypatch.setattr(Link, "send_packed", second_waits)
-        first = pod.submit(ask())
-        for _ in range(5):  # passes of the loop: the first call is on the wire by then
-            await asyncio.sleep(0)
-        second = pod.submit(ask())
-        outcomes = list(await asyncio.wait_for(asyncio.gather(first, second), WAIT_S + MARGIN_S))
+        calls.append(pod.submit(ask()))
+        await asyncio.wait_for(calls[0], WAIT_S + MARGIN_S)
+        outcomes = list(await asyncio.wait_for(asyncio.gather(*calls), WAIT_S + MARGIN_S))
         assert outcomes == [Unavailable(sent=True)] * 2
     await nodes.close()
 
