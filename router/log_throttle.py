@@ -8,7 +8,7 @@ _MAX_CONDITIONS = 64
 
 
 class LogThrottle:
-    """Decides when a repeated message is due. `clock` is monotonic, in seconds; `condition` distinguishes conditions."""
+    """Decides when a repeated message is due. `clock` is monotonic, in seconds; each `condition` is throttled alone."""
 
     def __init__(self, clock: Callable[[], float], every_s: float = EVERY_S) -> None:
         self._clock = clock

@@ -70,7 +70,7 @@ class ReplySubjects:
         return None
 
     def set_streams(self, streams: Mapping[str, tuple[str, ...]], missing: Sequence[str] = ()) -> None:
-        """Use this list of all streams, name → subjects. Streams in `missing` exist; their last known subjects count."""
+        """Use this list of all streams, name → subjects. Streams in `missing` exist; their last subjects count."""
         kept = {name: self._streams[name] for name in missing if self._streams and name in self._streams}
         self._streams = {**kept, **streams}
         self._by_token = {}

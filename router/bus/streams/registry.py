@@ -66,7 +66,7 @@ class Streams:
         return next((s.name for s in self.specs for x in (*s.subjects, *s.added) if matches(x, subject)), None)
 
     def stores(self, subject: str) -> bool:
-        """Whether the stream of a specified subject stored it at the last check: an older stream may lack the subject."""
+        """Whether the stream of a specified subject stored it at the last check; an older stream may lack it."""
         config = self._configs.get(self.stream_of(subject) or "")
         return config is not None and any(matches(pattern, subject) for pattern in config.subjects)
 
