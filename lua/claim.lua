@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
--- claim: take what is due in some partitions for a while, so that only one pod works on each member
+-- claim: claim the due members of some partitions for a while, so that only one pod works on each
 -- KEYS
 --   due             <schema>:{p}:~:due                  tasks …
 --   retain          <schema>:{p}:~:retain               … or tenants whose audit log is to be trimmed
 -- ARGV
 --   lease_ms        how long the claim keeps other pods away
---   most            members to take, over all KEYS
---   ahead_ms        take what is due later than this, too: more than any member is postponed; 0: do not look
+--   most            members to claim, over all KEYS
+--   ahead_ms        claim members that are due later than this, too: no delay is so long; 0: do not search
 -- RETURNS
 --   0 claimed       then the Redis time in ms, how many KEYS are damaged and the index of each, then for each member:
 --                   the index of its KEY (below 0: it was due later than ahead_ms), the member
