@@ -109,7 +109,7 @@ ROWS = (
     Row(
         name="floods.wrong_tokens",
         fault="3,000 guessed admin tokens",
-        promise="refused, one log line a minute; nobody else notices",
+        promise="refused, with one log line a minute; other callers notice nothing",
         see="routeradmintokensguessed",
         act=_wrong_tokens,
         served=0.98,
@@ -117,7 +117,7 @@ ROWS = (
     Row(
         name="floods.garbage_requests",
         fault="5,000 requests of garbage",
-        promise="refused one by one; nobody else notices",
+        promise="refused one by one; other callers notice nothing",
         see="messages-with-defects",
         act=_garbage(DECIDE, 5_000),
         served=0.98,
@@ -126,7 +126,7 @@ ROWS = (
     Row(
         name="floods.garbage_results",
         fault="2,000 results of garbage",
-        promise="dead letters, bounded by rate; nobody else notices",
+        promise="dead letters, bounded by rate; other callers notice nothing",
         see="routerdeadletters",
         act=_garbage(RESULT, 2_000),
         served=0.98,
@@ -135,7 +135,7 @@ ROWS = (
     Row(
         name="floods.garbage_acks",
         fault="2,000 acks of garbage",
-        promise="dead letters, bounded by rate; nobody else notices",
+        promise="dead letters, bounded by rate; other callers notice nothing",
         see="routerdeadletters",
         act=_garbage(ACK, 2_000),
         served=0.98,
