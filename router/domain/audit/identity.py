@@ -10,7 +10,7 @@ from hashlib import blake2b
 from msgspec import Struct
 from msgspec.structs import replace
 
-from router.domain.request import DecideRequest
+from router.domain.decide.request import DecideRequest
 
 MARK = "h:"
 """Begins a hashed name. An address never begins so."""
