@@ -39,7 +39,7 @@ class BusOptions(Struct, frozen=True):
     """The bytes that may wait for a slow or unavailable server; more are refused and counted."""
 
     def __repr__(self) -> str:
-        """Without the login: it may stand in a traceback."""
+        """The options without the login: a traceback may contain this text."""
         return f"BusOptions(urls={[address(url) for url in self.urls]}, name={self.name!r})"
 
 

@@ -202,7 +202,7 @@ def made_record(raw: bytes) -> tuple[bytes, DecisionFeatures]:
 
 
 def _split(raw: bytes, count: int) -> tuple[Observations, Offer | None, bytes]:
-    """What the row of a decision saw, the offer of the chosen candidate, and the packed features."""
+    """The observations of a decision's row, the offer of the chosen candidate, and the packed features."""
     packed = raw[_HEAD.size + count :]
     if raw[0] == FORMAT:
         return NOTHING_OBSERVED, None, packed

@@ -25,7 +25,7 @@ class DecisionMetrics:
         ).child()
         self.latency = latency
         self.extended_latency = Buckets(LONG)
-        """The part of `latency` that requests with extensions are; no family of its own."""
+        """The values of `latency` that belong to requests with extensions. It is not a family of its own."""
         self.decisions = Decisions(tenants, latency)
         families.own(
             self.decisions, name=Decisions.NAME, documentation=Decisions.DOCUMENTATION, labels=Decisions.LABELS
