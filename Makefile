@@ -19,7 +19,7 @@ test: venv ## all tests but the long ones
 ABOUT_FILES := $(foreach name,layout reference references supply_chain signals,tests/test_$(name).py)
 
 test-unit: venv ## the tests that need no server and start no process: half a minute
-	@$(BIN)/python -m pytest -q -n 2 -m "not server and not long" --hypothesis-profile unit $(ARGS) \
+	@$(BIN)/python -m pytest -q -n 2 -m "not server and not long and not heavy" --hypothesis-profile unit $(ARGS) \
 		tests/domain tests/wire tests/usecases tests/store tests/bus tests/edge tests/worker $(filter-out $(ABOUT_FILES),$(wildcard tests/test_*.py))
 
 test-long: venv ## the long state machines, Redis Cluster and fault runs

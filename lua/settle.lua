@@ -60,8 +60,7 @@ local function audit(k, action, decision, code, index, features)
     pack('>BBddc16BBdBc0c0', 1, action, now, now_us, decision, code, index, -1, 0, '', features))
 end
 
--- Gives units back to a sliding limit, in the bucket that was charged. Units whose bucket has left the window or was
--- moved are not given back.
+-- Gives units back to a sliding limit, in the bucket that was charged, unless it has left the window or was moved.
 local function give_back(st, o, units, charged_ms)
   if charged_before_move(st, charged_ms, now) then return end
   local v = st.v
