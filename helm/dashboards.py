@@ -84,11 +84,11 @@ FLEET_PANELS = [
         f" + ({rate('router_decisions_total', more=FAILED)} or vector(0)))"
         f" / ({rate('router_decisions_total')} + {rate('router_shed_total', more=OVERLOADED)})",
         "percentunit",
-        "Neither shed (without what is beyond a tenant's share), unavailable nor a fault of the router; the objective "
-        "is 99.9 %.",
+        "Share of answers that are neither shed, unavailable nor internal errors. Requests beyond a tenant's share are "
+        "left out. The objective is 99.9 %.",
     ),
     stat("p99", quantile(0.99, "router_decision_seconds"), "s", "The objective is 10 ms."),
-    stat("Redis held away", f"max(router_store_breaker_open{select()})", "none", "1: pods answer by on_store_error."),
+    stat("Redis unavailable", f"max(router_store_breaker_open{select()})", "none", "1: pods answer by on_store_error."),
     stat("CP gate open", f"min(router_gate_open{select()})", "none", "0: a pod runs as CP1 baseline."),
     lines("Answers", [(rate("router_decisions_total", "outcome"), "{{outcome}}")], "reqps", "By outcome."),
     lines("Reasons", [(rate("router_decisions_total", "reason"), "{{reason}}")], "reqps", "Why this provider."),
@@ -123,7 +123,7 @@ FLEET_PANELS = [
         "Of providers, of tenants in use; forced: by an operator. Which ones: `router breaker list`.",
     ),
     lines(
-        "Breakers turning",
+        "Breaker changes",
         [(f"sum by (to) (increase(router_breaker_transitions_total{select()}[5m]))", "{{to}}")],
         "none",
         "In five minutes, by new state. Which ones: `router audit query --action breaker`.",
@@ -137,13 +137,13 @@ FLEET_PANELS = [
             ),
         ],
         "percentunit",
-        "How full the fullest limit of each kind is, of tenants in use; those of users are not looked at.",
+        "How full the fullest limit of each kind is, of tenants in use; limits of users are not measured.",
     ),
     lines(
         "Limits nine tenths full",
         [(f"max by (scope, resource) (router_limits_near{select()}) > 0", "{{scope}} {{resource}}")],
         "none",
-        "How many, by kind. Whose: dashboard tenants.",
+        "Number by kind. The dashboard for tenants shows whose.",
     ),
     lines(
         "Refused by limits",
@@ -152,7 +152,7 @@ FLEET_PANELS = [
             (rate("router_shadow_limit_hits_total"), "shadow limit would refuse"),
         ],
         "reqps",
-        "Users' limits, too. Which limit: `details.limit_id`, and the audit log.",
+        "Limits of users included. `details.limit_id` and the audit log name the limit.",
     ),
     lines("Pins", [(rate("router_pins_total", "state"), "{{state}}")], "reqps", "New, held, left."),
     lines(
@@ -174,7 +174,7 @@ FLEET_PANELS = [
         "Loop lag p99",
         [(quantile(0.99, "router_loop_lag_seconds", "pod, instance"), "{{pod}} {{instance}}")],
         "s",
-        "How late a timer runs; above 50 ms something blocks.",
+        "How late a timer runs; above 50 ms, code blocks the loop.",
     ),
     lines(
         "CPU",
@@ -212,7 +212,7 @@ TENANT_PANELS = [
             )
         ],
         "percentunit",
-        "Of a tenant's own requests.",
+        "Share of a tenant's own requests that are refused.",
         12,
     ),
     lines(
@@ -236,14 +236,14 @@ TENANT_PANELS = [
             )
         ],
         "percentunit",
-        "Of tenants in use. At 100 % the next request is refused (or goes to another provider).",
+        "Fullest limit of each tenant in use. At 100 %, the next request is refused or goes to another provider.",
         12,
     ),
     lines(
         "No provider fits",
         [(rate("router_decisions_total", "tenant", 'outcome="decision_failed"'), "{{tenant}}")],
         "reqps",
-        "Breakers, drains and full providers.",
+        "Refusals because of breakers, drains and full providers.",
         12,
     ),
     lines(
@@ -256,7 +256,7 @@ TENANT_PANELS = [
             (rate("router_policy_load_failures_total"), "failed"),
         ],
         "ops",
-        "By what caused them.",
+        "By cause.",
     ),
     lines(
         "Policy cache",
@@ -282,7 +282,7 @@ WORK_PANELS = [
         "Streams that differ",
         f"max(router_stream_differences{select()})",
         "none",
-        "From what the settings say; the log and `router selftest` name them.",
+        "Differences of streams from the settings; the log and `router selftest` name them.",
     ),
     stat(
         "Violations",
@@ -307,7 +307,7 @@ WORK_PANELS = [
         "Usage events",
         [(rate("router_usage_settled_total"), "settled"), (rate("router_usage_published_total"), "published")],
         "ops",
-        "The two lines lie on each other.",
+        "Settled and published events: the two lines should be equal.",
     ),
     lines(
         "Dead letters",
@@ -316,7 +316,7 @@ WORK_PANELS = [
             (rate("router_redriven_total", "stream"), "{{stream}} sent again"),
         ],
         "ops",
-        "Given up on, and re-driven.",
+        "New dead letters, and redriven ones.",
     ),
     lines(
         "Extensions",
@@ -325,27 +325,27 @@ WORK_PANELS = [
             (f"sum by (cause) (increase(router_decisions_undone_total{select()}[5m]))", "undone: {{cause}}"),
         ],
         "none",
-        "Requests with pre, validators or post; decisions taken back in five minutes.",
+        "Requests with pre, validators or post; decisions undone in five minutes.",
     ),
     lines("Heartbeats", [(rate("router_worker_heartbeats_total", "status"), "{{status}}")], "ops", "Of workers."),
     lines(
         "Consumer lag",
         [(f"max by (stream) (router_consumer_lag{select()})", "{{stream}}")],
         "none",
-        "Messages not given out or not acknowledged.",
+        "Messages that are not delivered, or not acknowledged.",
     ),
     lines("Redeliveries", [(rate("router_redeliveries_total", "stream"), "{{stream}}")], "ops", "Delivered again."),
     lines("Alerts", [(rate("router_alerts_raised_total", "condition"), "{{condition}}")], "ops", "Raised by the pods."),
 ]
 
 SERVER_PANELS = [
-    stat("Redis held away", f"max(router_store_breaker_open{select()})", "none", "1: away."),
+    stat("Redis unavailable", f"max(router_store_breaker_open{select()})", "none", "1: away."),
     stat("NATS connected", f"min(router_nats_connected{select()})", "none", "0: a pod has none."),
     stat(
         "Decide call p99",
         quantile(0.99, "router_store_call_seconds", more='script="decide"'),
         "s",
-        "Redis, seen by pods.",
+        "Redis as pods measure it.",
     ),
     stat("NATS round trip", f"max(router_nats_rtt_seconds{select()})", "s", "Slowest pod."),
     lines(
@@ -366,7 +366,7 @@ SERVER_PANELS = [
         "Requests in one call",
         [(quantile(q, "router_batch_rows"), f"p{q * 100:g}") for q in (0.5, 0.99)],
         "none",
-        "More load, larger batches, less CPU a decision.",
+        "With more load, batches are larger, and a decision costs less CPU.",
     ),
     lines(
         "Redis faults",
@@ -377,7 +377,7 @@ SERVER_PANELS = [
             (rate("router_store_row_faults_total"), "row faults"),
         ],
         "ops",
-        "All zero in good times.",
+        "Normally all are zero.",
     ),
     lines(
         "Deferred audit, reseeds, clock steps",
@@ -387,7 +387,7 @@ SERVER_PANELS = [
             (f"sum(increase(router_store_clock_steps_total{select()}[1h]))", "clock steps in an hour, over pods"),
         ],
         "none",
-        "Degraded decisions whose record waits for Redis.",
+        "Degraded decisions whose audit record waits for Redis; seeds of an emptied store; steps of Redis' clock.",
     ),
     lines("Publishes", [(rate("router_publishes_total", "outcome"), "{{outcome}}")], "ops", "JetStream."),
     lines(
@@ -403,7 +403,7 @@ SERVER_PANELS = [
         "Backpressure",
         [(f"max(router_intake_backpressure_active{select()})", "active")],
         "none",
-        "What gateways read.",
+        "The flag that gateways read.",
     ),
     lines("CP gate", [(rate("router_cp_fallback_total", "reason"), "{{reason}}")], "ops", "Fallbacks to the baseline."),
 ]
@@ -417,38 +417,39 @@ AUDIT_PANELS = [
         "Sampled",
         f"max(router_store_sampled_share{select()})",
         "percentunit",
-        "Share of all keys that the figures by kind are read from: at 100 % they are exact.",
+        "Share of all keys in the sample behind the figures by kind: at 100 % they are exact.",
     ),
     stat(
         "Audit entries/s",
         f"sum(rate(router_audit_appended_total{select()}[5m]))",
         "ops",
-        "Written; each log is looked at once a minute.",
+        "Entries written; each log is checked once a minute.",
     ),
     stat(
         "Export lag",
         f"max(router_audit_export_lag_share{select()})",
         "percentunit",
-        "Of the log furthest behind, as a share of ROUTER_AUDIT_MAX_LEN; at 100 % entries are cut unread.",
+        "Lag of the log that is furthest behind, as a share of ROUTER_AUDIT_MAX_LEN; at 100 %, entries are cut before "
+        "they are exported.",
     ),
     stat(
         "Violations",
         f"sum(increase(router_isolation_violations_total{select()}[1h]))",
         "none",
-        "Who named another tenant, in an hour.",
+        "Messages that named another tenant, in an hour.",
     ),
     lines(
         "Memory by kind of key",
         [(f"max by (kind) (router_store_key_bytes{select()})", "{{kind}}")],
         "bytes",
-        "Estimated from a sample; alert above ROUTER_STORE_KIND_MAX_BYTES. Whose: `router tenant show`.",
+        "Estimated from a sample; alert above ROUTER_STORE_KIND_MAX_BYTES. `router tenant show` has a tenant's keys.",
         12,
     ),
     lines(
         "Keys by kind",
         [(f"max by (kind) (router_store_keys{select()})", "{{kind}}")],
         "none",
-        "Estimated alike.",
+        "Estimated from the same sample.",
         12,
     ),
     lines(
@@ -461,7 +462,7 @@ AUDIT_PANELS = [
         "Audit entries cut",
         [(rate("router_audit_cut_total", "by"), "by {{by}}")],
         "ops",
-        "By age as meant; by length are younger than ROUTER_AUDIT_RETENTION_DAYS.",
+        "Entries cut by age, as intended, and by length: those are younger than ROUTER_AUDIT_RETENTION_DAYS.",
     ),
     lines(
         "Audit export",
@@ -471,16 +472,16 @@ AUDIT_PANELS = [
             (rate("router_audit_export_lost_total"), "cut unread"),
         ],
         "ops",
-        "Entries; the failures are runs.",
+        "Exported entries, and failed runs.",
     ),
     lines(
         "Reads of audit logs",
         [(quantile(q, "router_audit_read_seconds"), f"p{q * 100:g}") for q in (0.5, 0.95, 0.99)],
         "s",
-        "One bounded read of a pod. `router audit query` reads by itself.",
+        "One bounded read by a pod. Reads of `router audit query` are not included.",
     ),
     lines(
-        "Refusals told by a count",
+        "Refusals without a record",
         [
             (rate("router_audit_unrecorded_total"), "above ROUTER_QUOTA_AUDIT_RATE"),
             (rate("router_audit_unknown_tenants_total", "outcome"), "of unknown tenants, {{outcome}}"),
@@ -492,7 +493,7 @@ AUDIT_PANELS = [
         "Violations by door",
         [(f"sum by (door) (increase(router_isolation_violations_total{select()}[5m]))", "{{door}}")],
         "none",
-        "In five minutes. All zero in good times.",
+        "In five minutes. Normally all are zero.",
     ),
     lines(
         "Admin acts",

@@ -11,7 +11,7 @@
 --   0 claimed       then the Redis time in ms, how many KEYS are damaged and the index of each, then for each member:
 --                   the index of its KEY (below 0: it was due later than ahead_ms), the member
 -- GUARANTEES
---   A KEY of a wrong type is reported and left as it is; the other partitions go on.
+--   A KEY of a wrong type is reported and left as it is; the other partitions continue.
 --   A claimed member is due again when its claim ends: a pod that dies delays it by lease_ms at most.
 --   A member that is due too late was added before Redis' clock was set back: it would wait as long as that was ahead.
 --   No scan over tenants: the set holds what is due, in order.

@@ -134,7 +134,7 @@ local function moved_answer(answer, decision, mark)
   return answer:sub(1, 14) .. string.char(flags + ANSWER_SETTLED) .. answer:sub(16)
 end
 
--- Writes a task that goes on: it is looked at next at `due_at`.
+-- Writes a task that has not ended; it is due at `due_at`.
 local function keep_task(k_subject, k_due, record, due_at)
   call('SET', KEYS[k_subject], record, 'KEEPTTL')
   call('ZADD', KEYS[k_due], due_at, KEYS[k_subject]:sub(-16))

@@ -1,7 +1,7 @@
 -- The walk: pinned candidate first, then all in their order, until one is fit.
 --
 -- A candidate is fit when no lever forbids it, its breaker admits, its bound has room, and its own limits admit. Most
--- walks end at the first candidate that they look at. So the first candidate is read into a table that every row uses
+-- walks end at the first candidate that they try. So the first candidate is read into a table that every row uses
 -- again, and the list of all candidates is made only when the first is not fit.
 --- @layout candidate
 local ALL_OPEN_FAIL, ALL_OPEN_PROBE_ONE = 0, 1
