@@ -11,9 +11,9 @@ from router.app.permission_watch import PermissionWatch
 from router.app.store import Store, StoreHooks
 from router.bus.client.connection import Bus
 from router.bus.publishing.publisher import StreamPublisher
-from router.bus.requests.reply_subjects import PASSING, ReplySubjects
 from router.bus.streams.keeper import StreamKeeper
 from router.bus.streams.registry import Streams
+from router.bus.streams.reply_subjects import PASSING, ReplySubjects
 from router.domain.alert import FLEET, Condition
 from router.domain.degraded import Degradable
 from router.domain.gate import Features
