@@ -15,4 +15,4 @@ def check_payload(payload: JsonValue, problems: Problems) -> None:
     if size > MAX_PAYLOAD_BYTES:
         message = f"has {size:,} bytes; the payload of a pushed task may have {MAX_PAYLOAD_BYTES:,}"
         hint = "store it elsewhere and send its payload_ref"
-        problems.add("task.payload", message, hint=hint, intake=Intake.PAYLOAD_TOO_LARGE)
+        problems.add("task.payload", message=message, hint=hint, intake=Intake.PAYLOAD_TOO_LARGE)

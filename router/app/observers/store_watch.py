@@ -68,7 +68,9 @@ class StoreWatch:
         self._recovered("store available again")
 
     def _lane_stays_down(self, why: str) -> None:
-        """Log a reason that differs from the first one: after a lost connection it is the cause, such as a password."""
+        """Log a reason that differs from the first one: after a lost connection it is the cause, such as a wrong
+        password.
+        """
         if why == self._outage_reason:
             return
         self._outage_reason = why

@@ -10,7 +10,7 @@ from router.edge.readiness import Readiness
 from router.ports.alerts import AlertSink
 from router.telemetry import Telemetry
 
-# Dispatch is reported by `usecases.tasks.push_gate`, which knows of refused publishes too.
+# `usecases.tasks.push_gate` reports dispatch, because it also knows about refused publishes.
 _FAULTS = 3  # failed checks in a row: about 7 s
 _PARTS_WITH_STREAMS = (Degradable.ALERTS, Degradable.AUDIT_EXPORT)
 
