@@ -82,7 +82,7 @@ ROWS = (
     Row(
         name="floods.tenant",
         fault="a tenant that asks for twice what the pods can decide",
-        promise="the others are not refused as overload",
+        promise="other tenants are not refused as overloaded",
         see="when-prometheus-alerts",
         act=_flood(Source.of_tenant("leased")),
         refused=frozenset({"unavailable"}),
@@ -92,7 +92,7 @@ ROWS = (
     Row(
         name="floods.strangers",
         fault="unknown tenants that ask for twice what the pods can decide",
-        promise="the others are not refused as overload",
+        promise="other tenants are not refused as overloaded",
         see="when-prometheus-alerts",
         act=_flood(Source.of_strangers()),
         refused=frozenset({"unavailable"}),
@@ -101,7 +101,7 @@ ROWS = (
     Row(
         name="floods.admin_polling",
         fault="60 clients poll the breakers of all tenants",
-        promise="decisions go on",
+        promise="decisions continue",
         see="pull-a-lever",
         act=_admin_polling,
         served=0.98,

@@ -129,7 +129,7 @@ ROWS = (
     ),
     Row(
         name="redis.slow_80",
-        fault="80 ms more each way",
+        fault="80 ms more in each direction",
         promise="served, with the latency of Redis",
         see="routerstoreslow",
         act=_slow(0.08),
@@ -187,7 +187,7 @@ ROWS = (
     Row(
         name="redis.evicting",
         fault="the eviction policy changed to `allkeys-lru`",
-        promise="goes on, and says so",
+        promise="service continues, and `/readyz` reports the policy",
         see=_AWAY,
         act=_evicting,
         served=1.0,
