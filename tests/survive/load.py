@@ -21,7 +21,9 @@ from tests.fleet.foreign import RESULT, Body, Foreign, Reply
 
 PATIENCE_S = 6.0
 """How long a caller waits for an answer. None within it: the request hangs."""
-AGAIN_S = 0.1
+AGAIN_S, AGAIN_AT_MOST_S = 0.1, 1.6
+"""How long a caller waits before it asks again; each time twice as long, up to a bound."""
+_TICK_S = 0.02
 MAX_OPEN = 600
 PUSHED_EVERY = 4
 BOUNDED = "bounded"
@@ -65,6 +67,10 @@ class SteadyLoad:
         """All requests but those of `bounded`."""
         self.asks: list[Ask] = []
         self.bounded: Counter[str] = Counter()
+        self.late_answers: list[Ask] = []
+        """Answers that came after their caller's patience had ended; their asks are in `asks` as HUNG or CUT."""
+        self.lateness: list[tuple[float, float]] = []
+        """Moment, and by how many seconds this process's own timer was late: what a machine without CPU does to all."""
         self.wrong: list[str] = []
         """Answers that carry what belongs to another request, or that cannot be read."""
         self._open: set[asyncio.Task[None]] = set()
@@ -75,13 +81,14 @@ class SteadyLoad:
             asyncio.create_task(self._tick(self._rate, self._ask)),
             asyncio.create_task(self._tick(BOUNDED_RATE, self._ask_bounded)),
         ]
+        self._watching = asyncio.create_task(self._watch())
         return self
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.stop()
-        for task in list(self._open):
+        for task in [*self._open, self._watching]:
             task.cancel()
-        await asyncio.gather(*self._open, *self._ticking, return_exceptions=True)
+        await asyncio.gather(*self._open, *self._ticking, self._watching, return_exceptions=True)
 
     def stop(self) -> None:
         """No new requests."""
@@ -107,6 +114,17 @@ class SteadyLoad:
             due = max(due + 1 / rate, loop.time() - 0.5)
             await asyncio.sleep(due - loop.time())
 
+    async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _TICK_S
+            await asyncio.sleep(_TICK_S)
+            self.lateness.append((due, loop.time() - due))
+
+    def late_s(self, since: float) -> float:
+        """The worst of `lateness` since a moment."""
+        return max((late for due, late in self.lateness if due >= since), default=0.0)
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._open.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -119,7 +137,7 @@ class SteadyLoad:
             one.asks += 1
             reply = await self._once(body)
             if reply is None or not reply.ok:
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(min(AGAIN_S * 2 ** (one.asks - 1), AGAIN_AT_MOST_S))
                 continue
             one.decisions.add(reply.decision["decision_id"])
         if not one.pushed:
@@ -140,13 +158,20 @@ class SteadyLoad:
         """Ask; None: no pod has answered."""
         loop = asyncio.get_running_loop()
         began, breaks = loop.time(), self._breaks
+        reply = None
         try:
-            came = await self._caller.raw(orjson.dumps(body), within_s=PATIENCE_S)
-        except (TimeoutError, ConnectionError, NatsError):
-            stood = self._breaks == breaks and self._caller.client.is_connected
-            reply, outcome = None, HUNG if stood else CUT
+            coming = await self._caller.send(orjson.dumps(body))
+            await asyncio.wait({coming}, timeout=PATIENCE_S)
+        except (ConnectionError, NatsError):
+            outcome = CUT
         else:
-            reply, outcome = self._read(body, came)
+            if coming.done():
+                reply, outcome = self._read(body, coming.result())
+            else:
+                stood = self._breaks == breaks and self._caller.client.is_connected
+                outcome = HUNG if stood else CUT
+                if counts:
+                    coming.add_done_callback(lambda _: self.late_answers.append(Ask(began, loop.time(), outcome)))
         if counts:
             self.asks.append(Ask(began, loop.time(), outcome))
         return reply

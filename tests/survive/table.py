@@ -8,6 +8,7 @@ _HEAD = (
     *("fault", "promise", "asked /s", "decided /s", "answers", "refused", "worst", "hung"),
     *("wrong", "lost", "doubled", "recovered", "held"),
 )
+SHORT_OF_CPU_S = 0.1
 
 
 def line(outcome: Outcome) -> str:
@@ -22,6 +23,8 @@ def line(outcome: Outcome) -> str:
         f"worst {outcome.worst_s * 1000:.0f} ms, hung {outcome.hung}, wrong {outcome.wrong}, lost {outcome.lost}, "
         f"doubled {outcome.doubled}, recovered in {outcome.recover_s:.1f} s"
     )
+    if outcome.late_s >= SHORT_OF_CPU_S:
+        text += f"; the load's own timer was up to {outcome.late_s * 1000:.0f} ms late"
     return "\n".join([text, *(f"    missed: {what}" for what in outcome.missed), *(f"    {t}" for t in outcome.told)])
 
 
