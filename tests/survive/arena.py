@@ -146,7 +146,7 @@ async def _course(row: Row, ground: Arena, outcome: Outcome) -> None:
         await _drain(ground, records_stay=not row.exempts("tasks dispatched = ended"))
     await _of_store(row, ground, outcome)
     if row.exempts_any(_OF_EACH_REQUEST):
-        await _of_later(ground, {n: one for n, one in ground.load.asked.items() if n not in before})
+        await _of_later(ground, {n: one for n, one in ground.load.asked.items() if n not in before}, ended)
     outcome.missed += ground.missed
     outcome.told += ground.told
 
@@ -194,13 +194,15 @@ async def _of_store(row: Row, ground: Arena, outcome: Outcome) -> None:
         outcome.missed.append(f"{doubles} requests had two replies")
 
 
-async def _of_later(ground: Arena, asked: dict[str, Asked]) -> None:
+async def _of_later(ground: Arena, asked: dict[str, Asked], since: float) -> None:
     """No fault is an excuse for what was asked after its end: nothing of it is exempt."""
     store = Store(ground.world, asked)
 
     async def ended() -> bool:
         return all(isinstance(r, TaskRecord) and r.state.final for r in (await store.records()).values())
 
+    most = ground.load.most_admitted(since)
+    ground.check(f"after the fault at most {BOUND} in a window ({most})", most <= BOUND)
     await ground.expect("what was asked after the fault has ended", until(ended, DRAIN_S, "ended"))
     for bar in await measured(ground.world, asked):
         if bar.name in _OF_EACH_REQUEST and not bar.held:

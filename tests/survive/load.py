@@ -67,8 +67,9 @@ class SteadyLoad:
         """All requests but those of `bounded`."""
         self.asks: list[Ask] = []
         self.bounded: Counter[str] = Counter()
+        self.bounded_asks: list[Ask] = []
         self.late_answers: list[Ask] = []
-        """Answers that came after their caller's patience had ended; their asks are in `asks` as HUNG or CUT."""
+        """Answers that came after their caller's patience had ended; their asks are in `asks` as HUNG."""
         self.lateness: list[tuple[float, float]] = []
         """Moment, and by how many seconds this process's own timer was late: what a machine without CPU does to all."""
         self.wrong: list[str] = []
@@ -121,6 +122,14 @@ class SteadyLoad:
             await asyncio.sleep(_TICK_S)
             self.lateness.append((due, loop.time() - due))
 
+    def most_admitted(self, since: float) -> int:
+        """How many of `bounded` were surely admitted in one window since a moment: asked and answered within it."""
+        admitted = [a for a in self.bounded_asks if a.outcome == OK and a.began >= since]
+        ends = (first.began + WINDOW_MS / 1000 for first in admitted)
+        return max(
+            (sum(end - WINDOW_MS / 1000 <= a.began and a.ended < end for a in admitted) for end in ends), default=0
+        )
+
     def late_s(self, since: float) -> float:
         """The worst of `lateness` since a moment."""
         return max((late for due, late in self.lateness if due >= since), default=0.0)
@@ -135,7 +144,7 @@ class SteadyLoad:
         one = self.asked[body["request_id"]] = Asked(body)
         while not one.answered:
             one.asks += 1
-            reply = await self._once(body)
+            reply = await self._once(body, self.asks)
             if reply is None or not reply.ok:
                 await asyncio.sleep(min(AGAIN_S * 2 ** (one.asks - 1), AGAIN_AT_MOST_S))
                 continue
@@ -151,11 +160,11 @@ class SteadyLoad:
             "request_id": f"bounded-{number}",
             "task": {"type": JOB_TYPE, "payload": {}},
         }
-        reply = await self._once(body, counts=False)
+        reply = await self._once(body, self.bounded_asks)
         self.bounded[HUNG if reply is None else OK if reply.ok else str(reply.error["code"])] += 1
 
-    async def _once(self, body: Body, *, counts: bool = True) -> Reply | None:
-        """Ask; None: no pod has answered."""
+    async def _once(self, body: Body, asks: list[Ask]) -> Reply | None:
+        """Ask, and add it to `asks`; None: no pod has answered."""
         loop = asyncio.get_running_loop()
         began, breaks = loop.time(), self._breaks
         reply = None
@@ -170,11 +179,14 @@ class SteadyLoad:
             else:
                 stood = self._breaks == breaks and self._caller.client.is_connected
                 outcome = HUNG if stood else CUT
-                if counts:
-                    coming.add_done_callback(lambda _: self.late_answers.append(Ask(began, loop.time(), outcome)))
-        if counts:
-            self.asks.append(Ask(began, loop.time(), outcome))
+                if asks is self.asks and stood:
+                    coming.add_done_callback(lambda came: self._came_late(began, came))
+        asks.append(Ask(began, loop.time(), outcome))
         return reply
+
+    def _came_late(self, began: float, came: "asyncio.Future[Reply]") -> None:
+        if not came.cancelled() and came.result().data:
+            self.late_answers.append(Ask(began, asyncio.get_running_loop().time(), HUNG))
 
     def _read(self, body: Body, reply: Reply) -> tuple[Reply | None, str]:
         if not reply.data:  # the server itself says that nobody listens
