@@ -134,14 +134,14 @@ async def _course(row: Row, ground: Arena, outcome: Outcome) -> None:
     await row.act(ground)
     ended = loop.time()
     before = set(ground.load.asked)
-    await _until_calm(ground.load, ended, row.recover_s + 15)
+    calm_at = await _until_calm(ground.load, ended, row.recover_s + 15)
     try:
         await ground.world.until_whole()
     except AssertionError as fault:
         ground.missed.append(f"the fleet did not become whole: {fault}"[:600])
     finished = await ground.load.finish(DRAIN_S)
     ground.check("everybody who asked was answered", finished)
-    judge(row, ground.load, began, ended, outcome)
+    judge(row, ground.load, outcome, began=began, ended=ended, calm_at=calm_at)
     if row.exempt is not EVERYTHING:
         await _drain(ground, records_stay=not row.exempts("tasks dispatched = ended"))
     await _of_store(row, ground, outcome)
@@ -151,8 +151,8 @@ async def _course(row: Row, ground: Arena, outcome: Outcome) -> None:
     outcome.told += ground.told
 
 
-async def _until_calm(load: SteadyLoad, since: float, within_s: float) -> None:
-    """Until every request of the last `CALM_S` was served; what does not calm down shows as a late recovery."""
+async def _until_calm(load: SteadyLoad, since: float, within_s: float) -> float | None:
+    """The moment since which every request was served for `CALM_S`; None: there was none."""
     loop = asyncio.get_running_loop()
     give_up = loop.time() + within_s
     while loop.time() < give_up:
@@ -160,7 +160,8 @@ async def _until_calm(load: SteadyLoad, since: float, within_s: float) -> None:
         calm_from = max(since, loop.time() - CALM_S)
         late = any(a.ended >= calm_from and a.outcome != OK for a in load.asks[-2_000:])
         if loop.time() - since >= CALM_S and not late:
-            return
+            return calm_from
+    return None
 
 
 async def _drain(ground: Arena, *, records_stay: bool) -> None:

@@ -8,12 +8,19 @@ from tests.survive.row import Outcome, Row
 LATE_TIMES = 10
 """A request waits for CPU several times on its way, so bounds of time are wider by so many times the lateness of the
 load's own timer. A machine with CPU to spare is 5 to 20 ms late."""
+SHORT_OF_CPU_S = 0.1
 _IN_TIME_S = 0.05
 """Beyond that, deadlines of the store are missed for want of CPU, and fewer requests are served at once."""
 
 
-def judge(row: Row, load: SteadyLoad, began: float, ended: float, outcome: Outcome) -> None:
-    """What callers have seen since the fault began, and which bounds of the row were missed."""
+def judge(
+    row: Row, load: SteadyLoad, outcome: Outcome, *, began: float, ended: float, calm_at: float | None = None
+) -> None:
+    """What callers have seen since the fault began, and which bounds of the row were missed.
+
+    The fleet has recovered with the last request that was not served. Where requests miss deadlines for want of CPU at
+    any time, it has recovered at `calm_at`.
+    """
     asks = [a for a in load.asks if a.ended >= began]
     late = [a for a in load.late_answers if a.ended >= began]
     fates = Counter(a.outcome for a in asks)
@@ -28,6 +35,8 @@ def judge(row: Row, load: SteadyLoad, began: float, ended: float, outcome: Outco
     during = [a for a in asks if a.began < ended]
     outcome.decided = sum(a.outcome == OK for a in during) / max(ended - began, 0.001)
     outcome.late_s = load.late_s(began)
+    if calm_at is not None and outcome.late_s >= SHORT_OF_CPU_S:
+        outcome.recover_s = min(outcome.recover_s, calm_at - ended)
     wider_s = LATE_TIMES * outcome.late_s
     share = row.served - 2 * max(0.0, outcome.late_s - _IN_TIME_S)
     bounds = {

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
+from tests.survive.judge import SHORT_OF_CPU_S
 from tests.survive.row import Outcome
 
 _HEAD = (
     *("fault", "promise", "asked /s", "decided /s", "answers", "refused", "worst", "hung"),
     *("wrong", "lost", "doubled", "recovered", "held"),
 )
-SHORT_OF_CPU_S = 0.1
 
 
 def line(outcome: Outcome) -> str:

@@ -113,12 +113,14 @@ def test_an_answer_to_another_request_is_noticed() -> None:
     assert len(load.wrong) == 1
 
 
-def _judged(row: Row, *asks: Ask, late_s: float = 0.0, late_answers: tuple[Ask, ...] = ()) -> Outcome:
+def _judged(
+    row: Row, *asks: Ask, late_s: float = 0.0, late_answers: tuple[Ask, ...] = (), calm_at: float | None = None
+) -> Outcome:
     """A row whose fault lasted from 0 to 10."""
     load = SteadyLoad(None, 1)  # type: ignore[arg-type]
     load.asks, load.late_answers, load.lateness = list(asks), list(late_answers), [(1.0, late_s)]
     outcome = Outcome(row=row)
-    judge(row, load, 0.0, 10.0, outcome)
+    judge(row, load, outcome, began=0.0, ended=10.0, calm_at=calm_at)
     return outcome
 
 
@@ -146,6 +148,14 @@ def test_a_machine_without_cpu_widens_only_bounds_of_time() -> None:
     missed = _judged(ROW, Ask(1.0, 7.0, HUNG), Ask(1.0, 1.1, "internal"), late_s=0.5).missed
     assert [m[:12] for m in missed] == ["no request h", "refused with"]
     assert "timer was up to 500 ms late" in line(_judged(ROW, slow, late_s=0.5))
+
+
+@pytest.mark.parametrize(("late_s", "recovered"), [(0.0, 50.0), (0.02, 50.0), (0.5, 2.0)])
+def test_a_deadline_missed_for_want_of_cpu_is_no_late_recovery(late_s: float, recovered: float) -> None:
+    """It may come at any time. The fleet has recovered once it was calm; with CPU to spare nothing may come later."""
+    outcome = _judged(ROW, Ask(59.0, 60.0, "unavailable"), late_s=late_s, calm_at=12.0)
+    assert outcome.recover_s == recovered
+    assert [m[:9] for m in outcome.missed] == (["recovered"] if recovered == 50.0 else [])
 
 
 def test_an_answer_beyond_the_callers_patience_did_not_hang() -> None:
