@@ -6,6 +6,7 @@ The strict parser always runs first. Only what it refuses is read leniently, eac
 import json
 import re
 from contextlib import suppress
+from itertools import islice
 from math import isfinite
 
 import orjson
@@ -24,6 +25,10 @@ _HALF_ESCAPE = rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 _WHOLE_ESCAPE = rb"(?:\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
 # A match begins at a backslash that is not escaped. Without the second branch the search would go on inside the run.
 _HALVES = re.compile(rb"(?<!\\)(?:(%b*+)%b|%b++)" % (_WHOLE_ESCAPE, _HALF_ESCAPE, _WHOLE_ESCAPE))
+# A text that does not end is one token too: searched again from each quote in it, it would take quadratic time.
+_NESTING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_OPENING, _CLOSING = (b"[", b"{"), (b"]", b"}")
+_CUT_DEPTH = 400
 _MAX_INT64_DIGITS = 18
 
 MAX_REPAIRED_MARKS = 65_536
@@ -31,6 +36,7 @@ MAX_REPAIRED_MARKS = 65_536
 
 Reading leniently costs up to 1.5 µs for each, in the event loop; 4 MiB of small values took seconds.
 """
+_MAX_TOKENS = 4 * MAX_REPAIRED_MARKS
 _TOO_MANY = f"defects are read over only in bodies of up to {MAX_REPAIRED_MARKS:,} values and escapes"
 _HALF_STARTS = (b"\\ud", b"\\uD")
 _BACKSLASHES_A_MARK = 8
@@ -92,7 +98,8 @@ def parse_exactly(data: bytes) -> JsonValue:
 def parse_report(data: bytes, warnings: Problems) -> JsonValue:
     """Decode JSON about finished work: as `parse_request`, and read further defects of single values.
 
-    Bytes that are not UTF-8 become U+FFFD, numbers that are not finite become null, raw control characters stay.
+    Bytes that are not UTF-8 become U+FFFD, numbers that are not finite become null, raw control characters stay, and
+    what is nested too deep to be encoded is cut off below a depth that `is_writable` still refuses.
 
     :raises NotJsonError: another defect than these; or a defect in more than `MAX_REPAIRED_MARKS` values and escapes.
     """
@@ -107,7 +114,7 @@ def parse_report(data: bytes, warnings: Problems) -> JsonValue:
         if not _is_repairable(body):
             raise NotJsonError(f"{_fault(data, e)} ({_TOO_MANY})") from e
         try:
-            return _lenient(body, warnings)
+            return _lenient(_without_depths(body), warnings)
         except (ValueError, RecursionError):
             raise NotJsonError(_fault(data, e)) from e
     return value
@@ -123,7 +130,7 @@ def _is_repairable(data: bytes) -> bool:
 def _without_mark(data: bytes, warnings: Problems) -> bytes:
     if not data.startswith(BOM):
         return data
-    warnings.warn(Defect.BYTE_ORDER_MARK, "the body", "begins with a byte order mark: skipped")
+    warnings.warn(Defect.BYTE_ORDER_MARK, "the body", text="begins with a byte order mark: skipped")
     return data[len(BOM) :]
 
 
@@ -131,7 +138,7 @@ def _as_utf8(data: bytes, warnings: Problems) -> bytes:
     try:
         data.decode()
     except UnicodeDecodeError as e:
-        warnings.warn(Defect.NOT_UTF8, "the body", f"is not UTF-8 at offset {e.start}: read as U+FFFD")
+        warnings.warn(Defect.NOT_UTF8, "the body", text=f"is not UTF-8 at offset {e.start}: read as U+FFFD")
         return data.decode(errors="replace").encode()
     return data
 
@@ -143,8 +150,24 @@ def _without_halves(data: bytes, warnings: Problems) -> bytes:
     repaired = _HALVES.sub(lambda m: m[0] if m[1] is None else m[1] + b"\\ufffd", data)
     if repaired == data:
         return data
-    warnings.warn(Defect.HALF_CHARACTER, "the body", "has half a character (a lone surrogate): read as U+FFFD")
+    warnings.warn(Defect.HALF_CHARACTER, "the body", text="has half a character (a lone surrogate): read as U+FFFD")
     return repaired
+
+
+def _without_depths(data: bytes) -> bytes:
+    """Replace each list and object deeper than `_CUT_DEPTH` with null, within the first `_MAX_TOKENS` tokens."""
+    kept: list[bytes] = []
+    depth = kept_until = 0
+    for token in islice(_NESTING.finditer(data), _MAX_TOKENS):
+        if token[0] in _OPENING:
+            depth += 1
+            if depth == _CUT_DEPTH + 1:
+                kept += data[kept_until : token.start()], b"null"
+        elif token[0] in _CLOSING:
+            if depth == _CUT_DEPTH + 1:
+                kept_until = token.end()
+            depth -= 1
+    return b"".join((*kept, data[kept_until:])) if kept else data
 
 
 def _lenient(data: bytes, warnings: Problems) -> JsonValue:
@@ -167,18 +190,20 @@ def _lenient(data: bytes, warnings: Problems) -> JsonValue:
         return None
 
     def load(strict: bool) -> JsonValue:
-        value: JsonValue = json.loads(data, parse_int=integer, parse_float=number, parse_constant=number, strict=strict)
+        # As text: of bytes, the parser would guess the encoding, and take some for UTF-16.
+        value: JsonValue = json.loads(text, parse_int=integer, parse_float=number, parse_constant=number, strict=strict)
         return value
 
+    text = data.decode()
     try:
         value = load(strict=True)
     except json.JSONDecodeError as e:
         if not e.msg.startswith("Invalid control character"):
             raise
         value = load(strict=False)
-        warnings.warn(Defect.CONTROL_CHARACTER, "the body", "has a control character that is not escaped: kept")
+        warnings.warn(Defect.CONTROL_CHARACTER, "the body", text="has a control character that is not escaped: kept")
     if not is_finite:
-        warnings.warn(Defect.NOT_FINITE, "the body", "has a number that is not finite: read as null")
+        warnings.warn(Defect.NOT_FINITE, "the body", text="has a number that is not finite: read as null")
     return value
 
 

@@ -22,7 +22,8 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from router.bus.client import headers as wire
-from router.bus.client.connection import Bus, Subscription
+from router.bus.client.connection import Bus
+from router.bus.client.subscriptions import Subscription
 from router.bus.consuming.consumer_check import ConsumerCheck
 from router.bus.consuming.delivery import Delivery
 from router.bus.consuming.pull_trouble import PullTrouble
@@ -131,7 +132,7 @@ class PullLoop:
         self._task = self._checker = None
 
     async def check_permission(self, timeout_s: float = 5.0) -> None:
-        """Return when a pull request was sent and not refused; at once while the loop is paused.
+        """Return when a pull request was sent and not refused, or at once while the loop is paused.
 
         :raises PermissionRefused: the user may not pull.
         :raises BusError: no pull request was sent in time, or the server did not answer.

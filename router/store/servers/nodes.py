@@ -1,6 +1,7 @@
-"""The Redis servers: what both kinds do (`Nodes`), and the client of one server; `servers.cluster`: the Cluster's.
+"""The Redis servers: the interface of both kinds (`Nodes`), and the client of one server. `servers.cluster` has the
+client of a Cluster.
 
-This client serves everything but decide rows (see `store.decide.lane`). A call may wait for a connection. Commands are
+These clients carry everything but decide rows (see `store.decide.lane`). A call may wait for a connection. Commands are
 shielded: a caller that is cancelled leaves no reply on the wire for the next caller.
 """
 
@@ -24,8 +25,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from router.errors import OutcomeUnknown, StoreError, StoreForbidden, StoreLoginRefused, StoreUnavailable
-from router.store.decide.link import Command
 from router.store.scripts.load import Script
+from router.store.servers.link import Command
 from router.store.servers.options import ANYBODY, Access, connection_factory, connection_pool
 from router.store.servers.refusals import USE_CLUSTER, met_a_cluster, refused, unavailable
 
@@ -104,9 +105,10 @@ class Nodes(Protocol):
         """
 
     async def renew(self, access: Access) -> None:
-        """Use these credentials and TLS files for new connections; the old ones end when they are not used any more.
+        """Use these credentials and TLS files for new connections. Old connections are closed when their calls have
+        ended.
 
-        :raises StoreError: Redis refuses them, or is away; the old ones stay in use.
+        :raises StoreError: Redis refuses them, or is unavailable; the old ones stay in use.
         """
 
     async def close(self) -> None:
