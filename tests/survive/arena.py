@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from router.domain.task import TaskRecord
+from router.domain.tasks.task import TaskRecord
 from tests.chaos.bars import Bar, Store, drained, measured
 from tests.chaos.load import Asked
 from tests.chaos.world import World
