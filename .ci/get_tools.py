@@ -80,7 +80,7 @@ def faketime() -> None:
 
 
 def valgrind() -> None:
-    """For `make bench-count` (`bench.count.callgrind`), from where it is unpacked; elsewhere there may be one on PATH."""
+    """For `make bench-count`, which finds it where it is unpacked; elsewhere there may be one on PATH."""
     if shutil.which("valgrind") or not shutil.which("apt-get"):
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -31,7 +31,7 @@ class Problem:
     """One problem of an input: the field (`path` "": the whole input), what is wrong, and how to fix it."""
 
     path: str
-    message: str
+    message: str = field(kw_only=True)
     hint: str = field(default="", kw_only=True)
 
     def __str__(self) -> str:

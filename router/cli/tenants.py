@@ -102,7 +102,7 @@ def _asked(name: str) -> str:
             [
                 Problem(
                     "--yes",
-                    "is missing, and there is no terminal to ask for confirmation",
+                    message="is missing, and there is no terminal to ask for confirmation",
                     hint=f"say --yes to purge {name}",
                 )
             ]

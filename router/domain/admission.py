@@ -1,13 +1,13 @@
-"""Fair admission: which of many requests a pod takes, so that one tenant does not take all of it.
+"""Fair admission: which requests a crowded pod accepts, so that one tenant cannot take all of its places.
 
 A pod holds at most `bound` requests. From half of it on, a tenant may have as many requests in the pod as there are
-free places, and always `MIN_SHARE`. So n tenants that flood hold `bound` ÷ (n + 1) each, and one such share stays free:
-a tenant that has no request in the pod finds a place. All requests that wait for their tenant's policies count as one
-holder, `LOADING`: they may be of invented tenants.
+free places, and always `MIN_SHARE`. So n tenants that flood the pod hold `bound` ÷ (n + 1) places each, and one such
+share stays free for tenants that have no request in the pod. All requests that wait for their tenant's policies count
+as one holder, `LOADING`, because their tenants may not exist.
 
 The rule is the dynamic threshold of shared switch buffers (Choudhury and Hahne, 1998) with α = 1. An equal share,
-`bound` ÷ n, would leave no place free: a tenant that floods alone would fill the pod, and the next tenant would find it
-full.
+`bound` ÷ n, would leave no place free: a single tenant that floods would fill the pod, and the next tenant would be
+refused.
 """
 
 from enum import StrEnum
@@ -36,7 +36,7 @@ class Admission:
     def __init__(self, bound: int) -> None:
         self.bound = bound
         self.crowded_at = max(1, bound // 2)
-        """From this number in flight on, holders are held to their share."""
+        """The number of requests in flight from which each holder is limited to its share."""
         self.in_flight = 0
         self.held: dict[str, int] = {}
 
@@ -55,7 +55,7 @@ class Admission:
             del self.held[holder]
 
     def move(self, old: str, new: str) -> None:
-        """Count a request under another holder, whatever that one's share is."""
+        """Count a request under another holder, even beyond that holder's share."""
         self.leave(old)
         self.enter(new)
 

@@ -13,12 +13,12 @@ from msgspec.structs import replace
 from router.domain.request import DecideRequest
 
 MARK = "h:"
-"""Begins a hashed name. An address never begins so."""
+"""The prefix of a hashed name. No address begins with it."""
 _DIGEST_BYTES = 16
 
 
 class Naming(StrEnum):
-    """What the audit has in the place of a name."""
+    """What the audit log stores in place of a name."""
 
     PLAIN = "plain"
     HASHED = "hashed"
@@ -26,15 +26,15 @@ class Naming(StrEnum):
 
 
 class AuditIdentity(Struct, frozen=True):
-    """Names people in the audit. `key`: at least 32 secret bytes, empty where none is known."""
+    """Names people in the audit log. `key`: at least 32 secret bytes; empty: no key is known."""
 
     naming: Naming = Naming.PLAIN
     key: bytes = b""
 
     def hide(self, request: DecideRequest) -> DecideRequest:
-        """The request with names as the audit has them; `owner_id` keeps the user for limits.
+        """The request with the names that the audit log stores; `owner_id` keeps the user for limits.
 
-        Applied to a request that was rebuilt from a stored job it hashes nothing twice.
+        Idempotent: a request that was rebuilt from a stored work item is not hashed again.
         """
         match self.naming:
             case Naming.PLAIN:

@@ -112,7 +112,7 @@ class DecisionStore(Answers, Protocol):
         """Return the Redis time for decisions of this tenant, estimated from the last reply of its node."""
 
     async def request_facts(self, answers: Sequence[tuple[str, StoredAnswer]]) -> list[RequestFacts | None]:
-        """Return what the audit logs say of the requests of these decisions (tenant, answer), in order.
+        """Return the facts in the audit logs about the requests of these decisions (tenant, answer), in order.
 
         None: the log has no record of the decision, or has cut it. Takes two round trips.
 

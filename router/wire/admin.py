@@ -49,7 +49,9 @@ def decode_admin(data: bytes, headers: Mapping[str, str] | None) -> AdminRequest
     if any(w.defect is Defect.HALF_CHARACTER for w in warnings.warnings) and (halved := _halved(fields)):
         problems = Problems()
         for path in halved:
-            problems.add(path, "has half a character", hint="send whole characters: it names something, or is stored")
+            problems.add(
+                path, message="has half a character", hint="send whole characters: it names something, or is stored"
+            )
         return problems.rejected()
     return AdminRequest(fields, token or None, trace_id, warnings.warnings)
 

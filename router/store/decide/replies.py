@@ -100,5 +100,5 @@ _READERS: dict[int, Callable[[bytes, bytes], Outcome]] = {
 
 
 def outcome(reply: bytes, code: int, decision: bytes) -> Outcome:
-    """What one row came to. `decision` is the id that the row proposed; a replay brings its own."""
+    """The outcome of one row. `decision` is the id that the row proposed; a replay has the stored one."""
     return _READERS[code](reply, decision)

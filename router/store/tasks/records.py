@@ -86,5 +86,5 @@ def kept_final(body: bytes) -> bytes:
 
 
 def kept_final_in(raw: bytes) -> bytes | None:
-    """The body of a kept final result; None: not a format that this version reads. The tombstone knows the end, too."""
+    """The body of a kept final result; None: not a format that this version reads. The tombstone has the end too."""
     return raw[1:] if raw[:1] == bytes([FORMAT]) else None

@@ -26,7 +26,7 @@ def refused_input(fault: InvalidInput | RevisionConflict | QuotaExceeded) -> Ref
         return Refused(Code.QUOTA_EXCEEDED, str(fault))
     problems = Problems()
     for problem in fault.problems:
-        problems.add(problem.path, problem.message, hint=problem.hint)
+        problems.add(problem.path, message=problem.message, hint=problem.hint)
     return problems.rejected(request_id=None, trace_id=None).refused
 
 

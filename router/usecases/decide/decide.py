@@ -396,4 +396,4 @@ def _content_type(headers: Mapping[str, str]) -> str | None:
 
 
 async def _caught_up_at_once() -> None:
-    """For a transport without a queue in front of the pod."""
+    """Implements catching up for a transport without a queue in front of the pod."""

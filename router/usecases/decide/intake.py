@@ -48,7 +48,7 @@ def forbidden(request: DecideRequest, features: Features, s: DecideSettings) -> 
 def overlong(request: DecideRequest, s: DecideSettings) -> Refused | None:
     """Refuse a deadline above the fleet's bound. For a request that was decoded without that bound."""
     problems = Problems()
-    whole_number(problems, "options.deadline_ms", request.options.deadline_ms, 1, s.deadline_max_ms)
+    whole_number(problems, "options.deadline_ms", request.options.deadline_ms, minimum=1, maximum=s.deadline_max_ms)
     return problems.rejected().refused if problems else None
 
 

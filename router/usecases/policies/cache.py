@@ -245,7 +245,9 @@ class PolicyCache:
         return loaded
 
     def _with_last_readable(self, loaded: TenantPolicies | None) -> TenantPolicies | None:
-        """Keep the last content of unreadable policies: in a roll, an older pod goes on with it instead of refusing."""
+        """Keep the last content of unreadable policies: during a roll, an older pod continues with it instead of
+        refusing.
+        """
         previous = None if loaded is None else self._entries.get(loaded.tenant_id)
         if loaded is None or previous is None:
             return loaded

@@ -7,7 +7,7 @@
 The decision writes the record and the work item, so a pod that dies on the way leaves a NEW task for the sweeper, which
 publishes both again. The streams drop repeats by message id. The event is sent first, over the same connection: a
 worker that has the assignment cannot end the task before its event is there. The mark waits for the event's ack, but
-not for long: the provider answers for a stored assignment only.
+not for long: a missed deadline counts against the provider only if the assignment was stored.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ class _InFlight:
 class Dispatcher:
     """Publishes attempts and marks them as published; marks that wait for the store share one call.
 
-    An assignment that is stored later than `late_ms` after the begin of its attempt is marked as late. The pod sets
+    An assignment that is stored more than `late_ms` after the start of its attempt is marked as late. The pod sets
     `on_undispatched`.
     """
 

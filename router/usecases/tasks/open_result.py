@@ -35,8 +35,8 @@ class OpenResult(Struct):
     tenant's task. `unreadable` and `fault` hold the error text when the record or the move failed.
 
     `walk`: all decisions of the request, if its caller has walked the fallbacks and the result names only the request.
-    `was_open`: the one that was chosen among them was open. `ambiguous`: none could be chosen. `mark`: which result it
-    is (`steps.mark_of`), of a result that names only its request.
+    `was_open`: the decision that was chosen among them was open. `ambiguous`: none could be chosen. `mark`: which
+    result it is (`steps.mark_of`), of a result that names only its request.
     """
 
     delivery: Delivery

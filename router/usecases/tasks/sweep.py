@@ -44,7 +44,7 @@ log = logging.getLogger("router.sweep")
 CLAIM_MS = 5_000
 PUBLISH_MS = 30_000
 GRACE_MS = 2_000
-"""How long after the deadline of a NEW task the pod that published it may still say how that went."""
+"""How long after the deadline of a NEW task the pod that published it may still report the outcome of the publish."""
 MAXIMUM = 256
 _NOT_CONFIRMED = "no stream confirmed the assignment before its deadline: a worker may have received it"
 OUTBOX_EVERY = 4

@@ -1,4 +1,4 @@
-"""Acts about tenants: listing, switching off, purging, and the answers that they remember."""
+"""Acts about tenants: list, switch off, purge, count keys, and forget an answer."""
 
 from router.domain.audit import Actor
 from router.domain.json import JsonValue
