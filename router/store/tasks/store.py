@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from router.domain.ids import partition_in
-from router.domain.task import (
+from router.domain.tasks.task import (
     BreakerTurn,
     Final,
     Move,

@@ -20,12 +20,12 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from router.domain.audit import TaskFeatures
+from router.domain.audit.records import TaskFeatures
+from router.domain.decide.outcome import Admitted
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import DecideRequest
 from router.domain.ids import assignment_id, task_id, to_text
-from router.domain.outcome import Admitted
-from router.domain.plan import Plan
-from router.domain.request import DecideRequest
-from router.domain.task import Action, Dispatched, Move, MoveOutcome, NotMoved, TaskRecord, TaskState
+from router.domain.tasks.task import Action, Dispatched, Move, MoveOutcome, NotMoved, TaskRecord, TaskState
 from router.errors import StoreError
 from router.log_throttle import LogThrottle
 from router.ports.bus import Publication, Published, Publisher

@@ -11,10 +11,10 @@ import orjson
 from google.protobuf.message import DecodeError
 from msgspec.structs import force_setattr
 
-from router.domain.decision import Intake
+from router.domain.decide.decision import Intake
+from router.domain.decide.request import DecideRequest
 from router.domain.json import JsonObject, JsonValue
 from router.domain.policy.model import DEFAULT_POLICY_ID
-from router.domain.request import DecideRequest
 from router.wire.body import unreadable
 from router.wire.fields import MAX_MS, boolean_or_word, identifier, text
 from router.wire.headers import NO_HEADERS, with_lower_names

@@ -14,11 +14,8 @@ import orjson
 from msgspec import Struct
 from msgspec.structs import replace
 
-from router.domain.attempts import DEFAULT_BACKOFF_MS
-from router.domain.decision import Intake, Refused
-from router.domain.json import JsonObject, JsonValue
-from router.domain.policy.model import DEFAULT_ATTEMPTS
-from router.domain.request import (
+from router.domain.decide.decision import Intake, Refused
+from router.domain.decide.request import (
     DEFAULT_OPTIONS,
     NO_CONSTRAINTS,
     NO_CORRELATION,
@@ -29,6 +26,9 @@ from router.domain.request import (
     Options,
     Step,
 )
+from router.domain.json import JsonObject, JsonValue
+from router.domain.policy.model import DEFAULT_ATTEMPTS
+from router.domain.tasks.attempts import DEFAULT_BACKOFF_MS
 from router.wire.problems import Problems
 
 MAX_PAYLOAD_BYTES = 64 * 1024

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from router.domain.decision import Reason
-from router.domain.outcome import StoredAnswer
-from router.domain.steps import Ambiguous, StepDecision, choose, mark_of
-from router.domain.task import TaskFacts, TaskRecord, TaskState
+from router.domain.decide.decision import Reason
+from router.domain.decide.outcome import StoredAnswer
+from router.domain.tasks.steps import Ambiguous, StepDecision, choose, mark_of
+from router.domain.tasks.task import TaskFacts, TaskRecord, TaskState
 
 MARK = b"a result"
 FACTS = TaskFacts("t", "p", 1, "r", "chat", None, 1, 1, None, None, None, None, None, None, None, ())

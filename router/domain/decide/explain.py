@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from router.domain.decision import PinState, Verdict
+from router.domain.decide.decision import PinState, Verdict
+from router.domain.decide.outcome import NOTHING_OBSERVED, Observations, StoredAnswer
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import NO_CONSTRAINTS, DecideRequest
 from router.domain.json import JsonObject, JsonValue
-from router.domain.outcome import NOTHING_OBSERVED, Observations, StoredAnswer
-from router.domain.plan import Plan
-from router.domain.request import NO_CONSTRAINTS, DecideRequest
 
 _MICROUSD = 1_000_000
 _VERDICT_LABELS = {v.value: v.label for v in Verdict}

@@ -1,16 +1,16 @@
 """Builds audit entries from record features and outcomes. Queries, exports and log lines all use it, so they agree."""
 
-from router.domain.audit import ActFeatures, AuditEntry, DecisionFeatures, PolicyFrame, TaskFeatures
-from router.domain.candidates import Offer
-from router.domain.decision import PinState, Reason, Verdict
-from router.domain.explain import pin_cause
-from router.domain.extensions import AUDIT_CODES
+from router.domain.audit.records import ActFeatures, AuditEntry, DecisionFeatures, PolicyFrame, TaskFeatures
+from router.domain.decide.candidates import Offer
+from router.domain.decide.decision import PinState, Reason, Verdict
+from router.domain.decide.explain import pin_cause
+from router.domain.decide.outcome import NOTHING_OBSERVED, Observations
+from router.domain.extensions.pipeline import AUDIT_CODES
 from router.domain.ids import to_text
 from router.domain.json import JsonObject, JsonValue
-from router.domain.outcome import NOTHING_OBSERVED, Observations
 from router.domain.policy.model import provider_entry
-from router.domain.result import AckStatus, ResultStatus
-from router.domain.task import Action
+from router.domain.tasks.result import AckStatus, ResultStatus
+from router.domain.tasks.task import Action
 
 CONFLICT, LIMITED, NO_CANDIDATE, TENANT_OFF, AUDIT_QUOTA = 2, 3, 4, 6, 9
 _REFUSALS = {

@@ -9,12 +9,14 @@ from typing import Final, assert_never, cast
 from msgspec import Struct
 from xxhash import xxh3_128_digest
 
-from router.domain.candidates import Candidate, Charge, attributes_match, in_order, units
-from router.domain.decision import CandidateVerdict
-from router.domain.figures import NO_FIGURES, Snapshot
+from router.domain.decide.candidates import Candidate, Charge, attributes_match, in_order, units
+from router.domain.decide.decision import CandidateVerdict
+from router.domain.decide.figures import NO_FIGURES, Snapshot
+from router.domain.decide.request import DecideRequest
+from router.domain.gate import ALL_FEATURES, Features
 from router.domain.ids import idempotency_name
-from router.domain.policy.model import DEFAULT_ATTEMPTS, Resource, Scope, Selection, StoredPolicy
-from router.domain.request import DecideRequest
+from router.domain.policy.model import DEFAULT_ATTEMPTS, StoredPolicy
+from router.domain.policy.vocabulary import Resource, Scope, Selection
 
 PIN_NAME_BYTES = 10
 MAX_SESSION_CHARS = 256
@@ -28,20 +30,6 @@ _USER: Final = Scope.USER
 _POLICY: Final = Scope.POLICY
 _PROVIDER: Final = Scope.PROVIDER
 _REQUESTS = Resource.REQUESTS
-
-
-class Features(Struct, frozen=True):
-    """The features that the CP gate allows. A decision names those that were withheld (`metadata.requires_cp`)."""
-
-    pins: bool = True
-    retries: bool = True
-    best_score: bool = True
-    explain: bool = True
-    extensions: bool = True
-    multi_tenant: bool = True
-
-
-ALL_FEATURES = Features()
 
 
 class Deadlines(Struct, frozen=True):

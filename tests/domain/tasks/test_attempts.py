@@ -3,7 +3,25 @@
 import pytest
 from msgspec.structs import replace
 
-from router.domain.attempts import (
+from router.domain.decide.decision import Reason
+from router.domain.decide.figures import NO_FIGURES
+from router.domain.decide.plan import DEFAULT_DEADLINES
+from router.domain.decide.request import DecideRequest, Options
+from router.domain.gate import ALL_FEATURES
+from router.domain.policy.fallbacks import STATUSES
+from router.domain.policy.model import (
+    Backoff,
+    Fallback,
+    Limit,
+    Policy,
+    Sticky,
+    StoredPolicy,
+    entry_id,
+    provider,
+    provider_entry,
+)
+from router.domain.policy.vocabulary import Resource, Scope, Strategy
+from router.domain.tasks.attempts import (
     DEFAULT_BACKOFF_MS,
     looks_at_request,
     next_in_ms,
@@ -12,27 +30,8 @@ from router.domain.attempts import (
     why_of,
     why_status,
 )
-from router.domain.decision import Reason
-from router.domain.figures import NO_FIGURES
-from router.domain.plan import ALL_FEATURES, DEFAULT_DEADLINES
-from router.domain.policy.fallbacks import STATUSES
-from router.domain.policy.model import (
-    Backoff,
-    Fallback,
-    Limit,
-    Policy,
-    Resource,
-    Scope,
-    Sticky,
-    StoredPolicy,
-    Strategy,
-    entry_id,
-    provider,
-    provider_entry,
-)
-from router.domain.request import DecideRequest, Options
-from router.domain.result import ExecResult, ResultStatus
-from router.domain.task import TaskFacts, TaskRecord, TaskState
+from router.domain.tasks.result import ExecResult, ResultStatus
+from router.domain.tasks.task import TaskFacts, TaskRecord, TaskState
 
 POOL = (provider("a", 100, priority=2), provider("b", 100, priority=1), provider("c", 100))
 REQUEST = DecideRequest("acme", "r", "default", "chat", b"12345678", context={"session_id": "s"}, push_assignment=True)

@@ -5,7 +5,8 @@ from typing import assert_never
 
 from msgspec import Struct
 
-from router.domain.policy.model import Limit, Resource, Scope, StoredPolicy, TenantPolicies
+from router.domain.policy.model import Limit, StoredPolicy, TenantPolicies
+from router.domain.policy.vocabulary import Resource, Scope
 
 
 class Counter(Struct, frozen=True):

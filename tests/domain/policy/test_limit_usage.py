@@ -1,8 +1,9 @@
 """Which counters a tenant's policies have."""
 
-from router.domain.limit_usage import Counter, counters_of
+from router.domain.policy.limit_usage import Counter, counters_of
 from router.domain.policy.limits import limit
-from router.domain.policy.model import Limit, Policy, Resource, Scope, StoredPolicy, TenantPolicies, provider
+from router.domain.policy.model import Limit, Policy, StoredPolicy, TenantPolicies, provider
+from router.domain.policy.vocabulary import Resource, Scope
 
 
 def of(*policies: Policy) -> tuple[Counter, ...]:

@@ -6,12 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from router.domain.answers import answer, degraded
-from router.domain.decision import Decided, PinState, Reason, Refused, Verdict
-from router.domain.explain import explanation
-from router.domain.ids import decision_id, idempotency_name
-from router.domain.levers import NO_HEAD
-from router.domain.outcome import (
+from router.domain.decide.answers import answer, degraded
+from router.domain.decide.decision import Decided, PinState, Reason, Refused, Verdict
+from router.domain.decide.explain import explanation
+from router.domain.decide.outcome import (
     Admitted,
     Conflict,
     LimitHit,
@@ -22,19 +20,13 @@ from router.domain.outcome import (
     StoredAnswer,
     TenantOff,
 )
-from router.domain.plan import plan
+from router.domain.decide.plan import plan
+from router.domain.decide.request import Constraints, DecideRequest
+from router.domain.ids import decision_id, idempotency_name
+from router.domain.levers import NO_HEAD
 from router.domain.policy.limits import limit
-from router.domain.policy.model import (
-    OnStoreError,
-    Policy,
-    Resource,
-    Scope,
-    Sticky,
-    StoredPolicy,
-    provider,
-    provider_entry,
-)
-from router.domain.request import Constraints, DecideRequest
+from router.domain.policy.model import Policy, Sticky, StoredPolicy, provider, provider_entry
+from router.domain.policy.vocabulary import OnStoreError, Resource, Scope
 
 ID = decision_id(3, idempotency_name("acme", "request", "r"), b"\x00\x00\x00\x07")
 POLICY = StoredPolicy(

@@ -3,9 +3,9 @@
 import pytest
 from msgspec.structs import replace
 
-from router.domain.audit import AuditEntry, AuditQuery
-from router.domain.identity import MARK, PLAINLY, AuditIdentity, Naming
-from router.domain.request import DecideRequest
+from router.domain.audit.identity import MARK, PLAINLY, AuditIdentity, Naming
+from router.domain.audit.records import AuditEntry, AuditQuery
+from router.domain.decide.request import DecideRequest
 
 KEY = b"a key of thirty-two bytes and more"
 HASHED = AuditIdentity(Naming.HASHED, KEY)

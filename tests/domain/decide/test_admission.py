@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from router.domain.admission import LOADING, MIN_SHARE, Admission
+from router.domain.decide.admission import LOADING, MIN_SHARE, Admission
 from tests.examples import examples
 
 HOLDERS = [LOADING, *(f"t{n}" for n in range(6))]

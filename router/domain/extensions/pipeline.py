@@ -11,12 +11,13 @@ from typing import assert_never, cast
 
 from msgspec import Struct
 
-from router.domain.candidates import attribute
-from router.domain.decision import Code, Refused
+from router.domain.decide.candidates import attribute
+from router.domain.decide.decision import Code, Refused
+from router.domain.decide.request import DecideRequest
 from router.domain.defects import Warnings
 from router.domain.json import JsonObject, JsonValue
-from router.domain.policy.model import Extension, OnFail, Policy
-from router.domain.request import DecideRequest
+from router.domain.policy.model import Extension, Policy
+from router.domain.policy.vocabulary import OnFail
 
 RETRY_PAUSE_MS = 20
 MAX_REASON = 1024

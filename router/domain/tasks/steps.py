@@ -9,8 +9,8 @@ from hashlib import blake2b
 
 from msgspec import Struct
 
-from router.domain.outcome import StoredAnswer
-from router.domain.task import TaskRecord
+from router.domain.decide.outcome import StoredAnswer
+from router.domain.tasks.task import TaskRecord
 
 MAX_STEPS = 64
 """Steps of one request that the store lists; later ones are found by their decision_id or their context."""

@@ -2,10 +2,9 @@
 
 from msgspec import Struct
 
-from router.domain.decision import PinState, Reason
+from router.domain.decide.decision import PinState, Reason
 from router.domain.ids import owner_mark
 from router.domain.json import JsonObject
-from router.domain.task import Reservation
 
 
 class Observations(Struct, frozen=True):
@@ -59,6 +58,21 @@ class RequestFacts(Struct, frozen=True, array_like=True, omit_defaults=True):
     idempotency_key: str | None = None
     user_id: str | None = None
     client_ip: str | None = None
+
+
+class Reservation(Struct, frozen=True, array_like=True, omit_defaults=True):
+    """Reserved units, or a concurrency lease, that a result settles. `units` −1: the cost of the chosen provider.
+
+    `owner` "" with scope provider: the chosen provider. `log`: the limit has `algorithm: log`.
+    """
+
+    scope: str
+    owner: str
+    resource: str
+    entry: bytes
+    window_ms: int
+    units: int
+    log: bool = False
 
 
 class StoredAnswer(Struct, frozen=True):

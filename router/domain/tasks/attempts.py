@@ -9,13 +9,16 @@ from zlib import crc32
 
 from msgspec.structs import replace
 
-from router.domain.candidates import attributes_match, status_matches
-from router.domain.figures import Snapshot
-from router.domain.plan import Deadlines, Features, Plan, plan
-from router.domain.policy.model import DEFAULT_ATTEMPTS, Backoff, Fallback, Policy, Resource, StoredPolicy, Strategy
-from router.domain.request import DecideRequest, Step
-from router.domain.result import ExecResult, ResultStatus
-from router.domain.task import TaskRecord
+from router.domain.decide.candidates import attributes_match
+from router.domain.decide.figures import Snapshot
+from router.domain.decide.plan import Deadlines, Plan, plan
+from router.domain.decide.request import DecideRequest, Step
+from router.domain.gate import Features
+from router.domain.policy.fallbacks import status_matches
+from router.domain.policy.model import DEFAULT_ATTEMPTS, Backoff, Fallback, Policy, StoredPolicy
+from router.domain.policy.vocabulary import Resource, Strategy
+from router.domain.tasks.result import ExecResult, ResultStatus
+from router.domain.tasks.task import TaskRecord
 
 DEFAULT_BACKOFF_MS = 200
 

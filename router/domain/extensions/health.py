@@ -12,10 +12,17 @@ from typing import Final
 
 from msgspec import Struct
 
-from router.domain.extensions import BREAKER_IS_OPEN, CallOutcome, ExtensionName, ExtensionStep, Stage, wanted_of
+from router.domain.decide.request import DecideRequest
+from router.domain.extensions.pipeline import (
+    BREAKER_IS_OPEN,
+    CallOutcome,
+    ExtensionName,
+    ExtensionStep,
+    Stage,
+    wanted_of,
+)
 from router.domain.levers import BreakerState
 from router.domain.policy.model import Policy
-from router.domain.request import DecideRequest
 
 BOUNDS_MS: Final = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000)
 BUCKETS: Final = len(BOUNDS_MS) + 1

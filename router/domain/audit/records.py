@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import DecideRequest
 from router.domain.ids import from_text
 from router.domain.json import JsonObject
-from router.domain.plan import Plan
-from router.domain.request import DecideRequest
 
 MAX_NAME_BYTES = 400
 

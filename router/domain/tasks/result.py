@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from router.domain.decide.request import NO_CORRELATION, Correlation, Step
 from router.domain.defects import Warnings
 from router.domain.json import JsonValue
-from router.domain.request import NO_CORRELATION, Correlation, Step
 
 
 class ResultStatus(StrEnum):
@@ -23,7 +23,7 @@ class ResultStatus(StrEnum):
 class ExecResult(Struct, frozen=True):
     """A reported result. It names an assignment; or, together with `tenant_id`, a decision, a request or its key.
 
-    `provider_id` only distinguishes decisions of one request (`domain.steps`): the provider of a task is in its
+    `provider_id` only distinguishes decisions of one request (`domain.tasks.steps`): the provider of a task is in its
     delivery record, that of a decision in its answer. None in an enveloped result, where it is the worker's own id.
     `step`: the caller's step, if the result names it; `NO_STEP`: the decision without a step. `assignment_id` and
     `decision_id` are 16 bytes; the cost is in micro-USD. `tokens` is the total. `warnings`: defects of fields that

@@ -2,11 +2,11 @@
 
 import pytest
 
-from router.domain.candidates import status_matches
-from router.domain.decision import Reason
-from router.domain.plan import plan
+from router.domain.decide.decision import Reason
+from router.domain.decide.plan import plan
+from router.domain.decide.request import DecideRequest, Options, Step
+from router.domain.policy.fallbacks import status_matches
 from router.domain.policy.model import Fallback, Policy, StoredPolicy, provider
-from router.domain.request import DecideRequest, Options, Step
 
 
 def stored(*rules: Fallback, outside: tuple[str, ...] = ()) -> StoredPolicy:

@@ -5,25 +5,15 @@ from collections import Counter
 import pytest
 from msgspec.structs import replace
 
-from router.domain.decision import Reason, Verdict
-from router.domain.figures import Live, Snapshot
+from router.domain.decide.decision import Reason, Verdict
+from router.domain.decide.figures import Live, Snapshot
+from router.domain.decide.plan import ANONYMOUS, Deadlines, Plan, has_empty_session, plan
+from router.domain.decide.request import Constraints, DecideRequest, Options, Step
+from router.domain.gate import Features
 from router.domain.json import JsonValue
-from router.domain.plan import ANONYMOUS, Deadlines, Features, Plan, has_empty_session, plan
 from router.domain.policy.limits import limit
-from router.domain.policy.model import (
-    Fallback,
-    Limit,
-    Policy,
-    Provider,
-    Resource,
-    Scope,
-    Selection,
-    Sticky,
-    StoredPolicy,
-    provider,
-    provider_entry,
-)
-from router.domain.request import Constraints, DecideRequest, Options, Step
+from router.domain.policy.model import Fallback, Limit, Policy, Provider, Sticky, StoredPolicy, provider, provider_entry
+from router.domain.policy.vocabulary import Resource, Scope, Selection
 
 MINUTE = 60_000
 

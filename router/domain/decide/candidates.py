@@ -11,10 +11,12 @@ from typing import Final, NamedTuple, assert_never, cast
 from msgspec import Struct
 from xxhash import xxh3_64_intdigest
 
-from router.domain.decision import CandidateVerdict, Reason, Verdict
-from router.domain.figures import Share, Snapshot, latency_and_cost, shares_by_score
-from router.domain.policy.model import Fallback, Limit, Provider, Resource, Scope, Selection, StoredPolicy
-from router.domain.request import NO_CONSTRAINTS, NO_STEP, DecideRequest, Step
+from router.domain.decide.decision import CandidateVerdict, Reason, Verdict
+from router.domain.decide.figures import Share, Snapshot, latency_and_cost, shares_by_score
+from router.domain.decide.request import NO_CONSTRAINTS, NO_STEP, DecideRequest, Step
+from router.domain.policy.fallbacks import status_matches
+from router.domain.policy.model import Fallback, Limit, Provider, StoredPolicy
+from router.domain.policy.vocabulary import Resource, Scope, Selection
 
 MAX_ORDERS = 720
 _PER_64 = 1.0 / (1 << 64)
@@ -154,16 +156,6 @@ def _with_fallbacks(
     chain = front + order + [(by_name[r.to], Reason.FALLBACK) for r in rules]
     seen: set[str] = set()
     return [c for c in chain if not (c[0].name in seen or seen.add(c[0].name))]  # type: ignore[func-returns-value]
-
-
-def status_matches(statuses: tuple[str, ...], status: str) -> bool:
-    """Whether a rule's `when.status` covers a status. `5xx` covers 500 to 599; an empty list covers all."""
-    if not statuses:
-        return True
-    status = status.lower().removeprefix("http_")
-    if status in statuses:
-        return True
-    return len(status) == 3 and status.isdigit() and f"{status[0]}xx" in statuses
 
 
 def attributes_match(rule: Fallback, request: DecideRequest) -> bool:

@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from router.domain.decision import Verdict
-from router.domain.figures import NO_FIGURES, Live, Snapshot, latency_and_cost, shares_by_score
-from router.domain.plan import Plan, plan
-from router.domain.policy.model import Policy, Provider, Selection, StoredPolicy, provider, provider_entry
-from router.domain.request import Constraints, DecideRequest
-from router.domain.result import ExecResult, Measurements, ResultStatus, taught
+from router.domain.decide.decision import Verdict
+from router.domain.decide.figures import NO_FIGURES, Live, Snapshot, latency_and_cost, shares_by_score
+from router.domain.decide.plan import Plan, plan
+from router.domain.decide.request import Constraints, DecideRequest
+from router.domain.policy.model import Policy, Provider, StoredPolicy, provider, provider_entry
+from router.domain.policy.vocabulary import Selection
+from router.domain.tasks.result import ExecResult, Measurements, ResultStatus, taught
 
 NAMES = "abcd"
 SLOW = Live(10_000, 32, 0, 0)

@@ -10,9 +10,10 @@ from enum import IntEnum
 
 from msgspec import Struct
 
-from router.domain.decision import Reason
+from router.domain.decide.decision import Reason
+from router.domain.decide.outcome import Reservation
 from router.domain.policy.model import Breaker
-from router.domain.result import NO_MEASUREMENTS, BreakerVerdict, Measurements
+from router.domain.tasks.result import NO_MEASUREMENTS, BreakerVerdict, Measurements
 
 
 class TaskState(IntEnum):
@@ -57,21 +58,6 @@ class Dispatched(IntEnum):
     """Sent, and not known to be stored before the deadline: the task ended, and its reservations stand."""
     FAILED = 1003
     """Refused by the server, or never sent: the task ended, and its reservations were given back."""
-
-
-class Reservation(Struct, frozen=True, array_like=True, omit_defaults=True):
-    """Reserved units, or a concurrency lease, that a result settles. `units` −1: the cost of the chosen provider.
-
-    `owner` "" with scope provider: the chosen provider. `log`: the limit has `algorithm: log`.
-    """
-
-    scope: str
-    owner: str
-    resource: str
-    entry: bytes
-    window_ms: int
-    units: int
-    log: bool = False
 
 
 class TaskFacts(Struct, frozen=True, array_like=True):

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from msgspec import Struct
 from msgspec.structs import replace
 
-from router.domain.request import DecideRequest
+from router.domain.decide.request import DecideRequest
 
 MARK = "h:"
 """The prefix of a hashed name. No address begins with it."""

@@ -5,14 +5,10 @@ from typing import assert_never
 
 from xxhash import xxh3_64_intdigest
 
-from router.domain.admission import Shed
-from router.domain.decision import Answer, Code, Decided, Decision, Intake, Reason, Refused, Verdict
-from router.domain.explain import explanation, replay_explanation, verdict_lines
-from router.domain.gate import REQUIRED_CP
-from router.domain.ids import task_id, to_text
-from router.domain.json import JsonObject
-from router.domain.levers import TenantHead
-from router.domain.outcome import (
+from router.domain.decide.admission import Shed
+from router.domain.decide.decision import Answer, Code, Decided, Decision, Intake, Reason, Refused, Verdict
+from router.domain.decide.explain import explanation, replay_explanation, verdict_lines
+from router.domain.decide.outcome import (
     Admitted,
     Busy,
     Conflict,
@@ -25,9 +21,14 @@ from router.domain.outcome import (
     TenantOff,
     Unavailable,
 )
-from router.domain.plan import Plan
-from router.domain.policy.model import AUDIT_QUOTA_ID, QUOTA_ID, Limit, OnStoreError
-from router.domain.request import DecideRequest
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import DecideRequest
+from router.domain.gate import REQUIRED_CP
+from router.domain.ids import task_id, to_text
+from router.domain.json import JsonObject
+from router.domain.levers import TenantHead
+from router.domain.policy.model import AUDIT_QUOTA_ID, QUOTA_ID, Limit
+from router.domain.policy.vocabulary import OnStoreError
 
 JITTER_PART = 10
 JITTER_LEAST_MS = 20
