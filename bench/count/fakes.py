@@ -11,7 +11,7 @@ from typing import Any
 import hiredis
 from msgspec import Struct
 
-from router.domain.decision import PinState, Reason
+from router.domain.decide.decision import PinState, Reason
 from router.store.scripts.layouts import ADMITTED
 
 NATS_PORT, REDIS_PORT = 4222, 6379

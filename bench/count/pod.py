@@ -25,8 +25,9 @@ from router.app.observers import CacheWatch
 from router.bus.client.connection import Bus
 from router.bus.client.options import BusOptions
 from router.bus.requests.decide_endpoint import DecideEndpoint
-from router.domain.plan import ALL_FEATURES
-from router.domain.policy.model import OnStoreError, TenantPolicies
+from router.domain.gate import ALL_FEATURES
+from router.domain.policy.model import TenantPolicies
+from router.domain.policy.vocabulary import OnStoreError
 from router.ports.extensions import Extensions
 from router.ports.tasks import Dispatch
 from router.store.decide.availability import LaneHooks
