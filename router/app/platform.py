@@ -80,7 +80,9 @@ class Platform:
             calm_ms=s.alert_calm_s * 1000,
         )
         self.isolation = IsolationViolations(self.telemetry, self.alerts)
-        self.replies = ReplySubjects(s.reply_prefixes, ReplySubjectWatch(self.telemetry, self.alerts).refused)
+        self.replies = ReplySubjects(
+            s.reply_prefixes, ReplySubjectWatch(self.telemetry, self.alerts).refused, s.nats_js_api_prefix
+        )
         self.push_gate = PushGate(self.alerts, self.streams.stream_of, self._dispatch_switched, time.monotonic)
         self.publisher.trouble.sink = self.push_gate
         self.stream_watch = StreamWatch(
