@@ -21,7 +21,6 @@ from bench.count.fakes import NATS_PORT, REDIS_PORT, STAMP, FakeNetwork, Load
 from bench.processes import HOST
 from bench.rows import PARTITIONS, SCHEMA, stored_policies
 from bench.workload import requests
-from router.app.observers import CacheWatch
 from router.bus.client.connection import Bus
 from router.bus.client.options import BusOptions
 from router.bus.requests.decide_endpoint import DecideEndpoint
@@ -29,6 +28,7 @@ from router.domain.gate import ALL_FEATURES
 from router.domain.policy.model import TenantPolicies
 from router.domain.policy.vocabulary import OnStoreError
 from router.ports.extensions import Extensions
+from router.ports.policies import Cause
 from router.ports.tasks import Dispatch
 from router.store.decide.availability import LaneHooks
 from router.store.decide.calls import LaneSettings
@@ -64,13 +64,29 @@ class StoredPolicies:
         return TenantPolicies(tenant_id, 1, STAMP, {"default": self._stored[tenant_id]})
 
 
+class CacheEvents:
+    """Events of the policy cache, which no decision causes."""
+
+    def loaded(self, cause: Cause, found: TenantPolicies | None) -> None:
+        """See `ports.policies.CacheHooks`; as the others."""
+
+    def failed(self, tenant_id: str, why: str) -> None:
+        """A load failed."""
+
+    def kept(self, tenant_id: str, revision: int | None) -> None:
+        """A tenant is cached."""
+
+    def head_missing(self, tenant_id: str) -> None:
+        """A tenant has no head."""
+
+
 async def connected_pod(network: FakeNetwork) -> None:
     """A pod that listens to the network's requests."""
     asyncio.open_connection = network.open_connection  # type: ignore[assignment]
     telemetry = Telemetry(CollectorRegistry())
     cache = PolicyCache(
         StoredPolicies(),
-        CacheWatch(telemetry, served=_ignore),
+        CacheEvents(),
         CacheSettings(ttl_s=_NO_DEADLINE_MS),
         clock=time.monotonic,
     )
