@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from router.bus.client import headers as wire
-from router.bus.client.connection import Bus, Subscription
+from router.bus.client.connection import Bus
+from router.bus.client.subscriptions import Subscription
 from router.bus.streams.reply_subjects import ReplySubjects
 from router.errors import BusError
 from router.telemetry.events import Event

@@ -5,7 +5,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from router.bus.client import headers as wire
-from router.bus.client.connection import Bus, Subscription
+from router.bus.client.connection import Bus
+from router.bus.client.subscriptions import Subscription
 from router.bus.streams.reply_subjects import ReplySubjects
 from router.errors import BusError
 from router.ports.bus import Reply
