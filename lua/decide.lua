@@ -48,8 +48,9 @@ local KEYS
 --- @include log_limit
 --- @include breaker
 --- @include flush
-local now, now_us, alive
+local now, now_us
 --- @locals decide_batch
+--- @include decide/call
 -- The head of the current row's tenant.
 local head
 local call, char = redis.call, string.char
@@ -107,8 +108,7 @@ local function write(c, st, index, reason, pin_state, pinned_at, verdicts, seen)
   local until_ms = now + lease_ms
   if optional then write_indexes() end
   if k_task > 0 then add_due() end
-  audit(pack(RECORD, 2, AUDIT_MADE, now, now_us, decision, reason, index - 1, pin_state, #verdicts, verdicts, #seen,
-    seen, #c.offer, c.offer, features))
+  audit(record_of(AUDIT_MADE, reason, index - 1, pin_state, verdicts, seen, c.offer))
   charge(until_ms)
   if c.bound > 0 then take_lease(c.k_lease, until_ms) end
   if c.probe then take_probe(st, c, until_ms) end
@@ -197,10 +197,8 @@ local function begin(keys, argv)
   states, heads, renew = {}, {}, false
   now, now_us = server_time()
   --- @assign decide_batch argv[1]
-  -- Commands take strings: converted once.
   longest_deadline = deadline_max_ms
-  idem_ms, audit_max, audit_ms = tostring(idem_ms), tostring(audit_max), tostring(audit_ms)
-  alive = '(' .. string.format('%.0f', now)
+  begin_texts()
 end
 
 return function(keys, argv)

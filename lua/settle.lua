@@ -57,7 +57,7 @@ longest_deadline = deadline_max_ms
 -- Writes an audit record of format 1: as of decide (include/decide/record.lua), without seen and offer.
 local function audit(k, action, decision, code, index, features)
   call('XADD', KEYS[k], 'MAXLEN', '~', audit_max, '*', 'r',
-    pack('>BBddc16BBdBc0c0', 1, action, now, now_us, decision, code, index, -1, 0, '', features))
+    pack('>BBddc16BBdB', 1, action, now, now_us, decision, code, index, -1, 0) .. features)
 end
 
 -- Gives units back to a sliding limit, in the bucket that was charged, unless it has left the window or was moved.

@@ -1,5 +1,6 @@
 -- Redis time is the only clock: milliseconds, and microseconds of the current one. Tests replace this include.
 local function server_time()
   local t = redis.call('TIME')
-  return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000), tonumber(t[2]) % 1000
+  local micros = tonumber(t[2])
+  return tonumber(t[1]) * 1000 + math.floor(micros / 1000), micros % 1000
 end

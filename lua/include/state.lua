@@ -51,11 +51,11 @@ local function state_at(k)
   if raw then
     local format, n = raw:byte(1, 2)
     if format ~= 1 then error('state of format ' .. format) end
-    st = { key = KEYS[k], v = limits_of(unpack(limits_format(n), raw)), n = n, at = {} }
+    st = { key = KEYS[k], v = limits_of(unpack(limits_format(n), raw)), n = n }
     local after = 3 + n * LIMIT_BYTES
     if after <= #raw then st.breakers = breakers_unpack(raw, after) end
   else
-    st = { key = KEYS[k], v = {}, n = 0, at = {} }
+    st = { key = KEYS[k], v = {}, n = 0 }
   end
   states[k] = st
   return st
@@ -83,29 +83,48 @@ end
 
 --- @include moved
 
+-- The bucket of `now` by window, for as long as `now` stays the same: most limits of a call have one of few windows.
+local buckets, buckets_now = {}, nil
+
+local function bucket_at(window, now)
+  if now ~= buckets_now then buckets, buckets_now = {}, now end
+  local bucket = buckets[window]
+  if not bucket then
+    bucket = floor(now / ceil(window / 11))
+    buckets[window] = bucket
+  end
+  return bucket
+end
+
 -- The offset of limit `id`, rolled to `now`, or moved back to it. A missing limit is created; it is not written back
--- unless it counts something. `st.at` remembers the offsets that this call has found.
-local function sliding_at(st, id, window, now)
+-- unless it counts something. `guess`: the offset to look at first; nil: unknown.
+local function sliding_at(st, id, window, now, guess)
   local v, n = st.v, st.n
-  local bucket = floor(now / ceil(window / 11))
-  for o = 1, n * STRIDE, STRIDE do
-    if v[o] == id then
-      if v[o + WINDOW] ~= window then error('window of a limit') end
-      if bucket ~= v[o + INDEX] then
-        if bucket > v[o + INDEX] then
-          sliding_roll(v, o, bucket)
-        elseif bucket + 1 < v[o + INDEX] then
-          state_back(st, now)
-        end
+  local bucket, o = bucket_at(window, now), guess
+  if v[o] ~= id then
+    o = nil
+    for at = 1, n * STRIDE, STRIDE do
+      if v[at] == id then
+        o = at
+        break
       end
-      st.at[id] = o
-      return o
     end
   end
+  if o then
+    if v[o + WINDOW] ~= window then error('window of a limit') end
+    if bucket ~= v[o + INDEX] then
+      if bucket > v[o + INDEX] then
+        sliding_roll(v, o, bucket)
+      elseif bucket + 1 < v[o + INDEX] then
+        state_back(st, now)
+      end
+    end
+    return o
+  end
   if n >= MAX_LIMITS then error('more than 255 limits of one owner') end
-  local o = n * STRIDE + 1
+  o = n * STRIDE + 1
   v[o], v[o + WINDOW], v[o + INDEX], v[o + SUM], v[o + CURRENT], v[o + RING] = id, window, bucket, 0, 0, EMPTY_RING
-  st.n, st.at[id] = n + 1, o
+  st.n = n + 1
   return o
 end
 

@@ -5,6 +5,7 @@ import struct
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
+from msgspec import structs
 
 from router.domain.decide.decision import Reason
 from router.domain.decide.outcome import Admitted, Conflict, LimitHit, Replay, TenantOff, Unavailable
@@ -14,6 +15,7 @@ from router.domain.policy.limits import limit
 from router.domain.policy.model import Limit, StoredPolicy, provider
 from router.domain.policy.vocabulary import Algorithm, Resource, Scope
 from router.domain.tasks.task import TaskState
+from router.store.decide.calls import LaneSettings
 from tests.store.harness import MINUTE, START_MS, Ask, Store, head, policy, request
 
 REQUESTS, TOKENS, COST, CONCURRENCY = Resource.REQUESTS, Resource.TOKENS, Resource.COST, Resource.CONCURRENCY
@@ -99,6 +101,24 @@ def test_an_answer_is_remembered_for_a_day(store: Store) -> None:
     ttl: object = store.client.pttl(store.of(tenant).idem(name_in(made.decision_id)))
     assert isinstance(ttl, int)
     assert 86_400_000 - 20_000 < ttl <= 86_400_000
+
+
+def test_every_call_goes_by_its_own_settings(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pods of two settings take turns, as during a change of them: the script keeps nothing of the call before."""
+    hour, day = 3_600_000, 86_400_000
+    for number, (idem_ms, audit_ms) in enumerate(((hour, 3 * day), (day, 2 * day), (hour, day), (2 * hour, day))):
+        settings = structs.replace(LaneSettings(), idempotency_ms=idem_ms, audit_ms=audit_ms)
+        monkeypatch.setattr("tests.store.harness.SETTINGS", settings)
+        tenant = store.tenant()
+        made = store.one(request(tenant, f"r-{number}"), policy("a"))
+        assert isinstance(made, Admitted)
+        for key, longest in (
+            (store.of(tenant).idem(name_in(made.decision_id)), idem_ms),
+            (store.of(tenant).audit, audit_ms),
+        ):
+            ttl: object = store.client.pttl(key)
+            assert isinstance(ttl, int)
+            assert longest - 60_000 < ttl <= longest
 
 
 def test_the_log_expires_though_nothing_was_admitted(store: Store) -> None:

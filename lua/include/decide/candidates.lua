@@ -39,7 +39,7 @@ local function unfit(c, row, st, max_probes, part)
     c.probe = live
   end
   if c.bound > 0 then
-    local over = call('ZCOUNT', KEYS[c.k_lease], alive, '+inf') - c.bound
+    local over = call('ZCOUNT', KEYS[c.k_lease], alive_from(), '+inf') - c.bound
     if over >= 0 then
       c.wait = lease_wait(c.k_lease, over)
       return V_CONCURRENCY

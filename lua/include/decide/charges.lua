@@ -24,7 +24,7 @@ end
 -- lowered, and next attempts take their lease beyond it.
 local function lease_wait(k, more)
   leases_back(k)
-  return tonumber(call('ZRANGEBYSCORE', KEYS[k], alive, '+inf', 'WITHSCORES', 'LIMIT', more, 1)[2]) - now
+  return tonumber(call('ZRANGEBYSCORE', KEYS[k], alive_from(), '+inf', 'WITHSCORES', 'LIMIT', more, 1)[2]) - now
 end
 
 -- Checks the `n` charges at `pos` and keeps them. `from`: index of the first one in `left`. Returns the position
@@ -41,7 +41,7 @@ local function check_charges(row, pos, n, from)
     local wait, st, o, free
     if kind == KIND_SLIDING then
       st = states[k] or state_at(k)
-      o = st.at[id] or sliding_at(st, id, window_ms, now)
+      o = sliding_at(st, id, window_ms, now, i * STRIDE + 1)
       free = limit - st.v[o + SUM]
       if free < units then wait = sliding_wait(st.v, o, limit, units, now) end
     elseif kind == KIND_LOG then
@@ -52,7 +52,7 @@ local function check_charges(row, pos, n, from)
       if units > 0 and log_full(KEYS[k], used, gone) then used = math.max(used, limit) end
       if used + units > limit then wait = log_wait(KEYS[k], limit, units, used, window_ms, now) end
     elseif kind == KIND_CONCURRENCY then
-      free = limit - call('ZCOUNT', KEYS[k], alive, '+inf')
+      free = limit - call('ZCOUNT', KEYS[k], alive_from(), '+inf')
       if free < units then
         wait = -1
         if units <= limit then wait = lease_wait(k, units - free - 1) end

@@ -19,13 +19,13 @@ end
 local function write_indexes()
   if k_message then
     call('HSET', KEYS[k_message], KEYS[k_head]:match('}:([^:]+):head$'), decision:sub(3, 12))
-    call('PEXPIRE', KEYS[k_message], idem_ms)
+    call('PEXPIRE', KEYS[k_message], idem_text)
   end
   if k_steps then
     local steps, name = KEYS[k_steps], decision:sub(3, 12)
     if call('HLEN', steps) < MAX_STEPS or call('HEXISTS', steps, name) == 1 then
       call('HSET', steps, name, pack('>Bd', 1, now + now_us / 1000))
-      call('PEXPIRE', steps, idem_ms)
+      call('PEXPIRE', steps, idem_text)
     end
   end
 end
@@ -48,11 +48,7 @@ local function remember(c, reason)
   local reserved = flags % (2 * ROW_RESERVED) >= ROW_RESERVED
   local outcome = OUTCOME_OWNED + (k_task > 0 and OUTCOME_PUSHED or 0) + (reason >= FALLBACK and OUTCOME_FALLBACK or 0)
     + (flags % (2 * ROW_METER) >= ROW_METER and OUTCOME_METER or 0) + (reserved and OUTCOME_RESERVED or 0)
-  local answer
-  if reserved then
-    answer = pack('>Bc8c4BBc0c0d', 1, fingerprint, decision:sub(13), reason, outcome, c.offer, tail, now)
-  else
-    answer = pack('>Bc8c4BBc0c0', 1, fingerprint, decision:sub(13), reason, outcome, c.offer, tail)
-  end
-  call('SET', KEYS[k_idem], answer, 'PX', idem_ms)
+  local answer = '\1' .. fingerprint .. decision:sub(13) .. char(reason, outcome) .. c.offer .. tail
+  if reserved then answer = answer .. packed_now() end
+  call('SET', KEYS[k_idem], answer, 'PX', idem_text)
 end

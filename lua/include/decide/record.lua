@@ -6,15 +6,21 @@
 -- A tenant's quota of audit records is its rows' last charge. Refusals are charged to it too. A window holds at most
 -- limit + 1 of admissions and refusals together: the last record of a window says since when refusals are not
 -- recorded.
-local RECORD = '>BBddc16BBdBc0Hc0Bc0c0'
+local RECORD_HEAD = '>BBddc16BBdBc0H'
 local AUDIT_MADE, AUDIT_REFUSED, AUDIT_CONFLICT, AUDIT_HALF_OPENED = 1, 2, 3, 13
 local renew
 
+-- The record of what became of the row. Most of it is joined: pack copies strings byte by byte.
+local function record_of(action, code, index, wait, verdicts, seen, offer)
+  return pack(RECORD_HEAD, 2, action, now, now_us, decision, code, index, wait, #verdicts, verdicts, #seen) .. seen
+    .. char(#offer) .. offer .. features
+end
+
 -- Writes a record. A row with the flag for it renews the log's TTL with its first record, whatever its outcome.
 local function audit(record)
-  call('XADD', KEYS[k_audit], 'MAXLEN', '~', audit_max, '*', 'r', record)
+  call('XADD', KEYS[k_audit], 'MAXLEN', '~', audit_max_text, '*', 'r', record)
   if renew then
-    call('PEXPIRE', KEYS[k_audit], audit_ms)
+    call('PEXPIRE', KEYS[k_audit], audit_text)
     renew = false
   end
 end
@@ -35,8 +41,7 @@ local function refuse(row, action, code, index, wait, verdicts, seen, rest)
   if st and st.v[o + SUM] > limit then
     return reply(UNRECORDED, head.stamp, pack(LIMITED_FORMAT, row_charges - 1, sliding_wait(st.v, o, limit, 1, now)))
   end
-  audit(pack(RECORD, 2, action, now, now_us, decision, code, index, wait, #verdicts, verdicts, #seen, seen, 0, '',
-    features))
+  audit(record_of(action, code, index, wait, verdicts, seen, ''))
   if st then sliding_charge(st, o, 1) end
   return reply(code, head.stamp, rest)
 end
