@@ -28,10 +28,15 @@ _clean = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+").fullmatch
 _name = re.compile(r"[A-Za-z0-9_.-]{1,255}").fullmatch
 
 
-def identifier(problems: Problems, path: str, value: object) -> str | None:
-    """Check a tenant_id or policy_id: `^[A-Za-z0-9_.-]{1,255}$`."""
+def is_identifier(value: str) -> bool:
+    """Whether a text may be a tenant_id or policy_id: `^[A-Za-z0-9_.-]{1,255}$`."""
     # The first half is a fast test that the most usual names pass.
-    if type(value) is str and ((value.isalnum() and value.isascii() and len(value) < 256) or _name(value)):
+    return (value.isalnum() and value.isascii() and len(value) < 256) or _name(value) is not None
+
+
+def identifier(problems: Problems, path: str, value: object) -> str | None:
+    """Check a tenant_id or policy_id; see `is_identifier`."""
+    if type(value) is str and is_identifier(value):
         return value
     if value is not None:
         message = "has characters or a length that are not allowed" if type(value) is str else f"is {named(value)}"

@@ -27,13 +27,15 @@ from router.store.tenants.inspect import breakers_in
 from router.wire import extensions, policies
 from router.wire.admin import decode_admin
 from router.wire.decision_query import decode_decision_query
+from router.wire.fields import MAX_MS
 from router.wire.pb.beamline.flow.v1.flow_pb2 import Message, RouteRequest
 from router.wire.pb.beamline.worker.v1.ack_pb2 import ExecAssignmentAck
 from router.wire.pb.beamline.worker.v1.result_pb2 import ExecResult, Job
 from router.wire.problems import Rejected
 from router.wire.reply import encode, encode_protobuf
-from router.wire.request.decide import decode
+from router.wire.request.decide import decode, decode_in_full
 from router.wire.request.peek import peek_tenant
+from router.wire.request.typed import read_typed
 from router.wire.worker.heartbeats import decode_heartbeat, decode_worker_dead_letter
 from router.wire.worker.job import encode_job, origin_of, request_of, split
 from router.wire.worker.results import decode_ack, decode_result
@@ -63,6 +65,19 @@ def _request(data: bytes, headers: dict[str, str] | None = None) -> None:
     job = encode_job(answer, 1_000)
     if isinstance(job, bytes):
         assert request_of(job).tenant_id == answer.tenant_id == origin_of(job).tenant_id
+
+
+class NotUsual(Exception):
+    """The typed reader leaves the request to the full one."""
+
+
+def _typed(data: bytes) -> None:
+    """What the typed reader accepts, the full one reads alike: `repr` tells 1 from 1.0 and from True, == does not."""
+    accepted = [tenant for tenant in (None, "acme") if read_typed(data, tenant, MAX_MS) is not None]
+    for tenant in accepted:
+        assert repr(decode(data, None, tenant)) == repr(decode_in_full(data, None, tenant))
+    if not accepted:
+        raise NotUsual
 
 
 def _result(data: bytes, headers: dict[str, str] | None = None) -> None:
@@ -164,7 +179,20 @@ _PROTOBUF_REQUEST = RouteRequest(
     policy_id="default",
 ).SerializeToString()
 
+_USUAL = (
+    task_shape(),
+    task_shape(trace_id=None, context=None, policy_id=None),
+    task_shape(
+        task={"type": "chat", "payload": [1, -1, 1.0, 0.5, 1e30, True, None, {"a": [[], {}], "é": "\u0001"}]},
+        run_id="run", flow_id="flow", step_id="step", message_id="m", idempotency_key="k", push_assignment=True,
+        context={"session_id": "s", "user_id": "u", "timestamp": 5, "x": {"y": [1.5, "z"]}, "retry": None},
+        options={"estimate": {"tokens": 5}, "deadline_ms": 500, "explain": True, "meter": True},
+    ),
+    task_shape(options={"estimate": {"tokens": 0, "cost": None}, "retry": None, "priority": None, "explain": False},
+        constraints=None, task={"type": "t", "payload": 2**64 - 1, "payload_ref": None}),
+)  # fmt: skip
 TARGETS: dict[str, Target] = {
+    "request_typed": Target(_typed, _json(*_USUAL), errors=(NotUsual,)),
     "request": Target(
         _request, _json(task_shape(), task_shape(push_assignment=True, options={"deadline_ms": 5}), message_shape())
     ),

@@ -1,8 +1,7 @@
 """Decide requests: bytes → `DecideRequest`.
 
-One pass checks every field, for good and bad requests alike: an absent field costs one comparison. So there is no
-second, faster set of rules that could differ from the first. A usual request of 400 bytes takes about 6 µs; orjson
-needs 1 µs of it and the hash 0.6 µs.
+A usual request is read in a typed pass (`wire.request.typed`). What that does not accept is read in full, in one pass
+that checks every field, for good and bad requests alike. `decode_in_full` alone names problems and repairs defects.
 """
 
 from collections.abc import Mapping
@@ -35,6 +34,7 @@ from router.wire.request.options import assignment_subject_of, constraints_of, c
 from router.wire.request.protobuf import is_protobuf
 from router.wire.request.route_request import to_message_shape
 from router.wire.request.shapes import RequestedTask, work_of
+from router.wire.request.typed import read_typed
 from router.wire.subjects import INBOX
 
 MAX_BYTES = 1 << 20
@@ -58,6 +58,33 @@ def decode(
     ROUTER_STRICT_CORRELATION. `options.result_subject` must start with one of `result_prefixes`.
     `max_deadline_ms` is the maximum of `options.deadline_ms`.
     """
+    if not headers and not strict and len(data) <= max_bytes:
+        usual = read_typed(data, subject_tenant, max_deadline_ms)
+        # What cannot be written, and so has no fingerprint, is read in full for its refusal.
+        if usual is not None and isinstance(request := _with_fingerprint(usual), DecideRequest):
+            return request
+    return decode_in_full(
+        data,
+        headers,
+        subject_tenant,
+        strict=strict,
+        max_bytes=max_bytes,
+        result_prefixes=result_prefixes,
+        max_deadline_ms=max_deadline_ms,
+    )
+
+
+def decode_in_full(
+    data: bytes,
+    headers: Mapping[str, str] | None,
+    subject_tenant: str | None,
+    *,
+    strict: bool = False,
+    max_bytes: int = MAX_BYTES,
+    result_prefixes: tuple[str, ...] = (INBOX,),
+    max_deadline_ms: int = MAX_MS,
+) -> DecideRequest | Rejected:
+    """Decode a decide request of any shape; parameters and promise as of `decode`, which asks it last."""
     headers = with_lower_names(headers) if headers else NO_HEADERS
     if len(data) > max_bytes:
         hint = f"send at most {max_bytes:,} bytes: store the payload elsewhere and send its payload_ref"

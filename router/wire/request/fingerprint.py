@@ -10,7 +10,7 @@ from router.domain.json import JsonValue
 FINGERPRINT_BYTES = 8
 
 # Context fields that may differ when a caller sends the same request again.
-_RETRY_FIELDS = frozenset(
+RETRY_FIELDS = frozenset(
     {
         "ip_address",
         "request_id",
@@ -37,8 +37,8 @@ def fingerprint(request: DecideRequest) -> bytes:
     :raises orjson.JSONEncodeError: payload or context is nested too deep to be written (250 levels always pass).
     """
     context = request.context
-    if request.step is not NO_STEP or None in context.values() or not _RETRY_FIELDS.isdisjoint(context):
-        context = {k: _step_value(k, v) for k, v in context.items() if v is not None and k not in _RETRY_FIELDS}
+    if request.step is not NO_STEP or None in context.values() or not RETRY_FIELDS.isdisjoint(context):
+        context = {k: _step_value(k, v) for k, v in context.items() if v is not None and k not in RETRY_FIELDS}
     constraints, options = request.constraints, request.options
     meaning = (
         request.tenant_id,

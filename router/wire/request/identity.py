@@ -33,7 +33,7 @@ def new_request_id() -> str:
 def tenant_of(body: object, inner: object, headers: Mapping[str, str], subject: str | None, problems: Problems) -> str:
     """Return the tenant on which subject, header, body and message agree; "" after adding the problem."""
     if (
-        (subject is None or (subject == body and _fits_subject(subject)))
+        (subject is None or (subject == body and fits_subject(subject)))
         and (inner is None or inner == body)
         and (not headers or headers.get("tenant_id", body) == body)
     ):
@@ -55,7 +55,7 @@ def agreed_tenant(
 
     `subject` is the part of the subject that names the tenant. Tenants that differ are a problem.
     """
-    if subject is not None and not _fits_subject(subject):
+    if subject is not None and not fits_subject(subject):
         problems.add("subject", message="has a tenant with an empty part", hint="name the tenant without empty parts")
         subject = None
     named_tenants = (
@@ -75,7 +75,8 @@ def agreed_tenant(
     return next((t for t in named_tenants if t is not None), None)
 
 
-def _fits_subject(tenant: str) -> bool:
+def fits_subject(tenant: str) -> bool:
+    """Whether a tenant can be a part of a subject."""
     return tenant != "" and tenant[0] != "." and tenant[-1] != "." and ".." not in tenant
 
 

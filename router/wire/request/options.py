@@ -3,7 +3,17 @@
 from router.domain.decide.request import DEFAULT_OPTIONS, NO_CONSTRAINTS, NO_STEP, Constraints, Options, Step
 from router.domain.ids import MAX_ATTEMPT
 from router.domain.json import JsonObject, JsonValue
-from router.wire.fields import MAX_MS, MAX_TOKENS, boolean, client_ip, json_object, microusd, text, whole_number
+from router.wire.fields import (
+    MAX_ID_CHARS,
+    MAX_MS,
+    MAX_TOKENS,
+    boolean,
+    client_ip,
+    json_object,
+    microusd,
+    text,
+    whole_number,
+)
 from router.wire.problems import Problems, named
 from router.wire.subjects import ASSIGN, is_result_subject, is_work_subject
 
@@ -13,6 +23,8 @@ _RETRIES = "retry_attempts"
 _EXACT_BELOW = 2**53
 # An empty string in these fields counts as absent.
 _ABSENT_WHEN_EMPTY = frozenset(("session_id", "user_id", "status", "current_provider", "ip_address"))
+# Fields that are converted, or dropped when they are malformed.
+_READ = frozenset(("status", "current_provider", "ip_address"))
 
 
 Context = tuple[JsonObject, str | None, str | None, Step]
@@ -45,6 +57,21 @@ def context_of(value: object, header_ip: str | None, problems: Problems) -> Cont
     if header_ip is not None:
         address = client_ip(problems, "header x-client-ip", header_ip)
     return values, user, address, step_of(values, problems)
+
+
+def is_plain_context(context: JsonObject) -> bool:
+    """Whether `context_of` would return the context as it is, with its user_id, and without address and step."""
+    if "" in context.values() or not _READ.isdisjoint(context):
+        return False
+    for key in context:
+        if key[:14] == _RETRIES:
+            return False
+    session, user = context.get("session_id"), context.get("user_id")
+    return (session is None or _is_plain_id(session)) and (user is None or _is_plain_id(user))
+
+
+def _is_plain_id(value: JsonValue) -> bool:
+    return type(value) is str and len(value) <= MAX_ID_CHARS and value.isprintable()
 
 
 def _id_as_text(value: JsonValue) -> JsonValue:
