@@ -1,4 +1,4 @@
-"""The exceptions of this package. Expected answers are values (`domain.decision`).
+"""The exceptions of this package. Expected answers are values (`domain.decide.decision`).
 
 RouterError
 ├── InvalidInput          a document or request is invalid; lists every problem

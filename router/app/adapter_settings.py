@@ -7,10 +7,10 @@ from router.bus.rights import Account
 from router.bus.streams.consumers import WORKERS, consumers
 from router.bus.streams.specs import ConsumerSpec, StreamSpec
 from router.domain.access import ROLES
+from router.domain.audit.identity import AuditIdentity, Naming
+from router.domain.decide.plan import Deadlines
 from router.domain.degraded import Degradable
-from router.domain.identity import AuditIdentity, Naming
-from router.domain.plan import Deadlines
-from router.domain.policy.model import OnStoreError
+from router.domain.policy.vocabulary import OnStoreError
 from router.domain.roles import Role
 from router.ports.policy_records import Quotas
 from router.settings import Settings, redis_url

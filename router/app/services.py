@@ -13,8 +13,8 @@ from router.app.tasks import TaskParts
 from router.bus.announce import Announcements
 from router.bus.requests import service
 from router.domain.alert import Door
-from router.domain.audit import Actor
-from router.domain.decision import Code, Refused
+from router.domain.audit.records import Actor
+from router.domain.decide.decision import Code, Refused
 from router.domain.json import JsonObject
 from router.edge.http import HttpServer
 from router.edge.pages import pages

@@ -12,7 +12,7 @@ from router.app.adapter_settings import (
 )
 from router.app.redis_nodes import redis_access, redis_nodes, redis_replica, redis_sentinel, redis_server
 from router.domain.degraded import Degradable
-from router.domain.task import BreakerTurn, Move
+from router.domain.tasks.task import BreakerTurn, Move
 from router.errors import StoreError, StoreForbidden
 from router.settings import Settings
 from router.store.audit.log import RedisAudit

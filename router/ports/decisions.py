@@ -12,13 +12,13 @@ claim expires, and another pod takes the unfinished decision back (`usecases.tas
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from router.domain.figures import Snapshot
+from router.domain.decide.figures import Snapshot
+from router.domain.decide.outcome import Outcome, RequestFacts, StoredAnswer
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import DecideRequest
 from router.domain.json import JsonObject
-from router.domain.outcome import Outcome, RequestFacts, StoredAnswer
-from router.domain.plan import Plan
-from router.domain.request import DecideRequest
-from router.domain.steps import StepDecision
-from router.domain.task import TaskRecord, Unreadable
+from router.domain.tasks.steps import StepDecision
+from router.domain.tasks.task import TaskRecord, Unreadable
 
 
 class Answers(Protocol):

@@ -9,7 +9,7 @@ import asyncio
 from enum import StrEnum
 from typing import Protocol
 
-from router.domain.audit import ROUTER, Actor
+from router.domain.audit.records import ROUTER, Actor
 from router.domain.levers import ActOutcome
 from router.domain.policy.model import TenantPolicies
 

@@ -11,10 +11,10 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from router.domain.outcome import Admitted
-from router.domain.plan import Plan
-from router.domain.request import DecideRequest
-from router.domain.task import Final, Move, MoveOutcome, TaskRecord, Unreadable
+from router.domain.decide.outcome import Admitted
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import DecideRequest
+from router.domain.tasks.task import Final, Move, MoveOutcome, TaskRecord, Unreadable
 
 
 class DeliveryFailures(Protocol):

@@ -6,7 +6,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from router.domain.levers import BreakerView, TenantHead
-from router.domain.limit_usage import Counter, LimitUsage
+from router.domain.policy.limit_usage import Counter, LimitUsage
 
 
 class Inspector(Protocol):

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import orjson
 from msgspec import Struct
 
+from router.domain.decide.request import DecideRequest
 from router.domain.defects import Defect, Warnings
 from router.domain.json import JsonObject
-from router.domain.request import DecideRequest
 from router.wire.body import MAX_QUERY_BYTES, read_object
 from router.wire.fields import MAX_TRACE_ID_CHARS, text
 from router.wire.headers import with_lower_names

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from router.domain.decision import Intake
+from router.domain.decide.decision import Intake
 from router.domain.json import JsonObject, JsonValue
 from router.wire.parse import NotJsonError, parse_report
 from router.wire.problems import Problems, Rejected, named

@@ -7,7 +7,7 @@ import re
 from functools import lru_cache
 from ipaddress import ip_address
 
-from router.domain.decision import Intake
+from router.domain.decide.decision import Intake
 from router.domain.defects import Defect
 from router.domain.json import JsonObject
 from router.wire.problems import Problems, named

@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from router.domain.decision import Code, Intake, Refused
+from router.domain.decide.decision import Code, Intake, Refused
 from router.domain.defects import Defect, InputWarning, Warnings
 from router.domain.json import JsonObject, JsonValue
 from router.errors import Problem

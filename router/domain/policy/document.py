@@ -19,8 +19,9 @@ from router.domain.policy.fallbacks import FALLBACKS, warn_unreachable
 from router.domain.policy.fields import BREAKER, MAX_PROVIDERS, NAME, PROVIDER, STICKY, WeightsMap
 from router.domain.policy.kinds import Choice, Free, Report, plain, shown
 from router.domain.policy.limits import LIMITS, RATE_LIMIT, RATE_LIMIT_ID, warn_pointless
-from router.domain.policy.model import Fallback, Limit, Policy, Provider, Resource, Selection, provider
+from router.domain.policy.model import Fallback, Limit, Policy, Provider, provider
 from router.domain.policy.tables import Field, Row, Table, at, written
+from router.domain.policy.vocabulary import Resource, Selection
 from router.errors import InvalidInput, Problem
 
 HASH_BYTES = 8

@@ -7,8 +7,9 @@ from router.domain.json import JsonObject, JsonValue
 from router.domain.policy.collections import ListOf
 from router.domain.policy.fallbacks import CONTEXT, MAX_RETRY, MESSAGE_TYPE
 from router.domain.policy.kinds import Choice, Free, Int, Report, Text
-from router.domain.policy.model import Extension, OnFail
+from router.domain.policy.model import Extension
 from router.domain.policy.tables import Field, Nested, Row, Table, written
+from router.domain.policy.vocabulary import OnFail
 
 MAX_OF_A_KIND: Final = 5
 MAX_EXTENSIONS: Final = 10

@@ -4,13 +4,13 @@ from typing import Final
 
 from msgspec import Struct
 
-from router.domain.candidates import status_matches
 from router.domain.json import JsonObject, JsonValue
 from router.domain.policy.collections import ListOf, MapOf, Maybe
 from router.domain.policy.fields import PROVIDER_NAME, WORD
 from router.domain.policy.kinds import Choice, Flag, Int, Report, shown
-from router.domain.policy.model import Backoff, Fallback, Strategy
+from router.domain.policy.model import Backoff, Fallback
 from router.domain.policy.tables import Field, Nested, Row, Table, at, written
+from router.domain.policy.vocabulary import Strategy
 
 MAX_FALLBACKS: Final = 64
 MAX_RETRY: Final = 10
@@ -32,7 +32,7 @@ _TASK_TYPE_NAMES = {"message_type", "task_type"}
 class StatusKind:
     """A status word, an HTTP number (503 or "503") or a class of numbers ("5xx").
 
-    It compiles to lower case without "HTTP_", as `candidates.status_matches` compares it.
+    It compiles to lower case without "HTTP_", as `status_matches` compares it.
     """
 
     def read(self, value: JsonValue, path: str, report: Report) -> str | None:
@@ -257,3 +257,13 @@ def _covering(earlier: tuple[Fallback, ...], later: Fallback) -> list[int]:
     failures = [s for s in later.statuses if s != "success"] or [""]
     first_matches = [next((i for i in broader if status_matches(earlier[i].statuses, s)), None) for s in failures]
     return [] if None in first_matches else sorted({i for i in first_matches if i is not None})
+
+
+def status_matches(statuses: tuple[str, ...], status: str) -> bool:
+    """Whether a rule's `when.status` covers a status. `5xx` covers 500 to 599; an empty list covers all."""
+    if not statuses:
+        return True
+    status = status.lower().removeprefix("http_")
+    if status in statuses:
+        return True
+    return len(status) == 3 and status.isdigit() and f"{status[0]}xx" in statuses

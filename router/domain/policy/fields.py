@@ -10,8 +10,9 @@ from router.domain.json import JsonObject, JsonValue
 from router.domain.policy.collections import MapOf, Maybe
 from router.domain.policy.durations import Duration, Seconds
 from router.domain.policy.kinds import Choice, Flag, Int, Number, Report, Text, Usd, plain
-from router.domain.policy.model import Breaker, Provider, Sticky, WhenAllOpen, provider
+from router.domain.policy.model import Breaker, Provider, Sticky, provider
 from router.domain.policy.tables import Field, Nested, Row, Table, written
+from router.domain.policy.vocabulary import WhenAllOpen
 
 MAX_PROVIDERS: Final = 128
 LONGEST_MS: Final = 3_600_000

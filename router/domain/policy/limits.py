@@ -9,8 +9,9 @@ from router.domain.policy.collections import ListOf
 from router.domain.policy.durations import Duration, duration_ms
 from router.domain.policy.fields import ENABLED
 from router.domain.policy.kinds import MICRO, Choice, Int, Number, Report, Text
-from router.domain.policy.model import Algorithm, Limit, OnStoreError, Resource, Scope, entry_id, is_estimated
+from router.domain.policy.model import Limit, entry_id
 from router.domain.policy.tables import Field, Nested, Row, Table, at, written
+from router.domain.policy.vocabulary import Algorithm, OnStoreError, Resource, Scope, is_estimated
 
 MAX_LIMITS: Final = 32
 LARGEST: Final = 10**15

@@ -17,7 +17,15 @@ from struct import Struct as Layout
 
 from msgspec import msgpack
 
-from router.domain.audit import (
+from router.domain.audit.entries import (
+    ADMIN_ACTIONS,
+    DECISIONS,
+    act_entry,
+    decision_entry,
+    half_opened_entry,
+    task_entry,
+)
+from router.domain.audit.records import (
     ActFeatures,
     AuditEntry,
     AuditQuery,
@@ -26,18 +34,10 @@ from router.domain.audit import (
     DecisionFeatures,
     TaskFeatures,
 )
-from router.domain.audit_entries import (
-    ADMIN_ACTIONS,
-    DECISIONS,
-    act_entry,
-    decision_entry,
-    half_opened_entry,
-    task_entry,
-)
-from router.domain.candidates import Offer
+from router.domain.decide.candidates import Offer
+from router.domain.decide.outcome import NOTHING_OBSERVED, Observations
 from router.domain.json import JsonObject
-from router.domain.outcome import NOTHING_OBSERVED, Observations
-from router.domain.task import Action
+from router.domain.tasks.task import Action
 from router.errors import InvalidInput, Problem
 from router.store.keys import Keys
 from router.store.packing import DAMAGE, FORMAT, FormatError, offer_in, seen

@@ -10,9 +10,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from router.domain.decide.outcome import RequestFacts, StoredAnswer
 from router.domain.ids import name_in
-from router.domain.outcome import RequestFacts, StoredAnswer
-from router.domain.task import Action, Unreadable
+from router.domain.tasks.task import Action, Unreadable
 from router.store.audit.log import made_record
 from router.store.keys import Keys
 from router.store.packing import FormatError

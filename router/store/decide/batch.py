@@ -5,10 +5,9 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from router.domain.outcome import Outcome
-from router.domain.plan import Plan
-from router.domain.request import DecideRequest
-from router.domain.task import Reservation
+from router.domain.decide.outcome import Outcome, Reservation
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import DecideRequest
 from router.store.keys import TenantKeys
 from router.store.packing import NO_STAMP
 

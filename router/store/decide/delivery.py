@@ -7,8 +7,8 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from router.domain.decide.outcome import Unavailable
 from router.domain.ids import task_id
-from router.domain.outcome import Unavailable
 from router.errors import OutcomeUnknown
 from router.store.decide.availability import Availability, LaneHooks
 from router.store.decide.batch import Batch, WaitingRow

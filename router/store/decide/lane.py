@@ -31,7 +31,7 @@ from typing import Any
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ReadOnlyError, ResponseError
 
-from router.domain.outcome import RowFault, Unavailable
+from router.domain.decide.outcome import RowFault, Unavailable
 from router.errors import OutcomeUnknown, StoreError
 from router.store.decide.availability import Availability, LaneHooks
 from router.store.decide.batch import Batch, WaitingRow
@@ -39,11 +39,11 @@ from router.store.decide.call_deadline import CallDeadlines, RowDeadlines
 from router.store.decide.calls import Calls, LaneSettings
 from router.store.decide.clock import RedisClock
 from router.store.decide.delivery import Delivery
-from router.store.decide.link import Link
 from router.store.decide.row_queue import RowQueue
 from router.store.decide.rows import RowPacker
 from router.store.packing import NO_STAMP
 from router.store.scripts.load import Script
+from router.store.servers.link import Link
 
 log = logging.getLogger(__name__)
 

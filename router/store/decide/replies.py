@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 
-from router.domain.decision import PinState, Reason
-from router.domain.ids import name_in, partition_in
-from router.domain.outcome import (
+from router.domain.decide.decision import PinState, Reason
+from router.domain.decide.outcome import (
     NOTHING_OBSERVED,
     Admitted,
     Busy,
@@ -16,6 +15,7 @@ from router.domain.outcome import (
     RowFault,
     TenantOff,
 )
+from router.domain.ids import name_in, partition_in
 from router.store.packing import FormatError, remembered, seen
 from router.store.scripts import layouts
 

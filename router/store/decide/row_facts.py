@@ -1,12 +1,13 @@
 """The parts of a row about its request: facts for later, reservations, and the keys of its charges."""
 
-from router.domain.candidates import Charge
-from router.domain.decision import Reason
-from router.domain.outcome import RequestFacts
-from router.domain.plan import Plan
-from router.domain.policy.model import Algorithm, Resource, Scope, provider_entry
-from router.domain.request import DecideRequest
-from router.domain.task import Reservation, TaskFacts
+from router.domain.decide.candidates import Charge
+from router.domain.decide.decision import Reason
+from router.domain.decide.outcome import RequestFacts, Reservation
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import DecideRequest
+from router.domain.policy.model import provider_entry
+from router.domain.policy.vocabulary import Algorithm, Resource, Scope
+from router.domain.tasks.task import TaskFacts
 from router.store.decide.batch import WaitingRow
 from router.store.decide.row_parts import PolicyPart
 from router.store.keys import TenantKeys

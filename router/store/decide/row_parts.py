@@ -10,10 +10,11 @@ from weakref import ref
 import msgspec
 from msgspec import Struct, msgpack
 
-from router.domain.audit import policy_frame
-from router.domain.candidates import Candidate
-from router.domain.plan import Plan
-from router.domain.policy.model import AUDIT_QUOTA_ID, Algorithm, Limit, Resource, Scope, StoredPolicy, WhenAllOpen
+from router.domain.audit.records import policy_frame
+from router.domain.decide.candidates import Candidate
+from router.domain.decide.plan import Plan
+from router.domain.policy.model import AUDIT_QUOTA_ID, Limit, StoredPolicy
+from router.domain.policy.vocabulary import Algorithm, Resource, Scope, WhenAllOpen
 from router.store.packing import offer, tail_head
 from router.store.scripts import layouts
 

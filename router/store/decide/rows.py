@@ -9,11 +9,11 @@ from typing import Literal
 
 from msgspec import msgpack
 
-from router.domain.audit import decision_features
-from router.domain.candidates import Candidate
+from router.domain.audit.records import decision_features
+from router.domain.decide.candidates import Candidate
+from router.domain.decide.plan import Plan, identity_name
+from router.domain.decide.request import NO_STEP, DecideRequest
 from router.domain.ids import RANDOM_BYTES, decision_id, task_id
-from router.domain.plan import Plan, identity_name
-from router.domain.request import NO_STEP, DecideRequest
 from router.store.decide.batch import Batch, WaitingRow
 from router.store.decide.row_facts import charged_key, failed_provider, request_facts, reservations_of, task_record
 from router.store.decide.row_parts import PolicyParts, candidate_head, limit_part

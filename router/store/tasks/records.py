@@ -10,8 +10,8 @@ from struct import Struct as Layout
 
 from msgspec import msgpack
 
-from router.domain.decision import Reason
-from router.domain.task import Final, TaskFacts, TaskRecord, TaskState
+from router.domain.decide.decision import Reason
+from router.domain.tasks.task import Final, TaskFacts, TaskRecord, TaskState
 from router.store.packing import DAMAGE, FORMAT, FormatError, offer_in
 
 _TASK = Layout(">BBBHdd16s8sBH")

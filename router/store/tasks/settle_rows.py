@@ -3,9 +3,10 @@
 from struct import Struct as Binary
 
 from router.domain.ids import name_in
-from router.domain.policy.model import Scope, provider_entry
-from router.domain.result import NO_MEASUREMENTS, BreakerVerdict
-from router.domain.task import Correction, Move
+from router.domain.policy.model import provider_entry
+from router.domain.policy.vocabulary import Scope
+from router.domain.tasks.result import NO_MEASUREMENTS, BreakerVerdict
+from router.domain.tasks.task import Correction, Move
 from router.store.keys import Keys, TenantKeys
 from router.store.scripts import layouts
 from router.store.tasks.records import final

@@ -5,9 +5,9 @@ from itertools import product
 
 from prometheus_client import Counter
 
-from router.domain.admission import Shed
-from router.domain.decision import PinState
-from router.domain.policy.model import Resource, Scope
+from router.domain.decide.admission import Shed
+from router.domain.decide.decision import PinState
+from router.domain.policy.vocabulary import Resource, Scope
 from router.domain.reply_refusal import ReplyRefusal
 from router.telemetry.families import Families
 from router.telemetry.metrics.bounds import LONG

@@ -1,7 +1,7 @@
 """Metrics of tasks: assignments, results, usage, dead letters, workers."""
 
 from router.domain.alert import Door
-from router.domain.task import BreakerTurn
+from router.domain.tasks.task import BreakerTurn
 from router.telemetry.families import Families
 
 

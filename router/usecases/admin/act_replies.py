@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from router.domain.decision import Code, Refused
-from router.domain.extensions import worst_latency_ms
+from router.domain.decide.decision import Code, Refused
+from router.domain.extensions.pipeline import worst_latency_ms
 from router.domain.json import JsonObject, JsonValue
 from router.domain.levers import BreakerView
 from router.domain.policy.model import Policy

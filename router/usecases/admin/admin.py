@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 import orjson
 from msgspec import Struct
 
-from router.domain.audit import Actor
-from router.domain.decision import Code, Refused
+from router.domain.audit.records import Actor
+from router.domain.decide.decision import Code, Refused
 from router.domain.json import JsonObject
 from router.domain.roles import Holder, Role
 from router.errors import InvalidInput, QuotaExceeded, RevisionConflict, StoreError

@@ -9,7 +9,7 @@ from typing import assert_never
 
 from msgspec import Struct
 
-from router.domain.audit import Actor
+from router.domain.audit.records import Actor
 from router.domain.ids import idempotency_name
 from router.domain.levers import ActOutcome, BreakerView, TenantHead
 from router.domain.policy.model import TenantPolicies, provider_entry

@@ -6,8 +6,8 @@ have retentions of their own. Settled usage is still published.
 
 from collections import Counter
 
-from router.domain.audit import Actor
-from router.domain.task import Action
+from router.domain.audit.records import Actor
+from router.domain.tasks.task import Action
 from router.errors import InvalidInput, Problem
 from router.ports.audit import ActLog
 from router.ports.policies import Announcer

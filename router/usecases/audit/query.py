@@ -13,10 +13,10 @@ from struct import error
 from msgspec import Struct, json
 from msgspec.structs import replace
 
-from router.domain.audit import AuditEntry, AuditQuery, AuditStats
-from router.domain.audit_entries import OUTCOMES
+from router.domain.audit.entries import OUTCOMES
+from router.domain.audit.records import AuditEntry, AuditQuery, AuditStats
 from router.domain.ids import from_text
-from router.domain.task import Action
+from router.domain.tasks.task import Action
 from router.errors import InvalidInput, Problem
 from router.ports.audit import AuditLog
 

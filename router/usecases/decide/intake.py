@@ -2,11 +2,12 @@
 
 from msgspec import Struct
 
-from router.domain.decision import Code, Intake, Refused
-from router.domain.gate import REQUIRED_CP
-from router.domain.plan import Deadlines, Features
-from router.domain.policy.model import OnStoreError, Policy, TenantPolicies
-from router.domain.request import DecideRequest
+from router.domain.decide.decision import Code, Intake, Refused
+from router.domain.decide.plan import Deadlines
+from router.domain.decide.request import DecideRequest
+from router.domain.gate import REQUIRED_CP, Features
+from router.domain.policy.model import Policy, TenantPolicies
+from router.domain.policy.vocabulary import OnStoreError
 from router.wire.fields import whole_number
 from router.wire.problems import Problems
 from router.wire.subjects import INBOX

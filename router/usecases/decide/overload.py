@@ -1,4 +1,4 @@
-"""Refusals for overload, before a request is read: by the rules of `domain.admission`, and after a standstill.
+"""Refusals for overload, before a request is read: by the rules of `domain.decide.admission`, and after a standstill.
 
 A pod must refuse requests faster than they arrive; otherwise they queue in front of it, and every caller waits. So the
 replies are encoded at start-up, in variants with different `retry_after_ms`, and only the tenant of a request is read.
@@ -9,9 +9,9 @@ import logging
 from collections.abc import Callable, Mapping
 from itertools import cycle
 
-from router.domain.admission import LOADING, Admission, Shed
-from router.domain.answers import overloaded
-from router.domain.plan import Features
+from router.domain.decide.admission import LOADING, Admission, Shed
+from router.domain.decide.answers import overloaded
+from router.domain.gate import Features
 from router.log_throttle import LogThrottle
 from router.ports.policies import Loading, PolicyLookup
 from router.telemetry import Event, Telemetry

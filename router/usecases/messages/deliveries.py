@@ -13,7 +13,7 @@ from hashlib import sha256
 from uuid import uuid4
 
 from router.domain.alert import Condition, Door
-from router.domain.decision import Code, Intake, Refused
+from router.domain.decide.decision import Code, Intake, Refused
 from router.domain.json import JsonObject
 from router.errors import StoreDamaged, StoreError
 from router.log_throttle import LogThrottle

@@ -9,7 +9,7 @@ from typing import Final
 import orjson
 from msgspec import Struct
 
-from router.domain.audit import ROUTER, Actor
+from router.domain.audit.records import ROUTER, Actor
 from router.domain.policy.diff import Change, diff
 from router.domain.policy.document import Parsed, content_hash
 from router.domain.policy.model import DEFAULT_POLICY_ID, Policy

@@ -17,7 +17,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from router.domain.figures import NO_FIGURES, Snapshot
+from router.domain.decide.figures import NO_FIGURES, Snapshot
 from router.errors import StoreError
 from router.ports.decisions import FiguresStore
 from router.telemetry import Telemetry

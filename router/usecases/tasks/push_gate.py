@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct
 
 from router.domain.alert import Condition
-from router.domain.decision import Code, Refused
+from router.domain.decide.decision import Code, Refused
 from router.ports.alerts import AlertSink
 from router.ports.bus import NO_ACK
 from router.wire import subjects

@@ -12,13 +12,13 @@ import logging
 from collections.abc import Sequence
 
 from router.domain.alert import Door
-from router.domain.decision import Code, Intake, Refused
+from router.domain.decide.decision import Code, Intake, Refused
 from router.domain.defects import note_of
 from router.domain.ids import to_text
 from router.domain.json import JsonValue
-from router.domain.result import ResultStatus
-from router.domain.steps import MAX_STEPS
-from router.domain.task import Action, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskState
+from router.domain.tasks.result import ResultStatus
+from router.domain.tasks.steps import MAX_STEPS
+from router.domain.tasks.task import Action, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskState
 from router.ports.bus import Delivery
 from router.ports.decisions import DecisionStore
 from router.ports.policies import PolicyLookup

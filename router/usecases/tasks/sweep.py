@@ -21,11 +21,21 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from router.domain.attempts import why_status
 from router.domain.ids import task_id
 from router.domain.policy.model import TenantPolicies
-from router.domain.result import BreakerVerdict, ExecResult, ResultStatus
-from router.domain.task import Action, Dispatched, Move, Moved, MoveFault, NotMoved, TaskRecord, TaskState, Unreadable
+from router.domain.tasks.attempts import why_status
+from router.domain.tasks.result import BreakerVerdict, ExecResult, ResultStatus
+from router.domain.tasks.task import (
+    Action,
+    Dispatched,
+    Move,
+    Moved,
+    MoveFault,
+    NotMoved,
+    TaskRecord,
+    TaskState,
+    Unreadable,
+)
 from router.errors import StoreError
 from router.ports.policies import PolicyLookup
 from router.ports.tasks import TaskStore

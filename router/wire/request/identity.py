@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping
 from os import urandom
 
-from router.domain.decision import Intake
+from router.domain.decide.decision import Intake
+from router.domain.decide.request import NO_CORRELATION, Correlation
 from router.domain.defects import Defect
 from router.domain.ids import to_text
 from router.domain.json import JsonObject
-from router.domain.request import NO_CORRELATION, Correlation
 from router.wire.fields import MAX_ID_CHARS, MAX_TRACE_ID_CHARS, identifier, text, text_unless_empty
 from router.wire.headers import is_garbled, traceparent_of
 from router.wire.parse import HALF

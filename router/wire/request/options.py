@@ -1,8 +1,8 @@
 """Reading of context, constraints and options of a decide request."""
 
+from router.domain.decide.request import DEFAULT_OPTIONS, NO_CONSTRAINTS, NO_STEP, Constraints, Options, Step
 from router.domain.ids import MAX_ATTEMPT
 from router.domain.json import JsonObject, JsonValue
-from router.domain.request import DEFAULT_OPTIONS, NO_CONSTRAINTS, NO_STEP, Constraints, Options, Step
 from router.wire.fields import MAX_MS, MAX_TOKENS, boolean, client_ip, json_object, microusd, text, whole_number
 from router.wire.problems import Problems, named
 from router.wire.subjects import ASSIGN, is_result_subject, is_work_subject

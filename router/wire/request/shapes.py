@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from router.domain.decision import Intake
+from router.domain.decide.decision import Intake
 from router.domain.json import JsonObject, JsonValue
 from router.wire.fields import MAX_REFERENCE_CHARS, json_object, text, text_unless_empty
 from router.wire.problems import Problems, named

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import TypeVar
 
-from router.domain.decision import Intake
+from router.domain.decide.decision import Intake
 from router.domain.defects import Defect
 from router.domain.json import JsonObject, JsonValue
 from router.wire.body import read_object

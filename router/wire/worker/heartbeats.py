@@ -1,6 +1,6 @@
-"""Heartbeats and dead letters of workers: bytes → `domain.result`."""
+"""Heartbeats and dead letters of workers: bytes → `domain.tasks.result`."""
 
-from router.domain.result import Heartbeat, WorkerDeadLetter, WorkerState
+from router.domain.tasks.result import Heartbeat, WorkerDeadLetter, WorkerState
 from router.wire.fields import MAX_REFERENCE_CHARS, text
 from router.wire.problems import Problems, Rejected
 from router.wire.worker.envelope import enum_member, open_envelope

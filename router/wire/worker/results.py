@@ -1,4 +1,4 @@
-"""Results and acks: bytes → `domain.result`.
+"""Results and acks: bytes → `domain.tasks.result`.
 
 The work is done: only a defect that leaves open which task ended, and how, may cost the report.
 """
@@ -9,10 +9,10 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError
 from msgspec.structs import replace
 
+from router.domain.decide.request import Correlation, Step
 from router.domain.ids import from_text
 from router.domain.json import JsonObject, JsonValue
-from router.domain.request import Correlation, Step
-from router.domain.result import AckStatus, ExecAck, ExecResult, ResultStatus
+from router.domain.tasks.result import AckStatus, ExecAck, ExecResult, ResultStatus
 from router.wire.body import unreadable
 from router.wire.fields import MAX_TRACE_ID_CHARS, json_object, text, text_unless_empty
 from router.wire.headers import readable, traceparent_of, with_lower_names

@@ -11,8 +11,9 @@ import pytest
 from redis import Redis
 
 from router.domain.access import Party
-from router.domain.outcome import Admitted, LimitHit, Replay, Unavailable
-from router.domain.policy.model import Limit, Resource, Scope
+from router.domain.decide.outcome import Admitted, LimitHit, Replay, Unavailable
+from router.domain.policy.model import Limit
+from router.domain.policy.vocabulary import Resource, Scope
 from router.errors import StoreError, StoreUnavailable
 from router.store.decide.calls import LaneSettings
 from router.store.servers.options import Access, Sentinel

@@ -9,13 +9,13 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from router.domain.audit import TaskFeatures
-from router.domain.decision import PinState, Reason
+from router.domain.audit.records import TaskFeatures
+from router.domain.decide.decision import PinState, Reason
+from router.domain.decide.outcome import Admitted
+from router.domain.decide.request import Correlation
 from router.domain.ids import assignment_id, task_id, to_text
-from router.domain.outcome import Admitted
 from router.domain.policy.model import provider
-from router.domain.request import Correlation
-from router.domain.task import (
+from router.domain.tasks.task import (
     BreakerTurn,
     Dispatched,
     Move,
