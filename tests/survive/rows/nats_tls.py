@@ -1,4 +1,4 @@
-"""TLS to NATS that is taken away: no pod goes on in clear text, and nobody learns a login."""
+"""NATS stops offering TLS: no pod continues in clear text, and no login is sent."""
 
 import asyncio
 from pathlib import Path
