@@ -1,7 +1,10 @@
 # Needs: make and Python ≥ 3.11. Everything else is installed into .venv from requirements.lock, by hash.
 BIN := .venv/bin
+# Compiled files are kept even where the environment forbids it: pytest compiles every test module twice a run without
+# them, and each pod that a test starts compiles the whole package.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-unit test-long test-rights test-docker test-nats lint types audit swaps mutate bench bench-compare chaos survive fuzz storm soak proto docs chart tools e2e-compose e2e-k8s lock
+.PHONY: help venv run test test-unit test-long test-rights test-docker test-nats lint types audit swaps mutate bench bench-compare bench-count chaos survive fuzz storm soak proto docs chart tools e2e-compose e2e-k8s lock
 
 help: ## what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -13,17 +16,17 @@ run: venv ## a small fleet on real servers, proven on real input; serves until C
 	@exec $(BIN)/python -m router local $(if $(filter-out 0,$(ONCE)),--once)
 
 test: venv ## all tests but the long ones
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" $(ARGS)
+	@$(PYTEST) -n 2 --dist loadfile -m "not long" $(ARGS)
 
 # They read every file of the repository or start programs: `make test` runs them.
 ABOUT_FILES := $(foreach name,layout reference references supply_chain signals,tests/test_$(name).py)
 
 test-unit: venv ## the tests that need no server and start no process: half a minute
-	@$(BIN)/python -m pytest -q -n 2 -m "not server and not long" --hypothesis-profile unit $(ARGS) \
+	@$(PYTEST) -q -n 2 -m "not server and not long and not heavy" --hypothesis-profile unit $(ARGS) \
 		tests/domain tests/wire tests/usecases tests/store tests/bus tests/edge tests/worker $(filter-out $(ABOUT_FILES),$(wildcard tests/test_*.py))
 
 test-long: venv ## the long state machines, Redis Cluster and fault runs
-	@$(BIN)/python -m pytest -m long --timeout 1800 $(ARGS)
+	@$(PYTEST) -m long --timeout 1800 $(ARGS)
 
 test-rights: venv ## store and fleet where pods have exactly the rights that `router acl` prints; core tests with the rights of the version before
 	@TEST_RIGHTS=least $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" tests/store tests/fleet $(ARGS)
@@ -72,6 +75,9 @@ bench: venv ## decisions per second and CPU per decision, beside a naive pod and
 bench-compare: venv ## Redis and pod µs per decision of BASE and of the working tree, in nine interleaved rounds (BASE=HEAD ARGS=…)
 	@$(BIN)/python -m bench.compare $(or $(BASE),HEAD) $(ARGS)
 
+bench-count: venv ## instructions per decision, by callgrind; fails when one grew (ARGS=--write after a change that costs more on purpose)
+	@$(BIN)/python -m bench.count $(ARGS)
+
 chaos: venv ## faults against a fleet under load, and what must hold after them (FAULTS=1000 SEED=… ARGS=--everysec)
 	@$(BIN)/python -m tests.chaos --faults $(or $(FAULTS),1000) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
@@ -90,7 +96,7 @@ docs: venv ## generate the reference again from the code
 chart: venv ## generate the chart's schema, README and dashboards again
 	@$(BIN)/python helm/generate.py
 
-tools: venv ## helm, kubectl and promtool for the tests of the chart, luacheck for make lint, libfaketime for moved clocks
+tools: venv ## helm, kubectl and promtool for the tests of the chart, luacheck for make lint, libfaketime for moved clocks, valgrind for make bench-count
 	@$(BIN)/python .ci/get_tools.py
 
 e2e-compose: venv ## docker-compose.yml on a real engine: proof, scaling, faults, three NATS nodes

@@ -22,7 +22,8 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from router.bus.client import headers as wire
-from router.bus.client.connection import Bus, Subscription
+from router.bus.client.connection import Bus
+from router.bus.client.subscriptions import Subscription
 from router.bus.consuming.consumer_check import ConsumerCheck
 from router.bus.consuming.delivery import Delivery
 from router.bus.consuming.pull_trouble import PullTrouble
@@ -203,7 +204,7 @@ class PullLoop:
         except asyncio.CancelledError:
             _nak(batch, 0.0)
             raise
-        except Exception:  # the server delivers the messages again, and the loop goes on
+        except Exception:  # the server delivers the messages again, and the loop continues
             log.exception(
                 "batch of %s failed; the server delivers it again", self.spec.name, extra={"event": Event.BUG}
             )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from router.cli.shared.target import bus_options
 
 if TYPE_CHECKING:
-    from router.bus.client.connection import Answer, Bus
+    from router.bus.client.connection import Bus
+    from router.bus.client.requests import Answer
     from router.settings import Settings
 
 CONNECT_S = 2.0
@@ -49,7 +50,7 @@ async def ask_for_tenant(
     headers: Mapping[str, str] | None = None,
     timeout_s: float,
 ) -> "Answer":
-    """Ask on the subject that is bound to the tenant; on the open one if that is not permitted, or nobody serves it.
+    """Ask on the subject that is bound to the tenant, or on the open one if that is not permitted or not served.
 
     :raises PermissionRefused: neither is permitted; the message names both.
     :raises BusError: the fleet did not answer in time.

@@ -21,11 +21,11 @@ from router.domain.tasks.task import (
 from router.errors import StoreError
 from router.log_throttle import LogThrottle
 from router.ports.tasks import Claimed, OutboxEntry
-from router.store.decide.link import Command
 from router.store.keys import Keys
 from router.store.packing import FormatError, OutcomeFlag
 from router.store.scripts import layouts
 from router.store.scripts.load import Script, load
+from router.store.servers.link import Command
 from router.store.servers.nodes import Nodes
 from router.store.servers.reads import read_each
 from router.store.tasks.records import final_in, kept_final, kept_final_in, task_record
@@ -222,7 +222,7 @@ class RedisTasks:
         sizes = await read_each(self._nodes, [("HLEN", self._keys.outbox(p)) for p in range(self._keys.partitions)])
         damaged = [str(p) for p, n in enumerate(sizes) if isinstance(n, Unreadable)]
         if damaged and self._throttle.due(",".join(damaged)) is not None:
-            # Usage of these partitions stays unpublished until an operator repairs the keys; other partitions go on.
+            # Usage of these partitions stays unpublished until an operator repairs the keys; other partitions continue.
             fields = {"event": Event.STORE_ROW_FAULT, "partitions": ",".join(damaged)}
             log.error("the usage outbox of %d partitions is not a hash", len(damaged), extra=fields)
         return sum(n for n in sizes if not isinstance(n, Unreadable))

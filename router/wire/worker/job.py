@@ -29,14 +29,14 @@ from router.domain.decide.request import (
 from router.domain.json import JsonObject, JsonValue
 from router.domain.policy.model import DEFAULT_ATTEMPTS
 from router.domain.tasks.attempts import DEFAULT_BACKOFF_MS
+from router.wire.payload import MAX_PAYLOAD_BYTES, check_payload
 from router.wire.problems import Problems
 
-MAX_PAYLOAD_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 64 * 1024
 DEFAULT_PRIORITY = "normal"
 
 # The beginning of a body whose request has no priority: each attempt then writes that of its decision in its place,
-# without decoding the payload. Pods of the version before this one pass the word on.
+# without decoding the payload. Pods of version 0.1.0 pass the word `normal` on.
 _NO_PRIORITY = b'{"version":"1","options":{"priority":"%b"' % DEFAULT_PRIORITY.encode()
 _OWN_PRIORITY = b'{"version":"1","options":{"priority":%d'
 _FORMAT = b"\x01"
@@ -150,15 +150,6 @@ def _job_payload(payload: JsonValue, deadline_ms: int) -> tuple[JsonObject, bool
     return (payload, False) if "timeout_ms" in payload else ({**payload, "timeout_ms": deadline_ms}, True)
 
 
-def check_payload(payload: JsonValue, problems: Problems) -> None:
-    """Check the size of a payload that is dispatched. What dispatch adds to the payload does not count."""
-    size = len(orjson.dumps(payload))
-    if size > MAX_PAYLOAD_BYTES:
-        message = f"has {size:,} bytes; the payload of a pushed task may have {MAX_PAYLOAD_BYTES:,}"
-        hint = "store it elsewhere and send its payload_ref"
-        problems.add("task.payload", message=message, hint=hint, intake=Intake.PAYLOAD_TOO_LARGE)
-
-
 def _head_of(r: DecideRequest, deadline_ms: int, timed: bool) -> _Head:
     return _Head(
         tenant_id=r.tenant_id,
@@ -170,12 +161,12 @@ def _head_of(r: DecideRequest, deadline_ms: int, timed: bool) -> _Head:
         metadata=r.metadata,
         idempotency_key=r.idempotency_key,
         message_id=r.message_id,
-        # Limits of the next attempts need the user, whatever the audit calls it.
+        # Limits of the next attempts need the user as sent, whatever name the audit stores.
         user_id=r.user_id if r.owner_id is None else r.owner_id,
         client_ip=r.client_ip,
         step=r.step,
         constraints=r.constraints,
-        # Pods of the version before this one read only a text.
+        # Pods of version 0.1.0 read only a text.
         options=r.options if r.options.priority is None else _with_text(r.options),
         correlation=r.correlation,
         assignment_subject=r.assignment_subject,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+from tests.chaos.world import World
 from tests.sentinels import MASTER, SentinelSet
 from tests.servers import ValkeyProcess, to_its_end
 from tests.survive.arena import Arena
@@ -39,7 +40,8 @@ class _Primary(ValkeyProcess):
 
 
 def _with(waits_for: int, valkey: Callable[[Path], _Primary] = _Primary) -> Setup:
-    def env(valkey: ValkeyProcess) -> dict[str, str]:
+    def env(world: World) -> dict[str, str]:
+        valkey = world.fleet.valkey
         assert isinstance(valkey, _Primary)
         return {
             "ROUTER_REDIS_SENTINELS": ",".join(f"{host}:{port}" for host, port in valkey.set.addresses),
@@ -97,7 +99,7 @@ ROWS = (
     Row(
         name="redis.sentinel",
         fault="the same without waiting for replicas",
-        promise="`unavailable` until the sentinels have switched; what no replica had is decided anew",
+        promise="`unavailable` until the sentinels have switched; decisions that no replica had are made again",
         see=_SEE,
         act=_killed,
         exempt=EVERYTHING,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.bus.requests.decide_endpoint import DecideEndpoint
-from router.bus.requests.reply_subjects import ReplySubjects
+from router.bus.streams.reply_subjects import ReplySubjects
 from router.bus.streams.specs import matches
 from router.domain.reply_refusal import ReplyRefusal
 from router.wire import subjects

@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client import CollectorRegistry
 
-from router.app.observers import StoreWatch
+from router.app.observers.store_watch import StoreWatch
 from router.domain.alert import FLEET, Condition
 from router.domain.json import JsonObject
 from router.telemetry import Telemetry
