@@ -5,7 +5,7 @@
 --   retain          <schema>:{p}:~:retain               … or tenants whose audit log is to be trimmed
 -- ARGV
 --   lease_ms        how long the claim keeps other pods away
---   most            members to take, over all KEYS
+--   max_members     members to take, over all KEYS
 --   ahead_ms        take what is due later than this, too: more than any member is postponed; 0: do not look
 -- RETURNS
 --   0 claimed       then the Redis time in ms, how many KEYS are damaged and the index of each, then for each member:
