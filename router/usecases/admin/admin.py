@@ -3,7 +3,7 @@
 Acts of viewers only read. They are bounded, and equal reads over all tenants share one answer (`usecases.admin.reads`).
 
 Acts answer from shared state, so every pod gives the same answer. Read access: if ROUTER_ADMIN_NATS_READ is `open`, the
-acts that may be open need no token. Every other act needs a token, of any role that includes `viewer`.
+acts that may be open need no token. Every other act that reads needs a token, of any role.
 """
 
 import logging
@@ -157,8 +157,10 @@ class Admin:
         """Report a refusal of an unknown caller; the log has at most one line a minute."""
         if request.token is not None:
             self._on_wrong_token()
-        elif (unsaid := self._throttle.due()) is not None:
-            log.warning("admin act %s refused: no token", act, extra={"event": Event.ADMIN_REFUSED, "unsaid": unsaid})
+        elif (suppressed := self._throttle.due()) is not None:
+            log.warning(
+                "admin act %s refused: no token", act, extra={"event": Event.ADMIN_REFUSED, "unsaid": suppressed}
+            )
 
 
 def _actor(holder: Holder, request: AdminRequest) -> Actor:
