@@ -19,6 +19,11 @@ class StoreMetrics:
         )
         self.store_timeouts = families.counter("store_timeouts", "Store calls without a reply by their deadline.")
         self.store_errors = families.counter("store_errors", "Store calls that failed for other reasons.")
+        self.store_unconfirmed = families.counter(
+            "store_unconfirmed",
+            "Calls that fewer replicas than ROUTER_WAIT_REPLICAS confirmed in time; script `confirm`: a read.",
+            labels=("script",),
+        )
         self.store_late_rows = families.counter("store_late_rows", "Rows that reached the store after their not_after.")
         self.store_clock_steps = families.counter(
             "store_clock_steps",
