@@ -14,9 +14,9 @@ from msgspec import Struct, msgpack
 from redis import Redis
 
 from bench.processes import HOST
-from router.domain.audit import AuditQuery, DecisionFeatures, PolicyFrame
-from router.domain.decision import Reason
-from router.domain.task import Action
+from router.domain.audit.records import AuditQuery, DecisionFeatures, PolicyFrame
+from router.domain.decide.decision import Reason
+from router.domain.tasks.task import Action
 from router.store.audit.log import RedisAudit
 from router.store.keys import Keys
 from router.store.servers.nodes import SingleNode

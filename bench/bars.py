@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from bench.measure import Latency
 from bench.rounds import MAIN, MAIN_RATE, Record
-from router.domain.decision import Code
+from router.domain.decide.decision import Code
 
 Pick = Callable[[Record], float]
 _OVERLOADED = Code.SERVICE_OVERLOADED.value

@@ -15,7 +15,7 @@ from redis import Redis
 from bench.bars import Bar
 from bench.rows import PARTITIONS, SCHEMA, Calls, idempotency_pairs
 from router.domain.ids import NAME_BYTES, assignment_id, to_text
-from router.domain.result import ExecResult, ResultStatus
+from router.domain.tasks.result import ExecResult, ResultStatus
 from router.store.keys import Keys
 from router.store.tasks.records import kept_final
 from router.usecases.tasks.final_results import DEFAULT_KEEP

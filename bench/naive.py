@@ -15,10 +15,10 @@ from redis.asyncio import BlockingConnectionPool, Redis
 
 from bench.processes import HOST
 from bench.rows import Calls, stored_policies
-from router.domain.answers import answer
-from router.domain.outcome import Outcome
-from router.domain.plan import Plan, plan
-from router.domain.request import DecideRequest
+from router.domain.decide.answers import answer
+from router.domain.decide.outcome import Outcome
+from router.domain.decide.plan import Plan, plan
+from router.domain.decide.request import DecideRequest
 from router.store.decide.replies import HEAD, outcome
 from router.wire.reply import encode
 from router.wire.request.decide import decode

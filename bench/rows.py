@@ -8,12 +8,12 @@ from pathlib import Path
 from hiredis import pack_command
 
 from bench.workload import TENANTS, policy, requests, tenant
+from router.domain.decide.outcome import Outcome
+from router.domain.decide.plan import Plan, plan
+from router.domain.decide.request import DecideRequest
 from router.domain.ids import NAME_BYTES
-from router.domain.outcome import Outcome
-from router.domain.plan import Plan, plan
 from router.domain.policy.document import parse
 from router.domain.policy.model import StoredPolicy
-from router.domain.request import DecideRequest
 from router.store.decide.batch import Batch, WaitingRow
 from router.store.decide.calls import LaneSettings
 from router.store.decide.rows import RowPacker

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 from bench.rows import Calls, command, stored_policies
 from bench.workload import requests
-from router.domain.answers import answer
-from router.domain.decision import PinState, Reason
-from router.domain.outcome import Admitted
-from router.domain.plan import plan
-from router.domain.request import DecideRequest
+from router.domain.decide.answers import answer
+from router.domain.decide.decision import PinState, Reason
+from router.domain.decide.outcome import Admitted
+from router.domain.decide.plan import plan
+from router.domain.decide.request import DecideRequest
 from router.wire.reply import encode
 from router.wire.request.decide import decode
 

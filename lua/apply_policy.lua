@@ -13,7 +13,7 @@
 --   most      policies that a tenant may have
 --   document  canonical JSON
 --   action    number of the audit action
---   features  msgpack of the record (domain.audit.ActFeatures)
+--   features  msgpack of the record (domain.audit.records.ActFeatures)
 --   keep_ms   minimum life of the audit log, ms
 --   tenant    -1: any; n: only when the tenant's revision is n
 --   why       msgpack of who wrote it and why, for the history

@@ -10,7 +10,7 @@
 --   expect    -1: any; n: only when its revision is n
 --   random    4 fresh random bytes
 --   action    number of the audit action
---   features  msgpack of the record (domain.audit.ActFeatures)
+--   features  msgpack of the record (domain.audit.records.ActFeatures)
 --   keep_ms   minimum life of the audit log, ms
 --   why       msgpack of who deleted it, for the history
 --   entries   entries that the history keeps

@@ -6,7 +6,7 @@
 --   audit     <schema>:{p}:<tenant>:audit     one record, unless nothing changed
 -- ARGV
 --   action    number of the audit action
---   features  msgpack of the record (domain.audit.ActFeatures)
+--   features  msgpack of the record (domain.audit.records.ActFeatures)
 --   keep_ms   minimum life of the audit log, ms
 -- RETURNS
 --   0 changed     nothing more

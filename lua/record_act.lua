@@ -4,7 +4,7 @@
 --   acts      <schema>:{p}:~:audit            one record
 -- ARGV
 --   action    number of the audit action
---   features  msgpack of the record (domain.audit.ActFeatures)
+--   features  msgpack of the record (domain.audit.records.ActFeatures)
 --   most      records kept
 --   keep_ms   minimum life of the log, ms
 -- RETURNS

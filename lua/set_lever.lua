@@ -9,7 +9,7 @@
 --   most      levers that a tenant may have
 --   random    4 bytes, the stamp's random half
 --   action    number of the audit action
---   features  msgpack of the record (domain.audit.ActFeatures)
+--   features  msgpack of the record (domain.audit.records.ActFeatures)
 --   keep_ms   minimum life of the audit log, ms
 -- RETURNS
 --   0 changed     nothing more

@@ -1,4 +1,4 @@
-"""The exceptions of this package. Expected answers are values (`domain.decision`).
+"""The exceptions of this package. Expected answers are values (`domain.decide.decision`).
 
 RouterError
 ├── InvalidInput          a document or request is invalid; lists every problem
@@ -32,7 +32,7 @@ class Problem:
     """One problem of an input: the field (`path` "": the whole input), what is wrong, and how to fix it."""
 
     path: str
-    message: str
+    message: str = field(kw_only=True)
     hint: str = field(default="", kw_only=True)
 
     def __str__(self) -> str:

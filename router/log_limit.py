@@ -1,8 +1,8 @@
-"""Limits what outsiders can make a pod write: warnings and errors of one kind, with a count of what was left out.
+"""Limits the log lines that outsiders can cause: warnings and errors of one kind, with a count of the lines left out.
 
 A *kind* is a place in the code. Within a minute a kind writes at most `SAME` lines of one text and `DISTINCT` lines in
-all; the rest is counted. The number is in the field `left_out`, of the kind's next line or of a line of its own when
-the minute is over. So a flood of bad messages costs a few lines a minute, and its different causes stay visible.
+all; the rest is counted. The count is in the field `left_out`: of the kind's next line, or of a separate line when the
+minute is over. So a flood of bad messages costs a few lines a minute, and its different causes stay visible.
 `LogThrottle` is stricter: one line a minute for a condition that lasts.
 """
 
@@ -19,7 +19,7 @@ log = logging.getLogger("router.log_limit")
 
 
 class _Kind:
-    """What one place in the code has written in its minute."""
+    """The lines that one place in the code has written in the current minute."""
 
     __slots__ = ("began", "event", "left_out", "lines", "message", "texts")
 
@@ -79,7 +79,7 @@ class LogLimit(logging.Filter):
 
 
 def _text(record: logging.LogRecord) -> str:
-    """What tells two lines of a kind apart: message, reason, and the class of an error."""
+    """What distinguishes two lines of a kind: message, reason, and the class of an error."""
     error = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] is not None else ""
     fields = (getattr(record, name, "") for name in ("reason", "warning", "condition", "scope", "tenant_id"))
     return " ".join((record.getMessage(), error, *map(str, fields)))

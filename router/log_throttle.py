@@ -8,12 +8,12 @@ _MAX_CONDITIONS = 64
 
 
 class LogThrottle:
-    """Decides when a repeated message is due. `clock` is monotonic, in seconds; `condition` tells conditions apart."""
+    """Decides when a repeated message is due. `clock` is monotonic, in seconds; each `condition` is throttled alone."""
 
     def __init__(self, clock: Callable[[], float], every_s: float = EVERY_S) -> None:
         self._clock = clock
         self._every_s = every_s
-        # Per condition: time of the last message, and messages suppressed since. Bounded: the oldest goes first.
+        # Per condition: time of the last message, and messages suppressed since. Bounded: the oldest is dropped first.
         self._conditions: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
     def due(self, condition: str = "") -> int | None:

@@ -43,7 +43,7 @@ class Redactor:
         self.add(secrets)
 
     def add(self, secrets: Iterable[str]) -> None:
-        """Replace these, too."""
+        """Replace these secrets too."""
         self._secrets |= {s for s in secrets if len(s) >= _MIN_SECRET}
         known = sorted(self._secrets, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, known))) if known else None

@@ -52,7 +52,8 @@ class TlsClient(Client):
         try:
             await super()._process_connect_init()
         except BaseException:
-            # nats-py waits for this connection's end before the next try; after a failed handshake that is for ever.
+            # nats-py waits for this connection's end before the next try. After a failed handshake that end never
+            # comes.
             failed, self._transport = self._transport, None
             if failed is not None:
                 failed.close()  # type: ignore[no-untyped-call]  # nats-py's
@@ -62,7 +63,7 @@ class TlsClient(Client):
         if self.tls_required and not self.is_encrypted:
             if not (info.get("tls_required") or info.get("tls_available")):
                 raise self._refused()
-            info["tls_required"] = True  # nats-py upgrades for this word only
+            info["tls_required"] = True  # nats-py upgrades only if this field is set
             info.pop("connect_urls", None)
         await super()._process_info(info, initial_connection)
 

@@ -1,8 +1,8 @@
-"""The only place that decides what of an address may be shown: logs, settings, errors, readiness, the command line.
+"""Decides, in one place, which parts of an address may be shown in logs, settings, errors, readiness and commands.
 
-Shown are scheme, host, port and path, and the values of the parameters in `_SHOWN`. What stands before the host is
-hidden whole: a lone user name may be a token. An address that could be read in two ways, such as one with a `/` or `?`
-before its last `@`, is hidden whole.
+Shown are scheme, host, port and path, and the values of the parameters in `_SHOWN`. The login before the host is hidden
+completely, because a user name alone may be a token. An address that could be read in two ways, such as one with a `/`
+or `?` before its last `@`, is hidden completely.
 """
 
 import re
@@ -22,21 +22,21 @@ _SHOWN = frozenset({"db", "ssl_cert_reqs", "ssl_check_hostname", "ssl_ca_certs",
 
 
 def address(url: str) -> str:
-    """One address, or a list of them with commas, as it may be shown."""
+    """Redact one address, or a list of addresses with commas."""
     if _STARTS.match(url) is None:
         return HIDDEN
     return ",".join(_whole(part) for part in _NEXT.split(url))
 
 
 def redacted(text: str) -> str:
-    """A text with every address in it as it may be shown. An address ends at white space."""
+    """Redact every address in a text. An address ends at white space."""
     if "://" not in text:
         return text
     pieces: list[str] = []
     done = 0
     for start in _STARTS.finditer(text):
         if start.start() < done:
-            continue  # within the part of an earlier address that is hidden or shown already
+            continue  # inside an earlier address that is redacted already
         space = _SPACE.search(text, start.end())
         end = len(text) if space is None else space.start()
         following = _NEXT.search(text, start.end(), end + 1)
@@ -48,7 +48,7 @@ def redacted(text: str) -> str:
 
 
 def _within(url: str) -> str:
-    """An address with punctuation of the text behind it."""
+    """Redact an address that may be followed by punctuation of the text."""
     tail = _TAIL.search(url)
     assert tail is not None  # noqa: S101 - it may be empty
     shown = _whole(url[: tail.start()])

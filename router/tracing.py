@@ -1,7 +1,7 @@
 """Spans, when a collector is configured; otherwise `Tracing.off()`, whose `begin` is one comparison.
 
-A trace comes in and goes out as W3C traceparent (https://www.w3.org/TR/trace-context/#traceparent-header). A caller's
-sampling decision is followed; without one, `sample_ratio` decides by the trace id, alike on every pod.
+A trace comes in and goes out as W3C traceparent (https://www.w3.org/TR/trace-context/#traceparent-header). The caller's
+sampling decision is followed. Without one, `sample_ratio` decides by the trace id, with the same result on every pod.
 """
 
 import re
@@ -81,7 +81,7 @@ class Tracing:
         return Span(span) if span.is_recording() else None
 
     def set_enabled(self, on: bool) -> None:
-        """The gate opened or closed."""
+        """Switch tracing as the gate opens or closes."""
         self.enabled = on and self._provider is not None
 
     def close(self) -> None:

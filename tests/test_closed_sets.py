@@ -11,14 +11,18 @@ import pytest
 
 from router.bus.publishing import puback
 from router.cli.shared import exits
-from router.domain import alert, attempts, audit_entries, decision, extensions
-from router.domain.audit import DecisionFeatures, PolicyFrame
-from router.domain.audit_entries import DECISIONS, decision_entry
+from router.domain import alert
+from router.domain.audit import entries as audit_entries
+from router.domain.audit.entries import DECISIONS, decision_entry
+from router.domain.audit.records import DecisionFeatures, PolicyFrame
+from router.domain.decide import decision
+from router.domain.extensions import pipeline as extensions
 from router.domain.policy import extensions as extension_fields
 from router.domain.policy import limits as limit_fields
-from router.domain.policy.model import Algorithm, WhenAllOpen
-from router.domain.result import ResultStatus
-from router.domain.task import Action, BreakerTurn
+from router.domain.policy.vocabulary import Algorithm, WhenAllOpen
+from router.domain.tasks import attempts
+from router.domain.tasks.result import ResultStatus
+from router.domain.tasks.task import Action, BreakerTurn
 from router.ports.extensions import CallFailure
 from router.store.decide import row_parts
 from router.usecases.audit import log_lines

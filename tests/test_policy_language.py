@@ -6,10 +6,10 @@ from typing import Any
 import orjson
 import pytest
 
-from router.domain.plan import Plan, plan
+from router.domain.decide.plan import Plan, plan
+from router.domain.decide.request import DecideRequest
 from router.domain.policy.document import DOCUMENT
 from router.domain.policy.model import StoredPolicy
-from router.domain.request import DecideRequest
 from router.errors import InvalidInput
 from router.wire.policies import decode, encode
 from router.wire.request.decide import decode as decode_request

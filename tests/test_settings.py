@@ -73,7 +73,7 @@ def test_each_mistake_has_its_own_words(name: str, value: str, message: str) -> 
     """One problem, which says what would be right."""
     with pytest.raises(InvalidInput) as caught:
         load({name: value})
-    assert caught.value.problems == [Problem(name, message)]
+    assert caught.value.problems == [Problem(name, message=message)]
 
 
 @pytest.mark.parametrize(

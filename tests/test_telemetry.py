@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from router.domain.decision import Answer, Code, Decided, Decision, Reason, Refused
+from router.domain.decide.decision import Answer, Code, Decided, Decision, Reason, Refused
 from router.telemetry import Buckets, LoopLag, Telemetry, render
 from router.usecases.admin.backpressure import RecentLatency
 from router.wire.backpressure import Load, Pressure, pressure

@@ -1,7 +1,7 @@
 -- The record of an admin act, in the log of the tenant whose key this is.
 --
 --   field r   B format = 1, B action, d Redis ms, d microseconds of it, I4 tenant revision after, I4 policy revision
---             before (both 0 where the act writes no policy), msgpack of domain.audit.ActFeatures
+--             before (both 0 where the act writes no policy), msgpack of domain.audit.records.ActFeatures
 --
 -- It trims nothing: the act may come from a machine with other settings than the pods'. For the same reason the log's
 -- life time is only ever made longer.

@@ -7,10 +7,10 @@ from router.bus.rights import Account
 from router.bus.streams.consumers import WORKERS, consumers
 from router.bus.streams.specs import ConsumerSpec, StreamSpec
 from router.domain.access import ROLES
+from router.domain.audit.identity import AuditIdentity, Naming
+from router.domain.decide.plan import Deadlines
 from router.domain.degraded import Degradable
-from router.domain.identity import AuditIdentity, Naming
-from router.domain.plan import Deadlines
-from router.domain.policy.model import OnStoreError
+from router.domain.policy.vocabulary import OnStoreError
 from router.domain.roles import Role
 from router.ports.policy_records import Quotas
 from router.settings import Settings, redis_url
@@ -26,7 +26,7 @@ from router.wire import subjects
 DAY_MS = 86_400_000
 # The TTL of an audit log is renewed at most once an hour; the margin keeps its last entries for the whole retention.
 AUDIT_TTL_MARGIN_MS = DAY_MS
-# Streams of the version before lack these.
+# Streams that version 0.1.0 created lack these subjects.
 _ADDED = {"ack": (subjects.every_tenant(subjects.ACK),), "result": (subjects.every_tenant(subjects.RESULT),)}
 
 
@@ -104,7 +104,9 @@ def durable_consumers(s: Settings) -> tuple[ConsumerSpec, ...]:
 
 
 def nats_account(s: Settings, tenant: str | None = None, *, consumer: str = WORKERS) -> Account:
-    """The settings behind the permissions in NATS. `tenant`: hold callers and workers to it. `consumer`: of workers."""
+    """The settings behind the permissions in NATS. `tenant`: restrict callers and workers to it. `consumer`: the
+    consumer of workers.
+    """
     from router.usecases.admin.acts import ACTS  # noqa: PLC0415 - only `router acl` needs it, and it is slow to import
 
     options = bus_options(s)
@@ -123,7 +125,7 @@ def nats_account(s: Settings, tenant: str | None = None, *, consumer: str = WORK
 
 
 def audit_identity(s: Settings) -> AuditIdentity:
-    """How the audit names people."""
+    """How the audit log names people."""
     key = "" if s.audit_identity_key is None else s.audit_identity_key.get_secret_value()
     return AuditIdentity(Naming(s.audit_identity), key.encode())
 
@@ -244,7 +246,7 @@ def short_tokens(s: Settings) -> list[str]:
 
 
 def secrets_of(s: Settings) -> tuple[str, ...]:
-    """Every secret value; the log formatter removes them."""
+    """All secret values; the log formatter removes them."""
     secrets = (
         s.nats_password,
         s.nats_token,
@@ -260,7 +262,7 @@ def secrets_of(s: Settings) -> tuple[str, ...]:
 
 
 def _nats_secrets(url: str) -> set[str]:
-    """The password or token in a URL, as it is written and as it is meant."""
+    """The password or token in a URL, as written and percent-decoded."""
     parts = urlsplit(url)
     secret = parts.username if parts.password is None else parts.password
     return set() if not secret else {secret, unquote(secret)}

@@ -25,7 +25,7 @@ from router.usecases.policies.cache import PolicyCache
 
 log = logging.getLogger("router.app")
 
-# Dispatch is reported by `usecases.tasks.push_gate`, which knows of refused publishes too.
+# `usecases.tasks.push_gate` reports dispatch, because it also knows about refused publishes.
 _FAULTS = 3  # failed checks in a row: about 7 s
 _PARTS_WITH_STREAMS = (Degradable.ALERTS, Degradable.AUDIT_EXPORT)
 
@@ -92,7 +92,9 @@ class StoreWatch:
         self._recovered("store available again")
 
     def _lane_stays_down(self, why: str) -> None:
-        """Log a reason that differs from the first one: after a lost connection it is the cause, such as a password."""
+        """Log a reason that differs from the first one: after a lost connection it is the cause, such as a wrong
+        password.
+        """
         if why == self._outage_reason:
             return
         self._outage_reason = why

@@ -16,8 +16,8 @@ from router.bus.streams.keeper import StreamKeeper
 from router.bus.streams.registry import Streams
 from router.domain.alert import FLEET, Condition
 from router.domain.degraded import Degradable
+from router.domain.gate import Features
 from router.domain.json import JsonObject
-from router.domain.plan import Features
 from router.edge.readiness import Readiness
 from router.edge.state_file import MountedFile
 from router.settings import Settings

@@ -8,7 +8,7 @@ from router.app.audit import AuditParts
 from router.app.observers import CacheWatch, SeedWatch
 from router.app.platform import Platform
 from router.bus.announce import Announcements
-from router.domain.policy.model import OnStoreError
+from router.domain.policy.vocabulary import OnStoreError
 from router.store.tenants.sample import RedisSample
 from router.usecases.alerts.breaker_episodes import BreakerEpisodes
 from router.usecases.policies.cache import PolicyCache

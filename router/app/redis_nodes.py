@@ -72,6 +72,6 @@ def redis_access(s: Settings) -> Access:
 
 
 def insecure_redis(s: Settings) -> list[str]:
-    """What weakens TLS to Redis, by variable; the settings permit it."""
+    """The parameters that weaken TLS to Redis, by setting; ROUTER_REDIS_TLS_INSECURE permits them."""
     urls = (("ROUTER_REDIS_URL", s.redis_url), ("ROUTER_REDIS_REPLICA_URL", s.redis_replica_url))
     return [f"{name}: {found}" for name, url in urls if url is not None for found in redis_url.weakened(url)]

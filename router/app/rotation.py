@@ -5,8 +5,8 @@
                         └──────── tried again at the next look; what works stays in use ──┘
 
 The order of rotation does not matter: a new password may be in the file before the server has it, and the other way
-round. Files are compared by content, so the symlink swap of a Kubernetes mount is seen. The key of hashed audit names
-is read at the start only.
+round. Files are compared by content, so the symlink swap of a Kubernetes mount is noticed. The key of hashed audit
+names is an exception: it is read at the start only.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ log = logging.getLogger("router.rotation")
 
 Apply = Callable[[Settings], Awaitable[None]]
 PARTS = {"nats": ("nats_",), "redis": ("redis_",), "admin": ("admin_", "operator_", "viewer_")}
-"""The parts of a pod that use secrets, with the first letters of their settings."""
+"""The parts of a pod that use secrets, with the prefix of their settings."""
 
 
 class Rotation:
@@ -59,7 +59,7 @@ class Rotation:
         return any(self._files.values())
 
     async def run(self, every_s: float) -> None:
-        """Look forever; cancel to stop."""
+        """Check the files forever; cancel to stop."""
         while True:
             await asyncio.sleep(every_s)
             await self.look()

@@ -13,8 +13,8 @@ from router.app.tasks import TaskParts
 from router.bus.announce import Announcements
 from router.bus.requests import service
 from router.domain.alert import Door
-from router.domain.audit import Actor
-from router.domain.decision import Code, Refused
+from router.domain.audit.records import Actor
+from router.domain.decide.decision import Code, Refused
 from router.domain.json import JsonObject
 from router.edge.http import HttpServer
 from router.edge.pages import pages
@@ -97,9 +97,9 @@ class Services:
                 fault_reply=fault,
                 replies=platform.replies,
                 headers=headers,
-                # Reads wait for their turn; levers must find a place beside them.
+                # More places than reads may use: levers must not wait behind reads.
                 max_in_flight=_ADMIN_AT_ONCE if subject.startswith(subjects.ADMIN) else _AT_ONCE,
-                # The version before had no such subject: its rights do not cover it.
+                # Version 0.1.0 had no such subject, so the rights of its user do not cover it.
                 optional=subject == f"{subjects.GET_DECISION}.>",
             )
             self._open.append(opened)

@@ -12,7 +12,7 @@ from router.app.adapter_settings import (
 )
 from router.app.redis_nodes import redis_access, redis_nodes, redis_replica, redis_sentinel, redis_server
 from router.domain.degraded import Degradable
-from router.domain.task import BreakerTurn, Move
+from router.domain.tasks.task import BreakerTurn, Move
 from router.errors import StoreError, StoreForbidden
 from router.settings import Settings
 from router.store.audit.log import RedisAudit
@@ -117,7 +117,7 @@ class Store:
         await self.lanes.open()
 
     async def degraded(self) -> dict[Degradable, str]:
-        """The parts that this server does not allow, or does not tell about, with the reasons.
+        """The parts that this server does not allow, or that it gives no information about, with the reasons.
 
         :raises StoreError: Redis did not answer, or may evict keys.
         """
@@ -125,7 +125,7 @@ class Store:
         if eviction.problems:
             raise StoreError("; ".join(eviction.problems))
         off = {part: self.missing.reason(part) for part in self.missing.parts}
-        # Without INFO only this matters; who states the policy has settled it.
+        # Without INFO, only the eviction policy matters, and the setting states it.
         off.pop(Degradable.STORE_FACTS, None)
         if eviction.unknown is not None:
             off[Degradable.STORE_FACTS] = eviction.unknown
@@ -134,7 +134,7 @@ class Store:
     async def renew(self, s: Settings) -> None:
         """Use the credentials and TLS files of these settings, on one connection after the other.
 
-        :raises StoreError: Redis refuses them, or is away; what is not replaced stays.
+        :raises StoreError: Redis refuses them, or is unavailable; connections that are not replaced yet stay.
         """
         access, sentinel = redis_access(s), redis_sentinel(s)
         await self.nodes.renew(access)

@@ -83,7 +83,7 @@ class TaskParts:
         platform.store_watch.on_away.append(self.outage.begin)
 
     def _usage_dedup_ms(self) -> int:
-        """The shorter of the setting and the stream's own window: the stream may be somebody else's."""
+        """The shorter of the setting and the stream's own window: the stream may have another owner."""
         s = self._platform.settings
         stored_s = self._platform.streams.dedup_s(s.stream_usage_name)
         return int(1000 * min(s.stream_usage_dedup_s, s.stream_usage_dedup_s if stored_s is None else stored_s))

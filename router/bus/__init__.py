@@ -2,5 +2,5 @@
 
 Receiving: `DecideEndpoint`, `PullLoop`, `serve`, `announce.listen`, `workers`. Sending: `StreamPublisher`,
 `Bus.publish`, `announce.announce`. Streams and consumers: `fleet`, `Streams`, `StreamKeeper`. Only this package and
-`router.worker` import nats-py; handlers are plain callables without it.
+`router.worker` import nats-py; handlers are plain callables that do not use it.
 """

@@ -1,8 +1,8 @@
 """The subjects that each party needs in NATS: one table for the permissions that `router acl nats` prints.
 
-Each user has an inbox prefix of its own, so that no user hears the replies to another. All prefixes are ones that pods
-answer. `tests/bus/test_rights.py` compares the JetStream API with the calls in the code, and fleet tests run
-under the printed permissions.
+Each user has an inbox prefix of its own, so no user receives the replies to another. Pods answer all of these prefixes.
+`tests/bus/test_rights.py` compares the JetStream API with the calls in the code, and fleet tests run under the printed
+permissions.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,10 +21,10 @@ _OF_ONE_TENANT = (Party.CALLER, Party.WORKER)
 
 
 class Account(Struct, frozen=True):
-    """What the settings say about the account.
+    """The settings that the permissions depend on.
 
-    `inbox` is the prefix of the pods. `tenant`: hold callers and workers to this tenant. `consumer`: where workers take
-    assignments from. `acts`: the admin acts that each role may use.
+    `inbox` is the prefix of the pods. `tenant`: restrict callers and workers to this tenant. `consumer`: where workers
+    take assignments from. `acts`: the admin acts that each role may use.
     """
 
     streams: Sequence[StreamSpec]
@@ -52,7 +52,7 @@ class User(Struct, frozen=True):
 
 
 def user(party: Party, account: Account, name: str | None = None) -> User:
-    """A user with the least rights of a party. `name`: one that tells it from others of its party."""
+    """A user with the least rights of a party. `name` distinguishes it from other users of the party."""
     named = name or _name(party, account)
     inbox = account.inbox if party is Party.POD else _inbox(named, account)
     publish, subscribe = _subjects(party, account)
@@ -93,7 +93,7 @@ def _inbox(name: str, account: Account) -> str:
 
 
 def _narrow(patterns: Iterable[str]) -> tuple[str, ...]:
-    """Each pattern once, in order; without those that another one covers by `>`."""
+    """The patterns in order, without repeats, and without those that another pattern covers by `>`."""
     unique = list(dict.fromkeys(patterns))
     wide = [p[:-1] for p in unique if p.endswith(".>")]
     return tuple(p for p in unique if not any(p.startswith(w) and p != f"{w}>" for w in wide))
@@ -169,7 +169,7 @@ def _pulling(account: Account, stream: str, consumer: str) -> list[str]:
 
 
 def _history(account: Account, kind: str) -> list[str]:
-    """Reading a stream from the beginning, with a consumer that goes afterwards."""
+    """Reading a stream from the beginning, with an ephemeral consumer."""
     api, stream = account.api, account.stream(kind)
     return [f"{api}.CONSUMER.{verb}" for verb in (f"CREATE.{stream}", f"MSG.NEXT.{stream}.*", f"DELETE.{stream}.*")]
 

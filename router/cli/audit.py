@@ -12,7 +12,7 @@ from router.cli.shared.output import note, print_facts, print_json, print_table
 from router.cli.shared.target import JsonOption, RedisOption
 
 if TYPE_CHECKING:
-    from router.domain.audit import AuditEntry, AuditQuery, AuditStats
+    from router.domain.audit.records import AuditEntry, AuditQuery, AuditStats
     from router.settings import Settings
     from router.usecases.audit.query import AuditPage
 
@@ -64,7 +64,7 @@ def query(
 
     from router.app.adapter_settings import audit_identity
     from router.cli.shared.target import settings_for
-    from router.domain.audit import AuditQuery
+    from router.domain.audit.records import AuditQuery
     from router.usecases.audit.query import checked
 
     kind, _, resource_id = (resource or "").partition(":")
@@ -136,7 +136,7 @@ async def _tail(settings: "Settings", tenant: str, lines: int, *, follow: bool, 
     import asyncio
 
     from router.cli.shared.connections import open_store
-    from router.domain.audit import AuditQuery
+    from router.domain.audit.records import AuditQuery
     from router.store.audit.log import RedisAudit
 
     async with open_store(settings, reading=True) as store:

@@ -75,4 +75,4 @@ async def _export(
                         break
                 return file.finish()
         except OSError as e:
-            raise InvalidInput([Problem("--out", f"{out} cannot be written: {e.strerror or e}")]) from e
+            raise InvalidInput([Problem("--out", message=f"{out} cannot be written: {e.strerror or e}")]) from e

@@ -11,7 +11,7 @@ from router.cli.shared.output import note, print_json
 from router.cli.shared.target import JsonOption, NatsOption, RedisOption
 
 if TYPE_CHECKING:
-    from router.domain.audit import AuditEntry
+    from router.domain.audit.records import AuditEntry
     from router.settings import Settings
 
 DRY_RUN = "beamline.router.v1.admin.dry_run_pipeline"
@@ -67,7 +67,7 @@ def explain(
 async def _entry(settings: "Settings", tenant: str, name: str) -> "AuditEntry | None":
     """The audit entry with this id, or the entry of the decision that the id or the entry names."""
     from router.cli.shared.connections import open_store
-    from router.domain.audit import AuditQuery
+    from router.domain.audit.records import AuditQuery
     from router.domain.ids import from_text
     from router.store.audit.log import RedisAudit
     from router.usecases.audit.query import QueryAudit

@@ -142,7 +142,7 @@ def _asked(url: str) -> dict[str, Any]:
 
     address = f"{url.rstrip('/')}/readyz"
     if not _is_address(address):
-        raise InvalidInput([Problem("--pod", f"{url} is not an address", hint="such as http://127.0.0.1:8080")])
+        raise InvalidInput([Problem("--pod", message=f"{url} is not an address", hint="such as http://127.0.0.1:8080")])
     try:
         body = _body_of(address)
     except (OSError, HTTPException) as fault:
@@ -151,7 +151,7 @@ def _asked(url: str) -> dict[str, Any]:
         facts = orjson.loads(body)
         return {"pod": facts["pod"], **facts["gate"]}
     except (ValueError, KeyError, TypeError) as fault:
-        raise InvalidInput([Problem("--pod", f"{url} does not answer as a pod does")]) from fault
+        raise InvalidInput([Problem("--pod", message=f"{url} does not answer as a pod does")]) from fault
 
 
 def _body_of(address: str) -> bytes:

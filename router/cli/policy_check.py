@@ -88,7 +88,9 @@ def _folder(folder: Path) -> list[dict[str, Any]]:
     found = read_folder(folder)
     entries = [_document(str(folder / f.name), f.data) for f in found.files]
     entries += [_entry(str(folder / bad.name), bad.problems, []) for bad in found.bad]
-    return entries or [_entry(str(folder), [Problem("", "holds no policy", hint="<tenant>/<policy_id>.json")], [])]
+    return entries or [
+        _entry(str(folder), [Problem("", message="holds no policy", hint="<tenant>/<policy_id>.json")], [])
+    ]
 
 
 def _entry(name: str, errors: "list[Problem] | tuple[Problem, ...]", warnings: "list[Problem]") -> dict[str, Any]:

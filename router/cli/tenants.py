@@ -102,7 +102,7 @@ def _asked(name: str) -> str:
             [
                 Problem(
                     "--yes",
-                    "is missing, and there is no terminal to ask for confirmation",
+                    message="is missing, and there is no terminal to ask for confirmation",
                     hint=f"say --yes to purge {name}",
                 )
             ]
@@ -116,7 +116,7 @@ def _asked(name: str) -> str:
 async def _purge(settings: "Settings", name: str, confirm: str, why: str | None, *, dry_run: bool) -> "Purged":
     from router.app.adapter_settings import audit_ms, forget_ms
     from router.cli.shared.connections import open_store
-    from router.domain.audit import Actor
+    from router.domain.audit.records import Actor
     from router.store.levers import RedisLevers, lever_scripts
     from router.store.tenants.walk import RedisTenants
     from router.usecases.admin.purge import Purger

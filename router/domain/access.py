@@ -28,4 +28,4 @@ HOLDS = {
 ROLES = {Party.VIEWER: Role.VIEWER, Party.OPERATOR: Role.OPERATOR, Party.ADMIN: Role.ADMIN}
 
 PLACEHOLDER = "CHANGE-ME"
-"""Stands where an operator writes a password."""
+"""A placeholder where an operator writes a password."""

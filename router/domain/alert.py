@@ -125,7 +125,7 @@ ALERTS: dict[Condition, Kind] = {
         _C,
         component="admin",
         scope=FLEET,
-        message="a pod refused 100 wrong admin tokens within a minute: somebody guesses",
+        message="a pod refused 100 wrong admin tokens within a minute: someone may be guessing tokens",
     ),
     Condition.REPLY_SUBJECT_REFUSED: Kind(
         _W,

@@ -11,8 +11,19 @@ from enum import StrEnum
 import msgspec
 from msgspec import Struct
 
-from router.domain.plan import ALL_FEATURES, Features
 
+class Features(Struct, frozen=True):
+    """The features that the CP gate allows. A decision names those that were withheld (`metadata.requires_cp`)."""
+
+    pins: bool = True
+    retries: bool = True
+    best_score: bool = True
+    explain: bool = True
+    extensions: bool = True
+    multi_tenant: bool = True
+
+
+ALL_FEATURES = Features()
 MAX_STATE_BYTES = 1 << 20
 FIRST_FULL = 2
 BASELINE = Features(pins=False, retries=False, best_score=False, explain=False, extensions=False, multi_tenant=False)

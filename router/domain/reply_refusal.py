@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class ReplyRefusal(StrEnum):
-    """The reason. The caller chose the reply subject, and the right to publish there would be the router's."""
+    """The reason. The caller chose the reply subject, and the router would publish there with its own rights."""
 
     SYSTEM = "system"
     """It begins with `$`: an API of the NATS server, such as JetStream's."""

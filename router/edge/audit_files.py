@@ -17,7 +17,7 @@ from typing import Self
 import orjson
 from msgspec import Struct
 
-from router.domain.audit import AuditEntry
+from router.domain.audit.records import AuditEntry
 from router.errors import ExportFailed
 from router.wire.audit import audit_line, rfc3339_us
 

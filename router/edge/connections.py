@@ -1,7 +1,7 @@
-"""The open HTTP connections, bounded: when there is one too many, the one that has waited longest is closed.
+"""Bounds the open HTTP connections: beyond the bound, the connection that has waited longest is closed.
 
 A connection waits from its accept, from the first byte of a request, or from the end of a response, whichever was last.
-Further bytes of a request do not count: a client that sends one byte a second keeps no connection.
+Further bytes of a request do not count, so a client that sends one byte a second cannot hold a connection.
 """
 
 from collections import OrderedDict
@@ -10,14 +10,14 @@ from typing import Protocol
 
 
 class Connection(Protocol):
-    """A connection that can be cut off."""
+    """A connection that can be closed."""
 
     def abort(self) -> None:
         """Close it at once."""
 
 
 class Connections:
-    """See the module. `clock` is monotonic, in seconds."""
+    """Bounds connections; see the module. `clock` is monotonic, in seconds."""
 
     def __init__(self, maximum: int, timeout_s: float, clock: Callable[[], float]) -> None:
         self._maximum = maximum
@@ -29,7 +29,7 @@ class Connections:
         return len(self._since)
 
     def waits(self, connection: Connection) -> None:
-        """Note that a connection begins to wait now: a new one, or again."""
+        """Record that a connection, new or known, starts to wait now."""
         if connection not in self._since and len(self._since) >= self._maximum:
             oldest, _ = self._since.popitem(last=False)
             oldest.abort()
@@ -41,7 +41,7 @@ class Connections:
         self._since.pop(connection, None)
 
     def cut_late(self) -> None:
-        """Close the connections that have waited longer than `timeout_s`. Call once a second or so."""
+        """Close the connections that have waited longer than `timeout_s`. Call about once a second."""
         latest = self._clock() - self._timeout_s
         while self._since:
             connection, since = next(iter(self._since.items()))

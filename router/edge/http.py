@@ -73,7 +73,7 @@ class HttpServer:
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="error",  # what a client does wrong is no log line
+            log_level="error",  # no log lines about clients' mistakes
             access_log=False,
             server_header=False,
             proxy_headers=False,
@@ -120,7 +120,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to the pod."""
+        """Install no signal handlers."""
         yield
 
     async def on_tick(self, counter: int) -> bool:
@@ -138,7 +138,7 @@ def _endpoint(path: str, handler: Handler) -> Callable[[Request], Awaitable[Http
         try:
             made = handler()
             answer = made if isinstance(made, Response) else await made
-        except Exception:  # a bug in one page must not stop the others
+        except Exception:  # a bug in one page must not stop the other pages
             log.exception("HTTP handler of %s failed", path, extra={"event": Event.HTTP_FAULT})
             answer = _problem(500, "internal error; see the pod's log")
         return _encoded(request, answer)
@@ -161,7 +161,7 @@ def _encoded(request: Request, answer: Response, more: Mapping[str, str] | None 
 
 @lru_cache(maxsize=2)
 def _gzipped(body: bytes) -> bytes:
-    """Compress once what several scrapers of one second read."""
+    """Compress a body once for all scrapers that read it within a second."""
     return gzip.compress(body, compresslevel=1, mtime=0)
 
 

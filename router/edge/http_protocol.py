@@ -1,7 +1,7 @@
 """uvicorn's HTTP/1.1 protocol with bounds: connections, time, size of a request's head, pipelined requests.
 
-Requests that are not HTTP, or beyond a bound, get an answer in JSON. The connection then ends after the client's last
-byte: closing over unread bytes would reset it, and the answer could be lost.
+Requests that are not HTTP, or beyond a bound, get an answer in JSON. The connection is then closed after the client's
+last byte: closing it with unread bytes would reset it, and the answer could be lost.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refusal: HTTPStatus | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
-        """Take a new connection; the oldest one may go for it."""
+        """Accept a new connection; the oldest one may be closed for it."""
         super().connection_made(transport)
         self._open.waits(self)
 
@@ -93,7 +93,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """End the request; its answer may be out already."""
+        """End the request; its answer may already be sent."""
         self._in_body = False
         super().on_message_complete()
 
@@ -120,7 +120,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return not self.pipeline and (self.cycle is None or self.cycle.response_complete)
 
     def _refuse(self, status: HTTPStatus) -> None:
-        """Read nothing more, and answer with this status after the answers to earlier requests."""
+        """Stop reading, and answer with this status after the answers to earlier requests."""
         self._lingers = True
         if self.transport.is_closing():
             return

@@ -1,4 +1,4 @@
-"""The listening socket of the HTTP port, and how many files a pod may hold open."""
+"""The listening socket of the HTTP port, and the limit of open files."""
 
 import logging
 import resource
@@ -14,7 +14,7 @@ _ANY_IPV4 = "0.0.0.0"  # noqa: S104  # nosec B104
 
 
 def listening_socket(host: str, port: int, backlog: int) -> socket.socket:
-    """Open a listening socket. `::` takes IPv6 and IPv4; without IPv6 on this machine it is 0.0.0.0, with a log line.
+    """Open a listening socket. `::` accepts IPv6 and IPv4; without IPv6 on this machine, 0.0.0.0 is used and logged.
 
     :raises OSError: the address cannot be bound.
     """
@@ -43,6 +43,6 @@ def raise_open_files() -> int | None:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
-        except (OSError, ValueError) as refused:  # a system may have a lower bound of its own
+        except (OSError, ValueError) as refused:  # the system may have a lower bound
             log.info("limit of open files stays at %d: %s", soft, refused)
     return None if soft == resource.RLIM_INFINITY else soft

@@ -14,8 +14,8 @@ from router.telemetry import CONTENT_TYPE, Telemetry, render
 class OncePerSecond:
     """A text that is rendered at most once a second: rendering takes milliseconds of the pod's only loop.
 
-    A caller within a second after a rendering waits for the next one, which all waiting callers share: none gets an old
-    text.
+    A caller within a second after a rendering waits for the next one, which all waiting callers share. So no caller
+    gets an old text.
     """
 
     def __init__(self, render: Callable[[], bytes], every_s: float = 1.0) -> None:

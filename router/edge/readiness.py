@@ -1,7 +1,7 @@
-"""Readiness of this pod for requests, with the reasons against it, and the parts that are off meanwhile.
+"""Readiness of this pod for requests, the reasons against it, and the parts that are off.
 
-A condition that does not hold takes the pod's readiness. A part that is off (`degrade`) does not: the pod serves, and
-/readyz lists the part under `degraded`.
+While a condition does not hold, the pod is not ready. A part that is off (`degrade`) does not affect readiness: the pod
+serves, and /readyz lists the part under `degraded`.
 """
 
 import logging

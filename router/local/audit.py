@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from router.domain.audit import AuditQuery
+from router.domain.audit.records import AuditQuery
 from router.store.audit.log import RedisAudit
 from router.store.keys import Keys
 from router.store.servers.nodes import SingleNode

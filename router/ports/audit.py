@@ -10,8 +10,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from router.domain.audit import Actor, AuditEntry, AuditQuery, AuditRead, AuditStats, UnknownTenant
-from router.domain.task import Action
+from router.domain.audit.records import Actor, AuditEntry, AuditQuery, AuditRead, AuditStats, UnknownTenant
+from router.domain.tasks.task import Action
 
 
 class AuditLog(Protocol):

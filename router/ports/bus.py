@@ -11,7 +11,7 @@ Reply = tuple[bytes, Mapping[str, str]]
 
 
 NO_ACK = "no ack"
-"""The reason of a message that no stream has answered."""
+"""The reason for a message that no stream has answered."""
 
 
 class Publication(Struct, frozen=True):
@@ -39,7 +39,7 @@ class Published(IntEnum):
     UNSENT = -3
     """Never sent: no connection, too many messages wait, or the message is not valid."""
     UNANSWERED = -2
-    """Sent, or left when the pod stopped, and not answered: the stream may hold the message all the same."""
+    """Sent and not answered, also because the pod stopped: the stream may hold the message."""
     REFUSED = -1
     """The server refused each try: no stream holds the message."""
     STORED = 1
@@ -55,7 +55,7 @@ class StreamTrouble(Protocol):
     """Receives reports of streams that do not store publishes. `stream`: its name, or a subject outside the fleet's."""
 
     def refusing(self, stream: str, words: str) -> None:
-        """A message was refused or has no answer for a second; called again while it lasts."""
+        """A message was refused, or has had no answer for a second. Called again while that lasts."""
 
     def stored(self, stream: str) -> None:
         """The stream has stored a message again."""

@@ -12,13 +12,13 @@ claim expires, and another pod takes the unfinished decision back (`usecases.tas
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from router.domain.figures import Snapshot
+from router.domain.decide.figures import Snapshot
+from router.domain.decide.outcome import Outcome, RequestFacts, StoredAnswer
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import DecideRequest
 from router.domain.json import JsonObject
-from router.domain.outcome import Outcome, RequestFacts, StoredAnswer
-from router.domain.plan import Plan
-from router.domain.request import DecideRequest
-from router.domain.steps import StepDecision
-from router.domain.task import TaskRecord, Unreadable
+from router.domain.tasks.steps import StepDecision
+from router.domain.tasks.task import TaskRecord, Unreadable
 
 
 class Answers(Protocol):
@@ -112,7 +112,7 @@ class DecisionStore(Answers, Protocol):
         """Return the Redis time for decisions of this tenant, estimated from the last reply of its node."""
 
     async def request_facts(self, answers: Sequence[tuple[str, StoredAnswer]]) -> list[RequestFacts | None]:
-        """Return what the audit logs say of the requests of these decisions (tenant, answer), in order.
+        """Return the facts in the audit logs about the requests of these decisions (tenant, answer), in order.
 
         None: the log has no record of the decision, or has cut it. Takes two round trips.
 

@@ -6,12 +6,12 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from router.domain.decision import Answer
-from router.domain.extension_health import ExtensionRecord, Settled, Tally
-from router.domain.outcome import Admitted, Outcome
-from router.domain.plan import Plan
+from router.domain.decide.decision import Answer
+from router.domain.decide.outcome import Admitted, Outcome
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import DecideRequest
+from router.domain.extensions.health import ExtensionRecord, Settled, Tally
 from router.domain.policy.model import StoredPolicy
-from router.domain.request import DecideRequest
 
 
 class CallFailure(Enum):

@@ -9,7 +9,7 @@ import asyncio
 from enum import StrEnum
 from typing import Protocol
 
-from router.domain.audit import ROUTER, Actor
+from router.domain.audit.records import ROUTER, Actor
 from router.domain.levers import ActOutcome
 from router.domain.policy.model import TenantPolicies
 
@@ -119,7 +119,7 @@ class Policies(PolicyLookup, Protocol):
         """
 
     def begin_load(self, tenant_id: str) -> "asyncio.Future[TenantPolicies | None]":
-        """Begin what `load` awaits, without a task of the caller's; all callers share the future, so do not cancel it.
+        """Start the load that `load` awaits, without a task. All callers share the future, so do not cancel it.
 
         :raises LoadsFull: too many tenants wait for their policies. The future may raise `StoreError`.
         """

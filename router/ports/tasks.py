@@ -11,10 +11,10 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from router.domain.outcome import Admitted
-from router.domain.plan import Plan
-from router.domain.request import DecideRequest
-from router.domain.task import Final, Move, MoveOutcome, TaskRecord, Unreadable
+from router.domain.decide.outcome import Admitted
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import DecideRequest
+from router.domain.tasks.task import Final, Move, MoveOutcome, TaskRecord, Unreadable
 
 
 class DeliveryFailures(Protocol):
@@ -33,7 +33,7 @@ class DeliveryFailures(Protocol):
 class Claimed(Struct, frozen=True):
     """Due tasks that this pod has claimed. `now_ms`: Redis time of the claim.
 
-    `set_back`: those that were due later than any deadline allows, because Redis' clock was set back since.
+    `set_back`: tasks that were due later than any deadline allows, because Redis' clock was set back since then.
     """
 
     now_ms: int
@@ -69,7 +69,7 @@ class TaskStore(Protocol):
     async def claim(self, lease_ms: int, maximum: int) -> Claimed:
         """Claim up to `maximum` due tasks. Other pods do not get these tasks for `lease_ms`.
 
-        At the first claim, and at some of the later ones, tasks of before a step back of Redis' clock are claimed too.
+        At the first claim, and at some later ones, this also claims tasks from before a step back of Redis' clock.
         """
 
     async def forget_due(self, task_ids: Sequence[bytes]) -> None:

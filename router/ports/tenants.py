@@ -6,7 +6,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from router.domain.levers import BreakerView, TenantHead
-from router.domain.limit_usage import Counter, LimitUsage
+from router.domain.policy.limit_usage import Counter, LimitUsage
 
 
 class Inspector(Protocol):
@@ -21,8 +21,8 @@ class Inspector(Protocol):
     def all_breakers(self, after: str = "") -> AsyncIterator[list[BreakerView]]:
         """Return the breakers of up to 10,000 tenants in pages, from tenant `after` on, in the order of `<tenant>/`.
 
-        Reads beside decisions: never many keys at once. The list of tenants may be old by ten times what it takes to
-        read it.
+        Never reads many keys at once, so decisions are not delayed. The list of tenants may be as old as ten times the
+        duration of reading it.
 
         :raises StoreError: Redis did not answer.
         """

@@ -77,7 +77,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         names = [variable(f) for f in fields]
         if bad.isdisjoint(names):
             hint = f"see also {', '.join(names[1:])}" if names[1:] else ""
-            problems.append(Problem(names[0], message, hint=hint))
+            problems.append(Problem(names[0], message=message, hint=hint))
     if problems:
         raise InvalidInput(sorted(problems, key=lambda p: p.path))
     return settings
@@ -108,7 +108,7 @@ def _read(environ: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:
         elif name in by_file:
             field = by_file[name]
             if environ.get(variable(field)):
-                problems.append(Problem(name, f"{variable(field)} is also set", hint="set only one of the two"))
+                problems.append(Problem(name, message=f"{variable(field)} is also set", hint="set only one of the two"))
                 continue
             secret = _secret(name, value)
             if isinstance(secret, Problem):
@@ -117,7 +117,7 @@ def _read(environ: Mapping[str, str]) -> tuple[dict[str, str], list[Problem]]:
                 values[field] = secret
         else:
             problems.append(
-                Problem(name, "there is no such setting", hint=_did_you_mean(name, [*by_variable, *by_file]))
+                Problem(name, message="there is no such setting", hint=_did_you_mean(name, [*by_variable, *by_file]))
             )
     return values, problems
 
@@ -126,8 +126,8 @@ def _secret(name: str, path: str) -> str | Problem:
     try:
         text = Path(path).read_text().strip()
     except (OSError, UnicodeError) as e:
-        return Problem(name, f"the file cannot be read: {e}", hint="give the path of a readable text file")
-    return text or Problem(name, f"the file {path} is empty", hint="write the secret into it")
+        return Problem(name, message=f"the file cannot be read: {e}", hint="give the path of a readable text file")
+    return text or Problem(name, message=f"the file {path} is empty", hint="write the secret into it")
 
 
 def _ours(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -169,6 +169,6 @@ def _explain(field: str, error: ErrorDetails) -> Problem:
     info = Settings.model_fields[field]
     message = _MESSAGES.get(error["type"])
     if message is None:
-        return Problem(variable(field), error["msg"].removeprefix("Value error, "))
+        return Problem(variable(field), message=error["msg"].removeprefix("Value error, "))
     context = {name: in_words(value, unit_of(info)) for name, value in error.get("ctx", {}).items()}
-    return Problem(variable(field), message.format(**context))
+    return Problem(variable(field), message=message.format(**context))

@@ -164,7 +164,7 @@ HttpUrl = Annotated[str, AfterValidator(_url("http", "https"))]
 StreamName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
-def setting(default: Any, description: str, *, default_text: str = "", **constraints: Any) -> Any:
+def setting(default: Any, *, description: str, default_text: str = "", **constraints: Any) -> Any:
     """A field with its description in the reference. `default_text` describes a default that is computed at start."""
     extra: JsonDict | None = {"default_text": default_text} if default_text else None
     if callable(default):

@@ -5,12 +5,12 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from router.domain.decide.outcome import Outcome, RequestFacts, StoredAnswer
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import DecideRequest
 from router.domain.ids import name_in, partition_in
-from router.domain.outcome import Outcome, RequestFacts, StoredAnswer
-from router.domain.plan import Plan
-from router.domain.request import DecideRequest
-from router.domain.steps import StepDecision
-from router.domain.task import TaskRecord, Unreadable
+from router.domain.tasks.steps import StepDecision
+from router.domain.tasks.task import TaskRecord, Unreadable
 from router.store.audit.request_facts import request_facts
 from router.store.decide.batch import WaitingRow
 from router.store.decide.lanes import Lanes

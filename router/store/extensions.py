@@ -2,7 +2,7 @@
 
 record  B 1, B state, d opened_at, d open_until, I failures in a row, d rate window, I good, I bad in it, d generation,
         d last good, d last bad, d updated, 8s probe, d probe until, this generation, the one before
-generation   I good, I bad, d ms in all, I a latency bucket (domain.extension_health)
+generation   I good, I bad, d ms in all, I a latency bucket (domain.extensions.health)
 tally   B length of the name, I good, I bad, I failures in a row at its end, d ms in all, d last good, d last bad,
         8s probe, I ms of the probe, I a bucket, name
 """
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from struct import Struct as Layout
 from typing import Any
 
-from router.domain.extension_health import (
+from router.domain.extensions.health import (
     BUCKETS,
     ERROR_RATE,
     FAILURES_IN_A_ROW,

@@ -7,7 +7,7 @@ figures  B 1, d version (Redis ms), then each provider: 8s entry, d latency_ms, 
 from collections.abc import Sequence
 from struct import Struct as Layout
 
-from router.domain.figures import NO_FIGURES, Live, Snapshot
+from router.domain.decide.figures import NO_FIGURES, Live, Snapshot
 from router.store.keys import Keys
 from router.store.packing import FORMAT
 from router.store.servers.nodes import Nodes

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from secrets import token_bytes
 from typing import Any
 
-from router.domain.audit import Actor
+from router.domain.audit.records import Actor
 from router.domain.levers import ActOutcome, Lever
 from router.domain.policy.model import provider_entry
-from router.domain.task import Action
+from router.domain.tasks.task import Action
 from router.store.audit.admin_records import KEEP_MS, Detail, packed_act
 from router.store.keys import Keys
 from router.store.scripts.load import Script, load

@@ -21,12 +21,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct, msgpack
 
-from router.domain.candidates import Candidate, Offer
-from router.domain.decision import Reason
+from router.domain.decide.candidates import Candidate, Offer
+from router.domain.decide.decision import Reason
+from router.domain.decide.outcome import Observations, RequestFacts, Reservation, StoredAnswer
 from router.domain.ids import decision_id
 from router.domain.levers import Lever, TenantHead
-from router.domain.outcome import Observations, RequestFacts, StoredAnswer
-from router.domain.task import Reservation
 
 FORMAT = 1
 NO_STAMP = bytes(8)

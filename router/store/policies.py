@@ -11,11 +11,11 @@ from struct import Struct as Layout
 
 from msgspec import Struct, msgpack
 
-from router.domain.audit import ROUTER, Actor
+from router.domain.audit.records import ROUTER, Actor
 from router.domain.levers import NO_HEAD, TenantHead
 from router.domain.policy.document import HASH_BYTES, content_hash
 from router.domain.policy.model import StoredPolicy, TenantPolicies
-from router.domain.task import Action
+from router.domain.tasks.task import Action
 from router.errors import InvalidInput, QuotaExceeded, RevisionConflict, StoreDamaged
 from router.ports.policy_records import HistoryEntry, Quotas, Record, Records
 from router.store.audit.admin_records import KEEP_MS, Detail, packed_act

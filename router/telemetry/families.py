@@ -27,20 +27,20 @@ class Families:
         self.rows: list[MetricRow] = [first]
         ProcessCollector(registry=registry)
 
-    def counter(self, name: str, documentation: str, *, labels: tuple[str, ...] = ()) -> Counter:
+    def counter(self, name: str, *, documentation: str, labels: tuple[str, ...] = ()) -> Counter:
         """Create a counter for use off the hot path; `_total` is added to its name."""
         self.rows.append(
             MetricRow(name=f"router_{name}_total", kind="counter", labels=labels, documentation=documentation)
         )
         return Counter(f"router_{name}", documentation, labels, registry=self._registry)
 
-    def gauge(self, name: str, documentation: str, *, labels: tuple[str, ...] = ()) -> Gauge:
+    def gauge(self, name: str, *, documentation: str, labels: tuple[str, ...] = ()) -> Gauge:
         """Create a gauge."""
         self.rows.append(MetricRow(name=f"router_{name}", kind="gauge", labels=labels, documentation=documentation))
         return Gauge(f"router_{name}", documentation, labels, registry=self._registry)
 
     def histogram(
-        self, name: str, documentation: str, *, bounds: tuple[float, ...], labels: tuple[str, ...] = ()
+        self, name: str, *, documentation: str, bounds: tuple[float, ...], labels: tuple[str, ...] = ()
     ) -> Histogram:
         """Create a histogram that is cheap enough for the hot path."""
         histogram = Histogram(f"router_{name}", documentation, bounds, labels)
@@ -48,7 +48,7 @@ class Families:
         self.rows.append(MetricRow(name=f"router_{name}", kind="histogram", labels=labels, documentation=documentation))
         return histogram
 
-    def totals(self, name: str, documentation: str, *, labels: tuple[str, ...] = ()) -> Totals:
+    def totals(self, name: str, *, documentation: str, labels: tuple[str, ...] = ()) -> Totals:
         """Create a counter whose values are read from elsewhere at a scrape; `_total` is added to its name."""
         totals = Totals(f"router_{name}", documentation, labels)
         self.own(totals, name=f"router_{name}", documentation=documentation, labels=labels)

@@ -11,7 +11,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from router.domain.decision import Answer, Code, Decided, Reason
+from router.domain.decide.decision import Answer, Code, Decided, Reason
 
 OTHER = "other"
 NO_REASON = "none"

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import orjson
 from msgspec import Struct
 
+from router.domain.decide.request import DecideRequest
 from router.domain.defects import Defect, Warnings
 from router.domain.json import JsonObject
-from router.domain.request import DecideRequest
 from router.wire.body import MAX_QUERY_BYTES, read_object
 from router.wire.fields import MAX_TRACE_ID_CHARS, text
 from router.wire.headers import with_lower_names
@@ -49,7 +49,9 @@ def decode_admin(data: bytes, headers: Mapping[str, str] | None) -> AdminRequest
     if any(w.defect is Defect.HALF_CHARACTER for w in warnings.warnings) and (halved := _halved(fields)):
         problems = Problems()
         for path in halved:
-            problems.add(path, "has half a character", hint="send whole characters: it names something, or is stored")
+            problems.add(
+                path, message="has half a character", hint="send whole characters: it names something, or is stored"
+            )
         return problems.rejected()
     return AdminRequest(fields, token or None, trace_id, warnings.warnings)
 

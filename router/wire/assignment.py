@@ -4,10 +4,10 @@ import msgspec
 import orjson
 from msgspec import Struct
 
-from router.domain.decision import PRIORITY, Reason
+from router.domain.decide.decision import PRIORITY, Reason
+from router.domain.decide.request import NO_CORRELATION, Correlation
 from router.domain.json import JsonObject
-from router.domain.request import NO_CORRELATION, Correlation
-from router.domain.result import ExecResult, ResultStatus
+from router.domain.tasks.result import ExecResult, ResultStatus
 from router.wire.fields import MICROUSD
 from router.wire.reply import header_value
 from router.wire.worker.job import Origin, assignment_body, correlation_fields, origin_of

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import msgspec
 import orjson
 
-from router.domain.audit import AuditEntry
+from router.domain.audit.records import AuditEntry
 from router.domain.json import JsonObject
 
 

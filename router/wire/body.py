@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from router.domain.decision import Intake
+from router.domain.decide.decision import Intake
 from router.domain.json import JsonObject, JsonValue
 from router.wire.parse import NotJsonError, parse_report
 from router.wire.problems import Problems, Rejected, named
@@ -32,5 +32,5 @@ def read_object(
 def unreadable(message: str, *, hint: str, intake: Intake = Intake.SCHEMA_VALIDATION_FAILED) -> Rejected:
     """Refuse a body as a whole; `message` is a predicate, such as "is empty"."""
     problems = Problems()
-    problems.add("", f"the body {message}", hint=hint, intake=intake)
+    problems.add("", message=f"the body {message}", hint=hint, intake=intake)
     return problems.rejected()

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from router.domain.decision import Code
+from router.domain.decide.decision import Code
 
 
 class Numbers(NamedTuple):

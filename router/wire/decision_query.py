@@ -48,7 +48,7 @@ def decode_decision_query(
     decision_id = from_text(id_text) if isinstance(id_text, str) else None
     if id_text is not None and decision_id is None:
         message = "is not a UUID" if isinstance(id_text, str) else f"is {named(id_text)}"
-        problems.add("decision_id", message, hint="send the UUID as this router gave it")
+        problems.add("decision_id", message=message, hint="send the UUID as this router gave it")
     query = DecisionQuery(
         tenant_id=tenant,
         decision_id=decision_id,
@@ -63,7 +63,11 @@ def decode_decision_query(
     # Invalid ids count as sent: their own problems are reported.
     ids_sent = [f for f in ("decision_id", "idempotency_key", "request_id", "message_id") if get(f) is not None]
     if not ids_sent:
-        problems.add("request_id", "is missing", hint="send request_id, idempotency_key, decision_id or message_id")
+        problems.add(
+            "request_id", message="is missing", hint="send request_id, idempotency_key, decision_id or message_id"
+        )
     elif ids_sent != ["message_id"] and get("tenant_id") is None and not (headers.get("tenant_id") or subject_tenant):
-        problems.add("tenant_id", "is missing", hint="send tenant_id in the body, in the header or in the subject")
+        problems.add(
+            "tenant_id", message="is missing", hint="send tenant_id in the body, in the header or in the subject"
+        )
     return problems.rejected(request_id=query.request_id, trace_id=query.trace_id) if problems else query

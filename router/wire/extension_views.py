@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from router.domain.extension_health import ExtensionRecord, percentile_ms, status, success_rate
-from router.domain.extensions import ExtensionName, wanted_of
+from router.domain.decide.request import DecideRequest
+from router.domain.extensions.health import ExtensionRecord, percentile_ms, status, success_rate
+from router.domain.extensions.pipeline import ExtensionName, wanted_of
 from router.domain.json import JsonObject, JsonValue
 from router.domain.levers import BreakerState
 from router.domain.policy.model import Policy
-from router.domain.request import DecideRequest
 
 
 def extension_health(records: Sequence[ExtensionRecord]) -> JsonObject:

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import orjson
 
+from router.domain.decide.request import DecideRequest
 from router.domain.defects import Warnings
-from router.domain.extensions import MAX_REASON, ExtensionName, Reply, Stage
+from router.domain.extensions.pipeline import MAX_REASON, ExtensionName, Reply, Stage
 from router.domain.json import JsonObject, JsonValue
-from router.domain.request import DecideRequest
 from router.wire.parse import MAX_DEPTH, NotJsonError, is_writable, parse_request
 from router.wire.problems import Problems, named, printable
 from router.wire.reply import header_value

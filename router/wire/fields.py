@@ -7,7 +7,7 @@ import re
 from functools import lru_cache
 from ipaddress import ip_address
 
-from router.domain.decision import Intake
+from router.domain.decide.decision import Intake
 from router.domain.defects import Defect
 from router.domain.json import JsonObject
 from router.wire.problems import Problems, named
@@ -35,7 +35,7 @@ def identifier(problems: Problems, path: str, value: object) -> str | None:
         return value
     if value is not None:
         message = "has characters or a length that are not allowed" if type(value) is str else f"is {named(value)}"
-        problems.add(path, message, hint="send 1 to 255 of the characters A-Z a-z 0-9 _ . -")
+        problems.add(path, message=message, hint="send 1 to 255 of the characters A-Z a-z 0-9 _ . -")
     return None
 
 
@@ -50,13 +50,13 @@ def text(
         return None
     hint = f"send a string of 1 to {max_chars:,} characters without control characters"
     if type(value) is not str:
-        problems.add(path, f"is {named(value)}", hint=hint, intake=intake)
+        problems.add(path, message=f"is {named(value)}", hint=hint, intake=intake)
     elif not value:
-        problems.add(path, "is empty", hint=hint, intake=intake)
+        problems.add(path, message="is empty", hint=hint, intake=intake)
     elif len(value) > max_chars:
-        problems.add(path, f"has {len(value):,} characters", hint=hint, intake=intake)
+        problems.add(path, message=f"has {len(value):,} characters", hint=hint, intake=intake)
     else:
-        problems.add(path, "has control characters", hint=hint, intake=intake)
+        problems.add(path, message="has control characters", hint=hint, intake=intake)
     return None
 
 
@@ -67,18 +67,18 @@ def text_unless_empty(
     return None if value == "" else text(problems, path, value, max_chars, intake)
 
 
-def whole_number(problems: Problems, path: str, value: object, minimum: int, maximum: int) -> int | None:
+def whole_number(problems: Problems, path: str, value: object, *, minimum: int, maximum: int) -> int | None:
     """Check a whole number from `minimum` to `maximum`; 5.0 is 5."""
     if type(value) is int and minimum <= value <= maximum:
         return value
     if type(value) is float and value.is_integer():
-        return whole_number(problems, path, int(value), minimum, maximum)
+        return whole_number(problems, path, int(value), minimum=minimum, maximum=maximum)
     if value is not None:
         if type(value) is float:
             message = "is not a whole number"
         else:
             message = "is out of range" if type(value) is int else f"is {named(value)}"
-        problems.add(path, message, hint=f"send a whole number from {minimum:,} to {maximum:,}")
+        problems.add(path, message=message, hint=f"send a whole number from {minimum:,} to {maximum:,}")
     return None
 
 
@@ -88,7 +88,7 @@ def microusd(problems: Problems, path: str, value: object) -> int | None:
         return int(value * MICROUSD + 0.5)  # Rounds halves up; half the time of round().
     if value is not None:
         message = "is out of range" if type(value) in (int, float) else f"is {named(value)}"
-        problems.add(path, message, hint=f"send an amount in USD from 0 to {MAX_USD:,}")
+        problems.add(path, message=message, hint=f"send an amount in USD from 0 to {MAX_USD:,}")
     return None
 
 
@@ -97,7 +97,7 @@ def boolean(problems: Problems, path: str, value: object) -> bool:
     if value is True:
         return True
     if value is not None and value is not False:
-        problems.add(path, f"is {named(value)}", hint="send true or false")
+        problems.add(path, message=f"is {named(value)}", hint="send true or false")
     return False
 
 
@@ -112,7 +112,9 @@ def boolean_or_word(problems: Problems, path: str, value: object) -> bool:
         return True
     if word not in _WORDS_FOR_FALSE:
         problems.add(
-            path, "is not true or false" if type(value) is str else f"is {named(value)}", hint="send true or false"
+            path,
+            message="is not true or false" if type(value) is str else f"is {named(value)}",
+            hint="send true or false",
         )
     return False
 
@@ -122,7 +124,7 @@ def json_object(problems: Problems, path: str, value: object) -> JsonObject | No
     if type(value) is dict:
         return value
     if value is not None:
-        problems.add(path, f"is {named(value)}", hint="send an object")
+        problems.add(path, message=f"is {named(value)}", hint="send an object")
     return None
 
 
@@ -131,7 +133,7 @@ def client_ip(problems: Problems, path: str, value: object) -> str | None:
     address = _canonical_ip(value) if type(value) is str and len(value) <= 64 else None
     if address is None:
         defect = Defect.HEADER_DROPPED if path.startswith("header ") else Defect.FIELD_DROPPED
-        problems.warn(defect, path, "is not an IP address: dropped")
+        problems.warn(defect, path, text="is not an IP address: dropped")
     return address
 
 

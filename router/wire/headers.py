@@ -44,7 +44,7 @@ def readable(headers: Mapping[str, str], dropped: Problems) -> Mapping[str, str]
     if not garbled:
         return headers
     for name in garbled:
-        dropped.add(f"header {name}", "is not UTF-8")
+        dropped.add(f"header {name}", message="is not UTF-8")
     return {k: v for k, v in headers.items() if k not in garbled}
 
 

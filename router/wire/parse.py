@@ -123,7 +123,7 @@ def _is_repairable(data: bytes) -> bool:
 def _without_mark(data: bytes, warnings: Problems) -> bytes:
     if not data.startswith(BOM):
         return data
-    warnings.warn(Defect.BYTE_ORDER_MARK, "the body", "begins with a byte order mark: skipped")
+    warnings.warn(Defect.BYTE_ORDER_MARK, "the body", text="begins with a byte order mark: skipped")
     return data[len(BOM) :]
 
 
@@ -131,7 +131,7 @@ def _as_utf8(data: bytes, warnings: Problems) -> bytes:
     try:
         data.decode()
     except UnicodeDecodeError as e:
-        warnings.warn(Defect.NOT_UTF8, "the body", f"is not UTF-8 at offset {e.start}: read as U+FFFD")
+        warnings.warn(Defect.NOT_UTF8, "the body", text=f"is not UTF-8 at offset {e.start}: read as U+FFFD")
         return data.decode(errors="replace").encode()
     return data
 
@@ -143,7 +143,7 @@ def _without_halves(data: bytes, warnings: Problems) -> bytes:
     repaired = _HALVES.sub(lambda m: m[0] if m[1] is None else m[1] + b"\\ufffd", data)
     if repaired == data:
         return data
-    warnings.warn(Defect.HALF_CHARACTER, "the body", "has half a character (a lone surrogate): read as U+FFFD")
+    warnings.warn(Defect.HALF_CHARACTER, "the body", text="has half a character (a lone surrogate): read as U+FFFD")
     return repaired
 
 
@@ -176,9 +176,9 @@ def _lenient(data: bytes, warnings: Problems) -> JsonValue:
         if not e.msg.startswith("Invalid control character"):
             raise
         value = load(strict=False)
-        warnings.warn(Defect.CONTROL_CHARACTER, "the body", "has a control character that is not escaped: kept")
+        warnings.warn(Defect.CONTROL_CHARACTER, "the body", text="has a control character that is not escaped: kept")
     if not is_finite:
-        warnings.warn(Defect.NOT_FINITE, "the body", "has a number that is not finite: read as null")
+        warnings.warn(Defect.NOT_FINITE, "the body", text="has a number that is not finite: read as null")
     return value
 
 

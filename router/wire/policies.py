@@ -18,11 +18,11 @@ def decode(data: bytes) -> Parsed:
     """
     if len(data) > MAX_DOCUMENT_BYTES:
         hint = f"send at most {MAX_DOCUMENT_BYTES:,} bytes"
-        raise InvalidInput([Problem("", f"the document has {len(data):,} bytes", hint=hint)])
+        raise InvalidInput([Problem("", message=f"the document has {len(data):,} bytes", hint=hint)])
     try:
         document = parse_exactly(data)
     except NotJsonError as error:
-        raise InvalidInput([Problem("", f"the document {error}", hint="save it as JSON in UTF-8")]) from error
+        raise InvalidInput([Problem("", message=f"the document {error}", hint="save it as JSON in UTF-8")]) from error
     return parse(document)
 
 

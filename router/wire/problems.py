@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from router.domain.decision import Code, Intake, Refused
+from router.domain.decide.decision import Code, Intake, Refused
 from router.domain.defects import Defect, InputWarning, Warnings
 from router.domain.json import JsonObject, JsonValue
 from router.errors import Problem
@@ -40,11 +40,11 @@ class Problems(list[tuple[Intake, Problem]]):
 
     warnings: Warnings = ()
 
-    def add(self, path: str, message: str, *, hint: str = "", intake: Intake = Intake.SCHEMA_VALIDATION_FAILED) -> None:
+    def add(self, path: str, *, message: str, hint: str = "", intake: Intake = Intake.SCHEMA_VALIDATION_FAILED) -> None:
         """Add one problem: `message` says what is wrong with the field, `hint` what to send."""
-        self.append((intake, Problem(printable(path, _MAX_PATH_CHARS), message, hint=hint)))
+        self.append((intake, Problem(printable(path, _MAX_PATH_CHARS), message=message, hint=hint)))
 
-    def warn(self, defect: Defect, path: str, text: str) -> None:
+    def warn(self, defect: Defect, path: str, *, text: str) -> None:
         """Add one warning: `text` says what is wrong with the field, and what was read."""
         text = f"{printable(path, _MAX_PATH_CHARS)} {text}"
         self.warnings = (*self.warnings, InputWarning(defect, text))
@@ -54,7 +54,7 @@ class Problems(list[tuple[Intake, Problem]]):
         for _, problem in self:
             header = problem.path.startswith(_HEADER)
             defect = Defect.HEADER_DROPPED if header else Defect.FIELD_DROPPED
-            self.warn(defect, problem.path, f"{problem.message}: dropped")
+            self.warn(defect, problem.path, text=f"{problem.message}: dropped")
         self.clear()
 
     def rejected(self, *, request_id: str | None = None, trace_id: str | None = None) -> Rejected:

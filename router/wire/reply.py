@@ -5,7 +5,7 @@ from typing import assert_never
 import orjson
 from msgspec import Struct
 
-from router.domain.decision import PRIORITY, Answer, Decided, Decision, Reason, Refused
+from router.domain.decide.decision import PRIORITY, Answer, Decided, Decision, Reason, Refused
 from router.domain.defects import Warnings, note_of
 from router.domain.json import JsonObject, JsonValue
 from router.wire.codes import NUMBERS, legacy

@@ -22,8 +22,8 @@ from bench.pyclient import read_templates
 from bench.rounds import Record
 from bench.rows import Calls, least_script
 from bench.workload import policy, request, requests, write_templates
+from router.domain.decide.request import DecideRequest
 from router.domain.policy.document import parse
-from router.domain.request import DecideRequest
 from router.store.decisions import decide_script
 from router.wire.request.decide import decode
 from tests.servers import ValkeyProcess

@@ -9,9 +9,9 @@ import orjson
 from msgspec import Struct
 from nats.errors import TimeoutError as NatsTimeoutError
 
-from router.domain.audit import AuditEntry
+from router.domain.audit.records import AuditEntry
 from router.domain.ids import from_text, task_id, to_text
-from router.domain.task import TaskRecord, TaskState
+from router.domain.tasks.task import TaskRecord, TaskState
 from router.store.tasks.store import RedisTasks
 from tests.chaos.load import TOLD, Asked
 from tests.chaos.world import CONSUMERS, World

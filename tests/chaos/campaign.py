@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from router.domain.task import TaskRecord
+from router.domain.tasks.task import TaskRecord
 from router.errors import StoreError
 from tests.chaos.bars import Bar, Store, drained, measured
 from tests.chaos.load import TENANTS, Load

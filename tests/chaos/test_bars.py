@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from router.domain.audit import AuditEntry
-from router.domain.decision import Reason
-from router.domain.task import TaskFacts, TaskRecord, TaskState
+from router.domain.audit.records import AuditEntry
+from router.domain.decide.decision import Reason
+from router.domain.tasks.task import TaskFacts, TaskRecord, TaskState
 from tests.chaos.bars import Bar, of_events, of_finals, of_requests, of_tasks
 from tests.chaos.load import Asked
 

@@ -14,8 +14,8 @@ from msgspec import msgpack
 from redis import Redis
 
 from router.cli.shared.exits import Exit
-from router.domain.audit import TaskFeatures
-from router.domain.task import Action
+from router.domain.audit.records import TaskFeatures
+from router.domain.tasks.task import Action
 from router.store.keys import Keys
 from tests.cli.conftest import Run
 

@@ -29,7 +29,8 @@ def test_drain_and_enable_are_shown(cli: Run, tenant: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["provider drain p1", "breaker force-open p1", "policy delete default", "idempotency forget --key k"]
+    "command",
+    ["provider drain p1", "breaker force-open p1", "policy delete --policy default", "idempotency forget --key k"],
 )
 def test_a_change_that_no_replica_has_is_an_error(
     cli: Run, tenant: str, monkeypatch: pytest.MonkeyPatch, command: str

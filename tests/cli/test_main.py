@@ -175,7 +175,7 @@ def test_only_what_was_set_is_changed(run: Run, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (InvalidInput([Problem("a", "b")]), Exit.USAGE),
+        (InvalidInput([Problem("a", message="b")]), Exit.USAGE),
         (StartupRefused("x"), Exit.USAGE),
         (RevisionConflict(3), Exit.NEGATIVE),
         (QuotaExceeded("rules", 3, 2), Exit.NEGATIVE),
@@ -194,7 +194,9 @@ def test_every_fault_has_its_exit_code(error: Exception, code: Exit) -> None:
 
 def test_all_problems_of_an_input_are_told() -> None:
     """A wrong input is told whole, a problem a line, with the fix."""
-    text = exit_code_of(InvalidInput([Problem("a", "is wrong", hint="say b"), Problem("c", "is missing")]))[1]
+    text = exit_code_of(
+        InvalidInput([Problem("a", message="is wrong", hint="say b"), Problem("c", message="is missing")])
+    )[1]
     assert text == "error: a: is wrong (say b)\nerror: c: is missing"
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from router.cli.story import PINS, REASONS, VERDICTS, print_story
-from router.domain.decision import PinState, Reason, Verdict
+from router.domain.decide.decision import PinState, Reason, Verdict
 
 
 def test_there_are_words_for_everything() -> None:

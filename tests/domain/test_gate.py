@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.domain.gate import BASELINE, Checkpoint, Fault, Unusable, fault_of, features_of, parse
-from router.domain.plan import ALL_FEATURES
+from router.domain.gate import ALL_FEATURES, BASELINE, Checkpoint, Fault, Unusable, fault_of, features_of, parse
 
 
 def state(current_cp: object, **more: object) -> bytes:

@@ -1,6 +1,6 @@
 """Audit entries for the files of an export."""
 
-from router.domain.audit import AuditEntry
+from router.domain.audit.records import AuditEntry
 
 
 def entries(first: int, count: int) -> list[AuditEntry]:

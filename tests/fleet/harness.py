@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import orjson
 
-from router.domain.audit import Actor, AuditEntry
+from router.domain.audit.records import Actor, AuditEntry
 from router.errors import StoreError
 from router.store.audit.log import RedisAudit
 from router.store.keys import Keys

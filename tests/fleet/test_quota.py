@@ -1,7 +1,7 @@
 """ROUTER_QUOTA_REQUESTS and ROUTER_QUOTA_AUDIT_RATE: what a tenant may be decided in a day, and what its requests may
 write to its audit log, over all pods and policies of it."""
 
-from router.domain.audit import AuditEntry
+from router.domain.audit.records import AuditEntry
 from tests.fleet.conftest import Own
 from tests.fleet.foreign import task
 from tests.fleet.harness import PLAIN, until

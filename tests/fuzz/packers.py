@@ -7,12 +7,12 @@ from typing import Any
 import orjson
 from msgspec import structs
 
-from router.domain.candidates import Candidate, Offer
-from router.domain.decision import Reason
-from router.domain.outcome import RequestFacts
+from router.domain.decide.candidates import Candidate, Offer
+from router.domain.decide.decision import Reason
+from router.domain.decide.outcome import RequestFacts, Reservation
+from router.domain.decide.request import Correlation, DecideRequest, Options
 from router.domain.policy.model import provider
-from router.domain.request import Correlation, DecideRequest, Options
-from router.domain.task import Final, Reservation, TaskFacts, TaskState
+from router.domain.tasks.task import Final, TaskFacts, TaskState
 from router.store import packing
 from router.store.scripts.layouts import LAYOUTS
 from router.store.tasks import records

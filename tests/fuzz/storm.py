@@ -17,8 +17,8 @@ from typing import Any
 
 from redis import Redis
 
+from router.domain.decide.outcome import Admitted, Outcome, Replay, Unavailable
 from router.domain.ids import name_in
-from router.domain.outcome import Admitted, Outcome, Replay, Unavailable
 from router.errors import StoreError
 from router.store.decide.calls import LaneSettings
 from router.store.servers.nodes import SingleNode

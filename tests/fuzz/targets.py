@@ -11,11 +11,11 @@ import orjson
 from msgspec import Struct, msgpack
 
 from router.domain import gate
-from router.domain.audit import ActFeatures, DecisionFeatures, PolicyFrame, TaskFeatures
-from router.domain.extensions import Stage
+from router.domain.audit.records import ActFeatures, DecisionFeatures, PolicyFrame, TaskFeatures
+from router.domain.decide.request import DecideRequest
+from router.domain.extensions.pipeline import Stage
 from router.domain.policy import document
-from router.domain.request import DecideRequest
-from router.domain.task import Final, TaskFacts
+from router.domain.tasks.task import Final, TaskFacts
 from router.errors import InvalidInput
 from router.redaction import redacted
 from router.store import packing

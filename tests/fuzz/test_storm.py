@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from router.domain.outcome import Admitted
+from router.domain.decide.outcome import Admitted
 from router.store.servers.nodes import SingleNode
 from tests.fuzz.storm import Storm
 from tests.servers import ValkeyProcess

@@ -40,7 +40,7 @@ class Typed:
         self._types: Mapping[Expression, Type] = self._built.types
 
     def file(self, module: str) -> "TypedFile":
-        """One module of it, such as `router.domain.plan`."""
+        """One module of it, such as `router.domain.decide.plan`."""
         return TypedFile(self._built.files[module], self._types)
 
 

@@ -41,7 +41,7 @@ class Test(Struct, frozen=True):
 
 
 class LineMap:
-    """The tests of each line. Paths are relative to the root, such as `router/domain/plan.py`."""
+    """The tests of each line. Paths are relative to the root, such as `router/domain/decide/plan.py`."""
 
     def __init__(self, root: Path, tests: dict[str, Test], data: CoverageData) -> None:
         self.tests = tests
@@ -129,7 +129,7 @@ def importers(root: Path) -> dict[str, list[str]]:
 
 
 def module_name(path: str) -> str:
-    """The dotted name of a file of the tree, such as `router.domain.plan`."""
+    """The dotted name of a file of the tree, such as `router.domain.decide.plan`."""
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 

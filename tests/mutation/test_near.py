@@ -13,7 +13,7 @@ from tests.mutation.sample import judged
 @pytest.mark.parametrize(
     ("path", "first"),
     [
-        ("router/domain/figures.py", "tests/domain/test_figures.py"),
+        ("router/domain/decide/figures.py", "tests/domain/decide/test_figures.py"),
         ("router/store/keys.py", "tests/store/test_keys.py"),
         ("router/telemetry/metrics/decisions.py", "tests/test_telemetry.py"),
         ("router/tracing.py", "tests/test_tracing.py"),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import orjson
 
-from router.domain.audit import Actor
+from router.domain.audit.records import Actor
 from router.store.levers import RedisLevers, lever_scripts
 from router.store.tenants.walk import RedisTenants
 from router.usecases.admin.purge import Purger

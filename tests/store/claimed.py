@@ -2,9 +2,9 @@
 
 from msgspec.structs import replace
 
+from router.domain.decide.outcome import Admitted, StoredAnswer
+from router.domain.decide.plan import Plan
 from router.domain.ids import RANDOM_BYTES, name_in
-from router.domain.outcome import Admitted, StoredAnswer
-from router.domain.plan import Plan
 from router.store.packing import remembered
 from router.store.scripts.load import load
 from tests.store.harness import Ask, Store, policy, request

@@ -2,20 +2,12 @@
 
 from typing import Any
 
-from router.domain.audit import Actor
+from router.domain.audit.records import Actor
 from router.domain.ids import task_id
 from router.domain.policy.limits import limit
-from router.domain.policy.model import (
-    Algorithm,
-    Breaker,
-    Resource,
-    Scope,
-    Sticky,
-    StoredPolicy,
-    provider,
-    provider_entry,
-)
-from router.domain.result import BreakerVerdict
+from router.domain.policy.model import Breaker, Sticky, StoredPolicy, provider, provider_entry
+from router.domain.policy.vocabulary import Algorithm, Resource, Scope
+from router.domain.tasks.result import BreakerVerdict
 from router.store.audit.retention import RedisRetention, RetentionBounds
 from router.store.policies import RedisPolicies
 from router.store.servers.meta import RedisEpochs

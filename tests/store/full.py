@@ -1,15 +1,8 @@
 """A policy and a row that touch every kind of a tenant's keys."""
 
 from router.domain.policy.limits import limit
-from router.domain.policy.model import (
-    Algorithm,
-    Breaker,
-    Resource,
-    Scope,
-    Sticky,
-    StoredPolicy,
-    provider,
-)
+from router.domain.policy.model import Breaker, Sticky, StoredPolicy, provider
+from router.domain.policy.vocabulary import Algorithm, Resource, Scope
 from tests.store.harness import MINUTE, Ask, policy, request
 
 PUSHED = b"work"

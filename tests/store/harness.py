@@ -15,9 +15,10 @@ from msgspec import msgpack
 from redis import Redis, RedisCluster
 from redis.exceptions import ResponseError
 
-from router.domain.audit import AuditEntry, TaskFeatures
-from router.domain.outcome import Outcome, Unavailable
-from router.domain.plan import Plan, plan
+from router.domain.audit.records import AuditEntry, TaskFeatures
+from router.domain.decide.outcome import Outcome, Unavailable
+from router.domain.decide.plan import Plan, plan
+from router.domain.decide.request import DEFAULT_OPTIONS, DecideRequest, Options
 from router.domain.policy.model import (
     Breaker,
     Fallback,
@@ -28,9 +29,8 @@ from router.domain.policy.model import (
     StoredPolicy,
     provider,
 )
-from router.domain.request import DEFAULT_OPTIONS, DecideRequest, Options
-from router.domain.result import BreakerVerdict
-from router.domain.task import Action, Move, MoveOutcome, TaskRecord, TaskState
+from router.domain.tasks.result import BreakerVerdict
+from router.domain.tasks.task import Action, Move, MoveOutcome, TaskRecord, TaskState
 from router.store.audit.log import entry
 from router.store.decide.batch import Batch, WaitingRow
 from router.store.decide.calls import LaneSettings

@@ -8,25 +8,24 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from msgspec import structs
 from redis import RedisCluster
 
-from router.domain.decision import Verdict
-from router.domain.ids import idempotency_name, name_in
-from router.domain.outcome import NOTHING_OBSERVED, Admitted, Conflict, LimitHit, NoCandidate, Outcome, Replay
-from router.domain.policy.limits import limit
-from router.domain.policy.model import (
-    Algorithm,
-    Breaker,
-    Fallback,
-    Limit,
-    Resource,
-    Scope,
-    Sticky,
-    StoredPolicy,
-    provider,
-    provider_entry,
+from router.domain.decide.decision import Verdict
+from router.domain.decide.outcome import (
+    NOTHING_OBSERVED,
+    Admitted,
+    Conflict,
+    LimitHit,
+    NoCandidate,
+    Outcome,
+    Replay,
+    Reservation,
 )
-from router.domain.request import NO_STEP, DecideRequest, Options, Step
-from router.domain.result import BreakerVerdict
-from router.domain.task import BreakerTurn, Correction, Moved, NotMoved, Reservation
+from router.domain.decide.request import NO_STEP, DecideRequest, Options, Step
+from router.domain.ids import idempotency_name, name_in
+from router.domain.policy.limits import limit
+from router.domain.policy.model import Breaker, Fallback, Limit, Sticky, StoredPolicy, provider, provider_entry
+from router.domain.policy.vocabulary import Algorithm, Resource, Scope
+from router.domain.tasks.result import BreakerVerdict
+from router.domain.tasks.task import BreakerTurn, Correction, Moved, NotMoved
 from tests.store.harness import MINUTE, Ask, Client, Store, policy, request, undispatched
 
 QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]

@@ -9,7 +9,7 @@ from struct import Struct as Binary
 from struct import pack
 
 from router.domain.policy.model import Breaker
-from router.domain.result import BreakerVerdict
+from router.domain.tasks.result import BreakerVerdict
 from router.store.scripts import layouts
 from tests.store import layout_reader
 from tests.store.layout_reader import Fields

@@ -6,7 +6,7 @@ from secrets import token_hex
 from typing import Any, Self
 from uuid import uuid4
 
-from router.domain.outcome import Outcome
+from router.domain.decide.outcome import Outcome
 from router.store.decide.availability import LaneHooks
 from router.store.decide.calls import LaneSettings
 from router.store.decide.lanes import Lanes

@@ -2,23 +2,17 @@
 
 from typing import Any
 
+from router.domain.decide.outcome import Admitted, Reservation
+from router.domain.decide.request import Options
 from router.domain.ids import task_id
-from router.domain.outcome import Admitted
 from router.domain.policy.model import (
     Breaker,
     Limit,
     StoredPolicy,
     provider_entry,
 )
-from router.domain.request import Options
-from router.domain.result import BreakerVerdict
-from router.domain.task import (
-    Action,
-    Correction,
-    Move,
-    Reservation,
-    TaskState,
-)
+from router.domain.tasks.result import BreakerVerdict
+from router.domain.tasks.task import Action, Correction, Move, TaskState
 from tests.store.harness import FEATURES, Store, request
 
 DEADLINE = 30_000

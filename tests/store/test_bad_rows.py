@@ -10,18 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from redis import Redis
 
+from router.domain.decide.outcome import Admitted, Conflict, LimitHit, NoCandidate, Outcome, Replay, RowFault
 from router.domain.ids import name_in, task_id
-from router.domain.outcome import Admitted, Conflict, LimitHit, NoCandidate, Outcome, Replay, RowFault
 from router.domain.policy.limits import limit
-from router.domain.policy.model import (
-    Breaker,
-    Resource,
-    Scope,
-    WhenAllOpen,
-    provider,
-    provider_entry,
-)
-from router.domain.result import BreakerVerdict
+from router.domain.policy.model import Breaker, provider, provider_entry
+from router.domain.policy.vocabulary import Resource, Scope, WhenAllOpen
+from router.domain.tasks.result import BreakerVerdict
 from router.installed_files import lua_dir
 from router.store.decide.replies import FAULT
 from router.store.keys import TenantKeys

@@ -3,8 +3,8 @@
 import pytest
 from msgspec import msgpack
 
+from router.domain.decide.outcome import Admitted, Busy, Replay
 from router.domain.ids import RANDOM_BYTES
-from router.domain.outcome import Admitted, Busy, Replay
 from tests.store.claimed import PLAIN, Begun
 from tests.store.harness import Store, request
 

@@ -12,13 +12,14 @@ from hypothesis import strategies as some
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from redis import Redis
 
-from router.domain.decision import Verdict
-from router.domain.outcome import Admitted, LimitHit, NoCandidate, Outcome
+from router.domain.decide.decision import Verdict
+from router.domain.decide.outcome import Admitted, LimitHit, NoCandidate, Outcome, Reservation
+from router.domain.decide.request import Options
 from router.domain.policy.limits import limit
-from router.domain.policy.model import Algorithm, Breaker, Limit, Resource, Scope, provider, provider_entry
-from router.domain.request import Options
-from router.domain.result import BreakerVerdict
-from router.domain.task import Correction, Moved, Reservation
+from router.domain.policy.model import Breaker, Limit, provider, provider_entry
+from router.domain.policy.vocabulary import Algorithm, Resource, Scope
+from router.domain.tasks.result import BreakerVerdict
+from router.domain.tasks.task import Correction, Moved
 from tests.store import machine
 from tests.store.harness import MINUTE, START_MS, Ask, Client, Store, policy, request, undispatched
 from tests.store.machine import LONG, SHORT, drop

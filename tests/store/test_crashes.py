@@ -14,9 +14,9 @@ from hypothesis import strategies as some
 from hypothesis.stateful import rule
 from redis import Redis
 
-from router.domain.outcome import Admitted, Outcome, Replay, RowFault
-from router.domain.result import BreakerVerdict
-from router.domain.task import Move, Moved, MoveFault, MoveOutcome, NotMoved
+from router.domain.decide.outcome import Admitted, Outcome, Replay, RowFault
+from router.domain.tasks.result import BreakerVerdict
+from router.domain.tasks.task import Move, Moved, MoveFault, MoveOutcome, NotMoved
 from router.store.decisions import decide_script
 from router.store.scripts.load import Script
 from router.store.tasks.store import settle_script

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from router.domain.decision import Reason
+from router.domain.decide.decision import Reason
+from router.domain.decide.outcome import Admitted, Conflict, LimitHit, Replay, TenantOff, Unavailable
+from router.domain.decide.request import Options
 from router.domain.ids import name_in, task_id
-from router.domain.outcome import Admitted, Conflict, LimitHit, Replay, TenantOff, Unavailable
 from router.domain.policy.limits import limit
-from router.domain.policy.model import Algorithm, Limit, Resource, Scope, StoredPolicy, provider
-from router.domain.request import Options
-from router.domain.task import TaskState
+from router.domain.policy.model import Limit, StoredPolicy, provider
+from router.domain.policy.vocabulary import Algorithm, Resource, Scope
+from router.domain.tasks.task import TaskState
 from tests.store.harness import MINUTE, START_MS, Ask, Store, head, policy, request
 
 REQUESTS, TOKENS, COST, CONCURRENCY = Resource.REQUESTS, Resource.TOKENS, Resource.COST, Resource.CONCURRENCY

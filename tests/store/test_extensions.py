@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.domain.extension_health import (
+from router.domain.extensions.health import (
     BUCKETS,
     ERROR_RATE,
     FAILURES_IN_A_ROW,
@@ -21,7 +21,7 @@ from router.domain.extension_health import (
     percentile_ms,
     status,
 )
-from router.domain.extensions import ExtensionName, Stage
+from router.domain.extensions.pipeline import ExtensionName, Stage
 from router.domain.levers import BreakerState
 from router.store.extensions import figures, packed, record, settle_extensions_script, settled
 from router.store.packing import FormatError

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from router.domain.figures import NO_FIGURES, Live, Snapshot
-from router.domain.outcome import Admitted
+from router.domain.decide.figures import NO_FIGURES, Live, Snapshot
+from router.domain.decide.outcome import Admitted
 from router.domain.policy.model import provider_entry
-from router.domain.result import BreakerVerdict, Measurements
-from router.domain.task import BreakerTurn, Move, Moved
+from router.domain.tasks.result import BreakerVerdict, Measurements
+from router.domain.tasks.task import BreakerTurn, Move, Moved
 from router.store.figures import RedisFigures, snapshot
 from router.store.servers.nodes import SingleNode
 from tests.store.harness import Ask, Store, policy, request, undispatched

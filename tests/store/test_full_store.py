@@ -9,10 +9,10 @@ from msgspec import msgpack
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from router.domain.outcome import Admitted
+from router.domain.decide.outcome import Admitted
 from router.domain.policy.limits import limit
-from router.domain.policy.model import Resource, Scope
-from router.domain.task import BreakerTurn, Moved, TaskState
+from router.domain.policy.vocabulary import Resource, Scope
+from router.domain.tasks.task import BreakerTurn, Moved, TaskState
 from router.store.audit.retention import RedisRetention, RetentionBounds
 from router.store.keys import Keys
 from router.store.servers.nodes import SingleNode

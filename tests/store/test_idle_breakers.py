@@ -3,11 +3,11 @@
 import pytest
 from msgspec.structs import replace
 
-from router.domain.outcome import Admitted, NoCandidate, Outcome
+from router.domain.decide.outcome import Admitted, NoCandidate, Outcome
+from router.domain.decide.request import Options
 from router.domain.policy.model import Breaker, StoredPolicy, provider_entry
-from router.domain.request import Options
-from router.domain.result import BreakerVerdict
-from router.domain.task import BreakerTurn, Moved
+from router.domain.tasks.result import BreakerVerdict
+from router.domain.tasks.task import BreakerTurn, Moved
 from tests.store.harness import MINUTE, Store, policy, request, undispatched
 
 DAY = 24 * 60 * MINUTE

@@ -7,11 +7,11 @@ import pytest
 from msgspec.structs import replace
 from redis.crc import key_slot
 
+from router.domain.decide.outcome import Admitted
+from router.domain.decide.request import Step
 from router.domain.ids import partition_of, task_id
-from router.domain.outcome import Admitted
 from router.domain.policy.model import Breaker, provider_entry
-from router.domain.request import Step
-from router.domain.result import BreakerVerdict, Measurements
+from router.domain.tasks.result import BreakerVerdict, Measurements
 from router.store.key_kinds import KEYS
 from router.store.keys import Keys
 from router.store.servers.tags import partition_tags

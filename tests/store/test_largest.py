@@ -8,22 +8,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from router.domain.audit import TaskFeatures
-from router.domain.candidates import Candidate
-from router.domain.decision import Reason, Refused
+from router.domain.audit.records import TaskFeatures
+from router.domain.decide.candidates import Candidate
+from router.domain.decide.decision import Reason, Refused
+from router.domain.decide.figures import Live, Snapshot
+from router.domain.decide.outcome import Admitted, NoCandidate, Replay
+from router.domain.decide.plan import Plan, plan
+from router.domain.decide.request import DecideRequest
 from router.domain.defects import Defect, InputWarning, note_of
-from router.domain.figures import Live, Snapshot
 from router.domain.ids import task_id
 from router.domain.json import JsonObject
-from router.domain.outcome import Admitted, NoCandidate, Replay
-from router.domain.plan import Plan, plan
 from router.domain.policy.document import parse
 from router.domain.policy.fallbacks import MAX_FALLBACKS
 from router.domain.policy.fields import LONGEST_MS, MAX_PROVIDERS
 from router.domain.policy.limits import MAX_LIMITS
-from router.domain.policy.model import Scope, StoredPolicy, provider
-from router.domain.request import DecideRequest
-from router.domain.task import Action, Moved
+from router.domain.policy.model import StoredPolicy, provider
+from router.domain.policy.vocabulary import Scope
+from router.domain.tasks.task import Action, Moved
 from router.errors import InvalidInput
 from router.store.packing import offer, offer_in
 from router.usecases.audit.features import pack_features

@@ -6,14 +6,16 @@ import pytest
 from msgspec.msgpack import Decoder
 from msgspec.structs import replace
 
-from router.domain.audit import DecisionFeatures, policy_frame
+from router.domain.audit.records import DecisionFeatures, policy_frame
+from router.domain.decide.outcome import Reservation
+from router.domain.decide.plan import plan
+from router.domain.decide.request import Correlation, DecideRequest, Options, Step
 from router.domain.ids import idempotency_name, task_id
-from router.domain.plan import plan
 from router.domain.policy.limits import limit
-from router.domain.policy.model import Algorithm, Breaker, Resource, Scope, Sticky, WhenAllOpen, provider
-from router.domain.request import Correlation, DecideRequest, Options, Step
-from router.domain.result import BreakerVerdict, Measurements
-from router.domain.task import Action, Correction, Final, Move, Reservation, TaskFacts, TaskState
+from router.domain.policy.model import Breaker, Sticky, provider
+from router.domain.policy.vocabulary import Algorithm, Resource, Scope, WhenAllOpen
+from router.domain.tasks.result import BreakerVerdict, Measurements
+from router.domain.tasks.task import Action, Correction, Final, Move, TaskFacts, TaskState
 from router.store.decide.batch import Batch, WaitingRow
 from router.store.decide.rows import JOB_GRACE_MS, MAX_BACKOFF_MS, RowPacker
 from router.store.keys import Keys

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from msgspec import Struct
 from redis import Redis
 
-from router.domain.audit import Actor
+from router.domain.audit.records import Actor
+from router.domain.decide.outcome import Admitted, NoCandidate, Replay, TenantOff
 from router.domain.ids import idempotency_name
 from router.domain.levers import ActOutcome, BreakerState, TenantHead
-from router.domain.outcome import Admitted, NoCandidate, Replay, TenantOff
 from router.domain.policy.limits import limit
-from router.domain.policy.model import Breaker, Resource, Scope, provider_entry
-from router.domain.result import BreakerVerdict
+from router.domain.policy.model import Breaker, provider_entry
+from router.domain.policy.vocabulary import Resource, Scope
+from router.domain.tasks.result import BreakerVerdict
 from router.errors import StoreError
 from router.store.keys import NO_TENANT
 from router.store.levers import MAX_LEVERS, RedisLevers

@@ -11,14 +11,10 @@ from hypothesis import strategies as some
 from hypothesis.stateful import RuleBasedStateMachine
 from redis import Redis, RedisCluster
 
-from router.domain.outcome import Admitted, LimitHit
+from router.domain.decide.outcome import Admitted, LimitHit
+from router.domain.decide.request import Options
 from router.domain.policy.limits import limit
-from router.domain.policy.model import (
-    Algorithm,
-    Resource,
-    Scope,
-)
-from router.domain.request import Options
+from router.domain.policy.vocabulary import Algorithm, Resource, Scope
 from tests.store.harness import START_MS, Store, policy, request
 from tests.store.machine import LONG, QUIET, SHORT, Breakers, Decisions, model_of, run, worst
 

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from msgspec.structs import replace
 
-from router.domain.outcome import Admitted, LimitHit, NoCandidate, Outcome
+from router.domain.decide.outcome import Admitted, LimitHit, NoCandidate, Outcome
 from router.domain.policy.limits import limit
-from router.domain.policy.model import AUDIT_QUOTA_ID, Algorithm, Limit, Resource, Scope
+from router.domain.policy.model import AUDIT_QUOTA_ID, Limit
+from router.domain.policy.vocabulary import Algorithm, Resource, Scope
 from router.store.scripts import layouts
 from tests.store import layout_reader
 from tests.store.harness import MINUTE, Ask, Store, policy, request

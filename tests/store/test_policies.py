@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from router.domain.audit import Actor
+from router.domain.audit.records import Actor
 from router.domain.policy.document import content_hash
 from router.errors import QuotaExceeded, RevisionConflict, StoreError
 from router.store.audit.log import RedisAudit

@@ -6,14 +6,15 @@ import orjson
 import pytest
 from redis import Redis
 
-from router.domain.decision import Verdict
+from router.domain.decide.decision import Verdict
+from router.domain.decide.outcome import Admitted, Busy, Conflict, LimitHit, NoCandidate, Observations, Replay
+from router.domain.decide.request import DecideRequest, Options
 from router.domain.ids import name_in
 from router.domain.json import JsonObject
-from router.domain.outcome import Admitted, Busy, Conflict, LimitHit, NoCandidate, Observations, Replay
 from router.domain.policy.limits import limit
-from router.domain.policy.model import Breaker, Resource, Scope, Sticky, provider, provider_entry
-from router.domain.request import DecideRequest, Options
-from router.domain.result import BreakerVerdict
+from router.domain.policy.model import Breaker, Sticky, provider, provider_entry
+from router.domain.policy.vocabulary import Resource, Scope
+from router.domain.tasks.result import BreakerVerdict
 from router.store.decide.rows import MessageIndex
 from router.wire.request.decide import decode
 from tests.store.harness import MINUTE, Store, policy, request, undispatched

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import pytest
 from msgspec.structs import replace
 
-from router.domain.decision import PinState, Reason
-from router.domain.outcome import Admitted, Conflict, Replay
-from router.domain.plan import plan
+from router.domain.decide.decision import PinState, Reason
+from router.domain.decide.outcome import Admitted, Conflict, Replay
+from router.domain.decide.plan import plan
+from router.domain.decide.request import NO_STEP, DecideRequest, Options, Step
 from router.domain.policy.model import Fallback, Sticky, StoredPolicy, provider_entry
-from router.domain.request import NO_STEP, DecideRequest, Options, Step
 from tests.store.harness import MINUTE, Ask, Store, head, policy, request
 
 RULE = Fallback(to="bed1", statuses=("429",))

@@ -4,13 +4,14 @@ from itertools import product
 
 import pytest
 
+from router.domain.decide.outcome import Admitted, LimitHit
+from router.domain.decide.request import Options
 from router.domain.ids import name_in
-from router.domain.outcome import Admitted, LimitHit
 from router.domain.policy.limits import limit
-from router.domain.policy.model import Algorithm, Limit, Resource, Scope
-from router.domain.request import Options
-from router.domain.result import BreakerVerdict, ExecResult, ResultStatus
-from router.domain.task import Moved
+from router.domain.policy.model import Limit
+from router.domain.policy.vocabulary import Algorithm, Resource, Scope
+from router.domain.tasks.result import BreakerVerdict, ExecResult, ResultStatus
+from router.domain.tasks.task import Moved
 from router.store.packing import remembered
 from router.usecases.tasks.moves import split_reservations
 from tests.store.harness import MINUTE, Store, policy, request, undispatched

@@ -15,12 +15,12 @@ from hypothesis import strategies as some
 from hypothesis.stateful import rule
 from redis import Redis
 
+from router.domain.decide.outcome import Admitted, Busy, Outcome, Replay, RequestFacts, Reservation
+from router.domain.decide.request import Options, Step
 from router.domain.ids import name_in
-from router.domain.outcome import Admitted, Busy, Outcome, Replay, RequestFacts
 from router.domain.policy.model import Breaker, provider_entry
-from router.domain.request import Options, Step
-from router.domain.result import BreakerVerdict
-from router.domain.task import Moved, NotMoved, Reservation, TaskState
+from router.domain.tasks.result import BreakerVerdict
+from router.domain.tasks.task import Moved, NotMoved, TaskState
 from router.store.decide.batch import Batch
 from router.store.decide.replies import BODY, DECIDE_RETURNS, NONE
 from router.store.decisions import DECIDE_KEYS

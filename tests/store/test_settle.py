@@ -8,31 +8,14 @@ from uuid import uuid4
 import pytest
 from redis import Redis
 
+from router.domain.decide.outcome import Admitted, LimitHit, Replay, Reservation
+from router.domain.decide.request import Options
 from router.domain.ids import name_in, partition_in
-from router.domain.outcome import Admitted, LimitHit, Replay
 from router.domain.policy.limits import limit
-from router.domain.policy.model import (
-    Algorithm,
-    Limit,
-    Resource,
-    Scope,
-    provider,
-    provider_entry,
-)
-from router.domain.request import Options
-from router.domain.result import BreakerVerdict
-from router.domain.task import (
-    Action,
-    BreakerTurn,
-    Correction,
-    Final,
-    Move,
-    Moved,
-    MoveFault,
-    NotMoved,
-    Reservation,
-    TaskState,
-)
+from router.domain.policy.model import Limit, provider, provider_entry
+from router.domain.policy.vocabulary import Algorithm, Resource, Scope
+from router.domain.tasks.result import BreakerVerdict
+from router.domain.tasks.task import Action, BreakerTurn, Correction, Final, Move, Moved, MoveFault, NotMoved, TaskState
 from router.store.keys import Keys
 from router.store.packing import FormatError
 from router.store.servers.meta import RedisEpochs

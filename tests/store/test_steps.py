@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from router.domain.decide.outcome import Admitted, Outcome, Replay, RowFault
+from router.domain.decide.request import DecideRequest, Step
 from router.domain.ids import Namespace, idempotency_name, name_in
-from router.domain.outcome import Admitted, Outcome, Replay, RowFault
 from router.domain.policy.limits import limit
-from router.domain.policy.model import Resource, Scope
-from router.domain.request import DecideRequest, Step
-from router.domain.result import BreakerVerdict
-from router.domain.steps import MAX_STEPS, StepDecision
-from router.domain.task import Moved, NotMoved, Unreadable
+from router.domain.policy.vocabulary import Resource, Scope
+from router.domain.tasks.result import BreakerVerdict
+from router.domain.tasks.steps import MAX_STEPS, StepDecision
+from router.domain.tasks.task import Moved, NotMoved, Unreadable
 from router.store.claims import RedisClaims
 from router.store.decisions import RedisAnswers
 from router.store.servers.nodes import Nodes

@@ -3,13 +3,14 @@
 import pytest
 from msgspec.structs import replace
 
-from router.domain.decision import PinState, Reason, Verdict
-from router.domain.outcome import Admitted, NoCandidate, Outcome
+from router.domain.decide.decision import PinState, Reason, Verdict
+from router.domain.decide.outcome import Admitted, NoCandidate, Outcome
+from router.domain.decide.request import Options
 from router.domain.policy.limits import limit
-from router.domain.policy.model import Breaker, Resource, Scope, Sticky, StoredPolicy, WhenAllOpen, provider_entry
-from router.domain.request import Options
-from router.domain.result import BreakerVerdict
-from router.domain.task import BreakerTurn, Moved
+from router.domain.policy.model import Breaker, Sticky, StoredPolicy, provider_entry
+from router.domain.policy.vocabulary import Resource, Scope, WhenAllOpen
+from router.domain.tasks.result import BreakerVerdict
+from router.domain.tasks.task import BreakerTurn, Moved
 from tests.store.harness import MINUTE, Store, head, policy, request, undispatched
 
 TIMEOUT = 10 * MINUTE

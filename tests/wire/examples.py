@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from router.domain.request import DecideRequest
+from router.domain.decide.request import DecideRequest
 from router.wire.problems import Rejected
 from router.wire.request.decide import decode
 

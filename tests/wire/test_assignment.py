@@ -4,10 +4,10 @@ import orjson
 import pytest
 from msgspec.structs import replace
 
-from router.domain.decision import Code, Reason, Refused
+from router.domain.decide.decision import Code, Reason, Refused
+from router.domain.decide.request import Correlation
 from router.domain.json import JsonValue
-from router.domain.request import Correlation
-from router.domain.result import ExecResult, ResultStatus
+from router.domain.tasks.result import ExecResult, ResultStatus
 from router.wire.assignment import Attempt, Usage, assignment, encode_assigned_event, encode_usage_event, final_result
 from router.wire.worker.job import encode_job, origin_of, request_of
 from tests.wire.examples import Doc, accepted, task_shape

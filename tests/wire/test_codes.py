@@ -2,7 +2,7 @@
 
 import pytest
 
-from router.domain.decision import Code
+from router.domain.decide.decision import Code
 from router.wire.codes import NUMBERS
 
 # HTTP status → gRPC status, as google.rpc.Code maps them to HTTP.

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from router.domain.decision import Code, Decided, Decision, Reason
+from router.domain.decide.decision import Code, Decided, Decision, Reason
 from router.domain.ids import from_text
 from router.wire.decision_query import DecisionQuery, decode_decision_query
 from router.wire.problems import Rejected

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from router.domain.decide.request import DecideRequest
 from router.domain.defects import Defect
-from router.domain.extensions import Stage
+from router.domain.extensions.pipeline import Stage
 from router.domain.gate import Checkpoint
 from router.domain.gate import parse as parse_state
 from router.domain.ids import from_text
-from router.domain.request import DecideRequest
-from router.domain.result import AckStatus, ExecAck, ExecResult, ResultStatus
+from router.domain.tasks.result import AckStatus, ExecAck, ExecResult, ResultStatus
 from router.errors import InvalidInput
 from router.wire.admin import decode_admin
 from router.wire.decision_query import decode_decision_query

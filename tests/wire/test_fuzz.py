@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.domain.request import DecideRequest
+from router.domain.decide.request import DecideRequest
 from router.wire.admin import decode_admin
 from router.wire.decision_query import decode_decision_query
 from router.wire.problems import Rejected

@@ -3,7 +3,7 @@ from typing import Any
 import orjson
 import pytest
 
-from router.domain.decision import PRIORITY, Code, Decided, Decision, Reason, Refused
+from router.domain.decide.decision import PRIORITY, Code, Decided, Decision, Reason, Refused
 from router.wire.codes import NUMBERS, legacy
 from router.wire.pb.beamline.flow.v1.flow_pb2 import RouteDecision
 from router.wire.reply import encode, encode_protobuf

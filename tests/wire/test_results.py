@@ -3,10 +3,10 @@ from typing import Any
 import orjson
 import pytest
 
-from router.domain.decision import Code
+from router.domain.decide.decision import Code
+from router.domain.decide.request import Step
 from router.domain.ids import from_text
-from router.domain.request import Step
-from router.domain.result import (
+from router.domain.tasks.result import (
     AckStatus,
     BreakerVerdict,
     ExecAck,

@@ -7,7 +7,7 @@ import msgspec
 import nats.errors
 import pytest
 
-from router.domain.result import ExecAck, ExecResult, ResultStatus
+from router.domain.tasks.result import ExecAck, ExecResult, ResultStatus
 from router.log_throttle import LogThrottle
 from router.wire.subjects import WORKER_DEAD_LETTER
 from router.wire.worker.results import decode_ack, decode_result

@@ -1,7 +1,7 @@
 -- The audit records of decisions.
 --
 --   field r  B format = 2, B action, d Redis ms, d microseconds of it, c16 decision, B code, B index, d wait, Bc0
---            verdicts, Hc0 seen, Bc0 offer, msgpack of domain.audit.DecisionFeatures
+--            verdicts, Hc0 seen, Bc0 offer, msgpack of domain.audit.records.DecisionFeatures
 --
 -- A tenant's quota of audit records is its rows' last charge. Refusals are charged to it too. A window holds at most
 -- limit + 1 of admissions and refusals together: the last record of a window says since when refusals are not

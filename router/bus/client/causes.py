@@ -49,7 +49,7 @@ def cause(error: Exception, options: BusOptions) -> str:
 
 
 def is_aftermath(error: Exception) -> bool:
-    """Whether the connection was just closed: what failed a moment before is the cause."""
+    """Whether the error only says that the connection is closed. The error just before it is the cause."""
     return isinstance(error, _CLOSED)
 
 

@@ -205,7 +205,7 @@ class FastClient(TlsClient):
         """Call none of the callbacks of this client any more."""
 
         async def nothing(*_: object) -> None:
-            """Nobody wants to know."""
+            """Ignore an event of this client."""
 
         self._error_cb = nothing
         self._disconnected_cb = self._reconnected_cb = self._closed_cb = self._lame_duck_mode_cb = None

@@ -39,7 +39,7 @@ class BusOptions(Struct, frozen=True):
     """The bytes that may wait for a slow or unavailable server; more are refused and counted."""
 
     def __repr__(self) -> str:
-        """Without the login: it may stand in a traceback."""
+        """The options without the login: a traceback may contain this text."""
         return f"BusOptions(urls={[address(url) for url in self.urls]}, name={self.name!r})"
 
 
@@ -57,30 +57,32 @@ def connect_arguments(options: BusOptions) -> dict[str, object]:
     """
     problems: list[Problem] = []
     if not options.urls:
-        problems.append(Problem("urls", "no NATS server is set", hint="set one such as nats://host:4222"))
+        problems.append(Problem("urls", message="no NATS server is set", hint="set one such as nats://host:4222"))
     problems.extend(
         Problem(
             "urls",
-            f"{address(url)} is not the address of a NATS server",
+            message=f"{address(url)} is not the address of a NATS server",
             hint="set nats://host:4222 or tls://host:4222",
         )
         for url in options.urls
         if not url.startswith(("nats://", "tls://"))
     )
     if (options.user is None) != (options.password is None):
-        problems.append(Problem("user", "user and password must be set together", hint="set both or neither"))
+        problems.append(Problem("user", message="user and password must be set together", hint="set both or neither"))
     logins = (options.user, options.token, options.creds, options.nkey_seed)
     if sum(login is not None for login in logins) > 1:
         hint = "set one of: user and password, token, creds, nkey seed"
-        problems.append(Problem("user", "more than one login is set", hint=hint))
+        problems.append(Problem("user", message="more than one login is set", hint=hint))
     needs_nkeys = options.creds is not None or options.nkey_seed is not None
     if needs_nkeys and importlib.util.find_spec("nkeys") is None:
-        problems.append(Problem("creds", "credentials and seeds need the package nkeys", hint="install nats-py[nkeys]"))
+        problems.append(
+            Problem("creds", message="credentials and seeds need the package nkeys", hint="install nats-py[nkeys]")
+        )
     context = None
     try:
         context = _tls(options)
     except (OSError, ssl.SSLError) as error:
-        problems.append(Problem("tls", f"cannot be loaded: {error}", hint="check tls_ca, tls_cert and tls_key"))
+        problems.append(Problem("tls", message=f"cannot be loaded: {error}", hint="check tls_ca, tls_cert and tls_key"))
     if problems:
         raise InvalidInput(problems)
     return {

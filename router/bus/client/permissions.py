@@ -1,8 +1,8 @@
-"""What NATS refuses to this user, and the subscriptions that are lost by it.
+"""The permissions that NATS refuses to this user, and the subscriptions that are lost because of it.
 
 A permission may be taken away at any time, by a reload of the server's configuration. The server then drops the
-subscription, reports that once, and does not restore it when the permission is back. So the bus subscribes again to
-what is lost: after 1 s, 2 s, 4 s and so on, at most every 10 s, and after each reconnect.
+subscription, reports that once, and does not restore it when the permission is back. So the bus repeats each lost
+subscription: after 1 s, 2 s, 4 s and so on, at least every 10 s, and after each reconnect.
 
 A refused publish is reported with each message. `publish_refused` says whether that happened since a given moment.
 """
@@ -34,7 +34,9 @@ _MAX_REFUSED = 256
 
 
 class Refusal(Struct, frozen=True):
-    """A permission that this user lacks, in words by `str`. `subject`: what to permit; `hint`: what to do instead."""
+    """A permission that this user lacks; `str` gives the message. `subject`: what to permit; `hint`: what to do
+    instead.
+    """
 
     verb: Verb
     subject: str
@@ -45,7 +47,7 @@ class Refusal(Struct, frozen=True):
 
 
 class Permissions:
-    """The refusals; see the module. Times are monotonic, in seconds.
+    """Tracks refusals; see the module. Times are monotonic, in seconds.
 
     `lost`: the live subscriptions that the server has dropped, by subject. `on_publish_refused` is called for each
     refused message, `on_refused` for each refusal.
@@ -85,7 +87,7 @@ class Permissions:
             self._subscribing.remove(subject)
 
     def refused(self, verb: Verb, subject: str) -> None:
-        """Take a refusal of the server."""
+        """Record a refusal of the server."""
         if len(self._refused) >= _MAX_REFUSED:
             self._refused.clear()
         self._refused[verb, subject] = time.monotonic()
@@ -99,19 +101,19 @@ class Permissions:
         notify(self.on_refused, refusal)
 
     def lose(self, subject: str, refusal: Refusal) -> None:
-        """Add a subscription to those that are tried again."""
+        """Add a subscription to those that are repeated."""
         if not self.lost:
             self._retry_s = _FIRST_RETRY_S
             self._retry_at = time.monotonic() + _FIRST_RETRY_S
         self.lost.setdefault(subject, refusal)
 
     def connected(self) -> None:
-        """A new connection has set up all subscriptions: check soon which of the lost ones it has."""
+        """Check soon which lost subscriptions the server accepts: a new connection has just set up all of them."""
         self._throttle.over()
         self._retry_s, self._retry_at = _FIRST_RETRY_S, 0.0
 
     async def regain(self, client: FastClient) -> None:
-        """Subscribe again to what is lost, if that is due. Call it every second."""
+        """Repeat the lost subscriptions when that is due. Call it every second."""
         asked_at = time.monotonic()
         if not self.lost or asked_at < self._retry_at or not client.is_connected:
             return

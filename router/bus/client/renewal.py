@@ -49,7 +49,9 @@ async def connect_once(
 
 
 async def retire(client: FastClient, sids: Sequence[int]) -> None:
-    """Drain a client whose subscriptions another has: handle what was sent to it, wait for its answers, close it."""
+    """Drain a client whose subscriptions another client has taken over: handle the messages that were sent to it, wait
+    for its answers, then close it.
+    """
     client.mute()
     for sid in sids:
         with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):  # the server may have closed it already
@@ -63,7 +65,7 @@ async def retire(client: FastClient, sids: Sequence[int]) -> None:
 
 
 async def dismiss(client: FastClient) -> None:
-    """Close a client, and report nothing about it."""
+    """Close a client without reporting it."""
     client.mute()
     with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
         await client.close()

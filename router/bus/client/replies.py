@@ -1,15 +1,16 @@
-"""Replies, and what becomes of them when the NATS server leaves (lame duck).
+"""Replies, and how they survive a NATS server that shuts down (lame duck).
 
-A server in lame duck mode closes its connections one after the other, then exits. A reply is lost without a word if the
-caller's connection was closed just before, or if the server does not read this pod's last writes. So from the server's
-notice on, replies are kept until they are known to be delivered:
+A server in lame duck mode closes its connections one after the other, then exits. A reply is lost without an error if
+the caller's connection was closed just before, or if the server does not read this pod's last writes. So after the
+server's notice, a pod keeps each reply until it is known to be delivered:
 
     send ─▶ published, with a reply subject of this pod ─▶ PONG, and no "no responders" before it ─▶ delivered: dropped
                  ▲                                          │ "no responders", or the connection is lost
                  └───────── retry, on the next connection ──┘ for at most `KEEP_S`: its caller has given up
 
-After the next connect, and when nothing is kept, replies are sent plainly again. A reply may come twice: if the server
-delivered it and was gone before its PONG. Before the notice this costs a reply one comparison.
+After the next connect, and when no reply is kept, replies are sent without confirmation again. A caller may receive a
+reply twice, if the server delivered it and exited before its PONG. Before the notice, all this costs each reply one
+comparison.
 """
 
 import asyncio
@@ -44,7 +45,7 @@ class _Kept(Struct):
 
 
 class Replies:
-    """Sends replies. `keeping`: whether the server has announced its end, and replies are kept."""
+    """Sends replies. `keeping`: the server has announced its shutdown, and replies are kept."""
 
     def __init__(self, bus: "Bus") -> None:
         self._bus = bus
@@ -70,19 +71,19 @@ class Replies:
         self._publish(self._number, kept)
 
     def server_leaves(self) -> None:
-        """The server has announced that it closes its connections."""
+        """Start to keep replies: the server has announced that it closes its connections."""
         if self._task is None:
             self._inbox = f"{self._bus.new_inbox()}.".encode()
             self._task = asyncio.create_task(self._keep(self._bus.connection), name="lame duck")
 
     async def close(self) -> None:
-        """Stop; what is kept is lost."""
+        """Stop; replies that are still kept are lost."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _keep(self, connection: int) -> None:
-        """Keep replies until this pod has another connection than the numbered one, and they are delivered."""
+        """Keep replies until this pod has a newer connection than the numbered one, and they are delivered."""
         try:
             try:
                 heard = await self._bus.subscribe(f"{self._inbox.decode()}*", self._refused)

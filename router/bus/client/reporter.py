@@ -92,7 +92,9 @@ class Reporter:
         notify(self.on_error, error)
 
     def _set_cause(self, error: Exception) -> None:
-        """Set `last_error`; a connection that is closed for a cause reports the close, too, which is no news."""
+        """Set `last_error`, unless the error only says that the connection is closed: its cause was reported just
+        before.
+        """
         now = time.monotonic()
         if is_aftermath(error) and self.last_error and now - self._cause_at < _AFTERMATH_S:
             return

@@ -131,7 +131,7 @@ class PullLoop:
         self._task = self._checker = None
 
     async def check_permission(self, timeout_s: float = 5.0) -> None:
-        """Return when a pull request was sent and not refused; at once while the loop is paused.
+        """Return when a pull request was sent and not refused, or at once while the loop is paused.
 
         :raises PermissionRefused: the user may not pull.
         :raises BusError: no pull request was sent in time, or the server did not answer.

@@ -26,21 +26,21 @@ class PullTrouble:
         self._refused_ack = ""
 
     def start(self) -> None:
-        """Listen for refused messages."""
+        """Start to listen for refused publishes."""
         self._bus.on_publish_refused.append(self._refused)
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._bus.on_publish_refused.remove(self._refused)
 
     @property
     def deaf(self) -> Refusal | None:
-        """Why no messages arrive; None: they may."""
+        """Why no messages arrive; None: pulling is permitted, as far as is known."""
         return self._bus.inbox_refused or self._pull
 
     @property
     def mute(self) -> Refusal | None:
-        """Why messages cannot be acknowledged, so that the server delivers them again; None: they can."""
+        """Why messages cannot be acknowledged, so that the server delivers them again; None: acks are permitted."""
         return self._acks
 
     def heard(self) -> None:

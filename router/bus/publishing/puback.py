@@ -22,7 +22,7 @@ class Verdict(Enum):
     UNFIT = "unfit"
     """The stream refuses this message only: it is too large."""
     NO_TTL = "no TTL"
-    """The stream lets no message have a lifetime of its own: send it again without `Nats-TTL`."""
+    """The stream allows no lifetimes of single messages: send the message again without `Nats-TTL`."""
     FOREIGN = "foreign"
     """Not from JetStream: another subscriber replied. The ack of the stream is still to come."""
 

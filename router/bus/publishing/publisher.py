@@ -81,7 +81,7 @@ class StreamPublisher:
             max_waiting_bytes=max_waiting_bytes,
             ack_timeout_s=ack_timeout_s,
         )
-        # The same objects, one look-up nearer: these are read for every message.
+        # Attributes of the window under shorter paths, because they are read for every message.
         self._in_flight, self._waiting, self._refused = (
             self._window.in_flight,
             self._window.waiting,
@@ -225,7 +225,7 @@ class StreamPublisher:
         self._end(entry, outcome, reason=reason)
 
     def _again_without_ttl(self, entry: Pending) -> None:
-        """The stream is another one than at the last check: have it read again."""
+        """Have the streams checked again: another stream acknowledged than at the last check."""
         publication = entry.publication
         self._streams.refuses_ttl(publication.subject)
         entry.block = wire.encode({"Nats-Msg-Id": publication.message_id, **publication.headers})
@@ -235,7 +235,9 @@ class StreamPublisher:
             self._on_stream_missing()
 
     def _no_responders(self, entry: Pending) -> None:
-        """Retry on a specified stream, which is missing or has no leader; look up any other subject again."""
+        """Retry if the subject is of a specified stream, which is missing or has no leader; else look up the subject
+        again.
+        """
         subject = entry.publication.subject
         if self._coverage.specified(subject):
             self._window.retry_later(entry, "no stream acknowledges")
@@ -247,7 +249,7 @@ class StreamPublisher:
         self._look_up(subject, entry)
 
     def _not_permitted(self, refusal: Refusal) -> None:
-        """The server refuses this user's messages on a subject."""
+        """Handle a permission error: the server refuses this user's messages on a subject."""
         for entry in [e for e in self._in_flight.values() if e.publication.subject == refusal.subject]:
             self._window.retry_later(entry, str(refusal))
 

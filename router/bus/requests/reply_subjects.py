@@ -70,7 +70,7 @@ class ReplySubjects:
         return None
 
     def set_streams(self, streams: Mapping[str, tuple[str, ...]], missing: Sequence[str] = ()) -> None:
-        """Take the list of all streams, name → subjects. Streams in `missing` exist, and keep their last subjects."""
+        """Use this list of all streams, name → subjects. Streams in `missing` exist; their last subjects count."""
         kept = {name: self._streams[name] for name in missing if self._streams and name in self._streams}
         self._streams = {**kept, **streams}
         self._by_token = {}
@@ -79,6 +79,6 @@ class ReplySubjects:
                 self._by_token.setdefault(pattern.partition(".")[0], []).append(pattern)
 
     def streams_unknown(self) -> None:
-        """Go on without a list of streams, unless there is an earlier one."""
+        """Continue without a list of streams, or with an earlier list."""
         if self._streams is None:
             self._streams = {}

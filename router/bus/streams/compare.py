@@ -64,7 +64,7 @@ def uncovered(spec: StreamSpec, config: StreamConfig) -> list[str]:
 
 
 def is_foreign(spec: StreamSpec, config: StreamConfig) -> bool:
-    """Whether the stream stores subjects that no pod would give it: its limits and retention are then its owner's."""
+    """Whether the stream stores subjects that no pod would give it. Its owner then decides its limits and retention."""
     return not {*config.subjects} <= {*spec.subjects, *spec.added}
 
 

@@ -1,4 +1,4 @@
-"""What creates streams and consumers on the server, and what removes a refusal."""
+"""The configurations of new streams and consumers, and hints on what to do when the server refuses one."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -27,7 +27,7 @@ def stream_config(spec: StreamSpec) -> dict[str, object]:
 
 
 def hint(spec: StreamSpec, error: api.JetStreamError, holders: list[str]) -> str:
-    """What removes a refusal; empty when the server's words say it."""
+    """What to do about a refusal; empty when the server's message already says it."""
     setting = f"ROUTER_STREAM_{spec.kind.upper()}"
     if error.err_code == _MAX_BYTES_REQUIRED:
         return f": set {setting}_MAX_BYTES"

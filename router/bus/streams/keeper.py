@@ -1,7 +1,7 @@
 """Creates missing streams, and finds streams that cover request subjects.
 
-It also reads the list of all streams, for `bus.requests.reply_subjects`. That right is newer than the others: a pod
-without it keeps running, and reports it.
+It also reads the list of all streams, for `bus.requests.reply_subjects`. Users of version 0.1.0 lack the right to do
+so: a pod without it keeps running, and reports that.
 
 It checks at each connection, every 30 s, and at `poll_soon`. A stream over a request/reply subject acknowledges the
 request to the caller before the router replies. So the pod is not ready while there is such a stream, and the keeper
@@ -36,8 +36,8 @@ class StreamKeeper:
 
     `on_poll(ensured, covered)` is called after each complete check, `on_fault(reason, off)` after one that failed;
     `off`: there is no JetStream. Checks that fail or find a needed stream missing are repeated after `retry_s`, then
-    twice that, up to 10 s. `on_listed(why)` is called after each reading of the list for `replies`; why: it
-    failed, or None.
+    twice that, up to 10 s. `on_listed(why)` is called after each reading of the list for `replies`; `why` is the reason
+    of a failure, else None.
     """
 
     def __init__(

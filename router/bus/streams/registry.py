@@ -66,7 +66,7 @@ class Streams:
         return next((s.name for s in self.specs for x in (*s.subjects, *s.added) if matches(x, subject)), None)
 
     def stores(self, subject: str) -> bool:
-        """Whether the stream of a specified subject has it, at the last check: an older stream may lack it."""
+        """Whether the stream of a specified subject stored it at the last check; an older stream may lack it."""
         config = self._configs.get(self.stream_of(subject) or "")
         return config is not None and any(matches(pattern, subject) for pattern in config.subjects)
 
@@ -81,7 +81,7 @@ class Streams:
         return config is not None and config.allow_msg_ttl
 
     def refuses_ttl(self, subject: str) -> None:
-        """Take the server's word that messages on the subject may not have a `Nats-TTL`, until the next check."""
+        """Record that the server refused a `Nats-TTL` on this subject; valid until the next check."""
         config = self._configs.get(self.stream_of(subject) or "")
         if config is not None:
             config.allow_msg_ttl = False
@@ -207,7 +207,7 @@ class Streams:
             return
         what = f"consumer {spec.name}"
         if len(filters) > 1 and self._bus.server_version < _MANY_FILTERS:
-            # What came later is left out: it is never a reason.
+            # Subjects of later releases are left out: the consumer works without them.
             needed = {x for s in self.specs if s.name == spec.stream for x in s.subjects}
             filters = [x for x in filters if x in needed]
         if len(filters) > 1 and self._bus.server_version < _MANY_FILTERS:

@@ -85,7 +85,9 @@ def check(specs: Iterable[StreamSpec]) -> None:
     :raises StartupRefused: a dedup window is longer than the max age of its stream; it names every such stream.
     """
     problems = [
-        Problem(spec.name, f"a dedup window of {spec.dedup_s} s is longer than the max age of {spec.max_age_s} s")
+        Problem(
+            spec.name, message=f"a dedup window of {spec.dedup_s} s is longer than the max age of {spec.max_age_s} s"
+        )
         for spec in specs
         if spec.dedup_s is not None and spec.max_age_s and spec.dedup_s > spec.max_age_s
     ]

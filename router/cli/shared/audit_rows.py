@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from router.domain.audit import AuditEntry
+    from router.domain.audit.records import AuditEntry
 
 _AGO = re.compile(r"(\d+)(s|m|h|d)")
 _MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}

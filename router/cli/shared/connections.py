@@ -42,7 +42,9 @@ async def open_store(settings: "Settings", *, reading: bool = False) -> AsyncIte
         partitions = await nodes.call("HGET", keys.meta, "partitions")
         if partitions is not None and int(partitions) != settings.partitions:
             message = f"is {settings.partitions}, but the fleet was set up with {int(partitions)}"
-            raise InvalidInput([Problem("ROUTER_PARTITIONS", message, hint=f"set ROUTER_PARTITIONS={int(partitions)}")])
+            raise InvalidInput(
+                [Problem("ROUTER_PARTITIONS", message=message, hint=f"set ROUTER_PARTITIONS={int(partitions)}")]
+            )
         yield Store(keys, nodes, replicas)
     finally:
         await replicas.close()

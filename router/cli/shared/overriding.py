@@ -50,7 +50,7 @@ def with_services(act: Callable[[Services], Awaitable[T]], redis: str | None) ->
     async def run() -> T:
         from router.app.adapter_settings import audit_ms
         from router.cli.shared.connections import open_store
-        from router.domain.audit import Actor
+        from router.domain.audit.records import Actor
         from router.store.levers import RedisLevers, lever_scripts
         from router.store.policies import RedisPolicies
         from router.store.tenants.inspect import RedisInspector

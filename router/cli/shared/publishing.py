@@ -37,7 +37,7 @@ def with_publisher(act: Act[T], *, redis: str | None, nats: str | None) -> T:
 async def _with_publisher(act: Act[T], settings: "Settings") -> T:
     from router.app.adapter_settings import policy_bounds, quotas
     from router.cli.shared.connections import open_store
-    from router.domain.audit import Actor
+    from router.domain.audit.records import Actor
     from router.store.policies import RedisPolicies
     from router.usecases.policies.publish import PolicyPublisher
 

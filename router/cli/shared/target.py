@@ -68,4 +68,4 @@ def local_facts() -> dict[str, Any]:
         return {}
     except (OSError, ValueError, KeyError, TypeError) as e:
         hint = "remove it, and start `router local` again"
-        raise InvalidInput([Problem(str(READY), f"is not what `router local` writes: {e}", hint=hint)]) from e
+        raise InvalidInput([Problem(str(READY), message=f"is not what `router local` writes: {e}", hint=hint)]) from e

@@ -44,10 +44,10 @@ class ListOf(Struct, Generic[T], frozen=True):
             only = self.item.read(value, path, report)
             return None if only is None else (only,)
         if not isinstance(value, list):
-            report.wrong_type(path, "a list", value)
+            report.wrong_type(path, expected="a list", value=value)
             return None
         if not self.minimum <= len(value) <= self.maximum:
-            report.problem(path, f"has {len(value)} items, but {self.minimum}..{self.maximum} are allowed")
+            report.problem(path, message=f"has {len(value)} items, but {self.minimum}..{self.maximum} are allowed")
             return None
         items = [self.item.read(v, f"{path}[{i}]", report) for i, v in enumerate(value)]
         if self._report_duplicates(value, path, report):
@@ -64,7 +64,7 @@ class ListOf(Struct, Generic[T], frozen=True):
             text = item[field] if field is not None and isinstance(item, dict) else None
             if field is not None and isinstance(text, str) and (first := first_index.setdefault(text, i)) != i:
                 message = f"{shown(text)} is already the {self.unique[0]} of {path}[{first}]"
-                report.problem(f"{path}[{i}].{field}", message, hint="rename one of the two")
+                report.problem(f"{path}[{i}].{field}", message=message, hint="rename one of the two")
         return len(report.problems) > before
 
     def write(self, value: tuple[T, ...]) -> JsonValue:
@@ -86,10 +86,10 @@ class MapOf(Struct, Generic[T], frozen=True):
 
     def read(self, value: JsonValue, path: str, report: Report) -> tuple[tuple[str, T], ...] | None:
         if not isinstance(value, dict):
-            report.wrong_type(path, "an object", value)
+            report.wrong_type(path, expected="an object", value=value)
             return None
         if len(value) > self.maximum:
-            report.problem(path, f"has {len(value)} fields, but at most {self.maximum} are allowed")
+            report.problem(path, message=f"has {len(value)} fields, but at most {self.maximum} are allowed")
             return None
         before = len(report.problems)
         pairs: list[tuple[str, T]] = []

@@ -19,8 +19,9 @@ from router.domain.policy.fallbacks import FALLBACKS, warn_unreachable
 from router.domain.policy.fields import BREAKER, MAX_PROVIDERS, NAME, PROVIDER, STICKY, WeightsMap
 from router.domain.policy.kinds import Choice, Free, Report, plain, shown
 from router.domain.policy.limits import LIMITS, RATE_LIMIT, RATE_LIMIT_ID, warn_pointless
-from router.domain.policy.model import Fallback, Limit, Policy, Provider, Resource, Selection, provider
+from router.domain.policy.model import Fallback, Limit, Policy, Provider, provider
 from router.domain.policy.tables import Field, Row, Table, at, written
+from router.domain.policy.vocabulary import Resource, Selection
 from router.errors import InvalidInput, Problem
 
 HASH_BYTES = 8
@@ -133,7 +134,7 @@ def _check(row: Row, old: _OldForms, report: Report) -> None:
     check_extensions([row.get(PRE), row.get(VALIDATORS), row.get(POST)], report)
     if row.get(RATE_LIMIT) is not None and any(x.id == RATE_LIMIT_ID for x in limits):
         message = f'is ignored: `limits` has a limit with the id "{RATE_LIMIT_ID}"'
-        report.warn("rate_limit", message, hint="remove rate_limit")
+        report.warn("rate_limit", message=message, hint="remove rate_limit")
     providers = row.get(PROVIDERS)
     if providers is not None:
         rules = row.get(FALLBACKS)
@@ -173,17 +174,21 @@ def _check_weights(
     section = "weights" if old.weights else "providers"
     total = sum(p.weight for p in providers)
     if total == 0 and rules == ():
-        report.problem(section, "all weights are 0: no provider could ever be chosen", hint="give one a weight above 0")
+        report.problem(
+            section, message="all weights are 0: no provider could ever be chosen", hint="give one a weight above 0"
+        )
         return
     targets = {r.to for r in rules or ()}
     for i, p in enumerate(providers):
         if p.weight == 0 and rules is not None and p.name not in targets:
             message = f"is 0 and no fallback leads to {shown(p.name)}: it is never chosen"
-            report.warn(old.weight_path(i, p.name), message, hint="give it a weight, or name it in a fallback")
+            report.warn(old.weight_path(i, p.name), message=message, hint="give it a weight, or name it in a fallback")
     if total == 0:
-        report.warn(section, "all weights are 0: only fallbacks are used")
+        report.warn(section, message="all weights are 0: only fallbacks are used")
     elif selection is Selection.WEIGHTED and not _sums_to_100(providers, total):
-        report.warn(section, f"weights sum to {plain(round(total, 6))}, not 100", hint="shares are relative to the sum")
+        report.warn(
+            section, message=f"weights sum to {plain(round(total, 6))}, not 100", hint="shares are relative to the sum"
+        )
 
 
 def _sums_to_100(providers: tuple[Provider, ...], total: float) -> bool:
@@ -207,4 +212,6 @@ def _check_estimates(limits: tuple[Limit, ...], providers: tuple[Provider, ...],
     for i, x in enumerate(limits):
         if x.resource is Resource.COST and unpriced and not x.default_estimate:
             hint = f"set default_estimate here, or expected_cost of {', '.join(unpriced[:5])}"
-            report.warn(f"limits[{i}]", "reserves nothing for a request without an estimate of its cost", hint=hint)
+            report.warn(
+                f"limits[{i}]", message="reserves nothing for a request without an estimate of its cost", hint=hint
+            )

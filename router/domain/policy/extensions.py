@@ -7,8 +7,9 @@ from router.domain.json import JsonObject, JsonValue
 from router.domain.policy.collections import ListOf
 from router.domain.policy.fallbacks import CONTEXT, MAX_RETRY, MESSAGE_TYPE
 from router.domain.policy.kinds import Choice, Free, Int, Report, Text
-from router.domain.policy.model import Extension, OnFail
+from router.domain.policy.model import Extension
 from router.domain.policy.tables import Field, Nested, Row, Table, written
+from router.domain.policy.vocabulary import OnFail
 
 MAX_OF_A_KIND: Final = 5
 MAX_EXTENSIONS: Final = 10
@@ -23,7 +24,7 @@ class Mode(StrEnum):
 
 ID = Field(
     "id",
-    Text("[A-Za-z0-9_-]{1,128}", "an extension id: 1 to 128 of A-Z a-z 0-9 _ -"),
+    Text(pattern="[A-Za-z0-9_-]{1,128}", what="an extension id: 1 to 128 of A-Z a-z 0-9 _ -"),
     "The extension's id; its subject is beamline.ext.<kind>.<id>.v1.",
 )
 MODE = Field(
@@ -52,8 +53,8 @@ WHEN: Field[JsonObject] = Field(
     {},
 )
 CONFIG: Field[JsonObject] = Field("config", Free(), "Your own settings; sent with every call.", {})
-TIMEOUT = Field("timeout_ms", Int(10, 5000), "The longest duration of one call, in ms.", 1000)
-RETRY = Field("retry", Int(0, MAX_RETRY), "The number of retries after a failed call.", 0)
+TIMEOUT = Field("timeout_ms", Int(minimum=10, maximum=5000), "The longest duration of one call, in ms.", 1000)
+RETRY = Field("retry", Int(minimum=0, maximum=MAX_RETRY), "The number of retries after a failed call.", 0)
 _REQUIRED = {Mode.REQUIRED: True, Mode.OPTIONAL: False}
 
 
@@ -113,4 +114,4 @@ def check_extensions(kinds: list[tuple[Extension, ...] | None], report: Report) 
     count = sum(len(extensions) for extensions in kinds if extensions)
     if count > MAX_EXTENSIONS:
         message = f"pre, validators and post have {count} extensions together, but at most {MAX_EXTENSIONS} are allowed"
-        report.problem("", message)
+        report.problem("", message=message)

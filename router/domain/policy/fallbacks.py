@@ -4,13 +4,13 @@ from typing import Final
 
 from msgspec import Struct
 
-from router.domain.candidates import status_matches
 from router.domain.json import JsonObject, JsonValue
 from router.domain.policy.collections import ListOf, MapOf, Maybe
 from router.domain.policy.fields import PROVIDER_NAME, WORD
 from router.domain.policy.kinds import Choice, Flag, Int, Report, shown
-from router.domain.policy.model import Backoff, Fallback, Strategy
+from router.domain.policy.model import Backoff, Fallback
 from router.domain.policy.tables import Field, Nested, Row, Table, at, written
+from router.domain.policy.vocabulary import Strategy
 
 MAX_FALLBACKS: Final = 64
 MAX_RETRY: Final = 10
@@ -32,20 +32,20 @@ _TASK_TYPE_NAMES = {"message_type", "task_type"}
 class StatusKind:
     """A status word, an HTTP number (503 or "503") or a class of numbers ("5xx").
 
-    It compiles to lower case without "HTTP_", as `candidates.status_matches` compares it.
+    It compiles to lower case without "HTTP_", as `status_matches` compares it.
     """
 
     def read(self, value: JsonValue, path: str, report: Report) -> str | None:
         """The status in its canonical spelling."""
         if isinstance(value, bool) or not isinstance(value, int | str):
-            report.wrong_type(path, "a status", value)
+            report.wrong_type(path, expected="a status", value=value)
             return None
         status = str(value).lower().removeprefix("http_")
         is_number = len(status) == 3 and status[0] in "12345" and (status[1:].isdecimal() or status[1:] == "xx")
         if status in STATUSES or (is_number and status.isascii()):
             return status
         hint = f"use {', '.join(STATUSES)}, a number such as 503, or a class such as 5xx"
-        report.problem(path, f"{shown(str(value))} is not a status", hint=hint)
+        report.problem(path, message=f"{shown(str(value))} is not a status", hint=hint)
         return None
 
     def write(self, value: str) -> JsonValue:
@@ -70,15 +70,17 @@ STRATEGY = Field(
     "How the delay grows: base · 2ⁿ (exponential), base · n (linear), or base (fixed).",
     _BACKOFF.strategy,
 )
-BASE = Field("base_ms", Int(1, 600_000), "The first delay, in ms.", _BACKOFF.base_ms)
-MAXIMUM = Field("max_ms", Int(1, 600_000), "The longest delay, in ms.", _BACKOFF.max_ms)
+BASE = Field("base_ms", Int(minimum=1, maximum=600_000), "The first delay, in ms.", _BACKOFF.base_ms)
+MAXIMUM = Field("max_ms", Int(minimum=1, maximum=600_000), "The longest delay, in ms.", _BACKOFF.max_ms)
 JITTER = Field("jitter", Flag(), "Spread the delays: each is between half of it and all of it.", _BACKOFF.jitter)
 
 
 def _check_backoff(row: Row, path: str, report: Report) -> None:
     base, maximum = row.get(BASE), row.get(MAXIMUM)
     if base is not None and maximum is not None and base > maximum:
-        report.problem(at(path, "base_ms"), f"{base} is above max_ms, {maximum}", hint="lower base_ms or raise max_ms")
+        report.problem(
+            at(path, "base_ms"), message=f"{base} is above max_ms, {maximum}", hint="lower base_ms or raise max_ms"
+        )
 
 
 def _build_backoff(row: Row) -> Backoff:
@@ -117,7 +119,7 @@ def _check_when(row: Row, path: str, report: Report) -> None:
     for name, _ in row.get(CONTEXT) or ():
         if name in _TASK_TYPE_NAMES:
             report.problem(
-                at(at(path, "context"), name), "is not a field of the context", hint="use `when.message_type`"
+                at(at(path, "context"), name), message="is not a field of the context", hint="use `when.message_type`"
             )
 
 
@@ -140,7 +142,7 @@ WHEN = Field(
 )
 RETRY = Field(
     "retry",
-    Int(0, MAX_RETRY),
+    Int(minimum=0, maximum=MAX_RETRY),
     "Tries on the failed provider, the first one included, before `to` is used; a task has 1 + retry attempts. 0: a "
     "dispatched task ends with this failure, and only callers who report it in their context get `to`.",
     1,
@@ -187,7 +189,7 @@ class OldFallback:
             name = PROVIDER_NAME.read(value, path, report)
             return None if name is None else (Fallback(name),)
         if not isinstance(value, dict):
-            report.wrong_type(path, "a provider name or an object", value)
+            report.wrong_type(path, expected="a provider name or an object", value=value)
             return None
         row = self._table.read(value, path, report)
         return (Fallback(row[PROVIDER], row[CONDITIONS]),) if row is not None and row.complete else None
@@ -222,22 +224,24 @@ def warn_unreachable(
         if rule.to not in providers:
             report.warn(
                 path if old_form else f"{path}.to",
-                f"{shown(rule.to)} is not in providers",
+                message=f"{shown(rule.to)} is not in providers",
                 hint="it has default figures and no concurrency bound",
             )
         if rule.statuses == ("success",):
-            report.warn(path, "is never used: a success needs no fallback", hint="remove the rule")
+            report.warn(path, message="is never used: a success needs no fallback", hint="remove the rule")
         elif covering := _covering(rules[:i], rule):
             names, verb = ", ".join(f"fallbacks[{j}]" for j in covering), "matches" if len(covering) == 1 else "match"
-            report.warn(path, f"is never used: {names} {verb} first", hint="put the narrower rule first")
+            report.warn(path, message=f"is never used: {names} {verb} first", hint="put the narrower rule first")
         elif providers == (rule.to,):
-            report.warn(path, "is never used: it leads to the only provider", hint="add a provider, or remove the rule")
+            report.warn(
+                path, message="is never used: it leads to the only provider", hint="add a provider, or remove the rule"
+            )
         elif rule.retry == 0:
             message = (
                 "0 ends a dispatched task at a failure that matches, unless the request sets "
                 f"options.retry.max_attempts; only callers who report it in context.status get {shown(rule.to)}"
             )
-            report.warn(f"{path}.retry", message, hint="with 1, the default, a task continues on `to` once")
+            report.warn(f"{path}.retry", message=message, hint="with 1, the default, a task continues on `to` once")
 
 
 def _covering(earlier: tuple[Fallback, ...], later: Fallback) -> list[int]:
@@ -253,3 +257,13 @@ def _covering(earlier: tuple[Fallback, ...], later: Fallback) -> list[int]:
     failures = [s for s in later.statuses if s != "success"] or [""]
     first_matches = [next((i for i in broader if status_matches(earlier[i].statuses, s)), None) for s in failures]
     return [] if None in first_matches else sorted({i for i in first_matches if i is not None})
+
+
+def status_matches(statuses: tuple[str, ...], status: str) -> bool:
+    """Whether a rule's `when.status` covers a status. `5xx` covers 500 to 599; an empty list covers all."""
+    if not statuses:
+        return True
+    status = status.lower().removeprefix("http_")
+    if status in statuses:
+        return True
+    return len(status) == 3 and status.isdigit() and f"{status[0]}xx" in statuses

@@ -30,18 +30,18 @@ class Report:
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
 
-    def problem(self, path: str, message: str, *, hint: str = "") -> None:
+    def problem(self, path: str, *, message: str, hint: str = "") -> None:
         """Add a problem; the document will be refused."""
-        self.problems.append(Problem(path, message, hint=hint))
+        self.problems.append(Problem(path, message=message, hint=hint))
 
-    def warn(self, path: str, message: str, *, hint: str = "") -> None:
+    def warn(self, path: str, *, message: str, hint: str = "") -> None:
         """Add a warning; it does not refuse the document."""
-        self.warnings.append(Problem(path, message, hint=hint))
+        self.warnings.append(Problem(path, message=message, hint=hint))
 
-    def wrong_type(self, path: str, expected: str, value: JsonValue, *, hint: str = "") -> None:
+    def wrong_type(self, path: str, *, expected: str, value: JsonValue, hint: str = "") -> None:
         """Add a problem: the value has the wrong type."""
         actual = _TYPE_NAMES.get(type(value), "a number")
-        self.problem(path, f"expected {expected}, got {actual}", hint=hint)
+        self.problem(path, message=f"expected {expected}, got {actual}", hint=hint)
 
 
 class Kind(Protocol[T]):
@@ -62,7 +62,7 @@ def plain(value: float) -> int | float:
     return int(value) if value == int(value) else value
 
 
-class Int(Struct, frozen=True):
+class Int(Struct, frozen=True, kw_only=True):
     """A whole number in minimum..maximum. `30.0` is accepted, as in JSON Schema."""
 
     minimum: int
@@ -71,13 +71,13 @@ class Int(Struct, frozen=True):
     def read(self, value: JsonValue, path: str, report: Report) -> int | None:
         if isinstance(value, bool) or not isinstance(value, int | float):
             hint = f"write {value} without quotes" if isinstance(value, str) and value.isdigit() else ""
-            report.wrong_type(path, "a whole number", value, hint=hint)
+            report.wrong_type(path, expected="a whole number", value=value, hint=hint)
             return None
         if value != value // 1:
-            report.problem(path, f"{value} is not a whole number")
+            report.problem(path, message=f"{value} is not a whole number")
             return None
         if not self.minimum <= value <= self.maximum:
-            report.problem(path, f"{plain(value)} is outside {self.minimum}..{self.maximum}")
+            report.problem(path, message=f"{plain(value)} is outside {self.minimum}..{self.maximum}")
             return None
         return int(value)
 
@@ -88,7 +88,7 @@ class Int(Struct, frozen=True):
         return {"type": "integer", "minimum": self.minimum, "maximum": self.maximum}
 
 
-class Number(Struct, frozen=True):
+class Number(Struct, frozen=True, kw_only=True):
     """A number in minimum..maximum; with `positive`, above zero."""
 
     minimum: float
@@ -97,13 +97,13 @@ class Number(Struct, frozen=True):
 
     def read(self, value: JsonValue, path: str, report: Report) -> float | None:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            report.wrong_type(path, "a number", value)
+            report.wrong_type(path, expected="a number", value=value)
             return None
         if not self.minimum <= value <= self.maximum:
-            report.problem(path, f"{value} is outside {plain(self.minimum)}..{plain(self.maximum)}")
+            report.problem(path, message=f"{value} is outside {plain(self.minimum)}..{plain(self.maximum)}")
             return None
         if self.positive and value <= 0:
-            report.problem(path, "must be above 0")
+            report.problem(path, message="must be above 0")
             return None
         return float(value)
 
@@ -121,14 +121,14 @@ class Usd(Struct, frozen=True):
     maximum: int
 
     def read(self, value: JsonValue, path: str, report: Report) -> int | None:
-        usd = Number(0, self.maximum).read(value, path, report)
+        usd = Number(minimum=0, maximum=self.maximum).read(value, path, report)
         return None if usd is None else round(usd * MICRO)
 
     def write(self, value: int) -> JsonValue:
         return plain(value / MICRO)
 
     def schema(self) -> JsonObject:
-        return Number(0, self.maximum).schema()
+        return Number(minimum=0, maximum=self.maximum).schema()
 
 
 class Flag(Struct, frozen=True):
@@ -137,7 +137,7 @@ class Flag(Struct, frozen=True):
     def read(self, value: JsonValue, path: str, report: Report) -> bool | None:
         if isinstance(value, bool):
             return value
-        report.wrong_type(path, "true or false", value)
+        report.wrong_type(path, expected="true or false", value=value)
         return None
 
     def write(self, value: bool) -> JsonValue:
@@ -147,7 +147,7 @@ class Flag(Struct, frozen=True):
         return {"type": "boolean"}
 
 
-class Text(Struct, frozen=True):
+class Text(Struct, frozen=True, kw_only=True):
     """A string that matches the whole `pattern`; `what` describes the pattern in messages."""
 
     pattern: str
@@ -155,10 +155,10 @@ class Text(Struct, frozen=True):
 
     def read(self, value: JsonValue, path: str, report: Report) -> str | None:
         if not isinstance(value, str):
-            report.wrong_type(path, "a string", value)
+            report.wrong_type(path, expected="a string", value=value)
             return None
         if re.fullmatch(self.pattern, value) is None:
-            report.problem(path, f"{shown(value)} is not {self.what}")
+            report.problem(path, message=f"{shown(value)} is not {self.what}")
             return None
         return value
 
@@ -177,14 +177,14 @@ class Choice(Struct, Generic[E], frozen=True):
 
     def read(self, value: JsonValue, path: str, report: Report) -> E | None:
         if not isinstance(value, str):
-            report.wrong_type(path, "a string", value, hint=f"one of {self._allowed()}")
+            report.wrong_type(path, expected="a string", value=value, hint=f"one of {self._allowed()}")
             return None
         if value in self.later:
-            report.problem(path, f'"{value}" is not supported in this version', hint=self.later[value])
+            report.problem(path, message=f'"{value}" is not supported in this version', hint=self.later[value])
             return None
         word = next((w for w in self.words if w.value == value), None)
         if word is None:
-            report.problem(path, f"{shown(value)} is not one of {self._allowed()}")
+            report.problem(path, message=f"{shown(value)} is not one of {self._allowed()}")
         return word
 
     def write(self, value: E) -> JsonValue:
@@ -204,10 +204,10 @@ class Free(Struct, frozen=True):
 
     def read(self, value: JsonValue, path: str, report: Report) -> JsonObject | None:
         if not isinstance(value, dict):
-            report.wrong_type(path, "an object", value)
+            report.wrong_type(path, expected="an object", value=value)
             return None
         if _deeper_than(value, self.deepest):
-            report.problem(path, f"is nested deeper than {self.deepest} levels")
+            report.problem(path, message=f"is nested deeper than {self.deepest} levels")
             return None
         return value
 

@@ -9,8 +9,9 @@ from router.domain.policy.collections import ListOf
 from router.domain.policy.durations import Duration, duration_ms
 from router.domain.policy.fields import ENABLED
 from router.domain.policy.kinds import MICRO, Choice, Int, Number, Report, Text
-from router.domain.policy.model import Algorithm, Limit, OnStoreError, Resource, Scope, entry_id, is_estimated
+from router.domain.policy.model import Limit, entry_id
 from router.domain.policy.tables import Field, Nested, Row, Table, at, written
+from router.domain.policy.vocabulary import Algorithm, OnStoreError, Resource, Scope, is_estimated
 
 MAX_LIMITS: Final = 32
 LARGEST: Final = 10**15
@@ -27,18 +28,18 @@ class Mode(StrEnum):
     SHADOW = "shadow"
 
 
-LIMIT_ID = Text("[A-Za-z0-9_.:-]{1,128}", "a limit id: 1 to 128 of A-Z a-z 0-9 _ . : -")
+LIMIT_ID = Text(pattern="[A-Za-z0-9_.:-]{1,128}", what="a limit id: 1 to 128 of A-Z a-z 0-9 _ . : -")
 ID = Field("id", LIMIT_ID, "The limit's name in refusals and in the store; unique in the policy.")
 SCOPE = Field("scope", Choice(Scope), "Who shares the counter.")
 RESOURCE = Field("resource", Choice(Resource), "What the limit counts.")
 LIMIT = Field(
     "limit",
-    Number(0, LARGEST, positive=True),
+    Number(minimum=0, maximum=LARGEST, positive=True),
     "The most units in any window: a whole number; for cost, USD with up to six decimals.",
 )
 WINDOW = Field(
     "window",
-    Duration("1ms", LONGEST_WINDOW),
+    Duration(minimum="1ms", maximum=LONGEST_WINDOW),
     "No window of this length admits more than `limit`. Required, except for concurrency.",
     0,
 )
@@ -58,7 +59,7 @@ ON_STORE_ERROR = Field(
 )
 ESTIMATE = Field(
     "default_estimate",
-    Number(0, LARGEST),
+    Number(minimum=0, maximum=LARGEST),
     "Tokens, or USD of cost, that a request without an estimate reserves.",
     0.0,
 )
@@ -107,36 +108,36 @@ def _check(row: Row, path: str, report: Report) -> None:
     concurrent = resource is Resource.CONCURRENCY
     if concurrent and row.given(WINDOW):
         message = "does not apply to concurrency: a slot is free again when its task ends"
-        report.warn(at(path, "window"), message, hint="remove window")
+        report.warn(at(path, "window"), message=message, hint="remove window")
     if not concurrent and not row.given(WINDOW):
-        report.problem(at(path, "window"), "is required", hint='write a duration such as "60s"')
+        report.problem(at(path, "window"), message="is required", hint='write a duration such as "60s"')
     if row.get(ALGORITHM) is Algorithm.LOG:
         _check_log(row, path, report)
     maximum = _check_units(row.get(LIMIT), resource, at(path, "limit"), report)
     estimate = _check_units(row.get(ESTIMATE), resource, at(path, "default_estimate"), report)
     if maximum == 0:
         report.problem(
-            at(path, "limit"), "is below 0.000001 USD", hint="give an amount of at least a millionth of a USD"
+            at(path, "limit"), message="is below 0.000001 USD", hint="give an amount of at least a millionth of a USD"
         )
     elif maximum is not None and estimate is not None and estimate > maximum:
         message = "is above `limit`: no request without its own estimate would ever be admitted"
-        report.problem(at(path, "default_estimate"), message, hint="lower it, or raise `limit`")
+        report.problem(at(path, "default_estimate"), message=message, hint="lower it, or raise `limit`")
     if not is_estimated(resource) and row.given(ESTIMATE):
         message = f"does not apply to {resource.value}: a request counts 1"
-        report.problem(at(path, "default_estimate"), message, hint="remove default_estimate")
+        report.problem(at(path, "default_estimate"), message=message, hint="remove default_estimate")
     if resource is Resource.TOKENS and estimate == 0:
         message = "reserves nothing for a request without an estimate of its tokens"
-        report.warn(path, message, hint="set default_estimate")
+        report.warn(path, message=message, hint="set default_estimate")
 
 
 def _check_log(row: Row, path: str, report: Report) -> None:
     resource, maximum = row.get(RESOURCE), row.get(LIMIT)
     if resource is Resource.CONCURRENCY:
         message = "does not apply to concurrency: leases are counted exactly"
-        report.problem(at(path, "algorithm"), message, hint="remove algorithm")
+        report.problem(at(path, "algorithm"), message=message, hint="remove algorithm")
     elif resource is Resource.REQUESTS and maximum is not None and maximum > MAX_LOGGED:
         message = f"is above {MAX_LOGGED}, the capacity of a log"
-        report.problem(at(path, "limit"), message, hint='lower it, or set algorithm to "sliding"')
+        report.problem(at(path, "limit"), message=message, hint='lower it, or set algorithm to "sliding"')
 
 
 def _build(row: Row) -> Limit:
@@ -174,9 +175,9 @@ def _check_units(value: float | None, resource: Resource, path: str, report: Rep
     if value is None:
         return None
     if resource is not Resource.COST and value != int(value):
-        report.problem(path, f"{value} is not a whole number of {resource.value}")
+        report.problem(path, message=f"{value} is not a whole number of {resource.value}")
     elif _units(value, resource) > LARGEST:
-        report.problem(path, f"is above {LARGEST // MICRO} USD")
+        report.problem(path, message=f"is above {LARGEST // MICRO} USD")
     return _units(value, resource)
 
 
@@ -202,8 +203,12 @@ LIMITS = Field(
     (),
 )
 
-RATE = Field("requests_per_second", Number(0, 1_000_000, positive=True), "The average number of requests per second.")
-BURST = Field("burst", Int(1, 1_000_000), "The most requests at once; absent: the rate, rounded up.", 0)
+RATE = Field(
+    "requests_per_second",
+    Number(minimum=0, maximum=1_000_000, positive=True),
+    "The average number of requests per second.",
+)
+BURST = Field("burst", Int(minimum=1, maximum=1_000_000), "The most requests at once; absent: the rate, rounded up.", 0)
 
 
 def _rate_window(rate: float, burst: int) -> tuple[int, int]:
@@ -215,7 +220,7 @@ def _check_rate_limit(row: Row, path: str, report: Report) -> None:
     rate, burst = row.get(RATE), row.get(BURST)
     if rate and burst is not None and _rate_window(rate, burst)[1] > duration_ms(LONGEST_WINDOW):
         message = f"the window, burst / requests_per_second, is longer than {LONGEST_WINDOW}"
-        report.problem(path, message, hint="lower burst, or raise requests_per_second")
+        report.problem(path, message=message, hint="lower burst, or raise requests_per_second")
 
 
 def _build_rate_limit(row: Row) -> Limit | None:
@@ -253,7 +258,7 @@ def warn_pointless(limits: tuple[Limit, ...], report: Report) -> None:
             stricter := next((j for j, y in enumerate(limits) if i != j and _is_stricter(y, x, j < i)), None)
         ) is not None:
             report.warn(
-                f"limits[{i}]", f"can never refuse: limits[{stricter}] is at least as strict", hint="remove one"
+                f"limits[{i}]", message=f"can never refuse: limits[{stricter}] is at least as strict", hint="remove one"
             )
 
 

@@ -1,8 +1,6 @@
-"""A tenant's policies, compiled for `domain.plan`. Costs are integer micro-USD, durations are milliseconds."""
+"""A tenant's policies, compiled for `domain.decide.plan`. Costs are integer micro-USD, durations are milliseconds."""
 
-from enum import StrEnum
 from hashlib import blake2b
-from typing import assert_never
 
 import msgspec
 from msgspec import Struct
@@ -10,84 +8,21 @@ from msgspec.structs import force_setattr
 
 from router.domain.json import JsonObject
 from router.domain.levers import NO_HEAD, TenantHead
-from router.domain.plan_cache import PlanCache
+from router.domain.policy.plan_cache import PlanCache
+from router.domain.policy.vocabulary import (
+    Algorithm,
+    OnFail,
+    OnStoreError,
+    Resource,
+    Scope,
+    Selection,
+    Strategy,
+    WhenAllOpen,
+)
 
 DEFAULT_POLICY_ID = "default"
 DEFAULT_ATTEMPTS = 2
 ENTRY_BYTES = 8
-
-
-class Scope(StrEnum):
-    """Who shares the counter of a limit."""
-
-    TENANT = "tenant"
-    USER = "user"
-    POLICY = "policy"
-    PROVIDER = "provider"
-
-
-class Resource(StrEnum):
-    """What a limit counts."""
-
-    REQUESTS = "requests"
-    TOKENS = "tokens"
-    COST = "cost"
-    CONCURRENCY = "concurrency"
-
-
-def is_estimated(resource: Resource) -> bool:
-    """Whether a request's usage of the resource is an estimate until its result reports it."""
-    match resource:
-        case Resource.TOKENS | Resource.COST:
-            return True
-        case Resource.REQUESTS | Resource.CONCURRENCY:
-            return False
-        case _:
-            assert_never(resource)
-
-
-class Algorithm(StrEnum):
-    """How a limit counts.
-
-    `sliding`: in 12 sub-buckets; a unit is free again up to one bucket after its window. `log`: exact to the ms.
-    """
-
-    SLIDING = "sliding"
-    LOG = "log"
-
-
-class Selection(StrEnum):
-    """How candidates are ordered: by weight, or by learned latency and cost."""
-
-    WEIGHTED = "weighted"
-    BEST_SCORE = "best_score"
-
-
-class WhenAllOpen(StrEnum):
-    """What to do if every candidate's breaker is open.
-
-    `fail`: refuse. The others use the provider whose next probe is due first: `probe_one` for one probe at a time,
-    `last_resort` for every request.
-    """
-
-    FAIL = "fail"
-    PROBE_ONE = "probe_one"
-    LAST_RESORT = "last_resort"
-
-
-class OnStoreError(StrEnum):
-    """Whether a limit refuses or admits requests while the store is unavailable."""
-
-    DENY = "deny"
-    ALLOW = "allow"
-
-
-class OnFail(StrEnum):
-    """What happens if a validator rejects a request, or fails."""
-
-    BLOCK = "block"
-    WARN = "warn"
-    IGNORE = "ignore"
 
 
 def entry_id(*parts: str) -> bytes:
@@ -173,14 +108,6 @@ class Sticky(Struct, frozen=True):
 
     session_key: str = "session_id"
     ttl_ms: int = 600_000
-
-
-class Strategy(StrEnum):
-    """How the delay grows from one retry to the next."""
-
-    EXPONENTIAL = "exponential"
-    LINEAR = "linear"
-    FIXED = "fixed"
 
 
 class Backoff(Struct, frozen=True):

@@ -2,7 +2,8 @@
 
 from msgspec import Struct
 
-from router.domain.policy.model import Policy, Selection
+from router.domain.policy.model import Policy
+from router.domain.policy.vocabulary import Selection
 
 _TENTH = 0.001
 

@@ -79,7 +79,7 @@ class Table(Struct, frozen=True):
     def read(self, value: JsonValue, path: str, report: Report) -> Row | None:
         """Read the fields of an object; None if the value is not an object."""
         if not isinstance(value, dict):
-            report.wrong_type(path, f"an object ({self.what})", value)
+            report.wrong_type(path, expected=f"an object ({self.what})", value=value)
             return None
         before = len(report.problems)
         self._report_unknown_fields(value, path, report)
@@ -121,12 +121,12 @@ class Table(Struct, frozen=True):
             if name not in value:
                 continue
             if winner is not None:
-                report.warn(at(path, name), f"is ignored: `{winner}` is present", hint=f"remove `{name}`")
+                report.warn(at(path, name), message=f"is ignored: `{winner}` is present", hint=f"remove `{name}`")
                 continue
             winner = name
             row.put(field.name, kind.read(value[name], at(path, name), report))
         if winner is None and field.default is REQUIRED and value.get(self.switch or "") is not False:
-            report.problem(at(path, field.name), "is required", hint=field.doc)
+            report.problem(at(path, field.name), message="is required", hint=field.doc)
 
     def _report_unknown_fields(self, value: JsonObject, path: str, report: Report) -> None:
         field_names = [name for f in self.fields for name in (f.name, *(old for old, _ in f.old))]
@@ -139,7 +139,7 @@ class Table(Struct, frozen=True):
                     if similar
                     else f"the fields of {self.what} are {', '.join(f.name for f in self.fields)}"
                 )
-                report.problem(at(path, name), "unknown field", hint=hint)
+                report.problem(at(path, name), message="unknown field", hint=hint)
 
 
 def _described(field: Field[Any]) -> JsonObject:

@@ -24,29 +24,36 @@ class Admin(Group):
 
     principal: str = setting(
         _user,
-        "Actor in the audit for commands that change something.",
+        description="Actor in the audit for commands that change something.",
         default_text="(the operating system user)",
         pattern=r"^[^\x00-\x1f\x7f]{1,128}$",
     )
     admin_nats_read: Literal["token", "open"] = setting(
-        "token", "Whether the read-only admin subjects require a token."
+        "token", description="Whether the read-only admin subjects require a token."
     )
     admin_read_rate: int = setting(
         25,
-        "Administrative reads a second in each pod; further ones wait for up to two seconds, then get "
+        description="Administrative reads a second in each pod; further ones wait for up to two seconds, then get "
         "`service_overloaded`. Changes are not bounded.",
         ge=1,
         le=100_000,
     )
-    admin_reads_at_once: int = setting(4, "Administrative reads that run at a time in each pod.", ge=1, le=1_000)
-    viewer_token: SecretStr | None = setting(None, "Bearer token of role viewer, 32 characters or more.", min_length=16)
-    operator_token: SecretStr | None = setting(
-        None, "Bearer token of role operator, 32 characters or more.", min_length=16
+    admin_reads_at_once: int = setting(
+        4, description="Administrative reads that run at a time in each pod.", ge=1, le=1_000
     )
-    admin_token: SecretStr | None = setting(None, "Bearer token of role admin, 32 characters or more.", min_length=16)
+    viewer_token: SecretStr | None = setting(
+        None, description="Bearer token of role viewer, 32 characters or more.", min_length=16
+    )
+    operator_token: SecretStr | None = setting(
+        None, description="Bearer token of role operator, 32 characters or more.", min_length=16
+    )
+    admin_token: SecretStr | None = setting(
+        None, description="Bearer token of role admin, 32 characters or more.", min_length=16
+    )
     admin_tokens: SecretStr | None = setting(
         None,
-        "Tokens of named principals, each of 32 characters or more: `principal:role:token`, one per line or "
+        description="Tokens of named principals, each of 32 characters or more: `principal:role:token`, one per line "
+        "or "
         "comma-separated.",
     )
 

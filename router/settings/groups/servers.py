@@ -15,38 +15,46 @@ class Nats(Group):
 
     nats_url: NatsUrls = setting(
         ("nats://127.0.0.1:4222",),
-        "NATS servers, comma-separated; `tls://` in all of them for TLS. With `tls://`, or with any of the TLS "
+        description="NATS servers, comma-separated; `tls://` in all of them for TLS. With `tls://`, or with any of "
+        "the TLS "
         "settings below, a connection without TLS is never used.",
         min_length=1,
     )
-    nats_name: str = setting("router", "Connection name that the server shows.", min_length=1, max_length=128)
-    nats_user: str | None = setting(None, "User name for NATS.")
-    nats_password: SecretStr | None = setting(None, "Password of the NATS user.")
-    nats_token: SecretStr | None = setting(None, "Token for NATS, instead of a user.")
+    nats_name: str = setting(
+        "router", description="Connection name that the server shows.", min_length=1, max_length=128
+    )
+    nats_user: str | None = setting(None, description="User name for NATS.")
+    nats_password: SecretStr | None = setting(None, description="Password of the NATS user.")
+    nats_token: SecretStr | None = setting(None, description="Token for NATS, instead of a user.")
     nats_creds_file: ExistingFile | None = setting(
-        None, "Path of a .creds file (JWT and seed) for NATS, instead of a user."
+        None, description="Path of a .creds file (JWT and seed) for NATS, instead of a user."
     )
     nats_nkey_seed_file: ExistingFile | None = setting(
-        None, "Path of a file with the seed of an nkey for NATS, instead of a user."
+        None, description="Path of a file with the seed of an nkey for NATS, instead of a user."
     )
     nats_inbox_prefix: str = setting(
         "_INBOX",
-        "First tokens of this process's own inboxes, for users that may subscribe only to those (`router acl nats`).",
+        description="First tokens of this process's own inboxes, for users that may subscribe only to those (`router "
+        "acl nats`).",
         pattern=_TOKENS,
     )
     nats_js_domain: str | None = setting(
-        None, "JetStream domain, such as that of a hub behind a leaf node.", pattern=r"^[A-Za-z0-9_-]{1,64}$"
+        None,
+        description="JetStream domain, such as that of a hub behind a leaf node.",
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
     )
     nats_js_api_prefix: str | None = setting(
         None,
-        "First tokens of JetStream's API subjects, such as those of an import; instead of a domain.",
+        description="First tokens of JetStream's API subjects, such as those of an import; instead of a domain.",
         pattern=_TOKENS,
     )
-    nats_tls_ca: ExistingFile | None = setting(None, "CA bundle to verify the server's certificate.")
-    nats_tls_cert: ExistingFile | None = setting(None, "Client certificate for mutual TLS.")
-    nats_tls_key: ExistingFile | None = setting(None, "Key of the client certificate.")
+    nats_tls_ca: ExistingFile | None = setting(None, description="CA bundle to verify the server's certificate.")
+    nats_tls_cert: ExistingFile | None = setting(None, description="Client certificate for mutual TLS.")
+    nats_tls_key: ExistingFile | None = setting(None, description="Key of the client certificate.")
     nats_tls_first: bool = setting(
-        False, "Start TLS before the server's first line, for servers with `handshake_first`; nothing is in clear text."
+        False,
+        description="Start TLS before the server's first line, for servers with `handshake_first`; nothing is in "
+        "clear text.",
     )
 
 
@@ -55,43 +63,50 @@ class Redis(Group):
 
     redis_url: RedisUrl = setting(
         "redis://127.0.0.1:6379/0",
-        "Redis server, or any node of the cluster; `rediss://` for TLS, `unix:///path` for a socket. Parameters: db, "
+        description="Redis server, or any node of the cluster; `rediss://` for TLS, `unix:///path` for a socket. "
+        "Parameters: db, "
         "username, password, ssl_ca_certs, ssl_certfile, ssl_keyfile, ssl_cert_reqs, ssl_check_hostname.",
     )
-    redis_cluster: bool = setting(False, "The server is a Redis Cluster; each partition's calls go to its node.")
-    redis_replica_url: RedisUrl | None = setting(
-        None, "Replica for audit reads and exports, so that they do not slow decisions; not with a cluster."
+    redis_cluster: bool = setting(
+        False, description="The server is a Redis Cluster; each partition's calls go to its node."
     )
-    redis_username: str | None = setting(None, "ACL user of Redis.")
-    redis_password: SecretStr | None = setting(None, "Password of the Redis user.")
-    redis_tls_ca: ExistingFile | None = setting(None, "CA bundle to verify the server's certificate.")
-    redis_tls_cert: ExistingFile | None = setting(None, "Client certificate for mutual TLS.")
-    redis_tls_key: ExistingFile | None = setting(None, "Key of the client certificate.")
+    redis_replica_url: RedisUrl | None = setting(
+        None, description="Replica for audit reads and exports, so that they do not slow decisions; not with a cluster."
+    )
+    redis_username: str | None = setting(None, description="ACL user of Redis.")
+    redis_password: SecretStr | None = setting(None, description="Password of the Redis user.")
+    redis_tls_ca: ExistingFile | None = setting(None, description="CA bundle to verify the server's certificate.")
+    redis_tls_cert: ExistingFile | None = setting(None, description="Client certificate for mutual TLS.")
+    redis_tls_key: ExistingFile | None = setting(None, description="Key of the client certificate.")
     redis_tls_insecure: bool = setting(
         False,
-        "Permit URL parameters that weaken TLS (`ssl_cert_reqs=none`, `ssl_check_hostname=false`); each start logs "
+        description="Permit URL parameters that weaken TLS (`ssl_cert_reqs=none`, `ssl_check_hostname=false`); each "
+        "start logs "
         "them.",
     )
     redis_sentinels: Sentinels = setting(
         (),
-        "Redis Sentinels as host:port, comma-separated; the pods follow the primary that they name. Scheme, login, "
+        description="Redis Sentinels as host:port, comma-separated; the pods follow the primary that they name. "
+        "Scheme, login, "
         "database and TLS of ROUTER_REDIS_URL stay, its host and port are not used.",
     )
     redis_sentinel_master: str = setting(
-        "mymaster", "Name of the primary in the sentinels' configuration.", pattern=r"^[A-Za-z0-9._-]{1,64}$"
+        "mymaster",
+        description="Name of the primary in the sentinels' configuration.",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
     )
-    redis_sentinel_username: str | None = setting(None, "ACL user of the sentinels.")
-    redis_sentinel_password: SecretStr | None = setting(None, "Password of the sentinels.")
-    redis_sentinel_tls: bool = setting(False, "The sentinels speak TLS.")
+    redis_sentinel_username: str | None = setting(None, description="ACL user of the sentinels.")
+    redis_sentinel_password: SecretStr | None = setting(None, description="Password of the sentinels.")
+    redis_sentinel_tls: bool = setting(False, description="The sentinels speak TLS.")
     redis_sentinel_tls_ca: ExistingFile | None = setting(
-        None, "CA bundle to verify the sentinels' certificates; none: ROUTER_REDIS_TLS_CA."
+        None, description="CA bundle to verify the sentinels' certificates; none: ROUTER_REDIS_TLS_CA."
     )
     redis_sentinel_tls_cert: ExistingFile | None = setting(
-        None, "Client certificate for the sentinels; none: ROUTER_REDIS_TLS_CERT."
+        None, description="Client certificate for the sentinels; none: ROUTER_REDIS_TLS_CERT."
     )
-    redis_sentinel_tls_key: ExistingFile | None = setting(None, "Key of that certificate.")
+    redis_sentinel_tls_key: ExistingFile | None = setting(None, description="Key of that certificate.")
     allow_eviction: bool = setting(
-        False, "Start even if the server may evict keys (its maxmemory-policy is not noeviction)."
+        False, description="Start even if the server may evict keys (its maxmemory-policy is not noeviction)."
     )
     redis_maxmemory_policy: (
         Literal[
@@ -107,6 +122,9 @@ class Redis(Group):
         | None
     ) = setting(
         None,
-        "maxmemory-policy of servers that do not say theirs (INFO is blocked); where INFO says it, INFO counts.",
+        description="maxmemory-policy of servers that do not say theirs (INFO is blocked); where INFO says it, INFO "
+        "counts.",
     )
-    wait_replicas: int = setting(0, "Replicas that must have a write before it is answered (Redis WAIT).", ge=0, le=10)
+    wait_replicas: int = setting(
+        0, description="Replicas that must have a write before it is answered (Redis WAIT).", ge=0, le=10
+    )

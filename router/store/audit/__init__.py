@@ -1,1 +1,1 @@
-"""A tenant's audit log: reading it, its retention, and what it says about requests and unknown tenants."""
+"""A tenant's audit log: reading, retention, facts about requests, and the log of unknown tenants."""

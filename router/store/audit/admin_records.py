@@ -2,7 +2,7 @@
 
 from msgspec import msgpack
 
-from router.domain.audit import ActFeatures, Actor
+from router.domain.audit.records import ActFeatures, Actor
 
 KEEP_MS = 8 * 86_400_000
 """The minimum time that the record of an admin act is kept when no setting says otherwise."""

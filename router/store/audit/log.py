@@ -17,7 +17,15 @@ from struct import Struct as Layout
 
 from msgspec import msgpack
 
-from router.domain.audit import (
+from router.domain.audit.entries import (
+    ADMIN_ACTIONS,
+    DECISIONS,
+    act_entry,
+    decision_entry,
+    half_opened_entry,
+    task_entry,
+)
+from router.domain.audit.records import (
     ActFeatures,
     AuditEntry,
     AuditQuery,
@@ -26,18 +34,10 @@ from router.domain.audit import (
     DecisionFeatures,
     TaskFeatures,
 )
-from router.domain.audit_entries import (
-    ADMIN_ACTIONS,
-    DECISIONS,
-    act_entry,
-    decision_entry,
-    half_opened_entry,
-    task_entry,
-)
-from router.domain.candidates import Offer
+from router.domain.decide.candidates import Offer
+from router.domain.decide.outcome import NOTHING_OBSERVED, Observations
 from router.domain.json import JsonObject
-from router.domain.outcome import NOTHING_OBSERVED, Observations
-from router.domain.task import Action
+from router.domain.tasks.task import Action
 from router.errors import InvalidInput, Problem
 from router.store.keys import Keys
 from router.store.packing import DAMAGE, FORMAT, FormatError, offer_in, seen
@@ -102,7 +102,7 @@ class RedisAudit:
             at = "{}-{}".format(*place(entry_id))
         except ValueError as fault:
             raise InvalidInput(
-                [Problem("id", f"{entry_id!r} is not an entry of a log", hint="such as 1700000000000-0")]
+                [Problem("id", message=f"{entry_id!r} is not an entry of a log", hint="such as 1700000000000-0")]
             ) from fault
         rows = await self._read(command="XRANGE", tenant_id=tenant_id, first=at, last=at, maximum=1)
         return readable(tenant_id, rows[0]) if rows else None
@@ -202,7 +202,7 @@ def made_record(raw: bytes) -> tuple[bytes, DecisionFeatures]:
 
 
 def _split(raw: bytes, count: int) -> tuple[Observations, Offer | None, bytes]:
-    """What the row of a decision saw, the offer of the chosen candidate, and the packed features."""
+    """The observations of a decision's row, the offer of the chosen candidate, and the packed features."""
     packed = raw[_HEAD.size + count :]
     if raw[0] == FORMAT:
         return NOTHING_OBSERVED, None, packed

@@ -1,8 +1,8 @@
-"""What the audit log says of the request of a decision, found by the moment of the decision.
+"""Facts about the request of a decision, read from the audit log by the time of the decision.
 
-An answer holds few bytes, because there are millions of them: only those of metered requests name their request. The
-audit record of every decision does. The answer tells when it was stored: by the moment of its reservations, or by its
-time to live. The second is as exact as the pod's idea of Redis time, which lags by at most one call.
+A stored answer is small, because there are millions of them: only answers of metered requests name their request. The
+audit record of every decision does. The time when an answer was stored follows from the time of its reservations, or
+from its TTL. The second is as exact as the pod's estimate of Redis time, which lags by at most one call.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,9 +10,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from router.domain.decide.outcome import RequestFacts, StoredAnswer
 from router.domain.ids import name_in
-from router.domain.outcome import RequestFacts, StoredAnswer
-from router.domain.task import Action, Unreadable
+from router.domain.tasks.task import Action, Unreadable
 from router.store.audit.log import made_record
 from router.store.keys import Keys
 from router.store.packing import FormatError
@@ -20,10 +20,10 @@ from router.store.servers.nodes import Nodes
 from router.store.servers.reads import read_each
 
 MAX_RECORDS = 4_096
-"""Records that are looked through for a decision; one behind them is not found.
+"""The maximum number of records that are searched for a decision; a record beyond them is not found.
 
-They are those of a few ms of one tenant. Redis makes about 100 decisions in a ms, those of all tenants together, so the
-search ends before its bound unless this pod's idea of Redis time is off by over 30 ms.
+They cover a few ms of one tenant. Redis makes about 100 decisions in a ms, over all tenants, so the search ends before
+this bound unless this pod's estimate of Redis time is wrong by more than 30 ms.
 """
 _PAGE = 128
 _EARLY_MS, _LATE_MS = 5, 250
@@ -38,10 +38,10 @@ async def request_facts(
     idempotency_ms: int,
     now_ms: Callable[[str], float],
 ) -> list[RequestFacts | None]:
-    """Read what the audit logs say of the requests of these decisions, in order; None: there is no record.
+    """Read the facts about the requests of these decisions, in order; None: there is no record.
 
-    Two round trips; more only for a tenant that has more than 128 records in that moment. `idempotency_ms`: the time to
-    live of a fresh answer. `now_ms`: Redis time for a tenant.
+    Takes two round trips, and more only for a tenant with more than 128 records at that time. `idempotency_ms`: the TTL
+    of a fresh answer. `now_ms`: Redis time for a tenant.
 
     :raises StoreError: Redis did not answer.
     """
@@ -79,7 +79,7 @@ class _Search(Struct):
     found: RequestFacts | None = None
 
     def take(self, page: Any) -> None:
-        """Look through a page of the log."""
+        """Search a page of the log."""
         if isinstance(page, Unreadable):
             self.is_over = True
             return

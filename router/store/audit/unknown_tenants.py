@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import msgpack
 
-from router.domain.audit import AuditEntry, UnknownTenant
-from router.domain.task import Action
+from router.domain.audit.records import AuditEntry, UnknownTenant
+from router.domain.tasks.task import Action
 from router.store.decide.link import Command
 from router.store.keys import Keys
 from router.store.packing import FORMAT

@@ -31,9 +31,9 @@ class LaneHooks(Struct):
     """Callbacks for a lane's events: a call (script, seconds, rows), a missed deadline, down or up (why), a late row.
 
     `on_refused`: the node answers, but refuses whole calls (why), or accepts them again (None). Its first argument
-    stands for the lane and is always the same object. `on_clock_step`: Redis' clock was stepped by so many ms, see
-    `decide.clock`. `on_still_down`: a further try to connect failed (why). `on_unconfirmed`: too few replicas have
-    confirmed a call (its script) in time.
+    identifies the lane and is always the same object. `on_clock_step`: Redis' clock was stepped by so many ms, see
+    `decide.clock`. `on_still_down`: a further try to connect failed (why). `on_unconfirmed`: too few
+    replicas have confirmed a call (its script) in time.
     """
 
     on_call: Callable[[str, float, int], None]
@@ -63,7 +63,7 @@ class Availability:
         self.down = False
 
     def set_down(self, why: str) -> None:
-        """Mark the node as down; a change is reported, and why it stays down."""
+        """Mark the node as down. Reports the change, or why the node stays down."""
         if not self.down:
             self.down = True
             self._hooks.on_down(True, why)
@@ -101,6 +101,6 @@ class Availability:
             self._hooks.on_refused(self, None)
 
     def retire(self) -> None:
-        """The node has no partition any more: it counts neither as down nor as refusing."""
+        """Count the node neither as down nor as refusing: it has no partition any more."""
         self.set_up("its node has left")
         self.call_accepted()

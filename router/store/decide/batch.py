@@ -1,14 +1,13 @@
-"""What waits for one call: callers, their packed rows, and the keys that the rows name."""
+"""The content of one call: callers, their packed rows, and the keys that the rows name."""
 
 import logging
 from collections.abc import Callable
 
 from msgspec import Struct
 
-from router.domain.outcome import Outcome
-from router.domain.plan import Plan
-from router.domain.request import DecideRequest
-from router.domain.task import Reservation
+from router.domain.decide.outcome import Outcome, Reservation
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import DecideRequest
 from router.store.keys import TenantKeys
 from router.store.packing import NO_STAMP
 
@@ -18,8 +17,8 @@ log = logging.getLogger(__name__)
 class WaitingRow(Struct):
     """A caller that waits for its row until `expires` (monotonic ms). Rows of one `group` may go in one call.
 
-    `attempt` above 1: the next attempt of a task, with what its first one has `reserved`. `preview`: nothing is
-    written, but for a claim of `claim_ms`.
+    `attempt` above 1: the next attempt of a task, with what its first one has `reserved`. `preview`: nothing is written
+    except a claim of `claim_ms`.
     """
 
     request: DecideRequest
@@ -39,11 +38,11 @@ class WaitingRow(Struct):
 
     @property
     def answered(self) -> bool:
-        """Whether the caller has had its answer."""
+        """Whether the caller has its answer."""
         return self.done is _answered
 
     def tell(self, what: Outcome, stamp: bytes = NO_STAMP) -> None:
-        """Answer the caller; whatever is told later goes nowhere."""
+        """Answer the caller; later answers are dropped."""
         done, self.done = self.done, _answered
         try:
             done(what, stamp)
@@ -52,7 +51,7 @@ class WaitingRow(Struct):
 
 
 def _answered(_outcome: Outcome, _stamp: bytes) -> None:
-    """In the place of a caller who has had an answer already."""
+    """Stands in for a caller that already has its answer."""
 
 
 class Batch:
@@ -62,7 +61,7 @@ class Batch:
 
     def __init__(self) -> None:
         self.index: dict[bytes, int] = {}
-        # Indexes of what nearly every row of a tenant names: head, state, audit.
+        # Indexes of the keys that nearly every row of a tenant names: head, state, audit.
         self.tenants: dict[str, tuple[int, int, int]] = {}
         self.rows: list[bytes] = []
         self.waiting: list[WaitingRow] = []
@@ -85,11 +84,11 @@ class Batch:
         return known
 
     def answer(self, what: Outcome) -> None:
-        """One answer for all."""
+        """Give all callers the same answer."""
         for w in self.waiting:
             w.tell(what)
 
     def command(self, call: tuple[bytes, bytes], header: bytes) -> bytes:
-        """The whole command on the wire: RESP bulk strings. redis-py would take 1.6 µs a row for this, it takes 0.4."""
+        """The whole command on the wire, in RESP bulk strings. It costs 0.4 µs a row; redis-py takes 1.6 µs."""
         arguments = (*call, b"%d" % len(self.index), *self.index, header, *self.rows)
         return b"*%d\r\n" % len(arguments) + b"".join([b"$%d\r\n%b\r\n" % (len(a), a) for a in arguments])

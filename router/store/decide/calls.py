@@ -1,8 +1,8 @@
 """Calls of the decide script on the wire: the content of one write, and which reply belongs to which batch.
 
-A write has UNLINKs of unused work items, then for each batch SETs of its work items and one call. A work item is set
-with a short life before the call that needs it. The script extends the life for an admitted row; the work items of
-other rows are removed by the next write, or expire.
+A write contains UNLINKs of unused work items. Then come, for each batch, SETs of its work items and one call. A work
+item is set with a short life before the call that needs it. The script extends the life for an admitted row; the work
+items of other rows are removed by the next write, or expire.
 """
 
 import logging
@@ -129,10 +129,11 @@ class Calls:
         return reply
 
     async def _replicated(self, batches: list[Batch]) -> bool:
-        """Whether enough replicas have everything that the replies say.
+        """Whether enough replicas have all writes that the replies depend on.
 
-        WAIT covers this connection's own writes only. A replay writes nothing, and repeats what another pod wrote
-        perhaps a millisecond ago. So something is written first: it comes behind all that in the replication stream.
+        WAIT covers only this connection's own writes. A replay writes nothing, and repeats what another pod wrote
+        perhaps a millisecond ago. So this method writes a key first: it follows the other pod's write in the
+        replication stream.
         """
         required = self._settings.wait_replicas
         if not required or not batches:

@@ -12,10 +12,10 @@ _DRIFT = 0.001
 class RedisClock:
     """Redis time in ms: that of the last reply plus the time since. `offset_ms` is None before the first reply.
 
-    Redis read the time of a reply at some moment between the call and the answer. So the true offset lies in a range,
-    which a slow reply makes wide and never wrong. When the ranges of two replies are more than a second apart, Redis'
-    clock was stepped (or this pod's host stood still): `on_step` is called with the distance in ms, below 0 for a step
-    back.
+    Redis read the time of a reply at some moment between the call and its reply. So the true offset lies in a range; a
+    slow reply makes the range wide, never wrong. When the ranges of two replies are more than a second apart, Redis'
+    clock was stepped (or this pod's host was suspended). `on_step` is then called with the distance in ms, below 0 for
+    a step back.
     """
 
     __slots__ = ("_answered_s", "_highest_ms", "_loop", "_on_step", "offset_ms")
@@ -32,7 +32,7 @@ class RedisClock:
         return time.time() * 1000 if offset is None else self._loop.time() * 1000 + offset
 
     def set(self, seconds: int, micros: int, sent_s: float) -> None:
-        """A reply that has just arrived carries this time; its call was sent at `sent_s` (the loop's time)."""
+        """Learn the time of a reply that has just arrived; its call was sent at `sent_s` (the loop's time)."""
         now_s = self._loop.time()
         offset = seconds * 1000 + micros / 1000 - now_s * 1000
         before, highest_before = self.offset_ms, self._highest_ms
@@ -46,5 +46,5 @@ class RedisClock:
         self._answered_s = now_s
 
     def forget(self) -> None:
-        """Ask for the time again before the next row is sent."""
+        """Drop the estimate, so that the time is asked for before the next row is sent."""
         self.offset_ms = None

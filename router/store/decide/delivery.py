@@ -6,8 +6,8 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from router.domain.decide.outcome import Unavailable
 from router.domain.ids import task_id
-from router.domain.outcome import Unavailable
 from router.errors import OutcomeUnknown
 from router.store.decide.availability import Availability, LaneHooks
 from router.store.decide.batch import Batch, WaitingRow
@@ -44,8 +44,8 @@ class Delivery:
         self._unused_jobs: list[bytes] = []
 
     def take_unused_jobs(self) -> list[bytes]:
-        """Keys of work items whose rows were refused or replayed. The next pipeline removes them, before they would
-        expire.
+        """Keys of work items whose rows were refused or replayed. The next pipeline removes them, so that they need not
+        wait to expire.
         """
         keys, self._unused_jobs = self._unused_jobs, []
         return keys
@@ -83,9 +83,9 @@ class Delivery:
                     w.tell(outcome(row, code, w.decision), stamp)
 
     def _refused(self, batch: Batch, refusal: ResponseError) -> None:
-        """A whole call was refused (out of memory, loading, a replica), so nothing was executed.
+        """Answer the callers of a refused call (out of memory, loading, a replica): nothing was executed.
 
-        The exception is a bug in the script, whose message names a line: rows before it may have been executed.
+        The exception is a bug in the script, whose message names a line: some rows may have been executed.
         """
         if self._redirect(batch, refusal):
             return
@@ -94,8 +94,8 @@ class Delivery:
         batch.answer(Unavailable(sent=any(code in why for code in _SCRIPT_ERRORS)))
 
     def _late(self, w: WaitingRow) -> None:
-        """The row arrived after its `not_after`, so it wrote nothing. If its caller still waits, the estimate of Redis
-        time was old: send the row again, once.
+        """Handle a row that arrived after its `not_after` and wrote nothing. If its caller still waits, the estimate of
+        Redis time was old: send the row again, once.
         """
         self._hooks.on_late()
         if w.answered:

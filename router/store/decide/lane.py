@@ -8,7 +8,7 @@ A row is packed into an open batch (`RowQueue`), then sent (`Calls`), then answe
                        ▼
                      down: rows are refused at once ──PING answered in time──▶ idle
 
-Why it is so:
+Why it works this way:
 
 - One pipeline in flight: replies arrive in the order of the calls, no partition has two calls at once, and rows that
   arrive meanwhile share the next call. Under load calls become larger instead of more numerous.
@@ -31,7 +31,7 @@ from typing import Any
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ReadOnlyError, ResponseError
 
-from router.domain.outcome import RowFault, Unavailable
+from router.domain.decide.outcome import RowFault, Unavailable
 from router.errors import OutcomeUnknown, StoreError
 from router.store.decide.availability import Availability, LaneHooks
 from router.store.decide.batch import Batch, WaitingRow
@@ -75,7 +75,8 @@ class Lane:
             settings, hooks, self._availability, self._clock, redirect=redirect, resubmit=self.submit
         )
         self._task: asyncio.Task[None] | None = None
-        # Rows that are sent, or answered and not yet delivered: they get an answer also when the lane breaks or closes.
+        # Callers whose rows are sent, or whose reply is not yet delivered: they get an answer even if the lane breaks
+        # or closes.
         self._flying: list[Batch] = []
         self._closing = False
         self._opening = False
@@ -152,7 +153,7 @@ class Lane:
             self._lost([], fault)
         else:
             if self._answered(started) <= self.deadline_s and not isinstance(reply, ResponseError):
-                # Moments of tasks are Redis time on a pod that decides nothing, too.
+                # Times of tasks are Redis time, also on a pod that decides nothing.
                 self._clock.set(int(reply[0]), int(reply[1]), started)
         finally:
             deadlines.cancel()
@@ -226,14 +227,14 @@ class Lane:
                 return
 
     def _answered(self, started: float) -> float:
-        """Note that a call has its replies. Returns how long it took, in seconds."""
+        """Record that a call has its replies. Returns its duration in seconds."""
         elapsed = self.loop.time() - started
         if elapsed <= self.deadline_s:
             self._availability.answered_in_time()
         return elapsed
 
     def missed(self, batches: list[Batch]) -> None:
-        """A further deadline of a call has passed: answer its rows. After several in a row, the lane is down."""
+        """Answer the rows of a call when a further deadline has passed. After several in a row, the lane is down."""
         for b in batches:
             b.answer(Unavailable(sent=True))
         if self._availability.deadline_missed():
@@ -251,7 +252,7 @@ class Lane:
                 w.tell(Unavailable(sent=sent))
 
     def _lost(self, batches: list[Batch], fault: StoreError) -> None:
-        """The connection is lost: answer the rows in flight and those that wait."""
+        """Answer the rows in flight and the waiting rows: the connection is lost."""
         self._availability.set_down(str(fault))
         sent = isinstance(fault, OutcomeUnknown)
         for b in batches:
@@ -297,7 +298,7 @@ class Lane:
         return True
 
     async def retire(self) -> None:
-        """The node has no partition any more: close the lane, and do not count it as down."""
+        """Close the lane of a node that has no partition any more; it does not count as down."""
         await self.close()
         self._availability.retire()
 

@@ -1,11 +1,11 @@
 """Which lane the rows of a partition take, and what happens when a Cluster moves a partition.
 
 A partition has one hash tag, so it lies in one slot of one node. The map of partitions to lanes is filled on first use
-and cleared when it proves to be old. A node that refuses a call names the reason, and executes nothing:
+and cleared when it is found to be out of date. A node that refuses a call names the reason, and executes nothing:
 
 - MOVED: the slot belongs to another node. The call is sent to that node, and the slots are loaded again. Lanes of nodes
   without partitions are closed.
-- ASK: the slot is moving, and the call's keys are at the other node or new. Only this call goes there, with ASKING.
+- ASK: the slot is moving, and the call's keys are new or at the other node. Only this call goes there, with ASKING.
 - MOVED or ASK without a host name (`store.servers.endpoints`): the slots are loaded again, and the call is sent
   again after a few ms.
 - TRYAGAIN: the slot is moving, and some of the call's keys are new or at the other node. The call is sent again after a
@@ -85,7 +85,7 @@ class Lanes:
         return lane
 
     async def renew(self) -> None:
-        """Replace the connection of each lane, one at a time, by one with the present credentials of the nodes.
+        """Replace the connection of each lane, one at a time, by one with the current credentials of the nodes.
 
         :raises StoreUnavailable: a node refuses them; its lane keeps the old connection.
         """
@@ -93,7 +93,9 @@ class Lanes:
             await lane.renew(self._nodes.connections(address))
 
     def use(self, script: Script) -> None:
-        """Call another form of the script, from the next lane on: before `open`, or when no lane has one yet."""
+        """Set the form in which lanes created from now on call the script. Call it before `open`, or before the first
+        row.
+        """
         self._script = script
 
     @property
@@ -107,7 +109,7 @@ class Lanes:
             # One server. Its client says at the next start that it is a node of a Cluster.
             return False
         if isinstance(refusal, ReadOnlyError):
-            # The primary is another one now. Nothing was executed; the callers may repeat.
+            # The primary has moved. Nothing was executed, so the callers may retry.
             self._learn_slots()
             return False
         if isinstance(refusal, (MovedError, HostUnknownError)):
@@ -146,7 +148,7 @@ class Lanes:
             self._refreshing = None
 
     def tick(self) -> None:
-        """Notice an outage, or its end, without waiting for a request. Call it about once a second.
+        """Detect an outage, or its end, without a request. Call it about once a second.
 
         While a node is down, the slots are loaded again from the other nodes: its slots may have a new owner. A primary
         that sentinels name is asked for every time.

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 
-from router.domain.decision import PinState, Reason
-from router.domain.ids import name_in, partition_in
-from router.domain.outcome import (
+from router.domain.decide.decision import PinState, Reason
+from router.domain.decide.outcome import (
     NOTHING_OBSERVED,
     Admitted,
     Busy,
@@ -16,6 +15,7 @@ from router.domain.outcome import (
     RowFault,
     TenantOff,
 )
+from router.domain.ids import name_in, partition_in
 from router.store.packing import FormatError, remembered, seen
 from router.store.scripts import layouts
 
@@ -100,5 +100,5 @@ _READERS: dict[int, Callable[[bytes, bytes], Outcome]] = {
 
 
 def outcome(reply: bytes, code: int, decision: bytes) -> Outcome:
-    """What one row came to. `decision` is the id that the row proposed; a replay brings its own."""
+    """The outcome of one row. `decision` is the id that the row proposed; a replay has the stored one."""
     return _READERS[code](reply, decision)

@@ -1,12 +1,13 @@
-"""What a row says of its request: the facts that outlive it, its reservations, and the keys of its charges."""
+"""The parts of a row about its request: facts for later, reservations, and the keys of its charges."""
 
-from router.domain.candidates import Charge
-from router.domain.decision import Reason
-from router.domain.outcome import RequestFacts
-from router.domain.plan import Plan
-from router.domain.policy.model import Algorithm, Resource, Scope, provider_entry
-from router.domain.request import DecideRequest
-from router.domain.task import Reservation, TaskFacts
+from router.domain.decide.candidates import Charge
+from router.domain.decide.decision import Reason
+from router.domain.decide.outcome import RequestFacts, Reservation
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import DecideRequest
+from router.domain.policy.model import provider_entry
+from router.domain.policy.vocabulary import Algorithm, Resource, Scope
+from router.domain.tasks.task import TaskFacts
 from router.store.decide.batch import WaitingRow
 from router.store.decide.row_parts import PolicyPart
 from router.store.keys import TenantKeys
@@ -23,7 +24,7 @@ _LOG = Algorithm.LOG
 
 
 def failed_provider(w: WaitingRow) -> bytes | None:
-    """The entry of the provider that the caller of a session reports as failed.
+    """The entry of the provider that a session's caller reports as failed.
 
     A caller that names none means the one that it was sent to: that is the pin's, if a fallback rule leads elsewhere.
     """
@@ -36,7 +37,7 @@ def failed_provider(w: WaitingRow) -> bytes | None:
 
 
 def charged_key(keys: TenantKeys, charge: Charge) -> bytes:
-    """Where a charge is counted, unless that is the tenant's own state."""
+    """The key in which a charge is counted, unless that is the tenant's own state."""
     limit = charge.limit
     if limit.resource is _CONCURRENCY:
         return keys.lease(b"%b:%b" % (limit.entry, charge.owner.encode()))
@@ -51,7 +52,9 @@ def charged_key(keys: TenantKeys, charge: Charge) -> bytes:
 
 
 def reservations_of(plan: Plan, part: PolicyPart) -> tuple[Reservation, ...]:
-    """What a result will settle: estimates of tokens and cost, and leases. Requests are spent for good."""
+    """The reservations that a result will settle: estimates of tokens and cost, and leases. Requests are never given
+    back.
+    """
     found = []
     for i in part.reserving:
         c = plan.charges[i]
@@ -61,7 +64,7 @@ def reservations_of(plan: Plan, part: PolicyPart) -> tuple[Reservation, ...]:
     if not part.by_candidate:
         return tuple(found)
     for candidate in plan.candidates[:1]:
-        # The chosen provider is known to the script only; its name is in the answer, its own cost stands for −1.
+        # Only the script knows the chosen provider. Its name is in the answer, and −1 stands for its own cost.
         for x in candidate.charges:
             limit = x.limit
             if limit.resource is not Resource.REQUESTS:
@@ -75,7 +78,7 @@ def reservations_of(plan: Plan, part: PolicyPart) -> tuple[Reservation, ...]:
 
 
 def request_facts(request: DecideRequest) -> RequestFacts:
-    """What the remembered answer of a metered request keeps of it."""
+    """The ids and the type that the stored answer of a metered request keeps."""
     c = request.correlation
     return RequestFacts(
         request.request_id,

@@ -1,7 +1,7 @@
-"""What is the same for many rows, packed once: of a policy, and of each order of its candidates.
+"""Parts that are the same for many rows, packed once: those of a policy, and those of each order of its candidates.
 
 `plan` hands out the same tuples for the same candidates, so an object's identity is enough to find its packed form.
-Parts live as long as their policy: a pod that drops a policy drops what was packed of it.
+Parts live as long as their policy: a pod that drops a policy drops its packed parts too.
 """
 
 from typing import assert_never
@@ -10,10 +10,11 @@ from weakref import ref
 import msgspec
 from msgspec import Struct, msgpack
 
-from router.domain.audit import policy_frame
-from router.domain.candidates import Candidate
-from router.domain.plan import Plan
-from router.domain.policy.model import AUDIT_QUOTA_ID, Algorithm, Limit, Resource, Scope, StoredPolicy, WhenAllOpen
+from router.domain.audit.records import policy_frame
+from router.domain.decide.candidates import Candidate
+from router.domain.decide.plan import Plan
+from router.domain.policy.model import AUDIT_QUOTA_ID, Limit, StoredPolicy
+from router.domain.policy.vocabulary import Algorithm, Resource, Scope, WhenAllOpen
 from router.store.packing import offer, tail_head
 from router.store.scripts import layouts
 
@@ -27,7 +28,8 @@ _pack = msgpack.Encoder().encode
 
 
 class LimitPart(Struct, frozen=True):
-    """What every charge of a limit has: all but key index and units. `reserves`: a result settles it.
+    """The part of a charge that depends only on its limit: all but key index and units. `reserves`: a result settles
+    it.
 
     `of_tenant`: it is counted in the tenant's own state.
     """
@@ -38,7 +40,9 @@ class LimitPart(Struct, frozen=True):
 
 
 class OrderPart(Struct, frozen=True):
-    """Candidates in one order: `packed` unless they name keys; `frame` is what the audit keeps of policy and order."""
+    """Candidates in one order. `packed` is None if they name keys; `frame` is the part of the audit record about policy
+    and order.
+    """
 
     candidates: tuple[Candidate, ...]
     packed: bytes | None
@@ -46,7 +50,7 @@ class OrderPart(Struct, frozen=True):
 
 
 class PolicyPart(Struct, frozen=True):
-    """What every row of a stored policy has; `limits` are those of its plans' charges, in their order."""
+    """The part of every row of a stored policy. `limits` are those of its plans' charges, in their order."""
 
     tail_head: bytes
     all_open: int
@@ -104,7 +108,7 @@ def _policy_part(stored: StoredPolicy) -> PolicyPart:
 
 
 def limit_part(limit: Limit) -> LimitPart:
-    """What every charge of a limit has."""
+    """The part of a charge that depends only on its limit."""
     options = layouts.CHARGE_SHADOW if limit.shadow else layouts.CHARGE_RECORDS if limit.id == AUDIT_QUOTA_ID else 0
     kind = charge_kind(limit)
     window_ms = 0 if kind == layouts.KIND_CONCURRENCY else limit.window_ms
@@ -116,7 +120,7 @@ def limit_part(limit: Limit) -> LimitPart:
 
 
 def charge_kind(limit: Limit) -> int:
-    """What the charges of a limit are counted in, as `layouts` numbers it."""
+    """The kind of counter of a limit, by its number in `layouts`."""
     match limit.resource:
         case Resource.CONCURRENCY:
             return layouts.KIND_CONCURRENCY
@@ -134,7 +138,7 @@ def candidate_head(c: Candidate, lease: int) -> bytes:
 
 
 def _plain(candidates: tuple[Candidate, ...]) -> bytes | None:
-    """All of them packed, when none names a key; else None."""
+    """The packed candidates if none names a key, else None."""
     if any(c.provider.max_concurrency or c.charges for c in candidates):
         return None
     return b"".join(candidate_head(c, 0) for c in candidates)

@@ -1,6 +1,6 @@
 """Rows that wait for the next call of a lane, and the number of rows that a call may have."""
 
-from router.domain.outcome import Unavailable
+from router.domain.decide.outcome import Unavailable
 from router.store.decide.batch import Batch, WaitingRow
 from router.store.decide.calls import LaneSettings
 from router.store.decide.rows import RowPacker

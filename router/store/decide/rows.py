@@ -9,11 +9,11 @@ from typing import Literal
 
 from msgspec import msgpack
 
-from router.domain.audit import decision_features
-from router.domain.candidates import Candidate
+from router.domain.audit.records import decision_features
+from router.domain.decide.candidates import Candidate
+from router.domain.decide.plan import Plan, identity_name
+from router.domain.decide.request import NO_STEP, DecideRequest
 from router.domain.ids import RANDOM_BYTES, decision_id, task_id
-from router.domain.plan import Plan, identity_name
-from router.domain.request import NO_STEP, DecideRequest
 from router.store.decide.batch import Batch, WaitingRow
 from router.store.decide.row_facts import charged_key, failed_provider, request_facts, reservations_of, task_record
 from router.store.decide.row_parts import PolicyParts, candidate_head, limit_part
@@ -179,7 +179,7 @@ class RowPacker:
         batch.size += len(packed)
 
     def _unusual(self, batch: Batch, w: WaitingRow) -> tuple[int, bytes]:
-        """What few rows have: flags and optional parts, in the order of the flags."""
+        """The parts that only some rows have: flags and optional parts, in the order of the flags."""
         request = w.request
         flags = ROW_EXPLAIN if w.preview or request.options.explain else 0
         extra = b""
@@ -207,7 +207,7 @@ class RowPacker:
         return needed or (request.by_message and self._message_index == "all")
 
     def _bound_candidates(self, batch: Batch, keys: TenantKeys, candidates: tuple[Candidate, ...]) -> bytes:
-        """Candidates with a bound or limits of their own: those name keys, which are the batch's."""
+        """Candidates with a bound or limits of their own. They name keys, whose indexes belong to the batch."""
         parts: list[bytes] = []
         for c in candidates:
             p = c.provider

@@ -1,6 +1,7 @@
-"""The text of a script as Redis gets it: includes put in, lines about layouts expanded, constants written out.
+"""The text of a script as Redis receives it: includes are inserted, layout instructions expanded, constants replaced by
+their values.
 
-A line that begins with `--- @` is an instruction, indented as the code around it:
+A line that begins with `--- @` is an instruction. It has the indentation of the code around it:
 
     --- @include NAME                     the text of lua/include/NAME.lua, where it is named first
     --- @names NAME                       the constants of layouts.NAMES
@@ -12,7 +13,7 @@ A line that begins with `--- @` is an instruction, indented as the code around i
     --- @assign NAME into TABLE ARGS -> NEXT  reads into fields of a table
 
 NAME is of `layouts.LAYOUTS`. ARGS are those of Lua's struct.unpack behind the format: the string, then where to begin.
-NEXT, which may be left out, is the variable for the position behind what was read. The script's own `unpack` is
+NEXT (optional) is the variable for the position after the fields that were read. The script's own `unpack` is
 struct.unpack.
 
 Lua 5.1 has no constants: a local that a function uses is an upvalue, of which it may have sixty. So the values of
@@ -55,7 +56,7 @@ def flat(name: str, folder: Path, replace: Mapping[str, str]) -> str:
 
 
 def lines(name: str, folder: Path, replace: Mapping[str, str]) -> list[Line]:
-    """The same before constants are written out, with the origin of every line.
+    """The text before constants are replaced, with the origin of every line.
 
     :raises ScriptMismatchError: an instruction cannot be followed.
     """

@@ -16,7 +16,7 @@ To add a field that most rows carry, add it to the row and pack it. To add one t
 part, pack it behind the others, and read it where the script reads them.
 """
 
-from router.domain.task import Dispatched
+from router.domain.tasks.task import Dispatched
 from router.store.scripts.layout import Layout
 
 DECIDE_BATCH = Layout(
@@ -50,9 +50,9 @@ DECIDE_ROW = Layout(
     n_charges=("B", "charges of the request; of a next attempt the leases that it holds again"),
     n_candidates=("B", "candidates, in their order"),
     extra_bytes=("H", "size of the optional parts at the end of the row"),
-    features=("Hc0", "msgpack of domain.audit.DecisionFeatures"),
+    features=("Hc0", "msgpack of domain.audit.records.DecisionFeatures"),
     tail=("Hc0", "what the remembered answer keeps of the request; see packing"),
-    facts=("Hc0", "msgpack of domain.task.TaskFacts; empty: not pushed"),
+    facts=("Hc0", "msgpack of domain.tasks.task.TaskFacts; empty: not pushed"),
 )
 # Optional parts of a decide row.
 CLAIM = Layout(
@@ -73,7 +73,7 @@ CHARGE = Layout(
 )
 CANDIDATE = Layout(
     entry=("c8", "the provider's entry"),
-    reason=("B", "domain.decision.Reason when it is chosen"),
+    reason=("B", "domain.decide.decision.Reason when it is chosen"),
     bound=("I4", "tasks that the provider runs at a time; 0: no bound"),
     k_lease=("H", "the provider's set of leases; 0: no bound"),
     n_charges=("B", "limits of the provider's own; their charges follow"),
@@ -89,11 +89,11 @@ REPLY = Layout(**_REPLY, rest=("c0", "by code"))
 ADMITTED = Layout(
     **_REPLY,
     index=("B", "the chosen candidate, from 0"),
-    reason=("B", "domain.decision.Reason"),
-    pin_state=("B", "domain.decision.PinState"),
+    reason=("B", "domain.decide.decision.Reason"),
+    pin_state=("B", "domain.decide.decision.PinState"),
     n_shadow=("B", "bytes of `shadow`"),
     n_verdicts=("B", "bytes of `verdicts`"),
-    verdicts=("c0", "a domain.decision.Verdict for each candidate"),
+    verdicts=("c0", "a domain.decide.decision.Verdict for each candidate"),
     shadow=("c0", "indexes of the charges whose limit would have refused if it were enforced"),
     seen=("c0", "GUARANTEES of lua/decide.lua; empty unless the row is a preview or explains"),
 )
@@ -125,14 +125,14 @@ SETTLE_ROW = Layout(
     decision=("c16", "the decision id"),
     attempt=("B", "the attempt that moves, which the delivery record must be at"),
     before_state=("B", "the delivery record's state must be before this one"),
-    state=("B", "domain.task.TaskState after the move"),
+    state=("B", "domain.tasks.task.TaskState after the move"),
     code=("B", "code of the audit record"),
-    why=("H", "domain.task.Why of the move"),
+    why=("H", "domain.tasks.task.Why of the move"),
     keep_ms=("I4", "how long the ended task is remembered"),
     due_at=("d", "Redis ms when the task is looked at next; 0: the move ends it"),
-    verdict=("B", "domain.result.BreakerVerdict; 0: the policy has no breaker"),
+    verdict=("B", "domain.tasks.result.BreakerVerdict; 0: the policy has no breaker"),
     entry=("c8", "the provider's entry"),
-    action=("B", "domain.task.Action of the audit record; 0: no record"),
+    action=("B", "domain.tasks.task.Action of the audit record; 0: no record"),
     n_corrections=("B", "reservations whose units turned out to be others"),
     n_leases=("B", "leases that end"),
     extra_bytes=("H", "size of the optional parts at the end of the row"),

@@ -1,4 +1,4 @@
-"""Lua scripts as data: loaded once, includes flattened, headers parsed and held against the Python that calls them.
+"""Lua scripts as data: loaded once, includes flattened, headers parsed and compared with the Python that calls them.
 
 A script file opens with `#!lua` and a header:
 
@@ -33,15 +33,16 @@ _SECTION = re.compile(r"^-- (KEYS|ARGV|RETURNS|GUARANTEES)$")
 _LAYOUTS = re.compile(r"layout (\w+)|layouts (\w+(?:, \w+)*)")
 _ENTRY = re.compile(r"^--   (\S+)\s+(.*)$")
 
-# All of ours begin so.
+# All scripts of the router begin with it.
 LIBRARIES = "router_"
 
 
 class Script(Struct, frozen=True):
-    """One script, ready to send: `call` begins its command, `load` makes a node know it (a library; others: EVAL).
+    """One script, ready to send. `call` begins the command that runs it; `load` loads it on a node (a library; other
+    scripts are loaded by EVAL).
 
-    `sha` is the SHA-1 of the text (what EVALSHA wants); a library carries it in its name, so that versions live side
-    by side.
+    `sha` is the SHA-1 of the text, as EVALSHA needs it. The name of a library contains it, so that several versions can
+    be loaded at once.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Script(Struct, frozen=True):
 
     @property
     def version(self) -> str:
-        """What names this very script in audit records."""
+        """The version of this script in audit records."""
         return self.sha[:8].decode()
 
     @property
@@ -65,7 +66,7 @@ class Script(Struct, frozen=True):
         return self.call[0] == b"FCALL"
 
     def missing(self, fault: object) -> bool:
-        """Whether a node's answer says that it does not know the script: nothing was executed."""
+        """Whether a node's error says that the script is not loaded, so nothing was executed."""
         if self.library:
             return isinstance(fault, ResponseError) and "Function not found" in str(fault)
         return isinstance(fault, NoScriptError)
@@ -87,7 +88,7 @@ def load(
     folder: Path | None = None,
     replace: dict[str, str] | None = None,
 ) -> Script:
-    """The script of that name, checked against what its caller expects of it.
+    """Load the script of that name, and compare it with what its caller expects.
 
     `replace` maps include names to other sources (a test's clock).
 
@@ -143,7 +144,7 @@ def _sha(source: bytes) -> bytes:
 
 def _as_library(script: Script) -> Script:
     known_as = b"%b%b_%b" % (LIBRARIES.encode(), script.name.encode(), script.sha)
-    # A library may not use the API while it loads: it makes its function when it is first called.
+    # A library may not use the API while it is loaded, so it creates its function at the first call.
     source = (
         b"#!lua name=%b\nlocal made local function make() %b\nend\n"
         b"redis.register_function('%b', function(keys, args)\n"

@@ -28,7 +28,7 @@ class KeyPositions:
     """Names the keys of our commands; stands in for redis-py's parser, which asks the server with COMMAND."""
 
     async def initialize(self, node: object = None) -> None:
-        """Nothing is asked."""
+        """Do not ask the server."""
 
     async def get_keys(self, *command: Any) -> tuple[Any, ...]:
         """The keys of a command. All keys of one command have one tag."""
@@ -98,7 +98,7 @@ def _client(url: str, access: Access, timeout_s: float) -> Any:
 
 
 def _cause(fault: StoreUnavailable) -> StoreError:
-    """What Redis said to CLUSTER SLOTS: redis-py reports every refusal as "Cluster mode is not enabled"."""
+    """The error that Redis gave to CLUSTER SLOTS: redis-py reports every refusal as "Cluster mode is not enabled"."""
     cause: BaseException | None = fault
     while cause is not None and not isinstance(cause, ResponseError):
         cause = cause.__cause__ or cause.__context__

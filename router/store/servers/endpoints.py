@@ -19,7 +19,7 @@ class HostUnknownError(ClusterDownError):
 
 
 class _Node(AbstractConnection):
-    """The part that both kinds share. One command at a time is on the wire when the slots are read."""
+    """The part that both kinds of connection share. While the slots are read, one command at a time is on the wire."""
 
     host: str
     _reads_slots = False

@@ -19,7 +19,7 @@ class RedisMeta:
         self._nodes = nodes
 
     async def ensure(self) -> bool:
-        """Write the record if it is absent, and check it against this pod. True: it was absent.
+        """Write the record if it is absent, and check it against this pod's settings. True: it was absent.
 
         :raises StartupRefused: the store was created with another number of partitions.
         :raises StoreError: Redis did not answer.

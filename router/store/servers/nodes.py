@@ -1,6 +1,7 @@
-"""The Redis servers: what both kinds do (`Nodes`), and the client of one server; `servers.cluster`: the Cluster's.
+"""The Redis servers: the interface of both kinds (`Nodes`), and the client of one server. `servers.cluster` has the
+client of a Cluster.
 
-This client serves everything but decide rows (see `store.decide.lane`). A call may wait for a connection. Commands are
+These clients carry everything but decide rows (see `store.decide.lane`). A call may wait for a connection. Commands are
 shielded: a caller that is cancelled leaves no reply on the wire for the next caller.
 """
 
@@ -104,9 +105,10 @@ class Nodes(Protocol):
         """
 
     async def renew(self, access: Access) -> None:
-        """Use these credentials and TLS files for new connections; the old ones end when they are not used any more.
+        """Use these credentials and TLS files for new connections. Old connections are closed when their calls have
+        ended.
 
-        :raises StoreError: Redis refuses them, or is away; the old ones stay in use.
+        :raises StoreError: Redis refuses them, or is unavailable; the old ones stay in use.
         """
 
     async def close(self) -> None:

@@ -34,7 +34,7 @@ class Access(Struct, frozen=True):
     tls_key: str | None = None
 
     def __repr__(self) -> str:
-        """Without the password: it may stand in a traceback."""
+        """The options without the password: a traceback may contain this text."""
         return f"Access(username={self.username!r}, tls_ca={self.tls_ca!r}, tls_cert={self.tls_cert!r})"
 
     def options(self, *, tls: bool) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def _options(url: str, access: Access) -> tuple[type[AbstractConnection], dict[s
 
 
 def _always() -> dict[str, Any]:
-    """A fault of Redis must be seen at once, so redis-py's own retries are off."""
+    """redis-py's own retries are off, so that a fault of Redis is noticed at once."""
     return {"retry": Retry(NoBackoff(), 0), "driver_info": DRIVER, "protocol": 2}
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from router.domain.task import Unreadable
+from router.domain.tasks.task import Unreadable
 from router.errors import StoreDamaged, StoreForbidden
 from router.store.decide.link import Command
 from router.store.servers.nodes import Nodes

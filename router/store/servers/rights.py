@@ -1,7 +1,7 @@
 """The commands and keys that each party needs in Redis: one table for the printed ACL and for the check at start.
 
-A right that only a part of the pod needs (`Degradable`) never makes the pod unready: the part is off, and the pod says
-so. `tests/store/servers/test_rights.py` compares the table with the commands in the code.
+A right that only a part of the pod needs (`Degradable`) never makes the pod unready: the part is off, and `/readyz`
+reports it. `tests/store/servers/test_rights.py` compares the table with the commands in the code.
 """
 
 from collections.abc import Iterable, Mapping
@@ -35,7 +35,7 @@ function|delete
 
 
 class Server(Struct, frozen=True):
-    """What the settings say about the server, as far as rights follow from it."""
+    """The settings of the server that the rights depend on."""
 
     schema: str = "r1"
     cluster: bool = False
@@ -44,7 +44,7 @@ class Server(Struct, frozen=True):
 
 
 def commands(party: Party, server: Server) -> dict[str, Degradable | None]:
-    """The commands of a party, and the part that alone needs each of them; None: nothing works without it."""
+    """The commands of a party, each with the only part that needs it; None: nothing works without it."""
     match party:
         case Party.POD:
             needed = dict.fromkeys(_CORE.split(), None) | {
@@ -123,7 +123,8 @@ class Missing(Struct, frozen=True):
         return f"Redis does not allow {_listed(self.parts[part])}"
 
 
-# Asks the server about its own rules. A server that cannot say (older, or of another make) is believed to allow all.
+# Asks the server about its own rules. A server that cannot answer (an older one, or another product) counts as allowing
+# everything.
 _ASK = b"""#!lua
 local replies = {}
 for i, command in ipairs(ARGV) do
@@ -142,7 +143,7 @@ return replies
 
 
 async def missing(nodes: Nodes, server: Server) -> Missing:
-    """The rights of a pod that any primary does not give this user.
+    """The rights of a pod that this user lacks on any primary.
 
     :raises StoreForbidden: EVAL is not allowed.
     :raises StoreError: Redis did not answer.
@@ -169,7 +170,7 @@ async def missing(nodes: Nodes, server: Server) -> Missing:
 
 
 def _question(command: str, pattern: str | None) -> str:
-    """A command as the server would get it, on a key of the pattern."""
+    """A command as the server would receive it, on a key of the pattern."""
     words = command.replace("|", " ")
     if pattern is None:
         return f"{words} x 0"

@@ -1,8 +1,8 @@
 """Redis Sentinel: which server is the primary, and the client that follows it.
 
 Every sentinel is asked at once. As soon as most have answered, the answer with the newest configuration counts, so a
-sentinel that comes back from a partition is outvoted. Sentinels that do not answer change nothing: the last primary
-stays. A pod asks every second, because a primary that only the sentinels have lost keeps its connections.
+sentinel that comes back from a partition is outvoted. If no sentinel answers, the last primary stays. A pod asks every
+second, because a primary that only the sentinels have lost keeps its connections open.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ _NO_SUCH = "No such master"
 
 
 class View(Struct, frozen=True):
-    """What one sentinel says about the primary; `epoch` grows with each failover."""
+    """The answer of one sentinel about the primary; `epoch` grows with each failover."""
 
     address: tuple[str, int]
     epoch: int
@@ -37,7 +37,7 @@ class View(Struct, frozen=True):
 
 
 class Sentinels:
-    """The sentinels of one primary. Connections are kept; a frozen sentinel costs nobody more than `timeout_s`."""
+    """The sentinels of one primary. Connections are reused. A frozen sentinel delays a call by at most `timeout_s`."""
 
     def __init__(self, sentinel: Sentinel, *, timeout_s: float = 1.0) -> None:
         self.options = sentinel
@@ -73,7 +73,7 @@ class Sentinels:
         raise kind(f"no sentinel names the primary {self.options.master}: {'; '.join(sorted(map(str, faults)))}")
 
     async def view(self, address: tuple[str, int]) -> View:
-        """What one sentinel says.
+        """Ask one sentinel for the primary.
 
         :raises StoreUnavailable: it did not answer.
         :raises StoreError: it does not know the primary, or refuses this user.
@@ -110,11 +110,11 @@ class _NotOpen:
         raise StoreUnavailable("Redis: the sentinels have not named the primary yet")
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no connection is open."""
 
 
 class SentinelPrimary(Client):
-    """The primary that the sentinels name; `refresh` follows it. `url` has no say about host and port."""
+    """The primary that the sentinels name; `refresh` follows it. Host and port of `url` are ignored."""
 
     follows = True
 
@@ -192,7 +192,9 @@ class SentinelPrimary(Client):
 
 
 async def _must_be_primary(client: Client, address: tuple[str, int]) -> None:
-    """A sentinel that knows nothing of the last failover names a server that is a replica now."""
+    """Check that the server is a primary: a sentinel that missed the last failover names a server that is a replica
+    now.
+    """
     try:
         facts = await client.call("INFO", "replication")
     except StoreForbidden:

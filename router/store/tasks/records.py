@@ -10,8 +10,8 @@ from struct import Struct as Layout
 
 from msgspec import msgpack
 
-from router.domain.decision import Reason
-from router.domain.task import Final, TaskFacts, TaskRecord, TaskState
+from router.domain.decide.decision import Reason
+from router.domain.tasks.task import Final, TaskFacts, TaskRecord, TaskState
 from router.store.packing import DAMAGE, FORMAT, FormatError, offer_in
 
 _TASK = Layout(">BBBHdd16s8sBH")
@@ -86,5 +86,5 @@ def kept_final(body: bytes) -> bytes:
 
 
 def kept_final_in(raw: bytes) -> bytes | None:
-    """The body of a kept final result; None: not a format that this version reads. The tombstone knows the end, too."""
+    """The body of a kept final result; None: not a format that this version reads. The tombstone has the end too."""
     return raw[1:] if raw[:1] == bytes([FORMAT]) else None

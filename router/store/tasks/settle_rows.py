@@ -3,9 +3,10 @@
 from struct import Struct as Binary
 
 from router.domain.ids import name_in
-from router.domain.policy.model import Scope, provider_entry
-from router.domain.result import NO_MEASUREMENTS, BreakerVerdict
-from router.domain.task import Correction, Move
+from router.domain.policy.model import provider_entry
+from router.domain.policy.vocabulary import Scope
+from router.domain.tasks.result import NO_MEASUREMENTS, BreakerVerdict
+from router.domain.tasks.task import Correction, Move
 from router.store.keys import Keys, TenantKeys
 from router.store.scripts import layouts
 from router.store.tasks.records import final
@@ -93,7 +94,7 @@ class MoveBatch:
         self.size += len(self.rows[-1])
 
     def _parts(self, tenant: TenantKeys, move: Move) -> tuple[int, bytes]:
-        """What few moves carry: flags and optional parts, in the order of the flags."""
+        """The parts that only some moves have: flags and optional parts, in the order of the flags."""
         flags, parts = layouts.SETTLE_REOPENS if move.reopens else 0, b""
         breaker = move.breaker
         if breaker is not None and move.verdict in _COUNTED:
@@ -134,7 +135,7 @@ class MoveBatch:
 
 
 def _or_unknown(figure: int | None) -> int:
-    """A figure as the script reads it: below 0 when the result does not tell it."""
+    """A figure as the script reads it: below 0 when the result does not report it."""
     return -1 if figure is None else figure
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from router.domain.ids import partition_in
-from router.domain.task import (
+from router.domain.tasks.task import (
     BreakerTurn,
     Final,
     Move,
@@ -56,9 +56,11 @@ _HEAD = layouts.SETTLE_REPLY.head
 _BODY = _HEAD.size
 _MAX_ROWS = 128
 AHEAD_EVERY = 20
-"""One claim of so many looks for tasks that are due too late."""
+"""One in so many claims searches for tasks that are due too late."""
 AHEAD_MARGIN_MS = 60_000
-"""No backoff and no grace is longer; a task that waits for its deadline waits for no more than the longest one."""
+"""An upper bound of backoffs and grace times. A task that waits for its deadline waits at most for the longest
+deadline.
+"""
 _MAX_BYTES = 1 << 20
 
 

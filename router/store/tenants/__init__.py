@@ -1,1 +1,1 @@
-"""What the store holds of each tenant: walking over it, counting it, decoding and measuring it."""
+"""The data of each tenant in the store: finding, counting, decoding and measuring it."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable
 from struct import Struct as Layout
 
 from router.domain.ids import NAME_BYTES, name_in, owner_mark
-from router.domain.task import Action, Unreadable
+from router.domain.tasks.task import Action, Unreadable
 from router.store.keys import NO_TENANT, TenantKeys
 from router.store.packing import FORMAT, OutcomeFlag
 from router.store.servers.nodes import Nodes

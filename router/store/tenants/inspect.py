@@ -55,7 +55,7 @@ class RedisInspector:
         return heads
 
     async def _pages(self, *kinds: str, after: str = "") -> AsyncIterator[list[str]]:
-        """The tenants that have such keys, a few at a time; decisions run between them."""
+        """Yield the tenants that have such keys, a few at a time; decisions run between them."""
         tenants = [t for t in await self._names.of(*kinds) if in_order(t) >= in_order(after)]
         for at in range(0, len(tenants), _PAGE):
             yield tenants[at : at + _PAGE]

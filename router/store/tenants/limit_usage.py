@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from struct import Struct as Binary
 from typing import Any
 
-from router.domain.candidates import Charge
-from router.domain.limit_usage import Counter, LimitUsage
+from router.domain.decide.candidates import Charge
+from router.domain.policy.limit_usage import Counter, LimitUsage
 from router.domain.policy.model import provider_entry
 from router.store.decide.row_facts import charged_key
 from router.store.decide.row_parts import charge_kind, limit_part

@@ -1,7 +1,8 @@
 """The names of all tenants, by a scan over the key space: for operators, never for a request.
 
-A scan of a large key space keeps a node busy for a while, in small steps. So its result is used again for ten times
-what it took: pollers cost at most a tenth of the time, and in a small store the names are current.
+A scan of a large key space keeps a node busy for a while, in small steps. So its result is reused for ten times as long
+as the scan took. Pollers then keep Redis busy for at most a tenth of the time, and the names of a small store are
+current.
 """
 
 import asyncio
@@ -52,5 +53,5 @@ class TenantNames:
 
 
 def in_order(tenant_id: str) -> str:
-    """The sort key of tenants: that of names which begin with `<tenant>/`."""
+    """The sort key of tenants: that of `<tenant>/`."""
     return f"{tenant_id}/"

@@ -1,4 +1,4 @@
-"""Whether keys exist, asked for all callers of a moment in one round trip."""
+"""Checks whether keys exist, with one round trip for all callers that ask at the same time."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from router.store.servers.nodes import Nodes
 
 
 class Presence:
-    """Looks for keys. One pipeline is in flight; who asks meanwhile shares the next one."""
+    """Checks keys. One pipeline is in flight; callers that ask meanwhile share the next one."""
 
     def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from hmac import compare_digest
 
-from router.domain.decision import Code, Refused
+from router.domain.decide.decision import Code, Refused
 from router.domain.roles import Holder, Role
 
 

@@ -56,7 +56,7 @@ class ActFields:
         value = self._value(field)
         if value is None or isinstance(value, str):
             return value
-        self._problems.add(field, f"is {named(value)}", hint="a string")
+        self._problems.add(field, message=f"is {named(value)}", hint="a string")
         return None
 
     def flag(self, field: str) -> bool:
@@ -65,7 +65,7 @@ class ActFields:
 
     def revision(self, field: str) -> int | None:
         """An optional revision."""
-        return kinds.whole_number(self._problems, field, self._value(field), 0, 2**53)
+        return kinds.whole_number(self._problems, field, self._value(field), minimum=0, maximum=2**53)
 
     def required_revision(self, field: str) -> int:
         """A required revision."""
@@ -86,7 +86,7 @@ class ActFields:
         if isinstance(cursor, str):
             return cursor
         if cursor is not None:
-            self._problems.add("cursor", "is not a string", hint="take it from the previous page")
+            self._problems.add("cursor", message="is not a string", hint="take it from the previous page")
         return ""
 
     def limit(self) -> int:
@@ -96,7 +96,7 @@ class ActFields:
             return limit
         if limit is not None:
             self._problems.add(
-                "limit", f"is not a number from 1 to {MAX_PAGE:,}", hint="ask for the next page by its cursor"
+                "limit", message=f"is not a number from 1 to {MAX_PAGE:,}", hint="ask for the next page by its cursor"
             )
         return MAX_PAGE
 
@@ -108,5 +108,5 @@ class ActFields:
     def _required(self, field: str) -> JsonValue:
         value = self._value(field)
         if value is None:
-            self._problems.add(field, "is missing")
+            self._problems.add(field, message="is missing")
         return value

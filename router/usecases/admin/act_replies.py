@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from router.domain.decision import Code, Refused
-from router.domain.extensions import worst_latency_ms
+from router.domain.decide.decision import Code, Refused
+from router.domain.extensions.pipeline import worst_latency_ms
 from router.domain.json import JsonObject, JsonValue
 from router.domain.levers import BreakerView
 from router.domain.policy.model import Policy
@@ -26,7 +26,7 @@ def refused_input(fault: InvalidInput | RevisionConflict | QuotaExceeded) -> Ref
         return Refused(Code.QUOTA_EXCEEDED, str(fault))
     problems = Problems()
     for problem in fault.problems:
-        problems.add(problem.path, problem.message, hint=problem.hint)
+        problems.add(problem.path, message=problem.message, hint=problem.hint)
     return problems.rejected(request_id=None, trace_id=None).refused
 
 

@@ -1,9 +1,9 @@
 """The admin surface over NATS: check the token, run an act of `acts.ACTS`, record the use of the token.
 
-Acts of viewers only read. They are bounded, and shared over all tenants (`usecases.admin.reads`).
+Acts of viewers only read. They are bounded, and equal reads over all tenants share one answer (`usecases.admin.reads`).
 
-Acts answer from shared state, so every pod gives the same answer. Read access: everybody if ROUTER_ADMIN_NATS_READ is
-`open`, for the acts that may be open; else every holder of a token, whatever its role.
+Acts answer from shared state, so every pod gives the same answer. Read access: if ROUTER_ADMIN_NATS_READ is `open`, the
+acts that may be open need no token. Every other act needs a token, of any role that includes `viewer`.
 """
 
 import logging
@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 import orjson
 from msgspec import Struct
 
-from router.domain.audit import Actor
-from router.domain.decision import Code, Refused
+from router.domain.audit.records import Actor
+from router.domain.decide.decision import Code, Refused
 from router.domain.json import JsonObject
 from router.domain.roles import Holder, Role
 from router.errors import InvalidInput, QuotaExceeded, RevisionConflict, StoreError
@@ -91,7 +91,7 @@ class Admin:
         return answered.body, {}
 
     async def _bounded(self, name: str, request: AdminRequest, holder: Holder | None) -> Answered:
-        """Execute the act; a read within the bounds, and shared if it is over all tenants."""
+        """Execute the act. Reads are bounded, and a read over all tenants is shared."""
 
         async def execute() -> Answered:
             return self._answered(await self._execute(name, request, holder))
@@ -154,7 +154,7 @@ class Admin:
             log.error("admin act missing in the audit log: %s", fault, extra={"event": Event.ADMIN_ACT, **facts})
 
     def _refused_unknown(self, act: str, request: AdminRequest) -> None:
-        """Report a refusal of an unknown caller; a flood of them is one log line a minute."""
+        """Report a refusal of an unknown caller; the log has at most one line a minute."""
         if request.token is not None:
             self._on_wrong_token()
         elif (unsaid := self._throttle.due()) is not None:

@@ -32,7 +32,7 @@ class RecentLatency:
 
     def p95_ms(self) -> float:
         """The upper bound of the bucket that holds the 95th percentile, in ms; 0 without recent values."""
-        # A value may be counted a bucket higher by `without`: it is measured a moment later.
+        # `without` may count a value one bucket higher, because it measures the value a moment later.
         recent = [max(0, now - then) for now, then in zip(self._current(), self._history[0], strict=True)]
         total = sum(recent)
         cumulative = 0
@@ -46,9 +46,9 @@ class RecentLatency:
 class Backpressure:
     """Serves `beamline.router.v1.status.backpressure`, and the first line of /metrics.
 
-    It follows admission: requests in flight, against `SHARE` of `max_in_flight`; a refusal for overload in the last
-    `SHED_S`; the backlog. `latency` is that of requests without extensions: a tenant's slow extension is no load.
-    `shed_for_s`: the time since the last refusal for overload, in s.
+    It follows admission: requests in flight compared with `SHARE` of `max_in_flight`, refusals for overload in the last
+    `SHED_S`, and the backlog. `latency` is that of requests without extensions, because a tenant's slow extension is
+    not load. `shed_for_s`: the time since the last refusal for overload, in s.
     """
 
     SHARE = 0.9

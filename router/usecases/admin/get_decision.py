@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 
-from router.domain.answers import replayed
-from router.domain.decision import Code, Refused
+from router.domain.decide.answers import replayed
+from router.domain.decide.decision import Code, Refused
+from router.domain.decide.outcome import StoredAnswer
 from router.domain.ids import assignment_id, idempotency_name, name_in, task_id, to_text
-from router.domain.outcome import StoredAnswer
-from router.domain.task import TaskRecord, Unreadable
+from router.domain.tasks.task import TaskRecord, Unreadable
 from router.errors import StoreError
 from router.ports.bus import Reply
 from router.ports.decisions import DecisionStore

@@ -9,7 +9,7 @@ from typing import assert_never
 
 from msgspec import Struct
 
-from router.domain.audit import Actor
+from router.domain.audit.records import Actor
 from router.domain.ids import idempotency_name
 from router.domain.levers import ActOutcome, BreakerView, TenantHead
 from router.domain.policy.model import TenantPolicies, provider_entry
@@ -95,7 +95,11 @@ class OverrideService:
         check_texts(tenant_id, request_id=request_id, idempotency_key=idempotency_key, why=why)
         if (request_id is None) == (idempotency_key is None):
             raise InvalidInput(
-                [Problem("request_id", "exactly one name is needed", hint="either request_id or idempotency_key")]
+                [
+                    Problem(
+                        "request_id", message="exactly one name is needed", hint="either request_id or idempotency_key"
+                    )
+                ]
             )
         if idempotency_key is None:
             called = "request_id", request_id or ""
@@ -147,7 +151,9 @@ class OverrideService:
         head = await self._head(tenant_id)
         if provider_entry(provider) not in head.drained | head.forced:
             hint = f"there are {_listed(named)}" if named else "the tenant has no policy"
-            raise InvalidInput([Problem("provider_id", f"tenant {tenant_id} has no provider {provider}", hint=hint)])
+            raise InvalidInput(
+                [Problem("provider_id", message=f"tenant {tenant_id} has no provider {provider}", hint=hint)]
+            )
 
     async def _changed(self, tenant_id: str, outcome: ActOutcome) -> bool:
         match outcome:
@@ -159,14 +165,14 @@ class OverrideService:
                 raise await self._unknown_tenant(tenant_id)
             case ActOutcome.FULL:
                 message = f"tenant {tenant_id} has the maximum number of levers"
-                raise InvalidInput([Problem("tenant_id", message, hint="release some first")])
+                raise InvalidInput([Problem("tenant_id", message=message, hint="release some first")])
             case _:
                 assert_never(outcome)
 
     async def _unknown_tenant(self, tenant_id: str) -> InvalidInput:
         tenant_ids = [h.tenant_id for h in await self.tenants()]
         hint = f"there are {_listed(tenant_ids)}" if tenant_ids else "no tenant has a policy yet"
-        return InvalidInput([Problem("tenant_id", f"there is no tenant {tenant_id}", hint=hint)])
+        return InvalidInput([Problem("tenant_id", message=f"there is no tenant {tenant_id}", hint=hint)])
 
 
 def named_providers(policies: TenantPolicies | None) -> dict[str, tuple[str, ...]]:
@@ -194,7 +200,7 @@ def check_texts(tenant_id: str, **texts: str | None) -> None:
     check_ids(tenant_id)
     hint = f"1 to {LONGEST_TEXT} characters on one line"
     problems = [
-        Problem(path, "is empty, too long or holds control characters", hint=hint)
+        Problem(path, message="is empty, too long or holds control characters", hint=hint)
         for path, text in texts.items()
         if text is not None and not (0 < len(text) <= LONGEST_TEXT and text.isprintable())
     ]

@@ -6,8 +6,8 @@ have retentions of their own. Settled usage is still published.
 
 from collections import Counter
 
-from router.domain.audit import Actor
-from router.domain.task import Action
+from router.domain.audit.records import Actor
+from router.domain.tasks.task import Action
 from router.errors import InvalidInput, Problem
 from router.ports.audit import ActLog
 from router.ports.policies import Announcer
@@ -45,7 +45,9 @@ class Purger:
         """
         check_texts(tenant_id, why=why)
         if confirm != tenant_id:
-            raise InvalidInput([Problem("confirm", "is not the tenant's name", hint=f"set it to {tenant_id} to purge")])
+            raise InvalidInput(
+                [Problem("confirm", message="is not the tenant's name", hint=f"set it to {tenant_id} to purge")]
+            )
         revision = await self._store.end(tenant_id, keep_ms=self._forget_ms)
         if revision is not None:
             self._announcer.policy_changed(tenant_id, revision)

@@ -8,11 +8,11 @@ import asyncio
 import logging
 from collections import deque
 
-from router.domain.decision import Decided
+from router.domain.decide.decision import Decided
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import DecideRequest
 from router.domain.ids import from_text
-from router.domain.plan import Plan
-from router.domain.request import DecideRequest
-from router.domain.task import Action, Move
+from router.domain.tasks.task import Action, Move
 from router.errors import StoreError
 from router.ports.tasks import TaskStore
 from router.telemetry import Event, Telemetry

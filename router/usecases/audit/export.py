@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from router.domain.audit import AuditEntry
+from router.domain.audit.records import AuditEntry
 from router.errors import ExportFailed
 from router.ports.audit import AuditLog, AuditRetention, Sink
 from router.ports.bus import Publication, Published, Publisher

@@ -2,12 +2,12 @@
 
 from msgspec import convert, msgpack
 
-from router.domain.audit import DecisionFeatures, TaskFeatures, decision_features, policy_frame
+from router.domain.audit.records import DecisionFeatures, TaskFeatures, decision_features, policy_frame
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import DecideRequest
 from router.domain.ids import assignment_id, task_id, to_text
-from router.domain.plan import Plan
-from router.domain.request import DecideRequest
-from router.domain.result import ExecResult
-from router.domain.task import TaskRecord
+from router.domain.tasks.result import ExecResult
+from router.domain.tasks.task import TaskRecord
 
 _pack = msgpack.Encoder().encode
 

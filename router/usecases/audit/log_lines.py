@@ -13,11 +13,10 @@ from typing import assert_never
 from msgspec import msgpack
 from xxhash import xxh3_64_intdigest
 
-from router.domain.audit import AuditEntry, TaskFeatures
-from router.domain.audit_entries import CONFLICT, LIMITED, NO_CANDIDATE, TENANT_OFF, decision_entry, task_entry
-from router.domain.decision import Decided
-from router.domain.ids import from_text
-from router.domain.outcome import (
+from router.domain.audit.entries import CONFLICT, LIMITED, NO_CANDIDATE, TENANT_OFF, decision_entry, task_entry
+from router.domain.audit.records import AuditEntry, TaskFeatures
+from router.domain.decide.decision import Decided
+from router.domain.decide.outcome import (
     NOTHING_OBSERVED,
     Admitted,
     Busy,
@@ -31,9 +30,10 @@ from router.domain.outcome import (
     TenantOff,
     Unavailable,
 )
-from router.domain.plan import Plan
-from router.domain.request import DecideRequest
-from router.domain.task import Action, BreakerTurn, Move
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import DecideRequest
+from router.domain.ids import from_text
+from router.domain.tasks.task import Action, BreakerTurn, Move
 from router.telemetry import Event
 from router.usecases.audit.features import features_of_decision
 from router.wire.audit import audit_facts

@@ -13,10 +13,10 @@ from struct import error
 from msgspec import Struct, json
 from msgspec.structs import replace
 
-from router.domain.audit import AuditEntry, AuditQuery, AuditStats
-from router.domain.audit_entries import OUTCOMES
+from router.domain.audit.entries import OUTCOMES
+from router.domain.audit.records import AuditEntry, AuditQuery, AuditStats
 from router.domain.ids import from_text
-from router.domain.task import Action
+from router.domain.tasks.task import Action
 from router.errors import InvalidInput, Problem
 from router.ports.audit import AuditLog
 
@@ -92,16 +92,16 @@ def checked(query: AuditQuery, cursor: str | None, limit: int) -> str | None:
     before: str | None = None
     if not 1 <= limit <= MAX_ENTRIES:
         problems.append(
-            Problem("limit", f"{limit} is not 1 to {MAX_ENTRIES:,}", hint="use the cursor to get the next page")
+            Problem("limit", message=f"{limit} is not 1 to {MAX_ENTRIES:,}", hint="use the cursor to get the next page")
         )
     if query.since_ms is not None and query.until_ms is not None and query.since_ms >= query.until_ms:
-        problems.append(Problem("since", "is not before until", hint="swap them, or leave one out"))
+        problems.append(Problem("since", message="is not before until", hint="swap them, or leave one out"))
     if cursor is not None:
         try:
             before = _place(query, cursor)
         except (ValueError, error, binascii.Error):
             hint = "use the cursor of the page before, with the same tenant and filters"
-            problems.append(Problem("cursor", "is not a cursor of this query", hint=hint))
+            problems.append(Problem("cursor", message="is not a cursor of this query", hint=hint))
     if problems:
         raise InvalidInput(problems)
     return before
@@ -112,11 +112,13 @@ def _impossible(query: AuditQuery) -> list[Problem]:
     action, outcome, decision = query.action, query.outcome, query.decision_id
     if action is not None and not any(a.label.startswith(action) for a in Action):
         hint = f"one of {', '.join(a.label for a in Action)}, or its beginning"
-        problems.append(Problem("action", f"{action!r} is not an action or the beginning of one", hint=hint))
+        problems.append(Problem("action", message=f"{action!r} is not an action or the beginning of one", hint=hint))
     if outcome is not None and outcome not in OUTCOMES:
-        problems.append(Problem("outcome", f"{outcome!r} is not an outcome", hint=f"one of {', '.join(OUTCOMES)}"))
+        problems.append(
+            Problem("outcome", message=f"{outcome!r} is not an outcome", hint=f"one of {', '.join(OUTCOMES)}")
+        )
     if decision is not None and from_text(decision) is None:
-        problems.append(Problem("decision_id", f"{decision!r} is not a decision_id", hint="give a UUID"))
+        problems.append(Problem("decision_id", message=f"{decision!r} is not a decision_id", hint="give a UUID"))
     return problems
 
 

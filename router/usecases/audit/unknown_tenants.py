@@ -8,9 +8,9 @@ at most `MAX_KINDS` records a second.
 import asyncio
 import logging
 
-from router.domain.audit import UnknownTenant
-from router.domain.decision import Code, Refused
-from router.domain.request import DecideRequest
+from router.domain.audit.records import UnknownTenant
+from router.domain.decide.decision import Code, Refused
+from router.domain.decide.request import DecideRequest
 from router.errors import StoreError
 from router.ports.audit import UnknownTenantLog
 from router.telemetry import Telemetry

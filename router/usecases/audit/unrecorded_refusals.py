@@ -10,10 +10,10 @@ import logging
 
 from msgspec.structs import replace
 
-from router.domain.audit_entries import AUDIT_QUOTA
-from router.domain.plan import Plan
-from router.domain.request import DecideRequest
-from router.domain.task import Action, Move
+from router.domain.audit.entries import AUDIT_QUOTA
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import DecideRequest
+from router.domain.tasks.task import Action, Move
 from router.errors import StoreError
 from router.ports.tasks import TaskStore
 from router.telemetry import Telemetry

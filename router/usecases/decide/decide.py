@@ -1,12 +1,12 @@
 """One decide request, from its bytes to its reply.
 
-    bytes → wire.decide → gate, tenant, policy (in process) → domain.plan → the decide row → reply (→ dispatch)
+    bytes → wire.decide → gate, tenant, policy (in process) → domain.decide.plan → the decide row → reply (→ dispatch)
 
 Every request gets exactly one reply. A request runs in callbacks, without an asyncio task of its own, with two
 exceptions: the first read of a tenant's figures, and calling a policy's extensions (`usecases.extensions.flow`).
 
 From half of `max_in_flight` on, a request is refused before it is decoded if its tenant has its share of the pod
-(`domain.admission`).
+(`domain.decide.admission`).
 """
 
 import asyncio
@@ -18,16 +18,17 @@ from functools import partial
 from msgspec import Struct
 from msgspec.structs import replace
 
-from router.domain.admission import LOADING, Admission, Shed
-from router.domain.answers import overloaded
-from router.domain.decision import Answer, Code, Refused
+from router.domain.audit.identity import PLAINLY, AuditIdentity, Naming
+from router.domain.decide.admission import LOADING, Admission, Shed
+from router.domain.decide.answers import overloaded
+from router.domain.decide.decision import Answer, Code, Refused
+from router.domain.decide.figures import NO_FIGURES, Snapshot
+from router.domain.decide.outcome import Admitted, Outcome
+from router.domain.decide.plan import Plan, plan
+from router.domain.decide.request import DecideRequest
 from router.domain.defects import Warnings
-from router.domain.figures import NO_FIGURES, Snapshot
-from router.domain.identity import PLAINLY, AuditIdentity, Naming
-from router.domain.outcome import Admitted, Outcome
-from router.domain.plan import Features, Plan, plan
+from router.domain.gate import Features
 from router.domain.policy.model import StoredPolicy, TenantPolicies
-from router.domain.request import DecideRequest
 from router.errors import LoadsFull, StoreError
 from router.ports.decisions import DecisionStore
 from router.ports.extensions import Extensions, OutcomeReader
@@ -54,7 +55,7 @@ FIRST_READ_S = 0.05
 class OpenRequest(Struct):
     """A request between its arrival and its answer. `started`: loop time in s; `since`: the same once it has waited for
     the store, else None. `read_figures`: whether it has waited for its tenant's figures. `holder`: see
-    `domain.admission`.
+    `domain.decide.admission`.
     """
 
     request: DecideRequest
@@ -396,4 +397,4 @@ def _content_type(headers: Mapping[str, str]) -> str | None:
 
 
 async def _caught_up_at_once() -> None:
-    """For a transport without a queue in front of the pod."""
+    """Implements catching up for a transport without a queue in front of the pod."""

@@ -5,15 +5,16 @@ from collections.abc import Awaitable, Callable
 
 from msgspec.structs import replace
 
-from router.domain.answers import answer, unavailable
-from router.domain.decision import Answer, Decided, Refused
-from router.domain.extension_health import first_blocked
-from router.domain.extensions import refusal, wanted_of
-from router.domain.figures import Snapshot
-from router.domain.outcome import Admitted, Outcome, Unavailable
-from router.domain.plan import Features, plan
+from router.domain.decide.answers import answer, unavailable
+from router.domain.decide.decision import Answer, Decided, Refused
+from router.domain.decide.figures import Snapshot
+from router.domain.decide.outcome import Admitted, Outcome, Unavailable
+from router.domain.decide.plan import plan
+from router.domain.decide.request import DecideRequest
+from router.domain.extensions.health import first_blocked
+from router.domain.extensions.pipeline import refusal, wanted_of
+from router.domain.gate import Features
 from router.domain.policy.model import Policy, StoredPolicy
-from router.domain.request import DecideRequest
 from router.ports.decisions import DecisionStore
 from router.ports.extensions import ExtensionStore
 from router.usecases.decide.intake import DecideSettings, extensions_gated, forbidden, overlong

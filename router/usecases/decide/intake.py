@@ -2,11 +2,12 @@
 
 from msgspec import Struct
 
-from router.domain.decision import Code, Intake, Refused
-from router.domain.gate import REQUIRED_CP
-from router.domain.plan import Deadlines, Features
-from router.domain.policy.model import OnStoreError, Policy, TenantPolicies
-from router.domain.request import DecideRequest
+from router.domain.decide.decision import Code, Intake, Refused
+from router.domain.decide.plan import Deadlines
+from router.domain.decide.request import DecideRequest
+from router.domain.gate import REQUIRED_CP, Features
+from router.domain.policy.model import Policy, TenantPolicies
+from router.domain.policy.vocabulary import OnStoreError
 from router.wire.fields import whole_number
 from router.wire.problems import Problems
 from router.wire.subjects import INBOX
@@ -48,7 +49,7 @@ def forbidden(request: DecideRequest, features: Features, s: DecideSettings) -> 
 def overlong(request: DecideRequest, s: DecideSettings) -> Refused | None:
     """Refuse a deadline above the fleet's bound. For a request that was decoded without that bound."""
     problems = Problems()
-    whole_number(problems, "options.deadline_ms", request.options.deadline_ms, 1, s.deadline_max_ms)
+    whole_number(problems, "options.deadline_ms", request.options.deadline_ms, minimum=1, maximum=s.deadline_max_ms)
     return problems.rejected().refused if problems else None
 
 

@@ -7,14 +7,15 @@ import logging
 import time
 from collections.abc import Callable
 
-from router.domain.answers import answer, degraded
-from router.domain.decision import Answer, Decided
+from router.domain.decide.answers import answer, degraded
+from router.domain.decide.decision import Answer, Decided
+from router.domain.decide.outcome import Admitted, LimitHit, Outcome, Replay, RowFault, StoredAnswer, Unavailable
+from router.domain.decide.plan import Plan, has_empty_session
+from router.domain.decide.request import DecideRequest
 from router.domain.defects import Defect, InputWarning
 from router.domain.ids import to_text
-from router.domain.outcome import Admitted, LimitHit, Outcome, Replay, RowFault, StoredAnswer, Unavailable
-from router.domain.plan import Plan, has_empty_session
-from router.domain.policy.model import OnStoreError, TenantPolicies
-from router.domain.request import DecideRequest
+from router.domain.policy.model import TenantPolicies
+from router.domain.policy.vocabulary import OnStoreError
 from router.log_throttle import LogThrottle
 from router.ports.decisions import DecisionStore
 from router.ports.policies import Policies

@@ -1,17 +1,17 @@
-"""Refusals for overload, before a request is read: by the rules of `domain.admission`, and after a standstill.
+"""Refusals for overload, before a request is read: by the rules of `domain.decide.admission`, and after a standstill.
 
-A pod must refuse faster than requests come, else they pile up in front of it and everybody waits. So the replies are
-encoded at start-up, in variants whose `retry_after_ms` differs, and only the tenant of a request is read. Refusals are
-counted, and logged once a minute.
+A pod must refuse requests faster than they arrive; otherwise they queue in front of it, and every caller waits. So the
+replies are encoded at start-up, in variants with different `retry_after_ms`, and only the tenant of a request is read.
+Refusals are counted, and logged once a minute.
 """
 
 import logging
 from collections.abc import Callable, Mapping
 from itertools import cycle
 
-from router.domain.admission import LOADING, Admission, Shed
-from router.domain.answers import overloaded
-from router.domain.plan import Features
+from router.domain.decide.admission import LOADING, Admission, Shed
+from router.domain.decide.answers import overloaded
+from router.domain.gate import Features
 from router.log_throttle import LogThrottle
 from router.ports.policies import Loading, PolicyLookup
 from router.telemetry import Event, Telemetry
@@ -60,7 +60,8 @@ class Overload:
             for cause, of_cause in refusals.items()
         }
         self.shed_at = float("-inf")
-        """Time of the last refusal for which all callers should slow down; a tenant's share is its own matter."""
+        """Time of the last refusal that concerns all callers. A refusal because of a tenant's own share does not count.
+        """
 
     def refuse_unread(
         self,

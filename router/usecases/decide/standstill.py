@@ -1,4 +1,4 @@
-"""Notices that the pod stood still (stopped, starved of CPU, blocked), and which requests waited meanwhile.
+"""Detects that the pod stood still (suspended, starved of CPU, or blocked), and which requests waited meanwhile.
 
 Requests that came while the pod stood still wait in the connection, and their callers may have given up. A message has
 no time stamp, but a connection keeps its order: what comes before the reply to a ping, sent after the standstill, was
@@ -23,8 +23,9 @@ STANDSTILL_S: Final = 1.0
 class Standstill:
     """Watches the loop from `start` to `stop`.
 
-    `caught_up` returns when everything has been read that was sent to this pod before the call. A request that comes
-    after loop time `alive_until` has waited: call `notice`. While the loop beats, none does.
+    `caught_up` returns when everything has been read that was sent to this pod before the call. A request that arrives
+    after loop time `alive_until` has waited: call `notice`. While the loop runs normally, `alive_until` is in the
+    future.
     """
 
     def __init__(self, caught_up: Callable[[], Awaitable[None]]) -> None:
@@ -49,7 +50,7 @@ class Standstill:
         self.alive_until = float("inf")
 
     def notice(self, now: float) -> None:
-        """Begin to catch up, unless it has begun; `now` is loop time, after `alive_until`."""
+        """Start to catch up, unless that has started; `now` is loop time, after `alive_until`."""
         if self._task is None:
             stood_s = now - self.alive_until + STANDSTILL_S
             log.warning(

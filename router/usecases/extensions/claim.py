@@ -6,15 +6,15 @@ undoes the decision that could not be completed.
 
 import logging
 
-from router.domain.answers import unavailable
-from router.domain.decision import Refused
-from router.domain.extensions import AUDIT_CODES
+from router.domain.decide.answers import unavailable
+from router.domain.decide.decision import Refused
+from router.domain.decide.outcome import Admitted
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import DecideRequest
+from router.domain.extensions.pipeline import AUDIT_CODES
 from router.domain.ids import name_in
 from router.domain.json import JsonObject
-from router.domain.outcome import Admitted
-from router.domain.plan import Plan
-from router.domain.request import DecideRequest
-from router.domain.task import Action, Move
+from router.domain.tasks.task import Action, Move
 from router.errors import StoreError
 from router.ports.decisions import Claims, DecisionStore
 from router.ports.tasks import TaskStore

@@ -32,11 +32,9 @@ from typing import assert_never
 from msgspec import Struct
 from msgspec.structs import replace
 
-from router.domain.answers import unavailable
-from router.domain.decision import Answer, Code, Decided, Refused
-from router.domain.extensions import ExtensionStep, explained, post_metadata, refusal, wanted, warnings, worst_ms
-from router.domain.json import JsonObject
-from router.domain.outcome import (
+from router.domain.decide.answers import unavailable
+from router.domain.decide.decision import Answer, Code, Decided, Refused
+from router.domain.decide.outcome import (
     Admitted,
     Busy,
     Conflict,
@@ -48,9 +46,19 @@ from router.domain.outcome import (
     TenantOff,
     Unavailable,
 )
-from router.domain.plan import Plan
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import DecideRequest
+from router.domain.extensions.pipeline import (
+    ExtensionStep,
+    explained,
+    post_metadata,
+    refusal,
+    wanted,
+    warnings,
+    worst_ms,
+)
+from router.domain.json import JsonObject
 from router.domain.policy.model import StoredPolicy
-from router.domain.request import DecideRequest
 from router.errors import StoreError
 from router.ports.decisions import Claims, DecisionStore
 from router.ports.extensions import Dispatched, ExtensionResult, MakePlan, OutcomeReader

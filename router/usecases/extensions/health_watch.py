@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import assert_never
 
 from router.domain.alert import Condition
-from router.domain.extension_health import ExtensionRecord, Settled, Tally, is_blocked
-from router.domain.extensions import ExtensionName
+from router.domain.extensions.health import ExtensionRecord, Settled, Tally, is_blocked
+from router.domain.extensions.pipeline import ExtensionName
 from router.domain.json import JsonObject
 from router.domain.levers import BreakerState
 from router.errors import StoreError

@@ -1,7 +1,7 @@
 """The extension calls around one decision: each within its timeout and retries, all within one deadline.
 
-An extension's behaviour never raises: its `domain.extensions.ExtensionStep` holds the outcome, and whether the request
-stops.
+An extension's behaviour never raises: its `domain.extensions.pipeline.ExtensionStep` holds the outcome, and whether the
+request stops.
 """
 
 import asyncio
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from router.domain.extensions import (
+from router.domain.decide.request import DecideRequest
+from router.domain.extensions.pipeline import (
     BREAKER_IS_OPEN,
     RETRY_PAUSE_MS,
     CallOutcome,
@@ -21,7 +22,6 @@ from router.domain.extensions import (
 )
 from router.domain.json import JsonObject
 from router.domain.policy.model import Extension
-from router.domain.request import DecideRequest
 from router.ports.extensions import CallFailure, ExtensionCalls
 from router.telemetry import Telemetry
 from router.usecases.extensions.health_watch import ExtensionHealthWatch

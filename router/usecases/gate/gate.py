@@ -20,9 +20,8 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from router.domain.alert import FLEET, Condition
-from router.domain.gate import BASELINE, Checkpoint, Fault, Unusable, fault_of, features_of, parse
+from router.domain.gate import BASELINE, Checkpoint, Fault, Features, Unusable, fault_of, features_of, parse
 from router.domain.json import JsonObject
-from router.domain.plan import Features
 from router.ports.alerts import AlertSink
 from router.ports.gate import StateFile
 from router.telemetry import Event, Telemetry

@@ -7,8 +7,8 @@ import asyncio
 import logging
 from collections import deque
 
-from router.domain.audit import ROUTER
-from router.domain.task import Action
+from router.domain.audit.records import ROUTER
+from router.domain.tasks.task import Action
 from router.errors import StoreError
 from router.ports.audit import ActLog
 from router.telemetry import Event

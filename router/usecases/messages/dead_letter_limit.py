@@ -1,9 +1,10 @@
-"""Bounds the dead letters that outsiders cause by messages which nobody can use: unreadable, or for another's task.
+"""Bounds the dead letters that outsiders cause by unusable messages: unreadable ones, or results for another tenant's
+task.
 
 Within a minute each cause (subject and reason) gets at most `PER_CAUSE` dead letters of its own, and all causes of a
-subject `PER_SUBJECT`. Further messages are counted by cause, with their first and last place in the stream: one dead
-letter a cause says so when the minute is over. A flood so leaves the evidence of each of its causes, and cannot fill
-the DLQ. Messages that the router itself failed on are never left out: see `DeadLetters.give_up`.
+subject together `PER_SUBJECT`. Further messages are counted by cause, with their first and last place in the stream.
+When the minute is over, one dead letter per cause reports the count. So a flood leaves evidence of each of its causes,
+and cannot fill the DLQ. Messages that the router itself failed on are never left out: see `DeadLetters.give_up`.
 """
 
 from collections.abc import Callable
@@ -76,7 +77,7 @@ class DeadLetterLimit:
         return False
 
     def ended(self, *, all_minutes: bool = False) -> list[LeftOut]:
-        """What was left out in the minutes that have ended, or in all; it is forgotten here."""
+        """Take the counts of the minutes that have ended, or of all minutes; they are removed here."""
         now = self._clock()
         over = [s for s, m in self._minutes.items() if all_minutes or now - m.began >= WINDOW_S]
         return [left_out for s in over for left_out in self._minutes.pop(s).left_out.values()]

@@ -153,7 +153,9 @@ class Redrive:
         self._keep = keep
 
     async def __call__(self, found: StoredDeadLetter) -> Redriven:
-        """Redrive one dead letter. A NATS fault is an outcome, not an exception, so a caller goes on with the next."""
+        """Redrive one dead letter. A NATS fault is an outcome, not an exception, so a caller can continue with the next
+        dead letter.
+        """
         subject = found.letter.original_subject
         if without_tenant(subject) not in self._origins:
             return Redriven(found.sequence, subject, Outcome.FOREIGN, "the fleet does not read this subject")

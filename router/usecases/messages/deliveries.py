@@ -13,7 +13,7 @@ from hashlib import sha256
 from uuid import uuid4
 
 from router.domain.alert import Condition, Door
-from router.domain.decision import Code, Intake, Refused
+from router.domain.decide.decision import Code, Intake, Refused
 from router.domain.json import JsonObject
 from router.errors import StoreDamaged, StoreError
 from router.log_throttle import LogThrottle
@@ -186,9 +186,10 @@ class DeadLetters:
         tenant_id: str | None = None,
         trace_id: str | None = None,
     ) -> None:
-        """Dead-letter a message that no pod can use, whenever it is tried; a flood of them is bounded and counted.
+        """Dead-letter a message that no pod can ever use; a flood of them is bounded and counted.
 
-        Arguments as for `give_up`. What is left out is acknowledged; its stream keeps it for its maximum age.
+        Arguments as for `give_up`. A message without a dead letter is acknowledged; its stream keeps it for its maximum
+        age.
         """
         if self._limit.admits(subject, refused.message, _error_code(refused), delivery):
             self.give_up(subject, delivery, refused, tenant_id=tenant_id, trace_id=trace_id)
@@ -198,7 +199,7 @@ class DeadLetters:
         delivery.ack()
 
     def tick(self, *, last: bool = False) -> None:
-        """Publish what was left out in the minutes that have ended; `last`: in all of them, the pod ends."""
+        """Publish the counts of the minutes that have ended; `last`: of all minutes, because the pod ends."""
         for left_out in self._limit.ended(all_minutes=last):
             letter = DeadLetter(
                 original_subject=left_out.subject,

@@ -15,9 +15,9 @@ readable content. Only for a policy id that the entry does not have, the store i
 **Loads.** At most one load per tenant is in flight; callers share it. A change during a load starts another one. Loads
 that requests ask for are bounded and wait in order (`usecases.policies.loads`).
 
-**The bound** counts the policies and the plan caches (`domain.plan_cache.PlanCache`), which grow in use. Above it, plan
-caches are emptied first, since they refill by themselves; then tenants are evicted. Eviction is second chance: a hit
-sets a mark, because reordering the entries at every hit costs more than the hit itself.
+**The bound** counts the policies and the plan caches (`domain.policy.plan_cache.PlanCache`), which grow in use. Above
+it, plan caches are emptied first, since they refill by themselves; then tenants are evicted. Eviction is second chance:
+a hit sets a mark, because reordering the entries at every hit costs more than the hit itself.
 
 Nothing here survives a crash: a new pod starts with an empty cache.
 """
@@ -245,7 +245,9 @@ class PolicyCache:
         return loaded
 
     def _with_last_readable(self, loaded: TenantPolicies | None) -> TenantPolicies | None:
-        """Keep the last content of unreadable policies: in a roll, an older pod goes on with it instead of refusing."""
+        """Keep the last content of unreadable policies: during a roll, an older pod continues with it instead of
+        refusing.
+        """
         previous = None if loaded is None else self._entries.get(loaded.tenant_id)
         if loaded is None or previous is None:
             return loaded

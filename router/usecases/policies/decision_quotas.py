@@ -11,18 +11,10 @@ of recorded (`usecases.audit.unrecorded_refusals`).
 from msgspec import Struct
 from msgspec.structs import replace
 
-from router.domain.plan_cache import PlanCache
 from router.domain.policy.limits import limit
-from router.domain.policy.model import (
-    AUDIT_QUOTA_ID,
-    QUOTA_ID,
-    Limit,
-    OnStoreError,
-    Resource,
-    Scope,
-    StoredPolicy,
-    TenantPolicies,
-)
+from router.domain.policy.model import AUDIT_QUOTA_ID, QUOTA_ID, Limit, StoredPolicy, TenantPolicies
+from router.domain.policy.plan_cache import PlanCache
+from router.domain.policy.vocabulary import OnStoreError, Resource, Scope
 from router.ports.policies import Loader
 
 DAY_MS = 86_400_000

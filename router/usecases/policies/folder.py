@@ -51,7 +51,7 @@ def read_folder(folder: Path) -> FolderContents:
             tenant_id, policy_id = _ids(path.relative_to(folder))
             first = names.setdefault((tenant_id, policy_id), name)
             if first != name:
-                raise InvalidInput([Problem("", f"is the same policy as {first}", hint="remove one of them")])
+                raise InvalidInput([Problem("", message=f"is the same policy as {first}", hint="remove one of them")])
             files.append(PolicyFile(name, tenant_id, policy_id, _read(path)))
         except InvalidInput as refused:
             bad.append(BadFile(name, tuple(refused.problems)))
@@ -61,7 +61,7 @@ def read_folder(folder: Path) -> FolderContents:
 
 
 def _unreadable(fault: OSError) -> Problem:
-    return Problem("", f"cannot be read: {fault.strerror or fault}")
+    return Problem("", message=f"cannot be read: {fault.strerror or fault}")
 
 
 def _json_files(folder: Path) -> list[Path]:
@@ -83,7 +83,7 @@ def _ids(path: Path) -> tuple[str, str]:
         tenant_id, _, policy_id = path.stem.partition(SEPARATOR)
         if not tenant_id or not policy_id or SEPARATOR in policy_id:
             hint = f"<tenant>/<policy_id>.json, or <tenant>{SEPARATOR}<policy_id>.json with one {SEPARATOR}"
-            raise InvalidInput([Problem("", "the file name holds no tenant and policy id", hint=hint)])
+            raise InvalidInput([Problem("", message="the file name holds no tenant and policy id", hint=hint)])
         ids = (tenant_id, policy_id)
     check_ids(*ids)
     return ids

@@ -1,6 +1,6 @@
-"""The loads of the policy cache in flight: one a tenant, and a bound on those that requests cause.
+"""Loads in flight of the policy cache: at most one per tenant, and a bound on loads that requests cause.
 
-An unknown tenant costs a load, and anybody can invent names. So at most `LOADS_AT_ONCE` loads for requests run at a
+An unknown tenant costs a load, and any caller can invent names. So at most `LOADS_AT_ONCE` loads for requests run at a
 time, further names wait in the order of their first request, and beyond `LOADS_WAITING` names `LoadsFull` is raised.
 Reloads of cached tenants do not wait behind them: the cache bounds those itself.
 """
@@ -73,7 +73,7 @@ class Loads:
         return load
 
     def start(self, tenant_id: str, cause: Cause) -> LoadFuture:
-        """Start a load of a tenant that has none running; who waits for the tenant gets this one."""
+        """Start a load of a tenant that has none running; callers that wait for the tenant get this one."""
         loop = asyncio.get_running_loop()
         future = self._waiting.pop(tenant_id) if tenant_id in self._waiting else loop.create_future()
         self._running[tenant_id] = future
@@ -91,7 +91,7 @@ class Loads:
     async def _run(self, tenant_id: str, cause: Cause, future: LoadFuture) -> None:
         try:
             loaded = await self._load(tenant_id, cause)
-        except Exception as fault:  # the callers get it, whatever it is
+        except Exception as fault:  # every caller gets the exception
             if not isinstance(fault, StoreError):
                 log.error("policies could not be loaded: tenant %s", tenant_id, exc_info=fault)
             if not future.done():

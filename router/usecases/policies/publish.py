@@ -9,7 +9,7 @@ from typing import Final
 import orjson
 from msgspec import Struct
 
-from router.domain.audit import ROUTER, Actor
+from router.domain.audit.records import ROUTER, Actor
 from router.domain.policy.diff import Change, diff
 from router.domain.policy.document import Parsed, content_hash
 from router.domain.policy.model import DEFAULT_POLICY_ID, Policy
@@ -124,7 +124,7 @@ class PolicyPublisher:
         if past_content is None or past_content.document is None:
             revisions = ", ".join(str(p.revision) for p in past if p.document is not None) or "none"
             problem = "is not in the history" if past_content is None else "is where the policy was deleted"
-            raise InvalidInput([Problem("revision", f"{revision} {problem}", hint=f"there are: {revisions}")])
+            raise InvalidInput([Problem("revision", message=f"{revision} {problem}", hint=f"there are: {revisions}")])
         return await self._write(
             _Write(
                 tenant_id=tenant_id,
@@ -256,7 +256,9 @@ def check_ids(tenant_id: str, policy_id: str = "default") -> None:
     hint = "1 to 255 of A-Z a-z 0-9 _ . -"
     names = (("tenant_id", tenant_id), ("policy_id", policy_id))
     problems = [
-        Problem(path, f"{name!r} is not a valid id", hint=hint) for path, name in names if not _ID.fullmatch(name)
+        Problem(path, message=f"{name!r} is not a valid id", hint=hint)
+        for path, name in names
+        if not _ID.fullmatch(name)
     ]
     if problems:
         raise InvalidInput(problems)

@@ -88,7 +88,7 @@ class Seeder:
                     bad.append(BadFile(file.name, tuple(refused.problems)))
                     continue
                 except QuotaExceeded as refused:
-                    bad.append(BadFile(file.name, (Problem("", str(refused)),)))
+                    bad.append(BadFile(file.name, (Problem("", message=str(refused)),)))
                     continue
                 if revision is None:
                     kept.append(file.name)

@@ -11,7 +11,7 @@ from router.domain.policy.model import TenantPolicies
 def size_of(policies: TenantPolicies) -> int:
     """Return the memory of a tenant's policies in bytes, counting each object once and shared enum members not at all.
 
-    `domain.plan_cache.PlanCache` counts its own content.
+    `domain.policy.plan_cache.PlanCache` counts its own content.
     """
     counted: set[int] = set()
     unvisited: list[object] = [policies]

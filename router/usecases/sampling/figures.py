@@ -3,7 +3,7 @@
     first decide of a tenant → policy's figures used, first read at once → read again every 3 s → unused for 5 min:
     dropped
 
-Decides of the tenant that follow wait for its first read, in `usecases.decide`: only the first one goes by the policy's
+The tenant's next decides wait for this first read, in `usecases.decide`. So only the first decide uses the policy's
 figures.
 
 After 5 minutes the figures' half-lives have made them worthless. While the store is unavailable, the last snapshot
@@ -17,7 +17,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from router.domain.figures import NO_FIGURES, Snapshot
+from router.domain.decide.figures import NO_FIGURES, Snapshot
 from router.errors import StoreError
 from router.ports.decisions import FiguresStore
 from router.telemetry import Telemetry

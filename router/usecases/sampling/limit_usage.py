@@ -9,7 +9,7 @@ import logging
 from collections import Counter as Counts
 from collections.abc import Awaitable, Callable, Sequence
 
-from router.domain.limit_usage import Counter, LimitUsage, counters_of
+from router.domain.policy.limit_usage import Counter, LimitUsage, counters_of
 from router.domain.policy.model import TenantPolicies
 from router.errors import StoreError
 from router.ports.tenants import LimitUsageStore

@@ -6,13 +6,23 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from router.domain.alert import Door
-from router.domain.attempts import why_status
-from router.domain.audit import TaskFeatures
-from router.domain.decision import Code, Refused
+from router.domain.audit.records import TaskFeatures
+from router.domain.decide.decision import Code, Refused
 from router.domain.defects import note_of
 from router.domain.ids import attempt_in, task_id, task_of
-from router.domain.result import AckStatus, ExecAck, ExecResult, ResultStatus
-from router.domain.task import Action, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskRecord, TaskState, Unreadable
+from router.domain.tasks.attempts import why_status
+from router.domain.tasks.result import AckStatus, ExecAck, ExecResult, ResultStatus
+from router.domain.tasks.task import (
+    Action,
+    Move,
+    Moved,
+    MoveFault,
+    MoveOutcome,
+    NotMoved,
+    TaskRecord,
+    TaskState,
+    Unreadable,
+)
 from router.ports.bus import Delivery
 from router.ports.decisions import DecisionStore
 from router.ports.policies import PolicyLookup

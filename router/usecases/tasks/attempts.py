@@ -12,10 +12,9 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import assert_never
 
-from router.domain.attempts import next_plan
-from router.domain.figures import NO_FIGURES, Snapshot
-from router.domain.identity import PLAINLY, AuditIdentity
-from router.domain.outcome import (
+from router.domain.audit.identity import PLAINLY, AuditIdentity
+from router.domain.decide.figures import NO_FIGURES, Snapshot
+from router.domain.decide.outcome import (
     Admitted,
     Busy,
     Conflict,
@@ -27,9 +26,11 @@ from router.domain.outcome import (
     TenantOff,
     Unavailable,
 )
-from router.domain.plan import Deadlines, Features, Plan
-from router.domain.request import DecideRequest
-from router.domain.task import TaskRecord
+from router.domain.decide.plan import Deadlines, Plan
+from router.domain.decide.request import DecideRequest
+from router.domain.gate import Features
+from router.domain.tasks.attempts import next_plan
+from router.domain.tasks.task import TaskRecord
 from router.errors import StoreError
 from router.ports.decisions import DecisionStore
 from router.ports.policies import PolicyLookup

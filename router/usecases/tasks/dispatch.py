@@ -7,7 +7,7 @@
 The decision writes the record and the work item, so a pod that dies on the way leaves a NEW task for the sweeper, which
 publishes both again. The streams drop repeats by message id. The event is sent first, over the same connection: a
 worker that has the assignment cannot end the task before its event is there. The mark waits for the event's ack, but
-not for long: the provider answers for a stored assignment only.
+not for long: a missed deadline counts against the provider only if the assignment was stored.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from router.domain.audit import TaskFeatures
+from router.domain.audit.records import TaskFeatures
+from router.domain.decide.outcome import Admitted
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import DecideRequest
 from router.domain.ids import assignment_id, task_id, to_text
-from router.domain.outcome import Admitted
-from router.domain.plan import Plan
-from router.domain.request import DecideRequest
-from router.domain.task import Action, Dispatched, Move, MoveOutcome, NotMoved, TaskRecord, TaskState
+from router.domain.tasks.task import Action, Dispatched, Move, MoveOutcome, NotMoved, TaskRecord, TaskState
 from router.errors import StoreError
 from router.log_throttle import LogThrottle
 from router.ports.bus import Publication, Published, Publisher
@@ -63,7 +63,7 @@ class _InFlight:
 class Dispatcher:
     """Publishes attempts and marks them as published; marks that wait for the store share one call.
 
-    An assignment that is stored later than `late_ms` after the begin of its attempt is marked as late. The pod sets
+    An assignment that is stored more than `late_ms` after the start of its attempt is marked as late. The pod sets
     `on_undispatched`.
     """
 

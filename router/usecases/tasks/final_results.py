@@ -16,7 +16,7 @@ from functools import partial
 from msgspec import Struct
 
 from router.domain.ids import to_text
-from router.domain.task import Final
+from router.domain.tasks.task import Final
 from router.errors import BusError, StoreError
 from router.ports.bus import Line, Publication, Published, Publisher
 from router.ports.tasks import TaskStore

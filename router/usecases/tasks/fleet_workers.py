@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from router.domain.alert import Condition
-from router.domain.result import WorkerState
+from router.domain.tasks.result import WorkerState
 from router.ports.alerts import AlertSink
 from router.telemetry import Event, Telemetry
 from router.usecases.messages.input_defects import InputDefects

@@ -5,13 +5,15 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from router.domain.attempts import looks_at_request, next_in_ms
-from router.domain.audit import TaskFeatures
+from router.domain.audit.records import TaskFeatures
+from router.domain.decide.outcome import Reservation
+from router.domain.decide.request import Correlation
 from router.domain.ids import task_id
-from router.domain.policy.model import Resource, Scope, TenantPolicies
-from router.domain.request import Correlation
-from router.domain.result import BreakerVerdict, ExecResult, ResultStatus
-from router.domain.task import Action, Correction, Final, Move, Reservation, TaskFacts, TaskRecord, TaskState
+from router.domain.policy.model import TenantPolicies
+from router.domain.policy.vocabulary import Resource, Scope
+from router.domain.tasks.attempts import looks_at_request, next_in_ms
+from router.domain.tasks.result import BreakerVerdict, ExecResult, ResultStatus
+from router.domain.tasks.task import Action, Correction, Final, Move, TaskFacts, TaskRecord, TaskState
 from router.ports.tasks import TaskStore
 from router.usecases.audit.features import pack_features
 from router.usecases.policies.lookups import breaker_of, policy_of

@@ -4,12 +4,12 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from router.domain.audit import TaskFeatures
+from router.domain.audit.records import TaskFeatures
+from router.domain.decide.outcome import StoredAnswer
 from router.domain.defects import note_of
-from router.domain.outcome import StoredAnswer
-from router.domain.result import ExecResult
-from router.domain.steps import Ambiguous, StepDecision
-from router.domain.task import Move, TaskRecord, Unreadable
+from router.domain.tasks.result import ExecResult
+from router.domain.tasks.steps import Ambiguous, StepDecision
+from router.domain.tasks.task import Move, TaskRecord, Unreadable
 from router.ports.bus import Delivery
 from router.usecases.audit.features import features_of
 from router.usecases.tasks.usage import facts_of
@@ -35,8 +35,8 @@ class OpenResult(Struct):
     tenant's task. `unreadable` and `fault` hold the error text when the record or the move failed.
 
     `walk`: all decisions of the request, if its caller has walked the fallbacks and the result names only the request.
-    `was_open`: the one that was chosen among them was open. `ambiguous`: none could be chosen. `mark`: which result it
-    is (`steps.mark_of`), of a result that names only its request.
+    `was_open`: the decision that was chosen among them was open. `ambiguous`: none could be chosen. `mark`: which
+    result it is (`steps.mark_of`), of a result that names only its request.
     """
 
     delivery: Delivery

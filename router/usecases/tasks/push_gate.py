@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct
 
 from router.domain.alert import Condition
-from router.domain.decision import Code, Refused
+from router.domain.decide.decision import Code, Refused
 from router.ports.alerts import AlertSink
 from router.ports.bus import NO_ACK
 from router.wire import subjects
@@ -90,13 +90,13 @@ class PushGate:
         self._changed()
 
     def unheard(self, reason: str | None) -> None:
-        """Set why this pod does not receive results; None: it does."""
+        """Set the reason why this pod does not receive results; None: it receives them."""
         if reason != self._unheard:
             self._unheard = reason
             self._changed()
 
     def reason(self, stream: str) -> str | None:
-        """Why a stream stores nothing that is published; None: it does, as far as is known."""
+        """Why a stream stores no published messages; None: it stores them, as far as is known."""
         refusing = self._refusing.get(stream)
         return None if refusing is None else _reason(stream, refusing.words)
 
@@ -118,7 +118,7 @@ class PushGate:
             self._changed()
 
     def tick(self) -> None:
-        """Call once a second: raises the alerts that are due, and forgets streams of which nothing was heard."""
+        """Call once a second: raises the alerts that are due, and forgets streams without recent news."""
         now_s = self._now_s()
         for stream, refusing in list(self._refusing.items()):
             if now_s - refusing.heard_s >= QUIET_S:

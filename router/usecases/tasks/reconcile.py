@@ -14,8 +14,8 @@ from typing import Literal
 from msgspec import Struct
 
 from router.domain.ids import from_text, idempotency_name, name_in, task_id, task_of, to_text
-from router.domain.result import ExecResult, ResultStatus
-from router.domain.task import TaskRecord, TaskState
+from router.domain.tasks.result import ExecResult, ResultStatus
+from router.domain.tasks.task import TaskRecord, TaskState
 from router.ports.bus import History, StoredMessage
 from router.ports.decisions import Answers
 from router.ports.tasks import TaskStore

@@ -18,11 +18,11 @@ from secrets import token_hex
 
 from msgspec import Struct
 
+from router.domain.decide.outcome import StoredAnswer
+from router.domain.decide.request import DecideRequest
 from router.domain.ids import assignment_id, task_id, to_text
-from router.domain.outcome import StoredAnswer
-from router.domain.request import DecideRequest
-from router.domain.result import ExecResult, ResultStatus
-from router.domain.task import Dispatched, Final, TaskRecord, TaskState
+from router.domain.tasks.result import ExecResult, ResultStatus
+from router.domain.tasks.task import Dispatched, Final, TaskRecord, TaskState
 from router.errors import StoreError
 from router.ports.bus import Publication, Published, Publisher
 from router.ports.tasks import TaskStore

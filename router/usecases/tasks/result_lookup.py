@@ -3,18 +3,18 @@
 assignment_id            the task, by its delivery record
 decision_id              the decision; if it was dispatched, its task
 context with a step      the decision of exactly that step of the request
-request alone            `domain.steps.choose` among all decisions of the request
+request alone            `domain.tasks.steps.choose` among all decisions of the request
 """
 
 from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from router.domain.decide.outcome import StoredAnswer
 from router.domain.ids import idempotency_name, name_in, task_id, task_of
-from router.domain.outcome import StoredAnswer
-from router.domain.result import ExecResult
-from router.domain.steps import Ambiguous, StepDecision, choose, mark_of
-from router.domain.task import TaskRecord, Unreadable
+from router.domain.tasks.result import ExecResult
+from router.domain.tasks.steps import Ambiguous, StepDecision, choose, mark_of
+from router.domain.tasks.task import TaskRecord, Unreadable
 from router.ports.decisions import DecisionStore
 from router.ports.tasks import TaskStore
 from router.usecases.tasks.open_result import OpenResult

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping
 
-from router.domain.attempts import why_of
+from router.domain.decide.outcome import StoredAnswer
 from router.domain.defects import note_of
 from router.domain.ids import attempt_in, task_id
-from router.domain.outcome import StoredAnswer
 from router.domain.policy.model import TenantPolicies, provider_entry
-from router.domain.result import ExecResult, ResultStatus, breaker_verdict, taught
-from router.domain.task import Action, Dispatched, Final, Move, TaskRecord, TaskState
+from router.domain.tasks.attempts import why_of
+from router.domain.tasks.result import ExecResult, ResultStatus, breaker_verdict, taught
+from router.domain.tasks.task import Action, Dispatched, Final, Move, TaskRecord, TaskState
 from router.ports.decisions import DecisionStore
 from router.ports.policies import PolicyLookup
 from router.ports.tasks import TaskStore

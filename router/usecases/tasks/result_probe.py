@@ -1,9 +1,9 @@
 """Checks whether the stream of results stores them.
 
-Workers publish results, so no pod notices when their stream stores nothing. A NATS server whose disk was full, or that
-lost a stream's files, goes on so until it is restarted: publishes to that stream are not answered, and everything else
-looks well. So a pod that misses results publishes a message of its own to the stream: the probe. Its fate is that of
-any publish (`router.ports.bus.StreamTrouble`): without an ack the stream is reported until a probe is stored.
+Workers publish results, so no pod notices when their stream stores nothing. After a NATS server's disk was full, or a
+stream's files were lost, the server does not answer publishes to that stream until it is restarted, while everything
+else works. So a pod that misses results publishes a message of its own to the stream: the probe. The probe is handled
+like any publish (`router.ports.bus.StreamTrouble`): without an ack, the stream is reported until a probe is stored.
 
 A pod misses results when a deadline has passed, or a worker reports that it could not publish, and this pod received no
 result for `EVERY_S`.
@@ -19,7 +19,7 @@ from router.wire.subjects import RESULT_PROBE
 EVERY_S = 10.0
 WITHIN_S = 5.0
 
-# Pods of the version before read it as a result of an unknown task, and acknowledge it.
+# Pods of version 0.1.0 read it as a result of an unknown task, and acknowledge it.
 _BODY = orjson.dumps(
     {
         "version": "1",

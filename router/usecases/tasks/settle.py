@@ -3,7 +3,7 @@
     result → its task's record (or the remembered decision) → one move: state, breaker, reservations, leases, audit,
     usage in the outbox, final result for the caller → usage and final result published → both deleted once stored
 
-The first result of an attempt wins. It does so after the task's end, too, if the task ended while it was unknown
+The first result of an attempt wins. This is also true after the task's end, if the task ended while it was unknown
 whether a worker had the assignment. A repeat changes nothing. A result of a superseded attempt or an ended task is
 late, and one that names another tenant's task is a violation. All are counted and audited under the task's own tenant.
 """
@@ -12,13 +12,13 @@ import logging
 from collections.abc import Sequence
 
 from router.domain.alert import Door
-from router.domain.decision import Code, Intake, Refused
+from router.domain.decide.decision import Code, Intake, Refused
 from router.domain.defects import note_of
 from router.domain.ids import to_text
 from router.domain.json import JsonValue
-from router.domain.result import ResultStatus
-from router.domain.steps import MAX_STEPS
-from router.domain.task import Action, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskState
+from router.domain.tasks.result import ResultStatus
+from router.domain.tasks.steps import MAX_STEPS
+from router.domain.tasks.task import Action, Move, Moved, MoveFault, MoveOutcome, NotMoved, TaskState
 from router.ports.bus import Delivery
 from router.ports.decisions import DecisionStore
 from router.ports.policies import PolicyLookup
@@ -170,7 +170,9 @@ class ResultSettler:
         return opened
 
     def _acknowledge(self, opened: OpenResult) -> None:
-        """Acknowledge a handled result; one for another tenant's task, or of no clear step, becomes a dead letter."""
+        """Acknowledge a handled result. A result for another tenant's task, or without a clear step, becomes a dead
+        letter.
+        """
         trace_id = opened.result.correlation.trace_id
         if opened.foreign:
             owner = None if opened.record is None else opened.record.facts.tenant_id
@@ -257,7 +259,7 @@ def _overtaken(opened: OpenResult, outcome: MoveOutcome) -> bool:
 
 
 def _ambiguous_step(decision_ids: list[str]) -> Refused:
-    """The reason of the dead letter of a result that does not say which decision of its request it is of."""
+    """The reason for the dead letter of a result that does not say which decision of its request it belongs to."""
     more = len(decision_ids) - MAX_NAMED
     named = ", ".join(decision_ids[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
     return Refused(

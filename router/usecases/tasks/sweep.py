@@ -21,11 +21,21 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from router.domain.attempts import why_status
 from router.domain.ids import task_id
 from router.domain.policy.model import TenantPolicies
-from router.domain.result import BreakerVerdict, ExecResult, ResultStatus
-from router.domain.task import Action, Dispatched, Move, Moved, MoveFault, NotMoved, TaskRecord, TaskState, Unreadable
+from router.domain.tasks.attempts import why_status
+from router.domain.tasks.result import BreakerVerdict, ExecResult, ResultStatus
+from router.domain.tasks.task import (
+    Action,
+    Dispatched,
+    Move,
+    Moved,
+    MoveFault,
+    NotMoved,
+    TaskRecord,
+    TaskState,
+    Unreadable,
+)
 from router.errors import StoreError
 from router.ports.policies import PolicyLookup
 from router.ports.tasks import TaskStore
@@ -44,7 +54,7 @@ log = logging.getLogger("router.sweep")
 CLAIM_MS = 5_000
 PUBLISH_MS = 30_000
 GRACE_MS = 2_000
-"""How long after the deadline of a NEW task the pod that published it may still say how that went."""
+"""How long after the deadline of a NEW task the pod that published it may still report the outcome of the publish."""
 MAXIMUM = 256
 _NOT_CONFIRMED = "no stream confirmed the assignment before its deadline: a worker may have received it"
 OUTBOX_EVERY = 4

@@ -6,8 +6,8 @@ from typing import assert_never
 from router.domain.alert import Condition
 from router.domain.ids import assignment_id, task_id, to_text
 from router.domain.json import JsonObject
-from router.domain.result import ExecResult, ResultStatus
-from router.domain.task import Action, BreakerTurn, Final, Move, Moved, TaskRecord, TaskState
+from router.domain.tasks.result import ExecResult, ResultStatus
+from router.domain.tasks.task import Action, BreakerTurn, Final, Move, Moved, TaskRecord, TaskState
 from router.ports.alerts import AlertSink
 from router.ports.tasks import TaskStore
 from router.telemetry import Telemetry

@@ -11,8 +11,8 @@ import logging
 
 from msgspec.structs import replace
 
-from router.domain.result import ExecResult, ResultStatus
-from router.domain.task import Action, Dispatched, Move, Moved, MoveFault, TaskRecord, TaskState
+from router.domain.tasks.result import ExecResult, ResultStatus
+from router.domain.tasks.task import Action, Dispatched, Move, Moved, MoveFault, TaskRecord, TaskState
 from router.errors import StoreError
 from router.ports.policies import PolicyLookup
 from router.ports.tasks import TaskStore

@@ -15,12 +15,12 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from router.domain.audit import TaskFeatures
+from router.domain.audit.records import TaskFeatures
+from router.domain.decide.outcome import StoredAnswer
 from router.domain.ids import name_in, task_id
-from router.domain.outcome import StoredAnswer
 from router.domain.policy.model import provider_entry
-from router.domain.result import ResultStatus
-from router.domain.task import Action, Move, TaskRecord, TaskState, Unreadable
+from router.domain.tasks.result import ResultStatus
+from router.domain.tasks.task import Action, Move, TaskRecord, TaskState, Unreadable
 from router.ports.decisions import Claims, DecisionStore
 from router.ports.tasks import TaskStore
 from router.telemetry import Event, Telemetry

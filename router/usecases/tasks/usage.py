@@ -2,11 +2,11 @@
 
 from msgspec.structs import replace
 
+from router.domain.decide.outcome import RequestFacts, StoredAnswer
+from router.domain.decide.request import Correlation
 from router.domain.ids import assignment_id, task_id, to_text
-from router.domain.outcome import RequestFacts, StoredAnswer
-from router.domain.request import Correlation
-from router.domain.result import ExecResult
-from router.domain.task import TaskRecord
+from router.domain.tasks.result import ExecResult
+from router.domain.tasks.task import TaskRecord
 from router.usecases.tasks.moves import origin_of
 from router.wire.assignment import Usage, encode_usage_event
 

@@ -11,10 +11,10 @@ import orjson
 from google.protobuf.message import DecodeError
 from msgspec.structs import force_setattr
 
-from router.domain.decision import Intake
+from router.domain.decide.decision import Intake
+from router.domain.decide.request import DecideRequest
 from router.domain.json import JsonObject, JsonValue
 from router.domain.policy.model import DEFAULT_POLICY_ID
-from router.domain.request import DecideRequest
 from router.wire.body import unreadable
 from router.wire.fields import MAX_MS, boolean_or_word, identifier, text
 from router.wire.headers import NO_HEADERS, with_lower_names
@@ -144,9 +144,9 @@ def _read_request(
 def _add_late_problems(work: RequestedTask, context: JsonObject, push: bool, problems: Problems) -> None:
     """Add the problems that are otherwise checked later, so that the refusal lists them too."""
     if not is_writable(work.metadata):
-        problems.add("metadata", f"is {_DEPTH}", hint=_FLATTEN)
+        problems.add("metadata", message=f"is {_DEPTH}", hint=_FLATTEN)
     if not is_writable(work.payload) or not is_writable(context):
-        problems.add("", f"the payload or the context is {_DEPTH}", hint=_FLATTEN)
+        problems.add("", message=f"the payload or the context is {_DEPTH}", hint=_FLATTEN)
     elif push:
         check_payload(work.payload, problems)
 
@@ -154,11 +154,11 @@ def _add_late_problems(work: RequestedTask, context: JsonObject, push: bool, pro
 def _with_fingerprint(request: DecideRequest) -> DecideRequest | Rejected:
     problems = Problems()
     if request.metadata and not is_writable(request.metadata):
-        problems.add("metadata", f"is {_DEPTH}", hint=_FLATTEN)
+        problems.add("metadata", message=f"is {_DEPTH}", hint=_FLATTEN)
     try:
         force_setattr(request, "fingerprint", fingerprint(request))  # No other code has a reference to the request yet.
     except orjson.JSONEncodeError:
-        problems.add("", f"the payload or the context is {_DEPTH}", hint=_FLATTEN)
+        problems.add("", message=f"the payload or the context is {_DEPTH}", hint=_FLATTEN)
     return (
         problems.rejected(request_id=request.request_id, trace_id=request.correlation.trace_id) if problems else request
     )

@@ -4,8 +4,8 @@ from hashlib import blake2b
 
 import orjson
 
+from router.domain.decide.request import NO_STEP, DecideRequest
 from router.domain.json import JsonValue
-from router.domain.request import NO_STEP, DecideRequest
 
 FINGERPRINT_BYTES = 8
 

@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping
 from os import urandom
 
-from router.domain.decision import Intake
+from router.domain.decide.decision import Intake
+from router.domain.decide.request import NO_CORRELATION, Correlation
 from router.domain.defects import Defect
 from router.domain.ids import to_text
 from router.domain.json import JsonObject
-from router.domain.request import NO_CORRELATION, Correlation
 from router.wire.fields import MAX_ID_CHARS, MAX_TRACE_ID_CHARS, identifier, text, text_unless_empty
 from router.wire.headers import is_garbled, traceparent_of
 from router.wire.parse import HALF
@@ -39,12 +39,12 @@ def tenant_of(body: object, inner: object, headers: Mapping[str, str], subject: 
     ):
         tenant = identifier(problems, "tenant_id", body)
         if body is None:
-            problems.add("tenant_id", "is missing", hint=_NAME_TENANT)
+            problems.add("tenant_id", message="is missing", hint=_NAME_TENANT)
         return tenant or ""
     problems_before = len(problems)
     tenant = agreed_tenant(body, headers, subject, problems, inner)
     if tenant is None and len(problems) == problems_before:
-        problems.add("tenant_id", "is missing", hint=_NAME_TENANT)
+        problems.add("tenant_id", message="is missing", hint=_NAME_TENANT)
     return tenant or ""
 
 
@@ -56,7 +56,7 @@ def agreed_tenant(
     `subject` is the part of the subject that names the tenant. Tenants that differ are a problem.
     """
     if subject is not None and not _fits_subject(subject):
-        problems.add("subject", "has a tenant with an empty part", hint="name the tenant without empty parts")
+        problems.add("subject", message="has a tenant with an empty part", hint="name the tenant without empty parts")
         subject = None
     named_tenants = (
         identifier(problems, "subject", subject),
@@ -68,7 +68,7 @@ def agreed_tenant(
     if len(tenants) > 1:
         problems.add(
             "tenant_id",
-            "differs between subject, header and body",
+            message="differs between subject, header and body",
             hint="send one tenant, in one place",
             intake=Intake.TENANT_FORBIDDEN,
         )
@@ -109,7 +109,7 @@ def _trace_of_header(sent: str, body: str | None, problems: Problems) -> str | N
     if body is None and refused and not is_garbled(sent):
         problems.extend(refused)
     else:
-        problems.warn(Defect.HEADER_DROPPED, "header trace_id", "is not a trace id: dropped")
+        problems.warn(Defect.HEADER_DROPPED, "header trace_id", text="is not a trace id: dropped")
     return body
 
 
@@ -121,14 +121,17 @@ def idempotency_key_of(key: object, headers: Mapping[str, str], problems: Proble
             continue
         if is_garbled(sent):
             problems.add(
-                f"header {header}", "is not UTF-8", hint="send the key in UTF-8", intake=Intake.IDEMPOTENCY_VIOLATION
+                f"header {header}",
+                message="is not UTF-8",
+                hint="send the key in UTF-8",
+                intake=Intake.IDEMPOTENCY_VIOLATION,
             )
             continue
         sent_key = text(problems, f"header {header}", sent, MAX_ID_CHARS, Intake.IDEMPOTENCY_VIOLATION)
         if found is not None and sent_key is not None and found != sent_key:
             problems.add(
                 "idempotency_key",
-                "differs between header and body",
+                message="differs between header and body",
                 hint="send one key, in one place",
                 intake=Intake.IDEMPOTENCY_VIOLATION,
             )
@@ -142,7 +145,7 @@ def check_whole_ids(request_id: str | None, message_id: str | None, key: str | N
     for field, value in (("request_id", own_id), ("message_id", message_id), ("idempotency_key", key)):
         if value is not None and HALF in value:
             problems.add(
-                field, "has half a character", hint="send whole characters", intake=Intake.IDEMPOTENCY_VIOLATION
+                field, message="has half a character", hint="send whole characters", intake=Intake.IDEMPOTENCY_VIOLATION
             )
 
 
@@ -159,9 +162,12 @@ def check_strict_ids(request_id: str | None, work: RequestedTask, correlation: C
     )
     for field, value in ids:
         if value is not None and not _uuid(value) and not _ulid(value):
-            problems.add(field, "is not a UUID or a ULID", hint="send a UUID or a ULID", intake=_CORRELATION)
+            problems.add(field, message="is not a UUID or a ULID", hint="send a UUID or a ULID", intake=_CORRELATION)
     run_ids = (c.run_id, c.flow_id, c.step_id)
     if any(v is None for v in run_ids) and any(v is not None for v in run_ids):
         problems.add(
-            "run_id", "needs flow_id and step_id, and they need it", hint="send all three or none", intake=_CORRELATION
+            "run_id",
+            message="needs flow_id and step_id, and they need it",
+            hint="send all three or none",
+            intake=_CORRELATION,
         )

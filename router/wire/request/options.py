@@ -1,8 +1,8 @@
 """Reading of context, constraints and options of a decide request."""
 
+from router.domain.decide.request import DEFAULT_OPTIONS, NO_CONSTRAINTS, NO_STEP, Constraints, Options, Step
 from router.domain.ids import MAX_ATTEMPT
 from router.domain.json import JsonObject, JsonValue
-from router.domain.request import DEFAULT_OPTIONS, NO_CONSTRAINTS, NO_STEP, Constraints, Options, Step
 from router.wire.fields import MAX_MS, MAX_TOKENS, boolean, client_ip, json_object, microusd, text, whole_number
 from router.wire.problems import Problems, named
 from router.wire.subjects import ASSIGN, is_result_subject, is_work_subject
@@ -84,7 +84,7 @@ def step_of(values: JsonObject, problems: Problems) -> Step:
 def _retries(value: object, key: str, problems: Problems) -> int:
     if type(value) is str and len(value) <= 9 and value.isascii() and value.isdigit():
         value = int(value)  # A protobuf context holds only strings.
-    return whole_number(problems, f"context.{key}", value, 0, MAX_RETRIES) or 0
+    return whole_number(problems, f"context.{key}", value, minimum=0, maximum=MAX_RETRIES) or 0
 
 
 def constraints_of(value: object, problems: Problems) -> Constraints:
@@ -93,7 +93,7 @@ def constraints_of(value: object, problems: Problems) -> Constraints:
         return NO_CONSTRAINTS
     values: JsonObject = value if type(value) is dict else json_object(problems, "constraints", value) or {}
     return Constraints(
-        whole_number(problems, "constraints.max_latency_ms", values.get("max_latency_ms"), 1, MAX_MS),
+        whole_number(problems, "constraints.max_latency_ms", values.get("max_latency_ms"), minimum=1, maximum=MAX_MS),
         microusd(problems, "constraints.max_cost", values.get("max_cost")),
     )
 
@@ -110,7 +110,7 @@ def options_of(value: object, prefixes: tuple[str, ...], max_deadline_ms: int, p
     if (part := get("retry")) is not None:
         attempts, backoff = _retry(part, problems)
     if (deadline := get("deadline_ms")) is not None:
-        deadline = whole_number(problems, "options.deadline_ms", deadline, 1, max_deadline_ms)
+        deadline = whole_number(problems, "options.deadline_ms", deadline, minimum=1, maximum=max_deadline_ms)
     if (priority := get("priority")) is not None:
         priority = _priority(priority, problems)
     if (subject := get("result_subject")) is not None:
@@ -129,7 +129,9 @@ def _priority(value: object, problems: Problems) -> str | float | None:
     if type(value) is str:
         return text(problems, "options.priority", value, MAX_PRIORITY_CHARS)
     problems.add(
-        "options.priority", f"is {named(value)}", hint=f"send a number, or at most {MAX_PRIORITY_CHARS} characters"
+        "options.priority",
+        message=f"is {named(value)}",
+        hint=f"send a number, or at most {MAX_PRIORITY_CHARS} characters",
     )
     return None
 
@@ -138,7 +140,7 @@ def _estimate(value: object, problems: Problems) -> tuple[int | None, int | None
     values: JsonObject = value if type(value) is dict else json_object(problems, "options.estimate", value) or {}
     get = values.get
     return (
-        whole_number(problems, "options.estimate.tokens", get("tokens"), 0, MAX_TOKENS),
+        whole_number(problems, "options.estimate.tokens", get("tokens"), minimum=0, maximum=MAX_TOKENS),
         microusd(problems, "options.estimate.cost", get("cost")),
     )
 
@@ -146,8 +148,8 @@ def _estimate(value: object, problems: Problems) -> tuple[int | None, int | None
 def _retry(value: object, problems: Problems) -> tuple[int | None, int | None]:
     get = (json_object(problems, "options.retry", value) or {}).get
     return (
-        whole_number(problems, "options.retry.max_attempts", get("max_attempts"), 1, MAX_ATTEMPT),
-        whole_number(problems, "options.retry.backoff_ms", get("backoff_ms"), 0, MAX_MS),
+        whole_number(problems, "options.retry.max_attempts", get("max_attempts"), minimum=1, maximum=MAX_ATTEMPT),
+        whole_number(problems, "options.retry.backoff_ms", get("backoff_ms"), minimum=0, maximum=MAX_MS),
     )
 
 
@@ -157,7 +159,7 @@ def _result_subject(value: object, prefixes: tuple[str, ...], problems: Problems
         allowed = " or ".join(prefixes)
         problems.add(
             "options.result_subject",
-            "is not allowed as a result subject",
+            message="is not allowed as a result subject",
             hint=f"send a subject without wildcards that starts with {allowed}",
         )
     return subject
@@ -171,7 +173,7 @@ def assignment_subject_of(value: object, problems: Problems) -> str | None:
     if not is_work_subject(subject):
         problems.add(
             "assignment_subject",
-            "is not allowed as an assignment subject",
+            message="is not allowed as an assignment subject",
             hint="send a subject without wildcards that starts with caf.exec. and does not end in .ack or .dlq; "
             "subjects of acks, results, assigned events and cancellations, and below them, are the router's own",
         )

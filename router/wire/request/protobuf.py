@@ -35,7 +35,7 @@ def parse_protobuf(kind: type[AnyMessage], data: bytes, warnings: Problems) -> A
         raw = _with_bytes_for_texts(descriptor).FromString(data)
         _repair(raw, descriptor)
         message = kind.FromString(raw.SerializeToString())
-    warnings.warn(Defect.NOT_UTF8, "the body", "has a text that is not UTF-8: read as U+FFFD")
+    warnings.warn(Defect.NOT_UTF8, "the body", text="has a text that is not UTF-8: read as U+FFFD")
     return message
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from router.domain.decision import Intake
+from router.domain.decide.decision import Intake
 from router.domain.json import JsonObject, JsonValue
 from router.wire.fields import MAX_REFERENCE_CHARS, json_object, text, text_unless_empty
 from router.wire.problems import Problems, named
@@ -44,7 +44,7 @@ def work_of(doc: JsonObject, headers: Mapping[str, str], problems: Problems) -> 
         _check_header_version(headers, problems)
         return _input(doc, problems)
     _check_version(doc.get("version"), headers, problems)
-    problems.add("", "the body has no task, message or input", hint='send "task": {"type": …, "payload": {…}}')
+    problems.add("", message="the body has no task, message or input", hint='send "task": {"type": …, "payload": {…}}')
     return NO_TASK
 
 
@@ -53,31 +53,36 @@ def _check_version(version: object, headers: Mapping[str, str], problems: Proble
     _check_header_version(headers, problems)
     if version is None:
         if "version" not in headers:
-            problems.add("version", "is missing", hint='send "version": "1"', intake=Intake.VERSION_UNSUPPORTED)
+            problems.add("version", message="is missing", hint='send "version": "1"', intake=Intake.VERSION_UNSUPPORTED)
     elif version != VERSION:
         message = "is not supported" if type(version) is str else f"is {named(version)}"
-        problems.add("version", message, hint='send the string "1"', intake=Intake.VERSION_UNSUPPORTED)
+        problems.add("version", message=message, hint='send the string "1"', intake=Intake.VERSION_UNSUPPORTED)
 
 
 def _check_header_version(headers: Mapping[str, str], problems: Problems) -> None:
     if headers.get("version", VERSION) != VERSION:
         problems.add(
-            "header version", "is not supported", hint="send 1, or no such header", intake=Intake.VERSION_UNSUPPORTED
+            "header version",
+            message="is not supported",
+            hint="send 1, or no such header",
+            intake=Intake.VERSION_UNSUPPORTED,
         )
 
 
 def _task(doc: JsonObject, task: JsonValue, problems: Problems) -> RequestedTask:
     if type(task) is not dict:
-        problems.add("task", f"is {named(task)}", hint='send an object such as {"type": "chat", "payload": {…}}')
+        problems.add(
+            "task", message=f"is {named(task)}", hint='send an object such as {"type": "chat", "payload": {…}}'
+        )
         return NO_TASK
     task_type = task.get("type")
     if task_type is None:
-        problems.add("task.type", "is missing", hint="send the type of the task, such as chat")
+        problems.add("task.type", message="is missing", hint="send the type of the task, such as chat")
     payload, payload_ref = task.get("payload"), task.get("payload_ref")
     if payload_ref is not None:
         payload_ref = text(problems, "task.payload_ref", payload_ref, MAX_REFERENCE_CHARS)
         if payload not in (None, {}):
-            problems.add("task.payload", "is sent together with payload_ref", hint="send only one of them")
+            problems.add("task.payload", message="is sent together with payload_ref", hint="send only one of them")
         payload = None
     elif payload is None:
         payload = {}
@@ -93,7 +98,7 @@ def _task(doc: JsonObject, task: JsonValue, problems: Problems) -> RequestedTask
 
 def _message(doc: JsonObject, message: JsonValue, problems: Problems) -> RequestedTask:
     if type(message) is not dict:
-        problems.add("message", f"is {named(message)}", hint="send an object; {} is enough")
+        problems.add("message", message=f"is {named(message)}", hint="send an object; {} is enough")
         return NO_TASK
     payload, message_id = message.get("payload"), message.get("message_id")
     metadata = json_object(problems, "message.metadata", message.get("metadata"))

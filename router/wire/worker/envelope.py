@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import TypeVar
 
-from router.domain.decision import Intake
+from router.domain.decide.decision import Intake
 from router.domain.defects import Defect
 from router.domain.json import JsonObject, JsonValue
 from router.wire.body import read_object
@@ -30,11 +30,11 @@ def open_envelope(
         _check_version(problems, "version", doc.get("version"), warnings)
         inner = doc["data"]
         if doc["kind"] != kind:
-            problems.add("kind", "does not belong on this subject", hint=f"send {kind}")
+            problems.add("kind", message="does not belong on this subject", hint=f"send {kind}")
         if type(inner) is dict:
             fields = {k: v for k, v in inner.items() if k not in bare_only}
         else:
-            problems.add("data", f"is {named(inner)}", hint="send an object")
+            problems.add("data", message=f"is {named(inner)}", hint="send an object")
     _check_version(problems, "data.version" if enveloped else "version", fields.get("version"), warnings)
     return problems.rejected() if problems else fields
 
@@ -43,10 +43,10 @@ def _check_version(problems: Problems, path: str, version: JsonValue, warnings: 
     if version is None or (type(version) is str and version in _VERSIONS):
         return
     if type(version) in (int, float) and version == 1:
-        warnings.warn(Defect.OTHER_FORM, path, "is a number: read as text")
+        warnings.warn(Defect.OTHER_FORM, path, text="is a number: read as text")
         return
     message = "is not supported" if type(version) is str else f"is {named(version)}"
-    problems.add(path, message, hint='send "1", "1.0" or "v1"', intake=Intake.VERSION_UNSUPPORTED)
+    problems.add(path, message=message, hint='send "1", "1.0" or "v1"', intake=Intake.VERSION_UNSUPPORTED)
 
 
 def enum_member(
@@ -61,11 +61,11 @@ def enum_member(
         try:
             member = members(value.lower())
         except ValueError:
-            problems.add(path, "is not a known value", hint="send one of " + ", ".join(members))
+            problems.add(path, message="is not a known value", hint="send one of " + ", ".join(members))
             return None
-        warnings.warn(Defect.OTHER_FORM, path, f"is not in lower case: read as {member}")
+        warnings.warn(Defect.OTHER_FORM, path, text=f"is not in lower case: read as {member}")
         return member
     problems.add(
-        path, "is missing" if value is None else f"is {named(value)}", hint="send one of " + ", ".join(members)
+        path, message="is missing" if value is None else f"is {named(value)}", hint="send one of " + ", ".join(members)
     )
     return None

@@ -1,6 +1,6 @@
-"""Heartbeats and dead letters of workers: bytes → `domain.result`."""
+"""Heartbeats and dead letters of workers: bytes → `domain.tasks.result`."""
 
-from router.domain.result import Heartbeat, WorkerDeadLetter, WorkerState
+from router.domain.tasks.result import Heartbeat, WorkerDeadLetter, WorkerState
 from router.wire.fields import MAX_REFERENCE_CHARS, text
 from router.wire.problems import Problems, Rejected
 from router.wire.worker.envelope import enum_member, open_envelope
@@ -18,12 +18,12 @@ def decode_heartbeat(data: bytes) -> Heartbeat | Rejected:
     get = fields.get
     worker_id = text(problems, "worker_id", get("worker_id"))
     if get("worker_id") is None:
-        problems.add("worker_id", "is missing", hint="send the id of the worker")
+        problems.add("worker_id", message="is missing", hint="send the id of the worker")
     status = enum_member(problems, "status", get("status"), WorkerState, warnings)
     load, timestamp = get("load"), get("timestamp")
     if load is not None and (isinstance(load, bool) or not isinstance(load, int | float) or not 0 <= load <= 1):
         problems.add(
-            "load", "is not a number from 0 to 1", hint="send the share of the worker's capacity that is in use"
+            "load", message="is not a number from 0 to 1", hint="send the share of the worker's capacity that is in use"
         )
     if problems or worker_id is None or status is None:
         return problems.rejected()
@@ -45,7 +45,7 @@ def decode_worker_dead_letter(data: bytes) -> WorkerDeadLetter | Rejected:
     get = fields.get
     reason = text(problems, "reason", get("reason"), _MAX_REASON_CHARS)
     if get("reason") is None:
-        problems.add("reason", "is missing", hint="send PARSE_ERROR, DECODE_ERROR or PUBLISH_ERROR")
+        problems.add("reason", message="is missing", hint="send PARSE_ERROR, DECODE_ERROR or PUBLISH_ERROR")
     payload_ref = text(problems, "payload_ref", get("payload_ref"), MAX_REFERENCE_CHARS)
     if problems or reason is None:
         return problems.rejected()

@@ -14,11 +14,8 @@ import orjson
 from msgspec import Struct
 from msgspec.structs import replace
 
-from router.domain.attempts import DEFAULT_BACKOFF_MS
-from router.domain.decision import Intake, Refused
-from router.domain.json import JsonObject, JsonValue
-from router.domain.policy.model import DEFAULT_ATTEMPTS
-from router.domain.request import (
+from router.domain.decide.decision import Intake, Refused
+from router.domain.decide.request import (
     DEFAULT_OPTIONS,
     NO_CONSTRAINTS,
     NO_CORRELATION,
@@ -29,6 +26,9 @@ from router.domain.request import (
     Options,
     Step,
 )
+from router.domain.json import JsonObject, JsonValue
+from router.domain.policy.model import DEFAULT_ATTEMPTS
+from router.domain.tasks.attempts import DEFAULT_BACKOFF_MS
 from router.wire.problems import Problems
 
 MAX_PAYLOAD_BYTES = 64 * 1024
@@ -107,7 +107,7 @@ def encode_job(request: DecideRequest, deadline_ms: int, *, max_attempts: int = 
             f"with metadata and ids has {len(head):,} bytes; of a pushed task they may have {MAX_HEAD_BYTES:,} together"
         )
         hint = "send only what routing and the worker need"
-        problems.add("context", message, hint=hint, intake=Intake.PAYLOAD_TOO_LARGE)
+        problems.add("context", message=message, hint=hint, intake=Intake.PAYLOAD_TOO_LARGE)
         return problems.rejected().refused
     job: JsonObject = {"type": request.task_type}
     body: dict[str, object] = {
@@ -156,7 +156,7 @@ def check_payload(payload: JsonValue, problems: Problems) -> None:
     if size > MAX_PAYLOAD_BYTES:
         message = f"has {size:,} bytes; the payload of a pushed task may have {MAX_PAYLOAD_BYTES:,}"
         hint = "store it elsewhere and send its payload_ref"
-        problems.add("task.payload", message, hint=hint, intake=Intake.PAYLOAD_TOO_LARGE)
+        problems.add("task.payload", message=message, hint=hint, intake=Intake.PAYLOAD_TOO_LARGE)
 
 
 def _head_of(r: DecideRequest, deadline_ms: int, timed: bool) -> _Head:

@@ -45,9 +45,9 @@ def tokens_of(value: JsonValue, dropped: Problems) -> Tokens:
     if total is None and usable and (read is not None or written is not None):
         total = _count((read or 0) + (written or 0), "tokens", dropped)
     elif total is None and usable:
-        dropped.add("tokens", "has no input, output or total")
+        dropped.add("tokens", message="has no input, output or total")
     elif read is not None and written is not None and total is not None and total != read + written:
-        dropped.warn(Defect.CONTRADICTION, "tokens.total", "is not input + output: the total counts")
+        dropped.warn(Defect.CONTRADICTION, "tokens.total", text="is not input + output: the total counts")
     return Tokens(total, read, written)
 
 
@@ -59,11 +59,11 @@ def _count(value: JsonValue, path: str, dropped: Problems) -> int | None:
 def _measure(value: JsonValue, path: str, maximum: int, dropped: Problems) -> int | float | None:
     """Read a number from 0 to `maximum`, which may be text; an empty text is absent."""
     if type(value) is str and _is_number(value):
-        dropped.warn(Defect.OTHER_FORM, path, "is a string: read as a number")
+        dropped.warn(Defect.OTHER_FORM, path, text="is a string: read as a number")
         value = float(value)
     if (type(value) is int or type(value) is float) and 0 <= value <= maximum:
         return value
     if value is not None and value != "":
         is_number = type(value) is int or type(value) is float
-        dropped.add(path, f"is not from 0 to {maximum:,}" if is_number else f"is {named(value)}")
+        dropped.add(path, message=f"is not from 0 to {maximum:,}" if is_number else f"is {named(value)}")
     return None

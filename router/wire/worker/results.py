@@ -1,4 +1,4 @@
-"""Results and acks: bytes → `domain.result`.
+"""Results and acks: bytes → `domain.tasks.result`.
 
 The work is done: only a defect that leaves open which task ended, and how, may cost the report.
 """
@@ -9,10 +9,10 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError
 from msgspec.structs import replace
 
+from router.domain.decide.request import Correlation, Step
 from router.domain.ids import from_text
 from router.domain.json import JsonObject, JsonValue
-from router.domain.request import Correlation, Step
-from router.domain.result import AckStatus, ExecAck, ExecResult, ResultStatus
+from router.domain.tasks.result import AckStatus, ExecAck, ExecResult, ResultStatus
 from router.wire.body import unreadable
 from router.wire.fields import MAX_TRACE_ID_CHARS, json_object, text, text_unless_empty
 from router.wire.headers import readable, traceparent_of, with_lower_names
@@ -77,7 +77,7 @@ def _result(
     if get("assignment_id") is None and (tenant_id is None or not named):
         problems.add(
             "assignment_id",
-            "is missing",
+            message="is missing",
             hint="send it, or tenant_id with one of request_id, idempotency_key and decision_id",
         )
     step = _step(doc, problems) if assignment_id is None and decision_id is None else None
@@ -173,7 +173,7 @@ def _ack(
     problems = Problems()
     get = doc.get
     if get("assignment_id") is None:
-        problems.add("assignment_id", "is missing", hint="send the assignment_id of the assignment")
+        problems.add("assignment_id", message="is missing", hint="send the assignment_id of the assignment")
     assignment_id = _id(problems, "assignment_id", get("assignment_id"))
     status = enum_member(problems, "status", get("status"), AckStatus, dropped)
     tenant_id = agreed_tenant(get("tenant_id"), headers, subject_tenant, problems)
@@ -218,7 +218,7 @@ def _id(problems: Problems, path: str, value: JsonValue) -> bytes | None:
     raw_id = from_text(value) if type(value) is str else None
     if raw_id is None:
         message = "is not a UUID" if type(value) is str else f"is {named(value)}"
-        problems.add(path, message, hint="send the UUID as this router gave it")
+        problems.add(path, message=message, hint="send the UUID as this router gave it")
     return raw_id
 
 
@@ -227,7 +227,7 @@ def _exact(problems: Problems, path: str, value: JsonValue, dropped: Problems) -
     checked = text(problems, path, value)
     if checked is None or HALF not in checked or not dropped.warnings:
         return checked
-    problems.add(path, "has half a character", hint="send it as the request had it")
+    problems.add(path, message="has half a character", hint="send it as the request had it")
     return None
 
 
@@ -254,7 +254,7 @@ def _job_type(doc: JsonObject, dropped: Problems) -> str | None:
 
 def _output(value: JsonValue, dropped: Problems) -> JsonValue:
     if isinstance(value, list | dict) and not is_writable(value):
-        dropped.add("output", f"is nested more than {MAX_DEPTH} levels deep")
+        dropped.add("output", message=f"is nested more than {MAX_DEPTH} levels deep")
         return None
     return value
 
@@ -270,5 +270,5 @@ def _message(problems: Problems, path: str, value: JsonValue) -> str | None:
     """Check a text for people and cut it to 4,096 characters; it may have line breaks."""
     if value is None or type(value) is str:
         return value and value[:_MAX_MESSAGE_CHARS]
-    problems.add(path, f"is {named(value)}", hint="send a string")
+    problems.add(path, message=f"is {named(value)}", hint="send a string")
     return None

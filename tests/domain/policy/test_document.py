@@ -7,7 +7,8 @@ import pytest
 
 from router.domain.json import JsonObject
 from router.domain.policy.document import Parsed, content_hash, parse
-from router.domain.policy.model import Algorithm, OnFail, OnStoreError, Policy, Resource, Scope, Selection, WhenAllOpen
+from router.domain.policy.model import Policy
+from router.domain.policy.vocabulary import Algorithm, OnFail, OnStoreError, Resource, Scope, Selection, WhenAllOpen
 from router.errors import InvalidInput
 from router.installed_files import examples_dir
 from router.wire.policies import MAX_DOCUMENT_BYTES, decode, encode

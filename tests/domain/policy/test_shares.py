@@ -5,10 +5,11 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.domain.plan import plan
-from router.domain.policy.model import Policy, Selection, StoredPolicy, provider
+from router.domain.decide.plan import plan
+from router.domain.decide.request import DecideRequest
+from router.domain.policy.model import Policy, StoredPolicy, provider
 from router.domain.policy.shares import share_changes
-from router.domain.request import DecideRequest
+from router.domain.policy.vocabulary import Selection
 from tests.examples import examples
 
 MANY = 4_000

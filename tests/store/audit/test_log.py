@@ -8,13 +8,14 @@ from msgspec import msgpack
 from msgspec.structs import replace
 from redis import Redis
 
-from router.domain.audit import AuditQuery, DecisionFeatures, PolicyFrame, TaskFeatures
-from router.domain.decision import Reason
-from router.domain.outcome import Admitted, LimitHit
+from router.domain.audit.records import AuditQuery, DecisionFeatures, PolicyFrame, TaskFeatures
+from router.domain.decide.decision import Reason
+from router.domain.decide.outcome import Admitted, LimitHit
+from router.domain.decide.request import Correlation
 from router.domain.policy.limits import limit
-from router.domain.policy.model import Breaker, Resource, Scope, Sticky, provider
-from router.domain.request import Correlation
-from router.domain.task import Action, Move
+from router.domain.policy.model import Breaker, Sticky, provider
+from router.domain.policy.vocabulary import Resource, Scope
+from router.domain.tasks.task import Action, Move
 from router.errors import InvalidInput
 from router.store.audit.log import RedisAudit
 from router.store.keys import Keys

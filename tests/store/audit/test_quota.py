@@ -4,9 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from router.domain.outcome import Admitted, Conflict, LimitHit, NoCandidate, Outcome, TenantOff
+from router.domain.decide.outcome import Admitted, Conflict, LimitHit, NoCandidate, Outcome, TenantOff
 from router.domain.policy.limits import limit
-from router.domain.policy.model import AUDIT_QUOTA_ID, Algorithm, Limit, Resource, Scope, StoredPolicy
+from router.domain.policy.model import AUDIT_QUOTA_ID, Limit, StoredPolicy
+from router.domain.policy.vocabulary import Algorithm, Resource, Scope
 from tests.store.harness import MINUTE, Ask, Store, policy, request
 
 BUCKET = MINUTE // 11 + 1

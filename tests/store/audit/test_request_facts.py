@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from router.domain.decide.outcome import Admitted, Outcome, RequestFacts, StoredAnswer
+from router.domain.decide.request import Correlation, DecideRequest
 from router.domain.ids import name_in
-from router.domain.outcome import Admitted, Outcome, RequestFacts, StoredAnswer
 from router.domain.policy.limits import limit
-from router.domain.policy.model import Resource, Scope
-from router.domain.request import Correlation, DecideRequest
+from router.domain.policy.vocabulary import Resource, Scope
 from router.store.audit.request_facts import MAX_RECORDS
 from router.store.servers.nodes import SingleNode
 from tests.store.harness import MINUTE, Ask, policy, request

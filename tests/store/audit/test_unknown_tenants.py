@@ -1,6 +1,6 @@
 """The log of refusals whose tenant is unknown: what is written, found, and left out."""
 
-from router.domain.audit import UnknownTenant
+from router.domain.audit.records import UnknownTenant
 from router.store.audit.unknown_tenants import RedisUnknownTenants
 from router.store.keys import Keys
 from router.store.servers.nodes import SingleNode

@@ -14,12 +14,13 @@ from msgspec import msgpack
 from msgspec.structs import replace
 from redis import Redis
 
-from router.domain.audit import TaskFeatures
+from router.domain.audit.records import TaskFeatures
+from router.domain.decide.outcome import Admitted, Outcome, Replay, RowFault, Unavailable
 from router.domain.ids import name_in, task_id
-from router.domain.outcome import Admitted, Outcome, Replay, RowFault, Unavailable
 from router.domain.policy.limits import limit
-from router.domain.policy.model import Breaker, Resource, Scope, Sticky
-from router.domain.task import Action, Move, Moved, TaskRecord, TaskState
+from router.domain.policy.model import Breaker, Sticky
+from router.domain.policy.vocabulary import Resource, Scope
+from router.domain.tasks.task import Action, Move, Moved, TaskRecord, TaskState
 from router.errors import StartupRefused, StoreError
 from router.installed_files import lua_dir
 from router.store.decide.calls import MAX_LIBRARIES, LaneSettings

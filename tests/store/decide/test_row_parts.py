@@ -3,8 +3,8 @@
 import gc
 from typing import Any
 
-from router.domain.outcome import Admitted
-from router.domain.plan import plan
+from router.domain.decide.outcome import Admitted
+from router.domain.decide.plan import plan
 from router.domain.policy.model import provider
 from router.store.decide.row_parts import PolicyParts
 from router.store.decisions import decide_script

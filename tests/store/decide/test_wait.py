@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from router.domain.outcome import Admitted, Outcome, Unavailable
+from router.domain.decide.outcome import Admitted, Outcome, Unavailable
 from router.store.decide.calls import LaneSettings
 from router.store.decide.link import Link
 from router.store.decide.rows import RowPacker

@@ -7,7 +7,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import AuthenticationError
 
-from router.domain.outcome import Admitted, Unavailable
+from router.domain.decide.outcome import Admitted, Unavailable
 from router.errors import StoreError, StoreUnavailable
 from router.store.decide.calls import LaneSettings
 from router.store.decide.link import Link

@@ -9,11 +9,11 @@ from secrets import token_hex
 import pytest
 from redis.crc import key_slot
 
-from router.domain.outcome import Admitted, LimitHit, Replay, Unavailable
+from router.domain.decide.outcome import Admitted, LimitHit, Replay, Unavailable
 from router.domain.policy.limits import limit
-from router.domain.policy.model import Resource, Scope
-from router.domain.result import BreakerVerdict
-from router.domain.task import BreakerTurn, Moved
+from router.domain.policy.vocabulary import Resource, Scope
+from router.domain.tasks.result import BreakerVerdict
+from router.domain.tasks.task import BreakerTurn, Moved
 from router.errors import StoreError, StoreUnavailable
 from router.store.decide.calls import LaneSettings
 from router.store.keys import Keys

@@ -2,7 +2,7 @@
 
 import pytest
 
-from router.domain.task import Unreadable
+from router.domain.tasks.task import Unreadable
 from router.errors import StoreDamaged, StoreError
 from router.store.claims import RedisClaims
 from router.store.keys import Keys

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from router.domain.outcome import Admitted, Outcome
+from router.domain.decide.outcome import Admitted, Outcome
 from router.errors import StoreError
 from router.store.decide.calls import LaneSettings
 from router.store.servers.cluster import Cluster

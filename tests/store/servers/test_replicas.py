@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from router.domain.audit import Actor
+from router.domain.audit.records import Actor
+from router.domain.decide.outcome import Admitted
+from router.domain.decide.request import Options
 from router.domain.ids import assignment_id, name_in, task_id, to_text
-from router.domain.outcome import Admitted
-from router.domain.request import Options
-from router.domain.task import TaskRecord, TaskState
+from router.domain.tasks.task import TaskRecord, TaskState
 from router.errors import NotReplicated, StoreError, StoreUnavailable
 from router.store.claims import RedisClaims
 from router.store.decisions import RedisDecisions

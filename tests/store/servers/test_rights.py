@@ -10,10 +10,10 @@ from redis import Redis
 
 import router
 from router.domain.access import Party
+from router.domain.decide.outcome import Admitted, LimitHit, Replay
 from router.domain.degraded import Degradable
-from router.domain.outcome import Admitted, LimitHit, Replay
 from router.domain.policy.limits import limit
-from router.domain.policy.model import Resource, Scope
+from router.domain.policy.vocabulary import Resource, Scope
 from router.errors import StoreError, StoreForbidden
 from router.installed_files import lua_dir
 from router.store.decisions import decide_script

@@ -11,10 +11,11 @@ import pytest
 from redis import Redis
 
 from router.domain.access import Party
+from router.domain.decide.outcome import Admitted, LimitHit, Replay, Unavailable
 from router.domain.ids import assignment_id, task_id, to_text
-from router.domain.outcome import Admitted, LimitHit, Replay, Unavailable
-from router.domain.policy.model import Limit, Resource, Scope
-from router.domain.task import TaskRecord, TaskState
+from router.domain.policy.model import Limit
+from router.domain.policy.vocabulary import Resource, Scope
+from router.domain.tasks.task import TaskRecord, TaskState
 from router.errors import StoreError, StoreUnavailable
 from router.store.decide.calls import LaneSettings
 from router.store.servers.options import Access, Sentinel

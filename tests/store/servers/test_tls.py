@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from router.domain.outcome import Admitted
+from router.domain.decide.outcome import Admitted
 from router.errors import StoreError
 from router.store.decide.calls import LaneSettings
 from router.store.servers.nodes import SingleNode

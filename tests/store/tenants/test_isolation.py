@@ -8,10 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from redis import Redis
 
-from router.domain.audit import Actor
+from router.domain.audit.records import Actor
 from router.domain.policy.limits import limit
-from router.domain.policy.model import Algorithm, Breaker, Resource, Scope, Sticky, provider, provider_entry
-from router.domain.result import BreakerVerdict
+from router.domain.policy.model import Breaker, Sticky, provider, provider_entry
+from router.domain.policy.vocabulary import Algorithm, Resource, Scope
+from router.domain.tasks.result import BreakerVerdict
 from router.store.keys import Keys
 from router.store.servers.nodes import SingleNode
 from router.store.tenants.walk import RedisTenants

@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from router.domain.limit_usage import Counter, LimitUsage, counters_of
-from router.domain.outcome import Admitted, LimitHit
+from router.domain.decide.outcome import Admitted, LimitHit
+from router.domain.policy.limit_usage import Counter, LimitUsage, counters_of
 from router.domain.policy.limits import limit
-from router.domain.policy.model import Algorithm, Breaker, Resource, Scope, StoredPolicy, TenantPolicies, provider_entry
-from router.domain.result import BreakerVerdict
+from router.domain.policy.model import Breaker, StoredPolicy, TenantPolicies, provider_entry
+from router.domain.policy.vocabulary import Algorithm, Resource, Scope
+from router.domain.tasks.result import BreakerVerdict
 from router.store.servers.nodes import Nodes, SingleNode
 from router.store.tenants import limit_usage as measure
 from router.store.tenants.limit_usage import RedisLimitUsage, measure_script

@@ -8,13 +8,13 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from router.domain.audit import Actor
-from router.domain.decision import Answer, Decided, Decision, Reason
+from router.domain.audit.records import Actor
+from router.domain.decide.decision import Answer, Decided, Decision, Reason
+from router.domain.decide.request import DecideRequest
 from router.domain.levers import ActOutcome, BreakerState, BreakerView, TenantHead
 from router.domain.policy.model import StoredPolicy, provider_entry
-from router.domain.request import DecideRequest
 from router.domain.roles import Role
-from router.domain.task import Action
+from router.domain.tasks.task import Action
 from router.errors import StoreUnavailable
 from router.ports.tenants import KindCensus, Purged, TenantContents
 from router.store.tenants.names import in_order

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from router.domain.answers import degraded
-from router.domain.decision import Decided
+from router.domain.decide.answers import degraded
+from router.domain.decide.decision import Decided
 from router.domain.ids import to_text
 from router.domain.levers import NO_HEAD
-from router.domain.policy.model import OnStoreError
-from router.domain.task import Move
+from router.domain.policy.vocabulary import OnStoreError
+from router.domain.tasks.task import Move
 from router.errors import StoreUnavailable
 from router.store.audit.log import RedisAudit
 from router.store.keys import Keys

@@ -5,11 +5,11 @@ import logging
 import pytest
 from msgspec.structs import replace
 
-from router.domain.decision import PinState, Reason
-from router.domain.outcome import Admitted, Conflict, NoCandidate, Outcome, TenantOff
-from router.domain.plan import plan
+from router.domain.decide.decision import PinState, Reason
+from router.domain.decide.outcome import Admitted, Conflict, NoCandidate, Outcome, TenantOff
+from router.domain.decide.plan import plan
+from router.domain.decide.request import Constraints
 from router.domain.policy.model import provider
-from router.domain.request import Constraints
 from router.usecases.audit.log_lines import AuditLines
 from tests.store.harness import policy, request
 

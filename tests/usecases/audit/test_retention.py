@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from router.domain.alert import Condition
-from router.domain.audit import AuditEntry
+from router.domain.audit.records import AuditEntry
 from router.errors import ExportFailed
 from router.store.audit.log import RedisAudit
 from router.store.audit.retention import RedisRetention, RetentionBounds

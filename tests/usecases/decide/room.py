@@ -7,10 +7,11 @@ from typing import Any
 import orjson
 from prometheus_client import CollectorRegistry
 
-from router.domain.outcome import Admitted
-from router.domain.plan import ALL_FEATURES, Plan
+from router.domain.decide.outcome import Admitted
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import DecideRequest
+from router.domain.gate import ALL_FEATURES
 from router.domain.policy.model import StoredPolicy, TenantPolicies
-from router.domain.request import DecideRequest
 from router.errors import LoadsFull
 from router.ports.extensions import ExtensionResult, MakePlan, OutcomeReader
 from router.ports.policies import Loading

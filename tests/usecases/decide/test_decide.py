@@ -6,9 +6,10 @@ import orjson
 import pytest
 from msgspec.structs import replace
 
-from router.domain.decision import PinState, Reason
-from router.domain.outcome import Admitted, RowFault, Unavailable
-from router.domain.policy.model import OnStoreError, StoredPolicy, TenantPolicies
+from router.domain.decide.decision import PinState, Reason
+from router.domain.decide.outcome import Admitted, RowFault, Unavailable
+from router.domain.policy.model import StoredPolicy, TenantPolicies
+from router.domain.policy.vocabulary import OnStoreError
 from router.errors import StoreUnavailable
 from router.ports.policies import LOADING
 from router.wire.policies import decode

@@ -6,15 +6,16 @@ from typing import Any
 
 import orjson
 
-from router.domain.decision import Answer, Code, Decided, Refused
-from router.domain.extension_health import ExtensionRecord
-from router.domain.extensions import ExtensionName, Stage
-from router.domain.figures import NO_FIGURES
+from router.domain.decide.decision import Answer, Code, Decided, Refused
+from router.domain.decide.figures import NO_FIGURES
+from router.domain.decide.outcome import Outcome
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import DecideRequest, Options
+from router.domain.extensions.health import ExtensionRecord
+from router.domain.extensions.pipeline import ExtensionName, Stage
+from router.domain.gate import ALL_FEATURES, Features
 from router.domain.levers import BreakerState
-from router.domain.outcome import Outcome
-from router.domain.plan import ALL_FEATURES, Features, Plan
 from router.domain.policy.model import StoredPolicy
-from router.domain.request import DecideRequest, Options
 from router.usecases.decide.dry_run import DryRun
 from router.usecases.decide.intake import DecideSettings
 from router.wire.policies import decode

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from msgspec.structs import replace
 
-from router.domain.plan import ALL_FEATURES
+from router.domain.gate import ALL_FEATURES
 from router.domain.policy.model import TenantPolicies
 from router.errors import BusError, LoadsFull
 from router.ports.policies import LOADING, Loading

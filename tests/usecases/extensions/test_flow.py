@@ -14,14 +14,14 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from router.domain.answers import answer
-from router.domain.decision import Answer, Code, Decided, PinState, Reason, Refused
+from router.domain.decide.answers import answer
+from router.domain.decide.decision import Answer, Code, Decided, PinState, Reason, Refused
+from router.domain.decide.outcome import Admitted, LimitHit, NoCandidate, Outcome, StoredAnswer, Unavailable
+from router.domain.decide.plan import Plan, plan
+from router.domain.decide.request import DecideRequest
 from router.domain.ids import from_text, name_in, task_id
-from router.domain.outcome import Admitted, LimitHit, NoCandidate, Outcome, StoredAnswer, Unavailable
-from router.domain.plan import Plan, plan
 from router.domain.policy.model import Extension, StoredPolicy, provider
-from router.domain.request import DecideRequest
-from router.domain.task import TaskRecord, TaskState
+from router.domain.tasks.task import TaskRecord, TaskState
 from router.ports.extensions import ExtensionResult
 from router.store.audit.log import RedisAudit
 from router.store.claims import RedisClaims

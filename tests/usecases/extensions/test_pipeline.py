@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from router.domain.decision import Code
-from router.domain.extensions import CallOutcome, ExtensionName, Stage, refusal, wanted, worst_ms
+from router.domain.decide.decision import Code
+from router.domain.decide.request import Correlation, DecideRequest
+from router.domain.extensions.pipeline import CallOutcome, ExtensionName, Stage, refusal, wanted, worst_ms
 from router.domain.levers import BreakerState
-from router.domain.policy.model import Extension, OnFail, Policy, provider
-from router.domain.request import Correlation, DecideRequest
+from router.domain.policy.model import Extension, Policy, provider
+from router.domain.policy.vocabulary import OnFail
 from router.ports.extensions import CallFailure
 from router.telemetry import Telemetry
 from router.usecases.extensions.health_watch import ExtensionHealthWatch

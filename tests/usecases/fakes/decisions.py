@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
-from router.domain.decision import PinState, Reason
-from router.domain.outcome import Admitted, Outcome, RequestFacts, StoredAnswer
-from router.domain.plan import Plan
-from router.domain.request import DecideRequest
-from router.domain.steps import StepDecision
-from router.domain.task import TaskRecord, Unreadable
+from router.domain.decide.decision import PinState, Reason
+from router.domain.decide.outcome import Admitted, Outcome, RequestFacts, StoredAnswer
+from router.domain.decide.plan import Plan
+from router.domain.decide.request import DecideRequest
+from router.domain.tasks.steps import StepDecision
+from router.domain.tasks.task import TaskRecord, Unreadable
 
 ADMITTED = Admitted(0, Reason.WEIGHTED, b"\x00", PinState.NONE, bytes(16))
 

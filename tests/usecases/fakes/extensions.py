@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
-from router.domain.extension_health import ExtensionRecord, Settled, Tally
-from router.domain.extensions import ExtensionName
+from router.domain.extensions.health import ExtensionRecord, Settled, Tally
+from router.domain.extensions.pipeline import ExtensionName
 from router.domain.levers import BreakerState
 from router.errors import StoreUnavailable
 from router.ports.extensions import CallFailure

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from router.domain.audit import ROUTER, Actor
+from router.domain.audit.records import ROUTER, Actor
 from router.domain.policy.document import content_hash
 from router.domain.policy.model import StoredPolicy, TenantPolicies
 from router.errors import RevisionConflict, StoreUnavailable

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 import orjson
 from prometheus_client import CollectorRegistry
 
-from router.domain.audit import AuditEntry
+from router.domain.audit.records import AuditEntry
+from router.domain.decide.request import Options
 from router.domain.ids import partition_in
 from router.domain.json import JsonObject
 from router.domain.policy.limits import limit
-from router.domain.policy.model import Resource, Scope, StoredPolicy, TenantPolicies, provider
-from router.domain.request import Options
+from router.domain.policy.model import StoredPolicy, TenantPolicies, provider
+from router.domain.policy.vocabulary import Resource, Scope
 from router.errors import StoreUnavailable
 from router.ports.bus import Publication, Published
 from router.store.audit.log import RedisAudit

@@ -11,9 +11,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from router.domain.alert import FLEET, Condition
-from router.domain.decision import Code, Refused
-from router.domain.gate import BASELINE, Fault
-from router.domain.plan import ALL_FEATURES
+from router.domain.decide.decision import Code, Refused
+from router.domain.gate import ALL_FEATURES, BASELINE, Fault
 from router.edge.state_file import MountedFile
 from router.telemetry import Event, Telemetry
 from router.usecases.gate.gate import Gate, GateState

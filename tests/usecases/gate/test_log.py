@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Mapping
 
-from router.domain.audit import Actor
+from router.domain.audit.records import Actor
 from router.domain.gate import Fault
-from router.domain.task import Action
+from router.domain.tasks.task import Action
 from router.errors import StoreUnavailable
 from router.usecases.gate.gate import GateState
 from router.usecases.gate.log import MAX_WAITING, GateLog

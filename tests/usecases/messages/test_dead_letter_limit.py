@@ -6,7 +6,7 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from router.domain.decision import Code, Refused
+from router.domain.decide.decision import Code, Refused
 from router.telemetry import Telemetry
 from router.usecases.messages.dead_letter_limit import PER_CAUSE, PER_SUBJECT, WINDOW_S
 from router.usecases.messages.deliveries import VIOLATION, DeadLetters

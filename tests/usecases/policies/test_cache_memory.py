@@ -10,9 +10,9 @@ import psutil
 import pytest
 from msgspec.structs import replace
 
-from router.domain.plan import plan
+from router.domain.decide.plan import plan
+from router.domain.decide.request import DecideRequest
 from router.domain.policy.model import Policy, StoredPolicy, TenantPolicies
-from router.domain.request import DecideRequest
 from router.usecases.policies.cache import PolicyCache
 from router.usecases.policies.cache_settings import CacheSettings
 from router.usecases.policies.size import size_of

@@ -7,11 +7,12 @@ import pytest
 from msgspec import Struct, msgpack
 from prometheus_client import CollectorRegistry
 
-from router.domain.audit import DecisionFeatures
-from router.domain.plan import plan
+from router.domain.audit.records import DecisionFeatures
+from router.domain.decide.plan import plan
 from router.domain.policy.limits import limit
-from router.domain.policy.model import OnStoreError, Resource, Scope, StoredPolicy, TenantPolicies
-from router.domain.task import Move, MoveOutcome
+from router.domain.policy.model import StoredPolicy, TenantPolicies
+from router.domain.policy.vocabulary import OnStoreError, Resource, Scope
+from router.domain.tasks.task import Move, MoveOutcome
 from router.errors import StoreUnavailable
 from router.ports.tasks import TaskStore
 from router.telemetry import Telemetry

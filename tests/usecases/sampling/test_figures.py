@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 from prometheus_client import CollectorRegistry
 
-from router.domain.figures import NO_FIGURES, Live, Snapshot
+from router.domain.decide.figures import NO_FIGURES, Live, Snapshot
 from router.errors import StoreUnavailable
 from router.telemetry import Telemetry
 from router.usecases.sampling.figures import FiguresSettings, LiveFigures

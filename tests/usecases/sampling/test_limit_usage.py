@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import pytest
 from prometheus_client import CollectorRegistry
 
-from router.domain.limit_usage import Counter, LimitUsage
+from router.domain.policy.limit_usage import Counter, LimitUsage
 from router.domain.policy.limits import limit
-from router.domain.policy.model import Policy, Resource, Scope, StoredPolicy, TenantPolicies, provider
+from router.domain.policy.model import Policy, StoredPolicy, TenantPolicies, provider
+from router.domain.policy.vocabulary import Resource, Scope
 from router.errors import StoreError, StoreUnavailable
 from router.telemetry import Telemetry
 from router.usecases.sampling.limit_usage import AT_ONCE, LimitUsageSampler

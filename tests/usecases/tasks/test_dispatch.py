@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from router.domain.decision import Reason
-from router.domain.task import (
+from router.domain.decide.decision import Reason
+from router.domain.tasks.task import (
     BreakerTurn,
     Dispatched,
     Move,

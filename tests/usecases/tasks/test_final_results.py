@@ -8,9 +8,9 @@ import orjson
 import pytest
 from msgspec.structs import replace
 
+from router.domain.decide.outcome import Admitted
 from router.domain.ids import assignment_id, task_id, to_text
-from router.domain.outcome import Admitted
-from router.domain.task import Final, Move, TaskRecord, TaskState
+from router.domain.tasks.task import Final, Move, TaskRecord, TaskState
 from router.ports.bus import Publication, Published
 from router.usecases.tasks.final_results import FinalResults
 from tests.fleet.harness import until

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from router.domain.alert import Condition
 from router.domain.ids import to_text
-from router.domain.task import Final, Move, MoveOutcome, TaskRecord, Unreadable
+from router.domain.tasks.task import Final, Move, MoveOutcome, TaskRecord, Unreadable
 from router.errors import StoreUnavailable
 from router.ports.bus import Published
 from router.ports.tasks import Claimed, OutboxEntry

@@ -3,7 +3,7 @@
 import pytest
 
 from router.domain.alert import Condition
-from router.domain.decision import Code, Refused
+from router.domain.decide.decision import Code, Refused
 from router.usecases.tasks.push_gate import ALERT_S, QUIET_S, PushGate
 from tests.usecases.fakes.alerts import RecordedAlerts
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from router.domain.decide.outcome import Admitted, Replay
+from router.domain.decide.request import Options
 from router.domain.ids import assignment_id, task_id, to_text
 from router.domain.json import JsonObject
-from router.domain.outcome import Admitted, Replay
-from router.domain.request import Options
 from router.usecases.tasks.final_results import FinalKeep
 from tests.fleet.harness import until
 from tests.store.harness import request

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from router.domain.decide.outcome import Admitted
 from router.domain.ids import partition_in, task_id
-from router.domain.outcome import Admitted
-from router.domain.task import Move, TaskRecord, TaskState
+from router.domain.tasks.task import Move, TaskRecord, TaskState
 from tests.fleet.harness import until
 from tests.usecases.fakes.settling import INBOX, Fate, World
 

@@ -11,10 +11,10 @@ from typing import Any
 import orjson
 import pytest
 
+from router.domain.decide.outcome import Admitted, LimitHit
 from router.domain.ids import assignment_id, from_text, name_in, task_id, task_of, to_text
-from router.domain.outcome import Admitted, LimitHit
 from router.domain.policy.model import provider
-from router.domain.task import TaskRecord, TaskState
+from router.domain.tasks.task import TaskRecord, TaskState
 from tests.store.harness import Ask, policy, request
 from tests.usecases.fakes.bus import NOW_MS, Message
 from tests.usecases.fakes.settling import (

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from router.domain.decide.outcome import Admitted, LimitHit
 from router.domain.ids import assignment_id, task_id, to_text
-from router.domain.outcome import Admitted, LimitHit
-from router.domain.task import Dispatched, Move, TaskRecord, TaskState
+from router.domain.tasks.task import Dispatched, Move, TaskRecord, TaskState
 from router.usecases.tasks import sweep
 from tests.fleet.harness import until
 from tests.usecases.fakes.bus import Message

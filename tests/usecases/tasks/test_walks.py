@@ -1,7 +1,7 @@
 """Results of callers that walk the fallbacks by themselves, on a real store: each decision is settled by its own.
 
-A model settles the same results one after another, by the rule of `domain.steps` in its own words. Whatever the order,
-the batches and the repeats: the fleet settles, meters and dead-letters what the model does.
+A model settles the same results one after another, by the rule of `domain.tasks.steps` in its own words. Whatever the
+order, the batches and the repeats: the fleet settles, meters and dead-letters what the model does.
 """
 
 import asyncio
@@ -15,10 +15,10 @@ from hypothesis import strategies as some
 from msgspec import Struct
 from msgspec.structs import replace
 
+from router.domain.decide.outcome import Admitted, Unavailable
+from router.domain.decide.request import Options, Step
 from router.domain.ids import to_text
-from router.domain.outcome import Admitted, Unavailable
 from router.domain.policy.model import Fallback, Policy, StoredPolicy, provider
-from router.domain.request import Options, Step
 from router.errors import StoreError, StoreUnavailable
 from router.store.keys import Keys
 from router.store.servers.nodes import SingleNode

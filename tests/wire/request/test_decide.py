@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from router.domain.decision import Code
+from router.domain.decide.decision import Code
 from tests.wire.examples import accepted, intake, message_shape, paths, refused, task_shape
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.domain.request import DecideRequest
+from router.domain.decide.request import DecideRequest
 from router.wire.pb.beamline.flow.v1.flow_pb2 import Message, RouteRequest
 from router.wire.request.decide import decode
 from router.wire.request.peek import peek_tenant

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
-from router.domain.audit import Actor
-from router.domain.decision import Refused
+from router.domain.audit.records import Actor
+from router.domain.decide.decision import Refused
 from router.domain.json import JsonObject
 from router.domain.roles import Role
 from router.ports.extensions import ExtensionStore

@@ -1,7 +1,7 @@
 """Acts about extensions, and dry runs."""
 
-from router.domain.audit import Actor
-from router.domain.decision import Code, Refused
+from router.domain.audit.records import Actor
+from router.domain.decide.decision import Code, Refused
 from router.domain.roles import Role
 from router.usecases.admin.act_fields import ActFields
 from router.usecases.admin.act_replies import complexity_facts

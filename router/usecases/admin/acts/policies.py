@@ -2,8 +2,8 @@
 
 import orjson
 
-from router.domain.audit import Actor
-from router.domain.decision import Code, Refused
+from router.domain.audit.records import Actor
+from router.domain.decide.decision import Code, Refused
 from router.domain.json import JsonObject, JsonValue
 from router.domain.policy.model import StoredPolicy
 from router.domain.roles import Role

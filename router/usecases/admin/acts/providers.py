@@ -2,8 +2,8 @@
 
 import asyncio
 
-from router.domain.audit import Actor
-from router.domain.extension_health import ExtensionRecord
+from router.domain.audit.records import Actor
+from router.domain.extensions.health import ExtensionRecord
 from router.domain.json import JsonValue
 from router.domain.levers import BreakerView
 from router.domain.policy.model import provider_entry

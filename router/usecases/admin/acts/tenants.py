@@ -1,6 +1,6 @@
-"""Acts about tenants: listing, switching off, purging, and the answers that they remember."""
+"""Acts about tenants: list, switch off, purge, count keys, and forget an answer."""
 
-from router.domain.audit import Actor
+from router.domain.audit.records import Actor
 from router.domain.json import JsonValue
 from router.domain.roles import Role
 from router.usecases.admin.act_fields import ActFields

@@ -1,0 +1,1 @@
+"""Values and rules of a decision: request, plan, candidates, outcome and answer."""

@@ -1,0 +1,1 @@
+"""Values and rules of extensions: the pipeline of a request, and the health of each extension."""
