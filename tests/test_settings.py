@@ -276,6 +276,12 @@ def test_an_empty_variable_is_not_set() -> None:
         ({"ROUTER_REPLY_PREFIXES": "_ACME.*."}, "ROUTER_REPLY_PREFIXES"),
         ({"ROUTER_REPLY_PREFIXES": "_ACME.,caf."}, "ROUTER_REPLY_PREFIXES"),
         ({"ROUTER_REPLY_PREFIXES": "beamline.usage.v1.metered."}, "ROUTER_REPLY_PREFIXES"),
+        ({"ROUTER_REPLY_PREFIXES": "hub.", "ROUTER_NATS_JS_API_PREFIX": "hub.js"}, "ROUTER_REPLY_PREFIXES"),
+        ({"ROUTER_REPLY_PREFIXES": "hub.js.STREAM.", "ROUTER_NATS_JS_API_PREFIX": "hub.js"}, "ROUTER_REPLY_PREFIXES"),
+        (
+            {"ROUTER_RESULT_SUBJECT_PREFIXES": "hub.js.", "ROUTER_NATS_JS_API_PREFIX": "hub.js"},
+            "ROUTER_RESULT_SUBJECT_PREFIXES",
+        ),
         ({"ROUTER_ADMIN_TOKEN": TOKEN, "ROUTER_VIEWER_TOKEN": TOKEN}, "ROUTER_ADMIN_TOKEN"),
         ({"ROUTER_REDIS_URL": "http://r:6379"}, "ROUTER_REDIS_URL"),
         ({"ROUTER_CP_MAX_AGE": "0"}, "ROUTER_CP_MAX_AGE"),

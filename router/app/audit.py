@@ -1,6 +1,6 @@
 """The audit parts of a pod beside the decide call: deferred records, retention and export."""
 
-from router.app.observers import AuditWatch
+from router.app.observers.audit_watch import AuditWatch
 from router.app.platform import Platform
 from router.edge.audit_files import FileSink
 from router.ports.audit import Sink

@@ -6,14 +6,15 @@ from prometheus_client import CollectorRegistry
 
 from router import __version__
 from router.app.adapter_settings import bus_options, durable_consumers, stream_specs
-from router.app.observers import StoreWatch, StreamWatch
-from router.app.permission_watch import PermissionWatch
+from router.app.observers.permission_watch import PermissionWatch
+from router.app.observers.store_watch import StoreWatch
+from router.app.observers.stream_watch import StreamWatch
 from router.app.store import Store, StoreHooks
 from router.bus.client.connection import Bus
 from router.bus.publishing.publisher import StreamPublisher
-from router.bus.requests.reply_subjects import PASSING, ReplySubjects
 from router.bus.streams.keeper import StreamKeeper
 from router.bus.streams.registry import Streams
+from router.bus.streams.reply_subjects import PASSING, ReplySubjects
 from router.domain.alert import FLEET, Condition
 from router.domain.degraded import Degradable
 from router.domain.gate import Features
@@ -80,7 +81,9 @@ class Platform:
             calm_ms=s.alert_calm_s * 1000,
         )
         self.isolation = IsolationViolations(self.telemetry, self.alerts)
-        self.replies = ReplySubjects(s.reply_prefixes, ReplySubjectWatch(self.telemetry, self.alerts).refused)
+        self.replies = ReplySubjects(
+            s.reply_prefixes, ReplySubjectWatch(self.telemetry, self.alerts).refused, s.nats_js_api_prefix
+        )
         self.push_gate = PushGate(self.alerts, self.streams.stream_of, self._dispatch_switched, time.monotonic)
         self.publisher.trouble.sink = self.push_gate
         self.stream_watch = StreamWatch(

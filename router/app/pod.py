@@ -9,43 +9,24 @@ request/reply subject, or NATS does not permit the subscription to decide reques
 """
 
 import asyncio
-import gc
 import logging
-import math
 import signal
-import time
-from collections.abc import Awaitable, Callable
-from functools import partial
-
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
+from collections.abc import Awaitable
 
 from router import __version__
 from router.app.adapter_settings import bus_options, secrets_of, short_tokens, tokens_of
-from router.app.audit import AuditParts
-from router.app.deciding import DecideParts
-from router.app.platform import Platform
-from router.app.policies import PolicyParts
+from router.app.boot import Boot
+from router.app.every_second import EverySecond
+from router.app.parts import Parts
 from router.app.redis_nodes import insecure_redis
 from router.app.rotation import Rotation
-from router.app.services import Services
-from router.app.tasks import TaskParts
-from router.bus import announce, workers
-from router.domain.alert import FLEET, Condition
-from router.domain.degraded import STORE_PARTS, Degradable
-from router.errors import BusError, StartupRefused, StoreError
-from router.log_limit import flush_left_out
-from router.log_throttle import LogThrottle
+from router.errors import StartupRefused
 from router.logs import configure
 from router.settings import Settings
 from router.settings.tokens import SHORTEST_SOON
-from router.store.keys import NO_TENANT
 from router.telemetry import Event, LoopLag
-from router.usecases.alerts.thresholds import Level
 
 log = logging.getLogger("router.app")
-
-_BUS_AWAY_S = 2.0
-_MEMORY_EVERY_S = 15
 
 
 async def serve(settings: Settings) -> int:
@@ -75,17 +56,11 @@ class Pod:
 
     def __init__(self, settings: Settings) -> None:
         self._s = settings
-        self._platform = Platform(settings)
-        self._audit = AuditParts(self._platform)
-        self._policies = PolicyParts(self._platform, self._audit)
-        self._tasks = TaskParts(self._platform, self._policies)
-        self._deciding = DecideParts(self._platform, self._audit, self._policies, self._tasks)
-        self._services = Services(self._platform, self._policies, self._tasks, self._deciding)
-        self._memory = Level(self._platform.alerts, Condition.STORE_MEMORY, FLEET, raise_at=0.9, clear_at=0.8)
+        self._parts = Parts(settings)
+        self._platform = self._parts.platform
         self._lag = LoopLag(self._platform.telemetry.loop_lag)
         self._rotation = self._rotated_parts()
         self._running: list[asyncio.Task[None]] = []
-        self._unopened = self._bus_parts()
 
     async def start(self) -> None:
         """Start everything and return at once. Unavailable servers are waited for in the background.
@@ -109,19 +84,19 @@ class Pod:
                 weakened,
                 extra={"event": Event.STORE_TLS_INSECURE},
             )
-        await self._services.http.start(s.http_host, s.http_port)
+        await self._parts.services.http.start(s.http_host, s.http_port)
         self._lag.start()
         await platform.gate.poll()
         await platform.bus.start()
-        self._run(self._boot(), "boot")
-        self._run(self._every_second(), "ticker")
+        self._run(Boot(self._parts, self._run).run(), "boot")
+        self._run(EverySecond(self._parts).run(), "ticker")
         self._run(self._watch_servers(), "servers")
         self._run(platform.gate.watch(s.cp_poll_ms / 1000), "gate")
         if self._rotation.watches:
             self._run(self._rotation.run(s.secrets_poll_ms / 1000), "rotation")
 
     def _rotated_parts(self) -> Rotation:
-        platform, tokens = self._platform, self._services.tokens
+        platform, tokens = self._platform, self._parts.services.tokens
 
         async def nats(s: Settings) -> None:
             await platform.bus.renew(bus_options(s))
@@ -151,138 +126,10 @@ class Pod:
     def _run(self, work: Awaitable[None], name: str) -> None:
         self._running.append(asyncio.ensure_future(_named(work, name)))
 
-    async def _boot(self) -> None:
-        """Boot from "alive" to "serving"; every step is retried until it succeeds."""
-        platform, audit, policies, tasks = self._platform, self._audit, self._policies, self._tasks
-        platform.readiness.not_ok("bus", "connecting")
-        await self._until_done("store", self._open_store)
-        await self._until_done("policies", policies.guard.check)
-        self._run(policies.guard.run(), "guard")
-        self._run(policies.cache.run(), "policies")
-        self._run(platform.gate_log.run(), "gate log")
-        self._run(policies.figures.run(), "figures")
-        while not await platform.bus.wait_connected(_BUS_AWAY_S):
-            why = platform.bus.last_error or "no answer yet"
-            platform.readiness.not_ok("bus", f"NATS is unavailable: {why}")
-        await self._until_done("bus", self._open_bus)
-        # Before the streams are checked: a forbidden stream raises an alert, and the boot waits until it is resolved.
-        self._run(platform.alerts.run(), "alerts")
-        self._run(platform.alerts.maintain(), "episodes")
-        await platform.keeper.start()
-        await platform.stream_watch.fit.wait()
-        for pull in tasks.loops.values():
-            await pull.start()
-        self._run(tasks.sweeper.run(), "sweeper")
-        audit.retention.served(NO_TENANT)
-        self._run(audit.retention.run(), "retention")
-        self._run(audit.unknown.run(), "unknown tenants")
-        self._run(audit.unrecorded.run(), "unrecorded refusals")
-        if Degradable.STORE_WALKS not in platform.store.missing.parts:
-            self._run(policies.census.run(), "census")
-        self._run(policies.measure.run(), "measure")
-        self._run(policies.breaker_episodes.run(), "breaker episodes")
-        await self._until_done("serving", self._open_endpoint)
-        _settle_garbage_collector()
-        self._deciding.standstill.start()
-        log.info("pod %s serves", self._s.pod_name, extra={"event": Event.POD_READY})
-
-    async def _until_done(self, condition: str, step: Callable[[], Awaitable[object]]) -> None:
-        retry = AsyncRetrying(
-            retry=retry_if_exception_type((StoreError, BusError)), wait=wait_exponential(0.05, max=1.0)
-        )
-        throttle = LogThrottle(time.monotonic)
-        async for attempt in retry:
-            with attempt:
-                try:
-                    await step()
-                except (StoreError, BusError) as fault:
-                    self._platform.readiness.not_ok(condition, str(fault))
-                    if (unsaid := throttle.due(str(fault))) is not None:
-                        fields = {"event": Event.POD_NOT_READY, "unsaid": unsaid}
-                        log.warning("not ready: %s", fault, extra=fields)
-                    raise
-        self._platform.readiness.ok(condition)
-
-    async def _open_store(self) -> None:
-        store = self._platform.store
-        await store.open()
-        await store.meta.ensure()
-        off = await store.degraded()
-        for part in STORE_PARTS:
-            if part in off:
-                self._platform.readiness.degrade(part, off[part])
-            else:
-                self._platform.readiness.restore(part)
-
-    async def _open_endpoint(self) -> None:
-        """Take requests, once the pod may pull results and acks."""
-        for loop in self._tasks.loops.values():
-            await loop.check_permission()
-        await self._deciding.endpoint.open()
-
-    async def _open_bus(self) -> None:
-        """Open what is not open yet; called again after a refused permission."""
-        while self._unopened:
-            await self._unopened[0]()
-            self._unopened.pop(0)
-
-    def _bus_parts(self) -> list[Callable[[], Awaitable[object]]]:
-        bus, workers_seen, cache = self._platform.bus, self._tasks.workers, self._policies.cache
-        return [
-            self._platform.publisher.start,
-            partial(announce.listen, bus, lambda tenant_id, _revision: cache.announced(tenant_id)),
-            partial(workers.hear_heartbeats, bus, workers_seen.heartbeat),
-            partial(workers.hear_dead_letters, bus, workers_seen.dead_letter),
-            self._services.open,
-        ]
-
     async def _watch_servers(self) -> None:
         while True:
             await asyncio.sleep(1.0)
             self._platform.tick()
-
-    async def _every_second(self) -> None:
-        platform, t = self._platform, self._platform.telemetry
-        seconds = 0
-        while True:
-            await asyncio.sleep(1.0)
-            seconds += 1
-            if seconds % _MEMORY_EVERY_S == 0:
-                await self._check_memory()
-            platform.store.lanes.tick()
-            self._services.recent.tick()
-            self._services.wrong_tokens.tick()
-            flush_left_out()
-            self._tasks.tick()
-            self._audit.watch.tick()
-            t.loop_tasks.set(len(asyncio.all_tasks()))
-            t.in_flight.set(self._deciding.decide.in_flight)
-            t.policy_loads_waiting.set(self._policies.cache.loads_waiting)
-            t.nats_connected.set(int(platform.bus.connected))
-            if platform.bus.connected:
-                try:
-                    t.nats_rtt.set(await platform.bus.rtt())
-                except BusError as fault:
-                    log.debug("no round trip to NATS: %s", fault)
-
-    async def _check_memory(self) -> None:
-        try:
-            share = await self._platform.store.servers.memory_share()
-            self._platform.telemetry.store_memory_share.set(math.nan if share is None else share)
-            self._platform.memory_share = share or 0.0
-            if share is not None:
-                self._memory.read(share)
-            await self._check_eviction()
-        except StoreError as fault:
-            log.debug("memory of the store unknown: %s", fault)
-
-    async def _check_eviction(self) -> None:
-        """Report a policy that was changed while the pod serves; at boot it keeps the pod from being ready."""
-        problems = (await self._platform.store.servers.eviction()).problems
-        if problems:
-            self._platform.readiness.degrade(Degradable.EVICTION, "; ".join(problems))
-        else:
-            self._platform.readiness.restore(Degradable.EVICTION)
 
     async def stop(self) -> None:
         """Drain and stop. Accepted work is answered and published, or left to the other pods."""
@@ -303,29 +150,19 @@ class Pod:
         await platform.bus.close()
         await platform.store.close()
         self._lag.stop()
-        self._deciding.standstill.stop()
+        self._parts.deciding.standstill.stop()
         await asyncio.to_thread(platform.tracing.close)
-        await self._services.http.stop()
+        await self._parts.services.http.stop()
         log.info("pod %s has stopped", self._s.pod_name, extra={"event": Event.POD_STOPPED})
 
     async def _drain(self) -> None:
-        await self._deciding.endpoint.pause()
-        await self._deciding.decide.drained()
-        await self._tasks.dispatcher.drained()
-        await self._services.drained()
-        await self._tasks.drained()
-        await self._deciding.watch.drained()
-        await self._audit.drained()
-
-
-def _settle_garbage_collector() -> None:
-    """Exempt the objects of the boot from garbage collection, since they live as long as the pod.
-
-    Requests create few reference cycles, so young collections may be rarer, too.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+        await self._parts.deciding.endpoint.pause()
+        await self._parts.deciding.decide.drained()
+        await self._parts.tasks.dispatcher.drained()
+        await self._parts.services.drained()
+        await self._parts.tasks.drained()
+        await self._parts.deciding.watch.drained()
+        await self._parts.audit.drained()
 
 
 async def _named(work: Awaitable[None], name: str) -> None:

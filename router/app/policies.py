@@ -5,7 +5,7 @@ from functools import partial
 
 from router.app.adapter_settings import cache_settings, quotas
 from router.app.audit import AuditParts
-from router.app.observers import CacheWatch, SeedWatch
+from router.app.observers.policy_watch import CacheWatch, SeedWatch
 from router.app.platform import Platform
 from router.bus.announce import Announcements
 from router.domain.policy.vocabulary import OnStoreError

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from router.bus.client.connection import Bus, Subscription
+from router.bus.client.connection import Bus
+from router.bus.client.subscriptions import Subscription
 from router.errors import BusError
 from router.telemetry.events import Event
 from router.wire import subjects

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec import Struct
 
 from router.bus.announce import SUBJECT as ANNOUNCEMENTS
-from router.bus.requests.reply_subjects import GATEWAY, PASSING
 from router.bus.streams.consumers import REQUEST_SUBJECTS, WORKERS
+from router.bus.streams.reply_subjects import GATEWAY, PASSING
 from router.bus.streams.specs import ConsumerSpec, StreamSpec
 from router.domain.access import HOLDS, PLACEHOLDER, Party
 from router.wire import subjects

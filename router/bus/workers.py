@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 
 from router.bus.client import headers as wire
-from router.bus.client.connection import Bus, Subscription
+from router.bus.client.connection import Bus
+from router.bus.client.subscriptions import Subscription
 from router.wire import subjects
 
 Listener = Callable[[bytes, Mapping[str, str]], None]

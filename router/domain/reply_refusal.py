@@ -7,7 +7,7 @@ class ReplyRefusal(StrEnum):
     """The reason. The caller chose the reply subject, and the router would publish there with its own rights."""
 
     SYSTEM = "system"
-    """It begins with `$`: an API of the NATS server, such as JetStream's."""
+    """It begins with `$`, or is below ROUTER_NATS_JS_API_PREFIX: an API of the NATS server, such as JetStream's."""
     FLEET = "fleet"
     """It is one of the fleet's subjects, or below one."""
     STREAM = "stream"

@@ -172,6 +172,8 @@ def _dispatch(s: Settings) -> Iterator[Contradiction]:
                 yield (field,), f"{prefix!r} is not a prefix: use literal tokens and a dot at the end"
             elif subjects.may_reach_own(prefix):
                 yield (field,), f"{prefix!r} reaches subjects of the fleet: callers could publish there"
+            elif s.nats_js_api_prefix is not None and subjects.overlap(prefix, f"{s.nats_js_api_prefix}."):
+                yield (field, "nats_js_api_prefix"), f"{prefix!r} reaches JetStream's API: callers could publish there"
 
 
 def _admin(s: Settings) -> Iterator[Contradiction]:

@@ -14,11 +14,11 @@ from router.domain.tasks.task import TaskRecord, Unreadable
 from router.store.audit.request_facts import request_facts
 from router.store.decide.batch import WaitingRow
 from router.store.decide.lanes import Lanes
-from router.store.decide.link import Command
 from router.store.decide.replies import DECIDE_RETURNS
 from router.store.keys import Keys
 from router.store.packing import FormatError, decided_ms, remembered
 from router.store.scripts.load import Script, load
+from router.store.servers.link import Command
 from router.store.servers.nodes import Nodes
 from router.store.servers.reads import read_each
 from router.store.servers.replicas import Replicas

@@ -13,7 +13,7 @@ from hashlib import blake2b
 from msgspec import Struct
 
 from router.domain.ids import owner_mark, partition_of
-from router.store.servers.tags import partition_tags
+from router.store.tags import partition_tags
 
 NO_TENANT = "~"
 """Stands in place of a tenant's name.

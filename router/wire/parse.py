@@ -6,6 +6,7 @@ The strict parser always runs first. Only what it refuses is read leniently, eac
 import json
 import re
 from contextlib import suppress
+from itertools import islice
 from math import isfinite
 
 import orjson
@@ -24,6 +25,10 @@ _HALF_ESCAPE = rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 _WHOLE_ESCAPE = rb"(?:\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
 # A match begins at a backslash that is not escaped. Without the second branch the search would go on inside the run.
 _HALVES = re.compile(rb"(?<!\\)(?:(%b*+)%b|%b++)" % (_WHOLE_ESCAPE, _HALF_ESCAPE, _WHOLE_ESCAPE))
+# A text that does not end is one token too: searched again from each quote in it, it would take quadratic time.
+_NESTING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_OPENING, _CLOSING = (b"[", b"{"), (b"]", b"}")
+_CUT_DEPTH = 400
 _MAX_INT64_DIGITS = 18
 
 MAX_REPAIRED_MARKS = 65_536
@@ -31,6 +36,7 @@ MAX_REPAIRED_MARKS = 65_536
 
 Reading leniently costs up to 1.5 µs for each, in the event loop; 4 MiB of small values took seconds.
 """
+_MAX_TOKENS = 4 * MAX_REPAIRED_MARKS
 _TOO_MANY = f"defects are read over only in bodies of up to {MAX_REPAIRED_MARKS:,} values and escapes"
 _HALF_STARTS = (b"\\ud", b"\\uD")
 _BACKSLASHES_A_MARK = 8
@@ -92,7 +98,8 @@ def parse_exactly(data: bytes) -> JsonValue:
 def parse_report(data: bytes, warnings: Problems) -> JsonValue:
     """Decode JSON about finished work: as `parse_request`, and read further defects of single values.
 
-    Bytes that are not UTF-8 become U+FFFD, numbers that are not finite become null, raw control characters stay.
+    Bytes that are not UTF-8 become U+FFFD, numbers that are not finite become null, raw control characters stay, and
+    what is nested too deep to be encoded is cut off below a depth that `is_writable` still refuses.
 
     :raises NotJsonError: another defect than these; or a defect in more than `MAX_REPAIRED_MARKS` values and escapes.
     """
@@ -107,7 +114,7 @@ def parse_report(data: bytes, warnings: Problems) -> JsonValue:
         if not _is_repairable(body):
             raise NotJsonError(f"{_fault(data, e)} ({_TOO_MANY})") from e
         try:
-            return _lenient(body, warnings)
+            return _lenient(_without_depths(body), warnings)
         except (ValueError, RecursionError):
             raise NotJsonError(_fault(data, e)) from e
     return value
@@ -147,6 +154,22 @@ def _without_halves(data: bytes, warnings: Problems) -> bytes:
     return repaired
 
 
+def _without_depths(data: bytes) -> bytes:
+    """Replace each list and object deeper than `_CUT_DEPTH` with null, within the first `_MAX_TOKENS` tokens."""
+    kept: list[bytes] = []
+    depth = kept_until = 0
+    for token in islice(_NESTING.finditer(data), _MAX_TOKENS):
+        if token[0] in _OPENING:
+            depth += 1
+            if depth == _CUT_DEPTH + 1:
+                kept += data[kept_until : token.start()], b"null"
+        elif token[0] in _CLOSING:
+            if depth == _CUT_DEPTH + 1:
+                kept_until = token.end()
+            depth -= 1
+    return b"".join((*kept, data[kept_until:])) if kept else data
+
+
 def _lenient(data: bytes, warnings: Problems) -> JsonValue:
     """Decode with the parser of Python, which knows NaN, Infinity and raw control characters.
 
@@ -167,9 +190,11 @@ def _lenient(data: bytes, warnings: Problems) -> JsonValue:
         return None
 
     def load(strict: bool) -> JsonValue:
-        value: JsonValue = json.loads(data, parse_int=integer, parse_float=number, parse_constant=number, strict=strict)
+        # As text: of bytes, the parser would guess the encoding, and take some for UTF-16.
+        value: JsonValue = json.loads(text, parse_int=integer, parse_float=number, parse_constant=number, strict=strict)
         return value
 
+    text = data.decode()
     try:
         value = load(strict=True)
     except json.JSONDecodeError as e:

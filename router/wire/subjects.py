@@ -96,6 +96,11 @@ def may_reach_own(prefix: str) -> bool:
     return is_own(prefix[:-1]) or any(own.startswith(prefix) for own in _OWN)
 
 
+def overlap(one: str, other: str) -> bool:
+    """Whether a subject may begin with both prefixes."""
+    return one.startswith(other) or other.startswith(one)
+
+
 def is_work_subject(subject: str) -> bool:
     """Whether a caller may choose the subject for assignments: a literal under caf.exec., none of the router's own.
 

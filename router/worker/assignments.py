@@ -102,8 +102,11 @@ class Assignments:
         elif _is_over(assignment):
             await message.ack()
             if (unsaid := self._throttle.due("over")) is not None:
-                text = "assignment %s not begun: its deadline has passed (%d more in the last minute)"
-                log.warning(text, assignment_id, unsaid)
+                late_s = (_now_ms() - (assignment.deadline_at_ms or 0)) / 1000
+                text = (
+                    "assignment %s not begun: its deadline passed %.1f s ago by this clock (%d more in the last minute)"
+                )
+                log.warning(text, assignment_id, late_s, unsaid)
         elif self._tenant is not None and assignment.tenant_id != self._tenant:
             await message.nak(delay=random.uniform(*PASS_ON_DELAY_S))  # noqa: S311 - spreads retries, no secret
             if (unsaid := self._throttle.due("foreign")) is not None:

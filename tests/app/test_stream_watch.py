@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client import CollectorRegistry
 
-from router.app.observers import StreamWatch
+from router.app.observers.stream_watch import StreamWatch
 from router.bus.streams.specs import Ensured
 from router.domain.degraded import Degradable
 from router.edge.readiness import Readiness

@@ -7,8 +7,8 @@ import pytest
 
 import router
 from router.app.adapter_settings import nats_account
-from router.bus.requests.reply_subjects import ReplySubjects
 from router.bus.rights import Account, User, user
+from router.bus.streams.reply_subjects import ReplySubjects
 from router.bus.streams.specs import matches
 from router.domain.access import ROLES, Party
 from router.domain.roles import Role

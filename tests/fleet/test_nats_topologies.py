@@ -89,7 +89,7 @@ async def far(servers: None, tmp_path: Path) -> AsyncIterator[Supercluster]:
 @pytest.mark.parametrize("prefixes", ["", "_ACME."], ids=["default", "listed"])
 async def test_a_caller_behind_a_gateway(own: Own, far: Supercluster, prefixes: str) -> None:
     """A supercluster. Today's servers pass the reply subject as it is; the form in which a gateway wraps one is in
-    `tests/bus/requests/test_reply_subjects.py`."""
+    `tests/bus/streams/test_reply_subjects.py`."""
     env = {"ROUTER_NATS_JS_DOMAIN": "hub"} | ({"ROUTER_REPLY_PREFIXES": prefixes} if prefixes else {})
     _, local = await own(pods=1, policies=ACME, nats=far.first, env=env)
     async with Foreign(far.second.url, inbox_prefix="_ACME.inbox" if prefixes else "_INBOX") as caller:

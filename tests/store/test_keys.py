@@ -14,7 +14,7 @@ from router.domain.policy.model import Breaker, provider_entry
 from router.domain.tasks.result import BreakerVerdict, Measurements
 from router.store.key_kinds import KEYS
 from router.store.keys import Keys
-from router.store.servers.tags import partition_tags
+from router.store.tags import partition_tags
 from tests.store.full import full, full_ask
 from tests.store.harness import Store, request, undispatched
 

@@ -235,11 +235,47 @@ def test_the_version_may_be_the_number_one(version: object) -> None:
     assert [w.text.split()[0] for w in result(enveloped).warnings] == ["version", "data.version"]
 
 
-def test_an_output_too_deep_to_be_sent_on_is_dropped() -> None:
-    """The task still ends, and its caller is told."""
-    deep = b'{"a":' * 300 + b"1" + b"}" * 300
-    r = result(orjson.dumps(DONE)[:-1] + b',"output":' + deep + b"}")
-    assert (r.output, defects(r)) == (None, ["field_dropped"])
+DEEP = {
+    "objects": (b'{"a":', b"1", b"}"),
+    "lists": (b"[", b"", b"]"),
+    "both": (b'[{"[{\\"":', b"1", b"}]"),
+    "siblings": (b"[[],", b'"]"', b",{}]"),
+    "not finite": (b"[", b"NaN", b"]"),
+}
+
+
+@pytest.mark.parametrize("levels", [300, 1_100, 10_000])
+@pytest.mark.parametrize("kind", DEEP)
+def test_an_output_too_deep_to_be_sent_on_is_dropped(kind: str, levels: int) -> None:
+    """However deep, the task still ends, and its caller is told; fields after it are read."""
+    opening, inner, closing = DEEP[kind]
+    deep = opening * levels + inner + closing * levels
+    r = result(orjson.dumps(DONE)[:-1] + b',"output":' + deep + b',"cost":0.5}')
+    assert (r.output, r.cost_microusd) == (None, 500_000)
+    assert "field_dropped" in defects(r)
+
+
+@pytest.mark.parametrize("field", ["error_message", "trace_id", "job", "tokens", "anything"])
+def test_any_other_field_that_is_too_deep_is_dropped(field: str) -> None:
+    """Settling needs none of them."""
+    deep = b"[" * 5_000 + b"]" * 5_000
+    assert result(orjson.dumps(DONE)[:-1] + b',"%b":%b}' % (field.encode(), deep)).status is ResultStatus.SUCCESS
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        orjson.dumps(DONE)[:-1] + b',"output":' + b"[" * 2_000,
+        orjson.dumps(DONE)[:-1] + b',"output":' + b"[" * 2_000 + b"]" * 1_999 + b"}",
+        b"[" * 2_000 + orjson.dumps(DONE) + b"]" * 2_000,
+        orjson.dumps(DONE).decode().encode("utf-16-le"),
+        b'{"assignment_id":' + b"[" * 2_000 + b"]" * 2_000 + b',"status":"success"}',
+    ],
+    ids=["unclosed", "one too few", "around", "another encoding", "what settling needs"],
+)
+def test_what_is_no_result_stays_refused(body: bytes) -> None:
+    """Deep or not."""
+    assert isinstance(decode_result(body, None), Rejected)
 
 
 def test_a_header_that_is_not_utf8_is_dropped() -> None:
@@ -464,6 +500,23 @@ def test_a_large_text_with_a_defect_is_read(end: bytes, defect: str) -> None:
     data = HEAD + b'"' + b"some words " * (LARGE // 11 - 200) + b"\\ud83d" + end
     assert isinstance(read := decode_result(data, None), ExecResult)
     assert defect in defects(read)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        HEAD + b"[" * 2_000 + b'"' + b'\\"' * 500_000,
+        HEAD + b"[" * 2_000 + b'""' * (LARGE // 2 - 2_000),
+        HEAD + b"[" * 2_000 + b"]" * (LARGE - 4_000),
+        HEAD + b"[" * 2_000 + b'"' + b"x" * (LARGE - 4_000),
+    ],
+    ids=["escaped quotes", "texts", "closing", "one text"],
+)
+def test_a_deep_broken_result_does_not_hold_up_the_pod(data: bytes) -> None:
+    """Whatever follows the depth: refused, in a bounded time."""
+    began_s = time.process_time()
+    assert isinstance(decode_result(data, None), Rejected)
+    assert time.process_time() - began_s < 0.6
 
 
 def test_what_is_read_leniently_takes_little_time() -> None:

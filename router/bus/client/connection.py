@@ -10,52 +10,30 @@ Everything runs on one event loop. Callbacks are plain functions; their return v
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import nats.errors
-from msgspec import Struct
-from tenacity import AsyncRetrying, retry_if_not_exception_type, wait_random_exponential
 
 from router.bus.client import headers as wire
 from router.bus.client import nats_py
+from router.bus.client.connecting import cancel, connect, connect_once, dismiss, retire
 from router.bus.client.fast import Direct, FastClient
-from router.bus.client.faults import BusTimeoutError, translated
+from router.bus.client.faults import translated
 from router.bus.client.options import BusOptions, connect_arguments
 from router.bus.client.permissions import Permissions, Refusal
-from router.bus.client.renewal import connect_once, dismiss, retire
 from router.bus.client.replies import Replies
 from router.bus.client.reporter import Reporter
-from router.errors import BusError, InvalidInput, PermissionRefused
+from router.bus.client.requests import Answer, Requests
+from router.bus.client.subscriptions import Subscription, Subscriptions
+from router.errors import BusError, PermissionRefused
 from router.telemetry.events import Event
 
 log = logging.getLogger(__name__)
-_CANCEL_EVERY_S = 0.2
 _WATCH_S = 1.0
 _RENEW_S = 5
-
-
-class Answer(Struct, frozen=True):
-    """The reply to a request."""
-
-    data: bytes
-    headers: Mapping[str, str]
-
-
-class Subscription:
-    """A direct subscription of a `Bus`; it survives reconnects and the replacement of the client."""
-
-    def __init__(self, bus: "Bus", subject: str, queue: str, direct: Direct) -> None:
-        self.subject, self.queue, self.direct = subject, queue, direct
-        self.sid: int | None = None
-        self._bus = bus
-
-    async def close(self) -> None:
-        """Unsubscribe, after the messages that the server already sent are handled. A lost server is no error."""
-        await self._bus.unsubscribe(self)
 
 
 class Bus:
@@ -74,14 +52,13 @@ class Bus:
         """The maximum size of a message in bytes, set by the server; 1 MiB before the first connection."""
         self._arguments = connect_arguments(options)
         self._client: FastClient | None = None
-        self._subscriptions: dict[int, Subscription] = {}
+        self._subscriptions = Subscriptions(self._permissions, self._unsubscribe)
+        self._requests = Requests(self._permissions)
         self._task: asyncio.Task[None] | None = None
         self._ever_connected = asyncio.Event()
         self._max_unsent = options.max_unsent_bytes
         self.replies = Replies(self)
         self._reporter.on_lame_duck.append(self.replies.server_leaves)
-        self._requests: dict[str, list[asyncio.Timeout]] = {}
-        self._permissions.on_refused.append(self._end_refused_requests)
 
     @property
     def connected(self) -> bool:
@@ -152,10 +129,7 @@ class Bus:
                 await self.flush()
         self._reporter.closing = True
         await self.replies.close()
-        # Cancel until the task ends: nats-py loses a cancellation that comes with a refused connection.
-        while not self._task.done():
-            self._task.cancel()
-            await asyncio.wait([self._task], timeout=_CANCEL_EVERY_S)
+        await cancel(self._task)
         if not self._task.cancelled():
             self._task.exception()  # the reporter has reported it
         self._task = None
@@ -172,28 +146,10 @@ class Bus:
 
         :raises PermissionRefused: the server does not permit the subscription, which is not optional; there is none.
         """
-        subscription = Subscription(self, subject, queue, direct)
-        self._subscriptions[id(subscription)] = subscription
-        if self._client is not None:
-            with self._permissions.subscribing(subject) as refusal:
-                with contextlib.suppress(BusError):  # a reconnect sets up the subscription
-                    with translated(subject):
-                        subscription.sid = await self._client.subscribe_direct(subject, direct, queue=queue)
-                    await self.flush()
-                if (refused := refusal()) is not None and optional:
-                    self._permissions.lose(subject, refused)
-                elif refused is not None:
-                    await self.unsubscribe(subscription)
-                    raise PermissionRefused(str(refused))
-        return subscription
+        return await self._subscriptions.subscribe(self._client, subject, direct, queue=queue, optional=optional)
 
-    async def unsubscribe(self, subscription: Subscription) -> None:
-        """End a subscription; see `Subscription.close`."""
-        self._subscriptions.pop(id(subscription), None)
-        if self._client is not None and subscription.sid is not None:
-            with contextlib.suppress(BusError), translated(subscription.subject):  # no connection: no more messages
-                await self._client.unsubscribe_direct(subscription.sid)
-        subscription.sid = None
+    async def _unsubscribe(self, subscription: Subscription) -> None:
+        await self._subscriptions.unsubscribe(self._client, subscription)
 
     @property
     def lost(self) -> Mapping[str, Refusal]:
@@ -263,39 +219,7 @@ class Bus:
         :raises BusTimeoutError: no reply in time.
         :raises BusError: not connected, or the message is not valid.
         """
-        client = self._connected_client()
-        if self.inbox_refused is not None:
-            raise PermissionRefused(str(self.inbox_refused))
-        began = time.monotonic()
-        waiting = self._requests.setdefault(subject, [])
-        until_refused = asyncio.timeout(None)
-        waiting.append(until_refused)
-        try:
-            with translated(subject):
-                async with until_refused:
-                    message = await client.request(subject, payload, timeout=timeout_s, headers=headers)
-        except BusTimeoutError as error:
-            refused = self.publish_refused(subject, began) or self.inbox_refused
-            if refused is not None:
-                raise PermissionRefused(str(refused)) from error
-            raise
-        finally:
-            waiting.remove(until_refused)
-            if not waiting:
-                self._requests.pop(subject, None)
-        return Answer(message.data, message.headers or {})
-
-    def _end_refused_requests(self, refusal: Refusal) -> None:
-        """End the requests that the server has just refused: no reply will come, so they need not wait for it."""
-        now = asyncio.get_running_loop().time()
-        if refusal.verb == "publish":
-            ended = self._requests.get(refusal.subject, [])
-        elif self.inbox_refused is not None:
-            ended = [scope for scopes in self._requests.values() for scope in scopes]
-        else:
-            return
-        for scope in ended:
-            scope.reschedule(now)
+        return await self._requests.request(self._connected_client(), subject, payload, headers, timeout_s=timeout_s)
 
     def _connected_client(self) -> FastClient:
         if self._client is None or not self._client.is_connected:
@@ -320,35 +244,15 @@ class Bus:
 
     async def _adopt(self, client: FastClient) -> None:
         """Set up all subscriptions on the client, then use it."""
-        for subscription in self._subscriptions.values():
-            subscription.sid = None
-        while missing := [s for s in self._subscriptions.values() if s.sid is None]:
-            for subscription in missing:
-                subscription.sid = await client.subscribe_direct(
-                    subscription.subject, subscription.direct, queue=subscription.queue
-                )
-        self._client = client  # no await since the check, so every later subscription uses this client
+        await self._subscriptions.adopt(client)
+        self._client = client  # `adopt` awaits nothing after its last check: every later subscription uses this client
         self._connected()
 
     async def _connect(self) -> FastClient:
         """Return a connected client. nats-py retries known errors without limit; this loop retries all others."""
-        retrying = AsyncRetrying(
-            wait=wait_random_exponential(multiplier=0.2, max=5),
-            retry=retry_if_not_exception_type((asyncio.CancelledError, InvalidInput)),
+        return await connect(
+            lambda client: self._open(client, self._arguments, self._reporter.failed), self._reporter.failed
         )
-        async for attempt in retrying:
-            with attempt:
-                client = FastClient()
-                try:
-                    await self._open(client, self._arguments, self._reporter.failed)
-                except asyncio.CancelledError:
-                    await client.close()
-                    raise
-                except Exception as error:  # retried by the loop, so it must be reported here
-                    await self._reporter.failed(error)
-                    raise
-                return client
-        raise AssertionError("tenacity ended without a result")
 
     async def _open(
         self, client: FastClient, arguments: dict[str, Any], failed: Callable[[Exception], Awaitable[None]]
@@ -380,7 +284,7 @@ class Bus:
         fresh = FastClient()
         try:
             await connect_once(partial(self._open, fresh, arguments), fresh, self._reporter.failed)
-            sids = await self._subscribe_all(fresh)
+            sids = await self._subscriptions.subscribe_all(fresh)
             await fresh.flush(_RENEW_S)
         except (nats.errors.Error, OSError, TimeoutError) as fault:
             await dismiss(fresh)
@@ -391,9 +295,7 @@ class Bus:
         if self._client is not old or self._task is None or self._reporter.closing:
             await dismiss(fresh)
             raise BusError("the old connection was replaced meanwhile")
-        old_sids = [s.sid for s in self._subscriptions.values() if s.sid is not None]
-        for subscription in self._subscriptions.values():
-            subscription.sid = sids.get(id(subscription))
+        old_sids = self._subscriptions.take_over(sids)
         self._arguments, self._client = arguments, fresh
         self._connected()
         await retire(old, old_sids)
@@ -403,18 +305,8 @@ class Bus:
         self._arguments = arguments
         task, self._task = self._task, None
         if task is not None:
-            while not task.done():
-                task.cancel()
-                await asyncio.wait([task], timeout=_CANCEL_EVERY_S)
+            await cancel(task)
             self._task = asyncio.create_task(self._run(), name="bus")
-
-    async def _subscribe_all(self, client: FastClient) -> dict[int, int]:
-        """Set up all subscriptions on a client that is not used yet; return their ids on it."""
-        sids: dict[int, int] = {}
-        while missing := [s for key, s in self._subscriptions.items() if key not in sids]:
-            for s in missing:
-                sids[id(s)] = await client.subscribe_direct(s.subject, s.direct, queue=s.queue)
-        return sids
 
     async def _reconnected(self) -> None:
         self._connected()

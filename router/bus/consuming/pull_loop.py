@@ -22,7 +22,8 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from router.bus.client import headers as wire
-from router.bus.client.connection import Bus, Subscription
+from router.bus.client.connection import Bus
+from router.bus.client.subscriptions import Subscription
 from router.bus.consuming.consumer_check import ConsumerCheck
 from router.bus.consuming.delivery import Delivery
 from router.bus.consuming.pull_trouble import PullTrouble

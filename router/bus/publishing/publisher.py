@@ -28,16 +28,17 @@ from functools import partial
 from typing import assert_never
 
 from router.bus.client import headers as wire
-from router.bus.client.connection import Bus, Subscription
+from router.bus.client.connection import Bus
 from router.bus.client.permissions import Refusal
+from router.bus.client.subscriptions import Subscription
 from router.bus.publishing import puback
+from router.bus.publishing.core import CorePublish
 from router.bus.publishing.pending import Pending
 from router.bus.publishing.puback import Verdict
 from router.bus.publishing.trouble import TroubleWatch
 from router.bus.publishing.window import Window
 from router.bus.streams.coverage import Coverage
 from router.bus.streams.registry import Streams
-from router.errors import BusError
 from router.log_throttle import LogThrottle
 from router.ports.bus import Publication, Published
 from router.telemetry.events import Event
@@ -45,7 +46,6 @@ from router.telemetry.events import Event
 log = logging.getLogger(__name__)
 
 _STORED = Verdict.STORED
-_MAX_LOGGED_SUBJECTS = 4096
 
 
 class StreamPublisher:
@@ -88,7 +88,7 @@ class StreamPublisher:
             self._window.refused,
         )
         self._in_lookup: set[Pending] = set()
-        self._logged_subjects: set[str] = set()
+        self._core = CorePublish(bus)
         self._throttle = LogThrottle(time.monotonic)
         self._acks: Subscription | None = None
         self._idle = asyncio.Event()
@@ -97,7 +97,6 @@ class StreamPublisher:
         self.stored = 0
         self.duplicates = 0
         self.failed = 0
-        self.published_core = 0
 
     @property
     def pending(self) -> int:
@@ -108,6 +107,11 @@ class StreamPublisher:
     def resent(self) -> int:
         """The number of tries after the first, of all messages so far."""
         return self._window.resent
+
+    @property
+    def published_core(self) -> int:
+        """The number of messages that were published with core NATS, because no stream covers their subject."""
+        return self._core.published
 
     async def start(self) -> None:
         """Subscribe to the acks."""
@@ -300,19 +304,10 @@ class StreamPublisher:
                 self._end(entry, entry.failure, reason=reason)
 
     def _publish_core(self, subject: str, entry: Pending) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            self._bus.send(wire.publish(entry.subject, reply=b"", block=entry.block, payload=entry.payload))
-        except BusError as error:
-            loop.call_soon(partial(self._end, entry, Published.UNSENT, reason=str(error)))
-            return
-        self.published_core += 1
-        if (
-            not entry.publication.core_is_enough
-            and subject not in self._logged_subjects
-            and len(self._logged_subjects) < _MAX_LOGGED_SUBJECTS
-        ):
-            self._logged_subjects.add(subject)
-            text = "no stream covers %s; published with core NATS, without an ack: the deadline is the guarantee"
-            log.warning(text, subject, extra={"event": Event.PUBLISHED_CORE})
-        loop.call_soon(partial(self._end, entry, Published.STORED))
+        error = self._core.publish(subject, entry)
+        end = (
+            partial(self._end, entry, Published.STORED)
+            if error is None
+            else partial(self._end, entry, Published.UNSENT, reason=error)
+        )
+        asyncio.get_running_loop().call_soon(end)

@@ -5,7 +5,7 @@ the handler checks it. The handler is a plain function that the read loop calls 
 request and returns, so nothing waits inside the client. Requests that the pod cannot take in time stay in its socket
 buffers (at most 320 KiB) and in the server (`max_pending`). The handler limits how many are in flight. All replies of
 one event-loop tick leave in one write; each has the header `router-pod`. A request whose reply subject is refused
-(`router.bus.requests.reply_subjects`) is dropped before it is read.
+(`router.bus.streams.reply_subjects`) is dropped before it is read.
 """
 
 import logging
@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from router.bus.client import headers as wire
-from router.bus.client.connection import Bus, Subscription
-from router.bus.requests.reply_subjects import ReplySubjects
+from router.bus.client.connection import Bus
+from router.bus.client.subscriptions import Subscription
+from router.bus.streams.reply_subjects import ReplySubjects
 from router.errors import BusError
 from router.telemetry.events import Event
 from router.wire import subjects

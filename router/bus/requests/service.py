@@ -5,8 +5,9 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from router.bus.client import headers as wire
-from router.bus.client.connection import Bus, Subscription
-from router.bus.requests.reply_subjects import ReplySubjects
+from router.bus.client.connection import Bus
+from router.bus.client.subscriptions import Subscription
+from router.bus.streams.reply_subjects import ReplySubjects
 from router.errors import BusError
 from router.ports.bus import Reply
 from router.telemetry.events import Event
@@ -114,7 +115,7 @@ async def serve(
     """Send one reply to each request on the subject: the handler's, or else an error reply with a log line.
 
     Every reply has `headers`. At most `max_in_flight` requests run at a time, each for at most `timeout_s`. A request
-    whose reply subject is refused (`router.bus.requests.reply_subjects`) is dropped before it is read. `optional`: a
+    whose reply subject is refused (`router.bus.streams.reply_subjects`) is dropped before it is read. `optional`: a
     subscription that NATS does not permit is no error, and is tried again.
     """
     service = Service(

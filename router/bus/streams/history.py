@@ -14,9 +14,10 @@ import msgspec
 from msgspec import Struct
 
 from router.bus.client import headers as wire
-from router.bus.client.connection import Bus, Subscription
+from router.bus.client.connection import Bus
 from router.bus.client.faults import BusTimeoutError
 from router.bus.client.permissions import Refusal
+from router.bus.client.subscriptions import Subscription
 from router.bus.streams import api
 from router.bus.streams.specs import matches
 from router.errors import BusError, PermissionRefused

@@ -1,6 +1,6 @@
 """Creates missing streams, and finds streams that cover request subjects.
 
-It also reads the list of all streams, for `bus.requests.reply_subjects`. Users of version 0.1.0 lack the right to do
+It also reads the list of all streams, for `bus.streams.reply_subjects`. Users of version 0.1.0 lack the right to do
 so: a pod without it keeps running, and reports that.
 
 It checks at each connection, every 30 s, and at `poll_soon`. A stream over a request/reply subject acknowledges the
@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from router.bus.client.connection import Bus
-from router.bus.requests.reply_subjects import ReplySubjects
 from router.bus.streams import api
 from router.bus.streams.consumers import REQUEST_SUBJECTS
 from router.bus.streams.registry import Streams
+from router.bus.streams.reply_subjects import ReplySubjects
 from router.bus.streams.specs import Ensured
 from router.errors import BusError
 from router.log_throttle import LogThrottle

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from router.cli.shared.target import bus_options
 
 if TYPE_CHECKING:
-    from router.bus.client.connection import Answer, Bus
+    from router.bus.client.connection import Bus
+    from router.bus.client.requests import Answer
     from router.settings import Settings
 
 CONNECT_S = 2.0

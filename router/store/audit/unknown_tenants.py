@@ -7,9 +7,9 @@ from msgspec import msgpack
 
 from router.domain.audit.records import AuditEntry, UnknownTenant
 from router.domain.tasks.task import Action
-from router.store.decide.link import Command
 from router.store.keys import Keys
 from router.store.packing import FORMAT
+from router.store.servers.link import Command
 from router.store.servers.nodes import Nodes
 
 MAX_KEPT = 10_000

@@ -13,10 +13,10 @@ from msgspec import Struct
 from redis.exceptions import ResponseError
 
 from router.store.decide.batch import Batch
-from router.store.decide.link import Link
 from router.store.keys import MARKER_MS
 from router.store.scripts import layouts
 from router.store.scripts.load import LIBRARIES, Script
+from router.store.servers.link import Link
 
 log = logging.getLogger(__name__)
 

@@ -39,11 +39,11 @@ from router.store.decide.call_deadline import CallDeadlines, RowDeadlines
 from router.store.decide.calls import Calls, LaneSettings
 from router.store.decide.clock import RedisClock
 from router.store.decide.delivery import Delivery
-from router.store.decide.link import Link
 from router.store.decide.row_queue import RowQueue
 from router.store.decide.rows import RowPacker
 from router.store.packing import NO_STAMP
 from router.store.scripts.load import Script
+from router.store.servers.link import Link
 
 log = logging.getLogger(__name__)
 

@@ -26,11 +26,11 @@ from router.store.decide.availability import LaneHooks
 from router.store.decide.batch import Batch
 from router.store.decide.calls import LaneSettings
 from router.store.decide.lane import Lane
-from router.store.decide.link import Link
 from router.store.decide.rows import RowPacker
 from router.store.keys import Keys
 from router.store.scripts.load import Script
 from router.store.servers.endpoints import HostUnknownError
+from router.store.servers.link import Link
 from router.store.servers.nodes import Address, Nodes
 from router.telemetry import Event
 

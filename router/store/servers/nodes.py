@@ -25,8 +25,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from router.errors import OutcomeUnknown, StoreError, StoreForbidden, StoreLoginRefused, StoreUnavailable
-from router.store.decide.link import Command
 from router.store.scripts.load import Script
+from router.store.servers.link import Command
 from router.store.servers.options import ANYBODY, Access, connection_factory, connection_pool
 from router.store.servers.refusals import USE_CLUSTER, met_a_cluster, refused, unavailable
 

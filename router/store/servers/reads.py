@@ -5,7 +5,7 @@ from typing import Any
 
 from router.domain.tasks.task import Unreadable
 from router.errors import StoreDamaged, StoreForbidden
-from router.store.decide.link import Command
+from router.store.servers.link import Command
 from router.store.servers.nodes import Nodes
 
 

@@ -16,10 +16,10 @@ from typing import Any
 from redis.exceptions import AskError, MovedError, NoScriptError, ReadOnlyError, ResponseError, TryAgainError
 
 from router.errors import NotReplicated, StoreUnavailable
-from router.store.decide.link import Command, Link
 from router.store.keys import MARKER_MS, marker_beside, tag_of
 from router.store.scripts.load import Script
 from router.store.servers.endpoints import HostUnknownError
+from router.store.servers.link import Command, Link
 from router.store.servers.nodes import Address, Nodes
 from router.store.servers.refusals import refused
 

@@ -21,11 +21,11 @@ from router.domain.tasks.task import (
 from router.errors import StoreError
 from router.log_throttle import LogThrottle
 from router.ports.tasks import Claimed, OutboxEntry
-from router.store.decide.link import Command
 from router.store.keys import Keys
 from router.store.packing import FormatError, OutcomeFlag
 from router.store.scripts import layouts
 from router.store.scripts.load import Script, load
+from router.store.servers.link import Command
 from router.store.servers.nodes import Nodes
 from router.store.servers.reads import read_each
 from router.store.servers.replicas import Replicas

@@ -15,12 +15,10 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from router.domain.audit.identity import PLAINLY, AuditIdentity, Naming
-from router.domain.decide.admission import LOADING, Admission, Shed
-from router.domain.decide.answers import overloaded
+from router.domain.decide.admission import Admission
 from router.domain.decide.decision import Answer, Code, Refused
 from router.domain.decide.figures import NO_FIGURES, Snapshot
 from router.domain.decide.outcome import Admitted, Outcome
@@ -29,15 +27,16 @@ from router.domain.decide.request import DecideRequest
 from router.domain.defects import Warnings
 from router.domain.gate import Features
 from router.domain.policy.model import StoredPolicy, TenantPolicies
-from router.errors import LoadsFull, StoreError
 from router.ports.decisions import DecisionStore
 from router.ports.extensions import Extensions, OutcomeReader
 from router.ports.policies import Loading, Policies
 from router.ports.tasks import Dispatch
 from router.telemetry import Event, Telemetry
-from router.tracing import Span, Tracing
-from router.usecases.decide.intake import DecideSettings, extensions_gated, forbidden, no_policy, store_unavailable
+from router.tracing import Tracing
+from router.usecases.decide.intake import DecideSettings, extensions_gated, forbidden, no_policy
+from router.usecases.decide.open_request import OpenRequest
 from router.usecases.decide.overload import Overload, Reply
+from router.usecases.decide.policy_wait import PolicyWait
 from router.usecases.decide.standstill import Standstill
 from router.usecases.messages.input_defects import InputDefects
 from router.wire.problems import Rejected
@@ -50,25 +49,6 @@ log = logging.getLogger("router.decide")
 
 FIRST_READ_S = 0.05
 """The longest time that a request waits for the first read of its tenant's figures."""
-
-
-class OpenRequest(Struct):
-    """A request between its arrival and its answer. `started`: loop time in s; `since`: the same once it has waited for
-    the store, else None. `read_figures`: whether it has waited for its tenant's figures. `holder`: see
-    `domain.decide.admission`.
-    """
-
-    request: DecideRequest
-    protobuf: bool
-    reply: Reply | None
-    started: float
-    holder: str
-    span: Span | None = None
-    plan: Plan | None = None
-    job: bytes | None = None
-    answered: bool = False
-    since: float | None = None
-    read_figures: bool = False
 
 
 class Decide:
@@ -119,6 +99,14 @@ class Decide:
         self._idle.set()
         self._standstill = standstill or Standstill(_caught_up_at_once)
         self._admission = Admission(settings.max_in_flight)
+        self._policy_wait = PolicyWait(
+            policies,
+            self._admission,
+            settings.wait_s,
+            decide=self._decide_under,
+            finish=self._finish,
+            bug=self._answer_bug,
+        )
         self._overload = Overload(
             self._admission,
             policies,
@@ -216,60 +204,20 @@ class Decide:
             return
         policies = self._policies.get(request.tenant_id)
         if isinstance(policies, Loading):
-            self._begin_load(opened, None)
+            self._policy_wait.begin(opened, None)
             return
         self._decide_under(opened, policies)
-
-    def _begin_load(self, opened: OpenRequest, last_good: TenantPolicies | None) -> None:
-        tenant_id = opened.request.tenant_id
-        try:
-            load = self._policies.begin_load(tenant_id)
-        except LoadsFull:
-            self._finish(opened, overloaded(Shed.LOADING, opened.request.request_id))
-            return
-        if last_good is None:
-            self._hold_as(opened, LOADING)
-        opened.since = opened.started
-        late = self._loop.call_at(opened.started + self._settings.wait_s, self._not_loaded, opened, last_good)
-        load.add_done_callback(partial(self._loaded, opened, last_good, late))
-
-    def _hold_as(self, opened: OpenRequest, holder: str) -> None:
-        self._admission.move(opened.holder, holder)
-        opened.holder = holder
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _loaded(
-        self,
-        opened: OpenRequest,
-        last_good: TenantPolicies | None,
-        late: asyncio.TimerHandle,
-        load: "asyncio.Future[TenantPolicies | None]",
-    ) -> None:
-        late.cancel()
-        if opened.answered:
-            return
-        if last_good is None:
-            self._hold_as(opened, opened.request.tenant_id)
-        try:
-            self._decide_under(opened, load.result())
-        except StoreError:
-            self._not_loaded(opened, last_good)
-        except (Exception, asyncio.CancelledError):  # as in `handle`; a load is cancelled only at the pod's end
-            self._answer_bug(opened)
-
-    def _not_loaded(self, opened: OpenRequest, last_good: TenantPolicies | None) -> None:
-        request = opened.request
-        self._finish(opened, store_unavailable(request) if last_good is None else no_policy(request, last_good))
-
     def _decide_under(self, opened: OpenRequest, policies: TenantPolicies | None) -> None:
         request = opened.request
         stored = None if policies is None else policies.policies.get(request.policy_id)
         if stored is None and policies is not None and self._policies.may_be_outdated(request.tenant_id):
-            self._begin_load(opened, policies)
+            self._policy_wait.begin(opened, policies)
             return
         if stored is None:
             refused = no_policy(request, policies)

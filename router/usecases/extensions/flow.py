@@ -26,7 +26,6 @@ retry of the request, or the sweeper for a task, undoes that decision (`usecases
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import assert_never
 
 from msgspec import Struct
@@ -66,6 +65,7 @@ from router.ports.tasks import TaskStore
 from router.telemetry import Event, Telemetry
 from router.usecases.extensions.claim import ClaimedRequest
 from router.usecases.extensions.pipeline import Pipeline
+from router.usecases.extensions.rows import Rows
 from router.usecases.extensions.store_time import StoreTime
 from router.usecases.tasks.unfinished import UNSEEN, Unfinished
 from router.wire.reply import decision_object
@@ -155,6 +155,7 @@ class _Run:
         self._make_plan = make_plan
         self._read = read
         self._store_time = store_time
+        self._rows = Rows(ports.decisions, store_time)
         self._loop = asyncio.get_running_loop()
         self._worst_ms = worst_ms(stored.policy, max_ms)
         self._deadline = 0.0
@@ -215,7 +216,7 @@ class _Run:
         """
         request = self._request
         plan = replace(plan, unfinished=True)
-        outcome, stamp = await self._row(request, plan, None)
+        outcome, stamp = await self._rows.decide(request, plan, None)
         if not isinstance(outcome, Admitted):
             return ExtensionResult(self._answer_of(request, plan, outcome, stamp))
         try:
@@ -232,7 +233,7 @@ class _Run:
         claim_ms = self._worst_ms + CLAIM_MARGIN_MS
         claim_until = loop.time() + claim_ms / 1000
         while True:
-            outcome, stamp = await self._preview_once(plan, claim_ms)
+            outcome, stamp = await self._rows.preview(request, plan, claim_ms)
             if isinstance(outcome, Replay) and outcome.remembered.unfinished:
                 try:
                     decision = outcome.remembered.decision_id
@@ -247,12 +248,6 @@ class _Run:
             await asyncio.sleep(min(pause_ms, max(1, outcome.left_ms)) / 1000)
             pause_ms = min(_MAX_PAUSE_MS, 2 * pause_ms)
 
-    async def _preview_once(self, plan: Plan, claim_ms: int) -> tuple[Outcome, bytes]:
-        outcome_future, done = self._outcome_future()
-        since = self._store_time.since
-        self._ports.decisions.preview(self._request, plan, done, claim_ms=claim_ms, since=since)
-        return await self._store_time.spent_on(outcome_future)
-
     async def _decide(self, claimed: ClaimedRequest, request: DecideRequest, plan: Plan) -> ExtensionResult:
         """Send the decide row, run the post extensions, and complete or undo the decision."""
         post = wanted(self._stored.policy.post, request)
@@ -265,7 +260,7 @@ class _Run:
                 await claimed.release()
                 return ExtensionResult(encoded)
             job = encoded
-        outcome, stamp = await self._row(request, plan, job)
+        outcome, stamp = await self._rows.decide(request, plan, job)
         if isinstance(outcome, Replay) and outcome.remembered.unfinished:
             # Left by a row that was sent but not answered in time: the caller's retry takes it over.
             await claimed.release()
@@ -293,21 +288,6 @@ class _Run:
         if answer.explain is not None and self._steps:
             answer = replace(answer, explain=answer.explain | {"extensions": explained(self._steps)})
         return ExtensionResult(answer, None if job is None else Dispatched(request, plan, outcome, job))
-
-    async def _row(self, request: DecideRequest, plan: Plan, job: bytes | None) -> tuple[Outcome, bytes]:
-        outcome_future, done = self._outcome_future()
-        self._ports.decisions.decide(request, plan, job, done, self._store_time.since)
-        return await self._store_time.spent_on(outcome_future)
-
-    def _outcome_future(self) -> tuple["asyncio.Future[tuple[Outcome, bytes]]", Callable[[Outcome, bytes], None]]:
-        """A future for a row's outcome, and the callback for the store that resolves it."""
-        outcome_future: asyncio.Future[tuple[Outcome, bytes]] = self._loop.create_future()
-
-        def done(outcome: Outcome, stamp: bytes) -> None:
-            if not outcome_future.done():  # it is done if the waiting task was cancelled
-                outcome_future.set_result((outcome, stamp))
-
-        return outcome_future, done
 
 
 def _busy_refusal(busy: Busy) -> Refused:

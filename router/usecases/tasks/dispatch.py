@@ -14,24 +14,21 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import assert_never
-
-from msgspec.structs import replace
 
 from router.domain.audit.records import TaskFeatures
 from router.domain.decide.outcome import Admitted
 from router.domain.decide.plan import Plan
 from router.domain.decide.request import DecideRequest
 from router.domain.ids import assignment_id, task_id, to_text
-from router.domain.tasks.task import Action, Dispatched, Move, MoveOutcome, NotMoved, TaskRecord, TaskState
-from router.errors import StoreError
+from router.domain.tasks.task import Move, TaskRecord
 from router.log_throttle import LogThrottle
 from router.ports.bus import Publication, Published, Publisher
 from router.ports.tasks import TaskStore
 from router.telemetry import Event, Telemetry
-from router.usecases.audit.features import pack_features
+from router.usecases.tasks.marks import InFlight, Marks, mark_of
 from router.wire import subjects
 from router.wire.assignment import Attempt, assignment, encode_assigned_event
 
@@ -45,19 +42,6 @@ EVENT_GRACE_S = 1.0
 
 Undispatched = Callable[[bytes, int, str], None]
 """Ends a task whose attempt was never stored: task id, attempt, and why, such as the server's words."""
-
-
-class _InFlight:
-    """An attempt of which event and assignment are not both settled yet. `stored`: how the assignment went."""
-
-    __slots__ = ("assignment_id", "event_settled", "late_at_ms", "mark", "reason", "stored", "timer")
-
-    def __init__(self, assignment_id: str, mark: Move, late_at_ms: int) -> None:
-        self.assignment_id, self.mark, self.late_at_ms = assignment_id, mark, late_at_ms
-        self.event_settled = False
-        self.stored: Published | None = None
-        self.reason = ""
-        self.timer: asyncio.TimerHandle | None = None
 
 
 class Dispatcher:
@@ -76,15 +60,13 @@ class Dispatcher:
         *,
         late_ms: int = 15_000,
     ) -> None:
-        self._tasks = tasks
         self._late_ms = late_ms
         self._held: set[str] = set()
         self.on_undispatched: Undispatched = lambda _task, _attempt, _why: None
         self._publisher = publisher
         self._telemetry = telemetry
         self._now_ms = now_ms
-        self._marks: list[tuple[_InFlight, Move]] = []
-        self._marking: asyncio.Task[None] | None = None
+        self._mark = Marks(tasks, now_ms, self._closed).add
         self._idle = asyncio.Event()
         self._idle.set()
         self._throttle = LogThrottle(time.monotonic)
@@ -130,7 +112,7 @@ class Dispatcher:
             request.correlation.trace_id,
             ip_address=request.client_ip,
         )
-        mark = _mark(request.tenant_id, decision, number, attempt.deadline_at_ms, features)
+        mark = mark_of(request.tenant_id, decision, number, attempt.deadline_at_ms, features)
         self._publish(request.assignment_subject, attempt, job, mark)
 
     def republish(self, record: TaskRecord, job: bytes) -> None:
@@ -162,7 +144,7 @@ class Dispatcher:
             note="published by the sweeper",
             ip_address=facts.client_ip,
         )
-        mark = _mark(facts.tenant_id, record.decision_id, record.attempt, record.deadline_at_ms, features)
+        mark = mark_of(facts.tenant_id, record.decision_id, record.attempt, record.deadline_at_ms, features)
         self._publish(facts.subject, attempt, job, mark)
 
     def _publish(self, subject: str | None, attempt: Attempt, job: bytes, mark: Move) -> None:
@@ -174,7 +156,7 @@ class Dispatcher:
         if not self._held:
             self._idle.clear()
         self._held.add(attempt.assignment_id)
-        in_flight = _InFlight(
+        in_flight = InFlight(
             attempt.assignment_id, mark, attempt.deadline_at_ms - (attempt.deadline_ms or 0) + self._late_ms
         )
         within_s = max(0.0, (attempt.deadline_at_ms - self._now_ms(mark.tenant_id)) / 1000)
@@ -195,13 +177,13 @@ class Dispatcher:
             partial(self._settled, in_flight),
         )
 
-    def _event_settled(self, in_flight: _InFlight, _outcome: Published) -> None:
+    def _event_settled(self, in_flight: InFlight, _outcome: Published) -> None:
         in_flight.event_settled = True
         if in_flight.timer is not None:
             in_flight.timer.cancel()
             self._mark(in_flight)
 
-    def _settled(self, in_flight: _InFlight, outcome: Published) -> None:
+    def _settled(self, in_flight: InFlight, outcome: Published) -> None:
         in_flight.stored = outcome
         match outcome:
             case Published.STORED:
@@ -228,38 +210,12 @@ class Dispatcher:
             loop = asyncio.get_running_loop()
             in_flight.timer = loop.call_later(EVENT_GRACE_S, self._mark, in_flight)
 
-    def _warn(self, message: str, in_flight: _InFlight) -> None:
+    def _warn(self, message: str, in_flight: InFlight) -> None:
         if (unsaid := self._throttle.due(message)) is not None:
             fields = {"event": Event.PUBLISH_FAILED, "assignment_id": in_flight.assignment_id, "unsaid": unsaid}
             log.warning("%s: %s", message, in_flight.reason or "no answer", extra=fields)
 
-    def _mark(self, in_flight: _InFlight) -> None:
-        in_flight.timer = None
-        mark = in_flight.mark
-        if self._now_ms(mark.tenant_id) > in_flight.late_at_ms:
-            mark = replace(mark, why=Dispatched.LATE)
-        self._marks.append((in_flight, mark))
-        if self._marking is None:
-            self._marking = asyncio.get_running_loop().create_task(self._mark_all())
-
-    async def _mark_all(self) -> None:
-        try:
-            while self._marks:
-                waiting, self._marks = self._marks, []
-                marks = [mark for _, mark in waiting]
-                try:
-                    outcomes = await self._tasks.move(marks, told=False)
-                    while marks := _overtaken(marks, outcomes):
-                        outcomes = await self._tasks.move(marks, told=False)
-                except StoreError as fault:
-                    # The sweeper publishes unmarked attempts again, with the same message id: the stream drops them.
-                    log.warning("assignments could not be marked as published: %s", fault)
-                for in_flight, _ in waiting:
-                    self._closed(in_flight)
-        finally:
-            self._marking = None
-
-    def _closed(self, in_flight: _InFlight) -> None:
+    def _closed(self, in_flight: InFlight) -> None:
         self._held.discard(in_flight.assignment_id)
         if not self._held:
             self._idle.set()
@@ -267,35 +223,3 @@ class Dispatcher:
     async def drained(self) -> None:
         """Wait until every attempt is published and marked, or left to the sweeper."""
         await self._idle.wait()
-
-
-def _overtaken(marks: Sequence[Move], outcomes: Sequence[MoveOutcome]) -> list[Move]:
-    """The moves for tasks whose worker acked or finished before the mark was written.
-
-    An accepted task gets the mark's deadline, which is the one its worker received. For a task in a later state the
-    audit only records that the attempt was published.
-    """
-    late: list[Move] = []
-    for mark, outcome in zip(marks, outcomes, strict=True):
-        if mark.note or not isinstance(outcome, NotMoved):
-            continue
-        if outcome.state is not None and outcome.state > TaskState.PUBLISHED:
-            if outcome.state is TaskState.ACCEPTED and mark.state is TaskState.PUBLISHED:
-                late.append(replace(mark, before_state=TaskState.WAITING, state=TaskState.ACCEPTED))
-            else:
-                late.append(replace(mark, note=True))
-    return late
-
-
-def _mark(tenant_id: str, decision: bytes, attempt: int, deadline_at_ms: int, features: TaskFeatures) -> Move:
-    return Move(
-        tenant_id,
-        decision,
-        Action.ASSIGNMENT_PUBLISHED,
-        pack_features(features),
-        task_id=task_id(decision),
-        attempt=attempt,
-        before_state=TaskState.PUBLISHED,
-        state=TaskState.PUBLISHED,
-        due_ms=deadline_at_ms,
-    )

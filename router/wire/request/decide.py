@@ -19,6 +19,7 @@ from router.wire.body import unreadable
 from router.wire.fields import MAX_MS, boolean_or_word, identifier, text
 from router.wire.headers import NO_HEADERS, with_lower_names
 from router.wire.parse import MAX_DEPTH, NotJsonError, is_writable, parse_request
+from router.wire.payload import check_payload
 from router.wire.problems import Problems, Rejected, named
 from router.wire.request.fingerprint import fingerprint
 from router.wire.request.identity import (
@@ -35,7 +36,6 @@ from router.wire.request.protobuf import is_protobuf
 from router.wire.request.route_request import to_message_shape
 from router.wire.request.shapes import RequestedTask, work_of
 from router.wire.subjects import INBOX
-from router.wire.worker.job import check_payload
 
 MAX_BYTES = 1 << 20
 _DEPTH = f"nested more than {MAX_DEPTH} levels deep"

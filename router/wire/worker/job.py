@@ -29,9 +29,9 @@ from router.domain.decide.request import (
 from router.domain.json import JsonObject, JsonValue
 from router.domain.policy.model import DEFAULT_ATTEMPTS
 from router.domain.tasks.attempts import DEFAULT_BACKOFF_MS
+from router.wire.payload import MAX_PAYLOAD_BYTES, check_payload
 from router.wire.problems import Problems
 
-MAX_PAYLOAD_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 64 * 1024
 DEFAULT_PRIORITY = "normal"
 
@@ -148,15 +148,6 @@ def _job_payload(payload: JsonValue, deadline_ms: int) -> tuple[JsonObject, bool
     if type(payload) is not dict:
         return {"value": payload}, False
     return (payload, False) if "timeout_ms" in payload else ({**payload, "timeout_ms": deadline_ms}, True)
-
-
-def check_payload(payload: JsonValue, problems: Problems) -> None:
-    """Check the size of a payload that is dispatched. What dispatch adds to the payload does not count."""
-    size = len(orjson.dumps(payload))
-    if size > MAX_PAYLOAD_BYTES:
-        message = f"has {size:,} bytes; the payload of a pushed task may have {MAX_PAYLOAD_BYTES:,}"
-        hint = "store it elsewhere and send its payload_ref"
-        problems.add("task.payload", message=message, hint=hint, intake=Intake.PAYLOAD_TOO_LARGE)
 
 
 def _head_of(r: DecideRequest, deadline_ms: int, timed: bool) -> _Head:

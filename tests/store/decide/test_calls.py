@@ -7,9 +7,9 @@ from redis.exceptions import ResponseError
 
 from router.store.decide.batch import Batch
 from router.store.decide.calls import Calls, LaneSettings
-from router.store.decide.link import Link
 from router.store.decisions import decide_script
 from router.store.scripts import layouts
+from router.store.servers.link import Link
 from tests.store import layout_reader
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from router.domain.decide.outcome import Admitted, Outcome, Unavailable
 from router.store.decide.calls import LaneSettings
-from router.store.decide.link import Link
 from router.store.decide.rows import RowPacker
+from router.store.servers.link import Link
 from router.store.servers.nodes import SingleNode
 from tests.servers import ValkeyProcess
 from tests.store.pods import WAIT_DEADLINES, Pod, ask, fresh_keys

@@ -10,7 +10,7 @@ from redis.exceptions import AuthenticationError
 from router.domain.decide.outcome import Admitted, Unavailable
 from router.errors import StoreError, StoreUnavailable
 from router.store.decide.calls import LaneSettings
-from router.store.decide.link import Link
+from router.store.servers.link import Link
 from router.store.servers.nodes import SingleNode
 from router.store.servers.options import Access
 from router.store.servers.refusals import unavailable

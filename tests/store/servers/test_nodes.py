@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
-from router.store.decide.link import Link
+from router.store.servers.link import Link
 from router.store.servers.nodes import SingleNode
 from router.store.servers.options import connection_factory
 

@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client import CollectorRegistry
 
-from router.app.observers import CacheWatch
+from router.app.observers.policy_watch import CacheWatch
 from router.telemetry import Telemetry
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.bus.requests.decide_endpoint import DecideEndpoint
-from router.bus.requests.reply_subjects import ReplySubjects
+from router.bus.streams.reply_subjects import ReplySubjects
 from router.bus.streams.specs import matches
 from router.domain.reply_refusal import ReplyRefusal
 from router.wire import subjects
@@ -100,6 +100,16 @@ def test_every_subject_of_the_fleet_and_all_below_is_refused(own: str) -> None:
         assert refusal(rules(), reply) is ReplyRefusal.FLEET
     if not own.startswith("caf.exec."):
         assert refusal(rules(), f"{own}x") is None
+
+
+@pytest.mark.parametrize("prefix", ["hub.js", "JS.API", "acme_js", "imports.jetstream.api"])
+def test_an_imported_api_of_jetstream_is_refused(prefix: str) -> None:
+    """ROUTER_NATS_JS_API_PREFIX: the router may create streams and delete consumers there, wherever it is."""
+    made = ReplySubjects(js_api_prefix=prefix)
+    made.set_streams({})
+    for call in ("STREAM.CREATE.X", "CONSUMER.DELETE.ASSIGN.workers", "INFO"):
+        assert refusal(made, f"{prefix}.{call}") is ReplyRefusal.SYSTEM
+    assert [refusal(made, r) for r in (f"{prefix}x.y", prefix, "$JS.API.INFO")] == [None, None, ReplyRefusal.SYSTEM]
 
 
 def test_before_the_first_list_only_inboxes_are_answered() -> None:

@@ -1,4 +1,4 @@
-"""Replacing a NATS connection by another: one attempt to connect, and the end of the old client."""
+"""Connecting a client to NATS, until it succeeds or once; and the end of a client that another replaces."""
 
 import asyncio
 import contextlib
@@ -6,15 +6,44 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import nats.errors
+from tenacity import AsyncRetrying, retry_if_not_exception_type, wait_random_exponential
 
 from router.bus.client.fast import FastClient
-from router.errors import BusError
+from router.errors import BusError, InvalidInput
 
 _CONNECT_S = 6.0
 _CANCEL_EVERY_S = 0.2
 _ANSWERS_S = 10.0
 
 Failed = Callable[[Exception], Awaitable[None]]
+
+
+async def cancel(task: "asyncio.Future[None]") -> None:
+    """Cancel until the task ends: nats-py loses a cancellation that comes with a refused connection."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=_CANCEL_EVERY_S)
+
+
+async def connect(open_: Callable[[FastClient], Coroutine[Any, Any, None]], failed: Failed) -> FastClient:
+    """Return a connected client. nats-py retries known errors without limit; this loop retries all others."""
+    retrying = AsyncRetrying(
+        wait=wait_random_exponential(multiplier=0.2, max=5),
+        retry=retry_if_not_exception_type((asyncio.CancelledError, InvalidInput)),
+    )
+    async for attempt in retrying:
+        with attempt:
+            client = FastClient()
+            try:
+                await open_(client)
+            except asyncio.CancelledError:
+                await client.close()
+                raise
+            except Exception as error:  # retried by the loop, so it must be reported here
+                await failed(error)
+                raise
+            return client
+    raise AssertionError("tenacity ended without a result")
 
 
 async def connect_once(
@@ -37,10 +66,7 @@ async def connect_once(
     try:
         await asyncio.wait([connecting], timeout=_CONNECT_S)
     finally:
-        # Cancel until it ends: nats-py loses a cancellation that comes with a refused connection.
-        while not connecting.done():
-            connecting.cancel()
-            await asyncio.wait([connecting], timeout=_CANCEL_EVERY_S)
+        await cancel(connecting)
     fault = None if connecting.cancelled() else connecting.exception()
     if connecting.cancelled() or fault is not None:
         await dismiss(client)

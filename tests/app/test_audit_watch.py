@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client import CollectorRegistry
 
-from router.app.observers import AuditWatch
+from router.app.observers.audit_watch import AuditWatch
 from router.domain.alert import Condition
 from router.telemetry import Telemetry
 from tests.usecases.fakes.alerts import RecordedAlerts

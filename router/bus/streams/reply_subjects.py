@@ -7,7 +7,8 @@ could use the router to write to subjects that NATS permissions keep from it:
   prefixes that the server puts before a reply subject (`_R_.` for an import, `_GR_.` behind a gateway).
 - With ROUTER_REPLY_PREFIXES no other subject is answered. A gateway may wrap the reply subject of a young subscription
   (`_GR_.`); then the wrapped one counts. The server lets no client send such a reply subject itself.
-- Other subjects are answered unless they begin with `$`, are the fleet's, or are covered by a stream of the account.
+- Other subjects are answered unless they begin with `$`, are below JetStream's API (ROUTER_NATS_JS_API_PREFIX), are
+  the fleet's, or are covered by a stream of the account.
 
 The streams are those of the last list; the stream keeper reads it at boot and every 30 s. No request waits for
 JetStream. The decide endpoint checks the passing prefixes itself, in about 90 ns a request; any other subject costs 2
@@ -29,6 +30,7 @@ _WILDCARDS = ("*", ">")
 class ReplySubjects:
     """The rules of this pod; see the module. `on_refused(subject, reply, reason)` is called for each dropped request.
 
+    `js_api_prefix`: the first tokens of JetStream's API, if they are not `$JS…`.
     An endpoint answers a reply subject that starts with one of `passing`, and asks `admits` about any other.
     """
 
@@ -36,10 +38,12 @@ class ReplySubjects:
         self,
         prefixes: Sequence[str] = (),
         on_refused: Callable[[bytes, bytes, ReplyRefusal], None] = lambda _subject, _reply, _reason: None,
+        js_api_prefix: str | None = None,
     ) -> None:
         self.passing = tuple(prefix.encode() for prefix in prefixes or PASSING)
         self._only_listed = bool(prefixes)
         self._on_refused = on_refused
+        self._system = ("$",) if js_api_prefix is None else ("$", f"{js_api_prefix}.")
         self._streams: dict[str, tuple[str, ...]] | None = None
         # The subjects of the streams by their first token; those with a wildcard there are in every group's search.
         self._by_token: dict[str, list[str]] = {}
@@ -57,7 +61,7 @@ class ReplySubjects:
             wrapped = reply.split(".", 3)[3:] if reply.startswith(GATEWAY) else []
             listed = any(subject.encode().startswith(self.passing) for subject in wrapped)
             return None if listed else ReplyRefusal.NOT_LISTED
-        if reply.startswith("$"):
+        if reply.startswith(self._system):
             return ReplyRefusal.SYSTEM
         if subjects.is_own(reply):
             return ReplyRefusal.FLEET

@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client import CollectorRegistry
 
-from router.app.observers import StoreWatch
+from router.app.observers.store_watch import StoreWatch
 from router.domain.alert import FLEET, Condition
 from router.domain.json import JsonObject
 from router.telemetry import Telemetry
@@ -45,7 +45,7 @@ def test_calls_that_replicas_do_not_confirm_are_logged_once_a_minute_for_each_sc
 ) -> None:
     """All are counted; the next line of a script says how many were left out."""
     now = 0.0
-    monkeypatch.setattr("router.app.observers.time.monotonic", lambda: now)
+    monkeypatch.setattr("router.app.observers.store_watch.time.monotonic", lambda: now)
     registry = CollectorRegistry()
     unconfirmed = StoreWatch(Telemetry(registry)).hooks().on_unconfirmed
     for script in ("decide",) * 1_000 + ("settle",) * 10:

@@ -1,0 +1,1 @@
+"""Observers: turn what the parts of a pod report into metrics, logs, readiness and alerts."""
