@@ -273,6 +273,13 @@ def _final(raw: bytes) -> Final | Unreadable:
 
 
 def _outcome(move: Move, code: int, body: bytes) -> MoveOutcome:
+    try:
+        return _moved(move, code, body)
+    except (ValueError, LookupError) as fault:
+        return MoveFault(f"its reply cannot be read: {fault!r}")
+
+
+def _moved(move: Move, code: int, body: bytes) -> MoveOutcome:
     if code == SETTLED:
         return Moved(BreakerTurn(body[0]))
     if code == FAULT:

@@ -23,7 +23,7 @@ from router.store.servers.replicas import Replicas
 from router.store.servers.rights import sentinel_rules
 from router.store.servers.sentinels import SentinelPrimary, Sentinels, View
 from router.store.tasks.store import RedisTasks
-from tests.certificates import Authority
+from tests.certificates import Authority, Certificate
 from tests.sentinels import MASTER, SentinelSet
 from tests.servers import PASSWORD, ValkeyProcess, to_its_end
 from tests.store.harness import Ask, policy, request
@@ -247,6 +247,59 @@ async def test_sentinels_over_mutual_tls(servers_of_sentinels: SentinelSet, tmp_
                 with pytest.raises(StoreUnavailable):
                     await asked.primary()
             await asked.close()
+
+
+async def test_mutual_tls_to_the_sentinels_and_to_the_primary(
+    servers_of_sentinels: SentinelSet, tmp_path: Path
+) -> None:
+    """Both with certificates, before and after a failover; a stranger's is refused by either."""
+    servers = servers_of_sentinels
+    authority, other = Authority(tmp_path / "ours"), Authority(tmp_path / "other")
+    pod, stranger = authority.issue("pod"), other.issue("pod")
+    context = authority.issue("server").context(authority.ca)
+    async with AsyncExitStack() as stack:
+        doors = {s.port: await stack.enter_async_context(tls_in_front(s.port, context)) for s in servers.servers}
+
+        def bulk(port: int) -> bytes:
+            return b"$%d\r\n%d\r\n" % (len(str(port)), port)
+
+        def named(reply: bytes) -> bytes:
+            """The sentinels name the doors, as those would that watch servers over TLS."""
+            for plain, door in doors.items():
+                reply = reply.replace(bulk(plain), bulk(door))
+            return reply
+
+        ports = [await stack.enter_async_context(tls_in_front(port, context, named)) for _, port in servers.addresses]
+        addresses = tuple(("127.0.0.1", port) for port in ports)
+
+        def following_as(primary: Certificate, sentinels: Certificate) -> SentinelPrimary:
+            to_primary, to_sentinels = (
+                Access(tls_ca=str(authority.ca), tls_cert=str(mine.cert), tls_key=str(mine.key))
+                for mine in (primary, sentinels)
+            )
+            watched = Sentinel(addresses, MASTER, access=to_sentinels, tls=True)
+            return SentinelPrimary(IGNORED.replace("redis:", "rediss:"), to_primary, watched, timeout_s=10)
+
+        for mine in ((stranger, pod), (pod, stranger)):
+            nodes = following_as(*mine)
+            with pytest.raises(StoreError):
+                await nodes.open()
+            await nodes.close()
+        nodes = following_as(pod, pod)
+        await nodes.open()
+        async with Pod(nodes, fresh_keys(), settings=LaneSettings(deadline_ms=10_000)) as opened:
+            before = nodes.address_of(b"")
+            assert before is not None
+            assert before[1] in doors.values()
+            await admitted(opened)
+            await asyncio.to_thread(servers.sentinels[0].ask, "SENTINEL", "FAILOVER", MASTER)
+            async with asyncio.timeout(BUSY_S):
+                while nodes.address_of(b"") == before:
+                    opened.lanes.tick()
+                    await asyncio.sleep(0.1)
+            await admitted(opened)
+            assert await nodes.call("SET", opened.keys.meta, b"x") is True
+        await nodes.close()
 
 
 async def test_a_repeated_answer_waits_for_the_replicas_too(servers_of_sentinels: SentinelSet) -> None:
