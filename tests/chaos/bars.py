@@ -41,7 +41,8 @@ class Store:
 
     def __init__(self, world: World, asked: Mapping[str, Asked]) -> None:
         self._fleet = world.fleet
-        self.tasks = RedisTasks(world.fleet.keys, world.fleet.nodes)
+        nodes = world.fleet.nodes
+        self.tasks = RedisTasks(world.fleet.keys, nodes, shared_calls=nodes.shares_calls)
         decided = {name: d for name, one in asked.items() for d in one.decisions}
         self.ids = {name: task_id(from_text(d) or b"") for name, d in decided.items() if asked[name].pushed}
         self.reported = {d for name, d in decided.items() if not asked[name].pushed}
@@ -63,16 +64,13 @@ class Store:
 
     async def leases(self) -> int:
         """Leases that are still held."""
-        seconds, micros = await self._fleet.redis("TIME")
+        nodes = self._fleet.nodes
+        seconds, micros = (await nodes.each("TIME"))[0]
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         held = 0
-        cursor: Any = 0
-        while True:
-            cursor, keys = await self._fleet.redis("SCAN", cursor, "MATCH", "*:c:*", "COUNT", 1000)
-            for key in keys:
-                held += await self._fleet.redis("ZCOUNT", key, f"({now_ms}", "+inf")
-            if int(cursor) == 0:
-                return held
+        async for page in nodes.pages(b"*:c:*", 1000):
+            held += sum([await nodes.call("ZCOUNT", key, f"({now_ms}", "+inf") for key in page])
+        return held
 
     async def jobs(self) -> int:
         """Work items of ended tasks that are still kept."""
@@ -257,7 +255,8 @@ async def of_rest(world: World, store: Store) -> list[Bar]:
     pods = world.fleet.pods
     gauges = [(await pod.metrics()).get("router_usage_reconciliation", -1.0) for pod in pods]
     where = ("--nats", world.fleet.nats.url, "--redis", world.fleet.valkey.url, "--since", "12h", "--json")
-    ran = await run_process("usage", "reconcile", *where, cwd=world.fleet.folder)
+    env = {"ROUTER_REDIS_CLUSTER": "true"} if world.fleet.valkey.rights.cluster else {}
+    ran = await run_process("usage", "reconcile", *where, cwd=world.fleet.folder, env=env)
     findings = orjson.loads(ran.out)["findings"] if ran.out else [ran.err]
     dlq = (await world.caller.client.jetstream().stream_info("DLQ")).state.messages
     bugs = [f"{p.name}: {x['message']}" for p in pods for x in p.logged("pod.bug")]

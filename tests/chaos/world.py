@@ -78,7 +78,8 @@ class World:
     """`async with World(…)`. `ack_wait_s`: of the consumers, where it is not to be the fleet's 30 s.
 
     `valkey`, `nats`: servers of one's own, else a Valkey that writes its log and blocks CONFIG. `env` is every pod's,
-    and so is what `servers_env` says once they run.
+    and so is what `servers_env` says of servers and proxies once they run. `workers_direct`: workers connect to NATS
+    itself, not by the proxy.
     """
 
     def __init__(
@@ -93,7 +94,8 @@ class World:
         nats: NatsProcess | None = None,
         tenants: Mapping[str, Document] = TENANTS,
         env: Mapping[str, str] | None = None,
-        servers_env: Callable[[ValkeyProcess], Mapping[str, str]] = lambda _: {},
+        servers_env: "Callable[[World], Mapping[str, str]]" = lambda _: {},
+        workers_direct: bool = False,
     ) -> None:
         # Managed services block CONFIG, and nothing may need it.
         args = ("--appendonly", "yes", "--appendfsync", fsync, "--rename-command", "CONFIG", "")
@@ -109,6 +111,7 @@ class World:
         )
         self._counts = pods, workers
         self._ack_wait_s = ack_wait_s
+        self._workers_direct = workers_direct
         self._stack = AsyncExitStack()
         self.workers: list[WorkerProcess] = []
         self.surprises: list[str] = []
@@ -129,17 +132,20 @@ class World:
                     "ROUTER_RESULT_SUBJECT_PREFIXES": f"{TOLD}.",
                 }
                 | self._env
-                | dict(self._servers_env(fleet.valkey))
+                | dict(self._servers_env(self))
             )
             for _ in range(self._counts[0]):
                 await fleet.pod(**env).start()
             self.caller = await stack.enter_async_context(Foreign(fleet.nats.url))
-            told = StreamConfig(name=TOLD.upper(), subjects=[f"{TOLD}.>"], duplicate_window=3600)
+            copies = int(env.get("ROUTER_STREAM_REPLICAS", "1"))
+            told = StreamConfig(name=TOLD.upper(), subjects=[f"{TOLD}.>"], duplicate_window=3600, num_replicas=copies)
             await self.caller.client.jetstream().add_stream(told)
             await self._set_ack_wait()
             stack.push_async_callback(self._end_workers)
+            by_proxy = f"nats://127.0.0.1:{self.nats.port}"
             for n in range(self._counts[1]):
-                worker = WorkerProcess(f"worker-{n + 1}", fleet.folder, env["ROUTER_NATS_URL"])
+                url = fleet.nats.url if self._workers_direct else by_proxy
+                worker = WorkerProcess(f"worker-{n + 1}", fleet.folder, url)
                 self.workers.append(await worker.start())
             self._stack = stack.pop_all()
         return self

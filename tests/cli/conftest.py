@@ -1,9 +1,10 @@
 """Runs the command line: in this process (quick), or as a process of its own (beside a running event loop)."""
 
 import asyncio
+import os
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -39,11 +40,12 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     return command
 
 
-async def run_process(*arguments: str, cwd: Path, stdin: bytes = b"") -> Ran:
-    """The same as a process of its own."""
+async def run_process(*arguments: str, cwd: Path, stdin: bytes = b"", env: Mapping[str, str] | None = None) -> Ran:
+    """The same as a process of its own; `env` is added to its environment."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "router", *arguments),
         cwd=cwd,
+        env=os.environ | dict(env or {}),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -22,7 +22,8 @@ from router.store.audit.log import RedisAudit
 from router.store.keys import Keys
 from router.store.levers import RedisLevers, lever_scripts
 from router.store.policies import RedisPolicies
-from router.store.servers.nodes import SingleNode
+from router.store.servers.cluster import Cluster
+from router.store.servers.nodes import Nodes, SingleNode
 from router.store.tenants.inspect import RedisInspector
 from router.usecases.admin.overrides import OverrideService
 from router.usecases.policies.publish import PolicyPublisher
@@ -221,7 +222,7 @@ class Fleet:
             for server in (self.valkey, self.nats):
                 if server.process is None:
                     await to_its_end(server.start)
-            self._open_store()
+            await self._open_store()
             for _ in range(self._count):
                 self.pod()
             await asyncio.gather(*(p.start() for p in self.pods))
@@ -245,9 +246,12 @@ class Fleet:
             refused += [text for text in map(str, entries) if "router-" in text and "nobody" not in text]
         assert refused == []
 
-    def _open_store(self) -> None:
+    async def _open_store(self) -> None:
         self.keys = Keys()
-        self.nodes = SingleNode(self.valkey.url)
+        self.nodes: Nodes = SingleNode(self.valkey.url)
+        if self.valkey.rights.cluster:
+            self.nodes = Cluster(self.valkey.url)
+            await self.nodes.open()
         self._stack.push_async_callback(self.nodes.close)
         self._audit = RedisAudit(self.keys, self.nodes)
         self.publisher = PolicyPublisher(RedisPolicies(self.nodes, self.keys), self)
@@ -255,7 +259,7 @@ class Fleet:
     async def reopen_store(self) -> None:
         """After `valkey` has moved: what this harness itself reads is there from now on."""
         await self.nodes.close()
-        self._open_store()
+        await self._open_store()
 
     def policy_changed(self, _tenant_id: str, _revision: int) -> None:
         """Announces nothing: a test that wants it announced uses the command line."""

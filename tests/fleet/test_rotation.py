@@ -11,25 +11,13 @@ import orjson
 from tests.fleet.conftest import Own
 from tests.fleet.foreign import Foreign, Reply, task
 from tests.fleet.harness import PLAIN, Fleet, until
+from tests.mounts import mounted
 from tests.servers import NatsProcess, ValkeyProcess
 
 POLICIES = {"acme": {"default": PLAIN}}
 EVERY_S = 0.01
 OLD, NEW = "old-secret-of-the-pods-0123456789abcdef", "new-secret-of-the-pods-0123456789abcdef"
 POLL = {"ROUTER_SECRETS_POLL": "100ms", "ROUTER_STORE_DEADLINE": "5s"}
-
-
-def mounted(folder: Path, secret: str) -> Path:
-    """A secret as Kubernetes mounts it: the path is a link into a folder that is swapped as a whole."""
-    folder.mkdir(exist_ok=True)
-    swapped = folder / f"..{len(list(folder.iterdir()))}"
-    swapped.mkdir()
-    (swapped / "secret").write_text(f"{secret}\n")
-    (folder / "..tmp").symlink_to(swapped.name)
-    (folder / "..tmp").rename(folder / "..data")
-    if not (folder / "secret").is_symlink():
-        (folder / "secret").symlink_to("..data/secret")
-    return folder / "secret"
 
 
 class Load:

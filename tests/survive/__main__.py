@@ -14,6 +14,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from tests.survive.arena import run
 from tests.survive.row import CannotRun, Outcome, Row
 from tests.survive.rows import ROWS
@@ -51,7 +53,7 @@ def main() -> int:
 def _one(row: Row, folder: Path, rate: float) -> Outcome:
     try:
         outcome = asyncio.run(run(row, folder / row.name, rate))
-    except CannotRun as reason:
+    except (CannotRun, pytest.skip.Exception, pytest.fail.Exception) as reason:  # the latter of `tests.servers.missing`
         outcome = Outcome(row=row, not_run=str(reason))
     print(line(outcome), flush=True)
     return outcome

@@ -21,7 +21,9 @@ from tests.fleet.foreign import RESULT, Body, Foreign, Reply
 
 PATIENCE_S = 6.0
 """How long a caller waits for an answer. None within it: the request hangs."""
-AGAIN_S = 0.1
+AGAIN_S, AGAIN_AT_MOST_S = 0.1, 1.6
+"""How long a caller waits before it asks again; each time twice as long, up to a bound."""
+_TICK_S = 0.02
 MAX_OPEN = 600
 PUSHED_EVERY = 4
 BOUNDED = "bounded"
@@ -65,6 +67,11 @@ class SteadyLoad:
         """All requests but those of `bounded`."""
         self.asks: list[Ask] = []
         self.bounded: Counter[str] = Counter()
+        self.bounded_asks: list[Ask] = []
+        self.late_answers: list[Ask] = []
+        """Answers that came after their caller's patience had ended; their asks are in `asks` as HUNG."""
+        self.lateness: list[tuple[float, float]] = []
+        """Moment, and by how many seconds this process's own timer was late: what a machine without CPU does to all."""
         self.wrong: list[str] = []
         """Answers that carry what belongs to another request, or that cannot be read."""
         self._open: set[asyncio.Task[None]] = set()
@@ -75,13 +82,14 @@ class SteadyLoad:
             asyncio.create_task(self._tick(self._rate, self._ask)),
             asyncio.create_task(self._tick(BOUNDED_RATE, self._ask_bounded)),
         ]
+        self._watching = asyncio.create_task(self._watch())
         return self
 
     async def __aexit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.stop()
-        for task in list(self._open):
+        for task in [*self._open, self._watching]:
             task.cancel()
-        await asyncio.gather(*self._open, *self._ticking, return_exceptions=True)
+        await asyncio.gather(*self._open, *self._ticking, self._watching, return_exceptions=True)
 
     def stop(self) -> None:
         """No new requests."""
@@ -107,6 +115,25 @@ class SteadyLoad:
             due = max(due + 1 / rate, loop.time() - 0.5)
             await asyncio.sleep(due - loop.time())
 
+    async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _TICK_S
+            await asyncio.sleep(_TICK_S)
+            self.lateness.append((due, loop.time() - due))
+
+    def most_admitted(self, since: float) -> int:
+        """How many of `bounded` were surely admitted in one window since a moment: asked and answered within it."""
+        admitted = [a for a in self.bounded_asks if a.outcome == OK and a.began >= since]
+        ends = (first.began + WINDOW_MS / 1000 for first in admitted)
+        return max(
+            (sum(end - WINDOW_MS / 1000 <= a.began and a.ended < end for a in admitted) for end in ends), default=0
+        )
+
+    def late_s(self, since: float) -> float:
+        """The worst of `lateness` since a moment."""
+        return max((late for due, late in self.lateness if due >= since), default=0.0)
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._open.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -117,9 +144,9 @@ class SteadyLoad:
         one = self.asked[body["request_id"]] = Asked(body)
         while not one.answered:
             one.asks += 1
-            reply = await self._once(body)
+            reply = await self._once(body, self.asks)
             if reply is None or not reply.ok:
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(min(AGAIN_S * 2 ** (one.asks - 1), AGAIN_AT_MOST_S))
                 continue
             one.decisions.add(reply.decision["decision_id"])
         if not one.pushed:
@@ -133,23 +160,33 @@ class SteadyLoad:
             "request_id": f"bounded-{number}",
             "task": {"type": JOB_TYPE, "payload": {}},
         }
-        reply = await self._once(body, counts=False)
+        reply = await self._once(body, self.bounded_asks)
         self.bounded[HUNG if reply is None else OK if reply.ok else str(reply.error["code"])] += 1
 
-    async def _once(self, body: Body, *, counts: bool = True) -> Reply | None:
-        """Ask; None: no pod has answered."""
+    async def _once(self, body: Body, asks: list[Ask]) -> Reply | None:
+        """Ask, and add it to `asks`; None: no pod has answered."""
         loop = asyncio.get_running_loop()
         began, breaks = loop.time(), self._breaks
+        reply = None
         try:
-            came = await self._caller.raw(orjson.dumps(body), within_s=PATIENCE_S)
-        except (TimeoutError, ConnectionError, NatsError):
-            stood = self._breaks == breaks and self._caller.client.is_connected
-            reply, outcome = None, HUNG if stood else CUT
+            coming = await self._caller.send(orjson.dumps(body))
+            await asyncio.wait({coming}, timeout=PATIENCE_S)
+        except (ConnectionError, NatsError):
+            outcome = CUT
         else:
-            reply, outcome = self._read(body, came)
-        if counts:
-            self.asks.append(Ask(began, loop.time(), outcome))
+            if coming.done():
+                reply, outcome = self._read(body, coming.result())
+            else:
+                stood = self._breaks == breaks and self._caller.client.is_connected
+                outcome = HUNG if stood else CUT
+                if asks is self.asks and stood:
+                    coming.add_done_callback(lambda came: self._came_late(began, came))
+        asks.append(Ask(began, loop.time(), outcome))
         return reply
+
+    def _came_late(self, began: float, came: "asyncio.Future[Reply]") -> None:
+        if not came.cancelled() and came.result().data:
+            self.late_answers.append(Ask(began, asyncio.get_running_loop().time(), HUNG))
 
     def _read(self, body: Body, reply: Reply) -> tuple[Reply | None, str]:
         if not reply.data:  # the server itself says that nobody listens

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from tests.chaos.world import World
 from tests.servers import NatsProcess, ValkeyProcess
 
 if TYPE_CHECKING:
@@ -31,14 +32,15 @@ class CannotRun(Exception):
 
 class Setup(Struct, frozen=True):
     """The fleet of a row. `env` is every pod's, and so is what `servers_env` says once the servers run. `valkey` and
-    `nats` make servers in a folder of the row's own.
+    `nats` make servers in a folder of the row's own. `workers_direct`: workers connect to NATS without the proxy.
     """
 
     pods: int = 3
     env: dict[str, str] = {}
-    servers_env: Callable[[ValkeyProcess], dict[str, str]] = lambda _: {}
+    servers_env: Callable[[World], dict[str, str]] = lambda _: {}
     valkey: Callable[[Path], ValkeyProcess] = lambda folder: ValkeyProcess(folder, args=ALWAYS)
     nats: Callable[[Path], NatsProcess] = NatsProcess
+    workers_direct: bool = False
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -46,8 +48,9 @@ class Row(Struct, frozen=True, kw_only=True):
 
     `act` does the fault and undoes it. The bounds: `worst_s` of an answer, `hung` requests (the caller's connection
     stood, and no answer came), `recover_s` from the end of the fault to the last request that was not served,
-    `served` the least share of requests that get a decision at their first asking. `refused`: the codes that may
-    come. `exempt`: what is measured but not promised; the promise says why.
+    `served` the least share of requests that get a decision at their first asking. A machine that is short of CPU
+    widens bounds of time (see `judge`). `refused`: the codes that may come. `exempt`: what is measured but not promised
+    of requests that met the fault; the promise says why. What is asked afterwards is never exempt.
     """
 
     name: str
@@ -69,6 +72,10 @@ class Row(Struct, frozen=True, kw_only=True):
         """Whether this is measured and not promised."""
         return self.exempt is EVERYTHING or what in self.exempt
 
+    def exempts_any(self, of: frozenset[str]) -> bool:
+        """Whether some of these are."""
+        return self.exempt is EVERYTHING or bool(self.exempt & of)
+
 
 class Outcome(Struct, kw_only=True):
     """What a row has come to. `missed` is empty: the promise held. `not_run`: the reason why there is no outcome."""
@@ -86,6 +93,8 @@ class Outcome(Struct, kw_only=True):
     lost: int = 0
     doubled: int = 0
     recover_s: float = 0.0
+    late_s: float = 0.0
+    """By how much the load's own timer was late at worst: so much the machine was short of CPU."""
     seconds: float = 0.0
     missed: list[str] = []
     told: list[str] = []

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from tests.survive.judge import SHORT_OF_CPU_S
 from tests.survive.row import Outcome
 
 _HEAD = (
@@ -22,6 +23,8 @@ def line(outcome: Outcome) -> str:
         f"worst {outcome.worst_s * 1000:.0f} ms, hung {outcome.hung}, wrong {outcome.wrong}, lost {outcome.lost}, "
         f"doubled {outcome.doubled}, recovered in {outcome.recover_s:.1f} s"
     )
+    if outcome.late_s >= SHORT_OF_CPU_S:
+        text += f"; the load's own timer was up to {outcome.late_s * 1000:.0f} ms late"
     return "\n".join([text, *(f"    missed: {what}" for what in outcome.missed), *(f"    {t}" for t in outcome.told)])
 
 

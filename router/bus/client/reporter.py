@@ -73,7 +73,7 @@ class Reporter:
         notify(self.on_lame_duck)
 
     async def failed(self, error: Exception) -> None:
-        """Report an error; without a connection the log has one line per minute."""
+        """Report an error; without a connection the log has one line per minute for each cause."""
         event = Event.BUS_ERROR
         self._set_cause(error)
         refused = _REFUSED(str(error))
@@ -87,7 +87,7 @@ class Reporter:
             pass  # logged, and once a minute only: each message may be refused
         elif self.is_up:
             log.error("NATS error: %s", error, exc_info=error, extra={"event": event})
-        elif self._throttle.due() is not None:
+        elif self._throttle.due(self.last_error) is not None:
             log.warning("cannot reach NATS; retrying: %s", self.last_error, extra={"event": Event.BUS_AWAY})
         notify(self.on_error, error)
 

@@ -16,6 +16,9 @@ from msgspec.structs import replace
 from router.bus.client.causes import cause
 from router.bus.client.connection import Bus
 from router.bus.client.options import BusOptions
+from router.bus.client.permissions import Permissions
+from router.bus.client.reporter import Reporter
+from router.nats_tls import TlsRefused
 from tests.certificates import Authority, Certificate
 from tests.servers import NatsProcess, free_port
 
@@ -149,3 +152,31 @@ async def test_what_is_no_nats_server(greeting: bytes) -> None:
 def test_further_causes(error: Exception, words: str) -> None:
     """What a server says when an account or a certificate ends, and what has no kind."""
     assert cause(error, BusOptions(("nats://a",), user="u", password="secret")).startswith(words)  # noqa: S106
+
+
+_REFUSED = ConnectionRefusedError(111, "Connect call failed")
+_NO_INFO = nats.errors.Error("nats: empty response from server when expecting INFO message")
+_NO_LOGIN = nats.errors.Error("nats: 'Authorization Violation'")
+
+
+@pytest.mark.parametrize(
+    ("errors", "causes"),
+    [
+        ([_REFUSED, _REFUSED, _REFUSED], ["unreachable"]),
+        ([_NO_INFO, TlsRefused("nats: n:4222 offers no TLS"), _NO_INFO], ["protocol", "nats: n:4222 offers no TLS"]),
+        ([_REFUSED, _NO_LOGIN, _REFUSED, _NO_LOGIN], ["unreachable", "authorization"]),
+        ([_NO_LOGIN, nats.errors.UnexpectedEOF()], ["authorization"]),
+        ([TimeoutError(), socket.gaierror(-2, "Name or service not known")], ["unreachable: no", "unreachable: Name"]),
+    ],
+    ids=["the same", "TLS taken away", "a login refused", "what follows a cause", "of one kind"],
+)
+async def test_another_cause_is_logged_at_once(
+    errors: list[Exception], causes: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line a minute for each cause: the first one may be over, and would mislead."""
+    options = BusOptions(("nats://n:4222",))
+    reporter = Reporter(Permissions("_INBOX"), options)
+    for error in errors:
+        await reporter.failed(error)
+    lines = [r.getMessage().removeprefix("cannot reach NATS; retrying: ") for r in caplog.records]
+    assert [line[: len(start)] for line, start in zip(lines, causes, strict=True)] == causes

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from secrets import token_hex
 
@@ -22,6 +22,7 @@ from router.store.servers.cluster import Cluster
 from router.store.servers.nodes import SingleNode
 from router.store.servers.replicas import Replicas
 from router.store.tasks.store import RedisTasks
+from tests.clusters import Move, follow, wait
 from tests.servers import ValkeyCluster, ValkeyNode, free_port
 from tests.store.harness import MINUTE, Ask, policy, request, undispatched
 from tests.store.pods import Pod
@@ -145,43 +146,6 @@ async def test_a_cluster_client_on_one_server_names_the_setting(redis_url: str) 
 # A slot on the move
 
 
-class Move:
-    """One slot going from its node to the next one."""
-
-    def __init__(self, cluster: ValkeyCluster, slot: int) -> None:
-        self.slot = str(slot)
-        owner = next(i for i, (first, last) in enumerate(cluster.SLOTS) if first <= slot <= last)
-        self.source: ValkeyNode = cluster.nodes[owner]
-        self.target: ValkeyNode = cluster.nodes[(owner + 1) % 3]
-        self.others = [n for n in cluster.nodes if n not in (self.source, self.target)]
-        self.ids = {n: n.ask("CLUSTER", "MYID") for n in cluster.nodes}
-
-    def begin(self) -> None:
-        """From now on the source answers ASK or TRYAGAIN for what it has not."""
-        self.source.ask("CONFIG", "RESETSTAT")
-        self.target.ask("CLUSTER", "SETSLOT", self.slot, "IMPORTING", self.ids[self.source])
-        self.source.ask("CLUSTER", "SETSLOT", self.slot, "MIGRATING", self.ids[self.target])
-
-    def refused(self, *words: str) -> None:
-        """Returns when the source has refused something in one of these words."""
-        give_up = time.monotonic() + 5
-        while not any(f"errorstat_{w}" in self.source.ask("INFO", "errorstats") for w in words):
-            assert time.monotonic() < give_up, f"the source never said {words}"
-
-    def keys(self) -> None:
-        """Every key of the slot goes over."""
-        from redis import Redis  # noqa: PLC0415 - binary key names
-
-        with Redis(port=self.source.port, protocol=2) as client:
-            while found := client.execute_command("CLUSTER", "GETKEYSINSLOT", self.slot, 100):
-                client.execute_command("MIGRATE", "127.0.0.1", self.target.port, "", 0, 5_000, "KEYS", *found)
-
-    def end(self) -> None:
-        """The target owns it; everybody is told."""
-        for node in (self.target, self.source, *self.others):
-            node.ask("CLUSTER", "SETSLOT", self.slot, "NODE", self.ids[self.target])
-
-
 def slot_of(pod: Pod, tenant: str) -> int:
     """The slot of a tenant's partition."""
     return key_slot(pod.keys.tag(pod.keys.tenant(tenant).partition))
@@ -295,7 +259,7 @@ async def test_a_node_that_died_is_replaced_by_its_replica(servers: None, tmp_pa
         replica = ValkeyNode(tmp_path / "replica").start()
         try:
             dying = cluster.nodes[2]
-            await asyncio.to_thread(_follow, cluster.nodes[0], dying, replica)
+            await asyncio.to_thread(follow, cluster.nodes[0], dying, replica)
             nodes = Cluster(cluster.url)
             await nodes.open()
             settings = LaneSettings(deadline_ms=1_000, retry_ms=20)
@@ -319,19 +283,5 @@ async def test_a_node_that_died_is_replaced_by_its_replica(servers: None, tmp_pa
             replica.stop()
 
 
-def _follow(head: ValkeyNode, of: ValkeyNode, replica: ValkeyNode) -> None:
-    head.ask("CLUSTER", "MEET", "127.0.0.1", str(replica.port), str(replica.bus_port))
-    _until(lambda: f"127.0.0.1:{of.port}" in replica.ask("CLUSTER", "NODES"))
-    replica.ask("CLUSTER", "REPLICATE", of.ask("CLUSTER", "MYID"))
-    _until(lambda: "connected" in replica.ask("ROLE"))
-
-
 def _in_step(of: ValkeyNode, replica: ValkeyNode) -> None:
-    _until(lambda: of.ask("DBSIZE") == replica.ask("DBSIZE"))
-
-
-def _until(tick: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 20
-    while not tick():
-        assert time.monotonic() < give_up
-        time.sleep(0.02)  # gossip and replication cannot be waited for by an event
+    wait(lambda: of.ask("DBSIZE") == replica.ask("DBSIZE"))

@@ -3,18 +3,36 @@
 from itertools import chain
 
 from tests.survive.row import Row
-from tests.survive.rows import clocks, disks, files, floods, nats, permissions, pods, redis, sentinels
+from tests.survive.rows import (
+    clocks,
+    clusters,
+    disks,
+    files,
+    floods,
+    nats,
+    nats_servers,
+    nats_tls,
+    permissions,
+    pods,
+    redis,
+    secrets,
+    sentinels,
+)
 
 ROWS: tuple[Row, ...] = tuple(
     chain(
         redis.ROWS,
         sentinels.ROWS,
+        clusters.ROWS,
         clocks.ROWS,
         disks.ROWS,
         nats.ROWS,
+        nats_servers.ROWS,
+        nats_tls.ROWS,
         permissions.ROWS,
         pods.ROWS,
         files.ROWS,
+        secrets.ROWS,
         floods.ROWS,
     )
 )

@@ -44,7 +44,8 @@ def _flood(source: Source) -> Act:
         found = await floods.open(source, 2 * capacity, 5)
         ground.told.append(f"the pods decided {capacity:,.0f}/s when alone; the flood: {found.line}")
         ground.check("the flood lost no answer and got none twice", (found.lost, found.doubled) == (0, 0))
-        ground.check(f"its last answer came within a second ({found.silent_after_s:.2f} s)", found.silent_after_s <= 1)
+        in_time = found.silent_after_s <= 1 + ground.slack_s
+        ground.check(f"its last answer came within a second ({found.silent_after_s:.2f} s)", in_time)
 
     return act
 

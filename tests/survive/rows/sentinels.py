@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+from tests.chaos.world import World
 from tests.sentinels import MASTER, SentinelSet
 from tests.servers import ValkeyProcess, to_its_end
 from tests.survive.arena import Arena
@@ -39,7 +40,8 @@ class _Primary(ValkeyProcess):
 
 
 def _with(waits_for: int, valkey: Callable[[Path], _Primary] = _Primary) -> Setup:
-    def env(valkey: ValkeyProcess) -> dict[str, str]:
+    def env(world: World) -> dict[str, str]:
+        valkey = world.fleet.valkey
         assert isinstance(valkey, _Primary)
         return {
             "ROUTER_REDIS_SENTINELS": ",".join(f"{host}:{port}" for host, port in valkey.set.addresses),

@@ -1,0 +1,1 @@
+"""Instructions per decision, counted by callgrind: `make bench-count`."""

@@ -1,0 +1,173 @@
+"""Instructions of the pod per decision: `python -m bench.count.pod`, under callgrind with `--instr-atstart=no`.
+
+The pod's decide path is composed as in `router.app`, with the servers of `bench.count.fakes`. Each load first runs
+uncounted, with the same requests under other ids, so that every plan cache is filled. The counts of each load go to
+callgrind's dump of that name; standard output gets a line of JSON: load → decisions that were counted.
+"""
+
+import asyncio
+import gc
+import json
+import os
+import time
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, cast
+
+from prometheus_client import CollectorRegistry
+
+from bench.count.client_requests import Callgrind
+from bench.count.fakes import NATS_PORT, REDIS_PORT, STAMP, FakeNetwork, Load
+from bench.processes import HOST
+from bench.rows import PARTITIONS, SCHEMA, stored_policies
+from bench.workload import requests
+from router.bus.client.connection import Bus
+from router.bus.client.options import BusOptions
+from router.bus.requests.decide_endpoint import DecideEndpoint
+from router.domain.gate import ALL_FEATURES
+from router.domain.policy.model import TenantPolicies
+from router.domain.policy.vocabulary import OnStoreError
+from router.ports.extensions import Extensions
+from router.ports.policies import Cause
+from router.ports.tasks import Dispatch
+from router.store.decide.availability import LaneHooks
+from router.store.decide.calls import LaneSettings
+from router.store.decide.lanes import Lanes
+from router.store.decide.rows import RowPacker
+from router.store.decisions import RedisDecisions, decide_script
+from router.store.keys import Keys
+from router.store.servers.nodes import SingleNode
+from router.telemetry import Telemetry
+from router.tracing import Tracing
+from router.usecases.decide.decide import Decide
+from router.usecases.decide.intake import DecideSettings
+from router.usecases.decide.outcomes import Outcomes
+from router.usecases.policies.cache import PolicyCache
+from router.usecases.policies.cache_settings import CacheSettings
+from router.wire import subjects
+
+LOADS = {"pod 128": (128, True, 5), "pod 16": (16, True, 24), "pod 1": (1, False, 200)}
+"""Rows a call, whether requests arrive while a call is in flight, and the calls that are counted."""
+_WARM_CALLS = 4
+_NO_DEADLINE_MS = 600_000
+"""Callgrind makes a program fifty times slower."""
+
+
+class StoredPolicies:
+    """The workload's policies, for the cache."""
+
+    def __init__(self) -> None:
+        self._stored = stored_policies()
+
+    async def load(self, tenant_id: str) -> TenantPolicies | None:
+        """See `ports.policies.Loader`."""
+        return TenantPolicies(tenant_id, 1, STAMP, {"default": self._stored[tenant_id]})
+
+
+class CacheEvents:
+    """Events of the policy cache, which no decision causes."""
+
+    def loaded(self, cause: Cause, found: TenantPolicies | None) -> None:
+        """See `ports.policies.CacheHooks`; as the others."""
+
+    def failed(self, tenant_id: str, why: str) -> None:
+        """A load failed."""
+
+    def kept(self, tenant_id: str, revision: int | None) -> None:
+        """A tenant is cached."""
+
+    def head_missing(self, tenant_id: str) -> None:
+        """A tenant has no head."""
+
+
+async def connected_pod(network: FakeNetwork) -> None:
+    """A pod that listens to the network's requests."""
+    asyncio.open_connection = network.open_connection  # type: ignore[assignment]
+    telemetry = Telemetry(CollectorRegistry())
+    cache = PolicyCache(
+        StoredPolicies(),
+        CacheEvents(),
+        CacheSettings(ttl_s=_NO_DEADLINE_MS),
+        clock=time.monotonic,
+    )
+    for tenant_id in stored_policies():
+        await cache.load(tenant_id)
+    bus = Bus(BusOptions((f"nats://{HOST}:{NATS_PORT}",), connect_timeout_s=60, ping_interval_s=_NO_DEADLINE_MS))
+    await bus.start()
+    await bus.wait_connected(60)
+    store = await _store(telemetry)
+    outcomes = Outcomes(store, cache, telemetry, OnStoreError.DENY, on_degraded=_ignore)
+    decide = Decide(
+        store=store,
+        policies=cache,
+        features=lambda: ALL_FEATURES,
+        dispatch=cast(Dispatch, None),  # nothing is pushed
+        telemetry=telemetry,
+        settings=DecideSettings(wait_s=_NO_DEADLINE_MS / 1000),
+        read=outcomes.read,
+        tracing=Tracing.off(),
+        extensions=cast(Extensions, None),  # no policy has any
+    )
+    await DecideEndpoint(bus, decide.handle, "bench").open()
+    await bus.flush(60)
+
+
+async def _store(telemetry: Telemetry) -> RedisDecisions:
+    hooks = LaneHooks(on_call=lambda script, seconds, rows: _ignore(), on_timeout=_ignore, on_down=_ignore)
+    settings = LaneSettings(deadline_ms=_NO_DEADLINE_MS, call_budget_ms=_NO_DEADLINE_MS)
+    keys, nodes = Keys(SCHEMA, PARTITIONS), SingleNode(f"redis://{HOST}:{REDIS_PORT}/0")
+    packer, script = RowPacker(keys, os.urandom), decide_script()
+    lanes = Lanes(keys=keys, nodes=nodes, packer=packer, script=script, settings=settings, hooks=hooks)
+    await lanes.open()
+    return RedisDecisions(keys, nodes, lanes, wait_ms=_NO_DEADLINE_MS)
+
+
+def _ignore(*_: Any) -> None:
+    """For hooks that the bench does not read."""
+
+
+def _chunks(rows: int, calls: int, first_id: int) -> list[bytes]:
+    """A chunk of one request, then `calls` of `rows`; always the same ones but for their ids."""
+    messages = _messages(rows * calls + 1, first_id)
+    return [next(messages), *(b"".join(islice(messages, rows)) for _ in range(calls))]
+
+
+def _messages(count: int, first_id: int) -> Iterator[bytes]:
+    for number, data in enumerate(requests(count, first_id)):
+        yield b"MSG %b 1 _INBOX.bench.%06d %d\r\n%b\r\n" % (subjects.DECIDE.encode(), number, len(data), data)
+
+
+async def _count() -> dict[str, int]:
+    network, callgrind = FakeNetwork(), Callgrind()
+    await connected_pod(network)
+    loads, first_id = {}, 0
+    for name, (rows, ahead, calls) in LOADS.items():
+        all_calls = _WARM_CALLS + calls
+        warm = _chunks(rows, all_calls, first_id)
+        counted = _chunks(rows, all_calls, first_id + (1 << 20))
+        first_id += 1 << 21
+
+        def switch(number: int, last: int = all_calls) -> None:
+            if number == _WARM_CALLS:
+                callgrind.start()
+            elif number == last:
+                callgrind.stop()
+
+        await network.serve(Load(rows, ahead, warm, _ignore))
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 20)  # as in the pod
+        await network.serve(Load(rows, ahead, counted, switch))
+        callgrind.dump(name)
+        loads[name] = rows * calls
+    return loads
+
+
+def main() -> None:
+    """Count, and end without the pod's farewells."""
+    print(json.dumps(asyncio.run(_count())), flush=True)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
