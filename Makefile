@@ -1,5 +1,8 @@
 # Needs: make and Python ≥ 3.11. Everything else is installed into .venv from requirements.lock, by hash.
 BIN := .venv/bin
+# Compiled files are kept even where the environment forbids it: pytest compiles every test module twice a run without
+# them, and each pod that a test starts compiles the whole package.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 .DEFAULT_GOAL := help
 .PHONY: help venv run test test-unit test-long test-rights test-docker test-nats lint types audit swaps mutate bench bench-compare bench-count chaos survive fuzz storm soak proto docs chart tools e2e-compose e2e-k8s lock
 
@@ -13,17 +16,17 @@ run: venv ## a small fleet on real servers, proven on real input; serves until C
 	@exec $(BIN)/python -m router local $(if $(filter-out 0,$(ONCE)),--once)
 
 test: venv ## all tests but the long ones
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" $(ARGS)
+	@$(PYTEST) -n 2 --dist loadfile -m "not long" $(ARGS)
 
 # They read every file of the repository or start programs: `make test` runs them.
 ABOUT_FILES := $(foreach name,layout reference references supply_chain signals,tests/test_$(name).py)
 
 test-unit: venv ## the tests that need no server and start no process: half a minute
-	@$(BIN)/python -m pytest -q -n 2 -m "not server and not long" --hypothesis-profile unit $(ARGS) \
+	@$(PYTEST) -q -n 2 -m "not server and not long and not heavy" --hypothesis-profile unit $(ARGS) \
 		tests/domain tests/wire tests/usecases tests/store tests/bus tests/edge tests/worker $(filter-out $(ABOUT_FILES),$(wildcard tests/test_*.py))
 
 test-long: venv ## the long state machines, Redis Cluster and fault runs
-	@$(BIN)/python -m pytest -m long --timeout 1800 $(ARGS)
+	@$(PYTEST) -m long --timeout 1800 $(ARGS)
 
 test-rights: venv ## store and fleet where pods have exactly the rights that `router acl` prints; core tests with the rights of the version before
 	@TEST_RIGHTS=least $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" tests/store tests/fleet $(ARGS)

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- abandon: forget a decision whose last step will not come, so that its request may be tried again; end its claim
+-- abandon: delete a decision that will not be completed, so that its request may be tried again; end its claim
 -- KEYS
 --   idem            <schema>{p}<name>                   deleted if it is this decision's and not finished
 --   claim           <schema>{p}<name>:claim             deleted if it is this claim
@@ -7,7 +7,7 @@
 --   random          the last 4 bytes of the decision_id; empty: there is no decision
 --   claim_id        the claim's own decision_id
 -- RETURNS
---   0 let_go        nothing of it is left
+--   0 let_go        neither the claim nor an unfinished answer is left
 --   1 busy          another claim is held; nothing was written
 -- GUARANTEES
 --   A finished answer, another decision's answer and another pod's claim stay as they are.

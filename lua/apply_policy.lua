@@ -2,15 +2,15 @@
 -- apply_policy: write one policy of a tenant, by compare-and-set, and record who did it
 -- KEYS
 --   head      <schema>:{p}:<tenant>:head      revision and stamp; created when absent, switch and levers stay
---   policies  <schema>:{p}:<tenant>:policies  one field more, or another value
+--   policies  <schema>:{p}:<tenant>:policies  one field is added or changed
 --   audit     <schema>:{p}:<tenant>:audit     one record
---   history   <schema>:{p}:<tenant>:h:<policy>  one entry more; the oldest go
+--   history   <schema>:{p}:<tenant>:h:<policy>  one entry more; the oldest are removed
 -- ARGV
 --   policy    id of the policy
 --   expect    -1: any; 0: only when absent; n: only when its revision is n
 --   hash      8 bytes of the document's hash
 --   random    4 fresh random bytes
---   most      policies that a tenant may have
+--   most      maximum number of a tenant's policies
 --   document  canonical JSON
 --   action    number of the audit action
 --   features  msgpack of the record (domain.audit.records.ActFeatures)

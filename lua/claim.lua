@@ -1,17 +1,17 @@
 #!lua flags=allow-oom
--- claim: take what is due in some partitions for a while, so that only one pod works on each member
+-- claim: claim the due members of some partitions for a while, so that only one pod works on each
 -- KEYS
 --   due             <schema>:{p}:~:due                  tasks …
 --   retain          <schema>:{p}:~:retain               … or tenants whose audit log is to be trimmed
 -- ARGV
 --   lease_ms        how long the claim keeps other pods away
---   most            members to take, over all KEYS
---   ahead_ms        take what is due later than this, too: more than any member is postponed; 0: do not look
+--   most            members to claim, over all KEYS
+--   ahead_ms        claim members that are due later than this, too: no delay is so long; 0: do not search
 -- RETURNS
 --   0 claimed       then the Redis time in ms, how many KEYS are damaged and the index of each, then for each member:
 --                   the index of its KEY (below 0: it was due later than ahead_ms), the member
 -- GUARANTEES
---   A KEY of a wrong type is reported and left as it is; the other partitions go on.
+--   A KEY of a wrong type is reported and left as it is; the other partitions continue.
 --   A claimed member is due again when its claim ends: a pod that dies delays it by lease_ms at most.
 --   A member that is due too late was added before Redis' clock was set back: it would wait as long as that was ahead.
 --   No scan over tenants: the set holds what is due, in order.

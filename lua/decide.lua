@@ -34,13 +34,13 @@
 -- GUARANTEES
 --   The call returns { 0, seconds, microseconds, one string a row: layout reply, then as above }. A row reads and
 --   checks everything before it writes anything: a refusal charges nothing. A row runs under pcall: a faulty row gets
---   code 7 and the other rows run. State strings are written back whatever the rows came to. A preview takes the same
---   way and ends before the first write; its claim, if it asks for one, is all that it writes. What lies ahead because
---   Redis' clock was set back is moved back by any row that meets it. "seen" is what the row
---   saw on its way (include/decide/seen.lua); previews and rows that explain get it. A row writes in this order:
---   index of message and step, due set, audit record, charges (in memory), leases, probe, pin, life of the work item,
---   delivery record, remembered answer. A fault before the charges leaves at most an index entry and a due entry
---   without a record, which the sweeper drops. Every key has a TTL or a bound: see KEYS in router/store/key_kinds.py.
+--   code 7 and the other rows run. State strings are written back whatever the outcome of the rows. A preview takes
+--   the same steps and ends before the first write; it writes only the claim that it may ask for. Times in the future,
+--   left by a Redis clock that was set back, are moved back by any row that reads them. "seen" are the observations of
+--   a row (include/decide/seen.lua), for previews and rows that explain. A row writes in this order: index of message
+--   and step, due set, audit record, charges (in memory), leases, probe, pin, life of the work item, delivery record,
+--   remembered answer. A fault before the charges leaves at most an index entry and a due entry without a record, which
+--   the sweeper drops. Every key has a TTL or a bound: see KEYS in router/store/key_kinds.py.
 -- Set for every call.
 local KEYS
 --- @include clock
@@ -74,7 +74,8 @@ local OUTCOME_PUSHED, OUTCOME_FALLBACK, OUTCOME_RESERVED, OUTCOME_METER, OUTCOME
 --- @include decide/effects
 --- @include decide/next_attempt
 
--- The reply of a row that no limit has to answer or refuse; nil: it goes on. `remembered`: the remembered answer.
+-- The early reply of a row: replay, conflict, switched off, or busy; nil: the row continues. `remembered`: the
+-- remembered answer.
 local function refuse_early(row, remembered)
   if remembered then
     if remembered:byte(1) ~= 1 then error('remembered answer of format ' .. remembered:byte(1)) end
@@ -91,7 +92,7 @@ local function refuse_early(row, remembered)
   end
 end
 
--- What the session's pin names, and when it was set; nil when there is none.
+-- The provider entry in the session's pin, and when it was set; nil when there is no pin.
 local function read_pin()
   local pin = call('GET', KEYS[k_pin])
   if not pin then return nil end
@@ -100,7 +101,8 @@ local function read_pin()
   return pinned, pinned_at
 end
 
--- Writes an admitted row. The first calls may fail and leave nothing that counts; after the record nothing can fail.
+-- Writes an admitted row. The writes before the audit record may fail, and what they leave does no harm. After the
+-- record no write can fail.
 local function write(c, st, index, reason, pin_state, pinned_at, verdicts, seen)
   local until_ms = now + lease_ms
   if optional then write_indexes() end
@@ -153,7 +155,7 @@ local function admit(row, pos, shadow)
   if broke and reason ~= STICKY then reason = BREAKER_FALLBACK end
   local seen = seen_by_row(pin_state == PIN_LEFT and (followed and pinned or pinned .. PIN_FAILED))
   shadow = (shadow or '') .. (c.shadow or '')
-  -- Made before the writes: it may fail, too.
+  -- Made before the writes, because it may fail too.
   local answer = pack(ADMITTED_FORMAT, nonce, ADMITTED, head.stamp, index - 1, reason, pin_state, #shadow, #verdicts,
     verdicts, shadow, explain and seen or '')
   if not preview then
@@ -165,7 +167,7 @@ local function admit(row, pos, shadow)
 end
 
 -- One row, in three steps: read it, refuse it early, admit it. Lua does not roll back, so everything is read and
--- checked before the first write: a fault on the way leaves the row undone, and a refusal charges nothing.
+-- checked before the first write. A fault before it then changes nothing, and a refusal charges nothing.
 local function run(row)
   --- @assign decide_row row -> charges_at
   if flags >= ROW_PREVIEW then
@@ -213,7 +215,7 @@ return function(keys, argv)
     end
     replies[i + 2] = answer
   end
-  -- Whatever became of the rows: the state of those that went well must be written.
+  -- Even when rows fail, the state of the other rows must be written.
   flush_states(now)
   states, heads = nil, nil
   return replies

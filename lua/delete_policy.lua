@@ -1,8 +1,8 @@
 #!lua
 -- delete_policy: remove one policy of a tenant, by compare-and-set, and record who did it
 -- KEYS
---   head      <schema>:{p}:<tenant>:head      revision and stamp; stays when the last policy goes
---   policies  <schema>:{p}:<tenant>:policies  one field less
+--   head      <schema>:{p}:<tenant>:head      revision and stamp; stays when the last policy is deleted
+--   policies  <schema>:{p}:<tenant>:policies  one field is removed
 --   audit     <schema>:{p}:<tenant>:audit     one record
 --   history   <schema>:{p}:<tenant>:h:<policy>  one entry more, without a document; from now on it has a TTL
 -- ARGV

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- reset_breaker: close the breaker of a tenant's provider, forced or not, and record who did it
 -- KEYS
---   head      <schema>:{p}:<tenant>:head      the lever "forced open" goes; revision, switch and other levers stay
---   state     <schema>:{p}:<tenant>:s         the breaker's entry goes; limits and other breakers stay
+--   head      <schema>:{p}:<tenant>:head      without the lever "forced open"; revision, switch, other levers stay
+--   state     <schema>:{p}:<tenant>:s         without the breaker's entry; limits and other breakers stay
 --   audit     <schema>:{p}:<tenant>:audit     one record, unless nothing changed
 -- ARGV
 --   provider  8 bytes of the provider's entry
@@ -12,11 +12,11 @@
 --   keep_ms   minimum life of the audit log, ms
 -- RETURNS
 --   0 changed     nothing more
---   1 unchanged   it was closed and clean; nothing was written
+--   1 unchanged   it was closed, with no failures counted; nothing was written
 --   2 unknown     the tenant has no head; nothing was written
 -- GUARANTEES
---   In force with the next row of any pod. What the breaker had counted is forgotten, and probes that are out count no
---   more. A repeated call changes nothing. The state keeps a TTL: the longest window or timeout left in it.
+--   In force with the next row of any pod. What the breaker had counted is forgotten, and running probes no
+--   longer count. A repeated call changes nothing. The state keeps a TTL: the longest window or timeout left in it.
 --- @include clock
 --- @include levers
 --- @include admin_record

@@ -6,14 +6,14 @@
 -- ARGV
 --   lever     8 bytes of the provider's entry, one byte of verdict: 6 drained, 7 forced open
 --   on        1: pull it, 0: release it
---   most      levers that a tenant may have
+--   most      maximum number of a tenant's levers
 --   random    4 bytes, the stamp's random half
 --   action    number of the audit action
 --   features  msgpack of the record (domain.audit.records.ActFeatures)
 --   keep_ms   minimum life of the audit log, ms
 -- RETURNS
 --   0 changed     nothing more
---   1 unchanged   it was like that; nothing was written
+--   1 unchanged   the lever was in this position already; nothing was written
 --   2 unknown     the tenant has no head; nothing was written
 --   3 full        how many levers are pulled; nothing was written
 -- GUARANTEES

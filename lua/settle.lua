@@ -4,7 +4,7 @@
 --   task            <schema>:{p}:~:task:<task>          rows of a task
 --   idem            <schema>{p}<name>                   rows of a remembered answer
 --   job             <schema>:{p}:~:job:<task>           the work item; after the task's end the final result
---   due             <schema>:{p}:~:due                  when to look at the task next
+--   due             <schema>:{p}:~:due                  when the task is due next
 --   outbox          <schema>:{p}:~:outbox               usage to publish
 --   state           <schema>:{p}:<tenant>:s             tenant limits, breakers
 --   state_policy    <schema>:{p}:<tenant>:sp:<policy>   policy limits
@@ -46,7 +46,7 @@
 local SETTLED, CHANGED, FAULT = 0, 1, 2
 local NO_VERDICT, SUCCESS, AUDIT_OPENED, AUDIT_CLOSED = 0, 1, 12, 14
 local ANSWER_SETTLED, ANSWER_FINISHED, ANSWER_MARKED = 4, 32, 128
--- The pod that makes the call publishes the final result; after so long a sweeper does.
+-- The pod that makes the call publishes the final result; after this time a sweeper does.
 local PUBLISH_MS = 5000
 local call = redis.call
 local now, now_us = server_time()
@@ -60,7 +60,7 @@ local function audit(k, action, decision, code, index, features)
     pack('>BBddc16BBdBc0c0', 1, action, now, now_us, decision, code, index, -1, 0, '', features))
 end
 
--- Gives units back to a sliding limit, in the bucket that was charged; units whose bucket has left or moved are gone.
+-- Gives units back to a sliding limit, in the bucket that was charged, unless it has left the window or was moved.
 local function give_back(st, o, units, charged_ms)
   if charged_before_move(st, charged_ms, now) then return end
   local v = st.v
@@ -92,7 +92,7 @@ local function check_corrections(row, pos, n)
   end
 end
 
--- More units were used than reserved, or fewer: charges the rest now, or gives back.
+-- Corrects reservations: charges units beyond them now, or gives unused units back.
 local function correct(row, pos, n, decision)
   for _ = 1, n do
     --- @unpack correction row, pos -> after
@@ -134,14 +134,14 @@ local function moved_answer(answer, decision, mark)
   return answer:sub(1, 14) .. string.char(flags + ANSWER_SETTLED) .. answer:sub(16)
 end
 
--- Writes a task that goes on: it is looked at next at `due_at`.
+-- Writes a task that has not ended; it is due at `due_at`.
 local function keep_task(k_subject, k_due, record, due_at)
   call('SET', KEYS[k_subject], record, 'KEEPTTL')
   call('ZADD', KEYS[k_due], due_at, KEYS[k_subject]:sub(-16))
 end
 
--- Writes the end of a task: the record stays as a tombstone, so that a repeated or late result finds what came of the
--- task. The final result takes the place of the work item and is due until it was published: by the pod that makes
+-- Writes the end of a task: the record stays as a tombstone, so that a repeated or late result finds how the task
+-- ended. The final result takes the place of the work item and is due until it was published: by the pod that makes
 -- this call or, after its death, by a sweeper.
 local function end_task(k_subject, k_job, k_due, record, keep_ms, final)
   local task = KEYS[k_subject]:sub(-16)
@@ -155,8 +155,8 @@ local function end_task(k_subject, k_job, k_due, record, keep_ms, final)
   end
 end
 
--- The optional parts at `pos`: when the breaker turns, what the result teaches the live figures, and the result's mark;
--- nil when they are not there.
+-- The optional parts at `pos`: the breaker's settings, the measurements for the live figures, and the result's mark;
+-- nil for each absent part.
 local function read_parts(row, pos, flags)
   local settings, learned, by
   if flags % (2 * SETTLE_BREAKER) >= SETTLE_BREAKER then

@@ -11,38 +11,39 @@ PANELS = [
         "Sampled",
         f"max(router_store_sampled_share{select()})",
         "percentunit",
-        "Share of all keys that the figures by kind are read from: at 100 % they are exact.",
+        "Share of all keys in the sample behind the figures by kind: at 100 % they are exact.",
     ),
     stat(
         "Audit entries/s",
         f"sum(rate(router_audit_appended_total{select()}[5m]))",
         "ops",
-        "Written; each log is looked at once a minute.",
+        "Entries written; each log is checked once a minute.",
     ),
     stat(
         "Export lag",
         f"max(router_audit_export_lag_share{select()})",
         "percentunit",
-        "Of the log furthest behind, as a share of ROUTER_AUDIT_MAX_LEN; at 100 % entries are cut unread.",
+        "Lag of the log that is furthest behind, as a share of ROUTER_AUDIT_MAX_LEN; at 100 %, entries are cut before "
+        "they are exported.",
     ),
     stat(
         "Violations",
         f"sum(increase(router_isolation_violations_total{select()}[1h]))",
         "none",
-        "Who named another tenant, in an hour.",
+        "Messages that named another tenant, in an hour.",
     ),
     lines(
         "Memory by kind of key",
         [(f"max by (kind) (router_store_key_bytes{select()})", "{{kind}}")],
         "bytes",
-        "Estimated from a sample; alert above ROUTER_STORE_KIND_MAX_BYTES. Whose: `router tenant show`.",
+        "Estimated from a sample; alert above ROUTER_STORE_KIND_MAX_BYTES. `router tenant show` has a tenant's keys.",
         12,
     ),
     lines(
         "Keys by kind",
         [(f"max by (kind) (router_store_keys{select()})", "{{kind}}")],
         "none",
-        "Estimated alike.",
+        "Estimated from the same sample.",
         12,
     ),
     lines(
@@ -55,7 +56,7 @@ PANELS = [
         "Audit entries cut",
         [(rate("router_audit_cut_total", "by"), "by {{by}}")],
         "ops",
-        "By age as meant; by length are younger than ROUTER_AUDIT_RETENTION_DAYS.",
+        "Entries cut by age, as intended, and by length: those are younger than ROUTER_AUDIT_RETENTION_DAYS.",
     ),
     lines(
         "Audit export",
@@ -65,16 +66,16 @@ PANELS = [
             (rate("router_audit_export_lost_total"), "cut unread"),
         ],
         "ops",
-        "Entries; the failures are runs.",
+        "Exported entries, and failed runs.",
     ),
     lines(
         "Reads of audit logs",
         [(quantile(q, "router_audit_read_seconds"), f"p{q * 100:g}") for q in (0.5, 0.95, 0.99)],
         "s",
-        "One bounded read of a pod. `router audit query` reads by itself.",
+        "One bounded read by a pod. Reads of `router audit query` are not included.",
     ),
     lines(
-        "Refusals told by a count",
+        "Refusals without a record",
         [
             (rate("router_audit_unrecorded_total"), "above ROUTER_QUOTA_AUDIT_RATE"),
             (rate("router_audit_unknown_tenants_total", "outcome"), "of unknown tenants, {{outcome}}"),
@@ -86,7 +87,7 @@ PANELS = [
         "Violations by door",
         [(f"sum by (door) (increase(router_isolation_violations_total{select()}[5m]))", "{{door}}")],
         "none",
-        "In five minutes. All zero in good times.",
+        "In five minutes. Normally all are zero.",
     ),
     lines(
         "Admin acts",

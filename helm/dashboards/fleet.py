@@ -14,11 +14,11 @@ PANELS = [
         f" + ({rate('router_decisions_total', more=FAILED)} or vector(0)))"
         f" / ({rate('router_decisions_total')} + {rate('router_shed_total', more=OVERLOADED)})",
         "percentunit",
-        "Neither shed (without what is beyond a tenant's share), unavailable nor a fault of the router; the objective "
-        "is 99.9 %.",
+        "Share of answers that are neither shed, unavailable nor internal errors. Requests beyond a tenant's share are "
+        "left out. The objective is 99.9 %.",
     ),
     stat("p99", quantile(0.99, "router_decision_seconds"), "s", "The objective is 10 ms."),
-    stat("Redis held away", f"max(router_store_breaker_open{select()})", "none", "1: pods answer by on_store_error."),
+    stat("Redis unavailable", f"max(router_store_breaker_open{select()})", "none", "1: pods answer by on_store_error."),
     stat("CP gate open", f"min(router_gate_open{select()})", "none", "0: a pod runs as CP1 baseline."),
     lines("Answers", [(rate("router_decisions_total", "outcome"), "{{outcome}}")], "reqps", "By outcome."),
     lines("Reasons", [(rate("router_decisions_total", "reason"), "{{reason}}")], "reqps", "Why this provider."),
@@ -53,7 +53,7 @@ PANELS = [
         "Of providers, of tenants in use; forced: by an operator. Which ones: `router breaker list`.",
     ),
     lines(
-        "Breakers turning",
+        "Breaker changes",
         [(f"sum by (to) (increase(router_breaker_transitions_total{select()}[5m]))", "{{to}}")],
         "none",
         "In five minutes, by new state. Which ones: `router audit query --action breaker`.",
@@ -67,13 +67,13 @@ PANELS = [
             ),
         ],
         "percentunit",
-        "How full the fullest limit of each kind is, of tenants in use; those of users are not looked at.",
+        "How full the fullest limit of each kind is, of tenants in use; limits of users are not measured.",
     ),
     lines(
         "Limits nine tenths full",
         [(f"max by (scope, resource) (router_limits_near{select()}) > 0", "{{scope}} {{resource}}")],
         "none",
-        "How many, by kind. Whose: dashboard tenants.",
+        "Number by kind. The dashboard for tenants shows whose.",
     ),
     lines(
         "Refused by limits",
@@ -82,7 +82,7 @@ PANELS = [
             (rate("router_shadow_limit_hits_total"), "shadow limit would refuse"),
         ],
         "reqps",
-        "Users' limits, too. Which limit: `details.limit_id`, and the audit log.",
+        "Limits of users included. `details.limit_id` and the audit log name the limit.",
     ),
     lines("Pins", [(rate("router_pins_total", "state"), "{{state}}")], "reqps", "New, held, left."),
     lines(
@@ -104,7 +104,7 @@ PANELS = [
         "Loop lag p99",
         [(quantile(0.99, "router_loop_lag_seconds", "pod, instance"), "{{pod}} {{instance}}")],
         "s",
-        "How late a timer runs; above 50 ms something blocks.",
+        "How late a timer runs; above 50 ms, code blocks the loop.",
     ),
     lines(
         "CPU",

@@ -3,13 +3,13 @@
 from dashboards.panels import lines, quantile, rate, select, stat
 
 PANELS = [
-    stat("Redis held away", f"max(router_store_breaker_open{select()})", "none", "1: away."),
+    stat("Redis unavailable", f"max(router_store_breaker_open{select()})", "none", "1: away."),
     stat("NATS connected", f"min(router_nats_connected{select()})", "none", "0: a pod has none."),
     stat(
         "Decide call p99",
         quantile(0.99, "router_store_call_seconds", more='script="decide"'),
         "s",
-        "Redis, seen by pods.",
+        "Redis as pods measure it.",
     ),
     stat("NATS round trip", f"max(router_nats_rtt_seconds{select()})", "s", "Slowest pod."),
     lines(
@@ -30,7 +30,7 @@ PANELS = [
         "Requests in one call",
         [(quantile(q, "router_batch_rows"), f"p{q * 100:g}") for q in (0.5, 0.99)],
         "none",
-        "More load, larger batches, less CPU a decision.",
+        "With more load, batches are larger, and a decision costs less CPU.",
     ),
     lines(
         "Redis faults",
@@ -41,7 +41,7 @@ PANELS = [
             (rate("router_store_row_faults_total"), "row faults"),
         ],
         "ops",
-        "All zero in good times.",
+        "Normally all are zero.",
     ),
     lines(
         "Deferred audit, reseeds, clock steps",
@@ -51,7 +51,7 @@ PANELS = [
             (f"sum(increase(router_store_clock_steps_total{select()}[1h]))", "clock steps in an hour, over pods"),
         ],
         "none",
-        "Degraded decisions whose record waits for Redis.",
+        "Degraded decisions whose audit record waits for Redis; seeds of an emptied store; steps of Redis' clock.",
     ),
     lines("Publishes", [(rate("router_publishes_total", "outcome"), "{{outcome}}")], "ops", "JetStream."),
     lines(
@@ -67,7 +67,7 @@ PANELS = [
         "Backpressure",
         [(f"max(router_intake_backpressure_active{select()})", "active")],
         "none",
-        "What gateways read.",
+        "The flag that gateways read.",
     ),
     lines("CP gate", [(rate("router_cp_fallback_total", "reason"), "{{reason}}")], "ops", "Fallbacks to the baseline."),
 ]

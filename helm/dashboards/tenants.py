@@ -20,7 +20,7 @@ PANELS = [
             )
         ],
         "percentunit",
-        "Of a tenant's own requests.",
+        "Share of a tenant's own requests that are refused.",
         12,
     ),
     lines(
@@ -44,14 +44,14 @@ PANELS = [
             )
         ],
         "percentunit",
-        "Of tenants in use. At 100 % the next request is refused (or goes to another provider).",
+        "Fullest limit of each tenant in use. At 100 %, the next request is refused or goes to another provider.",
         12,
     ),
     lines(
         "No provider fits",
         [(rate("router_decisions_total", "tenant", 'outcome="decision_failed"'), "{{tenant}}")],
         "reqps",
-        "Breakers, drains and full providers.",
+        "Refusals because of breakers, drains and full providers.",
         12,
     ),
     lines(
@@ -64,7 +64,7 @@ PANELS = [
             (rate("router_policy_load_failures_total"), "failed"),
         ],
         "ops",
-        "By what caused them.",
+        "By cause.",
     ),
     lines(
         "Policy cache",

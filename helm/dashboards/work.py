@@ -9,7 +9,7 @@ PANELS = [
         "Streams that differ",
         f"max(router_stream_differences{select()})",
         "none",
-        "From what the settings say; the log and `router selftest` name them.",
+        "Differences of streams from the settings; the log and `router selftest` name them.",
     ),
     stat(
         "Violations",
@@ -34,7 +34,7 @@ PANELS = [
         "Usage events",
         [(rate("router_usage_settled_total"), "settled"), (rate("router_usage_published_total"), "published")],
         "ops",
-        "The two lines lie on each other.",
+        "Settled and published events: the two lines should be equal.",
     ),
     lines(
         "Dead letters",
@@ -43,7 +43,7 @@ PANELS = [
             (rate("router_redriven_total", "stream"), "{{stream}} sent again"),
         ],
         "ops",
-        "Given up on, and re-driven.",
+        "New dead letters, and redriven ones.",
     ),
     lines(
         "Extensions",
@@ -52,14 +52,14 @@ PANELS = [
             (f"sum by (cause) (increase(router_decisions_undone_total{select()}[5m]))", "undone: {{cause}}"),
         ],
         "none",
-        "Requests with pre, validators or post; decisions taken back in five minutes.",
+        "Requests with pre, validators or post; decisions undone in five minutes.",
     ),
     lines("Heartbeats", [(rate("router_worker_heartbeats_total", "status"), "{{status}}")], "ops", "Of workers."),
     lines(
         "Consumer lag",
         [(f"max by (stream) (router_consumer_lag{select()})", "{{stream}}")],
         "none",
-        "Messages not given out or not acknowledged.",
+        "Messages that are not delivered, or not acknowledged.",
     ),
     lines("Redeliveries", [(rate("router_redeliveries_total", "stream"), "{{stream}}")], "ops", "Delivered again."),
     lines("Alerts", [(rate("router_alerts_raised_total", "condition"), "{{condition}}")], "ops", "Raised by the pods."),

@@ -1,6 +1,6 @@
 -- An exact limit: one sorted set for each limit and owner, which remembers every charge that still counts.
 --
---   charge   decision (16 bytes; of an overrun 'o' and they), d units   score: Redis ms
+--   charge   decision (16 bytes; of an overrun: 'o' and these 16), d units   score: Redis ms
 --   total    't', d units of all charges in the set                     score: -inf
 --
 -- A charge at t counts in every window that contains t, both ends included: it leaves when now > t + window. The next

@@ -4,9 +4,9 @@
 -- the present one and the ages among the buckets stay. So nothing leaves sooner than it would have, and nothing stays
 -- longer than a window.
 --
--- A move makes moments of charging ambiguous: a result that gives units back names the moment, not the bucket. So the
--- move leaves a note in the state, which is packed as a limit that no row names; pods of every version keep it until it
--- ends, one window and the longest deadline later.
+-- After a move, the time of a charge no longer identifies its bucket, and a result that gives units back names only the
+-- time. So the move leaves a note in the state. It is packed as a limit that no row names; pods of every version keep
+-- it until it ends, one window and the longest deadline later.
 --
 --   note     c8 id = NOTE, I4 its life, d index, d 1, d 1, ring: d moved_at, d from, d upto, 72 bytes of 0
 --

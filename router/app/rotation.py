@@ -1,14 +1,17 @@
 """Rotation of secrets: mounted passwords, tokens, credentials and TLS files are read again when they change.
 
     a file changes ─▶ settings are read again ─▶ the part makes new connections, one at a time ─▶ the old ones end
-                        │ invalid                 │ the server refuses them, or is away
-                        └──────── tried again at the next look; what works stays in use ──┘
+                        │ invalid                 │ the server refuses them, or is unavailable
+                        └──────── tried again at the next check; what works stays in use ─┘
 
 A mistake in the files of one part does not stop the others.
 
-The order of rotation does not matter: a new password may be in the file before the server has it, and the other way
-round. Files are compared by content, so the symlink swap of a Kubernetes mount is noticed. The key of hashed audit
-names is an exception: it is read at the start only.
+**Why new before old.** A part closes its old connection only after the server has accepted the new one. So a wrong
+password, or a file that is half written, never interrupts service, and no request is lost.
+
+The order of rotation does not matter: a new password may be in the file before the server knows it, or later. Files are
+compared by content, so the symlink swap of a Kubernetes mount is noticed. The key of hashed audit names is an
+exception: it is read at the start only.
 """
 
 import asyncio

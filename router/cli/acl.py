@@ -66,7 +66,7 @@ def nats(
     tenant: Annotated[
         str | None,
         typer.Option(
-            help="Hold callers and workers to this tenant (`router worker --tenant`).", callback=tenant_in_subjects
+            help="Restrict callers and workers to this tenant (`router worker --tenant`).", callback=tenant_in_subjects
         ),
     ] = None,
     consumer: Annotated[

@@ -99,7 +99,7 @@ def query(
 
 
 def _none(tenant: str, which: str = "") -> str:
-    """The note that there is no entry. The name may be wrong, so it says how to list tenants."""
+    """The note that there is no entry. It says how to list tenants, because the name may be wrong."""
     where = "the log of no tenant" if tenant == NO_TENANTS_LOG else tenant
     return f"{where} has no audit entry {which}".rstrip() + " (tenants are in `router tenant list`)"
 

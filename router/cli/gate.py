@@ -33,7 +33,7 @@ def gate(
 ) -> None:
     """Show the CP gate: state file, features, and the view of each pod. Exit code 1: it is closed here or in a pod.
 
-    Where no file is configured, only the pods are asked, and they alone give the verdict.
+    Without a configured file, the verdict comes from the pods alone.
 
     Example: router gate --pod http://127.0.0.1:8080
     """
@@ -67,7 +67,7 @@ def _of_file(path: Path | None) -> dict[str, Any]:
 
 
 def _of_pods(pods: list[dict[str, Any]]) -> dict[str, Any]:
-    """The gate as the pods have it: open if it is open in all of them, else that of the first where it is closed."""
+    """The gate as the pods have it: open if it is open in every pod, else that of the first pod where it is closed."""
     from router.domain.gate import GATED
 
     shown = next((p for p in pods if not p["open"]), pods[0])

@@ -22,7 +22,7 @@ def tail(
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=LINES_MAX, help="How many of the newest.")] = 20,
     since: Annotated[str, typer.Option(help="Since a time (2026-01-31T12:00Z) or an age (15m, 1h).")] = "1d",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue with new ones, until Ctrl-C.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="The events as they are, one JSON document a line.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The unchanged events, one JSON document a line.")] = False,
     nats: NatsOption = None,
 ) -> None:
     """Show the newest usage events, oldest first. Exit code 1: there is none.
@@ -59,7 +59,7 @@ async def _tail(
         newest: deque[bytes] = deque(maxlen=lines)
         fresh: asyncio.Queue[bytes] = asyncio.Queue()
         if follow:
-            # Subscribed first, so that no event is missed; one that comes meanwhile may be shown twice.
+            # Subscribe first, so that no event is missed; an event that arrives meanwhile may be shown twice.
             await bus.subscribe(USAGE, lambda _subject, _reply, data, _raw: fresh.put_nowait(data))
         async for batch in StreamHistory(bus, settings.stream_usage_name, USAGE).read(since_ms=since_ms):
             newest.extend(m.data for m in batch if wanted(m.data))

@@ -29,7 +29,7 @@ class Degradable(StrEnum):
     USAGE = "usage"
     """The stream of usage events refuses them: they wait in Redis."""
     EVENTS = "events"
-    """The stream of assigned events refuses them: they are not published. Tasks go on."""
+    """The stream of assigned events refuses them: they are not published. Tasks continue."""
     DEAD_LETTERS = "dead_letters"
     """The stream of dead letters refuses them: the messages stay in their own streams and come again."""
     STREAM_CHECKS = "stream_checks"

@@ -1,8 +1,8 @@
 """The HTTP port: uvicorn with httptools and Starlette, in the pod's loop. GET and HEAD, keep-alive, bounded in all.
 
-Handlers must not block. Limits: 16 KiB of request head, `timeout_s` for a request or an idle
-connection, `max_connections` at once (`router.edge.connections` says which one goes). Request bodies are discarded. A
-handler that raises is a bug: the answer is 500, the bug is logged, and the server goes on.
+Handlers must not block. Limits: 16 KiB of request head, `timeout_s` for a request or an idle connection,
+`max_connections` at once (`router.edge.connections` says which one goes). Request bodies are discarded. A handler that
+raises is a bug: the answer is 500, the bug is logged, and the server continues.
 """
 
 import asyncio

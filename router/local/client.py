@@ -54,7 +54,7 @@ class Reply(Struct, frozen=True):
 
 
 async def patiently(ask: Callable[[], Awaitable[Reply]], within_s: float = REPLY_S) -> Reply:
-    """Ask again with the same request, after the time that the reply names, until the reply is no postponement.
+    """Repeat the same request, after the time that the reply names, until the reply is final.
 
     Returns the last reply when the time is over.
     """
@@ -67,14 +67,14 @@ async def patiently(ask: Callable[[], Awaitable[Reply]], within_s: float = REPLY
 
 
 class Seen(Struct, frozen=True):
-    """An event from a stream, and when it came (monotonic seconds)."""
+    """An event from a stream, and its time of arrival (monotonic seconds)."""
 
     body: dict[str, Any]
     at: float
 
 
 class Watch:
-    """The events that enter one stream from now on; callers wait for one by the value of a field."""
+    """The events that enter one stream from now on. Callers wait for an event by the value of a field."""
 
     def __init__(self) -> None:
         self._seen: list[Seen] = []
@@ -124,7 +124,9 @@ class Caller:
         await self._client.close()
 
     async def workers_wait(self, within_s: float) -> bool:
-        """Whether a worker asks stream ASSIGN for work within the time; so no step's latency has its start-up in it."""
+        """Whether a worker asks stream ASSIGN for work within the time. Waiting here keeps its start-up out of the
+        steps' latencies.
+        """
         js = self._client.jetstream()
         give_up = time.monotonic() + within_s
         while time.monotonic() < give_up:
@@ -156,4 +158,4 @@ class Caller:
 
 
 async def _quiet(_: Exception) -> None:
-    """Errors of the connection show as requests without an answer; nats-py would print them too."""
+    """Ignore errors of the connection: they show as requests without an answer. nats-py would print them."""

@@ -1,7 +1,7 @@
 """The local fleet: Valkey, NATS, pods and a worker, each a process of its own, data and logs in one folder.
 
-The folder belongs to one fleet at a time (a lock says so) and keeps its data over restarts. A pod or worker that dies
-is reported and started again, up to five times a minute; beyond that, and when a server dies, the fleet gives up.
+A lock gives the folder to one fleet at a time. The folder keeps its data over restarts. A pod or worker that dies is
+reported and started again, up to five times a minute; beyond that, and when a server dies, the fleet gives up.
 """
 
 import asyncio

@@ -16,7 +16,7 @@ ADMIN_TOKEN = "admin_token"  # noqa: S105 - a file's name
 
 
 class Folder:
-    """One fleet at a time owns a folder. The lock ends with the process, however that ends."""
+    """The lock of a folder: one fleet at a time owns it. The lock ends with the process, however the process ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -71,7 +71,9 @@ class Folder:
         self._write_private(ADMIN_TOKEN, admin_token.encode())
 
     def write_ready(self, facts: dict[str, object]) -> None:
-        """The addresses of the fleet, for the command line; it holds the token, so only this user can read it."""
+        """Write the addresses of the fleet for the command line. The file holds the token, so only this user can read
+        it.
+        """
         self._write_private(READY, orjson.dumps(facts))
 
     def _write_private(self, name: str, content: bytes) -> None:

@@ -37,7 +37,7 @@ def _become(parent: int, command: list[str]) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    if os.getppid() == parent:  # else it died before the line above, and no signal would come any more
+    if os.getppid() == parent:  # the parent may have died before the line above, and then no signal would come
         os.execvp(command[0], command)  # noqa: S606 - the command line is the fleet's own
     return 1
 

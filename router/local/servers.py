@@ -23,7 +23,7 @@ def free_port(usual: int, taken: Container[int] = ()) -> int:
             continue
         with socket.socket() as probe:
             try:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one in TIME_WAIT is free
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT counts as free
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
@@ -111,7 +111,7 @@ async def start_nats(data: Path) -> Server:
         child = await spawn("nats-server", [nats_binary(), "-c", str(config)], data / "nats.log")
 
         async def ready(name: str = name, port: int = port) -> bool:
-            # JetStream is up before the port is opened; the first line names the server.
+            # JetStream is ready before the port is opened; the first line names the server.
             return f'"server_name":"{name}"'.encode() in await talk(port, b"")
 
         if await _up(child, ready, last=attempt == ATTEMPTS - 1):

@@ -17,20 +17,21 @@ _TERMINAL = 0
 def own_terminal() -> Iterator[None]:
     """Within the block, Ctrl-C reaches this process, but not the processes that wait for it.
 
-    Nothing happens where standard input is no terminal, another group has it, or this process leads its group anyway.
+    Does nothing if standard input is not a terminal, another group has it, or this process leads its group.
     """
     before = os.getpgrp()
     if os.getpid() == before or not _has_terminal(before):
         yield
         return
-    # SIGTTOU would stop whoever takes the terminal from the background; Ctrl-Z would stop us and not those that wait.
+    # SIGTTOU would stop a background process that takes the terminal. Ctrl-Z would stop this process, but not those
+    # that wait for it.
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTTOU, signal.SIGTSTP)}
     os.setpgid(0, 0)
     os.tcsetpgrp(_TERMINAL, os.getpgrp())
     try:
         yield
     finally:
-        with suppress(OSError):  # the terminal, or all of that group, is gone
+        with suppress(OSError):  # the terminal or that group no longer exists
             os.tcsetpgrp(_TERMINAL, before)
         for number, handler in handlers.items():
             signal.signal(number, handler)

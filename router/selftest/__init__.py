@@ -1,1 +1,3 @@
-"""`router selftest`: is this fleet, with these servers, set up right? Asked from outside, on a tenant of its own."""
+"""`router selftest`: checks from outside whether a fleet and its servers are set up correctly, with a tenant of its
+own.
+"""

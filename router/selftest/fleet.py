@@ -84,7 +84,7 @@ class FleetChecks:
         return f"answered by {first.pod}"
 
     async def one_counter(self) -> str:
-        """However many pods answer, the limit is admitted once."""
+        """The limit is admitted once, whatever the number of pods."""
         if not self._admitted:
             raise NotChecked("the first request was not admitted")
         refused: list[Reply] = []
@@ -100,7 +100,7 @@ class FleetChecks:
         return f"{LIMIT} of {ASKED} requests admitted, as the limit says, by {_names(self._seen)}"
 
     async def several_pods(self) -> str:
-        """At least two pods answer, and one knows what the other decided."""
+        """At least two pods answer, and each knows the other's decisions."""
         if self._pods < 2:
             raise NotChecked("one replica: nothing to share a counter with")
         if not self._admitted:

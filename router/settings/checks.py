@@ -40,7 +40,7 @@ def _nats(s: Settings) -> Iterator[Contradiction]:
     if len(logins) > 1:
         yield tuple(logins), f"only one way to log in is possible: keep one of {', '.join(logins)}"
     if s.nats_js_domain is not None and s.nats_js_api_prefix is not None:
-        yield ("nats_js_domain", "nats_js_api_prefix"), "a domain has an API prefix of its own: set one of them"
+        yield ("nats_js_domain", "nats_js_api_prefix"), "a domain implies an API prefix: set only one of them"
     if (s.nats_tls_cert is None) != (s.nats_tls_key is None):
         yield ("nats_tls_cert", "nats_tls_key"), "certificate and key go together: set both or neither"
     if len({url.partition("://")[0] for url in s.nats_url}) > 1:

@@ -1,7 +1,7 @@
 """The form of a Redis URL: `redis://`, `rediss://` (TLS) and `unix://`, with the parameters that the router takes.
 
 redis-py hands every parameter to its connections, so a misspelt one fails late and `ssl_cert_reqs=none` goes unnoticed.
-Here a parameter is known or refused. Those that weaken TLS are named by `weakened`; a setting must permit them.
+Here an unknown parameter is refused. `weakened` lists the parameters that weaken TLS; a setting must permit them.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ _TRUE = frozenset({"1", "t", "true", "y", "yes"})
 _Fit = Callable[[str], bool]
 _NAMES_LOGIN = ("username", "password")
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-# Parameter of TLS: what it accepts, and which of that is safe.
+# TLS parameters: the accepted values, and which of them are safe.
 _TLS: dict[str, tuple[_Fit, _Fit]] = {
     **dict.fromkeys(_FILES, (bool, lambda _: True)),
     "ssl_cert_reqs": (lambda v: v in {"required", "none"}, lambda v: v == "required"),
@@ -50,7 +50,7 @@ def _split(url: str) -> SplitResult:
         parts = urlsplit(url)
         if parts.port == 0:
             raise ValueError
-    except ValueError:  # not passed on: its text contains the URL
+    except ValueError:  # the exception is not chained: its text contains the URL
         raise ValueError("expected a URL with an address, and a port from 1 to 65535 if it has one") from None
     return parts
 
@@ -108,7 +108,7 @@ def database(url: str) -> int:
 
 
 def passwords(url: str) -> set[str]:
-    """The password in a checked URL, as it is written and as it is meant."""
+    """The password in a checked URL, as written and percent-decoded."""
     found = {urlsplit(url).password, login(url)[1]}
     return {password for password in found if password}
 

@@ -115,14 +115,14 @@ def _url(*schemes: str) -> Callable[[str], str]:
 
 def _nats_url(value: str) -> str:
     if urlsplit(value)[2:] not in {("", "", ""), ("/", "", "")}:
-        raise ValueError("has something behind the port: NATS URLs have neither path nor parameters")
+        raise ValueError("has a path or parameters after the port: remove them")
     return value
 
 
 def _is_sound(url: str) -> bool:
     try:
         return urlsplit(url).port != 0
-    except ValueError:  # not passed on: its text contains the URL, which may contain a password
+    except ValueError:  # the exception is not chained: its text contains the URL, which may contain a password
         return False
 
 

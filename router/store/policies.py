@@ -112,7 +112,7 @@ class RedisPolicies:
         """See `ports.policies.PolicyStore.load`.
 
         Yields to the event loop between policies, so a tenant with many policies does not block it. An unknown tenant
-        costs a share of one round trip: anybody can invent names.
+        costs a share of one round trip, because any caller can invent names.
         """
         if not await self._presence.has(self._keys.tenant(tenant_id).policies):
             self._unreadable.pop(tenant_id, None)

@@ -1,1 +1,1 @@
-"""What the router does, told in terms of ports."""
+"""The use cases of the router. They know adapters only as ports."""

@@ -50,7 +50,7 @@ def decode_admin(data: bytes, headers: Mapping[str, str] | None) -> AdminRequest
         problems = Problems()
         for path in halved:
             problems.add(
-                path, message="has half a character", hint="send whole characters: it names something, or is stored"
+                path, message="has half a character", hint="send whole characters: this field is a name, or is stored"
             )
         return problems.rejected()
     return AdminRequest(fields, token or None, trace_id, warnings.warnings)

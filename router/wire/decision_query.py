@@ -48,7 +48,7 @@ def decode_decision_query(
     decision_id = from_text(id_text) if isinstance(id_text, str) else None
     if id_text is not None and decision_id is None:
         message = "is not a UUID" if isinstance(id_text, str) else f"is {named(id_text)}"
-        problems.add("decision_id", message=message, hint="send the UUID as this router gave it")
+        problems.add("decision_id", message=message, hint="send the UUID exactly as this router returned it")
     query = DecisionQuery(
         tenant_id=tenant,
         decision_id=decision_id,

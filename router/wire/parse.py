@@ -1,6 +1,6 @@
-"""JSON bytes → Python values, and the check that they can be encoded again.
+"""Parses JSON bytes into Python values, and checks that they can be encoded again.
 
-The strict parser always runs first. Only what it refuses is read leniently, each defect with a warning.
+The strict parser always runs first. Only bodies that it refuses are read leniently, with a warning for each defect.
 """
 
 import json
@@ -21,9 +21,10 @@ HALF = "\ufffd"
 
 BOM = b"\xef\xbb\xbf"
 _HALF_ESCAPE = rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
-# Escapes whose letters must not be taken for a half: a backslash, and both halves of a character.
+# Escapes that are not half a character: a backslash, and both halves of a character.
 _WHOLE_ESCAPE = rb"(?:\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
-# A match begins at a backslash that is not escaped. Without the second branch the search would go on inside the run.
+# A match begins at a backslash that is not escaped. Without the second branch, the search would continue inside a run
+# of backslashes.
 _HALVES = re.compile(rb"(?<!\\)(?:(%b*+)%b|%b++)" % (_WHOLE_ESCAPE, _HALF_ESCAPE, _WHOLE_ESCAPE))
 # A text that does not end is one token too: searched again from each quote in it, it would take quadratic time.
 _NESTING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
@@ -32,7 +33,7 @@ _CUT_DEPTH = 400
 _MAX_INT64_DIGITS = 18
 
 MAX_REPAIRED_MARKS = 65_536
-"""How many values and escapes a body may have if a defect in it is to be read over.
+"""The maximum number of values and escapes in a body whose defects are read leniently.
 
 Reading leniently costs up to 1.5 µs for each, in the event loop; 4 MiB of small values took seconds.
 """
@@ -78,7 +79,7 @@ def parse_request(data: bytes, warnings: Problems) -> JsonValue:
 def parse_exactly(data: bytes) -> JsonValue:
     """Decode JSON as `parse` does, but skip a byte order mark, and say where half a character is.
 
-    For documents that are stored: what was meant cannot be guessed.
+    For documents that are stored, because the intended text cannot be guessed.
 
     :raises NotJsonError: as in `parse`.
     """

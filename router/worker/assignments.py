@@ -4,8 +4,9 @@ An assignment is acknowledged to JetStream only after its result is stored, so a
 server delivers the message to another worker after its ack wait, or the router starts the next attempt at the deadline,
 whichever comes first. While a handler runs, the worker extends the ack wait every `IN_PROGRESS_EVERY_S`.
 
-An assignment whose deadline has passed is acknowledged and not begun: a consumer delivers a stream from its beginning.
-The worker remembers the ids of the last 4,096 finished assignments, so a repeated delivery does not run twice here.
+An assignment whose deadline has passed is acknowledged and not run: a new consumer delivers a stream from its
+beginning. The worker remembers the ids of the last 4,096 finished assignments, so a repeated delivery does not run
+twice here.
 """
 
 import asyncio

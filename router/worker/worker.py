@@ -48,8 +48,9 @@ class Worker:
     `consumer` the consumer that delivers them, `js_prefix` the first tokens of JetStream's API: `$JS.<domain>.API`
     behind a leaf node.
 
-    `tenant`: run this tenant's assignments only, and report on its subjects, for a NATS user that is held to it. Give
-    the tenant a consumer of its own: assignments of others go back to the server, which delivers them again.
+    `tenant`: run this tenant's assignments only, and report on its subjects, for a NATS user that is restricted to it.
+    Give the tenant a consumer of its own: assignments of other tenants go back to the server, which delivers them
+    again.
     """
 
     def __init__(

@@ -254,6 +254,7 @@ async def test_the_oldest_idle_connection_goes() -> None:
             assert (await client.get("/livez"))[0] == 200
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("maximum", [50, 2048])
 @pytest.mark.parametrize(
     "sent", [b"", b"GET /livez HTTP/1.1\r\nHo", b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["idle", "half", "kept"]

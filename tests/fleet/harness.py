@@ -58,6 +58,13 @@ async def until(look: Callable[[], Any], within_s: float, what: str) -> Any:
         await asyncio.sleep(_LOOK_S)
 
 
+async def assert_quiet(pod: "Pod", seconds: float = 2.0, lines: int = 6) -> None:
+    """Nothing happens: the pod's log grows by a few lines at most in that time."""
+    before = len(pod.log.read_text().splitlines())
+    await asyncio.sleep(seconds)
+    assert len(pod.log.read_text().splitlines()) - before <= lines
+
+
 class Pod:
     """One pod process. `start` returns when /readyz says 200, unless told not to wait."""
 

@@ -1,6 +1,5 @@
 """Accounts in which the fleet's streams cannot be: a foreign stream over their subjects, bounds of the account."""
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from nats.js.api import StreamConfig
 
 from tests.fleet.conftest import Own
 from tests.fleet.foreign import ALERTS, ASSIGN, Foreign, Worker, restart_nats, task
-from tests.fleet.harness import PLAIN, Fleet, Pod, until
+from tests.fleet.harness import PLAIN, Fleet, Pod, assert_quiet, until
 from tests.servers import NatsProcess
 
 ACME = {"acme": {"default": PLAIN}}
@@ -65,9 +64,7 @@ async def test_an_account_without_room_takes_readiness(own: Own, tmp_path: Path,
     pod = await fleet.pod().start(wait=False)
     await until(says(pod, *words), 40, "not ready with the reason")
     assert "\n" not in (await pod.readyz())[1]["reasons"]["streams"]
-    before = len(pod.log.read_text().splitlines())
-    await asyncio.sleep(3)
-    assert len(pod.log.read_text().splitlines()) - before <= 6
+    await assert_quiet(pod)
 
 
 async def overlapped(own: Own, **env: str) -> tuple[Fleet, Foreign, Any]:
@@ -109,9 +106,7 @@ async def test_optional_dispatch_is_ready_without_its_streams(own: Own) -> None:
         assert "stream ASSIGN" in refused["message"]
         assert refused["details"]["retry_after_ms"] > 0
         assert worker.taken == []
-    before = len(pod.log.read_text().splitlines())
-    await asyncio.sleep(3)
-    assert len(pod.log.read_text().splitlines()) - before <= 6
+    await assert_quiet(pod)
     await js.delete_stream("CAF")
     await until(lambda: is_whole(pod), 60, "on again")
     assert (await caller.ask(task("acme", push_assignment=True))).ok

@@ -1,8 +1,8 @@
 -- The walk: pinned candidate first, then all in their order, until one is fit.
 --
 -- A candidate is fit when no lever forbids it, its breaker admits, its bound has room, and its own limits admit. Most
--- walks end at the first candidate that they look at. So that one is read into a table that every row uses again, and
--- the list of all candidates is made only when the first is not fit.
+-- walks end at the first candidate that they try. So the first candidate is read into a table that every row uses
+-- again, and the list of all candidates is made only when the first is not fit.
 --- @layout candidate
 local ALL_OPEN_FAIL, ALL_OPEN_PROBE_ONE = 0, 1
 local MAX_WAITS = 24
@@ -66,7 +66,7 @@ local function candidate_at(row, pos, c)
   return c, after + c.n_charges * CHARGE_SIZE
 end
 
--- Position and index of the candidate to look at first: the pinned one if the list has it, else the first.
+-- Position and index of the candidate to try first: the pinned one if the list has it, else the first.
 local function first_look(row, pos, pinned)
   local found = pinned and row:find(pinned, pos, true)
   if found then
@@ -83,7 +83,8 @@ end
 
 local first = {}
 
--- By number of candidates, then by index of the chosen one: the verdicts of a walk that ended at its first look.
+-- The verdicts of walks that ended at the candidate tried first, by number of candidates, then by index of the chosen
+-- one.
 local first_verdicts = setmetatable({}, {
   __index = function(by_size, n)
     by_size[n] = {}
@@ -112,7 +113,7 @@ local function when_all_open(list, verdicts, row, st)
   return c, index
 end
 
--- Looks at the candidates again that are in their slow start: nobody else is fit.
+-- Tries the candidates in their slow start again, because no other candidate is fit.
 local function slow_start(list, verdicts, row, st)
   for i = 1, #list do
     if verdicts[i] == V_SLOW then
@@ -160,7 +161,7 @@ end
 -- Chooses a candidate; returns as `walk_all` does. `pos`: of the first candidate; `pinned`: the entry that the
 -- session's pin names.
 local function walk(row, pos, pinned, st)
-  -- Drawn from the request's name, so that a repeated request is turned away alike.
+  -- Derived from the request's name, so that a repeated request gets the same result.
   local part = st and st.breakers and unpack('>I4', decision, 3) / 2 ^ 32
   if n_candidates > 0 then
     local at, i = first_look(row, pos, pinned)

@@ -1,4 +1,4 @@
--- What a row takes from limits and bounds: checked first, charged only when the row is sure to be admitted.
+-- The charges of a row against limits and bounds: checked first, and made only when the row is certain to be admitted.
 --- @names charge_kinds
 --- @names charge_options
 --- @layout charge
@@ -91,7 +91,7 @@ local function charge(until_ms)
     elseif o < 0 then
       log_charge(KEYS[st], decision, units, -o, now)
     elseif units > 0 then
-      -- As sliding_charge, written out: a row makes some of these, and each would be a call.
+      -- sliding_charge, inlined: a row makes several charges, and each would cost a call.
       local v = st.v
       v[o + SUM], v[o + CURRENT] = v[o + SUM] + units, v[o + CURRENT] + units
       st.dirty = true

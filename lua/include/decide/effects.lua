@@ -1,4 +1,4 @@
--- What an admitted row writes, besides its charges and its record.
+-- The writes of an admitted row, besides its charges and its audit record.
 local MAX_STEPS = 64
 
 -- Takes a probe lease on the candidate's breaker, which is half open from now on.
@@ -30,8 +30,8 @@ local function write_indexes()
   end
 end
 
--- Makes the sweeper look at the task unless it is published in time. Of the writes of a row this is the first: an
--- entry without a delivery record does no harm, the sweeper drops it.
+-- Schedules the task for the sweeper, in case it is not published in time. This write comes before the audit record,
+-- because it may fail. An entry without a delivery record does no harm: the sweeper drops it.
 local function add_due()
   call('ZADD', KEYS[k_due], now + grace_ms, KEYS[k_task]:sub(-16))
 end

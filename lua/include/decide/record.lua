@@ -10,7 +10,7 @@ local RECORD = '>BBddc16BBdBc0Hc0Bc0c0'
 local AUDIT_MADE, AUDIT_REFUSED, AUDIT_CONFLICT, AUDIT_HALF_OPENED = 1, 2, 3, 13
 local renew
 
--- Writes a record. A row that is asked to renews the log's life time with its first record, whatever the row came to.
+-- Writes a record. A row with the flag for it renews the log's TTL with its first record, whatever its outcome.
 local function audit(record)
   call('XADD', KEYS[k_audit], 'MAXLEN', '~', audit_max, '*', 'r', record)
   if renew then

@@ -8,8 +8,8 @@
 --- @locals message
 --- @locals failed
 --- @locals steps
--- Where the first charge begins; nil or true: what the row's rare flags ask for. `optional`: whether the current row or
--- the one before has any: most rows have none, and reset nothing.
+-- Where the first charge begins. Then the rare flags of the row, nil or true. `optional`: whether this row or the row
+-- before has any of them. Most rows have none, and then nothing is reset.
 local charges_at
 local optional, preview, claims, explain
 
@@ -31,7 +31,7 @@ local function read_options(row)
   if flags % (2 * ROW_STEPS) >= ROW_STEPS then
     --- @assign steps row, at -> at
   end
-  -- Packer and script are of one version, so only a bug brings them apart.
+  -- Packer and script have the same version, so only a bug makes them differ.
   if at ~= #row + 1 then error('optional parts of a row') end
 end
 

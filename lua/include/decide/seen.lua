@@ -1,4 +1,4 @@
--- What a row saw on its way, for its audit record and for previews and rows that explain:
+-- The observations of a row, for its audit record, for previews and for rows that explain:
 --
 --   seen   B charges, a d each: units left before this row
 --          B candidates, a d each of the first 24: ms until it may be fit, -1 unknown; none when the first look chose
@@ -27,7 +27,7 @@ local function note_walk(list, verdicts, moments, n)
   waits, own = pack(counted_doubles[n], n, spread(moments, 1, n)), char(#parts) .. table.concat(parts)
 end
 
--- Adds what the limits of the chosen candidate had left. It was looked at last, so `left` still has them.
+-- Adds the units that the limits of the chosen candidate had left. It was tried last, so `left` still has them.
 local function note_chosen(c, index)
   local n = c.n_charges < MAX_OWN and c.n_charges or MAX_OWN
   local parts = { char(own:byte(1) + n), own:sub(2) }
@@ -35,7 +35,7 @@ local function note_chosen(c, index)
   own = table.concat(parts)
 end
 
--- All of it; `pin_left`: the last part, when the row left the pin.
+-- All parts. `pin_left`: the last part, when the row left its pin.
 local function seen_by_row(pin_left)
   local n = row_charges
   local seen = pack(counted_doubles[n], n, spread(left, 1, n)) .. waits .. own

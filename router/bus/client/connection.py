@@ -274,7 +274,7 @@ class Bus:
         kept for it.
 
         :raises InvalidInput: the options are wrong, such as a key that does not fit its certificate.
-        :raises BusError: the server refuses them, or is away; the old connection stays.
+        :raises BusError: the server refuses them, or is unavailable; the old connection stays.
         """
         arguments = connect_arguments(options)
         old = self._client

@@ -96,7 +96,7 @@ class ConsumerCheck:
                     fields = {"event": Event.BUS_ERROR, "unsaid": unsaid}
                     log.warning("cannot check %s: %s", self._spec.name, error, extra=fields)
                 received = -1
-            except Exception:  # after a bug, also in a callback, the checks must go on
+            except Exception:  # after a bug, also in a callback, the checks must continue
                 log.exception("check of %s failed", self._spec.name, extra={"event": Event.BUG})
                 received = -1
 

@@ -204,7 +204,7 @@ class PullLoop:
         except asyncio.CancelledError:
             _nak(batch, 0.0)
             raise
-        except Exception:  # the server delivers the messages again, and the loop goes on
+        except Exception:  # the server delivers the messages again, and the loop continues
             log.exception(
                 "batch of %s failed; the server delivers it again", self.spec.name, extra={"event": Event.BUG}
             )

@@ -1,1 +1,1 @@
-"""The fleet's streams and durable consumers: what they should be, what they are, and what they hold."""
+"""The fleet's streams and durable consumers: specifications, checks, and contents."""

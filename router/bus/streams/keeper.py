@@ -155,7 +155,7 @@ class StreamKeeper:
             try:
                 if self._bus.connected:
                     pause_s = await self._poll_or_report()
-            except Exception:  # after a bug, also in a callback, the checks must go on
+            except Exception:  # after a bug, also in a callback, the checks must continue
                 log.exception("check of the streams failed", extra={"event": Event.BUG})
             with suppress(TimeoutError):
                 # Not wait_for: before Python 3.12 it loses a cancellation that comes with the wake-up, and `stop`

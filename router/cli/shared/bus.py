@@ -50,7 +50,7 @@ async def ask_for_tenant(
     headers: Mapping[str, str] | None = None,
     timeout_s: float,
 ) -> "Answer":
-    """Ask on the subject that is bound to the tenant; on the open one if that is not permitted, or nobody serves it.
+    """Ask on the subject that is bound to the tenant, or on the open one if that is not permitted or not served.
 
     :raises PermissionRefused: neither is permitted; the message names both.
     :raises BusError: the fleet did not answer in time.

@@ -32,7 +32,7 @@ def tenant_name(name: str | None) -> str | None:
 
 
 def tenant_in_subjects(name: str | None) -> str | None:
-    """The same for a tenant whose name becomes part of a subject."""
+    """The callback of an option for a tenant whose name becomes part of a subject."""
     from router.wire.subjects import is_literal
 
     if tenant_name(name) is not None and not is_literal(str(name)):

@@ -6,7 +6,7 @@ from router.domain.access import Party
 
 
 class Needs(Struct, frozen=True):
-    """The least party under whose rights a command works, and the servers that it uses. None: it needs none."""
+    """The party with the least rights that a command needs, and the servers that it uses. None: it needs no rights."""
 
     party: Party | None = None
     redis: bool = False

@@ -198,7 +198,7 @@ async def _must_be_primary(client: Client, address: tuple[str, int]) -> None:
     try:
         facts = await client.call("INFO", "replication")
     except StoreForbidden:
-        return  # the first write tells
+        return  # the first write will show it
     if facts.get("role", "master") != "master":
         raise StoreUnavailable(f"Redis: {address[0]}:{address[1]}, which the sentinels name, is a replica")
 

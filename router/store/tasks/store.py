@@ -228,7 +228,7 @@ class RedisTasks:
         sizes = await read_each(self._nodes, [("HLEN", self._keys.outbox(p)) for p in range(self._keys.partitions)])
         damaged = [str(p) for p, n in enumerate(sizes) if isinstance(n, Unreadable)]
         if damaged and self._throttle.due(",".join(damaged)) is not None:
-            # Usage of these partitions stays unpublished until an operator repairs the keys; other partitions go on.
+            # Usage of these partitions stays unpublished until an operator repairs the keys; other partitions continue.
             fields = {"event": Event.STORE_ROW_FAULT, "partitions": ",".join(damaged)}
             log.error("the usage outbox of %d partitions is not a hash", len(damaged), extra=fields)
         return sum(n for n in sizes if not isinstance(n, Unreadable))

@@ -2,11 +2,11 @@
 
 - **Rate.** A read above the rate waits for its turn, at most `MAX_WAIT_S`; beyond that it is refused. So a client that
   polls in a loop is slowed down, and one that polls now and then never waits.
-- **Concurrency.** A few reads run at a time, further ones wait in order, a bounded number of them.
-- **Sharing.** Equal reads over all tenants share one answer, for `SHARED_S` from its beginning or for as long as it is
-  being read. Only equal roles share. A read of one tenant is never shared: a lever shows at once.
+- **Concurrency.** A few reads run at a time. A bounded number of further ones wait, in order.
+- **Sharing.** Equal reads over all tenants share one answer, for `SHARED_S` from its start or as long as it is being
+  read, within one role. A read of one tenant is never shared, so it shows a lever at once.
 
-Changes are not bounded here: a lever must work while somebody polls.
+Changes are not bounded here: a lever must work while clients poll.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ SHARED_S: Final = 1.0
 MAX_QUEUED: Final = 32
 MAX_SHARED: Final = 64
 BURST_S: Final = 0.25
-"""Reads of this time's share of the rate may come at once."""
+"""The burst: reads of so many seconds of the rate may come at once."""
 
 T = TypeVar("T")
 

@@ -73,7 +73,9 @@ class Overload:
         protobuf: bool,
         now: float,
     ) -> bool:
-        """Refuse a request that comes after a standstill or to a crowded pod, if it must be; False: go on with it."""
+        """Refuse a request that waited through a standstill, or is beyond its share of a crowded pod; False: continue
+        with it.
+        """
         admission = self._admission
         if now > self._standstill.alive_until:
             self._standstill.notice(now)
@@ -86,7 +88,7 @@ class Overload:
         return tenant_id is not None and self.refuse_over_share(tenant_id, reply, protobuf=protobuf)
 
     def refuse_over_share(self, tenant_id: str, reply: Reply | None, *, protobuf: bool) -> bool:
-        """Refuse a request to a crowded pod if its tenant has its share; False: go on with it."""
+        """Refuse a request to a crowded pod if its tenant has used up its share; False: continue with it."""
         loading = isinstance(self._policies.get(tenant_id), Loading)
         if self._admission.admits(LOADING if loading else tenant_id) or self._serves_one_tenant():
             return False

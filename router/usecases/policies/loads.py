@@ -27,7 +27,7 @@ LoadFuture = asyncio.Future[Loaded]
 class Loads:
     """The running loads by tenant, and the names that wait. For one event loop.
 
-    `load(tenant, cause)` reads one tenant. `on_done(tenant)` is called after each load, before its callers go on.
+    `load(tenant, cause)` reads one tenant. `on_done(tenant)` is called after each load, before its callers continue.
     """
 
     def __init__(self, load: Callable[[str, Cause], Awaitable[Loaded]], on_done: Callable[[str], None]) -> None:

@@ -6,6 +6,12 @@
 The first result of an attempt wins. This is also true after the task's end, if the task ended while it was unknown
 whether a worker had the assignment. A repeat changes nothing. A result of a superseded attempt or an ended task is
 late, and one that names another tenant's task is a violation. All are counted and audited under the task's own tenant.
+
+**Why two trips.** A result does not name the keys that settling changes. The record that is read first names tenant,
+policy and provider. The settling call compares the record again, so a change between the two trips settles nothing.
+
+**Why a result is acknowledged last.** If a pod dies before, the stream delivers the result again, and it settles the
+task or changes nothing. Usage and final result are in the store by then, so any pod publishes them.
 """
 
 import logging

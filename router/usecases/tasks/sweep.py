@@ -167,7 +167,7 @@ class Sweeper:
         return len(claimed.task_ids)
 
     async def _unended(self, record: TaskRecord, job: bytes | None, now_ms: int, due: _Due, *, set_back: bool) -> None:
-        """Go on with a task that has not ended, or sort it by what its missed deadline needs.
+        """Continue a task that has not ended, or sort it by what its missed deadline needs.
 
         A task that a worker may have, and whose deadline lies further ahead than it ever was: Redis' clock was set
         back. It is postponed by its own deadline once (`set_back`), and has missed it when it is due again.

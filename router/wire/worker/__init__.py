@@ -1,1 +1,1 @@
-"""What workers send and are sent: results, acks, heartbeats, the stored job."""
+"""Messages of workers, and the stored job: results, acks, heartbeats."""

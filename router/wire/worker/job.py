@@ -36,7 +36,7 @@ MAX_HEAD_BYTES = 64 * 1024
 DEFAULT_PRIORITY = "normal"
 
 # The beginning of a body whose request has no priority: each attempt then writes that of its decision in its place,
-# without decoding the payload. Pods of the version before this one pass the word on.
+# without decoding the payload. Pods of version 0.1.0 pass the word `normal` on.
 _NO_PRIORITY = b'{"version":"1","options":{"priority":"%b"' % DEFAULT_PRIORITY.encode()
 _OWN_PRIORITY = b'{"version":"1","options":{"priority":%d'
 _FORMAT = b"\x01"
@@ -161,12 +161,12 @@ def _head_of(r: DecideRequest, deadline_ms: int, timed: bool) -> _Head:
         metadata=r.metadata,
         idempotency_key=r.idempotency_key,
         message_id=r.message_id,
-        # Limits of the next attempts need the user, whatever the audit calls it.
+        # Limits of the next attempts need the user as sent, whatever name the audit stores.
         user_id=r.user_id if r.owner_id is None else r.owner_id,
         client_ip=r.client_ip,
         step=r.step,
         constraints=r.constraints,
-        # Pods of the version before this one read only a text.
+        # Pods of version 0.1.0 read only a text.
         options=r.options if r.options.priority is None else _with_text(r.options),
         correlation=r.correlation,
         assignment_subject=r.assignment_subject,

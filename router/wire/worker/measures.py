@@ -1,4 +1,4 @@
-"""What a result measured: latency, cost and tokens. An unusable value is dropped: it must not cost the result."""
+"""The measurements of a result: latency, cost and tokens. An unusable value is dropped, and the result still counts."""
 
 import re
 from typing import NamedTuple
@@ -34,7 +34,8 @@ def cost_of(value: JsonValue, dropped: Problems) -> int | None:
 def tokens_of(value: JsonValue, dropped: Problems) -> Tokens:
     """Read a number of tokens, or `{input, output, total}`.
 
-    Without a total, the total is the sum of what is there; a total that differs from the sum wins, with a warning.
+    Without a total, the total is the sum of the parts that are present. A total that differs from the sum wins, with a
+    warning.
     """
     if not isinstance(value, dict):
         return Tokens(_count(value, "tokens", dropped))

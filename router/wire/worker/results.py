@@ -1,6 +1,6 @@
 """Results and acks: bytes → `domain.tasks.result`.
 
-The work is done: only a defect that leaves open which task ended, and how, may cost the report.
+The work is done, so a report is refused only if a defect leaves open which task ended, or how.
 """
 
 from collections.abc import Mapping
@@ -67,7 +67,7 @@ def _result(
     status = enum_member(problems, "status", get("status"), ResultStatus, dropped)
     tenant_id = agreed_tenant(get("tenant_id"), headers, subject_tenant, problems)
     assignment_id = _id(problems, "assignment_id", get("assignment_id"))
-    # The first of these ids finds the task, so it must be exact; those after it are not looked at.
+    # The first of these ids finds the task, so it must be exact; the others are ignored.
     finding = problems if assignment_id is None else dropped
     decision_id = _id(finding, "decision_id", get("decision_id"))
     finding = finding if decision_id is None else dropped
@@ -112,7 +112,7 @@ def _result(
 
 
 def _step(doc: JsonObject, problems: Problems) -> Step | None:
-    """Read the step that the result belongs to from a context as the request had it; None: the result has none."""
+    """Read the step that the result belongs to from a context like the request's; None: the result has none."""
     context = doc.get("context")
     if type(context) is not dict or not names_step(context):
         return None
@@ -218,7 +218,7 @@ def _id(problems: Problems, path: str, value: JsonValue) -> bytes | None:
     raw_id = from_text(value) if type(value) is str else None
     if raw_id is None:
         message = "is not a UUID" if type(value) is str else f"is {named(value)}"
-        problems.add(path, message=message, hint="send the UUID as this router gave it")
+        problems.add(path, message=message, hint="send the UUID exactly as this router returned it")
     return raw_id
 
 
@@ -227,7 +227,7 @@ def _exact(problems: Problems, path: str, value: JsonValue, dropped: Problems) -
     checked = text(problems, path, value)
     if checked is None or HALF not in checked or not dropped.warnings:
         return checked
-    problems.add(path, message="has half a character", hint="send it as the request had it")
+    problems.add(path, message="has half a character", hint="send it exactly as in the request")
     return None
 
 

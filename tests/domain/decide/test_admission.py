@@ -77,7 +77,7 @@ TestMachine = Machine.TestCase
 TestMachine.settings = examples(60, stateful_step_count=30)
 
 
-@pytest.mark.parametrize("bound", [64, 1024, 5000])
+@pytest.mark.parametrize("bound", [64, 1024, pytest.param(5000, marks=pytest.mark.heavy)])
 @pytest.mark.parametrize("floods", [1, 2, 3, 7])
 def test_floods_share_and_leave_a_share_free(bound: int, floods: int) -> None:
     """After a while n floods hold bound ÷ (n + 1) each, or `MIN_SHARE`, whoever came first; a newcomer is admitted."""

@@ -106,6 +106,7 @@ def test_a_slow_provider_loses_its_traffic() -> None:
     assert firsts(best(*pool(100, 200)), snapshot(a=SLOW)) == {"b": 2_000}
 
 
+@pytest.mark.heavy
 def test_a_slow_provider_comes_back() -> None:
     """Without results its weight halves: after a hundredfold latency it has its half again within ten minutes."""
     policy = best(*pool(100, 100))

@@ -55,6 +55,7 @@ def test_the_order_of_the_document_does_not_matter() -> None:
     assert all(names(plan(ask(f"{i}"), policy)) == names(plan(ask(f"{i}"), turned)) for i in range(200))
 
 
+@pytest.mark.heavy
 def test_weights_hold_within_a_point() -> None:
     """Over 100,000 requests each provider's share is its weight's, within one percentage point."""
     weights = {"a": 50, "b": 30, "c": 15, "d": 5}
@@ -63,6 +64,7 @@ def test_weights_hold_within_a_point() -> None:
         assert abs(counts[name] / 1000 - weight) < 1
 
 
+@pytest.mark.heavy
 def test_removing_a_provider_moves_only_its_share() -> None:
     """Every request that was elsewhere stays there, and the removed share spreads over the others by their weights."""
     weights = {"a": 40, "b": 30, "c": 20, "d": 10}
@@ -255,6 +257,7 @@ def test_a_policy_without_sticky_sessions_has_no_empty_one() -> None:
     assert not has_empty_session(ask(context={"session_id": "null"}), stored(provider("a")))
 
 
+@pytest.mark.heavy
 def test_a_session_is_ordered_by_its_own_name() -> None:
     """All requests of a session prefer alike, so that it stays where it was when its pin is lost or cannot be read;
     sessions together hold the weights. Without pins (policy or gate) each request goes by its own id."""

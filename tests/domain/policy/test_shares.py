@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,6 +40,7 @@ def test_only_the_highest_priority_is_first() -> None:
     assert share_changes(None, Policy((provider("a", 1),), Selection.BEST_SCORE)) == ()
 
 
+@pytest.mark.heavy
 @examples(15)
 @given(st.tuples(*[st.integers(0, 100)] * 3), st.tuples(*[st.integers(0, 100)] * 3))
 def test_what_is_told_is_what_happens(before: tuple[int, ...], after: tuple[int, ...]) -> None:

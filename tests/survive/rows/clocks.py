@@ -66,7 +66,7 @@ ROWS = (
     Row(
         name="redis.clock_ahead",
         fault="Redis' clock 2 h ahead for 3 s, then right again",
-        promise="limits admit again within a window; what the step itself released is not taken back",
+        promise="limits admit again within a window; units that the step released stay released",
         see="when-redis-clock-steps",
         act=_ahead_and_back,
         exempt=_EXPIRED,
@@ -75,7 +75,7 @@ ROWS = (
     Row(
         name="redis.clock_back",
         fault="Redis' clock 2 h back for 5 s, then right again",
-        promise="limits admit again within a window; what the step itself released is not taken back",
+        promise="limits admit again within a window; units that the step released stay released",
         see="when-redis-clock-steps",
         act=_back,
         exempt=_EXPIRED,

@@ -59,7 +59,7 @@ ROWS = (
     ),
     Row(
         name="redis.disk_full_always",
-        fault="the disk of Redis full, `appendfsync always`: it ends itself",
+        fault="the disk of Redis full, `appendfsync always`: Redis stops",
         promise="`unavailable` until it is started again; nothing accepted is lost",
         see="routerstorefull",
         act=_redis,
@@ -68,7 +68,7 @@ ROWS = (
     Row(
         name="nats.disk_full",
         fault="the disk of NATS full; the server is started again when there is room",
-        promise="decisions go on; pushes are `unavailable`; nothing accepted is lost",
+        promise="decisions continue; pushed tasks are `unavailable`; nothing accepted is lost",
         see="routerpublishesfail",
         act=_nats,
         recover_s=15.0,

@@ -44,7 +44,7 @@ ROWS = (
     Row(
         name="files.cp_half_written",
         fault="the CP file half-written for 3 s",
-        promise="the last good value holds for the grace; nobody notices",
+        promise="the last good value holds for the grace time; no caller notices",
         see=_GATE,
         act=_half_written,
         served=1.0,
@@ -53,7 +53,7 @@ ROWS = (
     Row(
         name="files.cp_vanished",
         fault="the CP file gone for 3 s",
-        promise="the last good value holds for the grace; nobody notices",
+        promise="the last good value holds for the grace time; no caller notices",
         see=_GATE,
         act=_vanished,
         served=1.0,
@@ -61,7 +61,7 @@ ROWS = (
     Row(
         name="files.cp_older",
         fault="a CP file of CP1 for 3 s",
-        promise="obeyed at once: baseline, and pushes are `unauthorized`",
+        promise="in force at once: baseline, and pushed tasks are `unauthorized`",
         see=_GATE,
         act=_older,
         refused=AGAIN | {"unauthorized"},
@@ -69,7 +69,7 @@ ROWS = (
     Row(
         name="files.policy_broken",
         fault="a policy file half-written for 4 s",
-        promise="the last good policy holds; nobody notices",
+        promise="the last good policy holds; no caller notices",
         see="routerpolicyunreadable",
         act=_policy_broken,
         served=1.0,

@@ -83,7 +83,7 @@ ROWS = (
     Row(
         name="floods.tenant",
         fault="a tenant that asks for twice what the pods can decide",
-        promise="the others are not refused as overload",
+        promise="other tenants are not refused as overloaded",
         see="when-prometheus-alerts",
         act=_flood(Source.of_tenant("leased")),
         refused=frozenset({"unavailable"}),
@@ -93,7 +93,7 @@ ROWS = (
     Row(
         name="floods.strangers",
         fault="unknown tenants that ask for twice what the pods can decide",
-        promise="the others are not refused as overload",
+        promise="other tenants are not refused as overloaded",
         see="when-prometheus-alerts",
         act=_flood(Source.of_strangers()),
         refused=frozenset({"unavailable"}),
@@ -102,7 +102,7 @@ ROWS = (
     Row(
         name="floods.admin_polling",
         fault="60 clients poll the breakers of all tenants",
-        promise="decisions go on",
+        promise="decisions continue",
         see="pull-a-lever",
         act=_admin_polling,
         served=0.98,
@@ -110,7 +110,7 @@ ROWS = (
     Row(
         name="floods.wrong_tokens",
         fault="3,000 guessed admin tokens",
-        promise="refused, one log line a minute; nobody else notices",
+        promise="refused, with one log line a minute; other callers notice nothing",
         see="routeradmintokensguessed",
         act=_wrong_tokens,
         served=0.98,
@@ -118,7 +118,7 @@ ROWS = (
     Row(
         name="floods.garbage_requests",
         fault="5,000 requests of garbage",
-        promise="refused one by one; nobody else notices",
+        promise="refused one by one; other callers notice nothing",
         see="messages-with-defects",
         act=_garbage(DECIDE, 5_000),
         served=0.98,
@@ -127,7 +127,7 @@ ROWS = (
     Row(
         name="floods.garbage_results",
         fault="2,000 results of garbage",
-        promise="dead letters, bounded by rate; nobody else notices",
+        promise="dead letters, bounded by rate; other callers notice nothing",
         see="routerdeadletters",
         act=_garbage(RESULT, 2_000),
         served=0.98,
@@ -136,7 +136,7 @@ ROWS = (
     Row(
         name="floods.garbage_acks",
         fault="2,000 acks of garbage",
-        promise="dead letters, bounded by rate; nobody else notices",
+        promise="dead letters, bounded by rate; other callers notice nothing",
         see="routerdeadletters",
         act=_garbage(ACK, 2_000),
         served=0.98,

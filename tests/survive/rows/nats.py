@@ -99,7 +99,7 @@ ROWS = (
     Row(
         name="nats.frozen",
         fault="NATS frozen for 3 s",
-        promise="nothing comes or goes meanwhile; what was asked is answered afterwards, or asked again",
+        promise="no messages pass meanwhile; requests are answered afterwards, or repeated",
         see=_AWAY,
         act=_frozen,
         worst_s=5.0,
@@ -108,7 +108,7 @@ ROWS = (
     Row(
         name="nats.hole",
         fault="packets from NATS to pods vanish for 3 s",
-        promise="what was asked is answered afterwards, or asked again; nothing lost",
+        promise="requests are answered afterwards, or repeated; nothing is lost",
         see=_AWAY,
         act=_hole,
         worst_s=5.0,
@@ -116,7 +116,7 @@ ROWS = (
     Row(
         name="nats.cut",
         fault="every connection of pods cut in the middle of a message, 20 times",
-        promise="callers ask again; nothing lost, nothing twice",
+        promise="callers repeat their requests; nothing is lost or doubled",
         see=_AWAY,
         act=_cut,
         worst_s=3.0,
@@ -126,7 +126,7 @@ ROWS = (
     Row(
         name="nats.killed",
         fault="NATS killed",
-        promise="callers ask again; nothing lost, nothing twice",
+        promise="callers repeat their requests; nothing is lost or doubled",
         see=_AWAY,
         act=_killed(1),
         worst_s=3.0,
@@ -137,7 +137,7 @@ ROWS = (
     Row(
         name="nats.killed_20_times",
         fault="NATS killed 20 times",
-        promise="callers ask again; nothing lost, nothing twice",
+        promise="callers repeat their requests; nothing is lost or doubled",
         see=_AWAY,
         act=_killed(_TIMES),
         worst_s=3.0,
@@ -146,8 +146,8 @@ ROWS = (
     ),
     Row(
         name="nats.lame_duck",
-        fault="NATS (one server) leaves as a lame duck and comes back",
-        promise="requests that it took are answered; then nothing comes until it is back",
+        fault="NATS (one server) shuts down as a lame duck and comes back",
+        promise="requests that it received are answered; then no messages pass until it is back",
         see=_AWAY,
         act=_lame_duck,
         recover_s=10.0,
@@ -156,7 +156,7 @@ ROWS = (
     Row(
         name="nats.stream_deleted",
         fault="the stream ASSIGN deleted",
-        promise="decisions go on; one pod makes it again; tasks that were in it get their next attempt",
+        promise="decisions continue; a pod creates it again; its tasks get their next attempt",
         see="routerpublishesfail",
         act=_stream_deleted,
         recover_s=10.0,
@@ -165,23 +165,23 @@ ROWS = (
     Row(
         name="nats.consumers_deleted",
         fault="the durable consumers of acks and results deleted",
-        promise="decisions go on; pods make them again; nothing lost",
+        promise="decisions continue; pods create them again; nothing is lost",
         see="routerconsumerstalled",
         act=_consumers_deleted,
         recover_s=10.0,
     ),
     Row(
         name="nats.stream_full",
-        fault="ASSIGN takes nothing more for 4 s",
-        promise="decisions go on; pushes are `unavailable` until it takes them again",
+        fault="the stream ASSIGN stores nothing for 4 s",
+        promise="decisions continue; pushed tasks are `unavailable` until it stores messages again",
         see="routerpublishesfail",
         act=_stream_full,
         short=True,
     ),
     Row(
         name="nats.stream_taken",
-        fault="another stream takes the subject of acks for 4 s",
-        promise="decisions go on; nothing lost",
+        fault="another stream holds the subject of acks for 4 s",
+        promise="decisions continue; nothing is lost",
         see="routerstreamsdiffer",
         act=_stream_taken,
         recover_s=15.0,
@@ -189,7 +189,7 @@ ROWS = (
     Row(
         name="nats.slow_consumer",
         fault="a client subscribes to everything and never reads",
-        promise="nobody else notices",
+        promise="other callers notice nothing",
         see=_AWAY,
         act=_slow_consumer,
         served=1.0,

@@ -45,7 +45,7 @@ ROWS = (
     Row(
         name="nats.decide_forbidden",
         fault="pods may no longer subscribe to decide requests, until a reload",
-        promise="not ready, with the subject; within 15 s of the permission's return all is on again",
+        promise="not ready, with the subject as the reason; ready within 15 s of the permission's return",
         see="the-account-of-a-fleet-on-nats",
         act=_taken("none", DECIDE, DECIDE),
         recover_s=15.0,
@@ -55,7 +55,7 @@ ROWS = (
     Row(
         name="nats.results_forbidden",
         fault="pods may no longer acknowledge or pull results, until a reload",
-        promise="decisions go on; the part is off; within 15 s of the return all is on again; nothing lost",
+        promise="decisions continue; the part is off until 15 s after the permission's return; nothing is lost",
         see="routerpoddegraded",
         act=_taken("$JS.API.CONSUMER.MSG.NEXT.RESULT.>", "none", "results"),
         recover_s=16.0,

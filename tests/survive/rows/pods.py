@@ -145,7 +145,7 @@ ROWS = (
     Row(
         name="pod.killed",
         fault="a pod killed",
-        promise="callers of its requests ask again and get one decision each; the others serve",
+        promise="callers of its requests repeat them and get one decision each; the other pods serve",
         see=_UPGRADE,
         act=_killed,
         worst_s=1.5,
@@ -156,7 +156,7 @@ ROWS = (
     Row(
         name="pod.all_killed",
         fault="all pods killed at once",
-        promise="callers ask again; nothing accepted is lost, nothing twice",
+        promise="callers repeat their requests; nothing accepted is lost or doubled",
         see="routerfleetdown",
         act=_all_killed,
         worst_s=3.0,
@@ -166,7 +166,7 @@ ROWS = (
     Row(
         name="pod.terminated",
         fault="every pod in turn ended by SIGTERM and started again",
-        promise="every request is answered by whoever took it; nobody notices",
+        promise="each request is answered by the pod that received it; no caller notices",
         see=_UPGRADE,
         act=_terminated,
         served=0.98,
@@ -175,7 +175,7 @@ ROWS = (
     Row(
         name="pod.stood_still_5",
         fault="a pod stands still for 5 s (SIGSTOP)",
-        promise="what it holds is answered when it goes on, as overloaded where it is too old; nothing hangs",
+        promise="requests that it holds are answered when it continues, too old ones as overloaded; nothing hangs",
         see="routerloopblocked",
         act=_stood_still(5),
         worst_s=5.5,
@@ -184,7 +184,7 @@ ROWS = (
     Row(
         name="pod.blocked_1",
         fault="a pod's event loop stands still for 1 s",
-        promise="what it holds is answered when it goes on; nothing hangs",
+        promise="requests that it holds are answered when it continues; nothing hangs",
         see="routerloopblocked",
         act=_stood_still(1),
         worst_s=2.0,
@@ -192,7 +192,7 @@ ROWS = (
     Row(
         name="pod.idle_http",
         fault="1,000 idle and half-sent connections to a pod's HTTP port",
-        promise="probes are answered within a second; decisions go on",
+        promise="probes are answered within a second; decisions continue",
         see="the-http-port",
         act=_idle_connections,
         served=0.99,
@@ -201,7 +201,7 @@ ROWS = (
     Row(
         name="pod.rolled",
         fault="four pods replaced one at a time by a version with other scripts, and back",
-        promise="every request is answered by whoever took it; nobody notices",
+        promise="each request is answered by the pod that received it; no caller notices",
         see=_UPGRADE,
         act=_rolled,
         served=0.98,
@@ -210,7 +210,7 @@ ROWS = (
     Row(
         name="pod.clock_jumps",
         fault="a pod's clock jumps two hours ahead and back",
-        promise="nobody notices: every moment of a task is Redis' or the stream's",
+        promise="no caller notices: times of a task are those of Redis or the stream",
         see="look-at-it",
         act=_clock_jumps,
         served=0.98,
@@ -218,7 +218,7 @@ ROWS = (
     Row(
         name="pod.out_of_memory",
         fault="a pod at its memory limit, under requests of 900 KB, then killed",
-        promise="the others serve; callers of its requests ask again",
+        promise="the other pods serve; callers of its requests repeat them",
         see=_UPGRADE,
         act=_out_of_memory,
         hung=60,

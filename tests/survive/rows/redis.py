@@ -91,7 +91,7 @@ ROWS = (
     Row(
         name="redis.frozen",
         fault="Redis frozen for 3 s",
-        promise="`unavailable` within four store deadlines, then served again; nothing lost",
+        promise="`unavailable` within four store deadlines, then served again; nothing is lost",
         see=_AWAY,
         act=_frozen,
         short=True,
@@ -99,7 +99,7 @@ ROWS = (
     Row(
         name="redis.hole",
         fault="packets to Redis vanish for 3 s",
-        promise="`unavailable` within four store deadlines, then served again; nothing lost",
+        promise="`unavailable` within four store deadlines, then served again; nothing is lost",
         see=_AWAY,
         act=_hole,
     ),
@@ -121,7 +121,7 @@ ROWS = (
     ),
     Row(
         name="redis.slow_30",
-        fault="30 ms more to Redis and back each way",
+        fault="30 ms more to Redis in each direction",
         promise="served, with the latency of Redis",
         see="routerstoreslow",
         act=_slow(0.03),
@@ -129,7 +129,7 @@ ROWS = (
     ),
     Row(
         name="redis.slow_80",
-        fault="80 ms more each way",
+        fault="80 ms more in each direction",
         promise="served, with the latency of Redis",
         see="routerstoreslow",
         act=_slow(0.08),
@@ -137,8 +137,8 @@ ROWS = (
     ),
     Row(
         name="redis.slow_200",
-        fault="200 ms more each way, above the store's deadline",
-        promise="`unavailable` within four store deadlines; nothing lost, nothing twice",
+        fault="200 ms more in each direction, above the store's deadline",
+        promise="`unavailable` within four store deadlines; nothing is lost or doubled",
         see="routerstoreslow",
         act=_slow(0.2),
     ),
@@ -160,7 +160,7 @@ ROWS = (
     Row(
         name="redis.scripts_flushed",
         fault="FUNCTION FLUSH and SCRIPT FLUSH, five times",
-        promise="nobody notices: scripts are loaded again with the next call",
+        promise="no caller notices: the next call loads the scripts again",
         see=_AWAY,
         act=_flushed_scripts,
         served=1.0,
@@ -169,7 +169,7 @@ ROWS = (
     Row(
         name="redis.flushed",
         fault="FLUSHALL",
-        promise="policies are written again from their files within seconds; all else that it held is gone",
+        promise="policies are written again from their files within seconds; all other data is lost",
         see="routerstorereseeded",
         act=_flushed,
         refused=AGAIN | {"policy_not_found"},
@@ -179,7 +179,7 @@ ROWS = (
     Row(
         name="redis.restored",
         fault="Redis restored from a copy that is 3 s old",
-        promise="serves again; what was decided since is decided anew, and may be metered again",
+        promise="served again; later decisions are made again, and may be metered again",
         see="back-up-and-restore",
         act=_restored,
         exempt=EVERYTHING,
@@ -187,7 +187,7 @@ ROWS = (
     Row(
         name="redis.evicting",
         fault="the eviction policy changed to `allkeys-lru`",
-        promise="goes on, and says so",
+        promise="service continues, and `/readyz` reports the policy",
         see=_AWAY,
         act=_evicting,
         served=1.0,
@@ -195,7 +195,7 @@ ROWS = (
     Row(
         name="redis.config_refused",
         fault="pods replaced where Redis blocks CONFIG",
-        promise="nobody notices: nothing needs CONFIG",
+        promise="no caller notices: nothing needs CONFIG",
         see="run-a-pod",
         act=_pods_replaced,
         served=0.98,

@@ -99,7 +99,7 @@ ROWS = (
     Row(
         name="redis.sentinel",
         fault="the same without waiting for replicas",
-        promise="`unavailable` until the sentinels have switched; what no replica had is decided anew",
+        promise="`unavailable` until the sentinels have switched; decisions that no replica had are made again",
         see=_SEE,
         act=_killed,
         exempt=EVERYTHING,

@@ -70,6 +70,7 @@ async def test_what_is_cached_says_only_briefly_what_is_not_there(world: World) 
     assert not world.cache.may_be_outdated("nobody")
 
 
+@pytest.mark.heavy
 async def test_names_that_do_not_exist_are_bounded(world: World) -> None:
     """Inventing tenants does not make the pod remember them all."""
     for n in range(MAX_ABSENT + 10):

@@ -19,6 +19,8 @@ from router.usecases.policies.size import size_of
 from router.wire.policies import decode
 from tests.usecases.fakes.policies import HeardCache
 
+pytestmark = pytest.mark.heavy
+
 KB = 1000
 
 

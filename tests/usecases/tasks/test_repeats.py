@@ -17,6 +17,8 @@ from tests.usecases.fakes.bus import Message
 from tests.usecases.fakes.settling import INBOX, TENANT, Died, Fate, Hands, World, result
 
 AGAIN = "_INBOX.again"
+NOTHING_S = 0.02
+"""How long a test waits to see that nothing happens."""
 SMALL, LARGEST = {"text": "done"}, "x" * 4_094
 MARKS = {"output_dropped": True, "truncated": True}
 
@@ -229,7 +231,7 @@ async def test_a_repeat_of_a_running_task_waits_for_its_end(world: Callable[[], 
     task = await pushed(here)
     hands = here.hands(Fate())
     await repeat(here, hands)
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(NOTHING_S)
     assert here.repeated == []
     await ended(here, task, output=SMALL)
 
