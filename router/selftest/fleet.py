@@ -100,7 +100,7 @@ class FleetChecks:
         return f"{LIMIT} of {ASKED} requests admitted, as the limit says, by {_names(self._seen)}"
 
     async def several_pods(self) -> str:
-        """At least two pods answer, and each knows the other's decisions."""
+        """At least two pods answer, and one of them knows a decision of another."""
         if self._pods < 2:
             raise NotChecked("one replica: nothing to share a counter with")
         if not self._admitted:

@@ -43,7 +43,7 @@ class Load(Struct, frozen=True):
 def pressure(load: Load, thresholds: Thresholds = _DEFAULT) -> Pressure:
     """Return active at a threshold or after a refusal, warning from 80 % of one; else inactive.
 
-    Without all three values the level is unknown, unless one of them alone reaches a threshold.
+    Without all three values the level is unknown, unless the known ones already mean active or warning.
     """
     if load.shed:
         return Pressure.ACTIVE

@@ -3,7 +3,7 @@
 Acts of viewers only read. They are bounded, and equal reads over all tenants share one answer (`usecases.admin.reads`).
 
 Acts answer from shared state, so every pod gives the same answer. Read access: if ROUTER_ADMIN_NATS_READ is `open`, the
-acts that may be open need no token. Every other act needs a token, of any role that includes `viewer`.
+acts that may be open need no token. Every other act that reads needs a token, of any role.
 """
 
 import logging

@@ -21,7 +21,7 @@ from router.usecases.decide.open_request import OpenRequest
 class PolicyWait:
     """Holds requests until the load of their policies ends.
 
-    `decide` goes on with a request, `finish` answers it, `bug` answers it after an exception.
+    `decide` continues with a request, `finish` answers it, `bug` answers it after an exception.
     """
 
     def __init__(

@@ -109,7 +109,7 @@ ROWS = (
     Row(
         name="redis.cluster_resharded",
         fault="slots of a Redis Cluster moved to other nodes, those of all tenants among them",
-        promise="some requests are `unavailable` while their slot moves; nothing lost, nothing twice",
+        promise="some requests are `unavailable` while their slot moves; nothing is lost or doubled",
         see=_SEE,
         act=_resharded,
         refused=AGAIN,

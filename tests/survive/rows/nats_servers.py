@@ -43,7 +43,7 @@ ROWS = (
     Row(
         name="nats.leader_lost",
         fault="of three NATS servers the one that leads the streams killed; it comes back 8 s later",
-        promise="decisions go on; pushes are `unavailable` until there is a leader; nothing lost, nothing twice",
+        promise="decisions continue; pushed tasks are `unavailable` until a leader is elected; nothing lost or doubled",
         see="routerpublishesfail",
         act=_leader_lost,
         worst_s=6.0,
@@ -54,7 +54,7 @@ ROWS = (
     Row(
         name="nats.stream_file_lost",
         fault="NATS killed, and started without the messages of ASSIGN on its disk",
-        promise="tasks that were in it get their next attempt; nothing else is lost, nothing twice",
+        promise="its tasks get their next attempt; nothing else is lost, and nothing is doubled",
         see="the-account-of-a-fleet-on-nats",
         act=_file_lost,
         worst_s=3.0,

@@ -1,4 +1,4 @@
-"""TLS to NATS that is taken away: no pod goes on in clear text, and nobody learns a login."""
+"""NATS stops offering TLS: no pod continues in clear text, and no login is sent."""
 
 import asyncio
 from pathlib import Path
@@ -88,7 +88,7 @@ ROWS = (
     Row(
         name="nats.tls_stripped",
         fault="somebody in between takes TLS to NATS away",
-        promise="no pod sends a byte without TLS; nothing comes until TLS is back; nothing lost, nothing twice",
+        promise="no pod sends a byte without TLS; no messages pass until TLS is back; nothing is lost or doubled",
         see=_SEE,
         act=_in_between,
         hung=20,
@@ -98,7 +98,7 @@ ROWS = (
     Row(
         name="nats.tls_lost",
         fault="NATS started again without TLS, and later with it",
-        promise="no pod connects without TLS; nothing comes until TLS is back; nothing lost, nothing twice",
+        promise="no pod connects without TLS; no messages pass until TLS is back; nothing is lost or doubled",
         see=_SEE,
         act=_server_without,
         hung=50,

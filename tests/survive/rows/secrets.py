@@ -124,7 +124,7 @@ ROWS = (
     Row(
         name="files.secrets_rotated",
         fault="the password of Redis and the nkey of NATS replaced: added, mounted, the old ones removed",
-        promise="used without a restart; nobody notices",
+        promise="used without a restart; no caller notices",
         see=_SEE,
         act=_as_documented,
         served=1.0,
@@ -133,7 +133,7 @@ ROWS = (
     Row(
         name="redis.password_changed",
         fault="the password of Redis changed in the server only; the mounted file follows 3 s later",
-        promise="`unavailable` until the file has it; no restart; nothing lost, nothing twice",
+        promise="`unavailable` until the file has it; no restart; nothing is lost or doubled",
         see=_SEE,
         act=_redis_first,
         recover_s=15.0,
@@ -142,7 +142,7 @@ ROWS = (
     Row(
         name="nats.password_changed",
         fault="the password of NATS changed in the server only; the mounted file follows 3 s later",
-        promise="no pod hears anything until the file has it; no restart; nothing lost, nothing twice",
+        promise="pods receive nothing until the file has it; no restart; nothing is lost or doubled",
         see=_SEE,
         act=_nats_first,
         hung=20,
