@@ -32,10 +32,10 @@ def check(
     if json:
         print_json(report)
     else:
-        for one in report:
-            _print(one)
+        for checked in report:
+            _print(checked)
     kinds = ("errors", "warnings") if strict else ("errors",)
-    raise typer.Exit(Exit.NEGATIVE if any(one[kind] for one in report for kind in kinds) else Exit.OK)
+    raise typer.Exit(Exit.NEGATIVE if any(checked[kind] for checked in report for kind in kinds) else Exit.OK)
 
 
 def schema() -> None:

@@ -96,9 +96,9 @@ def may_reach_own(prefix: str) -> bool:
     return is_own(prefix[:-1]) or any(own.startswith(prefix) for own in _OWN)
 
 
-def overlap(one: str, other: str) -> bool:
+def overlap(prefix: str, other: str) -> bool:
     """Whether a subject may begin with both prefixes."""
-    return one.startswith(other) or other.startswith(one)
+    return prefix.startswith(other) or other.startswith(prefix)
 
 
 def is_work_subject(subject: str) -> bool:
