@@ -106,7 +106,7 @@ def _remembered(data: bytes) -> None:
 def _entry(data: bytes) -> None:
     audit.entry("acme", (b"1700000000000-0", {b"r": data}))
     if data[1:2] == bytes((Action.DECISION_MADE,)):
-        audit.made_record(data)
+        audit.decision_record(data)
 
 
 def _json(*documents: object) -> tuple[bytes, ...]:
