@@ -11,13 +11,13 @@ from tests.chaos.bars import Bar, Store, drained, measured
 from tests.chaos.load import Asked
 from tests.chaos.world import World
 from tests.fleet.harness import Fleet, Pod, until
-from tests.survive.judge import LATE_TIMES, judge
+from tests.survive.judge import SHORT_OF_CPU_S, judge, wider_s
 from tests.survive.load import BOUND, BOUNDED, OK, TENANTS, WINDOW_MS, SteadyLoad
 from tests.survive.row import EVERYTHING, CannotRun, Outcome, Row
 
-WARM_UP_S = 1.5
 CALM_S = 1.5
 """The fleet has recovered when for so long every request was served."""
+CALM_BEFORE_S = 15.0
 DRAIN_S = 60.0
 _LOST = frozenset(
     {
@@ -78,7 +78,7 @@ class Arena:
     @property
     def slack_s(self) -> float:
         """What a bound of time is wider by, because the machine is short of CPU."""
-        return LATE_TIMES * self.load.late_s(self._began)
+        return wider_s(self.load.late_s(self._began))
 
     def check(self, what: str, held: object) -> None:
         """A promise of this row beside the bounds."""
@@ -129,7 +129,10 @@ async def run(row: Row, folder: Path, rate: float) -> Outcome:
 
 async def _course(row: Row, ground: Arena, outcome: Outcome) -> None:
     loop = asyncio.get_running_loop()
-    await asyncio.sleep(WARM_UP_S)
+    started = loop.time()
+    outcome.was_calm = await _until_calm(ground.load, started, CALM_BEFORE_S) is not None
+    in_time = ground.load.late_s(started) < SHORT_OF_CPU_S
+    ground.check(f"every request is served for {CALM_S:g} s before the fault", outcome.was_calm or not in_time)
     began = loop.time()
     await row.act(ground)
     ended = loop.time()
@@ -155,7 +158,7 @@ async def _until_calm(load: SteadyLoad, since: float, within_s: float) -> float 
     """The moment since which every request was served for `CALM_S`; None: there was none."""
     loop = asyncio.get_running_loop()
     give_up = loop.time() + within_s
-    while loop.time() < give_up:
+    while loop.time() < give_up + wider_s(load.late_s(since)):
         await asyncio.sleep(0.1)
         calm_from = max(since, loop.time() - CALM_S)
         late = any(a.ended >= calm_from and a.outcome != OK for a in load.asks[-2_000:])

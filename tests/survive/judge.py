@@ -5,12 +5,20 @@ from collections import Counter
 from tests.survive.load import CUT, HUNG, NO_POD, OK, SteadyLoad
 from tests.survive.row import Outcome, Row
 
-LATE_TIMES = 10
-"""A request waits for CPU several times on its way, so bounds of time are wider by so many times the lateness of the
-load's own timer. A machine with CPU to spare is 5 to 20 ms late."""
+LATE_TIMES = 20
+_ON_TIME_S = 0.02
+"""The timer of a load on a machine with CPU to spare is 5 to 20 ms late."""
 SHORT_OF_CPU_S = 0.1
 _IN_TIME_S = 0.05
 """Beyond that, deadlines of the store are missed for want of CPU, and fewer requests are served at once."""
+
+
+def wider_s(late_s: float) -> float:
+    """By how much bounds of time are wider where the load's own timer is so late.
+
+    A request waits for CPU at every server and process on its way, and one that misses a deadline is asked again.
+    """
+    return LATE_TIMES * max(0.0, late_s - _ON_TIME_S)
 
 
 def judge(
@@ -37,14 +45,16 @@ def judge(
     outcome.late_s = load.late_s(began)
     if calm_at is not None and outcome.late_s >= SHORT_OF_CPU_S:
         outcome.recover_s = min(outcome.recover_s, calm_at - ended)
-    wider_s = LATE_TIMES * outcome.late_s
+    wider = wider_s(outcome.late_s)
     share = row.served - 2 * max(0.0, outcome.late_s - _IN_TIME_S)
-    bounds = {
-        f"no request hangs ({outcome.hung}, at most {row.hung})": outcome.hung <= row.hung * (1 + wider_s),
-        f"every answer within {row.worst_s:g} s ({outcome.worst_s:.2f})": outcome.worst_s <= row.worst_s + wider_s,
-        f"recovered within {row.recover_s:g} s ({outcome.recover_s:.1f})": outcome.recover_s <= row.recover_s + wider_s,
-        f"{row.served:.0%} served at once ({served} of {len(asks)})": served >= share * len(asks),
-    }
+    bounds = {f"no request hangs ({outcome.hung}, at most {row.hung})": outcome.hung <= row.hung * (1 + wider)}
+    if outcome.was_calm:
+        worst, recovered = outcome.worst_s <= row.worst_s + wider, outcome.recover_s <= row.recover_s + wider
+        bounds |= {
+            f"every answer within {row.worst_s:g} s ({outcome.worst_s:.2f})": worst,
+            f"recovered within {row.recover_s:g} s ({outcome.recover_s:.1f})": recovered,
+            f"{row.served:.0%} served at once ({served} of {len(asks)})": served >= share * len(asks),
+        }
     outcome.missed += [what for what, held in bounds.items() if not held]
     other = outcome.refused.keys() - row.refused - {NO_POD}
     outcome.missed += [f"refused with {code}, which is not promised" for code in sorted(other)]

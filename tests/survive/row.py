@@ -95,6 +95,8 @@ class Outcome(Struct, kw_only=True):
     recover_s: float = 0.0
     late_s: float = 0.0
     """By how much the load's own timer was late at worst: so much the machine was short of CPU."""
+    was_calm: bool = True
+    """Whether every request was served before the fault; if not, for want of CPU, bounds of time say nothing."""
     seconds: float = 0.0
     missed: list[str] = []
     told: list[str] = []

@@ -25,6 +25,8 @@ def line(outcome: Outcome) -> str:
     )
     if outcome.late_s >= SHORT_OF_CPU_S:
         text += f"; the load's own timer was up to {outcome.late_s * 1000:.0f} ms late"
+    if not outcome.was_calm:
+        text += "; requests were refused before the fault, too: time is not judged"
     return "\n".join([text, *(f"    missed: {what}" for what in outcome.missed), *(f"    {t}" for t in outcome.told)])
 
 

@@ -150,6 +150,16 @@ def test_a_machine_without_cpu_widens_only_bounds_of_time() -> None:
     assert "timer was up to 500 ms late" in line(_judged(ROW, slow, late_s=0.5))
 
 
+def test_time_is_not_judged_where_requests_were_refused_before_the_fault() -> None:
+    """The row says so. What hangs, and codes that are not promised, are missed all the same."""
+    load = SteadyLoad(None, 1)  # type: ignore[arg-type]
+    load.asks = [Ask(1.0, 9.0, OK), Ask(40.0, 41.0, "unavailable"), Ask(1.0, 7.0, HUNG), Ask(1.0, 1.1, "internal")]
+    outcome = Outcome(row=ROW, was_calm=False)
+    judge(ROW, load, outcome, began=0.0, ended=10.0)
+    assert [m[:12] for m in outcome.missed] == ["no request h", "refused with"]
+    assert "time is not judged" in line(outcome)
+
+
 @pytest.mark.parametrize(("late_s", "recovered"), [(0.0, 50.0), (0.02, 50.0), (0.5, 2.0)])
 def test_a_deadline_missed_for_want_of_cpu_is_no_late_recovery(late_s: float, recovered: float) -> None:
     """It may come at any time. The fleet has recovered once it was calm; with CPU to spare nothing may come later."""

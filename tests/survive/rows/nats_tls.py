@@ -9,6 +9,7 @@ from tests.chaos.world import World
 from tests.fleet.harness import until
 from tests.servers import NatsProcess, to_its_end
 from tests.survive.arena import Arena
+from tests.survive.load import PATIENCE_S
 from tests.survive.row import Row, Setup
 
 _SEE = "the-account-of-a-fleet-on-nats"
@@ -88,9 +89,10 @@ ROWS = (
     Row(
         name="nats.tls_stripped",
         fault="somebody in between takes TLS to NATS away",
-        promise="no pod sends a byte without TLS; no messages pass until TLS is back; nothing is lost or doubled",
+        promise="no pod sends a byte without TLS; what was asked is answered when TLS is back, or asked again",
         see=_SEE,
         act=_in_between,
+        worst_s=PATIENCE_S,
         hung=20,
         recover_s=15.0,
         setup=_SETUP,
@@ -98,9 +100,10 @@ ROWS = (
     Row(
         name="nats.tls_lost",
         fault="NATS started again without TLS, and later with it",
-        promise="no pod connects without TLS; no messages pass until TLS is back; nothing is lost or doubled",
+        promise="no pod connects without TLS; what was asked is answered when TLS is back, or asked again",
         see=_SEE,
         act=_server_without,
+        worst_s=PATIENCE_S,
         hung=50,
         recover_s=15.0,
         setup=_SETUP,

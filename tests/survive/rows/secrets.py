@@ -11,6 +11,7 @@ from tests.mounts import mounted
 from tests.nats_jwt import pair
 from tests.servers import NatsProcess, ValkeyProcess
 from tests.survive.arena import Arena
+from tests.survive.load import PATIENCE_S
 from tests.survive.row import ALWAYS, Row, Setup
 
 _SEE = "rotate-secrets"
@@ -145,6 +146,7 @@ ROWS = (
         promise="pods receive nothing until the file has it; no restart; nothing is lost or doubled",
         see=_SEE,
         act=_nats_first,
+        worst_s=PATIENCE_S,
         hung=20,
         recover_s=15.0,
         setup=Setup(nats=lambda folder: NatsProcess(folder, extra=_password(_OLD)), servers_env=_nats_login),
