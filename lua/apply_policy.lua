@@ -10,7 +10,7 @@
 --   expect    -1: any; 0: only when absent; n: only when its revision is n
 --   hash      8 bytes of the document's hash
 --   random    4 fresh random bytes
---   most      maximum number of a tenant's policies
+--   max_policies  maximum number of a tenant's policies
 --   document  canonical JSON
 --   action    number of the audit action
 --   features  msgpack of the record (domain.audit.records.ActFeatures)
@@ -32,7 +32,7 @@
 --- @include admin_record
 --- @include policy_history
 local id, expect, hash, random = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local most, document = tonumber(ARGV[5]), ARGV[6]
+local max_policies, document = tonumber(ARGV[5]), ARGV[6]
 local action, features, keep_ms = tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9])
 local tenant, why, entries = tonumber(ARGV[10]), ARGV[11], tonumber(ARGV[12])
 local revision, rest = head_revision(KEYS[1])
@@ -41,7 +41,7 @@ if expect >= 0 and expect ~= current then return { 1, current } end
 if tenant >= 0 and tenant ~= revision then return { 3, revision } end
 if current == 0 then
   local count = redis.call('HLEN', KEYS[2])
-  if count >= most then return { 2, count } end
+  if count >= max_policies then return { 2, count } end
 end
 local newest = newest_entry(KEYS[4])
 local now, now_us = server_time()

@@ -5,7 +5,7 @@
 --   retain          <schema>:{p}:~:retain               … or tenants whose audit log is to be trimmed
 -- ARGV
 --   lease_ms        how long the claim keeps other pods away
---   most            members to claim, over all KEYS
+--   max_members     members to claim, over all KEYS
 --   ahead_ms        claim members that are due later than this, too: no delay is so long; 0: do not search
 -- RETURNS
 --   0 claimed       then the Redis time in ms, how many KEYS are damaged and the index of each, then for each member:

@@ -5,7 +5,7 @@
 -- ARGV
 --   action    number of the audit action
 --   features  msgpack of the record (domain.audit.records.ActFeatures)
---   most      records kept
+--   max_records  records kept
 --   keep_ms   minimum life of the log, ms
 -- RETURNS
 --   0 recorded    nothing more

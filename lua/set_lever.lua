@@ -6,7 +6,7 @@
 -- ARGV
 --   lever     8 bytes of the provider's entry, one byte of verdict: 6 drained, 7 forced open
 --   on        1: pull it, 0: release it
---   most      maximum number of a tenant's levers
+--   max_levers  maximum number of a tenant's levers
 --   random    4 bytes, the stamp's random half
 --   action    number of the audit action
 --   features  msgpack of the record (domain.audit.records.ActFeatures)
@@ -22,12 +22,12 @@
 --- @include clock
 --- @include levers
 --- @include admin_record
-local lever, on, most = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3])
+local lever, on, max_levers = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3])
 local revision, off, levers = head_open(KEYS[1])
 if not revision then return { 2 } end
 local at = lever_at(levers, lever)
 if on == (at ~= nil) then return { 1 } end
-if on and #levers >= most then return { 3, #levers } end
+if on and #levers >= max_levers then return { 3, #levers } end
 local now, now_us = server_time()
 admin_record(KEYS[2], tonumber(ARGV[5]), now, now_us, 0, 0, ARGV[6], tonumber(ARGV[7]))
 if on then

@@ -8,9 +8,9 @@
 --   tenant          its name, as it is in the set
 --   age_ms          older entries go
 --   max_len         the bound that writers keep
---   most            entries to cut in one call, about
+--   max_cut         entries to cut in one call, about
 --   ttl_ms          life time of the marks, and of a log that has none
---   look_ms         the tenant is due again after so long at the latest …
+--   check_ms        the tenant is due again after so long at the latest …
 --   full_ms         … and after so long when the log is at its bound
 --   keep_unread     1: entries that the export has not read are kept
 -- RETURNS
@@ -19,11 +19,11 @@
 --                   the bound
 --   1 gone          there is no log; the set has forgotten the tenant
 -- GUARANTEES
---   A call cuts at most about `most` entries; the rest is due at once. Runs when Redis is out of memory, because
+--   A call cuts at most about `max_cut` entries; the rest is due at once. Runs when Redis is out of memory, because
 --   cutting frees it. What was cut inside its age is exact, except for entries cut before the first call.
 --- @include clock
-local tenant, age, max_len, most, ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
-local look, full_look, keep_unread = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8] == '1'
+local tenant, age, max_len, max_cut, ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local check, full_check, keep_unread = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8] == '1'
 local call = redis.call
 
 if call('EXISTS', KEYS[1]) == 0 then
@@ -70,14 +70,14 @@ if oldest > 0 and oldest < now - age then
     local ms, seq = exported:match('^(%d+)-(%d+)$')
     keep_from = ms .. '-' .. number(tonumber(seq) + 1)
   end
-  cut = call('XTRIM', KEYS[1], 'MINID', '~', keep_from, 'LIMIT', most)
-  if cut < most / 2 then cut = cut + call('XTRIM', KEYS[1], 'MINID', keep_from) end
+  cut = call('XTRIM', KEYS[1], 'MINID', '~', keep_from, 'LIMIT', max_cut)
+  if cut < max_cut / 2 then cut = cut + call('XTRIM', KEYS[1], 'MINID', keep_from) end
   local rest = call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
   oldest = rest and ms_of(rest[1]) or 0
 end
 
-local due = now + (full and full_look or look)
-if cut >= most / 2 then
+local due = now + (full and full_check or check)
+if cut >= max_cut / 2 then
   due = now
 elseif oldest > 0 and oldest + age > now then
   due = math.min(due, oldest + age + 1)

@@ -268,6 +268,11 @@ class NatsProcess(ServerProcess):
         name = f"router-{party}" if isinstance(party, Party) else party
         return f"nats://{name}:{PASSWORD}@127.0.0.1:{self.port}"
 
+    @property
+    def granted(self) -> bool:
+        """Whether it has users already, which another grant would replace."""
+        return bool(self._granted)
+
     def grant(self, env: Mapping[str, str], more: str = "") -> None:
         """From the next start on, the server has the users that `router acl nats` prints with these settings, `nobody`
         without rights, and `more`.

@@ -73,7 +73,7 @@ class CacheEvents:
     def failed(self, tenant_id: str, why: str) -> None:
         """A load failed."""
 
-    def kept(self, tenant_id: str, revision: int | None) -> None:
+    def cached(self, tenant_id: str, revision: int | None) -> None:
         """A tenant is cached."""
 
     def head_missing(self, tenant_id: str) -> None:

@@ -78,8 +78,8 @@ class Boot:
                     await step()
                 except (StoreError, BusError) as fault:
                     self._parts.platform.readiness.not_ok(condition, str(fault))
-                    if (unsaid := throttle.due(str(fault))) is not None:
-                        fields = {"event": Event.POD_NOT_READY, "unsaid": unsaid}
+                    if (suppressed := throttle.due(str(fault))) is not None:
+                        fields = {"event": Event.POD_NOT_READY, "unsaid": suppressed}
                         log.warning("not ready: %s", fault, extra=fields)
                     raise
         self._parts.platform.readiness.ok(condition)

@@ -41,7 +41,7 @@ class DecideParts:
             policies.cache,
             t,
             settings.on_store_error,
-            on_degraded=audit.deferred.made,
+            on_degraded=audit.deferred.add,
             on_unrecorded=audit.unrecorded.refused,
             on_replay=tasks.repeats.replayed,
             audit_lines=platform.audit_lines,

@@ -92,8 +92,8 @@ class Rotation:
                 log.info("changed secrets are in use: %s", part, extra={"event": Event.SECRETS_ROTATED, "part": part})
 
     def _failed(self, part: str, why: str) -> None:
-        if (unsaid := self._throttle.due(f"{part} {why}")) is not None:
-            fields = {"event": Event.SECRETS_REFUSED, "part": part, "unsaid": unsaid}
+        if (suppressed := self._throttle.due(f"{part} {why}")) is not None:
+            fields = {"event": Event.SECRETS_REFUSED, "part": part, "unsaid": suppressed}
             log.error("changed secrets of %s cannot be used, the old ones stay: %s", part, why, extra=fields)
 
 

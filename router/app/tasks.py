@@ -182,7 +182,7 @@ class TaskParts:
     def _loop(self, name: str, spec: ConsumerSpec, handle: Handle, subject: str, dead_letters: DeadLetters) -> PullLoop:
         platform = self._platform
         budget = FailureBudget(platform.store.failures, f"{subject} bug", platform.settings.dead_letter_after)
-        guarded = PoisonGuard(handle, subject, dead_letters, budget=budget, away=self._store_unavailable)
+        guarded = PoisonGuard(handle, subject, dead_letters, budget=budget, on_unavailable=self._store_unavailable)
         on_stall = partial(platform.alerts.occurred, Condition.CONSUMER_STALLED, name)
         loop = PullLoop(platform.bus, platform.streams, spec, guarded, on_stall=on_stall)
         platform.telemetry.redeliveries.read_from(lambda: loop.redelivered, name)

@@ -28,7 +28,7 @@ def main() -> None:
         _must_be_text(sys.argv[1:])
         sys.exit(build()(prog_name="router", standalone_mode=False))
     except typer.TyperException as wrong:
-        _tell_usage(wrong)
+        _print_usage(wrong)
         sys.exit(Exit.USAGE)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(Exit.INTERRUPTED)
@@ -57,7 +57,7 @@ def _must_be_text(arguments: list[str]) -> None:
             raise typer.BadParameter(f"{argument!r} is not UTF-8") from e
 
 
-def _tell_usage(wrong: typer.TyperException) -> None:
+def _print_usage(wrong: typer.TyperException) -> None:
     """Print one line; nothing if a command group has just shown its help."""
     context = getattr(wrong, "ctx", None)
     text = wrong.format_message().strip().rstrip(".")

@@ -30,13 +30,9 @@ def redis(party: PartyOption = None, json: JsonOption = False) -> None:
     settings = load()
     server = redis_server(settings)
     rules = {p: acl_rules(p, server) for p in party or Party}
+    _print_users(rules, json=json)
     if json:
-        print_json({p.value: of_party for p, of_party in rules.items()})
         return
-    for p, of_party in rules.items():
-        note(f"{p}: {HOLDS[p]}" + ("" if of_party else "; needs nothing in Redis"))
-        if of_party:
-            print_line(f"user router-{p} on >{PLACEHOLDER} {of_party}")
     if settings.redis_sentinels and party is None:
         note("sentinel: the sentinels themselves (sentinel auth-user); replica: the replicas (masteruser)")
         print_line(f"user router-sentinel on >{PLACEHOLDER} {' '.join(SENTINEL_IN_REDIS.split())}")
@@ -51,13 +47,7 @@ def sentinel(party: PartyOption = None, json: JsonOption = False) -> None:
     from router.store.servers.rights import Server, acl_rules, sentinel_rules
 
     rules = {p: sentinel_rules() if acl_rules(p, Server()) else "" for p in party or Party}
-    if json:
-        print_json({p.value: of_party for p, of_party in rules.items()})
-        return
-    for p, of_party in rules.items():
-        note(f"{p}: {HOLDS[p]}" + ("" if of_party else "; needs nothing in Redis"))
-        if of_party:
-            print_line(f"user router-{p} on >{PLACEHOLDER} {of_party}")
+    _print_users(rules, json=json)
 
 
 @app.command()
@@ -102,3 +92,13 @@ def nats(
     if tenant is not None and consumer == "workers" and Party.WORKER in (party or Party):
         note("the consumer `workers` delivers the assignments of every tenant: name one of the tenant with --consumer")
     print_line(authorization(users))
+
+
+def _print_users(rules: dict[Party, str], *, json: bool) -> None:
+    if json:
+        print_json({p.value: of_party for p, of_party in rules.items()})
+        return
+    for p, of_party in rules.items():
+        note(f"{p}: {HOLDS[p]}" + ("" if of_party else "; needs nothing in Redis"))
+        if of_party:
+            print_line(f"user router-{p} on >{PLACEHOLDER} {of_party}")

@@ -20,7 +20,7 @@ app = typer.Typer(help="Read a tenant's audit log.", no_args_is_help=True)
 
 
 RESOURCE_TYPES = ("request", "assignment", "policy", "provider", "tenant", "gate")
-LOOK_S = 0.5
+POLL_S = 0.5
 TAIL_MAX = 500
 
 LinesOption = Annotated[int, typer.Option("--lines", "-n", min=1, max=TAIL_MAX, help="How many of the newest.")]
@@ -150,7 +150,7 @@ async def _tail(settings: "Settings", tenant: str, lines: int, *, follow: bool, 
             if not follow:
                 return bool(page)
             if not page:
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(POLL_S)
             page = await log.after(tenant, last, maximum=TAIL_MAX)
 
 

@@ -6,17 +6,19 @@ from router.cli import (
     acl,
     alerts,
     audit,
+    breaker,
     config,
     decide,
     dlq,
     explain,
     gate,
-    levers,
+    idempotency,
     local,
     policy,
+    provider,
     selftest,
     serve,
-    tenants,
+    tenant,
     usage,
     worker,
 )
@@ -40,10 +42,10 @@ def build() -> typer.Typer:
     app.command()(decide.decide)
     app.command()(explain.explain)
     app.add_typer(policy.app, name="policy")
-    app.add_typer(levers.providers, name="provider")
-    app.add_typer(levers.breakers, name="breaker")
-    app.add_typer(tenants.app, name="tenant")
-    app.add_typer(levers.answers, name="idempotency")
+    app.add_typer(provider.app, name="provider")
+    app.add_typer(breaker.app, name="breaker")
+    app.add_typer(tenant.app, name="tenant")
+    app.add_typer(idempotency.app, name="idempotency")
     app.add_typer(audit.app, name="audit")
     app.add_typer(usage.app, name="usage")
     app.add_typer(dlq.app, name="dlq")

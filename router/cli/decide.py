@@ -198,7 +198,7 @@ def _show(answer: dict[str, Any], result: dict[str, Any] | None) -> None:
     print_facts(facts)
     why = context.get("explain") or ((reply.get("error") or {}).get("details") or {}).get("explain")
     if why:
-        from router.cli.story import print_why
+        from router.cli.shared.story import print_why
 
         print_why(why)
 

@@ -193,17 +193,17 @@ async def _redrive(nats: str | None, ids: list[int], chosen: "Filter", limit: in
 
 
 def _facts(found: "StoredDeadLetter") -> dict[str, Any]:
-    made = found.letter
+    dead_letter = found.letter
     return {
         "id": found.sequence,
         "time": moment(found.at_ms * 1000),
-        "original_subject": made.original_subject,
-        "reason": made.reason,
-        "error_code": made.error_code,
-        "tenant_id": made.tenant_id,
-        "trace_id": made.trace_id,
+        "original_subject": dead_letter.original_subject,
+        "reason": dead_letter.reason,
+        "error_code": dead_letter.error_code,
+        "tenant_id": dead_letter.tenant_id,
+        "trace_id": dead_letter.trace_id,
         "original_msg_id": found.original_msg_id,
-        "payload_sha256": made.payload_sha256,
-        "payload_kept": made.payload is not None,
-        "context": made.context,
+        "payload_sha256": dead_letter.payload_sha256,
+        "payload_kept": dead_letter.payload is not None,
+        "context": dead_letter.context,
     }

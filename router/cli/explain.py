@@ -53,7 +53,7 @@ def explain(
         raise typer.BadParameter("name a decision with --id, or use --dry-run", param_hint="--id")
     if entry is not None:
         found = asyncio.run(_entry(settings_for(redis=redis), tenant, entry))
-        raise typer.Exit(_tell_entry(found, tenant, entry, json=json))
+        raise typer.Exit(_print_entry(found, tenant, entry, json=json))
     if task is None:
         raise typer.BadParameter("a dry run needs a task", param_hint="--task")
     body = request_body(tenant, task, payload, policy=policy, request_id=request_id, session=session, user=user)
@@ -61,7 +61,7 @@ def explain(
     if any(v is not None for v in constraints.values()):
         body["constraints"] = {k: v for k, v in constraints.items() if v is not None}
     reply = asyncio.run(_dry_run(settings_for(nats=nats), body, timeout))
-    raise typer.Exit(_tell_dry_run(reply, json=json))
+    raise typer.Exit(_print_dry_run(reply, json=json))
 
 
 async def _entry(settings: "Settings", tenant: str, name: str) -> "AuditEntry | None":
@@ -88,9 +88,9 @@ async def _entry(settings: "Settings", tenant: str, name: str) -> "AuditEntry | 
         return found
 
 
-def _tell_entry(found: "AuditEntry | None", tenant: str, name: str, *, json: bool) -> Exit:
+def _print_entry(found: "AuditEntry | None", tenant: str, name: str, *, json: bool) -> Exit:
     from router.cli.shared.audit_rows import facts, moment
-    from router.cli.story import print_story, reason_of, refusal_of
+    from router.cli.shared.story import print_story, reason_of, refusal_of
 
     if found is None:
         note(f"tenant {tenant} has no audit entry {name}: see `router audit query --tenant {tenant} --json` for ids")
@@ -137,8 +137,8 @@ def _token_is_wrong(reply: dict[str, Any]) -> bool:
     return error.get("code") == "unauthorized" and "token" in error.get("message", "")
 
 
-def _tell_dry_run(reply: dict[str, Any], *, json: bool) -> Exit:
-    from router.cli.story import print_story, reason_of, seconds
+def _print_dry_run(reply: dict[str, Any], *, json: bool) -> Exit:
+    from router.cli.shared.story import print_story, reason_of, seconds
 
     ok = reply.get("ok") is True
     if json:

@@ -136,8 +136,8 @@ def _fields(event: Event, port: int) -> dict[str, object]:
 def _endpoint(path: str, handler: Handler) -> Callable[[Request], Awaitable[HttpResponse]]:
     async def endpoint(request: Request) -> HttpResponse:
         try:
-            made = handler()
-            answer = made if isinstance(made, Response) else await made
+            result = handler()
+            answer = result if isinstance(result, Response) else await result
         except Exception:  # a bug in one page must not stop the other pages
             log.exception("HTTP handler of %s failed", path, extra={"event": Event.HTTP_FAULT})
             answer = _problem(500, "internal error; see the pod's log")

@@ -73,8 +73,8 @@ class Readiness:
         reasons = self._degraded.setdefault(part, {})
         was_off, before = bool(reasons), reasons.get(by)
         reasons[by] = reason
-        if before != reason and (unsaid := self._throttle.due(f"{part} {reason}")) is not None:
-            log.error("%s is off: %s", part, reason, extra={"event": Event.POD_DEGRADED, "unsaid": unsaid})
+        if before != reason and (suppressed := self._throttle.due(f"{part} {reason}")) is not None:
+            log.error("%s is off: %s", part, reason, extra={"event": Event.POD_DEGRADED, "unsaid": suppressed})
         if not was_off:
             self._switched(part, True)
 

@@ -94,7 +94,7 @@ class Watch:
         """The values of this field so far."""
         return {str(s.body.get(field)) for s in self._seen}
 
-    async def one(self, field: str, value: str, within_s: float) -> Seen | None:
+    async def first(self, field: str, value: str, within_s: float) -> Seen | None:
         """The first event with this value in this field; None when there is none in time."""
         try:
             async with asyncio.timeout(within_s), self._changed:

@@ -14,7 +14,7 @@ import sys
 import time
 
 _PR_SET_PDEATHSIG = 1
-_LOOK_S = 0.5
+_POLL_S = 0.5
 
 
 def main(arguments: list[str]) -> int:
@@ -50,7 +50,7 @@ def watch(parent: int, command: list[str]) -> int:
     while (code := child.poll()) is None:
         if os.getppid() != parent:
             child.kill()
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
     return code
 
 

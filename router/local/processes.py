@@ -10,7 +10,7 @@ from pathlib import Path
 
 STOP_S = 30.0
 TAIL_LINES = 12
-FIRST_LOOK_S, LAST_LOOK_S = 0.005, 0.25
+MIN_POLL_S, MAX_POLL_S = 0.005, 0.25
 
 
 class LocalError(Exception):
@@ -81,7 +81,7 @@ async def until_ready(child: Child, ready: Callable[[], Awaitable[bool]], within
     :raises LocalError: the child ended, or was not ready in time; with the end of its log.
     """
     give_up = time.monotonic() + within_s
-    pause = FIRST_LOOK_S
+    pause = MIN_POLL_S
     while True:
         if child.exit_code is not None:
             raise LocalError(f"{child.name} ended with code {child.exit_code}; from {child.log}:\n{child.tail()}")
@@ -90,7 +90,7 @@ async def until_ready(child: Child, ready: Callable[[], Awaitable[bool]], within
         if time.monotonic() > give_up:
             raise LocalError(f"{child.name} was not ready within {within_s:g} s; from {child.log}:\n{child.tail()}")
         await asyncio.sleep(pause)
-        pause = min(pause * 1.6, LAST_LOOK_S)
+        pause = min(pause * 1.6, MAX_POLL_S)
 
 
 async def talk(port: int, question: bytes, within_s: float = 2.0) -> bytes:

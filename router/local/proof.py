@@ -22,9 +22,9 @@ from router.local.client import Caller, Reply, patiently
 from router.local.processes import LocalError
 
 STEP_S = 15.0
-SAME_POD_AT_MOST = 60
+MAX_SAME_POD = 60
 MAX_REQUESTS = 5000
-FAILURES_AT_MOST = 40
+MAX_FAILURES = 40
 
 
 class NotSeen(LocalError):
@@ -140,7 +140,7 @@ class _Proof:
         return f"{d['provider_id']} ({d['reason']}) by {d['policy_id']} rev {d['policy_revision']}", reply.ms
 
     async def _assigned(self, flow: _Flow) -> tuple[str, float]:
-        seen = await self._caller.assignments.one("assignment_id", flow.assignment_id, STEP_S)
+        seen = await self._caller.assignments.first("assignment_id", flow.assignment_id, STEP_S)
         if seen is None:
             raise NotSeen(f"no assignment {flow.assignment_id}")
         decided, given = flow.answer.decision["provider_id"], seen.body["executor"]["provider_id"]
@@ -148,14 +148,14 @@ class _Proof:
         return f"attempt {seen.body['attempt']} for {given}", (seen.at - flow.sent_at) * 1000
 
     async def _resulted(self, flow: _Flow) -> tuple[str, float]:
-        seen = await self._caller.results.one("assignment_id", flow.assignment_id, STEP_S)
+        seen = await self._caller.results.first("assignment_id", flow.assignment_id, STEP_S)
         if seen is None:
             raise NotSeen("no worker reported a result")
         _must(seen.body["status"] == "success", f"the result says {seen.body['status']}: {seen.body}")
         return f"{seen.body['status']}, the task took {seen.body['latency_ms']} ms", (seen.at - flow.sent_at) * 1000
 
     async def _metered(self, flow: _Flow) -> tuple[str, float]:
-        seen = await self._caller.usage.one("assignment_id", flow.assignment_id, STEP_S)
+        seen = await self._caller.usage.first("assignment_id", flow.assignment_id, STEP_S)
         if seen is None:
             raise NotSeen("no usage event")
         tenant = seen.body["tenant_id"]
@@ -174,8 +174,8 @@ class _Proof:
                 raise NotSeen(f"missing {sorted(expected - set(actions))}, there is {actions}")
             await asyncio.sleep(pause)
             pause = min(pause * 2, 0.25)
-        made = actions.count("decision.made")
-        _must(made == 1, f"{made} entries decision.made")
+        decisions = actions.count("decision.made")
+        _must(decisions == 1, f"{decisions} entries decision.made")
         return ", ".join(a for a in dict.fromkeys(actions)), _ms_since(started)
 
     async def _replayed(self, flow: _Flow) -> tuple[str, float]:
@@ -207,7 +207,7 @@ class _Proof:
         pods: set[str] = set()
         # The first request makes the pin; the others must find it, through every pod.
         while len(pods) < self._pods:
-            _must(len(replies) < SAME_POD_AT_MOST, f"only {sorted(pods)} answered {len(replies)} requests")
+            _must(len(replies) < MAX_SAME_POD, f"only {sorted(pods)} answered {len(replies)} requests")
             body = self._request(tenant, f"sticky-{len(replies)}", policy_id="sticky", context=context)
             reply = await self._ask(body)
             _must(reply.ok, f"refused: {reply.error}")
@@ -227,7 +227,7 @@ class _Proof:
         inbox = await self._caller.inbox(settled.put_nowait)
         failures = 0
         for n in itertools.count():
-            _must(failures < FAILURES_AT_MOST, f"{first} failed {failures}× and still gets traffic")
+            _must(failures < MAX_FAILURES, f"{first} failed {failures}× and still gets traffic")
             body = self._request(
                 tenant,
                 f"fragile-{n}",

@@ -101,10 +101,10 @@ class AuditRetention(Protocol):
     async def claim(self, lease_ms: int, maximum: int) -> list[str]:
         """Claim up to `maximum` tenants whose log is due. Other pods do not get these tenants for `lease_ms`."""
 
-    async def trim(self, tenant_id: str, *, look_ms: int, full_ms: int, keep_unread: bool) -> Trimmed | None:
+    async def trim(self, tenant_id: str, *, check_ms: int, full_ms: int, keep_unread: bool) -> Trimmed | None:
         """Cut entries older than the retention. Work per call is bounded; if entries remain, the tenant is due at once.
 
-        Otherwise the tenant is due again within `look_ms`, or within `full_ms` while its log is at the length bound.
+        Otherwise the tenant is due again within `check_ms`, or within `full_ms` while its log is at the length bound.
         With `keep_unread`, entries that the export has not read stay. Returns None if the log does not exist any more.
         """
 

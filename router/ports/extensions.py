@@ -59,7 +59,7 @@ MakePlan = Callable[[DecideRequest, StoredPolicy], Plan]
 class OutcomeReader(Protocol):
     """Turns the outcome of a row into the answer, counts it, and observes the policy stamp."""
 
-    def __call__(self, request: DecideRequest, made: Plan, outcome: Outcome, stamp: bytes) -> Answer:
+    def __call__(self, request: DecideRequest, plan: Plan, outcome: Outcome, stamp: bytes) -> Answer:
         """Return the answer that a request without extensions would get for this outcome."""
 
 

@@ -156,7 +156,7 @@ class CacheHooks(Protocol):
     def failed(self, tenant_id: str, why: str) -> None:
         """A load failed. Policies that were cached before stay in use."""
 
-    def kept(self, tenant_id: str, revision: int | None) -> None:
+    def cached(self, tenant_id: str, revision: int | None) -> None:
         """The tenant is cached at this revision; None: it has left the cache."""
 
     def head_missing(self, tenant_id: str) -> None:

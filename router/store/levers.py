@@ -18,7 +18,7 @@ from router.store.servers.nodes import Nodes
 
 MAX_LEVERS = 256
 _RECORD = ("action", "features", "keep_ms")
-_ACT = ("action", "features", "most", "keep_ms")
+_ACT = ("action", "features", "max_records", "keep_ms")
 _PULLED = {
     ActOutcome.CHANGED.value: "changed",
     ActOutcome.UNCHANGED.value: "unchanged",
@@ -38,7 +38,7 @@ def lever_scripts(**options: Any) -> dict[str, Script]:
         load(
             "set_lever",
             keys=("head", "audit"),
-            argv=("lever", "on", "most", "random", *_RECORD),
+            argv=("lever", "on", "max_levers", "random", *_RECORD),
             returns=_RETURNS,
             **options,
         ),

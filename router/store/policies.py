@@ -89,7 +89,7 @@ class RedisPolicies:
             "apply_policy",
             keys=(*kinds, "audit", "history"),
             argv=(
-                *("policy", "expect", "hash", "random", "most", "document", "action", "features", "keep_ms"),
+                *("policy", "expect", "hash", "random", "max_policies", "document", "action", "features", "keep_ms"),
                 *("tenant", "why", "entries"),
             ),
             returns={0: "applied", 1: "conflict", 2: "full", 3: "moved"},

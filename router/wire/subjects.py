@@ -58,7 +58,7 @@ def tenant_in(subject: str, bound: str) -> str | None:
     return subject[len(bound) + 1 :] if len(subject) > len(bound) else None
 
 
-def tenant_bound(subject: str, open_subject: str) -> str | None:
+def tenant_bound(subject: str, *, open_subject: str) -> str | None:
     """Return the tenant that the subject of an ack or result is bound to, dots included; None: it is the open one."""
     bound = open_subject + OF_TENANT
     return subject[len(bound) :] if subject.startswith(bound) else None
@@ -96,9 +96,9 @@ def may_reach_own(prefix: str) -> bool:
     return is_own(prefix[:-1]) or any(own.startswith(prefix) for own in _OWN)
 
 
-def overlap(one: str, other: str) -> bool:
+def overlap(prefix: str, other: str) -> bool:
     """Whether a subject may begin with both prefixes."""
-    return one.startswith(other) or other.startswith(one)
+    return prefix.startswith(other) or other.startswith(prefix)
 
 
 def is_work_subject(subject: str) -> bool:

@@ -102,17 +102,17 @@ class Assignments:
             await message.ack()
         elif _is_over(assignment):
             await message.ack()
-            if (unsaid := self._throttle.due("over")) is not None:
+            if (suppressed := self._throttle.due("over")) is not None:
                 late_s = (_now_ms() - (assignment.deadline_at_ms or 0)) / 1000
                 text = (
                     "assignment %s not begun: its deadline passed %.1f s ago by this clock (%d more in the last minute)"
                 )
-                log.warning(text, assignment_id, late_s, unsaid)
+                log.warning(text, assignment_id, late_s, suppressed)
         elif self._tenant is not None and assignment.tenant_id != self._tenant:
             await message.nak(delay=random.uniform(*PASS_ON_DELAY_S))  # noqa: S311 - spreads retries, no secret
-            if (unsaid := self._throttle.due("foreign")) is not None:
+            if (suppressed := self._throttle.due("foreign")) is not None:
                 text = "assignment of tenant %s passed on (%d more in the last minute): give %s a consumer of its own"
-                log.warning(text, assignment.tenant_id, unsaid, self._tenant)
+                log.warning(text, assignment.tenant_id, suppressed, self._tenant)
         elif not self._handlers.handles(assignment.job.type) and message.metadata.num_delivered <= MAX_PASS_ONS:
             await message.nak(delay=random.uniform(*PASS_ON_DELAY_S))  # noqa: S311 - spreads retries, no secret
         else:

@@ -31,13 +31,13 @@ def test_a_revision_has_a_series_while_tenant_labels_are_on() -> None:
         (family,) = [f for f in registry.collect() if f.name == "router_policy_revision"]
         return {s.labels["tenant"]: s.value for s in family.samples}
 
-    watch.kept("acme", 3)
-    watch.kept("globex", 4)
+    watch.cached("acme", 3)
+    watch.cached("globex", 4)
     assert series() == {"acme": 3, "idle": 0}
     telemetry.decisions.per_tenant(False)
-    watch.kept("acme", 5)
+    watch.cached("acme", 5)
     assert series() == {}
     telemetry.decisions.per_tenant(True)
     assert series() == {"acme": 5, "idle": 0}
-    watch.kept("acme", None)
+    watch.cached("acme", None)
     assert series() == {"acme": 0, "idle": 0}

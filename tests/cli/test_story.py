@@ -2,7 +2,7 @@
 
 import pytest
 
-from router.cli.story import PINS, REASONS, VERDICTS, print_story
+from router.cli.shared.story import PINS, REASONS, VERDICTS, print_story
 from router.domain.decide.decision import PinState, Reason, Verdict
 
 

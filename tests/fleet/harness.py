@@ -31,7 +31,7 @@ from tests.servers import LEAST_RIGHTS, PREVIOUS_RIGHTS, NatsProcess, ValkeyProc
 
 READY_S = 90.0
 STOP_S = 20.0
-_LOOK_S = 0.01
+_POLL_S = 0.01
 
 Document = dict[str, Any]
 
@@ -55,7 +55,7 @@ async def until(look: Callable[[], Any], within_s: float, what: str) -> Any:
         if found:
             return found
         assert time.monotonic() < give_up, f"{what}: not within {within_s:g} s"
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(_POLL_S)
 
 
 async def assert_quiet(pod: "Pod", seconds: float = 2.0, lines: int = 6) -> None:
@@ -205,7 +205,9 @@ class Fleet:
         self._env = base | dict(env or {})
         if LEAST_RIGHTS:
             self._env = {"ROUTER_NATS_INBOX_PREFIX": "_INBOX.router-pod"} | self._env
-            self.nats.grant(self._env)
+            # A test that has granted users of its own needs those.
+            if not self.nats.granted:
+                self.nats.grant(self._env)
         elif PREVIOUS_RIGHTS:
             self.nats.grant_previous()
         self._count = pods

@@ -33,7 +33,7 @@ async def opened(fleet: Fleet, caller: Foreign) -> str:
     async def is_open() -> bool:
         return bool((await act(caller, "get_circuit_breaker_states", {"tenant_id": tenant}))["states"])
 
-    await until(is_open, 8, "the breaker is there")
+    await until(is_open, 30, "the breaker is there")
     return tenant
 
 

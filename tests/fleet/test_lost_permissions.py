@@ -64,7 +64,7 @@ async def off(pod: Pod, parts: set[str], *words: str) -> None:
         return status == 200 and set(reasons) == parts and all(w in r for w in words for r in reasons.values())
 
     try:
-        await until(look, 20, f"{parts} are off")
+        await until(look, 30, f"{parts} are off")
     except AssertionError as late:
         raise AssertionError(f"{late}: {seen}") from late
 
@@ -88,7 +88,7 @@ async def test_a_pod_that_hears_no_requests_is_not_ready(deaf: tuple[Fleet, Fore
         status, body = await pod.readyz()
         return status == 503 and list(body["reasons"]) == ["serving"] and named in body["reasons"]["serving"]
 
-    await until(not_ready, 10, "not ready with the reason")
+    await until(not_ready, 30, "not ready with the reason")
     subject = named.removeprefix("subscribe to ").rstrip(";")
     (raised, *_) = await alerts.until(lambda a: a["metadata"].get("scope") == subject)
     assert raised["severity"] == "critical"
@@ -226,7 +226,7 @@ async def test_inboxes_that_may_not_be_subscribed(deaf: tuple[Fleet, Foreign]) -
         off_ = {p for p, r in body["degraded_reasons"].items() if "subscribe to _INBOX.>: permit it" in r}
         return status == 200 and {"results", "acks", "dispatch"} <= off_
 
-    await until(named, 10, "the parts are off")
+    await until(named, 30, "the parts are off")
     assert (await caller.ask(task("acme"))).ok
     assert (await caller.ask(task("acme", push_assignment=True))).error["code"] == "unavailable"
     await give_back(fleet)

@@ -11,7 +11,7 @@ from nats.js import JetStreamContext
 
 from tests.fleet.conftest import Own
 from tests.fleet.foreign import USAGE, Foreign, Worker, task
-from tests.fleet.harness import PLAIN, Fleet, Pod, assert_quiet, until
+from tests.fleet.harness import PLAIN, READY_S, Fleet, Pod, assert_quiet, until
 from tests.servers import NatsProcess, free_port
 
 ACME = {"acme": {"default": PLAIN}}
@@ -42,7 +42,7 @@ async def goes_the_whole_way(fleet: Fleet, caller: Foreign, watched: JetStreamCo
         seen: list[Any] = []
         reply = await caller.ask(task("acme", push_assignment=True))
         assert reply.ok, reply.body
-        await until(lambda: worker.taken, 10, "the task is executed")
+        await until(lambda: worker.taken, 30, "the task is executed")
         if watched is None:
             usage = await caller.watch(USAGE)
             await usage.one(assignment_id=reply.context["assignment_id"])
@@ -113,7 +113,7 @@ async def test_a_missing_permission_is_the_reason(
     nats = NatsProcess(tmp_path / "nats", extra=users(publish, subscribe))
     fleet, _ = await own(pods=0, policies=ACME, nats=nats, env=LOGIN)
     pod = await fleet.pod().start(wait=False)
-    await until(reason(pod, condition, "NATS does not permit this user to", *words), 40, "the reason")
+    await until(reason(pod, condition, "NATS does not permit this user to", *words), READY_S, "the reason")
     await assert_quiet(pod)
 
 
@@ -123,7 +123,7 @@ async def test_a_user_that_is_not_let_in_is_the_reason(own: Own, tmp_path: Path)
     fleet, _ = await own(pods=0, policies=ACME, nats=nats, env=LOGIN | {"ROUTER_NATS_PASSWORD": "wrong"})
     pod = await fleet.pod().start(wait=False)
     words = ("NATS is unavailable: authorization: ", "Authorization Violation", "ROUTER_NATS_PASSWORD")
-    await until(reason(pod, "bus", *words), 40, "the reason")
+    await until(reason(pod, "bus", *words), READY_S, "the reason")
 
 
 async def test_an_assignment_that_may_not_be_published(own: Own, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ async def test_an_assignment_that_may_not_be_published(own: Own, tmp_path: Path)
         reply = await caller.ask(task("acme", push_assignment=True))
         return not reply.ok and "not permit" in reply.error["message"]
 
-    await until(refused, 10, "pushes are refused")
+    await until(refused, 30, "pushes are refused")
 
 
 async def test_an_nkey_logs_in(own: Own, tmp_path: Path) -> None:

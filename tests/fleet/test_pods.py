@@ -9,7 +9,7 @@ from nats.js.api import ConsumerConfig
 
 from tests.fleet.conftest import Own
 from tests.fleet.foreign import USAGE, Foreign, Worker, task
-from tests.fleet.harness import PLAIN, Fleet, Pod, until
+from tests.fleet.harness import PLAIN, READY_S, Fleet, Pod, until
 from tests.fleet.load import Load
 from tests.servers import ValkeyCluster
 
@@ -45,12 +45,12 @@ async def test_kill_9_of_a_pod_under_load_loses_and_doubles_nothing(own: Own) ->
         def all_taken() -> bool:
             return set(made) <= {w["request_id"] for w in worker.taken}
 
-        await until(all_taken, 15, "every dispatched task reaches the worker")
+        await until(all_taken, 30, "every dispatched task reaches the worker")
         assert {r.context["assignment_id"] for r in load.answered.values()} <= {
             w["assignment_id"] for w in worker.taken
         }
         await usage.many(len(worker.successes), 20)
-    await until(lambda: _drained(fleet), 10, "the outbox drains")
+    await until(lambda: _drained(fleet), 30, "the outbox drains")
     assert {u["usage_id"] for u in usage.seen} == worker.successes
     assert len(usage.seen) == len(worker.successes) == len(made)
     assert Counter(await fleet.actions("acme"))["result.settled"] == len(made)
@@ -184,7 +184,7 @@ async def test_a_store_that_evicts_counters_is_refused(own: Own) -> None:
         status, body = await pod.readyz()
         return status == 503 and "allkeys-lru" in body["reasons"].get("store", "")
 
-    await until(told, 10, "/readyz names the policy")
+    await until(told, READY_S, "/readyz names the policy")
     await fleet.redis("CONFIG", "SET", "maxmemory-policy", "noeviction")
     await pod.until_ready()
     assert (await caller.ask(task("acme"))).ok
@@ -198,7 +198,7 @@ async def test_nats_may_be_absent_at_boot(own: Own) -> None:
     await _alive_but_not_ready(pod, "bus")
     await asyncio.to_thread(fleet.nats.start)
     await pod.until_ready()
-    await until(lambda: caller.client.is_connected, 5, "the caller is back")
+    await until(lambda: caller.client.is_connected, 30, "the caller is back")
     assert (await caller.ask(task("acme"))).ok
 
 
@@ -207,7 +207,7 @@ async def _alive_but_not_ready(pod: Pod, condition: str) -> None:
         status, body = await pod.readyz()
         return status == 503 and len(body["reasons"].get(condition, "")) > len("not checked yet")
 
-    await until(told, 10, f"/readyz names {condition}")
+    await until(told, READY_S, f"/readyz names {condition}")
     assert (await pod.http("/livez"))[0] == 200
 
 

@@ -55,7 +55,7 @@ async def filled(store: Store, nodes: Nodes, requests: int = 30, tenant: str | N
     store.client.set(store.keys.final(task_id(decisions[0])), kept_final(b"{}"), px=MINUTE)
     retention = RedisRetention(store.keys, nodes, RetentionBounds())
     await retention.register([tenant])
-    await retention.trim(tenant, look_ms=1_000, full_ms=1_000, keep_unread=False)
+    await retention.trim(tenant, check_ms=1_000, full_ms=1_000, keep_unread=False)
     epochs = RedisEpochs(store.keys, nodes)
     await epochs.begin("audit_cut_inside_age", tenant)
     await epochs.begin("breaker_opened", f"{tenant}/a")

@@ -116,7 +116,7 @@ async def test_old_audit_entries_are_cut(own: ValkeyProcess) -> None:
     await nodes.call("CONFIG", "SET", "maxmemory", 1)
     try:
         assert await retention.claim(30_000, 10) == ["t"]
-        trimmed = await retention.trim("t", look_ms=60_000, full_ms=30_000, keep_unread=False)
+        trimmed = await retention.trim("t", check_ms=60_000, full_ms=30_000, keep_unread=False)
     finally:
         await nodes.call("CONFIG", "SET", "maxmemory", 0)
         await nodes.close()

@@ -51,7 +51,7 @@ class CacheWatch:
         t.policy_skew.set_function(lambda: len(cache.skew))
         t.policy_skew_age.set_function(lambda: cache.skew.oldest_s)
 
-    def kept(self, tenant_id: str, revision: int | None) -> None:
+    def cached(self, tenant_id: str, revision: int | None) -> None:
         """The tenant is cached at this revision; None: it is no longer cached."""
         self._telemetry.policy_revision.set(tenant_id, revision or 0)
 

@@ -45,12 +45,12 @@ class StreamWatch:
         self._faults = 0
         self._readiness.restore(Degradable.STREAM_CHECKS)
         missing: dict[str, str] = {}
-        for one in ensured.missing:
-            if one.part is Degradable.DISPATCH:
-                missing.setdefault(one.stream, one.reason)
+        for stream in ensured.missing:
+            if stream.part is Degradable.DISPATCH:
+                missing.setdefault(stream.stream, stream.reason)
         self._on_missing(missing)
         for part in _PARTS_WITH_STREAMS:
-            reasons = [one.reason for one in ensured.missing if one.part is part]
+            reasons = [stream.reason for stream in ensured.missing if stream.part is part]
             if reasons:
                 self._readiness.degrade(part, reasons[0])
             else:

@@ -92,8 +92,8 @@ class Permissions:
             self._refused.clear()
         self._refused[verb, subject] = time.monotonic()
         refusal = self._refusal(verb, subject)
-        if (unsaid := self._throttle.due(str(refusal) if _is_ours(subject) else "")) is not None:
-            log.error(str(refusal), extra={"event": Event.BUS_ERROR, "unsaid": unsaid})
+        if (suppressed := self._throttle.due(str(refusal) if _is_ours(subject) else "")) is not None:
+            log.error(str(refusal), extra={"event": Event.BUS_ERROR, "unsaid": suppressed})
         if verb == "publish":
             notify(self.on_publish_refused, refusal)
         elif subject not in self._subscribing:

@@ -92,8 +92,8 @@ class ConsumerCheck:
                 await self._pull.trouble.try_ack()
                 received = await self._check(received)
             except BusError as error:
-                if (unsaid := self._throttle.due(str(error))) is not None:
-                    fields = {"event": Event.BUS_ERROR, "unsaid": unsaid}
+                if (suppressed := self._throttle.due(str(error))) is not None:
+                    fields = {"event": Event.BUS_ERROR, "unsaid": suppressed}
                     log.warning("cannot check %s: %s", self._spec.name, error, extra=fields)
                 received = -1
             except Exception:  # after a bug, also in a callback, the checks must continue
@@ -130,8 +130,8 @@ class ConsumerCheck:
         self._absent = bool(ensured.missing)
         if ensured.missing:
             reason = ensured.missing[0].reason
-            if (unsaid := self._throttle.due(reason)) is not None:
-                fields = {"event": Event.BUS_ERROR, "unsaid": unsaid}
+            if (suppressed := self._throttle.due(reason)) is not None:
+                fields = {"event": Event.BUS_ERROR, "unsaid": suppressed}
                 log.warning("%s is missing: %s", self._spec.name, reason, extra=fields)
             return
         if ensured.created:

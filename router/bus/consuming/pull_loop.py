@@ -24,6 +24,7 @@ import msgspec
 from router.bus.client import headers as wire
 from router.bus.client.connection import Bus
 from router.bus.client.subscriptions import Subscription
+from router.bus.consuming.ack_wait import AckWait
 from router.bus.consuming.consumer_check import ConsumerCheck
 from router.bus.consuming.delivery import Delivery
 from router.bus.consuming.pull_trouble import PullTrouble
@@ -37,7 +38,6 @@ log = logging.getLogger(__name__)
 Handle = Callable[[list[Delivery]], Awaitable[None]]
 
 _NAK_DELAY_S = 1.0
-_MAX_EXTENSIONS = 30
 
 
 class PullLoop:
@@ -77,7 +77,7 @@ class PullLoop:
         self._last_received_at = 0.0
         self._pulled_at = 0.0
         self._arrived: list[Delivery] = []
-        self._extension: asyncio.TimerHandle | None = None
+        self._ack_wait = AckWait(spec.ack_wait_s, lambda: self._arrived)
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._checker: asyncio.Task[None] | None = None
@@ -198,7 +198,7 @@ class PullLoop:
 
     async def _hand_over(self, batch: list[Delivery]) -> None:
         self._busy = True
-        self._extend_ack_wait_later(batch, _MAX_EXTENSIONS)
+        self._ack_wait.extend(batch)
         try:
             await self._handle(batch)
         except asyncio.CancelledError:
@@ -211,18 +211,7 @@ class PullLoop:
             _nak(batch, _NAK_DELAY_S)
         finally:
             self._busy = False
-            if self._extension is not None:
-                self._extension.cancel()
-
-    def _extend_ack_wait_later(self, batch: list[Delivery], left: int) -> None:
-        delay_s = self.spec.ack_wait_s / 3
-        loop = asyncio.get_running_loop()
-        self._extension = loop.call_later(delay_s, self._extend_ack_wait, batch, left) if left else None
-
-    def _extend_ack_wait(self, batch: list[Delivery], left: int) -> None:
-        for delivery in (*batch, *self._arrived):
-            delivery.in_progress()
-        self._extend_ack_wait_later(batch, left - 1)
+            self._ack_wait.end()
 
     async def _release(self) -> None:
         """Withdraw the pull request and return its messages; the server drops a request without a subscriber."""

@@ -22,7 +22,6 @@ A publish with three headers and its ack costs 6.9 µs CPU (window 1,024, Python
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import assert_never
@@ -33,13 +32,13 @@ from router.bus.client.permissions import Refusal
 from router.bus.client.subscriptions import Subscription
 from router.bus.publishing import puback
 from router.bus.publishing.core import CorePublish
+from router.bus.publishing.failures import Failures
 from router.bus.publishing.pending import Pending
 from router.bus.publishing.puback import Verdict
 from router.bus.publishing.trouble import TroubleWatch
 from router.bus.publishing.window import Window
 from router.bus.streams.coverage import Coverage
 from router.bus.streams.registry import Streams
-from router.log_throttle import LogThrottle
 from router.ports.bus import Publication, Published
 from router.telemetry.events import Event
 
@@ -89,14 +88,13 @@ class StreamPublisher:
         )
         self._in_lookup: set[Pending] = set()
         self._core = CorePublish(bus)
-        self._throttle = LogThrottle(time.monotonic)
+        self._failures = Failures()
         self._acks: Subscription | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.stored = 0
         self.duplicates = 0
-        self.failed = 0
 
     @property
     def pending(self) -> int:
@@ -112,6 +110,11 @@ class StreamPublisher:
     def published_core(self) -> int:
         """The number of messages that were published with core NATS, because no stream covers their subject."""
         return self._core.published
+
+    @property
+    def failed(self) -> int:
+        """The number of messages that were refused or given up."""
+        return self._failures.count
 
     async def start(self) -> None:
         """Subscribe to the acks."""
@@ -177,13 +180,8 @@ class StreamPublisher:
                 self._look_up(publication.subject, entry)
 
     def _refuse(self, publication: Publication, done: Callable[[Published], None], reason: str) -> None:
-        self.failed += 1
-        if (suppressed := self._throttle.due(reason)) is not None:
-            log.error("publish refused: %s", reason, extra={"event": Event.PUBLISH_FAILED, "unsaid": suppressed})
-        loop = asyncio.get_running_loop()
-        if publication.failed is not None:
-            loop.call_soon(publication.failed, reason)
-        loop.call_soon(done, Published.UNSENT)
+        self._failures.refused(publication, reason)
+        asyncio.get_running_loop().call_soon(done, Published.UNSENT)
 
     def _on_ack(self, subject: bytes, _reply: bytes, data: bytes, raw: bytes | None) -> None:
         token = subject[self._token_from :]
@@ -263,7 +261,7 @@ class StreamPublisher:
         elif outcome is Published.DUPLICATE:
             self.duplicates += 1
         elif outcome is Published.UNSENT or outcome is Published.UNANSWERED or outcome is Published.REFUSED:
-            self._failed(entry, reason)
+            self._failures.failed(entry, reason)
         else:
             assert_never(outcome)
         if self.trouble.reported and outcome:
@@ -277,16 +275,6 @@ class StreamPublisher:
 
     def _gave_up(self, entry: Pending, reason: str) -> None:
         self._end(entry, entry.failure, reason=reason)
-
-    def _failed(self, entry: Pending, reason: str) -> None:
-        self.failed += 1
-        # A full stream refuses every message, and callers publish them again.
-        if (suppressed := self._throttle.due(f"{entry.publication.subject} {reason}")) is not None:
-            fields = {"event": Event.PUBLISH_FAILED, "unsaid": suppressed}
-            text = "publish on %s failed after %d tries: %s"
-            log.error(text, entry.publication.subject, entry.tries, reason, extra=fields)
-        if entry.publication.failed is not None:
-            entry.publication.failed(reason)
 
     def _look_up(self, subject: str, entry: Pending) -> None:
         self._in_lookup.add(entry)

@@ -169,8 +169,8 @@ class StreamKeeper:
             await self.poll()
         except BusError as error:
             reason = f"cannot check the streams: {error}"
-            if (unsaid := self._throttle.due(reason)) is not None:
-                log.warning(reason, extra={"event": Event.BUS_ERROR, "unsaid": unsaid})
+            if (suppressed := self._throttle.due(reason)) is not None:
+                log.warning(reason, extra={"event": Event.BUS_ERROR, "unsaid": suppressed})
             self._on_fault(reason, api.jetstream_is_off(error))
         else:
             if not self.ensured.missing:

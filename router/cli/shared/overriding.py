@@ -2,8 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
+import typer
+
+from router.cli.shared.output import print_json
 from router.cli.shared.target import settings_for
 
 if TYPE_CHECKING:
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
     from router.usecases.admin.overrides import OverrideService
 
 T = TypeVar("T")
+
+WhyOption = Annotated[str | None, typer.Option("--why", help="The reason, for the audit log.")]
 
 
 class Services:
@@ -66,3 +71,11 @@ def with_services(act: Callable[[Services], Awaitable[T]], redis: str | None) ->
             return await act(Services(inspector, overrides, policies, RedisTenants(store.keys, store.nodes)))
 
     return asyncio.run(run())
+
+
+def print_change(json: bool, changed: bool, what: str, **facts: object) -> None:
+    """Print what an override changed: `what` is a sentence for people, `facts` the fields of the JSON."""
+    if json:
+        print_json(facts | {"changed": changed})
+    else:
+        typer.echo(what if changed else f"{what} already; nothing was changed")

@@ -19,11 +19,11 @@ class Changes:
     """Collects the changes to announce. They are in the store already, so pods notice them in any case."""
 
     def __init__(self) -> None:
-        self.made: list[tuple[str, int]] = []
+        self.all: list[tuple[str, int]] = []
 
     def policy_changed(self, tenant_id: str, revision: int) -> None:
         """See `publish_policy.Announcer`."""
-        self.made.append((tenant_id, revision))
+        self.all.append((tenant_id, revision))
 
 
 def with_publisher(act: Act[T], *, redis: str | None, nats: str | None) -> T:
@@ -51,7 +51,7 @@ async def _with_publisher(act: Act[T], settings: "Settings") -> T:
 
 async def announced(settings: "Settings", changes: Changes) -> None:
     """Announce the changes to the pods; a NATS that does not take it is only noted."""
-    if changes.made and (why := await _announce(settings, changes.made)) is not None:
+    if changes.all and (why := await _announce(settings, changes.all)) is not None:
         note(f"stored, but not announced: each pod notices it with its next decision for the tenant ({why})")
 
 

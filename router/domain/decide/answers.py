@@ -31,7 +31,7 @@ from router.domain.policy.model import AUDIT_QUOTA_ID, QUOTA_ID, Limit
 from router.domain.policy.vocabulary import OnStoreError
 
 JITTER_PART = 10
-JITTER_LEAST_MS = 20
+MIN_JITTER_MS = 20
 _FALLBACKS = (Reason.FALLBACK, Reason.CIRCUIT_BREAKER_FALLBACK)
 
 
@@ -215,7 +215,7 @@ def _with_jitter(wait_ms: int, seed: str) -> int:
 
     The result is never shorter than `wait_ms`.
     """
-    span = max(JITTER_LEAST_MS, wait_ms // JITTER_PART)
+    span = max(MIN_JITTER_MS, wait_ms // JITTER_PART)
     return wait_ms + 1 + xxh3_64_intdigest(seed.encode()) % span
 
 

@@ -187,7 +187,7 @@ def entry(tenant_id: str, row: Row) -> AuditEntry:
         raise FormatError(f"audit record {entry_id}: {fault}") from fault
 
 
-def made_record(raw: bytes) -> tuple[bytes, DecisionFeatures]:
+def decision_record(raw: bytes) -> tuple[bytes, DecisionFeatures]:
     """Decode decision id and features of the record of a decision.
 
     :raises FormatError: not a record of a format that this version reads.

@@ -13,7 +13,7 @@ from msgspec import Struct
 from router.domain.decide.outcome import RequestFacts, StoredAnswer
 from router.domain.ids import name_in
 from router.domain.tasks.task import Action, Unreadable
-from router.store.audit.log import made_record
+from router.store.audit.log import decision_record
 from router.store.keys import Keys
 from router.store.packing import FormatError
 from router.store.servers.nodes import Nodes
@@ -27,7 +27,7 @@ this bound unless this pod's estimate of Redis time is wrong by more than 30 ms.
 """
 _PAGE = 128
 _EARLY_MS, _LATE_MS = 5, 250
-_MADE = bytes((Action.DECISION_MADE,))
+_DECISION_MADE = bytes((Action.DECISION_MADE,))
 
 
 async def request_facts(
@@ -85,7 +85,7 @@ class _Search(Struct):
             return
         for _, fields in page:
             raw = fields.get(b"r", b"")
-            if raw[1:2] == _MADE and self.decision_id in raw:
+            if raw[1:2] == _DECISION_MADE and self.decision_id in raw:
                 self.found, self.is_over = _facts(raw, self.decision_id), True
                 return
         self.is_over = len(page) < _PAGE
@@ -95,10 +95,10 @@ class _Search(Struct):
 
 def _facts(raw: bytes, decision_id: bytes) -> RequestFacts | None:
     try:
-        made, features = made_record(raw)
+        decided, features = decision_record(raw)
     except FormatError:
         return None
-    if made != decision_id:
+    if decided != decision_id:
         return None
     return RequestFacts(
         request_id=features.request_id,

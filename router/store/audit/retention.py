@@ -28,7 +28,7 @@ def trim_script(**options: Any) -> Script:
     return load(
         "trim_audit",
         keys=("audit", "audit_marks", "retain"),
-        argv=("tenant", "age_ms", "max_len", "most", "ttl_ms", "look_ms", "full_ms", "keep_unread"),
+        argv=("tenant", "age_ms", "max_len", "max_cut", "ttl_ms", "check_ms", "full_ms", "keep_unread"),
         returns={TRIMMED: "trimmed", GONE: "gone"},
         **options,
     )
@@ -81,14 +81,14 @@ class RedisRetention:
             tenant_ids += [name.decode() for name in self._claims.taken(group, reply)[0]]
         return tenant_ids
 
-    async def trim(self, tenant_id: str, *, look_ms: int, full_ms: int, keep_unread: bool) -> Trimmed | None:
+    async def trim(self, tenant_id: str, *, check_ms: int, full_ms: int, keep_unread: bool) -> Trimmed | None:
         """See `ports.audit.AuditRetention.trim`."""
         tenant = self._keys.tenant(tenant_id)
         b = self._bounds
         reply = await self._nodes.run(
             self._trim,
             [tenant.audit, tenant.audit_marks, self._keys.retain(tenant.partition)],
-            [tenant_id, b.age_ms, b.max_len, self._max_cut, b.ttl_ms, look_ms, full_ms, int(keep_unread)],
+            [tenant_id, b.age_ms, b.max_len, self._max_cut, b.ttl_ms, check_ms, full_ms, int(keep_unread)],
         )
         if reply[0] == GONE:
             return None

@@ -134,11 +134,11 @@ class Lanes:
             owners = {self._nodes.address_of(self._keys.tag(p)) for p in range(self._keys.partitions)}
         except StoreError as fault:
             # While a node is down this is tried every second, and the outage is already logged.
-            if not self.down and (unsaid := self._throttle.due(str(fault))) is not None:
+            if not self.down and (suppressed := self._throttle.due(str(fault))) is not None:
                 log.warning(
                     "the servers' addresses could not be read again: %s",
                     fault,
-                    extra={"event": Event.STORE_REFUSES, "unsaid": unsaid},
+                    extra={"event": Event.STORE_REFUSES, "unsaid": suppressed},
                 )
         else:
             for address in self._lanes.keys() - owners:

@@ -66,16 +66,16 @@ class PolicyParts:
 
     def __init__(self, script: str) -> None:
         self._script = script
-        self._kept: dict[int, tuple[ref[StoredPolicy], PolicyPart]] = {}
+        self._parts: dict[int, tuple[ref[StoredPolicy], PolicyPart]] = {}
 
     def of(self, stored: StoredPolicy) -> PolicyPart:
         """The part of a policy."""
         known = id(stored)
-        found = self._kept.get(known)
+        found = self._parts.get(known)
         if found is not None and found[0]() is stored:
             return found[1]
         part = _policy_part(stored)
-        self._kept[known] = ref(stored, lambda _: self._kept.pop(known, None)), part
+        self._parts[known] = ref(stored, lambda _: self._parts.pop(known, None)), part
         return part
 
     def order(self, part: PolicyPart, plan: Plan) -> OrderPart:
@@ -88,8 +88,8 @@ class PolicyParts:
         if len(orders) >= _MAX_ORDERS:
             orders.clear()
         frame = msgspec.Raw(_pack(policy_frame(plan, self._script)))
-        made = orders[id(candidates)] = OrderPart(candidates, _plain(candidates), frame)
-        return made
+        order = orders[id(candidates)] = OrderPart(candidates, _plain(candidates), frame)
+        return order
 
 
 def _policy_part(stored: StoredPolicy) -> PolicyPart:

@@ -53,11 +53,11 @@ class RowQueue:
     def _ahead(self, w: WaitingRow) -> Batch | None:
         """The first full batch that takes a row of a tenant which has none in it; None: there is none."""
         tenant_id = w.request.tenant_id
-        most = self._max_rows + max(1, self._max_rows // AHEAD_PART)
+        max_rows = self._max_rows + max(1, self._max_rows // AHEAD_PART)
         for batch in self._full:
             if (
                 tenant_id not in batch.tenants
-                and len(batch.rows) < most
+                and len(batch.rows) < max_rows
                 and batch.size < self._settings.max_bytes
                 and batch.waiting[0].group == w.group
             ):

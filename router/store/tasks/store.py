@@ -71,7 +71,7 @@ def settle_script(**options: Any) -> Script:
 def claim_script(**options: Any) -> Script:
     """Load lua/claim.lua, likewise."""
     return load(
-        "claim", keys=("due", "retain"), argv=("lease_ms", "most", "ahead_ms"), returns={0: "claimed"}, **options
+        "claim", keys=("due", "retain"), argv=("lease_ms", "max_members", "ahead_ms"), returns={0: "claimed"}, **options
     )
 
 

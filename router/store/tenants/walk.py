@@ -152,8 +152,10 @@ class RedisTenants:
         if not dry_run:
             await self._nodes.call("ZREM", tenant.due, *ids)
         jobs = await self._drop([tenant.job(i) for i in ids], dry_run=dry_run)
-        finals = await self._drop([tenant.final(i) for i in ids], dry_run=dry_run)
-        return Counter(task=await self._drop([tenant.task(i) for i in ids], dry_run=dry_run), job=jobs, final=finals)
+        final_results = await self._drop([tenant.final(i) for i in ids], dry_run=dry_run)
+        return Counter(
+            task=await self._drop([tenant.task(i) for i in ids], dry_run=dry_run), job=jobs, final=final_results
+        )
 
     async def _messages(self, tenant: TenantKeys, tenant_id: str, page: list[bytes], *, dry_run: bool) -> Counter[str]:
         """The tenant's fields in message indexes."""

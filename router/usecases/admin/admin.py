@@ -157,8 +157,10 @@ class Admin:
         """Report a refusal of an unknown caller; the log has at most one line a minute."""
         if request.token is not None:
             self._on_wrong_token()
-        elif (unsaid := self._throttle.due()) is not None:
-            log.warning("admin act %s refused: no token", act, extra={"event": Event.ADMIN_REFUSED, "unsaid": unsaid})
+        elif (suppressed := self._throttle.due()) is not None:
+            log.warning(
+                "admin act %s refused: no token", act, extra={"event": Event.ADMIN_REFUSED, "unsaid": suppressed}
+            )
 
 
 def _actor(holder: Holder, request: AdminRequest) -> Actor:

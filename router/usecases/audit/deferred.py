@@ -33,7 +33,7 @@ class DeferredAudit:
         self._waiting: deque[Move] = deque()
         self._writing: asyncio.Task[None] | None = None
 
-    def made(self, request: DecideRequest, plan: Plan, decided: Decided) -> None:
+    def add(self, request: DecideRequest, plan: Plan, decided: Decided) -> None:
         """Keep the record of a degraded decision."""
         decision = decided.decision
         if len(self._waiting) >= MAXIMUM:

@@ -104,7 +104,7 @@ class Retention:
         for tenant_id in claimed:
             check_ms = EXPORTING_MS if exporting else CHECK_MS
             trimmed = await self._retention.trim(
-                tenant_id, look_ms=check_ms, full_ms=min(check_ms, FULL_MS), keep_unread=exporting
+                tenant_id, check_ms=check_ms, full_ms=min(check_ms, FULL_MS), keep_unread=exporting
             )
             if trimmed is None:
                 continue

@@ -60,33 +60,33 @@ class Outcomes:
         self._throttle = LogThrottle(time.monotonic)
         self._defects = InputDefects(telemetry, "request")
 
-    def read(self, request: DecideRequest, made: Plan, outcome: Outcome, stamp: bytes) -> Answer:
+    def read(self, request: DecideRequest, plan: Plan, outcome: Outcome, stamp: bytes) -> Answer:
         """See `ports.extensions.OutcomeReader`."""
-        explain = request.options.explain and "explain" not in made.requires_cp
+        explain = request.options.explain and "explain" not in plan.requires_cp
         if isinstance(outcome, Unavailable):
             if not outcome.sent:
-                return self._degraded(request, made, explain=explain)
+                return self._degraded(request, plan, explain=explain)
         else:
             self._policies.observe(request.tenant_id, stamp)
             if self._audit_lines.on:
-                self._audit_lines.decided(request, made, outcome)
+                self._audit_lines.decided(request, plan, outcome)
         if isinstance(outcome, RowFault):
             self._fault(request, outcome)
         elif isinstance(outcome, Admitted):
             if outcome.pin:
                 self._telemetry.pins[outcome.pin].inc()
-            elif made.stored.policy.sticky is not None and has_empty_session(request, made.stored):
+            elif plan.stored.policy.sticky is not None and has_empty_session(request, plan.stored):
                 self._defects.count(_EMPTY_SESSION, request.tenant_id)
             if outcome.shadow:
                 self._telemetry.shadow_hits.inc()
         elif isinstance(outcome, Replay):
             self._on_replay(request, outcome.remembered)
         elif isinstance(outcome, LimitHit):
-            limit = made.charges[outcome.charge].limit
+            limit = plan.charges[outcome.charge].limit
             self._telemetry.limit_refusals.labels(limit.scope.value, limit.resource.value).inc()
             if not outcome.recorded:
-                self._on_unrecorded(request, made)
-        return answer(outcome, request, made, explain=explain)
+                self._on_unrecorded(request, plan)
+        return answer(outcome, request, plan, explain=explain)
 
     def _fault(self, request: DecideRequest, fault: RowFault) -> None:
         self._telemetry.store_row_faults.inc()
@@ -95,21 +95,21 @@ class Outcomes:
             fields = {"event": Event.STORE_ROW_FAULT, "tenant_id": request.tenant_id, "unsaid": suppressed}
             log.error(fault.message, extra=fields)
 
-    def _degraded(self, request: DecideRequest, made: Plan, *, explain: bool) -> Answer:
+    def _degraded(self, request: DecideRequest, plan: Plan, *, explain: bool) -> Answer:
         policies = self._policies.get(request.tenant_id)
         if not isinstance(policies, TenantPolicies):
             # The tenant was evicted after planning: its levers are unknown, so no degraded answer is safe.
             return store_unavailable(request)
         answered = degraded(
             request,
-            made,
+            plan,
             policies.head,
             default=self._on_store_error,
-            decision_id=to_text(self._store.new_decision_id(request, made)),
+            decision_id=to_text(self._store.new_decision_id(request, plan)),
             explain=explain,
         )
         if isinstance(answered, Decided):
-            self._on_degraded(request, made, answered)
+            self._on_degraded(request, plan, answered)
             if self._audit_lines.on:
-                self._audit_lines.degraded(request, made, answered)
+                self._audit_lines.degraded(request, plan, answered)
         return answered

@@ -102,8 +102,8 @@ class Overload:
         self._counters[cause].inc()
         if cause is Shed.FULL or cause is Shed.STALE:
             self.shed_at = self._clock()
-        if (unsaid := self._throttle.due(f"{cause} {tenant_id}" if cause is Shed.TENANT else cause)) is not None:
-            self._log(cause, tenant_id, unsaid)
+        if (suppressed := self._throttle.due(f"{cause} {tenant_id}" if cause is Shed.TENANT else cause)) is not None:
+            self._log(cause, tenant_id, suppressed)
         if reply is None:
             return
         if protobuf:
@@ -111,8 +111,8 @@ class Overload:
         else:
             reply(next(self._json[cause]), None)
 
-    def _log(self, cause: Shed, tenant_id: str | None, unsaid: int) -> None:
-        facts: dict[str, object] = {"event": Event.OVERLOAD_REFUSED, "cause": cause.value, "unsaid": unsaid}
+    def _log(self, cause: Shed, tenant_id: str | None, suppressed: int) -> None:
+        facts: dict[str, object] = {"event": Event.OVERLOAD_REFUSED, "cause": cause.value, "unsaid": suppressed}
         if cause is Shed.TENANT:
             facts["tenant_id"] = tenant_id
         in_flight, share = self._admission.in_flight, self._admission.share

@@ -68,13 +68,13 @@ class PoisonGuard:
         dead_letters: "DeadLetters",
         *,
         budget: FailureBudget,
-        away: Callable[[], None],
+        on_unavailable: Callable[[], None],
     ) -> None:
         self._handle = handle
         self._subject = subject
         self._dead_letters = dead_letters
         self._budget = budget
-        self._away = away
+        self._on_unavailable = on_unavailable
         self._throttle = LogThrottle(time.monotonic)
 
     async def __call__(self, batch: Sequence[Delivery]) -> None:
@@ -112,7 +112,7 @@ class PoisonGuard:
                 log.warning("consumer of %s waits for the store: %s", self._subject, fault, extra=fields)
             for delivery in batch:
                 retry_later(delivery)
-            self._away()
+            self._on_unavailable()
         except Exception as fault:  # a bug that one message triggers must not stop the others
             log.exception("consumer of %s failed on a batch", self._subject, extra={"event": Event.BUG})
             return fault

@@ -26,7 +26,7 @@ class ReplySubjectWatch:
         """Report one request to `subject` that was dropped. Never raises."""
         self._counts[reason].inc()
         self._alerts.occurred(Condition.REPLY_SUBJECT_REFUSED, FLEET, metadata={"reason": reason.value})
-        if (unsaid := self._throttle.due()) is not None:
+        if (suppressed := self._throttle.due()) is not None:
             log.warning(
                 "request dropped: the router does not publish to its reply subject",
                 extra={
@@ -34,7 +34,7 @@ class ReplySubjectWatch:
                     "subject": _text(subject),
                     "reply_subject": _text(reply),
                     "reason": reason.value,
-                    "unsaid": unsaid,
+                    "unsaid": suppressed,
                 },
             )
 

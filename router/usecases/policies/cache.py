@@ -268,7 +268,7 @@ class PolicyCache:
             while len(self._absent) >= MAX_ABSENT:
                 self._absent.popitem(last=False)
             self._absent[tenant_id] = now + self._settings.absent_ttl_s
-            self._hooks.kept(tenant_id, None)
+            self._hooks.cached(tenant_id, None)
         else:
             self._absent.pop(tenant_id, None)
             entry = _Entry(loaded, now + self._settings.ttl_s, now + self._settings.negative_ttl_s)
@@ -280,7 +280,7 @@ class PolicyCache:
                 entry.no_reload_until = now + self._settings.retry_s
             self._entries[tenant_id] = entry
             self._size += entry.size
-            self._hooks.kept(tenant_id, loaded.revision)
+            self._hooks.cached(tenant_id, loaded.revision)
             self._evict(tenant_id)
 
     def _evict(self, newest: str) -> None:
@@ -294,4 +294,4 @@ class PolicyCache:
             else:
                 self._size -= entry.size
                 self.skew.agrees(tenant_id)
-                self._hooks.kept(tenant_id, None)
+                self._hooks.cached(tenant_id, None)

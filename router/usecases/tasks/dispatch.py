@@ -211,8 +211,8 @@ class Dispatcher:
             in_flight.timer = loop.call_later(EVENT_GRACE_S, self._mark, in_flight)
 
     def _warn(self, message: str, in_flight: InFlight) -> None:
-        if (unsaid := self._throttle.due(message)) is not None:
-            fields = {"event": Event.PUBLISH_FAILED, "assignment_id": in_flight.assignment_id, "unsaid": unsaid}
+        if (suppressed := self._throttle.due(message)) is not None:
+            fields = {"event": Event.PUBLISH_FAILED, "assignment_id": in_flight.assignment_id, "unsaid": suppressed}
             log.warning("%s: %s", message, in_flight.reason or "no answer", extra=fields)
 
     def _closed(self, in_flight: InFlight) -> None:

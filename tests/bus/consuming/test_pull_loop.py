@@ -248,7 +248,7 @@ async def test_a_slow_handler_keeps_what_it_has(bus: Bus, name: str) -> None:
 
 async def test_what_a_stuck_handler_has_goes_to_others(bus: Bus, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ack wait of what it holds is not prolonged for ever."""
-    monkeypatch.setattr("router.bus.consuming.pull_loop._MAX_EXTENSIONS", 2)
+    monkeypatch.setattr("router.bus.consuming.ack_wait._MAX_EXTENSIONS", 2)
     spec = ConsumerSpec(name, "workers", ack_wait_s=1)
     streams = Streams(bus, [StreamSpec(name, (f"{name}.in",), 3600)], [spec])
     await streams.ensure()

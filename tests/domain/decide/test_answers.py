@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from router.domain.decide.admission import Shed
-from router.domain.decide.answers import JITTER_LEAST_MS, answer, degraded, overloaded
+from router.domain.decide.answers import MIN_JITTER_MS, answer, degraded, overloaded
 from router.domain.decide.decision import Code, Decided, PinState, Reason, Refused, Verdict
 from router.domain.decide.outcome import (
     Admitted,
@@ -110,7 +110,7 @@ def test_jitter_is_positive_and_bounded(wait: int, request_id: str) -> None:
     assert isinstance(found, Refused)
     after = found.details["retry_after_ms"]
     assert isinstance(after, int)
-    assert wait < after <= wait + max(JITTER_LEAST_MS, wait // 10)
+    assert wait < after <= wait + max(MIN_JITTER_MS, wait // 10)
     assert answer(LimitHit(1, wait), wanted, planned, explain=False) == found
 
 

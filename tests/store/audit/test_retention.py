@@ -43,7 +43,7 @@ class Logs:
 
     async def look(self, tenant: str, *, keep_unread: bool = False) -> Any:
         """Trim at `NOW`."""
-        return await self.retention.trim(tenant, look_ms=600_000, full_ms=60_000, keep_unread=keep_unread)
+        return await self.retention.trim(tenant, check_ms=600_000, full_ms=60_000, keep_unread=keep_unread)
 
     async def ages(self, tenant: str) -> list[int]:
         """What is left."""

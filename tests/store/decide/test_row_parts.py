@@ -18,10 +18,10 @@ def test_parts_go_with_their_policy() -> None:
     part = parts.of(stored)
     assert parts.of(stored) is part
     parts.order(part, plan(request("t", "r"), stored))
-    assert len(parts._kept) == 1
+    assert len(parts._parts) == 1
     del stored
     gc.collect()
-    assert len(parts._kept) == 0
+    assert len(parts._parts) == 0
 
 
 def test_an_order_is_packed_once() -> None:

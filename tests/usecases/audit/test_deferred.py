@@ -60,7 +60,7 @@ class World:
             decision_id = to_text(bytes(16))
             found = degraded(asked.request, asked.plan, NO_HEAD, default=OnStoreError.ALLOW, decision_id=decision_id)
             assert isinstance(found, Decided)
-            self.deferred.made(asked.request, asked.plan, found)
+            self.deferred.add(asked.request, asked.plan, found)
 
     async def written(self) -> list[object]:
         """Whose are in the log, oldest first."""

@@ -124,9 +124,9 @@ class MortalDecisions(Mortal):
         row(*rest, (lambda _o, _s: self._fate.die()) if after else done, **kwargs)
 
 
-def read(request: DecideRequest, made: Plan, outcome: Outcome, stamp: bytes) -> Answer:
+def read(request: DecideRequest, plan: Plan, outcome: Outcome, stamp: bytes) -> Answer:
     """As `usecases.decide.decide` reads it."""
-    return answer(outcome, request, made, explain=False)
+    return answer(outcome, request, plan, explain=False)
 
 
 def make_plan(asked: DecideRequest, stored: StoredPolicy) -> Plan:
@@ -373,7 +373,7 @@ async def test_nothing_is_answered_past_a_required_extension(
 ) -> None:
     """The store goes away at any row: `unavailable`, never what a policy without extensions would be told then."""
 
-    def degrades(request: DecideRequest, made: Plan, outcome: Outcome, stamp: bytes) -> Answer:
+    def degrades(request: DecideRequest, plan: Plan, outcome: Outcome, stamp: bytes) -> Answer:
         raise AssertionError("read as for a policy without extensions")
 
     async def run(world: World) -> None:

@@ -148,7 +148,7 @@ class HeardCache:
         """Remember."""
         self.failures.append(why)
 
-    def kept(self, tenant_id: str, revision: int | None) -> None:
+    def cached(self, tenant_id: str, revision: int | None) -> None:
         """Remember."""
         self.revisions.append((tenant_id, revision))
 

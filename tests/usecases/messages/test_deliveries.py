@@ -33,7 +33,11 @@ class Room:
         self.uncounted = False
         self.handle, self.of_another_pod = (
             PoisonGuard(
-                self._handle, "in", dead_letters, budget=FailureBudget(self, "in bug", failures), away=self._away
+                self._handle,
+                "in",
+                dead_letters,
+                budget=FailureBudget(self, "in bug", failures),
+                on_unavailable=self._away,
             )
             for _ in range(2)
         )

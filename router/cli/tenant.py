@@ -1,4 +1,4 @@
-"""`router tenant show` and `router tenant purge`."""
+"""`router tenant`: list, show, disable, enable and purge tenants."""
 
 import asyncio
 import sys
@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from router.cli.levers import WhyOption, tenants
 from router.cli.shared.exits import Exit
 from router.cli.shared.names import TenantArgument
 from router.cli.shared.output import note, print_facts, print_json, print_table
-from router.cli.shared.overriding import with_services
+from router.cli.shared.overriding import WhyOption, override, print_change, with_services
 from router.cli.shared.publishing import Changes, announced
 from router.cli.shared.target import JsonOption, NatsOption, RedisOption, settings_for
 from router.errors import InvalidInput, Problem
@@ -20,10 +19,50 @@ if TYPE_CHECKING:
     from router.ports.tenants import Purged
     from router.settings import Settings
 
-app = tenants
+app = typer.Typer(help="List tenants, disable, enable and purge them.", no_args_is_help=True)
 
 
-@tenants.command()
+@app.command()
+def disable(name: TenantArgument, why: WhyOption = None, json: JsonOption = False, redis: RedisOption = None) -> None:
+    """Refuse new requests of a tenant, on every pod at once. Stored answers and running tasks stay."""
+    changed = override(lambda o: o.switch(name, on=False, why=why), redis)
+    print_change(json, changed, f"{name} is disabled", tenant_id=name, disabled=True)
+
+
+@app.command("enable")
+def enable_tenant(
+    name: TenantArgument, why: WhyOption = None, json: JsonOption = False, redis: RedisOption = None
+) -> None:
+    """Accept requests of a tenant again."""
+    changed = override(lambda o: o.switch(name, on=True, why=why), redis)
+    print_change(json, changed, f"{name} is enabled", tenant_id=name, disabled=False)
+
+
+@app.command("list")
+def list_tenants(json: JsonOption = False, redis: RedisOption = None) -> None:
+    """List the tenants that have, or had, a policy. Exit code 1: there is none."""
+    heads = override(lambda o: o.tenants(), redis)
+    facts = [
+        {
+            "tenant_id": h.tenant_id,
+            "revision": h.revision,
+            "disabled": h.off,
+            "drained": len(h.drained),
+            "forced_open": len(h.forced),
+        }
+        for h in heads
+    ]
+    if json:
+        print_json(facts)
+    elif facts:
+        rows = [(h.tenant_id, h.revision, "disabled" if h.off else "", len(h.drained), len(h.forced)) for h in heads]
+        print_table(("tenant", "revision", "switch", "drained", "forced open"), rows)
+    else:
+        note("no tenant has a policy yet")
+    raise typer.Exit(Exit.OK if facts else Exit.NEGATIVE)
+
+
+@app.command()
 def show(name: TenantArgument, json: JsonOption = False, redis: RedisOption = None) -> None:
     """Show a tenant in the store: policies, levers, breakers, keys by kind, open tasks. Exit code 1: it has nothing."""
     facts = with_services(lambda services: _facts(services, name), redis)
@@ -60,8 +99,8 @@ def _show(facts: dict[str, Any]) -> None:
     if not facts["keys"]:
         note(f"{facts['tenant_id']} has nothing in this store")
         return
-    told = ("tenant_id", "revision", "policies", "drained", "forced_open", "breakers", "audit_entries", "open_tasks")
-    listed = {k: facts[k] if facts[k] not in ([], {}) else None for k in told}
+    shown = ("tenant_id", "revision", "policies", "drained", "forced_open", "breakers", "audit_entries", "open_tasks")
+    listed = {k: facts[k] if facts[k] not in ([], {}) else None for k in shown}
     listed["disabled"] = "yes: new requests are refused" if facts["disabled"] else None
     print_facts((k, ", ".join(v) if isinstance(v, list) else v) for k, v in listed.items())
     rows = [(k["kind"], f"{k['keys']:,}", f"{k['size_bytes']:,}") for k in facts["keys"]]
@@ -71,7 +110,7 @@ def _show(facts: dict[str, Any]) -> None:
         note("the tenant has more keys than one call reads: the figures are a lower bound")
 
 
-@tenants.command()
+@app.command()
 def purge(
     name: TenantArgument,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed.")] = False,
@@ -92,7 +131,7 @@ def purge(
 
         print_json(purged_facts(name, purged, dry_run=dry_run))
     else:
-        _told(name, purged, dry_run=dry_run)
+        _print_purged(name, purged, dry_run=dry_run)
     raise typer.Exit(Exit.OK if purged.total else Exit.NEGATIVE)
 
 
@@ -133,7 +172,7 @@ async def _purge(settings: "Settings", name: str, confirm: str, why: str | None,
     return purged
 
 
-def _told(name: str, purged: "Purged", *, dry_run: bool) -> None:
+def _print_purged(name: str, purged: "Purged", *, dry_run: bool) -> None:
     if not purged.total:
         note(f"{name} has nothing in this store")
         return
