@@ -11,6 +11,8 @@ from router.cli.shared.output import print_json
 from router.cli.shared.target import JsonOption
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from router.errors import Problem
 
 
@@ -76,9 +78,9 @@ def _document(name: str, data: bytes) -> dict[str, Any]:
     from router.wire.policies import decode
 
     try:
-        return _entry(name, [], decode(data).warnings)
+        return _entry(name, warnings=decode(data).warnings)
     except InvalidInput as refused:
-        return _entry(name, refused.problems, [])
+        return _entry(name, errors=refused.problems)
 
 
 def _folder(folder: Path) -> list[dict[str, Any]]:
@@ -87,13 +89,13 @@ def _folder(folder: Path) -> list[dict[str, Any]]:
 
     found = read_folder(folder)
     entries = [_document(str(folder / f.name), f.data) for f in found.files]
-    entries += [_entry(str(folder / bad.name), bad.problems, []) for bad in found.bad]
+    entries += [_entry(str(folder / bad.name), errors=bad.problems) for bad in found.bad]
     return entries or [
-        _entry(str(folder), [Problem("", message="holds no policy", hint="<tenant>/<policy_id>.json")], [])
+        _entry(str(folder), errors=[Problem("", message="holds no policy", hint="<tenant>/<policy_id>.json")])
     ]
 
 
-def _entry(name: str, errors: "list[Problem] | tuple[Problem, ...]", warnings: "list[Problem]") -> dict[str, Any]:
+def _entry(name: str, *, errors: "Sequence[Problem]" = (), warnings: "Sequence[Problem]" = ()) -> dict[str, Any]:
     return {"file": name, "errors": [*map(str, errors)], "warnings": [*map(str, warnings)]}
 
 

@@ -58,7 +58,7 @@ def tenant_in(subject: str, bound: str) -> str | None:
     return subject[len(bound) + 1 :] if len(subject) > len(bound) else None
 
 
-def tenant_bound(subject: str, open_subject: str) -> str | None:
+def tenant_bound(subject: str, *, open_subject: str) -> str | None:
     """Return the tenant that the subject of an ack or result is bound to, dots included; None: it is the open one."""
     bound = open_subject + OF_TENANT
     return subject[len(bound) :] if subject.startswith(bound) else None

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -81,8 +82,14 @@ def _report(verdicts: list[Verdict], before: dict[str, str], seconds: float) -> 
     fates = ", ".join(f"{n} × {fate}" for fate in Fate if (n := sum(v.fate is fate for v in verdicts)))
     noticed = len(verdicts) - len(missed)
     share = 100 * noticed / max(1, len(verdicts))
-    print(f"\n{noticed} of {len(verdicts)} noticed ({share:.1f} %): {fates}; {seconds:.0f} s")
+    print(f"\n{noticed} of {len(verdicts)} noticed ({share:.1f} %): {fates}; {seconds:.0f} s, {_cpu_s():.0f} s of CPU")
     return int(bool(missed))
+
+
+def _cpu_s() -> float:
+    """What this process and all that it started have used."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(u.ru_utime + u.ru_stime for u in used)
 
 
 def _progress(verdict: Verdict) -> None:

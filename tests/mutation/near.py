@@ -30,7 +30,15 @@ class Near:
         distant = [name for name in self._ordered(mutant.path, through) if name not in tests][:_DISTANT]
         mirror = self._mirrors(mutant.path)
         near = [*mirror, *(name for name in tests if name not in mirror)]
-        return [batch for batch in (near[:_FIRST], near[_FIRST:], distant) if batch]
+        chosen = [batch for batch in (near[:_FIRST], near[_FIRST:], distant) if batch]
+        return chosen or self._of_the_room(mutant.path)
+
+    def _of_the_room(self, path: str) -> list[list[str]]:
+        """The test files of the nearest mirrored folder: a command imports its modules in functions."""
+        for room in Path(path).relative_to("router").parents[:-1]:
+            if found := sorted((self._root / "tests" / room).glob("test_*.py")):
+                return [[test.relative_to(self._root).as_posix() for test in found]]
+        return []
 
     def _mirrors(self, path: str) -> list[str]:
         """Those with the module's name, and those with the names of its rooms: `tests/test_telemetry.py`."""

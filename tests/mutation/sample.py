@@ -18,6 +18,9 @@ def receipt(user: str, trace: str, amount: int) -> str:
     return f"{user} {trace} {amount}"
 
 
+LINE = receipt("u", "t", 2)
+
+
 def noticed(user: str, trace: str) -> str:
     """Its test compares the whole answer."""
     return receipt(user, trace, 1)
@@ -63,6 +66,10 @@ from router import pay
 
 def test_noticed() -> None:
     assert pay.noticed("u", "t") == "u t 1"
+
+
+def test_line() -> None:
+    assert pay.LINE == "u t 2"
 
 
 def test_unnoticed() -> None:

@@ -6,51 +6,75 @@ cannot matter is listed in `symmetric.toml` with the reason.
 """
 
 import ast
+import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 
-from tests.mutation.argument_types import Typed, TypedFile
+import msgspec
+
+from tests.mutation import argument_types
 from tests.mutation.command import Kind, run
-from tests.mutation.line_map import module_name
+from tests.mutation.line_map import CACHE, module_name
 from tests.mutation.mutant import Candidate, Outline
 
 PACKAGE = "router"
 GENERATED = "router/wire/pb/"
 LIST = Path(__file__).with_name("symmetric.toml")
+_Pair = tuple[int, int, int]
+"""Line and column of a call's end, and the place of the first of two arguments."""
 
 
 def find(root: Path, package: str = PACKAGE) -> list[Candidate]:
-    """Every swap in the package, in the order of paths and lines."""
-    typed = Typed(root, package)
-    found: list[Candidate] = []
-    for path in sorted((root / package).rglob("*.py")):
-        name = path.relative_to(root).as_posix()
-        if not name.startswith(GENERATED):
-            found += swaps_of(name, path.read_text(encoding="utf-8"), typed.file(module_name(name)))
-    return found
+    """Every swap in the package, in the order of paths and lines. What mypy says of a state of the sources is kept."""
+    sources = {
+        path.relative_to(root).as_posix(): path.read_text(encoding="utf-8")
+        for path in sorted((root / package).rglob("*.py"))
+        if not path.relative_to(root).as_posix().startswith(GENERATED)
+    }
+    tools = [sys.version, *(Path(file).read_text(encoding="utf-8") for file in (__file__, argument_types.__file__))]
+    key = hashlib.sha256(msgspec.json.encode([tools, sources])).hexdigest()[:16]
+    kept = root / CACHE / f"pairs-{key}.json"
+    if kept.exists():
+        pairs = msgspec.json.decode(kept.read_bytes(), type=dict[str, list[_Pair]])
+    else:
+        typed = argument_types.Typed(root, package)
+        pairs = {
+            name: [pair for pair, call in _pairs(source) if typed.file(module_name(name)).can_swap(call, pair[2])]
+            for name, source in sources.items()
+        }
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_bytes(msgspec.json.encode(pairs))
+    return [swap for name, source in sources.items() for swap in swaps_of(name, source, set(pairs[name]))]
 
 
-def swaps_of(path: str, source: str, typed: TypedFile) -> Iterator[Candidate]:
-    """The swaps of one file."""
+def swaps_of(path: str, source: str, accepted: Collection[_Pair]) -> Iterator[Candidate]:
+    """The swaps of one file: those of its pairs that mypy accepts."""
     outline, text = Outline(source), _Text(source)
-    for call in ast.walk(outline.tree):
+    for pair, call in _pairs(source):
+        if pair in accepted:
+            first, second = call.args[pair[2]], call.args[pair[2] + 1]
+            what = f"{ast.unparse(call.func)}(… {ast.unparse(first)} ⇄ {ast.unparse(second)} …)"
+            change = partial(text.swapped, first, second)
+            yield Candidate(path, outline.function(call.lineno), what, change)
+
+
+def _pairs(source: str) -> Iterator[tuple[_Pair, ast.Call]]:
+    """Neighbours that are neither unpacked nor equal in text."""
+    for call in ast.walk(ast.parse(source)):
         if isinstance(call, ast.Call):
-            for at in _pairs(call):
-                if typed.can_swap(call, at):
-                    first, second = call.args[at], call.args[at + 1]
-                    what = f"{ast.unparse(call.func)}(… {ast.unparse(first)} ⇄ {ast.unparse(second)} …)"
-                    change = partial(text.swapped, first, second)
-                    yield Candidate(path, outline.function(call.lineno), what, change)
+            for at, (first, second) in enumerate(zip(call.args, call.args[1:], strict=False)):
+                starred = any(isinstance(a, ast.Starred) for a in call.args[: at + 2])
+                if not starred and ast.dump(first) != ast.dump(second):
+                    yield (*_end(call), at), call
 
 
-def _pairs(call: ast.Call) -> Iterator[int]:
-    """Places of neighbours that are neither unpacked nor equal in text."""
-    for at, (first, second) in enumerate(zip(call.args, call.args[1:], strict=False)):
-        starred = any(isinstance(a, ast.Starred) for a in call.args[: at + 2])
-        if not starred and ast.dump(first) != ast.dump(second):
-            yield at
+def _end(call: ast.Call) -> tuple[int, int]:
+    """Where a call ends, which tells calls in one line apart; in `f(a)(b)` both begin at one place."""
+    assert call.end_lineno is not None
+    assert call.end_col_offset is not None
+    return call.end_lineno, call.end_col_offset
 
 
 class _Text:

@@ -25,7 +25,7 @@ def test_the_mirror_comes_first(path: str, first: str) -> None:
 
 
 def test_importers_come_before_their_importers(tmp_path: Path) -> None:
-    """Files of tests only, none twice; a module that nothing imports has none."""
+    """Files of tests only, none twice; a module that nothing imports has those of its room."""
     files = {
         "router/a/b.py": "",
         "router/a/c.py": "from router.a import b",
@@ -43,7 +43,8 @@ def test_importers_come_before_their_importers(tmp_path: Path) -> None:
     near = Near(tmp_path)
     direct = ["tests/a/test_b.py", "tests/other/test_x.py", "tests/fleet/test_f.py"]
     assert near(Mutant("router/a/b.py", "m", (1,), "")) == [direct, ["tests/a/test_c.py"]]
-    assert near(Mutant("router/a/lonely.py", "m", (1,), "")) == []
+    assert near(Mutant("router/a/lonely.py", "m", (1,), "")) == [["tests/a/test_b.py", "tests/a/test_c.py"]]
+    assert near(Mutant("router/far/away.py", "m", (1,), "")) == []
 
 
 def test_near_tests_judge_without_a_record(project: Path) -> None:

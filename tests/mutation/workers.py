@@ -12,7 +12,8 @@ from typing import Any, Self
 
 from msgspec import Struct
 
-from tests.mutation.fork_plugin import JOBS_ENV, RESULTS_ENV
+from tests.mutation.fork_plugin import JOBS_ENV, NOT_LIVE, RESULTS_ENV
+from tests.mutation.live import in_function
 from tests.mutation.mutant import Mutant
 
 _NOT_COPIED = shutil.ignore_patterns(
@@ -34,10 +35,13 @@ class Tree:
         self.folder = folder
         shutil.copytree(root, folder, ignore=_NOT_COPIED, symlinks=True)
         self._changed: tuple[Path, str] | None = None
+        self.mutant: Mutant | None = None
+        """The mutant that the tree holds."""
 
     def put(self, mutant: Mutant) -> None:
         """Write the mutant in place of what was changed before."""
         self.restore()
+        self.mutant = mutant
         path = self.folder / mutant.path
         self._changed = (path, path.read_text(encoding="utf-8"))
         _write(path, mutant.source)
@@ -46,7 +50,11 @@ class Tree:
         """Bring the unchanged file back."""
         if self._changed is not None:
             _write(*self._changed)
-            self._changed = None
+            self._changed = self.mutant = None
+
+    def can_live(self) -> bool:
+        """Whether a process that has imported the unchanged tree may hold the mutant."""
+        return self._changed is None or self.mutant is None or in_function(self._changed[1], self.mutant.source)
 
 
 class Outcome(Struct, frozen=True):
@@ -94,7 +102,21 @@ class Worker:
 
     def run(self, tests: list[str], timeout_s: float) -> Outcome:
         """Run these tests in this order until one fails."""
-        print(json.dumps({"tests": tests, "timeout_s": timeout_s}), file=self._jobs, flush=True)
+        outcome = self._run(tests, timeout_s, live=True) if self.tree.can_live() else None
+        if outcome is None or outcome.code == NOT_LIVE:
+            return self._run(tests, timeout_s, live=False)
+        return outcome
+
+    def _run(self, tests: list[str], timeout_s: float, *, live: bool) -> Outcome:
+        mutant = self.tree.mutant if live else None
+        job = {
+            "tests": tests,
+            "timeout_s": timeout_s,
+            "live": live,
+            "file": None if mutant is None else str(self.tree.folder / mutant.path),
+            "source": None if mutant is None else mutant.source,
+        }
+        print(json.dumps(job), file=self._jobs, flush=True)
         failed = ""
         while "code" not in (message := self._next("code", "failed")):
             failed = message["failed"]

@@ -87,7 +87,7 @@ class Acks:
             headers = delivery.headers
             if REDRIVEN in headers:
                 self._telemetry.redriven.labels("ack").inc()
-            decoded = decode_ack(delivery.data, headers, tenant_bound(delivery.subject, ACK))
+            decoded = decode_ack(delivery.data, headers, tenant_bound(delivery.subject, open_subject=ACK))
             if isinstance(decoded, Rejected):
                 if decoded.refused.code is Code.UNAUTHORIZED:
                     self._isolation.violated(Door.RECEIPT)
@@ -144,7 +144,7 @@ class Acks:
                     self._effects.next_due(0)
                 self._effects.moved(move)
         if overtaken:
-            await self._tasks.move(overtaken)
+            await self._tasks.move(overtaken, told=False)
         return faults
 
     async def _move_of(self, ack: ExecAck, record: TaskRecord) -> Move | None:

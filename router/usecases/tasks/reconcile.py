@@ -108,7 +108,7 @@ async def _add_settled(
     task_ids: list[bytes] = []
     for message in batch:
         totals.results += 1
-        result = decode_result(message.data, message.headers, tenant_bound(message.subject, RESULT))
+        result = decode_result(message.data, message.headers, tenant_bound(message.subject, open_subject=RESULT))
         if isinstance(result, Rejected):
             totals.unreadable += 1
         elif result.status is ResultStatus.SUCCESS:

@@ -148,7 +148,7 @@ class ResultSettler:
             else:
                 notes += self._apply(settled, outcome)
         if notes:
-            await self._tasks.move(notes)
+            await self._tasks.move(notes, told=False)
         return again
 
     def _open(self, batch: Sequence[Delivery]) -> list[OpenResult]:
@@ -162,7 +162,7 @@ class ResultSettler:
             redriven = redriven_note(headers)
             if redriven is not None:
                 self._telemetry.redriven.labels("result").inc()
-            tenant = tenant_bound(delivery.subject, RESULT)
+            tenant = tenant_bound(delivery.subject, open_subject=RESULT)
             decoded = decode_result(delivery.data, headers, tenant)
             if isinstance(decoded, Rejected):
                 if decoded.refused.code is Code.UNAUTHORIZED:

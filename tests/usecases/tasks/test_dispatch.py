@@ -4,10 +4,17 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from router.domain.decide.decision import Reason
+from router.domain.audit.records import TaskFeatures
+from router.domain.decide.decision import PinState, Reason
+from router.domain.decide.outcome import Admitted
+from router.domain.decide.request import Correlation
+from router.domain.ids import assignment_id, task_id, to_text
+from router.domain.policy.model import provider
 from router.domain.tasks.task import (
     BreakerTurn,
     Dispatched,
@@ -23,7 +30,7 @@ from router.ports.bus import Published
 from router.telemetry import Telemetry
 from router.usecases.tasks.dispatch import Dispatcher
 from router.wire.worker.job import encode_job
-from tests.store.harness import request
+from tests.store.harness import Ask, policy, request
 from tests.usecases.fakes.bus import RecordedPublisher
 
 FACTS = TaskFacts("t", "default", 1, "r", "chat", None, 2, 1000, None, None, None, None, None, None, None, ())
@@ -52,7 +59,7 @@ class Room:
         assert isinstance(job, bytes)
         self.dispatcher.republish(RECORD, job)
 
-    async def move(self, moves: Sequence[Move]) -> list[MoveOutcome]:
+    async def move(self, moves: Sequence[Move], *, told: bool = True) -> list[MoveOutcome]:
         """`ports.tasks.TaskStore`; one call for each state that the task is said to be in, and then it is moved."""
         self.marked += moves
         return [self.elsewhere.pop(0) if self.elsewhere else Moved(BreakerTurn.UNCHANGED) for _ in moves]
@@ -185,3 +192,49 @@ async def test_a_worker_that_was_quicker_than_the_mark(
     assert (first.state, first.note) == (TaskState.PUBLISHED, False)
     assert [(m.state, m.note) for m in more] == then
     assert {m.due_ms for m in room.marked} == {RECORD.deadline_at_ms}
+
+
+async def test_each_value_of_an_attempt_reaches_the_field_of_its_name() -> None:
+    """Request, plan and outcome are carried over by position: in the work item, its event and the audit record."""
+    room = Room()
+    room.now_ms = 7
+    made = replace(
+        request("t", "req-1", user="user-1", push=True),
+        correlation=Correlation(trace_id="trace-1"),
+        client_ip="10.0.0.1",
+    )
+    first = provider("first", expected_latency_ms=100, expected_cost_microusd=9)
+    ask = Ask(made, policy(first, policy_id="pol-1", revision=3))
+
+    job = encode_job(made, 1000)
+    assert isinstance(job, bytes)
+    outcome = Admitted(0, Reason.STICKY, b"\x00", PinState.HELD, bytes(16))
+    record = replace(RECORD, decision_id=bytes(range(16)))
+    room.dispatcher.next_attempt(made, ask.plan, record, outcome, job)
+    event, assignment = (msgspec.json.decode(publication.payload) for publication, _ in room.sent)
+    for _, done in room.sent:
+        done(Published.STORED)
+    await asyncio.wait_for(room.dispatcher.drained(), 30)
+    (move,) = room.marked
+    task = task_id(record.decision_id)
+    own = to_text(assignment_id(task, 2))
+    ids = {"assignment_id": own, "task_id": to_text(task), "attempt": 2}
+    assert (
+        event.items()
+        >= {
+            **ids,
+            "provider_id": "first",
+            "policy_id": "pol-1",
+            "policy_revision": 3,
+            "reason": "sticky",
+            "timestamp": 7,
+            "deadline_at_ms": 5007,
+            "trace_id": "trace-1",
+        }.items()
+    )
+    assert assignment.items() >= {**ids, "created_at_ms": 7, "deadline_at_ms": 5007}.items()
+    decision = {"provider_id": "first", "expected_latency_ms": 100, "expected_cost": 0.000009, "reason": "sticky"}
+    assert assignment["decision"].items() >= decision.items()
+    features = msgspec.msgpack.decode(move.features, type=TaskFeatures)
+    assert features == TaskFeatures("req-1", "pol-1", 3, "first", own, "user-1", "trace-1", ip_address="10.0.0.1")
+    assert (move.decision_id, move.task_id, move.attempt, move.due_ms) == (record.decision_id, task, 2, 5007)
