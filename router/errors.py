@@ -7,6 +7,7 @@ RouterError
 │   │   └── StoreLoginRefused  Redis does not accept the login
 │   ├── StoreForbidden    Redis does not offer the command to this user: by ACL, renamed, or unknown
 │   ├── OutcomeUnknown    sent, but not answered in time: it may have been executed
+│   │   └── NotReplicated  executed, but too few replicas have confirmed it
 │   ├── LoadsFull         not asked: as many tenants wait for their policies as may
 │   └── StoreDamaged      a key has the wrong type or format: a retry does not help
 ├── BusError              an operation on NATS failed
@@ -69,6 +70,10 @@ class LoadsFull(StoreError):
 
 class OutcomeUnknown(StoreError):
     """The operation may have been executed."""
+
+
+class NotReplicated(OutcomeUnknown):
+    """The operation was executed, but fewer replicas than ROUTER_WAIT_REPLICAS have confirmed it in time."""
 
 
 class StoreDamaged(StoreError):

@@ -253,10 +253,14 @@ class NatsProcess(ServerProcess):
         """The address for pods with the rights of the version before, after `grant_previous`."""
         return f"nats://router-previous:{PASSWORD}@127.0.0.1:{self.port}"
 
-    def grant_previous(self) -> None:
-        """From the next start on, the server has a user for pods with the rights of the version before."""
+    def grant_previous(self, prefixes: str = "") -> None:
+        """From the next start on, the server has a user for pods with the rights of the version before.
+
+        `prefixes`: the pods' ROUTER_RESULT_SUBJECT_PREFIXES; operators of that version had to permit them, too.
+        """
         if not self._limited:
-            self._granted = previous_users(previous_rights.NATS_PUBLISH, previous_rights.NATS_SUBSCRIBE)
+            own = [f"{prefix}>" for prefix in prefixes.split(",") if prefix]
+            self._granted = previous_users((*previous_rights.NATS_PUBLISH, *own), previous_rights.NATS_SUBSCRIBE)
 
     @property
     def _limited(self) -> bool:

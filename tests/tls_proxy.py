@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 
 @asynccontextmanager
-async def tls_in_front(port: int, context: ssl.SSLContext) -> AsyncIterator[int]:
-    """A port of 127.0.0.1 that speaks TLS and passes everything to the server at `port`."""
+async def tls_in_front(
+    port: int, context: ssl.SSLContext, said: Callable[[bytes], bytes] = bytes
+) -> AsyncIterator[int]:
+    """A port of 127.0.0.1 that speaks TLS and passes everything to the server at `port`; `said` changes its replies."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -18,7 +20,7 @@ async def tls_in_front(port: int, context: ssl.SSLContext) -> AsyncIterator[int]
         tasks.add(task)
         inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
         with contextlib.suppress(OSError, asyncio.CancelledError):
-            await asyncio.gather(_pass_on(reader, inner_writer), _pass_on(inner_reader, writer))
+            await asyncio.gather(_pass_on(reader, inner_writer, bytes), _pass_on(inner_reader, writer, said))
         for each in (writer, inner_writer):
             each.transport.abort()
         tasks.discard(task)
@@ -35,9 +37,11 @@ async def tls_in_front(port: int, context: ssl.SSLContext) -> AsyncIterator[int]
         asyncio.get_running_loop().set_exception_handler(None)
 
 
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pass_on(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, change: Callable[[bytes], bytes]
+) -> None:
     while data := await reader.read(65536):
-        writer.write(data)
+        writer.write(change(data))
         await writer.drain()
     writer.close()
 

@@ -4,6 +4,8 @@
                         │ invalid                 │ the server refuses them, or is unavailable
                         └──────── tried again at the next check; what works stays in use ─┘
 
+A mistake in the files of one part does not stop the others.
+
 **Why new before old.** A part closes its old connection only after the server has accepted the new one. So a wrong
 password, or a file that is half written, never interrupts service, and no request is lost.
 
@@ -19,10 +21,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 
-from router.errors import BusError, InvalidInput, StoreError
+from router.errors import BusError, InvalidInput, Problem, StoreError
 from router.log_throttle import LogThrottle
 from router.logs import hide
-from router.settings import Settings, load, mounted_files
+from router.settings import PREFIX, Settings, mounted_files, read
 from router.telemetry import Event, Telemetry
 
 log = logging.getLogger("router.rotation")
@@ -43,13 +45,13 @@ class Rotation:
         secrets: Callable[[Settings], tuple[str, ...]],
         *,
         files: Mapping[str, Path] | None = None,
-        read: Callable[[], Settings] = load,
+        read: Callable[[], tuple[Settings, list[Problem]]] = read,
     ) -> None:
         self._counts = telemetry.rotations
         self._parts = parts
         self._secrets = secrets
         self._read = read
-        self._throttle = LogThrottle(time.monotonic)
+        self._throttles = {part: LogThrottle(time.monotonic) for part in parts}
         found = mounted_files(settings) if files is None else files
         self._files = {
             part: {field: path for field, path in found.items() if field.startswith(PARTS[part])} for part in parts
@@ -73,14 +75,12 @@ class Rotation:
         changed = [part for part, digest in digests.items() if digest is not None and digest != self._used[part]]
         if not changed:
             return
-        try:
-            settings = await asyncio.to_thread(self._read)
-        except InvalidInput as fault:
-            self._failed(", ".join(changed), str(fault))
-            return
+        settings, problems = await asyncio.to_thread(self._read)
         hide(self._secrets(settings))
         for part in changed:
             try:
+                if own := [p for p in problems if p.path.removeprefix(PREFIX).lower().startswith(PARTS[part])]:
+                    raise InvalidInput(own)
                 await self._parts[part](settings)
             except (InvalidInput, StoreError, BusError) as fault:
                 self._counts.labels(part, "refused").inc()
@@ -88,11 +88,11 @@ class Rotation:
             else:
                 self._used[part] = digests[part]
                 self._counts.labels(part, "done").inc()
-                self._throttle.over()
+                self._throttles[part].over()
                 log.info("changed secrets are in use: %s", part, extra={"event": Event.SECRETS_ROTATED, "part": part})
 
     def _failed(self, part: str, why: str) -> None:
-        if (suppressed := self._throttle.due(f"{part} {why}")) is not None:
+        if (suppressed := self._throttles[part].due(why)) is not None:
             fields = {"event": Event.SECRETS_REFUSED, "part": part, "unsaid": suppressed}
             log.error("changed secrets of %s cannot be used, the old ones stay: %s", part, why, extra=fields)
 

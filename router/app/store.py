@@ -31,6 +31,7 @@ from router.store.policies import RedisPolicies
 from router.store.servers.facts import RedisServers
 from router.store.servers.meta import RedisEpochs, RedisMeta
 from router.store.servers.nodes import Nodes
+from router.store.servers.replicas import Replicas
 from router.store.servers.rights import Missing
 from router.store.servers.rights import missing as missing_rights
 from router.store.servers.sentinels import SentinelPrimary
@@ -63,8 +64,11 @@ class Store:
         self.lanes = Lanes(
             keys=self.keys, nodes=self.nodes, packer=packer, script=script, settings=lane_settings(s), hooks=hooks.lanes
         )
-        self.decisions = RedisDecisions(self.keys, self.nodes, self.lanes, wait_ms=s.decide_wait_effective_ms)
-        self.policies = RedisPolicies(self.nodes, self.keys, bounds=policy_bounds(s))
+        self._replicas = replicas = Replicas(self.nodes, s.wait_replicas, on_unconfirmed=hooks.lanes.on_unconfirmed)
+        self.decisions = RedisDecisions(
+            self.keys, self.nodes, self.lanes, wait_ms=s.decide_wait_effective_ms, replicas=replicas
+        )
+        self.policies = RedisPolicies(self.nodes, self.keys, bounds=policy_bounds(s), replicas=replicas)
         self.figures = RedisFigures(self.keys, self.nodes)
         self.tasks = RedisTasks(
             self.keys,
@@ -72,6 +76,7 @@ class Store:
             audit_max_len=s.audit_max_len,
             deadline_max_ms=s.deadline_max_ms,
             shared_calls=not s.redis_cluster,
+            replicas=replicas,
             on_moved=hooks.moved,
         )
         # Audit reads (people, exports) may go to a replica.
@@ -81,15 +86,20 @@ class Store:
         self.retention = RedisRetention(self.keys, self.nodes, bounds, shared_calls=not s.redis_cluster)
         self.unknown = RedisUnknownTenants(self.keys, self.nodes, bounds.ttl_ms)
         self.inspector = RedisInspector(self.keys, self.nodes)
-        self.tenants = RedisTenants(self.keys, self.nodes)
+        self.tenants = RedisTenants(self.keys, self.nodes, replicas)
         self.levers = RedisLevers(
-            self.keys, self.nodes, lever_scripts(), audit_max_len=s.audit_max_len, audit_ms=audit_ms(s)
+            self.keys,
+            self.nodes,
+            lever_scripts(),
+            audit_max_len=s.audit_max_len,
+            audit_ms=audit_ms(s),
+            replicas=replicas,
         )
         self.meta = RedisMeta(self.keys, self.nodes)
         self.servers = RedisServers(self.nodes, stated_policy=s.redis_maxmemory_policy, allow_eviction=s.allow_eviction)
         self.epochs = RedisEpochs(self.keys, self.nodes)
         self.failures = RedisDeliveryFailures(self.keys, self.nodes)
-        self.claims = RedisClaims(self.keys, self.nodes)
+        self.claims = RedisClaims(self.keys, self.nodes, replicas)
         self.extensions = RedisExtensions(self.keys, self.nodes)
         self.measure = RedisLimitUsage(self.keys, self.nodes, shared_calls=not s.redis_cluster)
 
@@ -132,6 +142,7 @@ class Store:
             await self.nodes.renew_sentinels(sentinel)
         if self._read_nodes is not self.nodes:
             await self._read_nodes.renew(access)
+        await self._replicas.close()
         await self.lanes.renew()
 
     async def ping(self) -> None:
@@ -144,6 +155,7 @@ class Store:
     async def close(self) -> None:
         """Close every connection."""
         await self.lanes.close()
+        await self._replicas.close()
         if self._read_nodes is not self.nodes:
             await self._read_nodes.close()
         await self.nodes.close()

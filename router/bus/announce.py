@@ -10,6 +10,7 @@ import msgspec
 
 from router.bus.client.connection import Bus
 from router.bus.client.subscriptions import Subscription
+from router.domain.json import UNREADABLE
 from router.errors import BusError
 from router.telemetry.events import Event
 from router.wire import subjects
@@ -54,7 +55,7 @@ async def listen(bus: Bus, on_change: Callable[[str, int], None]) -> Subscriptio
     def on_message(_subject: bytes, _reply: bytes, data: bytes, _raw: bytes | None) -> None:
         try:
             change = msgspec.json.decode(data, type=PolicyChanged)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             log.warning("unreadable policy announcement: %s", error, extra={"event": Event.POLICY_STALE})
             return
         on_change(change.tenant_id, change.revision)

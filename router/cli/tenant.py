@@ -164,7 +164,8 @@ async def _purge(settings: "Settings", name: str, confirm: str, why: str | None,
     async with open_store(settings) as store:
         acts = RedisLevers(store.keys, store.nodes, lever_scripts(), audit_ms=audit_ms(settings))
         by = Actor(settings.principal)
-        purger = Purger(RedisTenants(store.keys, store.nodes), acts, changes, by, forget_ms=forget_ms(settings))
+        tenants = RedisTenants(store.keys, store.nodes, store.replicas)
+        purger = Purger(tenants, acts, changes, by, forget_ms=forget_ms(settings))
         if dry_run:
             return await purger.would(name)
         purged = await purger.purge(name, confirm=confirm, why=why)

@@ -11,6 +11,8 @@ from enum import StrEnum
 import msgspec
 from msgspec import Struct
 
+from router.domain.json import UNREADABLE
+
 
 class Features(Struct, frozen=True):
     """The features that the CP gate allows. A decision names those that were withheld (`metadata.requires_cp`)."""
@@ -86,7 +88,7 @@ def parse(content: bytes) -> Checkpoint | Unusable:
         return Unusable(Fault.MALFORMED, f"larger than {MAX_STATE_BYTES} bytes")
     try:
         state = msgspec.json.decode(content.removeprefix(_BYTE_ORDER_MARK), type=_StateFile)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+    except UNREADABLE as e:
         return Unusable(Fault.MALFORMED, str(e) or "empty")
     match = _CHECKPOINT.fullmatch(state.current_cp)
     if match is None:

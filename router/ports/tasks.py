@@ -57,8 +57,14 @@ class TaskStore(Protocol):
     async def jobs(self, task_ids: Sequence[bytes]) -> list[bytes | None]:
         """Return the work items, in order; None: deleted or damaged. A damaged item does not affect the others."""
 
-    async def move(self, moves: Sequence[Move]) -> list[MoveOutcome]:
-        """Make moves, each of them atomic. Outcomes are in order. Repeating a call changes nothing."""
+    async def move(self, moves: Sequence[Move], *, told: bool = True) -> list[MoveOutcome]:
+        """Make moves, each of them atomic. Outcomes are in order. Repeating a call changes nothing.
+
+        `told`: somebody will rely on the outcome, so replicas must have it (`ROUTER_WAIT_REPLICAS`). False is for audit
+        notes, which a repeated call writes again.
+
+        :raises NotReplicated: the moves are made, and too few replicas have them.
+        """
 
     async def claim(self, lease_ms: int, maximum: int) -> Claimed:
         """Claim up to `maximum` due tasks. Other pods do not get these tasks for `lease_ms`.
@@ -72,7 +78,7 @@ class TaskStore(Protocol):
     async def final_results(self, task_ids: Sequence[bytes]) -> list[Final | Unreadable | None]:
         """Return the final results of ended tasks that are not published yet, in order; None: nothing to publish.
 
-        An unreadable result does not affect the others.
+        With `ROUTER_WAIT_REPLICAS`, replicas have them. An unreadable result does not affect the others.
         """
 
     async def postpone(self, task_ids: Sequence[bytes], due_ms: int) -> None:
@@ -98,7 +104,10 @@ class TaskStore(Protocol):
         """Return for each usage event, in order, whether it is in the outbox."""
 
     async def usage_waiting(self, maximum: int) -> list[OutboxEntry]:
-        """Return up to `maximum` usage events of each partition's outbox."""
+        """Return up to `maximum` usage events of each partition's outbox.
+
+        With `ROUTER_WAIT_REPLICAS`, replicas have them.
+        """
 
     async def usage_published(self, usage_ids: Sequence[bytes]) -> int:
         """Remove usage events that a stream has stored from the outbox. Returns how many of them it still held."""

@@ -59,6 +59,14 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
 
     :raises InvalidInput: with every problem found, each naming its variable and what to change.
     """
+    settings, problems = read(environ)
+    if problems:
+        raise InvalidInput(problems)
+    return settings
+
+
+def read(environ: Mapping[str, str] | None = None) -> tuple[Settings, list[Problem]]:
+    """The settings of this process, and every problem, by variable. A setting with a problem has its default."""
     values, problems = _read(os.environ if environ is None else environ)
     bad = {p.path for p in problems}
     try:
@@ -78,9 +86,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         if bad.isdisjoint(names):
             hint = f"see also {', '.join(names[1:])}" if names[1:] else ""
             problems.append(Problem(names[0], message=message, hint=hint))
-    if problems:
-        raise InvalidInput(sorted(problems, key=lambda p: p.path))
-    return settings
+    return settings, sorted(problems, key=lambda p: p.path)
 
 
 def mounted_files(settings: Settings, environ: Mapping[str, str] | None = None) -> dict[str, Path]:

@@ -12,6 +12,7 @@ from router.domain.json import JsonObject
 from router.store.keys import Keys
 from router.store.scripts.load import load
 from router.store.servers.nodes import Nodes
+from router.store.servers.replicas import Replicas
 
 _pack = msgpack.Encoder().encode
 
@@ -19,9 +20,10 @@ _pack = msgpack.Encoder().encode
 class RedisClaims:
     """Finishes or abandons claimed decisions; the port has the promises."""
 
-    def __init__(self, keys: Keys, nodes: Nodes) -> None:
+    def __init__(self, keys: Keys, nodes: Nodes, replicas: Replicas | None = None) -> None:
         self._keys = keys
         self._nodes = nodes
+        self._replicas = replicas or Replicas(nodes)
         key_kinds = ("idem", "claim")
         self._complete = load(
             "complete", keys=key_kinds, argv=("random", "claim_id", "metadata"), returns={0: "done", 1: "gone"}
@@ -36,7 +38,7 @@ class RedisClaims:
     async def complete(self, tenant_id: str, decision_id: bytes, claim: bytes, metadata: JsonObject) -> bool:
         """See `ports.decisions.Claims.complete`."""
         args = [decision_id[-RANDOM_BYTES:], claim, _pack(metadata) if metadata else b""]
-        reply = await self._nodes.run(self._complete, self._key_names(tenant_id, name_in(decision_id)), args)
+        reply = await self._replicas.run(self._complete, self._key_names(tenant_id, name_in(decision_id)), args)
         return int(reply[0]) == 0
 
     async def abandon(self, tenant_id: str, decision_id: bytes, claim: bytes) -> bool:

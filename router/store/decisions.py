@@ -21,6 +21,7 @@ from router.store.scripts.load import Script, load
 from router.store.servers.link import Command
 from router.store.servers.nodes import Nodes
 from router.store.servers.reads import read_each
+from router.store.servers.replicas import Replicas
 
 log = logging.getLogger(__name__)
 
@@ -50,16 +51,19 @@ def decide_script(**options: Any) -> Script:
 
 
 class RedisAnswers:
-    """`ports.decisions.Answers` on Redis: reads stored answers."""
+    """`ports.decisions.Answers` on Redis: reads stored answers. `remembered` waits for `replicas`: callers are told."""
 
-    def __init__(self, keys: Keys, nodes: Nodes) -> None:
+    def __init__(self, keys: Keys, nodes: Nodes, replicas: Replicas | None = None) -> None:
         self._keys = keys
         self._nodes = nodes
+        self._replicas = replicas or Replicas(nodes)
 
     async def remembered(self, tenant_id: str, name: bytes) -> StoredAnswer | None:
         """See `ports.decisions.Answers.remembered`."""
         tenant = self._keys.tenant(tenant_id)
         raw = await self._nodes.call("GET", tenant.idem(name))
+        if raw is not None:
+            await self._replicas.confirm([tenant.idem(name)])
         answer = _answer(raw, tenant_id, tenant.partition, name) if isinstance(raw, bytes) else None
         if isinstance(answer, Unreadable):
             log.error("a stored answer is unreadable: %s", answer.message, extra={"tenant_id": tenant_id})
@@ -153,8 +157,10 @@ class RedisDecisions(RedisAnswers):
     calls before it.
     """
 
-    def __init__(self, keys: Keys, nodes: Nodes, lanes: Lanes, *, wait_ms: float) -> None:
-        super().__init__(keys, nodes)
+    def __init__(
+        self, keys: Keys, nodes: Nodes, lanes: Lanes, *, wait_ms: float, replicas: Replicas | None = None
+    ) -> None:
+        super().__init__(keys, nodes, replicas)
         self._lanes = lanes
         self._wait_ms = wait_ms
         self._now = asyncio.get_running_loop().time

@@ -139,7 +139,7 @@ KEYS = {
         "<schema>:{p}:~:wait",
         type="string",
         ttl="1 s",
-        holds="nothing; with ROUTER_WAIT_REPLICAS written before WAIT, so that repeated answers wait for replicas too",
+        holds="nothing; with ROUTER_WAIT_REPLICAS written before WAIT, so that repeats wait for replicas too",
     ),
     "final": KeyKind(
         "<schema>:{p}:~:final:<task>",

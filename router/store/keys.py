@@ -20,6 +20,8 @@ NO_TENANT = "~"
 
 `router audit query --tenant '~'` reads the log of acts that belong to no tenant.
 """
+MARKER_MS = 1_000
+"""Life of what is written before WAIT."""
 _USER_BYTES = 12
 _MESSAGE_BYTES = 10
 _TENANTS_REMEMBERED = 20_000
@@ -33,6 +35,17 @@ def _user_name(user_id: str) -> bytes:
 
 def _message_name(message_id: str) -> bytes:
     return blake2b(message_id.encode(), digest_size=_MESSAGE_BYTES).digest()
+
+
+def tag_of(key: bytes) -> bytes:
+    """The hash tag of a key of a tenant or partition."""
+    return key.partition(b"{")[2].partition(b"}")[0]
+
+
+def marker_beside(key: bytes) -> bytes:
+    """What is written before WAIT, in the partition of a key."""
+    schema, _, rest = key.partition(b"{")
+    return b"%b:{%b}:~:wait" % (schema.removesuffix(b":"), rest.partition(b"}")[0])
 
 
 class TenantKeys(Struct, frozen=True):

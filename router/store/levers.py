@@ -15,6 +15,7 @@ from router.store.audit.admin_records import KEEP_MS, Detail, packed_act
 from router.store.keys import Keys
 from router.store.scripts.load import Script, load
 from router.store.servers.nodes import Nodes
+from router.store.servers.replicas import Replicas
 
 MAX_LEVERS = 256
 _RECORD = ("action", "features", "keep_ms")
@@ -70,9 +71,11 @@ class RedisLevers:
         *,
         audit_max_len: int = 100_000,
         audit_ms: int = KEEP_MS,
+        replicas: Replicas | None = None,
     ) -> None:
         self._keys = keys
         self._nodes = nodes
+        self._replicas = replicas or Replicas(nodes)
         self._audit_max_len = audit_max_len
         self._audit_ms = audit_ms
         self._scripts = scripts
@@ -137,7 +140,7 @@ class RedisLevers:
         await self._nodes.run(self._scripts["record_act"], (self._keys.acts,), args)
 
     async def _run(self, script: str, keys: tuple[bytes, ...], args: tuple[bytes | str | int, ...]) -> ActOutcome:
-        reply = await self._nodes.run(self._scripts[script], keys, args)
+        reply = await self._replicas.run(self._scripts[script], keys, args)
         return ActOutcome(reply[0])
 
 

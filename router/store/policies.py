@@ -23,6 +23,7 @@ from router.store.keys import Keys
 from router.store.packing import NO_STAMP, FormatError, head
 from router.store.scripts.load import load as load_script
 from router.store.servers.nodes import Nodes
+from router.store.servers.replicas import Replicas
 from router.store.tenants.presence import Presence
 from router.wire.policies import decode
 
@@ -77,7 +78,10 @@ class RedisPolicies:
     tenant's other policies still serve.
     """
 
-    def __init__(self, nodes: Nodes, keys: Keys, *, bounds: Bounds = DEFAULT_BOUNDS) -> None:
+    def __init__(
+        self, nodes: Nodes, keys: Keys, *, bounds: Bounds = DEFAULT_BOUNDS, replicas: Replicas | None = None
+    ) -> None:
+        self._replicas = replicas or Replicas(nodes)
         self._nodes = nodes
         self._keys = keys
         self._bounds = bounds
@@ -205,7 +209,7 @@ class RedisPolicies:
             _pack_why(_Why(by.principal, restores)),
             self._bounds.revisions,
         )
-        code, number = await self._nodes.run(self._apply, self._written_keys(tenant_id, policy_id), args)
+        code, number = await self._replicas.run(self._apply, self._written_keys(tenant_id, policy_id), args)
         match self._apply.returns[code]:
             case "applied":
                 return int(number)
@@ -229,7 +233,7 @@ class RedisPolicies:
             self._bounds.revisions,
             self._bounds.deleted_ms,
         )
-        code, number = await self._nodes.run(self._delete, self._written_keys(tenant_id, policy_id), args)
+        code, number = await self._replicas.run(self._delete, self._written_keys(tenant_id, policy_id), args)
         if self._delete.returns[code] == "conflict":
             raise RevisionConflict(number)
         return int(number)

@@ -30,6 +30,7 @@ class Event(StrEnum):
     STORE_PRIMARY_MOVED = "store.primary_moved"
     STORE_RESEEDED = "store.reseeded"
     STORE_ROW_FAULT = "store.row_fault"
+    STORE_UNCONFIRMED = "store.unconfirmed"
     STORE_CLOCK_STEPPED = "store.clock_stepped"
     BUS_CONNECTED = "bus.connected"
     BUS_AWAY = "bus.away"

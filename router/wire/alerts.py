@@ -10,7 +10,7 @@ import orjson
 from msgspec import Struct
 
 from router.domain.alert import Alert, Severity
-from router.domain.json import JsonObject
+from router.domain.json import UNREADABLE, JsonObject
 from router.wire.reply import header_value
 from router.wire.subjects import ALERT
 
@@ -115,7 +115,7 @@ def decode_dead_letter(data: bytes) -> ReceivedDeadLetter | None:
     """Decode a dead letter; None: the bytes are not a dead letter of the router."""
     try:
         return _dead_letter_decoder.decode(data)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
 
 
@@ -137,7 +137,7 @@ def decode_alert(data: bytes) -> ReceivedAlert | None:
     """Decode an alert; None: the bytes are not an alert of the router."""
     try:
         return _alert_decoder.decode(data)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
 
 

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from router.domain.decide.decision import PRIORITY, Reason
 from router.domain.decide.request import NO_CORRELATION, Correlation
-from router.domain.json import JsonObject
+from router.domain.json import UNREADABLE, JsonObject
 from router.domain.tasks.result import ExecResult, ResultStatus
 from router.wire.fields import MICROUSD
 from router.wire.reply import header_value
@@ -167,7 +167,7 @@ def usage_identity(event: bytes) -> UsageIdentity:
     """Read the identity of a usage event; empty when the bytes are not a usage event. Never raises."""
     try:
         return _usage_facts_decoder.decode(event)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return _NO_USAGE_FACTS
 
 

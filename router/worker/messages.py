@@ -86,7 +86,10 @@ def read_assignment(data: bytes) -> Assignment:
 
     :raises msgspec.DecodeError: the bytes are not an assignment; a `msgspec.ValidationError` names the field.
     """
-    return _assignments.decode(data)
+    try:
+        return _assignments.decode(data)
+    except (UnicodeDecodeError, RecursionError) as fault:
+        raise msgspec.DecodeError(str(fault)) from fault
 
 
 def ack(assignment: Assignment, status: str, message: str | None = None) -> bytes:

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from router.app.adapter_settings import secrets_of
 from router.app.rotation import Rotation
 from router.errors import BusError, InvalidInput, StoreUnavailable
-from router.settings import Settings, load, mounted_files
+from router.settings import Settings, load, mounted_files, read
 from router.telemetry import Telemetry
 
 OLD, NEW = "old-secret-0123456789abcdef012345", "new-secret-0123456789abcdef012345"
@@ -38,7 +38,7 @@ class Pod:
             {part: self._part(part) for part in ("nats", "redis", "admin")},
             secrets_of,
             files=mounted_files(settings, self.environ),
-            read=lambda: load(self.environ),
+            read=lambda: read(self.environ),
         )
 
     def _part(self, part: str) -> Callable[[Settings], Awaitable[None]]:
@@ -115,6 +115,40 @@ async def test_a_bad_file_changes_nothing(pod: Pod, content: str | None) -> None
     pod.files["token"].write_text(NEW)
     await pod.rotation.look()
     assert pod.used == ["admin"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "content", "others"),
+    [
+        ("token", "short", ["nats", "redis"]),
+        ("token", "", ["nats", "redis"]),
+        ("password", "", ["nats", "admin"]),
+        ("creds", None, ["redis", "admin"]),
+    ],
+)
+async def test_a_bad_file_stops_its_own_part_only(
+    pod: Pod, bad: str, content: str | None, others: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others change beside it; its part changes when it is mended, and none twice."""
+    part = {"token": "admin", "password": "redis", "creds": "nats"}[bad]
+    for name, file in pod.files.items():
+        if name != bad:
+            file.write_text(NEW)
+        elif content is None:
+            file.unlink()
+        else:
+            file.write_text(content)
+    for _ in range(3):
+        await pod.rotation.look()
+    assert sorted(pod.used) == sorted(others)
+    if content is not None:  # a file that has vanished may be back in a moment
+        assert pod.count(part, "refused") == 3
+        (line,) = [r for r in caplog.records if vars(r).get("event") == "secrets.refused"]
+        assert (vars(line)["part"], NEW in line.getMessage()) == (part, False)
+    pod.files[bad].write_text(NEW)
+    for _ in range(3):
+        await pod.rotation.look()
+    assert sorted(pod.used) == ["admin", "nats", "redis"]
 
 
 def test_without_files_nothing_is_watched() -> None:

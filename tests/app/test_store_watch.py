@@ -40,6 +40,24 @@ def test_the_store_refuses_until_every_node_takes_calls() -> None:
     assert told == ["back"]
 
 
+def test_calls_that_replicas_do_not_confirm_are_logged_once_a_minute_for_each_script(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are counted; the next line of a script says how many were left out."""
+    now = 0.0
+    monkeypatch.setattr("router.app.observers.store_watch.time.monotonic", lambda: now)
+    registry = CollectorRegistry()
+    unconfirmed = StoreWatch(Telemetry(registry)).hooks().on_unconfirmed
+    for script in ("decide",) * 1_000 + ("settle",) * 10:
+        unconfirmed(script)
+    now = 61.0
+    unconfirmed("decide")
+    lines = [(vars(r)["script"], vars(r)["unsaid"]) for r in caplog.records]
+    assert lines == [("decide", 0), ("settle", 0), ("decide", 999)]
+    for script, count in (("decide", 1_001), ("settle", 10)):
+        assert registry.get_sample_value("router_store_unconfirmed_total", {"script": script}) == count
+
+
 class Sink:
     """Alerts that were raised."""
 

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from router.cli.shared.exits import Exit
 from tests.cli.conftest import Run
 
@@ -24,6 +26,21 @@ def test_drain_and_enable_are_shown(cli: Run, tenant: str) -> None:
         ("spare", ["default"], True),
     ]
     assert "drained" in cli("provider", "list", "--tenant", tenant).out
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["provider drain p1", "breaker force-open p1", "policy delete --policy default", "idempotency forget --key k"],
+)
+def test_a_change_that_no_replica_has_is_an_error(
+    cli: Run, tenant: str, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """It is made, and a failover may undo it: the operator looks before they repeat it."""
+    monkeypatch.setenv("ROUTER_WAIT_REPLICAS", "1")
+    done = cli(*command.split(), "--tenant", tenant)
+    assert (done.code, done.out) == (Exit.UNREACHABLE, "")
+    assert "was executed, but not confirmed by 1 replicas in time; a failover may undo it" in done.err
+    assert "look at it before you repeat it" in done.err
 
 
 def test_a_forced_breaker_is_listed_until_it_is_reset(cli: Run, tenant: str) -> None:

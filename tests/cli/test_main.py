@@ -17,6 +17,7 @@ from router.cli.shared.parties import COMMANDS as PARTIES
 from router.errors import (
     BusError,
     InvalidInput,
+    NotReplicated,
     OutcomeUnknown,
     Problem,
     QuotaExceeded,
@@ -180,6 +181,7 @@ def test_only_what_was_set_is_changed(run: Run, monkeypatch: pytest.MonkeyPatch)
         (QuotaExceeded("rules", 3, 2), Exit.NEGATIVE),
         (StoreUnavailable("x"), Exit.UNREACHABLE),
         (OutcomeUnknown("x"), Exit.UNREACHABLE),
+        (NotReplicated("x"), Exit.UNREACHABLE),
         (StoreForbidden("x"), Exit.USAGE),
         (BusError("x"), Exit.UNREACHABLE),
         (KeyError("x"), Exit.INTERNAL),

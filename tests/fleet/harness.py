@@ -209,7 +209,7 @@ class Fleet:
             if not self.nats.granted:
                 self.nats.grant(self._env)
         elif PREVIOUS_RIGHTS:
-            self.nats.grant_previous()
+            self.nats.grant_previous(self._env.get("ROUTER_RESULT_SUBJECT_PREFIXES", ""))
         self._count = pods
         self.pods: list[Pod] = []
         self._tenants = 0

@@ -138,6 +138,50 @@ async def test_the_password_of_nats(own: Own, tmp_path: Path) -> None:
     assert (await caller.ask(task("acme"))).ok
 
 
+class ByToken(NatsProcess):
+    """A NATS that wants a token, which the tests' clients have in their address; pods have it from a file."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, extra=f'authorization {{ token: "{OLD}" }}')
+        self.token = OLD
+
+    @property
+    def url(self) -> str:
+        return f"nats://{self.token}@127.0.0.1:{self.port}"
+
+    @property
+    def pod_url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+
+async def test_the_token_of_nats(own: Own, tmp_path: Path) -> None:
+    """As its password; a bad token of an admin beside it holds nothing up."""
+    nats = ByToken(tmp_path / "nats")
+    secret, admin = mounted(tmp_path / "secret", OLD), mounted(tmp_path / "admin", OLD)
+    env = POLL | {"ROUTER_NATS_TOKEN_FILE": str(secret), "ROUTER_ADMIN_TOKEN_FILE": str(admin)}
+    fleet, caller = await own(pods=1, nats=nats, env=env, policies=POLICIES)
+    load = Load(caller)
+    asking = asyncio.create_task(load.run())
+    await load.more()
+    mounted(tmp_path / "admin", "short")
+    mounted(tmp_path / "secret", NEW)
+    for part in ("nats", "admin"):
+        await _rotated(fleet, part, "refused")
+    assert "authorization violation" in str(fleet.pods[0].logged("secrets.refused")).lower()
+    await load.more()
+    asking.cancel()
+    await load.all_decided()
+    _reload(nats, NEW)
+    nats.token = NEW
+    await _rotated(fleet, "nats", "done")
+    await fleet.pods[0].until_ready()
+    async with Foreign(nats.url) as other:
+        assert (await other.ask(task("acme"))).ok
+    logs = "".join(pod.log.read_text() for pod in fleet.pods)
+    assert OLD not in logs
+    assert NEW not in logs
+
+
 async def test_the_token_of_an_admin(own: Own, tmp_path: Path) -> None:
     """The new one works, and the old one does not, without a restart; a bad file leaves the old one."""
     secret = mounted(tmp_path / "admin", OLD)

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from msgspec import structs
 
+from router.bus.client import headers as nats_headers
 from router.domain.decide.candidates import Candidate, Offer
 from router.domain.decide.decision import Reason
 from router.domain.decide.outcome import RequestFacts, Reservation
@@ -17,42 +18,25 @@ from router.store import packing
 from router.store.scripts.layouts import LAYOUTS
 from router.store.tasks import records
 from router.wire.worker.job import encode_job, origin_of, request_of
+from tests.fuzz.draws import maybe, name, number, text
+from tests.fuzz.row_packers import decide_row, settle_row
 from tests.store import layout_reader
-
-_NUMBERS = (0, 1, 127, 128, 255, 256, 16_383, 16_384, 2**31, 2**32 - 1, 2**40, 2**53)
-_LETTERS = 'abcXYZ09-_.~ äß中🙂"\\\n'
-
-
-def _number(r: random.Random, maximum: int = 2**53) -> int:
-    return r.choice([n for n in _NUMBERS if n <= maximum]) if r.random() < 0.5 else int(r.random() * (maximum + 1))
-
-
-def _text(r: random.Random, maximum: int = 40) -> str:
-    return "".join(r.choices(_LETTERS, k=int(r.random() * (maximum + 1))))
-
-
-def _name(r: random.Random) -> str:
-    return "".join(r.choices("abcXYZ09-_.", k=1 + int(r.random() * r.choice((1, 8, 230)))))
-
-
-def _maybe(r: random.Random) -> str | None:
-    return _text(r) if r.random() < 0.5 else None
 
 
 def _reservations(r: random.Random) -> tuple[Reservation, ...]:
     return tuple(
-        Reservation("tenant", _text(r), "tokens", r.randbytes(8), _number(r, 2**32 - 1), _number(r), r.random() < 0.5)
+        Reservation("tenant", text(r), "tokens", r.randbytes(8), number(r, 2**32 - 1), number(r), r.random() < 0.5)
         for _ in range(int(r.random() * 3))
     )
 
 
 def _offered(r: random.Random) -> Candidate:
-    return Candidate(provider(_name(r)), Reason.WEIGHTED, _number(r), _number(r))
+    return Candidate(provider(name(r)), Reason.WEIGHTED, number(r), number(r))
 
 
 def varint(r: random.Random) -> tuple[object, object]:
     """A number, with something behind it."""
-    n = _number(r)
+    n = number(r)
     raw = packing.varint(n)
     return (n, len(raw)), packing._read_varint(raw + r.randbytes(3), 0)
 
@@ -67,10 +51,10 @@ def offer(r: random.Random) -> tuple[object, object]:
 
 def remembered(r: random.Random) -> tuple[object, object]:
     """A remembered answer with every part that it may have."""
-    c, policy_id, revision, sticky = _offered(r), _name(r), _number(r, 2**32 - 1), _text(r, 90)
-    facts = RequestFacts(_text(r), _text(r), _maybe(r), None, _maybe(r)) if r.random() < 0.3 else None
-    extras = packing.Extras((_text(r),), _reservations(r), r.random() < 0.5, facts) if r.random() < 0.7 else None
-    reserved, charged, reason = r.random() < 0.5, _number(r), r.choice(list(Reason))
+    c, policy_id, revision, sticky = _offered(r), name(r), number(r, 2**32 - 1), text(r, 90)
+    facts = RequestFacts(text(r), text(r), maybe(r), None, maybe(r)) if r.random() < 0.3 else None
+    extras = packing.Extras((text(r),), _reservations(r), r.random() < 0.5, facts) if r.random() < 0.7 else None
+    reserved, charged, reason = r.random() < 0.5, number(r), r.choice(list(Reason))
     flags = packing.OutcomeFlag.OWNED | (packing.OutcomeFlag.RESERVED if reserved else 0)
     raw = b"".join(
         (
@@ -92,11 +76,11 @@ def task_record(r: random.Random) -> tuple[object, object]:
     """A delivery record, as decide.lua puts it together."""
     c, reason, state = _offered(r), r.choice(list(Reason)), r.choice(list(TaskState))
     facts = TaskFacts(
-        _name(r), _name(r), _number(r, 2**32 - 1), _text(r), _text(r), _maybe(r), 3, _number(r), _maybe(r), _maybe(r),
-        _maybe(r), None, _maybe(r), None, _maybe(r), _reservations(r), _number(r), r.random() < 0.5, r.random() < 0.5,
-        _maybe(r),
+        name(r), name(r), number(r, 2**32 - 1), text(r), text(r), maybe(r), 3, number(r), maybe(r), maybe(r),
+        maybe(r), None, maybe(r), None, maybe(r), _reservations(r), number(r), r.random() < 0.5, r.random() < 0.5,
+        maybe(r),
     )  # fmt: skip
-    attempt, why, charged, deadline = 1 + int(r.random() * 255), _number(r, 65_535), _number(r), _number(r)
+    attempt, why, charged, deadline = 1 + int(r.random() * 255), number(r, 65_535), number(r), number(r)
     decision, entry, packed = r.randbytes(16), r.randbytes(8), packing.offer(c)
     head = records._TASK.pack(1, state, attempt, why, charged, deadline, decision, entry, reason.value, len(packed))
     found = records.task_record(head + packed + records.task_facts(facts))
@@ -107,7 +91,7 @@ def task_record(r: random.Random) -> tuple[object, object]:
 
 def final(r: random.Random) -> tuple[object, object]:
     """A final result that waits to be published."""
-    given = Final(_text(r), r.randbytes(int(r.random() * 64)))
+    given = Final(text(r), r.randbytes(int(r.random() * 64)))
     return given, records.final_in(records.final(given))
 
 
@@ -119,11 +103,11 @@ def kept_final(r: random.Random) -> tuple[object, object]:
 
 def job(r: random.Random) -> tuple[object, object]:
     """The work item of a task."""
-    correlation = Correlation(trace_id=_maybe(r), run_id=_maybe(r), flow_id=_maybe(r), step_id=_maybe(r))
+    correlation = Correlation(trace_id=maybe(r), run_id=maybe(r), flow_id=maybe(r), step_id=maybe(r))
     asked = DecideRequest(
-        _name(r), _text(r), _name(r), _text(r), b"f" * 8, payload={"a": [_text(r), _number(r)]},
-        context={"session_id": _text(r)}, user_id=_maybe(r), message_id=_maybe(r), idempotency_key=_maybe(r),
-        options=Options(deadline_ms=_number(r, 1_800_000)), correlation=correlation, push_assignment=True,
+        name(r), text(r), name(r), text(r), b"f" * 8, payload={"a": [text(r), number(r)]},
+        context={"session_id": text(r)}, user_id=maybe(r), message_id=maybe(r), idempotency_key=maybe(r),
+        options=Options(deadline_ms=number(r, 1_800_000)), correlation=correlation, push_assignment=True,
     )  # fmt: skip
     raw = encode_job(asked, 5_000)
     assert isinstance(raw, bytes)
@@ -137,6 +121,13 @@ def job(r: random.Random) -> tuple[object, object]:
     )
 
 
+def headers(r: random.Random) -> tuple[object, object]:
+    """A NATS header block. Line breaks become spaces, and white space at the ends of a value is lost."""
+    given = {f"{name(r)[:40]}{n}": text(r) + r.choice(("", "\n", "\r\nx: y")) for n in range(int(r.random() * 4))}
+    plain = {name: value.replace("\r", " ").replace("\n", " ").strip() for name, value in given.items()}
+    return plain, nats_headers.decode(nats_headers.encode(given))
+
+
 def layouts(r: random.Random) -> tuple[object, object]:
     """The fixed fields of any layout, packed by position and read by name."""
     layout = r.choice(_FIXED)
@@ -147,10 +138,14 @@ def layouts(r: random.Random) -> tuple[object, object]:
 def _value(r: random.Random, width: str) -> Any:
     if width.startswith("c"):
         return r.randbytes(int(width[1:]))
-    return float(_number(r)) if width == "d" else _number(r, {"B": 255, "H": 65_535, "I4": 2**32 - 1}[width])
+    return float(number(r)) if width == "d" else number(r, {"B": 255, "H": 65_535, "I4": 2**32 - 1}[width])
 
 
 _FIXED = [x for x in LAYOUTS.values() if not any(w.endswith("c0") for w in x.widths.values())]
 PACKERS: dict[str, Callable[[random.Random], tuple[object, object]]] = {
-    f"pack_{trip.__name__}": trip for trip in (varint, offer, remembered, task_record, final, kept_final, job, layouts)
+    f"pack_{trip.__name__}": trip
+    for trip in (
+        *(varint, offer, remembered, task_record, final, kept_final, job),
+        *(decide_row, settle_row, headers, layouts),
+    )
 }

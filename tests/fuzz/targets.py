@@ -10,22 +10,30 @@ import msgspec
 import orjson
 from msgspec import Struct, msgpack
 
+from router.bus.client import headers
+from router.bus.publishing import puback
 from router.domain import gate
 from router.domain.audit.records import ActFeatures, DecisionFeatures, PolicyFrame, TaskFeatures
 from router.domain.decide.request import DecideRequest
 from router.domain.extensions.pipeline import Stage
 from router.domain.policy import document
-from router.domain.tasks.task import Final, TaskFacts
+from router.domain.tasks.task import Action, Final, Move, TaskFacts
 from router.errors import InvalidInput
 from router.redaction import redacted
 from router.store import packing
 from router.store.audit import log as audit
+from router.store.decide.replies import ADMITTED, DECIDE_RETURNS, HEAD, REPLAY, outcome
 from router.store.extensions import record
 from router.store.figures import snapshot
 from router.store.tasks import records
+from router.store.tasks import store as tasks
 from router.store.tenants.inspect import breakers_in
+from router.store.tenants.sample import kind_of_key
+from router.store.tenants.walk import kind_of
 from router.wire import extensions, policies
 from router.wire.admin import decode_admin
+from router.wire.alerts import decode_alert, decode_dead_letter
+from router.wire.assignment import usage_identity
 from router.wire.decision_query import decode_decision_query
 from router.wire.fields import MAX_MS
 from router.wire.pb.beamline.flow.v1.flow_pb2 import Message, RouteRequest
@@ -112,6 +120,8 @@ def _remembered(data: bytes) -> None:
 
 def _entry(data: bytes) -> None:
     audit.entry("acme", (b"1700000000000-0", {b"r": data}))
+    if data[1:2] == bytes((Action.DECISION_MADE,)):
+        audit.decision_record(data)
 
 
 def _json(*documents: object) -> tuple[bytes, ...]:
@@ -179,6 +189,32 @@ _PROTOBUF_REQUEST = RouteRequest(
     policy_id="default",
 ).SerializeToString()
 
+
+def _decide_reply(data: bytes) -> None:
+    """As the lane does: the head, which the reply of every row has, then what follows by its code."""
+    if len(data) >= HEAD.size and data[4] in DECIDE_RETURNS:
+        outcome(data, data[4], b"\0\3" + bytes(14))
+
+
+def _settle_reply(data: bytes) -> None:
+    if data:
+        for move in _MOVES:
+            tasks._outcome(move, data[0], data[1:])
+
+
+def _status(data: bytes) -> None:
+    if b"\r\n" in data:  # the parser hands over whole lines
+        headers.status(data)
+
+
+_MOVES = [Move("acme", b"d" * 16, None, b"", task_id=task) for task in (None, b"t" * 16)]
+_REPLIES = (
+    HEAD.pack(7, ADMITTED, b"stamp..s") + bytes((0, 4, 0, 0, 1)) + b"\1",
+    HEAD.pack(7, ADMITTED, b"stamp..s") + bytes((0, 4, 0, 1, 1)) + b"\1\0" + bytes(11),
+    *(HEAD.pack(7, code, b"stamp..s") + bytes(9) for code in DECIDE_RETURNS if code not in (ADMITTED, REPLAY)),
+    HEAD.pack(7, REPLAY, b"stamp..s") + _ANSWER % 65 + packing.tail_extras(None),
+)
+
 _USUAL = (
     task_shape(),
     task_shape(trace_id=None, context=None, policy_id=None),
@@ -193,6 +229,35 @@ _USUAL = (
 )  # fmt: skip
 TARGETS: dict[str, Target] = {
     "request_typed": Target(_typed, _json(*_USUAL), errors=(NotUsual,)),
+    "decide_reply": Target(_decide_reply, _REPLIES, text=False),
+    "settle_reply": Target(
+        _settle_reply, (b"\0\1", b"\1", b"\1\1\2\3", b"\2why", b"\1" + _ANSWER % 65 + bytes(8)), text=False
+    ),
+    "puback": Target(
+        puback.read,
+        _json(
+            {"stream": "ASSIGN", "seq": 1, "duplicate": True},
+            {"error": {"code": 503, "err_code": 10_077, "description": "maximum messages exceeded"}},
+        ),
+    ),
+    "nats_headers": Target(
+        headers.decode, (b"NATS/1.0\r\nNats-Msg-Id: x\r\ntenant_id: acme\r\ntenant_id: b\r\n\r\n",), text=False
+    ),
+    "usage_event": Target(usage_identity, _json({"usage_id": ID, "timestamp": 1, "tenant_id": "acme"})),
+    "key_kind": Target(
+        lambda data: (kind_of_key(b"r1", data), kind_of(data)),
+        (b"r1:{ab}:acme:head", b"r1{ab}" + b"n" * 10, b"r1:{ab}:~:task:x", b"sp:default"),
+        text=False,
+    ),
+    "nats_status": Target(_status, (b"NATS/1.0 503 No Responders\r\n\r\n", b"NATS/1.0\r\n\r\n"), text=False),
+    "dead_letter": Target(
+        decode_dead_letter,
+        _json({"original_subject": "s", "reason": "r", "error_code": "c", "received_at": 1, "payload": "e30="}),
+    ),
+    "alert": Target(
+        decode_alert,
+        _json({"alert_id": "a", "severity": "critical", "component": "c", "message": "m", "metadata": {"x": 1}}),
+    ),
     "request": Target(
         _request, _json(task_shape(), task_shape(push_assignment=True, options={"deadline_ms": 5}), message_shape())
     ),
@@ -259,7 +324,7 @@ TARGETS: dict[str, Target] = {
                 "options": {"deadline_ms": 5},
             }
         ),
-        errors=(msgspec.DecodeError, UnicodeDecodeError, RecursionError),
+        errors=(msgspec.DecodeError,),
     ),
     "redaction": Target(
         lambda data: redacted(data.decode(errors="replace")),

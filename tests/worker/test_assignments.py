@@ -161,3 +161,10 @@ def test_a_reason_with_half_a_character_is_reported() -> None:
     read = decode_ack(ack(taken, "rejected", "no \ud83d"), None)
     assert isinstance(read, ExecAck)
     assert read.message == "no �"
+
+
+@pytest.mark.parametrize("data", [b'{"version":"\xff"}', b'"\xc3', b"[" * 100_000, b'{"job":{"type":"\xed\xa0\x80"}}'])
+def test_bytes_that_are_no_text_are_no_assignment(data: bytes) -> None:
+    """One error for every unreadable assignment: the worker dead-letters it instead of taking it again."""
+    with pytest.raises(msgspec.DecodeError):
+        read_assignment(data)

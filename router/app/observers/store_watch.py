@@ -31,6 +31,7 @@ class StoreWatch:
         self._outage_reason: str | None = None
         self._refusing: dict[object, str] = {}
         self._throttle = LogThrottle(time.monotonic)
+        self._unconfirmed_throttle = LogThrottle(time.monotonic)
         self.rule: Unavailable | None = None
         self.alerts: AlertSink | None = None
 
@@ -45,7 +46,15 @@ class StoreWatch:
             on_refused=self._lane_refuses,
             on_still_down=self._lane_stays_down,
             on_clock_step=self._clock_stepped,
+            on_unconfirmed=self._unconfirmed,
         )
+
+    def _unconfirmed(self, script: str) -> None:
+        """Too few replicas have confirmed a call: count it, and log it once a minute for each script."""
+        self._telemetry.store_unconfirmed.labels(script).inc()
+        if (unsaid := self._unconfirmed_throttle.due(script)) is not None:
+            fields = {"event": Event.STORE_UNCONFIRMED, "script": script, "unsaid": unsaid}
+            log.error("fewer replicas than ROUTER_WAIT_REPLICAS confirmed a call in time", extra=fields)
 
     def _call_done(self, _script: str, seconds: float, rows: int) -> None:
         if rows:

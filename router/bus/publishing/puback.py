@@ -6,6 +6,7 @@ from enum import Enum
 import msgspec
 
 from router.bus.client.connection import Bus
+from router.domain.json import UNREADABLE
 from router.errors import BusError
 from router.ports.bus import Published
 
@@ -50,7 +51,7 @@ def read(data: bytes) -> tuple[Verdict, str]:
     """Read the verdict, and the description of a refusal."""
     try:
         ack = _DECODER.decode(data)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return Verdict.FOREIGN, ""
     if ack.error is not None:
         return _refusal(ack.error), ack.error.description

@@ -7,6 +7,7 @@ import msgspec
 
 from router.bus.client.connection import Bus
 from router.bus.client.faults import NoRespondersError
+from router.domain.json import UNREADABLE
 from router.errors import BusError
 
 
@@ -60,5 +61,5 @@ async def call(
         if fault is not None:
             raise JetStreamError(verb, fault.code, fault.err_code, fault.description)
         return msgspec.json.decode(message.data, type=reply)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise BusError(f"{verb}: unreadable reply: {error}") from error

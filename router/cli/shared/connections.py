@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from router.settings import Settings
     from router.store.keys import Keys
     from router.store.servers.nodes import Nodes
+    from router.store.servers.replicas import Replicas
 
 
 class Store(Struct, frozen=True):
-    """An open store: its key names, and its nodes."""
+    """An open store: its key names, its nodes, and its replicas, which must have what an operator is told."""
 
     keys: "Keys"
     nodes: "Nodes"
+    replicas: "Replicas"
 
 
 @asynccontextmanager
@@ -30,8 +32,10 @@ async def open_store(settings: "Settings", *, reading: bool = False) -> AsyncIte
     """
     from router.app.redis_nodes import redis_nodes, redis_replica
     from router.store.keys import Keys
+    from router.store.servers.replicas import Replicas
 
     nodes = (redis_replica(settings) if reading else None) or redis_nodes(settings)
+    replicas = Replicas(nodes, settings.wait_replicas)
     try:
         await nodes.open()
         keys = Keys(settings.store_schema, settings.partitions)
@@ -41,6 +45,7 @@ async def open_store(settings: "Settings", *, reading: bool = False) -> AsyncIte
             raise InvalidInput(
                 [Problem("ROUTER_PARTITIONS", message=message, hint=f"set ROUTER_PARTITIONS={int(partitions)}")]
             )
-        yield Store(keys, nodes)
+        yield Store(keys, nodes, replicas)
     finally:
+        await replicas.close()
         await nodes.close()

@@ -6,6 +6,7 @@ from router.errors import (
     BusError,
     InvalidInput,
     LoginRefused,
+    NotReplicated,
     PermissionRefused,
     PodUnavailable,
     QuotaExceeded,
@@ -61,6 +62,8 @@ def _explained(error: Exception) -> tuple[Exit, str]:
         case StoreLoginRefused():
             login = "ROUTER_REDIS_USERNAME and _PASSWORD, or from the URL in --redis or ROUTER_REDIS_URL"
             return Exit.USAGE, f"error: {error} (the login comes from {login})"
+        case NotReplicated():
+            return Exit.UNREACHABLE, f"error: {error} (the change is in the primary: look at it before you repeat it)"
         case StoreError():
             hint = f"is Redis there? --redis or ROUTER_REDIS_URL names it; {_START}"
             return Exit.UNREACHABLE, f"error: {str(error).rstrip('.')} ({hint})"

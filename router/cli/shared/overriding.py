@@ -64,7 +64,9 @@ def with_services(act: Callable[[Services], Awaitable[T]], redis: str | None) ->
 
         settings = settings_for(redis=redis)
         async with open_store(settings) as store:
-            levers = RedisLevers(store.keys, store.nodes, lever_scripts(), audit_ms=audit_ms(settings))
+            levers = RedisLevers(
+                store.keys, store.nodes, lever_scripts(), audit_ms=audit_ms(settings), replicas=store.replicas
+            )
             inspector = RedisInspector(store.keys, store.nodes)
             policies = RedisPolicies(store.nodes, store.keys)
             overrides = OverrideService(levers, inspector, policies, Actor(settings.principal))

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-import msgspec
 from msgspec import msgpack
 
 from router.domain.audit.records import AuditEntry, UnknownTenant
 from router.domain.tasks.task import Action
 from router.store.keys import Keys
-from router.store.packing import FORMAT
+from router.store.packing import DAMAGE, FORMAT
 from router.store.servers.link import Command
 from router.store.servers.nodes import Nodes
 
@@ -43,7 +42,7 @@ def _entry(entry_id: str, raw: bytes) -> AuditEntry | None:
     """Decode one record. None: it is unreadable, such as one that a newer version has written."""
     try:
         record = _unpack(raw[1:]) if raw[0] == FORMAT else None
-    except msgspec.MsgspecError:
+    except DAMAGE:
         record = None
     if record is None:
         return None

@@ -19,6 +19,10 @@ def _ignore_refusal(_lane: object, _why: str | None) -> None:
     """Ignore refused calls."""
 
 
+def _ignore_unconfirmed(_call: str) -> None:
+    """Ignore a call that too few replicas have confirmed."""
+
+
 def _ignore_reason(_why: str) -> None:
     """Ignore why a lane stays down."""
 
@@ -28,7 +32,8 @@ class LaneHooks(Struct):
 
     `on_refused`: the node answers, but refuses whole calls (why), or accepts them again (None). Its first argument
     identifies the lane and is always the same object. `on_clock_step`: Redis' clock was stepped by so many ms, see
-    `decide.clock`. `on_still_down`: a further try to connect failed (why).
+    `decide.clock`. `on_still_down`: a further try to connect failed (why). `on_unconfirmed`: too few
+    replicas have confirmed a call (its script) in time.
     """
 
     on_call: Callable[[str, float, int], None]
@@ -38,6 +43,7 @@ class LaneHooks(Struct):
     on_refused: Callable[[object, str | None], None] = _ignore_refusal
     on_still_down: Callable[[str], None] = _ignore_reason
     on_clock_step: Callable[[float], None] = _ignore_step
+    on_unconfirmed: Callable[[str], None] = _ignore_unconfirmed
 
 
 class Availability:

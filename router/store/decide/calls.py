@@ -13,6 +13,7 @@ from msgspec import Struct
 from redis.exceptions import ResponseError
 
 from router.store.decide.batch import Batch
+from router.store.keys import MARKER_MS
 from router.store.scripts import layouts
 from router.store.scripts.load import LIBRARIES, Script
 from router.store.servers.link import Link
@@ -21,7 +22,6 @@ log = logging.getLogger(__name__)
 
 _BATCH_HEADER = layouts.DECIDE_BATCH.head
 _JOB_MS = 10_000
-_WAIT_KEY_MS = 1_000
 _LIST_LIBRARIES = ("FUNCTION", "LIST", "LIBRARYNAME", f"{LIBRARIES}*")
 MAX_LIBRARIES = 8
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
@@ -140,7 +140,7 @@ class Calls:
             return True
         key = batches[0].waiting[0].keys.wait
         wait = ("WAIT", required, max(1, int(self._settings.deadline_ms / 2)))
-        await self._link.send([("SET", key, b"", "PX", _WAIT_KEY_MS), wait])
+        await self._link.send([("SET", key, b"", "PX", MARKER_MS), wait])
         written, replicas = await self._link.receive(2)
         if isinstance(written, ResponseError):
             return False

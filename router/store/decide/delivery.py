@@ -1,7 +1,6 @@
 """Delivers the replies of calls to the callers of their rows."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +14,6 @@ from router.store.decide.batch import Batch, WaitingRow
 from router.store.decide.calls import NOT_REPLICATED, LaneSettings
 from router.store.decide.clock import RedisClock
 from router.store.decide.replies import ADMITTED, HEAD, LATE, outcome
-
-log = logging.getLogger(__name__)
 
 # The code of an error that a script raised, in the server's message.
 _SCRIPT_ERRORS = ("user_function:", "user_script:")
@@ -65,7 +62,7 @@ class Delivery:
         """
         for batch, reply in calls:
             if reply is NOT_REPLICATED:
-                log.error("a call was not replicated to %d replicas in time", self._settings.wait_replicas)
+                self._hooks.on_unconfirmed("decide")
                 batch.answer(Unavailable(sent=True))
             elif isinstance(reply, ResponseError):
                 self._refused(batch, reply)

@@ -16,7 +16,7 @@ from router.domain.decide.outcome import (
     TenantOff,
 )
 from router.domain.ids import name_in, partition_in
-from router.store.packing import FormatError, remembered, seen
+from router.store.packing import DAMAGE, FormatError, remembered, seen
 from router.store.scripts import layouts
 
 ADMITTED, REPLAY, CONFLICT, LIMITED, NONE, LATE, OFF, FAULT, BUSY, UNRECORDED = range(10)
@@ -100,5 +100,11 @@ _READERS: dict[int, Callable[[bytes, bytes], Outcome]] = {
 
 
 def outcome(reply: bytes, code: int, decision: bytes) -> Outcome:
-    """The outcome of one row. `decision` is the id that the row proposed; a replay has the stored one."""
-    return _READERS[code](reply, decision)
+    """The outcome of one row. `decision` is the id that the row proposed; a replay has the stored one.
+
+    A reply that cannot be read is a fault of this row only.
+    """
+    try:
+        return _READERS[code](reply, decision)
+    except (*DAMAGE, KeyError) as fault:
+        return RowFault(f"its reply cannot be read: {fault!r}")

@@ -114,6 +114,9 @@ class Link:
         except (RedisError, OSError, TimeoutError) as fault:
             await connection.disconnect(nowait=True)
             raise StoreUnavailable(unavailable(fault)) from fault
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
         return connection
 
     async def close(self) -> None:

@@ -57,7 +57,7 @@ def commands(party: Party, server: Server) -> dict[str, Degradable | None]:
     found: dict[str, Degradable | None] = {**needed}
     if server.cluster:
         found |= {"cluster|slots": None, "asking": None}
-    if server.wait_replicas and party is Party.POD:
+    if server.wait_replicas and party is not Party.VIEWER:
         found["wait"] = None
     if server.database:
         found["select"] = None

@@ -28,6 +28,7 @@ from router.store.scripts.load import Script, load
 from router.store.servers.link import Command
 from router.store.servers.nodes import Nodes
 from router.store.servers.reads import read_each
+from router.store.servers.replicas import Replicas
 from router.store.tasks.records import final_in, kept_final, kept_final_in, task_record
 from router.store.tasks.settle_rows import MoveBatch
 from router.telemetry import Event
@@ -110,10 +111,12 @@ class RedisTasks:
         audit_max_len: int = 100_000,
         deadline_max_ms: int = 1_800_000,
         shared_calls: bool = True,
+        replicas: Replicas | None = None,
         on_moved: Callable[[Move, BreakerTurn], None] = _ignore_move,
     ) -> None:
         self._keys = keys
         self._nodes = nodes
+        self._replicas = replicas or Replicas(nodes)
         self._settle = settle_script()
         self._claim = claim_script()
         self._claims = Claims("tasks")
@@ -136,11 +139,12 @@ class RedisTasks:
         raws = await read_each(self._nodes, [("GET", self._keys.job(t)) for t in task_ids])
         return [None if isinstance(raw, Unreadable) else raw for raw in raws]
 
-    async def move(self, moves: Sequence[Move]) -> list[MoveOutcome]:
+    async def move(self, moves: Sequence[Move], *, told: bool = True) -> list[MoveOutcome]:
         """See `ports.tasks.TaskStore.move`."""
+        run = self._replicas.run if told else self._nodes.run
         outcomes: list[MoveOutcome | None] = [None] * len(moves)
         for batch in self._batches(moves):
-            reply = await self._nodes.run(self._settle, list(batch.index), [self._header, *batch.rows])
+            reply = await run(self._settle, list(batch.index), [self._header, *batch.rows])
             for row, (position, raw) in enumerate(zip(batch.positions, reply[3:], strict=True)):
                 nonce, code = _HEAD.unpack_from(raw)
                 if nonce != row:
@@ -189,7 +193,9 @@ class RedisTasks:
 
     async def final_results(self, task_ids: Sequence[bytes]) -> list[Final | Unreadable | None]:
         """See `ports.tasks.TaskStore.final_results`."""
-        raws = await read_each(self._nodes, [("GET", self._keys.job(t)) for t in task_ids])
+        keys = [self._keys.job(t) for t in task_ids]
+        raws = await read_each(self._nodes, [("GET", key) for key in keys])
+        await self._replicas.confirm([key for key, raw in zip(keys, raws, strict=True) if isinstance(raw, bytes)])
         return [_final(raw) if isinstance(raw, bytes) else raw for raw in raws]
 
     async def postpone(self, task_ids: Sequence[bytes], due_ms: int) -> None:
@@ -234,11 +240,13 @@ class RedisTasks:
 
     async def usage_waiting(self, maximum: int) -> list[OutboxEntry]:
         """See `ports.tasks.TaskStore.usage_waiting`."""
-        commands = [("HRANDFIELD", self._keys.outbox(p), maximum, "WITHVALUES") for p in range(self._keys.partitions)]
+        keys = [self._keys.outbox(p) for p in range(self._keys.partitions)]
+        found = await read_each(self._nodes, [("HRANDFIELD", key, maximum, "WITHVALUES") for key in keys])
+        filled = {key: flat for key, flat in zip(keys, found, strict=True) if flat and not isinstance(flat, Unreadable)}
+        await self._replicas.confirm(list(filled))
         events: list[OutboxEntry] = []
-        for flat in await read_each(self._nodes, commands):
-            if not isinstance(flat, Unreadable):
-                events += [OutboxEntry(k, v) for k, v in zip(flat[::2], flat[1::2], strict=True)]
+        for flat in filled.values():
+            events += [OutboxEntry(k, v) for k, v in zip(flat[::2], flat[1::2], strict=True)]
         return events
 
     async def usage_published(self, usage_ids: Sequence[bytes]) -> int:
@@ -265,6 +273,13 @@ def _final(raw: bytes) -> Final | Unreadable:
 
 
 def _outcome(move: Move, code: int, body: bytes) -> MoveOutcome:
+    try:
+        return _moved(move, code, body)
+    except (ValueError, LookupError) as fault:
+        return MoveFault(f"its reply cannot be read: {fault!r}")
+
+
+def _moved(move: Move, code: int, body: bytes) -> MoveOutcome:
     if code == SETTLED:
         return Moved(BreakerTurn(body[0]))
     if code == FAULT:

@@ -13,6 +13,7 @@ from router.store.keys import Keys, TenantKeys
 from router.store.packing import FormatError
 from router.store.scripts.load import load
 from router.store.servers.nodes import Nodes
+from router.store.servers.replicas import Replicas
 from router.store.tasks.records import task_record
 from router.store.tenants.answers import TenantAnswers
 
@@ -46,9 +47,10 @@ def kind_of(rest: bytes) -> str:
 class RedisTenants:
     """Counts and purges; the port has the promises."""
 
-    def __init__(self, keys: Keys, nodes: Nodes) -> None:
+    def __init__(self, keys: Keys, nodes: Nodes, replicas: Replicas | None = None) -> None:
         self._keys = keys
         self._nodes = nodes
+        self._replicas = replicas or Replicas(nodes)
         returns = {0: "ended", 1: "unknown"}
         self._end = load("purge_tenant", keys=("head", "policies"), argv=("random", "keep_ms"), returns=returns)
 
@@ -93,7 +95,7 @@ class RedisTenants:
     async def end(self, tenant_id: str, *, keep_ms: int) -> int | None:
         """See `ports.tenants.TenantStore.end`."""
         tenant = self._keys.tenant(tenant_id)
-        reply = await self._nodes.run(self._end, (tenant.head, tenant.policies), (token_bytes(4), keep_ms))
+        reply = await self._replicas.run(self._end, (tenant.head, tenant.policies), (token_bytes(4), keep_ms))
         return int(reply[1]) if reply[0] == 0 else None
 
     async def purge(self, tenant_id: str, *, dry_run: bool) -> Purged:
@@ -119,6 +121,8 @@ class RedisTenants:
         if not dry_run:
             counts["retain"] += int(await self._nodes.call("ZREM", self._keys.retain(tenant.partition), tenant_id))
         counts["epochs"] += await self._epochs(tenant_id, dry_run=dry_run)
+        if not dry_run:
+            await self._replicas.confirm([tenant.head])
         return Purged({kind: n for kind, n in sorted(counts.items()) if n}, cut and unsure)
 
     def _pattern(self, tenant: TenantKeys) -> bytes:

@@ -24,8 +24,8 @@ class PodMetrics:
         )
         self.rotations = families.counter(
             "secret_rotations",
-            documentation="Changed secret files, by part (nats, redis, admin) and outcome: done, or refused by the "
-            "server.",
+            documentation="Changed secret files, by part (nats, redis, admin) and outcome: done, or refused (also as "
+            "invalid).",
             labels=("part", "outcome"),
         )
         for part in ("nats", "redis", "admin"):

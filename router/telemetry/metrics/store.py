@@ -23,6 +23,11 @@ class StoreMetrics:
             "store_timeouts", documentation="Store calls without a reply by their deadline."
         )
         self.store_errors = families.counter("store_errors", documentation="Store calls that failed for other reasons.")
+        self.store_unconfirmed = families.counter(
+            "store_unconfirmed",
+            documentation="Calls that too few replicas (ROUTER_WAIT_REPLICAS) confirmed in time; `confirm`: a read.",
+            labels=("script",),
+        )
         self.store_late_rows = families.counter(
             "store_late_rows", documentation="Rows that reached the store after their not_after."
         )

@@ -290,9 +290,9 @@ async def test_workers_are_held_to_tls_too(scheme: str, authority: Authority) ->
         ({"ROUTER_NATS_URL": "wss://a:443"}, "ROUTER_NATS_URL: expected a URL that starts with nats:// or tls://"),
         ({"ROUTER_NATS_URL": "ws://a:80"}, "ROUTER_NATS_URL: expected a URL that starts with nats:// or tls://"),
         ({"ROUTER_NATS_URL": "TLS://a:4222"}, "ROUTER_NATS_URL: expected a URL that starts with nats:// or tls://"),
-        ({"ROUTER_NATS_URL": "nats://a:4222?tls=true"}, "ROUTER_NATS_URL: has something behind the port"),
-        ({"ROUTER_NATS_URL": "nats://a:4222/tls"}, "ROUTER_NATS_URL: has something behind the port"),
-        ({"ROUTER_NATS_URL": "nats://a:4222#tls"}, "ROUTER_NATS_URL: has something behind the port"),
+        ({"ROUTER_NATS_URL": "nats://a:4222?tls=true"}, "ROUTER_NATS_URL: has a path or parameters after the port"),
+        ({"ROUTER_NATS_URL": "nats://a:4222/tls"}, "ROUTER_NATS_URL: has a path or parameters after the port"),
+        ({"ROUTER_NATS_URL": "nats://a:4222#tls"}, "ROUTER_NATS_URL: has a path or parameters after the port"),
         (
             {"ROUTER_NATS_URL": "nats://u:p@a:4222", "ROUTER_NATS_TOKEN": "t"},
             "ROUTER_NATS_TOKEN: the URL has a login too",

@@ -80,7 +80,8 @@ async def test_every_pod_hears_a_policy_change(bus: Bus, client: Bus) -> None:
     """The announcement reaches both pods, the announcer too; one that cannot be read is passed over."""
     here, there = Heard(), Heard()
     first, second = await announce.listen(bus, here), await announce.listen(client, there)
-    bus.publish(announce.SUBJECT, b"{}")
+    for unreadable in (b"{}", b"", b"\xff", b'{"tenant_id":"\xff","revision":1}', b"[" * 100_000):
+        bus.publish(announce.SUBJECT, unreadable)
     announce.announce(bus, "acme", 7)
     assert await here.until(1) == [("acme", 7)]
     assert await there.until(1) == [("acme", 7)]

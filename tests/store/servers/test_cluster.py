@@ -20,6 +20,7 @@ from router.store.keys import Keys
 from router.store.policies import RedisPolicies
 from router.store.servers.cluster import Cluster
 from router.store.servers.nodes import SingleNode
+from router.store.servers.replicas import Replicas
 from router.store.tasks.store import RedisTasks
 from tests.clusters import Move, follow, wait
 from tests.servers import ValkeyCluster, ValkeyNode, free_port
@@ -163,6 +164,38 @@ async def test_a_moved_slot_is_followed(pod: Pod, valkey_cluster: ValkeyCluster)
     await asyncio.to_thread(move.source.ask, "CONFIG", "RESETSTAT")
     assert {type(o) for o in await pod.decide(*asks("moved", 0, 6))} == {Replay}
     assert "MOVED" not in await asyncio.to_thread(move.source.ask, "INFO", "errorstats")
+
+
+async def test_a_slot_on_the_move_with_replicas(pod: Pod, nodes: Cluster, valkey_cluster: ValkeyCluster) -> None:
+    """What must have replicas goes where the slot is, before, during and after its move, and is executed once.
+
+    Minus one replica: every node has as many, so that only the way is seen.
+    """
+    replicas = Replicas(nodes, -1)
+    policies = RedisPolicies(nodes, pod.keys, replicas=replicas)
+    documents = [b'{"providers":[{"name":"%c","weight":100}],"version":"1.0"}' % name for name in b"abcd"]
+    tenants = [f"tenant{i}" for i in range(30)]
+    for tenant in (*tenants, "guest"):
+        assert await policies.apply(tenant, "default", documents[0], expect_revision=0) == 1
+    move = Move(valkey_cluster, slot_of(pod, "guest"))
+    await asyncio.to_thread(move.begin)
+    await asyncio.to_thread(move.keys)
+
+    async def during() -> int:
+        """A redirection to a node without a name is refused, and comes again, as deliveries do."""
+        while True:
+            try:
+                return await policies.apply("guest", "default", documents[1], expect_revision=1)
+            except StoreError:
+                await asyncio.sleep(0.05)
+
+    applying = asyncio.create_task(during())
+    await asyncio.to_thread(move.refused, "ASK")
+    await asyncio.to_thread(move.end)
+    assert await asyncio.wait_for(applying, 30) == 2
+    assert await policies.apply("guest", "default", documents[2], expect_revision=2) == 3
+    assert await policies.delete("guest", "default", expect_revision=3) == 4
+    await replicas.close()
 
 
 async def test_decides_during_a_move_wait_for_its_end(pod: Pod, valkey_cluster: ValkeyCluster) -> None:

@@ -12,19 +12,25 @@ from redis import Redis
 
 from router.domain.access import Party
 from router.domain.decide.outcome import Admitted, LimitHit, Replay, Unavailable
+from router.domain.ids import assignment_id, task_id, to_text
 from router.domain.policy.model import Limit
 from router.domain.policy.vocabulary import Resource, Scope
+from router.domain.tasks.task import TaskRecord, TaskState
 from router.errors import StoreError, StoreUnavailable
 from router.store.decide.calls import LaneSettings
 from router.store.servers.options import Access, Sentinel
+from router.store.servers.replicas import Replicas
 from router.store.servers.rights import sentinel_rules
 from router.store.servers.sentinels import SentinelPrimary, Sentinels, View
-from tests.certificates import Authority
+from router.store.tasks.store import RedisTasks
+from tests.certificates import Authority, Certificate
 from tests.sentinels import MASTER, SentinelSet
 from tests.servers import PASSWORD, ValkeyProcess, to_its_end
 from tests.store.harness import Ask, policy, request
-from tests.store.pods import Pod, ask, fresh_keys
+from tests.store.pods import PLAIN, Pod, ask, fresh_keys
 from tests.tls_proxy import tls_in_front
+from tests.usecases.fakes.bus import Message
+from tests.usecases.fakes.settling import Fate, World, result
 
 IGNORED = "redis://nobody.invalid:1/0"
 """With sentinels the URL's host and port are not used."""
@@ -243,6 +249,59 @@ async def test_sentinels_over_mutual_tls(servers_of_sentinels: SentinelSet, tmp_
             await asked.close()
 
 
+async def test_mutual_tls_to_the_sentinels_and_to_the_primary(
+    servers_of_sentinels: SentinelSet, tmp_path: Path
+) -> None:
+    """Both with certificates, before and after a failover; a stranger's is refused by either."""
+    servers = servers_of_sentinels
+    authority, other = Authority(tmp_path / "ours"), Authority(tmp_path / "other")
+    pod, stranger = authority.issue("pod"), other.issue("pod")
+    context = authority.issue("server").context(authority.ca)
+    async with AsyncExitStack() as stack:
+        doors = {s.port: await stack.enter_async_context(tls_in_front(s.port, context)) for s in servers.servers}
+
+        def bulk(port: int) -> bytes:
+            return b"$%d\r\n%d\r\n" % (len(str(port)), port)
+
+        def named(reply: bytes) -> bytes:
+            """The sentinels name the doors, as those would that watch servers over TLS."""
+            for plain, door in doors.items():
+                reply = reply.replace(bulk(plain), bulk(door))
+            return reply
+
+        ports = [await stack.enter_async_context(tls_in_front(port, context, named)) for _, port in servers.addresses]
+        addresses = tuple(("127.0.0.1", port) for port in ports)
+
+        def following_as(primary: Certificate, sentinels: Certificate) -> SentinelPrimary:
+            to_primary, to_sentinels = (
+                Access(tls_ca=str(authority.ca), tls_cert=str(mine.cert), tls_key=str(mine.key))
+                for mine in (primary, sentinels)
+            )
+            watched = Sentinel(addresses, MASTER, access=to_sentinels, tls=True)
+            return SentinelPrimary(IGNORED.replace("redis:", "rediss:"), to_primary, watched, timeout_s=10)
+
+        for mine in ((stranger, pod), (pod, stranger)):
+            nodes = following_as(*mine)
+            with pytest.raises(StoreError):
+                await nodes.open()
+            await nodes.close()
+        nodes = following_as(pod, pod)
+        await nodes.open()
+        async with Pod(nodes, fresh_keys(), settings=LaneSettings(deadline_ms=10_000)) as opened:
+            before = nodes.address_of(b"")
+            assert before is not None
+            assert before[1] in doors.values()
+            await admitted(opened)
+            await asyncio.to_thread(servers.sentinels[0].ask, "SENTINEL", "FAILOVER", MASTER)
+            async with asyncio.timeout(BUSY_S):
+                while nodes.address_of(b"") == before:
+                    opened.lanes.tick()
+                    await asyncio.sleep(0.1)
+            await admitted(opened)
+            assert await nodes.call("SET", opened.keys.meta, b"x") is True
+        await nodes.close()
+
+
 async def test_a_repeated_answer_waits_for_the_replicas_too(servers_of_sentinels: SentinelSet) -> None:
     """A replay writes nothing itself: without care another pod would confirm what only the primary has."""
     servers = servers_of_sentinels
@@ -360,6 +419,57 @@ async def test_a_failover_under_load(
         assert (forgotten, exceeded) == (0, 0)
     else:
         assert forgotten > 0, "the replicas did not lag: this run shows nothing"
+
+
+@pytest.mark.long
+async def test_results_through_a_failover(servers_of_sentinels: SentinelSet) -> None:
+    """Results come while one replica lags and the primary dies, with ROUTER_WAIT_REPLICAS=1: each is delivered until it
+    is acknowledged, and what was acknowledged is settled in the new primary."""
+    servers = servers_of_sentinels
+    first = await asyncio.to_thread(servers.named)
+    primary = servers.server(first)
+    replicas = [server for server in servers.servers if server.port != first]
+    settings = LaneSettings(deadline_ms=1000, wait_replicas=1, retry_ms=50)
+    async with following(servers, settings) as pod:
+        waits = Replicas(pod.nodes, 1)
+        world = World(pod, PLAIN, replicas=waits)
+        settled: list[bytes] = []
+
+        async def one() -> None:
+            async with asyncio.timeout(BUSY_S):
+                while not isinstance(  # noqa: ASYNC110 - a server's state
+                    made := (await pod.decide(Ask(request("acme", uuid4().hex, push=True), PLAIN, b"work")))[0],
+                    Admitted,
+                ):
+                    await asyncio.sleep(0.05)
+                task = task_id(made.decision_id)
+                message = Message(len(settled), result(assignment_id=to_text(assignment_id(task, 1))))
+                while "ack" not in message.said:
+                    try:
+                        await world.hands(Fate()).settle.settle_batch([message])
+                    except StoreError:
+                        await asyncio.sleep(0.05)  # delivered again
+                settled.append(task)
+
+        async def load() -> None:
+            while True:
+                await asyncio.gather(*(one() for _ in range(5)))
+
+        running = asyncio.create_task(load())
+        await until(lambda: len(settled) >= 50, "no load")
+        await asyncio.to_thread(cut_off, primary, replicas[:1])
+        await until(lambda: len(settled) >= 100, "no load beside a replica that lags")
+        await asyncio.to_thread(primary.kill)
+        replicas[0].thaw()
+        at_the_kill = len(settled)
+        await switched(servers, first)
+        await until(lambda: len(settled) >= at_the_kill + 50, "no load after the failover")
+        running.cancel()
+        done = list(settled)
+        records = await RedisTasks(pod.keys, pod.nodes).records(done)
+        await waits.close()
+    assert {r.state for r in records if isinstance(r, TaskRecord)} == {TaskState.SUCCEEDED}
+    assert None not in records
 
 
 async def test_other_credentials_are_taken_without_a_pause(servers_of_sentinels: SentinelSet) -> None:

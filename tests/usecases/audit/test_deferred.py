@@ -35,13 +35,13 @@ class Tasks:
         self.asked, self.go_on = asyncio.Event(), asyncio.Event()
         self.go_on.set()
 
-    async def move(self, moves: Sequence[Move]) -> Any:
+    async def move(self, moves: Sequence[Move], *, told: bool = True) -> Any:
         """Writes."""
         self.asked.set()
         await self.go_on.wait()
         if self.away:
             raise StoreUnavailable("away")
-        return await self._inner.move(moves)
+        return await self._inner.move(moves, told=told)
 
 
 class World:

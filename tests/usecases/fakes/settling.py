@@ -16,6 +16,7 @@ from router.domain.policy.vocabulary import Resource, Scope
 from router.errors import StoreUnavailable
 from router.ports.bus import Publication, Published
 from router.store.audit.log import RedisAudit
+from router.store.servers.replicas import Replicas
 from router.store.tasks.delivery_failures import RedisDeliveryFailures
 from router.store.tasks.store import RedisTasks
 from router.telemetry import Telemetry
@@ -82,15 +83,15 @@ class Mortal:
         if name == "now_ms":  # no act
             return target
 
-        async def act(*args: Any) -> Any:
+        async def act(*args: Any, **named: Any) -> Any:
             if self._fate.dead:
                 raise StoreUnavailable("its pod is dead")
             if name in {"usage_published", "final_results_published"}:  # of a task of its own
-                return await target(*args)
+                return await target(*args, **named)
             # Before or after the call itself, not its beginning.
             if self._fate.at == self._fate.acts and not self._fate.after:
                 self._fate.die()
-            found = await target(*args)
+            found = await target(*args, **named)
             return self._fate.at_work(lambda: found)
 
         return act
@@ -112,8 +113,8 @@ class Hands(NamedTuple):
 class World:
     """One store, one stream of usage, one caller; pods come and go."""
 
-    def __init__(self, pod: Pod, stored: StoredPolicy = STORED) -> None:
-        self.pod, self.tasks, self.stored = pod, RedisTasks(pod.keys, pod.nodes), stored
+    def __init__(self, pod: Pod, stored: StoredPolicy = STORED, *, replicas: Replicas | None = None) -> None:
+        self.pod, self.tasks, self.stored = pod, RedisTasks(pod.keys, pod.nodes, replicas=replicas), stored
         self.telemetry = Telemetry(CollectorRegistry())
         self.usage: list[str] = []
         self.usage_events: list[JsonObject] = []
