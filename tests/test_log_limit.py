@@ -10,18 +10,9 @@ import pytest
 
 from router.log_limit import DISTINCT, SAME, WINDOW_S, LogLimit, flush_left_out
 from router.logs import configure
+from tests.fakes.clock import Clock
 
 log = logging.getLogger("router.test")
-
-
-class Clock:
-    """Set by hand."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        """Now."""
-        return self.now
 
 
 class Stream:

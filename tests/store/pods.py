@@ -18,6 +18,7 @@ from router.store.servers.nodes import Nodes
 from tests.store.harness import Ask, policy, request
 
 PLAIN = policy("a", "b")
+QUICK = LaneSettings(deadline_ms=60, retry_ms=20)
 WAIT_DEADLINES = 4
 """A row waits for at most this many call deadlines, as by default."""
 

@@ -7,6 +7,7 @@ import pytest
 
 from router.errors import StoreUnavailable
 from router.usecases.admin.reads import BURST_S, MAX_QUEUED, MAX_SHARED, MAX_WAIT_S, ReadBounds, Reads, TooManyReads
+from tests.fakes.clock import Clock
 
 ANY_RATE = 1e9
 
@@ -37,21 +38,10 @@ class Source:
         return number
 
 
-class Clock:
-    """Stands still."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        """The time."""
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
     """A clock."""
-    return Clock()
+    return Clock(100.0)
 
 
 @pytest.fixture
