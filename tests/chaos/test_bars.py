@@ -97,6 +97,26 @@ def test_finals(statuses: list[str], names: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("note", "statuses", "names"),
+    [
+        ("no stream confirmed it", ["timeout", "timeout", "success"], ()),
+        ("no stream confirmed it", ["timeout"], ()),
+        ("no stream confirmed it", ["success", "timeout"], ("told two ends",)),
+        ("no stream confirmed it", ["timeout", "error"], ("told two ends",)),
+        ("", ["timeout", "success"], ("told two ends", "another end")),
+    ],
+)
+def test_a_repeat_is_told_the_end_that_holds_then(note: str, statuses: list[str], names: tuple[str, ...]) -> None:
+    """Only where nobody knew whether a worker had the attempt, and the last one told is the end."""
+    first = entry("assignment.timed_out", 1, "timeout")
+    first.details["note"] = note
+    told: list[dict[str, Any]] = [{"request_id": "r", "status": status} for status in statuses]
+    found = missed(of_finals({"r": record(TaskState.SUCCEEDED, 1)}, told, {"t": [first, SUCCESS]}))
+    assert len(found) == len(names)
+    assert all(any(name in bar for bar in found) for name in names)
+
+
+@pytest.mark.parametrize(
     ("events", "names"), [(["a"], ()), ([], ("without their event",)), (["a", "a"], ("came twice",))]
 )
 def test_events(events: list[str], names: tuple[str, ...]) -> None:
