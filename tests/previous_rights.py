@@ -3,12 +3,11 @@
 VERSION = "0.1.0"
 
 REDIS = (
-    "resetkeys ~r1:* ~r1{* ~t*:* ~t*{* resetchannels -@all "
-    "+config|get +dbsize +del +eval +evalsha +exists +fcall +function|delete +function|list +function|load +get "
-    "+getrange +hdel +hexists +hget +hgetall +hincrby +hkeys +hlen +hmget +hrandfield +hscan +hset +hsetnx +incr "
-    "+info +lindex +lpush +lrange +ltrim +memory|usage +persist +pexpire +ping +pttl +scan +set +time +unlink "
-    "+wait +xadd +xinfo|stream +xlen +xrange +xrevrange +xtrim +zadd +zcard +zcount +zrange +zrangebyscore +zrem "
-    "+zremrangebyscore +client|setinfo"
+    "resetkeys ~r1:* ~r1{* ~t*:* ~t*{* resetchannels -@all +config|get +dbsize +del +eval +evalsha +exists +fcall "
+    "+function|delete +function|list +function|load +get +getrange +hdel +hexists +hget +hgetall +hincrby +hkeys +hlen "
+    "+hmget +hrandfield +hscan +hset +hsetnx +incr +info +lindex +lpush +lrange +ltrim +memory|usage +persist +pexpire "
+    "+ping +pttl +scan +set +time +unlink +wait +xadd +xinfo|stream +xlen +xrange +xrevrange +xtrim +zadd +zcard "
+    "+zcount +zrange +zrangebyscore +zrem +zremrangebyscore +client|setinfo"
 )
 
 NATS_PUBLISH = (

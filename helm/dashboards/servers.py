@@ -36,6 +36,7 @@ PANELS = [
         "Redis faults",
         [
             (rate("router_store_timeouts_total"), "deadline missed"),
+            (rate("router_store_unconfirmed_total"), "not confirmed by replicas"),
             (rate("router_store_errors_total"), "errors"),
             (rate("router_store_late_rows_total"), "late rows"),
             (rate("router_store_row_faults_total"), "row faults"),

@@ -30,8 +30,8 @@ def build() -> typer.Typer:
     app = typer.Typer(
         name="router",
         help=(
-            "A fleet of stateless routers: who runs this task for this tenant?\n\n"
-            "Exit codes: " + ", ".join(f"{int(code)} {words}" for code, words in MEANINGS.items()) + "."
+            "A fleet of stateless routers: who runs this task for this tenant?\n\nExit "
+            "codes: " + ", ".join(f"{int(code)} {words}" for code, words in MEANINGS.items()) + "."
         ),
         no_args_is_help=True,
         add_completion=False,

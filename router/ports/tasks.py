@@ -57,11 +57,11 @@ class TaskStore(Protocol):
     async def jobs(self, task_ids: Sequence[bytes]) -> list[bytes | None]:
         """Return the work items, in order; None: deleted or damaged. A damaged item does not affect the others."""
 
-    async def move(self, moves: Sequence[Move], *, told: bool = True) -> list[MoveOutcome]:
+    async def move(self, moves: Sequence[Move], *, replicated: bool = True) -> list[MoveOutcome]:
         """Make moves, each of them atomic. Outcomes are in order. Repeating a call changes nothing.
 
-        `told`: somebody will rely on the outcome, so replicas must have it (`ROUTER_WAIT_REPLICAS`). False is for audit
-        notes, which a repeated call writes again.
+        `replicated`: somebody will rely on the outcome, so replicas must have it (`ROUTER_WAIT_REPLICAS`). False is for
+        audit notes, which a repeated call writes again.
 
         :raises NotReplicated: the moves are made, and too few replicas have them.
         """

@@ -35,8 +35,8 @@ H = TypeVar("H", bound=Handler)
 
 _REFUSED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"').search
 _NOT_PERMITTED = (
-    "NATS does not permit this user to %s to %s: `router acl nats --for worker` prints the rights of a worker, "
-    "and its inbox prefix"
+    "NATS does not permit this user to %s to %s: `router acl nats --for worker` prints the rights of a worker, and its "
+    "inbox prefix"
 )
 
 

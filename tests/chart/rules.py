@@ -112,6 +112,7 @@ CASES: dict[str, Case] = {
     "RouterLoopBlocked": Case({LAG_QUICK: "0+0x{n}"}, 20),
     "RouterStoreAway": Case({of("router_store_breaker_open"): "1+0x{n}"}),
     "RouterStoreSlow": Case({STORE_QUICK: "0+0x{n}"}),
+    "RouterReplicasBehind": Case({of("router_store_unconfirmed_total", 'script="settle"'): "0+6x{n}"}),
     "RouterStoreReseeded": Case({of("router_store_reseeded_total"): _ONCE}),
     "RouterClockStepped": Case({of("router_store_clock_steps_total", 'direction="back"'): _ONCE}),
     "RouterStoreFull": Case({of("router_store_memory_share"): "0.95+0x{n}"}),

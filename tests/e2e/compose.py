@@ -149,8 +149,8 @@ async def observe() -> None:
         image = image_of("prometheus")
         if not has_image(image):
             stand_in = (
-                "FROM debian:bookworm-slim\nRUN apt-get update"
-                " && apt-get install -y --no-install-recommends prometheus wget && rm -rf /var/lib/apt/lists/*\n"
+                "FROM debian:bookworm-slim\nRUN apt-get update && apt-get install -y --no-install-recommends "
+                "prometheus wget && rm -rf /var/lib/apt/lists/*\n"
                 'ENTRYPOINT ["prometheus"]\n'
             )
             sh(f"docker build -q --network host -t {PROMETHEUS_STAND_IN} -", stdin=stand_in)

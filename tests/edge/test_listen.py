@@ -81,11 +81,9 @@ def test_an_address_of_others_is_an_error(host: str) -> None:
 def test_the_limit_of_open_files_is_raised() -> None:
     """To its hard bound, in a process that begins with less."""
     code = (
-        "import resource; _, hard = resource.getrlimit(resource.RLIMIT_NOFILE);"
-        "hard = min(hard, 4096) if hard > 0 else 4096;"
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard));"
-        "from router.edge.listen import raise_open_files; assert raise_open_files() == hard;"
-        "assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)"
+        "import resource; _, hard = resource.getrlimit(resource.RLIMIT_NOFILE);hard = min(hard, 4096) if hard > 0 else "
+        "4096;resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard));from router.edge.listen import raise_open_files; "
+        "assert raise_open_files() == hard;assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

@@ -4,6 +4,7 @@ Pods are stopped by pid; their logs lie in the fleet's folder and are shown when
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -152,9 +153,10 @@ class Pod:
             raise AssertionError(f"{self.name} did not stop:\n{self.log.read_text()[-3000:]}") from None
 
     async def kill(self) -> None:
-        """kill -9."""
+        """kill -9; nothing if it has ended by itself."""
         assert self.process is not None
-        self.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
         await self.process.wait()
 
     def logged(self, event: str) -> list[dict[str, Any]]:

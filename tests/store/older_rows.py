@@ -85,9 +85,9 @@ def settle_row(raw: bytes) -> bytes:
     """A settle row of the version before layouts."""
     row = _NO_BREAKER | _NO_FIGURES | layout_reader.settle_row(raw)
     head = (
-        "nonce kind k_subject k_job k_due k_outbox k_state k_audit k_figures decision attempt before_state state code"
-        " why keep_ms due_at verdict entry failures_max rate_max window_ms minimum timeout_ms successes_needed"
-        " latency_ms cost_microusd action"
+        "nonce kind k_subject k_job k_due k_outbox k_state k_audit k_figures decision attempt before_state state code "
+        "why keep_ms due_at verdict entry failures_max rate_max window_ms minimum timeout_ms successes_needed "
+        "latency_ms cost_microusd action"
     )
     packed: bytes = _SETTLE_ROW.pack(*(row[name] for name in head.split()), len(row["features"])) + row["features"]
     return packed + _sized(row["usage"]) + _sized(row["final"]) + _settle_tail(row)
@@ -99,8 +99,8 @@ def first_settle_row(raw: bytes) -> bytes:
     if row["verdict"] == BreakerVerdict.NEITHER.value:
         row["verdict"] = 0
     head = (
-        "nonce kind k_subject k_job k_due k_outbox k_state k_audit decision attempt before_state state code why"
-        " keep_ms due_at verdict entry failures_max rate_max window_ms minimum timeout_ms successes_needed action"
+        "nonce kind k_subject k_job k_due k_outbox k_state k_audit decision attempt before_state state code why "
+        "keep_ms due_at verdict entry failures_max rate_max window_ms minimum timeout_ms successes_needed action"
     )
     packed: bytes = (
         _FIRST_SETTLE_ROW.pack(*(row[name] for name in head.split()), len(row["features"])) + row["features"]

@@ -53,8 +53,7 @@ class Admin(Group):
     admin_tokens: SecretStr | None = setting(
         None,
         description="Tokens of named principals, each of 32 characters or more: `principal:role:token`, one per line "
-        "or "
-        "comma-separated.",
+        "or comma-separated.",
     )
 
     @field_validator("admin_tokens")

@@ -25,16 +25,14 @@ class Pod(Group):
     http_max_connections: int = setting(
         2048,
         description="Maximum HTTP connections, at most half of the files that the pod may open; the one that has "
-        "waited longest is "
-        "closed for a new one.",
+        "waited longest is closed for a new one.",
         ge=1,
         le=1_000_000,
     )
     secrets_poll_ms: Ms = setting(
         5_000,
         description="Interval at which mounted passwords, tokens, credentials and TLS files are looked at; changed "
-        "ones are used "
-        "without a restart.",
+        "ones are used without a restart.",
         ge=100,
         le=3_600_000,
     )
@@ -44,8 +42,8 @@ class Pod(Group):
     max_in_flight: int = setting(
         1024,
         description="Requests in the pod at once; further ones are refused with `service_overloaded` before they are "
-        "decoded. From "
-        "half of it on, a tenant may have as many requests in the pod as there are free places, and always 8.",
+        "decoded. From half of it on, a tenant may have as many requests in the pod as there are free places, and "
+        "always 8.",
         ge=1,
         le=1_000_000,
     )

@@ -37,8 +37,8 @@ class Policies(Group):
     quota_audit_rate: int | None = setting(
         None,
         description="Maximum audit records per second, over 10 s, from a tenant's requests; each decision or refusal "
-        "writes one. "
-        "Beyond it requests are refused, and the refusals are counted instead of recorded; none: unlimited.",
+        "writes one. Beyond it requests are refused, and the refusals are counted instead of recorded; none: "
+        "unlimited.",
         ge=1,
         le=1_000_000,
     )

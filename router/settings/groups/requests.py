@@ -19,9 +19,8 @@ class Intake(Group):
     reply_prefixes: Texts = setting(
         (),
         description="Prefixes of the reply subjects that are answered, comma-separated, each with a dot at the end; "
-        "also those of "
-        "`options.result_subject`. Empty: inboxes (`_INBOX.`), and other subjects that are neither the fleet's nor "
-        "stored by a stream.",
+        "also those of `options.result_subject`. Empty: inboxes (`_INBOX.`), and other subjects that are neither the "
+        "fleet's nor stored by a stream.",
     )
     deadline_factor: float = setting(
         5.0,
@@ -55,8 +54,7 @@ class Dispatch(Group):
     results_by_name: Literal["any", "tenant_subject"] = setting(
         "any",
         description="Where results without an assignment_id are accepted, which name a decision by tenant and id: on "
-        "any subject "
-        "of results, or only on `caf.exec.result.v1.tenant.<tenant>`.",
+        "any subject of results, or only on `caf.exec.result.v1.tenant.<tenant>`.",
     )
     result_subject_prefixes: Texts = setting(
         (), description="Prefixes allowed in `options.result_subject`, besides inboxes or ROUTER_REPLY_PREFIXES."
@@ -76,8 +74,7 @@ class Dispatch(Group):
     final_keep_s: Seconds = setting(
         600,
         description="How long the final result for an `options.result_subject` is kept for callers who repeat the "
-        "request. Later, "
-        "or with 0, they get it without output, from the record that ROUTER_TOMBSTONE_TTL keeps.",
+        "request. Later, or with 0, they get it without output, from the record that ROUTER_TOMBSTONE_TTL keeps.",
         ge=0,
         le=86_400,
     )
@@ -91,8 +88,7 @@ class Dispatch(Group):
     dead_letter_after: int = setting(
         5,
         description="Faults of a message, over all pods and without outages, after which it becomes a dead letter. If "
-        "only its "
-        "task record is unreadable, four times as many, so that a newer pod can handle it.",
+        "only its task record is unreadable, four times as many, so that a newer pod can handle it.",
         ge=1,
         le=100,
     )

@@ -15,9 +15,8 @@ class Nats(Group):
 
     nats_url: NatsUrls = setting(
         ("nats://127.0.0.1:4222",),
-        description="NATS servers, comma-separated; `tls://` in all of them for TLS. With `tls://`, or with any of "
-        "the TLS "
-        "settings below, a connection without TLS is never used.",
+        description="NATS servers, comma-separated; `tls://` in all of them for TLS. With `tls://`, or with any of the "
+        "TLS settings below, a connection without TLS is never used.",
         min_length=1,
     )
     nats_name: str = setting(
@@ -64,8 +63,8 @@ class Redis(Group):
     redis_url: RedisUrl = setting(
         "redis://127.0.0.1:6379/0",
         description="Redis server, or any node of the cluster; `rediss://` for TLS, `unix:///path` for a socket. "
-        "Parameters: db, "
-        "username, password, ssl_ca_certs, ssl_certfile, ssl_keyfile, ssl_cert_reqs, ssl_check_hostname.",
+        "Parameters: db, username, password, ssl_ca_certs, ssl_certfile, ssl_keyfile, ssl_cert_reqs, "
+        "ssl_check_hostname.",
     )
     redis_cluster: bool = setting(
         False, description="The server is a Redis Cluster; each partition's calls go to its node."
@@ -81,14 +80,12 @@ class Redis(Group):
     redis_tls_insecure: bool = setting(
         False,
         description="Permit URL parameters that weaken TLS (`ssl_cert_reqs=none`, `ssl_check_hostname=false`); each "
-        "start logs "
-        "them.",
+        "start logs them.",
     )
     redis_sentinels: Sentinels = setting(
         (),
         description="Redis Sentinels as host:port, comma-separated; the pods follow the primary that they name. "
-        "Scheme, login, "
-        "database and TLS of ROUTER_REDIS_URL stay, its host and port are not used.",
+        "Scheme, login, database and TLS of ROUTER_REDIS_URL stay, its host and port are not used.",
     )
     redis_sentinel_master: str = setting(
         "mymaster",

@@ -20,16 +20,14 @@ class Store(Group):
     store_deadline_ms: Ms = setting(
         50,
         description="Deadline of one decide call to Redis. Three missed in a row make Redis unavailable: requests are "
-        "then "
-        "answered without it, at once.",
+        "then answered without it, at once.",
         ge=1,
         le=60_000,
     )
     decide_wait_ms: Ms | None = setting(
         None,
         description="Longest time that one decide request waits for Redis in all: for its policies, for the calls "
-        "before its own, "
-        "and for its own calls. Then it is answered without Redis.",
+        "before its own, and for its own calls. Then it is answered without Redis.",
         ge=1,
         le=600_000,
         default_text="(4 × ROUTER_STORE_DEADLINE)",
@@ -62,14 +60,13 @@ class Store(Group):
     audit_identity: Literal["plain", "hashed", "off"] = setting(
         "plain",
         description="How the audit, its exports and task records name users and client addresses: as sent, as a keyed "
-        "hash (needs "
-        "ROUTER_AUDIT_IDENTITY_KEY_FILE), or not at all. Change it after all pods run a version that has it.",
+        "hash (needs ROUTER_AUDIT_IDENTITY_KEY_FILE), or not at all. Change it after all pods run a version that has "
+        "it.",
     )
     audit_identity_key: SecretStr | None = setting(
         None,
-        description="Key of hashed names, at least 32 characters, the same for all pods. Where it is known, queries "
-        "by the plain "
-        "name find hashed entries.",
+        description="Key of hashed names, at least 32 characters, the same for all pods. Where it is known, queries by "
+        "the plain name find hashed entries.",
         min_length=32,
     )
     audit_append_slow_ms: Ms = setting(
@@ -91,8 +88,8 @@ class Store(Group):
     message_index: Literal["all", "needed", "off"] = setting(
         "all",
         description="Decisions that can be looked up by `message_id` alone. all: of every request in the shapes "
-        "message and input; "
-        "needed: only where the message_id is not the request's identity; off: none, and such queries find nothing.",
+        "message and input; needed: only where the message_id is not the request's identity; off: none, and such "
+        "queries find nothing.",
     )
     tombstone_ttl_s: Seconds = setting(
         7_200,

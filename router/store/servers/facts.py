@@ -9,8 +9,8 @@ from router.errors import StoreForbidden
 from router.store.servers.nodes import Nodes
 
 UNKNOWN_POLICY = (
-    "whether Redis may evict counters is unknown, because it does not say its maxmemory-policy: "
-    "set ROUTER_REDIS_MAXMEMORY_POLICY to what it is"
+    "whether Redis may evict counters is unknown, because it does not say its maxmemory-policy: set "
+    "ROUTER_REDIS_MAXMEMORY_POLICY to what it is"
 )
 
 

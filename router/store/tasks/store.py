@@ -139,9 +139,9 @@ class RedisTasks:
         raws = await read_each(self._nodes, [("GET", self._keys.job(t)) for t in task_ids])
         return [None if isinstance(raw, Unreadable) else raw for raw in raws]
 
-    async def move(self, moves: Sequence[Move], *, told: bool = True) -> list[MoveOutcome]:
+    async def move(self, moves: Sequence[Move], *, replicated: bool = True) -> list[MoveOutcome]:
         """See `ports.tasks.TaskStore.move`."""
-        run = self._replicas.run if told else self._nodes.run
+        run = self._replicas.run if replicated else self._nodes.run
         outcomes: list[MoveOutcome | None] = [None] * len(moves)
         for batch in self._batches(moves):
             reply = await run(self._settle, list(batch.index), [self._header, *batch.rows])

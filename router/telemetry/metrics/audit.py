@@ -31,8 +31,7 @@ class AuditMetrics:
         self.audit_export_lag = families.gauge(
             "audit_export_lag_share",
             documentation="Unexported entries of the log that is furthest behind, as a share of ROUTER_AUDIT_MAX_LEN, "
-            "over the logs "
-            "that this pod checked in the last 1 to 2 minutes. At 1, entries are lost unexported.",
+            "over the logs that this pod checked in the last 1 to 2 minutes. At 1, entries are lost unexported.",
         )
         self.audit_export_lost = families.counter(
             "audit_export_lost", documentation="Audit entries removed before the export read them."

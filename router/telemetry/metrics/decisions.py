@@ -34,9 +34,8 @@ class DecisionMetrics:
         self.shed = families.counter(
             "shed",
             documentation="Requests refused as overload before they were read. full: too many in flight; tenant, "
-            "loading: their "
-            "tenant, or those that wait for policies, have their share of a pod that is half full; stale: they waited "
-            "while the pod stood still.",
+            "loading: their tenant, or those that wait for policies, have their share of a pod that is half full; "
+            "stale: they waited while the pod stood still.",
             labels=("cause",),
         )
         for cause in Shed:
@@ -82,8 +81,7 @@ class DecisionMetrics:
         self.breakers = families.gauge(
             "breakers",
             documentation="Provider breakers that are not closed, from the leading pod; 0 on the others. forced: held "
-            "open by an "
-            "operator; half_open: also those whose next request is a probe.",
+            "open by an operator; half_open: also those whose next request is a probe.",
             labels=("state",),
         )
         self.measured_tenants = families.gauge(

@@ -45,8 +45,7 @@ class TaskMetrics:
         self.final_results = families.counter(
             "final_results",
             documentation="Final results published to callers: by the pod that ended the task, by a sweeper after no "
-            "confirmation, "
-            "to a caller who repeated the request, or failed.",
+            "confirmation, to a caller who repeated the request, or failed.",
             labels=("outcome",),
         )
         for outcome in ("pod", "sweeper", "repeat", "failed"):
@@ -54,8 +53,7 @@ class TaskMetrics:
         self.isolation_violations = families.counter(
             "isolation_violations",
             documentation="Refused messages that cross tenants: a result or ack for another tenant's task, a request "
-            "or query that "
-            "names two tenants, a query for another tenant's decision.",
+            "or query that names two tenants, a query for another tenant's decision.",
             labels=("door",),
         )
         for door in Door:

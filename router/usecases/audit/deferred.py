@@ -66,7 +66,7 @@ class DeferredAudit:
                 # Removed before the write, so that a record that arrives meanwhile cannot push one of these out.
                 batch = [self._waiting.popleft() for _ in range(min(_PER_CALL, len(self._waiting)))]
                 try:
-                    await self._tasks.move(batch, told=False)
+                    await self._tasks.move(batch, replicated=False)
                 except StoreError as fault:
                     self._waiting.extendleft(reversed(batch))
                     log.warning(

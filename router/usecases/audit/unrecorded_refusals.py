@@ -64,7 +64,7 @@ class UnrecordedRefusals:
         while self._waiting:
             batch = [self._waiting.pop(tenant) for tenant in list(self._waiting)[:_PER_CALL]]
             try:
-                await self._tasks.move([_note_move(waiting) for waiting in batch], told=False)
+                await self._tasks.move([_note_move(waiting) for waiting in batch], replicated=False)
             except StoreError as fault:
                 log.debug("counts of refusals without a record not written, they wait: %s", fault)
                 for waiting in batch:

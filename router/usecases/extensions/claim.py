@@ -90,7 +90,7 @@ class ClaimedRequest:
             note=True,
         )
         try:
-            await self._store_time.of(self._tasks.move([move], told=False))
+            await self._store_time.of(self._tasks.move([move], replicated=False))
         except StoreError as fault:
             log.warning("store unavailable; a refusal is not audited: %s", fault, extra={"event": Event.STORE_AWAY})
         await self.release()

@@ -144,7 +144,7 @@ class Acks:
                     self._effects.next_due(0)
                 self._effects.moved(move)
         if overtaken:
-            await self._tasks.move(overtaken, told=False)
+            await self._tasks.move(overtaken, replicated=False)
         return faults
 
     async def _move_of(self, ack: ExecAck, record: TaskRecord) -> Move | None:

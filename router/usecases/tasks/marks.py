@@ -56,9 +56,9 @@ class Marks:
                 waiting, self._marks = self._marks, []
                 marks = [mark for _, mark in waiting]
                 try:
-                    outcomes = await self._tasks.move(marks, told=False)
+                    outcomes = await self._tasks.move(marks, replicated=False)
                     while marks := _overtaken(marks, outcomes):
-                        outcomes = await self._tasks.move(marks, told=False)
+                        outcomes = await self._tasks.move(marks, replicated=False)
                 except StoreError as fault:
                     # The sweeper publishes unmarked attempts again, with the same message id: the stream drops them.
                     log.warning("assignments could not be marked as published: %s", fault)

@@ -148,7 +148,7 @@ class ResultSettler:
             else:
                 notes += self._apply(settled, outcome)
         if notes:
-            await self._tasks.move(notes, told=False)
+            await self._tasks.move(notes, replicated=False)
         return again
 
     def _open(self, batch: Sequence[Delivery]) -> list[OpenResult]:

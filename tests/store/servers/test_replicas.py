@@ -101,7 +101,7 @@ TOLD: dict[str, Callable[[Alone], Awaitable[object]]] = {
 NOT_TOLD: dict[str, Callable[[Alone], Awaitable[object]]] = {
     "policies read": lambda here: here.policies.load(TENANT),
     "claimed": lambda here: here.tasks.claim(1_000, 10),
-    "note": lambda here: here.tasks.move([], told=False),
+    "note": lambda here: here.tasks.move([], replicated=False),
     "purge counted": lambda here: here.tenants.purge(TENANT, dry_run=True),
     "use of a role": lambda here: here.levers.role_used(BY, "get_extension_health", None, "done"),
     "nothing stored": lambda here: here.decisions.remembered(TENANT, b"n" * 10),

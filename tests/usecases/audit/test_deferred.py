@@ -35,13 +35,13 @@ class Tasks:
         self.asked, self.go_on = asyncio.Event(), asyncio.Event()
         self.go_on.set()
 
-    async def move(self, moves: Sequence[Move], *, told: bool = True) -> Any:
+    async def move(self, moves: Sequence[Move], *, replicated: bool = True) -> Any:
         """Writes."""
         self.asked.set()
         await self.go_on.wait()
         if self.away:
             raise StoreUnavailable("away")
-        return await self._inner.move(moves, told=told)
+        return await self._inner.move(moves, replicated=replicated)
 
 
 class World:

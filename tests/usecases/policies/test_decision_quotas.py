@@ -78,7 +78,7 @@ class Notes:
         self.away = True
         self.told: list[tuple[str, int, str]] = []
 
-    async def move(self, moves: Sequence[Move], *, told: bool = True) -> list[MoveOutcome]:
+    async def move(self, moves: Sequence[Move], *, replicated: bool = True) -> list[MoveOutcome]:
         """Remember tenant, times and first request."""
         if self.away:
             raise StoreUnavailable("away")

@@ -59,7 +59,7 @@ class Room:
         assert isinstance(job, bytes)
         self.dispatcher.republish(RECORD, job)
 
-    async def move(self, moves: Sequence[Move], *, told: bool = True) -> list[MoveOutcome]:
+    async def move(self, moves: Sequence[Move], *, replicated: bool = True) -> list[MoveOutcome]:
         """`ports.tasks.TaskStore`; one call for each state that the task is said to be in, and then it is moved."""
         self.marked += moves
         return [self.elsewhere.pop(0) if self.elsewhere else Moved(BreakerTurn.UNCHANGED) for _ in moves]

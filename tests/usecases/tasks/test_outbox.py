@@ -68,7 +68,7 @@ class Room:
         """See above."""
         raise NotImplementedError
 
-    async def move(self, moves: Sequence[Move], *, told: bool = True) -> list[MoveOutcome]:
+    async def move(self, moves: Sequence[Move], *, replicated: bool = True) -> list[MoveOutcome]:
         """See above."""
         raise NotImplementedError
 
