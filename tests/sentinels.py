@@ -7,6 +7,7 @@ from typing import Self
 
 from redis import Redis
 
+from router.store.servers.rights import Server
 from tests.servers import START_TIMEOUT_S, ServerProcess, ValkeyProcess, valkey_binary
 
 MASTER = "fleet"
@@ -80,13 +81,9 @@ class SentinelSet:
 
     def _start(self) -> Self:
         replicas, sentinels = self._counts
-        primary = ValkeyProcess(self._folder / "server-0", args=self._args).start()
-        self.servers.append(primary)
+        primary = self._server(0)
         for number in range(1, replicas + 1):
-            follow = ("--replicaof", "127.0.0.1", str(primary.port))
-            server = ValkeyProcess(self._folder / f"server-{number}", args=(*self._args, *follow))
-            self.servers.append(server)
-            server.start()
+            self._server(number, "--replicaof", "127.0.0.1", str(primary.port))
         _wait(lambda: self._info(primary, "connected_slaves") == replicas)
         for number in range(sentinels):
             data = self._folder / f"sentinel-{number}"
@@ -95,6 +92,12 @@ class SentinelSet:
             sentinel.start()
         _wait(lambda: all(self._knows_all(sentinel) for sentinel in self.sentinels))
         return self
+
+    def _server(self, number: int, *follow: str) -> ValkeyProcess:
+        server = ValkeyProcess(self._folder / f"server-{number}", args=(*self._args, *follow))
+        server.rights = Server(wait_replicas=True)
+        self.servers.append(server)
+        return server.start()
 
     def _info(self, server: ValkeyProcess, field: str) -> int:
         with Redis(port=server.port, decode_responses=True, protocol=2) as client:

@@ -219,11 +219,12 @@ async def test_inboxes_that_may_not_be_subscribed(deaf: tuple[Fleet, Foreign]) -
     fleet, caller = deaf
     (pod,) = fleet.pods
     usage = await caller.watch(USAGE)
-    await take(fleet, subscribe=["_INBOX.>"])
+    inboxes = f"{fleet.pod_env.get('ROUTER_NATS_INBOX_PREFIX', '_INBOX')}.>"
+    await take(fleet, subscribe=[inboxes])
 
     async def named() -> bool:
         status, body = await pod.readyz()
-        off_ = {p for p, r in body["degraded_reasons"].items() if "subscribe to _INBOX.>: permit it" in r}
+        off_ = {p for p, r in body["degraded_reasons"].items() if f"subscribe to {inboxes}: permit it" in r}
         return status == 200 and {"results", "acks", "dispatch"} <= off_
 
     await until(named, 30, "the parts are off")

@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 
+from router.domain.access import Party
+from router.store.servers.rights import Server, acl_rules
 from tests.fleet.conftest import Own
 from tests.fleet.foreign import Foreign, Reply, task
 from tests.fleet.harness import PLAIN, Fleet, until
@@ -18,6 +20,18 @@ POLICIES = {"acme": {"default": PLAIN}}
 EVERY_S = 0.01
 OLD, NEW = "old-secret-of-the-pods-0123456789abcdef", "new-secret-of-the-pods-0123456789abcdef"
 POLL = {"ROUTER_SECRETS_POLL": "100ms", "ROUTER_STORE_DEADLINE": "5s"}
+
+
+class _WithUser(ValkeyProcess):
+    """A Valkey with the user `pods`, as whom pods log in by their settings, with the rights of a pod."""
+
+    def __init__(self, data: Path) -> None:
+        super().__init__(data, args=("--user", "pods", "on", f">{OLD}", *acl_rules(Party.POD, Server()).split()))
+
+    @property
+    def pod_url(self) -> str:
+        """The address for pods, without a login."""
+        return self.url
 
 
 class Load:
@@ -57,7 +71,7 @@ async def _rotated(fleet: Fleet, part: str, outcome: str, times: int = 1) -> Non
 
 async def test_the_password_of_redis(own: Own, tmp_path: Path) -> None:
     """File first: the pods say what Redis says, and serve on; then the server has it, then the old one is removed."""
-    valkey = ValkeyProcess(tmp_path / "valkey", args=("--user", "pods", "on", f">{OLD}", "~*", "&*", "+@all"))
+    valkey = _WithUser(tmp_path / "valkey")
     secret = mounted(tmp_path / "redis", OLD)
     env = POLL | {"ROUTER_REDIS_USERNAME": "pods", "ROUTER_REDIS_PASSWORD_FILE": str(secret)}
     fleet, caller = await own(pods=2, valkey=valkey, env=env, policies=POLICIES)
@@ -82,7 +96,7 @@ async def test_the_password_of_redis(own: Own, tmp_path: Path) -> None:
 
 async def test_a_password_that_was_changed_in_redis_only(own: Own, tmp_path: Path) -> None:
     """The server cuts its connections: the log says that the password is wrong; the new file mends it."""
-    valkey = ValkeyProcess(tmp_path / "valkey", args=("--user", "pods", "on", f">{OLD}", "~*", "&*", "+@all"))
+    valkey = _WithUser(tmp_path / "valkey")
     secret = mounted(tmp_path / "redis", OLD)
     env = POLL | {"ROUTER_REDIS_USERNAME": "pods", "ROUTER_REDIS_PASSWORD_FILE": str(secret)}
     fleet, caller = await own(pods=1, valkey=valkey, env=env, policies=POLICIES)
