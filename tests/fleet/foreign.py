@@ -169,6 +169,10 @@ class Foreign:
         """Requests that have had more than one reply."""
         return sum(len(r) > 1 for r in self.replies.values())
 
+    def contradicted(self) -> int:
+        """Requests that have had replies which are not the same."""
+        return sum(len({reply.data for reply in replies}) > 1 for replies in self.replies.values())
+
     async def watch(self, subject: str, deliver: DeliverPolicy = DeliverPolicy.ALL) -> Watch:
         """Everything that a stream has and gets under this subject."""
         watch = Watch()

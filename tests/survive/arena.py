@@ -187,7 +187,8 @@ async def _of_store(row: Row, ground: Arena, outcome: Outcome) -> None:
     outcome.lost = _sum(b for b in bars if b.name in _LOST)
     outcome.doubled = _sum(b for b in bars if b.name in _DOUBLED)
     above = await _above_the_bound(ground)
-    doubles = ground.world.caller.doubles()
+    caller = ground.world.caller
+    doubles = caller.contradicted() if row.exempts("requests with the same reply twice") else caller.doubles()
     outcome.wrong = _sum(b for b in bars if b.name not in _LOST | _DOUBLED) + len(ground.load.wrong) + above + doubles
     outcome.missed += [f"{b.name}: {b.found}, not {b.wanted} {', '.join(b.examples)}".rstrip() for b in promised]
     outcome.missed += ground.load.wrong[:5]

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Callable
 from contextlib import suppress
 
 import nats
@@ -33,15 +34,18 @@ def _garbage(subject: str, count: int) -> Act:
     return act
 
 
-def _flood(source: Source) -> Act:
-    """Twice what the pods decide when they are alone, for five seconds; the load is the victim."""
+def _flood(source: Callable[[str], Source]) -> Act:
+    """Twice what the pods decide when they are alone, for five seconds; the load is the victim. `source` gets a tenant
+    that has no other requests.
+    """
 
     async def act(ground: Arena) -> None:
         folder = ground.fleet.folder / "floods"
         folder.mkdir()
         floods = Floods(ground.fleet, folder)
-        capacity = await floods.capacity("leased")
-        found = await floods.open(source, 2 * capacity, 5)
+        tenant = await ground.fleet.tenant()
+        capacity = await floods.capacity(tenant)
+        found = await floods.open(source(tenant), 2 * capacity, 5)
         ground.told.append(f"the pods decided {capacity:,.0f}/s when alone; the flood: {found.line}")
         ground.check("the flood lost no answer and got none twice", (found.lost, found.doubled) == (0, 0))
         in_time = found.silent_after_s <= 1 + ground.slack_s
@@ -85,7 +89,7 @@ ROWS = (
         fault="a tenant that asks for twice what the pods can decide",
         promise="other tenants are not refused as overloaded",
         see="when-prometheus-alerts",
-        act=_flood(Source.of_tenant("leased")),
+        act=_flood(Source.of_tenant),
         refused=frozenset({"unavailable"}),
         setup=Setup(pods=2),
         exempt=frozenset({"requests whose decision is not audited once"}),
@@ -95,7 +99,7 @@ ROWS = (
         fault="unknown tenants that ask for twice what the pods can decide",
         promise="other tenants are not refused as overloaded",
         see="when-prometheus-alerts",
-        act=_flood(Source.of_strangers()),
+        act=_flood(lambda _: Source.of_strangers()),
         refused=frozenset({"unavailable"}),
         setup=Setup(pods=2),
     ),

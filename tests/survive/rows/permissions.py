@@ -12,7 +12,7 @@ from tests.survive.row import Act, Row, Setup
 _LOGIN = {"ROUTER_NATS_USER": "router", "ROUTER_NATS_PASSWORD": "pw"}
 
 
-def _users(publish: str = "", subscribe: str = "") -> str:
+def _users(publish: str = "none", subscribe: str = "none") -> str:
     """Pods are `router`, who may do everything but this; who names no user may do everything."""
     denied = f'publish: {{ deny: ["{publish}"] }}, subscribe: {{ deny: ["{subscribe}"] }}'
     return (
@@ -36,7 +36,7 @@ def _taken(publish: str, subscribe: str, part: str) -> Act:
 
 
 def _server(folder: Path) -> NatsProcess:
-    return NatsProcess(folder, extra=_users("none", "none"))
+    return NatsProcess(folder, extra=_users())
 
 
 _SETUP = Setup(nats=_server, env=_LOGIN)
