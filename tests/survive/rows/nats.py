@@ -151,7 +151,8 @@ ROWS = (
         see=_AWAY,
         act=_lame_duck,
         recover_s=10.0,
-        exempt=frozenset({"requests with the same reply twice"}),
+        # JetStream stops first: the event of an attempt whose deadline passes until it is back is not published again.
+        exempt=frozenset({"requests with the same reply twice", "assignments without their event"}),
         setup=Setup(nats=_lame),
     ),
     Row(
