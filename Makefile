@@ -3,8 +3,8 @@ BIN := .venv/bin
 # Compiled files are kept even where the environment forbids it: pytest compiles every test module twice a run without
 # them, and each pod that a test starts compiles the whole package.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
-# Tests with servers wait for half of their time, so two cores have work for three (WORKERS=8 on a larger machine).
-WORKERS ?= 3
+# For the tests with servers; more on a larger machine.
+WORKERS ?= 2
 WITH_SERVERS := -n $(WORKERS) --dist loadfile -m "not long"
 .DEFAULT_GOAL := help
 .PHONY: help venv run test test-unit test-long test-rights test-docker test-nats lint types audit swaps mutate bench bench-compare bench-count chaos survive fuzz storm soak proto docs chart tools e2e-compose e2e-k8s lock
