@@ -151,6 +151,7 @@ ROWS = (
         see=_AWAY,
         act=_lame_duck,
         recover_s=10.0,
+        worst_s=5.0,  # an answer that is kept comes when the server is back
         # JetStream stops first: the event of an attempt whose deadline passes until it is back is not published again.
         exempt=frozenset({"requests with the same reply twice", "assignments without their event"}),
         setup=Setup(nats=_lame),
