@@ -50,7 +50,6 @@ class Replies:
     def __init__(self, bus: "Bus") -> None:
         self._bus = bus
         self.keeping = False
-        self._hears = False
         self._kept: dict[int, _Kept] = {}
         self._bytes = 0
         self._number = 0
@@ -69,13 +68,11 @@ class Replies:
         until = asyncio.get_running_loop().time() + KEEP_S
         kept = self._kept[self._number] = _Kept(to, block, body, until)
         self._bytes += len(body)
-        if self._hears:
-            self._publish(self._number, kept)
+        self._publish(self._number, kept)
 
     def server_leaves(self) -> None:
         """Start to keep replies: the server has announced that it closes its connections."""
         if self._task is None:
-            self.keeping = True  # at once: the caller of a reply may be closed before the subscription stands
             self._inbox = f"{self._bus.new_inbox()}.".encode()
             self._task = asyncio.create_task(self._keep(self._bus.connection), name="lame duck")
 
@@ -94,20 +91,14 @@ class Replies:
                 log.warning(
                     "replies to a leaving NATS server may be lost: %s", refused, extra={"event": Event.BUS_ERROR}
                 )
-                self._send_unconfirmed()
                 return
-            self._hears = True
+            self.keeping = True
             try:
                 await self._deliver(connection)
             finally:
                 await heard.close()
         finally:
-            self.keeping, self._hears, self._kept, self._bytes, self._task = False, False, {}, 0, None
-
-    def _send_unconfirmed(self) -> None:
-        for kept in self._kept.values():
-            with contextlib.suppress(BusError):
-                self._bus.send(wire.publish(kept.to, reply=b"", block=kept.block, payload=kept.body))
+            self.keeping, self._kept, self._bytes, self._task = False, {}, 0, None
 
     async def _deliver(self, connection: int) -> None:
         now = asyncio.get_running_loop().time
@@ -128,12 +119,9 @@ class Replies:
     async def _confirm(self) -> None:
         """Drop the replies that the server has delivered: "no responders" would have come before the PONG."""
         sent = [number for number, kept in self._kept.items() if kept.published]
-        connection = self._bus.connection
         if sent:
             with contextlib.suppress(BusError):
                 await self._bus.flush()
-                if self._bus.connection != connection:
-                    return  # the PONG is the next server's, which has not seen these replies
                 for number in sent:
                     if (kept := self._kept.get(number)) is not None and not kept.refused:
                         self._drop(number)

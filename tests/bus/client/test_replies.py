@@ -10,7 +10,6 @@ from nats.aio.client import Client
 from router.bus.client import replies
 from router.bus.client.connection import Bus
 from router.bus.client.options import BusOptions
-from router.errors import PermissionRefused
 from tests.fleet.harness import until
 from tests.servers import NatsProcess
 
@@ -50,35 +49,6 @@ async def test_a_reply_waits_for_its_caller(bus: Bus, caller: Client) -> None:
     await bus.flush()
     with pytest.raises(nats.errors.TimeoutError):
         await heard.next_msg(0.3)
-
-
-async def test_a_reply_of_the_same_moment_as_the_notice_is_kept(bus: Bus, caller: Client) -> None:
-    """Also before the pod can hear that nobody listens: its caller may have been closed already."""
-    bus.replies.server_leaves()
-    bus.replies.send(b"inbox.d", b"", b"body")
-    await bus.flush()
-    heard = await caller.subscribe("inbox.d")
-    await caller.flush()
-    assert (await heard.next_msg(5)).data == b"body"
-
-
-async def test_a_reply_is_sent_plainly_where_the_pod_may_not_hear_of_its_fate(
-    bus: Bus, caller: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A pod without the right to subscribe keeps nothing, and holds nothing back."""
-
-    async def refused(*_: object, **__: object) -> None:
-        await asyncio.sleep(0)
-        raise PermissionRefused("subscribe to _INBOX.>")
-
-    heard = await caller.subscribe("inbox.e")
-    await caller.flush()
-    monkeypatch.setattr(bus, "subscribe", refused)
-    bus.replies.server_leaves()
-    bus.replies.send(b"inbox.e", b"", b"body")
-    message = await heard.next_msg(5)
-    assert (message.reply, message.data) == ("", b"body")
-    assert not bus.replies.keeping
 
 
 async def test_a_reply_whose_caller_is_there_is_sent_once(bus: Bus, caller: Client) -> None:
