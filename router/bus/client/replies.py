@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 KEEP_S = 30.0
 RETRY_S = 0.05
 MAX_KEPT_BYTES = 64 << 20
+_CONFIRM_S = 0.5
+"""A connection that is lost sends no PONG, and its replies go out again only after this wait."""
 _NO_RESPONDERS = b"NATS/1.0 503"
 
 
@@ -50,6 +52,7 @@ class Replies:
     def __init__(self, bus: "Bus") -> None:
         self._bus = bus
         self.keeping = False
+        self._hears = False
         self._kept: dict[int, _Kept] = {}
         self._bytes = 0
         self._number = 0
@@ -68,17 +71,20 @@ class Replies:
         until = asyncio.get_running_loop().time() + KEEP_S
         kept = self._kept[self._number] = _Kept(to, block, body, until)
         self._bytes += len(body)
-        self._publish(self._number, kept)
+        if self._hears:
+            self._publish(self._number, kept)
 
     def server_leaves(self) -> None:
         """Start to keep replies: the server has announced that it closes its connections."""
         if self._task is None:
+            self.keeping = True  # at once: the caller of a reply may be closed before the subscription stands
             self._inbox = f"{self._bus.new_inbox()}.".encode()
             self._task = asyncio.create_task(self._keep(self._bus.connection), name="lame duck")
 
     async def close(self) -> None:
-        """Stop; replies that are still kept are lost."""
+        """Stop; replies that are still kept are lost, but those that were never sent go out unconfirmed."""
         if self._task is not None:
+            self._send_unconfirmed()
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
@@ -91,14 +97,22 @@ class Replies:
                 log.warning(
                     "replies to a leaving NATS server may be lost: %s", refused, extra={"event": Event.BUS_ERROR}
                 )
+                self._send_unconfirmed()
                 return
-            self.keeping = True
+            self._hears = True
             try:
                 await self._deliver(connection)
             finally:
                 await heard.close()
         finally:
-            self.keeping, self._kept, self._bytes, self._task = False, {}, 0, None
+            self.keeping, self._hears, self._kept, self._bytes, self._task = False, False, {}, 0, None
+
+    def _send_unconfirmed(self) -> None:
+        for kept in self._kept.values():
+            if kept.published:
+                continue
+            with contextlib.suppress(BusError):
+                self._bus.send(wire.publish(kept.to, reply=b"", block=kept.block, payload=kept.body))
 
     async def _deliver(self, connection: int) -> None:
         now = asyncio.get_running_loop().time
@@ -121,7 +135,7 @@ class Replies:
         sent = [number for number, kept in self._kept.items() if kept.published]
         if sent:
             with contextlib.suppress(BusError):
-                await self._bus.flush()
+                await self._bus.flush(_CONFIRM_S)
                 for number in sent:
                     if (kept := self._kept.get(number)) is not None and not kept.refused:
                         self._drop(number)
