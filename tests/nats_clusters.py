@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 from typing import Self
 
-import nats
 from nats.errors import Error
 from nats.js.errors import Error as StreamError
 
+from tests.nats_client import connect
 from tests.servers import NatsProcess, free_port
 
 SERVERS = 3
@@ -62,7 +62,7 @@ class NatsCluster(NatsProcess):
         for server in self.servers:
             with contextlib.suppress(Error, StreamError, OSError):
                 async with asyncio.timeout(5):
-                    client = await nats.connect(server.url, allow_reconnect=False)
+                    client = await connect(server.url, allow_reconnect=False)
                     try:
                         cluster = (await client.jetstream().stream_info(stream)).cluster
                     finally:
@@ -73,7 +73,7 @@ class NatsCluster(NatsProcess):
 
     async def _has_leader(self) -> bool:
         with contextlib.suppress(Error, StreamError, OSError, TimeoutError):
-            client = await nats.connect(self.servers[0].url, allow_reconnect=False)
+            client = await connect(self.servers[0].url, allow_reconnect=False)
             try:
                 await client.jetstream(timeout=1).account_info()
             finally:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import nats
 import pytest
 from nats.aio.msg import Msg
 from redis import Redis
@@ -26,6 +25,7 @@ from router.domain.decide.request import DecideRequest
 from router.domain.policy.document import parse
 from router.store.decisions import decide_script
 from router.wire.request.decide import decode
+from tests.nats_client import connect
 from tests.servers import ValkeyProcess
 
 SUBJECT = "bench.test"
@@ -34,7 +34,7 @@ SUBJECT = "bench.test"
 @pytest.fixture
 async def responder(nats_url: str) -> AsyncIterator[None]:
     """Refuses every tenth request; the others are answered well, with headers as the router's are."""
-    client = await nats.connect(nats_url)
+    client = await connect(nats_url)
     seen = 0
 
     async def answer(msg: Msg) -> None:

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import nats
 import orjson
 import pytest
 from nats.aio.client import Client
@@ -12,6 +11,7 @@ from nats.aio.msg import Msg
 
 from router.cli.shared.exits import Exit
 from tests.cli.conftest import Ran, run_process
+from tests.nats_client import connect
 from tests.servers import NatsProcess
 
 pytestmark = pytest.mark.usefixtures("servers")
@@ -56,7 +56,7 @@ class Pod:
 async def pod(tmp_path: Path) -> AsyncIterator[Pod]:
     """A NATS of its own: the decide subject is fixed."""
     with NatsProcess(tmp_path / "nats") as server:
-        client = await nats.connect(server.url)
+        client = await connect(server.url)
         pod = Pod(client, server.url)
         await client.subscribe("beamline.router.v1.decide", cb=pod.serve)
         await client.flush()

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-import nats
-import nats.errors
 import orjson
 from msgspec import Struct
 from nats.aio.client import Client
@@ -15,6 +13,7 @@ from nats.aio.msg import Msg
 from nats.js.api import DeliverPolicy
 
 from tests.fleet.harness import Fleet, until
+from tests.nats_client import connect
 
 DECIDE = "beamline.router.v1.decide"
 GET_DECISION = "beamline.router.v1.get_decision"
@@ -117,7 +116,7 @@ class Foreign:
         self._waiting: dict[str, asyncio.Future[Reply]] = {}
 
     async def __aenter__(self) -> Self:
-        self.client: Client = await nats.connect(
+        self.client: Client = await connect(
             self._url,
             error_cb=_quiet,
             max_reconnect_attempts=-1,

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import nats
 import orjson
 import pytest
 from nats.errors import Error
@@ -16,6 +15,7 @@ from tests.cli.conftest import run_process
 from tests.fleet.conftest import Own
 from tests.fleet.foreign import ACK, ASSIGN, DECIDE, RESULT, USAGE, Body, Foreign, success, task
 from tests.fleet.harness import PLAIN, Document, Fleet, until
+from tests.nats_client import connect
 from tests.servers import NatsProcess
 
 FRAGILE: Document = {
@@ -187,7 +187,7 @@ async def test_nats_permissions_hold_a_reporter_to_its_tenant(guarded: Fleet) ->
     async def heard(fault: Exception) -> None:
         refused.put_nowait(str(fault).lower())
 
-    client = await nats.connect(guarded.nats.url, user="acme", password="acme", error_cb=heard)  # noqa: S106
+    client = await connect(guarded.nats.url, user="acme", password="acme", error_cb=heard)  # noqa: S106
     try:
         asked = task("acme")
         reply = orjson.loads((await client.request(f"{DECIDE}.acme", orjson.dumps(asked), timeout=5)).data)
@@ -212,7 +212,7 @@ async def test_a_stream_of_the_version_before_is_a_difference(servers: None, tmp
     when it was run, bound results are settled."""
     server = NatsProcess(tmp_path / "nats")
     await asyncio.to_thread(server.start)
-    client = await nats.connect(server.url)
+    client = await connect(server.url)
     js = client.jetstream()
     await js.add_stream(name="RESULT", subjects=[RESULT], max_age=3600)
     await js.add_stream(name="ACK", subjects=[ACK], max_age=3600)

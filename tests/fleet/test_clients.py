@@ -2,7 +2,6 @@
 
 import asyncio
 
-import nats
 import orjson
 import pytest
 from nats.aio.client import Client
@@ -11,6 +10,7 @@ from nats.aio.msg import Msg
 from router.wire.pb.beamline.flow.v1.flow_pb2 import Message, RouteDecision, RouteRequest
 from tests.fleet.foreign import ALERTS, ASSIGN, RESULT, USAGE, Body, Foreign, success, task
 from tests.fleet.harness import Document, Fleet, until
+from tests.nats_client import connect
 
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
 BRIEF: Document = {
@@ -185,7 +185,7 @@ async def test_a_pull_worker_gets_its_work(fleet: Fleet, caller: Foreign) -> Non
 async def existing_worker(url: str, name: str) -> Client:
     """Plain nats-py as in the field: no JetStream, no queue group, no ack; it says that it lives, and what it cannot
     read."""
-    client = await nats.connect(url, name=name)
+    client = await connect(url, name=name)
     done: set[str] = set()
 
     def told(kind: str, **data: object) -> bytes:

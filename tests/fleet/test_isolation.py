@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import nats
 import orjson
 import pytest
 from nats.errors import Error
@@ -25,6 +24,7 @@ from tests.fleet.foreign import (
     task,
 )
 from tests.fleet.harness import PLAIN, Fleet, until
+from tests.nats_client import connect
 from tests.servers import NatsProcess
 
 HEADER = {"tenant_id": "somebody-else"}
@@ -224,7 +224,7 @@ async def test_nats_permissions_hold_a_client_to_its_tenant(guarded: Fleet) -> N
     """It is decided for acme, also when its body says nothing else or another tenant (refused by us); whatever else it
     publishes the server refuses: another tenant's subject, the open one, admin acts, results."""
     held = Held()
-    client = await nats.connect(guarded.nats.url, user="acme", password="acme", error_cb=held.heard)  # noqa: S106
+    client = await connect(guarded.nats.url, user="acme", password="acme", error_cb=held.heard)  # noqa: S106
     try:
         answer = orjson.loads((await client.request(f"{DECIDE}.acme", orjson.dumps(task("acme")), timeout=5)).data)
         assert answer["ok"] is True

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import nats
 import orjson
 import pytest
 from nats.aio.client import Client
@@ -16,6 +15,7 @@ from nats.js.api import StreamConfig
 from router.local import proof
 from router.local.client import Caller
 from router.local.proof import Step, prove
+from tests.nats_client import connect
 from tests.servers import NatsProcess
 
 pytestmark = pytest.mark.usefixtures("servers")
@@ -88,7 +88,7 @@ class ScriptedFleet:
 async def scripted(tmp_path: Path) -> AsyncIterator[tuple[ScriptedFleet, str]]:
     """A NATS of its own with the streams, and the script behind the decide subject."""
     with NatsProcess(tmp_path / "nats") as server:
-        client = await nats.connect(server.url)
+        client = await connect(server.url)
         for name, subject in STREAMS.items():
             await client.jetstream().add_stream(StreamConfig(name=name, subjects=[subject]))
         fleet = ScriptedFleet(client)

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import nats
 import orjson
 import pytest
 from nats.aio.client import Client
@@ -14,6 +13,7 @@ from nats.aio.msg import Msg
 from tests.fleet.conftest import Own
 from tests.fleet.foreign import ALERTS, BACKPRESSURE, DECIDE, GET_DECISION, Foreign, task
 from tests.fleet.harness import PLAIN, Fleet, until
+from tests.nats_client import connect
 from tests.servers import LEAST_RIGHTS, NatsProcess
 
 ADMIN = "beamline.router.v1.admin.get_extension_health"
@@ -87,7 +87,7 @@ async def guarded(servers: None, tmp_path_factory: pytest.TempPathFactory) -> As
     folder = tmp_path_factory.mktemp("guarded")
     server = NatsProcess(folder / "nats", extra=USERS)
     await asyncio.to_thread(server.start)
-    client = await nats.connect(server.url, user="router", password="of-the-router")  # noqa: S106
+    client = await connect(server.url, user="router", password="of-the-router")  # noqa: S106
     js = client.jetstream()
     await js.add_stream(name="ORDERS", subjects=["orders.*"])
     await js.add_stream(name="INVOICES", subjects=["*.eu.invoices"], no_ack=True)
@@ -99,7 +99,7 @@ async def guarded(servers: None, tmp_path_factory: pytest.TempPathFactory) -> As
 @pytest.fixture
 async def owner(guarded: Fleet) -> AsyncIterator[Client]:
     """A client that may do everything."""
-    client = await nats.connect(guarded.nats.url, user="router", password="of-the-router")  # noqa: S106
+    client = await connect(guarded.nats.url, user="router", password="of-the-router")  # noqa: S106
     yield client
     await client.close()
 
@@ -107,7 +107,7 @@ async def owner(guarded: Fleet) -> AsyncIterator[Client]:
 @pytest.fixture
 async def plain(guarded: Fleet) -> AsyncIterator[Client]:
     """A client that may publish to the plain decide subject only."""
-    client = await nats.connect(guarded.nats.url, user="plain", password="plain")  # noqa: S106
+    client = await connect(guarded.nats.url, user="plain", password="plain")  # noqa: S106
     yield client
     await client.close()
 
@@ -227,7 +227,7 @@ async def test_a_pod_with_the_rights_of_the_version_before_serves(servers: None,
     server = NatsProcess(tmp_path / "nats", extra=USERS)
     env = {"ROUTER_NATS_USER": "bound", "ROUTER_NATS_PASSWORD": "bound"}
     async with Fleet(tmp_path / "own", pods=1, env=env, policies=ACME, nats=server) as fleet:
-        client = await nats.connect(server.url, user="router", password="of-the-router")  # noqa: S106
+        client = await connect(server.url, user="router", password="of-the-router")  # noqa: S106
 
         async def degraded() -> dict[str, Any] | None:
             _, body = await fleet.pods[0].readyz()

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import itertools
 
-import nats
 import orjson
 import psutil
 import pytest
@@ -13,6 +12,7 @@ from nats.aio.msg import Msg
 from tests.fleet.conftest import Own
 from tests.fleet.foreign import DECIDE, task
 from tests.fleet.harness import PLAIN, Fleet
+from tests.nats_client import connect
 
 TENANTS = 200
 AT_ONCE = 200
@@ -35,7 +35,7 @@ class Crowd:
 
     async def asks(self, count: int) -> None:
         """So many requests, each answered."""
-        client = await nats.connect(self._url)
+        client = await connect(self._url)
         inbox = client.new_inbox()
         await client.subscribe(inbox, cb=self._replied)
         try:

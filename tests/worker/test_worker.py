@@ -19,6 +19,7 @@ from router.domain.json import JsonObject, JsonValue
 from router.worker import Done, Failed, Job, Rejected, Worker, assignments
 from router.worker.tasks import register
 from tests.fleet.harness import until
+from tests.nats_client import connect
 from tests.servers import NatsProcess
 
 pytestmark = pytest.mark.usefixtures("servers")
@@ -89,7 +90,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     """A NATS of its own: the worker's stream has a fixed name."""
     server = NatsProcess(tmp_path)
     await asyncio.to_thread(server.start)
-    client = await nats.connect(server.url)
+    client = await connect(server.url)
     desk = Desk(client, server.url)
     await desk.open()
     yield desk
@@ -429,7 +430,7 @@ async def test_a_worker_ends_in_order_although_nats_is_away(tmp_path: Path) -> N
     """Killed before the stop, while a task runs: the drain takes its time and no longer, and nothing is raised."""
     server = NatsProcess(tmp_path)
     await asyncio.to_thread(server.start)
-    client = await nats.connect(server.url)
+    client = await connect(server.url)
     desk = Desk(client, server.url)
     await desk.open()
     worker = example(desk, "w1", drain_s=0.3)
@@ -457,7 +458,7 @@ async def test_an_outage_of_nats_is_said_once_a_minute(tmp_path: Path, caplog: p
     caplog.set_level("INFO", "router.worker.worker")
     server = NatsProcess(tmp_path)
     await asyncio.to_thread(server.start)
-    client = await nats.connect(server.url)
+    client = await connect(server.url)
     await Desk(client, server.url).open()
     await client.close()
     worker = Failing(server.url, name="w1", connect={"reconnect_time_wait": 0.02})

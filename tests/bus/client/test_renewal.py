@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import nats
 import nkeys  # type: ignore[import-untyped]  # it carries no types
 import pytest
 from nats.aio.client import Client
@@ -19,6 +18,7 @@ from router.bus.client.options import BusOptions
 from router.errors import BusError, InvalidInput
 from tests.certificates import Authority
 from tests.fleet.harness import until
+from tests.nats_client import connect
 from tests.nats_jwt import pair, token
 from tests.servers import NatsProcess
 
@@ -164,7 +164,7 @@ async def _in(way: Way, act: Callable[[Bus, Load], Awaitable[None]]) -> None:
     """Act while a caller asks; afterwards every request has had one answer."""
     await asyncio.to_thread(way.server.start)
     bus = Bus(way.options(way.old))
-    caller = await nats.connect(way.server.url, **way.caller)
+    caller = await connect(way.server.url, **way.caller)
     try:
         await bus.start()
         assert await bus.wait_connected(10)
@@ -241,7 +241,7 @@ async def test_a_login_that_the_server_has_replaced_already(servers: None, tmp_p
         assert await bus.wait_connected(10)
         await _serve(bus)
         bus.publish("x", b"")
-        await act(bus, Load(await nats.connect(way.server.url, **way.caller)))
+        await act(bus, Load(await connect(way.server.url, **way.caller)))
         await bus.flush()
     finally:
         await bus.close()

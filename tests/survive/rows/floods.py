@@ -5,10 +5,9 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 
-import nats
-
 from tests.fleet.floods import Floods, Source
 from tests.fleet.foreign import ACK, DECIDE, RESULT, Foreign
+from tests.nats_client import connect
 from tests.survive.arena import Arena
 from tests.survive.row import Act, Row, Setup
 
@@ -20,7 +19,7 @@ _PACE = 20
 def _garbage(subject: str, count: int) -> Act:
     async def act(ground: Arena) -> None:
         dice = random.Random(7)  # noqa: S311 - repeatable on purpose
-        client = await nats.connect(ground.fleet.nats.url)
+        client = await connect(ground.fleet.nats.url)
         try:
             for number in range(count):
                 await client.publish(subject, dice.choice(_GARBAGE), reply=client.new_inbox())
