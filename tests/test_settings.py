@@ -278,6 +278,9 @@ def test_an_empty_variable_is_not_set() -> None:
         ({"ROUTER_REPLY_PREFIXES": "beamline.usage.v1.metered."}, "ROUTER_REPLY_PREFIXES"),
         ({"ROUTER_REPLY_PREFIXES": "hub.", "ROUTER_NATS_JS_API_PREFIX": "hub.js"}, "ROUTER_REPLY_PREFIXES"),
         ({"ROUTER_REPLY_PREFIXES": "hub.js.STREAM.", "ROUTER_NATS_JS_API_PREFIX": "hub.js"}, "ROUTER_REPLY_PREFIXES"),
+        ({"ROUTER_NATS_JS_API_PREFIX": "_INBOX.js"}, "ROUTER_NATS_JS_API_PREFIX"),
+        ({"ROUTER_NATS_JS_API_PREFIX": "_INBOX"}, "ROUTER_NATS_JS_API_PREFIX"),
+        ({"ROUTER_NATS_JS_API_PREFIX": "_R_.hub.API"}, "ROUTER_NATS_JS_API_PREFIX"),
         (
             {"ROUTER_RESULT_SUBJECT_PREFIXES": "hub.js.", "ROUTER_NATS_JS_API_PREFIX": "hub.js"},
             "ROUTER_RESULT_SUBJECT_PREFIXES",

@@ -14,11 +14,12 @@ from router.bus.client.connection import Bus
 from router.bus.publishing.publisher import StreamPublisher
 from router.bus.streams.keeper import StreamKeeper
 from router.bus.streams.registry import Streams
-from router.bus.streams.reply_subjects import PASSING, ReplySubjects
+from router.bus.streams.reply_subjects import ReplySubjects
 from router.domain.alert import FLEET, Condition
 from router.domain.degraded import Degradable
 from router.domain.gate import Features
 from router.domain.json import JsonObject
+from router.domain.reply_refusal import PASSING
 from router.edge.readiness import Readiness
 from router.edge.state_file import MountedFile
 from router.settings import Settings

@@ -11,9 +11,9 @@ from msgspec import Struct
 
 from router.bus.announce import SUBJECT as ANNOUNCEMENTS
 from router.bus.streams.consumers import REQUEST_SUBJECTS, WORKERS
-from router.bus.streams.reply_subjects import GATEWAY, PASSING
 from router.bus.streams.specs import ConsumerSpec, StreamSpec
 from router.domain.access import HOLDS, PLACEHOLDER, Party
+from router.domain.reply_refusal import GATEWAY, PASSING
 from router.wire import subjects
 
 _NOT_BY_PODS = frozenset({"ack", "result"})

@@ -1,6 +1,11 @@
-"""Why a request is dropped for its reply subject."""
+"""Which reply subjects are answered without a look, and why a request is dropped for its own."""
 
 from enum import StrEnum
+
+GATEWAY = "_GR_."
+"""A gateway puts it before a reply subject, with the cluster and the server: `_GR_.<cluster>.<server>.<reply>`."""
+PASSING = ("_INBOX.", "_R_.", GATEWAY)
+"""Reply subjects with these prefixes are answered, unless the settings name others."""
 
 
 class ReplyRefusal(StrEnum):

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from router.domain.reply_refusal import PASSING
 from router.settings import redis_url
 from router.settings.groups import Settings
 from router.settings.tokens import named_tokens
@@ -41,6 +42,9 @@ def _nats(s: Settings) -> Iterator[Contradiction]:
         yield tuple(logins), f"only one way to log in is possible: keep one of {', '.join(logins)}"
     if s.nats_js_domain is not None and s.nats_js_api_prefix is not None:
         yield ("nats_js_domain", "nats_js_api_prefix"), "a domain implies an API prefix: set only one of them"
+    for inboxes in PASSING:
+        if s.nats_js_api_prefix is not None and subjects.overlap(inboxes, f"{s.nats_js_api_prefix}."):
+            yield ("nats_js_api_prefix",), f"is among the reply subjects {inboxes}>: callers could publish there"
     if (s.nats_tls_cert is None) != (s.nats_tls_key is None):
         yield ("nats_tls_cert", "nats_tls_key"), "certificate and key go together: set both or neither"
     if len({url.partition("://")[0] for url in s.nats_url}) > 1:

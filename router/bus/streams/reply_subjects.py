@@ -18,12 +18,9 @@ to 4 µs.
 from collections.abc import Callable, Mapping, Sequence
 
 from router.bus.streams.specs import matches
-from router.domain.reply_refusal import ReplyRefusal
+from router.domain.reply_refusal import GATEWAY, PASSING, ReplyRefusal
 from router.wire import subjects
 
-GATEWAY = "_GR_."
-"""A gateway puts it before a reply subject, with the cluster and the server: `_GR_.<cluster>.<server>.<reply>`."""
-PASSING = ("_INBOX.", "_R_.", GATEWAY)
 _WILDCARDS = ("*", ">")
 
 

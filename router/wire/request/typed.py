@@ -4,7 +4,7 @@
 not accept is read by that module, which alone names problems and repairs defects. So a rule here may be stricter than
 there, never looser. Unknown fields are not accepted, because the decoder would skip their values without a check.
 
-The target `decide_typed` of tests/fuzz holds both readers against each other.
+The target `request_typed` of tests/fuzz holds both readers against each other.
 """
 
 from typing import Annotated, Any, Literal
