@@ -60,6 +60,19 @@ class FakeTransport(asyncio.Transport):
         """Whether the connection was closed."""
         return self._closing
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Give what arrives to another protocol."""
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """The protocol that gets what arrives."""
+        return self._protocol
+
+    def feed(self, data: bytes) -> None:
+        """Let bytes arrive."""
+        assert isinstance(self._protocol, asyncio.Protocol)
+        self._protocol.data_received(data)
+
     def close(self) -> None:
         """Close the connection."""
         self._closing = True
@@ -81,7 +94,7 @@ class FakeNetwork:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._nats: asyncio.StreamReader | None = None
-        self._redis: asyncio.StreamReader | None = None
+        self._redis: FakeTransport | None = None
         self._commands = hiredis.Reader()
         self._replies: list[bytes] = []
         self._nonce = 0
@@ -99,7 +112,8 @@ class FakeNetwork:
             self._nats, transport = reader, FakeTransport(self._nats_received)
             reader.feed_data(_INFO)
         else:
-            self._redis, transport = reader, FakeTransport(self._redis_received)
+            transport = self._redis = FakeTransport(self._redis_received)
+        transport.set_protocol(protocol)
         protocol.connection_made(transport)
         return reader, asyncio.StreamWriter(transport, protocol, reader, self._loop)
 
@@ -162,7 +176,7 @@ class FakeNetwork:
             self._loop.call_soon(self._reply, turns - 1, reply)
         else:
             assert self._redis is not None
-            self._redis.feed_data(reply)
+            self._redis.feed(reply)
 
 
 def _admitted(nonce: int) -> bytes:
