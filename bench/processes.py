@@ -84,6 +84,10 @@ class Process:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal: SIGSTOP freezes it, SIGCONT thaws it, SIGKILL is the end without a farewell."""
+        self._popen.send_signal(number)
+
     def stop(self) -> None:
         """SIGTERM, then SIGKILL after 10 s."""
         if self._popen.poll() is None:

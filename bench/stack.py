@@ -1,8 +1,9 @@
-"""A Valkey, a NATS and one pod on top, seeded with the workload's policies; what a measurement leaves is wiped."""
+"""A Valkey, a NATS and pods on top, seeded with the workload's policies; what a measurement leaves is wiped."""
 
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -17,14 +18,27 @@ NAIVE, ECHO_PYTHON, ECHO_NATIVE = "bench.naive", "bench.echo.python", "bench.ech
 _READY = b"GET /readyz HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n"
 _POLICIES = "r1:*:policies"
 _CHUNK = 2_000
+POD_READY_S = 60
 
 
 class Stack:
-    """Servers and pod, running until `stop`. `appendfsync` None: Valkey without AOF."""
+    """Servers and pods, running until `stop`. `appendfsync` None: Valkey without AOF. `seed` writes the policy folder,
+    with one policy for each of `tenants` tenants. All pods share the pod's CPU.
+    """
 
-    def __init__(self, folder: Path, placement: Placement, appendfsync: str | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        placement: Placement,
+        appendfsync: str | None,
+        *,
+        seed: Callable[[Path], None] = write_policies,
+        tenants: int = TENANTS,
+        pods: int = 1,
+    ) -> None:
         self.folder = folder / (appendfsync or "off")
         self.folder.mkdir()
+        self._seed, self._tenants, self._pods = seed, tenants, pods
         self.placement = placement
         self.processes: dict[str, Process] = {}
         self.appendfsync = appendfsync
@@ -42,7 +56,7 @@ class Stack:
         templates = self.folder / "templates.bin"
         write_templates(templates)
         self.generator = Generator.build(self.folder, self.nats_port, templates)
-        self._start_pod()
+        self._start_pods()
         self._kept = set(self.redis.scan_iter(count=_CHUNK))
         return self
 
@@ -72,26 +86,30 @@ class Stack:
         self.processes[name] = process
         return process
 
-    def _start_pod(self) -> None:
+    def _start_pods(self) -> None:
         policies = self.folder / "policies"
-        write_policies(policies)
+        self._seed(policies)
         state = self.folder / "cp_state.json"
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         state.write_text(json.dumps({"project": "bench", "version": "1", "current_cp": "CP2-LC", "updated_at": now}))
-        port = free_port()
         env = {
-            "ROUTER_POD_NAME": "bench",
             "ROUTER_NATS_URL": self.nats_url,
             "ROUTER_REDIS_URL": self.redis_url,
             "ROUTER_HTTP_HOST": HOST,
-            "ROUTER_HTTP_PORT": str(port),
             "ROUTER_POLICY_DIR": str(policies),
             "ROUTER_CP_STATE_PATH": str(state),
             "ROUTER_LOG_LEVEL": "warning",
         }
-        pod = self._started("pod", [sys.executable, "-m", "router", "serve"], env)
-        pod.wait_for(lambda: greeted(port, _READY, b" 200 "))
-        pod.wait_for(lambda: self._policies() == TENANTS)
+        started = [self._start_pod(number, env) for number in range(1, self._pods + 1)]
+        for pod, port in started:
+            pod.wait_for(lambda port=port: greeted(port, _READY, b" 200 "), POD_READY_S)  # type: ignore[misc]
+        started[0][0].wait_for(lambda: self._policies() == self._tenants, POD_READY_S)
+
+    def _start_pod(self, number: int, env: dict[str, str]) -> tuple[Process, int]:
+        port = free_port()
+        own = {"ROUTER_POD_NAME": f"bench-{number}", "ROUTER_HTTP_PORT": str(port)}
+        name = "pod" if number == 1 else f"pod-{number}"
+        return self._started(name, [sys.executable, "-m", "router", "serve"], env | own), port
 
     def _policies(self) -> int:
         return sum(1 for _ in self.redis.scan_iter(_POLICIES, count=_CHUNK))
