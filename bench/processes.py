@@ -127,10 +127,12 @@ def start_valkey(
     appendfsync: str | None,
     binary: Path | None = None,
     under: Sequence[str] = (),
+    options: Sequence[str] = (),
     timeout_s: float = 20,
 ) -> tuple[Process, int]:
     """Valkey and its port. `appendfsync` None: no persistence at all; the AOF is never rewritten meanwhile. `binary`:
-    another server that takes the same options, for the embedded one. `under`: the command that runs the server."""
+    another server that takes the same options, for the embedded one. `under`: the command that runs the server.
+    `options` are added to its command."""
     port = free_port()
     data = folder / f"valkey-{port}"
     data.mkdir()
@@ -138,7 +140,7 @@ def start_valkey(
     command = [
         *under,
         *(str(binary or get_binary_path()), "--port", str(port), "--bind", HOST, "--dir", str(data), "--save", ""),
-        *("--maxmemory-policy", "noeviction", "--auto-aof-rewrite-percentage", "0", *aof),
+        *("--maxmemory-policy", "noeviction", "--auto-aof-rewrite-percentage", "0", *aof, *options),
     ]
     process = Process(f"valkey-{appendfsync or 'off'}", command, cpus, folder)
     process.wait_for(lambda: greeted(port, b"PING\r\n", b"+PONG"), timeout_s)

@@ -3,12 +3,13 @@
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
 from redis import Redis
 
+from bench.cluster import start_cluster
 from bench.generator import Generator
 from bench.processes import HOST, Placement, Process, free_port, greeted, start_nats, start_valkey
 from bench.workload import TENANTS, write_policies, write_templates
@@ -22,8 +23,10 @@ POD_READY_S = 60
 
 
 class Stack:
-    """Servers and pods, running until `stop`. `appendfsync` None: Valkey without AOF. `seed` writes the policy folder,
-    with one policy for each of `tenants` tenants. All pods share the pod's CPU.
+    """Servers and pods, running until `stop`. `appendfsync` None: Valkey without AOF.
+
+    `seed` writes the policy folder of `tenants` tenants, `templates` the requests. All pods share the pod's CPU.
+    `primaries`: of a Redis Cluster; 0: no Cluster. `env`: further settings of the pods.
     """
 
     def __init__(
@@ -33,12 +36,16 @@ class Stack:
         appendfsync: str | None,
         *,
         seed: Callable[[Path], None] = write_policies,
+        templates: Callable[[Path], None] = write_templates,
         tenants: int = TENANTS,
         pods: int = 1,
+        primaries: int = 0,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder / (appendfsync or "off")
         self.folder.mkdir()
-        self._seed, self._tenants, self._pods = seed, tenants, pods
+        self._seed, self._templates, self._tenants = seed, templates, tenants
+        self._pods, self._primaries, self._env = pods, primaries, dict(env or {})
         self.placement = placement
         self.processes: dict[str, Process] = {}
         self.appendfsync = appendfsync
@@ -46,19 +53,26 @@ class Stack:
 
     def start(self) -> Self:
         """Start all; returns when the pod is ready and every tenant has its policy."""
-        self.redis_process, self.redis_port = start_valkey(
-            self.folder, self.placement.rest, appendfsync=self.appendfsync
-        )
-        self.processes["redis"] = self.redis_process
-        self.redis = Redis(HOST, self.redis_port)
+        if self._primaries:
+            nodes = start_cluster(self.folder, self.placement.rest, self._primaries)
+        else:
+            nodes = [start_valkey(self.folder, self.placement.rest, appendfsync=self.appendfsync)]
+        self.processes |= {f"redis-{n}" if n else "redis": process for n, (process, _) in enumerate(nodes)}
+        self.redis_process, self.redis_port = nodes[0]
+        self.nodes = [Redis(HOST, port) for _, port in nodes]
+        self.redis = self.nodes[0]
         self.nats_process, self.nats_port = start_nats(self.folder, self.placement.rest)
         self.processes["nats"] = self.nats_process
         templates = self.folder / "templates.bin"
-        write_templates(templates)
+        self._templates(templates)
         self.generator = Generator.build(self.folder, self.nats_port, templates)
         self._start_pods()
-        self._kept = set(self.redis.scan_iter(count=_CHUNK))
+        self.keep()
         return self
+
+    def keep(self) -> None:
+        """What is in Redis now is not wiped."""
+        self._kept = {key for redis in self.nodes for key in redis.scan_iter(count=_CHUNK)}
 
     @property
     def nats_url(self) -> str:
@@ -99,7 +113,7 @@ class Stack:
             "ROUTER_POLICY_DIR": str(policies),
             "ROUTER_CP_STATE_PATH": str(state),
             "ROUTER_LOG_LEVEL": "warning",
-        }
+        } | ({"ROUTER_REDIS_CLUSTER": "true"} if self._primaries else {})
         started = [self._start_pod(number, env) for number in range(1, self._pods + 1)]
         for pod, port in started:
             pod.wait_for(lambda port=port: greeted(port, _READY, b" 200 "), POD_READY_S)  # type: ignore[misc]
@@ -109,22 +123,20 @@ class Stack:
         port = free_port()
         own = {"ROUTER_POD_NAME": f"bench-{number}", "ROUTER_HTTP_PORT": str(port)}
         name = "pod" if number == 1 else f"pod-{number}"
-        return self._started(name, [sys.executable, "-m", "router", "serve"], env | own), port
+        return self._started(name, [sys.executable, "-m", "router", "serve"], env | own | self._env), port
 
     def _policies(self) -> int:
-        return sum(1 for _ in self.redis.scan_iter(_POLICIES, count=_CHUNK))
+        return sum(1 for redis in self.nodes for _ in redis.scan_iter(_POLICIES, count=_CHUNK))
 
     def wipe(self) -> None:
-        """Remove every key that was not there when the pod had become ready."""
-        gone: list[bytes] = []
-        for key in self.redis.scan_iter(count=_CHUNK):
-            if key not in self._kept:
-                gone.append(key)
-            if len(gone) >= _CHUNK:
-                self.redis.unlink(*gone)
-                gone.clear()
-        if gone:
-            self.redis.unlink(*gone)
+        """Remove every key that was not there when the pods had become ready."""
+        for redis in self.nodes:
+            gone = [key for key in redis.scan_iter(count=_CHUNK) if key not in self._kept]
+            for at in range(0, len(gone), _CHUNK):
+                pipeline = redis.pipeline(transaction=False)  # one slot a command, as a Cluster wants it
+                for key in gone[at : at + _CHUNK]:
+                    pipeline.unlink(key)
+                pipeline.execute()
 
     def stop(self) -> None:
         """Stop all, the callers first."""
