@@ -112,10 +112,10 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def greeted(port: int, send: bytes, expect: bytes) -> bool:
-    """Whether a server on `port` answers `send` with something that holds `expect`."""
-    with socket.create_connection((HOST, port), 1) as s:
-        s.settimeout(1)
+def greeted(port: int, send: bytes, expect: bytes, timeout_s: float = 1) -> bool:
+    """Whether a server on `port` answers `send` in time with something that holds `expect`."""
+    with socket.create_connection((HOST, port), timeout_s) as s:
+        s.settimeout(timeout_s)
         s.sendall(send)
         return expect in s.recv(4096)
 
