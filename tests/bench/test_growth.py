@@ -93,9 +93,9 @@ def test_the_table_has_ratios_and_says_what_was_not_run() -> None:
     """One line a shape."""
     cost = typical([Cost(40.0, 20.0, 5.0, 30.0), Cost(60.0, 22.0, 5.0, 32.0), Cost(50.0, 21.0, 5.0, 31.0)])
     assert cost == Cost(50.0, 21.0, 5.0, 31.0)
-    ran = Grown(SHAPES[4], base=cost, cost=cost, ratio=Cost(1.5, 1.25, 1.0, 1.0), instructions=1.4)
+    ran = Grown(SHAPES[4], base=cost, cost=cost, ratio=Cost(1.5, 1.25, float("nan"), 1.0), instructions=1.4)
     lines = table([ran, Grown(SHAPES[5], not_run="no CPU")]).splitlines()
-    assert "| 1.50 | 1.25 | 1.40 | 1.00 | 31 |" in lines[2]
+    assert "| 1.50 | 1.25 | 1.40 | – | 31 |" in lines[2]
     assert "not run: no CPU" in lines[3]
     assert len({line.count("|") for line in lines}) == 1
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import sections
+from bench.document import sections
 from bench.peers.install import NotInstalled, version
 from bench.peers.right import compare
 from bench.peers.right.ours import Pods
