@@ -64,8 +64,15 @@ def _run(kind: Kind, arguments: argparse.Namespace) -> int:
 
 
 def sample(candidates: list[Candidate], count: int, seed: int) -> list[Candidate]:
-    """`count` of them, or all if there are no more; a new or changed candidate replaces at most one."""
-    return sorted(candidates, key=lambda c: hashlib.sha256(f"{seed} {c.name}".encode()).digest())[:count]
+    """`count` of them, or all if there are no more; a new or changed candidate replaces at most one.
+
+    Each is drawn by its class, function and change, so a file that moves leaves the sample as it was.
+    """
+
+    def key(candidate: Candidate) -> bytes:
+        return hashlib.sha256(f"{seed} {candidate.where}: {candidate.what}".encode()).digest()
+
+    return sorted(candidates, key=key)[:count]
 
 
 def _map(arguments: argparse.Namespace) -> LineMap:

@@ -40,10 +40,10 @@ def find(root: Path, package: str = PACKAGE) -> list[Candidate]:
         pairs = msgspec.json.decode(kept.read_bytes(), type=dict[str, list[_Pair]])
     else:
         typed = argument_types.Typed(root, package)
-        pairs = {
-            name: [pair for pair, call in _pairs(source) if typed.file(module_name(name)).can_swap(call, pair[2])]
-            for name, source in sources.items()
-        }
+        pairs = {}
+        for name, source in sources.items():
+            file = typed.file(module_name(name))
+            pairs[name] = [pair for pair, call in _pairs(source) if file.can_swap(call, pair[2])]
         kept.parent.mkdir(exist_ok=True)
         kept.write_bytes(msgspec.json.encode(pairs))
     return [swap for name, source in sources.items() for swap in swaps_of(name, source, set(pairs[name]))]
