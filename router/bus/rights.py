@@ -159,10 +159,10 @@ def _checks(account: Account) -> list[str]:
 def _of_consumers(account: Account) -> list[str]:
     """Creating the durable consumers, and those that pods pull from."""
     created = [f"{account.api}.CONSUMER.DURABLE.CREATE.{c.stream}.{c.name}" for c in account.consumers]
-    return created + [s for c in account.consumers[1:] for s in _pulling(account, c.stream, c.name)]
+    return created + [s for c in account.consumers[1:] for s in _pulling(account, c.stream, consumer=c.name)]
 
 
-def _pulling(account: Account, stream: str, consumer: str) -> list[str]:
+def _pulling(account: Account, stream: str, *, consumer: str) -> list[str]:
     name = f"{stream}.{consumer}"
     # Behind a leaf node an ack's subject has domain and account in front of the stream.
     return [f"{account.api}.CONSUMER.MSG.NEXT.{name}", f"$JS.ACK.{name}.>", f"$JS.ACK.*.*.{name}.>"]
@@ -196,7 +196,7 @@ def _assigned(account: Account) -> list[str]:
 
 
 def _of_worker(account: Account) -> list[str]:
-    pulled = _pulling(account, account.stream("assign"), account.consumer)
+    pulled = _pulling(account, account.stream("assign"), consumer=account.consumer)
     return [*_reported(account), *_FROM_WORKERS, *pulled]
 
 

@@ -44,7 +44,7 @@ def alerts(
     def wanted(e: "Episode") -> bool:
         return not (open_ and e.resolved_at is not None) and severity in (None, e.severity)
 
-    asyncio.run(_show(settings, moment_ms(since, "--since"), wanted, follow=follow, json=json))
+    asyncio.run(_show(settings, moment_ms(since, option="--since"), wanted, follow=follow, json=json))
 
 
 async def _show(settings: "Settings", since_ms: int | None, chosen: "Wanted", *, follow: bool, json: bool) -> None:

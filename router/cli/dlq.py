@@ -134,7 +134,7 @@ def redrive(
 def _filter(*, subject: str | None, reason: str | None, tenant: str | None, since: str | None) -> "Filter":
     from router.usecases.messages.dead_letters import Filter
 
-    return Filter(subject=subject, reason=reason, tenant_id=tenant, since_ms=moment_ms(since, "--since"))
+    return Filter(subject=subject, reason=reason, tenant_id=tenant, since_ms=moment_ms(since, option="--since"))
 
 
 @asynccontextmanager

@@ -35,7 +35,7 @@ def tail(
 
     from router.cli.shared.target import settings_for
 
-    since_ms = moment_ms(since, "--since")
+    since_ms = moment_ms(since, option="--since")
     if not asyncio.run(_tail(settings_for(nats=nats), tenant, lines, since_ms, follow=follow, json=json)):
         note("no usage matches")
         raise typer.Exit(Exit.NEGATIVE)

@@ -79,7 +79,9 @@ class StreamHistory:
                 if not batch:
                     return
                 if subject is None and self._subjects:
-                    yield [message for message in batch if any(matches(x, message.subject) for x in self._subjects)]
+                    yield [
+                        message for message in batch if any(matches(x, subject=message.subject) for x in self._subjects)
+                    ]
                 else:
                     yield batch
                 left = min(left - len(batch), pending)

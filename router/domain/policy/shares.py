@@ -23,7 +23,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}".removesuffix(".0") + " %"
 
 
-def share_changes(before: Policy | None, after: Policy | None) -> tuple[ShareChange, ...]:
+def share_changes(before: Policy | None, *, after: Policy | None) -> tuple[ShareChange, ...]:
     """List the shares that change by at least a tenth of a percent, ordered by provider.
 
     A policy that is None does not exist. All other requests keep their first candidate (rendezvous hashing), unless

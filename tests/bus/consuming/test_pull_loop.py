@@ -74,7 +74,7 @@ async def test_all_come_in_order_in_batches(bus: Bus, name: str) -> None:
     assert await heard.until(1000) == [b"%d" % number for number in range(1000)]
     await loop.stop()
     assert max(sizes) <= 100
-    info = await streams.consumer(name, "workers")
+    info = await streams.consumer(name, name="workers")
     assert info is not None
     assert (info.num_pending, info.num_ack_pending, info.num_redelivered) == (0, 0, 0)
 
@@ -117,7 +117,7 @@ async def test_term_is_final_and_only_the_first_word_counts(bus: Bus, name: str)
     await heard.until(2)
     await bus.flush()
     await loop.stop()
-    info = await streams.consumer(name, "workers")
+    info = await streams.consumer(name, name="workers")
     assert info is not None
     assert (info.num_pending, info.num_ack_pending) == (0, 0)
     assert heard.items == [b"0", b"1"]
@@ -155,7 +155,7 @@ async def test_paused_nothing_comes_and_resumed_all(bus: Bus, name: str) -> None
     publish(bus, name, range(1, 50))
 
     async def outstanding() -> tuple[int | None, int | None]:
-        info = await streams.consumer(name, "workers")
+        info = await streams.consumer(name, name="workers")
         assert info is not None
         return info.num_pending, info.num_ack_pending
 
@@ -215,7 +215,7 @@ async def test_stopping_waits_for_the_handler_and_gives_back_the_rest(bus: Bus, 
     release.set()
     await stopping
     await bus.flush()
-    info = await streams.consumer(name, "workers")
+    info = await streams.consumer(name, name="workers")
     assert info is not None
     assert info.num_ack_pending + info.num_pending == 20 - len(heard.items)
     assert 1 <= len(heard.items) <= 5
@@ -330,7 +330,7 @@ async def test_a_deleted_stream_is_created_again(bus: Bus, name: str) -> None:
     await heard.until(1)
     await delete(bus, f"STREAM.DELETE.{name}")
     async with asyncio.timeout(10):
-        while await streams.consumer(name, "workers") is None:
+        while await streams.consumer(name, name="workers") is None:
             await bus.rtt()
     publish(bus, name, range(1, 2))
     assert await heard.until(2) == [b"0", b"1"]
@@ -369,7 +369,7 @@ async def test_the_lag_is_what_waits(bus: Bus, name: str) -> None:
     publish(bus, name, range(100))
     await loop.start()
     async with asyncio.timeout(5):
-        while not (info := await streams.consumer(name, "workers")) or info.num_ack_pending < 20:
+        while not (info := await streams.consumer(name, name="workers")) or info.num_ack_pending < 20:
             await bus.rtt()
         while loop.received < 20:
             await bus.rtt()
@@ -391,7 +391,7 @@ async def test_the_backlog_is_watched_while_paused(bus: Bus, name: str) -> None:
     other = loop_of(bus, streams, _never, batch=20)
     await other.start()
     async with asyncio.timeout(5):
-        while not (info := await streams.consumer(name, "workers")) or info.num_ack_pending < 20:
+        while not (info := await streams.consumer(name, name="workers")) or info.num_ack_pending < 20:
             await bus.rtt()
     publish(bus, name, range(150, 160))
     async with asyncio.timeout(5):

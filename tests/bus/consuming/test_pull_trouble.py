@@ -94,7 +94,7 @@ async def test_refused_acks_are_named_until_one_passes(
         await room.until("")
         async with asyncio.timeout(10):
             while True:
-                info = await room.streams.consumer("S", "workers")
+                info = await room.streams.consumer("S", name="workers")
                 assert info is not None
                 if info.num_ack_pending == 0:
                     break

@@ -211,7 +211,7 @@ TOKENS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=4)
 @given(TOKENS, TOKENS)
 def test_literal_patterns_match_only_themselves(pattern: list[str], subject: list[str]) -> None:
     """Without wildcards matching is equality."""
-    assert specs.matches(".".join(pattern), ".".join(subject)) == (pattern == subject)
+    assert specs.matches(".".join(pattern), subject=".".join(subject)) == (pattern == subject)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_literal_patterns_match_only_themselves(pattern: list[str], subject: lis
 )
 def test_wildcards(pattern: str, subject: str, expected: bool) -> None:
     """`*` is one token, `>` one or more at the end."""
-    assert specs.matches(pattern, subject) is expected
+    assert specs.matches(pattern, subject=subject) is expected
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_wildcards(pattern: str, subject: str, expected: bool) -> None:
 )
 def test_a_pattern_covers_another(pattern: str, subject: str, expected: bool) -> None:
     """Each subject that the second matches, the first matches too."""
-    assert specs.covers(pattern, subject) is expected
+    assert specs.covers(pattern, subject=subject) is expected
 
 
 async def test_a_foreign_stream_is_accepted_with_its_own_retention(bus: Bus, name: str) -> None:
@@ -264,7 +264,7 @@ async def test_a_foreign_stream_is_accepted_with_its_own_retention(bus: Bus, nam
         return
     assert await streams.ensure() == specs.Ensured(created=(f"{name.upper()}/both",))
     assert await streams.ensure() == specs.Ensured()
-    state = await streams.consumer(name.upper(), "both")
+    state = await streams.consumer(name.upper(), name="both")
     assert state is not None
     assert state.config.filters == [f"{name}.a", f"{name}.b.*"]
 
@@ -278,7 +278,7 @@ async def test_before_nats_2_10_what_came_later_is_not_delivered(
     stream = StreamSpec(name.upper(), (f"{name}.a",), 3600, added=(f"{name}.a.tenant.>",))
     streams = Streams(bus, [stream], [ConsumerSpec(name.upper(), "c", subjects=(f"{name}.a", f"{name}.a.tenant.>"))])
     assert (await streams.ensure()).missing == ()
-    state = await streams.consumer(name.upper(), "c")
+    state = await streams.consumer(name.upper(), name="c")
     assert state is not None
     assert state.config.filters == [f"{name}.a"]
 
