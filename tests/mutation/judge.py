@@ -100,7 +100,7 @@ class Judge:
                 return Verdict(mutant, Fate.KILLED, outcome.failed or f"exit code {outcome.code}", seconds)
             if outcome.code not in _PASSED_CODES:
                 raise WorkerFailed(f"pytest ended with {outcome.code} for {mutant.name}:\n{worker.tail()}")
-        what = "tests" if any("::" in name for name in batches[0]) else "test files"
+        what = "tests" if any("::" in name for name in batches[-1]) else "test files"
         passed = f"{sum(map(len, batches))} {what} pass"
         return Verdict(mutant, Fate.SURVIVED, passed, time.monotonic() - started)
 

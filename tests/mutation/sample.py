@@ -121,7 +121,7 @@ def write(root: Path) -> Path:
 
 
 def _lists_and_tests(_folder: str, names: list[str]) -> list[str]:
-    return [n for n in names if n.endswith(".toml") or n.startswith(("test_", "conftest", "__pycache__"))]
+    return [n for n in names if n.endswith((".toml", ".noticed")) or n.startswith(("test_", "conftest", "__pycache__"))]
 
 
 def judged(project: Path, tool: str, *arguments: str) -> tuple[int, str]:

@@ -22,6 +22,7 @@ from tests.mutation.mutant import Candidate, Outline
 PACKAGE = "router"
 GENERATED = "router/wire/pb/"
 LIST = Path(__file__).with_name("symmetric.toml")
+NOTICED = Path(__file__).with_name("swaps.noticed")
 _Pair = tuple[int, int, int]
 """Line and column of a call's end, and the place of the first of two arguments."""
 
@@ -100,7 +101,7 @@ class _Text:
 
 def main() -> int:
     """Judge the swaps."""
-    return run("swaps", __doc__, Kind(find, LIST, count=100))
+    return run("swaps", __doc__, Kind(find, LIST, NOTICED, count=100))
 
 
 if __name__ == "__main__":
