@@ -42,7 +42,7 @@ class Account(Struct, frozen=True):
         return next(s.name for s in self.streams if s.kind == kind)
 
 
-class User(Struct, frozen=True):
+class User(Struct, frozen=True, kw_only=True):
     """A user of NATS: what it may publish and subscribe to. Its inboxes begin with `inbox_prefix`."""
 
     name: str
@@ -56,7 +56,7 @@ def user(party: Party, account: Account, name: str | None = None) -> User:
     named = name or _name(party, account)
     inbox = account.inbox if party is Party.POD else _inbox(named, account)
     publish, subscribe = _subjects(party, account)
-    return User(named, inbox, _narrow(publish), _narrow([*subscribe, f"{inbox}.>"]))
+    return User(name=named, inbox_prefix=inbox, publish=_narrow(publish), subscribe=_narrow([*subscribe, f"{inbox}.>"]))
 
 
 def authorization(users: Iterable[tuple[Party, User]]) -> str:

@@ -56,7 +56,9 @@ async def _show(settings: "Settings", since_ms: int | None, chosen: "Wanted", *,
     from router.wire import subjects
 
     async with open_bus(settings) as bus:
-        log = await alert_log(StreamHistory(bus, settings.stream_alert_name, f"{subjects.ALERT}.*"), since_ms)
+        log = await alert_log(
+            StreamHistory(bus, settings.stream_alert_name, subjects=(f"{subjects.ALERT}.*",)), since_ms
+        )
         found = [e for e in log.episodes if chosen(e)]
         if json and not follow:
             print_json(msgspec.to_builtins(found))

@@ -57,8 +57,10 @@ async def _reconcile(settings: "Settings", since_ms: int, tenant: str | None) ->
 
     async with open_store(settings) as store, open_bus(settings) as bus:
         return await reconcile(
-            StreamHistory(bus, settings.stream_result_name, subjects.RESULT, subjects.every_tenant(subjects.RESULT)),
-            usage=StreamHistory(bus, settings.stream_usage_name, subjects.USAGE),
+            StreamHistory(
+                bus, settings.stream_result_name, subjects=(subjects.RESULT, subjects.every_tenant(subjects.RESULT))
+            ),
+            usage=StreamHistory(bus, settings.stream_usage_name, subjects=(subjects.USAGE,)),
             tasks=RedisTasks(store.keys, store.nodes),
             answers=RedisAnswers(store.keys, store.nodes),
             since_ms=since_ms,

@@ -61,7 +61,7 @@ async def _tail(
         if follow:
             # Subscribe first, so that no event is missed; an event that arrives meanwhile may be shown twice.
             await bus.subscribe(USAGE, lambda _subject, _reply, data, _raw: fresh.put_nowait(data))
-        async for batch in StreamHistory(bus, settings.stream_usage_name, USAGE).read(since_ms=since_ms):
+        async for batch in StreamHistory(bus, settings.stream_usage_name, subjects=(USAGE,)).read(since_ms=since_ms):
             newest.extend(m.data for m in batch if wanted(m.data))
         for event in newest:
             _show(event, json=json)

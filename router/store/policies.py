@@ -215,7 +215,7 @@ class RedisPolicies:
             case "applied":
                 return int(number)
             case "full":
-                raise QuotaExceeded("policies", int(number) + 1, self._bounds.policies)
+                raise QuotaExceeded("policies", int(number) + 1, maximum=self._bounds.policies)
             case "conflict" | "moved":
                 raise RevisionConflict(number)
             case name:

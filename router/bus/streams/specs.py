@@ -29,7 +29,7 @@ class StreamSpec(Struct, frozen=True):
     message_ttls: bool = False
 
 
-class ConsumerSpec(Struct, frozen=True):
+class ConsumerSpec(Struct, frozen=True, kw_only=True):
     """The specification of a durable pull consumer: explicit ack, unlimited redelivery, no backoff.
 
     `subjects`: what it delivers of a stream that holds more; empty: all that the stream's specification names.

@@ -7,7 +7,7 @@ from router.domain.json import JsonObject, JsonValue
 _NAMES = ("name", "id")
 
 
-class Change(Struct, frozen=True):
+class Change(Struct, frozen=True, kw_only=True):
     """One difference. `path` names list items, as in `providers[gpu-1].weight`. None: the field is absent."""
 
     path: str
@@ -49,7 +49,7 @@ def _compare(path: str, before: JsonValue, *, after: JsonValue, changes: list[Ch
     old, new = _by_name(before), _by_name(after)
     if old is None or new is None:
         if before != after:
-            changes.append(Change(path, before, after))
+            changes.append(Change(path=path, before=before, after=after))
         return
     for key in old.keys() | new.keys():
         inner = f"{path}{key}" if key.startswith("[") or not path else f"{path}.{key}"
@@ -58,7 +58,7 @@ def _compare(path: str, before: JsonValue, *, after: JsonValue, changes: list[Ch
         elif _by_name(part := old.get(key, new.get(key))) is not None and isinstance(part, list):
             _compare(inner, old.get(key, []), after=new.get(key, []), changes=changes)
         else:
-            changes.append(Change(inner, old.get(key), new.get(key)))
+            changes.append(Change(path=inner, before=old.get(key), after=new.get(key)))
 
 
 def _by_name(value: JsonValue) -> JsonObject | None:

@@ -72,7 +72,7 @@ class RedisTenants:
             if walked >= MAX_WALKED:
                 break
         sizes = {kind: await self._sizes(sample) for kind, sample in samples.items()}
-        kinds = [KindCensus(k, n, round(sizes[k] * n)) for k, n in sorted(counts.items())]
+        kinds = [KindCensus(kind=k, keys=n, size_bytes=round(sizes[k] * n)) for k, n in sorted(counts.items())]
         entries = int(await self._nodes.call("XLEN", tenant.audit))
         return TenantContents(kinds, entries, await self._open_tasks(tenant_id), walked < MAX_WALKED)
 

@@ -113,7 +113,10 @@ class GetDecision:
 def _state(record: TaskRecord) -> AssignmentState:
     task = task_id(record.decision_id)
     return AssignmentState(
-        to_text(assignment_id(task, record.attempt)), to_text(task), record.attempt, record.state.label
+        assignment_id=to_text(assignment_id(task, record.attempt)),
+        task_id=to_text(task),
+        attempt=record.attempt,
+        state=record.state.label,
     )
 
 

@@ -22,7 +22,7 @@ Handle = Callable[[list[Delivery]], Awaitable[None]]
 
 async def fleet(bus: Bus, name: str) -> Streams:
     """A stream over `<name>.in` with the consumer `workers`."""
-    streams = Streams(bus, [StreamSpec(name, (f"{name}.in",), 3600)], [ConsumerSpec(name, "workers")])
+    streams = Streams(bus, [StreamSpec(name, (f"{name}.in",), 3600)], [ConsumerSpec(stream=name, name="workers")])
     await streams.ensure()
     return streams
 
@@ -223,7 +223,7 @@ async def test_stopping_waits_for_the_handler_and_gives_back_the_rest(bus: Bus, 
 
 async def test_a_slow_handler_keeps_what_it_has(bus: Bus, name: str) -> None:
     """Nothing is given out again while it is at work for three ack waits, nor what waits behind its batch."""
-    spec = ConsumerSpec(name, "workers", ack_wait_s=1)
+    spec = ConsumerSpec(stream=name, name="workers", ack_wait_s=1)
     streams = Streams(bus, [StreamSpec(name, (f"{name}.in",), 3600)], [spec])
     await streams.ensure()
     heard, prolonged = Heard(), Heard()
@@ -249,7 +249,7 @@ async def test_a_slow_handler_keeps_what_it_has(bus: Bus, name: str) -> None:
 async def test_what_a_stuck_handler_has_goes_to_others(bus: Bus, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ack wait of what it holds is not prolonged for ever."""
     monkeypatch.setattr("router.bus.consuming.ack_wait._MAX_EXTENSIONS", 2)
-    spec = ConsumerSpec(name, "workers", ack_wait_s=1)
+    spec = ConsumerSpec(stream=name, name="workers", ack_wait_s=1)
     streams = Streams(bus, [StreamSpec(name, (f"{name}.in",), 3600)], [spec])
     await streams.ensure()
     heard, taken = Heard(), Heard()

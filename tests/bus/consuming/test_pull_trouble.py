@@ -19,7 +19,7 @@ class Room:
     """A consumer with short times, and what it has handled."""
 
     def __init__(self, bus: Bus) -> None:
-        spec = ConsumerSpec("S", "workers", ack_wait_s=1)
+        spec = ConsumerSpec(stream="S", name="workers", ack_wait_s=1)
         self.bus = bus
         self.streams = Streams(bus, [StreamSpec("S", ("in",), 3600)], [spec])
         self.heard = Heard()

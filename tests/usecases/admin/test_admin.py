@@ -141,7 +141,9 @@ class MemoryTenants:
 
     async def contents(self, tenant_id: str) -> TenantContents:
         """One key."""
-        return TenantContents([KindCensus("head", 1, 100)], audit_entries=0, open_tasks={}, whole=True)
+        return TenantContents(
+            [KindCensus(kind="head", keys=1, size_bytes=100)], audit_entries=0, open_tasks={}, whole=True
+        )
 
     async def end(self, tenant_id: str, *, keep_ms: int) -> int | None:
         """It is unknown already."""
