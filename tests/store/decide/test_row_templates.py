@@ -132,7 +132,7 @@ def _packed(packer: RowPacker, rows: list[tuple[DecideRequest, Plan]], job: byte
     return batch
 
 
-@settings(max_examples=200, deadline=None)
+@settings(deadline=None)
 @given(data=st.data())
 def test_templates_pack_the_same_bytes(data: st.DataObject) -> None:
     """Any policy and any requests, several in one batch: rows, keys and sizes are those without templates."""
