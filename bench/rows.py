@@ -1,7 +1,7 @@
 """Requests → the very arguments that a pod would send to lua/decide.lua, for callers without a pod."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -42,8 +42,12 @@ def batch_header() -> bytes:
 
 def planned(count: int, first_id: int, third: str = "tenant") -> Iterator[tuple[DecideRequest, Plan]]:
     """`count` requests of the workload, decoded and planned."""
-    stored = stored_policies(third)
-    for data in requests(count, first_id):
+    return planned_from(requests(count, first_id), stored_policies(third))
+
+
+def planned_from(messages: Iterable[bytes], stored: Mapping[str, StoredPolicy]) -> Iterator[tuple[DecideRequest, Plan]]:
+    """Requests, decoded and planned by their tenants' policies."""
+    for data in messages:
         request = decode(data, None, None)
         assert isinstance(request, DecideRequest), request
         yield request, plan(request, stored[request.tenant_id])

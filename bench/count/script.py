@@ -31,16 +31,17 @@ SETTLE_LOADS = {"settle 32": (32, 12), "settle 1": (1, 200)}
 """The same. Results are settled in batches of those that came during the call before."""
 LOADS = DECIDE_LOADS | SETTLE_LOADS
 _NOW_MS = 1_800_000_000_000
-_TIMEOUT_S = 120
+TIMEOUT_S = 120
 
 
 def main() -> None:
     """Count every load."""
     folder, *under = sys.argv[1:]
-    server, port = start_valkey(Path(folder), "any", appendfsync=None, under=under, timeout_s=_TIMEOUT_S)
+    server, port = start_valkey(Path(folder), "any", appendfsync=None, under=under, timeout_s=TIMEOUT_S)
     try:
-        redis = Redis(HOST, port, socket_timeout=_TIMEOUT_S)
-        calls, settle = Calls(decide_script(replace={"clock": _clock()})), settle_script(replace={"clock": _clock()})
+        redis = Redis(HOST, port, socket_timeout=TIMEOUT_S)
+        clock = {"clock": still_clock()}
+        calls, settle = Calls(decide_script(replace=clock)), settle_script(replace=clock)
         for script in (calls.script, settle):
             redis.execute_command(*script.load)  # type: ignore[no-untyped-call]
         first_id = 0
@@ -61,7 +62,7 @@ def main() -> None:
     print(json.dumps({name: rows * count for name, (rows, count) in LOADS.items()}))
 
 
-def _clock() -> str:
+def still_clock() -> str:
     """The script's own clock, whose time is read and not used."""
     own = (lua_dir() / "include" / "clock.lua").read_text().replace("server_time", "read_time")
     return f"{own}local function server_time()\n  read_time()\n  return {_NOW_MS}, 0\nend\n"
