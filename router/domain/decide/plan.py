@@ -21,8 +21,8 @@ from router.domain.policy.vocabulary import Resource, Scope, Selection
 PIN_NAME_BYTES = 10
 MAX_SESSION_CHARS = 256
 ANONYMOUS = "~anonymous"
-# A missing value as text in JSON and Java, JavaScript, Python, Ruby, Go, C.
-_NONE = frozenset(("", "null", "undefined", "none", "nil", "<nil>", "(null)"))
+# A missing value as text in JSON and Java, JavaScript, Python, pandas, Ruby, Go, C, Swift; and JavaScript's object.
+_NONE = frozenset(("", "null", "undefined", "none", "nan", "nil", "<nil>", "(null)", "<null>", "[object object]"))
 _MAX_NONE_CHARS = 16
 # A member of an enum costs 60 ns on Python 3.11, a global 5.
 _TENANT: Final = Scope.TENANT
