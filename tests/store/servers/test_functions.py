@@ -88,6 +88,17 @@ async def test_a_library_that_cannot_be_loaded(servers: None, tmp_path: Path, ca
     assert "did not load a script" in caplog.text
 
 
+async def test_a_full_server_that_has_lost_the_library(servers: None, tmp_path: Path) -> None:
+    """It loads no library and settles all the same, because ending work frees it."""
+    with LimitedValkey(tmp_path) as server, Redis.from_url(server.url) as client:
+        nodes, keys = SingleNode(server.pod_url), fresh_keys()
+        client.config_set("maxmemory", 1)
+        await noted(RedisTasks(keys, nodes))
+        assert records(client, keys) == 1
+        assert libraries(client) == set()
+        await nodes.close()
+
+
 async def test_calls_that_wait_for_replicas_load_it_too(redis_url: str, single: Redis) -> None:
     """The call is executed once, and the error says that it was, not that a function is missing."""
     nodes, keys = SingleNode(redis_url), fresh_keys()
