@@ -42,8 +42,9 @@ class Grown(Struct, frozen=True):
     base: Cost | None = None
     cost: Cost | None = None
     ratio: Cost | None = None
-    instructions: float | None = None
-    """Of the script for a row, as a ratio to the base; None: the script does the same."""
+    pod_instructions: float | None = None
+    script_instructions: float | None = None
+    """For a row, as ratios to the base; None: they were not counted, or the shape changes no row."""
     not_run: str = ""
 
 
