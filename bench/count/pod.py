@@ -103,7 +103,7 @@ async def connected_pod(network: FakeNetwork, stored: Mapping[str, StoredPolicy]
         dispatch=cast(Dispatch, None),  # nothing is pushed
         telemetry=telemetry,
         settings=DecideSettings(wait_s=_NO_DEADLINE_MS / 1000),
-        read=outcomes.read,
+        outcomes=outcomes,
         tracing=Tracing.off(),
         extensions=cast(Extensions, None),  # no policy has any
     )
