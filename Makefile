@@ -22,7 +22,7 @@ test: venv ## all tests but the long ones
 	@$(PYTEST) $(WITH_SERVERS) $(ARGS)
 
 # They read every file of the repository or start programs: `make test` runs them.
-ABOUT_FILES := $(foreach name,layout reference references supply_chain signals,tests/test_$(name).py)
+ABOUT_FILES := $(foreach name,layout log_calls reference references supply_chain signals,tests/test_$(name).py)
 
 test-unit: venv ## the tests that need no server and start no process: half a minute
 	@$(PYTEST) -q -n 2 -m "not server and not long and not heavy" --hypothesis-profile unit $(ARGS) \

@@ -3,7 +3,7 @@
 import ast
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 _LEVELS = frozenset({"debug", "info", "warning", "error", "exception", "critical"})
 _PLACE = re.compile(r"%[-+ #0]*\d*(?:\.\d+)?([a-zA-Z%])")
@@ -15,9 +15,11 @@ def wrong(source: str) -> Iterator[str]:
     Its text is a literal, or a name that this module gives one; it has one place for each value. `logging` notices
     neither before the line is written, and then drops the line.
     """
-    tree = ast.parse(source)
-    texts = _texts(tree)
-    for call in ast.walk(tree):
+    if "log." not in source:
+        return  # most modules log nothing; the walk below costs ten milliseconds
+    nodes = list(ast.walk(ast.parse(source)))
+    texts = _texts(nodes)
+    for call in nodes:
         if isinstance(call, ast.Call) and _is_log(call.func) and len(call.args) > 1:
             known = _literals(call.args[0], texts)
             values = call.args[1:]
@@ -36,10 +38,10 @@ def _is_log(function: ast.expr) -> bool:
     )
 
 
-def _texts(tree: ast.Module) -> dict[str, list[str]]:
+def _texts(nodes: Iterable[ast.AST]) -> dict[str, list[str]]:
     """The literals that each name is given anywhere in the module."""
     found: dict[str, list[str]] = defaultdict(list)
-    for node in ast.walk(tree):
+    for node in nodes:
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(text))):
                 found[name].append(text)

@@ -464,6 +464,7 @@ def filled(unit: bytes, end: bytes) -> bytes:
     return HEAD + unit * ((LARGE - 200) // len(unit)) + end
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "data",
     [

@@ -101,11 +101,14 @@ def test_a_replay_tells_the_same_decision() -> None:
     )
 
 
+_LIMITED = policy(*LIMITS)
+
+
 @given(wait=some.integers(0, 10**9), request_id=some.text(min_size=1, max_size=20))
 def test_jitter_is_positive_and_bounded(wait: int, request_id: str) -> None:
     """Never earlier than the true moment, at most a tenth (or 20 ms) later; the same request gets the same value."""
     wanted = DecideRequest("acme", request_id, "default", "chat", bytes(8))
-    planned = plan(wanted, policy(*LIMITS))
+    planned = plan(wanted, _LIMITED)
     found = answer(LimitHit(1, wait), wanted, planned, explain=False)
     assert isinstance(found, Refused)
     after = found.details["retry_after_ms"]
