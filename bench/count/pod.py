@@ -1,8 +1,9 @@
 """Instructions of the pod per decision: `python -m bench.count.pod`, under callgrind with `--instr-atstart=no`.
 
-The pod's decide path is composed as in `router.app`, with the servers of `bench.count.fakes`. Each load first runs
-uncounted, with the same requests under other ids, so that every plan cache is filled. The counts of each load go to
-callgrind's dump of that name; standard output gets a line of JSON: load → decisions that were counted.
+The pod's decide path is composed as in `router.app`, with the servers of `bench.count.fakes`. Every plan cache is full:
+each policy plans as many requests as a busy one has before, and each load runs uncounted, with the same requests under
+other ids. The counts of each load go to callgrind's dump of that name; standard output gets a line of JSON: load →
+decisions that were counted.
 """
 
 import asyncio
@@ -19,11 +20,15 @@ from bench.count.client_requests import Callgrind
 from bench.count.fakes import NATS_PORT, REDIS_PORT, STAMP, FakeNetwork, Load
 from bench.processes import HOST
 from bench.rows import PARTITIONS, SCHEMA, stored_policies
-from bench.workload import requests
+from bench.workload import SESSIONS, requests, session
 from router.bus.client.connection import Bus
 from router.bus.client.options import BusOptions
 from router.bus.requests.decide_endpoint import DecideEndpoint
+from router.domain.decide.orders import ARRAY_AFTER
+from router.domain.decide.plan import plan
+from router.domain.decide.request import DecideRequest
 from router.domain.gate import ALL_FEATURES
+from router.domain.json import JsonObject
 from router.domain.policy.model import TenantPolicies
 from router.domain.policy.vocabulary import OnStoreError
 from router.ports.extensions import Extensions
@@ -79,8 +84,8 @@ class CacheEvents:
         """A tenant has no head."""
 
 
-async def connected_pod(network: FakeNetwork) -> None:
-    """A pod that listens to the network's requests."""
+async def connected_pod(network: FakeNetwork) -> list[TenantPolicies]:
+    """A pod that listens to the network's requests. Returns the policies that it has."""
     asyncio.open_connection = network.open_connection  # type: ignore[assignment]
     telemetry = Telemetry(CollectorRegistry())
     cache = PolicyCache(
@@ -109,6 +114,16 @@ async def connected_pod(network: FakeNetwork) -> None:
     )
     await DecideEndpoint(bus, decide.handle, "bench").open()
     await bus.flush(60)
+    return cache.held()
+
+
+def plan_as_a_busy_pod(policies: list[TenantPolicies]) -> None:
+    """Plan so many requests by each policy that it keeps its orders by slot, and those of the workload's sessions."""
+    for found in policies:
+        for n in range(ARRAY_AFTER + SESSIONS):
+            context: JsonObject = {"session_id": session(n % SESSIONS)}
+            request = DecideRequest(found.tenant_id, f"{n}", "default", "chat", bytes(8), context=context)
+            plan(request, found.policies["default"])
 
 
 async def _store(telemetry: Telemetry) -> RedisDecisions:
@@ -140,7 +155,7 @@ async def _count() -> dict[str, int]:
     # A clock of 1 µs a look: timers of a second must not run more often where callgrind takes longer.
     asyncio.get_running_loop().time = count(1_000.0, 1e-6).__next__  # type: ignore[method-assign]
     network, callgrind = FakeNetwork(), Callgrind()
-    await connected_pod(network)
+    plan_as_a_busy_pod(await connected_pod(network))
     loads, first_id = {}, 0
     for name, (rows, ahead, calls) in LOADS.items():
         all_calls = _WARM_CALLS + calls
