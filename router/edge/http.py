@@ -63,7 +63,7 @@ class HttpServer:
         """
         files = raise_open_files()
         maximum = self._max_connections if files is None else max(1, min(self._max_connections, files // 2))
-        opened = listening_socket(host, port, _BACKLOG)
+        opened = listening_socket(host, port, backlog=_BACKLOG)
         address, bound = opened.getsockname()[:2]
         connections = Connections(maximum, self._timeout_s, asyncio.get_running_loop().time)
         config = uvicorn.Config(

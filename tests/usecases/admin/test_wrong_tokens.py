@@ -20,11 +20,15 @@ class Room:
         self.telemetry = Telemetry(CollectorRegistry())
         self.watch = WrongTokens(self.telemetry, self, lambda: self.now)
 
-    def occurred(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
+    def occurred(
+        self, condition: Condition, scope: str, *, message: str = "", metadata: JsonObject | None = None
+    ) -> None:
         """Note the alert."""
         self.alerts.append(condition)
 
-    def raise_(self, condition: Condition, scope: str, message: str = "", metadata: JsonObject | None = None) -> None:
+    def raise_(
+        self, condition: Condition, scope: str, *, message: str = "", metadata: JsonObject | None = None
+    ) -> None:
         """Not used here."""
         raise AssertionError(condition)
 
