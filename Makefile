@@ -7,7 +7,7 @@ PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 WORKERS ?= 2
 WITH_SERVERS := -n $(WORKERS) --dist loadfile -m "not long"
 .DEFAULT_GOAL := help
-.PHONY: help venv run test test-unit test-long test-rights test-docker test-nats lint types audit swaps mutate bench bench-compare bench-count chaos survive fuzz storm soak proto docs chart tools e2e-compose e2e-k8s lock
+.PHONY: help venv run test test-unit test-long test-rights test-docker test-nats lint types audit swaps mutate bench bench-compare bench-count bench-peers bench-growth chaos survive fuzz storm soak proto docs chart tools e2e-compose e2e-k8s lock
 
 help: ## what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -80,6 +80,12 @@ bench-compare: venv ## Redis and pod µs per decision of BASE and of the working
 
 bench-count: venv ## instructions per decision, by callgrind; fails when one grew (ARGS=--write after a change that costs more on purpose)
 	@$(BIN)/python -m bench.count $(ARGS)
+
+bench-peers: venv ## beside limits, throttled-py and LiteLLM, in speed and in what comes out under faults (ARGS=--only right, --write)
+	@$(BIN)/python -m bench.peers $(ARGS)
+
+bench-growth: venv ## how the cost of a decision grows with tenants, limits, candidates, pods, … (ARGS=--only limits, --write)
+	@$(BIN)/python -m bench.growth $(ARGS)
 
 chaos: venv ## faults against a fleet under load, and what must hold after them (FAULTS=1000 SEED=… ARGS=--everysec)
 	@$(BIN)/python -m tests.chaos --faults $(or $(FAULTS),1000) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -20,6 +20,7 @@ from bench.memory import KeyCost
 from bench.processes import HOST, BenchFailed, Placement, start_valkey
 from bench.report import Run, conditions, progress, show, show_bars, show_store
 from bench.rounds import FULL, QUICK, Bench, Effort, Record
+from bench.sizing import written
 from bench.stack import Stack
 
 _STATE_ROWS = 40_000
@@ -41,6 +42,8 @@ def main() -> int:
         return 2
     if isinstance(done, Run):
         show(done, console)
+        if arguments.write:
+            written(done)
     promised = done.bars if isinstance(done, Run) else done
     console.print(f"took {time.monotonic() - started:.0f} s")
     if arguments.json:
@@ -123,6 +126,9 @@ def _arguments() -> argparse.Namespace:
         help="a Redis to measure bytes per key on as well; redis-server on PATH when there is one",
     )
     parser.add_argument("--check", action="store_true", help="exit 1 when a promise does not hold")
+    parser.add_argument(
+        "--write", action="store_true", help="write the size table and the plots of docs/PERFORMANCE.md"
+    )
     return parser.parse_args()
 
 

@@ -84,6 +84,10 @@ class Process:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal: SIGSTOP freezes it, SIGCONT thaws it, SIGKILL is the end without a farewell."""
+        self._popen.send_signal(number)
+
     def stop(self) -> None:
         """SIGTERM, then SIGKILL after 10 s."""
         if self._popen.poll() is None:
@@ -108,10 +112,10 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def greeted(port: int, send: bytes, expect: bytes) -> bool:
-    """Whether a server on `port` answers `send` with something that holds `expect`."""
-    with socket.create_connection((HOST, port), 1) as s:
-        s.settimeout(1)
+def greeted(port: int, send: bytes, expect: bytes, timeout_s: float = 1) -> bool:
+    """Whether a server on `port` answers `send` in time with something that holds `expect`."""
+    with socket.create_connection((HOST, port), timeout_s) as s:
+        s.settimeout(timeout_s)
         s.sendall(send)
         return expect in s.recv(4096)
 
@@ -123,10 +127,12 @@ def start_valkey(
     appendfsync: str | None,
     binary: Path | None = None,
     under: Sequence[str] = (),
+    options: Sequence[str] = (),
     timeout_s: float = 20,
 ) -> tuple[Process, int]:
     """Valkey and its port. `appendfsync` None: no persistence at all; the AOF is never rewritten meanwhile. `binary`:
-    another server that takes the same options, for the embedded one. `under`: the command that runs the server."""
+    another server that takes the same options, for the embedded one. `under`: the command that runs the server.
+    `options` are added to its command."""
     port = free_port()
     data = folder / f"valkey-{port}"
     data.mkdir()
@@ -134,7 +140,7 @@ def start_valkey(
     command = [
         *under,
         *(str(binary or get_binary_path()), "--port", str(port), "--bind", HOST, "--dir", str(data), "--save", ""),
-        *("--maxmemory-policy", "noeviction", "--auto-aof-rewrite-percentage", "0", *aof),
+        *("--maxmemory-policy", "noeviction", "--auto-aof-rewrite-percentage", "0", *aof, *options),
     ]
     process = Process(f"valkey-{appendfsync or 'off'}", command, cpus, folder)
     process.wait_for(lambda: greeted(port, b"PING\r\n", b"+PONG"), timeout_s)

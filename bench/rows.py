@@ -1,7 +1,7 @@
 """Requests → the very arguments that a pod would send to lua/decide.lua, for callers without a pod."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -42,8 +42,12 @@ def batch_header() -> bytes:
 
 def planned(count: int, first_id: int, third: str = "tenant") -> Iterator[tuple[DecideRequest, Plan]]:
     """`count` requests of the workload, decoded and planned."""
-    stored = stored_policies(third)
-    for data in requests(count, first_id):
+    return planned_from(requests(count, first_id), stored_policies(third))
+
+
+def planned_from(messages: Iterable[bytes], stored: Mapping[str, StoredPolicy]) -> Iterator[tuple[DecideRequest, Plan]]:
+    """Requests, decoded and planned by their tenants' policies."""
+    for data in messages:
         request = decode(data, None, None)
         assert isinstance(request, DecideRequest), request
         yield request, plan(request, stored[request.tenant_id])
@@ -71,14 +75,14 @@ class Calls:
 
     def __init__(self, script: Script | None = None) -> None:
         self.script = script or decide_script()
-        self._header = batch_header()
+        self.header = batch_header()
         self._keys = Keys(SCHEMA, PARTITIONS)
         self._packer = RowPacker(self._keys, os.urandom)
 
     def single(self, request: DecideRequest, one: Plan) -> tuple[list[bytes], list[bytes], bytes]:
         """Keys, arguments and decision id of a call with one row."""
         batch = self.batch([(request, one)])
-        return list(batch.index), [self._header, *batch.rows], batch.waiting[0].decision
+        return list(batch.index), [self.header, *batch.rows], batch.waiting[0].decision
 
     def batch(self, wanted: Iterable[tuple[DecideRequest, Plan]]) -> Batch:
         """One batch of rows."""
@@ -97,7 +101,7 @@ class Calls:
         source = planned(rows, first_id, third)
         for _ in range(rows // per_call):
             batch = self.batch(islice(source, per_call))
-            yield list(batch.index), [self._header, *batch.rows]
+            yield list(batch.index), [self.header, *batch.rows]
 
     def commands(self, rows: int, per_call: int, first_id: int, third: str = "tenant") -> list[bytes]:
         """The same as commands, as bytes for the socket."""

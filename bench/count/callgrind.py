@@ -76,12 +76,12 @@ def pod(tree: Path) -> Counts:
     return _complete(found, decisions)
 
 
-def script(tree: Path) -> Counts:
-    """Count the script's instructions in a tree; raises as `pod`."""
+def script(tree: Path, module: str = "bench.count.script") -> Counts:
+    """Count the script's instructions in a tree, in the loads of a module; raises as `pod`."""
     binary, env = valgrind()
     with tempfile.TemporaryDirectory(prefix="router-count-") as folder:
         options = (f"--toggle-collect={_COUNTED}", f"--dump-before={_DUMPS}")
-        command = [sys.executable, "-m", "bench.count.script", folder, binary, *_callgrind(folder), *options]
+        command = [sys.executable, "-m", module, folder, binary, *_callgrind(folder), *options]
         rows = _said(command, tree, env)
         # Dumps are numbered; every second one is of a load that was counted, the others of its warm-up.
         dumps = sorted(Path(folder).glob("out.*"), key=lambda p: int(p.suffix[1:]))

@@ -1,7 +1,7 @@
 """NATS and Redis for a pod in the same process: no sockets, ready-made replies, the same calls in every run.
 
-`FakeNetwork` stands in for `asyncio.open_connection`, so the pod's clients, streams and parsers are the real ones. The
-servers only cut and join bytes that were made beforehand, because their work is counted with the pod's.
+`FakeNetwork` stands in for `asyncio.open_connection`, so the pod's clients, protocols and parsers are the real ones.
+The servers only cut and join bytes that were made beforehand, because their work is counted with the pod's.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ _INFO = (
 )
 _VERDICTS = b"\1\0\0\0"
 _NOW_S = 1_800_000_000
-# Turns of the event loop in which a pod reads, decodes and queues what has arrived; it reads 32 KiB in a turn.
+# Turns of the event loop in which a pod reads, decodes and queues what has arrived: 64 messages in a turn.
 _TURNS = 4
 _TIMEOUT_S = 300
 
@@ -60,6 +60,19 @@ class FakeTransport(asyncio.Transport):
         """Whether the connection was closed."""
         return self._closing
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Give what arrives to another protocol."""
+        self._protocol = protocol
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """The protocol that gets what arrives."""
+        return self._protocol
+
+    def feed(self, data: bytes) -> None:
+        """Let bytes arrive."""
+        assert isinstance(self._protocol, asyncio.Protocol)
+        self._protocol.data_received(data)
+
     def close(self) -> None:
         """Close the connection."""
         self._closing = True
@@ -80,8 +93,8 @@ class FakeNetwork:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._nats: asyncio.StreamReader | None = None
-        self._redis: asyncio.StreamReader | None = None
+        self._nats: FakeTransport | None = None
+        self._redis: FakeTransport | None = None
         self._commands = hiredis.Reader()
         self._replies: list[bytes] = []
         self._nonce = 0
@@ -96,10 +109,11 @@ class FakeNetwork:
         reader = asyncio.StreamReader(limit=limit)
         protocol = asyncio.StreamReaderProtocol(reader)
         if port == NATS_PORT:
-            self._nats, transport = reader, FakeTransport(self._nats_received)
+            transport = self._nats = FakeTransport(self._nats_received)
             reader.feed_data(_INFO)
         else:
-            self._redis, transport = reader, FakeTransport(self._redis_received)
+            transport = self._redis = FakeTransport(self._redis_received)
+        transport.set_protocol(protocol)
         protocol.connection_made(transport)
         return reader, asyncio.StreamWriter(transport, protocol, reader, self._loop)
 
@@ -121,14 +135,14 @@ class FakeNetwork:
     def _send_chunk(self, load: Load) -> None:
         assert self._nats is not None
         if self._sent < len(load.chunks):
-            self._nats.feed_data(load.chunks[self._sent])
+            self._loop.call_soon(self._nats.feed, load.chunks[self._sent])  # nothing arrives within a write
             self._sent += 1
 
     def _nats_received(self, data: bytes) -> None:
         load = self._load
         if load is None:
             assert self._nats is not None
-            self._nats.feed_data(b"PONG\r\n" * data.count(b"PING\r\n"))
+            self._loop.call_soon(self._nats.feed, b"PONG\r\n" * data.count(b"PING\r\n"))
             return
         self._replied += data.count(b"PUB ")
         if self._replied == self._expected:
@@ -162,7 +176,7 @@ class FakeNetwork:
             self._loop.call_soon(self._reply, turns - 1, reply)
         else:
             assert self._redis is not None
-            self._redis.feed_data(reply)
+            self._redis.feed(reply)
 
 
 def _admitted(nonce: int) -> bytes:

@@ -22,16 +22,16 @@ from router.store.decisions import decide_script
 LOADS = {"script 128": (128, 6), "script 1": (1, 200)}
 """Rows a call, and the calls that are counted."""
 _NOW_MS = 1_800_000_000_000
-_TIMEOUT_S = 120
+TIMEOUT_S = 120
 
 
 def main() -> None:
     """Count every load."""
     folder, *under = sys.argv[1:]
-    server, port = start_valkey(Path(folder), "any", appendfsync=None, under=under, timeout_s=_TIMEOUT_S)
+    server, port = start_valkey(Path(folder), "any", appendfsync=None, under=under, timeout_s=TIMEOUT_S)
     try:
-        redis = Redis(HOST, port, socket_timeout=_TIMEOUT_S)
-        calls = Calls(decide_script(replace={"clock": _clock()}))
+        redis = Redis(HOST, port, socket_timeout=TIMEOUT_S)
+        calls = Calls(decide_script(replace={"clock": still_clock()}))
         redis.execute_command(*calls.script.load)  # type: ignore[no-untyped-call]
         first_id = 0
         for name, (rows, count) in LOADS.items():
@@ -44,7 +44,7 @@ def main() -> None:
     print(json.dumps({name: rows * count for name, (rows, count) in LOADS.items()}))
 
 
-def _clock() -> str:
+def still_clock() -> str:
     """The script's own clock, whose time is read and not used."""
     own = (lua_dir() / "include" / "clock.lua").read_text().replace("server_time", "read_time")
     return f"{own}local function server_time()\n  read_time()\n  return {_NOW_MS}, 0\nend\n"

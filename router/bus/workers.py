@@ -8,7 +8,7 @@ from router.bus.client.subscriptions import Subscription
 from router.wire import subjects
 
 Listener = Callable[[bytes, Mapping[str, str]], None]
-"""`listener(data, headers)` runs in the read loop: it must be fast and must not block."""
+"""`listener(data, headers)` is called by the event loop: it must be fast and must not block."""
 
 
 async def hear_heartbeats(bus: Bus, listener: Listener) -> Subscription:

@@ -20,9 +20,10 @@ import nats.errors
 from router.bus.client import headers as wire
 from router.bus.client import nats_py
 from router.bus.client.connecting import cancel, connect, connect_once, dismiss, retire
-from router.bus.client.fast import Direct, FastClient
+from router.bus.client.fast import FastClient
 from router.bus.client.faults import translated
 from router.bus.client.options import BusOptions, connect_arguments
+from router.bus.client.parser import Direct
 from router.bus.client.permissions import Permissions, Refusal
 from router.bus.client.replies import Replies
 from router.bus.client.reporter import Reporter

@@ -3,8 +3,8 @@ internals.
 
 It changes these things:
 
-- `FastParser` scans a whole chunk with `bytes.find`. It calls a plain function with each message of a *direct*
-  subscription, in the order of arrival, inside the read loop. All other messages and commands go to nats-py.
+- Messages of *direct* subscriptions are handled where their bytes arrive, by a plain function, in the order of arrival:
+  `router.bus.client.incoming` and `router.bus.client.parser`. All other messages and commands go to nats-py.
 - `send` appends a command to nats-py's outgoing list and schedules one flush per tick of the event loop. So one tick
   makes one write. Order is kept, and commands unsent at a disconnect go out after the reconnect.
 - A flush covers everything queued before it.
@@ -27,133 +27,26 @@ CPU of the receiving process per request in µs: receive, and reply with 411 byt
     the door, with two headers           30    4.4    3.5
     ================================  =====  =====  =====
 
-`router.bus.client.nats_py` lists the functions of nats-py that this module uses, and refuses a nats-py in which they
+`router.bus.client.nats_py` lists the functions of nats-py that these modules use, and refuses a nats-py in which they
 differ.
 """
 # ruff: noqa: SLF001 - this module exists to use private names of nats-py
 
 import asyncio
 import contextlib
-import json
-from collections.abc import Callable, Container
-from typing import Any
+from collections.abc import Container
+from typing import Any, cast
 
 from nats import errors
-from nats.protocol.parser import PERMISSIONS_ERR, Parser
+from nats.protocol.parser import PERMISSIONS_ERR
 
+from router.bus.client.incoming import Incoming
+from router.bus.client.parser import Direct, FastParser
 from router.nats_tls import TlsClient
 
-Direct = Callable[[bytes, bytes, bytes, bytes | None], None]
-"""`(subject, reply or b"", payload, raw header block or None)`; called in the read loop, so it must not block."""
-
-_CRLF = b"\r\n"
-_M, _H = b"MH"
-_MAX_MESSAGE_BYTES = 128 << 20  # twice the largest setting of a server; more is not NATS
-_YIELD_AFTER = 64  # messages: then other callbacks of the event loop run, and queued commands are flushed
 _FLUSH_S = 5
 _SOCKET_FULL_BYTES = 8 << 20
 _SOCKET_RETRY_S = 0.01
-
-
-class FastParser(Parser):
-    """The replacement of nats-py's parser; see the module."""
-
-    def __init__(self, client: "FastClient") -> None:
-        self.direct: dict[bytes, Direct] = {}
-        super().__init__(client)
-
-    def reset(self) -> None:
-        """Forget an incomplete message: its connection is closed."""
-        super().reset()
-        self._chunks: list[bytes] = []
-        self._have = 0
-        self._need = 0
-
-    async def parse(self, data: bytes = b"") -> None:
-        """Handle all complete messages in the data read so far.
-
-        :raises nats.errors.ProtocolError: the data is not NATS; nats-py then reconnects.
-        """
-        if self._chunks:  # joined only when the message is complete: a payload of 4 MiB comes in 128 chunks
-            self._chunks.append(data)
-            self._have += len(data)
-            if self._have < self._need:
-                return
-            data = b"".join(self._chunks)
-            self._chunks = []
-        try:
-            handled = await self._scan(data)
-        except (errors.ProtocolError, OSError):
-            raise
-        except Exception as error:  # report it, and reconnect: nats-py's read loop would end in silence
-            await self.nc._error_cb(error)
-            raise errors.ProtocolError from error
-        if handled:
-            self.nc.stats["in_msgs"] += handled
-            self.nc.stats["in_bytes"] += len(data)
-            if handled >= _YIELD_AFTER:
-                await asyncio.sleep(0)
-
-    async def _scan(self, data: bytes) -> int:  # noqa: PLR0912 - one loop: a call per message is a tenth of it
-        """Handle complete messages and keep an incomplete rest; return the number of direct messages."""
-        generation = self._chunks
-        pos, end, handled, need = 0, len(data), 0, 0
-        while pos < end:
-            eol = data.find(_CRLF, pos)
-            if eol < 0:
-                need = end - pos + 1
-                break
-            kind = data[pos]
-            if kind in b"MH":
-                line = data[pos:eol].split()
-                body = eol + 2
-                sid = line[2]
-                stop = body + int(line[-1])
-                if stop + 2 > end:
-                    need = stop + 2 - pos
-                    break
-                pos = stop + 2
-                if kind == _M:
-                    reply = line[3] if len(line) == 5 else b""
-                    payload, head = data[body:stop], None
-                else:
-                    reply = line[3] if len(line) == 6 else b""
-                    cut = body + int(line[-2])
-                    payload, head = data[cut:stop], data[body:cut]
-                direct = self.direct.get(sid)
-                if direct is None:
-                    await self.nc._process_msg(int(sid), line[1], reply, payload, head)
-                else:
-                    handled += 1
-                    try:
-                        direct(line[1], reply, payload, head)
-                    except Exception as error:  # an error in one message must not end the read loop
-                        await self.nc._error_cb(error)
-            else:
-                command = data[pos:eol]
-                pos = eol + 2
-                await self._command(command)
-            if self._chunks is not generation:
-                return handled  # reset meanwhile: the rest came from a closed connection
-        if pos < end:
-            if need > _MAX_MESSAGE_BYTES:
-                raise errors.ProtocolError
-            self._chunks = [data[pos:]]
-            self._have, self._need = end - pos, need
-        return handled
-
-    async def _command(self, line: bytes) -> None:
-        """Handle a protocol line that is not a message; rare."""
-        if line.startswith(b"PING"):
-            await self.nc._process_ping()
-        elif line.startswith(b"PONG"):
-            await self.nc._process_pong()
-        elif line.startswith(b"INFO"):
-            await self.nc._process_info(json.loads(line[4:]))
-        elif line.startswith(b"-ERR"):
-            await self.nc._process_err(line[4:].strip().decode(errors="replace"))
-        elif not line.startswith(b"+OK"):
-            raise errors.ProtocolError
 
 
 class FastClient(TlsClient):
@@ -258,6 +151,21 @@ class FastClient(TlsClient):
             self._pending, self._pending_data_size = [], 0
         with contextlib.suppress(OSError):  # the connection was lost meanwhile
             await super().close()
+
+    async def _read_loop(self) -> None:
+        """Handle direct messages as they arrive; nats-py's loop reads what is left of its stream."""
+        writer, reader = self._writer(), getattr(self._transport, "_io_reader", None)
+        if writer is None or reader is None:
+            await super()._read_loop()
+            return
+        transport = cast(asyncio.Transport, writer.transport)
+        stream = cast(asyncio.StreamReaderProtocol, transport.get_protocol())
+        incoming = Incoming(self._parser, transport, stream, unparsed=len(reader._buffer))
+        incoming.start()
+        try:
+            await super()._read_loop()
+        finally:
+            incoming.stop()
 
     async def _send_ping(self, future: "asyncio.Future[bool] | None" = None) -> None:
         """Write the queued commands before the PING, so that a flush covers them; nats-py writes the PING first."""

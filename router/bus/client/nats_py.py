@@ -1,7 +1,9 @@
-"""The functions of nats-py that `bus.client.fast` and `router.nats_tls` rely on, and the check of them at start.
+"""The functions of nats-py that the fast path (`bus.client.fast`, `parser`, `incoming`) and `router.nats_tls` rely on,
+and the check of them at start.
 
 nats-py promises nothing about its private names. So each function that the fast path replaces, calls, or builds on is
-listed here with a digest of its source. The attributes that it uses are created in the listed `__init__` functions.
+listed here with a digest of its source. The attributes that it uses are created in the listed `__init__` functions. Of
+asyncio's private names it uses one, `StreamReader._buffer`.
 
 - The version of the digests runs without a check.
 - Another version runs if the source of each listed function is the same; otherwise `check` refuses it.
@@ -9,8 +11,10 @@ listed here with a digest of its source. The attributes that it uses are created
   installed nats-py has different source. Then compare the new source with them and update the digest.
 """
 
+import asyncio
 import hashlib
 import inspect
+import platform
 from collections.abc import Iterator
 
 from nats.aio.client import Client, __version__
@@ -98,10 +102,15 @@ def changed() -> Iterator[str]:
 
 
 def check(version: str = __version__) -> None:
-    """Compare the installed nats-py with the known one.
+    """Compare the installed nats-py with the known one; call it in a running event loop.
 
-    :raises StartupRefused: a function that the fast path relies on is missing or differs.
+    :raises StartupRefused: a function that the fast path relies on is missing or differs, or Python does not fit.
     """
+    if not isinstance(getattr(asyncio.StreamReader(), "_buffer", None), bytearray):
+        raise StartupRefused(
+            f"Python {platform.python_version()} does not fit this release: asyncio.StreamReader has no _buffer, and "
+            "router.bus.client.fast relies on it; use a version that pyproject.toml names"
+        )
     if version == KNOWN_VERSION:
         return
     if names := list(changed()):

@@ -3,8 +3,9 @@
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from router.bus.client.fast import Direct, FastClient
+from router.bus.client.fast import FastClient
 from router.bus.client.faults import translated
+from router.bus.client.parser import Direct
 from router.bus.client.permissions import Permissions
 from router.errors import BusError, PermissionRefused
 

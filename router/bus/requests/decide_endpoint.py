@@ -1,8 +1,8 @@
 """The entry for decide requests: core NATS, a queue group, no task per message.
 
 Subjects: `beamline.router.v1.decide` and `….decide.<tenant>`. Everything after `decide.`, dots included, is the tenant;
-the handler checks it. The handler is a plain function that the read loop calls in the order of arrival. It queues the
-request and returns, so nothing waits inside the client. Requests that the pod cannot take in time stay in its socket
+the handler checks it. The handler is a plain function, called in the order of arrival. It queues the request and
+returns, so nothing waits inside the client. Requests that the pod cannot take in time stay in its socket
 buffers (at most 320 KiB) and in the server (`max_pending`). The handler limits how many are in flight. All replies of
 one event-loop tick leave in one write; each has the header `router-pod`. A request whose reply subject is refused
 (`router.bus.streams.reply_subjects`) is dropped before it is read.

@@ -1,33 +1,21 @@
-"""The candidates of a request, in order of preference.
+"""The candidates of a request: what each is, and which of them its constraints and fallback rules leave, in order."""
 
-The order comes from weighted rendezvous hashing (Highest Random Weight, logarithm method). A provider with weight w has
-the score −w / ln(h), where h is uniform in (0, 1): the hash of (tenant, policy, request) with the provider as seed. If
-a provider is removed, only the requests of its own share move to other providers.
-"""
-
-from math import log
-from typing import Final, NamedTuple, assert_never, cast
+from typing import Final, NamedTuple, assert_never
 
 from msgspec import Struct
-from xxhash import xxh3_64_intdigest
 
 from router.domain.decide.decision import CandidateVerdict, Reason, Verdict
-from router.domain.decide.figures import Share, Snapshot, latency_and_cost, shares_by_score
-from router.domain.decide.request import NO_CONSTRAINTS, NO_STEP, DecideRequest, Step
+from router.domain.decide.figures import Snapshot, latency_and_cost
+from router.domain.decide.request import NO_STEP, DecideRequest, Step
 from router.domain.policy.fallbacks import status_matches
 from router.domain.policy.model import Fallback, Limit, Provider, StoredPolicy
-from router.domain.policy.vocabulary import Resource, Scope, Selection
+from router.domain.policy.vocabulary import Resource, Scope
 
-MAX_ORDERS = 720
-_PER_64 = 1.0 / (1 << 64)
-_ONLY = (0,)
 # A member of an enum costs 60 ns on Python 3.11, a global 5.
 _REQUESTS: Final = Resource.REQUESTS
 _TOKENS: Final = Resource.TOKENS
 _COST: Final = Resource.COST
 _CONCURRENCY: Final = Resource.CONCURRENCY
-_BEST_SCORE: Final = Selection.BEST_SCORE
-_WEIGHTED: Final = Selection.WEIGHTED
 
 
 class Charge(Struct, frozen=True):
@@ -61,71 +49,23 @@ class Candidate(Struct, frozen=True):
         return Offer(self.provider.name, self.expected_latency_ms, self.expected_cost_microusd)
 
 
-def in_order(
+def ordered(
     request: DecideRequest,
+    step: Step,
     stored: StoredPolicy,
+    ranked: tuple[int, ...],
+    reason: Reason,
     snapshot: Snapshot,
-    *,
-    best_score: bool,
-    session: str | None,
-    steps: bool = True,
 ) -> tuple[tuple[Candidate, ...], tuple[CandidateVerdict, ...]]:
     """Return the candidates in order, and the providers that the request's constraints exclude.
 
-    `best_score`: whether the gate allows that selection. `session`: with pins on, candidates are ordered by a hash of
-    the session instead of the request id; None: there is no session. `steps`: whether the gate allows further attempts,
-    also those that the caller makes by itself; else its step is ignored.
+    `ranked`: indexes into the policy's pool, chosen for this `reason`. The targets of fallback rules are added.
     """
-    step = request.step if steps else NO_STEP
     policy = stored.policy
-    plan_cache = policy.plan_cache
-    if plan_cache.snapshot is not snapshot:
-        plan_cache.renew(snapshot)
-    selection = policy.selection
-    if selection is _BEST_SCORE:
-        best = best_score
-    elif selection is _WEIGHTED:
-        best = False
-    else:
-        assert_never(selection)
-    if best:
-        if plan_cache.by_score is None:
-            plan_cache.by_score = shares_by_score(policy.pool, snapshot)
-        ranked = _rendezvous(request, stored, plan_cache.by_score, session)
-    else:
-        ranked = _rendezvous(request, stored, policy.shares, session)
-    plain = request.constraints is NO_CONSTRAINTS and step is NO_STEP and not policy.has_attributes
-    order_key = (best, ranked)
-    if plain and (cached := plan_cache.orders.get(order_key)) is not None:
-        return cast(tuple[Candidate, ...], cached), ()
-    reason = Reason.BEST_SCORE if best else Reason.WEIGHTED
     order = [(policy.pool[i], reason) for i in ranked]
     if policy.fallbacks or step is not NO_STEP:
         order = _with_fallbacks(request, step, stored, order)
-    candidates, excluded = _within_constraints(request, stored, order, snapshot)
-    if plain and not any(c.charges for c in candidates) and len(plan_cache.orders) < MAX_ORDERS:
-        plan_cache.keep_order(order_key, candidates)
-    return candidates, excluded
-
-
-def _rendezvous(
-    request: DecideRequest, stored: StoredPolicy, shares: tuple[Share, ...], session: str | None
-) -> tuple[int, ...]:
-    """Return indexes into the pool, by rank, then by weighted rendezvous of the request or of its session.
-
-    With the session, a request whose pin is lost or unreadable still goes to the session's provider.
-    """
-    if len(shares) == 1:
-        return _ONLY
-    # Neither separator can occur in the policy id before it, so the key of a session never equals that of a request.
-    subject = f"\0{request.request_id}" if session is None else f"\1{session}"
-    key = f"{request.tenant_id}\0{stored.policy_id}{subject}".encode()
-    # (h + 0.5) / 2⁶⁴ is in (0, 1), so the logarithm is finite and negative.
-    scored = [
-        (rank, weight / log((xxh3_64_intdigest(key, seed) + 0.5) * _PER_64), i) for rank, weight, seed, i in shares
-    ]
-    scored.sort()
-    return tuple([s[2] for s in scored])
+    return _within_constraints(request, stored, order, snapshot)
 
 
 def _with_fallbacks(

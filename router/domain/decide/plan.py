@@ -9,10 +9,11 @@ from typing import Final, assert_never, cast
 from msgspec import Struct
 from xxhash import xxh3_128_digest
 
-from router.domain.decide.candidates import Candidate, Charge, attributes_match, in_order, units
+from router.domain.decide.candidates import Candidate, Charge, attributes_match, units
 from router.domain.decide.decision import CandidateVerdict
 from router.domain.decide.figures import NO_FIGURES, Snapshot
-from router.domain.decide.request import DecideRequest
+from router.domain.decide.orders import in_order
+from router.domain.decide.request import NO_STEP, DecideRequest
 from router.domain.gate import ALL_FEATURES, Features
 from router.domain.ids import idempotency_name
 from router.domain.policy.model import DEFAULT_ATTEMPTS, StoredPolicy
@@ -21,8 +22,8 @@ from router.domain.policy.vocabulary import Resource, Scope, Selection
 PIN_NAME_BYTES = 10
 MAX_SESSION_CHARS = 256
 ANONYMOUS = "~anonymous"
-# A missing value as text in JSON and Java, JavaScript, Python, Ruby, Go, C.
-_NONE = frozenset(("", "null", "undefined", "none", "nil", "<nil>", "(null)"))
+# A missing value as text in JSON and Java, JavaScript, Python, pandas, Ruby, Go, C, Swift; and JavaScript's object.
+_NONE = frozenset(("", "null", "undefined", "none", "nan", "nil", "<nil>", "(null)", "<null>", "[object object]"))
 _MAX_NONE_CHARS = 16
 # A member of an enum costs 60 ns on Python 3.11, a global 5.
 _TENANT: Final = Scope.TENANT
@@ -107,9 +108,21 @@ def plan(
     policy = stored.policy
     withheld = _withheld_features(request, stored, features) if features is not ALL_FEATURES else ()
     pin = _pin(request, stored) if policy.sticky is not None and features.pins else None
-    session = None if pin is None else pin.key
+    if request.step is NO_STEP:
+        name = of_all_steps = identity_name(request)
+    else:
+        name = identity_name(request, request.step.key)
+        of_all_steps = identity_name(request)
+    # With pins on, the session decides: a request whose pin is lost or unreadable still goes to its provider. The steps
+    # of a request share one order.
+    slot_name = of_all_steps if pin is None else pin.name
     ordered, passed_over = in_order(
-        request, stored, snapshot, best_score=features.best_score, session=session, steps=features.retries
+        request,
+        stored,
+        snapshot,
+        slot_name[-2] << 8 | slot_name[-1],
+        best_score=features.best_score,
+        steps=features.retries,
     )
     if (fixed_ms := request.options.deadline_ms) is not None:
         deadlines = Deadlines(0, fixed_ms, fixed_ms)
@@ -119,7 +132,7 @@ def plan(
     if request.push_assignment:
         slowest = max([slowest, *[c.expected_latency_ms for c in ordered]])
     return Plan(
-        identity_name(request, request.step.key),
+        name,
         stored,
         ordered,
         _charges(request, stored, ordered) if policy.limits else (),

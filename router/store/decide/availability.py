@@ -71,7 +71,8 @@ class Availability:
             self._hooks.on_still_down(why)
 
     def set_up(self, why: str) -> None:
-        """Mark the node as up; a change is reported."""
+        """Mark the node as up, with no missed deadline; a change is reported."""
+        self._missed = 0
         if self.down:
             self.down = False
             self._hooks.on_down(False, why)
@@ -85,9 +86,12 @@ class Availability:
         self.set_down(f"{self._missed} deadlines of {self._settings.deadline_ms:g} ms were missed in a row")
         return True
 
-    def answered_in_time(self) -> None:
-        """Reset the count of missed deadlines."""
-        self._missed = 0
+    def answered(self, elapsed_s: float) -> bool:
+        """Whether an answer came in time. If so, the count of missed deadlines starts again."""
+        in_time = elapsed_s * 1000 <= self._settings.deadline_ms
+        if in_time:
+            self._missed = 0
+        return in_time
 
     def call_refused(self, why: str) -> None:
         """The node refused a whole call; every refusal is reported."""

@@ -55,9 +55,12 @@ def _answered(_outcome: Outcome, _stamp: bytes) -> None:
 
 
 class Batch:
-    """Rows that will go in one call. Keys are listed once; rows name them by index, from 1. `size` is in bytes."""
+    """Rows that will go in one call. Keys are listed once; rows name them by index, from 1. `size` is in bytes.
 
-    __slots__ = ("asking", "index", "jobs", "rows", "size", "tenants", "waiting")
+    `asking`: its slot is still moving to the node. `loading`: the node did not have the script.
+    """
+
+    __slots__ = ("asking", "index", "jobs", "loading", "rows", "size", "tenants", "waiting")
 
     def __init__(self) -> None:
         self.index: dict[bytes, int] = {}
@@ -68,6 +71,7 @@ class Batch:
         self.jobs: list[tuple[bytes, bytes]] = []
         self.size = 0
         self.asking = False
+        self.loading = False
 
     def key(self, name: bytes) -> int:
         """The 1-based index of a key, added when it is new."""

@@ -1,10 +1,12 @@
-"""The deadlines of one call in flight: each row has its own; the call's own decides whether the lane is down.
+"""The deadlines of a lane's calls: each row has its own; the call's own decides whether the lane is down.
 
 A deadline cancels nothing on the wire. It answers callers and counts against the lane; the call stays in flight, and
 its late reply is read and matched as usual. A call that stays late misses a further deadline every `deadline_s`.
 """
 
 import asyncio
+import math
+from collections.abc import Sequence
 from typing import Protocol
 
 from router.store.decide.batch import Batch
@@ -19,7 +21,7 @@ class Watched(Protocol):
     loop: asyncio.AbstractEventLoop
     deadline_s: float
 
-    def missed(self, batches: list[Batch]) -> None:
+    def missed(self) -> None:
         """A further deadline of the call has passed."""
 
     def expire(self) -> None:
@@ -27,53 +29,74 @@ class Watched(Protocol):
 
 
 class CallDeadlines:
-    """Checks one call in flight until it is cancelled: when its first row expires, and every few ms from then on."""
+    """Checks one call at a time: when its first row expires, and every few ms from then on.
 
-    __slots__ = ("_batches", "_check_at", "_due", "_handle", "_lane", "_stalled")
+    All calls share one timer. A call that ends leaves it running, and the next one moves it only to an earlier moment,
+    so that a call which is answered in time costs no timer.
+    """
 
-    def __init__(self, lane: Watched, batches: list[Batch]) -> None:
+    __slots__ = ("_check_at", "_due", "_lane", "_stalled", "_timer", "_watching")
+
+    def __init__(self, lane: Watched) -> None:
         self._lane = lane
-        self._batches = batches
+        self._watching = False
         self._stalled = False
-        self._due = lane.loop.time() + lane.deadline_s
-        first = min((b.waiting[0].expires / 1000 for b in batches if b.waiting), default=self._due)
-        self._check_at = min(first, self._due)
-        self._handle = lane.loop.call_at(self._check_at, self._check)
+        self._due = self._check_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
-    def cancel(self) -> None:
-        """Stop: the call has returned."""
-        self._handle.cancel()
+    def start(self, batches: Sequence[Batch], now: float) -> None:
+        """Watch a call that is sent now."""
+        self._due = check_at = now + self._lane.deadline_s
+        for b in batches:
+            check_at = min(check_at, b.waiting[0].expires / 1000)
+        self._stalled = False
+        self._watch(check_at)
+
+    def start_waiting(self, now: float) -> None:
+        """Watch the rows that wait for a connection; no call is in flight."""
+        self._due = math.inf
+        self._stalled = False
+        self._watch(now + _CHECK_EVERY_S)
+
+    def stop(self) -> None:
+        """The call has returned."""
+        self._watching = False
+
+    def close(self) -> None:
+        """Stop, and cancel the timer."""
+        self._watching = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _watch(self, check_at: float) -> None:
+        self._watching = True
+        self._check_at = check_at
+        timer = self._timer
+        if timer is None or timer.when() > check_at:
+            if timer is not None:
+                timer.cancel()
+            self._timer = self._lane.loop.call_at(check_at, self._check)
 
     def _check(self) -> None:
-        lane = self._lane
-        now = lane.loop.time()
+        self._timer = None
+        if not self._watching:
+            return
+        now = self._lane.loop.time()
+        if now < self._check_at:
+            # The timer was set for an earlier call.
+            self._watch(self._check_at)
+            return
         if not self._stalled and now - self._check_at > _STALL_S:
             # This check is late, so the pod itself was stalled. The reply may be in the socket already: the event loop
             # reads it before the deadline counts. Only once per call, or a slow pod would never notice a slow Redis.
             self._stalled = True
             self._due = max(self._due, now + _STALL_S)
-            self._handle = lane.loop.call_later(_STALL_S, self._check)
+            self._watch(now + _STALL_S)
             return
         if now >= self._due:
-            self._due += lane.deadline_s
-            lane.missed(self._batches)
-        lane.expire()
-        self._handle = lane.loop.call_later(_CHECK_EVERY_S, self._check)
-
-
-class RowDeadlines:
-    """Checks the rows that wait for a connection, every few ms until it is cancelled; no call is in flight."""
-
-    __slots__ = ("_handle", "_lane")
-
-    def __init__(self, lane: Watched) -> None:
-        self._lane = lane
-        self._handle = lane.loop.call_later(_CHECK_EVERY_S, self._check)
-
-    def cancel(self) -> None:
-        """Stop."""
-        self._handle.cancel()
-
-    def _check(self) -> None:
+            self._due += self._lane.deadline_s
+            self._lane.missed()
         self._lane.expire()
-        self._handle = self._lane.loop.call_later(_CHECK_EVERY_S, self._check)
+        if self._watching:
+            self._watch(now + _CHECK_EVERY_S)

@@ -1,7 +1,8 @@
 """A lane carries decide rows to one Redis node: rows of one tick travel together, with one pipeline in flight.
 
 A row is packed into an open batch (`RowQueue`), then sent (`Calls`), then answered by its reply (`Delivery`), or as
-`Unavailable` at its deadline (`CallDeadlines`). The states of a lane:
+`Unavailable` at its deadline (`CallDeadlines`). Calls are sent and answered in callbacks of the event loop. Only what
+waits for Redis otherwise is a task: to connect, and to ask for the time. The states of a lane:
 
     idle ──submit──▶ flying ──reply──▶ flying (with the rows that arrived meanwhile) or idle
                        │ several deadlines missed in a row, or connection lost
@@ -29,15 +30,16 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import ResponseError
 
 from router.domain.decide.outcome import RowFault, Unavailable
 from router.errors import OutcomeUnknown, StoreError
 from router.store.decide.availability import Availability, LaneHooks
 from router.store.decide.batch import Batch, WaitingRow
-from router.store.decide.call_deadline import CallDeadlines, RowDeadlines
+from router.store.decide.call_deadline import CallDeadlines
 from router.store.decide.calls import Calls, LaneSettings
 from router.store.decide.clock import RedisClock
+from router.store.decide.connecting import Connecting
 from router.store.decide.delivery import Delivery
 from router.store.decide.row_queue import RowQueue
 from router.store.decide.rows import RowPacker
@@ -74,12 +76,17 @@ class Lane:
         self._delivery = Delivery(
             settings, hooks, self._availability, self._clock, redirect=redirect, resubmit=self.submit
         )
-        self._task: asyncio.Task[None] | None = None
-        # Callers whose rows are sent, or whose reply is not yet delivered: they get an answer even if the lane breaks
-        # or closes.
-        self._flying: list[Batch] = []
+        self._deadlines = CallDeadlines(self)
+        self._connecting = Connecting(
+            link, settings, self._availability, self._clock, self._deadlines, refuse=self._queue.refuse
+        )
+        # Whether the queue will be looked at: after a call in flight or a task, or in the next turn of the loop.
+        self._busy = False
         self._closing = False
-        self._opening = False
+        self._task: asyncio.Task[None] | None = None
+        # The batches of the call in flight, and when it was sent; None: no call is in flight.
+        self._flying: list[Batch] | None = None
+        self._sent_s = 0.0
 
     @property
     def down(self) -> bool:
@@ -99,7 +106,7 @@ class Lane:
             log.exception("a row could not be packed")
             self.loop.call_soon(w.tell, RowFault(f"cannot be packed: {bug}"), NO_STAMP)
             return
-        if self._task is None:
+        if not self._busy:
             self._start()
 
     def bound(self, w: WaitingRow) -> None:
@@ -108,7 +115,7 @@ class Lane:
 
     def _overdue(self, w: WaitingRow) -> None:
         if not w.answered:
-            w.tell(Unavailable(sent=any(w is row for batch in self._flying for row in batch.waiting)))
+            w.tell(Unavailable(sent=any(w is row for batch in self._flying or () for row in batch.waiting)))
 
     def resend(self, batch: Batch) -> None:
         """Queue a batch that another node refused without executing it. Rows past their deadline are answered."""
@@ -121,13 +128,12 @@ class Lane:
 
     async def open(self) -> None:
         """Connect; returns after the first try, successful or not."""
-        if self._clock.offset_ms is None and self._task is None:
-            # The link has one user at a time: no other task starts meanwhile.
-            self._opening = True
+        if self._clock.offset_ms is None and not self._busy:
+            self._busy = True
             try:
-                await self._ping()
+                await self._connecting.ping()
             finally:
-                self._opening = False
+                self._busy = False
         if self._availability.down or not self._queue.empty:
             self._start()
 
@@ -140,162 +146,136 @@ class Lane:
 
         Rows that arrive meanwhile wait as for a call in flight.
         """
-        if not self._availability.down:
-            self._start(self._tick)
+        if not self._availability.down and not self._busy:
+            self._run(self._look)
 
-    async def _tick(self) -> None:
-        started = self.loop.time()
-        deadlines = CallDeadlines(self, [])
-        try:
-            await self._link.send([("TIME",)])
-            (reply,) = await self._link.receive(1)
-        except StoreError as fault:
-            self._lost([], fault)
-        else:
-            if self._answered(started) <= self.deadline_s and not isinstance(reply, ResponseError):
-                # Times of tasks are Redis time, also on a pod that decides nothing.
-                self._clock.set(int(reply[0]), int(reply[1]), started)
-        finally:
-            deadlines.cancel()
+    async def _look(self) -> None:
+        if (fault := await self._connecting.look()) is not None:
+            self._lost(fault)
         if self._availability.down:
-            await self._recover()
+            await self._connecting.reconnect()
 
-    def _start(self, work: Callable[[], Coroutine[None, None, None]] | None = None) -> None:
-        if self._task is None and not self._closing and not self._opening:
-            self._task = self.loop.create_task((work or self._run)())
+    def _start(self) -> None:
+        """Have the queue sent, unless that happens anyway. All rows of this turn of the loop join the first batch."""
+        if self._busy or self._closing:
+            return
+        if self._availability.down or self._clock.offset_ms is None:
+            self._run(self._connecting.reconnect)
+        else:
+            self._busy = True
+            self.loop.call_soon(self._flush)
+
+    def _run(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Let a task have the connection. Afterwards the queue is sent."""
+        if self._task is None and not self._closing:
+            self._busy = True
+            self._task = self.loop.create_task(work())
             self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._task = None
-        bug = None if task.cancelled() else task.exception()
-        if bug is not None:
-            log.error("the lane broke and starts again", exc_info=bug)
-            self._queue.refuse()
-            self._clock.forget()
-        if bug is not None or task.cancelled():
-            for batch in self._flying:
-                batch.answer(Unavailable(sent=True))
-        self._flying = []
+        self._busy = False
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            self._broke([], bug)
         if not self._queue.empty:
             self._start()
 
-    async def _run(self) -> None:
-        """Send batches until there are none. Replies are delivered while Redis works on the next batch."""
-        if (self._availability.down or self._clock.offset_ms is None) and not await self._recover():
+    def _flush(self) -> None:
+        """Send what waits as the next call. Without anything to send the lane is idle."""
+        pipeline = self._link.pipeline()
+        if pipeline is None:
+            self._run(self._connecting.reconnect)
             return
-        # Let all rows of this tick join the first batch.
-        await asyncio.sleep(0)
-        executed: list[tuple[Batch, Any]] = []
-        executed_at = 0.0
-        while True:
-            batches = self._queue.take()
-            if not batches:
-                self._delivery.deliver(executed, executed_at)
-                executed = []
-                if not self._queue.empty:
-                    continue
-                if not self._delivery.has_unused_jobs:
-                    return
-            started = self.loop.time()
-            deadlines = CallDeadlines(self, batches)
-            unlinks = self._delivery.take_unused_jobs()
-            self._flying = [*batches, *(b for b, _ in executed)]
-            try:
-                await self._calls.send(batches, unlinks)
-                previous, executed = executed, []
-                self._delivery.deliver(previous, executed_at)
-                replies = await self._calls.receive(batches, len(unlinks))
-                if any(isinstance(reply, ReadOnlyError) for reply in replies):
-                    # The demoted server kept our connection, and its address may lead to the new primary now.
-                    await self._link.close()
-            except StoreError as fault:
-                await self._link.close()
-                self._lost([*batches, *(b for b, _ in executed)], fault)
-                await self._recover()
-                return
-            finally:
-                deadlines.cancel()
-            elapsed = self._answered(started)
-            rows = sum(len(b.rows) for b in batches)
-            self._queue.learn(elapsed * 1000, rows)
-            self._hooks.on_call(self._script.name, elapsed, rows)
-            executed, executed_at = list(zip(batches, replies, strict=True)), started
-            if self._availability.down:
-                # Answered, but only after several deadlines: the lane stays down until a ping is quick again.
-                self._delivery.deliver(executed, executed_at)
-                await self._recover()
-                return
+        batches = self._queue.take()
+        unlinks = self._delivery.take_unused_jobs()
+        if not batches and not unlinks and not self._calls.has_removals:
+            self._busy = False
+            return
+        self._busy = True
+        self._flying = batches
+        try:
+            self._sent_s = now = self.loop.time()
+            self._deadlines.start(batches, now)
+            data, replies = self._calls.write(batches, unlinks)
+            pipeline.send(data, replies, self)
+        except Exception as bug:  # the lane must not stop with it; it is logged whole
+            self._broke([], bug)
 
-    def _answered(self, started: float) -> float:
-        """Record that a call has its replies. Returns its duration in seconds."""
-        elapsed = self.loop.time() - started
-        if elapsed <= self.deadline_s:
-            self._availability.answered_in_time()
-        return elapsed
+    def received(self, replies: list[Any]) -> None:
+        """Handle the replies of the call in flight; see `Receiver`."""
+        batches: list[Batch] = self._flying or []
+        self._flying = None
+        try:
+            self._executed(batches, replies)
+        except Exception as bug:  # as in `_flush`
+            self._broke(batches, bug)
 
-    def missed(self, batches: list[Batch]) -> None:
+    def _executed(self, batches: list[Batch], replies: list[Any]) -> None:
+        """Send the next call, and deliver the replies of this one while Redis works on that."""
+        self._deadlines.stop()
+        sent_s = self._sent_s
+        elapsed_s = self.loop.time() - sent_s
+        self._availability.answered(elapsed_s)
+        executed, unloaded = self._calls.read(batches, replies)
+        for b in unloaded:
+            self._queue.put(b)
+        if executed or not batches:
+            rows = sum([len(b.rows) for b, _ in executed])
+            self._queue.learn(elapsed_s * 1000, rows)
+            self._hooks.on_call(self._script.name, elapsed_s, rows)
+        if self._availability.down:
+            # Answered, but only after several deadlines: the lane stays down until a ping is quick again.
+            self._run(self._connecting.reconnect)
+        else:
+            self._flush()
+        self._delivery.deliver(executed, sent_s)
+        if self._delivery.has_unused_jobs and not self._busy:
+            self._flush()
+
+    def missed(self) -> None:
         """Answer the rows of a call when a further deadline has passed. After several in a row, the lane is down."""
-        for b in batches:
+        for b in self._flying or ():
             b.answer(Unavailable(sent=True))
         if self._availability.deadline_missed():
             self._queue.refuse()
 
     def expire(self) -> None:
-        """Answer the rows whose own deadline has passed: those in flight, those whose reply waits to be delivered while
-        the next call cannot be written, and those that wait behind a late call or a connection.
+        """Answer the rows whose own deadline has passed: those in flight, and those that wait behind a late call or for
+        a connection.
 
         Waiting rows stay in their batch; the script refuses them as late when it is sent.
         """
         now = self.loop.time() * 1000
-        for sent, batches in ((True, self._flying), (False, self._queue.batches())):
+        for sent, batches in ((True, self._flying or ()), (False, self._queue.batches())):
             for w in (w for batch in batches for w in batch.waiting if w.expires <= now):
                 w.tell(Unavailable(sent=sent))
 
-    def _lost(self, batches: list[Batch], fault: StoreError) -> None:
-        """Answer the rows in flight and the waiting rows: the connection is lost."""
+    def lost(self, fault: OutcomeUnknown) -> None:
+        """Handle the loss of the call in flight; see `Receiver`."""
+        if self._flying is not None:
+            self._lost(fault)
+
+    def _lost(self, fault: StoreError) -> None:
         self._availability.set_down(str(fault))
-        sent = isinstance(fault, OutcomeUnknown)
-        for b in batches:
-            b.answer(Unavailable(sent=sent))
+        self._drop([])
+        self._run(self._connecting.reconnect)
+
+    def _broke(self, batches: list[Batch], bug: BaseException) -> None:
+        """Start again after a bug, or a reply to another row, with a new connection."""
+        log.error("the lane broke and starts again", exc_info=bug)
+        self._drop(batches)
+        self._clock.forget()
+        if self._task is None:
+            self._busy = False
+
+    def _drop(self, batches: list[Batch]) -> None:
+        """Drop the connection. Answer the rows of these batches, those in flight, and those that wait."""
+        flying, self._flying = self._flying or [], None
+        self._deadlines.stop()
+        self._link.close()
+        for b in (*batches, *flying):
+            b.answer(Unavailable(sent=True))
         self._queue.refuse()
-
-    async def _recover(self) -> bool:
-        """Reconnect until Redis answers within the deadline. Late replies of the old connection are dropped with it."""
-        await self._link.close()
-        while not self._closing:
-            deadlines = RowDeadlines(self)
-            try:
-                if await self._ping():
-                    return True
-            finally:
-                deadlines.cancel()
-            self._queue.refuse()
-            await asyncio.sleep(self._settings.retry_ms / 1000)
-        return False
-
-    async def _ping(self) -> bool:
-        """Connect if needed, and learn Redis time. Down unless the second of two answers came within the deadline."""
-        try:
-            # The first answer may include the time to connect.
-            await self._link.send([("TIME",)])
-            await self._link.receive(1)
-            started = self.loop.time()
-            await self._link.send([("TIME",)])
-            (reply,) = await self._link.receive(1)
-        except StoreError as fault:
-            self._availability.set_down(str(fault))
-            return False
-        if isinstance(reply, ResponseError):
-            self._availability.set_down(str(reply))
-            return False
-        took_ms = (self.loop.time() - started) * 1000
-        self._clock.set(int(reply[0]), int(reply[1]), started)
-        if took_ms > self._settings.deadline_ms:
-            self._availability.set_down(f"a ping took {took_ms:.0f} ms")
-            return False
-        self._availability.answered_in_time()
-        self._availability.set_up("answers again")
-        return True
 
     async def retire(self) -> None:
         """Close the lane of a node that has no partition any more; it does not count as down."""
@@ -308,5 +288,5 @@ class Lane:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        self._queue.refuse()
-        await self._link.close()
+        self._drop([])
+        self._deadlines.close()

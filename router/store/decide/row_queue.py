@@ -65,8 +65,8 @@ class RowQueue:
         return None
 
     def put(self, batch: Batch) -> None:
-        """Queue a packed batch."""
-        self._full.append(batch)
+        """Queue a packed batch before all others: its rows have been sent once and wait longest."""
+        self._full.insert(0, batch)
 
     def take(self) -> list[Batch]:
         """The batches of the next pipeline: at most one per group, so that no partition has two calls in flight."""

@@ -4,10 +4,10 @@ A null or empty host stands for the host of the node that answered. The host `?`
 announced: CLUSTER SLOTS has the address in its metadata, MOVED and ASK have nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
+from redis.asyncio.connection import AbstractConnection, Connection, DefaultParser, SSLConnection
 from redis.exceptions import AskError, ClusterDownError
 
 CLUSTER_SLOTS = "CLUSTER SLOTS"
@@ -34,11 +34,8 @@ class _Node(AbstractConnection):
         try:
             reply = await super().read_response(*args, **kwargs)
         except AskError as redirect:
-            if redirect.host == _UNANNOUNCED:
-                raise HostUnknownError(f"{redirect}: the node announces no host name") from redirect
-            if not redirect.host:
-                redirect.host = self.host
-                redirect.node_addr = self.host, redirect.port
+            if (unknown := self._complete(redirect)) is not None:
+                raise unknown from redirect
             raise
         if self._reads_slots and isinstance(reply, list):
             self._reads_slots = False
@@ -47,6 +44,20 @@ class _Node(AbstractConnection):
                 if node[0] == _UNANNOUNCED:
                     node[0] = _address(node) or self.host
         return reply
+
+    def read_error(self, text: str) -> Exception:
+        """The error of an error reply."""
+        error = _error(text)
+        return (self._complete(error) or error) if isinstance(error, AskError) else error
+
+    def _complete(self, redirect: AskError) -> HostUnknownError | None:
+        """Fill in the host of a redirection; the error that stands for it if the host is unknown."""
+        if redirect.host == _UNANNOUNCED:
+            return HostUnknownError(f"{redirect}: the node announces no host name")
+        if not redirect.host:
+            redirect.host = self.host
+            redirect.node_addr = self.host, redirect.port
+        return None
 
 
 class NodeConnection(_Node, Connection):
@@ -60,6 +71,16 @@ class SSLNodeConnection(_Node, SSLConnection):
 def node_connection(kind: type[AbstractConnection]) -> type[AbstractConnection]:
     """The class for a Cluster's nodes in place of redis-py's class of the URL."""
     return SSLNodeConnection if issubclass(kind, SSLConnection) else NodeConnection
+
+
+def _error(text: str) -> Exception:
+    error: Exception = DefaultParser.parse_error(text)  # type: ignore[no-untyped-call]
+    return error
+
+
+def error_reader(connection: AbstractConnection) -> Callable[[str], Exception]:
+    """A function that turns the text of an error reply into redis-py's error."""
+    return connection.read_error if isinstance(connection, _Node) else _error
 
 
 def _listed(slots: list[Any]) -> Iterator[list[Any]]:

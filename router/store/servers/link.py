@@ -1,7 +1,7 @@
-"""One connection to one Redis node, for scripts: a pipeline out, its replies in.
+"""One connection to one Redis node, for scripts.
 
-Requests never own this socket, so no caller can cancel a command on the wire and leave its reply for the next one.
-After any fault the connection is closed, so a late reply has no reader. redis-py's own retries are off.
+Requests never own this connection, so no caller can cancel a command on the wire and leave its reply for the next one.
+After any fault it is closed, and the next pipeline makes another. redis-py's own retries are off.
 """
 
 import asyncio
@@ -9,25 +9,25 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from router.errors import OutcomeUnknown, StoreUnavailable
 from router.store.servers.options import CONNECT_TIMEOUT_S
+from router.store.servers.pipeline import CLOSED, Pipeline
 from router.store.servers.refusals import unavailable
 
 Command = Sequence[bytes | str | int | float]
 
 
 class Link:
-    """Sends pipelines and reads their replies in order. One user at a time: `send`, then `receive`."""
+    """Keeps the connection to a node. One user at a time: `ask`, or `pipeline` and its `send`."""
 
     def __init__(self, make: Callable[[], AbstractConnection], reply_timeout_s: float) -> None:
         self._make = make
         self._timeout = reply_timeout_s
         self._packer = make()
-        self._connection: AbstractConnection | None = None
-        self._next: AbstractConnection | None = None
+        self._pipeline: Pipeline | None = None
+        self._next: Pipeline | None = None
 
     def pack(self, commands: Sequence[Command]) -> list[bytes]:
         """The commands in wire format."""
@@ -37,52 +37,30 @@ class Link:
         """The commands in wire format, each in one piece."""
         return [b"".join(self._packer.pack_command(*command)) for command in commands]
 
-    async def send(self, commands: Sequence[Command]) -> None:
-        """Write a pipeline; see `send_packed`."""
-        await self.send_packed(self.pack(commands))
+    def pipeline(self) -> Pipeline | None:
+        """The connection for the next pipeline. None: there is none; `ask` connects."""
+        if self._next is not None:
+            self._switch(self._next)
+        pipeline = self._pipeline
+        return None if pipeline is None or pipeline.closed else pipeline
 
-    async def send_packed(self, packed: list[bytes]) -> None:
-        """Write a packed pipeline.
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies of one pipeline; an error reply is in the list as a ResponseError. Connects if needed.
 
         :raises StoreUnavailable: there is no connection; nothing was sent.
-        :raises OutcomeUnknown: the connection broke while writing.
-        """
-        if self._next is not None:
-            await self._switch()
-        connection = self._connection or await self._connect()
-        try:
-            # A frozen Redis reads nothing, so a large write may wait, too.
-            async with asyncio.timeout(self._timeout):
-                await connection.send_packed_command(packed, check_health=False)
-        except (RedisError, OSError, TimeoutError) as fault:
-            await self.close()
-            raise OutcomeUnknown(f"Redis: {str(fault) or 'nothing was read in time'}") from fault
-
-    async def receive(self, replies: int) -> list[Any]:
-        """The next `replies` replies of a pipeline; an error reply is in the list as a ResponseError.
-
         :raises OutcomeUnknown: not answered in time, or the connection broke; it is closed now.
         """
-        connection = self._connection
-        if connection is None:
-            raise OutcomeUnknown("Redis: the connection was closed")
-        received: list[Any] = []
+        pipeline = self.pipeline()
+        if pipeline is None:
+            pipeline = self._pipeline = await self._connected(self._make)
+        replies = _Replies()
+        pipeline.send(b"".join(self.pack(commands)), len(commands), replies)
         try:
-            async with asyncio.timeout(self._timeout):
-                for _ in range(replies):
-                    try:
-                        received.append(await connection.read_response(disconnect_on_error=False))
-                    except RedisConnectionError:
-                        raise
-                    except ResponseError as refused:
-                        received.append(refused)
-        except (RedisError, OSError, TimeoutError) as fault:
-            await self.close()
-            raise OutcomeUnknown(f"Redis: {str(fault) or 'no reply in time'}") from fault
-        except BaseException:
-            await self.close()
+            return await replies.future
+        except asyncio.CancelledError:
+            # Its replies must not reach the next user.
+            pipeline.close()
             raise
-        return received
 
     async def renew(self, make: Callable[[], AbstractConnection]) -> None:
         """Make connections in another way from now on. An open one is replaced between two pipelines, by one that is
@@ -94,18 +72,14 @@ class Link:
         self._make = make
         replaced, self._next = self._next, fresh
         if replaced is not None:
-            await replaced.disconnect(nowait=True)
+            replaced.close()
 
-    async def _switch(self) -> None:
-        old, self._connection, self._next = self._connection, self._next, None
+    def _switch(self, fresh: Pipeline) -> None:
+        old, self._pipeline, self._next = self._pipeline, fresh, None
         if old is not None:
-            await old.disconnect(nowait=True)
+            old.close()
 
-    async def _connect(self) -> AbstractConnection:
-        self._connection = connection = await self._connected(self._make)
-        return connection
-
-    async def _connected(self, make: Callable[[], AbstractConnection]) -> AbstractConnection:
+    async def _connected(self, make: Callable[[], AbstractConnection]) -> Pipeline:
         connection = make()
         try:
             # The handshake needs an answer, too: a frozen Redis still accepts connections.
@@ -117,12 +91,34 @@ class Link:
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        return connection
+        pipeline = Pipeline(connection, self._timeout)
+        if pipeline.closed:
+            raise StoreUnavailable("Redis: the server closed the connection after its handshake")
+        return pipeline
 
-    async def close(self) -> None:
-        """Drop the connection; the next `send` makes another."""
-        connections = self._connection, self._next
-        self._connection = self._next = None
-        for connection in connections:
-            if connection is not None:
-                await connection.disconnect(nowait=True)
+    def close(self, why: str = CLOSED) -> None:
+        """Drop the connection; a pipeline in flight is lost. The next `ask` makes another."""
+        connections = self._pipeline, self._next
+        self._pipeline = self._next = None
+        for pipeline in connections:
+            if pipeline is not None:
+                pipeline.close(why)
+
+
+class _Replies:
+    """Puts the replies of a pipeline into a future."""
+
+    __slots__ = ("future",)
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+
+    def received(self, replies: list[Any]) -> None:
+        """See `Receiver`."""
+        if not self.future.done():
+            self.future.set_result(replies)
+
+    def lost(self, fault: OutcomeUnknown) -> None:
+        """See `Receiver`."""
+        if not self.future.done():
+            self.future.set_exception(fault)

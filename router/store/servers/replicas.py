@@ -49,18 +49,17 @@ class _Node:
         self.asked_again_at = 0.0
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
-        """The replies of one pipeline; see `Link.send` and `Link.receive`."""
+        """The replies of one pipeline; see `Link.ask`."""
         async with self._turns:
             link = self._idle.pop() if self._idle else self._link()
             try:
-                await link.send(commands)
-                replies = await link.receive(len(commands))
+                replies = await link.ask(commands)
                 if any(isinstance(reply, ReadOnlyError) for reply in replies):
                     # The demoted server kept our connection, and its address may lead to the new primary now.
-                    await link.close()
+                    link.close()
             finally:
                 if self._closed:
-                    await link.close()
+                    link.close()
                 else:
                     self._idle.append(link)
         return replies
@@ -69,7 +68,7 @@ class _Node:
         """Close the idle connections; those in use are closed after their pipeline."""
         self._closed = True
         while self._idle:
-            await self._idle.pop().close()
+            self._idle.pop().close()
 
 
 class Replicas:

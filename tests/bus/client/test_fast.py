@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from nats import errors
 
 from router.bus.client.connection import Bus
-from router.bus.client.fast import FastClient, FastParser
+from router.bus.client.fast import FastClient
+from router.bus.client.parser import FastParser
 from tests.bus.conftest import Heard
 
 Message = tuple[bytes, bytes, bytes, bytes | None]

@@ -1,6 +1,7 @@
 """The guard over what the fast path relies on in nats-py."""
 
 import ast
+import asyncio
 import inspect
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,8 @@ from nats.aio.transport import TcpTransport
 from nats.protocol import parser
 
 from router import nats_tls
-from router.bus.client import fast, nats_py
+from router.bus.client import fast, incoming, nats_py
+from router.bus.client import parser as own_parser
 from router.bus.client.connection import Bus
 from router.bus.client.options import BusOptions
 from router.errors import StartupRefused
@@ -68,7 +70,7 @@ def test_the_digests_are_of_the_installed_version() -> None:
     assert client_module.__version__ == nats_py.KNOWN_VERSION
 
 
-@pytest.mark.parametrize("module", [fast, nats_tls], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [fast, incoming, own_parser, nats_tls], ids=lambda module: module.__name__)
 def test_no_name_of_nats_py_is_used_without_a_guard(module: ModuleType) -> None:
     """Each function is listed with a digest, and each attribute is created in a listed `__init__`."""
     assert unguarded(inspect.getsource(module)) == set()
@@ -105,6 +107,13 @@ async def test_a_version_that_lacks_or_changes_a_function_is_refused(monkeypatch
     remedy = "nats-py==" + nats_py.KNOWN_VERSION
     with pytest.raises(StartupRefused, match=f"2.17.0 .*: Client._remove_sub, Client._process_ping differ .*{remedy}"):
         nats_py.check("2.17.0")
+
+
+async def test_a_python_whose_streams_differ_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the stream holds at the login could not be counted, and messages would change their order."""
+    monkeypatch.setattr(asyncio, "StreamReader", object)
+    with pytest.raises(StartupRefused, match="StreamReader has no _buffer"):
+        nats_py.check()
 
 
 async def test_a_bus_does_not_start_on_a_client_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:

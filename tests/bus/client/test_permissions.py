@@ -46,6 +46,8 @@ async def test_a_lost_subscription_hears_again(
     guarded_server: NatsProcess, guarded_bus: Bus, other: Bus, subject: str, queue: str, denied: str
 ) -> None:
     """It is named, with its reason, as long as it is refused; then each message comes once."""
+    if " " in denied and guarded_bus.server_version < (2, 14, 0):
+        pytest.skip("NATS before 2.14 does not apply a denied queue group to subscriptions at a reload")
     heard, kept = Heard(), Heard()
     await guarded_bus.subscribe(subject, lambda _s, _r, data, _h: heard(data), queue=queue)
     await guarded_bus.subscribe("kept", lambda _s, _r, data, _h: kept(data))
@@ -68,9 +70,8 @@ async def test_it_is_tried_again_within_15_s_for_ever(guarded_server: NatsProces
     await guarded_bus.subscribe("lost", lambda *_: None)
     await asyncio.to_thread(guarded_server.reload, without("lost"))
     await is_lost(guarded_bus, "lost")
-    refused = 'Subscription Violation - Subject "lost"'
-    give_up = time.monotonic() + 30
-    while guarded_server.log.read_text().count(refused) < 4:
+    give_up = time.monotonic() + 60
+    while sum('Subject "lost"' in line for line in guarded_server.violations()) < 4:
         assert time.monotonic() < give_up
         await asyncio.sleep(0.05)
     await asyncio.to_thread(guarded_server.reload, users())

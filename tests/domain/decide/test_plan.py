@@ -230,6 +230,9 @@ def test_a_pin_is_named_by_policy_and_session() -> None:
         "nil",
         "<nil>",
         "(null)",
+        "<null>",
+        "NaN",
+        "[object Object]",
     ],
 )
 @pytest.mark.parametrize("key", ["session_id", "conversation"])
@@ -243,7 +246,9 @@ def test_a_session_that_stands_for_none_pins_nothing(session: str, key: str) -> 
     assert "pins" not in plan(asked[0], pinned, Features(pins=False)).requires_cp
 
 
-@pytest.mark.parametrize("session", ["0", "nullable", "null-1", "none of your business", "x", "undefined:7", "·"])
+@pytest.mark.parametrize(
+    "session", ["0", "nullable", "null-1", "none of your business", "x", "undefined:7", "·", "nan-7", "object"]
+)
 def test_a_session_that_only_looks_like_none_pins(session: str) -> None:
     """Whole words only."""
     pinned = stored(provider("a"), sticky=Sticky())

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from router.domain.decide.decision import Reason
 from router.domain.decide.figures import NO_FIGURES
-from router.domain.decide.plan import DEFAULT_DEADLINES
+from router.domain.decide.plan import DEFAULT_DEADLINES, plan
 from router.domain.decide.request import DecideRequest, Options
 from router.domain.gate import ALL_FEATURES
 from router.domain.policy.fallbacks import STATUSES
@@ -257,8 +257,10 @@ def test_the_next_provider_has_its_own_deadline() -> None:
 
 
 def test_the_plan_of_the_first_attempt_is_untouched() -> None:
-    """The policy's memo serves decide requests: a next attempt must not leave its own order there."""
-    policy = Policy(POOL)
-    before = order(policy, replace(record(), provider_id="a"))
-    assert order(policy, replace(record(), provider_id="a")) == before
-    assert policy.plan_cache.orders == {}
+    """The policy's plan cache serves decide requests: a next attempt must not leave its own order there."""
+    stored = StoredPolicy("default", 1, "h", Policy(POOL))
+    first = plan(REQUEST, stored)
+    for failed in ("a", "b"):
+        next_plan(REQUEST, stored, replace(record(), provider_id=failed), ALL_FEATURES, DEFAULT_DEADLINES, NO_FIGURES)
+    assert plan(REQUEST, stored) == first
+    assert plan(REQUEST, stored) == plan(REQUEST, StoredPolicy("default", 1, "h", Policy(POOL)))

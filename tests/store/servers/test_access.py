@@ -87,7 +87,7 @@ async def test_a_refused_login_names_the_settings(servers: None, tmp_path: Path,
     with ValkeyProcess(tmp_path, args=ACL) as server:
         nodes = SingleNode(server.url, access)
         link = Link(nodes.connections(None), 1.0)
-        for road in (nodes.open(), link.send([("PING",)])):
+        for road in (nodes.open(), link.ask([("PING",)])):
             with pytest.raises(StoreUnavailable) as fault:
                 await road
             assert str(fault.value).startswith(f"Redis refuses the login: {words}")

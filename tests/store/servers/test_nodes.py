@@ -39,14 +39,11 @@ async def test_a_cancelled_read_leaves_no_reply_behind(redis_url: str) -> None:
     """Whoever uses the link next reads their own reply, not that of a caller who went while it was on the wire."""
     link = Link(connection_factory(redis_url), reply_timeout_s=5)
     secret = uuid4().hex
-    await link.send([("ECHO", "warm")])
-    assert await link.receive(1) == [b"warm"]
-    await link.send([("BLPOP", secret, 0.1), ("ECHO", secret)])
-    reading = asyncio.create_task(link.receive(2))
+    assert await link.ask([("ECHO", "warm")]) == [b"warm"]
+    reading = asyncio.create_task(link.ask([("BLPOP", secret, 0.1), ("ECHO", secret)]))
     await asyncio.sleep(0)
     reading.cancel()
     with suppress(asyncio.CancelledError):
         await reading
-    await link.send([("ECHO", "mine")])
-    assert await link.receive(1) == [b"mine"]
-    await link.close()
+    assert await link.ask([("ECHO", "mine")]) == [b"mine"]
+    link.close()

@@ -1,0 +1,55 @@
+"""A closed loop for a peer's own Python: standard library only. It is a load command (see bench.measure)."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+_MAX_SAMPLES = 200_000
+
+
+async def run(operation: Callable[[int], Awaitable[str]], outstanding: int, warmup_s: float, measure_s: float) -> None:
+    """Keep `outstanding` calls of `operation(number)` under way, and report; it says `ok`, or the name of an error."""
+    opens = time.perf_counter() + warmup_s
+    closes = opens + measure_s
+    outcomes: Counter[str] = Counter()
+    samples: list[float] = []
+
+    async def caller(number: int) -> None:
+        while (began := time.perf_counter()) < closes:
+            try:
+                outcome = await operation(number)
+            except Exception as fault:  # whatever a peer raises is counted under its name
+                outcome = type(fault).__name__
+            ended = time.perf_counter()
+            if opens <= ended < closes:
+                outcomes[outcome] += 1
+                if len(samples) < _MAX_SAMPLES:
+                    samples.append(ended - began)
+            number += outstanding
+
+    callers = [asyncio.create_task(caller(n)) for n in range(outstanding)]
+    await asyncio.sleep(max(0.0, opens - time.perf_counter()))
+    print("START", flush=True)
+    cpu = time.process_time()
+    await asyncio.sleep(max(0.0, closes - time.perf_counter()))
+    cpu = time.process_time() - cpu
+    print("END", flush=True)
+    await asyncio.gather(*callers)
+    print(json.dumps(_report(outcomes, samples, measure_s, cpu)), flush=True)
+
+
+def _report(outcomes: Counter[str], samples: list[float], window_s: float, cpu_s: float) -> dict[str, object]:
+    answered, found = sum(outcomes.values()), sorted(samples) or [0.0]
+    points = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "max": 1.0}
+    latency = {name: found[min(len(found) - 1, int(q * len(found)))] * 1e6 for name, q in points.items()}
+    return {
+        "answered": answered,
+        "window_s": window_s,
+        "rate": answered / window_s,
+        "ok": outcomes["ok"],
+        "errors": {name: count for name, count in outcomes.items() if name != "ok"},
+        "generator_cpu_s": cpu_s,
+        "latency_us": {"mean": sum(found) / len(found) * 1e6} | latency,
+    }
