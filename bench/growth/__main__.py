@@ -10,8 +10,8 @@ import msgspec
 from msgspec.structs import replace
 from rich.console import Console
 
-from bench import sections
 from bench.count import callgrind
+from bench.document import sections
 from bench.growth import costs, table
 from bench.growth.script import label
 from bench.growth.shapes import BASE, SHAPES

@@ -1,5 +1,7 @@
 """The growth of costs as one Markdown table."""
 
+from math import isfinite
+
 from bench.growth.costs import Effort, Grown
 
 _HEAD = (
@@ -41,5 +43,10 @@ def _line(grown: Grown) -> str:
     assert cost is not None
     counted = "as base" if grown.instructions is None else f"{grown.instructions:.2f}"
     rows = f"{cost.rows_per_call:.0f}" if cost.rows_per_call else "–"
-    cells = [f"{ratio.pod_us:.2f}", f"{ratio.redis_us:.2f}", counted, f"{ratio.nats_us:.2f}", rows]
+    cells = [_said(ratio.pod_us), _said(ratio.redis_us), counted, _said(ratio.nats_us), rows]
     return f"| {shape.group} | {shape.name} | {' | '.join(cells)} | {shape.grows} |"
+
+
+def _said(ratio: float) -> str:
+    """A ratio; none where the base took less than a clock tick."""
+    return f"{ratio:.2f}" if isfinite(ratio) else "–"

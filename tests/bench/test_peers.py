@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import sections
+from bench.document import sections
 from bench.peers.install import NotInstalled, version
 from bench.peers.right import compare
 from bench.peers.right.ours import Pods
@@ -111,8 +111,17 @@ async def test_who_is_never_answered_is_counted(monkeypatch: pytest.MonkeyPatch)
         ([f"budgeted-{n}" for n in range(6)], None, 0, 2),
         (["budgeted-1"], {"budgeted-1": 7}, 0, 4),
         (["limited-1"], {"limited-1": 40}, 0, 0),
+        (["limited-1"], {f"limited-{n}": 1 for n in range(13)}, 3, 0),
     ],
-    ids=["one", "above the limit", "the whole budget", "above the budget", "billed above it", "the limit's bills"],
+    ids=[
+        "one",
+        "above the limit",
+        "whole budget",
+        "above the budget",
+        "billed above it",
+        "limit's bills",
+        "unanswered",
+    ],
 )
 def test_the_bounds_are_judged_each_by_its_own_tenant(
     admitted: list[str], bills: dict[str, int] | None, above: int, spent: int
